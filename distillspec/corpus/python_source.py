@@ -1,0 +1,120 @@
+"""Python code that is on every machine which has installed the project, as a corpus.
+
+The standard library of the running interpreter and named installed packages, without tests and
+generated tables. Whole files are held out, by a fixed hash of their path, so that the same files
+are held out on every machine and whatever else is in the corpus.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import importlib.util
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.schema import PythonSource
+
+_TEST_FOLDERS = {"test", "tests", "testing", "idle_test", "site-packages", "__pycache__"}
+_GENERATED = ("encodings/*", "pydoc_data/*", "lib2to3/*", "ensurepip/_bundled/*", "*_pb2.py")
+_TABLE_DIGIT_SHARE = 0.15  # a file with more digits than this is a table, not code
+_MOST_BYTES = 1_000_000
+
+
+class SourceFile(NamedTuple):
+    """key: package-relative path, e.g. `transformers/models/llama/modeling_llama.py`."""
+
+    key: str
+    text: str
+
+
+class CorpusFiles(NamedTuple):
+    training: list[SourceFile]
+    held_out: list[SourceFile]
+
+
+def is_held_out(key: str, percent: float) -> bool:
+    """Whether the item named `key` is kept from training: fixed for ever by the SHA-256 of key."""
+    bucket = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
+    return bucket * 100.0 < percent
+
+
+def python_files(source: PythonSource, held_out_percent: float) -> CorpusFiles:
+    """All files of `source` in the order of their keys, split by `is_held_out`.
+
+    Leading comment lines (licence headers) are dropped: thousands of copies of one text would
+    flatter every measure.
+
+    Errors: a package that is not installed, and globs that match nothing, are DistillSpecErrors.
+    """
+    files = list(_files(source))
+    if not files:
+        raise DistillSpecError(
+            "the python-source matches no file",
+            where="data.source.include / exclude",
+            mend="globs are relative to the package folder, for example 'models/*/modeling_*.py'",
+        )
+    training = [f for f in files if not is_held_out(f.key, held_out_percent)]
+    held_out = [f for f in files if is_held_out(f.key, held_out_percent)]
+    for part, name in ((training, "training"), (held_out, "held-out")):
+        if not part:
+            raise DistillSpecError(
+                f"no {name} file is left of {len(files)}",
+                where="data.held_out_percent",
+                mend="widen `include`, or change held_out_percent",
+            )
+    return CorpusFiles(training, held_out)
+
+
+def _files(source: PythonSource) -> Iterator[SourceFile]:
+    roots = [("python", Path(sysconfig.get_path("stdlib")))] if source.standard_library else []
+    roots += [(package, _package_folder(package)) for package in source.packages]
+    for name, root in roots:
+        for path in sorted(root.rglob("*.py")):
+            relative = path.relative_to(root)
+            if not _wanted(PurePosixPath(relative.as_posix()), source):
+                continue
+            text = _text(path)
+            if text is not None:
+                yield SourceFile(f"{name}/{relative.as_posix()}", text)
+
+
+def _package_folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise DistillSpecError(
+            f"package '{package}' is not installed here, or is not a folder of modules",
+            where="data.source.packages",
+            mend=f"pip install {package}, or take it out of the list",
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _wanted(relative: PurePosixPath, source: PythonSource) -> bool:
+    if _TEST_FOLDERS.intersection(relative.parts) or relative.name.startswith("test_"):
+        return False
+    if any(fnmatch.fnmatch(str(relative), pattern) for pattern in (*_GENERATED, *source.exclude)):
+        return False
+    # A leading `**/` also matches no folder at all, as in a shell.
+    patterns = [*source.include, *(p[3:] for p in source.include if p.startswith("**/"))]
+    return any(fnmatch.fnmatch(str(relative), pattern) for pattern in patterns)
+
+
+def _text(path: Path) -> str | None:
+    """The file's code without its leading comments; None for what is no code worth learning."""
+    if path.stat().st_size > _MOST_BYTES:
+        return None
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError:
+        return None
+    first = next((i for i, line in enumerate(lines) if line.strip() and line[0] != "#"), None)
+    if first is None:
+        return None
+    text = "\n".join(lines[first:])
+    if sum(map(str.isdigit, text)) > _TABLE_DIGIT_SHARE * len(text):
+        return None
+    return text

@@ -1,0 +1,72 @@
+"""Packed rows for pretraining: documents joined by end-of-text, cut into windows of one length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from distillspec.corpus.python_source import SourceFile
+from distillspec.errors import DistillSpecError
+
+
+def pack(files: Sequence[SourceFile], tokenizer: Any, end_token: int) -> Tensor:
+    """All files as one row of token ids, each preceded by end-of-text: [N] int32."""
+    encoded = tokenizer([f.text for f in files], add_special_tokens=False)["input_ids"]
+    return torch.tensor([i for ids in encoded for i in (end_token, *ids)], dtype=torch.int32)
+
+
+class Windows(IterableDataset[Tensor]):
+    """Batches [B, T] of windows over packed tokens, in an order fixed by the seed.
+
+    An epoch visits each window once in random order; epochs differ in order and in the offset of
+    their windows. Which batch a step gets depends on (seed, step) alone, so a resumed run goes on
+    exactly where it stopped.
+    """
+
+    def __init__(
+        self, tokens: Tensor, *, context: int, batch_size: int, seed: int, first_step: int = 0
+    ) -> None:
+        if tokens.numel() < 2 * context:
+            raise DistillSpecError(
+                f"the corpus has {tokens.numel()} tokens, fewer than two windows of {context}",
+                where="corpus / train.context",
+                mend="widen corpus.include, or shorten train.context",
+            )
+        self.tokens, self.context, self.batch_size = tokens, context, batch_size
+        self.seed, self.first_step = seed, first_step
+        self.per_epoch = tokens.numel() // context - 1
+
+    def batch(self, step: int) -> Tensor:
+        """The rows of one step: [B, T] long."""
+        first = step * self.batch_size
+        return torch.stack([self._window(i) for i in range(first, first + self.batch_size)])
+
+    def _window(self, index: int) -> Tensor:
+        epoch, place = divmod(index, self.per_epoch)
+        order, offset = self._epoch(epoch)
+        start = offset + int(order[place]) * self.context
+        return self.tokens[start : start + self.context].long()
+
+    def _epoch(self, epoch: int) -> tuple[Tensor, int]:
+        if getattr(self, "_cached", (None,))[0] != epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            offset = int(torch.randint(self.context, (), generator=generator))
+            self._cached = (epoch, torch.randperm(self.per_epoch, generator=generator), offset)
+        return self._cached[1], self._cached[2]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        step = self.first_step
+        while True:
+            yield self.batch(step)
+            step += 1
+
+
+def validation_rows(tokens: Tensor, *, context: int, rows: int) -> Tensor:
+    """Up to `rows` windows spread evenly over held-out tokens: [R, T] long."""
+    windows = tokens[: tokens.numel() // context * context].view(-1, context)
+    stride = max(1, windows.shape[0] // rows)
+    return windows[::stride][:rows].long()

@@ -1,0 +1,26 @@
+"""The one error a user can cause: it says what is wrong, where, and how to mend it."""
+
+
+class DistillSpecError(Exception):
+    """A fault in what the user gave us: printed as three lines, without a traceback, exit code 1.
+
+    what: the fault, in one line. where: the file, key, line or command it was found in.
+    mend: what to do about it.
+    """
+
+    def __init__(self, what: str, *, where: str, mend: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.where = where
+        self.mend = mend
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  where: {self.where}\n  mend:  {self.mend}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keyword-only arguments need this to survive the way back from a worker process."""
+        return _rebuild, (self.what, self.where, self.mend)
+
+
+def _rebuild(what: str, where: str, mend: str) -> DistillSpecError:
+    return DistillSpecError(what, where=where, mend=mend)

@@ -1,0 +1,274 @@
+"""What a run is: the typed, frozen, strict form of a recipe. Field names are the YAML keys.
+
+Imports no torch: validation and `--help` are instant.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+# --- the pair ------------------------------------------------------------------------------------
+
+
+class Pair(Section):
+    target: str = Field(description="frozen target: a local folder or a Hub id")
+    draft: str = Field(description="draft to train: a local folder or a Hub id")
+    target_revision: str | None = Field(None, description="Hub revision of the target")
+    draft_revision: str | None = Field(None, description="Hub revision of the draft")
+    trust_remote_code: bool = Field(
+        False, description="run Python code that comes with the models; off unless you vouch for it"
+    )
+
+
+# --- where text comes from -----------------------------------------------------------------------
+
+
+class PythonSource(Section):
+    """Python code that is on every machine which has installed the project."""
+
+    kind: Literal["python-source"]
+    standard_library: bool = Field(False, description="take the interpreter's own library")
+    packages: tuple[str, ...] = Field((), description="installed packages to take")
+    include: tuple[str, ...] = Field(
+        ("**/*.py",), description="globs a file must match, relative to its package"
+    )
+    exclude: tuple[str, ...] = Field((), description="globs of files to leave out")
+    prompts_per_file: Count = Field(4, description="prompts cut from one file (seeded positions)")
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if not self.standard_library and not self.packages:
+            raise ValueError("names no code: set standard_library: true or list packages")
+        return self
+
+
+class Jsonl(Section):
+    """One JSON object a line, with `prompt` (and `response`), or `messages`."""
+
+    kind: Literal["jsonl"]
+    path: str = Field(description="the file, relative to the working folder")
+    prompt: str = Field("prompt", description="field of the prompt text")
+    response: str = Field("response", description="field of the response text, where there is one")
+    messages: str = Field("messages", description="field of a chat; the target's template is used")
+
+
+class Hub(Section):
+    """A data set of the Hugging Face Hub, or a local folder that `datasets` can load."""
+
+    kind: Literal["hub"]
+    dataset: str = Field(description="Hub id or folder")
+    configuration: str | None = Field(None, description="the data set's configuration name")
+    split: str = Field("train", description="split to take")
+    revision: str | None = Field(None, description="Hub revision")
+    prompt: str = Field("prompt", description="column of the prompt text")
+    response: str = Field("response", description="column of the response text")
+    messages: str = Field("messages", description="column of a chat; the target's template is used")
+
+
+Source = Annotated[PythonSource | Jsonl | Hub, Field(discriminator="kind")]
+
+
+class Data(Section):
+    source: Source
+    held_out: Source | None = Field(
+        None, description="prompts for probe and evaluation; default: a held-out part of `source`"
+    )
+    held_out_percent: float = Field(
+        3.0, gt=0.0, lt=100.0, description="percent of files or rows held out, by a hash of the key"
+    )
+    max_prompt_tokens: Count = Field(512, description="longer prompts lose their beginning, tokens")
+    max_response_tokens: Count = Field(256, description="responses are cut here, tokens")
+    max_prompts: Count | None = Field(None, description="use at most this many training prompts")
+    store: str = Field("data/responses", description="folder of stored target responses")
+    preview: int = Field(2, ge=0, description="rows shown with their mask before training")
+
+
+# --- distillation --------------------------------------------------------------------------------
+
+
+class Shares(Section):
+    """Where responses come from: shares of the sequences of a batch; they add up to 1."""
+
+    fixed: Share = Field(0.0, description="the data set's own responses")
+    target: Share = Field(0.0, description="sampled from the target once, stored")
+    draft: Share = Field(0.0, description="sampled now from the draft's current weights")
+
+    @model_validator(mode="after")
+    def _add_up(self) -> Self:
+        total = self.fixed + self.target + self.draft
+        if abs(total - 1.0) > 1e-6:
+            raise ValueError(f"the shares fixed + target + draft must add up to 1, not {total:g}")
+        return self
+
+
+class Probe(Section):
+    every_steps: Count = Field(50, description="steps between two probes")
+    prompts: Count = Field(16, description="held-out prompts probed")
+    gamma: Count = Field(4, description="block size of the decoded tau, tokens")
+    max_new_tokens: Count = Field(48, description="tokens decoded per prompt")
+
+
+class Distill(Section):
+    divergence: Literal["forward_kl", "reverse_kl", "jsd", "tvd", "nll"] = Field(
+        "forward_kl", description="loss per response token; nll needs no target"
+    )
+    jsd_weight: float = Field(0.5, gt=0.0, lt=1.0, description="beta of JSD[beta]; jsd only")
+    source: Shares = Field(default_factory=lambda: Shares(draft=1.0))
+    temperature: float = Field(
+        1.0, gt=0.0, le=4.0, description="of sampling and of both distributions in the loss"
+    )
+    reduction: Literal["tokens", "sequences"] = Field(
+        "tokens", description="mean over response tokens, or mean of the means per sequence"
+    )
+    batch_size: Count = Field(32, description="sequences per optimizer step, over all processes")
+    micro_batch_size: Count | None = Field(
+        None, description="sequences per forward and process; default: batch_size / processes"
+    )
+    max_steps: Count = Field(1000, description="optimizer steps")
+    max_minutes: float | None = Field(
+        None, gt=0.0, description="stop after this much training, minutes; whichever comes first"
+    )
+    chunk_tokens: Count = Field(1024, description="response tokens whose logits exist at one time")
+    checkpoint_every_steps: Count = Field(100, description="steps between two resumable states")
+    probe: Probe = Field(default_factory=Probe)
+
+
+class Optimizer(Section):
+    learning_rate: float = Field(3e-4, gt=0.0, description="peak rate of AdamW")
+    betas: tuple[Share, Share] = Field((0.9, 0.95), description="AdamW's moment decays")
+    weight_decay: float = Field(0.0, ge=0.0, description="on matrices only")
+    warmup_steps: int = Field(20, ge=0, description="linear warm-up, steps")
+    final_rate_share: Share = Field(0.1, description="cosine ends at this share of the peak rate")
+    clip_norm: float = Field(1.0, gt=0.0, description="gradient norm is clipped here")
+
+
+class Lora(Section):
+    rank: Count = Field(16, description="rank of the update")
+    lora_alpha: float = Field(32.0, gt=0.0, description="scale of the update")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    targets: tuple[str, ...] | Literal["all-linear"] = Field(
+        "all-linear", description="names of the linear layers to adapt"
+    )
+
+
+# --- machine, evaluation, export -----------------------------------------------------------------
+
+
+class Hardware(Section):
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 where the machine multiplies it faster, else float32"
+    )
+    strategy: Literal["auto", "ddp", "fsdp2", "zero2", "zero3"] = Field(
+        "auto", description="auto: one process plain, several ddp"
+    )
+    threads: Count | None = Field(None, description="CPU threads per process; default: cores")
+    wandb_project: str | None = Field(None, description="log to Weights & Biases as well")
+
+
+class Evaluate(Section):
+    suite: str = Field("eval/suites/quick.yaml", description="the evaluation plan")
+    control: bool = Field(
+        True, description="also train the undistilled draft by plain NLL for the same wall-clock"
+    )
+
+
+class Export(Section):
+    push: str | None = Field(None, description="Hub repository to upload to: user/name")
+    private: bool = Field(True, description="of a repository that the upload creates")
+    num_assistant_tokens: Count | None = Field(
+        None, description="written to generation_config; default: the best measured gamma"
+    )
+
+
+class Recipe(Section):
+    """One model pair, one training plan, one evaluation plan."""
+
+    kind: Literal["distill"] = "distill"
+    name: str = Field("", description="names the run folder; default: the file's name")
+    seed: int = Field(0, ge=0, lt=2**32)
+    pair: Pair
+    data: Data
+    distill: Distill = Field(default_factory=Distill)
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    lora: Lora | None = None
+    hardware: Hardware = Field(default_factory=Hardware)
+    evaluate: Evaluate = Field(default_factory=Evaluate)
+    export: Export = Field(default_factory=Export)
+
+
+# --- making a model from nothing -----------------------------------------------------------------
+
+
+class TokenizerPlan(Section):
+    """Either train a byte-level BPE on the corpus, or take the tokenizer of another model."""
+
+    train_vocabulary: Annotated[int, Field(ge=257)] | None = Field(
+        None, description="size of a new byte-level BPE, tokens"
+    )
+    take_from: str | None = Field(None, description="model folder whose tokenizer is used")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.train_vocabulary is None) == (self.take_from is None):
+            raise ValueError("give exactly one of train_vocabulary and take_from")
+        return self
+
+
+class LlamaShape(Section):
+    hidden_size: Count
+    intermediate_size: Count
+    layers: Count
+    heads: Count
+    key_value_heads: Count | None = Field(None, description="default: heads")
+    max_positions: Count = Field(1024, description="longest context, tokens")
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError("hidden_size must be an even multiple of heads (rotary positions)")
+        if self.heads % (self.key_value_heads or self.heads):
+            raise ValueError("heads must be a multiple of key_value_heads")
+        return self
+
+
+class PretrainPlan(Section):
+    context: Count = Field(256, description="tokens per training row")
+    batch_size: Count = Field(32, description="rows per optimizer step")
+    max_steps: Count = Field(1000, description="optimizer steps")
+    validate_every_steps: Count = Field(100, description="steps between two validations")
+    validation_rows: Count = Field(128, description="held-out rows per validation")
+    matrix_rate: float = Field(0.02, gt=0.0, description="peak rate of Muon (hidden matrices)")
+    other_rate: float = Field(3e-3, gt=0.0, description="peak rate of AdamW (all other weights)")
+    weight_decay: float = Field(0.01, ge=0.0)
+    warmup_steps: int = Field(30, ge=0, description="linear warm-up, steps")
+    decay_share: Share = Field(0.5, description="share of the steps, at the end, in linear decay")
+    final_rate_share: Share = Field(0.03, description="the decay ends at this share of the peak")
+    clip_norm: float = Field(1.0, gt=0.0)
+
+
+class PretrainRecipe(Section):
+    """A causal language model trained from nothing on a corpus: half of a nano pair."""
+
+    kind: Literal["pretrain"]
+    name: str = Field("", description="names the run folder; default: the file's name")
+    seed: int = Field(0, ge=0, lt=2**32)
+    output: str = Field(description="folder that receives the finished model")
+    corpus: PythonSource
+    held_out_percent: float = Field(3.0, gt=0.0, lt=100.0)
+    tokenizer: TokenizerPlan
+    model: LlamaShape
+    train: PretrainPlan = Field(default_factory=PretrainPlan)
+    hardware: Hardware = Field(default_factory=Hardware)

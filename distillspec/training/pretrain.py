@@ -1,0 +1,216 @@
+"""A causal language model from nothing: how the nano pair was made (verb `pretrain`).
+
+Muon for the hidden matrices, AdamW for everything else; warm-up, a level part, a linear decay. The
+level part makes the run extensible: raising `max_steps` before the decay began gives the very run
+that the larger number would have given from the start. One process; what a step trains on depends
+on (seed, step) alone, so that a killed run goes on exactly where its last state stands.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from distillspec.atomic import replacing_file
+from distillspec.corpus.windows import Windows
+from distillspec.divergence.chunked import chunked_cross_entropy
+from distillspec.errors import DistillSpecError
+from distillspec.models.hidden import hidden_states, output_head
+from distillspec.recipe.schema import PretrainPlan
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ("step", "tokens", "seconds", "train_nats_per_token", "validation_nats_per_token")
+
+
+class Progress(NamedTuple):
+    """One line of metrics.csv. tokens: trained on so far, repeats counted."""
+
+    step: int
+    tokens: int
+    seconds: float
+    train_nats_per_token: float
+    validation_nats_per_token: float
+
+
+def rate_share(step: int, plan: PretrainPlan) -> float:
+    """Share of the peak rate at `step` (from 0): warm-up, level at 1, linear decay to the end."""
+    rising = min(1.0, (step + 1) / max(1, plan.warmup_steps))
+    decay_steps = plan.decay_share * plan.max_steps
+    falling = min(1.0, (plan.max_steps - step) / decay_steps) if decay_steps else 1.0
+    return rising * max(plan.final_rate_share, falling)
+
+
+def mean_nats(model: nn.Module, rows: Tensor) -> Tensor:
+    """Cross entropy of each row's tokens after its first: long [B, T] -> [] nats per token."""
+    hidden = hidden_states(model, rows, torch.ones_like(rows, dtype=torch.bool))
+    head = output_head(model)
+    assert head is not None, "pretraining builds models with a plain head"
+    labels = rows[:, 1:].reshape(-1)
+    sums = chunked_cross_entropy(
+        hidden[:, :-1].reshape(labels.numel(), -1),
+        head,
+        labels,
+        weights=torch.ones(labels.numel(), device=rows.device),
+        chunk_tokens=1024,
+    )
+    return sums.divergence / sums.tokens
+
+
+def optimizers(model: nn.Module, plan: PretrainPlan) -> list[torch.optim.Optimizer]:
+    """Muon on the hidden matrices; AdamW on embeddings, head and norms."""
+    named = list(model.named_parameters())
+    matrices = [p for n, p in named if p.ndim == 2 and "embed" not in n]
+    others = [p for n, p in named if p.ndim != 2 or "embed" in n]
+    return [
+        torch.optim.Muon(
+            [{"params": matrices, "peak": plan.matrix_rate}],
+            lr=plan.matrix_rate,
+            weight_decay=plan.weight_decay,
+            adjust_lr_fn="original",
+        ),
+        torch.optim.AdamW(
+            [{"params": others, "peak": plan.other_rate}],
+            lr=plan.other_rate,
+            betas=(0.9, 0.95),
+            weight_decay=0.0,
+            fused=True,
+        ),
+    ]
+
+
+def pretrain(
+    model: nn.Module,
+    windows: Windows,
+    validation: Tensor,
+    plan: PretrainPlan,
+    *,
+    folder: Path,
+    precision: torch.dtype,
+    report: Callable[[Progress], None],
+) -> Progress:
+    """Train `model` in place until plan.max_steps; returns the last line of progress.
+
+    validation: held-out rows, long [R, T]. precision: dtype of matrix products (autocast).
+    Goes on from `folder`/state.pt where there is one; writes it and metrics.csv.
+    Errors: a loss that is not finite, or a state of another model, is a DistillSpecError.
+    """
+    state_file, metrics_file = folder / "state.pt", folder / "metrics.csv"
+    steppers = optimizers(model, plan)
+    step, spent = _restore(state_file, model, steppers)
+    _keep_rows(metrics_file, step)
+    autocast = _autocast(next(model.parameters()).device.type, precision)
+    rows_tokens = windows.batch_size * windows.context
+    start = time.perf_counter() - spent
+    losses: list[Tensor] = []
+    progress = Progress(step, step * rows_tokens, spent, math.nan, math.nan)
+    model.train()
+    while step < plan.max_steps:
+        with autocast:
+            loss = mean_nats(model, windows.batch(step).to(validation.device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)
+        share = rate_share(step, plan)
+        for stepper in steppers:
+            for group in stepper.param_groups:
+                group["lr"] = group["peak"] * share
+            stepper.step()
+            stepper.zero_grad()
+        losses.append(loss.detach())
+        step += 1
+        if step % plan.validate_every_steps == 0 or step == plan.max_steps:
+            with autocast:
+                held_out = validate(model, validation, windows.batch_size)
+            progress = Progress(
+                step,
+                step * rows_tokens,
+                time.perf_counter() - start,
+                float(torch.stack(losses).mean()),
+                held_out,
+            )
+            losses.clear()
+            _check_finite(progress, state_file)
+            _save(state_file, model, steppers, progress)
+            _append(metrics_file, progress)
+            report(progress)
+    return progress
+
+
+@torch.no_grad()
+def validate(model: nn.Module, rows: Tensor, batch_size: int) -> float:
+    """Mean nats per token over all rows [R, T]."""
+    model.eval()
+    parts = [(mean_nats(model, part), part.shape[0]) for part in rows.split(batch_size)]
+    model.train()
+    return sum(float(mean) * n for mean, n in parts) / rows.shape[0]
+
+
+def _autocast(device: str, precision: torch.dtype) -> AbstractContextManager[Any]:
+    return torch.autocast(device, dtype=precision, enabled=precision != torch.float32)
+
+
+def _check_finite(progress: Progress, state_file: Path) -> None:
+    if not math.isfinite(progress.train_nats_per_token + progress.validation_nats_per_token):
+        raise DistillSpecError(
+            f"the loss is not finite at step {progress.step}",
+            where=f"pretraining; the last good state is {state_file}",
+            mend="lower train.matrix_rate and train.other_rate, then start again: it resumes",
+        )
+
+
+def _save(
+    path: Path, model: nn.Module, steppers: list[torch.optim.Optimizer], progress: Progress
+) -> None:
+    state = {
+        "model": model.state_dict(),
+        "optimizers": [stepper.state_dict() for stepper in steppers],
+        "step": progress.step,
+        "seconds": progress.seconds,
+    }
+    with replacing_file(path) as temporary:
+        torch.save(state, temporary)
+
+
+def _restore(
+    path: Path, model: nn.Module, steppers: list[torch.optim.Optimizer]
+) -> tuple[int, float]:
+    """(steps done, seconds spent) of the state in `path`, loaded; (0, 0.0) where there is none."""
+    if not path.exists():
+        return 0, 0.0
+    state = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise DistillSpecError(
+            "the saved state belongs to a model of another shape",
+            where=str(path),
+            mend="give the recipe another name, or delete that run folder",
+        ) from error
+    for stepper, saved in zip(steppers, state["optimizers"], strict=True):
+        stepper.load_state_dict(saved)
+    return int(state["step"]), float(state["seconds"])
+
+
+def _keep_rows(path: Path, step: int) -> None:
+    """Drop lines of metrics.csv that are later than the state that training goes on from."""
+    rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+    with replacing_file(path) as temporary, temporary.open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, COLUMNS)
+        writer.writeheader()
+        writer.writerows(row for row in rows if int(row["step"]) <= step)
+
+
+def _append(path: Path, progress: Progress) -> None:
+    with path.open("a", newline="") as handle:
+        csv.writer(handle).writerow(
+            [progress.step, progress.tokens, *(f"{value:.5g}" for value in progress[2:])]
+        )

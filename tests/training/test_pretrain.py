@@ -1,0 +1,129 @@
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from distillspec.corpus.windows import Windows, validation_rows
+from distillspec.errors import DistillSpecError
+from distillspec.models.build_llama import random_llama
+from distillspec.recipe.schema import LlamaShape, PretrainPlan
+from distillspec.training.pretrain import Progress, mean_nats, pretrain, rate_share
+
+PLAN = PretrainPlan(
+    context=16, batch_size=4, max_steps=12, validate_every_steps=4, warmup_steps=2, decay_share=0.5
+)
+SHAPE = LlamaShape(hidden_size=16, intermediate_size=32, layers=2, heads=2)
+
+
+def model() -> LlamaForCausalLM:
+    return random_llama(SHAPE, vocabulary=20, end_token=0, seed=0)
+
+
+def run(folder: Path, plan: PretrainPlan = PLAN) -> tuple[LlamaForCausalLM, Progress]:
+    tokens = (torch.arange(2000) * 7 % 20).int()
+    network = model()
+    progress = pretrain(
+        network,
+        Windows(tokens, context=plan.context, batch_size=plan.batch_size, seed=0),
+        validation_rows(tokens, context=plan.context, rows=8),
+        plan,
+        folder=folder,
+        precision=torch.float32,
+        report=lambda _: None,
+    )
+    return network, progress
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def test_the_mean_is_that_of_the_models_own_loss() -> None:
+    network, ids = model(), torch.randint(20, (3, 16))
+    with torch.no_grad():
+        assert mean_nats(network, ids).item() == pytest.approx(
+            network(input_ids=ids, labels=ids).loss.item(), abs=1e-5
+        )
+
+
+def test_a_regular_text_is_learned(tmp_path: Path) -> None:
+    _, progress = run(tmp_path, PLAN.model_copy(update={"max_steps": 120}))
+    assert progress.validation_nats_per_token < 1.0 < float(
+        rows(tmp_path)[0]["validation_nats_per_token"]
+    )
+
+
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    """The level part: stopping at step 4 of a longer plan is stopping anywhere before the decay."""
+    whole, _ = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        stop_at_step(4, tmp_path / "parts")
+    assert [row["step"] for row in rows(tmp_path / "parts")] == ["4"]
+    parts, _ = run(tmp_path / "parts")
+    assert [row["step"] for row in rows(tmp_path / "parts")] == ["4", "8", "12"]
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, parts.state_dict()[name]), name
+
+
+def stop_at_step(step: int, folder: Path) -> None:
+    tokens = (torch.arange(2000) * 7 % 20).int()
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == step:
+            raise KeyboardInterrupt
+
+    pretrain(
+        model(),
+        Windows(tokens, context=PLAN.context, batch_size=PLAN.batch_size, seed=0),
+        validation_rows(tokens, context=PLAN.context, rows=8),
+        PLAN,
+        folder=folder,
+        precision=torch.float32,
+        report=interrupt,
+    )
+
+
+def test_the_rate_warms_up_stays_level_and_decays() -> None:
+    plan = PretrainPlan(max_steps=100, warmup_steps=10, decay_share=0.5, final_rate_share=0.1)
+    shares = [rate_share(step, plan) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1)
+    assert shares[10:50] == [1.0] * 40
+    assert shares[75] == pytest.approx(0.5)
+    assert shares[99] == pytest.approx(0.1)
+
+
+def test_raising_max_steps_before_the_decay_changes_nothing_that_was_done() -> None:
+    short = PretrainPlan(max_steps=100, decay_share=0.5)
+    long = PretrainPlan(max_steps=200, decay_share=0.5)
+    assert [rate_share(s, short) for s in range(50)] == [rate_share(s, long) for s in range(50)]
+
+
+def test_a_loss_that_is_not_finite_stops_with_a_message_and_keeps_the_last_state(
+    tmp_path: Path,
+) -> None:
+    run(tmp_path)
+    kept = (tmp_path / "state.pt").read_bytes()
+    with pytest.raises(DistillSpecError, match="not finite"):
+        run(tmp_path, PLAN.model_copy(update={"max_steps": 24, "other_rate": 1e30}))
+    assert (tmp_path / "state.pt").read_bytes() == kept
+
+
+def test_a_state_of_another_shape_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    other = random_llama(
+        SHAPE.model_copy(update={"layers": 1}), vocabulary=20, end_token=0, seed=0
+    )
+    tokens = torch.arange(2000, dtype=torch.int32) % 20
+    with pytest.raises(DistillSpecError, match="another shape"):
+        pretrain(
+            other,
+            Windows(tokens, context=16, batch_size=4, seed=0),
+            validation_rows(tokens, context=16, rows=8),
+            PLAN,
+            folder=tmp_path,
+            precision=torch.float32,
+            report=lambda _: None,
+        )
