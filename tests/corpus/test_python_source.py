@@ -52,9 +52,7 @@ def test_the_held_out_share_is_near_the_percentage_asked_for() -> None:
 
 
 def test_a_double_star_matches_files_at_the_top_as_well() -> None:
-    files = python_files(
-        source(standard_library=True, include=["**/*.py"], exclude=["*/*"]), 50.0
-    )
+    files = python_files(source(standard_library=True, include=["**/*.py"], exclude=["*/*"]), 50.0)
     keys = {f.key for f in files.training + files.held_out}
     assert "python/argparse.py" in keys
     assert not any(key.count("/") > 1 for key in keys)

@@ -1,0 +1,131 @@
+"""The command line: `python -m distillspec VERB ...`.
+
+Exit codes: 0 ok, 1 error, 2 below a stated floor, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from distillspec import __version__
+from distillspec.commands import (
+    check,
+    evaluate,
+    export,
+    generate,
+    pretrain,
+    report,
+    run,
+    schema,
+    train,
+)
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.complaint import nearest
+from distillspec.torchrun import ERROR_FOLDER
+
+COMMANDS = {
+    "run": run,
+    "check": check,
+    "generate": generate,
+    "train": train,
+    "export": export,
+    "evaluate": evaluate,
+    "report": report,
+    "pretrain": pretrain,
+    "schema": schema,
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse leaves with 2 on a mistake; here 2 means 'below the stated floor'."""
+
+    def error(self, message: str) -> NoReturn:
+        raise DistillSpecError(
+            message, where=f"command line: {self.prog}", mend=f"see: {self.prog} --help"
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code. Users' errors are printed, bugs show their traceback."""
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except DistillSpecError as error:
+        _say_once(str(error), kin=str(error))
+        return 1
+    except KeyboardInterrupt as interrupt:
+        hint = "a run that was training resumes with: ./launch.sh RUN-FOLDER"
+        _say_once(f"interrupted; {str(interrupt) or hint}", kin="interrupted")
+        return 130
+    except BrokenPipeError:  # the reader of our output, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        _say_once(traceback.format_exc(), kin=f"{type(error).__name__}: {error}")
+        return 1
+
+
+def _dispatch(argv: list[str]) -> int:
+    verb = argv[0] if argv else "--help"
+    if verb in COMMANDS:
+        command = COMMANDS[verb]
+        summary = (command.__doc__ or "").partition(": ")[2]
+        parser = _Parser(prog=f"distillspec {verb}", description=summary, allow_abbrev=False)
+        command.add_arguments(parser)
+        return int(command.main(parser.parse_intermixed_args(argv[1:])))
+    if verb.startswith("-"):
+        _overview().parse_args(argv or ["--help"])
+    guess = nearest(verb, list(COMMANDS))
+    raise DistillSpecError(
+        f"unknown verb '{verb}'",
+        where="command line: distillspec",
+        mend=f"did you mean '{guess}'?" if guess else f"the verbs are {', '.join(COMMANDS)}",
+    )
+
+
+def _overview() -> argparse.ArgumentParser:
+    verbs = "\n".join(
+        f"  {name:<10}{(command.__doc__ or '').partition(': ')[2].splitlines()[0]}"
+        for name, command in COMMANDS.items()
+    )
+    parser = _Parser(
+        prog="distillspec",
+        usage="distillspec VERB ...",
+        description="Distil a draft model for speculative decoding, and measure what it gains.",
+        epilog=f"verbs:\n{verbs}\n\ndistillspec VERB --help tells what a verb takes.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"distillspec {__version__}")
+    return parser
+
+
+def _say_once(text: str, *, kin: str) -> None:
+    """Print `text` to stderr; of several processes of one run, the first to fail speaks in full.
+
+    Others stay silent when theirs is the same error (`kin`), else they say it in one line: theirs
+    is mostly the consequence of the first, such as a lost connection.
+    """
+    folder = os.environ.get(ERROR_FOLDER)
+    first = Path(folder, "first") if folder else None
+    try:
+        if first is not None:
+            with first.open("x", encoding="utf-8") as file:
+                file.write(kin)
+    except FileExistsError:
+        assert first is not None
+        if first.read_text(encoding="utf-8") == kin:
+            return
+        text = f"rank {os.environ.get('RANK', '?')} failed as well: {kin}"
+    except OSError:
+        pass  # no place to leave word for the others: speak
+    print(text.rstrip("\n"), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

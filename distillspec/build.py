@@ -1,0 +1,260 @@
+"""Composition root: the one place where a recipe becomes objects, and where the seed is applied."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from distillspec.corpus.batching import Batch, collate
+from distillspec.corpus.module import PromptRows
+from distillspec.corpus.prompts import Prompt, PromptSets, load_all, load_prompts
+from distillspec.corpus.stored import StoredResponses
+from distillspec.corpus.tokenizing import Tokens
+from distillspec.errors import DistillSpecError
+from distillspec.measure.corpus_alpha import DrawnText
+from distillspec.models.adapters import add_lora
+from distillspec.models.digest import model_digest
+from distillspec.models.frozen import FrozenTarget
+from distillspec.models.generate import generate
+from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.models.precision import fast_dtype
+from distillspec.models.runner import vocabulary_size
+from distillspec.models.vocabulary import check_pair
+from distillspec.recipe.schema import Hardware, Recipe, Shares, Source
+from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.training.probe import Probe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def device(hardware: Hardware) -> torch.device:
+    """The device of this process. Errors: a GPU is asked for and there is none."""
+    if hardware.device == "cpu" or (hardware.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise DistillSpecError(
+            "there is no GPU that torch can use",
+            where="hardware.device",
+            mend="set hardware.device=auto, or install a torch build for your GPU",
+        )
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def dtype(name: str, where: torch.device) -> torch.dtype:
+    """The dtype that a recipe or suite names; "auto" is what `where` multiplies fastest."""
+    return fast_dtype(where) if name == "auto" else getattr(torch, name)  # type: ignore[no-any-return]
+
+
+def prepare_process(recipe: Recipe) -> None:
+    """Threads and the global seed (LoRA's initial weights; all sampling has streams of its own)."""
+    if recipe.hardware.threads is not None:
+        torch.set_num_threads(recipe.hardware.threads)
+    torch.manual_seed(recipe.seed)
+
+
+# --- the pair ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A checked pair. vocabulary: tokens that both models share."""
+
+    recipe: Recipe
+    device: torch.device
+    target: FrozenTarget
+    tokenizer: PreTrainedTokenizerBase
+    vocabulary: int
+    end_tokens: frozenset[int]
+
+    @property
+    def pad_token(self) -> int:
+        """Any token serves: masks come from lengths."""
+        pad = self.tokenizer.pad_token_id
+        return int(min(self.end_tokens) if pad is None else pad)
+
+    def draft(self, kind: torch.dtype = torch.float32) -> PreTrainedModel:
+        """The undistilled draft, fresh from its folder."""
+        return _draft(self.recipe, kind, self.device)
+
+    def trainable_draft(self) -> nn.Module:
+        """The undistilled draft in float32, with LoRA adapters if the recipe asks for them."""
+        draft = self.draft()
+        return draft if self.recipe.lora is None else add_lora(draft, self.recipe.lora)
+
+
+def load_pair(recipe: Recipe, kind: torch.dtype | None = None) -> Pair:
+    """Load the target (in `kind`; default: the hardware's precision) and check the pair.
+
+    The tokenizers are compared before any weight is read.
+    """
+    pair, where = recipe.pair, device(recipe.hardware)
+    tokenizer = load_tokenizer(
+        pair.target,
+        trust_remote_code=pair.trust_remote_code,
+        revision=pair.target_revision,
+        what="target",
+    )
+    draft_tokenizer = load_tokenizer(
+        pair.draft,
+        trust_remote_code=pair.trust_remote_code,
+        revision=pair.draft_revision,
+        what="draft",
+    )
+    target = load_model(
+        pair.target,
+        dtype=kind or dtype(recipe.hardware.precision, where),
+        device=where,
+        trust_remote_code=pair.trust_remote_code,
+        revision=pair.target_revision,
+        what="target",
+    )
+    vocabulary = check_pair(
+        tokenizer,
+        draft_tokenizer,
+        vocabulary_size(target),
+        vocabulary_size(_draft(recipe, torch.float32, torch.device("cpu"))),
+        f"pair.target={pair.target}, pair.draft={pair.draft}",
+    )
+    return Pair(
+        recipe,
+        where,
+        FrozenTarget(target, vocabulary),
+        tokenizer,
+        vocabulary,
+        _end_tokens(target, tokenizer),
+    )
+
+
+def _draft(recipe: Recipe, kind: torch.dtype, where: torch.device) -> PreTrainedModel:
+    return load_model(
+        recipe.pair.draft,
+        dtype=kind,
+        device=where,
+        trust_remote_code=recipe.pair.trust_remote_code,
+        revision=recipe.pair.draft_revision,
+        what="draft",
+    )
+
+
+def _end_tokens(target: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """What ends a text: the target's generation_config says, else its tokenizer."""
+    configured = target.generation_config.eos_token_id if target.generation_config else None
+    ids = configured if configured is not None else tokenizer.eos_token_id
+    if ids is None:
+        raise DistillSpecError(
+            "the target names no end-of-text token",
+            where="pair.target: generation_config.json and tokenizer",
+            mend="set eos_token_id in the target's generation_config.json",
+        )
+    return frozenset(ids if isinstance(ids, list) else [int(ids)])
+
+
+# --- text ----------------------------------------------------------------------------------------
+
+
+def prompts(pair: Pair) -> PromptSets:
+    return load_prompts(pair.recipe.data, pair.tokenizer, seed=pair.recipe.seed)
+
+
+def suite_prompts(pair: Pair, source: Source, most: int) -> list[Prompt]:
+    """The prompts of a suite that brings its own, under the recipe's limits of length."""
+    recipe = pair.recipe
+    return load_all(source, recipe.data, pair.tokenizer, seed=recipe.seed, most=most)
+
+
+def preview(pair: Pair, training: Sequence[Prompt]) -> Batch | None:
+    """The first rows of fixed text with their masks, as many as the recipe wants to show."""
+    rows = [(p.tokens, p.response) for p in training if p.response is not None]
+    return collate(rows[: pair.recipe.data.preview], pair.pad_token) if rows else None
+
+
+def target_store(pair: Pair, training: Sequence[Prompt]) -> StoredResponses:
+    """Where the target's responses to `training` are kept, under a manifest of what made them."""
+    recipe = pair.recipe
+    return StoredResponses(
+        Path(recipe.data.store) / recipe.name,
+        training,
+        seed=recipe.seed,
+        temperature=recipe.distill.temperature,
+        model=model_digest(pair.target.model),
+        settings={
+            "max_response_tokens": recipe.data.max_response_tokens,
+            "dtype": str(pair.target.model.dtype).removeprefix("torch."),
+        },
+    )
+
+
+def target_sampler(pair: Pair) -> Callable[[list[Prompt], int], list[list[int]]]:
+    """Draws the target's responses to a batch of prompts from a seed of their own."""
+
+    def sample(batch: list[Prompt], seed: int) -> list[list[int]]:
+        generator = torch.Generator(device=pair.device).manual_seed(seed)
+        responses = generate(
+            pair.target.model,
+            [torch.tensor(prompt.tokens) for prompt in batch],
+            max_new_tokens=pair.recipe.data.max_response_tokens,
+            policy=SamplingPolicy(temperature=pair.recipe.distill.temperature),
+            chance=GeneratorChance(generator),
+            end_tokens=pair.end_tokens,
+            pad_token=pair.pad_token,
+            vocabulary=pair.vocabulary,
+        )
+        return [response.tolist() for response in responses]
+
+    return sample
+
+
+def rows(
+    recipe: Recipe, training: Sequence[Prompt], target_responses: dict[str, Tokens] | None
+) -> PromptRows:
+    return PromptRows(
+        training,
+        recipe.distill.source,
+        batch_size=recipe.distill.batch_size,
+        seed=recipe.seed,
+        target_responses=target_responses,
+    )
+
+
+def drawn_texts(pair: Pair, held_out: Sequence[Prompt]) -> list[DrawnText]:
+    """The target's own answers to held-out prompts, as the proof of an export reads them."""
+    taken = list(held_out[: pair.recipe.distill.probe.prompts])
+    answers = target_sampler(pair)(taken, pair.recipe.seed)
+    return [DrawnText(p.tokens, tuple(a)) for p, a in zip(taken, answers, strict=True)]
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def probe(pair: Pair, held_out: Sequence[Prompt]) -> Probe:
+    return Probe(
+        pair.target,
+        held_out,
+        pair.recipe.distill.probe,
+        temperature=pair.recipe.distill.temperature,
+        end_tokens=pair.end_tokens,
+        pad_token=pair.pad_token,
+        seed=pair.recipe.seed,
+        vocabulary=pair.vocabulary,
+    )
+
+
+def control_recipe(recipe: Recipe, minutes: float) -> Recipe:
+    """The same draft, data and optimizer, trained for `minutes` by plain NLL on the fixed text."""
+    plan = recipe.distill.model_copy(
+        update={
+            "divergence": "nll",
+            "source": Shares(fixed=1.0),
+            "max_steps": 1_000_000_000,
+            "max_minutes": minutes,
+        }
+    )
+    return recipe.model_copy(update={"distill": plan})

@@ -1,0 +1,111 @@
+"""The verb `check`: before training, whether the pair fits and what it can gain on this machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+
+from distillspec import build
+from distillspec.export.engines import EngineVerdict, engine_verdicts
+from distillspec.measure.fitness import Fitness, TrainingLoad, assess
+from distillspec.models.folder import folder_facts
+from distillspec.recipe.loading import load_suite
+from distillspec.recipe.schema import Recipe
+
+BELOW_FLOOR = 2  # exit code
+
+
+def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
+    """Print what was found; 0, or BELOW_FLOOR where the prediction is below `min_speedup`."""
+    build.prepare_process(recipe)
+    verdicts = engine_verdicts(
+        folder_facts(recipe.pair.target, "target"), folder_facts(recipe.pair.draft, "draft")
+    )
+    suite = load_suite(recipe.evaluate.suite)
+    pair = build.load_pair(recipe)
+    kind = build.dtype(suite.runner.dtype, pair.device)
+    plan, data = recipe.distill, recipe.data
+    trainable = pair.trainable_draft()
+    fitness = assess(
+        pair.target.model.to(kind),  # type: ignore[arg-type]
+        pair.draft(kind),
+        pair.tokenizer,
+        build.prompts(pair).held_out,
+        suite=suite,
+        load=TrainingLoad(
+            sequences=plan.micro_batch_size or plan.batch_size,
+            tokens_per_sequence=data.max_prompt_tokens + data.max_response_tokens,
+            chunk_tokens=plan.chunk_tokens,
+            trainable_parameters=sum(p.numel() for p in trainable.parameters() if p.requires_grad),
+        ),
+        device=pair.device,
+        vocabulary=pair.vocabulary,
+    )
+    if as_json:
+        found = {**asdict(fitness), "predicted_speedup": fitness.predicted_speedup()}
+        print(json.dumps({**found, "engines": [v._asdict() for v in verdicts]}, indent=2))
+    else:
+        _print(fitness, verdicts)
+    below = min_speedup is not None and fitness.predicted_speedup() < min_speedup
+    if below and not as_json:
+        Console().print(
+            f"predicted speed-up {fitness.predicted_speedup():.2f} is below the floor {min_speedup}"
+        )
+    return BELOW_FLOOR if below else 0
+
+
+def _print(found: Fitness, verdicts: list[EngineVerdict]) -> None:
+    console = Console(highlight=False)
+    console.print(
+        f"target {found.target_parameters / 1e6:,.1f} M parameters, draft "
+        f"{found.draft_parameters / 1e6:,.1f} M; tokenizers equal, {found.vocabulary:,} tokens "
+        f"(outputs {found.target_vocabulary:,} and {found.draft_vocabulary:,}); chat template "
+        f"{(found.chat_template or 'none')[:12]}; {found.runner} runner"
+    )
+    table = Table("", *(f"T = {e.temperature:g}" for e in found.expectations))
+    for name, cells in _rows(found):
+        table.add_row(name, *cells)
+    console.print(table)
+    memory = found.memory
+    console.print(
+        f"memory, estimated: training {_gib(memory.training())}, decoding {_gib(memory.decoding())}"
+    )
+    for verdict in verdicts:
+        mark = {True: "yes", False: "no", None: "?"}[verdict.takes]
+        console.print(f"{verdict.engine:<13} {mark:<4} {verdict.why}", soft_wrap=True)
+    for warning in found.warnings:
+        console.print(f"[yellow]warning:[/yellow] {warning}", soft_wrap=True)
+
+
+def _rows(found: Fitness) -> list[tuple[str, list[str]]]:
+    every = found.expectations
+    return [
+        ("alpha, undistilled draft", [f"{e.alpha:.3f}" for e in every]),
+        ("  its interval", [f"{e.alpha_low:.3f} .. {e.alpha_high:.3f}" for e in every]),
+        ("entropy of the target, nats", [f"{e.entropy_nats:.2f}" for e in every]),
+        ("target step, ms", [f"{e.target_step_seconds * 1e3:.2f}" for e in every]),
+        ("c, draft step / target step", [f"{e.draft_to_target_time:.3f}" for e in every]),
+        (
+            "v, target forward over gamma + 1 tokens",
+            [" ".join(f"{g}:{v:.2f}" for g, v in e.verify_times.items()) for e in every],
+        ),
+        (
+            "break-even alpha",
+            [f"{b:.3f}" if (b := e.break_even_alpha) is not None else "none" for e in every],
+        ),
+        (
+            "cap of a perfect draft",
+            [f"{e.perfect_draft_cap:.2f}x at gamma {e.perfect_draft_gamma}" for e in every],
+        ),
+        (
+            "predicted speed-up, undistilled",
+            [f"{e.predicted_speedup:.2f}x at gamma {e.best_gamma}" for e in every],
+        ),
+    ]
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"

@@ -1,0 +1,120 @@
+"""What the verbs' command lines have in common: the recipe, its overrides, and looking before."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import NamedTuple
+
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.dry_run import RUNS, plan, render
+from distillspec.recipe.loading import dump_yaml, load_recipe
+from distillspec.recipe.schema import PretrainRecipe, Recipe
+
+
+class Request(NamedTuple):
+    """What to run: a new run of a recipe (folder None), or the run in a folder, resumed."""
+
+    recipe: Recipe
+    folder: Path | None
+
+
+def add_recipe(parser: ArgumentParser, *, or_run_folder: bool = False) -> None:
+    """RECIPE (or a run folder), `section.key=value` overrides, --dry-run and --dump-config."""
+    if or_run_folder:
+        parser.add_argument(
+            "path", metavar="RECIPE|RUN-FOLDER", help="a YAML file, or a run to resume"
+        )
+    else:
+        parser.add_argument("path", metavar="RECIPE", help="a YAML file")
+    parser.add_argument(
+        "overrides", metavar="section.key=value", nargs="*", help="change a value of the recipe"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, say what would happen, and stop"
+    )
+    parser.add_argument(
+        "--dump-config", action="store_true", help="print the resolved recipe as YAML, and stop"
+    )
+
+
+def add_run_folder(parser: ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="RUN-FOLDER", help="a folder that a run has written")
+
+
+def distillation(arguments: Namespace) -> Recipe:
+    """The distillation recipe that the command line names, with its overrides."""
+    recipe = load_recipe(arguments.path, arguments.overrides)
+    if isinstance(recipe, PretrainRecipe):
+        raise DistillSpecError(
+            "this recipe makes a model from nothing; it distils no pair",
+            where=str(arguments.path),
+            mend=f"start it with: ./launch.sh pretrain {arguments.path}",
+        )
+    return recipe
+
+
+def pretraining(arguments: Namespace) -> PretrainRecipe:
+    """The pretraining recipe that the command line names, with its overrides."""
+    recipe = load_recipe(arguments.path, arguments.overrides)
+    if isinstance(recipe, Recipe):
+        raise DistillSpecError(
+            "this recipe distils a pair; `pretrain` needs one with `kind: pretrain`",
+            where=str(arguments.path),
+            mend=f"start it with: ./launch.sh {arguments.path}",
+        )
+    return recipe
+
+
+def request(arguments: Namespace) -> Request:
+    """A new run of a recipe file, or the run of a folder; a resumed run keeps its recipe."""
+    if not Path(arguments.path).is_dir():
+        return Request(distillation(arguments), None)
+    folder = run_folder(arguments.path)
+    if arguments.overrides:
+        raise DistillSpecError(
+            f"a resumed run keeps its recipe; it takes no '{arguments.overrides[0]}'",
+            where=str(folder),
+            mend=f"resume it without overrides, or start a new run of {folder / 'recipe.yaml'}",
+        )
+    arguments.path = str(folder / "recipe.yaml")
+    return Request(distillation(arguments), folder)
+
+
+def run_folder(path: str) -> Path:
+    """`path` as the folder of a run; anything else is a DistillSpecError."""
+    folder = Path(path)
+    if not (folder / "recipe.yaml").is_file():
+        fault = "has no recipe.yaml" if folder.is_dir() else "is not a folder"
+        raise DistillSpecError(
+            f"'{path}' is not the folder of a run: it {fault}",
+            where="command line",
+            mend=f"run folders are {RUNS}/<recipe>/<run id>",
+        )
+    return folder
+
+
+def latest_run(recipe: Recipe) -> Path:
+    """The run of `recipe` that was started last, by the time of its recipe.yaml."""
+    started = sorted((RUNS / recipe.name).glob("*/recipe.yaml"), key=lambda p: p.stat().st_mtime)
+    if not started:
+        raise DistillSpecError(
+            f"the recipe '{recipe.name}' has not been run yet",
+            where=str(RUNS / recipe.name),
+            mend="start it with: ./launch.sh RECIPE",
+        )
+    return started[-1].parent
+
+
+def only_look(arguments: Namespace, recipe: Recipe | PretrainRecipe, *, as_json: bool) -> bool:
+    """Serve --dump-config and --dry-run; True when one was asked for: there is no more to do."""
+    if arguments.dump_config:
+        values = recipe.model_dump(mode="json")
+        print(json.dumps(values, indent=2) if as_json else dump_yaml(recipe), end="")
+    if arguments.dry_run:
+        lines = plan(recipe, arguments.path)
+        print(
+            json.dumps([line._asdict() for line in lines], indent=2) if as_json else render(lines)
+        )
+    return bool(arguments.dump_config or arguments.dry_run)

@@ -1,0 +1,27 @@
+"""`check`: say before training whether the pair fits and what it can gain on this machine."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from distillspec.commands.arguments import add_recipe, distillation, only_look
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add_recipe(parser)
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument(
+        "--min-speedup",
+        type=float,
+        metavar="X",
+        help="exit with 2 when the predicted speed-up is below X",
+    )
+
+
+def main(arguments: Namespace) -> int:
+    recipe = distillation(arguments)
+    if only_look(arguments, recipe, as_json=arguments.json):
+        return 0
+    from distillspec import build
+
+    return int(build.check(recipe, arguments.json, arguments.min_speedup))

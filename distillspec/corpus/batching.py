@@ -1,0 +1,40 @@
+"""Rows of prompt and response -> one padded batch with its masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """tokens: [B, T] long. is_token: [B, T] bool, False on padding. is_response: [B, T] bool.
+
+    `is_response[b, t]` says that the token *at* t belongs to the response; the position whose
+    prediction is judged is the one before it (the shift is written in training/objective.py).
+    """
+
+    tokens: Tensor
+    is_token: Tensor
+    is_response: Tensor
+
+
+def collate(rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad_token: int) -> Batch:
+    """Pairs (prompt, response) of token ids, padded on the right with `pad_token`.
+
+    The masks come from the lengths, never from the ids: where padding and end-of-text are one
+    token, a real end-of-text stays a token of the response.
+    """
+    assert rows
+    assert all(prompt for prompt, _ in rows)
+    longest = max(len(prompt) + len(response) for prompt, response in rows)
+    tokens = torch.full((len(rows), longest), pad_token, dtype=torch.long)
+    prompts = torch.tensor([len(prompt) for prompt, _ in rows])
+    ends = torch.tensor([len(prompt) + len(response) for prompt, response in rows])
+    for row, (prompt, response) in zip(tokens, rows, strict=True):
+        row[: len(prompt) + len(response)] = torch.tensor([*prompt, *response])
+    position = torch.arange(longest)
+    is_token = position < ends[:, None]
+    return Batch(tokens, is_token, is_token & (position >= prompts[:, None]))

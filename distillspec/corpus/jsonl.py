@@ -1,0 +1,78 @@
+"""Passages of a JSONL file: one object a line; every fault is told with its file and line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from distillspec.corpus.passage import Passage, with_unique_keys
+from distillspec.corpus.rows import passage_of
+from distillspec.corpus.tokenizing import Tokenizer
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.schema import Jsonl
+
+
+def jsonl_passages(source: Jsonl, tokenizer: Tokenizer) -> list[Passage]:
+    """One passage for each line that is not blank, in the order of the file."""
+    path = Path(source.path)
+    passages = []
+    for number, line in enumerate(_lines(path), start=1):
+        where = f"{path}, line {number}"
+        text = _decoded(line, where)
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text)
+        except ValueError as error:
+            raise DistillSpecError(
+                f"this line is not JSON: {error}",
+                where=where,
+                mend="each line is one JSON object, without line breaks inside",
+            ) from error
+        if not isinstance(row, dict):
+            raise DistillSpecError(
+                f"this line is JSON, but not an object: {text.strip()[:40]}",
+                where=where,
+                mend='write each line as {"prompt": "...", "response": "..."}',
+            )
+        passages.append(passage_of(row, source, tokenizer, name=path.name, where=where))
+    if not passages:
+        raise DistillSpecError(
+            "the file has no rows", where=str(path), mend="write one JSON object a line"
+        )
+    return with_unique_keys(passages)
+
+
+def _lines(path: Path) -> list[bytes]:
+    if path.is_dir():
+        raise DistillSpecError(
+            "this is a folder, not a JSONL file",
+            where=str(path),
+            mend="name the file; a folder that `datasets` can load is a source of kind: hub",
+        )
+    try:
+        return path.read_bytes().splitlines()
+    except OSError as error:
+        raise DistillSpecError(
+            f"the data file cannot be read: {error.strerror}",
+            where=str(path),
+            mend="give the path of a JSONL file, relative to the working folder",
+        ) from error
+
+
+def _decoded(line: bytes, where: str) -> str:
+    try:
+        text = line.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _binary(where) from error
+    if "\0" in text:
+        raise _binary(where)
+    return text
+
+
+def _binary(where: str) -> DistillSpecError:
+    return DistillSpecError(
+        "this is not UTF-8 text: a binary or compressed file?",
+        where=where,
+        mend="unpack it, or save it as JSONL in UTF-8",
+    )

@@ -1,0 +1,61 @@
+"""Which prompt is trained on at which step, and where its response comes from."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distillspec.recipe.schema import Shares
+
+Origin = Literal["fixed", "target", "draft"]
+
+_PLACE_STREAM, _ORIGIN_STREAM = 0, 1  # two independent streams of one seed
+
+
+class Choice(NamedTuple):
+    """place: of the prompt in the given list. origin: of its response."""
+
+    place: int
+    origin: Origin
+
+
+class SequenceOrder:
+    """An endless order of prompts, a pure function of (seed, step): nothing to save but the step.
+
+    Each epoch visits every prompt once, in an order of its own. The origins of a step follow the
+    shares as closely as whole sequences can, and on average exactly.
+    """
+
+    def __init__(self, count: int, shares: Shares, *, batch_size: int, seed: int) -> None:
+        assert count > 0
+        self._count, self._batch, self._seed = count, batch_size, seed
+        weights: dict[Origin, float] = {
+            "fixed": shares.fixed,
+            "target": shares.target,
+            "draft": shares.draft,
+        }
+        self._origins = [origin for origin, weight in weights.items() if weight > 0]
+        self._bounds = np.cumsum([weights[origin] for origin in self._origins])[:-1]
+        self._epoch: tuple[int, NDArray[np.int64]] | None = None
+
+    def step(self, step: int) -> list[Choice]:
+        """All `batch_size` sequences of one optimizer step, over all processes."""
+        first = step * self._batch
+        places = [self._place(turn) for turn in range(first, first + self._batch)]
+        return [Choice(p, o) for p, o in zip(places, self._origins_of(step), strict=True)]
+
+    def _place(self, turn: int) -> int:
+        epoch, within = divmod(turn, self._count)
+        if self._epoch is None or self._epoch[0] != epoch:
+            generator = np.random.default_rng([self._seed, _PLACE_STREAM, epoch])
+            self._epoch = (epoch, generator.permutation(self._count))
+        return int(self._epoch[1][within])
+
+    def _origins_of(self, step: int) -> list[Origin]:
+        """Evenly spaced points with one random offset, dealt to the sequences at random."""
+        generator = np.random.default_rng([self._seed, _ORIGIN_STREAM, step])
+        points = (generator.permutation(self._batch) + generator.random()) / self._batch
+        shares = np.searchsorted(self._bounds, points, side="right")
+        return [self._origins[share] for share in shares]

@@ -1,0 +1,61 @@
+"""A prompt as text, before any tokenizer: what every source of prompts yields."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+from distillspec.corpus.python_source import is_held_out
+
+Kind = Literal["function-head", "mid-body", "plain", "chat"]
+
+
+class Passage(NamedTuple):
+    """key: names it for ever, unique within its source; prompt and response: whole texts."""
+
+    key: str
+    prompt: str
+    response: str | None
+    kind: Kind
+
+
+class PassageSplit(NamedTuple):
+    training: list[Passage]
+    held_out: list[Passage]
+
+
+def text_key(name: str, prompt: str) -> str:
+    """A key made of the source's name and the prompt's text: a row keeps it when rows move."""
+    return f"{name}:{hashlib.sha256(prompt.encode()).hexdigest()[:16]}"
+
+
+def with_unique_keys(passages: Iterable[Passage]) -> list[Passage]:
+    """The second passage of one key gets `#2`, the third `#3`, and so on."""
+    seen: Counter[str] = Counter()
+    unique = []
+    for passage in passages:
+        seen[passage.key] += 1
+        times = seen[passage.key]
+        unique.append(passage._replace(key=f"{passage.key}#{times}") if times > 1 else passage)
+    return unique
+
+
+def split(passages: Iterable[Passage], held_out_percent: float) -> PassageSplit:
+    """By the hash of the key without its `#n`: duplicates of one prompt land on one side."""
+    sides = PassageSplit([], [])
+    for passage in passages:
+        out = is_held_out(passage.key.partition("#")[0], held_out_percent)
+        (sides.held_out if out else sides.training).append(passage)
+    return sides
+
+
+def shuffled(passages: Iterable[Passage], seed: int) -> list[Passage]:
+    """In an order that depends on seed and keys alone, so that any first n are a fair sample."""
+    return sorted(passages, key=lambda p: (rank(seed, p.key), p.key))
+
+
+def rank(seed: int, name: str) -> bytes:
+    """A place in a seeded order of names, the same on every machine."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()

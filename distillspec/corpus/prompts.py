@@ -1,0 +1,229 @@
+"""From `data` of a recipe to tokenised prompts, split into training and held-out ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from distillspec.corpus.jsonl import jsonl_passages
+from distillspec.corpus.passage import Passage, PassageSplit, shuffled, split
+from distillspec.corpus.python_prompts import python_passages, response_starts_with_line_break
+from distillspec.corpus.python_source import CorpusFiles, SourceFile, python_files
+from distillspec.corpus.tokenizing import Encoder, Tokenizer, Tokens
+from distillspec.errors import DistillSpecError
+from distillspec.models.template import template_hash
+from distillspec.recipe.schema import Data, Hub, Jsonl, PythonSource
+
+_MOST_HELD_OUT = 2048  # more prompts than any probe or suite decodes
+_BLOCK = 1024  # passages tokenised in one call
+
+
+class Prompt(NamedTuple):
+    """One prompt as the models see it.
+
+    key: names it for ever, unique in its set. tokens: at most max_prompt_tokens, never empty.
+    response: the data set's own, at most max_response_tokens, end-of-text included where it ends
+    there; None where the data has none. text: the whole prompt, also what `tokens` had no room for.
+    kind: function-head, mid-body, plain or chat.
+    """
+
+    key: str
+    tokens: Tokens
+    response: Tokens | None
+    text: str
+    kind: str
+
+
+class PromptSets(NamedTuple):
+    """template_hash: of the target's chat template, None where no chat was rendered.
+
+    notes: what was left out or cut, one line each, for the user.
+    """
+
+    training: list[Prompt]
+    held_out: list[Prompt]
+    template_hash: str | None
+    notes: list[str]
+
+
+def load_prompts(data: Data, tokenizer: Tokenizer, *, seed: int) -> PromptSets:
+    """Training and held-out prompts, each in an order that depends on seed and keys alone.
+
+    With `data.held_out` all of it is held out and all of `data.source` is for training, except
+    prompts that are in both. Prompts of Python files lose their beginning where they are too long;
+    too long rows of files and data sets are left out, since there the beginning is the task. At
+    most 2048 held-out prompts are taken.
+
+    Errors: as the sources'; and a set that ends up empty is a DistillSpecError.
+    """
+    notes: list[str] = []
+    encoder = Encoder(tokenizer)
+    if data.held_out is None:
+        training, held_out = _split_source(data.source, data.held_out_percent, tokenizer, seed)
+    else:
+        held_out_passages = list(_all_of(data.held_out, tokenizer, seed))
+        held_out = iter(held_out_passages)
+        training = _without(_all_of(data.source, tokenizer, seed), held_out_passages, notes)
+    kept = _Kept(data, encoder, notes)
+    return PromptSets(
+        training=kept.prompts(training, data.max_prompts, "training"),
+        held_out=kept.prompts(held_out, _MOST_HELD_OUT, "held-out"),
+        template_hash=template_hash(tokenizer) if kept.chats else None,
+        notes=notes,
+    )
+
+
+def load_all(
+    source: PythonSource | Jsonl | Hub,
+    data: Data,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    most: int | None = None,
+) -> list[Prompt]:
+    """The first `most` prompts of the whole of one source, under the limits of `data`."""
+    kept = _Kept(data, Encoder(tokenizer), notes=[])
+    return kept.prompts(_all_of(source, tokenizer, seed), most, "usable")
+
+
+def _split_source(
+    source: PythonSource | Jsonl | Hub, percent: float, tokenizer: Tokenizer, seed: int
+) -> tuple[Iterator[Passage], Iterator[Passage]]:
+    if isinstance(source, PythonSource):
+        files = python_files(source, percent)
+        return (
+            _of_files(files.training, source, tokenizer, seed),
+            _of_files(files.held_out, source, tokenizer, seed),
+        )
+    sides: PassageSplit = split(_of_rows(source, tokenizer), percent)
+    for side, name in ((sides.training, "training"), (sides.held_out, "held-out")):
+        if not side:
+            raise DistillSpecError(
+                f"no {name} prompt is left of {len(sides.training) + len(sides.held_out)}",
+                where=f"data.held_out_percent={percent:g}",
+                mend="change held_out_percent, add rows, or name a second source in data.held_out",
+            )
+    return iter(shuffled(sides.training, seed)), iter(shuffled(sides.held_out, seed))
+
+
+def _all_of(
+    source: PythonSource | Jsonl | Hub, tokenizer: Tokenizer, seed: int
+) -> Iterator[Passage]:
+    if isinstance(source, PythonSource):
+        files = python_files(source, held_out_percent=50.0)  # both halves are wanted
+        return _of_files(_both(files), source, tokenizer, seed)
+    return iter(shuffled(_of_rows(source, tokenizer), seed))
+
+
+def _both(files: CorpusFiles) -> list[SourceFile]:
+    return [*files.training, *files.held_out]
+
+
+def _of_files(
+    files: Sequence[SourceFile], source: PythonSource, tokenizer: Tokenizer, seed: int
+) -> Iterator[Passage]:
+    return python_passages(
+        files,
+        per_file=source.prompts_per_file,
+        seed=seed,
+        line_break_first=response_starts_with_line_break(tokenizer),
+    )
+
+
+def _of_rows(source: Jsonl | Hub, tokenizer: Tokenizer) -> list[Passage]:
+    if isinstance(source, Jsonl):
+        return jsonl_passages(source, tokenizer)
+    from distillspec.corpus.hub import hub_passages  # `datasets` takes seconds to import
+
+    return hub_passages(source, tokenizer)
+
+
+def _without(
+    passages: Iterator[Passage], held_out: Sequence[Passage], notes: list[str]
+) -> Iterator[Passage]:
+    texts = {p.prompt for p in held_out}
+    dropped = 0
+    for passage in passages:
+        if passage.prompt in texts:
+            dropped += 1
+        else:
+            yield passage
+    if dropped:
+        notes.append(f"{dropped} training prompts are held-out prompts too: left out of training")
+
+
+class _Kept:
+    """Tokenises passages under the limits of `data` and keeps account of what it leaves out."""
+
+    def __init__(self, data: Data, encoder: Encoder, notes: list[str]) -> None:
+        self._data, self._encoder, self._notes = data, encoder, notes
+        self.chats = 0
+
+    def prompts(self, passages: Iterable[Passage], most: int | None, name: str) -> list[Prompt]:
+        """The first `most` prompts that fit; none at all is a DistillSpecError."""
+        passages = iter(passages)
+        prompts: list[Prompt] = []
+        seen = 0
+        shortest: Passage | None = None
+        while most is None or len(prompts) < most:
+            wanted = _BLOCK if most is None else min(_BLOCK, most - len(prompts))
+            block = list(islice(passages, wanted))
+            if not block:
+                break
+            seen += len(block)
+            shortest = min([*block, *filter(None, [shortest])], key=lambda p: len(p.prompt))
+            prompts += self._tokenised(block)
+        if not prompts:
+            raise self._nothing(shortest, name)
+        self.chats += sum(p.kind == "chat" for p in prompts)
+        if len(prompts) < seen:
+            self._notes.append(
+                f"{seen - len(prompts)} of {seen} {name} prompts are longer than "
+                f"data.max_prompt_tokens={self._data.max_prompt_tokens} tokens: left out"
+            )
+        return prompts
+
+    def _tokenised(self, block: Sequence[Passage]) -> list[Prompt]:
+        """Those of `block` that fit, in its order."""
+        found: dict[int, Prompt] = {}
+        for kinds in (("function-head", "mid-body"), ("plain",), ("chat",)):
+            places = [i for i, p in enumerate(block) if p.kind in kinds]
+            code, prefix = "mid-body" in kinds, "chat" not in kinds  # a template writes its own
+            texts = [block[i].prompt for i in places]
+            if code:
+                tokens: Sequence[Tokens | None] = self._encoder.tails(
+                    texts, self._data.max_prompt_tokens, prefix=prefix, literal=True
+                )
+            else:
+                tokens = self._encoder.wholes(
+                    texts, self._data.max_prompt_tokens, prefix=prefix, literal=False
+                )
+            responses = self._responses([block[i] for i in places], literal=code)
+            for i, ids, response in zip(places, tokens, responses, strict=True):
+                if ids:
+                    passage = block[i]
+                    found[i] = Prompt(passage.key, ids, response, passage.prompt, passage.kind)
+        return [found[i] for i in sorted(found)]
+
+    def _responses(self, block: Sequence[Passage], *, literal: bool) -> list[Tokens | None]:
+        texts = [p.response for p in block if p.response is not None]
+        encoded = iter(
+            self._encoder.responses(texts, self._data.max_response_tokens, literal=literal)
+        )
+        return [None if p.response is None else next(encoded) for p in block]
+
+    def _nothing(self, shortest: Passage | None, name: str) -> DistillSpecError:
+        if shortest is None:
+            return DistillSpecError(
+                f"the source gives no {name} prompt",
+                where="data",
+                mend="a python-source needs functions in its files; widen `include`, add rows, "
+                "or change data.held_out_percent",
+            )
+        return DistillSpecError(
+            f"every {name} prompt is longer than {self._data.max_prompt_tokens} tokens; the "
+            f"shortest has {self._encoder.length(shortest.prompt)}",
+            where=f"data.max_prompt_tokens={self._data.max_prompt_tokens}",
+            mend="raise data.max_prompt_tokens (the models' context allowing), or shorten the rows",
+        )

@@ -1,0 +1,63 @@
+"""What the draft's distributions are compared with: the target's, or given tokens."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from distillspec.divergence.cross_entropy import cross_entropy_gradient
+from distillspec.divergence.distribution import Distribution
+from distillspec.divergence.logit_rows import LogitRows
+from distillspec.divergence.table import Divergence
+
+
+class Scores(NamedTuple):
+    """A block of n rows compared."""
+
+    value: Tensor  # [n], the divergence
+    alpha: Tensor  # [n], the acceptance rate
+    gradient: Tensor  # [n, V], of the value in q.logits
+
+
+class Comparison(Protocol):
+    """Scores the draft's rows, a chunk at a time."""
+
+    def load(self, chunk: slice) -> None:
+        """Make ready what the rows of `chunk` are compared with."""
+
+    def score(self, block: slice, q: Distribution, room: Tensor) -> Scores:
+        """Rows `block`, inside the chunk; the gradient lies in `room` [n, V]."""
+
+
+class AgainstTarget(NamedTuple):
+    """The divergence from the target's distribution."""
+
+    divergence: Divergence
+    logits: LogitRows
+
+    def load(self, chunk: slice) -> None:
+        """The target's logits of `chunk`."""
+        self.logits.load(chunk)
+
+    def score(self, block: slice, q: Distribution, room: Tensor) -> Scores:
+        """Divergence and sum_v min(p_v, q_v)."""
+        p = self.logits.distribution(block)
+        alpha = torch.minimum(p.probability, q.probability, out=room).sum(-1)
+        value, gradient = self.divergence.value_and_gradient(p, q, room)
+        return Scores(value, alpha, gradient)
+
+
+class AgainstTokens(NamedTuple):
+    """-log q of given tokens; there is no target, so alpha is NaN."""
+
+    tokens: Tensor  # long [N]
+
+    def load(self, chunk: slice) -> None:
+        """The tokens are there already."""
+
+    def score(self, block: slice, q: Distribution, room: Tensor) -> Scores:
+        """Negative log likelihood."""
+        value, gradient = cross_entropy_gradient(q, self.tokens[block], room)
+        return Scores(value, torch.full_like(value, float("nan")), gradient)

@@ -1,0 +1,109 @@
+"""Where the gradient of each block of logits goes: on through the output head, or into logits."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from distillspec.divergence.distribution import Distribution
+from distillspec.divergence.logit_rows import ProjectedLogits, multiply, spans
+
+_PRODUCT_ELEMENTS = 2**20
+
+
+class LogitGradients(Protocol):
+    """Takes the gradient in the tempered logits, block by block, in the order of the rows."""
+
+    def take(self, block: slice, q: Distribution, gradient: Tensor) -> None:
+        """d divergence / d q.logits of rows `block`, [n, V]: may be changed, must be copied."""
+
+    def finish(self, chunk: slice) -> None:
+        """Every block of `chunk` has been taken."""
+
+
+class HeadGradients:
+    """Carries gradients through the draft's head to its hidden states, weight and bias.
+
+    The logits' own buffer takes up their gradient, and two matrix products use it up before the
+    next chunk. The rows' weights act on the small side of the products: w (G W) and G^T (w h).
+    """
+
+    def __init__(
+        self, logits: ProjectedLogits, weights: Tensor, *, hidden: bool, weight: bool, bias: bool
+    ) -> None:
+        self._logits = logits
+        products, dtype, precision = logits.products, logits.hidden.dtype, weights.dtype
+        # d (scale / temperature * product) / d product, and the weight of the row: [N, 1]
+        self._factors = (weights * (logits.head.scale / logits.temperature)).unsqueeze(-1)
+        self._gradient = products if products.dtype == dtype else products.to(dtype)
+        self.hidden = (
+            logits.hidden.new_zeros(logits.hidden.shape, dtype=precision) if hidden else None
+        )
+        self.weight = (
+            logits.weight.new_zeros(logits.weight.shape, dtype=precision) if weight else None
+        )
+        self.bias = (
+            logits.weight.new_zeros(logits.weight.shape[0], dtype=precision) if bias else None
+        )
+
+    def take(self, block: slice, q: Distribution, gradient: Tensor) -> None:
+        """The soft cap's slope 1 - (z / softcap)^2, the bias, and a copy for the products."""
+        head = self._logits.head
+        if head.softcap is not None:
+            capped = q.logits * (self._logits.temperature / head.softcap)
+            gradient.addcmul_(gradient, capped.square_(), value=-1.0)
+        if self.bias is not None:
+            self.bias.addmv_(gradient.t(), self._factors[block].squeeze(-1))
+        self._gradient[self._logits.local(block)].copy_(gradient)
+
+    def finish(self, chunk: slice) -> None:
+        """The two products."""
+        hidden, factors = self._logits.hidden[chunk], self._factors[chunk]
+        gradient = self._gradient[: hidden.shape[0]]
+        if self.hidden is not None:
+            product = torch.mm(gradient, self._logits.weight)
+            torch.mul(product, factors, out=self.hidden[chunk])
+        if self.weight is not None:
+            accumulate(self.weight, gradient.t(), (hidden * factors).to(hidden.dtype))
+
+
+class GivenGradients:
+    """Writes gradients into one tensor of the given logits' shape and dtype."""
+
+    def __init__(
+        self, logits: Tensor, rows: Tensor | None, weights: Tensor, temperature: float
+    ) -> None:
+        self._rows = rows
+        self._factors = (weights / temperature).unsqueeze(-1)
+        self.logits = torch.empty_like(logits) if rows is None else torch.zeros_like(logits)
+
+    def take(self, block: slice, q: Distribution, gradient: Tensor) -> None:
+        """Scaled by weight / temperature."""
+        gradient.mul_(self._factors[block])
+        self.logits[block if self._rows is None else self._rows[block]] = gradient.to(
+            self.logits.dtype
+        )
+
+    def finish(self, chunk: slice) -> None:
+        """Nothing left to do."""
+
+
+def accumulate(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total [M, H] += a [M, n] @ b [n, H], where the total may be wider than the factors.
+
+    A CPU multiplies bfloat16 into bfloat16 only: each product is rounded once, then added in
+    float32, in pieces that stay in the cache.
+    """
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    elif total.is_cuda and total.dtype == torch.float32:
+        torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
+    else:
+        rows = max(1, min(total.shape[0], _PRODUCT_ELEMENTS // total.shape[1]))
+        room = total.new_empty(rows, total.shape[1], dtype=a.dtype)
+        for part in spans(0, total.shape[0], rows):
+            piece = room[: part.stop - part.start]
+            multiply(a[part], b, piece)
+            total[part].add_(piece)

@@ -1,0 +1,37 @@
+"""The output head of a language model: the map from its last hidden state to logits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class OutputHead(NamedTuple):
+    """logits = cap(scale * (W h + b)), cap(z) = softcap * tanh(z / softcap), identity if None.
+
+    The scale is Cohere's and Granite's, the soft cap Gemma's. The weight may be shared with the
+    input embedding: its gradient is that of any other use of the parameter.
+    """
+
+    weight: Tensor  # [V, H]
+    bias: Tensor | None = None  # [V]; -inf forbids a token
+    scale: float = 1.0
+    softcap: float | None = None
+
+    @property
+    def vocabulary(self) -> int:
+        """V, the number of tokens that the head scores."""
+        return self.weight.shape[0]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., H] -> [..., V], unchunked, in the dtype of `hidden` (or autocast's)."""
+        bias = None if self.bias is None else self.bias.to(hidden.dtype)
+        logits = F.linear(hidden, self.weight.to(hidden.dtype), bias)
+        if self.scale != 1.0:
+            logits = logits * self.scale
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits

@@ -1,0 +1,61 @@
+"""Kullback-Leibler divergence in both directions, and their gradients in the draft's logits."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from distillspec.divergence.distribution import (
+    Distribution,
+    ValueAndGradient,
+    at_least_float32,
+    without_impossible,
+)
+
+
+def forward_kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
+    """KL(p || q) = sum_v p_v log(p_v / q_v): [..., V], [..., V] -> [...] in [0, inf], nats.
+
+    Tokens that p never emits count 0; a token that p emits and q never does makes it infinite.
+    """
+    log_p = torch.log_softmax(at_least_float32(p_logits), -1)
+    log_q = torch.log_softmax(at_least_float32(q_logits), -1)
+    return expectation_of_log_ratio(log_p, log_q)
+
+
+def reverse_kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
+    """KL(q || p) = sum_v q_v log(q_v / p_v): [..., V], [..., V] -> [...] in [0, inf], nats."""
+    log_p = torch.log_softmax(at_least_float32(p_logits), -1)
+    log_q = torch.log_softmax(at_least_float32(q_logits), -1)
+    return expectation_of_log_ratio(log_q, log_p)
+
+
+def expectation_of_log_ratio(log_a: Tensor, log_b: Tensor) -> Tensor:
+    """sum_v a_v log(a_v / b_v) from log-probabilities [..., V] -> [...], nats; 0 log 0 = 0.
+
+    The ratio of an impossible token is replaced before it is multiplied, so that neither value nor
+    gradient becomes NaN.
+    """
+    a = log_a.exp()
+    return (a * (log_a - log_b).masked_fill(a == 0, 0.0)).sum(-1)
+
+
+def forward_kl_gradient(p: Distribution, q: Distribution, out: Tensor) -> ValueAndGradient:
+    """Value, and gradient q - p, written into `out` [N, V].
+
+    With z the logits and Z the partitions: KL(p || q) = sum p (z_p - z_q) - log Z_p + log Z_q.
+    """
+    terms = torch.sub(p.logits, q.logits, out=out).mul_(p.probability)
+    value = without_impossible(terms).sum(-1) - p.log_partition + q.log_partition
+    return ValueAndGradient(value, torch.sub(q.probability, p.probability, out=out))
+
+
+def reverse_kl_gradient(p: Distribution, q: Distribution, out: Tensor) -> ValueAndGradient:
+    """Value, and gradient q_j (log(q_j / p_j) - KL(q || p)), written into `out` [N, V].
+
+    Both partitions cancel in the gradient: with d = z_q - z_p it is q_j (d_j - sum_i q_i d_i).
+    """
+    terms = torch.sub(q.logits, p.logits, out=out).mul_(q.probability)
+    mean = without_impossible(terms).sum(-1)
+    value = mean - q.log_partition + p.log_partition
+    return ValueAndGradient(value, terms.addcmul_(q.probability, mean.unsqueeze(-1), value=-1.0))

@@ -1,0 +1,31 @@
+"""Total variation distance: one minus the acceptance rate."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from distillspec.divergence.distribution import (
+    Distribution,
+    ValueAndGradient,
+    at_least_float32,
+)
+
+
+def total_variation(p_logits: Tensor, q_logits: Tensor) -> Tensor:
+    """1/2 sum_v |p_v - q_v| = 1 - alpha: [..., V], [..., V] -> [...] in [0, 1], dimensionless."""
+    p = torch.softmax(at_least_float32(p_logits), -1)
+    q = torch.softmax(at_least_float32(q_logits), -1)
+    return 0.5 * (p - q).abs().sum(-1)
+
+
+def total_variation_gradient(p: Distribution, q: Distribution, out: Tensor) -> ValueAndGradient:
+    """Value, and gradient q_j (s_j - sum_i q_i s_i) with s = sign(q - p) / 2, written into `out`.
+
+    Where q = p exactly, the subgradient 0 is taken.
+    """
+    difference = torch.sub(q.probability, p.probability, out=out)
+    value = 0.5 * difference.abs().sum(-1)
+    sign = difference.sign_()
+    mean_sign = (sign * q.probability).sum(-1, keepdim=True)
+    return ValueAndGradient(value, sign.sub_(mean_sign).mul_(q.probability).mul_(0.5))

@@ -1,0 +1,181 @@
+"""What serving engines make of a pair: the lines that launch it, and whether each will take it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from typing import NamedTuple
+
+from distillspec.models.folder import ModelFacts
+
+# --- launching -----------------------------------------------------------------------------------
+
+
+class Launch(NamedTuple):
+    """How to run a pair with an engine. language: of `text`, as in a Markdown code fence."""
+
+    engine: str
+    language: str
+    text: str
+    note: str
+
+
+def launch_lines(target: str, draft: str, gamma: int) -> list[Launch]:
+    """Complete launch texts for a target and a draft (folders or Hub ids), gamma tokens a block."""
+    return [_transformers(target, draft, gamma), _vllm(target, draft, gamma),
+            _sglang(target, draft, gamma), _llama_cpp(target, draft, gamma)]  # fmt: skip
+
+
+def _transformers(target: str, draft: str, gamma: int) -> Launch:
+    text = f"""\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained({target!r})
+target = AutoModelForCausalLM.from_pretrained({target!r})
+draft = AutoModelForCausalLM.from_pretrained({draft!r})
+draft.generation_config.num_assistant_tokens = {gamma}
+draft.generation_config.num_assistant_tokens_schedule = "constant"
+draft.generation_config.assistant_confidence_threshold = 0
+inputs = tokenizer("def ", return_tensors="pt")
+outputs = target.generate(**inputs, assistant_model=draft, max_new_tokens=64)
+print(tokenizer.decode(outputs[0]))"""
+    note = (
+        "The three settings are already in the draft's generation_config.json; generate reads them "
+        "there and ignores them as its own arguments. One prompt at a time."
+    )
+    return Launch("transformers", "python", text, note)
+
+
+def _vllm(target: str, draft: str, gamma: int) -> Launch:
+    speculation = {"method": "draft_model", "model": draft, "num_speculative_tokens": gamma}
+    return Launch(
+        "vLLM",
+        "bash",
+        f"vllm serve {shlex.quote(target)} "
+        f"--speculative-config {shlex.quote(json.dumps(speculation, separators=(',', ':')))}",
+        'vLLM drafts by argmax unless "draft_sample_method":"probabilistic" is set (versions that '
+        "know the key): at temperatures above 0 only the latter is what was measured here.",
+    )
+
+
+def _sglang(target: str, draft: str, gamma: int) -> Launch:
+    return Launch(
+        "SGLang",
+        "bash",
+        f"python -m sglang.launch_server --model-path {shlex.quote(target)} "
+        f"--speculative-algorithm STANDALONE --speculative-draft-model-path {shlex.quote(draft)} "
+        f"--speculative-num-steps {gamma} --speculative-eagle-topk 1 "
+        f"--speculative-num-draft-tokens {gamma + 1}",
+        "SGLang counts the token it already has among the draft tokens: one more than gamma.",
+    )
+
+
+def _llama_cpp(target: str, draft: str, gamma: int) -> Launch:
+    return Launch(
+        "llama.cpp",
+        "bash",
+        f"python convert_hf_to_gguf.py {shlex.quote(target)} --outfile target.gguf\n"
+        f"python convert_hf_to_gguf.py {shlex.quote(draft)} --outfile draft.gguf\n"
+        f"llama-server -m target.gguf -md draft.gguf --draft-max {gamma}",
+        "The converter takes local folders; it must know the architecture and the tokenizer's way "
+        "of splitting text: a tokenizer trained from nothing has to be added to it.",
+    )
+
+
+# --- taking --------------------------------------------------------------------------------------
+
+
+class EngineVerdict(NamedTuple):
+    """takes: None where it cannot be known yet (a Hub id that was not looked into)."""
+
+    engine: str
+    takes: bool | None
+    why: str
+
+
+def engine_verdicts(target: ModelFacts, draft: ModelFacts) -> list[EngineVerdict]:
+    """A verdict per engine on a pair whose tokenizers are equal (models.vocabulary checks that).
+
+    Equal tokenizers may still come with embeddings padded to different sizes, and the engines
+    differ in what they make of that.
+    """
+    return [EngineVerdict(name, *rule(target, draft)) for name, rule in _RULES.items()]
+
+
+_Answer = tuple[bool | None, str]
+
+_UNKNOWN: _Answer = (None, "the vocabulary sizes are not known before the models are downloaded")
+
+# Highest difference of vocabulary sizes, from llama.cpp's common/speculative.cpp.
+_LLAMA_CPP_DIFFERENCE = 128
+
+# Architectures that llama.cpp's converter is known to know: a hint, the list grows every week.
+_LLAMA_CPP_ARCHITECTURES = frozenset(
+    f"{name}ForCausalLM"
+    for name in (
+        "Llama", "Mistral", "Mixtral", "Qwen2", "Qwen2Moe", "Qwen3", "Qwen3Moe", "Gemma", "Gemma2",
+        "Gemma3", "Phi", "Phi3", "GPTNeoX", "GPTBigCode", "Falcon", "Bloom", "StableLm",
+        "Starcoder2", "Olmo", "Olmo2", "Olmoe", "Cohere", "Cohere2", "Granite", "GraniteMoe",
+        "DeepseekV2", "DeepseekV3", "InternLM2", "SmolLM3", "Nemotron", "Glm4", "GptOss", "Exaone",
+        "Exaone4", "MiniCPM",
+    )
+) | {"GPT2LMHeadModel"}  # fmt: skip
+
+
+def _sizes(target: ModelFacts, draft: ModelFacts) -> tuple[int, int] | None:
+    if target.vocabulary is None or draft.vocabulary is None:
+        return None
+    return target.vocabulary, draft.vocabulary
+
+
+def _by_transformers(target: ModelFacts, draft: ModelFacts) -> _Answer:
+    sizes = _sizes(target, draft)
+    if sizes is None or sizes[0] == sizes[1]:
+        return True, "takes any draft with the target's tokenizer"
+    return True, (
+        f"vocabulary sizes differ ({sizes[0]} and {sizes[1]}): generate then also wants tokenizer= "
+        "and assistant_tokenizer=; the exported draft has the target's size and needs neither"
+    )
+
+
+def _by_exact_size(target: ModelFacts, draft: ModelFacts) -> _Answer:
+    sizes = _sizes(target, draft)
+    if sizes is None:
+        return _UNKNOWN
+    if sizes[0] == sizes[1]:
+        return True, f"equal vocabulary sizes ({sizes[0]})"
+    return False, (
+        f"wants equal vocabulary sizes, these are {sizes[0]} (target) and {sizes[1]} (draft); "
+        f"the exported draft is brought to {sizes[0]}, and is taken"
+    )
+
+
+def _by_llama_cpp(target: ModelFacts, draft: ModelFacts) -> _Answer:
+    sizes = _sizes(target, draft)
+    if sizes is None:
+        return _UNKNOWN
+    apart = abs(sizes[0] - sizes[1])
+    if apart > _LLAMA_CPP_DIFFERENCE:
+        return False, (
+            f"takes vocabulary sizes at most {_LLAMA_CPP_DIFFERENCE} apart, these are {apart}; "
+            f"the exported draft is brought to {sizes[0]}, and is taken"
+        )
+    unknown = {str(facts.architecture) for facts in (target, draft)} - _LLAMA_CPP_ARCHITECTURES
+    if unknown:
+        return None, (
+            f"vocabulary sizes fit; whether its converter knows {' and '.join(sorted(unknown))} "
+            "is for you to look up"
+        )
+    return True, (
+        f"vocabulary sizes {apart} apart (at most {_LLAMA_CPP_DIFFERENCE}), architectures known; "
+        "its converter must also know the tokenizer"
+    )
+
+
+_RULES: dict[str, Callable[[ModelFacts, ModelFacts], _Answer]] = {
+    "transformers": _by_transformers,
+    "vLLM": _by_exact_size,
+    "SGLang": _by_exact_size,
+    "llama.cpp": _by_llama_cpp,
+}

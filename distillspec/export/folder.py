@@ -1,0 +1,180 @@
+"""The finished draft as a plain Hugging Face folder, and the proof that it is what was trained."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import json
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from distillspec import atomic
+from distillspec.errors import DistillSpecError
+from distillspec.measure.corpus_alpha import DrawnText, acceptance
+from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.speculation.sampling import SamplingPolicy
+
+log = logging.getLogger(__name__)
+
+
+def export_draft(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    folder: Path,
+    target_vocabulary: int,
+    num_assistant_tokens: int,
+    card: str,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Path:
+    """Write `model` so that every engine can serve it; `model` itself is left unchanged.
+
+    model: a plain model, adapters already merged. target_vocabulary: rows of the target's
+    embedding; the draft gets as many. card: text of README.md (export.card). The folder appears
+    whole or not at all, and replaces an older one. Raises DistillSpecError for a disk that is full
+    or read-only, and for a tokenizer that does not fit into the target's vocabulary.
+    """
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= target_vocabulary:
+        raise DistillSpecError(
+            f"the draft's tokenizer has ids up to {largest}, the target's vocabulary ends at "
+            f"{target_vocabulary - 1}",
+            where=str(folder),
+            mend="export the draft with the target's own tokenizer",
+        )
+    draft = copy.deepcopy(model).cpu()
+    fit_vocabulary(draft, target_vocabulary)
+    draft.to(dtype)  # type: ignore[arg-type]
+    draft.generation_config = _generation_config(draft, num_assistant_tokens)
+    with atomic.replacing_folder(folder) as temporary:
+        _save_model(draft, temporary)
+        tokenizer.save_pretrained(temporary)
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+    log.info("draft exported to %s (%s, vocabulary %d)", folder, dtype, target_vocabulary)
+    return folder
+
+
+def _save_model(draft: PreTrainedModel, folder: Path) -> None:
+    """save_pretrained without its progress bar, and with the system's error where there is one."""
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        draft.save_pretrained(folder)
+    except SafetensorError as error:
+        # safetensors wraps what the system said: `... No space left on device (os error 28)`.
+        code = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(code.group(1)) if code else errno.EIO, str(error)) from error
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def fit_vocabulary(model: PreTrainedModel, vocabulary: int) -> None:
+    """Bring the embedding and the output head to `vocabulary` rows, in place.
+
+    Rows beyond the tokenizer are cut off, or added as the mean of the others. The logit of a mean
+    row is the mean of the logits, so its probability is their geometric mean: at most 1/vocabulary
+    (inequality of the means), and for a trained model far less, whatever the text. A row of zeros
+    would get exp(0), which can be the largest of all.
+    """
+    rows = _table(model.get_input_embeddings()).shape[0]
+    if rows == vocabulary:
+        return
+    model.resize_token_embeddings(vocabulary, mean_resizing=False)
+    if rows > vocabulary:
+        return
+    head = model.get_output_embeddings()
+    bias = getattr(head, "bias", None)
+    tables = [_table(model.get_input_embeddings()), _table(head)]
+    if isinstance(bias, Tensor):
+        tables.append(bias)
+    with torch.no_grad():
+        for table in tables:
+            table[rows:] = table[:rows].float().mean(dim=0).to(table.dtype)
+
+
+def _table(module: torch.nn.Module) -> Tensor:
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def _generation_config(draft: PreTrainedModel, num_assistant_tokens: int) -> GenerationConfig:
+    """The token ids, and how far to draft; sampling settings are the target's business."""
+    ids = draft.generation_config or GenerationConfig.from_model_config(draft.config)
+    return GenerationConfig(
+        bos_token_id=ids.bos_token_id,
+        eos_token_id=ids.eos_token_id,
+        pad_token_id=ids.pad_token_id,
+        num_assistant_tokens=num_assistant_tokens,
+        num_assistant_tokens_schedule="constant",
+        assistant_confidence_threshold=0.0,
+    )
+
+
+# --- after the evaluation ------------------------------------------------------------------------
+
+
+def update_draft(folder: Path, *, num_assistant_tokens: int, card: str) -> None:
+    """Write the measured recommendation and the card with its numbers into an exported folder."""
+    path = folder / "generation_config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings["num_assistant_tokens"] = num_assistant_tokens
+    except (OSError, ValueError, TypeError) as error:
+        raise DistillSpecError(
+            "this is no draft exported by this project: its generation_config.json cannot be read",
+            where=str(path),
+            mend="export the draft again",
+        ) from error
+    atomic.write_json(path, settings)
+    atomic.write_text(folder / "README.md", card)
+
+
+# --- proof ---------------------------------------------------------------------------------------
+
+
+def verify_export(
+    folder: Path,
+    target: PreTrainedModel,
+    texts: Sequence[DrawnText],
+    policy: SamplingPolicy,
+    *,
+    expected_alpha: float,
+    tolerance: float = 0.01,
+    dtype: torch.dtype = torch.float32,
+) -> float:
+    """Reload `folder` strictly and measure its alpha on `texts`, over the whole vocabulary.
+
+    expected_alpha: training's, on the same texts and policy. Padding rows count here, as they will
+    in an engine. Returns alpha in [0, 1]. Raises DistillSpecError when folder and target disagree
+    in size, or when alpha is further than `tolerance` from what was expected.
+    """
+    draft = load_model(str(folder), dtype=dtype, device=target.device, what="exported draft")
+    load_tokenizer(str(folder), what="exported draft")
+    rows, wanted = (_table(m.get_input_embeddings()).shape[0] for m in (draft, target))
+    if rows != wanted:
+        raise DistillSpecError(
+            f"the exported draft has a vocabulary of {rows} tokens, the target {wanted}",
+            where=str(folder),
+            mend="export the draft again for this target",
+        )
+    alpha = acceptance(target, draft, texts, policy).mean()
+    # Written so that nan, the mark of broken weights, fails too.
+    if not abs(alpha - expected_alpha) <= tolerance:
+        raise DistillSpecError(
+            f"the exported draft is not the trained one: alpha {alpha:.4f}, in training "
+            f"{expected_alpha:.4f} (they may differ by {tolerance:g})",
+            where=str(folder),
+            mend="do not serve this folder; export again, in float32 if bfloat16 loses too much",
+        )
+    log.info("exported draft reloaded: alpha %.4f, in training %.4f", alpha, expected_alpha)
+    return alpha

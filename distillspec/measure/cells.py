@@ -1,0 +1,243 @@
+"""The grid: every draft, method, gamma and temperature, timed around one interleaved baseline."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+from distillspec.models.compiled import make_runner
+from torch import Tensor
+
+from distillspec import atomic
+from distillspec.measure.completions import MeasuredPrompt
+from distillspec.measure.methods import configuration
+from distillspec.measure.plan import Steps, check, earlier_steps, plan_of, write_plan
+from distillspec.measure.rows import Row, RowLog, letters
+from distillspec.measure.summary import Summary, write_summary
+from distillspec.measure.summing import sum_up
+from distillspec.measure.timing import measure_steps
+from distillspec.recipe.suite import Method, Suite
+from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.engine import AutoregressiveDecoder, SpeculativeDecoder
+from distillspec.speculation.records import Generation
+from distillspec.speculation.runner import Runner
+from distillspec.speculation.sampling import SamplingPolicy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ROWS = "rows.jsonl"
+SUMMARY = "summary.json"
+_PLAN = "plan.json"
+_WARM_UP_ROUNDS = 3
+
+
+class Progress(Protocol):
+    def __call__(self, done: int, total: int, doing: str) -> None: ...
+
+
+class Column(NamedTuple):
+    """One way to decode, at any temperature."""
+
+    draft: str
+    method: Method
+    gamma: int
+
+    def __str__(self) -> str:
+        return f"{self.draft}/{self.method.name}@{self.gamma}"
+
+
+def evaluate(
+    suite: Suite,
+    *,
+    target: PreTrainedModel,
+    drafts: Mapping[str, PreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[MeasuredPrompt],
+    folder: Path,
+    device: torch.device | str,
+    vocabulary: int | None = None,
+    progress: Progress = lambda done, total, doing: None,
+) -> Summary:
+    """Run what is missing of the suite in `folder`; write rows.jsonl and summary.json there.
+
+    drafts: models by the names the suite uses; those it does not name are left out. All models are
+    on `device`, in the dtype they are to decode in. The first `suite.prompts.count` prompts are
+    taken. vocabulary: tokens that target and drafts share, where theirs are padded differently.
+    A second call with the same arguments goes on where an interrupted one stopped; with other
+    models, prompts or cells it is a DistillSpecError.
+    """
+    chosen: dict[str, PreTrainedModel] = {
+        name: drafts[name] for name in suite.drafts if name in drafts
+    }
+    for model in (target, *chosen.values()):
+        model.train(False)
+    taken = list(prompts[: suite.prompts.count])
+    check(suite, target, chosen, taken)
+    grid = [Column(d, m, g) for d in chosen for m in suite.methods for g in suite.gammas]
+    per_block = suite.repeats * len(grid) + suite.repeats + 1
+
+    atomic.make_folder(folder)
+    plan = plan_of(suite, target, chosen, taken, device)
+    steps = earlier_steps(folder / _PLAN, plan)
+    rows = RowLog(folder / ROWS, rows_per_block=per_block)
+    blocks = [(p, t) for p in range(len(taken)) for t in suite.temperatures]
+    missing = [block for block in blocks if not rows.has(block)]
+    if missing or not steps:
+        progress(len(blocks) - len(missing), len(blocks), "preparing the models")
+        bench = _Bench(suite, target, chosen, taken, grid, torch.device(device), vocabulary)
+        bench.warm_up()
+        steps = bench.steps()
+        write_plan(folder / _PLAN, plan, steps)
+        for block in missing:
+            number = blocks.index(block)
+            progress(len(blocks) - len(missing) + missing.index(block), len(blocks), "decoding")
+            rows.append(list(bench.block(number, *block)))
+    progress(len(blocks), len(blocks), "adding up")
+    summary = sum_up(
+        suite,
+        rows.rows,
+        steps,
+        target=target,
+        drafts=chosen,
+        tokenizer=tokenizer,
+        prompts=taken,
+        vocabulary=vocabulary,
+    )
+    write_summary(summary, folder / SUMMARY)
+    return summary
+
+
+class _Bench:
+    """All runners of an evaluation, side by side, so that cells can be interleaved."""
+
+    def __init__(
+        self,
+        suite: Suite,
+        target: PreTrainedModel,
+        drafts: Mapping[str, PreTrainedModel],
+        prompts: Sequence[MeasuredPrompt],
+        grid: Sequence[Column],
+        device: torch.device,
+        vocabulary: int | None,
+    ) -> None:
+        self._suite, self._prompts, self._grid, self._device = suite, prompts, grid, device
+        largest = max(suite.gammas)
+        capacity = max(len(p.tokens) for p in prompts) + suite.max_new_tokens + largest + 1
+        kind = suite.runner.kind
+        self._target = make_runner(
+            target,
+            kind,
+            capacity,
+            sorted({1, *(gamma + 1 for gamma in suite.gammas)}),
+            vocabulary=vocabulary,
+        )
+        self._drafts: dict[str, Runner] = {
+            name: make_runner(model, kind, capacity, (1, 2), vocabulary=vocabulary)
+            for name, model in drafts.items()
+        }
+        self._run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+
+    def warm_up(self) -> None:
+        """Meet every shape once (that is when they are compiled), then again at full speed."""
+        prompt = self._tokens(0)
+        for temperature in self._suite.temperatures:
+            for column in (None, *self._grid):
+                gamma = 0 if column is None else column.gamma
+                length = min(self._suite.max_new_tokens, _WARM_UP_ROUNDS * (gamma + 1))
+                self._decode(prompt, column, temperature, seed=0, length=length)
+
+    def steps(self) -> Steps:
+        """Isolated step times of every method at every temperature."""
+        middle = sorted(range(len(self._prompts)), key=lambda i: len(self._prompts[i].tokens))
+        prompt = self._tokens(middle[len(middle) // 2])
+        return {
+            (method.name, temperature): measure_steps(
+                self._target,
+                self._drafts,
+                [configuration(method, gamma) for gamma in self._suite.gammas],
+                prompt,
+                policy=self._policy(temperature),
+                chance=self._chance(self._suite.seed),
+            )
+            for method in self._suite.methods
+            for temperature in self._suite.temperatures
+        }
+
+    def block(self, number: int, prompt: int, temperature: float) -> Iterator[Row]:
+        """The baseline, every cell once, the baseline, ...: `repeats` times, closed by a baseline.
+
+        The order of the cells rotates from block to block, so that none is always first.
+        """
+        order: list[tuple[Column | None, int]] = [(None, 0)]
+        for repeat in range(self._suite.repeats):
+            turn = (number + repeat) % len(self._grid)
+            rotated = [*self._grid[turn:], *self._grid[:turn]]
+            order += [(column, repeat) for column in rotated]
+            order.append((None, repeat + 1))
+        for place, (column, repeat) in enumerate(order):
+            yield self._row(prompt, temperature, column, repeat, place)
+
+    def _row(
+        self, prompt: int, temperature: float, column: Column | None, repeat: int, place: int
+    ) -> Row:
+        key = self._prompts[prompt].key
+        generation = self._decode(
+            self._tokens(prompt),
+            column,
+            temperature,
+            seed=_seed(self._suite.seed, key, str(column), temperature, repeat),
+            length=self._suite.max_new_tokens,
+        )
+        return Row(
+            prompt=prompt,
+            prompt_key=key,
+            temperature=temperature,
+            draft=None if column is None else column.draft,
+            method=None if column is None else column.method.name,
+            gamma=None if column is None else column.gamma,
+            repeat=repeat,
+            place=place,
+            run=self._run,
+            seconds=generation.decode_seconds,
+            prefill_seconds=generation.prefill_seconds,
+            tokens=generation.tokens,
+            fates=letters(generation),
+            counts=generation.counts(),
+        )
+
+    def _decode(
+        self, prompt: Tensor, column: Column | None, temperature: float, seed: int, length: int
+    ) -> Generation:
+        """End-of-text is ignored: all texts of a comparison have one length."""
+        policy, chance = self._policy(temperature), self._chance(seed)
+        if column is None:
+            plain = AutoregressiveDecoder(self._target, policy, chance)
+            return plain.decode(prompt, max_new_tokens=length)
+        speculative = SpeculativeDecoder(
+            self._target,
+            self._drafts[column.draft],
+            configuration(column.method, column.gamma),
+            policy,
+            chance,
+        )
+        return speculative.decode(prompt, max_new_tokens=length)
+
+    def _tokens(self, prompt: int) -> Tensor:
+        return torch.tensor(self._prompts[prompt].tokens, device=self._device)
+
+    def _policy(self, temperature: float) -> SamplingPolicy:
+        return SamplingPolicy(temperature, self._suite.top_k, self._suite.nucleus)
+
+    def _chance(self, seed: int) -> GeneratorChance:
+        return GeneratorChance(torch.Generator(self._device).manual_seed(seed))
+
+
+def _seed(*parts: object) -> int:
+    """A random stream of its own for every prompt and cell."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")

@@ -1,0 +1,189 @@
+"""The texts behind the numbers: where they end, what repeats, where greedy ones part, examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import median_low
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import nn
+
+from distillspec.measure.rows import FATES, Row
+from distillspec.measure.summary import Example, GreedyDivergence, Piece
+from distillspec.models.hidden import causal_model, token_logits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_NGRAM = 4
+_PROMPT_SHOWN = 600
+_CONTEXT = 8
+
+
+class MeasuredPrompt(Protocol):
+    """What a prompt must have to be measured on; `corpus` makes them."""
+
+    @property
+    def key(self) -> str:
+        """Its name in the data, the same in every run."""
+        ...
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Token ids, at least two."""
+        ...
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def response(self) -> tuple[int, ...] | None:
+        """The reference that the data has for it, token ids."""
+        ...
+
+
+def end_tokens(target: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """What ends a text: the target's generation_config says, else its tokenizer; maybe nothing."""
+    settings = causal_model(target).generation_config
+    configured = None if settings is None else settings.eos_token_id
+    named = tokenizer.eos_token_id if configured is None else configured
+    return frozenset(t for t in (named if isinstance(named, list) else [named]) if t is not None)
+
+
+def up_to_end(tokens: Sequence[int], ends: frozenset[int]) -> list[int]:
+    """The tokens up to and including the first that ends the text."""
+    for place, token in enumerate(tokens):
+        if token in ends:
+            return list(tokens[: place + 1])
+    return list(tokens)
+
+
+def repeated_share(texts: Iterable[Sequence[int]], n: int = _NGRAM) -> float:
+    """Share of all n-grams that occurred earlier in the same text, in [0, 1]; nan without any."""
+    repeated = grams = 0
+    for tokens in texts:
+        here = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+        grams += len(here)
+        repeated += len(here) - len(set(here))
+    return repeated / grams if grams else float("nan")
+
+
+def greedy_divergences(
+    target: nn.Module,
+    prompts: Sequence[MeasuredPrompt],
+    rows: Sequence[Row],
+    vocabulary: int | None,
+) -> list[GreedyDivergence]:
+    """Temperature-0 texts that differ from the baseline's, with the gap of the target's top two.
+
+    The gap is of one teacher-forced forward over the shared text: a near-tie explains a flip.
+    """
+    greedy = [row for row in rows if row.temperature == 0.0]
+    plain = {row.prompt: row.tokens for row in greedy if row.draft is None}
+    gaps: dict[tuple[int, int], float] = {}
+    found = []
+    for row in greedy:
+        if row.draft is None or row.gamma is None or row.tokens == plain[row.prompt]:
+            continue
+        both = zip(row.tokens, plain[row.prompt], strict=True)
+        position = next(i for i, (one, other) in enumerate(both) if one != other)
+        key = row.prompt, position
+        if key not in gaps:
+            text = [*prompts[row.prompt].tokens, *row.tokens[:position]]
+            gaps[key] = _top_two_gap(target, text, vocabulary)
+        found.append(GreedyDivergence(row.draft, row.gamma, row.prompt_key, position, gaps[key]))
+    return found
+
+
+@torch.no_grad()
+def _top_two_gap(target: nn.Module, tokens: list[int], vocabulary: int | None) -> float:
+    device = causal_model(target).device
+    logits = token_logits(target, torch.tensor([tokens], device=device), None, vocabulary)
+    first, second = logits[0, -1].float().topk(2).values.tolist()
+    return float(first - second)
+
+
+def examples(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[MeasuredPrompt],
+    rows: Sequence[Row],
+    gamma_at: dict[float, int],
+) -> list[Example]:
+    """Per temperature, one prompt decoded with every draft at that temperature's gamma.
+
+    Not picked by hand: the prompt on which the last draft's tau is the median.
+    """
+    found = []
+    for temperature, gamma in sorted(gamma_at.items()):
+        here = [
+            row
+            for row in rows
+            if row.temperature == temperature and row.gamma == gamma and row.repeat == 0
+        ]
+        first_method = [row for row in here if row.method == here[0].method]
+        drafts = list(dict.fromkeys(row.draft for row in first_method))
+        taus = {
+            row.prompt: row.counts.block_efficiency()
+            for row in first_method
+            if row.draft == drafts[-1] and row.counts.verifications
+        }
+        if not taus:
+            continue
+        middle = median_low(taus.values())
+        chosen = next(prompt for prompt, tau in taus.items() if tau == middle)
+        found += [_example(tokenizer, prompts[chosen], r) for r in here if r.prompt == chosen]
+    return found
+
+
+def _example(tokenizer: PreTrainedTokenizerBase, prompt: MeasuredPrompt, row: Row) -> Example:
+    assert row.draft is not None
+    assert row.method is not None
+    assert row.gamma is not None
+    cut = len(prompt.text) > _PROMPT_SHOWN
+    shown = "…" + prompt.text[-_PROMPT_SHOWN:] if cut else prompt.text
+    texts = token_texts(tokenizer, prompt.tokens, row.tokens)
+    return Example(
+        draft=row.draft,
+        method=row.method,
+        gamma=row.gamma,
+        temperature=row.temperature,
+        prompt_key=prompt.key,
+        prompt=shown,
+        tau=row.counts.block_efficiency(),
+        verifications=row.counts.target_forwards,
+        pieces=[Piece(text, FATES[f]) for text, f in zip(texts, row.fates, strict=True)],
+    )
+
+
+def token_texts(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], tokens: Sequence[int]
+) -> Iterator[str]:
+    """The text that each token adds after the prompt; the first part of a split letter adds none."""
+    context = list(prompt[-_CONTEXT:])
+    said = _decoded(tokenizer, context)
+    for end in range(1, len(tokens) + 1):
+        text = _decoded(tokenizer, [*context, *tokens[:end]])
+        if text.endswith("\ufffd") and end < len(tokens):
+            yield ""
+            continue
+        yield text[len(said) :]
+        said = text
+
+
+def completion_text(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], tokens: Sequence[int]
+) -> str:
+    """What the tokens say after the prompt, end-of-text and other specials left out."""
+    context = list(prompt[-_CONTEXT:])
+    before = tokenizer.decode(context, skip_special_tokens=True)
+    whole = tokenizer.decode([*context, *tokens], skip_special_tokens=True)
+    assert isinstance(before, str)
+    assert isinstance(whole, str)
+    return whole[len(before) :]
+
+
+def _decoded(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:
+    text = tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
+    assert isinstance(text, str)
+    return text

@@ -1,0 +1,166 @@
+"""Corpus alpha: how much of the target's mass a draft covers, on text drawn from the target.
+
+Teacher-forced, so one forward of each model per text; it does not depend on gamma and needs no
+decoding. Sums per text travel, so that intervals resample texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from distillspec.models.hidden import causal_model, hidden_states, output_head, token_logits
+from distillspec.speculation.sampling import SamplingPolicy
+
+_ROWS = 8
+_CHUNK_TOKENS = 256
+
+
+class DrawnText(NamedTuple):
+    """A prompt and what the target drew after it, token ids; the prompt is not empty."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]
+
+
+class SumsPerText(NamedTuple):
+    """sums[i]: the quantity added up over the response of text i; tokens[i]: its length."""
+
+    sums: tuple[float, ...]
+    tokens: tuple[int, ...]
+
+    def mean(self) -> float:
+        """Per token; nan without tokens."""
+        count = sum(self.tokens)
+        return sum(self.sums) / count if count else float("nan")
+
+
+def acceptance(
+    target: nn.Module,
+    draft: nn.Module,
+    texts: Sequence[DrawnText],
+    policy: SamplingPolicy,
+    *,
+    vocabulary: int | None = None,
+    chunk_tokens: int = _CHUNK_TOKENS,
+) -> SumsPerText:
+    """sum_v min(p_v, q_v) in [0, 1] per response token, added up per text.
+
+    p and q are what `policy` makes of each model's logits: at temperature 0 both are one-hot, and
+    the mean is the share of positions where target and draft name the same token.
+    vocabulary: logits are trimmed to this many tokens (padded vocabularies).
+    """
+
+    def overlap(p_logits: Tensor, q_logits: Tensor, tokens: Tensor) -> Tensor:
+        p, q = policy.distribution(p_logits), policy.distribution(q_logits)
+        return torch.minimum(p, q).sum(dim=-1)
+
+    return _per_text((target, draft), texts, overlap, vocabulary, chunk_tokens)
+
+
+def entropy(
+    target: nn.Module,
+    texts: Sequence[DrawnText],
+    policy: SamplingPolicy,
+    *,
+    vocabulary: int | None = None,
+    chunk_tokens: int = _CHUNK_TOKENS,
+) -> SumsPerText:
+    """Entropy in nats of softmax(z / T_s), T_s = T, or 1 at temperature 0, per response token."""
+
+    def nats(logits: Tensor, tokens: Tensor) -> Tensor:
+        return torch.special.entr(policy.untempered(logits)).sum(dim=-1)
+
+    return _per_text((target,), texts, nats, vocabulary, chunk_tokens)
+
+
+def negative_log_likelihood(
+    model: nn.Module,
+    texts: Sequence[DrawnText],
+    *,
+    vocabulary: int | None = None,
+    chunk_tokens: int = _CHUNK_TOKENS,
+) -> SumsPerText:
+    """-log of the model's own probability (temperature 1) of each response token, nats."""
+
+    def nats(logits: Tensor, tokens: Tensor) -> Tensor:
+        log_p = torch.log_softmax(logits.float(), dim=-1)
+        chosen: Tensor = log_p.gather(-1, tokens[:, None])[:, 0]
+        return -chosen
+
+    return _per_text((model,), texts, nats, vocabulary, chunk_tokens)
+
+
+@torch.no_grad()
+def _per_text(
+    models: Sequence[nn.Module],
+    texts: Sequence[DrawnText],
+    quantity: Callable[..., Tensor],
+    vocabulary: int | None,
+    chunk_tokens: int,
+) -> SumsPerText:
+    """Add up quantity(logits of each model [N, V]..., tokens [N]) -> [N] per text."""
+    sums = [0.0] * len(texts)
+    order = sorted(
+        (i for i in range(len(texts)) if texts[i].response), key=lambda i: _size(texts[i])
+    )
+    training = [module for model in models for module in model.modules() if module.training]
+    for model in models:
+        model.eval()
+    try:
+        for start in range(0, len(order), _ROWS):
+            group = order[start : start + _ROWS]
+            rows = [texts[i] for i in group]
+            streams = [_logits(model, rows, vocabulary, chunk_tokens) for model in models]
+            tokens, owners = _responses(rows, causal_model(models[0]).device)
+            totals = torch.zeros(len(rows), dtype=torch.float64, device=tokens.device)
+            place = 0
+            for chunks in zip(*streams, strict=True):
+                here = slice(place, place + len(chunks[0]))
+                values = quantity(*chunks, tokens[here]).double()
+                totals.index_add_(0, owners[here], values)
+                place = here.stop
+            for index, total in zip(group, totals.tolist(), strict=True):
+                sums[index] = total
+    finally:
+        for module in training:
+            module.training = True
+    return SumsPerText(tuple(sums), tuple(len(text.response) for text in texts))
+
+
+def _size(text: DrawnText) -> int:
+    return len(text.prompt) + len(text.response)
+
+
+def _responses(rows: Sequence[DrawnText], device: torch.device) -> tuple[Tensor, Tensor]:
+    """All response tokens of the rows, one after the other, and the row of each: [N], [N]."""
+    tokens = [token for row in rows for token in row.response]
+    owners = [place for place, row in enumerate(rows) for _ in row.response]
+    return torch.tensor(tokens, device=device), torch.tensor(owners, device=device)
+
+
+def _logits(
+    model: nn.Module, rows: Sequence[DrawnText], vocabulary: int | None, chunk_tokens: int
+) -> Iterator[Tensor]:
+    """Logits [n <= chunk_tokens, V] for every response token of the rows, in order.
+
+    The shift: position t speaks about token t + 1, so a response of R tokens after a prompt of P is
+    read off positions P - 1 .. P + R - 2.
+    """
+    device = causal_model(model).device
+    tokens = torch.zeros(len(rows), max(_size(row) for row in rows), dtype=torch.long)
+    speaks = torch.zeros_like(tokens, dtype=torch.bool)
+    for place, row in enumerate(rows):
+        tokens[place, : _size(row)] = torch.tensor(row.prompt + row.response)
+        speaks[place, len(row.prompt) - 1 : _size(row) - 1] = True
+    tokens, speaks = tokens.to(device), speaks.to(device)
+    head = output_head(model, vocabulary)
+    if head is None:
+        # The whole [rows, T, V] exists here, for models whose head cannot be taken apart.
+        yield from token_logits(model, tokens, None, vocabulary)[speaks].split(chunk_tokens)
+        return
+    for states in hidden_states(model, tokens, None)[speaks].split(chunk_tokens):
+        yield head.logits(states)

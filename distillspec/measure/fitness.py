@@ -1,0 +1,257 @@
+"""Is the pair worth training? Costs and acceptance, measured before the first training step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from distillspec.models.compiled import make_runner
+
+from distillspec.errors import DistillSpecError
+from distillspec.measure import bootstrap, corpus_alpha, cost_model
+from distillspec.measure.bootstrap import Resampling, Sums
+from distillspec.measure.completions import MeasuredPrompt, end_tokens
+from distillspec.measure.corpus_alpha import DrawnText
+from distillspec.measure.memory import Memory, TrainingLoad, memory_estimate, parameters
+from distillspec.measure.methods import configuration
+from distillspec.measure.timing import StepTimes, measure_steps
+from distillspec.models.generate import generate
+from distillspec.models.runner import vocabulary_size
+from distillspec.models.template import template_hash
+from distillspec.recipe.suite import Suite
+from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.sampling import SamplingPolicy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_DRAFT = "undistilled"
+_CLOSE = 1.1
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What to expect at one temperature; quantities as in measure/summary.py, DEFINITIONS.
+
+    verify_times: v by gamma. predicted_speedup: at best_gamma, for independent tokens of `alpha`,
+    the draft as it is now. break_even_alpha: None if even alpha = 1 does not break even.
+    """
+
+    temperature: float
+    alpha: float
+    alpha_low: float
+    alpha_high: float
+    entropy_nats: float
+    target_step_seconds: float
+    draft_to_target_time: float
+    verify_times: dict[int, float]
+    break_even_alpha: float | None
+    perfect_draft_cap: float
+    perfect_draft_gamma: int
+    best_gamma: int
+    predicted_speedup: float
+
+
+@dataclass(frozen=True)
+class Fitness:
+    """vocabulary: tokens both models share; chat_template: its sha256, None without one."""
+
+    target_parameters: int
+    draft_parameters: int
+    target_vocabulary: int
+    draft_vocabulary: int
+    vocabulary: int
+    chat_template: str | None
+    runner: str
+    prompts: int
+    expectations: tuple[Expectation, ...]
+    memory: Memory
+    warnings: tuple[str, ...]
+    seconds: float
+
+    def predicted_speedup(self) -> float:
+        """The lowest over the temperatures: what a floor is held against."""
+        return min(one.predicted_speedup for one in self.expectations)
+
+    def perfect_draft_cap(self) -> float:
+        """The lowest over the temperatures: no training passes it everywhere."""
+        return min(one.perfect_draft_cap for one in self.expectations)
+
+
+def assess(
+    target: PreTrainedModel,
+    draft: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[MeasuredPrompt],
+    *,
+    suite: Suite,
+    load: TrainingLoad,
+    device: torch.device | str,
+    vocabulary: int | None = None,
+) -> Fitness:
+    """Measure the pair at the suite's temperatures and gammas, with its runner and first method.
+
+    Both models are on `device`, in the dtype they are to decode in; the pair's tokenizers and
+    vocabularies were checked before (`models.vocabulary.check_pair` gives `vocabulary`).
+    """
+    started = time.monotonic()
+    taken = list(prompts[: suite.prompts.count])
+    if not taken:
+        raise DistillSpecError(
+            "there are no prompts to measure acceptance on",
+            where="check",
+            mend="give data.source in the recipe some prompts, or data.held_out",
+        )
+    for model in (target, draft):
+        model.train(False)
+    shared = vocabulary or min(vocabulary_size(target), vocabulary_size(draft))
+    steps = _steps(target, draft, taken, suite, device, shared)
+    expectations = tuple(
+        _expected(target, draft, tokenizer, taken, suite, steps[at], shared)
+        for at in suite.temperatures
+    )
+    has_template = tokenizer.chat_template is not None
+    return Fitness(
+        target_parameters=parameters(target),
+        draft_parameters=parameters(draft),
+        target_vocabulary=vocabulary_size(target),
+        draft_vocabulary=vocabulary_size(draft),
+        vocabulary=shared,
+        chat_template=template_hash(tokenizer) if has_template else None,
+        runner=suite.runner.kind,
+        prompts=len(taken),
+        expectations=expectations,
+        memory=memory_estimate(target, draft, load, _capacity(taken, suite)),
+        warnings=tuple(_warnings(target, draft, expectations)),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _capacity(prompts: Sequence[MeasuredPrompt], suite: Suite) -> int:
+    longest = max(len(prompt.tokens) for prompt in prompts)
+    return longest + suite.max_new_tokens + max(suite.gammas) + 1
+
+
+def _steps(
+    target: PreTrainedModel,
+    draft: PreTrainedModel,
+    prompts: Sequence[MeasuredPrompt],
+    suite: Suite,
+    device: torch.device | str,
+    vocabulary: int,
+) -> dict[float, StepTimes]:
+    """Isolated step times by temperature."""
+    capacity, kind = _capacity(prompts, suite), suite.runner.kind
+    blocks = sorted({1, *(gamma + 1 for gamma in suite.gammas)})
+    target_runner = make_runner(target, kind, capacity, blocks, vocabulary=vocabulary)
+    draft_runner = make_runner(draft, kind, capacity, (1, 2), vocabulary=vocabulary)
+    middle = sorted(prompts, key=lambda prompt: len(prompt.tokens))[len(prompts) // 2]
+    return {
+        at: measure_steps(
+            target_runner,
+            {_DRAFT: draft_runner},
+            [configuration(suite.methods[0], gamma) for gamma in suite.gammas],
+            torch.tensor(middle.tokens, device=device),
+            policy=SamplingPolicy(at, suite.top_k, suite.nucleus),
+            chance=GeneratorChance(torch.Generator(device).manual_seed(suite.seed)),
+        )
+        for at in suite.temperatures
+    }
+
+
+def _expected(
+    target: PreTrainedModel,
+    draft: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[MeasuredPrompt],
+    suite: Suite,
+    steps: StepTimes,
+    vocabulary: int,
+) -> Expectation:
+    policy = SamplingPolicy(steps.temperature, suite.top_k, suite.nucleus)
+    texts = _drawn(target, tokenizer, prompts, suite, policy, vocabulary)
+    overlap = corpus_alpha.acceptance(target, draft, texts, policy, vocabulary=vocabulary)
+    alpha = bootstrap.ratio(
+        Sums(overlap.sums, overlap.tokens),
+        Resampling(suite.bootstrap, suite.confidence, suite.seed),
+    )
+    c, v = steps.draft_to_target_time(_DRAFT), steps.verify_times()
+    cap, best = cost_model.perfect_draft_cap(c, v), cost_model.best_gamma(alpha.value, c, v)
+    return Expectation(
+        temperature=steps.temperature,
+        alpha=alpha.value,
+        alpha_low=alpha.low,
+        alpha_high=alpha.high,
+        entropy_nats=corpus_alpha.entropy(target, texts, policy, vocabulary=vocabulary).mean(),
+        target_step_seconds=steps.target_seconds,
+        draft_to_target_time=c,
+        verify_times=v,
+        break_even_alpha=cost_model.break_even_alpha(c, v),
+        perfect_draft_cap=cap.speedup,
+        perfect_draft_gamma=cap.gamma,
+        best_gamma=best.gamma,
+        predicted_speedup=best.speedup,
+    )
+
+
+def _drawn(
+    target: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[MeasuredPrompt],
+    suite: Suite,
+    policy: SamplingPolicy,
+    vocabulary: int,
+) -> list[DrawnText]:
+    """Text drawn from the target after each prompt."""
+    ends = end_tokens(target, tokenizer)
+    responses = generate(
+        target,
+        [torch.tensor(prompt.tokens) for prompt in prompts],
+        max_new_tokens=suite.max_new_tokens,
+        policy=policy,
+        chance=GeneratorChance(torch.Generator(target.device).manual_seed(suite.seed)),
+        end_tokens=ends,
+        pad_token=min(ends, default=0),
+        vocabulary=vocabulary,
+    )
+    return [
+        DrawnText(tuple(prompt.tokens), tuple(response.tolist()))
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
+
+
+# --- warnings ------------------------------------------------------------------------------------
+
+
+def _warnings(
+    target: PreTrainedModel, draft: PreTrainedModel, expectations: Sequence[Expectation]
+) -> list[str]:
+    said = []
+    for one in expectations:
+        at = f"at T = {one.temperature:g}"
+        if one.break_even_alpha is None:
+            said.append(
+                f"{at} even a perfect draft cannot win on this machine: a draft step costs "
+                f"{one.draft_to_target_time:.2f} of a target step, the cap is "
+                f"{one.perfect_draft_cap:.2f}x. Take a smaller draft; training cannot mend this"
+            )
+        elif one.perfect_draft_cap < _CLOSE:
+            said.append(
+                f"{at} a perfect draft would bring {one.perfect_draft_cap:.2f}x at most: there is "
+                "next to nothing to gain"
+            )
+        elif one.alpha_high < one.break_even_alpha:
+            said.append(
+                f"{at} the draft as it is slows decoding down: alpha {one.alpha:.3f}, break-even "
+                f"{one.break_even_alpha:.3f}; distillation must first bring that much"
+            )
+    sizes = vocabulary_size(target), vocabulary_size(draft)
+    if sizes[0] != sizes[1]:
+        said.append(
+            f"the outputs are padded differently (target {sizes[0]}, draft {sizes[1]} tokens): "
+            "some engines refuse such a pair; the exported draft is given the target's size"
+        )
+    return said

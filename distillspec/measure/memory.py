@@ -1,0 +1,89 @@
+"""Bytes that training and decoding a pair will need; weights are exact, activations a rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from distillspec.models.runner import vocabulary_size
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Estimates in bytes; weights and optimizer are exact, activations are a rule of thumb."""
+
+    target_weights: int
+    draft_weights: int
+    draft_training: int
+    activations: int
+    logits_chunk: int
+    decoding_caches: int
+
+    def training(self) -> int:
+        return self.target_weights + self.draft_training + self.activations + self.logits_chunk
+
+    def decoding(self) -> int:
+        return self.target_weights + self.draft_weights + self.decoding_caches
+
+
+@dataclass(frozen=True)
+class TrainingLoad:
+    """What one process trains on at a time: sequences, tokens of each, logits rows at one time.
+
+    trainable_parameters: None means the whole draft (no LoRA).
+    """
+
+    sequences: int
+    tokens_per_sequence: int
+    chunk_tokens: int
+    trainable_parameters: int | None = None
+
+
+def memory_estimate(
+    target: PreTrainedModel, draft: PreTrainedModel, load: TrainingLoad, context: int
+) -> Memory:
+    """Bytes of training with `load`, and of decoding one text of `context` tokens.
+
+    Trained parameters: float32 weight, gradient and two moments, 16 bytes each. Activations: 34
+    bytes per token, layer and hidden unit in 16 bits (Korthikanti et al. 2205.05198, without
+    attention scores) for the draft; one layer's worth for the target, which keeps none.
+    """
+    trained = load.trainable_parameters
+    whole = parameters(draft)
+    tokens = load.sequences * load.tokens_per_sequence
+    layers, hidden = _shape(draft)
+    _, target_hidden = _shape(target)
+    width = draft.dtype.itemsize / 2
+    return Memory(
+        target_weights=_weight_bytes(target),
+        draft_weights=_weight_bytes(draft),
+        draft_training=16 * whole if trained is None else _weight_bytes(draft) + 16 * trained,
+        activations=int(34 * width * tokens * (layers * hidden + target_hidden)),
+        logits_chunk=4 * 4 * load.chunk_tokens * vocabulary_size(target),
+        decoding_caches=_cache_bytes(target, context) + _cache_bytes(draft, context),
+    )
+
+
+def parameters(model: PreTrainedModel) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def _weight_bytes(model: PreTrainedModel) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
+
+
+def _shape(model: PreTrainedModel) -> tuple[int, int]:
+    config = model.config.get_text_config(decoder=True)
+    return int(config.num_hidden_layers), int(config.hidden_size)
+
+
+def _cache_bytes(model: PreTrainedModel, context: int) -> int:
+    config = model.config.get_text_config(decoder=True)
+    layers, hidden = _shape(model)
+    heads = int(config.num_attention_heads)
+    key_value_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    head_size = int(getattr(config, "head_dim", None) or hidden // heads)
+    return 2 * layers * key_value_heads * head_size * context * model.dtype.itemsize

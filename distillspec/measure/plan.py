@@ -1,0 +1,129 @@
+"""What an evaluation folder holds: checked before it starts, recognised when it goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from distillspec import atomic
+from distillspec.errors import DistillSpecError
+from distillspec.measure.completions import MeasuredPrompt
+from distillspec.measure.timing import StepTimes
+from distillspec.models.digest import model_digest
+from distillspec.recipe.suite import Suite
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+
+Steps = dict[tuple[str, float], StepTimes]
+"""By method and temperature."""
+
+
+def check(
+    suite: Suite,
+    target: PreTrainedModel,
+    drafts: Mapping[str, PreTrainedModel],
+    prompts: Sequence[MeasuredPrompt],
+) -> None:
+    where = f"evaluation suite {suite.name}"
+    if not prompts:
+        raise DistillSpecError(
+            "there are no prompts to evaluate on",
+            where=where,
+            mend="give prompts.source in the suite, or held-out prompts in the recipe",
+        )
+    if not drafts:
+        raise DistillSpecError(
+            "there is no draft to evaluate",
+            where=f"{where}: drafts",
+            mend="name at least one draft that was made",
+        )
+    longest = max(len(prompt.tokens) for prompt in prompts)
+    needed = longest + suite.max_new_tokens + max(suite.gammas)
+    for name, model in {"target": target, **drafts}.items():
+        config = model.config.get_text_config(decoder=True)
+        holds = getattr(config, "max_position_embeddings", None)
+        if holds is not None and needed > holds:
+            raise DistillSpecError(
+                f"the longest prompt has {longest} tokens; with max_new_tokens and a block that makes "
+                f"{needed} positions, and the {name} has {holds}",
+                where=where,
+                mend="lower max_new_tokens in the suite, or data.max_prompt_tokens in the recipe",
+            )
+    if len(prompts) < suite.prompts.count:
+        log.warning("the suite asks for %d prompts, %d exist", suite.prompts.count, len(prompts))
+
+
+def plan_of(
+    suite: Suite,
+    target: PreTrainedModel,
+    drafts: Mapping[str, PreTrainedModel],
+    prompts: Sequence[MeasuredPrompt],
+    device: torch.device | str,
+) -> dict[str, Any]:
+    """What the rows of a folder depend on; rows of another plan must not be mixed in."""
+    cells = suite.model_dump(
+        mode="json",
+        include={
+            "seed",
+            "methods",
+            "gammas",
+            "temperatures",
+            "top_k",
+            "nucleus",
+            "max_new_tokens",
+            "repeats",
+            "runner",
+        },
+    )
+    texts = json.dumps([[prompt.key, list(prompt.tokens)] for prompt in prompts])
+    return {
+        **cells,
+        "device": torch.device(device).type,
+        "prompts": f"{len(prompts)}, sha256 {hashlib.sha256(texts.encode()).hexdigest()}",
+        "target": model_digest(target),
+        "drafts": {name: model_digest(model) for name, model in drafts.items()},
+    }
+
+
+def earlier_steps(path: Path, plan: Mapping[str, Any]) -> Steps:
+    """Step times of an earlier process on the same plan; none where nothing was begun."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        earlier = found["plan"]
+        differing = [key for key in plan if earlier.get(key) != plan[key]]
+        steps = {(method, float(t)): _step_times(values) for method, t, values in found["steps"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DistillSpecError(
+            f"the plan of this evaluation cannot be read: {error}",
+            where=str(path),
+            mend="delete the evaluation folder, then evaluate again",
+        ) from error
+    if differing:
+        raise DistillSpecError(
+            f"this folder holds an evaluation with other {', '.join(differing)}",
+            where=str(path.parent),
+            mend="delete that folder, or evaluate into another one",
+        )
+    return steps
+
+
+def write_plan(path: Path, plan: Mapping[str, Any], steps: Steps) -> None:
+    listed = [[*key, asdict(times)] for key, times in steps.items()]
+    atomic.write_json(path, {"plan": dict(plan), "steps": listed})
+
+
+def _step_times(values: Mapping[str, Any]) -> StepTimes:
+    verify = {int(gamma): float(seconds) for gamma, seconds in values["verify_seconds"].items()}
+    return StepTimes(**{**values, "verify_seconds": verify})

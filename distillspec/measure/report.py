@@ -1,0 +1,125 @@
+"""report.html: one self-contained page of an evaluation, from summary.json and training logs."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from html import escape
+from pathlib import Path
+
+from distillspec import atomic
+from distillspec.measure import sections
+from distillspec.measure.drawing import ordered
+from distillspec.measure.figures import save_figures
+from distillspec.measure.page import STYLE
+from distillspec.measure.summary import Summary, read_summary
+
+REPORT = "report.html"
+
+_CAPTIONS = {
+    "speedup": (
+        "Measured speed-up over autoregressive decoding",
+        "Wall-clock ratio, block size across, temperature down. The best gamma of each row is bold; "
+        "below 1 speculation costs time.",
+    ),
+    "tau": (
+        "Tokens per target forward, and acceptance",
+        "tau with its interval over prompts, and alpha on the target's own text.",
+    ),
+    "differences": (
+        "What distillation changed",
+        "Relative difference in tau, paired over the same prompts, with its interval. Grey: the "
+        "interval contains zero, so no difference is shown.",
+    ),
+    "positions": (
+        "Acceptance by position in the block",
+        "Share of drafts whose token at this position was kept, at the largest gamma.",
+    ),
+    "prediction": (
+        "Does the cost model hold?",
+        "Predicted from tau and isolated step times, against what the clock says. On the dashed "
+        "line both agree.",
+    ),
+    "training": (
+        "Training",
+        "Loss and acceptance over the steps; markers are probes on held-out prompts.",
+    ),
+}
+
+
+def write_report(folder: Path, metrics_csv: Mapping[str, Path]) -> Path:
+    """Write report.html and figures/ beside the summary.json in `folder`; return the page's path.
+
+    metrics_csv: a training log per run, named like the drafts; missing files are passed over.
+    """
+    summary = read_summary(folder / "summary.json")
+    figures = save_figures(summary, metrics_csv, folder / "figures")
+    page = folder / REPORT
+    atomic.write_text(page, render(summary, figures))
+    return page
+
+
+def render(summary: Summary, figures: Mapping[str, tuple[Path, Path]]) -> str:
+    """The page: no script, no font, image or style from anywhere else."""
+    names = ordered(summary.drafts())
+    title = f"Speculative decoding: {summary.suite or 'evaluation'}"
+    body = [
+        sections.head(summary, title),
+        sections.tiles(summary),
+        _section("Findings", _list(summary.notes)),
+        *(_figure(name, figures[name]) for name in ("speedup", "tau") if name in figures),
+        _section(
+            "Drafts compared, pair by pair",
+            sections.comparisons(summary),
+            wide=True,
+            shown=summary.comparisons,
+        ),
+        *(_figure(name, figures[name]) for name in ("differences", "positions") if name in figures),
+        _section(
+            "Which gamma",
+            sections.recommendations(summary.recommendation),
+            shown=summary.recommendation,
+        ),
+        _section("What it looks like", sections.examples(summary.examples), shown=summary.examples),
+        *(_figure(name, figures[name]) for name in ("prediction", "training") if name in figures),
+        _section("All cells", sections.cells(summary, names), wide=True),
+        _section("Autoregressive baseline", sections.baseline(summary), wide=True),
+        _section("Task quality", sections.quality(summary), shown=summary.quality),
+        _section(
+            "Where greedy texts part",
+            sections.divergences(summary),
+            shown=summary.greedy_divergences,
+        ),
+        _section("Definitions", sections.definitions(summary.definitions)),
+        _section("Environment", sections.environment(summary.environment)),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _section(title: str, body: str, *, wide: bool = False, shown: object = True) -> str:
+    if not shown:
+        return ""
+    inner = f'<div class="scroll">{body}</div>' if wide else body
+    return f"<section><h2>{escape(title)}</h2>{inner}</section>"
+
+
+def _list(sentences: Iterable[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(one)}</li>" for one in sentences) + "</ul>"
+
+
+def _figure(name: str, paths: tuple[Path, Path]) -> str:
+    title, caption = _CAPTIONS[name]
+    light, dark = (base64.b64encode(path.read_bytes()).decode("ascii") for path in paths)
+    return (
+        f"<section><h2>{escape(title)}</h2><figure><picture>"
+        f'<source media="(prefers-color-scheme: dark)" srcset="data:image/png;base64,{dark}">'
+        f'<img alt="{escape(title)}" src="data:image/png;base64,{light}"></picture>'
+        f"<figcaption>{escape(caption)}</figcaption></figure></section>"
+    )

@@ -1,0 +1,116 @@
+"""rows.jsonl: a line per prompt and cell, raw counts and seconds; everything else follows from it.
+
+A block is all that was timed around one prompt at one temperature: the baseline and every cell,
+interleaved. It is appended whole, so its rows come from one process, and an interrupted evaluation
+goes on with the first unfinished block.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from distillspec import atomic
+from distillspec.errors import DistillSpecError
+from distillspec.speculation.records import Counts, Fate, Generation
+
+_LETTERS = {Fate.ACCEPTED: "a", Fate.CORRECTED: "c", Fate.BONUS: "b", Fate.PLAIN: "p"}
+FATES = {letter: fate.name.lower() for fate, letter in _LETTERS.items()}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One decoded text. draft, method and gamma are None for autoregressive decoding.
+
+    prompt: its number; repeat: how often this was timed before; place: when within the block;
+    run: the process that timed it. fates: a letter a token: accepted, corrected, bonus, plain.
+    seconds: decoding, after the prefill. counts: as in `speculation.records`.
+    """
+
+    prompt: int
+    prompt_key: str
+    temperature: float
+    draft: str | None
+    method: str | None
+    gamma: int | None
+    repeat: int
+    place: int
+    run: str
+    seconds: float
+    prefill_seconds: float
+    tokens: list[int]
+    fates: str
+    counts: Counts
+
+    @property
+    def block(self) -> tuple[int, float]:
+        return self.prompt, self.temperature
+
+
+def letters(generation: Generation) -> str:
+    """The fates of a text as one letter a token."""
+    return "".join(_LETTERS[fate] for fate in generation.fates)
+
+
+class RowLog:
+    """The rows of finished blocks, and the file they are appended to."""
+
+    def __init__(self, path: Path, *, rows_per_block: int) -> None:
+        """Read what an earlier process finished; what it left half-done is removed."""
+        self._path = path
+        self._rows_per_block = rows_per_block
+        self.rows: list[Row] = []
+        if path.exists():
+            found = _read(path)
+            sizes: dict[tuple[int, float], int] = {}
+            for row in found:
+                sizes[row.block] = sizes.get(row.block, 0) + 1
+            self.rows = [row for row in found if sizes[row.block] == rows_per_block]
+            atomic.write_text(path, "".join(_line(row) for row in self.rows))
+
+    def has(self, block: tuple[int, float]) -> bool:
+        return any(row.block == block for row in self.rows)
+
+    def append(self, block: Sequence[Row]) -> None:
+        """Add a whole block and see it safely on the disk."""
+        assert len(block) == self._rows_per_block, "a block is appended whole"
+        try:
+            with self._path.open("a", encoding="utf-8") as handle:
+                handle.write("".join(_line(row) for row in block))
+                handle.flush()
+                os.fsync(handle.fileno())
+        except OSError as error:
+            raise atomic.explain(error, self._path) from error
+        self.rows.extend(block)
+
+
+def _line(row: Row) -> str:
+    return json.dumps(asdict(row), ensure_ascii=False) + "\n"
+
+
+def _read(path: Path) -> list[Row]:
+    """All rows; a last line that a killed process left unfinished is passed over."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(_row(json.loads(line)))
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines) and not line.endswith(b"\n"):
+                break
+            raise DistillSpecError(
+                f"this line is no row of an evaluation: {error}",
+                where=f"{path}: line {number}",
+                mend="delete the evaluation folder, then evaluate again",
+            ) from error
+    return rows
+
+
+def _row(found: dict[str, Any]) -> Row:
+    counts = found["counts"]
+    accepted_at = tuple(counts["accepted_at"])
+    return Row(**{**found, "counts": Counts(**{**counts, "accepted_at": accepted_at})})

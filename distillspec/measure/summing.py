@@ -1,0 +1,212 @@
+"""From rows to the summary: teacher-forced acceptance, tallies, quality, examples, environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from distillspec import provenance
+from distillspec.measure import corpus_alpha
+from distillspec.measure.bootstrap import Resampling
+from distillspec.measure.completions import (
+    MeasuredPrompt,
+    completion_text,
+    end_tokens,
+    examples,
+    greedy_divergences,
+    up_to_end,
+)
+from distillspec.measure.corpus_alpha import DrawnText, SumsPerText
+from distillspec.measure.findings import findings
+from distillspec.measure.quality import Completion, name_of, score
+from distillspec.measure.rows import Row
+from distillspec.measure.summary import DEFINITIONS, Quality, Recommendation, Summary
+from distillspec.measure.tally import Tally, TextFacts
+from distillspec.measure.timing import StepTimes
+from distillspec.recipe.suite import Suite
+from distillspec.speculation.sampling import SamplingPolicy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_COMPARED = "distilled"
+_PLAIN_NAME = "target alone"
+
+
+def sum_up(
+    suite: Suite,
+    rows: Sequence[Row],
+    steps: Mapping[tuple[str, float], StepTimes],
+    *,
+    target: PreTrainedModel,
+    drafts: Mapping[str, PreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[MeasuredPrompt],
+    vocabulary: int | None,
+) -> Summary:
+    """Everything the rows say; the models are needed for acceptance on the baseline's texts."""
+    how = Resampling(suite.bootstrap, suite.confidence, suite.seed)
+    ends = end_tokens(target, tokenizer)
+    facts = {
+        temperature: _text_facts(
+            target,
+            drafts,
+            prompts,
+            [row for row in rows if row.draft is None and row.temperature == temperature],
+            SamplingPolicy(temperature, suite.top_k, suite.nucleus),
+            ends,
+            vocabulary,
+        )
+        for temperature in suite.temperatures
+    }
+    tally = Tally(rows, steps, facts, how)
+    cells, baseline = tally.cells(), tally.baselines()
+    others = [name for name in drafts if name != _COMPARED]
+    comparisons = tally.comparisons(_COMPARED, others) if _COMPARED in drafts else []
+    recommendation = tally.recommendations()
+    divergences = greedy_divergences(target, prompts, rows, vocabulary)
+    runs = sorted({row.run for row in rows})
+    return Summary(
+        suite=suite.name,
+        created=provenance.gather().started,
+        prompts=len(prompts),
+        max_new_tokens=suite.max_new_tokens,
+        confidence=suite.confidence,
+        cells=cells,
+        baseline=baseline,
+        comparisons=comparisons,
+        recommendation=recommendation,
+        quality=_quality(suite, tokenizer, prompts, rows, ends),
+        greedy_divergences=divergences,
+        examples=examples(tokenizer, prompts, rows, _gammas_shown(recommendation)),
+        notes=findings(cells, baseline, comparisons, recommendation, divergences, len(runs)),
+        environment=_environment(suite, target, drafts, runs),
+        definitions=dict(DEFINITIONS),
+    )
+
+
+def _text_facts(
+    target: PreTrainedModel,
+    drafts: Mapping[str, PreTrainedModel],
+    prompts: Sequence[MeasuredPrompt],
+    plain: Sequence[Row],
+    policy: SamplingPolicy,
+    ends: frozenset[int],
+    vocabulary: int | None,
+) -> TextFacts:
+    """The baseline's own texts are text drawn from the target: alpha and entropy are read on them.
+
+    Up to end-of-text; at temperature 0 all repeats are one text, so only the first is read.
+    """
+    used = [row for row in plain if row.repeat == 0 or policy.temperature > 0.0]
+    texts = [
+        DrawnText(tuple(prompts[row.prompt].tokens), tuple(up_to_end(row.tokens, ends)))
+        for row in used
+    ]
+
+    def by_prompt(found: SumsPerText) -> list[float]:
+        sums = [0.0] * len(prompts)
+        for row, value in zip(used, found.sums, strict=True):
+            sums[row.prompt] += value
+        return sums
+
+    tokens = [0] * len(prompts)
+    for row, text in zip(used, texts, strict=True):
+        tokens[row.prompt] += len(text.response)
+    return TextFacts(
+        overlap={
+            name: by_prompt(
+                corpus_alpha.acceptance(target, draft, texts, policy, vocabulary=vocabulary)
+            )
+            for name, draft in drafts.items()
+        },
+        entropy=by_prompt(corpus_alpha.entropy(target, texts, policy, vocabulary=vocabulary)),
+        tokens=tokens,
+        timed_tokens=sum(len(row.tokens) for row in used),
+    )
+
+
+def _gammas_shown(recommendation: Sequence[Recommendation]) -> dict[float, int]:
+    """Temperature -> the gamma the distilled draft (or the last one) is best at."""
+    drafts = [one.draft for one in recommendation]
+    shown = _COMPARED if _COMPARED in drafts else drafts[-1]
+    return {
+        one.temperature: one.gamma
+        for one in reversed(recommendation)
+        if one.draft == shown and one.temperature is not None
+    }
+
+
+def _quality(
+    suite: Suite,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[MeasuredPrompt],
+    rows: Sequence[Row],
+    ends: frozenset[int],
+) -> list[Quality]:
+    """The metric on the target's own completions and on those decoded with each draft.
+
+    Speculative decoding is lossless, so these must agree but for the noise of sampling.
+    """
+    if suite.quality is None:
+        return []
+    groups: dict[tuple[float, str], list[Completion]] = {}
+    for row in rows:
+        prompt = prompts[row.prompt]
+        tokens = up_to_end(row.tokens, ends)
+        reference = prompt.response
+        groups.setdefault((row.temperature, row.draft or _PLAIN_NAME), []).append(
+            Completion(
+                prompt=prompt.text,
+                text=completion_text(tokenizer, prompt.tokens, tokens),
+                finished=bool(tokens) and tokens[-1] in ends,
+                reference=None
+                if reference is None
+                else completion_text(tokenizer, prompt.tokens, reference[: suite.max_new_tokens]),
+            )
+        )
+    return [
+        Quality(
+            completions_of=name,
+            temperature=temperature,
+            metric=name_of(suite.quality),
+            completions=len(completions),
+            scores=score(suite.quality, completions),
+        )
+        for (temperature, name), completions in sorted(
+            groups.items(), key=lambda item: (item[0][0], item[0][1] != _PLAIN_NAME)
+        )
+    ]
+
+
+def _environment(
+    suite: Suite,
+    target: PreTrainedModel,
+    drafts: Mapping[str, PreTrainedModel],
+    runs: Sequence[str],
+) -> dict[str, Any]:
+    now = provenance.gather()
+    return {
+        "command": list(now.command),
+        "git": asdict(now.git),
+        "python": now.python,
+        "versions": now.versions,
+        "machine": asdict(now.machine),
+        "threads": torch.get_num_threads(),
+        "runner": suite.runner.kind,
+        "seed": suite.seed,
+        "repeats": suite.repeats,
+        "bootstrap": suite.bootstrap,
+        "processes": list(runs),
+        "models": {
+            name: {
+                "path": model.name_or_path,
+                "parameters": sum(weight.numel() for weight in model.parameters()),
+                "dtype": str(model.dtype).removeprefix("torch."),
+            }
+            for name, model in {"target": target, **drafts}.items()
+        },
+    }

@@ -1,0 +1,114 @@
+"""The summary as a table in the terminal, with the findings in words below it."""
+
+from __future__ import annotations
+
+import math
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from distillspec.measure.drawing import degrees, ordered
+from distillspec.measure.summary import Cell, Summary
+
+
+def summary_table(summary: Summary) -> RenderableType:
+    """One row a cell, grouped by temperature; the best gamma of every draft is bold."""
+    confidence = f"{summary.confidence:.0%}"
+    parts: list[RenderableType] = []
+    for temperature in summary.temperatures():
+        parts += [
+            _heading(summary, temperature),
+            _cells(summary, temperature, confidence),
+            Text(""),
+        ]
+    if summary.comparisons:
+        parts += [Text("Paired differences", style="bold"), _comparisons(summary), Text("")]
+    parts.append(Text("Findings", style="bold"))
+    parts += [Padding(Text(f"- {note}"), (0, 0, 0, 1)) for note in summary.notes]
+    return Group(*parts)
+
+
+def _heading(summary: Summary, temperature: float) -> Text:
+    plain = next(one for one in summary.baseline if one.temperature == temperature)
+    heading = Text.assemble(
+        (degrees(temperature), "bold"),
+        f"   autoregressive {plain.tokens_per_second:.0f} tokens/s"
+        f"   {plain.prompts} prompts x {summary.max_new_tokens} tokens",
+    )
+    if plain.repeated_ngram_share is not None:
+        heading.append(f"   repeated 4-grams {plain.repeated_ngram_share:.0%}")
+    return heading
+
+
+def _cells(summary: Summary, temperature: float, confidence: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", collapse_padding=True)
+    table.add_column("draft")
+    several = len(summary.methods()) > 1
+    if several:
+        table.add_column("method")
+    for name in ("gamma", "alpha", "accepted", "tau", "c", "v", "predicted", "speed-up"):
+        table.add_column(name, justify="right")
+    table.add_column(confidence, justify="right")
+    table.add_column("tokens/s", justify="right")
+    for draft in ordered(summary.drafts()):
+        mine = [c for c in summary.cells if c.draft == draft and c.temperature == temperature]
+        best = max((c.speedup for c in mine if math.isfinite(c.speedup)), default=math.nan)
+        for cell in mine:
+            style = "bold" if cell.speedup == best else ""
+            if cell.speedup_high < 1.0:
+                style += " red"
+            table.add_row(
+                draft,
+                *([cell.method] if several else []),
+                *_numbers(cell),
+                style=style.strip(),
+                end_section=cell is mine[-1],
+            )
+    return table
+
+
+def _numbers(cell: Cell) -> list[str]:
+    return [
+        str(cell.gamma),
+        f"{cell.alpha:.3f}",
+        f"{cell.draft_acceptance:.1%}",
+        f"{cell.tau:.2f}",
+        f"{cell.draft_to_target_time:.3f}",
+        f"{cell.v:.2f}",
+        f"{cell.predicted_speedup:.2f}x",
+        f"{cell.speedup:.2f}x",
+        f"{cell.speedup_low:.2f} - {cell.speedup_high:.2f}",
+        f"{cell.tokens_per_second:.0f}",
+    ]
+
+
+def _comparisons(summary: Summary) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", collapse_padding=True)
+    for name in ("draft", "against"):
+        table.add_column(name)
+    for name in ("T", "gamma"):
+        table.add_column(name, justify="right")
+    table.add_column("of")
+    for name in ("before", "after", "difference", f"{summary.confidence:.0%}", "relative"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for one in summary.comparisons:
+        digits = {"alpha": 3, "tau": 2, "speed": 0}[one.quantity]
+        table.add_row(
+            one.draft,
+            one.against,
+            f"{one.temperature:g}",
+            "" if one.gamma is None else str(one.gamma),
+            {"speed": "tokens/s"}.get(one.quantity, one.quantity),
+            f"{one.against_value:.{digits}f}",
+            f"{one.value:.{digits}f}",
+            f"{one.difference:+.{digits}f}",
+            f"{one.low:+.{digits}f} ... {one.high:+.{digits}f}",
+            f"{one.relative:+.1%}",
+            one.verdict,
+            style="dim" if one.verdict == "no difference shown" else "",
+        )
+    return table

@@ -1,0 +1,122 @@
+"""A key-value cache that is preallocated and is rolled back by its length alone.
+
+Every layer keeps all its past, sliding-window layers too: their windows are made by the mask, so
+that any number of tokens can be taken back. Models whose memory is a running state are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
+
+from distillspec.errors import DistillSpecError
+
+_ROLLS_BACK = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+class GrowingLayer(DynamicLayer):
+    """`DynamicLayer` whose `keys` and `values` [B, heads, length, dim] are views of larger buffers."""
+
+    _key_buffer: Tensor
+    _value_buffer: Tensor
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.dtype, self.device = key_states.dtype, key_states.device
+        self._key_buffer = key_states[:, :, :0]
+        self._value_buffer = value_states[:, :, :0]
+        self.keys, self.values = self._key_buffer, self._value_buffer
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start = self.keys.shape[2]
+        end = start + key_states.shape[2]
+        if end > self._key_buffer.shape[2]:
+            capacity = end + max(128, end // 2)
+            self._key_buffer = _enlarged(self.keys, capacity)
+            self._value_buffer = _enlarged(self.values, capacity)
+        self._key_buffer[:, :, start:end] = key_states
+        self._value_buffer[:, :, start:end] = value_states
+        self.keep(end)
+        return self.keys, self.values
+
+    def keep(self, length: int) -> None:
+        """Forget all but the first `length` tokens; no data moves."""
+        self.keys = self._key_buffer[:, :, :length]
+        self.values = self._value_buffer[:, :, :length]
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Keep the sequences `rows` (long [B'], ascending) of the batch, moved to its front."""
+        length = self.keys.shape[2]
+        for buffer in (self._key_buffer, self._value_buffer):
+            buffer[: len(rows), :, :length] = buffer[rows, :, :length]
+        self._key_buffer = self._key_buffer[: len(rows)]
+        self._value_buffer = self._value_buffer[: len(rows)]
+        self.keep(length)
+
+
+def _enlarged(states: Tensor, capacity: int) -> Tensor:
+    """A buffer [B, heads, capacity, dim] that begins with `states` [B, heads, length, dim]."""
+    buffer = states.new_zeros((*states.shape[:2], capacity, states.shape[3]))
+    buffer[:, :, : states.shape[2]] = states
+    return buffer
+
+
+class GrowingCache(Cache):
+    """A cache of `GrowingLayer`s, made as the model's layers ask for them."""
+
+    def __init__(self) -> None:
+        super().__init__(layer_class_to_replicate=GrowingLayer)
+
+    def keep(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        for layer in self.layers:
+            layer.keep(length)
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Keep the sequences `rows` (long [B'], ascending) of the batch."""
+        for layer in self.layers:
+            layer.keep_rows(rows)
+
+
+def check_rolls_back(model: PreTrainedModel) -> None:
+    """DistillSpecError for a model whose past cannot be taken back token by token."""
+    config = model.config.get_text_config(decoder=True)
+    kinds = set(getattr(config, "layer_types", None) or ()) - _ROLLS_BACK
+    if model._is_stateful or kinds:
+        detail = f" ({', '.join(sorted(kinds))})" if kinds else ""
+        raise DistillSpecError(
+            f"the memory of {type(model).__name__}{detail} cannot be rolled back",
+            where=str(model.name_or_path or type(model).__name__),
+            mend="use a model whose layers are all attention; recurrent layers are not supported",
+        )
+
+
+def is_plainly_causal(model: PreTrainedModel) -> bool:
+    """Whether one mask serves all layers: the model then takes a ready mask [B, 1, G, L]."""
+    config = model.config.get_text_config(decoder=True)
+    kinds = getattr(config, "layer_types", None)
+    plain = (
+        set(kinds) == {"full_attention"}
+        if kinds
+        else getattr(config, "sliding_window", None) is None
+        and getattr(config, "attention_chunk_size", None) is None
+    )
+    return bool(
+        plain
+        and model._supports_attention_backend
+        and config._attn_implementation in ("sdpa", "eager")
+    )
+
+
+def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """An additive mask: 0 where bool `visible` is True, the lowest number of `dtype` elsewhere."""
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill_(~visible, torch.finfo(dtype).min)

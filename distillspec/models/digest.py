@@ -1,0 +1,42 @@
+"""A name for a set of weights: equal weights, equal digest, in memory as on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from distillspec.models.folder import model_folder, weight_files
+
+
+def model_digest(model: nn.Module | str | Path) -> str:
+    """sha256 (hex) over the weights of a model, or of a model folder in the type they are stored in.
+
+    Tied weights count once, under the name they are saved by; so a folder and the model loaded from
+    it in the same dtype have one digest.
+    """
+    if isinstance(model, nn.Module):
+        return weights_digest(model.named_parameters())
+    files = weight_files(model_folder(str(model)))
+    return weights_digest(_stored(files))
+
+
+def weights_digest(weights: Iterable[tuple[str, Tensor]]) -> str:
+    """sha256 (hex) over names, types, shapes and bytes; the order given does not matter."""
+    lines = []
+    for name, weight in weights:
+        data = weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        digest = hashlib.sha256(data).hexdigest()
+        lines.append(f"{name} {weight.dtype} {tuple(weight.shape)} {digest}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def _stored(files: list[Path]) -> Iterable[tuple[str, Tensor]]:
+    for file in files:
+        with safe_open(file, framework="pt") as handle:
+            for name in handle.keys():  # noqa: SIM118 - no mapping
+                yield name, handle.get_tensor(name)

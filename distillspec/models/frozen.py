@@ -1,0 +1,42 @@
+"""The frozen target: scores text, is never trained and never saved."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from distillspec.divergence.head import OutputHead
+from distillspec.models.hidden import hidden_states, output_head, token_logits
+
+
+class FrozenTarget:
+    """A target in eval mode without gradients.
+
+    It is no `nn.Module`: a module that holds one neither lists its parameters nor saves them.
+    vocabulary: logits are trimmed to this many tokens.
+    """
+
+    def __init__(self, model: PreTrainedModel, vocabulary: int | None = None) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self._vocabulary = vocabulary
+
+    @property
+    def head(self) -> OutputHead | None:
+        """Output weights for `hidden`, or None: then take `logits`."""
+        return output_head(self.model, self._vocabulary)
+
+    @torch.no_grad()
+    def hidden(self, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """long [B, T], bool [B, T] -> hidden states [B, T, H]."""
+        return hidden_states(self.model, tokens, attention_mask)
+
+    @torch.no_grad()
+    def logits(self, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """long [B, T], bool [B, T] -> logits [B, T, V]."""
+        return token_logits(self.model, tokens, attention_mask, self._vocabulary)
+
+    def to(self, device: torch.device | str) -> FrozenTarget:
+        """Move the weights; returns itself."""
+        self.model.to(device)  # type: ignore[arg-type]
+        return self

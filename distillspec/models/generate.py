@@ -1,0 +1,270 @@
+"""Batched sampling of whole responses: rollout of the draft, stored responses of the target.
+
+Exactly the model's law: each token is drawn from `SamplingPolicy.distribution` of its own row.
+Fast by what it leaves out: prompts of similar length share a batch, finished rows leave it, the
+cache is written in place, masks are cut from one, or not made where all rows are equally long.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from distillspec.models.cache import (
+    GrowingCache,
+    additive_mask,
+    check_rolls_back,
+    is_plainly_causal,
+)
+from distillspec.models.hidden import causal_model, is_sharded, left_padded_positions
+from distillspec.speculation.chance import Chance
+from distillspec.speculation.sampling import SamplingPolicy
+
+# Rows are looked through for their ends every so many tokens: on a GPU each look is a wait.
+_TOKENS_BETWEEN_LOOKS = {"cpu": 1}
+_TOKENS_BETWEEN_LOOKS_ELSEWHERE = 8
+# Finished rows leave once they are this share of the batch: leaving costs a pass over the cache.
+_DONE_SHARE = 0.125
+
+
+@torch.no_grad()
+def generate(
+    model: nn.Module,
+    prompts: Sequence[Tensor],
+    *,
+    max_new_tokens: int,
+    policy: SamplingPolicy,
+    chance: Chance,
+    end_tokens: frozenset[int],
+    pad_token: int,
+    batch_rows: int = 64,
+    vocabulary: int | None = None,
+    synced_steps: bool = False,
+) -> list[Tensor]:
+    """Draw one response per prompt, in the given order: long [t] each, end token included, CPU.
+
+    model: a causal model, plain or with LoRA adapters (unwrap DDP first). It runs in eval mode and
+    is left in the modes it was in. Under autocast its weights are cast once, not once a step.
+    vocabulary: logits are trimmed to this many tokens.
+    synced_steps: for weights sharded over processes (ZeRO-3, FSDP2), where every forward is a
+    collective: all ranks then make the same number of forwards, idle ones on rows that no longer
+    count. Every rank must call it, with the same max_new_tokens.
+    """
+    assert all(len(prompt) for prompt in prompts), "an empty prompt has no next token"
+    assert max_new_tokens >= 1
+    causal = causal_model(model)
+    check_rolls_back(causal)
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    groups = [order[start : start + batch_rows] for start in range(0, len(order), batch_rows)]
+    responses: list[Tensor] = [torch.empty(0, dtype=torch.long)] * len(prompts)
+    with _eval_mode(model), _forward_of(model) as forward:
+        sampler = _Sampler(forward, policy, chance, end_tokens, pad_token, synced_steps)
+        sampler.vocabulary = vocabulary
+        for group in groups:
+            drawn = sampler.sample([prompts[index] for index in group], max_new_tokens)
+            for index, response in zip(group, drawn, strict=True):
+                responses[index] = response
+        if synced_steps:
+            for _ in range(_most_of_all_ranks(len(groups), causal.device) - len(groups)):
+                sampler.sample([torch.tensor([pad_token])], max_new_tokens, idle=True)
+    return responses
+
+
+class _Sampler:
+    """Draws the responses of one batch of prompts after another."""
+
+    vocabulary: int | None = None
+
+    def __init__(
+        self,
+        forward: _Forward,
+        policy: SamplingPolicy,
+        chance: Chance,
+        end_tokens: frozenset[int],
+        pad_token: int,
+        synced: bool,
+    ) -> None:
+        self._forward = forward
+        self._policy = policy
+        self._chance = chance
+        self._ends = torch.tensor(sorted(end_tokens), dtype=torch.long, device=forward.device)
+        self._pad_token = pad_token
+        self._synced = synced
+        self._between_looks = _TOKENS_BETWEEN_LOOKS.get(
+            forward.device.type, _TOKENS_BETWEEN_LOOKS_ELSEWHERE
+        )
+
+    def sample(
+        self, prompts: list[Tensor], max_new_tokens: int, *, idle: bool = False
+    ) -> list[Tensor]:
+        """One batch. idle: make the forwards that other ranks make; the result does not count."""
+        tokens, is_token = self._left_padded(prompts)
+        batch = _Batch(tokens, is_token, max_new_tokens, self._forward)
+        drawn = torch.full(
+            (len(prompts), max_new_tokens), self._pad_token, device=self._forward.device
+        )
+        rows = torch.arange(len(prompts), device=drawn.device)
+        done = torch.full((len(prompts),), idle, device=drawn.device)
+        for step in range(max_new_tokens):
+            logits = batch.next_logits()[:, : self.vocabulary]
+            tokens = self._chance.draw(self._policy.distribution(logits))
+            drawn[rows, step] = tokens
+            done |= torch.isin(tokens, self._ends)
+            batch.append(tokens)
+            if (step + 1) % self._between_looks:
+                continue
+            left = len(rows) - int(done.sum())
+            if self._all_done(left):
+                break
+            if 0 < left <= len(rows) * (1 - _DONE_SHARE):
+                kept = (~done).nonzero()[:, 0]
+                rows, done = rows[kept], done[kept]
+                batch.keep_rows(kept)
+        return self._cut_at_ends(drawn.cpu())
+
+    def _left_padded(self, prompts: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Prompts as tokens long [B, T] and is_token bool [B, T]."""
+        longest = max(len(prompt) for prompt in prompts)
+        tokens = torch.full((len(prompts), longest), self._pad_token)
+        is_token = torch.zeros(len(prompts), longest, dtype=torch.bool)
+        for row, prompt in enumerate(prompts):
+            tokens[row, longest - len(prompt) :] = prompt
+            is_token[row, longest - len(prompt) :] = True
+        return tokens.to(self._forward.device), is_token.to(self._forward.device)
+
+    def _all_done(self, left: int) -> bool:
+        if not self._synced:
+            return left == 0
+        return _most_of_all_ranks(left, self._forward.device) == 0
+
+    def _cut_at_ends(self, drawn: Tensor) -> list[Tensor]:
+        is_end = torch.isin(drawn, self._ends.cpu())
+        ended = is_end.any(-1)
+        length = torch.where(ended, is_end.int().argmax(-1) + 1, drawn.shape[1])
+        return [row[:n].clone() for row, n in zip(drawn, length.tolist(), strict=True)]
+
+
+class _Batch:
+    """Rows that are being continued: what the model has read of them, and what it reads next."""
+
+    def __init__(
+        self, tokens: Tensor, is_token: Tensor, max_new_tokens: int, forward: _Forward
+    ) -> None:
+        self._forward = forward
+        self._cache = GrowingCache()
+        self._input = tokens
+        self._length = 0
+        self._padded = not bool(is_token.all())
+        if self._padded:
+            new = is_token.new_ones(len(tokens), max_new_tokens)
+            self._visible = torch.cat((is_token, new), dim=1)
+            self._positions = left_padded_positions(self._visible)
+            self._row_mask = additive_mask(self._visible, forward.dtype)[:, None, None]
+
+    def next_logits(self) -> Tensor:
+        """[B, V] after the last token of each row."""
+        start, end = self._length, self._length + self._input.shape[1]
+        mask = positions = None
+        if self._padded:
+            mask, positions = self._mask(start, end), self._positions[:, start:end]
+        self._length = end
+        return self._forward(self._input, self._cache, mask, positions)
+
+    def append(self, tokens: Tensor) -> None:
+        """One more token for each row, long [B]."""
+        self._input = tokens[:, None]
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Go on with these rows only, long [B']."""
+        self._cache.keep_rows(rows)
+        self._input = self._input[rows]
+        if self._padded:
+            self._visible, self._positions = self._visible[rows], self._positions[rows]
+            self._row_mask = self._row_mask[rows]
+
+    def _mask(self, start: int, end: int) -> Tensor:
+        if not self._forward.takes_ready_mask:
+            return self._visible[:, :end].long()
+        if end == start + 1:
+            return self._row_mask[..., :end]
+        assert start == 0, "more than one token at a time is only read at the start"
+        causal = torch.ones(end, end, dtype=torch.bool, device=self._visible.device).tril_()
+        return additive_mask(self._visible[:, None, None, :end] & causal, self._forward.dtype)
+
+
+class _Forward(NamedTuple):
+    """The model as a function of tokens, cache, mask and positions; logits of the last position."""
+
+    model: nn.Module
+    weights: dict[str, Tensor] | None
+    keeps_last: bool
+    takes_ready_mask: bool
+    device: torch.device
+    dtype: torch.dtype
+
+    def __call__(
+        self, tokens: Tensor, cache: GrowingCache, mask: Tensor | None, positions: Tensor | None
+    ) -> Tensor:
+        """long [B, T] -> [B, V]."""
+        inputs = {
+            "input_ids": tokens,
+            "attention_mask": mask,
+            "position_ids": positions,
+            "past_key_values": cache,
+            "use_cache": True,
+        }
+        if self.keeps_last:
+            inputs["logits_to_keep"] = 1
+        if self.weights is None:
+            output = self.model(**inputs)
+        else:
+            output = functional_call(self.model, self.weights, kwargs=inputs)
+        logits: Tensor = output.logits
+        return logits[:, -1]
+
+
+@contextmanager
+def _forward_of(model: nn.Module) -> Iterator[_Forward]:
+    causal = causal_model(model)
+    device = causal.device
+    autocast = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if autocast else causal.dtype
+    weights = None
+    if autocast and not is_sharded(causal):
+        weights = {name: weight.to(dtype) for name, weight in model.named_parameters()}
+    signature = inspect.signature(causal.forward).parameters
+    with torch.autocast(device.type, dtype=dtype, enabled=autocast and weights is None):
+        yield _Forward(
+            model=model,
+            weights=weights,
+            keeps_last="logits_to_keep" in signature,
+            takes_ready_mask=is_plainly_causal(causal),
+            device=device,
+            dtype=dtype,
+        )
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    was_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in was_training:
+            module.training = True
+
+
+def _most_of_all_ranks(count: int, device: torch.device) -> int:
+    """The largest `count` of all processes; the own one where there is one process."""
+    if not torch.distributed.is_initialized():
+        return count
+    counts = torch.tensor(count, device=device)
+    torch.distributed.all_reduce(counts, torch.distributed.ReduceOp.MAX)
+    return int(counts)

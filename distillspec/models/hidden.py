@@ -1,0 +1,123 @@
+"""A causal model as hidden states and an output head, so that a loss can project chunk by chunk."""
+
+from __future__ import annotations
+
+import logging
+from weakref import WeakKeyDictionary
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from distillspec.divergence.head import OutputHead
+
+log = logging.getLogger(__name__)
+
+# Whether head(hidden states) was found to be the model's own logits; asked once per model.
+_HEAD_IS_WHOLE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def causal_model(model: nn.Module) -> PreTrainedModel:
+    """The `...ForCausalLM` itself: what peft wraps (with its adapters in place), else `model`."""
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(inner, PreTrainedModel), f"{type(inner).__name__} is no causal model"
+    return inner
+
+
+def output_head(model: nn.Module, vocabulary: int | None = None) -> OutputHead | None:
+    """The live output weights, trimmed to `vocabulary` rows; None where they are not the whole story.
+
+    None (the caller then takes `token_logits`) when the weights are sharded over processes, adapted
+    by LoRA, or when scale and soft cap do not account for what the model does after its last layer:
+    that is found out by comparing with the model's own logits, once per model.
+    """
+    causal = causal_model(model)
+    linear = causal.get_output_embeddings()
+    if type(linear) is not nn.Linear or is_sharded(causal):
+        return None
+    config = causal.config.get_text_config(decoder=True)
+    scale = float(getattr(config, "logit_scale", None) or 1.0)
+    scale /= float(getattr(config, "logits_scaling", None) or 1.0)
+    softcap = getattr(config, "final_logit_softcapping", None)
+    whole = OutputHead(linear.weight, linear.bias, scale, float(softcap) if softcap else None)
+    if causal not in _HEAD_IS_WHOLE:
+        _HEAD_IS_WHOLE[causal] = _agrees(causal, whole)
+    if not _HEAD_IS_WHOLE[causal]:
+        return None
+    if vocabulary is None or vocabulary == linear.weight.shape[0]:
+        return whole
+    bias = None if linear.bias is None else linear.bias[:vocabulary]
+    return whole._replace(weight=linear.weight[:vocabulary], bias=bias)
+
+
+def hidden_states(model: nn.Module, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Last hidden states: long [B, T], bool [B, T] (True = token) -> [B, T, H], what the head reads.
+
+    Padding on the right needs no mask in a causal model: its kernels then know the shape of the
+    attention and are much faster. What stands at padded positions is undefined.
+    """
+    backbone = causal_model(model).base_model
+    output = backbone(input_ids=tokens, use_cache=False, **_mask_inputs(attention_mask))
+    states: Tensor = output.last_hidden_state
+    return states
+
+
+def token_logits(
+    model: nn.Module,
+    tokens: Tensor,
+    attention_mask: Tensor | None,
+    vocabulary: int | None = None,
+) -> Tensor:
+    """The model's own logits after each token: [B, T] -> [B, T, V]; works on sharded models too."""
+    output = model(input_ids=tokens, use_cache=False, **_mask_inputs(attention_mask))
+    logits: Tensor = output.logits
+    return logits[..., :vocabulary]
+
+
+def left_padded_positions(is_token: Tensor) -> Tensor:
+    """bool [B, T], padding on the left -> long [B, T]: each row counts from its first token."""
+    return (is_token.long().cumsum(-1) - 1).clamp_(min=0)
+
+
+def _mask_inputs(is_token: Tensor | None) -> dict[str, Tensor]:
+    if is_token is None or not bool((is_token[:, 1:] & ~is_token[:, :-1]).any()):
+        return {}
+    return {
+        "attention_mask": is_token.long(),
+        "position_ids": left_padded_positions(is_token),
+    }
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Weights split over processes: DTensor (FSDP2), or DeepSpeed's ZeRO-3 (marks them `ds_id`)."""
+    from torch.distributed.tensor import DTensor
+
+    return any(isinstance(p, DTensor) or hasattr(p, "ds_id") for p in model.parameters())
+
+
+@torch.no_grad()
+def _agrees(model: PreTrainedModel, head: OutputHead) -> bool:
+    """Whether `head` makes the model's own logits of its hidden states, on one short row."""
+    device = head.weight.device
+    tokens = torch.arange(4, device=device)[None] % head.weight.shape[0]
+    was_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.autocast(device.type, enabled=False):
+            expected = model(input_ids=tokens, use_cache=False).logits[0]
+            logits = head.logits(hidden_states(model, tokens, None)[0])
+    finally:
+        for module in was_training:
+            module.training = True
+    tolerance = 1e-4 if expected.dtype == torch.float32 else 3e-2
+    size = float(expected.float().abs().max())
+    agrees = bool(
+        ((logits.float() - expected.float()).abs() <= tolerance * max(size, 1e-6)).all()
+    )
+    if not agrees:
+        log.info(
+            "%s does more than project its hidden states: the loss uses its whole logits",
+            type(model).__name__,
+        )
+    return agrees

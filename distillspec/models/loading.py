@@ -1,0 +1,211 @@
+"""Model folders and Hub ids become models and tokenizers: strictly, or with an error that helps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from distillspec.errors import DistillSpecError
+from distillspec.models.folder import (
+    check_tokenizer_files,
+    is_hub_id,
+    model_folder,
+    read_config,
+    read_header,
+    weight_files,
+)
+
+_TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+_NAMED = 4
+
+
+def load_model(
+    path: str,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    what: str = "model",
+) -> PreTrainedModel:
+    """The causal model in the folder or Hub repository `path`, in eval mode.
+
+    Every weight must be found with the right shape, and none may be left over (tied weights are
+    stored once). Only safetensors are read. what: names the model in errors ("target", "draft").
+    Raises DistillSpecError.
+    """
+    folder = _local_folder(path, revision, what, [*_TEXT_FILES, "*.safetensors"], trust_remote_code)
+    read_config(folder)
+    for file in weight_files(folder):
+        read_header(file)
+    with _explained(path, what), _quiet():
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    _check_loading(info, path, what)
+    model.name_or_path = path
+    model.to(device)
+    model.eval()
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def load_tokenizer(
+    path: str,
+    *,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    what: str = "model",
+) -> PreTrainedTokenizerBase:
+    """The tokenizer in the folder or Hub repository `path`; raises DistillSpecError."""
+    folder = _local_folder(path, revision, what, _TEXT_FILES, trust_remote_code)
+    check_tokenizer_files(folder)
+    with _explained(path, f"{what}'s tokenizer"), _quiet():
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+    return tokenizer
+
+
+def _local_folder(
+    path: str, revision: str | None, what: str, patterns: list[str], trust_remote_code: bool
+) -> Path:
+    """`path` itself where it is a folder, else the downloaded (or cached) Hub repository."""
+    if not is_hub_id(path):
+        return model_folder(path, what)
+    if trust_remote_code:
+        patterns = [*patterns, "*.py"]
+    where = f"{path}@{revision}" if revision else path
+    try:
+        return Path(
+            snapshot_download(
+                path,
+                revision=revision,
+                allow_patterns=patterns,
+                ignore_patterns=["consolidated*", "original/*"],
+            )
+        )
+    except GatedRepoError as error:
+        raise DistillSpecError(
+            f"access to the {what} on the Hugging Face Hub is restricted",
+            where=where,
+            mend="accept its licence on the Hub, then set HF_TOKEN or run `hf auth login`",
+        ) from error
+    except RevisionNotFoundError as error:
+        raise DistillSpecError(
+            f"the {what}'s repository has no such revision",
+            where=where,
+            mend="give a branch, tag or commit that exists",
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise DistillSpecError(
+            f"the {what} is neither a folder here nor a repository of the Hugging Face Hub",
+            where=where,
+            mend="check the spelling; a private repository needs HF_TOKEN",
+        ) from error
+    except HFValidationError as error:
+        raise DistillSpecError(
+            f"the {what} is neither a folder here nor a well-formed Hub id",
+            where=where,
+            mend="give an existing folder, or org/name",
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        raise DistillSpecError(
+            f"the {what} is not a folder here, and the Hugging Face Hub cannot be reached",
+            where=where,
+            mend="check the path; for a Hub id connect to the network and unset HF_HUB_OFFLINE, "
+            "or download it elsewhere and give its folder",
+        ) from error
+
+
+@contextmanager
+def _explained(path: str, what: str) -> Iterator[None]:
+    """Whatever the folder's files make transformers raise, as one error of ours."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise DistillSpecError(
+            f"the {what} cannot be loaded: {reason[0]}",
+            where=path,
+            mend="is it a causal language model that this version of transformers knows? "
+            "If it brings its own code and you trust it, set pair.trust_remote_code: true",
+        ) from error
+    except ImportError as error:
+        raise DistillSpecError(
+            f"the {what} needs a package that is not installed: {error.name or error}",
+            where=path,
+            mend="install that package into this environment",
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers prints its report of odd weights; ours is the error below."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _check_loading(info: dict[str, Any], path: str, what: str) -> None:
+    mend = "config.json and the weights do not belong together: copy both from one source"
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, stored, needed = mismatched[0]
+        raise DistillSpecError(
+            f"{len(mismatched)} weights of the {what} have a wrong shape: {name} is "
+            f"{tuple(stored)}, config.json asks for {tuple(needed)}",
+            where=path,
+            mend=mend,
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise DistillSpecError(
+            f"{len(missing)} weights of the {what} are missing: {_named(missing)}",
+            where=path,
+            mend=mend,
+        )
+    if unexpected := sorted(info["unexpected_keys"]):
+        raise DistillSpecError(
+            f"the {what}'s file holds {len(unexpected)} weights that the model has no place for: "
+            f"{_named(unexpected)}",
+            where=path,
+            mend=mend,
+        )
+
+
+def _named(keys: list[str]) -> str:
+    return ", ".join(keys[:_NAMED]) + (", ..." if len(keys) > _NAMED else "")

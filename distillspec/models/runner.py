@@ -1,0 +1,60 @@
+"""The eager runner: a causal Hugging Face model and its cache, behind speculation's protocol."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from distillspec.models.cache import GrowingCache, check_rolls_back
+
+
+class CausalRunner:
+    """`speculation.runner.Runner` over `rows` sequences of equal length, without compilation.
+
+    vocabulary: logits are trimmed to this many tokens (default: the model's own size). The model is
+    used as it is, its weights may change between two decodes; it must be in eval mode.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, *, rows: int = 1, vocabulary: int | None = None
+    ) -> None:
+        check_rolls_back(model)
+        assert not model.training, "dropout would change the law: put the model in eval mode"
+        self.vocabulary: int = vocabulary or vocabulary_size(model)
+        self.length = 0
+        self._model = model
+        self._rows = rows
+        self._device = model.device
+        self._cache = GrowingCache()
+
+    def reset(self) -> None:
+        """Empty the cache; its memory is kept."""
+        self.rollback(0)
+
+    @torch.no_grad()
+    def feed(self, tokens: Tensor) -> Tensor:
+        """long [B, G] -> logits [B, G, V] after each of them, in the model's dtype."""
+        assert tokens.shape[0] == self._rows, f"{tokens.shape[0]} rows, made for {self._rows}"
+        output = self._model(
+            input_ids=tokens.to(self._device), past_key_values=self._cache, use_cache=True
+        )
+        self.length += tokens.shape[1]
+        logits: Tensor = output.logits
+        return logits[..., : self.vocabulary]
+
+    def rollback(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        assert 0 <= length <= self.length, f"rollback to {length} of {self.length}"
+        self._cache.keep(length)
+        self.length = length
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def vocabulary_size(model: PreTrainedModel) -> int:
+    """Rows of the model's output: tokens it gives a logit, padding included."""
+    return int(model.config.get_text_config(decoder=True).vocab_size)

@@ -1,0 +1,53 @@
+"""Chats become prompt text through the target's own template, whose hash is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+from jinja2.exceptions import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from distillspec.errors import DistillSpecError
+
+
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]
+) -> str:
+    """The text that asks the model for its next turn: template applied, generation prompt added.
+
+    messages: [{"role": ..., "content": ...}, ...]. The text holds the special tokens already: encode
+    it with add_special_tokens=False. Raises DistillSpecError.
+    """
+    _require(tokenizer)
+    try:
+        text = tokenizer.apply_chat_template(
+            [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
+        )
+    except (TemplateError, TypeError, KeyError, ValueError) as error:
+        raise DistillSpecError(
+            f"the chat template refuses these messages: {error}",
+            where=str(tokenizer.name_or_path),
+            mend="each message needs role and content, in an order that the template allows",
+        ) from error
+    assert isinstance(text, str)
+    return text
+
+
+def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 (hex) of the tokenizer's chat template; DistillSpecError where it has none."""
+    template = _require(tokenizer)
+    text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _require(tokenizer: PreTrainedTokenizerBase) -> str | dict[str, str]:
+    template: str | dict[str, str] | None = tokenizer.chat_template
+    if template is None:
+        raise DistillSpecError(
+            "the data are chats, but the target's tokenizer has no chat template",
+            where=str(tokenizer.name_or_path),
+            mend="take an instruction-tuned target, or give plain prompt and response fields",
+        )
+    return template

@@ -1,0 +1,113 @@
+"""Are two tokenizers one and the same function? Speculative decoding needs equal token ids."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedTokenizerBase
+
+from distillspec.errors import DistillSpecError
+
+_NAMED = 3
+# Spaces, cases, digits, accents in two normal forms, scripts without spaces, controls, code.
+_PROBE = (
+    "Hello, World!  The quick brown fox\tjumps over 1234567890 lazy dogs.\n\n"
+    "    def f(x: int = 3) -> str:\r\n        return f'{x!r:>10}'  # naïve cafe\u0301 ÅÅ\n"
+    "日本語のテキスト 한국어 العربية ελληνικά 🙂👩‍👩‍👧 ½ ﬁ x² \x00\x7f don't I'LL we've ___ ==>= //=\n"
+)
+
+
+def check_pair(
+    target_tokenizer: PreTrainedTokenizerBase,
+    draft_tokenizer: PreTrainedTokenizerBase,
+    target_vocabulary: int,
+    draft_vocabulary: int,
+    where: str,
+) -> int:
+    """The vocabulary both models share, tokens; DistillSpecError says what differs.
+
+    The sizes are those of the models' outputs. They may differ by padding: the smaller one is
+    returned, logits beyond it are to be trimmed, and every token of the tokenizer must be below it.
+    """
+    _check_tokens(target_tokenizer.get_vocab(), draft_tokenizer.get_vocab(), where)
+    _check_special(target_tokenizer, draft_tokenizer, where)
+    _check_probe(target_tokenizer, draft_tokenizer, where)
+    common = min(target_vocabulary, draft_vocabulary)
+    largest = max(target_tokenizer.get_vocab().values())
+    if largest >= common:
+        smaller = "target" if target_vocabulary < draft_vocabulary else "draft"
+        raise DistillSpecError(
+            f"the tokenizer has ids up to {largest}, but the {smaller}'s output ends at "
+            f"{common - 1} (target {target_vocabulary}, draft {draft_vocabulary} tokens)",
+            where=where,
+            mend=f"resize the {smaller}'s embeddings to hold every token, or take another pair",
+        )
+    return common
+
+
+def _check_tokens(target: dict[str, int], draft: dict[str, int], where: str) -> None:
+    if target == draft:
+        return
+    only_target = sorted(target.keys() - draft.keys(), key=target.__getitem__)
+    only_draft = sorted(draft.keys() - target.keys(), key=draft.__getitem__)
+    moved = [token for token in sorted(target, key=target.__getitem__)
+             if token in draft and target[token] != draft[token]]  # fmt: skip
+    parts = [f"{len(target)} tokens in the target's, {len(draft)} in the draft's"]
+    if only_target:
+        parts.append(f"{len(only_target)} only in the target's ({_named(only_target, target)})")
+    if only_draft:
+        parts.append(f"{len(only_draft)} only in the draft's ({_named(only_draft, draft)})")
+    if moved:
+        token = moved[0]
+        parts.append(
+            f"{len(moved)} under another id (first: {token!r} is {target[token]} in the target's, "
+            f"{draft[token]} in the draft's)"
+        )
+    raise _different("; ".join(parts), where)
+
+
+def _check_special(
+    target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase, where: str
+) -> None:
+    if target.eos_token_id != draft.eos_token_id:
+        raise _different(
+            f"end of text is {target.eos_token!r} ({target.eos_token_id}) in the target's, "
+            f"{draft.eos_token!r} ({draft.eos_token_id}) in the draft's",
+            where,
+        )
+    specials = sorted(set(target.all_special_tokens) ^ set(draft.all_special_tokens))
+    if specials:
+        raise _different(f"special only in one of them: {', '.join(map(repr, specials))}", where)
+
+
+def _check_probe(
+    target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase, where: str
+) -> None:
+    specials = "x".join(target.all_special_tokens)
+    for add_special_tokens in (False, True):
+        for text in (_PROBE, specials + _PROBE):
+            one = target.encode(text, add_special_tokens=add_special_tokens)
+            two = draft.encode(text, add_special_tokens=add_special_tokens)
+            if one == two:
+                continue
+            pairs = zip(one, two, strict=False)
+            first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(two)))
+            raise _different(
+                "the tokens are the same, but a text is cut differently: from token "
+                f"{first} on, the target's gives {target.decode(one[first : first + 3])!r} "
+                f"{one[first : first + 3]}, the draft's {draft.decode(two[first : first + 3])!r} "
+                f"{two[first : first + 3]}",
+                where,
+            )
+
+
+def _different(what: str, where: str) -> DistillSpecError:
+    return DistillSpecError(
+        f"target and draft have different tokenizers: {what}",
+        where=where,
+        mend="take a draft of the target's family (same tokenizer), or make one with the target's "
+        "tokenizer (`pretrain`, tokenizer.take_from)",
+    )
+
+
+def _named(tokens: list[str], ids: dict[str, int]) -> str:
+    named = ", ".join(f"{token!r} = {ids[token]}" for token in tokens[:_NAMED])
+    return named + (", ..." if len(tokens) > _NAMED else "")

@@ -1,0 +1,132 @@
+"""The verb `pretrain`: from a pretraining recipe to a model folder. How the nano pair was made."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+
+from distillspec import atomic, build, provenance
+from distillspec.corpus.python_source import CorpusFiles, python_files
+from distillspec.corpus.windows import Windows, pack, validation_rows
+from distillspec.errors import DistillSpecError
+from distillspec.measure.corpus_alpha import DrawnText, entropy
+from distillspec.models.build_llama import random_llama
+from distillspec.models.loading import load_tokenizer
+from distillspec.models.train_tokenizer import train_tokenizer
+from distillspec.recipe.dry_run import RUNS
+from distillspec.recipe.loading import dump_yaml
+from distillspec.recipe.schema import PretrainRecipe
+from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.training.pretrain import Progress, pretrain
+from distillspec.training.run_lock import run_lock
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+console = Console()
+
+
+def run(recipe: PretrainRecipe, *, resume: bool) -> int:
+    """Train the model and write it to recipe.output; its run folder is RUNS/<name>."""
+    folder = RUNS / recipe.name
+    if (folder / "state.pt").exists() and not resume:
+        raise DistillSpecError(
+            "this recipe has been started before",
+            where=str(folder),
+            mend="add --resume to go on with it, or delete that folder to begin anew",
+        )
+    where = build.device(recipe.hardware)
+    if recipe.hardware.threads is not None:
+        torch.set_num_threads(recipe.hardware.threads)
+    with run_lock(folder):
+        atomic.write_text(folder / "recipe.yaml", dump_yaml(recipe))
+        record = provenance.RunLog(folder / "run.json", provenance.gather())
+        files = python_files(recipe.corpus, recipe.held_out_percent)
+        tokenizer = _tokenizer(recipe, files, folder)
+        end_token = int(tokenizer.eos_token_id)
+        training = pack(files.training, tokenizer, end_token)
+        held_out = pack(files.held_out, tokenizer, end_token)
+        plan = recipe.train
+        rows = validation_rows(held_out, context=plan.context, rows=plan.validation_rows).to(where)
+        model = random_llama(
+            recipe.model, vocabulary=len(tokenizer), end_token=end_token, seed=recipe.seed
+        ).to(where)  # type: ignore[arg-type]
+        console.print(
+            f"{model.num_parameters():,} parameters; {len(files.training)} files, "
+            f"{training.numel():,} tokens; {len(files.held_out)} files held out, "
+            f"{held_out.numel():,} tokens",
+            highlight=False,
+        )
+        final = pretrain(
+            model,
+            Windows(training, context=plan.context, batch_size=plan.batch_size, seed=recipe.seed),
+            rows,
+            plan,
+            folder=folder,
+            precision=build.dtype(recipe.hardware.precision, where),
+            report=lambda p: console.print(_line(p, plan.max_steps), highlight=False),
+        )
+        bits = final.validation_nats_per_token / math.log(2) / _bytes_per_token(files, held_out)
+        facts = {
+            "parameters": model.num_parameters(),
+            "training_tokens": final.tokens,
+            "seconds": final.seconds,
+            "nats_per_token": final.validation_nats_per_token,
+            "bits_per_byte": bits,
+            "entropy_nats_per_token": _entropy(model, rows),
+        }
+        atomic.write_json(folder / "result.json", facts)
+        _write_model(model, tokenizer, Path(recipe.output))
+        record.record(tokens=final.tokens, finished=True)
+    console.print(json.dumps(facts, indent=2))
+    console.print(f"model written to {recipe.output}", highlight=False)
+    return 0
+
+
+def _tokenizer(recipe: PretrainRecipe, files: CorpusFiles, folder: Path) -> PreTrainedTokenizerBase:
+    """Another model's, or one trained on the training files; kept in the run folder."""
+    if recipe.tokenizer.take_from is not None:
+        return load_tokenizer(recipe.tokenizer.take_from, what="tokenizer.take_from")
+    kept = folder / "tokenizer"
+    if not kept.exists():
+        assert recipe.tokenizer.train_vocabulary is not None
+        trained = train_tokenizer(
+            (f.text for f in files.training), recipe.tokenizer.train_vocabulary
+        )
+        with atomic.replacing_folder(kept) as temporary:
+            trained.save_pretrained(temporary)
+    return load_tokenizer(str(kept))
+
+
+def _write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
+    """A plain Hugging Face folder in bfloat16; a README beside the old weights is kept."""
+    with atomic.replacing_folder(output) as temporary:
+        model.to(torch.bfloat16).save_pretrained(temporary)  # type: ignore[arg-type]
+        tokenizer.save_pretrained(temporary)
+        if (output / "README.md").exists():
+            shutil.copy2(output / "README.md", temporary)
+
+
+def _bytes_per_token(files: CorpusFiles, held_out: torch.Tensor) -> float:
+    return sum(len(f.text.encode()) for f in files.held_out) / held_out.numel()
+
+
+def _entropy(model: PreTrainedModel, rows: torch.Tensor) -> float:
+    """Mean entropy of the model's next-token law over held-out rows, nats."""
+    texts = [DrawnText((int(row[0]),), tuple(row[1:].tolist())) for row in rows]
+    return entropy(model.eval(), texts, SamplingPolicy()).mean()
+
+
+def _line(progress: Progress, steps: int) -> str:
+    left = progress.seconds / progress.step * (steps - progress.step)
+    return (
+        f"step {progress.step}/{steps}  training {progress.train_nats_per_token:.4f} "
+        f"held out {progress.validation_nats_per_token:.4f} nats/token  "
+        f"{progress.tokens / progress.seconds:,.0f} tokens/s  ETA {left / 60:.0f} min"
+    )

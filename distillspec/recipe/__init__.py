@@ -1,0 +1,1 @@
+"""What a run is: typed, strict, loaded from YAML; imports no torch."""

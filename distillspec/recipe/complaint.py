@@ -1,0 +1,172 @@
+"""pydantic's validation errors as our own: key, value, what is allowed, the nearest key."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.expectation import Place, descend, sections_with
+
+Path = tuple[str | int, ...]
+
+
+class _Fault(NamedTuple):
+    path: Path
+    type: str
+    message: str
+
+
+def complaint(
+    error: ValidationError, data: object, schema: Place, where: str, overridden: dict[Path, str]
+) -> DistillSpecError:
+    """The error to show for `data` that does not fit `schema`.
+
+    where: the file's name. overridden: path -> the command line's `section.key=value` that set it,
+    so that a fault in it is not sought in the file. Several faults: the first is told in full (an
+    unknown key before the missing one that it probably stands for), the others are named.
+    """
+    faults = {
+        (fault.path, fault.type): fault
+        for fault in (
+            _Fault(_path(item["loc"], data), item["type"], item["msg"])
+            for item in error.errors(include_url=False)
+        )
+    }
+    ordered = sorted(faults.values(), key=lambda fault: fault.type != "extra_forbidden")
+    first = ordered[0]
+    what, section, mend = _tell(first, data, schema)
+    others = sorted({dotted(f.path) for f in ordered if not _related(f.path, first.path)})
+    if others:
+        mend += f" (faults too: {', '.join(others)})"
+    return DistillSpecError(what, where=_where(first, section, where, overridden), mend=mend)
+
+
+def dotted(path: Path) -> str:
+    """('methods', 0, 'name') -> 'methods[0].name'."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")
+
+
+def nearest(word: str, words: list[str]) -> str | None:
+    """The one of `words` that `word` was probably meant to be."""
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def _path(location: tuple[int | str, ...], data: object) -> Path:
+    """pydantic's location without the names of union members that it puts in between."""
+    path: list[str | int] = []
+    for part in location:
+        if isinstance(data, dict):
+            if part not in data and part == data.get("kind"):
+                continue
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int):
+            data = data[part] if part < len(data) else None
+        else:
+            continue
+        path.append(part)
+    return tuple(path)
+
+
+def _related(one: Path, other: Path) -> bool:
+    """Whether one path leads to the other: then both faults are the same one, told twice."""
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]
+
+
+def _tell(fault: _Fault, data: object, schema: Place) -> tuple[str, Path, str]:
+    """What is wrong, the section it is in, and how to mend it."""
+    path = fault.path
+    if fault.type == "extra_forbidden":
+        return _unknown_key(path, data, schema)
+    if fault.type == "union_tag_not_found":
+        path, fault = (*path, "kind"), fault._replace(type="missing")
+        kinds = _at(schema, data, path[:-1]).choices()
+        return f"missing key '{dotted(path)}'", path[:-1], f"add `kind:`, one of {', '.join(kinds)}"
+    if fault.type == "union_tag_invalid":
+        return _unknown_kind(path, data, schema)
+    if fault.type == "missing" and path and isinstance(path[-1], str):
+        place = _at(schema, data, path)
+        meaning = f" ({place.description()})" if place.description() else ""
+        return (
+            f"missing key '{dotted(path)}'",
+            path[:-1],
+            f"add `{path[-1]}:` {place.words()}{meaning}",
+        )
+    if fault.type == "value_error":
+        message = fault.message.removeprefix("Value error, ")
+        return message, path, "change these values; `distillspec schema` explains every key"
+    if fault.type == "missing":  # an element of a list of fixed length
+        path = path[:-1]
+    return _wrong_value(path, data, schema)
+
+
+def _unknown_key(path: Path, data: object, schema: Place) -> tuple[str, Path, str]:
+    section, key = path[:-1], str(path[-1])
+    known = _at(schema, data, section).names(_value(data, (*section, "kind")))
+    guess = nearest(key, known)
+    elsewhere = [name for name in sections_with(schema, key) if name != dotted(section)]
+    if guess is not None:
+        mend = f"did you mean '{guess}'?"
+    elif elsewhere:
+        mend = f"'{key}' belongs under '{elsewhere[0]}'"
+    else:
+        mend = f"the keys here are {', '.join(known)}"
+    return f"unknown key '{key}'", section, mend
+
+
+def _unknown_kind(path: Path, data: object, schema: Place) -> tuple[str, Path, str]:
+    kinds = _at(schema, data, path).choices()
+    given = _value(data, (*path, "kind"))
+    guess = nearest(str(given), kinds)
+    what = f"'{dotted((*path, 'kind'))}' must be one of {', '.join(kinds)}, not {_shown(given)}"
+    return what, path, f"did you mean '{guess}'?" if guess else "choose one of these"
+
+
+def _wrong_value(path: Path, data: object, schema: Place) -> tuple[str, Path, str]:
+    place = _at(schema, data, path)
+    given = _value(data, path)
+    what = f"'{dotted(path)}' must be {place.words()}, not {_shown(given)}"
+    if not path:
+        what = f"this is not a mapping of keys but {_shown(given)}"
+    mend = "give such a value"
+    if isinstance(given, str):
+        guess = nearest(given, place.words().removeprefix("one of ").split(", "))
+        mend = f"did you mean '{guess}'?" if guess else mend
+    if place.description():
+        mend += f" ({place.description()})"
+    return what, path[:-1], mend
+
+
+def _at(schema: Place, data: object, path: Path) -> Place:
+    return descend(schema, data, path) or Place({}, {})
+
+
+def _value(data: object, path: Path) -> Any:
+    for part in path:
+        if isinstance(data, dict):
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        else:
+            return None
+    return data
+
+
+def _where(fault: _Fault, section: Path, where: str, overridden: dict[Path, str]) -> str:
+    for path, text in overridden.items():
+        if fault.path[: len(path)] == path:
+            return f"override '{text}' of {where}"
+    return f"{where}: {dotted(section) or 'top level'}"
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

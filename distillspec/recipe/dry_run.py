@@ -1,0 +1,241 @@
+"""What a recipe would do, told without doing it: paths are checked, nothing heavy is loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.loading import load_suite
+from distillspec.recipe.schema import (
+    Distill,
+    Hub,
+    Jsonl,
+    PretrainRecipe,
+    PythonSource,
+    Recipe,
+    Shares,
+    Source,
+)
+from distillspec.recipe.suite import Suite
+
+RUNS = Path("checkpoints/runs")
+
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+
+
+class PlanLine(NamedTuple):
+    """One thing that would happen: what it is about, and what."""
+
+    about: str
+    text: str
+
+
+def plan(recipe: Recipe | PretrainRecipe, source: str) -> list[PlanLine]:
+    """What `recipe` would do, in order. source: the recipe's file, for errors.
+
+    Raises DistillSpecError for a local path that is missing, unusable or not writable.
+    """
+    if isinstance(recipe, PretrainRecipe):
+        return _pretraining(recipe, source)
+    return _distillation(recipe, source)
+
+
+def render(lines: list[PlanLine]) -> str:
+    """The plan as aligned text, one line a thing."""
+    width = max(len(line.about) for line in lines)
+    return "\n".join(f"{line.about:<{width}}  {line.text}" for line in lines)
+
+
+def _distillation(recipe: Recipe, source: str) -> list[PlanLine]:
+    pair, distill = recipe.pair, recipe.distill
+    lines = [
+        PlanLine("target", _model(pair.target, f"{source}: pair.target")),
+        PlanLine("draft", _model(pair.draft, f"{source}: pair.draft")),
+        PlanLine("prompts", _prompts(recipe.data.source, f"{source}: data.source")),
+    ]
+    if recipe.data.held_out is not None:
+        text = _prompts(recipe.data.held_out, f"{source}: data.held_out")
+    else:
+        text = f"{recipe.data.held_out_percent:g} % of the source, by a hash of each key"
+    lines.append(PlanLine("held out", text))
+    lines.append(PlanLine("responses", _responses(distill.source)))
+    if distill.source.target > 0:
+        store = Path(recipe.data.store)
+        _check_writable(store, f"{source}: data.store")
+        lines.append(PlanLine("store", f"target responses are kept in {store}"))
+    lines.append(PlanLine("train", _training(distill)))
+    _check_wandb(recipe, source)
+    runs = RUNS / recipe.name
+    _check_writable(runs, f"{source}: name")
+    lines.append(PlanLine("run folder", f"{runs}/<run id>"))
+    suite = load_suite(recipe.evaluate.suite)
+    lines.append(PlanLine("evaluate", _evaluation(suite, recipe.evaluate.suite)))
+    pushed = f", uploaded to {recipe.export.push}" if recipe.export.push else ""
+    lines.append(PlanLine("export", f"a Hugging Face folder draft/ in the run folder{pushed}"))
+    return lines
+
+
+def _pretraining(recipe: PretrainRecipe, source: str) -> list[PlanLine]:
+    lines = [PlanLine("corpus", _prompts(recipe.corpus, f"{source}: corpus"))]
+    tokenizer = recipe.tokenizer
+    if tokenizer.take_from is not None:
+        where = f"{source}: tokenizer.take_from"
+        folder = Path(tokenizer.take_from)
+        if folder.is_dir():
+            _check_tokenizer(folder, where)
+            text = f"taken from {folder}"
+        else:
+            text = _hub_or_missing(tokenizer.take_from, "model folder", where)
+    else:
+        text = f"a new byte-level BPE of {tokenizer.train_vocabulary} tokens"
+    shape, train = recipe.model, recipe.train
+    _check_writable(Path(recipe.output), f"{source}: output")
+    return [
+        *lines,
+        PlanLine("tokenizer", text),
+        PlanLine("model", f"Llama, {shape.layers} layers, hidden size {shape.hidden_size}"),
+        PlanLine(
+            "train",
+            f"{train.max_steps} steps of {train.batch_size} x {train.context} tokens,"
+            f" validated every {train.validate_every_steps} steps",
+        ),
+        PlanLine("output", recipe.output),
+    ]
+
+
+# --- what each part says, and whether its paths exist --------------------------------------------
+
+
+def _model(name: str, where: str) -> str:
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.exists():
+            raise DistillSpecError(
+                f"'{name}' is a file, not a model folder",
+                where=where,
+                mend="give the folder that holds config.json",
+            )
+        return _hub_or_missing(name, "model folder", where)
+    if not (folder / "config.json").is_file():
+        raise DistillSpecError(
+            f"the model folder '{name}' has no config.json",
+            where=where,
+            mend="give a folder written by save_pretrained",
+        )
+    if not any(folder.glob("*.safetensors")):
+        raise DistillSpecError(
+            f"the model folder '{name}' has no weights (*.safetensors)",
+            where=where,
+            mend="save the model as safetensors; other formats are not loaded",
+        )
+    _check_tokenizer(folder, where)
+    return f"local folder {name}"
+
+
+def _check_tokenizer(folder: Path, where: str) -> None:
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise DistillSpecError(
+            f"the model folder '{folder}' has no tokenizer",
+            where=where,
+            mend="save the tokenizer there too: tokenizer.save_pretrained(folder)",
+        )
+
+
+def _hub_or_missing(name: str, noun: str, where: str) -> str:
+    """The line for a Hub id; anything that cannot be one is a missing local path."""
+    if not _HUB_ID.match(name):
+        raise DistillSpecError(
+            f"no such {noun}: '{name}'",
+            where=where,
+            mend="mend the path (relative to the working folder), or give a Hub id: org/name",
+        )
+    return f"{name} is no local folder: it would be fetched from the Hub"
+
+
+def _prompts(source: Source, where: str) -> str:
+    if isinstance(source, Jsonl):
+        if not Path(source.path).is_file():
+            raise DistillSpecError(
+                f"no such data file: '{source.path}'",
+                where=f"{where}.path",
+                mend="mend the path; it is relative to the working folder",
+            )
+        return f"rows of {source.path}"
+    if isinstance(source, Hub):
+        if Path(source.dataset).exists():
+            return f"rows of the local data set {source.dataset}"
+        return _hub_or_missing(source.dataset, "data set", f"{where}.dataset")
+    return _python(source, where)
+
+
+def _python(source: PythonSource, where: str) -> str:
+    for package in source.packages:
+        if importlib.util.find_spec(package.partition(".")[0]) is None:
+            raise DistillSpecError(
+                f"the package '{package}' is not installed",
+                where=f"{where}.packages",
+                mend=f"install it, or take it out of the list: pip install {package}",
+            )
+    names = [*(["the standard library"] if source.standard_library else []), *source.packages]
+    return f"Python code of {', '.join(names)} ({', '.join(source.include)})"
+
+
+def _responses(shares: Shares) -> str:
+    origins = {
+        "the data's own": shares.fixed,
+        "sampled from the target once": shares.target,
+        "sampled from the draft's current weights": shares.draft,
+    }
+    return ", ".join(f"{share:.0%} {origin}" for origin, share in origins.items() if share > 0)
+
+
+def _training(distill: Distill) -> str:
+    limit = f" or {distill.max_minutes:g} minutes" if distill.max_minutes else ""
+    return (
+        f"{distill.divergence}, {distill.max_steps} steps{limit},"
+        f" {distill.batch_size} sequences each, temperature {distill.temperature:g}"
+    )
+
+
+def _evaluation(suite: Suite, path: str) -> str:
+    if suite.quality is not None and not Path(suite.quality).exists():
+        raise DistillSpecError(
+            f"no such metric: '{suite.quality}'",
+            where=f"{path}: quality",
+            mend="give the path of a metric for the `evaluate` library, as in eval/metrics/",
+        )
+    if suite.prompts.source is not None:
+        _prompts(suite.prompts.source, f"{path}: prompts.source")
+    return (
+        f"{path}: {len(suite.methods)} methods x gamma {list(suite.gammas)} x temperature"
+        f" {list(suite.temperatures)}, {suite.prompts.count} prompts,"
+        f" drafts: {', '.join(suite.drafts)}"
+    )
+
+
+def _check_wandb(recipe: Recipe, source: str) -> None:
+    if recipe.hardware.wandb_project is not None and importlib.util.find_spec("wandb") is None:
+        raise DistillSpecError(
+            "the package 'wandb' is not installed",
+            where=f"{source}: hardware.wandb_project",
+            mend="pip install 'distillspec[wandb]', or leave the key out",
+        )
+
+
+def _check_writable(path: Path, where: str) -> None:
+    """`path` is a folder that can be written, or can be made one. Creates nothing."""
+    nearest = path.absolute()
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        reason = "is not writable" if nearest.is_dir() else "is not a folder"
+        raise DistillSpecError(
+            f"cannot write to '{path}': {nearest} {reason}",
+            where=where,
+            mend="choose a folder that you may write to, or mend its permissions",
+        )

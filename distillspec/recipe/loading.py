@@ -1,0 +1,167 @@
+"""Files and overrides to checked recipes and suites, and back to YAML that loads identically."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from distillspec.errors import DistillSpecError
+from distillspec.recipe import yaml_text
+from distillspec.recipe.complaint import complaint, nearest
+from distillspec.recipe.expectation import root
+from distillspec.recipe.schema import PretrainRecipe, Recipe, Section
+from distillspec.recipe.suite import Suite
+
+_Form = TypeVar("_Form", bound=Section)
+_KINDS: dict[str, type[Recipe] | type[PretrainRecipe]] = {
+    "distill": Recipe,
+    "pretrain": PretrainRecipe,
+}
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe | PretrainRecipe:
+    """The recipe in the YAML file `path`, changed by `section.key=value` overrides.
+
+    Raises DistillSpecError for a file that cannot be read or does not fit the schema.
+    """
+    path = Path(path)
+    data = _read(path, "recipe")
+    changed = _override(data, overrides, str(path))
+    data |= {"name": path.stem} if data.get("name") in (None, "") else {}
+    kind = data.get("kind", "distill")
+    model = _KINDS.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        guess = nearest(str(kind), list(_KINDS))
+        raise DistillSpecError(
+            f"'kind' must be one of {', '.join(_KINDS)}, not {json.dumps(kind)}",
+            where=f"{path}: top level",
+            mend=f"did you mean '{guess}'?" if guess else "leave it out for a distillation",
+        )
+    return _validate(model, data, str(path), changed)
+
+
+def load_suite(path: str | Path) -> Suite:
+    """The evaluation suite in the YAML file `path`. Raises DistillSpecError like load_recipe."""
+    path = Path(path)
+    data = _read(path, "suite")
+    data |= {"name": path.stem} if data.get("name") in (None, "") else {}
+    return _validate(Suite, data, str(path), {})
+
+
+def dump_yaml(model: Section) -> str:
+    """`model` with every default written out, as YAML that loads to an equal model."""
+    return yaml_text.write(model.model_dump(mode="json"))
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of recipes of both kinds, for editors."""
+    return _schema(Recipe | PretrainRecipe, "distillspec recipe")
+
+
+def suite_json_schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of evaluation suites, for editors."""
+    return _schema(Suite, "distillspec evaluation suite")
+
+
+def _schema(form: Any, title: str) -> dict[str, Any]:
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title}
+    return head | {k: v for k, v in TypeAdapter(form).json_schema().items() if k != "title"}
+
+
+def _read(path: Path, noun: str) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DistillSpecError(f"no such {noun}", where=str(path), mend=_near(path)) from error
+    except IsADirectoryError as error:
+        mend = f"give a {noun} file (.yaml)"
+        if (path / "recipe.yaml").is_file():
+            mend += f"; to resume this run: ./launch.sh {path}"
+        raise DistillSpecError(
+            f"this is a folder, not a {noun}", where=str(path), mend=mend
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DistillSpecError(
+            f"this {noun} is not a text file",
+            where=f"{path}, byte {error.start}",
+            mend="give a YAML file in UTF-8",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DistillSpecError(
+            f"cannot read this {noun}: {error}",
+            where=str(path),
+            mend="mend its name or permissions",
+        ) from error
+    data = yaml_text.parse(text, where=str(path))
+    if data is None:
+        raise DistillSpecError(
+            f"this {noun} is empty",
+            where=str(path),
+            mend="start from one of those that are shipped: recipes/*.yaml, eval/suites/*.yaml",
+        )
+    if not isinstance(data, dict):
+        raise DistillSpecError(
+            f"this {noun} is not a mapping of keys but a {type(data).__name__}",
+            where=str(path),
+            mend="write `key: value` lines; `distillspec schema` lists the keys",
+        )
+    copied: dict[str, Any] = json.loads(json.dumps(data))  # aliases become separate values
+    return copied
+
+
+def _near(path: Path) -> str:
+    """Names what there is instead of the missing file `path`."""
+    folder = path.parent if path.parent.is_dir() else Path("recipes")
+    names = sorted(p.name for p in folder.glob("*.yaml"))
+    guess = nearest(path.name, names)
+    if guess is not None:
+        return f"did you mean '{folder / guess}'?"
+    return f"there are: {', '.join(names)} in {folder}" if names else "check the path"
+
+
+def _override(
+    data: dict[str, Any], overrides: Sequence[str], source: str
+) -> dict[tuple[str | int, ...], str]:
+    """Write `section.key=value` texts into `data`; returns which path came from which text."""
+    changed: dict[tuple[str | int, ...], str] = {}
+    for text in overrides:
+        dotted, equals, value = text.partition("=")
+        keys = dotted.split(".")
+        if not equals or not all(keys):
+            raise DistillSpecError(
+                f"'{text}' is not an override",
+                where="command line",
+                mend="write section.key=value, for example distill.temperature=0.8",
+            )
+        section = data
+        for depth, key in enumerate(keys[:-1], start=1):
+            if section.get(key) is None:
+                section[key] = {}
+            section = section[key]
+            if not isinstance(section, dict):
+                raise DistillSpecError(
+                    f"'{'.'.join(keys[:depth])}' is a value, not a section",
+                    where=f"override '{text}' of {source}",
+                    mend=f"set it as a whole: {'.'.join(keys[:depth])}=VALUE",
+                )
+        section[keys[-1]] = yaml_text.parse(value, where=f"override '{text}'")
+        changed[tuple(keys)] = text
+    return changed
+
+
+def _validate(
+    model: type[_Form],
+    data: dict[str, Any],
+    where: str,
+    changed: dict[tuple[str | int, ...], str],
+) -> _Form:
+    try:
+        # JSON, because its strict mode takes a list for a tuple but no text for a number.
+        return model.model_validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        schema = root(model.model_json_schema())
+        raise complaint(error, data, schema, where, changed) from None

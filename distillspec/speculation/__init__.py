@@ -1,0 +1,1 @@
+"""Decoding: draft, verify, commit. It knows what maps tokens to logits, not transformers."""

@@ -1,0 +1,1 @@
+"""Which configuration decodes the next round."""

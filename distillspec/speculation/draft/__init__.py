@@ -1,0 +1,1 @@
+"""What to propose, and when to stop proposing."""

@@ -1,0 +1,193 @@
+"""The loop: choose, draft, verify, commit. It knows no rule by name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from distillspec.errors import DistillSpecError
+from distillspec.speculation.chance import Chance
+from distillspec.speculation.choose.fixed import Fixed
+from distillspec.speculation.configuration import Configuration
+from distillspec.speculation.records import Fate, Generation, Round, RoundRecord
+from distillspec.speculation.runner import Runner
+from distillspec.speculation.sampling import SamplingPolicy
+
+__all__ = ["AutoregressiveDecoder", "Configuration", "SpeculativeDecoder"]
+
+_NO_TOKENS: frozenset[int] = frozenset()
+
+
+class SpeculativeDecoder:
+    """Decodes one text at a time, with the law of the target under the policy.
+
+    Both runners have the same vocabulary and device; prompts live on that device too.
+    """
+
+    def __init__(
+        self,
+        target: Runner,
+        draft: Runner,
+        configuration: Configuration,
+        policy: SamplingPolicy,
+        chance: Chance,
+    ) -> None:
+        assert target.vocabulary == draft.vocabulary, "target and draft differ in vocabulary"
+        self._target = target
+        self._draft = draft
+        self._chooser = Fixed(configuration)
+        self._policy = policy
+        self._chance = chance
+
+    def decode(
+        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = _NO_TOKENS
+    ) -> Generation:
+        """Continue prompt, long [T], T >= 1, by at most max_new_tokens or up to an end token."""
+        started = time.perf_counter()
+        _prefill(prompt, max_new_tokens, self._target, self._draft)
+        ready = time.perf_counter()
+        rounds = list(self._rounds(prompt, max_new_tokens, end_tokens))
+        self._target.synchronize()
+        done = time.perf_counter()
+        tokens = [token for emitted in rounds for token in emitted.tokens]
+        return Generation(
+            tokens=tokens,
+            fates=[fate for emitted in rounds for fate in emitted.fates],
+            rounds=[emitted.record for emitted in rounds],
+            prefill_seconds=ready - started,
+            decode_seconds=done - ready,
+            finished=bool(tokens) and tokens[-1] in end_tokens,
+        )
+
+    def rounds(
+        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = _NO_TOKENS
+    ) -> Iterator[Round]:
+        """`decode` as a stream: what each round adds, as soon as it is known."""
+        _prefill(prompt, max_new_tokens, self._target, self._draft)
+        yield from self._rounds(prompt, max_new_tokens, end_tokens)
+
+    def _rounds(
+        self, prompt: Tensor, max_new_tokens: int, end_tokens: frozenset[int]
+    ) -> Iterator[Round]:
+        """Between rounds the target's cache lacks the last committed token, the draft's one or two.
+
+        So each committed token is fed to each model once, at the head of a later block.
+        """
+        committed = prompt.tolist()
+        limit = len(committed) + max_new_tokens
+        is_finished = False
+        while len(committed) < limit and not is_finished:
+            configuration = self._chooser.choose()
+            gamma = min(configuration.gamma, self._free(len(committed)))
+            pending = prompt.new_tensor(committed[self._draft.length :])
+            proposal = configuration.draft.propose(
+                self._draft, pending, gamma, self._policy, self._chance, configuration.stop
+            )
+            block = torch.cat([pending[-1:], proposal.tokens]).unsqueeze(0)
+            p = self._policy.distribution(self._target.feed(block)[0])
+            verdict = configuration.verify(p, proposal.q, proposal.tokens, self._chance)
+
+            room = limit - len(committed)
+            tokens, is_finished = _cut(verdict.tokens[:room], end_tokens)
+            held = len(committed) + verdict.accepted
+            self._target.rollback(held)
+            self._draft.rollback(min(held, self._draft.length))
+            committed += tokens
+            drafted = proposal.tokens.shape[0]
+            yield Round(
+                tokens,
+                _fates(drafted, verdict.accepted)[: len(tokens)],
+                RoundRecord(
+                    drafted=drafted,
+                    accepted=verdict.accepted,
+                    emitted=len(tokens),
+                    draft_steps=proposal.steps,
+                    cut=len(tokens) < len(verdict.tokens) or room <= configuration.gamma,
+                ),
+            )
+
+    def _free(self, committed: int) -> int:
+        """Tokens a block may draft before a cache is full: shapes stay fixed wherever they fit."""
+        return min(self._target.capacity - committed, self._draft.capacity - committed + 1)
+
+
+class AutoregressiveDecoder:
+    """The baseline: one target forward a token."""
+
+    def __init__(self, target: Runner, policy: SamplingPolicy, chance: Chance) -> None:
+        self._target = target
+        self._policy = policy
+        self._chance = chance
+
+    def decode(
+        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = _NO_TOKENS
+    ) -> Generation:
+        """Continue prompt, long [T], T >= 1, by at most max_new_tokens or up to an end token.
+
+        Without end tokens nothing is copied to the host before the end.
+        """
+        started = time.perf_counter()
+        _prefill(prompt, max_new_tokens, self._target)
+        ready = time.perf_counter()
+        drawn: list[Tensor] = []
+        token = prompt[-1]
+        is_finished = False
+        while len(drawn) < max_new_tokens and not is_finished:
+            logits = self._target.feed(token.view(1, 1))[0, -1]
+            token = self._chance.draw(self._policy.distribution(logits))
+            drawn.append(token)
+            is_finished = bool(end_tokens) and int(token) in end_tokens
+        tokens = torch.stack(drawn).tolist() if drawn else []
+        self._target.synchronize()
+        done = time.perf_counter()
+        plain = RoundRecord(drafted=0, accepted=0, emitted=1, draft_steps=0, cut=False)
+        return Generation(
+            tokens=tokens,
+            fates=[Fate.PLAIN] * len(tokens),
+            rounds=[plain] * len(tokens),
+            prefill_seconds=ready - started,
+            decode_seconds=done - ready,
+            finished=is_finished,
+        )
+
+
+def _prefill(prompt: Tensor, max_new_tokens: int, *runners: Runner) -> None:
+    """Start anew: feed all of the prompt but its last token, which heads the first block."""
+    if prompt.shape[0] == 0:
+        raise DistillSpecError(
+            "the prompt has no tokens",
+            where="decoding",
+            mend="begin the prompt with at least one token, such as the beginning-of-text token",
+        )
+    needed = prompt.shape[0] + max_new_tokens - 1
+    capacity = min(runner.capacity for runner in runners)
+    if needed > capacity:
+        raise DistillSpecError(
+            f"the text needs a cache of {needed} tokens, a model's holds {capacity}",
+            where=f"decoding {max_new_tokens} tokens after a prompt of {prompt.shape[0]}",
+            mend="shorten the prompt, lower max_new_tokens, or give the runner more capacity",
+        )
+    for runner in runners:
+        runner.reset()
+        if prompt.shape[0] > 1:
+            runner.feed(prompt[:-1].unsqueeze(0))
+    for runner in runners:
+        runner.synchronize()
+
+
+def _cut(tokens: list[int], end_tokens: frozenset[int]) -> tuple[list[int], bool]:
+    """The tokens up to and including the first end token, and whether there was one."""
+    for position, token in enumerate(tokens):
+        if token in end_tokens:
+            return tokens[: position + 1], True
+    return tokens, False
+
+
+def _fates(drafted: int, accepted: int) -> list[Fate]:
+    if drafted == 0:
+        return [Fate.PLAIN]
+    last = Fate.BONUS if accepted == drafted else Fate.CORRECTED
+    return [Fate.ACCEPTED] * accepted + [last]

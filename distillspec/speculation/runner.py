@@ -1,0 +1,90 @@
+"""What decoding knows of a model: tokens in, logits out, and a cache that can forget its end."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Runner(Protocol):
+    """One model and its cache over B rows of equal length."""
+
+    @property
+    def vocabulary(self) -> int:
+        """V, the size of the logits."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Tokens held in the cache."""
+        ...
+
+    @property
+    def capacity(self) -> int:
+        """Tokens the cache can hold: `length` plus the fed tokens must not exceed it."""
+        ...
+
+    def reset(self) -> None:
+        """Empty the cache."""
+        ...
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        """Append long [B, G], G >= 1, to the cache -> logits [B, G, V] after each of them."""
+        ...
+
+    def rollback(self, length: int) -> None:
+        """Forget all but the first `length` tokens, 0 <= length <= self.length."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait for the device; to be called before a clock is read."""
+        ...
+
+
+class BigramRunner:
+    """The smallest real model: the next token's logits are a row of a [V, V] table.
+
+    It keeps its tokens like any cache does, and computes in the table's dtype (float64 for proofs).
+    """
+
+    def __init__(self, table: Tensor, *, capacity: int = 1 << 20) -> None:
+        assert table.shape == (len(table), len(table)), "a bigram table is square"
+        self._table = table
+        self._capacity = capacity
+        self._tokens = torch.empty((1, 0), dtype=torch.long, device=table.device)
+
+    @property
+    def vocabulary(self) -> int:
+        return self._table.shape[1]
+
+    @property
+    def length(self) -> int:
+        return self._tokens.shape[1]
+
+    @property
+    def capacity(self) -> int:
+        return self._capacity
+
+    @property
+    def tokens(self) -> Tensor:
+        """What the cache holds: long [B, length]."""
+        return self._tokens
+
+    def reset(self) -> None:
+        self._tokens = self._tokens[:1, :0]
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        assert self.length + tokens.shape[1] <= self._capacity, "fed beyond the cache's capacity"
+        held = self._tokens if self.length else tokens[:, :0]
+        self._tokens = torch.cat([held, tokens], dim=1)
+        return self._table[tokens]
+
+    def rollback(self, length: int) -> None:
+        assert 0 <= length <= self.length, "a rollback only shortens"
+        self._tokens = self._tokens[:, :length]
+
+    def synchronize(self) -> None:
+        if self._table.is_cuda:
+            torch.cuda.synchronize(self._table.device)

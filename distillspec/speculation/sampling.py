@@ -1,0 +1,89 @@
+"""The one place where logits become the distribution that is drawn from and verified."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distillspec.errors import DistillSpecError
+
+
+@dataclass(frozen=True)
+class SamplingPolicy:
+    """Temperature, then top-k, then nucleus (top-p), the same for target and draft.
+
+    temperature: >= 0; 0 is the one-hot distribution of the argmax, lowest index at a tie.
+    top_k: keep this many tokens, lowest indices among those that tie at the k-th logit.
+    nucleus: keep the smallest set of likeliest tokens with at least this mass, in (0, 1].
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    nucleus: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature < float("inf"):
+            raise _out_of_range("temperature", self.temperature, "0 or more")
+        if self.top_k is not None and self.top_k < 1:
+            raise _out_of_range("top_k", self.top_k, "1 or more")
+        if self.nucleus is not None and not 0.0 < self.nucleus <= 1.0:
+            raise _out_of_range("nucleus", self.nucleus, "above 0 and at most 1")
+
+    def distribution(self, logits: Tensor) -> Tensor:
+        """Logits [..., V] -> probabilities [..., V] in float32 (float64 stays), filtered ones 0."""
+        if self.temperature == 0.0:
+            likeliest = logits.argmax(-1, keepdim=True)  # the first of equals, as torch documents
+            one_hot = torch.zeros(logits.shape, dtype=_precise(logits), device=logits.device)
+            return one_hot.scatter_(-1, likeliest, 1.0)
+        if self.top_k is None and self.nucleus is None:
+            return _softmax(logits, self.temperature)
+        scores = logits.to(_precise(logits)) / self.temperature
+        if self.top_k is not None and self.top_k < scores.shape[-1]:
+            scores = scores.masked_fill(~_is_in_top_k(scores, self.top_k), -torch.inf)
+        if self.nucleus is not None and self.nucleus < 1.0:
+            scores = scores.masked_fill(~_is_in_nucleus(scores, self.nucleus), -torch.inf)
+        return scores.softmax(-1)
+
+    def untempered(self, logits: Tensor) -> Tensor:
+        """softmax(z / T_s), T_s = T if T > 0 else 1, unfiltered: what stop rules read.
+
+        At temperature 0 `distribution` is one-hot and would show no rule any doubt.
+        """
+        return _softmax(logits, self.temperature if self.temperature > 0.0 else 1.0)
+
+
+def _softmax(logits: Tensor, temperature: float) -> Tensor:
+    precise = _precise(logits)
+    if temperature == 1.0:
+        return logits.softmax(-1, dtype=precise)
+    return (logits.to(precise) / temperature).softmax(-1)
+
+
+def _precise(logits: Tensor) -> torch.dtype:
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
+def _is_in_top_k(scores: Tensor, k: int) -> Tensor:
+    kth = scores.topk(k, dim=-1).values[..., -1:]
+    above = scores > kth
+    ties = scores == kth
+    free = k - above.sum(-1, keepdim=True)
+    return above | (ties & (ties.cumsum(-1) <= free))
+
+
+def _is_in_nucleus(scores: Tensor, mass: float) -> Tensor:
+    probabilities, order = scores.softmax(-1).sort(dim=-1, descending=True, stable=True)
+    likelier = probabilities.cumsum(-1) - probabilities
+    is_kept = likelier < mass
+    is_kept[..., 0] = True
+    return torch.zeros_like(is_kept).scatter_(-1, order, is_kept)
+
+
+def _out_of_range(name: str, value: float, allowed: str) -> DistillSpecError:
+    return DistillSpecError(
+        f"{name} is {value}, out of range",
+        where="sampling policy",
+        mend=f"give a {name} of {allowed}",
+    )

@@ -1,0 +1,264 @@
+"""Training, from a recipe's objects to a run folder: the one entry of this room."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import resource
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from distillspec.atomic import make_folder
+from distillspec.errors import DistillSpecError
+from distillspec.models.frozen import FrozenTarget
+from distillspec.models.precision import fast_dtype
+from distillspec.recipe.schema import Hardware, Recipe
+from distillspec.training.clock import Clock
+from distillspec.training.metrics_csv import MetricsCsv
+from distillspec.training.milestones import Milestones, is_over
+from distillspec.training.module import DistillModule
+from distillspec.training.objective import Objective
+from distillspec.training.probe import Probe
+from distillspec.training.progress import make_reporter
+from distillspec.training.replica import Replica
+from distillspec.training.resume import BEST, LAST, Position, load_best, load_position
+from distillspec.training.rollout import Rollout
+from distillspec.training.run_lock import run_lock
+from distillspec.training.state_file import AtomicCheckpointIO
+from distillspec.training.step import Step
+from distillspec.training.strategy import (
+    SHARDED,
+    ZERO,
+    World,
+    make_strategy,
+    strategy_name,
+)
+
+log = logging.getLogger(__name__)
+
+
+class FitOutcome(NamedTuple):
+    """seconds: of training, probes and checkpoints not counted, over all resumptions.
+
+    seconds_by_phase: rollout, target, update, probe, checkpoint, on rank 0. best_alpha: nan without
+    a probe. peak_memory_bytes: of the device; on a CPU of the process.
+    """
+
+    steps: int
+    seconds: float
+    seconds_by_phase: dict[str, float]
+    response_tokens: int
+    best_step: int
+    best_alpha: float
+    peak_memory_bytes: int
+
+
+def fit(
+    recipe: Recipe,
+    *,
+    draft: nn.Module,
+    target: FrozenTarget | None,
+    tokenizer: PreTrainedTokenizerBase,
+    data_module: LightningDataModule,
+    probe: Probe | None,
+    folder: Path,
+    resume: bool,
+    label: str,
+    end_tokens: frozenset[int] | None = None,
+    vocabulary: int | None = None,
+) -> FitOutcome:
+    """Train `draft` as `recipe` says and leave it with the weights of the best probe.
+
+    draft: float32 weights (the masters; products are made in `hardware.precision`). target: not
+    needed by the divergence "nll". folder: receives metrics.csv, tensorboard/, last.ckpt and
+    best.ckpt; with `resume` the run goes on after its last.ckpt, if it has one. end_tokens: of
+    sampled responses; default: the tokenizer's. vocabulary: tokens common to both models.
+
+    A run ends after `max_steps`, or `max_minutes` of training: probes and checkpoints do not count,
+    so that a distilled draft and its control train equally long. With `max_minutes` the learning
+    rate depends on the clock; without, a resumed run repeats the uninterrupted one bit for bit.
+
+    Sharded weights (fsdp2, zero3) stay as the strategy left them: load best.ckpt into a fresh draft
+    with `resume.load_best`.
+
+    Errors: DistillSpecError for another run in this folder, a full disk, a loss or gradient that is
+    not finite, a damaged checkpoint, a batch that the processes cannot share.
+    """
+    world = World.from_environment()
+    plan = recipe.distill
+    name = strategy_name(recipe.hardware, world)
+    rows = _rows_per_process(plan.batch_size, world.size)
+    micro_batch_size = min(plan.micro_batch_size or rows, rows)
+    accelerator = _accelerator(recipe.hardware)
+    dtype = _dtype(recipe.hardware, accelerator)
+    end_tokens = end_tokens or frozenset({int(tokenizer.eos_token_id)})
+    with _quiet(), _alone(folder, world):
+        position = Position()
+        if resume and (folder / LAST).exists():
+            position = load_position(folder / LAST, data_module)
+        clock = Clock(torch.device(accelerator))
+        clock.seconds.update(position.seconds)
+        step = Step(
+            recipe,
+            Objective(plan, target),
+            Rollout(
+                temperature=plan.temperature,
+                max_new_tokens=recipe.data.max_response_tokens,
+                end_tokens=end_tokens,
+                pad_token=_pad_token(tokenizer),
+                vocabulary=vocabulary,
+            ),
+            Replica(draft, dtype, sharded=name in SHARDED),
+            clock=clock,
+            position=position,
+            autocast_dtype=dtype,
+            micro_batch_size=micro_batch_size,
+        )
+        if not is_over(position, plan):
+            trainer = Trainer(
+                accelerator="gpu" if accelerator == "cuda" else "cpu",
+                devices=world.per_node,
+                num_nodes=world.size // world.per_node,
+                strategy=make_strategy(
+                    name,
+                    world,
+                    clip_norm=recipe.optimizer.clip_norm,
+                    micro_batches=-(-rows // micro_batch_size),
+                ),
+                plugins=[] if name in ZERO else [AtomicCheckpointIO()],
+                logger=_loggers(recipe, folder, position, label),
+                callbacks=[
+                    Milestones(
+                        step,
+                        draft,
+                        data_module,
+                        probe,
+                        make_reporter(world.rank),
+                        folder=folder,
+                        label=label,
+                    )
+                ],
+                max_epochs=-1,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+                num_sanity_val_steps=0,
+                default_root_dir=folder,
+            )
+            if target is not None:
+                target.to(trainer.strategy.root_device)
+            draft.train()
+            trainer.fit(DistillModule(draft, step, fsdp2=name == "fsdp2"), data_module)
+        if name not in SHARDED:
+            load_best(draft, folder / BEST)
+    assert position.best_step is not None
+    return FitOutcome(
+        steps=position.step,
+        seconds=position.training_seconds,
+        seconds_by_phase=dict(clock.seconds),
+        response_tokens=position.response_tokens,
+        best_step=position.best_step,
+        best_alpha=position.best_alpha,
+        peak_memory_bytes=_peak_memory(accelerator),
+    )
+
+
+def _rows_per_process(batch_size: int, processes: int) -> int:
+    if batch_size % processes:
+        raise DistillSpecError(
+            f"{batch_size} sequences cannot be shared equally by {processes} processes",
+            where="distill.batch_size",
+            mend=f"set distill.batch_size={batch_size + -batch_size % processes}",
+        )
+    return batch_size // processes
+
+
+def _accelerator(hardware: Hardware) -> str:
+    if hardware.device != "auto":
+        if hardware.device == "cuda" and not torch.cuda.is_available():
+            raise DistillSpecError(
+                "there is no GPU that torch can use",
+                where="hardware.device",
+                mend="set hardware.device=auto, or install a torch build for your GPU",
+            )
+        return hardware.device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _dtype(hardware: Hardware, accelerator: str) -> torch.dtype:
+    if hardware.precision == "auto":
+        return fast_dtype(accelerator)
+    return torch.bfloat16 if hardware.precision == "bfloat16" else torch.float32
+
+
+def _pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Any token serves: masks come from lengths."""
+    pad = tokenizer.pad_token_id
+    return int(tokenizer.eos_token_id if pad is None else pad)
+
+
+def _loggers(recipe: Recipe, folder: Path, position: Position, label: str) -> list[Logger]:
+    rows = MetricsCsv(folder / "metrics.csv")
+    rows.start_after(position.step if position.step else None)
+    curves = TensorBoardLogger(folder, name="", version="tensorboard", purge_step=position.step + 1)
+    loggers: list[Logger] = [rows, curves]
+    project = recipe.hardware.wandb_project
+    if project is not None:
+        if importlib.util.find_spec("wandb") is None:
+            raise DistillSpecError(
+                "Weights & Biases is not installed",
+                where="hardware.wandb_project",
+                mend="pip install wandb, or leave hardware.wandb_project out",
+            )
+        from lightning.pytorch.loggers import WandbLogger
+
+        loggers.append(WandbLogger(project=project, name=f"{recipe.name}/{label}", save_dir=folder))
+    return loggers
+
+
+@contextmanager
+def _alone(folder: Path, world: World) -> Iterator[None]:
+    """Rank 0 holds the folder for all."""
+    make_folder(folder)
+    if world.rank:
+        yield
+        return
+    with run_lock(folder):
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's advice on things that are meant as they are here."""
+    chatty = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = chatty.level
+    chatty.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers.*",
+            ".*GPU available but not used.*",
+            ".*isinstance.treespec, LeafSpec.*",  # Lightning on a newer torch
+        ):
+            warnings.filterwarnings("ignore", message)
+        try:
+            yield
+        finally:
+            chatty.setLevel(level)
+
+
+def _peak_memory(accelerator: str) -> int:
+    if accelerator == "cuda":
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

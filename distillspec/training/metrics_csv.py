@@ -1,0 +1,85 @@
+"""metrics.csv: one row a step, written at once, cut back to the checkpoint when a run resumes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+
+from distillspec.atomic import explain, write_text
+
+COLUMNS = (
+    "step",
+    "train/divergence_nats",
+    "train/alpha",
+    "train/response_tokens",
+    "train/tokens_per_second",
+    "train/learning_rate",
+    "train/gradient_norm",
+    "train/rollout_seconds",
+    "train/target_seconds",
+    "train/update_seconds",
+    "train/training_seconds",
+    "probe/alpha",
+    "probe/tau_tokens",
+    "probe/seconds",
+)
+
+
+class MetricsCsv(Logger):
+    """A Lightning logger with fixed columns; floats are written so that they read back the same.
+
+    A step's row is complete in one `log_metrics` call. Errors: DistillSpecError when the file
+    cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Path:
+        return self.path
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
+        """The resolved recipe lies beside this file already."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        unknown = metrics.keys() - set(COLUMNS)
+        assert not unknown, f"no column for {sorted(unknown)}"
+        values = {name: repr(float(value)) for name, value in metrics.items()}
+        try:
+            with self.path.open("a", encoding="utf-8", newline="") as handle:
+                csv.DictWriter(handle, COLUMNS, lineterminator="\n").writerow(
+                    {**values, "step": step}
+                )
+        except OSError as error:
+            raise explain(error, self.path) from error
+
+    @rank_zero_only
+    def start_after(self, step: int | None) -> None:
+        """Keep the rows up to `step`, byte by byte, drop later and half-written ones; None: none."""
+        kept = io.StringIO()
+        csv.writer(kept, lineterminator="\n").writerow(COLUMNS)
+        if step is not None and self.path.is_file():
+            for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]:
+                first = line.partition(",")[0]
+                if line.endswith("\n") and first.isdigit() and int(first) <= step:
+                    kept.write(line)
+        write_text(self.path, kept.getvalue())

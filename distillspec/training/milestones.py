@@ -1,0 +1,148 @@
+"""When things happen during a run: log, probe, keep the best, checkpoint, stop."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, LightningModule
+from torch import nn
+
+from distillspec.recipe.schema import Distill
+from distillspec.training.optimizer import share_done
+from distillspec.training.probe import Probe
+from distillspec.training.progress import Report, Reporter
+from distillspec.training.resume import (
+    BEST,
+    LAST,
+    HasPosition,
+    Position,
+    load_tensors,
+    save_best,
+    save_last,
+)
+from distillspec.training.step import Step
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+log = logging.getLogger(__name__)
+
+
+class Milestones(Callback):
+    """After each step, in this order: probe, best, log, checkpoint, stop.
+
+    So a row of metrics.csv is whole when it is written, and no checkpoint is ahead of its rows.
+    `best` is by the probe's alpha; without a probe it is the last step.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        draft: nn.Module,
+        data: HasPosition,
+        probe: Probe | None,
+        reporter: Reporter,
+        *,
+        folder: Path,
+        label: str,
+    ) -> None:
+        self._step = step
+        self._draft = draft
+        self._data = data
+        self._probe = probe
+        self._reporter = reporter
+        self._folder = folder
+        self._label = label
+        self._plan = step.recipe.distill
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._reporter.start(self._label)
+        if self._step.position.step > 0:
+            load_tensors(trainer, self._folder / LAST)
+            log.info("%s: resuming after step %d", self._label, self._step.position.step)
+        elif self._probe is not None:
+            _log(trainer, self._probed(trainer), 0)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        position, plan = self._step.position, self._plan
+        ends = is_over(position, plan)
+        metrics = self._step.result.metrics()
+        metrics["train/training_seconds"] = position.training_seconds
+        self._report(metrics)
+        if self._probe is not None and (ends or position.step % plan.probe.every_steps == 0):
+            metrics |= self._probed(trainer)
+        elif self._probe is None and ends:
+            self._keep_best(trainer, math.nan)
+        _log(trainer, metrics, position.step)
+        if ends or position.step % plan.checkpoint_every_steps == 0:
+            with self._step.clock.phase("checkpoint"):
+                position.seconds = dict(self._step.clock.seconds)
+                save_last(trainer, self._data, position, self._folder / LAST)
+        trainer.should_stop = ends
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._reporter.stop()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._reporter.stop()
+
+    def _probed(self, trainer: Trainer) -> dict[str, float]:
+        """Measure the draft on rank 0 and keep it if no earlier one was better."""
+        assert self._probe is not None
+        clock, position = self._step.clock, self._step.position
+        before = clock.seconds["probe"]
+        with clock.phase("probe"):
+            model = self._step.replica.refresh(trainer.strategy.root_device)
+            finding = self._probe.measure(model) if trainer.is_global_zero else None
+            self._draft.train()
+            finding = trainer.strategy.broadcast(finding)
+        assert finding is not None
+        tau = finding.counts.block_efficiency()
+        self._reporter.note(
+            f"step {position.step}: alpha {finding.alpha:.4f} over {finding.tokens} tokens, "
+            f"tau {tau:.3f} tokens at gamma {self._probe.plan.gamma}"
+        )
+        if not finding.alpha <= position.best_alpha:  # also true of the first, against nan
+            self._keep_best(trainer, finding.alpha)
+        return {
+            "probe/alpha": finding.alpha,
+            "probe/tau_tokens": tau,
+            "probe/seconds": clock.seconds["probe"] - before,
+        }
+
+    def _keep_best(self, trainer: Trainer, alpha: float) -> None:
+        position = self._step.position
+        position.best_step, position.best_alpha = position.step, alpha
+        with self._step.clock.phase("checkpoint"):
+            save_best(self._draft, position, self._folder / BEST, writes=trainer.is_global_zero)
+
+    def _report(self, metrics: dict[str, float]) -> None:
+        position, plan = self._step.position, self._plan
+        self._reporter.step(
+            Report(
+                step=position.step,
+                max_steps=plan.max_steps,
+                loss=metrics["train/divergence_nats"],
+                alpha=metrics["train/alpha"],
+                tokens_per_second=metrics["train/tokens_per_second"],
+                done=share_done(position.step, position.training_seconds, plan),
+                seconds=self._step.clock.seconds,
+            )
+        )
+
+
+def is_over(position: Position, plan: Distill) -> bool:
+    """Whether the plan has been carried out: all its steps, or all its training time."""
+    return share_done(position.step, position.training_seconds, plan) >= 1.0
+
+
+def _log(trainer: Trainer, metrics: dict[str, float], step: int) -> None:
+    for logger in trainer.loggers:
+        logger.log_metrics(metrics, step)

@@ -1,0 +1,46 @@
+"""The draft as Lightning trains it: wiring, no formula, no mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+
+from distillspec.corpus.batching import Batch
+from distillspec.corpus.module import Row
+from distillspec.divergence.reduction import DivergenceSums
+from distillspec.training.objective import TargetSignal
+from distillspec.training.optimizer import adamw
+from distillspec.training.step import Step
+from distillspec.training.strategy import make_update, shard
+
+
+class DistillModule(LightningModule):
+    """The draft is its only module: the target, held by the step's objective, is none."""
+
+    def __init__(self, draft: nn.Module, step: Step, *, fsdp2: bool) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.draft = draft
+        self.step = step
+        self._fsdp2 = fsdp2
+
+    def configure_model(self) -> None:
+        if self._fsdp2:
+            assert self.device_mesh is not None
+            shard(self.draft, self.device_mesh)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return adamw(self.draft, self.step.recipe.optimizer)
+
+    def on_fit_start(self) -> None:
+        self.step.update = make_update(self.trainer, clip_norm=self.step.recipe.optimizer.clip_norm)
+
+    def forward(self, batch: Batch, signal: TargetSignal) -> DivergenceSums:
+        """One micro-batch; called through the strategy's wrapper."""
+        return self.step.objective.against(self.draft, batch, signal)
+
+    def training_step(self, rows: Sequence[Row]) -> None:
+        self.step.run(self.trainer, self.draft, rows)

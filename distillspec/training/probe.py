@@ -1,0 +1,105 @@
+"""How good the draft is right now: alpha on the target's own text, and a really decoded tau."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from transformers import PreTrainedModel
+
+from distillspec.corpus.prompts import Prompt
+from distillspec.measure.corpus_alpha import DrawnText, acceptance
+from distillspec.models.frozen import FrozenTarget
+from distillspec.models.generate import generate
+from distillspec.models.runner import CausalRunner
+from distillspec.recipe import schema
+from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.configuration import Configuration
+from distillspec.speculation.draft.chain import ChainDraft
+from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.engine import SpeculativeDecoder
+from distillspec.speculation.records import Counts
+from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.verify.token import verify_token
+from distillspec.training.randomness import stream
+
+
+class Finding(NamedTuple):
+    """alpha in [0, 1] over `tokens` tokens of text; counts of the decoded rounds, for tau."""
+
+    alpha: float
+    tokens: int
+    counts: Counts
+
+
+class Probe:
+    """Held-out prompts, and the target's answers to them, drawn once at the first measurement.
+
+    Every measurement sees the same text and the same random numbers, also after a resumption, so
+    that two of them differ by the draft alone. One probe can serve several drafts.
+    """
+
+    def __init__(
+        self,
+        target: FrozenTarget,
+        prompts: Sequence[Prompt],
+        plan: schema.Probe,
+        *,
+        temperature: float,
+        end_tokens: frozenset[int],
+        pad_token: int,
+        seed: int,
+        vocabulary: int | None = None,
+    ) -> None:
+        assert prompts, "a probe needs prompts"
+        self.plan = plan
+        self._target = target
+        self._prompts = [prompt.tokens for prompt in prompts[: plan.prompts]]
+        self._policy = SamplingPolicy(temperature=temperature)
+        self._end_tokens = end_tokens
+        self._pad_token = pad_token
+        self._seed = seed
+        self._vocabulary = vocabulary
+        self._texts: list[DrawnText] | None = None
+
+    @torch.no_grad()
+    def measure(self, draft: PreTrainedModel) -> Finding:
+        """Alpha and tau of a draft in eval mode, on the device of the target."""
+        if self._texts is None:
+            self._texts = self._drawn()
+        sums = acceptance(
+            self._target.model, draft, self._texts, self._policy, vocabulary=self._vocabulary
+        )
+        return Finding(sums.mean(), sum(sums.tokens), self._decoded(draft))
+
+    def _drawn(self) -> list[DrawnText]:
+        device = self._target.model.device
+        responses = generate(
+            self._target.model,
+            [torch.tensor(prompt) for prompt in self._prompts],
+            max_new_tokens=self.plan.max_new_tokens,
+            policy=self._policy,
+            chance=GeneratorChance(stream(self._seed, "probe/text", device=device)),
+            end_tokens=self._end_tokens,
+            pad_token=self._pad_token,
+            vocabulary=self._vocabulary,
+        )
+        pairs = zip(self._prompts, responses, strict=True)
+        return [DrawnText(tuple(prompt), tuple(text.tolist())) for prompt, text in pairs]
+
+    def _decoded(self, draft: PreTrainedModel) -> Counts:
+        device = self._target.model.device
+        decoder = SpeculativeDecoder(
+            CausalRunner(self._target.model, vocabulary=self._vocabulary),
+            CausalRunner(draft, vocabulary=self._vocabulary),
+            Configuration("probe", self.plan.gamma, ChainDraft(), FixedLength(), verify_token),
+            self._policy,
+            GeneratorChance(stream(self._seed, "probe/decode", device=device)),
+        )
+        counts = Counts()
+        for prompt in self._prompts:
+            tokens = torch.tensor(prompt, device=device)
+            generation = decoder.decode(tokens, max_new_tokens=self.plan.max_new_tokens)
+            counts += Counts.of(generation.rounds)
+        return counts

@@ -1,0 +1,138 @@
+"""What one sees while it trains: a bar on a terminal, plain log lines elsewhere; rank 0 only."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import NamedTuple, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from distillspec.training.clock import TRAINING_PHASES
+
+log = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Report(NamedTuple):
+    """One step. loss: nats. done: share of the run in [0, 1]. seconds: by phase, of the whole run."""
+
+    step: int
+    max_steps: int
+    loss: float
+    alpha: float
+    tokens_per_second: float
+    done: float
+    seconds: dict[str, float]
+
+    def eta_seconds(self) -> float | None:
+        """Training time still to go, if the rest goes like the part behind us."""
+        spent = sum(self.seconds[name] for name in TRAINING_PHASES)
+        return spent * (1.0 - self.done) / self.done if self.done else None
+
+    def text(self) -> str:
+        """The step in one line of numbers with their units."""
+        spent = sum(self.seconds[name] for name in TRAINING_PHASES) or 1.0
+        shares = ", ".join(f"{name} {self.seconds[name] / spent:.0%}" for name in TRAINING_PHASES)
+        alpha = "" if self.alpha != self.alpha else f"  alpha {self.alpha:.3f}"
+        return (
+            f"step {self.step}/{self.max_steps}  loss {self.loss:.4f} nats{alpha}  "
+            f"{self.tokens_per_second:,.0f} tokens/s  ({shares})  ETA {_clock(self.eta_seconds())}"
+        )
+
+
+class Reporter(Protocol):
+    def start(self, label: str) -> None: ...
+
+    def step(self, report: Report) -> None: ...
+
+    def note(self, text: str) -> None:
+        """A line that stays: a probe's result."""
+
+    def stop(self) -> None: ...
+
+
+class Lines:
+    """Log lines: the first step, then one every ten seconds, then the last."""
+
+    def __init__(self) -> None:
+        self._label = ""
+        self._last = float("-inf")
+        self._unsaid: Report | None = None
+
+    def start(self, label: str) -> None:
+        self._label = label
+
+    def step(self, report: Report) -> None:
+        now = time.monotonic()
+        self._unsaid = report
+        if now - self._last >= _SECONDS_BETWEEN_LINES:
+            self._last = now
+            self._say()
+
+    def note(self, text: str) -> None:
+        log.info("%s: %s", self._label, text)
+
+    def stop(self) -> None:
+        self._say()
+
+    def _say(self) -> None:
+        if self._unsaid is not None:
+            log.info("%s: %s", self._label, self._unsaid.text())
+            self._unsaid = None
+
+
+class Bar:
+    """A rich bar that is drawn over itself."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+        )
+
+    def start(self, label: str) -> None:
+        self._task = self._bar.add_task(label, total=1.0, text="")
+        self._bar.start()
+
+    def step(self, report: Report) -> None:
+        self._bar.update(self._task, completed=report.done, text=report.text())
+
+    def note(self, text: str) -> None:
+        self._bar.console.print(text)
+
+    def stop(self) -> None:
+        self._bar.stop()
+
+
+class Silence:
+    """For processes other than rank 0."""
+
+    def start(self, label: str) -> None: ...
+
+    def step(self, report: Report) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+def make_reporter(rank: int) -> Reporter:
+    """The bar on a terminal, lines elsewhere, nothing on ranks other than 0."""
+    if rank:
+        return Silence()
+    console = Console(stderr=True)
+    return Bar(console) if console.is_terminal else Lines()
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,40 @@
+"""The draft as a plain model: what rollouts and probes decode with, at its current weights."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from distillspec.models.hidden import causal_model
+from distillspec.training.strategy import full_tensors
+
+
+class Replica:
+    """A copy of the draft in the decoding dtype, whole on this process, refreshed on demand.
+
+    Decoding under autocast would cast every weight in every step; a copy in bfloat16 does it once.
+    Sharded training has no whole model to decode with at all. Where neither is the case (float32,
+    not sharded) the copy is the draft itself.
+    """
+
+    def __init__(self, draft: nn.Module, dtype: torch.dtype, *, sharded: bool) -> None:
+        self._draft = draft
+        same = all(p.dtype == dtype for p in draft.parameters()) and not sharded
+        self._copy = draft if same else copy.deepcopy(draft).to(dtype).requires_grad_(False)
+
+    def refresh(self, device: torch.device) -> PreTrainedModel:
+        """The model at the draft's current weights, in eval mode. Every process must call it.
+
+        Its owner puts the draft back into train mode.
+        """
+        if self._copy is not self._draft:
+            self._copy.to(device)
+            mine = dict(self._copy.named_parameters())
+            with torch.no_grad():
+                for name, whole in full_tensors(self._draft):
+                    mine[name].copy_(whole)
+        self._copy.eval()
+        return causal_model(self._copy)

@@ -1,0 +1,103 @@
+"""Checkpoints: what a killed run goes on from, and the best draft so far.
+
+`last.ckpt` holds the draft, the optimizer's state, the position in the run (from which follow the
+learning rate and every random stream) and in the data. `best.ckpt` holds the trained weights of the
+best probe. Neither holds the target. Both replace their predecessor only when wholly written, and
+load with `weights_only=True`: a checkpoint runs no code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import nn
+
+from distillspec.errors import DistillSpecError
+from distillspec.training.state_file import read_state, write_state
+from distillspec.training.strategy import ZERO_POSITION, LoadsItself, full_tensors
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+LAST = "last.ckpt"
+BEST = "best.ckpt"
+
+
+@dataclasses.dataclass
+class Position:
+    """How far a run is. seconds: by phase; training_seconds: as all processes agreed on them."""
+
+    step: int = 0
+    response_tokens: int = 0
+    training_seconds: float = 0.0
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+    best_step: int | None = None
+    best_alpha: float = math.nan
+
+
+class HasPosition(Protocol):
+    """A data module that can say where it is and go back there."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
+def save_last(trainer: Trainer, data: HasPosition, position: Position, path: Path) -> None:
+    """Write `last.ckpt`. Every process must call it."""
+    strategy = trainer.strategy
+    state = {
+        "state_dict": strategy.lightning_module_state_dict(),
+        "optimizer_states": [strategy.optimizer_state(o) for o in strategy.optimizers],
+        "position": dataclasses.asdict(position),
+        "data": data.state_dict(),
+    }
+    strategy.save_checkpoint(state, path)
+
+
+def load_position(path: Path, data: HasPosition) -> Position:
+    """Put the data back to where `last.ckpt` was written; the position to go on from."""
+    state = read_state(path / ZERO_POSITION if path.is_dir() else path)
+    data.load_state_dict(state["data"])
+    return Position(**state["position"])
+
+
+def load_tensors(trainer: Trainer, path: Path) -> None:
+    """Put draft and optimizer back to where `last.ckpt` was written, once the strategy is set up."""
+    strategy = trainer.strategy
+    state = strategy.load_checkpoint(path, weights_only=True)
+    if not isinstance(strategy, LoadsItself):
+        strategy.load_model_state_dict(state)
+        strategy.load_optimizer_state_dict(state)
+
+
+def save_best(draft: nn.Module, position: Position, path: Path, *, writes: bool) -> None:
+    """Write the trained weights, by their names in `draft`. Every process calls it, one `writes`."""
+    trained = {name for name, parameter in draft.named_parameters() if parameter.requires_grad}
+    weights = {}
+    for name, whole in full_tensors(draft):
+        if writes and name in trained:
+            weights[name] = whole.to("cpu", copy=True)
+    if writes:
+        record = {"step": position.best_step, "alpha": position.best_alpha, "weights": weights}
+        write_state(record, path)
+
+
+def load_best(draft: nn.Module, path: Path) -> None:
+    """Give an unsharded draft the weights of `best.ckpt`; LoRA adapters must be in place."""
+    weights = read_state(path)["weights"]
+    parameters = dict(draft.named_parameters())
+    missing = weights.keys() - parameters.keys()
+    if missing:
+        raise DistillSpecError(
+            f"the checkpoint belongs to another draft: it has {sorted(missing)[0]!r}",
+            where=str(path),
+            mend="use the recipe and the draft that the run was started with",
+        )
+    with torch.no_grad():
+        for name, weight in weights.items():
+            parameters[name].copy_(weight)

@@ -1,0 +1,52 @@
+"""One run, one folder: a second process that would write into it is told so at once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distillspec.atomic import explain, make_folder
+from distillspec.errors import DistillSpecError
+
+LOCK_FILE = ".lock"
+
+_held: set[Path] = set()  # by this process: a run may lock its folder and train in it
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process. The kernel frees the lock when the process ends, however.
+
+    Re-entrant within a process. Errors: DistillSpecError when another process holds the folder or
+    when the lock file cannot be written.
+    """
+    folder = make_folder(folder).resolve()
+    if folder in _held:
+        yield
+        return
+    path = folder / LOCK_FILE
+    try:
+        handle = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise explain(error, path) from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            handle.seek(0)
+            raise DistillSpecError(
+                f"another run (process {handle.read().strip() or 'unknown'}) is using this folder",
+                where=str(folder),
+                mend="wait until it has finished, stop it, or start a new run",
+            ) from error
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        _held.add(folder)
+        try:
+            yield
+        finally:
+            _held.discard(folder)

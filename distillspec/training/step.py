@@ -1,0 +1,179 @@
+"""One optimizer step: complete the rows, score them, accumulate token-exactly, update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from distillspec.corpus.batching import Batch
+from distillspec.corpus.module import Row
+from distillspec.divergence.reduction import DivergenceSums
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.schema import Recipe
+from distillspec.speculation.chance import GeneratorChance
+from distillspec.training.clock import TRAINING_PHASES, Clock
+from distillspec.training.objective import Objective, token_weights
+from distillspec.training.optimizer import learning_rate, share_done
+from distillspec.training.randomness import stream_seed
+from distillspec.training.replica import Replica
+from distillspec.training.resume import Position
+from distillspec.training.rollout import Rollout
+from distillspec.training.strategy import Update
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+
+class StepResult(NamedTuple):
+    """Sums over all processes; seconds by phase on this one. Rates are formed from them."""
+
+    divergence_nats: float  # weighted sum
+    weight: float  # what that sum is over: tokens, or sequences
+    alpha: float  # sum over tokens; nan without a target
+    tokens: float
+    learning_rate: float
+    gradient_norm: float
+    seconds: dict[str, float]
+
+    def metrics(self) -> dict[str, float]:
+        """The row of metrics.csv, nats per token (or sequence) and tokens per second."""
+        busy = sum(self.seconds.values())
+        return {
+            "train/divergence_nats": self.divergence_nats / self.weight,
+            "train/alpha": self.alpha / self.tokens,
+            "train/response_tokens": self.tokens,
+            "train/tokens_per_second": self.tokens / busy,
+            "train/learning_rate": self.learning_rate,
+            "train/gradient_norm": self.gradient_norm,
+            **{f"train/{name}_seconds": spent for name, spent in self.seconds.items()},
+        }
+
+
+class Step:
+    """What a step is. The module calls it, the milestones read `result` and move `position` on."""
+
+    update: Update  # made once the strategy has wrapped the model
+    result: StepResult
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        objective: Objective,
+        rollout: Rollout,
+        replica: Replica,
+        *,
+        clock: Clock,
+        position: Position,
+        autocast_dtype: torch.dtype,
+        micro_batch_size: int,
+    ) -> None:
+        self.recipe = recipe
+        self.objective = objective
+        self.rollout = rollout
+        self.replica = replica
+        self.clock = clock
+        self.position = position
+        self.autocast_dtype = autocast_dtype
+        self.micro_batch_size = micro_batch_size
+
+    def run(self, trainer: Trainer, draft: nn.Module, rows: Sequence[Row]) -> None:
+        """Train on `rows`, this process's share of the step. Every process must call it.
+
+        Errors: DistillSpecError when no row has a response, or when loss or gradient is not finite;
+        the weights are then as they were.
+        """
+        position, clock = self.position, self.clock
+        device, world = trainer.strategy.root_device, trainer.world_size
+        before = dict(clock.seconds)
+        # The draft's dropout, where it has one, is the only user of torch's own generator.
+        torch.manual_seed(self._seed("dropout", trainer))
+        with clock.phase("rollout"):
+            batches = self._micro_batches(trainer, draft, rows)
+        # How many tokens the whole step has is known before its first backward: each weighs the
+        # same, whichever micro-batch and process it is in.
+        with clock.phase("update"):
+            weights = [token_weights(b, self.recipe.distill.reduction).sum() for b in batches]
+            mine = float(torch.stack(weights).sum())
+            (weight,) = _summed(trainer, mine)
+        if not weight:
+            raise DistillSpecError(
+                "no row of this step has a response",
+                where=f"step {position.step + 1}",
+                mend="look at the data with data.preview: responses are empty",
+            )
+        rate = self._set_learning_rate(trainer)
+        totals = torch.zeros(3, dtype=torch.float64, device=device)
+        for number, batch in enumerate(batches, start=1):
+            with clock.phase("target"):
+                signal = self.objective.target_signal(draft, batch)
+            with clock.phase("update"), self.update.accumulating(last=number == len(batches)):
+                with self._autocast(device):
+                    assert trainer.strategy.model is not None
+                    sums: DivergenceSums = trainer.strategy.model(batch, signal)
+                self.update.backward(sums.divergence * (world / weight))
+                totals += torch.stack([value.detach().double() for value in sums])
+        with clock.phase("update"):
+            divergence, alpha, tokens, elapsed = _summed(
+                trainer, *totals.tolist(), clock.training_seconds
+            )
+            self._check_finite("loss", divergence)
+            norm = self.update.apply()
+            self._check_finite("gradient", norm)
+        seconds = {name: clock.seconds[name] - before[name] for name in TRAINING_PHASES}
+        self.result = StepResult(divergence, weight, alpha, tokens, rate, norm, seconds)
+        position.step += 1
+        position.training_seconds = elapsed / world
+        position.response_tokens += int(tokens)
+
+    def _micro_batches(
+        self, trainer: Trainer, draft: nn.Module, rows: Sequence[Row]
+    ) -> list[Batch]:
+        """The rows with their responses, sampled now from the current weights where asked for."""
+        device = trainer.strategy.root_device
+        if self.recipe.distill.source.draft:
+            model = self.replica.refresh(device)
+            generator = torch.Generator(device).manual_seed(self._seed("rollout", trainer))
+            completed = self.rollout.sampled(model, rows, GeneratorChance(generator))
+        else:
+            completed = self.rollout.stored(rows)
+        draft.train()
+        return self.rollout.micro_batches(completed, self.micro_batch_size, device)
+
+    def _set_learning_rate(self, trainer: Trainer) -> float:
+        position, plan = self.position, self.recipe.optimizer
+        done = share_done(position.step, position.training_seconds, self.recipe.distill)
+        rate = learning_rate(position.step, done, plan)
+        (optimizer,) = trainer.strategy.optimizers
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        enabled = self.autocast_dtype != torch.float32
+        return torch.autocast(device.type, self.autocast_dtype, enabled=enabled)
+
+    def _seed(self, purpose: str, trainer: Trainer) -> int:
+        return stream_seed(self.recipe.seed, purpose, self.position.step, trainer.global_rank)
+
+    def _check_finite(self, what: str, value: float) -> None:
+        if math.isfinite(value):
+            return
+        raise DistillSpecError(
+            f"the {what} is {value}: training stopped before this step",
+            where=f"step {self.position.step + 1}; the checkpoints of earlier steps are good",
+            mend="lower optimizer.learning_rate, raise optimizer.warmup_steps, or try "
+            "hardware.precision=float32; then resume or start again",
+        )
+
+
+def _summed(trainer: Trainer, *values: float) -> list[float]:
+    """Each value, summed over all processes (double precision)."""
+    device = trainer.strategy.root_device
+    mine = torch.tensor(values, dtype=torch.float64, device=device)
+    total = trainer.strategy.reduce(mine, reduce_op="sum")
+    assert isinstance(total, Tensor)
+    return total.tolist()

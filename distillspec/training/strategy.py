@@ -1,0 +1,257 @@
+"""One process to many: plain, DDP, FSDP2, DeepSpeed ZeRO-2/3, on GPUs or on CPU processes.
+
+A step is several micro-batches, each one forward and one backward of the wrapped model, then one
+update. So every wrapper is called once per micro-batch, not once per training step as Lightning
+does it. All of these average gradients over processes: the loss is multiplied by their number.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import torch
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    ModelParallelStrategy,
+    Strategy,
+)
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from distillspec.atomic import replacing_folder
+from distillspec.recipe.schema import Hardware
+from distillspec.training.state_file import write_state
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+SHARDED = frozenset({"fsdp2", "zero3"})
+ZERO = frozenset({"zero2", "zero3"})
+ZERO_POSITION = "position.ckpt"  # in DeepSpeed's checkpoint folder: readable before its set-up
+
+
+class World(NamedTuple):
+    """The processes of this run, as torchrun set them up; one process without it."""
+
+    size: int
+    per_node: int
+    rank: int
+
+    @classmethod
+    def from_environment(cls) -> World:
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        per_node = int(os.environ.get("LOCAL_WORLD_SIZE", str(size)))
+        return cls(size, per_node, int(os.environ.get("RANK", "0")))
+
+
+def strategy_name(hardware: Hardware, world: World) -> str:
+    """What "auto" stands for: plain with one process, DDP with several."""
+    if hardware.strategy != "auto":
+        return hardware.strategy
+    return "ddp" if world.size > 1 else "plain"
+
+
+# --- strategies ----------------------------------------------------------------------------------
+
+
+class PerMicroBatchDDP(DDPStrategy):
+    """DDP whose wrapper the training step itself calls, once per micro-batch."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        assert self.lightning_module is not None
+        return self.lightning_module.training_step(*args, **kwargs)
+
+    def pre_backward(self, closure_loss: Tensor) -> None:
+        """The wrapper's own forward has prepared its backward."""
+
+    def post_backward(self, closure_loss: Tensor) -> None:
+        """Nothing was postponed."""
+
+
+class PerMicroBatchZero(DeepSpeedStrategy):
+    """DeepSpeed called once per micro-batch, on CPU processes too.
+
+    Lightning refuses CPUs by two checks and one device name only; DeepSpeed itself runs on gloo.
+    """
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        assert self.lightning_module is not None
+        return self.lightning_module.training_step(*args, **kwargs)
+
+    def setup_environment(self) -> None:
+        assert self.accelerator is not None
+        self.accelerator.setup_device(self.root_device)
+        self.setup_distributed()
+
+    def setup_distributed(self) -> None:
+        import deepspeed
+        from lightning.fabric.utilities.seed import reset_seed
+
+        if self.root_device.type == "cpu":
+            # Else DeepSpeed compiles a shared-memory operation for minutes where there is a C++
+            # compiler, and waits for ever for the lock of a build that was killed. Gloo serves.
+            deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        reset_seed()
+        self.set_world_ranks()
+        self._init_deepspeed_distributed()
+
+    @property
+    def root_device(self) -> torch.device:
+        assert self.parallel_devices is not None
+        device = self.parallel_devices[self.local_rank]
+        return torch.device("cpu", self.local_rank) if device.type == "cpu" else device
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
+    ) -> None:
+        """A folder with a part from each process; it takes its name when all parts are written."""
+        goal = Path(self.broadcast(str(filepath)))
+        swap = replacing_folder(goal) if self.is_global_zero else nullcontext(None)
+        with swap as mine:
+            parts = self.broadcast(str(mine))
+            super().save_checkpoint(checkpoint, parts, storage_options)
+            if mine is not None:
+                position = {name: checkpoint[name] for name in ("position", "data")}
+                write_state(position, mine / ZERO_POSITION)
+            self.barrier()
+        self.barrier()
+
+
+# Strategies whose `load_checkpoint` itself fills model and optimizer.
+LoadsItself = (DeepSpeedStrategy, ModelParallelStrategy)
+
+
+def make_strategy(
+    name: str, world: World, *, clip_norm: float, micro_batches: int
+) -> Strategy | str:
+    """The Lightning strategy of a name of `strategy_name`; "auto" for one plain process."""
+    if name == "plain":
+        return "auto"
+    if name == "ddp":
+        return PerMicroBatchDDP()
+    if name == "fsdp2":
+        return ModelParallelStrategy(
+            data_parallel_size=world.size,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+        )
+    return PerMicroBatchZero(
+        config={
+            "zero_optimization": {"stage": 2 if name == "zero2" else 3},
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,  # its own Adam needs a compiler
+            "train_micro_batch_size_per_gpu": 1,  # only for DeepSpeed's own throughput lines
+            "gradient_accumulation_steps": micro_batches,
+            "gradient_clipping": clip_norm,
+        }
+    )
+
+
+def shard(draft: nn.Module, mesh: DeviceMesh) -> None:
+    """FSDP2: each transformer layer is a unit, what remains is another."""
+    from torch.distributed.fsdp import fully_shard
+
+    lists = [module for module in draft.modules() if isinstance(module, nn.ModuleList)]
+    for layer in max(lists, key=len, default=nn.ModuleList()):
+        fully_shard(layer, mesh=mesh["data_parallel"])
+    fully_shard(draft, mesh=mesh["data_parallel"])
+
+
+def full_tensors(draft: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The draft's parameters by name, one at a time, whole on every process.
+
+    Every process must go through all of them; a tensor is valid until the next is asked for.
+    """
+    for name, parameter in draft.named_parameters():
+        if isinstance(parameter, DTensor):
+            yield name, parameter.detach().full_tensor()
+        elif hasattr(parameter, "ds_id"):  # DeepSpeed's mark on a ZeRO-3 partition
+            import deepspeed
+
+            with deepspeed.zero.GatheredParameters([parameter]):
+                yield name, parameter.detach()
+        else:
+            yield name, parameter.detach()
+
+
+# --- the update ----------------------------------------------------------------------------------
+
+
+class Update(Protocol):
+    """How a step's micro-batches become one change of the weights."""
+
+    def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Around the forward and backward of one micro-batch."""
+
+    def backward(self, loss: Tensor) -> None: ...
+
+    def apply(self) -> float:
+        """Clip, step, clear; returns the norm of the whole gradient before clipping.
+
+        The weights are untouched when the norm is not finite.
+        """
+
+
+class PlainUpdate:
+    """One process, DDP, FSDP2: torch's own backward, clip and optimizer."""
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._clip_norm = clip_norm
+
+    def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
+        if isinstance(self._model, DistributedDataParallel) and not last:
+            return self._model.no_sync()
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def apply(self) -> float:
+        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self._clip_norm)
+        whole = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        if math.isfinite(whole):
+            self._optimizer.step()
+        self._optimizer.zero_grad()
+        return whole
+
+
+class ZeroUpdate:
+    """DeepSpeed: its engine accumulates, clips and steps after the last micro-batch."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def backward(self, loss: Tensor) -> None:
+        # The engine divides by the number of micro-batches: ours is divided by tokens already.
+        self._engine.backward(loss * self._engine.gradient_accumulation_steps())
+        if not self._engine.is_gradient_accumulation_boundary():
+            self._engine.step()
+
+    def apply(self) -> float:
+        self._engine.step()
+        return float(self._engine.get_global_grad_norm())
+
+
+def make_update(trainer: Trainer, *, clip_norm: float) -> Update:
+    """The update that belongs to the trainer's strategy, once its setup is done."""
+    if isinstance(trainer.strategy, PerMicroBatchZero):
+        return ZeroUpdate(trainer.strategy.model)
+    (optimizer,) = trainer.strategy.optimizers
+    assert trainer.strategy.model is not None
+    return PlainUpdate(trainer.strategy.model, optimizer, clip_norm)

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+from distillspec.__main__ import main
+
+pytestmark = pytest.mark.usefixtures("place")
+
+
+@pytest.mark.parametrize("path", ["pair.yaml", "checkpoints/runs/pair/1"])
+def test_train_tells_of_a_recipe_or_a_run_folder_what_it_would_do(
+    path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", path, "--dry-run"]) == 0
+    assert "local folder models/target" in capsys.readouterr().out
+
+
+def test_train_refuses_a_pretraining_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "pretrain.yaml", "--dry-run"]) == 1
+    assert "distils no pair" in capsys.readouterr().err

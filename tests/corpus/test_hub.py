@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from distillspec.corpus.hub import hub_passages
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.schema import Hub
+
+CHAT = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of files, as people have them: train and test in JSON lines."""
+    place = tmp_path / "task"
+    place.mkdir()
+    rows = "".join(f'{{"prompt": "p{i}", "response": "r{i}", "more": {i}}}\n' for i in range(3))
+    (place / "train.jsonl").write_text(rows)
+    (place / "test.jsonl").write_text('{"prompt": "t", "response": "u", "more": 1}\n')
+    return place
+
+
+def hub(dataset: Path | str, split: str = "train", prompt: str = "prompt") -> Hub:
+    return Hub(kind="hub", dataset=str(dataset), split=split, prompt=prompt)
+
+
+def test_a_local_folder_gives_one_passage_a_row(
+    folder: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    passages = hub_passages(hub(folder), tokenizer)
+    assert [(p.prompt, p.response) for p in passages] == [("p0", "r0"), ("p1", "r1"), ("p2", "r2")]
+    assert [p.prompt for p in hub_passages(hub(folder, split="test"), tokenizer)] == ["t"]
+
+
+def test_saved_data_sets_and_their_chats_are_read(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    rows = datasets.Dataset.from_dict({"messages": [CHAT, CHAT[:1]]})
+    rows.save_to_disk(str(tmp_path / "one"))
+    datasets.DatasetDict({"train": rows}).save_to_disk(str(tmp_path / "many"))
+    for name in ("one", "many"):
+        passages = hub_passages(hub(tmp_path / name), tokenizer)
+        assert [p.response for p in passages] == ["4", None]
+        assert passages[0].prompt == "<user>2+2?\n<assistant>"
+    with pytest.raises(DistillSpecError, match="no split 'test'") as caught:
+        hub_passages(hub(tmp_path / "many", split="test"), tokenizer)
+    assert "train" in caught.value.mend
+
+
+def test_a_missing_column_is_told_with_those_that_are_there(
+    folder: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    with pytest.raises(DistillSpecError, match="no column 'question'") as caught:
+        hub_passages(hub(folder, prompt="question"), tokenizer)
+    assert "prompt, response, more" in caught.value.mend
+
+
+def test_a_column_of_another_type_is_told_with_its_row(
+    folder: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    with pytest.raises(DistillSpecError, match="'more' is a number") as caught:
+        hub_passages(hub(folder, prompt="more"), tokenizer)
+    assert caught.value.where.endswith("row 0")
+
+
+def test_what_cannot_be_loaded_is_an_error_with_a_remedy(
+    folder: Path, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    (tmp_path / "nothing").mkdir()
+    for source in (
+        hub("nobody/has-this-data-set"),
+        hub(folder, split="validation"),
+        hub(tmp_path / "nothing"),
+    ):
+        with pytest.raises(DistillSpecError, match="cannot be loaded") as caught:
+            hub_passages(source, tokenizer)
+        assert "network" in caught.value.mend
+
+
+def test_a_data_set_without_rows_is_an_error(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    (tmp_path / "empty").mkdir()
+    empty = datasets.Dataset.from_dict({"prompt": ["a"]}).select([])
+    empty.to_parquet(str(tmp_path / "empty" / "train.parquet"))
+    with pytest.raises(DistillSpecError, match="no data"):
+        hub_passages(hub(tmp_path / "empty"), tokenizer)

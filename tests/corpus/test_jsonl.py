@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from distillspec.corpus.jsonl import jsonl_passages
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.schema import Jsonl
+
+
+def source(path: Path) -> Jsonl:
+    return Jsonl(kind="jsonl", path=str(path))
+
+
+def test_rows_come_in_the_files_order_and_blank_lines_are_passed_over(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a", "response": "x"}\n\n{"prompt": "ü\u2028"}\r\n{"prompt": "a"}')
+    passages = jsonl_passages(source(path), tokenizer)
+    assert [p.prompt for p in passages] == ["a", "ü\u2028", "a"]
+    assert len({p.key for p in passages}) == 3
+    assert all(p.key.startswith("rows.jsonl:") for p in passages)
+
+
+def test_a_prompt_keeps_its_key_when_rows_move(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [json.dumps({"prompt": f"p{i}"}) for i in range(9)]
+    path.write_text("\n".join(rows))
+    before = {p.key for p in jsonl_passages(source(path), tokenizer)}
+    path.write_text("\n".join(rows[::-1]))
+    assert {p.key for p in jsonl_passages(source(path), tokenizer)} == before
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        (b'{"prompt": "a"', "not JSON"),
+        (b"[1, 2]", "not an object"),
+        (b'{"prompt": 1}', "'prompt' is a number"),
+        (b"\xff\xfe\x00", "not UTF-8 text"),
+        (b'{"prompt": "a\0"}', "not UTF-8 text"),
+    ],
+)
+def test_a_broken_line_is_told_with_file_and_number(
+    line: bytes, what: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"prompt": "a"}\n\n' + line + b'\n{"prompt": "b"}\n')
+    with pytest.raises(DistillSpecError, match=what) as caught:
+        jsonl_passages(source(path), tokenizer)
+    assert caught.value.where == f"{path}, line 3"
+
+
+def test_files_that_are_no_jsonl_are_errors(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    (tmp_path / "empty.jsonl").write_text("\n\n")
+    (tmp_path / "packed.jsonl.gz").write_bytes(gzip.compress(b'{"prompt": "a"}'))
+    for name, what in [
+        ("empty.jsonl", "no rows"),
+        ("packed.jsonl.gz", "not UTF-8"),
+        ("absent.jsonl", "cannot be read"),
+        ("", "a folder"),
+    ]:
+        with pytest.raises(DistillSpecError, match=what):
+            jsonl_passages(source(tmp_path / name), tokenizer)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from collections import Counter
+
+from distillspec.corpus.order import SequenceOrder
+from distillspec.recipe.schema import Shares
+
+DRAFT = Shares(draft=1.0)
+
+
+def test_every_epoch_visits_every_prompt_once_in_an_order_of_its_own() -> None:
+    order = SequenceOrder(10, DRAFT, batch_size=4, seed=0)
+    places = [choice.place for step in range(5) for choice in order.step(step)]
+    assert sorted(places[:10]) == sorted(places[10:]) == list(range(10))
+    assert places[:10] != places[10:]
+
+
+def test_a_step_depends_on_seed_and_number_alone() -> None:
+    shares = Shares(fixed=0.25, target=0.25, draft=0.5)
+    one, other = (SequenceOrder(7, shares, batch_size=3, seed=5) for _ in range(2))
+    forward = [one.step(n) for n in range(9)]
+    assert [other.step(n) for n in reversed(range(9))] == forward[::-1]
+    assert SequenceOrder(7, shares, batch_size=3, seed=6).step(0) != forward[0]
+
+
+def test_origins_follow_the_shares_as_closely_as_whole_sequences_can() -> None:
+    order = SequenceOrder(50, Shares(fixed=0.3, draft=0.7), batch_size=16, seed=1)
+    total: Counter[str] = Counter()
+    for step in range(200):
+        counts = Counter(choice.origin for choice in order.step(step))
+        assert counts["fixed"] in (4, 5)  # 16 * 0.3 = 4.8
+        total += counts
+    assert abs(total["fixed"] / total.total() - 0.3) < 0.01
+
+
+def test_a_share_of_nothing_is_never_drawn() -> None:
+    for shares, origin in ((DRAFT, "draft"), (Shares(target=1.0), "target")):
+        order = SequenceOrder(5, shares, batch_size=8, seed=0)
+        assert {c.origin for step in range(20) for c in order.step(step)} == {origin}
+
+
+def test_no_prompt_keeps_an_origin_for_ever() -> None:
+    order = SequenceOrder(4, Shares(fixed=0.5, draft=0.5), batch_size=4, seed=0)
+    seen = {choice for step in range(20) for choice in order.step(step)}
+    assert len(seen) == 8

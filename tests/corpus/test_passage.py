@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from distillspec.corpus.passage import Passage, shuffled, split, text_key, with_unique_keys
+
+
+def passages(count: int) -> list[Passage]:
+    return [
+        Passage(text_key("f", f"prompt {i}"), f"prompt {i}", None, "plain") for i in range(count)
+    ]
+
+
+def test_every_copy_of_a_prompt_has_a_key_of_its_own() -> None:
+    keys = [p.key for p in with_unique_keys([*passages(2), *passages(2), *passages(1)])]
+    assert len(set(keys)) == 5
+    assert keys[2] == f"{keys[0]}#2"
+    assert keys[4] == f"{keys[0]}#3"
+
+
+def test_copies_of_a_prompt_land_on_one_side_of_the_split() -> None:
+    sides = split(with_unique_keys(passages(200) * 2), 30.0)
+    training, held_out = ({p.prompt for p in side} for side in sides)
+    assert not training & held_out
+    assert len(training | held_out) == 200
+    assert 30 < len(held_out) < 90
+
+
+def test_the_side_of_a_prompt_does_not_depend_on_the_others() -> None:
+    few, many = split(passages(50), 30.0), split(passages(200), 30.0)
+    assert set(few.held_out) <= set(many.held_out)
+
+
+def test_a_shuffle_depends_on_the_seed_and_not_on_the_given_order() -> None:
+    there = shuffled(passages(20), seed=1)
+    assert shuffled(passages(20)[::-1], seed=1) == there
+    assert shuffled(passages(20), seed=2) != there

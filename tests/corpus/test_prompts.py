@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from distillspec.corpus.prompts import load_all, load_prompts
+from distillspec.corpus.python_source import is_held_out
+from distillspec.errors import DistillSpecError
+from distillspec.models.template import template_hash
+from distillspec.recipe.schema import Data
+
+END = 0
+FUNCTION = 'def f{0}(x):\n    """Adds {0}."""\n    y = x + {0}\n    return y\n\n'
+
+
+def rows_file(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"kind": "jsonl", "path": str(path)}
+
+
+def data(source: dict[str, Any], **values: Any) -> Data:
+    return Data.model_validate({"source": source, "held_out_percent": 20.0, **values})
+
+
+def numbered(count: int, name: str = "p") -> list[dict[str, Any]]:
+    return [{"prompt": f"{name}{i}?", "response": f"r{i}"} for i in range(count)]
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A package of 40 files with two functions each, importable here."""
+    root = tmp_path / "tiny_corpus"
+    root.mkdir()
+    (root / "__init__.py").write_text("")
+    for i in range(40):
+        (root / f"m{i}.py").write_text(FUNCTION.format(i) + FUNCTION.format(i + 1000))
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("tiny_corpus", None)
+    return {"kind": "python-source", "packages": ["tiny_corpus"]}
+
+
+def test_prompts_of_files_are_split_by_whole_files(
+    package: dict[str, Any], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    sets = load_prompts(data(package), tokenizer, seed=0)
+    files = [{p.key.partition(":")[0] for p in side} for side in (sets.training, sets.held_out)]
+    assert all(is_held_out(key, 20.0) for key in files[1])
+    assert not any(is_held_out(key, 20.0) for key in files[0])
+    assert len(files[0] | files[1]) == 40
+    assert {p.kind for p in sets.held_out} == {"function-head", "mid-body"}
+    assert sets.template_hash is None
+
+
+def test_a_file_prompt_loses_its_beginning_and_its_response_is_cut(
+    package: dict[str, Any], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    sets = load_prompts(
+        data(package, max_prompt_tokens=20, max_response_tokens=9), tokenizer, seed=0
+    )
+    for prompt in sets.training:
+        assert prompt.response is not None
+        assert len(prompt.tokens) == 20
+        assert prompt.text.endswith(tokenizer.decode(prompt.tokens))
+        assert prompt.text.startswith("def f")
+        assert len(prompt.response) == 9
+        assert END not in prompt.response
+
+
+def test_a_response_that_reaches_the_end_of_the_file_gets_end_of_text(
+    package: dict[str, Any], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    for prompt in load_prompts(data(package), tokenizer, seed=0).training:
+        assert prompt.response is not None
+        assert prompt.response.index(END) == len(prompt.response) - 1
+        assert tokenizer.decode([*prompt.tokens, *prompt.response[:-1]]).count("def f") == 2
+
+
+def test_rows_have_one_side_each_and_copies_of_a_prompt_the_same(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    sets = load_prompts(data(rows_file(tmp_path / "a.jsonl", numbered(60) * 2)), tokenizer, seed=0)
+    training, held_out = ({p.text for p in side} for side in (sets.training, sets.held_out))
+    assert not training & held_out
+    assert len(sets.training) + len(sets.held_out) == 120
+    assert len({p.key for p in sets.training}) == len(sets.training)
+
+
+def test_prompt_and_response_are_tokenised_separately_and_responses_end_with_end_of_text(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    sets = load_prompts(data(rows_file(tmp_path / "a.jsonl", numbered(30))), tokenizer, seed=0)
+    for prompt in sets.training:
+        number = prompt.text[1:-1]
+        assert list(prompt.tokens) == tokenizer(prompt.text)["input_ids"]
+        assert prompt.response == (*tokenizer(f"r{number}")["input_ids"], END)
+        assert prompt.kind == "plain"
+
+
+def test_chats_are_rendered_with_the_targets_template_whose_hash_is_kept(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    chats = [
+        {"messages": [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": "!"}]}
+        for i in range(30)
+    ]
+    sets = load_prompts(data(rows_file(tmp_path / "a.jsonl", chats)), tokenizer, seed=0)
+    assert sets.template_hash == template_hash(tokenizer)
+    prompt = sets.training[0]
+    assert tokenizer.decode(prompt.tokens) == prompt.text
+    assert prompt.text.endswith("?\n<assistant>")
+    assert prompt.response == (*tokenizer("!")["input_ids"], END)
+
+
+def test_the_order_depends_on_seed_and_keys_and_any_first_prompts_are_those_of_more(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    source = rows_file(tmp_path / "a.jsonl", numbered(60))
+    whole = load_prompts(data(source), tokenizer, seed=0)
+    assert (
+        load_prompts(data(source, max_prompts=7), tokenizer, seed=0).training == whole.training[:7]
+    )
+    assert load_prompts(data(source), tokenizer, seed=1).training != whole.training
+    source = rows_file(tmp_path / "a.jsonl", numbered(60)[::-1])
+    assert load_prompts(data(source), tokenizer, seed=0) == whole
+
+
+def test_a_given_held_out_source_is_held_out_whole_and_all_of_the_source_is_for_training(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    source = rows_file(tmp_path / "a.jsonl", numbered(30))
+    other = rows_file(tmp_path / "b.jsonl", [*numbered(8, "q"), *numbered(2)])
+    sets = load_prompts(data(source, held_out=other), tokenizer, seed=0)
+    assert len(sets.held_out) == 10
+    assert {p.text for p in sets.training} == {f"p{i}?" for i in range(2, 30)}
+    assert sets.notes == ["2 training prompts are held-out prompts too: left out of training"]
+
+
+def test_too_long_rows_are_left_out_and_counted(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    rows = [*numbered(40), {"prompt": "long " * 30, "response": "r"}]
+    source = rows_file(tmp_path / "a.jsonl", rows)
+    other = rows_file(tmp_path / "b.jsonl", numbered(5, "q"))
+    sets = load_prompts(data(source, held_out=other, max_prompt_tokens=20), tokenizer, seed=0)
+    assert len(sets.training) == 40
+    assert sets.notes == [
+        "1 of 41 training prompts are longer than data.max_prompt_tokens=20 tokens: left out"
+    ]
+
+
+def test_only_rows_longer_than_the_limit_are_an_error_that_says_how_long(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    source = rows_file(tmp_path / "a.jsonl", [{"prompt": f"{i:02d}" * 20} for i in range(40)])
+    with pytest.raises(DistillSpecError, match="the shortest has 40") as caught:
+        load_prompts(data(source, max_prompt_tokens=39), tokenizer, seed=0)
+    assert caught.value.where == "data.max_prompt_tokens=39"
+
+
+def test_a_split_that_leaves_one_side_empty_is_an_error(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    source = rows_file(tmp_path / "a.jsonl", numbered(3))
+    for percent, side in ((0.001, "held-out"), (99.999, "training")):
+        with pytest.raises(DistillSpecError, match=f"no {side} prompt"):
+            load_prompts(data(source, held_out_percent=percent), tokenizer, seed=0)
+
+
+def test_files_without_functions_are_an_error(
+    tmp_path: Path, package: dict[str, Any], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    for path in (tmp_path / "tiny_corpus").glob("m*.py"):
+        path.write_text("nothing = None\n")
+    with pytest.raises(DistillSpecError, match="gives no training prompt"):
+        load_prompts(data(package), tokenizer, seed=0)
+
+
+def test_hub_data_sets_are_prompts_too(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    import datasets
+
+    columns = {"prompt": [f"p{i}" for i in range(40)], "response": ["r"] * 40}
+    datasets.Dataset.from_dict(columns).save_to_disk(str(tmp_path / "saved"))
+    source = {"kind": "hub", "dataset": str(tmp_path / "saved")}
+    sets = load_prompts(data(source), tokenizer, seed=0)
+    assert len(sets.training) + len(sets.held_out) == 40
+
+
+def test_all_prompts_of_a_source_can_be_taken_without_a_split(
+    tmp_path: Path, package: dict[str, Any], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    plan = data(rows_file(tmp_path / "a.jsonl", numbered(30)))
+    assert len(load_all(plan.source, plan, tokenizer, seed=0)) == 30
+    source = data(package).source
+    prompts = load_all(source, plan, tokenizer, seed=0)
+    assert len({p.key.partition(":")[0] for p in prompts}) == 40
+    assert load_all(source, plan, tokenizer, seed=0, most=5) == prompts[:5]

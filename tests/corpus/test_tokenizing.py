@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
+
+from distillspec.corpus.tokenizing import Encoder
+
+END = 0
+
+
+@pytest.fixture
+def encoder(tokenizer: PreTrainedTokenizerFast) -> Encoder:
+    return Encoder(tokenizer)
+
+
+def ids(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def test_a_response_that_ends_within_the_limit_carries_end_of_text(
+    encoder: Encoder, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    assert encoder.responses(["abc", ""], 5, literal=False) == [
+        (*ids(tokenizer, "abc"), END),
+        (END,),
+    ]
+
+
+def test_a_response_that_is_cut_carries_no_end_of_text(
+    encoder: Encoder, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    assert encoder.responses(["abcdef", "abcde"], 5, literal=False) == [ids(tokenizer, "abcde")] * 2
+
+
+def test_end_of_text_inside_a_response_ends_it(
+    encoder: Encoder, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    found = encoder.responses(["ab<|endoftext|>cd"], 9, literal=False)
+    assert found == [(*ids(tokenizer, "ab"), END)]
+
+
+def test_source_code_may_speak_of_special_tokens_without_containing_them(
+    encoder: Encoder, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    text = 'end = "<|endoftext|>"'
+    (found,) = encoder.responses([text], 100, literal=True)
+    assert END not in found[:-1]
+    assert tokenizer.decode(found[:-1]) == text
+    (tail,) = encoder.tails([text], 100, prefix=True, literal=True)
+    assert END not in tail
+
+
+def test_the_end_of_a_long_text_is_that_of_the_whole_text(
+    encoder: Encoder, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    texts = [f"{i} " * 500 for i in range(40)]
+    found = encoder.tails(texts, 50, prefix=True, literal=True)
+    assert found == [ids(tokenizer, text)[-50:] for text in texts]
+
+
+def test_texts_of_few_tokens_a_character_are_read_until_the_limit_is_reached() -> None:
+    """Runs of 40 spaces are one token: 8 characters a token are not enough, and less is guessed."""
+    words = Tokenizer(models.WordLevel({"?": 0, "s": 1, "a": 2}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
+    encoder = Encoder(PreTrainedTokenizerFast(tokenizer_object=words))
+    dense, thin = "a " * 3000, ("a" + " " * 40) * 3000
+    for text in encoder.tails([*[dense] * 20, thin], 100, prefix=True, literal=False):
+        assert text == (2,) * 100
+    for text in encoder.responses([thin, *[dense] * 20], 100, literal=False):
+        assert text == (2,) * 100
+
+
+def test_a_text_longer_than_the_limit_is_no_whole(
+    encoder: Encoder, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    assert encoder.wholes(["abc", "abcd", "a" * 999], 3, prefix=True, literal=False) == [
+        ids(tokenizer, "abc"),
+        None,
+        None,
+    ]
+
+
+def test_beginning_of_text_stays_in_front_of_a_truncated_prompt(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", END)]
+    )
+    encoder = Encoder(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>"))
+    assert encoder.prefix == (END,)
+    tail = ids(tokenizer, "def")
+    assert encoder.tails(["abcdef"], 4, prefix=True, literal=True) == [(END, *tail)]
+    assert encoder.tails(["abcdef"], 3, prefix=False, literal=True) == [tail]
+    assert encoder.wholes(["def"], 4, prefix=True, literal=False) == [(END, *tail)]
+    assert encoder.wholes(["def"], 3, prefix=True, literal=False) == [None]
+    assert encoder.length("def") == 4

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from distillspec.export.card import CardFacts, draft_card, recommended_gamma
+from distillspec.measure.summary import Cell, Comparison, Recommendation, Summary
+
+FACTS = CardFacts(
+    name="nano-python draft",
+    draft="user/nano-draft",
+    base_model="org/base-draft",
+    target="org/target",
+    num_assistant_tokens=4,
+    training="forward KL on draft samples, T = 1, 300 steps",
+    licence="apache-2.0",
+)
+
+
+def _cell(draft: str, gamma: int, temperature: float, tau: float, speedup: float) -> Cell:
+    return Cell(
+        draft=draft, method="standard", gamma=gamma, temperature=temperature, prompts=32,
+        alpha=0.6543, alpha_low=0.64, alpha_high=0.67, tau=tau, tau_low=tau - 0.1,
+        tau_high=tau + 0.1, tau_iid=tau, draft_acceptance=0.6, acceptance_by_position=[0.7, 0.5],
+        draft_steps=float(gamma), draft_to_target_time=0.1, v=1.1, predicted_speedup=speedup,
+        predicted_from_alpha=speedup, speedup=speedup, speedup_low=speedup - 0.1,
+        speedup_high=speedup + 0.1, speedup_with_prefill=speedup, measured_over_predicted=1.0,
+        tokens_per_second=321.0, break_even_alpha=0.3, perfect_draft_cap=3.0,
+        perfect_draft_gamma=8, repeated_ngram_share=None,
+    )  # fmt: skip
+
+
+def _comparison(
+    verdict: str, temperature: float, gamma: int | None, **changes: object
+) -> Comparison:
+    found = Comparison(
+        quantity="tau", draft="distilled", against="undistilled", method="standard", gamma=gamma,
+        temperature=temperature, prompts=32, value=2.5, against_value=2.0, difference=0.5, low=0.4,
+        high=0.6, relative=0.25, relative_low=0.2, relative_high=0.3, verdict=verdict,  # type: ignore[arg-type]
+    )  # fmt: skip
+    return replace(found, **changes)  # type: ignore[arg-type]
+
+
+def _advice(temperature: float | None, gamma: int, speedup: float) -> Recommendation:
+    return Recommendation(
+        draft="distilled", method="standard", temperature=temperature, gamma=gamma,
+        speedup=speedup, speedup_low=speedup - 0.1, speedup_high=speedup + 0.1, words="",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def summary() -> Summary:
+    """Distillation helps at T = 1; at T = 0 nothing is shown, and the draft does not pay."""
+    cells = [
+        _cell(draft, gamma, temperature, tau, speedup)
+        for draft, gain in (("undistilled", 0.0), ("distilled", 0.5), ("control", 0.1))
+        for gamma, temperature, tau, speedup in (
+            (2, 1.0, 1.9 + gain, 1.3 + gain),
+            (4, 1.0, 2.0 + gain, 1.4 + gain),
+            (2, 0.0, 1.7, 1.01),
+            (4, 0.0, 1.8, 0.9),
+        )
+    ]
+    return Summary(
+        suite="quick", created="2026-01-01T00:00:00+00:00", prompts=32, max_new_tokens=64,
+        confidence=0.95, cells=cells, baseline=[],
+        comparisons=[
+            _comparison("higher", 1.0, 4),
+            _comparison("higher", 1.0, 2, value=77.0),
+            _comparison("higher", 1.0, None, quantity="alpha", method=None, against="control"),
+            _comparison("no difference shown", 0.0, 2, low=-0.1, high=0.2),
+        ],
+        recommendation=[_advice(1.0, 4, 1.9), _advice(0.0, 2, 1.01), _advice(None, 4, 1.4)],
+        quality=[], greedy_divergences=[], examples=[], notes=["the machine was busy"],
+        environment={}, definitions={"alpha": "the mean overlap", "tau": "tokens per forward"},
+    )  # fmt: skip
+
+
+def _metadata(card: str) -> dict[str, object]:
+    data = yaml.safe_load(card.split("---\n")[1])
+    assert isinstance(data, dict)
+    return data
+
+
+# --- metadata ------------------------------------------------------------------------------------
+
+
+def test_the_metadata_is_what_the_hub_looks_for(summary: Summary) -> None:
+    data = _metadata(draft_card(FACTS, summary))
+    assert data["base_model"] == "org/base-draft"
+    assert data["base_model_relation"] == "finetune"
+    assert data["library_name"] == "transformers"
+    assert data["pipeline_tag"] == "text-generation"
+    assert data["license"] == "apache-2.0"
+    assert data["tags"] == ["speculative-decoding", "draft-model", "knowledge-distillation"]
+
+
+def test_huggingface_hub_reads_the_results_back(summary: Summary) -> None:
+    card = ModelCard(draft_card(FACTS, summary))
+    assert card.data.model_name == FACTS.name
+    results = {(r.dataset_config, r.metric_type): r for r in card.data.eval_results or []}
+    assert len(results) == 6
+    speedup = results["temperature 1, gamma 4", "speedup"]
+    assert speedup.metric_value == 1.9
+    assert speedup.metric_args == {"interval_low": 1.8, "interval_high": 2.0}
+    assert results["temperature 0, gamma 2", "block_efficiency"].metric_value == 1.7
+
+
+def test_a_local_base_model_is_no_link_of_the_hub(summary: Summary, tmp_path: Path) -> None:
+    local = str(tmp_path / "models" / "draft")
+    card = draft_card(replace(FACTS, base_model=local), summary)
+    assert "base_model" not in _metadata(card)
+    assert str(tmp_path) not in card
+    assert "`models/draft`" in card
+
+
+def test_a_number_that_does_not_exist_is_no_result(summary: Summary) -> None:
+    nan = math.nan
+    cells = [
+        replace(c, speedup=nan, speedup_low=nan, speedup_high=nan, tau_low=nan, tau_high=nan)
+        for c in summary.cells
+    ]
+    text = draft_card(FACTS, replace(summary, cells=cells, recommendation=[]))
+    kinds = [r.metric_type for r in ModelCard(text).data.eval_results or []]
+    assert sorted(set(kinds)) == ["acceptance_rate", "block_efficiency"]
+    assert ".nan" not in text.split("---\n")[1]
+    assert "not measured" in text
+
+
+# --- numbers -------------------------------------------------------------------------------------
+
+
+def test_the_drafts_stand_side_by_side_at_one_gamma(summary: Summary) -> None:
+    card = draft_card(FACTS, summary)
+    rows = [line for line in card.splitlines() if line.startswith(("| 0 ", "| 1 "))]
+    assert [row.split(" | ")[1:3] for row in rows] == [
+        ["2", "undistilled"], ["2", "distilled"], ["2", "control"],
+        ["4", "undistilled"], ["4", "distilled"], ["4", "control"],
+    ]  # fmt: skip
+    assert "| 1 | 4 | distilled | 0.654 [0.640, 0.670] | 2.50 [2.40, 2.60] | " in card
+    assert "1.90x [1.80, 2.00] | 321 |" in card
+
+
+def test_a_gain_is_told_with_its_interval(summary: Summary) -> None:
+    card = draft_card(FACTS, summary)
+    assert (
+        "T = 1: block efficiency tau of the distilled draft is higher than of the undistilled one "
+        "(2.500 against 2.000; difference 0.500 [0.400, 0.600], +25.0 % [+20.0 %, +30.0 %])"
+    ) in card
+
+
+def test_a_comparison_at_another_gamma_is_not_told(summary: Summary) -> None:
+    assert "77.0" not in draft_card(FACTS, summary)
+
+
+def test_a_comparison_of_alpha_belongs_to_every_gamma(summary: Summary) -> None:
+    card = draft_card(FACTS, summary)
+    assert "acceptance rate alpha of the distilled draft is higher than of the control one" in card
+
+
+def test_a_null_result_is_said_plainly(summary: Summary) -> None:
+    card = draft_card(FACTS, summary)
+    assert "**no difference shown** to the undistilled draft" in card
+
+
+def test_a_draft_that_does_not_pay_is_said_to(summary: Summary) -> None:
+    card = draft_card(FACTS, summary)
+    told = [line for line in card.splitlines() if "no gain shown" in line]
+    assert len(told) == 1
+    assert told[0].startswith("- T = 0: **no gain shown over decoding without a draft** (1.01x")
+
+
+def test_notes_and_definitions_of_the_summary_are_kept(summary: Summary) -> None:
+    card = draft_card(FACTS, summary)
+    assert "Note: the machine was busy" in card
+    assert "- alpha: the mean overlap." in card
+
+
+def test_without_advice_the_fastest_cell_is_shown(summary: Summary) -> None:
+    card = draft_card(FACTS, replace(summary, recommendation=[]))
+    assert "| 1 | 4 | distilled |" in card
+    assert "| 0 | 2 | distilled |" in card
+
+
+def test_without_an_evaluation_the_card_has_no_numbers() -> None:
+    card = draft_card(FACTS)
+    assert "has not been evaluated" in card
+    assert "model-index" not in _metadata(card)
+
+
+def test_the_recommended_gamma_is_the_one_over_all_temperatures(summary: Summary) -> None:
+    assert recommended_gamma(summary) == 4
+    assert recommended_gamma(replace(summary, recommendation=[])) is None
+
+
+def test_the_card_says_how_every_engine_is_launched(summary: Summary) -> None:
+    card = draft_card(FACTS, summary)
+    for word in ("assistant_model=draft", "vllm serve", "sglang.launch_server", "llama-server"):
+        assert word in card
+    assert "recommends blocks of 4 tokens" in card

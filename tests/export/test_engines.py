@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from distillspec.export.engines import engine_verdicts, launch_lines
+from distillspec.models.folder import ModelFacts, folder_facts
+
+ENGINES = ["transformers", "vLLM", "SGLang", "llama.cpp"]
+
+
+def _facts(vocabulary: int | None, architecture: str = "LlamaForCausalLM") -> ModelFacts:
+    return ModelFacts("x", local=True, architecture=architecture, vocabulary=vocabulary)
+
+
+def _takes(target: ModelFacts, draft: ModelFacts) -> dict[str, bool | None]:
+    return {verdict.engine: verdict.takes for verdict in engine_verdicts(target, draft)}
+
+
+# --- verdicts ------------------------------------------------------------------------------------
+
+
+def test_a_pair_of_equal_sizes_is_taken_by_every_engine(tiny_pair: Path) -> None:
+    target, draft = (folder_facts(str(tiny_pair / name)) for name in ("target", "draft"))
+    assert _takes(target, draft) == dict.fromkeys(ENGINES, True)
+
+
+def test_padding_by_128_is_refused_by_vllm_and_sglang_only() -> None:
+    takes = _takes(_facts(152064), _facts(151936))
+    assert takes == {"transformers": True, "vLLM": False, "SGLang": False, "llama.cpp": True}
+
+
+def test_padding_by_129_is_refused_by_llama_cpp_too() -> None:
+    assert _takes(_facts(152065), _facts(151936))["llama.cpp"] is False
+    assert _takes(_facts(151936), _facts(152065))["llama.cpp"] is False
+
+
+def test_a_refusal_names_both_sizes_and_that_the_export_mends_it() -> None:
+    (why,) = (v.why for v in engine_verdicts(_facts(500), _facts(300)) if v.engine == "vLLM")
+    assert "500 (target)" in why
+    assert "300 (draft)" in why
+    assert "exported draft" in why
+
+
+def test_transformers_wants_both_tokenizers_when_the_sizes_differ() -> None:
+    (why,) = (
+        v.why for v in engine_verdicts(_facts(500), _facts(300)) if v.engine == "transformers"
+    )
+    assert "assistant_tokenizer" in why
+
+
+def test_an_architecture_unknown_to_llama_cpp_is_left_to_the_user() -> None:
+    verdicts = engine_verdicts(_facts(300, "NovelForCausalLM"), _facts(300))
+    (verdict,) = (v for v in verdicts if v.engine == "llama.cpp")
+    assert verdict.takes is None
+    assert "NovelForCausalLM" in verdict.why
+
+
+def test_a_hub_id_that_was_not_looked_into_gets_no_verdict() -> None:
+    takes = _takes(ModelFacts("org/target", local=False), _facts(300))
+    assert takes == {"transformers": True, "vLLM": None, "SGLang": None, "llama.cpp": None}
+
+
+# --- launching -----------------------------------------------------------------------------------
+
+
+def test_there_is_a_launch_for_every_engine() -> None:
+    assert [launch.engine for launch in launch_lines("target", "draft", 5)] == ENGINES
+
+
+def test_the_lines_of_the_servers_are_the_documented_ones() -> None:
+    texts = {launch.engine: launch.text for launch in launch_lines("T", "D", 4)}
+    assert texts["vLLM"] == (
+        "vllm serve T --speculative-config "
+        '\'{"method":"draft_model","model":"D","num_speculative_tokens":4}\''
+    )
+    assert texts["SGLang"] == (
+        "python -m sglang.launch_server --model-path T --speculative-algorithm STANDALONE "
+        "--speculative-draft-model-path D --speculative-num-steps 4 --speculative-eagle-topk 1 "
+        "--speculative-num-draft-tokens 5"
+    )
+    assert texts["llama.cpp"].endswith("llama-server -m target.gguf -md draft.gguf --draft-max 4")
+
+
+@pytest.mark.parametrize("name", ["my model", "it's", "a;b", '"x"'])
+def test_odd_names_survive_the_shell(name: str) -> None:
+    texts = {launch.engine: launch.text for launch in launch_lines(name, name, 3)}
+    words = shlex.split(texts["vLLM"])
+    assert words[2] == name
+    assert json.loads(words[4])["model"] == name
+    assert shlex.split(texts["SGLang"]).count(name) == 2
+
+
+def test_the_transformers_text_runs_as_it_stands(
+    tiny_pair: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launch = launch_lines(str(tiny_pair / "target"), str(tiny_pair / "draft"), 3)[0]
+    exec(compile(launch.text, "launch", "exec"), {})
+    assert capsys.readouterr().out.startswith("def ")

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.complaint import complaint, dotted, nearest
+from distillspec.recipe.expectation import root
+from distillspec.recipe.schema import Recipe, Section
+from distillspec.recipe.suite import Suite
+
+
+def told(data: Any, model: type[Section] = Recipe) -> DistillSpecError:
+    """What is said of `data`, which must not fit `model`."""
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate_json(json.dumps(data), strict=True)
+    return complaint(caught.value, data, root(model.model_json_schema()), "f.yaml", {})
+
+
+def recipe(**sections: Any) -> dict[str, Any]:
+    source = {"kind": "jsonl", "path": "d.jsonl"}
+    return {"pair": {"target": "t", "draft": "d"}, "data": {"source": source}} | sections
+
+
+def test_an_unknown_key_names_the_nearest_one_and_its_section() -> None:
+    error = told(recipe(distill={"probe": {"gama": 3}}))
+    assert str(error) == (
+        "unknown key 'gama'\n  where: f.yaml: distill.probe\n  mend:  did you mean 'gamma'?"
+    )
+
+
+def test_an_unknown_key_of_another_section_is_sent_there() -> None:
+    assert told(recipe(distill={"learning_rate": 1})).mend == (
+        "'learning_rate' belongs under 'optimizer'"
+    )
+
+
+def test_an_unknown_key_like_no_other_gets_the_list_of_keys() -> None:
+    error = told(recipe(evaluate={"zzz": 1}))
+    assert error.mend == "the keys here are suite, control"
+    assert told(recipe(zzz=1)).where == "f.yaml: top level"
+
+
+def test_an_unknown_key_is_told_before_the_missing_one_that_it_stands_for() -> None:
+    error = told(recipe(pair={"targt": "t", "draft": "d"}))
+    assert error.what == "unknown key 'targt'"
+    assert error.mend == "did you mean 'target'? (faults too: pair.target)"
+
+
+def test_the_keys_of_the_chosen_kind_are_meant() -> None:
+    error = told(recipe(data={"source": {"kind": "jsonl", "path": "x", "promt": "p"}}))
+    assert error.where == "f.yaml: data.source"
+    assert error.mend == "did you mean 'prompt'?"
+
+
+def test_a_missing_key_says_what_it_holds() -> None:
+    error = told(recipe(pair={"target": "t"}))
+    assert error.what == "missing key 'pair.draft'"
+    assert error.where == "f.yaml: pair"
+    assert error.mend == "add `draft:` text (draft to train: a local folder or a Hub id)"
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "what"),
+    [
+        ("distill", {"temperature": 9}, "a number > 0 and <= 4, not 9"),
+        ("distill", {"batch_size": "3"}, 'a whole number >= 1, not "3"'),
+        ("distill", {"batch_size": 3.0}, "a whole number >= 1, not 3.0"),
+        ("distill", {"batch_size": True}, "a whole number >= 1, not true"),
+        ("pair", {"target": 3, "draft": "d"}, "text, not 3"),
+        ("hardware", {"threads": 0}, "a whole number >= 1 or null, not 0"),
+        ("hardware", {"device": "tpu"}, 'one of auto, cpu, cuda, not "tpu"'),
+        ("optimizer", {"betas": [0.9]}, "<= 1, not [0.9]"),
+        ("optimizer", {"betas": [0.9, 2]}, "a number >= 0 and <= 1, not 2"),
+        ("lora", {"targets": 3}, 'a list of text or "all-linear", not 3'),
+        ("pair", 3, "a mapping of keys, not 3"),
+    ],
+)
+def test_a_wrong_value_names_key_value_and_what_is_allowed(
+    section: str, values: Any, what: str
+) -> None:
+    error = told(recipe(**{section: values}))
+    key = next(iter(values)) if isinstance(values, dict) else None
+    assert error.what.startswith(f"'{section}.{key}" if key else f"'{section}'")
+    assert error.what.endswith(what)
+    assert "pydantic" not in str(error)
+
+
+def test_a_wrong_kind_names_the_kinds_and_the_nearest() -> None:
+    error = told(recipe(data={"source": {"kind": "python-sauce"}}))
+    assert error.what == (
+        "'data.source.kind' must be one of hub, jsonl, python-source, not \"python-sauce\""
+    )
+    assert error.mend == "did you mean 'python-source'?"
+
+
+def test_a_missing_kind_is_a_missing_key() -> None:
+    error = told(recipe(data={"source": {"path": "x"}}))
+    assert error.what == "missing key 'data.source.kind'"
+    assert error.mend == "add `kind:`, one of hub, jsonl, python-source"
+
+
+def test_a_rule_over_several_keys_speaks_for_itself() -> None:
+    error = told(recipe(distill={"source": {"fixed": 0.5}}))
+    assert error.what == "the shares fixed + target + draft must add up to 1, not 0.5"
+    assert error.where == "f.yaml: distill.source"
+
+
+def test_several_faults_are_named() -> None:
+    error = told(recipe(distill={"temperature": 9, "batch_size": 0}, seed=-1))
+    assert "'seed'" in error.what
+    assert error.mend.endswith("(faults too: distill.batch_size, distill.temperature)")
+
+
+def test_a_place_in_a_list_is_named_by_its_index() -> None:
+    error = told({"methods": [{}, {"name": 3}]}, Suite)
+    assert error.what == "'methods[1].name' must be text, not 3"
+
+
+def test_paths_are_written_with_dots_and_indices() -> None:
+    assert dotted(("methods", 0, "name")) == "methods[0].name"
+    assert dotted(()) == ""
+
+
+def test_the_nearest_word_is_found_or_none() -> None:
+    assert nearest("gama", ["alpha", "gamma"]) == "gamma"
+    assert nearest("xyz", ["alpha", "gamma"]) is None

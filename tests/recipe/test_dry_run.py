@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.dry_run import plan, render
+from distillspec.recipe.loading import load_recipe
+
+RECIPE = """\
+pair: {target: models/target, draft: models/draft}
+data:
+  source: {kind: jsonl, path: prompts.jsonl}
+evaluate: {suite: suite.yaml}
+"""
+PRETRAIN = """\
+kind: pretrain
+output: out
+corpus: {kind: python-source, packages: [pytest]}
+tokenizer: {take_from: models/target}
+model: {hidden_size: 32, intermediate_size: 64, layers: 2, heads: 2}
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with everything that RECIPE and PRETRAIN name."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("target", "draft"):
+        folder = tmp_path / "models" / name
+        folder.mkdir(parents=True)
+        for file in ("config.json", "model.safetensors", "tokenizer.json"):
+            (folder / file).write_text("{}", encoding="utf-8")
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a"}\n', encoding="utf-8")
+    (tmp_path / "suite.yaml").write_text("gammas: [3]\n", encoding="utf-8")
+    (tmp_path / "r.yaml").write_text(RECIPE, encoding="utf-8")
+    (tmp_path / "p.yaml").write_text(PRETRAIN, encoding="utf-8")
+    return tmp_path
+
+
+def lines(file: str, *overrides: str) -> dict[str, str]:
+    return {line.about: line.text for line in plan(load_recipe(file, overrides), file)}
+
+
+def refused(file: str, *overrides: str) -> DistillSpecError:
+    with pytest.raises(DistillSpecError) as caught:
+        lines(file, *overrides)
+    return caught.value
+
+
+def everything_in(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*"))
+
+
+def test_the_plan_tells_the_stages_in_order_and_creates_nothing(place: Path) -> None:
+    before = everything_in(place)
+    told = lines("r.yaml", "distill.max_minutes=4", "export.push=me/draft")
+    assert list(told) == [
+        "target", "draft", "prompts", "held out", "responses", "train", "run folder", "evaluate",
+        "export",
+    ]  # fmt: skip
+    assert told["responses"] == "100% sampled from the draft's current weights"
+    assert "forward_kl, 1000 steps or 4 minutes" in told["train"]
+    assert told["run folder"] == "checkpoints/runs/r/<run id>"
+    assert "gamma [3]" in told["evaluate"]
+    assert told["export"].endswith("uploaded to me/draft")
+    assert everything_in(place) == before
+
+
+def test_the_plan_is_rendered_one_aligned_line_a_thing(place: Path) -> None:
+    text = render(plan(load_recipe("r.yaml"), "r.yaml"))
+    first, second, *_ = text.splitlines()
+    assert first.index("local folder") == second.index("local folder")
+
+
+def test_the_store_is_named_where_the_target_samples(place: Path) -> None:
+    told = lines("r.yaml", "distill.source={target: 0.5, fixed: 0.5}", "data.store=kept")
+    assert told["store"] == "target responses are kept in kept"
+    assert told["responses"] == "50% the data's own, 50% sampled from the target once"
+
+
+def test_a_hub_id_would_be_fetched(place: Path) -> None:
+    told = lines("r.yaml", "pair.target=org/name", "data.source={kind: hub, dataset: org/rows}")
+    assert "would be fetched from the Hub" in told["target"]
+    assert "org/rows" in told["prompts"]
+
+
+@pytest.mark.parametrize(
+    "path", ["models/none/deeper", "/nowhere/model", "./target", "../target", "~/model", "a b"]
+)
+def test_a_path_that_is_no_hub_id_and_no_folder_is_missing(place: Path, path: str) -> None:
+    error = refused("r.yaml", f"pair.draft={path}")
+    assert error.what == f"no such model folder: '{path}'"
+    assert error.where == "r.yaml: pair.draft"
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [
+        ("config.json", "has no config.json"),
+        ("model.safetensors", "has no weights"),
+        ("tokenizer.json", "has no tokenizer"),
+    ],
+)
+def test_an_incomplete_model_folder_says_what_it_lacks(place: Path, file: str, what: str) -> None:
+    (place / "models/draft" / file).unlink()
+    error = refused("r.yaml")
+    assert what in error.what
+    assert error.where == "r.yaml: pair.draft"
+
+
+def test_a_file_is_no_model_folder(place: Path) -> None:
+    assert "is a file" in refused("r.yaml", "pair.target=prompts.jsonl").what
+
+
+@pytest.mark.parametrize(
+    ("override", "where"),
+    [
+        ("data.source.path=none.jsonl", "r.yaml: data.source.path"),
+        ("data.held_out={kind: jsonl, path: none.jsonl}", "r.yaml: data.held_out.path"),
+        ("data.source={kind: hub, dataset: ./none}", "r.yaml: data.source.dataset"),
+        ("data.source={kind: python-source, packages: [no_such_package]}",
+         "r.yaml: data.source.packages"),
+        ("evaluate.suite=none.yaml", "none.yaml"),
+    ],
+)  # fmt: skip
+def test_missing_data_is_named_with_its_key(place: Path, override: str, where: str) -> None:
+    assert refused("r.yaml", override).where == where
+
+
+def test_a_metric_that_is_missing_is_a_fault_of_the_suite(place: Path) -> None:
+    (place / "suite.yaml").write_text("quality: none\n", encoding="utf-8")
+    assert refused("r.yaml").where == "suite.yaml: quality"
+
+
+def test_prompts_of_the_suite_are_checked_too(place: Path) -> None:
+    text = "prompts: {source: {kind: jsonl, path: none.jsonl}}\n"
+    (place / "suite.yaml").write_text(text, encoding="utf-8")
+    assert refused("r.yaml").where == "suite.yaml: prompts.source.path"
+
+
+def test_a_store_that_cannot_be_a_folder_is_refused(place: Path) -> None:
+    error = refused("r.yaml", "distill.source={target: 1}", "data.store=prompts.jsonl/store")
+    assert "is not a folder" in error.what
+    assert error.where == "r.yaml: data.store"
+
+
+def test_a_run_folder_that_cannot_be_written_is_refused(place: Path) -> None:
+    (place / "checkpoints").write_text("a file in the way", encoding="utf-8")
+    assert "cannot write to" in refused("r.yaml").what
+
+
+def test_a_link_that_leads_nowhere_is_not_writable(place: Path) -> None:
+    os.symlink("gone", place / "link")
+    error = refused("r.yaml", "distill.source={target: 1}", "data.store=link/x")
+    assert "is not a folder" in error.what
+
+
+def test_pretraining_is_told_too(place: Path) -> None:
+    told = lines("p.yaml")
+    assert told["tokenizer"] == "taken from models/target"
+    assert told["model"] == "Llama, 2 layers, hidden size 32"
+    assert told["output"] == "out"
+    told = lines("p.yaml", "tokenizer={train_vocabulary: 300}")
+    assert told["tokenizer"] == "a new byte-level BPE of 300 tokens"
+
+
+@pytest.mark.parametrize(
+    ("override", "where"),
+    [
+        ("tokenizer.take_from=./none", "p.yaml: tokenizer.take_from"),
+        ("output=prompts.jsonl/out", "p.yaml: output"),
+        ("corpus.packages=[no_such_package]", "p.yaml: corpus.packages"),
+    ],
+)
+def test_pretraining_checks_its_paths(place: Path, override: str, where: str) -> None:
+    assert refused("p.yaml", override).where == where
+
+
+def test_python_source_names_its_code(place: Path) -> None:
+    source: dict[str, Any] = {"kind": "python-source", "standard_library": True}
+    told = lines("r.yaml", f"data.source={source}")
+    assert told["prompts"] == "Python code of the standard library (**/*.py)"

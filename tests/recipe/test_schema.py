@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from distillspec.recipe import schema
+from distillspec.recipe.schema import (
+    LlamaShape,
+    PretrainRecipe,
+    PythonSource,
+    Recipe,
+    Section,
+    Shares,
+    TokenizerPlan,
+)
+
+SECTIONS = sorted(
+    (value for value in vars(schema).values() if isinstance(value, type) and value is not Section),
+    key=lambda value: value.__name__,
+)
+MODELS = [value for value in SECTIONS if issubclass(value, Section)]
+
+
+def smallest(**more: Any) -> dict[str, Any]:
+    return {
+        "pair": {"target": "t", "draft": "d"},
+        "data": {"source": {"kind": "jsonl", "path": "p"}},
+        **more,
+    }
+
+
+def test_the_defaults_are_a_whole_recipe() -> None:
+    recipe = Recipe.model_validate(smallest())
+    assert recipe.distill.divergence == "forward_kl"
+    assert recipe.distill.source == Shares(fixed=0.0, target=0.0, draft=1.0)
+    assert recipe.evaluate.suite == "eval/suites/quick.yaml"
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: m.__name__)
+def test_every_section_is_frozen_and_forbids_unknown_keys(model: type[BaseModel]) -> None:
+    assert model.model_config["frozen"] is True
+    assert model.model_config["extra"] == "forbid"
+
+
+def test_the_keys_that_other_work_relies_on_are_there() -> None:
+    distill = Recipe.model_fields["distill"].annotation
+    assert isinstance(distill, type)
+    assert issubclass(distill, Section)
+    keys = {"divergence", "jsd_weight", "source", "temperature"}
+    assert keys <= distill.model_fields.keys()
+    sections = {"pair", "data", "distill", "optimizer", "hardware", "evaluate", "export"}
+    assert sections <= Recipe.model_fields.keys()
+    named = set(get_args(distill.model_fields["divergence"].annotation))
+    assert {"forward_kl", "reverse_kl", "jsd", "tvd"} <= named
+
+
+@pytest.mark.parametrize("shares", [{"fixed": 0.5}, {"fixed": 0.6, "draft": 0.6}, {}])
+def test_shares_must_add_up_to_one(shares: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match="add up to 1"):
+        Shares.model_validate(shares)
+
+
+def test_shares_may_be_any_mixture() -> None:
+    assert Shares(fixed=0.1, target=0.2, draft=0.7).target == 0.2
+
+
+def test_a_python_source_must_name_code() -> None:
+    with pytest.raises(ValidationError, match="names no code"):
+        PythonSource(kind="python-source")
+    assert PythonSource(kind="python-source", standard_library=True).packages == ()
+
+
+@pytest.mark.parametrize("plan", [{}, {"train_vocabulary": 4096, "take_from": "x"}])
+def test_a_tokenizer_is_either_trained_or_taken(plan: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="exactly one"):
+        TokenizerPlan.model_validate(plan)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"hidden_size": 33, "heads": 2},
+        {"hidden_size": 6, "heads": 2},
+        {"hidden_size": 32, "heads": 4, "key_value_heads": 3},
+    ],
+)
+def test_a_llama_shape_that_does_not_divide_is_refused(shape: dict[str, int]) -> None:
+    with pytest.raises(ValidationError, match="multiple"):
+        LlamaShape.model_validate({"intermediate_size": 64, "layers": 1, **shape})
+
+
+def test_a_pretraining_recipe_says_its_kind() -> None:
+    recipe = {
+        "output": "o",
+        "corpus": {"kind": "python-source", "standard_library": True},
+        "tokenizer": {"train_vocabulary": 300},
+        "model": {"hidden_size": 32, "intermediate_size": 64, "layers": 1, "heads": 2},
+    }
+    assert PretrainRecipe.model_validate({"kind": "pretrain", **recipe}).train.context == 256
+    with pytest.raises(ValidationError):
+        PretrainRecipe.model_validate(recipe)

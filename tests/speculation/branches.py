@@ -1,0 +1,181 @@
+"""Exact laws of shipped decoding code: every random choice walked with its weight, in float64."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from distillspec.speculation.chance import passes
+from distillspec.speculation.records import Round
+from distillspec.speculation.runner import BigramRunner, Runner
+from distillspec.speculation.sampling import SamplingPolicy
+
+Tokens = tuple[int, ...]
+Law = dict[Tokens, float]
+Result = TypeVar("Result")
+
+
+class Branches:
+    """A `Chance` that takes the prescribed choices, then the first of each there is.
+
+    Outcomes of weight 0 do not exist. `weight` is the probability of the path taken.
+    """
+
+    def __init__(self, path: Sequence[int] = ()) -> None:
+        self._path = path
+        self.taken: list[int] = []
+        self.options: list[int] = []
+        self.weight = 1.0
+
+    def accept(self, probability: Tensor) -> Tensor:
+        coins = [self._choose([1.0 - h, h]) == 1 for h in probability.tolist()]
+        return torch.tensor(coins, dtype=torch.bool)
+
+    def draw(self, distribution: Tensor) -> Tensor:
+        rows = distribution.reshape(-1, distribution.shape[-1]).tolist()
+        return torch.tensor([self._choose(row) for row in rows]).view(distribution.shape[:-1])
+
+    def _choose(self, weights: list[float]) -> int:
+        possible = [outcome for outcome, weight in enumerate(weights) if weight > 0.0]
+        step = len(self.taken)
+        choice = self._path[step] if step < len(self._path) else 0
+        self.taken.append(choice)
+        self.options.append(len(possible))
+        self.weight *= weights[possible[choice]]
+        return possible[choice]
+
+
+class GridBranches(Branches):
+    """Coins through the comparison that ships: uniforms on {0, 1/grid, ..., (grid-1)/grid}.
+
+    Exact for probabilities that are multiples of 1/grid, and it has the uniform of exactly 0.
+    """
+
+    def __init__(
+        self,
+        path: Sequence[int] = (),
+        *,
+        grid: int = 4,
+        comparison: Callable[[Tensor, Tensor], Tensor] = passes,
+    ) -> None:
+        super().__init__(path)
+        self._grid = grid
+        self._comparison = comparison
+
+    def accept(self, probability: Tensor) -> Tensor:
+        uniforms = [self._choose([1 / self._grid] * self._grid) for _ in probability.tolist()]
+        grid = torch.tensor(uniforms, dtype=probability.dtype) / self._grid
+        return self._comparison(grid, probability)
+
+
+def walk(
+    run: Callable[[Branches], Result],
+    *,
+    begin: Sequence[int] = (),
+    chance: Callable[[Sequence[int]], Branches] = Branches,
+) -> Iterator[tuple[Result, Branches]]:
+    """Every branch of `run` whose path begins with `begin`: its result, and what it took."""
+    path = list(begin)
+    while True:
+        branches = chance(path)
+        yield run(branches), branches
+        path, options = list(branches.taken), branches.options
+        while len(path) > len(begin) and path[-1] + 1 == options[len(path) - 1]:
+            path.pop()
+        if len(path) <= len(begin):
+            return
+        path[-1] += 1
+
+
+def law_of(run: Callable[[Branches], Sequence[int]]) -> Law:
+    """The law of the tokens that `run` returns, branch by branch to the very end."""
+    law: Law = defaultdict(float)
+    for tokens, branches in walk(run):
+        law[tuple(tokens)] += branches.weight
+    return dict(law)
+
+
+def law_by_rounds(
+    stream: Callable[[Branches], Iterator[Round]], state: Callable[[], Hashable]
+) -> Law:
+    """The same law for a stream of rounds, with equal states between rounds walked only once.
+
+    state: all that the next round depends on beside the tokens emitted so far.
+    """
+    law: Law = defaultdict(float)
+    weights: dict[tuple[Tokens, Hashable], float] = {((), ()): 1.0}
+    ways: dict[tuple[Tokens, Hashable], tuple[int, list[int]]] = {((), ()): (0, [])}
+    while weights:
+        here = min(weights, key=lambda key: len(key[0]))  # all that leads here has been walked
+        weight, (count, way) = weights.pop(here), ways[here]
+
+        def one_more(chance: Branches, count: int = count) -> tuple[Tokens, bool]:
+            rounds = stream(chance)
+            tokens = [token for _ in range(count) for token in next(rounds).tokens]
+            chance.weight = 1.0
+            further = next(rounds, None)
+            return (*tokens, *(further.tokens if further else ())), further is None
+
+        for (tokens, is_over), branches in walk(one_more, begin=way):
+            if is_over:
+                law[tokens] += weight
+                continue
+            there = (tokens, state())
+            weights[there] = weights.get(there, 0.0) + weight * branches.weight
+            ways.setdefault(there, (count + 1, branches.taken))
+    return dict(law)
+
+
+def autoregressive_law(
+    model: Runner,
+    policy: SamplingPolicy,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+    end_tokens: frozenset[int] = frozenset(),
+) -> Law:
+    """What the target says: each context fed anew from its first token, no cache, no engine."""
+    law: Law = {}
+    open_ends: Law = {(): 1.0}
+    while open_ends:
+        tokens, weight = open_ends.popitem()
+        if len(tokens) == max_new_tokens or (tokens and tokens[-1] in end_tokens):
+            law[tokens] = weight
+            continue
+        model.reset()
+        logits = model.feed(torch.tensor([[*prompt, *tokens]]))[0, -1]
+        for token, p in enumerate(policy.distribution(logits).tolist()):
+            if p > 0.0:
+                open_ends[(*tokens, token)] = weight * p
+    return law
+
+
+def total_variation(one: Law, other: Law) -> float:
+    return 0.5 * sum(abs(one.get(key, 0.0) - other.get(key, 0.0)) for key in {*one, *other})
+
+
+class HistoryRunner(BigramRunner):
+    """Logits that depend on every token in the cache and its position: a wrong cache shows."""
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        super().feed(tokens)
+        positions = torch.arange(1, self.length + 1)
+        sums = ((self.tokens + 1) * positions * positions).cumsum(1)
+        rows = (self.tokens + sums) % self.vocabulary
+        return self._table[rows][:, -tokens.shape[1] :]
+
+
+def mutant(function: Callable[..., Any], line: str, broken: str) -> Callable[..., Any]:
+    """The shipped function with one piece of its source replaced: for tests of the tests."""
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(line) == 1, f"{function.__qualname__} has no single {line!r} to break"
+    code = compile(source.replace(line, broken), "<mutant>", "exec")
+    names: dict[str, Any] = dict(inspect.unwrap(function).__globals__)
+    exec(code, names)
+    result: Callable[..., Any] = names[function.__name__]
+    return result

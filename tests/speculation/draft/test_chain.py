@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from distillspec.speculation.draft.chain import ChainDraft
+from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.runner import BigramRunner
+from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.branches import Branches, HistoryRunner, walk
+
+TABLE = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("policy", [SamplingPolicy(), SamplingPolicy(0.6, top_k=2)])
+def test_the_law_of_the_drafted_tokens_is_the_product_of_the_q_they_come_with(
+    policy: SamplingPolicy,
+) -> None:
+    total = 0.0
+
+    def draft(chance: Branches) -> tuple[Tensor, Tensor]:
+        runner = HistoryRunner(TABLE)
+        runner.feed(torch.tensor([[1]]))
+        proposal = ChainDraft().propose(
+            runner, torch.tensor([0, 2]), 3, policy, chance, FixedLength()
+        )
+        return proposal.tokens, proposal.q
+
+    for (tokens, q), branches in walk(draft):
+        text = torch.tensor([[1, 0, 2, *tokens.tolist()]])
+        expected = policy.distribution(HistoryRunner(TABLE).feed(text)[0, 2:5])
+        assert torch.allclose(q, expected, atol=1e-14)
+        product = math.prod(expected.gather(1, tokens.unsqueeze(1)).flatten().tolist())
+        assert branches.weight == pytest.approx(product, rel=1e-12)
+        total += branches.weight
+    assert total == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("pending", [[1], [1, 2]])
+@pytest.mark.parametrize("gamma", [1, 2, 5])
+def test_all_but_the_last_drafted_token_are_fed_once(pending: list[int], gamma: int) -> None:
+    runner = BigramRunner(TABLE)
+    proposal = ChainDraft().propose(
+        runner, torch.tensor(pending), gamma, SamplingPolicy(), Branches(), FixedLength()
+    )
+    assert runner.tokens.tolist() == [[*pending, *proposal.tokens.tolist()[:-1]]]
+    assert proposal.steps == gamma == len(proposal.tokens)
+
+
+def test_without_room_nothing_is_drafted_and_nothing_is_fed() -> None:
+    runner = BigramRunner(TABLE)
+    proposal = ChainDraft().propose(
+        runner, torch.tensor([1]), 0, SamplingPolicy(), Branches(), FixedLength()
+    )
+    assert (len(proposal.tokens), proposal.q.shape, proposal.steps) == (0, (0, 3), 0)
+    assert runner.length == 0
+
+
+def test_a_stop_rule_ends_the_draft_after_the_forward_it_looked_at() -> None:
+    class AfterTwoLooks:
+        looks = 0
+
+        def stops(self, logits: Tensor, policy: SamplingPolicy) -> bool:
+            self.looks += 1
+            return self.looks == 2
+
+    runner = BigramRunner(TABLE)
+    proposal = ChainDraft().propose(
+        runner, torch.tensor([1]), 5, SamplingPolicy(), Branches(), AfterTwoLooks()
+    )
+    assert (len(proposal.tokens), proposal.steps) == (2, 3)
+    assert runner.tokens.tolist() == [[1, *proposal.tokens.tolist()]]

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from distillspec.errors import DistillSpecError
+from distillspec.speculation.sampling import SamplingPolicy
+
+ALL = [
+    SamplingPolicy(0.0),
+    SamplingPolicy(1.0),
+    SamplingPolicy(0.3),
+    SamplingPolicy(1.0, top_k=3),
+    SamplingPolicy(0.7, nucleus=0.8),
+    SamplingPolicy(1.5, top_k=5, nucleus=0.5),
+]
+
+
+@pytest.mark.parametrize("policy", ALL)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_rows_sum_to_one_in_float32_or_better(policy: SamplingPolicy, dtype: torch.dtype) -> None:
+    logits = torch.randn(2, 3, 40, generator=torch.Generator().manual_seed(0)).to(dtype) * 4
+    distribution = policy.distribution(logits)
+    assert distribution.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert distribution.shape == logits.shape
+    assert (distribution >= 0.0).all()
+    assert torch.allclose(distribution.sum(-1), torch.ones(2, 3, dtype=distribution.dtype))
+
+
+@pytest.mark.parametrize("policy", ALL)
+def test_rows_do_not_depend_on_their_neighbours(policy: SamplingPolicy) -> None:
+    logits = torch.randn(5, 100, generator=torch.Generator().manual_seed(1))
+    alone = torch.stack([policy.distribution(row) for row in logits])
+    assert torch.equal(policy.distribution(logits), alone)
+
+
+@pytest.mark.parametrize("policy", ALL)
+def test_the_logits_are_left_as_they_were(policy: SamplingPolicy) -> None:
+    logits = torch.randn(3, 20, generator=torch.Generator().manual_seed(2))
+    before = logits.clone()
+    policy.distribution(logits)
+    policy.untempered(logits)
+    assert torch.equal(logits, before)
+
+
+@pytest.mark.parametrize("policy", ALL)
+def test_a_forbidden_token_keeps_probability_zero(policy: SamplingPolicy) -> None:
+    logits = torch.tensor([-torch.inf, 1.0, -torch.inf, 0.5, 0.2])
+    distribution = policy.distribution(logits)
+    assert distribution[0] == distribution[2] == 0.0
+    assert torch.isfinite(distribution).all()
+
+
+def test_temperature_zero_is_one_hot_at_the_lowest_index_of_the_maximum() -> None:
+    policy = SamplingPolicy(0.0)
+    assert policy.distribution(torch.tensor([1.0, 3.0, 3.0, 2.0])).tolist() == [0, 1, 0, 0]
+    generator = torch.Generator().manual_seed(0)
+    ties = torch.randint(0, 3, (64, 4096), generator=generator).to(torch.bfloat16)
+    first = [row.index(max(row)) for row in ties.tolist()]
+    one_hot = policy.distribution(ties)
+    assert one_hot.argmax(-1).tolist() == first
+    assert torch.equal(one_hot.sum(-1), torch.ones(64))
+
+
+def test_temperature_divides_the_logits() -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64)
+    weights = [math.exp(value / 0.5) for value in (0.0, 1.0, 2.0)]
+    expected = torch.tensor(weights, dtype=torch.float64) / sum(weights)
+    assert torch.allclose(SamplingPolicy(0.5).distribution(logits), expected, atol=1e-15)
+
+
+def test_a_tiny_temperature_is_nearly_greedy_and_finite() -> None:
+    assert SamplingPolicy(1e-4).distribution(torch.tensor([30.0, 31.0])).tolist() == [0.0, 1.0]
+
+
+def test_top_k_keeps_the_k_likeliest_and_renormalises() -> None:
+    logits = torch.tensor([0.1, 0.4, 0.3, 0.2]).log()
+    distribution = SamplingPolicy(top_k=2).distribution(logits)
+    assert torch.allclose(distribution, torch.tensor([0.0, 4 / 7, 3 / 7, 0.0]))
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 9])
+def test_ties_at_the_kth_logit_go_to_the_lowest_indices(k: int) -> None:
+    logits = torch.tensor([0.0, 1.0, 1.0, 5.0, 1.0])
+    kept = SamplingPolicy(top_k=k).distribution(logits).nonzero().flatten().tolist()
+    assert kept == sorted([3, 1, 2, 4, 0][:k])
+
+
+def test_the_nucleus_is_the_smallest_set_with_the_mass() -> None:
+    logits = torch.tensor([0.05, 0.4, 0.15, 0.3, 0.1], dtype=torch.float64).log()
+    for mass, kept in ((0.01, [1]), (0.39, [1]), (0.41, [1, 3]), (0.71, [1, 2, 3])):
+        distribution = SamplingPolicy(nucleus=mass).distribution(logits)
+        assert distribution.nonzero().flatten().tolist() == kept
+        assert distribution.sum() == pytest.approx(1.0)
+
+
+def test_ties_at_the_edge_of_the_nucleus_go_to_the_lowest_indices() -> None:
+    distribution = SamplingPolicy(nucleus=0.5).distribution(torch.zeros(4))
+    assert distribution.tolist() == [0.5, 0.5, 0.0, 0.0]
+
+
+def test_the_nucleus_is_taken_of_what_top_k_leaves() -> None:
+    logits = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64).log()
+    distribution = SamplingPolicy(top_k=2, nucleus=0.5).distribution(logits)
+    assert distribution.tolist() == [1.0, 0.0, 0.0, 0.0]  # 4/7 of what is left, not 0.4
+
+
+def test_a_nucleus_of_one_or_a_k_of_all_filters_nothing() -> None:
+    logits = torch.randn(50, generator=torch.Generator().manual_seed(3)) * 8
+    plain = SamplingPolicy().distribution(logits)
+    assert torch.equal(SamplingPolicy(nucleus=1.0).distribution(logits), plain)
+    assert torch.equal(SamplingPolicy(top_k=50).distribution(logits), plain)
+
+
+def test_stop_rules_see_the_soft_distribution_even_at_temperature_zero() -> None:
+    logits = torch.randn(10, generator=torch.Generator().manual_seed(4))
+    assert torch.equal(SamplingPolicy(0.0).untempered(logits), logits.softmax(-1))
+    filtered = SamplingPolicy(2.0, top_k=1, nucleus=0.1)
+    assert torch.equal(filtered.untempered(logits), (logits / 2.0).softmax(-1))
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"temperature": -0.1}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_k": 0}, "top_k"),
+        ({"nucleus": 0.0}, "nucleus"),
+        ({"nucleus": 1.1}, "nucleus"),
+    ],
+)
+def test_a_value_out_of_range_is_named(values: dict[str, float], name: str) -> None:
+    with pytest.raises(DistillSpecError, match=f"{name} is .*, out of range"):
+        SamplingPolicy(**values)  # type: ignore[arg-type]

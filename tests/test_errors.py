@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import pickle
+
+from distillspec.errors import DistillSpecError
+
+
+def test_an_error_prints_as_what_where_and_mend() -> None:
+    error = DistillSpecError("unknown key 'x'", where="a.yaml: distill", mend="did you mean 'y'?")
+    assert str(error) == ("unknown key 'x'\n  where: a.yaml: distill\n  mend:  did you mean 'y'?")
+
+
+def test_an_error_survives_the_way_back_from_a_worker_process() -> None:
+    error = DistillSpecError("what", where="here", mend="so")
+    copy = pickle.loads(pickle.dumps(error))
+    assert isinstance(copy, DistillSpecError)
+    assert (copy.what, copy.where, copy.mend) == ("what", "here", "so")

@@ -1,0 +1,165 @@
+"""The house's layers: imports point down only, and each outer library is known where it belongs.
+
+Reads the syntax tree of every module, so it sees imports inside functions too.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "distillspec"
+
+# A room may import those of earlier lines; rooms of one line do not import each other.
+LEVELS = (
+    {"errors"},
+    {"atomic"},
+    {"divergence", "recipe", "provenance", "torchrun"},
+    {"run_folder"},
+    {"speculation"},
+    {"models"},
+    {"measure", "corpus"},
+    {"training", "export"},
+    {"build"},
+    {"stages", "pretraining"},
+    {"commands"},
+    {"__main__"},
+)
+LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
+
+# Naming a library's type in an annotation needs no knowledge of it: imports under TYPE_CHECKING
+# are free. All others only here:
+LIBRARIES = {
+    "transformers": ("models/", "export/"),
+    "peft": ("models/", "export/"),
+    "lightning": ("training/", "corpus/module.py", "build.py"),
+    "deepspeed": ("training/strategy.py",),
+    "datasets": ("corpus/",),
+    "evaluate": ("measure/quality.py",),
+    "matplotlib": ("measure/",),
+    "pydantic": ("recipe/",),
+    "yaml": ("recipe/",),
+}
+
+# Importing these, and so `--help` and validation, must be instant.
+LIGHT = (
+    "__init__.py",
+    "__main__.py",
+    "atomic.py",
+    "commands/",
+    "errors.py",
+    "provenance.py",
+    "recipe/",
+    "run_folder.py",
+    "torchrun.py",
+)
+HEAVY = {"torch", "lightning", "deepspeed", "datasets", "evaluate", "matplotlib", "numpy"} | {
+    "transformers",
+    "peft",
+}
+
+
+class Import(NamedTuple):
+    """One imported name. when: "load", "call" (inside a function) or "typing"."""
+
+    name: str
+    line: int
+    when: str
+
+
+def imports_of(source: str) -> list[Import]:
+    return list(_walk(ast.parse(source), "load"))
+
+
+def _walk(node: ast.AST, when: str) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (Import(alias.name, child.lineno, when) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, f"line {child.lineno}: write imports absolutely"
+            for alias in child.names:
+                yield Import(f"{child.module}.{alias.name}", child.lineno, when)
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            for statement in child.body:
+                yield from _walk(ast.Module([statement], []), "typing")
+            for statement in child.orelse:
+                yield from _walk(ast.Module([statement], []), when)
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from _walk(child, "call" if when == "load" else when)
+        else:
+            yield from _walk(child, when)
+
+
+def room_of(path: str) -> str:
+    """'models/runner.py' -> 'models', 'build.py' -> 'build'."""
+    return path.split("/")[0].removesuffix(".py")
+
+
+def faults(path: str, source: str) -> list[str]:
+    """What the module at `path` (inside the package) may not do, with line numbers."""
+    found = []
+    for name, line, when in imports_of(source):
+        top, _, rest = name.partition(".")
+        if top == "distillspec":
+            other = rest.split(".")[0]
+            if other in LEVEL and not _may_import(room_of(path), other):
+                found.append(f"{path}:{line} {room_of(path)} imports {other}: not below it")
+        elif top in LIBRARIES and when != "typing" and not path.startswith(LIBRARIES[top]):
+            found.append(f"{path}:{line} {top} belongs to {', '.join(LIBRARIES[top])}")
+        if top in HEAVY and when == "load" and path.startswith(LIGHT):
+            found.append(f"{path}:{line} imports {top} when it is loaded: move it into a function")
+    return found
+
+
+def _may_import(room: str, other: str) -> bool:
+    return room == other or LEVEL[other] < LEVEL[room]
+
+
+def modules() -> list[str]:
+    return sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", modules())
+def test_imports_point_down_and_libraries_stay_where_they_belong(path: str) -> None:
+    assert faults(path, (PACKAGE / path).read_text(encoding="utf-8")) == []
+
+
+def test_every_room_has_a_level() -> None:
+    rooms = {room_of(path) for path in modules()} - {"__init__"}
+    assert rooms <= LEVEL.keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("speculation/engine.py", "from distillspec.models.runner import CausalRunner"),
+        ("speculation/engine.py", "def f():\n    import distillspec.models"),
+        ("measure/cells.py", "from distillspec.corpus import prompts"),
+        ("models/x.py", "class A:\n    def f(self):\n        from distillspec import build"),
+        ("measure/cells.py", "def f():\n    import transformers.cache_utils"),
+        ("training/module.py", "import deepspeed"),
+        ("recipe/schema.py", "import torch.nn"),
+        ("commands/run.py", "try:\n    import torch\nexcept ImportError:\n    pass"),
+        ("corpus/x.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n"
+         "    from distillspec.measure import table"),
+    ],
+)  # fmt: skip
+def test_the_check_sees_each_kind_of_forbidden_import(path: str, source: str) -> None:
+    assert len(faults(path, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("commands/run.py", "def main():\n    import torch\n    from distillspec import stages"),
+        ("measure/cells.py", "if TYPE_CHECKING:\n    from transformers import PreTrainedModel"),
+        ("models/runner.py", "from distillspec.speculation.runner import Runner\nimport torch"),
+        ("corpus/module.py", "from lightning.pytorch import LightningDataModule"),
+    ],
+)
+def test_the_check_lets_allowed_imports_pass(path: str, source: str) -> None:
+    assert faults(path, source) == []

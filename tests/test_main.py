@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from distillspec import __version__
+from distillspec.__main__ import COMMANDS, main
+from distillspec.errors import DistillSpecError
+from distillspec.torchrun import ERROR_FOLDER
+
+ROOT = Path(__file__).parents[1]
+HEAVY = "{'torch', 'transformers', 'lightning', 'datasets', 'numpy', 'deepspeed', 'peft'}"
+
+
+def fresh(*argv: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a new process, which tells on stderr what heavy it has imported."""
+    code = (
+        "import sys\nfrom distillspec.__main__ import main\n"
+        f"try:\n    code = main({list(argv)})\n"
+        "except SystemExit as leaving:\n    code = leaving.code\n"
+        f"print(sorted({HEAVY} & sys.modules.keys()), file=sys.stderr)\nsys.exit(code)"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["schema"],
+        ["run", "recipes/nano-python.yaml", "--dump-config"],
+        ["pretrain", "recipes/nano-python-target.yaml", "--dry-run"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_validation_import_nothing_heavy(argv: list[str]) -> None:
+    done = fresh(*argv)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.strip().endswith("[]")
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["run", "recipes/nano-python.yaml", "--dump-config"]])
+def test_help_and_validation_take_less_than_half_a_second(argv: list[str]) -> None:
+    def seconds() -> float:
+        # CPU time, because other work on the machine must not decide this test.
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(
+            [sys.executable, "-m", "distillspec", *argv], cwd=ROOT, capture_output=True, check=True
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["--help"])
+    assert leaving.value.code == 0
+    told = capsys.readouterr().out
+    assert all(f"\n  {verb} " in told for verb in COMMANDS)
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main([verb, "--help"])
+    assert leaving.value.code == 0
+    assert f"distillspec {verb}" in capsys.readouterr().out
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.strip() == f"distillspec {__version__}"
+
+
+@pytest.mark.parametrize(
+    ("argv", "what", "mend"),
+    [
+        (["evalate"], "unknown verb 'evalate'", "did you mean 'evaluate'?"),
+        (["xyz"], "unknown verb 'xyz'", "the verbs are run, check"),
+        (["run"], "required", "distillspec run --help"),
+        (["check", "r.yaml", "--unknown"], "--unknown", "distillspec check --help"),
+        (["check", "r.yaml", "--min-speedup", "x"], "invalid float value", "--help"),
+        (["run", "none.yaml"], "no such recipe", ""),
+    ],
+)
+def test_a_users_error_leaves_with_1_and_three_lines(
+    argv: list[str], what: str, mend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(argv) == 1
+    told = capsys.readouterr()
+    first, where, remedy = told.err.splitlines()
+    assert what in first
+    assert where.startswith("  where: ")
+    assert remedy.startswith("  mend:  ")
+    assert mend in remedy
+    assert told.out == ""
+
+
+def test_flags_may_stand_between_overrides(capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = str(ROOT / "recipes/nano-python.yaml")
+    assert main(["run", recipe, "seed=3", "--dump-config", "distill.temperature=0.5"]) == 0
+    told = capsys.readouterr().out
+    assert "seed: 3" in told
+    assert "temperature: 0.5" in told
+
+
+# --- how a verb ends, with a verb that ends so ---------------------------------------------------
+
+
+@pytest.fixture
+def ending(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], int]], int]:
+    """Runs the command line with a verb `end` that does what it is given."""
+
+    def run(end: Callable[[], int]) -> int:
+        verb = ModuleType("end", "`end`: ends.")
+        verb.__dict__.update(add_arguments=lambda parser: None, main=lambda arguments: end())
+        monkeypatch.setitem(COMMANDS, "end", verb)
+        return main(["end"])
+
+    return run
+
+
+Ending = Callable[[Callable[[], int]], int]
+
+
+def bug() -> int:
+    raise ZeroDivisionError("a bug")
+
+
+def users_error() -> int:
+    raise DistillSpecError("what", where="here", mend="so")
+
+
+def interrupt() -> int:
+    raise KeyboardInterrupt
+
+
+def interrupt_with_a_hint() -> int:
+    raise KeyboardInterrupt("resume with: ./launch.sh a/b")
+
+
+def test_a_verbs_exit_code_is_passed_on(ending: Ending) -> None:
+    assert ending(lambda: 0) == 0
+    assert ending(lambda: 2) == 2
+
+
+def test_a_bug_shows_its_traceback(ending: Ending, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ending(bug) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback")
+    assert told.endswith("ZeroDivisionError: a bug\n")
+
+
+def test_an_interrupt_leaves_with_130_and_says_how_to_resume(
+    ending: Ending, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ending(interrupt) == 130
+    assert "resumes with: ./launch.sh RUN-FOLDER" in capsys.readouterr().err
+    assert ending(interrupt_with_a_hint) == 130
+    assert capsys.readouterr().err == "interrupted; resume with: ./launch.sh a/b\n"
+
+
+def test_of_several_processes_one_tells_the_common_error(
+    ending: Ending,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(ERROR_FOLDER, str(tmp_path))
+    monkeypatch.setenv("RANK", "1")
+    assert ending(users_error) == 1
+    assert capsys.readouterr().err == "what\n  where: here\n  mend:  so\n"
+    assert ending(users_error) == 1
+    assert capsys.readouterr().err == ""
+    assert ending(bug) == 1
+    assert capsys.readouterr().err == "rank 1 failed as well: ZeroDivisionError: a bug\n"
+
+
+def test_a_lost_error_folder_does_not_silence_an_error(
+    ending: Ending,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(ERROR_FOLDER, str(tmp_path / "gone"))
+    assert ending(users_error) == 1
+    assert capsys.readouterr().err.startswith("what\n")
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m distillspec schema | head -1",
+        shell=True, cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == "{\n"
+    assert done.stderr == ""

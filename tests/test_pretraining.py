@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from distillspec import pretraining
+from distillspec.errors import DistillSpecError
+from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.recipe.schema import PretrainRecipe
+
+
+def recipe(**changes: object) -> PretrainRecipe:
+    return PretrainRecipe.model_validate(
+        {
+            "kind": "pretrain",
+            "name": "small",
+            "output": "made/target",
+            "corpus": {
+                "kind": "python-source",
+                "standard_library": True,
+                "include": ["json/*.py", "email/*.py"],
+            },
+            "held_out_percent": 20.0,
+            "tokenizer": {"train_vocabulary": 300},
+            "model": {"hidden_size": 16, "intermediate_size": 32, "layers": 1, "heads": 2},
+            "train": {
+                "context": 32,
+                "batch_size": 4,
+                "max_steps": 6,
+                "validate_every_steps": 3,
+                "validation_rows": 8,
+            },
+            "hardware": {"device": "cpu", "precision": "float32"},
+            **changes,
+        }
+    )
+
+
+@pytest.fixture(autouse=True)
+def _in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_recipe_becomes_a_model_folder_that_loads_strictly() -> None:
+    assert pretraining.run(recipe(), resume=False) == 0
+    model = load_model("made/target", dtype=torch.float32)
+    assert model.config.vocab_size == len(load_tokenizer("made/target")) == 300
+    facts = json.loads(Path("checkpoints/runs/small/result.json").read_text())
+    assert 0.0 < facts["entropy_nats_per_token"]
+    assert facts["training_tokens"] == 6 * 4 * 32
+    # Nats per token over bytes per token: fewer than 8 bits a byte, more than none.
+    assert 0.0 < facts["bits_per_byte"] < 8.0
+
+
+def test_a_second_model_takes_the_tokenizer_of_the_first() -> None:
+    pretraining.run(recipe(), resume=False)
+    other = recipe(name="other", output="made/draft", tokenizer={"take_from": "made/target"})
+    pretraining.run(other, resume=False)
+    first, second = load_tokenizer("made/target"), load_tokenizer("made/draft")
+    assert first.get_vocab() == second.get_vocab()
+
+
+def test_a_started_recipe_goes_on_only_when_asked_to() -> None:
+    pretraining.run(recipe(), resume=False)
+    with pytest.raises(DistillSpecError, match="started before"):
+        pretraining.run(recipe(), resume=False)
+    assert pretraining.run(recipe(), resume=True) == 0

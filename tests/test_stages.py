@@ -1,0 +1,171 @@
+"""A whole run on the tiny pair: the real stages, prompts from a file, the eager runner."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from distillspec import stages
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.schema import Recipe
+
+SUITE = """\
+name: tiny
+prompts: {count: 4}
+gammas: [1, 2]
+temperatures: [0.0, 1.0]
+max_new_tokens: 8
+bootstrap: 100
+runner: {kind: eager, dtype: float32}
+"""
+
+CELL_KEYS = {
+    "draft",
+    "method",
+    "gamma",
+    "temperature",
+    "prompts",
+    "alpha",
+    "tau",
+    "draft_to_target_time",
+    "predicted_speedup",
+    "speedup",
+    "speedup_low",
+    "speedup_high",
+    "tokens_per_second",
+}
+
+
+def recipe(**distill: object) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "pair": {"target": "pair/target", "draft": "pair/draft"},
+            "data": {
+                "source": {"kind": "jsonl", "path": "rows.jsonl"},
+                "held_out_percent": 25.0,
+                "max_response_tokens": 8,
+            },
+            "distill": {
+                "batch_size": 4,
+                "max_steps": 4,
+                "probe": {"every_steps": 2, "prompts": 2, "gamma": 2, "max_new_tokens": 8},
+                **distill,
+            },
+            "optimizer": {"learning_rate": 1e-2, "warmup_steps": 1},
+            "hardware": {"device": "cpu", "precision": "float32"},
+            "evaluate": {"suite": "tiny.yaml"},
+        }
+    )
+
+
+@pytest.fixture
+def workplace(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(tiny_pair, tmp_path / "pair")
+    rows = ({"prompt": f"def f{i}(x):", "response": f"\n    return x + {i}"} for i in range(40))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "tiny.yaml").write_text(SUITE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def only_run() -> Path:
+    (run,) = Path("checkpoints/runs/tiny").iterdir()
+    return run
+
+
+def test_one_run_goes_from_the_pair_to_the_report(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stages.run(recipe(), None) == 0
+    run = only_run()
+    for name in (
+        "recipe.yaml",
+        "run.json",
+        "training.json",
+        "metrics.csv",
+        "best.ckpt",
+        "last.ckpt",
+        "control/best.ckpt",
+        "draft/config.json",
+        "draft/model.safetensors",
+        "draft/generation_config.json",
+        "draft/README.md",
+        "evaluation/tiny/rows.jsonl",
+        "evaluation/tiny/report.html",
+    ):
+        assert (run / name).is_file(), name
+    summary = json.loads((run / "evaluation/tiny/summary.json").read_text())
+    assert all(set(cell) >= CELL_KEYS for cell in summary["cells"])
+    assert {(c["draft"], c["gamma"], c["temperature"]) for c in summary["cells"]} == {
+        (draft, gamma, temperature)
+        for draft in ("undistilled", "distilled", "control")
+        for gamma in (1, 2)
+        for temperature in (0.0, 1.0)
+    }
+    assert json.loads((run / "run.json").read_text())["starts"][-1]["finished"]
+    printed = capsys.readouterr().out
+    assert "best alpha" in printed
+    assert "next:" in printed
+
+
+def test_a_finished_run_that_is_started_again_repeats_nothing(workplace: Path) -> None:
+    stages.run(recipe(), None)
+    run = only_run()
+    kept = {
+        name: (run / name).read_bytes()
+        for name in ("metrics.csv", "control/metrics.csv", "evaluation/tiny/rows.jsonl")
+    }
+    stages.run(recipe(), run)
+    assert {name: (run / name).read_bytes() for name in kept} == kept
+
+
+def test_the_control_trains_as_long_as_the_distilled_draft(workplace: Path) -> None:
+    stages.train(recipe(max_steps=30), None)
+    outcome = json.loads((only_run() / "training.json").read_text())
+    # The control stops after the first step that passes the distilled draft's seconds.
+    assert outcome["control"]["seconds"] >= outcome["distilled"]["seconds"]
+    assert outcome["control"]["steps"] > 0
+
+
+def test_target_responses_are_sampled_once_and_then_reused(workplace: Path) -> None:
+    plan = recipe(source={"target": 1.0}, divergence="tvd")
+    stages.generate(plan)
+    stored = {p: p.read_bytes() for p in Path("data/responses/tiny").rglob("*") if p.is_file()}
+    assert stored
+    stages.train(plan, None)
+    assert {
+        p: p.read_bytes() for p in Path("data/responses/tiny").rglob("*") if p.is_file()
+    } == stored
+
+
+def test_a_report_needs_something_measured(workplace: Path) -> None:
+    stages.train(recipe(), None)
+    with pytest.raises(DistillSpecError, match="nothing has been measured"):
+        stages.report(only_run())
+    stages.evaluate(only_run(), "tiny.yaml")
+    assert stages.report(only_run()) == 0
+
+
+def test_the_exported_draft_carries_the_measured_gamma(workplace: Path) -> None:
+    stages.run(recipe(), None)
+    run = only_run()
+    summary = json.loads((run / "evaluation/tiny/summary.json").read_text())
+    best = next(
+        r["gamma"]
+        for r in summary["recommendation"]
+        if r["draft"] == "distilled" and r["temperature"] is None
+    )
+    config = json.loads((run / "draft/generation_config.json").read_text())
+    assert config["num_assistant_tokens"] == best
+
+
+def test_exporting_a_folder_without_training_says_so(workplace: Path) -> None:
+    from distillspec.run_folder import RunFolder
+
+    empty = RunFolder.begin(recipe())
+    with pytest.raises(DistillSpecError, match="no draft has been trained"):
+        stages.export(empty.path, None)

@@ -1,0 +1,141 @@
+"""A small real run: the tiny pair, prompts of random tokens, the shipped `fit`. Also a program.
+
+As a program it takes the folder of the pair, the run folder and a JSON object of options, so that
+tests can kill it, start it twice, or start it under torchrun.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distillspec.corpus.module import PromptRows
+from distillspec.corpus.prompts import Prompt
+from distillspec.models.adapters import add_lora
+from distillspec.models.frozen import FrozenTarget
+from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.recipe.schema import Recipe
+from distillspec.training.fit import FitOutcome, fit
+from distillspec.training.probe import Probe
+
+VOCABULARY = 300
+PROMPTS = 24
+
+
+def prompts(count: int = PROMPTS, *, seed: int = 3) -> list[Prompt]:
+    """Random prompts of 3 to 8 tokens with random responses of 1 to 9."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def tokens(low: int, high: int) -> tuple[int, ...]:
+        length = int(torch.randint(low, high + 1, (), generator=generator))
+        return tuple(torch.randint(1, VOCABULARY, (length,), generator=generator).tolist())
+
+    return [Prompt(f"p{i}", tokens(3, 8), tokens(1, 9), "", "plain") for i in range(count)]
+
+
+def recipe(**changes: Any) -> Recipe:
+    """A recipe of a few quick steps; changes: {"distill": {...}, "optimizer": {...}, ...}."""
+    sections: dict[str, Any] = {
+        "name": "tiny",
+        "pair": {"target": "target", "draft": "draft"},
+        "data": {
+            "source": {"kind": "jsonl", "path": "unused.jsonl"},
+            "max_response_tokens": 6,
+        },
+        "distill": {
+            "batch_size": 4,
+            "max_steps": 4,
+            "checkpoint_every_steps": 2,
+            "chunk_tokens": 16,
+            "probe": {"every_steps": 2, "prompts": 3, "gamma": 2, "max_new_tokens": 6},
+        },
+        "optimizer": {"learning_rate": 1e-2, "warmup_steps": 2},
+        "hardware": {"device": "cpu", "precision": "float32"},
+    }
+    for section, values in changes.items():
+        if isinstance(values, dict):
+            sections[section] = {**sections.get(section, {}), **values}
+        else:
+            sections[section] = values
+    return Recipe.model_validate(sections)
+
+
+class Parts(NamedTuple):
+    """What `fit` is called with."""
+
+    recipe: Recipe
+    draft: nn.Module
+    target: FrozenTarget
+    tokenizer: PreTrainedTokenizerBase
+    data: PromptRows
+    probe: Probe
+
+
+def parts(pair: Path, plan: Recipe) -> Parts:
+    tokenizer = load_tokenizer(str(pair / "target"))
+    target = FrozenTarget(load_model(str(pair / "target"), dtype=torch.float32))
+    draft: nn.Module = load_model(str(pair / "draft"), dtype=torch.float32)
+    if plan.lora is not None:
+        assert isinstance(draft, PreTrainedModel)
+        torch.manual_seed(plan.seed)
+        draft = add_lora(draft, plan.lora)
+    rows = prompts()
+    data = PromptRows(
+        rows,
+        plan.distill.source,
+        batch_size=plan.distill.batch_size,
+        seed=plan.seed,
+        target_responses={row.key: (5, 6, 7) for row in rows},
+    )
+    probe = Probe(
+        target,
+        prompts(4, seed=9),
+        plan.distill.probe,
+        temperature=plan.distill.temperature,
+        end_tokens=frozenset({0}),
+        pad_token=0,
+        seed=plan.seed,
+    )
+    return Parts(plan, draft, target, tokenizer, data, probe)
+
+
+def run(made: Parts, folder: Path, *, resume: bool = False, probed: bool = True) -> FitOutcome:
+    return fit(
+        made.recipe,
+        draft=made.draft,
+        target=made.target,
+        tokenizer=made.tokenizer,
+        data_module=made.data,
+        probe=made.probe if probed else None,
+        folder=folder,
+        resume=resume,
+        label="tiny",
+    )
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    """metrics.csv, a dict a row."""
+    import csv
+
+    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def main(pair: str, folder: str, options: str) -> None:
+    torch.set_num_threads(1)
+    chosen = json.loads(options)
+    made = parts(Path(pair), recipe(**chosen.get("recipe", {})))
+    outcome = run(made, Path(folder), resume=bool(chosen.get("resume")), probed=bool(chosen.get("probed", True)))
+    if os.environ.get("RANK", "0") == "0":
+        print(json.dumps(outcome._asdict()))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
