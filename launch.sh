@@ -12,17 +12,22 @@ root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
 venv="$root/.venv"
 python="$venv/bin/python"
 lock="$root/requirements.lock"
-stamp="$venv/installed-from"   # hash of what the environment was installed from
-unfinished="$root/.venv.unfinished" # exists while an installation is under way
+project="$root/pyproject.toml"
+lock_stamp="$venv/made-from-lock" # what the environment was made from: hashes
+package_stamp="$venv/made-from-project"
+unfinished="$root/.venv.unfinished" # exists while packages are being installed
 
 fail() { # what, where, mend: the form of all our errors
     printf '%s\n  where: %s\n  mend:  %s\n' "$1" "$2" "$3" >&2
     exit 1
 }
 
-fingerprint() { # of the lock, the package's metadata and the place: a moved folder installs anew
-    { sha256sum -- "$lock" "$root/pyproject.toml" 2>/dev/null \
-        || shasum -a 256 -- "$lock" "$root/pyproject.toml"; }
+fingerprint() { # FILE: its hash and its place, so that a moved folder installs anew
+    sha256sum -- "$1" 2>/dev/null || shasum -a 256 -- "$1"
+}
+
+holds() { # STAMP FILE: whether the environment was made from FILE as it is now
+    [[ -f "$1" && "$(<"$1")" == "$(fingerprint "$2")" ]]
 }
 
 is_usable() { # a Python of at least 3.11 that can make environments
@@ -43,7 +48,7 @@ find_python() {
         "install it (Debian, Ubuntu: python3 python3-venv), or set PYTHON=/path/to/python3.11"
 }
 
-install() {
+install_lock() {
     local base quiet=()
     # A package that was half-copied when an installation was killed looks installed to pip, so
     # what an unfinished one has left is not trusted.
@@ -57,21 +62,31 @@ install() {
         : >"$unfinished"
         quiet=(--quiet)
     fi
-    rm -f -- "$stamp"
-    if ! "$python" -m pip install "${quiet[@]}" --requirement "$lock" >&2 ||
-        ! "$python" -m pip install --quiet --no-deps --no-build-isolation --editable "$root" >&2; then
+    rm -f -- "$lock_stamp" "$package_stamp"
+    if ! "$python" -m pip install "${quiet[@]}" --requirement "$lock" >&2; then
         # pip downloads first and rolls back what it could not install: an older environment stays.
         [[ ${#quiet[@]} == 0 ]] || rm -f -- "$unfinished"
         fail "installing the locked packages failed" "$lock" \
             "read pip's message above (network? disk?), then start the same command again"
     fi
-    fingerprint >"$stamp.new"
-    mv -- "$stamp.new" "$stamp"
+    fingerprint "$lock" >"$lock_stamp"
     rm -f -- "$unfinished"
 }
 
+install_package() { # distillspec itself: in place, with what the lock has brought
+    "$python" -m pip install --quiet --no-deps --no-build-isolation --editable "$root" >&2 ||
+        fail "installing the package failed" "$root" "read pip's message above"
+    fingerprint "$project" >"$package_stamp"
+}
+
 is_installed() {
-    [[ ! -e "$unfinished" && -x "$python" && -f "$stamp" && "$(<"$stamp")" == "$(fingerprint)" ]]
+    [[ ! -e "$unfinished" && -x "$python" ]] && holds "$lock_stamp" "$lock" &&
+        holds "$package_stamp" "$project"
+}
+
+install() {
+    [[ ! -e "$unfinished" && -x "$python" ]] && holds "$lock_stamp" "$lock" || install_lock
+    holds "$package_stamp" "$project" || install_package
 }
 
 ensure_environment() {

@@ -173,7 +173,8 @@ def suite_prompts(pair: Pair, source: Source, most: int) -> list[Prompt]:
 def preview(pair: Pair, training: Sequence[Prompt]) -> Batch | None:
     """The first rows of fixed text with their masks, as many as the recipe wants to show."""
     rows = [(p.tokens, p.response) for p in training if p.response is not None]
-    return collate(rows[: pair.recipe.data.preview], pair.pad_token) if rows else None
+    rows = rows[: pair.recipe.data.preview]
+    return collate(rows, pair.pad_token) if rows else None
 
 
 def target_store(pair: Pair, training: Sequence[Prompt]) -> StoredResponses:
@@ -235,9 +236,12 @@ def drawn_texts(pair: Pair, held_out: Sequence[Prompt]) -> list[DrawnText]:
 
 
 def probe(pair: Pair, held_out: Sequence[Prompt]) -> Probe:
+    """On the last of the held-out prompts: the best checkpoint is chosen on them, so that the
+    first ones, which an evaluation takes, stay unseen.
+    """
     return Probe(
         pair.target,
-        held_out,
+        held_out[::-1],
         pair.recipe.distill.probe,
         temperature=pair.recipe.distill.temperature,
         end_tokens=pair.end_tokens,

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timezone
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,10 @@ class Git:
 
 @dataclass(frozen=True)
 class Machine:
-    """memory_bytes: what this process may use (a container's limit counts). gpus: their names,
-    empty as long as nobody has imported torch."""
+    """memory_bytes: what this process may use (a container's limit counts).
+
+    gpus: their names, empty as long as nobody has imported torch.
+    """
 
     system: str
     cpu: str
@@ -161,9 +163,7 @@ def _cpu() -> tuple[str, frozenset[str]]:
 
 
 def _cores() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _memory_bytes() -> int:

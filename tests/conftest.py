@@ -22,7 +22,7 @@ VOCABULARY = 300
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread() -> None:
-    """Tiny matrices: threads cost more than they bring, and sums must not depend on their number."""
+    """Tiny matrices: threads cost more than they bring, and sums depend on their number."""
     import torch
 
     torch.set_num_threads(1)
@@ -55,7 +55,7 @@ def _byte_level_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _sharpen(model: LlamaForCausalLM) -> None:
-    """Fresh weights say nearly the same of every token; larger ones make target and draft differ."""
+    """Fresh weights say nearly the same of every token; larger ones make the models differ."""
     import torch
 
     with torch.no_grad():

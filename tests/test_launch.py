@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -26,8 +25,11 @@ exit 0
 """
 
 
+TOOLS = "bash cat cp dirname env flock getconf grep mkdir mv nproc rm sha256sum".split()
+
+
 class Launcher:
-    """A copy of launch.sh in a folder of its own."""
+    """A copy of launch.sh in a folder of its own, with a PATH on which there is no real Python."""
 
     def __init__(self, folder: Path) -> None:
         self.root = folder / "project"
@@ -40,12 +42,17 @@ class Launcher:
         self.python = folder / "python"
         self.python.write_text(PYTHON, encoding="utf-8")
         self.python.chmod(0o755)
+        self.tools = folder / "tools"
+        self.tools.mkdir()
+        for tool in TOOLS:
+            found = shutil.which(tool)
+            assert found is not None, tool
+            (self.tools / tool).symlink_to(found)
 
     def __call__(self, *argv: str, **variables: str) -> subprocess.CompletedProcess[str]:
         self.notes.write_text("", encoding="utf-8")
-        outer = ("PATH", "HOME")
-        environment = {name: os.environ[name] for name in outer if name in os.environ}
-        environment |= {
+        environment = {
+            "PATH": str(self.tools),
             "PYTHON": str(self.python),
             "NOTES": str(self.notes),
             "CUDA_VISIBLE_DEVICES": "",
@@ -86,6 +93,15 @@ def test_a_changed_lock_is_installed_into_the_same_environment(launch: Launcher)
     assert len(launch.asked("pip install --quiet --requirement")) == 1
 
 
+def test_changed_metadata_only_registers_the_package_again(launch: Launcher) -> None:
+    launch("schema")
+    (launch.root / "pyproject.toml").write_text("[project]\n", encoding="utf-8")
+    assert launch("schema", BREAK="--editable").returncode == 1
+    launch("schema")
+    assert launch.asked("--requirement") == []
+    assert len(launch.asked("--editable")) == 1
+
+
 def test_an_interrupted_installation_is_made_anew(launch: Launcher) -> None:
     failed = launch("schema", BREAK="pip install --requirement")
     assert failed.returncode == 1
@@ -106,11 +122,12 @@ def test_a_failed_update_keeps_the_environment(launch: Launcher) -> None:
 
 
 def test_without_a_fit_python_there_is_a_clear_error(launch: Launcher) -> None:
-    done = launch("schema", PATH="/nonexistent:/usr/bin:/bin", BREAK="import ensurepip")
-    if done.returncode == 0:  # the system's own Python is fit as well
-        return
+    done = launch("schema", BREAK="import ensurepip")
+    assert done.returncode == 1
     assert "no Python 3.11 or newer" in done.stderr
-    assert "mend:  install it" in done.stderr
+    assert "  where: PATH (tried " in done.stderr
+    assert "  mend:  install it" in done.stderr
+    assert launch.asked("-m venv") == []
 
 
 @pytest.mark.parametrize(
@@ -188,7 +205,7 @@ def test_processes_share_the_cores(launch: Launcher) -> None:
 
 def test_it_can_be_started_from_another_folder(launch: Launcher, tmp_path: Path) -> None:
     launch("schema")
-    environment = {"PATH": os.environ["PATH"], "NOTES": str(launch.notes)}
+    environment = {"PATH": str(launch.tools), "NOTES": str(launch.notes)}
     subprocess.run(
         ["bash", "project/launch.sh", "schema"], cwd=tmp_path, env=environment, check=True
     )

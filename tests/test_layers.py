@@ -25,7 +25,7 @@ LEVELS = (
     {"measure", "corpus"},
     {"training", "export"},
     {"build"},
-    {"stages", "pretraining"},
+    {"stages", "pretraining", "checking"},
     {"commands"},
     {"__main__"},
 )

@@ -111,7 +111,7 @@ def only_look(arguments: Namespace, recipe: Recipe | PretrainRecipe, *, as_json:
     """Serve --dump-config and --dry-run; True when one was asked for: there is no more to do."""
     if arguments.dump_config:
         values = recipe.model_dump(mode="json")
-        print(json.dumps(values, indent=2) if as_json else dump_yaml(recipe), end="")
+        print(json.dumps(values, indent=2) if as_json else dump_yaml(recipe).rstrip("\n"))
     if arguments.dry_run:
         lines = plan(recipe, arguments.path)
         print(

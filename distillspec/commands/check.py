@@ -22,6 +22,6 @@ def main(arguments: Namespace) -> int:
     recipe = distillation(arguments)
     if only_look(arguments, recipe, as_json=arguments.json):
         return 0
-    from distillspec import build
+    from distillspec import checking
 
-    return int(build.check(recipe, arguments.json, arguments.min_speedup))
+    return checking.run(recipe, as_json=arguments.json, min_speedup=arguments.min_speedup)

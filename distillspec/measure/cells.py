@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
-from distillspec.models.compiled import make_runner
 from torch import Tensor
 
 from distillspec import atomic
+from distillspec.errors import DistillSpecError
 from distillspec.measure.completions import MeasuredPrompt
 from distillspec.measure.methods import configuration
-from distillspec.measure.plan import Steps, check, earlier_steps, plan_of, write_plan
+from distillspec.measure.plan import Prepared, Steps, check, plan_of, read_plan, write_plan
 from distillspec.measure.rows import Row, RowLog, letters
 from distillspec.measure.summary import Summary, write_summary
 from distillspec.measure.summing import sum_up
 from distillspec.measure.timing import measure_steps
+from distillspec.models.compiled import make_runner
 from distillspec.recipe.suite import Method, Suite
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.engine import AutoregressiveDecoder, SpeculativeDecoder
@@ -84,16 +85,22 @@ def evaluate(
 
     atomic.make_folder(folder)
     plan = plan_of(suite, target, chosen, taken, device)
-    steps = earlier_steps(folder / _PLAN, plan)
+    prepared = read_plan(folder / _PLAN, plan)
+    if prepared is None and (folder / ROWS).exists():
+        raise DistillSpecError(
+            f"there are rows without {_PLAN}, so nobody knows what was measured",
+            where=str(folder / ROWS),
+            mend="move that folder away, then evaluate again",
+        )
     rows = RowLog(folder / ROWS, rows_per_block=per_block)
     blocks = [(p, t) for p in range(len(taken)) for t in suite.temperatures]
     missing = [block for block in blocks if not rows.has(block)]
-    if missing or not steps:
+    if missing or prepared is None:
         progress(len(blocks) - len(missing), len(blocks), "preparing the models")
         bench = _Bench(suite, target, chosen, taken, grid, torch.device(device), vocabulary)
         bench.warm_up()
-        steps = bench.steps()
-        write_plan(folder / _PLAN, plan, steps)
+        prepared = bench.prepared()
+        write_plan(folder / _PLAN, plan, prepared)
         for block in missing:
             number = blocks.index(block)
             progress(len(blocks) - len(missing) + missing.index(block), len(blocks), "decoding")
@@ -102,7 +109,7 @@ def evaluate(
     summary = sum_up(
         suite,
         rows.rows,
-        steps,
+        prepared,
         target=target,
         drafts=chosen,
         tokenizer=tokenizer,
@@ -152,8 +159,14 @@ class _Bench:
                 length = min(self._suite.max_new_tokens, _WARM_UP_ROUNDS * (gamma + 1))
                 self._decode(prompt, column, temperature, seed=0, length=length)
 
-    def steps(self) -> Steps:
-        """Isolated step times of every method at every temperature."""
+    def prepared(self) -> Prepared:
+        """Isolated step times of every method at every temperature; and what the runners are."""
+        runners = {"target": self._target, **self._drafts}
+        return Prepared(
+            self._steps(), {name: type(runner).__name__ for name, runner in runners.items()}
+        )
+
+    def _steps(self) -> Steps:
         middle = sorted(range(len(self._prompts)), key=lambda i: len(self._prompts[i].tokens))
         prompt = self._tokens(middle[len(middle) // 2])
         return {

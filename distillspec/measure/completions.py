@@ -159,7 +159,7 @@ def _example(tokenizer: PreTrainedTokenizerBase, prompt: MeasuredPrompt, row: Ro
 def token_texts(
     tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], tokens: Sequence[int]
 ) -> Iterator[str]:
-    """The text that each token adds after the prompt; the first part of a split letter adds none."""
+    """The text each token adds after the prompt; the first part of a split letter adds none."""
     context = list(prompt[-_CONTEXT:])
     said = _decoded(tokenizer, context)
     for end in range(1, len(tokens) + 1):

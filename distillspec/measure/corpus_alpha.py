@@ -72,7 +72,8 @@ def entropy(
     """Entropy in nats of softmax(z / T_s), T_s = T, or 1 at temperature 0, per response token."""
 
     def nats(logits: Tensor, tokens: Tensor) -> Tensor:
-        return torch.special.entr(policy.untempered(logits)).sum(dim=-1)
+        each: Tensor = torch.special.entr(policy.untempered(logits))
+        return each.sum(dim=-1)
 
     return _per_text((target,), texts, nats, vocabulary, chunk_tokens)
 
@@ -160,7 +161,7 @@ def _logits(
     head = output_head(model, vocabulary)
     if head is None:
         # The whole [rows, T, V] exists here, for models whose head cannot be taken apart.
-        yield from token_logits(model, tokens, None, vocabulary)[speaks].split(chunk_tokens)
+        yield from torch.split(token_logits(model, tokens, None, vocabulary)[speaks], chunk_tokens)
         return
-    for states in hidden_states(model, tokens, None)[speaks].split(chunk_tokens):
+    for states in torch.split(hidden_states(model, tokens, None)[speaks], chunk_tokens):
         yield head.logits(states)

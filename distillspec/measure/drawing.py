@@ -75,7 +75,6 @@ def with_intervals(
     values = [value for value, _, _ in intervals]
     below = [max(0.0, value - low) for value, low, _ in intervals]
     above = [max(0.0, high - value) for value, _, high in intervals]
-    style: dict[str, Any] = {"linestyle": "-" if line else "none"}
     panel.errorbar(
         places,
         values,
@@ -87,7 +86,7 @@ def with_intervals(
         capsize=2.5,
         color=colour(draft, look),
         label=draft,
-        **style,
+        linestyle="-" if line else "none",
     )
 
 

@@ -122,7 +122,7 @@ def speedup_maps(summary: Summary, look: Look) -> Figure | None:
         panel.tick_params(which="minor", length=0)
     assert image is not None
     bar = figure.colorbar(image, ax=list(panels), shrink=0.9, pad=0.015, aspect=12)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(colors=look.faint, length=0, labelsize=8)
     ticks = [-reach, -reach / 2, 0.0, reach / 2, reach]
     bar.set_ticks(ticks, labels=[f"{2**tick:.2f}×" for tick in ticks])
@@ -218,10 +218,10 @@ def differences(summary: Summary, look: Look) -> Figure | None:
     panel = figure.subplots()
     labels = []
     for row, one in enumerate(reversed(found)):
-        colour = look.faint if one.verdict == "no difference shown" else colour(one.draft, look)
+        paint = look.faint if one.verdict == "no difference shown" else colour(one.draft, look)
         low, value, high = (100 * x for x in (one.relative_low, one.relative, one.relative_high))
-        panel.plot([low, high], [row, row], color=colour, linewidth=2.2, solid_capstyle="round")
-        panel.plot([value], [row], marker="o", markersize=5.5, color=colour)
+        panel.plot([low, high], [row, row], color=paint, linewidth=2.2, solid_capstyle="round")
+        panel.plot([value], [row], marker="o", markersize=5.5, color=paint)
         labels.append(f"vs {one.against}   {degrees(one.temperature)}   gamma {one.gamma}")
     panel.axvline(0.0, color=look.ink, linewidth=1.0)
     plain_axes(panel, look, f"difference in tau of the {found[0].draft} draft, percent", "")

@@ -57,7 +57,7 @@ def _differences(comparisons: Sequence[Comparison]) -> list[str]:
             chosen, key=lambda one: (one.against, one.temperature)
         ):
             some = list(group)
-            head = f"{some[0].draft} against {against} at T = {temperature:g}: "
+            head = f"{some[0].draft.capitalize()} against {against} at T = {temperature:g}: "
             said.append(head + (_tau_words(some) if quantity == "tau" else _alpha_words(some[0])))
     return said
 

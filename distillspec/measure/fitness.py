@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from distillspec.models.compiled import make_runner
 
 from distillspec.errors import DistillSpecError
 from distillspec.measure import bootstrap, corpus_alpha, cost_model
@@ -18,6 +17,7 @@ from distillspec.measure.corpus_alpha import DrawnText
 from distillspec.measure.memory import Memory, TrainingLoad, memory_estimate, parameters
 from distillspec.measure.methods import configuration
 from distillspec.measure.timing import StepTimes, measure_steps
+from distillspec.models.compiled import make_runner
 from distillspec.models.generate import generate
 from distillspec.models.runner import vocabulary_size
 from distillspec.models.template import template_hash

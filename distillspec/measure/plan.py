@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -26,6 +26,13 @@ log = logging.getLogger(__name__)
 
 Steps = dict[tuple[str, float], StepTimes]
 """By method and temperature."""
+
+
+class Prepared(NamedTuple):
+    """What was found before the first block: step times, and by model the kind of runner it got."""
+
+    steps: Steps
+    runners: dict[str, str]
 
 
 def check(
@@ -54,7 +61,7 @@ def check(
         holds = getattr(config, "max_position_embeddings", None)
         if holds is not None and needed > holds:
             raise DistillSpecError(
-                f"the longest prompt has {longest} tokens; with max_new_tokens and a block that makes "
+                f"the longest prompt has {longest} tokens; max_new_tokens and a block make these "
                 f"{needed} positions, and the {name} has {holds}",
                 where=where,
                 mend="lower max_new_tokens in the suite, or data.max_prompt_tokens in the recipe",
@@ -95,15 +102,16 @@ def plan_of(
     }
 
 
-def earlier_steps(path: Path, plan: Mapping[str, Any]) -> Steps:
-    """Step times of an earlier process on the same plan; none where nothing was begun."""
+def read_plan(path: Path, plan: Mapping[str, Any]) -> Prepared | None:
+    """What an earlier process found on the same plan; None where nothing was begun."""
     if not path.exists():
-        return {}
+        return None
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         earlier = found["plan"]
         differing = [key for key in plan if earlier.get(key) != plan[key]]
         steps = {(method, float(t)): _step_times(values) for method, t, values in found["steps"]}
+        runners = {str(name): str(kind) for name, kind in found["runners"].items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DistillSpecError(
             f"the plan of this evaluation cannot be read: {error}",
@@ -116,12 +124,12 @@ def earlier_steps(path: Path, plan: Mapping[str, Any]) -> Steps:
             where=str(path.parent),
             mend="delete that folder, or evaluate into another one",
         )
-    return steps
+    return Prepared(steps, runners)
 
 
-def write_plan(path: Path, plan: Mapping[str, Any], steps: Steps) -> None:
-    listed = [[*key, asdict(times)] for key, times in steps.items()]
-    atomic.write_json(path, {"plan": dict(plan), "steps": listed})
+def write_plan(path: Path, plan: Mapping[str, Any], prepared: Prepared) -> None:
+    listed = [[*key, asdict(times)] for key, times in prepared.steps.items()]
+    atomic.write_json(path, {"plan": dict(plan), "runners": prepared.runners, "steps": listed})
 
 
 def _step_times(values: Mapping[str, Any]) -> StepTimes:

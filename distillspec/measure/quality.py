@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import evaluate
 
@@ -38,7 +38,7 @@ def score(metric: str, completions: Sequence[Completion]) -> dict[str, float]:
     """
     module = _load(metric)
     wanted = set(module.features)
-    columns = {
+    columns: dict[str, list[Any]] = {
         "predictions": [one.text for one in completions],
         "prompts": [one.prompt for one in completions],
         "finished": [one.finished for one in completions],
@@ -67,7 +67,7 @@ def name_of(metric: str) -> str:
     return Path(metric).stem
 
 
-def _load(metric: str) -> evaluate.EvaluationModule:
+def _load(metric: str) -> Any:
     path = Path(metric)
     script = path if path.suffix == ".py" else path / f"{path.name}.py"
     if not script.is_file():

@@ -19,8 +19,8 @@ REPORT = "report.html"
 _CAPTIONS = {
     "speedup": (
         "Measured speed-up over autoregressive decoding",
-        "Wall-clock ratio, block size across, temperature down. The best gamma of each row is bold; "
-        "below 1 speculation costs time.",
+        "Wall-clock ratio, block size across, temperature down. The best gamma of each row is "
+        "bold; below 1 speculation costs time.",
     ),
     "tau": (
         "Tokens per target forward, and acceptance",

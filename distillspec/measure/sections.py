@@ -115,9 +115,10 @@ def recommendations(recommendation: Sequence[Recommendation]) -> str:
 
 
 def cells(summary: Summary, names: Sequence[str]) -> str:
+    several = len(summary.methods()) > 1
     columns = (
         "draft",
-        "method",
+        *(["method"] if several else []),
         "T",
         "gamma",
         "alpha",
@@ -137,18 +138,18 @@ def cells(summary: Summary, names: Sequence[str]) -> str:
         "cap",
     )
     rows = [
-        ("slow" if cell.speedup_high < 1.0 else "", _cell(cell))
+        ("slow" if cell.speedup_high < 1.0 else "", _cell(cell, several))
         for name in names
         for cell in summary.cells
         if cell.draft == name
     ]
-    return _table(columns, rows, words=2)
+    return _table(columns, rows, words=2 if several else 1)
 
 
-def _cell(cell: Cell) -> list[str]:
+def _cell(cell: Cell, several: bool) -> list[str]:
     return [
         cell.draft,
-        cell.method,
+        *([cell.method] if several else []),
         f"{cell.temperature:g}",
         str(cell.gamma),
         _number(cell.alpha, ".3f"),
@@ -289,4 +290,7 @@ def definitions(definitions: Mapping[str, str]) -> str:
 
 def environment(environment: Mapping[str, Any]) -> str:
     text = json.dumps(environment, indent=2, ensure_ascii=False)
-    return f"<details><summary>command, code, versions, machine, models</summary><pre>{escape(text)}</pre></details>"
+    return (
+        "<details><summary>command, code, versions, machine, models</summary>"
+        f"<pre>{escape(text)}</pre></details>"
+    )

@@ -21,11 +21,11 @@ from distillspec.measure.completions import (
 )
 from distillspec.measure.corpus_alpha import DrawnText, SumsPerText
 from distillspec.measure.findings import findings
+from distillspec.measure.plan import Prepared
 from distillspec.measure.quality import Completion, name_of, score
 from distillspec.measure.rows import Row
 from distillspec.measure.summary import DEFINITIONS, Quality, Recommendation, Summary
 from distillspec.measure.tally import Tally, TextFacts
-from distillspec.measure.timing import StepTimes
 from distillspec.recipe.suite import Suite
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -39,7 +39,7 @@ _PLAIN_NAME = "target alone"
 def sum_up(
     suite: Suite,
     rows: Sequence[Row],
-    steps: Mapping[tuple[str, float], StepTimes],
+    prepared: Prepared,
     *,
     target: PreTrainedModel,
     drafts: Mapping[str, PreTrainedModel],
@@ -62,7 +62,7 @@ def sum_up(
         )
         for temperature in suite.temperatures
     }
-    tally = Tally(rows, steps, facts, how)
+    tally = Tally(rows, prepared.steps, facts, how)
     cells, baseline = tally.cells(), tally.baselines()
     others = [name for name in drafts if name != _COMPARED]
     comparisons = tally.comparisons(_COMPARED, others) if _COMPARED in drafts else []
@@ -82,8 +82,11 @@ def sum_up(
         quality=_quality(suite, tokenizer, prompts, rows, ends),
         greedy_divergences=divergences,
         examples=examples(tokenizer, prompts, rows, _gammas_shown(recommendation)),
-        notes=findings(cells, baseline, comparisons, recommendation, divergences, len(runs)),
-        environment=_environment(suite, target, drafts, runs),
+        notes=[
+            *findings(cells, baseline, comparisons, recommendation, divergences, len(runs)),
+            *_fallbacks(suite, prepared),
+        ],
+        environment=_environment(suite, target, drafts, prepared, runs),
         definitions=dict(DEFINITIONS),
     )
 
@@ -182,10 +185,22 @@ def _quality(
     ]
 
 
+def _fallbacks(suite: Suite, prepared: Prepared) -> list[str]:
+    """Models that could not be compiled although the suite asks for it."""
+    eager = [name for name, kind in prepared.runners.items() if kind == "CausalRunner"]
+    if suite.runner.kind != "compiled" or not eager:
+        return []
+    return [
+        f"Run eagerly, since they could not be compiled: {', '.join(eager)}. Ratios of a compiled "
+        "and an eager model say little about a serving engine."
+    ]
+
+
 def _environment(
     suite: Suite,
     target: PreTrainedModel,
     drafts: Mapping[str, PreTrainedModel],
+    prepared: Prepared,
     runs: Sequence[str],
 ) -> dict[str, Any]:
     now = provenance.gather()
@@ -197,6 +212,7 @@ def _environment(
         "machine": asdict(now.machine),
         "threads": torch.get_num_threads(),
         "runner": suite.runner.kind,
+        "runners": prepared.runners,
         "seed": suite.seed,
         "repeats": suite.repeats,
         "bootstrap": suite.bootstrap,

@@ -189,8 +189,8 @@ class Tally:
         for other in against:
             for temperature in sorted({place[3] for place in mine}):
                 facts = self._facts[temperature]
-                here = (draft, other, None, None, temperature)
-                found.append(self._compared("alpha", here, facts.alpha(draft), facts.alpha(other)))
+                whole = (draft, other, None, None, temperature)
+                found.append(self._compared("alpha", whole, facts.alpha(draft), facts.alpha(other)))
             for place in mine:
                 theirs = (other, *place[1:])
                 if theirs in self._cells:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
@@ -28,7 +29,12 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
         target_modules=targets,
         task_type=TaskType.CAUSAL_LM,
     )
-    adapted = get_peft_model(model, config)
+    with warnings.catch_warnings():
+        # peft asks transformers under a name that transformers has deprecated.
+        warnings.filterwarnings(
+            "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
+        )
+        adapted = get_peft_model(model, config)
     assert isinstance(adapted, PeftModel)
     return adapted
 

@@ -19,7 +19,7 @@ _ROLLS_BACK = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
 class GrowingLayer(DynamicLayer):
-    """`DynamicLayer` whose `keys` and `values` [B, heads, length, dim] are views of larger buffers."""
+    """A layer whose `keys` and `values`, [B, heads, length, dim], are views of larger buffers."""
 
     _key_buffer: Tensor
     _value_buffer: Tensor
@@ -39,16 +39,26 @@ class GrowingLayer(DynamicLayer):
         start = self.keys.shape[2]
         end = start + key_states.shape[2]
         if end > self._key_buffer.shape[2]:
-            capacity = end + max(128, end // 2)
-            self._key_buffer = _enlarged(self.keys, capacity)
-            self._value_buffer = _enlarged(self.values, capacity)
+            self.reserve(end + max(128, end // 2))
         self._key_buffer[:, :, start:end] = key_states
         self._value_buffer[:, :, start:end] = value_states
         self.keep(end)
         return self.keys, self.values
 
+    @property
+    def buffers(self) -> tuple[Tensor, Tensor]:
+        """Keys and values with all room they have, [B, heads, capacity, dim]; they stay in place
+        until `reserve` is called."""
+        return self._key_buffer, self._value_buffer
+
+    def reserve(self, capacity: int) -> None:
+        """Move into buffers of `capacity` tokens."""
+        self._key_buffer = _enlarged(self.keys, capacity)
+        self._value_buffer = _enlarged(self.values, capacity)
+        self.keep(self.keys.shape[2])
+
     def keep(self, length: int) -> None:
-        """Forget all but the first `length` tokens; no data moves."""
+        """The first `length` tokens are held; no data moves."""
         self.keys = self._key_buffer[:, :, :length]
         self.values = self._value_buffer[:, :, :length]
 
@@ -72,8 +82,15 @@ def _enlarged(states: Tensor, capacity: int) -> Tensor:
 class GrowingCache(Cache):
     """A cache of `GrowingLayer`s, made as the model's layers ask for them."""
 
+    layers: list[GrowingLayer]
+
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=GrowingLayer)
+
+    def reserve(self, capacity: int) -> None:
+        """Make room for `capacity` tokens in every layer that has been used; length and data stay."""
+        for layer in self.layers:
+            layer.reserve(capacity)
 
     def keep(self, length: int) -> None:
         """Forget all but the first `length` tokens."""

@@ -14,10 +14,10 @@ from distillspec.models.folder import model_folder, weight_files
 
 
 def model_digest(model: nn.Module | str | Path) -> str:
-    """sha256 (hex) over the weights of a model, or of a model folder in the type they are stored in.
+    """sha256 (hex) over the weights of a model, or of a model folder as they are stored.
 
     Tied weights count once, under the name they are saved by; so a folder and the model loaded from
-    it in the same dtype have one digest.
+    it in the stored type have one digest.
     """
     if isinstance(model, nn.Module):
         return weights_digest(model.named_parameters())

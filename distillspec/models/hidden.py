@@ -26,7 +26,7 @@ def causal_model(model: nn.Module) -> PreTrainedModel:
 
 
 def output_head(model: nn.Module, vocabulary: int | None = None) -> OutputHead | None:
-    """The live output weights, trimmed to `vocabulary` rows; None where they are not the whole story.
+    """The live output weights, trimmed to `vocabulary` rows, or None if they are not all there is.
 
     None (the caller then takes `token_logits`) when the weights are sharded over processes, adapted
     by LoRA, or when scale and soft cap do not account for what the model does after its last layer:
@@ -52,7 +52,7 @@ def output_head(model: nn.Module, vocabulary: int | None = None) -> OutputHead |
 
 
 def hidden_states(model: nn.Module, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Last hidden states: long [B, T], bool [B, T] (True = token) -> [B, T, H], what the head reads.
+    """Last hidden states, as the head reads them: long [B, T], bool [B, T] (token) -> [B, T, H].
 
     Padding on the right needs no mask in a causal model: its kernels then know the shape of the
     attention and are much faster. What stands at padded positions is undefined.
@@ -112,9 +112,7 @@ def _agrees(model: PreTrainedModel, head: OutputHead) -> bool:
             module.training = True
     tolerance = 1e-4 if expected.dtype == torch.float32 else 3e-2
     size = float(expected.float().abs().max())
-    agrees = bool(
-        ((logits.float() - expected.float()).abs() <= tolerance * max(size, 1e-6)).all()
-    )
+    agrees = bool(((logits.float() - expected.float()).abs() <= tolerance * max(size, 1e-6)).all())
     if not agrees:
         log.info(
             "%s does more than project its hidden states: the loss uses its whole logits",

@@ -8,10 +8,13 @@ from transformers import PreTrainedModel
 
 from distillspec.models.cache import GrowingCache, check_rolls_back
 
+_UNLIMITED = 1 << 30
+
 
 class CausalRunner:
     """`speculation.runner.Runner` over `rows` sequences of equal length, without compilation.
 
+    length, capacity: tokens in the cache, and tokens the model can read.
     vocabulary: logits are trimmed to this many tokens (default: the model's own size). The model is
     used as it is, its weights may change between two decodes; it must be in eval mode.
     """
@@ -22,6 +25,7 @@ class CausalRunner:
         check_rolls_back(model)
         assert not model.training, "dropout would change the law: put the model in eval mode"
         self.vocabulary: int = vocabulary or vocabulary_size(model)
+        self.capacity: int = most_positions(model)
         self.length = 0
         self._model = model
         self._rows = rows
@@ -58,3 +62,9 @@ class CausalRunner:
 def vocabulary_size(model: PreTrainedModel) -> int:
     """Rows of the model's output: tokens it gives a logit, padding included."""
     return int(model.config.get_text_config(decoder=True).vocab_size)
+
+
+def most_positions(model: PreTrainedModel) -> int:
+    """Tokens of the longest text the model can read."""
+    config = model.config.get_text_config(decoder=True)
+    return int(getattr(config, "max_position_embeddings", None) or _UNLIMITED)

@@ -12,13 +12,11 @@ from transformers import PreTrainedTokenizerBase
 from distillspec.errors import DistillSpecError
 
 
-def render_chat(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]
-) -> str:
+def render_chat(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, str]]) -> str:
     """The text that asks the model for its next turn: template applied, generation prompt added.
 
-    messages: [{"role": ..., "content": ...}, ...]. The text holds the special tokens already: encode
-    it with add_special_tokens=False. Raises DistillSpecError.
+    messages: [{"role": ..., "content": ...}, ...]. The text holds the special tokens already:
+    encode it with add_special_tokens=False. Raises DistillSpecError.
     """
     _require(tokenizer)
     try:

@@ -11,9 +11,7 @@ END_OF_TEXT = "<|endoftext|>"
 
 # Words with one leading sign, numbers by three digits, runs of signs, line ends with what blank
 # lines precede them, and indentation: white space is most of what Python code has in common.
-_PIECES = (
-    r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_PIECES = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:

@@ -88,7 +88,10 @@ class Data(Section):
     held_out_percent: float = Field(
         3.0, gt=0.0, lt=100.0, description="percent of files or rows held out, by a hash of the key"
     )
-    max_prompt_tokens: Count = Field(512, description="longer prompts lose their beginning, tokens")
+    max_prompt_tokens: Count = Field(
+        512,
+        description="longer prompts of Python files lose their beginning, longer rows are left out",
+    )
     max_response_tokens: Count = Field(256, description="responses are cut here, tokens")
     max_prompts: Count | None = Field(None, description="use at most this many training prompts")
     store: str = Field("data/responses", description="folder of stored target responses")

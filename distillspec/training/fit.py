@@ -240,21 +240,25 @@ def _alone(folder: Path, world: World) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Lightning's advice on things that are meant as they are here."""
-    chatty = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = chatty.level
-    chatty.setLevel(logging.ERROR)
+    """Without advice on things that are meant as they are here."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         for message in (
             ".*does not have many workers.*",
             ".*GPU available but not used.*",
             ".*isinstance.treespec, LeafSpec.*",  # Lightning on a newer torch
+            ".*torch.distributed.* is deprecated.*",  # DeepSpeed on a newer torch
+            ".*each worker will save a shard of the checkpoint.*",
         ):
             warnings.filterwarnings("ignore", message)
         try:
             yield
         finally:
-            chatty.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def _peak_memory(accelerator: str) -> int:

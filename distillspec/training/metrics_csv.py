@@ -8,7 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from distillspec.atomic import explain, write_text
@@ -50,11 +50,6 @@ class MetricsCsv(Logger):
     def version(self) -> str:
         return ""
 
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Path:
-        return self.path
-
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
         """The resolved recipe lies beside this file already."""
@@ -74,7 +69,7 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def start_after(self, step: int | None) -> None:
-        """Keep the rows up to `step`, byte by byte, drop later and half-written ones; None: none."""
+        """Keep the rows up to `step` byte by byte, drop later and half-written ones. None: all."""
         kept = io.StringIO()
         csv.writer(kept, lineterminator="\n").writerow(COLUMNS)
         if step is not None and self.path.is_file():

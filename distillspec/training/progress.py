@@ -17,7 +17,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Report(NamedTuple):
-    """One step. loss: nats. done: share of the run in [0, 1]. seconds: by phase, of the whole run."""
+    """One step. loss: nats. done: share of the run, in [0, 1]. seconds: of the run, by phase."""
 
     step: int
     max_steps: int

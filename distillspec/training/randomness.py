@@ -8,7 +8,7 @@ import torch
 
 
 def stream_seed(seed: int, purpose: str, *position: int) -> int:
-    """A seed in [0, 2^63) of its own for each (seed, purpose, position), the same on all machines."""
+    """A seed in [0, 2^63) of its own for each (seed, purpose, position), on every machine."""
     text = "/".join([str(seed), purpose, *map(str, position)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

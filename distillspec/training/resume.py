@@ -67,7 +67,7 @@ def load_position(path: Path, data: HasPosition) -> Position:
 
 
 def load_tensors(trainer: Trainer, path: Path) -> None:
-    """Put draft and optimizer back to where `last.ckpt` was written, once the strategy is set up."""
+    """Put draft and optimizer back to where they were; the strategy is set up already."""
     strategy = trainer.strategy
     state = strategy.load_checkpoint(path, weights_only=True)
     if not isinstance(strategy, LoadsItself):
@@ -76,7 +76,7 @@ def load_tensors(trainer: Trainer, path: Path) -> None:
 
 
 def save_best(draft: nn.Module, position: Position, path: Path, *, writes: bool) -> None:
-    """Write the trained weights, by their names in `draft`. Every process calls it, one `writes`."""
+    """Write the trained weights by their names. Every process must call it, one `writes`."""
     trained = {name for name, parameter in draft.named_parameters() if parameter.requires_grad}
     weights = {}
     for name, whole in full_tensors(draft):

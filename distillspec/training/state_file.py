@@ -1,9 +1,10 @@
-"""A dictionary of tensors and plain values in a file: written wholly or not at all, runs no code."""
+"""Tensors and plain values in a file: written wholly or not at all; reading it runs no code."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
@@ -29,10 +30,11 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-class _Sink:
+class _Sink(io.RawIOBase):
     """A file that remembers why it could not be written; torch.save reports something else."""
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: IO[bytes]) -> None:
+        super().__init__()
         self._handle = handle
         self.failure: OSError | None = None
 
@@ -51,10 +53,10 @@ class _Sink:
 
 def write_state(state: dict[str, Any], path: Path) -> None:
     """torch.save, wholly or not at all. Errors: DistillSpecError when the disk is full."""
-    with replacing_file(path) as temporary, temporary.open("wb", buffering=0) as handle:
+    with replacing_file(path) as temporary, temporary.open("wb") as handle:
         sink = _Sink(handle)
         try:
-            torch.save(state, sink)
+            torch.save(state, cast(IO[bytes], sink))
         except (OSError, RuntimeError):
             if sink.failure is not None:
                 raise sink.failure from None

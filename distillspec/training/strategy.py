@@ -82,9 +82,19 @@ class PerMicroBatchZero(DeepSpeedStrategy):
     Lightning refuses CPUs by two checks and one device name only; DeepSpeed itself runs on gloo.
     """
 
+    def __init__(self, micro_batches: int, config: dict[str, Any]) -> None:
+        super().__init__(config=config)
+        self._micro_batches = micro_batches
+
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         assert self.lightning_module is not None
         return self.lightning_module.training_step(*args, **kwargs)
+
+    def _format_config(self) -> None:
+        super()._format_config()
+        # Lightning takes this from an option that it refuses where the step is ours.
+        assert isinstance(self.config, dict)
+        self.config["gradient_accumulation_steps"] = self._micro_batches
 
     def setup_environment(self) -> None:
         assert self.accelerator is not None
@@ -144,14 +154,14 @@ def make_strategy(
             save_distributed_checkpoint=False,
         )
     return PerMicroBatchZero(
-        config={
+        micro_batches,
+        {
             "zero_optimization": {"stage": 2 if name == "zero2" else 3},
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,  # its own Adam needs a compiler
             "train_micro_batch_size_per_gpu": 1,  # only for DeepSpeed's own throughput lines
-            "gradient_accumulation_steps": micro_batches,
             "gradient_clipping": clip_norm,
-        }
+        },
     )
 
 
@@ -221,7 +231,9 @@ class PlainUpdate:
     def apply(self) -> float:
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self._clip_norm)
-        whole = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        whole = float(norm)
         if math.isfinite(whole):
             self._optimizer.step()
         self._optimizer.zero_grad()

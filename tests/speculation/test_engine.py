@@ -393,6 +393,20 @@ def test_end_of_text_inside_a_block_cuts_the_output_after_it() -> None:
     assert generation.counts().block_efficiency() == 5.0
 
 
+def test_fates_tell_the_targets_corrections_from_what_it_kept_and_what_it_added() -> None:
+    V = 20
+    target, draft = counting_table(V), counting_table(V)
+    draft[3] = counting_table(V)[10]  # after 3 the draft says 11
+    decoder = SpeculativeDecoder(
+        BigramRunner(target), BigramRunner(draft), standard(2), SamplingPolicy(), seeded()
+    )
+    generation = decoder.decode(torch.tensor([0]), max_new_tokens=7)
+    assert generation.tokens == [1, 2, 3, 4, 5, 6, 7]
+    kept, corrected, bonus = Fate.ACCEPTED, Fate.CORRECTED, Fate.BONUS
+    assert generation.fates == [kept, kept, bonus, corrected, kept, kept, bonus]
+    assert [record.accepted for record in generation.rounds] == [2, 0, 2]
+
+
 def test_end_of_text_as_the_last_token_of_a_block_cuts_nothing() -> None:
     table = counting_table(20)
     decoder = SpeculativeDecoder(

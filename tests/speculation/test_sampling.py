@@ -71,6 +71,15 @@ def test_temperature_divides_the_logits() -> None:
     assert torch.allclose(SamplingPolicy(0.5).distribution(logits), expected, atol=1e-15)
 
 
+def test_the_temperature_comes_before_the_filters() -> None:
+    """Squared, 0.4 : 0.3 : 0.2 : 0.1 become 16 : 9 : 4 : 1, of which the first two have 5/6."""
+    logits = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64).log()
+    of_two = torch.tensor([0.64, 0.36, 0.0, 0.0], dtype=torch.float64)
+    for policy in (SamplingPolicy(0.5, top_k=2), SamplingPolicy(0.5, nucleus=0.8)):
+        assert torch.allclose(policy.distribution(logits), of_two, atol=1e-15)
+    assert SamplingPolicy(1.0, nucleus=0.8).distribution(logits)[2] > 0.0
+
+
 def test_a_tiny_temperature_is_nearly_greedy_and_finite() -> None:
     assert SamplingPolicy(1e-4).distribution(torch.tensor([30.0, 31.0])).tolist() == [0.0, 1.0]
 

@@ -51,8 +51,10 @@ def test_the_mean_is_that_of_the_models_own_loss() -> None:
 
 def test_a_regular_text_is_learned(tmp_path: Path) -> None:
     _, progress = run(tmp_path, PLAN.model_copy(update={"max_steps": 120}))
-    assert progress.validation_nats_per_token < 1.0 < float(
-        rows(tmp_path)[0]["validation_nats_per_token"]
+    assert (
+        progress.validation_nats_per_token
+        < 1.0
+        < float(rows(tmp_path)[0]["validation_nats_per_token"])
     )
 
 
@@ -113,9 +115,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_message_and_keeps_the_last_state
 
 def test_a_state_of_another_shape_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
-    other = random_llama(
-        SHAPE.model_copy(update={"layers": 1}), vocabulary=20, end_token=0, seed=0
-    )
+    other = random_llama(SHAPE.model_copy(update={"layers": 1}), vocabulary=20, end_token=0, seed=0)
     tokens = torch.arange(2000, dtype=torch.int32) % 20
     with pytest.raises(DistillSpecError, match="another shape"):
         pretrain(

@@ -132,7 +132,12 @@ def main(pair: str, folder: str, options: str) -> None:
     torch.set_num_threads(1)
     chosen = json.loads(options)
     made = parts(Path(pair), recipe(**chosen.get("recipe", {})))
-    outcome = run(made, Path(folder), resume=bool(chosen.get("resume")), probed=bool(chosen.get("probed", True)))
+    outcome = run(
+        made,
+        Path(folder),
+        resume=bool(chosen.get("resume")),
+        probed=bool(chosen.get("probed", True)),
+    )
     if os.environ.get("RANK", "0") == "0":
         print(json.dumps(outcome._asdict()))
 

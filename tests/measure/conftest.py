@@ -1,0 +1,261 @@
+"""A tiny pair with three drafts, evaluated once, and a summary made by hand."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from distillspec.measure.summary import (
+    DEFINITIONS,
+    Baseline,
+    Cell,
+    Comparison,
+    Example,
+    GreedyDivergence,
+    Piece,
+    Quality,
+    Recommendation,
+    Summary,
+)
+from distillspec.recipe.suite import Suite
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CODE = "def add(one, other):\n    return one + other\n\n\nclass Sum:\n    total = 0\n"
+
+
+class TinyPrompt(NamedTuple):
+    key: str
+    tokens: tuple[int, ...]
+    text: str
+    response: tuple[int, ...] | None
+
+
+@dataclass
+class Setting:
+    """What `evaluate` takes, but for the suite and the folder."""
+
+    target: PreTrainedModel
+    drafts: dict[str, PreTrainedModel]
+    tokenizer: PreTrainedTokenizerBase
+    prompts: list[TinyPrompt]
+
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "target": self.target,
+            "drafts": self.drafts,
+            "tokenizer": self.tokenizer,
+            "prompts": self.prompts,
+            "device": "cpu",
+        }
+
+
+class Measured(NamedTuple):
+    suite: Suite
+    folder: Path
+    summary: Summary
+
+
+@pytest.fixture(scope="session")
+def setting(tiny_pair: Path) -> Setting:
+    """The distilled draft is the target with a little noise, the control one with more."""
+    import torch
+
+    from distillspec.models.loading import load_model, load_tokenizer
+
+    target = load_model(str(tiny_pair / "target"), dtype=torch.float32, what="target")
+    draft = load_model(str(tiny_pair / "draft"), dtype=torch.float32, what="draft")
+    tokenizer = load_tokenizer(str(tiny_pair / "target"))
+
+    def noisy(size: float) -> PreTrainedModel:
+        model = copy.deepcopy(target)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for weight in model.parameters():
+                noise = torch.randn(weight.shape, generator=generator)
+                weight.add_(size * weight.std() * noise)
+        return model
+
+    texts = [CODE[start : start + 24] for start in (0, 7, 19, 30)]
+    prompts = [
+        TinyPrompt(
+            key=f"code.py:{number}",
+            tokens=tuple(tokenizer.encode(text, add_special_tokens=False)),
+            text=text,
+            response=tuple(tokenizer.encode("one + two\n", add_special_tokens=False)),
+        )
+        for number, text in enumerate(texts)
+    ]
+    drafts = {"undistilled": draft, "distilled": noisy(0.03), "control": noisy(0.3)}
+    return Setting(target, drafts, tokenizer, prompts)
+
+
+@pytest.fixture(scope="session")
+def tiny_suite() -> Suite:
+    return Suite.model_validate(
+        {
+            "name": "tiny",
+            "prompts": {"count": 4},
+            "gammas": (1, 3),
+            "temperatures": (0.0, 1.0),
+            "max_new_tokens": 12,
+            "bootstrap": 100,
+            "runner": {"kind": "eager"},
+            "quality": str(Path(__file__).parents[2] / "eval" / "metrics" / "parses"),
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def measured(
+    setting: Setting, tiny_suite: Suite, tmp_path_factory: pytest.TempPathFactory
+) -> Measured:
+    """One whole evaluation; read-only by convention."""
+    from distillspec.measure.cells import evaluate
+
+    folder = tmp_path_factory.mktemp("evaluation")
+    return Measured(tiny_suite, folder, evaluate(tiny_suite, folder=folder, **setting.arguments()))
+
+
+# --- by hand -------------------------------------------------------------------------------------
+
+
+def a_cell(draft: str, gamma: int, temperature: float, **changes: Any) -> Cell:
+    values: dict[str, Any] = {
+        "draft": draft,
+        "method": "standard",
+        "gamma": gamma,
+        "temperature": temperature,
+        "prompts": 24,
+        "alpha": 0.7,
+        "alpha_low": 0.65,
+        "alpha_high": 0.75,
+        "tau": 2.2,
+        "tau_low": 2.0,
+        "tau_high": 2.4,
+        "tau_iid": 2.19,
+        "draft_acceptance": 0.6,
+        "acceptance_by_position": [0.7 / (i + 1) for i in range(gamma)],
+        "draft_steps": float(gamma),
+        "draft_to_target_time": 0.1,
+        "v": 1.1,
+        "predicted_speedup": 1.7,
+        "predicted_from_alpha": 1.68,
+        "speedup": 1.6,
+        "speedup_low": 1.5,
+        "speedup_high": 1.7,
+        "speedup_with_prefill": 1.5,
+        "measured_over_predicted": 0.94,
+        "tokens_per_second": 400.0,
+        "break_even_alpha": 0.1,
+        "perfect_draft_cap": 4.0,
+        "perfect_draft_gamma": 6,
+        "repeated_ngram_share": 0.1 if temperature == 0.0 else None,
+    }
+    return Cell(**{**values, **changes})
+
+
+def a_comparison(**changes: Any) -> Comparison:
+    values: dict[str, Any] = {
+        "quantity": "tau",
+        "draft": "distilled",
+        "against": "undistilled",
+        "method": "standard",
+        "gamma": 2,
+        "temperature": 1.0,
+        "prompts": 24,
+        "value": 2.2,
+        "against_value": 2.0,
+        "difference": 0.2,
+        "low": 0.1,
+        "high": 0.3,
+        "relative": 0.1,
+        "relative_low": 0.05,
+        "relative_high": 0.15,
+        "verdict": "higher",
+    }
+    return Comparison(**{**values, **changes})
+
+
+def a_baseline(temperature: float, **changes: Any) -> Baseline:
+    values: dict[str, Any] = {
+        "temperature": temperature,
+        "prompts": 24,
+        "tokens_per_second": 250.0,
+        "tokens_per_second_low": 240.0,
+        "tokens_per_second_high": 260.0,
+        "prefill_seconds": 0.02,
+        "target_step_seconds": 0.004,
+        "step_spread": 0.05,
+        "entropy_nats": 1.4,
+        "after_end_share": 0.0,
+        "repeated_ngram_share": 0.1 if temperature == 0.0 else None,
+    }
+    return Baseline(**{**values, **changes})
+
+
+def a_recommendation(temperature: float | None, draft: str = "distilled") -> Recommendation:
+    return Recommendation(
+        draft, "standard", temperature, 4, 1.6, 1.5, 1.7, "gamma 4: 1.60x [1.50, 1.70]"
+    )
+
+
+@pytest.fixture
+def by_hand() -> Summary:
+    """Three drafts, gamma 2 and 4, temperatures 0 and 1; texts that would break unescaped HTML."""
+    drafts = ("undistilled", "distilled", "control")
+    return Summary(
+        suite="hand <made>",
+        created="2026-01-01T00:00:00+00:00",
+        prompts=24,
+        max_new_tokens=64,
+        confidence=0.95,
+        cells=[
+            a_cell(
+                d,
+                g,
+                t,
+                speedup=1.2 + 0.1 * g * (d == "distilled"),
+                break_even_alpha=None if d == "control" else 0.1,
+            )
+            for d in drafts
+            for t in (0.0, 1.0)
+            for g in (2, 4)
+        ],
+        baseline=[a_baseline(0.0), a_baseline(1.0)],
+        comparisons=[
+            a_comparison(),
+            a_comparison(gamma=4, low=-0.1, relative_low=-0.05, verdict="no difference shown"),
+            a_comparison(quantity="alpha", gamma=None, method=None),
+            a_comparison(quantity="speed", value=400.0, against_value=360.0),
+        ],
+        recommendation=[a_recommendation(t) for t in (0.0, 1.0, None)],
+        quality=[Quality("target alone", 0.0, "parses", 24, {"parses": 0.9, "judged": 20.0})],
+        greedy_divergences=[GreedyDivergence("distilled", 4, "a&b.py", 7, 0.002)],
+        examples=[
+            Example(
+                draft=d,
+                method="standard",
+                gamma=4,
+                temperature=1.0,
+                prompt_key="a&b.py:10",
+                prompt="if a < b:\n",
+                tau=2.0,
+                verifications=2,
+                pieces=[
+                    Piece("    <b>", "accepted"),
+                    Piece("\n", "corrected"),
+                    Piece("x & y", "bonus"),
+                ],
+            )
+            for d in ("undistilled", "distilled")
+        ],
+        notes=["No difference in tau is shown at any gamma.", "a < b & c"],
+        environment={"command": ["python", "<script>"], "machine": {"cpu": "a cpu"}},
+        definitions=dict(DEFINITIONS),
+    )

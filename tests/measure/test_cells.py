@@ -1,0 +1,152 @@
+"""The grid on a tiny real pair: complete, interleaved, resumable, and right at the ends."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from distillspec.errors import DistillSpecError
+from distillspec.measure.cells import ROWS, SUMMARY, evaluate
+from distillspec.recipe.suite import Suite
+
+if TYPE_CHECKING:
+    from tests.measure.conftest import Measured, Setting
+
+REQUIRED = """draft method gamma temperature prompts alpha tau draft_to_target_time predicted_speedup
+speedup speedup_low speedup_high tokens_per_second tau_low tau_high alpha_low alpha_high
+draft_acceptance acceptance_by_position v break_even_alpha perfect_draft_cap
+repeated_ngram_share""".split()
+
+
+def rows_in(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / ROWS).read_text().splitlines()]
+
+
+def decoded(folder: Path) -> dict[tuple[Any, ...], list[int]]:
+    """Tokens by prompt and cell, whatever was timed when."""
+    names = ("prompt", "temperature", "draft", "gamma", "repeat")
+    return {tuple(row[name] for name in names): row["tokens"] for row in rows_in(folder)}
+
+
+def test_there_is_a_row_per_prompt_and_cell_and_a_baseline_around_each_block(
+    measured: Measured,
+) -> None:
+    rows = rows_in(measured.folder)
+    per_block = 3 * 2 + 2
+    assert len(rows) == 4 * 2 * per_block
+    for start in range(0, len(rows), per_block):
+        block = rows[start : start + per_block]
+        assert len({(row["prompt"], row["temperature"], row["run"]) for row in block}) == 1
+        assert [row["place"] for row in block] == list(range(per_block))
+        assert [row["draft"] is None for row in block] == [True, *[False] * 6, True]
+
+
+def test_the_order_of_the_cells_rotates_from_block_to_block(measured: Measured) -> None:
+    first = [(r["draft"], r["gamma"]) for r in rows_in(measured.folder) if r["place"] == 1]
+    assert len(set(first)) == 6
+
+
+def test_all_texts_are_equally_long_whatever_they_say(measured: Measured) -> None:
+    assert {len(row["tokens"]) for row in rows_in(measured.folder)} == {12}
+    assert all(len(row["fates"]) == 12 for row in rows_in(measured.folder))
+
+
+def test_every_cell_of_the_summary_has_the_promised_keys(measured: Measured) -> None:
+    summary = json.loads((measured.folder / SUMMARY).read_text())
+    assert len(summary["cells"]) == 3 * 2 * 2
+    for cell in summary["cells"]:
+        assert set(REQUIRED) <= cell.keys()
+        assert 1.0 <= cell["tau"] <= cell["gamma"] + 1
+        assert cell["tau_low"] <= cell["tau"] <= cell["tau_high"]
+        assert cell["speedup_low"] <= cell["speedup"] <= cell["speedup_high"]
+        assert 0.0 <= cell["alpha"] <= 1.0
+
+
+def test_greedy_speculative_texts_are_the_baselines(measured: Measured) -> None:
+    rows = [row for row in rows_in(measured.folder) if row["temperature"] == 0.0]
+    assert len({(row["prompt"], tuple(row["tokens"])) for row in rows}) == 4
+    assert measured.summary.greedy_divergences == []
+
+
+def test_each_prompt_and_cell_has_a_random_stream_of_its_own(measured: Measured) -> None:
+    texts = [tuple(r["tokens"]) for r in rows_in(measured.folder) if r["temperature"] == 1.0]
+    assert len(set(texts)) > len(texts) // 2
+
+
+def test_a_draft_that_is_the_target_is_always_accepted(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    arguments = {**setting.arguments(), "drafts": {"distilled": setting.target}}
+    summary = evaluate(tiny_suite, folder=tmp_path, **arguments)
+    for cell in summary.cells:
+        assert cell.alpha == pytest.approx(1.0, abs=1e-5)
+        assert cell.tau == cell.gamma + 1
+        assert cell.acceptance_by_position == [1.0] * cell.gamma
+
+
+def test_an_interrupted_evaluation_goes_on_and_equals_the_uninterrupted_one(
+    setting: Setting, tiny_suite: Suite, measured: Measured, tmp_path: Path
+) -> None:
+    lines = (measured.folder / ROWS).read_bytes().splitlines(keepends=True)
+    kept = b"".join(lines[:16])
+    (tmp_path / ROWS).write_bytes(kept + b"".join(lines[16:20]) + lines[20][:40])
+    (tmp_path / "plan.json").write_bytes((measured.folder / "plan.json").read_bytes())
+    summary = evaluate(tiny_suite, folder=tmp_path, **setting.arguments())
+    assert (tmp_path / ROWS).read_bytes().startswith(kept)
+    assert decoded(tmp_path) == decoded(measured.folder)
+    assert [c.tau for c in summary.cells] == [c.tau for c in measured.summary.cells]
+    assert [c.alpha for c in summary.cells] == [c.alpha for c in measured.summary.cells]
+
+
+def test_a_finished_evaluation_is_not_timed_again(
+    setting: Setting, tiny_suite: Suite, measured: Measured
+) -> None:
+    before = (measured.folder / ROWS).read_bytes()
+    again = evaluate(tiny_suite, folder=measured.folder, **setting.arguments())
+    assert (measured.folder / ROWS).read_bytes() == before
+    assert again.cells == measured.summary.cells
+
+
+def test_rows_of_another_plan_are_refused_and_the_difference_is_named(
+    setting: Setting, tiny_suite: Suite, measured: Measured
+) -> None:
+    other = tiny_suite.model_copy(update={"gammas": (2,)})
+    with pytest.raises(DistillSpecError, match="other gammas"):
+        evaluate(other, folder=measured.folder, **setting.arguments())
+
+
+def test_rows_without_a_plan_are_refused(
+    setting: Setting, tiny_suite: Suite, measured: Measured, tmp_path: Path
+) -> None:
+    (tmp_path / ROWS).write_bytes((measured.folder / ROWS).read_bytes())
+    with pytest.raises(DistillSpecError, match=r"without plan\.json"):
+        evaluate(tiny_suite, folder=tmp_path, **setting.arguments())
+
+
+def test_repeats_are_shared_out_around_repeats_plus_one_baselines(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    suite = tiny_suite.model_copy(
+        update={"repeats": 2, "gammas": (2,), "temperatures": (1.0,), "quality": None}
+    )
+    arguments = {
+        **setting.arguments(),
+        "prompts": setting.prompts[:2],
+        "drafts": {"undistilled": setting.drafts["undistilled"]},
+    }
+    summary = evaluate(suite, folder=tmp_path, **arguments)
+    block = [row["draft"] for row in rows_in(tmp_path)[:5]]
+    assert block == [None, "undistilled", None, "undistilled", None]
+    assert summary.comparisons == []
+    assert [one.draft for one in summary.examples] == ["undistilled"]
+
+
+def test_an_unwritable_place_is_the_users_error(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DistillSpecError, match="cannot write"):
+        evaluate(tiny_suite, folder=tmp_path / "file" / "evaluation", **setting.arguments())

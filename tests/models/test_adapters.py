@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from distillspec.errors import DistillSpecError
+from distillspec.models.adapters import add_lora, merged
+from distillspec.recipe.schema import Lora
+
+from .conftest import one_pass, tiny_model
+
+
+def train_a_little(model: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(0))
+
+
+def test_only_the_adapters_train() -> None:
+    adapted = add_lora(tiny_model("llama"), Lora(rank=2))
+    trainable = [name for name, p in adapted.named_parameters() if p.requires_grad]
+    assert trainable
+    assert all("lora_" in name for name in trainable)
+
+
+def test_named_targets_are_the_only_ones_adapted() -> None:
+    adapted = add_lora(tiny_model("llama"), Lora(rank=2, targets=("q_proj", "v_proj")))
+    trainable = [name for name, p in adapted.named_parameters() if p.requires_grad]
+    assert {name.split(".self_attn.")[1].split(".")[0] for name in trainable} == {
+        "q_proj",
+        "v_proj",
+    }
+
+
+def test_a_merged_model_is_plain_and_says_the_same(text: Tensor) -> None:
+    plain = tiny_model("llama")
+    before = one_pass(plain, text)
+    adapted = add_lora(plain, Lora(rank=2, targets=("q_proj", "down_proj")))
+    train_a_little(adapted)
+    adapted.eval()
+    expected = one_pass(adapted, text)
+    whole = merged(adapted)
+    assert type(whole) is type(plain)
+    assert not any("lora" in name for name, _ in whole.named_parameters())
+    assert whole.state_dict().keys() == tiny_model("llama").state_dict().keys()
+    torch.testing.assert_close(one_pass(whole, text), expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(expected, before)
+
+
+def test_merging_leaves_the_adapted_model_as_it_was(text: Tensor) -> None:
+    adapted = add_lora(tiny_model("llama"), Lora(rank=2))
+    train_a_little(adapted)
+    adapted.eval()
+    before = one_pass(adapted, text)
+    merged(adapted)
+    torch.testing.assert_close(one_pass(adapted, text), before)
+    assert any("lora_A" in name for name, _ in adapted.named_parameters())
+
+
+def test_a_model_without_adapters_is_returned_unchanged() -> None:
+    model = tiny_model("llama")
+    assert merged(model) is model
+
+
+def test_targets_that_match_nothing_are_an_error_that_lists_the_layers() -> None:
+    with pytest.raises(DistillSpecError, match="no layer of the draft is called 'query'") as caught:
+        add_lora(tiny_model("llama"), Lora(targets=("q_proj", "query")))
+    assert "down_proj" in caught.value.mend

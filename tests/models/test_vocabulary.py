@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from distillspec.errors import DistillSpecError
+from distillspec.models.loading import load_tokenizer
+from distillspec.models.vocabulary import check_pair
+
+Change = Callable[[dict[str, Any]], None]
+
+
+@pytest.fixture
+def changed(tiny_pair: Path, tmp_path: Path) -> Callable[[Change], PreTrainedTokenizerBase]:
+    """The tiny tokenizer after a change to its tokenizer.json."""
+
+    def make(change: Change) -> PreTrainedTokenizerBase:
+        folder = Path(shutil.copytree(tiny_pair / "draft", tmp_path / "draft"))
+        content = json.loads((folder / "tokenizer.json").read_text())
+        change(content)
+        (folder / "tokenizer.json").write_text(json.dumps(content))
+        return load_tokenizer(str(folder))
+
+    return make
+
+
+def test_equal_tokenizers_share_the_smaller_padded_size(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    assert check_pair(tokenizer, tokenizer, 300, 300, "pair") == 300
+    assert check_pair(tokenizer, tokenizer, 320, 304, "pair") == 304
+    assert check_pair(tokenizer, tokenizer, 304, 320, "pair") == 304
+
+
+def test_a_model_smaller_than_the_tokenizer_is_named(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(DistillSpecError, match="ids up to 299, but the draft's output ends at 289"):
+        check_pair(tokenizer, tokenizer, 300, 290, "pair")
+
+
+def test_tokens_of_one_side_are_counted_and_named(
+    tokenizer: PreTrainedTokenizerBase, changed: Callable[[Change], PreTrainedTokenizerBase]
+) -> None:
+    def shorten(content: dict[str, Any]) -> None:
+        merge = content["model"]["merges"].pop()
+        del content["model"]["vocab"]["".join(merge)]
+
+    with pytest.raises(DistillSpecError, match=r"300 tokens in .* 299 in .*; 1 only in the target"):
+        check_pair(tokenizer, changed(shorten), 300, 300, "pair")
+
+
+def test_moved_tokens_are_counted_and_the_first_is_named(
+    tokenizer: PreTrainedTokenizerBase, changed: Callable[[Change], PreTrainedTokenizerBase]
+) -> None:
+    def swap(content: dict[str, Any]) -> None:
+        vocabulary = content["model"]["vocab"]
+        names = {index: token for token, index in vocabulary.items()}
+        vocabulary[names[5]], vocabulary[names[6]] = 6, 5
+
+    with pytest.raises(DistillSpecError, match=r"2 under another id \(first: .* is 5 in .* 6 in"):
+        check_pair(tokenizer, changed(swap), 300, 300, "pair")
+
+
+def test_equal_tokens_with_other_merges_are_found_by_the_probe(
+    tokenizer: PreTrainedTokenizerBase, changed: Callable[[Change], PreTrainedTokenizerBase]
+) -> None:
+    def forget_merges(content: dict[str, Any]) -> None:
+        content["model"]["merges"] = []
+
+    with pytest.raises(DistillSpecError, match="cut differently"):
+        check_pair(tokenizer, changed(forget_merges), 300, 300, "pair")
+
+
+def test_another_normalisation_is_found_by_the_probe(
+    tokenizer: PreTrainedTokenizerBase, changed: Callable[[Change], PreTrainedTokenizerBase]
+) -> None:
+    def lower_case(content: dict[str, Any]) -> None:
+        content["normalizer"] = {"type": "Lowercase"}
+
+    with pytest.raises(DistillSpecError, match="cut differently"):
+        check_pair(tokenizer, changed(lower_case), 300, 300, "pair")
+
+
+def test_another_end_of_text_is_found(tokenizer: PreTrainedTokenizerBase, tiny_pair: Path) -> None:
+    other = load_tokenizer(str(tiny_pair / "draft"))
+    other.eos_token = "a"
+    with pytest.raises(DistillSpecError, match=r"end of text is '<\|endoftext\|>' \(0\)"):
+        check_pair(tokenizer, other, 300, 300, "recipe.yaml: pair")

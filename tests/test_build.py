@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+
+from distillspec import build
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.schema import Hardware, Recipe
+
+
+@pytest.fixture
+def plan(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    rows = ({"prompt": f"def f{i}(x):", "response": "\n    return x"} for i in range(40))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    return {
+        "name": "tiny",
+        "pair": {"target": str(tiny_pair / "target"), "draft": str(tiny_pair / "draft")},
+        "data": {
+            "source": {"kind": "jsonl", "path": "rows.jsonl"},
+            "held_out_percent": 25.0,
+            "max_response_tokens": 4,
+        },
+        "hardware": {"device": "cpu", "precision": "float32"},
+    }
+
+
+def recipe(plan: dict[str, Any], **changes: Any) -> Recipe:
+    return Recipe.model_validate({**plan, **changes})
+
+
+def test_a_pair_is_loaded_and_checked(plan: dict[str, Any]) -> None:
+    pair = build.load_pair(recipe(plan))
+    assert pair.vocabulary == 300
+    assert pair.end_tokens == {0}
+    assert not any(p.requires_grad for p in pair.target.model.parameters())
+    assert pair.draft().dtype == torch.float32
+
+
+def test_tokenizers_that_differ_are_refused(plan: dict[str, Any], tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(plan["pair"]["draft"], other)
+    text = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = text["model"]["vocab"]
+    first, second = list(vocabulary)[50:52]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (other / "tokenizer.json").write_text(json.dumps(text))
+    with pytest.raises(DistillSpecError, match="differ"):
+        build.load_pair(recipe(plan, pair={**plan["pair"], "draft": str(other)}))
+
+
+def test_lora_adapters_are_put_in_place_where_the_recipe_asks(plan: dict[str, Any]) -> None:
+    pair = build.load_pair(recipe(plan, lora={"rank": 2}))
+    assert isinstance(pair.trainable_draft(), PeftModel)
+
+
+def test_the_same_seed_draws_the_same_target_responses(plan: dict[str, Any]) -> None:
+    pair = build.load_pair(recipe(plan))
+    prompts = build.prompts(pair).training[:3]
+    sample = build.target_sampler(pair)
+    assert sample(prompts, 5) == sample(prompts, 5)
+    assert sample(prompts, 5) != sample(prompts, 6)
+
+
+def test_the_probe_takes_the_last_held_out_prompts_and_leaves_the_first_unseen(
+    plan: dict[str, Any],
+) -> None:
+    pair = build.load_pair(recipe(plan, distill={"probe": {"prompts": 2}}))
+    held_out = build.prompts(pair).held_out
+    assert build.probe(pair, held_out)._prompts == [held_out[-1].tokens, held_out[-2].tokens]
+
+
+def test_the_control_differs_in_objective_source_and_length_alone(plan: dict[str, Any]) -> None:
+    given = recipe(plan, distill={"divergence": "tvd", "batch_size": 8})
+    control = build.control_recipe(given, 1.5)
+    assert control.distill.divergence == "nll"
+    assert control.distill.source.fixed == 1.0
+    assert control.distill.max_minutes == 1.5
+    kept = control.distill.model_dump(exclude={"divergence", "source", "max_minutes", "max_steps"})
+    assert kept == given.distill.model_dump(
+        exclude={"divergence", "source", "max_minutes", "max_steps"}
+    )
+    assert control.optimizer == given.optimizer
+
+
+def test_no_preview_is_made_where_none_is_wanted(plan: dict[str, Any]) -> None:
+    pair = build.load_pair(recipe(plan, data={**plan["data"], "preview": 0}))
+    assert build.preview(pair, build.prompts(pair).training) is None
+
+
+def test_a_gpu_that_is_not_there_is_an_error() -> None:
+    if torch.cuda.is_available():
+        assert build.device(Hardware(device="cuda")).type == "cuda"
+        return
+    with pytest.raises(DistillSpecError, match="no GPU"):
+        build.device(Hardware(device="cuda"))

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distillspec import checking
+from distillspec.recipe.schema import Recipe
+
+SUITE = """\
+name: tiny
+prompts: {count: 3}
+gammas: [1, 3]
+temperatures: [1.0]
+max_new_tokens: 8
+runner: {kind: eager, dtype: float32}
+"""
+
+
+@pytest.fixture
+def recipe(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    rows = ({"prompt": f"def f{i}(x):", "response": "\n    return x"} for i in range(30))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "tiny.yaml").write_text(SUITE)
+    monkeypatch.chdir(tmp_path)
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "pair": {"target": str(tiny_pair / "target"), "draft": str(tiny_pair / "draft")},
+            "data": {"source": {"kind": "jsonl", "path": "rows.jsonl"}, "held_out_percent": 25.0},
+            "evaluate": {"suite": "tiny.yaml"},
+            "hardware": {"device": "cpu", "precision": "float32"},
+        }
+    )
+
+
+def test_what_was_found_is_json_with_a_verdict_per_engine(
+    recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert checking.run(recipe, as_json=True, min_speedup=None) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["vocabulary"] == 300
+    assert {e["engine"] for e in found["engines"]} >= {"transformers", "vLLM", "SGLang"}
+    (expected,) = found["expectations"]
+    assert 0.0 < expected["alpha"] < 1.0
+    assert expected["draft_to_target_time"] > 0.0
+
+
+def test_a_floor_that_is_not_reached_gives_exit_code_2(recipe: Recipe) -> None:
+    assert checking.run(recipe, as_json=True, min_speedup=1000.0) == 2
+
+
+def test_the_table_names_break_even_and_cap(
+    recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checking.run(recipe, as_json=False, min_speedup=None)
+    printed = capsys.readouterr().out
+    assert "break-even alpha" in printed
+    assert "cap of a perfect draft" in printed
