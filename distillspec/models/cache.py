@@ -21,6 +21,8 @@ _ROLLS_BACK = {"full_attention", "sliding_attention", "chunked_attention"}
 class GrowingLayer(DynamicLayer):
     """A layer whose `keys` and `values`, [B, heads, length, dim], are views of larger buffers."""
 
+    keys: Tensor
+    values: Tensor
     _key_buffer: Tensor
     _value_buffer: Tensor
 
@@ -47,8 +49,10 @@ class GrowingLayer(DynamicLayer):
 
     @property
     def buffers(self) -> tuple[Tensor, Tensor]:
-        """Keys and values with all room they have, [B, heads, capacity, dim]; they stay in place
-        until `reserve` is called."""
+        """Keys and values with all room they have, [B, heads, capacity, dim].
+
+        They stay in place until `reserve` is called.
+        """
         return self._key_buffer, self._value_buffer
 
     def reserve(self, capacity: int) -> None:
@@ -82,13 +86,13 @@ def _enlarged(states: Tensor, capacity: int) -> Tensor:
 class GrowingCache(Cache):
     """A cache of `GrowingLayer`s, made as the model's layers ask for them."""
 
-    layers: list[GrowingLayer]
+    layers: list[GrowingLayer]  # type: ignore[assignment]  # no other kind is made
 
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=GrowingLayer)
 
     def reserve(self, capacity: int) -> None:
-        """Make room for `capacity` tokens in every layer that has been used; length and data stay."""
+        """Make room for `capacity` tokens in every layer used so far; what is held stays."""
         for layer in self.layers:
             layer.reserve(capacity)
 

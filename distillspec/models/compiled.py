@@ -151,7 +151,7 @@ class CompiledRunner:
 
     @torch.no_grad()
     def _compile(self) -> list[Step]:
-        """One graph a block size, each run twice: what compiles, records or allocates does it now."""
+        """One graph a block size, run at once: what compiles, records or allocates does it now."""
         options = _ON_GPU if self._device.type == "cuda" else _ON_CPU
         steps = []
         for block in self._blocks:
@@ -174,6 +174,8 @@ class _BlockLayer(DynamicLayer):
     """A layer of fixed size inside a graph: writes the block at `positions`, shows all its room."""
 
     is_compileable = True
+    keys: Tensor
+    values: Tensor
 
     def __init__(self, keys: Tensor, values: Tensor, start: Tensor, positions: Tensor) -> None:
         super().__init__()
@@ -218,7 +220,9 @@ def _step_of(model: PreTrainedModel, cache: GrowingCache) -> Step:
 
     def step(block: Tensor, start: Tensor) -> Tensor:
         positions = torch.arange(block.shape[1], device=device) + start
-        layers = [_BlockLayer(keys, values, start, positions) for keys, values in buffers]
+        layers: list[Any] = [
+            _BlockLayer(keys, values, start, positions) for keys, values in buffers
+        ]
         mask = None
         if ready_mask:
             seen = torch.arange(capacity, device=device) <= positions[:, None]
@@ -282,7 +286,7 @@ def _block_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """One query [1, heads, 1, dim] as plain products, which the compiler fuses; else torch's kernel.
+    """One query [1, heads, 1, dim] as plain products, which the compiler fuses; else torch's.
 
     torch's CPU kernel takes 0.2 ms in bfloat16 for one query and 512 keys, this 0.04 ms.
     """

@@ -38,5 +38,5 @@ class FrozenTarget:
 
     def to(self, device: torch.device | str) -> FrozenTarget:
         """Move the weights; returns itself."""
-        self.model.to(device)  # type: ignore[arg-type]
+        self.model.to(device)
         return self

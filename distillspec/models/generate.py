@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -212,7 +212,7 @@ class _Forward(NamedTuple):
         self, tokens: Tensor, cache: GrowingCache, mask: Tensor | None, positions: Tensor | None
     ) -> Tensor:
         """long [B, T] -> [B, V]."""
-        inputs = {
+        inputs: dict[str, Any] = {
             "input_ids": tokens,
             "attention_mask": mask,
             "position_ids": positions,

@@ -60,7 +60,7 @@ def load_model(
     for file in weight_files(folder):
         read_header(file)
     with _explained(path, what), _quiet():
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             trust_remote_code=trust_remote_code,
@@ -69,12 +69,12 @@ def load_model(
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
+    model, info = loaded
+    assert isinstance(model, PreTrainedModel)
     _check_loading(info, path, what)
     model.name_or_path = path
     model.to(device)
-    model.eval()
-    assert isinstance(model, PreTrainedModel)
-    return model
+    return model.eval()
 
 
 def load_tokenizer(

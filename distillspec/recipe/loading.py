@@ -115,12 +115,17 @@ def _read(path: Path, noun: str) -> dict[str, Any]:
 
 def _near(path: Path) -> str:
     """Names what there is instead of the missing file `path`."""
-    folder = path.parent if path.parent.is_dir() else Path("recipes")
-    names = sorted(p.name for p in folder.glob("*.yaml"))
+    folder, names = path.parent, _visible(path.parent)
+    if not names:
+        folder, names = Path("recipes"), _visible(Path("recipes"))
     guess = nearest(path.name, names)
     if guess is not None:
         return f"did you mean '{folder / guess}'?"
     return f"there are: {', '.join(names)} in {folder}" if names else "check the path"
+
+
+def _visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("[!.]*.yaml"))
 
 
 def _override(

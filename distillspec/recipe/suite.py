@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distillspec.recipe.schema import Count, Section, Share, Source
+from distillspec.recipe.schema import Count, Section, Source
 
 DraftName = Literal["undistilled", "distilled", "control"]
 
@@ -59,7 +59,9 @@ class Suite(Section):
         (0.0, 1.0), min_length=1
     )
     top_k: Count | None = None
-    nucleus: Share | None = Field(None, description="top-p: smallest set with this mass")
+    nucleus: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        None, description="top-p: smallest set with this mass"
+    )
     max_new_tokens: Count = Field(64, description="tokens decoded per prompt and cell")
     repeats: Count = Field(1, description="times each cell is timed")
     bootstrap: Annotated[int, Field(ge=100)] = Field(2000, description="resamples of an interval")

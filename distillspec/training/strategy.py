@@ -182,7 +182,7 @@ def full_tensors(draft: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """
     for name, parameter in draft.named_parameters():
         if isinstance(parameter, DTensor):
-            yield name, parameter.detach().full_tensor()
+            yield name, parameter.full_tensor().detach()
         elif hasattr(parameter, "ds_id"):  # DeepSpeed's mark on a ZeRO-3 partition
             import deepspeed
 

@@ -95,7 +95,7 @@ def test_the_same_seed_gives_the_same_text() -> None:
 def test_modes_and_gradients_are_left_as_they_were() -> None:
     model = tiny_model("llama").train()
     model.model.layers[0].eval()
-    model.gradient_checkpointing_enable()
+    model.activation_checkpointing_enable()
     before = [module.training for module in model.modules()]
     responses = drawn(model, prompts_of([4, 6]))
     assert [module.training for module in model.modules()] == before

@@ -11,7 +11,8 @@ from distillspec.models.template import render_chat, template_hash
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}"
-    "{% if messages[0]['role'] != 'user' %}{{ raise_exception('the user speaks first') }}{% endif %}"
+    "{% if messages[0]['role'] != 'user' %}"
+    "{{ raise_exception('the user speaks first') }}{% endif %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 

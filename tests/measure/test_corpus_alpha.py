@@ -1,0 +1,131 @@
+"""Teacher-forced sums: against plain whole-text formulas, in any order and chunk."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from distillspec.measure.corpus_alpha import (
+    DrawnText,
+    acceptance,
+    entropy,
+    negative_log_likelihood,
+)
+from distillspec.speculation.sampling import SamplingPolicy
+
+if TYPE_CHECKING:
+    from tests.measure.conftest import Setting
+
+TEXTS = [
+    DrawnText(tuple(range(5, 5 + prompt)), tuple((7 * i) % 300 for i in range(response)))
+    for prompt, response in [(3, 9), (1, 4), (8, 2), (2, 0), (5, 17), (4, 4), (6, 6), (3, 3), (9, 5)]
+]
+
+
+def logits(model: nn.Module, text: DrawnText) -> Tensor:
+    """What the model says before each response token: [R, V], one text at a time."""
+    tokens = torch.tensor([text.prompt + text.response])
+    with torch.no_grad():
+        whole: Tensor = model(input_ids=tokens).logits[0]
+    return whole[len(text.prompt) - 1 : -1]
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [SamplingPolicy(1.0), SamplingPolicy(0.5), SamplingPolicy(0.0), SamplingPolicy(1.0, 5, 0.9)],
+    ids=str,
+)
+def test_alpha_is_the_mass_both_distributions_share(
+    setting: Setting, policy: SamplingPolicy
+) -> None:
+    draft = setting.drafts["control"]
+    found = acceptance(setting.target, draft, TEXTS, policy)
+    for text, total in zip(TEXTS, found.sums, strict=True):
+        p = policy.distribution(logits(setting.target, text))
+        q = policy.distribution(logits(draft, text))
+        assert total == pytest.approx(torch.minimum(p, q).sum().item(), abs=2e-5)
+    assert found.tokens == tuple(len(text.response) for text in TEXTS)
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 7, 1000])
+def test_chunks_change_nothing(setting: Setting, chunk_tokens: int) -> None:
+    arguments = (setting.target, setting.drafts["undistilled"], TEXTS, SamplingPolicy(1.0))
+    chunked = acceptance(*arguments, chunk_tokens=chunk_tokens)
+    assert chunked.sums == pytest.approx(acceptance(*arguments).sums, abs=1e-5)
+
+
+def test_at_temperature_zero_alpha_counts_equal_names(setting: Setting) -> None:
+    draft = setting.drafts["distilled"]
+    found = acceptance(setting.target, draft, TEXTS, SamplingPolicy(0.0))
+    equal = [
+        (logits(setting.target, t).argmax(-1) == logits(draft, t).argmax(-1)).sum().item()
+        for t in TEXTS
+    ]
+    assert list(found.sums) == equal
+
+
+def test_a_model_agrees_with_itself_entirely(setting: Setting) -> None:
+    found = acceptance(setting.target, setting.target, TEXTS, SamplingPolicy(1.0))
+    assert found.mean() == pytest.approx(1.0, abs=1e-6)
+
+
+def test_entropy_is_the_targets_and_of_temperature_one_where_it_is_greedy(
+    setting: Setting,
+) -> None:
+    for temperature, used in ((1.0, 1.0), (0.5, 0.5), (0.0, 1.0)):
+        found = entropy(setting.target, TEXTS, SamplingPolicy(temperature))
+        p = [(logits(setting.target, t) / used).softmax(-1) for t in TEXTS]
+        expected = [-(x * x.clamp_min(1e-30).log()).sum().item() for x in p]
+        assert found.sums == pytest.approx(expected, rel=1e-4, abs=1e-4)
+        assert 0.0 < found.mean() <= math.log(300)
+
+
+def test_negative_log_likelihood_is_cross_entropy_of_the_response_alone(setting: Setting) -> None:
+    found = negative_log_likelihood(setting.target, TEXTS)
+    expected = [
+        nn.functional.cross_entropy(
+            logits(setting.target, t), torch.tensor(t.response), reduction="sum"
+        ).item()
+        if t.response
+        else 0.0
+        for t in TEXTS
+    ]
+    assert found.sums == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_head_that_cannot_be_taken_apart_gives_the_same(setting: Setting) -> None:
+    class OwnLinear(nn.Linear):
+        pass
+
+    policy, draft = SamplingPolicy(1.0), setting.drafts["control"]
+    expected = acceptance(setting.target, draft, TEXTS, policy, vocabulary=290)
+    head = draft.get_output_embeddings()
+    try:
+        head.__class__ = OwnLinear
+        found = acceptance(setting.target, draft, TEXTS, policy, vocabulary=290)
+    finally:
+        head.__class__ = nn.Linear
+    assert found.sums == pytest.approx(expected.sums, abs=2e-5)
+
+
+def test_models_come_back_in_the_mode_they_were_in(setting: Setting) -> None:
+    draft = setting.drafts["control"]
+    draft.train()
+    try:
+        acceptance(setting.target, draft, TEXTS[:2], SamplingPolicy(1.0))
+        assert draft.training
+        assert not setting.target.training
+    finally:
+        draft.eval()
+
+
+def test_without_a_token_there_is_no_mean(setting: Setting) -> None:
+    found = acceptance(
+        setting.target, setting.target, [DrawnText((1, 2), ())], SamplingPolicy(1.0)
+    )
+    assert found.sums == (0.0,)
+    assert math.isnan(found.mean())

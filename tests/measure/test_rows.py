@@ -1,0 +1,90 @@
+"""rows.jsonl survives a kill at any moment, and tells a broken line from an unfinished one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from distillspec.errors import DistillSpecError
+from distillspec.measure.rows import FATES, Row, RowLog, letters
+from distillspec.speculation.records import Counts, Fate, Generation
+
+
+def a_row(prompt: int, draft: str | None) -> Row:
+    return Row(
+        prompt=prompt,
+        prompt_key=f"ä{prompt}\n",
+        temperature=0.5,
+        draft=draft,
+        method=draft and "standard",
+        gamma=draft and 2,  # type: ignore[arg-type]
+        repeat=0,
+        place=0,
+        run="run-1",
+        seconds=0.25,
+        prefill_seconds=0.01,
+        tokens=[5, 6, 7],
+        fates="aac",
+        counts=Counts(tokens=3, verifications=1, emitted=3, accepted=2, accepted_at=(1, 1)),
+    )
+
+
+def block(prompt: int) -> list[Row]:
+    return [a_row(prompt, None), a_row(prompt, "distilled")]
+
+
+def test_rows_read_back_as_they_were_written(tmp_path: Path) -> None:
+    log = RowLog(tmp_path / "rows.jsonl", rows_per_block=2)
+    log.append(block(0))
+    log.append(block(1))
+    again = RowLog(tmp_path / "rows.jsonl", rows_per_block=2)
+    assert again.rows == log.rows == [*block(0), *block(1)]
+    assert again.has((1, 0.5))
+    assert not again.has((2, 0.5))
+
+
+@pytest.mark.parametrize("lost", [1, 30, 200])
+def test_a_kill_in_the_middle_of_a_block_loses_that_block_alone(lost: int, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    log = RowLog(path, rows_per_block=2)
+    log.append(block(0))
+    whole = path.read_bytes()
+    log.append(block(1))
+    path.write_bytes(path.read_bytes()[:-lost])
+    assert RowLog(path, rows_per_block=2).rows == block(0)
+    assert path.read_bytes() == whole
+
+
+def test_a_line_broken_in_the_middle_of_the_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    RowLog(path, rows_per_block=2).append(block(0))
+    first, second = path.read_text().splitlines(keepends=True)
+    path.write_text(first + second.replace('"gamma": 2, ', "") + first)
+    with pytest.raises(DistillSpecError) as caught:
+        RowLog(path, rows_per_block=2)
+    assert caught.value.where.endswith("line 2")
+
+
+def test_a_block_is_written_whole_or_refused(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        RowLog(tmp_path / "rows.jsonl", rows_per_block=2).append(block(0)[:1])
+
+
+def test_rows_cannot_be_appended_to_a_folder(tmp_path: Path) -> None:
+    log = RowLog(tmp_path / "rows.jsonl", rows_per_block=2)
+    (tmp_path / "rows.jsonl").mkdir()
+    with pytest.raises(DistillSpecError):
+        log.append(block(0))
+
+
+def test_every_fate_has_a_letter_of_its_own() -> None:
+    text = Generation([1, 2, 3, 4], list(Fate), [], 0.0, 0.0, False)
+    assert letters(text) == "acbp"
+    assert [FATES[letter] for letter in "acbp"] == ["accepted", "corrected", "bonus", "plain"]
+
+
+def test_a_block_is_a_prompt_at_a_temperature() -> None:
+    assert a_row(3, None).block == (3, 0.5)
+    assert replace(a_row(3, None), temperature=0.0).block == (3, 0.0)

@@ -1,0 +1,80 @@
+"""Isolated steps: of runners whose cost is known, the ratios are found again."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+from torch import Tensor
+
+from distillspec.measure.methods import configuration
+from distillspec.measure.timing import StepTimes, measure_steps
+from distillspec.recipe.suite import Method
+from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.runner import BigramRunner
+from distillspec.speculation.sampling import SamplingPolicy
+
+
+class SlowBigram(BigramRunner):
+    """A bigram model that takes its time: so much a forward, and so much more a token."""
+
+    def __init__(self, a_forward: float, a_token: float = 0.0) -> None:
+        super().__init__(torch.zeros(4, 4))
+        self._a_forward, self._a_token = a_forward, a_token
+        self.fed: list[int] = []
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        self.fed.append(tokens.shape[1])
+        time.sleep(self._a_forward + self._a_token * tokens.shape[1])
+        return super().feed(tokens)
+
+
+def measured(target: SlowBigram, drafts: dict[str, SlowBigram], rounds: int = 4) -> StepTimes:
+    return measure_steps(
+        target,
+        drafts,
+        [configuration(Method(), gamma) for gamma in (1, 4)],
+        torch.tensor([1, 2, 3]),
+        policy=SamplingPolicy(1.0),
+        chance=GeneratorChance(torch.Generator().manual_seed(0)),
+        rounds=rounds,
+    )
+
+
+def test_cost_ratios_are_found_again() -> None:
+    times = measured(SlowBigram(0.01, 0.01), {"slow": SlowBigram(0.02), "fast": SlowBigram(0.005)})
+    assert times.target_seconds == pytest.approx(0.02, rel=0.4)
+    assert times.verify_time(1) == pytest.approx(1.5, rel=0.35)
+    assert times.verify_time(4) == pytest.approx(3.0, rel=0.35)
+    assert times.draft_to_target_time("slow") == pytest.approx(1.0, rel=0.35)
+    assert times.draft_to_target_time("fast") == pytest.approx(0.25, rel=0.5)
+    assert times.verify_times().keys() == {1, 4}
+    assert times.samples == 4
+
+
+def test_nothing_is_decoded_each_step_starts_from_the_same_text() -> None:
+    target, draft = SlowBigram(0.0), SlowBigram(0.0)
+    measured(target, {"draft": draft})
+    assert target.tokens.tolist() == draft.tokens.tolist() == [[1, 2]]
+
+
+def test_every_kind_of_step_is_timed_equally_often_warm_up_apart() -> None:
+    target, draft = SlowBigram(0.0), SlowBigram(0.0)
+    measured(target, {"draft": draft}, rounds=5)
+    blocks = target.fed[1:]
+    assert blocks.count(1) == blocks.count(2) == blocks.count(5) == 3 + 5
+
+
+def test_a_prompt_of_one_token_needs_no_prefill() -> None:
+    times = measure_steps(
+        SlowBigram(0.0),
+        {"draft": SlowBigram(0.0)},
+        [configuration(Method(), 2)],
+        torch.tensor([1]),
+        policy=SamplingPolicy(0.0),
+        chance=GeneratorChance(torch.Generator()),
+        rounds=2,
+    )
+    assert times.temperature == 0.0
+    assert times.spread >= 0.0
