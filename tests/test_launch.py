@@ -25,7 +25,8 @@ exit 0
 """
 
 
-TOOLS = "bash cat cp dirname env flock getconf grep mkdir mv nproc rm sha256sum".split()
+TOOLS = ("bash", "cat", "cp", "dirname", "env", "flock", "getconf", "grep", "mkdir", "mv", "nproc")
+TOOLS += ("rm", "sha256sum")
 
 
 class Launcher:

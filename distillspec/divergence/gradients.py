@@ -37,7 +37,9 @@ class HeadGradients:
         products, dtype, precision = logits.products, logits.hidden.dtype, weights.dtype
         # d (scale / temperature * product) / d product, and the weight of the row: [N, 1]
         self._factors = (weights * (logits.head.scale / logits.temperature)).unsqueeze(-1)
-        self._gradient = products if products.dtype == dtype else products.to(dtype)
+        self._gradient = (
+            products if products.dtype == dtype else torch.empty_like(products, dtype=dtype)
+        )
         self.hidden = (
             logits.hidden.new_zeros(logits.hidden.shape, dtype=precision) if hidden else None
         )

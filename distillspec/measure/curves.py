@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,8 +29,10 @@ def read_curves(metrics_csv: Mapping[str, Path]) -> Curves:
         with path.open(encoding="utf-8", newline="") as handle:
             for row in csv.DictReader(handle):
                 for name, text in row.items():
-                    if text and name not in (None, "step", "epoch") and row.get("step"):
-                        columns.setdefault(name, []).append((float(row["step"]), float(text)))
+                    if not text or name in (None, "step", "epoch") or not row.get("step"):
+                        continue
+                    if math.isfinite(value := float(text)):
+                        columns.setdefault(name, []).append((float(row["step"]), value))
         if columns:
             curves[run] = columns
     return curves

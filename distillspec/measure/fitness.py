@@ -125,7 +125,9 @@ def assess(
         prompts=len(taken),
         expectations=expectations,
         memory=memory_estimate(target, draft, load, _capacity(taken, suite)),
-        warnings=tuple(_warnings(target, draft, expectations)),
+        warnings=tuple(
+            warnings_about(expectations, vocabulary_size(target), vocabulary_size(draft))
+        ),
         seconds=time.monotonic() - started,
     )
 
@@ -226,9 +228,10 @@ def _drawn(
 # --- warnings ------------------------------------------------------------------------------------
 
 
-def _warnings(
-    target: PreTrainedModel, draft: PreTrainedModel, expectations: Sequence[Expectation]
+def warnings_about(
+    expectations: Sequence[Expectation], target_vocabulary: int, draft_vocabulary: int
 ) -> list[str]:
+    """What the user should know before training this pair."""
     said = []
     for one in expectations:
         at = f"at T = {one.temperature:g}"
@@ -248,10 +251,10 @@ def _warnings(
                 f"{at} the draft as it is slows decoding down: alpha {one.alpha:.3f}, break-even "
                 f"{one.break_even_alpha:.3f}; distillation must first bring that much"
             )
-    sizes = vocabulary_size(target), vocabulary_size(draft)
-    if sizes[0] != sizes[1]:
+    if target_vocabulary != draft_vocabulary:
         said.append(
-            f"the outputs are padded differently (target {sizes[0]}, draft {sizes[1]} tokens): "
-            "some engines refuse such a pair; the exported draft is given the target's size"
+            f"the outputs are padded differently (target {target_vocabulary}, draft "
+            f"{draft_vocabulary} tokens): some engines refuse such a pair; the exported draft is "
+            "given the target's size"
         )
     return said

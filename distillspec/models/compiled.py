@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 Step = Callable[[Tensor, Tensor], Tensor]
 
 _ATTENTION = "distillspec-block"
-_ON_CPU = {"freezing": True, "cpp.enable_concat_linear": True, "cpp_wrapper": True}
+_ON_CPU = {"freezing": True, "cpp.enable_concat_linear": True}
 _ON_GPU = {"triton.cudagraphs": True}
 _NUMBER = count()
 
@@ -178,7 +178,7 @@ class _BlockLayer(DynamicLayer):
     values: Tensor
 
     def __init__(self, keys: Tensor, values: Tensor, start: Tensor, positions: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.keys, self.values = keys, values
         self.is_initialized = True
         self._start = start
@@ -262,9 +262,9 @@ def _compiled(step: Step, options: dict[str, Any]) -> Step:
 
 @contextmanager
 def _attention_for_blocks(model: PreTrainedModel) -> Iterator[None]:
-    """While a graph is traced on a CPU, attention takes the form that is fastest for blocks."""
+    """While a graph is traced in half precision on a CPU, attention takes a faster form."""
     before = model.config._attn_implementation
-    if model.device.type != "cpu" or before != "sdpa":
+    if model.device.type != "cpu" or model.dtype == torch.float32 or before != "sdpa":
         yield
         return
     AttentionInterface.register(_ATTENTION, _block_attention)

@@ -30,7 +30,7 @@ def weights_digest(weights: Iterable[tuple[str, Tensor]]) -> str:
     lines = []
     for name, weight in weights:
         data = weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        digest = hashlib.sha256(data).hexdigest()
+        digest = hashlib.sha256(data.data).hexdigest()
         lines.append(f"{name} {weight.dtype} {tuple(weight.shape)} {digest}")
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 

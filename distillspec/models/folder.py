@@ -52,7 +52,8 @@ def folder_facts(path: str, what: str = "model") -> ModelFacts:
     config = read_config(folder)
     tensors = [tensor for file in weight_files(folder) for tensor in read_header(file).values()]
     check_tokenizer_files(folder)
-    text = config.get("text_config") if isinstance(config.get("text_config"), dict) else config
+    inner = config.get("text_config")
+    text = inner if isinstance(inner, dict) else config
     architectures = config.get("architectures") or [None]
     return ModelFacts(
         path=path,
@@ -169,7 +170,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         with file.open("rb") as handle:
             prefix = handle.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _HEADER_LIMIT + 1
-            header = json.loads(handle.read(length)) if length <= _HEADER_LIMIT else None
+            header: Any = json.loads(handle.read(length)) if length <= _HEADER_LIMIT else None
         entries = {key: value for key, value in header.items() if key != "__metadata__"}
         tensors = {
             key: StoredTensor(

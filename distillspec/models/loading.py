@@ -73,8 +73,9 @@ def load_model(
     assert isinstance(model, PreTrainedModel)
     _check_loading(info, path, what)
     model.name_or_path = path
-    model.to(device)
-    return model.eval()
+    torch.nn.Module.to(model, device)
+    model.eval()
+    return model
 
 
 def load_tokenizer(

@@ -104,7 +104,7 @@ class Bar:
         self._bar.update(self._task, completed=report.done, text=report.text())
 
     def note(self, text: str) -> None:
-        self._bar.console.print(text)
+        self._bar.console.print(text, markup=False, highlight=False)
 
     def stop(self) -> None:
         self._bar.stop()

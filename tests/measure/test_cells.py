@@ -15,10 +15,31 @@ from distillspec.recipe.suite import Suite
 if TYPE_CHECKING:
     from tests.measure.conftest import Measured, Setting
 
-REQUIRED = """draft method gamma temperature prompts alpha tau draft_to_target_time predicted_speedup
-speedup speedup_low speedup_high tokens_per_second tau_low tau_high alpha_low alpha_high
-draft_acceptance acceptance_by_position v break_even_alpha perfect_draft_cap
-repeated_ngram_share""".split()
+REQUIRED = [
+    "draft",
+    "method",
+    "gamma",
+    "temperature",
+    "prompts",
+    "alpha",
+    "tau",
+    "draft_to_target_time",
+    "predicted_speedup",
+    "speedup",
+    "speedup_low",
+    "speedup_high",
+    "tokens_per_second",
+    "tau_low",
+    "tau_high",
+    "alpha_low",
+    "alpha_high",
+    "draft_acceptance",
+    "acceptance_by_position",
+    "v",
+    "break_even_alpha",
+    "perfect_draft_cap",
+    "repeated_ngram_share",
+]
 
 
 def rows_in(folder: Path) -> list[dict[str, Any]]:

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 
 TEXTS = [
     DrawnText(tuple(range(5, 5 + prompt)), tuple((7 * i) % 300 for i in range(response)))
-    for prompt, response in [(3, 9), (1, 4), (8, 2), (2, 0), (5, 17), (4, 4), (6, 6), (3, 3), (9, 5)]
+    for prompt, response in [
+        (3, 9),
+        (1, 4),
+        (8, 2),
+        (2, 0),
+        (5, 17),
+        (4, 4),
+        (6, 6),
+        (3, 3),
+        (9, 5),
+    ]
 ]
 
 
@@ -124,8 +134,6 @@ def test_models_come_back_in_the_mode_they_were_in(setting: Setting) -> None:
 
 
 def test_without_a_token_there_is_no_mean(setting: Setting) -> None:
-    found = acceptance(
-        setting.target, setting.target, [DrawnText((1, 2), ())], SamplingPolicy(1.0)
-    )
+    found = acceptance(setting.target, setting.target, [DrawnText((1, 2), ())], SamplingPolicy(1.0))
     assert found.sums == (0.0,)
     assert math.isnan(found.mean())

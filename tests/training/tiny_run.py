@@ -1,14 +1,20 @@
 """A small real run: the tiny pair, prompts of random tokens, the shipped `fit`. Also a program.
 
-As a program it takes the folder of the pair, the run folder and a JSON object of options, so that
-tests can kill it, start it twice, or start it under torchrun.
+As a program it takes the folder of the pair and a JSON list of jobs, so that tests can kill it or
+start it under torchrun.
 """
 
 from __future__ import annotations
 
+import copy
+import csv
 import json
-import os
+import resource
+import signal
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +22,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distillspec.corpus.module import PromptRows
+from distillspec.corpus.module import PromptRows, Row
 from distillspec.corpus.prompts import Prompt
 from distillspec.models.adapters import add_lora
 from distillspec.models.frozen import FrozenTarget
@@ -122,24 +128,59 @@ def run(made: Parts, folder: Path, *, resume: bool = False, probed: bool = True)
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
     """metrics.csv, a dict a row."""
-    import csv
-
     with (folder / "metrics.csv").open(encoding="utf-8", newline="") as handle:
         return list(csv.DictReader(handle))
 
 
-def main(pair: str, folder: str, options: str) -> None:
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """The kernel refuses to write beyond `size` bytes, much as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+class Interrupted(PromptRows):
+    """Rows like any other, but before those of step `at` are handed out something happens.
+
+    Lightning asks for rows one step ahead: it happens when `at` - 1 steps are done.
+    """
+
+    at: int
+    happens: Callable[[], None]
+
+    def rows(self, step: int, *, rank: int = 0, world: int = 1) -> list[Row]:
+        if step == self.at:
+            self.happens()
+        return super().rows(step, rank=rank, world=world)
+
+
+def interrupted(made: Parts, at: int, happens: Callable[[], None]) -> Parts:
+    data = copy.copy(made.data)
+    data.__class__ = Interrupted
+    assert isinstance(data, Interrupted)
+    data.at, data.happens = at, happens
+    return made._replace(data=data)
+
+
+def main(pair: str, jobs: str) -> None:
+    """jobs: a JSON list of {"folder", "recipe", "resume", "probed", "sleeps_at"}."""
     torch.set_num_threads(1)
-    chosen = json.loads(options)
-    made = parts(Path(pair), recipe(**chosen.get("recipe", {})))
-    outcome = run(
-        made,
-        Path(folder),
-        resume=bool(chosen.get("resume")),
-        probed=bool(chosen.get("probed", True)),
-    )
-    if os.environ.get("RANK", "0") == "0":
-        print(json.dumps(outcome._asdict()))
+    for job in json.loads(jobs):
+        made = parts(Path(pair), recipe(**job.get("recipe", {})))
+        if "sleeps_at" in job:
+            made = interrupted(made, job["sleeps_at"], lambda: time.sleep(600))
+        run(
+            made,
+            Path(job["folder"]),
+            resume=job.get("resume", False),
+            probed=job.get("probed", True),
+        )
 
 
 if __name__ == "__main__":

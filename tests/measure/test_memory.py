@@ -1,0 +1,48 @@
+"""Bytes by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from distillspec.measure.memory import TrainingLoad, memory_estimate, parameters
+
+if TYPE_CHECKING:
+    from tests.measure.conftest import Setting
+
+LOAD = TrainingLoad(sequences=4, tokens_per_sequence=10, chunk_tokens=8)
+
+
+def test_weights_and_optimizer_are_exact(setting: Setting) -> None:
+    draft = setting.drafts["undistilled"]
+    found = memory_estimate(setting.target, draft, LOAD, context=100)
+    assert found.target_weights == 4 * parameters(setting.target)
+    assert found.draft_weights == 4 * parameters(draft)
+    assert found.draft_training == 16 * parameters(draft)
+    assert found.logits_chunk == 4 * 4 * 8 * 300
+
+
+def test_caches_by_hand(setting: Setting) -> None:
+    """Keys and values of 100 tokens in float32: 2 layers of width 32, 1 layer of width 16."""
+    found = memory_estimate(setting.target, setting.drafts["undistilled"], LOAD, context=100)
+    assert found.decoding_caches == 2 * 100 * 4 * (2 * 32 + 16)
+
+
+def test_adapters_train_only_themselves(setting: Setting) -> None:
+    draft = setting.drafts["undistilled"]
+    load = TrainingLoad(4, 10, 8, trainable_parameters=50)
+    found = memory_estimate(setting.target, draft, load, context=100)
+    assert found.draft_training == 4 * parameters(draft) + 16 * 50
+
+
+def test_activations_grow_with_the_tokens_of_a_step(setting: Setting) -> None:
+    one, two = (
+        memory_estimate(
+            setting.target, setting.drafts["undistilled"], TrainingLoad(n, 10, 8), context=100
+        )
+        for n in (4, 8)
+    )
+    assert two.activations == pytest.approx(2 * one.activations)
+    assert two.training() - one.training() == two.activations - one.activations
+    assert two.decoding() == one.decoding()

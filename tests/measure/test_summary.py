@@ -1,0 +1,66 @@
+"""summary.json reads back as it was; what does not exist is null."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from distillspec.errors import DistillSpecError
+from distillspec.measure.summary import (
+    DEFINITIONS,
+    Cell,
+    Summary,
+    read_summary,
+    write_summary,
+)
+from tests.measure.conftest import a_cell
+
+
+def test_a_summary_reads_back_as_it_was_written(by_hand: Summary, tmp_path: Path) -> None:
+    write_summary(by_hand, tmp_path / "summary.json")
+    assert read_summary(tmp_path / "summary.json") == by_hand
+
+
+def test_a_number_that_does_not_exist_is_null_in_the_file_and_nan_in_the_record(
+    by_hand: Summary, tmp_path: Path
+) -> None:
+    odd = replace(by_hand, cells=[a_cell("distilled", 2, 1.0, tau=math.nan)])
+    write_summary(odd, tmp_path / "summary.json")
+    text = (tmp_path / "summary.json").read_text()
+    assert json.loads(text)["cells"][0]["tau"] is None
+    assert "NaN" not in text
+    cell = read_summary(tmp_path / "summary.json").cells[0]
+    assert math.isnan(cell.tau)
+    assert cell.repeated_ngram_share is None
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"suite": 3'])
+def test_what_is_no_summary_is_the_users_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(DistillSpecError, match="no summary"):
+        read_summary(tmp_path / "summary.json")
+    with pytest.raises(DistillSpecError, match="no summary"):
+        read_summary(tmp_path / "absent.json")
+
+
+def test_every_quantity_of_a_cell_is_defined() -> None:
+    words = " ".join(DEFINITIONS)
+    plain = {"draft", "method", "gamma", "temperature", "prompts", "tokens_per_second"}
+    derived = {"tau_iid", "draft_steps", "measured_over_predicted", "perfect_draft_gamma"}
+    for field in fields(Cell):
+        name = field.name.removesuffix("_low").removesuffix("_high")
+        assert name in plain | derived or name in words.split()
+
+
+def test_cells_are_found_by_what_they_are(by_hand: Summary) -> None:
+    cell = by_hand.cell("distilled", "standard", 4, 1.0)
+    assert cell is not None
+    assert (cell.draft, cell.gamma, cell.temperature) == ("distilled", 4, 1.0)
+    assert by_hand.cell("distilled", "standard", 5, 1.0) is None
+    assert by_hand.drafts() == ["undistilled", "distilled", "control"]
+    assert (by_hand.gammas(), by_hand.temperatures()) == ([2, 4], [0.0, 1.0])
+    assert by_hand.methods() == ["standard"]

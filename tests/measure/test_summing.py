@@ -1,0 +1,114 @@
+"""The summary of a real tiny evaluation: alpha where it belongs, quality, environment."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from distillspec.measure.cells import ROWS
+from distillspec.measure.corpus_alpha import DrawnText, acceptance, entropy
+from distillspec.measure.plan import Prepared
+from distillspec.measure.rows import RowLog
+from distillspec.measure.summing import sum_up
+from distillspec.measure.timing import StepTimes
+from distillspec.recipe.suite import Method, Suite
+from distillspec.speculation.sampling import SamplingPolicy
+
+if TYPE_CHECKING:
+    from tests.measure.conftest import Measured, Setting
+
+
+def test_alpha_is_read_on_the_baselines_own_texts_up_to_their_end(
+    setting: Setting, measured: Measured
+) -> None:
+    rows = [json.loads(line) for line in (measured.folder / ROWS).read_text().splitlines()]
+    for temperature, repeats in ((0.0, {0}), (1.0, {0, 1})):
+        texts = [
+            DrawnText(
+                setting.prompts[row["prompt"]].tokens,
+                tuple(row["tokens"][: (row["tokens"].index(0) + 1) if 0 in row["tokens"] else 12]),
+            )
+            for row in rows
+            if row["draft"] is None
+            and row["temperature"] == temperature
+            and row["repeat"] in repeats
+        ]
+        policy = SamplingPolicy(temperature)
+        for draft, model in setting.drafts.items():
+            cell = measured.summary.cell(draft, "standard", 3, temperature)
+            assert cell is not None
+            alpha = acceptance(setting.target, model, texts, policy).mean()
+            assert cell.alpha == pytest.approx(alpha, abs=1e-6)
+        (plain,) = [b for b in measured.summary.baseline if b.temperature == temperature]
+        found = entropy(setting.target, texts, policy).mean()
+        assert plain.entropy_nats == pytest.approx(found, abs=1e-6)
+
+
+def test_alpha_does_not_depend_on_gamma(measured: Measured) -> None:
+    alphas = {(c.draft, c.temperature): set() for c in measured.summary.cells}
+    for cell in measured.summary.cells:
+        alphas[cell.draft, cell.temperature].add(cell.alpha)
+    assert all(len(values) == 1 for values in alphas.values())
+
+
+def test_the_distilled_draft_is_compared_with_both_others(measured: Measured) -> None:
+    pairs = {(one.draft, one.against) for one in measured.summary.comparisons}
+    assert pairs == {("distilled", "undistilled"), ("distilled", "control")}
+    by_quantity = [one.quantity for one in measured.summary.comparisons]
+    assert (by_quantity.count("alpha"), by_quantity.count("tau")) == (4, 8)
+
+
+def test_a_draft_near_the_target_is_found_better_than_a_stranger(measured: Measured) -> None:
+    for temperature in (0.0, 1.0):
+        near = measured.summary.cell("distilled", "standard", 3, temperature)
+        far = measured.summary.cell("undistilled", "standard", 3, temperature)
+        assert near is not None
+        assert far is not None
+        assert near.alpha > far.alpha
+        assert near.tau > far.tau
+
+
+def test_quality_is_scored_for_the_target_alone_and_with_every_draft(measured: Measured) -> None:
+    found = [(q.temperature, q.completions_of, q.completions) for q in measured.summary.quality]
+    assert found[:2] == [(0.0, "target alone", 8), (0.0, "undistilled", 8)]
+    assert len(found) == 2 * 4
+    greedy = [q.scores["judged"] for q in measured.summary.quality if q.temperature == 0.0]
+    assert len(set(greedy)) == 1
+
+
+def test_the_environment_says_what_ran_where(measured: Measured) -> None:
+    found = measured.summary.environment
+    assert found["runners"] == dict.fromkeys(
+        ("target", "undistilled", "distilled", "control"), "CausalRunner"
+    )
+    assert found["models"]["target"]["dtype"] == "float32"
+    assert found["models"]["undistilled"]["parameters"] > 0
+    assert found["versions"]["torch"]
+    assert len(found["processes"]) == 1
+
+
+def test_falling_back_to_eager_is_a_finding(
+    setting: Setting, tiny_suite: Suite, measured: Measured
+) -> None:
+    steps = StepTimes(0.0, 0.01, {1: 0.01, 3: 0.01}, dict.fromkeys(setting.drafts, 0.001), 30, 0.0)
+    prepared = Prepared(
+        {(Method().name, t): steps for t in tiny_suite.temperatures},
+        {"target": "CompiledRunner", "distilled": "CausalRunner"},
+    )
+    suite = tiny_suite.model_copy(
+        update={"runner": tiny_suite.runner.model_copy(update={"kind": "compiled"})}
+    )
+    summary = sum_up(
+        suite.model_copy(update={"quality": None}),
+        RowLog(measured.folder / ROWS, rows_per_block=8).rows,
+        prepared,
+        target=setting.target,
+        drafts=setting.drafts,
+        tokenizer=setting.tokenizer,
+        prompts=setting.prompts,
+        vocabulary=None,
+    )
+    assert any("could not be compiled: distilled" in note for note in summary.notes)
+    assert summary.quality == []

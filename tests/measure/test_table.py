@@ -1,0 +1,51 @@
+"""The table in the terminal says what the report says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import StringIO
+
+from rich.console import Console
+
+from distillspec.measure.summary import Summary
+from distillspec.measure.table import summary_table
+from tests.measure.conftest import a_cell
+
+
+def shown(summary: Summary, width: int = 140) -> str:
+    console = Console(file=StringIO(), width=width)
+    console.print(summary_table(summary))
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def test_each_cell_has_its_line_under_its_temperature(by_hand: Summary) -> None:
+    text = shown(by_hand)
+    at_zero, at_one = text.index("T = 0 "), text.index("T = 1 ")
+    assert at_zero < at_one
+    first = [line for line in text[at_zero:at_one].splitlines() if "1.50 - 1.70" in line]
+    assert len(first) == 3 * 2
+    assert "autoregressive 250 tokens/s" in text
+    assert "repeated 4-grams 10%" in text
+
+
+def test_a_null_result_stands_in_words(by_hand: Summary) -> None:
+    text = shown(by_hand)
+    assert "no difference shown" in text
+    assert "No difference in tau is shown at any gamma." in text
+
+
+def test_brackets_in_findings_are_text_not_markup(by_hand: Summary) -> None:
+    text = shown(replace(by_hand, notes=["gamma 4: 1.60x [1.50, 1.70] [bold]"]))
+    assert "[1.50, 1.70] [bold]" in text
+
+
+def test_a_second_method_gets_its_column(by_hand: Summary) -> None:
+    cells = [*by_hand.cells, a_cell("distilled", 2, 1.0, method="block")]
+    text = shown(replace(by_hand, cells=cells))
+    assert "method" in text
+    assert "block" in text
+
+
+def test_a_narrow_terminal_still_gets_every_number(by_hand: Summary) -> None:
+    assert "2.20" in shown(by_hand, width=80)

@@ -1,0 +1,165 @@
+"""The numbers of the summary, by hand, from two prompts and two drafts."""
+
+from __future__ import annotations
+
+import pytest
+
+from distillspec.measure.bootstrap import Resampling
+from distillspec.measure.rows import Row
+from distillspec.measure.tally import Tally, TextFacts
+from distillspec.measure.timing import StepTimes
+from distillspec.speculation.records import Counts
+
+STEPS = StepTimes(1.0, 0.010, {2: 0.012}, {"undistilled": 0.001, "distilled": 0.002}, 30, 0.1)
+FACTS = TextFacts(
+    overlap={"undistilled": [4.0, 8.0], "distilled": [6.0, 9.0]},
+    entropy=[10.0, 20.0],
+    tokens=[8, 12],
+    timed_tokens=24,
+)
+HOW = Resampling(resamples=200)
+
+
+def a_row(prompt: int, draft: str | None, seconds: float, counts: Counts, **more: float) -> Row:
+    return Row(
+        prompt=prompt,
+        prompt_key=str(prompt),
+        temperature=more.get("temperature", 1.0),
+        draft=draft,
+        method=draft and "standard",
+        gamma=int(more.get("gamma", 2)) if draft else None,
+        repeat=0,
+        place=0,
+        run="r",
+        seconds=seconds,
+        prefill_seconds=1.0,
+        tokens=[1] * 12,
+        fates="p" * 12,
+        counts=counts,
+    )
+
+
+def counts(verifications: int, accepted_at: tuple[int, int]) -> Counts:
+    accepted = sum(accepted_at)
+    return Counts(
+        tokens=12,
+        verifications=verifications,
+        emitted=accepted + verifications,
+        drafts=verifications,
+        drafted=2 * verifications,
+        accepted=accepted,
+        draft_steps=2 * verifications,
+        accepted_at=accepted_at,
+    )
+
+
+def rows() -> list[Row]:
+    plain = [a_row(i, None, s, Counts()) for i, s in ((0, 3.0), (0, 5.0), (1, 8.0), (1, 8.0))]
+    return [
+        *plain,
+        a_row(0, "undistilled", 4.0, counts(6, (2, 1))),
+        a_row(1, "undistilled", 6.0, counts(4, (3, 2))),
+        a_row(0, "distilled", 2.0, counts(5, (4, 2))),
+        a_row(1, "distilled", 4.0, counts(5, (5, 4))),
+    ]
+
+
+@pytest.fixture
+def tally() -> Tally:
+    return Tally(rows(), {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW)
+
+
+def test_a_cell_by_hand(tally: Tally) -> None:
+    cell = tally.cells()[1]
+    assert (cell.draft, cell.gamma, cell.temperature, cell.prompts) == ("distilled", 2, 1.0, 2)
+    assert cell.tau == pytest.approx((15 + 10) / 10)
+    assert cell.draft_acceptance == pytest.approx(15 / 20)
+    assert cell.acceptance_by_position == pytest.approx([9 / 10, 6 / 10])
+    assert cell.alpha == pytest.approx(15 / 20)
+    assert cell.tau_iid == pytest.approx(1 + 0.75 + 0.75**2)
+    assert cell.draft_to_target_time == pytest.approx(0.2)
+    assert cell.v == pytest.approx(1.2)
+    assert cell.predicted_speedup == pytest.approx(2.5 / (2 * 0.2 + 1.2))
+    assert cell.predicted_from_alpha == pytest.approx(cell.tau_iid / 1.6)
+    assert cell.speedup == pytest.approx((4.0 + 8.0) / (2.0 + 4.0))
+    assert cell.speedup_with_prefill == pytest.approx((5.0 + 9.0) / (3.0 + 5.0))
+    assert cell.measured_over_predicted == pytest.approx(2.0 / (2.5 / 1.6))
+    assert cell.tokens_per_second == pytest.approx(24 / 6)
+    assert cell.perfect_draft_cap == pytest.approx(3 / 1.6)
+    assert cell.break_even_alpha is not None
+    assert cell.repeated_ngram_share is None
+
+
+def test_the_baseline_by_hand(tally: Tally) -> None:
+    (plain,) = tally.baselines()
+    assert plain.tokens_per_second == pytest.approx(48 / 24)
+    assert plain.entropy_nats == pytest.approx(30 / 20)
+    assert plain.after_end_share == pytest.approx(1 - 20 / 24)
+    assert (plain.target_step_seconds, plain.step_spread) == (0.010, 0.1)
+
+
+def test_comparisons_are_paired_and_say_what_is_shown(tally: Tally) -> None:
+    found = {one.quantity: one for one in tally.comparisons("distilled", ["undistilled"])}
+    assert found["tau"].value == pytest.approx(2.5)
+    assert found["tau"].against_value == pytest.approx(18 / 10)
+    assert found["tau"].difference == pytest.approx(0.7)
+    assert found["tau"].relative == pytest.approx(2.5 / 1.8 - 1)
+    assert found["tau"].verdict == "higher"
+    assert found["alpha"].difference == pytest.approx(0.15)
+    assert (found["alpha"].gamma, found["alpha"].method) == (None, None)
+    assert found["speed"].relative == pytest.approx(10 / 6 - 1)
+
+
+def test_the_reverse_comparison_has_the_opposite_verdict(tally: Tally) -> None:
+    (tau,) = [
+        one for one in tally.comparisons("undistilled", ["distilled"]) if one.quantity == "tau"
+    ]
+    assert tau.difference == pytest.approx(-0.7)
+    assert tau.verdict == "lower"
+
+
+def test_a_difference_that_prompts_disagree_about_is_not_shown() -> None:
+    mixed = [*rows()[:-1], a_row(1, "distilled", 9.0, counts(8, (3, 1)))]
+    tally = Tally(mixed, {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW)
+    verdicts = {
+        one.quantity: one.verdict for one in tally.comparisons("distilled", ["undistilled"])
+    }
+    assert verdicts["tau"] == verdicts["speed"] == "no difference shown"
+
+
+def test_the_recommendation_is_the_fastest_gamma_in_words() -> None:
+    slow = [a_row(i, "distilled", 30.0, counts(5, (4, 2)), gamma=4) for i in (0, 1)]
+    steps = StepTimes(1.0, 0.01, {2: 0.012, 4: 0.014}, STEPS.draft_seconds, 30, 0.1)
+    tally = Tally([*rows(), *slow], {("standard", 1.0): steps}, {1.0: FACTS}, HOW)
+    found = {(one.draft, one.temperature): one for one in tally.recommendations()}
+    best = found["distilled", 1.0]
+    assert (best.gamma, best.speedup) == (2, pytest.approx(2.0))
+    assert best.words.startswith("gamma 2: 2.00x")
+    assert found["distilled", None].speedup == best.speedup
+    assert (found["undistilled", 1.0].gamma, found["undistilled", None].gamma) == (2, 2)
+
+
+def test_a_draft_that_only_costs_is_not_recommended() -> None:
+    slow = [a_row(i, "distilled", 30.0, counts(5, (1, 0))) for i in (0, 1)]
+    tally = Tally(rows()[:4] + slow, {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW)
+    assert all(r.words.startswith("do not speculate") for r in tally.recommendations())
+
+
+def test_a_gain_the_interval_does_not_show_is_called_that() -> None:
+    unsure = [
+        a_row(0, "distilled", 2.0, counts(5, (4, 2))),
+        a_row(1, "distilled", 9.0, counts(5, (4, 2))),
+    ]
+    tally = Tally(rows()[:4] + unsure, {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW)
+    assert all(r.words.startswith("no gain shown") for r in tally.recommendations())
+
+
+def test_at_temperature_zero_repeats_are_counted() -> None:
+    greedy = [
+        a_row(i, draft, 1.0, counts(4, (3, 1)), temperature=0.0)
+        for i in (0, 1)
+        for draft in (None, "distilled")
+    ]
+    tally = Tally(greedy, {("standard", 0.0): STEPS}, {0.0: FACTS}, HOW)
+    assert tally.cells()[0].repeated_ngram_share == pytest.approx(8 / 9)
+    assert tally.baselines()[0].repeated_ngram_share == pytest.approx(8 / 9)

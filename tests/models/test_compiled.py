@@ -1,0 +1,156 @@
+"""Compiling takes seconds a model: the runners are made once for the whole file."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from distillspec.models.compiled import CompiledRunner, compiler_available, make_runner
+from distillspec.models.runner import CausalRunner
+
+from .conftest import VOCABULARY, one_pass, tiny_model
+
+CAPACITY = 100
+SIZES = [1, 4]
+
+
+@pytest.fixture(scope="module")
+def runner(llama: PreTrainedModel) -> CompiledRunner:
+    return CompiledRunner(llama, CAPACITY, SIZES)
+
+
+@pytest.fixture
+def empty(runner: CompiledRunner) -> CompiledRunner:
+    runner.reset()
+    return runner
+
+
+def compilations() -> int:
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+
+def test_it_agrees_with_the_eager_runner_block_by_block(
+    empty: CompiledRunner, llama: PreTrainedModel, text: Tensor
+) -> None:
+    eager = CausalRunner(llama)
+    for piece in text.split([11, 1, 4, 1, 3, 2, 8, 1, 4, 13], dim=1):
+        torch.testing.assert_close(empty.feed(piece), eager.feed(piece), atol=1e-4, rtol=1e-4)
+        assert empty.length == eager.length
+
+
+def test_feeding_in_pieces_equals_feeding_at_once(
+    empty: CompiledRunner, llama: PreTrainedModel, text: Tensor
+) -> None:
+    pieces = [empty.feed(piece) for piece in text.split([4, 1, 3, 40], dim=1)]
+    torch.testing.assert_close(
+        torch.cat(pieces, dim=1), one_pass(llama, text), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_what_was_rolled_back_leaves_no_trace(
+    empty: CompiledRunner, llama: PreTrainedModel, text: Tensor
+) -> None:
+    empty.feed(text[:, :30])
+    for piece in text.flip(1)[:, :9].split(3, dim=1):
+        empty.feed(piece)
+    empty.rollback(21)
+    again = [empty.feed(piece) for piece in text[:, 21:].split([4, 1, 2, 20], dim=1)]
+    torch.testing.assert_close(
+        torch.cat(again, dim=1), one_pass(llama, text)[:, 21:], atol=1e-4, rtol=1e-4
+    )
+
+
+def test_logits_stay_what_they_were_while_more_is_fed(empty: CompiledRunner, text: Tensor) -> None:
+    first = empty.feed(text[:, :1])
+    before = first.clone()
+    empty.feed(text[:, 1:2])
+    assert torch.equal(first, before)
+
+
+def test_a_padded_block_may_end_at_the_capacity(
+    empty: CompiledRunner, llama: PreTrainedModel, text: Tensor
+) -> None:
+    long = torch.cat((text, text, text[:, :4]), dim=1)
+    empty.feed(long[:, :98])
+    last = empty.feed(long[:, 98:])
+    torch.testing.assert_close(last, one_pass(llama, long)[:, 98:], atol=1e-4, rtol=1e-4)
+    with pytest.raises(AssertionError, match="capacity"):
+        empty.feed(text[:, :1])
+
+
+def test_other_lengths_compile_nothing_new(empty: CompiledRunner, text: Tensor) -> None:
+    before = compilations()
+    for lengths in ([5, 1, 1, 4, 2], [20, 3, 1, 4, 4], [1, 1], [2, 7, 1, 3]):
+        empty.reset()
+        for piece in text[:, : sum(lengths)].split(lengths, dim=1):
+            empty.feed(piece)
+    assert compilations() == before
+
+
+def test_a_second_model_in_the_process_has_its_own_graphs(
+    empty: CompiledRunner, llama: PreTrainedModel, text: Tensor
+) -> None:
+    other = tiny_model("llama", seed=9)
+    second = CompiledRunner(other, CAPACITY, [1], vocabulary=50)
+    assert second.vocabulary == 50
+    assert empty.vocabulary == VOCABULARY
+    for token in text[:, :3].split(1, dim=1):
+        mine, theirs = second.feed(token), empty.feed(token)
+    expected = one_pass(other, text[:, :3])[:, 2:, :50]
+    torch.testing.assert_close(mine, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(theirs, one_pass(llama, text[:, :3])[:, 2:], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mistral", "gemma2"])
+def test_windows_and_soft_caps_are_the_models_own(kind: str, text: Tensor) -> None:
+    model = tiny_model(kind)
+    runner = CompiledRunner(model, CAPACITY, [1, 4])
+    pieces = [runner.feed(piece) for piece in text.split([20, 4, 1, 3, 20], dim=1)]
+    torch.testing.assert_close(
+        torch.cat(pieces, dim=1), one_pass(model, text), atol=1e-4, rtol=1e-4
+    )
+
+
+@pytest.mark.slow
+def test_bfloat16_blocks_are_as_near_as_the_type_allows(text: Tensor) -> None:
+    """One query at a time takes another form of attention in half precision."""
+    exact = one_pass(tiny_model("llama"), text)
+    model = tiny_model("llama").to(torch.bfloat16)
+    runner = CompiledRunner(model, CAPACITY, [1])
+    runner.feed(text[:, :40])
+    steps = torch.cat([runner.feed(token) for token in text[:, 40:].split(1, dim=1)], dim=1)
+    error = (steps.float() - exact[:, 40:]).abs().max()
+    plain_error = (one_pass(model, text).float() - exact)[:, 40:].abs().max()
+    assert error <= 2 * plain_error
+    assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.gpu
+def test_a_gpu_runs_the_same_graphs(text: Tensor) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    model = tiny_model("llama")
+    expected = one_pass(model, text)
+    runner = CompiledRunner(model.to("cuda"), CAPACITY, SIZES)
+    pieces = [runner.feed(piece.cuda()) for piece in text.split([11, 1, 4, 3, 1, 28], dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1).cpu(), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_without_a_compiler_decoding_runs_eager_and_says_so(
+    llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+    assert not compiler_available()
+    with caplog.at_level(logging.WARNING):
+        runner = make_runner(llama, "compiled", CAPACITY, SIZES)
+    assert isinstance(runner, CausalRunner)
+    assert "no C++ compiler" in caplog.text
+
+
+def test_eager_is_what_was_asked_for(llama: PreTrainedModel) -> None:
+    assert isinstance(make_runner(llama, "eager", CAPACITY, SIZES, vocabulary=50), CausalRunner)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from distillspec.recipe.schema import Distill, Optimizer
+from distillspec.training.optimizer import adamw, learning_rate, share_done
+
+
+def test_only_matrices_are_decayed_and_only_trainable_weights_are_optimised() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    model[2].weight.requires_grad_(False)
+    optimizer = adamw(model, Optimizer(weight_decay=0.1))
+    decayed, plain = optimizer.param_groups
+    assert [p.shape for p in decayed["params"]] == [torch.Size([4, 3])]
+    assert decayed["weight_decay"] == 0.1
+    assert plain["weight_decay"] == 0.0
+    assert {id(p) for p in plain["params"]} == {
+        id(p) for p in (model[0].bias, model[1].weight, model[1].bias, model[2].bias)
+    }
+
+
+def test_the_rate_rises_linearly_then_follows_a_cosine_to_the_final_share() -> None:
+    plan = Optimizer(learning_rate=1.0, warmup_steps=4, final_rate_share=0.2)
+    assert [learning_rate(step, 0.0, plan) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert learning_rate(9, 0.5, plan) == pytest.approx(0.6)
+    assert learning_rate(9, 1.0, plan) == pytest.approx(0.2)
+
+
+def test_without_warm_up_the_first_rate_is_the_peak() -> None:
+    assert learning_rate(0, 0.0, Optimizer(learning_rate=1.0, warmup_steps=0)) == 1.0
+
+
+def test_the_share_done_is_by_steps_or_by_time_whichever_is_further() -> None:
+    by_steps = Distill(max_steps=10)
+    assert share_done(5, 1e9, by_steps) == 0.5
+    both = Distill(max_steps=10, max_minutes=1.0)
+    assert share_done(1, 30.0, both) == 0.5
+    assert share_done(9, 30.0, both) == 0.9
+    assert share_done(1, 61.0, both) == 1.0

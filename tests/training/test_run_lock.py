@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from distillspec.errors import DistillSpecError
+from distillspec.training.run_lock import run_lock
+
+_HOLDER = """
+import sys, time
+from pathlib import Path
+from distillspec.training.run_lock import run_lock
+with run_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_process_is_told_which_run_holds_the_folder(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(DistillSpecError) as caught, run_lock(tmp_path):
+            pass
+        assert f"process {holder.pid}" in caught.value.what
+        assert caught.value.where == str(tmp_path)
+    finally:
+        holder.kill()
+        holder.communicate()
+    with run_lock(tmp_path):  # a killed run leaves no lock behind
+        pass
+
+
+def test_a_process_may_lock_its_folder_again(tmp_path: Path) -> None:
+    with run_lock(tmp_path):
+        with run_lock(tmp_path / "."):
+            pass
+        with pytest.raises(KeyError), run_lock(tmp_path):
+            raise KeyError
+
+
+def test_a_place_that_cannot_hold_a_folder_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DistillSpecError, match="cannot write here"), run_lock(tmp_path / "file"):
+        pass
