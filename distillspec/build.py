@@ -34,6 +34,8 @@ from distillspec.training.probe import Probe
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
 
 def device(hardware: Hardware) -> torch.device:
     """The device of this process. Errors: a GPU is asked for and there is none."""
@@ -50,7 +52,13 @@ def device(hardware: Hardware) -> torch.device:
 
 def dtype(name: str, where: torch.device) -> torch.dtype:
     """The dtype that a recipe or suite names; "auto" is what `where` multiplies fastest."""
-    return fast_dtype(where) if name == "auto" else getattr(torch, name)  # type: ignore[no-any-return]
+    return fast_dtype(where) if name == "auto" else _DTYPES[name]
+
+
+def as_dtype(model: PreTrainedModel, kind: torch.dtype) -> PreTrainedModel:
+    """`model` itself, its weights in `kind` from now on."""
+    torch.nn.Module.to(model, kind)
+    return model
 
 
 def prepare_process(recipe: Recipe) -> None:

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from distillspec import build
 from distillspec.export.engines import EngineVerdict, engine_verdicts
-from distillspec.measure.fitness import Fitness, TrainingLoad, assess
+from distillspec.measure.fitness import Fitness, assess
+from distillspec.measure.memory import TrainingLoad
 from distillspec.models.folder import folder_facts
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
@@ -30,7 +31,7 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
     plan, data = recipe.distill, recipe.data
     trainable = pair.trainable_draft()
     fitness = assess(
-        pair.target.model.to(kind),  # type: ignore[arg-type]
+        build.as_dtype(pair.target.model, kind),
         pair.draft(kind),
         pair.tokenizer,
         build.prompts(pair).held_out,

@@ -232,7 +232,9 @@ class Job:
             )
         draft = self.pair.trainable_draft()
         load_best(draft, folder / BEST)
-        return merged(draft).eval()
+        plain = merged(draft)
+        plain.eval()
+        return plain
 
     def _gamma(self, summary: Summary | None) -> int:
         """num_assistant_tokens: the recipe's, else the best measured, else the probe's."""
@@ -270,7 +272,7 @@ class Job:
         drafts = {"undistilled": pair.draft(kind)}
         for name, folder in (("distilled", self.folder.path), ("control", self.folder.control)):
             if (folder / BEST).exists():
-                drafts[name] = self._trained(folder).to(kind)  # type: ignore[call-overload]
+                drafts[name] = build.as_dtype(self._trained(folder), kind)
         held_out = self.prompts.held_out
         if suite.prompts.source is not None:
             held_out = build.suite_prompts(pair, suite.prompts.source, suite.prompts.count)
@@ -282,7 +284,7 @@ class Job:
         with console.status("") as status:
             summary = measure_cells(
                 suite,
-                target=pair.target.model.to(kind),  # type: ignore[arg-type]
+                target=build.as_dtype(pair.target.model, kind),
                 drafts=drafts,
                 tokenizer=pair.tokenizer,
                 prompts=held_out,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -157,7 +158,13 @@ class CompiledRunner:
         for block in self._blocks:
             started = time.perf_counter()
             step = _compiled(_step_of(self._model, self._cache), options)
-            with _attention_for_blocks(self._model), inductor_config.patch(options):
+            with (
+                _attention_for_blocks(self._model),
+                inductor_config.patch(options),
+                warnings.catch_warnings(),
+            ):
+                # torch's own modules, imported when it compiles, use what torch has deprecated.
+                warnings.simplefilter("ignore", DeprecationWarning)
                 for _ in range(3 if self._device.type == "cuda" else 1):
                     step(block, self._start)
             log.info(

@@ -68,6 +68,8 @@ class Place(NamedTuple):
         if node.get("type") in ("integer", "number"):
             noun = "a whole number" if node["type"] == "integer" else "a number"
             return " ".join([noun, *_range(node)])
+        if "pattern" in node:
+            return f"text that matches {node['pattern']}"
         return _TYPE_WORDS.get(str(node.get("type")), "a value")
 
     def _list_words(self) -> str:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+FolderName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$")]
 
 
 class Section(BaseModel):
@@ -200,7 +201,7 @@ class Recipe(Section):
     """One model pair, one training plan, one evaluation plan."""
 
     kind: Literal["distill"] = "distill"
-    name: str = Field("", description="names the run folder; default: the file's name")
+    name: FolderName = Field("", description="names the run folder; default: the file's name")
     seed: int = Field(0, ge=0, lt=2**32)
     pair: Pair
     data: Data
@@ -266,7 +267,7 @@ class PretrainRecipe(Section):
     """A causal language model trained from nothing on a corpus: half of a nano pair."""
 
     kind: Literal["pretrain"]
-    name: str = Field("", description="names the run folder; default: the file's name")
+    name: FolderName = Field("", description="names the run folder; default: the file's name")
     seed: int = Field(0, ge=0, lt=2**32)
     output: str = Field(description="folder that receives the finished model")
     corpus: PythonSource

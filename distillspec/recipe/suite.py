@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distillspec.recipe.schema import Count, Section, Source
+from distillspec.recipe.schema import Count, FolderName, Section, Source
 
 DraftName = Literal["undistilled", "distilled", "control"]
 
@@ -47,7 +47,7 @@ class PromptPlan(Section):
 
 
 class Suite(Section):
-    name: str = Field("", description="names the evaluation folder; default: the file's name")
+    name: FolderName = Field("", description="names the evaluation folder; default: the file's name")
     seed: int = Field(0, ge=0, lt=2**32)
     prompts: PromptPlan = Field(default_factory=PromptPlan)
     drafts: tuple[DraftName, ...] = ("undistilled", "distilled", "control")

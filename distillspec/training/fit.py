@@ -248,6 +248,7 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         for message in (
             ".*does not have many workers.*",
+            ".*You have overridden `transfer_batch_to_device`.*",
             ".*GPU available but not used.*",
             ".*isinstance.treespec, LeafSpec.*",  # Lightning on a newer torch
             ".*torch.distributed.* is deprecated.*",  # DeepSpeed on a newer torch

@@ -38,6 +38,12 @@ class DistillModule(LightningModule):
     def on_fit_start(self) -> None:
         self.step.update = make_update(self.trainer, clip_norm=self.step.recipe.optimizer.clip_norm)
 
+    def transfer_batch_to_device(
+        self, batch: Sequence[Row], device: torch.device, dataloader_idx: int
+    ) -> Sequence[Row]:
+        """Rows are token ids; their micro-batches are moved one by one."""
+        return batch
+
     def forward(self, batch: Batch, signal: TargetSignal) -> DivergenceSums:
         """One micro-batch; called through the strategy's wrapper."""
         return self.step.objective.against(self.draft, batch, signal)

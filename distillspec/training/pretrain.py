@@ -117,7 +117,7 @@ def pretrain(
     while step < plan.max_steps:
         with autocast:
             loss = mean_nats(model, windows.batch(step).to(validation.device))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)
         share = rate_share(step, plan)
         for stepper in steppers:
@@ -151,7 +151,7 @@ def validate(model: nn.Module, rows: Tensor, batch_size: int) -> float:
     model.eval()
     parts = [(mean_nats(model, part), part.shape[0]) for part in rows.split(batch_size)]
     model.train()
-    return sum(float(mean) * n for mean, n in parts) / rows.shape[0]
+    return float(sum(float(mean) * n for mean, n in parts)) / rows.shape[0]
 
 
 def _autocast(device: str, precision: torch.dtype) -> AbstractContextManager[Any]:

@@ -226,7 +226,7 @@ class PlainUpdate:
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
 
     def apply(self) -> float:
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]

@@ -154,10 +154,10 @@ class Interrupted(PromptRows):
     at: int
     happens: Callable[[], None]
 
-    def rows(self, step: int, *, rank: int = 0, world: int = 1) -> list[Row]:
+    def rows(self, step: int, rank: int = 0, world: int = 1) -> list[Row]:
         if step == self.at:
             self.happens()
-        return super().rows(step, rank=rank, world=world)
+        return super().rows(step, rank, world)
 
 
 def interrupted(made: Parts, at: int, happens: Callable[[], None]) -> Parts:

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from distillspec.recipe.schema import Hardware
+from distillspec.training.state_file import read_state
+from distillspec.training.strategy import PlainUpdate, World, full_tensors, strategy_name
+from tests.training import tiny_run
+
+# One step: its change of the weights is the sign of the gradient and little else, so what would be
+# wrong by a factor shows in the gradient's norm, what would be wrong by a token in the weights.
+PLAN: dict[str, Any] = {
+    "distill": {
+        "source": {"fixed": 1.0},
+        "max_steps": 2,
+        "micro_batch_size": 1,
+        "probe": {"every_steps": 2, "prompts": 2, "gamma": 2, "max_new_tokens": 6},
+    },
+    "optimizer": {"clip_norm": 0.5, "warmup_steps": 0},
+}
+
+
+def _plan(strategy: str) -> dict[str, Any]:
+    return {**PLAN, "hardware": {"strategy": strategy, "device": "cpu", "precision": "float32"}}
+
+
+def _start(processes: int, pair: Path, jobs: list[dict[str, Any]]) -> None:
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc_per_node", str(processes), "-m", "tests.training.tiny_run"),
+            *(str(pair), json.dumps(jobs)),
+        ],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=True,
+        timeout=600,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same two steps by one process ("plain") and by two of each strategy; each resumed once."""
+    folder = tmp_path_factory.mktemp("strategies")
+    tiny_run.run(tiny_run.parts(tiny_pair, tiny_run.recipe(**_plan("auto"))), folder / "plain")
+    jobs = []
+    for strategy in ("ddp", "fsdp2", "zero2", "zero3"):
+        half = _plan(strategy)
+        half["distill"] = {**half["distill"], "max_steps": 1}
+        jobs.append({"folder": str(folder / strategy), "recipe": _plan(strategy)})
+    _start(2, tiny_pair, jobs)
+    return folder
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "zero2", "zero3"])
+def test_two_processes_make_the_steps_of_one(runs: Path, strategy: str) -> None:
+    mine, theirs = (tiny_run.rows_of(runs / name) for name in (strategy, "plain"))
+    assert [row["step"] for row in mine] == ["0", "1", "2"]
+    for name in ("divergence_nats", "alpha", "response_tokens", "gradient_norm", "learning_rate"):
+        for row, expected in zip(mine[1:], theirs[1:], strict=True):
+            assert float(row[f"train/{name}"]) == pytest.approx(
+                float(expected[f"train/{name}"]), rel=1e-4
+            )
+    for row, expected in zip(mine[::2], theirs[::2], strict=True):
+        assert float(row["probe/alpha"]) == pytest.approx(float(expected["probe/alpha"]), abs=1e-5)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "zero2", "zero3"])
+def test_two_processes_end_with_the_weights_of_one(runs: Path, strategy: str) -> None:
+    mine, expected = (read_state(runs / name / "best.ckpt") for name in (strategy, "plain"))
+    assert mine["step"] == expected["step"]
+    assert mine["weights"].keys() == expected["weights"].keys()
+    for name, weight in expected["weights"].items():
+        torch.testing.assert_close(mine["weights"][name], weight, rtol=0.0, atol=2e-5)
+
+
+def test_auto_is_plain_for_one_process_and_ddp_for_several() -> None:
+    assert strategy_name(Hardware(), World(1, 1, 0)) == "plain"
+    assert strategy_name(Hardware(), World(2, 2, 0)) == "ddp"
+    assert strategy_name(Hardware(strategy="zero2"), World(1, 1, 0)) == "zero2"
+
+
+def test_the_world_is_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert World.from_environment() == World(size=1, per_node=1, rank=0)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "3")
+    assert World.from_environment() == World(size=4, per_node=2, rank=3)
+
+
+def test_a_gradient_that_is_not_finite_moves_no_weight() -> None:
+    model = nn.Linear(2, 1)
+    before = model.weight.detach().clone()
+    update = PlainUpdate(model, torch.optim.AdamW(model.parameters(), lr=1.0), clip_norm=1.0)
+    update.backward((model(torch.tensor([1.0, math.inf]))).sum())
+    assert not math.isfinite(update.apply())
+    assert torch.equal(model.weight, before)
+
+
+def test_the_norm_is_that_before_clipping_and_gradients_are_cleared() -> None:
+    model = nn.Linear(2, 1, bias=False)
+    update = PlainUpdate(model, torch.optim.SGD(model.parameters(), lr=1.0), clip_norm=1.0)
+    before = model.weight.detach().clone()
+    update.backward(model(torch.tensor([3.0, 4.0])).sum())
+    assert update.apply() == pytest.approx(5.0)
+    assert torch.allclose(before - model.weight, torch.tensor([[0.6, 0.8]]), atol=1e-5)
+    assert model.weight.grad is None
+
+
+def test_whole_tensors_of_a_plain_model_are_its_parameters() -> None:
+    model = nn.Linear(2, 1)
+    found = dict(full_tensors(model))
+    assert {n: id(p.untyped_storage()) for n, p in found.items()}.keys() == {"weight", "bias"}
+    assert all(torch.equal(found[n], p) for n, p in model.named_parameters())
+    assert not any(tensor.requires_grad for tensor in found.values())
