@@ -164,7 +164,7 @@ case "${1:-}" in
         cd -- "$root"
         exec "$python" -m pytest "$@"
         ;;
-    run | train) verb=("$1") && shift ;;
+    run | train | generate) verb=("$1") && shift ;;
     */* | *.yaml | *.yml | .) verb=(run) ;;
     *) if [[ -e "${1:-}" ]]; then verb=(run); else exec "$python" -m distillspec "$@"; fi ;;
 esac

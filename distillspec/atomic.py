@@ -62,29 +62,50 @@ def replacing_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def recover_folder(path: Path) -> None:
+    """Undo a replacement of the folder `path` that was killed between its two renames."""
+    aside = _aside(path)
+    if not aside.exists():
+        return
+    if path.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.replace(path)
+
+
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it replaces `path` when the block ends well.
 
-    An older folder at `path` stays whole until the new one is; it is moved aside, then deleted.
+    An older folder at `path` stays whole until the new one is; it is moved aside, then deleted. A
+    process killed just between the two leaves it aside: `recover_folder` puts it back.
     """
     make_folder(path.parent)
+    aside = _aside(path)
     try:
+        recover_folder(path)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
     except OSError as error:
         raise explain(error, path) from error
     try:
         temporary.chmod(0o755)
         yield temporary
-        aside = temporary.with_name(temporary.name + ".old")
         if path.exists():
             path.replace(aside)
-        temporary.replace(path)
+        try:
+            temporary.replace(path)
+        except OSError:
+            recover_folder(path)
+            raise
         shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise explain(error, path) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.old")
 
 
 def write_text(path: Path, text: str) -> None:

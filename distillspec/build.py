@@ -24,8 +24,10 @@ from distillspec.models.frozen import FrozenTarget
 from distillspec.models.generate import generate
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.precision import fast_dtype
-from distillspec.models.runner import vocabulary_size
+from distillspec.models.runner import most_positions, vocabulary_size
+from distillspec.models.template import template_hash
 from distillspec.models.vocabulary import check_pair
+from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Hardware, Recipe, Shares, Source
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
@@ -53,12 +55,6 @@ def device(hardware: Hardware) -> torch.device:
 def dtype(name: str, where: torch.device) -> torch.dtype:
     """The dtype that a recipe or suite names; "auto" is what `where` multiplies fastest."""
     return fast_dtype(where) if name == "auto" else _DTYPES[name]
-
-
-def as_dtype(model: PreTrainedModel, kind: torch.dtype) -> PreTrainedModel:
-    """`model` itself, its weights in `kind` from now on."""
-    torch.nn.Module.to(model, kind)
-    return model
 
 
 def prepare_process(recipe: Recipe) -> None:
@@ -124,11 +120,13 @@ def load_pair(recipe: Recipe, kind: torch.dtype | None = None) -> Pair:
         revision=pair.target_revision,
         what="target",
     )
+    draft = _draft(recipe, torch.float32, torch.device("cpu"))
+    _check_length(recipe, target, draft)
     vocabulary = check_pair(
         tokenizer,
         draft_tokenizer,
         vocabulary_size(target),
-        vocabulary_size(_draft(recipe, torch.float32, torch.device("cpu"))),
+        vocabulary_size(draft),
         f"pair.target={pair.target}, pair.draft={pair.draft}",
     )
     return Pair(
@@ -139,6 +137,19 @@ def load_pair(recipe: Recipe, kind: torch.dtype | None = None) -> Pair:
         vocabulary,
         _end_tokens(target, tokenizer),
     )
+
+
+def _check_length(recipe: Recipe, *models: PreTrainedModel) -> None:
+    data = recipe.data
+    needed = data.max_prompt_tokens + data.max_response_tokens
+    holds = min(map(most_positions, models))
+    if needed > holds:
+        raise DistillSpecError(
+            f"a row may have {needed} tokens, and the pair's contexts hold {holds}",
+            where=f"data.max_prompt_tokens={data.max_prompt_tokens}, "
+            f"data.max_response_tokens={data.max_response_tokens}",
+            mend=f"lower them to {holds} together",
+        )
 
 
 def _draft(recipe: Recipe, kind: torch.dtype, where: torch.device) -> PreTrainedModel:
@@ -178,6 +189,18 @@ def suite_prompts(pair: Pair, source: Source, most: int) -> list[Prompt]:
     return load_all(source, recipe.data, pair.tokenizer, seed=recipe.seed, most=most)
 
 
+def overlap(recipe: Recipe, sets: PromptSets) -> list[str]:
+    """A note where there are too few held-out prompts for probe and evaluation to differ."""
+    suite = load_suite(recipe.evaluate.suite)
+    taken = recipe.distill.probe.prompts + suite.prompts.count
+    if suite.prompts.source is not None or len(sets.held_out) >= taken:
+        return []
+    return [
+        f"{len(sets.held_out)} held-out prompts are fewer than the {taken} that probe and suite "
+        "ask for: the best checkpoint is chosen on some of the prompts it is measured on"
+    ]
+
+
 def preview(pair: Pair, training: Sequence[Prompt]) -> Batch | None:
     """The first rows of fixed text with their masks, as many as the recipe wants to show."""
     rows = [(p.tokens, p.response) for p in training if p.response is not None]
@@ -187,6 +210,8 @@ def preview(pair: Pair, training: Sequence[Prompt]) -> Batch | None:
 
 def target_store(pair: Pair, training: Sequence[Prompt]) -> StoredResponses:
     """Where the target's responses to `training` are kept, under a manifest of what made them."""
+    has_template = pair.tokenizer.chat_template is not None
+    template = template_hash(pair.tokenizer) if has_template else None
     recipe = pair.recipe
     return StoredResponses(
         Path(recipe.data.store) / recipe.name,
@@ -197,6 +222,9 @@ def target_store(pair: Pair, training: Sequence[Prompt]) -> StoredResponses:
         settings={
             "max_response_tokens": recipe.data.max_response_tokens,
             "dtype": str(pair.target.model.dtype).removeprefix("torch."),
+            "vocabulary": pair.vocabulary,
+            "end_tokens": ",".join(map(str, sorted(pair.end_tokens))),
+            "chat_template": template,
         },
     )
 

@@ -13,6 +13,7 @@ from distillspec.export.engines import EngineVerdict, engine_verdicts
 from distillspec.measure.fitness import Fitness, assess
 from distillspec.measure.memory import TrainingLoad
 from distillspec.models.folder import folder_facts
+from distillspec.models.precision import cast_parameters
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
 
@@ -28,10 +29,11 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
     suite = load_suite(recipe.evaluate.suite)
     pair = build.load_pair(recipe)
     kind = build.dtype(suite.runner.dtype, pair.device)
+    cast_parameters(pair.target.model, kind)
     plan, data = recipe.distill, recipe.data
     trainable = pair.trainable_draft()
     fitness = assess(
-        build.as_dtype(pair.target.model, kind),
+        pair.target.model,
         pair.draft(kind),
         pair.tokenizer,
         build.prompts(pair).held_out,

@@ -15,9 +15,11 @@ from distillspec import atomic, build, provenance
 from distillspec.corpus.python_source import CorpusFiles, python_files
 from distillspec.corpus.windows import Windows, pack, validation_rows
 from distillspec.errors import DistillSpecError
+from distillspec.export.folder import save_model
 from distillspec.measure.corpus_alpha import DrawnText, entropy
 from distillspec.models.build_llama import random_llama
 from distillspec.models.loading import load_tokenizer
+from distillspec.models.precision import cast_parameters
 from distillspec.models.train_tokenizer import train_tokenizer
 from distillspec.recipe.dry_run import RUNS
 from distillspec.recipe.loading import dump_yaml
@@ -106,8 +108,10 @@ def _tokenizer(recipe: PretrainRecipe, files: CorpusFiles, folder: Path) -> PreT
 
 def _write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
     """A plain Hugging Face folder in bfloat16; a README beside the old weights is kept."""
+    cast_parameters(model, torch.bfloat16)
+    model.config.dtype = torch.bfloat16
     with atomic.replacing_folder(output) as temporary:
-        model.to(torch.bfloat16).save_pretrained(temporary)  # type: ignore[arg-type]
+        save_model(model, temporary)
         tokenizer.save_pretrained(temporary)
         if (output / "README.md").exists():
             shutil.copy2(output / "README.md", temporary)

@@ -5,10 +5,12 @@ Each can be started alone on a run folder. All processes train; rank 0 alone doe
 
 from __future__ import annotations
 
+import csv
 import gc
 import logging
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,14 +34,14 @@ from distillspec.measure.report import write_report
 from distillspec.measure.summary import Summary, read_summary
 from distillspec.measure.table import summary_table
 from distillspec.models.adapters import merged
-from distillspec.models.precision import describe
+from distillspec.models.precision import cast_parameters, describe
 from distillspec.models.runner import vocabulary_size
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
 from distillspec.run_folder import RunFolder
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.fit import FitOutcome, fit
-from distillspec.training.resume import BEST, load_best
+from distillspec.training.resume import BEST, LAST, load_best
 from distillspec.training.run_lock import run_lock
 from distillspec.training.strategy import World
 
@@ -91,7 +93,7 @@ def evaluate(folder: Path, suite: str) -> int:
 def export(folder: Path, repository: str | None) -> int:
     """Write draft/ of a run again, with the numbers that were measured, and upload it if asked."""
     with _started(RunFolder(folder).recipe(), folder) as job:
-        job.export()
+        job.export(repository)
         if repository is not None:
             job.push(repository)
     return 0
@@ -117,6 +119,7 @@ def generate(recipe: Recipe) -> int:
     build.prepare_process(recipe)
     pair = build.load_pair(recipe)
     responses = _target_responses(pair, build.prompts(pair).training, world)
+    _leave(world)
     if not world.rank:
         console.print(f"{len(responses)} responses stored under {recipe.data.store}/{recipe.name}")
         console.print("next: set shares under distill.source and start ./launch.sh RECIPE")
@@ -156,14 +159,16 @@ class Job:
             outcomes["control"] = self._fit(control, self.folder.control, "control", None)._asdict()
         if not self.world.rank:
             atomic.write_json(self.folder.training_file, outcomes)
-        if torch.distributed.is_initialized():
-            torch.distributed.barrier()
-            torch.distributed.destroy_process_group()
+        _leave(self.world)
+        if not self.world.rank:
+            # The other processes are gone: what is measured now has the whole machine.
+            torch.set_num_threads(recipe.hardware.threads or len(os.sched_getaffinity(0)))
 
     def _fit(
         self, recipe: Recipe, folder: Path, label: str, responses: dict[str, Tokens] | None
     ) -> FitOutcome:
         self._say(f"training the {label} draft: {_plan_in_words(recipe)}")
+        already = _tokens_trained_before(folder)
         outcome = fit(
             recipe,
             draft=self.pair.trainable_draft(),
@@ -177,7 +182,7 @@ class Job:
             end_tokens=self.pair.end_tokens,
             vocabulary=self.pair.vocabulary,
         )
-        self.tokens += outcome.response_tokens
+        self.tokens += outcome.response_tokens - already
         self._record()
         self._say(
             f"{label}: {outcome.steps} steps, {outcome.response_tokens:,} response tokens in "
@@ -195,7 +200,7 @@ class Job:
 
     # --- export ---
 
-    def export(self) -> None:
+    def export(self, repository: str | None = None) -> None:
         """draft/: the best checkpoint as a plain folder, reloaded and compared."""
         pair, recipe = self.pair, self.recipe
         draft = self._trained(self.folder.path)
@@ -212,7 +217,7 @@ class Job:
             folder=self.folder.draft,
             target_vocabulary=vocabulary_size(pair.target.model),
             num_assistant_tokens=gamma,
-            card=draft_card(self._card_facts(gamma), summary),
+            card=draft_card(self._card_facts(gamma, repository), summary),
         )
         alpha = verify_export(
             self.folder.draft, pair.target.model, texts, policy, expected_alpha=expected
@@ -242,11 +247,12 @@ class Job:
         configured = self.recipe.export.num_assistant_tokens
         return configured or measured or self.recipe.distill.probe.gamma
 
-    def _card_facts(self, gamma: int) -> CardFacts:
+    def _card_facts(self, gamma: int, repository: str | None = None) -> CardFacts:
         recipe = self.recipe
+        published = repository or recipe.export.push
         return CardFacts(
             name=f"{recipe.name} draft",
-            draft=recipe.export.push or str(self.folder.draft),
+            draft=published or str(self.folder.draft),
             base_model=recipe.pair.draft,
             target=recipe.pair.target,
             num_assistant_tokens=gamma,
@@ -269,10 +275,12 @@ class Job:
         """Decode with each draft, write rows, summary, report and card, and print the table."""
         suite, pair = load_suite(suite_path), self.pair
         kind = build.dtype(suite.runner.dtype, pair.device)
+        cast_parameters(pair.target.model, kind)
         drafts = {"undistilled": pair.draft(kind)}
         for name, folder in (("distilled", self.folder.path), ("control", self.folder.control)):
             if (folder / BEST).exists():
-                drafts[name] = build.as_dtype(self._trained(folder), kind)
+                drafts[name] = self._trained(folder)
+                cast_parameters(drafts[name], kind)
         held_out = self.prompts.held_out
         if suite.prompts.source is not None:
             held_out = build.suite_prompts(pair, suite.prompts.source, suite.prompts.count)
@@ -284,7 +292,7 @@ class Job:
         with console.status("") as status:
             summary = measure_cells(
                 suite,
-                target=build.as_dtype(pair.target.model, kind),
+                target=pair.target.model,
                 drafts=drafts,
                 tokenizer=pair.tokenizer,
                 prompts=held_out,
@@ -318,31 +326,43 @@ class Job:
             console.print(text, highlight=False, soft_wrap=True)
 
 
+def _tokens_trained_before(folder: Path) -> int:
+    """Response tokens of earlier starts of the training in `folder`, by its metrics.csv."""
+    path = folder / "metrics.csv"
+    if not (folder / LAST).exists() or not path.exists():
+        return 0
+    with path.open(encoding="utf-8", newline="") as handle:
+        return sum(int(float(row["train/response_tokens"] or 0)) for row in csv.DictReader(handle))
+
+
 @contextmanager
 def _started(recipe: Recipe, folder: Path | None) -> Iterator[Job]:
     """Join the processes, hold the run folder, load the pair and the prompts."""
     world = _join()
     build.prepare_process(recipe)
+    # A run folder is begun only when pair and data have turned out to be good.
+    pair = build.load_pair(recipe)
+    prompts = build.prompts(pair)
     begun = None
     if not world.rank:
         begun = RunFolder(folder) if folder is not None else RunFolder.begin(recipe)
     run_folder = _told_by_rank_0(begun, world)
     if world.rank:
-        pair = build.load_pair(recipe)
-        yield Job(recipe, run_folder, world, None, pair, build.prompts(pair))
+        yield Job(recipe, run_folder, world, None, pair, prompts)
         return
     with run_lock(run_folder.path):
         record = provenance.RunLog(run_folder.provenance_file, provenance.gather())
         console.print(f"run folder: {run_folder.path}", highlight=False)
         console.print(describe(build.device(recipe.hardware)), highlight=False)
-        pair = build.load_pair(recipe)
-        prompts = build.prompts(pair)
-        for note in prompts.notes:
+        for note in [*prompts.notes, *build.overlap(recipe, prompts)]:
             console.print(note, highlight=False)
         console.print(
             f"{len(prompts.training):,} training prompts, {len(prompts.held_out)} held out"
         )
-        yield Job(recipe, run_folder, world, record, pair, prompts)
+        try:
+            yield Job(recipe, run_folder, world, record, pair, prompts)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"resume with: ./launch.sh {run_folder.path}") from None
 
 
 def _join() -> World:
@@ -352,6 +372,13 @@ def _join() -> World:
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         torch.distributed.init_process_group(backend)
     return world
+
+
+def _leave(world: World) -> None:
+    """All processes together; what follows is rank 0's alone."""
+    if world.size > 1:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def _told_by_rank_0(folder: RunFolder | None, world: World) -> RunFolder:
@@ -366,7 +393,8 @@ def _told_by_rank_0(folder: RunFolder | None, world: World) -> RunFolder:
 def _target_responses(pair: build.Pair, training: list[Prompt], world: World) -> dict[str, Tokens]:
     """The target's stored responses, sampling those that are missing, every rank its part."""
     store = build.target_store(pair, training)
-    with console.status("") as status:
+    alone = run_lock(store.folder) if not world.rank else nullcontext()
+    with alone, console.status("") as status:
         fill(
             store,
             build.target_sampler(pair),

@@ -90,3 +90,20 @@ def test_each_kind_of_failed_write_is_told_apart(code: int, what: str) -> None:
     error = atomic.explain(OSError(code, "reason"), Path("x"))
     assert what in error.what
     assert error.where == "x"
+
+
+def test_a_replacement_killed_between_its_renames_is_undone(tmp_path: Path) -> None:
+    (tmp_path / ".made.old").mkdir()
+    (tmp_path / ".made.old" / "file").write_text("old")
+    atomic.recover_folder(tmp_path / "made")
+    assert (tmp_path / "made" / "file").read_text() == "old"
+    assert not (tmp_path / ".made.old").exists()
+
+
+def test_what_lies_aside_of_a_whole_folder_is_removed(tmp_path: Path) -> None:
+    for name in ("made", ".made.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    atomic.recover_folder(tmp_path / "made")
+    assert (tmp_path / "made" / "file").read_text() == "made"
+    assert not (tmp_path / ".made.old").exists()

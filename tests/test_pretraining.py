@@ -67,4 +67,9 @@ def test_a_started_recipe_goes_on_only_when_asked_to() -> None:
     pretraining.run(recipe(), resume=False)
     with pytest.raises(DistillSpecError, match="started before"):
         pretraining.run(recipe(), resume=False)
+    result = Path("checkpoints/runs/small/result.json")
+    before = json.loads(result.read_text())
     assert pretraining.run(recipe(), resume=True) == 0
+    after = json.loads(result.read_text())
+    assert after["nats_per_token"] == pytest.approx(before["nats_per_token"])
+    assert after["training_tokens"] == before["training_tokens"]

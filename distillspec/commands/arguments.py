@@ -70,7 +70,9 @@ def pretraining(arguments: Namespace) -> PretrainRecipe:
 def request(arguments: Namespace) -> Request:
     """A new run of a recipe file, or the run of a folder; a resumed run keeps its recipe."""
     if not Path(arguments.path).is_dir():
-        return Request(distillation(arguments), None)
+        recipe = distillation(arguments)
+        plan(recipe, arguments.path)  # what would fail hours later fails now
+        return Request(recipe, None)
     folder = run_folder(arguments.path)
     if arguments.overrides:
         raise DistillSpecError(
@@ -96,8 +98,12 @@ def run_folder(path: str) -> Path:
 
 
 def latest_run(recipe: Recipe) -> Path:
-    """The run of `recipe` that was started last, by the time of its recipe.yaml."""
-    started = sorted((RUNS / recipe.name).glob("*/recipe.yaml"), key=lambda p: p.stat().st_mtime)
+    """The trained run of `recipe` that was started last, by the time of its recipe.yaml."""
+    trained = (p.parent for p in (RUNS / recipe.name).glob("*/best.ckpt"))
+    started = sorted(
+        (p for run in trained if (p := run / "recipe.yaml").exists()),
+        key=lambda p: p.stat().st_mtime,
+    )
     if not started:
         raise DistillSpecError(
             f"the recipe '{recipe.name}' has not been run yet",

@@ -82,9 +82,17 @@ def load_all(
     seed: int,
     most: int | None = None,
 ) -> list[Prompt]:
-    """The first `most` prompts of the whole of one source, under the limits of `data`."""
+    """The first `most` prompts of one source, under the limits of `data`: what a suite brings.
+
+    Of Python code only the files that no training on it sees are taken.
+    """
     kept = _Kept(data, Encoder(tokenizer), notes=[])
-    return kept.prompts(_all_of(source, tokenizer, seed), most, "usable")
+    if isinstance(source, PythonSource):
+        files = python_files(source, data.held_out_percent).held_out
+        passages: Iterable[Passage] = _of_files(files, source, tokenizer, seed)
+    else:
+        passages = _all_of(source, tokenizer, seed)
+    return kept.prompts(passages, most, "usable")
 
 
 def _split_source(
@@ -142,15 +150,22 @@ def _of_rows(source: Jsonl | Hub, tokenizer: Tokenizer) -> list[Passage]:
 def _without(
     passages: Iterator[Passage], held_out: Sequence[Passage], notes: list[str]
 ) -> Iterator[Passage]:
-    texts = {p.prompt for p in held_out}
+    """Training passages that are no held-out prompt, nor cut from a held-out prompt's file."""
+    texts, files = {p.prompt for p in held_out}, {_file(p) for p in held_out} - {None}
     dropped = 0
     for passage in passages:
-        if passage.prompt in texts:
+        if passage.prompt in texts or _file(passage) in files:
             dropped += 1
         else:
             yield passage
     if dropped:
         notes.append(f"{dropped} training prompts are held-out prompts too: left out of training")
+
+
+def _file(passage: Passage) -> str | None:
+    """The file that a prompt was cut from; None for a row of a data set."""
+    cut = passage.kind in ("function-head", "mid-body")
+    return passage.key.rpartition(":")[0] if cut else None
 
 
 class _Kept:

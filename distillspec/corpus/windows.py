@@ -15,7 +15,11 @@ from distillspec.errors import DistillSpecError
 
 def pack(files: Sequence[SourceFile], tokenizer: Any, end_token: int) -> Tensor:
     """All files as one row of token ids, each preceded by end-of-text: [N] int32."""
-    encoded = tokenizer([f.text for f in files], add_special_tokens=False)["input_ids"]
+    encoded = tokenizer(
+        [f.text for f in files],
+        add_special_tokens=False,
+        split_special_tokens=True,  # code that mentions end-of-text does not end there
+    )["input_ids"]
     return torch.tensor([i for ids in encoded for i in (end_token, *ids)], dtype=torch.int32)
 
 

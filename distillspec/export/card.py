@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from distillspec.export.engines import launch_lines
 from distillspec.measure.summary import Cell, Comparison, Summary
-from distillspec.models.folder import is_hub_id
+from distillspec.recipe.hub_id import is_hub_id
 
 DISTILLED = "distilled"
 UNDISTILLED = "undistilled"

@@ -20,6 +20,7 @@ from distillspec import atomic
 from distillspec.errors import DistillSpecError
 from distillspec.measure.corpus_alpha import DrawnText, acceptance
 from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.models.precision import cast_parameters
 from distillspec.speculation.sampling import SamplingPolicy
 
 log = logging.getLogger(__name__)
@@ -52,17 +53,18 @@ def export_draft(
         )
     draft = copy.deepcopy(model).cpu()
     fit_vocabulary(draft, target_vocabulary)
-    draft.to(dtype)  # type: ignore[arg-type]
+    cast_parameters(draft, dtype)
+    draft.config.dtype = dtype
     draft.generation_config = _generation_config(draft, num_assistant_tokens)
     with atomic.replacing_folder(folder) as temporary:
-        _save_model(draft, temporary)
+        save_model(draft, temporary)
         tokenizer.save_pretrained(temporary)
         (temporary / "README.md").write_text(card, encoding="utf-8")
     log.info("draft exported to %s (%s, vocabulary %d)", folder, dtype, target_vocabulary)
     return folder
 
 
-def _save_model(draft: PreTrainedModel, folder: Path) -> None:
+def save_model(draft: PreTrainedModel, folder: Path) -> None:
     """save_pretrained without its progress bar, and with the system's error where there is one."""
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()

@@ -84,7 +84,7 @@ def push(folder: Path, repository: str, private: bool) -> str:
         raise DistillSpecError(
             f"the Hugging Face Hub cannot be reached: {_without(token, str(error))}",
             where=f"{api.endpoint}/{repository}",
-            mend=f"check the network, then: python -m distillspec export --push {repository}; "
+            mend=f"check the network, then: ./launch.sh export RUN-FOLDER --push {repository}; "
             f"the folder is ready: {folder}",
         ) from None
     log.info("uploaded %s to %s", folder, made.url)

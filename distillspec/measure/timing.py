@@ -16,6 +16,9 @@ from distillspec.speculation.draft.proposal import Proposal
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 
+Clock = Callable[[], float]
+"""Seconds since some moment."""
+
 _WARM_UP = 3
 ROUNDS = 30
 
@@ -59,6 +62,7 @@ def measure_steps(
     policy: SamplingPolicy,
     chance: Chance,
     rounds: int = ROUNDS,
+    clock: Clock = time.perf_counter,
 ) -> StepTimes:
     """Time every kind of step after `prompt` (long [T], T >= 1), one method at its block sizes.
 
@@ -66,7 +70,7 @@ def measure_steps(
     the processor's caches meet all kinds alike; the first rounds are thrown away. Nothing is
     decoded: each step starts from the same text.
     """
-    bench = _Bench(target, drafts, prompt, policy, chance)
+    bench = _Bench(target, drafts, prompt, policy, chance, clock)
     kinds: list[tuple[str, int, Callable[[], float]]] = [("", 0, bench.target_step)]
     for one in configurations:
         kinds.append(("", one.gamma, bench.verification(one, next(iter(drafts.values())))))
@@ -110,8 +114,10 @@ class _Bench:
         prompt: Tensor,
         policy: SamplingPolicy,
         chance: Chance,
+        clock: Clock,
     ) -> None:
         self._target, self._policy, self._chance = target, policy, chance
+        self._clock = clock
         self._last = prompt[-1:]
         self._held = len(prompt) - 1
         for runner in (target, *drafts.values()):
@@ -122,11 +128,11 @@ class _Bench:
     def target_step(self) -> float:
         with torch.no_grad():
             self._target.synchronize()
-            started = time.perf_counter()
+            started = self._clock()
             logits = self._target.feed(self._last.view(1, 1))[0, -1]
             self._chance.draw(self._policy.distribution(logits))
             self._target.synchronize()
-            seconds = time.perf_counter() - started
+            seconds = self._clock() - started
         self._target.rollback(self._held)
         return seconds
 
@@ -135,10 +141,10 @@ class _Bench:
 
         def step() -> float:
             draft.synchronize()
-            started = time.perf_counter()
+            started = self._clock()
             proposal = self._propose(one, draft)
             draft.synchronize()
-            seconds = time.perf_counter() - started
+            seconds = self._clock() - started
             draft.rollback(self._held)
             return seconds / proposal.steps
 
@@ -151,13 +157,13 @@ class _Bench:
             proposal = self._propose(one, draft)
             draft.rollback(self._held)
             self._target.synchronize()
-            started = time.perf_counter()
+            started = self._clock()
             block = torch.cat([self._last, proposal.tokens]).unsqueeze(0)
             p = self._policy.distribution(self._target.feed(block)[0])
             one.verify(p, proposal.q, proposal.tokens, self._chance)
             self._target.rollback(self._held)
             self._target.synchronize()
-            return time.perf_counter() - started
+            return self._clock() - started
 
         return step
 

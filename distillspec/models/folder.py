@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.hub_id import is_hub_id
 
 _INDEX = "model.safetensors.index.json"
 _WEIGHTS = "model.safetensors"
@@ -67,14 +67,6 @@ def folder_facts(path: str, what: str = "model") -> ModelFacts:
         weight_bytes=sum(tensor.bytes for tensor in tensors),
         dtype=max({t.dtype for t in tensors}, key=[t.dtype for t in tensors].count, default=None),
     )
-
-
-def is_hub_id(path: str) -> bool:
-    """Whether `path` can only mean a repository of the Hugging Face Hub: `org/name`, no folder."""
-    if Path(path).expanduser().exists() or path.startswith((".", "~", os.sep)):
-        return False
-    owner, _, name = path.partition("/")
-    return bool(owner and name and "/" not in name and not Path(owner).is_dir())
 
 
 def model_folder(path: str, what: str = "model") -> Path:

@@ -29,12 +29,12 @@ from transformers.utils import logging as transformers_logging
 from distillspec.errors import DistillSpecError
 from distillspec.models.folder import (
     check_tokenizer_files,
-    is_hub_id,
     model_folder,
     read_config,
     read_header,
     weight_files,
 )
+from distillspec.recipe.hub_id import is_hub_id
 
 _TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 _NAMED = 4

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import nn
 
 _SIDE = 512
 _TRIES = 5
@@ -20,6 +21,16 @@ def fast_dtype(device: torch.device | str) -> torch.dtype:
     if torch.device(device).type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     return torch.bfloat16 if _bfloat16_gain() >= _MARGIN else torch.float32
+
+
+def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
+    """The weights of `model` in `dtype`, in place, its buffers as they are.
+
+    `model.to(dtype)` would also round the rotary frequencies, which no loader does: positions of a
+    few hundred tokens would then be off by a noticeable angle.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def describe(device: torch.device | str) -> str:

@@ -15,7 +15,10 @@ _PIECES = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of exactly `vocabulary` tokens, id 0 being end-of-text; any bytes round-trip."""
+    """A tokenizer of `vocabulary` tokens (fewer on a small corpus), id 0 being end-of-text.
+
+    Any bytes round-trip.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import (
     Distill,
@@ -24,7 +25,7 @@ from distillspec.recipe.suite import Suite
 
 RUNS = Path("checkpoints/runs")
 
-_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
+_REPOSITORY = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
@@ -75,6 +76,12 @@ def _distillation(recipe: Recipe, source: str) -> list[PlanLine]:
     lines.append(PlanLine("run folder", f"{runs}/<run id>"))
     suite = load_suite(recipe.evaluate.suite)
     lines.append(PlanLine("evaluate", _evaluation(suite, recipe.evaluate.suite)))
+    if recipe.export.push is not None and not _REPOSITORY.match(recipe.export.push):
+        raise DistillSpecError(
+            f"'{recipe.export.push}' is no name of a Hub repository",
+            where=f"{source}: export.push",
+            mend="give user/name: letters, digits, '-', '_' and '.'",
+        )
     pushed = f", uploaded to {recipe.export.push}" if recipe.export.push else ""
     lines.append(PlanLine("export", f"a Hugging Face folder draft/ in the run folder{pushed}"))
     return lines
@@ -112,7 +119,7 @@ def _pretraining(recipe: PretrainRecipe, source: str) -> list[PlanLine]:
 
 
 def _model(name: str, where: str) -> str:
-    folder = Path(name)
+    folder = Path(name).expanduser()
     if not folder.is_dir():
         if folder.exists():
             raise DistillSpecError(
@@ -148,7 +155,7 @@ def _check_tokenizer(folder: Path, where: str) -> None:
 
 def _hub_or_missing(name: str, noun: str, where: str) -> str:
     """The line for a Hub id; anything that cannot be one is a missing local path."""
-    if not _HUB_ID.match(name):
+    if not is_hub_id(name):
         raise DistillSpecError(
             f"no such {noun}: '{name}'",
             where=where,

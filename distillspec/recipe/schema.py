@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 FolderName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$")]
 
 
@@ -151,7 +152,7 @@ class Distill(Section):
 
 class Optimizer(Section):
     learning_rate: float = Field(3e-4, gt=0.0, description="peak rate of AdamW")
-    betas: tuple[Share, Share] = Field((0.9, 0.95), description="AdamW's moment decays")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.95), description="AdamW's moment decays")
     weight_decay: float = Field(0.0, ge=0.0, description="on matrices only")
     warmup_steps: int = Field(20, ge=0, description="linear warm-up, steps")
     final_rate_share: Share = Field(0.1, description="cosine ends at this share of the peak rate")
@@ -162,7 +163,7 @@ class Lora(Section):
     rank: Count = Field(16, description="rank of the update")
     lora_alpha: float = Field(32.0, gt=0.0, description="scale of the update")
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
-    targets: tuple[str, ...] | Literal["all-linear"] = Field(
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["all-linear"] = Field(
         "all-linear", description="names of the linear layers to adapt"
     )
 
@@ -276,3 +277,12 @@ class PretrainRecipe(Section):
     model: LlamaShape
     train: PretrainPlan = Field(default_factory=PretrainPlan)
     hardware: Hardware = Field(default_factory=Hardware)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.train.context > self.model.max_positions:
+            raise ValueError(
+                f"train.context={self.train.context} is longer than "
+                f"model.max_positions={self.model.max_positions}"
+            )
+        return self

@@ -47,7 +47,9 @@ class PromptPlan(Section):
 
 
 class Suite(Section):
-    name: FolderName = Field("", description="names the evaluation folder; default: the file's name")
+    name: FolderName = Field(
+        "", description="names the evaluation folder; default: the file's name"
+    )
     seed: int = Field(0, ge=0, lt=2**32)
     prompts: PromptPlan = Field(default_factory=PromptPlan)
     drafts: tuple[DraftName, ...] = ("undistilled", "distilled", "control")
@@ -77,4 +79,7 @@ class Suite(Section):
             values = getattr(self, key)
             if len(set(values)) != len(values):
                 raise ValueError(f"{key} lists a value twice: {list(values)}")
+        names = [method.name for method in self.methods]
+        if len(set(names)) != len(names):
+            raise ValueError(f"methods have the same name twice: {names}")
         return self

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from distillspec.atomic import make_folder
+from distillspec.atomic import make_folder, recover_folder
 from distillspec.errors import DistillSpecError
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.precision import fast_dtype
@@ -104,6 +104,7 @@ def fit(
     end_tokens = end_tokens or frozenset({int(tokenizer.eos_token_id)})
     with _quiet(), _alone(folder, world):
         position = Position()
+        recover_folder(folder / LAST)
         if resume and (folder / LAST).exists():
             position = load_position(folder / LAST, data_module)
         clock = Clock(torch.device(accelerator))
@@ -125,6 +126,15 @@ def fit(
             micro_batch_size=micro_batch_size,
         )
         if not is_over(position, plan):
+            milestones = Milestones(
+                step,
+                draft,
+                data_module,
+                probe,
+                make_reporter(world.rank),
+                folder=folder,
+                label=label,
+            )
             trainer = Trainer(
                 accelerator="gpu" if accelerator == "cuda" else "cpu",
                 devices=world.per_node,
@@ -137,17 +147,7 @@ def fit(
                 ),
                 plugins=[] if name in ZERO else [AtomicCheckpointIO()],
                 logger=_loggers(recipe, folder, position, label),
-                callbacks=[
-                    Milestones(
-                        step,
-                        draft,
-                        data_module,
-                        probe,
-                        make_reporter(world.rank),
-                        folder=folder,
-                        label=label,
-                    )
-                ],
+                callbacks=[milestones],
                 max_epochs=-1,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
@@ -159,7 +159,12 @@ def fit(
             if target is not None:
                 target.to(trainer.strategy.root_device)
             draft.train()
-            trainer.fit(DistillModule(draft, step, fsdp2=name == "fsdp2"), data_module)
+            try:
+                trainer.fit(DistillModule(draft, step, fsdp2=name == "fsdp2"), data_module)
+            except SystemExit:
+                if milestones.interrupted:
+                    raise KeyboardInterrupt from None
+                raise
         if name not in SHARDED:
             load_best(draft, folder / BEST)
     assert position.best_step is not None

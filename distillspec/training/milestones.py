@@ -57,6 +57,7 @@ class Milestones(Callback):
         self._folder = folder
         self._label = label
         self._plan = step.recipe.distill
+        self.interrupted = False  # by Ctrl-C, which Lightning turns into an exit
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._reporter.start(self._label)
@@ -92,6 +93,7 @@ class Milestones(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         self._reporter.stop()
+        self.interrupted = isinstance(exception, KeyboardInterrupt)
 
     def _probed(self, trainer: Trainer) -> dict[str, float]:
         """Measure the draft on rank 0 and keep it if no earlier one was better."""
@@ -121,7 +123,7 @@ class Milestones(Callback):
         position = self._step.position
         position.best_step, position.best_alpha = position.step, alpha
         with self._step.clock.phase("checkpoint"):
-            save_best(self._draft, position, self._folder / BEST, writes=trainer.is_global_zero)
+            save_best(trainer, self._draft, position, self._folder / BEST)
 
     def _report(self, metrics: dict[str, float]) -> None:
         position, plan = self._step.position, self._plan

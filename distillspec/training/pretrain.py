@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distillspec.atomic import replacing_file
+from distillspec.atomic import explain, replacing_file
 from distillspec.corpus.windows import Windows
 from distillspec.divergence.chunked import chunked_cross_entropy
 from distillspec.errors import DistillSpecError
 from distillspec.models.hidden import hidden_states, output_head
 from distillspec.recipe.schema import PretrainPlan
+from distillspec.training.state_file import read_state, write_state
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +115,10 @@ def pretrain(
     losses: list[Tensor] = []
     progress = Progress(step, step * rows_tokens, spent, math.nan, math.nan)
     model.train()
+    if step >= plan.max_steps:
+        with autocast:
+            held_out = validate(model, validation, windows.batch_size)
+        return progress._replace(validation_nats_per_token=held_out)
     while step < plan.max_steps:
         with autocast:
             loss = mean_nats(model, windows.batch(step).to(validation.device))
@@ -176,8 +181,7 @@ def _save(
         "step": progress.step,
         "seconds": progress.seconds,
     }
-    with replacing_file(path) as temporary:
-        torch.save(state, temporary)
+    write_state(state, path)
 
 
 def _restore(
@@ -186,7 +190,7 @@ def _restore(
     """(steps done, seconds spent) of the state in `path`, loaded; (0, 0.0) where there is none."""
     if not path.exists():
         return 0, 0.0
-    state = torch.load(path, weights_only=True, map_location="cpu")
+    state = read_state(path)
     try:
         model.load_state_dict(state["model"])
     except RuntimeError as error:
@@ -210,7 +214,9 @@ def _keep_rows(path: Path, step: int) -> None:
 
 
 def _append(path: Path, progress: Progress) -> None:
-    with path.open("a", newline="") as handle:
-        csv.writer(handle).writerow(
-            [progress.step, progress.tokens, *(f"{value:.5g}" for value in progress[2:])]
-        )
+    values = [progress.step, progress.tokens, *(f"{value:.5g}" for value in progress[2:])]
+    try:
+        with path.open("a", newline="") as handle:
+            csv.writer(handle).writerow(values)
+    except OSError as error:
+        raise explain(error, path) from error

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from distillspec.models.hidden import causal_model
+from distillspec.models.precision import cast_parameters
 from distillspec.training.strategy import full_tensors
 
 
@@ -23,7 +24,10 @@ class Replica:
     def __init__(self, draft: nn.Module, dtype: torch.dtype, *, sharded: bool) -> None:
         self._draft = draft
         same = all(p.dtype == dtype for p in draft.parameters()) and not sharded
-        self._copy = draft if same else copy.deepcopy(draft).to(dtype).requires_grad_(False)
+        self._copy = draft
+        if not same:
+            self._copy = copy.deepcopy(draft).requires_grad_(False)
+            cast_parameters(self._copy, dtype)
 
     def refresh(self, device: torch.device) -> PreTrainedModel:
         """The model at the draft's current weights, in eval mode. Every process must call it.

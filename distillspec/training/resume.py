@@ -57,6 +57,7 @@ def save_last(trainer: Trainer, data: HasPosition, position: Position, path: Pat
         "data": data.state_dict(),
     }
     strategy.save_checkpoint(state, path)
+    strategy.barrier("last.ckpt")
 
 
 def load_position(path: Path, data: HasPosition) -> Position:
@@ -75,16 +76,17 @@ def load_tensors(trainer: Trainer, path: Path) -> None:
         strategy.load_optimizer_state_dict(state)
 
 
-def save_best(draft: nn.Module, position: Position, path: Path, *, writes: bool) -> None:
-    """Write the trained weights by their names. Every process must call it, one `writes`."""
+def save_best(trainer: Trainer, draft: nn.Module, position: Position, path: Path) -> None:
+    """Write the trained weights by their names. Every process must call it."""
     trained = {name for name, parameter in draft.named_parameters() if parameter.requires_grad}
     weights = {}
     for name, whole in full_tensors(draft):
-        if writes and name in trained:
+        if trainer.is_global_zero and name in trained:
             weights[name] = whole.to("cpu", copy=True)
-    if writes:
+    if trainer.is_global_zero:
         record = {"step": position.best_step, "alpha": position.best_alpha, "weights": weights}
         write_state(record, path)
+    trainer.strategy.barrier("best.ckpt")
 
 
 def load_best(draft: nn.Module, path: Path) -> None:

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distillspec.corpus.prompts import load_all, load_prompts
 from distillspec.corpus.python_source import is_held_out
+from distillspec.corpus.python_source import is_held_out
 from distillspec.errors import DistillSpecError
 from distillspec.models.template import template_hash
 from distillspec.recipe.schema import Data
@@ -190,12 +191,14 @@ def test_hub_data_sets_are_prompts_too(tmp_path: Path, tokenizer: PreTrainedToke
     assert len(sets.training) + len(sets.held_out) == 40
 
 
-def test_all_prompts_of_a_source_can_be_taken_without_a_split(
+def test_a_suite_takes_all_rows_of_a_file_and_of_code_what_training_never_sees(
     tmp_path: Path, package: dict[str, Any], tokenizer: PreTrainedTokenizerFast
 ) -> None:
     plan = data(rows_file(tmp_path / "a.jsonl", numbered(30)))
     assert len(load_all(plan.source, plan, tokenizer, seed=0)) == 30
     source = data(package).source
     prompts = load_all(source, plan, tokenizer, seed=0)
-    assert len({p.key.partition(":")[0] for p in prompts}) == 40
+    files = {p.key.partition(":")[0] for p in prompts}
+    assert files
+    assert all(is_held_out(file, plan.held_out_percent) for file in files)
     assert load_all(source, plan, tokenizer, seed=0, most=5) == prompts[:5]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 from torch import Tensor
@@ -16,21 +14,33 @@ from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 
 
+class Clock:
+    """Time that passes only where a model says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class SlowBigram(BigramRunner):
     """A bigram model that takes its time: so much a forward, and so much more a token."""
 
-    def __init__(self, a_forward: float, a_token: float = 0.0) -> None:
+    def __init__(self, clock: Clock, a_forward: float, a_token: float = 0.0) -> None:
         super().__init__(torch.zeros(4, 4))
-        self._a_forward, self._a_token = a_forward, a_token
+        self._clock, self._a_forward, self._a_token = clock, a_forward, a_token
         self.fed: list[int] = []
 
     def feed(self, tokens: Tensor) -> Tensor:
         self.fed.append(tokens.shape[1])
-        time.sleep(self._a_forward + self._a_token * tokens.shape[1])
+        self._clock.now += self._a_forward + self._a_token * tokens.shape[1]
         return super().feed(tokens)
 
 
-def measured(target: SlowBigram, drafts: dict[str, SlowBigram], rounds: int = 4) -> StepTimes:
+def measured(
+    clock: Clock, target: SlowBigram, drafts: dict[str, SlowBigram], rounds: int = 4
+) -> StepTimes:
     return measure_steps(
         target,
         drafts,
@@ -39,37 +49,55 @@ def measured(target: SlowBigram, drafts: dict[str, SlowBigram], rounds: int = 4)
         policy=SamplingPolicy(1.0),
         chance=GeneratorChance(torch.Generator().manual_seed(0)),
         rounds=rounds,
+        clock=clock,
     )
 
 
 def test_cost_ratios_are_found_again() -> None:
-    times = measured(SlowBigram(0.01, 0.01), {"slow": SlowBigram(0.02), "fast": SlowBigram(0.005)})
-    assert times.target_seconds == pytest.approx(0.02, rel=0.4)
-    assert times.verify_time(1) == pytest.approx(1.5, rel=0.35)
-    assert times.verify_time(4) == pytest.approx(3.0, rel=0.35)
-    assert times.draft_to_target_time("slow") == pytest.approx(1.0, rel=0.35)
-    assert times.draft_to_target_time("fast") == pytest.approx(0.25, rel=0.5)
+    clock = Clock()
+    drafts = {"slow": SlowBigram(clock, 2.0), "fast": SlowBigram(clock, 0.5)}
+    times = measured(clock, SlowBigram(clock, 1.0, 1.0), drafts)
+    assert times.target_seconds == pytest.approx(2.0)
+    assert times.verify_time(1) == pytest.approx(1.5)
+    assert times.verify_time(4) == pytest.approx(3.0)
+    assert times.draft_to_target_time("slow") == pytest.approx(1.0)
+    assert times.draft_to_target_time("fast") == pytest.approx(0.25)
     assert times.verify_times().keys() == {1, 4}
     assert times.samples == 4
+    assert times.spread == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_machine_that_is_not_quiet_shows_in_the_spread() -> None:
+    clock = Clock()
+
+    class Restless(SlowBigram):
+        def feed(self, tokens: Tensor) -> Tensor:
+            self._a_forward = 1.0 + len(self.fed) % 3
+            return super().feed(tokens)
+
+    times = measured(clock, Restless(clock, 1.0), {"draft": SlowBigram(clock, 1.0)}, rounds=12)
+    assert times.spread > 0.5
 
 
 def test_nothing_is_decoded_each_step_starts_from_the_same_text() -> None:
-    target, draft = SlowBigram(0.0), SlowBigram(0.0)
-    measured(target, {"draft": draft})
+    clock = Clock()
+    target, draft = SlowBigram(clock, 1.0), SlowBigram(clock, 1.0)
+    measured(clock, target, {"draft": draft})
     assert target.tokens.tolist() == draft.tokens.tolist() == [[1, 2]]
 
 
 def test_every_kind_of_step_is_timed_equally_often_warm_up_apart() -> None:
-    target, draft = SlowBigram(0.0), SlowBigram(0.0)
-    measured(target, {"draft": draft}, rounds=5)
+    clock = Clock()
+    target, draft = SlowBigram(clock, 1.0), SlowBigram(clock, 1.0)
+    measured(clock, target, {"draft": draft}, rounds=5)
     blocks = target.fed[1:]
     assert blocks.count(1) == blocks.count(2) == blocks.count(5) == 3 + 5
 
 
 def test_a_prompt_of_one_token_needs_no_prefill() -> None:
     times = measure_steps(
-        SlowBigram(0.0),
-        {"draft": SlowBigram(0.0)},
+        BigramRunner(torch.zeros(4, 4)),
+        {"draft": BigramRunner(torch.zeros(4, 4))},
         [configuration(Method(), 2)],
         torch.tensor([1]),
         policy=SamplingPolicy(0.0),

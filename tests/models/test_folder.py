@@ -12,7 +12,6 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.folder import (
     check_tokenizer_files,
     folder_facts,
-    is_hub_id,
     read_config,
     read_header,
     weight_files,
@@ -36,16 +35,6 @@ def test_reading_facts_imports_no_torch(tiny_pair: Path) -> None:
         f"folder_facts({str(tiny_pair / 'draft')!r}); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_a_hub_id_is_a_name_of_two_parts_that_is_no_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "here" / "model").mkdir(parents=True)
-    assert is_hub_id("Qwen/Qwen3-0.6B")
-    assert not any(map(is_hub_id, ["here/model", "here/absent", "./a/b", "/a/b", "a/b/c", "a"]))
-    assert folder_facts("Qwen/Qwen3-0.6B").local is False
 
 
 def test_a_folder_without_config_says_so(tmp_path: Path) -> None:
