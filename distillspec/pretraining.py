@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -47,9 +48,10 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
     if recipe.hardware.threads is not None:
         torch.set_num_threads(recipe.hardware.threads)
     with run_lock(folder):
+        files = python_files(recipe.corpus, recipe.held_out_percent)
+        _check_identity(recipe, files, folder / "identity.json")
         atomic.write_text(folder / "recipe.yaml", dump_yaml(recipe))
         record = provenance.RunLog(folder / "run.json", provenance.gather())
-        files = python_files(recipe.corpus, recipe.held_out_percent)
         tokenizer = _tokenizer(recipe, files, folder)
         end_token = int(tokenizer.eos_token_id)
         training = pack(files.training, tokenizer, end_token)
@@ -89,6 +91,32 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
     console.print(json.dumps(facts, indent=2))
     console.print(f"model written to {recipe.output}", highlight=False)
     return 0
+
+
+def _check_identity(recipe: PretrainRecipe, files: CorpusFiles, path: Path) -> None:
+    """What tokenizer and state in a run folder depend on: only the plan's length may change."""
+    digest = hashlib.sha256()
+    for file in files.training:
+        digest.update(json.dumps(file).encode())
+    identity = {
+        "corpus": digest.hexdigest(),
+        "seed": recipe.seed,
+        "tokenizer": recipe.tokenizer.model_dump(),
+        "model": recipe.model.model_dump(),
+        "context": recipe.train.context,
+        "batch_size": recipe.train.batch_size,
+    }
+    if not path.exists():
+        atomic.write_json(path, identity)
+        return
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    changed = [name for name, value in identity.items() if stored.get(name) != value]
+    if changed:
+        raise DistillSpecError(
+            f"this run was started with another {', '.join(changed)}",
+            where=str(path.parent),
+            mend="give the recipe another name, or delete that run folder",
+        )
 
 
 def _tokenizer(recipe: PretrainRecipe, files: CorpusFiles, folder: Path) -> PreTrainedTokenizerBase:

@@ -73,3 +73,9 @@ def test_a_started_recipe_goes_on_only_when_asked_to() -> None:
     after = json.loads(result.read_text())
     assert after["nats_per_token"] == pytest.approx(before["nats_per_token"])
     assert after["training_tokens"] == before["training_tokens"]
+
+
+def test_a_run_goes_on_only_with_what_it_was_started_with() -> None:
+    pretraining.run(recipe(), resume=False)
+    with pytest.raises(DistillSpecError, match="another seed"):
+        pretraining.run(recipe(seed=1), resume=True)

@@ -70,6 +70,8 @@ def save_model(draft: PreTrainedModel, folder: Path) -> None:
     transformers_logging.disable_progress_bar()
     try:
         draft.save_pretrained(folder)
+        for file in folder.iterdir():
+            file.chmod(0o644)  # safetensors leaves its files to their owner alone
     except SafetensorError as error:
         # safetensors wraps what the system said: `... No space left on device (os error 28)`.
         code = re.search(r"os error (\d+)", str(error))

@@ -10,7 +10,6 @@ from transformers import PreTrainedTokenizerFast
 
 from distillspec.corpus.prompts import load_all, load_prompts
 from distillspec.corpus.python_source import is_held_out
-from distillspec.corpus.python_source import is_held_out
 from distillspec.errors import DistillSpecError
 from distillspec.models.template import template_hash
 from distillspec.recipe.schema import Data
