@@ -15,7 +15,7 @@ from torch import Tensor
 from distillspec import atomic
 from distillspec.errors import DistillSpecError
 from distillspec.measure.completions import MeasuredPrompt
-from distillspec.measure.methods import configuration
+from distillspec.measure.methods import block_sizes, configuration
 from distillspec.measure.plan import Prepared, Steps, check, plan_of, read_plan, write_plan
 from distillspec.measure.rows import Row, RowLog, letters
 from distillspec.measure.summary import Summary, write_summary
@@ -141,7 +141,7 @@ class _Bench:
             target,
             kind,
             capacity,
-            sorted({1, *(gamma + 1 for gamma in suite.gammas)}),
+            block_sizes(suite.gammas),
             vocabulary=vocabulary,
         )
         self._drafts: dict[str, Runner] = {

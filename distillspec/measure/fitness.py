@@ -15,7 +15,7 @@ from distillspec.measure.bootstrap import Resampling, Sums
 from distillspec.measure.completions import MeasuredPrompt, end_tokens
 from distillspec.measure.corpus_alpha import DrawnText
 from distillspec.measure.memory import Memory, TrainingLoad, memory_estimate, parameters
-from distillspec.measure.methods import configuration
+from distillspec.measure.methods import block_sizes, configuration
 from distillspec.measure.timing import StepTimes, measure_steps
 from distillspec.models.compiled import make_runner
 from distillspec.models.generate import generate
@@ -147,8 +147,9 @@ def _steps(
 ) -> dict[float, StepTimes]:
     """Isolated step times by temperature."""
     capacity, kind = _capacity(prompts, suite), suite.runner.kind
-    blocks = sorted({1, *(gamma + 1 for gamma in suite.gammas)})
-    target_runner = make_runner(target, kind, capacity, blocks, vocabulary=vocabulary)
+    target_runner = make_runner(
+        target, kind, capacity, block_sizes(suite.gammas), vocabulary=vocabulary
+    )
     draft_runner = make_runner(draft, kind, capacity, (1, 2), vocabulary=vocabulary)
     middle = sorted(prompts, key=lambda prompt: len(prompt.tokens))[len(prompts) // 2]
     return {

@@ -32,7 +32,8 @@ DEFINITIONS = {
     ),
     "v": (
         "median time of a target forward over gamma + 1 tokens, verification included, over that "
-        "of a one-token target step; isolated steps, interleaved"
+        "of a one-token target step; isolated steps, interleaved. Compiled runners pad a block by "
+        "up to two tokens"
     ),
     "predicted_speedup": "tau / (draft steps per verification * c + v), with the measured tau",
     "predicted_from_alpha": (

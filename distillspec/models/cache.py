@@ -6,6 +6,7 @@ that any number of tokens can be taken back. Models whose memory is a running st
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -55,6 +56,15 @@ class GrowingLayer(DynamicLayer):
         """
         return self._key_buffer, self._value_buffer
 
+    @classmethod
+    def of(cls, keys: Tensor, values: Tensor, length: int) -> GrowingLayer:
+        """A layer in these buffers [B, heads, capacity, dim]; their first `length` are held."""
+        layer = cls()
+        layer.lazy_initialization(keys, values)
+        layer._key_buffer, layer._value_buffer = keys, values
+        layer.keep(length)
+        return layer
+
     def reserve(self, capacity: int) -> None:
         """Move into buffers of `capacity` tokens."""
         self._key_buffer = _enlarged(self.keys, capacity)
@@ -95,6 +105,13 @@ class GrowingCache(Cache):
         """Make room for `capacity` tokens in every layer used so far; what is held stays."""
         for layer in self.layers:
             layer.reserve(capacity)
+
+    @classmethod
+    def of(cls, buffers: Sequence[tuple[Tensor, Tensor]], length: int) -> GrowingCache:
+        """A cache in these keys and values, [B, heads, capacity, dim], of each layer."""
+        cache = cls()
+        cache.layers += [GrowingLayer.of(keys, values, length) for keys, values in buffers]
+        return cache
 
     def keep(self, length: int) -> None:
         """Forget all but the first `length` tokens."""

@@ -1,21 +1,23 @@
 """Batched sampling of whole responses: rollout of the draft, stored responses of the target.
 
 Exactly the model's law: each token is drawn from `SamplingPolicy.distribution` of its own row.
-Fast by what it leaves out: prompts of similar length share a batch, finished rows leave it, the
+Fast by what it leaves out: prompts are read with little padding, finished rows leave the batch, the
 cache is written in place, masks are cut from one, or not made where all rows are equally long.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils.rnn import pad_sequence
 
+from distillspec.models.attention import fast_single_queries
 from distillspec.models.cache import (
     GrowingCache,
     additive_mask,
@@ -29,6 +31,9 @@ from distillspec.speculation.sampling import SamplingPolicy
 # Rows are looked through for their ends every so many tokens: on a GPU each look is a wait.
 _TOKENS_BETWEEN_LOOKS = {"cpu": 1}
 _TOKENS_BETWEEN_LOOKS_ELSEWHERE = 8
+# Prompts are read this many tokens at a time, padding included: enough to keep the device busy.
+_TOKENS_READ_AT_ONCE = {"cpu": 2048}
+_TOKENS_READ_AT_ONCE_ELSEWHERE = 32768
 # Finished rows leave once they are this share of the batch: leaving costs a pass over the cache.
 _DONE_SHARE = 0.125
 
@@ -64,8 +69,7 @@ def generate(
     groups = [order[start : start + batch_rows] for start in range(0, len(order), batch_rows)]
     responses: list[Tensor] = [torch.empty(0, dtype=torch.long)] * len(prompts)
     with _eval_mode(model), _forward_of(model) as forward:
-        sampler = _Sampler(forward, policy, chance, end_tokens, pad_token, synced_steps)
-        sampler.vocabulary = vocabulary
+        sampler = _Sampler(forward, policy, chance, end_tokens, pad_token, vocabulary, synced_steps)
         for group in groups:
             drawn = sampler.sample([prompts[index] for index in group], max_new_tokens)
             for index, response in zip(group, drawn, strict=True):
@@ -79,8 +83,6 @@ def generate(
 class _Sampler:
     """Draws the responses of one batch of prompts after another."""
 
-    vocabulary: int | None = None
-
     def __init__(
         self,
         forward: _Forward,
@@ -88,6 +90,7 @@ class _Sampler:
         chance: Chance,
         end_tokens: frozenset[int],
         pad_token: int,
+        vocabulary: int | None,
         synced: bool,
     ) -> None:
         self._forward = forward
@@ -95,6 +98,7 @@ class _Sampler:
         self._chance = chance
         self._ends = torch.tensor(sorted(end_tokens), dtype=torch.long, device=forward.device)
         self._pad_token = pad_token
+        self._vocabulary = vocabulary
         self._synced = synced
         self._between_looks = _TOKENS_BETWEEN_LOOKS.get(
             forward.device.type, _TOKENS_BETWEEN_LOOKS_ELSEWHERE
@@ -103,16 +107,14 @@ class _Sampler:
     def sample(
         self, prompts: list[Tensor], max_new_tokens: int, *, idle: bool = False
     ) -> list[Tensor]:
-        """One batch. idle: make the forwards that other ranks make; the result does not count."""
-        tokens, is_token = self._left_padded(prompts)
-        batch = _Batch(tokens, is_token, max_new_tokens, self._forward)
-        drawn = torch.full(
-            (len(prompts), max_new_tokens), self._pad_token, device=self._forward.device
-        )
-        rows = torch.arange(len(prompts), device=drawn.device)
-        done = torch.full((len(prompts),), idle, device=drawn.device)
+        """One batch, sorted by length. idle: only make the forwards that other ranks make."""
+        batch = _Batch(prompts, max_new_tokens, self._forward, read_once=self._synced)
+        device = self._forward.device
+        drawn = torch.full((len(prompts), max_new_tokens), self._pad_token, device=device)
+        rows = torch.arange(len(prompts), device=device)
+        done = torch.full((len(prompts),), idle, device=device)
         for step in range(max_new_tokens):
-            logits = batch.next_logits()[:, : self.vocabulary]
+            logits = batch.next_logits()[:, : self._vocabulary]
             tokens = self._chance.draw(self._policy.distribution(logits))
             drawn[rows, step] = tokens
             done |= torch.isin(tokens, self._ends)
@@ -128,16 +130,6 @@ class _Sampler:
                 batch.keep_rows(kept)
         return self._cut_at_ends(drawn.cpu())
 
-    def _left_padded(self, prompts: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Prompts as tokens long [B, T] and is_token bool [B, T]."""
-        longest = max(len(prompt) for prompt in prompts)
-        tokens = torch.full((len(prompts), longest), self._pad_token)
-        is_token = torch.zeros(len(prompts), longest, dtype=torch.bool)
-        for row, prompt in enumerate(prompts):
-            tokens[row, longest - len(prompt) :] = prompt
-            is_token[row, longest - len(prompt) :] = True
-        return tokens.to(self._forward.device), is_token.to(self._forward.device)
-
     def _all_done(self, left: int) -> bool:
         if not self._synced:
             return left == 0
@@ -151,29 +143,51 @@ class _Sampler:
 
 
 class _Batch:
-    """Rows that are being continued: what the model has read of them, and what it reads next."""
+    """Rows that are being continued: what the model has read of them, and what it reads next.
+
+    The cache is padded on the left, so that all rows grow at one place. Prompts are read but for
+    their last token, some rows at a time: rows of like length with padding on the right, which
+    costs little and needs no mask; what was read is then moved to the right end.
+    """
 
     def __init__(
-        self, tokens: Tensor, is_token: Tensor, max_new_tokens: int, forward: _Forward
+        self, prompts: list[Tensor], max_new_tokens: int, forward: _Forward, *, read_once: bool
     ) -> None:
+        """read_once: all prompts in one forward, which is made even if there is nothing to read."""
         self._forward = forward
-        self._cache = GrowingCache()
-        self._input = tokens
-        self._length = 0
-        self._padded = not bool(is_token.all())
-        if self._padded:
-            new = is_token.new_ones(len(tokens), max_new_tokens)
-            self._visible = torch.cat((is_token, new), dim=1)
-            self._positions = left_padded_positions(self._visible)
-            self._row_mask = additive_mask(self._visible, forward.dtype)[:, None, None]
+        prompts = [prompt.to(forward.device) for prompt in prompts]
+        self._input = torch.stack([prompt[-1] for prompt in prompts])[:, None]
+        lengths = [len(prompt) - 1 for prompt in prompts]
+        self._length = max(lengths)
+        self._mask: Tensor | None = None
+        self._positions: Tensor | None = None
+        columns = torch.arange(self._length + max_new_tokens, device=forward.device)
+        first = torch.tensor([self._length - length for length in lengths], device=forward.device)
+        if min(lengths) < self._length:
+            visible = columns >= first[:, None]
+            self._positions = left_padded_positions(visible)
+            self._mask = (
+                additive_mask(visible, forward.dtype)[:, None, None]
+                if forward.takes_ready_mask
+                else visible.long()
+            )
+        texts = [prompt[:-1] for prompt in prompts]
+        if not read_once:
+            groups = _groups(lengths, forward.tokens_at_once)
+        elif self._length:
+            groups = [list(range(len(texts)))]
+        else:
+            self._forward(self._input, GrowingCache(), None, None)
+            groups = []
+        self._cache = self._read(texts, groups, len(columns))
 
     def next_logits(self) -> Tensor:
         """[B, V] after the last token of each row."""
-        start, end = self._length, self._length + self._input.shape[1]
+        self._length += 1
         mask = positions = None
-        if self._padded:
-            mask, positions = self._mask(start, end), self._positions[:, start:end]
-        self._length = end
+        if self._mask is not None and self._positions is not None:
+            mask = self._mask[..., : self._length]
+            positions = self._positions[:, self._length - 1 : self._length]
         return self._forward(self._input, self._cache, mask, positions)
 
     def append(self, tokens: Tensor) -> None:
@@ -184,18 +198,49 @@ class _Batch:
         """Go on with these rows only, long [B']."""
         self._cache.keep_rows(rows)
         self._input = self._input[rows]
-        if self._padded:
-            self._visible, self._positions = self._visible[rows], self._positions[rows]
-            self._row_mask = self._row_mask[rows]
+        if self._mask is not None and self._positions is not None:
+            self._mask, self._positions = self._mask[rows], self._positions[rows]
 
-    def _mask(self, start: int, end: int) -> Tensor:
-        if not self._forward.takes_ready_mask:
-            return self._visible[:, :end].long()
-        if end == start + 1:
-            return self._row_mask[..., :end]
-        assert start == 0, "more than one token at a time is only read at the start"
-        causal = torch.ones(end, end, dtype=torch.bool, device=self._visible.device).tril_()
-        return additive_mask(self._visible[:, None, None, :end] & causal, self._forward.dtype)
+    def _read(
+        self, texts: list[Tensor], groups: Iterable[list[int]], capacity: int
+    ) -> GrowingCache:
+        """A cache with room for `capacity` tokens, that ends with each row's text."""
+        buffers: list[tuple[Tensor, Tensor]] = []
+        for group in groups:
+            tokens = pad_sequence([texts[row] for row in group], batch_first=True)
+            cache = GrowingCache()
+            self._forward(tokens, cache, None, None)
+            if not buffers:
+                buffers = [
+                    (_room(keys, len(texts), capacity), _room(values, len(texts), capacity))
+                    for keys, values in ((layer.keys, layer.values) for layer in cache.layers)
+                ]
+            for layer, pair in zip(cache.layers, buffers, strict=True):
+                for read, buffer in zip((layer.keys, layer.values), pair, strict=True):
+                    for place, row in enumerate(group):
+                        length = len(texts[row])
+                        end = self._length
+                        buffer[row, :, end - length : end] = read[place, :, :length]
+        return GrowingCache.of(buffers, self._length)
+
+
+def _groups(lengths: list[int], tokens: int) -> Iterator[list[int]]:
+    """Rows with any text, of ascending lengths, in groups of at most `tokens`, padding included."""
+    group: list[int] = []
+    for row, length in enumerate(lengths):
+        if length == 0:
+            continue
+        if group and (len(group) + 1) * length > tokens:
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
+
+
+def _room(states: Tensor, rows: int, capacity: int) -> Tensor:
+    """Zeros [rows, heads, capacity, dim] for states like [B, heads, T, dim]."""
+    return states.new_zeros(rows, states.shape[1], capacity, states.shape[3])
 
 
 class _Forward(NamedTuple):
@@ -205,6 +250,7 @@ class _Forward(NamedTuple):
     weights: dict[str, Tensor] | None
     keeps_last: bool
     takes_ready_mask: bool
+    tokens_at_once: int
     device: torch.device
     dtype: torch.dtype
 
@@ -239,12 +285,17 @@ def _forward_of(model: nn.Module) -> Iterator[_Forward]:
     if autocast and not is_sharded(causal):
         weights = {name: weight.to(dtype) for name, weight in model.named_parameters()}
     signature = inspect.signature(causal.forward).parameters
-    with torch.autocast(device.type, dtype=dtype, enabled=autocast and weights is None):
+    takes_ready_mask = is_plainly_causal(causal)
+    with (
+        torch.autocast(device.type, dtype=dtype, enabled=autocast and weights is None),
+        fast_single_queries(causal, dtype),
+    ):
         yield _Forward(
             model=model,
             weights=weights,
             keeps_last="logits_to_keep" in signature,
-            takes_ready_mask=is_plainly_causal(causal),
+            takes_ready_mask=takes_ready_mask,
+            tokens_at_once=_TOKENS_READ_AT_ONCE.get(device.type, _TOKENS_READ_AT_ONCE_ELSEWHERE),
             device=device,
             dtype=dtype,
         )

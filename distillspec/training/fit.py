@@ -10,13 +10,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from distillspec.atomic import make_folder, recover_folder
 from distillspec.errors import DistillSpecError
@@ -43,6 +42,9 @@ from distillspec.training.strategy import (
     make_strategy,
     strategy_name,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 

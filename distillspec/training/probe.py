@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from transformers import PreTrainedModel
 
 from distillspec.corpus.prompts import Prompt
 from distillspec.measure.corpus_alpha import DrawnText, acceptance
@@ -23,6 +22,9 @@ from distillspec.speculation.records import Counts
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.token import verify_token
 from distillspec.training.randomness import stream
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Finding(NamedTuple):

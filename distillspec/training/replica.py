@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from distillspec.models.hidden import causal_model
 from distillspec.models.precision import cast_parameters
 from distillspec.training.strategy import full_tensors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Replica:

@@ -78,10 +78,9 @@ def load_tensors(trainer: Trainer, path: Path) -> None:
 
 def save_best(trainer: Trainer, draft: nn.Module, position: Position, path: Path) -> None:
     """Write the trained weights by their names. Every process must call it."""
-    trained = {name for name, parameter in draft.named_parameters() if parameter.requires_grad}
     weights = {}
     for name, whole in full_tensors(draft):
-        if trainer.is_global_zero and name in trained:
+        if trainer.is_global_zero:
             weights[name] = whole.to("cpu", copy=True)
     if trainer.is_global_zero:
         record = {"step": position.best_step, "alpha": position.best_alpha, "weights": weights}

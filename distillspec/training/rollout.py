@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from transformers import PreTrainedModel
 
 from distillspec.corpus.batching import Batch, collate
 from distillspec.corpus.module import Row
 from distillspec.models.generate import generate
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.sampling import SamplingPolicy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Tokens = Sequence[int]
 

@@ -83,8 +83,8 @@ class Step:
     def run(self, trainer: Trainer, draft: nn.Module, rows: Sequence[Row]) -> None:
         """Train on `rows`, this process's share of the step. Every process must call it.
 
-        Errors: DistillSpecError when no row has a response, or when loss or gradient is not finite;
-        the weights are then as they were.
+        Errors: DistillSpecError when no row has a response, or when loss or gradient is not finite:
+        nothing of such a step is saved.
         """
         position, clock = self.position, self.clock
         device, world = trainer.strategy.root_device, trainer.world_size

@@ -176,11 +176,13 @@ def shard(draft: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def full_tensors(draft: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The draft's parameters by name, one at a time, whole on every process.
+    """The trained parameters by name, one at a time, whole on every process.
 
     Every process must go through all of them; a tensor is valid until the next is asked for.
     """
     for name, parameter in draft.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if isinstance(parameter, DTensor):
             yield name, parameter.full_tensor().detach()
         elif hasattr(parameter, "ds_id"):  # DeepSpeed's mark on a ZeRO-3 partition
@@ -206,12 +208,15 @@ class Update(Protocol):
     def apply(self) -> float:
         """Clip, step, clear; returns the norm of the whole gradient before clipping.
 
-        The weights are untouched when the norm is not finite.
+        A norm that is not finite ends the run: the weights may then be spoilt.
         """
 
 
 class PlainUpdate:
-    """One process, DDP, FSDP2: torch's own backward, clip and optimizer."""
+    """One process, DDP, FSDP2: torch's own backward, clip and optimizer.
+
+    The weights stay as they are when the norm is not finite.
+    """
 
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
-from distillspec.measure.methods import DRAFTS, STOPS, VERIFIERS, configuration
+from distillspec.measure.methods import DRAFTS, STOPS, VERIFIERS, block_sizes, configuration
 from distillspec.recipe.suite import Method
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.stop import FixedLength
@@ -37,3 +37,20 @@ def test_the_default_method_is_standard_speculative_decoding() -> None:
     assert isinstance(made.draft, ChainDraft)
     assert isinstance(made.stop, FixedLength)
     assert made.verify is verify_token
+
+
+@pytest.mark.parametrize(
+    ("gammas", "sizes"),
+    [
+        ((4,), [1, 5]),
+        ((2, 4, 6), [1, 3, 7]),
+        (range(1, 9), [1, 3, 6, 9]),
+        ((1, 8), [1, 2, 9]),
+    ],
+)
+def test_few_sizes_hold_every_block_with_at_most_two_tokens_of_padding(
+    gammas: tuple[int, ...], sizes: list[int]
+) -> None:
+    assert block_sizes(gammas) == sizes
+    for gamma in gammas:
+        assert 0 <= min(size for size in sizes if size > gamma) - (gamma + 1) <= 2
