@@ -124,6 +124,9 @@ prepare_machine() { # sets gpus and nproc; exports what torch reads at its start
         cores="$(command nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)"
         export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > nproc ? cores / nproc : 1))}"
     fi
+    if ((gpus == 0)); then
+        export DS_ACCELERATOR="${DS_ACCELERATOR:-cpu}" # else deepspeed looks for one, and says so
+    fi
     if ((gpus == 0)) && getconf GNU_LIBC_VERSION >/dev/null 2>&1; then
         # glibc gives large temporaries back to the system after each use, and every page faults in
         # again at the next: a 4096 x 256 x 4096 bfloat16 product took 81 ms, and 11.7 ms with these.

@@ -6,6 +6,7 @@ Exit codes: 0 ok, 1 error, 2 below a stated floor, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import traceback
@@ -77,6 +78,7 @@ def _dispatch(argv: list[str]) -> int:
         summary = (command.__doc__ or "").partition(": ")[2]
         parser = _Parser(prog=f"distillspec {verb}", description=summary, allow_abbrev=False)
         command.add_arguments(parser)
+        _log_to_stderr()
         return int(command.main(parser.parse_intermixed_args(argv[1:])))
     if verb.startswith("-"):
         _overview().parse_args(argv or ["--help"])
@@ -86,6 +88,16 @@ def _dispatch(argv: list[str]) -> int:
         where="command line: distillspec",
         mend=f"did you mean '{guess}'?" if guess else f"the verbs are {', '.join(COMMANDS)}",
     )
+
+
+def _log_to_stderr() -> None:
+    """What the package has to say, from rank 0; the handler is set once."""
+    log = logging.getLogger("distillspec")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
 
 
 def _overview() -> argparse.ArgumentParser:

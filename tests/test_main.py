@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import resource
 import subprocess
 import sys
@@ -206,3 +207,16 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
     )  # fmt: skip
     assert done.stdout == "{\n"
     assert done.stderr == ""
+
+
+def test_the_package_speaks_through_one_handler_however_often_a_verb_is_started() -> None:
+    log = logging.getLogger("distillspec")
+    kept = log.handlers[:], log.level
+    log.handlers.clear()
+    try:
+        assert main(["schema"]) == 0
+        assert main(["schema"]) == 0
+        assert len(log.handlers) == 1
+        assert log.level == logging.INFO
+    finally:
+        log.handlers[:], _ = kept[0], log.setLevel(kept[1])

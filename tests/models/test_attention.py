@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from distillspec.models.attention import _attend, fast_single_queries
+
+from .conftest import one_pass, tiny_model
+
+
+class Attention(torch.nn.Module):
+    """What attention reads of the layer that calls it: 4 query heads, 2 stored ones."""
+
+    num_key_value_groups = 2
+    is_causal = True
+
+
+def exact(query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(dim)) v over the visible keys, head by head: [B, 1, heads, dim]."""
+    rows = []
+    for head in range(query.shape[1]):
+        scores = (query[:, head] * key[:, head // 2]).sum(-1) * query.shape[-1] ** -0.5
+        weights = scores.masked_fill(~visible, -torch.inf).softmax(-1)
+        rows.append((weights[..., None] * value[:, head // 2]).sum(1))
+    return torch.stack(rows, dim=1)[:, None]
+
+
+@pytest.mark.parametrize("kind", ["none", "bool", "additive"])
+def test_one_query_attends_to_the_visible_keys(kind: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(3, 4, 1, 8, generator=generator)
+    key, value = (torch.randn(3, 2, 20, 8, generator=generator) for _ in range(2))
+    visible = torch.ones(3, 20, dtype=torch.bool)
+    mask = None
+    if kind != "none":
+        visible[1, :7] = False
+        mask = visible[:, None, None]
+    if kind == "additive":
+        mask = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)  # type: ignore[union-attr,operator]
+    output, _ = _attend(Attention(), query, key, value, mask)
+    torch.testing.assert_close(output, exact(query, key, value, visible))
+
+
+def test_several_queries_take_torchs_kernel() -> None:
+    query, key, value = torch.randn(1, 4, 3, 8), torch.randn(1, 2, 3, 8), torch.randn(1, 2, 3, 8)
+    output, _ = _attend(Attention(), query, key, value, None)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, is_causal=True, enable_gqa=True
+    )
+    torch.testing.assert_close(output, expected.transpose(1, 2))
+
+
+def test_the_model_takes_it_only_within_and_only_in_half_precision(text: Tensor) -> None:
+    model = tiny_model("llama")
+    with fast_single_queries(model, torch.float32):
+        assert model.config._attn_implementation == "sdpa"
+    before = one_pass(model, text)
+    with fast_single_queries(model, torch.bfloat16):
+        assert model.config._attn_implementation != "sdpa"
+        torch.testing.assert_close(one_pass(model, text), before)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_model_with_its_own_attention_keeps_it() -> None:
+    model = tiny_model("gemma2").to(torch.bfloat16)
+    model.set_attn_implementation("eager")
+    with fast_single_queries(model, torch.bfloat16):
+        assert model.config._attn_implementation == "eager"
