@@ -25,6 +25,7 @@ def plan(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> di
         "data": {
             "source": {"kind": "jsonl", "path": "rows.jsonl"},
             "held_out_percent": 25.0,
+            "max_prompt_tokens": 64,
             "max_response_tokens": 4,
         },
         "hardware": {"device": "cpu", "precision": "float32"},
@@ -100,3 +101,9 @@ def test_a_gpu_that_is_not_there_is_an_error() -> None:
         return
     with pytest.raises(DistillSpecError, match="no GPU"):
         build.device(Hardware(device="cuda"))
+
+
+def test_rows_longer_than_the_contexts_are_refused_before_training(plan: dict[str, Any]) -> None:
+    data = {**plan["data"], "max_prompt_tokens": 512}
+    with pytest.raises(DistillSpecError, match="contexts hold 512"):
+        build.load_pair(recipe(plan, data=data))

@@ -28,7 +28,12 @@ def recipe(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         {
             "name": "tiny",
             "pair": {"target": str(tiny_pair / "target"), "draft": str(tiny_pair / "draft")},
-            "data": {"source": {"kind": "jsonl", "path": "rows.jsonl"}, "held_out_percent": 25.0},
+            "data": {
+                "source": {"kind": "jsonl", "path": "rows.jsonl"},
+                "held_out_percent": 25.0,
+                "max_prompt_tokens": 64,
+                "max_response_tokens": 16,
+            },
             "evaluate": {"suite": "tiny.yaml"},
             "hardware": {"device": "cpu", "precision": "float32"},
         }

@@ -48,6 +48,7 @@ def recipe(**distill: object) -> Recipe:
             "data": {
                 "source": {"kind": "jsonl", "path": "rows.jsonl"},
                 "held_out_percent": 25.0,
+                "max_prompt_tokens": 64,
                 "max_response_tokens": 8,
             },
             "distill": {

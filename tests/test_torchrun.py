@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ def torchrun(processes: int, *argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*command, str(processes), *argv],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as launch.sh sets it; else torchrun warns
     )  # fmt: skip
 
 

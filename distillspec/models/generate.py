@@ -172,6 +172,7 @@ class _Batch:
                 else visible.long()
             )
         texts = [prompt[:-1] for prompt in prompts]
+        groups: Iterable[list[int]]
         if not read_once:
             groups = _groups(lengths, forward.tokens_at_once)
         elif self._length:

@@ -206,7 +206,10 @@ def _restore(
 
 def _keep_rows(path: Path, step: int) -> None:
     """Drop lines of metrics.csv that are later than the state that training goes on from."""
-    rows = list(csv.DictReader(path.open(newline=""))) if path.exists() else []
+    rows = []
+    if path.exists():
+        with path.open(newline="") as handle:
+            rows = list(csv.DictReader(handle))
     with replacing_file(path) as temporary, temporary.open("w", newline="") as handle:
         writer = csv.DictWriter(handle, COLUMNS)
         writer.writeheader()

@@ -21,7 +21,6 @@ import argparse
 import json
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,10 +28,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from distillspec.corpus.prompts import load_prompts
 from distillspec.errors import DistillSpecError
-from distillspec.measure.bootstrap import Resampling, Sums, ratio, relative
+from distillspec.measure.bootstrap import Interval, Resampling, Sums, ratio, relative
 from distillspec.measure.methods import configuration
 from distillspec.models.compiled import make_runner
 from distillspec.models.loading import load_model, load_tokenizer
@@ -157,7 +157,8 @@ def report(results: dict[str, list[Decoded]], how: Resampling) -> list[dict[str,
     for name, rows in results.items():
         peer = PEERS[1] if "speculative" in name else PEERS[0]
         speed = ratio(speeds[name], how)
-        against = relative(speeds[name], speeds[peer], how)
+        more = relative(speeds[name], speeds[peer], how)
+        against = Interval(*(1.0 + bound for bound in more))
         tau = ratio(Sums([d.emitted for d in rows], [d.forwards for d in rows]), how)
         entries.append(
             {
@@ -228,8 +229,7 @@ def main() -> None:
     arguments = parse()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    # transformers warns of generation settings that this comparison sets on purpose.
-    warnings.filterwarnings("ignore", category=UserWarning, module="transformers")
+    transformers_logging.set_verbosity_error()  # it warns of what its assisted decoding does itself
     dtype = fast_dtype("cpu") if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
     tokenizer = load_tokenizer(arguments.target, what="target")
     target = load_model(arguments.target, dtype=dtype, what="target")

@@ -63,7 +63,11 @@ def test_the_latest_run_is_the_one_started_last() -> None:
     later.mkdir()
     (later / "recipe.yaml").write_text((RUN / "recipe.yaml").read_text(), encoding="utf-8")
     os.utime(RUN / "recipe.yaml", (1, 1))
+    for run in (RUN, later):
+        (run / "best.ckpt").touch()
     assert arguments.latest_run(recipe) == later
+    (later / "best.ckpt").unlink()
+    assert arguments.latest_run(recipe) == RUN  # a start that trained nothing does not count
     with pytest.raises(DistillSpecError, match="has not been run yet"):
         arguments.latest_run(arguments.distillation(parsed("pair.yaml", "name=other")))
 

@@ -73,9 +73,9 @@ def test_a_missing_key_says_what_it_holds() -> None:
         ("pair", {"target": 3, "draft": "d"}, "text, not 3"),
         ("hardware", {"threads": 0}, "a whole number >= 1 or null, not 0"),
         ("hardware", {"device": "tpu"}, 'one of auto, cpu, cuda, not "tpu"'),
-        ("optimizer", {"betas": [0.9]}, "<= 1, not [0.9]"),
-        ("optimizer", {"betas": [0.9, 2]}, "a number >= 0 and <= 1, not 2"),
-        ("lora", {"targets": 3}, 'a list of text or "all-linear", not 3'),
+        ("optimizer", {"betas": [0.9]}, "< 1, not [0.9]"),
+        ("optimizer", {"betas": [0.9, 2]}, "a number >= 0 and < 1, not 2"),
+        ("lora", {"targets": 3}, 'a list of at least 1: text or "all-linear", not 3'),
         ("pair", 3, "a mapping of keys, not 3"),
     ],
 )

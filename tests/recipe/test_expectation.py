@@ -28,11 +28,11 @@ def at(place: Place, *path: str | int) -> Place:
         (("pair", "trust_remote_code"), "true or false"),
         (("pair",), "a mapping of keys"),
         (("lora",), "a mapping of keys or null"),
-        (("lora", "targets"), 'a list of text or "all-linear"'),
+        (("lora", "targets"), 'a list of at least 1: text or "all-linear"'),
         (("data", "source"), "a mapping whose kind is one of hub, jsonl, python-source"),
         (
             ("optimizer", "betas"),
-            "a list of 2: a number >= 0 and <= 1, a number >= 0 and <= 1",
+            "a list of 2: a number >= 0 and < 1, a number >= 0 and < 1",
         ),
     ],
 )
@@ -43,7 +43,7 @@ def test_what_is_allowed_is_put_into_words(path: tuple[str, ...], words: str) ->
 def test_a_list_says_what_its_elements_may_be() -> None:
     assert at(SUITE, "gammas").words() == "a list of at least 1: a whole number >= 1 and <= 64"
     assert at(SUITE, "gammas", 3).words() == "a whole number >= 1 and <= 64"
-    assert at(RECIPE, "optimizer", "betas", 1).words() == "a number >= 0 and <= 1"
+    assert at(RECIPE, "optimizer", "betas", 1).words() == "a number >= 0 and < 1"
 
 
 def test_the_kind_in_the_data_chooses_among_alternatives() -> None:

@@ -106,11 +106,25 @@ def test_raising_max_steps_before_the_decay_changes_nothing_that_was_done() -> N
 def test_a_loss_that_is_not_finite_stops_with_a_message_and_keeps_the_last_state(
     tmp_path: Path,
 ) -> None:
-    run(tmp_path)
-    kept = (tmp_path / "state.pt").read_bytes()
-    with pytest.raises(DistillSpecError, match="not finite"):
-        run(tmp_path, PLAN.model_copy(update={"max_steps": 24, "other_rate": 1e30}))
-    assert (tmp_path / "state.pt").read_bytes() == kept
+    network, kept = model(), []
+    tokens = (torch.arange(2000) * 7 % 20).int()
+
+    def poison(_: Progress) -> None:
+        kept.append((tmp_path / "state.pt").read_bytes())
+        network.model.norm.weight.data.fill_(float("nan"))
+
+    with pytest.raises(DistillSpecError, match="not finite at step 8"):
+        pretrain(
+            network,
+            Windows(tokens, context=PLAN.context, batch_size=PLAN.batch_size, seed=0),
+            validation_rows(tokens, context=PLAN.context, rows=8),
+            PLAN,
+            folder=tmp_path,
+            precision=torch.float32,
+            report=poison,
+        )
+    assert [(tmp_path / "state.pt").read_bytes()] == kept
+    assert [row["step"] for row in rows(tmp_path)] == ["4"]
 
 
 def test_a_state_of_another_shape_is_refused(tmp_path: Path) -> None:
