@@ -71,7 +71,8 @@ def request(arguments: Namespace) -> Request:
     """A new run of a recipe file, or the run of a folder; a resumed run keeps its recipe."""
     if not Path(arguments.path).is_dir():
         recipe = distillation(arguments)
-        plan(recipe, arguments.path)  # what would fail hours later fails now
+        if not (arguments.dump_config or arguments.dry_run):
+            plan(recipe, arguments.path)  # what would fail hours later fails now
         return Request(recipe, None)
     folder = run_folder(arguments.path)
     if arguments.overrides:

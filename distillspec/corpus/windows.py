@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
 
 from distillspec.corpus.python_source import SourceFile
 from distillspec.errors import DistillSpecError
@@ -23,7 +22,7 @@ def pack(files: Sequence[SourceFile], tokenizer: Any, end_token: int) -> Tensor:
     return torch.tensor([i for ids in encoded for i in (end_token, *ids)], dtype=torch.int32)
 
 
-class Windows(IterableDataset[Tensor]):
+class Windows:
     """Batches [B, T] of windows over packed tokens, in an order fixed by the seed.
 
     An epoch visits each window once in random order; epochs differ in order and in the offset of
@@ -31,9 +30,7 @@ class Windows(IterableDataset[Tensor]):
     exactly where it stopped.
     """
 
-    def __init__(
-        self, tokens: Tensor, *, context: int, batch_size: int, seed: int, first_step: int = 0
-    ) -> None:
+    def __init__(self, tokens: Tensor, *, context: int, batch_size: int, seed: int) -> None:
         if tokens.numel() < 2 * context:
             raise DistillSpecError(
                 f"the corpus has {tokens.numel()} tokens, fewer than two windows of {context}",
@@ -41,8 +38,9 @@ class Windows(IterableDataset[Tensor]):
                 mend="widen corpus.include, or shorten train.context",
             )
         self.tokens, self.context, self.batch_size = tokens, context, batch_size
-        self.seed, self.first_step = seed, first_step
+        self.seed = seed
         self.per_epoch = tokens.numel() // context - 1
+        self._known = -1  # epoch that `_order` and `_offset` belong to
 
     def batch(self, step: int) -> Tensor:
         """The rows of one step: [B, T] long."""
@@ -56,17 +54,12 @@ class Windows(IterableDataset[Tensor]):
         return self.tokens[start : start + self.context].long()
 
     def _epoch(self, epoch: int) -> tuple[Tensor, int]:
-        if getattr(self, "_cached", (None,))[0] != epoch:
+        if self._known != epoch:
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-            offset = int(torch.randint(self.context, (), generator=generator))
-            self._cached = (epoch, torch.randperm(self.per_epoch, generator=generator), offset)
-        return self._cached[1], self._cached[2]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        step = self.first_step
-        while True:
-            yield self.batch(step)
-            step += 1
+            self._offset = int(torch.randint(self.context, (), generator=generator))
+            self._order = torch.randperm(self.per_epoch, generator=generator)
+            self._known = epoch
+        return self._order, self._offset
 
 
 def validation_rows(tokens: Tensor, *, context: int, rows: int) -> Tensor:
