@@ -160,7 +160,7 @@ class Job:
         if not self.world.rank:
             atomic.write_json(self.folder.training_file, outcomes)
         _leave(self.world)
-        if not self.world.rank:
+        if self.world.size > 1 and not self.world.rank:
             # The other processes are gone: what is measured now has the whole machine.
             torch.set_num_threads(recipe.hardware.threads or len(os.sched_getaffinity(0)))
 
