@@ -32,13 +32,17 @@ class Report(NamedTuple):
         spent = sum(self.seconds[name] for name in TRAINING_PHASES)
         return spent * (1.0 - self.done) / self.done if self.done else None
 
+    def _place(self) -> str:
+        """A run that is bounded by time alone has no number of steps to go to."""
+        return f"{self.step}/{self.max_steps}" if self.max_steps < 10**6 else str(self.step)
+
     def text(self) -> str:
         """The step in one line of numbers with their units."""
         spent = sum(self.seconds[name] for name in TRAINING_PHASES) or 1.0
         shares = ", ".join(f"{name} {self.seconds[name] / spent:.0%}" for name in TRAINING_PHASES)
         alpha = "" if self.alpha != self.alpha else f"  alpha {self.alpha:.3f}"
         return (
-            f"step {self.step}/{self.max_steps}  loss {self.loss:.4f} nats{alpha}  "
+            f"step {self._place()}  loss {self.loss:.4f} nats{alpha}  "
             f"{self.tokens_per_second:,.0f} tokens/s  ({shares})  ETA {_clock(self.eta_seconds())}"
         )
 
