@@ -19,7 +19,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.export.folder import save_model
 from distillspec.measure.corpus_alpha import DrawnText, entropy
 from distillspec.models.build_llama import random_llama
-from distillspec.models.loading import load_tokenizer
+from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.precision import cast_parameters
 from distillspec.models.train_tokenizer import train_tokenizer
 from distillspec.recipe.dry_run import RUNS
@@ -58,9 +58,7 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
         held_out = pack(files.held_out, tokenizer, end_token)
         plan = recipe.train
         rows = validation_rows(held_out, context=plan.context, rows=plan.validation_rows).to(where)
-        model = random_llama(
-            recipe.model, vocabulary=len(tokenizer), end_token=end_token, seed=recipe.seed
-        ).to(where)  # type: ignore[arg-type]
+        model = _beginning(recipe, tokenizer).to(where)  # type: ignore[arg-type]
         console.print(
             f"{model.num_parameters():,} parameters; {len(files.training)} files, "
             f"{training.numel():,} tokens; {len(files.held_out)} files held out, "
@@ -102,7 +100,8 @@ def _check_identity(recipe: PretrainRecipe, files: CorpusFiles, path: Path) -> N
         "corpus": digest.hexdigest(),
         "seed": recipe.seed,
         "tokenizer": recipe.tokenizer.model_dump(),
-        "model": recipe.model.model_dump(),
+        "model": recipe.model.model_dump() if recipe.model else None,
+        "start_from": recipe.start_from,
         "context": recipe.train.context,
         "batch_size": recipe.train.batch_size,
     }
@@ -132,6 +131,26 @@ def _tokenizer(recipe: PretrainRecipe, files: CorpusFiles, folder: Path) -> PreT
         with atomic.replacing_folder(kept) as temporary:
             trained.save_pretrained(temporary)
     return load_tokenizer(str(kept))
+
+
+def _beginning(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Random weights of the recipe's shape, or those of the folder it goes on from; float32."""
+    if recipe.model is not None:
+        return random_llama(
+            recipe.model,
+            vocabulary=len(tokenizer),
+            end_token=int(tokenizer.eos_token_id),
+            seed=recipe.seed,
+        )
+    assert recipe.start_from is not None, "the schema asks for one of the two"
+    model = load_model(recipe.start_from, dtype=torch.float32, what="start_from")
+    if model.config.vocab_size != len(tokenizer):
+        raise DistillSpecError(
+            f"the model has {model.config.vocab_size} tokens, the tokenizer {len(tokenizer)}",
+            where=f"start_from={recipe.start_from}",
+            mend="tokenizer.take_from: the same folder as start_from",
+        )
+    return model
 
 
 def _write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:

@@ -55,6 +55,33 @@ def test_a_recipe_becomes_a_model_folder_that_loads_strictly() -> None:
     assert 0.0 < facts["bits_per_byte"] < 8.0
 
 
+def test_training_goes_further_from_a_finished_model() -> None:
+    pretraining.run(recipe(), resume=False)
+    start = load_model("made/target", dtype=torch.float32).state_dict()
+    further = recipe(
+        name="further",
+        output="made/more",
+        tokenizer={"take_from": "made/target"},
+        model=None,
+        start_from="made/target",
+        train={**recipe().train.model_dump(), "matrix_rate": 1e-6, "other_rate": 1e-6},
+    )
+    pretraining.run(further, resume=False)
+    end = load_model("made/more", dtype=torch.float32).state_dict()
+    assert any(not torch.equal(end[name], start[name]) for name in start)
+    for name in start:  # near where it began, not near random weights of its own
+        torch.testing.assert_close(end[name], start[name], atol=1e-3, rtol=0.02)
+
+
+def test_a_start_with_another_tokenizer_is_refused() -> None:
+    pretraining.run(recipe(), resume=False)
+    other = recipe(
+        name="further", tokenizer={"train_vocabulary": 320}, model=None, start_from="made/target"
+    )
+    with pytest.raises(DistillSpecError, match="300 tokens, the tokenizer 320"):
+        pretraining.run(other, resume=False)
+
+
 def test_a_second_model_takes_the_tokenizer_of_the_first() -> None:
     pretraining.run(recipe(), resume=False)
     other = recipe(name="other", output="made/draft", tokenizer={"take_from": "made/target"})

@@ -100,12 +100,17 @@ def _pretraining(recipe: PretrainRecipe, source: str) -> list[PlanLine]:
             text = _hub_or_missing(tokenizer.take_from, "model folder", where)
     else:
         text = f"a new byte-level BPE of {tokenizer.train_vocabulary} tokens"
-    shape, train = recipe.model, recipe.train
+    if recipe.start_from is not None:
+        model = f"goes on from {_model(recipe.start_from, f'{source}: start_from')}"
+    else:
+        assert recipe.model is not None, "the schema asks for one of the two"
+        model = f"Llama, {recipe.model.layers} layers, hidden size {recipe.model.hidden_size}"
+    train = recipe.train
     _check_writable(Path(recipe.output), f"{source}: output")
     return [
         *lines,
         PlanLine("tokenizer", text),
-        PlanLine("model", f"Llama, {shape.layers} layers, hidden size {shape.hidden_size}"),
+        PlanLine("model", model),
         PlanLine(
             "train",
             f"{train.max_steps} steps of {train.batch_size} x {train.context} tokens,"

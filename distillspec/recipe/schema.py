@@ -265,7 +265,7 @@ class PretrainPlan(Section):
 
 
 class PretrainRecipe(Section):
-    """A causal language model trained from nothing on a corpus: half of a nano pair."""
+    """A causal language model trained on a corpus, from nothing or further: half of a nano pair."""
 
     kind: Literal["pretrain"]
     name: FolderName = Field("", description="names the run folder; default: the file's name")
@@ -274,13 +274,16 @@ class PretrainRecipe(Section):
     corpus: PythonSource
     held_out_percent: float = Field(3.0, gt=0.0, lt=100.0)
     tokenizer: TokenizerPlan
-    model: LlamaShape
+    model: LlamaShape | None = Field(None, description="shape of a model with random weights")
+    start_from: str | None = Field(None, description="model folder that is trained further")
     train: PretrainPlan = Field(default_factory=PretrainPlan)
     hardware: Hardware = Field(default_factory=Hardware)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.train.context > self.model.max_positions:
+        if (self.model is None) == (self.start_from is None):
+            raise ValueError("give exactly one of model and start_from")
+        if self.model is not None and self.train.context > self.model.max_positions:
             raise ValueError(
                 f"train.context={self.train.context} is longer than "
                 f"model.max_positions={self.model.max_positions}"

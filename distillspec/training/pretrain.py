@@ -24,7 +24,8 @@ from distillspec.atomic import explain, replacing_file
 from distillspec.corpus.windows import Windows
 from distillspec.divergence.chunked import chunked_cross_entropy
 from distillspec.errors import DistillSpecError
-from distillspec.models.hidden import hidden_states, output_head
+from distillspec.models.attention import fast_whole_rows
+from distillspec.models.hidden import causal_model, hidden_states, output_head
 from distillspec.recipe.schema import PretrainPlan
 from distillspec.training.state_file import read_state, write_state
 
@@ -120,7 +121,7 @@ def pretrain(
             held_out = validate(model, validation, windows.batch_size)
         return progress._replace(validation_nats_per_token=held_out)
     while step < plan.max_steps:
-        with autocast:
+        with autocast, fast_whole_rows(causal_model(model), precision):
             loss = mean_nats(model, windows.batch(step).to(validation.device))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)

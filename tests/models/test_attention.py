@@ -4,7 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.models.attention import _attend, fast_single_queries
+from distillspec.models.attention import (
+    _attend,
+    _attend_whole,
+    fast_single_queries,
+    fast_whole_rows,
+)
 
 from .conftest import one_pass, tiny_model
 
@@ -67,3 +72,42 @@ def test_a_model_with_its_own_attention_keeps_it() -> None:
     model.set_attn_implementation("eager")
     with fast_single_queries(model, torch.bfloat16):
         assert model.config._attn_implementation == "eager"
+
+
+def whole_rows(**changes: int) -> list[Tensor]:
+    """query, key, value [2, 3, 9, 8] that want gradients."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, changes.get(name, 3), 9, 8) for name in ("query", "key", "value"))
+    return [torch.randn(shape, generator=generator, requires_grad=True) for shape in shapes]
+
+
+def test_whole_rows_attend_causally_with_the_same_gradients() -> None:
+    ours, theirs = whole_rows(), whole_rows()
+    output, _ = _attend_whole(Attention(), ours[0], ours[1], ours[2], None)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        theirs[0], theirs[1], theirs[2], is_causal=True
+    ).transpose(1, 2)
+    torch.testing.assert_close(output, expected)
+    weights = torch.arange(output.numel()).view(output.shape).sin()
+    (output * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_whole_rows_with_fewer_stored_heads_take_torchs_kernel() -> None:
+    query, key, value = whole_rows(query=4, key=2, value=2)
+    output, _ = _attend_whole(Attention(), query, key, value, None)
+    expected = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, is_causal=True, enable_gqa=True
+    )
+    torch.testing.assert_close(output, expected.transpose(1, 2))
+
+
+def test_a_model_trains_the_same_within(text: Tensor) -> None:
+    model = tiny_model("llama").bfloat16()
+    outside = model(input_ids=text, use_cache=False).logits
+    with fast_whole_rows(model, torch.bfloat16):
+        assert model.config._attn_implementation != "sdpa"
+        inside = model(input_ids=text, use_cache=False).logits
+    torch.testing.assert_close(inside, outside, atol=2e-2, rtol=2e-2)
