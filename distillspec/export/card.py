@@ -20,6 +20,7 @@ TAGS = ("speculative-decoding", "draft-model", "knowledge-distillation")
 _QUANTITIES = {
     "alpha": "acceptance rate alpha",
     "tau": "block efficiency tau",
+    "expected tau": "expected block efficiency tau",
     "speed": "decoding speed (tokens/s)",
 }
 
@@ -143,7 +144,7 @@ def _measured(summary: Summary) -> Iterator[str]:
     yield from (f"Note: {note}" for note in summary.notes)
     yield "\n".join(
         f"- {name}: {summary.definitions[name]}."
-        for name in ("alpha", "tau", "speedup")
+        for name in ("alpha", "tau", "expected_tau", "speedup")
         if name in summary.definitions
     )
 
@@ -201,7 +202,7 @@ def _findings(summary: Summary) -> Iterator[str]:
         cell = chosen.get(found.temperature)
         if cell is None or found.draft != DISTILLED:
             continue
-        if found.gamma is None or (found.method, found.gamma) == (cell.method, cell.gamma):
+        if found.gamma in (None, cell.gamma) and found.method in (None, cell.method):
             yield _finding(found)
     for cell in chosen.values():
         if not cell.speedup_low > 1.0:

@@ -69,7 +69,8 @@ def evaluate(
 
     drafts: models by the names the suite uses; those it does not name are left out. All models are
     on `device`, in the dtype they are to decode in. The first `suite.prompts.count` prompts are
-    taken. vocabulary: tokens that target and drafts share, where theirs are padded differently.
+    taken, `suite.prompts.texts` for the target's texts. vocabulary: tokens that target and drafts
+    share, where theirs are padded differently.
     A second call with the same arguments goes on where an interrupted one stopped; with other
     models, prompts or cells it is a DistillSpecError.
     """
@@ -114,6 +115,7 @@ def evaluate(
         drafts=chosen,
         tokenizer=tokenizer,
         prompts=taken,
+        text_prompts=prompts[: suite.prompts.texts or suite.prompts.count],
         vocabulary=vocabulary,
     )
     write_summary(summary, folder / SUMMARY)

@@ -58,7 +58,7 @@ def acceptance(
         p, q = policy.distribution(p_logits), policy.distribution(q_logits)
         return torch.minimum(p, q).sum(dim=-1)
 
-    return _per_text((target, draft), texts, overlap, vocabulary, chunk_tokens)
+    return _summed(texts, _per_token((target, draft), texts, overlap, vocabulary, chunk_tokens))
 
 
 def entropy(
@@ -75,36 +75,45 @@ def entropy(
         each: Tensor = torch.special.entr(policy.untempered(logits))
         return each.sum(dim=-1)
 
-    return _per_text((target,), texts, nats, vocabulary, chunk_tokens)
+    return _summed(texts, _per_token((target,), texts, nats, vocabulary, chunk_tokens))
 
 
-def negative_log_likelihood(
-    model: nn.Module,
+def accepted_chances(
+    target: nn.Module,
+    draft: nn.Module,
     texts: Sequence[DrawnText],
+    policy: SamplingPolicy,
     *,
     vocabulary: int | None = None,
     chunk_tokens: int = _CHUNK_TOKENS,
-) -> SumsPerText:
-    """-log of the model's own probability (temperature 1) of each response token, nats."""
+) -> list[list[float]]:
+    """min(1, q(x)/p(x)) for every response token x of every text.
 
-    def nats(logits: Tensor, tokens: Tensor) -> Tensor:
-        log_p = torch.log_softmax(logits.float(), dim=-1)
-        chosen: Tensor = log_p.gather(-1, tokens[:, None])[:, 0]
-        return -chosen
+    That is the probability that token verification had kept a drafted x there, given that x is what
+    was emitted: it emits x with probability p(x) and keeps a drafted x with min(p(x), q(x)).
+    """
 
-    return _per_text((model,), texts, nats, vocabulary, chunk_tokens)
+    def chance(p_logits: Tensor, q_logits: Tensor, tokens: Tensor) -> Tensor:
+        drawn = tokens[:, None]
+        p = policy.distribution(p_logits).gather(-1, drawn)
+        q = policy.distribution(q_logits).gather(-1, drawn)
+        # p is 0 only where rounding parts this forward from the one that drew x: a draft's x stays.
+        return torch.where(p > 0.0, (q / p).clamp(max=1.0), (q > 0.0).to(q.dtype))[:, 0]
+
+    found = _per_token((target, draft), texts, chance, vocabulary, chunk_tokens)
+    return [values.tolist() for values in found]
 
 
 @torch.no_grad()
-def _per_text(
+def _per_token(
     models: Sequence[nn.Module],
     texts: Sequence[DrawnText],
     quantity: Callable[..., Tensor],
     vocabulary: int | None,
     chunk_tokens: int,
-) -> SumsPerText:
-    """Add up quantity(logits of each model [N, V]..., tokens [N]) -> [N] per text."""
-    sums = [0.0] * len(texts)
+) -> list[Tensor]:
+    """quantity(logits of each model [N, V]..., tokens [N]) -> [N]; per text, float64 on the CPU."""
+    found = [torch.zeros(0, dtype=torch.float64)] * len(texts)
     order = sorted(
         (i for i in range(len(texts)) if texts[i].response), key=lambda i: _size(texts[i])
     )
@@ -116,31 +125,29 @@ def _per_text(
             group = order[start : start + _ROWS]
             rows = [texts[i] for i in group]
             streams = [_logits(model, rows, vocabulary, chunk_tokens) for model in models]
-            tokens, owners = _responses(rows, causal_model(models[0]).device)
-            totals = torch.zeros(len(rows), dtype=torch.float64, device=tokens.device)
-            place = 0
+            drawn = [token for row in rows for token in row.response]
+            tokens = torch.tensor(drawn, device=causal_model(models[0]).device)
+            values: list[Tensor] = []
             for chunks in zip(*streams, strict=True):
-                here = slice(place, place + len(chunks[0]))
-                values = quantity(*chunks, tokens[here]).double()
-                totals.index_add_(0, owners[here], values)
-                place = here.stop
-            for index, total in zip(group, totals.tolist(), strict=True):
-                sums[index] = total
+                place = sum(len(part) for part in values)
+                here = tokens[place : place + len(chunks[0])]
+                values.append(quantity(*chunks, here).double())
+            parts = torch.cat(values).cpu().split([len(row.response) for row in rows])
+            for index, part in zip(group, parts, strict=True):
+                found[index] = part
     finally:
         for module in training:
             module.training = True
-    return SumsPerText(tuple(sums), tuple(len(text.response) for text in texts))
+    return found
+
+
+def _summed(texts: Sequence[DrawnText], values: Sequence[Tensor]) -> SumsPerText:
+    sums = tuple(float(value.sum()) for value in values)
+    return SumsPerText(sums, tuple(len(text.response) for text in texts))
 
 
 def _size(text: DrawnText) -> int:
     return len(text.prompt) + len(text.response)
-
-
-def _responses(rows: Sequence[DrawnText], device: torch.device) -> tuple[Tensor, Tensor]:
-    """All response tokens of the rows, one after the other, and the row of each: [N], [N]."""
-    tokens = [token for row in rows for token in row.response]
-    owners = [place for place, row in enumerate(rows) for _ in row.response]
-    return torch.tensor(tokens, device=device), torch.tensor(owners, device=device)
 
 
 def _logits(

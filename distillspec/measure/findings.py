@@ -50,7 +50,7 @@ def _has(best: Sequence[Recommendation]) -> bool:
 def _differences(comparisons: Sequence[Comparison]) -> list[str]:
     """One sentence per pair of drafts, temperature and quantity, over all gammas."""
     said = []
-    for quantity in ("tau", "alpha"):
+    for quantity in ("expected tau", "tau", "alpha"):
         chosen = [one for one in comparisons if one.quantity == quantity]
         chosen.sort(key=lambda one: (one.against != "undistilled", one.against, one.temperature))
         for (against, temperature), group in groupby(
@@ -58,24 +58,25 @@ def _differences(comparisons: Sequence[Comparison]) -> list[str]:
         ):
             some = list(group)
             head = f"{some[0].draft.capitalize()} against {against} at T = {temperature:g}: "
-            said.append(head + (_tau_words(some) if quantity == "tau" else _alpha_words(some[0])))
+            words = _alpha_words(some[0]) if quantity == "alpha" else _tau_words(some)
+            said.append(head + words)
     return said
 
 
 def _tau_words(some: Sequence[Comparison]) -> str:
-    parts = []
+    tau, parts = some[0].quantity, []
     for verdict in ("higher", "lower"):
         here = [one for one in some if one.verdict == verdict]
         if here:
             low, high = min(o.relative for o in here), max(o.relative for o in here)
             gammas = ", ".join(str(one.gamma) for one in here)
             spread = f"{low:+.1%}" if len(here) == 1 else f"{low:+.1%} to {high:+.1%}"
-            parts.append(f"tau is {verdict} at gamma {gammas} ({spread}, interval excludes 0)")
+            parts.append(f"{tau} is {verdict} at gamma {gammas} ({spread}, interval excludes 0)")
     silent = [one for one in some if one.verdict == "no difference shown"]
     if len(silent) == len(some):
         widest = max(max(abs(o.relative_low), abs(o.relative_high)) for o in some)
         return (
-            "no difference in tau is shown at any gamma (every interval contains 0; "
+            f"no difference in {tau} is shown at any gamma (every interval contains 0; "
             f"differences beyond {widest:.1%} are unlikely)."
         )
     if silent:

@@ -82,7 +82,7 @@ def comparisons(summary: Summary) -> str:
 
 
 def _comparison(one: Comparison) -> tuple[str, list[str]]:
-    form = {"alpha": ".3f", "tau": ".2f", "speed": ".0f"}[one.quantity]
+    form = {"alpha": ".3f", "speed": ".0f"}.get(one.quantity, ".2f")
     cells = [
         one.draft,
         one.against,
@@ -125,6 +125,8 @@ def cells(summary: Summary, names: Sequence[str]) -> str:
         "accepted",
         "tau",
         "interval",
+        "expected tau",
+        "interval",
         "c",
         "v",
         "predicted",
@@ -156,6 +158,8 @@ def _cell(cell: Cell, several: bool) -> list[str]:
         _number(cell.draft_acceptance, ".1%"),
         _number(cell.tau),
         f"{_number(cell.tau_low)} to {_number(cell.tau_high)}",
+        _number(cell.expected_tau, ".3f"),
+        f"{_number(cell.expected_tau_low, '.3f')} to {_number(cell.expected_tau_high, '.3f')}",
         _number(cell.draft_to_target_time, ".3f"),
         _number(cell.v),
         _number(cell.predicted_speedup) + "×",

@@ -15,14 +15,20 @@ from distillspec.errors import DistillSpecError
 DEFINITIONS = {
     "alpha": (
         "acceptance rate: mean of sum_v min(p_v, q_v) over the positions of text drawn from the "
-        "target at this temperature (the baseline's own completions, up to end-of-text), "
-        "teacher-forced; at temperature 0 the share of positions where both models name the same "
-        "token. Once per draft and temperature: it does not depend on gamma"
+        "target at this temperature, up to end-of-text, one text a prompt, teacher-forced; at "
+        "temperature 0 the share of positions where both models name the same token. Once per "
+        "draft and temperature: it does not depend on gamma"
     ),
     "tau": (
         "block efficiency: tokens emitted per verification forward of the target, correction or "
         "bonus token included, prefill not counted, rounds cut short by the length limit left out; "
         "in [1, gamma + 1]"
+    ),
+    "expected_tau": (
+        "the tau that chains of gamma tokens under token verification have in expectation on those "
+        "same texts: given the text, each token x was a kept draft token with probability "
+        "min(1, q(x)/p(x)), and the mean number of rounds follows exactly. No draft is drawn and "
+        "no coin thrown, so two drafts differ by the drafts alone: use this to compare them"
     ),
     "draft_acceptance": "accepted drafted tokens / drafted tokens, whole rounds",
     "acceptance_by_position": "drafts accepted at position i / drafts made, i = 1..gamma",
@@ -65,6 +71,7 @@ DEFINITIONS = {
     ),
 }
 
+Quantity = Literal["alpha", "expected tau", "tau", "speed"]
 Verdict = Literal["higher", "lower", "no difference shown"]
 
 
@@ -83,6 +90,9 @@ class Cell:
     tau: float
     tau_low: float
     tau_high: float
+    expected_tau: float
+    expected_tau_low: float
+    expected_tau_high: float
     tau_iid: float
     draft_acceptance: float
     acceptance_by_position: list[float]
@@ -128,12 +138,13 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Comparison:
-    """draft against another, paired over prompts. method and gamma are None for alpha.
+    """draft against another, paired over prompts. method and gamma are None for alpha,
+    method for the expected tau.
 
     quantity speed: tokens per second. low, high: interval of the difference.
     """
 
-    quantity: Literal["alpha", "tau", "speed"]
+    quantity: Quantity
     draft: str
     against: str
     method: str | None

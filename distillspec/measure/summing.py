@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distillspec import provenance
-from distillspec.measure import corpus_alpha
 from distillspec.measure.bootstrap import Resampling
 from distillspec.measure.completions import (
     MeasuredPrompt,
@@ -19,13 +18,13 @@ from distillspec.measure.completions import (
     greedy_divergences,
     up_to_end,
 )
-from distillspec.measure.corpus_alpha import DrawnText, SumsPerText
 from distillspec.measure.findings import findings
 from distillspec.measure.plan import Prepared
 from distillspec.measure.quality import Completion, name_of, score
 from distillspec.measure.rows import Row
 from distillspec.measure.summary import DEFINITIONS, Quality, Recommendation, Summary
-from distillspec.measure.tally import Tally, TextFacts
+from distillspec.measure.tally import Tally
+from distillspec.measure.target_texts import drawn_texts, text_facts
 from distillspec.recipe.suite import Suite
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -45,24 +44,26 @@ def sum_up(
     drafts: Mapping[str, PreTrainedModel],
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[MeasuredPrompt],
+    text_prompts: Sequence[MeasuredPrompt],
     vocabulary: int | None,
 ) -> Summary:
-    """Everything the rows say; the models are needed for acceptance on the baseline's texts."""
+    """Everything the rows of `prompts` say, and acceptance on the target's text_prompts."""
     how = Resampling(suite.bootstrap, suite.confidence, suite.seed)
     ends = end_tokens(target, tokenizer)
-    facts = {
-        temperature: _text_facts(
+    facts = {}
+    for temperature in suite.temperatures:
+        policy = SamplingPolicy(temperature, suite.top_k, suite.nucleus)
+        drawn = drawn_texts(
             target,
-            drafts,
-            prompts,
-            [row for row in rows if row.draft is None and row.temperature == temperature],
-            SamplingPolicy(temperature, suite.top_k, suite.nucleus),
-            ends,
-            vocabulary,
+            text_prompts,
+            policy,
+            max_new_tokens=suite.max_new_tokens,
+            ends=ends,
+            seed=suite.seed,
+            vocabulary=vocabulary,
         )
-        for temperature in suite.temperatures
-    }
-    tally = Tally(rows, prepared.steps, facts, how)
+        facts[temperature] = text_facts(target, drafts, drawn, policy, vocabulary)
+    tally = Tally(rows, prepared.steps, facts, how, ends)
     cells, baseline = tally.cells(), tally.baselines()
     others = [name for name in drafts if name != _COMPARED]
     comparisons = tally.comparisons(_COMPARED, others) if _COMPARED in drafts else []
@@ -88,47 +89,6 @@ def sum_up(
         ],
         environment=_environment(suite, target, drafts, prepared, runs),
         definitions=dict(DEFINITIONS),
-    )
-
-
-def _text_facts(
-    target: PreTrainedModel,
-    drafts: Mapping[str, PreTrainedModel],
-    prompts: Sequence[MeasuredPrompt],
-    plain: Sequence[Row],
-    policy: SamplingPolicy,
-    ends: frozenset[int],
-    vocabulary: int | None,
-) -> TextFacts:
-    """The baseline's own texts are text drawn from the target: alpha and entropy are read on them.
-
-    Up to end-of-text; at temperature 0 all repeats are one text, so only the first is read.
-    """
-    used = [row for row in plain if row.repeat == 0 or policy.temperature > 0.0]
-    texts = [
-        DrawnText(tuple(prompts[row.prompt].tokens), tuple(up_to_end(row.tokens, ends)))
-        for row in used
-    ]
-
-    def by_prompt(found: SumsPerText) -> list[float]:
-        sums = [0.0] * len(prompts)
-        for row, value in zip(used, found.sums, strict=True):
-            sums[row.prompt] += value
-        return sums
-
-    tokens = [0] * len(prompts)
-    for row, text in zip(used, texts, strict=True):
-        tokens[row.prompt] += len(text.response)
-    return TextFacts(
-        overlap={
-            name: by_prompt(
-                corpus_alpha.acceptance(target, draft, texts, policy, vocabulary=vocabulary)
-            )
-            for name, draft in drafts.items()
-        },
-        entropy=by_prompt(corpus_alpha.entropy(target, texts, policy, vocabulary=vocabulary)),
-        tokens=tokens,
-        timed_tokens=sum(len(row.tokens) for row in used),
     )
 
 

@@ -96,7 +96,7 @@ def _comparisons(summary: Summary) -> Table:
         table.add_column(name, justify="right")
     table.add_column("")
     for one in summary.comparisons:
-        digits = {"alpha": 3, "tau": 2, "speed": 0}[one.quantity]
+        digits = {"alpha": 3, "speed": 0}.get(one.quantity, 2)
         table.add_row(
             one.draft,
             one.against,

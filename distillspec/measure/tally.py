@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from distillspec.measure import bootstrap, cost_model
 from distillspec.measure.bootstrap import Resampling, Sums
-from distillspec.measure.completions import repeated_share
+from distillspec.measure.completions import repeated_share, up_to_end
 from distillspec.measure.rows import Row
 from distillspec.measure.summary import (
     Baseline,
     Cell,
     Comparison,
+    Quantity,
     Recommendation,
     Verdict,
 )
+from distillspec.measure.target_texts import TextFacts
 from distillspec.measure.timing import StepTimes
 from distillspec.speculation.records import Counts
 
 Place = tuple[str, str, int, float]
 """Draft, method, gamma, temperature."""
-
-
-@dataclass(frozen=True)
-class TextFacts:
-    """What teacher-forcing found at one temperature, per prompt.
-
-    overlap[draft][i]: sum_v min(p_v, q_v) added over the target's tokens after prompt i.
-    entropy[i]: nats, added likewise. tokens[i]: their number. timed_tokens: decoded, including what
-    came after an end-of-text.
-    """
-
-    overlap: dict[str, list[float]]
-    entropy: list[float]
-    tokens: list[int]
-    timed_tokens: int
-
-    def alpha(self, draft: str) -> Sums:
-        return Sums(self.overlap[draft], self.tokens)
 
 
 class Tally:
@@ -51,9 +33,10 @@ class Tally:
         steps: Mapping[tuple[str, float], StepTimes],
         facts: Mapping[float, TextFacts],
         how: Resampling,
+        ends: frozenset[int] = frozenset(),
     ) -> None:
-        """steps: by method and temperature. facts: by temperature."""
-        self._steps, self._facts, self._how = steps, facts, how
+        """steps: by method and temperature. facts: by temperature. ends: what ends a text."""
+        self._steps, self._facts, self._how, self._ends = steps, facts, how, ends
         self._prompts = sorted({row.prompt for row in rows})
         self._plain: dict[float, dict[int, list[Row]]] = {}
         self._cells: dict[Place, dict[int, list[Row]]] = {}
@@ -81,7 +64,9 @@ class Tally:
         steps = self._steps[method, temperature]
         c, v = steps.draft_to_target_time(draft), steps.verify_time(gamma)
         tau = bootstrap.ratio(self.tau(place), self._how)
-        alpha = bootstrap.ratio(self._facts[temperature].alpha(draft), self._how)
+        facts = self._facts[temperature]
+        alpha = bootstrap.ratio(facts.alpha(draft), self._how)
+        expected = bootstrap.ratio(facts.expected_tau(draft, gamma), self._how)
         speedup = bootstrap.ratio(self.speedup(place), self._how)
         predicted = cost_model.predicted_speedup(tau.value, counts.draft_steps_per_round(), c, v)
         cap = cost_model.perfect_draft_cap(c, steps.verify_times())
@@ -98,6 +83,9 @@ class Tally:
             tau=tau.value,
             tau_low=tau.low,
             tau_high=tau.high,
+            expected_tau=expected.value,
+            expected_tau_low=expected.low,
+            expected_tau_high=expected.high,
             tau_iid=cost_model.tau_iid(alpha.value, gamma),
             draft_acceptance=counts.draft_acceptance(),
             acceptance_by_position=[counts.acceptance_at(i) for i in range(gamma)],
@@ -138,9 +126,12 @@ class Tally:
             target_step_seconds=steps.target_seconds,
             step_spread=steps.spread,
             entropy_nats=Sums(facts.entropy, facts.tokens).ratio(),
-            after_end_share=1.0 - sum(facts.tokens) / facts.timed_tokens,
+            after_end_share=1.0 - _mean([self._before_end(row) / len(row.tokens) for row in rows]),
             repeated_ngram_share=self._repeated(by_prompt, temperature),
         )
+
+    def _before_end(self, row: Row) -> int:
+        return len(up_to_end(row.tokens, self._ends))
 
     # --- sums over prompts -----------------------------------------------------------------------
 
@@ -183,7 +174,7 @@ class Tally:
     # --- drafts against each other ---------------------------------------------------------------
 
     def comparisons(self, draft: str, against: Sequence[str]) -> list[Comparison]:
-        """`draft` against each other one: alpha per temperature, tau and speed per cell."""
+        """`draft` against each other one: on the target's texts, then tau and speed per cell."""
         found = []
         mine = [place for place in self._cells if place[0] == draft]
         for other in against:
@@ -191,6 +182,15 @@ class Tally:
                 facts = self._facts[temperature]
                 whole = (draft, other, None, None, temperature)
                 found.append(self._compared("alpha", whole, facts.alpha(draft), facts.alpha(other)))
+                for gamma in sorted({place[2] for place in mine}):
+                    found.append(
+                        self._compared(
+                            "expected tau",
+                            (draft, other, None, gamma, temperature),
+                            facts.expected_tau(draft, gamma),
+                            facts.expected_tau(other, gamma),
+                        )
+                    )
             for place in mine:
                 theirs = (other, *place[1:])
                 if theirs in self._cells:
@@ -203,7 +203,7 @@ class Tally:
 
     def _compared(
         self,
-        quantity: Literal["alpha", "tau", "speed"],
+        quantity: Quantity,
         where: tuple[str, str, str | None, int | None, float],
         one: Sums,
         other: Sums,
@@ -218,7 +218,7 @@ class Tally:
             method=method,
             gamma=gamma,
             temperature=temperature,
-            prompts=len(self._prompts),
+            prompts=len(one.numerators),
             value=one.ratio(),
             against_value=other.ratio(),
             difference=difference.value,

@@ -43,6 +43,11 @@ class RunnerChoice(Section):
 
 class PromptPlan(Section):
     count: Count = Field(32, description="prompts per cell")
+    texts: Count | None = Field(
+        None,
+        description="prompts that the target continues, in batches, to read alpha and the expected "
+        "tau on; default: count. Cheaper than decoding, so this can be the larger number",
+    )
     source: Source | None = Field(None, description="default: the recipe's held-out prompts")
 
 

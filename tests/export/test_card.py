@@ -26,7 +26,9 @@ def _cell(draft: str, gamma: int, temperature: float, tau: float, speedup: float
     return Cell(
         draft=draft, method="standard", gamma=gamma, temperature=temperature, prompts=32,
         alpha=0.6543, alpha_low=0.64, alpha_high=0.67, tau=tau, tau_low=tau - 0.1,
-        tau_high=tau + 0.1, tau_iid=tau, draft_acceptance=0.6, acceptance_by_position=[0.7, 0.5],
+        tau_high=tau + 0.1, tau_iid=tau,
+        expected_tau=tau, expected_tau_low=tau - 0.1, expected_tau_high=tau + 0.1,
+        draft_acceptance=0.6, acceptance_by_position=[0.7, 0.5],
         draft_steps=float(gamma), draft_to_target_time=0.1, v=1.1, predicted_speedup=speedup,
         predicted_from_alpha=speedup, speedup=speedup, speedup_low=speedup - 0.1,
         speedup_high=speedup + 0.1, speedup_with_prefill=speedup, measured_over_predicted=1.0,

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from distillspec.measure.corpus_alpha import (
     DrawnText,
     acceptance,
+    accepted_chances,
     entropy,
-    negative_log_likelihood,
 )
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -94,17 +94,27 @@ def test_entropy_is_the_targets_and_of_temperature_one_where_it_is_greedy(
         assert 0.0 < found.mean() <= math.log(300)
 
 
-def test_negative_log_likelihood_is_cross_entropy_of_the_response_alone(setting: Setting) -> None:
-    found = negative_log_likelihood(setting.target, TEXTS)
-    expected = [
-        nn.functional.cross_entropy(
-            logits(setting.target, t), torch.tensor(t.response), reduction="sum"
-        ).item()
-        if t.response
-        else 0.0
-        for t in TEXTS
-    ]
-    assert found.sums == pytest.approx(expected, rel=1e-4)
+def test_a_token_was_kept_with_the_share_of_its_probability_that_the_draft_gives(
+    setting: Setting,
+) -> None:
+    draft = setting.drafts["control"]
+    for temperature in (1.0, 0.5):
+        found = accepted_chances(setting.target, draft, TEXTS, SamplingPolicy(temperature))
+        for text, chances in zip(TEXTS, found, strict=True):
+            drawn = torch.tensor(text.response, dtype=torch.long)[:, None]
+            p, q = (
+                (logits(model, text) / temperature).softmax(-1).gather(-1, drawn)[:, 0]
+                for model in (setting.target, draft)
+            )
+            assert chances == pytest.approx((q / p).clamp(max=1.0).tolist(), abs=1e-4)
+
+
+def test_a_greedy_token_was_kept_where_the_draft_names_it_too(setting: Setting) -> None:
+    draft = setting.drafts["control"]
+    found = accepted_chances(setting.target, draft, TEXTS, SamplingPolicy(0.0))
+    for text, chances in zip(TEXTS, found, strict=True):
+        named = logits(draft, text).argmax(-1).tolist()
+        assert chances == [float(a == b) for a, b in zip(named, text.response, strict=True)]
 
 
 def test_a_head_that_cannot_be_taken_apart_gives_the_same(setting: Setting) -> None:

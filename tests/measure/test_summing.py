@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from distillspec.measure.cells import ROWS
-from distillspec.measure.corpus_alpha import DrawnText, acceptance, entropy
+from distillspec.measure.corpus_alpha import acceptance, entropy
 from distillspec.measure.plan import Prepared
 from distillspec.measure.rows import RowLog
 from distillspec.measure.summing import sum_up
+from distillspec.measure.target_texts import drawn_texts
 from distillspec.measure.timing import StepTimes
 from distillspec.recipe.suite import Method, Suite
 from distillspec.speculation.sampling import SamplingPolicy
@@ -20,22 +20,18 @@ if TYPE_CHECKING:
     from tests.measure.conftest import Measured, Setting
 
 
-def test_alpha_is_read_on_the_baselines_own_texts_up_to_their_end(
-    setting: Setting, measured: Measured
-) -> None:
-    rows = [json.loads(line) for line in (measured.folder / ROWS).read_text().splitlines()]
-    for temperature, repeats in ((0.0, {0}), (1.0, {0, 1})):
-        texts = [
-            DrawnText(
-                setting.prompts[row["prompt"]].tokens,
-                tuple(row["tokens"][: (row["tokens"].index(0) + 1) if 0 in row["tokens"] else 12]),
-            )
-            for row in rows
-            if row["draft"] is None
-            and row["temperature"] == temperature
-            and row["repeat"] in repeats
-        ]
+def test_alpha_is_read_on_texts_of_the_target(setting: Setting, measured: Measured) -> None:
+    for temperature in (0.0, 1.0):
         policy = SamplingPolicy(temperature)
+        texts = drawn_texts(
+            setting.target,
+            setting.prompts,
+            policy,
+            max_new_tokens=12,
+            ends=frozenset({0}),
+            seed=0,
+            vocabulary=None,
+        )
         for draft, model in setting.drafts.items():
             cell = measured.summary.cell(draft, "standard", 3, temperature)
             assert cell is not None
@@ -44,6 +40,24 @@ def test_alpha_is_read_on_the_baselines_own_texts_up_to_their_end(
         (plain,) = [b for b in measured.summary.baseline if b.temperature == temperature]
         found = entropy(setting.target, texts, policy).mean()
         assert plain.entropy_nats == pytest.approx(found, abs=1e-6)
+
+
+def test_there_can_be_more_texts_than_decoded_prompts(setting: Setting, measured: Measured) -> None:
+    suite, rows = measured.suite, RowLog(measured.folder / ROWS, rows_per_block=8).rows
+    steps = StepTimes(0.0, 0.01, {1: 0.01, 3: 0.01}, dict.fromkeys(setting.drafts, 0.001), 30, 0.0)
+    summary = sum_up(
+        suite,
+        rows,
+        Prepared({("standard", t): steps for t in suite.temperatures}, {}),
+        target=setting.target,
+        drafts=setting.drafts,
+        tokenizer=setting.tokenizer,
+        prompts=setting.prompts,
+        text_prompts=[*setting.prompts, *setting.prompts[:2]],
+        vocabulary=None,
+    )
+    prompts = {(one.quantity, one.prompts) for one in summary.comparisons}
+    assert prompts == {("alpha", 6), ("expected tau", 6), ("tau", 4), ("speed", 4)}
 
 
 def test_alpha_does_not_depend_on_gamma(measured: Measured) -> None:
@@ -68,6 +82,7 @@ def test_a_draft_near_the_target_is_found_better_than_a_stranger(measured: Measu
         assert far is not None
         assert near.alpha > far.alpha
         assert near.tau > far.tau
+        assert near.expected_tau > far.expected_tau
 
 
 def test_quality_is_scored_for_the_target_alone_and_with_every_draft(measured: Measured) -> None:
@@ -108,6 +123,7 @@ def test_falling_back_to_eager_is_a_finding(
         drafts=setting.drafts,
         tokenizer=setting.tokenizer,
         prompts=setting.prompts,
+        text_prompts=setting.prompts,
         vocabulary=None,
     )
     assert any("could not be compiled: distilled" in note for note in summary.notes)

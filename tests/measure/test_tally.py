@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from distillspec.measure.bootstrap import Resampling
 from distillspec.measure.rows import Row
-from distillspec.measure.tally import Tally, TextFacts
+from distillspec.measure.tally import Tally
+from distillspec.measure.target_texts import TextFacts
 from distillspec.measure.timing import StepTimes
 from distillspec.speculation.records import Counts
 
@@ -15,7 +18,10 @@ FACTS = TextFacts(
     overlap={"undistilled": [4.0, 8.0], "distilled": [6.0, 9.0]},
     entropy=[10.0, 20.0],
     tokens=[8, 12],
-    timed_tokens=24,
+    chances={
+        "undistilled": [[0.0] * 3, [1.0, 0.0, 1.0, 1.0, 0.0]],
+        "distilled": [[0.5] * 3, [1.0] * 9],
+    },
 )
 HOW = Resampling(resamples=200)
 
@@ -76,6 +82,8 @@ def test_a_cell_by_hand(tally: Tally) -> None:
     assert cell.draft_acceptance == pytest.approx(15 / 20)
     assert cell.acceptance_by_position == pytest.approx([9 / 10, 6 / 10])
     assert cell.alpha == pytest.approx(15 / 20)
+    # 1 + 1/2 + 1/4 tokens in the one round of the first text, 9 in 3 of the second.
+    assert cell.expected_tau == pytest.approx((1.75 + 9) / 4)
     assert cell.tau_iid == pytest.approx(1 + 0.75 + 0.75**2)
     assert cell.draft_to_target_time == pytest.approx(0.2)
     assert cell.v == pytest.approx(1.2)
@@ -94,8 +102,18 @@ def test_the_baseline_by_hand(tally: Tally) -> None:
     (plain,) = tally.baselines()
     assert plain.tokens_per_second == pytest.approx(48 / 24)
     assert plain.entropy_nats == pytest.approx(30 / 20)
-    assert plain.after_end_share == pytest.approx(1 - 20 / 24)
+    assert plain.after_end_share == 0.0
     assert (plain.target_step_seconds, plain.step_spread) == (0.010, 0.1)
+
+
+def test_tokens_after_the_end_of_a_text_are_counted() -> None:
+    ended = [
+        replace(row, tokens=[1] * 8 + [7, 1, 1, 7]) if not i else row
+        for i, row in enumerate(rows())
+    ]
+    tally = Tally(ended, {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW, frozenset({7}))
+    (plain,) = tally.baselines()
+    assert plain.after_end_share == pytest.approx(3 / 12 / 4)
 
 
 def test_comparisons_are_paired_and_say_what_is_shown(tally: Tally) -> None:
@@ -107,6 +125,9 @@ def test_comparisons_are_paired_and_say_what_is_shown(tally: Tally) -> None:
     assert found["tau"].verdict == "higher"
     assert found["alpha"].difference == pytest.approx(0.15)
     assert (found["alpha"].gamma, found["alpha"].method) == (None, None)
+    # 1 token in 1 round, and 2 (kept, corrected) + 3 (kept, kept, bonus: cut off, so not counted)
+    assert found["expected tau"].against_value == pytest.approx((1 + 2 + 3) / 3)
+    assert (found["expected tau"].gamma, found["expected tau"].method) == (2, None)
     assert found["speed"].relative == pytest.approx(10 / 6 - 1)
 
 
