@@ -17,6 +17,7 @@ from distillspec.corpus.prompts import Prompt, PromptSets, load_all, load_prompt
 from distillspec.corpus.stored import StoredResponses
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
+from distillspec.measure.completions import end_tokens
 from distillspec.measure.corpus_alpha import DrawnText
 from distillspec.models.adapters import add_lora
 from distillspec.models.digest import model_digest
@@ -135,7 +136,7 @@ def load_pair(recipe: Recipe, kind: torch.dtype | None = None) -> Pair:
         FrozenTarget(target, vocabulary),
         tokenizer,
         vocabulary,
-        _end_tokens(target, tokenizer),
+        _ends(target, tokenizer),
     )
 
 
@@ -163,17 +164,15 @@ def _draft(recipe: Recipe, kind: torch.dtype, where: torch.device) -> PreTrained
     )
 
 
-def _end_tokens(target: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """What ends a text: the target's generation_config says, else its tokenizer."""
-    configured = target.generation_config.eos_token_id if target.generation_config else None
-    ids = configured if configured is not None else tokenizer.eos_token_id
-    if ids is None:
+def _ends(target: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    found = end_tokens(target, tokenizer)
+    if not found:
         raise DistillSpecError(
             "the target names no end-of-text token",
             where="pair.target: generation_config.json and tokenizer",
             mend="set eos_token_id in the target's generation_config.json",
         )
-    return frozenset(ids if isinstance(ids, list) else [int(ids)])
+    return found
 
 
 # --- text ----------------------------------------------------------------------------------------
@@ -205,7 +204,9 @@ def preview(pair: Pair, training: Sequence[Prompt]) -> Batch | None:
     """The first rows of fixed text with their masks, as many as the recipe wants to show."""
     rows = [(p.tokens, p.response) for p in training if p.response is not None]
     rows = rows[: pair.recipe.data.preview]
-    return collate(rows, pair.pad_token) if rows else None
+    if not rows:
+        return None
+    return collate(rows, pair.pad_token, on_prompts=pair.recipe.distill.on_prompts)
 
 
 def target_store(pair: Pair, training: Sequence[Prompt]) -> StoredResponses:

@@ -423,7 +423,8 @@ def _plan_in_words(recipe: Recipe) -> str:
     shares = [f"{share:.0%} {name}" for name, share in plan.source.model_dump().items() if share]
     steps = f"{plan.max_steps} steps" if plan.max_steps < 1_000_000 else ""
     minutes = f"{plan.max_minutes:.2g} minutes" if plan.max_minutes else ""
+    text = "responses and their prompts" if plan.on_prompts else "responses"
     return (
-        f"{divergence} on {', '.join(shares)} responses, temperature {plan.temperature:g}, "
+        f"{divergence} on {', '.join(shares)} {text}, temperature {plan.temperature:g}, "
         f"batches of {plan.batch_size}, at most {' or '.join(filter(None, (steps, minutes)))}"
     )

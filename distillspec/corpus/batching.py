@@ -12,6 +12,7 @@ from torch import Tensor
 class Batch(NamedTuple):
     """tokens: [B, T] long. is_token: [B, T] bool, False on padding. is_response: [B, T] bool.
 
+    A prompt that is learned from as well counts as response, but for its first token.
     `is_response[b, t]` says that the token *at* t belongs to the response; the position whose
     prediction is judged is the one before it (the shift is written in training/objective.py).
     """
@@ -21,7 +22,12 @@ class Batch(NamedTuple):
     is_response: Tensor
 
 
-def collate(rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad_token: int) -> Batch:
+def collate(
+    rows: Sequence[tuple[Sequence[int], Sequence[int]]],
+    pad_token: int,
+    *,
+    on_prompts: bool = False,
+) -> Batch:
     """Pairs (prompt, response) of token ids, padded on the right with `pad_token`.
 
     The masks come from the lengths, never from the ids: where padding and end-of-text are one
@@ -31,7 +37,7 @@ def collate(rows: Sequence[tuple[Sequence[int], Sequence[int]]], pad_token: int)
     assert all(prompt for prompt, _ in rows)
     longest = max(len(prompt) + len(response) for prompt, response in rows)
     tokens = torch.full((len(rows), longest), pad_token, dtype=torch.long)
-    prompts = torch.tensor([len(prompt) for prompt, _ in rows])
+    prompts = torch.tensor([1 if on_prompts else len(prompt) for prompt, _ in rows])
     ends = torch.tensor([len(prompt) + len(response) for prompt, response in rows])
     for row, (prompt, response) in zip(tokens, rows, strict=True):
         row[: len(prompt) + len(response)] = torch.tensor([*prompt, *response])

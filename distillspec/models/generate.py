@@ -50,16 +50,12 @@ def generate(
     pad_token: int,
     batch_rows: int = 64,
     vocabulary: int | None = None,
-    synced_steps: bool = False,
 ) -> list[Tensor]:
     """Draw one response per prompt, in the given order: long [t] each, end token included, CPU.
 
     model: a causal model, plain or with LoRA adapters (unwrap DDP first). It runs in eval mode and
     is left in the modes it was in. Under autocast its weights are cast once, not once a step.
     vocabulary: logits are trimmed to this many tokens.
-    synced_steps: for weights sharded over processes (ZeRO-3, FSDP2), where every forward is a
-    collective: all ranks then make the same number of forwards, idle ones on rows that no longer
-    count. Every rank must call it, with the same max_new_tokens.
     """
     assert all(len(prompt) for prompt in prompts), "an empty prompt has no next token"
     assert max_new_tokens >= 1
@@ -69,14 +65,11 @@ def generate(
     groups = [order[start : start + batch_rows] for start in range(0, len(order), batch_rows)]
     responses: list[Tensor] = [torch.empty(0, dtype=torch.long)] * len(prompts)
     with _eval_mode(model), _forward_of(model) as forward:
-        sampler = _Sampler(forward, policy, chance, end_tokens, pad_token, vocabulary, synced_steps)
+        sampler = _Sampler(forward, policy, chance, end_tokens, pad_token, vocabulary)
         for group in groups:
             drawn = sampler.sample([prompts[index] for index in group], max_new_tokens)
             for index, response in zip(group, drawn, strict=True):
                 responses[index] = response
-        if synced_steps:
-            for _ in range(_most_of_all_ranks(len(groups), causal.device) - len(groups)):
-                sampler.sample([torch.tensor([pad_token])], max_new_tokens, idle=True)
     return responses
 
 
@@ -91,7 +84,6 @@ class _Sampler:
         end_tokens: frozenset[int],
         pad_token: int,
         vocabulary: int | None,
-        synced: bool,
     ) -> None:
         self._forward = forward
         self._policy = policy
@@ -99,20 +91,17 @@ class _Sampler:
         self._ends = torch.tensor(sorted(end_tokens), dtype=torch.long, device=forward.device)
         self._pad_token = pad_token
         self._vocabulary = vocabulary
-        self._synced = synced
         self._between_looks = _TOKENS_BETWEEN_LOOKS.get(
             forward.device.type, _TOKENS_BETWEEN_LOOKS_ELSEWHERE
         )
 
-    def sample(
-        self, prompts: list[Tensor], max_new_tokens: int, *, idle: bool = False
-    ) -> list[Tensor]:
-        """One batch, sorted by length. idle: only make the forwards that other ranks make."""
-        batch = _Batch(prompts, max_new_tokens, self._forward, read_once=self._synced)
+    def sample(self, prompts: list[Tensor], max_new_tokens: int) -> list[Tensor]:
+        """One batch, sorted by length."""
+        batch = _Batch(prompts, max_new_tokens, self._forward)
         device = self._forward.device
         drawn = torch.full((len(prompts), max_new_tokens), self._pad_token, device=device)
         rows = torch.arange(len(prompts), device=device)
-        done = torch.full((len(prompts),), idle, device=device)
+        done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
         for step in range(max_new_tokens):
             logits = batch.next_logits()[:, : self._vocabulary]
             tokens = self._chance.draw(self._policy.distribution(logits))
@@ -122,18 +111,13 @@ class _Sampler:
             if (step + 1) % self._between_looks:
                 continue
             left = len(rows) - int(done.sum())
-            if self._all_done(left):
+            if not left:
                 break
-            if 0 < left <= len(rows) * (1 - _DONE_SHARE):
+            if left <= len(rows) * (1 - _DONE_SHARE):
                 kept = (~done).nonzero()[:, 0]
                 rows, done = rows[kept], done[kept]
                 batch.keep_rows(kept)
         return self._cut_at_ends(drawn.cpu())
-
-    def _all_done(self, left: int) -> bool:
-        if not self._synced:
-            return left == 0
-        return _most_of_all_ranks(left, self._forward.device) == 0
 
     def _cut_at_ends(self, drawn: Tensor) -> list[Tensor]:
         is_end = torch.isin(drawn, self._ends.cpu())
@@ -150,10 +134,7 @@ class _Batch:
     costs little and needs no mask; what was read is then moved to the right end.
     """
 
-    def __init__(
-        self, prompts: list[Tensor], max_new_tokens: int, forward: _Forward, *, read_once: bool
-    ) -> None:
-        """read_once: all prompts in one forward, which is made even if there is nothing to read."""
+    def __init__(self, prompts: list[Tensor], max_new_tokens: int, forward: _Forward) -> None:
         self._forward = forward
         prompts = [prompt.to(forward.device) for prompt in prompts]
         self._input = torch.stack([prompt[-1] for prompt in prompts])[:, None]
@@ -172,14 +153,7 @@ class _Batch:
                 else visible.long()
             )
         texts = [prompt[:-1] for prompt in prompts]
-        groups: Iterable[list[int]]
-        if not read_once:
-            groups = _groups(lengths, forward.tokens_at_once)
-        elif self._length:
-            groups = [list(range(len(texts)))]
-        else:
-            self._forward(self._input, GrowingCache(), None, None)
-            groups = []
+        groups = _groups(lengths, forward.tokens_at_once)
         self._cache = self._read(texts, groups, len(columns))
 
     def next_logits(self) -> Tensor:
@@ -311,12 +285,3 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module in was_training:
             module.training = True
-
-
-def _most_of_all_ranks(count: int, device: torch.device) -> int:
-    """The largest `count` of all processes; the own one where there is one process."""
-    if not torch.distributed.is_initialized():
-        return count
-    counts = torch.tensor(count, device=device)
-    torch.distributed.all_reduce(counts, torch.distributed.ReduceOp.MAX)
-    return int(counts)

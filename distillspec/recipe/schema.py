@@ -134,6 +134,11 @@ class Distill(Section):
     temperature: float = Field(
         1.0, gt=0.0, le=4.0, description="of sampling and of both distributions in the loss"
     )
+    on_prompts: bool = Field(
+        False,
+        description="the loss is over the prompts' tokens too: for plain text, where a prompt is "
+        "text like any other. Not for chats",
+    )
     reduction: Literal["tokens", "sequences"] = Field(
         "tokens", description="mean over response tokens, or mean of the means per sequence"
     )

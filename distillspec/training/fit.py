@@ -120,6 +120,7 @@ def fit(
                 end_tokens=end_tokens,
                 pad_token=_pad_token(tokenizer),
                 vocabulary=vocabulary,
+                on_prompts=plan.on_prompts,
             ),
             Replica(draft, dtype, sharded=name in SHARDED),
             clock=clock,

@@ -40,12 +40,14 @@ class Rollout:
         end_tokens: frozenset[int],
         pad_token: int,
         vocabulary: int | None = None,
+        on_prompts: bool = False,
     ) -> None:
         self.policy = SamplingPolicy(temperature=temperature)
         self.max_new_tokens = max_new_tokens
         self.end_tokens = end_tokens
         self.pad_token = pad_token
         self.vocabulary = vocabulary
+        self.on_prompts = on_prompts
 
     def sampled(
         self, model: PreTrainedModel, rows: Sequence[Row], chance: Chance
@@ -78,7 +80,7 @@ class Rollout:
         """Right-padded batches of at most `size` rows of similar length."""
         by_length = sorted(rows, key=lambda row: len(row.prompt) + len(row.response))
         parts = [by_length[start : start + size] for start in range(0, len(by_length), size)]
-        batches = [collate(part, self.pad_token) for part in parts]
+        batches = [collate(part, self.pad_token, on_prompts=self.on_prompts) for part in parts]
         return [Batch(*(tensor.to(device) for tensor in batch)) for batch in batches]
 
 

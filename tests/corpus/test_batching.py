@@ -22,3 +22,8 @@ def test_an_empty_response_has_no_response_token() -> None:
     batch = collate([([5, 6], [])], pad_token=0)
     assert batch.tokens.shape == (1, 2)
     assert not batch.is_response.any()
+
+
+def test_prompts_can_be_learned_from_but_for_their_first_token() -> None:
+    batch = collate([([5, 6], [7]), ([8], [9, 10, 11])], pad_token=3, on_prompts=True)
+    assert batch.is_response.tolist() == [[False, True, True, False], [False, True, True, True]]

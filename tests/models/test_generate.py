@@ -140,10 +140,3 @@ def test_tokens_beyond_the_shared_vocabulary_are_never_drawn() -> None:
 
 def test_no_prompts_give_no_responses() -> None:
     assert drawn(tiny_model("llama"), []) == []
-
-
-def test_one_process_needs_no_others_to_keep_in_step() -> None:
-    prompts = prompts_of([4, 6])
-    model = tiny_model("llama")
-    synced = drawn(model, prompts, synced_steps=True)
-    assert [r.tolist() for r in synced] == [r.tolist() for r in drawn(model, prompts)]
