@@ -25,6 +25,7 @@ LEVELS = (
     {"measure", "corpus"},
     {"training", "export"},
     {"build"},
+    {"job"},
     {"stages", "pretraining", "checking"},
     {"commands"},
     {"__main__"},

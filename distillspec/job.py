@@ -1,0 +1,354 @@
+"""One run at work: the run folder that a process works in, with what its stages share.
+
+All processes train; rank 0 alone does the rest.
+"""
+
+from __future__ import annotations
+
+import csv
+import gc
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed
+from rich.console import Console
+
+from distillspec import atomic, build, provenance
+from distillspec.corpus.preview import show
+from distillspec.corpus.prompts import Prompt, PromptSets
+from distillspec.corpus.stored import fill
+from distillspec.corpus.tokenizing import Tokens
+from distillspec.errors import DistillSpecError
+from distillspec.export.card import CardFacts, draft_card, recommended_gamma
+from distillspec.export.folder import export_draft, update_draft, verify_export
+from distillspec.export.push import push
+from distillspec.measure.cells import SUMMARY
+from distillspec.measure.cells import evaluate as measure_cells
+from distillspec.measure.corpus_alpha import acceptance
+from distillspec.measure.report import write_report
+from distillspec.measure.summary import Summary, read_summary
+from distillspec.measure.table import summary_table
+from distillspec.models.adapters import merged
+from distillspec.models.precision import cast_parameters, describe
+from distillspec.models.runner import vocabulary_size
+from distillspec.recipe.loading import load_suite
+from distillspec.recipe.schema import Recipe
+from distillspec.run_folder import RunFolder
+from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.training.fit import FitOutcome, fit
+from distillspec.training.resume import BEST, LAST, load_best
+from distillspec.training.run_lock import run_lock
+from distillspec.training.strategy import World
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+console = Console()
+
+
+@dataclass
+class Job:
+    """A run folder that this process works in, with what its stages share."""
+
+    recipe: Recipe
+    folder: RunFolder
+    world: World
+    log: provenance.RunLog | None
+    pair: build.Pair
+    prompts: PromptSets
+    tokens: int = 0
+
+    # --- training ---
+
+    def train(self) -> None:
+        """The distilled draft, then its control; each is resumed where it stands."""
+        recipe, pair = self.recipe, self.pair
+        rows = build.preview(pair, self.prompts.training)
+        if rows is not None and not self.world.rank:
+            show(rows, pair.tokenizer, console)
+        responses = None
+        if recipe.distill.source.target:
+            responses = target_responses(pair, self.prompts.training, self.world)
+        distilled = self._fit(recipe, self.folder.path, "distilled", responses)
+        outcomes = {"distilled": distilled._asdict()}
+        if recipe.evaluate.control and self._has_fixed_text():
+            control = build.control_recipe(recipe, distilled.seconds / 60.0)
+            outcomes["control"] = self._fit(control, self.folder.control, "control", None)._asdict()
+        if not self.world.rank:
+            atomic.write_json(self.folder.training_file, outcomes)
+        leave(self.world)
+        if self.world.size > 1 and not self.world.rank:
+            # The other processes are gone: what is measured now has the whole machine.
+            torch.set_num_threads(recipe.hardware.threads or len(os.sched_getaffinity(0)))
+
+    def _fit(
+        self, recipe: Recipe, folder: Path, label: str, responses: dict[str, Tokens] | None
+    ) -> FitOutcome:
+        self._say(f"training the {label} draft: {plan_in_words(recipe)}")
+        already = tokens_trained_before(folder)
+        outcome = fit(
+            recipe,
+            draft=self.pair.trainable_draft(),
+            target=None if recipe.distill.divergence == "nll" else self.pair.target,
+            tokenizer=self.pair.tokenizer,
+            data_module=build.rows(recipe, self.prompts.training, responses),
+            probe=build.probe(self.pair, self.prompts.held_out),
+            folder=folder,
+            resume=True,
+            label=label,
+            end_tokens=self.pair.end_tokens,
+            vocabulary=self.pair.vocabulary,
+        )
+        self.tokens += outcome.response_tokens - already
+        self._record()
+        self._say(
+            f"{label}: {outcome.steps} steps, {outcome.response_tokens:,} response tokens in "
+            f"{outcome.seconds:.0f} s; best alpha {outcome.best_alpha:.4f} at step "
+            f"{outcome.best_step}"
+        )
+        gc.collect()
+        return outcome
+
+    def _has_fixed_text(self) -> bool:
+        if all(p.response is not None for p in self.prompts.training):
+            return True
+        self._say("no control: the data has no responses that it could be trained on")
+        return False
+
+    # --- export ---
+
+    def export(self, repository: str | None = None) -> None:
+        """draft/: the best checkpoint as a plain folder, reloaded and compared."""
+        pair, recipe = self.pair, self.recipe
+        draft = self._trained(self.folder.path)
+        texts = build.drawn_texts(pair, self.prompts.held_out)
+        policy = SamplingPolicy(temperature=recipe.distill.temperature)
+        expected = acceptance(
+            pair.target.model, draft, texts, policy, vocabulary=pair.vocabulary
+        ).mean()
+        summary = self._latest_summary()
+        gamma = self._gamma(summary)
+        export_draft(
+            draft,
+            pair.tokenizer,
+            folder=self.folder.draft,
+            target_vocabulary=vocabulary_size(pair.target.model),
+            num_assistant_tokens=gamma,
+            card=draft_card(self._card_facts(gamma, repository), summary),
+        )
+        alpha = verify_export(
+            self.folder.draft, pair.target.model, texts, policy, expected_alpha=expected
+        )
+        self._say(
+            f"exported to {self.folder.draft}; reloaded, its alpha is {alpha:.4f} "
+            f"(in training {expected:.4f})"
+        )
+
+    def _trained(self, folder: Path) -> PreTrainedModel:
+        """A draft with the best weights of the training in `folder`, adapters merged."""
+        if not (folder / BEST).exists():
+            raise DistillSpecError(
+                "no draft has been trained here yet",
+                where=str(folder),
+                mend=f"./launch.sh train {self.folder.path}",
+            )
+        draft = self.pair.trainable_draft()
+        load_best(draft, folder / BEST)
+        plain = merged(draft)
+        plain.eval()
+        return plain
+
+    def _gamma(self, summary: Summary | None) -> int:
+        """num_assistant_tokens: the recipe's, else the best measured, else the probe's."""
+        measured = recommended_gamma(summary) if summary else None
+        configured = self.recipe.export.num_assistant_tokens
+        return configured or measured or self.recipe.distill.probe.gamma
+
+    def _card_facts(self, gamma: int, repository: str | None = None) -> CardFacts:
+        recipe = self.recipe
+        published = repository or recipe.export.push
+        return CardFacts(
+            name=f"{recipe.name} draft",
+            draft=published or str(self.folder.draft),
+            base_model=recipe.pair.draft,
+            target=recipe.pair.target,
+            num_assistant_tokens=gamma,
+            training=plan_in_words(recipe),
+        )
+
+    def _latest_summary(self) -> Summary | None:
+        found = sorted(
+            self.folder.path.glob(f"evaluation/*/{SUMMARY}"), key=lambda p: p.stat().st_mtime
+        )
+        return read_summary(found[-1]) if found else None
+
+    def push(self, repository: str) -> None:
+        url = push(self.folder.draft, repository, self.recipe.export.private)
+        self._say(f"uploaded to {url}")
+
+    # --- evaluation ---
+
+    def evaluate(self, suite_path: str) -> None:
+        """Decode with each draft, write rows, summary, report and card, and print the table."""
+        suite, pair = load_suite(suite_path), self.pair
+        kind = build.dtype(suite.runner.dtype, pair.device)
+        cast_parameters(pair.target.model, kind)
+        drafts = {"undistilled": pair.draft(kind)}
+        for name, folder in (("distilled", self.folder.path), ("control", self.folder.control)):
+            if (folder / BEST).exists():
+                drafts[name] = self._trained(folder)
+                cast_parameters(drafts[name], kind)
+        held_out = self.prompts.held_out
+        if suite.prompts.source is not None:
+            held_out = build.suite_prompts(pair, suite.prompts.source, suite.prompts.count)
+        place = self.folder.evaluation(suite.name)
+        self._say(
+            f"measuring {', '.join(drafts)}: {min(suite.prompts.count, len(held_out))} prompts, "
+            f"gamma {list(suite.gammas)}, temperature {list(suite.temperatures)}"
+        )
+        with console.status("") as status:
+            summary = measure_cells(
+                suite,
+                target=pair.target.model,
+                drafts=drafts,
+                tokenizer=pair.tokenizer,
+                prompts=held_out,
+                folder=place,
+                device=pair.device,
+                vocabulary=pair.vocabulary,
+                progress=lambda done, total, doing: status.update(f"{doing}: {done} of {total}"),
+            )
+        page = write_report(place, self.folder.metrics)
+        if self.folder.draft.exists():
+            gamma = self._gamma(summary)
+            card = draft_card(self._card_facts(gamma), summary)
+            update_draft(self.folder.draft, num_assistant_tokens=gamma, card=card)
+        show_summary(summary, page)
+
+    # --- the record ---
+
+    def close(self) -> None:
+        self._record(finished=True)
+        self._say(
+            f"run folder: {self.folder.path}\n"
+            f"next:  ./launch.sh evaluate {self.folder.path} --suite eval/suites/grid.yaml"
+        )
+
+    def _record(self, *, finished: bool = False) -> None:
+        if self.log is not None:
+            self.log.record(tokens=self.tokens, finished=finished)
+
+    def _say(self, text: str) -> None:
+        if not self.world.rank:
+            console.print(text, highlight=False, soft_wrap=True)
+
+
+def tokens_trained_before(folder: Path) -> int:
+    """Response tokens of earlier starts of the training in `folder`, by its metrics.csv."""
+    path = folder / "metrics.csv"
+    if not (folder / LAST).exists() or not path.exists():
+        return 0
+    with path.open(encoding="utf-8", newline="") as handle:
+        return sum(int(float(row["train/response_tokens"] or 0)) for row in csv.DictReader(handle))
+
+
+@contextmanager
+def started(recipe: Recipe, folder: Path | None) -> Iterator[Job]:
+    """Join the processes, hold the run folder, load the pair and the prompts."""
+    world = join()
+    build.prepare_process(recipe)
+    # A run folder is begun only when pair and data have turned out to be good.
+    pair = build.load_pair(recipe)
+    prompts = build.prompts(pair)
+    begun = None
+    if not world.rank:
+        begun = RunFolder(folder) if folder is not None else RunFolder.begin(recipe)
+    run_folder = _told_by_rank_0(begun, world)
+    if world.rank:
+        yield Job(recipe, run_folder, world, None, pair, prompts)
+        return
+    with run_lock(run_folder.path):
+        record = provenance.RunLog(run_folder.provenance_file, provenance.gather())
+        console.print(f"run folder: {run_folder.path}", highlight=False)
+        console.print(describe(build.device(recipe.hardware)), highlight=False)
+        for note in [*prompts.notes, *build.overlap(recipe, prompts)]:
+            console.print(note, highlight=False)
+        console.print(
+            f"{len(prompts.training):,} training prompts, {len(prompts.held_out)} held out"
+        )
+        try:
+            yield Job(recipe, run_folder, world, record, pair, prompts)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"resume with: ./launch.sh {run_folder.path}") from None
+
+
+def join() -> World:
+    """Under torchrun, the process group that training will use; Lightning takes it over."""
+    world = World.from_environment()
+    if world.size > 1 and not torch.distributed.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backend)
+    return world
+
+
+def leave(world: World) -> None:
+    """All processes together; what follows is rank 0's alone."""
+    if world.size > 1:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def _told_by_rank_0(folder: RunFolder | None, world: World) -> RunFolder:
+    """Rank 0 fixes the run's id for all."""
+    box = [folder]
+    if world.size > 1:
+        torch.distributed.broadcast_object_list(box)
+    assert box[0] is not None
+    return box[0]
+
+
+def target_responses(pair: build.Pair, training: list[Prompt], world: World) -> dict[str, Tokens]:
+    """The target's stored responses, sampling those that are missing, every rank its part."""
+    store = build.target_store(pair, training)
+    alone = run_lock(store.folder) if not world.rank else nullcontext()
+    with alone, console.status("") as status:
+        fill(
+            store,
+            build.target_sampler(pair),
+            rank=world.rank,
+            world=world.size,
+            progress=lambda done, total: status.update(
+                f"target responses: batch {done} of {total}"
+            ),
+        )
+    if world.size > 1:
+        torch.distributed.barrier()
+    return store.responses()
+
+
+def show_summary(summary: Summary, page: Path) -> None:
+    console.print(summary_table(summary))
+    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+def plan_in_words(recipe: Recipe) -> str:
+    """One line: objective, source of text, temperature, length."""
+    plan = recipe.distill
+    divergence = plan.divergence.replace("_", " ")
+    if plan.divergence == "jsd":
+        divergence += f"[{plan.jsd_weight:g}]"
+    shares = [f"{share:.0%} {name}" for name, share in plan.source.model_dump().items() if share]
+    steps = f"{plan.max_steps} steps" if plan.max_steps < 1_000_000 else ""
+    minutes = f"{plan.max_minutes:.2g} minutes" if plan.max_minutes else ""
+    text = "responses and their prompts" if plan.on_prompts else "responses"
+    return (
+        f"{divergence} on {', '.join(shares)} {text}, temperature {plan.temperature:g}, "
+        f"batches of {plan.batch_size}, at most {' or '.join(filter(None, (steps, minutes)))}"
+    )
