@@ -156,7 +156,12 @@ class Distill(Section):
 
 
 class Optimizer(Section):
-    learning_rate: float = Field(3e-4, gt=0.0, description="peak rate of AdamW")
+    kind: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="muon: hidden matrices by Muon, all else by AdamW, at one rate; not where "
+        "weights or their states are sharded",
+    )
+    learning_rate: float = Field(3e-4, gt=0.0, description="peak rate")
     betas: tuple[Decay, Decay] = Field((0.9, 0.95), description="AdamW's moment decays")
     weight_decay: float = Field(0.0, ge=0.0, description="on matrices only")
     warmup_steps: int = Field(20, ge=0, description="linear warm-up, steps")
@@ -217,6 +222,15 @@ class Recipe(Section):
     hardware: Hardware = Field(default_factory=Hardware)
     evaluate: Evaluate = Field(default_factory=Evaluate)
     export: Export = Field(default_factory=Export)
+
+    @model_validator(mode="after")
+    def _muon_sees_whole_matrices(self) -> Self:
+        if self.optimizer.kind == "muon" and self.hardware.strategy not in ("auto", "ddp"):
+            raise ValueError(
+                "optimizer.kind=muon needs whole matrices, and hardware.strategy="
+                f"{self.hardware.strategy} splits them: take adamw, or the strategy auto or ddp"
+            )
+        return self
 
 
 # --- making a model from nothing -----------------------------------------------------------------

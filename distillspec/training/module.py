@@ -12,7 +12,7 @@ from distillspec.corpus.batching import Batch
 from distillspec.corpus.module import Row
 from distillspec.divergence.reduction import DivergenceSums
 from distillspec.training.objective import TargetSignal
-from distillspec.training.optimizer import adamw
+from distillspec.training.optimizer import optimizers
 from distillspec.training.step import Step
 from distillspec.training.strategy import make_update, shard
 
@@ -32,8 +32,8 @@ class DistillModule(LightningModule):
             assert self.device_mesh is not None
             shard(self.draft, self.device_mesh)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return adamw(self.draft, self.step.recipe.optimizer)
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return optimizers(self.draft, self.step.recipe.optimizer)
 
     def on_fit_start(self) -> None:
         self.step.update = make_update(self.trainer, clip_norm=self.step.recipe.optimizer.clip_norm)

@@ -1,21 +1,53 @@
-"""AdamW and its schedule: decay on matrices only, linear warm-up, cosine over the whole run."""
+"""AdamW or Muon, and their schedule: linear warm-up, cosine over the whole run."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from distillspec.models.hidden import causal_model
 from distillspec.recipe.schema import Distill, Optimizer
 
 
-def adamw(draft: nn.Module, plan: Optimizer) -> torch.optim.AdamW:
-    """AdamW over the trainable weights; norms and biases are not decayed."""
+def optimizers(draft: nn.Module, plan: Optimizer) -> list[torch.optim.Optimizer]:
+    """What trains the trainable weights; norms and biases are not decayed.
+
+    muon: the update of each hidden matrix is orthogonal (Keller Jordan's), scaled to the size that
+    AdamW's would have (Moonlight, 2502.16982), so that both go by one rate; embeddings, output
+    weights and vectors stay with AdamW.
+    """
     trainable = [parameter for parameter in draft.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": plan.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+    matrices = [p for p in trainable if p.ndim >= 2]
+    vectors = [p for p in trainable if p.ndim < 2]
+    if plan.kind == "adamw":
+        return [_adamw(matrices, vectors, plan)]
+    ends = {id(weight) for weight in _embeddings(draft)}
+    hidden = [p for p in matrices if p.ndim == 2 and id(p) not in ends]
+    others = [p for p in matrices if p.ndim != 2 or id(p) in ends]
+    found: list[torch.optim.Optimizer] = []
+    if hidden:
+        found.append(
+            torch.optim.Muon(
+                hidden,
+                lr=plan.learning_rate,
+                weight_decay=plan.weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+        )
+    if others or vectors:
+        found.append(_adamw(others, vectors, plan))
+    return found
+
+
+def _adamw(
+    matrices: list[nn.Parameter], vectors: list[nn.Parameter], plan: Optimizer
+) -> torch.optim.AdamW:
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": plan.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
@@ -23,6 +55,13 @@ def adamw(draft: nn.Module, plan: Optimizer) -> torch.optim.AdamW:
         betas=plan.betas,
         fused=True,
     )
+
+
+def _embeddings(draft: nn.Module) -> list[Tensor]:
+    """Weights with a row per token, of the input and of the output."""
+    model = causal_model(draft)
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    return [weight for end in ends if end is not None for weight in end.parameters()]
 
 
 def share_done(step: int, elapsed_seconds: float, distill: Distill) -> float:

@@ -147,9 +147,9 @@ class Step:
         position, plan = self.position, self.recipe.optimizer
         done = share_done(position.step, position.training_seconds, self.recipe.distill)
         rate = learning_rate(position.step, done, plan)
-        (optimizer,) = trainer.strategy.optimizers
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in trainer.strategy.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         return rate
 
     def _autocast(self, device: torch.device) -> torch.autocast:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -219,10 +219,10 @@ class PlainUpdate:
     """
 
     def __init__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float
+        self, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], clip_norm: float
     ) -> None:
         self._model = model
-        self._optimizer = optimizer
+        self._optimizers = list(optimizers)
         self._clip_norm = clip_norm
 
     def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
@@ -234,14 +234,16 @@ class PlainUpdate:
         loss.backward()
 
     def apply(self) -> float:
-        parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
+        parameters = [parameter for group in groups for parameter in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self._clip_norm)
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
         whole = float(norm)
-        if math.isfinite(whole):
-            self._optimizer.step()
-        self._optimizer.zero_grad()
+        for optimizer in self._optimizers:
+            if math.isfinite(whole):
+                optimizer.step()
+            optimizer.zero_grad()
         return whole
 
 
@@ -269,6 +271,5 @@ def make_update(trainer: Trainer, *, clip_norm: float) -> Update:
     """The update that belongs to the trainer's strategy, once its setup is done."""
     if isinstance(trainer.strategy, PerMicroBatchZero):
         return ZeroUpdate(trainer.strategy.model)
-    (optimizer,) = trainer.strategy.optimizers
     assert trainer.strategy.model is not None
-    return PlainUpdate(trainer.strategy.model, optimizer, clip_norm)
+    return PlainUpdate(trainer.strategy.model, trainer.strategy.optimizers, clip_norm)

@@ -44,6 +44,13 @@ def test_every_section_is_frozen_and_forbids_unknown_keys(model: type[BaseModel]
     assert model.model_config["extra"] == "forbid"
 
 
+@pytest.mark.parametrize("strategy", ["fsdp2", "zero2", "zero3"])
+def test_muon_is_refused_where_matrices_are_split(strategy: str) -> None:
+    parts = {"optimizer": {"kind": "muon"}, "hardware": {"strategy": strategy}}
+    with pytest.raises(ValidationError, match="needs whole matrices"):
+        Recipe.model_validate(smallest(**parts))
+
+
 def test_the_keys_that_other_work_relies_on_are_there() -> None:
     distill = Recipe.model_fields["distill"].annotation
     assert isinstance(distill, type)

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from distillspec.recipe.schema import Distill, Optimizer
-from distillspec.training.optimizer import adamw, learning_rate, share_done
+from distillspec.models.adapters import add_lora
+from distillspec.models.loading import load_model
+from distillspec.recipe.schema import Distill, Lora, Optimizer
+from distillspec.training.optimizer import learning_rate, optimizers, share_done
 
 
 def test_only_matrices_are_decayed_and_only_trainable_weights_are_optimised() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
     model[2].weight.requires_grad_(False)
-    optimizer = adamw(model, Optimizer(weight_decay=0.1))
+    (optimizer,) = optimizers(model, Optimizer(weight_decay=0.1))
     decayed, plain = optimizer.param_groups
     assert [p.shape for p in decayed["params"]] == [torch.Size([4, 3])]
     assert decayed["weight_decay"] == 0.1
@@ -19,6 +23,28 @@ def test_only_matrices_are_decayed_and_only_trainable_weights_are_optimised() ->
     assert {id(p) for p in plain["params"]} == {
         id(p) for p in (model[0].bias, model[1].weight, model[1].bias, model[2].bias)
     }
+
+
+def test_muon_takes_the_hidden_matrices_and_leaves_the_vocabulary_to_adamw(tiny_pair: Path) -> None:
+    model = load_model(str(tiny_pair / "draft"), dtype=torch.float32)
+    muon, adamw = optimizers(model, Optimizer(kind="muon", weight_decay=0.1, learning_rate=0.5))
+    assert isinstance(muon, torch.optim.Muon)
+    assert isinstance(adamw, torch.optim.AdamW)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    hidden = [names[id(p)] for group in muon.param_groups for p in group["params"]]
+    others = [names[id(p)] for group in adamw.param_groups for p in group["params"]]
+    assert hidden
+    assert all("proj" in name for name in hidden)
+    assert all("embed" in name or "norm" in name or "lm_head" in name for name in others)
+    assert sorted(hidden + others) == sorted(names.values())
+    assert {g["lr"] for o in (muon, adamw) for g in o.param_groups} == {0.5}
+    assert [g["weight_decay"] for g in adamw.param_groups] == [0.1, 0.0]
+
+
+def test_muon_under_lora_has_nothing_left_for_adamw(tiny_pair: Path) -> None:
+    model = load_model(str(tiny_pair / "draft"), dtype=torch.float32)
+    (muon,) = optimizers(add_lora(model, Lora()), Optimizer(kind="muon"))
+    assert isinstance(muon, torch.optim.Muon)
 
 
 def test_the_rate_rises_linearly_then_follows_a_cosine_to_the_final_share() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,17 +37,17 @@ def _trace(folder: Path) -> list[dict[str, str]]:
 
 def _tensors(folder: Path) -> dict[str, torch.Tensor]:
     state = read_state(folder / "last.ckpt")
-    moments = state["optimizer_states"][0]["state"]
     return state["state_dict"] | {
-        f"{index}/{name}": value
-        for index, values in moments.items()
+        f"{number}/{index}/{name}": value
+        for number, optimizer in enumerate(state["optimizer_states"])
+        for index, values in optimizer["state"].items()
         for name, value in values.items()
     }
 
 
-def _kill_after_row(pair: Path, folder: Path, step: int) -> list[bytes]:
+def _kill_after_row(pair: Path, folder: Path, step: int, plan: dict[str, Any]) -> list[bytes]:
     """Run in a process of its own, kill -9 it once `step` is in metrics.csv; the file's lines."""
-    job = {"folder": str(folder), "recipe": PLAN, "sleeps_at": step + 1}
+    job = {"folder": str(folder), "recipe": plan, "sleeps_at": step + 1}
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.training.tiny_run", str(pair), json.dumps([job])],
         cwd=Path(__file__).parents[2],
@@ -65,18 +66,20 @@ def _kill_after_row(pair: Path, folder: Path, step: int) -> list[bytes]:
     return rows.read_bytes().splitlines(keepends=True)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_killed_run_goes_on_bit_for_bit_as_if_nothing_had_happened(
-    tiny_pair: Path, tmp_path: Path
+    tiny_pair: Path, tmp_path: Path, optimizer: str
 ) -> None:
+    plan = {**PLAN, "optimizer": {"kind": optimizer}}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    tiny_run.run(tiny_run.parts(tiny_pair, tiny_run.recipe(**PLAN)), whole)
+    tiny_run.run(tiny_run.parts(tiny_pair, tiny_run.recipe(**plan)), whole)
 
-    before = _kill_after_row(tiny_pair, killed, 5)
+    before = _kill_after_row(tiny_pair, killed, 5, plan)
     assert before[-1].startswith(b"5,")
     done = read_state(killed / "last.ckpt")["position"]["step"]
     assert done == 4  # so row 5 is of a step that must be made again
 
-    outcome = tiny_run.run(tiny_run.parts(tiny_pair, tiny_run.recipe(**PLAN)), killed, resume=True)
+    outcome = tiny_run.run(tiny_run.parts(tiny_pair, tiny_run.recipe(**plan)), killed, resume=True)
     after = (killed / "metrics.csv").read_bytes().splitlines(keepends=True)
     kept = done + 2  # header and step 0 too
     assert after[:kept] == before[:kept]

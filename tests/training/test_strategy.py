@@ -148,7 +148,7 @@ def test_the_world_is_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_gradient_that_is_not_finite_moves_no_weight() -> None:
     model = nn.Linear(2, 1)
     before = model.weight.detach().clone()
-    update = PlainUpdate(model, torch.optim.AdamW(model.parameters(), lr=1.0), clip_norm=1.0)
+    update = PlainUpdate(model, [torch.optim.AdamW(model.parameters(), lr=1.0)], clip_norm=1.0)
     update.backward((model(torch.tensor([1.0, math.inf]))).sum())
     assert not math.isfinite(update.apply())
     assert torch.equal(model.weight, before)
@@ -156,7 +156,7 @@ def test_a_gradient_that_is_not_finite_moves_no_weight() -> None:
 
 def test_the_norm_is_that_before_clipping_and_gradients_are_cleared() -> None:
     model = nn.Linear(2, 1, bias=False)
-    update = PlainUpdate(model, torch.optim.SGD(model.parameters(), lr=1.0), clip_norm=1.0)
+    update = PlainUpdate(model, [torch.optim.SGD(model.parameters(), lr=1.0)], clip_norm=1.0)
     before = model.weight.detach().clone()
     update.backward(model(torch.tensor([3.0, 4.0])).sum())
     assert update.apply() == pytest.approx(5.0)
