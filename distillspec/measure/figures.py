@@ -210,8 +210,17 @@ def acceptance_by_position(summary: Summary, look: Look) -> Figure | None:
 
 
 def differences(summary: Summary, look: Look) -> Figure | None:
-    """Paired relative difference in tau, with its interval; grey where it includes zero."""
-    found = [c for c in summary.comparisons if c.quantity == "tau" and math.isfinite(c.low)]
+    """Paired relative difference in tau, with its interval; grey where it includes zero.
+
+    Expected on the target's texts first, then as decoded: that has the dice of decoding in it.
+    """
+    kinds = {"expected tau": "expected", "tau": "decoded"}
+    found = [
+        one
+        for kind in kinds
+        for one in summary.comparisons
+        if one.quantity == kind and math.isfinite(one.low)
+    ]
     if not found:
         return None
     figure = Figure(figsize=(7.6, 0.9 + 0.27 * len(found)), layout="constrained")
@@ -222,7 +231,9 @@ def differences(summary: Summary, look: Look) -> Figure | None:
         low, value, high = (100 * x for x in (one.relative_low, one.relative, one.relative_high))
         panel.plot([low, high], [row, row], color=paint, linewidth=2.2, solid_capstyle="round")
         panel.plot([value], [row], marker="o", markersize=5.5, color=paint)
-        labels.append(f"vs {one.against}   {degrees(one.temperature)}   gamma {one.gamma}")
+        kind = kinds[one.quantity]
+        where = f"{degrees(one.temperature)}   gamma {one.gamma}"
+        labels.append(f"{kind}   vs {one.against}   {where}")
     panel.axvline(0.0, color=look.ink, linewidth=1.0)
     plain_axes(panel, look, f"difference in tau of the {found[0].draft} draft, percent", "")
     panel.grid(axis="y", visible=False)

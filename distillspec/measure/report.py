@@ -28,7 +28,8 @@ _CAPTIONS = {
     ),
     "differences": (
         "What distillation changed",
-        "Relative difference in tau, paired over the same prompts, with its interval. Grey: the "
+        "Relative difference in tau with its interval, paired over the same prompts: expected on "
+        "texts of the target, and as decoded (which has dice in it). Grey: the "
         "interval contains zero, so no difference is shown.",
     ),
     "positions": (

@@ -19,7 +19,7 @@ from distillspec.measure.figures import (
     tau_and_alpha,
 )
 from distillspec.measure.summary import Summary
-from tests.measure.conftest import a_cell
+from tests.measure.conftest import a_cell, a_comparison
 
 
 def test_every_figure_is_written_light_and_dark(by_hand: Summary, tmp_path: Path) -> None:
@@ -80,3 +80,13 @@ def test_a_difference_that_is_not_shown_is_grey(by_hand: Summary) -> None:
     assert figure is not None
     colours = {line.get_color() for line in figure.axes[0].lines}
     assert {LIGHT.faint, LIGHT.drafts["distilled"]} <= colours
+
+
+def test_expected_differences_stand_above_decoded_ones(by_hand: Summary) -> None:
+    both = replace(
+        by_hand, comparisons=[a_comparison(), a_comparison(quantity="expected tau", method=None)]
+    )
+    figure = differences(both, LIGHT)
+    assert figure is not None
+    labels = [label.get_text().split()[0] for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["decoded", "expected"]  # the axis counts from below
