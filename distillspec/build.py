@@ -191,7 +191,7 @@ def suite_prompts(pair: Pair, source: Source, most: int) -> list[Prompt]:
 def overlap(recipe: Recipe, sets: PromptSets) -> list[str]:
     """A note where there are too few held-out prompts for probe and evaluation to differ."""
     suite = load_suite(recipe.evaluate.suite)
-    taken = recipe.distill.probe.prompts + suite.prompts.count
+    taken = recipe.distill.probe.prompts + suite.prompts.most
     if suite.prompts.source is not None or len(sets.held_out) >= taken:
         return []
     return [

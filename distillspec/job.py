@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import gc
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -49,7 +48,6 @@ from distillspec.training.strategy import World
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-log = logging.getLogger(__name__)
 console = Console()
 
 
@@ -187,7 +185,13 @@ class Job:
         found = sorted(
             self.folder.path.glob(f"evaluation/*/{SUMMARY}"), key=lambda p: p.stat().st_mtime
         )
-        return read_summary(found[-1]) if found else None
+        if not found:
+            return None
+        try:
+            return read_summary(found[-1])
+        except DistillSpecError as error:  # written by another version: evaluate writes it anew
+            self._say(f"passed over: {error.what} (at {error.where})")
+            return None
 
     def push(self, repository: str) -> None:
         url = push(self.folder.draft, repository, self.recipe.export.private)
@@ -207,7 +211,7 @@ class Job:
                 cast_parameters(drafts[name], kind)
         held_out = self.prompts.held_out
         if suite.prompts.source is not None:
-            held_out = build.suite_prompts(pair, suite.prompts.source, suite.prompts.count)
+            held_out = build.suite_prompts(pair, suite.prompts.source, suite.prompts.most)
         place = self.folder.evaluation(suite.name)
         self._say(
             f"measuring {', '.join(drafts)}: {min(suite.prompts.count, len(held_out))} prompts, "
@@ -348,7 +352,9 @@ def plan_in_words(recipe: Recipe) -> str:
     steps = f"{plan.max_steps} steps" if plan.max_steps < 1_000_000 else ""
     minutes = f"{plan.max_minutes:.2g} minutes" if plan.max_minutes else ""
     text = "responses and their prompts" if plan.on_prompts else "responses"
+    muon = ", by Muon" if recipe.optimizer.kind == "muon" else ""
     return (
         f"{divergence} on {', '.join(shares)} {text}, temperature {plan.temperature:g}, "
         f"batches of {plan.batch_size}, at most {' or '.join(filter(None, (steps, minutes)))}"
+        f"{muon}"
     )

@@ -19,8 +19,10 @@ from distillspec.errors import DistillSpecError
 from distillspec.export.folder import save_model
 from distillspec.measure.corpus_alpha import DrawnText, entropy
 from distillspec.models.build_llama import random_llama
+from distillspec.models.digest import model_digest
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.precision import cast_parameters
+from distillspec.models.runner import most_positions
 from distillspec.models.train_tokenizer import train_tokenizer
 from distillspec.recipe.dry_run import RUNS
 from distillspec.recipe.loading import dump_yaml
@@ -59,6 +61,7 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
         plan = recipe.train
         rows = validation_rows(held_out, context=plan.context, rows=plan.validation_rows).to(where)
         model = _beginning(recipe, tokenizer).to(where)  # type: ignore[arg-type]
+        started_from = model_digest(model) if recipe.start_from is not None else None
         console.print(
             f"{model.num_parameters():,} parameters; {len(files.training)} files, "
             f"{training.numel():,} tokens; {len(files.held_out)} files held out, "
@@ -77,6 +80,7 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
         bits = final.validation_nats_per_token / math.log(2) / _bytes_per_token(files, held_out)
         facts = {
             "parameters": model.num_parameters(),
+            "started_from": started_from,
             "training_tokens": final.tokens,
             "seconds": final.seconds,
             "nats_per_token": final.validation_nats_per_token,
@@ -143,12 +147,22 @@ def _beginning(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> Pr
             seed=recipe.seed,
         )
     assert recipe.start_from is not None, "the schema asks for one of the two"
+    where = f"start_from={recipe.start_from}"
     model = load_model(recipe.start_from, dtype=torch.float32, what="start_from")
-    if model.config.vocab_size != len(tokenizer):
+    of_model = load_tokenizer(recipe.start_from, what="start_from")
+    if of_model.get_vocab() != tokenizer.get_vocab() or model.config.vocab_size < len(tokenizer):
         raise DistillSpecError(
-            f"the model has {model.config.vocab_size} tokens, the tokenizer {len(tokenizer)}",
-            where=f"start_from={recipe.start_from}",
+            f"the model knows {len(of_model)} tokens, and they are not the tokenizer's "
+            f"{len(tokenizer)}",
+            where=where,
             mend="tokenizer.take_from: the same folder as start_from",
+        )
+    if recipe.train.context > most_positions(model):
+        raise DistillSpecError(
+            f"train.context={recipe.train.context} is longer than the model's "
+            f"{most_positions(model)} positions",
+            where=where,
+            mend=f"lower train.context to {most_positions(model)}",
         )
     return model
 

@@ -78,8 +78,22 @@ def test_a_start_with_another_tokenizer_is_refused() -> None:
     other = recipe(
         name="further", tokenizer={"train_vocabulary": 320}, model=None, start_from="made/target"
     )
-    with pytest.raises(DistillSpecError, match="300 tokens, the tokenizer 320"):
+    with pytest.raises(DistillSpecError, match="knows 300 tokens"):
         pretraining.run(other, resume=False)
+
+
+def test_a_start_with_a_shorter_context_is_refused() -> None:
+    short = {**recipe().model.model_dump(), "max_positions": 32}  # type: ignore[union-attr]
+    pretraining.run(recipe(model=short), resume=False)
+    longer = recipe(
+        name="further",
+        tokenizer={"take_from": "made/target"},
+        model=None,
+        start_from="made/target",
+        train={**recipe().train.model_dump(), "context": 64},
+    )
+    with pytest.raises(DistillSpecError, match="longer than the model's 32 positions"):
+        pretraining.run(longer, resume=False)
 
 
 def test_a_second_model_takes_the_tokenizer_of_the_first() -> None:

@@ -1,4 +1,4 @@
-"""`pretrain`: make a model from nothing, half of a nano pair."""
+"""`pretrain`: train a model on a corpus, from nothing or further: half of a nano pair."""
 
 from __future__ import annotations
 

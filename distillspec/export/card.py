@@ -99,15 +99,19 @@ def _results(summary: Summary) -> Iterator[EvalResult]:
              cell.speedup, cell.speedup_low, cell.speedup_high),
             ("block_efficiency", "block efficiency tau (tokens per target forward)",
              cell.tau, cell.tau_low, cell.tau_high),
+            ("expected_block_efficiency", "block efficiency tau expected on texts of the target",
+             cell.expected_tau, cell.expected_tau_low, cell.expected_tau_high),
             ("acceptance_rate", "acceptance rate alpha",
              cell.alpha, cell.alpha_low, cell.alpha_high),
         ):  # fmt: skip
+            on_texts = kind in ("expected_block_efficiency", "acceptance_rate")
+            prompts = cell.texts if on_texts else cell.prompts
             if math.isfinite(value):
                 yield EvalResult(
                     task_type="text-generation",
                     task_name="speculative decoding",
                     dataset_type=summary.suite,
-                    dataset_name=f"{summary.suite}, {cell.prompts} held-out prompts",
+                    dataset_name=f"{summary.suite}, {prompts} held-out prompts",
                     dataset_config=f"temperature {cell.temperature:g}, gamma {cell.gamma}",
                     metric_type=kind,
                     metric_name=name,
@@ -128,9 +132,10 @@ def _bounds(low: float, high: float) -> dict[str, float] | None:
 def _measured(summary: Summary) -> Iterator[str]:
     yield (
         f"Suite `{summary.suite}`, {summary.prompts} held-out prompts, {summary.max_new_tokens} "
-        f"new tokens each; in brackets {100 * summary.confidence:g} % bootstrap intervals over "
-        "prompts. All drafts at the block size (gamma) that was fastest for the distilled one; "
-        "undistilled is the same model before distillation."
+        f"new tokens each (alpha and expected tau: {summary.texts} prompts); in brackets "
+        f"{100 * summary.confidence:g} % bootstrap intervals over prompts. All drafts at the block "
+        "size (gamma) that was fastest for the distilled one; undistilled is the same model before "
+        "distillation."
     )
     yield _table(summary)
     yield "\n".join(f"- {line}" for line in _findings(summary))
@@ -152,8 +157,8 @@ def _measured(summary: Summary) -> Iterator[str]:
 def _table(summary: Summary) -> str:
     """A row per temperature and draft, all drafts at the gamma chosen for the distilled one."""
     lines = [
-        "| temperature | gamma | draft | alpha | tau | speed-up | tokens/s |",
-        "|---|---|---|---|---|---|---|",
+        "| temperature | gamma | draft | alpha | expected tau | tau | speed-up | tokens/s |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for chosen in _chosen(summary, DISTILLED):
         for draft in summary.drafts():
@@ -169,6 +174,7 @@ def _row(cell: Cell) -> str:
         f"{cell.gamma}",
         cell.draft,
         _interval(cell.alpha, cell.alpha_low, cell.alpha_high, digits=3),
+        _interval(cell.expected_tau, cell.expected_tau_low, cell.expected_tau_high),
         _interval(cell.tau, cell.tau_low, cell.tau_high),
         _interval(cell.speedup, cell.speedup_low, cell.speedup_high, "x"),
         f"{cell.tokens_per_second:.0f}",

@@ -80,7 +80,7 @@ def evaluate(
     for model in (target, *chosen.values()):
         model.train(False)
     taken = list(prompts[: suite.prompts.count])
-    check(suite, target, chosen, taken)
+    check(suite, target, chosen, prompts[: suite.prompts.most])
     grid = [Column(d, m, g) for d in chosen for m in suite.methods for g in suite.gammas]
     per_block = suite.repeats * len(grid) + suite.repeats + 1
 
@@ -106,7 +106,7 @@ def evaluate(
             number = blocks.index(block)
             progress(len(blocks) - len(missing) + missing.index(block), len(blocks), "decoding")
             rows.append(list(bench.block(number, *block)))
-    progress(len(blocks), len(blocks), "adding up")
+    progress(len(blocks), len(blocks), "reading the drafts on texts of the target")
     summary = sum_up(
         suite,
         rows.rows,
@@ -115,7 +115,7 @@ def evaluate(
         drafts=chosen,
         tokenizer=tokenizer,
         prompts=taken,
-        text_prompts=prompts[: suite.prompts.texts or suite.prompts.count],
+        text_prompts=prompts[: suite.prompts.read],
         vocabulary=vocabulary,
     )
     write_summary(summary, folder / SUMMARY)

@@ -78,7 +78,20 @@ def entropy(
     return _summed(texts, _per_token((target,), texts, nats, vocabulary, chunk_tokens))
 
 
-def accepted_chances(
+class Readings(NamedTuple):
+    """Of one text, a number per response token x, p and q being what the policy makes of logits.
+
+    overlap: sum_v min(p_v, q_v). chance: min(1, q(x)/p(x)), the probability that token verification
+    had kept a drafted x there, given that x is what was emitted: it emits x with probability p(x)
+    and keeps a drafted x with min(p(x), q(x)). entropy: of the untempered p, nats.
+    """
+
+    overlap: list[float]
+    chance: list[float]
+    entropy: list[float]
+
+
+def readings(
     target: nn.Module,
     draft: nn.Module,
     texts: Sequence[DrawnText],
@@ -86,22 +99,19 @@ def accepted_chances(
     *,
     vocabulary: int | None = None,
     chunk_tokens: int = _CHUNK_TOKENS,
-) -> list[list[float]]:
-    """min(1, q(x)/p(x)) for every response token x of every text.
+) -> list[Readings]:
+    """All of a draft in one pass over the texts."""
 
-    That is the probability that token verification had kept a drafted x there, given that x is what
-    was emitted: it emits x with probability p(x) and keeps a drafted x with min(p(x), q(x)).
-    """
-
-    def chance(p_logits: Tensor, q_logits: Tensor, tokens: Tensor) -> Tensor:
-        drawn = tokens[:, None]
-        p = policy.distribution(p_logits).gather(-1, drawn)
-        q = policy.distribution(q_logits).gather(-1, drawn)
+    def read(p_logits: Tensor, q_logits: Tensor, tokens: Tensor) -> Tensor:
+        p, q = policy.distribution(p_logits), policy.distribution(q_logits)
+        of_p, of_q = (law.gather(-1, tokens[:, None])[:, 0] for law in (p, q))
         # p is 0 only where rounding parts this forward from the one that drew x: a draft's x stays.
-        return torch.where(p > 0.0, (q / p).clamp(max=1.0), (q > 0.0).to(q.dtype))[:, 0]
+        chance = torch.where(of_p > 0.0, (of_q / of_p).clamp(max=1.0), (of_q > 0.0).to(q.dtype))
+        nats = torch.special.entr(policy.untempered(p_logits)).sum(dim=-1)
+        return torch.stack([torch.minimum(p, q).sum(dim=-1), chance, nats], dim=-1)
 
-    found = _per_token((target, draft), texts, chance, vocabulary, chunk_tokens)
-    return [values.tolist() for values in found]
+    found = _per_token((target, draft), texts, read, vocabulary, chunk_tokens)
+    return [Readings(*values.reshape(-1, 3).T.tolist()) for values in found]
 
 
 @torch.no_grad()
@@ -112,7 +122,7 @@ def _per_token(
     vocabulary: int | None,
     chunk_tokens: int,
 ) -> list[Tensor]:
-    """quantity(logits of each model [N, V]..., tokens [N]) -> [N]; per text, float64 on the CPU."""
+    """quantity(logits of each model [N, V]..., tokens [N]) -> [N] or [N, k]; per text, float64."""
     found = [torch.zeros(0, dtype=torch.float64)] * len(texts)
     order = sorted(
         (i for i in range(len(texts)) if texts[i].response), key=lambda i: _size(texts[i])

@@ -23,7 +23,7 @@ class ExpectedCounts(NamedTuple):
 def expected_counts(chances: Sequence[float], gamma: int) -> ExpectedCounts:
     """Chances [N] that the text's token i was a kept draft token, if a draft stood there.
 
-    Rounds with fewer than gamma + 1 tokens of text before them are left out, as when decoding.
+    Rounds with fewer than gamma + 1 tokens of the text left are left out, as when decoding.
     A round at s emits 1 + L tokens, L >= k with probability chances[s] * ... * chances[s + k - 1],
     L <= gamma.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -51,7 +52,9 @@ def _differences(comparisons: Sequence[Comparison]) -> list[str]:
     """One sentence per pair of drafts, temperature and quantity, over all gammas."""
     said = []
     for quantity in ("expected tau", "tau", "alpha"):
-        chosen = [one for one in comparisons if one.quantity == quantity]
+        chosen = [
+            one for one in comparisons if one.quantity == quantity and math.isfinite(one.difference)
+        ]
         chosen.sort(key=lambda one: (one.against != "undistilled", one.against, one.temperature))
         for (against, temperature), group in groupby(
             chosen, key=lambda one: (one.against, one.temperature)

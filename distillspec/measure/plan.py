@@ -66,8 +66,8 @@ def check(
                 where=where,
                 mend="lower max_new_tokens in the suite, or data.max_prompt_tokens in the recipe",
             )
-    if len(prompts) < suite.prompts.count:
-        log.warning("the suite asks for %d prompts, %d exist", suite.prompts.count, len(prompts))
+    if len(prompts) < suite.prompts.most:
+        log.warning("the suite asks for %d prompts, %d exist", suite.prompts.most, len(prompts))
 
 
 def plan_of(

@@ -18,6 +18,7 @@ def head(summary: Summary, title: str) -> str:
     target = models.get("target", {})
     facts = [
         f"{summary.prompts} prompts × {summary.max_new_tokens} tokens",
+        f"alpha and expected tau on {summary.texts} texts of the target",
         f"{summary.confidence:.0%} intervals over prompts",
         f"target {_count(target.get('parameters'))} parameters, {target.get('dtype', '?')}",
         str(machine.get("cpu", "")),
@@ -47,7 +48,7 @@ def tiles(summary: Summary) -> str:
             f'<div class="number">{one.speedup:.2f}×</div>'
             f'<div class="interval">{one.speedup_low:.2f} to {one.speedup_high:.2f}{was}</div>'
             f'<div class="interval">{cell.tokens_per_second:.0f} tokens/s, tau {cell.tau:.2f}, '
-            f"alpha {cell.alpha:.3f}</div></div>"
+            f"expected tau {cell.expected_tau:.2f}, alpha {cell.alpha:.3f}</div></div>"
         )
     return f'<div class="tiles">{"".join(tiles)}</div>'
 
@@ -82,7 +83,7 @@ def comparisons(summary: Summary) -> str:
 
 
 def _comparison(one: Comparison) -> tuple[str, list[str]]:
-    form = {"alpha": ".3f", "speed": ".0f"}.get(one.quantity, ".2f")
+    form = {"tau": ".2f", "speed": ".0f"}.get(one.quantity, ".3f")
     cells = [
         one.draft,
         one.against,

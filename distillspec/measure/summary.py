@@ -27,9 +27,11 @@ DEFINITIONS = {
     "expected_tau": (
         "the tau that chains of gamma tokens under token verification have in expectation on those "
         "same texts: given the text, each token x was a kept draft token with probability "
-        "min(1, q(x)/p(x)), and the mean number of rounds follows exactly. No draft is drawn and "
-        "no coin thrown, so two drafts differ by the drafts alone: use this to compare them"
+        "min(1, q(x)/p(x)), and the mean number of rounds follows exactly. The texts are a sample, "
+        "the same for all drafts; drafting and accepting have no dice in it: use it to compare "
+        "drafts. Like timed decoding it ignores end-of-text"
     ),
+    "texts": "prompts whose texts of the target alpha and the expected tau are read on",
     "draft_acceptance": "accepted drafted tokens / drafted tokens, whole rounds",
     "acceptance_by_position": "drafts accepted at position i / drafts made, i = 1..gamma",
     "draft_to_target_time": (
@@ -84,6 +86,7 @@ class Cell:
     gamma: int
     temperature: float
     prompts: int
+    texts: int
     alpha: float
     alpha_low: float
     alpha_high: float
@@ -230,6 +233,7 @@ class Summary:
     suite: str
     created: str
     prompts: int
+    texts: int
     max_new_tokens: int
     confidence: float
     cells: list[Cell]

@@ -57,12 +57,13 @@ def sum_up(
             target,
             text_prompts,
             policy,
-            max_new_tokens=suite.max_new_tokens,
-            ends=ends,
+            tokens=suite.max_new_tokens,
             seed=suite.seed,
             vocabulary=vocabulary,
         )
-        facts[temperature] = text_facts(target, drafts, drawn, policy, vocabulary)
+        facts[temperature] = text_facts(
+            target, drafts, drawn, policy, ends=ends, vocabulary=vocabulary
+        )
     tally = Tally(rows, prepared.steps, facts, how, ends)
     cells, baseline = tally.cells(), tally.baselines()
     others = [name for name in drafts if name != _COMPARED]
@@ -74,6 +75,7 @@ def sum_up(
         suite=suite.name,
         created=provenance.gather().started,
         prompts=len(prompts),
+        texts=len(text_prompts),
         max_new_tokens=suite.max_new_tokens,
         confidence=suite.confidence,
         cells=cells,

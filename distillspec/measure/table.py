@@ -36,7 +36,8 @@ def _heading(summary: Summary, temperature: float) -> Text:
     heading = Text.assemble(
         (degrees(temperature), "bold"),
         f"   autoregressive {plain.tokens_per_second:.0f} tokens/s"
-        f"   {plain.prompts} prompts x {summary.max_new_tokens} tokens",
+        f"   {plain.prompts} prompts x {summary.max_new_tokens} tokens"
+        f"   alpha and expected tau on {summary.texts}",
     )
     if plain.repeated_ngram_share is not None:
         heading.append(f"   repeated 4-grams {plain.repeated_ngram_share:.0%}")
@@ -49,7 +50,17 @@ def _cells(summary: Summary, temperature: float, confidence: str) -> Table:
     several = len(summary.methods()) > 1
     if several:
         table.add_column("method")
-    for name in ("gamma", "alpha", "accepted", "tau", "c", "v", "predicted", "speed-up"):
+    for name in (
+        "gamma",
+        "alpha",
+        "accepted",
+        "expected tau",
+        "tau",
+        "c",
+        "v",
+        "predicted",
+        "speed-up",
+    ):
         table.add_column(name, justify="right")
     table.add_column(confidence, justify="right")
     table.add_column("tokens/s", justify="right")
@@ -75,6 +86,7 @@ def _numbers(cell: Cell) -> list[str]:
         str(cell.gamma),
         f"{cell.alpha:.3f}",
         f"{cell.draft_acceptance:.1%}",
+        f"{cell.expected_tau:.3f}",
         f"{cell.tau:.2f}",
         f"{cell.draft_to_target_time:.3f}",
         f"{cell.v:.2f}",
@@ -96,7 +108,7 @@ def _comparisons(summary: Summary) -> Table:
         table.add_column(name, justify="right")
     table.add_column("")
     for one in summary.comparisons:
-        digits = {"alpha": 3, "speed": 0}.get(one.quantity, 2)
+        digits = {"tau": 2, "speed": 0}.get(one.quantity, 3)
         table.add_row(
             one.draft,
             one.against,

@@ -33,7 +33,7 @@ class Tally:
         steps: Mapping[tuple[str, float], StepTimes],
         facts: Mapping[float, TextFacts],
         how: Resampling,
-        ends: frozenset[int] = frozenset(),
+        ends: frozenset[int],
     ) -> None:
         """steps: by method and temperature. facts: by temperature. ends: what ends a text."""
         self._steps, self._facts, self._how, self._ends = steps, facts, how, ends
@@ -77,6 +77,7 @@ class Tally:
             gamma=gamma,
             temperature=temperature,
             prompts=len(self._prompts),
+            texts=len(facts.tokens),
             alpha=alpha.value,
             alpha_low=alpha.low,
             alpha_high=alpha.high,

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from distillspec.measure import corpus_alpha
 from distillspec.measure.bootstrap import Sums
-from distillspec.measure.completions import MeasuredPrompt
-from distillspec.measure.corpus_alpha import DrawnText
+from distillspec.measure.completions import MeasuredPrompt, up_to_end
+from distillspec.measure.corpus_alpha import DrawnText, readings
 from distillspec.measure.expected_rounds import expected_counts
 from distillspec.models.generate import generate
 from distillspec.speculation.chance import GeneratorChance
@@ -23,14 +22,17 @@ from distillspec.speculation.sampling import SamplingPolicy
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_NO_TOKENS: frozenset[int] = frozenset()
+
 
 @dataclass(frozen=True)
 class TextFacts:
     """What teacher-forcing found at one temperature, a text per prompt.
 
-    overlap[draft][i]: sum_v min(p_v, q_v) added over the tokens of text i. entropy[i]: nats, added
-    likewise. tokens[i]: their number. chances[draft][i]: of each token of text i, that it was a
-    kept draft token (`corpus_alpha.accepted_chances`).
+    overlap[draft][i]: sum_v min(p_v, q_v) added over the tokens of text i up to its end.
+    entropy[i]: nats, added likewise. tokens[i]: their number. chances[draft][i]: of each token of
+    text i, beyond its end too, that it was a kept draft token (`corpus_alpha.Readings`): timed
+    decoding ignores end-of-text, and so does the tau that is expected of it.
     """
 
     overlap: dict[str, list[float]]
@@ -52,21 +54,23 @@ def drawn_texts(
     prompts: Sequence[MeasuredPrompt],
     policy: SamplingPolicy,
     *,
-    max_new_tokens: int,
-    ends: frozenset[int],
+    tokens: int,
     seed: int,
     vocabulary: int | None,
 ) -> list[DrawnText]:
-    """One completion of the target per prompt, up to end-of-text; the same in every call."""
+    """A completion of `tokens` tokens per prompt, end-of-text ignored.
+
+    The same for the same models, prompts and seed on one machine.
+    """
     generator = torch.Generator(target.device).manual_seed(seed)
     responses = generate(
         target,
         [torch.tensor(prompt.tokens) for prompt in prompts],
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=tokens,
         policy=policy,
         chance=GeneratorChance(generator),
-        end_tokens=ends,
-        pad_token=min(ends, default=0),
+        end_tokens=_NO_TOKENS,
+        pad_token=0,
         vocabulary=vocabulary,
     )
     return [
@@ -80,15 +84,17 @@ def text_facts(
     drafts: Mapping[str, PreTrainedModel],
     texts: Sequence[DrawnText],
     policy: SamplingPolicy,
+    *,
+    ends: frozenset[int],
     vocabulary: int | None,
 ) -> TextFacts:
-    """Read every draft on the same texts."""
-    overlap, chances = {}, {}
+    """Read every draft on the same texts. drafts: at least one."""
+    tokens = [len(up_to_end(text.response, ends)) for text in texts]
+    overlap, chances, entropy = {}, {}, [0.0] * len(texts)
     for name, draft in drafts.items():
-        covered = corpus_alpha.acceptance(target, draft, texts, policy, vocabulary=vocabulary)
-        overlap[name] = list(covered.sums)
-        chances[name] = corpus_alpha.accepted_chances(
-            target, draft, texts, policy, vocabulary=vocabulary
-        )
-    entropy = corpus_alpha.entropy(target, texts, policy, vocabulary=vocabulary)
-    return TextFacts(overlap, list(entropy.sums), list(entropy.tokens), chances)
+        found = readings(target, draft, texts, policy, vocabulary=vocabulary)
+        ended = list(zip(found, tokens, strict=True))
+        overlap[name] = [sum(one.overlap[:count]) for one, count in ended]
+        entropy = [sum(one.entropy[:count]) for one, count in ended]  # the target's: always equal
+        chances[name] = [one.chance for one in found]
+    return TextFacts(overlap, entropy, tokens, chances)

@@ -225,7 +225,8 @@ def _evaluation(suite: Suite, path: str) -> str:
         _prompts(suite.prompts.source, f"{path}: prompts.source")
     return (
         f"{path}: {len(suite.methods)} methods x gamma {list(suite.gammas)} x temperature"
-        f" {list(suite.temperatures)}, {suite.prompts.count} prompts,"
+        f" {list(suite.temperatures)}, {suite.prompts.count} prompts"
+        f" (alpha on {suite.prompts.read}),"
         f" drafts: {', '.join(suite.drafts)}"
     )
 

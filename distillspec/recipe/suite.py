@@ -50,6 +50,16 @@ class PromptPlan(Section):
     )
     source: Source | None = Field(None, description="default: the recipe's held-out prompts")
 
+    @property
+    def read(self) -> int:
+        """Prompts that alpha and the expected tau are read on."""
+        return self.texts or self.count
+
+    @property
+    def most(self) -> int:
+        """Prompts that the suite needs for everything."""
+        return max(self.count, self.read)
+
 
 class Suite(Section):
     name: FolderName = Field(

@@ -24,7 +24,7 @@ def optimizers(draft: nn.Module, plan: Optimizer) -> list[torch.optim.Optimizer]
     vectors = [p for p in trainable if p.ndim < 2]
     if plan.kind == "adamw":
         return [_adamw(matrices, vectors, plan)]
-    ends = {id(weight) for weight in _embeddings(draft)}
+    ends = {id(weight) for weight in vocabulary_weights(draft)}
     hidden = [p for p in matrices if p.ndim == 2 and id(p) not in ends]
     others = [p for p in matrices if p.ndim != 2 or id(p) in ends]
     found: list[torch.optim.Optimizer] = []
@@ -57,11 +57,11 @@ def _adamw(
     )
 
 
-def _embeddings(draft: nn.Module) -> list[Tensor]:
-    """Weights with a row per token, of the input and of the output."""
-    model = causal_model(draft)
-    ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    return [weight for end in ends if end is not None for weight in end.parameters()]
+def vocabulary_weights(draft: nn.Module) -> list[Tensor]:
+    """Weights with a row per token or per position: of embeddings and of the output head."""
+    tables = [module.weight for module in draft.modules() if isinstance(module, nn.Embedding)]
+    head = causal_model(draft).get_output_embeddings()
+    return [*tables, *(head.parameters() if head is not None else [])]
 
 
 def share_done(step: int, elapsed_seconds: float, distill: Distill) -> float:

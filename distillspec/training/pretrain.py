@@ -27,6 +27,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.attention import fast_whole_rows
 from distillspec.models.hidden import causal_model, hidden_states, output_head
 from distillspec.recipe.schema import PretrainPlan
+from distillspec.training.optimizer import vocabulary_weights
 from distillspec.training.state_file import read_state, write_state
 
 log = logging.getLogger(__name__)
@@ -70,9 +71,9 @@ def mean_nats(model: nn.Module, rows: Tensor) -> Tensor:
 
 def optimizers(model: nn.Module, plan: PretrainPlan) -> list[torch.optim.Optimizer]:
     """Muon on the hidden matrices; AdamW on embeddings, head and norms."""
-    named = list(model.named_parameters())
-    matrices = [p for n, p in named if p.ndim == 2 and "embed" not in n]
-    others = [p for n, p in named if p.ndim != 2 or "embed" in n]
+    tables = {id(weight) for weight in vocabulary_weights(model)}
+    matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in tables]
+    others = [p for p in model.parameters() if p.ndim != 2 or id(p) in tables]
     return [
         torch.optim.Muon(
             [{"params": matrices, "peak": plan.matrix_rate}],

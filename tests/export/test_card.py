@@ -24,7 +24,7 @@ FACTS = CardFacts(
 
 def _cell(draft: str, gamma: int, temperature: float, tau: float, speedup: float) -> Cell:
     return Cell(
-        draft=draft, method="standard", gamma=gamma, temperature=temperature, prompts=32,
+        draft=draft, method="standard", gamma=gamma, temperature=temperature, prompts=32, texts=64,
         alpha=0.6543, alpha_low=0.64, alpha_high=0.67, tau=tau, tau_low=tau - 0.1,
         tau_high=tau + 0.1, tau_iid=tau,
         expected_tau=tau, expected_tau_low=tau - 0.1, expected_tau_high=tau + 0.1,
@@ -69,7 +69,7 @@ def summary() -> Summary:
         )
     ]
     return Summary(
-        suite="quick", created="2026-01-01T00:00:00+00:00", prompts=32, max_new_tokens=64,
+        suite="quick", created="2026-01-01T00:00:00+00:00", prompts=32, texts=64, max_new_tokens=64,
         confidence=0.95, cells=cells, baseline=[],
         comparisons=[
             _comparison("higher", 1.0, 4),
@@ -106,7 +106,7 @@ def test_huggingface_hub_reads_the_results_back(summary: Summary) -> None:
     card = ModelCard(draft_card(FACTS, summary))
     assert card.data.model_name == FACTS.name
     results = {(r.dataset_config, r.metric_type): r for r in card.data.eval_results or []}
-    assert len(results) == 6
+    assert len(results) == 8
     speedup = results["temperature 1, gamma 4", "speedup"]
     assert speedup.metric_value == 1.9
     assert speedup.metric_args == {"interval_low": 1.8, "interval_high": 2.0}
@@ -129,7 +129,11 @@ def test_a_number_that_does_not_exist_is_no_result(summary: Summary) -> None:
     ]
     text = draft_card(FACTS, replace(summary, cells=cells, recommendation=[]))
     kinds = [r.metric_type for r in ModelCard(text).data.eval_results or []]
-    assert sorted(set(kinds)) == ["acceptance_rate", "block_efficiency"]
+    assert sorted(set(kinds)) == [
+        "acceptance_rate",
+        "block_efficiency",
+        "expected_block_efficiency",
+    ]
     assert ".nan" not in text.split("---\n")[1]
     assert "not measured" in text
 

@@ -138,6 +138,7 @@ def a_cell(draft: str, gamma: int, temperature: float, **changes: Any) -> Cell:
         "tau": 2.2,
         "tau_low": 2.0,
         "tau_high": 2.4,
+        "texts": 20,
         "expected_tau": 2.2,
         "expected_tau_low": 2.1,
         "expected_tau_high": 2.3,
@@ -216,6 +217,7 @@ def by_hand() -> Summary:
         suite="hand <made>",
         created="2026-01-01T00:00:00+00:00",
         prompts=24,
+        texts=48,
         max_new_tokens=64,
         confidence=0.95,
         cells=[

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from distillspec.measure.corpus_alpha import (
     DrawnText,
     acceptance,
-    accepted_chances,
     entropy,
+    readings,
 )
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -94,27 +94,31 @@ def test_entropy_is_the_targets_and_of_temperature_one_where_it_is_greedy(
         assert 0.0 < found.mean() <= math.log(300)
 
 
-def test_a_token_was_kept_with_the_share_of_its_probability_that_the_draft_gives(
-    setting: Setting,
-) -> None:
+def test_readings_are_the_three_numbers_of_every_token(setting: Setting) -> None:
     draft = setting.drafts["control"]
     for temperature in (1.0, 0.5):
-        found = accepted_chances(setting.target, draft, TEXTS, SamplingPolicy(temperature))
-        for text, chances in zip(TEXTS, found, strict=True):
+        policy = SamplingPolicy(temperature)
+        found = readings(setting.target, draft, TEXTS, policy)
+        for text, one in zip(TEXTS, found, strict=True):
             drawn = torch.tensor(text.response, dtype=torch.long)[:, None]
             p, q = (
-                (logits(model, text) / temperature).softmax(-1).gather(-1, drawn)[:, 0]
-                for model in (setting.target, draft)
+                (logits(model, text) / temperature).softmax(-1) for model in (setting.target, draft)
             )
-            assert chances == pytest.approx((q / p).clamp(max=1.0).tolist(), abs=1e-4)
+            chance = (q.gather(-1, drawn) / p.gather(-1, drawn))[:, 0].clamp(max=1.0)
+            assert one.chance == pytest.approx(chance.tolist(), abs=1e-4)
+            assert one.overlap == pytest.approx(torch.minimum(p, q).sum(-1).tolist(), abs=1e-4)
+        covered = acceptance(setting.target, draft, TEXTS, policy)
+        assert [sum(one.overlap) for one in found] == pytest.approx(covered.sums, abs=1e-5)
+        nats = entropy(setting.target, TEXTS, policy)
+        assert [sum(one.entropy) for one in found] == pytest.approx(nats.sums, abs=1e-4)
 
 
 def test_a_greedy_token_was_kept_where_the_draft_names_it_too(setting: Setting) -> None:
     draft = setting.drafts["control"]
-    found = accepted_chances(setting.target, draft, TEXTS, SamplingPolicy(0.0))
-    for text, chances in zip(TEXTS, found, strict=True):
+    found = readings(setting.target, draft, TEXTS, SamplingPolicy(0.0))
+    for text, one in zip(TEXTS, found, strict=True):
         named = logits(draft, text).argmax(-1).tolist()
-        assert chances == [float(a == b) for a, b in zip(named, text.response, strict=True)]
+        assert one.chance == [float(a == b) for a, b in zip(named, text.response, strict=True)]
 
 
 def test_a_head_that_cannot_be_taken_apart_gives_the_same(setting: Setting) -> None:

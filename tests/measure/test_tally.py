@@ -72,7 +72,7 @@ def rows() -> list[Row]:
 
 @pytest.fixture
 def tally() -> Tally:
-    return Tally(rows(), {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW)
+    return Tally(rows(), {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW, frozenset())
 
 
 def test_a_cell_by_hand(tally: Tally) -> None:
@@ -141,7 +141,7 @@ def test_the_reverse_comparison_has_the_opposite_verdict(tally: Tally) -> None:
 
 def test_a_difference_that_prompts_disagree_about_is_not_shown() -> None:
     mixed = [*rows()[:-1], a_row(1, "distilled", 9.0, counts(8, (3, 1)))]
-    tally = Tally(mixed, {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW)
+    tally = Tally(mixed, {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW, frozenset())
     verdicts = {
         one.quantity: one.verdict for one in tally.comparisons("distilled", ["undistilled"])
     }
@@ -151,7 +151,7 @@ def test_a_difference_that_prompts_disagree_about_is_not_shown() -> None:
 def test_the_recommendation_is_the_fastest_gamma_in_words() -> None:
     slow = [a_row(i, "distilled", 30.0, counts(5, (4, 2)), gamma=4) for i in (0, 1)]
     steps = StepTimes(1.0, 0.01, {2: 0.012, 4: 0.014}, STEPS.draft_seconds, 30, 0.1)
-    tally = Tally([*rows(), *slow], {("standard", 1.0): steps}, {1.0: FACTS}, HOW)
+    tally = Tally([*rows(), *slow], {("standard", 1.0): steps}, {1.0: FACTS}, HOW, frozenset())
     found = {(one.draft, one.temperature): one for one in tally.recommendations()}
     best = found["distilled", 1.0]
     assert (best.gamma, best.speedup) == (2, pytest.approx(2.0))
@@ -162,7 +162,7 @@ def test_the_recommendation_is_the_fastest_gamma_in_words() -> None:
 
 def test_a_draft_that_only_costs_is_not_recommended() -> None:
     slow = [a_row(i, "distilled", 30.0, counts(5, (1, 0))) for i in (0, 1)]
-    tally = Tally(rows()[:4] + slow, {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW)
+    tally = Tally(rows()[:4] + slow, {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW, frozenset())
     assert all(r.words.startswith("do not speculate") for r in tally.recommendations())
 
 
@@ -171,7 +171,7 @@ def test_a_gain_the_interval_does_not_show_is_called_that() -> None:
         a_row(0, "distilled", 2.0, counts(5, (4, 2))),
         a_row(1, "distilled", 9.0, counts(5, (4, 2))),
     ]
-    tally = Tally(rows()[:4] + unsure, {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW)
+    tally = Tally(rows()[:4] + unsure, {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW, frozenset())
     assert all(r.words.startswith("no gain shown") for r in tally.recommendations())
 
 
@@ -181,6 +181,6 @@ def test_at_temperature_zero_repeats_are_counted() -> None:
         for i in (0, 1)
         for draft in (None, "distilled")
     ]
-    tally = Tally(greedy, {("standard", 0.0): STEPS}, {0.0: FACTS}, HOW)
+    tally = Tally(greedy, {("standard", 0.0): STEPS}, {0.0: FACTS}, HOW, frozenset())
     assert tally.cells()[0].repeated_ngram_share == pytest.approx(8 / 9)
     assert tally.baselines()[0].repeated_ngram_share == pytest.approx(8 / 9)

@@ -24,8 +24,7 @@ def drawn(setting: Setting, temperature: float, seed: int = 0) -> list[DrawnText
         setting.target,
         setting.prompts,
         SamplingPolicy(temperature),
-        max_new_tokens=20,
-        ends=frozenset(),
+        tokens=20,
         seed=seed,
         vocabulary=None,
     )
@@ -38,18 +37,21 @@ def test_texts_follow_their_seed_and_prompts(setting: Setting) -> None:
     assert all(len(text.response) == 20 for text in drawn(setting, 1.0))
 
 
-def test_texts_end_with_an_end_token(setting: Setting) -> None:
-    first = drawn(setting, 0.0)[0].response
-    (again, *_) = drawn_texts(
-        setting.target,
-        setting.prompts[:1],
-        SamplingPolicy(0.0),
-        max_new_tokens=20,
-        ends=frozenset({first[3]}),
-        seed=0,
-        vocabulary=None,
-    )
-    assert again.response == first[: first.index(first[3]) + 1]
+def test_alpha_stops_at_the_end_of_a_text_and_the_expected_tau_does_not(setting: Setting) -> None:
+    policy, texts = SamplingPolicy(1.0), drawn(setting, 1.0)
+    end = texts[0].response[5]
+    found = {
+        ends: text_facts(
+            setting.target, setting.drafts, texts, policy, ends=frozenset(ends), vocabulary=None
+        )
+        for ends in ((), (end,))
+    }
+    assert found[(end,)].tokens[0] == texts[0].response.index(end) + 1 < 20
+    assert found[()].tokens == [20] * len(texts)
+    assert found[(end,)].overlap["control"][0] < found[()].overlap["control"][0]
+    assert found[(end,)].entropy[0] < found[()].entropy[0]
+    assert found[(end,)].chances == found[()].chances
+    assert all(len(chances) == 20 for chances in found[(end,)].chances["control"])
 
 
 def test_greedy_expectation_is_what_decoding_counts(setting: Setting) -> None:
@@ -57,7 +59,14 @@ def test_greedy_expectation_is_what_decoding_counts(setting: Setting) -> None:
     import torch
 
     policy, gamma = SamplingPolicy(0.0), 3
-    facts = text_facts(setting.target, setting.drafts, drawn(setting, 0.0), policy, None)
+    facts = text_facts(
+        setting.target,
+        setting.drafts,
+        drawn(setting, 0.0),
+        policy,
+        ends=frozenset({0}),
+        vocabulary=None,
+    )
     for name, draft in setting.drafts.items():
         decoder = SpeculativeDecoder(
             CausalRunner(setting.target),
