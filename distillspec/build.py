@@ -179,7 +179,14 @@ def _ends(target: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozen
 
 
 def prompts(pair: Pair) -> PromptSets:
-    return load_prompts(pair.recipe.data, pair.tokenizer, seed=pair.recipe.seed)
+    sets = load_prompts(pair.recipe.data, pair.tokenizer, seed=pair.recipe.seed)
+    if pair.recipe.distill.on_prompts and sets.template_hash is not None:
+        raise DistillSpecError(
+            "the data are chats, and their prompts hold the template and other people's turns",
+            where="distill.on_prompts=true",
+            mend="set distill.on_prompts=false: then the loss is over the responses",
+        )
+    return sets
 
 
 def suite_prompts(pair: Pair, source: Source, most: int) -> list[Prompt]:

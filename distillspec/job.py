@@ -107,7 +107,7 @@ class Job:
         self.tokens += outcome.response_tokens - already
         self._record()
         self._say(
-            f"{label}: {outcome.steps} steps, {outcome.response_tokens:,} response tokens in "
+            f"{label}: {outcome.steps} steps, {outcome.response_tokens:,} tokens in the loss, "
             f"{outcome.seconds:.0f} s; best alpha {outcome.best_alpha:.4f} at step "
             f"{outcome.best_step}"
         )

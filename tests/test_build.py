@@ -107,3 +107,25 @@ def test_rows_longer_than_the_contexts_are_refused_before_training(plan: dict[st
     data = {**plan["data"], "max_prompt_tokens": 512}
     with pytest.raises(DistillSpecError, match="contexts hold 512"):
         build.load_pair(recipe(plan, data=data))
+
+
+def test_prompts_of_chats_are_not_learned_from(plan: dict[str, Any]) -> None:
+    answer = {"role": "assistant", "content": "b"}
+    rows = ({"messages": [{"role": "user", "content": f"{i}?"}, answer]} for i in range(40))
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pair = build.load_pair(recipe(plan, distill={"on_prompts": True}))
+    pair.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    with pytest.raises(DistillSpecError, match="chats"):
+        build.prompts(pair)
+
+
+@pytest.mark.parametrize(("texts", "noted"), [(9, False), (10, True)])
+def test_a_probe_that_shares_prompts_with_the_suites_texts_is_noted(
+    plan: dict[str, Any], texts: int, noted: bool
+) -> None:
+    Path("suite.yaml").write_text(f"prompts: {{count: 2, texts: {texts}}}\n")
+    probe = {"prompts": 2, "every_steps": 2, "max_new_tokens": 4}
+    made = recipe(plan, distill={"probe": probe}, evaluate={"suite": "suite.yaml"})
+    sets = build.prompts(build.load_pair(made))
+    assert len(sets.held_out) == 11
+    assert bool(build.overlap(made, sets)) is noted

@@ -140,7 +140,7 @@ class Distill(Section):
         "text like any other. Not for chats",
     )
     reduction: Literal["tokens", "sequences"] = Field(
-        "tokens", description="mean over response tokens, or mean of the means per sequence"
+        "tokens", description="mean over the tokens in the loss, or mean of the means per sequence"
     )
     batch_size: Count = Field(32, description="sequences per optimizer step, over all processes")
     micro_batch_size: Count | None = Field(

@@ -42,3 +42,13 @@ def test_a_value_that_stands_twice_is_refused(key: str) -> None:
 def test_values_out_of_range_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Suite.model_validate(values)
+
+
+def test_texts_can_be_more_than_the_decoded_prompts_or_fewer() -> None:
+    def plan(**prompts: int) -> tuple[int, int]:
+        found = Suite.model_validate({"prompts": prompts}).prompts
+        return found.read, found.most
+
+    assert plan(count=8) == (8, 8)
+    assert plan(count=8, texts=20) == (20, 20)
+    assert plan(count=8, texts=3) == (3, 8)
