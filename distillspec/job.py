@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -48,7 +49,8 @@ from distillspec.training.strategy import World
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-console = Console()
+_PAGE = 160  # columns of a log or a pipe, which have no width of their own
+console = Console(width=None if sys.stdout.isatty() else _PAGE)
 
 
 @dataclass
@@ -350,7 +352,7 @@ def plan_in_words(recipe: Recipe) -> str:
         divergence += f"[{plan.jsd_weight:g}]"
     shares = [f"{share:.0%} {name}" for name, share in plan.source.model_dump().items() if share]
     steps = f"{plan.max_steps} steps" if plan.max_steps < 1_000_000 else ""
-    minutes = f"{plan.max_minutes:.2g} minutes" if plan.max_minutes else ""
+    minutes = f"{plan.max_minutes:.3g} minutes" if plan.max_minutes else ""
     text = "responses and their prompts" if plan.on_prompts else "responses"
     muon = ", by Muon" if recipe.optimizer.kind == "muon" else ""
     return (

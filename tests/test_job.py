@@ -37,7 +37,7 @@ def recipe(**distill: object) -> Recipe:
         (
             {"on_prompts": True, "max_steps": 10**9, "max_minutes": 1.75, "batch_size": 8},
             "forward kl on 100% draft responses and their prompts, temperature 1, batches of 8, "
-            "at most 1.8 minutes",
+            "at most 1.75 minutes",
         ),
     ],
 )

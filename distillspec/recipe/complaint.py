@@ -102,7 +102,7 @@ def _tell(fault: _Fault, data: object, schema: Place) -> tuple[str, Path, str]:
         )
     if fault.type == "value_error":
         message = fault.message.removeprefix("Value error, ")
-        return message, path, "change these values; `distillspec schema` explains every key"
+        return message, path, "change these values; `./launch.sh schema` explains every key"
     if fault.type == "missing":  # an element of a list of fixed length
         path = path[:-1]
     return _wrong_value(path, data, schema)

@@ -223,8 +223,9 @@ def _evaluation(suite: Suite, path: str) -> str:
         )
     if suite.prompts.source is not None:
         _prompts(suite.prompts.source, f"{path}: prompts.source")
+    methods = ", ".join(method.name for method in suite.methods)
     return (
-        f"{path}: {len(suite.methods)} methods x gamma {list(suite.gammas)} x temperature"
+        f"{path}: {methods} x gamma {list(suite.gammas)} x temperature"
         f" {list(suite.temperatures)}, {suite.prompts.count} prompts"
         f" (alpha on {suite.prompts.read}),"
         f" drafts: {', '.join(suite.drafts)}"

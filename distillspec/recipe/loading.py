@@ -107,7 +107,7 @@ def _read(path: Path, noun: str) -> dict[str, Any]:
         raise DistillSpecError(
             f"this {noun} is not a mapping of keys but a {type(data).__name__}",
             where=str(path),
-            mend="write `key: value` lines; `distillspec schema` lists the keys",
+            mend="write `key: value` lines; `./launch.sh schema` lists the keys",
         )
     copied: dict[str, Any] = json.loads(json.dumps(data))  # aliases become separate values
     return copied
@@ -115,13 +115,21 @@ def _read(path: Path, noun: str) -> dict[str, Any]:
 
 def _near(path: Path) -> str:
     """Names what there is instead of the missing file `path`."""
+    if path.suffix not in (".yaml", ".yml") and path.parent.is_dir():
+        runs = sorted(run.name for run in path.parent.iterdir() if (run / "recipe.yaml").is_file())
+        if runs:
+            return f"the runs in {path.parent} are: {', '.join(runs[-5:])}"
     folder, names = path.parent, _visible(path.parent)
     if not names:
         folder, names = Path("recipes"), _visible(Path("recipes"))
     guess = nearest(path.name, names)
     if guess is not None:
         return f"did you mean '{folder / guess}'?"
-    return f"there are: {', '.join(names)} in {folder}" if names else "check the path"
+    return (
+        f"there are: {', '.join(names)} in {folder}"
+        if names
+        else "check the path: it is taken from the folder you start in"
+    )
 
 
 def _visible(folder: Path) -> list[str]:

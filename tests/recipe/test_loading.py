@@ -142,6 +142,14 @@ def test_a_missing_file_names_the_nearest(recipe: Path) -> None:
     assert error.mend == f"did you mean '{recipe}'?"
 
 
+def test_a_missing_run_folder_names_the_runs_there_are(recipe: Path) -> None:
+    run = recipe.parent / "runs" / "20260101-120000-abcd"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").touch()
+    error = refused(run.with_name("nope"))
+    assert error.mend == f"the runs in {run.parent} are: {run.name}"
+
+
 def test_a_folder_is_refused_and_a_run_folder_says_how_to_resume(recipe: Path) -> None:
     assert refused(recipe.parent).what == "this is a folder, not a recipe"
     recipe.rename(recipe.with_name("recipe.yaml"))
