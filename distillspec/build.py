@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from distillspec.corpus.batching import Batch, collate
-from distillspec.corpus.module import PromptRows
+from distillspec.corpus.module import PromptRows, check_fixed
 from distillspec.corpus.prompts import Prompt, PromptSets, load_all, load_prompts
 from distillspec.corpus.stored import StoredResponses
 from distillspec.corpus.tokenizing import Tokens
@@ -186,6 +186,7 @@ def prompts(pair: Pair) -> PromptSets:
             where="distill.on_prompts=true",
             mend="set distill.on_prompts=false: then the loss is over the responses",
         )
+    check_fixed(sets.training, pair.recipe.distill.source)
     return sets
 
 

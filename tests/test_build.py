@@ -119,6 +119,14 @@ def test_prompts_of_chats_are_not_learned_from(plan: dict[str, Any]) -> None:
         build.prompts(pair)
 
 
+def test_fixed_responses_that_are_missing_are_found_with_the_prompts(plan: dict[str, Any]) -> None:
+    rows = ({"prompt": f"def f{i}(x):"} for i in range(40))
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pair = build.load_pair(recipe(plan, distill={"source": {"fixed": 1.0}}))
+    with pytest.raises(DistillSpecError, match="no response of their own"):
+        build.prompts(pair)
+
+
 @pytest.mark.parametrize(("texts", "noted"), [(9, False), (10, True)])
 def test_a_probe_that_shares_prompts_with_the_suites_texts_is_noted(
     plan: dict[str, Any], texts: int, noted: bool

@@ -17,6 +17,8 @@ def main(arguments: Namespace) -> int:
     recipe, folder = request(arguments)
     suite = arguments.suite or recipe.evaluate.suite
     load_suite(suite)
+    plan = recipe.evaluate.model_copy(update={"suite": suite})
+    recipe = recipe.model_copy(update={"evaluate": plan})
     if only_look(arguments, recipe, as_json=False):
         return 0
     folder = latest_run(recipe) if folder is None else folder

@@ -43,7 +43,7 @@ class PromptRows(LightningDataModule):
         Errors: a share of fixed responses of data that has none.
         """
         super().__init__()
-        _check_fixed(prompts, shares)
+        check_fixed(prompts, shares)
         assert target_responses is not None or not shares.target
         self._prompts = list(prompts)
         self._targets = target_responses or {}
@@ -116,7 +116,8 @@ class _Steps:
             step += 1
 
 
-def _check_fixed(prompts: Sequence[Prompt], shares: Shares) -> None:
+def check_fixed(prompts: Sequence[Prompt], shares: Shares) -> None:
+    """DistillSpecError where responses of the data are asked for and some prompts have none."""
     without = sum(prompt.response is None for prompt in prompts)
     if shares.fixed and without:
         raise DistillSpecError(

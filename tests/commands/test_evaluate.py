@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from distillspec.__main__ import main
@@ -32,3 +34,11 @@ def test_evaluate_of_a_recipe_that_was_never_run_says_so(
 ) -> None:
     assert main(["evaluate", "pair.yaml", "name=other"]) == 1
     assert "has not been run yet" in capsys.readouterr().err
+
+
+def test_the_suite_of_the_command_line_is_the_one_that_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("mine.yaml").write_text("gammas: [7]\n")
+    assert main(["evaluate", "pair.yaml", "--suite", "mine.yaml", "--dry-run"]) == 0
+    assert "mine.yaml: standard x gamma [7]" in capsys.readouterr().out
