@@ -127,8 +127,12 @@ def _say_once(text: str, *, kin: str) -> None:
     first = Path(folder, "first") if folder else None
     try:
         if first is not None:
-            with first.open("x", encoding="utf-8") as file:
-                file.write(kin)
+            mine = first.with_name(f"of-{os.getpid()}")
+            mine.write_text(kin, encoding="utf-8")
+            try:
+                os.link(mine, first)  # appears whole: one written in place could be read empty
+            finally:
+                mine.unlink()
     except FileExistsError:
         assert first is not None
         if first.read_text(encoding="utf-8") == kin:
