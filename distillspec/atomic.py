@@ -24,7 +24,7 @@ def explain(error: OSError, where: Path) -> DistillSpecError:
         return DistillSpecError(
             "the disk is full; nothing was left half-written",
             where=str(where),
-            mend="free some space, then start the same command again: it resumes",
+            mend="free some space, then go on: ./launch.sh RUN-FOLDER resumes a run",
         )
     if error.errno in _UNWRITABLE:
         return DistillSpecError(
