@@ -12,7 +12,6 @@ from torch import Tensor
 
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.configuration import Configuration
-from distillspec.speculation.draft.proposal import Proposal
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -66,36 +65,43 @@ def measure_steps(
 ) -> StepTimes:
     """Time every kind of step after `prompt` (long [T], T >= 1), one method at its block sizes.
 
-    In each round every kind is timed once, in an order that rotates, so that drift and the state of
-    the processor's caches meet all kinds alike; the first rounds are thrown away. Nothing is
-    decoded: each step starts from the same text.
+    Nothing is decoded: each step starts from the same text. But each is timed in the company it
+    has when decoding, which decides what the processor's caches hold: a one-token target step
+    after another, a draft's block after a verification, a verification after a draft's block. The
+    kinds take turns in an order that rotates, so that drift meets all alike; the first rounds are
+    thrown away.
     """
     bench = _Bench(target, drafts, prompt, policy, chance, clock)
-    kinds: list[tuple[str, int, Callable[[], float]]] = [("", 0, bench.target_step)]
-    for one in configurations:
-        kinds.append(("", one.gamma, bench.verification(one, next(iter(drafts.values())))))
-        kinds += [(name, one.gamma, bench.drafting(one, drafts[name])) for name in drafts]
-    samples: dict[tuple[str, int], list[float]] = {(name, gamma): [] for name, gamma, _ in kinds}
+    kinds = [(one, name) for one in configurations for name in drafts]
+    alone: list[float] = []
+    drafting: dict[tuple[int, str], list[float]] = {(one.gamma, name): [] for one, name in kinds}
+    verifying: dict[int, list[float]] = {one.gamma: [] for one in configurations}
     for round_ in range(-_WARM_UP, rounds):
+        is_counted = round_ >= 0
+        bench.target_step()
+        seconds = bench.target_step()
+        if is_counted:
+            alone.append(seconds)
         turn = round_ % len(kinds)
-        for name, gamma, step in kinds[turn:] + kinds[:turn]:
-            seconds = step()
-            if round_ >= 0:
-                samples[name, gamma].append(seconds)
+        for one, name in kinds[turn:] + kinds[:turn]:
+            draft_seconds, verify_seconds = bench.round(one, drafts[name])
+            if is_counted:
+                drafting[one.gamma, name].append(draft_seconds)
+                verifying[one.gamma].append(verify_seconds)
     gammas = [one.gamma for one in configurations]
     return StepTimes(
         temperature=policy.temperature,
-        target_seconds=median(samples["", 0]),
-        verify_seconds={gamma: median(samples["", gamma]) for gamma in gammas},
+        target_seconds=median(alone),
+        verify_seconds={gamma: median(verifying[gamma]) for gamma in gammas},
         draft_seconds={
             name: median(
                 sum(at_one_round) / len(gammas)
-                for at_one_round in zip(*(samples[name, gamma] for gamma in gammas), strict=True)
+                for at_one_round in zip(*(drafting[gamma, name] for gamma in gammas), strict=True)
             )
             for name in drafts
         },
         samples=rounds,
-        spread=max(_spread(seconds) for seconds in samples.values()),
+        spread=max(_spread(times) for times in (alone, *drafting.values(), *verifying.values())),
     )
 
 
@@ -130,42 +136,26 @@ class _Bench:
             self._target.synchronize()
             started = self._clock()
             logits = self._target.feed(self._last.view(1, 1))[0, -1]
-            self._chance.draw(self._policy.distribution(logits))
+            self._policy.draw(logits, self._chance)
             self._target.synchronize()
             seconds = self._clock() - started
         self._target.rollback(self._held)
         return seconds
 
-    def drafting(self, one: Configuration, draft: Runner) -> Callable[[], float]:
-        """Seconds per draft step, within a whole block."""
-
-        def step() -> float:
-            draft.synchronize()
-            started = self._clock()
-            proposal = self._propose(one, draft)
-            draft.synchronize()
-            seconds = self._clock() - started
-            draft.rollback(self._held)
-            return seconds / proposal.steps
-
-        return step
-
-    def verification(self, one: Configuration, draft: Runner) -> Callable[[], float]:
-        """Seconds of the target's part of a round; the proposal is made outside the clock."""
-
-        def step() -> float:
-            proposal = self._propose(one, draft)
-            draft.rollback(self._held)
-            self._target.synchronize()
-            started = self._clock()
-            block = torch.cat([self._last, proposal.tokens]).unsqueeze(0)
-            p = self._policy.distribution(self._target.feed(block)[0])
-            one.verify(p, proposal.q, proposal.tokens, self._chance)
-            self._target.rollback(self._held)
-            self._target.synchronize()
-            return self._clock() - started
-
-        return step
-
-    def _propose(self, one: Configuration, draft: Runner) -> Proposal:
-        return one.draft.propose(draft, self._last, one.gamma, self._policy, self._chance, one.stop)
+    def round(self, one: Configuration, draft: Runner) -> tuple[float, float]:
+        """Seconds per draft step of a whole block, and of the target's part of the round."""
+        draft.synchronize()
+        started = self._clock()
+        proposal = one.draft.propose(
+            draft, self._last, one.gamma, self._policy, self._chance, one.stop
+        )
+        draft.synchronize()
+        drafted = self._clock()
+        block = torch.cat([self._last, proposal.tokens]).unsqueeze(0)
+        p = self._policy.distribution(self._target.feed(block)[0])
+        one.verify(p, proposal.q, proposal.tokens, self._chance)
+        self._target.rollback(self._held)
+        self._target.synchronize()
+        verified = self._clock()
+        draft.rollback(self._held)
+        return (drafted - started) / proposal.steps, verified - drafted

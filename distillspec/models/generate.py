@@ -104,7 +104,7 @@ class _Sampler:
         done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
         for step in range(max_new_tokens):
             logits = batch.next_logits()[:, : self._vocabulary]
-            tokens = self._chance.draw(self._policy.distribution(logits))
+            tokens = self._policy.draw(logits, self._chance)
             drawn[rows, step] = tokens
             done |= torch.isin(tokens, self._ends)
             batch.append(tokens)

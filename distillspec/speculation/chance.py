@@ -7,16 +7,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-_MASS = 2.0**50  # a distribution becomes integer weights that sum to about this: float64-exact
+_MASS = 2.0**50  # weights become integers that sum to about this: exact in float64
 
 
 class Chance(Protocol):
     def accept(self, probability: Tensor) -> Tensor:
-        """Independent coins: [G] in [0, 1] -> bool [G], true with that probability."""
+        """Independent coins: [G] >= 0 -> bool [G], true with that probability; above 1, always."""
         ...
 
-    def draw(self, distribution: Tensor) -> Tensor:
-        """One token a row: [V] or [B, V], rows sum to 1 -> long [] or [B]."""
+    def draw(self, weights: Tensor) -> Tensor:
+        """One token a row: [V] or [B, V], >= 0, rows of any positive sum -> long [] or [B]."""
         ...
 
 
@@ -38,14 +38,14 @@ class GeneratorChance:
         )
         return passes(uniform, probability)
 
-    def draw(self, distribution: Tensor) -> Tensor:
+    def draw(self, weights: Tensor) -> Tensor:
         uniform = torch.rand(
-            distribution.shape[:-1],
+            weights.shape[:-1],
             generator=self._generator,
             dtype=torch.float64,
-            device=distribution.device,
+            device=weights.device,
         )
-        return token_at(distribution, uniform)
+        return token_at(weights, uniform)
 
 
 def passes(uniform: Tensor, probability: Tensor) -> Tensor:
@@ -53,13 +53,23 @@ def passes(uniform: Tensor, probability: Tensor) -> Tensor:
     return uniform < probability
 
 
-def token_at(distribution: Tensor, uniform: Tensor) -> Tensor:
-    """Inverse of the cumulative distribution: [..., V], float64 [...] in [0, 1) -> long [...].
+def token_at(weights: Tensor, uniform: Tensor) -> Tensor:
+    """Inverse of the cumulative sums: [..., V] >= 0, float64 [...] in [0, 1) -> long [...].
 
-    The sums are formed in integers, so they are exact and monotone in any order of summation (a
-    device's parallel scan included): a token of probability 0 has no width and is never returned.
-    Probabilities are rounded down to multiples of 2^-50.
+    A token of weight 0 has no width and is never returned, since the sums never fall: on a CPU
+    they are formed in float64 one after the other, elsewhere, where a scan adds in any order, in
+    integers (the weights' shares rounded down to multiples of 2^-50).
     """
-    cumulative = (distribution * _MASS).to(torch.int64).cumsum_(-1)
-    goal = (uniform.unsqueeze(-1) * cumulative[..., -1:]).to(torch.int64)  # < the total, as u < 1
-    return torch.searchsorted(cumulative, goal, right=True).squeeze(-1)
+    cumulative = _sums_in_order(weights) if weights.is_cpu else _sums_in_integers(weights)
+    goal = uniform.unsqueeze(-1) * cumulative[..., -1:]  # < the total, as the uniform is < 1
+    found = torch.searchsorted(cumulative, goal.to(cumulative.dtype), right=True)
+    return found.squeeze(-1)
+
+
+def _sums_in_order(weights: Tensor) -> Tensor:
+    return weights.cumsum(-1, dtype=torch.float64)
+
+
+def _sums_in_integers(weights: Tensor) -> Tensor:
+    scale = _MASS / weights.sum(-1, keepdim=True, dtype=torch.float64)
+    return (weights * scale).to(torch.int64).cumsum_(-1)

@@ -137,7 +137,7 @@ class AutoregressiveDecoder:
         is_finished = False
         while len(drawn) < max_new_tokens and not is_finished:
             logits = self._target.feed(token.view(1, 1))[0, -1]
-            token = self._chance.draw(self._policy.distribution(logits))
+            token = self._policy.draw(logits, self._chance)
             drawn.append(token)
             is_finished = bool(end_tokens) and int(token) in end_tokens
         tokens = torch.stack(drawn).tolist() if drawn else []

@@ -1,4 +1,8 @@
-"""The one place where logits become the distribution that is drawn from and verified."""
+"""The one place where logits become the distribution that is drawn from and verified.
+
+Decoding does little arithmetic and many small operations, each of which finds cold caches after a
+forward: what need not be computed is not.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
+from distillspec.speculation.chance import Chance
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,7 @@ class SamplingPolicy:
     def distribution(self, logits: Tensor) -> Tensor:
         """Logits [..., V] -> probabilities [..., V] in float32 (float64 stays), filtered ones 0."""
         if self.temperature == 0.0:
-            precise = logits.to(_precise(logits))  # the same order; half precision is twice as slow
-            likeliest = precise.argmax(-1, keepdim=True)  # the first of equals, as torch documents
-            one_hot = torch.zeros_like(precise)
-            return one_hot.scatter_(-1, likeliest, 1.0)
+            return _one_hot(likeliest(logits), logits)
         if self.top_k is None and self.nucleus is None:
             return _softmax(logits, self.temperature)
         scores = logits.to(_precise(logits)) / self.temperature
@@ -47,12 +49,37 @@ class SamplingPolicy:
             scores = scores.masked_fill(~_is_in_nucleus(scores, self.nucleus), -torch.inf)
         return scores.softmax(-1)
 
+    def draw(self, logits: Tensor, chance: Chance) -> Tensor:
+        """One token a row of logits [..., V] -> long [...]."""
+        if self.temperature == 0.0:
+            return likeliest(logits)
+        return chance.draw(self.distribution(logits))
+
+    def draw_with_distribution(self, logits: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
+        """`draw`, and the distribution it was drawn from, as `distribution` gives it."""
+        if self.temperature == 0.0:
+            token = likeliest(logits)
+            return token, _one_hot(token, logits)
+        distribution = self.distribution(logits)
+        return chance.draw(distribution), distribution
+
     def untempered(self, logits: Tensor) -> Tensor:
         """softmax(z / T_s), T_s = T if T > 0 else 1, unfiltered: what stop rules read.
 
         At temperature 0 `distribution` is one-hot and would show no rule any doubt.
         """
         return _softmax(logits, self.temperature if self.temperature > 0.0 else 1.0)
+
+
+def likeliest(logits: Tensor) -> Tensor:
+    """The argmax of each row [..., V] -> long [...]: the first of equals, as torch documents."""
+    return logits.to(_precise(logits)).argmax(-1)  # half precision is twice as slow
+
+
+def _one_hot(token: Tensor, logits: Tensor) -> Tensor:
+    """long [...] -> [..., V], in the precision and shape of the logits' distribution."""
+    nothing = torch.zeros_like(logits, dtype=_precise(logits))
+    return nothing.scatter_(-1, token.unsqueeze(-1), 1.0)
 
 
 def _softmax(logits: Tensor, temperature: float) -> Tensor:

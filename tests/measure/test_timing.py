@@ -91,7 +91,26 @@ def test_every_kind_of_step_is_timed_equally_often_warm_up_apart() -> None:
     target, draft = SlowBigram(clock, 1.0), SlowBigram(clock, 1.0)
     measured(clock, target, {"draft": draft}, rounds=5)
     blocks = target.fed[1:]
-    assert blocks.count(1) == blocks.count(2) == blocks.count(5) == 3 + 5
+    assert blocks.count(2) == blocks.count(5) == 3 + 5
+    assert blocks.count(1) == 2 * (3 + 5)  # one untimed before each, for the caches
+
+
+def test_steps_are_timed_in_the_company_they_have_when_decoding() -> None:
+    """A draft that is slow right after the target ran, and a target slow right after the draft."""
+    clock = Clock()
+    last: list[object] = []
+
+    class Jealous(SlowBigram):
+        def feed(self, tokens: Tensor) -> Tensor:
+            if last and last[-1] is not self:
+                self._clock.now += 1.0
+            last.append(self)
+            return super().feed(tokens)
+
+    times = measured(clock, Jealous(clock, 1.0), {"draft": Jealous(clock, 1.0)})
+    assert times.target_seconds == pytest.approx(1.0)
+    assert times.verify_time(1) == times.verify_time(4) == pytest.approx(2.0)
+    assert times.draft_seconds["draft"] == pytest.approx((2.0 + 5 / 4) / 2)
 
 
 def test_a_prompt_of_one_token_needs_no_prefill() -> None:

@@ -34,10 +34,12 @@ class Branches:
         self.weight = 1.0
 
     def accept(self, probability: Tensor) -> Tensor:
-        coins = [self._choose([1.0 - h, h]) == 1 for h in probability.tolist()]
+        sure = [min(h, 1.0) for h in probability.tolist()]
+        coins = [self._choose([1.0 - h, h]) == 1 for h in sure]
         return torch.tensor(coins, dtype=torch.bool)
 
-    def draw(self, distribution: Tensor) -> Tensor:
+    def draw(self, weights: Tensor) -> Tensor:
+        distribution = weights / weights.sum(-1, keepdim=True)
         rows = distribution.reshape(-1, distribution.shape[-1]).tolist()
         return torch.tensor([self._choose(row) for row in rows]).view(distribution.shape[:-1])
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from distillspec.speculation import chance as chance_module
 from distillspec.speculation.chance import GeneratorChance, passes, token_at
 
 ALMOST_ONE = 1.0 - 2.0**-53  # the largest float64 that torch.rand returns
@@ -41,12 +42,23 @@ def test_coins_are_independent_and_fall_as_often_as_they_should() -> None:
 # --- draws ---------------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["in order", "in integers"])
+def sums(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways of summing, wherever these tests run: a CPU takes the first, a GPU the second."""
+    if request.param == "in integers":
+        monkeypatch.setattr(chance_module, "_sums_in_order", chance_module._sums_in_integers)
+
+
+either_sums = pytest.mark.usefixtures("sums")
+
+
 def law_over_grid(distribution: Tensor, grid: int) -> Tensor:
     uniforms = torch.arange(grid, dtype=torch.float64) / grid
     tokens = token_at(distribution.expand(grid, -1), uniforms)
     return torch.bincount(tokens, minlength=distribution.shape[-1]) / grid
 
 
+@either_sums
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_equally_spaced_uniforms_give_each_token_exactly_its_probability(
     dtype: torch.dtype,
@@ -55,6 +67,7 @@ def test_equally_spaced_uniforms_give_each_token_exactly_its_probability(
     assert torch.equal(law_over_grid(distribution, 64), distribution.float())
 
 
+@either_sums
 @pytest.mark.parametrize("uniform", [0.0, 0.25, 0.5, ALMOST_ONE])
 def test_no_uniform_reaches_a_token_of_probability_zero(uniform: float) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -70,6 +83,7 @@ def test_no_uniform_reaches_a_token_of_probability_zero(uniform: float) -> None:
         assert (distribution.gather(1, tokens.unsqueeze(1)) > 0.0).all()
 
 
+@either_sums
 @pytest.mark.parametrize("uniform", [0.0, 0.3, ALMOST_ONE])
 def test_a_one_hot_distribution_is_always_its_token(uniform: float) -> None:
     for token in (0, 17, 99):
@@ -77,12 +91,14 @@ def test_a_one_hot_distribution_is_always_its_token(uniform: float) -> None:
         assert token_at(one_hot, torch.tensor(uniform, dtype=torch.float64)) == token
 
 
+@either_sums
 def test_a_zero_probability_token_is_never_drawn_from_a_generator() -> None:
     distribution = torch.tensor([0.0, 1e-7, 0.0, 0.5, 0.5 - 1e-7, 0.0])
     tokens = chance().draw(distribution.expand(200_000, -1))
     assert set(tokens.tolist()) <= {1, 3, 4}
 
 
+@either_sums
 def test_draws_follow_the_distribution() -> None:
     """Chi-square with 19 degrees of freedom: 43.8 is exceeded once in a thousand seeds."""
     distribution = torch.randn(20, generator=torch.Generator().manual_seed(1)).softmax(-1)
@@ -93,18 +109,28 @@ def test_draws_follow_the_distribution() -> None:
     assert ((observed - expected) ** 2 / expected).sum() < 43.8
 
 
+@either_sums
+def test_weights_need_not_sum_to_one() -> None:
+    weights = torch.tensor([0.0, 0.25, 0.5, 0.25]) * 3e-9
+    uniforms = torch.tensor([0.0, 0.2, 0.3, 0.7, 0.8, ALMOST_ONE], dtype=torch.float64)
+    assert token_at(weights.expand(6, -1), uniforms).tolist() == [1, 1, 2, 2, 3, 3]
+
+
+@either_sums
 def test_rows_are_drawn_from_their_own_distributions() -> None:
     rows = torch.eye(5)[[3, 0, 4]]
     assert chance().draw(rows).tolist() == [3, 0, 4]
     assert chance().draw(rows[0]).shape == ()
 
 
+@either_sums
 def test_one_seed_gives_one_stream_of_choices() -> None:
     distribution = torch.full((4, 50), 0.02)
     assert torch.equal(chance(3).draw(distribution), chance(3).draw(distribution))
     assert not torch.equal(chance(3).draw(distribution), chance(4).draw(distribution))
 
 
+@either_sums
 def test_a_vocabulary_of_a_quarter_million_is_drawn_to_its_last_token() -> None:
     V = 262_144
     distribution = torch.full((V,), 1.0 / V)
@@ -114,7 +140,7 @@ def test_a_vocabulary_of_a_quarter_million_is_drawn_to_its_last_token() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_round_of_choices_on_a_gpu_waits_for_the_host_once() -> None:
+def test_choices_on_a_gpu_do_not_wait_for_the_host_until_a_verdict_does() -> None:
     from distillspec.speculation.verify.token import verify_token
 
     device = torch.device("cuda")

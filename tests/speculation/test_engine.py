@@ -204,7 +204,7 @@ def test_the_autoregressive_decoder_has_the_law_of_the_target(end_tokens: frozen
 
 
 def test_the_enumeration_rejects_a_correction_drawn_from_p() -> None:
-    broken = mutant(verify_token, "chance.draw(residual(p_next, q_next))", "chance.draw(p_next)")
+    broken = mutant(verify_token, "residual(p[kept], q[kept])", "p[kept]")
     policy = SamplingPolicy()
     assert distance_from_the_target(random_pair(3), standard(2, verify=broken), policy, 2) > 0.01
 
@@ -214,7 +214,11 @@ def test_the_enumeration_rejects_an_argmax_draw_that_is_verified_with_soft_q(
     temperature: float,
 ) -> None:
     class ArgmaxDraft(ChainDraft):
-        propose = mutant(ChainDraft.propose, "chance.draw(q)", "q.argmax(-1)")  # type: ignore[assignment]
+        propose = mutant(  # type: ignore[assignment]
+            ChainDraft.propose,
+            "policy.draw_with_distribution(logits, chance)",
+            "logits.argmax(-1), policy.distribution(logits)",
+        )
 
     policy = SamplingPolicy(temperature)
     broken = standard(2, draft=ArgmaxDraft())

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from distillspec.errors import DistillSpecError
+from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
 
 ALL = [
@@ -62,6 +63,16 @@ def test_temperature_zero_is_one_hot_at_the_lowest_index_of_the_maximum() -> Non
     one_hot = policy.distribution(ties)
     assert one_hot.argmax(-1).tolist() == first
     assert torch.equal(one_hot.sum(-1), torch.ones(64))
+
+
+@pytest.mark.parametrize("policy", ALL)
+def test_a_token_is_drawn_from_the_distribution_it_comes_with(policy: SamplingPolicy) -> None:
+    logits = torch.randn(200, 7, generator=torch.Generator().manual_seed(5)) * 2
+    coins = [GeneratorChance(torch.Generator().manual_seed(6)) for _ in range(3)]
+    token, distribution = policy.draw_with_distribution(logits, coins[0])
+    assert torch.equal(distribution, policy.distribution(logits))
+    assert torch.equal(token, coins[1].draw(distribution))
+    assert torch.equal(policy.draw(logits, coins[2]), token)
 
 
 def test_temperature_divides_the_logits() -> None:

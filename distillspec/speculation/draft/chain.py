@@ -34,8 +34,7 @@ class ChainDraft:
         logits = runner.feed(pending.unsqueeze(0))[0, -1]
         steps = 1
         while True:
-            q = policy.distribution(logits)
-            token = chance.draw(q)
+            token, q = policy.draw_with_distribution(logits, chance)
             distributions.append(q)
             tokens.append(token)
             if len(tokens) == gamma:

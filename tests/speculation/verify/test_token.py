@@ -127,9 +127,12 @@ def test_the_law_fails_if_a_uniform_equal_to_the_probability_accepts() -> None:
 @pytest.mark.parametrize(
     ("line", "broken"),
     [
-        ("chance.draw(residual(p_next, q_next))", "chance.draw(p_next)"),
-        (".cumprod(0).sum(", ".sum("),
-        ("q_next * (kept < gamma)", "q_next * 1.0"),
+        ("residual(p[kept], q[kept])", "p[kept]"),
+        ("_leading(chance.accept(ratio).tolist())", "sum(chance.accept(ratio).tolist())"),
+        (
+            "p[gamma] if kept == gamma else residual",
+            "residual(p[-1], q[-1]) if kept == gamma else residual",
+        ),
         ("gather(1, drafted) / q.gather(1, drafted)", "gather(1, drafted)"),
     ],
     ids=["p for the residual", "accepts after a rejection", "bonus less q", "p for p/q"],
@@ -144,7 +147,7 @@ def test_the_law_fails_if_a_line_is_broken(line: str, broken: str) -> None:
 
 def test_the_residual_is_what_p_has_beyond_q() -> None:
     p, q = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.2, 0.6])
-    assert torch.allclose(residual(p, q), torch.tensor([0.75, 0.25, 0.0]))
+    assert torch.allclose(residual(p, q), torch.tensor([0.3, 0.1, 0.0]))
 
 
 def test_without_any_residual_mass_the_draw_is_from_p() -> None:
