@@ -22,25 +22,18 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
+import pair
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from distillspec.corpus.prompts import load_prompts
 from distillspec.errors import DistillSpecError
 from distillspec.measure.bootstrap import Interval, Resampling, Sums, ratio, relative
 from distillspec.measure.methods import configuration
-from distillspec.models.compiled import make_runner
-from distillspec.models.loading import load_model, load_tokenizer
-from distillspec.models.precision import describe, fast_dtype
-from distillspec.models.runner import vocabulary_size
-from distillspec.models.vocabulary import check_pair
-from distillspec.recipe.loading import load_recipe
-from distillspec.recipe.schema import Recipe
+from distillspec.models.precision import describe
 from distillspec.recipe.suite import Method
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.engine import AutoregressiveDecoder, SpeculativeDecoder
@@ -184,85 +177,40 @@ def print_table(temperature: float, gamma: int, entries: list[dict[str, Any]]) -
         )
 
 
-def read_prompts(arguments: argparse.Namespace, tokenizer: PreTrainedTokenizerBase) -> list[Tensor]:
-    """Held-out prompts of the recipe, or of a JSONL file with the field `prompt`."""
-    recipe = load_recipe(arguments.recipe)
-    if not isinstance(recipe, Recipe):
-        raise DistillSpecError(
-            "this recipe makes a model; it names no prompts",
-            where=arguments.recipe,
-            mend="give the recipe of a distillation",
-        )
-    data = recipe.data
-    if arguments.prompts_file is not None:
-        lines = Path(arguments.prompts_file).read_text(encoding="utf-8").splitlines()
-        texts = [json.loads(line)["prompt"] for line in lines if line.strip()]
-        rows = [tokenizer.encode(text)[-data.max_prompt_tokens :] for text in texts]
-    else:
-        held_out = load_prompts(data, tokenizer, seed=recipe.seed).held_out
-        rows = [list(prompt.tokens) for prompt in held_out]
-    return [torch.tensor(row) for row in rows[: arguments.prompts]]
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--target", default="checkpoints/nano-python/target")
-    parser.add_argument("--draft", default="checkpoints/nano-python/draft")
-    parser.add_argument("--recipe", default="recipes/nano-python.yaml", help="names the prompts")
-    parser.add_argument("--prompts-file", help="JSONL with `prompt`, in place of the recipe's")
-    parser.add_argument("--prompts", type=int, default=12, help="number of prompts")
-    parser.add_argument("--new-tokens", type=int, default=64, help="tokens decoded per prompt")
+    pair.add_arguments(parser, prompts=12)
     parser.add_argument("--gamma", type=int, default=4)
-    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 1.0])
     parser.add_argument("--runners", nargs="+", choices=["eager", "compiled"],
                         default=["eager", "compiled"])  # fmt: skip
-    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
-    parser.add_argument("--threads", type=int, help="default: torch's")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     return parser.parse_args()
 
 
 def main() -> None:
     arguments = parse()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     transformers_logging.set_verbosity_error()  # it warns of what its assisted decoding does itself
-    dtype = fast_dtype("cpu") if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
-    tokenizer = load_tokenizer(arguments.target, what="target")
-    target = load_model(arguments.target, dtype=dtype, what="target")
-    draft = load_model(arguments.draft, dtype=dtype, what="draft")
-    vocabulary = check_pair(
-        tokenizer,
-        load_tokenizer(arguments.draft, what="draft"),
-        vocabulary_size(target),
-        vocabulary_size(draft),
-        where=f"{arguments.target}, {arguments.draft}",
-    )
-    prompts = read_prompts(arguments, tokenizer)
+    bench = pair.load(arguments)
+    prompts = bench.prompts
     gamma, new_tokens = arguments.gamma, arguments.new_tokens
-    capacity = max(len(prompt) for prompt in prompts) + new_tokens + gamma + 1
     runners = {
-        kind: (
-            make_runner(target, kind, capacity, (1, gamma + 1), vocabulary=vocabulary),
-            make_runner(draft, kind, capacity, (1, 2), vocabulary=vocabulary),
-        )
+        kind: bench.runners(kind, (1, gamma + 1), new_tokens + gamma + 1)
         for kind in arguments.runners
     }
     tables = {}
     for temperature in arguments.temperatures:
         torch.manual_seed(arguments.seed)  # transformers draws from the global generator
-        contenders = transformers_contenders(target, draft, temperature, gamma)
-        for kind, pair in runners.items():
-            contenders |= our_contenders(kind, *pair, temperature, gamma, arguments.seed)
+        contenders = transformers_contenders(bench.target, bench.draft, temperature, gamma)
+        for kind, both in runners.items():
+            contenders |= our_contenders(kind, *both, temperature, gamma, arguments.seed)
         results = take_turns(contenders, prompts, new_tokens)
         tables[temperature] = report(results, Resampling(seed=arguments.seed))
     if arguments.json:
         print(json.dumps({"gamma": gamma, "machine": describe("cpu"), "tables": tables}))
         return
-    print(f"{describe('cpu')}; run in {dtype}, {torch.get_num_threads()} threads")
+    print(f"{describe('cpu')}; run in {bench.dtype}, {torch.get_num_threads()} threads")
     print(
         f"{len(prompts)} prompts, {new_tokens} new tokens each; seconds from prompt to last token"
     )
