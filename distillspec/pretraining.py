@@ -28,7 +28,7 @@ from distillspec.recipe.dry_run import RUNS
 from distillspec.recipe.loading import dump_yaml
 from distillspec.recipe.schema import PretrainRecipe
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.training.pretrain import Progress, pretrain
+from distillspec.training.pretrain import Progress, held_out_nats, pretrain
 from distillspec.training.run_lock import run_lock
 
 if TYPE_CHECKING:
@@ -62,6 +62,10 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
         rows = validation_rows(held_out, context=plan.context, rows=plan.validation_rows).to(where)
         model = _beginning(recipe, tokenizer).to(where)  # type: ignore[arg-type]
         started_from = model_digest(model) if recipe.start_from is not None else None
+        _check_start(started_from, folder / "start.json")
+        start: dict[str, torch.Tensor] = {}
+        if plan.start_share:
+            start = {name: weight.clone() for name, weight in model.state_dict().items()}
         console.print(
             f"{model.num_parameters():,} parameters; {len(files.training)} files, "
             f"{training.numel():,} tokens; {len(files.held_out)} files held out, "
@@ -77,6 +81,17 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
             precision=build.dtype(recipe.hardware.precision, where),
             report=lambda p: console.print(_line(p, plan.max_steps), highlight=False),
         )
+        if plan.start_share:
+            average_with(model, start, plan.start_share)
+            held_out_loss = held_out_nats(
+                model, rows, plan.batch_size, build.dtype(recipe.hardware.precision, where)
+            )
+            console.print(
+                f"averaged with {recipe.start_from}: held out {final.validation_nats_per_token:.4f}"
+                f" -> {held_out_loss:.4f} nats/token",
+                highlight=False,
+            )
+            final = final._replace(validation_nats_per_token=held_out_loss)
         bits = final.validation_nats_per_token / math.log(2) / _bytes_per_token(files, held_out)
         facts = {
             "parameters": model.num_parameters(),
@@ -120,6 +135,26 @@ def _check_identity(recipe: PretrainRecipe, files: CorpusFiles, path: Path) -> N
             where=str(path.parent),
             mend="give the recipe another name, or delete that run folder",
         )
+
+
+def _check_start(digest: str | None, path: Path) -> None:
+    """A run that goes on from a model needs that very model, also when it is resumed."""
+    if not path.exists():
+        atomic.write_json(path, {"model": digest})
+        return
+    if json.loads(path.read_text(encoding="utf-8"))["model"] != digest:
+        raise DistillSpecError(
+            "the weights in start_from are not those that this run began with",
+            where=str(path.parent),
+            mend="put them back; if this run has finished and written over them, it is done",
+        )
+
+
+@torch.no_grad()
+def average_with(model: torch.nn.Module, start: dict[str, torch.Tensor], share: float) -> None:
+    """In place: weights <- share start + (1 - share) weights."""
+    for name, weight in model.state_dict().items():
+        weight.lerp_(start[name], share)
 
 
 def _tokenizer(recipe: PretrainRecipe, files: CorpusFiles, folder: Path) -> PreTrainedTokenizerBase:

@@ -73,6 +73,46 @@ def test_training_goes_further_from_a_finished_model() -> None:
         torch.testing.assert_close(end[name], start[name], atol=1e-3, rtol=0.02)
 
 
+def test_what_is_written_can_be_an_average_with_the_start() -> None:
+    pretraining.run(recipe(), resume=False)
+    start = load_model("made/target", dtype=torch.float32).state_dict()
+
+    def trained(name: str, share: float) -> dict[str, torch.Tensor]:
+        further = recipe(
+            name=name,
+            output=f"made/{name}",
+            tokenizer={"take_from": "made/target"},
+            model=None,
+            start_from="made/target",
+            train={**recipe().train.model_dump(), "start_share": share},
+        )
+        pretraining.run(further, resume=False)
+        return load_model(f"made/{name}", dtype=torch.float32).state_dict()
+
+    end, between = trained("end", 0.0), trained("between", 0.25)
+    for name in start:
+        expected = 0.25 * start[name] + 0.75 * end[name]
+        torch.testing.assert_close(between[name], expected, atol=1e-3, rtol=0.02)
+
+
+def test_a_run_that_wrote_over_its_start_is_not_resumed_from_there() -> None:
+    pretraining.run(recipe(), resume=False)
+    further = recipe(
+        name="further",
+        tokenizer={"take_from": "made/target"},
+        model=None,
+        start_from="made/target",
+    )
+    pretraining.run(further, resume=False)
+    with pytest.raises(DistillSpecError, match="not those that this run began with"):
+        pretraining.run(further, resume=True)
+
+
+def test_an_average_needs_a_start() -> None:
+    with pytest.raises(ValueError, match="nothing to average with"):
+        recipe(train={**recipe().train.model_dump(), "start_share": 0.5})
+
+
 def test_a_start_with_another_tokenizer_is_refused() -> None:
     pretraining.run(recipe(), resume=False)
     other = recipe(

@@ -281,6 +281,13 @@ class PretrainPlan(Section):
     decay_share: Share = Field(0.5, description="share of the steps, at the end, in linear decay")
     final_rate_share: Share = Field(0.03, description="the decay ends at this share of the peak")
     clip_norm: float = Field(1.0, gt=0.0)
+    start_share: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="what is written is this share of the weights in start_from and the rest of "
+        "the trained ones: an average of two models of one training often beats both",
+    )
 
 
 class PretrainRecipe(Section):
@@ -302,6 +309,8 @@ class PretrainRecipe(Section):
     def _fits(self) -> Self:
         if (self.model is None) == (self.start_from is None):
             raise ValueError("give exactly one of model and start_from")
+        if self.train.start_share and self.start_from is None:
+            raise ValueError("train.start_share needs start_from: there is nothing to average with")
         if self.model is not None and self.train.context > self.model.max_positions:
             raise ValueError(
                 f"train.context={self.train.context} is longer than "

@@ -118,8 +118,7 @@ def pretrain(
     progress = Progress(step, step * rows_tokens, spent, math.nan, math.nan)
     model.train()
     if step >= plan.max_steps:
-        with autocast:
-            held_out = validate(model, validation, windows.batch_size)
+        held_out = held_out_nats(model, validation, windows.batch_size, precision)
         return progress._replace(validation_nats_per_token=held_out)
     while step < plan.max_steps:
         with autocast, fast_whole_rows(causal_model(model), precision):
@@ -135,8 +134,7 @@ def pretrain(
         losses.append(loss.detach())
         step += 1
         if step % plan.validate_every_steps == 0 or step == plan.max_steps:
-            with autocast:
-                held_out = validate(model, validation, windows.batch_size)
+            held_out = held_out_nats(model, validation, windows.batch_size, precision)
             progress = Progress(
                 step,
                 step * rows_tokens,
@@ -153,10 +151,11 @@ def pretrain(
 
 
 @torch.no_grad()
-def validate(model: nn.Module, rows: Tensor, batch_size: int) -> float:
-    """Mean nats per token over all rows [R, T]."""
+def held_out_nats(model: nn.Module, rows: Tensor, batch_size: int, precision: torch.dtype) -> float:
+    """Mean nats per token over all rows [R, T], products in `precision`."""
     model.eval()
-    parts = [(mean_nats(model, part), part.shape[0]) for part in rows.split(batch_size)]
+    with _autocast(rows.device.type, precision):
+        parts = [(mean_nats(model, part), part.shape[0]) for part in rows.split(batch_size)]
     model.train()
     return float(sum(float(mean) * n for mean, n in parts)) / rows.shape[0]
 
