@@ -297,11 +297,22 @@ def probe(pair: Pair, held_out: Sequence[Prompt]) -> Probe:
 
 
 def control_recipe(recipe: Recipe, minutes: float) -> Recipe:
-    """The same draft, data and optimizer, trained for `minutes` by plain NLL on the fixed text."""
+    """The same draft, text and optimizer, trained for `minutes` by plain NLL.
+
+    The text is the recipe's stored part, of the data set and of the target; where the draft alone
+    writes, the data set's.
+    """
+    source = recipe.distill.source
+    stored = source.fixed + source.target
+    shares = (
+        Shares(fixed=source.fixed / stored, target=source.target / stored)
+        if stored
+        else Shares(fixed=1.0)
+    )
     plan = recipe.distill.model_copy(
         update={
             "divergence": "nll",
-            "source": Shares(fixed=1.0),
+            "source": shares,
             "max_steps": 1_000_000_000,
             "max_minutes": minutes,
         }

@@ -78,9 +78,10 @@ class Job:
             responses = target_responses(pair, self.prompts.training, self.world)
         distilled = self._fit(recipe, self.folder.path, "distilled", responses)
         outcomes = {"distilled": distilled._asdict()}
-        if recipe.evaluate.control and self._has_fixed_text():
-            control = build.control_recipe(recipe, distilled.seconds / 60.0)
-            outcomes["control"] = self._fit(control, self.folder.control, "control", None)._asdict()
+        control = build.control_recipe(recipe, distilled.seconds / 60.0)
+        if recipe.evaluate.control and self._has_text_for(control):
+            trained = self._fit(control, self.folder.control, "control", responses)
+            outcomes["control"] = trained._asdict()
         if not self.world.rank:
             atomic.write_json(self.folder.training_file, outcomes)
         leave(self.world)
@@ -116,7 +117,9 @@ class Job:
         gc.collect()
         return outcome
 
-    def _has_fixed_text(self) -> bool:
+    def _has_text_for(self, control: Recipe) -> bool:
+        if not control.distill.source.fixed:
+            return True
         if all(p.response is not None for p in self.prompts.training):
             return True
         self._say("no control: the data has no responses that it could be trained on")

@@ -81,13 +81,27 @@ def test_the_control_differs_in_objective_source_and_length_alone(plan: dict[str
     given = recipe(plan, distill={"divergence": "tvd", "batch_size": 8})
     control = build.control_recipe(given, 1.5)
     assert control.distill.divergence == "nll"
-    assert control.distill.source.fixed == 1.0
     assert control.distill.max_minutes == 1.5
     kept = control.distill.model_dump(exclude={"divergence", "source", "max_minutes", "max_steps"})
     assert kept == given.distill.model_dump(
         exclude={"divergence", "source", "max_minutes", "max_steps"}
     )
     assert control.optimizer == given.optimizer
+
+
+@pytest.mark.parametrize(
+    ("shares", "fixed", "target"),
+    [
+        ({"draft": 1.0}, 1.0, 0.0),
+        ({"target": 1.0}, 0.0, 1.0),
+        ({"fixed": 0.2, "target": 0.6, "draft": 0.2}, 0.25, 0.75),
+    ],
+)
+def test_the_control_reads_the_same_stored_text(
+    plan: dict[str, Any], shares: dict[str, float], fixed: float, target: float
+) -> None:
+    source = build.control_recipe(recipe(plan, distill={"source": shares}), 1.0).distill.source
+    assert (source.fixed, source.target, source.draft) == pytest.approx((fixed, target, 0.0))
 
 
 def test_no_preview_is_made_where_none_is_wanted(plan: dict[str, Any]) -> None:
