@@ -65,7 +65,7 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
         _check_start(started_from, folder / "start.json")
         start: dict[str, torch.Tensor] = {}
         if plan.start_share:
-            start = {name: weight.clone() for name, weight in model.state_dict().items()}
+            start = {name: weight.clone() for name, weight in model.named_parameters()}
         console.print(
             f"{model.num_parameters():,} parameters; {len(files.training)} files, "
             f"{training.numel():,} tokens; {len(files.held_out)} files held out, "
@@ -146,14 +146,15 @@ def _check_start(digest: str | None, path: Path) -> None:
         raise DistillSpecError(
             "the weights in start_from are not those that this run began with",
             where=str(path.parent),
-            mend="put them back; if this run has finished and written over them, it is done",
+            mend="put them back; if this run has finished and written over them, it is done; to "
+            "begin anew, delete that folder",
         )
 
 
 @torch.no_grad()
 def average_with(model: torch.nn.Module, start: dict[str, torch.Tensor], share: float) -> None:
-    """In place: weights <- share start + (1 - share) weights."""
-    for name, weight in model.state_dict().items():
+    """In place: weights <- share start + (1 - share) weights, tied ones once."""
+    for name, weight in model.named_parameters():
         weight.lerp_(start[name], share)
 
 

@@ -8,6 +8,7 @@ import torch
 
 from distillspec import pretraining
 from distillspec.errors import DistillSpecError
+from distillspec.models.build_llama import random_llama
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.recipe.schema import PretrainRecipe
 
@@ -93,6 +94,17 @@ def test_what_is_written_can_be_an_average_with_the_start() -> None:
     for name in start:
         expected = 0.25 * start[name] + 0.75 * end[name]
         torch.testing.assert_close(between[name], expected, atol=1e-3, rtol=0.02)
+
+
+def test_tied_weights_are_averaged_once() -> None:
+    model = random_llama(recipe().model, vocabulary=300, end_token=0, seed=0)  # type: ignore[arg-type]
+    assert model.config.tie_word_embeddings
+    for weight in model.parameters():
+        torch.nn.init.ones_(weight)
+    start = {name: torch.zeros_like(weight) for name, weight in model.named_parameters()}
+    pretraining.average_with(model, start, 0.25)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, torch.full_like(weight, 0.75)), name
 
 
 def test_a_run_that_wrote_over_its_start_is_not_resumed_from_there() -> None:
