@@ -1,12 +1,13 @@
-"""What verification decides, and the protocol of a rule."""
+"""What verification decides, and the protocols of rules."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
 from distillspec.speculation.chance import Chance
+from distillspec.speculation.tree import Tree
 
 
 class Verdict(NamedTuple):
@@ -25,7 +26,19 @@ class Verdict(NamedTuple):
         return self.tokens[-1]
 
 
+class Rule(Protocol):
+    """Any rule: of the two below, the one that fits what was drafted."""
+
+    def __call__(self, p: Tensor, q: Tensor, drafted: Any, chance: Chance, /) -> Verdict: ...
+
+
 class VerifyRule(Protocol):
     def __call__(self, p: Tensor, q: Tensor, tokens: Tensor, chance: Chance, /) -> Verdict:
         """p [G+1, V], q [G, V], drafted tokens long [G] -> verdict."""
+        ...
+
+
+class TreeRule(Protocol):
+    def __call__(self, p: Tensor, q: Tensor, tree: Tree, chance: Chance, /) -> Verdict:
+        """p [N+1, V] by context, q by the tree's rows, the drafted tree -> verdict."""
         ...

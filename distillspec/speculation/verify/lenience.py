@@ -1,0 +1,42 @@
+"""Lenient acceptance: more is kept than the target's law allows. Lossy, and only on request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from distillspec.speculation.chance import Chance
+from distillspec.speculation.verify.token import residual
+from distillspec.speculation.verify.verdict import Verdict, VerifyRule
+
+FORMS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "exp": lambda p, eps: p**eps,
+    "lin": lambda p, eps: p / eps,
+    "sq": lambda p, eps: p / eps**2,
+}
+
+
+def lenient(form: str, eps: float) -> VerifyRule:
+    """Token verification that keeps x with probability min(1, f(p(x)) / q(x)), eps in (0, 1].
+
+    f: p^eps, p / eps or p / eps^2 (Zhou et al. 2310.08461). eps = 1 is lossless, and at
+    temperature 0 it changes nothing. A token not kept is replaced from norm((p - q)_+), as ever.
+    """
+    assert 0.0 < eps <= 1.0
+    widened = FORMS[form]
+
+    def verify(p: Tensor, q: Tensor, tokens: Tensor, chance: Chance) -> Verdict:
+        gamma = tokens.shape[0]
+        if gamma == 0:
+            return Verdict([int(chance.draw(p[0]))])
+        drafted = tokens.unsqueeze(1)
+        p_of, q_of = p[:gamma].gather(1, drafted), q.gather(1, drafted)
+        kept = chance.accept((widened(p_of, eps) / q_of).squeeze(1)).tolist()
+        accepted = kept.index(False) if False in kept else gamma
+        whole = accepted == gamma
+        following = chance.draw(p[gamma] if whole else residual(p[accepted], q[accepted]))
+        return Verdict(torch.cat([tokens[:accepted], following.view(1)]).tolist())
+
+    return verify

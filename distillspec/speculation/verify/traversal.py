@@ -1,0 +1,62 @@
+"""Traversal verification: a tree is judged from its leaves to its root, path by path."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from distillspec.speculation.chance import Chance
+from distillspec.speculation.tree import Tree
+from distillspec.speculation.verify.verdict import Verdict
+
+
+def verify_traversal(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdict:
+    """p [N+1, V] by context, q by the tree's rows -> verdict. Lossless (2505.12398).
+
+    Down the first remaining child of each context, w(child) = min(1, w p(x)/q(x)), to a leaf, which
+    is accepted with probability w. Else it is removed, and its parent takes with r = (w p - q)_+
+    and s = sum r: w <- s / (s + 1 - w), p <- r / s, q(x) <- 0, renormalised; then on from there.
+    The accepted context draws the next token from its p. Equal independent drafts of a context are
+    one child; on a single chain this is block verification.
+    """
+    reached = [1.0] * (len(tree) + 1)  # w by context
+    p_left: dict[int, Tensor] = {}
+    q_left: dict[int, Tensor] = {}
+    children = [list(dict.fromkeys(nodes)) for nodes in tree.drawn]
+
+    def p_of(context: int) -> Tensor:
+        return p_left.get(context, p[context])
+
+    def q_of(context: int) -> Tensor:
+        return q_left.get(context, q[tree.q_rows[context]])
+
+    context = 0
+    while True:
+        while children[context]:
+            node = children[context][0]
+            token = tree.tokens[node]
+            ratio = float(p_of(context)[token] / q_of(context)[token])
+            reached[node + 1] = min(1.0, reached[context] * ratio)
+            context = node + 1
+        if context == 0 or bool(chance.accept(p.new_tensor([reached[context]]))):
+            break
+        token = tree.tokens[context - 1]
+        context = tree.parents[context - 1]
+        children[context].pop(0)
+        left = (reached[context] * p_of(context) - q_of(context)).clamp(min=0.0)
+        s = float(left.sum())
+        surplus = s + 1.0 - reached[context]
+        reached[context] = s / surplus if surplus > 0.0 else 1.0
+        if s > 0.0:
+            p_left[context] = left / s
+        q_left[context] = _without(q_of(context), token)
+    tokens = [tree.tokens[node] for node in tree.path(context)]
+    return Verdict([*tokens, int(chance.draw(p_of(context)))])
+
+
+def _without(q: Tensor, token: int) -> Tensor:
+    """q with a token taken out, renormalised; all zero where nothing is left."""
+    rest = q.clone()
+    rest[token] = 0.0
+    mass = rest.sum()
+    return torch.where(mass > 0.0, rest / mass, rest)

@@ -1,0 +1,37 @@
+"""Verification of several drafts position by position: down the tree as long as a draft is met."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from distillspec.speculation.chance import Chance
+from distillspec.speculation.tree import Tree
+from distillspec.speculation.verify.verdict import Verdict
+
+
+class PositionRule(Protocol):
+    def __call__(self, p: Tensor, q: Tensor, drafts: list[int], chance: Chance, /) -> int:
+        """p [V], q [V], drafted tokens in drawing order (repeated ones too) -> a token ~ p."""
+        ...
+
+
+def walk_down(p: Tensor, q: Tensor, tree: Tree, chance: Chance, rule: PositionRule) -> Verdict:
+    """p [N+1, V] by context, q by the tree's rows -> verdict.
+
+    At each context the rule draws the next token. A token that a draft has there, be it accepted
+    or drawn from what is left, leads on to that draft's node; any other one ends the round. After
+    a context without drafts the bonus is drawn from p.
+    """
+    emitted: list[int] = []
+    context = 0
+    while tree.drawn[context]:
+        drafts = [tree.tokens[node] for node in tree.drawn[context]]
+        token = rule(p[context], q[tree.q_rows[context]], drafts, chance)
+        emitted.append(token)
+        node = tree.child(context, token)
+        if node is None:
+            return Verdict(emitted)
+        context = node + 1
+    return Verdict([*emitted, int(chance.draw(p[context]))])

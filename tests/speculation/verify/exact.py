@@ -1,0 +1,166 @@
+"""Exact laws of one round of verification, every branch of drafting and of the rule walked."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from distillspec.speculation.tree import Tree
+from distillspec.speculation.verify.verdict import TreeRule, Verdict, VerifyRule
+from tests.speculation.branches import Branches, Law, total_variation, walk
+
+EXACT = 1e-9
+Model = Callable[[Sequence[int]], Tensor]  # context -> [V]
+Drafting = Callable[[Model, int, int, Branches], list[list[int]]]
+
+sizes = pytest.mark.parametrize(
+    ("V", "L", "K", "zeros"),
+    [(5, 3, 1, 0.0), (3, 2, 2, 0.0), (3, 2, 2, 0.4), (3, 2, 3, 0.4), (2, 3, 3, 0.0)],
+)
+
+
+def contexts(V: int, gamma: int) -> list[tuple[int, ...]]:
+    return [
+        context
+        for length in range(gamma + 1)
+        for context in itertools.product(range(V), repeat=length)
+    ]
+
+
+def random_model(V: int, gamma: int, seed: int, *, zeros: float = 0.0) -> Model:
+    """A distribution of its own for every context; a share of the tokens has probability 0."""
+    generator = torch.Generator().manual_seed(seed)
+    table = {}
+    for context in contexts(V, gamma):
+        logits = torch.randn(V, generator=generator, dtype=torch.float64) * 1.5
+        is_zero = torch.rand(V, generator=generator) < zeros
+        is_zero[torch.randint(V, (1,), generator=generator)] = False
+        table[context] = logits.masked_fill(is_zero, -torch.inf).softmax(-1)
+    return lambda context: table[tuple(context)]
+
+
+def constant(*weights: float) -> Model:
+    distribution = torch.tensor(weights, dtype=torch.float64)
+    return lambda context: distribution
+
+
+ADVERSARIAL = {
+    "equal": (constant(0.5, 0.3, 0.2), constant(0.5, 0.3, 0.2)),
+    "disjoint": (constant(0.5, 0.5, 0.0), constant(0.0, 0.0, 1.0)),
+    "sure p": (constant(0.0, 1.0, 0.0), constant(0.2, 0.3, 0.5)),
+    "sure q": (constant(0.2, 0.3, 0.5), constant(0.0, 1.0, 0.0)),
+    "both sure": (constant(0.0, 1.0, 0.0), constant(0.0, 1.0, 0.0)),
+    "sure and disjoint": (constant(1.0, 0.0, 0.0), constant(0.0, 1.0, 0.0)),
+    "tied ratios": (constant(0.2, 0.2, 0.6), constant(0.25, 0.25, 0.5)),
+}
+
+adversarial = pytest.mark.parametrize(("p", "q"), ADVERSARIAL.values(), ids=list(ADVERSARIAL))
+
+
+def law_of_target(p: Model, V: int, length: int, begin: tuple[int, ...] = ()) -> Law:
+    law: Law = {begin: 1.0}
+    while any(len(text) < length for text in law):
+        text = next(text for text in law if len(text) < length)
+        weight = law.pop(text)
+        for token, probability in enumerate(p(text).tolist()):
+            if probability > 0.0:
+                law[(*text, token)] = weight * probability
+    return law
+
+
+# --- drafting ------------------------------------------------------------------------------------
+
+
+def independent(q: Model, L: int, K: int, branches: Branches) -> list[list[int]]:
+    """K sequences of L tokens, each drawn on its own."""
+    sequences: list[list[int]] = []
+    for _ in range(K):
+        sequence: list[int] = []
+        for _ in range(L):
+            sequence.append(int(branches.draw(q(sequence))))
+        sequences.append(sequence)
+    return sequences
+
+
+def distinct(q: Model, L: int, K: int, branches: Branches) -> list[list[int]]:
+    """K different first tokens drawn without replacement, each continued by single draws."""
+    sequences = []
+    left = q([]).clone()
+    for _ in range(K):
+        if not left.any():
+            break
+        token = int(branches.draw(left))
+        left[token] = 0.0
+        sequence = [token]
+        while len(sequence) < L:
+            sequence.append(int(branches.draw(q(sequence))))
+        sequences.append(sequence)
+    return sequences
+
+
+# --- one round -----------------------------------------------------------------------------------
+
+
+def tree_rounds(
+    rule: TreeRule, p: Model, q: Model, L: int, K: int, draft: Drafting = independent
+) -> Iterator[tuple[Verdict, float]]:
+    """Every way a round with K drafts of L tokens can go: the verdict and its probability."""
+    for sequences, drafting in walk(lambda coins: draft(q, L, K, coins)):
+        tree = Tree.of(sequences)
+        paths = [[tree.tokens[node] for node in tree.path(at)] for at in range(len(tree) + 1)]
+        p_rows = torch.stack([p(path) for path in paths])
+        q_rows = torch.stack([q(one[:i]) for one in sequences for i in range(len(one))])
+        for verdict, coins in walk(lambda coins: rule(p_rows, q_rows, tree, coins)):  # noqa: B023
+            yield verdict, drafting.weight * coins.weight
+
+
+def chain_rounds(rule: VerifyRule, p: Model, q: Model, L: int) -> Iterator[tuple[Verdict, float]]:
+    for (tokens,), drafting in walk(lambda coins: independent(q, L, 1, coins)):
+        p_rows = torch.stack([p(tokens[:position]) for position in range(L + 1)])
+        q_rows = torch.stack([q(tokens[:position]) for position in range(L)])
+        drafted = torch.tensor(tokens)
+        for verdict, coins in walk(lambda coins: rule(p_rows, q_rows, drafted, coins)):  # noqa: B023
+            yield verdict, drafting.weight * coins.weight
+
+
+def distance(rounds: Iterator[tuple[Verdict, float]], p: Model, V: int, length: int) -> float:
+    """Total variation of what is emitted, completed by p to `length` tokens, and the target's."""
+    emitted: Law = defaultdict(float)
+    for verdict, weight in rounds:
+        emitted[tuple(verdict.tokens)] += weight
+    assert sum(emitted.values()) == pytest.approx(1.0, abs=1e-12)
+    law: Law = defaultdict(float)
+    for begin, share in emitted.items():
+        for text, weight in law_of_target(p, V, length, begin).items():
+            law[text] += share * weight
+    return total_variation(law, law_of_target(p, V, length))
+
+
+def tree_distance(
+    rule: TreeRule, p: Model, q: Model, V: int, L: int, K: int, draft: Drafting = independent
+) -> float:
+    return distance(tree_rounds(rule, p, q, L, K, draft), p, V, L + 1)
+
+
+def chain_distance(rule: VerifyRule, p: Model, q: Model, V: int, L: int) -> float:
+    return distance(chain_rounds(rule, p, q, L), p, V, L + 1)
+
+
+def expected_tokens(rounds: Iterator[tuple[Verdict, float]]) -> float:
+    """Tokens a round emits in expectation, drafting included."""
+    return sum(weight * len(verdict.tokens) for verdict, weight in rounds)
+
+
+def expected_of_trees(
+    rule: TreeRule, p: Model, q: Model, L: int, K: int, draft: Drafting = independent
+) -> float:
+    return expected_tokens(tree_rounds(rule, p, q, L, K, draft))
+
+
+def expected_of_chains(rule: VerifyRule, p: Model, q: Model, L: int) -> float:
+    return expected_tokens(chain_rounds(rule, p, q, L))

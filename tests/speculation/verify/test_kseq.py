@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from distillspec.speculation.chance import Chance
+from distillspec.speculation.tree import Tree
+from distillspec.speculation.verify.kseq import kseq_token, threshold, verify_kseq
+from distillspec.speculation.verify.token import verify_token
+from distillspec.speculation.verify.transport import optimal_acceptance
+from distillspec.speculation.verify.verdict import Verdict
+from distillspec.speculation.verify.walk import walk_down
+from tests.speculation.branches import mutant, walk
+from tests.speculation.verify.exact import (
+    EXACT,
+    Model,
+    adversarial,
+    expected_of_chains,
+    expected_of_trees,
+    independent,
+    random_model,
+    sizes,
+    tree_distance,
+)
+
+
+@sizes
+def test_the_joint_law_of_a_round_is_the_targets(V: int, L: int, K: int, zeros: float) -> None:
+    p, q = random_model(V, L, 1, zeros=zeros), random_model(V, L, 2, zeros=zeros)
+    assert tree_distance(verify_kseq, p, q, V, L, K) < EXACT
+
+
+@adversarial
+def test_the_joint_law_holds_for_adversarial_pairs(p: Model, q: Model) -> None:
+    assert tree_distance(verify_kseq, p, q, 3, 2, 3) < EXACT
+
+
+def test_merging_equal_drafts_first_fails() -> None:
+    """Known wrong: a token drawn twice had two trials."""
+
+    def merged(p: Tensor, q: Tensor, drafts: list[int], chance: Chance) -> int:
+        return kseq_token(p, q, list(dict.fromkeys(drafts)), chance)
+
+    def rule(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdict:
+        return walk_down(p, q, tree, chance, merged)
+
+    p, q = random_model(3, 1, 1), random_model(3, 1, 2)
+    assert tree_distance(rule, p, q, 3, 1, 3) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("line", "broken"),
+    [
+        ("p[at] / (rho * q[at])", "p[at] / q[at]"),
+        ("torch.minimum(q, p / rho) * trials", "torch.minimum(q, p / rho)"),
+        ("left.any(), left, p", "left.any(), p, p"),
+    ],
+    ids=["no threshold", "one trial", "p for what is left"],
+)
+def test_the_law_fails_if_a_line_is_broken(line: str, broken: str) -> None:
+    token = mutant(kseq_token, line, broken)
+
+    def rule(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdict:
+        return walk_down(p, q, tree, chance, token)
+
+    p, q = random_model(3, 1, 1), random_model(3, 1, 2)
+    assert tree_distance(rule, p, q, 3, 1, 3) > 0.001
+
+
+def acceptance(p: Tensor, q: Tensor, K: int) -> float:
+    """How often the emitted token is one of the drafts, by enumeration."""
+    met = 0.0
+
+    def one(chance: Chance) -> bool:
+        drafts = chance.draw(q.expand(K, -1)).tolist()
+        return kseq_token(p, q, drafts, chance) in drafts
+
+    for is_met, branches in walk(one):
+        met += branches.weight * is_met
+    return met
+
+
+@pytest.mark.parametrize("K", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(8))
+def test_acceptance_lies_between_the_published_share_and_the_whole_of_the_optimum(
+    K: int, seed: int
+) -> None:
+    p, q = random_model(4, 0, seed)([]), random_model(4, 0, 50 + seed)([])
+    best = optimal_acceptance(p, q, K)
+    found = acceptance(p, q, K)
+    assert (1.0 - (1.0 - 1.0 / K) ** K) * best - 1e-12 <= found <= best + 1e-12
+
+
+@pytest.mark.parametrize("K", [1, 2, 5, 8, 64])
+@pytest.mark.parametrize("seed", range(20))
+def test_the_threshold_is_the_smallest_that_holds_from_its_safe_side(K: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    p, q = (torch.randn(2, 50, generator=generator, dtype=torch.float64) * (1 + seed % 4)).softmax(
+        -1
+    )
+
+    def excess(rho: float) -> float:
+        beta = float(torch.minimum(q, p / rho).sum())
+        return 1.0 - (1.0 - beta) ** K - rho * beta
+
+    rho, beta = threshold(p, q, K)
+    assert 1.0 <= rho <= K
+    assert beta == pytest.approx(float(torch.minimum(q, p / rho).sum()), abs=1e-12)
+    assert excess(rho) <= 1e-12
+    if rho > 1.0:
+        assert excess(rho - 1e-6) > 0.0
+
+
+def test_one_draft_is_verified_as_by_token_verification() -> None:
+    p, q = random_model(4, 3, 7), random_model(4, 3, 8)
+    assert expected_of_trees(verify_kseq, p, q, 3, 1) == pytest.approx(
+        expected_of_chains(verify_token, p, q, 3), abs=1e-9
+    )
+
+
+def test_more_drafts_are_kept_longer() -> None:
+    p, q = random_model(3, 2, 9), random_model(3, 2, 10)
+    lengths = [expected_of_trees(verify_kseq, p, q, 2, K, independent) for K in (1, 2, 3)]
+    assert lengths[0] < lengths[1] < lengths[2]
+
+
+def test_at_temperature_zero_it_follows_the_targets_argmax() -> None:
+    one_hot = torch.eye(4, dtype=torch.float64)
+    tree = Tree.of([[1, 2], [1, 2]])
+    p, q = one_hot[[1, 2, 3]], one_hot[[1, 2, 1, 2]]
+    for verdict, branches in walk(lambda chance: verify_kseq(p, q, tree, chance)):
+        assert (verdict.tokens, branches.weight) == ([1, 2, 3], 1.0)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from distillspec.speculation.chance import Chance
+from distillspec.speculation.tree import Tree
+from distillspec.speculation.verify.block import verify_block
+from distillspec.speculation.verify.recursive import verify_recursive_distinct
+from distillspec.speculation.verify.traversal import verify_traversal
+from distillspec.speculation.verify.verdict import Verdict
+from tests.speculation.branches import mutant, walk
+from tests.speculation.verify.exact import (
+    EXACT,
+    Drafting,
+    Model,
+    adversarial,
+    distinct,
+    expected_of_chains,
+    expected_of_trees,
+    independent,
+    random_model,
+    sizes,
+    tree_distance,
+)
+
+DRAFTS = pytest.mark.parametrize("draft", [independent, distinct])
+
+
+@DRAFTS
+@sizes
+def test_the_joint_law_of_a_round_is_the_targets(
+    draft: Drafting, V: int, L: int, K: int, zeros: float
+) -> None:
+    p, q = random_model(V, L, 1, zeros=zeros), random_model(V, L, 2, zeros=zeros)
+    assert tree_distance(verify_traversal, p, q, V, L, K, draft) < EXACT
+
+
+@DRAFTS
+@adversarial
+def test_the_joint_law_holds_for_adversarial_pairs(p: Model, q: Model, draft: Drafting) -> None:
+    assert tree_distance(verify_traversal, p, q, 3, 2, 3, draft) < EXACT
+
+
+def test_on_a_chain_it_is_block_verification() -> None:
+    p, q = random_model(3, 3, 1), random_model(3, 3, 2)
+    assert expected_of_trees(verify_traversal, p, q, 3, 1) == pytest.approx(
+        expected_of_chains(verify_block, p, q, 3), abs=1e-9
+    )
+
+
+def test_the_likeliest_cached_child_accepted_with_p_over_q_fails() -> None:
+    """Known wrong: a child that was looked up, not drawn, judged as if it had been drawn."""
+
+    def rule(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdict:
+        return verify_traversal(p, q, tree, chance)
+
+    def likeliest(q: Model, L: int, K: int, branches: Chance) -> list[list[int]]:
+        sequence: list[int] = []
+        while len(sequence) < L:
+            sequence.append(int(q(sequence).argmax()))
+        return [sequence]
+
+    p, q = random_model(3, 2, 1), random_model(3, 2, 2)
+    assert tree_distance(rule, p, q, 3, 2, 1, likeliest) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("line", "broken"),
+    [
+        ("p_left[context] = left / s", "p_left[context] = p_of(context)"),
+        ("_without(q_of(context), token)", "q_of(context)"),
+        ("s / surplus if", "1.0 if"),
+    ],
+    ids=["p keeps what was rejected", "q keeps it", "w is not taken down"],
+)
+def test_the_law_fails_if_a_line_is_broken(line: str, broken: str) -> None:
+    p, q = random_model(3, 2, 1), random_model(3, 2, 2)
+    assert tree_distance(mutant(verify_traversal, line, broken), p, q, 3, 2, 2) > 0.001
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_it_keeps_at_least_as_much_as_recursive_rejection_of_the_same_drafts(seed: int) -> None:
+    p, q = random_model(3, 2, seed), random_model(3, 2, 100 + seed)
+    found = expected_of_trees(verify_traversal, p, q, 2, 2, distinct)
+    assert found >= expected_of_trees(verify_recursive_distinct, p, q, 2, 2, distinct) - 1e-12
+
+
+def test_at_temperature_zero_it_follows_the_targets_argmax() -> None:
+    one_hot = torch.eye(4, dtype=torch.float64)
+    tree = Tree.of([[1, 2]])
+    p, q = one_hot[[1, 0, 3]], one_hot[[1, 2]]
+    for verdict, branches in walk(lambda chance: verify_traversal(p, q, tree, chance)):
+        assert verdict.tokens == [1, 0] or branches.weight == 0.0
