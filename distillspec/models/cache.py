@@ -76,6 +76,13 @@ class GrowingLayer(DynamicLayer):
         self.keys = self._key_buffer[:, :, :length]
         self.values = self._value_buffer[:, :, :length]
 
+    def keep_slots(self, length: int, slots: Tensor) -> None:
+        """Keep the first `length` tokens, then those in `slots` (long [n]), moved up to them."""
+        end = length + len(slots)
+        for buffer in (self._key_buffer, self._value_buffer):
+            buffer[:, :, length:end] = buffer[:, :, slots]
+        self.keep(end)
+
     def keep_rows(self, rows: Tensor) -> None:
         """Keep the sequences `rows` (long [B'], ascending) of the batch, moved to its front."""
         length = self.keys.shape[2]
@@ -117,6 +124,11 @@ class GrowingCache(Cache):
         """Forget all but the first `length` tokens."""
         for layer in self.layers:
             layer.keep(length)
+
+    def keep_slots(self, length: int, slots: Tensor) -> None:
+        """Keep the first `length` tokens, then those in `slots` (long [n]), moved up to them."""
+        for layer in self.layers:
+            layer.keep_slots(length, slots)
 
     def keep_rows(self, rows: Tensor) -> None:
         """Keep the sequences `rows` (long [B'], ascending) of the batch."""

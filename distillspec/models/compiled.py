@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import count
 from types import FunctionType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,11 +34,12 @@ from distillspec.models.cache import (
     is_plainly_causal,
 )
 from distillspec.models.runner import CausalRunner, vocabulary_size
+from distillspec.models.tree_mask import TreePaths, check_takes_a_tree
 from distillspec.speculation.runner import Runner
 
 log = logging.getLogger(__name__)
 
-Step = Callable[[Tensor, Tensor], Tensor]
+Step = Callable[..., Tensor]
 
 _ON_CPU = {"freezing": True, "cpp.enable_concat_linear": True}
 _ON_GPU = {"triton.cudagraphs": True}
@@ -51,6 +52,7 @@ def make_runner(
     capacity: int,
     block_sizes: Sequence[int],
     *,
+    tree_sizes: Sequence[int] = (),
     vocabulary: int | None = None,
 ) -> Runner:
     """A runner for one sequence; eager, with a warning, where the model cannot be compiled here."""
@@ -60,7 +62,9 @@ def make_runner(
         log.warning("no C++ compiler found (CXX, g++): decoding runs eager, about half as fast")
         return CausalRunner(model, vocabulary=vocabulary)
     try:
-        return CompiledRunner(model, capacity, block_sizes, vocabulary=vocabulary)
+        return CompiledRunner(
+            model, capacity, block_sizes, tree_sizes=tree_sizes, vocabulary=vocabulary
+        )
     except TorchDynamoException as error:
         reason = str(error).strip().splitlines()[0]
         log.warning("%s cannot be compiled (%s): it runs eager", type(model).__name__, reason)
@@ -80,6 +84,7 @@ class CompiledRunner:
     """`speculation.runner.Runner` over one sequence of at most `capacity` tokens.
 
     block_sizes: numbers of tokens fed at once that are compiled, such as 1 and gamma + 1.
+    tree_sizes: the same for `feed_tree`, padded as blocks are; larger trees run uncompiled.
     vocabulary: logits are trimmed to this many tokens (default: the model's own size).
     """
 
@@ -89,6 +94,7 @@ class CompiledRunner:
         capacity: int,
         block_sizes: Sequence[int],
         *,
+        tree_sizes: Sequence[int] = (),
         vocabulary: int | None = None,
     ) -> None:
         check_rolls_back(model)
@@ -99,13 +105,28 @@ class CompiledRunner:
         self.length = 0
         self._model = model
         self._device = model.device
-        self._sizes = sorted(set(block_sizes))
-        self._cache = _full_cache(model, capacity + self._sizes[-1])
+        self._sizes, self._tree_sizes = sorted(set(block_sizes)), sorted(set(tree_sizes))
+        room = capacity + max(*self._sizes, *self._tree_sizes, 1)
+        self._cache = _full_cache(model, room)
+        self._paths = TreePaths()
         self._start = torch.zeros((), dtype=torch.long, device=self._device)
-        self._blocks = [
-            torch.zeros(1, size, dtype=torch.long, device=self._device) for size in self._sizes
+        self._blocks = [self._longs(1, size) for size in self._sizes]
+        self._steps = [
+            self._compile(_step_of(model, self._cache), block, self._start)
+            for block in self._blocks
         ]
-        self._steps = self._compile()
+        self._trees = [
+            _TreeInput(
+                self._longs(1, size),
+                self._longs(size),
+                torch.zeros(size, room, dtype=torch.bool, device=self._device),
+            )
+            for size in self._tree_sizes
+        ]
+        self._tree_steps = [
+            self._compile(_tree_step_of(model, self._cache), tree.tokens, self._start, *tree[1:])
+            for tree in self._trees
+        ]
 
     def reset(self) -> None:
         """Empty the cache; its memory is kept."""
@@ -129,49 +150,91 @@ class CompiledRunner:
         self.length += size
         return logits[:, :size, : self.vocabulary]
 
+    @torch.no_grad()
+    def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
+        """long [n], each after the text that ends in its parent's slot -> logits [1, n, V]."""
+        size = tokens.shape[0]
+        assert self.length + size <= self.capacity, "fed beyond the cache's capacity"
+        check_takes_a_tree(self._model)
+        positions, visible = self._paths.add(self.length, parents)
+        index = bisect_left(self._tree_sizes, size)
+        if index == len(self._tree_sizes):
+            mask = additive_mask(visible[None, None].to(self._device), self._model.dtype)
+            logits = self._feed_eagerly(
+                tokens[None], attention_mask=mask, position_ids=positions[None].to(self._device)
+            )
+        else:
+            tree = self._trees[index]
+            tree.tokens[0, :size] = tokens
+            tree.positions[:size] = positions
+            tree.visible.zero_()
+            tree.visible[:size, : self.length + size] = visible
+            self._start.fill_(self.length)
+            logits = self._tree_steps[index](tree.tokens, self._start, *tree[1:])
+            if self._device.type == "cuda":
+                logits = logits.clone()
+        self.length += size
+        return logits[:, :size, : self.vocabulary]
+
+    def keep(self, length: int, slots: Sequence[int]) -> None:
+        """Keep the first `length` slots, then these, in their order: one text again."""
+        self.rollback(length)
+        if slots:
+            self._cache.keep_slots(length, torch.tensor(slots, device=self._device))
+            self.length = length + len(slots)
+
     def rollback(self, length: int) -> None:
         """Forget all but the first `length` tokens."""
         assert 0 <= length <= self.length, f"rollback to {length} of {self.length}"
         self.length = length
+        self._paths = TreePaths()
 
     def synchronize(self) -> None:
         """Wait for the device."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
-    def _feed_eagerly(self, tokens: Tensor) -> Tensor:
+    def _feed_eagerly(self, tokens: Tensor, **where: Tensor) -> Tensor:
         self._cache.keep(self.length)
         output = self._model(
-            input_ids=tokens.to(self._device), past_key_values=self._cache, use_cache=True
+            input_ids=tokens.to(self._device), past_key_values=self._cache, use_cache=True, **where
         )
         logits: Tensor = output.logits
         return logits
 
+    def _longs(self, *shape: int) -> Tensor:
+        return torch.zeros(shape, dtype=torch.long, device=self._device)
+
     @torch.no_grad()
-    def _compile(self) -> list[Step]:
-        """One graph a block size, run at once: what compiles, records or allocates does it now."""
+    def _compile(self, step: Step, *inputs: Tensor) -> Step:
+        """One graph, run at once: what compiles, records or allocates does it now."""
         options = _ON_GPU if self._device.type == "cuda" else _ON_CPU
-        steps = []
-        for block in self._blocks:
-            started = time.perf_counter()
-            step = _compiled(_step_of(self._model, self._cache), options)
-            with (
-                fast_single_queries(self._model, self._model.dtype),
-                inductor_config.patch(options),
-                warnings.catch_warnings(),
-            ):
-                # torch's own modules, imported when it compiles, use what torch has deprecated.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                for _ in range(3 if self._device.type == "cuda" else 1):
-                    step(block, self._start)
-            log.info(
-                "compiled %s for %d token(s) in %.1f s",
-                type(self._model).__name__,
-                block.shape[1],
-                time.perf_counter() - started,
-            )
-            steps.append(step)
-        return steps
+        started = time.perf_counter()
+        compiled = _compiled(step, options)
+        with (
+            fast_single_queries(self._model, self._model.dtype),
+            inductor_config.patch(options),
+            warnings.catch_warnings(),
+        ):
+            # torch's own modules, imported when it compiles, use what torch has deprecated.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            for _ in range(3 if self._device.type == "cuda" else 1):
+                compiled(*inputs)
+        log.info(
+            "compiled %s for %d token(s) in %.1f s",
+            type(self._model).__name__,
+            inputs[0].shape[1],
+            time.perf_counter() - started,
+        )
+        return compiled
+
+
+class _TreeInput(NamedTuple):
+    """tokens long [1, n], positions long [n], visible bool [n, room]: who sees which slot."""
+
+    tokens: Tensor
+    positions: Tensor
+    visible: Tensor
 
 
 class _BlockLayer(DynamicLayer):
@@ -234,6 +297,27 @@ def _step_of(model: PreTrainedModel, cache: GrowingCache) -> Step:
         output = model(
             input_ids=block,
             attention_mask=mask,
+            position_ids=positions[None],
+            past_key_values=Cache(layers=layers),
+            use_cache=True,
+        )
+        logits: Tensor = output.logits
+        return logits
+
+    return step
+
+
+def _tree_step_of(model: PreTrainedModel, cache: GrowingCache) -> Step:
+    """The model as a function of a tree: its tokens long [1, n], its start, `_TreeInput`'s rest."""
+    buffers = [layer.buffers for layer in cache.layers]
+    dtype, device = model.dtype, model.device
+
+    def step(tokens: Tensor, start: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
+        slots = torch.arange(tokens.shape[1], device=device) + start
+        layers: list[Any] = [_BlockLayer(keys, values, start, slots) for keys, values in buffers]
+        output = model(
+            input_ids=tokens,
+            attention_mask=additive_mask(visible[None, None], dtype),
             position_ids=positions[None],
             past_key_values=Cache(layers=layers),
             use_cache=True,

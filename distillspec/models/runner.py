@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distillspec.models.cache import GrowingCache, check_rolls_back
+from distillspec.models.cache import GrowingCache, additive_mask, check_rolls_back
+from distillspec.models.tree_mask import TreePaths, check_takes_a_tree
 
 _UNLIMITED = 1 << 30
 
@@ -31,6 +34,7 @@ class CausalRunner:
         self._rows = rows
         self._device = model.device
         self._cache = GrowingCache()
+        self._paths = TreePaths()
 
     def reset(self) -> None:
         """Empty the cache; its memory is kept."""
@@ -47,11 +51,38 @@ class CausalRunner:
         logits: Tensor = output.logits
         return logits[..., : self.vocabulary]
 
+    @torch.no_grad()
+    def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
+        """long [n], each after the text that ends in its parent's slot -> logits [1, n, V]."""
+        assert self._rows == 1, "a tree grows in one row"
+        check_takes_a_tree(self._model)
+        positions, visible = self._paths.add(self.length, parents)
+        output = self._model(
+            input_ids=tokens[None].to(self._device),
+            attention_mask=additive_mask(visible[None, None].to(self._device), self._model.dtype),
+            position_ids=positions[None].to(self._device),
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        self.length += tokens.shape[0]
+        logits: Tensor = output.logits
+        return logits[..., : self.vocabulary]
+
+    def keep(self, length: int, slots: Sequence[int]) -> None:
+        """Keep the first `length` slots, then these, in their order: one text again."""
+        if slots:
+            self._cache.keep_slots(length, torch.tensor(slots, device=self._device))
+            self.length = length + len(slots)
+            self._paths = TreePaths()
+        else:
+            self.rollback(length)
+
     def rollback(self, length: int) -> None:
         """Forget all but the first `length` tokens."""
         assert 0 <= length <= self.length, f"rollback to {length} of {self.length}"
         self._cache.keep(length)
         self.length = length
+        self._paths = TreePaths()
 
     def synchronize(self) -> None:
         """Wait for the device."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from distillspec.speculation.draft.proposal import DraftRule
 from distillspec.speculation.draft.stop import StopRule
-from distillspec.speculation.verify.verdict import VerifyRule
+from distillspec.speculation.verify.verdict import Rule
 
 
 @dataclass(frozen=True)
@@ -17,4 +17,4 @@ class Configuration:
     gamma: int
     draft: DraftRule
     stop: StopRule
-    verify: VerifyRule
+    verify: Rule

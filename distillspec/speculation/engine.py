@@ -10,11 +10,14 @@ from torch import Tensor
 
 from distillspec.errors import DistillSpecError
 from distillspec.speculation.chance import Chance
+from distillspec.speculation.choose.chooser import Chooser
 from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.configuration import Configuration
+from distillspec.speculation.draft.proposal import Proposal
 from distillspec.speculation.records import Fate, Generation, Round, RoundRecord
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.verify.verdict import Verdict
 
 __all__ = ["AutoregressiveDecoder", "Configuration", "SpeculativeDecoder"]
 
@@ -24,21 +27,22 @@ _NO_TOKENS: frozenset[int] = frozenset()
 class SpeculativeDecoder:
     """Decodes one text at a time, with the law of the target under the policy.
 
-    Both runners have the same vocabulary and device; prompts live on that device too.
+    Both runners have the same vocabulary and device; prompts live on that device too. way: one
+    configuration for every round, or what chooses one.
     """
 
     def __init__(
         self,
         target: Runner,
         draft: Runner,
-        configuration: Configuration,
+        way: Configuration | Chooser,
         policy: SamplingPolicy,
         chance: Chance,
     ) -> None:
         assert target.vocabulary == draft.vocabulary, "target and draft differ in vocabulary"
         self._target = target
         self._draft = draft
-        self._chooser = Fixed(configuration)
+        self._chooser = Fixed(way) if isinstance(way, Configuration) else way
         self._policy = policy
         self._chance = chance
 
@@ -80,28 +84,27 @@ class SpeculativeDecoder:
         limit = len(committed) + max_new_tokens
         is_finished = False
         while len(committed) < limit and not is_finished:
+            began = time.perf_counter()
             configuration = self._chooser.choose()
-            gamma = min(configuration.gamma, self._free(len(committed)))
+            gamma = self._gamma(configuration, len(committed))
             pending = prompt.new_tensor(committed[self._draft.length :])
             proposal = configuration.draft.propose(
                 self._draft, pending, gamma, self._policy, self._chance, configuration.stop
             )
-            block = torch.cat([pending[-1:], proposal.tokens]).unsqueeze(0)
-            p = self._policy.distribution(self._target.feed(block)[0])
-            verdict = configuration.verify(p, proposal.q, proposal.tokens, self._chance)
+            p = self._policy.distribution(proposal.score(self._target, pending[-1:]))
+            verdict = proposal.judge(configuration.verify, p, self._chance)
+            proposal.keep(self._target, self._draft, len(committed), verdict)
+            configuration.stop.learn(proposal.length, verdict.accepted, gamma)
 
             room = limit - len(committed)
             tokens, is_finished = _cut(verdict.tokens[:room], end_tokens)
-            held = len(committed) + verdict.accepted
-            self._target.rollback(held)
-            self._draft.rollback(min(held, self._draft.length))
             committed += tokens
-            drafted = proposal.tokens.shape[0]
+            self._chooser.learn(len(verdict.tokens), time.perf_counter() - began)
             yield Round(
                 tokens,
-                _fates(drafted, verdict.accepted)[: len(tokens)],
+                _fates(proposal, verdict)[: len(tokens)],
                 RoundRecord(
-                    drafted=drafted,
+                    drafted=proposal.drafted,
                     accepted=verdict.accepted,
                     emitted=len(tokens),
                     draft_steps=proposal.steps,
@@ -109,9 +112,13 @@ class SpeculativeDecoder:
                 ),
             )
 
-    def _free(self, committed: int) -> int:
-        """Tokens a block may draft before a cache is full: shapes stay fixed wherever they fit."""
-        return min(self._target.capacity - committed, self._draft.capacity - committed + 1)
+    def _gamma(self, configuration: Configuration, committed: int) -> int:
+        """Its gamma, or less where a cache is nearly full: shapes stay fixed wherever they fit."""
+        free = min(self._target.capacity - committed, self._draft.capacity - committed + 1)
+        gamma = configuration.gamma
+        while gamma and configuration.draft.slots(gamma) > free:
+            gamma -= 1
+        return gamma
 
 
 class AutoregressiveDecoder:
@@ -186,8 +193,8 @@ def _cut(tokens: list[int], end_tokens: frozenset[int]) -> tuple[list[int], bool
     return tokens, False
 
 
-def _fates(drafted: int, accepted: int) -> list[Fate]:
-    if drafted == 0:
+def _fates(proposal: Proposal, verdict: Verdict) -> list[Fate]:
+    if proposal.drafted == 0:
         return [Fate.PLAIN]
-    last = Fate.BONUS if accepted == drafted else Fate.CORRECTED
-    return [Fate.ACCEPTED] * accepted + [last]
+    last = Fate.BONUS if proposal.is_whole(verdict) else Fate.CORRECTED
+    return [Fate.ACCEPTED] * verdict.accepted + [last]

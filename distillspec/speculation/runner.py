@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -32,6 +33,18 @@ class Runner(Protocol):
 
     def feed(self, tokens: Tensor) -> Tensor:
         """Append long [B, G], G >= 1, to the cache -> logits [B, G, V] after each of them."""
+        ...
+
+    def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
+        """Append long [n] to the cache of one row -> logits [1, n, V] after each of them.
+
+        Token i goes into slot `length + i` and continues the text that ends in slot parents[i] (-1:
+        none), which is all it sees. Slots are no positions until `keep` makes one text of them.
+        """
+        ...
+
+    def keep(self, length: int, slots: Sequence[int]) -> None:
+        """Keep the first `length` slots, then these, in their order: one text again."""
         ...
 
     def rollback(self, length: int) -> None:
@@ -80,6 +93,14 @@ class BigramRunner:
         held = self._tokens if self.length else tokens[:, :0]
         self._tokens = torch.cat([held, tokens], dim=1)
         return self._table[tokens]
+
+    def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
+        assert self._tokens.shape[0] == 1, "a tree grows in one row"
+        assert all(parent < self.length + i for i, parent in enumerate(parents))
+        return self.feed(tokens.unsqueeze(0))
+
+    def keep(self, length: int, slots: Sequence[int]) -> None:
+        self._tokens = self._tokens[:, [*range(length), *slots]]
 
     def rollback(self, length: int) -> None:
         assert 0 <= length <= self.length, "a rollback only shortens"

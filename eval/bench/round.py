@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pair
@@ -68,6 +68,16 @@ class ClockedRunner:
             self.seconds += time.perf_counter() - started
         self._reads_prompt = False
         return logits
+
+    def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
+        started = time.perf_counter()
+        logits = self._runner.feed_tree(tokens, parents)
+        self._runner.synchronize()
+        self.seconds += time.perf_counter() - started
+        return logits
+
+    def keep(self, length: int, slots: Sequence[int]) -> None:
+        self._runner.keep(length, slots)
 
     def rollback(self, length: int) -> None:
         self._runner.rollback(length)

@@ -76,3 +76,11 @@ def one_pass(model: PreTrainedModel, text: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         logits: torch.Tensor = model(input_ids=text, use_cache=False).logits
     return logits
+
+
+# A tree: 5 continues the text, 6 and 7 continue 5, 8 continues 7, 9 begins anew after the text.
+TREE, PARENTS, PATHS = [5, 6, 7, 8, 9], [-1, 0, 0, 2, -1], [[0], [0, 1], [0, 2], [0, 2, 3], [4]]
+
+
+def tree_parents(length: int) -> list[int]:
+    return [length + parent if parent >= 0 else length - 1 for parent in PARENTS]

@@ -12,15 +12,16 @@ from transformers import PreTrainedModel
 from distillspec.models.compiled import CompiledRunner, compiler_available, make_runner
 from distillspec.models.runner import CausalRunner
 
-from .conftest import VOCABULARY, one_pass, tiny_model
+from .conftest import TREE, VOCABULARY, one_pass, tiny_model, tree_parents
 
 CAPACITY = 100
 SIZES = [1, 4]
+TREE_SIZES = [3, 4]
 
 
 @pytest.fixture(scope="module")
 def runner(llama: PreTrainedModel) -> CompiledRunner:
-    return CompiledRunner(llama, CAPACITY, SIZES)
+    return CompiledRunner(llama, CAPACITY, SIZES, tree_sizes=TREE_SIZES)
 
 
 @pytest.fixture
@@ -154,3 +155,28 @@ def test_without_a_compiler_decoding_runs_eager_and_says_so(
 
 def test_eager_is_what_was_asked_for(llama: PreTrainedModel) -> None:
     assert isinstance(make_runner(llama, "eager", CAPACITY, SIZES, vocabulary=50), CausalRunner)
+
+
+@pytest.mark.parametrize("pieces", [[4, 1], [3, 2], [1, 1, 3], [5]], ids=str)
+def test_trees_agree_with_the_eager_runner_and_compile_nothing_anew(
+    empty: CompiledRunner, llama: PreTrainedModel, text: Tensor, pieces: list[int]
+) -> None:
+    """The last one is larger than every size there is: it runs uncompiled."""
+    eager = CausalRunner(llama)
+    before = compilations()
+    for one in (empty, eager):
+        one.feed(text[:, :20])
+    tokens, parents, start = torch.tensor(TREE), tree_parents(20), 0
+    for size in pieces:
+        part = tokens[start : start + size], parents[start : start + size]
+        torch.testing.assert_close(
+            empty.feed_tree(*part), eager.feed_tree(*part), atol=1e-4, rtol=1e-4
+        )
+        start += size
+    for one in (empty, eager):
+        one.keep(20, [20, 22, 23])
+    assert empty.length == eager.length == 23
+    torch.testing.assert_close(
+        empty.feed(text[:, 20:30]), eager.feed(text[:, 20:30]), atol=1e-4, rtol=1e-4
+    )
+    assert compilations() == before

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from distillspec.models.runner import CausalRunner, most_positions, vocabulary_size
 
-from .conftest import VOCABULARY, one_pass, tiny_model
+from .conftest import PATHS, TREE, VOCABULARY, one_pass, tiny_model, tree_parents
 
 KINDS = ["llama", "mistral", "gemma2", "gpt2"]
 
@@ -66,3 +66,45 @@ def test_a_model_in_training_mode_is_refused() -> None:
     model = tiny_model("llama").train()
     with pytest.raises(AssertionError, match="eval mode"):
         CausalRunner(model)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("pieces", [[5], [3, 2], [1, 1, 1, 1, 1]])
+def test_every_path_of_a_tree_reads_as_if_it_were_alone(
+    kind: str, pieces: list[int], text: Tensor
+) -> None:
+    model = tiny_model(kind)
+    runner = CausalRunner(model)
+    runner.feed(text[:, :20])
+    tokens, parents = torch.tensor(TREE), tree_parents(20)
+    found, start = [], 0
+    for size in pieces:
+        found.append(runner.feed_tree(tokens[start : start + size], parents[start : start + size]))
+        start += size
+    logits = torch.cat(found, dim=1)[0]
+    assert runner.length == 25
+    for node, path in enumerate(PATHS):
+        alone = one_pass(model, torch.cat([text[:, :20], tokens[path][None]], dim=1))
+        torch.testing.assert_close(logits[node], alone[0, -1], atol=1e-4, rtol=1e-4)
+
+
+def test_the_kept_path_of_a_tree_is_a_text_again(llama: PreTrainedModel, text: Tensor) -> None:
+    runner = CausalRunner(llama)
+    runner.feed(text[:, :20])
+    runner.feed_tree(torch.tensor(TREE), tree_parents(20))
+    runner.keep(20, [20, 22, 23])
+    assert runner.length == 23
+    whole = torch.cat([text[:, :20], torch.tensor([[5, 7, 8]]), text[:, 20:30]], dim=1)
+    again = runner.feed(text[:, 20:30])
+    torch.testing.assert_close(again, one_pass(llama, whole)[:, 23:], atol=1e-4, rtol=1e-4)
+
+
+def test_a_tree_of_which_nothing_is_kept_leaves_no_trace(
+    llama: PreTrainedModel, text: Tensor
+) -> None:
+    runner = CausalRunner(llama)
+    runner.feed(text[:, :20])
+    runner.feed_tree(torch.tensor(TREE), tree_parents(20))
+    runner.keep(20, [])
+    again = runner.feed(text[:, 20:30])
+    torch.testing.assert_close(again, one_pass(llama, text)[:, 20:30], atol=1e-4, rtol=1e-4)

@@ -162,14 +162,34 @@ def total_variation(one: Law, other: Law) -> float:
 
 
 class HistoryRunner(BigramRunner):
-    """Logits that depend on every token in the cache and its position: a wrong cache shows."""
+    """Logits that depend on every token of the text and its position: a wrong cache shows."""
+
+    def __init__(self, table: Tensor, *, capacity: int = 1 << 20) -> None:
+        super().__init__(table, capacity=capacity)
+        self._text: dict[int, list[int]] = {}  # by slot of a tree: the slots it sees
 
     def feed(self, tokens: Tensor) -> Tensor:
         super().feed(tokens)
-        positions = torch.arange(1, self.length + 1)
-        sums = ((self.tokens + 1) * positions * positions).cumsum(1)
-        rows = (self.tokens + sums) % self.vocabulary
-        return self._table[rows][:, -tokens.shape[1] :]
+        return self._after(self.tokens)[:, -tokens.shape[1] :]
+
+    def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
+        start = self.length
+        BigramRunner.feed(self, tokens.unsqueeze(0))
+        rows = []
+        for offset, parent in enumerate(parents):
+            before = self._text.get(parent, list(range(parent + 1)))
+            self._text[start + offset] = [*before, start + offset]
+            rows.append(self._after(self.tokens[:, self._text[start + offset]])[:, -1])
+        return torch.stack(rows, dim=1)
+
+    def keep(self, length: int, slots: Sequence[int]) -> None:
+        super().keep(length, slots)
+        self._text = {}
+
+    def _after(self, texts: Tensor) -> Tensor:
+        positions = torch.arange(1, texts.shape[1] + 1)
+        sums = ((texts + 1) * positions * positions).cumsum(1)
+        return self._table[(texts + sums) % self.vocabulary]
 
 
 def mutant(function: Callable[..., Any], line: str, broken: str) -> Callable[..., Any]:

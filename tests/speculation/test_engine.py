@@ -11,12 +11,18 @@ from torch import Tensor
 from distillspec.errors import DistillSpecError
 from distillspec.speculation.chance import Chance, GeneratorChance
 from distillspec.speculation.draft.chain import ChainDraft
+from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength, StopRule
 from distillspec.speculation.engine import AutoregressiveDecoder, Configuration, SpeculativeDecoder
 from distillspec.speculation.records import Fate
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.verify.block import verify_block
+from distillspec.speculation.verify.kseq import verify_kseq
+from distillspec.speculation.verify.multipath import verify_multipath
+from distillspec.speculation.verify.recursive import verify_recursive, verify_recursive_distinct
 from distillspec.speculation.verify.token import verify_token
+from distillspec.speculation.verify.traversal import verify_traversal
 from tests.speculation.branches import (
     Branches,
     HistoryRunner,
@@ -126,6 +132,70 @@ def test_whole_outputs_have_the_law_of_the_target(
     assert distance < EXACT
 
 
+SEVERAL = {
+    "k-seq": {"draft": SequencesDraft(2), "verify": verify_kseq},
+    "recursive": {"draft": SequencesDraft(2), "verify": verify_recursive},
+    "distinct": {"draft": SequencesDraft(2, distinct=True), "verify": verify_recursive_distinct},
+    "traversal": {"draft": SequencesDraft(2), "verify": verify_traversal},
+    "multi-path": {"draft": SequencesDraft(2), "verify": verify_multipath},
+    "block": {"verify": verify_block},
+}
+
+
+@pytest.mark.parametrize("parts", SEVERAL.values(), ids=SEVERAL.keys())
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_every_rule_gives_whole_outputs_the_law_of_the_target(
+    parts: dict[str, Any], temperature: float
+) -> None:
+    pair = random_pair(3)
+    distance = distance_from_the_target(
+        pair, standard(2, **parts), SamplingPolicy(temperature), 3 if temperature else 4
+    )
+    assert distance < EXACT
+
+
+class Whimsical(StopRule):
+    """Stops here and there, by what it sees: sequences of one round end at different places."""
+
+    def stops(self, logits: Tensor, policy: SamplingPolicy) -> bool:
+        return bool(policy.untempered(logits).max() > 0.6)
+
+    def stops_after(self, logits: Tensor, token: Tensor, policy: SamplingPolicy) -> bool:
+        return int(token) == 2
+
+
+@pytest.mark.parametrize("name", ["k-seq", "recursive", "distinct", "traversal"])
+def test_sequences_that_end_at_different_places_keep_the_law(name: str) -> None:
+    configuration = standard(2, **SEVERAL[name], stop=Whimsical())
+    assert distance_from_the_target(random_pair(3), configuration, SamplingPolicy(), 2) < EXACT
+
+
+@pytest.mark.parametrize("name", ["k-seq", "distinct", "traversal"])
+def test_after_every_round_the_drafts_cache_holds_the_text_or_its_beginning(name: str) -> None:
+    target, draft = random_pair(3)
+    for seed in range(20):
+        decoder = SpeculativeDecoder(
+            target,
+            draft,
+            standard(3, **SEVERAL[name], stop=Whimsical()),
+            SamplingPolicy(),
+            seeded(seed),
+        )
+        text = list(PROMPT)
+        for one in decoder.rounds(torch.tensor(PROMPT), max_new_tokens=12):
+            text += one.tokens
+            for runner in (target, draft):
+                held = runner.tokens[0].tolist()
+                common = min(len(held), len(text))  # the last round may be cut short
+                assert held[:common] == text[:common]
+
+
+@pytest.mark.parametrize("parts", SEVERAL.values(), ids=SEVERAL.keys())
+def test_every_rule_keeps_to_a_cache_with_little_room(parts: dict[str, Any]) -> None:
+    pair = random_pair(3, capacity=len(PROMPT) + 3)
+    assert distance_from_the_target(pair, standard(2, **parts), SamplingPolicy(), 3) < EXACT
+
+
 @pytest.mark.parametrize(
     "forbidden", [(0.0, 0.5), (0.5, 0.0), (0.5, 0.5)], ids=["draft", "target", "both"]
 )
@@ -165,7 +235,7 @@ def test_the_law_holds_where_the_cache_leaves_no_room_for_a_full_block() -> None
 
 
 def test_the_law_holds_for_a_rule_that_stops_early_by_what_it_sees() -> None:
-    class WhereSure:
+    class WhereSure(StopRule):
         def stops(self, logits: Tensor, policy: SamplingPolicy) -> bool:
             return bool(policy.untempered(logits).max() > 0.6)
 

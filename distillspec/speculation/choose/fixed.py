@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from distillspec.speculation.choose.statistics import arms_of, read_arms
 from distillspec.speculation.configuration import Configuration
 
 
@@ -13,3 +16,12 @@ class Fixed:
 
     def choose(self) -> Configuration:
         return self._configuration
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        """There is nothing to learn, but for the stop rule, which learns by itself."""
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": "fixed", "arms": arms_of([self._configuration], [[]])}
+
+    def restore(self, state: Any, *, where: str) -> None:
+        read_arms(state, "fixed", [self._configuration], 0, where)

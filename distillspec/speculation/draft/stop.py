@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from distillspec.speculation.sampling import SamplingPolicy
 
 
-class StopRule(Protocol):
-    def stops(self, logits: Tensor, policy: SamplingPolicy) -> bool:
-        """Whether to stop before a further token is drawn from the draft's logits [V].
+class StopRule:
+    """Never early, unless a rule says otherwise.
 
-        It may look at the context, never at the outcome of a draw: a token once drawn is always
-        submitted to verification, else the output is biased.
-        """
-        ...
-
-
-class FixedLength:
-    """Never early: gamma tokens a round, and no look at the device."""
+    A rule may look at the context and at a token that was drawn, but a token once drawn is always
+    submitted to verification, else the output is biased.
+    """
 
     def stops(self, logits: Tensor, policy: SamplingPolicy) -> bool:
+        """Whether to stop before a further token is drawn from the draft's logits [V]."""
         return False
+
+    def stops_after(self, logits: Tensor, token: Tensor, policy: SamplingPolicy) -> bool:
+        """Whether to stop after this token (long []), drawn from the draft's logits [V]."""
+        return False
+
+    def state(self) -> list[float]:
+        """What it has learnt, to be kept across prompts or processes; `restore` takes it."""
+        return []
+
+    def restore(self, state: Sequence[float]) -> None:
+        """Go on from what `state` gave."""
+
+    def learn(self, length: int, accepted: int, gamma: int) -> None:
+        """A round is over: of a draft of `length` tokens, gamma at most, `accepted` were kept."""
+
+
+class FixedLength(StopRule):
+    """gamma tokens a round, and no look at the device."""

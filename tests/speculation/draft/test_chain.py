@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.draft.chain import ChainDraft
-from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.draft.stop import FixedLength, StopRule
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.branches import Branches, HistoryRunner, walk
@@ -60,7 +60,7 @@ def test_without_room_nothing_is_drafted_and_nothing_is_fed() -> None:
 
 
 def test_a_stop_rule_ends_the_draft_after_the_forward_it_looked_at() -> None:
-    class AfterTwoLooks:
+    class AfterTwoLooks(StopRule):
         looks = 0
 
         def stops(self, logits: Tensor, policy: SamplingPolicy) -> bool:

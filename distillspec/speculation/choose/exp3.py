@@ -1,0 +1,64 @@
+"""EXP3Spec: arms drawn by weights that no adversary can exploit (2505.15141)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from distillspec.speculation.chance import Chance
+from distillspec.speculation.choose.chooser import Reward
+from distillspec.speculation.choose.statistics import arms_of, read_arms
+from distillspec.speculation.configuration import Configuration
+
+
+class EXP3:
+    """Arm i with probability proportional to exp(-rate_t sum of its loss estimates).
+
+    The estimate of a round is loss / p_i for the arm that was drawn, 0 for the others; rate_t =
+    scale sqrt(log A / (t A)), A arms, round t. scale: 1 is published.
+    """
+
+    def __init__(
+        self,
+        arms: Sequence[Configuration],
+        reward: Reward,
+        chance: Chance,
+        *,
+        scale: float = 1.0,
+    ) -> None:
+        assert arms
+        self._arms = list(arms)
+        self._reward, self._chance, self._scale = reward, chance, scale
+        self._losses = [0.0] * len(arms)
+        self._rounds = 0
+        self._chosen = 0
+
+    def probabilities(self) -> list[float]:
+        """Of each arm, in the next round."""
+        A = len(self._arms)
+        rate = self._scale * math.sqrt(math.log(max(A, 2)) / ((self._rounds + 1) * A))
+        least = min(self._losses)
+        weights = [math.exp(-rate * (loss - least)) for loss in self._losses]
+        return [weight / sum(weights) for weight in weights]
+
+    def choose(self) -> Configuration:
+        law = torch.tensor(self.probabilities(), dtype=torch.float64)
+        self._chosen = int(self._chance.draw(law))
+        return self._arms[self._chosen]
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        share = self.probabilities()[self._chosen]
+        self._losses[self._chosen] += self._reward.loss(tokens, seconds) / share
+        self._rounds += 1
+
+    def state(self) -> dict[str, Any]:
+        values = [[loss, self._rounds] for loss in self._losses]
+        return {"kind": "exp3", "arms": arms_of(self._arms, values)}
+
+    def restore(self, state: Any, *, where: str) -> None:
+        values = read_arms(state, "exp3", self._arms, 2, where)
+        self._losses = [loss for loss, _ in values]
+        self._rounds = int(values[0][1])

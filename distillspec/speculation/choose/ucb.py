@@ -1,0 +1,83 @@
+"""UCBSpec: the arm that may be the best, given how little is known of it (2505.15141)."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from distillspec.speculation.choose.chooser import Reward
+from distillspec.speculation.choose.statistics import arms_of, read_arms
+from distillspec.speculation.configuration import Configuration
+
+
+class UCB:
+    """Each arm once, then the largest mean + scale (range/2) sqrt(bonus(n, t)).
+
+    bonus = (1 + n)/n^2 (1 + 2 log(A t^2 sqrt(1 + n) / delta)): A arms, n rounds of this one, t of
+    all. scale: 1 is published; the raw bonus is about the whole range within one reply. For traffic
+    that changes: discount, below 1, weighs what was seen that much less with every further round;
+    window lets only so many last rounds count.
+    """
+
+    def __init__(
+        self,
+        arms: Sequence[Configuration],
+        reward: Reward,
+        *,
+        delta: float = 0.1,
+        scale: float = 1.0,
+        discount: float = 1.0,
+        window: int | None = None,
+    ) -> None:
+        assert arms and 0.0 < delta < 1.0 and 0.0 < discount <= 1.0
+        assert window is None or (window >= len(arms) and discount == 1.0)
+        self._arms = list(arms)
+        self._reward, self._delta, self._scale = reward, delta, scale
+        self._discount, self._window = discount, window
+        self._seen = [_Seen(0.0, 0.0, 0.0)] * len(arms)
+        self._last: deque[tuple[int, int, float]] = deque()
+        self._chosen = 0
+
+    def choose(self) -> Configuration:
+        self._chosen = max(range(len(self._arms)), key=self._index)
+        return self._arms[self._chosen]
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        if self._discount < 1.0:
+            self._seen = [_Seen(*(self._discount * value for value in one)) for one in self._seen]
+        self._seen[self._chosen] = self._seen[self._chosen].plus(1, tokens, seconds)
+        if self._window is None:
+            return
+        self._last.append((self._chosen, tokens, seconds))
+        if len(self._last) > self._window:
+            arm, old_tokens, old_seconds = self._last.popleft()
+            self._seen[arm] = self._seen[arm].plus(-1, -old_tokens, -old_seconds)
+
+    def _index(self, arm: int) -> float:
+        seen = self._seen[arm]
+        n = seen.rounds
+        if n == 0.0:  # never, or not within the window
+            return math.inf
+        t = max(1.0, sum(one.rounds for one in self._seen))
+        inside = len(self._arms) * t * t * math.sqrt(1.0 + n) / self._delta
+        bonus = math.sqrt((1.0 + n) / n**2 * (1.0 + 2.0 * math.log(inside)))
+        return self._reward.mean(*seen) + self._scale * self._reward.range / 2.0 * bonus
+
+    def state(self) -> dict[str, Any]:
+        if self._window is not None:  # its rounds are not kept one by one: it begins anew
+            return {"kind": "ucb", "arms": arms_of(self._arms, [[0.0] * 3] * len(self._arms))}
+        return {"kind": "ucb", "arms": arms_of(self._arms, [list(one) for one in self._seen])}
+
+    def restore(self, state: Any, *, where: str) -> None:
+        self._seen = [_Seen(*values) for values in read_arms(state, "ucb", self._arms, 3, where)]
+
+
+class _Seen(NamedTuple):
+    rounds: float
+    tokens: float
+    seconds: float
+
+    def plus(self, rounds: float, tokens: float, seconds: float) -> _Seen:
+        return _Seen(self.rounds + rounds, self.tokens + tokens, self.seconds + seconds)

@@ -1,0 +1,99 @@
+"""A safety valve: an adaptive way that is slower than a plain one gives way to it."""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum
+from typing import Any
+
+from distillspec.speculation.choose.chooser import Chooser
+from distillspec.speculation.configuration import Configuration
+
+log = logging.getLogger(__name__)
+
+
+class _Phase(Enum):
+    BASELINE = "the baseline is timed"
+    WATCHED = "the adaptive way decodes, and is timed"
+    FALLEN_BACK = "the baseline decodes, until it is time to try again"
+
+
+class Valve:
+    """Decodes by `way` as long as that is not slower than `baseline` by more than `margin`.
+
+    The baseline is timed for `window` rounds, then `way` decodes. Whenever `window` rounds of it
+    emitted fewer than 1 - margin of the baseline's tokens per second, the baseline takes over for
+    `pause` rounds (and is timed anew), and then `way` is tried again. A `way` that keeps up hands
+    over to the baseline for `window` rounds after every `pause`, so that the two are compared on
+    traffic of the same time.
+    """
+
+    def __init__(
+        self,
+        way: Chooser,
+        baseline: Configuration,
+        *,
+        window: int = 64,
+        margin: float = 0.05,
+        pause: int = 512,
+    ) -> None:
+        assert window >= 1 and pause >= window and 0.0 <= margin < 1.0
+        self._way, self._baseline = way, baseline
+        self._window, self._margin, self._pause = window, margin, pause
+        self._phase = _Phase.BASELINE
+        self._speed = 0.0  # of the baseline, tokens per second
+        self._rounds = self._since = 0
+        self._tokens = self._seconds = 0.0
+
+    @property
+    def has_fallen_back(self) -> bool:
+        return self._phase is _Phase.FALLEN_BACK
+
+    def choose(self) -> Configuration:
+        return self._way.choose() if self._phase is _Phase.WATCHED else self._baseline
+
+    def learn(self, tokens: int, seconds: float) -> None:
+        if self._phase is _Phase.WATCHED:
+            self._way.learn(tokens, seconds)
+        self._rounds += 1
+        self._tokens += tokens
+        self._seconds += seconds
+        if self._phase is _Phase.WATCHED:
+            self._watch()
+        elif self._rounds >= (self._window if self._phase is _Phase.BASELINE else self._pause):
+            self._speed = self._tokens / self._seconds
+            self._since = 0
+            self._enter(_Phase.WATCHED)
+
+    def state(self) -> dict[str, Any]:
+        """Of the way alone: the baseline is timed anew in each process."""
+        return self._way.state()
+
+    def restore(self, state: Any, *, where: str) -> None:
+        self._way.restore(state, where=where)
+
+    def _watch(self) -> None:
+        self._since += 1
+        if self._rounds < self._window:
+            return
+        speed = self._tokens / self._seconds
+        if speed < (1.0 - self._margin) * self._speed:
+            log.warning(
+                "%.0f tokens/s over %d rounds, below %.0f of %s@%d, which takes the next %d rounds",
+                speed,
+                self._rounds,
+                self._speed,
+                self._baseline.name,
+                self._baseline.gamma,
+                self._pause,
+            )
+            self._enter(_Phase.FALLEN_BACK)
+        elif self._since >= self._pause:
+            self._enter(_Phase.BASELINE)
+        else:
+            self._enter(_Phase.WATCHED)
+
+    def _enter(self, phase: _Phase) -> None:
+        self._phase = phase
+        self._rounds = 0
+        self._tokens = self._seconds = 0.0

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.choose.chooser import Reward
+from distillspec.speculation.choose.exp3 import EXP3
+from distillspec.speculation.choose.ucb import UCB
+from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.branches import Branches, autoregressive_law, law_of, total_variation
+from tests.speculation.choose.simulated import MOST, arms, rounds_to_emit, stopping_time_regret
+
+REWARD = Reward(most_tokens=MOST)
+
+
+def exp3(count: int, seed: int, **how: float) -> EXP3:
+    chance = GeneratorChance(torch.Generator().manual_seed(seed))
+    return EXP3(arms(count), REWARD, chance, **how)
+
+
+def test_all_arms_are_equally_likely_at_first() -> None:
+    assert exp3(4, 0).probabilities() == [0.25] * 4
+
+
+def test_the_probabilities_by_hand() -> None:
+    chooser = EXP3(arms(2), REWARD, Branches([1]))
+    assert chooser.choose().gamma == 2
+    chooser.learn(2, 1.0)  # loss 3/4, estimate 3/2 for the second arm
+    rate = math.sqrt(math.log(2) / (2 * 2))
+    weight = math.exp(-rate * 1.5)
+    assert chooser.probabilities() == pytest.approx([1 / (1 + weight), weight / (1 + weight)])
+
+
+def test_stopping_time_regret_grows_at_most_like_the_root_of_the_length() -> None:
+    means = [1.5, 2.0, 3.5]
+    for length in (1000, 4000):
+        regret = stopping_time_regret(lambda seed: exp3(3, seed), means, length, 20)
+        assert 0.0 < regret < 2.0 * math.sqrt(3 * math.log(3) * length)
+
+
+def test_on_an_adversarial_sequence_it_holds_where_ucb_does_not() -> None:
+    """The adversary knows UCB, which draws nothing, and pays it least whatever it will choose."""
+    schedule: list[int] = []
+    victim = UCB(arms(2), REWARD)
+    for _ in range(1500):
+        arm = victim.choose().gamma - 1
+        schedule.append(arm)
+        victim.learn(1, 1.0)
+
+    def tokens(arm: int, t: int) -> int:
+        return 1 if t < len(schedule) and schedule[t] == arm else MOST + 1
+
+    by_ucb = rounds_to_emit(3000, UCB(arms(2), REWARD), tokens)
+    by_exp3 = sum(rounds_to_emit(3000, exp3(2, seed), tokens) for seed in range(10)) / 10
+    assert by_ucb > 1500  # one token a round to the end of the schedule
+    assert by_exp3 < 0.75 * by_ucb
+
+
+def test_statistics_are_kept_and_given_back() -> None:
+    chooser = exp3(2, 0)
+    for tokens in (3, 1, 5):
+        chooser.choose()
+        chooser.learn(tokens, 0.5)
+    again = exp3(2, 1)
+    again.restore(chooser.state(), where="here")
+    assert again.probabilities() == chooser.probabilities()
+
+
+def test_exploring_does_not_change_the_law_of_the_output() -> None:
+    from distillspec.speculation.engine import SpeculativeDecoder
+    from tests.speculation.test_engine import PROMPT, random_pair
+
+    pair, policy = random_pair(2), SamplingPolicy(0.8)
+
+    def decode(chance: Branches) -> list[int]:
+        chooser = EXP3(arms(2), REWARD, chance)
+        decoder = SpeculativeDecoder(pair.target, pair.draft, chooser, policy, chance)
+        return decoder.decode(torch.tensor(PROMPT), max_new_tokens=3).tokens
+
+    expected = autoregressive_law(pair.target, policy, PROMPT, 3)
+    assert total_variation(law_of(decode), expected) < 1e-9

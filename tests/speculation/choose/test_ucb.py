@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from distillspec.speculation.choose.chooser import Reward
+from distillspec.speculation.choose.ucb import UCB
+from tests.speculation.choose.simulated import (
+    MOST,
+    arms,
+    rounds_to_emit,
+    stopping_time_regret,
+    tokens_of,
+)
+
+REWARD = Reward(most_tokens=MOST)
+MEANS = [1.5, 2.0, 3.5]
+
+
+def test_every_arm_is_tried_once_before_any_is_tried_twice() -> None:
+    chooser = UCB(arms(4), REWARD)
+    tried = []
+    for _ in range(4):
+        tried.append(chooser.choose().gamma)
+        chooser.learn(1, 1.0)
+    assert sorted(tried) == [1, 2, 3, 4]
+
+
+def test_the_index_by_hand() -> None:
+    chooser = UCB(arms(2), REWARD, delta=0.1, scale=0.5)
+    for tokens in (3, 2):
+        chooser.choose()
+        chooser.learn(tokens, 1.0)
+    inside = 2 * 4.0 * math.sqrt(2.0) / 0.1
+    bonus = math.sqrt(2.0 * (1.0 + 2.0 * math.log(inside)))
+    assert chooser._index(0) == pytest.approx(3.0 + 0.5 * MOST / 2 * bonus)
+
+
+def test_each_arm_has_a_bonus_of_its_own() -> None:
+    chooser = UCB(arms(2), REWARD)
+    for _ in range(30):
+        chooser.choose()
+        chooser.learn(2, 1.0)
+    played = [one.rounds for one in chooser._seen]
+    assert min(played) >= 14  # equal means: the lesser known is taken
+
+
+def test_stopping_time_regret_grows_like_the_logarithm_of_the_length() -> None:
+    def make(_: int) -> UCB:
+        return UCB(arms(3), REWARD, scale=0.2)
+
+    short, long = (stopping_time_regret(make, MEANS, length, 20) for length in (1000, 8000))
+    gap = max(MEANS) - MEANS[1]
+    assert short > 0.0
+    # eight times the length: the logarithm grows by a third, a linear regret by eight
+    assert long < 2.0 * short
+    assert long < 3 * MOST**2 * math.log(8000) / gap
+
+
+def test_on_changing_traffic_a_window_or_a_discount_finds_the_new_best_arm_sooner() -> None:
+    def rounds(seed: int, **how: Any) -> int:
+        coins = torch.Generator().manual_seed(seed)
+
+        def tokens(arm: int, t: int) -> int:
+            return tokens_of(3.5 if (arm == 0) == (t < 400) else 2.0, coins)
+
+        return rounds_to_emit(3000, UCB(arms(2), REWARD, scale=0.1, **how), tokens)
+
+    def mean(**how: Any) -> float:
+        return sum(rounds(seed, **how) for seed in range(10)) / 10
+
+    assert mean(window=100) < mean()
+    assert mean(discount=0.98) < mean()
+
+
+def test_statistics_are_kept_and_given_back() -> None:
+    chooser = UCB(arms(2), REWARD)
+    for tokens in (3, 2, 5):
+        chooser.choose()
+        chooser.learn(tokens, 0.5)
+    again = UCB(arms(2), REWARD)
+    again.restore(chooser.state(), where="here")
+    assert again._seen == chooser._seen
+    assert again.choose().gamma == chooser.choose().gamma

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import pytest
+
+from distillspec.speculation.choose.fixed import Fixed
+from distillspec.speculation.choose.valve import Valve
+from tests.speculation.test_engine import standard
+
+BASELINE, ADAPTIVE = standard(2), standard(8)
+TOKENS = 3
+
+
+def run(valve: Valve, rounds: int, seconds: Callable[[bool, int], float]) -> list[bool]:
+    """Which rounds the adaptive way decoded; seconds(is_adaptive, round) is what a round takes."""
+    chosen = []
+    for number in range(rounds):
+        is_adaptive = valve.choose() is ADAPTIVE
+        chosen.append(is_adaptive)
+        valve.learn(TOKENS, seconds(is_adaptive, number))
+    return chosen
+
+
+def valve(**how: float) -> Valve:
+    how = {"window": 10, "pause": 100, **how}
+    return Valve(Fixed(ADAPTIVE), BASELINE, **how)  # type: ignore[arg-type]
+
+
+def test_a_faster_way_decodes_but_for_the_rounds_that_time_the_baseline() -> None:
+    chosen = run(valve(), 1100, lambda adaptive, _: 0.8 if adaptive else 1.0)
+    assert chosen[:10] == [False] * 10
+    assert 0.88 < sum(chosen) / len(chosen) < 0.92
+
+
+def test_a_slower_way_is_left_after_one_window_and_tried_again_after_the_pause() -> None:
+    chosen = run(valve(), 250, lambda adaptive, _: 1.2 if adaptive else 1.0)
+    assert chosen == [
+        *[False] * 10,
+        *[True] * 10,
+        *[False] * 100,
+        *[True] * 10,
+        *[False] * 100,
+        *[True] * 10,
+        *[False] * 10,
+    ]
+
+
+def test_within_the_margin_it_stays() -> None:
+    assert sum(run(valve(margin=0.2), 100, lambda adaptive, _: 1.2 if adaptive else 1.0)) == 90
+    assert sum(run(valve(margin=0.1), 100, lambda adaptive, _: 1.2 if adaptive else 1.0)) == 10
+
+
+def test_on_traffic_that_changes_it_falls_back_and_returns() -> None:
+    """Fast on the first domain, slow on the second, fast on the third."""
+
+    def seconds(adaptive: bool, number: int) -> float:
+        if not adaptive:
+            return 1.0
+        return 2.0 if 300 <= number < 600 else 0.7
+
+    chosen = run(valve(), 900, seconds)
+    assert sum(chosen[100:300]) > 170
+    assert sum(chosen[320:600]) < 40
+    assert sum(chosen[720:]) > 140
+
+
+def test_it_says_why_it_falls_back(caplog: pytest.LogCaptureFixture) -> None:
+    one = valve()
+    with caplog.at_level(logging.WARNING):
+        run(one, 20, lambda adaptive, _: 2.0 if adaptive else 1.0)
+    assert one.has_fallen_back
+    (said,) = caplog.messages
+    assert (
+        said == "2 tokens/s over 10 rounds, below 3 of standard@2, which takes the next 100 rounds"
+    )
+
+
+def test_traffic_that_slows_both_ways_down_is_no_reason_to_fall_back_for_long() -> None:
+    """The baseline's speed is of another time then; the next comparison is of the same."""
+
+    def seconds(adaptive: bool, number: int) -> float:
+        return (0.8 if adaptive else 1.0) * (3.0 if number >= 50 else 1.0)
+
+    chosen = run(valve(), 600, seconds)
+    assert sum(chosen[200:]) > 340
