@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from distillspec import atomic
 from distillspec.errors import DistillSpecError
+from distillspec.measure import cost_model
 from distillspec.measure.completions import MeasuredPrompt
-from distillspec.measure.methods import block_sizes, configuration
+from distillspec.measure.methods import (
+    chooser,
+    configuration,
+    fixed_arms,
+    graph_sizes,
+    guarded,
+    most_slots,
+)
 from distillspec.measure.plan import Prepared, Steps, check, plan_of, read_plan, write_plan
 from distillspec.measure.rows import Row, RowLog, letters
 from distillspec.measure.summary import Summary, write_summary
@@ -24,6 +34,8 @@ from distillspec.measure.timing import measure_steps
 from distillspec.models.compiled import make_runner
 from distillspec.recipe.suite import Method, Suite
 from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.choose.chooser import Chooser
+from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.engine import AutoregressiveDecoder, SpeculativeDecoder
 from distillspec.speculation.records import Generation
 from distillspec.speculation.runner import Runner
@@ -32,9 +44,12 @@ from distillspec.speculation.sampling import SamplingPolicy
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
+
 ROWS = "rows.jsonl"
 SUMMARY = "summary.json"
 _PLAN = "plan.json"
+_LEARNT = "learnt.json"
 _WARM_UP_ROUNDS = 3
 
 
@@ -81,7 +96,7 @@ def evaluate(
         model.train(False)
     taken = list(prompts[: suite.prompts.count])
     check(suite, target, chosen, prompts[: suite.prompts.most])
-    grid = [Column(d, m, g) for d in chosen for m in suite.methods for g in suite.gammas]
+    grid = [Column(d, m, g) for d in chosen for m in suite.methods for g in suite.of(m)]
     per_block = suite.repeats * len(grid) + suite.repeats + 1
 
     atomic.make_folder(folder)
@@ -99,13 +114,15 @@ def evaluate(
     if missing or prepared is None:
         progress(len(blocks) - len(missing), len(blocks), "preparing the models")
         bench = _Bench(suite, target, chosen, taken, grid, torch.device(device), vocabulary)
-        bench.warm_up()
-        prepared = bench.prepared()
+        prepared = bench.prepare()
+        if rows.rows:
+            bench.remember(folder / _LEARNT)
         write_plan(folder / _PLAN, plan, prepared)
         for block in missing:
             number = blocks.index(block)
             progress(len(blocks) - len(missing) + missing.index(block), len(blocks), "decoding")
             rows.append(list(bench.block(number, *block)))
+            atomic.write_json(folder / _LEARNT, bench.learnt())
     progress(len(blocks), len(blocks), "reading the drafts on texts of the target")
     summary = sum_up(
         suite,
@@ -136,37 +153,81 @@ class _Bench:
         vocabulary: int | None,
     ) -> None:
         self._suite, self._prompts, self._grid, self._device = suite, prompts, grid, device
-        largest = max(suite.gammas)
-        capacity = max(len(p.tokens) for p in prompts) + suite.max_new_tokens + largest + 1
+        longest = max(len(p.tokens) for p in prompts)
+        capacity = longest + suite.max_new_tokens + most_slots(suite) + 1
         kind = suite.runner.kind
+        blocks, trees, rows = graph_sizes(suite)
         self._target = make_runner(
-            target,
-            kind,
-            capacity,
-            block_sizes(suite.gammas),
-            vocabulary=vocabulary,
+            target, kind, capacity, blocks, tree_sizes=trees, vocabulary=vocabulary
         )
         self._drafts: dict[str, Runner] = {
-            name: make_runner(model, kind, capacity, (1, 2), vocabulary=vocabulary)
+            name: make_runner(model, kind, capacity, (1, 2), tree_sizes=rows, vocabulary=vocabulary)
             for name, model in drafts.items()
         }
+        self._ways: dict[tuple[Column, float], Chooser] = {}
         self._run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
 
-    def warm_up(self) -> None:
-        """Meet every shape once (that is when they are compiled), then again at full speed."""
-        prompt = self._tokens(0)
+    def prepare(self) -> Prepared:
+        """Meet every shape, then time isolated steps of every method at every temperature."""
+        self._warm_up()
+        steps = self._steps()
+        self._ways.clear()
         for temperature in self._suite.temperatures:
-            for column in (None, *self._grid):
+            for column in self._grid:
+                way = self._way(column, temperature, steps)
+                self._ways[column, temperature] = guarded(self._suite, column.method, way)
+        runners = {"target": self._target, **self._drafts}
+        return Prepared(steps, {name: type(runner).__name__ for name, runner in runners.items()})
+
+    def learnt(self) -> dict[str, Any]:
+        """What choosers and stop rules know by now, by column and temperature."""
+        return {f"{column} T={at:g}": way.state() for (column, at), way in self._ways.items()}
+
+    def remember(self, path: Path) -> None:
+        """Go on from what an interrupted evaluation had learnt."""
+        if not path.exists():  # it was killed after its first block
+            log.warning("nothing is known of what the decoding methods had learnt: they begin anew")
+            return
+        try:
+            found = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise DistillSpecError(
+                f"what the decoding methods had learnt cannot be read: {error}",
+                where=str(path),
+                mend="delete the evaluation folder, then evaluate again",
+            ) from error
+        for (column, at), way in self._ways.items():
+            way.restore(found.get(f"{column} T={at:g}"), where=str(path))
+
+    def _warm_up(self) -> None:
+        """Meet every shape that any method or arm has, at full speed."""
+        prompt = self._tokens(0)
+        arms = [Column(name, *arm) for name in self._drafts for arm in fixed_arms(self._suite)]
+        for temperature in self._suite.temperatures:
+            for column in (None, *arms):
                 gamma = 0 if column is None else column.gamma
                 length = min(self._suite.max_new_tokens, _WARM_UP_ROUNDS * (gamma + 1))
+                if column is not None:
+                    one = configuration(column.method, column.gamma)
+                    self._ways[column, temperature] = Fixed(one)
                 self._decode(prompt, column, temperature, seed=0, length=length)
 
-    def prepared(self) -> Prepared:
-        """Isolated step times of every method at every temperature; and what the runners are."""
-        runners = {"target": self._target, **self._drafts}
-        return Prepared(
-            self._steps(), {name: type(runner).__name__ for name, runner in runners.items()}
+    def _way(self, column: Column, temperature: float, steps: Steps) -> Chooser:
+        """What this column decodes with, prompt after prompt: what it learns it keeps."""
+        if column.method.choose is None:
+            return Fixed(configuration(column.method, column.gamma))
+        standard = {method.name for method in self._suite.methods if method.is_standard}
+        most = max(
+            cost_model.perfect_draft_cap(
+                times.draft_to_target_time(column.draft), times.verify_times()
+            ).speedup
+            / times.target_seconds
+            for (name, at), times in steps.items()
+            if at == temperature and (name in standard or not standard)
         )
+        seed = _seed(self._suite.seed, str(column), temperature)
+        chance = GeneratorChance(torch.Generator().manual_seed(seed))  # arms are drawn on the host
+        return chooser(self._suite, column.method, chance, most)
 
     def _steps(self) -> Steps:
         middle = sorted(range(len(self._prompts)), key=lambda i: len(self._prompts[i].tokens))
@@ -175,12 +236,13 @@ class _Bench:
             (method.name, temperature): measure_steps(
                 self._target,
                 self._drafts,
-                [configuration(method, gamma) for gamma in self._suite.gammas],
+                [configuration(method, gamma) for gamma in self._suite.of(method)],
                 prompt,
                 policy=self._policy(temperature),
                 chance=self._chance(self._suite.seed),
             )
             for method in self._suite.methods
+            if method.choose is None
             for temperature in self._suite.temperatures
         }
 
@@ -237,7 +299,7 @@ class _Bench:
         speculative = SpeculativeDecoder(
             self._target,
             self._drafts[column.draft],
-            configuration(column.method, column.gamma),
+            self._ways[column, temperature],
             policy,
             chance,
         )

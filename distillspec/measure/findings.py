@@ -72,7 +72,7 @@ def _tau_words(some: Sequence[Comparison]) -> str:
         here = [one for one in some if one.verdict == verdict]
         if here:
             low, high = min(o.relative for o in here), max(o.relative for o in here)
-            gammas = ", ".join(str(one.gamma) for one in here)
+            gammas = ", ".join(_place(one) for one in here)
             spread = f"{low:+.1%}" if len(here) == 1 else f"{low:+.1%} to {high:+.1%}"
             parts.append(f"{tau} is {verdict} at gamma {gammas} ({spread}, interval excludes 0)")
     silent = [one for one in some if one.verdict == "no difference shown"]
@@ -83,9 +83,14 @@ def _tau_words(some: Sequence[Comparison]) -> str:
             f"differences beyond {widest:.1%} are unlikely)."
         )
     if silent:
-        gammas = ", ".join(str(one.gamma) for one in silent)
+        gammas = ", ".join(_place(one) for one in silent)
         parts.append(f"no difference shown at gamma {gammas}")
     return "; ".join(parts) + "."
+
+
+def _place(one: Comparison) -> str:
+    """Its gamma, and its method if that is not the standard one."""
+    return str(one.gamma) if one.method in (None, "standard") else f"{one.gamma} ({one.method})"
 
 
 def _alpha_words(one: Comparison) -> str:
@@ -103,7 +108,8 @@ def _limits(cells: Sequence[Cell]) -> list[str]:
     said = []
     for draft in dict.fromkeys(cell.draft for cell in cells):
         mine = [cell for cell in cells if cell.draft == draft]
-        cap = max(cell.perfect_draft_cap for cell in mine)
+        known = [cell.perfect_draft_cap for cell in mine if math.isfinite(cell.perfect_draft_cap)]
+        cap = max(known, default=math.inf)
         if cap < 1.0:
             said.append(
                 f"Even a perfect {draft} draft would be slower than autoregressive decoding on "

@@ -15,13 +15,13 @@ from distillspec.measure.bootstrap import Resampling, Sums
 from distillspec.measure.completions import MeasuredPrompt, end_tokens
 from distillspec.measure.corpus_alpha import DrawnText
 from distillspec.measure.memory import Memory, TrainingLoad, memory_estimate, parameters
-from distillspec.measure.methods import block_sizes, configuration
+from distillspec.measure.methods import block_sizes, configuration, most_slots
 from distillspec.measure.timing import StepTimes, measure_steps
 from distillspec.models.compiled import make_runner
 from distillspec.models.generate import generate
 from distillspec.models.runner import vocabulary_size
 from distillspec.models.template import template_hash
-from distillspec.recipe.suite import Suite
+from distillspec.recipe.suite import Method, Suite
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -134,7 +134,7 @@ def assess(
 
 def _capacity(prompts: Sequence[MeasuredPrompt], suite: Suite) -> int:
     longest = max(len(prompt.tokens) for prompt in prompts)
-    return longest + suite.max_new_tokens + max(suite.gammas) + 1
+    return longest + suite.max_new_tokens + most_slots(suite) + 1
 
 
 def _steps(
@@ -156,7 +156,7 @@ def _steps(
         at: measure_steps(
             target_runner,
             {_DRAFT: draft_runner},
-            [configuration(suite.methods[0], gamma) for gamma in suite.gammas],
+            [configuration(Method(), gamma) for gamma in suite.gammas],
             torch.tensor(middle.tokens, device=device),
             policy=SamplingPolicy(at, suite.top_k, suite.nucleus),
             chance=GeneratorChance(torch.Generator(device).manual_seed(suite.seed)),

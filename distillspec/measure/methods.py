@@ -3,20 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from distillspec.recipe.suite import ChainDraft as ChainDraftPlan
-from distillspec.recipe.suite import FixedStop, Method, TokenVerify
+from distillspec.recipe import suite as plan
+from distillspec.recipe.suite import Method, Suite
+from distillspec.speculation.chance import Chance
+from distillspec.speculation.choose.chooser import Chooser, Reward
+from distillspec.speculation.choose.exp3 import EXP3
+from distillspec.speculation.choose.ucb import UCB
+from distillspec.speculation.choose.valve import Valve
 from distillspec.speculation.configuration import Configuration
 from distillspec.speculation.draft.chain import ChainDraft
+from distillspec.speculation.draft.confidence import Confidence, DraftVerify
+from distillspec.speculation.draft.entropy import SVIP, AdaEDL
 from distillspec.speculation.draft.proposal import DraftRule
+from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength, StopRule
+from distillspec.speculation.verify.block import verify_block
+from distillspec.speculation.verify.kseq import verify_kseq
+from distillspec.speculation.verify.lenience import lenient
+from distillspec.speculation.verify.multipath import verify_multipath
+from distillspec.speculation.verify.recursive import verify_recursive, verify_recursive_distinct
 from distillspec.speculation.verify.token import verify_token
-from distillspec.speculation.verify.verdict import VerifyRule
+from distillspec.speculation.verify.traversal import verify_traversal
+from distillspec.speculation.verify.verdict import Rule
 
-DRAFTS: dict[str, Callable[[ChainDraftPlan], DraftRule]] = {"chain": lambda plan: ChainDraft()}
-STOPS: dict[str, Callable[[FixedStop], StopRule]] = {"fixed": lambda plan: FixedLength()}
-VERIFIERS: dict[str, Callable[[TokenVerify], VerifyRule]] = {"token": lambda plan: verify_token}
-
+DRAFTS: dict[str, Callable[[Any], DraftRule]] = {
+    "chain": lambda _: ChainDraft(),
+    "sequences": lambda one: SequencesDraft(one.count, one.distinct),
+}
+STOPS: dict[str, Callable[[Any], StopRule]] = {
+    "fixed": lambda _: FixedLength(),
+    "adaedl": lambda one: AdaEDL(one.threshold),
+    "svip": lambda one: SVIP(one.weight, one.threshold),
+    "confidence": lambda one: Confidence(one.threshold),
+    "draft_verify": lambda one: DraftVerify(one.threshold, one.wanted_rate),
+}
+VERIFIERS: dict[str, Callable[[Any], Rule]] = {
+    "token": lambda _: verify_token,
+    "block": lambda _: verify_block,
+    "lenient": lambda one: lenient(one.verify.form, one.verify.eps),
+    "kseq": lambda _: verify_kseq,
+    "recursive": lambda one: verify_recursive_distinct if _is_distinct(one) else verify_recursive,
+    "traversal": lambda _: verify_traversal,
+    "multipath": lambda _: verify_multipath,
+}
+CHOOSERS: dict[str, Callable[[Any, Sequence[Configuration], Reward, Chance], Chooser]] = {
+    "ucb": lambda one, arms, reward, _: UCB(
+        arms,
+        reward,
+        delta=one.delta,
+        scale=one.scale,
+        discount=one.discount,
+        window=one.window,
+    ),
+    "exp3": lambda one, arms, reward, chance: EXP3(arms, reward, chance, scale=one.scale),
+}
 
 _PADDING = 2
 
@@ -35,6 +77,48 @@ def block_sizes(gammas: Sequence[int]) -> list[int]:
     return sorted({1, *sizes})
 
 
+def graph_sizes(suite: Suite) -> tuple[list[int], list[int], list[int]]:
+    """Sizes of the target's blocks, of its trees and of the draft's trees.
+
+    Blocks that may end early get graphs of half the size and so on; so do trees, whose sequences
+    share what they share.
+    """
+    chains: set[int] = set()
+    trees: set[int] = set()
+    rows: set[int] = set()
+    for method, gamma in fixed_arms(suite):
+        if isinstance(method.draft, plan.SequencesDraft):
+            most = method.draft.count * gamma
+            trees |= {most + 1, most // 2 + 1}
+            rows.add(method.draft.count)
+            continue
+        chains.add(gamma)
+        while method.stop.kind != "fixed" and gamma > _PADDING:
+            gamma //= 2
+            chains.add(gamma)
+    return block_sizes(sorted(chains)), sorted(trees), sorted(rows)
+
+
+def most_slots(suite: Suite) -> int:
+    """Places in a cache that the drafts of a round take, at most."""
+    return max(
+        DRAFTS[method.draft.kind](method.draft).slots(gamma) for method, gamma in fixed_arms(suite)
+    )
+
+
+def fixed_arms(suite: Suite) -> list[tuple[Method, int]]:
+    """Every method and gamma that any way of the suite decodes with, each once."""
+    found = []
+    for method in suite.methods:
+        if method.choose is None:
+            found += [(method, gamma) for gamma in suite.of(method)]
+        else:
+            found += suite.arms(method)
+        if method.valve is not None:
+            found.append(suite.baseline(method))
+    return list(dict.fromkeys(found))
+
+
 def configuration(method: Method, gamma: int) -> Configuration:
     """`method` with blocks of at most gamma tokens."""
     return Configuration(
@@ -42,5 +126,34 @@ def configuration(method: Method, gamma: int) -> Configuration:
         gamma=gamma,
         draft=DRAFTS[method.draft.kind](method.draft),
         stop=STOPS[method.stop.kind](method.stop),
-        verify=VERIFIERS[method.verify.kind](method.verify),
+        verify=VERIFIERS[method.verify.kind](method),
     )
+
+
+def chooser(suite: Suite, method: Method, chance: Chance, most_tokens_per_second: float) -> Chooser:
+    """What a method that chooses becomes, with arms that know nothing yet."""
+    assert method.choose is not None
+    arms = [configuration(one, gamma) for one, gamma in suite.arms(method)]
+    counts_seconds = method.choose.reward == "tokens_per_second"
+    reward = Reward(
+        max(arm.gamma for arm in arms), most_tokens_per_second if counts_seconds else None
+    )
+    return CHOOSERS[method.choose.kind](method.choose, arms, reward, chance)
+
+
+def guarded(suite: Suite, method: Method, way: Chooser) -> Chooser:
+    """`way` behind the method's valve, if it has one."""
+    if method.valve is None:
+        return way
+    plan = method.valve
+    return Valve(
+        way,
+        configuration(*suite.baseline(method)),
+        window=plan.window,
+        margin=plan.margin,
+        pause=plan.pause,
+    )
+
+
+def _is_distinct(method: Method) -> bool:
+    return isinstance(method.draft, plan.SequencesDraft) and method.draft.distinct

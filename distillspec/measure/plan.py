@@ -17,6 +17,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.completions import MeasuredPrompt
 from distillspec.measure.timing import StepTimes
 from distillspec.models.digest import model_digest
+from distillspec.models.tree_mask import check_takes_a_tree
 from distillspec.recipe.suite import Suite
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def check(
             mend="name at least one draft that was made",
         )
     longest = max(len(prompt.tokens) for prompt in prompts)
-    needed = longest + suite.max_new_tokens + max(suite.gammas)
+    needed = longest + suite.max_new_tokens + suite.largest_gamma
     for name, model in {"target": target, **drafts}.items():
         config = model.config.get_text_config(decoder=True)
         holds = getattr(config, "max_position_embeddings", None)
@@ -66,6 +67,9 @@ def check(
                 where=where,
                 mend="lower max_new_tokens in the suite, or data.max_prompt_tokens in the recipe",
             )
+    if any(method.draft.kind != "chain" for method in suite.methods):
+        for model in (target, *drafts.values()):
+            check_takes_a_tree(model)
     if len(prompts) < suite.prompts.most:
         log.warning("the suite asks for %d prompts, %d exist", suite.prompts.most, len(prompts))
 

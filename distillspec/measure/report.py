@@ -75,6 +75,9 @@ def render(summary: Summary, figures: Mapping[str, tuple[Path, Path]]) -> str:
             wide=True,
             shown=summary.comparisons,
         ),
+        _section(
+            "Methods by speed", sections.ranking(summary.ranking), wide=True, shown=summary.ranking
+        ),
         *(_figure(name, figures[name]) for name in ("differences", "positions") if name in figures),
         _section(
             "Which gamma",

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from distillspec.measure.drawing import degrees, ordered
-from distillspec.measure.summary import Cell, Comparison, Example, Recommendation, Summary
+from distillspec.measure.summary import Cell, Comparison, Example, Ranked, Recommendation, Summary
 
 
 def head(summary: Summary, title: str) -> str:
@@ -113,6 +113,45 @@ def recommendations(recommendation: Sequence[Recommendation]) -> str:
         for one in recommendation
     ]
     return _table(("draft", "temperature", "recommendation"), rows, words=3)
+
+
+def ranking(ranking: Sequence[Ranked]) -> str:
+    columns = (
+        "T",
+        "draft",
+        "method",
+        "gamma",
+        "tokens/s",
+        "tau",
+        "drafted per token",
+        "of them wasted",
+        "forwards per token",
+        "of the fastest",
+        "interval",
+        "",
+    )
+    rows = [
+        (
+            "null" if one.verdict == "within noise of it" else "",
+            [
+                f"{one.temperature:g}",
+                one.draft,
+                one.method,
+                str(one.gamma),
+                _number(one.tokens_per_second, ".0f"),
+                _number(one.tau),
+                _number(one.drafted_per_token),
+                _number(one.wasted_per_token),
+                _number(one.forwards_per_token),
+                _number(1.0 + one.relative, ".0%"),
+                f"{_number(1.0 + one.relative_low, '.0%')} to "
+                f"{_number(1.0 + one.relative_high, '.0%')}",
+                one.verdict,
+            ],
+        )
+        for one in ranking
+    ]
+    return _table(columns, rows, words=3)
 
 
 def cells(summary: Summary, names: Sequence[str]) -> str:

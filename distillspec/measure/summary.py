@@ -75,6 +75,7 @@ DEFINITIONS = {
 
 Quantity = Literal["alpha", "expected tau", "tau", "speed"]
 Verdict = Literal["higher", "lower", "no difference shown"]
+Place = Literal["fastest", "within noise of it", "slower"]
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,29 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Ranked:
+    """One method's place at a temperature, by tokens per second; the fastest comes first.
+
+    Per token emitted: drafted tokens, those of them that were not kept, forwards of the target.
+    relative: tokens per second beyond the fastest one's, with its paired interval.
+    """
+
+    draft: str
+    method: str
+    gamma: int
+    temperature: float
+    tokens_per_second: float
+    tau: float
+    drafted_per_token: float
+    wasted_per_token: float
+    forwards_per_token: float
+    relative: float
+    relative_low: float
+    relative_high: float
+    verdict: Place
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """The best measured gamma of a draft at a temperature; temperature None: over all of them."""
 
@@ -239,6 +263,7 @@ class Summary:
     cells: list[Cell]
     baseline: list[Baseline]
     comparisons: list[Comparison]
+    ranking: list[Ranked]
     recommendation: list[Recommendation]
     quality: list[Quality]
     greedy_divergences: list[GreedyDivergence]

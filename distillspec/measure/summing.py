@@ -64,7 +64,8 @@ def sum_up(
         facts[temperature] = text_facts(
             target, drafts, drawn, policy, ends=ends, vocabulary=vocabulary
         )
-    tally = Tally(rows, prepared.steps, facts, how, ends)
+    standard = frozenset(method.name for method in suite.methods if method.is_standard)
+    tally = Tally(rows, prepared.steps, facts, how, ends, standard)
     cells, baseline = tally.cells(), tally.baselines()
     others = [name for name in drafts if name != _COMPARED]
     comparisons = tally.comparisons(_COMPARED, others) if _COMPARED in drafts else []
@@ -81,6 +82,7 @@ def sum_up(
         cells=cells,
         baseline=baseline,
         comparisons=comparisons,
+        ranking=tally.ranking(),
         recommendation=recommendation,
         quality=_quality(suite, tokenizer, prompts, rows, ends),
         greedy_divergences=divergences,
@@ -88,6 +90,7 @@ def sum_up(
         notes=[
             *findings(cells, baseline, comparisons, recommendation, divergences, len(runs)),
             *_fallbacks(suite, prepared),
+            *_lossy(suite),
         ],
         environment=_environment(suite, target, drafts, prepared, runs),
         definitions=dict(DEFINITIONS),
@@ -114,16 +117,21 @@ def _quality(
 ) -> list[Quality]:
     """The metric on the target's own completions and on those decoded with each draft.
 
-    Speculative decoding is lossless, so these must agree but for the noise of sampling.
+    Speculative decoding is lossless, so these must agree but for the noise of sampling; lossy
+    methods, which stand apart, need not.
     """
     if suite.quality is None:
         return []
     groups: dict[tuple[float, str], list[Completion]] = {}
+    lossy = suite.lossy_methods()
     for row in rows:
         prompt = prompts[row.prompt]
         tokens = up_to_end(row.tokens, ends)
         reference = prompt.response
-        groups.setdefault((row.temperature, row.draft or _PLAIN_NAME), []).append(
+        name = row.draft or _PLAIN_NAME
+        if row.method in lossy:
+            name = f"{name}, {row.method}"
+        groups.setdefault((row.temperature, name), []).append(
             Completion(
                 prompt=prompt.text,
                 text=completion_text(tokenizer, prompt.tokens, tokens),
@@ -155,6 +163,16 @@ def _fallbacks(suite: Suite, prepared: Prepared) -> list[str]:
     return [
         f"Run eagerly, since they could not be compiled: {', '.join(eager)}. Ratios of a compiled "
         "and an eager model say little about a serving engine."
+    ]
+
+
+def _lossy(suite: Suite) -> list[str]:
+    names = suite.lossy_methods()
+    if not names:
+        return []
+    return [
+        f"LOSSY: {', '.join(names)}. What they emit does not follow the target's law; their task "
+        "quality stands beside their speed."
     ]
 
 

@@ -26,6 +26,8 @@ def summary_table(summary: Summary) -> RenderableType:
         ]
     if summary.comparisons:
         parts += [Text("Paired differences", style="bold"), _comparisons(summary), Text("")]
+    if summary.ranking:
+        parts += [Text("Methods by speed", style="bold"), _ranking(summary), Text("")]
     parts.append(Text("Findings", style="bold"))
     parts += [Padding(Text(f"- {note}"), (0, 0, 0, 1)) for note in summary.notes]
     return Group(*parts)
@@ -95,6 +97,42 @@ def _numbers(cell: Cell) -> list[str]:
         f"{cell.speedup_low:.2f} - {cell.speedup_high:.2f}",
         f"{cell.tokens_per_second:.0f}",
     ]
+
+
+def _ranking(summary: Summary) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", collapse_padding=True)
+    table.add_column("T", justify="right")
+    for name in ("draft", "method"):
+        table.add_column(name)
+    for name in (
+        "gamma",
+        "tokens/s",
+        "tau",
+        "drafted",
+        "wasted",
+        "forwards",
+        "of the fastest",
+        f"{summary.confidence:.0%}",
+    ):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for one in summary.ranking:
+        table.add_row(
+            f"{one.temperature:g}",
+            one.draft,
+            one.method,
+            str(one.gamma),
+            f"{one.tokens_per_second:.0f}",
+            f"{one.tau:.2f}",
+            f"{one.drafted_per_token:.2f}",
+            f"{one.wasted_per_token:.2f}",
+            f"{one.forwards_per_token:.2f}",
+            f"{1.0 + one.relative:.0%}",
+            f"{1.0 + one.relative_low:.0%} - {1.0 + one.relative_high:.0%}",
+            one.verdict,
+            style={"fastest": "bold", "slower": "dim"}.get(one.verdict, ""),
+        )
+    return table
 
 
 def _comparisons(summary: Summary) -> Table:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from distillspec.measure import bootstrap, cost_model
-from distillspec.measure.bootstrap import Resampling, Sums
+from distillspec.measure.bootstrap import Interval, Resampling, Sums
 from distillspec.measure.completions import repeated_share, up_to_end
 from distillspec.measure.rows import Row
 from distillspec.measure.summary import (
@@ -13,9 +14,11 @@ from distillspec.measure.summary import (
     Cell,
     Comparison,
     Quantity,
+    Ranked,
     Recommendation,
     Verdict,
 )
+from distillspec.measure.summary import Place as RankedPlace
 from distillspec.measure.target_texts import TextFacts
 from distillspec.measure.timing import StepTimes
 from distillspec.speculation.records import Counts
@@ -34,9 +37,15 @@ class Tally:
         facts: Mapping[float, TextFacts],
         how: Resampling,
         ends: frozenset[int],
+        standard: frozenset[str] = frozenset({"standard"}),
     ) -> None:
-        """steps: by method and temperature. facts: by temperature. ends: what ends a text."""
+        """steps: by method and temperature. facts: by temperature. ends: what ends a text.
+
+        standard: names of methods that verify chains of fixed length token by token, of which alone
+        the expected tau is known. A method that chooses has no steps of its own.
+        """
         self._steps, self._facts, self._how, self._ends = steps, facts, how, ends
+        self._standard = standard
         self._prompts = sorted({row.prompt for row in rows})
         self._plain: dict[float, dict[int, list[Row]]] = {}
         self._cells: dict[Place, dict[int, list[Row]]] = {}
@@ -61,15 +70,24 @@ class Tally:
     def _cell(self, place: Place) -> Cell:
         draft, method, gamma, temperature = place
         counts = sum((c for c in self._counts(place)), start=Counts())
-        steps = self._steps[method, temperature]
-        c, v = steps.draft_to_target_time(draft), steps.verify_time(gamma)
+        steps = self._steps.get((method, temperature))
+        c = v = cap_speedup = tau_iid = from_alpha = math.nan
+        cap_gamma = gamma
+        break_even: float | None = None
+        if steps is not None:
+            c, v = steps.draft_to_target_time(draft), steps.verify_time(gamma)
         tau = bootstrap.ratio(self.tau(place), self._how)
         facts = self._facts[temperature]
         alpha = bootstrap.ratio(facts.alpha(draft), self._how)
-        expected = bootstrap.ratio(facts.expected_tau(draft, gamma), self._how)
+        expected = Interval(math.nan, math.nan, math.nan)
+        if steps is not None and method in self._standard:
+            expected = bootstrap.ratio(facts.expected_tau(draft, gamma), self._how)
+            tau_iid = cost_model.tau_iid(alpha.value, gamma)
+            from_alpha = cost_model.speedup_iid(alpha.value, gamma, c, v)
+            cap_gamma, cap_speedup = cost_model.perfect_draft_cap(c, steps.verify_times())
+            break_even = cost_model.break_even_alpha(c, steps.verify_times())
         speedup = bootstrap.ratio(self.speedup(place), self._how)
         predicted = cost_model.predicted_speedup(tau.value, counts.draft_steps_per_round(), c, v)
-        cap = cost_model.perfect_draft_cap(c, steps.verify_times())
         tokens, seconds = self.speed(place)
         return Cell(
             draft=draft,
@@ -87,23 +105,23 @@ class Tally:
             expected_tau=expected.value,
             expected_tau_low=expected.low,
             expected_tau_high=expected.high,
-            tau_iid=cost_model.tau_iid(alpha.value, gamma),
+            tau_iid=tau_iid,
             draft_acceptance=counts.draft_acceptance(),
             acceptance_by_position=[counts.acceptance_at(i) for i in range(gamma)],
             draft_steps=counts.draft_steps_per_round(),
             draft_to_target_time=c,
             v=v,
             predicted_speedup=predicted,
-            predicted_from_alpha=cost_model.speedup_iid(alpha.value, gamma, c, v),
+            predicted_from_alpha=from_alpha,
             speedup=speedup.value,
             speedup_low=speedup.low,
             speedup_high=speedup.high,
             speedup_with_prefill=self._speedup_with_prefill(place).ratio(),
             measured_over_predicted=speedup.value / predicted,
             tokens_per_second=sum(tokens) / sum(seconds),
-            break_even_alpha=cost_model.break_even_alpha(c, steps.verify_times()),
-            perfect_draft_cap=cap.speedup,
-            perfect_draft_gamma=cap.gamma,
+            break_even_alpha=break_even,
+            perfect_draft_cap=cap_speedup,
+            perfect_draft_gamma=cap_gamma,
             repeated_ngram_share=self._repeated(self._cells[place], temperature),
         )
 
@@ -183,7 +201,7 @@ class Tally:
                 facts = self._facts[temperature]
                 whole = (draft, other, None, None, temperature)
                 found.append(self._compared("alpha", whole, facts.alpha(draft), facts.alpha(other)))
-                for gamma in sorted({place[2] for place in mine}):
+                for gamma in sorted({place[2] for place in mine if place[1] in self._standard}):
                     found.append(
                         self._compared(
                             "expected tau",
@@ -231,6 +249,40 @@ class Tally:
             verdict=_verdict(difference),
         )
 
+    # --- methods against each other --------------------------------------------------------------
+
+    def ranking(self) -> list[Ranked]:
+        """All cells of a temperature by tokens per second; empty where there is one method."""
+        if len({place[1] for place in self._cells}) < 2:
+            return []
+        found = []
+        for temperature in sorted(self._plain):
+            here = [place for place in self._cells if place[3] == temperature]
+            here.sort(key=lambda place: -self.speed(place).ratio())
+            found += [self._ranked(place, here[0]) for place in here]
+        return found
+
+    def _ranked(self, place: Place, fastest: Place) -> Ranked:
+        draft, method, gamma, temperature = place
+        counts = sum((c for c in self._counts(place)), start=Counts())
+        beyond = bootstrap.relative(self.speed(place), self.speed(fastest), self._how)
+        verdict: RankedPlace = "slower" if beyond.high < 0.0 else "within noise of it"
+        return Ranked(
+            draft=draft,
+            method=method,
+            gamma=gamma,
+            temperature=temperature,
+            tokens_per_second=self.speed(place).ratio(),
+            tau=self.tau(place).ratio(),
+            drafted_per_token=_share(counts.drafted, counts.emitted),
+            wasted_per_token=_share(counts.drafted - counts.accepted, counts.emitted),
+            forwards_per_token=_share(counts.verifications, counts.emitted),
+            relative=beyond.value,
+            relative_low=beyond.low,
+            relative_high=beyond.high,
+            verdict="fastest" if place == fastest else verdict,
+        )
+
     # --- which gamma -----------------------------------------------------------------------------
 
     def recommendations(self) -> list[Recommendation]:
@@ -256,7 +308,8 @@ class Tally:
         }
         gamma, best = max(measured.items(), key=lambda item: item[1].value)
         near = [g for g, interval in measured.items() if interval.high >= best.low]
-        words = f"gamma {gamma}: {best.value:.2f}x [{best.low:.2f}, {best.high:.2f}]"
+        named = "" if method in self._standard else f"{method}, "
+        words = f"{named}gamma {gamma}: {best.value:.2f}x [{best.low:.2f}, {best.high:.2f}]"
         if best.high < 1.0:
             words = f"do not speculate: slower than autoregressive at every gamma ({words})"
         elif best.low <= 1.0:
@@ -272,6 +325,11 @@ def _added(parts: Sequence[Sums]) -> Sums:
         [sum(values) for values in zip(*(part.numerators for part in parts), strict=True)],
         [sum(values) for values in zip(*(part.denominators for part in parts), strict=True)],
     )
+
+
+def _share(count: int, of: int) -> float:
+    """nan where no round was whole."""
+    return count / of if of else math.nan
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,7 @@ from distillspec.recipe import yaml_text
 from distillspec.recipe.complaint import complaint, nearest
 from distillspec.recipe.expectation import root
 from distillspec.recipe.schema import PretrainRecipe, Recipe, Section
-from distillspec.recipe.suite import Suite
+from distillspec.recipe.suite import Method, Suite
 
 _Form = TypeVar("_Form", bound=Section)
 _KINDS: dict[str, type[Recipe] | type[PretrainRecipe]] = {
@@ -164,6 +164,17 @@ def _override(
         section[keys[-1]] = yaml_text.parse(value, where=f"override '{text}'")
         changed[tuple(keys)] = text
     return changed
+
+
+def method_of(values: Any) -> Method:
+    """A decoding method as a program gives it; DistillSpecError if it is none."""
+    if not isinstance(values, Mapping):
+        raise DistillSpecError(
+            f"{values!r} is no decoding method",
+            where="decode: method",
+            mend="give 'standard', or draft, stop and verify as a suite has them",
+        )
+    return _validate(Method, dict(values), "decode: method", {})
 
 
 def _validate(

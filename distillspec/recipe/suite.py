@@ -11,25 +11,224 @@ from distillspec.recipe.schema import Count, FolderName, Section, Source
 DraftName = Literal["undistilled", "distilled", "control"]
 
 
+Gamma = Annotated[int, Field(ge=1, le=64)]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+# --- what is drafted -----------------------------------------------------------------------------
+
+
 class ChainDraft(Section):
     kind: Literal["chain"] = "chain"
+
+
+class SequencesDraft(Section):
+    kind: Literal["sequences"]
+    count: Annotated[int, Field(ge=1, le=64)] = Field(8, description="K, sequences drafted at once")
+    distinct: bool = Field(
+        False, description="first tokens drawn without replacement, so that no two begin alike"
+    )
+
+
+# --- when drafting stops -------------------------------------------------------------------------
 
 
 class FixedStop(Section):
     kind: Literal["fixed"] = "fixed"
 
 
+class AdaEDLStop(Section):
+    kind: Literal["adaedl"]
+    threshold: Annotated[float, Field(ge=-1.0, le=1.0)] = Field(
+        0.4, description="where it starts; it moves by at most 0.001 a round"
+    )
+
+
+class SVIPStop(Section):
+    kind: Literal["svip"]
+    weight: Annotated[float, Field(gt=0.0)] = 0.15
+    threshold: Annotated[float, Field(gt=0.0)] = 0.3
+
+
+class ConfidenceStop(Section):
+    kind: Literal["confidence"]
+    threshold: Share = 0.4
+
+
+class DraftVerifyStop(Section):
+    kind: Literal["draft_verify"]
+    threshold: Share = Field(0.6, description="where it starts")
+    wanted_rate: Share = Field(0.9, description="share of the drafted tokens to be accepted")
+
+
+# --- what verifies -------------------------------------------------------------------------------
+
+
 class TokenVerify(Section):
     kind: Literal["token"] = "token"
 
 
-class Method(Section):
-    """A decoding method as data: what drafts, when it stops, what verifies."""
+class BlockVerify(Section):
+    kind: Literal["block"]
 
-    name: str = "standard"
-    draft: ChainDraft = Field(default_factory=ChainDraft)
-    stop: FixedStop = Field(default_factory=FixedStop)
-    verify: TokenVerify = Field(default_factory=TokenVerify)
+
+class LenientVerify(Section):
+    """Lossy: the method's name must say so, and then every table does."""
+
+    kind: Literal["lenient"]
+    form: Literal["exp", "lin", "sq"] = Field("exp", description="p^eps, p / eps, p / eps^2")
+    eps: Share = Field(description="1 is lossless; the smaller, the more is kept")
+
+
+class KSeqVerify(Section):
+    kind: Literal["kseq"]
+
+
+class RecursiveVerify(Section):
+    kind: Literal["recursive"]
+
+
+class TraversalVerify(Section):
+    kind: Literal["traversal"]
+
+
+class MultipathVerify(Section):
+    kind: Literal["multipath"]
+
+
+# --- which of several methods --------------------------------------------------------------------
+
+
+class _Choose(Section):
+    arms: tuple[str, ...] = Field(
+        min_length=1, description="methods of this suite, `name@gamma`; without @, all its gammas"
+    )
+    reward: Literal["tokens_per_second", "tokens"] = Field(
+        "tokens_per_second",
+        description="tokens: per round, as published; it favours the largest gamma",
+    )
+
+
+class UCBChoose(_Choose):
+    kind: Literal["ucb"]
+    scale: Annotated[float, Field(gt=0.0)] = Field(
+        0.1, description="of the bonus; 1 is published and explores for long"
+    )
+    delta: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    discount: Share = Field(1.0, description="weight of a round after each further one")
+    window: Count | None = Field(None, description="rounds that count; default: all")
+
+    @model_validator(mode="after")
+    def _forgets_in_one_way(self) -> Self:
+        if self.window is not None and self.discount < 1.0:
+            raise ValueError("give discount or window, not both")
+        return self
+
+
+class EXP3Choose(_Choose):
+    kind: Literal["exp3"]
+    scale: Annotated[float, Field(gt=0.0)] = 1.0
+
+
+class ValvePlan(Section):
+    """Falls back to a method of the suite where the adaptive one is slower, and tries again."""
+
+    baseline: str = Field(description="a method of this suite that adapts nothing, `name@gamma`")
+    window: Count = Field(64, description="rounds that are compared")
+    margin: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.05, description="share of the baseline's tokens/s that may be lost"
+    )
+    pause: Count = Field(512, description="rounds until the other one is tried again")
+
+    @model_validator(mode="after")
+    def _pauses_long_enough(self) -> Self:
+        if self.pause < self.window:
+            raise ValueError(f"pause ({self.pause}) must be at least window ({self.window})")
+        return self
+
+
+Draft = Annotated[ChainDraft | SequencesDraft, Field(discriminator="kind")]
+Stop = Annotated[
+    FixedStop | AdaEDLStop | SVIPStop | ConfidenceStop | DraftVerifyStop,
+    Field(discriminator="kind"),
+]
+Verify = Annotated[
+    TokenVerify
+    | BlockVerify
+    | LenientVerify
+    | KSeqVerify
+    | RecursiveVerify
+    | TraversalVerify
+    | MultipathVerify,
+    Field(discriminator="kind"),
+]
+Choose = Annotated[UCBChoose | EXP3Choose, Field(discriminator="kind")]
+
+_FOR_CHAINS: tuple[str, ...] = ("token", "block", "lenient")
+_FOR_SEQUENCES: tuple[str, ...] = ("kseq", "recursive", "traversal", "multipath")
+_FOR_DISTINCT: tuple[str, ...] = ("recursive", "traversal")
+
+
+class Method(Section):
+    """A decoding method as data: what drafts, when it stops, what verifies; or what chooses."""
+
+    name: Annotated[str, Field(pattern=r"^[^@\s]+$")] = "standard"
+    draft: Draft = Field(default_factory=ChainDraft)
+    stop: Stop = Field(default_factory=FixedStop)
+    verify: Verify = Field(default_factory=TokenVerify)
+    choose: Choose | None = Field(None, description="in place of the three above")
+    valve: ValvePlan | None = Field(None, description="around a method that adapts")
+    gammas: tuple[Gamma, ...] | None = Field(
+        None, min_length=1, description="block sizes, tokens; default: the suite's"
+    )
+
+    @property
+    def is_standard(self) -> bool:
+        """Chains of fixed length under token verification: what the expected tau is of."""
+        kinds = (self.draft.kind, self.stop.kind, self.verify.kind)
+        return not self.adapts and kinds == ("chain", "fixed", "token")
+
+    @property
+    def adapts(self) -> bool:
+        """Whether what it does depends on what it has seen."""
+        return self.choose is not None or self.stop.kind != "fixed"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.valve is not None and not self.adapts:
+            raise ValueError(f"method {self.name!r} adapts nothing; it needs no valve")
+        if self.choose is not None:
+            plain = Method()
+            parts = ("draft", "stop", "verify", "gammas")
+            given = [part for part in parts if getattr(self, part) != getattr(plain, part)]
+            if given:
+                raise ValueError(
+                    f"method {self.name!r}: choose takes its arms' parts; leave out "
+                    + ", ".join(given)
+                )
+            return self
+        rule = self.verify.kind
+        if isinstance(self.draft, ChainDraft):
+            fitting, drafts = _FOR_CHAINS, "one chain"
+        elif self.draft.distinct:
+            fitting, drafts = _FOR_DISTINCT, "sequences that begin differently"
+        else:
+            fitting, drafts = _FOR_SEQUENCES, "independent sequences"
+        if rule not in fitting:
+            raise ValueError(
+                f"method {self.name!r}: {rule!r} does not verify {drafts}; "
+                f"choose one of {', '.join(fitting)}"
+            )
+        if rule == "lenient" and "lossy" not in self.name:
+            raise ValueError(
+                f"method {self.name!r} is lossy and must say so: name it 'lossy-{self.name}'"
+            )
+        if rule == "multipath" and self.stop.kind != "fixed":
+            raise ValueError(
+                f"method {self.name!r}: 'multipath' needs sequences of one length; "
+                "set stop: {kind: fixed}"
+            )
+        return self
 
 
 class RunnerChoice(Section):
@@ -69,9 +268,7 @@ class Suite(Section):
     prompts: PromptPlan = Field(default_factory=PromptPlan)
     drafts: tuple[DraftName, ...] = ("undistilled", "distilled", "control")
     methods: tuple[Method, ...] = Field((Method(),), min_length=1)
-    gammas: tuple[Annotated[int, Field(ge=1, le=64)], ...] = Field(
-        (2, 4, 6), min_length=1, description="block sizes, tokens"
-    )
+    gammas: tuple[Gamma, ...] = Field((2, 4, 6), min_length=1, description="block sizes, tokens")
     temperatures: tuple[Annotated[float, Field(ge=0.0, le=4.0)], ...] = Field(
         (0.0, 1.0), min_length=1
     )
@@ -97,4 +294,73 @@ class Suite(Section):
         names = [method.name for method in self.methods]
         if len(set(names)) != len(names):
             raise ValueError(f"methods have the same name twice: {names}")
+        for method in self.methods:
+            if method.gammas is not None and len(set(method.gammas)) != len(method.gammas):
+                raise ValueError(f"method {method.name!r} lists a gamma twice")
+            if method.choose is not None:
+                self._check_arms(method, method.choose)
+            if method.valve is not None:
+                self.baseline(method)
         return self
+
+    def of(self, method: Method) -> tuple[int, ...]:
+        """The gammas a method is measured at; of one that chooses, its arms' largest."""
+        if method.choose is not None:
+            return (max(gamma for _, gamma in self.arms(method)),)
+        return method.gammas or self.gammas
+
+    @property
+    def largest_gamma(self) -> int:
+        return max(gamma for method in self.methods for gamma in self.of(method))
+
+    def arms(self, method: Method) -> list[tuple[Method, int]]:
+        """What a method that chooses has to choose from."""
+        assert method.choose is not None
+        return [found for arm in method.choose.arms for found in self._named(method, arm)]
+
+    def _check_arms(self, method: Method, choose: UCBChoose | EXP3Choose) -> None:
+        arms = self.arms(method)
+        if len(set(arms)) != len(arms):
+            raise ValueError(f"method {method.name!r} lists an arm twice")
+        if isinstance(choose, UCBChoose) and choose.window and choose.window < len(arms):
+            raise ValueError(
+                f"method {method.name!r}: a window of {choose.window} rounds cannot hold "
+                f"{len(arms)} arms"
+            )
+        if any(arm.verify.kind == "lenient" for arm, _ in arms) and "lossy" not in method.name:
+            raise ValueError(
+                f"method {method.name!r} has a lossy arm and must say so: "
+                f"name it 'lossy-{method.name}'"
+            )
+
+    def lossy_methods(self) -> list[str]:
+        """Names of methods that do not keep the target's law."""
+        return [
+            method.name
+            for method in self.methods
+            if method.verify.kind == "lenient"
+            or (method.choose and any(a.verify.kind == "lenient" for a, _ in self.arms(method)))
+        ]
+
+    def baseline(self, method: Method) -> tuple[Method, int]:
+        """What the valve of a method falls back to."""
+        assert method.valve is not None
+        found = self._named(method, method.valve.baseline)
+        if len(found) != 1 or found[0][0].adapts:
+            raise ValueError(
+                f"method {method.name!r}: the valve's baseline must be one method that adapts "
+                f"nothing, with its gamma, such as 'standard@4', not {method.valve.baseline!r}"
+            )
+        return found[0]
+
+    def _named(self, method: Method, arm: str) -> list[tuple[Method, int]]:
+        """`name@gamma`, or all gammas of `name`."""
+        named = {one.name: one for one in self.methods if one.choose is None}
+        name, _, gamma = arm.partition("@")
+        if name not in named:
+            raise ValueError(
+                f"method {method.name!r}: no method {name!r}; there are {', '.join(named)}"
+            )
+        if gamma and not (gamma.isdigit() and 1 <= int(gamma) <= 64):
+            raise ValueError(f"method {method.name!r}: {arm!r} needs a gamma of 1 to 64")
+        return [(named[name], one) for one in ((int(gamma),) if gamma else self.of(named[name]))]

@@ -18,6 +18,7 @@ from distillspec.measure.summary import (
     GreedyDivergence,
     Piece,
     Quality,
+    Ranked,
     Recommendation,
     Summary,
 )
@@ -209,6 +210,25 @@ def a_recommendation(temperature: float | None, draft: str = "distilled") -> Rec
     )
 
 
+def a_place(**changes: Any) -> Ranked:
+    values: dict[str, Any] = {
+        "draft": "distilled",
+        "method": "spectr",
+        "gamma": 4,
+        "temperature": 1.0,
+        "tokens_per_second": 321.0,
+        "tau": 3.4,
+        "drafted_per_token": 9.5,
+        "wasted_per_token": 8.75,
+        "forwards_per_token": 0.29,
+        "relative": -0.125,
+        "relative_low": -0.2,
+        "relative_high": -0.05,
+        "verdict": "slower",
+    }
+    return Ranked(**{**values, **changes})
+
+
 @pytest.fixture
 def by_hand() -> Summary:
     """Three drafts, gamma 2 and 4, temperatures 0 and 1; texts that would break unescaped HTML."""
@@ -233,6 +253,7 @@ def by_hand() -> Summary:
             for g in (2, 4)
         ],
         baseline=[a_baseline(0.0), a_baseline(1.0)],
+        ranking=[],
         comparisons=[
             a_comparison(),
             a_comparison(gamma=4, low=-0.1, relative_low=-0.05, verdict="no difference shown"),

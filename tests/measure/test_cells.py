@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,8 @@ def test_an_interrupted_evaluation_goes_on_and_equals_the_uninterrupted_one(
     lines = (measured.folder / ROWS).read_bytes().splitlines(keepends=True)
     kept = b"".join(lines[:16])
     (tmp_path / ROWS).write_bytes(kept + b"".join(lines[16:20]) + lines[20][:40])
-    (tmp_path / "plan.json").write_bytes((measured.folder / "plan.json").read_bytes())
+    for name in ("plan.json", "learnt.json"):
+        (tmp_path / name).write_bytes((measured.folder / name).read_bytes())
     summary = evaluate(tiny_suite, folder=tmp_path, **setting.arguments())
     assert (tmp_path / ROWS).read_bytes().startswith(kept)
     assert decoded(tmp_path) == decoded(measured.folder)
@@ -171,3 +173,83 @@ def test_an_unwritable_place_is_the_users_error(
     (tmp_path / "file").write_text("")
     with pytest.raises(DistillSpecError, match="cannot write"):
         evaluate(tiny_suite, folder=tmp_path / "file" / "evaluation", **setting.arguments())
+
+
+EVERY_METHOD = [
+    {"name": "standard"},
+    {"name": "block", "verify": {"kind": "block"}},
+    {
+        "name": "spectr",
+        "draft": {"kind": "sequences", "count": 3},
+        "verify": {"kind": "kseq"},
+        "stop": {"kind": "adaedl"},
+    },
+    {
+        "name": "rrs",
+        "draft": {"kind": "sequences", "count": 2, "distinct": True},
+        "verify": {"kind": "recursive"},
+    },
+    {
+        "name": "traversal",
+        "draft": {"kind": "sequences", "count": 2},
+        "verify": {"kind": "traversal"},
+    },
+    {"name": "gbv", "draft": {"kind": "sequences", "count": 2}, "verify": {"kind": "multipath"}},
+    {"name": "adaedl", "stop": {"kind": "adaedl"}, "gammas": [4]},
+    {"name": "svip", "stop": {"kind": "svip"}, "verify": {"kind": "block"}},
+    {"name": "confidence", "stop": {"kind": "confidence"}},
+    {
+        "name": "guarded",
+        "stop": {"kind": "adaedl"},
+        "valve": {"baseline": "standard@2", "window": 3, "pause": 4},
+    },
+    {"name": "lossy", "verify": {"kind": "lenient", "eps": 0.8}},
+    {"name": "draft-verify", "stop": {"kind": "draft_verify"}},
+    {"name": "ucbspec", "choose": {"kind": "ucb", "arms": ["standard", "spectr", "adaedl"]}},
+    {"name": "exp3spec", "choose": {"kind": "exp3", "arms": ["standard", "rrs"]}},
+]
+
+
+def test_every_method_decodes_the_targets_text_and_finds_its_place_in_the_ranking(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    suite = Suite.model_validate(
+        {
+            **tiny_suite.model_dump(exclude={"methods"}),
+            "gammas": [2],
+            "methods": EVERY_METHOD,
+            "drafts": ["distilled"],
+        }
+    )
+    summary = evaluate(suite, folder=tmp_path, **setting.arguments())
+    greedy = [row for row in rows_in(tmp_path) if row["temperature"] == 0.0]
+    assert len({(row["prompt"], tuple(row["tokens"])) for row in greedy}) == 4
+    names = [method["name"] for method in EVERY_METHOD]
+    for temperature in suite.temperatures:
+        ranked = [one for one in summary.ranking if one.temperature == temperature]
+        assert sorted(one.method for one in ranked) == sorted(names)
+        speeds = [one.tokens_per_second for one in ranked]
+        assert speeds == sorted(speeds, reverse=True)
+        assert ranked[0].verdict == "fastest"
+        assert all(one.drafted_per_token >= one.wasted_per_token >= 0.0 for one in ranked)
+    for cell in summary.cells:
+        assert 1.0 <= cell.tau <= cell.gamma + 1
+        assert math.isnan(cell.v) == (cell.method in ("ucbspec", "exp3spec"))
+        assert math.isnan(cell.expected_tau) == (cell.method != "standard")
+    assert any(note.startswith("LOSSY: lossy.") for note in summary.notes)
+    learnt = json.loads((tmp_path / "learnt.json").read_text())
+    assert learnt["distilled/adaedl@4 T=0"]["arms"][0]["stop"] != [0.4, 0.9]
+    seen = learnt["distilled/ucbspec@4 T=0"]["arms"]
+    assert [arm["name"] for arm in seen] == ["standard", "spectr", "adaedl"]
+    assert all(arm["values"][0] >= 1.0 for arm in seen)
+
+
+def test_what_was_learnt_and_cannot_be_read_is_the_users_error(
+    setting: Setting, tiny_suite: Suite, measured: Measured, tmp_path: Path
+) -> None:
+    lines = (measured.folder / ROWS).read_bytes().splitlines(keepends=True)
+    (tmp_path / ROWS).write_bytes(b"".join(lines[:16]))
+    (tmp_path / "plan.json").write_bytes((measured.folder / "plan.json").read_bytes())
+    (tmp_path / "learnt.json").write_text("[1]")
+    with pytest.raises(DistillSpecError, match="had learnt cannot be read"):
+        evaluate(tiny_suite, folder=tmp_path, **setting.arguments())

@@ -2,33 +2,104 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, get_args
 
 import pytest
+import torch
 from pydantic import BaseModel
 
-from distillspec.measure.methods import DRAFTS, STOPS, VERIFIERS, block_sizes, configuration
-from distillspec.recipe.suite import Method
+from distillspec.measure.methods import (
+    CHOOSERS,
+    DRAFTS,
+    STOPS,
+    VERIFIERS,
+    block_sizes,
+    chooser,
+    configuration,
+    graph_sizes,
+    most_slots,
+)
+from distillspec.recipe.suite import Method, Suite
+from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.verify.recursive import verify_recursive, verify_recursive_distinct
 from distillspec.speculation.verify.token import verify_token
 
 
 def kinds(field: str) -> set[str]:
     """All values of `kind` that the schema allows for a part of a method."""
-    annotation: Any = Method.model_fields[field].annotation
-    plans = get_args(annotation) or (annotation,)
-    assert all(issubclass(plan, BaseModel) for plan in plans)
-    return {kind for plan in plans for kind in get_args(plan.model_fields["kind"].annotation)}
+    return set(_kinds(Method.model_fields[field].annotation))
+
+
+def _kinds(annotation: Any) -> Iterator[str]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield from get_args(annotation.model_fields["kind"].annotation)
+    for part in get_args(annotation):
+        yield from _kinds(part)
 
 
 @pytest.mark.parametrize(
-    ("field", "table"), [("draft", DRAFTS), ("stop", STOPS), ("verify", VERIFIERS)]
+    ("field", "table"),
+    [("draft", DRAFTS), ("stop", STOPS), ("verify", VERIFIERS), ("choose", CHOOSERS)],
 )
 def test_each_kind_of_the_schema_has_its_line_and_no_line_is_unknown_to_it(
     field: str, table: dict[str, object]
 ) -> None:
     assert table.keys() == kinds(field)
+
+
+SUITE = Suite.model_validate(
+    {
+        "gammas": [2, 4],
+        "methods": [
+            {"name": "standard"},
+            {"name": "adaedl", "stop": {"kind": "adaedl"}, "gammas": [8]},
+            {
+                "name": "spectr",
+                "draft": {"kind": "sequences", "count": 3},
+                "verify": {"kind": "kseq"},
+                "gammas": [4],
+            },
+            {"name": "ucb", "choose": {"kind": "ucb", "arms": ["standard", "spectr@2"]}},
+            {"name": "exp3", "choose": {"kind": "exp3", "arms": ["adaedl"], "reward": "tokens"}},
+        ],
+    }
+)
+
+
+def test_graphs_fit_blocks_that_may_end_early_and_trees_that_share() -> None:
+    blocks, trees, rows = graph_sizes(SUITE)
+    assert blocks == [1, 5, 9]
+    assert trees == [4, 7, 13]  # of 3 sequences of 4 and of 2 tokens, whole and half
+    assert rows == [3]
+    assert most_slots(SUITE) == 12
+
+
+def test_what_chooses_knows_its_arms_and_their_reward() -> None:
+    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    by_name = {method.name: method for method in SUITE.methods}
+    ucb = chooser(SUITE, by_name["ucb"], chance, 500.0)
+    seen = []
+    for _ in range(3):
+        one = ucb.choose()
+        seen.append((one.name, one.gamma))
+        ucb.learn(2, 0.01)
+    assert seen == [("standard", 2), ("standard", 4), ("spectr", 2)]
+    exp3 = chooser(SUITE, by_name["exp3"], chance, 500.0)
+    assert exp3.choose().gamma == 8
+
+
+def test_the_verifier_of_distinct_sequences_knows_that_they_are() -> None:
+    for distinct, rule in ((True, verify_recursive_distinct), (False, verify_recursive)):
+        method = Method.model_validate(
+            {
+                "draft": {"kind": "sequences", "distinct": distinct},
+                "verify": {"kind": "recursive"},
+            }
+        )
+        assert configuration(method, 2).verify is rule
 
 
 def test_the_default_method_is_standard_speculative_decoding() -> None:

@@ -11,6 +11,7 @@ import pytest
 from distillspec.errors import DistillSpecError
 from distillspec.measure.report import render, write_report
 from distillspec.measure.summary import Summary, write_summary
+from tests.measure.conftest import a_place
 
 VOID = {"meta", "img", "source", "link", "br"}
 
@@ -85,6 +86,14 @@ def test_sections_without_content_are_left_out(by_hand: Summary) -> None:
     Balance(html)
     for title in ("Drafts compared", "What it looks like", "Task quality", "greedy texts"):
         assert title not in html
+
+
+def test_methods_stand_in_the_order_of_their_speed(by_hand: Summary) -> None:
+    html = render(Summary(**{**vars(by_hand), "ranking": [a_place(), a_place(gamma=8)]}), {})
+    Balance(html)
+    assert html.count(">spectr<") == 2
+    assert "<h2>Methods by speed</h2>" in html
+    assert "Methods by speed" not in render(by_hand, {})
 
 
 def test_a_folder_without_a_summary_is_the_users_error(tmp_path: Path) -> None:

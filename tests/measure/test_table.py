@@ -9,7 +9,7 @@ from rich.console import Console
 
 from distillspec.measure.summary import Summary
 from distillspec.measure.table import summary_table
-from tests.measure.conftest import a_cell
+from tests.measure.conftest import a_cell, a_place
 
 
 def shown(summary: Summary, width: int = 140) -> str:
@@ -49,3 +49,14 @@ def test_a_second_method_gets_its_column(by_hand: Summary) -> None:
 
 def test_a_narrow_terminal_still_gets_every_number(by_hand: Summary) -> None:
     assert "2.20" in shown(by_hand, width=80)
+
+
+def test_methods_are_listed_in_the_order_of_their_speed(by_hand: Summary) -> None:
+    assert "Methods by speed" not in shown(by_hand)
+    places = [a_place(method="standard", relative=0.0, verdict="fastest"), a_place()]
+    lines = shown(replace(by_hand, ranking=places)).splitlines()
+    at = [next(i for i, line in enumerate(lines) if word in line) for word in ("fastest", "8.75")]
+    spectr = next(line for line in lines if "spectr" in line)
+    assert at == sorted(at)
+    for number in ("321", "3.40", "9.50", "8.75", "0.29", "88%", "80% - 95%", "slower"):
+        assert number in spectr

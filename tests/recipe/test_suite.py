@@ -52,3 +52,79 @@ def test_texts_can_be_more_than_the_decoded_prompts_or_fewer() -> None:
     assert plan(count=8) == (8, 8)
     assert plan(count=8, texts=20) == (20, 20)
     assert plan(count=8, texts=3) == (3, 8)
+
+
+SEQUENCES = {"kind": "sequences", "count": 2}
+DISTINCT = {"kind": "sequences", "distinct": True}
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        ({"verify": {"kind": "kseq"}}, "'kseq' does not verify one chain"),
+        ({"draft": SEQUENCES}, "'token' does not verify independent sequences"),
+        (
+            {"draft": DISTINCT, "verify": {"kind": "kseq"}},
+            "'kseq' does not verify sequences that begin differently",
+        ),
+        (
+            {"draft": SEQUENCES, "verify": {"kind": "multipath"}, "stop": {"kind": "adaedl"}},
+            "needs sequences of one length",
+        ),
+        (
+            {"choose": {"kind": "ucb", "arms": ["standard"]}, "stop": {"kind": "svip"}},
+            "leave out stop",
+        ),
+        ({"choose": {"kind": "ucb", "arms": ["unheard-of"]}}, "no method 'unheard-of'; there are"),
+        ({"choose": {"kind": "exp3", "arms": ["standard@0"]}}, "needs a gamma of 1 to 64"),
+        ({"choose": {"kind": "exp3", "arms": ["mine"]}}, "no method 'mine'"),
+        ({"verify": {"kind": "lenient", "eps": 0.5}}, "is lossy and must say so"),
+        ({"choose": {"kind": "ucb", "arms": ["standard"], "window": 2}}, "cannot hold 3 arms"),
+        (
+            {"choose": {"kind": "ucb", "arms": ["standard"], "window": 9, "discount": 0.9}},
+            "discount or window, not both",
+        ),
+        ({"choose": {"kind": "exp3", "arms": ["standard", "standard@4"]}}, "lists an arm twice"),
+        ({"choose": {"kind": "exp3", "arms": ["lossy"]}}, "has a lossy arm and must say so"),
+        ({"gammas": [4, 4]}, "lists a gamma twice"),
+        ({"valve": {"baseline": "standard@2"}}, "adapts nothing; it needs no valve"),
+        ({"stop": {"kind": "svip"}, "valve": {"baseline": "mine@2"}}, "must be one method that"),
+        ({"stop": {"kind": "svip"}, "valve": {"baseline": "standard"}}, "must be one method that"),
+        (
+            {
+                "stop": {"kind": "svip"},
+                "valve": {"baseline": "standard@2", "window": 9, "pause": 3},
+            },
+            "must be at least window",
+        ),
+        ({"draft": {"kind": "sequences", "count": 0}, "verify": {"kind": "kseq"}}, "count"),
+    ],
+)
+def test_parts_that_make_no_sense_together_are_refused(method: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Suite.model_validate(
+            {
+                "methods": [
+                    {"name": "standard"},
+                    {"name": "lossy", "verify": {"kind": "lenient", "eps": 0.5}},
+                    {"name": "mine", **method},
+                ]
+            }
+        )
+
+
+def test_a_method_may_have_gammas_of_its_own_and_arms_take_them() -> None:
+    suite = Suite.model_validate(
+        {
+            "gammas": [2, 4],
+            "methods": [
+                {"name": "standard"},
+                {"name": "adaedl", "stop": {"kind": "adaedl"}, "gammas": [16]},
+                {"name": "bandit", "choose": {"kind": "ucb", "arms": ["standard@3", "adaedl"]}},
+            ],
+        }
+    )
+    standard, adaedl, bandit = suite.methods
+    assert [suite.of(method) for method in suite.methods] == [(2, 4), (16,), (16,)]
+    assert suite.arms(bandit) == [(standard, 3), (adaedl, 16)]
+    assert standard.is_standard and not adaedl.is_standard and not bandit.is_standard
