@@ -17,6 +17,7 @@ from typing import NoReturn
 from distillspec import __version__
 from distillspec.commands import (
     check,
+    decode,
     evaluate,
     export,
     generate,
@@ -38,6 +39,7 @@ COMMANDS = {
     "export": export,
     "evaluate": evaluate,
     "report": report,
+    "decode": decode,
     "pretrain": pretrain,
     "schema": schema,
 }

@@ -1,0 +1,106 @@
+"""`decode`: continue a prompt speculatively, the fate of every token coloured."""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.loading import load_suite
+from distillspec.recipe.suite import Method
+
+_STYLES = {"accepted": "green", "corrected": "red", "bonus": "cyan", "plain": ""}
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("target", metavar="TARGET", help="a folder or Hub id")
+    parser.add_argument("draft", metavar="DRAFT", help="a folder or Hub id")
+    parser.add_argument("prompt", metavar="PROMPT", help="a text, or @FILE")
+    parser.add_argument(
+        "--method", default="standard", help="a method of --suite; default: standard"
+    )
+    parser.add_argument("--suite", default="eval/suites/methods.yaml", help="where methods stand")
+    parser.add_argument("--gamma", type=int, default=4, help="tokens drafted per round, at most")
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--max-new-tokens", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def main(arguments: Namespace) -> int:
+    method = _method(arguments.method, arguments.suite)
+    prompt = _prompt(arguments.prompt)
+    if not 1 <= arguments.gamma <= 64 or arguments.max_new_tokens < 1:
+        raise DistillSpecError(
+            "gamma must be 1 to 64 and --max-new-tokens at least 1",
+            where="command line: decode",
+            mend="change --gamma or --max-new-tokens",
+        )
+    from rich.console import Console
+
+    from distillspec.decoding import decode
+    from distillspec.speculation.records import Counts, RoundRecord
+
+    console = Console(highlight=False, soft_wrap=True)
+    tokens = decode(
+        arguments.target,
+        arguments.draft,
+        prompt,
+        method=method,
+        gamma=arguments.gamma,
+        temperature=arguments.temperature,
+        max_new_tokens=arguments.max_new_tokens,
+        seed=arguments.seed,
+    )
+    rounds: list[RoundRecord] = []
+    began = time.perf_counter()
+    emitted = in_first_round = 0
+    console.print(prompt, end="", markup=False, style="dim")
+    for one in tokens:
+        if one.begins_round:
+            rounds.append(one.round)
+        if len(rounds) == 1:  # its time is reading the prompt, too
+            began = time.perf_counter()
+            in_first_round += 1
+        console.print(one.text, end="", markup=False, style=_STYLES[one.fate.name.lower()])
+        emitted += 1
+    seconds = time.perf_counter() - began
+    counts = Counts.of(rounds)
+    speed = ""
+    if len(rounds) > 1:
+        speed = f", {(emitted - in_first_round) / seconds:.0f} tokens/s (not compiled)"
+    console.print()
+    console.print(
+        "[green]accepted[/] [red]corrected[/] [cyan]bonus[/]   "
+        f"{emitted} tokens in {len(rounds)} target forwards: "
+        f"tau {counts.block_efficiency():.2f}{speed}"
+    )
+    if method.verify.kind == "lenient":
+        console.print("LOSSY: this text does not follow the target's law")
+    return 0
+
+
+def _method(name: str, path: str) -> Method:
+    if name == "standard":
+        return Method()
+    methods = {method.name: method for method in load_suite(path).methods}
+    if name not in methods:
+        raise DistillSpecError(
+            f"no method '{name}'",
+            where=path,
+            mend=f"choose one of standard, {', '.join(methods)}",
+        )
+    return methods[name]
+
+
+def _prompt(text: str) -> str:
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DistillSpecError(
+            f"the prompt cannot be read: {error}",
+            where=text[1:],
+            mend="give a text file in UTF-8, or the text itself",
+        ) from error

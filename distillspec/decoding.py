@@ -1,0 +1,149 @@
+"""Speculative decoding as a stream of tokens with their fates: for use as a library."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from distillspec.errors import DistillSpecError
+from distillspec.measure.completions import end_tokens
+from distillspec.measure.methods import configuration
+from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.models.precision import fast_dtype
+from distillspec.models.runner import CausalRunner, vocabulary_size
+from distillspec.models.tree_mask import check_takes_a_tree
+from distillspec.models.vocabulary import check_pair
+from distillspec.recipe.loading import method_of
+from distillspec.recipe.suite import Method
+from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.engine import SpeculativeDecoder
+from distillspec.speculation.records import Fate, Round, RoundRecord
+from distillspec.speculation.sampling import SamplingPolicy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+STANDARD = "standard"
+_CONTEXT = (
+    8  # tokens that a tokenizer needs to see before one to decode it as it stands in the text
+)
+_LONGEST_CHARACTER = 4  # tokens, of a byte each
+
+
+class DecodedToken(NamedTuple):
+    """A token of the output: its id, its text, its fate, its round, and whether it is that's first.
+
+    text: what it adds; empty where a character is still incomplete.
+    """
+
+    token: int
+    text: str
+    fate: Fate
+    round: RoundRecord
+    begins_round: bool
+
+
+def decode(
+    target: PreTrainedModel | str | Path,
+    draft: PreTrainedModel | str | Path,
+    prompt: str,
+    *,
+    method: str | Mapping[str, Any] | Method = STANDARD,
+    gamma: int = 4,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    nucleus: float | None = None,
+    max_new_tokens: int = 128,
+    seed: int = 0,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Iterator[DecodedToken]:
+    """Continue `prompt` up to end-of-text or max_new_tokens, with the law of the target.
+
+    target, draft: causal models in eval mode, folders or Hub ids. method: "standard", or a method
+    as a suite has it (`{"draft": {"kind": "sequences"}, "verify": {"kind": "kseq"}}`). tokenizer:
+    the target's, if that is a model without a folder. Tokens come once their round is verified.
+    Only a method with `verify: {kind: lenient}` leaves the target's law. DistillSpecError if the
+    two do not fit together or the prompt is empty.
+    """
+    plan = _method(method)
+    if not 1 <= gamma <= 64 or max_new_tokens < 1:
+        raise DistillSpecError(
+            f"gamma is {gamma}, max_new_tokens {max_new_tokens}",
+            where="decode",
+            mend="give a gamma of 1 to 64, and at least 1 new token",
+        )
+    big, small = _model(target, "target"), _model(draft, "draft")
+    if plan.draft.kind != "chain":
+        for model in (big, small):
+            check_takes_a_tree(model)
+    text = tokenizer or load_tokenizer(_folder(target), what="target")
+    vocabulary = check_pair(
+        text,
+        tokenizer or load_tokenizer(_folder(draft), what="draft"),
+        vocabulary_size(big),
+        vocabulary_size(small),
+        where="target and draft of decode",
+    )
+    decoder = SpeculativeDecoder(
+        CausalRunner(big, vocabulary=vocabulary),
+        CausalRunner(small, vocabulary=vocabulary),
+        configuration(plan, gamma),
+        SamplingPolicy(temperature, top_k, nucleus),
+        GeneratorChance(torch.Generator(big.device).manual_seed(seed)),
+    )
+    ids: list[int] = text.encode(prompt)
+    if not ids:
+        raise DistillSpecError(
+            "the prompt has no tokens", where="decode", mend="give at least one character"
+        )
+    rounds = decoder.rounds(
+        torch.tensor(ids, dtype=torch.long, device=big.device),
+        max_new_tokens=max_new_tokens,
+        end_tokens=end_tokens(big, text),
+    )
+    return _with_text(rounds, text, ids[-_CONTEXT:])
+
+
+def _with_text(
+    rounds: Iterator[Round], tokenizer: PreTrainedTokenizerBase, context: list[int]
+) -> Iterator[DecodedToken]:
+    """Each token with what it adds to the text; bytes of half a character wait for the rest."""
+    held: list[int] = []
+    for one in rounds:
+        for place, (token, fate) in enumerate(zip(one.tokens, one.fates, strict=True)):
+            held.append(token)
+            before = str(tokenizer.decode(context))
+            added = str(tokenizer.decode([*context, *held]))[len(before) :]
+            is_half = added.endswith("\ufffd") and len(held) < _LONGEST_CHARACTER
+            yield DecodedToken(token, "" if is_half else added, fate, one.record, place == 0)
+            if not is_half:
+                context, held = [*context, *held][-_CONTEXT:], []
+
+
+def _method(method: str | Mapping[str, Any] | Method) -> Method:
+    if isinstance(method, Method):
+        return method
+    plan = Method() if method == STANDARD else method_of(method)
+    if plan.choose is not None:
+        raise DistillSpecError(
+            "a method that chooses needs the other methods of its suite",
+            where="decode: method",
+            mend="name one of its arms",
+        )
+    return plan
+
+
+def _model(one: PreTrainedModel | str | Path, what: str) -> PreTrainedModel:
+    if not isinstance(one, str | Path):
+        return one
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_model(str(one), dtype=fast_dtype(device), what=what)
+    torch.nn.Module.to(model, device)
+    return model
+
+
+def _folder(one: PreTrainedModel | str | Path) -> str:
+    return str(one if isinstance(one, str | Path) else one.name_or_path)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distillspec.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+PAIR = [str(ROOT / "checkpoints/nano-python/target"), str(ROOT / "checkpoints/nano-python/draft")]
+SUITE = str(ROOT / "eval/suites/methods.yaml")
+
+
+@pytest.mark.parametrize("method", ["standard", "spectr", "adaedl"])
+def test_a_prompt_is_continued_and_summed_up(
+    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = tmp_path / "prompt.py"
+    prompt.write_text("def forward(self, hidden_states):\n", encoding="utf-8")
+    command = ["decode", *PAIR, f"@{prompt}", "--suite", SUITE, "--max-new-tokens", "12"]
+    assert main([*command, "--method", method, "--gamma", "2"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("def forward(self, hidden_states):\n")
+    assert "12 tokens in" in told
+    assert "tau" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["x", "--method", "unheard-of", "--suite", SUITE], "no method 'unheard-of'"),
+        (["@nowhere.txt"], "the prompt cannot be read"),
+        (["x", "--gamma", "0"], "gamma must be 1 to 64"),
+        (["x", "--gamma", "many"], "invalid int value"),
+    ],
+)
+def test_what_cannot_be_decoded_is_the_users_error(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["decode", *PAIR, *arguments]) == 1
+    assert says in capsys.readouterr().err
