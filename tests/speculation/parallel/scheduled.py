@@ -1,4 +1,4 @@
-"""CARD's two sides in one process, in whatever order a schedule wants: late, lost in thought, wrong."""
+"""The two sides of CARD in one process, in the order a schedule wants: late, idle, or lying."""
 
 from __future__ import annotations
 
