@@ -10,8 +10,11 @@ from distillspec.speculation.runner import Runner
 NO_TOKENS: frozenset[int] = frozenset()
 
 
-def check_room(prompt: Tensor, max_new_tokens: int, *runners: Runner) -> None:
-    """DistillSpecError for a prompt without tokens, or a text that no cache can hold."""
+def check_room(prompt: Tensor, max_new_tokens: int, capacity: int) -> None:
+    """DistillSpecError for a prompt without tokens, or a text that no cache can hold.
+
+    capacity: of the smallest cache, tokens.
+    """
     if prompt.shape[0] == 0:
         raise DistillSpecError(
             "the prompt has no tokens",
@@ -19,7 +22,6 @@ def check_room(prompt: Tensor, max_new_tokens: int, *runners: Runner) -> None:
             mend="begin the prompt with at least one token, such as the beginning-of-text token",
         )
     needed = prompt.shape[0] + max_new_tokens - 1
-    capacity = min(runner.capacity for runner in runners)
     if needed > capacity:
         raise DistillSpecError(
             f"the text needs a cache of {needed} tokens, a model's holds {capacity}",
@@ -30,7 +32,7 @@ def check_room(prompt: Tensor, max_new_tokens: int, *runners: Runner) -> None:
 
 def prefill(prompt: Tensor, max_new_tokens: int, *runners: Runner) -> None:
     """Start anew: feed all of the prompt but its last token, which heads the first block."""
-    check_room(prompt, max_new_tokens, *runners)
+    check_room(prompt, max_new_tokens, min(runner.capacity for runner in runners))
     for runner in runners:
         runner.reset()
         if prompt.shape[0] > 1:

@@ -14,14 +14,14 @@ def runner(capacity: int = 8) -> BigramRunner:
 
 def test_a_text_that_just_fits_has_room_and_one_token_more_has_not() -> None:
     """The last token is emitted, never fed."""
-    check_room(torch.tensor([0, 1, 2]), 6, runner())
+    check_room(torch.tensor([0, 1, 2]), 6, 8)
     with pytest.raises(DistillSpecError, match="needs a cache of 9 tokens, a model's holds 8"):
-        check_room(torch.tensor([0, 1, 2]), 7, runner(), runner(99))
+        prefill(torch.tensor([0, 1, 2]), 7, runner(99), runner())
 
 
 def test_a_prompt_without_tokens_is_refused() -> None:
     with pytest.raises(DistillSpecError, match="no tokens"):
-        check_room(torch.tensor([], dtype=torch.long), 1, runner())
+        check_room(torch.tensor([], dtype=torch.long), 1, 8)
 
 
 def test_all_but_the_last_token_of_the_prompt_are_fed() -> None:

@@ -29,6 +29,10 @@ class Ahead:
         self.steps = 0
 
     @property
+    def capacity(self) -> int:
+        return self._runner.capacity
+
+    @property
     def committed(self) -> int:
         """Tokens of the text after which the candidates stand."""
         return len(self._text)
@@ -59,9 +63,9 @@ class Ahead:
 
     def grow(self) -> bool:
         """One forward of the draft, a layer more; False, and nothing done, where all is full."""
-        frontier = self._candidates.frontier()
-        if not frontier or self._runner.length + self._needed(frontier) > self._runner.capacity:
+        if not self.next_size():
             return False
+        frontier = self._candidates.frontier()
         if frontier == [ROOT]:
             pending = torch.tensor([self._text[self._runner.length :]])
             logits = self._runner.feed(pending)[0, -1:]
@@ -73,11 +77,15 @@ class Ahead:
         self._slots += [-1] * (len(self._candidates.nodes) - before)
         return True
 
+    def next_size(self) -> int:
+        """Tokens that the next step feeds; 0 where all is full."""
+        frontier = self._candidates.frontier()
+        unread = len(self._text) - self._runner.length
+        size = unread if frontier == [ROOT] else len(frontier)
+        return size if self._runner.length + size <= self._runner.capacity else 0
+
     def snapshot(self) -> Snapshot:
         return self._candidates.snapshot()
-
-    def _needed(self, frontier: Sequence[int]) -> int:
-        return len(self._text) - self._runner.length if frontier == [ROOT] else len(frontier)
 
     def _feed(self, frontier: list[int]) -> Tensor:
         nodes = [self._candidates.nodes[number] for number in frontier]

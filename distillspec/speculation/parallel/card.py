@@ -30,6 +30,16 @@ from distillspec.speculation.sampling import SamplingPolicy
 class CandidateSource(Protocol):
     """A draft that runs ahead, wherever it lives."""
 
+    @property
+    def capacity(self) -> int:
+        """Tokens its cache holds: the text, and candidates where there is room for them."""
+        ...
+
+    @property
+    def busy_seconds(self) -> float:
+        """Time it has worked so far."""
+        ...
+
     def start(self, prompt: Sequence[int], policy: SamplingPolicy) -> None:
         """A new text; returns at once."""
         ...
@@ -48,11 +58,6 @@ class CandidateSource(Protocol):
 
     def finish(self) -> None:
         """The text is over."""
-        ...
-
-    @property
-    def busy_seconds(self) -> float:
-        """Time it has worked so far."""
         ...
 
 
@@ -102,7 +107,7 @@ class CardDecoder:
         yield from self._rounds(prompt, max_new_tokens, end_tokens)
 
     def _start(self, prompt: Tensor, max_new_tokens: int) -> None:
-        check_room(prompt, max_new_tokens, self._target)
+        check_room(prompt, max_new_tokens, min(self._target.capacity, self._draft.capacity))
         self._draft.start(prompt.tolist(), self._policy)
         prefill(prompt, max_new_tokens, self._target)
         self._draft.wait()
@@ -186,6 +191,10 @@ class CardDraft:
         return self._board.bytes
 
     @property
+    def capacity(self) -> int:
+        return self._process.capacity
+
+    @property
     def busy_seconds(self) -> float:
         return self._process.busy_seconds
 
@@ -234,6 +243,10 @@ class _CardServant:
         self._board = board
         self._request = 0
         self._is_resting = True
+
+    @property
+    def capacity(self) -> int:
+        return self._ahead.capacity
 
     def receive(self, message: _Begin | _Follow | _Rest) -> str | None:
         match message:

@@ -56,7 +56,7 @@ class DraftProcess:
             theirs.close()
         ready = self._answer(start_seconds, is_starting=True)
         assert isinstance(ready, Ready)
-        self.pid = ready.pid
+        self.pid, self.capacity = ready
 
     @property
     def busy_seconds(self) -> float:

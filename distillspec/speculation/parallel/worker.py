@@ -20,6 +20,11 @@ _IDLE_SECONDS = 0.2  # between two signs of life while there is nothing to do
 class Servant(Protocol):
     """What a protocol's draft does; made in its own process."""
 
+    @property
+    def capacity(self) -> int:
+        """Tokens of the longest text it can hold."""
+        ...
+
     def receive(self, message: Any) -> Any | None:
         """Take a message; what is returned, unless None, is sent back."""
         ...
@@ -33,6 +38,7 @@ class Ready(NamedTuple):
     """The servant is made and waits for messages."""
 
     pid: int
+    capacity: int
 
 
 class Failed(NamedTuple):
@@ -53,7 +59,7 @@ def serve(link: Connection, make: Callable[[], Servant], pulse: Pulse, threads: 
         if threads is not None:
             torch.set_num_threads(threads)
         servant = make()
-        link.send(Ready(os.getpid()))
+        link.send(Ready(os.getpid(), servant.capacity))
         _loop(link, servant, pulse)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the target's process is gone

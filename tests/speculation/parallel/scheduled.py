@@ -36,6 +36,7 @@ class ScheduledDraft:
     """A `CandidateSource` whose messages wait until the schedule lets them be heard."""
 
     busy_seconds = 0.0
+    capacity = 64
 
     def __init__(
         self, table: torch.Tensor, schedule: Schedule, *, width: int = 2, depth: int = 3

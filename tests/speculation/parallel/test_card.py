@@ -18,7 +18,7 @@ from distillspec.speculation.chance import Chance, GeneratorChance
 from distillspec.speculation.engine import AutoregressiveDecoder
 from distillspec.speculation.parallel.card import CardDecoder, CardDraft
 from distillspec.speculation.records import Fate
-from distillspec.speculation.runner import BigramRunner, Runner
+from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.branches import (
     HistoryRunner,
@@ -29,15 +29,11 @@ from tests.speculation.branches import (
 )
 
 from .scheduled import LyingDraft, ScheduledDraft, prompt_schedule, random_schedule
+from .two_processes import is_alive, make_draft, make_target, random_table
 
 PROMPT = (0, 1)
 EXACT = 1e-9
 V = 3
-
-
-def table(seed: int, V: int = V) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(V, V, generator=generator, dtype=torch.float64) * 1.5
 
 
 def law_of_card(
@@ -49,7 +45,7 @@ def law_of_card(
     end_tokens: frozenset[int] = frozenset(),
 ) -> Law:
     def run(chance: Chance) -> list[int]:
-        card = decoder(HistoryRunner(table(0)), draft(), policy, chance, longest=2)
+        card = decoder(HistoryRunner(random_table(V, 0)), draft(), policy, chance, longest=2)
         return card.decode(
             torch.tensor(PROMPT), max_new_tokens=length, end_tokens=end_tokens
         ).tokens
@@ -58,7 +54,7 @@ def law_of_card(
 
 
 def target_law(policy: SamplingPolicy, length: int, end: frozenset[int] = frozenset()) -> Law:
-    return autoregressive_law(HistoryRunner(table(0)), policy, PROMPT, length, end)
+    return autoregressive_law(HistoryRunner(random_table(V, 0)), policy, PROMPT, length, end)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -67,21 +63,22 @@ def test_whatever_the_order_of_events_whole_outputs_have_the_law_of_the_target(
     seed: int, temperature: float
 ) -> None:
     policy = SamplingPolicy(temperature)
-    law = law_of_card(lambda: ScheduledDraft(table(1), random_schedule(seed)), policy, 3)
+    law = law_of_card(lambda: ScheduledDraft(random_table(V, 1), random_schedule(seed)), policy, 3)
     assert sum(law.values()) == pytest.approx(1.0, abs=1e-12)
     assert total_variation(law, target_law(policy, 3)) < EXACT
 
 
 def test_an_end_token_ends_the_text_wherever_the_round_stands() -> None:
     policy, end = SamplingPolicy(1.0), frozenset({2})
-    law = law_of_card(lambda: ScheduledDraft(table(0), prompt_schedule), policy, 3, end_tokens=end)
+    draft = partial(ScheduledDraft, random_table(V, 0), prompt_schedule)
+    law = law_of_card(draft, policy, 3, end_tokens=end)
     assert total_variation(law, target_law(policy, 3, end)) < EXACT
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_candidates_that_are_plain_lies_cannot_change_the_law(seed: int) -> None:
     policy = SamplingPolicy(1.0)
-    law = law_of_card(lambda: LyingDraft(table(1), seed), policy, 3)
+    law = law_of_card(lambda: LyingDraft(random_table(V, 1), seed), policy, 3)
     assert total_variation(law, target_law(policy, 3)) < EXACT
 
 
@@ -96,8 +93,8 @@ class Biased(CardDecoder):
         path = block[0, 1:].tolist()
         text = torch.tensor([[*PROMPT[:-1], *block[0].tolist()]])
         if path and self._target.length == len(PROMPT) + len(path):  # the first round
-            p = self._policy.distribution(HistoryRunner(table(0)).feed(text))[0]
-            q = self._policy.distribution(HistoryRunner(table(1)).feed(text))[0]
+            p = self._policy.distribution(HistoryRunner(random_table(V, 0)).feed(text))[0]
+            q = self._policy.distribution(HistoryRunner(random_table(V, 1)).feed(text))[0]
             for position, token in enumerate(path, start=len(PROMPT) - 1):
                 ratio = (p[position, token] / q[position, token]).view(1)
                 if not bool(self._chance.accept(ratio)):
@@ -110,15 +107,16 @@ class Biased(CardDecoder):
 
 def test_accepting_the_likeliest_candidate_as_if_it_were_drawn_fails() -> None:
     policy = SamplingPolicy(1.0)
-    law = law_of_card(lambda: ScheduledDraft(table(1), prompt_schedule), policy, 2, decoder=Biased)
+    draft = partial(ScheduledDraft, random_table(V, 1), prompt_schedule)
+    law = law_of_card(draft, policy, 2, decoder=Biased)
     assert total_variation(law, target_law(policy, 2)) > 0.01
 
 
 def test_a_draft_that_keeps_up_and_agrees_is_kept_whole() -> None:
     """Each round emits the whole path and one more token, and says so."""
     card = CardDecoder(
-        HistoryRunner(table(0)),
-        ScheduledDraft(table(0), lambda text: ["hear", "grow", "grow", "grow"]),
+        HistoryRunner(random_table(V, 0)),
+        ScheduledDraft(random_table(V, 0), lambda text: ["hear", "grow", "grow", "grow"]),
         SamplingPolicy(0.0),
         GeneratorChance(torch.Generator()),
         longest=2,
@@ -132,8 +130,8 @@ def test_a_draft_that_keeps_up_and_agrees_is_kept_whole() -> None:
 
 def test_a_draft_that_shows_nothing_in_time_leaves_plain_decoding() -> None:
     card = CardDecoder(
-        HistoryRunner(table(0)),
-        ScheduledDraft(table(0), lambda text: []),
+        HistoryRunner(random_table(V, 0)),
+        ScheduledDraft(random_table(V, 0), lambda text: []),
         SamplingPolicy(0.0),
         GeneratorChance(torch.Generator()),
         longest=2,
@@ -144,37 +142,17 @@ def test_a_draft_that_shows_nothing_in_time_leaves_plain_decoding() -> None:
 
 # --- two processes -------------------------------------------------------------------------------
 
-BIG = 50
-
-
-class Slow(BigramRunner):
-    """A forward takes a while, so that the sides really overlap."""
-
-    seconds = 0.01
-
-    def feed(self, tokens: Tensor) -> Tensor:
-        time.sleep(self.seconds)
-        return super().feed(tokens)
-
-
-class Quicker(Slow):
-    seconds = 0.002
-
-
-def make_runner() -> Runner:
-    return Quicker(table(7, BIG), capacity=4096)
-
 
 @pytest.fixture(scope="module")
 def draft() -> Iterator[CardDraft]:
-    made = CardDraft(make_runner, width=4, depth=6, threads=1, hang_seconds=10.0)
+    made = CardDraft(make_draft, width=4, depth=6, threads=1, hang_seconds=10.0)
     yield made
     made.close()
 
 
 def decoder(draft: CardDraft, temperature: float, *, seed: int = 0) -> CardDecoder:
     return CardDecoder(
-        Slow(0.4 * table(8, BIG) + table(7, BIG)),
+        make_target(),
         draft,
         SamplingPolicy(temperature),
         GeneratorChance(torch.Generator().manual_seed(seed)),
@@ -185,7 +163,7 @@ def decoder(draft: CardDraft, temperature: float, *, seed: int = 0) -> CardDecod
 def test_two_processes_decode_what_the_target_alone_does(draft: CardDraft) -> None:
     prompt = torch.tensor([1, 2, 3])
     plain = AutoregressiveDecoder(
-        Slow(0.4 * table(8, BIG) + table(7, BIG)),
+        make_target(),
         SamplingPolicy(0.0),
         GeneratorChance(torch.Generator()),
     )
@@ -216,14 +194,6 @@ def test_it_rests_between_two_texts(draft: CardDraft) -> None:
     assert draft.busy_seconds == before
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
 @pytest.mark.parametrize(
     ("blow", "told"),
     [(signal.SIGKILL, "was killed by signal 9"), (signal.SIGSTOP, "no sign of life")],
@@ -232,7 +202,7 @@ def is_alive(pid: int) -> bool:
 def test_a_draft_that_dies_or_hangs_ends_in_seconds_with_an_error(
     blow: signal.Signals, told: str
 ) -> None:
-    made = CardDraft(make_runner, width=4, depth=6, threads=1, hang_seconds=1.0)
+    made = CardDraft(make_draft, width=4, depth=6, threads=1, hang_seconds=1.0)
     rounds = decoder(made, 1.0).rounds(torch.tensor([1, 2, 3]), max_new_tokens=3000)
     next(rounds)
     os.kill(made.pid, blow)
@@ -263,11 +233,12 @@ def test_a_draft_that_cannot_start_says_why(make: Callable[[], Runner], told: st
 
 SCRIPT = """
 import sys, torch
-from tests.speculation.parallel.test_card import decoder, make_runner
+from tests.speculation.parallel.test_card import decoder
+from tests.speculation.parallel.two_processes import make_draft
 from distillspec.speculation.parallel.card import CardDraft
 if __name__ == "__main__":
-    draft = CardDraft(make_runner, width=4, depth=6, threads=1)
-    for one in decoder(draft, 1.0).rounds(torch.tensor([1, 2, 3]), max_new_tokens=100000):
+    draft = CardDraft(make_draft, width=4, depth=6, threads=1)
+    for one in decoder(draft, 1.0).rounds(torch.tensor([1, 2, 3]), max_new_tokens=4000):
         print(draft.pid, flush=True)
 """
 

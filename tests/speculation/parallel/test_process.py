@@ -13,6 +13,8 @@ from distillspec.speculation.parallel.process import DraftProcess
 class Clerk:
     """Does what it is told, which may be to die."""
 
+    capacity = 9
+
     def receive(self, message: tuple[str, Any]) -> Any:
         order, value = message
         if order == "exit":
@@ -36,6 +38,7 @@ def clerk() -> Any:
 def test_it_is_another_process_that_answers(clerk: DraftProcess) -> None:
     assert clerk.pid != os.getpid()
     assert clerk.ask(("say", 5)) == 5
+    assert clerk.capacity == 9
     clerk.check()
 
 

@@ -17,6 +17,8 @@ from distillspec.speculation.parallel.worker import Failed, Ready, Servant, Stop
 class Echo:
     """Answers, and has as many pieces of work as the message says."""
 
+    capacity = 9
+
     def __init__(self) -> None:
         self.left = 0
         self.done = 0

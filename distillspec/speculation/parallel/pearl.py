@@ -1,0 +1,305 @@
+"""PEARL: the next block is drafted while the last one is verified (Liu et al. 2408.11850).
+
+Each round the draft makes gamma tokens and the target reads what was drafted before, both at once.
+Then the target's law is known after every token of that, so it judges all of them and the first
+token of the new block, by the token-wise rule with the q they were drawn from: lossless. If all
+stay, the rest of the new block is what the next round reads (post-verify); if not, nothing is left
+of it, and the next round judges a first token alone (pre-verify).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from distillspec.speculation.chance import Chance, GeneratorChance
+from distillspec.speculation.limits import NO_TOKENS, check_room, prefill, up_to_end
+from distillspec.speculation.parallel.process import DraftProcess
+from distillspec.speculation.records import Busy, Fate, Generation, Round, RoundRecord
+from distillspec.speculation.runner import Runner
+from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.verify.token import residual
+
+
+class Block(NamedTuple):
+    """tokens: drafted, in order; q: [G, V], what each was drawn from."""
+
+    tokens: list[int]
+    q: Tensor
+
+
+class BlockSource(Protocol):
+    """A draft that makes blocks while others work, wherever it lives."""
+
+    @property
+    def capacity(self) -> int:
+        """Tokens its cache holds."""
+        ...
+
+    @property
+    def busy_seconds(self) -> float:
+        """Time it has worked so far."""
+        ...
+
+    def start(self, prompt: Sequence[int], policy: SamplingPolicy, seed: int) -> None:
+        """A new text; returns at once."""
+        ...
+
+    def wait(self) -> None:
+        """Until it has read the prompt."""
+        ...
+
+    def begin(self, gamma: int) -> None:
+        """A block after all that was drafted and followed so far; returns at once."""
+        ...
+
+    def collect(self) -> Block:
+        """Wait for the block begun last."""
+        ...
+
+    def follow(self, length: int, token: int) -> None:
+        """Of the text only the first `length` tokens stay; then comes this one. Returns at once."""
+        ...
+
+
+class PearlDecoder:
+    """Decodes one text at a time, with the law of the target under the policy.
+
+    gamma: tokens of a block, >= 1; the protocol is best where drafting a block takes as long as
+    verifying one. seed: of the draft's draws.
+    """
+
+    def __init__(
+        self,
+        target: Runner,
+        draft: BlockSource,
+        policy: SamplingPolicy,
+        chance: Chance,
+        *,
+        gamma: int,
+        seed: int,
+    ) -> None:
+        assert gamma >= 1
+        self._target, self._draft = target, draft
+        self._policy, self._chance = policy, chance
+        self._gamma, self._seed = gamma, seed
+        self._busy = 0.0
+
+    def decode(
+        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
+    ) -> Generation:
+        """Continue prompt, long [T], T >= 1, by at most max_new_tokens or up to an end token."""
+        started = time.perf_counter()
+        self._start(prompt, max_new_tokens)
+        ready = time.perf_counter()
+        drafting = self._draft.busy_seconds
+        rounds = list(self._rounds(prompt, max_new_tokens, end_tokens))
+        done = time.perf_counter()
+        return Generation.of_rounds(
+            rounds,
+            end_tokens,
+            prefill_seconds=ready - started,
+            decode_seconds=done - ready,
+            busy=Busy(self._busy, self._draft.busy_seconds - drafting),
+        )
+
+    def rounds(
+        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
+    ) -> Iterator[Round]:
+        """`decode` as a stream: what each round adds, as soon as it is known."""
+        self._start(prompt, max_new_tokens)
+        yield from self._rounds(prompt, max_new_tokens, end_tokens)
+
+    def _start(self, prompt: Tensor, max_new_tokens: int) -> None:
+        """Two blocks may stand beyond the text when it ends."""
+        room = min(self._target.capacity, self._draft.capacity)
+        check_room(prompt, max_new_tokens + 2 * self._gamma, room)
+        self._draft.start(prompt.tolist(), self._policy, self._seed)
+        prefill(prompt, max_new_tokens, self._target)
+        self._draft.wait()
+        self._busy = 0.0
+
+    def _rounds(
+        self, prompt: Tensor, max_new_tokens: int, end_tokens: frozenset[int]
+    ) -> Iterator[Round]:
+        """Between rounds the target's cache lacks the last committed token and what is pending."""
+        committed = prompt.tolist()
+        limit = len(committed) + max_new_tokens
+        pending = Block([], torch.empty((0, self._target.vocabulary)))
+        is_finished = False
+        while len(committed) < limit and not is_finished:
+            self._draft.begin(self._gamma)
+            started = time.perf_counter()
+            block = prompt.new_tensor([[committed[-1], *pending.tokens]])
+            p = self._policy.distribution(self._target.feed(block)[0])
+            self._target.synchronize()
+            self._busy += time.perf_counter() - started
+            new = self._draft.collect()
+            started = time.perf_counter()
+            judged = Block(
+                [*pending.tokens, new.tokens[0]],
+                torch.cat([pending.q.to(p.device), new.q[:1].to(p.device)]),
+            )
+            emitted = _judge(p, judged, self._chance)
+            is_whole = len(emitted) == len(judged.tokens) and emitted == judged.tokens
+            accepted = len(emitted) if is_whole else len(emitted) - 1
+            self._target.rollback(len(committed) + len(emitted) - 1)
+            if is_whole:
+                pending = Block(new.tokens[1:], new.q[1:])
+            else:
+                pending = Block([], new.q[:0])
+                self._draft.follow(len(committed) + accepted, emitted[-1])
+            room = limit - len(committed)
+            tokens, is_finished = up_to_end(emitted[:room], end_tokens)
+            committed += tokens
+            self._busy += time.perf_counter() - started
+            last = Fate.ACCEPTED if is_whole else Fate.CORRECTED
+            yield Round(
+                tokens,
+                ([Fate.ACCEPTED] * (len(emitted) - 1) + [last])[: len(tokens)],
+                RoundRecord(
+                    drafted=len(judged.tokens),
+                    accepted=accepted,
+                    emitted=len(tokens),
+                    draft_steps=self._gamma,
+                    cut=len(tokens) < len(emitted) or room < self._gamma,
+                ),
+            )
+
+
+def _judge(p: Tensor, judged: Block, chance: Chance) -> list[int]:
+    """p [G, V] after the token before each -> the tokens kept, and a correction unless all are."""
+    drafted = torch.tensor(judged.tokens, device=p.device).unsqueeze(1)
+    ratio = (p.gather(1, drafted) / judged.q.gather(1, drafted)).squeeze(1)
+    coins: list[bool] = chance.accept(ratio).tolist()
+    if all(coins):
+        return list(judged.tokens)
+    kept = coins.index(False)
+    return [*judged.tokens[:kept], int(chance.draw(residual(p[kept], judged.q[kept])))]
+
+
+class PearlDraft:
+    """A draft in a process of its own that makes blocks; their q come through shared memory.
+
+    make: picklable, makes the draft's runner there. gamma: tokens of the longest block.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Runner],
+        *,
+        gamma: int,
+        vocabulary: int,
+        threads: int | None = None,
+        hang_seconds: float = 15.0,
+    ) -> None:
+        self._q = torch.zeros(gamma, vocabulary).share_memory_()
+        self._process = DraftProcess(
+            partial(BlockServant, make, self._q),
+            name="pearl",
+            threads=threads,
+            hang_seconds=hang_seconds,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def bytes(self) -> int:
+        """Of the shared q."""
+        return int(self._q.nbytes)
+
+    @property
+    def capacity(self) -> int:
+        return self._process.capacity
+
+    @property
+    def busy_seconds(self) -> float:
+        return self._process.busy_seconds
+
+    def start(self, prompt: Sequence[int], policy: SamplingPolicy, seed: int) -> None:
+        self._process.send(Begin(list(prompt), policy, seed))
+
+    def wait(self) -> None:
+        self._process.answer()
+
+    def begin(self, gamma: int) -> None:
+        self._process.check()
+        self._process.send(MakeBlock(gamma))
+
+    def collect(self) -> Block:
+        tokens: list[int] = self._process.answer()
+        return Block(tokens, self._q[: len(tokens)].clone())  # the next block is written over it
+
+    def follow(self, length: int, token: int) -> None:
+        self._process.send(GoOn(length, token))
+
+    def close(self) -> None:
+        self._process.close()
+
+
+class Begin(NamedTuple):
+    prompt: list[int]
+    policy: SamplingPolicy
+    seed: int
+
+
+class MakeBlock(NamedTuple):
+    gamma: int
+
+
+class GoOn(NamedTuple):
+    length: int
+    token: int
+
+
+class BlockServant:
+    """The draft's side. q: [G, V] of float32, into which the law of every drawn token is written.
+
+    chance: default: a generator made from the seed of the text.
+    """
+
+    def __init__(self, make: Callable[[], Runner], q: Tensor, chance: Chance | None = None) -> None:
+        self._runner = make()
+        self._q = q
+        self._given = chance
+        self._text: list[int] = []
+        self._policy = SamplingPolicy()
+        self._chance: Chance = chance or GeneratorChance(torch.Generator())
+
+    @property
+    def capacity(self) -> int:
+        return self._runner.capacity
+
+    def receive(self, message: Begin | MakeBlock | GoOn) -> list[int] | str | None:
+        match message:
+            case Begin(prompt, policy, seed):
+                self._text, self._policy = list(prompt), policy
+                self._chance = self._given or GeneratorChance(torch.Generator().manual_seed(seed))
+                self._runner.reset()
+                if len(prompt) > 1:
+                    self._runner.feed(torch.tensor([prompt[:-1]]))
+                return "begun"
+            case MakeBlock(gamma):
+                return [self._next(place) for place in range(gamma)]
+            case GoOn(length, token):
+                self._text[length:] = [token]
+                self._runner.rollback(min(length, self._runner.length))
+        return None
+
+    def work(self) -> bool:
+        return False
+
+    def _next(self, place: int) -> int:
+        """What is drawn is drawn from the q that is written, in the precision it is written in."""
+        logits = self._runner.feed(torch.tensor([self._text[self._runner.length :]]))[0, -1]
+        self._q[place] = self._policy.distribution(logits)
+        token = int(self._chance.draw(self._q[place]))
+        self._text.append(token)
+        return token

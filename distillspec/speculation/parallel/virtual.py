@@ -1,0 +1,125 @@
+"""The shipped protocols in virtual time: what two real devices would make of the same pair.
+
+Nothing waits here. A forward moves a clock by what it is said to cost, and the draft gets as many
+steps as fit in between. The draft and the decoder are the ones that ship; the target is a text it
+has drawn before, since no candidate can change what it says.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from distillspec.speculation.parallel.ahead import Ahead
+from distillspec.speculation.parallel.board import Published
+from distillspec.speculation.sampling import SamplingPolicy
+
+Cost = Callable[[int], float]
+"""Time of a forward over that many tokens, in any unit."""
+
+
+class Clock:
+    """now: in the unit of the costs."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+
+class TextTarget:
+    """A `Runner` that knows its text, long [T], and says its next token; forwards move the clock.
+
+    Decode it at temperature 0. Like any target it is fed candidates, which change nothing.
+    """
+
+    capacity = 1 << 30
+
+    def __init__(self, text: Tensor, vocabulary: int, clock: Clock, cost: Cost) -> None:
+        self.vocabulary, self.length = vocabulary, 0
+        self._text, self._clock, self._cost = text, clock, cost
+
+    def reset(self) -> None:
+        self.length = 0
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        size = tokens.shape[1]
+        self._clock.now += self._cost(size)
+        at = torch.arange(self.length, self.length + size) + 1
+        self.length += size
+        following = self._text[at.clamp(max=len(self._text) - 1)]
+        return torch.nn.functional.one_hot(following, self.vocabulary)[None].float()
+
+    def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
+        raise NotImplementedError("a target verifies one path")
+
+    def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
+        raise NotImplementedError("a target verifies one path")
+
+    def rollback(self, length: int) -> None:
+        self.length = length
+
+    def synchronize(self) -> None:
+        """Nothing runs on its own."""
+
+
+class VirtualDraft:
+    """CARD's draft: it makes the steps that the clock leaves it, and hears messages between two.
+
+    policy: the one the text was drawn under.
+    """
+
+    def __init__(self, ahead: Ahead, policy: SamplingPolicy, clock: Clock, cost: Cost) -> None:
+        self._ahead, self._policy, self._clock, self._cost = ahead, policy, clock, cost
+        self._free_at = 0.0
+        self._busy = 0.0
+        self._unheard: deque[tuple[float, list[int]]] = deque()
+
+    @property
+    def capacity(self) -> int:
+        return self._ahead.capacity
+
+    @property
+    def busy_seconds(self) -> float:
+        return self._busy
+
+    def start(self, prompt: Sequence[int], policy: SamplingPolicy) -> None:
+        self._ahead.start(prompt, self._policy)
+        self._unheard.clear()
+
+    def wait(self) -> None:
+        """Both have read the prompt: the race begins now."""
+        self._free_at = self._clock.now
+
+    def query(self) -> Published:
+        self._catch_up()
+        ahead = self._ahead
+        return Published(1, ahead.committed, ahead.steps, ahead.snapshot())
+
+    def follow(self, tokens: Sequence[int]) -> None:
+        self._catch_up()
+        self._unheard.append((self._clock.now, list(tokens)))
+
+    def finish(self) -> None:
+        self._unheard.clear()
+
+    def _catch_up(self) -> None:
+        """All steps that end by now. One that would end later has not begun to matter."""
+        while True:
+            while self._unheard and self._unheard[0][0] <= self._free_at:
+                self._ahead.follow(self._unheard.popleft()[1])
+            size = self._ahead.next_size()
+            if size == 0:  # it rests until it hears something
+                if not self._unheard or self._unheard[0][0] > self._clock.now:
+                    self._free_at = max(self._free_at, self._clock.now)
+                    if not self._unheard:
+                        return
+                self._free_at = max(self._free_at, self._unheard[0][0])
+                continue
+            end = self._free_at + self._cost(size)
+            if end > self._clock.now:
+                return
+            self._ahead.grow()
+            self._busy += end - self._free_at
+            self._free_at = end

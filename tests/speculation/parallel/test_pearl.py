@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import pytest
+import torch
+
+from distillspec.errors import DistillSpecError
+from distillspec.speculation.chance import Chance, GeneratorChance
+from distillspec.speculation.engine import AutoregressiveDecoder
+from distillspec.speculation.parallel import pearl
+from distillspec.speculation.parallel.pearl import (
+    Begin,
+    Block,
+    BlockServant,
+    GoOn,
+    MakeBlock,
+    PearlDecoder,
+    PearlDraft,
+)
+from distillspec.speculation.records import Fate
+from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.branches import (
+    HistoryRunner,
+    Law,
+    autoregressive_law,
+    law_of,
+    mutant,
+    total_variation,
+)
+
+from .two_processes import V as BIG
+from .two_processes import is_alive, make_draft, make_target, random_table
+
+PROMPT = (0, 1)
+EXACT = 1e-9
+V = 3
+
+
+class Inline:
+    """A `BlockSource` in this process, with the draft's dice in the same hands as the target's."""
+
+    capacity = 64
+    busy_seconds = 0.0
+
+    def __init__(self, chance: Chance, *, gamma: int, seed: int = 1) -> None:
+        q = torch.zeros(gamma, V, dtype=torch.float64)
+        self._servant = BlockServant(lambda: HistoryRunner(random_table(V, seed)), q, chance)
+        self._q = q
+        self._tokens: list[int] = []
+
+    def start(self, prompt: Sequence[int], policy: SamplingPolicy, seed: int) -> None:
+        self._servant.receive(Begin(list(prompt), policy, seed))
+
+    def wait(self) -> None:
+        """It has read the prompt already."""
+
+    def begin(self, gamma: int) -> None:
+        tokens = self._servant.receive(MakeBlock(gamma))
+        assert isinstance(tokens, list)
+        self._tokens = tokens
+
+    def collect(self) -> Block:
+        return Block(self._tokens, self._q[: len(self._tokens)].clone())
+
+    def follow(self, length: int, token: int) -> None:
+        self._servant.receive(GoOn(length, token))
+
+
+def law_of_pearl(
+    gamma: int, policy: SamplingPolicy, length: int, end: frozenset[int] = frozenset()
+) -> Law:
+    def run(chance: Chance) -> list[int]:
+        decoder = PearlDecoder(
+            HistoryRunner(random_table(V, 0)),
+            Inline(chance, gamma=gamma),
+            policy,
+            chance,
+            gamma=gamma,
+            seed=0,
+        )
+        return decoder.decode(torch.tensor(PROMPT), max_new_tokens=length, end_tokens=end).tokens
+
+    return law_of(run)
+
+
+def distance(
+    gamma: int, policy: SamplingPolicy, length: int, end: frozenset[int] = frozenset()
+) -> float:
+    law = law_of_pearl(gamma, policy, length, end)
+    assert sum(law.values()) == pytest.approx(1.0, abs=1e-12)
+    wanted = autoregressive_law(HistoryRunner(random_table(V, 0)), policy, PROMPT, length, end)
+    return total_variation(law, wanted)
+
+
+@pytest.mark.parametrize(
+    ("gamma", "length"), [(1, 3), (2, 3), (3, 2)], ids=lambda value: str(value)
+)
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_whole_outputs_have_the_law_of_the_target(
+    gamma: int, length: int, temperature: float
+) -> None:
+    assert distance(gamma, SamplingPolicy(temperature), length) < EXACT
+
+
+def test_end_tokens_and_filters_keep_the_law() -> None:
+    assert distance(2, SamplingPolicy(1.3, top_k=2), 3, frozenset({2})) < EXACT
+
+
+@pytest.mark.parametrize(
+    ("line", "broken"),
+    [
+        ("residual(p[kept], judged.q[kept])", "p[kept]"),
+        ("p.gather(1, drafted) / judged.q", "judged.q.gather(1, drafted) / judged.q"),
+    ],
+    ids=["the residual", "the coin"],
+)
+def test_a_broken_rule_is_seen(line: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pearl, "_judge", mutant(pearl._judge, line, broken))
+    assert distance(2, SamplingPolicy(1.0), 2) > 0.01
+
+
+def test_a_draft_that_agrees_is_one_block_ahead_all_the_time() -> None:
+    """The first round judges one token, each later one a whole block; no bonus, no correction."""
+    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    decoder = PearlDecoder(
+        HistoryRunner(random_table(V, 1)),
+        Inline(chance, gamma=3),
+        SamplingPolicy(1.0),
+        chance,
+        gamma=3,
+        seed=0,
+    )
+    found = decoder.decode(torch.tensor(PROMPT), max_new_tokens=13)
+    assert [record.emitted for record in found.rounds] == [1, 3, 3, 3, 3]
+    assert found.fates == [Fate.ACCEPTED] * 13
+
+
+def test_after_a_correction_a_single_token_is_judged() -> None:
+    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    decoder = PearlDecoder(
+        HistoryRunner(random_table(V, 0)),
+        Inline(chance, gamma=3),
+        SamplingPolicy(1.0),
+        chance,
+        gamma=3,
+        seed=0,
+    )
+    rounds = list(decoder.rounds(torch.tensor(PROMPT), max_new_tokens=30))
+    for before, after in pairwise(rounds):
+        wanted = 1 if before.fates[-1] is Fate.CORRECTED else 3
+        assert after.record.drafted == wanted
+    assert {one.record.drafted for one in rounds} == {1, 3}
+
+
+def test_a_text_whose_blocks_would_not_fit_is_refused_at_once() -> None:
+    chance = GeneratorChance(torch.Generator())
+    decoder = PearlDecoder(
+        HistoryRunner(random_table(V, 0), capacity=20),
+        Inline(chance, gamma=3),
+        SamplingPolicy(1.0),
+        chance,
+        gamma=3,
+        seed=0,
+    )
+    assert len(decoder.decode(torch.tensor(PROMPT), max_new_tokens=13).tokens) == 13
+    with pytest.raises(DistillSpecError, match="needs a cache of 21 tokens"):
+        decoder.decode(torch.tensor(PROMPT), max_new_tokens=14)
+
+
+# --- two processes -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def draft() -> Iterator[PearlDraft]:
+    made = PearlDraft(make_draft, gamma=4, vocabulary=BIG, threads=1)
+    yield made
+    made.close()
+
+
+def decoder(draft: PearlDraft, temperature: float) -> PearlDecoder:
+    return PearlDecoder(
+        make_target(),
+        draft,
+        SamplingPolicy(temperature),
+        GeneratorChance(torch.Generator().manual_seed(0)),
+        gamma=4,
+        seed=5,
+    )
+
+
+def test_two_processes_decode_what_the_target_alone_does(draft: PearlDraft) -> None:
+    prompt = torch.tensor([1, 2, 3])
+    plain = AutoregressiveDecoder(
+        make_target(), SamplingPolicy(0.0), GeneratorChance(torch.Generator())
+    )
+    wanted = plain.decode(prompt, max_new_tokens=60).tokens
+    for _ in range(2):
+        found = decoder(draft, 0.0).decode(prompt, max_new_tokens=60)
+        assert found.tokens == wanted
+    assert found.counts().accepted > 0
+    assert draft.bytes == 4 * 4 * BIG
+
+
+def test_a_seed_makes_a_text_again_and_both_sides_work_at_once(draft: PearlDraft) -> None:
+    """Blocks of four at 2 ms take 8 ms, a forward of the target takes 10."""
+    one, two = (
+        decoder(draft, 1.0).decode(torch.tensor([1, 2, 3]), max_new_tokens=60) for _ in range(2)
+    )
+    assert one.tokens == two.tokens
+    assert one.busy is not None
+    assert one.busy.target_seconds + one.busy.draft_seconds > one.decode_seconds
+
+
+def test_a_draft_that_dies_ends_in_seconds_with_an_error() -> None:
+    made = PearlDraft(make_draft, gamma=4, vocabulary=BIG, threads=1)
+    rounds = decoder(made, 1.0).rounds(torch.tensor([1, 2, 3]), max_new_tokens=3000)
+    next(rounds)
+    os.kill(made.pid, signal.SIGKILL)
+    started = time.monotonic()
+    with pytest.raises(DistillSpecError, match="was killed by signal 9"):
+        list(rounds)
+    assert time.monotonic() - started < 5.0
+    assert not is_alive(made.pid)
