@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -26,6 +27,7 @@ from distillspec.measure.methods import (
     guarded,
     most_slots,
 )
+from distillspec.measure.parallel import ParallelBench, slots
 from distillspec.measure.plan import Prepared, Steps, check, plan_of, read_plan, write_plan
 from distillspec.measure.rows import Row, RowLog, letters
 from distillspec.measure.summary import Summary, write_summary
@@ -113,16 +115,18 @@ def evaluate(
     missing = [block for block in blocks if not rows.has(block)]
     if missing or prepared is None:
         progress(len(blocks) - len(missing), len(blocks), "preparing the models")
-        bench = _Bench(suite, target, chosen, taken, grid, torch.device(device), vocabulary)
-        prepared = bench.prepare()
-        if rows.rows:
-            bench.remember(folder / _LEARNT)
-        write_plan(folder / _PLAN, plan, prepared)
-        for block in missing:
-            number = blocks.index(block)
-            progress(len(blocks) - len(missing) + missing.index(block), len(blocks), "decoding")
-            rows.append(list(bench.block(number, *block)))
-            atomic.write_json(folder / _LEARNT, bench.learnt())
+        with closing(
+            _Bench(suite, target, chosen, taken, grid, torch.device(device), vocabulary)
+        ) as bench:
+            prepared = bench.prepare()
+            if rows.rows:
+                bench.remember(folder / _LEARNT)
+            write_plan(folder / _PLAN, plan, prepared)
+            for block in missing:
+                number = blocks.index(block)
+                progress(len(blocks) - len(missing) + missing.index(block), len(blocks), "decoding")
+                rows.append(list(bench.block(number, *block)))
+                atomic.write_json(folder / _LEARNT, bench.learnt())
     progress(len(blocks), len(blocks), "reading the drafts on texts of the target")
     summary = sum_up(
         suite,
@@ -154,7 +158,8 @@ class _Bench:
     ) -> None:
         self._suite, self._prompts, self._grid, self._device = suite, prompts, grid, device
         longest = max(len(p.tokens) for p in prompts)
-        capacity = longest + suite.max_new_tokens + most_slots(suite) + 1
+        room = [slots(m.parallel, g) for m in suite.methods if m.parallel for g in suite.of(m)]
+        capacity = longest + suite.max_new_tokens + max(most_slots(suite), *room, 0) + 1
         kind = suite.runner.kind
         blocks, trees, rows = graph_sizes(suite)
         self._target = make_runner(
@@ -165,6 +170,7 @@ class _Bench:
             for name, model in drafts.items()
         }
         self._ways: dict[tuple[Column, float], Chooser] = {}
+        self._parallel = ParallelBench(suite, target, drafts, capacity, vocabulary)
         self._run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
 
     def prepare(self) -> Prepared:
@@ -174,10 +180,15 @@ class _Bench:
         self._ways.clear()
         for temperature in self._suite.temperatures:
             for column in self._grid:
+                if column.method.parallel is not None:
+                    continue
                 way = self._way(column, temperature, steps)
                 self._ways[column, temperature] = guarded(self._suite, column.method, way)
         runners = {"target": self._target, **self._drafts}
-        return Prepared(steps, {name: type(runner).__name__ for name, runner in runners.items()})
+        kinds = {name: type(runner).__name__ for name, runner in runners.items()}
+        shared = self._parallel.bytes().items()
+        kinds |= {name: f"own process, {size:,} bytes shared" for name, size in shared}
+        return Prepared(steps, kinds)
 
     def learnt(self) -> dict[str, Any]:
         """What choosers and stop rules know by now, by column and temperature."""
@@ -199,15 +210,20 @@ class _Bench:
         for (column, at), way in self._ways.items():
             way.restore(found.get(f"{column} T={at:g}"), where=str(path))
 
+    def close(self) -> None:
+        """End the processes of parallel methods."""
+        self._parallel.close()
+
     def _warm_up(self) -> None:
         """Meet every shape that any method or arm has, at full speed."""
         prompt = self._tokens(0)
+        parallel = [column for column in self._grid if column.method.parallel is not None]
         arms = [Column(name, *arm) for name in self._drafts for arm in fixed_arms(self._suite)]
         for temperature in self._suite.temperatures:
-            for column in (None, *arms):
+            for column in (None, *arms, *parallel):
                 gamma = 0 if column is None else column.gamma
                 length = min(self._suite.max_new_tokens, _WARM_UP_ROUNDS * (gamma + 1))
-                if column is not None:
+                if column is not None and column.method.parallel is None:
                     one = configuration(column.method, column.gamma)
                     self._ways[column, temperature] = Fixed(one)
                 self._decode(prompt, column, temperature, seed=0, length=length)
@@ -242,7 +258,7 @@ class _Bench:
                 chance=self._chance(self._suite.seed),
             )
             for method in self._suite.methods
-            if method.choose is None
+            if method.choose is None and method.parallel is None
             for temperature in self._suite.temperatures
         }
 
@@ -286,6 +302,8 @@ class _Bench:
             tokens=generation.tokens,
             fates=letters(generation),
             counts=generation.counts(),
+            target_busy_seconds=generation.busy.target_seconds if generation.busy else None,
+            draft_busy_seconds=generation.busy.draft_seconds if generation.busy else None,
         )
 
     def _decode(
@@ -296,6 +314,17 @@ class _Bench:
         if column is None:
             plain = AutoregressiveDecoder(self._target, policy, chance)
             return plain.decode(prompt, max_new_tokens=length)
+        if column.method.parallel is not None:
+            return self._parallel.decode(
+                column.method,
+                column.gamma,
+                column.draft,
+                prompt,
+                policy,
+                chance,
+                seed=seed,
+                length=length,
+            )
         speculative = SpeculativeDecoder(
             self._target,
             self._drafts[column.draft],

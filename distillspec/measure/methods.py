@@ -102,14 +102,17 @@ def graph_sizes(suite: Suite) -> tuple[list[int], list[int], list[int]]:
 def most_slots(suite: Suite) -> int:
     """Places in a cache that the drafts of a round take, at most."""
     return max(
-        DRAFTS[method.draft.kind](method.draft).slots(gamma) for method, gamma in fixed_arms(suite)
+        (DRAFTS[one.draft.kind](one.draft).slots(gamma) for one, gamma in fixed_arms(suite)),
+        default=0,
     )
 
 
 def fixed_arms(suite: Suite) -> list[tuple[Method, int]]:
-    """Every method and gamma that any way of the suite decodes with, each once."""
+    """Every method and gamma that rounds in one process are decoded with, each once."""
     found = []
     for method in suite.methods:
+        if method.parallel is not None:
+            continue
         if method.choose is None:
             found += [(method, gamma) for gamma in suite.of(method)]
         else:

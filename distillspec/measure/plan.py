@@ -67,6 +67,9 @@ def check(
                 where=where,
                 mend="lower max_new_tokens in the suite, or data.max_prompt_tokens in the recipe",
             )
+    if any(method.parallel and method.parallel.kind == "card" for method in suite.methods):
+        for model in drafts.values():
+            check_takes_a_tree(model)
     if any(method.draft.kind != "chain" for method in suite.methods):
         for model in (target, *drafts.values()):
             check_takes_a_tree(model)

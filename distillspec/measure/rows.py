@@ -28,7 +28,8 @@ class Row:
 
     prompt: its number; repeat: how often this was timed before; place: when within the block;
     run: the process that timed it. fates: a letter a token: accepted, corrected, bonus, plain.
-    seconds: decoding, after the prefill. counts: as in `speculation.records`.
+    seconds: decoding, after the prefill. counts: as in `speculation.records`. The busy seconds are
+    those of each side where the two work at the same time.
     """
 
     prompt: int
@@ -45,6 +46,8 @@ class Row:
     tokens: list[int]
     fates: str
     counts: Counts
+    target_busy_seconds: float | None = None
+    draft_busy_seconds: float | None = None
 
     @property
     def block(self) -> tuple[int, float]:

@@ -116,6 +116,8 @@ def recommendations(recommendation: Sequence[Recommendation]) -> str:
 
 
 def ranking(ranking: Sequence[Ranked]) -> str:
+    """Busy shares are told where a method has them."""
+    is_parallel = any(not math.isnan(one.target_busy) for one in ranking)
     columns = (
         "T",
         "draft",
@@ -126,6 +128,7 @@ def ranking(ranking: Sequence[Ranked]) -> str:
         "drafted per token",
         "of them wasted",
         "forwards per token",
+        *(["target busy", "draft busy"] if is_parallel else []),
         "of the fastest",
         "interval",
         "",
@@ -143,6 +146,11 @@ def ranking(ranking: Sequence[Ranked]) -> str:
                 _number(one.drafted_per_token),
                 _number(one.wasted_per_token),
                 _number(one.forwards_per_token),
+                *(
+                    [_number(one.target_busy, ".0%"), _number(one.draft_busy, ".0%")]
+                    if is_parallel
+                    else []
+                ),
                 _number(1.0 + one.relative, ".0%"),
                 f"{_number(1.0 + one.relative_low, '.0%')} to "
                 f"{_number(1.0 + one.relative_high, '.0%')}",

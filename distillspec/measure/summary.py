@@ -171,6 +171,7 @@ class Ranked:
     """One method's place at a temperature, by tokens per second; the fastest comes first.
 
     Per token emitted: drafted tokens, those of them that were not kept, forwards of the target.
+    target_busy, draft_busy: share of the time that each side works, where both work at once.
     relative: tokens per second beyond the fastest one's, with its paired interval.
     """
 
@@ -183,6 +184,8 @@ class Ranked:
     drafted_per_token: float
     wasted_per_token: float
     forwards_per_token: float
+    target_busy: float
+    draft_busy: float
     relative: float
     relative_low: float
     relative_high: float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from distillspec.measure import bootstrap, cost_model
 from distillspec.measure.bootstrap import Interval, Resampling, Sums
@@ -134,7 +134,7 @@ class Tally:
         tokens = [float(sum(len(r.tokens) for r in by_prompt[i])) for i in self._prompts]
         seconds = [sum(r.seconds for r in by_prompt[i]) for i in self._prompts]
         speed = bootstrap.ratio(Sums(tokens, seconds), self._how)
-        steps = next(s for (_, at), s in self._steps.items() if at == temperature)
+        steps = next((s for (_, at), s in self._steps.items() if at == temperature), None)
         return Baseline(
             temperature=temperature,
             prompts=len(self._prompts),
@@ -142,8 +142,8 @@ class Tally:
             tokens_per_second_low=speed.low,
             tokens_per_second_high=speed.high,
             prefill_seconds=sum(row.prefill_seconds for row in rows) / len(rows),
-            target_step_seconds=steps.target_seconds,
-            step_spread=steps.spread,
+            target_step_seconds=steps.target_seconds if steps else math.nan,
+            step_spread=steps.spread if steps else math.nan,
             entropy_nats=Sums(facts.entropy, facts.tokens).ratio(),
             after_end_share=1.0 - _mean([self._before_end(row) / len(row.tokens) for row in rows]),
             repeated_ngram_share=self._repeated(by_prompt, temperature),
@@ -277,11 +277,19 @@ class Tally:
             drafted_per_token=_share(counts.drafted, counts.emitted),
             wasted_per_token=_share(counts.drafted - counts.accepted, counts.emitted),
             forwards_per_token=_share(counts.verifications, counts.emitted),
+            target_busy=self._share_of_time(place, lambda row: row.target_busy_seconds),
+            draft_busy=self._share_of_time(place, lambda row: row.draft_busy_seconds),
             relative=beyond.value,
             relative_low=beyond.low,
             relative_high=beyond.high,
             verdict="fastest" if place == fastest else verdict,
         )
+
+    def _share_of_time(self, place: Place, busy: Callable[[Row], float | None]) -> float:
+        """nan where one process does it all."""
+        rows = [row for some in self._cells[place].values() for row in some]
+        seconds = sum(math.nan if (one := busy(row)) is None else one for row in rows)
+        return seconds / sum(row.seconds for row in rows)
 
     # --- which gamma -----------------------------------------------------------------------------
 

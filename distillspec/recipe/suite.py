@@ -130,6 +130,31 @@ class EXP3Choose(_Choose):
     scale: Annotated[float, Field(gt=0.0)] = 1.0
 
 
+# --- draft and target at the same time -----------------------------------------------------------
+
+
+class CardParallel(Section):
+    """The draft runs ahead in a process of its own; gamma is the longest path verified at once."""
+
+    kind: Literal["card"]
+    nodes: Annotated[int, Field(ge=1, le=256)] = Field(8, description="N, candidates of a layer")
+    layers: Annotated[int, Field(ge=1, le=64)] = Field(
+        10, description="that the draft is ahead at most; nodes * layers bound its memory"
+    )
+    threads: Count | None = Field(
+        None, description="of each side, on a CPU; default: half of torch's"
+    )
+
+
+class PearlParallel(Section):
+    """The next block of gamma tokens is drafted while the last one is verified."""
+
+    kind: Literal["pearl"]
+    threads: Count | None = Field(
+        None, description="of each side, on a CPU; default: half of torch's"
+    )
+
+
 class ValvePlan(Section):
     """Falls back to a method of the suite where the adaptive one is slower, and tries again."""
 
@@ -164,19 +189,27 @@ Verify = Annotated[
 ]
 Choose = Annotated[UCBChoose | EXP3Choose, Field(discriminator="kind")]
 
+Parallel = Annotated[CardParallel | PearlParallel, Field(discriminator="kind")]
+
 _FOR_CHAINS: tuple[str, ...] = ("token", "block", "lenient")
 _FOR_SEQUENCES: tuple[str, ...] = ("kseq", "recursive", "traversal", "multipath")
 _FOR_DISTINCT: tuple[str, ...] = ("recursive", "traversal")
 
 
 class Method(Section):
-    """A decoding method as data: what drafts, when it stops, what verifies; or what chooses."""
+    """A decoding method as data: what drafts, when it stops, what verifies; or what chooses.
+
+    Or, with `parallel`, a protocol of two processes, which brings its own of all that.
+    """
 
     name: Annotated[str, Field(pattern=r"^[^@\s]+$")] = "standard"
     draft: Draft = Field(default_factory=ChainDraft)
     stop: Stop = Field(default_factory=FixedStop)
     verify: Verify = Field(default_factory=TokenVerify)
     choose: Choose | None = Field(None, description="in place of the three above")
+    parallel: Parallel | None = Field(
+        None, description="in place of all of them: draft and target in two processes"
+    )
     valve: ValvePlan | None = Field(None, description="around a method that adapts")
     gammas: tuple[Gamma, ...] | None = Field(
         None, min_length=1, description="block sizes, tokens; default: the suite's"
@@ -186,7 +219,7 @@ class Method(Section):
     def is_standard(self) -> bool:
         """Chains of fixed length under token verification: what the expected tau is of."""
         kinds = (self.draft.kind, self.stop.kind, self.verify.kind)
-        return not self.adapts and kinds == ("chain", "fixed", "token")
+        return not self.adapts and not self.parallel and kinds == ("chain", "fixed", "token")
 
     @property
     def adapts(self) -> bool:
@@ -198,14 +231,17 @@ class Method(Section):
         if self.valve is not None and not self.adapts:
             raise ValueError(f"method {self.name!r} adapts nothing; it needs no valve")
         if self.choose is not None:
-            plain = Method()
-            parts = ("draft", "stop", "verify", "gammas")
-            given = [part for part in parts if getattr(self, part) != getattr(plain, part)]
-            if given:
-                raise ValueError(
-                    f"method {self.name!r}: choose takes its arms' parts; leave out "
-                    + ", ".join(given)
-                )
+            self._leaves_out(
+                "choose takes its arms' parts", "draft", "stop", "verify", "gammas", "parallel"
+            )
+            return self
+        if self.parallel is not None:
+            self._leaves_out(
+                f"{self.parallel.kind!r} drafts and verifies in its own way",
+                "draft",
+                "stop",
+                "verify",
+            )
             return self
         rule = self.verify.kind
         if isinstance(self.draft, ChainDraft):
@@ -229,6 +265,12 @@ class Method(Section):
                 "set stop: {kind: fixed}"
             )
         return self
+
+    def _leaves_out(self, reason: str, *parts: str) -> None:
+        plain = Method()
+        given = [part for part in parts if getattr(self, part) != getattr(plain, part)]
+        if given:
+            raise ValueError(f"method {self.name!r}: {reason}; leave out " + ", ".join(given))
 
 
 class RunnerChoice(Section):
@@ -363,4 +405,9 @@ class Suite(Section):
             )
         if gamma and not (gamma.isdigit() and 1 <= int(gamma) <= 64):
             raise ValueError(f"method {method.name!r}: {arm!r} needs a gamma of 1 to 64")
+        if named[name].parallel is not None:
+            raise ValueError(
+                f"method {method.name!r}: {name!r} decodes whole texts, it is no way for a "
+                "single round; name arms of one process"
+            )
         return [(named[name], one) for one in ((int(gamma),) if gamma else self.of(named[name]))]

@@ -76,8 +76,8 @@ class ClockedRunner:
         self.seconds += time.perf_counter() - started
         return logits
 
-    def keep(self, length: int, slots: Sequence[int]) -> None:
-        self._runner.keep(length, slots)
+    def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
+        self._runner.keep(length, slots, tree)
 
     def rollback(self, length: int) -> None:
         self._runner.rollback(length)

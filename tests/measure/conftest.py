@@ -221,6 +221,8 @@ def a_place(**changes: Any) -> Ranked:
         "drafted_per_token": 9.5,
         "wasted_per_token": 8.75,
         "forwards_per_token": 0.29,
+        "target_busy": float("nan"),
+        "draft_busy": float("nan"),
         "relative": -0.125,
         "relative_low": -0.2,
         "relative_high": -0.05,

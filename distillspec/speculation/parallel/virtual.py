@@ -15,6 +15,8 @@ from torch import Tensor
 
 from distillspec.speculation.parallel.ahead import Ahead
 from distillspec.speculation.parallel.board import Published
+from distillspec.speculation.parallel.pearl import Begin, Block, BlockServant, GoOn, MakeBlock
+from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 
 Cost = Callable[[int], float]
@@ -62,6 +64,78 @@ class TextTarget:
 
     def synchronize(self) -> None:
         """Nothing runs on its own."""
+
+
+class TimedTarget:
+    """A real target whose forwards move the clock, in place of taking their own time."""
+
+    def __init__(self, runner: Runner, clock: Clock, cost: Cost) -> None:
+        self._runner, self._clock, self._cost = runner, clock, cost
+        self.vocabulary, self.capacity = runner.vocabulary, runner.capacity
+
+    @property
+    def length(self) -> int:
+        return self._runner.length
+
+    def reset(self) -> None:
+        self._runner.reset()
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        self._clock.now += self._cost(tokens.shape[1])
+        return self._runner.feed(tokens)
+
+    def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
+        self._clock.now += self._cost(tokens.shape[0])
+        return self._runner.feed_tree(tokens, parents)
+
+    def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
+        self._runner.keep(length, slots, tree)
+
+    def rollback(self, length: int) -> None:
+        self._runner.rollback(length)
+
+    def synchronize(self) -> None:
+        """Nothing runs on its own."""
+
+
+class VirtualBlocks:
+    """PEARL's draft: a block is there when its steps have had their time, and not before."""
+
+    def __init__(self, servant: BlockServant, q: Tensor, clock: Clock, cost: Cost) -> None:
+        """q: the one that the servant writes into."""
+        self._servant, self._q, self._clock, self._cost = servant, q, clock, cost
+        self._tokens: list[int] = []
+        self._ready_at = 0.0
+        self._busy = 0.0
+
+    @property
+    def capacity(self) -> int:
+        return self._servant.capacity
+
+    @property
+    def busy_seconds(self) -> float:
+        return self._busy
+
+    def start(self, prompt: Sequence[int], policy: SamplingPolicy, seed: int) -> None:
+        self._servant.receive(Begin(list(prompt), policy, seed))
+
+    def wait(self) -> None:
+        """It has read the prompt."""
+
+    def begin(self, gamma: int) -> None:
+        tokens = self._servant.receive(MakeBlock(gamma))
+        assert isinstance(tokens, list)
+        self._tokens = tokens
+        seconds = gamma * self._cost(1)
+        self._ready_at = self._clock.now + seconds
+        self._busy += seconds
+
+    def collect(self) -> Block:
+        self._clock.now = max(self._clock.now, self._ready_at)
+        return Block(self._tokens, self._q[: len(self._tokens)].clone())
+
+    def follow(self, length: int, token: int) -> None:
+        self._servant.receive(GoOn(length, token))
 
 
 class VirtualDraft:

@@ -8,7 +8,15 @@ from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.parallel.ahead import Ahead
 from distillspec.speculation.parallel.candidates import Candidates
 from distillspec.speculation.parallel.card import CardDecoder
-from distillspec.speculation.parallel.virtual import Clock, Cost, TextTarget, VirtualDraft
+from distillspec.speculation.parallel.pearl import BlockServant, PearlDecoder
+from distillspec.speculation.parallel.virtual import (
+    Clock,
+    Cost,
+    TextTarget,
+    TimedTarget,
+    VirtualBlocks,
+    VirtualDraft,
+)
 from distillspec.speculation.records import Round
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
@@ -94,3 +102,22 @@ def test_a_full_tree_rests_and_goes_on_when_it_hears_something() -> None:
     race = Race(draft=cycle(1), c=0.01, depth=2)
     assert [one.record.emitted for one in race.rounds(9)] == [1, 2, 1, 2, 1, 2]
     assert race.draft.busy_seconds == pytest.approx(0.01 * (2 + 1) * 3, abs=0.011)
+
+
+@pytest.mark.parametrize(("c", "seconds"), [(0.25, 1 + 1 + 1 + 1), (0.5, 1 + 2 + 2 + 2)])
+def test_a_block_is_waited_for_as_long_as_it_takes(c: float, seconds: float) -> None:
+    """Nine tokens of a perfect draft, blocks of four: 1, 4 and 4; the prompt costs 1."""
+    clock = Clock()
+    q = torch.zeros(4, V)
+    servant = BlockServant(lambda: BigramRunner(cycle(1)), q)
+    decoder = PearlDecoder(
+        TimedTarget(BigramRunner(cycle(1)), clock, lambda size: 1.0),
+        VirtualBlocks(servant, q, clock, lambda size: c),
+        SamplingPolicy(0.0),
+        GeneratorChance(torch.Generator()),
+        gamma=4,
+        seed=0,
+    )
+    rounds = list(decoder.rounds(PROMPT, max_new_tokens=9))
+    assert [one.record.emitted for one in rounds] == [1, 4, 4]
+    assert clock.now == seconds

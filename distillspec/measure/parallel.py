@@ -1,0 +1,137 @@
+"""Methods whose draft has a process of its own, beside the others of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from distillspec.measure.methods import block_sizes
+from distillspec.models.compiled import make_runner
+from distillspec.models.factory import saved
+from distillspec.recipe.suite import CardParallel, Method, Parallel, Suite
+from distillspec.speculation.chance import Chance
+from distillspec.speculation.parallel.card import CardDecoder, CardDraft
+from distillspec.speculation.parallel.pearl import PearlDecoder, PearlDraft
+from distillspec.speculation.records import Generation
+from distillspec.speculation.runner import Runner
+from distillspec.speculation.sampling import SamplingPolicy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class ParallelBench:
+    """The processes that an evaluation's parallel methods need: one a draft and plan.
+
+    On a CPU each side gets `threads` threads, by default half of torch's: then the two together
+    have what autoregressive decoding has. The graphs of a runner know how many threads they are
+    made for, so the target gets a second runner here. While nothing is asked of them the processes
+    sleep.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        target: PreTrainedModel,
+        drafts: Mapping[str, PreTrainedModel],
+        capacity: int,
+        vocabulary: int | None,
+    ) -> None:
+        self._drafts: dict[tuple[str, Parallel], CardDraft | PearlDraft] = {}
+        self._targets: dict[int, Runner] = {}
+        used = [(method.parallel, suite.of(method)) for method in suite.methods if method.parallel]
+        gammas = sorted({gamma for _, some in used for gamma in some})
+        try:
+            for plan, some in used:
+                threads = threads_of(plan)
+                if threads not in self._targets:
+                    with torch_threads(threads):
+                        self._targets[threads] = make_runner(
+                            target,
+                            suite.runner.kind,
+                            capacity,
+                            block_sizes(gammas),
+                            vocabulary=vocabulary,
+                        )
+                for name, model in drafts.items():
+                    self._drafts[name, plan] = _start(
+                        plan, max(some), model, suite, capacity, self._targets[threads].vocabulary
+                    )
+        except BaseException:
+            self.close()
+            raise
+
+    def decode(
+        self,
+        method: Method,
+        gamma: int,
+        draft: str,
+        prompt: Tensor,
+        policy: SamplingPolicy,
+        chance: Chance,
+        *,
+        seed: int,
+        length: int,
+    ) -> Generation:
+        plan = method.parallel
+        assert plan is not None
+        process = self._drafts[draft, plan]
+        target = self._targets[threads_of(plan)]
+        with torch_threads(threads_of(plan)):
+            if isinstance(process, CardDraft):
+                card = CardDecoder(target, process, policy, chance, longest=gamma)
+                return card.decode(prompt, max_new_tokens=length)
+            pearl = PearlDecoder(target, process, policy, chance, gamma=gamma, seed=seed)
+            return pearl.decode(prompt, max_new_tokens=length)
+
+    def bytes(self) -> dict[str, int]:
+        """Of the memory each process shares, by draft and kind."""
+        return {f"{name}/{plan.kind}": one.bytes for (name, plan), one in self._drafts.items()}
+
+    def close(self) -> None:
+        """End all processes."""
+        for process in self._drafts.values():
+            process.close()
+
+
+def slots(plan: Parallel, gamma: int) -> int:
+    """Places in a cache that the plan's drafts take beyond the text, at most."""
+    return plan.nodes * plan.layers if isinstance(plan, CardParallel) else 2 * gamma
+
+
+def threads_of(plan: Parallel) -> int:
+    """Of each side."""
+    return plan.threads or max(1, torch.get_num_threads() // 2)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """torch works with so many threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _start(
+    plan: Parallel,
+    gamma: int,
+    model: PreTrainedModel,
+    suite: Suite,
+    capacity: int,
+    vocabulary: int,
+) -> CardDraft | PearlDraft:
+    kind, threads = suite.runner.kind, threads_of(plan)
+    if isinstance(plan, CardParallel):
+        with saved(
+            model, kind, capacity, (1, 2), tree_sizes=(plan.nodes,), vocabulary=vocabulary
+        ) as make:
+            return CardDraft(make, width=plan.nodes, depth=plan.layers, threads=threads)
+    with saved(model, kind, capacity, (1, 2), vocabulary=vocabulary) as make:
+        return PearlDraft(make, gamma=gamma, vocabulary=vocabulary, threads=threads)

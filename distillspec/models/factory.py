@@ -1,0 +1,88 @@
+"""A model's runner in another process: what to send there, and how it is made there."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import PreTrainedModel
+
+from distillspec import atomic
+from distillspec.models.compiled import make_runner
+from distillspec.models.loading import load_model
+from distillspec.speculation.runner import Runner
+
+_REMOTE = "transformers_modules"  # where transformers puts code that came with a model
+
+
+@dataclass(frozen=True)
+class RunnerFactory:
+    """Small and picklable. Calling it loads the model and makes its runner: `make_runner`'s rest.
+
+    capacity: tokens. A model whose own code was allowed here is allowed it there.
+    """
+
+    folder: str
+    dtype: torch.dtype
+    device: str
+    trusts_code: bool
+    kind: Literal["eager", "compiled"]
+    capacity: int
+    block_sizes: tuple[int, ...]
+    tree_sizes: tuple[int, ...]
+    vocabulary: int | None
+
+    def __call__(self) -> Runner:
+        model = load_model(
+            self.folder,
+            dtype=self.dtype,
+            device=self.device,
+            trust_remote_code=self.trusts_code,
+            what="draft",
+        )
+        return make_runner(
+            model,
+            self.kind,
+            self.capacity,
+            self.block_sizes,
+            tree_sizes=self.tree_sizes,
+            vocabulary=self.vocabulary,
+        )
+
+
+@contextmanager
+def saved(
+    model: PreTrainedModel,
+    kind: Literal["eager", "compiled"],
+    capacity: int,
+    block_sizes: Sequence[int],
+    *,
+    tree_sizes: Sequence[int] = (),
+    vocabulary: int | None = None,
+) -> Iterator[RunnerFactory]:
+    """A factory for exactly these weights, wherever they come from; they lie on disk meanwhile.
+
+    The other process must have made its runner before the context ends. DistillSpecError if the
+    disk is full.
+    """
+    with tempfile.TemporaryDirectory(prefix="distillspec-draft-") as folder:
+        try:
+            model.save_pretrained(folder)
+        except OSError as error:
+            raise atomic.explain(error, Path(folder)) from error
+        yield RunnerFactory(
+            folder,
+            model.dtype,
+            str(model.device),
+            type(model).__module__.startswith(_REMOTE),
+            kind,
+            capacity,
+            tuple(block_sizes),
+            tuple(tree_sizes),
+            vocabulary,
+        )

@@ -1,0 +1,496 @@
+"""Draft and target at the same time: measured on this machine, predicted for two devices.
+
+    python eval/bench/parallel_sim.py                       # the nano pair, T = 0 and 1
+    python eval/bench/parallel_sim.py --prompts 24 --nodes 16 --longest 8
+    python eval/bench/parallel_sim.py --gammas 3 --pearl-gamma 3
+
+First CARD and PEARL, a core for each side, against decoding in one process: autoregressive and
+speculative, with one core (each model has its own, the other one idles) and with both cores for
+every forward. All take turns prompt by prompt. `busy` is the share of the time each side works.
+
+Then CARD in virtual time. What forwards cost is measured on other prompts while the other process
+is busy, since the two share the memory bus; the prediction is made before the run. If both agree
+within 15 %, what two devices of their own would make of the same pair is printed for c from 0.02 to
+0.5 (v as measured with both cores and nothing else running). The sequential column is the
+expectation at its best gamma up to 8.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import NamedTuple
+
+import pair
+import torch
+from torch import Tensor
+
+from distillspec.errors import DistillSpecError
+from distillspec.measure import bootstrap
+from distillspec.measure.bootstrap import Interval, Resampling, Sums
+from distillspec.measure.expected_rounds import expected_counts
+from distillspec.measure.methods import block_sizes, configuration
+from distillspec.measure.parallel import torch_threads
+from distillspec.models.compiled import make_runner
+from distillspec.models.factory import saved
+from distillspec.models.precision import describe
+from distillspec.models.runner import CausalRunner
+from distillspec.recipe.suite import Method
+from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.engine import AutoregressiveDecoder, SpeculativeDecoder
+from distillspec.speculation.parallel.ahead import Ahead
+from distillspec.speculation.parallel.candidates import Candidates
+from distillspec.speculation.parallel.card import CardDecoder, CardDraft
+from distillspec.speculation.parallel.pearl import BlockServant, PearlDecoder, PearlDraft
+from distillspec.speculation.parallel.virtual import (
+    Clock,
+    Cost,
+    TextTarget,
+    TimedTarget,
+    VirtualBlocks,
+    VirtualDraft,
+)
+from distillspec.speculation.records import Busy, Generation
+from distillspec.speculation.runner import Runner
+from distillspec.speculation.sampling import SamplingPolicy
+
+_COSTS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+_AGREES = 0.15
+_LONGEST_GAMMA = 8
+_HOW = Resampling(2000, 0.95, 0)
+_MILLI = 1e3
+
+Decode = Callable[..., Generation]
+
+
+class TimedRunner:
+    """A runner that notes how long its forwards take, by their number of tokens."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.vocabulary, self.capacity = runner.vocabulary, runner.capacity
+        self.seconds: defaultdict[int, list[float]] = defaultdict(list)
+
+    @property
+    def length(self) -> int:
+        return self._runner.length
+
+    def reset(self) -> None:
+        self._runner.reset()
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        started = time.perf_counter()
+        logits = self._runner.feed(tokens)
+        self._runner.synchronize()
+        self.seconds[tokens.shape[1]].append(time.perf_counter() - started)
+        return logits
+
+    def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
+        return self._runner.feed_tree(tokens, parents)
+
+    def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
+        self._runner.keep(length, slots, tree)
+
+    def rollback(self, length: int) -> None:
+        self._runner.rollback(length)
+
+    def synchronize(self) -> None:
+        self._runner.synchronize()
+
+
+@dataclass
+class Spent:
+    """What one way to decode took, by prompt."""
+
+    tokens: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    rounds: int = 0
+    busy: list[Busy] = field(default_factory=list)
+
+    def add(self, found: Generation) -> None:
+        self.tokens.append(len(found.tokens))
+        self.seconds.append(found.decode_seconds)
+        self.rounds += len(found.rounds)
+        if found.busy is not None:
+            self.busy.append(found.busy)
+
+    def speed(self) -> Sums:
+        return Sums(self.tokens, self.seconds)
+
+    def speedup(self, plain: Spent) -> Interval:
+        return bootstrap.ratio(Sums(plain.seconds, self.seconds), _HOW)
+
+    def busy_shares(self) -> tuple[float, float]:
+        seconds = sum(self.seconds)
+        return (
+            sum(one.target_seconds for one in self.busy) / seconds,
+            sum(one.draft_seconds for one in self.busy) / seconds,
+        )
+
+
+class Processes(NamedTuple):
+    card: CardDraft
+    pearl: PearlDraft
+
+    def close(self) -> None:
+        self.card.close()
+        self.pearl.close()
+
+
+class Bench:
+    """Runners with one thread and with all of them, and two drafts in processes of their own."""
+
+    def __init__(self, bench: pair.BenchPair, arguments: argparse.Namespace) -> None:
+        self.pair, self.arguments = bench, arguments
+        self.all_threads = torch.get_num_threads()
+        self.one = max(1, self.all_threads // 2)
+        slots = max(arguments.nodes * arguments.layers, 2 * arguments.pearl_gamma)
+        self.capacity = max(map(len, bench.prompts)) + arguments.new_tokens + slots + 1
+        sizes = block_sizes([*arguments.gammas, arguments.longest, arguments.pearl_gamma])
+        self.targets, self.drafts = {}, {}
+        for threads in (self.one, self.all_threads):
+            with torch_threads(threads):
+                self.targets[threads] = self._runner(bench.target, sizes)
+                self.drafts[threads] = self._runner(bench.draft, (1, 2))
+        self.processes = Processes(self._card(), self._pearl())
+
+    def _runner(self, model: object, sizes: Sequence[int]) -> Runner:
+        return make_runner(
+            model,  # type: ignore[arg-type]
+            self.arguments.runner,
+            self.capacity,
+            sizes,
+            vocabulary=self.pair.vocabulary,
+        )
+
+    def _card(self) -> CardDraft:
+        nodes, layers = self.arguments.nodes, self.arguments.layers
+        with saved(
+            self.pair.draft,
+            self.arguments.runner,
+            self.capacity,
+            (1, 2),
+            tree_sizes=(nodes,),
+            vocabulary=self.pair.vocabulary,
+        ) as make:
+            return CardDraft(make, width=nodes, depth=layers, threads=self.one)
+
+    def _pearl(self) -> PearlDraft:
+        with saved(
+            self.pair.draft,
+            self.arguments.runner,
+            self.capacity,
+            (1, 2),
+            vocabulary=self.pair.vocabulary,
+        ) as make:
+            return PearlDraft(
+                make,
+                gamma=self.arguments.pearl_gamma,
+                vocabulary=self.pair.vocabulary,
+                threads=self.one,
+            )
+
+    def card(self, target: Runner, policy: SamplingPolicy, seed: int) -> CardDecoder:
+        return CardDecoder(
+            target, self.processes.card, policy, chance(seed), longest=self.arguments.longest
+        )
+
+    def ways(self, policy: SamplingPolicy, seed: int) -> dict[str, tuple[int, Decode]]:
+        """By name: threads, and what decodes."""
+        found: dict[str, tuple[int, Decode]] = {}
+        for threads in (self.all_threads, self.one):
+            cores = "both cores" if threads == self.all_threads else "one core"
+            target = self.targets[threads]
+            plain = AutoregressiveDecoder(target, policy, chance(seed))
+            found[f"autoregressive, {cores}"] = threads, plain.decode
+            for gamma in self.arguments.gammas:
+                one = SpeculativeDecoder(
+                    target,
+                    self.drafts[threads],
+                    configuration(Method(), gamma),
+                    policy,
+                    chance(seed),
+                )
+                found[f"sequential @{gamma}, {cores}"] = threads, one.decode
+        target, gamma = self.targets[self.one], self.arguments.pearl_gamma
+        found[f"card, {self.arguments.nodes} nodes"] = (
+            self.one,
+            self.card(target, policy, seed).decode,
+        )
+        pearl = PearlDecoder(
+            target, self.processes.pearl, policy, chance(seed), gamma=gamma, seed=seed
+        )
+        found[f"pearl @{gamma}"] = self.one, pearl.decode
+        return found
+
+    def costs(self, prompts: Sequence[Tensor], policy: SamplingPolicy) -> tuple[Cost, float]:
+        """Seconds of the target's part of a round by block size, and of a draft's step, both busy.
+
+        What a round takes beside its forward is added to it.
+        """
+        target = TimedRunner(self.targets[self.one])
+        rounds = steps = 0
+        seconds = busy = read = 0.0
+        with torch_threads(self.one):
+            for number, prompt in enumerate(prompts):
+                found = self.card(target, policy, number).decode(
+                    prompt, max_new_tokens=self.arguments.new_tokens
+                )
+                rounds += len(found.rounds)
+                steps += sum(record.draft_steps for record in found.rounds)
+                seconds += found.decode_seconds
+                assert found.busy is not None
+                busy += found.busy.draft_seconds
+                read += target.seconds[len(prompt) - 1].pop(0) if len(prompt) > 1 else 0.0
+        forwards = sum(map(sum, target.seconds.values()))
+        return interpolated(target.seconds, (seconds - forwards) / rounds), busy / steps
+
+
+def chance(seed: int) -> GeneratorChance:
+    return GeneratorChance(torch.Generator().manual_seed(seed))
+
+
+def interpolated(seconds: dict[int, list[float]], more: float) -> Cost:
+    """Medians by size, straight lines between those that were seen often enough."""
+    sizes = sorted(size for size, times in seconds.items() if len(times) >= 5)
+    known = {size: median(seconds[size]) + more for size in sizes}
+
+    def cost(size: int) -> float:
+        above = next((one for one in sizes if one >= size), sizes[-1])
+        below = next((one for one in reversed(sizes) if one <= size), sizes[0])
+        if above == below:
+            return known[above]
+        share = (size - below) / (above - below)
+        return known[below] + share * (known[above] - known[below])
+
+    return cost
+
+
+# --- in virtual time -----------------------------------------------------------------------------
+
+
+def card_in_virtual_time(
+    bench: Bench, draft: Runner, prompt: Tensor, text: Tensor, policy: SamplingPolicy, costs: Costs
+) -> float:
+    """Time of decoding `text` after `prompt`, in the unit of the costs."""
+    clock, arguments = Clock(), bench.arguments
+    decoder = CardDecoder(
+        TextTarget(torch.cat([prompt, text]), bench.pair.vocabulary, clock, costs.target),
+        VirtualDraft(
+            Ahead(draft, Candidates(arguments.nodes, arguments.layers)), policy, clock, costs.draft
+        ),
+        SamplingPolicy(0.0),
+        chance(0),
+        longest=arguments.longest,
+    )
+    return after_the_prompt(decoder.rounds(prompt, max_new_tokens=len(text)), clock, costs)
+
+
+def pearl_in_virtual_time(
+    bench: Bench, runners: tuple[Runner, Runner], prompt: Tensor, policy: SamplingPolicy,
+    costs: Costs, seed: int,
+) -> float:  # fmt: skip
+    clock = Clock()
+    gamma = min(_LONGEST_GAMMA, max(1, round(1.0 / costs.draft(1))))
+    q = torch.zeros(gamma, bench.pair.vocabulary)
+    servant = BlockServant(lambda: runners[1], q)
+    decoder = PearlDecoder(
+        TimedTarget(runners[0], clock, costs.target),
+        VirtualBlocks(servant, q, clock, costs.draft),
+        policy,
+        chance(seed),
+        gamma=gamma,
+        seed=seed,
+    )
+    tokens = bench.arguments.new_tokens
+    return after_the_prompt(decoder.rounds(prompt, max_new_tokens=tokens), clock, costs)
+
+
+class Costs(NamedTuple):
+    target: Cost
+    draft: Cost
+
+
+def after_the_prompt(rounds: object, clock: Clock, costs: Costs) -> float:
+    """The first forward reads the prompt and is not counted."""
+    read = 0.0
+    for number, one in enumerate(rounds):  # type: ignore[var-annotated,arg-type]
+        if number == 0:
+            size = one.record.drafted + 1
+            read = clock.now - costs.target(size)
+            if costs.draft(1) * one.record.draft_steps > costs.target(size):
+                read = clock.now - costs.draft(1) * one.record.draft_steps
+    return clock.now - read
+
+
+def sequential(chances: Sequence[Sequence[float]], c: float, v: Cost) -> tuple[int, Interval]:
+    """The best gamma and its expected speed-up."""
+    best: tuple[int, Interval] | None = None
+    for gamma in range(1, _LONGEST_GAMMA + 1):
+        counts = [expected_counts(one, gamma) for one in chances]
+        seconds = [one.verifications * (gamma * c + v(gamma + 1)) for one in counts]
+        found = bootstrap.ratio(Sums([one.emitted for one in counts], seconds), _HOW)
+        if best is None or found.value > best[1].value:
+            best = gamma, found
+    assert best is not None
+    return best
+
+
+def chances_of(
+    runners: tuple[Runner, Runner], prompt: Tensor, text: Tensor, policy: SamplingPolicy
+) -> list[float]:
+    """That each token of the target's text was a kept draft token."""
+    rows = []
+    for runner in runners:
+        runner.reset()
+        logits = runner.feed(torch.cat([prompt, text[:-1]])[None])[0, len(prompt) - 1 :]
+        rows.append(policy.distribution(logits).gather(1, text[:, None])[:, 0])
+    p, q = rows
+    return (q / p).clamp(max=1.0).tolist()  # type: ignore[no-any-return]
+
+
+# --- the tables ----------------------------------------------------------------------------------
+
+
+def measured(bench: Bench, prompts: Sequence[Tensor], policy: SamplingPolicy) -> dict[str, Spent]:
+    new_tokens = bench.arguments.new_tokens
+    spent: dict[str, Spent] = defaultdict(Spent)
+    for threads, decode in bench.ways(policy, 0).values():
+        with torch_threads(threads):
+            decode(prompts[0], max_new_tokens=new_tokens)
+    for number, prompt in enumerate(prompts):
+        ways = list(bench.ways(policy, number).items())
+        turn = number % len(ways)
+        for name, (threads, decode) in ways[turn:] + ways[:turn]:
+            with torch_threads(threads):
+                spent[name].add(decode(prompt, max_new_tokens=new_tokens))
+    return {name: spent[name] for name in bench.ways(policy, 0)}
+
+
+def print_measured(spent: dict[str, Spent]) -> None:
+    plain = next(iter(spent.values()))
+    print(
+        f"{'':30}{'tokens/s':>9}{'tau':>6}{'speed-up':>10}{'95 %':>16}{'busy: target, draft':>22}"
+    )
+    for name, one in spent.items():
+        speedup = one.speedup(plain)
+        busy = "{:.0%}, {:.0%}".format(*one.busy_shares()) if one.busy else ""
+        print(
+            f"{name:30}{one.speed().ratio():9.0f}{sum(one.tokens) / one.rounds:6.2f}"
+            f"{speedup.value:9.2f}x{f'{speedup.low:.2f} - {speedup.high:.2f}':>16}{busy:>22}"
+        )
+
+
+def print_predictions(bench: Bench, prompts: Sequence[Tensor], policy: SamplingPolicy) -> None:
+    arguments = bench.arguments
+    eager = (
+        CausalRunner(bench.pair.target, vocabulary=bench.pair.vocabulary),
+        CausalRunner(bench.pair.draft, vocabulary=bench.pair.vocabulary),
+    )
+    texts = []
+    quiet = TimedRunner(bench.targets[bench.all_threads])
+    for number, prompt in enumerate(prompts):
+        plain = AutoregressiveDecoder(quiet, policy, chance(number))
+        found = plain.decode(prompt, max_new_tokens=arguments.new_tokens)
+        texts.append(torch.tensor(found.tokens))
+        one = SpeculativeDecoder(
+            quiet,
+            bench.drafts[bench.all_threads],
+            configuration(Method(), arguments.longest),
+            policy,
+            chance(number),
+        )
+        one.decode(prompt, max_new_tokens=arguments.new_tokens)
+    away = prompts[: len(prompts) // 2], prompts[len(prompts) // 2 :]
+    target_cost, draft_cost = bench.costs(away[0], policy)
+    busy = Costs(target_cost, lambda size: draft_cost)
+    predicted = [
+        card_in_virtual_time(bench, eager[1], prompt, text, policy, busy)
+        for prompt, text in zip(away[1], texts[len(away[0]) :], strict=True)
+    ]
+    tokens = arguments.new_tokens * len(away[1])
+    print(
+        f"\nboth busy: a target forward {target_cost(1) * _MILLI:.2f} ms, over "
+        f"{arguments.longest + 1} tokens {target_cost(arguments.longest + 1) * _MILLI:.2f}; "
+        f"a draft step {draft_cost * _MILLI:.2f} ms, c = {draft_cost / target_cost(1):.2f}"
+    )
+    print(f"card, predicted: {tokens / sum(predicted):.0f} tokens/s", flush=True)
+    spent = Spent()
+    with torch_threads(bench.one):
+        for number, prompt in enumerate(away[1]):
+            target = bench.targets[bench.one]
+            decoder = bench.card(target, policy, len(away[0]) + number)
+            spent.add(decoder.decode(prompt, max_new_tokens=arguments.new_tokens))
+    ratio = spent.speed().ratio() / (tokens / sum(predicted))
+    print(f"card, measured:  {spent.speed().ratio():.0f} tokens/s, {ratio:.0%} of it")
+    if abs(ratio - 1.0) > _AGREES:
+        print("they differ by more than 15 %: no prediction for two devices is printed")
+        return
+    unit = interpolated(quiet.seconds, 0.0)
+    v: Cost = lambda size: unit(size) / unit(1)  # noqa: E731
+    chances = [
+        chances_of(eager, prompt, text, policy) for prompt, text in zip(prompts, texts, strict=True)
+    ]
+    print(f"\ntwo devices, v({arguments.longest + 1} tokens) = {v(arguments.longest + 1):.2f}; ")
+    print(f"{'c':>6}{'sequential':>26}{'card':>24}{'pearl':>24}")
+    for c in _COSTS:
+        costs = Costs(v, lambda size, c=c: c)  # type: ignore[misc]
+        gamma, best = sequential(chances, c, v)
+        lengths = [float(len(text)) for text in texts]
+        card = [
+            card_in_virtual_time(bench, eager[1], prompt, text, policy, costs)
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        pearl = [
+            pearl_in_virtual_time(bench, eager, prompt, policy, costs, number)
+            for number, prompt in enumerate(prompts)
+        ]
+        print(
+            f"{c:6.2f}{f'{_range(best)} @{gamma}':>26}"
+            f"{_range(bootstrap.ratio(Sums(lengths, card), _HOW)):>24}"
+            f"{_range(bootstrap.ratio(Sums(lengths, pearl), _HOW)):>24}",
+            flush=True,
+        )
+
+
+def _range(one: Interval) -> str:
+    return f"{one.value:.2f}x [{one.low:.2f}, {one.high:.2f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    pair.add_arguments(parser, prompts=16)
+    parser.add_argument("--gammas", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--nodes", type=int, default=8, help="N of CARD")
+    parser.add_argument("--layers", type=int, default=10, help="CARD's draft is ahead at most")
+    parser.add_argument("--longest", type=int, default=6, help="longest path of CARD")
+    parser.add_argument("--pearl-gamma", type=int, default=4)
+    parser.add_argument("--runner", choices=["eager", "compiled"], default="compiled")
+    arguments = parser.parse_args()
+    bench = Bench(pair.load(arguments), arguments)
+    prompts = bench.pair.prompts
+    try:
+        print(f"{describe('cpu')}; run in {bench.pair.dtype}, {bench.all_threads} threads")
+        print(f"{len(prompts)} prompts, {arguments.new_tokens} new tokens each")
+        print(f"card's shared candidates: {bench.processes.card.bytes:,} bytes")
+        for temperature in arguments.temperatures:
+            policy = SamplingPolicy(temperature)
+            print(f"\ntemperature {temperature:g}")
+            print_measured(measured(bench, prompts, policy))
+            print_predictions(bench, prompts, policy)
+    finally:
+        bench.processes.close()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DistillSpecError as error:
+        sys.exit(f"error: {error}")

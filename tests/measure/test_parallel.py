@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from distillspec.measure.cells import ROWS, evaluate
+from distillspec.measure.parallel import ParallelBench, slots, threads_of, torch_threads
+from distillspec.recipe.suite import CardParallel, Method, PearlParallel, Suite
+from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.sampling import SamplingPolicy
+
+from .conftest import Setting
+
+CARD = {"name": "card", "parallel": {"kind": "card", "nodes": 3, "layers": 4}, "gammas": [3]}
+PEARL = {"name": "pearl", "parallel": {"kind": "pearl"}, "gammas": [2, 4]}
+
+
+def suite_of(tiny_suite: Suite, *methods: dict[str, Any]) -> Suite:
+    return Suite.model_validate(
+        {
+            **tiny_suite.model_dump(exclude={"methods"}),
+            "gammas": [2],
+            "methods": methods,
+            "drafts": ["distilled"],
+        }
+    )
+
+
+def test_two_processes_are_measured_beside_one(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    suite = suite_of(tiny_suite, {"name": "standard"}, CARD, PEARL)
+    summary = evaluate(suite, folder=tmp_path, **setting.arguments())
+    rows = [json.loads(line) for line in (tmp_path / ROWS).read_text().splitlines()]
+    greedy = [row for row in rows if row["temperature"] == 0.0]
+    assert len({(row["prompt"], tuple(row["tokens"])) for row in greedy}) == 4
+    for row in rows:
+        assert (row["draft_busy_seconds"] is None) == (row["method"] not in ("card", "pearl"))
+    by_name = {(one.method, one.gamma): one for one in summary.ranking}
+    assert set(by_name) == {("standard", 2), ("card", 3), ("pearl", 2), ("pearl", 4)}
+    assert 0.0 < by_name["card", 3].draft_busy <= 1.1
+    assert 0.0 < by_name["card", 3].target_busy <= 1.0
+    assert by_name["standard", 2].draft_busy != by_name["standard", 2].draft_busy  # nan
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    for pid in children:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert b"spawn_main" not in command, "a draft's process is left"
+
+
+def test_a_suite_of_parallel_methods_alone_is_measured_too(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    summary = evaluate(suite_of(tiny_suite, PEARL), folder=tmp_path, **setting.arguments())
+    assert {cell.method for cell in summary.cells} == {"pearl"}
+
+
+def test_a_draft_that_cannot_start_leaves_no_other_process(
+    setting: Setting, tiny_suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = suite_of(tiny_suite, CARD, PEARL)
+    drafts = {"distilled": setting.drafts["distilled"]}
+    started: list[Any] = []
+    from distillspec.measure import parallel
+
+    begin = parallel._start
+
+    def first_only(*arguments: Any) -> Any:
+        if started:
+            raise RuntimeError("no more")
+        started.append(begin(*arguments))
+        return started[0]
+
+    monkeypatch.setattr(parallel, "_start", first_only)
+    with pytest.raises(RuntimeError, match="no more"):
+        ParallelBench(suite, setting.target, drafts, 64, None)
+    assert not started[0]._process._process.is_alive()
+
+
+def test_each_side_has_its_threads_and_the_caller_its_own_again(
+    setting: Setting, tiny_suite: Suite
+) -> None:
+    plan = {**CARD, "parallel": {"kind": "card", "nodes": 2, "layers": 2, "threads": 1}}
+    suite = suite_of(tiny_suite, plan)
+    before = torch.get_num_threads()
+    bench = ParallelBench(
+        suite, setting.target, {"distilled": setting.drafts["distilled"]}, 64, None
+    )
+    try:
+        found = bench.decode(
+            suite.methods[0],
+            3,
+            "distilled",
+            torch.tensor(setting.prompts[0].tokens),
+            SamplingPolicy(1.0),
+            GeneratorChance(torch.Generator().manual_seed(0)),
+            seed=0,
+            length=12,
+        )
+        assert len(found.tokens) == 12
+        assert bench.bytes() == {"distilled/card": 8 * (4 + 2 * 4) + 8 * 4}
+    finally:
+        bench.close()
+    assert torch.get_num_threads() == before
+    with torch_threads(1):
+        assert torch.get_num_threads() == 1
+        assert threads_of(PearlParallel(kind="pearl")) == 1
+    assert torch.get_num_threads() == before
+
+
+def test_slots_are_what_stands_beyond_the_text() -> None:
+    assert slots(CardParallel(kind="card", nodes=3, layers=5), 9) == 15
+    assert slots(PearlParallel(kind="pearl"), 4) == 8
+    assert Method.model_validate(CARD).parallel == CardParallel(kind="card", nodes=3, layers=4)
