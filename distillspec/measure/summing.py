@@ -91,6 +91,7 @@ def sum_up(
             *findings(cells, baseline, comparisons, recommendation, divergences, len(runs)),
             *_fallbacks(suite, prepared),
             *_lossy(suite),
+            *_audited(suite),
         ],
         environment=_environment(suite, target, drafts, prepared, runs),
         definitions=dict(DEFINITIONS),
@@ -173,6 +174,15 @@ def _lossy(suite: Suite) -> list[str]:
     return [
         f"LOSSY: {', '.join(names)}. What they emit does not follow the target's law; their task "
         "quality stands beside their speed."
+    ]
+
+
+def _audited(suite: Suite) -> list[str]:
+    if not suite.audit:
+        return []
+    return [
+        "Every round was audited, and the times of speculative decoding include the auditing: "
+        "leave `audit` out of the suite to compare speeds."
     ]
 
 

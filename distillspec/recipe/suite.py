@@ -281,6 +281,9 @@ class Suite(Section):
     bootstrap: Annotated[int, Field(ge=100)] = Field(2000, description="resamples of an interval")
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     runner: RunnerChoice = Field(default_factory=RunnerChoice)
+    audit: bool = Field(
+        False, description="write a line a round to audit.jsonl; the times then include that"
+    )
     quality: str | None = Field(
         None, description="path of a metric for the `evaluate` library, run on the completions"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from distillspec.errors import DistillSpecError
+from distillspec.measure.audit import AUDIT
+from distillspec.measure.audit import read as read_audit
 from distillspec.measure.cells import ROWS, SUMMARY, evaluate
+from distillspec.measure.rows import FATES
 from distillspec.recipe.suite import Suite
 
 if TYPE_CHECKING:
@@ -242,6 +246,72 @@ def test_every_method_decodes_the_targets_text_and_finds_its_place_in_the_rankin
     seen = learnt["distilled/ucbspec@4 T=0"]["arms"]
     assert [arm["name"] for arm in seen] == ["standard", "spectr", "adaedl"]
     assert all(arm["values"][0] >= 1.0 for arm in seen)
+
+
+AUDITED = [
+    {"name": "standard"},
+    {
+        "name": "spectr",
+        "draft": {"kind": "sequences", "count": 2},
+        "verify": {"kind": "kseq"},
+    },
+    {"name": "ucbspec", "choose": {"kind": "ucb", "arms": ["standard", "spectr"]}},
+]
+
+
+def audited(tiny_suite: Suite, **changes: Any) -> Suite:
+    changed = {"gammas": [2], "methods": AUDITED, "drafts": ["distilled"], "audit": True}
+    return Suite.model_validate({**tiny_suite.model_dump(), "quality": None, **changed, **changes})
+
+
+def test_an_audited_suite_has_a_line_for_every_round_and_says_what_its_times_hold(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    summary = evaluate(audited(tiny_suite), folder=tmp_path, **setting.arguments())
+    assert any("Every round was audited" in note for note in summary.notes)
+    lines = read_audit(tmp_path / AUDIT)
+    rows = [row for row in rows_in(tmp_path) if row["draft"] is not None]
+    for row in rows:
+        mine = [
+            line
+            for line in lines
+            if (line.prompt, line.temperature, line.method)
+            == (row["prompt"], row["temperature"], row["method"])
+        ]
+        assert [line.round for line in mine] == list(range(row["counts"]["target_forwards"]))
+        assert sum(line.emitted for line in mine) == 12
+        last = [FATES[letter] for letter in row["fates"]]
+        ends = itertools.accumulate(line.emitted for line in mine)
+        assert [line.fate for line in mine] == [last[end - 1] for end in ends]
+    assert len(lines) == sum(row["counts"]["target_forwards"] for row in rows)
+    assert {line.arm for line in lines if line.method == "ucbspec"} == {"standard@2", "spectr@2"}
+    assert {line.arm for line in lines if line.method == "standard"} == {"standard@2"}
+
+
+def test_a_resumed_evaluation_audits_each_round_once(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    suite = audited(tiny_suite, prompts={"count": 2}, temperatures=[1.0])
+    evaluate(suite, folder=tmp_path, **setting.arguments())
+    rows, lines = rows_in(tmp_path), read_audit(tmp_path / AUDIT)
+    first = [json.dumps(row) + "\n" for row in rows if row["prompt"] == 0]
+    (tmp_path / ROWS).write_text("".join(first))  # killed after the audit, before the rows
+    evaluate(suite, folder=tmp_path, **setting.arguments())
+    again = read_audit(tmp_path / AUDIT)
+    assert [one for one in again if one.prompt == 0] == [one for one in lines if one.prompt == 0]
+    places = [(one.prompt, one.method, one.round) for one in again]
+    assert len(set(places)) == len(places)
+    assert {one.prompt for one in again} == {0, 1}
+
+
+def test_rows_that_were_audited_and_rows_that_were_not_are_not_mixed(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    suite = audited(tiny_suite, prompts={"count": 1}, temperatures=[1.0])
+    evaluate(suite, folder=tmp_path, **setting.arguments())
+    plain = suite.model_copy(update={"audit": False})
+    with pytest.raises(DistillSpecError, match="other audit"):
+        evaluate(plain, folder=tmp_path, **setting.arguments())
 
 
 def test_what_was_learnt_and_cannot_be_read_is_the_users_error(
