@@ -154,6 +154,43 @@ def ranking(ranking: Sequence[Ranked]) -> str:
     return _table(columns, rows, words=3)
 
 
+def regrets(summary: Summary) -> str:
+    columns = (
+        "T",
+        "draft",
+        "method",
+        "in",
+        "best arm",
+        "of arms",
+        "needed",
+        "best arm's",
+        "mean arm's",
+        "beyond the best",
+        f"{summary.confidence:.0%} interval",
+        "mean arm beyond it",
+    )
+    rows = [
+        (
+            "null" if one.relative_low <= 0.0 <= one.relative_high else "",
+            [
+                f"{one.temperature:g}",
+                one.draft,
+                one.method,
+                one.quantity,
+                one.best_arm,
+                f"{len(one.arms)}"
+                + (f", not timed: {', '.join(one.untimed_arms)}" if one.untimed_arms else ""),
+                *(_number(x, ".5g") for x in (one.chosen, one.best, one.mean)),
+                _number(one.relative, "+.1%"),
+                f"{_number(one.relative_low, '+.1%')} to {_number(one.relative_high, '+.1%')}",
+                _number(one.mean / one.best - 1.0, "+.1%"),
+            ],
+        )
+        for one in summary.regrets
+    ]
+    return _table(columns, rows, words=6)
+
+
 def cells(summary: Summary, names: Sequence[str]) -> str:
     several = len(summary.methods()) > 1
     columns = (

@@ -67,6 +67,14 @@ DEFINITIONS = {
         "share of the 4-grams of a completion that occurred earlier in it, temperature 0: loops "
         "flatter alpha"
     ),
+    "regret": (
+        "of a method that chooses: the rounds (or seconds) it needed for the texts of all prompts, "
+        "less those of the one arm that needed the fewest, known in hindsight: negative where "
+        "changing arms paid. All were timed in the same evaluation, on the same prompts, to the "
+        "same length; above temperature 0 each with dice of its own. In rounds the best arm is "
+        "mostly the one with the largest gamma, whatever it costs. Cumulative over prompts in "
+        "their order; the mean arm is what choosing blindly would cost"
+    ),
     "recommendation": (
         "the gamma with the highest measured speed-up; picking the best of several noisy numbers "
         "favours it a little"
@@ -75,6 +83,7 @@ DEFINITIONS = {
 
 Quantity = Literal["alpha", "expected tau", "tau", "speed"]
 Verdict = Literal["higher", "lower", "no difference shown"]
+RegretQuantity = Literal["rounds", "seconds"]
 Place = Literal["fastest", "within noise of it", "slower"]
 
 
@@ -190,6 +199,32 @@ class Ranked:
 
 
 @dataclass(frozen=True)
+class Regret:
+    """A method that chooses against the best of its arms; see DEFINITIONS.
+
+    chosen, best, mean: of all prompts, by the chooser, by best_arm, and on average over the arms.
+    relative: chosen beyond best, with its interval, paired over prompts. regret, mean_regret: after
+    each prompt. untimed_arms: those that are no cells of the suite; the best may be among them.
+    """
+
+    draft: str
+    method: str
+    temperature: float
+    quantity: RegretQuantity
+    arms: list[str]
+    untimed_arms: list[str]
+    best_arm: str
+    chosen: float
+    best: float
+    mean: float
+    relative: float
+    relative_low: float
+    relative_high: float
+    regret: list[float]
+    mean_regret: list[float]
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """The best measured gamma of a draft at a temperature; temperature None: over all of them."""
 
@@ -264,6 +299,7 @@ class Summary:
     baseline: list[Baseline]
     comparisons: list[Comparison]
     ranking: list[Ranked]
+    regrets: list[Regret]
     recommendation: list[Recommendation]
     quality: list[Quality]
     greedy_divergences: list[GreedyDivergence]

@@ -21,6 +21,7 @@ from distillspec.measure.completions import (
 from distillspec.measure.findings import findings
 from distillspec.measure.plan import Prepared
 from distillspec.measure.quality import Completion, name_of, score
+from distillspec.measure.regret import regrets
 from distillspec.measure.rows import Row
 from distillspec.measure.summary import DEFINITIONS, Quality, Recommendation, Summary
 from distillspec.measure.tally import Tally
@@ -83,6 +84,7 @@ def sum_up(
         baseline=baseline,
         comparisons=comparisons,
         ranking=tally.ranking(),
+        regrets=regrets(rows, _choosers(suite), how),
         recommendation=recommendation,
         quality=_quality(suite, tokenizer, prompts, rows, ends),
         greedy_divergences=divergences,
@@ -165,6 +167,15 @@ def _fallbacks(suite: Suite, prepared: Prepared) -> list[str]:
         f"Run eagerly, since they could not be compiled: {', '.join(eager)}. Ratios of a compiled "
         "and an eager model say little about a serving engine."
     ]
+
+
+def _choosers(suite: Suite) -> dict[str, list[tuple[str, int]]]:
+    """Methods that choose, with their arms."""
+    return {
+        method.name: [(arm.name, gamma) for arm, gamma in suite.arms(method)]
+        for method in suite.methods
+        if method.choose is not None
+    }
 
 
 def _lossy(suite: Suite) -> list[str]:

@@ -14,6 +14,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.audit import AUDIT
 from distillspec.measure.audit import read as read_audit
 from distillspec.measure.cells import ROWS, SUMMARY, evaluate
+from distillspec.measure.report import write_report
 from distillspec.measure.rows import FATES
 from distillspec.recipe.suite import Suite
 
@@ -269,6 +270,15 @@ def test_an_audited_suite_has_a_line_for_every_round_and_says_what_its_times_hol
 ) -> None:
     summary = evaluate(audited(tiny_suite), folder=tmp_path, **setting.arguments())
     assert any("Every round was audited" in note for note in summary.notes)
+    assert [(one.method, one.temperature, one.quantity) for one in summary.regrets] == [
+        ("ucbspec", temperature, quantity)
+        for temperature in (0.0, 1.0)
+        for quantity in ("rounds", "seconds")
+    ]
+    assert {tuple(one.arms) for one in summary.regrets} == {("standard@2", "spectr@2")}
+    page = write_report(tmp_path, {}).read_text(encoding="utf-8")
+    for title in ("Regret", "Who decoded, over time", "How unsure the draft was"):
+        assert f"<h2>{title}</h2>" in page
     lines = read_audit(tmp_path / AUDIT)
     rows = [row for row in rows_in(tmp_path) if row["draft"] is not None]
     for row in rows:
