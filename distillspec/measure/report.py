@@ -93,7 +93,10 @@ def render(summary: Summary, figures: Mapping[str, tuple[Path, Path]]) -> str:
             shown=summary.comparisons,
         ),
         _section(
-            "Methods by speed", sections.ranking(summary.ranking), wide=True, shown=summary.ranking
+            "Methods by speed",
+            sections.ranking(summary.ranking, summary.oracles),
+            wide=True,
+            shown=summary.ranking,
         ),
         _section(
             "Choosers against their arms",

@@ -9,7 +9,15 @@ from html import escape
 from typing import Any
 
 from distillspec.measure.drawing import degrees, ordered
-from distillspec.measure.summary import Cell, Comparison, Example, Ranked, Recommendation, Summary
+from distillspec.measure.summary import (
+    Cell,
+    Comparison,
+    Example,
+    Oracle,
+    Ranked,
+    Recommendation,
+    Summary,
+)
 
 
 def head(summary: Summary, title: str) -> str:
@@ -115,7 +123,8 @@ def recommendations(recommendation: Sequence[Recommendation]) -> str:
     return _table(("draft", "temperature", "recommendation"), rows, words=3)
 
 
-def ranking(ranking: Sequence[Ranked]) -> str:
+def ranking(ranking: Sequence[Ranked], oracles: Sequence[Oracle] = ()) -> str:
+    """Of each temperature: what an oracle would reach, then the methods by speed."""
     columns = (
         "T",
         "draft",
@@ -130,8 +139,9 @@ def ranking(ranking: Sequence[Ranked]) -> str:
         "interval",
         "",
     )
-    rows = [
+    ranked = [
         (
+            one.temperature,
             "null" if one.verdict == "within noise of it" else "",
             [
                 f"{one.temperature:g}",
@@ -151,7 +161,26 @@ def ranking(ranking: Sequence[Ranked]) -> str:
         )
         for one in ranking
     ]
-    return _table(columns, rows, words=3)
+    hindsight = [(one.temperature, "null", _oracle(one)) for one in oracles]
+    rows = sorted([*hindsight, *ranked], key=lambda row: row[0])
+    return _table(columns, [(style, line) for _, style, line in rows], words=3)
+
+
+def _oracle(one: Oracle) -> list[str]:
+    return [
+        f"{one.temperature:g}",
+        one.draft,
+        f"oracle on {one.method}",
+        str(one.gamma),
+        _number(one.tokens_per_second, ".0f"),
+        _number(one.tau),
+        _number(one.drafted_per_token),
+        _number(0.0),
+        _number(one.forwards_per_token),
+        _number(1.0 + one.relative, ".0%"),
+        f"{_number(1.0 + one.relative_low, '.0%')} to {_number(1.0 + one.relative_high, '.0%')}",
+        "oracle, not a method",
+    ]
 
 
 def regrets(summary: Summary) -> str:

@@ -75,6 +75,15 @@ DEFINITIONS = {
         "mostly the one with the largest gamma, whatever it costs. Cumulative over prompts in "
         "their order; the mean arm is what choosing blindly would cost"
     ),
+    "oracle": (
+        "no method, but what chains of the best length each round would reach: the length that "
+        "stops just before the first token that would be rejected, known in hindsight. The "
+        "measured speed of token verification at its largest gamma, times what the cost model says "
+        "of the time: its rounds at gamma c + v(gamma), over the same rounds with their a kept "
+        "tokens at a c + v(a), v(0) = 1, linear between the gammas that were timed. The tokens are "
+        "the same; wasted draft steps vanish, and a stop rule costs nothing. Never more than the "
+        "largest gamma is drafted"
+    ),
     "recommendation": (
         "the gamma with the highest measured speed-up; picking the best of several noisy numbers "
         "favours it a little"
@@ -199,6 +208,26 @@ class Ranked:
 
 
 @dataclass(frozen=True)
+class Oracle:
+    """What drafting the best length each round would reach, told in hindsight; see DEFINITIONS.
+
+    method, gamma: of the cell whose rounds it is read from. Others: as of Ranked.
+    """
+
+    draft: str
+    method: str
+    gamma: int
+    temperature: float
+    tokens_per_second: float
+    tau: float
+    drafted_per_token: float
+    forwards_per_token: float
+    relative: float
+    relative_low: float
+    relative_high: float
+
+
+@dataclass(frozen=True)
 class Regret:
     """A method that chooses against the best of its arms; see DEFINITIONS.
 
@@ -299,6 +328,7 @@ class Summary:
     baseline: list[Baseline]
     comparisons: list[Comparison]
     ranking: list[Ranked]
+    oracles: list[Oracle]
     regrets: list[Regret]
     recommendation: list[Recommendation]
     quality: list[Quality]

@@ -84,6 +84,7 @@ def sum_up(
         baseline=baseline,
         comparisons=comparisons,
         ranking=tally.ranking(),
+        oracles=tally.oracles(),
         regrets=regrets(rows, _choosers(suite), how),
         recommendation=recommendation,
         quality=_quality(suite, tokenizer, prompts, rows, ends),

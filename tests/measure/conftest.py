@@ -16,6 +16,7 @@ from distillspec.measure.summary import (
     Comparison,
     Example,
     GreedyDivergence,
+    Oracle,
     Piece,
     Quality,
     Ranked,
@@ -230,6 +231,23 @@ def a_place(**changes: Any) -> Ranked:
     return Ranked(**{**values, **changes})
 
 
+def an_oracle(**changes: Any) -> Oracle:
+    values: dict[str, Any] = {
+        "draft": "distilled",
+        "method": "standard",
+        "gamma": 8,
+        "temperature": 1.0,
+        "tokens_per_second": 555.0,
+        "tau": 3.1,
+        "drafted_per_token": 0.68,
+        "forwards_per_token": 0.32,
+        "relative": 0.25,
+        "relative_low": 0.2,
+        "relative_high": 0.3,
+    }
+    return Oracle(**{**values, **changes})
+
+
 def a_regret(**changes: Any) -> Regret:
     values: dict[str, Any] = {
         "draft": "distilled",
@@ -276,6 +294,7 @@ def by_hand() -> Summary:
         ],
         baseline=[a_baseline(0.0), a_baseline(1.0)],
         ranking=[],
+        oracles=[],
         regrets=[],
         comparisons=[
             a_comparison(),

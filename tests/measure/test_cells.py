@@ -237,6 +237,9 @@ def test_every_method_decodes_the_targets_text_and_finds_its_place_in_the_rankin
         assert speeds == sorted(speeds, reverse=True)
         assert ranked[0].verdict == "fastest"
         assert all(one.drafted_per_token >= one.wasted_per_token >= 0.0 for one in ranked)
+    assert [(one.method, one.temperature) for one in summary.oracles] == [
+        ("standard", temperature) for temperature in suite.temperatures
+    ]
     for cell in summary.cells:
         assert 1.0 <= cell.tau <= cell.gamma + 1
         assert math.isnan(cell.v) == (cell.method in ("ucbspec", "exp3spec"))
