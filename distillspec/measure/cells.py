@@ -183,7 +183,14 @@ class Bench:
     def prepare(self) -> Prepared:
         """Meet every shape, then time isolated steps of every method at every temperature."""
         self._warm_up()
-        steps = self._steps()
+        return self._begun(self._steps())
+
+    def prepare_without_times(self) -> Prepared:
+        """The same without step times, for a grid in which nothing chooses."""
+        self._warm_up()
+        return self._begun({})
+
+    def _begun(self, steps: Steps) -> Prepared:
         self._ways.clear()
         for temperature in self._suite.temperatures:
             for column in self._grid:
@@ -259,15 +266,23 @@ class Bench:
             for temperature in self._suite.temperatures
         }
 
-    def block(self, number: int, prompt: int, temperature: float) -> Iterator[Timed]:
+    def block(
+        self,
+        number: int,
+        prompt: int,
+        temperature: float,
+        among: Sequence[Column] | None = None,
+    ) -> Iterator[Timed]:
         """The baseline, every cell once, the baseline, ...: `repeats` times, closed by a baseline.
 
-        The order of the cells rotates from block to block, so that none is always first.
+        The order of the cells rotates from block to block, so that none is always first. among:
+        cells of the grid, default all.
         """
+        grid = self._grid if among is None else among
         order: list[tuple[Column | None, int]] = [(None, 0)]
         for repeat in range(self._suite.repeats):
-            turn = (number + repeat) % len(self._grid)
-            rotated = [*self._grid[turn:], *self._grid[:turn]]
+            turn = (number + repeat) % len(grid)
+            rotated = [*grid[turn:], *grid[:turn]]
             order += [(column, repeat) for column in rotated]
             order.append((None, repeat + 1))
         for place, (column, repeat) in enumerate(order):
