@@ -84,11 +84,12 @@ class Decoded:
         )
 
     def lines(self, records: Sequence[RoundRecord], fates: Sequence[Fate]) -> list[AuditedRound]:
-        """Of all its rounds; fates: of its tokens."""
+        """Of its rounds that were audited; fates: of all its tokens."""
         found, end = [], 0
         for number, record in enumerate(records):
             end += record.emitted
-            found.append(self.line(number, record, fates[end - 1]))
+            if record.audit is not None:  # a decoder that is no loop of rounds has none
+                found.append(self.line(number, record, fates[end - 1]))
         return found
 
 

@@ -130,7 +130,7 @@ class CompiledRunner:
 
     def reset(self) -> None:
         """Empty the cache; its memory is kept."""
-        self.length = 0
+        self.rollback(0)
 
     @torch.no_grad()
     def feed(self, tokens: Tensor) -> Tensor:
@@ -176,12 +176,15 @@ class CompiledRunner:
         self.length += size
         return logits[:, :size, : self.vocabulary]
 
-    def keep(self, length: int, slots: Sequence[int]) -> None:
-        """Keep the first `length` slots, then these, in their order: one text again."""
+    def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
+        """Keep the first `length` slots, then these as text, then `tree` as a tree after it."""
+        paths = self._paths.kept(length + len(slots), tree)
         self.rollback(length)
-        if slots:
-            self._cache.keep_slots(length, torch.tensor(slots, device=self._device))
-            self.length = length + len(slots)
+        moved = [*slots, *tree]
+        if moved:
+            self._cache.keep_slots(length, torch.tensor(moved, device=self._device))
+            self._paths = paths
+            self.length = length + len(moved)
 
     def rollback(self, length: int) -> None:
         """Forget all but the first `length` tokens."""

@@ -68,12 +68,13 @@ class CausalRunner:
         logits: Tensor = output.logits
         return logits[..., : self.vocabulary]
 
-    def keep(self, length: int, slots: Sequence[int]) -> None:
-        """Keep the first `length` slots, then these, in their order: one text again."""
-        if slots:
-            self._cache.keep_slots(length, torch.tensor(slots, device=self._device))
-            self.length = length + len(slots)
-            self._paths = TreePaths()
+    def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
+        """Keep the first `length` slots, then these as text, then `tree` as a tree after it."""
+        moved = [*slots, *tree]
+        if moved:
+            self._cache.keep_slots(length, torch.tensor(moved, device=self._device))
+            self._paths = self._paths.kept(length + len(slots), tree)
+            self.length = length + len(moved)
         else:
             self.rollback(length)
 

@@ -39,6 +39,18 @@ class TreePaths:
             positions.append(text + len(path) - 1)
         return torch.tensor(positions), visible
 
+    def kept(self, text: int, slots: Sequence[int]) -> TreePaths:
+        """What is left when these slots, ascending, move up to a text of `text` slots."""
+        paths = TreePaths()
+        if slots:
+            moved = {slot: text + place for place, slot in enumerate(slots)}
+            paths._text = text
+            paths._paths = {
+                new: tuple(moved[slot] for slot in self._paths[old] if slot in moved)
+                for old, new in moved.items()
+            }
+        return paths
+
 
 def check_takes_a_tree(model: PreTrainedModel) -> None:
     """DistillSpecError for a model whose attention takes no mask of ours."""

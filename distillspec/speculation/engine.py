@@ -8,21 +8,19 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from distillspec.errors import DistillSpecError
 from distillspec.speculation.audit import Watch
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.choose.chooser import Chooser
 from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.configuration import Configuration
 from distillspec.speculation.draft.proposal import Proposal
+from distillspec.speculation.limits import NO_TOKENS, prefill, up_to_end
 from distillspec.speculation.records import Fate, Generation, Round, RoundRecord
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.verdict import Verdict
 
 __all__ = ["AutoregressiveDecoder", "Configuration", "SpeculativeDecoder"]
-
-_NO_TOKENS: frozenset[int] = frozenset()
 
 
 class SpeculativeDecoder:
@@ -52,30 +50,24 @@ class SpeculativeDecoder:
         self._audited = audited
 
     def decode(
-        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = _NO_TOKENS
+        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
     ) -> Generation:
         """Continue prompt, long [T], T >= 1, by at most max_new_tokens or up to an end token."""
         started = time.perf_counter()
-        _prefill(prompt, max_new_tokens, self._target, self._draft)
+        prefill(prompt, max_new_tokens, self._target, self._draft)
         ready = time.perf_counter()
         rounds = list(self._rounds(prompt, max_new_tokens, end_tokens))
         self._target.synchronize()
         done = time.perf_counter()
-        tokens = [token for emitted in rounds for token in emitted.tokens]
-        return Generation(
-            tokens=tokens,
-            fates=[fate for emitted in rounds for fate in emitted.fates],
-            rounds=[emitted.record for emitted in rounds],
-            prefill_seconds=ready - started,
-            decode_seconds=done - ready,
-            finished=bool(tokens) and tokens[-1] in end_tokens,
+        return Generation.of_rounds(
+            rounds, end_tokens, prefill_seconds=ready - started, decode_seconds=done - ready
         )
 
     def rounds(
-        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = _NO_TOKENS
+        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
     ) -> Iterator[Round]:
         """`decode` as a stream: what each round adds, as soon as it is known."""
-        _prefill(prompt, max_new_tokens, self._target, self._draft)
+        prefill(prompt, max_new_tokens, self._target, self._draft)
         yield from self._rounds(prompt, max_new_tokens, end_tokens)
 
     def _rounds(
@@ -112,7 +104,7 @@ class SpeculativeDecoder:
             configuration.stop.learn(proposal.length, verdict.accepted, gamma)
 
             room = limit - len(committed)
-            tokens, is_finished = _cut(verdict.tokens[:room], end_tokens)
+            tokens, is_finished = up_to_end(verdict.tokens[:room], end_tokens)
             committed += tokens
             self._chooser.learn(len(verdict.tokens), time.perf_counter() - began)
             yield Round(
@@ -146,14 +138,14 @@ class AutoregressiveDecoder:
         self._chance = chance
 
     def decode(
-        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = _NO_TOKENS
+        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
     ) -> Generation:
         """Continue prompt, long [T], T >= 1, by at most max_new_tokens or up to an end token.
 
         Without end tokens nothing is copied to the host before the end.
         """
         started = time.perf_counter()
-        _prefill(prompt, max_new_tokens, self._target)
+        prefill(prompt, max_new_tokens, self._target)
         ready = time.perf_counter()
         drawn: list[Tensor] = []
         token = prompt[-1]
@@ -175,38 +167,6 @@ class AutoregressiveDecoder:
             decode_seconds=done - ready,
             finished=is_finished,
         )
-
-
-def _prefill(prompt: Tensor, max_new_tokens: int, *runners: Runner) -> None:
-    """Start anew: feed all of the prompt but its last token, which heads the first block."""
-    if prompt.shape[0] == 0:
-        raise DistillSpecError(
-            "the prompt has no tokens",
-            where="decoding",
-            mend="begin the prompt with at least one token, such as the beginning-of-text token",
-        )
-    needed = prompt.shape[0] + max_new_tokens - 1
-    capacity = min(runner.capacity for runner in runners)
-    if needed > capacity:
-        raise DistillSpecError(
-            f"the text needs a cache of {needed} tokens, a model's holds {capacity}",
-            where=f"decoding {max_new_tokens} tokens after a prompt of {prompt.shape[0]}",
-            mend="shorten the prompt, lower max_new_tokens, or give the runner more capacity",
-        )
-    for runner in runners:
-        runner.reset()
-        if prompt.shape[0] > 1:
-            runner.feed(prompt[:-1].unsqueeze(0))
-    for runner in runners:
-        runner.synchronize()
-
-
-def _cut(tokens: list[int], end_tokens: frozenset[int]) -> tuple[list[int], bool]:
-    """The tokens up to and including the first end token, and whether there was one."""
-    for position, token in enumerate(tokens):
-        if token in end_tokens:
-            return tokens[: position + 1], True
-    return tokens, False
 
 
 def _fates(proposal: Proposal, verdict: Verdict) -> list[Fate]:

@@ -130,11 +130,19 @@ class Counts:
         return _ratio(self.draft_steps, self.verifications)
 
 
+class Busy(NamedTuple):
+    """Seconds that each side of a parallel decoding worked; over decode_seconds, its share."""
+
+    target_seconds: float
+    draft_seconds: float
+
+
 @dataclass(frozen=True)
 class Generation:
     """One decoded text. finished: it ended with an end token (which `tokens` includes).
 
     prefill_seconds: both models over the prompt but its last token. decode_seconds: all after.
+    busy: where both work at the same time.
     """
 
     tokens: list[int]
@@ -143,6 +151,30 @@ class Generation:
     prefill_seconds: float
     decode_seconds: float
     finished: bool
+    busy: Busy | None = None
+
+    @classmethod
+    def of_rounds(
+        cls,
+        rounds: Iterable[Round],
+        end_tokens: frozenset[int],
+        *,
+        prefill_seconds: float,
+        decode_seconds: float,
+        busy: Busy | None = None,
+    ) -> Generation:
+        """The text that these rounds made."""
+        rounds = list(rounds)
+        tokens = [token for emitted in rounds for token in emitted.tokens]
+        return cls(
+            tokens=tokens,
+            fates=[fate for emitted in rounds for fate in emitted.fates],
+            rounds=[emitted.record for emitted in rounds],
+            prefill_seconds=prefill_seconds,
+            decode_seconds=decode_seconds,
+            finished=bool(tokens) and tokens[-1] in end_tokens,
+            busy=busy,
+        )
 
     def counts(self) -> Counts:
         return Counts.of(self.rounds)

@@ -43,8 +43,12 @@ class Runner(Protocol):
         """
         ...
 
-    def keep(self, length: int, slots: Sequence[int]) -> None:
-        """Keep the first `length` slots, then these, in their order: one text again."""
+    def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
+        """Keep the first `length` slots, then these, in their order: one text again.
+
+        tree: further slots, ascending, that stay a tree after that text, in the slots next to it;
+        the parent of each is among them or is the text's last slot.
+        """
         ...
 
     def rollback(self, length: int) -> None:
@@ -99,8 +103,8 @@ class BigramRunner:
         assert all(parent < self.length + i for i, parent in enumerate(parents))
         return self.feed(tokens.unsqueeze(0))
 
-    def keep(self, length: int, slots: Sequence[int]) -> None:
-        self._tokens = self._tokens[:, [*range(length), *slots]]
+    def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
+        self._tokens = self._tokens[:, [*range(length), *slots, *tree]]
 
     def rollback(self, length: int) -> None:
         assert 0 <= length <= self.length, "a rollback only shortens"

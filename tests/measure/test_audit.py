@@ -38,6 +38,8 @@ def test_the_fate_of_a_round_is_that_of_the_last_token_it_emitted() -> None:
     lines = TEXT.lines(records, fates)
     assert [line.fate for line in lines] == ["bonus", "plain", "accepted"]
     assert [line.round for line in lines] == [0, 1, 2]
+    partly = TEXT.lines([records[0]._replace(audit=None), *records[1:]], fates)
+    assert partly == lines[1:]
 
 
 def test_rounds_read_back_as_they_were_appended(tmp_path: Path) -> None:

@@ -179,4 +179,11 @@ def test_trees_agree_with_the_eager_runner_and_compile_nothing_anew(
     torch.testing.assert_close(
         empty.feed(text[:, 20:30]), eager.feed(text[:, 20:30]), atol=1e-4, rtol=1e-4
     )
+    for one in (empty, eager):
+        one.feed_tree(tokens, tree_parents(33))
+        one.keep(33, [33], [35, 36])
+    again = tokens[:3], [33, 34, 35]
+    torch.testing.assert_close(
+        empty.feed_tree(*again), eager.feed_tree(*again), atol=1e-4, rtol=1e-4
+    )
     assert compilations() == before

@@ -108,3 +108,15 @@ def test_a_tree_of_which_nothing_is_kept_leaves_no_trace(
     runner.keep(20, [])
     again = runner.feed(text[:, 20:30])
     torch.testing.assert_close(again, one_pass(llama, text)[:, 20:30], atol=1e-4, rtol=1e-4)
+
+
+def test_the_kept_rest_of_a_tree_grows_on(llama: PreTrainedModel, text: Tensor) -> None:
+    """Node 0 joins the text, 2 and 3 stay a tree after it; a token follows each of the three."""
+    runner = CausalRunner(llama)
+    runner.feed(text[:, :20])
+    runner.feed_tree(torch.tensor(TREE), tree_parents(20))
+    runner.keep(20, [20], [22, 23])
+    logits = runner.feed_tree(torch.tensor([11, 12, 13]), [20, 21, 22])[0]
+    for row, path in enumerate([[5, 11], [5, 7, 12], [5, 7, 8, 13]]):
+        alone = one_pass(llama, torch.cat([text[:, :20], torch.tensor([path])], dim=1))
+        torch.testing.assert_close(logits[row], alone[0, -1], atol=1e-4, rtol=1e-4)

@@ -35,3 +35,20 @@ def test_a_tree_may_begin_where_nothing_stands() -> None:
 def test_a_model_with_masks_of_its_own_is_refused_with_a_way_out(kind: str) -> None:
     with pytest.raises(DistillSpecError, match="takes no attention mask of ours"):
         check_takes_a_tree(tiny_model(kind))
+
+
+def test_what_is_kept_of_a_tree_grows_on_after_the_text() -> None:
+    """Slot 3 becomes text; 5 (after it) and 6 (after 5) move up, 4 is gone."""
+    paths = TreePaths()
+    paths.add(3, [2, 3, 3, 5])
+    positions, visible = paths.kept(4, [5, 6]).add(6, [3, 4, 5])
+    assert positions.tolist() == [4, 5, 6]
+    seen = [[slot for slot in range(9) if row[slot]] for row in visible.tolist()]
+    assert seen == [[0, 1, 2, 3, 6], [0, 1, 2, 3, 4, 7], [0, 1, 2, 3, 4, 5, 8]]
+
+
+def test_a_tree_of_which_nothing_is_kept_begins_anew_anywhere() -> None:
+    paths = TreePaths()
+    paths.add(3, [2, 3])
+    positions, _ = paths.kept(4, []).add(9, [8])
+    assert positions.tolist() == [9]

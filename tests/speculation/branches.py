@@ -182,9 +182,14 @@ class HistoryRunner(BigramRunner):
             rows.append(self._after(self.tokens[:, self._text[start + offset]])[:, -1])
         return torch.stack(rows, dim=1)
 
-    def keep(self, length: int, slots: Sequence[int]) -> None:
-        super().keep(length, slots)
-        self._text = {}
+    def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
+        super().keep(length, slots, tree)
+        text = length + len(slots)
+        moved = {slot: text + place for place, slot in enumerate(tree)}
+        self._text = {
+            new: [*range(text), *(moved[slot] for slot in self._text[old] if slot in moved)]
+            for old, new in moved.items()
+        }
 
     def _after(self, texts: Tensor) -> Tensor:
         positions = torch.arange(1, texts.shape[1] + 1)

@@ -1,0 +1,47 @@
+"""Where a text begins and ends: the prompt before the first round, end tokens and limits after."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from distillspec.errors import DistillSpecError
+from distillspec.speculation.runner import Runner
+
+NO_TOKENS: frozenset[int] = frozenset()
+
+
+def check_room(prompt: Tensor, max_new_tokens: int, *runners: Runner) -> None:
+    """DistillSpecError for a prompt without tokens, or a text that no cache can hold."""
+    if prompt.shape[0] == 0:
+        raise DistillSpecError(
+            "the prompt has no tokens",
+            where="decoding",
+            mend="begin the prompt with at least one token, such as the beginning-of-text token",
+        )
+    needed = prompt.shape[0] + max_new_tokens - 1
+    capacity = min(runner.capacity for runner in runners)
+    if needed > capacity:
+        raise DistillSpecError(
+            f"the text needs a cache of {needed} tokens, a model's holds {capacity}",
+            where=f"decoding {max_new_tokens} tokens after a prompt of {prompt.shape[0]}",
+            mend="shorten the prompt, lower max_new_tokens, or give the runner more capacity",
+        )
+
+
+def prefill(prompt: Tensor, max_new_tokens: int, *runners: Runner) -> None:
+    """Start anew: feed all of the prompt but its last token, which heads the first block."""
+    check_room(prompt, max_new_tokens, *runners)
+    for runner in runners:
+        runner.reset()
+        if prompt.shape[0] > 1:
+            runner.feed(prompt[:-1].unsqueeze(0))
+    for runner in runners:
+        runner.synchronize()
+
+
+def up_to_end(tokens: list[int], end_tokens: frozenset[int]) -> tuple[list[int], bool]:
+    """The tokens up to and including the first end token, and whether there was one."""
+    for position, token in enumerate(tokens):
+        if token in end_tokens:
+            return tokens[: position + 1], True
+    return tokens, False

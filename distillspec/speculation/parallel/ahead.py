@@ -1,0 +1,101 @@
+"""CARD's draft: it runs ahead of the target, one layer of candidates a forward, and never waits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from distillspec.speculation.parallel.candidates import ROOT, Candidates, Child, Snapshot
+from distillspec.speculation.runner import Runner
+from distillspec.speculation.sampling import SamplingPolicy
+
+
+class Ahead:
+    """Grows `candidates` after a text that others continue.
+
+    Nothing here is drawn at random, and nothing here can change the output's law: what the target
+    emits it has drawn itself. Candidates are ranked by the untempered law at temperature 0, where
+    the other one knows a single token.
+    """
+
+    def __init__(self, runner: Runner, candidates: Candidates) -> None:
+        self._runner = runner
+        self._candidates = candidates
+        self._policy = SamplingPolicy()
+        self._text: list[int] = []
+        self._slots: list[int] = []  # by node, its place in the cache, or -1
+        self.steps = 0
+
+    @property
+    def committed(self) -> int:
+        """Tokens of the text after which the candidates stand."""
+        return len(self._text)
+
+    def start(self, prompt: Sequence[int], policy: SamplingPolicy) -> None:
+        """A new text, T >= 1 tokens. Only its last token is left for `grow` to read."""
+        self._runner.reset()
+        self._candidates.clear()
+        self._text, self._slots, self._policy = list(prompt), [], policy
+        if len(prompt) > 1:
+            self._runner.feed(torch.tensor([list(prompt[:-1])]))
+        self.steps = 0
+
+    def follow(self, tokens: Sequence[int]) -> bool:
+        """The target has emitted these; returns whether the last one was a candidate (a hit)."""
+        length = min(len(self._text), self._runner.length)
+        self._text += tokens
+        descent = self._candidates.descend(tokens)
+        slots = [self._slots[node] for node in descent.path]
+        read = [slot for slot in slots if slot >= 0]
+        rest = [self._slots[node] for node in descent.survivors]
+        kept = [slot for slot in rest if slot >= 0]
+        self._runner.keep(length, read, kept)
+        place = {slot: length + len(read) + i for i, slot in enumerate(kept)}
+        self._slots = [place.get(slot, -1) for slot in rest]
+        self._slots += [-1] * (len(self._candidates.nodes) - len(rest))
+        return descent.is_whole
+
+    def grow(self) -> bool:
+        """One forward of the draft, a layer more; False, and nothing done, where all is full."""
+        frontier = self._candidates.frontier()
+        if not frontier or self._runner.length + self._needed(frontier) > self._runner.capacity:
+            return False
+        if frontier == [ROOT]:
+            pending = torch.tensor([self._text[self._runner.length :]])
+            logits = self._runner.feed(pending)[0, -1:]
+        else:
+            logits = self._feed(frontier)
+        self.steps += 1
+        before = len(self._candidates.nodes)
+        self._candidates.extend(frontier, self._best(logits))
+        self._slots += [-1] * (len(self._candidates.nodes) - before)
+        return True
+
+    def snapshot(self) -> Snapshot:
+        return self._candidates.snapshot()
+
+    def _needed(self, frontier: Sequence[int]) -> int:
+        return len(self._text) - self._runner.length if frontier == [ROOT] else len(frontier)
+
+    def _feed(self, frontier: list[int]) -> Tensor:
+        nodes = [self._candidates.nodes[number] for number in frontier]
+        first = self._runner.length
+        text_end = len(self._text) - 1
+        parents = [text_end if one.parent == ROOT else self._slots[one.parent] for one in nodes]
+        logits = self._runner.feed_tree(torch.tensor([one.token for one in nodes]), parents)[0]
+        for place, number in enumerate(frontier):
+            self._slots[number] = first + place
+        return logits
+
+    def _best(self, logits: Tensor) -> list[list[Child]]:
+        log_q = self._policy.untempered(logits).log()
+        values, tokens = log_q.topk(min(self._candidates.width, log_q.shape[-1]), dim=-1)
+        return [
+            [Child(token, value) for token, value in zip(row, scores, strict=True) if value > _NO]
+            for row, scores in zip(tokens.tolist(), values.tolist(), strict=True)
+        ]
+
+
+_NO = float("-inf")

@@ -1,0 +1,102 @@
+"""The memory that draft and target share: the candidates as they stand, and signs of life."""
+
+from __future__ import annotations
+
+from multiprocessing.context import BaseContext
+from typing import NamedTuple
+
+import torch
+
+from distillspec.errors import DistillSpecError
+from distillspec.speculation.parallel.candidates import Snapshot
+
+_HEADER = 4  # request, committed, steps, nodes
+_LOCK_SECONDS = 5.0
+
+
+class Published(NamedTuple):
+    """Candidates after the first `committed` tokens of a request's text.
+
+    steps: forwards of the draft that this request took so far.
+    """
+
+    request: int
+    committed: int
+    steps: int
+    snapshot: Snapshot
+
+
+class Board:
+    """Written by the draft, read by the target; each holds it just long enough to copy.
+
+    most: nodes it has room for. Its memory is anonymous: it is gone when both processes are.
+    """
+
+    def __init__(self, context: BaseContext, most: int) -> None:
+        self._most = most
+        self._lock = context.Lock()
+        self._numbers = torch.zeros(_HEADER + 2 * most, dtype=torch.long).share_memory_()
+        self._log_weights = torch.zeros(most, dtype=torch.float64).share_memory_()
+
+    @property
+    def bytes(self) -> int:
+        return int(self._numbers.nbytes) + int(self._log_weights.nbytes)
+
+    def publish(self, published: Published) -> None:
+        tokens, parents, log_weights = published.snapshot
+        n = len(tokens)
+        assert n <= self._most, "more candidates than the board has room for"
+        head = [published.request, published.committed, published.steps, n]
+        numbers = torch.tensor([*head, *tokens, *parents])
+        weights = torch.tensor(log_weights, dtype=torch.float64)
+        self._hold()
+        try:
+            self._numbers[: len(numbers)] = numbers
+            self._log_weights[:n] = weights
+        finally:
+            self._lock.release()
+
+    def read(self) -> Published:
+        self._hold()
+        try:
+            n = int(self._numbers[_HEADER - 1])
+            numbers = self._numbers[: _HEADER + 2 * n].tolist()
+            weights = self._log_weights[:n].tolist()
+        finally:
+            self._lock.release()
+        request, committed, steps = numbers[: _HEADER - 1]
+        tokens = numbers[_HEADER : _HEADER + n]
+        return Published(
+            request, committed, steps, Snapshot(tokens, numbers[_HEADER + n :], weights)
+        )
+
+    def _hold(self) -> None:
+        if not self._lock.acquire(timeout=_LOCK_SECONDS):
+            raise DistillSpecError(
+                f"the shared candidates were held for {_LOCK_SECONDS:g} s: the other process ended "
+                "or was stopped while it copied them",
+                where="parallel decoding",
+                mend="start the decoding again",
+            )
+
+
+class Pulse:
+    """What the working process shows of itself: that it lives, and how long it was busy."""
+
+    def __init__(self) -> None:
+        self._beats = torch.zeros(1, dtype=torch.long).share_memory_()
+        self._busy = torch.zeros(1, dtype=torch.float64).share_memory_()
+
+    def beat(self) -> None:
+        self._beats += 1
+
+    def add(self, seconds: float) -> None:
+        self._busy += seconds
+
+    @property
+    def beats(self) -> int:
+        return int(self._beats)
+
+    @property
+    def busy_seconds(self) -> float:
+        return float(self._busy)

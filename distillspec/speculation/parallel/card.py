@@ -1,0 +1,277 @@
+"""CARD: the target asks the shared candidates for the likeliest path, and corrects it (2508.04462).
+
+The draft runs ahead in its own process and never waits; the target never waits for it longer than
+the query takes. After each token the target draws its own next one, y ~ p, and goes on along the
+path if y is what the path has there. So every emitted token is the target's own draw, whatever the
+candidates are and however late they come: lossless at any temperature. (Accepting the likeliest
+candidate with min(1, p/q) would not be: it was not drawn from q.)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from distillspec.speculation.chance import Chance
+from distillspec.speculation.limits import NO_TOKENS, check_room, prefill, up_to_end
+from distillspec.speculation.parallel.ahead import Ahead
+from distillspec.speculation.parallel.board import Board, Published
+from distillspec.speculation.parallel.candidates import Candidates, likeliest_path
+from distillspec.speculation.parallel.process import DraftProcess, spawning
+from distillspec.speculation.records import Busy, Fate, Generation, Round, RoundRecord
+from distillspec.speculation.runner import Runner
+from distillspec.speculation.sampling import SamplingPolicy
+
+
+class CandidateSource(Protocol):
+    """A draft that runs ahead, wherever it lives."""
+
+    def start(self, prompt: Sequence[int], policy: SamplingPolicy) -> None:
+        """A new text; returns at once."""
+        ...
+
+    def wait(self) -> None:
+        """Until it has read the prompt."""
+        ...
+
+    def query(self) -> Published:
+        """The candidates as they stand now."""
+        ...
+
+    def follow(self, tokens: Sequence[int]) -> None:
+        """The text went on by these; returns at once."""
+        ...
+
+    def finish(self) -> None:
+        """The text is over."""
+        ...
+
+    @property
+    def busy_seconds(self) -> float:
+        """Time it has worked so far."""
+        ...
+
+
+class CardDecoder:
+    """Decodes one text at a time, with the law of the target under the policy.
+
+    longest: tokens of a path that one target forward verifies, at most.
+    """
+
+    def __init__(
+        self,
+        target: Runner,
+        draft: CandidateSource,
+        policy: SamplingPolicy,
+        chance: Chance,
+        *,
+        longest: int,
+    ) -> None:
+        self._target, self._draft = target, draft
+        self._policy, self._chance = policy, chance
+        self._longest = longest
+        self._busy = 0.0
+
+    def decode(
+        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
+    ) -> Generation:
+        """Continue prompt, long [T], T >= 1, by at most max_new_tokens or up to an end token."""
+        started = time.perf_counter()
+        self._start(prompt, max_new_tokens)
+        ready = time.perf_counter()
+        drafting = self._draft.busy_seconds
+        rounds = list(self._rounds(prompt, max_new_tokens, end_tokens))
+        done = time.perf_counter()
+        return Generation.of_rounds(
+            rounds,
+            end_tokens,
+            prefill_seconds=ready - started,
+            decode_seconds=done - ready,
+            busy=Busy(self._busy, self._draft.busy_seconds - drafting),
+        )
+
+    def rounds(
+        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
+    ) -> Iterator[Round]:
+        """`decode` as a stream: what each round adds, as soon as it is known."""
+        self._start(prompt, max_new_tokens)
+        yield from self._rounds(prompt, max_new_tokens, end_tokens)
+
+    def _start(self, prompt: Tensor, max_new_tokens: int) -> None:
+        check_room(prompt, max_new_tokens, self._target)
+        self._draft.start(prompt.tolist(), self._policy)
+        prefill(prompt, max_new_tokens, self._target)
+        self._draft.wait()
+        self._busy = 0.0
+
+    def _rounds(
+        self, prompt: Tensor, max_new_tokens: int, end_tokens: frozenset[int]
+    ) -> Iterator[Round]:
+        """Between rounds the target's cache lacks the last committed token."""
+        committed = prompt.tolist()
+        limit = len(committed) + max_new_tokens
+        is_finished = False
+        steps = 0
+        try:
+            while len(committed) < limit and not is_finished:
+                found = self._draft.query()
+                longest = min(self._longest, self._target.capacity - len(committed))
+                path = likeliest_path(found.snapshot, committed[found.committed :], longest)
+                drawn = self._drawn(prompt.new_tensor([[committed[-1], *path]]))
+                accepted = _matching(drawn, path)
+                self._target.rollback(len(committed) + accepted)
+                room = limit - len(committed)
+                tokens, is_finished = up_to_end(drawn[: accepted + 1][:room], end_tokens)
+                committed += tokens
+                self._draft.follow(tokens)
+                yield Round(
+                    tokens,
+                    _fates(path, accepted)[: len(tokens)],
+                    RoundRecord(
+                        drafted=len(path),
+                        accepted=accepted,
+                        emitted=len(tokens),
+                        draft_steps=found.steps - steps,
+                        cut=len(tokens) <= accepted or room <= self._longest,
+                    ),
+                )
+                steps = found.steps
+        finally:
+            self._draft.finish()
+
+    def _drawn(self, block: Tensor) -> list[int]:
+        """What the target says after each token of the block long [1, G]."""
+        started = time.perf_counter()
+        drawn: list[int] = self._policy.draw(self._target.feed(block)[0], self._chance).tolist()
+        self._busy += time.perf_counter() - started
+        return drawn
+
+
+class CardDraft:
+    """A draft in a process of its own, which runs ahead and shows its candidates on a board.
+
+    make: picklable, makes the draft's runner there. width: N, nodes of a layer; depth: layers.
+    The remaining arguments are `DraftProcess`'s.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Runner],
+        *,
+        width: int,
+        depth: int,
+        threads: int | None = None,
+        hang_seconds: float = 15.0,
+    ) -> None:
+        self._board = Board(spawning, width * depth)
+        self._process = DraftProcess(
+            partial(_CardServant, make, self._board, width, depth),
+            name="card",
+            threads=threads,
+            hang_seconds=hang_seconds,
+        )
+        self._request = 0
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def bytes(self) -> int:
+        """Of the shared candidates."""
+        return self._board.bytes
+
+    @property
+    def busy_seconds(self) -> float:
+        return self._process.busy_seconds
+
+    def start(self, prompt: Sequence[int], policy: SamplingPolicy) -> None:
+        self._request += 1
+        self._process.send(_Begin(self._request, list(prompt), policy))
+
+    def wait(self) -> None:
+        self._process.answer()
+
+    def query(self) -> Published:
+        self._process.check()
+        found = self._board.read()
+        assert found.request == self._request, "the draft has answered this request"
+        return found
+
+    def follow(self, tokens: Sequence[int]) -> None:
+        self._process.send(_Follow(list(tokens)))
+
+    def finish(self) -> None:
+        self._process.send(_Rest())
+
+    def close(self) -> None:
+        self._process.close()
+
+
+class _Begin(NamedTuple):
+    request: int
+    prompt: list[int]
+    policy: SamplingPolicy
+
+
+class _Follow(NamedTuple):
+    tokens: list[int]
+
+
+class _Rest(NamedTuple):
+    pass
+
+
+class _CardServant:
+    """The draft's side, in its process."""
+
+    def __init__(self, make: Callable[[], Runner], board: Board, width: int, depth: int) -> None:
+        self._ahead = Ahead(make(), Candidates(width, depth))
+        self._board = board
+        self._request = 0
+        self._is_resting = True
+
+    def receive(self, message: _Begin | _Follow | _Rest) -> str | None:
+        match message:
+            case _Begin(request, prompt, policy):
+                self._ahead.start(prompt, policy)
+                self._request, self._is_resting = request, False
+                self._publish()
+                return "begun"
+            case _Follow(tokens):
+                self._ahead.follow(tokens)
+                self._publish()
+            case _Rest():
+                self._is_resting = True
+        return None
+
+    def work(self) -> bool:
+        if self._is_resting or not self._ahead.grow():
+            return False
+        self._publish()
+        return True
+
+    def _publish(self) -> None:
+        ahead = self._ahead
+        self._board.publish(
+            Published(self._request, ahead.committed, ahead.steps, ahead.snapshot())
+        )
+
+
+def _matching(drawn: list[int], path: list[int]) -> int:
+    """How far the path is what was drawn."""
+    for position, token in enumerate(path):
+        if drawn[position] != token:
+            return position
+    return len(path)
+
+
+def _fates(path: list[int], accepted: int) -> list[Fate]:
+    if not path:
+        return [Fate.PLAIN]
+    last = Fate.BONUS if accepted == len(path) else Fate.CORRECTED
+    return [Fate.ACCEPTED] * accepted + [last]

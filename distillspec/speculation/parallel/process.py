@@ -1,0 +1,155 @@
+"""The target's hold on the draft's process: started, watched, and ended with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, NoReturn, Self
+
+from torch.multiprocessing import get_context
+
+from distillspec.errors import DistillSpecError
+from distillspec.speculation.parallel.board import Pulse
+from distillspec.speculation.parallel.worker import Failed, Ready, Servant, Stop, serve
+
+_WAIT_SECONDS = 0.05
+_END_SECONDS = 3.0
+
+spawning = get_context("spawn")
+"""Processes begin empty: a fork would copy threads' locks and a GPU's context."""
+
+
+class DraftProcess:
+    """A process that makes a servant and serves. A context manager, to be closed in any case.
+
+    make: picklable. threads: of torch in that process. start_seconds: time to load and compile.
+    hang_seconds: without a sign of life for so long it counts as hung.
+    Every method raises DistillSpecError if the process failed, ended or hangs, and ends it; from
+    then on, always the same one.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Servant],
+        *,
+        name: str,
+        threads: int | None = None,
+        start_seconds: float = 600.0,
+        hang_seconds: float = 15.0,
+    ) -> None:
+        self._name, self._hang_seconds = name, hang_seconds
+        self._pulse = Pulse()
+        self._link, theirs = spawning.Pipe()
+        self._process = spawning.Process(
+            target=serve, args=(theirs, make, self._pulse, threads), name=name, daemon=True
+        )
+        self._seen, self._seen_at = -1, time.monotonic()
+        self._failure: DistillSpecError | None = None
+        try:
+            self._process.start()
+        except BaseException as error:
+            self._link.close()
+            raise self._error(f"the draft's process cannot be started: {error}") from error
+        finally:
+            theirs.close()
+        ready = self._answer(start_seconds, is_starting=True)
+        assert isinstance(ready, Ready)
+        self.pid = ready.pid
+
+    @property
+    def busy_seconds(self) -> float:
+        """Time it has worked so far."""
+        return self._pulse.busy_seconds
+
+    def send(self, message: Any) -> None:
+        try:
+            self._link.send(message)
+        except OSError:
+            self._raise_why()
+
+    def ask(self, message: Any, *, seconds: float = 600.0) -> Any:
+        """Send a message and wait for its answer."""
+        self.send(message)
+        return self.answer(seconds)
+
+    def answer(self, seconds: float = 600.0) -> Any:
+        """Wait for the answer to what was sent."""
+        return self._answer(seconds, is_starting=False)
+
+    def check(self) -> None:
+        """Costs microseconds; to be called once a round."""
+        if self._failure is not None or not self._process.is_alive() or self._link.poll():
+            self._raise_why()
+        self._check_pulse()
+
+    def close(self) -> None:
+        """End the process; again and again is fine."""
+        with suppress(OSError):
+            self._link.send(Stop())
+        self._process.join(_END_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()  # SIGKILL: a stopped process takes no other
+            self._process.join(_END_SECONDS)
+        self._link.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _answer(self, seconds: float, *, is_starting: bool) -> Any:
+        until = time.monotonic() + seconds
+        self._seen_at = time.monotonic()
+        while not self._link.poll(_WAIT_SECONDS):
+            if not self._process.is_alive() and not self._link.poll():
+                self._raise_why()
+            if time.monotonic() > until:
+                self._end(f"the draft's process gave no answer for {seconds:g} s")
+            if not is_starting:
+                self._check_pulse()
+        try:
+            answer = self._link.recv()
+        except (EOFError, OSError):
+            self._raise_why()
+        if isinstance(answer, Failed):
+            self._end(answer.what, answer.mend)
+        return answer
+
+    def _check_pulse(self) -> None:
+        beats = self._pulse.beats
+        now = time.monotonic()
+        if beats != self._seen:
+            self._seen, self._seen_at = beats, now
+        elif now - self._seen_at > self._hang_seconds:
+            self._end(f"the draft's process gave no sign of life for {self._hang_seconds:g} s")
+
+    def _raise_why(self) -> NoReturn:
+        """The process ended, or says that it will: find out why."""
+        if self._failure is not None:
+            raise self._failure
+        with suppress(EOFError, OSError):
+            while self._link.poll():
+                said = self._link.recv()
+                if isinstance(said, Failed):
+                    self._end(said.what, said.mend)
+        self._process.join(_END_SECONDS)
+        code = self._process.exitcode or 0
+        detail = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        hint = ", often for want of memory" if code == -9 else ""
+        self._end(f"the draft's process {detail}{hint}")
+
+    def _end(self, what: str, mend: str = "start the decoding again") -> NoReturn:
+        self._failure = self._error(what, mend)
+        self.close()
+        raise self._failure
+
+    def _error(self, what: str, mend: str = "start the decoding again") -> DistillSpecError:
+        return DistillSpecError(what, where=f"{self._name}: parallel decoding", mend=mend)

@@ -1,0 +1,104 @@
+"""The draft's process: a loop that takes what the target says and works on until it says more."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from distillspec.errors import DistillSpecError
+from distillspec.speculation.parallel.board import Pulse
+
+_IDLE_SECONDS = 0.2  # between two signs of life while there is nothing to do
+
+
+class Servant(Protocol):
+    """What a protocol's draft does; made in its own process."""
+
+    def receive(self, message: Any) -> Any | None:
+        """Take a message; what is returned, unless None, is sent back."""
+        ...
+
+    def work(self) -> bool:
+        """A short piece of work nobody asked for; False where there is none."""
+        ...
+
+
+class Ready(NamedTuple):
+    """The servant is made and waits for messages."""
+
+    pid: int
+
+
+class Failed(NamedTuple):
+    """Why the process ended, in the words of `DistillSpecError`."""
+
+    what: str
+    mend: str
+
+
+class Stop(NamedTuple):
+    """End the process."""
+
+
+def serve(link: Connection, make: Callable[[], Servant], pulse: Pulse, threads: int | None) -> None:
+    """The whole life of the process. It ends with a `Stop`, a failure, or the other side's end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the target, which then ends this
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        servant = make()
+        link.send(Ready(os.getpid()))
+        _loop(link, servant, pulse)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the target's process is gone
+    except BaseException as error:
+        _tell(link, error)
+        raise SystemExit(1) from None
+
+
+def _loop(link: Connection, servant: Servant, pulse: Pulse) -> None:
+    is_working = False
+    while True:
+        pulse.beat()
+        while link.poll(0.0 if is_working else _IDLE_SECONDS):
+            message = link.recv()
+            if isinstance(message, Stop):
+                return
+            started = time.perf_counter()
+            reply = servant.receive(message)
+            pulse.add(time.perf_counter() - started)
+            if reply is not None:
+                link.send(reply)
+            is_working = True
+        started = time.perf_counter()
+        is_working = servant.work()
+        if is_working:
+            pulse.add(time.perf_counter() - started)
+
+
+def _tell(link: Connection, error: BaseException) -> None:
+    if isinstance(error, DistillSpecError):
+        failed = Failed(error.what, error.mend)
+    elif (
+        isinstance(error, MemoryError) or "allocate" in str(error) or "out of memory" in str(error)
+    ):
+        first = (str(error).strip() or "no memory left").splitlines()[0]
+        failed = Failed(
+            f"the draft's process ran out of memory: {first}",
+            "lower nodes and layers, or max_new_tokens",
+        )
+    else:
+        failed = Failed(
+            f"the draft's process failed: {type(error).__name__}: {error}",
+            "decode with this draft in one process (draft: {kind: chain}) to see more",
+        )
+    try:
+        link.send(failed)
+    except OSError:
+        return  # nobody is left to hear it

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+
+from distillspec.errors import DistillSpecError
+from distillspec.speculation.parallel import board as module
+from distillspec.speculation.parallel.board import Board, Published, Pulse
+from distillspec.speculation.parallel.candidates import Snapshot
+from distillspec.speculation.parallel.process import spawning
+
+SOME = Published(3, 20, 5, Snapshot([7, 8, 9], [-1, -1, 0], [-0.5, -1.5, -0.75]))
+
+
+def test_what_is_read_is_what_was_published_last() -> None:
+    board = Board(spawning, 4)
+    assert board.read() == Published(0, 0, 0, Snapshot([], [], []))
+    board.publish(SOME)
+    assert board.read() == SOME
+    fewer = Published(3, 21, 6, Snapshot([1], [-1], [0.0]))
+    board.publish(fewer)
+    assert board.read() == fewer
+
+
+def test_more_candidates_than_there_is_room_for_are_a_fault_of_ours() -> None:
+    with pytest.raises(AssertionError, match="room"):
+        Board(spawning, 2).publish(SOME)
+
+
+def test_a_reader_does_not_wait_for_ever_for_a_writer_that_died(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_LOCK_SECONDS", 0.05)
+    board = Board(spawning, 4)
+    board._lock.acquire()
+    with pytest.raises(DistillSpecError, match="the other process ended"):
+        board.read()
+
+
+def test_a_pulse_adds_up() -> None:
+    pulse = Pulse()
+    pulse.beat()
+    pulse.beat()
+    pulse.add(0.25)
+    pulse.add(0.5)
+    assert (pulse.beats, pulse.busy_seconds) == (2, 0.75)

@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from distillspec.errors import DistillSpecError
+from distillspec.speculation.chance import Chance, GeneratorChance
+from distillspec.speculation.engine import AutoregressiveDecoder
+from distillspec.speculation.parallel.card import CardDecoder, CardDraft
+from distillspec.speculation.records import Fate
+from distillspec.speculation.runner import BigramRunner, Runner
+from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.branches import (
+    HistoryRunner,
+    Law,
+    autoregressive_law,
+    law_of,
+    total_variation,
+)
+
+from .scheduled import LyingDraft, ScheduledDraft, prompt_schedule, random_schedule
+
+PROMPT = (0, 1)
+EXACT = 1e-9
+V = 3
+
+
+def table(seed: int, V: int = V) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(V, V, generator=generator, dtype=torch.float64) * 1.5
+
+
+def law_of_card(
+    draft: Callable[[], ScheduledDraft],
+    policy: SamplingPolicy,
+    length: int,
+    *,
+    decoder: type[CardDecoder] = CardDecoder,
+    end_tokens: frozenset[int] = frozenset(),
+) -> Law:
+    def run(chance: Chance) -> list[int]:
+        card = decoder(HistoryRunner(table(0)), draft(), policy, chance, longest=2)
+        return card.decode(
+            torch.tensor(PROMPT), max_new_tokens=length, end_tokens=end_tokens
+        ).tokens
+
+    return law_of(run)
+
+
+def target_law(policy: SamplingPolicy, length: int, end: frozenset[int] = frozenset()) -> Law:
+    return autoregressive_law(HistoryRunner(table(0)), policy, PROMPT, length, end)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_whatever_the_order_of_events_whole_outputs_have_the_law_of_the_target(
+    seed: int, temperature: float
+) -> None:
+    policy = SamplingPolicy(temperature)
+    law = law_of_card(lambda: ScheduledDraft(table(1), random_schedule(seed)), policy, 3)
+    assert sum(law.values()) == pytest.approx(1.0, abs=1e-12)
+    assert total_variation(law, target_law(policy, 3)) < EXACT
+
+
+def test_an_end_token_ends_the_text_wherever_the_round_stands() -> None:
+    policy, end = SamplingPolicy(1.0), frozenset({2})
+    law = law_of_card(lambda: ScheduledDraft(table(0), prompt_schedule), policy, 3, end_tokens=end)
+    assert total_variation(law, target_law(policy, 3, end)) < EXACT
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_candidates_that_are_plain_lies_cannot_change_the_law(seed: int) -> None:
+    policy = SamplingPolicy(1.0)
+    law = law_of_card(lambda: LyingDraft(table(1), seed), policy, 3)
+    assert total_variation(law, target_law(policy, 3)) < EXACT
+
+
+class Biased(CardDecoder):
+    """Known wrong: the likeliest candidate is accepted with min(1, p/q), as if drawn from q.
+
+    The candidates' q here is the draft's own law, which is as good as the rule could get.
+    """
+
+    def _drawn(self, block: Tensor) -> list[int]:
+        drawn = super()._drawn(block)
+        path = block[0, 1:].tolist()
+        text = torch.tensor([[*PROMPT[:-1], *block[0].tolist()]])
+        if path and self._target.length == len(PROMPT) + len(path):  # the first round
+            p = self._policy.distribution(HistoryRunner(table(0)).feed(text))[0]
+            q = self._policy.distribution(HistoryRunner(table(1)).feed(text))[0]
+            for position, token in enumerate(path, start=len(PROMPT) - 1):
+                ratio = (p[position, token] / q[position, token]).view(1)
+                if not bool(self._chance.accept(ratio)):
+                    left = (p[position] - q[position]).clamp(min=0.0)
+                    drawn[position - 1] = int(self._chance.draw(left))
+                    break
+                drawn[position - 1] = token
+        return drawn
+
+
+def test_accepting_the_likeliest_candidate_as_if_it_were_drawn_fails() -> None:
+    policy = SamplingPolicy(1.0)
+    law = law_of_card(lambda: ScheduledDraft(table(1), prompt_schedule), policy, 2, decoder=Biased)
+    assert total_variation(law, target_law(policy, 2)) > 0.01
+
+
+def test_a_draft_that_keeps_up_and_agrees_is_kept_whole() -> None:
+    """Each round emits the whole path and one more token, and says so."""
+    card = CardDecoder(
+        HistoryRunner(table(0)),
+        ScheduledDraft(table(0), lambda text: ["hear", "grow", "grow", "grow"]),
+        SamplingPolicy(0.0),
+        GeneratorChance(torch.Generator()),
+        longest=2,
+    )
+    found = card.decode(torch.tensor(PROMPT), max_new_tokens=12)
+    assert [record.accepted for record in found.rounds] == [2] * 4
+    assert found.fates == [Fate.ACCEPTED, Fate.ACCEPTED, Fate.BONUS] * 4
+    assert found.counts().block_efficiency() == 3.0
+    assert sum(record.draft_steps for record in found.rounds) > 0
+
+
+def test_a_draft_that_shows_nothing_in_time_leaves_plain_decoding() -> None:
+    card = CardDecoder(
+        HistoryRunner(table(0)),
+        ScheduledDraft(table(0), lambda text: []),
+        SamplingPolicy(0.0),
+        GeneratorChance(torch.Generator()),
+        longest=2,
+    )
+    found = card.decode(torch.tensor(PROMPT), max_new_tokens=5)
+    assert found.fates == [Fate.PLAIN] * 5
+
+
+# --- two processes -------------------------------------------------------------------------------
+
+BIG = 50
+
+
+class Slow(BigramRunner):
+    """A forward takes a while, so that the sides really overlap."""
+
+    seconds = 0.01
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        time.sleep(self.seconds)
+        return super().feed(tokens)
+
+
+class Quicker(Slow):
+    seconds = 0.002
+
+
+def make_runner() -> Runner:
+    return Quicker(table(7, BIG), capacity=4096)
+
+
+@pytest.fixture(scope="module")
+def draft() -> Iterator[CardDraft]:
+    made = CardDraft(make_runner, width=4, depth=6, threads=1, hang_seconds=10.0)
+    yield made
+    made.close()
+
+
+def decoder(draft: CardDraft, temperature: float, *, seed: int = 0) -> CardDecoder:
+    return CardDecoder(
+        Slow(0.4 * table(8, BIG) + table(7, BIG)),
+        draft,
+        SamplingPolicy(temperature),
+        GeneratorChance(torch.Generator().manual_seed(seed)),
+        longest=4,
+    )
+
+
+def test_two_processes_decode_what_the_target_alone_does(draft: CardDraft) -> None:
+    prompt = torch.tensor([1, 2, 3])
+    plain = AutoregressiveDecoder(
+        Slow(0.4 * table(8, BIG) + table(7, BIG)),
+        SamplingPolicy(0.0),
+        GeneratorChance(torch.Generator()),
+    )
+    wanted = plain.decode(prompt, max_new_tokens=60).tokens
+    for _ in range(2):  # the second request finds nothing of the first one
+        found = decoder(draft, 0.0).decode(prompt, max_new_tokens=60)
+        assert found.tokens == wanted
+    assert found.counts().accepted > 0
+    assert draft.pid != os.getpid()
+
+
+def test_both_sides_are_busy_at_the_same_time(draft: CardDraft) -> None:
+    found = decoder(draft, 1.0).decode(torch.tensor([1, 2, 3]), max_new_tokens=60)
+    assert found.busy is not None
+    assert found.busy.target_seconds + found.busy.draft_seconds > found.decode_seconds
+    assert found.busy.target_seconds <= found.decode_seconds
+
+
+def test_the_shared_candidates_are_bounded_and_their_bytes_known(draft: CardDraft) -> None:
+    assert draft.bytes == 8 * (4 + 2 * 4 * 6) + 8 * 4 * 6
+
+
+def test_it_rests_between_two_texts(draft: CardDraft) -> None:
+    decoder(draft, 0.0).decode(torch.tensor([1]), max_new_tokens=3)
+    time.sleep(0.3)
+    before = draft.busy_seconds
+    time.sleep(0.3)
+    assert draft.busy_seconds == before
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.parametrize(
+    ("blow", "told"),
+    [(signal.SIGKILL, "was killed by signal 9"), (signal.SIGSTOP, "no sign of life")],
+    ids=["killed", "hung"],
+)
+def test_a_draft_that_dies_or_hangs_ends_in_seconds_with_an_error(
+    blow: signal.Signals, told: str
+) -> None:
+    made = CardDraft(make_runner, width=4, depth=6, threads=1, hang_seconds=1.0)
+    rounds = decoder(made, 1.0).rounds(torch.tensor([1, 2, 3]), max_new_tokens=3000)
+    next(rounds)
+    os.kill(made.pid, blow)
+    started = time.monotonic()
+    with pytest.raises(DistillSpecError, match=told):
+        list(rounds)
+    assert time.monotonic() - started < 8.0
+    assert not is_alive(made.pid)
+
+
+def failing(error: type[Exception], words: str) -> Runner:
+    raise error(words)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (partial(failing, MemoryError, ""), "ran out of memory"),
+        (partial(failing, RuntimeError, "can't allocate memory: 9 GB"), "ran out of memory"),
+        (partial(failing, ValueError, "no such model"), "ValueError: no such model"),
+    ],
+    ids=["memory", "torch's memory", "anything"],
+)
+def test_a_draft_that_cannot_start_says_why(make: Callable[[], Runner], told: str) -> None:
+    with pytest.raises(DistillSpecError, match=told):
+        CardDraft(make, width=4, depth=6)
+
+
+SCRIPT = """
+import sys, torch
+from tests.speculation.parallel.test_card import decoder, make_runner
+from distillspec.speculation.parallel.card import CardDraft
+if __name__ == "__main__":
+    draft = CardDraft(make_runner, width=4, depth=6, threads=1)
+    for one in decoder(draft, 1.0).rounds(torch.tensor([1, 2, 3]), max_new_tokens=100000):
+        print(draft.pid, flush=True)
+"""
+
+
+def test_no_draft_outlives_its_target(tmp_path: Path) -> None:
+    """SIGKILL leaves the target no time for goodbyes; shared memory goes with the two."""
+    shared_before = set(os.listdir("/dev/shm"))
+    script = tmp_path / "decode.py"
+    script.write_text(SCRIPT)
+    root = Path(__file__).parents[3]
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    assert is_alive(pid)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    until = time.monotonic() + 5.0
+    while is_alive(pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not is_alive(pid)
+    assert set(os.listdir("/dev/shm")) <= shared_before

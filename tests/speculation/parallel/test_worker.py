@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from threading import Thread
+from typing import Any, NamedTuple
+
+import pytest
+
+from distillspec.errors import DistillSpecError
+from distillspec.speculation.parallel.board import Pulse
+from distillspec.speculation.parallel.worker import Failed, Ready, Servant, Stop, serve
+
+
+class Echo:
+    """Answers, and has as many pieces of work as the message says."""
+
+    def __init__(self) -> None:
+        self.left = 0
+        self.done = 0
+
+    def receive(self, message: int) -> int | None:
+        self.left = message
+        return self.done if message == 0 else None
+
+    def work(self) -> bool:
+        if self.left == 0:
+            return False
+        self.left -= 1
+        self.done += 1
+        return True
+
+
+class Served(NamedTuple):
+    link: Connection
+    pulse: Pulse
+    thread: Thread
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], Servant]], Served]]:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # only a main thread may set handlers
+    running: list[Served] = []
+
+    def begin(make: Callable[[], Servant]) -> Served:
+        ours, theirs = Pipe()
+        pulse = Pulse()
+
+        def life() -> None:
+            try:
+                serve(theirs, make, pulse, None)
+            except SystemExit:
+                theirs.close()
+
+        served = Served(ours, pulse, Thread(target=life, daemon=True))
+        served.thread.start()
+        running.append(served)
+        return served
+
+    yield begin
+    for one in running:
+        one.link.close()
+        one.thread.join(5.0)
+        assert not one.thread.is_alive()
+
+
+def ask(link: Connection, message: Any) -> Any:
+    link.send(message)
+    assert link.poll(5.0)
+    return link.recv()
+
+
+def test_it_works_on_by_itself_until_nothing_is_left(start: Any) -> None:
+    served = start(Echo)
+    assert isinstance(served.link.recv(), Ready)
+    served.link.send(5)
+    while served.pulse.busy_seconds == 0.0:
+        pass
+    done = ask(served.link, 0)
+    assert 0 < done <= 5
+    assert served.pulse.beats > 0
+
+
+def test_it_ends_when_it_is_told_to(start: Any) -> None:
+    served = start(Echo)
+    served.link.recv()
+    served.link.send(Stop())
+    served.thread.join(5.0)
+    assert not served.thread.is_alive()
+
+
+def test_it_ends_when_the_other_side_is_gone(start: Any) -> None:
+    served = start(Echo)
+    served.link.recv()
+    served.link.close()
+    served.thread.join(5.0)
+    assert not served.thread.is_alive()
+
+
+def test_a_fault_of_the_user_keeps_its_words(start: Any) -> None:
+    def make() -> Servant:
+        raise DistillSpecError("no such folder", where="drafts", mend="name another one")
+
+    assert start(make).link.recv() == Failed("no such folder", "name another one")
+
+
+def test_a_fault_of_ours_is_told_with_its_kind(start: Any) -> None:
+    class Broken(Echo):
+        def work(self) -> bool:
+            raise IndexError("beyond the end")
+
+    served = start(Broken)
+    served.link.recv()
+    assert "IndexError: beyond the end" in ask(served.link, 1).what

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from distillspec.errors import DistillSpecError
+from distillspec.speculation.limits import check_room, prefill, up_to_end
+from distillspec.speculation.runner import BigramRunner
+
+
+def runner(capacity: int = 8) -> BigramRunner:
+    return BigramRunner(torch.zeros(3, 3), capacity=capacity)
+
+
+def test_a_text_that_just_fits_has_room_and_one_token_more_has_not() -> None:
+    """The last token is emitted, never fed."""
+    check_room(torch.tensor([0, 1, 2]), 6, runner())
+    with pytest.raises(DistillSpecError, match="needs a cache of 9 tokens, a model's holds 8"):
+        check_room(torch.tensor([0, 1, 2]), 7, runner(), runner(99))
+
+
+def test_a_prompt_without_tokens_is_refused() -> None:
+    with pytest.raises(DistillSpecError, match="no tokens"):
+        check_room(torch.tensor([], dtype=torch.long), 1, runner())
+
+
+def test_all_but_the_last_token_of_the_prompt_are_fed() -> None:
+    one = runner()
+    one.feed(torch.tensor([[2, 2]]))
+    prefill(torch.tensor([0, 1, 2]), 1, one)
+    assert one.tokens.tolist() == [[0, 1]]
+    prefill(torch.tensor([0]), 1, one)
+    assert one.length == 0
+
+
+def test_a_text_goes_up_to_its_first_end_token() -> None:
+    assert up_to_end([3, 1, 2, 1], frozenset({1, 2})) == ([3, 1], True)
+    assert up_to_end([3, 4], frozenset({1, 2})) == ([3, 4], False)
