@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from distillspec import __version__
 from distillspec.commands import (
+    auto,
     check,
     decode,
     evaluate,
@@ -40,6 +41,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "report": report,
     "decode": decode,
+    "auto": auto,
     "pretrain": pretrain,
     "schema": schema,
 }

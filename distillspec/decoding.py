@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from distillspec.corpus.passage import text_key
 from distillspec.errors import DistillSpecError
+from distillspec.measure.audit import AuditedRound, Decoded, append
 from distillspec.measure.completions import end_tokens
 from distillspec.measure.methods import configuration
 from distillspec.models.loading import load_model, load_tokenizer
@@ -59,14 +61,16 @@ def decode(
     max_new_tokens: int = 128,
     seed: int = 0,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    audit: str | Path | None = None,
 ) -> Iterator[DecodedToken]:
     """Continue `prompt` up to end-of-text or max_new_tokens, with the law of the target.
 
     target, draft: causal models in eval mode, folders or Hub ids. method: "standard", or a method
     as a suite has it (`{"draft": {"kind": "sequences"}, "verify": {"kind": "kseq"}}`). tokenizer:
-    the target's, if that is a model without a folder. Tokens come once their round is verified.
-    Only a method with `verify: {kind: lenient}` leaves the target's law. DistillSpecError if the
-    two do not fit together or the prompt is empty.
+    the target's, if that is a model without a folder. audit: a file to which a line a round is
+    added when the text ends (`measure.audit`). Tokens come once their round is verified. Only a
+    method with `verify: {kind: lenient}` leaves the target's law. DistillSpecError if the two do
+    not fit together or the prompt is empty.
     """
     plan = _method(method)
     if not 1 <= gamma <= 64 or max_new_tokens < 1:
@@ -76,6 +80,9 @@ def decode(
             mend="give a gamma of 1 to 64, and at least 1 new token",
         )
     big, small = _model(target, "target"), _model(draft, "draft")
+    log = None if audit is None else Path(audit)
+    if log is not None:
+        append(log, [])  # a place that cannot be written to is found out now
     if plan.draft.kind != "chain":
         for model in (big, small):
             check_takes_a_tree(model)
@@ -93,6 +100,7 @@ def decode(
         configuration(plan, gamma),
         SamplingPolicy(temperature, top_k, nucleus),
         GeneratorChance(torch.Generator(big.device).manual_seed(seed)),
+        audited=log is not None,
     )
     ids: list[int] = text.encode(prompt)
     if not ids:
@@ -104,7 +112,22 @@ def decode(
         max_new_tokens=max_new_tokens,
         end_tokens=end_tokens(big, text),
     )
+    if log is not None:
+        key = text_key("decode", prompt)
+        what = Decoded(0, key, temperature, _folder(draft), plan.name, gamma)
+        rounds = _audited(rounds, log, what)
     return _with_text(rounds, text, ids[-_CONTEXT:])
+
+
+def _audited(rounds: Iterator[Round], log: Path, what: Decoded) -> Iterator[Round]:
+    """The same rounds, written down when they end or nobody wants more of them."""
+    seen: list[AuditedRound] = []
+    try:
+        for number, one in enumerate(rounds):
+            seen.append(what.line(number, one.record, one.fates[-1]))
+            yield one
+    finally:
+        append(log, seen)
 
 
 def _with_text(

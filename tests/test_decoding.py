@@ -11,6 +11,7 @@ import torch
 import distillspec
 from distillspec.decoding import _with_text
 from distillspec.errors import DistillSpecError
+from distillspec.measure.audit import read
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.speculation.records import Fate, Round, RoundRecord
 
@@ -76,6 +77,44 @@ def test_what_cannot_be_decoded_is_said_before_the_first_token(
 ) -> None:
     with pytest.raises(DistillSpecError, match=says):
         distillspec.decode(str(PAIR / "target"), str(PAIR / "draft"), prompt, **how)  # type: ignore[arg-type]
+
+
+def test_an_audit_gets_a_line_a_round_and_a_second_text_is_added(tmp_path: Path) -> None:
+    target, draft, tokenizer = models()
+    log = tmp_path / "audit.jsonl"
+    expected = []
+    for method in ("standard", SPECTR):
+        tokens = distillspec.decode(
+            target, draft, PROMPT, method=method, gamma=3, max_new_tokens=12, tokenizer=tokenizer,
+            audit=log,
+        )  # fmt: skip
+        expected += [one.round for one in tokens if one.begins_round]
+    found = read(log)
+    assert [one.drafted for one in found] == [one.drafted for one in expected]
+    assert [one.emitted for one in found] == [one.emitted for one in expected]
+    assert all(one.draft_ms > 0.0 and one.verify_ms > 0.0 for one in found)
+    assert {len(one.entropies) for one in found} == {3}
+    assert len({one.prompt_key for one in found}) == 1
+
+
+def test_a_text_that_nobody_reads_to_its_end_leaves_the_rounds_that_were_read(
+    tmp_path: Path,
+) -> None:
+    target, draft, tokenizer = models()
+    stream = distillspec.decode(
+        target, draft, PROMPT, tokenizer=tokenizer, audit=tmp_path / "audit.jsonl"
+    )
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert len(read(tmp_path / "audit.jsonl")) == 1
+
+
+def test_an_audit_that_cannot_be_written_is_told_before_the_first_token(tmp_path: Path) -> None:
+    target, draft, tokenizer = models()
+    with pytest.raises(DistillSpecError, match="writing failed"):
+        distillspec.decode(
+            target, draft, PROMPT, tokenizer=tokenizer, audit=tmp_path / "no" / "audit.jsonl"
+        )
 
 
 def test_half_a_character_waits_for_its_other_half() -> None:

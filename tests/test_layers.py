@@ -26,7 +26,7 @@ LEVELS = (
     {"training", "export"},
     {"build"},
     {"job"},
-    {"stages", "pretraining", "checking", "decoding"},
+    {"stages", "pretraining", "checking", "decoding", "calibration"},
     {"commands"},
     {"__main__"},
 )

@@ -25,6 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--audit", metavar="FILE", help="add a line a round to this JSONL file")
 
 
 def main(arguments: Namespace) -> int:
@@ -51,6 +52,7 @@ def main(arguments: Namespace) -> int:
         temperature=arguments.temperature,
         max_new_tokens=arguments.max_new_tokens,
         seed=arguments.seed,
+        audit=arguments.audit,
     )
     rounds: list[RoundRecord] = []
     began = time.perf_counter()

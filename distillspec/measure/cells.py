@@ -17,7 +17,8 @@ from torch import Tensor
 
 from distillspec import atomic
 from distillspec.errors import DistillSpecError
-from distillspec.measure import cost_model
+from distillspec.measure import audit, cost_model
+from distillspec.measure.audit import AUDIT, AuditedRound, Decoded
 from distillspec.measure.completions import MeasuredPrompt
 from distillspec.measure.methods import (
     chooser,
@@ -116,16 +117,21 @@ def evaluate(
     if missing or prepared is None:
         progress(len(blocks) - len(missing), len(blocks), "preparing the models")
         with closing(
-            _Bench(suite, target, chosen, taken, grid, torch.device(device), vocabulary)
+            Bench(suite, target, chosen, taken, grid, torch.device(device), vocabulary)
         ) as bench:
             prepared = bench.prepare()
             if rows.rows:
                 bench.remember(folder / _LEARNT)
             write_plan(folder / _PLAN, plan, prepared)
+            if suite.audit:
+                audit.keep_blocks(folder / AUDIT, {row.block for row in rows.rows})
             for block in missing:
                 number = blocks.index(block)
                 progress(len(blocks) - len(missing) + missing.index(block), len(blocks), "decoding")
-                rows.append(list(bench.block(number, *block)))
+                timed = list(bench.block(number, *block))
+                if suite.audit:  # first: of rounds without their rows a resumed one gets rid
+                    audit.append(folder / AUDIT, [one for text in timed for one in text.rounds])
+                rows.append([text.row for text in timed])
                 atomic.write_json(folder / _LEARNT, bench.learnt())
     progress(len(blocks), len(blocks), "reading the drafts on texts of the target")
     summary = sum_up(
@@ -143,7 +149,14 @@ def evaluate(
     return summary
 
 
-class _Bench:
+class Timed(NamedTuple):
+    """A text that was timed; of its rounds, what the suite wants audited."""
+
+    row: Row
+    rounds: list[AuditedRound]
+
+
+class Bench:
     """All runners of an evaluation, side by side, so that cells can be interleaved."""
 
     def __init__(
@@ -176,7 +189,14 @@ class _Bench:
     def prepare(self) -> Prepared:
         """Meet every shape, then time isolated steps of every method at every temperature."""
         self._warm_up()
-        steps = self._steps()
+        return self._begun(self._steps())
+
+    def prepare_without_times(self) -> Prepared:
+        """The same without step times, for a grid in which nothing chooses."""
+        self._warm_up()
+        return self._begun({})
+
+    def _begun(self, steps: Steps) -> Prepared:
         self._ways.clear()
         for temperature in self._suite.temperatures:
             for column in self._grid:
@@ -262,23 +282,31 @@ class _Bench:
             for temperature in self._suite.temperatures
         }
 
-    def block(self, number: int, prompt: int, temperature: float) -> Iterator[Row]:
+    def block(
+        self,
+        number: int,
+        prompt: int,
+        temperature: float,
+        among: Sequence[Column] | None = None,
+    ) -> Iterator[Timed]:
         """The baseline, every cell once, the baseline, ...: `repeats` times, closed by a baseline.
 
-        The order of the cells rotates from block to block, so that none is always first.
+        The order of the cells rotates from block to block, so that none is always first. among:
+        cells of the grid, default all.
         """
+        grid = self._grid if among is None else among
         order: list[tuple[Column | None, int]] = [(None, 0)]
         for repeat in range(self._suite.repeats):
-            turn = (number + repeat) % len(self._grid)
-            rotated = [*self._grid[turn:], *self._grid[:turn]]
+            turn = (number + repeat) % len(grid)
+            rotated = [*grid[turn:], *grid[:turn]]
             order += [(column, repeat) for column in rotated]
             order.append((None, repeat + 1))
         for place, (column, repeat) in enumerate(order):
-            yield self._row(prompt, temperature, column, repeat, place)
+            yield self._timed(prompt, temperature, column, repeat, place)
 
-    def _row(
+    def _timed(
         self, prompt: int, temperature: float, column: Column | None, repeat: int, place: int
-    ) -> Row:
+    ) -> Timed:
         key = self._prompts[prompt].key
         generation = self._decode(
             self._tokens(prompt),
@@ -287,7 +315,13 @@ class _Bench:
             seed=_seed(self._suite.seed, key, str(column), temperature, repeat),
             length=self._suite.max_new_tokens,
         )
-        return Row(
+        rounds: list[AuditedRound] = []
+        if column is not None and self._suite.audit:
+            text = Decoded(
+                prompt, key, temperature, column.draft, column.method.name, column.gamma, repeat
+            )
+            rounds = text.lines(generation.rounds, generation.fates)
+        row = Row(
             prompt=prompt,
             prompt_key=key,
             temperature=temperature,
@@ -305,6 +339,7 @@ class _Bench:
             target_busy_seconds=generation.busy.target_seconds if generation.busy else None,
             draft_busy_seconds=generation.busy.draft_seconds if generation.busy else None,
         )
+        return Timed(row, rounds)
 
     def _decode(
         self, prompt: Tensor, column: Column | None, temperature: float, seed: int, length: int
@@ -331,6 +366,7 @@ class _Bench:
             self._ways[column, temperature],
             policy,
             chance,
+            audited=self._suite.audit,
         )
         return speculative.decode(prompt, max_new_tokens=length)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from distillspec import atomic
+from distillspec.measure.audit import AuditedRound
+from distillspec.measure.choosing import arm_shares, entropy_histograms, regret_curves
 from distillspec.measure.curves import read_curves, training_curves
 from distillspec.measure.drawing import (
     DARK,
@@ -30,9 +32,15 @@ from distillspec.measure.summary import Cell, Summary
 
 
 def save_figures(
-    summary: Summary, metrics_csv: Mapping[str, Path], folder: Path
+    summary: Summary,
+    metrics_csv: Mapping[str, Path],
+    folder: Path,
+    rounds: Sequence[AuditedRound] = (),
 ) -> dict[str, tuple[Path, Path]]:
-    """Write every figure that has data to `folder`: name -> (light PNG, dark PNG)."""
+    """Write every figure that has data to `folder`: name -> (light PNG, dark PNG).
+
+    rounds: what was audited, if anything was.
+    """
     atomic.make_folder(folder)
     written: dict[str, tuple[Path, Path]] = {}
     drawings: dict[str, Callable[[Look], Figure | None]] = {
@@ -41,6 +49,9 @@ def save_figures(
         "differences": partial(differences, summary),
         "positions": partial(acceptance_by_position, summary),
         "prediction": partial(prediction, summary),
+        "regret": partial(regret_curves, summary),
+        "arms": partial(arm_shares, rounds),
+        "entropies": partial(entropy_histograms, rounds),
         "training": partial(training_curves, read_curves(metrics_csv)),
     }
     for name, draw in drawings.items():

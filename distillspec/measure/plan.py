@@ -99,6 +99,8 @@ def plan_of(
             "runner",
         },
     )
+    if suite.audit:  # named only then: folders that were begun without it stay as they are
+        cells["audit"] = True
     texts = json.dumps([[prompt.key, list(prompt.tokens)] for prompt in prompts])
     return {
         **cells,
@@ -117,6 +119,7 @@ def read_plan(path: Path, plan: Mapping[str, Any]) -> Prepared | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         earlier = found["plan"]
         differing = [key for key in plan if earlier.get(key) != plan[key]]
+        differing += [key for key in earlier if key not in plan]
         steps = {(method, float(t)): _step_times(values) for method, t, values in found["steps"]}
         runners = {str(name): str(kind) for name, kind in found["runners"].items()}
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page of an evaluation, from summary.json and training logs."""
+"""report.html: one self-contained page of an evaluation, from the files in its folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distillspec import atomic
 from distillspec.measure import sections
+from distillspec.measure.audit import AUDIT, read
 from distillspec.measure.drawing import ordered
 from distillspec.measure.figures import save_figures
 from distillspec.measure.page import STYLE
@@ -41,6 +42,21 @@ _CAPTIONS = {
         "Predicted from tau and isolated step times, against what the clock says. On the dashed "
         "line both agree.",
     ),
+    "regret": (
+        "Regret",
+        "What methods that choose needed beyond the best of their arms, known in hindsight, after "
+        "each prompt; dotted, what the mean arm needed. A line that flattens has learnt; one that "
+        "falls gains by changing arms.",
+    ),
+    "arms": (
+        "Who decoded, over time",
+        "Share of the rounds that each arm decoded, in the order in which they were decoded.",
+    ),
+    "entropies": (
+        "How unsure the draft was",
+        "Entropy of the draft's untempered law where tokens were drafted, one sequence a round: of "
+        "those that were kept, and of the first of each round that was not.",
+    ),
     "training": (
         "Training",
         "Loss and acceptance over the steps; markers are probes on held-out prompts.",
@@ -51,10 +67,11 @@ _CAPTIONS = {
 def write_report(folder: Path, metrics_csv: Mapping[str, Path]) -> Path:
     """Write report.html and figures/ beside the summary.json in `folder`; return the page's path.
 
+    What the suite audited is drawn from the audit.jsonl there.
     metrics_csv: a training log per run, named like the drafts; missing files are passed over.
     """
     summary = read_summary(folder / "summary.json")
-    figures = save_figures(summary, metrics_csv, folder / "figures")
+    figures = save_figures(summary, metrics_csv, folder / "figures", read(folder / AUDIT))
     page = folder / REPORT
     atomic.write_text(page, render(summary, figures))
     return page
@@ -76,7 +93,21 @@ def render(summary: Summary, figures: Mapping[str, tuple[Path, Path]]) -> str:
             shown=summary.comparisons,
         ),
         _section(
-            "Methods by speed", sections.ranking(summary.ranking), wide=True, shown=summary.ranking
+            "Methods by speed",
+            sections.ranking(summary.ranking, summary.oracles),
+            wide=True,
+            shown=summary.ranking,
+        ),
+        _section(
+            "Choosers against their arms",
+            sections.regrets(summary),
+            wide=True,
+            shown=summary.regrets,
+        ),
+        *(
+            _figure(name, figures[name])
+            for name in ("regret", "arms", "entropies")
+            if name in figures
         ),
         *(_figure(name, figures[name]) for name in ("differences", "positions") if name in figures),
         _section(

@@ -9,7 +9,15 @@ from html import escape
 from typing import Any
 
 from distillspec.measure.drawing import degrees, ordered
-from distillspec.measure.summary import Cell, Comparison, Example, Ranked, Recommendation, Summary
+from distillspec.measure.summary import (
+    Cell,
+    Comparison,
+    Example,
+    Oracle,
+    Ranked,
+    Recommendation,
+    Summary,
+)
 
 
 def head(summary: Summary, title: str) -> str:
@@ -115,8 +123,11 @@ def recommendations(recommendation: Sequence[Recommendation]) -> str:
     return _table(("draft", "temperature", "recommendation"), rows, words=3)
 
 
-def ranking(ranking: Sequence[Ranked]) -> str:
-    """Busy shares are told where a method has them."""
+def ranking(ranking: Sequence[Ranked], oracles: Sequence[Oracle] = ()) -> str:
+    """Of each temperature: what an oracle would reach, then the methods by speed.
+
+    Busy shares are told where a method has them.
+    """
     is_parallel = any(not math.isnan(one.target_busy) for one in ranking)
     columns = (
         "T",
@@ -133,8 +144,9 @@ def ranking(ranking: Sequence[Ranked]) -> str:
         "interval",
         "",
     )
-    rows = [
+    ranked = [
         (
+            one.temperature,
             "null" if one.verdict == "within noise of it" else "",
             [
                 f"{one.temperature:g}",
@@ -159,7 +171,64 @@ def ranking(ranking: Sequence[Ranked]) -> str:
         )
         for one in ranking
     ]
-    return _table(columns, rows, words=3)
+    hindsight = [(one.temperature, "null", _oracle(one, is_parallel)) for one in oracles]
+    rows = sorted([*hindsight, *ranked], key=lambda row: row[0])
+    return _table(columns, [(style, line) for _, style, line in rows], words=3)
+
+
+def _oracle(one: Oracle, is_parallel: bool) -> list[str]:
+    return [
+        f"{one.temperature:g}",
+        one.draft,
+        f"oracle on {one.method}",
+        str(one.gamma),
+        _number(one.tokens_per_second, ".0f"),
+        _number(one.tau),
+        _number(one.drafted_per_token),
+        _number(0.0),
+        _number(one.forwards_per_token),
+        *(["", ""] if is_parallel else []),
+        _number(1.0 + one.relative, ".0%"),
+        f"{_number(1.0 + one.relative_low, '.0%')} to {_number(1.0 + one.relative_high, '.0%')}",
+        "oracle, not a method",
+    ]
+
+
+def regrets(summary: Summary) -> str:
+    columns = (
+        "T",
+        "draft",
+        "method",
+        "in",
+        "best arm",
+        "of arms",
+        "needed",
+        "best arm's",
+        "mean arm's",
+        "beyond the best",
+        f"{summary.confidence:.0%} interval",
+        "mean arm beyond it",
+    )
+    rows = [
+        (
+            "null" if one.relative_low <= 0.0 <= one.relative_high else "",
+            [
+                f"{one.temperature:g}",
+                one.draft,
+                one.method,
+                one.quantity,
+                one.best_arm,
+                f"{len(one.arms)}"
+                + (f", not timed: {', '.join(one.untimed_arms)}" if one.untimed_arms else ""),
+                *(_number(x, ".5g") for x in (one.chosen, one.best, one.mean)),
+                _number(one.relative, "+.1%"),
+                f"{_number(one.relative_low, '+.1%')} to {_number(one.relative_high, '+.1%')}",
+                _number(one.mean / one.best - 1.0, "+.1%"),
+            ],
+        )
+        for one in summary.regrets
+    ]
+    return _table(columns, rows, words=6)
 
 
 def cells(summary: Summary, names: Sequence[str]) -> str:

@@ -67,6 +67,23 @@ DEFINITIONS = {
         "share of the 4-grams of a completion that occurred earlier in it, temperature 0: loops "
         "flatter alpha"
     ),
+    "regret": (
+        "of a method that chooses: the rounds (or seconds) it needed for the texts of all prompts, "
+        "less those of the one arm that needed the fewest, known in hindsight: negative where "
+        "changing arms paid. All were timed in the same evaluation, on the same prompts, to the "
+        "same length; above temperature 0 each with dice of its own. In rounds the best arm is "
+        "mostly the one with the largest gamma, whatever it costs. Cumulative over prompts in "
+        "their order; the mean arm is what choosing blindly would cost"
+    ),
+    "oracle": (
+        "no method, but what chains of the best length each round would reach: the length that "
+        "stops just before the first token that would be rejected, known in hindsight. The "
+        "measured speed of token verification at its largest gamma, times what the cost model says "
+        "of the time: its rounds at gamma c + v(gamma), over the same rounds with their a kept "
+        "tokens at a c + v(a), v(0) = 1, linear between the gammas that were timed. The tokens are "
+        "the same; wasted draft steps vanish, and a stop rule costs nothing. Never more than the "
+        "largest gamma is drafted"
+    ),
     "recommendation": (
         "the gamma with the highest measured speed-up; picking the best of several noisy numbers "
         "favours it a little"
@@ -75,6 +92,7 @@ DEFINITIONS = {
 
 Quantity = Literal["alpha", "expected tau", "tau", "speed"]
 Verdict = Literal["higher", "lower", "no difference shown"]
+RegretQuantity = Literal["rounds", "seconds"]
 Place = Literal["fastest", "within noise of it", "slower"]
 
 
@@ -193,6 +211,52 @@ class Ranked:
 
 
 @dataclass(frozen=True)
+class Oracle:
+    """What drafting the best length each round would reach, told in hindsight; see DEFINITIONS.
+
+    method, gamma: of the cell whose rounds it is read from. Others: as of Ranked.
+    """
+
+    draft: str
+    method: str
+    gamma: int
+    temperature: float
+    tokens_per_second: float
+    tau: float
+    drafted_per_token: float
+    forwards_per_token: float
+    relative: float
+    relative_low: float
+    relative_high: float
+
+
+@dataclass(frozen=True)
+class Regret:
+    """A method that chooses against the best of its arms; see DEFINITIONS.
+
+    chosen, best, mean: of all prompts, by the chooser, by best_arm, and on average over the arms.
+    relative: chosen beyond best, with its interval, paired over prompts. regret, mean_regret: after
+    each prompt. untimed_arms: those that are no cells of the suite; the best may be among them.
+    """
+
+    draft: str
+    method: str
+    temperature: float
+    quantity: RegretQuantity
+    arms: list[str]
+    untimed_arms: list[str]
+    best_arm: str
+    chosen: float
+    best: float
+    mean: float
+    relative: float
+    relative_low: float
+    relative_high: float
+    regret: list[float]
+    mean_regret: list[float]
+
+
+@dataclass(frozen=True)
 class Recommendation:
     """The best measured gamma of a draft at a temperature; temperature None: over all of them."""
 
@@ -267,6 +331,8 @@ class Summary:
     baseline: list[Baseline]
     comparisons: list[Comparison]
     ranking: list[Ranked]
+    oracles: list[Oracle]
+    regrets: list[Regret]
     recommendation: list[Recommendation]
     quality: list[Quality]
     greedy_divergences: list[GreedyDivergence]

@@ -21,6 +21,7 @@ from distillspec.measure.completions import (
 from distillspec.measure.findings import findings
 from distillspec.measure.plan import Prepared
 from distillspec.measure.quality import Completion, name_of, score
+from distillspec.measure.regret import regrets
 from distillspec.measure.rows import Row
 from distillspec.measure.summary import DEFINITIONS, Quality, Recommendation, Summary
 from distillspec.measure.tally import Tally
@@ -83,6 +84,8 @@ def sum_up(
         baseline=baseline,
         comparisons=comparisons,
         ranking=tally.ranking(),
+        oracles=tally.oracles(),
+        regrets=regrets(rows, _choosers(suite), how),
         recommendation=recommendation,
         quality=_quality(suite, tokenizer, prompts, rows, ends),
         greedy_divergences=divergences,
@@ -91,6 +94,7 @@ def sum_up(
             *findings(cells, baseline, comparisons, recommendation, divergences, len(runs)),
             *_fallbacks(suite, prepared),
             *_lossy(suite),
+            *_audited(suite),
         ],
         environment=_environment(suite, target, drafts, prepared, runs),
         definitions=dict(DEFINITIONS),
@@ -166,6 +170,15 @@ def _fallbacks(suite: Suite, prepared: Prepared) -> list[str]:
     ]
 
 
+def _choosers(suite: Suite) -> dict[str, list[tuple[str, int]]]:
+    """Methods that choose, with their arms."""
+    return {
+        method.name: [(arm.name, gamma) for arm, gamma in suite.arms(method)]
+        for method in suite.methods
+        if method.choose is not None
+    }
+
+
 def _lossy(suite: Suite) -> list[str]:
     names = suite.lossy_methods()
     if not names:
@@ -173,6 +186,15 @@ def _lossy(suite: Suite) -> list[str]:
     return [
         f"LOSSY: {', '.join(names)}. What they emit does not follow the target's law; their task "
         "quality stands beside their speed."
+    ]
+
+
+def _audited(suite: Suite) -> list[str]:
+    if not suite.audit:
+        return []
+    return [
+        "Every round was audited, and the times of speculative decoding include the auditing: "
+        "leave `audit` out of the suite to compare speeds."
     ]
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distillspec.measure.drawing import degrees, ordered
-from distillspec.measure.summary import Cell, Summary
+from distillspec.measure.summary import Cell, Oracle, Summary
 
 
 def summary_table(summary: Summary) -> RenderableType:
@@ -116,7 +116,11 @@ def _ranking(summary: Summary) -> Table:
     ):
         table.add_column(name, justify="right")
     table.add_column("")
-    for one in summary.ranking:
+    for place, one in enumerate(summary.ranking):
+        if not place or one.temperature != summary.ranking[place - 1].temperature:
+            for best in summary.oracles:
+                if best.temperature == one.temperature:
+                    table.add_row(*_oracle(best), style="dim italic")
         table.add_row(
             f"{one.temperature:g}",
             one.draft,
@@ -133,6 +137,23 @@ def _ranking(summary: Summary) -> Table:
             style={"fastest": "bold", "slower": "dim"}.get(one.verdict, ""),
         )
     return table
+
+
+def _oracle(one: Oracle) -> list[str]:
+    return [
+        f"{one.temperature:g}",
+        one.draft,
+        f"oracle on {one.method}",
+        str(one.gamma),
+        f"{one.tokens_per_second:.0f}",
+        f"{one.tau:.2f}",
+        f"{one.drafted_per_token:.2f}",
+        "0.00",
+        f"{one.forwards_per_token:.2f}",
+        f"{1.0 + one.relative:.0%}",
+        f"{1.0 + one.relative_low:.0%} - {1.0 + one.relative_high:.0%}",
+        "oracle, not a method",
+    ]
 
 
 def _comparisons(summary: Summary) -> Table:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from distillspec.measure import bootstrap, cost_model
 from distillspec.measure.bootstrap import Interval, Resampling, Sums
 from distillspec.measure.completions import repeated_share, up_to_end
+from distillspec.measure.oracle import shortened
 from distillspec.measure.rows import Row
 from distillspec.measure.summary import (
     Baseline,
     Cell,
     Comparison,
+    Oracle,
     Quantity,
     Ranked,
     Recommendation,
@@ -290,6 +292,48 @@ class Tally:
         rows = [row for some in self._cells[place].values() for row in some]
         seconds = sum(math.nan if (one := busy(row)) is None else one for row in rows)
         return seconds / sum(row.seconds for row in rows)
+
+    def oracles(self) -> list[Oracle]:
+        """A line a draft and temperature, where methods are ranked and chains are among them."""
+        found = []
+        for first in self.ranking():
+            at = first.temperature
+            if first.verdict != "fastest":
+                continue
+            fastest = (first.draft, first.method, first.gamma, at)
+            for draft in dict.fromkeys(place[0] for place in self._cells if place[3] == at):
+                chains = [
+                    place
+                    for place in self._cells
+                    if place[0] == draft and place[1] in self._standard and place[3] == at
+                ]
+                if chains:
+                    found.append(self._oracle(max(chains, key=lambda one: one[2]), fastest))
+        return found
+
+    def _oracle(self, place: Place, fastest: Place) -> Oracle:
+        draft, method, gamma, temperature = place
+        steps = self._steps[method, temperature]
+        tokens, seconds = self.speed(place)
+        c, v = steps.draft_to_target_time(draft), steps.verify_times()
+        by_prompt = self._counts(place)
+        shares = [shortened(counts, gamma, c, v) for counts in by_prompt]
+        speed = Sums(tokens, [s * share for s, share in zip(seconds, shares, strict=True)])
+        beyond = bootstrap.relative(speed, self.speed(fastest), self._how)
+        counts = sum(by_prompt, start=Counts())
+        return Oracle(
+            draft=draft,
+            method=method,
+            gamma=gamma,
+            temperature=temperature,
+            tokens_per_second=speed.ratio(),
+            tau=self.tau(place).ratio(),
+            drafted_per_token=_share(counts.accepted, counts.emitted),
+            forwards_per_token=_share(counts.verifications, counts.emitted),
+            relative=beyond.value,
+            relative_low=beyond.low,
+            relative_high=beyond.high,
+        )
 
     # --- which gamma -----------------------------------------------------------------------------
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from distillspec.recipe.schema import Count, FolderName, Section, Source
 
@@ -226,6 +226,17 @@ class Method(Section):
         """Whether what it does depends on what it has seen."""
         return self.choose is not None or self.stop.kind != "fixed"
 
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _can_be_decoded_with(cls, stop: Any) -> Any:
+        if isinstance(stop, dict) and stop.get("kind") == "oracle":
+            raise ValueError(
+                "an oracle knows what will be rejected, so no text can be decoded with it: leave "
+                "this method out; beside a standard method and another one, the report tells what "
+                "an oracle would reach by itself"
+            )
+        return stop
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.valve is not None and not self.adapts:
@@ -323,6 +334,9 @@ class Suite(Section):
     bootstrap: Annotated[int, Field(ge=100)] = Field(2000, description="resamples of an interval")
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     runner: RunnerChoice = Field(default_factory=RunnerChoice)
+    audit: bool = Field(
+        False, description="write a line a round to audit.jsonl; the times then include that"
+    )
     quality: str | None = Field(
         None, description="path of a metric for the `evaluate` library, run on the completions"
     )

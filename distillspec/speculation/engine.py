@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from distillspec.speculation.audit import Watch
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.choose.chooser import Chooser
 from distillspec.speculation.choose.fixed import Fixed
@@ -26,7 +27,8 @@ class SpeculativeDecoder:
     """Decodes one text at a time, with the law of the target under the policy.
 
     Both runners have the same vocabulary and device; prompts live on that device too. way: one
-    configuration for every round, or what chooses one.
+    configuration for every round, or what chooses one. audited: records tell of every round who
+    drafted, how unsure and how long; that takes time, which the times include.
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class SpeculativeDecoder:
         way: Configuration | Chooser,
         policy: SamplingPolicy,
         chance: Chance,
+        *,
+        audited: bool = False,
     ) -> None:
         assert target.vocabulary == draft.vocabulary, "target and draft differ in vocabulary"
         self._target = target
@@ -43,6 +47,7 @@ class SpeculativeDecoder:
         self._chooser = Fixed(way) if isinstance(way, Configuration) else way
         self._policy = policy
         self._chance = chance
+        self._audited = audited
 
     def decode(
         self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
@@ -80,12 +85,22 @@ class SpeculativeDecoder:
             configuration = self._chooser.choose()
             gamma = self._gamma(configuration, len(committed))
             pending = prompt.new_tensor(committed[self._draft.length :])
+            watch = Watch(self._policy) if self._audited else None
             proposal = configuration.draft.propose(
-                self._draft, pending, gamma, self._policy, self._chance, configuration.stop
+                self._draft,
+                pending,
+                gamma,
+                watch.policy if watch else self._policy,
+                self._chance,
+                configuration.stop,
             )
+            if watch:
+                watch.drafted(self._draft)
             p = self._policy.distribution(proposal.score(self._target, pending[-1:]))
             verdict = proposal.judge(configuration.verify, p, self._chance)
             proposal.keep(self._target, self._draft, len(committed), verdict)
+            if watch:
+                watch.verified(self._target)
             configuration.stop.learn(proposal.length, verdict.accepted, gamma)
 
             room = limit - len(committed)
@@ -101,6 +116,7 @@ class SpeculativeDecoder:
                     emitted=len(tokens),
                     draft_steps=proposal.steps,
                     cut=len(tokens) < len(verdict.tokens) or room <= configuration.gamma,
+                    audit=watch.audit(configuration, began) if watch else None,
                 ),
             )
 

@@ -18,6 +18,23 @@ class Fate(IntEnum):
     PLAIN = 3  # the target's, nothing was drafted
 
 
+class RoundAudit(NamedTuple):
+    """What a round leaves beside its counts where it is audited.
+
+    arm: name@gamma of the configuration that decoded it. entropies: of the draft's untempered law
+    where each drafted token was drawn, in nats, by position; of several sequences their mean;
+    empty where the draft has no law. draft_seconds: drafting, its stop rule included.
+    verify_seconds: the target's forward, verification, and both caches brought to what was kept.
+    other_seconds: choosing and learning.
+    """
+
+    arm: str
+    entropies: tuple[float, ...]
+    draft_seconds: float
+    verify_seconds: float
+    other_seconds: float
+
+
 class RoundRecord(NamedTuple):
     """One forward of the target.
 
@@ -25,6 +42,7 @@ class RoundRecord(NamedTuple):
     emitted: tokens that joined the output. draft_steps: forwards of the draft.
     cut: end-of-text shortened the block, or the length limit left no room for a full one. Such a
     round is left out of every rate: near the limit only short blocks would be seen whole.
+    audit: None where nobody asked for it.
     """
 
     drafted: int
@@ -32,6 +50,7 @@ class RoundRecord(NamedTuple):
     emitted: int
     draft_steps: int
     cut: bool
+    audit: RoundAudit | None = None
 
 
 class Round(NamedTuple):

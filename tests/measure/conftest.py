@@ -16,10 +16,12 @@ from distillspec.measure.summary import (
     Comparison,
     Example,
     GreedyDivergence,
+    Oracle,
     Piece,
     Quality,
     Ranked,
     Recommendation,
+    Regret,
     Summary,
 )
 from distillspec.recipe.suite import Suite
@@ -231,6 +233,44 @@ def a_place(**changes: Any) -> Ranked:
     return Ranked(**{**values, **changes})
 
 
+def an_oracle(**changes: Any) -> Oracle:
+    values: dict[str, Any] = {
+        "draft": "distilled",
+        "method": "standard",
+        "gamma": 8,
+        "temperature": 1.0,
+        "tokens_per_second": 555.0,
+        "tau": 3.1,
+        "drafted_per_token": 0.68,
+        "forwards_per_token": 0.32,
+        "relative": 0.25,
+        "relative_low": 0.2,
+        "relative_high": 0.3,
+    }
+    return Oracle(**{**values, **changes})
+
+
+def a_regret(**changes: Any) -> Regret:
+    values: dict[str, Any] = {
+        "draft": "distilled",
+        "method": "ucb<spec>",
+        "temperature": 1.0,
+        "quantity": "rounds",
+        "arms": ["standard@2", "standard@4"],
+        "untimed_arms": [],
+        "best_arm": "standard@4",
+        "chosen": 66.0,
+        "best": 60.0,
+        "mean": 72.0,
+        "relative": 0.1,
+        "relative_low": 0.05,
+        "relative_high": 0.15,
+        "regret": [4.0, 5.0, 6.0],
+        "mean_regret": [4.0, 8.0, 12.0],
+    }
+    return Regret(**{**values, **changes})
+
+
 @pytest.fixture
 def by_hand() -> Summary:
     """Three drafts, gamma 2 and 4, temperatures 0 and 1; texts that would break unescaped HTML."""
@@ -256,6 +296,8 @@ def by_hand() -> Summary:
         ],
         baseline=[a_baseline(0.0), a_baseline(1.0)],
         ranking=[],
+        oracles=[],
+        regrets=[],
         comparisons=[
             a_comparison(),
             a_comparison(gamma=4, low=-0.1, relative_low=-0.05, verdict="no difference shown"),

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure.cells import ROWS, SUMMARY, evaluate
+from distillspec.measure.audit import AUDIT
+from distillspec.measure.audit import read as read_audit
+from distillspec.measure.cells import ROWS, SUMMARY, Bench, Column, evaluate
+from distillspec.measure.report import write_report
+from distillspec.measure.rows import FATES
 from distillspec.recipe.suite import Suite
 
 if TYPE_CHECKING:
@@ -232,6 +238,9 @@ def test_every_method_decodes_the_targets_text_and_finds_its_place_in_the_rankin
         assert speeds == sorted(speeds, reverse=True)
         assert ranked[0].verdict == "fastest"
         assert all(one.drafted_per_token >= one.wasted_per_token >= 0.0 for one in ranked)
+    assert [(one.method, one.temperature) for one in summary.oracles] == [
+        ("standard", temperature) for temperature in suite.temperatures
+    ]
     for cell in summary.cells:
         assert 1.0 <= cell.tau <= cell.gamma + 1
         assert math.isnan(cell.v) == (cell.method in ("ucbspec", "exp3spec"))
@@ -244,6 +253,81 @@ def test_every_method_decodes_the_targets_text_and_finds_its_place_in_the_rankin
     assert all(arm["values"][0] >= 1.0 for arm in seen)
 
 
+AUDITED = [
+    {"name": "standard"},
+    {
+        "name": "spectr",
+        "draft": {"kind": "sequences", "count": 2},
+        "verify": {"kind": "kseq"},
+    },
+    {"name": "ucbspec", "choose": {"kind": "ucb", "arms": ["standard", "spectr"]}},
+]
+
+
+def audited(tiny_suite: Suite, **changes: Any) -> Suite:
+    changed = {"gammas": [2], "methods": AUDITED, "drafts": ["distilled"], "audit": True}
+    return Suite.model_validate({**tiny_suite.model_dump(), "quality": None, **changed, **changes})
+
+
+def test_an_audited_suite_has_a_line_for_every_round_and_says_what_its_times_hold(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    summary = evaluate(audited(tiny_suite), folder=tmp_path, **setting.arguments())
+    assert any("Every round was audited" in note for note in summary.notes)
+    assert [(one.method, one.temperature, one.quantity) for one in summary.regrets] == [
+        ("ucbspec", temperature, quantity)
+        for temperature in (0.0, 1.0)
+        for quantity in ("rounds", "seconds")
+    ]
+    assert {tuple(one.arms) for one in summary.regrets} == {("standard@2", "spectr@2")}
+    page = write_report(tmp_path, {}).read_text(encoding="utf-8")
+    for title in ("Regret", "Who decoded, over time", "How unsure the draft was"):
+        assert f"<h2>{title}</h2>" in page
+    lines = read_audit(tmp_path / AUDIT)
+    rows = [row for row in rows_in(tmp_path) if row["draft"] is not None]
+    for row in rows:
+        mine = [
+            line
+            for line in lines
+            if (line.prompt, line.temperature, line.method)
+            == (row["prompt"], row["temperature"], row["method"])
+        ]
+        assert [line.round for line in mine] == list(range(row["counts"]["target_forwards"]))
+        assert sum(line.emitted for line in mine) == 12
+        last = [FATES[letter] for letter in row["fates"]]
+        ends = itertools.accumulate(line.emitted for line in mine)
+        assert [line.fate for line in mine] == [last[end - 1] for end in ends]
+    assert len(lines) == sum(row["counts"]["target_forwards"] for row in rows)
+    assert {line.arm for line in lines if line.method == "ucbspec"} == {"standard@2", "spectr@2"}
+    assert {line.arm for line in lines if line.method == "standard"} == {"standard@2"}
+
+
+def test_a_resumed_evaluation_audits_each_round_once(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    suite = audited(tiny_suite, prompts={"count": 2}, temperatures=[1.0])
+    evaluate(suite, folder=tmp_path, **setting.arguments())
+    rows, lines = rows_in(tmp_path), read_audit(tmp_path / AUDIT)
+    first = [json.dumps(row) + "\n" for row in rows if row["prompt"] == 0]
+    (tmp_path / ROWS).write_text("".join(first))  # killed after the audit, before the rows
+    evaluate(suite, folder=tmp_path, **setting.arguments())
+    again = read_audit(tmp_path / AUDIT)
+    assert [one for one in again if one.prompt == 0] == [one for one in lines if one.prompt == 0]
+    places = [(one.prompt, one.method, one.round) for one in again]
+    assert len(set(places)) == len(places)
+    assert {one.prompt for one in again} == {0, 1}
+
+
+def test_rows_that_were_audited_and_rows_that_were_not_are_not_mixed(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    suite = audited(tiny_suite, prompts={"count": 1}, temperatures=[1.0])
+    evaluate(suite, folder=tmp_path, **setting.arguments())
+    plain = suite.model_copy(update={"audit": False})
+    with pytest.raises(DistillSpecError, match="other audit"):
+        evaluate(plain, folder=tmp_path, **setting.arguments())
+
+
 def test_what_was_learnt_and_cannot_be_read_is_the_users_error(
     setting: Setting, tiny_suite: Suite, measured: Measured, tmp_path: Path
 ) -> None:
@@ -253,3 +337,14 @@ def test_what_was_learnt_and_cannot_be_read_is_the_users_error(
     (tmp_path / "learnt.json").write_text("[1]")
     with pytest.raises(DistillSpecError, match="had learnt cannot be read"):
         evaluate(tiny_suite, folder=tmp_path, **setting.arguments())
+
+
+def test_a_block_can_be_of_some_cells_alone(setting: Setting, tiny_suite: Suite) -> None:
+    grid = [Column("distilled", method, g) for method in tiny_suite.methods for g in (1, 3)]
+    device = torch.device("cpu")
+    drafts = {"distilled": setting.drafts["distilled"]}
+    bench = Bench(tiny_suite, setting.target, drafts, setting.prompts, grid, device, None)
+    bench.prepare_without_times()
+    gammas = [text.row.gamma for text in bench.block(0, 0, 1.0, grid[1:])]
+    assert gammas == [None, 3, None]
+    assert [text.row.gamma for text in bench.block(1, 1, 1.0)] == [None, 3, 1, None]

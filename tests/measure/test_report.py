@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from distillspec.errors import DistillSpecError
+from distillspec.measure.audit import append
 from distillspec.measure.report import render, write_report
 from distillspec.measure.summary import Summary, write_summary
-from tests.measure.conftest import a_place
+from tests.measure.conftest import a_place, a_regret
+from tests.measure.test_audit import a_round
 
 VOID = {"meta", "img", "source", "link", "br"}
 
@@ -94,6 +97,31 @@ def test_methods_stand_in_the_order_of_their_speed(by_hand: Summary) -> None:
     assert html.count(">spectr<") == 2
     assert "<h2>Methods by speed</h2>" in html
     assert "Methods by speed" not in render(by_hand, {})
+
+
+def test_what_chose_stands_against_its_arms_with_its_figures(
+    by_hand: Summary, tmp_path: Path
+) -> None:
+    choosing = replace(by_hand, regrets=[a_regret(), a_regret(quantity="seconds")])
+    write_summary(choosing, tmp_path / "summary.json")
+    arms = ["standard@2", "standard@4"] * 20
+    append(tmp_path / "audit.jsonl", [a_round(round=i, arm=arm) for i, arm in enumerate(arms)])
+    html = write_report(tmp_path, {}).read_text(encoding="utf-8")
+    Balance(html)
+    for title in ("Choosers against their arms", "Regret", "Who decoded", "How unsure the draft"):
+        assert f"<h2>{title}" in html
+    assert "ucb&lt;spec&gt;" in html
+    (tmp_path / "audit.jsonl").unlink()
+    html = write_report(tmp_path, {}).read_text(encoding="utf-8")
+    assert "<h2>Regret</h2>" in html
+    assert "Who decoded" not in html
+
+
+def test_a_broken_audit_is_the_users_error(by_hand: Summary, tmp_path: Path) -> None:
+    write_summary(by_hand, tmp_path / "summary.json")
+    (tmp_path / "audit.jsonl").write_text("{}\n")
+    with pytest.raises(DistillSpecError, match="no round of an audit"):
+        write_report(tmp_path, {})
 
 
 def test_a_folder_without_a_summary_is_the_users_error(tmp_path: Path) -> None:

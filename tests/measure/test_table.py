@@ -9,7 +9,7 @@ from rich.console import Console
 
 from distillspec.measure.summary import Summary
 from distillspec.measure.table import summary_table
-from tests.measure.conftest import a_cell, a_place
+from tests.measure.conftest import a_cell, a_place, an_oracle
 
 
 def shown(summary: Summary, width: int = 140) -> str:
@@ -60,3 +60,11 @@ def test_methods_are_listed_in_the_order_of_their_speed(by_hand: Summary) -> Non
     assert at == sorted(at)
     for number in ("321", "3.40", "9.50", "8.75", "0.29", "88%", "80% - 95%", "slower"):
         assert number in spectr
+
+
+def test_what_an_oracle_would_reach_stands_once_above_its_temperature(by_hand: Summary) -> None:
+    places = [a_place(temperature=t, method=name) for t in (0.0, 1.0) for name in ("one", "two")]
+    oracles = [an_oracle(temperature=t) for t in (0.0, 1.0)]
+    text = shown(replace(by_hand, ranking=places, oracles=oracles), width=160)
+    lines = [line for line in text.splitlines() if "slower" in line or "not a method" in line]
+    assert ["oracle on standard" in line for line in lines] == [True, False, False] * 2

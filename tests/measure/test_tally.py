@@ -184,3 +184,31 @@ def test_at_temperature_zero_repeats_are_counted() -> None:
     tally = Tally(greedy, {("standard", 0.0): STEPS}, {0.0: FACTS}, HOW, frozenset())
     assert tally.cells()[0].repeated_ngram_share == pytest.approx(8 / 9)
     assert tally.baselines()[0].repeated_ngram_share == pytest.approx(8 / 9)
+
+
+def test_the_oracle_is_read_from_chains_where_methods_are_ranked(tally: Tally) -> None:
+    assert tally.oracles() == []  # one method: nothing is ranked
+    block = [replace(row, method="block", seconds=3.0) for row in rows()[4:]]
+    steps = {("standard", 1.0): STEPS, ("block", 1.0): STEPS}
+    ranked = Tally([*rows(), *block], steps, {1.0: FACTS}, HOW, frozenset())
+    by_draft = {one.draft: one for one in ranked.oracles()}
+    assert by_draft.keys() == {"undistilled", "distilled"}
+    one = by_draft["distilled"]
+    assert (one.method, one.gamma, one.temperature) == ("standard", 2, 1.0)
+    # Of 5 rounds each: kept 0, 1, 2 tokens in 1, 2, 2 rounds, and in 0, 1, 4; v(1) = 1.1.
+    first = (1 * 1.0 + 2 * (0.2 + 1.1) + 2 * 1.6) / (5 * 1.6)
+    second = (1 * (0.2 + 1.1) + 4 * 1.6) / (5 * 1.6)
+    assert one.tokens_per_second == pytest.approx(24 / (2.0 * first + 4.0 * second))
+    assert one.drafted_per_token == pytest.approx(15 / 25)
+    assert one.forwards_per_token == pytest.approx(10 / 25)
+    fastest = max(place.tokens_per_second for place in ranked.ranking())
+    assert one.relative == pytest.approx(one.tokens_per_second / fastest - 1.0)
+
+
+def test_the_oracle_is_read_from_the_longest_chains() -> None:
+    both = [replace(row, gamma=4) for row in rows()[4:]]
+    block = [replace(row, method="block") for row in rows()[4:]]
+    steps = StepTimes(1.0, 0.01, {2: 0.012, 4: 0.014}, STEPS.draft_seconds, 30, 0.1)
+    by_method = {("standard", 1.0): steps, ("block", 1.0): steps}
+    tally = Tally([*rows(), *both, *block], by_method, {1.0: FACTS}, HOW, frozenset())
+    assert {one.gamma for one in tally.oracles()} == {4}

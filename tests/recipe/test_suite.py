@@ -128,3 +128,8 @@ def test_a_method_may_have_gammas_of_its_own_and_arms_take_them() -> None:
     assert [suite.of(method) for method in suite.methods] == [(2, 4), (16,), (16,)]
     assert suite.arms(bandit) == [(standard, 3), (adaedl, 16)]
     assert standard.is_standard and not adaedl.is_standard and not bandit.is_standard
+
+
+def test_an_oracle_is_no_method_and_the_error_says_where_it_is_told() -> None:
+    with pytest.raises(ValidationError, match="no text can be decoded with it.*the report tells"):
+        Suite.model_validate({"methods": [{"name": "best", "stop": {"kind": "oracle"}}]})

@@ -1,0 +1,75 @@
+"""`auto`: find the fastest way to decode with a pair on your prompts, and write it as a suite."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.schema import Jsonl, PythonSource
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("target", metavar="TARGET", help="a folder or Hub id")
+    parser.add_argument("draft", metavar="DRAFT", help="a folder or Hub id")
+    parser.add_argument(
+        "--prompts",
+        metavar="FILE.jsonl",
+        help="your prompts, a line each with `prompt` or `messages`; default: Python code",
+    )
+    parser.add_argument("--temperature", type=float, default=1.0, help="of your traffic")
+    parser.add_argument("--max-new-tokens", type=int, default=64, help="decoded per prompt")
+    parser.add_argument(
+        "--minutes", type=float, default=3.0, help="of decoding, after the models are prepared"
+    )
+    parser.add_argument(
+        "--runner",
+        choices=("eager", "compiled"),
+        default="eager",
+        help="the one you will serve with: which method is fastest depends on it",
+    )
+    parser.add_argument("--output", metavar="FILE.yaml", default="auto.yaml", help="the suite")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+def main(arguments: Namespace) -> int:
+    wrong = {
+        "--temperature must be 0 to 4": not 0.0 <= arguments.temperature <= 4.0,
+        "--max-new-tokens must be at least 1": arguments.max_new_tokens < 1,
+        "--minutes must be above 0": not 0.0 < arguments.minutes < float("inf"),
+        "--seed must be 0 or more": arguments.seed < 0,
+    }
+    for says, is_wrong in wrong.items():
+        if is_wrong:
+            raise DistillSpecError(says, where="command line: auto", mend="change that value")
+    source = _source(arguments.prompts)
+    from distillspec import calibration
+
+    return calibration.run(
+        arguments.target,
+        arguments.draft,
+        source,
+        temperature=arguments.temperature,
+        max_new_tokens=arguments.max_new_tokens,
+        minutes=arguments.minutes,
+        runner=arguments.runner,
+        output=Path(arguments.output),
+        seed=arguments.seed,
+    )
+
+
+def _source(path: str | None) -> Jsonl | PythonSource:
+    if path is None:  # the held-out files of recipes/nano-python.yaml
+        return PythonSource(
+            kind="python-source",
+            packages=("transformers",),
+            include=("models/*/modeling_*.py", "models/*/configuration_*.py"),
+            prompts_per_file=16,
+        )
+    if not Path(path).is_file():
+        raise DistillSpecError(
+            "there is no such file of prompts",
+            where=path,
+            mend='give a JSONL file, a line a prompt: {"prompt": "..."}',
+        )
+    return Jsonl(kind="jsonl", path=path)

@@ -1,0 +1,40 @@
+"""The length an oracle would draft each round: what no stop rule can beat, told in hindsight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from distillspec.speculation.records import Counts
+
+
+def shortened(
+    counts: Counts, gamma: int, draft_to_target_time: float, verify_times: Mapping[int, float]
+) -> float:
+    """Time of rounds cut by the oracle over that of the rounds as they were, in the cost model.
+
+    counts: of chains of `gamma` tokens. A round that kept a tokens took gamma c + v(gamma); the
+    oracle stops just before the first token that would be rejected, so it drafts those a tokens and
+    takes a c + v(a), and emits as many: the target's token comes as a bonus in place of a
+    correction. c, v: over the time of a one-token target step; v(0) is 1, and between the block
+    sizes that were timed v is taken as linear. 1 where no round was whole.
+    """
+    c, N = draft_to_target_time, counts.verifications
+    if not N:
+        return 1.0
+    at_least = [N, *counts.accepted_at, 0]  # rounds that kept a tokens or more
+    cut = sum(
+        (at_least[a] - at_least[a + 1]) * (a * c + _between(verify_times, a))
+        for a in range(len(at_least) - 1)
+    )
+    return cut / (counts.draft_steps * c + N * verify_times[gamma])
+
+
+def _between(verify_times: Mapping[int, float], drafted: int) -> float:
+    """v for this many drafted tokens, at most as many as the largest block that was timed."""
+    known = {0: 1.0, **verify_times}
+    above = min(size for size in known if size >= drafted)
+    below = max(size for size in known if size <= drafted)
+    if above == below:
+        return known[above]
+    share = (drafted - below) / (above - below)
+    return (1.0 - share) * known[below] + share * known[above]

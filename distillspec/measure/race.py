@@ -1,0 +1,131 @@
+"""Many ways to decode, few prompts each; who is clearly slower leaves, the others go on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from distillspec.measure import bootstrap
+from distillspec.measure.bootstrap import Interval, Resampling, Sums
+from distillspec.measure.timing import Clock
+
+FIRST_LOOK = 6  # prompts; with fewer, chance alone makes one of equals slower on each of them
+FEWEST = 2  # prompts, without which there is no interval
+_CLEARLY = 0.99  # confidence at which a way is dropped: there are many of them, looked at often
+
+
+class Texts(NamedTuple):
+    """What decoding one prompt took: tokens, and seconds of the baseline and of each way."""
+
+    tokens: int
+    plain_seconds: float
+    seconds: Mapping[int, float]
+
+
+class Decode(Protocol):
+    def __call__(self, prompt: int, among: Sequence[int]) -> Texts:
+        """Decode a prompt in the ways of these numbers, interleaved with the baseline."""
+        ...
+
+
+class Standing(NamedTuple):
+    """How a way (by its number) came out of a race.
+
+    prompts: that it decoded. tokens_per_second, speedup (over the baseline), relative (beyond the
+    winner, on the prompts that both decoded; all zero for the winner itself): with intervals.
+    dropped: it was clearly slower than the best of that moment.
+    """
+
+    way: int
+    prompts: int
+    tokens_per_second: Interval
+    speedup: Interval
+    relative: Interval
+    dropped: bool
+
+    @property
+    def is_near(self) -> bool:
+        """It may be as fast as the winner."""
+        return not self.dropped and self.relative.high >= 0.0
+
+
+class Outcome(NamedTuple):
+    """standings: the winner first, by speed, the dropped ones last. plain: baseline, tokens/s."""
+
+    standings: list[Standing]
+    plain: Interval
+    prompts: int
+    why_it_ended: str
+
+
+def race(
+    decode: Decode,
+    *,
+    ways: int,
+    prompts: int,
+    seconds: float,
+    how: Resampling,
+    clock: Clock = time.perf_counter,
+    progress: Callable[[int, int], None] = lambda prompt, left: None,
+) -> Outcome:
+    """Decode prompt after prompt in all ways that are still in the race.
+
+    After 6, 12, 24, ... prompts those are dropped whose tokens per second are below the best one's
+    with 99 % confidence, paired over prompts. It ends when one is left, when the prompts or the
+    seconds are used up; two prompts are decoded whatever the time. Picking the best of many noisy
+    numbers favours it a little.
+    """
+    assert ways >= 1 and prompts >= FEWEST
+    began = clock()
+    seen: list[Texts] = []
+    left = list(range(ways))
+    look = FIRST_LOOK
+    why = "all prompts were decoded"
+    for prompt in range(prompts):
+        if prompt >= FEWEST and clock() - began >= seconds:
+            why = "the time was used up"
+            break
+        progress(prompt, len(left))
+        seen.append(decode(prompt, left))
+        if len(seen) == look:
+            look *= 2
+            left = _kept(left, seen, how._replace(confidence=_CLEARLY))
+        if len(left) == 1 < ways:
+            why = "one was left"
+            break
+    plain = Sums([one.tokens for one in seen], [one.plain_seconds for one in seen])
+    winner = max(left, key=lambda way: _speed(way, seen).ratio())
+    standings = [_standing(way, winner, seen, way not in left, how) for way in range(ways)]
+    standings.sort(key=lambda one: (one.way != winner, one.dropped, -one.tokens_per_second.value))
+    return Outcome(standings, bootstrap.ratio(plain, how), len(seen), why)
+
+
+def _kept(left: Sequence[int], seen: Sequence[Texts], how: Resampling) -> list[int]:
+    speeds = {way: _speed(way, seen) for way in left}
+    best = max(speeds.values(), key=Sums.ratio)
+    return [
+        way
+        for way, speed in speeds.items()
+        if speed is best or not bootstrap.relative(speed, best, how).high < 0.0
+    ]
+
+
+def _standing(
+    way: int, winner: int, seen: Sequence[Texts], dropped: bool, how: Resampling
+) -> Standing:
+    common = [one for one in seen if way in one.seconds]
+    plain = [one.plain_seconds for one in common]
+    speed = _speed(way, common)
+    return Standing(
+        way=way,
+        prompts=len(common),
+        tokens_per_second=bootstrap.ratio(speed, how),
+        speedup=bootstrap.ratio(Sums(plain, [one.seconds[way] for one in common]), how),
+        relative=bootstrap.relative(speed, _speed(winner, common), how),
+        dropped=dropped,
+    )
+
+
+def _speed(way: int, seen: Sequence[Texts]) -> Sums:
+    return Sums([one.tokens for one in seen], [one.seconds[way] for one in seen])

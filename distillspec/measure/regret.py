@@ -1,0 +1,99 @@
+"""What a method that chooses has lost against its best fixed arm, known in hindsight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+
+from distillspec.measure import bootstrap
+from distillspec.measure.bootstrap import Resampling, Sums
+from distillspec.measure.rows import Row
+from distillspec.measure.summary import Regret, RegretQuantity
+
+Arm = tuple[str, int]
+"""Method and gamma."""
+
+_COUNTED: dict[RegretQuantity, Callable[[Row], float]] = {
+    "rounds": lambda row: float(row.counts.target_forwards),
+    "seconds": lambda row: row.seconds,
+}
+
+
+def regrets(
+    rows: Sequence[Row], choosers: Mapping[str, Sequence[Arm]], how: Resampling
+) -> list[Regret]:
+    """Stopping-time regret (2505.15141) of each chooser, draft and temperature.
+
+    choosers: by name, with their arms.
+    All decoded the same prompts to the same length around the same baseline, each with dice of its
+    own. An arm that is no cell of the suite was not timed, and is left out; a chooser without any
+    timed arm has no regret to show.
+    """
+    cells: dict[tuple[str | None, Arm, float], dict[int, list[Row]]] = {}
+    for row in rows:
+        if row.method is not None and row.gamma is not None:
+            place = row.draft, (row.method, row.gamma), row.temperature
+            cells.setdefault(place, {}).setdefault(row.prompt, []).append(row)
+    order = {name: place for place, name in enumerate(choosers)}
+    found = []
+    for draft, (method, gamma), temperature in cells:
+        if method not in choosers or draft is None:
+            continue
+        timed = [arm for arm in choosers[method] if (draft, arm, temperature) in cells]
+        for quantity, count in _COUNTED.items():
+            if timed:
+                mine = _by_prompt(cells[draft, (method, gamma), temperature], count)
+                arms = {
+                    named(arm): _by_prompt(cells[draft, arm, temperature], count) for arm in timed
+                }
+                untimed = [named(arm) for arm in choosers[method] if arm not in timed]
+                found.append(
+                    _regret((draft, method, temperature), quantity, mine, arms, untimed, how)
+                )
+    return sorted(found, key=lambda one: (one.draft, one.temperature, order[one.method]))
+
+
+def named(arm: Arm) -> str:
+    return f"{arm[0]}@{arm[1]}"
+
+
+def _by_prompt(cell: Mapping[int, Sequence[Row]], count: Callable[[Row], float]) -> list[float]:
+    """Of each prompt, in their order: the mean over its repeats."""
+    return [sum(map(count, cell[i])) / len(cell[i]) for i in sorted(cell)]
+
+
+def _regret(
+    place: tuple[str, str, float],
+    quantity: RegretQuantity,
+    mine: Sequence[float],
+    arms: Mapping[str, Sequence[float]],
+    untimed: list[str],
+    how: Resampling,
+) -> Regret:
+    draft, method, temperature = place
+    best = min(arms, key=lambda name: sum(arms[name]))
+    mean = [sum(of_prompt) / len(arms) for of_prompt in zip(*arms.values(), strict=True)]
+    once = [1.0] * len(mine)
+    beyond = bootstrap.relative(Sums(mine, once), Sums(arms[best], once), how)
+    return Regret(
+        draft=draft,
+        method=method,
+        temperature=temperature,
+        quantity=quantity,
+        arms=list(arms),
+        untimed_arms=untimed,
+        best_arm=best,
+        chosen=sum(mine),
+        best=sum(arms[best]),
+        mean=sum(mean),
+        relative=beyond.value,
+        relative_low=beyond.low,
+        relative_high=beyond.high,
+        regret=_beyond(mine, arms[best]),
+        mean_regret=_beyond(mean, arms[best]),
+    )
+
+
+def _beyond(one: Sequence[float], best: Sequence[float]) -> list[float]:
+    """After each prompt, what has been needed beyond the best arm so far."""
+    return list(accumulate(a - b for a, b in zip(one, best, strict=True)))

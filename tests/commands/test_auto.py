@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distillspec.__main__ import main
+from distillspec.recipe.loading import load_suite
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--temperature", "-1"], "--temperature must be 0 to 4"),
+        (["--temperature", "nan"], "--temperature must be 0 to 4"),
+        (["--minutes", "0"], "--minutes must be above 0"),
+        (["--max-new-tokens", "0"], "--max-new-tokens must be at least 1"),
+        (["--seed", "-1"], "--seed must be 0 or more"),
+        (["--prompts", "nowhere.jsonl"], "no such file of prompts"),
+        (["--runner", "other"], "invalid choice"),
+        ([], "the target's folder does not exist"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_the_users_error(
+    arguments: list[str],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["auto", "./target", "./draft", *arguments]) == 1
+    told = capsys.readouterr().err
+    assert says in told
+    assert "mend:" in told
+    assert not Path("auto.yaml").exists()
+
+
+def test_a_pair_is_calibrated_and_decodes_as_the_last_line_says(
+    tiny_pair: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text('{"prompt": "def f(x):"}\n{"prompt": "class A:"}\n')
+    pair = [str(tiny_pair / "target"), str(tiny_pair / "draft")]
+    options = ["--temperature", "0", "--max-new-tokens", "6", "--minutes", "0.01"]
+    assert main(["auto", *pair, "--prompts", "rows.jsonl", *options]) == 0
+    assert load_suite("auto.yaml").name == "auto"
+    command = capsys.readouterr().out.partition("next:")[2].split()
+    Path("prompt.txt").write_text("def f(x):")
+    decode = ["@prompt.txt" if word == "@PROMPT-FILE" else word for word in command[3:]]
+    assert decode[0] == "decode"
+    assert main([*decode, "--max-new-tokens", "8"]) == 0
