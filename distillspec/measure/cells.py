@@ -27,7 +27,7 @@ from distillspec.measure.methods import (
     most_slots,
 )
 from distillspec.measure.plan import Prepared, Steps, check, plan_of, read_plan, write_plan
-from distillspec.measure.rows import Row, RowLog, letters
+from distillspec.measure.rows import Row, RowLog, drafted_at, letters
 from distillspec.measure.summary import Summary, write_summary
 from distillspec.measure.summing import sum_up
 from distillspec.measure.timing import measure_steps
@@ -286,6 +286,8 @@ class _Bench:
             tokens=generation.tokens,
             fates=letters(generation),
             counts=generation.counts(),
+            rounds=drafted_at(generation, len(self._prompts[prompt].tokens)),
+            category=self._prompts[prompt].category,
         )
 
     def _decode(

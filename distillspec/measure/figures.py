@@ -40,6 +40,7 @@ def save_figures(
         "tau": partial(tau_and_alpha, summary),
         "differences": partial(differences, summary),
         "positions": partial(acceptance_by_position, summary),
+        "contexts": partial(acceptance_by_context, summary),
         "prediction": partial(prediction, summary),
         "training": partial(training_curves, read_curves(metrics_csv)),
     }
@@ -201,6 +202,45 @@ def acceptance_by_position(summary: Summary, look: Look) -> Figure | None:
                 )
         plain_axes(panel, look, "position in the block", "accepted share of drafts")
         panel.set_xticks(range(1, gamma + 1))
+        panel.set_ylim(0.0, 1.0)
+        titled(panel, f"{degrees(temperature)}, gamma = {gamma}", look)
+        if panel is not panels[0]:
+            panel.set_ylabel("")
+    legend(figure, panels[0], look)
+    return figure
+
+
+def acceptance_by_context(summary: Summary, look: Look) -> Figure | None:
+    """Share of drafted tokens accepted, by the tokens before the draft, at the largest gamma."""
+    temperatures, gamma = summary.temperatures(), max(summary.gammas())
+    drafts, method = ordered(summary.drafts()), summary.methods()[0]
+    shown = [
+        one
+        for one in summary.contexts
+        if (one.method, one.gamma) == (method, gamma) and math.isfinite(one.draft_acceptance)
+    ]
+    if not shown:
+        return None
+    figure = Figure(figsize=(3.4 * len(temperatures) + 0.4, 2.9), layout="constrained")
+    panels = figure.subplots(1, len(temperatures), squeeze=False, sharey=True)[0]
+    starts = sorted({one.from_tokens for one in shown})
+    for panel, temperature in zip(panels, temperatures, strict=True):
+        for shift, draft in enumerate(drafts):
+            mine = [o for o in shown if (o.draft, o.temperature) == (draft, temperature)]
+            with_intervals(
+                panel,
+                [starts.index(o.from_tokens) + 0.1 * (shift - (len(drafts) - 1) / 2) for o in mine],
+                [
+                    (o.draft_acceptance, o.draft_acceptance_low, o.draft_acceptance_high)
+                    for o in mine
+                ],
+                draft,
+                look,
+                line=True,
+            )
+        plain_axes(panel, look, "tokens before the draft", "accepted share of drafted tokens")
+        panel.set_xticks(range(len(starts)), [f"{s} to {2 * s - 1}" for s in starts])
+        panel.set_xlim(-0.5, len(starts) - 0.5)
         panel.set_ylim(0.0, 1.0)
         titled(panel, f"{degrees(temperature)}, gamma = {gamma}", look)
         if panel is not panels[0]:

@@ -83,6 +83,8 @@ def sum_up(
         baseline=baseline,
         comparisons=comparisons,
         ranking=tally.ranking(),
+        categories=tally.categories(),
+        contexts=tally.contexts(),
         recommendation=recommendation,
         quality=_quality(suite, tokenizer, prompts, rows, ends),
         greedy_divergences=divergences,

@@ -72,6 +72,8 @@ def summary() -> Summary:
         suite="quick", created="2026-01-01T00:00:00+00:00", prompts=32, texts=64, max_new_tokens=64,
         confidence=0.95, cells=cells, baseline=[],
         ranking=[],
+        categories=[],
+        contexts=[],
         comparisons=[
             _comparison("higher", 1.0, 4),
             _comparison("higher", 1.0, 2, value=77.0),

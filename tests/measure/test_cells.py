@@ -253,3 +253,39 @@ def test_what_was_learnt_and_cannot_be_read_is_the_users_error(
     (tmp_path / "learnt.json").write_text("[1]")
     with pytest.raises(DistillSpecError, match="had learnt cannot be read"):
         evaluate(tiny_suite, folder=tmp_path, **setting.arguments())
+
+
+def test_categories_and_rounds_travel_from_the_prompts_to_rows_and_summary(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    names = ("code", "code", None, "prose")
+    prompts = [
+        prompt._replace(category=name) for prompt, name in zip(setting.prompts, names, strict=True)
+    ]
+    suite = tiny_suite.model_copy(update={"temperatures": (1.0,), "gammas": (3,), "quality": None})
+    arguments = {**setting.arguments(), "prompts": prompts}
+    summary = evaluate(suite, folder=tmp_path, **arguments)
+    for row in rows_in(tmp_path):
+        prompt = prompts[row["prompt"]]
+        assert row["category"] == prompt.category
+        if row["draft"] is None:
+            assert row["rounds"] == []
+            continue
+        assert row["rounds"][0][0] == len(prompt.tokens)
+        assert sum(accepted for _, _, accepted in row["rounds"]) == row["counts"]["accepted"]
+        assert sum(drafted for _, drafted, _ in row["rounds"]) == row["counts"]["drafted"]
+        steps = zip(row["rounds"], row["rounds"][1:], strict=False)
+        assert all(b[0] - a[0] == a[2] + 1 for a, b in steps)
+    for draft in setting.drafts:
+        mine = [one for one in summary.categories if one.draft == draft]
+        assert [(one.category, one.prompts) for one in mine] == [
+            ("code", 2),
+            ("(none)", 1),
+            ("prose", 1),
+        ]
+        cell = summary.cell(draft, "standard", 3, 1.0)
+        assert cell is not None
+        kept, drafted = sum(o.accepted for o in mine), sum(o.drafted for o in mine)
+        assert kept / drafted == pytest.approx(cell.draft_acceptance)
+        bins = [one for one in summary.contexts if one.draft == draft]
+        assert (sum(o.accepted for o in bins), sum(o.drafted for o in bins)) == (kept, drafted)

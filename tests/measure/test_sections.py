@@ -74,3 +74,14 @@ def test_the_tiles_show_the_distilled_draft_beside_the_undistilled(by_hand: Summ
     text = sections.tiles(by_hand)
     assert text.count('class="tile"') == 2
     assert "undistilled 1.20×" in text
+
+
+def test_categories_are_told_at_the_best_gamma_and_few_prompts_in_counts(
+    broken_down: Summary,
+) -> None:
+    text = sections.categories(broken_down)
+    assert len(set(Columns(text).counts)) == 1
+    assert text.count("<td>q &amp; a</td>") == 2  # of the one recommended cell a temperature
+    assert "60.0%" in text and "50.0% to 70.0%" in text
+    assert "60 of 100" in text and "85 in 25" in text
+    assert "nan" not in text

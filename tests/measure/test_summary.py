@@ -25,6 +25,33 @@ def test_a_summary_reads_back_as_it_was_written(by_hand: Summary, tmp_path: Path
     assert read_summary(tmp_path / "summary.json") == by_hand
 
 
+def test_categories_and_contexts_read_back_and_those_with_few_prompts_have_no_rates(
+    broken_down: Summary, tmp_path: Path
+) -> None:
+    write_summary(broken_down, tmp_path / "summary.json")
+    again = read_summary(tmp_path / "summary.json")
+    assert [one.category for one in again.categories[:2]] == ["q & a", "rare"]
+    assert again.categories[0] == broken_down.categories[0]
+    assert math.isnan(again.categories[1].tau)
+    assert again.contexts[:2] == broken_down.contexts[:2]
+    best = again.best_by_category()
+    assert {(one.draft, one.temperature) for one in best} == {
+        ("distilled", 0.0),
+        ("distilled", 1.0),
+    }
+
+
+def test_a_summary_from_before_categories_is_refused_with_a_remedy(
+    by_hand: Summary, tmp_path: Path
+) -> None:
+    write_summary(by_hand, tmp_path / "summary.json")
+    old = json.loads((tmp_path / "summary.json").read_text())
+    del old["categories"]
+    (tmp_path / "summary.json").write_text(json.dumps(old))
+    with pytest.raises(DistillSpecError, match="categories"):
+        read_summary(tmp_path / "summary.json")
+
+
 def test_a_number_that_does_not_exist_is_null_in_the_file_and_nan_in_the_record(
     by_hand: Summary, tmp_path: Path
 ) -> None:

@@ -60,3 +60,15 @@ def test_methods_are_listed_in_the_order_of_their_speed(by_hand: Summary) -> Non
     assert at == sorted(at)
     for number in ("321", "3.40", "9.50", "8.75", "0.29", "88%", "80% - 95%", "slower"):
         assert number in spectr
+
+
+def test_categories_have_their_rates_and_small_ones_their_counts(
+    by_hand: Summary, broken_down: Summary
+) -> None:
+    assert "By category" not in shown(by_hand)
+    lines = shown(broken_down).splitlines()
+    many, few = ([line for line in lines if name in line] for name in ("q & a", "rare"))
+    assert (len(many), len(few)) == (2, 2)
+    for number in ("60.0%", "50.0% - 70.0%", "2.20", "1.60x", "1.50 - 1.70"):
+        assert number in many[0]
+    assert "60 of 100" in few[0] and "85 in 25" in few[0] and "nan" not in few[0]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from distillspec.measure.bootstrap import Resampling
-from distillspec.measure.rows import Row
+from distillspec.measure.rows import DraftedAt, Row
 from distillspec.measure.tally import Tally
 from distillspec.measure.target_texts import TextFacts
 from distillspec.measure.timing import StepTimes
@@ -184,3 +184,31 @@ def test_at_temperature_zero_repeats_are_counted() -> None:
     tally = Tally(greedy, {("standard", 0.0): STEPS}, {0.0: FACTS}, HOW, frozenset())
     assert tally.cells()[0].repeated_ngram_share == pytest.approx(8 / 9)
     assert tally.baselines()[0].repeated_ngram_share == pytest.approx(8 / 9)
+
+
+def test_categories_and_contexts_are_those_of_the_prompts_of_each_cell() -> None:
+    wide = [
+        replace(
+            a_row(i, draft, 2.0 + (i < 5), counts(4, (3, 1))),
+            category="code" if i < 5 else "prose",
+            rounds=[DraftedAt(20 + i, 2, 1), DraftedAt(40, 2, 0)] if draft else [],
+        )
+        for i in range(10)
+        for draft in (None, "distilled")
+    ]
+    for row in wide[1::2]:
+        object.__setattr__(row, "seconds", 1.0)
+    tally = Tally(wide, {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW, frozenset())
+    code, prose = tally.categories()
+    assert (code.category, code.prompts, prose.category) == ("code", 5, "prose")
+    assert (code.speedup, prose.speedup) == (pytest.approx(3.0), pytest.approx(2.0))
+    assert code.draft_acceptance == pytest.approx(4 / 8)
+    assert code.tau == pytest.approx(8 / 4)
+    first, second = tally.contexts()
+    assert (first.from_tokens, first.prompts, first.draft_acceptance) == (16, 10, 0.5)
+    assert (second.from_tokens, second.accepted, second.drafted) == (32, 0, 20)
+
+
+def test_prompts_without_categories_are_not_broken_down(tally: Tally) -> None:
+    assert tally.categories() == []
+    assert tally.contexts() == []
