@@ -214,11 +214,9 @@ class Job:
             if (folder / BEST).exists():
                 drafts[name] = self._trained(folder)
                 cast_parameters(drafts[name], kind)
-        held_out = self.prompts.held_out
+        held_out, notes = self.prompts.held_out, list[str]()
         if suite.prompts.named:
             held_out, notes = build.suite_prompts(pair, suite, list(drafts.values()))
-            for note in notes:
-                self._say(note)
         place = self.folder.evaluation(suite.name)
         self._say(
             f"measuring {', '.join(drafts)}: {min(suite.prompts.count, len(held_out))} prompts, "
@@ -234,6 +232,7 @@ class Job:
                 folder=place,
                 device=pair.device,
                 vocabulary=pair.vocabulary,
+                notes=notes,
                 progress=lambda done, total, doing: status.update(f"{doing}: {done} of {total}"),
             )
         page = write_report(place, self.folder.metrics)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -213,6 +214,7 @@ class _Kept:
         passages = iter(passages)
         prompts: list[Prompt] = []
         seen = 0
+        left_out: Counter[str | None] = Counter()
         shortest: Passage | None = None
         while most is None or len(prompts) < most:
             wanted = _BLOCK if most is None else min(_BLOCK, most - len(prompts))
@@ -221,14 +223,17 @@ class _Kept:
                 break
             seen += len(block)
             shortest = min([*block, *filter(None, [shortest])], key=lambda p: len(p.prompt))
-            prompts += self._tokenised(block)
+            found = self._tokenised(block)
+            prompts += found
+            kept = {prompt.key for prompt in found}
+            left_out.update(p.category for p in block if p.key not in kept)
         if not prompts:
             raise self._nothing(shortest, name)
         self.chats += sum(p.kind == "chat" for p in prompts)
         if len(prompts) < seen:
             self._notes.append(
                 f"{seen - len(prompts)} of {seen} {name} prompts are longer than "
-                f"{self._limit} tokens: left out"
+                f"{self._limit} tokens: left out{_of(left_out)}"
             )
         return prompts
 
@@ -283,3 +288,9 @@ class _Kept:
             mend=f"raise {self._limit.partition('=')[0]} (the models' context allowing), or "
             "shorten the rows",
         )
+
+
+def _of(left_out: Mapping[str | None, int]) -> str:
+    """How many of each category, where there are categories."""
+    parts = [f"{name or 'none'} {count}" for name, count in left_out.items()]
+    return f" ({', '.join(parts)})" if any(left_out) else ""

@@ -78,6 +78,7 @@ def evaluate(
     folder: Path,
     device: torch.device | str,
     vocabulary: int | None = None,
+    notes: Sequence[str] = (),
     progress: Progress = lambda done, total, doing: None,
 ) -> Summary:
     """Run what is missing of the suite in `folder`; write rows.jsonl and summary.json there.
@@ -85,7 +86,7 @@ def evaluate(
     drafts: models by the names the suite uses; those it does not name are left out. All models are
     on `device`, in the dtype they are to decode in. The first `suite.prompts.count` prompts are
     taken, `suite.prompts.texts` for the target's texts. vocabulary: tokens that target and drafts
-    share, where theirs are padded differently.
+    share, where theirs are padded differently. notes: what the summary is to say of the prompts.
     A second call with the same arguments goes on where an interrupted one stopped; with other
     models, prompts or cells it is a DistillSpecError.
     """
@@ -134,6 +135,7 @@ def evaluate(
         prompts=taken,
         text_prompts=prompts[: suite.prompts.read],
         vocabulary=vocabulary,
+        notes=notes,
     )
     write_summary(summary, folder / SUMMARY)
     return summary

@@ -212,8 +212,13 @@ def acceptance_by_position(summary: Summary, look: Look) -> Figure | None:
 
 def acceptance_by_context(summary: Summary, look: Look) -> Figure | None:
     """Share of drafted tokens accepted, by the tokens before the draft, at the largest gamma."""
-    temperatures, gamma = summary.temperatures(), max(summary.gammas())
-    drafts, method = ordered(summary.drafts()), summary.methods()[0]
+    temperatures, drafts, methods = (
+        summary.temperatures(),
+        ordered(summary.drafts()),
+        summary.methods(),
+    )
+    method = "standard" if "standard" in methods else methods[0]
+    gamma = max(cell.gamma for cell in summary.cells if cell.method == method)
     shown = [
         one
         for one in summary.contexts
@@ -223,13 +228,14 @@ def acceptance_by_context(summary: Summary, look: Look) -> Figure | None:
         return None
     figure = Figure(figsize=(3.4 * len(temperatures) + 0.4, 2.9), layout="constrained")
     panels = figure.subplots(1, len(temperatures), squeeze=False, sharey=True)[0]
-    starts = sorted({one.from_tokens for one in shown})
+    powers = [one.from_tokens.bit_length() - 1 for one in shown]
     for panel, temperature in zip(panels, temperatures, strict=True):
         for shift, draft in enumerate(drafts):
             mine = [o for o in shown if (o.draft, o.temperature) == (draft, temperature)]
+            aside = 0.1 * (shift - (len(drafts) - 1) / 2)
             with_intervals(
                 panel,
-                [starts.index(o.from_tokens) + 0.1 * (shift - (len(drafts) - 1) / 2) for o in mine],
+                [one.from_tokens.bit_length() - 1 + aside for one in mine],
                 [
                     (o.draft_acceptance, o.draft_acceptance_low, o.draft_acceptance_high)
                     for o in mine
@@ -239,10 +245,12 @@ def acceptance_by_context(summary: Summary, look: Look) -> Figure | None:
                 line=True,
             )
         plain_axes(panel, look, "tokens before the draft", "accepted share of drafted tokens")
-        panel.set_xticks(range(len(starts)), [f"{s} to {2 * s - 1}" for s in starts])
-        panel.set_xlim(-0.5, len(starts) - 0.5)
+        ticks = range(min(powers), max(powers) + 1)
+        panel.set_xticks(ticks, [f"{2**power} to {2 ** (power + 1) - 1}" for power in ticks])
+        panel.set_xlim(min(powers) - 0.5, max(powers) + 0.5)
         panel.set_ylim(0.0, 1.0)
-        titled(panel, f"{degrees(temperature)}, gamma = {gamma}", look)
+        named = f", {method}" if len(methods) > 1 else ""
+        titled(panel, f"{degrees(temperature)}{named}, gamma = {gamma}", look)
         if panel is not panels[0]:
             panel.set_ylabel("")
     legend(figure, panels[0], look)

@@ -304,9 +304,13 @@ class Summary:
         )
 
     def best_by_category(self) -> list[CategoryCell]:
-        """Of each draft, method and temperature the gamma that is recommended."""
+        """Of each draft, method and temperature the gamma that is recommended, one category after
+        another.
+        """
         best = {(o.draft, o.method, o.gamma, o.temperature) for o in self.recommendation}
-        return [o for o in self.categories if (o.draft, o.method, o.gamma, o.temperature) in best]
+        found = [o for o in self.categories if (o.draft, o.method, o.gamma, o.temperature) in best]
+        names = list(dict.fromkeys(one.category for one in found))
+        return sorted(found, key=lambda one: (one.temperature, names.index(one.category)))
 
 
 # --- the file ------------------------------------------------------------------------------------

@@ -46,8 +46,12 @@ def sum_up(
     prompts: Sequence[MeasuredPrompt],
     text_prompts: Sequence[MeasuredPrompt],
     vocabulary: int | None,
+    notes: Sequence[str] = (),
 ) -> Summary:
-    """Everything the rows of `prompts` say, and acceptance on the target's text_prompts."""
+    """Everything the rows of `prompts` say, and acceptance on the target's text_prompts.
+
+    notes: sentences about the prompts, told last.
+    """
     how = Resampling(suite.bootstrap, suite.confidence, suite.seed)
     ends = end_tokens(target, tokenizer)
     facts = {}
@@ -93,6 +97,7 @@ def sum_up(
             *findings(cells, baseline, comparisons, recommendation, divergences, len(runs)),
             *_fallbacks(suite, prepared),
             *_lossy(suite),
+            *notes,
         ],
         environment=_environment(suite, target, drafts, prepared, runs),
         definitions=dict(DEFINITIONS),

@@ -20,7 +20,7 @@ Shape = Literal["random", "repeated", "short", "long"]
 
 
 class Adversarial(Section):
-    """Prompts that no draft was trained on, made from the suite's seed."""
+    """Prompts that no draft was trained on, made from the seed."""
 
     kind: Literal["adversarial"]
     shapes: tuple[Shape, ...] = Field(

@@ -109,6 +109,21 @@ def test_the_plans_limit_comes_before_the_recipes_and_the_contexts_before_both(
     assert caught.value.mend.startswith("raise prompts.max_tokens ")
 
 
+def test_what_is_left_out_is_told_by_category(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    lengths = {"qa": 5, "rag": 50, "sum": 60}
+    path = tmp_path / "rows"
+    path.write_text(
+        "".join(json.dumps({"prompt": "x" * n, "of": name}) + "\n" for name, n in lengths.items())
+    )
+    source = {"kind": "jsonl", "path": str(path), "category": "of"}
+    found = loaded({"source": source}, tokenizer)
+    assert [p.category for p in found.prompts] == ["qa"]
+    (note,) = found.notes
+    assert "rag 1" in note and "sum 1" in note and "qa" not in note
+
+
 def test_questions_that_are_no_chat_for_want_of_a_template_are_told(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:

@@ -263,8 +263,9 @@ def test_categories_and_rounds_travel_from_the_prompts_to_rows_and_summary(
         prompt._replace(category=name) for prompt, name in zip(setting.prompts, names, strict=True)
     ]
     suite = tiny_suite.model_copy(update={"temperatures": (1.0,), "gammas": (3,), "quality": None})
-    arguments = {**setting.arguments(), "prompts": prompts}
+    arguments = {**setting.arguments(), "prompts": prompts, "notes": ["a long one is left out"]}
     summary = evaluate(suite, folder=tmp_path, **arguments)
+    assert summary.notes[-1] == "a long one is left out"
     for row in rows_in(tmp_path):
         prompt = prompts[row["prompt"]]
         assert row["category"] == prompt.category

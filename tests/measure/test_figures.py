@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
+from distillspec.measure.breakdown import FEW
 from distillspec.measure.drawing import DARK, LIGHT
 from distillspec.measure.figures import (
     acceptance_by_context,
@@ -106,3 +107,11 @@ def test_contexts_are_drawn_where_there_are_prompts_enough(
         "T = 1, gamma = 4",
     ]
     assert "contexts" in save_figures(broken_down, {}, tmp_path)
+    gap = [one for one in broken_down.contexts if one.from_tokens != 128]
+    gap += [replace(one, from_tokens=256, to_tokens=512) for one in gap if one.prompts >= FEW]
+    cells = [*broken_down.cells, a_cell("distilled", 8, 1.0, method="adaedl")]
+    figure = acceptance_by_context(replace(broken_down, contexts=gap, cells=cells), LIGHT)
+    assert figure is not None
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == ["64 to 127", "128 to 255", "256 to 511"]
+    assert figure.axes[0].get_title(loc="left") == "T = 0, standard, gamma = 4"

@@ -17,7 +17,7 @@ from distillspec.measure.summary import (
     read_summary,
     write_summary,
 )
-from tests.measure.conftest import a_cell
+from tests.measure.conftest import a_cell, a_recommendation
 
 
 def test_a_summary_reads_back_as_it_was_written(by_hand: Summary, tmp_path: Path) -> None:
@@ -34,11 +34,16 @@ def test_categories_and_contexts_read_back_and_those_with_few_prompts_have_no_ra
     assert again.categories[0] == broken_down.categories[0]
     assert math.isnan(again.categories[1].tau)
     assert again.contexts[:2] == broken_down.contexts[:2]
-    best = again.best_by_category()
-    assert {(one.draft, one.temperature) for one in best} == {
-        ("distilled", 0.0),
-        ("distilled", 1.0),
-    }
+    best = [(one.draft, one.temperature, one.category) for one in again.best_by_category()]
+    assert best == [
+        ("distilled", 0.0, "q & a"),
+        ("distilled", 0.0, "rare"),
+        ("distilled", 1.0, "q & a"),
+        ("distilled", 1.0, "rare"),
+    ]
+    again.recommendation.extend(a_recommendation(t, "control") for t in (0.0, 1.0))
+    drafts = [one.draft for one in again.best_by_category() if one.temperature == 0.0]
+    assert drafts == ["distilled", "control", "distilled", "control"]
 
 
 def test_a_summary_from_before_categories_is_refused_with_a_remedy(
