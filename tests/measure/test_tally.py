@@ -189,7 +189,7 @@ def test_at_temperature_zero_repeats_are_counted() -> None:
 def test_categories_and_contexts_are_those_of_the_prompts_of_each_cell() -> None:
     wide = [
         replace(
-            a_row(i, draft, 2.0 + (i < 5), counts(4, (3, 1))),
+            a_row(i, draft, 2.0 + (i < 5), counts(5, (3, 1))),
             category="code" if i < 5 else "prose",
             rounds=[DraftedAt(20 + i, 2, 1), DraftedAt(40, 2, 0)] if draft else [],
         )
@@ -202,8 +202,8 @@ def test_categories_and_contexts_are_those_of_the_prompts_of_each_cell() -> None
     code, prose = tally.categories()
     assert (code.category, code.prompts, prose.category) == ("code", 5, "prose")
     assert (code.speedup, prose.speedup) == (pytest.approx(3.0), pytest.approx(2.0))
-    assert code.draft_acceptance == pytest.approx(4 / 8)
-    assert code.tau == pytest.approx(8 / 4)
+    assert code.draft_acceptance == pytest.approx(4 / 10)
+    assert code.tau == pytest.approx(9 / 5)
     first, second = tally.contexts()
     assert (first.from_tokens, first.prompts, first.draft_acceptance) == (16, 10, 0.5)
     assert (second.from_tokens, second.accepted, second.drafted) == (32, 0, 20)
