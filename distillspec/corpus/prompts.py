@@ -281,12 +281,13 @@ class _Kept:
                 mend="a python-source needs functions in its files; widen `include`, add rows, "
                 "or change data.held_out_percent",
             )
+        key, is_set, _ = self._limit.partition("=")
+        raised = f"raise {key} (the models' context allowing), or " if is_set else ""
         return DistillSpecError(
             f"every {name} prompt is longer than {self._data.max_prompt_tokens} tokens; the "
             f"shortest has {self._encoder.length(shortest.prompt)}",
             where=self._limit,
-            mend=f"raise {self._limit.partition('=')[0]} (the models' context allowing), or "
-            "shorten the rows",
+            mend=f"{raised}shorten the rows",
         )
 
 

@@ -70,7 +70,7 @@ def _limited(plan: PromptPlan, data: Data, room: int) -> tuple[Data, str]:
     """The limits of `data` with the plan's longest prompt, and what sets that."""
     wanted = plan.max_tokens or data.max_prompt_tokens
     if wanted > room:
-        name, wanted = f"the models' contexts: {room}", room
+        name, wanted = f"what fits into the models' contexts, {room}", room
     elif plan.max_tokens:
         name = f"prompts.max_tokens={wanted}"
     else:

@@ -102,7 +102,10 @@ def test_the_plans_limit_comes_before_the_recipes_and_the_contexts_before_both(
     assert "longer than prompts.max_tokens=50 tokens" in note
     few, (note,) = limited(max_tokens=60, room=45)
     assert few == 2
-    assert "longer than the models' contexts: 45 tokens" in note
+    assert "longer than what fits into the models' contexts, 45 tokens" in note
+    with pytest.raises(DistillSpecError) as caught:
+        limited(max_tokens=60, room=5)
+    assert caught.value.mend == "shorten the rows"
     with pytest.raises(DistillSpecError) as caught:
         limited(max_tokens=10)
     assert caught.value.where == "prompts.max_tokens=10"
