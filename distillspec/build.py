@@ -13,9 +13,10 @@ from torch import nn
 
 from distillspec.corpus.batching import Batch, collate
 from distillspec.corpus.module import PromptRows, check_fixed
-from distillspec.corpus.prompts import Prompt, PromptSets, load_all, load_prompts
+from distillspec.corpus.prompts import Prompt, PromptSets, load_prompts
 from distillspec.corpus.stored import StoredResponses
 from distillspec.corpus.tokenizing import Tokens
+from distillspec.corpus.traffic import Traffic, load_traffic
 from distillspec.errors import DistillSpecError
 from distillspec.measure.completions import end_tokens
 from distillspec.measure.corpus_alpha import DrawnText
@@ -29,7 +30,8 @@ from distillspec.models.runner import most_positions, vocabulary_size
 from distillspec.models.template import template_hash
 from distillspec.models.vocabulary import check_pair
 from distillspec.recipe.loading import load_suite
-from distillspec.recipe.schema import Hardware, Recipe, Shares, Source
+from distillspec.recipe.schema import Hardware, Recipe, Shares
+from distillspec.recipe.suite import Suite
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.probe import Probe
@@ -190,17 +192,26 @@ def prompts(pair: Pair) -> PromptSets:
     return sets
 
 
-def suite_prompts(pair: Pair, source: Source, most: int) -> list[Prompt]:
-    """The prompts of a suite that brings its own, under the recipe's limits of length."""
+def suite_prompts(pair: Pair, suite: Suite, drafts: Sequence[PreTrainedModel]) -> Traffic:
+    """The prompts of a suite that brings its own, as long as its plan and the contexts allow."""
     recipe = pair.recipe
-    return load_all(source, recipe.data, pair.tokenizer, seed=recipe.seed, most=most)
+    holds = min(most_positions(model) for model in (pair.target.model, *drafts))
+    room = holds - suite.max_new_tokens - suite.largest_gamma
+    if room < 1:
+        raise DistillSpecError(
+            f"max_new_tokens and a block need {suite.max_new_tokens + suite.largest_gamma} of the "
+            f"{holds} positions of the models' contexts: none is left for a prompt",
+            where=f"evaluation suite {suite.name}",
+            mend="lower max_new_tokens in the suite",
+        )
+    return load_traffic(suite.prompts, recipe.data, pair.tokenizer, seed=recipe.seed, room=room)
 
 
 def overlap(recipe: Recipe, sets: PromptSets) -> list[str]:
     """A note where there are too few held-out prompts for probe and evaluation to differ."""
     suite = load_suite(recipe.evaluate.suite)
     taken = recipe.distill.probe.prompts + suite.prompts.most
-    if suite.prompts.source is not None or len(sets.held_out) >= taken:
+    if suite.prompts.named or len(sets.held_out) >= taken:
         return []
     return [
         f"{len(sets.held_out)} held-out prompts are fewer than the {taken} that probe and suite "

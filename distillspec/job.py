@@ -9,7 +9,7 @@ import csv
 import gc
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,9 +204,9 @@ class Job:
 
     # --- evaluation ---
 
-    def evaluate(self, suite_path: str) -> None:
+    def evaluate(self, suite_path: str, changes: Sequence[str] = ()) -> None:
         """Decode with each draft, write rows, summary, report and card, and print the table."""
-        suite, pair = load_suite(suite_path), self.pair
+        suite, pair = load_suite(suite_path, changes), self.pair
         kind = build.dtype(suite.runner.dtype, pair.device)
         cast_parameters(pair.target.model, kind)
         drafts = {"undistilled": pair.draft(kind)}
@@ -214,9 +214,9 @@ class Job:
             if (folder / BEST).exists():
                 drafts[name] = self._trained(folder)
                 cast_parameters(drafts[name], kind)
-        held_out = self.prompts.held_out
-        if suite.prompts.source is not None:
-            held_out = build.suite_prompts(pair, suite.prompts.source, suite.prompts.most)
+        held_out, notes = self.prompts.held_out, list[str]()
+        if suite.prompts.named:
+            held_out, notes = build.suite_prompts(pair, suite, list(drafts.values()))
         place = self.folder.evaluation(suite.name)
         self._say(
             f"measuring {', '.join(drafts)}: {min(suite.prompts.count, len(held_out))} prompts, "
@@ -232,6 +232,7 @@ class Job:
                 folder=place,
                 device=pair.device,
                 vocabulary=pair.vocabulary,
+                notes=notes,
                 progress=lambda done, total, doing: status.update(f"{doing}: {done} of {total}"),
             )
         page = write_report(place, self.folder.metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -43,10 +44,13 @@ def train(recipe: Recipe, folder: Path | None) -> int:
     return 0
 
 
-def evaluate(folder: Path, suite: str) -> int:
-    """Measure the drafts of a run; what an interrupted evaluation has measured is kept."""
+def evaluate(folder: Path, suite: str, changes: Sequence[str] = ()) -> int:
+    """Measure the drafts of a run; what an interrupted evaluation has measured is kept.
+
+    suite: a file; changes: `section.key=value` overrides of it.
+    """
     with started(RunFolder(folder).recipe(), folder) as job:
-        job.evaluate(suite)
+        job.evaluate(suite, changes)
         job.close()
     return 0
 

@@ -12,6 +12,7 @@ from peft import PeftModel
 from distillspec import build
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.schema import Hardware, Recipe
+from distillspec.recipe.suite import Suite
 
 
 @pytest.fixture
@@ -151,3 +152,22 @@ def test_a_probe_that_shares_prompts_with_the_suites_texts_is_noted(
     sets = build.prompts(build.load_pair(made))
     assert len(sets.held_out) == 11
     assert bool(build.overlap(made, sets)) is noted
+
+
+def test_prompts_of_a_suite_leave_room_for_what_is_decoded_in_the_shortest_context(
+    plan: dict[str, Any],
+) -> None:
+    pair = build.load_pair(recipe(plan))
+    draft = pair.draft()
+    draft.config.max_position_embeddings = 100
+    values = {
+        "prompts": {"source": {"kind": "adversarial", "shapes": ["long"]}, "max_tokens": 400},
+        "max_new_tokens": 20,
+        "gammas": [2, 5],
+    }
+    suite = Suite.model_validate(values)
+    prompts, _ = build.suite_prompts(pair, suite, [draft])
+    assert {len(prompt.tokens) for prompt in prompts} == {100 - 20 - 5}
+    assert {len(p.tokens) for p in build.suite_prompts(pair, suite, []).prompts} == {400}
+    with pytest.raises(DistillSpecError, match="none is left for a prompt"):
+        build.suite_prompts(pair, suite.model_copy(update={"max_new_tokens": 95}), [draft])

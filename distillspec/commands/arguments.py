@@ -11,6 +11,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.recipe.dry_run import RUNS, plan, render
 from distillspec.recipe.loading import dump_yaml, load_recipe
 from distillspec.recipe.schema import PretrainRecipe, Recipe
+from distillspec.recipe.suite import Suite
 
 
 class Request(NamedTuple):
@@ -114,13 +115,22 @@ def latest_run(recipe: Recipe) -> Path:
     return started[-1].parent
 
 
-def only_look(arguments: Namespace, recipe: Recipe | PretrainRecipe, *, as_json: bool) -> bool:
-    """Serve --dump-config and --dry-run; True when one was asked for: there is no more to do."""
+def only_look(
+    arguments: Namespace,
+    recipe: Recipe | PretrainRecipe,
+    *,
+    as_json: bool,
+    suite: Suite | None = None,
+) -> bool:
+    """Serve --dump-config and --dry-run; True when one was asked for: there is no more to do.
+
+    suite: the recipe's, where the command line has changed it.
+    """
     if arguments.dump_config:
         values = recipe.model_dump(mode="json")
         print(json.dumps(values, indent=2) if as_json else dump_yaml(recipe).rstrip("\n"))
     if arguments.dry_run:
-        lines = plan(recipe, arguments.path)
+        lines = plan(recipe, arguments.path, suite)
         print(
             json.dumps([line._asdict() for line in lines], indent=2) if as_json else render(lines)
         )

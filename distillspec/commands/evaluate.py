@@ -5,23 +5,29 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from distillspec.commands.arguments import add_recipe, latest_run, only_look, request
-from distillspec.recipe.loading import load_suite
+from distillspec.recipe.loading import is_of_suite, load_suite
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     add_recipe(parser, or_run_folder=True)
     parser.add_argument("--suite", metavar="SUITE", help="plan to follow; default: the recipe's")
+    parser.epilog = (
+        "Keys that only a suite has change the suite, as `suite.` does with any of its keys: "
+        "prompts.source.path=FILE, suite.name=mine."
+    )
 
 
 def main(arguments: Namespace) -> int:
+    changes = [text.removeprefix("suite.") for text in arguments.overrides if is_of_suite(text)]
+    arguments.overrides = [text for text in arguments.overrides if not is_of_suite(text)]
     recipe, folder = request(arguments)
-    suite = arguments.suite or recipe.evaluate.suite
-    load_suite(suite)
-    plan = recipe.evaluate.model_copy(update={"suite": suite})
+    path = arguments.suite or recipe.evaluate.suite
+    suite = load_suite(path, changes)
+    plan = recipe.evaluate.model_copy(update={"suite": path})
     recipe = recipe.model_copy(update={"evaluate": plan})
-    if only_look(arguments, recipe, as_json=False):
+    if only_look(arguments, recipe, as_json=False, suite=suite):
         return 0
     folder = latest_run(recipe) if folder is None else folder
     from distillspec import stages
 
-    return stages.evaluate(folder, suite)
+    return stages.evaluate(folder, path, changes)

@@ -2,63 +2,81 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import datasets
 
 from distillspec.corpus.passage import Passage, with_unique_keys
-from distillspec.corpus.rows import passage_of
+from distillspec.corpus.rows import check_categories, outer, passage_of
 from distillspec.corpus.tokenizing import Tokenizer
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.schema import Hub
 
 
-def hub_passages(source: Hub, tokenizer: Tokenizer) -> list[Passage]:
+def hub_passages(source: Hub, tokenizer: Tokenizer, section: str = "data.source") -> list[Passage]:
     """One passage a row, in the order of the data set.
 
-    Errors: a data set that cannot be reached or loaded, a split or column that is not there.
+    section: the source's place in recipe or suite, for errors: a data set that cannot be reached or
+    loaded, a split or column that is not there.
     """
-    rows = _load(source)
+    rows = _load(source, section)
     where = f"data set {source.dataset}, split {source.split}"
-    if not {source.prompt, source.messages} & set(rows.column_names):
+    columns = rows.column_names
+    asked = (source.turns,) if source.turns else (source.prompt, source.messages)
+    if not any(outer(path, columns) in columns for path in asked):
+        keys = ("turns", "prompt") if source.turns else ("prompt", "messages")
         raise DistillSpecError(
-            f"the data set has no column '{source.prompt}' and no column '{source.messages}'",
+            "the data set has "
+            + " and ".join(f"no column '{outer(path, columns)}'" for path in asked),
             where=where,
-            mend=f"its columns are: {', '.join(rows.column_names)}; "
-            "choose with data.source.prompt=..., or data.source.messages=...",
+            mend=f"its columns are: {', '.join(columns)}; choose with "
+            + ", or ".join(f"{section}.{key}=..." for key in keys),
         )
-    wanted = [
-        c for c in (source.prompt, source.response, source.messages) if c in rows.column_names
-    ]
+    named = (*asked, source.response, source.category)
+    wanted = {outer(path, columns) for path in named if path is not None}
     name = Path(source.dataset).name
-    return with_unique_keys(
-        passage_of(row, source, tokenizer, name=name, where=f"{where}, row {number}")
-        for number, row in enumerate(rows.select_columns(wanted))
-    )
+    passages = [
+        passage_of(
+            row, source, tokenizer, name=name, where=f"{where}, row {number}", section=section
+        )
+        for number, row in enumerate(rows.select_columns([c for c in columns if c in wanted]))
+    ]
+    check_categories(passages, source, where)
+    return with_unique_keys(passages)
 
 
-def _load(source: Hub) -> datasets.Dataset:
+def _load(source: Hub, section: str) -> datasets.Dataset:
     folder = Path(source.dataset)
     try:
         loaded = _from_disk(folder) if _was_saved(folder) else _from_library(source)
     except Exception as error:  # the library raises of every kind; all of it is about the data
         raise DistillSpecError(
             f"the data set cannot be loaded: {_first_line(error)}",
-            where=f"data.source.dataset: {source.dataset}",
-            mend="check the name and the configuration, and that the split exists and has rows; a "
-            "Hub id needs the network (and HF_TOKEN where it is private), a local folder does not",
+            where=f"{section}.dataset: {source.dataset}",
+            mend=_mend(section),
         ) from error
     if isinstance(loaded, datasets.DatasetDict):
         if source.split not in loaded:
             raise DistillSpecError(
                 f"the data set has no split '{source.split}'",
-                where=f"data.source.dataset: {source.dataset}",
+                where=f"{section}.dataset: {source.dataset}",
                 mend=f"its splits are: {', '.join(map(str, loaded))}",
             )
         loaded = loaded[source.split]
     assert isinstance(loaded, datasets.Dataset)
     return loaded
+
+
+def _mend(section: str) -> str:
+    path = f"a copy of its rows on this machine is taken with {section}.path=FILE.jsonl"
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return f"HF_HUB_OFFLINE is set, so nothing comes over the network: unset it, or {path}"
+    return (
+        "check the name and the configuration, and that the split exists and has rows; a Hub id "
+        f"needs the network (and HF_TOKEN where it is private), a local folder does not; {path}"
+    )
 
 
 def _was_saved(folder: Path) -> bool:
@@ -74,6 +92,7 @@ def _from_library(source: Hub) -> Any:
     return datasets.load_dataset(
         source.dataset,
         name=source.configuration,
+        data_files=list(source.files) or None,
         split=source.split,
         revision=source.revision,
     )

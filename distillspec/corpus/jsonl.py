@@ -6,14 +6,19 @@ import json
 from pathlib import Path
 
 from distillspec.corpus.passage import Passage, with_unique_keys
-from distillspec.corpus.rows import passage_of
+from distillspec.corpus.rows import check_categories, passage_of
 from distillspec.corpus.tokenizing import Tokenizer
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.schema import Jsonl
 
 
-def jsonl_passages(source: Jsonl, tokenizer: Tokenizer) -> list[Passage]:
-    """One passage for each line that is not blank, in the order of the file."""
+def jsonl_passages(
+    source: Jsonl, tokenizer: Tokenizer, section: str = "data.source"
+) -> list[Passage]:
+    """One passage for each line that is not blank, in the order of the file.
+
+    section: the source's place in recipe or suite, for errors.
+    """
     path = Path(source.path)
     passages = []
     for number, line in enumerate(_lines(path), start=1):
@@ -35,11 +40,14 @@ def jsonl_passages(source: Jsonl, tokenizer: Tokenizer) -> list[Passage]:
                 where=where,
                 mend='write each line as {"prompt": "...", "response": "..."}',
             )
-        passages.append(passage_of(row, source, tokenizer, name=path.name, where=where))
+        passages.append(
+            passage_of(row, source, tokenizer, name=path.name, where=where, section=section)
+        )
     if not passages:
         raise DistillSpecError(
             "the file has no rows", where=str(path), mend="write one JSON object a line"
         )
+    check_categories(passages, source, str(path))
     return with_unique_keys(passages)
 
 

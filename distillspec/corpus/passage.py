@@ -5,20 +5,25 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import Literal, NamedTuple
 
 from distillspec.corpus.python_source import is_held_out
 
-Kind = Literal["function-head", "mid-body", "plain", "chat"]
+Kind = Literal["function-head", "mid-body", "prose", "plain", "chat"]
 
 
 class Passage(NamedTuple):
-    """key: names it for ever, unique within its source; prompt and response: whole texts."""
+    """key: names it for ever, unique within its source; prompt and response: whole texts.
+
+    category: what it is about, for reports; None where the source does not say.
+    """
 
     key: str
     prompt: str
     response: str | None
     kind: Kind
+    category: str | None = None
 
 
 class PassageSplit(NamedTuple):
@@ -54,6 +59,18 @@ def split(passages: Iterable[Passage], held_out_percent: float) -> PassageSplit:
 def shuffled(passages: Iterable[Passage], seed: int) -> list[Passage]:
     """In an order that depends on seed and keys alone, so that any first n are a fair sample."""
     return sorted(passages, key=lambda p: (rank(seed, p.key), p.key))
+
+
+def by_category(passages: Iterable[Passage]) -> list[Passage]:
+    """One of each category in turn, as long as they last, so that any first n have equal parts.
+
+    Categories come in the order of their first passages, and so do the passages of each.
+    """
+    groups: dict[str | None, list[Passage]] = {}
+    for passage in passages:
+        groups.setdefault(passage.category, []).append(passage)
+    rounds = zip_longest(*groups.values())
+    return [passage for one in rounds for passage in one if passage is not None]
 
 
 def rank(seed: int, name: str) -> bytes:

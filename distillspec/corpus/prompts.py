@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
+from distillspec.corpus.adversarial import odd_prompts
 from distillspec.corpus.jsonl import jsonl_passages
-from distillspec.corpus.passage import Passage, PassageSplit, shuffled, split
+from distillspec.corpus.passage import Passage, PassageSplit, by_category, shuffled, split
 from distillspec.corpus.python_prompts import python_passages, response_starts_with_line_break
 from distillspec.corpus.python_source import CorpusFiles, SourceFile, python_files
 from distillspec.corpus.tokenizing import Encoder, Tokenizer, Tokens
+from distillspec.corpus.topics import topic_passages
 from distillspec.errors import DistillSpecError
 from distillspec.models.template import template_hash
+from distillspec.recipe.prompt_plan import Adversarial, PromptSource, PythonTopics
 from distillspec.recipe.schema import Data, Hub, Jsonl, PythonSource
 
 _MOST_HELD_OUT = 2048  # more prompts than any probe or suite decodes
@@ -25,7 +29,8 @@ class Prompt(NamedTuple):
     key: names it for ever, unique in its set. tokens: at most max_prompt_tokens, never empty.
     response: the data set's own, at most max_response_tokens, end-of-text included where it ends
     there; None where the data has none. text: the whole prompt, also what `tokens` had no room for.
-    kind: function-head, mid-body, plain or chat.
+    kind: function-head, mid-body, prose, plain, chat or adversarial. category: what it is about,
+    for reports: of code its kind, of a row what its data set says; None where nothing does.
     """
 
     key: str
@@ -33,6 +38,7 @@ class Prompt(NamedTuple):
     response: Tokens | None
     text: str
     kind: str
+    category: str | None = None
 
 
 class PromptSets(NamedTuple):
@@ -75,23 +81,38 @@ def load_prompts(data: Data, tokenizer: Tokenizer, *, seed: int) -> PromptSets:
 
 
 def load_all(
-    source: PythonSource | Jsonl | Hub,
+    source: PromptSource,
     data: Data,
     tokenizer: Tokenizer,
     *,
     seed: int,
     most: int | None = None,
+    notes: list[str] | None = None,
+    section: str = "data.source",
+    limit: str = "",
 ) -> list[Prompt]:
     """The first `most` prompts of one source, under the limits of `data`: what a suite brings.
 
-    Of Python code only the files that no training on it sees are taken.
+    Of Python code only the files that no training on it sees are taken; rows with categories come
+    one of each in turn. notes: takes what was left out. section: where the source stands,
+    limit: what sets data.max_prompt_tokens, where that is not the recipe: for errors and notes.
     """
-    kept = _Kept(data, Encoder(tokenizer), notes=[])
+    if isinstance(source, Adversarial):
+        odd = odd_prompts(source, tokenizer, most=data.max_prompt_tokens, seed=seed, where=section)
+        return [
+            Prompt(
+                one.key, one.tokens, None, tokenizer.decode(one.tokens), "adversarial", one.shape
+            )
+            for one in odd[:most]
+        ]
+    kept = _Kept(data, Encoder(tokenizer), [] if notes is None else notes, section, limit)
     if isinstance(source, PythonSource):
         files = python_files(source, data.held_out_percent).held_out
         passages: Iterable[Passage] = _of_files(files, source, tokenizer, seed)
+    elif isinstance(source, PythonTopics):
+        passages = topic_passages(source, seed)
     else:
-        passages = _all_of(source, tokenizer, seed)
+        passages = by_category(shuffled(_of_rows(source, tokenizer, section), seed))
     return kept.prompts(passages, most, "usable")
 
 
@@ -139,12 +160,16 @@ def _of_files(
     )
 
 
-def _of_rows(source: Jsonl | Hub, tokenizer: Tokenizer) -> list[Passage]:
-    if isinstance(source, Jsonl):
-        return jsonl_passages(source, tokenizer)
+def _of_rows(
+    source: Jsonl | Hub, tokenizer: Tokenizer, section: str = "data.source"
+) -> list[Passage]:
+    file = source if isinstance(source, Jsonl) else source.local
+    if file is not None:
+        return jsonl_passages(file, tokenizer, section)
+    assert isinstance(source, Hub)
     from distillspec.corpus.hub import hub_passages  # `datasets` takes seconds to import
 
-    return hub_passages(source, tokenizer)
+    return hub_passages(source, tokenizer, section)
 
 
 def _without(
@@ -171,8 +196,17 @@ def _file(passage: Passage) -> str | None:
 class _Kept:
     """Tokenises passages under the limits of `data` and keeps account of what it leaves out."""
 
-    def __init__(self, data: Data, encoder: Encoder, notes: list[str]) -> None:
-        self._data, self._encoder, self._notes = data, encoder, notes
+    def __init__(
+        self,
+        data: Data,
+        encoder: Encoder,
+        notes: list[str],
+        section: str = "data",
+        limit: str = "",
+    ) -> None:
+        """section: where the source stands; limit: what sets the longest prompt."""
+        self._data, self._encoder, self._notes, self._section = data, encoder, notes, section
+        self._limit = limit or f"data.max_prompt_tokens={data.max_prompt_tokens}"
         self.chats = 0
 
     def prompts(self, passages: Iterable[Passage], most: int | None, name: str) -> list[Prompt]:
@@ -180,6 +214,7 @@ class _Kept:
         passages = iter(passages)
         prompts: list[Prompt] = []
         seen = 0
+        left_out: Counter[str | None] = Counter()
         shortest: Passage | None = None
         while most is None or len(prompts) < most:
             wanted = _BLOCK if most is None else min(_BLOCK, most - len(prompts))
@@ -188,21 +223,24 @@ class _Kept:
                 break
             seen += len(block)
             shortest = min([*block, *filter(None, [shortest])], key=lambda p: len(p.prompt))
-            prompts += self._tokenised(block)
+            found = self._tokenised(block)
+            prompts += found
+            kept = {prompt.key for prompt in found}
+            left_out.update(p.category for p in block if p.key not in kept)
         if not prompts:
             raise self._nothing(shortest, name)
         self.chats += sum(p.kind == "chat" for p in prompts)
         if len(prompts) < seen:
             self._notes.append(
                 f"{seen - len(prompts)} of {seen} {name} prompts are longer than "
-                f"data.max_prompt_tokens={self._data.max_prompt_tokens} tokens: left out"
+                f"{self._limit} tokens: left out{_of(left_out)}"
             )
         return prompts
 
     def _tokenised(self, block: Sequence[Passage]) -> list[Prompt]:
         """Those of `block` that fit, in its order."""
         found: dict[int, Prompt] = {}
-        for kinds in (("function-head", "mid-body"), ("plain",), ("chat",)):
+        for kinds in (("function-head", "mid-body", "prose"), ("plain",), ("chat",)):
             places = [i for i, p in enumerate(block) if p.kind in kinds]
             code, prefix = "mid-body" in kinds, "chat" not in kinds  # a template writes its own
             texts = [block[i].prompt for i in places]
@@ -218,7 +256,14 @@ class _Kept:
             for i, ids, response in zip(places, tokens, responses, strict=True):
                 if ids:
                     passage = block[i]
-                    found[i] = Prompt(passage.key, ids, response, passage.prompt, passage.kind)
+                    found[i] = Prompt(
+                        passage.key,
+                        ids,
+                        response,
+                        passage.prompt,
+                        passage.kind,
+                        passage.category,
+                    )
         return [found[i] for i in sorted(found)]
 
     def _responses(self, block: Sequence[Passage], *, literal: bool) -> list[Tokens | None]:
@@ -232,13 +277,21 @@ class _Kept:
         if shortest is None:
             return DistillSpecError(
                 f"the source gives no {name} prompt",
-                where="data",
+                where=self._section,
                 mend="a python-source needs functions in its files; widen `include`, add rows, "
                 "or change data.held_out_percent",
             )
+        key, is_set, _ = self._limit.partition("=")
+        raised = f"raise {key} (the models' context allowing), or " if is_set else ""
         return DistillSpecError(
             f"every {name} prompt is longer than {self._data.max_prompt_tokens} tokens; the "
             f"shortest has {self._encoder.length(shortest.prompt)}",
-            where=f"data.max_prompt_tokens={self._data.max_prompt_tokens}",
-            mend="raise data.max_prompt_tokens (the models' context allowing), or shorten the rows",
+            where=self._limit,
+            mend=f"{raised}shorten the rows",
         )
+
+
+def _of(left_out: Mapping[str | None, int]) -> str:
+    """How many of each category, where there are categories."""
+    parts = [f"{name or 'none'} {count}" for name, count in left_out.items()]
+    return f" ({', '.join(parts)})" if any(left_out) else ""

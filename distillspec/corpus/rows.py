@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from distillspec.corpus.passage import Passage, text_key
@@ -13,31 +13,109 @@ from distillspec.recipe.schema import Hub, Jsonl
 
 
 def passage_of(
-    row: Mapping[str, Any], source: Jsonl | Hub, tokenizer: Tokenizer, *, name: str, where: str
+    row: Mapping[str, Any],
+    source: Jsonl | Hub,
+    tokenizer: Tokenizer,
+    *,
+    name: str,
+    where: str,
+    section: str = "data.source",
 ) -> Passage:
-    """The passage of one row. A row that has both a chat and a prompt is taken as its chat.
+    """The passage of one row. A row that has both a chat and a prompt is taken as its chat, and
+    where the source names turns, the first turn is the prompt.
 
-    name: of the source, for the key. where: the row's place, for errors: wrong or missing fields
-    are DistillSpecErrors.
+    name: of the source, for the key. where: the row's place, section: the source's place in recipe
+    or suite, for errors: wrong or missing fields are DistillSpecErrors.
     """
-    if row.get(source.messages) is not None:
-        return _chat(row[source.messages], tokenizer, name=name, where=where)
-    if row.get(source.prompt) is None:
-        raise DistillSpecError(
-            f"the row has neither '{source.prompt}' nor '{source.messages}'",
-            where=where,
-            mend=f"its fields are: {', '.join(map(str, row)) or 'none'}; "
-            "name yours with data.source.prompt=..., or data.source.messages=...",
-        )
-    prompt = _text(row[source.prompt], f"'{source.prompt}'", where)
-    if not prompt:
-        raise DistillSpecError(
-            f"'{source.prompt}' is empty", where=where, mend="fill it, or take the row out"
-        )
-    response = row.get(source.response)
+    category = _category(row, source, where)
+    if source.turns is None and field(row, source.messages) is not None:
+        messages = field(row, source.messages)
+        return _chat(messages, tokenizer, name=name, where=where)._replace(category=category)
+    prompt = _prompt(row, source, where, section)
+    response = field(row, source.response)
     if response is not None:
         response = _text(response, f"'{source.response}'", where)
-    return Passage(text_key(name, prompt), prompt, response, "plain")
+    if source.as_chat == "if-template" and tokenizer.chat_template is not None:
+        prompt = render_chat(tokenizer, [{"role": "user", "content": prompt}])
+        return Passage(text_key(name, prompt), prompt, response, "chat", category)
+    return Passage(text_key(name, prompt), prompt, response, "plain", category)
+
+
+def field(row: Mapping[str, Any], path: str) -> Any:
+    """What stands at `path`: a field's name, or `a.b` and `a.0` for what is inside; None if absent.
+
+    A field whose own name has a dot comes first.
+    """
+    if path in row:
+        return row[path]
+    value: Any = row
+    for part in path.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, Sequence) and not isinstance(value, str) and part.isdecimal():
+            value = value[int(part)] if int(part) < len(value) else None
+        else:
+            return None
+    return value
+
+
+def outer(path: str, fields: Iterable[str]) -> str:
+    """The field that `path` begins in: itself where it is one."""
+    return path if path in set(fields) else path.partition(".")[0]
+
+
+def check_categories(passages: Sequence[Passage], source: Jsonl | Hub, where: str) -> None:
+    """Rows may lack a category, but not all of them: then its field has another name."""
+    if source.category is not None and all(p.category is None for p in passages):
+        raise DistillSpecError(
+            f"no row has a category: none has a field '{source.category}' with a value",
+            where=where,
+            mend="name the field that has it, or take `category` out of the source",
+        )
+
+
+def _prompt(row: Mapping[str, Any], source: Jsonl | Hub, where: str, section: str) -> str:
+    name = source.turns or source.prompt
+    found = field(row, name)
+    if found is None:
+        ways = (
+            f"{section}.turns=..., or {section}.prompt=..."
+            if source.turns
+            else (f"{section}.prompt=..., or {section}.messages=...")
+        )
+        lacks = f"no '{name}'" if source.turns else f"neither '{name}' nor '{source.messages}'"
+        raise DistillSpecError(
+            f"the row has {lacks}",
+            where=where,
+            mend=f"its fields are: {', '.join(map(str, row)) or 'none'}; name yours with {ways}",
+        )
+    if source.turns:
+        if not isinstance(found, Sequence) or isinstance(found, str) or not found:
+            raise DistillSpecError(
+                f"'{name}' is {_said(found)}, not a list of turns",
+                where=where,
+                mend=f'write it as ["...", ...], or name a text with {section}.prompt=...',
+            )
+        name, found = f"{name}.0", found[0]
+    prompt = _text(found, f"'{name}'", where)
+    if not prompt:
+        raise DistillSpecError(
+            f"'{name}' is empty", where=where, mend="fill it, or take the row out"
+        )
+    return prompt
+
+
+def _category(row: Mapping[str, Any], source: Jsonl | Hub, where: str) -> str | None:
+    found = None if source.category is None else field(row, source.category)
+    if found is None or found == "":
+        return None
+    if not isinstance(found, str | int):
+        raise DistillSpecError(
+            f"'{source.category}' is {_said(found)}, not the name of a category",
+            where=where,
+            mend="write it as a string",
+        )
+    return source.merge.get(str(found), str(found))
 
 
 def _chat(messages: Any, tokenizer: Tokenizer, *, name: str, where: str) -> Passage:

@@ -30,7 +30,7 @@ from distillspec.measure.methods import (
 )
 from distillspec.measure.parallel import ParallelBench, slots
 from distillspec.measure.plan import Prepared, Steps, check, plan_of, read_plan, write_plan
-from distillspec.measure.rows import Row, RowLog, letters
+from distillspec.measure.rows import Row, RowLog, drafted_at, letters
 from distillspec.measure.summary import Summary, write_summary
 from distillspec.measure.summing import sum_up
 from distillspec.measure.timing import measure_steps
@@ -81,6 +81,7 @@ def evaluate(
     folder: Path,
     device: torch.device | str,
     vocabulary: int | None = None,
+    notes: Sequence[str] = (),
     progress: Progress = lambda done, total, doing: None,
 ) -> Summary:
     """Run what is missing of the suite in `folder`; write rows.jsonl and summary.json there.
@@ -88,7 +89,7 @@ def evaluate(
     drafts: models by the names the suite uses; those it does not name are left out. All models are
     on `device`, in the dtype they are to decode in. The first `suite.prompts.count` prompts are
     taken, `suite.prompts.texts` for the target's texts. vocabulary: tokens that target and drafts
-    share, where theirs are padded differently.
+    share, where theirs are padded differently. notes: what the summary is to say of the prompts.
     A second call with the same arguments goes on where an interrupted one stopped; with other
     models, prompts or cells it is a DistillSpecError.
     """
@@ -144,6 +145,7 @@ def evaluate(
         prompts=taken,
         text_prompts=prompts[: suite.prompts.read],
         vocabulary=vocabulary,
+        notes=notes,
     )
     write_summary(summary, folder / SUMMARY)
     return summary
@@ -338,6 +340,8 @@ class Bench:
             counts=generation.counts(),
             target_busy_seconds=generation.busy.target_seconds if generation.busy else None,
             draft_busy_seconds=generation.busy.draft_seconds if generation.busy else None,
+            rounds=drafted_at(generation, len(self._prompts[prompt].tokens)),
+            category=self._prompts[prompt].category,
         )
         return Timed(row, rounds)
 

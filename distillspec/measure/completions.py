@@ -42,6 +42,11 @@ class MeasuredPrompt(Protocol):
         """The reference that the data has for it, token ids."""
         ...
 
+    @property
+    def category(self) -> str | None:
+        """What it is about; None where the data does not say."""
+        ...
+
 
 def end_tokens(target: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """What ends a text: the target's generation_config says, else its tokenizer; maybe nothing."""

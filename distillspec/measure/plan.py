@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_ROWS_FORMAT = 2  # 2: with the category of the prompt and the rounds
+
 Steps = dict[tuple[str, float], StepTimes]
 """By method and temperature."""
 
@@ -101,9 +103,10 @@ def plan_of(
     )
     if suite.audit:  # named only then: folders that were begun without it stay as they are
         cells["audit"] = True
-    texts = json.dumps([[prompt.key, list(prompt.tokens)] for prompt in prompts])
+    texts = json.dumps([[p.key, list(p.tokens), p.category] for p in prompts])
     return {
         **cells,
+        "format of its rows": _ROWS_FORMAT,
         "device": torch.device(device).type,
         "prompts": f"{len(prompts)}, sha256 {hashlib.sha256(texts.encode()).hexdigest()}",
         "target": model_digest(target),

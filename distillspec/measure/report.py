@@ -10,6 +10,7 @@ from pathlib import Path
 from distillspec import atomic
 from distillspec.measure import sections
 from distillspec.measure.audit import AUDIT, read
+from distillspec.measure.breakdown import FEW
 from distillspec.measure.drawing import ordered
 from distillspec.measure.figures import save_figures
 from distillspec.measure.page import STYLE
@@ -36,6 +37,12 @@ _CAPTIONS = {
     "positions": (
         "Acceptance by position in the block",
         "Share of drafts whose token at this position was kept, at the largest gamma.",
+    ),
+    "contexts": (
+        "Acceptance by position in the context",
+        "Share of the drafted tokens that were kept, by the tokens (prompt and output) before the "
+        "draft, at the largest gamma. Long contexts are late rounds and long prompts: where these "
+        f"differ in kind, so do the bins. Bins with fewer than {FEW} prompts are left out.",
     ),
     "prediction": (
         "Does the cost model hold?",
@@ -110,6 +117,13 @@ def render(summary: Summary, figures: Mapping[str, tuple[Path, Path]]) -> str:
             if name in figures
         ),
         *(_figure(name, figures[name]) for name in ("differences", "positions") if name in figures),
+        _section(
+            "By category",
+            sections.categories(summary),
+            wide=True,
+            shown=summary.best_by_category(),
+        ),
+        *(_figure(name, figures[name]) for name in ("contexts",) if name in figures),
         _section(
             "Which gamma",
             sections.recommendations(summary.recommendation),

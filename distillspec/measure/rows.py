@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distillspec import atomic
 from distillspec.errors import DistillSpecError
@@ -22,6 +22,14 @@ _LETTERS = {Fate.ACCEPTED: "a", Fate.CORRECTED: "c", Fate.BONUS: "b", Fate.PLAIN
 FATES = {letter: fate.name.lower() for fate, letter in _LETTERS.items()}
 
 
+class DraftedAt(NamedTuple):
+    """A round that was not cut. context: tokens before its first drafted one, prompt and output."""
+
+    context: int
+    drafted: int
+    accepted: int
+
+
 @dataclass(frozen=True)
 class Row:
     """One decoded text. draft, method and gamma are None for autoregressive decoding.
@@ -29,7 +37,8 @@ class Row:
     prompt: its number; repeat: how often this was timed before; place: when within the block;
     run: the process that timed it. fates: a letter a token: accepted, corrected, bonus, plain.
     seconds: decoding, after the prefill. counts: as in `speculation.records`. The busy seconds are
-    those of each side where the two work at the same time.
+    those of each side where the two work at the same time. rounds: those that drafted and were not
+    cut. category: the prompt's, None where it has none.
     """
 
     prompt: int
@@ -48,6 +57,8 @@ class Row:
     counts: Counts
     target_busy_seconds: float | None = None
     draft_busy_seconds: float | None = None
+    rounds: list[DraftedAt] = field(default_factory=list)
+    category: str | None = None
 
     @property
     def block(self) -> tuple[int, float]:
@@ -57,6 +68,16 @@ class Row:
 def letters(generation: Generation) -> str:
     """The fates of a text as one letter a token."""
     return "".join(_LETTERS[fate] for fate in generation.fates)
+
+
+def drafted_at(generation: Generation, prompt_tokens: int) -> list[DraftedAt]:
+    """Where in the context each round of a text drafted, and what became of it; cut ones apart."""
+    found, context = [], prompt_tokens
+    for record in generation.rounds:
+        if record.drafted and not record.cut:
+            found.append(DraftedAt(context, record.drafted, record.accepted))
+        context += record.emitted
+    return found
 
 
 class RowLog:
@@ -108,12 +129,21 @@ def _read(path: Path) -> list[Row]:
             raise DistillSpecError(
                 f"this line is no row of an evaluation: {error}",
                 where=f"{path}: line {number}",
-                mend="delete the evaluation folder, then evaluate again",
+                mend="delete the evaluation folder (an earlier version may have written it), then "
+                "evaluate again",
             ) from error
     return rows
 
 
 def _row(found: dict[str, Any]) -> Row:
+    """A line without rounds or category was written before they were measured: it is refused."""
     counts = found["counts"]
     accepted_at = tuple(counts["accepted_at"])
-    return Row(**{**found, "counts": Counts(**{**counts, "accepted_at": accepted_at})})
+    return Row(
+        **{
+            **found,
+            "counts": Counts(**{**counts, "accepted_at": accepted_at}),
+            "rounds": [DraftedAt(*one) for one in found["rounds"]],
+            "category": found["category"],
+        }
+    )

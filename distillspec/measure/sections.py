@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from distillspec.measure.breakdown import FEW, CategoryCell
 from distillspec.measure.drawing import degrees, ordered
 from distillspec.measure.summary import (
     Cell,
@@ -229,6 +230,56 @@ def regrets(summary: Summary) -> str:
         for one in summary.regrets
     ]
     return _table(columns, rows, words=6)
+
+
+def categories(summary: Summary) -> str:
+    several = len(summary.methods()) > 1
+    columns = (
+        "category",
+        "draft",
+        *(["method"] if several else []),
+        "T",
+        "gamma",
+        "prompts",
+        "accepted",
+        "interval",
+        "tau",
+        "interval",
+        "speed-up",
+        "interval",
+    )
+    note = (
+        "<p>At the best measured gamma of each draft, method and temperature. Of categories with "
+        f"fewer than {FEW} prompts only the counts are told. Each interval stands alone.</p>"
+    )
+    rows = [
+        ("null" if one.prompts < FEW else "", _category(one, several))
+        for one in summary.best_by_category()
+    ]
+    return note + _table(columns, rows, words=3 if several else 2)
+
+
+def _category(one: CategoryCell, several: bool) -> list[str]:
+    few = one.prompts < FEW
+    return [
+        one.category,
+        one.draft,
+        *([one.method] if several else []),
+        f"{one.temperature:g}",
+        str(one.gamma),
+        str(one.prompts),
+        f"{one.accepted} of {one.drafted}" if few else _number(one.draft_acceptance, ".1%"),
+        _between(one.draft_acceptance_low, one.draft_acceptance_high, ".1%"),
+        f"{one.emitted} in {one.verifications}" if few else _number(one.tau),
+        _between(one.tau_low, one.tau_high, ".2f"),
+        _number(one.speedup),
+        _between(one.speedup_low, one.speedup_high, ".2f"),
+    ]
+
+
+def _between(low: float, high: float, form: str) -> str:
+    exists = math.isfinite(low) and math.isfinite(high)
+    return f"{_number(low, form)} to {_number(high, form)}" if exists else "–"
 
 
 def cells(summary: Summary, names: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from distillspec import atomic
 from distillspec.errors import DistillSpecError
+from distillspec.measure.breakdown import FEW, CategoryCell, ContextBin
 
 DEFINITIONS = {
     "alpha": (
@@ -33,6 +34,16 @@ DEFINITIONS = {
     ),
     "texts": "prompts whose texts of the target alpha and the expected tau are read on",
     "draft_acceptance": "accepted drafted tokens / drafted tokens, whole rounds",
+    "category": (
+        "what a prompt is about, as its data set or suite says; of Python code how the prompt was "
+        "cut. Rates and intervals are over the prompts of one category; of fewer than "
+        f"{FEW} prompts only counts are told"
+    ),
+    "context": (
+        "tokens before the first drafted one, of prompt and output, in bins from one power of two "
+        "to the next; acceptance as draft_acceptance. A bin holds late rounds of short prompts and "
+        "early rounds of long ones alike"
+    ),
     "acceptance_by_position": "drafts accepted at position i / drafts made, i = 1..gamma",
     "draft_to_target_time": (
         "c: median time of one draft step, drawing its token included, over the median time of a "
@@ -333,6 +344,8 @@ class Summary:
     ranking: list[Ranked]
     oracles: list[Oracle]
     regrets: list[Regret]
+    categories: list[CategoryCell]
+    contexts: list[ContextBin]
     recommendation: list[Recommendation]
     quality: list[Quality]
     greedy_divergences: list[GreedyDivergence]
@@ -358,6 +371,15 @@ class Summary:
         return next(
             (c for c in self.cells if (c.draft, c.method, c.gamma, c.temperature) == wanted), None
         )
+
+    def best_by_category(self) -> list[CategoryCell]:
+        """Of each draft, method and temperature the gamma that is recommended, one category after
+        another.
+        """
+        best = {(o.draft, o.method, o.gamma, o.temperature) for o in self.recommendation}
+        found = [o for o in self.categories if (o.draft, o.method, o.gamma, o.temperature) in best]
+        names = list(dict.fromkeys(one.category for one in found))
+        return sorted(found, key=lambda one: (one.temperature, names.index(one.category)))
 
 
 # --- the file ------------------------------------------------------------------------------------

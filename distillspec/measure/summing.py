@@ -47,8 +47,12 @@ def sum_up(
     prompts: Sequence[MeasuredPrompt],
     text_prompts: Sequence[MeasuredPrompt],
     vocabulary: int | None,
+    notes: Sequence[str] = (),
 ) -> Summary:
-    """Everything the rows of `prompts` say, and acceptance on the target's text_prompts."""
+    """Everything the rows of `prompts` say, and acceptance on the target's text_prompts.
+
+    notes: sentences about the prompts, told last.
+    """
     how = Resampling(suite.bootstrap, suite.confidence, suite.seed)
     ends = end_tokens(target, tokenizer)
     facts = {}
@@ -86,6 +90,8 @@ def sum_up(
         ranking=tally.ranking(),
         oracles=tally.oracles(),
         regrets=regrets(rows, _choosers(suite), how),
+        categories=tally.categories(),
+        contexts=tally.contexts(),
         recommendation=recommendation,
         quality=_quality(suite, tokenizer, prompts, rows, ends),
         greedy_divergences=divergences,
@@ -95,6 +101,7 @@ def sum_up(
             *_fallbacks(suite, prepared),
             *_lossy(suite),
             *_audited(suite),
+            *notes,
         ],
         environment=_environment(suite, target, drafts, prepared, runs),
         definitions=dict(DEFINITIONS),

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from distillspec.measure.breakdown import FEW, CategoryCell
 from distillspec.measure.drawing import degrees, ordered
 from distillspec.measure.summary import Cell, Oracle, Summary
 
@@ -28,6 +29,9 @@ def summary_table(summary: Summary) -> RenderableType:
         parts += [Text("Paired differences", style="bold"), _comparisons(summary), Text("")]
     if summary.ranking:
         parts += [Text("Methods by speed", style="bold"), _ranking(summary), Text("")]
+    if summary.best_by_category():
+        title = "By category, at the best gamma"
+        parts += [Text(title, style="bold"), _categories(summary), Text("")]
     parts.append(Text("Findings", style="bold"))
     parts += [Padding(Text(f"- {note}"), (0, 0, 0, 1)) for note in summary.notes]
     return Group(*parts)
@@ -153,6 +157,45 @@ def _oracle(one: Oracle) -> list[str]:
         f"{1.0 + one.relative:.0%}",
         f"{1.0 + one.relative_low:.0%} - {1.0 + one.relative_high:.0%}",
         "oracle, not a method",
+    ]
+
+
+def _categories(summary: Summary) -> Table:
+    """Of the distilled draft, or the last one; the report has the others."""
+    names = summary.drafts()
+    draft = "distilled" if "distilled" in names else names[-1]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", collapse_padding=True)
+    table.add_column("T", justify="right")
+    for name in ("category", "method"):
+        table.add_column(name)
+    confidence = f"{summary.confidence:.0%}"
+    for name in ("gamma", "prompts", "accepted", confidence, "tau", "speed-up", confidence):
+        table.add_column(name, justify="right")
+    for one in summary.best_by_category():
+        if one.draft == draft:
+            table.add_row(
+                f"{one.temperature:g}",
+                one.category,
+                one.method,
+                str(one.gamma),
+                str(one.prompts),
+                *_rates(one),
+                style="dim" if one.prompts < FEW else "",
+            )
+    return table
+
+
+def _rates(one: CategoryCell) -> list[str]:
+    """Counts of a category with few prompts, and no rate."""
+    if one.prompts < FEW:
+        counts = (f"{one.accepted} of {one.drafted}", f"{one.emitted} in {one.verifications}")
+        return [counts[0], "", counts[1], "", ""]
+    return [
+        f"{one.draft_acceptance:.1%}",
+        f"{one.draft_acceptance_low:.1%} - {one.draft_acceptance_high:.1%}",
+        f"{one.tau:.2f}",
+        f"{one.speedup:.2f}x",
+        f"{one.speedup_low:.2f} - {one.speedup_high:.2f}",
     ]
 
 

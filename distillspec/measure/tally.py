@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 
 from distillspec.measure import bootstrap, cost_model
 from distillspec.measure.bootstrap import Interval, Resampling, Sums
+from distillspec.measure.breakdown import CategoryCell, ContextBin, by_category, by_context
 from distillspec.measure.completions import repeated_share, up_to_end
 from distillspec.measure.oracle import shortened
 from distillspec.measure.rows import Row
@@ -127,6 +129,29 @@ class Tally:
             repeated_ngram_share=self._repeated(self._cells[place], temperature),
         )
 
+    def categories(self) -> list[CategoryCell]:
+        """Every cell by the prompts' categories; empty where they have less than two."""
+        of = {row.prompt: row.category for some in self._cells.values() for row in _all(some)}
+        names = [of.get(prompt) for prompt in self._prompts]
+        return [
+            one
+            for place in self._cells
+            for one in by_category(
+                place,
+                names,
+                self._kept(place),
+                self.tau(place),
+                self.speedup(place),
+                self._how,
+            )
+        ]
+
+    def contexts(self) -> list[ContextBin]:
+        """Every cell by how much stood before the draft."""
+        return [
+            one for place, rows in self._cells.items() for one in by_context(place, rows, self._how)
+        ]
+
     def baselines(self) -> list[Baseline]:
         return [self._baseline(temperature) for temperature in sorted(self._plain)]
 
@@ -159,6 +184,10 @@ class Tally:
     def tau(self, place: Place) -> Sums:
         counts = self._counts(place)
         return Sums([c.emitted for c in counts], [c.verifications for c in counts])
+
+    def _kept(self, place: Place) -> Sums:
+        counts = self._counts(place)
+        return Sums([c.accepted for c in counts], [c.drafted for c in counts])
 
     def speed(self, place: Place) -> Sums:
         """Tokens over seconds, prefill apart."""
@@ -377,6 +406,10 @@ def _added(parts: Sequence[Sums]) -> Sums:
         [sum(values) for values in zip(*(part.numerators for part in parts), strict=True)],
         [sum(values) for values in zip(*(part.denominators for part in parts), strict=True)],
     )
+
+
+def _all(by_prompt: Mapping[int, Sequence[Row]]) -> Iterator[Row]:
+    return chain.from_iterable(by_prompt.values())
 
 
 def _share(count: int, of: int) -> float:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.loading import load_suite
+from distillspec.recipe.prompt_plan import Adversarial, PromptSource, PythonTopics
 from distillspec.recipe.schema import (
     Distill,
     Hub,
@@ -19,7 +20,6 @@ from distillspec.recipe.schema import (
     PythonSource,
     Recipe,
     Shares,
-    Source,
 )
 from distillspec.recipe.suite import Suite
 
@@ -36,14 +36,17 @@ class PlanLine(NamedTuple):
     text: str
 
 
-def plan(recipe: Recipe | PretrainRecipe, source: str) -> list[PlanLine]:
-    """What `recipe` would do, in order. source: the recipe's file, for errors.
+def plan(
+    recipe: Recipe | PretrainRecipe, source: str, suite: Suite | None = None
+) -> list[PlanLine]:
+    """What `recipe` would do, in order. source: the recipe's file, for errors. suite: the one that
+    it names, where the command line has changed it.
 
     Raises DistillSpecError for a local path that is missing, unusable or not writable.
     """
     if isinstance(recipe, PretrainRecipe):
         return _pretraining(recipe, source)
-    return _distillation(recipe, source)
+    return _distillation(recipe, source, suite or load_suite(recipe.evaluate.suite))
 
 
 def render(lines: list[PlanLine]) -> str:
@@ -52,7 +55,7 @@ def render(lines: list[PlanLine]) -> str:
     return "\n".join(f"{line.about:<{width}}  {line.text}" for line in lines)
 
 
-def _distillation(recipe: Recipe, source: str) -> list[PlanLine]:
+def _distillation(recipe: Recipe, source: str, suite: Suite) -> list[PlanLine]:
     pair, distill = recipe.pair, recipe.distill
     lines = [
         PlanLine("target", _model(pair.target, f"{source}: pair.target")),
@@ -74,7 +77,6 @@ def _distillation(recipe: Recipe, source: str) -> list[PlanLine]:
     runs = RUNS / recipe.name
     _check_writable(runs, f"{source}: name")
     lines.append(PlanLine("run folder", f"{runs}/<run id>"))
-    suite = load_suite(recipe.evaluate.suite)
     lines.append(PlanLine("evaluate", _evaluation(suite, recipe.evaluate.suite)))
     if recipe.export.push is not None and not _REPOSITORY.match(recipe.export.push):
         raise DistillSpecError(
@@ -169,8 +171,12 @@ def _hub_or_missing(name: str, noun: str, where: str) -> str:
     return f"{name} is no local folder: it would be fetched from the Hub"
 
 
-def _prompts(source: Source, where: str) -> str:
-    if isinstance(source, Jsonl):
+def _prompts(source: PromptSource, where: str) -> str:
+    if isinstance(source, PythonTopics):
+        return "prose of Python's language reference"
+    if isinstance(source, Adversarial):
+        return f"made from the seed: {', '.join(source.shapes)}"
+    if isinstance(source, Jsonl | Hub) and source.path is not None:
         if not Path(source.path).is_file():
             raise DistillSpecError(
                 f"no such data file: '{source.path}'",
@@ -181,6 +187,8 @@ def _prompts(source: Source, where: str) -> str:
     if isinstance(source, Hub):
         if Path(source.dataset).exists():
             return f"rows of the local data set {source.dataset}"
+        if source.files:
+            return f"rows of {', '.join(source.files)}, read as {source.dataset}"
         return _hub_or_missing(source.dataset, "data set", f"{where}.dataset")
     return _python(source, where)
 
@@ -221,13 +229,12 @@ def _evaluation(suite: Suite, path: str) -> str:
             where=f"{path}: quality",
             mend="give the path of a metric for the `evaluate` library, as in eval/metrics/",
         )
-    if suite.prompts.source is not None:
-        _prompts(suite.prompts.source, f"{path}: prompts.source")
+    brought = [_prompts(one, f"{path}: {key}") for key, one in suite.prompts.named.items()]
     methods = ", ".join(method.name for method in suite.methods)
     return (
         f"{path}: {methods} x gamma {list(suite.gammas)} x temperature"
         f" {list(suite.temperatures)}, {suite.prompts.count} prompts"
-        f" (alpha on {suite.prompts.read}),"
+        f" (alpha on {suite.prompts.read}){''.join(f', {text}' for text in brought)},"
         f" drafts: {', '.join(suite.drafts)}"
     )
 

@@ -41,7 +41,9 @@ class Place(NamedTuple):
         """The place of key or index `part`; None where the schema has none."""
         node = self._resolved(kind)
         if isinstance(part, str):
-            found = node.get("properties", {}).get(part)
+            named = (n for n in self._alternatives() if _is_mapping(n))
+            free = next((n["additionalProperties"] for n in named), None)
+            found = node.get("properties", {}).get(part, free)
         else:
             found = next((_element(n, part) for n in self._alternatives() if _is_list(n)), None)
         return None if found is None else Place(found, self.definitions)
@@ -139,6 +141,11 @@ def _value_at(data: object, part: str | int) -> object:
 
 def _is_list(node: dict[str, Any]) -> bool:
     return node.get("type") == "array"
+
+
+def _is_mapping(node: dict[str, Any]) -> bool:
+    """Whether its keys are the user's own names."""
+    return isinstance(node.get("additionalProperties"), dict)
 
 
 def _element(node: dict[str, Any], index: int) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,12 +45,22 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe | Pre
     return _validate(model, data, str(path), changed)
 
 
-def load_suite(path: str | Path) -> Suite:
-    """The evaluation suite in the YAML file `path`. Raises DistillSpecError like load_recipe."""
+def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
+    """The evaluation suite in the YAML file `path`, changed by `section.key=value` overrides.
+
+    Raises DistillSpecError like load_recipe.
+    """
     path = Path(path)
     data = _read(path, "suite")
+    changed = _override(data, overrides, str(path))
     data |= {"name": path.stem} if data.get("name") in (None, "") else {}
-    return _validate(Suite, data, str(path), {})
+    return _validate(Suite, data, str(path), changed)
+
+
+def is_of_suite(override: str) -> bool:
+    """Whether an override changes the suite: it has a key that only suites have, or `suite.`."""
+    key = re.split("[.=]", override, maxsplit=1)[0]
+    return key == "suite" or (key in Suite.model_fields and key not in Recipe.model_fields)
 
 
 def dump_yaml(model: Section) -> str:

@@ -56,27 +56,61 @@ class PythonSource(Section):
         return self
 
 
-class Jsonl(Section):
-    """One JSON object a line, with `prompt` (and `response`), or `messages`."""
+class _Rows(Section):
+    """What a row of a data set is read by; `a.b` and `a.0` name a field inside another one."""
 
-    kind: Literal["jsonl"]
-    path: str = Field(description="the file, relative to the working folder")
     prompt: str = Field("prompt", description="field of the prompt text")
     response: str = Field("response", description="field of the response text, where there is one")
     messages: str = Field("messages", description="field of a chat; the target's template is used")
+    turns: str | None = Field(
+        None,
+        description="field of a list of user turns, in place of a prompt: the first one is asked. "
+        "Later ones would need answers of the target's own",
+    )
+    category: str | None = Field(None, description="field of what a row is about, for the report")
+    merge: dict[str, str] = Field(
+        {}, description="categories that are told as another one: {writing: mt_bench}"
+    )
+    as_chat: Literal["never", "if-template"] = Field(
+        "never",
+        description="if-template: a prompt is asked as a user's message where the target's "
+        "tokenizer has a chat template, and is plain text where it has none",
+    )
+
+    @model_validator(mode="after")
+    def _merges_something(self) -> Self:
+        if self.merge and self.category is None:
+            raise ValueError("merge renames categories: name their field with category")
+        return self
 
 
-class Hub(Section):
+class Jsonl(_Rows):
+    """One JSON object a line, with `prompt` (and `response`), `turns`, or `messages`."""
+
+    kind: Literal["jsonl"]
+    path: str = Field(description="the file, relative to the working folder")
+
+
+class Hub(_Rows):
     """A data set of the Hugging Face Hub, or a local folder that `datasets` can load."""
 
     kind: Literal["hub"]
-    dataset: str = Field(description="Hub id or folder")
+    dataset: str = Field(description="Hub id or folder; `json` with files that are none of both")
     configuration: str | None = Field(None, description="the data set's configuration name")
+    files: tuple[str, ...] = Field((), description="files of the data set, or addresses, to take")
     split: str = Field("train", description="split to take")
     revision: str | None = Field(None, description="Hub revision")
-    prompt: str = Field("prompt", description="column of the prompt text")
-    response: str = Field("response", description="column of the response text")
-    messages: str = Field("messages", description="column of a chat; the target's template is used")
+    path: str | None = Field(
+        None, description="a JSONL file with the same fields that is read in its place: no network"
+    )
+
+    @property
+    def local(self) -> Jsonl | None:
+        """The file that stands in for the data set, read by the same fields."""
+        if self.path is None:
+            return None
+        shared = {name: getattr(self, name) for name in _Rows.model_fields}
+        return Jsonl(kind="jsonl", path=self.path, **shared)
 
 
 Source = Annotated[PythonSource | Jsonl | Hub, Field(discriminator="kind")]

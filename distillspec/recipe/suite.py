@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from distillspec.recipe.schema import Count, FolderName, Section, Source
+from distillspec.recipe.prompt_plan import PromptPlan
+from distillspec.recipe.schema import Count, FolderName, Section
 
 DraftName = Literal["undistilled", "distilled", "control"]
 
@@ -291,26 +292,6 @@ class RunnerChoice(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="weights while decoding; auto: bfloat16 where it is faster"
     )
-
-
-class PromptPlan(Section):
-    count: Count = Field(32, description="prompts per cell")
-    texts: Count | None = Field(
-        None,
-        description="prompts that the target continues, in batches, to read alpha and the expected "
-        "tau on; default: count. Cheaper than decoding, so this can be the larger number",
-    )
-    source: Source | None = Field(None, description="default: the recipe's held-out prompts")
-
-    @property
-    def read(self) -> int:
-        """Prompts that alpha and the expected tau are read on."""
-        return self.texts or self.count
-
-    @property
-    def most(self) -> int:
-        """Prompts that the suite needs for everything."""
-        return max(self.count, self.read)
 
 
 class Suite(Section):

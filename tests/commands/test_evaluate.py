@@ -42,3 +42,28 @@ def test_the_suite_of_the_command_line_is_the_one_that_is_told(
     Path("mine.yaml").write_text("gammas: [7]\n")
     assert main(["evaluate", "pair.yaml", "--suite", "mine.yaml", "--dry-run"]) == 0
     assert "mine.yaml: standard x gamma [7]" in capsys.readouterr().out
+
+
+def test_keys_of_the_suite_change_the_suite_also_of_a_run_that_keeps_its_recipe(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    changes = ["gammas=[5]", "suite.name=other", "prompts.source={kind: python-topics}"]
+    assert main(["evaluate", "checkpoints/runs/pair/1", *changes, "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "suite.yaml: standard x gamma [5]" in told
+    assert "prose of Python's language reference" in told
+    assert main(["evaluate", "checkpoints/runs/pair/1", "seed=3", "--dry-run"]) == 1
+    assert "keeps its recipe" in capsys.readouterr().err
+    assert main(["evaluate", "pair.yaml", "suite.gamma=[5]", "--dry-run"]) == 1
+    assert "did you mean 'gammas'?" in capsys.readouterr().err
+
+
+def test_a_file_that_stands_in_for_a_data_set_must_be_there(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("mine.yaml").write_text("prompts: {source: {kind: hub, dataset: a/b}}\n")
+    line = ["evaluate", "pair.yaml", "--suite", "mine.yaml", "--dry-run"]
+    assert main([*line, "prompts.source.path=prompts.jsonl"]) == 0
+    assert "rows of prompts.jsonl" in capsys.readouterr().out
+    assert main([*line, "prompts.source.path=none.jsonl"]) == 1
+    assert "no such data file: 'none.jsonl'" in capsys.readouterr().err

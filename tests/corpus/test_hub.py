@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -29,8 +30,8 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
-def hub(dataset: Path | str, split: str = "train", prompt: str = "prompt") -> Hub:
-    return Hub(kind="hub", dataset=str(dataset), split=split, prompt=prompt)
+def hub(dataset: Path | str, split: str = "train", prompt: str = "prompt", **more: Any) -> Hub:
+    return Hub(kind="hub", dataset=str(dataset), split=split, prompt=prompt, **more)
 
 
 def test_a_local_folder_gives_one_passage_a_row(
@@ -94,3 +95,39 @@ def test_a_data_set_without_rows_is_an_error(
     empty.to_parquet(str(tmp_path / "empty" / "train.parquet"))
     with pytest.raises(DistillSpecError, match="no data"):
         hub_passages(hub(tmp_path / "empty"), tokenizer)
+
+
+def test_turns_categories_and_fields_inside_columns_are_read(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    columns = {
+        "turns": [["first", "second"], ["only"]],
+        "meta": [{"task": "qa"}, {"task": "math"}],
+        "unread": [1, 2],
+    }
+    datasets.Dataset.from_dict(columns).save_to_disk(str(tmp_path / "set"))
+    source = hub(tmp_path / "set", turns="turns", category="meta.task")
+    found = hub_passages(source, tokenizer)
+    assert [(p.prompt, p.category) for p in found] == [("first", "qa"), ("only", "math")]
+    with pytest.raises(
+        DistillSpecError, match="no column 'rounds'$|no column 'rounds'\n"
+    ) as caught:
+        hub_passages(hub(tmp_path / "set", turns="rounds"), tokenizer, "prompts.source")
+    assert "prompts.source.turns=..." in caught.value.mend
+    with pytest.raises(DistillSpecError, match="no row has a category"):
+        hub_passages(hub(tmp_path / "set", turns="turns", category="kind"), tokenizer)
+
+
+def test_named_files_are_read_as_they_are(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    source = hub("json", files=(str(folder / "test.jsonl"),))
+    assert [p.prompt for p in hub_passages(source, tokenizer)] == ["t"]
+
+
+def test_without_a_network_the_error_names_the_way_with_a_file(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(DistillSpecError) as caught:
+        hub_passages(hub("nobody/has-this-data-set"), tokenizer, "prompts.source")
+    assert caught.value.mend.startswith("HF_HUB_OFFLINE is set")
+    assert "prompts.source.path=FILE.jsonl" in caught.value.mend

@@ -71,3 +71,16 @@ def test_files_that_are_no_jsonl_are_errors(
     ]:
         with pytest.raises(DistillSpecError, match=what):
             jsonl_passages(source(tmp_path / name), tokenizer)
+
+
+def test_a_category_that_no_row_has_is_an_error_of_the_file(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "a", "kind": "x"}\n{"prompt": "b"}\n')
+    rows = source(path)
+    found = jsonl_passages(rows.model_copy(update={"category": "kind"}), tokenizer)
+    assert [p.category for p in found] == ["x", None]
+    with pytest.raises(DistillSpecError, match="no row has a category") as caught:
+        jsonl_passages(rows.model_copy(update={"category": "sort"}), tokenizer)
+    assert caught.value.where == str(path)

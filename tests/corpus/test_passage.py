@@ -1,6 +1,13 @@
 from __future__ import annotations
 
-from distillspec.corpus.passage import Passage, shuffled, split, text_key, with_unique_keys
+from distillspec.corpus.passage import (
+    Passage,
+    by_category,
+    shuffled,
+    split,
+    text_key,
+    with_unique_keys,
+)
 
 
 def passages(count: int) -> list[Passage]:
@@ -33,3 +40,14 @@ def test_a_shuffle_depends_on_the_seed_and_not_on_the_given_order() -> None:
     there = shuffled(passages(20), seed=1)
     assert shuffled(passages(20)[::-1], seed=1) == there
     assert shuffled(passages(20), seed=2) != there
+
+
+def test_categories_take_turns_as_long_as_they_last_and_nothing_is_lost() -> None:
+    kinds = "aaabac" + "b"
+    given = [p._replace(category=k) for p, k in zip(passages(7), kinds, strict=True)]
+    turns = by_category([*given, passages(8)[7]])
+    assert [p.category for p in turns] == ["a", "b", "c", None, "a", "b", "a", "a"]
+    assert [p.prompt for p in turns if p.category == "a"] == [
+        p.prompt for p in given if p.category == "a"
+    ]
+    assert by_category(passages(5)) == passages(5)

@@ -53,6 +53,7 @@ def test_prompts_of_files_are_split_by_whole_files(
     assert not any(is_held_out(key, 20.0) for key in files[0])
     assert len(files[0] | files[1]) == 40
     assert {p.kind for p in sets.held_out} == {"function-head", "mid-body"}
+    assert all(p.category == p.kind for p in sets.held_out)
     assert sets.template_hash is None
 
 

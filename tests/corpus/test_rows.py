@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
 
 from distillspec.corpus.passage import Passage
-from distillspec.corpus.rows import passage_of
+from distillspec.corpus.rows import check_categories, field, outer, passage_of
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.schema import Jsonl
 
@@ -15,8 +16,14 @@ ASK = {"role": "user", "content": "2+2?"}
 ANSWER = {"role": "assistant", "content": "4"}
 
 
-def passage(row: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -> Passage:
-    return passage_of(row, SOURCE, tokenizer, name="data", where="data.jsonl, line 7")
+def passage(
+    row: dict[str, Any], tokenizer: PreTrainedTokenizerFast, source: Jsonl = SOURCE
+) -> Passage:
+    return passage_of(row, source, tokenizer, name="data", where="data.jsonl, line 7")
+
+
+def reading(**values: Any) -> Jsonl:
+    return Jsonl(kind="jsonl", path="data.jsonl", **values)
 
 
 def test_a_prompt_with_and_without_response(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -73,3 +80,91 @@ def test_missing_fields_are_told_with_those_that_are_there(
     with pytest.raises(DistillSpecError) as caught:
         passage({"question": "a", "answer": "b"}, tokenizer)
     assert "question, answer" in caught.value.mend
+
+
+def test_of_turns_the_first_is_the_prompt_whatever_else_the_row_has(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    row = {"turns": ["first", "second"], "prompt": "no", "messages": [ASK]}
+    found = passage(row, tokenizer, reading(turns="turns"))
+    assert (found.prompt, found.kind) == ("first", "plain")
+    assert passage({"turns": 3, "prompt": "a"}, tokenizer).prompt == "a"  # unless turns are named
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        ({"prompt": "a"}, "no 'turns'"),
+        ({"turns": []}, "'turns' is an empty list, not a list of turns"),
+        ({"turns": "a"}, "'turns' is a text, not a list of turns"),
+        ({"turns": [""]}, "'turns.0' is empty"),
+        ({"turns": [None, "b"]}, "'turns.0' is null"),
+    ],
+)
+def test_turns_that_hold_no_question_are_errors(
+    row: dict[str, Any], what: str, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    with pytest.raises(DistillSpecError, match=what) as caught:
+        passage(row, tokenizer, reading(turns="turns"))
+    assert caught.value.where == "data.jsonl, line 7"
+
+
+def test_fields_inside_fields_are_reached_by_their_path() -> None:
+    row = {"a": {"b": [{"c": "deep"}, "second"]}, "a.b": "own", "text": "abc"}
+    assert field(row, "a.b.0.c") == "deep"
+    assert field(row, "a.b") == "own"
+    for path in ("a.x", "a.b.2", "a.b.x", "text.0", "none", "a.b.0.c.d"):
+        assert field(row, path) is None
+    assert (outer("a.b.0.c", row), outer("a.b", row), outer("x", row)) == ("a", "a.b", "x")
+
+
+def test_prompt_response_and_category_may_be_paths(tokenizer: PreTrainedTokenizerFast) -> None:
+    row = {"talk": [{"value": "ask"}, {"value": "answer"}], "meta": {"kind": 7}}
+    source = reading(prompt="talk.0.value", response="talk.1.value", category="meta.kind")
+    found = passage(row, tokenizer, source)
+    assert (found.prompt, found.response, found.category) == ("ask", "answer", "7")
+
+
+def test_categories_are_merged_and_may_be_missing_in_some_rows(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    source = reading(category="of", merge={"math": "mt_bench"})
+    rows: list[dict[str, Any]] = [
+        {"prompt": "a", "of": "math"},
+        {"prompt": "b", "of": "qa"},
+        {"prompt": "c"},
+        {"prompt": "d", "of": ""},
+        {"messages": [ASK], "of": "chat"},
+    ]
+    found = [passage(row, tokenizer, source) for row in rows]
+    assert [p.category for p in found] == ["mt_bench", "qa", None, None, "chat"]
+    check_categories(found, source, "data.jsonl")
+    with pytest.raises(DistillSpecError, match="none has a field 'of'"):
+        check_categories(found[2:4], source, "data.jsonl")
+    check_categories(found[2:4], SOURCE, "data.jsonl")
+
+
+def test_a_category_that_is_no_name_is_an_error(tokenizer: PreTrainedTokenizerFast) -> None:
+    with pytest.raises(DistillSpecError, match="'of' is a list, not the name of a category"):
+        passage({"prompt": "a", "of": ["x"]}, tokenizer, reading(category="of"))
+
+
+def test_a_prompt_is_asked_in_a_chat_where_the_source_wants_it_and_there_is_a_template(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    source = reading(as_chat="if-template")
+    found = passage({"prompt": "2+2?", "response": "4"}, tokenizer, source)
+    assert (found.prompt, found.response, found.kind) == ("<user>2+2?\n<assistant>", "4", "chat")
+    assert passage({"prompt": "2+2?"}, tokenizer).kind == "plain"
+    plain = copy.deepcopy(tokenizer)
+    plain.chat_template = None
+    found = passage({"prompt": "2+2?"}, plain, source)
+    assert (found.prompt, found.kind) == ("2+2?", "plain")
+
+
+def test_errors_name_the_keys_of_the_place_the_source_stands_in(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    with pytest.raises(DistillSpecError) as caught:
+        passage_of({"x": "a"}, SOURCE, tokenizer, name="d", where="", section="prompts.source")
+    assert "prompts.source.prompt=..." in caught.value.mend

@@ -74,6 +74,8 @@ def summary() -> Summary:
         ranking=[],
         oracles=[],
         regrets=[],
+        categories=[],
+        contexts=[],
         comparisons=[
             _comparison("higher", 1.0, 4),
             _comparison("higher", 1.0, 2, value=77.0),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from distillspec.measure.breakdown import FEW, CategoryCell, ContextBin
 from distillspec.measure.summary import (
     DEFINITIONS,
     Baseline,
@@ -37,6 +39,7 @@ class TinyPrompt(NamedTuple):
     tokens: tuple[int, ...]
     text: str
     response: tuple[int, ...] | None
+    category: str | None = None
 
 
 @dataclass
@@ -271,6 +274,20 @@ def a_regret(**changes: Any) -> Regret:
     return Regret(**{**values, **changes})
 
 
+def a_category(draft: str, temperature: float, name: str, prompts: int) -> CategoryCell:
+    few = prompts < FEW
+    rates = (0.6, 0.5, 0.7, 2.2, 2.0, 2.4, 1.6, 1.5, 1.7)
+    numbers = (math.nan,) * 9 if few else rates
+    place = (draft, "standard", 4, temperature)
+    return CategoryCell(*place, name, prompts, 100, 60, 85, 25, *numbers)
+
+
+def a_bin(draft: str, temperature: float, start: int, prompts: int) -> ContextBin:
+    numbers = (math.nan,) * 3 if prompts < FEW else (0.6, 0.5, 0.7)
+    place = (draft, "standard", 4, temperature)
+    return ContextBin(*place, start, 2 * start, prompts, 25, 100, 60, *numbers)
+
+
 @pytest.fixture
 def by_hand() -> Summary:
     """Three drafts, gamma 2 and 4, temperatures 0 and 1; texts that would break unescaped HTML."""
@@ -298,6 +315,8 @@ def by_hand() -> Summary:
         ranking=[],
         oracles=[],
         regrets=[],
+        categories=[],
+        contexts=[],
         comparisons=[
             a_comparison(),
             a_comparison(gamma=4, low=-0.1, relative_low=-0.05, verdict="no difference shown"),
@@ -328,4 +347,16 @@ def by_hand() -> Summary:
         notes=["No difference in tau is shown at any gamma.", "a < b & c"],
         environment={"command": ["python", "<script>"], "machine": {"cpu": "a cpu"}},
         definitions=dict(DEFINITIONS),
+    )
+
+
+@pytest.fixture
+def broken_down(by_hand: Summary) -> Summary:
+    """By category and context; a category and a bin with too few prompts."""
+    both = [(draft, t) for draft in by_hand.drafts() for t in (0.0, 1.0)]
+    names, bins = (("q & a", 20), ("rare", 3)), ((64, 20), (128, 24), (256, 2))
+    return replace(
+        by_hand,
+        categories=[a_category(*one, name, count) for one in both for name, count in names],
+        contexts=[a_bin(*one, start, count) for one in both for start, count in bins],
     )

@@ -348,3 +348,40 @@ def test_a_block_can_be_of_some_cells_alone(setting: Setting, tiny_suite: Suite)
     gammas = [text.row.gamma for text in bench.block(0, 0, 1.0, grid[1:])]
     assert gammas == [None, 3, None]
     assert [text.row.gamma for text in bench.block(1, 1, 1.0)] == [None, 3, 1, None]
+
+
+def test_categories_and_rounds_travel_from_the_prompts_to_rows_and_summary(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    names = ("code", "code", None, "prose")
+    prompts = [
+        prompt._replace(category=name) for prompt, name in zip(setting.prompts, names, strict=True)
+    ]
+    suite = tiny_suite.model_copy(update={"temperatures": (1.0,), "gammas": (3,), "quality": None})
+    arguments = {**setting.arguments(), "prompts": prompts, "notes": ["a long one is left out"]}
+    summary = evaluate(suite, folder=tmp_path, **arguments)
+    assert summary.notes[-1] == "a long one is left out"
+    for row in rows_in(tmp_path):
+        prompt = prompts[row["prompt"]]
+        assert row["category"] == prompt.category
+        if row["draft"] is None:
+            assert row["rounds"] == []
+            continue
+        assert row["rounds"][0][0] == len(prompt.tokens)
+        assert sum(accepted for _, _, accepted in row["rounds"]) == row["counts"]["accepted"]
+        assert sum(drafted for _, drafted, _ in row["rounds"]) == row["counts"]["drafted"]
+        steps = zip(row["rounds"], row["rounds"][1:], strict=False)
+        assert all(b[0] - a[0] == a[2] + 1 for a, b in steps)
+    for draft in setting.drafts:
+        mine = [one for one in summary.categories if one.draft == draft]
+        assert [(one.category, one.prompts) for one in mine] == [
+            ("code", 2),
+            ("(none)", 1),
+            ("prose", 1),
+        ]
+        cell = summary.cell(draft, "standard", 3, 1.0)
+        assert cell is not None
+        kept, drafted = sum(o.accepted for o in mine), sum(o.drafted for o in mine)
+        assert kept / drafted == pytest.approx(cell.draft_acceptance)
+        bins = [one for one in summary.contexts if one.draft == draft]
+        assert (sum(o.accepted for o in bins), sum(o.drafted for o in bins)) == (kept, drafted)

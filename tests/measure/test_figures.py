@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
+from distillspec.measure.breakdown import FEW
 from distillspec.measure.drawing import DARK, LIGHT
 from distillspec.measure.figures import (
+    acceptance_by_context,
     acceptance_by_position,
     differences,
     prediction,
@@ -90,3 +92,26 @@ def test_expected_differences_stand_above_decoded_ones(by_hand: Summary) -> None
     assert figure is not None
     labels = [label.get_text().split()[0] for label in figure.axes[0].get_yticklabels()]
     assert labels == ["decoded", "expected"]  # the axis counts from below
+
+
+def test_contexts_are_drawn_where_there_are_prompts_enough(
+    by_hand: Summary, broken_down: Summary, tmp_path: Path
+) -> None:
+    assert acceptance_by_context(by_hand, LIGHT) is None
+    figure = acceptance_by_context(broken_down, LIGHT)
+    assert figure is not None
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == ["64 to 127", "128 to 255"]
+    assert [panel.get_title(loc="left") for panel in figure.axes] == [
+        "T = 0, gamma = 4",
+        "T = 1, gamma = 4",
+    ]
+    assert "contexts" in save_figures(broken_down, {}, tmp_path)
+    gap = [one for one in broken_down.contexts if one.from_tokens != 128]
+    gap += [replace(one, from_tokens=256, to_tokens=512) for one in gap if one.prompts >= FEW]
+    cells = [*broken_down.cells, a_cell("distilled", 8, 1.0, method="adaedl")]
+    figure = acceptance_by_context(replace(broken_down, contexts=gap, cells=cells), LIGHT)
+    assert figure is not None
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == ["64 to 127", "128 to 255", "256 to 511"]
+    assert figure.axes[0].get_title(loc="left") == "T = 0, standard, gamma = 4"

@@ -72,3 +72,17 @@ def test_texts_longer_than_a_models_positions_are_refused_before_anything_runs(
     suite = tiny_suite.model_copy(update={"max_new_tokens": 500})
     with pytest.raises(DistillSpecError, match="positions, and the target has 512"):
         check(suite, setting.target, setting.drafts, setting.prompts)
+
+
+def test_rows_of_other_categories_are_of_another_plan(setting: Setting, tiny_suite: Suite) -> None:
+    plain, named = (
+        plan_of(
+            tiny_suite,
+            setting.target,
+            setting.drafts,
+            [prompt._replace(category=category) for prompt in setting.prompts],
+            "cpu",
+        )
+        for category in (None, "code")
+    )
+    assert {key for key in plain if plain[key] != named[key]} == {"prompts"}

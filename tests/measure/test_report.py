@@ -127,3 +127,14 @@ def test_a_broken_audit_is_the_users_error(by_hand: Summary, tmp_path: Path) -> 
 def test_a_folder_without_a_summary_is_the_users_error(tmp_path: Path) -> None:
     with pytest.raises(DistillSpecError, match="no summary"):
         write_report(tmp_path, {})
+
+
+def test_categories_and_contexts_have_their_place(
+    by_hand: Summary, broken_down: Summary, tmp_path: Path
+) -> None:
+    assert "By category" not in render(by_hand, {})
+    write_summary(broken_down, tmp_path / "summary.json")
+    html = write_report(tmp_path, {}).read_text(encoding="utf-8")
+    Balance(html)
+    for title in ("By category", "Acceptance by position in the context"):
+        assert f"<h2>{title}</h2>" in html

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure.rows import FATES, Row, RowLog, letters
-from distillspec.speculation.records import Counts, Fate, Generation
+from distillspec.measure.rows import FATES, DraftedAt, Row, RowLog, drafted_at, letters
+from distillspec.speculation.records import Counts, Fate, Generation, RoundRecord
 
 
 def a_row(prompt: int, draft: str | None) -> Row:
@@ -28,6 +29,8 @@ def a_row(prompt: int, draft: str | None) -> Row:
         tokens=[5, 6, 7],
         fates="aac",
         counts=Counts(tokens=3, verifications=1, emitted=3, accepted=2, accepted_at=(1, 1)),
+        rounds=[DraftedAt(9, 2, 2)] if draft else [],
+        category="code" if prompt else None,
     )
 
 
@@ -88,3 +91,26 @@ def test_every_fate_has_a_letter_of_its_own() -> None:
 def test_a_block_is_a_prompt_at_a_temperature() -> None:
     assert a_row(3, None).block == (3, 0.5)
     assert replace(a_row(3, None), temperature=0.0).block == (3, 0.0)
+
+
+def test_a_round_is_placed_behind_the_prompt_and_all_that_was_emitted_before_it() -> None:
+    rounds = [
+        RoundRecord(drafted=2, accepted=2, emitted=3, draft_steps=2, cut=False),
+        RoundRecord(drafted=0, accepted=0, emitted=1, draft_steps=0, cut=False),
+        RoundRecord(drafted=2, accepted=1, emitted=2, draft_steps=2, cut=False),
+        RoundRecord(drafted=1, accepted=1, emitted=1, draft_steps=1, cut=True),
+    ]
+    text = Generation([0] * 7, [], rounds, 0.0, 0.0, False)
+    assert drafted_at(text, 10) == [DraftedAt(10, 2, 2), DraftedAt(14, 2, 1)]
+
+
+@pytest.mark.parametrize("key", ["rounds", "category"])
+def test_rows_from_before_a_key_was_measured_are_refused(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    RowLog(path, rows_per_block=2).append(block(0))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    old = [{name: value for name, value in line.items() if name != key} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in old))
+    with pytest.raises(DistillSpecError, match=key) as caught:
+        RowLog(path, rows_per_block=2)
+    assert "an earlier version" in caught.value.mend

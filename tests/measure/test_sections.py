@@ -95,3 +95,14 @@ def test_a_chooser_stands_beside_its_best_and_its_mean_arm(by_hand: Summary) -> 
     for said in ("+10.0%", "+5.0% to +15.0%", "+20.0%", "2, not timed: spectr@8"):
         assert said in text
     assert text.count('class="null"') == 1
+
+
+def test_categories_are_told_at_the_best_gamma_and_few_prompts_in_counts(
+    broken_down: Summary,
+) -> None:
+    text = sections.categories(broken_down)
+    assert len(set(Columns(text).counts)) == 1
+    assert text.count("<td>q &amp; a</td>") == 2  # of the one recommended cell a temperature
+    assert "60.0%" in text and "50.0% to 70.0%" in text
+    assert "60 of 100" in text and "85 in 25" in text
+    assert "nan" not in text

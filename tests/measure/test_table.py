@@ -68,3 +68,15 @@ def test_what_an_oracle_would_reach_stands_once_above_its_temperature(by_hand: S
     text = shown(replace(by_hand, ranking=places, oracles=oracles), width=160)
     lines = [line for line in text.splitlines() if "slower" in line or "not a method" in line]
     assert ["oracle on standard" in line for line in lines] == [True, False, False] * 2
+
+
+def test_categories_have_their_rates_and_small_ones_their_counts(
+    by_hand: Summary, broken_down: Summary
+) -> None:
+    assert "By category" not in shown(by_hand)
+    lines = shown(broken_down).splitlines()
+    many, few = ([line for line in lines if name in line] for name in ("q & a", "rare"))
+    assert (len(many), len(few)) == (2, 2)
+    for number in ("60.0%", "50.0% - 70.0%", "2.20", "1.60x", "1.50 - 1.70"):
+        assert number in many[0]
+    assert "60 of 100" in few[0] and "85 in 25" in few[0] and "nan" not in few[0]

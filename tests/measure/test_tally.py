@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from distillspec.measure.bootstrap import Resampling
-from distillspec.measure.rows import Row
+from distillspec.measure.rows import DraftedAt, Row
 from distillspec.measure.tally import Tally
 from distillspec.measure.target_texts import TextFacts
 from distillspec.measure.timing import StepTimes
@@ -212,3 +212,31 @@ def test_the_oracle_is_read_from_the_longest_chains() -> None:
     by_method = {("standard", 1.0): steps, ("block", 1.0): steps}
     tally = Tally([*rows(), *both, *block], by_method, {1.0: FACTS}, HOW, frozenset())
     assert {one.gamma for one in tally.oracles()} == {4}
+
+
+def test_categories_and_contexts_are_those_of_the_prompts_of_each_cell() -> None:
+    wide = [
+        replace(
+            a_row(i, draft, 2.0 + (i < 5), counts(5, (3, 1))),
+            category="code" if i < 5 else "prose",
+            rounds=[DraftedAt(20 + i, 2, 1), DraftedAt(40, 2, 0)] if draft else [],
+        )
+        for i in range(10)
+        for draft in (None, "distilled")
+    ]
+    for row in wide[1::2]:
+        object.__setattr__(row, "seconds", 1.0)
+    tally = Tally(wide, {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW, frozenset())
+    code, prose = tally.categories()
+    assert (code.category, code.prompts, prose.category) == ("code", 5, "prose")
+    assert (code.speedup, prose.speedup) == (pytest.approx(3.0), pytest.approx(2.0))
+    assert code.draft_acceptance == pytest.approx(4 / 10)
+    assert code.tau == pytest.approx(9 / 5)
+    first, second = tally.contexts()
+    assert (first.from_tokens, first.prompts, first.draft_acceptance) == (16, 10, 0.5)
+    assert (second.from_tokens, second.accepted, second.drafted) == (32, 0, 20)
+
+
+def test_prompts_without_categories_are_not_broken_down(tally: Tally) -> None:
+    assert tally.categories() == []
+    assert tally.contexts() == []

@@ -136,6 +136,23 @@ def test_a_metric_that_is_missing_is_a_fault_of_the_suite(place: Path) -> None:
     assert refused("r.yaml").where == "suite.yaml: quality"
 
 
+def test_every_source_of_a_suite_is_told(place: Path) -> None:
+    (place / "suite.yaml").write_text(
+        "prompts:\n  sources:\n    code: {kind: python-source, standard_library: true}\n"
+        "    prose: {kind: python-topics}\n    odd: {kind: adversarial, shapes: [short]}\n"
+        "    web: {kind: hub, dataset: json, files: ['https://example.org/rows.jsonl']}\n",
+        encoding="utf-8",
+    )
+    told = lines("r.yaml")["evaluate"]
+    for text in (
+        "Python code of the standard library",
+        "language reference",
+        "from the seed: short",
+        "rows of https://example.org/rows.jsonl, read as json",
+    ):
+        assert text in told
+
+
 def test_prompts_of_the_suite_are_checked_too(place: Path) -> None:
     text = "prompts: {source: {kind: jsonl, path: none.jsonl}}\n"
     (place / "suite.yaml").write_text(text, encoding="utf-8")

@@ -65,3 +65,13 @@ def test_the_sections_that_know_a_key_are_found() -> None:
     assert list(sections_with(RECIPE, "learning_rate")) == ["optimizer"]
     assert list(sections_with(RECIPE, "gamma")) == ["distill.probe"]
     assert list(sections_with(RECIPE, "no such key")) == []
+
+
+def test_keys_that_are_the_users_own_names_lead_to_what_they_name() -> None:
+    data = {"prompts": {"sources": {"mine": {"kind": "jsonl", "merge": {"a": "b"}}}}}
+    path = descend(SUITE, data, ("prompts", "sources", "mine", "path"))
+    assert path is not None and path.words() == "text"
+    assert "adversarial" in at(SUITE, "prompts", "sources", "mine").choices()
+    merged = descend(SUITE, data, ("prompts", "sources", "mine", "merge", "a"))
+    assert merged is not None and merged.words() == "text"
+    assert descend(SUITE, data, ("prompts", "sources", "mine", "unknown")) is None

@@ -7,12 +7,13 @@ import pytest
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.loading import (
     dump_yaml,
+    is_of_suite,
     json_schema,
     load_recipe,
     load_suite,
     suite_json_schema,
 )
-from distillspec.recipe.schema import Jsonl, PretrainRecipe, Recipe
+from distillspec.recipe.schema import Hub, Jsonl, PretrainRecipe, Recipe
 
 ROOT = Path(__file__).parents[2]
 SMALLEST = """\
@@ -186,6 +187,29 @@ def test_a_suite_complains_like_a_recipe(tmp_path: Path) -> None:
     assert caught.value.what == "'gammas[1]' must be a whole number >= 1 and <= 64, not 99"
     with pytest.raises(DistillSpecError, match="no such suite"):
         load_suite(tmp_path / "absent.yaml")
+
+
+def test_a_shipped_suite_is_pointed_at_a_file_by_one_override() -> None:
+    for name in ("gsm8k", "mbpp", "humaneval", "mt-bench", "spec-bench"):
+        path = ROOT / "eval" / "suites" / f"{name}.yaml"
+        suite = load_suite(path, ["prompts.source.path=rows.jsonl", "prompts.count=3"])
+        shipped = load_suite(path).prompts.source
+        source = suite.prompts.source
+        assert isinstance(source, Hub) and isinstance(shipped, Hub)
+        assert (suite.prompts.count, shipped.local) == (3, None)
+        assert source.local is not None and source.local.path == "rows.jsonl"
+        assert (source.local.prompt, source.local.turns) == (shipped.prompt, shipped.turns)
+    with pytest.raises(DistillSpecError) as caught:
+        load_suite(path, ["prompts.source.pth=rows.jsonl"])
+    assert caught.value.where.startswith("override 'prompts.source.pth=rows.jsonl'")
+    assert caught.value.mend == "did you mean 'path'?"
+
+
+def test_an_override_is_of_the_suite_where_only_a_suite_has_its_key() -> None:
+    for text in ("prompts.count=3", "gammas=[2]", "suite.name=x", "suite.seed=1", "suite=x"):
+        assert is_of_suite(text)
+    for text in ("name=x", "seed=1", "data.source.path=x", "evaluate.suite=prompts", "unknown=1"):
+        assert not is_of_suite(text)
 
 
 def test_the_json_schemas_describe_recipes_of_both_kinds_and_suites() -> None:

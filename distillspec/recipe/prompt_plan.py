@@ -1,0 +1,108 @@
+"""Which prompts a suite measures on: the recipe's, those of one source, or a mixture of several."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from distillspec.recipe.schema import Count, Hub, Jsonl, PythonSource, Section
+
+
+class PythonTopics(Section):
+    """English prose that is on every machine: the language reference that Python's help shows."""
+
+    kind: Literal["python-topics"]
+    prompts_per_topic: Count = Field(4, description="prompts cut from one topic, at paragraphs")
+
+
+Shape = Literal["random", "repeated", "short", "long"]
+
+
+class Adversarial(Section):
+    """Prompts that no draft was trained on, made from the seed."""
+
+    kind: Literal["adversarial"]
+    shapes: tuple[Shape, ...] = Field(
+        ("random", "repeated", "short", "long"),
+        min_length=1,
+        description="random: tokens drawn evenly from the vocabulary; repeated: few tokens again "
+        "and again; short: two tokens; long: prose that fills the whole limit",
+    )
+    tokens: Annotated[int, Field(ge=2)] = Field(64, description="length of random and repeated")
+    prompts: Count = Field(256, description="prompts made, the shapes in turn")
+
+    @model_validator(mode="after")
+    def _no_repeats(self) -> Self:
+        if len(set(self.shapes)) != len(self.shapes):
+            raise ValueError(f"shapes lists a value twice: {list(self.shapes)}")
+        return self
+
+
+PromptSource = Annotated[
+    PythonSource | Jsonl | Hub | PythonTopics | Adversarial, Field(discriminator="kind")
+]
+
+
+class PromptPlan(Section):
+    count: Count = Field(32, description="prompts per cell")
+    texts: Count | None = Field(
+        None,
+        description="prompts that the target continues, in batches, to read alpha and the expected "
+        "tau on; default: count. Cheaper than decoding, so this can be the larger number",
+    )
+    source: PromptSource | None = Field(None, description="default: the recipe's held-out prompts")
+    sources: dict[str, PromptSource] = Field(
+        {},
+        description="several sources by names of your own, in place of `source`: each gives an "
+        "equal part of the prompts, and its name is their category",
+    )
+    order: Literal["in-turn", "alternating"] = Field(
+        "in-turn",
+        description="in-turn: all prompts of the first source, then all of the next: traffic that "
+        "changes. alternating: one of each",
+    )
+    max_tokens: Count | None = Field(
+        None,
+        description="longest prompt of `source` and `sources`, as far as the models' contexts "
+        "allow; default: the recipe's data.max_prompt_tokens",
+    )
+
+    @property
+    def read(self) -> int:
+        """Prompts that alpha and the expected tau are read on."""
+        return self.texts or self.count
+
+    @property
+    def most(self) -> int:
+        """Prompts that the suite needs for everything."""
+        return max(self.count, self.read)
+
+    @property
+    def named(self) -> dict[str, PromptSource]:
+        """What the suite brings, by the key it stands under; nothing: the recipe's prompts."""
+        if self.source is not None:
+            return {"prompts.source": self.source}
+        return {f"prompts.sources.{name}": source for name, source in self.sources.items()}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.source is not None and self.sources:
+            raise ValueError("give source or sources, not both")
+        if not self.sources and self.order != "in-turn":
+            raise ValueError("order is of several sources: name them in sources")
+        if self.max_tokens is not None and not self.named:
+            raise ValueError(
+                "max_tokens limits prompts that the suite brings; the recipe's own are limited by "
+                "its data.max_prompt_tokens"
+            )
+        if self.count < len(self.sources):
+            raise ValueError(
+                f"{self.count} prompts cannot be of {len(self.sources)} sources: raise count"
+            )
+        if self.sources and self.read < self.count:
+            raise ValueError(
+                f"texts ({self.read}) would leave out the last sources: give at least "
+                f"count ({self.count})"
+            )
+        return self

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from distillspec.recipe.prompt_plan import PromptPlan
+
+TOPICS = {"kind": "python-topics"}
+ODD = {"kind": "adversarial"}
+
+
+def test_what_a_suite_brings_is_told_by_the_key_it_stands_under() -> None:
+    assert PromptPlan().named == {}
+    one = PromptPlan.model_validate({"source": TOPICS})
+    assert list(one.named) == ["prompts.source"]
+    two = PromptPlan.model_validate({"sources": {"prose": TOPICS, "odd": ODD}})
+    assert list(two.named) == ["prompts.sources.prose", "prompts.sources.odd"]
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"source": TOPICS, "sources": {"odd": ODD}}, "source or sources, not both"),
+        ({"order": "alternating"}, "order is of several sources"),
+        ({"source": TOPICS, "order": "alternating"}, "order is of several sources"),
+        ({"max_tokens": 9}, "limits prompts that the suite brings"),
+        ({"count": 1, "sources": {"prose": TOPICS, "odd": ODD}}, "cannot be of 2 sources"),
+        ({"count": 4, "texts": 3, "sources": {"prose": TOPICS}}, "leave out the last sources"),
+        ({"sources": {"prose": {"kind": "prose"}}}, "prose"),
+        ({"source": {**ODD, "shapes": []}}, "shapes"),
+        ({"source": {**ODD, "shapes": ["short", "short"]}}, "lists a value twice"),
+        ({"source": {**ODD, "tokens": 1}}, "tokens"),
+        (
+            {"source": {"kind": "jsonl", "path": "p", "merge": {"a": "b"}}},
+            "merge renames categories",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        PromptPlan.model_validate(values)
