@@ -13,6 +13,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.audit import AuditedRound, Decoded, append
 from distillspec.measure.completions import end_tokens
 from distillspec.measure.methods import configuration
+from distillspec.measure.parallel import parallel_rounds
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.precision import fast_dtype
 from distillspec.models.runner import CausalRunner, vocabulary_size
@@ -79,6 +80,12 @@ def decode(
             where="decode",
             mend="give a gamma of 1 to 64, and at least 1 new token",
         )
+    if plan.parallel is not None and audit is not None:
+        raise DistillSpecError(
+            f"{plan.parallel.kind!r} keeps no audit: its draft works in another process",
+            where="decode: audit",
+            mend="leave out audit, or choose a method of one process",
+        )
     big, small = _model(target, "target"), _model(draft, "draft")
     log = None if audit is None else Path(audit)
     if log is not None:
@@ -86,6 +93,8 @@ def decode(
     if plan.draft.kind != "chain":
         for model in (big, small):
             check_takes_a_tree(model)
+    if plan.parallel is not None and plan.parallel.kind == "card":
+        check_takes_a_tree(small)
     text = tokenizer or load_tokenizer(_folder(target), what="target")
     vocabulary = check_pair(
         text,
@@ -94,24 +103,37 @@ def decode(
         vocabulary_size(small),
         where="target and draft of decode",
     )
-    decoder = SpeculativeDecoder(
-        CausalRunner(big, vocabulary=vocabulary),
-        CausalRunner(small, vocabulary=vocabulary),
-        configuration(plan, gamma),
-        SamplingPolicy(temperature, top_k, nucleus),
-        GeneratorChance(torch.Generator(big.device).manual_seed(seed)),
-        audited=log is not None,
-    )
     ids: list[int] = text.encode(prompt)
     if not ids:
         raise DistillSpecError(
             "the prompt has no tokens", where="decode", mend="give at least one character"
         )
-    rounds = decoder.rounds(
-        torch.tensor(ids, dtype=torch.long, device=big.device),
-        max_new_tokens=max_new_tokens,
-        end_tokens=end_tokens(big, text),
-    )
+    prompt_ids = torch.tensor(ids, dtype=torch.long, device=big.device)
+    runner, ends = CausalRunner(big, vocabulary=vocabulary), end_tokens(big, text)
+    policy = SamplingPolicy(temperature, top_k, nucleus)
+    chance = GeneratorChance(torch.Generator(big.device).manual_seed(seed))
+    if plan.parallel is not None:
+        rounds = parallel_rounds(
+            plan.parallel,
+            runner,
+            small,
+            prompt_ids,
+            gamma=gamma,
+            policy=policy,
+            chance=chance,
+            seed=seed,
+            max_new_tokens=max_new_tokens,
+            end_tokens=ends,
+        )
+    else:
+        rounds = SpeculativeDecoder(
+            runner,
+            CausalRunner(small, vocabulary=vocabulary),
+            configuration(plan, gamma),
+            policy,
+            chance,
+            audited=log is not None,
+        ).rounds(prompt_ids, max_new_tokens=max_new_tokens, end_tokens=ends)
     if log is not None:
         key = text_key("decode", prompt)
         what = Decoded(0, key, temperature, _folder(draft), plan.name, gamma)

@@ -21,6 +21,8 @@ PROMPT = (
 )
 SPECTR = {"draft": {"kind": "sequences", "count": 3}, "verify": {"kind": "kseq"}}
 
+CARD = {"parallel": {"kind": "card", "nodes": 4, "layers": 6}}
+
 
 def models() -> tuple[Any, Any, Any]:
     tokenizer = load_tokenizer(str(PAIR / "target"), what="target")
@@ -31,7 +33,14 @@ def models() -> tuple[Any, Any, Any]:
 
 
 @pytest.mark.parametrize(
-    "method", ["standard", SPECTR, {"stop": {"kind": "adaedl"}, "verify": {"kind": "block"}}]
+    "method",
+    [
+        "standard",
+        SPECTR,
+        {"stop": {"kind": "adaedl"}, "verify": {"kind": "block"}},
+        CARD,
+        {"parallel": {"kind": "pearl"}},
+    ],
 )
 def test_greedy_text_is_the_targets_own_whatever_the_method(method: Any) -> None:
     target, draft, tokenizer = models()
@@ -127,3 +136,10 @@ def test_half_a_character_waits_for_its_other_half() -> None:
     assert "".join(pieces) == text
     assert not any("\ufffd" in piece for piece in pieces)
     assert "" in pieces
+
+
+def test_two_processes_keep_no_audit_and_say_so(tmp_path: Path) -> None:
+    with pytest.raises(DistillSpecError, match="'card' keeps no audit"):
+        distillspec.decode(
+            str(PAIR / "target"), str(PAIR / "draft"), PROMPT, method=CARD, audit=tmp_path / "a"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from distillspec.recipe.suite import CardParallel, Method, Parallel, Suite
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.parallel.card import CardDecoder, CardDraft
 from distillspec.speculation.parallel.pearl import PearlDecoder, PearlDraft
-from distillspec.speculation.records import Generation
+from distillspec.speculation.records import Generation, Round
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -58,8 +58,9 @@ class ParallelBench:
                             vocabulary=vocabulary,
                         )
                 for name, model in drafts.items():
+                    vocabulary = self._targets[threads].vocabulary
                     self._drafts[name, plan] = _start(
-                        plan, max(some), model, suite, capacity, self._targets[threads].vocabulary
+                        plan, max(some), model, suite.runner.kind, capacity, vocabulary
                     )
         except BaseException:
             self.close()
@@ -81,12 +82,9 @@ class ParallelBench:
         assert plan is not None
         process = self._drafts[draft, plan]
         target = self._targets[threads_of(plan)]
+        decoder = _decoder(target, process, policy, chance, gamma, seed)
         with torch_threads(threads_of(plan)):
-            if isinstance(process, CardDraft):
-                card = CardDecoder(target, process, policy, chance, longest=gamma)
-                return card.decode(prompt, max_new_tokens=length)
-            pearl = PearlDecoder(target, process, policy, chance, gamma=gamma, seed=seed)
-            return pearl.decode(prompt, max_new_tokens=length)
+            return decoder.decode(prompt, max_new_tokens=length)
 
     def bytes(self) -> dict[str, int]:
         """Of the memory each process shares, by draft and kind."""
@@ -96,6 +94,35 @@ class ParallelBench:
         """End all processes."""
         for process in self._drafts.values():
             process.close()
+
+
+def parallel_rounds(
+    plan: Parallel,
+    target: Runner,
+    draft: PreTrainedModel,
+    prompt: Tensor,
+    *,
+    gamma: int,
+    policy: SamplingPolicy,
+    chance: Chance,
+    seed: int,
+    max_new_tokens: int,
+    end_tokens: frozenset[int],
+) -> Iterator[Round]:
+    """One text, with a draft's process that ends with it; the draft runs eager, as the target."""
+    process = _start(plan, gamma, draft, "eager", 0, target.vocabulary)
+    try:
+        rounds = _decoder(target, process, policy, chance, gamma, seed).rounds(
+            prompt, max_new_tokens=max_new_tokens, end_tokens=end_tokens
+        )
+        while True:
+            with torch_threads(threads_of(plan)):  # what the caller does in between is not ours
+                one = next(rounds, None)
+            if one is None:
+                return
+            yield one
+    finally:
+        process.close()
 
 
 def slots(plan: Parallel, gamma: int) -> int:
@@ -123,11 +150,12 @@ def _start(
     plan: Parallel,
     gamma: int,
     model: PreTrainedModel,
-    suite: Suite,
+    kind: Literal["eager", "compiled"],
     capacity: int,
     vocabulary: int,
 ) -> CardDraft | PearlDraft:
-    kind, threads = suite.runner.kind, threads_of(plan)
+    """capacity: tokens, of a compiled runner."""
+    threads = threads_of(plan)
     if isinstance(plan, CardParallel):
         with saved(
             model, kind, capacity, (1, 2), tree_sizes=(plan.nodes,), vocabulary=vocabulary
@@ -135,3 +163,16 @@ def _start(
             return CardDraft(make, width=plan.nodes, depth=plan.layers, threads=threads)
     with saved(model, kind, capacity, (1, 2), vocabulary=vocabulary) as make:
         return PearlDraft(make, gamma=gamma, vocabulary=vocabulary, threads=threads)
+
+
+def _decoder(
+    target: Runner,
+    process: CardDraft | PearlDraft,
+    policy: SamplingPolicy,
+    chance: Chance,
+    gamma: int,
+    seed: int,
+) -> CardDecoder | PearlDecoder:
+    if isinstance(process, CardDraft):
+        return CardDecoder(target, process, policy, chance, longest=gamma)
+    return PearlDecoder(target, process, policy, chance, gamma=gamma, seed=seed)

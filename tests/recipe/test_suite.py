@@ -98,6 +98,17 @@ DISTINCT = {"kind": "sequences", "distinct": True}
             "must be at least window",
         ),
         ({"draft": {"kind": "sequences", "count": 0}, "verify": {"kind": "kseq"}}, "count"),
+        (
+            {"parallel": {"kind": "card"}, "stop": {"kind": "svip"}},
+            "own way; leave out stop",
+        ),
+        ({"parallel": {"kind": "pearl"}, "draft": SEQUENCES}, "leave out draft"),
+        ({"parallel": {"kind": "card", "nodes": 0}}, "nodes"),
+        ({"parallel": {"kind": "pearl"}, "valve": {"baseline": "standard@2"}}, "needs no valve"),
+        (
+            {"parallel": {"kind": "card"}, "choose": {"kind": "ucb", "arms": ["standard"]}},
+            "leave out parallel",
+        ),
     ],
 )
 def test_parts_that_make_no_sense_together_are_refused(method: dict[str, Any], says: str) -> None:

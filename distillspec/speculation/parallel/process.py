@@ -16,6 +16,11 @@ from distillspec.speculation.parallel.worker import Failed, Ready, Servant, Stop
 
 _WAIT_SECONDS = 0.05
 _END_SECONDS = 3.0
+_AGAIN = "start the decoding again"
+_GUARD = (
+    "in a script of your own, call this below `if __name__ == '__main__':`, since the new process "
+    "reads the script; else its own message stands above"
+)
 
 spawning = get_context("spawn")
 """Processes begin empty: a fork would copy threads' locks and a GPU's context."""
@@ -47,16 +52,20 @@ class DraftProcess:
         )
         self._seen, self._seen_at = -1, time.monotonic()
         self._failure: DistillSpecError | None = None
+        self._mend = _GUARD
         try:
             self._process.start()
         except BaseException as error:
             self._link.close()
-            raise self._error(f"the draft's process cannot be started: {error}") from error
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            what = f"the draft's process cannot be started: {first}"
+            raise self._error(what, _GUARD) from error
         finally:
             theirs.close()
         ready = self._answer(start_seconds, is_starting=True)
         assert isinstance(ready, Ready)
         self.pid, self.capacity = ready
+        self._mend = _AGAIN
 
     @property
     def busy_seconds(self) -> float:
@@ -146,10 +155,10 @@ class DraftProcess:
         hint = ", often for want of memory" if code == -9 else ""
         self._end(f"the draft's process {detail}{hint}")
 
-    def _end(self, what: str, mend: str = "start the decoding again") -> NoReturn:
-        self._failure = self._error(what, mend)
+    def _end(self, what: str, mend: str | None = None) -> NoReturn:
+        self._failure = self._error(what, mend or self._mend)
         self.close()
         raise self._failure
 
-    def _error(self, what: str, mend: str = "start the decoding again") -> DistillSpecError:
+    def _error(self, what: str, mend: str = _AGAIN) -> DistillSpecError:
         return DistillSpecError(what, where=f"{self._name}: parallel decoding", mend=mend)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,3 +81,23 @@ def test_closing_twice_is_fine() -> None:
     process = DraftProcess(Clerk, name="clerk")
     process.close()
     process.close()
+
+
+def test_a_script_without_a_guard_is_told_about_it(tmp_path: Path) -> None:
+    """The new process reads the script, and would start a process of its own."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from distillspec.speculation.parallel.process import DraftProcess\n"
+        "DraftProcess(int, name='clerk')\n"
+    )
+    found = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        check=False,
+    )
+    last = found.stderr.strip().splitlines()[-3:]
+    assert "ended with exit code 1" in last[0]
+    assert "if __name__ == '__main__'" in last[2]
