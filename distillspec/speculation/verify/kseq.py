@@ -31,9 +31,25 @@ def kseq_token(p: Tensor, q: Tensor, drafts: list[int], chance: Chance) -> int:
     coins = chance.accept(p[at] / (rho * q[at])).tolist()
     if True in coins:
         return drafts[coins.index(True)]
+    return int(chance.draw(_left(p, q, K, rho, beta)))
+
+
+def kseq_law(p: Tensor, q: Tensor, drafts: list[int]) -> Tensor:
+    """The law [V] of what `kseq_token` returns for these drafts."""
+    K = len(drafts)
+    at = torch.tensor(drafts, device=p.device)
+    rho, beta = threshold(p, q, K)
+    kept = (p[at] / (rho * q[at])).clamp(max=1.0)
+    none = torch.cat([p.new_ones(1), (1.0 - kept).cumprod(0)])  # of the first 0 .. K
+    left = _left(p, q, K, rho, beta)
+    return (none[-1] * left / left.sum()).index_add(0, at, kept * none[:-1])
+
+
+def _left(p: Tensor, q: Tensor, K: int, rho: float, beta: float) -> Tensor:
+    """Weights [V] of the draw after K drafts of which none was accepted."""
     trials = (1.0 - (1.0 - beta) ** K) / beta if beta > 0.0 else float(K)  # p_acc / beta
     left = (p - torch.minimum(q, p / rho) * trials).clamp_(min=0.0)
-    return int(chance.draw(torch.where(left.any(), left, p)))
+    return torch.where(left.any(), left, p)
 
 
 def threshold(p: Tensor, q: Tensor, K: int) -> tuple[float, float]:

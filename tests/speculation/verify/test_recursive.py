@@ -6,6 +6,8 @@ import torch
 from distillspec.speculation.tree import Tree
 from distillspec.speculation.verify.kseq import verify_kseq
 from distillspec.speculation.verify.recursive import (
+    _rejected,
+    recursive_law,
     recursive_token,
     verify_recursive,
     verify_recursive_distinct,
@@ -22,6 +24,7 @@ from tests.speculation.verify.exact import (
     expected_of_chains,
     expected_of_trees,
     independent,
+    law_given,
     random_model,
     sizes,
     tree_distance,
@@ -57,7 +60,7 @@ def test_drafts_without_replacement_need_the_rule_that_knows_it() -> None:
 
 
 def test_the_law_fails_if_the_target_keeps_what_was_rejected() -> None:
-    broken = mutant(recursive_token, "left / mass, p)", "p, p)")
+    broken = mutant(recursive_token, "left / mass, p)", "p, p)", inside=_rejected)
 
     def rule(p, q, tree, chance):  # type: ignore[no-untyped-def]
         from distillspec.speculation.verify.walk import walk_down
@@ -66,6 +69,20 @@ def test_the_law_fails_if_the_target_keeps_what_was_rejected() -> None:
 
     p, q = random_model(3, 1, 1), random_model(3, 1, 2)
     assert tree_distance(rule, p, q, 3, 1, 2) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("drafts", "replacement"),
+    [([1], True), ([2, 2, 0], True), ([0, 3, 1, 2], True), ([3], False), ([2, 0, 1, 3], False)],
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_law_given_the_drafts_is_that_of_the_shipped_coins(
+    drafts: list[int], replacement: bool, seed: int
+) -> None:
+    p, q = random_model(4, 0, seed, zeros=0.3)([]), random_model(4, 0, 50 + seed)([])
+    law = law_given(lambda coins: recursive_token(p, q, drafts, coins, replacement=replacement), 4)
+    found = recursive_law(p, q, drafts, replacement=replacement)
+    torch.testing.assert_close(found, law, atol=1e-12, rtol=0.0)
 
 
 @pytest.mark.parametrize("rule", [verify_recursive, verify_recursive_distinct])
