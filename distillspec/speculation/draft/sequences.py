@@ -96,7 +96,7 @@ class SequencesDraft:
         logits = runner.feed(pending.unsqueeze(0))[0, -1]
         steps = 1
         root = policy.distribution(logits)
-        tokens = self._first(root, policy, chance)
+        tokens = self.first(root, chance)
         K = len(tokens)
         drawn, rows = [tokens], [root.expand(K, -1)]
         fed: list[list[int]] = []  # by position, the slots of the K sequences
@@ -138,7 +138,8 @@ class SequencesDraft:
         q_rows = torch.stack(rows, dim=1)[:, : max(lengths)].reshape(-1, root.shape[-1])
         return Bundle(tree, q_rows, _slots(tree, table, lengths, fed), steps, sum(lengths))
 
-    def _first(self, root: Tensor, policy: SamplingPolicy, chance: Chance) -> Tensor:
+    def first(self, root: Tensor, chance: Chance) -> Tensor:
+        """First tokens from q [V] -> long [K], or fewer distinct ones where q has fewer."""
         if not self.distinct:
             return chance.draw(root.expand(self.count, -1))
         left, tokens = root.clone(), []
