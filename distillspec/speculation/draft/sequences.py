@@ -105,7 +105,8 @@ class SequencesDraft:
         parents = [runner.length - 1] * K
         while alive and len(drawn) < gamma:
             first_slot = runner.length
-            logits = runner.feed_tree(drawn[-1][alive], [parents[k] for k in alive])[0]
+            fed_tokens = drawn[-1] if len(alive) == K else drawn[-1][alive]
+            logits = runner.feed_tree(fed_tokens, [parents[k] for k in alive])[0]
             steps += 1
             for offset, k in enumerate(alive):
                 parents[k] = first_slot + offset
@@ -118,18 +119,22 @@ class SequencesDraft:
             if not going:
                 break
             alive = [k for _, k in going]
-            token, q = policy.draw_with_distribution(
-                logits[[offset for offset, _ in going]], chance
-            )
+            chosen = [offset for offset, _ in going]
+            further = logits if len(chosen) == len(logits) else logits[chosen]
+            token, q = policy.draw_with_distribution(further, chance)
             for k in alive:
                 lengths[k] += 1
             unsure = [
                 stop.stops_after(logits[offset], token[row], policy)
                 for row, (offset, _) in enumerate(going)
             ]
-            at = torch.tensor(alive, device=token.device)
-            drawn.append(drawn[-1].index_copy(0, at, token))
-            rows.append(torch.zeros_like(rows[0]).index_copy(0, at, q))
+            if len(alive) == K:
+                drawn.append(token)
+                rows.append(q)
+            else:
+                at = torch.tensor(alive, device=token.device)
+                drawn.append(drawn[-1].index_copy(0, at, token))
+                rows.append(torch.zeros_like(rows[0]).index_copy(0, at, q))
             alive = [k for k, is_last in zip(alive, unsure, strict=True) if not is_last]
             if not alive:
                 break
