@@ -12,9 +12,9 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.completions import end_tokens
 from distillspec.measure.methods import configuration
 from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.models.path_rows import runner_for_trees
 from distillspec.models.precision import fast_dtype
 from distillspec.models.runner import CausalRunner, vocabulary_size
-from distillspec.models.tree_mask import check_takes_a_tree
 from distillspec.models.vocabulary import check_pair
 from distillspec.recipe.loading import method_of
 from distillspec.recipe.suite import Method
@@ -76,9 +76,7 @@ def decode(
             mend="give a gamma of 1 to 64, and at least 1 new token",
         )
     big, small = _model(target, "target"), _model(draft, "draft")
-    if plan.draft.kind != "chain":
-        for model in (big, small):
-            check_takes_a_tree(model)
+    runner = CausalRunner if plan.draft.kind == "chain" else runner_for_trees
     text = tokenizer or load_tokenizer(_folder(target), what="target")
     vocabulary = check_pair(
         text,
@@ -88,8 +86,8 @@ def decode(
         where="target and draft of decode",
     )
     decoder = SpeculativeDecoder(
-        CausalRunner(big, vocabulary=vocabulary),
-        CausalRunner(small, vocabulary=vocabulary),
+        runner(big, vocabulary=vocabulary),
+        runner(small, vocabulary=vocabulary),
         configuration(plan, gamma),
         SamplingPolicy(temperature, top_k, nucleus),
         GeneratorChance(torch.Generator(big.device).manual_seed(seed)),

@@ -72,9 +72,10 @@ def threshold(p: Tensor, q: Tensor, K: int) -> tuple[float, float]:
     order = ratios.argsort()
     q_over = float(on_q[is_over].sum())  # A just above 1
     p_under = float(on_p[~is_over].sum())  # B just above 1
-    edges = [*ratios[order].tolist(), float(K)]
-    A = [q_over, *(q_over - q_mid[order].cumsum()).tolist()]  # up to each edge from the one before
-    B = [p_under, *(p_under + p_mid[order].cumsum()).tolist()]
+    edges: list[float] = [*ratios[order].tolist(), float(K)]
+    # A and B up to each edge from the one before
+    A: list[float] = [q_over, *(q_over - q_mid[order].cumsum()).tolist()]
+    B: list[float] = [p_under, *(p_under + p_mid[order].cumsum()).tolist()]
 
     def mass(piece: int, rho: float) -> float:
         return min(1.0, max(A[piece], 0.0) + B[piece] / rho)
