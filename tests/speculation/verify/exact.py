@@ -208,3 +208,33 @@ def fixed_tree(
     length = max(map(len, sequences))
     rows = [q(one[:i]) for one in sequences for i in range(length)]
     return torch.stack([p(path) for path in paths]), torch.stack(rows), tree
+
+
+# --- what every rule for several drafts does -----------------------------------------------------
+
+
+def assert_judges_one_draft_as(chain_rule: VerifyRule, rule: TreeRule) -> None:
+    """Of a single draft of 3 tokens as much is kept as by a rule for chains."""
+    p, q = random_model(4, 3, 7), random_model(4, 3, 8)
+    assert expected_of_trees(rule, p, q, 3, 1) == pytest.approx(
+        expected_of_chains(chain_rule, p, q, 3), abs=1e-12
+    )
+
+
+def assert_keeps_more_of_more_drafts(rule: TreeRule) -> None:
+    p, q = random_model(3, 2, 9), random_model(3, 2, 10)
+    lengths = [expected_of_trees(rule, p, q, 2, K) for K in (1, 2, 3)]
+    assert lengths[0] < lengths[1] < lengths[2]
+
+
+def assert_follows_the_argmax(rule: TreeRule) -> None:
+    """At temperature 0 there is one outcome: drafts are kept up to the first that differs."""
+    one_hot = torch.eye(4, dtype=torch.float64)
+    for sequences, argmax, emitted in (
+        ([[1, 2]], [1, 0, 3], [1, 0]),
+        ([[1, 2], [1, 2]], [1, 2, 3], [1, 2, 3]),
+    ):
+        tree = Tree.of(sequences)
+        p, q = one_hot[argmax], one_hot[[token for one in sequences for token in one]]
+        for verdict, coins in walk(lambda coins: rule(p, q, tree, coins)):  # noqa: B023
+            assert (verdict.tokens, coins.weight) == (emitted, 1.0)

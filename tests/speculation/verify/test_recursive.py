@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distillspec.speculation.tree import Tree
 from distillspec.speculation.verify.kseq import verify_kseq
 from distillspec.speculation.verify.recursive import (
     _rejected,
@@ -14,14 +13,15 @@ from distillspec.speculation.verify.recursive import (
 )
 from distillspec.speculation.verify.token import verify_token
 from distillspec.speculation.verify.verdict import TreeRule
-from tests.speculation.branches import mutant, walk
+from tests.speculation.branches import mutant
 from tests.speculation.verify.exact import (
     EXACT,
     Drafting,
     Model,
     adversarial,
+    assert_follows_the_argmax,
+    assert_judges_one_draft_as,
     distinct,
-    expected_of_chains,
     expected_of_trees,
     independent,
     law_given,
@@ -87,10 +87,7 @@ def test_the_law_given_the_drafts_is_that_of_the_shipped_coins(
 
 @pytest.mark.parametrize("rule", [verify_recursive, verify_recursive_distinct])
 def test_one_draft_is_verified_as_by_token_verification(rule: TreeRule) -> None:
-    p, q = random_model(4, 3, 7), random_model(4, 3, 8)
-    assert expected_of_trees(rule, p, q, 3, 1) == pytest.approx(
-        expected_of_chains(verify_token, p, q, 3), abs=1e-12
-    )
+    assert_judges_one_draft_as(verify_token, rule)
 
 
 def test_without_replacement_more_is_kept_than_by_k_seq_on_most_pairs() -> None:
@@ -102,9 +99,6 @@ def test_without_replacement_more_is_kept_than_by_k_seq_on_most_pairs() -> None:
     assert better >= 12
 
 
-def test_at_temperature_zero_it_follows_the_targets_argmax() -> None:
-    one_hot = torch.eye(4, dtype=torch.float64)
-    tree = Tree.of([[1, 2]])
-    p, q = one_hot[[1, 0, 3]], one_hot[[1, 2]]
-    for verdict, branches in walk(lambda coins: verify_recursive_distinct(p, q, tree, coins)):
-        assert (verdict.tokens, branches.weight) == ([1, 0], 1.0)
+@pytest.mark.parametrize("rule", [verify_recursive, verify_recursive_distinct])
+def test_at_temperature_zero_it_follows_the_targets_argmax(rule: TreeRule) -> None:
+    assert_follows_the_argmax(rule)
