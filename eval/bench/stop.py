@@ -14,11 +14,11 @@ that lie ready; what it costs beyond that is cold caches, less what the draw aft
 kept is a token of that text with probability min(1, q/p), so how often rounds begin at each place
 of it, and what they keep, is a sum, for any fixed length and for AdaEDL at any threshold alike.
 What a round drafts in vain is not of the text: at every few places the draft makes one chain, and
-where each way would have ended it says how many steps a round takes. The speed-up predicted is
-tokens / (draft steps x c + rounds x v), c and v in one-token target steps, as `evaluate` measures
-them. A threshold moves by 0.001 a round at most, so it is held at its start. All rows judge the
-same texts and chains and are compared by prompt with the best fixed length of the table; having
-been picked as the best, that one is a little flattered.
+how much earlier or later than on the text it ends there corrects the steps. What that predicts is
+a speed-up of tokens / (draft steps x c + rounds x v), c and v in one-token target steps, as
+`evaluate` measures them. A threshold moves by 0.001 a round at most, so it is held at its start.
+All rows judge the same texts and chains and are compared by prompt with the best fixed length of
+the table; having been picked as the best, that one is a little flattered.
 """
 
 from __future__ import annotations
@@ -150,6 +150,10 @@ class Ending(NamedTuple):
         unsure = (n for n in range(1, self.most) if guesses[n] < self.threshold)
         return next(unsure, self.most)
 
+    def steps(self, drafted: int) -> int:
+        """Forwards of the draft: an early end is seen after one more."""
+        return drafted if drafted == self.most else drafted + 1
+
 
 class Watcher(StopRule):
     """Never stops; notes AdaEDL's guess before each token but the first."""
@@ -223,7 +227,8 @@ def spend(text: Written, ending: Ending, gamma: int) -> Spent:
     """What decoding the text takes with drafts that end so."""
     places = len(text.kept) - gamma
     begins = [1.0] + [0.0] * len(text.kept)  # by place: the chance that a round begins there
-    rounds = tokens = at_chains = drafted = steps = 0.0
+    rounds = tokens = drafted = steps = 0.0
+    at_chains = more_drafted = more_steps = 0.0
     for place in range(places):
         here = begins[place]
         n = ending.drafted(text.guesses[place:])
@@ -234,12 +239,15 @@ def spend(text: Written, ending: Ending, gamma: int) -> Spent:
             tokens += here * reached
             reached *= stays
         rounds += here
-        if place in text.chains:
-            at_chains += here
+        drafted += here * n
+        steps += here * ending.steps(n)
+        if place in text.chains:  # what the draft makes is the text only as far as it is kept
             made = ending.drafted(text.chains[place])
-            drafted += here * made
-            steps += here * (made if made == ending.most else made + 1)  # one to see where to stop
-    return Spent(rounds, tokens, rounds * drafted / at_chains, rounds * steps / at_chains)
+            at_chains += here
+            more_drafted += here * (made - n)
+            more_steps += here * (ending.steps(made) - ending.steps(n))
+    share = rounds / at_chains
+    return Spent(rounds, tokens, drafted + share * more_drafted, steps + share * more_steps)
 
 
 def print_starts(bench: pair.BenchPair, arguments: argparse.Namespace) -> None:
@@ -292,7 +300,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20, help="of `cost`: chains a prompt")
     parser.add_argument("--c", type=float, default=0.17, help="a draft step in target steps")
     parser.add_argument("--v", type=float, default=1.5, help="a verification in target steps")
-    parser.add_argument("--every", type=int, default=4, help="of `starts`: tokens between chains")
+    parser.add_argument("--every", type=int, default=2, help="of `starts`: tokens between chains")
     parser.add_argument("--starts", type=float, nargs="+",
                         default=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])  # fmt: skip
     arguments = parser.parse_args()
