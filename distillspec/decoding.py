@@ -15,9 +15,9 @@ from distillspec.measure.completions import end_tokens
 from distillspec.measure.methods import configuration
 from distillspec.measure.parallel import parallel_rounds
 from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.models.path_rows import runner_for_trees
 from distillspec.models.precision import fast_dtype
 from distillspec.models.runner import CausalRunner, vocabulary_size
-from distillspec.models.tree_mask import check_takes_a_tree
 from distillspec.models.vocabulary import check_pair
 from distillspec.recipe.loading import method_of
 from distillspec.recipe.suite import Method
@@ -90,11 +90,7 @@ def decode(
     log = None if audit is None else Path(audit)
     if log is not None:
         append(log, [])  # a place that cannot be written to is found out now
-    if plan.draft.kind != "chain":
-        for model in (big, small):
-            check_takes_a_tree(model)
-    if plan.parallel is not None and plan.parallel.kind == "card":
-        check_takes_a_tree(small)
+    make = CausalRunner if plan.draft.kind == "chain" else runner_for_trees
     text = tokenizer or load_tokenizer(_folder(target), what="target")
     vocabulary = check_pair(
         text,
@@ -109,7 +105,7 @@ def decode(
             "the prompt has no tokens", where="decode", mend="give at least one character"
         )
     prompt_ids = torch.tensor(ids, dtype=torch.long, device=big.device)
-    runner, ends = CausalRunner(big, vocabulary=vocabulary), end_tokens(big, text)
+    runner, ends = make(big, vocabulary=vocabulary), end_tokens(big, text)
     policy = SamplingPolicy(temperature, top_k, nucleus)
     chance = GeneratorChance(torch.Generator(big.device).manual_seed(seed))
     if plan.parallel is not None:
@@ -128,7 +124,7 @@ def decode(
     else:
         rounds = SpeculativeDecoder(
             runner,
-            CausalRunner(small, vocabulary=vocabulary),
+            make(small, vocabulary=vocabulary),
             configuration(plan, gamma),
             policy,
             chance,

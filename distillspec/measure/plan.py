@@ -17,7 +17,6 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.completions import MeasuredPrompt
 from distillspec.measure.timing import StepTimes
 from distillspec.models.digest import model_digest
-from distillspec.models.tree_mask import check_takes_a_tree
 from distillspec.recipe.suite import Suite
 
 if TYPE_CHECKING:
@@ -69,12 +68,6 @@ def check(
                 where=where,
                 mend="lower max_new_tokens in the suite, or data.max_prompt_tokens in the recipe",
             )
-    if any(method.parallel and method.parallel.kind == "card" for method in suite.methods):
-        for model in drafts.values():
-            check_takes_a_tree(model)
-    if any(method.draft.kind != "chain" for method in suite.methods):
-        for model in (target, *drafts.values()):
-            check_takes_a_tree(model)
     if len(prompts) < suite.prompts.most:
         log.warning("the suite asks for %d prompts, %d exist", suite.prompts.most, len(prompts))
 

@@ -120,6 +120,35 @@ class GrowingCache(Cache):
         cache.layers += [GrowingLayer.of(keys, values, length) for keys, values in buffers]
         return cache
 
+    @property
+    def rows(self) -> int:
+        """Sequences held; 0 before the first token."""
+        return self.layers[0].keys.shape[0] if self.layers else 0
+
+    def repeated(self, rows: int) -> GrowingCache:
+        """A copy of the one row held, in each of `rows` rows."""
+        held = self.get_seq_length()
+        return GrowingCache.of(
+            [
+                (layer.keys.repeat(rows, 1, 1, 1), layer.values.repeat(rows, 1, 1, 1))
+                for layer in self.layers
+            ],
+            held,
+        )
+
+    def one_row(self, row: int, length: int) -> GrowingCache:
+        """A copy of the first `length` tokens of one row."""
+        return GrowingCache.of(
+            [
+                (
+                    layer.keys[row : row + 1, :, :length].clone(),
+                    layer.values[row : row + 1, :, :length].clone(),
+                )
+                for layer in self.layers
+            ],
+            length,
+        )
+
     def keep(self, length: int) -> None:
         """Forget all but the first `length` tokens."""
         for layer in self.layers:

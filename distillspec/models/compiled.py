@@ -33,6 +33,7 @@ from distillspec.models.cache import (
     check_rolls_back,
     is_plainly_causal,
 )
+from distillspec.models.path_rows import runner_for_trees
 from distillspec.models.runner import CausalRunner, vocabulary_size
 from distillspec.models.tree_mask import TreePaths, check_takes_a_tree
 from distillspec.speculation.runner import Runner
@@ -55,7 +56,12 @@ def make_runner(
     tree_sizes: Sequence[int] = (),
     vocabulary: int | None = None,
 ) -> Runner:
-    """A runner for one sequence; eager, with a warning, where the model cannot be compiled here."""
+    """A runner for one sequence; eager, with a warning, where the model cannot be compiled here.
+
+    tree_sizes: none if no trees are fed. A model whose masks are its own reads trees eagerly.
+    """
+    if tree_sizes and not is_plainly_causal(model):
+        return runner_for_trees(model, vocabulary=vocabulary)
     if kind == "eager":
         return CausalRunner(model, vocabulary=vocabulary)
     if not compiler_available():
@@ -109,6 +115,7 @@ class CompiledRunner:
         room = capacity + max(*self._sizes, *self._tree_sizes, 1)
         self._cache = _full_cache(model, room)
         self._paths = TreePaths()
+        self._takes_a_tree = is_plainly_causal(model)
         self._start = torch.zeros((), dtype=torch.long, device=self._device)
         self._blocks = [self._longs(1, size) for size in self._sizes]
         self._steps = [
@@ -155,7 +162,8 @@ class CompiledRunner:
         """long [n], each after the text that ends in its parent's slot -> logits [1, n, V]."""
         size = tokens.shape[0]
         assert self.length + size <= self.capacity, "fed beyond the cache's capacity"
-        check_takes_a_tree(self._model)
+        if not self._takes_a_tree:
+            check_takes_a_tree(self._model)
         positions, visible = self._paths.add(self.length, parents)
         index = bisect_left(self._tree_sizes, size)
         if index == len(self._tree_sizes):

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distillspec.models.cache import GrowingCache, additive_mask, check_rolls_back
+from distillspec.models.cache import (
+    GrowingCache,
+    additive_mask,
+    check_rolls_back,
+    is_plainly_causal,
+)
 from distillspec.models.tree_mask import TreePaths, check_takes_a_tree
 
 _UNLIMITED = 1 << 30
@@ -35,6 +40,7 @@ class CausalRunner:
         self._device = model.device
         self._cache = GrowingCache()
         self._paths = TreePaths()
+        self._takes_a_tree = is_plainly_causal(model)
 
     def reset(self) -> None:
         """Empty the cache; its memory is kept."""
@@ -55,7 +61,8 @@ class CausalRunner:
     def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
         """long [n], each after the text that ends in its parent's slot -> logits [1, n, V]."""
         assert self._rows == 1, "a tree grows in one row"
-        check_takes_a_tree(self._model)
+        if not self._takes_a_tree:
+            check_takes_a_tree(self._model)
         positions, visible = self._paths.add(self.length, parents)
         output = self._model(
             input_ids=tokens[None].to(self._device),

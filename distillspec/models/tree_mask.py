@@ -17,38 +17,42 @@ class TreePaths:
 
     def __init__(self) -> None:
         self._text: int | None = None  # length of the text before the tree
-        self._paths: dict[int, tuple[int, ...]] = {}
+        self._seen: list[bytes] = []  # by slot after the text: a byte a slot, 1 where it is seen
+        self._depths: list[int] = []
 
     def add(self, length: int, parents: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Slots from `length` on, with these parents -> positions long [n], bool [n, length + n].
 
-        The second says which slots each new one sees: the text, its path, itself.
+        The second says which slots each new one sees: the text, its path, itself. Rows are bytes
+        while they are made: a tensor's elements one by one take longer than a small forward.
         """
         if self._text is None:
             self._text = length
         text = self._text
-        visible = torch.zeros(len(parents), length + len(parents), dtype=torch.bool)
-        visible[:, :text] = True
-        positions = []
+        assert length == text + len(self._seen)
+        first, width = len(self._seen), length + len(parents)
         for row, parent in enumerate(parents):
-            slot = length + row
-            assert parent == text - 1 or parent in self._paths, "a parent is fed before its child"
-            path = (*self._paths.get(parent, ()), slot)
-            self._paths[slot] = path
-            visible[row, list(path)] = True
-            positions.append(text + len(path) - 1)
-        return torch.tensor(positions), visible
+            above = parent - text  # in the tree; -1: the end of the text
+            assert -1 <= above < len(self._seen), "a parent is fed before its child"
+            before = self._seen[above] if above >= 0 else b"\1" * text
+            self._seen.append(before.ljust(length + row, b"\0") + b"\1")
+            self._depths.append(self._depths[above] + 1 if above >= 0 else 0)
+        rows = bytearray().join(seen.ljust(width, b"\0") for seen in self._seen[first:])
+        visible = torch.frombuffer(rows, dtype=torch.bool).view(len(parents), width)
+        return torch.tensor([text + depth for depth in self._depths[first:]]), visible
 
     def kept(self, text: int, slots: Sequence[int]) -> TreePaths:
         """What is left when these slots, ascending, move up to a text of `text` slots."""
         paths = TreePaths()
-        if slots:
-            moved = {slot: text + place for place, slot in enumerate(slots)}
-            paths._text = text
-            paths._paths = {
-                new: tuple(moved[slot] for slot in self._paths[old] if slot in moved)
-                for old, new in moved.items()
-            }
+        if not slots:
+            return paths
+        assert self._text is not None, "there was a tree"
+        paths._text = text
+        for place, slot in enumerate(slots):
+            seen = self._seen[slot - self._text]
+            above = bytes(seen[other] for other in slots[:place])
+            paths._seen.append(b"\1" * text + above + b"\1")
+            paths._depths.append(sum(above))
         return paths
 
 

@@ -6,7 +6,7 @@ forward: what need not be computed is not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ class SamplingPolicy:
     temperature: float = 1.0
     top_k: int | None = None
     nucleus: float | None = None
+    _latest: _Latest = field(
+        default_factory=lambda: _Latest(), init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < float("inf"):
@@ -41,7 +44,7 @@ class SamplingPolicy:
         if self.temperature == 0.0:
             return _one_hot(likeliest(logits), logits)
         if self.top_k is None and self.nucleus is None:
-            return _softmax(logits, self.temperature)
+            return self._unfiltered(logits)
         scores = logits.to(_precise(logits)) / self.temperature
         if self.top_k is not None and self.top_k < scores.shape[-1]:
             scores = scores.masked_fill(~_is_in_top_k(scores, self.top_k), -torch.inf)
@@ -68,7 +71,28 @@ class SamplingPolicy:
 
         At temperature 0 `distribution` is one-hot and would show no rule any doubt.
         """
-        return _softmax(logits, self.temperature if self.temperature > 0.0 else 1.0)
+        return self._unfiltered(logits)
+
+    def _unfiltered(self, logits: Tensor) -> Tensor:
+        """One softmax for a stop rule and for the draw that follows it, not one each."""
+        if logits is not self._latest.logits:
+            found = _softmax(logits, self.temperature if self.temperature > 0.0 else 1.0)
+            if logits.dim() > 1:
+                return found  # of many rows nobody asks twice, and holding them takes memory
+            self._latest.logits, self._latest.softmax = logits, found
+        assert self._latest.softmax is not None
+        return self._latest.softmax
+
+
+class _Latest:
+    """The row of logits [V] asked about last, and its softmax. Neither is written to by anyone."""
+
+    logits: Tensor | None = None
+    softmax: Tensor | None = None
+
+    def __reduce__(self) -> tuple[type[_Latest], tuple[()]]:
+        """A policy that goes to another process takes no logits with it."""
+        return _Latest, ()
 
 
 def likeliest(logits: Tensor) -> Tensor:

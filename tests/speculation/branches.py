@@ -197,12 +197,31 @@ class HistoryRunner(BigramRunner):
         return self._table[(texts + sums) % self.vocabulary]
 
 
-def mutant(function: Callable[..., Any], line: str, broken: str) -> Callable[..., Any]:
-    """The shipped function with one piece of its source replaced: for tests of the tests."""
-    source = textwrap.dedent(inspect.getsource(function))
-    assert source.count(line) == 1, f"{function.__qualname__} has no single {line!r} to break"
-    code = compile(source.replace(line, broken), "<mutant>", "exec")
+def mutant(
+    function: Callable[..., Any],
+    line: str,
+    broken: str,
+    *,
+    inside: Callable[..., Any] | None = None,
+) -> Callable[..., Any]:
+    """The shipped function with one piece of its source replaced: for tests of the tests.
+
+    inside: a function that it calls, and in whose source the piece is.
+    """
     names: dict[str, Any] = dict(inspect.unwrap(function).__globals__)
-    exec(code, names)
+    changed = inside or function
+    source = _source(changed)
+    assert source.count(line) == 1, f"{changed.__qualname__} has no single {line!r} to break"
+    _define(source.replace(line, broken), names)
+    if inside is not None:
+        _define(_source(function), names)
     result: Callable[..., Any] = names[function.__name__]
     return result
+
+
+def _source(function: Callable[..., Any]) -> str:
+    return textwrap.dedent(inspect.getsource(function))
+
+
+def _define(source: str, names: dict[str, Any]) -> None:
+    exec(compile(source, "<mutant>", "exec"), names)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -154,3 +155,26 @@ def test_stop_rules_see_the_soft_distribution_even_at_temperature_zero() -> None
 def test_a_value_out_of_range_is_named(values: dict[str, float], name: str) -> None:
     with pytest.raises(DistillSpecError, match=f"{name} is .*, out of range"):
         SamplingPolicy(**values)  # type: ignore[arg-type]
+
+
+def test_a_stop_rule_and_the_draw_after_it_share_one_softmax() -> None:
+    policy = SamplingPolicy(0.7)
+    one, other = torch.randn(2, 9, generator=torch.Generator().manual_seed(0))
+    assert policy.untempered(one) is policy.distribution(one)
+    assert torch.equal(policy.distribution(other), (other / 0.7).softmax(-1))
+    assert torch.equal(policy.untempered(one), (one / 0.7).softmax(-1))
+
+
+def test_policies_with_the_same_settings_are_equal_whatever_they_were_asked() -> None:
+    policy = SamplingPolicy(0.7)
+    policy.distribution(torch.zeros(3))
+    assert policy == SamplingPolicy(0.7)
+    assert hash(policy) == hash(SamplingPolicy(0.7))
+
+
+def test_a_policy_goes_to_another_process_without_the_logits_it_saw_last() -> None:
+    policy = SamplingPolicy(0.7, top_k=3)
+    policy.untempered(torch.randn(1000))
+    sent = pickle.dumps(policy)
+    assert len(sent) < 500
+    assert pickle.loads(sent) == policy

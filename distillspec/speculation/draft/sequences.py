@@ -96,7 +96,7 @@ class SequencesDraft:
         logits = runner.feed(pending.unsqueeze(0))[0, -1]
         steps = 1
         root = policy.distribution(logits)
-        tokens = self._first(root, policy, chance)
+        tokens = self.first(root, chance)
         K = len(tokens)
         drawn, rows = [tokens], [root.expand(K, -1)]
         fed: list[list[int]] = []  # by position, the slots of the K sequences
@@ -105,7 +105,8 @@ class SequencesDraft:
         parents = [runner.length - 1] * K
         while alive and len(drawn) < gamma:
             first_slot = runner.length
-            logits = runner.feed_tree(drawn[-1][alive], [parents[k] for k in alive])[0]
+            fed_tokens = drawn[-1] if len(alive) == K else drawn[-1][alive]
+            logits = runner.feed_tree(fed_tokens, [parents[k] for k in alive])[0]
             steps += 1
             for offset, k in enumerate(alive):
                 parents[k] = first_slot + offset
@@ -118,18 +119,22 @@ class SequencesDraft:
             if not going:
                 break
             alive = [k for _, k in going]
-            token, q = policy.draw_with_distribution(
-                logits[[offset for offset, _ in going]], chance
-            )
+            chosen = [offset for offset, _ in going]
+            further = logits if len(chosen) == len(logits) else logits[chosen]
+            token, q = policy.draw_with_distribution(further, chance)
             for k in alive:
                 lengths[k] += 1
             unsure = [
                 stop.stops_after(logits[offset], token[row], policy)
                 for row, (offset, _) in enumerate(going)
             ]
-            at = torch.tensor(alive, device=token.device)
-            drawn.append(drawn[-1].index_copy(0, at, token))
-            rows.append(torch.zeros_like(rows[0]).index_copy(0, at, q))
+            if len(alive) == K:
+                drawn.append(token)
+                rows.append(q)
+            else:
+                at = torch.tensor(alive, device=token.device)
+                drawn.append(drawn[-1].index_copy(0, at, token))
+                rows.append(torch.zeros_like(rows[0]).index_copy(0, at, q))
             alive = [k for k, is_last in zip(alive, unsure, strict=True) if not is_last]
             if not alive:
                 break
@@ -138,7 +143,8 @@ class SequencesDraft:
         q_rows = torch.stack(rows, dim=1)[:, : max(lengths)].reshape(-1, root.shape[-1])
         return Bundle(tree, q_rows, _slots(tree, table, lengths, fed), steps, sum(lengths))
 
-    def _first(self, root: Tensor, policy: SamplingPolicy, chance: Chance) -> Tensor:
+    def first(self, root: Tensor, chance: Chance) -> Tensor:
+        """First tokens from q [V] -> long [K], or fewer distinct ones where q has fewer."""
         if not self.distinct:
             return chance.draw(root.expand(self.count, -1))
         left, tokens = root.clone(), []

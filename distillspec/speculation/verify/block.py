@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.chance import Chance
-from distillspec.speculation.verify.token import residual
+from distillspec.speculation.verify.token import ratios, residual
 from distillspec.speculation.verify.verdict import Verdict
 
 
@@ -21,27 +21,43 @@ def verify_block(p: Tensor, q: Tensor, tokens: Tensor, chance: Chance) -> Verdic
     gamma = tokens.shape[0]
     if gamma == 0:
         return Verdict([int(chance.draw(p[0]))])
-    drafted = tokens.unsqueeze(1)
-    ratios = (p[:gamma].gather(1, drafted) / q.gather(1, drafted)).squeeze(1)
-    *on_path, last = _weights(ratios.tolist())
-    w = p.new_tensor(on_path)[:, None]  # w_1 .. w_{G-1}
-    excess = (w * p[1:gamma] - q[1:]).clamp_(min=0.0).sum(-1)
-    surplus = excess + (1.0 - w[:, 0])
-    h = torch.where(surplus > 0.0, excess / surplus, 1.0)  # 1 where S = 0 and w = 1: p = q
-    coins = chance.accept(torch.cat([h, p.new_tensor([last])])).tolist()
+    h, w = _coins(p, q, tokens)
+    coins = chance.accept(h).tolist()
     kept = max((i + 1 for i, fell in enumerate(coins) if fell), default=0)
     if kept == gamma:
         following = chance.draw(p[gamma])
     else:
-        reached = on_path[kept - 1] if kept else 1.0
+        reached = w[kept - 1] if kept else 1.0
         following = chance.draw(_scaled_residual(reached, p[kept], q[kept]))
     return Verdict(torch.cat([tokens[:kept], following.view(1)]).tolist())
 
 
-def _weights(ratios: list[float]) -> list[float]:
-    """w_1 .. w_G, clamped at each step."""
+def expected_by_block(p: Tensor, q: Tensor, tokens: Tensor) -> float:
+    """Drafted tokens that `verify_block` keeps of this block, in expectation over its coins.
+
+    p [G+1, V], q [G, V], long [G] -> in [0, G]: the sum over i of 1 - prod_{j >= i} (1 - h_j), the
+    chance that the coin of i or of a longer prefix falls.
+    """
+    if tokens.shape[0] == 0:
+        return 0.0
+    h, _ = _coins(p, q, tokens)
+    return float((1.0 - (1.0 - h).flip(0).cumprod(0)).sum())
+
+
+def _coins(p: Tensor, q: Tensor, tokens: Tensor) -> tuple[Tensor, list[float]]:
+    """h_1 .. h_G as a tensor [G], and w_1 .. w_G."""
+    w = _weights(ratios(p, q, tokens).tolist())
+    on_path = p.new_tensor(w[:-1])[:, None]
+    excess = (on_path * p[1:-1] - q[1:]).clamp_(min=0.0).sum(-1)
+    surplus = excess + (1.0 - on_path[:, 0])
+    h = torch.where(surplus > 0.0, excess / surplus, 1.0)  # 1 where S = 0 and w = 1: p = q
+    return torch.cat([h, p.new_tensor(w[-1:])]), w
+
+
+def _weights(on_tokens: list[float]) -> list[float]:
+    """w_1 .. w_G from p/q of the tokens, clamped at each step."""
     w, found = 1.0, []
-    for ratio in ratios:
+    for ratio in on_tokens:
         w = min(1.0, w * ratio)
         found.append(w)
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import torch
 from torch import Tensor
 
@@ -31,42 +33,67 @@ def kseq_token(p: Tensor, q: Tensor, drafts: list[int], chance: Chance) -> int:
     coins = chance.accept(p[at] / (rho * q[at])).tolist()
     if True in coins:
         return drafts[coins.index(True)]
+    return int(chance.draw(_left(p, q, K, rho, beta)))
+
+
+def kseq_law(p: Tensor, q: Tensor, drafts: list[int]) -> Tensor:
+    """The law [V] of what `kseq_token` returns for these drafts."""
+    K = len(drafts)
+    at = torch.tensor(drafts, device=p.device)
+    rho, beta = threshold(p, q, K)
+    kept = (p[at] / (rho * q[at])).clamp(max=1.0)
+    none = torch.cat([p.new_ones(1), (1.0 - kept).cumprod(0)])  # of the first 0 .. K
+    left = _left(p, q, K, rho, beta)
+    return (none[-1] * left / left.sum()).index_add(0, at, kept * none[:-1])
+
+
+def _left(p: Tensor, q: Tensor, K: int, rho: float, beta: float) -> Tensor:
+    """Weights [V] of the draw after K drafts of which none was accepted."""
     trials = (1.0 - (1.0 - beta) ** K) / beta if beta > 0.0 else float(K)  # p_acc / beta
     left = (p - torch.minimum(q, p / rho) * trials).clamp_(min=0.0)
-    return int(chance.draw(torch.where(left.any(), left, p)))
+    return torch.where(left.any(), left, p)
 
 
 def threshold(p: Tensor, q: Tensor, K: int) -> tuple[float, float]:
     """p [V], q [V] -> (rho, beta): the smallest rho in [1, K] with 1 - (1-beta)^K <= rho beta.
 
-    beta(rho) = sum_x min(q(x), p(x)/rho), which falls in rho, is A + B/rho between two neighbours
-    among the ratios p/q: one sort finds the interval, bisection the place in it. The upper end is
+    beta(rho) = sum_x min(q(x), p(x)/rho) falls in rho and is A + B/rho between two neighbours among
+    the ratios p/q. A ratio of at most 1 or at least K is on one side whatever rho is, so only the
+    few between are sorted; bisection finds the interval, then the place in it. The upper end is
     returned, since every rho above the smallest keeps the law.
     """
-    p, q = p.double(), q.double()
-    ratios, order = torch.where(q > 0.0, p / q, torch.inf).sort()
-    p_below = p[order].cumsum(0)  # of tokens with a ratio up to this one
-    q_above = (q.sum() - q[order].cumsum(0)).clamp_(min=0.0)
-    inside = ratios[(ratios > 1.0) & (ratios < K)]
-    edges = torch.cat([ratios.new_tensor([1.0]), inside, ratios.new_tensor([float(K)])])
-    last_below = torch.searchsorted(ratios, edges, right=True) - 1
-    beyond = last_below < 0
-    at = last_below.clamp(min=0)
-    A = torch.where(beyond, q.sum(), q_above[at])
-    B = torch.where(beyond, 0.0, p_below[at])
-    beta = (A + B / edges).clamp_(max=1.0)
-    holds = 1.0 - (1.0 - beta) ** K <= edges * beta
-    holds[-1] = True  # Bernoulli's inequality, whatever rounding says
-    first = int(holds.int().argmax())
-    high = float(edges[first])
-    if first:
-        low, above, below = float(edges[first - 1]), float(A[first - 1]), float(B[first - 1])
-        for _ in range(_HALVINGS):
-            rho = 0.5 * (low + high)
-            b = min(1.0, above + below / rho)
-            if 1.0 - (1.0 - b) ** K <= rho * b:
-                high = rho
-            else:
-                low = rho
-        return high, min(1.0, above + below / high)
-    return high, float(beta[0])
+    if K == 1:
+        return 1.0, min(1.0, float(torch.minimum(p, q).sum(dtype=torch.float64)))
+    on_p, on_q = torch.stack([p, q]).double().cpu().numpy()  # one wait, then no small kernels
+    is_over = on_p > on_q
+    between = is_over & (on_p < K * on_q)
+    p_mid, q_mid = on_p[between], on_q[between]
+    ratios = p_mid / q_mid
+    order = ratios.argsort()
+    q_over = float(on_q[is_over].sum())  # A just above 1
+    p_under = float(on_p[~is_over].sum())  # B just above 1
+    edges: list[float] = [*ratios[order].tolist(), float(K)]
+    # A and B up to each edge from the one before
+    A: list[float] = [q_over, *(q_over - q_mid[order].cumsum()).tolist()]
+    B: list[float] = [p_under, *(p_under + p_mid[order].cumsum()).tolist()]
+
+    def mass(piece: int, rho: float) -> float:
+        return min(1.0, max(A[piece], 0.0) + B[piece] / rho)
+
+    def holds(rho: float, beta: float) -> bool:
+        return 1.0 - (1.0 - beta) ** K <= rho * beta
+
+    if holds(1.0, mass(0, 1.0)):
+        return 1.0, mass(0, 1.0)
+    # At K it holds by Bernoulli's inequality, whatever rounding says: the last edge is not asked.
+    piece = bisect_left(
+        range(len(edges) - 1), True, key=lambda i: holds(edges[i], mass(i, edges[i]))
+    )
+    low, high = edges[piece - 1] if piece else 1.0, edges[piece]
+    for _ in range(_HALVINGS):
+        rho = 0.5 * (low + high)
+        if holds(rho, mass(piece, rho)):
+            high = rho
+        else:
+            low = rho
+    return high, mass(piece, high)

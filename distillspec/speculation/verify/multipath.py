@@ -49,8 +49,10 @@ def verify_multipath(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdic
 
 
 def _factored(a: Tensor, b: Tensor | float, K: int) -> Tensor:
-    """(a^K - b^K) / (a - b) as a sum, which does not cancel."""
-    total = torch.zeros_like(a)
-    for power in range(K):
-        total = total + a ** (K - 1 - power) * b**power
+    """(a^K - b^K) / (a - b) as the sum of a^(K-1-i) b^i, which does not cancel."""
+    total = torch.ones_like(a)
+    power = torch.ones_like(a)  # of b
+    for _ in range(K - 1):
+        power = power * b
+        total = total * a + power
     return total

@@ -35,14 +35,28 @@ def recursive_token(
     for token in drafts:
         if bool(chance.accept((p[token] / q[token]).view(1))):
             return token
-        left = (p - q).clamp(min=0.0)
-        mass = left.sum()
-        p = torch.where(mass > 0.0, left / mass, p)
-        if not replacement:
-            q = q.clone()
-            q[token] = 0.0
-            rest = q.sum()
-            if not bool(rest > 0.0):
-                break
-            q = q / rest
+        p, q = _rejected(p, q, token, replacement=replacement)
     return int(chance.draw(p))
+
+
+def recursive_law(p: Tensor, q: Tensor, drafts: list[int], *, replacement: bool) -> Tensor:
+    """The law [V] of what `recursive_token` returns for these drafts."""
+    law, open_ = torch.zeros_like(p), 1.0
+    for token in drafts:
+        kept = min(1.0, float(p[token] / q[token]))
+        law[token] += open_ * kept
+        open_ *= 1.0 - kept
+        p, q = _rejected(p, q, token, replacement=replacement)
+    return law + open_ * p
+
+
+def _rejected(p: Tensor, q: Tensor, token: int, *, replacement: bool) -> tuple[Tensor, Tensor]:
+    """What p and q become once a draft of that token was not kept."""
+    left = (p - q).clamp(min=0.0)
+    mass = left.sum()
+    p = torch.where(mass > 0.0, left / mass, p)
+    if not replacement:
+        q = q.clone()
+        q[token] = 0.0
+        q = q / q.sum()  # nan where nothing is left: then there are no further drafts
+    return p, q

@@ -19,11 +19,23 @@ def verify_token(p: Tensor, q: Tensor, tokens: Tensor, chance: Chance) -> Verdic
     gamma = tokens.shape[0]
     if gamma == 0:
         return Verdict([int(chance.draw(p[0]))])
-    drafted = tokens.unsqueeze(1)
-    ratio = (p[:gamma].gather(1, drafted) / q.gather(1, drafted)).squeeze(1)
-    kept = _leading(chance.accept(ratio).tolist())
+    kept = _leading(chance.accept(ratios(p, q, tokens)).tolist())
     following = chance.draw(p[gamma] if kept == gamma else residual(p[kept], q[kept]))
     return Verdict(torch.cat([tokens[:kept], following.view(1)]).tolist())
+
+
+def expected_by_token(p: Tensor, q: Tensor, tokens: Tensor) -> float:
+    """Drafted tokens that `verify_token` keeps of this block, in expectation over its coins.
+
+    p [G+1, V], q [G, V], long [G] -> in [0, G]: the sum over i of prod_{j <= i} min(1, p_j/q_j).
+    """
+    return float(ratios(p, q, tokens).clamp(max=1.0).cumprod(0).sum())
+
+
+def ratios(p: Tensor, q: Tensor, tokens: Tensor) -> Tensor:
+    """p_i(x_i) / q_i(x_i) of a block: p [G+1, V], q [G, V], long [G] -> [G] >= 0."""
+    drafted = tokens.unsqueeze(1)
+    return (p[:-1].gather(1, drafted) / q.gather(1, drafted)).squeeze(1)
 
 
 def residual(p: Tensor, q: Tensor) -> Tensor:

@@ -17,6 +17,12 @@ class PositionRule(Protocol):
         ...
 
 
+class PositionLaw(Protocol):
+    def __call__(self, p: Tensor, q: Tensor, drafts: list[int], /) -> Tensor:
+        """The law [V] of a position rule's token, given the drafts."""
+        ...
+
+
 def walk_down(p: Tensor, q: Tensor, tree: Tree, chance: Chance, rule: PositionRule) -> Verdict:
     """p [N+1, V] by context, q by the tree's rows -> verdict.
 
@@ -35,3 +41,20 @@ def walk_down(p: Tensor, q: Tensor, tree: Tree, chance: Chance, rule: PositionRu
             return Verdict(emitted)
         context = node + 1
     return Verdict([*emitted, int(chance.draw(p[context]))])
+
+
+def expected_down(p: Tensor, q: Tensor, tree: Tree, law: PositionLaw) -> float:
+    """Drafted tokens that `walk_down` keeps of this tree, in expectation over its rule's coins.
+
+    p [N+1, V] by context, q by the tree's rows, the law of the rule -> in [0, depth of the tree]:
+    the sum over nodes of the probability that the walk reaches them.
+    """
+    reached = [1.0] + [0.0] * len(tree)  # by context
+    for context, nodes in enumerate(tree.drawn):
+        if not nodes or reached[context] == 0.0:
+            continue
+        drafts = [tree.tokens[node] for node in nodes]
+        following = law(p[context], q[tree.q_rows[context]], drafts)
+        for node in set(nodes):
+            reached[node + 1] = reached[context] * float(following[tree.tokens[node]])
+    return sum(reached[1:])

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import TreeRule, Verdict, VerifyRule
+from distillspec.speculation.verify.verdict import Rule, TreeRule, Verdict, VerifyRule
 from tests.speculation.branches import Branches, Law, total_variation, walk
 
 EXACT = 1e-9
 Model = Callable[[Sequence[int]], Tensor]  # context -> [V]
 Drafting = Callable[[Model, int, int, Branches], list[list[int]]]
+Coins = Callable[[Sequence[int]], Branches]
 
 sizes = pytest.mark.parametrize(
     ("V", "L", "K", "zeros"),
@@ -111,20 +112,22 @@ def tree_rounds(
 ) -> Iterator[tuple[Verdict, float]]:
     """Every way a round with K drafts of L tokens can go: the verdict and its probability."""
     for sequences, drafting in walk(lambda coins: draft(q, L, K, coins)):
-        tree = Tree.of(sequences)
-        paths = [[tree.tokens[node] for node in tree.path(at)] for at in range(len(tree) + 1)]
-        p_rows = torch.stack([p(path) for path in paths])
-        q_rows = torch.stack([q(one[:i]) for one in sequences for i in range(len(one))])
+        p_rows, q_rows, tree = fixed_tree(sequences, p, q)
         for verdict, coins in walk(lambda coins: rule(p_rows, q_rows, tree, coins)):  # noqa: B023
             yield verdict, drafting.weight * coins.weight
 
 
-def chain_rounds(rule: VerifyRule, p: Model, q: Model, L: int) -> Iterator[tuple[Verdict, float]]:
-    for (tokens,), drafting in walk(lambda coins: independent(q, L, 1, coins)):
+def chain_rounds(
+    rule: VerifyRule, p: Model, q: Model, L: int, chance: Coins = Branches
+) -> Iterator[tuple[Verdict, float]]:
+    for (tokens,), drafting in walk(lambda coins: independent(q, L, 1, coins), chance=chance):
         p_rows = torch.stack([p(tokens[:position]) for position in range(L + 1)])
         q_rows = torch.stack([q(tokens[:position]) for position in range(L)])
         drafted = torch.tensor(tokens)
-        for verdict, coins in walk(lambda coins: rule(p_rows, q_rows, drafted, coins)):  # noqa: B023
+        for verdict, coins in walk(
+            lambda coins: rule(p_rows, q_rows, drafted, coins),  # noqa: B023
+            chance=chance,
+        ):
             yield verdict, drafting.weight * coins.weight
 
 
@@ -147,8 +150,10 @@ def tree_distance(
     return distance(tree_rounds(rule, p, q, L, K, draft), p, V, L + 1)
 
 
-def chain_distance(rule: VerifyRule, p: Model, q: Model, V: int, L: int) -> float:
-    return distance(chain_rounds(rule, p, q, L), p, V, L + 1)
+def chain_distance(
+    rule: VerifyRule, p: Model, q: Model, V: int, L: int, chance: Coins = Branches
+) -> float:
+    return distance(chain_rounds(rule, p, q, L, chance), p, V, L + 1)
 
 
 def expected_tokens(rounds: Iterator[tuple[Verdict, float]]) -> float:
@@ -164,3 +169,72 @@ def expected_of_trees(
 
 def expected_of_chains(rule: VerifyRule, p: Model, q: Model, L: int) -> float:
     return expected_tokens(chain_rounds(rule, p, q, L))
+
+
+# --- given drafts --------------------------------------------------------------------------------
+
+
+def random_block(V: int, L: int, seed: int) -> tuple[Tensor, Tensor]:
+    """p [L+1, V] and q [L, V] of one text, some tokens of p impossible."""
+    generator = torch.Generator().manual_seed(seed)
+    p, q = torch.randn(2, L + 1, V, generator=generator, dtype=torch.float64) * 1.5
+    is_zero = torch.rand(p.shape, generator=generator) < 0.2
+    is_zero[:, 0] = False
+    return p.masked_fill(is_zero, -torch.inf).softmax(-1), q[:-1].softmax(-1)
+
+
+def expected_accepted(rule: Rule, p: Tensor, q: Tensor, drafted: Tensor | Tree) -> float:
+    """Drafted tokens that a rule keeps of these drafts, every branch of its coins walked."""
+    return sum(
+        coins.weight * verdict.accepted
+        for verdict, coins in walk(lambda coins: rule(p, q, drafted, coins))
+    )
+
+
+def law_given(rule: Callable[[Branches], int], V: int) -> Tensor:
+    """The law [V] of a position rule's token, every branch of its coins walked."""
+    law = torch.zeros(V, dtype=torch.float64)
+    for token, coins in walk(rule):
+        law[token] += coins.weight
+    return law
+
+
+def fixed_tree(
+    sequences: Sequence[Sequence[int]], p: Model, q: Model
+) -> tuple[Tensor, Tensor, Tree]:
+    """p by context, q by row and the tree of given sequences."""
+    tree = Tree.of(sequences)
+    paths = [[tree.tokens[node] for node in tree.path(at)] for at in range(len(tree) + 1)]
+    length = max(map(len, sequences))
+    rows = [q(one[:i]) for one in sequences for i in range(length)]
+    return torch.stack([p(path) for path in paths]), torch.stack(rows), tree
+
+
+# --- what every rule for several drafts does -----------------------------------------------------
+
+
+def assert_judges_one_draft_as(chain_rule: VerifyRule, rule: TreeRule) -> None:
+    """Of a single draft of 3 tokens as much is kept as by a rule for chains."""
+    p, q = random_model(4, 3, 7), random_model(4, 3, 8)
+    assert expected_of_trees(rule, p, q, 3, 1) == pytest.approx(
+        expected_of_chains(chain_rule, p, q, 3), abs=1e-12
+    )
+
+
+def assert_keeps_more_of_more_drafts(rule: TreeRule) -> None:
+    p, q = random_model(3, 2, 9), random_model(3, 2, 10)
+    lengths = [expected_of_trees(rule, p, q, 2, K) for K in (1, 2, 3)]
+    assert lengths[0] < lengths[1] < lengths[2]
+
+
+def assert_follows_the_argmax(rule: TreeRule) -> None:
+    """At temperature 0 there is one outcome: drafts are kept up to the first that differs."""
+    one_hot = torch.eye(4, dtype=torch.float64)
+    for sequences, argmax, emitted in (
+        ([[1, 2]], [1, 0, 3], [1, 0]),
+        ([[1, 2], [1, 2]], [1, 2, 3], [1, 2, 3]),
+    ):
+        tree = Tree.of(sequences)
+        p, q = one_hot[argmax], one_hot[[token for one in sequences for token in one]]
+        for verdict, coins in walk(lambda coins: rule(p, q, tree, coins)):  # noqa: B023
+            assert (verdict.tokens, coins.weight) == (emitted, 1.0)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from distillspec.speculation.chance import Chance, GeneratorChance
-from distillspec.speculation.verify.block import verify_block
+from distillspec.speculation.verify.block import _coins, expected_by_block, verify_block
 from distillspec.speculation.verify.token import residual, verify_token
 from distillspec.speculation.verify.verdict import Verdict
 from tests.speculation.branches import mutant
@@ -14,7 +16,9 @@ from tests.speculation.verify.exact import (
     Model,
     adversarial,
     chain_distance,
+    expected_accepted,
     expected_of_chains,
+    random_block,
     random_model,
 )
 
@@ -75,14 +79,29 @@ def test_a_rule_of_cumulative_products_that_goes_under_its_name_fails() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "broken"),
+    ("line", "broken", "inside"),
     [
-        ("_scaled_residual(reached, p[kept], q[kept])", "_scaled_residual(1.0, p[kept], q[kept])"),
-        ("max((i + 1 for i, fell", "min((i + 1 for i, fell"),
-        ("(1.0 - w[:, 0])", "1.0"),
+        (
+            "_scaled_residual(reached, p[kept], q[kept])",
+            "_scaled_residual(1.0, p[kept], q[kept])",
+            None,
+        ),
+        ("max((i + 1 for i, fell", "min((i + 1 for i, fell", None),
+        ("(1.0 - on_path[:, 0])", "1.0", _coins),
     ],
     ids=["unscaled residual", "the first coin", "a surplus of 1"],
 )
-def test_the_law_fails_if_a_line_is_broken(line: str, broken: str) -> None:
+def test_the_law_fails_if_a_line_is_broken(line: str, broken: str, inside: Any) -> None:
     p, q = random_model(3, 3, 5), random_model(3, 3, 6)
-    assert chain_distance(mutant(verify_block, line, broken), p, q, 3, 3) > 0.001
+    broken_rule = mutant(verify_block, line, broken, inside=inside)
+    assert chain_distance(broken_rule, p, q, 3, 3) > 0.001
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_expectation_of_a_block_is_that_of_the_shipped_coins(seed: int) -> None:
+    p, q = random_block(5, 4, seed)
+    for tokens in ([0, 1, 2, 3], [4, 4, 0, 0], [2, 3], [1], []):
+        drafted = torch.tensor(tokens, dtype=torch.long)
+        rows = p[: len(tokens) + 1], q[: len(tokens)]
+        found = expected_by_block(*rows, drafted)
+        assert found == pytest.approx(expected_accepted(verify_block, *rows, drafted), abs=1e-12)

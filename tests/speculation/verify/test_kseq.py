@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.kseq import kseq_token, threshold, verify_kseq
+from distillspec.speculation.verify.kseq import (
+    _left,
+    kseq_law,
+    kseq_token,
+    threshold,
+    verify_kseq,
+)
 from distillspec.speculation.verify.token import verify_token
 from distillspec.speculation.verify.transport import optimal_acceptance
 from distillspec.speculation.verify.verdict import Verdict
@@ -16,9 +24,10 @@ from tests.speculation.verify.exact import (
     EXACT,
     Model,
     adversarial,
-    expected_of_chains,
-    expected_of_trees,
-    independent,
+    assert_follows_the_argmax,
+    assert_judges_one_draft_as,
+    assert_keeps_more_of_more_drafts,
+    law_given,
     random_model,
     sizes,
     tree_distance,
@@ -50,16 +59,16 @@ def test_merging_equal_drafts_first_fails() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "broken"),
+    ("line", "broken", "inside"),
     [
-        ("p[at] / (rho * q[at])", "p[at] / q[at]"),
-        ("torch.minimum(q, p / rho) * trials", "torch.minimum(q, p / rho)"),
-        ("left.any(), left, p", "left.any(), p, p"),
+        ("p[at] / (rho * q[at])", "p[at] / q[at]", None),
+        ("torch.minimum(q, p / rho) * trials", "torch.minimum(q, p / rho)", _left),
+        ("left.any(), left, p", "left.any(), p, p", _left),
     ],
     ids=["no threshold", "one trial", "p for what is left"],
 )
-def test_the_law_fails_if_a_line_is_broken(line: str, broken: str) -> None:
-    token = mutant(kseq_token, line, broken)
+def test_the_law_fails_if_a_line_is_broken(line: str, broken: str, inside: Any) -> None:
+    token = mutant(kseq_token, line, broken, inside=inside)
 
     def rule(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdict:
         return walk_down(p, q, tree, chance, token)
@@ -112,22 +121,23 @@ def test_the_threshold_is_the_smallest_that_holds_from_its_safe_side(K: int, see
         assert excess(rho - 1e-6) > 0.0
 
 
+@pytest.mark.parametrize("drafts", [[0], [1, 1], [3, 0, 3], [2, 1, 0, 3]])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_law_given_the_drafts_is_that_of_the_shipped_coins(
+    drafts: list[int], seed: int
+) -> None:
+    p, q = random_model(4, 0, seed, zeros=0.3)([]), random_model(4, 0, 50 + seed)([])
+    law = law_given(lambda coins: kseq_token(p, q, drafts, coins), 4)
+    torch.testing.assert_close(kseq_law(p, q, drafts), law, atol=1e-12, rtol=0.0)
+
+
 def test_one_draft_is_verified_as_by_token_verification() -> None:
-    p, q = random_model(4, 3, 7), random_model(4, 3, 8)
-    assert expected_of_trees(verify_kseq, p, q, 3, 1) == pytest.approx(
-        expected_of_chains(verify_token, p, q, 3), abs=1e-9
-    )
+    assert_judges_one_draft_as(verify_token, verify_kseq)
 
 
 def test_more_drafts_are_kept_longer() -> None:
-    p, q = random_model(3, 2, 9), random_model(3, 2, 10)
-    lengths = [expected_of_trees(verify_kseq, p, q, 2, K, independent) for K in (1, 2, 3)]
-    assert lengths[0] < lengths[1] < lengths[2]
+    assert_keeps_more_of_more_drafts(verify_kseq)
 
 
 def test_at_temperature_zero_it_follows_the_targets_argmax() -> None:
-    one_hot = torch.eye(4, dtype=torch.float64)
-    tree = Tree.of([[1, 2], [1, 2]])
-    p, q = one_hot[[1, 2, 3]], one_hot[[1, 2, 1, 2]]
-    for verdict, branches in walk(lambda chance: verify_kseq(p, q, tree, chance)):
-        assert (verdict.tokens, branches.weight) == ([1, 2, 3], 1.0)
+    assert_follows_the_argmax(verify_kseq)

@@ -3,25 +3,28 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distillspec.speculation.tree import Tree
 from distillspec.speculation.verify.kseq import verify_kseq
 from distillspec.speculation.verify.recursive import (
+    _rejected,
+    recursive_law,
     recursive_token,
     verify_recursive,
     verify_recursive_distinct,
 )
 from distillspec.speculation.verify.token import verify_token
 from distillspec.speculation.verify.verdict import TreeRule
-from tests.speculation.branches import mutant, walk
+from tests.speculation.branches import mutant
 from tests.speculation.verify.exact import (
     EXACT,
     Drafting,
     Model,
     adversarial,
+    assert_follows_the_argmax,
+    assert_judges_one_draft_as,
     distinct,
-    expected_of_chains,
     expected_of_trees,
     independent,
+    law_given,
     random_model,
     sizes,
     tree_distance,
@@ -57,7 +60,7 @@ def test_drafts_without_replacement_need_the_rule_that_knows_it() -> None:
 
 
 def test_the_law_fails_if_the_target_keeps_what_was_rejected() -> None:
-    broken = mutant(recursive_token, "left / mass, p)", "p, p)")
+    broken = mutant(recursive_token, "left / mass, p)", "p, p)", inside=_rejected)
 
     def rule(p, q, tree, chance):  # type: ignore[no-untyped-def]
         from distillspec.speculation.verify.walk import walk_down
@@ -68,12 +71,23 @@ def test_the_law_fails_if_the_target_keeps_what_was_rejected() -> None:
     assert tree_distance(rule, p, q, 3, 1, 2) > 0.01
 
 
+@pytest.mark.parametrize(
+    ("drafts", "replacement"),
+    [([1], True), ([2, 2, 0], True), ([0, 3, 1, 2], True), ([3], False), ([2, 0, 1, 3], False)],
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_the_law_given_the_drafts_is_that_of_the_shipped_coins(
+    drafts: list[int], replacement: bool, seed: int
+) -> None:
+    p, q = random_model(4, 0, seed, zeros=0.3)([]), random_model(4, 0, 50 + seed)([])
+    law = law_given(lambda coins: recursive_token(p, q, drafts, coins, replacement=replacement), 4)
+    found = recursive_law(p, q, drafts, replacement=replacement)
+    torch.testing.assert_close(found, law, atol=1e-12, rtol=0.0)
+
+
 @pytest.mark.parametrize("rule", [verify_recursive, verify_recursive_distinct])
 def test_one_draft_is_verified_as_by_token_verification(rule: TreeRule) -> None:
-    p, q = random_model(4, 3, 7), random_model(4, 3, 8)
-    assert expected_of_trees(rule, p, q, 3, 1) == pytest.approx(
-        expected_of_chains(verify_token, p, q, 3), abs=1e-12
-    )
+    assert_judges_one_draft_as(verify_token, rule)
 
 
 def test_without_replacement_more_is_kept_than_by_k_seq_on_most_pairs() -> None:
@@ -85,9 +99,6 @@ def test_without_replacement_more_is_kept_than_by_k_seq_on_most_pairs() -> None:
     assert better >= 12
 
 
-def test_at_temperature_zero_it_follows_the_targets_argmax() -> None:
-    one_hot = torch.eye(4, dtype=torch.float64)
-    tree = Tree.of([[1, 2]])
-    p, q = one_hot[[1, 0, 3]], one_hot[[1, 2]]
-    for verdict, branches in walk(lambda coins: verify_recursive_distinct(p, q, tree, coins)):
-        assert (verdict.tokens, branches.weight) == ([1, 0], 1.0)
+@pytest.mark.parametrize("rule", [verify_recursive, verify_recursive_distinct])
+def test_at_temperature_zero_it_follows_the_targets_argmax(rule: TreeRule) -> None:
+    assert_follows_the_argmax(rule)

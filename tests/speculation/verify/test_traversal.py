@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from torch import Tensor
 
 from distillspec.speculation.chance import Chance
@@ -10,14 +9,15 @@ from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.recursive import verify_recursive_distinct
 from distillspec.speculation.verify.traversal import verify_traversal
 from distillspec.speculation.verify.verdict import Verdict
-from tests.speculation.branches import mutant, walk
+from tests.speculation.branches import mutant
 from tests.speculation.verify.exact import (
     EXACT,
     Drafting,
     Model,
     adversarial,
+    assert_follows_the_argmax,
+    assert_judges_one_draft_as,
     distinct,
-    expected_of_chains,
     expected_of_trees,
     independent,
     random_model,
@@ -44,10 +44,7 @@ def test_the_joint_law_holds_for_adversarial_pairs(p: Model, q: Model, draft: Dr
 
 
 def test_on_a_chain_it_is_block_verification() -> None:
-    p, q = random_model(3, 3, 1), random_model(3, 3, 2)
-    assert expected_of_trees(verify_traversal, p, q, 3, 1) == pytest.approx(
-        expected_of_chains(verify_block, p, q, 3), abs=1e-9
-    )
+    assert_judges_one_draft_as(verify_block, verify_traversal)
 
 
 def test_the_likeliest_cached_child_accepted_with_p_over_q_fails() -> None:
@@ -88,8 +85,4 @@ def test_it_keeps_at_least_as_much_as_recursive_rejection_of_the_same_drafts(see
 
 
 def test_at_temperature_zero_it_follows_the_targets_argmax() -> None:
-    one_hot = torch.eye(4, dtype=torch.float64)
-    tree = Tree.of([[1, 2]])
-    p, q = one_hot[[1, 0, 3]], one_hot[[1, 2]]
-    for verdict, branches in walk(lambda chance: verify_traversal(p, q, tree, chance)):
-        assert verdict.tokens == [1, 0] or branches.weight == 0.0
+    assert_follows_the_argmax(verify_traversal)

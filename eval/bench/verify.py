@@ -1,0 +1,223 @@
+"""Verification rules on the same recorded blocks: tokens kept, in expectation over their coins.
+
+    python eval/bench/verify.py                          # the nano pair, gamma 8, K = 2, 4, 8
+    python eval/bench/verify.py --temperatures 1 --counts 8 --prompts 24
+    python eval/bench/verify.py --target FOLDER --draft FOLDER --prompts-file prompts.jsonl
+
+Standard speculative decoding at gamma writes the text; where each of its rounds began, a block and,
+for every K, K sequences are drafted anew and scored by the target. So all rules are asked about the
+same contexts; `block` sees the very blocks of `token`, `recursive` the very sequences of `kseq`,
+and `distinct` (recursive rejection without replacement) sequences of its own, as it must: only
+their first tokens are drawn without replacement. L = 1 asks about that position alone: K tokens
+drawn from the same q, with and without replacement, `--draws` times.
+
+Nothing is estimated over coins: given the drafts, what a rule keeps is a closed form, summed over
+its coins and over what it draws in place of rejected drafts. What is left to chance is which tokens
+were drafted and which prompts were taken; intervals are over prompts, 95 %, comparisons paired.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from functools import partial
+from typing import Any
+
+import pair
+import torch
+from torch import Tensor
+
+from distillspec.errors import DistillSpecError
+from distillspec.measure.bootstrap import Interval, Resampling, Sums, ratio, relative
+from distillspec.measure.methods import configuration
+from distillspec.recipe.suite import Method
+from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.draft.chain import ChainDraft
+from distillspec.speculation.draft.proposal import DraftRule, Proposal
+from distillspec.speculation.draft.sequences import SequencesDraft
+from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.engine import SpeculativeDecoder
+from distillspec.speculation.runner import Runner
+from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.verify.block import expected_by_block
+from distillspec.speculation.verify.kseq import kseq_law
+from distillspec.speculation.verify.recursive import recursive_law
+from distillspec.speculation.verify.token import expected_by_token
+from distillspec.speculation.verify.walk import PositionLaw, expected_down
+
+Rule = tuple[str, int, int]
+"""Its name, K, and L, the length of a draft."""
+
+AGAINST = {"block": "token", "recursive": "kseq", "distinct": "kseq"}
+CHAINS = {"token": expected_by_token, "block": expected_by_block}
+INDEPENDENT: dict[str, PositionLaw] = {
+    "kseq": kseq_law,
+    "recursive": partial(recursive_law, replacement=True),
+}
+DISTINCT: dict[str, PositionLaw] = {"distinct": partial(recursive_law, replacement=False)}
+
+
+class Recorder:
+    """Both models of the pair, taken to the contexts of a text one after the other."""
+
+    def __init__(
+        self, target: Runner, draft: Runner, gamma: int, policy: SamplingPolicy, seed: int
+    ) -> None:
+        self._target, self._draft = target, draft
+        self._gamma, self._policy = gamma, policy
+        self._chance = GeneratorChance(torch.Generator().manual_seed(seed))
+
+    def round_starts(self, prompt: Tensor, new_tokens: int) -> tuple[Tensor, list[int]]:
+        """A text of the target's law, and the lengths at which rounds began."""
+        standard = configuration(Method(), self._gamma)
+        decoder = SpeculativeDecoder(
+            self._target, self._draft, standard, self._policy, self._chance
+        )
+        tokens, starts = prompt.tolist(), []
+        for one in decoder.rounds(prompt, max_new_tokens=new_tokens):
+            starts.append(len(tokens))
+            tokens += one.tokens
+        for runner in (self._target, self._draft):
+            runner.reset()
+        return torch.tensor(tokens), starts
+
+    def advance(self, text: Tensor) -> None:
+        """Both caches hold the text but for its last token."""
+        for runner in (self._target, self._draft):
+            if len(text) - 1 > runner.length:
+                runner.feed(text[None, runner.length : -1])
+
+    def block(self, rule: DraftRule, text: Tensor) -> tuple[Tensor, Any]:
+        """p after each context of a fresh proposal, and the proposal; both caches as before."""
+        proposal: Proposal = rule.propose(
+            self._draft, text[-1:], self._gamma, self._policy, self._chance, FixedLength()
+        )
+        p = self._policy.distribution(proposal.score(self._target, text[-1:]))
+        for runner in (self._target, self._draft):
+            runner.rollback(len(text) - 1)
+        return p, proposal
+
+    def tokens(self, rule: SequencesDraft, q: Tensor) -> list[int]:
+        """Its first tokens alone, drawn from q [V]."""
+        found: list[int] = rule.first(q, self._chance).tolist()
+        return found
+
+
+def expected(recorder: Recorder, text: Tensor, counts: list[int], draws: int) -> dict[Rule, float]:
+    """Drafted tokens that each rule keeps after a text, given what was drafted."""
+    recorder.advance(text)
+    p, chain = recorder.block(ChainDraft(), text)
+    L = len(chain.tokens)
+    found = {(name, 1, L): keeps(p, chain.q, chain.tokens) for name, keeps in CHAINS.items()}
+    for K in counts:
+        for laws, is_distinct in ((INDEPENDENT, False), (DISTINCT, True)):
+            several = SequencesDraft(K, distinct=is_distinct)
+            p, bundle = recorder.block(several, text)
+            for name, law in laws.items():
+                found[name, K, L] = expected_down(p, bundle.q, bundle.tree, law)
+                found[name, K, 1] = 0.0
+            for _ in range(draws):
+                drafts = recorder.tokens(several, chain.q[0])
+                for name, law in laws.items():
+                    kept = law(p[0], chain.q[0], drafts)[list(set(drafts))].sum()
+                    found[name, K, 1] += float(kept) / draws
+    return found
+
+
+def measure(
+    bench: pair.BenchPair, temperature: float, arguments: argparse.Namespace
+) -> dict[Rule, Sums]:
+    """By rule: tokens kept and rounds, a prompt an entry."""
+    gamma, counts = arguments.gamma, arguments.counts
+    room = arguments.new_tokens + gamma * max(counts) + 1
+    target, draft = bench.runners("eager", (1,), room)
+    policy = SamplingPolicy(temperature)
+    recorder = Recorder(target, draft, gamma, policy, arguments.seed)
+    kept: dict[Rule, list[float]] = defaultdict(list)
+    rounds: list[float] = []
+    for prompt in bench.prompts:
+        text, starts = recorder.round_starts(prompt, arguments.new_tokens)
+        at_prompt: dict[Rule, float] = defaultdict(float)
+        for start in starts:
+            for rule, tokens in expected(recorder, text[:start], counts, arguments.draws).items():
+                at_prompt[rule] += tokens
+        rounds.append(len(starts))
+        for rule, tokens in at_prompt.items():
+            kept[rule].append(tokens)
+    return {rule: Sums(tokens, rounds) for rule, tokens in kept.items()}
+
+
+def report(sums: dict[Rule, Sums], how: Resampling) -> list[dict[str, Any]]:
+    """One entry a rule: tokens kept a round, and how much more than by the rule it is set beside.
+
+    The first is without the correction or bonus, which is one more for every rule.
+    """
+    entries = []
+    for (name, K, L), kept in sorted(sums.items(), key=lambda one: (-one[0][2], one[0][1])):
+        other = AGAINST.get(name)
+        more = None if other is None else relative(kept, sums[other, K, L], how)
+        entries.append(
+            {
+                "rule": name,
+                "K": K,
+                "L": L,
+                "kept": ratio(kept, how)._asdict(),
+                "against": other,
+                "more": None if more is None else more._asdict(),
+            }
+        )
+    return entries
+
+
+def print_table(temperature: float, rounds: float, entries: list[dict[str, Any]]) -> None:
+    print(f"\ntemperature {temperature:g}, {rounds:.0f} rounds; drafted tokens kept a round")
+    print(f"{'rule':12}{'K':>3}{'L':>3}{'kept':>26}{'more than':>14}")
+    for entry in entries:
+        kept = Interval(**entry["kept"])
+        line = (
+            f"{entry['rule']:12}{entry['K']:3}{entry['L']:3}"
+            f"{kept.value:8.3f} [{kept.low:6.3f}, {kept.high:6.3f}]"
+        )
+        if entry["more"] is not None:
+            more = Interval(**entry["more"])
+            line += (
+                f"{entry['against']:>14}{more.value:+8.1%} [{more.low:+6.1%}, {more.high:+6.1%}]"
+            )
+        print(line)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    pair.add_arguments(parser, prompts=12)
+    parser.set_defaults(temperatures=[0.5, 1.0])
+    parser.add_argument("--gamma", type=int, default=8, help="tokens of a block or sequence")
+    parser.add_argument("--counts", type=int, nargs="+", default=[2, 4, 8], help="K")
+    parser.add_argument("--draws", type=int, default=4, help="draftings a context at L = 1")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    arguments = parser.parse_args()
+    bench = pair.load(arguments)
+    tables, rounds = {}, {}
+    for temperature in arguments.temperatures:
+        sums = measure(bench, temperature, arguments)
+        rounds[temperature] = sum(sums["token", 1, arguments.gamma].denominators)
+        tables[temperature] = report(sums, Resampling(seed=arguments.seed))
+    if arguments.json:
+        print(json.dumps({"gamma": arguments.gamma, "rounds": rounds, "tables": tables}))
+        return
+    print(
+        f"{len(bench.prompts)} prompts, {arguments.new_tokens} new tokens each, "
+        f"gamma {arguments.gamma}; run in {bench.dtype}; [95 % interval over prompts]"
+    )
+    for temperature, entries in tables.items():
+        print_table(temperature, rounds[temperature], entries)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DistillSpecError as error:
+        sys.exit(f"error: {error}")
