@@ -141,7 +141,7 @@ def machine() -> Machine:
         cpu=name,
         cpu_flags=tuple(flag for flag in _FAST_MATRIX_FLAGS if flag in flags),
         cores=_cores(),
-        memory_bytes=_memory_bytes(),
+        memory_bytes=memory_bytes(),
         gpus=_gpus(),
     )
 
@@ -166,7 +166,8 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
+    """What this process may use; a container's limit counts."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()

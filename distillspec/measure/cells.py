@@ -28,7 +28,7 @@ from distillspec.measure.methods import (
     guarded,
     most_slots,
 )
-from distillspec.measure.parallel import ParallelBench, slots
+from distillspec.measure.parallel import ParallelBench
 from distillspec.measure.plan import Prepared, Steps, check, plan_of, read_plan, write_plan
 from distillspec.measure.rows import Row, RowLog, drafted_at, letters
 from distillspec.measure.summary import Summary, write_summary
@@ -173,8 +173,7 @@ class Bench:
     ) -> None:
         self._suite, self._prompts, self._grid, self._device = suite, prompts, grid, device
         longest = max(len(p.tokens) for p in prompts)
-        room = [slots(m.parallel, g) for m in suite.methods if m.parallel for g in suite.of(m)]
-        capacity = longest + suite.max_new_tokens + max(most_slots(suite), *room, 0) + 1
+        capacity = longest + suite.max_new_tokens + most_slots(suite) + 1
         kind = suite.runner.kind
         blocks, trees, rows = graph_sizes(suite)
         self._target = make_runner(

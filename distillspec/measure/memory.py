@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,19 @@ def memory_estimate(
         logits_chunk=4 * 4 * load.chunk_tokens * vocabulary_size(target),
         decoding_caches=_cache_bytes(target, context) + _cache_bytes(draft, context),
     )
+
+
+def round_bytes(
+    target: PreTrainedModel, drafts: Sequence[PreTrainedModel], *, text: int, drafted: int
+) -> int:
+    """Bytes that decoding needs beside the weights, with `drafted` tokens in a round.
+
+    The caches of all models over a text of `text` tokens and the drafts; the target's logits after
+    each drafted token and the text, and p and q in float32.
+    """
+    caches = sum(_cache_bytes(model, text + drafted) for model in (target, *drafts))
+    V = vocabulary_size(target)
+    return caches + (drafted + 1) * V * (target.dtype.itemsize + 4) + drafted * V * 4
 
 
 def parameters(model: PreTrainedModel) -> int:

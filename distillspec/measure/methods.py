@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from distillspec.recipe import suite as plan
-from distillspec.recipe.suite import Method, Suite
+from distillspec.recipe.suite import Method, Parallel, Suite
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.choose.chooser import Chooser, Reward
 from distillspec.speculation.choose.exp3 import EXP3
@@ -99,12 +99,31 @@ def graph_sizes(suite: Suite) -> tuple[list[int], list[int], list[int]]:
     return block_sizes(sorted(chains)), sorted(trees), sorted(rows)
 
 
+def most_drafted(suite: Suite) -> list[tuple[Method, int, int]]:
+    """Every method and gamma, and how many tokens a round of it has beyond the text, at most."""
+    rounds = [
+        (one, gamma, DRAFTS[one.draft.kind](one.draft).slots(gamma))
+        for one, gamma in fixed_arms(suite)
+    ]
+    protocols = [
+        (one, gamma, slots(one.parallel, gamma))
+        for one in suite.methods
+        if one.parallel is not None
+        for gamma in suite.of(one)
+    ]
+    return [*rounds, *protocols]
+
+
+def slots(protocol: Parallel, gamma: int) -> int:
+    """Places in a cache that a parallel protocol takes beyond the text, at most."""
+    if isinstance(protocol, plan.CardParallel):
+        return protocol.nodes * protocol.layers
+    return 2 * gamma
+
+
 def most_slots(suite: Suite) -> int:
-    """Places in a cache that the drafts of a round take, at most."""
-    return max(
-        (DRAFTS[one.draft.kind](one.draft).slots(gamma) for one, gamma in fixed_arms(suite)),
-        default=0,
-    )
+    """Places in a cache that any way of the suite takes beyond the text."""
+    return max(drafted for _, _, drafted in most_drafted(suite))
 
 
 def fixed_arms(suite: Suite) -> list[tuple[Method, int]]:

@@ -125,11 +125,6 @@ def parallel_rounds(
         process.close()
 
 
-def slots(plan: Parallel, gamma: int) -> int:
-    """Places in a cache that the plan's drafts take beyond the text, at most."""
-    return plan.nodes * plan.layers if isinstance(plan, CardParallel) else 2 * gamma
-
-
 def threads_of(plan: Parallel) -> int:
     """Of each side."""
     return plan.threads or max(1, torch.get_num_threads() // 2)

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from distillspec import atomic
+from distillspec import atomic, provenance
 from distillspec.errors import DistillSpecError
 from distillspec.measure.completions import MeasuredPrompt
+from distillspec.measure.memory import round_bytes
+from distillspec.measure.methods import most_drafted
 from distillspec.measure.timing import StepTimes
 from distillspec.models.digest import model_digest
 from distillspec.recipe.suite import Suite
@@ -68,8 +70,36 @@ def check(
                 where=where,
                 mend="lower max_new_tokens in the suite, or data.max_prompt_tokens in the recipe",
             )
+    _check_memory(suite, target, list(drafts.values()), longest, where)
     if len(prompts) < suite.prompts.most:
         log.warning("the suite asks for %d prompts, %d exist", suite.prompts.most, len(prompts))
+
+
+def _check_memory(
+    suite: Suite,
+    target: PreTrainedModel,
+    drafts: Sequence[PreTrainedModel],
+    longest: int,
+    where: str,
+) -> None:
+    """Before anything is compiled: K and gamma multiply."""
+    text, there_is = longest + suite.max_new_tokens, _memory(target.device)
+    for method, gamma, drafted in most_drafted(suite):
+        needed = round_bytes(target, drafts, text=text, drafted=drafted)
+        if needed > there_is:
+            raise DistillSpecError(
+                f"a round of {method.name!r} at gamma {gamma} drafts up to {drafted:,} tokens; "
+                f"decoding with it needs about {needed / 2**30:.1f} GiB beside the weights, and "
+                f"there are {there_is / 2**30:.1f}",
+                where=where,
+                mend="lower draft.count or the gamma of that method (or nodes, layers)",
+            )
+
+
+def _memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return provenance.memory_bytes()
 
 
 def plan_of(

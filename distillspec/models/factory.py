@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from distillspec import atomic
 from distillspec.models.compiled import make_runner
-from distillspec.models.loading import load_model
+from distillspec.models.loading import load_model, quiet
 from distillspec.speculation.runner import Runner
 
 _REMOTE = "transformers_modules"  # where transformers puts code that came with a model
@@ -72,7 +72,8 @@ def saved(
     """
     with tempfile.TemporaryDirectory(prefix="distillspec-draft-") as folder:
         try:
-            model.save_pretrained(folder)
+            with quiet():
+                model.save_pretrained(folder)
         except OSError as error:
             raise atomic.explain(error, Path(folder)) from error
         yield RunnerFactory(

@@ -59,7 +59,7 @@ def load_model(
     read_config(folder)
     for file in weight_files(folder):
         read_header(file)
-    with _explained(path, what), _quiet():
+    with _explained(path, what), quiet():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
@@ -88,7 +88,7 @@ def load_tokenizer(
     """The tokenizer in the folder or Hub repository `path`; raises DistillSpecError."""
     folder = _local_folder(path, revision, what, _TEXT_FILES, trust_remote_code)
     check_tokenizer_files(folder)
-    with _explained(path, f"{what}'s tokenizer"), _quiet():
+    with _explained(path, f"{what}'s tokenizer"), quiet():
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
@@ -169,7 +169,7 @@ def _explained(path: str, what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """transformers prints its report of odd weights; ours is the error below."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

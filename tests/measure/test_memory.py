@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from distillspec.measure.memory import TrainingLoad, memory_estimate, parameters
+from distillspec.measure.memory import TrainingLoad, memory_estimate, parameters, round_bytes
 
 if TYPE_CHECKING:
     from tests.measure.conftest import Setting
@@ -46,3 +46,11 @@ def test_activations_grow_with_the_tokens_of_a_step(setting: Setting) -> None:
     assert two.activations == pytest.approx(2 * one.activations)
     assert two.training() - one.training() == two.activations - one.activations
     assert two.decoding() == one.decoding()
+
+
+def test_a_round_by_hand(setting: Setting) -> None:
+    """Caches of 90 + 10 tokens, 11 rows of logits and of p, 10 of q, over 300 tokens."""
+    draft = setting.drafts["undistilled"]
+    found = round_bytes(setting.target, [draft, draft], text=90, drafted=10)
+    caches = 2 * 100 * 4 * (2 * 32 + 16 + 16)
+    assert found == caches + 11 * 300 * (4 + 4) + 10 * 300 * 4

@@ -18,6 +18,7 @@ from distillspec.measure.methods import (
     chooser,
     configuration,
     graph_sizes,
+    most_drafted,
     most_slots,
 )
 from distillspec.recipe.suite import Method, Suite
@@ -125,3 +126,29 @@ def test_few_sizes_hold_every_block_with_at_most_two_tokens_of_padding(
     assert block_sizes(gammas) == sizes
     for gamma in gammas:
         assert 0 <= min(size for size in sizes if size > gamma) - (gamma + 1) <= 2
+
+
+def test_slots_are_what_stands_beyond_the_text() -> None:
+    suite = Suite.model_validate(
+        {
+            "gammas": [3],
+            "methods": [
+                {"name": "standard"},
+                {
+                    "name": "spectr",
+                    "draft": {"kind": "sequences", "count": 4},
+                    "verify": {"kind": "kseq"},
+                },
+                {"name": "card", "parallel": {"kind": "card", "nodes": 3, "layers": 5}},
+                {"name": "pearl", "parallel": {"kind": "pearl"}, "gammas": [4]},
+            ],
+        }
+    )
+    found = [(method.name, gamma, drafted) for method, gamma, drafted in most_drafted(suite)]
+    assert found == [
+        ("standard", 3, 3),
+        ("spectr", 3, 12),
+        ("card", 3, 15),
+        ("pearl", 4, 8),
+    ]
+    assert most_slots(suite) == 15

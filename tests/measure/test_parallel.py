@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from distillspec.measure.cells import ROWS, evaluate
-from distillspec.measure.parallel import ParallelBench, slots, threads_of, torch_threads
-from distillspec.recipe.suite import CardParallel, Method, PearlParallel, Suite
+from distillspec.measure.parallel import ParallelBench, threads_of, torch_threads
+from distillspec.recipe.suite import PearlParallel, Suite
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -110,9 +110,3 @@ def test_each_side_has_its_threads_and_the_caller_its_own_again(
         assert torch.get_num_threads() == 1
         assert threads_of(PearlParallel(kind="pearl")) == 1
     assert torch.get_num_threads() == before
-
-
-def test_slots_are_what_stands_beyond_the_text() -> None:
-    assert slots(CardParallel(kind="card", nodes=3, layers=5), 9) == 15
-    assert slots(PearlParallel(kind="pearl"), 4) == 8
-    assert Method.model_validate(CARD).parallel == CardParallel(kind="card", nodes=3, layers=4)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from distillspec import provenance
 from distillspec.errors import DistillSpecError
 from distillspec.measure.plan import Prepared, check, plan_of, read_plan, write_plan
 from distillspec.measure.timing import StepTimes
@@ -86,3 +87,20 @@ def test_rows_of_other_categories_are_of_another_plan(setting: Setting, tiny_sui
         for category in (None, "code")
     )
     assert {key for key in plain if plain[key] != named[key]} == {"prompts"}
+
+
+def test_drafts_that_no_memory_can_hold_are_refused_with_an_estimate(
+    setting: Setting, tiny_suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provenance, "memory_bytes", lambda: 2**22)
+    sequences = {"draft": {"kind": "sequences", "count": 64}, "verify": {"kind": "kseq"}}
+    suite = Suite.model_validate(
+        {
+            **tiny_suite.model_dump(exclude={"methods"}),
+            "methods": [{"name": "standard"}, {"name": "spectr", "gammas": [32], **sequences}],
+        }
+    )
+    drafts = {"distilled": setting.drafts["distilled"]}
+    with pytest.raises(DistillSpecError, match=r"'spectr' at gamma 32 drafts up to 2,048 tokens"):
+        check(suite, setting.target, drafts, setting.prompts)
+    check(tiny_suite, setting.target, drafts, setting.prompts)
