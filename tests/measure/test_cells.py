@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -242,6 +243,34 @@ def test_every_method_decodes_the_targets_text_and_finds_its_place_in_the_rankin
     seen = learnt["distilled/ucbspec@4 T=0"]["arms"]
     assert [arm["name"] for arm in seen] == ["standard", "spectr", "adaedl"]
     assert all(arm["values"][0] >= 1.0 for arm in seen)
+
+
+def test_an_evaluation_that_goes_on_knows_what_its_stop_rules_had_learnt(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    suite = Suite.model_validate(
+        {
+            **tiny_suite.model_dump(exclude={"methods"}),
+            "methods": [{"name": "adaedl", "stop": {"kind": "adaedl"}, "gammas": [4]}],
+            "drafts": ["distilled"],
+            "quality": None,
+        }
+    )
+    whole, rest = tmp_path / "whole", tmp_path / "rest"
+    stops = "distilled/adaedl@4 T=1"
+
+    def interrupt_after_three_blocks(done: int, total: int, doing: str) -> None:
+        if done == 3:
+            shutil.copytree(whole, rest)
+
+    evaluate(suite, folder=whole, **setting.arguments(), progress=interrupt_after_three_blocks)
+    interrupted = json.loads((rest / "learnt.json").read_text())
+    evaluate(suite, folder=rest, **setting.arguments())
+    finished, resumed = (
+        json.loads((folder / "learnt.json").read_text()) for folder in (whole, rest)
+    )
+    assert finished[stops] != interrupted[stops]
+    assert resumed == finished  # stop rules learn from tokens alone, no clock is in it
 
 
 def test_what_was_learnt_and_cannot_be_read_is_the_users_error(
