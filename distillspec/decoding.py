@@ -76,7 +76,7 @@ def decode(
             mend="give a gamma of 1 to 64, and at least 1 new token",
         )
     big, small = _model(target, "target"), _model(draft, "draft")
-    if plan.draft.kind != "chain":
+    if plan.draft.kind == "sequences":
         for model in (big, small):
             check_takes_a_tree(model)
     text = tokenizer or load_tokenizer(_folder(target), what="target")
@@ -89,7 +89,7 @@ def decode(
     )
     decoder = SpeculativeDecoder(
         CausalRunner(big, vocabulary=vocabulary),
-        CausalRunner(small, vocabulary=vocabulary),
+        {} if plan.draft.kind == "lookup" else CausalRunner(small, vocabulary=vocabulary),
         configuration(plan, gamma),
         SamplingPolicy(temperature, top_k, nucleus),
         GeneratorChance(torch.Generator(big.device).manual_seed(seed)),
@@ -125,13 +125,20 @@ def _with_text(
 
 def _method(method: str | Mapping[str, Any] | Method) -> Method:
     if isinstance(method, Method):
-        return method
-    plan = Method() if method == STANDARD else method_of(method)
+        plan = method
+    else:
+        plan = Method() if method == STANDARD else method_of(method)
     if plan.choose is not None:
         raise DistillSpecError(
             "a method that chooses needs the other methods of its suite",
             where="decode: method",
             mend="name one of its arms",
+        )
+    if plan.model is not None:
+        raise DistillSpecError(
+            f"the method names the draft '{plan.model}', but the draft is given beside it",
+            where="decode: method: draft",
+            mend="leave out model, and give the draft that is meant",
         )
     return plan
 

@@ -49,16 +49,23 @@ def check(
             where=where,
             mend="give prompts.source in the suite, or held-out prompts in the recipe",
         )
-    if not drafts:
+    if not any(name in drafts for name in suite.drafts):
         raise DistillSpecError(
             "there is no draft to evaluate",
             where=f"{where}: drafts",
             mend="name at least one draft that was made",
         )
+    for model, method in suite.named_models().items():
+        if model not in drafts:
+            raise DistillSpecError(
+                f"method '{method}' drafts with '{model}', a draft that was not made",
+                where=f"{where}: methods",
+                mend=f"name one of {', '.join(drafts)}, or make that draft first",
+            )
     longest = max(len(prompt.tokens) for prompt in prompts)
     needed = longest + suite.max_new_tokens + suite.largest_gamma
-    for name, model in {"target": target, **drafts}.items():
-        config = model.config.get_text_config(decoder=True)
+    for name, one in {"target": target, **drafts}.items():
+        config = one.config.get_text_config(decoder=True)
         holds = getattr(config, "max_position_embeddings", None)
         if holds is not None and needed > holds:
             raise DistillSpecError(
@@ -67,9 +74,9 @@ def check(
                 where=where,
                 mend="lower max_new_tokens in the suite, or data.max_prompt_tokens in the recipe",
             )
-    if any(method.draft.kind != "chain" for method in suite.methods):
-        for model in (target, *drafts.values()):
-            check_takes_a_tree(model)
+    if any(method.draft.kind == "sequences" for method in suite.methods):
+        for one in (target, *drafts.values()):
+            check_takes_a_tree(one)
     if len(prompts) < suite.prompts.most:
         log.warning("the suite asks for %d prompts, %d exist", suite.prompts.most, len(prompts))
 

@@ -18,15 +18,31 @@ Share = Annotated[float, Field(gt=0.0, le=1.0)]
 # --- what is drafted -----------------------------------------------------------------------------
 
 
-class ChainDraft(Section):
+class _ModelDraft(Section):
+    model: DraftName | None = Field(
+        None,
+        description="the draft that drafts, whatever the suite's drafts; default: each of them",
+    )
+
+
+class ChainDraft(_ModelDraft):
     kind: Literal["chain"] = "chain"
 
 
-class SequencesDraft(Section):
+class SequencesDraft(_ModelDraft):
     kind: Literal["sequences"]
     count: Annotated[int, Field(ge=1, le=64)] = Field(8, description="K, sequences drafted at once")
     distinct: bool = Field(
         False, description="first tokens drawn without replacement, so that no two begin alike"
+    )
+
+
+class LookupDraft(Section):
+    """Prompt lookup: no model drafts, but what followed the text's last tokens earlier in it."""
+
+    kind: Literal["lookup"]
+    longest: Annotated[int, Field(ge=1, le=16)] = Field(
+        3, description="tokens at the end of the text that are looked for, at most"
     )
 
 
@@ -147,7 +163,7 @@ class ValvePlan(Section):
         return self
 
 
-Draft = Annotated[ChainDraft | SequencesDraft, Field(discriminator="kind")]
+Draft = Annotated[ChainDraft | SequencesDraft | LookupDraft, Field(discriminator="kind")]
 Stop = Annotated[
     FixedStop | AdaEDLStop | SVIPStop | ConfidenceStop | DraftVerifyStop,
     Field(discriminator="kind"),
@@ -189,6 +205,11 @@ class Method(Section):
         return not self.adapts and kinds == ("chain", "fixed", "token")
 
     @property
+    def model(self) -> DraftName | None:
+        """The draft that it names; None if it drafts with any, or with none."""
+        return None if isinstance(self.draft, LookupDraft) else self.draft.model
+
+    @property
     def adapts(self) -> bool:
         """Whether what it does depends on what it has seen."""
         return self.choose is not None or self.stop.kind != "fixed"
@@ -208,7 +229,12 @@ class Method(Section):
                 )
             return self
         rule = self.verify.kind
-        if isinstance(self.draft, ChainDraft):
+        if isinstance(self.draft, LookupDraft) and self.stop.kind != "fixed":
+            raise ValueError(
+                f"method {self.name!r}: {self.stop.kind!r} reads the draft's law, and a lookup has "
+                "none; set stop: {kind: fixed}"
+            )
+        if isinstance(self.draft, ChainDraft | LookupDraft):
             fitting, drafts = _FOR_CHAINS, "one chain"
         elif self.draft.distinct:
             fitting, drafts = _FOR_DISTINCT, "sequences that begin differently"
@@ -266,7 +292,10 @@ class Suite(Section):
     )
     seed: int = Field(0, ge=0, lt=2**32)
     prompts: PromptPlan = Field(default_factory=PromptPlan)
-    drafts: tuple[DraftName, ...] = ("undistilled", "distilled", "control")
+    drafts: tuple[DraftName, ...] = Field(
+        ("undistilled", "distilled", "control"),
+        description="every method drafts with each of them, but for those that name another",
+    )
     methods: tuple[Method, ...] = Field((Method(),), min_length=1)
     gammas: tuple[Gamma, ...] = Field((2, 4, 6), min_length=1, description="block sizes, tokens")
     temperatures: tuple[Annotated[float, Field(ge=0.0, le=4.0)], ...] = Field(
@@ -312,6 +341,18 @@ class Suite(Section):
     @property
     def largest_gamma(self) -> int:
         return max(gamma for method in self.methods for gamma in self.of(method))
+
+    def named_models(self) -> dict[DraftName, str]:
+        """Drafts that methods name, each with the first method that does."""
+        named: dict[DraftName, str] = {}
+        for method in self.methods:
+            if method.model is not None:
+                named.setdefault(method.model, method.name)
+        return named
+
+    def measures(self, draft: str, method: Method) -> bool:
+        """Whether there are cells of this method under this draft."""
+        return draft in self.drafts if method.model is None else draft == method.model
 
     def arms(self, method: Method) -> list[tuple[Method, int]]:
         """What a method that chooses has to choose from."""

@@ -208,6 +208,9 @@ EVERY_METHOD = [
     {"name": "draft-verify", "stop": {"kind": "draft_verify"}},
     {"name": "ucbspec", "choose": {"kind": "ucb", "arms": ["standard", "spectr", "adaedl"]}},
     {"name": "exp3spec", "choose": {"kind": "exp3", "arms": ["standard", "rrs"]}},
+    {"name": "lookup", "draft": {"kind": "lookup"}},
+    {"name": "weak", "draft": {"kind": "chain", "model": "undistilled"}},
+    {"name": "two-drafts", "choose": {"kind": "ucb", "arms": ["standard", "weak", "lookup"]}},
 ]
 
 
@@ -235,14 +238,22 @@ def test_every_method_decodes_the_targets_text_and_finds_its_place_in_the_rankin
         assert all(one.drafted_per_token >= one.wasted_per_token >= 0.0 for one in ranked)
     for cell in summary.cells:
         assert 1.0 <= cell.tau <= cell.gamma + 1
-        assert math.isnan(cell.v) == (cell.method in ("ucbspec", "exp3spec"))
-        assert math.isnan(cell.expected_tau) == (cell.method != "standard")
+        assert math.isnan(cell.v) == (cell.method in ("ucbspec", "exp3spec", "two-drafts"))
+        assert math.isnan(cell.expected_tau) == (cell.method not in ("standard", "weak"))
+        assert cell.draft == ("undistilled" if cell.method == "weak" else "distilled")
+        assert (cell.draft_steps == 0.0) == (cell.method == "lookup")
     assert any(note.startswith("LOSSY: lossy.") for note in summary.notes)
     learnt = json.loads((tmp_path / "learnt.json").read_text())
     assert learnt["distilled/adaedl@4 T=0"]["arms"][0]["stop"] != [0.4, 0.9]
     seen = learnt["distilled/ucbspec@4 T=0"]["arms"]
     assert [arm["name"] for arm in seen] == ["standard", "spectr", "adaedl"]
     assert all(arm["values"][0] >= 1.0 for arm in seen)
+    both = learnt["distilled/two-drafts@2 T=1"]["arms"]
+    assert [arm["name"] for arm in both if arm["values"][0] >= 1.0] == [
+        "standard",
+        "weak",
+        "lookup",
+    ]
 
 
 def test_an_evaluation_that_goes_on_knows_what_its_stop_rules_had_learnt(

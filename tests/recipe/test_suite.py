@@ -98,6 +98,11 @@ DISTINCT = {"kind": "sequences", "distinct": True}
             "must be at least window",
         ),
         ({"draft": {"kind": "sequences", "count": 0}, "verify": {"kind": "kseq"}}, "count"),
+        ({"draft": {"kind": "lookup"}, "stop": {"kind": "adaedl"}}, "a lookup has none"),
+        ({"draft": {"kind": "lookup"}, "verify": {"kind": "kseq"}}, "does not verify one chain"),
+        ({"draft": {"kind": "lookup", "longest": 0}}, "longest"),
+        ({"draft": {"kind": "lookup", "model": "distilled"}}, "model"),
+        ({"draft": {"kind": "chain", "model": "other"}}, "'undistilled', 'distilled' or 'control'"),
     ],
 )
 def test_parts_that_make_no_sense_together_are_refused(method: dict[str, Any], says: str) -> None:
@@ -128,3 +133,27 @@ def test_a_method_may_have_gammas_of_its_own_and_arms_take_them() -> None:
     assert [suite.of(method) for method in suite.methods] == [(2, 4), (16,), (16,)]
     assert suite.arms(bandit) == [(standard, 3), (adaedl, 16)]
     assert standard.is_standard and not adaedl.is_standard and not bandit.is_standard
+
+
+def test_a_method_that_names_its_draft_is_measured_with_that_one_alone() -> None:
+    suite = Suite.model_validate(
+        {
+            "drafts": ["distilled", "control"],
+            "methods": [
+                {"name": "standard"},
+                {"name": "weak", "draft": {"kind": "chain", "model": "undistilled"}},
+                {"name": "lookup", "draft": {"kind": "lookup"}},
+            ],
+        }
+    )
+    drafts = ("undistilled", "distilled", "control")
+    measured = {
+        method.name: [draft for draft in drafts if suite.measures(draft, method)]
+        for method in suite.methods
+    }
+    assert measured == {
+        "standard": ["distilled", "control"],
+        "weak": ["undistilled"],
+        "lookup": ["distilled", "control"],
+    }
+    assert suite.named_models() == {"undistilled": "weak"}
