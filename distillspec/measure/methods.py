@@ -12,6 +12,8 @@ from distillspec.recipe.suite import Method, Suite
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.choose.chooser import Chooser, Reward
 from distillspec.speculation.choose.exp3 import EXP3
+from distillspec.speculation.choose.hedge import Hedge
+from distillspec.speculation.choose.per_prompt import PerPrompt
 from distillspec.speculation.choose.ucb import UCB
 from distillspec.speculation.choose.valve import Valve
 from distillspec.speculation.configuration import Configuration
@@ -62,6 +64,7 @@ CHOOSERS: dict[str, Callable[[Any, Sequence[Configuration], Reward, Chance], Cho
         window=one.window,
     ),
     "exp3": lambda one, arms, reward, chance: EXP3(arms, reward, chance, scale=one.scale),
+    "hedge": lambda one, arms, reward, chance: Hedge(arms, reward, chance, scale=one.scale),
 }
 
 _PADDING = 2
@@ -172,13 +175,19 @@ def chooser(
     draft: str | None = None,
 ) -> Chooser:
     """What a method that chooses becomes, with arms that know nothing yet."""
-    assert method.choose is not None
-    arms = [configuration(one, gamma, draft) for one, gamma in suite.arms(method)]
-    counts_seconds = method.choose.reward == "tokens_per_second"
+    choose = method.choose
+    assert choose is not None
+    counts_seconds = choose.reward == "tokens_per_second"
     reward = Reward(
-        max(arm.gamma for arm in arms), most_tokens_per_second if counts_seconds else None
+        max(gamma for _, gamma in suite.arms(method)),
+        most_tokens_per_second if counts_seconds else None,
     )
-    return CHOOSERS[method.choose.kind](method.choose, arms, reward, chance)
+
+    def make() -> Chooser:
+        arms = [configuration(one, gamma, draft) for one, gamma in suite.arms(method)]
+        return CHOOSERS[choose.kind](choose, arms, reward, chance)
+
+    return PerPrompt(make) if choose.memory == "prompt" else make()
 
 
 def most_tokens_per_second(

@@ -123,6 +123,9 @@ class _Choose(Section):
         "tokens_per_second",
         description="tokens: per round, as published; it favours the largest gamma",
     )
+    memory: Literal["kept", "prompt"] = Field(
+        "kept", description="what is learnt is kept across prompts, or begins anew with each"
+    )
 
 
 class UCBChoose(_Choose):
@@ -144,6 +147,11 @@ class UCBChoose(_Choose):
 class EXP3Choose(_Choose):
     kind: Literal["exp3"]
     scale: Annotated[float, Field(gt=0.0)] = 1.0
+
+
+class HedgeChoose(_Choose):
+    kind: Literal["hedge"]
+    scale: Annotated[float, Field(gt=0.0)] = Field(1.0, description="of the learning rate")
 
 
 class ValvePlan(Section):
@@ -178,7 +186,7 @@ Verify = Annotated[
     | MultipathVerify,
     Field(discriminator="kind"),
 ]
-Choose = Annotated[UCBChoose | EXP3Choose, Field(discriminator="kind")]
+Choose = Annotated[UCBChoose | EXP3Choose | HedgeChoose, Field(discriminator="kind")]
 
 _FOR_CHAINS: tuple[str, ...] = ("token", "block", "lenient")
 _FOR_SEQUENCES: tuple[str, ...] = ("kseq", "recursive", "traversal", "multipath")
@@ -203,6 +211,11 @@ class Method(Section):
         """Chains of fixed length under token verification: what the expected tau is of."""
         kinds = (self.draft.kind, self.stop.kind, self.verify.kind)
         return not self.adapts and kinds == ("chain", "fixed", "token")
+
+    @property
+    def has_known_rounds(self) -> bool:
+        """Whether its rounds on a given text are known in expectation without decoding it."""
+        return self.is_standard or (self.draft.kind == "lookup" and self.verify.kind == "token")
 
     @property
     def model(self) -> DraftName | None:
@@ -359,7 +372,7 @@ class Suite(Section):
         assert method.choose is not None
         return [found for arm in method.choose.arms for found in self._named(method, arm)]
 
-    def _check_arms(self, method: Method, choose: UCBChoose | EXP3Choose) -> None:
+    def _check_arms(self, method: Method, choose: UCBChoose | EXP3Choose | HedgeChoose) -> None:
         arms = self.arms(method)
         if len(set(arms)) != len(arms):
             raise ValueError(f"method {method.name!r} lists an arm twice")
@@ -367,6 +380,12 @@ class Suite(Section):
             raise ValueError(
                 f"method {method.name!r}: a window of {choose.window} rounds cannot hold "
                 f"{len(arms)} arms"
+            )
+        unknown = [arm for arm, _ in arms if not arm.has_known_rounds]
+        if isinstance(choose, HedgeChoose) and unknown:
+            raise ValueError(
+                f"method {method.name!r}: hedge scores chains and lookups of fixed length under "
+                f"token verification; leave out {unknown[0].name!r}, or choose by ucb or exp3"
             )
         if any(arm.verify.kind == "lenient" for arm, _ in arms) and "lossy" not in method.name:
             raise ValueError(

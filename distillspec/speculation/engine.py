@@ -10,13 +10,14 @@ from torch import Tensor
 
 from distillspec.errors import DistillSpecError
 from distillspec.speculation.chance import Chance
-from distillspec.speculation.choose.chooser import Chooser
+from distillspec.speculation.choose.chooser import Chooser, Outcome
 from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.configuration import Configuration
 from distillspec.speculation.draft.proposal import Basis, Proposal
 from distillspec.speculation.records import Fate, Generation, Round, RoundRecord
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.trajectory import watch
 from distillspec.speculation.verify.verdict import Verdict
 
 __all__ = ["AutoregressiveDecoder", "Configuration", "SpeculativeDecoder"]
@@ -86,6 +87,7 @@ class SpeculativeDecoder:
         So each committed token is fed to each model once, at the head of a later block; to a draft
         that rests, at the head of the next block which is its own.
         """
+        self._chooser.begin()
         committed = prompt.tolist()
         limit = len(committed) + max_new_tokens
         is_finished = False
@@ -113,7 +115,24 @@ class SpeculativeDecoder:
             room = limit - len(committed)
             tokens, is_finished = _cut(verdict.tokens[:room], end_tokens)
             committed += tokens
-            self._chooser.learn(len(verdict.tokens), time.perf_counter() - began)
+            fresh = len(tokens)
+            watched = watch(
+                self._chooser.watches,
+                self._drafts,
+                committed,
+                p[:fresh],
+                proposal.q,
+                self._policy,
+            )
+            self._chooser.learn(
+                Outcome(
+                    tokens=len(verdict.tokens),
+                    seconds=time.perf_counter() - began,
+                    text=committed,
+                    fresh=fresh,
+                    chances=watched.chances,
+                )
+            )
             yield Round(
                 tokens,
                 _fates(proposal, verdict)[: len(tokens)],
@@ -121,7 +140,7 @@ class SpeculativeDecoder:
                     drafted=proposal.drafted,
                     accepted=verdict.accepted,
                     emitted=len(tokens),
-                    draft_steps=proposal.steps,
+                    draft_steps=proposal.steps + watched.forwards,
                     cut=len(tokens) < len(verdict.tokens) or room <= configuration.gamma,
                 ),
             )

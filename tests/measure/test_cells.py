@@ -211,6 +211,11 @@ EVERY_METHOD = [
     {"name": "lookup", "draft": {"kind": "lookup"}},
     {"name": "weak", "draft": {"kind": "chain", "model": "undistilled"}},
     {"name": "two-drafts", "choose": {"kind": "ucb", "arms": ["standard", "weak", "lookup"]}},
+    {"name": "hedge", "choose": {"kind": "hedge", "arms": ["standard", "weak", "lookup"]}},
+    {
+        "name": "forgetful",
+        "choose": {"kind": "hedge", "arms": ["standard", "lookup"], "memory": "prompt"},
+    },
 ]
 
 
@@ -236,9 +241,10 @@ def test_every_method_decodes_the_targets_text_and_finds_its_place_in_the_rankin
         assert speeds == sorted(speeds, reverse=True)
         assert ranked[0].verdict == "fastest"
         assert all(one.drafted_per_token >= one.wasted_per_token >= 0.0 for one in ranked)
+    choosing = [method["name"] for method in EVERY_METHOD if "choose" in method]
     for cell in summary.cells:
         assert 1.0 <= cell.tau <= cell.gamma + 1
-        assert math.isnan(cell.v) == (cell.method in ("ucbspec", "exp3spec", "two-drafts"))
+        assert math.isnan(cell.v) == (cell.method in choosing)
         assert math.isnan(cell.expected_tau) == (cell.method not in ("standard", "weak"))
         assert cell.draft == ("undistilled" if cell.method == "weak" else "distilled")
         assert (cell.draft_steps == 0.0) == (cell.method == "lookup")

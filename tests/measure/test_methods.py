@@ -26,6 +26,9 @@ from distillspec.measure.methods import (
 from distillspec.measure.timing import StepTimes
 from distillspec.recipe.suite import Method, Suite
 from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.choose.chooser import Outcome
+from distillspec.speculation.choose.hedge import Hedge
+from distillspec.speculation.choose.per_prompt import PerPrompt
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.lookup import LookupDraft
 from distillspec.speculation.draft.stop import FixedLength
@@ -90,7 +93,7 @@ def test_what_chooses_knows_its_arms_and_their_reward() -> None:
     for _ in range(3):
         one = ucb.choose()
         seen.append((one.name, one.gamma))
-        ucb.learn(2, 0.01)
+        ucb.learn(Outcome(2, 0.01))
     assert seen == [("standard", 2), ("standard", 4), ("spectr", 2)]
     exp3 = chooser(SUITE, by_name["exp3"], chance, 500.0)
     assert exp3.choose().gamma == 8
@@ -143,6 +146,14 @@ SEVERAL = Suite.model_validate(
             {"name": "two", "choose": {"kind": "ucb", "arms": ["standard", "weak"]}},
             {"name": "free", "choose": {"kind": "ucb", "arms": ["standard@2", "lookup"]}},
             {
+                "name": "hedge",
+                "choose": {
+                    "kind": "hedge",
+                    "arms": ["standard", "weak", "lookup"],
+                    "memory": "prompt",
+                },
+            },
+            {
                 "name": "guarded",
                 "choose": {"kind": "ucb", "arms": ["lookup"]},
                 "valve": {"baseline": "weak@2"},
@@ -176,10 +187,23 @@ def test_each_arm_knows_its_draft() -> None:
     seen = []
     for _ in range(3):
         seen.append(two.choose().model)
-        two.learn(2, 0.01)
+        two.learn(Outcome(2, 0.01))
     assert seen == ["distilled", "distilled", "undistilled"]
     assert configuration(BY_NAME["lookup"], 8, "distilled").model is None
     assert configuration(BY_NAME["lookup"], 8).draft == LookupDraft(2)
+
+
+def test_what_is_learnt_begins_anew_with_a_prompt_if_the_suite_says_so() -> None:
+    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    made = chooser(SEVERAL, BY_NAME["hedge"], chance, 500.0, "distilled")
+    assert isinstance(made, PerPrompt)
+    first = made.choose()
+    made.begin()
+    assert made.choose() != first  # arms of its own, whose stop rules know nothing either
+    kept = BY_NAME["hedge"].model_copy(
+        update={"choose": BY_NAME["hedge"].choose.model_copy(update={"memory": "kept"})}  # type: ignore[union-attr]
+    )
+    assert isinstance(chooser(SEVERAL, kept, chance, 500.0, "distilled"), Hedge)
 
 
 def test_drafts_that_may_rest_get_graphs_for_what_they_miss() -> None:

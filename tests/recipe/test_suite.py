@@ -98,6 +98,10 @@ DISTINCT = {"kind": "sequences", "distinct": True}
             "must be at least window",
         ),
         ({"draft": {"kind": "sequences", "count": 0}, "verify": {"kind": "kseq"}}, "count"),
+        ({"choose": {"kind": "hedge", "arms": ["block"]}}, "leave out 'block'"),
+        ({"choose": {"kind": "hedge", "arms": ["svip"]}}, "leave out 'svip'"),
+        ({"choose": {"kind": "hedge", "arms": ["spectr"]}}, "leave out 'spectr'"),
+        ({"choose": {"kind": "hedge", "arms": ["standard"], "memory": "none"}}, "memory"),
         ({"draft": {"kind": "lookup"}, "stop": {"kind": "adaedl"}}, "a lookup has none"),
         ({"draft": {"kind": "lookup"}, "verify": {"kind": "kseq"}}, "does not verify one chain"),
         ({"draft": {"kind": "lookup", "longest": 0}}, "longest"),
@@ -112,6 +116,9 @@ def test_parts_that_make_no_sense_together_are_refused(method: dict[str, Any], s
                 "methods": [
                     {"name": "standard"},
                     {"name": "lossy", "verify": {"kind": "lenient", "eps": 0.5}},
+                    {"name": "block", "verify": {"kind": "block"}},
+                    {"name": "svip", "stop": {"kind": "svip"}},
+                    {"name": "spectr", "draft": SEQUENCES, "verify": {"kind": "kseq"}},
                     {"name": "mine", **method},
                 ]
             }

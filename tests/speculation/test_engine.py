@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distillspec.errors import DistillSpecError
 from distillspec.speculation.chance import Chance, GeneratorChance
+from distillspec.speculation.choose.chooser import Outcome
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.lookup import LookupDraft
 from distillspec.speculation.draft.sequences import SequencesDraft
@@ -276,12 +277,15 @@ class InTurn:
 
     def __init__(self, *arms: Configuration) -> None:
         self._arms = arms
+        self.watches: tuple[str, ...] = ()
         self.rounds = 0
+
+    def begin(self) -> None: ...
 
     def choose(self) -> Configuration:
         return self._arms[self.rounds % len(self._arms)]
 
-    def learn(self, tokens: int, seconds: float) -> None:
+    def learn(self, outcome: Outcome) -> None:
         self.rounds += 1
 
     def state(self) -> dict[str, Any]:
@@ -494,6 +498,28 @@ def test_a_draft_that_rested_reads_what_was_committed_meanwhile_once_and_in_its_
             log.fed = []
         text += emitted.tokens
     assert len(text) == 64
+
+
+def test_watched_drafts_read_every_token_once_and_their_reading_is_counted() -> None:
+    tables = torch.randn(3, 20, 20, generator=torch.Generator().manual_seed(4))
+    target, one, other = (FeedingLog(table) for table in tables)
+    arms = [standard(3, model="one"), standard(2, draft=LookupDraft(2)), standard(1, model="other")]
+    chooser, prompt = InTurn(*arms), [5, 6, 7, 8]
+    chooser.watches = ("one", "other")
+    decoder = SpeculativeDecoder(
+        target, {"one": one, "other": other}, chooser, SamplingPolicy(), seeded()
+    )
+    text, steps = list(prompt), 0
+    for emitted in decoder.rounds(torch.tensor(prompt), max_new_tokens=40):
+        text += emitted.tokens
+        steps += emitted.record.draft_steps
+        if len(text) < 44:
+            assert one.tokens.tolist() == other.tokens.tolist() == [text[:-1]]
+            for model in (one, other):
+                assert all(text[at : at + 1] != [token] for at, token in model.forgotten)
+        one.forgotten.clear()
+        other.forgotten.clear()
+    assert one.forwards + other.forwards == 2 + steps
 
 
 def test_the_target_is_run_fewer_times_than_tokens_come_out() -> None:

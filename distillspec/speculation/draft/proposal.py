@@ -64,6 +64,11 @@ class Proposal(Protocol):
         """Tokens of the longest draft."""
         ...
 
+    @property
+    def q(self) -> Tensor:
+        """[n, V], the law that each drafted token was drawn from."""
+        ...
+
     def score(self, target: Runner, head: Tensor) -> Tensor:
         """Feed the target head (long [1], the last committed token) and the draft.
 

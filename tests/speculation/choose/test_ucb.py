@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from distillspec.speculation.choose.chooser import Reward
+from distillspec.speculation.choose.chooser import Outcome, Reward
 from distillspec.speculation.choose.ucb import UCB
 from tests.speculation.choose.simulated import (
     MOST,
@@ -25,7 +25,7 @@ def test_every_arm_is_tried_once_before_any_is_tried_twice() -> None:
     tried = []
     for _ in range(4):
         tried.append(chooser.choose().gamma)
-        chooser.learn(1, 1.0)
+        chooser.learn(Outcome(1, 1.0))
     assert sorted(tried) == [1, 2, 3, 4]
 
 
@@ -33,7 +33,7 @@ def test_the_index_by_hand() -> None:
     chooser = UCB(arms(2), REWARD, delta=0.1, scale=0.5)
     for tokens in (3, 2):
         chooser.choose()
-        chooser.learn(tokens, 1.0)
+        chooser.learn(Outcome(tokens, 1.0))
     inside = 2 * 4.0 * math.sqrt(2.0) / 0.1
     bonus = math.sqrt(2.0 * (1.0 + 2.0 * math.log(inside)))
     assert chooser._index(0) == pytest.approx(3.0 + 0.5 * MOST / 2 * bonus)
@@ -43,7 +43,7 @@ def test_each_arm_has_a_bonus_of_its_own() -> None:
     chooser = UCB(arms(2), REWARD)
     for _ in range(30):
         chooser.choose()
-        chooser.learn(2, 1.0)
+        chooser.learn(Outcome(2, 1.0))
     played = [one.rounds for one in chooser._seen]
     assert min(played) >= 14  # equal means: the lesser known is taken
 
@@ -80,7 +80,7 @@ def test_statistics_are_kept_and_given_back() -> None:
     chooser = UCB(arms(2), REWARD)
     for tokens in (3, 2, 5):
         chooser.choose()
-        chooser.learn(tokens, 0.5)
+        chooser.learn(Outcome(tokens, 0.5))
     again = UCB(arms(2), REWARD)
     again.restore(chooser.state(), where="here")
     assert again._seen == chooser._seen

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from distillspec.speculation.choose.chooser import Outcome
 from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.choose.valve import Valve
 from tests.speculation.test_engine import standard
@@ -19,7 +20,7 @@ def run(valve: Valve, rounds: int, seconds: Callable[[bool, int], float]) -> lis
     for number in range(rounds):
         is_adaptive = valve.choose() is ADAPTIVE
         chosen.append(is_adaptive)
-        valve.learn(TOKENS, seconds(is_adaptive, number))
+        valve.learn(Outcome(TOKENS, seconds(is_adaptive, number)))
     return chosen
 
 
