@@ -500,6 +500,18 @@ def test_a_draft_that_rested_reads_what_was_committed_meanwhile_once_and_in_its_
     assert len(text) == 64
 
 
+def test_a_chooser_is_told_where_a_text_begins() -> None:
+    class Told(InTurn):
+        def begin(self) -> None:
+            self.begun = [*getattr(self, "begun", []), self.rounds]
+
+    chooser, pair = Told(standard(1)), random_pair(4)
+    decoder = SpeculativeDecoder(pair.target, pair.draft, chooser, SamplingPolicy(0.0), seeded())
+    first = len(decoder.decode(torch.tensor([1, 2]), max_new_tokens=5).rounds)
+    assert len(list(decoder.rounds(torch.tensor([1, 2]), max_new_tokens=5))) == first > 1
+    assert chooser.begun == [0, first]
+
+
 def test_watched_drafts_read_every_token_once_and_their_reading_is_counted() -> None:
     tables = torch.randn(3, 20, 20, generator=torch.Generator().manual_seed(4))
     target, one, other = (FeedingLog(table) for table in tables)

@@ -76,6 +76,34 @@ def test_on_changing_traffic_a_window_or_a_discount_finds_the_new_best_arm_soone
     assert mean(discount=0.98) < mean()
 
 
+def rounds_to_recover(seed: int, switch: int = 400, horizon: int = 600, **how: Any) -> int:
+    """After the arms change places: rounds until 16 of 20 are the new best arm's."""
+    coins = torch.Generator().manual_seed(seed)
+    chooser = UCB(arms(2), REWARD, scale=0.1, **how)
+    chosen = []
+    for t in range(switch + horizon):
+        arm = chooser.choose().gamma - 1
+        chosen.append(arm == 1)
+        best = (arm == 0) == (t < switch)
+        chooser.learn(Outcome(tokens_of(3.5 if best else 2.0, coins), 1.0))
+    assert sum(chosen[:switch]) < 0.25 * switch
+    for t in range(switch, switch + horizon):
+        if sum(chosen[t : t + 20]) >= 16:
+            return t - switch
+    return horizon
+
+
+@pytest.mark.parametrize(
+    ("how", "most"), [({"window": 100}, 100), ({"discount": 0.98}, 100)], ids=["window", "discount"]
+)
+def test_after_traffic_has_changed_they_recover_within_the_rounds_they_remember(
+    how: dict[str, Any], most: int
+) -> None:
+    """A window forgets after 100 rounds; a discount of 0.98 weighs those by 0.13."""
+    assert max(rounds_to_recover(seed, **how) for seed in range(10)) <= most
+    assert sum(rounds_to_recover(seed) for seed in range(10)) / 10 > 3 * most  # all count alike
+
+
 def test_statistics_are_kept_and_given_back() -> None:
     chooser = UCB(arms(2), REWARD)
     for tokens in (3, 2, 5):
