@@ -90,7 +90,7 @@ def decode(
     log = None if audit is None else Path(audit)
     if log is not None:
         append(log, [])  # a place that cannot be written to is found out now
-    make = CausalRunner if plan.draft.kind == "chain" else runner_for_trees
+    make = runner_for_trees if plan.draft.kind == "sequences" else CausalRunner
     text = tokenizer or load_tokenizer(_folder(target), what="target")
     vocabulary = check_pair(
         text,
@@ -124,7 +124,7 @@ def decode(
     else:
         rounds = SpeculativeDecoder(
             runner,
-            make(small, vocabulary=vocabulary),
+            {} if plan.draft.kind == "lookup" else make(small, vocabulary=vocabulary),
             configuration(plan, gamma),
             policy,
             chance,
@@ -166,13 +166,20 @@ def _with_text(
 
 def _method(method: str | Mapping[str, Any] | Method) -> Method:
     if isinstance(method, Method):
-        return method
-    plan = Method() if method == STANDARD else method_of(method)
+        plan = method
+    else:
+        plan = Method() if method == STANDARD else method_of(method)
     if plan.choose is not None:
         raise DistillSpecError(
             "a method that chooses needs the other methods of its suite",
             where="decode: method",
             mend="name one of its arms",
+        )
+    if plan.model is not None:
+        raise DistillSpecError(
+            f"the method names the draft '{plan.model}', but the draft is given beside it",
+            where="decode: method: draft",
+            mend="leave out model, and give the draft that is meant",
         )
     return plan
 

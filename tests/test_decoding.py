@@ -13,6 +13,7 @@ from distillspec.decoding import _with_text
 from distillspec.errors import DistillSpecError
 from distillspec.measure.audit import read
 from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.recipe.suite import Method
 from distillspec.speculation.records import Fate, Round, RoundRecord
 
 PAIR = Path(__file__).parents[1] / "checkpoints" / "nano-python"
@@ -40,6 +41,7 @@ def models() -> tuple[Any, Any, Any]:
         {"stop": {"kind": "adaedl"}, "verify": {"kind": "block"}},
         CARD,
         {"parallel": {"kind": "pearl"}},
+        {"draft": {"kind": "lookup"}},
     ],
 )
 def test_greedy_text_is_the_targets_own_whatever_the_method(method: Any) -> None:
@@ -70,6 +72,11 @@ def test_tokens_come_while_others_are_still_to_be_decoded() -> None:
         ("unheard-of", "'unheard-of' is no decoding method"),
         ({"verify": {"kind": "kseq"}}, "does not verify one chain"),
         ({"choose": {"kind": "ucb", "arms": ["standard"]}}, "needs the other methods"),
+        (
+            Method.model_validate({"choose": {"kind": "ucb", "arms": ["standard"]}}),
+            "needs the other methods",
+        ),
+        ({"draft": {"kind": "chain", "model": "control"}}, "names the draft 'control'"),
     ],
 )
 def test_what_is_no_method_is_the_users_error(method: Any, says: str) -> None:

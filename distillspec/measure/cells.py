@@ -17,16 +17,19 @@ from torch import Tensor
 
 from distillspec import atomic
 from distillspec.errors import DistillSpecError
-from distillspec.measure import audit, cost_model
+from distillspec.measure import audit
 from distillspec.measure.audit import AUDIT, AuditedRound, Decoded
 from distillspec.measure.completions import MeasuredPrompt
 from distillspec.measure.methods import (
     chooser,
     configuration,
+    draft_block_sizes,
     fixed_arms,
     graph_sizes,
     guarded,
+    models,
     most_slots,
+    most_tokens_per_second,
 )
 from distillspec.measure.parallel import ParallelBench
 from distillspec.measure.plan import Prepared, Steps, check, plan_of, read_plan, write_plan
@@ -86,21 +89,26 @@ def evaluate(
 ) -> Summary:
     """Run what is missing of the suite in `folder`; write rows.jsonl and summary.json there.
 
-    drafts: models by the names the suite uses; those it does not name are left out. All models are
+    drafts: models by the names the suite and its methods use; others are left out. All models are
     on `device`, in the dtype they are to decode in. The first `suite.prompts.count` prompts are
     taken, `suite.prompts.texts` for the target's texts. vocabulary: tokens that target and drafts
     share, where theirs are padded differently. notes: what the summary is to say of the prompts.
     A second call with the same arguments goes on where an interrupted one stopped; with other
     models, prompts or cells it is a DistillSpecError.
     """
-    chosen: dict[str, PreTrainedModel] = {
-        name: drafts[name] for name in suite.drafts if name in drafts
-    }
+    used = dict.fromkeys([*suite.drafts, *suite.named_models()])
+    chosen: dict[str, PreTrainedModel] = {name: drafts[name] for name in used if name in drafts}
     for model in (target, *chosen.values()):
         model.train(False)
     taken = list(prompts[: suite.prompts.count])
     check(suite, target, chosen, prompts[: suite.prompts.most])
-    grid = [Column(d, m, g) for d in chosen for m in suite.methods for g in suite.of(m)]
+    grid = [
+        Column(d, m, g)
+        for d in chosen
+        for m in suite.methods
+        if suite.measures(d, m)
+        for g in suite.of(m)
+    ]
     per_block = suite.repeats * len(grid) + suite.repeats + 1
 
     atomic.make_folder(folder)
@@ -180,7 +188,14 @@ class Bench:
             target, kind, capacity, blocks, tree_sizes=trees, vocabulary=vocabulary
         )
         self._drafts: dict[str, Runner] = {
-            name: make_runner(model, kind, capacity, (1, 2), tree_sizes=rows, vocabulary=vocabulary)
+            name: make_runner(
+                model,
+                kind,
+                capacity,
+                draft_block_sizes(suite),
+                tree_sizes=rows,
+                vocabulary=vocabulary,
+            )
             for name, model in drafts.items()
         }
         self._ways: dict[tuple[Column, float], Chooser] = {}
@@ -204,7 +219,9 @@ class Bench:
                 if column.method.parallel is not None:
                     continue
                 way = self._way(column, temperature, steps)
-                self._ways[column, temperature] = guarded(self._suite, column.method, way)
+                self._ways[column, temperature] = guarded(
+                    self._suite, column.method, way, column.draft
+                )
         runners = {"target": self._target, **self._drafts}
         kinds = {name: type(runner).__name__ for name, runner in runners.items()}
         shared = self._parallel.bytes().items()
@@ -239,32 +256,30 @@ class Bench:
         """Meet every shape that any method or arm has, at full speed."""
         prompt = self._tokens(0)
         parallel = [column for column in self._grid if column.method.parallel is not None]
-        arms = [Column(name, *arm) for name in self._drafts for arm in fixed_arms(self._suite)]
+        arms = [
+            Column(name, *arm)
+            for name in self._drafts
+            for arm in fixed_arms(self._suite)
+            if self._suite.measures(name, arm[0])
+        ]
         for temperature in self._suite.temperatures:
             for column in (None, *arms, *parallel):
                 gamma = 0 if column is None else column.gamma
                 length = min(self._suite.max_new_tokens, _WARM_UP_ROUNDS * (gamma + 1))
                 if column is not None and column.method.parallel is None:
-                    one = configuration(column.method, column.gamma)
+                    one = configuration(column.method, column.gamma, column.draft)
                     self._ways[column, temperature] = Fixed(one)
                 self._decode(prompt, column, temperature, seed=0, length=length)
 
     def _way(self, column: Column, temperature: float, steps: Steps) -> Chooser:
         """What this column decodes with, prompt after prompt: what it learns it keeps."""
         if column.method.choose is None:
-            return Fixed(configuration(column.method, column.gamma))
-        standard = {method.name for method in self._suite.methods if method.is_standard}
-        most = max(
-            cost_model.perfect_draft_cap(
-                times.draft_to_target_time(column.draft), times.verify_times()
-            ).speedup
-            / times.target_seconds
-            for (name, at), times in steps.items()
-            if at == temperature and (name in standard or not standard)
-        )
+            return Fixed(configuration(column.method, column.gamma, column.draft))
+        at_this = {name: times for (name, at), times in steps.items() if at == temperature}
+        most = most_tokens_per_second(self._suite, column.method, column.draft, at_this)
         seed = _seed(self._suite.seed, str(column), temperature)
         chance = GeneratorChance(torch.Generator().manual_seed(seed))  # arms are drawn on the host
-        return chooser(self._suite, column.method, chance, most)
+        return chooser(self._suite, column.method, chance, most, column.draft)
 
     def _steps(self) -> Steps:
         middle = sorted(range(len(self._prompts)), key=lambda i: len(self._prompts[i].tokens))
@@ -272,7 +287,11 @@ class Bench:
         return {
             (method.name, temperature): measure_steps(
                 self._target,
-                self._drafts,
+                {
+                    name: runner
+                    for name, runner in self._drafts.items()
+                    if self._suite.measures(name, method)
+                },
                 [configuration(method, gamma) for gamma in self._suite.of(method)],
                 prompt,
                 policy=self._policy(temperature),
@@ -363,9 +382,10 @@ class Bench:
                 seed=seed,
                 length=length,
             )
+        needed = models(self._suite, column.method, column.draft)
         speculative = SpeculativeDecoder(
             self._target,
-            self._drafts[column.draft],
+            {name: self._drafts[name] for name in needed},
             self._ways[column, temperature],
             policy,
             chance,

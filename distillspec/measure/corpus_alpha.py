@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from distillspec.models.hidden import causal_model, hidden_states, output_head, token_logits
 from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.trajectory import keep_chances
 
 _ROWS = 8
 _CHUNK_TOKENS = 256
@@ -81,9 +82,8 @@ def entropy(
 class Readings(NamedTuple):
     """Of one text, a number per response token x, p and q being what the policy makes of logits.
 
-    overlap: sum_v min(p_v, q_v). chance: min(1, q(x)/p(x)), the probability that token verification
-    had kept a drafted x there, given that x is what was emitted: it emits x with probability p(x)
-    and keeps a drafted x with min(p(x), q(x)). entropy: of the untempered p, nats.
+    overlap: sum_v min(p_v, q_v). chance: that token verification had kept a drafted x there, as in
+    `keep_chances`. entropy: of the untempered p, nats.
     """
 
     overlap: list[float]
@@ -104,9 +104,7 @@ def readings(
 
     def read(p_logits: Tensor, q_logits: Tensor, tokens: Tensor) -> Tensor:
         p, q = policy.distribution(p_logits), policy.distribution(q_logits)
-        of_p, of_q = (law.gather(-1, tokens[:, None])[:, 0] for law in (p, q))
-        # p is 0 only where rounding parts this forward from the one that drew x: a draft's x stays.
-        chance = torch.where(of_p > 0.0, (of_q / of_p).clamp(max=1.0), (of_q > 0.0).to(q.dtype))
+        chance = keep_chances(p, q, tokens)
         nats = torch.special.entr(policy.untempered(p_logits)).sum(dim=-1)
         return torch.stack([torch.minimum(p, q).sum(dim=-1), chance, nats], dim=-1)
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from distillspec.measure import cost_model
+from distillspec.measure.timing import StepTimes
 from distillspec.recipe import suite as plan
 from distillspec.recipe.suite import Method, Parallel, Suite
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.choose.chooser import Chooser, Reward
 from distillspec.speculation.choose.exp3 import EXP3
+from distillspec.speculation.choose.hedge import Hedge
+from distillspec.speculation.choose.per_prompt import PerPrompt
 from distillspec.speculation.choose.ucb import UCB
 from distillspec.speculation.choose.valve import Valve
 from distillspec.speculation.configuration import Configuration
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.confidence import Confidence, DraftVerify
 from distillspec.speculation.draft.entropy import SVIP, AdaEDL
+from distillspec.speculation.draft.lookup import LookupDraft
 from distillspec.speculation.draft.proposal import DraftRule
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength, StopRule
@@ -31,6 +36,7 @@ from distillspec.speculation.verify.verdict import Rule
 DRAFTS: dict[str, Callable[[Any], DraftRule]] = {
     "chain": lambda _: ChainDraft(),
     "sequences": lambda one: SequencesDraft(one.count, one.distinct),
+    "lookup": lambda one: LookupDraft(one.longest),
 }
 STOPS: dict[str, Callable[[Any], StopRule]] = {
     "fixed": lambda _: FixedLength(),
@@ -58,6 +64,7 @@ CHOOSERS: dict[str, Callable[[Any, Sequence[Configuration], Reward, Chance], Cho
         window=one.window,
     ),
     "exp3": lambda one, arms, reward, chance: EXP3(arms, reward, chance, scale=one.scale),
+    "hedge": lambda one, arms, reward, chance: Hedge(arms, reward, chance, scale=one.scale),
 }
 
 _PADDING = 2
@@ -93,7 +100,8 @@ def graph_sizes(suite: Suite) -> tuple[list[int], list[int], list[int]]:
             rows.add(method.draft.count)
             continue
         chains.add(gamma)
-        while method.stop.kind != "fixed" and gamma > _PADDING:
+        ends_early = method.stop.kind != "fixed" or isinstance(method.draft, plan.LookupDraft)
+        while ends_early and gamma > _PADDING:
             gamma //= 2
             chains.add(gamma)
     return block_sizes(sorted(chains)), sorted(trees), sorted(rows)
@@ -121,6 +129,21 @@ def slots(protocol: Parallel, gamma: int) -> int:
     return 2 * gamma
 
 
+def draft_block_sizes(suite: Suite) -> list[int]:
+    """Numbers of tokens that a draft's runner prepares graphs for: 1, and what it may have missed.
+
+    A draft in use has one or two tokens to read. One that rests has what others committed since: a
+    round's tokens at least; after a longer rest they are read like a prompt.
+    """
+    rests = [
+        method
+        for method in suite.methods
+        if method.choose is not None
+        and len({(arm.draft.kind == "lookup", arm.model) for arm, _ in suite.arms(method)}) > 1
+    ]
+    return sorted({1, 2, *(gamma + 1 for method in rests for gamma in suite.of(method))})
+
+
 def most_slots(suite: Suite) -> int:
     """Places in a cache that any way of the suite takes beyond the text."""
     return max(drafted for _, _, drafted in most_drafted(suite))
@@ -128,49 +151,98 @@ def most_slots(suite: Suite) -> int:
 
 def fixed_arms(suite: Suite) -> list[tuple[Method, int]]:
     """Every method and gamma that rounds in one process are decoded with, each once."""
-    found = []
-    for method in suite.methods:
-        if method.parallel is not None:
-            continue
-        if method.choose is None:
-            found += [(method, gamma) for gamma in suite.of(method)]
-        else:
-            found += suite.arms(method)
-        if method.valve is not None:
-            found.append(suite.baseline(method))
+    found = [one for method in suite.methods for one in configurations(suite, method)]
     return list(dict.fromkeys(found))
 
 
-def configuration(method: Method, gamma: int) -> Configuration:
-    """`method` with blocks of at most gamma tokens."""
+def configurations(suite: Suite, method: Method) -> list[tuple[Method, int]]:
+    """Every method and gamma that may decode a round of `method`, whatever its gamma."""
+    if method.parallel is not None:
+        return []
+    if method.choose is None:
+        found = [(method, gamma) for gamma in suite.of(method)]
+    else:
+        found = suite.arms(method)
+    return found if method.valve is None else [*found, suite.baseline(method)]
+
+
+def models(suite: Suite, method: Method, draft: str) -> list[str]:
+    """The draft models that a method's rounds need, in a column of `draft`."""
+    names = (model_of(one, draft) for one, _ in configurations(suite, method))
+    return list(dict.fromkeys(name for name in names if name is not None))
+
+
+def model_of(method: Method, draft: str | None) -> str | None:
+    """The draft model of a method in a column of `draft`; None: it drafts without one."""
+    return None if isinstance(method.draft, plan.LookupDraft) else method.draft.model or draft
+
+
+def configuration(method: Method, gamma: int, draft: str | None = None) -> Configuration:
+    """`method` with blocks of at most gamma tokens, drafted by `draft` unless it names another."""
     return Configuration(
         name=method.name,
         gamma=gamma,
         draft=DRAFTS[method.draft.kind](method.draft),
         stop=STOPS[method.stop.kind](method.stop),
         verify=VERIFIERS[method.verify.kind](method),
+        model=model_of(method, draft),
     )
 
 
-def chooser(suite: Suite, method: Method, chance: Chance, most_tokens_per_second: float) -> Chooser:
+def chooser(
+    suite: Suite,
+    method: Method,
+    chance: Chance,
+    most_tokens_per_second: float,
+    draft: str | None = None,
+) -> Chooser:
     """What a method that chooses becomes, with arms that know nothing yet."""
-    assert method.choose is not None
-    arms = [configuration(one, gamma) for one, gamma in suite.arms(method)]
-    counts_seconds = method.choose.reward == "tokens_per_second"
+    choose = method.choose
+    assert choose is not None
+    counts_seconds = choose.reward == "tokens_per_second"
     reward = Reward(
-        max(arm.gamma for arm in arms), most_tokens_per_second if counts_seconds else None
+        max(gamma for _, gamma in suite.arms(method)),
+        most_tokens_per_second if counts_seconds else None,
     )
-    return CHOOSERS[method.choose.kind](method.choose, arms, reward, chance)
+
+    def make() -> Chooser:
+        arms = [configuration(one, gamma, draft) for one, gamma in suite.arms(method)]
+        return CHOOSERS[choose.kind](choose, arms, reward, chance)
+
+    return PerPrompt(make) if choose.memory == "prompt" else make()
 
 
-def guarded(suite: Suite, method: Method, way: Chooser) -> Chooser:
+def most_tokens_per_second(
+    suite: Suite, method: Method, draft: str, steps: Mapping[str, StepTimes]
+) -> float:
+    """What the arms' drafts would reach if never rejected: as chains, and by lookup if one does.
+
+    steps: by method, at one temperature.
+    """
+    drafts = models(suite, method, draft)
+    lookups = {arm.name for arm, _ in suite.arms(method) if arm.draft.kind == "lookup"}
+    caps = {
+        (name, one): cost_model.perfect_draft_cap(
+            times.draft_to_target_time(one), times.verify_times()
+        ).speedup
+        / times.target_seconds
+        for name, times in steps.items()
+        for one in times.draft_seconds
+        if name in lookups or one in drafts
+    }
+    found = {name for name, _ in caps}
+    plain = {one.name for one in suite.methods if one.is_standard} & found or found
+    return max(cap for (name, _), cap in caps.items() if name in plain | lookups)
+
+
+def guarded(suite: Suite, method: Method, way: Chooser, draft: str | None = None) -> Chooser:
     """`way` behind the method's valve, if it has one."""
     if method.valve is None:
         return way
     plan = method.valve
     return Valve(
         way,
-        configuration(*suite.baseline(method)),
+        configuration(*suite.baseline(method), draft),
         window=plan.window,
         margin=plan.margin,
         pause=plan.pause,

@@ -52,16 +52,23 @@ def check(
             where=where,
             mend="give prompts.source in the suite, or held-out prompts in the recipe",
         )
-    if not drafts:
+    if not any(name in drafts for name in suite.drafts):
         raise DistillSpecError(
             "there is no draft to evaluate",
             where=f"{where}: drafts",
             mend="name at least one draft that was made",
         )
+    for model, method in suite.named_models().items():
+        if model not in drafts:
+            raise DistillSpecError(
+                f"method '{method}' drafts with '{model}', a draft that was not made",
+                where=f"{where}: methods",
+                mend=f"name one of {', '.join(drafts)}, or make that draft first",
+            )
     longest = max(len(prompt.tokens) for prompt in prompts)
     needed = longest + suite.max_new_tokens + suite.largest_gamma
-    for name, model in {"target": target, **drafts}.items():
-        config = model.config.get_text_config(decoder=True)
+    for name, one in {"target": target, **drafts}.items():
+        config = one.config.get_text_config(decoder=True)
         holds = getattr(config, "max_position_embeddings", None)
         if holds is not None and needed > holds:
             raise DistillSpecError(

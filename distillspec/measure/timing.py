@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.configuration import Configuration
+from distillspec.speculation.draft.proposal import Basis
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -28,7 +29,8 @@ class StepTimes:
 
     target_seconds: a one-token forward of the target, drawing its token included.
     verify_seconds[gamma]: a target forward over gamma + 1 tokens, its verification included.
-    draft_seconds[draft]: one step of the draft, drawing its token and the stop rule included.
+    draft_seconds[draft]: one step of the draft, drawing its token and the stop rule included; 0 for
+    a method that drafts without a model, whose search is in verify_seconds.
     samples: rounds the medians are over. spread: distance between the quartiles of a kind of step,
     as a share of its median, the largest of all kinds: near 0 on a quiet machine.
     """
@@ -107,7 +109,7 @@ def measure_steps(
 
 def _spread(seconds: Sequence[float]) -> float:
     lower, middle, upper = quantiles(seconds, n=4)
-    return (upper - lower) / middle
+    return (upper - lower) / middle if middle else 0.0  # no time at all: drafted without a step
 
 
 class _Bench:
@@ -124,6 +126,7 @@ class _Bench:
     ) -> None:
         self._target, self._policy, self._chance = target, policy, chance
         self._clock = clock
+        self._text = prompt.tolist()
         self._last = prompt[-1:]
         self._held = len(prompt) - 1
         for runner in (target, *drafts.values()):
@@ -143,12 +146,22 @@ class _Bench:
         return seconds
 
     def round(self, one: Configuration, draft: Runner) -> tuple[float, float]:
-        """Seconds per draft step of a whole block, and of the target's part of the round."""
+        """Seconds per draft step of a whole block, and of the rest: the target's part of the round.
+
+        What drafts without a step of a model has all of its time in the rest.
+        """
         draft.synchronize()
         started = self._clock()
-        proposal = one.draft.propose(
-            draft, self._last, one.gamma, self._policy, self._chance, one.stop
+        basis = Basis(
+            text=self._text,
+            head=self._last,
+            model=draft,
+            vocabulary=self._target.vocabulary,
+            policy=self._policy,
+            chance=self._chance,
+            stop=one.stop,
         )
+        proposal = one.draft.propose(basis, one.gamma)
         draft.synchronize()
         drafted = self._clock()
         p = self._policy.distribution(proposal.score(self._target, self._last))
@@ -158,4 +171,6 @@ class _Bench:
         verified = self._clock()
         self._target.rollback(self._held)
         draft.rollback(self._held)
+        if proposal.steps == 0:
+            return 0.0, verified - started
         return (drafted - started) / proposal.steps, verified - drafted

@@ -19,15 +19,31 @@ Share = Annotated[float, Field(gt=0.0, le=1.0)]
 # --- what is drafted -----------------------------------------------------------------------------
 
 
-class ChainDraft(Section):
+class _ModelDraft(Section):
+    model: DraftName | None = Field(
+        None,
+        description="the draft that drafts, whatever the suite's drafts; default: each of them",
+    )
+
+
+class ChainDraft(_ModelDraft):
     kind: Literal["chain"] = "chain"
 
 
-class SequencesDraft(Section):
+class SequencesDraft(_ModelDraft):
     kind: Literal["sequences"]
     count: Annotated[int, Field(ge=1, le=64)] = Field(8, description="K, sequences drafted at once")
     distinct: bool = Field(
         False, description="first tokens drawn without replacement, so that no two begin alike"
+    )
+
+
+class LookupDraft(Section):
+    """Prompt lookup: no model drafts, but what followed the text's last tokens earlier in it."""
+
+    kind: Literal["lookup"]
+    longest: Annotated[int, Field(ge=1, le=16)] = Field(
+        3, description="tokens at the end of the text that are looked for, at most"
     )
 
 
@@ -108,6 +124,9 @@ class _Choose(Section):
         "tokens_per_second",
         description="tokens: per round, as published; it favours the largest gamma",
     )
+    memory: Literal["kept", "prompt"] = Field(
+        "kept", description="what is learnt is kept across prompts, or begins anew with each"
+    )
 
 
 class UCBChoose(_Choose):
@@ -129,6 +148,11 @@ class UCBChoose(_Choose):
 class EXP3Choose(_Choose):
     kind: Literal["exp3"]
     scale: Annotated[float, Field(gt=0.0)] = 1.0
+
+
+class HedgeChoose(_Choose):
+    kind: Literal["hedge"]
+    scale: Annotated[float, Field(gt=0.0)] = Field(1.0, description="of the learning rate")
 
 
 # --- draft and target at the same time -----------------------------------------------------------
@@ -173,7 +197,7 @@ class ValvePlan(Section):
         return self
 
 
-Draft = Annotated[ChainDraft | SequencesDraft, Field(discriminator="kind")]
+Draft = Annotated[ChainDraft | SequencesDraft | LookupDraft, Field(discriminator="kind")]
 Stop = Annotated[
     FixedStop | AdaEDLStop | SVIPStop | ConfidenceStop | DraftVerifyStop,
     Field(discriminator="kind"),
@@ -188,7 +212,7 @@ Verify = Annotated[
     | MultipathVerify,
     Field(discriminator="kind"),
 ]
-Choose = Annotated[UCBChoose | EXP3Choose, Field(discriminator="kind")]
+Choose = Annotated[UCBChoose | EXP3Choose | HedgeChoose, Field(discriminator="kind")]
 
 Parallel = Annotated[CardParallel | PearlParallel, Field(discriminator="kind")]
 
@@ -221,6 +245,16 @@ class Method(Section):
         """Chains of fixed length under token verification: what the expected tau is of."""
         kinds = (self.draft.kind, self.stop.kind, self.verify.kind)
         return not self.adapts and not self.parallel and kinds == ("chain", "fixed", "token")
+
+    @property
+    def has_known_rounds(self) -> bool:
+        """Whether its rounds on a given text are known in expectation without decoding it."""
+        return self.is_standard or (self.draft.kind == "lookup" and self.verify.kind == "token")
+
+    @property
+    def model(self) -> DraftName | None:
+        """The draft that it names; None if it drafts with any, or with none."""
+        return None if isinstance(self.draft, LookupDraft) else self.draft.model
 
     @property
     def adapts(self) -> bool:
@@ -256,7 +290,12 @@ class Method(Section):
             )
             return self
         rule = self.verify.kind
-        if isinstance(self.draft, ChainDraft):
+        if isinstance(self.draft, LookupDraft) and self.stop.kind != "fixed":
+            raise ValueError(
+                f"method {self.name!r}: {self.stop.kind!r} reads the draft's law, and a lookup has "
+                "none; set stop: {kind: fixed}"
+            )
+        if isinstance(self.draft, ChainDraft | LookupDraft):
             fitting, drafts = _FOR_CHAINS, "one chain"
         elif self.draft.distinct:
             fitting, drafts = _FOR_DISTINCT, "sequences that begin differently"
@@ -300,7 +339,10 @@ class Suite(Section):
     )
     seed: int = Field(0, ge=0, lt=2**32)
     prompts: PromptPlan = Field(default_factory=PromptPlan)
-    drafts: tuple[DraftName, ...] = ("undistilled", "distilled", "control")
+    drafts: tuple[DraftName, ...] = Field(
+        ("undistilled", "distilled", "control"),
+        description="every method drafts with each of them, but for those that name another",
+    )
     methods: tuple[Method, ...] = Field((Method(),), min_length=1)
     gammas: tuple[Gamma, ...] = Field((2, 4, 6), min_length=1, description="block sizes, tokens")
     temperatures: tuple[Annotated[float, Field(ge=0.0, le=4.0)], ...] = Field(
@@ -350,12 +392,24 @@ class Suite(Section):
     def largest_gamma(self) -> int:
         return max(gamma for method in self.methods for gamma in self.of(method))
 
+    def named_models(self) -> dict[DraftName, str]:
+        """Drafts that methods name, each with the first method that does."""
+        named: dict[DraftName, str] = {}
+        for method in self.methods:
+            if method.model is not None:
+                named.setdefault(method.model, method.name)
+        return named
+
+    def measures(self, draft: str, method: Method) -> bool:
+        """Whether there are cells of this method under this draft."""
+        return draft in self.drafts if method.model is None else draft == method.model
+
     def arms(self, method: Method) -> list[tuple[Method, int]]:
         """What a method that chooses has to choose from."""
         assert method.choose is not None
         return [found for arm in method.choose.arms for found in self._named(method, arm)]
 
-    def _check_arms(self, method: Method, choose: UCBChoose | EXP3Choose) -> None:
+    def _check_arms(self, method: Method, choose: UCBChoose | EXP3Choose | HedgeChoose) -> None:
         arms = self.arms(method)
         if len(set(arms)) != len(arms):
             raise ValueError(f"method {method.name!r} lists an arm twice")
@@ -363,6 +417,12 @@ class Suite(Section):
             raise ValueError(
                 f"method {method.name!r}: a window of {choose.window} rounds cannot hold "
                 f"{len(arms)} arms"
+            )
+        unknown = [arm for arm, _ in arms if not arm.has_known_rounds]
+        if isinstance(choose, HedgeChoose) and unknown:
+            raise ValueError(
+                f"method {method.name!r}: hedge scores chains and lookups of fixed length under "
+                f"token verification; leave out {unknown[0].name!r}, or choose by ucb or exp3"
             )
         if any(arm.verify.kind == "lenient" for arm, _ in arms) and "lossy" not in method.name:
             raise ValueError(

@@ -29,9 +29,10 @@ class Watch:
         self.policy = _Overhearing(policy.temperature, policy.top_k, policy.nucleus, policy)
         self._drafting = self._drafted = self._verified = time.perf_counter()
 
-    def drafted(self, draft: Runner) -> None:
-        """Drafting is over; waits for the draft's device."""
-        draft.synchronize()
+    def drafted(self, draft: Runner | None) -> None:
+        """Drafting is over; waits for the draft's device, if there is one."""
+        if draft is not None:
+            draft.synchronize()
         self._drafted = time.perf_counter()
 
     def verified(self, target: Runner) -> None:

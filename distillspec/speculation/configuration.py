@@ -11,10 +11,14 @@ from distillspec.speculation.verify.verdict import Rule
 
 @dataclass(frozen=True)
 class Configuration:
-    """gamma: the most tokens drafted in a round, >= 1."""
+    """gamma: the most tokens drafted in a round, >= 1.
+
+    model: which of a decoder's draft models it drafts with; None: the only one, or none at all.
+    """
 
     name: str
     gamma: int
     draft: DraftRule
     stop: StopRule
     verify: Rule
+    model: str | None = None

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from distillspec.speculation.audit import Watch
 from distillspec.speculation.chance import Chance
-from distillspec.speculation.choose.chooser import Chooser
+from distillspec.speculation.choose.chooser import Chooser, Outcome
 from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.configuration import Configuration
-from distillspec.speculation.draft.proposal import Proposal
+from distillspec.speculation.draft.proposal import Basis, Proposal
 from distillspec.speculation.limits import NO_TOKENS, prefill, up_to_end
 from distillspec.speculation.records import Fate, Generation, Round, RoundRecord
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.trajectory import watch
 from distillspec.speculation.verify.verdict import Verdict
 
 __all__ = ["AutoregressiveDecoder", "Configuration", "SpeculativeDecoder"]
@@ -26,24 +27,30 @@ __all__ = ["AutoregressiveDecoder", "Configuration", "SpeculativeDecoder"]
 class SpeculativeDecoder:
     """Decodes one text at a time, with the law of the target under the policy.
 
-    Both runners have the same vocabulary and device; prompts live on that device too. way: one
-    configuration for every round, or what chooses one. audited: records tell of every round who
-    drafted, how unsure and how long; that takes time, which the times include.
+    All runners have the same vocabulary and device; prompts live on that device too. draft: the one
+    that drafts, or several by the names that configurations know them by: each reads the prompt
+    beforehand, and all that was committed while others drafted when its turn comes, within the time
+    of that round. way: one configuration for every round, or what chooses one. audited: records
+    tell of every round who drafted, how unsure and how long; that takes time, which the times
+    include.
     """
 
     def __init__(
         self,
         target: Runner,
-        draft: Runner,
+        draft: Runner | Mapping[str, Runner],
         way: Configuration | Chooser,
         policy: SamplingPolicy,
         chance: Chance,
         *,
         audited: bool = False,
     ) -> None:
-        assert target.vocabulary == draft.vocabulary, "target and draft differ in vocabulary"
         self._target = target
-        self._draft = draft
+        self._drafts: dict[str | None, Runner] = (
+            {name: draft[name] for name in draft} if isinstance(draft, Mapping) else {None: draft}
+        )
+        same = (one.vocabulary == target.vocabulary for one in self._drafts.values())
+        assert all(same), "target and draft differ in vocabulary"
         self._chooser = Fixed(way) if isinstance(way, Configuration) else way
         self._policy = policy
         self._chance = chance
@@ -54,7 +61,7 @@ class SpeculativeDecoder:
     ) -> Generation:
         """Continue prompt, long [T], T >= 1, by at most max_new_tokens or up to an end token."""
         started = time.perf_counter()
-        prefill(prompt, max_new_tokens, self._target, self._draft)
+        prefill(prompt, max_new_tokens, self._target, *self._drafts.values())
         ready = time.perf_counter()
         rounds = list(self._rounds(prompt, max_new_tokens, end_tokens))
         self._target.synchronize()
@@ -67,7 +74,7 @@ class SpeculativeDecoder:
         self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
     ) -> Iterator[Round]:
         """`decode` as a stream: what each round adds, as soon as it is known."""
-        prefill(prompt, max_new_tokens, self._target, self._draft)
+        prefill(prompt, max_new_tokens, self._target, *self._drafts.values())
         yield from self._rounds(prompt, max_new_tokens, end_tokens)
 
     def _rounds(
@@ -75,38 +82,60 @@ class SpeculativeDecoder:
     ) -> Iterator[Round]:
         """Between rounds the target's cache lacks the last committed token, the draft's one or two.
 
-        So each committed token is fed to each model once, at the head of a later block.
+        So each committed token is fed to each model once, at the head of a later block; to a draft
+        that rests, at the head of the next block which is its own.
         """
+        self._chooser.begin()
         committed = prompt.tolist()
         limit = len(committed) + max_new_tokens
         is_finished = False
         while len(committed) < limit and not is_finished:
             began = time.perf_counter()
             configuration = self._chooser.choose()
-            gamma = self._gamma(configuration, len(committed))
-            pending = prompt.new_tensor(committed[self._draft.length :])
-            watch = Watch(self._policy) if self._audited else None
-            proposal = configuration.draft.propose(
-                self._draft,
-                pending,
-                gamma,
-                watch.policy if watch else self._policy,
-                self._chance,
-                configuration.stop,
+            draft = self._drafts.get(configuration.model)
+            gamma = self._gamma(configuration, draft, len(committed))
+            head = prompt.new_tensor(committed[-1:])
+            auditor = Watch(self._policy) if self._audited else None
+            basis = Basis(
+                text=committed,
+                head=head,
+                model=draft,
+                vocabulary=self._target.vocabulary,
+                policy=auditor.policy if auditor else self._policy,
+                chance=self._chance,
+                stop=configuration.stop,
             )
-            if watch:
-                watch.drafted(self._draft)
-            p = self._policy.distribution(proposal.score(self._target, pending[-1:]))
+            proposal = configuration.draft.propose(basis, gamma)
+            if auditor:
+                auditor.drafted(draft)
+            p = self._policy.distribution(proposal.score(self._target, head))
             verdict = proposal.judge(configuration.verify, p, self._chance)
-            proposal.keep(self._target, self._draft, len(committed), verdict)
-            if watch:
-                watch.verified(self._target)
+            proposal.keep(self._target, draft, len(committed), verdict)
+            if auditor:
+                auditor.verified(self._target)
             configuration.stop.learn(proposal.length, verdict.accepted, gamma)
 
             room = limit - len(committed)
             tokens, is_finished = up_to_end(verdict.tokens[:room], end_tokens)
             committed += tokens
-            self._chooser.learn(len(verdict.tokens), time.perf_counter() - began)
+            fresh = len(tokens)
+            watched = watch(
+                self._chooser.watches,
+                self._drafts,
+                committed,
+                p[:fresh],
+                proposal.q,
+                self._policy,
+            )
+            self._chooser.learn(
+                Outcome(
+                    tokens=len(verdict.tokens),
+                    seconds=time.perf_counter() - began,
+                    text=committed,
+                    fresh=fresh,
+                    chances=watched.chances,
+                )
+            )
             yield Round(
                 tokens,
                 _fates(proposal, verdict)[: len(tokens)],
@@ -114,15 +143,17 @@ class SpeculativeDecoder:
                     drafted=proposal.drafted,
                     accepted=verdict.accepted,
                     emitted=len(tokens),
-                    draft_steps=proposal.steps,
+                    draft_steps=proposal.steps + watched.forwards,
                     cut=len(tokens) < len(verdict.tokens) or room <= configuration.gamma,
-                    audit=watch.audit(configuration, began) if watch else None,
+                    audit=auditor.audit(configuration, began) if auditor else None,
                 ),
             )
 
-    def _gamma(self, configuration: Configuration, committed: int) -> int:
+    def _gamma(self, configuration: Configuration, draft: Runner | None, committed: int) -> int:
         """Its gamma, or less where a cache is nearly full: shapes stay fixed wherever they fit."""
-        free = min(self._target.capacity - committed, self._draft.capacity - committed + 1)
+        free = self._target.capacity - committed
+        if draft is not None:
+            free = min(free, draft.capacity - committed + 1)
         gamma = configuration.gamma
         while gamma and configuration.draft.slots(gamma) > free:
             gamma -= 1

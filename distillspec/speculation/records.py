@@ -39,7 +39,7 @@ class RoundRecord(NamedTuple):
     """One forward of the target.
 
     accepted: drafted tokens that verification kept, whether or not they were then cut off.
-    emitted: tokens that joined the output. draft_steps: forwards of the draft.
+    emitted: tokens that joined the output. draft_steps: forwards of drafts.
     cut: end-of-text shortened the block, or the length limit left no room for a full one. Such a
     round is left out of every rate: near the limit only short blocks would be seen whole.
     audit: None where nobody asked for it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,6 +214,14 @@ EVERY_METHOD = [
     {"name": "draft-verify", "stop": {"kind": "draft_verify"}},
     {"name": "ucbspec", "choose": {"kind": "ucb", "arms": ["standard", "spectr", "adaedl"]}},
     {"name": "exp3spec", "choose": {"kind": "exp3", "arms": ["standard", "rrs"]}},
+    {"name": "lookup", "draft": {"kind": "lookup"}},
+    {"name": "weak", "draft": {"kind": "chain", "model": "undistilled"}},
+    {"name": "two-drafts", "choose": {"kind": "ucb", "arms": ["standard", "weak", "lookup"]}},
+    {"name": "hedge", "choose": {"kind": "hedge", "arms": ["standard", "weak", "lookup"]}},
+    {
+        "name": "forgetful",
+        "choose": {"kind": "hedge", "arms": ["standard", "lookup"], "memory": "prompt"},
+    },
 ]
 
 
@@ -239,18 +248,57 @@ def test_every_method_decodes_the_targets_text_and_finds_its_place_in_the_rankin
         assert ranked[0].verdict == "fastest"
         assert all(one.drafted_per_token >= one.wasted_per_token >= 0.0 for one in ranked)
     assert [(one.method, one.temperature) for one in summary.oracles] == [
-        ("standard", temperature) for temperature in suite.temperatures
+        (method, temperature)  # one of each draft: `weak` names another one
+        for temperature in suite.temperatures
+        for method in ("standard", "weak")
     ]
+    choosing = [method["name"] for method in EVERY_METHOD if "choose" in method]
     for cell in summary.cells:
         assert 1.0 <= cell.tau <= cell.gamma + 1
-        assert math.isnan(cell.v) == (cell.method in ("ucbspec", "exp3spec"))
-        assert math.isnan(cell.expected_tau) == (cell.method != "standard")
+        assert math.isnan(cell.v) == (cell.method in choosing)
+        assert math.isnan(cell.expected_tau) == (cell.method not in ("standard", "weak"))
+        assert cell.draft == ("undistilled" if cell.method == "weak" else "distilled")
+        assert (cell.draft_steps == 0.0) == (cell.method == "lookup")
     assert any(note.startswith("LOSSY: lossy.") for note in summary.notes)
     learnt = json.loads((tmp_path / "learnt.json").read_text())
     assert learnt["distilled/adaedl@4 T=0"]["arms"][0]["stop"] != [0.4, 0.9]
     seen = learnt["distilled/ucbspec@4 T=0"]["arms"]
     assert [arm["name"] for arm in seen] == ["standard", "spectr", "adaedl"]
     assert all(arm["values"][0] >= 1.0 for arm in seen)
+    both = learnt["distilled/two-drafts@2 T=1"]["arms"]
+    assert [arm["name"] for arm in both if arm["values"][0] >= 1.0] == [
+        "standard",
+        "weak",
+        "lookup",
+    ]
+
+
+def test_an_evaluation_that_goes_on_knows_what_its_stop_rules_had_learnt(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    suite = Suite.model_validate(
+        {
+            **tiny_suite.model_dump(exclude={"methods"}),
+            "methods": [{"name": "adaedl", "stop": {"kind": "adaedl"}, "gammas": [4]}],
+            "drafts": ["distilled"],
+            "quality": None,
+        }
+    )
+    whole, rest = tmp_path / "whole", tmp_path / "rest"
+    stops = "distilled/adaedl@4 T=1"
+
+    def interrupt_after_three_blocks(done: int, total: int, doing: str) -> None:
+        if done == 3:
+            shutil.copytree(whole, rest)
+
+    evaluate(suite, folder=whole, **setting.arguments(), progress=interrupt_after_three_blocks)
+    interrupted = json.loads((rest / "learnt.json").read_text())
+    evaluate(suite, folder=rest, **setting.arguments())
+    finished, resumed = (
+        json.loads((folder / "learnt.json").read_text()) for folder in (whole, rest)
+    )
+    assert finished[stops] != interrupted[stops]
+    assert resumed == finished  # stop rules learn from tokens alone, no clock is in it
 
 
 AUDITED = [

@@ -17,13 +17,21 @@ from distillspec.measure.methods import (
     block_sizes,
     chooser,
     configuration,
+    draft_block_sizes,
     graph_sizes,
+    models,
     most_drafted,
     most_slots,
+    most_tokens_per_second,
 )
+from distillspec.measure.timing import StepTimes
 from distillspec.recipe.suite import Method, Suite
 from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.choose.chooser import Outcome
+from distillspec.speculation.choose.hedge import Hedge
+from distillspec.speculation.choose.per_prompt import PerPrompt
 from distillspec.speculation.draft.chain import ChainDraft
+from distillspec.speculation.draft.lookup import LookupDraft
 from distillspec.speculation.draft.stop import FixedLength
 from distillspec.speculation.verify.recursive import verify_recursive, verify_recursive_distinct
 from distillspec.speculation.verify.token import verify_token
@@ -86,7 +94,7 @@ def test_what_chooses_knows_its_arms_and_their_reward() -> None:
     for _ in range(3):
         one = ucb.choose()
         seen.append((one.name, one.gamma))
-        ucb.learn(2, 0.01)
+        ucb.learn(Outcome(2, 0.01))
     assert seen == [("standard", 2), ("standard", 4), ("spectr", 2)]
     exp3 = chooser(SUITE, by_name["exp3"], chance, 500.0)
     assert exp3.choose().gamma == 8
@@ -152,3 +160,103 @@ def test_slots_are_what_stands_beyond_the_text() -> None:
         ("pearl", 4, 8),
     ]
     assert most_slots(suite) == 15
+
+
+SEVERAL = Suite.model_validate(
+    {
+        "drafts": ["distilled"],
+        "gammas": [2, 4],
+        "methods": [
+            {"name": "standard"},
+            {"name": "weak", "draft": {"kind": "chain", "model": "undistilled"}, "gammas": [6]},
+            {"name": "lookup", "draft": {"kind": "lookup", "longest": 2}, "gammas": [8]},
+            {"name": "two", "choose": {"kind": "ucb", "arms": ["standard", "weak"]}},
+            {"name": "free", "choose": {"kind": "ucb", "arms": ["standard@2", "lookup"]}},
+            {
+                "name": "hedge",
+                "choose": {
+                    "kind": "hedge",
+                    "arms": ["standard", "weak", "lookup"],
+                    "memory": "prompt",
+                },
+            },
+            {
+                "name": "guarded",
+                "choose": {"kind": "ucb", "arms": ["lookup"]},
+                "valve": {"baseline": "weak@2"},
+            },
+        ],
+    }
+)
+BY_NAME = {method.name: method for method in SEVERAL.methods}
+
+
+@pytest.mark.parametrize(
+    ("method", "needs"),
+    [
+        ("standard", ["distilled"]),
+        ("weak", ["undistilled"]),
+        ("lookup", []),
+        ("two", ["distilled", "undistilled"]),
+        ("free", ["distilled"]),
+        ("guarded", ["undistilled"]),
+    ],
+)
+def test_a_method_needs_the_models_that_its_rounds_draft_with(
+    method: str, needs: list[str]
+) -> None:
+    assert models(SEVERAL, BY_NAME[method], "distilled") == needs
+
+
+def test_each_arm_knows_its_draft() -> None:
+    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    two = chooser(SEVERAL, BY_NAME["two"], chance, 500.0, "distilled")
+    seen = []
+    for _ in range(3):
+        seen.append(two.choose().model)
+        two.learn(Outcome(2, 0.01))
+    assert seen == ["distilled", "distilled", "undistilled"]
+    assert configuration(BY_NAME["lookup"], 8, "distilled").model is None
+    assert configuration(BY_NAME["lookup"], 8).draft == LookupDraft(2)
+
+
+def test_what_is_learnt_begins_anew_with_a_prompt_if_the_suite_says_so() -> None:
+    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    made = chooser(SEVERAL, BY_NAME["hedge"], chance, 500.0, "distilled")
+    assert isinstance(made, PerPrompt)
+    first = made.choose()
+    made.begin()
+    assert made.choose() != first  # arms of its own, whose stop rules know nothing either
+    kept = BY_NAME["hedge"].model_copy(
+        update={"choose": BY_NAME["hedge"].choose.model_copy(update={"memory": "kept"})}  # type: ignore[union-attr]
+    )
+    assert isinstance(chooser(SEVERAL, kept, chance, 500.0, "distilled"), Hedge)
+
+
+def test_drafts_that_may_rest_get_graphs_for_what_they_miss() -> None:
+    assert draft_block_sizes(SUITE) == [1, 2]
+    assert draft_block_sizes(SEVERAL) == [1, 2, 7, 9]
+
+
+def test_lookups_may_end_early_and_get_graphs_of_half_the_size() -> None:
+    for draft, sizes in (("lookup", [1, 5, 9]), ("chain", [1, 9])):
+        suite = Suite.model_validate({"gammas": [8], "methods": [{"draft": {"kind": draft}}]})
+        assert graph_sizes(suite)[0] == sizes
+
+
+def test_the_most_that_arms_can_earn_is_that_of_their_own_drafts() -> None:
+    def times(**seconds: float) -> StepTimes:
+        gammas = {2: 1.0, 4: 1.0, 6: 1.0, 8: 1.0}
+        return StepTimes(1.0, 1.0, gammas, seconds, 30, 0.0)
+
+    steps = {
+        "standard": times(distilled=0.5, control=0.01),
+        "weak": times(undistilled=0.25),
+        "lookup": times(distilled=0.0),
+    }
+    most = {
+        name: most_tokens_per_second(SEVERAL, BY_NAME[name], "distilled", steps)
+        for name in ("two", "free", "guarded")
+    }
+    assert most["two"] == pytest.approx(9 / (8 * 0.25 + 1))
+    assert most["free"] == most["guarded"] == pytest.approx(9.0)

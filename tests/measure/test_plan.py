@@ -67,6 +67,21 @@ def test_no_prompts_and_no_drafts_are_the_users_errors(setting: Setting, tiny_su
         check(tiny_suite, setting.target, {}, setting.prompts)
 
 
+def test_a_draft_that_a_method_names_and_nobody_made_is_the_users_error(
+    setting: Setting, tiny_suite: Suite
+) -> None:
+    weak = {"name": "weak", "draft": {"kind": "chain", "model": "undistilled"}}
+    suite = Suite.model_validate(
+        {**tiny_suite.model_dump(), "drafts": ["distilled"], "methods": [weak]}
+    )
+    check(suite, setting.target, setting.drafts, setting.prompts)
+    made = {"distilled": setting.drafts["distilled"]}
+    with pytest.raises(DistillSpecError, match="'weak' drafts with 'undistilled'"):
+        check(suite, setting.target, made, setting.prompts)
+    with pytest.raises(DistillSpecError, match="no draft"):
+        check(suite, setting.target, {"undistilled": setting.target}, setting.prompts)
+
+
 def test_texts_longer_than_a_models_positions_are_refused_before_anything_runs(
     setting: Setting, tiny_suite: Suite
 ) -> None:

@@ -125,3 +125,34 @@ def test_a_prompt_of_one_token_needs_no_prefill() -> None:
     )
     assert times.temperature == 0.0
     assert times.spread >= 0.0
+
+
+@pytest.mark.parametrize("prompt", [[1, 2, 3], [1, 2, 1]], ids=["no match", "a match"])
+def test_a_lookup_takes_no_step_of_a_draft_and_its_search_is_counted_all_the_same(
+    prompt: list[int],
+) -> None:
+    clock = Clock()
+
+    class Counted(SamplingPolicy):
+        """Forming the target's law takes a second: the part of a round that is no forward."""
+
+        def distribution(self, logits: Tensor) -> Tensor:
+            clock.now += 1.0
+            return super().distribution(logits)
+
+    draft = SlowBigram(clock, 5.0)
+    lookup = Method.model_validate({"name": "lookup", "draft": {"kind": "lookup"}})
+    times = measure_steps(
+        SlowBigram(clock, 2.0),
+        {"draft": draft},
+        [configuration(lookup, 4)],
+        torch.tensor(prompt),
+        policy=Counted(0.0),
+        chance=GeneratorChance(torch.Generator()),
+        rounds=3,
+        clock=clock,
+    )
+    assert times.draft_seconds == {"draft": 0.0}
+    assert times.verify_seconds == {4: pytest.approx(3.0)}
+    assert times.draft_to_target_time("draft") == times.spread == 0.0
+    assert draft.fed == [2]  # the prompt

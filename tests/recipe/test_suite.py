@@ -109,6 +109,15 @@ DISTINCT = {"kind": "sequences", "distinct": True}
             {"parallel": {"kind": "card"}, "choose": {"kind": "ucb", "arms": ["standard"]}},
             "leave out parallel",
         ),
+        ({"choose": {"kind": "hedge", "arms": ["block"]}}, "leave out 'block'"),
+        ({"choose": {"kind": "hedge", "arms": ["svip"]}}, "leave out 'svip'"),
+        ({"choose": {"kind": "hedge", "arms": ["spectr"]}}, "leave out 'spectr'"),
+        ({"choose": {"kind": "hedge", "arms": ["standard"], "memory": "none"}}, "memory"),
+        ({"draft": {"kind": "lookup"}, "stop": {"kind": "adaedl"}}, "a lookup has none"),
+        ({"draft": {"kind": "lookup"}, "verify": {"kind": "kseq"}}, "does not verify one chain"),
+        ({"draft": {"kind": "lookup", "longest": 0}}, "longest"),
+        ({"draft": {"kind": "lookup", "model": "distilled"}}, "model"),
+        ({"draft": {"kind": "chain", "model": "other"}}, "'undistilled', 'distilled' or 'control'"),
     ],
 )
 def test_parts_that_make_no_sense_together_are_refused(method: dict[str, Any], says: str) -> None:
@@ -118,6 +127,9 @@ def test_parts_that_make_no_sense_together_are_refused(method: dict[str, Any], s
                 "methods": [
                     {"name": "standard"},
                     {"name": "lossy", "verify": {"kind": "lenient", "eps": 0.5}},
+                    {"name": "block", "verify": {"kind": "block"}},
+                    {"name": "svip", "stop": {"kind": "svip"}},
+                    {"name": "spectr", "draft": SEQUENCES, "verify": {"kind": "kseq"}},
                     {"name": "mine", **method},
                 ]
             }
@@ -144,3 +156,27 @@ def test_a_method_may_have_gammas_of_its_own_and_arms_take_them() -> None:
 def test_an_oracle_is_no_method_and_the_error_says_where_it_is_told() -> None:
     with pytest.raises(ValidationError, match="no text can be decoded with it.*the report tells"):
         Suite.model_validate({"methods": [{"name": "best", "stop": {"kind": "oracle"}}]})
+
+
+def test_a_method_that_names_its_draft_is_measured_with_that_one_alone() -> None:
+    suite = Suite.model_validate(
+        {
+            "drafts": ["distilled", "control"],
+            "methods": [
+                {"name": "standard"},
+                {"name": "weak", "draft": {"kind": "chain", "model": "undistilled"}},
+                {"name": "lookup", "draft": {"kind": "lookup"}},
+            ],
+        }
+    )
+    drafts = ("undistilled", "distilled", "control")
+    measured = {
+        method.name: [draft for draft in drafts if suite.measures(draft, method)]
+        for method in suite.methods
+    }
+    assert measured == {
+        "standard": ["distilled", "control"],
+        "weak": ["undistilled"],
+        "lookup": ["distilled", "control"],
+    }
+    assert suite.named_models() == {"undistilled": "weak"}

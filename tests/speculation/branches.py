@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import passes
+from distillspec.speculation.chance import Chance, passes
+from distillspec.speculation.draft.proposal import Basis
+from distillspec.speculation.draft.stop import FixedLength, StopRule
 from distillspec.speculation.records import Round
 from distillspec.speculation.runner import BigramRunner, Runner
 from distillspec.speculation.sampling import SamplingPolicy
@@ -155,6 +157,20 @@ def autoregressive_law(
             if p > 0.0:
                 open_ends[(*tokens, token)] = weight * p
     return law
+
+
+def basis_of(
+    runner: BigramRunner,
+    pending: Sequence[int],
+    chance: Chance,
+    *,
+    policy: SamplingPolicy = SamplingPolicy(),  # noqa: B008  # frozen
+    stop: StopRule | None = None,
+) -> Basis:
+    """What `runner` drafts from after the text it holds and `pending`."""
+    text = [*runner.tokens[0].tolist(), *pending]
+    stop = FixedLength() if stop is None else stop
+    return Basis(text, torch.tensor(text[-1:]), runner, runner.vocabulary, policy, chance, stop)
 
 
 def total_variation(one: Law, other: Law) -> float:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from distillspec.errors import DistillSpecError
 from distillspec.speculation.chance import Chance, GeneratorChance
+from distillspec.speculation.choose.chooser import Outcome
 from distillspec.speculation.draft.chain import ChainDraft
+from distillspec.speculation.draft.lookup import LookupDraft
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength, StopRule
 from distillspec.speculation.engine import AutoregressiveDecoder, Configuration, SpeculativeDecoder
@@ -270,6 +272,70 @@ def test_the_autoregressive_decoder_has_the_law_of_the_target(end_tokens: frozen
     assert total_variation(law_of(decode), expected) < EXACT
 
 
+class InTurn:
+    """A chooser that goes round its arms; which arm is next depends on the rounds so far."""
+
+    def __init__(self, *arms: Configuration) -> None:
+        self._arms = arms
+        self.watches: tuple[str, ...] = ()
+        self.rounds = 0
+
+    def begin(self) -> None: ...
+
+    def choose(self) -> Configuration:
+        return self._arms[self.rounds % len(self._arms)]
+
+    def learn(self, outcome: Outcome) -> None:
+        self.rounds += 1
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Any, *, where: str) -> None: ...
+
+
+def law_in_turn(
+    target: BigramRunner,
+    drafts: dict[str, BigramRunner],
+    arms: list[Configuration],
+    policy: SamplingPolicy,
+    max_new_tokens: int,
+) -> Law:
+    choosers = []
+
+    def stream(chance: Branches) -> Any:
+        choosers.append(InTurn(*arms))
+        decoder = SpeculativeDecoder(target, drafts, choosers[-1], policy, chance)
+        return decoder.rounds(torch.tensor(PROMPT), max_new_tokens=max_new_tokens)
+
+    def state() -> Hashable:
+        held = (tuple(one.tokens[0].tolist()) for one in (target, *drafts.values()))
+        return (*held, choosers[-1].rounds)
+
+    return law_by_rounds(stream, state)
+
+
+TWO_AND_LOOKUP = [
+    standard(2, model="one"),
+    standard(1, model="other"),
+    standard(2, draft=LookupDraft(2)),
+    standard(1, model="other", draft=SequencesDraft(2), verify=verify_kseq),
+]
+
+
+@pytest.mark.parametrize("turn", range(4))
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_drafts_that_take_turns_with_each_other_and_with_lookup_keep_the_law(
+    temperature: float, turn: int
+) -> None:
+    target, policy = HistoryRunner(random_table(3, 0)), SamplingPolicy(temperature)
+    drafts = {"one": HistoryRunner(random_table(3, 1)), "other": HistoryRunner(random_table(3, 2))}
+    arms = TWO_AND_LOOKUP[turn:] + TWO_AND_LOOKUP[:turn]
+    law = law_in_turn(target, dict(drafts), arms, policy, 4)
+    assert sum(law.values()) == pytest.approx(1.0, abs=1e-12)
+    assert total_variation(law, autoregressive_law(target, policy, PROMPT, 4)) < EXACT
+
+
 # --- the enumeration bites -----------------------------------------------------------------------
 
 
@@ -398,6 +464,74 @@ def test_no_committed_token_is_ever_forgotten_and_fed_again(gamma: int, likeness
     assert target.forwards == 1 + rounds  # the prompt is one
     assert draft.forwards == 1 + draft_steps == 1 + drafted
     assert len(target.fed) == len(prompt) - 1 + rounds + drafted
+
+
+def test_a_draft_that_rested_reads_what_was_committed_meanwhile_once_and_in_its_own_round() -> None:
+    tables = torch.randn(3, 20, 20, generator=torch.Generator().manual_seed(4))
+    target, one, other = (FeedingLog(table) for table in tables)
+    arms = [
+        standard(2, model="one"),
+        standard(3, draft=LookupDraft(2)),
+        standard(2, model="one"),
+        standard(3, model="other"),
+    ]
+    prompt = [5, 6, 7, 8]
+    decoder = SpeculativeDecoder(
+        target, {"one": one, "other": other}, InTurn(*arms), SamplingPolicy(), seeded()
+    )
+    text, rested = list(prompt), {"one": 0, "other": 0}
+    logs = {"one": one, "other": other}
+    for number, emitted in enumerate(decoder.rounds(torch.tensor(prompt), max_new_tokens=60)):
+        if number == 0:
+            one.fed, other.fed = one.fed[3:], other.fed[3:]  # the prompt, before the clock runs
+        uses = arms[number % len(arms)].model
+        for name, log in logs.items():
+            if name != uses:
+                assert log.fed == []  # who rests costs nothing
+                continue
+            gamma, missing = arms[number % len(arms)].gamma, len(text) - rested[name] - 3
+            caught_up = list(enumerate(text))[rested[name] + 3 :]
+            assert log.fed[:missing] == caught_up
+            assert len(log.fed) == missing + gamma - 1
+            assert emitted.record.draft_steps == gamma
+            rested[name] = log.length - 3
+            log.fed = []
+        text += emitted.tokens
+    assert len(text) == 64
+
+
+def test_a_chooser_is_told_where_a_text_begins() -> None:
+    class Told(InTurn):
+        def begin(self) -> None:
+            self.begun = [*getattr(self, "begun", []), self.rounds]
+
+    chooser, pair = Told(standard(1)), random_pair(4)
+    decoder = SpeculativeDecoder(pair.target, pair.draft, chooser, SamplingPolicy(0.0), seeded())
+    first = len(decoder.decode(torch.tensor([1, 2]), max_new_tokens=5).rounds)
+    assert len(list(decoder.rounds(torch.tensor([1, 2]), max_new_tokens=5))) == first > 1
+    assert chooser.begun == [0, first]
+
+
+def test_watched_drafts_read_every_token_once_and_their_reading_is_counted() -> None:
+    tables = torch.randn(3, 20, 20, generator=torch.Generator().manual_seed(4))
+    target, one, other = (FeedingLog(table) for table in tables)
+    arms = [standard(3, model="one"), standard(2, draft=LookupDraft(2)), standard(1, model="other")]
+    chooser, prompt = InTurn(*arms), [5, 6, 7, 8]
+    chooser.watches = ("one", "other")
+    decoder = SpeculativeDecoder(
+        target, {"one": one, "other": other}, chooser, SamplingPolicy(), seeded()
+    )
+    text, steps = list(prompt), 0
+    for emitted in decoder.rounds(torch.tensor(prompt), max_new_tokens=40):
+        text += emitted.tokens
+        steps += emitted.record.draft_steps
+        if len(text) < 44:
+            assert one.tokens.tolist() == other.tokens.tolist() == [text[:-1]]
+            for model in (one, other):
+                assert all(text[at : at + 1] != [token] for at, token in model.forgotten)
+        one.forgotten.clear()
+        other.forgotten.clear()
+    assert one.forwards + other.forwards == 2 + steps
 
 
 def test_the_target_is_run_fewer_times_than_tokens_come_out() -> None:

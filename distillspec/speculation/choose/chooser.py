@@ -1,20 +1,47 @@
-"""The protocol of choosers, and what a round earned."""
+"""The protocol of choosers, what a round showed, and what it earned."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from distillspec.speculation.configuration import Configuration
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a round showed.
+
+    tokens: emitted, before a limit or an end of text cut them. seconds: all that the round took.
+    text: the committed tokens; the last `fresh` of them are this round's. chances: by each model
+    that the chooser watches, for each of the fresh tokens, the probability that a token drafted by
+    the model had been kept there.
+    """
+
+    tokens: int
+    seconds: float
+    text: Sequence[int] = ()
+    fresh: int = 0
+    chances: Mapping[str | None, Sequence[float]] = field(default_factory=dict)
+
+
 class Chooser(Protocol):
+    @property
+    def watches(self) -> Collection[str | None]:
+        """Draft models that must read all that the next round emits, so that `learn` is told."""
+        ...
+
+    def begin(self) -> None:
+        """A new text begins."""
+        ...
+
     def choose(self) -> Configuration:
         """The configuration of the next round."""
         ...
 
-    def learn(self, tokens: int, seconds: float) -> None:
-        """What the round just decoded emitted, and how long it took."""
+    def learn(self, outcome: Outcome) -> None:
+        """What the round just decoded showed."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -38,6 +65,10 @@ class Reward:
 
     most_tokens: int
     most_tokens_per_second: float | None = None
+
+    @property
+    def counts_seconds(self) -> bool:
+        return self.most_tokens_per_second is not None
 
     @property
     def range(self) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from distillspec.speculation.chance import Chance
-from distillspec.speculation.choose.chooser import Reward
+from distillspec.speculation.choose.chooser import Outcome, Reward
 from distillspec.speculation.choose.statistics import arms_of, read_arms
 from distillspec.speculation.configuration import Configuration
 
@@ -20,6 +20,8 @@ class EXP3:
     The estimate of a round is loss / p_i for the arm that was drawn, 0 for the others; rate_t =
     scale sqrt(log A / (t A)), A arms, round t. scale: 1 is published.
     """
+
+    watches = ()
 
     def __init__(
         self,
@@ -44,14 +46,17 @@ class EXP3:
         weights = [math.exp(-rate * (loss - least)) for loss in self._losses]
         return [weight / sum(weights) for weight in weights]
 
+    def begin(self) -> None:
+        """What it knows is not of one text."""
+
     def choose(self) -> Configuration:
         law = torch.tensor(self.probabilities(), dtype=torch.float64)
         self._chosen = int(self._chance.draw(law))
         return self._arms[self._chosen]
 
-    def learn(self, tokens: int, seconds: float) -> None:
+    def learn(self, outcome: Outcome) -> None:
         share = self.probabilities()[self._chosen]
-        self._losses[self._chosen] += self._reward.loss(tokens, seconds) / share
+        self._losses[self._chosen] += self._reward.loss(outcome.tokens, outcome.seconds) / share
         self._rounds += 1
 
     def state(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from distillspec.speculation.choose.chooser import Outcome
 from distillspec.speculation.choose.statistics import arms_of, read_arms
 from distillspec.speculation.configuration import Configuration
 
@@ -11,13 +12,18 @@ from distillspec.speculation.configuration import Configuration
 class Fixed:
     """The same configuration every round."""
 
+    watches = ()
+
     def __init__(self, configuration: Configuration) -> None:
         self._configuration = configuration
+
+    def begin(self) -> None:
+        """Nothing is of one text."""
 
     def choose(self) -> Configuration:
         return self._configuration
 
-    def learn(self, tokens: int, seconds: float) -> None:
+    def learn(self, outcome: Outcome) -> None:
         """There is nothing to learn, but for the stop rule, which learns by itself."""
 
     def state(self) -> dict[str, Any]:

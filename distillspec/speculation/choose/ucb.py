@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from distillspec.speculation.choose.chooser import Reward
+from distillspec.speculation.choose.chooser import Outcome, Reward
 from distillspec.speculation.choose.statistics import arms_of, read_arms
 from distillspec.speculation.configuration import Configuration
 
@@ -20,6 +20,8 @@ class UCB:
     that changes: discount, below 1, weighs what was seen that much less with every further round;
     window lets only so many last rounds count.
     """
+
+    watches = ()
 
     def __init__(
         self,
@@ -40,11 +42,15 @@ class UCB:
         self._last: deque[tuple[int, int, float]] = deque()
         self._chosen = 0
 
+    def begin(self) -> None:
+        """What it knows is not of one text."""
+
     def choose(self) -> Configuration:
         self._chosen = max(range(len(self._arms)), key=self._index)
         return self._arms[self._chosen]
 
-    def learn(self, tokens: int, seconds: float) -> None:
+    def learn(self, outcome: Outcome) -> None:
+        tokens, seconds = outcome.tokens, outcome.seconds
         if self._discount < 1.0:
             self._seen = [_Seen(*(self._discount * value for value in one)) for one in self._seen]
         self._seen[self._chosen] = self._seen[self._chosen].plus(1, tokens, seconds)

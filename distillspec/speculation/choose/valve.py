@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from enum import Enum
 from typing import Any
 
-from distillspec.speculation.choose.chooser import Chooser
+from distillspec.speculation.choose.chooser import Chooser, Outcome
 from distillspec.speculation.configuration import Configuration
 
 log = logging.getLogger(__name__)
@@ -49,15 +50,22 @@ class Valve:
     def has_fallen_back(self) -> bool:
         return self._phase is _Phase.FALLEN_BACK
 
+    @property
+    def watches(self) -> Collection[str | None]:
+        return self._way.watches if self._phase is _Phase.WATCHED else ()
+
+    def begin(self) -> None:
+        self._way.begin()
+
     def choose(self) -> Configuration:
         return self._way.choose() if self._phase is _Phase.WATCHED else self._baseline
 
-    def learn(self, tokens: int, seconds: float) -> None:
+    def learn(self, outcome: Outcome) -> None:
         if self._phase is _Phase.WATCHED:
-            self._way.learn(tokens, seconds)
+            self._way.learn(outcome)
         self._rounds += 1
-        self._tokens += tokens
-        self._seconds += seconds
+        self._tokens += outcome.tokens
+        self._seconds += outcome.seconds
         if self._phase is _Phase.WATCHED:
             self._watch()
         elif self._rounds >= (self._window if self._phase is _Phase.BASELINE else self._pause):

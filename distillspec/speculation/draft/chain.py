@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.chance import Chance
-from distillspec.speculation.draft.stop import StopRule
+from distillspec.speculation.draft.proposal import Basis
 from distillspec.speculation.runner import Runner
-from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.verdict import Rule, Verdict
 
 
@@ -35,10 +34,11 @@ class Chain(NamedTuple):
     def judge(self, rule: Rule, p: Tensor, chance: Chance) -> Verdict:
         return rule(p, self.q, self.tokens, chance)
 
-    def keep(self, target: Runner, draft: Runner, committed: int, verdict: Verdict) -> None:
+    def keep(self, target: Runner, draft: Runner | None, committed: int, verdict: Verdict) -> None:
         held = committed + verdict.accepted
         target.rollback(held)
-        draft.rollback(min(held, draft.length))  # it was not fed the last token it drew
+        if draft is not None:
+            draft.rollback(min(held, draft.length))  # it was not fed the last token it drew
 
     def is_whole(self, verdict: Verdict) -> bool:
         return verdict.accepted == self.drafted
@@ -48,25 +48,18 @@ class ChainDraft:
     def slots(self, gamma: int) -> int:
         return gamma
 
-    def propose(
-        self,
-        runner: Runner,
-        pending: Tensor,
-        gamma: int,
-        policy: SamplingPolicy,
-        chance: Chance,
-        stop: StopRule,
-    ) -> Chain:
+    def propose(self, basis: Basis, gamma: int) -> Chain:
         """Draft up to gamma tokens; the last one drawn is not fed to the draft.
 
         With gamma 0 the runner is left alone and the proposal is empty.
         """
         if gamma == 0:
-            nothing = pending.new_empty(0)
-            return Chain(nothing, nothing.new_empty((0, runner.vocabulary)), steps=0)
+            nothing = basis.head[:0]
+            return Chain(nothing, nothing.new_empty((0, basis.vocabulary)), steps=0)
+        runner, policy, chance, stop = basis.runner, basis.policy, basis.chance, basis.stop
         distributions: list[Tensor] = []
         tokens: list[Tensor] = []
-        logits = runner.feed(pending.unsqueeze(0))[0, -1]
+        logits = runner.feed(basis.pending().unsqueeze(0))[0, -1]
         steps = 1
         while True:
             token, q = policy.draw_with_distribution(logits, chance)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -11,6 +13,37 @@ from distillspec.speculation.draft.stop import StopRule
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.verdict import Rule, Verdict
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a draft is made from.
+
+    text: all committed tokens, on the host, at least one. head: long [1], the last of them, where
+    the models are. model: the runner that drafts, whose cache holds a beginning of the text without
+    the head; None for a rule that needs none. vocabulary: V, of the law each token is drawn from.
+    """
+
+    text: Sequence[int]
+    head: Tensor
+    model: Runner | None
+    vocabulary: int
+    policy: SamplingPolicy
+    chance: Chance
+    stop: StopRule
+
+    @property
+    def runner(self) -> Runner:
+        """The model, for a rule that needs one."""
+        assert self.model is not None, "this rule drafts with a model"
+        return self.model
+
+    def pending(self) -> Tensor:
+        """The committed tokens that the model has not read, long [n], n >= 1: many after a rest."""
+        held = self.runner.length
+        if held == len(self.text) - 1:
+            return self.head
+        return self.head.new_tensor(self.text[held:])
 
 
 class Proposal(Protocol):
@@ -31,6 +64,11 @@ class Proposal(Protocol):
         """Tokens of the longest draft."""
         ...
 
+    @property
+    def q(self) -> Tensor:
+        """[n, V], the law that each drafted token was drawn from."""
+        ...
+
     def score(self, target: Runner, head: Tensor) -> Tensor:
         """Feed the target head (long [1], the last committed token) and the draft.
 
@@ -42,8 +80,11 @@ class Proposal(Protocol):
         """What the rule keeps, given the target's law p after each context."""
         ...
 
-    def keep(self, target: Runner, draft: Runner, committed: int, verdict: Verdict) -> None:
-        """Leave what was kept in both caches, after the `committed` tokens before this round."""
+    def keep(self, target: Runner, draft: Runner | None, committed: int, verdict: Verdict) -> None:
+        """Leave what was kept in the caches, after the `committed` tokens before this round.
+
+        draft: the model it was drafted with, if there was one.
+        """
         ...
 
     def is_whole(self, verdict: Verdict) -> bool:
@@ -56,14 +97,6 @@ class DraftRule(Protocol):
         """Places in the target's cache that drafts of gamma tokens take, at most."""
         ...
 
-    def propose(
-        self,
-        runner: Runner,
-        pending: Tensor,
-        gamma: int,
-        policy: SamplingPolicy,
-        chance: Chance,
-        stop: StopRule,
-    ) -> Proposal:
-        """Drafts of at most gamma tokens after `pending`, the long [n] committed ones not fed."""
+    def propose(self, basis: Basis, gamma: int) -> Proposal:
+        """Drafts of at most gamma tokens after the basis' text."""
         ...

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.chance import Chance
-from distillspec.speculation.draft.stop import StopRule
+from distillspec.speculation.draft.proposal import Basis
 from distillspec.speculation.runner import Runner
-from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.tree import Tree
 from distillspec.speculation.verify.verdict import Rule, Verdict
 
@@ -43,7 +42,8 @@ class Bundle:
     def judge(self, rule: Rule, p: Tensor, chance: Chance) -> Verdict:
         return rule(p, self.q, self.tree, chance)
 
-    def keep(self, target: Runner, draft: Runner, committed: int, verdict: Verdict) -> None:
+    def keep(self, target: Runner, draft: Runner | None, committed: int, verdict: Verdict) -> None:
+        assert draft is not None, "sequences are drafted with a model"
         path = self._path(verdict)
         target.keep(committed, [committed + node for node in path])
         fed = [self.slots[node] for node in path if self.slots[node] >= 0]
@@ -77,23 +77,16 @@ class SequencesDraft:
     def slots(self, gamma: int) -> int:
         return self.count * gamma
 
-    def propose(
-        self,
-        runner: Runner,
-        pending: Tensor,
-        gamma: int,
-        policy: SamplingPolicy,
-        chance: Chance,
-        stop: StopRule,
-    ) -> Bundle:
+    def propose(self, basis: Basis, gamma: int) -> Bundle:
         """Draft K sequences of up to gamma tokens; the last tokens drawn are not fed to the draft.
 
         Each sequence stops by itself; a stop rule waits for the host once a sequence and step.
         """
         if gamma == 0:
-            nothing = torch.empty((0, runner.vocabulary), device=pending.device)
+            nothing = torch.empty((0, basis.vocabulary), device=basis.head.device)
             return Bundle(Tree.of([]), nothing, (), steps=0, drafted=0)
-        logits = runner.feed(pending.unsqueeze(0))[0, -1]
+        runner, policy, chance, stop = basis.runner, basis.policy, basis.chance, basis.stop
+        logits = runner.feed(basis.pending().unsqueeze(0))[0, -1]
         steps = 1
         root = policy.distribution(logits)
         tokens = self.first(root, chance)

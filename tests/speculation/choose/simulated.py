@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from distillspec.speculation.choose.chooser import Chooser
+from distillspec.speculation.choose.chooser import Chooser, Outcome
 from distillspec.speculation.configuration import Configuration
 from tests.speculation.test_engine import standard
 
@@ -34,7 +34,7 @@ def rounds_to_emit(
     while emitted < length:
         arm = chooser.choose().gamma - 1
         got = tokens(arm, rounds)
-        chooser.learn(got, 1.0)
+        chooser.learn(Outcome(got, 1.0))
         emitted += got
         rounds += 1
     return rounds

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distillspec.speculation.chance import GeneratorChance
-from distillspec.speculation.choose.chooser import Reward
+from distillspec.speculation.choose.chooser import Outcome, Reward
 from distillspec.speculation.choose.exp3 import EXP3
 from distillspec.speculation.choose.ucb import UCB
 from distillspec.speculation.sampling import SamplingPolicy
@@ -28,7 +28,7 @@ def test_all_arms_are_equally_likely_at_first() -> None:
 def test_the_probabilities_by_hand() -> None:
     chooser = EXP3(arms(2), REWARD, Branches([1]))
     assert chooser.choose().gamma == 2
-    chooser.learn(2, 1.0)  # loss 3/4, estimate 3/2 for the second arm
+    chooser.learn(Outcome(2, 1.0))  # loss 3/4, estimate 3/2 for the second arm
     rate = math.sqrt(math.log(2) / (2 * 2))
     weight = math.exp(-rate * 1.5)
     assert chooser.probabilities() == pytest.approx([1 / (1 + weight), weight / (1 + weight)])
@@ -48,7 +48,7 @@ def test_on_an_adversarial_sequence_it_holds_where_ucb_does_not() -> None:
     for _ in range(1500):
         arm = victim.choose().gamma - 1
         schedule.append(arm)
-        victim.learn(1, 1.0)
+        victim.learn(Outcome(1, 1.0))
 
     def tokens(arm: int, t: int) -> int:
         return 1 if t < len(schedule) and schedule[t] == arm else MOST + 1
@@ -63,7 +63,7 @@ def test_statistics_are_kept_and_given_back() -> None:
     chooser = exp3(2, 0)
     for tokens in (3, 1, 5):
         chooser.choose()
-        chooser.learn(tokens, 0.5)
+        chooser.learn(Outcome(tokens, 0.5))
     again = exp3(2, 1)
     again.restore(chooser.state(), where="here")
     assert again.probabilities() == chooser.probabilities()

@@ -5,7 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
+from distillspec.speculation.choose.chooser import Outcome, Reward
 from distillspec.speculation.choose.fixed import Fixed
+from distillspec.speculation.choose.per_prompt import PerPrompt
+from distillspec.speculation.choose.ucb import UCB
 from distillspec.speculation.choose.valve import Valve
 from tests.speculation.test_engine import standard
 
@@ -19,7 +22,7 @@ def run(valve: Valve, rounds: int, seconds: Callable[[bool, int], float]) -> lis
     for number in range(rounds):
         is_adaptive = valve.choose() is ADAPTIVE
         chosen.append(is_adaptive)
-        valve.learn(TOKENS, seconds(is_adaptive, number))
+        valve.learn(Outcome(TOKENS, seconds(is_adaptive, number)))
     return chosen
 
 
@@ -64,6 +67,46 @@ def test_on_traffic_that_changes_it_falls_back_and_returns() -> None:
     assert sum(chosen[100:300]) > 170
     assert sum(chosen[320:600]) < 40
     assert sum(chosen[720:]) > 140
+
+
+def test_an_adaptive_way_that_changes_its_mind_is_left_and_taken_up_again_in_stated_time() -> None:
+    """UCB behind the valve, on three domains: its arms are fast, slow, fast again.
+
+    Two windows at most until the valve falls back; a pause and a window at most until it is back.
+    """
+    window, pause = 10, 100
+    guarded = Valve(
+        UCB([standard(4), ADAPTIVE], Reward(8, 10.0), scale=0.1, window=40),
+        BASELINE,
+        window=window,
+        pause=pause,
+    )
+    fast = []
+    for number in range(1500):
+        arm = guarded.choose()
+        fast.append(arm is not BASELINE)
+        seconds = {2: 1.0, 4: 0.9, 8: 0.6}[arm.gamma]
+        if arm is not BASELINE and 500 <= number < 1000:
+            seconds = 2.0
+        guarded.learn(Outcome(TOKENS, seconds))
+    assert sum(fast[100:500]) >= 0.85 * 400
+    assert not any(fast[500 + 2 * window : 500 + pause])
+    back = next(t for t in range(1000, 1500) if all(fast[t : t + 2 * window]))
+    assert back - 1000 <= pause + window
+    assert sum(fast[back:]) >= 0.85 * len(fast[back:])
+
+
+def test_a_new_text_is_told_to_the_way_behind_it() -> None:
+    made = []
+
+    def make() -> Fixed:
+        made.append(Fixed(ADAPTIVE))
+        return made[-1]
+
+    guarded = Valve(PerPrompt(make), BASELINE)
+    guarded.begin()
+    guarded.begin()
+    assert len(made) == 3
 
 
 def test_it_says_why_it_falls_back(caplog: pytest.LogCaptureFixture) -> None:

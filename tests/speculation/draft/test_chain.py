@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.draft.chain import ChainDraft
-from distillspec.speculation.draft.stop import FixedLength, StopRule
+from distillspec.speculation.draft.stop import StopRule
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
-from tests.speculation.branches import Branches, HistoryRunner, walk
+from tests.speculation.branches import Branches, HistoryRunner, basis_of, walk
 
 TABLE = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -24,9 +24,7 @@ def test_the_law_of_the_drafted_tokens_is_the_product_of_the_q_they_come_with(
     def draft(chance: Branches) -> tuple[Tensor, Tensor]:
         runner = HistoryRunner(TABLE)
         runner.feed(torch.tensor([[1]]))
-        proposal = ChainDraft().propose(
-            runner, torch.tensor([0, 2]), 3, policy, chance, FixedLength()
-        )
+        proposal = ChainDraft().propose(basis_of(runner, [0, 2], chance, policy=policy), 3)
         return proposal.tokens, proposal.q
 
     for (tokens, q), branches in walk(draft):
@@ -43,18 +41,14 @@ def test_the_law_of_the_drafted_tokens_is_the_product_of_the_q_they_come_with(
 @pytest.mark.parametrize("gamma", [1, 2, 5])
 def test_all_but_the_last_drafted_token_are_fed_once(pending: list[int], gamma: int) -> None:
     runner = BigramRunner(TABLE)
-    proposal = ChainDraft().propose(
-        runner, torch.tensor(pending), gamma, SamplingPolicy(), Branches(), FixedLength()
-    )
+    proposal = ChainDraft().propose(basis_of(runner, pending, Branches()), gamma)
     assert runner.tokens.tolist() == [[*pending, *proposal.tokens.tolist()[:-1]]]
     assert proposal.steps == gamma == len(proposal.tokens)
 
 
 def test_without_room_nothing_is_drafted_and_nothing_is_fed() -> None:
     runner = BigramRunner(TABLE)
-    proposal = ChainDraft().propose(
-        runner, torch.tensor([1]), 0, SamplingPolicy(), Branches(), FixedLength()
-    )
+    proposal = ChainDraft().propose(basis_of(runner, [1], Branches()), 0)
     assert (len(proposal.tokens), proposal.q.shape, proposal.steps) == (0, (0, 3), 0)
     assert runner.length == 0
 
@@ -68,8 +62,6 @@ def test_a_stop_rule_ends_the_draft_after_the_forward_it_looked_at() -> None:
             return self.looks == 2
 
     runner = BigramRunner(TABLE)
-    proposal = ChainDraft().propose(
-        runner, torch.tensor([1]), 5, SamplingPolicy(), Branches(), AfterTwoLooks()
-    )
+    proposal = ChainDraft().propose(basis_of(runner, [1], Branches(), stop=AfterTwoLooks()), 5)
     assert (len(proposal.tokens), proposal.steps) == (2, 3)
     assert runner.tokens.tolist() == [[1, *proposal.tokens.tolist()]]

@@ -1,20 +1,30 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.proposal import DraftRule
-from distillspec.speculation.draft.stop import FixedLength
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.branches import basis_of
 
 
 def test_a_proposal_holds_a_distribution_for_each_token_that_could_have_given_it() -> None:
     rule: DraftRule = ChainDraft()
     chance = GeneratorChance(torch.Generator().manual_seed(0))
     runner = BigramRunner(torch.randn(30, 30, generator=torch.Generator().manual_seed(0)))
-    policy = SamplingPolicy(top_k=3)
-    proposal = rule.propose(runner, torch.tensor([1]), 5, policy, chance, FixedLength())
+    proposal = rule.propose(basis_of(runner, [1], chance, policy=SamplingPolicy(top_k=3)), 5)
     assert proposal.q.shape == (5, 30)
     assert (proposal.q.gather(1, proposal.tokens.unsqueeze(1)) > 0.0).all()
+
+
+@pytest.mark.parametrize("pending", [[2], [2, 0], [2, 0, 1, 1]])
+def test_what_the_model_has_not_read_is_the_end_of_the_text(pending: list[int]) -> None:
+    runner = BigramRunner(torch.zeros(3, 3))
+    runner.feed(torch.tensor([[1, 0]]))
+    basis = basis_of(runner, pending, GeneratorChance(torch.Generator()))
+    assert basis.text == [1, 0, *pending]
+    assert basis.head.tolist() == pending[-1:]
+    assert basis.pending().tolist() == pending

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.draft.sequences import Bundle, SequencesDraft
-from distillspec.speculation.draft.stop import FixedLength, StopRule
+from distillspec.speculation.draft.stop import StopRule
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.verdict import Verdict
-from tests.speculation.branches import Branches, HistoryRunner, walk
+from tests.speculation.branches import Branches, HistoryRunner, basis_of, walk
 
 TABLE = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -20,9 +20,7 @@ TABLE = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torc
 def bundle(rule: SequencesDraft, runner: BigramRunner, chance: Branches, gamma: int) -> Bundle:
     runner.reset()
     runner.feed(torch.tensor([[1]]))
-    return rule.propose(
-        runner, torch.tensor([0, 2]), gamma, SamplingPolicy(), chance, FixedLength()
-    )
+    return rule.propose(basis_of(runner, [0, 2], chance), gamma)
 
 
 def sequences(found: Bundle, K: int) -> list[list[int]]:
@@ -126,7 +124,7 @@ def test_each_sequence_stops_by_itself() -> None:
 
     runner = BigramRunner(TABLE)
     proposal = SequencesDraft(3).propose(
-        runner, torch.tensor([1]), 3, SamplingPolicy(), _Alternating(), NotAfterZero()
+        basis_of(runner, [1], _Alternating(), stop=NotAfterZero()), 3
     )
     assert len(sequences(proposal, 3)[0]) == 1
     assert proposal.drafted < 9
@@ -135,7 +133,5 @@ def test_each_sequence_stops_by_itself() -> None:
 
 def test_without_room_nothing_is_drafted_and_nothing_is_fed() -> None:
     runner = BigramRunner(TABLE)
-    proposal = SequencesDraft(2).propose(
-        runner, torch.tensor([1]), 0, SamplingPolicy(), Branches(), FixedLength()
-    )
+    proposal = SequencesDraft(2).propose(basis_of(runner, [1], Branches()), 0)
     assert (proposal.drafted, proposal.steps, runner.length) == (0, 0, 0)

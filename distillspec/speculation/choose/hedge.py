@@ -1,0 +1,117 @@
+"""Hedge with full information: every arm learns from every round, whichever decoded it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from distillspec.speculation.chance import Chance
+from distillspec.speculation.choose.chooser import Outcome, Reward
+from distillspec.speculation.choose.imagined import ChainRounds, ImaginedRounds, LookupRounds
+from distillspec.speculation.choose.statistics import arms_of, read_arms
+from distillspec.speculation.configuration import Configuration
+from distillspec.speculation.draft.chain import ChainDraft
+from distillspec.speculation.draft.lookup import LookupDraft
+from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.verify.token import verify_token
+
+
+class Hedge:
+    """Arm i with probability proportional to exp(-rate_t loss_i), t tokens emitted so far.
+
+    loss_i: the rounds that arm i alone would have taken to emit them, in expectation: at most one a
+    token, so that the regret is that of the stopping time. With tokens per second for a reward,
+    each of them weighs the arm's seconds per round over those of the slowest arm: means over the
+    rounds it decoded, the only thing that is not known of the others. So that one slow moment is
+    not believed for ever, arms that decoded fewer than 1 + log(1 + rounds/A) rounds go first.
+    rate_t = scale sqrt(8 log A / t), A arms (Cesa-Bianchi and Lugosi, Prediction, Learning, and
+    Games, 2006, theorem 2.3). The full-information variant of BanditSpec (2505.15141).
+
+    Arms are chains of fixed length under token verification, or lookups: of those alone the
+    expected rounds are known. Every draft model among them reads all that is emitted, every round.
+    """
+
+    def __init__(
+        self,
+        arms: Sequence[Configuration],
+        reward: Reward,
+        chance: Chance,
+        *,
+        scale: float = 1.0,
+    ) -> None:
+        assert arms
+        self._arms = list(arms)
+        self._reward, self._chance, self._scale = reward, chance, scale
+        self._imagined = [_imagined(arm) for arm in arms]
+        models = [arm.model for arm in arms if isinstance(arm.draft, ChainDraft)]
+        self.watches: tuple[str | None, ...] = tuple(dict.fromkeys(models))
+        self._tokens = 0
+        self._rounds = [0.0] * len(arms)  # expected, of each arm alone
+        self._timed = [0] * len(arms)
+        self._seconds = [0.0] * len(arms)
+        self._reached = -1  # tokens of the text when it last learnt
+        self._chosen = 0
+
+    def probabilities(self) -> list[float]:
+        """Of each arm, in the next round, once each has been timed."""
+        losses = self._losses()
+        rate = self._scale * math.sqrt(8.0 * math.log(len(self._arms)) / max(1, self._tokens))
+        weights = [math.exp(-rate * (loss - min(losses))) for loss in losses]
+        return [weight / sum(weights) for weight in weights]
+
+    def begin(self) -> None:
+        self._reached = -1
+
+    def choose(self) -> Configuration:
+        least = min(range(len(self._arms)), key=self._timed.__getitem__)
+        enough = 1.0 + math.log1p(sum(self._timed) / len(self._arms))
+        if self._reward.counts_seconds and self._timed[least] < enough:
+            self._chosen = least
+        else:
+            law = torch.tensor(self.probabilities(), dtype=torch.float64)
+            self._chosen = int(self._chance.draw(law))
+        return self._arms[self._chosen]
+
+    def learn(self, outcome: Outcome) -> None:
+        self._timed[self._chosen] += 1
+        self._seconds[self._chosen] += outcome.seconds
+        follows = len(outcome.text) - outcome.fresh == self._reached
+        for arm, imagined in enumerate(self._imagined):
+            if not follows:  # a new text, or rounds that it was not shown
+                imagined.begin()
+            self._rounds[arm] += imagined.extend(outcome)
+        self._tokens += outcome.fresh
+        self._reached = len(outcome.text)
+
+    def state(self) -> dict[str, Any]:
+        known = zip(self._rounds, self._timed, self._seconds, strict=True)
+        return {
+            "kind": "hedge",
+            "arms": arms_of(self._arms, [[self._tokens, *values] for values in known]),
+        }
+
+    def restore(self, state: Any, *, where: str) -> None:
+        values = read_arms(state, "hedge", self._arms, 4, where)
+        self._tokens = int(values[0][0])
+        self._rounds = [one[1] for one in values]
+        self._timed = [int(one[2]) for one in values]
+        self._seconds = [one[3] for one in values]
+        self.begin()
+
+    def _losses(self) -> list[float]:
+        if not self._reward.counts_seconds:
+            return self._rounds
+        means = [s / n for s, n in zip(self._seconds, self._timed, strict=True)]
+        return [r * mean / max(means) for r, mean in zip(self._rounds, means, strict=True)]
+
+
+def _imagined(arm: Configuration) -> ImaginedRounds:
+    is_known = isinstance(arm.stop, FixedLength) and arm.verify is verify_token
+    assert is_known, f"the expected rounds of {arm.name} are not known"
+    if isinstance(arm.draft, LookupDraft):
+        return LookupRounds(arm.draft.longest, arm.gamma)
+    assert isinstance(arm.draft, ChainDraft), f"the expected rounds of {arm.name} are not known"
+    return ChainRounds(arm.model, arm.gamma)

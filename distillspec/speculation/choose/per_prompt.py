@@ -1,0 +1,40 @@
+"""Statistics of one prompt alone: another chooser, begun anew with every text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from distillspec.speculation.choose.chooser import Chooser, Outcome
+from distillspec.speculation.choose.statistics import read_arms
+from distillspec.speculation.configuration import Configuration
+
+_KIND = "per prompt"
+
+
+class PerPrompt:
+    """make: the chooser of each text, with arms that know nothing yet. Nothing of it is stored."""
+
+    def __init__(self, make: Callable[[], Chooser]) -> None:
+        self._make = make
+        self._way = make()
+
+    @property
+    def watches(self) -> Collection[str | None]:
+        return self._way.watches
+
+    def begin(self) -> None:
+        self._way = self._make()
+        self._way.begin()
+
+    def choose(self) -> Configuration:
+        return self._way.choose()
+
+    def learn(self, outcome: Outcome) -> None:
+        self._way.learn(outcome)
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": _KIND, "arms": []}
+
+    def restore(self, state: Any, *, where: str) -> None:
+        read_arms(state, _KIND, [], 0, where)

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from distillspec.errors import DistillSpecError
+from distillspec.speculation.choose.chooser import Chooser, Outcome, Reward
+from distillspec.speculation.choose.per_prompt import PerPrompt
+from distillspec.speculation.choose.ucb import UCB
+from tests.speculation.choose.simulated import MOST, arms
+
+
+def make() -> UCB:
+    return UCB(arms(3), Reward(most_tokens=MOST), scale=0.01)
+
+
+def chosen(chooser: Chooser, rounds: int) -> list[int]:
+    """Gammas, where the first arm is the best."""
+    gammas = []
+    for _ in range(rounds):
+        gammas.append(chooser.choose().gamma)
+        chooser.learn(Outcome(MOST if gammas[-1] == 1 else 1, 1.0))
+    return gammas
+
+
+def test_within_a_prompt_it_learns_and_with_the_next_it_begins_anew() -> None:
+    kept, anew = make(), PerPrompt(make)
+    for chooser in (kept, anew):
+        chooser.begin()
+        assert chosen(chooser, 5) == [1, 2, 3, 1, 1]
+        chooser.begin()
+    assert chosen(kept, 3) == [1, 1, 1]
+    assert chosen(anew, 3) == [1, 2, 3]
+
+
+def test_it_stores_nothing_and_takes_nothing_else() -> None:
+    chooser = PerPrompt(make)
+    chosen(chooser, 5)
+    state = chooser.state()
+    assert state == PerPrompt(make).state()
+    assert state["arms"] == []
+    chooser.restore(state, where="here")
+    with pytest.raises(DistillSpecError, match="of the chooser 'ucb'"):
+        chooser.restore(make().state(), where="here")

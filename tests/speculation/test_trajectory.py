@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from distillspec.speculation.runner import BigramRunner
+from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.trajectory import keep_chances, watch
+from tests.speculation.branches import HistoryRunner
+from tests.speculation.test_engine import random_table
+
+POLICY = SamplingPolicy(0.8)
+TEXT = [0, 1, 2, 2, 0, 1]
+
+
+def runner(seed: int, held: int = 0) -> HistoryRunner:
+    made = HistoryRunner(random_table(3, seed))
+    if held:
+        made.feed(torch.tensor([TEXT[:held]]))
+    return made
+
+
+def laws(seed: int, N: int) -> torch.Tensor:
+    """Of each of the text's last N tokens."""
+    return POLICY.distribution(runner(seed).feed(torch.tensor([TEXT]))[0, -N - 1 : -1])
+
+
+def test_the_chance_of_a_token_by_hand() -> None:
+    p = torch.tensor([[0.5, 0.5], [0.2, 0.8], [0.0, 1.0], [0.0, 1.0]])
+    q = torch.tensor([[0.25, 0.75], [0.4, 0.6], [0.3, 0.7], [0.0, 1.0]])
+    assert keep_chances(p, q, torch.tensor([0, 0, 0, 0])).tolist() == [0.5, 1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("held", [0, 1, 3])
+@pytest.mark.parametrize("N", [1, 3])
+def test_a_model_that_rested_reads_what_it_missed_and_speaks_of_the_last_tokens(
+    held: int, N: int
+) -> None:
+    held = min(held, len(TEXT) - N - 1)
+    draft, p = runner(1, held), laws(0, N)
+    found = watch(["a"], {"a": draft}, TEXT, p, p[:0], POLICY)
+    expected = keep_chances(p, laws(1, N), torch.tensor(TEXT[-N:]))
+    assert found.chances == {"a": pytest.approx(expected.tolist(), abs=1e-12)}
+    assert found.forwards == 1
+    assert draft.tokens.tolist() == [TEXT[:-1]]
+
+
+@pytest.mark.parametrize(("drafted", "forwards"), [(2, 1), (3, 0), (5, 0)])
+def test_the_model_that_drafted_says_what_it_drew_from_and_reads_one_token_at_most(
+    drafted: int, forwards: int
+) -> None:
+    """Of 3 tokens: all of its draft kept and a bonus, or a correction."""
+    N = 3
+    q, p = laws(1, N), laws(0, N)
+    draft = runner(1, min(len(TEXT) - N + drafted - 1, len(TEXT) - 1))
+    rows = torch.cat([q, q])[:drafted]
+    found = watch([None], {None: draft}, TEXT, p, rows, POLICY)
+    expected = keep_chances(p, q, torch.tensor(TEXT[-N:]))
+    assert found.chances == {None: pytest.approx(expected.tolist(), abs=1e-12)}
+    assert found.forwards == forwards
+    assert draft.tokens.tolist() == [TEXT[:-1]]
+
+
+def test_where_nobody_watches_nothing_is_read() -> None:
+    draft = BigramRunner(torch.zeros(3, 3))
+    assert watch((), {"a": draft}, TEXT, laws(0, 1), laws(1, 1), POLICY) == ({}, 0)
+    assert draft.length == 0
