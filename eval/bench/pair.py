@@ -20,7 +20,11 @@ from distillspec.models.runner import vocabulary_size
 from distillspec.models.vocabulary import check_pair
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
+from distillspec.speculation.chance import Chance
+from distillspec.speculation.draft.proposal import Basis
+from distillspec.speculation.draft.stop import StopRule
 from distillspec.speculation.runner import Runner
+from distillspec.speculation.sampling import SamplingPolicy
 
 
 class BenchPair(NamedTuple):
@@ -51,6 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser, *, prompts: int) -> None:
     parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument("--threads", type=int, help="default: torch's")
     parser.add_argument("--seed", type=int, default=0)
+
+
+def basis(
+    draft: Runner, text: Tensor, policy: SamplingPolicy, chance: Chance, stop: StopRule
+) -> Basis:
+    """To draft after text, long [T], with that runner."""
+    return Basis(text.tolist(), text[-1:], draft, draft.vocabulary, policy, chance, stop)
 
 
 def load(arguments: argparse.Namespace) -> BenchPair:

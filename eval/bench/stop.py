@@ -79,10 +79,9 @@ def chain_seconds(
             turn = repeat % len(order)
             for name in order[turn:] + order[:turn]:
                 chance = GeneratorChance(torch.Generator().manual_seed(repeat + 3))
+                start = pair.basis(draft, prompt, policy, chance, rules[name])
                 started = time.perf_counter()
-                chain = ChainDraft().propose(
-                    draft, prompt[-1:], arguments.gamma, policy, chance, rules[name]
-                )
+                chain = ChainDraft().propose(start, arguments.gamma)
                 draft.synchronize()
                 seconds = time.perf_counter() - started
                 draft.rollback(held)
@@ -200,8 +199,7 @@ def write(
         draft.reset()
         for place in range(0, len(new) - gamma, arguments.every):
             before, watcher = text[: len(prompt) + place], Watcher()
-            pending = before[draft.length :]
-            ChainDraft().propose(draft, pending, gamma, policy, chance, watcher)
+            ChainDraft().propose(pair.basis(draft, before, policy, chance, watcher), gamma)
             draft.rollback(len(before))
             chains[place] = watcher.guesses
         guesses = [guessed_acceptance(row, policy) for row in q_logits]

@@ -91,9 +91,8 @@ class Recorder:
 
     def block(self, rule: DraftRule, text: Tensor) -> tuple[Tensor, Any]:
         """p after each context of a fresh proposal, and the proposal; both caches as before."""
-        proposal: Proposal = rule.propose(
-            self._draft, text[-1:], self._gamma, self._policy, self._chance, FixedLength()
-        )
+        start = pair.basis(self._draft, text, self._policy, self._chance, FixedLength())
+        proposal: Proposal = rule.propose(start, self._gamma)
         p = self._policy.distribution(proposal.score(self._target, text[-1:]))
         for runner in (self._target, self._draft):
             runner.rollback(len(text) - 1)
