@@ -20,7 +20,7 @@ from distillspec.models.precision import fast_dtype
 from distillspec.models.runner import CausalRunner, vocabulary_size
 from distillspec.models.vocabulary import check_pair
 from distillspec.recipe.loading import method_of
-from distillspec.recipe.suite import Method
+from distillspec.recipe.methods import Method
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.engine import SpeculativeDecoder
 from distillspec.speculation.records import Fate, Round, RoundRecord

@@ -13,7 +13,7 @@ from distillspec.decoding import _with_text
 from distillspec.errors import DistillSpecError
 from distillspec.measure.audit import read
 from distillspec.models.loading import load_model, load_tokenizer
-from distillspec.recipe.suite import Method
+from distillspec.recipe.methods import Method
 from distillspec.speculation.records import Fate, Round, RoundRecord
 
 PAIR = Path(__file__).parents[1] / "checkpoints" / "nano-python"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.loading import load_suite
-from distillspec.recipe.suite import Method
+from distillspec.recipe.methods import Method
 
 _STYLES = {"accepted": "green", "corrected": "red", "bonus": "cyan", "plain": ""}
 

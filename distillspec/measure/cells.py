@@ -38,7 +38,8 @@ from distillspec.measure.summary import Summary, write_summary
 from distillspec.measure.summing import sum_up
 from distillspec.measure.timing import measure_steps
 from distillspec.models.compiled import make_runner
-from distillspec.recipe.suite import Method, Suite
+from distillspec.recipe.methods import Method
+from distillspec.recipe.suite import Suite
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.choose.chooser import Chooser
 from distillspec.speculation.choose.fixed import Fixed

@@ -21,7 +21,8 @@ from distillspec.models.compiled import make_runner
 from distillspec.models.generate import generate
 from distillspec.models.runner import vocabulary_size
 from distillspec.models.template import template_hash
-from distillspec.recipe.suite import Method, Suite
+from distillspec.recipe.methods import Method
+from distillspec.recipe.suite import Suite
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
 

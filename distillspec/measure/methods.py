@@ -7,8 +7,9 @@ from typing import Any
 
 from distillspec.measure import cost_model
 from distillspec.measure.timing import StepTimes
-from distillspec.recipe import suite as plan
-from distillspec.recipe.suite import Method, Parallel, Suite
+from distillspec.recipe import methods as plan
+from distillspec.recipe.methods import Method, Parallel
+from distillspec.recipe.suite import Suite
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.choose.chooser import Chooser, Reward
 from distillspec.speculation.choose.exp3 import EXP3

@@ -12,7 +12,8 @@ from torch import Tensor
 from distillspec.measure.methods import block_sizes
 from distillspec.models.compiled import make_runner
 from distillspec.models.factory import saved
-from distillspec.recipe.suite import CardParallel, Method, Parallel, Suite
+from distillspec.recipe.methods import CardParallel, Method, Parallel
+from distillspec.recipe.suite import Suite
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.parallel.card import CardDecoder, CardDraft
 from distillspec.speculation.parallel.pearl import PearlDecoder, PearlDraft

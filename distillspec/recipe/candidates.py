@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distillspec.recipe.suite import Method
+from distillspec.recipe.methods import Method
 
 _CHAINS = (
     {"name": "standard", "gammas": [1, 2, 3, 4, 5, 6, 7, 8]},

@@ -14,8 +14,9 @@ from distillspec.errors import DistillSpecError
 from distillspec.recipe import yaml_text
 from distillspec.recipe.complaint import complaint, nearest
 from distillspec.recipe.expectation import root
+from distillspec.recipe.methods import Method
 from distillspec.recipe.schema import PretrainRecipe, Recipe, Section
-from distillspec.recipe.suite import Method, Suite
+from distillspec.recipe.suite import Suite
 
 _Form = TypeVar("_Form", bound=Section)
 _KINDS: dict[str, type[Recipe] | type[PretrainRecipe]] = {

@@ -34,7 +34,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.bootstrap import Interval, Resampling, Sums, ratio, relative
 from distillspec.measure.methods import configuration
 from distillspec.models.precision import describe
-from distillspec.recipe.suite import Method
+from distillspec.recipe.methods import Method
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.engine import AutoregressiveDecoder, SpeculativeDecoder
 from distillspec.speculation.runner import Runner

@@ -40,7 +40,7 @@ from distillspec.models.compiled import make_runner
 from distillspec.models.factory import saved
 from distillspec.models.precision import describe
 from distillspec.models.runner import CausalRunner
-from distillspec.recipe.suite import Method
+from distillspec.recipe.methods import Method
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.engine import AutoregressiveDecoder, SpeculativeDecoder
 from distillspec.speculation.parallel.ahead import Ahead

@@ -26,7 +26,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.methods import block_sizes, configuration
 from distillspec.measure.timing import StepTimes, measure_steps
 from distillspec.models.precision import describe
-from distillspec.recipe.suite import Method
+from distillspec.recipe.methods import Method
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.engine import AutoregressiveDecoder, SpeculativeDecoder
 from distillspec.speculation.records import Generation

@@ -39,7 +39,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.bootstrap import Resampling, Sums, ratio, relative
 from distillspec.measure.methods import configuration
 from distillspec.models.precision import describe
-from distillspec.recipe.suite import Method
+from distillspec.recipe.methods import Method
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.confidence import Confidence, DraftVerify

@@ -32,7 +32,7 @@ from torch import Tensor
 from distillspec.errors import DistillSpecError
 from distillspec.measure.bootstrap import Interval, Resampling, Sums, ratio, relative
 from distillspec.measure.methods import configuration
-from distillspec.recipe.suite import Method
+from distillspec.recipe.methods import Method
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.proposal import DraftRule, Proposal

@@ -25,7 +25,8 @@ from distillspec.measure.methods import (
     most_tokens_per_second,
 )
 from distillspec.measure.timing import StepTimes
-from distillspec.recipe.suite import Method, Suite
+from distillspec.recipe.methods import Method
+from distillspec.recipe.suite import Suite
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.choose.chooser import Outcome
 from distillspec.speculation.choose.hedge import Hedge

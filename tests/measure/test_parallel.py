@@ -10,7 +10,8 @@ import torch
 
 from distillspec.measure.cells import ROWS, evaluate
 from distillspec.measure.parallel import ParallelBench, threads_of, torch_threads
-from distillspec.recipe.suite import PearlParallel, Suite
+from distillspec.recipe.methods import PearlParallel
+from distillspec.recipe.suite import Suite
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
 

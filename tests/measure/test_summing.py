@@ -14,7 +14,8 @@ from distillspec.measure.rows import RowLog
 from distillspec.measure.summing import sum_up
 from distillspec.measure.target_texts import drawn_texts
 from distillspec.measure.timing import StepTimes
-from distillspec.recipe.suite import Method, Suite
+from distillspec.recipe.methods import Method
+from distillspec.recipe.suite import Suite
 from distillspec.speculation.sampling import SamplingPolicy
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from distillspec.measure.methods import configuration
 from distillspec.measure.timing import StepTimes, measure_steps
-from distillspec.recipe.suite import Method
+from distillspec.recipe.methods import Method
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy

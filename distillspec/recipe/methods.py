@@ -1,0 +1,322 @@
+"""What a decoding method is, as data: what drafts, what verifies, what chooses among several."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from distillspec.recipe.schema import Count, Section
+
+DraftName = Literal["undistilled", "distilled", "control"]
+
+Gamma = Annotated[int, Field(ge=1, le=64)]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+# --- what is drafted -----------------------------------------------------------------------------
+
+
+class _ModelDraft(Section):
+    model: DraftName | None = Field(
+        None,
+        description="the draft that drafts, whatever the suite's drafts; default: each of them",
+    )
+
+
+class ChainDraft(_ModelDraft):
+    kind: Literal["chain"] = "chain"
+
+
+class SequencesDraft(_ModelDraft):
+    kind: Literal["sequences"]
+    count: Annotated[int, Field(ge=1, le=64)] = Field(8, description="K, sequences drafted at once")
+    distinct: bool = Field(
+        False, description="first tokens drawn without replacement, so that no two begin alike"
+    )
+
+
+class LookupDraft(Section):
+    """Prompt lookup: no model drafts, but what followed the text's last tokens earlier in it."""
+
+    kind: Literal["lookup"]
+    longest: Annotated[int, Field(ge=1, le=16)] = Field(
+        3, description="tokens at the end of the text that are looked for, at most"
+    )
+
+
+# --- when drafting stops -------------------------------------------------------------------------
+
+
+class FixedStop(Section):
+    kind: Literal["fixed"] = "fixed"
+
+
+class AdaEDLStop(Section):
+    kind: Literal["adaedl"]
+    threshold: Annotated[float, Field(ge=-1.0, le=1.0)] = Field(
+        0.4, description="where it starts; it moves by at most 0.001 a round"
+    )
+
+
+class SVIPStop(Section):
+    kind: Literal["svip"]
+    weight: Annotated[float, Field(gt=0.0)] = 0.15
+    threshold: Annotated[float, Field(gt=0.0)] = 0.3
+
+
+class ConfidenceStop(Section):
+    kind: Literal["confidence"]
+    threshold: Share = 0.4
+
+
+class DraftVerifyStop(Section):
+    kind: Literal["draft_verify"]
+    threshold: Share = Field(0.6, description="where it starts")
+    wanted_rate: Share = Field(0.9, description="share of the drafted tokens to be accepted")
+
+
+# --- what verifies -------------------------------------------------------------------------------
+
+
+class TokenVerify(Section):
+    kind: Literal["token"] = "token"
+
+
+class BlockVerify(Section):
+    kind: Literal["block"]
+
+
+class LenientVerify(Section):
+    """Lossy: the method's name must say so, and then every table does."""
+
+    kind: Literal["lenient"]
+    form: Literal["exp", "lin", "sq"] = Field("exp", description="p^eps, p / eps, p / eps^2")
+    eps: Share = Field(description="1 is lossless; the smaller, the more is kept")
+
+
+class KSeqVerify(Section):
+    kind: Literal["kseq"]
+
+
+class RecursiveVerify(Section):
+    kind: Literal["recursive"]
+
+
+class TraversalVerify(Section):
+    kind: Literal["traversal"]
+
+
+class MultipathVerify(Section):
+    kind: Literal["multipath"]
+
+
+# --- which of several methods --------------------------------------------------------------------
+
+
+class _Choose(Section):
+    arms: tuple[str, ...] = Field(
+        min_length=1, description="methods of this suite, `name@gamma`; without @, all its gammas"
+    )
+    reward: Literal["tokens_per_second", "tokens"] = Field(
+        "tokens_per_second",
+        description="tokens: per round, as published; it favours the largest gamma",
+    )
+    memory: Literal["kept", "prompt"] = Field(
+        "kept", description="what is learnt is kept across prompts, or begins anew with each"
+    )
+
+
+class UCBChoose(_Choose):
+    kind: Literal["ucb"]
+    scale: Annotated[float, Field(gt=0.0)] = Field(
+        0.1, description="of the bonus; 1 is published and explores for long"
+    )
+    delta: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    discount: Share = Field(1.0, description="weight of a round after each further one")
+    window: Count | None = Field(None, description="rounds that count; default: all")
+
+    @model_validator(mode="after")
+    def _forgets_in_one_way(self) -> Self:
+        if self.window is not None and self.discount < 1.0:
+            raise ValueError("give discount or window, not both")
+        return self
+
+
+class EXP3Choose(_Choose):
+    kind: Literal["exp3"]
+    scale: Annotated[float, Field(gt=0.0)] = 1.0
+
+
+class HedgeChoose(_Choose):
+    kind: Literal["hedge"]
+    scale: Annotated[float, Field(gt=0.0)] = Field(1.0, description="of the learning rate")
+
+
+# --- draft and target at the same time -----------------------------------------------------------
+
+
+class CardParallel(Section):
+    """The draft runs ahead in a process of its own; gamma is the longest path verified at once."""
+
+    kind: Literal["card"]
+    nodes: Annotated[int, Field(ge=1, le=256)] = Field(8, description="N, candidates of a layer")
+    layers: Annotated[int, Field(ge=1, le=64)] = Field(
+        10, description="that the draft is ahead at most; nodes * layers bound its memory"
+    )
+    threads: Count | None = Field(
+        None, description="of each side, on a CPU; default: half of torch's"
+    )
+
+
+class PearlParallel(Section):
+    """The next block of gamma tokens is drafted while the last one is verified."""
+
+    kind: Literal["pearl"]
+    threads: Count | None = Field(
+        None, description="of each side, on a CPU; default: half of torch's"
+    )
+
+
+class ValvePlan(Section):
+    """Falls back to a method of the suite where the adaptive one is slower, and tries again."""
+
+    baseline: str = Field(description="a method of this suite that adapts nothing, `name@gamma`")
+    window: Count = Field(64, description="rounds that are compared")
+    margin: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.05, description="share of the baseline's tokens/s that may be lost"
+    )
+    pause: Count = Field(512, description="rounds until the other one is tried again")
+
+    @model_validator(mode="after")
+    def _pauses_long_enough(self) -> Self:
+        if self.pause < self.window:
+            raise ValueError(f"pause ({self.pause}) must be at least window ({self.window})")
+        return self
+
+
+Draft = Annotated[ChainDraft | SequencesDraft | LookupDraft, Field(discriminator="kind")]
+Stop = Annotated[
+    FixedStop | AdaEDLStop | SVIPStop | ConfidenceStop | DraftVerifyStop,
+    Field(discriminator="kind"),
+]
+Verify = Annotated[
+    TokenVerify
+    | BlockVerify
+    | LenientVerify
+    | KSeqVerify
+    | RecursiveVerify
+    | TraversalVerify
+    | MultipathVerify,
+    Field(discriminator="kind"),
+]
+Choose = Annotated[UCBChoose | EXP3Choose | HedgeChoose, Field(discriminator="kind")]
+
+Parallel = Annotated[CardParallel | PearlParallel, Field(discriminator="kind")]
+
+_FOR_CHAINS: tuple[str, ...] = ("token", "block", "lenient")
+_FOR_SEQUENCES: tuple[str, ...] = ("kseq", "recursive", "traversal", "multipath")
+_FOR_DISTINCT: tuple[str, ...] = ("recursive", "traversal")
+
+
+class Method(Section):
+    """A decoding method as data: what drafts, when it stops, what verifies; or what chooses.
+
+    Or, with `parallel`, a protocol of two processes, which brings its own of all that.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[^@\s]+$")] = "standard"
+    draft: Draft = Field(default_factory=ChainDraft)
+    stop: Stop = Field(default_factory=FixedStop)
+    verify: Verify = Field(default_factory=TokenVerify)
+    choose: Choose | None = Field(None, description="in place of the three above")
+    parallel: Parallel | None = Field(
+        None, description="in place of all of them: draft and target in two processes"
+    )
+    valve: ValvePlan | None = Field(None, description="around a method that adapts")
+    gammas: tuple[Gamma, ...] | None = Field(
+        None, min_length=1, description="block sizes, tokens; default: the suite's"
+    )
+
+    @property
+    def is_standard(self) -> bool:
+        """Chains of fixed length under token verification: what the expected tau is of."""
+        kinds = (self.draft.kind, self.stop.kind, self.verify.kind)
+        return not self.adapts and not self.parallel and kinds == ("chain", "fixed", "token")
+
+    @property
+    def has_known_rounds(self) -> bool:
+        """Whether its rounds on a given text are known in expectation without decoding it."""
+        return self.is_standard or (self.draft.kind == "lookup" and self.verify.kind == "token")
+
+    @property
+    def model(self) -> DraftName | None:
+        """The draft that it names; None if it drafts with any, or with none."""
+        return None if isinstance(self.draft, LookupDraft) else self.draft.model
+
+    @property
+    def adapts(self) -> bool:
+        """Whether what it does depends on what it has seen."""
+        return self.choose is not None or self.stop.kind != "fixed"
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _can_be_decoded_with(cls, stop: Any) -> Any:
+        if isinstance(stop, dict) and stop.get("kind") == "oracle":
+            raise ValueError(
+                "an oracle knows what will be rejected, so no text can be decoded with it: leave "
+                "this method out; beside a standard method and another one, the report tells what "
+                "an oracle would reach by itself"
+            )
+        return stop
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.valve is not None and not self.adapts:
+            raise ValueError(f"method {self.name!r} adapts nothing; it needs no valve")
+        if self.choose is not None:
+            self._leaves_out(
+                "choose takes its arms' parts", "draft", "stop", "verify", "gammas", "parallel"
+            )
+            return self
+        if self.parallel is not None:
+            self._leaves_out(
+                f"{self.parallel.kind!r} drafts and verifies in its own way",
+                "draft",
+                "stop",
+                "verify",
+            )
+            return self
+        rule = self.verify.kind
+        if isinstance(self.draft, LookupDraft) and self.stop.kind != "fixed":
+            raise ValueError(
+                f"method {self.name!r}: {self.stop.kind!r} reads the draft's law, and a lookup has "
+                "none; set stop: {kind: fixed}"
+            )
+        if isinstance(self.draft, ChainDraft | LookupDraft):
+            fitting, drafts = _FOR_CHAINS, "one chain"
+        elif self.draft.distinct:
+            fitting, drafts = _FOR_DISTINCT, "sequences that begin differently"
+        else:
+            fitting, drafts = _FOR_SEQUENCES, "independent sequences"
+        if rule not in fitting:
+            raise ValueError(
+                f"method {self.name!r}: {rule!r} does not verify {drafts}; "
+                f"choose one of {', '.join(fitting)}"
+            )
+        if rule == "lenient" and "lossy" not in self.name:
+            raise ValueError(
+                f"method {self.name!r} is lossy and must say so: name it 'lossy-{self.name}'"
+            )
+        if rule == "multipath" and self.stop.kind != "fixed":
+            raise ValueError(
+                f"method {self.name!r}: 'multipath' needs sequences of one length; "
+                "set stop: {kind: fixed}"
+            )
+        return self
+
+    def _leaves_out(self, reason: str, *parts: str) -> None:
+        plain = Method()
+        given = [part for part in parts if getattr(self, part) != getattr(plain, part)]
+        if given:
+            raise ValueError(f"method {self.name!r}: {reason}; leave out " + ", ".join(given))

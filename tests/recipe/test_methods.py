@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from distillspec.recipe.methods import Method
+
+SEQUENCES = {"kind": "sequences", "count": 2}
+DISTINCT = {"kind": "sequences", "distinct": True}
+
+
+@pytest.mark.parametrize(
+    ("method", "says"),
+    [
+        ({"verify": {"kind": "kseq"}}, "'kseq' does not verify one chain"),
+        ({"draft": SEQUENCES}, "'token' does not verify independent sequences"),
+        (
+            {"draft": DISTINCT, "verify": {"kind": "kseq"}},
+            "'kseq' does not verify sequences that begin differently",
+        ),
+        (
+            {"draft": SEQUENCES, "verify": {"kind": "multipath"}, "stop": {"kind": "adaedl"}},
+            "needs sequences of one length",
+        ),
+        (
+            {"choose": {"kind": "ucb", "arms": ["standard"]}, "stop": {"kind": "svip"}},
+            "leave out stop",
+        ),
+        ({"verify": {"kind": "lenient", "eps": 0.5}}, "is lossy and must say so"),
+        (
+            {"choose": {"kind": "ucb", "arms": ["standard"], "window": 9, "discount": 0.9}},
+            "discount or window, not both",
+        ),
+        ({"valve": {"baseline": "standard@2"}}, "adapts nothing; it needs no valve"),
+        (
+            {
+                "stop": {"kind": "svip"},
+                "valve": {"baseline": "standard@2", "window": 9, "pause": 3},
+            },
+            "must be at least window",
+        ),
+        ({"draft": {"kind": "sequences", "count": 0}, "verify": {"kind": "kseq"}}, "count"),
+        (
+            {"parallel": {"kind": "card"}, "stop": {"kind": "svip"}},
+            "own way; leave out stop",
+        ),
+        ({"parallel": {"kind": "pearl"}, "draft": SEQUENCES}, "leave out draft"),
+        ({"parallel": {"kind": "card", "nodes": 0}}, "nodes"),
+        ({"parallel": {"kind": "pearl"}, "valve": {"baseline": "standard@2"}}, "needs no valve"),
+        (
+            {"parallel": {"kind": "card"}, "choose": {"kind": "ucb", "arms": ["standard"]}},
+            "leave out parallel",
+        ),
+        ({"choose": {"kind": "hedge", "arms": ["standard"], "memory": "none"}}, "memory"),
+        ({"draft": {"kind": "lookup"}, "stop": {"kind": "adaedl"}}, "a lookup has none"),
+        ({"draft": {"kind": "lookup"}, "verify": {"kind": "kseq"}}, "does not verify one chain"),
+        ({"draft": {"kind": "lookup", "longest": 0}}, "longest"),
+        ({"draft": {"kind": "lookup", "model": "distilled"}}, "model"),
+        ({"draft": {"kind": "chain", "model": "other"}}, "'undistilled', 'distilled' or 'control'"),
+    ],
+)
+def test_parts_that_make_no_sense_together_are_refused(method: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Method.model_validate({"name": "mine", **method})
+
+
+def test_an_oracle_is_no_method_and_the_error_says_where_it_is_told() -> None:
+    with pytest.raises(ValidationError, match="no text can be decoded with it.*the report tells"):
+        Method.model_validate({"name": "best", "stop": {"kind": "oracle"}})
