@@ -32,7 +32,8 @@ from distillspec.measure.cells import SUMMARY
 from distillspec.measure.cells import evaluate as measure_cells
 from distillspec.measure.corpus_alpha import acceptance
 from distillspec.measure.report import write_report
-from distillspec.measure.summary import Summary, read_summary
+from distillspec.measure.summary import Summary
+from distillspec.measure.summary_file import read_summary
 from distillspec.measure.table import summary_table
 from distillspec.models.adapters import merged
 from distillspec.models.precision import cast_parameters, describe

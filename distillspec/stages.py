@@ -12,7 +12,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.job import join, leave, show_summary, started, target_responses
 from distillspec.measure.cells import SUMMARY
 from distillspec.measure.report import write_report
-from distillspec.measure.summary import read_summary
+from distillspec.measure.summary_file import read_summary
 from distillspec.recipe.schema import Recipe
 from distillspec.run_folder import RunFolder
 

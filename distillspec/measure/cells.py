@@ -34,7 +34,8 @@ from distillspec.measure.methods import (
 from distillspec.measure.parallel import ParallelBench
 from distillspec.measure.plan import Prepared, Steps, check, plan_of, read_plan, write_plan
 from distillspec.measure.rows import Row, RowLog, drafted_at, letters
-from distillspec.measure.summary import Summary, write_summary
+from distillspec.measure.summary import Summary
+from distillspec.measure.summary_file import write_summary
 from distillspec.measure.summing import sum_up
 from distillspec.measure.timing import measure_steps
 from distillspec.models.compiled import make_runner

@@ -35,7 +35,7 @@ _CLOSE = 1.1
 
 @dataclass(frozen=True)
 class Expectation:
-    """What to expect at one temperature; quantities as in measure/summary.py, DEFINITIONS.
+    """What to expect at one temperature; quantities as in measure/definitions.py.
 
     verify_times: v by gamma. predicted_speedup: at best_gamma, for independent tokens of `alpha`,
     the draft as it is now. break_even_alpha: None if even alpha = 1 does not break even.

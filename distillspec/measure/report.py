@@ -14,7 +14,8 @@ from distillspec.measure.breakdown import FEW
 from distillspec.measure.drawing import ordered
 from distillspec.measure.figures import save_figures
 from distillspec.measure.page import STYLE
-from distillspec.measure.summary import Summary, read_summary
+from distillspec.measure.summary import Summary
+from distillspec.measure.summary_file import read_summary
 
 REPORT = "report.html"
 

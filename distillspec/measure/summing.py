@@ -18,12 +18,13 @@ from distillspec.measure.completions import (
     greedy_divergences,
     up_to_end,
 )
+from distillspec.measure.definitions import DEFINITIONS
 from distillspec.measure.findings import findings
 from distillspec.measure.plan import Prepared
 from distillspec.measure.quality import Completion, name_of, score
 from distillspec.measure.regret import regrets
 from distillspec.measure.rows import Row
-from distillspec.measure.summary import DEFINITIONS, Quality, Recommendation, Summary
+from distillspec.measure.summary import Quality, Recommendation, Summary
 from distillspec.measure.tally import Tally
 from distillspec.measure.target_texts import drawn_texts, text_facts
 from distillspec.recipe.suite import Suite

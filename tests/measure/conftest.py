@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from distillspec.measure.breakdown import FEW, CategoryCell, ContextBin
+from distillspec.measure.definitions import DEFINITIONS
 from distillspec.measure.summary import (
-    DEFINITIONS,
     Baseline,
     Cell,
     Comparison,

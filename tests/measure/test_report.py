@@ -12,7 +12,8 @@ import pytest
 from distillspec.errors import DistillSpecError
 from distillspec.measure.audit import append
 from distillspec.measure.report import render, write_report
-from distillspec.measure.summary import Summary, write_summary
+from distillspec.measure.summary import Summary
+from distillspec.measure.summary_file import write_summary
 from tests.measure.conftest import a_place, a_regret
 from tests.measure.test_audit import a_round
 

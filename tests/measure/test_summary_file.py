@@ -1,0 +1,74 @@
+"""summary.json reads back as it was; what does not exist is null."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from distillspec.errors import DistillSpecError
+from distillspec.measure.summary import Summary
+from distillspec.measure.summary_file import read_summary, write_summary
+from tests.measure.conftest import a_cell, a_recommendation
+
+
+def test_a_summary_reads_back_as_it_was_written(by_hand: Summary, tmp_path: Path) -> None:
+    write_summary(by_hand, tmp_path / "summary.json")
+    assert read_summary(tmp_path / "summary.json") == by_hand
+
+
+def test_categories_and_contexts_read_back_and_those_with_few_prompts_have_no_rates(
+    broken_down: Summary, tmp_path: Path
+) -> None:
+    write_summary(broken_down, tmp_path / "summary.json")
+    again = read_summary(tmp_path / "summary.json")
+    assert [one.category for one in again.categories[:2]] == ["q & a", "rare"]
+    assert again.categories[0] == broken_down.categories[0]
+    assert math.isnan(again.categories[1].tau)
+    assert again.contexts[:2] == broken_down.contexts[:2]
+    best = [(one.draft, one.temperature, one.category) for one in again.best_by_category()]
+    assert best == [
+        ("distilled", 0.0, "q & a"),
+        ("distilled", 0.0, "rare"),
+        ("distilled", 1.0, "q & a"),
+        ("distilled", 1.0, "rare"),
+    ]
+    again.recommendation.extend(a_recommendation(t, "control") for t in (0.0, 1.0))
+    drafts = [one.draft for one in again.best_by_category() if one.temperature == 0.0]
+    assert drafts == ["distilled", "control", "distilled", "control"]
+
+
+def test_a_summary_from_before_categories_is_refused_with_a_remedy(
+    by_hand: Summary, tmp_path: Path
+) -> None:
+    write_summary(by_hand, tmp_path / "summary.json")
+    old = json.loads((tmp_path / "summary.json").read_text())
+    del old["categories"]
+    (tmp_path / "summary.json").write_text(json.dumps(old))
+    with pytest.raises(DistillSpecError, match="categories"):
+        read_summary(tmp_path / "summary.json")
+
+
+def test_a_number_that_does_not_exist_is_null_in_the_file_and_nan_in_the_record(
+    by_hand: Summary, tmp_path: Path
+) -> None:
+    odd = replace(by_hand, cells=[a_cell("distilled", 2, 1.0, tau=math.nan)])
+    write_summary(odd, tmp_path / "summary.json")
+    text = (tmp_path / "summary.json").read_text()
+    assert json.loads(text)["cells"][0]["tau"] is None
+    assert "NaN" not in text
+    cell = read_summary(tmp_path / "summary.json").cells[0]
+    assert math.isnan(cell.tau)
+    assert cell.repeated_ngram_share is None
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"suite": 3'])
+def test_what_is_no_summary_is_the_users_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(DistillSpecError, match="no summary"):
+        read_summary(tmp_path / "summary.json")
+    with pytest.raises(DistillSpecError, match="no summary"):
+        read_summary(tmp_path / "absent.json")
