@@ -2,9 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from distillspec.measure import bootstrap
+from distillspec.measure.bootstrap import Sums
+from distillspec.measure.ranking import per_token
+from distillspec.measure.summary import Oracle, Ranked
+from distillspec.measure.tally import Place, Tally
 from distillspec.speculation.records import Counts
+
+
+def oracles(tally: Tally, ranking: Sequence[Ranked]) -> list[Oracle]:
+    """A line a draft and temperature, where methods are ranked and chains are among them."""
+    found = []
+    for first in ranking:
+        at = first.temperature
+        if first.verdict != "fastest":
+            continue
+        fastest = (first.draft, first.method, first.gamma, at)
+        for draft in dict.fromkeys(place[0] for place in tally.places() if place[3] == at):
+            chains = [
+                place
+                for place in tally.places()
+                if place[0] == draft and place[1] in tally.standard and place[3] == at
+            ]
+            if chains:
+                found.append(_oracle(tally, max(chains, key=lambda one: one[2]), fastest))
+    return found
+
+
+def _oracle(tally: Tally, place: Place, fastest: Place) -> Oracle:
+    draft, method, gamma, temperature = place
+    steps = tally.steps[method, temperature]
+    tokens, seconds = tally.speed(place)
+    c, v = steps.draft_to_target_time(draft), steps.verify_times()
+    by_prompt = tally.counts(place)
+    shares = [shortened(counts, gamma, c, v) for counts in by_prompt]
+    speed = Sums(tokens, [s * share for s, share in zip(seconds, shares, strict=True)])
+    beyond = bootstrap.relative(speed, tally.speed(fastest), tally.how)
+    counts = sum(by_prompt, start=Counts())
+    return Oracle(
+        draft=draft,
+        method=method,
+        gamma=gamma,
+        temperature=temperature,
+        tokens_per_second=speed.ratio(),
+        tau=tally.tau(place).ratio(),
+        drafted_per_token=per_token(counts.accepted, counts),
+        forwards_per_token=per_token(counts.verifications, counts),
+        relative=beyond.value,
+        relative_low=beyond.low,
+        relative_high=beyond.high,
+    )
 
 
 def shortened(

@@ -10,6 +10,7 @@ import torch
 
 from distillspec import provenance
 from distillspec.measure.bootstrap import Resampling
+from distillspec.measure.comparing import comparisons
 from distillspec.measure.completions import (
     MeasuredPrompt,
     completion_text,
@@ -20,8 +21,11 @@ from distillspec.measure.completions import (
 )
 from distillspec.measure.definitions import DEFINITIONS
 from distillspec.measure.findings import findings
+from distillspec.measure.oracle import oracles
 from distillspec.measure.plan import Prepared
 from distillspec.measure.quality import Completion, name_of, score
+from distillspec.measure.ranking import ranking
+from distillspec.measure.recommending import recommendations
 from distillspec.measure.regret import regrets
 from distillspec.measure.rows import Row
 from distillspec.measure.summary import Quality, Recommendation, Summary
@@ -74,8 +78,9 @@ def sum_up(
     tally = Tally(rows, prepared.steps, facts, how, ends, standard)
     cells, baseline = tally.cells(), tally.baselines()
     others = [name for name in drafts if name != _COMPARED]
-    comparisons = tally.comparisons(_COMPARED, others) if _COMPARED in drafts else []
-    recommendation = tally.recommendations()
+    compared = comparisons(tally, _COMPARED, others) if _COMPARED in drafts else []
+    recommendation = recommendations(tally)
+    ranked = ranking(tally)
     divergences = greedy_divergences(target, prompts, rows, vocabulary)
     runs = sorted({row.run for row in rows})
     return Summary(
@@ -87,9 +92,9 @@ def sum_up(
         confidence=suite.confidence,
         cells=cells,
         baseline=baseline,
-        comparisons=comparisons,
-        ranking=tally.ranking(),
-        oracles=tally.oracles(),
+        comparisons=compared,
+        ranking=ranked,
+        oracles=oracles(tally, ranked),
         regrets=regrets(rows, _choosers(suite), how),
         categories=tally.categories(),
         contexts=tally.contexts(),
@@ -98,7 +103,7 @@ def sum_up(
         greedy_divergences=divergences,
         examples=examples(tokenizer, prompts, rows, _gammas_shown(recommendation)),
         notes=[
-            *findings(cells, baseline, comparisons, recommendation, divergences, len(runs)),
+            *findings(cells, baseline, compared, recommendation, divergences, len(runs)),
             *_fallbacks(suite, prepared),
             *_lossy(suite),
             *_audited(suite),

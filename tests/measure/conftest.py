@@ -26,7 +26,9 @@ from distillspec.measure.summary import (
     Regret,
     Summary,
 )
+from distillspec.measure.tally import Tally
 from distillspec.recipe.suite import Suite
+from tests.measure.two_prompts import FACTS, HOW, STEPS, rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -360,3 +362,9 @@ def broken_down(by_hand: Summary) -> Summary:
         categories=[a_category(*one, name, count) for one in both for name, count in names],
         contexts=[a_bin(*one, start, count) for one in both for start, count in bins],
     )
+
+
+@pytest.fixture
+def tally() -> Tally:
+    """Of the two prompts and two drafts of `two_prompts`."""
+    return Tally(rows(), {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW, frozenset())

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from distillspec.measure.oracle import shortened
+from distillspec.measure.oracle import oracles, shortened
+from distillspec.measure.ranking import ranking
+from distillspec.measure.tally import Tally
+from distillspec.measure.timing import StepTimes
 from distillspec.speculation.records import Counts, RoundRecord
+from tests.measure.two_prompts import FACTS, HOW, STEPS, rows
 
 V = {2: 1.2, 4: 1.6}
 
@@ -43,3 +49,31 @@ def test_no_fixed_length_beats_the_oracle_on_the_same_rounds() -> None:
     for gamma in v:  # cut to gamma, a round keeps the first of what it kept
         tokens = sum(min(a, gamma) + 1 for a in kept)
         assert tokens / (len(kept) * (gamma * c + v[gamma])) < oracle
+
+
+def test_the_oracle_is_read_from_chains_where_methods_are_ranked(tally: Tally) -> None:
+    assert oracles(tally, ranking(tally)) == []  # one method: nothing is ranked
+    block = [replace(row, method="block", seconds=3.0) for row in rows()[4:]]
+    steps = {("standard", 1.0): STEPS, ("block", 1.0): STEPS}
+    ranked = Tally([*rows(), *block], steps, {1.0: FACTS}, HOW, frozenset())
+    by_draft = {one.draft: one for one in oracles(ranked, ranking(ranked))}
+    assert by_draft.keys() == {"undistilled", "distilled"}
+    one = by_draft["distilled"]
+    assert (one.method, one.gamma, one.temperature) == ("standard", 2, 1.0)
+    # Of 5 rounds each: kept 0, 1, 2 tokens in 1, 2, 2 rounds, and in 0, 1, 4; v(1) = 1.1.
+    first = (1 * 1.0 + 2 * (0.2 + 1.1) + 2 * 1.6) / (5 * 1.6)
+    second = (1 * (0.2 + 1.1) + 4 * 1.6) / (5 * 1.6)
+    assert one.tokens_per_second == pytest.approx(24 / (2.0 * first + 4.0 * second))
+    assert one.drafted_per_token == pytest.approx(15 / 25)
+    assert one.forwards_per_token == pytest.approx(10 / 25)
+    fastest = max(place.tokens_per_second for place in ranking(ranked))
+    assert one.relative == pytest.approx(one.tokens_per_second / fastest - 1.0)
+
+
+def test_the_oracle_is_read_from_the_longest_chains() -> None:
+    both = [replace(row, gamma=4) for row in rows()[4:]]
+    block = [replace(row, method="block") for row in rows()[4:]]
+    steps = StepTimes(1.0, 0.01, {2: 0.012, 4: 0.014}, STEPS.draft_seconds, 30, 0.1)
+    by_method = {("standard", 1.0): steps, ("block", 1.0): steps}
+    tally = Tally([*rows(), *both, *block], by_method, {1.0: FACTS}, HOW, frozenset())
+    assert {one.gamma for one in oracles(tally, ranking(tally))} == {4}

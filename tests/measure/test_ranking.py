@@ -1,0 +1,51 @@
+"""Methods by speed, by hand, from two prompts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from distillspec.measure.ranking import per_token, ranking
+from distillspec.measure.tally import Tally
+from distillspec.speculation.records import Counts
+from tests.measure.two_prompts import FACTS, HOW, STEPS, rows
+
+
+def ranked_with(seconds: float, **busy: float) -> Tally:
+    """The standard method beside one whose texts take so long each."""
+    block = [replace(row, method="block", seconds=seconds, **busy) for row in rows()[4:]]
+    steps = {("standard", 1.0): STEPS, ("block", 1.0): STEPS}
+    return Tally([*rows(), *block], steps, {1.0: FACTS}, HOW, frozenset())
+
+
+def test_one_method_alone_is_not_ranked(tally: Tally) -> None:
+    assert ranking(tally) == []
+
+
+def test_the_fastest_stands_first_and_the_others_are_told_by_what_they_reach_of_it() -> None:
+    found = ranking(ranked_with(1.0))
+    places = [(one.draft, one.method) for one in found]
+    # 24 tokens in 2, 2, 6 and 10 seconds; of equals, the cell that comes first.
+    assert places[2:] == [("distilled", "standard"), ("undistilled", "standard")]
+    assert {method for _, method in places[:2]} == {"block"}
+    assert [one.tokens_per_second for one in found] == pytest.approx([12, 12, 4, 2.4])
+    assert [one.relative for one in found] == pytest.approx([0, 0, 4 / 12 - 1, 2.4 / 12 - 1])
+    assert [one.verdict for one in found] == ["fastest", "within noise of it", "slower", "slower"]
+
+
+def test_what_a_method_spends_is_told_per_token_it_emits() -> None:
+    one = next(one for one in ranking(ranked_with(1.0)) if one.draft == "distilled")
+    assert one.tau == pytest.approx(25 / 10)
+    assert one.drafted_per_token == pytest.approx(20 / 25)
+    assert one.wasted_per_token == pytest.approx(5 / 25)
+    assert one.forwards_per_token == pytest.approx(10 / 25)
+    assert math.isnan(per_token(3, Counts()))
+
+
+def test_sides_are_busy_for_a_share_of_the_time_where_both_work_at_once() -> None:
+    found = ranking(ranked_with(2.0, target_busy_seconds=1.5, draft_busy_seconds=0.5))
+    busy = {one.method: (one.target_busy, one.draft_busy) for one in found}
+    assert busy["block"] == pytest.approx((0.75, 0.25))
+    assert all(map(math.isnan, busy["standard"]))

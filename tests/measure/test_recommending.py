@@ -1,0 +1,37 @@
+"""The gamma that is recommended, by hand, from two prompts."""
+
+from __future__ import annotations
+
+import pytest
+
+from distillspec.measure.recommending import recommendations
+from distillspec.measure.tally import Tally
+from distillspec.measure.timing import StepTimes
+from tests.measure.two_prompts import FACTS, HOW, STEPS, a_row, counts, rows
+
+
+def test_the_recommendation_is_the_fastest_gamma_in_words() -> None:
+    slow = [a_row(i, "distilled", 30.0, counts(5, (4, 2)), gamma=4) for i in (0, 1)]
+    steps = StepTimes(1.0, 0.01, {2: 0.012, 4: 0.014}, STEPS.draft_seconds, 30, 0.1)
+    tally = Tally([*rows(), *slow], {("standard", 1.0): steps}, {1.0: FACTS}, HOW, frozenset())
+    found = {(one.draft, one.temperature): one for one in recommendations(tally)}
+    best = found["distilled", 1.0]
+    assert (best.gamma, best.speedup) == (2, pytest.approx(2.0))
+    assert best.words.startswith("gamma 2: 2.00x")
+    assert found["distilled", None].speedup == best.speedup
+    assert (found["undistilled", 1.0].gamma, found["undistilled", None].gamma) == (2, 2)
+
+
+def test_a_draft_that_only_costs_is_not_recommended() -> None:
+    slow = [a_row(i, "distilled", 30.0, counts(5, (1, 0))) for i in (0, 1)]
+    tally = Tally(rows()[:4] + slow, {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW, frozenset())
+    assert all(r.words.startswith("do not speculate") for r in recommendations(tally))
+
+
+def test_a_gain_the_interval_does_not_show_is_called_that() -> None:
+    unsure = [
+        a_row(0, "distilled", 2.0, counts(5, (4, 2))),
+        a_row(1, "distilled", 9.0, counts(5, (4, 2))),
+    ]
+    tally = Tally(rows()[:4] + unsure, {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW, frozenset())
+    assert all(r.words.startswith("no gain shown") for r in recommendations(tally))

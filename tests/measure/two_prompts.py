@@ -1,0 +1,65 @@
+"""Rows of two prompts and two drafts, made by hand, with the steps and texts that go with them."""
+
+from __future__ import annotations
+
+from distillspec.measure.bootstrap import Resampling
+from distillspec.measure.rows import Row
+from distillspec.measure.target_texts import TextFacts
+from distillspec.measure.timing import StepTimes
+from distillspec.speculation.records import Counts
+
+STEPS = StepTimes(1.0, 0.010, {2: 0.012}, {"undistilled": 0.001, "distilled": 0.002}, 30, 0.1)
+FACTS = TextFacts(
+    overlap={"undistilled": [4.0, 8.0], "distilled": [6.0, 9.0]},
+    entropy=[10.0, 20.0],
+    tokens=[8, 12],
+    chances={
+        "undistilled": [[0.0] * 3, [1.0, 0.0, 1.0, 1.0, 0.0]],
+        "distilled": [[0.5] * 3, [1.0] * 9],
+    },
+)
+HOW = Resampling(resamples=200)
+
+
+def a_row(prompt: int, draft: str | None, seconds: float, counts: Counts, **more: float) -> Row:
+    return Row(
+        prompt=prompt,
+        prompt_key=str(prompt),
+        temperature=more.get("temperature", 1.0),
+        draft=draft,
+        method=draft and "standard",
+        gamma=int(more.get("gamma", 2)) if draft else None,
+        repeat=0,
+        place=0,
+        run="r",
+        seconds=seconds,
+        prefill_seconds=1.0,
+        tokens=[1] * 12,
+        fates="p" * 12,
+        counts=counts,
+    )
+
+
+def counts(verifications: int, accepted_at: tuple[int, int]) -> Counts:
+    accepted = sum(accepted_at)
+    return Counts(
+        tokens=12,
+        verifications=verifications,
+        emitted=accepted + verifications,
+        drafts=verifications,
+        drafted=2 * verifications,
+        accepted=accepted,
+        draft_steps=2 * verifications,
+        accepted_at=accepted_at,
+    )
+
+
+def rows() -> list[Row]:
+    plain = [a_row(i, None, s, Counts()) for i, s in ((0, 3.0), (0, 5.0), (1, 8.0), (1, 8.0))]
+    return [
+        *plain,
+        a_row(0, "undistilled", 4.0, counts(6, (2, 1))),
+        a_row(1, "undistilled", 6.0, counts(4, (3, 2))),
+        a_row(0, "distilled", 2.0, counts(5, (4, 2))),
+        a_row(1, "distilled", 4.0, counts(5, (5, 4))),
+    ]
