@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from distillspec import atomic
-from distillspec.measure import sections
+from distillspec.measure import cell_sections, method_sections, sections, text_sections
 from distillspec.measure.audit import AUDIT, read
 from distillspec.measure.breakdown import FEW
 from distillspec.measure.drawing import ordered
@@ -96,19 +96,19 @@ def render(summary: Summary, figures: Mapping[str, tuple[Path, Path]]) -> str:
         *(_figure(name, figures[name]) for name in ("speedup", "tau") if name in figures),
         _section(
             "Drafts compared, pair by pair",
-            sections.comparisons(summary),
+            cell_sections.comparisons(summary),
             wide=True,
             shown=summary.comparisons,
         ),
         _section(
             "Methods by speed",
-            sections.ranking(summary.ranking, summary.oracles),
+            method_sections.ranking(summary.ranking, summary.oracles),
             wide=True,
             shown=summary.ranking,
         ),
         _section(
             "Choosers against their arms",
-            sections.regrets(summary),
+            method_sections.regrets(summary),
             wide=True,
             shown=summary.regrets,
         ),
@@ -120,24 +120,26 @@ def render(summary: Summary, figures: Mapping[str, tuple[Path, Path]]) -> str:
         *(_figure(name, figures[name]) for name in ("differences", "positions") if name in figures),
         _section(
             "By category",
-            sections.categories(summary),
+            cell_sections.categories(summary),
             wide=True,
             shown=summary.best_by_category(),
         ),
         *(_figure(name, figures[name]) for name in ("contexts",) if name in figures),
         _section(
             "Which gamma",
-            sections.recommendations(summary.recommendation),
+            cell_sections.recommendations(summary.recommendation),
             shown=summary.recommendation,
         ),
-        _section("What it looks like", sections.examples(summary.examples), shown=summary.examples),
+        _section(
+            "What it looks like", text_sections.examples(summary.examples), shown=summary.examples
+        ),
         *(_figure(name, figures[name]) for name in ("prediction", "training") if name in figures),
-        _section("All cells", sections.cells(summary, names), wide=True),
-        _section("Autoregressive baseline", sections.baseline(summary), wide=True),
-        _section("Task quality", sections.quality(summary), shown=summary.quality),
+        _section("All cells", cell_sections.cells(summary, names), wide=True),
+        _section("Autoregressive baseline", cell_sections.baseline(summary), wide=True),
+        _section("Task quality", text_sections.quality(summary), shown=summary.quality),
         _section(
             "Where greedy texts part",
-            sections.divergences(summary),
+            text_sections.divergences(summary),
             shown=summary.greedy_divergences,
         ),
         _section("Definitions", sections.definitions(summary.definitions)),
