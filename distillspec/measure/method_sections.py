@@ -34,48 +34,46 @@ def ranking(ranking: Sequence[Ranked], oracles: Sequence[Oracle] = ()) -> str:
         (
             one.temperature,
             "null" if one.verdict == "within noise of it" else "",
-            [
-                f"{one.temperature:g}",
-                one.draft,
+            _line(
+                one,
                 one.method,
-                str(one.gamma),
-                number(one.tokens_per_second, ".0f"),
-                number(one.tau),
-                number(one.drafted_per_token),
-                number(one.wasted_per_token),
-                number(one.forwards_per_token),
-                *(
-                    [number(one.target_busy, ".0%"), number(one.draft_busy, ".0%")]
-                    if is_parallel
-                    else []
-                ),
-                number(1.0 + one.relative, ".0%"),
-                interval(1.0 + one.relative_low, 1.0 + one.relative_high, ".0%"),
+                one.wasted_per_token,
+                [number(x, ".0%") for x in (one.target_busy, one.draft_busy) if is_parallel],
                 one.verdict,
-            ],
+            ),
         )
         for one in ranking
     ]
-    hindsight = [(one.temperature, "null", _oracle(one, is_parallel)) for one in oracles]
+    no_time = ["", ""] if is_parallel else []
+    hindsight = [
+        (
+            one.temperature,
+            "null",
+            _line(one, f"oracle on {one.method}", 0.0, no_time, "oracle, not a method"),
+        )
+        for one in oracles
+    ]
     rows = sorted([*hindsight, *ranked], key=lambda row: row[0])
     return table(columns, [(style, line) for _, style, line in rows], words=3)
 
 
-def _oracle(one: Oracle, is_parallel: bool) -> list[str]:
+def _line(
+    one: Ranked | Oracle, method: str, wasted: float, busy: Sequence[str], verdict: str
+) -> list[str]:
     return [
         f"{one.temperature:g}",
         one.draft,
-        f"oracle on {one.method}",
+        method,
         str(one.gamma),
         number(one.tokens_per_second, ".0f"),
         number(one.tau),
         number(one.drafted_per_token),
-        number(0.0),
+        number(wasted),
         number(one.forwards_per_token),
-        *(["", ""] if is_parallel else []),
+        *busy,
         number(1.0 + one.relative, ".0%"),
         interval(1.0 + one.relative_low, 1.0 + one.relative_high, ".0%"),
-        "oracle, not a method",
+        verdict,
     ]
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from distillspec.measure.breakdown import FEW, CategoryCell
 from distillspec.measure.drawing import degrees, ordered
-from distillspec.measure.summary import Cell, Oracle, Summary
+from distillspec.measure.summary import Cell, Oracle, Ranked, Summary
 
 
 def summary_table(summary: Summary) -> RenderableType:
@@ -37,6 +37,10 @@ def summary_table(summary: Summary) -> RenderableType:
     return Group(*parts)
 
 
+def _blank() -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", collapse_padding=True)
+
+
 def _heading(summary: Summary, temperature: float) -> Text:
     plain = next(one for one in summary.baseline if one.temperature == temperature)
     heading = Text.assemble(
@@ -51,7 +55,7 @@ def _heading(summary: Summary, temperature: float) -> Text:
 
 
 def _cells(summary: Summary, temperature: float, confidence: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", collapse_padding=True)
+    table = _blank()
     table.add_column("draft")
     several = len(summary.methods()) > 1
     if several:
@@ -104,7 +108,7 @@ def _numbers(cell: Cell) -> list[str]:
 
 
 def _ranking(summary: Summary) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", collapse_padding=True)
+    table = _blank()
     table.add_column("T", justify="right")
     for name in ("draft", "method"):
         table.add_column(name)
@@ -124,39 +128,29 @@ def _ranking(summary: Summary) -> Table:
         if not place or one.temperature != summary.ranking[place - 1].temperature:
             for best in summary.oracles:
                 if best.temperature == one.temperature:
-                    table.add_row(*_oracle(best), style="dim italic")
+                    line = _ranked(best, f"oracle on {best.method}", 0.0, "oracle, not a method")
+                    table.add_row(*line, style="dim italic")
         table.add_row(
-            f"{one.temperature:g}",
-            one.draft,
-            one.method,
-            str(one.gamma),
-            f"{one.tokens_per_second:.0f}",
-            f"{one.tau:.2f}",
-            f"{one.drafted_per_token:.2f}",
-            f"{one.wasted_per_token:.2f}",
-            f"{one.forwards_per_token:.2f}",
-            f"{1.0 + one.relative:.0%}",
-            f"{1.0 + one.relative_low:.0%} - {1.0 + one.relative_high:.0%}",
-            one.verdict,
+            *_ranked(one, one.method, one.wasted_per_token, one.verdict),
             style={"fastest": "bold", "slower": "dim"}.get(one.verdict, ""),
         )
     return table
 
 
-def _oracle(one: Oracle) -> list[str]:
+def _ranked(one: Ranked | Oracle, method: str, wasted: float, verdict: str) -> list[str]:
     return [
         f"{one.temperature:g}",
         one.draft,
-        f"oracle on {one.method}",
+        method,
         str(one.gamma),
         f"{one.tokens_per_second:.0f}",
         f"{one.tau:.2f}",
         f"{one.drafted_per_token:.2f}",
-        "0.00",
+        f"{wasted:.2f}",
         f"{one.forwards_per_token:.2f}",
         f"{1.0 + one.relative:.0%}",
         f"{1.0 + one.relative_low:.0%} - {1.0 + one.relative_high:.0%}",
-        "oracle, not a method",
+        verdict,
     ]
 
 
@@ -164,7 +158,7 @@ def _categories(summary: Summary) -> Table:
     """Of the distilled draft, or the last one; the report has the others."""
     names = summary.drafts()
     draft = "distilled" if "distilled" in names else names[-1]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", collapse_padding=True)
+    table = _blank()
     table.add_column("T", justify="right")
     for name in ("category", "method"):
         table.add_column(name)
@@ -200,7 +194,7 @@ def _rates(one: CategoryCell) -> list[str]:
 
 
 def _comparisons(summary: Summary) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", collapse_padding=True)
+    table = _blank()
     for name in ("draft", "against"):
         table.add_column(name)
     for name in ("T", "gamma"):
