@@ -127,6 +127,18 @@ class _Choose(Section):
     memory: Literal["kept", "prompt"] = Field(
         "kept", description="what is learnt is kept across prompts, or begins anew with each"
     )
+    per: Literal["round", "text"] = Field(
+        "round",
+        description="text: one arm decodes a whole text, which methods of two processes need",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_per_text(self) -> Self:
+        if self.per == "text" and self.reward == "tokens":
+            raise ValueError("per: text compares speeds; set reward: tokens_per_second")
+        if self.per == "text" and self.memory == "prompt":
+            raise ValueError("per: text learns from text to text; set memory: kept")
+        return self
 
 
 class UCBChoose(_Choose):
@@ -276,6 +288,8 @@ class Method(Section):
     def _fits_together(self) -> Self:
         if self.valve is not None and not self.adapts:
             raise ValueError(f"method {self.name!r} adapts nothing; it needs no valve")
+        if self.valve is not None and self.choose is not None and self.choose.per == "text":
+            raise ValueError(f"method {self.name!r}: a valve compares rounds; set per: round")
         if self.choose is not None:
             self._leaves_out(
                 "choose takes its arms' parts", "draft", "stop", "verify", "gammas", "parallel"
@@ -404,6 +418,10 @@ class Suite(Section):
         """Whether there are cells of this method under this draft."""
         return draft in self.drafts if method.model is None else draft == method.model
 
+    def named(self, name: str) -> Method:
+        """The method of that name, which there must be."""
+        return next(method for method in self.methods if method.name == name)
+
     def arms(self, method: Method) -> list[tuple[Method, int]]:
         """What a method that chooses has to choose from."""
         assert method.choose is not None
@@ -419,6 +437,11 @@ class Suite(Section):
                 f"{len(arms)} arms"
             )
         unknown = [arm for arm, _ in arms if not arm.has_known_rounds]
+        if isinstance(choose, HedgeChoose) and choose.per == "text":
+            raise ValueError(
+                f"method {method.name!r}: hedge learns from rounds; set per: round, or choose by "
+                "ucb or exp3"
+            )
         if isinstance(choose, HedgeChoose) and unknown:
             raise ValueError(
                 f"method {method.name!r}: hedge scores chains and lookups of fixed length under "
@@ -460,9 +483,10 @@ class Suite(Section):
             )
         if gamma and not (gamma.isdigit() and 1 <= int(gamma) <= 64):
             raise ValueError(f"method {method.name!r}: {arm!r} needs a gamma of 1 to 64")
-        if named[name].parallel is not None:
+        per_text = method.choose is not None and method.choose.per == "text"
+        if named[name].parallel is not None and not per_text:
             raise ValueError(
                 f"method {method.name!r}: {name!r} decodes whole texts, it is no way for a "
-                "single round; name arms of one process"
+                "single round; set choose.per: text, or name methods of one process"
             )
         return [(named[name], one) for one in ((int(gamma),) if gamma else self.of(named[name]))]

@@ -104,6 +104,23 @@ DISTINCT = {"kind": "sequences", "distinct": True}
         ),
         ({"parallel": {"kind": "pearl"}, "draft": SEQUENCES}, "leave out draft"),
         ({"parallel": {"kind": "card", "nodes": 0}}, "nodes"),
+        ({"choose": {"kind": "ucb", "arms": ["card"]}}, "set choose.per: text"),
+        ({"choose": {"kind": "hedge", "arms": ["standard"], "per": "text"}}, "learns from rounds"),
+        (
+            {"choose": {"kind": "ucb", "arms": ["card"], "per": "text", "reward": "tokens"}},
+            "set reward: tokens_per_second",
+        ),
+        (
+            {"choose": {"kind": "ucb", "arms": ["card"], "per": "text", "memory": "prompt"}},
+            "set memory: kept",
+        ),
+        (
+            {
+                "choose": {"kind": "ucb", "arms": ["card"], "per": "text"},
+                "valve": {"baseline": "standard@2"},
+            },
+            "a valve compares rounds",
+        ),
         ({"parallel": {"kind": "pearl"}, "valve": {"baseline": "standard@2"}}, "needs no valve"),
         (
             {"parallel": {"kind": "card"}, "choose": {"kind": "ucb", "arms": ["standard"]}},
@@ -130,6 +147,7 @@ def test_parts_that_make_no_sense_together_are_refused(method: dict[str, Any], s
                     {"name": "block", "verify": {"kind": "block"}},
                     {"name": "svip", "stop": {"kind": "svip"}},
                     {"name": "spectr", "draft": SEQUENCES, "verify": {"kind": "kseq"}},
+                    {"name": "card", "parallel": {"kind": "card"}},
                     {"name": "mine", **method},
                 ]
             }
