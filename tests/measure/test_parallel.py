@@ -105,7 +105,7 @@ def test_each_side_has_its_threads_and_the_caller_its_own_again(
     setting: Setting, tiny_suite: Suite
 ) -> None:
     plan = {**CARD, "parallel": {"kind": "card", "nodes": 2, "layers": 2, "threads": 1}}
-    suite = suite_of(tiny_suite, plan)
+    suite = suite_of(tiny_suite, plan).model_copy(update={"drafts": ("distilled", "control")})
     before = torch.get_num_threads()
     bench = ParallelBench(
         suite, setting.target, {"distilled": setting.drafts["distilled"]}, 64, None

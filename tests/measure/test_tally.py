@@ -240,3 +240,21 @@ def test_categories_and_contexts_are_those_of_the_prompts_of_each_cell() -> None
 def test_prompts_without_categories_are_not_broken_down(tally: Tally) -> None:
     assert tally.categories() == []
     assert tally.contexts() == []
+
+
+def test_a_method_is_called_slower_only_if_its_whole_interval_is() -> None:
+    """Twice as slow on both prompts; and faster on one, slower on the other."""
+    standard = [a_row(i, "distilled", 2.0, counts(5, (3, 1))) for i in (0, 1)]
+    slow = [replace(row, method="slow", seconds=4.0) for row in standard]
+    mixed = [
+        replace(row, method="mixed", seconds=s) for row, s in zip(standard, (1.5, 2.9), strict=True)
+    ]
+    plain = [row for row in rows() if row.draft is None]
+    steps = {(name, 1.0): STEPS for name in ("standard", "slow", "mixed")}
+    tally = Tally([*plain, *standard, *slow, *mixed], steps, {1.0: FACTS}, HOW, frozenset())
+    found = {one.method: one.verdict for one in tally.ranking()}
+    assert found == {
+        "standard": "fastest",
+        "mixed": "within noise of it",
+        "slow": "slower",
+    }
