@@ -30,6 +30,7 @@ from distillspec.measure.methods import (
     models,
     most_slots,
     most_tokens_per_second,
+    protocols_of,
 )
 from distillspec.measure.parallel import ParallelBench
 from distillspec.measure.plan import Prepared, Steps, check, plan_of, read_plan, write_plan
@@ -41,9 +42,10 @@ from distillspec.measure.timing import measure_steps
 from distillspec.models.compiled import make_runner
 from distillspec.recipe.methods import Method
 from distillspec.recipe.suite import Suite
-from distillspec.speculation.chance import GeneratorChance
-from distillspec.speculation.choose.chooser import Chooser
+from distillspec.speculation.chance import Chance, GeneratorChance
+from distillspec.speculation.choose.chooser import Chooser, Outcome
 from distillspec.speculation.choose.fixed import Fixed
+from distillspec.speculation.configuration import Configuration
 from distillspec.speculation.engine import AutoregressiveDecoder, SpeculativeDecoder
 from distillspec.speculation.records import Generation
 from distillspec.speculation.runner import Runner
@@ -257,7 +259,12 @@ class Bench:
     def _warm_up(self) -> None:
         """Meet every shape that any method or arm has, at full speed."""
         prompt = self._tokens(0)
-        parallel = [column for column in self._grid if column.method.parallel is not None]
+        parallel = [
+            Column(name, method, gamma)
+            for name in self._suite.drafts
+            if name in self._drafts
+            for method, _, gamma in protocols_of(self._suite)
+        ]
         arms = [
             Column(name, *arm)
             for name in self._drafts
@@ -373,22 +380,38 @@ class Bench:
         if column is None:
             plain = AutoregressiveDecoder(self._target, policy, chance)
             return plain.decode(prompt, max_new_tokens=length)
-        if column.method.parallel is not None:
+        if column.method.choose is not None and column.method.choose.per == "text":
+            of_texts = self._ways[column, temperature]
+            of_texts.begin()
+            arm = of_texts.choose()
+            chosen = Column(column.draft, self._suite.named(arm.name), arm.gamma)
+            found = self._decode_with(chosen, arm, prompt, policy, chance, seed, length)
+            of_texts.learn(Outcome(len(found.tokens), found.decode_seconds))
+            return found
+        way = self._ways.get((column, temperature))
+        return self._decode_with(column, way, prompt, policy, chance, seed, length)
+
+    def _decode_with(
+        self,
+        column: Column,
+        way: Configuration | Chooser | None,
+        prompt: Tensor,
+        policy: SamplingPolicy,
+        chance: Chance,
+        seed: int,
+        length: int,
+    ) -> Generation:
+        """way: None for methods of two processes, which bring their own."""
+        draft, method, gamma = column
+        if method.parallel is not None:
             return self._parallel.decode(
-                column.method,
-                column.gamma,
-                column.draft,
-                prompt,
-                policy,
-                chance,
-                seed=seed,
-                length=length,
+                method, gamma, draft, prompt, policy, chance, seed=seed, length=length
             )
-        needed = models(self._suite, column.method, column.draft)
+        assert way is not None
         speculative = SpeculativeDecoder(
             self._target,
-            {name: self._drafts[name] for name in needed},
-            self._ways[column, temperature],
+            {name: self._drafts[name] for name in models(self._suite, method, draft)},
+            way,
             policy,
             chance,
             audited=self._suite.audit,

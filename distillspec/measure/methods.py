@@ -115,12 +115,20 @@ def most_drafted(suite: Suite) -> list[tuple[Method, int, int]]:
         for one, gamma in fixed_arms(suite)
     ]
     protocols = [
-        (one, gamma, slots(one.parallel, gamma))
-        for one in suite.methods
-        if one.parallel is not None
-        for gamma in suite.of(one)
+        (one, gamma, slots(protocol, gamma)) for one, protocol, gamma in protocols_of(suite)
     ]
     return [*rounds, *protocols]
+
+
+def protocols_of(suite: Suite) -> list[tuple[Method, Parallel, int]]:
+    """Every method of two processes and gamma that any way of the suite decodes texts with."""
+    found = [(method, gamma) for method in suite.methods for gamma in suite.of(method)]
+    found += [arm for method in suite.methods if method.choose for arm in suite.arms(method)]
+    return [
+        (method, method.parallel, gamma)
+        for method, gamma in dict.fromkeys(found)
+        if method.parallel is not None
+    ]
 
 
 def slots(protocol: Parallel, gamma: int) -> int:
@@ -158,12 +166,11 @@ def fixed_arms(suite: Suite) -> list[tuple[Method, int]]:
 
 def configurations(suite: Suite, method: Method) -> list[tuple[Method, int]]:
     """Every method and gamma that may decode a round of `method`, whatever its gamma."""
-    if method.parallel is not None:
-        return []
     if method.choose is None:
         found = [(method, gamma) for gamma in suite.of(method)]
     else:
         found = suite.arms(method)
+    found = [(one, gamma) for one, gamma in found if one.parallel is None]
     return found if method.valve is None else [*found, suite.baseline(method)]
 
 
@@ -179,7 +186,10 @@ def model_of(method: Method, draft: str | None) -> str | None:
 
 
 def configuration(method: Method, gamma: int, draft: str | None = None) -> Configuration:
-    """`method` with blocks of at most gamma tokens, drafted by `draft` unless it names another."""
+    """`method` with blocks of at most gamma tokens, drafted by `draft` unless it names another.
+
+    Of a method of two processes, an arm that is chosen per text, just name and gamma mean anything.
+    """
     return Configuration(
         name=method.name,
         gamma=gamma,

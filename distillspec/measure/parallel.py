@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from distillspec.measure.methods import block_sizes
+from distillspec.measure.methods import block_sizes, protocols_of
 from distillspec.models.compiled import make_runner
 from distillspec.models.factory import saved
 from distillspec.recipe.methods import CardParallel, Method, Parallel
@@ -44,10 +44,11 @@ class ParallelBench:
     ) -> None:
         self._drafts: dict[tuple[str, Parallel], CardDraft | PearlDraft] = {}
         self._targets: dict[int, Runner] = {}
-        used = [(method.parallel, suite.of(method)) for method in suite.methods if method.parallel]
-        gammas = sorted({gamma for _, some in used for gamma in some})
+        used = protocols_of(suite)
+        gammas = sorted({gamma for _, _, gamma in used})
+        longest = {plan: max(g for _, one, g in used if one == plan) for _, plan, _ in used}
         try:
-            for plan, some in used:
+            for plan, gamma in longest.items():
                 threads = threads_of(plan)
                 if threads not in self._targets:
                     with torch_threads(threads):
@@ -58,11 +59,12 @@ class ParallelBench:
                             block_sizes(gammas),
                             vocabulary=vocabulary,
                         )
-                for name, model in drafts.items():
-                    vocabulary = self._targets[threads].vocabulary
-                    self._drafts[name, plan] = _start(
-                        plan, max(some), model, suite.runner.kind, capacity, vocabulary
-                    )
+                for name in suite.drafts:
+                    if name in drafts:
+                        vocabulary = self._targets[threads].vocabulary
+                        self._drafts[name, plan] = _start(
+                            plan, gamma, drafts[name], suite.runner.kind, capacity, vocabulary
+                        )
         except BaseException:
             self.close()
             raise

@@ -125,6 +125,18 @@ class _Choose(Section):
     memory: Literal["kept", "prompt"] = Field(
         "kept", description="what is learnt is kept across prompts, or begins anew with each"
     )
+    per: Literal["round", "text"] = Field(
+        "round",
+        description="text: one arm decodes a whole text, which methods of two processes need",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_per_text(self) -> Self:
+        if self.per == "text" and self.reward == "tokens":
+            raise ValueError("per: text compares speeds; set reward: tokens_per_second")
+        if self.per == "text" and self.memory == "prompt":
+            raise ValueError("per: text learns from text to text; set memory: kept")
+        return self
 
 
 class UCBChoose(_Choose):
@@ -274,6 +286,8 @@ class Method(Section):
     def _fits_together(self) -> Self:
         if self.valve is not None and not self.adapts:
             raise ValueError(f"method {self.name!r} adapts nothing; it needs no valve")
+        if self.valve is not None and self.choose is not None and self.choose.per == "text":
+            raise ValueError(f"method {self.name!r}: a valve compares rounds; set per: round")
         if self.choose is not None:
             self._leaves_out(
                 "choose takes its arms' parts", "draft", "stop", "verify", "gammas", "parallel"

@@ -98,6 +98,10 @@ class Suite(Section):
         """Whether there are cells of this method under this draft."""
         return draft in self.drafts if method.model is None else draft == method.model
 
+    def named(self, name: str) -> Method:
+        """The method of that name, which there must be."""
+        return next(method for method in self.methods if method.name == name)
+
     def arms(self, method: Method) -> list[tuple[Method, int]]:
         """What a method that chooses has to choose from."""
         assert method.choose is not None
@@ -113,6 +117,11 @@ class Suite(Section):
                 f"{len(arms)} arms"
             )
         unknown = [arm for arm, _ in arms if not arm.has_known_rounds]
+        if isinstance(choose, HedgeChoose) and choose.per == "text":
+            raise ValueError(
+                f"method {method.name!r}: hedge learns from rounds; set per: round, or choose by "
+                "ucb or exp3"
+            )
         if isinstance(choose, HedgeChoose) and unknown:
             raise ValueError(
                 f"method {method.name!r}: hedge scores chains and lookups of fixed length under "
@@ -154,9 +163,10 @@ class Suite(Section):
             )
         if gamma and not (gamma.isdigit() and 1 <= int(gamma) <= 64):
             raise ValueError(f"method {method.name!r}: {arm!r} needs a gamma of 1 to 64")
-        if named[name].parallel is not None:
+        per_text = method.choose is not None and method.choose.per == "text"
+        if named[name].parallel is not None and not per_text:
             raise ValueError(
                 f"method {method.name!r}: {name!r} decodes whole texts, it is no way for a "
-                "single round; name arms of one process"
+                "single round; set choose.per: text, or name methods of one process"
             )
         return [(named[name], one) for one in ((int(gamma),) if gamma else self.of(named[name]))]

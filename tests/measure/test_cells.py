@@ -260,6 +260,9 @@ def test_every_method_decodes_the_targets_text_and_finds_its_place_in_the_rankin
         assert cell.draft == ("undistilled" if cell.method == "weak" else "distilled")
         assert (cell.draft_steps == 0.0) == (cell.method == "lookup")
     assert any(note.startswith("LOSSY: lossy.") for note in summary.notes)
+    scored = {one.completions_of: one.completions for one in summary.quality}
+    assert scored["distilled, lossy"] == 4
+    assert scored["distilled"] == 4 * (len(EVERY_METHOD) - 2)  # without `lossy` and `weak`
     learnt = json.loads((tmp_path / "learnt.json").read_text())
     assert learnt["distilled/adaedl@4 T=0"]["arms"][0]["stop"] != [0.4, 0.9]
     seen = learnt["distilled/ucbspec@4 T=0"]["arms"]

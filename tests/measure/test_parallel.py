@@ -53,6 +53,26 @@ def test_two_processes_are_measured_beside_one(
         assert b"spawn_main" not in command, "a draft's process is left"
 
 
+def test_a_chooser_of_whole_texts_has_both_kinds_among_its_arms(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    adaedl = {"name": "adaedl", "stop": {"kind": "adaedl"}, "gammas": [3]}
+    arms = ["standard@1", "adaedl", "card@2"]
+    bandit = {"name": "bandit", "choose": {"kind": "ucb", "arms": arms, "per": "text"}}
+    suite = suite_of(tiny_suite, {"name": "standard"}, adaedl, CARD, bandit)
+    evaluate(suite, folder=tmp_path, **setting.arguments())
+    rows = [json.loads(line) for line in (tmp_path / ROWS).read_text().splitlines()]
+    greedy = [row for row in rows if row["temperature"] == 0.0]
+    assert len({(row["prompt"], tuple(row["tokens"])) for row in greedy}) == 4
+    chosen = [row for row in rows if row["method"] == "bandit"]
+    assert {row["draft_busy_seconds"] is None for row in chosen} == {True, False}
+    learnt = json.loads((tmp_path / "learnt.json").read_text())["distilled/bandit@3 T=0"]["arms"]
+    assert [arm["name"] for arm in learnt] == ["standard", "adaedl", "card"]
+    assert sum(arm["values"][0] for arm in learnt) == 4  # texts, of which each arm had one at least
+    assert all(arm["values"][1] >= 12 for arm in learnt)
+    assert learnt[1]["stop"] != [0.4, 0.9]
+
+
 def test_a_suite_of_parallel_methods_alone_is_measured_too(
     setting: Setting, tiny_suite: Suite, tmp_path: Path
 ) -> None:
@@ -86,7 +106,7 @@ def test_each_side_has_its_threads_and_the_caller_its_own_again(
     setting: Setting, tiny_suite: Suite
 ) -> None:
     plan = {**CARD, "parallel": {"kind": "card", "nodes": 2, "layers": 2, "threads": 1}}
-    suite = suite_of(tiny_suite, plan)
+    suite = suite_of(tiny_suite, plan).model_copy(update={"drafts": ("distilled", "control")})
     before = torch.get_num_threads()
     bench = ParallelBench(
         suite, setting.target, {"distilled": setting.drafts["distilled"]}, 64, None

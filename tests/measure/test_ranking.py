@@ -10,7 +10,7 @@ import pytest
 from distillspec.measure.ranking import per_token, ranking
 from distillspec.measure.tally import Tally
 from distillspec.speculation.records import Counts
-from tests.measure.two_prompts import FACTS, HOW, STEPS, rows
+from tests.measure.two_prompts import FACTS, HOW, STEPS, a_row, counts, rows
 
 
 def ranked_with(seconds: float, **busy: float) -> Tally:
@@ -49,3 +49,21 @@ def test_sides_are_busy_for_a_share_of_the_time_where_both_work_at_once() -> Non
     busy = {one.method: (one.target_busy, one.draft_busy) for one in found}
     assert busy["block"] == pytest.approx((0.75, 0.25))
     assert all(map(math.isnan, busy["standard"]))
+
+
+def test_a_method_is_called_slower_only_if_its_whole_interval_is() -> None:
+    """Twice as slow on both prompts; and faster on one, slower on the other."""
+    standard = [a_row(i, "distilled", 2.0, counts(5, (3, 1))) for i in (0, 1)]
+    slow = [replace(row, method="slow", seconds=4.0) for row in standard]
+    mixed = [
+        replace(row, method="mixed", seconds=s) for row, s in zip(standard, (1.5, 2.9), strict=True)
+    ]
+    plain = [row for row in rows() if row.draft is None]
+    steps = {(name, 1.0): STEPS for name in ("standard", "slow", "mixed")}
+    tally = Tally([*plain, *standard, *slow, *mixed], steps, {1.0: FACTS}, HOW, frozenset())
+    found = {one.method: one.verdict for one in ranking(tally)}
+    assert found == {
+        "standard": "fastest",
+        "mixed": "within noise of it",
+        "slow": "slower",
+    }

@@ -48,6 +48,21 @@ DISTINCT = {"kind": "sequences", "distinct": True}
         ),
         ({"parallel": {"kind": "pearl"}, "draft": SEQUENCES}, "leave out draft"),
         ({"parallel": {"kind": "card", "nodes": 0}}, "nodes"),
+        (
+            {"choose": {"kind": "ucb", "arms": ["card"], "per": "text", "reward": "tokens"}},
+            "set reward: tokens_per_second",
+        ),
+        (
+            {"choose": {"kind": "ucb", "arms": ["card"], "per": "text", "memory": "prompt"}},
+            "set memory: kept",
+        ),
+        (
+            {
+                "choose": {"kind": "ucb", "arms": ["card"], "per": "text"},
+                "valve": {"baseline": "standard@2"},
+            },
+            "a valve compares rounds",
+        ),
         ({"parallel": {"kind": "pearl"}, "valve": {"baseline": "standard@2"}}, "needs no valve"),
         (
             {"parallel": {"kind": "card"}, "choose": {"kind": "ucb", "arms": ["standard"]}},

@@ -69,6 +69,8 @@ SEQUENCES = {"kind": "sequences", "count": 2}
         ({"gammas": [4, 4]}, "lists a gamma twice"),
         ({"stop": {"kind": "svip"}, "valve": {"baseline": "mine@2"}}, "must be one method that"),
         ({"stop": {"kind": "svip"}, "valve": {"baseline": "standard"}}, "must be one method that"),
+        ({"choose": {"kind": "ucb", "arms": ["card"]}}, "set choose.per: text"),
+        ({"choose": {"kind": "hedge", "arms": ["standard"], "per": "text"}}, "learns from rounds"),
         ({"choose": {"kind": "hedge", "arms": ["block"]}}, "leave out 'block'"),
         ({"choose": {"kind": "hedge", "arms": ["svip"]}}, "leave out 'svip'"),
         ({"choose": {"kind": "hedge", "arms": ["spectr"]}}, "leave out 'spectr'"),
@@ -84,6 +86,7 @@ def test_methods_that_make_no_sense_together_are_refused(method: dict[str, Any],
                     {"name": "block", "verify": {"kind": "block"}},
                     {"name": "svip", "stop": {"kind": "svip"}},
                     {"name": "spectr", "draft": SEQUENCES, "verify": {"kind": "kseq"}},
+                    {"name": "card", "parallel": {"kind": "card"}},
                     {"name": "mine", **method},
                 ]
             }

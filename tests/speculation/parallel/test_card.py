@@ -140,6 +140,20 @@ def test_a_draft_that_shows_nothing_in_time_leaves_plain_decoding() -> None:
     assert found.fates == [Fate.PLAIN] * 5
 
 
+def test_candidates_after_an_older_text_are_used_where_the_text_goes_on_in_them() -> None:
+    """Four layers are grown before the first query, and no message is ever heard."""
+    schedules = iter([["grow"] * 4, [], []])
+    card = CardDecoder(
+        HistoryRunner(random_table(V, 0)),
+        ScheduledDraft(random_table(V, 0), lambda text: next(schedules), depth=4),
+        SamplingPolicy(0.0),
+        GeneratorChance(torch.Generator()),
+        longest=1,
+    )
+    found = card.decode(torch.tensor(PROMPT), max_new_tokens=5)
+    assert [record.accepted for record in found.rounds] == [1, 1, 0]
+
+
 # --- two processes -------------------------------------------------------------------------------
 
 
@@ -265,3 +279,10 @@ def test_no_draft_outlives_its_target(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert not is_alive(pid)
     assert set(os.listdir("/dev/shm")) <= shared_before
+
+
+def test_an_interrupt_is_for_the_target_alone(draft: CardDraft) -> None:
+    """Ctrl-C reaches every process of a terminal; the draft's end is the target's to decide."""
+    os.kill(draft.pid, signal.SIGINT)
+    time.sleep(0.1)
+    assert len(decoder(draft, 0.0).decode(torch.tensor([1]), max_new_tokens=5).tokens) == 5
