@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -115,15 +115,16 @@ def parallel_rounds(
     """One text, with a draft's process that ends with it; the draft runs eager, as the target."""
     process = _start(plan, gamma, draft, "eager", 0, target.vocabulary)
     try:
-        rounds = _decoder(target, process, policy, chance, gamma, seed).rounds(
-            prompt, max_new_tokens=max_new_tokens, end_tokens=end_tokens
-        )
-        while True:
-            with torch_threads(threads_of(plan)):  # what the caller does in between is not ours
-                one = next(rounds, None)
-            if one is None:
-                return
-            yield one
+        decoder = _decoder(target, process, policy, chance, gamma, seed)
+        with closing(
+            decoder.rounds(prompt, max_new_tokens=max_new_tokens, end_tokens=end_tokens)
+        ) as rounds:
+            while True:
+                with torch_threads(threads_of(plan)):  # what the caller does meanwhile is not ours
+                    one = next(rounds, None)
+                if one is None:
+                    return
+                yield one
     finally:
         process.close()
 

@@ -95,7 +95,11 @@ class PathRowsRunner:
             self._text_length = length
             return
         assert nodes == self._tree.path(nodes[-1]), "what is kept is one text"
-        assert self._rows is not None
+        if self._rows is None:  # the rest of an earlier tree, not read since
+            table = self._tree.table()
+            self._rows = self._text.repeated(table.shape[0])
+            with torch.no_grad():
+                self._forward(table, self._rows)
         row, depth = self._tree.places()[nodes[-1]]
         self._text_length += depth + 1
         self._text = self._rows.one_row(row, self._text_length)

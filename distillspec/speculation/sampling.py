@@ -75,20 +75,19 @@ class SamplingPolicy:
 
     def _unfiltered(self, logits: Tensor) -> Tensor:
         """One softmax for a stop rule and for the draw that follows it, not one each."""
-        if logits is not self._latest.logits:
-            found = _softmax(logits, self.temperature if self.temperature > 0.0 else 1.0)
-            if logits.dim() > 1:
-                return found  # of many rows nobody asks twice, and holding them takes memory
-            self._latest.logits, self._latest.softmax = logits, found
-        assert self._latest.softmax is not None
-        return self._latest.softmax
+        latest = self._latest.seen
+        if latest is not None and latest[0] is logits:
+            return latest[1]
+        found = _softmax(logits, self.temperature if self.temperature > 0.0 else 1.0)
+        if logits.dim() == 1:  # of many rows nobody asks twice, and holding them takes memory
+            self._latest.seen = logits, found
+        return found
 
 
 class _Latest:
     """The row of logits [V] asked about last, and its softmax. Neither is written to by anyone."""
 
-    logits: Tensor | None = None
-    softmax: Tensor | None = None
+    seen: tuple[Tensor, Tensor] | None = None  # one value: threads may share a policy
 
     def __reduce__(self) -> tuple[type[_Latest], tuple[()]]:
         """A policy that goes to another process takes no logits with it."""

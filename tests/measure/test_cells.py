@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 
 from distillspec.errors import DistillSpecError
 from distillspec.measure.audit import AUDIT
 from distillspec.measure.audit import read as read_audit
-from distillspec.measure.cells import ROWS, SUMMARY, Bench, Column, evaluate
+from distillspec.measure.cells import ROWS, SUMMARY, evaluate
 from distillspec.measure.report import write_report
 from distillspec.measure.rows import FATES
 from distillspec.recipe.suite import Suite
@@ -388,17 +387,6 @@ def test_what_was_learnt_and_cannot_be_read_is_the_users_error(
     (tmp_path / "learnt.json").write_text("[1]")
     with pytest.raises(DistillSpecError, match="had learnt cannot be read"):
         evaluate(tiny_suite, folder=tmp_path, **setting.arguments())
-
-
-def test_a_block_can_be_of_some_cells_alone(setting: Setting, tiny_suite: Suite) -> None:
-    grid = [Column("distilled", method, g) for method in tiny_suite.methods for g in (1, 3)]
-    device = torch.device("cpu")
-    drafts = {"distilled": setting.drafts["distilled"]}
-    bench = Bench(tiny_suite, setting.target, drafts, setting.prompts, grid, device, None)
-    bench.prepare_without_times()
-    gammas = [text.row.gamma for text in bench.block(0, 0, 1.0, grid[1:])]
-    assert gammas == [None, 3, None]
-    assert [text.row.gamma for text in bench.block(1, 1, 1.0)] == [None, 3, 1, None]
 
 
 def test_categories_and_rounds_travel_from_the_prompts_to_rows_and_summary(

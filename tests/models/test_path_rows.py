@@ -174,3 +174,16 @@ def test_the_kept_rest_of_a_tree_grows_on(kind: str, text: Tensor) -> None:
     for row, path in enumerate([[5, 11], [5, 7, 12], [5, 7, 8, 13]]):
         alone = one_pass(model, torch.cat([text[:, :20], torch.tensor([path])], dim=1))
         torch.testing.assert_close(logits[row], alone[0, -1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", WINDOWED)
+def test_the_rest_of_a_tree_can_become_text_before_it_has_grown(kind: str, text: Tensor) -> None:
+    model = tiny_model(kind)
+    runner = PathRowsRunner(model)
+    runner.feed(text[:, :20])
+    runner.feed_tree(torch.tensor(TREE), tree_parents(20))
+    runner.keep(20, [20], [22, 23])
+    runner.keep(21, [21], [22])
+    logits = runner.feed_tree(torch.tensor([13]), [22])[0]
+    alone = one_pass(model, torch.cat([text[:, :20], torch.tensor([[5, 7, 8, 13]])], dim=1))
+    torch.testing.assert_close(logits[0], alone[0, -1], atol=1e-4, rtol=1e-4)

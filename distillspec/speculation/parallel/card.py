@@ -10,7 +10,7 @@ candidate with min(1, p/q) would not be: it was not drawn from q.)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -45,7 +45,7 @@ class CandidateSource(Protocol):
         ...
 
     def wait(self) -> None:
-        """Until it has read the prompt."""
+        """Until it has read the prompt; from then on it works."""
         ...
 
     def query(self) -> Published:
@@ -101,7 +101,7 @@ class CardDecoder:
 
     def rounds(
         self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
-    ) -> Iterator[Round]:
+    ) -> Generator[Round, None, None]:
         """`decode` as a stream: what each round adds, as soon as it is known."""
         self._start(prompt, max_new_tokens)
         yield from self._rounds(prompt, max_new_tokens, end_tokens)
@@ -110,7 +110,7 @@ class CardDecoder:
         check_room(prompt, max_new_tokens, min(self._target.capacity, self._draft.capacity))
         self._draft.start(prompt.tolist(), self._policy)
         prefill(prompt, max_new_tokens, self._target)
-        self._draft.wait()
+        self._draft.wait()  # so that neither has a head start when the clock begins
         self._busy = 0.0
 
     def _rounds(
@@ -160,7 +160,8 @@ class CardDraft:
     """A draft in a process of its own, which runs ahead and shows its candidates on a board.
 
     make: picklable, makes the draft's runner there. width: N, nodes of a layer; depth: layers.
-    The remaining arguments are `DraftProcess`'s.
+    The remaining arguments are `DraftProcess`'s. It serves one text at a time: a new one ends the
+    one before.
     """
 
     def __init__(
@@ -203,19 +204,22 @@ class CardDraft:
         self._process.send(_Begin(self._request, list(prompt), policy))
 
     def wait(self) -> None:
-        self._process.answer()
+        while self._process.answer() != self._request:
+            pass  # the answer to an earlier request, which nobody waited for
+        self._process.send(_Go(self._request))
 
     def query(self) -> Published:
         self._process.check()
         found = self._board.read()
-        assert found.request == self._request, "the draft has answered this request"
+        assert found.request == self._request, "one text at a time"
         return found
 
     def follow(self, tokens: Sequence[int]) -> None:
-        self._process.send(_Follow(list(tokens)))
+        self._process.send(_Follow(self._request, list(tokens)))
 
     def finish(self) -> None:
-        self._process.send(_Rest())
+        if self._process.is_open:
+            self._process.send(_Rest(self._request))
 
     def close(self) -> None:
         self._process.close()
@@ -227,16 +231,21 @@ class _Begin(NamedTuple):
     policy: SamplingPolicy
 
 
+class _Go(NamedTuple):
+    request: int
+
+
 class _Follow(NamedTuple):
+    request: int
     tokens: list[int]
 
 
 class _Rest(NamedTuple):
-    pass
+    request: int
 
 
 class _CardServant:
-    """The draft's side, in its process."""
+    """The draft's side, in its process. What belongs to an earlier request is passed over."""
 
     def __init__(self, make: Callable[[], Runner], board: Board, width: int, depth: int) -> None:
         self._ahead = Ahead(make(), Candidates(width, depth))
@@ -248,18 +257,21 @@ class _CardServant:
     def capacity(self) -> int:
         return self._ahead.capacity
 
-    def receive(self, message: _Begin | _Follow | _Rest) -> str | None:
-        match message:
-            case _Begin(request, prompt, policy):
-                self._ahead.start(prompt, policy)
-                self._request, self._is_resting = request, False
-                self._publish()
-                return "begun"
-            case _Follow(tokens):
-                self._ahead.follow(tokens)
-                self._publish()
-            case _Rest():
-                self._is_resting = True
+    def receive(self, message: _Begin | _Go | _Follow | _Rest) -> int | None:
+        if isinstance(message, _Begin):
+            self._ahead.start(message.prompt, message.policy)
+            self._request, self._is_resting = message.request, True
+            self._publish()
+            return message.request
+        if message.request == self._request:
+            match message:
+                case _Go():
+                    self._is_resting = False
+                case _Follow(_, tokens):
+                    self._ahead.follow(tokens)
+                    self._publish()
+                case _Rest():
+                    self._is_resting = True
         return None
 
     def work(self) -> bool:

@@ -9,8 +9,9 @@ of it, and the next round judges a first token alone (pre-verify).
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -71,7 +72,7 @@ class PearlDecoder:
     """Decodes one text at a time, with the law of the target under the policy.
 
     gamma: tokens of a block, >= 1; the protocol is best where drafting a block takes as long as
-    verifying one. seed: of the draft's draws.
+    verifying one. seed: of the draft's draws, which are independent of `chance` whatever its seed.
     """
 
     def __init__(
@@ -110,7 +111,7 @@ class PearlDecoder:
 
     def rounds(
         self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
-    ) -> Iterator[Round]:
+    ) -> Generator[Round, None, None]:
         """`decode` as a stream: what each round adds, as soon as it is known."""
         self._start(prompt, max_new_tokens)
         yield from self._rounds(prompt, max_new_tokens, end_tokens)
@@ -199,6 +200,7 @@ class PearlDraft:
         hang_seconds: float = 15.0,
     ) -> None:
         self._q = torch.zeros(gamma, vocabulary).share_memory_()
+        self._number = 0  # of the message that was answered last, or will be
         self._process = DraftProcess(
             partial(BlockServant, make, self._q),
             name="pearl",
@@ -224,17 +226,23 @@ class PearlDraft:
         return self._process.busy_seconds
 
     def start(self, prompt: Sequence[int], policy: SamplingPolicy, seed: int) -> None:
-        self._process.send(Begin(list(prompt), policy, seed))
+        self._process.check()
+        self._number += 1
+        self._process.send(Begin(self._number, list(prompt), policy, seed))
 
     def wait(self) -> None:
-        self._process.answer()
+        while self._process.answer() != (self._number, []):
+            pass  # something of an earlier text, which nobody waited for
 
     def begin(self, gamma: int) -> None:
         self._process.check()
-        self._process.send(MakeBlock(gamma))
+        self._number += 1
+        self._process.send(MakeBlock(self._number, gamma))
 
     def collect(self) -> Block:
-        tokens: list[int] = self._process.answer()
+        number, tokens = self._process.answer()
+        while number != self._number:
+            number, tokens = self._process.answer()
         return Block(tokens, self._q[: len(tokens)].clone())  # the next block is written over it
 
     def follow(self, length: int, token: int) -> None:
@@ -245,12 +253,14 @@ class PearlDraft:
 
 
 class Begin(NamedTuple):
+    number: int
     prompt: list[int]
     policy: SamplingPolicy
     seed: int
 
 
 class MakeBlock(NamedTuple):
+    number: int
     gamma: int
 
 
@@ -277,17 +287,17 @@ class BlockServant:
     def capacity(self) -> int:
         return self._runner.capacity
 
-    def receive(self, message: Begin | MakeBlock | GoOn) -> list[int] | str | None:
+    def receive(self, message: Begin | MakeBlock | GoOn) -> tuple[int, list[int]] | None:
         match message:
-            case Begin(prompt, policy, seed):
+            case Begin(number, prompt, policy, seed):
                 self._text, self._policy = list(prompt), policy
-                self._chance = self._given or GeneratorChance(torch.Generator().manual_seed(seed))
+                self._chance = self._given or _chance_of_its_own(seed)
                 self._runner.reset()
                 if len(prompt) > 1:
                     self._runner.feed(torch.tensor([prompt[:-1]]))
-                return "begun"
-            case MakeBlock(gamma):
-                return [self._next(place) for place in range(gamma)]
+                return number, []
+            case MakeBlock(number, gamma):
+                return number, [self._next(place) for place in range(gamma)]
             case GoOn(length, token):
                 self._text[length:] = [token]
                 self._runner.rollback(min(length, self._runner.length))
@@ -303,3 +313,9 @@ class BlockServant:
         token = int(self._chance.draw(self._q[place]))
         self._text.append(token)
         return token
+
+
+def _chance_of_its_own(seed: int) -> Chance:
+    """The target may use the same seed: its coins must not know what the draft has drawn."""
+    own = hashlib.sha256(f"draft {seed}".encode()).digest()[:7]
+    return GeneratorChance(torch.Generator().manual_seed(int.from_bytes(own, "big")))

@@ -12,6 +12,7 @@ from torch.multiprocessing import get_context
 
 from distillspec.errors import DistillSpecError
 from distillspec.speculation.parallel.board import Pulse
+from distillspec.speculation.parallel.link import send
 from distillspec.speculation.parallel.worker import Failed, Ready, Servant, Stop, serve
 
 _WAIT_SECONDS = 0.05
@@ -24,6 +25,14 @@ _GUARD = (
 
 spawning = get_context("spawn")
 """Processes begin empty: a fork would copy threads' locks and a GPU's context."""
+
+
+class _FullError(Exception):
+    """The pipe is full."""
+
+
+def _give_up() -> None:
+    raise _FullError
 
 
 class DraftProcess:
@@ -62,10 +71,14 @@ class DraftProcess:
             raise self._error(what, _GUARD) from error
         finally:
             theirs.close()
-        ready = self._answer(start_seconds, is_starting=True)
-        assert isinstance(ready, Ready)
+        ready = self._ready(start_seconds)
         self.pid, self.capacity = ready
         self._mend = _AGAIN
+
+    @property
+    def is_open(self) -> bool:
+        """Neither closed nor failed."""
+        return self._failure is None
 
     @property
     def busy_seconds(self) -> float:
@@ -73,31 +86,39 @@ class DraftProcess:
         return self._pulse.busy_seconds
 
     def send(self, message: Any) -> None:
+        if self._failure is not None:
+            raise self._failure
         try:
-            self._link.send(message)
+            send(self._link, message, while_waiting=self._check_life)
         except OSError:
             self._raise_why()
 
-    def ask(self, message: Any, *, seconds: float = 600.0) -> Any:
-        """Send a message and wait for its answer."""
-        self.send(message)
-        return self.answer(seconds)
-
-    def answer(self, seconds: float = 600.0) -> Any:
-        """Wait for the answer to what was sent."""
-        return self._answer(seconds, is_starting=False)
+    def answer(self) -> Any:
+        """Wait for an answer."""
+        if self._failure is not None:
+            raise self._failure
+        while not self._link.poll(_WAIT_SECONDS):
+            self._check_life()
+        return self._received()
 
     def check(self) -> None:
-        """Costs microseconds; to be called once a round."""
-        if self._failure is not None or not self._process.is_alive() or self._link.poll():
-            self._raise_why()
-        self._check_pulse()
+        """Costs microseconds; to be called once a round, where no answer is waited for.
+
+        What an interrupted round did not wait for is thrown away.
+        """
+        if self._failure is not None:
+            raise self._failure
+        while self._link.poll():
+            self._received()
+        self._check_life()
 
     def close(self) -> None:
-        """End the process; again and again is fine."""
-        with suppress(OSError):
-            self._link.send(Stop())
-        self._process.join(_END_SECONDS)
+        """End the process; again and again is fine. A hung one is killed at once."""
+        if self._failure is None:
+            self._failure = self._error("the draft's process was closed")
+        with suppress(OSError, _FullError):
+            send(self._link, Stop(), while_waiting=_give_up)
+            self._process.join(_END_SECONDS)
         if self._process.is_alive():
             self._process.kill()  # SIGKILL: a stopped process takes no other
             self._process.join(_END_SECONDS)
@@ -114,16 +135,18 @@ class DraftProcess:
     ) -> None:
         self.close()
 
-    def _answer(self, seconds: float, *, is_starting: bool) -> Any:
+    def _ready(self, seconds: float) -> Ready:
+        """It loads and compiles."""
         until = time.monotonic() + seconds
-        self._seen_at = time.monotonic()
         while not self._link.poll(_WAIT_SECONDS):
-            if not self._process.is_alive() and not self._link.poll():
-                self._raise_why()
+            self._check_life()
             if time.monotonic() > until:
-                self._end(f"the draft's process gave no answer for {seconds:g} s")
-            if not is_starting:
-                self._check_pulse()
+                self._end(f"the draft's process was not ready after {seconds:g} s")
+        ready = self._received()
+        assert isinstance(ready, Ready)
+        return ready
+
+    def _received(self) -> Any:
         try:
             answer = self._link.recv()
         except (EOFError, OSError):
@@ -132,12 +155,14 @@ class DraftProcess:
             self._end(answer.what, answer.mend)
         return answer
 
-    def _check_pulse(self) -> None:
+    def _check_life(self) -> None:
+        if not self._process.is_alive() and not self._link.poll():
+            self._raise_why()
         beats = self._pulse.beats
         now = time.monotonic()
         if beats != self._seen:
             self._seen, self._seen_at = beats, now
-        elif now - self._seen_at > self._hang_seconds:
+        elif self._seen > 0 and now - self._seen_at > self._hang_seconds:
             self._end(f"the draft's process gave no sign of life for {self._hang_seconds:g} s")
 
     def _raise_why(self) -> NoReturn:

@@ -117,15 +117,15 @@ class VirtualBlocks:
         return self._busy
 
     def start(self, prompt: Sequence[int], policy: SamplingPolicy, seed: int) -> None:
-        self._servant.receive(Begin(list(prompt), policy, seed))
+        self._servant.receive(Begin(0, list(prompt), policy, seed))
 
     def wait(self) -> None:
         """It has read the prompt."""
 
     def begin(self, gamma: int) -> None:
-        tokens = self._servant.receive(MakeBlock(gamma))
-        assert isinstance(tokens, list)
-        self._tokens = tokens
+        made = self._servant.receive(MakeBlock(0, gamma))
+        assert made is not None
+        self._tokens = made[1]
         seconds = gamma * self._cost(1)
         self._ready_at = self._clock.now + seconds
         self._busy += seconds

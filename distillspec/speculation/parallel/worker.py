@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -13,8 +14,10 @@ import torch
 
 from distillspec.errors import DistillSpecError
 from distillspec.speculation.parallel.board import Pulse
+from distillspec.speculation.parallel.link import send
 
-_IDLE_SECONDS = 0.2  # between two signs of life while there is nothing to do
+_IDLE_SECONDS = 0.2  # until a loop that has nothing to do looks again
+_BEAT_SECONDS = 0.1
 
 
 class Servant(Protocol):
@@ -55,11 +58,13 @@ class Stop(NamedTuple):
 def serve(link: Connection, make: Callable[[], Servant], pulse: Pulse, threads: int | None) -> None:
     """The whole life of the process. It ends with a `Stop`, a failure, or the other side's end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the target, which then ends this
+    beating = threading.Thread(target=_beat, args=(pulse, os.getppid()), daemon=True)
+    beating.start()
     try:
         if threads is not None:
             torch.set_num_threads(threads)
         servant = make()
-        link.send(Ready(os.getpid(), servant.capacity))
+        _send(link, Ready(os.getpid(), servant.capacity))
         _loop(link, servant, pulse)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the target's process is gone
@@ -68,10 +73,25 @@ def serve(link: Connection, make: Callable[[], Servant], pulse: Pulse, threads: 
         raise SystemExit(1) from None
 
 
+def _beat(pulse: Pulse, parent: int) -> None:
+    """Signs of life, also during a long forward; and an end at once if the target's process ended.
+
+    A process that is stopped has no thread that beats.
+    """
+    while True:
+        pulse.beat()
+        if os.getppid() != parent:
+            os._exit(1)
+        time.sleep(_BEAT_SECONDS)
+
+
+def _send(link: Connection, message: Any) -> None:
+    send(link, message, while_waiting=lambda: None)
+
+
 def _loop(link: Connection, servant: Servant, pulse: Pulse) -> None:
     is_working = False
     while True:
-        pulse.beat()
         while link.poll(0.0 if is_working else _IDLE_SECONDS):
             message = link.recv()
             if isinstance(message, Stop):
@@ -80,7 +100,7 @@ def _loop(link: Connection, servant: Servant, pulse: Pulse) -> None:
             reply = servant.receive(message)
             pulse.add(time.perf_counter() - started)
             if reply is not None:
-                link.send(reply)
+                _send(link, reply)
             is_working = True
         started = time.perf_counter()
         is_working = servant.work()
@@ -105,6 +125,6 @@ def _tell(link: Connection, error: BaseException) -> None:
             "decode with this draft in one process (draft: {kind: chain}) to see more",
         )
     try:
-        link.send(failed)
+        _send(link, failed)
     except OSError:
         return  # nobody is left to hear it

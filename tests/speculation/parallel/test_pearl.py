@@ -23,6 +23,7 @@ from distillspec.speculation.parallel.pearl import (
     PearlDraft,
 )
 from distillspec.speculation.records import Fate
+from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.branches import (
     HistoryRunner,
@@ -54,15 +55,15 @@ class Inline:
         self._tokens: list[int] = []
 
     def start(self, prompt: Sequence[int], policy: SamplingPolicy, seed: int) -> None:
-        self._servant.receive(Begin(list(prompt), policy, seed))
+        self._servant.receive(Begin(0, list(prompt), policy, seed))
 
     def wait(self) -> None:
         """It has read the prompt already."""
 
     def begin(self, gamma: int) -> None:
-        tokens = self._servant.receive(MakeBlock(gamma))
-        assert isinstance(tokens, list)
-        self._tokens = tokens
+        made = self._servant.receive(MakeBlock(0, gamma))
+        assert made is not None
+        self._tokens = made[1]
 
     def collect(self) -> Block:
         return Block(self._tokens, self._q[: len(self._tokens)].clone())
@@ -226,3 +227,31 @@ def test_a_draft_that_dies_ends_in_seconds_with_an_error() -> None:
         list(rounds)
     assert time.monotonic() - started < 5.0
     assert not is_alive(made.pid)
+
+
+class Sampled(Inline):
+    """The draft's dice are made from the seed, as in a process of its own."""
+
+    def __init__(self, table: torch.Tensor) -> None:
+        self._q = torch.zeros(1, len(table))
+        self._servant = BlockServant(lambda: BigramRunner(table), self._q)
+        self._tokens: list[int] = []
+
+
+def test_one_seed_for_both_sides_gives_two_independent_streams() -> None:
+    """Coins that knew the draft's draws would never emit token 1 here: 2000 seeds, p = 1/32."""
+    p, q = torch.tensor([1 / 32, 1 / 32, 30 / 32]), torch.tensor([0.5, 0.5, 1e-9])
+    target, draft = (row.log().expand(3, 3).contiguous() for row in (p, q))
+    counts = [0, 0, 0]
+    for seed in range(2000):
+        decoder = PearlDecoder(
+            BigramRunner(target),
+            Sampled(draft),
+            SamplingPolicy(1.0),
+            GeneratorChance(torch.Generator().manual_seed(seed)),
+            gamma=1,
+            seed=seed,
+        )
+        counts[decoder.decode(torch.tensor([0]), max_new_tokens=1).tokens[0]] += 1
+    for found, wanted in zip(counts, p.tolist(), strict=True):
+        assert abs(found - 2000 * wanted) < 4.5 * (2000 * wanted) ** 0.5
