@@ -196,10 +196,10 @@ def suite_prompts(pair: Pair, suite: Suite, drafts: Sequence[PreTrainedModel]) -
     """The prompts of a suite that brings its own, as long as its plan and the contexts allow."""
     recipe = pair.recipe
     holds = min(most_positions(model) for model in (pair.target.model, *drafts))
-    room = holds - suite.max_new_tokens - suite.largest_gamma
+    room = holds - suite.max_new_tokens - suite.reach
     if room < 1:
         raise DistillSpecError(
-            f"max_new_tokens and a block need {suite.max_new_tokens + suite.largest_gamma} of the "
+            f"max_new_tokens and a block need {suite.max_new_tokens + suite.reach} of the "
             f"{holds} positions of the models' contexts: none is left for a prompt",
             where=f"evaluation suite {suite.name}",
             mend="lower max_new_tokens in the suite",

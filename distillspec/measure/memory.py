@@ -69,16 +69,21 @@ def memory_estimate(
 
 
 def round_bytes(
-    target: PreTrainedModel, drafts: Sequence[PreTrainedModel], *, text: int, drafted: int
+    target: PreTrainedModel,
+    drafts: Sequence[PreTrainedModel],
+    *,
+    text: int,
+    drafted: int,
+    judged: int,
 ) -> int:
     """Bytes that decoding needs beside the weights, with `drafted` tokens in a round.
 
     The caches of all models over a text of `text` tokens and the drafts; the target's logits after
-    each drafted token and the text, and p and q in float32.
+    each judged token and the text, and p and q in float32.
     """
     caches = sum(_cache_bytes(model, text + drafted) for model in (target, *drafts))
     V = vocabulary_size(target)
-    return caches + (drafted + 1) * V * (target.dtype.itemsize + 4) + drafted * V * 4
+    return caches + (judged + 1) * V * (target.dtype.itemsize + 4) + judged * V * 4
 
 
 def parameters(model: PreTrainedModel) -> int:

@@ -42,6 +42,7 @@ class ParallelBench:
         capacity: int,
         vocabulary: int | None,
     ) -> None:
+        self._suite = suite
         self._drafts: dict[tuple[str, Parallel], CardDraft | PearlDraft] = {}
         self._targets: dict[int, Runner] = {}
         used = protocols_of(suite)
@@ -90,8 +91,13 @@ class ParallelBench:
             return decoder.decode(prompt, max_new_tokens=length)
 
     def bytes(self) -> dict[str, int]:
-        """Of the memory each process shares, by draft and kind."""
-        return {f"{name}/{plan.kind}": one.bytes for (name, plan), one in self._drafts.items()}
+        """Of the memory each process shares, by draft and method."""
+        return {
+            f"{name}/{method.name}": one.bytes
+            for method in self._suite.methods
+            for (name, plan), one in self._drafts.items()
+            if plan == method.parallel
+        }
 
     def close(self) -> None:
         """End all processes."""

@@ -66,7 +66,7 @@ def check(
                 mend=f"name one of {', '.join(drafts)}, or make that draft first",
             )
     longest = max(len(prompt.tokens) for prompt in prompts)
-    needed = longest + suite.max_new_tokens + suite.largest_gamma
+    needed = longest + suite.max_new_tokens + suite.reach
     for name, one in {"target": target, **drafts}.items():
         config = one.config.get_text_config(decoder=True)
         holds = getattr(config, "max_position_embeddings", None)
@@ -92,7 +92,8 @@ def _check_memory(
     """Before anything is compiled: K and gamma multiply."""
     text, there_is = longest + suite.max_new_tokens, _memory(target.device)
     for method, gamma, drafted in most_drafted(suite):
-        needed = round_bytes(target, drafts, text=text, drafted=drafted)
+        judged = drafted if method.parallel is None else gamma
+        needed = round_bytes(target, drafts, text=text, drafted=drafted, judged=judged)
         if needed > there_is:
             raise DistillSpecError(
                 f"a round of {method.name!r} at gamma {gamma} drafts up to {drafted:,} tokens; "

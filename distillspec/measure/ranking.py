@@ -30,6 +30,9 @@ def _ranked(tally: Tally, place: Place, fastest: Place) -> Ranked:
     counts = sum((c for c in tally.counts(place)), start=Counts())
     beyond = bootstrap.relative(tally.speed(place), tally.speed(fastest), tally.how)
     verdict: RankedPlace = "slower" if beyond.high < 0.0 else "within noise of it"
+    target_busy = _share_of_time(tally, place, lambda row: row.target_busy_seconds)
+    is_parallel = not math.isnan(target_busy)  # its draft throws away what nobody judged
+    wasted = per_token(counts.drafted - counts.accepted, counts)
     return Ranked(
         draft=draft,
         method=method,
@@ -38,9 +41,9 @@ def _ranked(tally: Tally, place: Place, fastest: Place) -> Ranked:
         tokens_per_second=tally.speed(place).ratio(),
         tau=tally.tau(place).ratio(),
         drafted_per_token=per_token(counts.drafted, counts),
-        wasted_per_token=per_token(counts.drafted - counts.accepted, counts),
+        wasted_per_token=math.nan if is_parallel else wasted,
         forwards_per_token=per_token(counts.verifications, counts),
-        target_busy=_share_of_time(tally, place, lambda row: row.target_busy_seconds),
+        target_busy=target_busy,
         draft_busy=_share_of_time(tally, place, lambda row: row.draft_busy_seconds),
         relative=beyond.value,
         relative_low=beyond.low,

@@ -108,7 +108,8 @@ class Comparison:
 class Ranked:
     """One method's place at a temperature, by tokens per second; the fastest comes first.
 
-    Per token emitted: drafted tokens, those of them that were not kept, forwards of the target.
+    Per token emitted: drafted tokens that were judged, those of them that were not kept (nan where
+    two processes draft and judge, and much is thrown away unjudged), forwards of the target.
     target_busy, draft_busy: share of the time that each side works, where both work at once.
     relative: tokens per second beyond the fastest one's, with its paired interval.
     """

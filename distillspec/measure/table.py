@@ -146,7 +146,7 @@ def _ranked(one: Ranked | Oracle, method: str, wasted: float, verdict: str) -> l
         f"{one.tokens_per_second:.0f}",
         f"{one.tau:.2f}",
         f"{one.drafted_per_token:.2f}",
-        f"{wasted:.2f}",
+        "–" if math.isnan(wasted) else f"{wasted:.2f}",
         f"{one.forwards_per_token:.2f}",
         f"{1.0 + one.relative:.0%}",
         f"{1.0 + one.relative_low:.0%} - {1.0 + one.relative_high:.0%}",

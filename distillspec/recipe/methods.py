@@ -168,17 +168,33 @@ class HedgeChoose(_Choose):
 # --- draft and target at the same time -----------------------------------------------------------
 
 
+_BYTES_PER_CHILD = 136  # a record of a token and its probability
+
+
 class CardParallel(Section):
     """The draft runs ahead in a process of its own; gamma is the longest path verified at once."""
 
     kind: Literal["card"]
     nodes: Annotated[int, Field(ge=1, le=256)] = Field(8, description="N, candidates of a layer")
     layers: Annotated[int, Field(ge=1, le=64)] = Field(
-        10, description="that the draft is ahead at most; nodes * layers bound its memory"
+        10, description="that the draft is ahead at most"
+    )
+    budget_mib: Annotated[float, Field(gt=0.0)] = Field(
+        64.0, description="memory that the candidates may take, each with its nodes best children"
     )
     threads: Count | None = Field(
         None, description="of each side, on a CPU; default: half of torch's"
     )
+
+    @model_validator(mode="after")
+    def _fits_its_budget(self) -> Self:
+        needed = self.nodes**2 * self.layers * _BYTES_PER_CHILD / 2**20
+        if needed > self.budget_mib:
+            raise ValueError(
+                f"{self.layers} layers of {self.nodes} nodes, with as many children each, take "
+                f"about {needed:.0f} MiB, budget_mib is {self.budget_mib:g}: lower nodes or layers"
+            )
+        return self
 
 
 class PearlParallel(Section):
@@ -249,6 +265,12 @@ class Method(Section):
     gammas: tuple[Gamma, ...] | None = Field(
         None, min_length=1, description="block sizes, tokens; default: the suite's"
     )
+
+    def reach(self, gamma: int) -> int:
+        """Positions beyond the text that a round with this gamma may take, of either model."""
+        if isinstance(self.parallel, CardParallel):
+            return max(gamma, self.parallel.layers)
+        return 2 * gamma if isinstance(self.parallel, PearlParallel) else gamma
 
     @property
     def is_standard(self) -> bool:

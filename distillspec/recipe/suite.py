@@ -83,8 +83,11 @@ class Suite(Section):
         return method.gammas or self.gammas
 
     @property
-    def largest_gamma(self) -> int:
-        return max(gamma for method in self.methods for gamma in self.of(method))
+    def reach(self) -> int:
+        """Positions beyond the text that a round of any method may take."""
+        ways = [(method, gamma) for method in self.methods for gamma in self.of(method)]
+        ways += [arm for method in self.methods if method.choose for arm in self.arms(method)]
+        return max(method.reach(gamma) for method, gamma in ways)
 
     def named_models(self) -> dict[DraftName, str]:
         """Drafts that methods name, each with the first method that does."""

@@ -51,6 +51,8 @@ def test_activations_grow_with_the_tokens_of_a_step(setting: Setting) -> None:
 def test_a_round_by_hand(setting: Setting) -> None:
     """Caches of 90 + 10 tokens, 11 rows of logits and of p, 10 of q, over 300 tokens."""
     draft = setting.drafts["undistilled"]
-    found = round_bytes(setting.target, [draft, draft], text=90, drafted=10)
+    found = round_bytes(setting.target, [draft, draft], text=90, drafted=10, judged=10)
     caches = 2 * 100 * 4 * (2 * 32 + 16 + 16)
     assert found == caches + 11 * 300 * (4 + 4) + 10 * 300 * 4
+    fewer = round_bytes(setting.target, [draft, draft], text=90, drafted=10, judged=2)
+    assert fewer == caches + 3 * 300 * (4 + 4) + 2 * 300 * 4

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ def test_two_processes_are_measured_beside_one(
     assert set(by_name) == {("standard", 2), ("card", 3), ("pearl", 2), ("pearl", 4)}
     assert 0.0 < by_name["card", 3].draft_busy <= 1.1
     assert 0.0 < by_name["card", 3].target_busy <= 1.0
-    assert by_name["standard", 2].draft_busy != by_name["standard", 2].draft_busy  # nan
+    assert math.isnan(by_name["standard", 2].draft_busy)
+    assert by_name["standard", 2].wasted_per_token >= 0.0
+    assert math.isnan(by_name["pearl", 4].wasted_per_token)  # what nobody judged is not counted
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
     for pid in children:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -131,3 +134,13 @@ def test_each_side_has_its_threads_and_the_caller_its_own_again(
         assert torch.get_num_threads() == 1
         assert threads_of(PearlParallel(kind="pearl")) == 1
     assert torch.get_num_threads() == before
+
+
+def test_two_methods_of_one_plan_share_a_process_that_is_large_enough(
+    setting: Setting, tiny_suite: Suite, tmp_path: Path
+) -> None:
+    four = {**PEARL, "name": "pearl-4", "gammas": [4]}
+    two = {**PEARL, "name": "pearl-2", "gammas": [2]}
+    suite = suite_of(tiny_suite, four, two).model_copy(update={"temperatures": (1.0,)})
+    summary = evaluate(suite, folder=tmp_path, **setting.arguments())
+    assert {(cell.method, cell.gamma) for cell in summary.cells} == {("pearl-4", 4), ("pearl-2", 2)}

@@ -28,7 +28,8 @@ class Hedge:
     rounds it decoded, the only thing that is not known of the others. So that one slow moment is
     not believed for ever, arms that decoded fewer than 1 + log(1 + rounds/A) rounds go first.
     rate_t = scale sqrt(8 log A / t), A arms (Cesa-Bianchi and Lugosi, Prediction, Learning, and
-    Games, 2006, theorem 2.3). The full-information variant of BanditSpec (2505.15141).
+    Games, 2006, theorem 2.3); its bound holds for rounds, not for seconds, whose weights are
+    learnt on the way. Full information from the one target pass is HedgeSpec's idea (2510.20064).
 
     Arms are chains of fixed length under token verification, or lookups: of those alone the
     expected rounds are known. Every draft model among them reads all that is emitted, every round.

@@ -29,7 +29,8 @@ class Published(NamedTuple):
 class Board:
     """Written by the draft, read by the target; each holds it just long enough to copy.
 
-    most: nodes it has room for. Its memory is anonymous: it is gone when both processes are.
+    most: nodes it has room for. Its memory has no name and is gone when both processes are; the
+    lock has one until then.
     """
 
     def __init__(self, context: BaseContext, most: int) -> None:
