@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.runner import Runner
+from distillspec.speculation.runner import TextRunner
 
 NO_TOKENS: frozenset[int] = frozenset()
 
@@ -30,7 +30,7 @@ def check_room(prompt: Tensor, max_new_tokens: int, capacity: int) -> None:
         )
 
 
-def prefill(prompt: Tensor, max_new_tokens: int, *runners: Runner) -> None:
+def prefill(prompt: Tensor, max_new_tokens: int, *runners: TextRunner) -> None:
     """Start anew: feed all of the prompt but its last token, which heads the first block."""
     check_room(prompt, max_new_tokens, min(runner.capacity for runner in runners))
     for runner in runners:

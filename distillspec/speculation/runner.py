@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 
-class Runner(Protocol):
-    """One model and its cache over B rows of equal length."""
+class TextRunner(Protocol):
+    """One model and its cache over B rows of equal length, as texts."""
 
     @property
     def vocabulary(self) -> int:
@@ -35,6 +35,18 @@ class Runner(Protocol):
         """Append long [B, G], G >= 1, to the cache -> logits [B, G, V] after each of them."""
         ...
 
+    def rollback(self, length: int) -> None:
+        """Forget all but the first `length` tokens, 0 <= length <= self.length."""
+        ...
+
+    def synchronize(self) -> None:
+        """Wait for the device; to be called before a clock is read."""
+        ...
+
+
+class Runner(TextRunner, Protocol):
+    """One that can also read several continuations of its text at once."""
+
     def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
         """Append long [n] to the cache of one row -> logits [1, n, V] after each of them.
 
@@ -49,14 +61,6 @@ class Runner(Protocol):
         tree: further slots, ascending, that stay a tree after that text, in the slots next to it;
         the parent of each is among them or is the text's last slot.
         """
-        ...
-
-    def rollback(self, length: int) -> None:
-        """Forget all but the first `length` tokens, 0 <= length <= self.length."""
-        ...
-
-    def synchronize(self) -> None:
-        """Wait for the device; to be called before a clock is read."""
         ...
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from distillspec.speculation.draft.stop import StopRule
@@ -11,7 +12,7 @@ _KEEP_RATE = 0.5
 _KEEP_THRESHOLD = 0.9
 
 
-class FollowingThreshold(StopRule):
+class FollowingThreshold(StopRule, ABC):
     """Learns after every round that drafted; what stops by it, and which way it goes, a rule says.
 
     rate <- 0.5 rate + 0.5 m for a round that kept the share m; the threshold wanted is 0.01 higher,
@@ -24,9 +25,9 @@ class FollowingThreshold(StopRule):
         self.threshold, self.rate = threshold, rate
         self._lowest = lowest
 
+    @abstractmethod
     def direction(self, length: int, gamma: int) -> int:
         """1: a higher threshold is wanted, -1: a lower one, after a draft of `length` tokens."""
-        raise NotImplementedError
 
     def state(self) -> list[float]:
         return [self.threshold, self.rate]

@@ -10,35 +10,26 @@ candidate with min(1, p/q) would not be: it was not drawn from q.)
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from distillspec.speculation.chance import Chance
-from distillspec.speculation.limits import NO_TOKENS, check_room, prefill, up_to_end
+from distillspec.speculation.limits import check_room, prefill, up_to_end
 from distillspec.speculation.parallel.ahead import Ahead
 from distillspec.speculation.parallel.board import Board, Published
 from distillspec.speculation.parallel.candidates import Candidates, likeliest_path
+from distillspec.speculation.parallel.decoder import ParallelDecoder, Partner
 from distillspec.speculation.parallel.process import DraftProcess, spawning
-from distillspec.speculation.records import Busy, Fate, Generation, Round, RoundRecord
-from distillspec.speculation.runner import Runner
+from distillspec.speculation.records import Fate, Round, RoundRecord
+from distillspec.speculation.runner import Runner, TextRunner
 from distillspec.speculation.sampling import SamplingPolicy
 
 
-class CandidateSource(Protocol):
+class CandidateSource(Partner, Protocol):
     """A draft that runs ahead, wherever it lives."""
-
-    @property
-    def capacity(self) -> int:
-        """Tokens its cache holds: the text, and candidates where there is room for them."""
-        ...
-
-    @property
-    def busy_seconds(self) -> float:
-        """Time it has worked so far."""
-        ...
 
     def start(self, prompt: Sequence[int], policy: SamplingPolicy) -> None:
         """A new text; returns at once."""
@@ -61,7 +52,7 @@ class CandidateSource(Protocol):
         ...
 
 
-class CardDecoder:
+class CardDecoder(ParallelDecoder):
     """Decodes one text at a time, with the law of the target under the policy.
 
     longest: tokens of a path that one target forward verifies, at most.
@@ -69,49 +60,22 @@ class CardDecoder:
 
     def __init__(
         self,
-        target: Runner,
+        target: TextRunner,
         draft: CandidateSource,
         policy: SamplingPolicy,
         chance: Chance,
         *,
         longest: int,
     ) -> None:
-        self._target, self._draft = target, draft
-        self._policy, self._chance = policy, chance
+        super().__init__(target, draft, policy, chance)
+        self._draft = draft
         self._longest = longest
-        self._busy = 0.0
-
-    def decode(
-        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
-    ) -> Generation:
-        """Continue prompt, long [T], T >= 1, by at most max_new_tokens or up to an end token."""
-        started = time.perf_counter()
-        self._start(prompt, max_new_tokens)
-        ready = time.perf_counter()
-        drafting = self._draft.busy_seconds
-        rounds = list(self._rounds(prompt, max_new_tokens, end_tokens))
-        done = time.perf_counter()
-        return Generation.of_rounds(
-            rounds,
-            end_tokens,
-            prefill_seconds=ready - started,
-            decode_seconds=done - ready,
-            busy=Busy(self._busy, self._draft.busy_seconds - drafting),
-        )
-
-    def rounds(
-        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
-    ) -> Generator[Round, None, None]:
-        """`decode` as a stream: what each round adds, as soon as it is known."""
-        self._start(prompt, max_new_tokens)
-        yield from self._rounds(prompt, max_new_tokens, end_tokens)
 
     def _start(self, prompt: Tensor, max_new_tokens: int) -> None:
         check_room(prompt, max_new_tokens, min(self._target.capacity, self._draft.capacity))
         self._draft.start(prompt.tolist(), self._policy)
         prefill(prompt, max_new_tokens, self._target)
         self._draft.wait()  # so that neither has a head start when the clock begins
-        self._busy = 0.0
 
     def _rounds(
         self, prompt: Tensor, max_new_tokens: int, end_tokens: frozenset[int]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.chance import Chance, GeneratorChance
-from distillspec.speculation.limits import NO_TOKENS, check_room, prefill, up_to_end
+from distillspec.speculation.limits import check_room, prefill, up_to_end
+from distillspec.speculation.parallel.decoder import ParallelDecoder, Partner
 from distillspec.speculation.parallel.process import DraftProcess
-from distillspec.speculation.records import Busy, Fate, Generation, Round, RoundRecord
-from distillspec.speculation.runner import Runner
+from distillspec.speculation.records import Fate, Round, RoundRecord
+from distillspec.speculation.runner import Runner, TextRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.token import residual
 
@@ -34,18 +35,8 @@ class Block(NamedTuple):
     q: Tensor
 
 
-class BlockSource(Protocol):
+class BlockSource(Partner, Protocol):
     """A draft that makes blocks while others work, wherever it lives."""
-
-    @property
-    def capacity(self) -> int:
-        """Tokens its cache holds."""
-        ...
-
-    @property
-    def busy_seconds(self) -> float:
-        """Time it has worked so far."""
-        ...
 
     def start(self, prompt: Sequence[int], policy: SamplingPolicy, seed: int) -> None:
         """A new text; returns at once."""
@@ -68,7 +59,7 @@ class BlockSource(Protocol):
         ...
 
 
-class PearlDecoder:
+class PearlDecoder(ParallelDecoder):
     """Decodes one text at a time, with the law of the target under the policy.
 
     gamma: tokens of a block, >= 1; the protocol is best where drafting a block takes as long as
@@ -77,7 +68,7 @@ class PearlDecoder:
 
     def __init__(
         self,
-        target: Runner,
+        target: TextRunner,
         draft: BlockSource,
         policy: SamplingPolicy,
         chance: Chance,
@@ -86,35 +77,9 @@ class PearlDecoder:
         seed: int,
     ) -> None:
         assert gamma >= 1
-        self._target, self._draft = target, draft
-        self._policy, self._chance = policy, chance
+        super().__init__(target, draft, policy, chance)
+        self._draft = draft
         self._gamma, self._seed = gamma, seed
-        self._busy = 0.0
-
-    def decode(
-        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
-    ) -> Generation:
-        """Continue prompt, long [T], T >= 1, by at most max_new_tokens or up to an end token."""
-        started = time.perf_counter()
-        self._start(prompt, max_new_tokens)
-        ready = time.perf_counter()
-        drafting = self._draft.busy_seconds
-        rounds = list(self._rounds(prompt, max_new_tokens, end_tokens))
-        done = time.perf_counter()
-        return Generation.of_rounds(
-            rounds,
-            end_tokens,
-            prefill_seconds=ready - started,
-            decode_seconds=done - ready,
-            busy=Busy(self._busy, self._draft.busy_seconds - drafting),
-        )
-
-    def rounds(
-        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
-    ) -> Generator[Round, None, None]:
-        """`decode` as a stream: what each round adds, as soon as it is known."""
-        self._start(prompt, max_new_tokens)
-        yield from self._rounds(prompt, max_new_tokens, end_tokens)
 
     def _start(self, prompt: Tensor, max_new_tokens: int) -> None:
         """Two blocks may stand beyond the text when it ends."""
@@ -123,7 +88,6 @@ class PearlDecoder:
         self._draft.start(prompt.tolist(), self._policy, self._seed)
         prefill(prompt, max_new_tokens, self._target)
         self._draft.wait()
-        self._busy = 0.0
 
     def _rounds(
         self, prompt: Tensor, max_new_tokens: int, end_tokens: frozenset[int]

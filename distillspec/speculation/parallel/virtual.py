@@ -16,7 +16,7 @@ from torch import Tensor
 from distillspec.speculation.parallel.ahead import Ahead
 from distillspec.speculation.parallel.board import Published
 from distillspec.speculation.parallel.pearl import Begin, Block, BlockServant, GoOn, MakeBlock
-from distillspec.speculation.runner import Runner
+from distillspec.speculation.runner import TextRunner
 from distillspec.speculation.sampling import SamplingPolicy
 
 Cost = Callable[[int], float]
@@ -31,7 +31,7 @@ class Clock:
 
 
 class TextTarget:
-    """A `Runner` that knows its text, long [T], and says its next token; forwards move the clock.
+    """A `TextRunner` that knows its text, long [T], and says its next token; moves the clock.
 
     Decode it at temperature 0. Like any target it is fed candidates, which change nothing.
     """
@@ -53,12 +53,6 @@ class TextTarget:
         following = self._text[at.clamp(max=len(self._text) - 1)]
         return torch.nn.functional.one_hot(following, self.vocabulary)[None].float()
 
-    def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
-        raise NotImplementedError("a target verifies one path")
-
-    def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
-        raise NotImplementedError("a target verifies one path")
-
     def rollback(self, length: int) -> None:
         self.length = length
 
@@ -69,7 +63,7 @@ class TextTarget:
 class TimedTarget:
     """A real target whose forwards move the clock, in place of taking their own time."""
 
-    def __init__(self, runner: Runner, clock: Clock, cost: Cost) -> None:
+    def __init__(self, runner: TextRunner, clock: Clock, cost: Cost) -> None:
         self._runner, self._clock, self._cost = runner, clock, cost
         self.vocabulary, self.capacity = runner.vocabulary, runner.capacity
 
@@ -83,13 +77,6 @@ class TimedTarget:
     def feed(self, tokens: Tensor) -> Tensor:
         self._clock.now += self._cost(tokens.shape[1])
         return self._runner.feed(tokens)
-
-    def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
-        self._clock.now += self._cost(tokens.shape[0])
-        return self._runner.feed_tree(tokens, parents)
-
-    def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
-        self._runner.keep(length, slots, tree)
 
     def rollback(self, length: int) -> None:
         self._runner.rollback(length)

@@ -1,0 +1,77 @@
+"""What decoders of two processes have in common: a text, timed, whole or round by round."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator
+from typing import Protocol
+
+from torch import Tensor
+
+from distillspec.speculation.chance import Chance
+from distillspec.speculation.limits import NO_TOKENS
+from distillspec.speculation.records import Busy, Generation, Round
+from distillspec.speculation.runner import TextRunner
+from distillspec.speculation.sampling import SamplingPolicy
+
+
+class Partner(Protocol):
+    """A draft that works while the target does, wherever it lives."""
+
+    @property
+    def capacity(self) -> int:
+        """Tokens its cache holds."""
+        ...
+
+    @property
+    def busy_seconds(self) -> float:
+        """Time it has worked so far."""
+        ...
+
+
+class ParallelDecoder(ABC):
+    """Decodes one text at a time. A protocol says how a text starts and what a round is."""
+
+    def __init__(
+        self, target: TextRunner, partner: Partner, policy: SamplingPolicy, chance: Chance
+    ) -> None:
+        self._target, self._partner = target, partner
+        self._policy, self._chance = policy, chance
+        self._busy = 0.0  # seconds that the target has worked on this text
+
+    def decode(
+        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
+    ) -> Generation:
+        """Continue prompt, long [T], T >= 1, by at most max_new_tokens or up to an end token."""
+        started = time.perf_counter()
+        self._start(prompt, max_new_tokens)
+        self._busy = 0.0
+        ready = time.perf_counter()
+        drafting = self._partner.busy_seconds
+        rounds = list(self._rounds(prompt, max_new_tokens, end_tokens))
+        done = time.perf_counter()
+        return Generation.of_rounds(
+            rounds,
+            end_tokens,
+            prefill_seconds=ready - started,
+            decode_seconds=done - ready,
+            busy=Busy(self._busy, self._partner.busy_seconds - drafting),
+        )
+
+    def rounds(
+        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
+    ) -> Generator[Round, None, None]:
+        """`decode` as a stream: what each round adds, as soon as it is known."""
+        self._start(prompt, max_new_tokens)
+        yield from self._rounds(prompt, max_new_tokens, end_tokens)
+
+    @abstractmethod
+    def _start(self, prompt: Tensor, max_new_tokens: int) -> None:
+        """Both models read the prompt, but for its last token; the clock begins after it."""
+
+    @abstractmethod
+    def _rounds(
+        self, prompt: Tensor, max_new_tokens: int, end_tokens: frozenset[int]
+    ) -> Iterator[Round]:
+        """Round after round until the text ends."""
