@@ -12,7 +12,7 @@ from torch.multiprocessing import get_context
 
 from distillspec.errors import DistillSpecError
 from distillspec.speculation.parallel.board import Pulse
-from distillspec.speculation.parallel.link import send
+from distillspec.speculation.parallel.link import receive, send
 from distillspec.speculation.parallel.worker import Failed, Ready, Servant, Stop, serve
 
 _WAIT_SECONDS = 0.05
@@ -27,12 +27,12 @@ spawning = get_context("spawn")
 """Processes begin empty: a fork would copy threads' locks and a GPU's context."""
 
 
-class _FullError(Exception):
-    """The pipe is full."""
+class _WouldWaitError(Exception):
+    """The pipe is full, or what is in it is not whole."""
 
 
 def _give_up() -> None:
-    raise _FullError
+    raise _WouldWaitError
 
 
 class DraftProcess:
@@ -113,14 +113,14 @@ class DraftProcess:
         self._check_life()
 
     def close(self) -> None:
-        """End the process; again and again is fine. A hung one is killed at once."""
+        """End the process; again and again is fine. One that does not end by itself is killed."""
         if self._failure is None:
             self._failure = self._error("the draft's process was closed")
-        with suppress(OSError, _FullError):
+        with suppress(OSError, _WouldWaitError):
             send(self._link, Stop(), while_waiting=_give_up)
             self._process.join(_END_SECONDS)
         if self._process.is_alive():
-            self._process.kill()  # SIGKILL: a stopped process takes no other
+            self._process.kill()
             self._process.join(_END_SECONDS)
         self._link.close()
 
@@ -148,7 +148,7 @@ class DraftProcess:
 
     def _received(self) -> Any:
         try:
-            answer = self._link.recv()
+            answer = receive(self._link, while_waiting=self._check_life)
         except (EOFError, OSError):
             self._raise_why()
         if isinstance(answer, Failed):
@@ -163,15 +163,16 @@ class DraftProcess:
         if beats != self._seen:
             self._seen, self._seen_at = beats, now
         elif self._seen > 0 and now - self._seen_at > self._hang_seconds:
+            self._process.kill()  # SIGKILL: a stopped process takes no other
             self._end(f"the draft's process gave no sign of life for {self._hang_seconds:g} s")
 
     def _raise_why(self) -> NoReturn:
         """The process ended, or says that it will: find out why."""
         if self._failure is not None:
             raise self._failure
-        with suppress(EOFError, OSError):
+        with suppress(EOFError, OSError, _WouldWaitError):
             while self._link.poll():
-                said = self._link.recv()
+                said = receive(self._link, while_waiting=_give_up)
                 if isinstance(said, Failed):
                     self._end(said.what, said.mend)
         self._process.join(_END_SECONDS)

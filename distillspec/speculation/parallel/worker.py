@@ -58,6 +58,7 @@ class Stop(NamedTuple):
 def serve(link: Connection, make: Callable[[], Servant], pulse: Pulse, threads: int | None) -> None:
     """The whole life of the process. It ends with a `Stop`, a failure, or the other side's end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the target, which then ends this
+    pulse.beat()  # whoever is ready has shown life, else one that stops now would never be missed
     beating = threading.Thread(target=_beat, args=(pulse, os.getppid()), daemon=True)
     beating.start()
     try:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
+import struct
 from multiprocessing import Pipe
 from threading import Thread
 
 import pytest
 
-from distillspec.speculation.parallel.link import send
+from distillspec.speculation.parallel.link import receive, send
 
 
 def never() -> None:
@@ -17,32 +19,59 @@ def test_what_is_received_is_what_was_sent(message: object) -> None:
     ours, theirs = Pipe()
     send(ours, message, never)
     send(ours, "next", never)
-    assert theirs.recv() == message
-    assert theirs.recv() == "next"
+    assert receive(theirs, never) == message
+    assert receive(theirs, never) == "next"
+
+
+def test_connections_of_multiprocessing_speak_the_same() -> None:
+    ours, theirs = Pipe()
+    send(ours, [1, 2], never)
+    assert theirs.recv() == [1, 2]
+    theirs.send([3, 4])
+    assert receive(ours, never) == [3, 4]
 
 
 def test_a_message_larger_than_the_pipe_goes_through_by_and_by() -> None:
     ours, theirs = Pipe()
     found: list[list[int]] = []
-    reader = Thread(target=lambda: found.append(theirs.recv()))
+    reader = Thread(target=lambda: found.append(receive(theirs, lambda: None)))
     reader.start()
     send(ours, list(range(500_000)), lambda: None)
     reader.join(10.0)
     assert found == [list(range(500_000))]
 
 
+class TooLongError(Exception):
+    pass
+
+
+def give_up() -> None:
+    raise TooLongError
+
+
 def test_a_full_pipe_asks_what_to_do_and_never_blocks() -> None:
-    class TooLongError(Exception):
-        pass
-
-    def give_up() -> None:
-        raise TooLongError
-
     ours, theirs = Pipe()
     with pytest.raises(TooLongError):
         while True:
             send(ours, 1, give_up)
     theirs.close()
+
+
+@pytest.mark.parametrize("bytes_sent", [0, 3, 4, 10])
+def test_a_part_of_a_message_asks_what_to_do_and_never_blocks(bytes_sent: int) -> None:
+    ours, theirs = Pipe()
+    os.write(theirs.fileno(), (struct.pack("!i", 20) + bytes(20))[:bytes_sent])
+    with pytest.raises(TooLongError):
+        receive(ours, give_up)
+
+
+@pytest.mark.parametrize("bytes_sent", [0, 3, 4, 10])
+def test_a_message_that_ends_before_its_end_is_an_error(bytes_sent: int) -> None:
+    ours, theirs = Pipe()
+    os.write(theirs.fileno(), (struct.pack("!i", 20) + bytes(20))[:bytes_sent])
+    theirs.close()
+    with pytest.raises(EOFError):
+        receive(ours, never)
 
 
 def test_the_other_sides_end_is_an_error() -> None:

@@ -25,6 +25,8 @@ class Clerk:
             os._exit(value)
         if order == "sleep":
             time.sleep(value)
+        if order == "long":
+            return bytes(value)
         if order == "fail":
             raise ValueError(value)
         return value
@@ -132,3 +134,15 @@ def test_a_stopped_process_stops_nobody_who_sends_to_it() -> None:
                 for _ in range(100_000):
                     process.send(message)
             assert time.monotonic() - started < 10.0
+
+
+def test_a_process_that_stops_amid_its_answer_stops_nobody() -> None:
+    with DraftProcess(Clerk, name="clerk", hang_seconds=1.0) as process:
+        process.send(("long", 10_000_000))
+        assert process._link.poll(5.0)
+        time.sleep(0.2)  # by now the pipe is full, and most of the answer is still to come
+        os.kill(process.pid, signal.SIGSTOP)
+        started = time.monotonic()
+        with pytest.raises(DistillSpecError, match="no sign of life for 1 s"):
+            process.answer()
+        assert time.monotonic() - started < 10.0

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from distillspec.errors import DistillSpecError
+from distillspec.speculation.parallel import worker
 from distillspec.speculation.parallel.board import Pulse
 from distillspec.speculation.parallel.link import send
 from distillspec.speculation.parallel.worker import Failed, Ready, Servant, Stop, serve
@@ -92,6 +93,14 @@ def test_it_works_on_by_itself_until_nothing_is_left(start: Any) -> None:
     assert ask(served.link, 0) == 5
     assert served.pulse.busy_seconds > 0.0
     assert served.pulse.beats > 0
+
+
+def test_whoever_is_ready_has_shown_life(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is stopped just then, before its beating thread had a turn, must be missed."""
+    monkeypatch.setattr(worker, "_beat", lambda *_: None)
+    served = start(Echo)
+    served.link.recv()
+    assert served.pulse.beats == 1
 
 
 def test_it_ends_when_it_is_told_to(start: Any) -> None:
