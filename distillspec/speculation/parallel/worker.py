@@ -59,7 +59,8 @@ def serve(link: Connection, make: Callable[[], Servant], pulse: Pulse, threads: 
     """The whole life of the process. It ends with a `Stop`, a failure, or the other side's end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the target, which then ends this
     pulse.beat()  # whoever is ready has shown life, else one that stops now would never be missed
-    beating = threading.Thread(target=_beat, args=(pulse, os.getppid()), daemon=True)
+    over = threading.Event()
+    beating = threading.Thread(target=_beat, args=(pulse, os.getppid(), over), daemon=True)
     beating.start()
     try:
         if threads is not None:
@@ -72,18 +73,20 @@ def serve(link: Connection, make: Callable[[], Servant], pulse: Pulse, threads: 
     except BaseException as error:
         _tell(link, error)
         raise SystemExit(1) from None
+    finally:
+        over.set()
+        beating.join()  # a thread inside torch while the interpreter ends would abort the process
 
 
-def _beat(pulse: Pulse, parent: int) -> None:
+def _beat(pulse: Pulse, parent: int, over: threading.Event) -> None:
     """Signs of life, also during a long forward; and an end at once if the target's process ended.
 
     A process that is stopped has no thread that beats.
     """
-    while True:
+    while not over.wait(_BEAT_SECONDS):
         pulse.beat()
         if os.getppid() != parent:
             os._exit(1)
-        time.sleep(_BEAT_SECONDS)
 
 
 def _send(link: Connection, message: Any) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing import Pipe
@@ -109,6 +110,16 @@ def test_it_ends_when_it_is_told_to(start: Any) -> None:
     tell(served.link, Stop())
     served.thread.join(5.0)
     assert not served.thread.is_alive()
+
+
+def test_no_thread_of_it_goes_on_after_its_end(start: Any) -> None:
+    """One that beats while the interpreter ends would abort the process."""
+    before = set(threading.enumerate())
+    served = start(Echo)
+    served.link.recv()
+    tell(served.link, Stop())
+    served.thread.join(5.0)
+    assert set(threading.enumerate()) <= before
 
 
 def test_it_ends_when_the_other_side_is_gone(start: Any) -> None:
