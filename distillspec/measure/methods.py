@@ -41,7 +41,7 @@ DRAFTS: dict[str, Callable[[Any], DraftRule]] = {
 }
 STOPS: dict[str, Callable[[Any], StopRule]] = {
     "fixed": lambda _: FixedLength(),
-    "adaedl": lambda one: AdaEDL(one.threshold),
+    "adaedl": lambda one: AdaEDL(one.threshold, one.wanted_rate),
     "svip": lambda one: SVIP(one.weight, one.threshold),
     "confidence": lambda one: Confidence(one.threshold),
     "draft_verify": lambda one: DraftVerify(one.threshold, one.wanted_rate),
@@ -64,7 +64,9 @@ CHOOSERS: dict[str, Callable[[Any, Sequence[Configuration], Reward, Chance], Cho
         discount=one.discount,
         window=one.window,
     ),
-    "exp3": lambda one, arms, reward, chance: EXP3(arms, reward, chance, scale=one.scale),
+    "exp3": lambda one, arms, reward, chance: EXP3(
+        arms, reward, chance, scale=one.scale, is_centred=one.estimate == "centred"
+    ),
     "hedge": lambda one, arms, reward, chance: Hedge(arms, reward, chance, scale=one.scale),
 }
 

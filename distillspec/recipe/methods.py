@@ -57,6 +57,11 @@ class AdaEDLStop(Section):
     threshold: Annotated[float, Field(ge=-1.0, le=1.0)] = Field(
         0.4, description="where it starts; it moves by at most 0.001 a round"
     )
+    wanted_rate: Share = Field(
+        0.5,
+        description="share of the drafted tokens to be kept; below it less is drafted. Published: "
+        "0.9, with which a draft that is kept less often soon drafts hardly anything",
+    )
 
 
 class SVIPStop(Section):
@@ -142,7 +147,7 @@ class _Choose(Section):
 class UCBChoose(_Choose):
     kind: Literal["ucb"]
     scale: Annotated[float, Field(gt=0.0)] = Field(
-        0.1, description="of the bonus; 1 is published and explores for long"
+        0.2, description="of the bonus; 1 is published and explores for long"
     )
     delta: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     discount: Share = Field(1.0, description="weight of a round after each further one")
@@ -157,7 +162,12 @@ class UCBChoose(_Choose):
 
 class EXP3Choose(_Choose):
     kind: Literal["exp3"]
-    scale: Annotated[float, Field(gt=0.0)] = 1.0
+    scale: Annotated[float, Field(gt=0.0)] = Field(1.0, description="of the learning rate")
+    estimate: Literal["published", "centred"] = Field(
+        "published",
+        description="of an arm's loss; centred: the mean loss so far is taken from each round's, "
+        "which changes what is expected of no arm beside another, and scatters less",
+    )
 
 
 class HedgeChoose(_Choose):

@@ -342,14 +342,17 @@ def sequential(chances: Sequence[Sequence[float]], c: float, v: Cost) -> tuple[i
 def chances_of(
     runners: tuple[Runner, Runner], prompt: Tensor, text: Tensor, policy: SamplingPolicy
 ) -> list[float]:
-    """That each token of the target's text was a kept draft token."""
+    """That each token of the target's text was a kept draft token.
+
+    In half precision a greedy text may be none of this reading's (p = 0): q is then 0 or 1.
+    """
     rows = []
     for runner in runners:
         runner.reset()
         logits = runner.feed(torch.cat([prompt, text[:-1]])[None])[0, len(prompt) - 1 :]
         rows.append(policy.distribution(logits).gather(1, text[:, None])[:, 0])
     p, q = rows
-    return (q / p).clamp(max=1.0).tolist()  # type: ignore[no-any-return]
+    return torch.where(p > 0.0, (q / p).clamp(max=1.0), q).tolist()  # type: ignore[no-any-return]
 
 
 # --- the tables ----------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ from distillspec.speculation.sampling import SamplingPolicy
 NONE = "none"
 NEVER: dict[str, Callable[[], StopRule]] = {
     NONE: FixedLength,
-    "adaedl": lambda: AdaEDL(-10.0),  # would take an entropy of 605 nats
+    "adaedl": lambda: AdaEDL(-10.0, 0.9),  # would take an entropy of 605 nats
     "svip": lambda: SVIP(0.15, 1e9),
     "confidence": lambda: Confidence(0.0),
     "draft_verify": lambda: DraftVerify(0.0, 0.9),

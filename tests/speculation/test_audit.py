@@ -87,7 +87,7 @@ def test_the_entropies_of_kept_tokens_are_those_of_the_laws_they_were_drawn_from
 
 
 def test_a_draft_that_stops_early_has_an_entropy_for_each_token_it_drew_and_no_more() -> None:
-    text = decoded(a_configuration(6, stop=AdaEDL(0.45)), SamplingPolicy(1.0))
+    text = decoded(a_configuration(6, stop=AdaEDL(0.45, 0.9)), SamplingPolicy(1.0))
     assert len({record.drafted for record in text.rounds}) > 1
     for record in text.rounds:
         assert record.audit is not None
@@ -110,7 +110,7 @@ def test_several_sequences_have_one_entropy_a_position_their_mean() -> None:
 def test_auditing_changes_no_token_and_without_it_nothing_is_recorded(
     policy: SamplingPolicy,
 ) -> None:
-    for stop in (FixedLength, lambda: AdaEDL(0.45)):  # the second learns: one for each
+    for stop in (FixedLength, lambda: AdaEDL(0.45, 0.9)):  # the second learns: one for each
         audited = decoded(a_configuration(3, stop=stop()), policy)
         plain = decoded(a_configuration(3, stop=stop()), policy, audited=False)
         assert audited.tokens == plain.tokens

@@ -18,7 +18,9 @@ class EXP3:
     """Arm i with probability proportional to exp(-rate_t sum of its loss estimates).
 
     The estimate of a round is loss / p_i for the arm that was drawn, 0 for the others; rate_t =
-    scale sqrt(log A / (t A)), A arms, round t. scale: 1 is published.
+    scale sqrt(log A / (t A)), A arms, round t. scale: 1 is published. Where losses are centred,
+    loss is what the round lost beyond the mean of those before it: all arms' expectations shift
+    alike, which no probability notices, and the estimates scatter less.
     """
 
     watches = ()
@@ -30,11 +32,14 @@ class EXP3:
         chance: Chance,
         *,
         scale: float = 1.0,
+        is_centred: bool = False,
     ) -> None:
         assert arms
         self._arms = list(arms)
         self._reward, self._chance, self._scale = reward, chance, scale
+        self._is_centred = is_centred
         self._losses = [0.0] * len(arms)
+        self._lost = 0.0
         self._rounds = 0
         self._chosen = 0
 
@@ -56,14 +61,17 @@ class EXP3:
 
     def learn(self, outcome: Outcome) -> None:
         share = self.probabilities()[self._chosen]
-        self._losses[self._chosen] += self._reward.loss(outcome.tokens, outcome.seconds) / share
+        loss = self._reward.loss(outcome.tokens, outcome.seconds)
+        usual = self._lost / self._rounds if self._rounds and self._is_centred else 0.0
+        self._losses[self._chosen] += (loss - usual) / share
+        self._lost += loss
         self._rounds += 1
 
     def state(self) -> dict[str, Any]:
-        values = [[loss, self._rounds] for loss in self._losses]
+        values = [[loss, self._rounds, self._lost] for loss in self._losses]
         return {"kind": "exp3", "arms": arms_of(self._arms, values)}
 
     def restore(self, state: Any, *, where: str) -> None:
-        values = read_arms(state, "exp3", self._arms, 2, where)
-        self._losses = [loss for loss, _ in values]
-        self._rounds = int(values[0][1])
+        values = read_arms(state, "exp3", self._arms, 3, where)
+        self._losses = [one[0] for one in values]
+        self._rounds, self._lost = int(values[0][1]), values[0][2]

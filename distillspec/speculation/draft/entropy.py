@@ -12,7 +12,7 @@ from distillspec.speculation.draft.threshold import FollowingThreshold
 from distillspec.speculation.sampling import SamplingPolicy
 
 _ENTROPY_WEIGHT = 0.2
-_WANTED_RATE = 0.9
+_FIRST_RATE = 0.9
 
 
 def entropy_nats(logits: Tensor, policy: SamplingPolicy) -> float:
@@ -32,18 +32,20 @@ def guessed_acceptance(logits: Tensor, policy: SamplingPolicy) -> float:
 class AdaEDL(FollowingThreshold):
     """Stop where 1 - sqrt(0.2 H) < threshold, a guess at the next token's acceptance (2410.18351).
 
-    A heuristic, no bound. A higher threshold is wanted where rate < 0.9; else the same one if the
-    draft ran to its end, and a lower one if it did not.
+    A heuristic, no bound. A higher threshold is wanted where rate < wanted_rate (published: 0.9);
+    else the same one if the draft ran to its end, and a lower one if it did not. Where drafts are
+    kept less often than that whatever they are, the threshold climbs until hardly any is made.
     """
 
-    def __init__(self, threshold: float) -> None:
-        super().__init__(threshold, _WANTED_RATE, lowest=-1.0)
+    def __init__(self, threshold: float, wanted_rate: float) -> None:
+        super().__init__(threshold, _FIRST_RATE, lowest=-1.0)
+        self._wanted_rate = wanted_rate
 
     def stops(self, logits: Tensor, policy: SamplingPolicy) -> bool:
         return guessed_acceptance(logits, policy) < self.threshold
 
     def direction(self, length: int, gamma: int) -> int:
-        if self.rate < _WANTED_RATE:
+        if self.rate < self._wanted_rate:
             return 1
         return -1 if length < gamma else 0
 

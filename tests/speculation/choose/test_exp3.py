@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from tests.speculation.branches import Branches, autoregressive_law, law_of, tot
 from tests.speculation.choose.simulated import MOST, arms, rounds_to_emit, stopping_time_regret
 
 REWARD = Reward(most_tokens=MOST)
+every_estimate = pytest.mark.parametrize("is_centred", [False, True])
 
 
-def exp3(count: int, seed: int, **how: float) -> EXP3:
+def exp3(count: int, seed: int, **how: Any) -> EXP3:
     chance = GeneratorChance(torch.Generator().manual_seed(seed))
     return EXP3(arms(count), REWARD, chance, **how)
 
@@ -34,14 +36,39 @@ def test_the_probabilities_by_hand() -> None:
     assert chooser.probabilities() == pytest.approx([1 / (1 + weight), weight / (1 + weight)])
 
 
-def test_stopping_time_regret_grows_at_most_like_the_root_of_the_length() -> None:
+def test_a_centred_loss_is_what_a_round_lost_beyond_those_before_it() -> None:
+    chooser = EXP3(arms(2), REWARD, Branches([1, 0]), is_centred=True)
+    chooser.choose()
+    chooser.learn(Outcome(2, 1.0))  # loss 3/4: the first one, beyond nothing
+    share = chooser.probabilities()[0]
+    assert chooser.choose().gamma == 1
+    chooser.learn(Outcome(4, 1.0))  # loss 1/4, 1/2 less than the mean so far
+    assert chooser.state()["arms"][0]["values"] == pytest.approx([-0.5 / share, 2, 1.0])
+    assert chooser.state()["arms"][1]["values"] == pytest.approx([1.5, 2, 1.0])
+
+
+def test_centred_losses_scatter_less() -> None:
+    """Where every arm loses much in every round, most of an estimate says nothing."""
+    means = [1.2, 1.3, 1.8]
+    plain, centred = (
+        stopping_time_regret(lambda seed, c=c: exp3(3, seed, is_centred=c), means, 2000, 20)  # type: ignore[misc]
+        for c in (False, True)
+    )
+    assert centred < plain
+
+
+@every_estimate
+def test_stopping_time_regret_grows_at_most_like_the_root_of_the_length(is_centred: bool) -> None:
     means = [1.5, 2.0, 3.5]
     for length in (1000, 4000):
-        regret = stopping_time_regret(lambda seed: exp3(3, seed), means, length, 20)
+        regret = stopping_time_regret(
+            lambda seed: exp3(3, seed, is_centred=is_centred), means, length, 20
+        )
         assert 0.0 < regret < 2.0 * math.sqrt(3 * math.log(3) * length)
 
 
-def test_on_an_adversarial_sequence_it_holds_where_ucb_does_not() -> None:
+@every_estimate
+def test_on_an_adversarial_sequence_it_holds_where_ucb_does_not(is_centred: bool) -> None:
     """The adversary knows UCB, which draws nothing, and pays it least whatever it will choose."""
     schedule: list[int] = []
     victim = UCB(arms(2), REWARD)
@@ -54,19 +81,26 @@ def test_on_an_adversarial_sequence_it_holds_where_ucb_does_not() -> None:
         return 1 if t < len(schedule) and schedule[t] == arm else MOST + 1
 
     by_ucb = rounds_to_emit(3000, UCB(arms(2), REWARD), tokens)
-    by_exp3 = sum(rounds_to_emit(3000, exp3(2, seed), tokens) for seed in range(10)) / 10
+    by_exp3 = (
+        sum(
+            rounds_to_emit(3000, exp3(2, seed, is_centred=is_centred), tokens) for seed in range(10)
+        )
+        / 10
+    )
     assert by_ucb > 1500  # one token a round to the end of the schedule
     assert by_exp3 < 0.75 * by_ucb
 
 
-def test_statistics_are_kept_and_given_back() -> None:
-    chooser = exp3(2, 0)
+@every_estimate
+def test_statistics_are_kept_and_given_back(is_centred: bool) -> None:
+    chooser = exp3(2, 0, is_centred=is_centred)
     for tokens in (3, 1, 5):
         chooser.choose()
         chooser.learn(Outcome(tokens, 0.5))
-    again = exp3(2, 1)
+    again = exp3(2, 1, is_centred=is_centred)
     again.restore(chooser.state(), where="here")
     assert again.probabilities() == chooser.probabilities()
+    assert again.state() == chooser.state()
 
 
 def test_exploring_does_not_change_the_law_of_the_output() -> None:

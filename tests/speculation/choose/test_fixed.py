@@ -16,7 +16,8 @@ def test_the_same_configuration_is_chosen_every_round() -> None:
 
 def test_what_its_stop_rule_has_learnt_is_kept_and_given_back() -> None:
     taught, fresh = (
-        Fixed(Configuration("adaedl", 8, ChainDraft(), AdaEDL(0.4), verify_token)) for _ in range(2)
+        Fixed(Configuration("adaedl", 8, ChainDraft(), AdaEDL(0.4, 0.9), verify_token))
+        for _ in range(2)
     )
     for _ in range(5):
         taught.choose().stop.learn(4, 1, 8)

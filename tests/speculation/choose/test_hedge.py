@@ -182,7 +182,7 @@ def test_only_models_of_its_chains_are_watched_and_only_where_it_learns() -> Non
     assert valve.watches == ("one", "other")
 
 
-@pytest.mark.parametrize("parts", [{"stop": AdaEDL(0.4)}, {"verify": verify_block}])
+@pytest.mark.parametrize("parts", [{"stop": AdaEDL(0.4, 0.9)}, {"verify": verify_block}])
 def test_arms_whose_rounds_are_not_known_are_refused(parts: dict[str, object]) -> None:
     with pytest.raises(AssertionError, match="not known"):
         Hedge([standard(2, **parts)], ROUNDS, Branches())

@@ -14,11 +14,11 @@ GOOD: dict[str, Any] = {"kind": "ucb", "arms": arms_of(arms(2), [[1.0, 2.0], [3.
 
 
 def test_what_the_arms_stop_rules_have_learnt_goes_with_them() -> None:
-    taught, fresh = (standard(8, stop=AdaEDL(0.4)) for _ in range(2))
+    taught, fresh = (standard(8, stop=AdaEDL(0.4, 0.9)) for _ in range(2))
     for _ in range(5):
         taught.stop.learn(4, 1, 8)
     read_arms({"kind": "fixed", "arms": arms_of([taught], [[]])}, "fixed", [fresh], 0, "here")
-    assert fresh.stop.state() == taught.stop.state() != AdaEDL(0.4).state()
+    assert fresh.stop.state() == taught.stop.state() != AdaEDL(0.4, 0.9).state()
 
 
 def test_what_was_written_is_read_again() -> None:

@@ -29,7 +29,7 @@ def test_a_forbidden_token_adds_no_entropy() -> None:
     assert entropy_nats(logits, SamplingPolicy()) == pytest.approx(math.log(2))
 
 
-@pytest.mark.parametrize("rule", [AdaEDL(0.5), SVIP(0.15, 0.3)])
+@pytest.mark.parametrize("rule", [AdaEDL(0.5, 0.9), SVIP(0.15, 0.3)])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_they_stop_where_the_draft_is_unsure_even_when_greedy(
     rule: StopRule, temperature: float
@@ -42,8 +42,8 @@ def test_they_stop_where_the_draft_is_unsure_even_when_greedy(
 
 def test_adaedl_stops_where_its_guess_falls_below_the_threshold() -> None:
     guess = 1.0 - math.sqrt(0.2 * math.log(4))
-    assert not AdaEDL(guess - 1e-4).stops(UNSURE, SamplingPolicy())
-    assert AdaEDL(guess + 1e-4).stops(UNSURE, SamplingPolicy())
+    assert not AdaEDL(guess - 1e-4, 0.9).stops(UNSURE, SamplingPolicy())
+    assert AdaEDL(guess + 1e-4, 0.9).stops(UNSURE, SamplingPolicy())
 
 
 def test_svip_stops_where_the_root_of_the_entropy_passes_its_threshold() -> None:
@@ -53,7 +53,7 @@ def test_svip_stops_where_the_root_of_the_entropy_passes_its_threshold() -> None
 
 
 def test_the_threshold_of_adaedl_follows_acceptance_by_hand() -> None:
-    rule = AdaEDL(0.4)
+    rule = AdaEDL(0.4, 0.9)
     rule.learn(4, 4, 4)  # rate 0.95, the draft ran to its end
     assert (rule.rate, rule.threshold) == (pytest.approx(0.95), pytest.approx(0.4))
     rule.learn(2, 2, 4)  # rate 0.975, stopped early: lower
@@ -65,7 +65,17 @@ def test_the_threshold_of_adaedl_follows_acceptance_by_hand() -> None:
     assert rule.rate == pytest.approx(0.6125)
 
 
-@pytest.mark.parametrize("rule", [AdaEDL(0.55), SVIP(0.15, 0.3)])
+def test_a_rate_that_is_wanted_and_reached_lets_the_threshold_stay() -> None:
+    """One drafted token of two is kept: too few where 0.9 are wanted, enough where half are."""
+    published, content = AdaEDL(0.4, 0.9), AdaEDL(0.4, wanted_rate=0.4)
+    for rule in (published, content):
+        for _ in range(500):
+            rule.learn(8, 4, 8)
+    assert published.threshold > 0.85
+    assert content.threshold == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("rule", [AdaEDL(0.55, 0.9), SVIP(0.15, 0.3)])
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
 def test_the_law_of_the_output_is_the_targets(rule: StopRule, temperature: float) -> None:
     configuration = standard(3, stop=rule, draft=ChainDraft())
