@@ -21,6 +21,7 @@ from distillspec.measure.methods import (
     chooser,
     configuration,
     draft_block_sizes,
+    drafts_by_entropy,
     fixed_arms,
     graph_sizes,
     guarded,
@@ -99,6 +100,7 @@ class Bench:
                 capacity,
                 draft_block_sizes(suite),
                 tree_sizes=rows,
+                tells_entropy=drafts_by_entropy(suite),
                 vocabulary=vocabulary,
             )
             for name, model in drafts.items()

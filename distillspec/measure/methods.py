@@ -155,6 +155,15 @@ def draft_block_sizes(suite: Suite) -> list[int]:
     return sorted({1, 2, *(gamma + 1 for method in rests for gamma in suite.of(method))})
 
 
+def drafts_by_entropy(suite: Suite) -> bool:
+    """Whether a chain of some method ends where the draft is unsure, by its entropy."""
+    return any(
+        isinstance(method.draft, plan.ChainDraft)
+        and STOPS[method.stop.kind](method.stop).reads_entropy
+        for method, _ in fixed_arms(suite)
+    )
+
+
 def most_slots(suite: Suite) -> int:
     """Places in a cache that any way of the suite takes beyond the text."""
     return max(drafted for _, _, drafted in most_drafted(suite))

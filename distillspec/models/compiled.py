@@ -36,11 +36,12 @@ from distillspec.models.cache import (
 from distillspec.models.path_rows import runner_for_trees
 from distillspec.models.runner import CausalRunner, vocabulary_size
 from distillspec.models.tree_mask import TreePaths, check_takes_a_tree
+from distillspec.speculation.draft.entropy import entropy_in_one_pass
 from distillspec.speculation.runner import Runner
 
 log = logging.getLogger(__name__)
 
-Step = Callable[..., Tensor]
+Step = Callable[..., Any]
 
 _ON_CPU = {"freezing": True, "cpp.enable_concat_linear": True}
 _ON_GPU = {"triton.cudagraphs": True}
@@ -54,11 +55,13 @@ def make_runner(
     block_sizes: Sequence[int],
     *,
     tree_sizes: Sequence[int] = (),
+    tells_entropy: bool = False,
     vocabulary: int | None = None,
 ) -> Runner:
     """A runner for one sequence; eager, with a warning, where the model cannot be compiled here.
 
     tree_sizes: none if no trees are fed. A model whose masks are its own reads trees eagerly.
+    tells_entropy: whether stop rules that read it draft with the model; only graphs can tell it.
     """
     if tree_sizes and not is_plainly_causal(model):
         return runner_for_trees(model, vocabulary=vocabulary)
@@ -69,7 +72,12 @@ def make_runner(
         return CausalRunner(model, vocabulary=vocabulary)
     try:
         return CompiledRunner(
-            model, capacity, block_sizes, tree_sizes=tree_sizes, vocabulary=vocabulary
+            model,
+            capacity,
+            block_sizes,
+            tree_sizes=tree_sizes,
+            tells_entropy=tells_entropy,
+            vocabulary=vocabulary,
         )
     except TorchDynamoException as error:
         reason = str(error).strip().splitlines()[0]
@@ -91,6 +99,7 @@ class CompiledRunner:
 
     block_sizes: numbers of tokens fed at once that are compiled, such as 1 and gamma + 1.
     tree_sizes: the same for `feed_tree`, padded as blocks are; larger trees run uncompiled.
+    tells_entropy: makes one more graph, `feed_for_entropy`'s.
     vocabulary: logits are trimmed to this many tokens (default: the model's own size).
     """
 
@@ -101,6 +110,7 @@ class CompiledRunner:
         block_sizes: Sequence[int],
         *,
         tree_sizes: Sequence[int] = (),
+        tells_entropy: bool = False,
         vocabulary: int | None = None,
     ) -> None:
         check_rolls_back(model)
@@ -122,6 +132,15 @@ class CompiledRunner:
             self._compile(_step_of(model, self._cache), block, self._start)
             for block in self._blocks
         ]
+        self.tells_entropy = tells_entropy
+        if tells_entropy:
+            self._token, self._temperature = self._longs(1, 1), torch.ones((), device=self._device)
+            self._entropy_step = self._compile(
+                _entropy_step_of(model, self._cache, self.vocabulary),
+                self._token,
+                self._start,
+                self._temperature,
+            )
         self._trees = [
             _TreeInput(
                 self._longs(1, size),
@@ -156,6 +175,19 @@ class CompiledRunner:
                 logits = logits.clone()  # the graph's next run writes over its own output
         self.length += size
         return logits[:, :size, : self.vocabulary]
+
+    @torch.no_grad()
+    def feed_for_entropy(self, token: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """`feed` of one token, long [1, 1], and the entropy of softmax(z / temperature) then."""
+        assert self.length < self.capacity, "fed beyond the cache's capacity"
+        self._token.copy_(token)
+        self._start.fill_(self.length)
+        self._temperature.fill_(temperature)
+        logits, entropy = self._entropy_step(self._token, self._start, self._temperature)
+        if self._device.type == "cuda":
+            logits, entropy = logits.clone(), entropy.clone()
+        self.length += 1
+        return logits[..., : self.vocabulary], entropy
 
     @torch.no_grad()
     def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
@@ -314,6 +346,17 @@ def _step_of(model: PreTrainedModel, cache: GrowingCache) -> Step:
         )
         logits: Tensor = output.logits
         return logits
+
+    return step
+
+
+def _entropy_step_of(model: PreTrainedModel, cache: GrowingCache, vocabulary: int) -> Step:
+    """`_step_of`, and the entropy after the block's last token at T_s (a scalar tensor)."""
+    plain = _step_of(model, cache)
+
+    def step(block: Tensor, start: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
+        logits = plain(block, start)
+        return logits, entropy_in_one_pass(logits[0, -1, :vocabulary], temperature)
 
     return step
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -60,6 +60,23 @@ class Runner(TextRunner, Protocol):
 
         tree: further slots, ascending, that stay a tree after that text, in the slots next to it;
         the parent of each is among them or is the text's last slot.
+        """
+        ...
+
+
+@runtime_checkable
+class EntropyTeller(Protocol):
+    """A runner that computes the entropy with the logits, which is cheaper than after them."""
+
+    @property
+    def tells_entropy(self) -> bool:
+        """Whether this one does."""
+        ...
+
+    def feed_for_entropy(self, token: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        """Append long [1, 1] -> logits [1, 1, V], and the entropy of softmax(z / temperature).
+
+        In nats, a scalar where the model is. temperature: above 0.
         """
         ...
 

@@ -45,7 +45,7 @@ class SamplingPolicy:
             return _one_hot(likeliest(logits), logits)
         if self.top_k is None and self.nucleus is None:
             return self._unfiltered(logits)
-        scores = logits.to(_precise(logits)) / self.temperature
+        scores = logits.to(precise(logits)) / self.temperature
         if self.top_k is not None and self.top_k < scores.shape[-1]:
             scores = scores.masked_fill(~_is_in_top_k(scores, self.top_k), -torch.inf)
         if self.nucleus is not None and self.nucleus < 1.0:
@@ -73,12 +73,17 @@ class SamplingPolicy:
         """
         return self._unfiltered(logits)
 
+    @property
+    def reading_temperature(self) -> float:
+        """T_s, of `untempered`."""
+        return self.temperature if self.temperature > 0.0 else 1.0
+
     def _unfiltered(self, logits: Tensor) -> Tensor:
         """One softmax for a stop rule and for the draw that follows it, not one each."""
         latest = self._latest.seen
         if latest is not None and latest[0] is logits:
             return latest[1]
-        found = _softmax(logits, self.temperature if self.temperature > 0.0 else 1.0)
+        found = _softmax(logits, self.reading_temperature)
         if logits.dim() == 1:  # of many rows nobody asks twice, and holding them takes memory
             self._latest.seen = logits, found
         return found
@@ -96,23 +101,24 @@ class _Latest:
 
 def likeliest(logits: Tensor) -> Tensor:
     """The argmax of each row [..., V] -> long [...]: the first of equals, as torch documents."""
-    return logits.to(_precise(logits)).argmax(-1)  # half precision is twice as slow
+    return logits.to(precise(logits)).argmax(-1)  # half precision is twice as slow
 
 
 def _one_hot(token: Tensor, logits: Tensor) -> Tensor:
     """long [...] -> [..., V], in the precision and shape of the logits' distribution."""
-    nothing = torch.zeros_like(logits, dtype=_precise(logits))
+    nothing = torch.zeros_like(logits, dtype=precise(logits))
     return nothing.scatter_(-1, token.unsqueeze(-1), 1.0)
 
 
 def _softmax(logits: Tensor, temperature: float) -> Tensor:
-    precise = _precise(logits)
+    dtype = precise(logits)
     if temperature == 1.0:
-        return logits.softmax(-1, dtype=precise)
-    return (logits.to(precise) / temperature).softmax(-1)
+        return logits.softmax(-1, dtype=dtype)
+    return (logits.to(dtype) / temperature).softmax(-1)
 
 
-def _precise(logits: Tensor) -> torch.dtype:
+def precise(logits: Tensor) -> torch.dtype:
+    """What laws are computed in: float32, or float64 where the logits are."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 

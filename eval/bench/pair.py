@@ -34,13 +34,22 @@ class BenchPair(NamedTuple):
     prompts: list[Tensor]
     dtype: torch.dtype
 
-    def runners(self, kind: str, block_sizes: tuple[int, ...], room: int) -> tuple[Runner, Runner]:
+    def runners(
+        self, kind: str, block_sizes: tuple[int, ...], room: int, *, tells_entropy: bool = False
+    ) -> tuple[Runner, Runner]:
         """Target and draft, with room for that many tokens after any prompt."""
         assert kind in ("eager", "compiled")
         capacity = max(len(prompt) for prompt in self.prompts) + room
         return (
             make_runner(self.target, kind, capacity, block_sizes, vocabulary=self.vocabulary),  # type: ignore[arg-type]
-            make_runner(self.draft, kind, capacity, (1, 2), vocabulary=self.vocabulary),  # type: ignore[arg-type]
+            make_runner(
+                self.draft,
+                kind,
+                capacity,
+                (1, 2),
+                tells_entropy=tells_entropy,
+                vocabulary=self.vocabulary,
+            ),  # type: ignore[arg-type]
         )
 
 

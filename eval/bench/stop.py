@@ -109,7 +109,7 @@ def alone_seconds(
 
 def print_costs(bench: pair.BenchPair, arguments: argparse.Namespace) -> None:
     how = Resampling(seed=arguments.seed)
-    _, draft = bench.runners(arguments.runner, (1,), arguments.gamma + 1)
+    _, draft = bench.runners(arguments.runner, (1,), arguments.gamma + 1, tells_entropy=True)
     print(f"\n{arguments.runner}; chains of {arguments.gamma}; microseconds a draft step")
     for temperature in arguments.temperatures:
         policy = SamplingPolicy(temperature)
@@ -160,8 +160,10 @@ class Watcher(StopRule):
     def __init__(self) -> None:
         self.guesses = [math.nan]
 
-    def stops(self, logits: torch.Tensor, policy: SamplingPolicy) -> bool:
-        self.guesses.append(guessed_acceptance(logits, policy))
+    def stops(
+        self, logits: torch.Tensor, policy: SamplingPolicy, entropy: torch.Tensor | None = None
+    ) -> bool:
+        self.guesses.append(guessed_acceptance(logits, policy, entropy))
         return False
 
 

@@ -18,6 +18,7 @@ from distillspec.measure.methods import (
     chooser,
     configuration,
     draft_block_sizes,
+    drafts_by_entropy,
     graph_sizes,
     models,
     most_drafted,
@@ -237,6 +238,18 @@ def test_what_is_learnt_begins_anew_with_a_prompt_if_the_suite_says_so() -> None
 def test_drafts_that_may_rest_get_graphs_for_what_they_miss() -> None:
     assert draft_block_sizes(SUITE) == [1, 2]
     assert draft_block_sizes(SEVERAL) == [1, 2, 7, 9]
+
+
+def test_a_chain_that_stops_by_its_entropy_gets_a_graph_that_tells_it() -> None:
+    def suite(**method: object) -> Suite:
+        return Suite.model_validate({"gammas": [8], "methods": [{"name": "one", **method}]})
+
+    assert drafts_by_entropy(suite(stop={"kind": "adaedl"}))
+    assert drafts_by_entropy(suite(stop={"kind": "svip"}))
+    assert not drafts_by_entropy(suite(stop={"kind": "confidence"}))
+    sequences = {"kind": "sequences", "count": 2}
+    several = suite(stop={"kind": "adaedl"}, draft=sequences, verify={"kind": "kseq"})
+    assert not drafts_by_entropy(several)
 
 
 def test_lookups_may_end_early_and_get_graphs_of_half_the_size() -> None:

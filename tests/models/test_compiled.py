@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 
 from distillspec.models.compiled import CompiledRunner, compiler_available, make_runner
 from distillspec.models.runner import CausalRunner
+from distillspec.speculation.draft.entropy import entropy_nats
+from distillspec.speculation.sampling import SamplingPolicy
 
 from .conftest import TREE, VOCABULARY, one_pass, tiny_model, tree_parents
 
@@ -21,7 +23,7 @@ TREE_SIZES = [3, 4]
 
 @pytest.fixture(scope="module")
 def runner(llama: PreTrainedModel) -> CompiledRunner:
-    return CompiledRunner(llama, CAPACITY, SIZES, tree_sizes=TREE_SIZES)
+    return CompiledRunner(llama, CAPACITY, SIZES, tree_sizes=TREE_SIZES, tells_entropy=True)
 
 
 @pytest.fixture
@@ -63,6 +65,34 @@ def test_what_was_rolled_back_leaves_no_trace(
     torch.testing.assert_close(
         torch.cat(again, dim=1), one_pass(llama, text)[:, 21:], atol=1e-4, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 1.7])
+def test_the_entropy_it_tells_is_what_a_stop_rule_reads_from_the_logits(
+    empty: CompiledRunner, text: Tensor, temperature: float
+) -> None:
+    policy = SamplingPolicy(temperature)
+    for token in text[:, :6].split(1, dim=1):
+        logits, entropy = empty.feed_for_entropy(token, policy.reading_temperature)
+        assert float(entropy) == pytest.approx(entropy_nats(logits[0, -1], policy), rel=1e-4)
+
+
+def test_feeding_for_the_entropy_feeds(empty: CompiledRunner, text: Tensor) -> None:
+    whole = empty.feed(text[:, :12]).clone()
+    empty.rollback(5)
+    logits = [empty.feed_for_entropy(token, 1.0)[0] for token in text[:, 5:9].split(1, dim=1)]
+    logits.append(empty.feed(text[:, 9:12]))
+    torch.testing.assert_close(torch.cat(logits, dim=1), whole[:, 5:], atol=1e-4, rtol=1e-4)
+    assert empty.length == 12
+
+
+def test_the_entropy_is_of_the_vocabulary_that_is_drawn_from(
+    llama: PreTrainedModel, text: Tensor
+) -> None:
+    trimmed = CompiledRunner(llama, CAPACITY, [1], tells_entropy=True, vocabulary=7)
+    logits, entropy = trimmed.feed_for_entropy(text[:, :1] % 7, 1.0)
+    assert logits.shape == (1, 1, 7)
+    assert float(entropy) == pytest.approx(entropy_nats(logits[0, 0], SamplingPolicy()), rel=1e-4)
 
 
 def test_logits_stay_what_they_were_while_more_is_fed(empty: CompiledRunner, text: Tensor) -> None:

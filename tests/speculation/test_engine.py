@@ -159,7 +159,7 @@ def test_every_rule_gives_whole_outputs_the_law_of_the_target(
 class Whimsical(StopRule):
     """Stops here and there, by what it sees: sequences of one round end at different places."""
 
-    def stops(self, logits: Tensor, policy: SamplingPolicy) -> bool:
+    def stops(self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None) -> bool:
         return bool(policy.untempered(logits).max() > 0.6)
 
     def stops_after(self, logits: Tensor, token: Tensor, policy: SamplingPolicy) -> bool:
@@ -238,7 +238,9 @@ def test_the_law_holds_where_the_cache_leaves_no_room_for_a_full_block() -> None
 
 def test_the_law_holds_for_a_rule_that_stops_early_by_what_it_sees() -> None:
     class WhereSure(StopRule):
-        def stops(self, logits: Tensor, policy: SamplingPolicy) -> bool:
+        def stops(
+            self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None
+        ) -> bool:
             return bool(policy.untempered(logits).max() > 0.6)
 
     rule: StopRule = WhereSure()

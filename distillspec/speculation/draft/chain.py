@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor
 
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.draft.proposal import Basis
-from distillspec.speculation.runner import Runner
+from distillspec.speculation.draft.stop import StopRule
+from distillspec.speculation.runner import EntropyTeller, Runner
+from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.verdict import Rule, Verdict
 
 
@@ -60,6 +63,7 @@ class ChainDraft:
         distributions: list[Tensor] = []
         tokens: list[Tensor] = []
         logits = runner.feed(basis.pending().unsqueeze(0))[0, -1]
+        read = _reader(runner, policy, stop)
         steps = 1
         while True:
             token, q = policy.draw_with_distribution(logits, chance)
@@ -67,8 +71,23 @@ class ChainDraft:
             tokens.append(token)
             if len(tokens) == gamma or stop.stops_after(logits, token, policy):
                 break
-            logits = runner.feed(token.view(1, 1))[0, -1]
+            logits, entropy = read(token.view(1, 1))
             steps += 1
-            if stop.stops(logits, policy):
+            if stop.stops(logits, policy, entropy):
                 break
         return Chain(torch.stack(tokens), torch.stack(distributions), steps)
+
+
+def _reader(
+    runner: Runner, policy: SamplingPolicy, stop: StopRule
+) -> Callable[[Tensor], tuple[Tensor, Tensor | None]]:
+    """Feeds a token long [1, 1] -> logits [V] after it, and their entropy if the model tells."""
+    if stop.reads_entropy and isinstance(runner, EntropyTeller) and runner.tells_entropy:
+        teller, temperature = runner, policy.reading_temperature
+
+        def with_entropy(token: Tensor) -> tuple[Tensor, Tensor | None]:
+            logits, entropy = teller.feed_for_entropy(token, temperature)
+            return logits[0, -1], entropy
+
+        return with_entropy
+    return lambda token: (runner.feed(token)[0, -1], None)

@@ -9,24 +9,38 @@ from torch import Tensor
 
 from distillspec.speculation.draft.stop import StopRule
 from distillspec.speculation.draft.threshold import FollowingThreshold
-from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.sampling import SamplingPolicy, precise
 
 _ENTROPY_WEIGHT = 0.2
 _FIRST_RATE = 0.9
 
 
-def entropy_nats(logits: Tensor, policy: SamplingPolicy) -> float:
-    """Entropy of the untempered law after logits [V], in nats; one look at the device.
+def entropy_nats(logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None) -> float:
+    """Entropy of the untempered law after logits [V], in nats, 0 or more; one look at the device.
 
-    0 log 0 is 0 here, as the logarithm is kept finite; half the time of `torch.special.entr`.
+    entropy: the same where it is known. 0 log 0 is 0 here, as the logarithm is kept finite; half
+    the time of `torch.special.entr`, and nothing but the dot product where the draw needs the law.
     """
-    q = policy.untempered(logits)
-    return -float(torch.dot(q, q.clamp(min=torch.finfo(q.dtype).tiny).log()))
+    if entropy is None:
+        q = policy.untempered(logits)
+        entropy = -torch.dot(q, q.clamp(min=torch.finfo(q.dtype).tiny).log())
+    return max(float(entropy), 0.0)
 
 
-def guessed_acceptance(logits: Tensor, policy: SamplingPolicy) -> float:
+def entropy_in_one_pass(logits: Tensor, temperature: Tensor) -> Tensor:
+    """The same of logits [V] at T_s (a scalar) -> a scalar, for a graph that fuses it all."""
+    scores = logits.to(precise(logits)) / temperature
+    scores = scores - scores.max()
+    weights = scores.exp()
+    total = weights.sum()
+    return total.log() - torch.where(weights > 0.0, weights * scores, 0.0).sum() / total
+
+
+def guessed_acceptance(
+    logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None
+) -> float:
     """AdaEDL's guess at the acceptance of the token to come, 1 - sqrt(0.2 H), at most 1."""
-    return 1.0 - math.sqrt(_ENTROPY_WEIGHT * max(entropy_nats(logits, policy), 0.0))
+    return 1.0 - math.sqrt(_ENTROPY_WEIGHT * entropy_nats(logits, policy, entropy))
 
 
 class AdaEDL(FollowingThreshold):
@@ -37,12 +51,14 @@ class AdaEDL(FollowingThreshold):
     kept less often than that whatever they are, the threshold climbs until hardly any is made.
     """
 
+    reads_entropy = True
+
     def __init__(self, threshold: float, wanted_rate: float) -> None:
         super().__init__(threshold, _FIRST_RATE, lowest=-1.0)
         self._wanted_rate = wanted_rate
 
-    def stops(self, logits: Tensor, policy: SamplingPolicy) -> bool:
-        return guessed_acceptance(logits, policy) < self.threshold
+    def stops(self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None) -> bool:
+        return guessed_acceptance(logits, policy, entropy) < self.threshold
 
     def direction(self, length: int, gamma: int) -> int:
         if self.rate < self._wanted_rate:
@@ -53,8 +69,10 @@ class AdaEDL(FollowingThreshold):
 class SVIP(StopRule):
     """Stop where sqrt(weight H) > threshold (published: 0.15 and 0.3)."""
 
+    reads_entropy = True
+
     def __init__(self, weight: float, threshold: float) -> None:
         self._weight, self._threshold = weight, threshold
 
-    def stops(self, logits: Tensor, policy: SamplingPolicy) -> bool:
-        return math.sqrt(self._weight * max(entropy_nats(logits, policy), 0.0)) > self._threshold
+    def stops(self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None) -> bool:
+        return math.sqrt(self._weight * entropy_nats(logits, policy, entropy)) > self._threshold

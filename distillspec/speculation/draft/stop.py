@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,8 +17,13 @@ class StopRule:
     submitted to verification, else the output is biased.
     """
 
-    def stops(self, logits: Tensor, policy: SamplingPolicy) -> bool:
-        """Whether to stop before a further token is drawn from the draft's logits [V]."""
+    reads_entropy: ClassVar[bool] = False  # then who has it already passes it to `stops`
+
+    def stops(self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None) -> bool:
+        """Whether to stop before a further token is drawn from the draft's logits [V].
+
+        entropy: of the untempered law after them, in nats, where it is known.
+        """
         return False
 
     def stops_after(self, logits: Tensor, token: Tensor, policy: SamplingPolicy) -> bool:

@@ -57,7 +57,9 @@ def test_a_stop_rule_ends_the_draft_after_the_forward_it_looked_at() -> None:
     class AfterTwoLooks(StopRule):
         looks = 0
 
-        def stops(self, logits: Tensor, policy: SamplingPolicy) -> bool:
+        def stops(
+            self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None
+        ) -> bool:
             self.looks += 1
             return self.looks == 2
 
@@ -65,3 +67,35 @@ def test_a_stop_rule_ends_the_draft_after_the_forward_it_looked_at() -> None:
     proposal = ChainDraft().propose(basis_of(runner, [1], Branches(), stop=AfterTwoLooks()), 5)
     assert (len(proposal.tokens), proposal.steps) == (2, 3)
     assert runner.tokens.tolist() == [[1, *proposal.tokens.tolist()]]
+
+
+class Telling(BigramRunner):
+    """Tells a made-up entropy: the number of tokens it holds."""
+
+    tells_entropy = True
+
+    def feed_for_entropy(self, token: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        self.temperature = temperature
+        return self.feed(token), torch.tensor(float(self.length))
+
+
+@pytest.mark.parametrize(("temperature", "read_at"), [(0.0, 1.0), (0.5, 0.5)])
+def test_a_rule_gets_the_entropy_that_the_model_tells(temperature: float, read_at: float) -> None:
+    class AtThree(StopRule):
+        reads_entropy = True
+
+        def stops(
+            self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None
+        ) -> bool:
+            return entropy is not None and float(entropy) == 3.0
+
+    runner, policy = Telling(TABLE), SamplingPolicy(temperature)
+    basis = basis_of(runner, [1], Branches(), stop=AtThree(), policy=policy)
+    proposal = ChainDraft().propose(basis, 8)
+    assert (proposal.drafted, proposal.steps, runner.temperature) == (2, 3, read_at)
+
+
+def test_a_model_is_not_asked_for_the_entropy_in_vain() -> None:
+    runner = Telling(TABLE)
+    ChainDraft().propose(basis_of(runner, [1], Branches()), 3)
+    assert not hasattr(runner, "temperature")

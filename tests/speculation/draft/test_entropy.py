@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distillspec.speculation.draft.chain import ChainDraft
-from distillspec.speculation.draft.entropy import SVIP, AdaEDL, entropy_nats
+from distillspec.speculation.draft.entropy import SVIP, AdaEDL, entropy_in_one_pass, entropy_nats
 from distillspec.speculation.draft.stop import StopRule
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.test_engine import distance_from_the_target, random_pair, standard
@@ -27,6 +27,23 @@ def test_the_entropy_is_that_of_the_untempered_law(temperature: float) -> None:
 def test_a_forbidden_token_adds_no_entropy() -> None:
     logits = torch.tensor([0.0, 0.0, -torch.inf])
     assert entropy_nats(logits, SamplingPolicy()) == pytest.approx(math.log(2))
+    assert float(entropy_in_one_pass(logits, torch.ones(()))) == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.25, 1.0, 3.0])
+def test_both_ways_to_the_entropy_agree(temperature: float) -> None:
+    policy = SamplingPolicy(temperature)
+    at = torch.tensor(policy.reading_temperature)
+    for scale in (0.0, 1.0, 30.0, 1e4):
+        logits = scale * torch.randn(50, generator=torch.Generator().manual_seed(0))
+        found = float(entropy_in_one_pass(logits, at))
+        assert found == pytest.approx(entropy_nats(logits, policy), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("rule", [AdaEDL(0.5, 0.9), SVIP(0.15, 0.3)])
+def test_an_entropy_that_is_known_is_believed(rule: StopRule) -> None:
+    assert not rule.stops(UNSURE, SamplingPolicy(), torch.tensor(0.0))
+    assert rule.stops(SURE, SamplingPolicy(), torch.tensor(2.0))
 
 
 @pytest.mark.parametrize("rule", [AdaEDL(0.5, 0.9), SVIP(0.15, 0.3)])

@@ -119,7 +119,9 @@ class _Alternating(Branches):
 
 def test_each_sequence_stops_by_itself() -> None:
     class NotAfterZero(StopRule):
-        def stops(self, logits: Tensor, policy: SamplingPolicy) -> bool:
+        def stops(
+            self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None
+        ) -> bool:
             return bool((logits == TABLE[0]).all())
 
     runner = BigramRunner(TABLE)
