@@ -6,9 +6,10 @@
 
 `cost`: the draft makes chains of gamma tokens after each prompt, with every rule set so that it
 looks at each step and never stops, and with none. The rules take turns in an order that rotates,
-draw the same tokens, and are compared with the chain without a rule of the same turn: the median
-of these ratios a prompt, their mean over prompts. `host` is what the rule alone takes on logits
-that lie ready; what it costs beyond that is cold caches, less what the draw after it is spared.
+draw the same tokens after a forward of the target each, and are compared with the chain without a
+rule of the same turn: the median of these ratios a prompt, their mean over prompts. `host` is what
+the rule alone takes on logits that lie ready, of which nobody has told it the entropy; what it
+costs beyond that is cold caches, less what the draw after it is spared.
 
 `starts`: no clock, no coins. The target writes a text after each prompt. A drafted token that is
 kept is a token of that text with probability min(1, q/p), so how often rounds begin at each place
@@ -64,28 +65,41 @@ _MICRO = 1e6
 
 
 def chain_seconds(
-    bench: pair.BenchPair, draft: Runner, policy: SamplingPolicy, arguments: argparse.Namespace
+    bench: pair.BenchPair,
+    target: Runner,
+    draft: Runner,
+    policy: SamplingPolicy,
+    arguments: argparse.Namespace,
 ) -> dict[str, list[list[float]]]:
-    """By rule, seconds a draft step after each prompt, chain after chain."""
+    """By rule, seconds a draft step after each prompt, chain after chain.
+
+    The target reads a block before each, as in decoding.
+    """
     rules = {name: rule() for name, rule in NEVER.items()}
     order = list(rules)
     seconds_of: dict[str, list[list[float]]] = {name: [] for name in rules}
     for prompt in bench.prompts:
-        draft.reset()
-        draft.feed(prompt[None, :-1])
+        for runner in (target, draft):
+            runner.reset()
+            runner.feed(prompt[None, :-1])
         held = draft.length
+        block = prompt[-1].expand(1, arguments.gamma + 1)
         times: dict[str, list[float]] = defaultdict(list)
         for repeat in range(-3, arguments.repeats):
             turn = repeat % len(order)
             for name in order[turn:] + order[:turn]:
-                chance = GeneratorChance(torch.Generator().manual_seed(repeat + 3))
-                start = pair.basis(draft, prompt, policy, chance, rules[name])
-                started = time.perf_counter()
-                chain = ChainDraft().propose(start, arguments.gamma)
-                draft.synchronize()
-                seconds = time.perf_counter() - started
-                draft.rollback(held)
-                assert chain.drafted == arguments.gamma, "a rule that never stops"
+                for _ in range(2):  # the second finds what a round of its own left in the caches
+                    chance = GeneratorChance(torch.Generator().manual_seed(repeat + 3))
+                    start = pair.basis(draft, prompt, policy, chance, rules[name])
+                    target.feed(block)
+                    target.synchronize()
+                    target.rollback(held)
+                    started = time.perf_counter()
+                    chain = ChainDraft().propose(start, arguments.gamma)
+                    draft.synchronize()
+                    seconds = time.perf_counter() - started
+                    draft.rollback(held)
+                    assert chain.drafted == arguments.gamma, "a rule that never stops"
                 if repeat >= 0:
                     times[name].append(seconds / chain.steps)
         for name in order:
@@ -109,11 +123,12 @@ def alone_seconds(
 
 def print_costs(bench: pair.BenchPair, arguments: argparse.Namespace) -> None:
     how = Resampling(seed=arguments.seed)
-    _, draft = bench.runners(arguments.runner, (1,), arguments.gamma + 1, tells_entropy=True)
+    sizes, room = (1, arguments.gamma + 1), arguments.gamma + 1
+    target, draft = bench.runners(arguments.runner, sizes, room, tells_entropy=True)
     print(f"\n{arguments.runner}; chains of {arguments.gamma}; microseconds a draft step")
     for temperature in arguments.temperatures:
         policy = SamplingPolicy(temperature)
-        chains = chain_seconds(bench, draft, policy, arguments)
+        chains = chain_seconds(bench, target, draft, policy, arguments)
         ones = [1.0] * len(bench.prompts)
         draft.reset()
         logits = draft.feed(bench.prompts[0][None])[0, -1]

@@ -62,8 +62,8 @@ class ChainDraft:
         runner, policy, chance, stop = basis.runner, basis.policy, basis.chance, basis.stop
         distributions: list[Tensor] = []
         tokens: list[Tensor] = []
-        logits = runner.feed(basis.pending().unsqueeze(0))[0, -1]
         read = _reader(runner, policy, stop)
+        logits, _ = read(basis.pending().unsqueeze(0))
         steps = 1
         while True:
             token, q = policy.draw_with_distribution(logits, chance)
@@ -81,13 +81,18 @@ class ChainDraft:
 def _reader(
     runner: Runner, policy: SamplingPolicy, stop: StopRule
 ) -> Callable[[Tensor], tuple[Tensor, Tensor | None]]:
-    """Feeds a token long [1, 1] -> logits [V] after it, and their entropy if the model tells."""
+    """Feeds long [1, G] -> logits [V] after the last token, and their entropy if the model tells.
+
+    Single tokens go one way, wanted or not: another graph has a copy of the weights to bring along.
+    """
     if stop.reads_entropy and isinstance(runner, EntropyTeller) and runner.tells_entropy:
         teller, temperature = runner, policy.reading_temperature
 
-        def with_entropy(token: Tensor) -> tuple[Tensor, Tensor | None]:
-            logits, entropy = teller.feed_for_entropy(token, temperature)
+        def with_entropy(tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+            if tokens.shape[1] > 1:
+                return runner.feed(tokens)[0, -1], None
+            logits, entropy = teller.feed_for_entropy(tokens, temperature)
             return logits[0, -1], entropy
 
         return with_entropy
-    return lambda token: (runner.feed(token)[0, -1], None)
+    return lambda tokens: (runner.feed(tokens)[0, -1], None)
