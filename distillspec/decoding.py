@@ -124,7 +124,7 @@ def decode(
     else:
         rounds = SpeculativeDecoder(
             runner,
-            {} if plan.draft.kind == "lookup" else make(small, vocabulary=vocabulary),
+            {} if not plan.needs_model else make(small, vocabulary=vocabulary),
             configuration(plan, gamma),
             policy,
             chance,

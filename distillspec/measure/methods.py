@@ -22,6 +22,7 @@ from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.confidence import Confidence, DraftVerify
 from distillspec.speculation.draft.entropy import SVIP, AdaEDL
 from distillspec.speculation.draft.lookup import LookupDraft
+from distillspec.speculation.draft.nothing import NoDraft
 from distillspec.speculation.draft.proposal import DraftRule
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength, StopRule
@@ -38,6 +39,7 @@ DRAFTS: dict[str, Callable[[Any], DraftRule]] = {
     "chain": lambda _: ChainDraft(),
     "sequences": lambda one: SequencesDraft(one.count, one.distinct),
     "lookup": lambda one: LookupDraft(one.longest),
+    "none": lambda _: NoDraft(),
 }
 STOPS: dict[str, Callable[[Any], StopRule]] = {
     "fixed": lambda _: FixedLength(),
@@ -102,6 +104,8 @@ def graph_sizes(suite: Suite) -> tuple[list[int], list[int], list[int]]:
             trees |= {most + 1, most // 2 + 1}
             rows.add(method.draft.count)
             continue
+        if isinstance(method.draft, plan.NoDraft):
+            continue
         chains.add(gamma)
         ends_early = method.stop.kind != "fixed" or isinstance(method.draft, plan.LookupDraft)
         while ends_early and gamma > _PADDING:
@@ -150,7 +154,7 @@ def draft_block_sizes(suite: Suite) -> list[int]:
         method
         for method in suite.methods
         if method.choose is not None
-        and len({(arm.draft.kind == "lookup", arm.model) for arm, _ in suite.arms(method)}) > 1
+        and len({(arm.needs_model, arm.model) for arm, _ in suite.arms(method)}) > 1
     ]
     return sorted({1, 2, *(gamma + 1 for method in rests for gamma in suite.of(method))})
 
@@ -193,7 +197,7 @@ def models(suite: Suite, method: Method, draft: str) -> list[str]:
 
 def model_of(method: Method, draft: str | None) -> str | None:
     """The draft model of a method in a column of `draft`; None: it drafts without one."""
-    return None if isinstance(method.draft, plan.LookupDraft) else method.draft.model or draft
+    return (method.model or draft) if method.needs_model else None
 
 
 def configuration(method: Method, gamma: int, draft: str | None = None) -> Configuration:

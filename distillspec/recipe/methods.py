@@ -45,6 +45,12 @@ class LookupDraft(Section):
     )
 
 
+class NoDraft(Section):
+    """Nothing is drafted, a round is one step of the target: an arm for text not worth drafting."""
+
+    kind: Literal["none"]
+
+
 # --- when drafting stops -------------------------------------------------------------------------
 
 
@@ -147,7 +153,7 @@ class _Choose(Section):
 class UCBChoose(_Choose):
     kind: Literal["ucb"]
     scale: Annotated[float, Field(gt=0.0)] = Field(
-        0.2, description="of the bonus; 1 is published and explores for long"
+        0.5, description="of the bonus; 1 is published and explores for long"
     )
     delta: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     discount: Share = Field(1.0, description="weight of a round after each further one")
@@ -233,7 +239,7 @@ class ValvePlan(Section):
         return self
 
 
-Draft = Annotated[ChainDraft | SequencesDraft | LookupDraft, Field(discriminator="kind")]
+Draft = Annotated[ChainDraft | SequencesDraft | LookupDraft | NoDraft, Field(discriminator="kind")]
 Stop = Annotated[
     FixedStop | AdaEDLStop | SVIPStop | ConfidenceStop | DraftVerifyStop,
     Field(discriminator="kind"),
@@ -296,7 +302,12 @@ class Method(Section):
     @property
     def model(self) -> DraftName | None:
         """The draft that it names; None if it drafts with any, or with none."""
-        return None if isinstance(self.draft, LookupDraft) else self.draft.model
+        return self.draft.model if isinstance(self.draft, _ModelDraft) else None
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether a draft model drafts."""
+        return isinstance(self.draft, _ModelDraft)
 
     @property
     def adapts(self) -> bool:
@@ -339,6 +350,9 @@ class Method(Section):
                 f"method {self.name!r}: {self.stop.kind!r} reads the draft's law, and a lookup has "
                 "none; set stop: {kind: fixed}"
             )
+        if isinstance(self.draft, NoDraft):
+            self._leaves_out("it drafts nothing", "stop", "verify", "gammas")
+            return self
         if isinstance(self.draft, ChainDraft | LookupDraft):
             fitting, drafts = _FOR_CHAINS, "one chain"
         elif self.draft.distinct:

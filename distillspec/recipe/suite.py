@@ -12,6 +12,7 @@ from distillspec.recipe.methods import (
     Gamma,
     HedgeChoose,
     Method,
+    NoDraft,
     UCBChoose,
 )
 from distillspec.recipe.prompt_plan import PromptPlan
@@ -77,10 +78,13 @@ class Suite(Section):
         return self
 
     def of(self, method: Method) -> tuple[int, ...]:
-        """The gammas a method is measured at; of one that chooses, its arms' largest."""
+        """The gammas a method is measured at; of one that chooses, its arms' largest.
+
+        Of one that drafts nothing 1, which means nothing there.
+        """
         if method.choose is not None:
             return (max(gamma for _, gamma in self.arms(method)),)
-        return method.gammas or self.gammas
+        return (1,) if isinstance(method.draft, NoDraft) else method.gammas or self.gammas
 
     @property
     def reach(self) -> int:
@@ -163,6 +167,10 @@ class Suite(Section):
         if name not in named:
             raise ValueError(
                 f"method {method.name!r}: no method {name!r}; there are {', '.join(named)}"
+            )
+        if gamma and isinstance(named[name].draft, NoDraft):
+            raise ValueError(
+                f"method {method.name!r}: {name!r} drafts nothing, name it without @{gamma}"
             )
         if gamma and not (gamma.isdigit() and 1 <= int(gamma) <= 64):
             raise ValueError(f"method {method.name!r}: {arm!r} needs a gamma of 1 to 64")

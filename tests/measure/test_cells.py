@@ -214,6 +214,8 @@ EVERY_METHOD = [
     {"name": "ucbspec", "choose": {"kind": "ucb", "arms": ["standard", "spectr", "adaedl"]}},
     {"name": "exp3spec", "choose": {"kind": "exp3", "arms": ["standard", "rrs"]}},
     {"name": "lookup", "draft": {"kind": "lookup"}},
+    {"name": "plain", "draft": {"kind": "none"}},
+    {"name": "or-rest", "choose": {"kind": "ucb", "arms": ["standard", "plain"]}},
     {"name": "weak", "draft": {"kind": "chain", "model": "undistilled"}},
     {"name": "two-drafts", "choose": {"kind": "ucb", "arms": ["standard", "weak", "lookup"]}},
     {"name": "hedge", "choose": {"kind": "hedge", "arms": ["standard", "weak", "lookup"]}},
@@ -257,7 +259,7 @@ def test_every_method_decodes_the_targets_text_and_finds_its_place_in_the_rankin
         assert math.isnan(cell.v) == (cell.method in choosing)
         assert math.isnan(cell.expected_tau) == (cell.method not in ("standard", "weak"))
         assert cell.draft == ("undistilled" if cell.method == "weak" else "distilled")
-        assert (cell.draft_steps == 0.0) == (cell.method == "lookup")
+        assert (cell.draft_steps == 0.0) == (cell.method in ("lookup", "plain"))
     assert any(note.startswith("LOSSY: lossy.") for note in summary.notes)
     scored = {one.completions_of: one.completions for one in summary.quality}
     assert scored["distilled, lossy"] == 4

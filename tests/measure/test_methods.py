@@ -252,6 +252,24 @@ def test_a_chain_that_stops_by_its_entropy_gets_a_graph_that_tells_it() -> None:
     assert not drafts_by_entropy(several)
 
 
+def test_what_drafts_nothing_needs_no_graph_and_no_room() -> None:
+    method = {"name": "plain", "draft": {"kind": "none"}}
+    suite = Suite.model_validate({"gammas": [8], "methods": [method]})
+    assert graph_sizes(suite) == ([1], [], [])
+    assert most_slots(suite) == 0
+    assert suite.of(suite.methods[0]) == (1,)
+    assert models(suite, suite.methods[0], "distilled") == []
+
+
+def test_a_draft_beside_an_arm_that_drafts_nothing_may_rest() -> None:
+    methods = [
+        {"name": "standard", "gammas": [6]},
+        {"name": "plain", "draft": {"kind": "none"}},
+        {"name": "ucb", "choose": {"kind": "ucb", "arms": ["standard", "plain"]}},
+    ]
+    assert draft_block_sizes(Suite.model_validate({"methods": methods})) == [1, 2, 7]
+
+
 def test_lookups_may_end_early_and_get_graphs_of_half_the_size() -> None:
     for draft, sizes in (("lookup", [1, 5, 9]), ("chain", [1, 9])):
         suite = Suite.model_validate({"gammas": [8], "methods": [{"draft": {"kind": draft}}]})

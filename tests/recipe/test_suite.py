@@ -63,6 +63,7 @@ SEQUENCES = {"kind": "sequences", "count": 2}
         ({"choose": {"kind": "ucb", "arms": ["unheard-of"]}}, "no method 'unheard-of'; there are"),
         ({"choose": {"kind": "exp3", "arms": ["standard@0"]}}, "needs a gamma of 1 to 64"),
         ({"choose": {"kind": "exp3", "arms": ["mine"]}}, "no method 'mine'"),
+        ({"choose": {"kind": "ucb", "arms": ["plain@2"]}}, "drafts nothing, name it without @2"),
         ({"choose": {"kind": "ucb", "arms": ["standard"], "window": 2}}, "cannot hold 3 arms"),
         ({"choose": {"kind": "exp3", "arms": ["standard", "standard@4"]}}, "lists an arm twice"),
         ({"choose": {"kind": "exp3", "arms": ["lossy"]}}, "has a lossy arm and must say so"),
@@ -87,6 +88,7 @@ def test_methods_that_make_no_sense_together_are_refused(method: dict[str, Any],
                     {"name": "svip", "stop": {"kind": "svip"}},
                     {"name": "spectr", "draft": SEQUENCES, "verify": {"kind": "kseq"}},
                     {"name": "card", "parallel": {"kind": "card"}},
+                    {"name": "plain", "draft": {"kind": "none"}},
                     {"name": "mine", **method},
                 ]
             }

@@ -13,6 +13,7 @@ from distillspec.speculation.chance import Chance, GeneratorChance
 from distillspec.speculation.choose.chooser import Outcome
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.lookup import LookupDraft
+from distillspec.speculation.draft.nothing import NoDraft
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength, StopRule
 from distillspec.speculation.engine import AutoregressiveDecoder, Configuration, SpeculativeDecoder
@@ -317,22 +318,23 @@ def law_in_turn(
     return law_by_rounds(stream, state)
 
 
-TWO_AND_LOOKUP = [
+SEVERAL_DRAFTS = [
     standard(2, model="one"),
     standard(1, model="other"),
     standard(2, draft=LookupDraft(2)),
+    standard(1, draft=NoDraft()),
     standard(1, model="other", draft=SequencesDraft(2), verify=verify_kseq),
 ]
 
 
-@pytest.mark.parametrize("turn", range(4))
+@pytest.mark.parametrize("turn", range(5))
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_drafts_that_take_turns_with_each_other_and_with_lookup_keep_the_law(
+def test_drafts_that_take_turns_with_each_other_with_lookup_and_with_none_keep_the_law(
     temperature: float, turn: int
 ) -> None:
     target, policy = HistoryRunner(random_table(3, 0)), SamplingPolicy(temperature)
     drafts = {"one": HistoryRunner(random_table(3, 1)), "other": HistoryRunner(random_table(3, 2))}
-    arms = TWO_AND_LOOKUP[turn:] + TWO_AND_LOOKUP[:turn]
+    arms = SEVERAL_DRAFTS[turn:] + SEVERAL_DRAFTS[:turn]
     law = law_in_turn(target, dict(drafts), arms, policy, 4)
     assert sum(law.values()) == pytest.approx(1.0, abs=1e-12)
     assert total_variation(law, autoregressive_law(target, policy, PROMPT, 4)) < EXACT

@@ -23,6 +23,12 @@ class Chain(NamedTuple):
     q: Tensor
     steps: int
 
+    @classmethod
+    def empty(cls, basis: Basis) -> Chain:
+        """Nothing drafted, no forward made."""
+        nothing = basis.head[:0]
+        return cls(nothing, nothing.new_empty((0, basis.vocabulary), dtype=torch.float32), steps=0)
+
     @property
     def drafted(self) -> int:
         return self.tokens.shape[0]
@@ -57,8 +63,7 @@ class ChainDraft:
         With gamma 0 the runner is left alone and the proposal is empty.
         """
         if gamma == 0:
-            nothing = basis.head[:0]
-            return Chain(nothing, nothing.new_empty((0, basis.vocabulary)), steps=0)
+            return Chain.empty(basis)
         runner, policy, chance, stop = basis.runner, basis.policy, basis.chance, basis.stop
         distributions: list[Tensor] = []
         tokens: list[Tensor] = []
