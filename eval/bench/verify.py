@@ -9,7 +9,8 @@ for every K, K sequences are drafted anew and scored by the target. So all rules
 same contexts; `block` sees the very blocks of `token`, `recursive` the very sequences of `kseq`,
 and `distinct` (recursive rejection without replacement) sequences of its own, as it must: only
 their first tokens are drawn without replacement. L = 1 asks about that position alone: K tokens
-drawn from the same q, with and without replacement, `--draws` times.
+drawn from the same q, with and without replacement, `--draws` times; `optimum` is what no rule for
+independent draws can beat there, the value of optimal transport, in expectation over draws.
 
 Nothing is estimated over coins: given the drafts, what a rule keeps is a closed form, summed over
 its coins and over what it draws in place of rejected drafts. What is left to chance is which tokens
@@ -45,12 +46,13 @@ from distillspec.speculation.verify.block import expected_by_block
 from distillspec.speculation.verify.kseq import kseq_law
 from distillspec.speculation.verify.recursive import recursive_law
 from distillspec.speculation.verify.token import expected_by_token
+from distillspec.speculation.verify.transport import optimal_acceptance
 from distillspec.speculation.verify.walk import PositionLaw, expected_down
 
 Rule = tuple[str, int, int]
 """Its name, K, and L, the length of a draft."""
 
-AGAINST = {"block": "token", "recursive": "kseq", "distinct": "kseq"}
+AGAINST = {"block": "token", "recursive": "kseq", "distinct": "kseq", "optimum": "kseq"}
 CHAINS = {"token": expected_by_token, "block": expected_by_block}
 INDEPENDENT: dict[str, PositionLaw] = {
     "kseq": kseq_law,
@@ -117,6 +119,8 @@ def expected(recorder: Recorder, text: Tensor, counts: list[int], draws: int) ->
             for name, law in laws.items():
                 found[name, K, L] = expected_down(p, bundle.q, bundle.tree, law)
                 found[name, K, 1] = 0.0
+            if not is_distinct:
+                found["optimum", K, 1] = optimal_acceptance(p[0], chain.q[0], K)
             for _ in range(draws):
                 drafts = recorder.tokens(several, chain.q[0])
                 for name, law in laws.items():

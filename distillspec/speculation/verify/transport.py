@@ -1,4 +1,4 @@
-"""Optimal transport by linear programming: what no rule can beat. For tiny V, as an oracle."""
+"""Optimal transport: what no rule can beat. The rule itself, by linear programming, for tiny V."""
 
 from __future__ import annotations
 
@@ -50,9 +50,12 @@ def optimal_plan(p: Tensor, q: Tensor, K: int) -> tuple[Tensor, float]:
 
 
 def optimal_acceptance(p: Tensor, q: Tensor, K: int) -> float:
-    """The value of that program in closed form: 1 + min over sets H of p(H) - q(H)^K."""
-    V = len(p)
-    subsets = itertools.chain.from_iterable(
-        itertools.combinations(range(V), size) for size in range(V + 1)
-    )
-    return 1.0 + min(float(p[list(H)].sum()) - float(q[list(H)].sum()) ** K for H in subsets)
+    """The value of that program in closed form, for any V: 1 + min over sets H of p(H) - q(H)^K.
+
+    Where s is q of the best set, {p < K s^(K-1) q} is as good, since s^K lies above its tangent. So
+    only sets of all tokens with p/q below some ratio need be tried.
+    """
+    on_p, on_q = p.double(), q.double()
+    order = (on_p / on_q).nan_to_num(nan=torch.inf, posinf=torch.inf).argsort()
+    lost = on_p[order].cumsum(0) - on_q[order].cumsum(0).clamp(max=1.0) ** K
+    return 1.0 + min(0.0, float(lost.min()))

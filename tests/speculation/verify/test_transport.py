@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -31,6 +33,18 @@ def test_the_program_reaches_its_closed_form(V: int, K: int, seed: int) -> None:
     plan, value = optimal_plan(p, q, K)
     assert value == pytest.approx(optimal_acceptance(p, q, K), abs=1e-8)
     assert torch.allclose(plan.flatten(0, -2).sum(0), p, atol=1e-8)
+
+
+@pytest.mark.parametrize("K", [1, 2, 3, 8])
+@pytest.mark.parametrize("zeros", [0.0, 0.4])
+def test_sets_of_small_ratios_are_enough(K: int, zeros: float) -> None:
+    for seed in range(20):
+        p, q = random_model(7, 0, seed, zeros=zeros)([]), random_model(7, 0, 50 + seed)([])
+        if seed % 2:
+            p, q = q, p
+        sets = (list(one) for n in range(8) for one in itertools.combinations(range(7), n))
+        least = min(float(p[one].sum()) - float(q[one].sum()) ** K for one in sets)
+        assert optimal_acceptance(p, q, K) == pytest.approx(1.0 + least, abs=1e-12)
 
 
 def test_one_draft_is_accepted_as_often_as_the_laws_overlap() -> None:
