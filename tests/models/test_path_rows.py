@@ -10,6 +10,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.compiled import make_runner
 from distillspec.models.path_rows import PathRowsRunner, runner_for_trees
 from distillspec.models.runner import CausalRunner
+from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.configuration import Configuration
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength
@@ -125,6 +126,26 @@ def test_the_engine_is_lossless_through_it(temperature: float) -> None:
     law = law_by_rounds(stream, lambda: draft.length)
     alone = CausalRunner(tiny_model("mistral").double(), vocabulary=2)
     assert total_variation(law, autoregressive_law(alone, policy, prompt, 3)) < 1e-9
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("distinct", [False, True])
+def test_sequences_that_share_more_than_a_token_decode_as_in_one_row(
+    seed: int, distinct: bool
+) -> None:
+    """Few tokens and deep drafts: what is kept was mostly drafted by several sequences."""
+    policy, prompt = SamplingPolicy(1.0), torch.tensor([1, 0, 2, 1])
+    way = Configuration("kseq", 5, SequencesDraft(3, distinct), FixedLength(), verify_kseq)
+    texts = []
+    for kind in (PathRowsRunner, CausalRunner):
+        target, draft = (
+            kind(tiny_model("llama", seed=side).double(), vocabulary=3) for side in (0, 1)
+        )
+        chance = GeneratorChance(torch.Generator().manual_seed(seed))
+        decoder = SpeculativeDecoder(target, draft, way, policy, chance)
+        texts.append(decoder.decode(prompt, max_new_tokens=40))
+    assert texts[0].tokens == texts[1].tokens
+    assert texts[0].counts().accepted_at[2:], "some drafts were kept to the third token"
 
 
 # --- who gets it ---------------------------------------------------------------------------------

@@ -18,13 +18,14 @@ from distillspec.speculation.verify.verdict import Rule, Verdict
 class Bundle:
     """Drafted sequences, what they have in common stored once.
 
-    q: [K * L, V], row k * L + i is what token i of sequence k was drawn from. slots: by node, its
-    place in the draft's cache, or -1 where it was not fed. drafted: tokens drawn.
+    q: [K * L, V], row k * L + i is what token i of sequence k was drawn from. slots: by node, each
+    sequence that fed it, with the place it has in the draft's cache for that one. drafted: tokens
+    drawn.
     """
 
     tree: Tree
     q: Tensor
-    slots: tuple[int, ...]
+    slots: tuple[dict[int, int], ...]
     steps: int
     drafted: int
 
@@ -46,12 +47,22 @@ class Bundle:
         assert draft is not None, "sequences are drafted with a model"
         path = self._path(verdict)
         target.keep(committed, [committed + node for node in path])
-        fed = [self.slots[node] for node in path if self.slots[node] >= 0]
-        draft.keep(min(committed, draft.length), fed)
+        draft.keep(min(committed, draft.length), self._fed(path))
 
     def is_whole(self, verdict: Verdict) -> bool:
         path = self._path(verdict)
         return not self.tree.drawn[path[-1] + 1 if path else 0]
+
+    def _fed(self, path: list[int]) -> list[int]:
+        """Where the draft's cache has a path as far as it was fed: all of it in one sequence.
+
+        What sequences share each of them has fed for itself, and what follows sees its own copy.
+        """
+        deepest = max((node for node in path if self.slots[node]), default=None)
+        if deepest is None:
+            return []
+        sequence = next(iter(self.slots[deepest]))
+        return [self.slots[node][sequence] for node in path if node <= deepest]
 
     def _path(self, verdict: Verdict) -> list[int]:
         """The nodes that were kept."""
@@ -150,15 +161,15 @@ class SequencesDraft:
 
 def _slots(
     tree: Tree, table: list[list[int]], lengths: list[int], fed: list[list[int]]
-) -> tuple[int, ...]:
-    """By node, where the draft's cache has it: the same for all sequences that share it."""
-    slots = [-1] * len(tree)
+) -> tuple[dict[int, int], ...]:
+    """By node, where the draft's cache has it for each sequence that fed it."""
+    slots: list[dict[int, int]] = [{} for _ in range(len(tree))]
     for k, length in enumerate(lengths):
         context = 0
         for position in range(length):
             node = tree.child(context, table[k][position])
             assert node is not None
-            if position < len(fed) and slots[node] < 0:
-                slots[node] = fed[position][k]
+            if position < len(fed) and fed[position][k] >= 0:
+                slots[node][k] = fed[position][k]
             context = node + 1
     return tuple(slots)
