@@ -7,6 +7,7 @@ Source: Leviathan et al. 2211.17192, section 3, with v in place of 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -31,6 +32,22 @@ def predicted_speedup(
 ) -> float:
     """tau / (draft_steps * c + v): tokens of a round over its time, in one-token target steps."""
     return tau / (draft_steps * draft_to_target_time + verify_time)
+
+
+def verify_time_between(verify_times: Mapping[int, float], drafted: float) -> float:
+    """v for this many drafted tokens, linear between the numbers of tokens whose v is known.
+
+    v(0) is 1. Beyond the largest known number its v. nan for nan.
+    """
+    if math.isnan(drafted):
+        return math.nan
+    known = {0: 1.0, **verify_times}
+    above = min((size for size in known if size >= drafted), default=max(known))
+    below = max(size for size in known if size <= drafted)
+    if above <= below:
+        return known[above]
+    share = (drafted - below) / (above - below)
+    return (1.0 - share) * known[below] + share * known[above]
 
 
 def speedup_iid(alpha: float, gamma: int, draft_to_target_time: float, verify_time: float) -> float:

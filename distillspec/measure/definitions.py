@@ -41,11 +41,14 @@ DEFINITIONS = {
         "one-token target step, drawing its token included; isolated steps, interleaved"
     ),
     "v": (
-        "median time of a target forward over gamma + 1 tokens, verification included, over that "
-        "of a one-token target step; isolated steps, interleaved. Compiled runners pad a block by "
-        "up to two tokens"
+        "median time of a target forward over gamma + 1 tokens (of several drafts, all of theirs), "
+        "verification included, over that of a one-token target step; isolated steps, interleaved. "
+        "Compiled runners pad a block by up to two tokens"
     ),
-    "predicted_speedup": "tau / (draft steps per verification * c + v), with the measured tau",
+    "predicted_speedup": (
+        "tau / (draft steps per verification * c + v), with the measured tau, and v at the tokens "
+        "drafted per verification: linear between the blocks that were timed"
+    ),
     "predicted_from_alpha": (
         "the same with tau of independent tokens, (1 - alpha^(gamma+1)) / (1 - alpha): what can be "
         "said before anything is decoded"

@@ -243,10 +243,14 @@ def most_tokens_per_second(
 ) -> float:
     """What the arms' drafts would reach if never rejected: as chains, and by lookup if one does.
 
-    steps: by method, at one temperature.
+    Also those of arms in two processes; of arms that draft nothing, the column's. steps: by method,
+    at one temperature.
     """
-    drafts = models(suite, method, draft)
-    lookups = {arm.name for arm, _ in suite.arms(method) if arm.draft.kind == "lookup"}
+    arms = [arm for arm, _ in suite.arms(method)]
+    drafts = set(models(suite, method, draft))
+    if any(arm.parallel for arm in arms) or not any(arm.drafts for arm in arms):
+        drafts.add(draft)
+    lookups = {arm.name for arm in arms if arm.draft.kind == "lookup"}
     caps = {
         (name, one): cost_model.perfect_draft_cap(
             times.draft_to_target_time(one), times.verify_times()
@@ -254,7 +258,7 @@ def most_tokens_per_second(
         / times.target_seconds
         for name, times in steps.items()
         for one in times.draft_seconds
-        if name in lookups or one in drafts
+        if suite.named(name).drafts and (name in lookups or one in drafts)
     }
     found = {name for name, _ in caps}
     plain = {one.name for one in suite.methods if one.is_standard} & found or found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from distillspec.measure import bootstrap
+from distillspec.measure import bootstrap, cost_model
 from distillspec.measure.bootstrap import Sums
 from distillspec.measure.ranking import per_token
 from distillspec.measure.summary import Oracle, Ranked
@@ -72,18 +72,7 @@ def shortened(
         return 1.0
     at_least = [N, *counts.accepted_at, 0]  # rounds that kept a tokens or more
     cut = sum(
-        (at_least[a] - at_least[a + 1]) * (a * c + _between(verify_times, a))
+        (at_least[a] - at_least[a + 1]) * (a * c + cost_model.verify_time_between(verify_times, a))
         for a in range(len(at_least) - 1)
     )
     return cut / (counts.draft_steps * c + N * verify_times[gamma])
-
-
-def _between(verify_times: Mapping[int, float], drafted: int) -> float:
-    """v for this many drafted tokens, at most as many as the largest block that was timed."""
-    known = {0: 1.0, **verify_times}
-    above = min(size for size in known if size >= drafted)
-    below = max(size for size in known if size <= drafted)
-    if above == below:
-        return known[above]
-    share = (drafted - below) / (above - below)
-    return (1.0 - share) * known[below] + share * known[above]

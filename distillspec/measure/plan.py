@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ROWS_FORMAT = 2  # 2: with the category of the prompt and the rounds
+_ROWS_FORMAT = 3  # 3: step times of whole blocks, whatever a stop rule or a lookup drafts
 
 Steps = dict[tuple[str, float], StepTimes]
 """By method and temperature."""
@@ -178,4 +178,5 @@ def write_plan(path: Path, plan: Mapping[str, Any], prepared: Prepared) -> None:
 
 def _step_times(values: Mapping[str, Any]) -> StepTimes:
     verify = {int(gamma): float(seconds) for gamma, seconds in values["verify_seconds"].items()}
-    return StepTimes(**{**values, "verify_seconds": verify})
+    drafted = {int(gamma): int(tokens) for gamma, tokens in values["drafted"].items()}
+    return StepTimes(**{**values, "verify_seconds": verify, "drafted": drafted})

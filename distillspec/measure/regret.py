@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
+from typing import NamedTuple
 
 from distillspec.measure import bootstrap
 from distillspec.measure.bootstrap import Resampling, Sums
 from distillspec.measure.rows import Row
 from distillspec.measure.summary import Regret, RegretQuantity
 
-Arm = tuple[str, int]
-"""Method and gamma."""
+
+class Arm(NamedTuple):
+    """draft: the one that the arm itself names; None: it drafts with the chooser's."""
+
+    method: str
+    gamma: int
+    draft: str | None = None
+
 
 _COUNTED: dict[RegretQuantity, Callable[[Row], float]] = {
     "rounds": lambda row: float(row.counts.target_forwards),
@@ -29,24 +36,26 @@ def regrets(
     own. An arm that is no cell of the suite was not timed, and is left out; a chooser without any
     timed arm has no regret to show.
     """
-    cells: dict[tuple[str | None, Arm, float], dict[int, list[Row]]] = {}
+    cells: dict[tuple[str, str, int, float], dict[int, list[Row]]] = {}
     for row in rows:
-        if row.method is not None and row.gamma is not None:
-            place = row.draft, (row.method, row.gamma), row.temperature
-            cells.setdefault(place, {}).setdefault(row.prompt, []).append(row)
+        if row.draft is not None and row.method is not None and row.gamma is not None:
+            cell = row.draft, row.method, row.gamma, row.temperature
+            cells.setdefault(cell, {}).setdefault(row.prompt, []).append(row)
     order = {name: place for place, name in enumerate(choosers)}
     found = []
-    for draft, (method, gamma), temperature in cells:
-        if method not in choosers or draft is None:
+    for draft, method, gamma, temperature in cells:
+        if method not in choosers:
             continue
-        timed = [arm for arm in choosers[method] if (draft, arm, temperature) in cells]
+        places = {
+            arm: (arm.draft or draft, arm.method, arm.gamma, temperature)
+            for arm in choosers[method]
+        }
+        timed = {named(arm): place for arm, place in places.items() if place in cells}
+        untimed = [named(arm) for arm, place in places.items() if place not in cells]
         for quantity, count in _COUNTED.items():
             if timed:
-                mine = _by_prompt(cells[draft, (method, gamma), temperature], count)
-                arms = {
-                    named(arm): _by_prompt(cells[draft, arm, temperature], count) for arm in timed
-                }
-                untimed = [named(arm) for arm in choosers[method] if arm not in timed]
+                mine = _by_prompt(cells[draft, method, gamma, temperature], count)
+                arms = {name: _by_prompt(cells[place], count) for name, place in timed.items()}
                 found.append(
                     _regret((draft, method, temperature), quantity, mine, arms, untimed, how)
                 )
@@ -54,7 +63,7 @@ def regrets(
 
 
 def named(arm: Arm) -> str:
-    return f"{arm[0]}@{arm[1]}"
+    return f"{arm.method}@{arm.gamma}"
 
 
 def _by_prompt(cell: Mapping[int, Sequence[Row]], count: Callable[[Row], float]) -> list[float]:

@@ -26,12 +26,15 @@ from distillspec.measure.plan import Prepared
 from distillspec.measure.quality import Completion, name_of, score
 from distillspec.measure.ranking import ranking
 from distillspec.measure.recommending import recommendations
-from distillspec.measure.regret import regrets
+from distillspec.measure.regret import Arm, regrets
 from distillspec.measure.rows import Row
 from distillspec.measure.summary import Quality, Recommendation, Summary
 from distillspec.measure.tally import Tally
 from distillspec.measure.target_texts import drawn_texts, text_facts
+from distillspec.models.path_rows import PathRowsRunner
+from distillspec.models.runner import CausalRunner
 from distillspec.recipe.suite import Suite
+from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 
 if TYPE_CHECKING:
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 
 _COMPARED = "distilled"
 _PLAIN_NAME = "target alone"
+_MIXED = "Ratios of a compiled and an eager model say little about a serving engine."
 
 
 def sum_up(
@@ -173,20 +177,28 @@ def _quality(
 
 
 def _fallbacks(suite: Suite, prepared: Prepared) -> list[str]:
-    """Models that could not be compiled although the suite asks for it."""
-    eager = [name for name, kind in prepared.runners.items() if kind == "CausalRunner"]
-    if suite.runner.kind != "compiled" or not eager:
-        return []
-    return [
-        f"Run eagerly, since they could not be compiled: {', '.join(eager)}. Ratios of a compiled "
-        "and an eager model say little about a serving engine."
-    ]
+    """Models that could not be run as the suite asks for, or not in one row."""
+    eager = _run_by(CausalRunner, prepared) if suite.runner.kind == "compiled" else ""
+    as_a_batch = _run_by(PathRowsRunner, prepared)
+    found = []
+    if eager:
+        found.append(f"Run eagerly, since they could not be compiled: {eager}. {_MIXED}")
+    if as_a_batch:
+        found.append(
+            "Read several drafts as a batch, eagerly, since their attention takes no mask of ours: "
+            f"{as_a_batch}. {_MIXED}"
+        )
+    return found
 
 
-def _choosers(suite: Suite) -> dict[str, list[tuple[str, int]]]:
+def _run_by(runner: type[Runner], prepared: Prepared) -> str:
+    return ", ".join(name for name, kind in prepared.runners.items() if kind == runner.__name__)
+
+
+def _choosers(suite: Suite) -> dict[str, list[Arm]]:
     """Methods that choose, with their arms."""
     return {
-        method.name: [(arm.name, gamma) for arm, gamma in suite.arms(method)]
+        method.name: [Arm(arm.name, gamma, arm.model) for arm, gamma in suite.arms(method)]
         for method in suite.methods
         if method.choose is not None
     }

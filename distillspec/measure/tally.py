@@ -86,7 +86,12 @@ class Tally:
             cap_gamma, cap_speedup = cost_model.perfect_draft_cap(c, steps.verify_times())
             break_even = cost_model.break_even_alpha(c, steps.verify_times())
         speedup = bootstrap.ratio(self.speedup(place), self.how)
-        predicted = cost_model.predicted_speedup(tau.value, counts.draft_steps_per_round(), c, v)
+        predicted = math.nan
+        if steps is not None:
+            at_its_length = steps.verify_time_of(counts.drafted_per_round())
+            predicted = cost_model.predicted_speedup(
+                tau.value, counts.draft_steps_per_round(), c, at_its_length
+            )
         tokens, seconds = self.speed(place)
         return Cell(
             draft=draft,

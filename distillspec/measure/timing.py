@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median, quantiles
 
 import torch
 from torch import Tensor
 
+from distillspec.measure import cost_model
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.configuration import Configuration
-from distillspec.speculation.draft.proposal import Basis
+from distillspec.speculation.draft.chain import Chain
+from distillspec.speculation.draft.proposal import Basis, Proposal
+from distillspec.speculation.draft.stop import FixedLength
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -28,7 +31,8 @@ class StepTimes:
     """Medians in seconds, at one temperature.
 
     target_seconds: a one-token forward of the target, drawing its token included.
-    verify_seconds[gamma]: a target forward over gamma + 1 tokens, its verification included.
+    verify_seconds[gamma]: a target forward over a block as long as that gamma allows, which is of
+    drafted[gamma] tokens and the one before them, its verification included.
     draft_seconds[draft]: one step of the draft, drawing its token and the stop rule included; 0 for
     a method that drafts without a model, whose search is in verify_seconds.
     samples: rounds the medians are over. spread: distance between the quartiles of a kind of step,
@@ -38,6 +42,7 @@ class StepTimes:
     temperature: float
     target_seconds: float
     verify_seconds: dict[int, float]
+    drafted: dict[int, int]
     draft_seconds: dict[str, float]
     samples: int
     spread: float
@@ -52,6 +57,11 @@ class StepTimes:
 
     def verify_times(self) -> dict[int, float]:
         return {gamma: self.verify_time(gamma) for gamma in self.verify_seconds}
+
+    def verify_time_of(self, drafted: float) -> float:
+        """v of rounds that drafted so many tokens on average: stop rules and lookups draft less."""
+        known = {self.drafted[gamma]: self.verify_time(gamma) for gamma in self.verify_seconds}
+        return cost_model.verify_time_between(known, drafted)
 
 
 def measure_steps(
@@ -71,13 +81,15 @@ def measure_steps(
     has when decoding, which decides what the processor's caches hold: a one-token target step
     after another, a draft's block after a verification, a verification after a draft's block. The
     kinds take turns in an order that rotates, so that drift meets all alike; the first rounds are
-    thrown away.
+    thrown away. A block that a stop rule or a lookup left short is filled up before it is verified:
+    how long they draft after this one text says nothing of others.
     """
     bench = _Bench(target, drafts, prompt, policy, chance, clock)
     kinds = [(one, name) for one in configurations for name in drafts]
     alone: list[float] = []
     drafting: dict[tuple[int, str], list[float]] = {(one.gamma, name): [] for one, name in kinds}
     verifying: dict[int, list[float]] = {one.gamma: [] for one in configurations}
+    lengths: dict[int, int] = {}
     for round_ in range(-_WARM_UP, rounds):
         is_counted = round_ >= 0
         bench.target_step()
@@ -86,7 +98,7 @@ def measure_steps(
             alone.append(seconds)
         turn = round_ % len(kinds)
         for one, name in kinds[turn:] + kinds[:turn]:
-            draft_seconds, verify_seconds = bench.round(one, drafts[name])
+            draft_seconds, verify_seconds, lengths[one.gamma] = bench.round(one, drafts[name])
             if is_counted:
                 drafting[one.gamma, name].append(draft_seconds)
                 verifying[one.gamma].append(verify_seconds)
@@ -95,6 +107,7 @@ def measure_steps(
         temperature=policy.temperature,
         target_seconds=median(alone),
         verify_seconds={gamma: median(verifying[gamma]) for gamma in gammas},
+        drafted=lengths,
         draft_seconds={
             name: median(
                 sum(at_one_round) / len(gammas)
@@ -145,8 +158,8 @@ class _Bench:
         self._target.rollback(self._held)
         return seconds
 
-    def round(self, one: Configuration, draft: Runner) -> tuple[float, float]:
-        """Seconds per draft step of a whole block, and of the rest: the target's part of the round.
+    def round(self, one: Configuration, draft: Runner) -> tuple[float, float, int]:
+        """Seconds per draft step, and of the rest: the target's part of the round; tokens drafted.
 
         What drafts without a step of a model has all of its time in the rest.
         """
@@ -163,14 +176,27 @@ class _Bench:
         )
         proposal = one.draft.propose(basis, one.gamma)
         draft.synchronize()
+        drafting = self._clock() - started
+        steps = proposal.steps
+        proposal = self._whole(one, basis, proposal)
+        draft.synchronize()
         drafted = self._clock()
         p = self._policy.distribution(proposal.score(self._target, self._last))
         verdict = proposal.judge(one.verify, p, self._chance)
         proposal.keep(self._target, draft, self._held + 1, verdict)
         self._target.synchronize()
-        verified = self._clock()
+        verifying = self._clock() - drafted
         self._target.rollback(self._held)
         draft.rollback(self._held)
-        if proposal.steps == 0:
-            return 0.0, verified - started
-        return (drafted - started) / proposal.steps, verified - drafted
+        if steps == 0:
+            return 0.0, drafting + verifying, proposal.drafted
+        return drafting / steps, verifying, proposal.drafted
+
+    def _whole(self, one: Configuration, basis: Basis, proposal: Proposal) -> Proposal:
+        """The proposal, or one as long as gamma allows in its place."""
+        if proposal.length == one.gamma or not one.draft.slots(one.gamma):
+            return proposal
+        if proposal.steps:
+            basis.runner.rollback(self._held)
+            return one.draft.propose(replace(basis, stop=FixedLength()), one.gamma)
+        return Chain.certain(basis, [self._text[-1]] * one.gamma)

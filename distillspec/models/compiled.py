@@ -34,7 +34,7 @@ from distillspec.models.cache import (
     is_plainly_causal,
 )
 from distillspec.models.path_rows import runner_for_trees
-from distillspec.models.runner import CausalRunner, vocabulary_size
+from distillspec.models.runner import CausalRunner, most_positions, vocabulary_size
 from distillspec.models.tree_mask import TreePaths, check_takes_a_tree
 from distillspec.speculation.draft.entropy import entropy_in_one_pass
 from distillspec.speculation.runner import Runner
@@ -118,6 +118,7 @@ class CompiledRunner:
         assert block_sizes and min(block_sizes) >= 1
         self.vocabulary: int = vocabulary or vocabulary_size(model)
         self.capacity = capacity
+        self.positions: int = most_positions(model)
         self.length = 0
         self._model = model
         self._device = model.device
@@ -327,6 +328,7 @@ def _step_of(model: PreTrainedModel, cache: GrowingCache) -> Step:
     capacity = buffers[0][0].shape[2]
     ready_mask = is_plainly_causal(model)
     dtype, device = model.dtype, model.device
+    last_position = most_positions(model) - 1
 
     def step(block: Tensor, start: Tensor) -> Tensor:
         positions = torch.arange(block.shape[1], device=device) + start
@@ -340,7 +342,7 @@ def _step_of(model: PreTrainedModel, cache: GrowingCache) -> Step:
         output = model(
             input_ids=block,
             attention_mask=mask,
-            position_ids=positions[None],
+            position_ids=positions.clamp(max=last_position)[None],  # padding may stand beyond it
             past_key_values=Cache(layers=layers),
             use_cache=True,
         )

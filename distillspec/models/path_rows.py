@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distillspec.models.cache import GrowingCache, check_rolls_back, is_plainly_causal
-from distillspec.models.runner import CausalRunner, most_positions, vocabulary_size
+from distillspec.models.runner import UNLIMITED, CausalRunner, most_positions, vocabulary_size
 from distillspec.speculation.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,8 @@ class PathRowsRunner:
         check_rolls_back(model)
         assert not model.training, "dropout would change the law: put the model in eval mode"
         self.vocabulary: int = vocabulary or vocabulary_size(model)
-        self.capacity: int = most_positions(model)
+        self.capacity: int = UNLIMITED
+        self.positions: int = most_positions(model)
         self._model = model
         self._device = model.device
         self._text = GrowingCache()

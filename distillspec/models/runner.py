@@ -16,13 +16,13 @@ from distillspec.models.cache import (
 )
 from distillspec.models.tree_mask import TreePaths, check_takes_a_tree
 
-_UNLIMITED = 1 << 30
+UNLIMITED = 1 << 30
 
 
 class CausalRunner:
     """`speculation.runner.Runner` over `rows` sequences of equal length, without compilation.
 
-    length, capacity: tokens in the cache, and tokens the model can read.
+    length, positions: tokens in the cache, and tokens the model can read. The cache grows.
     vocabulary: logits are trimmed to this many tokens (default: the model's own size). The model is
     used as it is, its weights may change between two decodes; it must be in eval mode.
     """
@@ -33,7 +33,8 @@ class CausalRunner:
         check_rolls_back(model)
         assert not model.training, "dropout would change the law: put the model in eval mode"
         self.vocabulary: int = vocabulary or vocabulary_size(model)
-        self.capacity: int = most_positions(model)
+        self.capacity: int = UNLIMITED
+        self.positions: int = most_positions(model)
         self.length = 0
         self._model = model
         self._rows = rows
@@ -106,4 +107,4 @@ def vocabulary_size(model: PreTrainedModel) -> int:
 def most_positions(model: PreTrainedModel) -> int:
     """Tokens of the longest text the model can read."""
     config = model.config.get_text_config(decoder=True)
-    return int(getattr(config, "max_position_embeddings", None) or _UNLIMITED)
+    return int(getattr(config, "max_position_embeddings", None) or UNLIMITED)

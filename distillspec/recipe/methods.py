@@ -310,6 +310,11 @@ class Method(Section):
         return isinstance(self.draft, _ModelDraft)
 
     @property
+    def drafts(self) -> bool:
+        """Whether its rounds draft anything, in the process that verifies it."""
+        return self.parallel is None and not isinstance(self.draft, NoDraft)
+
+    @property
     def adapts(self) -> bool:
         """Whether what it does depends on what it has seen."""
         return self.choose is not None or self.stop.kind != "fixed"

@@ -123,6 +123,16 @@ class Suite(Section):
                 f"method {method.name!r}: a window of {choose.window} rounds cannot hold "
                 f"{len(arms)} arms"
             )
+        own = {arm.name for arm, _ in arms}
+        timed = [one for one in self.methods if one.choose is None and one.drafts]
+        if choose.reward == "tokens_per_second" and not any(
+            one.model is None or one.name in own for one in timed
+        ):
+            raise ValueError(
+                f"method {method.name!r}: what its arms can earn is told from the steps of a "
+                "method that drafts in one process, and there is none; add {name: standard} to the "
+                "suite"
+            )
         unknown = [arm for arm, _ in arms if not arm.has_known_rounds]
         if isinstance(choose, HedgeChoose) and choose.per == "text":
             raise ValueError(

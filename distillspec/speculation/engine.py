@@ -144,18 +144,24 @@ class SpeculativeDecoder:
                     accepted=verdict.accepted,
                     emitted=len(tokens),
                     draft_steps=proposal.steps + watched.forwards,
-                    cut=len(tokens) < len(verdict.tokens) or room <= configuration.gamma,
+                    cut=(
+                        len(tokens) < len(verdict.tokens)
+                        or room <= configuration.gamma
+                        or gamma < configuration.gamma
+                    ),
                     audit=auditor.audit(configuration, began) if auditor else None,
                 ),
             )
 
     def _gamma(self, configuration: Configuration, draft: Runner | None, committed: int) -> int:
-        """Its gamma, or less where a cache is nearly full: shapes stay fixed wherever they fit."""
-        free = self._target.capacity - committed
+        """Its gamma, or less where a model's limit is near: shapes stay fixed wherever they fit."""
+        slots = self._target.capacity - committed
+        positions = self._target.positions - committed
         if draft is not None:
-            free = min(free, draft.capacity - committed + 1)
-        gamma = configuration.gamma
-        while gamma and configuration.draft.slots(gamma) > free:
+            slots = min(slots, draft.capacity - committed + 1)
+            positions = min(positions, draft.positions - committed + 1)
+        gamma = min(configuration.gamma, positions)
+        while gamma and configuration.draft.slots(gamma) > slots:
             gamma -= 1
         return gamma
 

@@ -13,7 +13,7 @@ NO_TOKENS: frozenset[int] = frozenset()
 def check_room(prompt: Tensor, max_new_tokens: int, capacity: int) -> None:
     """DistillSpecError for a prompt without tokens, or a text that no cache can hold.
 
-    capacity: of the smallest cache, tokens.
+    capacity: tokens of the longest text that all models can hold.
     """
     if prompt.shape[0] == 0:
         raise DistillSpecError(
@@ -24,15 +24,20 @@ def check_room(prompt: Tensor, max_new_tokens: int, capacity: int) -> None:
     needed = prompt.shape[0] + max_new_tokens - 1
     if needed > capacity:
         raise DistillSpecError(
-            f"the text needs a cache of {needed} tokens, a model's holds {capacity}",
+            f"the text needs room for {needed} tokens, a model or its cache has {capacity}",
             where=f"decoding {max_new_tokens} tokens after a prompt of {prompt.shape[0]}",
             mend="shorten the prompt, lower max_new_tokens, or give the runner more capacity",
         )
 
 
+def longest_text(runner: TextRunner) -> int:
+    """Tokens of the longest text that its model can read and its cache can hold."""
+    return min(runner.capacity, runner.positions)
+
+
 def prefill(prompt: Tensor, max_new_tokens: int, *runners: TextRunner) -> None:
     """Start anew: feed all of the prompt but its last token, which heads the first block."""
-    check_room(prompt, max_new_tokens, min(runner.capacity for runner in runners))
+    check_room(prompt, max_new_tokens, min(map(longest_text, runners)))
     for runner in runners:
         runner.reset()
         if prompt.shape[0] > 1:

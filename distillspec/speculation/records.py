@@ -40,8 +40,9 @@ class RoundRecord(NamedTuple):
 
     accepted: drafted tokens that verification kept, whether or not they were then cut off.
     emitted: tokens that joined the output. draft_steps: forwards of drafts.
-    cut: end-of-text shortened the block, or the length limit left no room for a full one. Such a
-    round is left out of every rate: near the limit only short blocks would be seen whole.
+    cut: end-of-text shortened the block, or the length limit or a model's cache left no room for a
+    full one. Such a round is left out of every rate: near the limit only short blocks would be seen
+    whole.
     audit: None where nobody asked for it.
     """
 
@@ -128,6 +129,10 @@ class Counts:
     def draft_steps_per_round(self) -> float:
         """Forwards of the draft per forward of the target."""
         return _ratio(self.draft_steps, self.verifications)
+
+    def drafted_per_round(self) -> float:
+        """Tokens drawn from drafts per forward of the target."""
+        return _ratio(self.drafted, self.verifications)
 
 
 class Busy(NamedTuple):

@@ -24,7 +24,12 @@ class TextRunner(Protocol):
 
     @property
     def capacity(self) -> int:
-        """Tokens the cache can hold: `length` plus the fed tokens must not exceed it."""
+        """Slots of the cache: `length` plus the fed tokens must not exceed it."""
+        ...
+
+    @property
+    def positions(self) -> int:
+        """Tokens of the longest text, or way through a tree, that the model can read."""
         ...
 
     def reset(self) -> None:
@@ -103,6 +108,10 @@ class BigramRunner:
 
     @property
     def capacity(self) -> int:
+        return self._capacity
+
+    @property
+    def positions(self) -> int:
         return self._capacity
 
     @property

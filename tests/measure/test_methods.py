@@ -279,7 +279,7 @@ def test_lookups_may_end_early_and_get_graphs_of_half_the_size() -> None:
 def test_the_most_that_arms_can_earn_is_that_of_their_own_drafts() -> None:
     def times(**seconds: float) -> StepTimes:
         gammas = {2: 1.0, 4: 1.0, 6: 1.0, 8: 1.0}
-        return StepTimes(1.0, 1.0, gammas, seconds, 30, 0.0)
+        return StepTimes(1.0, 1.0, gammas, {g: g for g in gammas}, seconds, 30, 0.0)
 
     steps = {
         "standard": times(distilled=0.5, control=0.01),
@@ -292,3 +292,28 @@ def test_the_most_that_arms_can_earn_is_that_of_their_own_drafts() -> None:
     }
     assert most["two"] == pytest.approx(9 / (8 * 0.25 + 1))
     assert most["free"] == most["guarded"] == pytest.approx(9.0)
+
+
+@pytest.mark.parametrize("arms", [["card"], ["card", "plain"], ["plain"]])
+def test_arms_that_draft_in_two_processes_or_nothing_can_earn_what_chains_of_their_draft_can(
+    arms: list[str],
+) -> None:
+    methods = [
+        {"name": "standard"},
+        {"name": "weak", "draft": {"kind": "chain", "model": "undistilled"}, "gammas": [8]},
+        {"name": "card", "parallel": {"kind": "card"}},
+        {"name": "plain", "draft": {"kind": "none"}},
+        {"name": "ucb", "choose": {"kind": "ucb", "per": "text", "arms": arms}},
+    ]
+    suite = Suite.model_validate({"drafts": ["distilled"], "gammas": [4], "methods": methods})
+
+    def times(gamma: int, **seconds: float) -> StepTimes:
+        return StepTimes(1.0, 1.0, {gamma: 1.0}, {gamma: gamma}, seconds, 30, 0.0)
+
+    steps = {
+        "standard": times(4, distilled=0.25),
+        "weak": times(8, undistilled=0.01),
+        "plain": times(1, distilled=0.0),
+    }
+    most = most_tokens_per_second(suite, suite.named("ucb"), "distilled", steps)
+    assert most == pytest.approx(5 / (4 * 0.25 + 1))

@@ -73,7 +73,7 @@ def test_the_oracle_is_read_from_chains_where_methods_are_ranked(tally: Tally) -
 def test_the_oracle_is_read_from_the_longest_chains() -> None:
     both = [replace(row, gamma=4) for row in rows()[4:]]
     block = [replace(row, method="block") for row in rows()[4:]]
-    steps = StepTimes(1.0, 0.01, {2: 0.012, 4: 0.014}, STEPS.draft_seconds, 30, 0.1)
+    steps = StepTimes(1.0, 0.01, {2: 0.012, 4: 0.014}, {2: 2, 4: 4}, STEPS.draft_seconds, 30, 0.1)
     by_method = {("standard", 1.0): steps, ("block", 1.0): steps}
     tally = Tally([*rows(), *both, *block], by_method, {1.0: FACTS}, HOW, frozenset())
     assert {one.gamma for one in oracles(tally, ranking(tally))} == {4}

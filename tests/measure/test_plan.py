@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from tests.measure.conftest import Setting
 
 PREPARED = Prepared(
-    {("standard", 0.5): StepTimes(0.5, 0.004, {2: 0.005, 4: 0.006}, {"distilled": 0.001}, 30, 0.1)},
+    {
+        ("standard", 0.5): StepTimes(
+            0.5, 0.004, {2: 0.005, 4: 0.006}, {2: 2, 4: 4}, {"distilled": 0.001}, 30, 0.1
+        )
+    },
     {"target": "CausalRunner"},
 )
 

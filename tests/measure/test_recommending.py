@@ -12,7 +12,7 @@ from tests.measure.two_prompts import FACTS, HOW, STEPS, a_row, counts, rows
 
 def test_the_recommendation_is_the_fastest_gamma_in_words() -> None:
     slow = [a_row(i, "distilled", 30.0, counts(5, (4, 2)), gamma=4) for i in (0, 1)]
-    steps = StepTimes(1.0, 0.01, {2: 0.012, 4: 0.014}, STEPS.draft_seconds, 30, 0.1)
+    steps = StepTimes(1.0, 0.01, {2: 0.012, 4: 0.014}, {2: 2, 4: 4}, STEPS.draft_seconds, 30, 0.1)
     tally = Tally([*rows(), *slow], {("standard", 1.0): steps}, {1.0: FACTS}, HOW, frozenset())
     found = {(one.draft, one.temperature): one for one in recommendations(tally)}
     best = found["distilled", 1.0]

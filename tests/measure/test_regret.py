@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from distillspec.measure.bootstrap import Resampling
-from distillspec.measure.regret import regrets
+from distillspec.measure.regret import Arm, regrets
 from distillspec.measure.rows import Row
 from distillspec.speculation.records import Counts
 
 HOW = Resampling(resamples=200)
-ARMS = [("standard", 2), ("standard", 4), ("spectr", 4)]
+ARMS = [Arm("standard", 2), Arm("standard", 4), Arm("spectr", 4)]
 
 
 def a_row(prompt: int, method: str | None, gamma: int, rounds: int, **more: Any) -> Row:
@@ -63,6 +63,13 @@ def test_an_arm_that_is_no_cell_is_named_and_left_out() -> None:
     assert rounds.arms == ["standard@2", "standard@4"]
     assert rounds.untimed_arms == ["spectr@4"]
     assert regrets(ROWS, {"ucb": ARMS[2:]}, HOW) == []
+
+
+def test_an_arm_that_names_its_draft_was_timed_under_that_one() -> None:
+    weak = [a_row(prompt, "weak", 4, 3, draft="undistilled") for prompt in (0, 1)]
+    rounds, _ = regrets([*ROWS, *weak], {"ucb": [*ARMS, Arm("weak", 4, "undistilled")]}, HOW)
+    assert (rounds.draft, rounds.best_arm, rounds.best) == ("distilled", "weak@4", 6.0)
+    assert rounds.untimed_arms == ["spectr@4"]
 
 
 def test_repeats_of_a_prompt_count_as_their_mean() -> None:

@@ -46,7 +46,9 @@ def test_alpha_is_read_on_texts_of_the_target_up_to_their_end(
 
 def test_there_can_be_more_texts_than_decoded_prompts(setting: Setting, measured: Measured) -> None:
     suite, rows = measured.suite, RowLog(measured.folder / ROWS, rows_per_block=8).rows
-    steps = StepTimes(0.0, 0.01, {1: 0.01, 3: 0.01}, dict.fromkeys(setting.drafts, 0.001), 30, 0.0)
+    steps = StepTimes(
+        0.0, 0.01, {1: 0.01, 3: 0.01}, {1: 1, 3: 3}, dict.fromkeys(setting.drafts, 0.001), 30, 0.0
+    )
     summary = sum_up(
         suite,
         rows,
@@ -111,10 +113,12 @@ def test_the_environment_says_what_ran_where(measured: Measured) -> None:
 def test_falling_back_to_eager_is_a_finding(
     setting: Setting, tiny_suite: Suite, measured: Measured
 ) -> None:
-    steps = StepTimes(0.0, 0.01, {1: 0.01, 3: 0.01}, dict.fromkeys(setting.drafts, 0.001), 30, 0.0)
+    steps = StepTimes(
+        0.0, 0.01, {1: 0.01, 3: 0.01}, {1: 1, 3: 3}, dict.fromkeys(setting.drafts, 0.001), 30, 0.0
+    )
     prepared = Prepared(
         {(Method().name, t): steps for t in tiny_suite.temperatures},
-        {"target": "CompiledRunner", "distilled": "CausalRunner"},
+        {"target": "PathRowsRunner", "distilled": "CausalRunner", "control": "CompiledRunner"},
     )
     suite = tiny_suite.model_copy(
         update={"runner": tiny_suite.runner.model_copy(update={"kind": "compiled"})}
@@ -130,5 +134,6 @@ def test_falling_back_to_eager_is_a_finding(
         text_prompts=setting.prompts,
         vocabulary=None,
     )
-    assert any("could not be compiled: distilled" in note for note in summary.notes)
+    assert any("could not be compiled: distilled." in note for note in summary.notes)
+    assert any("takes no mask of ours: target." in note for note in summary.notes)
     assert summary.quality == []

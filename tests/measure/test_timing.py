@@ -127,6 +127,34 @@ def test_a_prompt_of_one_token_needs_no_prefill() -> None:
     assert times.spread >= 0.0
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_block_that_a_stop_rule_left_short_is_verified_whole(count: int) -> None:
+    """Over a flat law confidence stops at once; a step and a token of the target cost a second."""
+    clock = Clock()
+    draft = {"kind": "sequences", "count": count} if count > 1 else {"kind": "chain"}
+    verify = {"kind": "kseq" if count > 1 else "token"}
+    one = Method.model_validate(
+        {"name": "sure", "draft": draft, "stop": {"kind": "confidence"}, "verify": verify}
+    )
+    target, small = SlowBigram(clock, 1.0, 1.0), SlowBigram(clock, 0.5)
+    times = measure_steps(
+        target,
+        {"draft": small},
+        [configuration(one, 4)],
+        torch.tensor([1, 2, 3]),
+        policy=SamplingPolicy(1.0),
+        chance=GeneratorChance(torch.Generator().manual_seed(0)),
+        rounds=5,
+        clock=clock,
+    )
+    assert times.drafted == {4: 4 * count}
+    assert times.draft_to_target_time("draft") == pytest.approx(0.25)
+    if count == 1:
+        assert times.verify_time(4) == pytest.approx(3.0)
+        assert times.verify_time_of(2.0) == pytest.approx(2.0)
+    assert target.tokens.tolist() == small.tokens.tolist() == [[1, 2]]
+
+
 @pytest.mark.parametrize("prompt", [[1, 2, 3], [1, 2, 1]], ids=["no match", "a match"])
 def test_a_lookup_takes_no_step_of_a_draft_and_its_search_is_counted_all_the_same(
     prompt: list[int],
@@ -156,3 +184,4 @@ def test_a_lookup_takes_no_step_of_a_draft_and_its_search_is_counted_all_the_sam
     assert times.verify_seconds == {4: pytest.approx(3.0)}
     assert times.draft_to_target_time("draft") == times.spread == 0.0
     assert draft.fed == [2]  # the prompt
+    assert times.drafted == {4: 4}

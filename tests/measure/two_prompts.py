@@ -8,7 +8,9 @@ from distillspec.measure.target_texts import TextFacts
 from distillspec.measure.timing import StepTimes
 from distillspec.speculation.records import Counts
 
-STEPS = StepTimes(1.0, 0.010, {2: 0.012}, {"undistilled": 0.001, "distilled": 0.002}, 30, 0.1)
+STEPS = StepTimes(
+    1.0, 0.010, {2: 0.012}, {2: 2}, {"undistilled": 0.001, "distilled": 0.002}, 30, 0.1
+)
 FACTS = TextFacts(
     overlap={"undistilled": [4.0, 8.0], "distilled": [6.0, 9.0]},
     entropy=[10.0, 20.0],

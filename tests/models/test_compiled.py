@@ -113,6 +113,16 @@ def test_a_padded_block_may_end_at_the_capacity(
         empty.feed(text[:, :1])
 
 
+def test_padding_may_stand_beyond_the_last_position(text: Tensor) -> None:
+    """A model with learned positions has none there."""
+    model = tiny_model("gpt2")
+    runner = CompiledRunner(model, 140, [4])
+    long = torch.cat((text, text, text), dim=1)[:, :128]
+    runner.feed(long[:, :127])
+    last = runner.feed(long[:, 127:])
+    torch.testing.assert_close(last, one_pass(model, long)[:, 127:], atol=1e-4, rtol=1e-4)
+
+
 def test_other_lengths_compile_nothing_new(empty: CompiledRunner, text: Tensor) -> None:
     before = compilations()
     for lengths in ([5, 1, 1, 4, 2], [20, 3, 1, 4, 4], [1, 1], [2, 7, 1, 3]):

@@ -5,7 +5,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from distillspec.models.path_rows import PathRowsRunner
 from distillspec.models.runner import CausalRunner, most_positions, vocabulary_size
+from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.configuration import Configuration
+from distillspec.speculation.draft.sequences import SequencesDraft
+from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.engine import SpeculativeDecoder
+from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.verify.kseq import verify_kseq
 
 from .conftest import PATHS, TREE, VOCABULARY, one_pass, tiny_model, tree_parents
 
@@ -58,8 +66,26 @@ def test_logits_are_trimmed_to_the_vocabulary_asked_for(
     assert CausalRunner(llama).vocabulary == vocabulary_size(llama) == VOCABULARY
 
 
-def test_capacity_is_what_the_model_can_read(llama: PreTrainedModel) -> None:
-    assert CausalRunner(llama).capacity == most_positions(llama) == 128
+def test_positions_are_what_the_model_can_read_and_the_cache_grows(
+    llama: PreTrainedModel,
+) -> None:
+    runner = CausalRunner(llama)
+    assert runner.positions == most_positions(llama) == 128
+    assert runner.capacity > 4 * 128
+
+
+@pytest.mark.parametrize("kind", [CausalRunner, PathRowsRunner])
+def test_several_drafts_are_as_long_as_ever_up_to_the_longest_text(
+    kind: type[CausalRunner] | type[PathRowsRunner], llama: PreTrainedModel, text: Tensor
+) -> None:
+    """K * gamma slots may lie beyond the model's positions; no token does."""
+    way = Configuration("kseq", 4, SequencesDraft(4), FixedLength(), verify_kseq)
+    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    decoder = SpeculativeDecoder(kind(llama), kind(llama), way, SamplingPolicy(1.0), chance)
+    prompt = torch.cat([text[0], text[0]])[:90]
+    generation = decoder.decode(prompt, max_new_tokens=128 + 1 - 90)
+    assert len(generation.tokens) == 39
+    assert {record.drafted for record in generation.rounds if not record.cut} == {16}
 
 
 def test_a_model_in_training_mode_is_refused() -> None:

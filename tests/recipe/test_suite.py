@@ -95,6 +95,15 @@ def test_methods_that_make_no_sense_together_are_refused(method: dict[str, Any],
         )
 
 
+def test_arms_of_which_none_tells_what_can_be_earned_are_refused() -> None:
+    card = {"name": "card", "parallel": {"kind": "card"}}
+    plain = {"name": "plain", "draft": {"kind": "none"}}
+    ucb = {"name": "ucb", "choose": {"kind": "ucb", "per": "text", "arms": ["card", "plain"]}}
+    with pytest.raises(ValidationError, match="add {name: standard} to the suite"):
+        Suite.model_validate({"methods": [card, plain, ucb]})
+    assert Suite.model_validate({"methods": [{"name": "standard"}, card, plain, ucb]})
+
+
 def test_a_method_may_have_gammas_of_its_own_and_arms_take_them() -> None:
     suite = Suite.model_validate(
         {

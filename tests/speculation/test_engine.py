@@ -681,13 +681,24 @@ def test_a_cache_that_exactly_holds_the_text_is_enough_and_never_overfed() -> No
     assert {record.drafted for record in generation.rounds if not record.cut} <= {4}
 
 
+def test_a_round_that_a_full_cache_shortened_counts_in_no_rate() -> None:
+    pair = random_pair(4, capacity=2 + 9 + 3)
+    way = standard(2, draft=SequencesDraft(4), verify=verify_kseq)
+    decoder = SpeculativeDecoder(pair.target, pair.draft, way, SamplingPolicy(), seeded(5))
+    rounds = decoder.decode(torch.tensor([1, 2]), max_new_tokens=9).rounds
+    assert {record.drafted for record in rounds} >= {8, 4}
+    assert {record.drafted for record in rounds if not record.cut} == {8}
+
+
 @pytest.mark.parametrize("small", [0, 1], ids=["target", "draft"])
 def test_a_text_that_no_cache_can_hold_is_refused(small: int) -> None:
     capacities = [64, 64]
     capacities[small] = 9
     target, draft = (BigramRunner(random_table(4, 0), capacity=size) for size in capacities)
     decoder = SpeculativeDecoder(target, draft, standard(2), SamplingPolicy(), seeded())
-    with pytest.raises(DistillSpecError, match="needs a cache of 10 tokens, a model's holds 9"):
+    with pytest.raises(
+        DistillSpecError, match="needs room for 10 tokens, a model or its cache has 9"
+    ):
         decoder.decode(torch.tensor([1, 2]), max_new_tokens=9)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -28,6 +28,13 @@ class Chain(NamedTuple):
         """Nothing drafted, no forward made."""
         nothing = basis.head[:0]
         return cls(nothing, nothing.new_empty((0, basis.vocabulary), dtype=torch.float32), steps=0)
+
+    @classmethod
+    def certain(cls, basis: Basis, tokens: Sequence[int]) -> Chain:
+        """These, each from a law that knows no other; no forward made."""
+        drawn = basis.head.new_tensor(tokens)
+        q = torch.zeros((len(tokens), basis.vocabulary), device=drawn.device)
+        return cls(drawn, q.scatter_(1, drawn.unsqueeze(1), 1.0), steps=0)
 
     @property
     def drafted(self) -> int:

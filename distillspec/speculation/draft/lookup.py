@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from distillspec.speculation.draft.chain import Chain
 from distillspec.speculation.draft.proposal import Basis
 
@@ -27,10 +25,7 @@ class LookupDraft:
 
     def propose(self, basis: Basis, gamma: int) -> Chain:
         """Up to gamma tokens; none where the text does not repeat itself. No forward of a model."""
-        found = continuation(basis.text, self.longest, gamma)
-        tokens = basis.head.new_tensor(found)
-        q = torch.zeros((len(found), basis.vocabulary), device=tokens.device)
-        return Chain(tokens, q.scatter_(1, tokens.unsqueeze(1), 1.0), steps=0)
+        return Chain.certain(basis, continuation(basis.text, self.longest, gamma))
 
 
 def continuation(text: Sequence[int], longest: int, gamma: int) -> list[int]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from distillspec.speculation.limits import longest_text
 from distillspec.speculation.parallel.candidates import ROOT, Candidates, Child, Snapshot
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
@@ -30,7 +31,7 @@ class Ahead:
 
     @property
     def capacity(self) -> int:
-        return self._runner.capacity
+        return longest_text(self._runner)
 
     @property
     def committed(self) -> int:
@@ -81,8 +82,14 @@ class Ahead:
         """Tokens that the next step feeds; 0 where all is full."""
         frontier = self._candidates.frontier()
         unread = len(self._text) - self._runner.length
+        nodes = self._candidates.nodes
+        depth = 0 if frontier == [ROOT] else max((nodes[one].depth for one in frontier), default=0)
         size = unread if frontier == [ROOT] else len(frontier)
-        return size if self._runner.length + size <= self._runner.capacity else 0
+        fits = (
+            self._runner.length + size <= self._runner.capacity
+            and len(self._text) + depth <= self._runner.positions
+        )
+        return size if fits else 0
 
     def snapshot(self) -> Snapshot:
         return self._candidates.snapshot()

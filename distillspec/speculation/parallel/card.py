@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from distillspec.speculation.chance import Chance
-from distillspec.speculation.limits import check_room, prefill, up_to_end
+from distillspec.speculation.limits import check_room, longest_text, prefill, up_to_end
 from distillspec.speculation.parallel.ahead import Ahead
 from distillspec.speculation.parallel.board import Board, Published
 from distillspec.speculation.parallel.candidates import Candidates, likeliest_path
@@ -72,7 +72,7 @@ class CardDecoder(ParallelDecoder):
         self._longest = longest
 
     def _start(self, prompt: Tensor, max_new_tokens: int) -> None:
-        check_room(prompt, max_new_tokens, min(self._target.capacity, self._draft.capacity))
+        check_room(prompt, max_new_tokens, min(longest_text(self._target), self._draft.capacity))
         self._draft.start(prompt.tolist(), self._policy)
         prefill(prompt, max_new_tokens, self._target)
         self._draft.wait()  # so that neither has a head start when the clock begins
@@ -88,7 +88,7 @@ class CardDecoder(ParallelDecoder):
         try:
             while len(committed) < limit and not is_finished:
                 found = self._draft.query()
-                longest = min(self._longest, self._target.capacity - len(committed))
+                longest = min(self._longest, longest_text(self._target) - len(committed))
                 path = likeliest_path(found.snapshot, committed[found.committed :], longest)
                 drawn = self._drawn(prompt.new_tensor([[committed[-1], *path]]))
                 accepted = _matching(drawn, path)

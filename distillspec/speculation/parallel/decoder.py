@@ -21,7 +21,7 @@ class Partner(Protocol):
 
     @property
     def capacity(self) -> int:
-        """Tokens its cache holds."""
+        """Tokens of the longest text it can hold."""
         ...
 
     @property

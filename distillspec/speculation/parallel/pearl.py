@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.chance import Chance, GeneratorChance
-from distillspec.speculation.limits import check_room, prefill, up_to_end
+from distillspec.speculation.limits import check_room, longest_text, prefill, up_to_end
 from distillspec.speculation.parallel.decoder import ParallelDecoder, Partner
 from distillspec.speculation.parallel.process import DraftProcess
 from distillspec.speculation.records import Fate, Round, RoundRecord
@@ -83,7 +83,7 @@ class PearlDecoder(ParallelDecoder):
 
     def _start(self, prompt: Tensor, max_new_tokens: int) -> None:
         """Two blocks may stand beyond the text when it ends."""
-        room = min(self._target.capacity, self._draft.capacity)
+        room = min(longest_text(self._target), self._draft.capacity)
         check_room(prompt, max_new_tokens + 2 * self._gamma, room)
         self._draft.start(prompt.tolist(), self._policy, self._seed)
         prefill(prompt, max_new_tokens, self._target)
@@ -249,7 +249,7 @@ class BlockServant:
 
     @property
     def capacity(self) -> int:
-        return self._runner.capacity
+        return longest_text(self._runner)
 
     def receive(self, message: Begin | MakeBlock | GoOn) -> tuple[int, list[int]] | None:
         match message:

@@ -36,7 +36,7 @@ class TextTarget:
     Decode it at temperature 0. Like any target it is fed candidates, which change nothing.
     """
 
-    capacity = 1 << 30
+    capacity = positions = 1 << 30
 
     def __init__(self, text: Tensor, vocabulary: int, clock: Clock, cost: Cost) -> None:
         self.vocabulary, self.length = vocabulary, 0
@@ -65,7 +65,8 @@ class TimedTarget:
 
     def __init__(self, runner: TextRunner, clock: Clock, cost: Cost) -> None:
         self._runner, self._clock, self._cost = runner, clock, cost
-        self.vocabulary, self.capacity = runner.vocabulary, runner.capacity
+        self.vocabulary = runner.vocabulary
+        self.capacity, self.positions = runner.capacity, runner.positions
 
     @property
     def length(self) -> int:

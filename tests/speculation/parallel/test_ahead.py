@@ -110,6 +110,16 @@ def test_it_rests_where_the_tree_or_the_cache_is_full() -> None:
     assert [small.grow() for _ in range(4)] == [True, True, False, False]
 
 
+def test_no_candidate_is_read_where_the_model_has_no_position() -> None:
+    class Short(BigramRunner):
+        positions = 4
+
+    ahead = Ahead(Short(table(2)), Candidates(width=2, depth=9))
+    ahead.start([0, 1], SamplingPolicy())
+    assert [ahead.grow() for _ in range(4)] == [True, True, True, False]
+    assert ahead.capacity == 4
+
+
 def test_candidates_at_temperature_0_are_ranked_by_the_untempered_law() -> None:
     """The one-hot law would know one candidate and no second."""
     ahead = Ahead(BigramRunner(table(3)), Candidates(width=3, depth=1))

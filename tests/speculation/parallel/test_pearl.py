@@ -169,7 +169,7 @@ def test_a_text_whose_blocks_would_not_fit_is_refused_at_once() -> None:
         seed=0,
     )
     assert len(decoder.decode(torch.tensor(PROMPT), max_new_tokens=13).tokens) == 13
-    with pytest.raises(DistillSpecError, match="needs a cache of 21 tokens"):
+    with pytest.raises(DistillSpecError, match="needs room for 21 tokens"):
         decoder.decode(torch.tensor(PROMPT), max_new_tokens=14)
 
 
