@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from distillspec import atomic, provenance
 from distillspec.corpus.prompts import Prompt, load_all
 from distillspec.errors import DistillSpecError
 from distillspec.measure.bench import Bench, Column
-from distillspec.measure.bootstrap import Interval, Resampling
+from distillspec.measure.bootstrap import Interval
 from distillspec.measure.methods import most_slots
 from distillspec.measure.plan import check
 from distillspec.measure.race import FEWEST, FIRST_LOOK, Outcome, Standing, Texts, race
@@ -94,23 +95,23 @@ def run(
             ways=len(columns),
             prompts=len(prompts),
             seconds=60.0 * minutes,
-            how=Resampling(suite.bootstrap, suite.confidence, seed),
+            confidence=suite.confidence,
             progress=lambda prompt, left: status.update(f"prompt {prompt + 1}, {left} candidates"),
         )
-    if runner == "compiled" and "CausalRunner" in found.runners.values():
+    if runner == "compiled" and set(found.runners.values()) != {"CompiledRunner"}:
         console.print("not every model could be compiled: these times are of eager ones")
     _print(outcome, columns)
-    if outcome.prompts < min(FIRST_LOOK, len(prompts)):
+    if outcome.prompts < FIRST_LOOK:
         console.print(
             f"That was too short to tell them apart: nothing is dropped before {FIRST_LOOK} "
-            "prompts. Give more --minutes."
+            f"prompts. Give more {'prompts' if outcome.prompts == len(prompts) else '--minutes'}."
         )
     best, winner = outcome.standings[0], columns[outcome.standings[0].way]
     evidence = _evidence(outcome, columns, suite, pair, _named(source))
     atomic.write_text(output, evidence + _entry(winner, suite))
     console.print(f"written: {output}")
-    if best.speedup.low <= 1.0:
-        console.print("No gain over autoregressive decoding is shown: its interval reaches 1.")
+    if not _gains(best):
+        console.print(f"No gain over autoregressive decoding is shown: {_why_not(best)}.")
     command = ["python", "-m", "distillspec", "decode", target, draft, "@PROMPT-FILE"]
     command += ["--suite", str(output), "--method", winner.method.name]
     command += ["--gamma", str(winner.gamma), "--temperature", f"{temperature:g}"]
@@ -244,11 +245,24 @@ def _evidence(
         f"# {best.tokens_per_second.value:.0f} tokens/s "
         f"[{_range(best.tokens_per_second, '.0f')}], {best.speedup.value:.2f}x "
         f"[{_range(best.speedup, '.2f')}] the {outcome.plain.value:.0f} of autoregressive decoding",
+        f"# intervals allow for its having been picked out of {len(columns)}",
         f"# within noise of it: {', '.join(names) or 'nothing'}",
     ]
-    if best.speedup.low <= 1.0:
-        lines.append("# NO GAIN over autoregressive decoding is shown")
+    if outcome.prompts < FIRST_LOOK:
+        lines.append("# TOO FEW PROMPTS to tell the candidates apart")
+    if not _gains(best):
+        lines.append(f"# NO GAIN over autoregressive decoding is shown: {_why_not(best)}")
     return "\n".join(line.replace("\n", " ") for line in lines) + "\n"
+
+
+def _gains(best: Standing) -> bool:
+    return best.speedup.low > 1.0
+
+
+def _why_not(best: Standing) -> str:
+    if math.isnan(best.speedup.low):
+        return f"{best.prompts} prompts are too few for an interval"
+    return "its interval reaches 1"
 
 
 def _entry(winner: Column, suite: Suite) -> str:
@@ -289,4 +303,6 @@ def _named(source: Jsonl | PythonSource) -> str:
 
 
 def _range(interval: Interval, form: str) -> str:
+    if math.isnan(interval.low):
+        return "too few prompts"
     return f"{interval.low:{form}} - {interval.high:{form}}"

@@ -56,7 +56,8 @@ def test_the_winner_is_written_as_a_suite_with_its_evidence(
     assert suite.temperatures == (temperature,)
     assert (suite.max_new_tokens, suite.runner.kind) == (6, "eager")
     comment = output.read_text(encoding="utf-8").split("name:")[0]
-    for said in ("4 prompts of", f"{tried} candidates", "tokens/s [", "autoregressive", "eager"):
+    few = ("TOO FEW PROMPTS", "4 prompts are too few for an interval")
+    for said in ("4 prompts of", f"{tried} candidates", "tokens/s [", "autoregressive", *few):
         assert said in comment
     told = capsys.readouterr().out
     assert f"{tried} candidates on up to 4 prompts" in told
@@ -64,6 +65,7 @@ def test_the_winner_is_written_as_a_suite_with_its_evidence(
     command = told.partition("next:")[2]
     assert f"--method {method.name} --gamma {method.gammas[0]}" in command
     assert "all prompts were decoded" in told
+    assert "Give more prompts." in told
 
 
 def test_an_earlier_calibration_is_replaced_and_a_suite_of_a_person_is_not(

@@ -63,6 +63,12 @@ DEFINITIONS = {
         "percentile bootstrap over prompts; differences between drafts are paired by prompt. Each "
         "interval stands alone: no correction for the number of cells looked at"
     ),
+    "of the fastest": (
+        "tokens per second over those of the temperature's fastest cell, paired by prompt. Its "
+        "interval holds whichever cell turns out fastest (Student's t on the logarithm, "
+        "Bonferroni): the fastest of many is partly the luckiest, and an interval for one pair "
+        "would call its equals slower"
+    ),
     "break_even_alpha": (
         "the alpha of independent tokens at which the best measured gamma gives speed-up 1, from "
         "c and v; empty where even alpha = 1 does not reach it"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from distillspec.measure import bootstrap
-from distillspec.measure.bootstrap import Interval, Resampling, Sums
+from distillspec.measure import simultaneous
+from distillspec.measure.bootstrap import Interval, Sums
+from distillspec.measure.breakdown import FEW
 from distillspec.measure.timing import Clock
 
-FIRST_LOOK = 6  # prompts; with fewer, chance alone makes one of equals slower on each of them
-FEWEST = 2  # prompts, without which there is no interval
-_CLEARLY = 0.99  # confidence at which a way is dropped: there are many of them, looked at often
+FIRST_LOOK = 6  # prompts; fewer tell ways apart only where one is hopeless
+FEWEST = 2  # prompts, with which two ways can be compared at all
+_CLEARLY = 0.99  # confidence that a way which is as fast as any is not dropped
 
 
 class Texts(NamedTuple):
@@ -33,7 +35,8 @@ class Standing(NamedTuple):
     """How a way (by its number) came out of a race.
 
     prompts: that it decoded. tokens_per_second, speedup (over the baseline), relative (beyond the
-    winner, on the prompts that both decoded; all zero for the winner itself): with intervals.
+    winner, on the prompts that both decoded; all zero for the winner itself): with intervals that
+    allow for having picked the fastest of all ways; without bounds (nan) of fewer than FEW prompts.
     dropped: it was clearly slower than the best of that moment.
     """
 
@@ -47,7 +50,7 @@ class Standing(NamedTuple):
     @property
     def is_near(self) -> bool:
         """It may be as fast as the winner."""
-        return not self.dropped and self.relative.high >= 0.0
+        return not (self.dropped or self.relative.high < 0.0)
 
 
 class Outcome(NamedTuple):
@@ -65,16 +68,17 @@ def race(
     ways: int,
     prompts: int,
     seconds: float,
-    how: Resampling,
+    confidence: float,
     clock: Clock = time.perf_counter,
     progress: Callable[[int, int], None] = lambda prompt, left: None,
 ) -> Outcome:
     """Decode prompt after prompt in all ways that are still in the race.
 
-    After 6, 12, 24, ... prompts those are dropped whose tokens per second are below the best one's
-    with 99 % confidence, paired over prompts. It ends when one is left, when the prompts or the
-    seconds are used up; two prompts are decoded whatever the time. Picking the best of many noisy
-    numbers favours it a little.
+    After 6, 12, 24, ... prompts those are dropped whose tokens per second are below the best one's,
+    paired over prompts; a way as fast as any is dropped in less than 1 race of 100, over all ways
+    and looks. It ends when one is left, when the prompts or the seconds are used up; two prompts
+    are decoded whatever the time. The winner's own numbers, though not their intervals, are a
+    little lucky: it was picked for them.
     """
     assert ways >= 1 and prompts >= FEWEST
     began = clock()
@@ -90,29 +94,36 @@ def race(
         seen.append(decode(prompt, left))
         if len(seen) == look:
             look *= 2
-            left = _kept(left, seen, how._replace(confidence=_CLEARLY))
+            left = _kept(left, seen, comparisons=(ways - 1) * _looks(prompts))
         if len(left) == 1 < ways:
             why = "one was left"
             break
     plain = Sums([one.tokens for one in seen], [one.plain_seconds for one in seen])
     winner = max(left, key=lambda way: _speed(way, seen).ratio())
-    standings = [_standing(way, winner, seen, way not in left, how) for way in range(ways)]
+    standings = [
+        _standing(way, winner, seen, way not in left, confidence, ways) for way in range(ways)
+    ]
     standings.sort(key=lambda one: (one.way != winner, one.dropped, -one.tokens_per_second.value))
-    return Outcome(standings, bootstrap.ratio(plain, how), len(seen), why)
+    return Outcome(standings, _told(plain, confidence, 1), len(seen), why)
 
 
-def _kept(left: Sequence[int], seen: Sequence[Texts], how: Resampling) -> list[int]:
+def _looks(prompts: int) -> int:
+    """How often ways are compared while so many prompts are decoded."""
+    return max(0, math.floor(math.log2(prompts / FIRST_LOOK))) + 1
+
+
+def _kept(left: Sequence[int], seen: Sequence[Texts], comparisons: int) -> list[int]:
     speeds = {way: _speed(way, seen) for way in left}
     best = max(speeds.values(), key=Sums.ratio)
     return [
         way
         for way, speed in speeds.items()
-        if speed is best or not bootstrap.relative(speed, best, how).high < 0.0
+        if not simultaneous.relative(speed, best, _CLEARLY, comparisons).high < 0.0
     ]
 
 
 def _standing(
-    way: int, winner: int, seen: Sequence[Texts], dropped: bool, how: Resampling
+    way: int, winner: int, seen: Sequence[Texts], dropped: bool, confidence: float, ways: int
 ) -> Standing:
     common = [one for one in seen if way in one.seconds]
     plain = [one.plain_seconds for one in common]
@@ -120,11 +131,23 @@ def _standing(
     return Standing(
         way=way,
         prompts=len(common),
-        tokens_per_second=bootstrap.ratio(speed, how),
-        speedup=bootstrap.ratio(Sums(plain, [one.seconds[way] for one in common]), how),
-        relative=bootstrap.relative(speed, _speed(winner, common), how),
+        tokens_per_second=_told(speed, confidence, ways),
+        speedup=_told(Sums(plain, [one.seconds[way] for one in common]), confidence, ways),
+        relative=_if_told(
+            simultaneous.relative(speed, _speed(winner, common), confidence, ways - 1), common
+        ),
         dropped=dropped,
     )
+
+
+def _told(sums: Sums, confidence: float, comparisons: int) -> Interval:
+    return _if_told(simultaneous.ratio(sums, confidence, comparisons), sums.numerators)
+
+
+def _if_told(interval: Interval, prompts: Sequence[object]) -> Interval:
+    if len(prompts) < FEW:
+        return interval._replace(low=math.nan, high=math.nan)
+    return interval
 
 
 def _speed(way: int, seen: Sequence[Texts]) -> Sums:

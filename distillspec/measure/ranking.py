@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from distillspec.measure import bootstrap
+from distillspec.measure import simultaneous
 from distillspec.measure.rows import Row
 from distillspec.measure.summary import Place as RankedPlace
 from distillspec.measure.summary import Ranked
@@ -21,14 +21,16 @@ def ranking(tally: Tally) -> list[Ranked]:
     for temperature in tally.temperatures():
         here = [place for place in tally.places() if place[3] == temperature]
         here.sort(key=lambda place: -tally.speed(place).ratio())
-        found += [_ranked(tally, place, here[0]) for place in here]
+        found += [_ranked(tally, place, here[0], comparisons=len(here) - 1) for place in here]
     return found
 
 
-def _ranked(tally: Tally, place: Place, fastest: Place) -> Ranked:
+def _ranked(tally: Tally, place: Place, fastest: Place, comparisons: int) -> Ranked:
     draft, method, gamma, temperature = place
     counts = sum((c for c in tally.counts(place)), start=Counts())
-    beyond = bootstrap.relative(tally.speed(place), tally.speed(fastest), tally.how)
+    beyond = simultaneous.relative(
+        tally.speed(place), tally.speed(fastest), tally.how.confidence, comparisons
+    )
     verdict: RankedPlace = "slower" if beyond.high < 0.0 else "within noise of it"
     target_busy = _share_of_time(tally, place, lambda row: row.target_busy_seconds)
     is_parallel = not math.isnan(target_busy)  # its draft throws away what nobody judged

@@ -111,7 +111,8 @@ class Ranked:
     Per token emitted: drafted tokens that were judged, those of them that were not kept (nan where
     two processes draft and judge, and much is thrown away unjudged), forwards of the target.
     target_busy, draft_busy: share of the time that each side works, where both work at once.
-    relative: tokens per second beyond the fastest one's, with its paired interval.
+    relative: tokens per second beyond the fastest one's, paired, with an interval that holds
+    whichever cell turns out fastest.
     """
 
     draft: str
