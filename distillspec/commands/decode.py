@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.methods import Method
+
+if TYPE_CHECKING:
+    from distillspec.decoding import DecodedToken
 
 _STYLES = {"accepted": "green", "corrected": "red", "bonus": "cyan", "plain": ""}
 
@@ -55,18 +60,18 @@ def main(arguments: Namespace) -> int:
         audit=arguments.audit,
     )
     rounds: list[RoundRecord] = []
-    began = time.perf_counter()
+    seconds = 0.0
     emitted = in_first_round = 0
     console.print(prompt, end="", markup=False, style="dim")
-    for one in tokens:
+    for one, waited in _timed(tokens):
         if one.begins_round:
             rounds.append(one.round)
         if len(rounds) == 1:  # its time is reading the prompt, too
-            began = time.perf_counter()
             in_first_round += 1
+        else:
+            seconds += waited
         console.print(one.text, end="", markup=False, style=_STYLES[one.fate.name.lower()])
         emitted += 1
-    seconds = time.perf_counter() - began
     counts = Counts.of(rounds)
     speed = ""
     if len(rounds) > 1:
@@ -80,6 +85,14 @@ def main(arguments: Namespace) -> int:
     if method.verify.kind == "lenient":
         console.print("LOSSY: this text does not follow the target's law")
     return 0
+
+
+def _timed(tokens: Iterable[DecodedToken]) -> Iterator[tuple[DecodedToken, float]]:
+    """Each with the seconds that it was waited for: printing them takes time of its own."""
+    began = time.perf_counter()
+    for one in tokens:
+        yield one, time.perf_counter() - began
+        began = time.perf_counter()
 
 
 def _method(name: str, path: str) -> Method:

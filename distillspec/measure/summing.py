@@ -33,6 +33,7 @@ from distillspec.measure.tally import Tally
 from distillspec.measure.target_texts import drawn_texts, text_facts
 from distillspec.models.path_rows import PathRowsRunner
 from distillspec.models.runner import CausalRunner
+from distillspec.recipe.methods import UCBChoose
 from distillspec.recipe.suite import Suite
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
@@ -109,6 +110,7 @@ def sum_up(
         notes=[
             *findings(cells, baseline, compared, recommendation, divergences, len(runs)),
             *_fallbacks(suite, prepared),
+            *_begun_anew(suite, len(runs)),
             *_lossy(suite),
             *_audited(suite),
             *notes,
@@ -189,6 +191,21 @@ def _fallbacks(suite: Suite, prepared: Prepared) -> list[str]:
             f"{as_a_batch}. {_MIXED}"
         )
     return found
+
+
+def _begun_anew(suite: Suite, processes: int) -> list[str]:
+    """Methods that an interrupted evaluation made forget what they had seen."""
+    forgot = [
+        method.name
+        for method in suite.methods
+        if method.valve or (isinstance(method.choose, UCBChoose) and method.choose.window)
+    ]
+    if processes == 1 or not forgot:
+        return []
+    return [
+        f"Windows and valves began anew in each of {processes} processes: {', '.join(forgot)}. Not "
+        "so in an evaluation that is never interrupted."
+    ]
 
 
 def _run_by(runner: type[Runner], prepared: Prepared) -> str:

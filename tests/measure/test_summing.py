@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,7 @@ from distillspec.measure.cells import ROWS
 from distillspec.measure.completions import up_to_end
 from distillspec.measure.corpus_alpha import acceptance, entropy
 from distillspec.measure.plan import Prepared
-from distillspec.measure.rows import RowLog
+from distillspec.measure.rows import Row, RowLog
 from distillspec.measure.summing import sum_up
 from distillspec.measure.target_texts import drawn_texts
 from distillspec.measure.timing import StepTimes
@@ -136,4 +137,46 @@ def test_falling_back_to_eager_is_a_finding(
     )
     assert any("could not be compiled: distilled." in note for note in summary.notes)
     assert any("takes no mask of ours: target." in note for note in summary.notes)
+    assert not any("began anew" in note for note in summary.notes)
     assert summary.quality == []
+
+
+def test_an_interruption_that_made_methods_forget_is_a_finding(
+    setting: Setting, tiny_suite: Suite, measured: Measured
+) -> None:
+    named = ["standard@1"]
+    methods = [
+        {"name": "standard"},
+        {"name": "ucb", "choose": {"kind": "ucb", "arms": named}},
+        {"name": "windowed", "choose": {"kind": "ucb", "arms": named, "window": 9}},
+        {"name": "safe", "stop": {"kind": "adaedl"}, "valve": {"baseline": "standard@1"}},
+    ]
+    suite = tiny_suite.model_copy(
+        update={
+            "methods": tuple(Method.model_validate(one) for one in methods),
+            "quality": None,
+            "runner": tiny_suite.runner.model_copy(update={"kind": "eager"}),
+        }
+    )
+    rows = RowLog(measured.folder / ROWS, rows_per_block=8).rows
+    steps = StepTimes(
+        0.0, 0.01, {1: 0.01, 3: 0.01}, {1: 1, 3: 3}, dict.fromkeys(setting.drafts, 0.001), 30, 0.0
+    )
+    prepared = Prepared({(Method().name, t): steps for t in tiny_suite.temperatures}, {})
+
+    def notes(rows: list[Row]) -> list[str]:
+        return sum_up(
+            suite,
+            rows,
+            prepared,
+            target=setting.target,
+            drafts=setting.drafts,
+            tokenizer=setting.tokenizer,
+            prompts=setting.prompts,
+            text_prompts=setting.prompts,
+            vocabulary=None,
+        ).notes
+
+    (told,) = [one for one in notes([*rows[:-1], replace(rows[-1], run="2")]) if "anew" in one]
+    assert "in each of 2 processes: windowed, safe." in told
+    assert not any("anew" in one for one in notes(list(rows)))
