@@ -12,6 +12,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.speculation.chance import Chance, GeneratorChance
 from distillspec.speculation.choose.chooser import Outcome
 from distillspec.speculation.draft.chain import ChainDraft
+from distillspec.speculation.draft.entropy import AdaEDL
 from distillspec.speculation.draft.lookup import LookupDraft
 from distillspec.speculation.draft.nothing import NoDraft
 from distillspec.speculation.draft.sequences import SequencesDraft
@@ -171,6 +172,26 @@ class Whimsical(StopRule):
 def test_sequences_that_end_at_different_places_keep_the_law(name: str) -> None:
     configuration = standard(2, **SEVERAL[name], stop=Whimsical())
     assert distance_from_the_target(random_pair(3), configuration, SamplingPolicy(), 2) < EXACT
+
+
+@pytest.mark.parametrize("name", ["block", "k-seq", "distinct", "traversal"])
+def test_adaedl_with_every_rule_that_takes_it_keeps_the_law(name: str) -> None:
+    """With a threshold that learns as it goes; some drafts it ends, some it does not."""
+    pair, policy, lengths = random_pair(3), SamplingPolicy(), set()
+    walked: list[AdaEDL] = []
+
+    def stream(chance: Branches) -> Any:
+        walked.append(AdaEDL(0.62, 0.5))
+        way = standard(2, **SEVERAL[name], stop=walked[-1])
+        for one in SpeculativeDecoder(pair.target, pair.draft, way, policy, chance).rounds(
+            torch.tensor(PROMPT), max_new_tokens=2
+        ):
+            lengths.add(one.record.drafted)
+            yield one
+
+    law = law_by_rounds(stream, lambda: (pair.state(), tuple(walked[-1].state())))
+    assert total_variation(law, autoregressive_law(pair.target, policy, PROMPT, 2)) < EXACT
+    assert len(lengths) > 1
 
 
 @pytest.mark.parametrize("name", ["k-seq", "distinct", "traversal"])
