@@ -63,7 +63,7 @@ def main(arguments: Namespace) -> int:
     seconds = 0.0
     emitted = in_first_round = 0
     console.print(prompt, end="", markup=False, style="dim")
-    for one, waited in _timed(tokens):
+    for one, waited in _timed(tokens, with_printing=method.parallel is not None):
         if one.begins_round:
             rounds.append(one.round)
         if len(rounds) == 1:  # its time is reading the prompt, too
@@ -87,12 +87,15 @@ def main(arguments: Namespace) -> int:
     return 0
 
 
-def _timed(tokens: Iterable[DecodedToken]) -> Iterator[tuple[DecodedToken, float]]:
-    """Each with the seconds that it was waited for: printing them takes time of its own."""
+def _timed(
+    tokens: Iterable[DecodedToken], *, with_printing: bool
+) -> Iterator[tuple[DecodedToken, float]]:
+    """Each with the seconds that it took; printing counts only where a draft works meanwhile."""
     began = time.perf_counter()
     for one in tokens:
-        yield one, time.perf_counter() - began
-        began = time.perf_counter()
+        done = time.perf_counter()
+        yield one, done - began
+        began = done if with_printing else time.perf_counter()
 
 
 def _method(name: str, path: str) -> Method:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from distillspec.measure import bootstrap, cost_model
+from distillspec.measure import cost_model, simultaneous
 from distillspec.measure.bootstrap import Sums
 from distillspec.measure.ranking import per_token
 from distillspec.measure.summary import Oracle, Ranked
@@ -39,7 +39,8 @@ def _oracle(tally: Tally, place: Place, fastest: Place) -> Oracle:
     by_prompt = tally.counts(place)
     shares = [shortened(counts, gamma, c, v) for counts in by_prompt]
     speed = Sums(tokens, [s * share for s, share in zip(seconds, shares, strict=True)])
-    beyond = bootstrap.relative(speed, tally.speed(fastest), tally.how)
+    cells = sum(one[3] == temperature for one in tally.places())
+    beyond = simultaneous.relative(speed, tally.speed(fastest), tally.how.confidence, cells)
     counts = sum(by_prompt, start=Counts())
     return Oracle(
         draft=draft,

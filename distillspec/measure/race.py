@@ -14,7 +14,7 @@ from distillspec.measure.timing import Clock
 
 FIRST_LOOK = 6  # prompts; fewer tell ways apart only where one is hopeless
 FEWEST = 2  # prompts, with which two ways can be compared at all
-_CLEARLY = 0.99  # confidence that a way which is as fast as any is not dropped
+_CLEARLY = 0.99  # confidence that a given way, if it is as fast as any, is not dropped
 
 
 class Texts(NamedTuple):
@@ -75,10 +75,10 @@ def race(
     """Decode prompt after prompt in all ways that are still in the race.
 
     After 6, 12, 24, ... prompts those are dropped whose tokens per second are below the best one's,
-    paired over prompts; a way as fast as any is dropped in less than 1 race of 100, over all ways
-    and looks. It ends when one is left, when the prompts or the seconds are used up; two prompts
-    are decoded whatever the time. The winner's own numbers, though not their intervals, are a
-    little lucky: it was picked for them.
+    paired over prompts; a given way that is as fast as any is dropped in less than 1 race of 100,
+    whichever the others are and however often one looks. It ends when one is left, when the prompts
+    or the seconds are used up; two prompts are decoded whatever the time. The winner's own numbers,
+    though not their intervals, are a little lucky: it was picked for them.
     """
     assert ways >= 1 and prompts >= FEWEST
     began = clock()

@@ -184,12 +184,14 @@ def _fallbacks(suite: Suite, prepared: Prepared) -> list[str]:
     as_a_batch = _run_by(PathRowsRunner, prepared)
     found = []
     if eager:
-        found.append(f"Run eagerly, since they could not be compiled: {eager}. {_MIXED}")
+        found.append(f"Run eagerly, since they could not be compiled: {eager}.")
     if as_a_batch:
         found.append(
             "Read several drafts as a batch, eagerly, since their attention takes no mask of ours: "
-            f"{as_a_batch}. {_MIXED}"
+            f"{as_a_batch}."
         )
+    if found and suite.runner.kind == "compiled":
+        found[-1] += f" {_MIXED}"
     return found
 
 
@@ -198,7 +200,12 @@ def _begun_anew(suite: Suite, processes: int) -> list[str]:
     forgot = [
         method.name
         for method in suite.methods
-        if method.valve or (isinstance(method.choose, UCBChoose) and method.choose.window)
+        if method.valve
+        or (
+            isinstance(method.choose, UCBChoose)
+            and method.choose.window
+            and method.choose.memory != "prompt"
+        )
     ]
     if processes == 1 or not forgot:
         return []

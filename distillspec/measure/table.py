@@ -137,6 +137,11 @@ def _ranking(summary: Summary) -> Table:
     return table
 
 
+def _range(low: float, high: float) -> str:
+    """Two prompts bound little, and one nothing."""
+    return f"{low:.0%} - {high:.0%}" if math.isfinite(low) and high < 100.0 else "–"
+
+
 def _ranked(one: Ranked | Oracle, method: str, wasted: float, verdict: str) -> list[str]:
     return [
         f"{one.temperature:g}",
@@ -149,7 +154,7 @@ def _ranked(one: Ranked | Oracle, method: str, wasted: float, verdict: str) -> l
         "–" if math.isnan(wasted) else f"{wasted:.2f}",
         f"{one.forwards_per_token:.2f}",
         f"{1.0 + one.relative:.0%}",
-        f"{1.0 + one.relative_low:.0%} - {1.0 + one.relative_high:.0%}",
+        _range(1.0 + one.relative_low, 1.0 + one.relative_high),
         verdict,
     ]
 

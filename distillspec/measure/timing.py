@@ -89,7 +89,7 @@ def measure_steps(
     alone: list[float] = []
     drafting: dict[tuple[int, str], list[float]] = {(one.gamma, name): [] for one, name in kinds}
     verifying: dict[int, list[float]] = {one.gamma: [] for one in configurations}
-    lengths: dict[int, int] = {}
+    lengths: dict[int, list[int]] = {one.gamma: [] for one in configurations}
     for round_ in range(-_WARM_UP, rounds):
         is_counted = round_ >= 0
         bench.target_step()
@@ -98,8 +98,9 @@ def measure_steps(
             alone.append(seconds)
         turn = round_ % len(kinds)
         for one, name in kinds[turn:] + kinds[:turn]:
-            draft_seconds, verify_seconds, lengths[one.gamma] = bench.round(one, drafts[name])
+            draft_seconds, verify_seconds, length = bench.round(one, drafts[name])
             if is_counted:
+                lengths[one.gamma].append(length)
                 drafting[one.gamma, name].append(draft_seconds)
                 verifying[one.gamma].append(verify_seconds)
     gammas = [one.gamma for one in configurations]
@@ -107,7 +108,7 @@ def measure_steps(
         temperature=policy.temperature,
         target_seconds=median(alone),
         verify_seconds={gamma: median(verifying[gamma]) for gamma in gammas},
-        drafted=lengths,
+        drafted={gamma: round(median(lengths[gamma])) for gamma in gammas},
         draft_seconds={
             name: median(
                 sum(at_one_round) / len(gammas)
@@ -194,7 +195,7 @@ class _Bench:
 
     def _whole(self, one: Configuration, basis: Basis, proposal: Proposal) -> Proposal:
         """The proposal, or one as long as gamma allows in its place."""
-        if proposal.length == one.gamma or not one.draft.slots(one.gamma):
+        if proposal.drafted == one.draft.slots(one.gamma):
             return proposal
         if proposal.steps:
             basis.runner.rollback(self._held)

@@ -75,7 +75,8 @@ class TimedRunner:
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
-        self.vocabulary, self.capacity = runner.vocabulary, runner.capacity
+        self.vocabulary = runner.vocabulary
+        self.capacity, self.positions = runner.capacity, runner.positions
         self.seconds: defaultdict[int, list[float]] = defaultdict(list)
 
     @property

@@ -56,6 +56,10 @@ class ClockedRunner:
     def capacity(self) -> int:
         return self._runner.capacity
 
+    @property
+    def positions(self) -> int:
+        return self._runner.positions
+
     def reset(self) -> None:
         self._runner.reset()
         self._reads_prompt = True

@@ -145,7 +145,7 @@ def test_sequences_that_share_more_than_a_token_decode_as_in_one_row(
         decoder = SpeculativeDecoder(target, draft, way, policy, chance)
         texts.append(decoder.decode(prompt, max_new_tokens=40))
     assert texts[0].tokens == texts[1].tokens
-    assert texts[0].counts().accepted_at[2:], "some drafts were kept to the third token"
+    assert texts[0].counts().accepted_at[2] > 0
 
 
 # --- who gets it ---------------------------------------------------------------------------------

@@ -85,7 +85,8 @@ def test_several_drafts_are_as_long_as_ever_up_to_the_longest_text(
     prompt = torch.cat([text[0], text[0]])[:90]
     generation = decoder.decode(prompt, max_new_tokens=128 + 1 - 90)
     assert len(generation.tokens) == 39
-    assert {record.drafted for record in generation.rounds if not record.cut} == {16}
+    whole = [record.drafted for record in generation.rounds[:-5]]  # 5 have no room for gamma
+    assert set(whole) == {16}
 
 
 def test_a_model_in_training_mode_is_refused() -> None:
