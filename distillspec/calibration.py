@@ -40,6 +40,7 @@ _MOST_PROMPTS = 256
 _MOST_CODE = 256  # tokens of a prompt of Python code: their beginning is cut off, not they
 _DRAFT = "distilled"  # what suites call the draft that is to be served
 
+_TYPED = 60  # characters of a prompt that a command is suggested with
 _PAGE = 160  # columns of a log or a pipe, which have no width of their own
 console = Console(
     width=None if sys.stdout.isatty() else _PAGE, highlight=False, markup=False, soft_wrap=True
@@ -112,11 +113,16 @@ def run(
     console.print(f"written: {output}")
     if not _gains(best):
         console.print(f"No gain over autoregressive decoding is shown: {_why_not(best)}.")
-    command = ["python", "-m", "distillspec", "decode", target, draft, "@PROMPT-FILE"]
+    command = ["./launch.sh", "decode", target, draft, _first_line(prompts[0].text)]
     command += ["--suite", str(output), "--method", winner.method.name]
     command += ["--gamma", str(winner.gamma), "--temperature", f"{temperature:g}"]
     console.print(f"next:  {shlex.join(command)}")
     return 0
+
+
+def _first_line(text: str) -> str:
+    """Of a prompt: enough to try a command with."""
+    return next((line for line in text.splitlines() if line.strip()), text)[:_TYPED]
 
 
 # --- what is calibrated --------------------------------------------------------------------------

@@ -7,29 +7,43 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from distillspec.corpus.passage import text_key
 from distillspec.errors import DistillSpecError
 from distillspec.measure.audit import AuditedRound, Decoded, append
 from distillspec.measure.completions import end_tokens
-from distillspec.measure.methods import configuration
+from distillspec.measure.methods import (
+    chooser,
+    configuration,
+    configurations,
+    guarded,
+    most_tokens_per_second,
+)
 from distillspec.measure.parallel import parallel_rounds
+from distillspec.measure.timing import measure_steps
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.path_rows import runner_for_trees
 from distillspec.models.precision import fast_dtype
 from distillspec.models.runner import CausalRunner, vocabulary_size
 from distillspec.models.vocabulary import check_pair
-from distillspec.recipe.loading import method_of
+from distillspec.recipe.loading import load_suite, method_of, suite_of
 from distillspec.recipe.methods import Method
+from distillspec.recipe.suite import Suite
 from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.choose.chooser import Chooser
+from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.engine import SpeculativeDecoder
 from distillspec.speculation.records import Fate, Round, RoundRecord
+from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 STANDARD = "standard"
+_DRAFT = "draft"
+_TIMED_ROUNDS = 5  # of each arm: what a perfect draft could reach is only a scale
 _CONTEXT = (
     8  # tokens that a tokenizer needs to see before one to decode it as it stands in the text
 )
@@ -55,6 +69,7 @@ def decode(
     prompt: str,
     *,
     method: str | Mapping[str, Any] | Method = STANDARD,
+    suite: str | Path | Suite | None = None,
     gamma: int = 4,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -67,19 +82,24 @@ def decode(
     """Continue `prompt` up to end-of-text or max_new_tokens, with the law of the target.
 
     target, draft: causal models in eval mode, folders or Hub ids. method: "standard", or a method
-    as a suite has it (`{"draft": {"kind": "sequences"}, "verify": {"kind": "kseq"}}`). tokenizer:
-    the target's, if that is a model without a folder. audit: a file to which a line a round is
-    added when the text ends (`measure.audit`). Tokens come once their round is verified. Only a
-    method with `verify: {kind: lenient}` leaves the target's law. DistillSpecError if the two do
-    not fit together or the prompt is empty.
+    as a suite has it (`{"draft": {"kind": "sequences"}, "verify": {"kind": "kseq"}}`), or one of
+    `suite` by its name. One that chooses finds its arms in `suite`, and without that has `standard`
+    to choose from, at any gamma (`{"choose": {"kind": "ucb", "arms": ["standard@2",
+    "standard@8"]}}`): it begins anew with each text, and arms of unequal cost are first timed for a
+    moment. gamma: of methods that do not choose. tokenizer: the target's, if that is a model
+    without a folder. audit: a file to which a line a round is added when the text ends
+    (`measure.audit`). Tokens come once their round is verified. Only a method with
+    `verify: {kind: lenient}` leaves the target's law. DistillSpecError if the two do not fit
+    together or the prompt is empty.
     """
-    plan = _method(method)
-    if not 1 <= gamma <= 64 or max_new_tokens < 1:
-        raise DistillSpecError(
-            f"gamma is {gamma}, max_new_tokens {max_new_tokens}",
-            where="decode",
-            mend="give a gamma of 1 to 64, and at least 1 new token",
-        )
+    for name, value, most in (("gamma", gamma, 64), ("max_new_tokens", max_new_tokens, None)):
+        if not isinstance(value, int) or value < 1 or (most is not None and value > most):
+            raise DistillSpecError(
+                f"{name} is {value!r}",
+                where="decode",
+                mend=f"give a whole number {'from 1 on' if most is None else f'of 1 to {most}'}",
+            )
+    plan, plans = _planned(method, suite, gamma)
     if plan.parallel is not None and audit is not None:
         raise DistillSpecError(
             f"{plan.parallel.kind!r} keeps no audit: its draft works in another process",
@@ -90,7 +110,9 @@ def decode(
     log = None if audit is None else Path(audit)
     if log is not None:
         append(log, [])  # a place that cannot be written to is found out now
-    make = runner_for_trees if plan.draft.kind == "sequences" else CausalRunner
+    ways = configurations(plans, plan)
+    has_trees = any(one.draft.kind == "sequences" for one, _ in ways)
+    make = runner_for_trees if has_trees else CausalRunner
     text = tokenizer or load_tokenizer(_folder(target), what="target")
     vocabulary = check_pair(
         text,
@@ -122,10 +144,12 @@ def decode(
             end_tokens=ends,
         )
     else:
+        needs_model = plan.choose is not None or any(one.needs_model for one, _ in ways)
+        drafts = {_DRAFT: make(small, vocabulary=vocabulary)} if needs_model else {}
         rounds = SpeculativeDecoder(
             runner,
-            {} if not plan.needs_model else make(small, vocabulary=vocabulary),
-            configuration(plan, gamma),
+            drafts,
+            _way(plans, plan, gamma, runner, drafts, prompt_ids, policy, seed),
             policy,
             chance,
             audited=log is not None,
@@ -164,24 +188,103 @@ def _with_text(
                 context, held = [*context, *held][-_CONTEXT:], []
 
 
-def _method(method: str | Mapping[str, Any] | Method) -> Method:
-    if isinstance(method, Method):
-        plan = method
+def _planned(
+    method: str | Mapping[str, Any] | Method, suite: str | Path | Suite | None, gamma: int
+) -> tuple[Method, Suite]:
+    """The method, and a suite that has it and its arms."""
+    if suite is not None:
+        plans = suite if isinstance(suite, Suite) else load_suite(suite)
     else:
-        plan = Method() if method == STANDARD else method_of(method)
-    if plan.choose is not None:
-        raise DistillSpecError(
-            "a method that chooses needs the other methods of its suite",
-            where="decode: method",
-            mend="name one of its arms",
-        )
+        plans = Suite(gammas=(gamma,))
+    if isinstance(method, str):
+        plan = next((one for one in plans.methods if one.name == method), None)
+        if plan is None and method == STANDARD:
+            plan = Method()
+        if plan is None:
+            where = plans.name if suite is None or isinstance(suite, Suite) else str(suite)
+            raise DistillSpecError(
+                f"no method '{method}'",
+                where=where or "decode: method",
+                mend="choose one of "
+                + ", ".join(dict.fromkeys([STANDARD, *(one.name for one in plans.methods)])),
+            )
+    else:
+        plan = method if isinstance(method, Method) else method_of(method)
+    if plan.choose is not None or plan.valve is not None:
+        others = [one for one in plans.methods if one.name != plan.name]
+        if plan.name == STANDARD:
+            plan = plan.model_copy(update={"name": "chooser"})
+        if all(one.name != STANDARD for one in others):
+            others.append(Method())
+        values = plans.model_dump(mode="json") | {
+            "methods": [one.model_dump(mode="json") for one in (*others, plan)]
+        }
+        plans = suite_of(values)
+        _check_arms(plans, plan)
+    else:
+        plans = Suite(methods=(plan,), gammas=(gamma,))
+        plan = plan.model_copy(update={"gammas": (gamma,)})
     if plan.model is not None:
+        raise _names_a_draft(plan)
+    return plan, plans
+
+
+def _check_arms(plans: Suite, plan: Method) -> None:
+    if plan.choose is not None and plan.choose.per == "text":
         raise DistillSpecError(
-            f"the method names the draft '{plan.model}', but the draft is given beside it",
-            where="decode: method: draft",
-            mend="leave out model, and give the draft that is meant",
+            "the method chooses once a text, and this is one text",
+            where="decode: method: choose: per",
+            mend="choose per round, or name one of its arms",
         )
-    return plan
+    for arm, _ in configurations(plans, plan):
+        if arm.model is not None:
+            raise _names_a_draft(arm)
+
+
+def _names_a_draft(plan: Method) -> DistillSpecError:
+    return DistillSpecError(
+        f"the method {plan.name!r} names the draft '{plan.model}', but a draft is given beside it",
+        where="decode: method: draft",
+        mend="leave out model, and give the draft that is meant; evaluate decodes with several",
+    )
+
+
+def _way(
+    plans: Suite,
+    plan: Method,
+    gamma: int,
+    target: Runner,
+    drafts: Mapping[str, Runner],
+    prompt: Tensor,
+    policy: SamplingPolicy,
+    seed: int,
+) -> Chooser:
+    """What decodes the rounds: one configuration, or several to choose from."""
+    choose = plan.choose
+    if choose is None:
+        return guarded(plans, plan, Fixed(configuration(plan, gamma, _DRAFT)), _DRAFT)
+    most = 1.0
+    if choose.reward == "tokens_per_second":
+        chance = GeneratorChance(torch.Generator(prompt.device).manual_seed(seed))
+        timed = {
+            one.name: one for one, _ in plans.arms(plan) if one.drafts and one.has_known_rounds
+        }
+        timed.setdefault(STANDARD, plans.named(STANDARD))
+        steps = {
+            name: measure_steps(
+                target,
+                drafts,
+                [configuration(one, size, _DRAFT) for size in plans.of(one)],
+                prompt,
+                policy=policy,
+                chance=chance,
+                rounds=_TIMED_ROUNDS,
+            )
+            for name, one in timed.items()
+        }
+        most = most_tokens_per_second(plans, plan, _DRAFT, steps)
+    arms = GeneratorChance(torch.Generator().manual_seed(seed))  # drawn on the host
+    return guarded(plans, plan, chooser(plans, plan, arms, most, _DRAFT), _DRAFT)
 
 
 def _model(one: PreTrainedModel | str | Path, what: str) -> PreTrainedModel:

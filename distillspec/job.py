@@ -9,7 +9,7 @@ import csv
 import gc
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ from distillspec.models.precision import cast_parameters, describe
 from distillspec.models.runner import vocabulary_size
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
+from distillspec.recipe.suite import Suite
 from distillspec.run_folder import RunFolder
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.fit import FitOutcome, fit
@@ -220,8 +221,10 @@ class Job:
             held_out, notes = build.suite_prompts(pair, suite, list(drafts.values()))
         place = self.folder.evaluation(suite.name)
         self._say(
-            f"measuring {', '.join(drafts)}: {min(suite.prompts.count, len(held_out))} prompts, "
-            f"gamma {list(suite.gammas)}, temperature {list(suite.temperatures)}"
+            f"measuring {', '.join(measured(suite, drafts))}: "
+            f"{min(suite.prompts.count, len(held_out))} prompts, methods "
+            f"{', '.join(method.name for method in suite.methods)}, "
+            f"temperature {', '.join(f'{one:g}' for one in suite.temperatures)}"
         )
         with console.status("") as status:
             summary = measure_cells(
@@ -261,6 +264,11 @@ class Job:
             console.print(text, highlight=False, soft_wrap=True)
 
 
+def measured(suite: Suite, drafts: Iterable[str]) -> list[str]:
+    """Those of the drafts that any method of the suite decodes with."""
+    return [name for name in drafts if any(suite.measures(name, one) for one in suite.methods)]
+
+
 def tokens_trained_before(folder: Path) -> int:
     """Response tokens of earlier starts of the training in `folder`, by its metrics.csv."""
     path = folder / "metrics.csv"
@@ -296,8 +304,9 @@ def started(recipe: Recipe, folder: Path | None) -> Iterator[Job]:
         )
         try:
             yield Job(recipe, run_folder, world, record, pair, prompts)
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"resume with: ./launch.sh {run_folder.path}") from None
+        except KeyboardInterrupt as interrupt:
+            again = str(interrupt) or f"resume with: ./launch.sh {run_folder.path}"
+            raise KeyboardInterrupt(again) from None
 
 
 def join() -> World:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,7 +51,11 @@ def evaluate(folder: Path, suite: str, changes: Sequence[str] = ()) -> int:
     suite: a file; changes: `section.key=value` overrides of it.
     """
     with started(RunFolder(folder).recipe(), folder) as job:
-        job.evaluate(suite, changes)
+        try:
+            job.evaluate(suite, changes)
+        except KeyboardInterrupt:
+            command = ["./launch.sh", "evaluate", str(folder), "--suite", suite, *changes]
+            raise KeyboardInterrupt(f"go on with: {shlex.join(command)}") from None
         job.close()
     return 0
 

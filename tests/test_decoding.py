@@ -14,6 +14,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.audit import read
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.recipe.methods import Method
+from distillspec.recipe.suite import Suite
 from distillspec.speculation.records import Fate, Round, RoundRecord
 
 PAIR = Path(__file__).parents[1] / "checkpoints" / "nano-python"
@@ -22,6 +23,7 @@ PROMPT = (
 )
 SPECTR = {"draft": {"kind": "sequences", "count": 3}, "verify": {"kind": "kseq"}}
 
+UCB = {"choose": {"kind": "ucb", "arms": ["standard@2", "standard@4"]}}
 CARD = {"parallel": {"kind": "card", "nodes": 4, "layers": 6}}
 
 
@@ -43,6 +45,9 @@ def models() -> tuple[Any, Any, Any]:
         {"parallel": {"kind": "pearl"}},
         {"draft": {"kind": "lookup"}},
         {"draft": {"kind": "none"}},
+        UCB,
+        {"choose": {"kind": "exp3", "arms": ["standard@1", "standard@3"], "reward": "tokens"}},
+        {"valve": {"baseline": "standard@2"}, "stop": {"kind": "adaedl"}},
     ],
 )
 def test_greedy_text_is_the_targets_own_whatever_the_method(method: Any) -> None:
@@ -71,12 +76,17 @@ def test_tokens_come_while_others_are_still_to_be_decoded() -> None:
 @pytest.mark.parametrize(
     ("method", "says"),
     [
-        ("unheard-of", "'unheard-of' is no decoding method"),
+        ("unheard-of", "no method 'unheard-of'"),
+        (7, "7 is no decoding method"),
         ({"verify": {"kind": "kseq"}}, "does not verify one chain"),
-        ({"choose": {"kind": "ucb", "arms": ["standard"]}}, "needs the other methods"),
+        ({"choose": {"kind": "ucb", "arms": ["adaedl"]}}, "no method 'adaedl'"),
         (
-            Method.model_validate({"choose": {"kind": "ucb", "arms": ["standard"]}}),
-            "needs the other methods",
+            Method.model_validate({"choose": {"kind": "ucb", "arms": ["standard@0"]}}),
+            "needs a gamma of 1 to 64",
+        ),
+        (
+            {"choose": {"kind": "ucb", "arms": ["standard@1", "standard@2"], "per": "text"}},
+            "chooses once a text",
         ),
         ({"draft": {"kind": "chain", "model": "control"}}, "names the draft 'control'"),
     ],
@@ -88,13 +98,41 @@ def test_what_is_no_method_is_the_users_error(method: Any, says: str) -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "how", "says"),
-    [("", {}, "no tokens"), ("x", {"gamma": -1}, "gamma is -1"), ("x", {"max_new_tokens": 0}, "0")],
+    [
+        ("", {}, "no tokens"),
+        ("x", {"gamma": -1}, "gamma is -1"),
+        ("x", {"gamma": 2.5}, "gamma is 2.5"),
+        ("x", {"max_new_tokens": 0}, "0"),
+    ],
 )
 def test_what_cannot_be_decoded_is_said_before_the_first_token(
-    prompt: str, how: dict[str, int], says: str
+    prompt: str, how: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(DistillSpecError, match=says):
-        distillspec.decode(str(PAIR / "target"), str(PAIR / "draft"), prompt, **how)  # type: ignore[arg-type]
+        distillspec.decode(str(PAIR / "target"), str(PAIR / "draft"), prompt, **how)
+
+
+def test_a_bandit_decodes_with_the_arms_of_a_suite_and_tries_each(tmp_path: Path) -> None:
+    target, draft, tokenizer = models()
+    suite = Suite.model_validate(
+        {
+            "methods": (
+                {"name": "adaedl", "stop": {"kind": "adaedl"}},
+                SPECTR | {"name": "spectr"},
+                {"draft": {"kind": "lookup"}, "name": "lookup"},
+                {
+                    "name": "bandit",
+                    "choose": {"kind": "ucb", "arms": ("adaedl@3", "spectr@2", "lookup@5")},
+                },
+            )
+        }
+    )
+    log = tmp_path / "audit.jsonl"
+    tokens = distillspec.decode(
+        target, draft, PROMPT, method="bandit", suite=suite, tokenizer=tokenizer, audit=log
+    )
+    assert list(tokens)
+    assert {one.arm for one in read(log)} == {"adaedl@3", "spectr@2", "lookup@5"}
 
 
 def test_an_audit_gets_a_line_a_round_and_a_second_text_is_added(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.methods import Method
+from distillspec.recipe.suite import Suite
 
 if TYPE_CHECKING:
     from distillspec.decoding import DecodedToken
 
+_SUITE = "eval/suites/methods.yaml"
 _STYLES = {"accepted": "green", "corrected": "red", "bonus": "cyan", "plain": ""}
 
 
@@ -23,10 +25,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("draft", metavar="DRAFT", help="a folder or Hub id")
     parser.add_argument("prompt", metavar="PROMPT", help="a text, or @FILE")
     parser.add_argument(
-        "--method", default="standard", help="a method of --suite; default: standard"
+        "--method", default="standard", help="a method of --suite by its name; default: standard"
     )
-    parser.add_argument("--suite", default="eval/suites/methods.yaml", help="where methods stand")
-    parser.add_argument("--gamma", type=int, default=4, help="tokens drafted per round, at most")
+    parser.add_argument(
+        "--suite",
+        default=_SUITE,
+        help=f"where methods, and the arms of those that choose, stand; default: {_SUITE}",
+    )
+    parser.add_argument(
+        "--gamma",
+        type=int,
+        default=4,
+        help="tokens drafted per round, at most; arms of a method that chooses have their own",
+    )
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
@@ -34,7 +45,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def main(arguments: Namespace) -> int:
-    method = _method(arguments.method, arguments.suite)
+    suite = None
+    if arguments.method != "standard" or arguments.suite != _SUITE:
+        suite = load_suite(arguments.suite)
     prompt = _prompt(arguments.prompt)
     if not 1 <= arguments.gamma <= 64 or arguments.max_new_tokens < 1:
         raise DistillSpecError(
@@ -52,7 +65,8 @@ def main(arguments: Namespace) -> int:
         arguments.target,
         arguments.draft,
         prompt,
-        method=method,
+        method=arguments.method,
+        suite=suite,
         gamma=arguments.gamma,
         temperature=arguments.temperature,
         max_new_tokens=arguments.max_new_tokens,
@@ -63,7 +77,9 @@ def main(arguments: Namespace) -> int:
     seconds = 0.0
     emitted = in_first_round = 0
     console.print(prompt, end="", markup=False, style="dim")
-    for one, waited in _timed(tokens, with_printing=method.parallel is not None):
+    plan = None if suite is None else _named(suite, arguments.method)
+    is_parallel = plan is not None and plan.parallel is not None
+    for one, waited in _timed(tokens, with_printing=is_parallel):
         if one.begins_round:
             rounds.append(one.round)
         if len(rounds) == 1:  # its time is reading the prompt, too
@@ -73,6 +89,11 @@ def main(arguments: Namespace) -> int:
         console.print(one.text, end="", markup=False, style=_STYLES[one.fate.name.lower()])
         emitted += 1
     counts = Counts.of(rounds)
+    tau = "tau unknown, no round was whole"
+    if counts.verifications:
+        tau = f"tau {counts.block_efficiency():.2f}"
+    if 0 < counts.verifications < len(rounds):
+        tau += f" over the {counts.verifications} that no limit cut short"
     speed = ""
     if len(rounds) > 1:
         speed = f", {(emitted - in_first_round) / seconds:.0f} tokens/s (not compiled)"
@@ -80,9 +101,9 @@ def main(arguments: Namespace) -> int:
     console.print(
         "[green]accepted[/] [red]corrected[/] [cyan]bonus[/]   "
         f"{emitted} tokens in {len(rounds)} target forwards: "
-        f"tau {counts.block_efficiency():.2f}{speed}"
+        f"{tau}{speed}"
     )
-    if method.verify.kind == "lenient":
+    if suite is not None and arguments.method in suite.lossy_methods():
         console.print("LOSSY: this text does not follow the target's law")
     return 0
 
@@ -98,17 +119,8 @@ def _timed(
         began = done if with_printing else time.perf_counter()
 
 
-def _method(name: str, path: str) -> Method:
-    if name == "standard":
-        return Method()
-    methods = {method.name: method for method in load_suite(path).methods}
-    if name not in methods:
-        raise DistillSpecError(
-            f"no method '{name}'",
-            where=path,
-            mend=f"choose one of standard, {', '.join(methods)}",
-        )
-    return methods[name]
+def _named(suite: Suite, name: str) -> Method | None:
+    return next((method for method in suite.methods if method.name == name), None)
 
 
 def _prompt(text: str) -> str:

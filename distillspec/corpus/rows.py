@@ -87,7 +87,8 @@ def _prompt(row: Mapping[str, Any], source: Jsonl | Hub, where: str, section: st
         raise DistillSpecError(
             f"the row has {lacks}",
             where=where,
-            mend=f"its fields are: {', '.join(map(str, row)) or 'none'}; name yours with {ways}",
+            mend=f"its fields are: {', '.join(map(str, row)) or 'none'}; name yours in a recipe or "
+            f"suite with {ways}, or rename it in the file",
         )
     if source.turns:
         if not isinstance(found, Sequence) or isinstance(found, str) or not found:

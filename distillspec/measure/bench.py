@@ -150,7 +150,7 @@ class Bench:
             raise DistillSpecError(
                 f"what the decoding methods had learnt cannot be read: {error}",
                 where=str(path),
-                mend="delete the evaluation folder, then evaluate again",
+                mend="delete the file: what was measured stays, and the methods learn anew",
             ) from error
         for (column, at), way in self._ways.items():
             way.restore(found.get(f"{column} T={at:g}"), where=str(path))

@@ -94,17 +94,22 @@ def _cells(summary: Summary, temperature: float, confidence: str) -> Table:
 def _numbers(cell: Cell) -> list[str]:
     return [
         str(cell.gamma),
-        f"{cell.alpha:.3f}",
-        f"{cell.draft_acceptance:.1%}",
-        f"{cell.expected_tau:.3f}",
-        f"{cell.tau:.2f}",
-        f"{cell.draft_to_target_time:.3f}",
-        f"{cell.v:.2f}",
-        f"{cell.predicted_speedup:.2f}x",
-        f"{cell.speedup:.2f}x",
+        _known(cell.alpha, ".3f"),
+        _known(cell.draft_acceptance, ".1%"),
+        _known(cell.expected_tau, ".3f"),
+        _known(cell.tau, ".2f"),
+        _known(cell.draft_to_target_time, ".3f"),
+        _known(cell.v, ".2f"),
+        _known(cell.predicted_speedup, ".2f", "x"),
+        _known(cell.speedup, ".2f", "x"),
         f"{cell.speedup_low:.2f} - {cell.speedup_high:.2f}",
         f"{cell.tokens_per_second:.0f}",
     ]
+
+
+def _known(value: float, form: str, unit: str = "") -> str:
+    """A dash for what a method has no number of, such as the one step time of a chooser."""
+    return "–" if math.isnan(value) else f"{value:{form}}{unit}"
 
 
 def _ranking(summary: Summary) -> Table:
@@ -151,7 +156,7 @@ def _ranked(one: Ranked | Oracle, method: str, wasted: float, verdict: str) -> l
         f"{one.tokens_per_second:.0f}",
         f"{one.tau:.2f}",
         f"{one.drafted_per_token:.2f}",
-        "–" if math.isnan(wasted) else f"{wasted:.2f}",
+        _known(wasted, ".2f"),
         f"{one.forwards_per_token:.2f}",
         f"{1.0 + one.relative:.0%}",
         _range(1.0 + one.relative_low, 1.0 + one.relative_high),

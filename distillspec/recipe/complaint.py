@@ -102,7 +102,14 @@ def _tell(fault: _Fault, data: object, schema: Place) -> tuple[str, Path, str]:
         )
     if fault.type == "value_error":
         message = fault.message.removeprefix("Value error, ")
-        return message, path, "change these values; `./launch.sh schema` explains every key"
+        return (
+            message,
+            path,
+            (
+                "change these values; `./launch.sh schema` explains every key, and "
+                "`schema --suite` those of suites"
+            ),
+        )
     if fault.type == "missing":  # an element of a list of fixed length
         path = path[:-1]
     return _wrong_value(path, data, schema)

@@ -189,6 +189,11 @@ def method_of(values: Any) -> Method:
     return _validate(Method, dict(values), "decode: method", {})
 
 
+def suite_of(values: Mapping[str, Any]) -> Suite:
+    """A suite as a program gives it; DistillSpecError if it is none."""
+    return _validate(Suite, dict(values), "decode: method", {})
+
+
 def _validate(
     model: type[_Form],
     data: dict[str, Any],

@@ -40,7 +40,7 @@ def read_arms(
         values = [[float(number) for number in one["values"]] for one in found]
         stops = [[float(number) for number in one["stop"]] for one in found]
     except (KeyError, TypeError, ValueError) as error:
-        raise _foreign(f"these are no statistics of a chooser ({error!r})", where) from error
+        raise _foreign("these are no statistics of a chooser", where) from error
     if found_kind != kind:
         raise _foreign(f"these are statistics of the chooser {found_kind!r}, not {kind!r}", where)
     if names != wanted:
