@@ -28,6 +28,7 @@ from distillspec.models.tree_mask import check_takes_a_tree
 from distillspec.models.vocabulary import check_pair
 from distillspec.recipe import yaml_text
 from distillspec.recipe.candidates import candidates
+from distillspec.recipe.prompt_plan import PromptPlan
 from distillspec.recipe.schema import Data, Jsonl, PythonSource
 from distillspec.recipe.suite import Suite
 
@@ -81,6 +82,7 @@ def run(
         }
     )
     prompts = _prompts(pair, source, suite)
+    suite = suite.model_copy(update={"prompts": PromptPlan(count=len(prompts))})
     columns = [Column(_DRAFT, method, g) for method in suite.methods for g in suite.of(method)]
     console.print(
         f"{len(columns)} candidates on up to {len(prompts)} prompts x {max_new_tokens} tokens, "

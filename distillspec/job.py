@@ -51,6 +51,7 @@ from distillspec.training.strategy import World
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_NEXT_SUITES = (Path("eval/suites/grid.yaml"), Path("eval/suites/methods.yaml"))
 _PAGE = 160  # columns of a log or a pipe, which have no width of their own
 console = Console(width=None if sys.stdout.isatty() else _PAGE)
 
@@ -250,10 +251,11 @@ class Job:
 
     def close(self) -> None:
         self._record(finished=True)
-        self._say(
-            f"run folder: {self.folder.path}\n"
-            f"next:  ./launch.sh evaluate {self.folder.path} --suite eval/suites/grid.yaml"
-        )
+        self._say(f"run folder: {self.folder.path}")
+        for suite in _NEXT_SUITES:
+            if not self.folder.evaluation(suite.stem).exists():
+                self._say(f"next:  ./launch.sh evaluate {self.folder.path} --suite {suite}")
+                break
 
     def _record(self, *, finished: bool = False) -> None:
         if self.log is not None:

@@ -92,5 +92,5 @@ def generate(recipe: Recipe) -> int:
     leave(world)
     if not world.rank:
         console.print(f"{len(responses)} responses stored under {recipe.data.store}/{recipe.name}")
-        console.print("next: set shares under distill.source and start ./launch.sh RECIPE")
+        console.print("next: set shares under distill.source and start ./launch.sh with the recipe")
     return 0

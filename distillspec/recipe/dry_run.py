@@ -26,6 +26,7 @@ from distillspec.recipe.suite import Suite
 RUNS = Path("checkpoints/runs")
 
 _REPOSITORY = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+_OF_EVALUATIONS = ("target", "draft", "prompts", "held out", "evaluate")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
@@ -40,13 +41,14 @@ def plan(
     recipe: Recipe | PretrainRecipe, source: str, suite: Suite | None = None
 ) -> list[PlanLine]:
     """What `recipe` would do, in order. source: the recipe's file, for errors. suite: the one that
-    it names, where the command line has changed it.
+    it names, as the command line has changed it, if it is only to be evaluated by that.
 
     Raises DistillSpecError for a local path that is missing, unusable or not writable.
     """
     if isinstance(recipe, PretrainRecipe):
         return _pretraining(recipe, source)
-    return _distillation(recipe, source, suite or load_suite(recipe.evaluate.suite))
+    lines = _distillation(recipe, source, suite or load_suite(recipe.evaluate.suite))
+    return lines if suite is None else [one for one in lines if one.about in _OF_EVALUATIONS]
 
 
 def render(lines: list[PlanLine]) -> str:

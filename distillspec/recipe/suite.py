@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from distillspec.recipe.complaint import nearest
 from distillspec.recipe.methods import (
     DraftName,
     EXP3Choose,
@@ -175,8 +176,10 @@ class Suite(Section):
         named = {one.name: one for one in self.methods if one.choose is None}
         name, _, gamma = arm.partition("@")
         if name not in named:
+            guess = nearest(name, list(named))
             raise ValueError(
-                f"method {method.name!r}: no method {name!r}; there are {', '.join(named)}"
+                f"method {method.name!r}: no method {name!r}; "
+                + (f"did you mean {guess!r}?" if guess else f"there are {', '.join(named)}")
             )
         if gamma and isinstance(named[name].draft, NoDraft):
             raise ValueError(

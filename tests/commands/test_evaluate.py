@@ -14,7 +14,9 @@ def test_evaluate_tells_of_a_recipe_or_a_run_folder_what_it_would_do(
     path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["evaluate", path, "--dry-run"]) == 0
-    assert "local folder models/target" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "local folder models/target" in told
+    assert "train" not in told  # an evaluation trains nothing
 
 
 def test_evaluate_refuses_a_pretraining_recipe(capsys: pytest.CaptureFixture[str]) -> None:

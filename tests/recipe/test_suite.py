@@ -61,6 +61,7 @@ SEQUENCES = {"kind": "sequences", "count": 2}
     ("method", "says"),
     [
         ({"choose": {"kind": "ucb", "arms": ["unheard-of"]}}, "no method 'unheard-of'; there are"),
+        ({"choose": {"kind": "ucb", "arms": ["standart@2"]}}, "did you mean 'standard'"),
         ({"choose": {"kind": "exp3", "arms": ["standard@0"]}}, "needs a gamma of 1 to 64"),
         ({"choose": {"kind": "exp3", "arms": ["mine"]}}, "no method 'mine'"),
         ({"choose": {"kind": "ucb", "arms": ["plain@2"]}}, "drafts nothing, name it without @2"),
