@@ -307,6 +307,28 @@ def probe(pair: Pair, held_out: Sequence[Prompt]) -> Probe:
     )
 
 
+def reference(pair: Pair, recipe: Recipe) -> FrozenTarget | None:
+    """The draft that token selection compares with, where the recipe selects."""
+    select = recipe.distill.select
+    if select is None:
+        return None
+    model = load_model(
+        select.reference,
+        dtype=pair.target.model.dtype,
+        device=pair.device,
+        trust_remote_code=recipe.pair.trust_remote_code,
+        what="reference",
+    )
+    size = vocabulary_size(model)
+    if size < pair.vocabulary:
+        raise DistillSpecError(
+            f"the reference knows {size} tokens, and the pair has {pair.vocabulary} in common",
+            where=f"distill.select.reference={select.reference}",
+            mend="name a draft that was distilled from this pair's own draft",
+        )
+    return FrozenTarget(model, pair.vocabulary)
+
+
 def control_recipe(recipe: Recipe, minutes: float) -> Recipe:
     """The same draft, text and optimizer, trained for `minutes` by plain NLL.
 
@@ -323,6 +345,8 @@ def control_recipe(recipe: Recipe, minutes: float) -> Recipe:
     plan = recipe.distill.model_copy(
         update={
             "divergence": "nll",
+            "mix": None,
+            "select": None,
             "source": shares,
             "max_steps": 1_000_000_000,
             "max_minutes": minutes,

@@ -100,7 +100,8 @@ class Job:
         outcome = fit(
             recipe,
             draft=self.pair.trainable_draft(),
-            target=None if recipe.distill.divergence == "nll" else self.pair.target,
+            target=self.pair.target if recipe.distill.needs_target else None,
+            reference=build.reference(self.pair, recipe),
             tokenizer=self.pair.tokenizer,
             data_module=build.rows(recipe, self.prompts.training, responses),
             probe=build.probe(self.pair, self.prompts.held_out),
@@ -363,16 +364,13 @@ def show_summary(summary: Summary, page: Path) -> None:
 def plan_in_words(recipe: Recipe) -> str:
     """One line: objective, source of text, temperature, length."""
     plan = recipe.distill
-    divergence = plan.divergence.replace("_", " ")
-    if plan.divergence == "jsd":
-        divergence += f"[{plan.jsd_weight:g}]"
     shares = [f"{share:.0%} {name}" for name, share in plan.source.model_dump().items() if share]
     steps = f"{plan.max_steps} steps" if plan.max_steps < 1_000_000 else ""
     minutes = f"{plan.max_minutes:.3g} minutes" if plan.max_minutes else ""
     text = "responses and their prompts" if plan.on_prompts else "responses"
     muon = ", by Muon" if recipe.optimizer.kind == "muon" else ""
     return (
-        f"{divergence} on {', '.join(shares)} {text}, temperature {plan.temperature:g}, "
+        f"{plan.loss_in_words} on {', '.join(shares)} {text}, temperature {plan.temperature:g}, "
         f"batches of {plan.batch_size}, at most {' or '.join(filter(None, (steps, minutes)))}"
         f"{muon}"
     )

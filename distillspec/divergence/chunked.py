@@ -12,7 +12,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from distillspec.divergence.comparison import AgainstTarget, AgainstTokens, Comparison
+from distillspec.divergence.comparison import (
+    AgainstTarget,
+    AgainstTokens,
+    Comparison,
+    Preference,
+)
 from distillspec.divergence.gradients import GivenGradients, HeadGradients, LogitGradients
 from distillspec.divergence.head import OutputHead
 from distillspec.divergence.logit_rows import (
@@ -40,7 +45,7 @@ def chunked_divergence(
 ) -> DivergenceSums:
     """Sum of weights * divergence(softmax(z_p / T), softmax(z_q / T)), from hidden states.
 
-    target_hidden [N, Ht], draft_hidden [N, Hd], weights [N] >= 0; both heads score the same V
+    target_hidden [N, Ht], draft_hidden [N, Hd], weights [N]; both heads score the same V
     tokens. Differentiable, once, in the draft's hidden states, output weight and bias. Products
     are in the dtype of the hidden states, or autocast's; all else is in float32 (float64 where
     given), output-weight gradients included. Rows of weight 0 cost nothing and count nowhere.
@@ -61,13 +66,15 @@ def chunked_cross_entropy(
     *,
     weights: Tensor,
     chunk_tokens: int,
+    temperature: float = 1.0,
 ) -> DivergenceSums:
     """Sum of weights * -log q(token), from hidden states: [N, H], long [N], [N]; alpha is NaN.
 
     Otherwise as `chunked_divergence`.
     """
     assert draft_hidden.shape[0] == tokens.shape[0] == weights.shape[0]
-    plan = _Plan(_rows_that_count(weights), weights, 1.0, chunk_tokens, _precision(draft_hidden))
+    rows, precision = _rows_that_count(weights), _precision(draft_hidden)
+    plan = _Plan(rows, weights, temperature, chunk_tokens, precision)
     return _from_hidden(draft_hidden, draft_head, AgainstTokens(plan.of(tokens)), plan)
 
 
@@ -93,12 +100,71 @@ def chunked_divergence_from_logits(
 
 
 def cross_entropy_from_logits(
-    q_logits: Tensor, tokens: Tensor, *, weights: Tensor, chunk_tokens: int
+    q_logits: Tensor,
+    tokens: Tensor,
+    *,
+    weights: Tensor,
+    chunk_tokens: int,
+    temperature: float = 1.0,
 ) -> DivergenceSums:
     """`chunked_cross_entropy` of logits [N, V] that the draft has made itself."""
     assert q_logits.shape[0] == tokens.shape[0] == weights.shape[0]
-    plan = _Plan(_rows_that_count(weights), weights, 1.0, chunk_tokens, _precision(q_logits))
+    rows = _rows_that_count(weights)
+    plan = _Plan(rows, weights, temperature, chunk_tokens, _precision(q_logits))
     return _from_logits(q_logits, AgainstTokens(plan.of(tokens)), plan)
+
+
+class RowScores(NamedTuple):
+    """What each of N rows scores, without any gradient."""
+
+    value: Tensor  # [N]
+    alpha: Tensor  # [N]
+
+
+def chunked_scores(
+    against: Divergence | Tensor,
+    target_hidden: Tensor,
+    target_head: OutputHead,
+    draft_hidden: Tensor,
+    draft_head: OutputHead,
+    *,
+    temperature: float,
+    chunk_tokens: int,
+) -> RowScores:
+    """Each row's divergence, or for tokens (long [N]) whether p(token) > q(token), from hidden."""
+    dtypes = product_dtype(target_hidden), product_dtype(draft_hidden)
+    plan = _even(draft_hidden, temperature, chunk_tokens, _precision(target_hidden, draft_hidden))
+    with torch.no_grad(), torch.autocast(draft_hidden.device.type, enabled=False):
+        p = plan.projected(target_hidden, target_head, dtypes[0])
+        q = plan.projected(draft_hidden, draft_head, dtypes[1])
+        return _scores(q, _compared(against, p), None, plan)
+
+
+def scores_from_logits(
+    against: Divergence | Tensor,
+    p_logits: Tensor,
+    q_logits: Tensor,
+    *,
+    temperature: float,
+    chunk_tokens: int,
+) -> RowScores:
+    """`chunked_scores` of logits [N, V] that the models have made themselves."""
+    assert p_logits.shape == q_logits.shape
+    plan = _even(q_logits, temperature, chunk_tokens, _precision(p_logits, q_logits))
+    with torch.no_grad(), torch.autocast(q_logits.device.type, enabled=False):
+        return _scores(plan.given(q_logits), _compared(against, plan.given(p_logits)), None, plan)
+
+
+def _even(rows: Tensor, temperature: float, chunk_tokens: int, precision: torch.dtype) -> _Plan:
+    """Every row counts, and as much as any other."""
+    weights = torch.ones(rows.shape[0], dtype=precision, device=rows.device)
+    return _Plan(None, weights, temperature, chunk_tokens, precision)
+
+
+def _compared(against: Divergence | Tensor, target: LogitRows) -> Comparison:
+    if isinstance(against, Tensor):
+        return Preference(against, target)
+    return AgainstTarget(against, target)
 
 
 class _Plan(NamedTuple):
@@ -191,7 +257,7 @@ class _FromHidden(torch.autograd.Function):
             logits = plan.projected(hidden, head, dtype)
             weights = plan.of(plan.weights).to(plan.precision)
             gradients = wanted.gradients(logits, weights)
-            divergence, alpha = _go_through(logits, against, gradients, weights, plan.chunk_rows)
+            divergence, alpha = _go_through(logits, against, gradients, plan)
             of_hidden = None if gradients is None else gradients.hidden
             if of_hidden is not None and plan.rows is not None:
                 of_rows, of_hidden = of_hidden, of_hidden.new_zeros(hidden.shape)
@@ -226,9 +292,7 @@ class _FromLogits(torch.autograd.Function):
             if wanted:
                 gradients = GivenGradients(logits, plan.rows, weights, plan.temperature)
                 ctx.formed = (_Formed(gradients.logits, logits.dtype),)
-            divergence, alpha = _go_through(
-                plan.given(logits), against, gradients, weights, plan.chunk_rows
-            )
+            divergence, alpha = _go_through(plan.given(logits), against, gradients, plan)
         ctx.mark_non_differentiable(alpha)
         return divergence, alpha
 
@@ -240,17 +304,22 @@ class _FromLogits(torch.autograd.Function):
 
 
 def _go_through(
-    draft: LogitRows,
-    against: Comparison,
-    gradients: LogitGradients | None,
-    weights: Tensor,
-    chunk_rows: int,
+    draft: LogitRows, against: Comparison, gradients: LogitGradients | None, plan: _Plan
 ) -> tuple[Tensor, Tensor]:
-    """Sums of weights * divergence and of alpha over M rows; `weights` [M] in the precision."""
+    """Sums of weights * divergence and of alpha over the M rows that count."""
+    values, alphas = _scores(draft, against, gradients, plan)
+    return (values * plan.of(plan.weights).to(plan.precision)).sum(), alphas.sum()
+
+
+def _scores(
+    draft: LogitRows, against: Comparison, gradients: LogitGradients | None, plan: _Plan
+) -> RowScores:
+    """Of the M rows that count; their gradients go where they are wanted."""
+    weights = plan.of(plan.weights).to(plan.precision)
     count, rows = weights.shape[0], block_rows(draft.vocabulary, weights.device)
     values, alphas = torch.empty_like(weights), torch.empty_like(weights)
-    room = weights.new_empty(min(rows, chunk_rows, count), draft.vocabulary)
-    for chunk in spans(0, count, chunk_rows):
+    room = weights.new_empty(min(rows, plan.chunk_rows, count), draft.vocabulary)
+    for chunk in spans(0, count, plan.chunk_rows):
         draft.load(chunk)
         against.load(chunk)
         for block in spans(chunk.start, chunk.stop, rows):
@@ -261,7 +330,7 @@ def _go_through(
                 gradients.take(block, q, scores.gradient)
         if gradients is not None:
             gradients.finish(chunk)
-    return (values * weights).sum(), alphas.sum()
+    return RowScores(values, alphas)
 
 
 def _handed_out_once(ctx: Any) -> tuple[_Formed | None, ...]:

@@ -61,3 +61,22 @@ class AgainstTokens(NamedTuple):
         """Negative log likelihood."""
         value, gradient = cross_entropy_gradient(q, self.tokens[block], room)
         return Scores(value, torch.full_like(value, float("nan")), gradient)
+
+
+class Preference(NamedTuple):
+    """Whether the target likes given tokens better than the draft does: 1 where p > q, else 0."""
+
+    tokens: Tensor  # long [N]
+    logits: LogitRows
+
+    def load(self, chunk: slice) -> None:
+        """The target's logits of `chunk`."""
+        self.logits.load(chunk)
+
+    def score(self, block: slice, q: Distribution, room: Tensor) -> Scores:
+        """A step function of q, whose gradient is 0."""
+        p = self.logits.distribution(block)
+        alpha = torch.minimum(p.probability, q.probability, out=room).sum(-1)
+        tokens = self.tokens[block].unsqueeze(-1)
+        mine, theirs = (side.probability.gather(1, tokens)[:, 0] for side in (p, q))
+        return Scores((mine > theirs).to(alpha.dtype), alpha, room.zero_())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -16,3 +17,15 @@ class DivergenceSums(NamedTuple):
     """scalar, detached: unweighted sum of sum_v min(p_v, q_v); NaN where there is no target"""
     tokens: Tensor
     """scalar, long: number of rows"""
+
+    def times(self, weight: float) -> DivergenceSums:
+        """The same rows, whose divergence counts that much."""
+        return self if weight == 1.0 else self._replace(divergence=weight * self.divergence)
+
+    @staticmethod
+    def added(parts: Sequence[DivergenceSums]) -> DivergenceSums:
+        """Losses of the same rows: alpha and the number of rows are those of the first part."""
+        total = parts[0].divergence
+        for part in parts[1:]:
+            total = total + part.divergence
+        return parts[0]._replace(divergence=total)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from distillspec.divergence.distribution import Distribution, ValueAndGradient
@@ -15,6 +16,12 @@ from distillspec.divergence.kullback_leibler import (
     forward_kl_gradient,
     reverse_kl,
     reverse_kl_gradient,
+)
+from distillspec.divergence.lk import (
+    lk_alpha,
+    lk_alpha_gradient,
+    lk_lambda,
+    lk_lambda_gradient,
 )
 from distillspec.divergence.total_variation import total_variation, total_variation_gradient
 from distillspec.errors import DistillSpecError
@@ -30,26 +37,63 @@ class Divergence(NamedTuple):
     """p, q at N positions, and room [N, V] for the gradient in q's logits"""
 
 
-DIVERGENCES: dict[str, Callable[[float], Divergence]] = {
+class Settings(NamedTuple):
+    """Parameters of the divergences that have some."""
+
+    jsd_weight: float = 0.5
+    """beta of JSD[beta], the target's weight, in (0, 1)"""
+    lk_eta: float = 3.0
+    """eta of LK-lambda, >= 0"""
+
+
+DIVERGENCES: dict[str, Callable[[Settings], Divergence]] = {
     "forward_kl": lambda _: Divergence("forward_kl", forward_kl, forward_kl_gradient),
     "reverse_kl": lambda _: Divergence("reverse_kl", reverse_kl, reverse_kl_gradient),
-    "jsd": lambda jsd_weight: Divergence(
+    "jsd": lambda settings: Divergence(
         "jsd",
-        partial(jensen_shannon, jsd_weight=jsd_weight),
-        partial(jensen_shannon_gradient, jsd_weight=jsd_weight),
+        partial(jensen_shannon, jsd_weight=settings.jsd_weight),
+        partial(jensen_shannon_gradient, jsd_weight=settings.jsd_weight),
     ),
     "tvd": lambda _: Divergence("tvd", total_variation, total_variation_gradient),
+    "lk_alpha": lambda _: Divergence("lk_alpha", lk_alpha, lk_alpha_gradient),
+    "lk_lambda": lambda settings: Divergence(
+        "lk_lambda",
+        partial(lk_lambda, eta=settings.lk_eta),
+        partial(lk_lambda_gradient, eta=settings.lk_eta),
+    ),
 }
-"""Name -> divergence, given the weight beta of the target in JSD[beta] (jsd only)."""
+"""Name -> divergence, given its parameters."""
 
 
-def divergence(name: str, *, jsd_weight: float = 0.5) -> Divergence:
-    """The divergence called `name`; `jsd_weight` in (0, 1) is the target's weight, jsd only."""
+def divergence(name: str, settings: Settings = Settings()) -> Divergence:  # noqa: B008, a constant
+    """The divergence called `name`."""
     if name not in DIVERGENCES:
         raise DistillSpecError(
             f"unknown divergence '{name}'",
             where="distill.divergence",
             mend=f"choose one of {', '.join(DIVERGENCES)}",
         )
-    assert 0.0 < jsd_weight < 1.0, f"jsd_weight {jsd_weight} is not in (0, 1)"
-    return DIVERGENCES[name](jsd_weight)
+    assert 0.0 < settings.jsd_weight < 1.0, f"jsd_weight {settings.jsd_weight} is not in (0, 1)"
+    return DIVERGENCES[name](settings)
+
+
+def mixture(weights: Mapping[str, float], settings: Settings = Settings()) -> Divergence:  # noqa: B008
+    """sum of weight * divergence, by name; weights > 0, at least one."""
+    parts = [(weight, divergence(name, settings)) for name, weight in weights.items()]
+    if len(parts) == 1 and parts[0][0] == 1.0:
+        return parts[0][1]
+
+    def value(p_logits: Tensor, q_logits: Tensor) -> Tensor:
+        return torch.stack([w * part.value(p_logits, q_logits) for w, part in parts]).sum(0)
+
+    def value_and_gradient(p: Distribution, q: Distribution, out: Tensor) -> ValueAndGradient:
+        total = torch.zeros_like(q.log_partition)
+        gradient = torch.zeros_like(out)
+        for weight, part in parts:
+            found = part.value_and_gradient(p, q, out)
+            total += weight * found.value
+            gradient.add_(found.gradient, alpha=weight)
+        return ValueAndGradient(total, gradient)
+
+    name = " + ".join(f"{weight:g} {part.name}" for weight, part in parts)
+    return Divergence(name, value, value_and_gradient)

@@ -75,6 +75,9 @@ def _distillation(recipe: Recipe, source: str, suite: Suite) -> list[PlanLine]:
         _check_writable(store, f"{source}: data.store")
         lines.append(PlanLine("store", f"target responses are kept in {store}"))
     lines.append(PlanLine("train", _training(distill)))
+    if distill.select is not None:
+        where = f"{source}: distill.select.reference"
+        lines.append(PlanLine("reference", _model(distill.select.reference, where)))
     _check_wandb(recipe, source)
     runs = RUNS / recipe.name
     _check_writable(runs, f"{source}: name")
@@ -219,7 +222,7 @@ def _responses(shares: Shares) -> str:
 def _training(distill: Distill) -> str:
     limit = f" or {distill.max_minutes:g} minutes" if distill.max_minutes else ""
     return (
-        f"{distill.divergence}, {distill.max_steps} steps{limit},"
+        f"{distill.loss_in_words}, {distill.max_steps} steps{limit},"
         f" {distill.batch_size} sequences each, temperature {distill.temperature:g}"
     )
 

@@ -5,7 +5,7 @@ Imports no torch: validation and `--help` are instant.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -159,11 +159,74 @@ class Probe(Section):
     max_new_tokens: Count = Field(48, description="tokens decoded per prompt")
 
 
-class Distill(Section):
-    divergence: Literal["forward_kl", "reverse_kl", "jsd", "tvd", "nll"] = Field(
-        "forward_kl", description="loss per response token; nll needs no target"
+Term = Literal[
+    "forward_kl",
+    "reverse_kl",
+    "jsd",
+    "tvd",
+    "lk_alpha",
+    "lk_lambda",
+    "tvd_plus",
+    "block_efficiency",
+    "nll",
+]
+
+
+_Weight = Annotated[float, Field(gt=0.0)]
+
+
+class Mix(Section):
+    """Weight of each loss in their sum; one that is not given is left out."""
+
+    forward_kl: _Weight | None = None
+    reverse_kl: _Weight | None = None
+    jsd: _Weight | None = None
+    tvd: _Weight | None = None
+    lk_alpha: _Weight | None = None
+    lk_lambda: _Weight | None = None
+    tvd_plus: _Weight | None = None
+    block_efficiency: _Weight | None = None
+    nll: _Weight | None = None
+
+    @property
+    def terms(self) -> dict[Term, float]:
+        """The losses that are given."""
+        named = ((name, getattr(self, name)) for name in get_args(Term))
+        return {name: weight for name, weight in named if weight is not None}
+
+    @model_validator(mode="after")
+    def _mixes_something(self) -> Self:
+        if not self.terms:
+            raise ValueError("names no loss: {forward_kl: 0.5, tvd: 0.5}")
+        return self
+
+
+class Select(Section):
+    """AdaSPEC: learn from the tokens that the draft can still learn most from (2510.19779)."""
+
+    keep: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.4,
+        description="share of a step's tokens: those with the largest KL(p || draft) - "
+        "KL(p || reference)",
     )
+    reference: str = Field(
+        description="folder of a draft that was distilled by forward_kl from the same start"
+    )
+
+
+class Distill(Section):
+    divergence: Term | Literal["mix"] = Field(
+        "forward_kl", description="loss per response token; nll needs no target; mix: see mix"
+    )
+    mix: Mix | None = Field(None, description="the losses and their weights; with divergence: mix")
     jsd_weight: float = Field(0.5, gt=0.0, lt=1.0, description="beta of JSD[beta]; jsd only")
+    lk_eta: float = Field(
+        3.0, ge=0.0, description="eta of LK-lambda, whose share of KL is exp(-eta alpha)"
+    )
+    block_gamma: Annotated[int, Field(ge=1, le=64)] = Field(
+        4, description="block size that block_efficiency is the loss of, tokens"
+    )
+    select: Select | None = Field(None, description="learn from a part of the tokens only")
     source: Shares = Field(default_factory=lambda: Shares(draft=1.0))
     temperature: float = Field(
         1.0, gt=0.0, le=4.0, description="of sampling and of both distributions in the loss"
@@ -187,6 +250,65 @@ class Distill(Section):
     chunk_tokens: Count = Field(1024, description="response tokens whose logits exist at one time")
     checkpoint_every_steps: Count = Field(100, description="steps between two resumable states")
     probe: Probe = Field(default_factory=Probe)
+
+    @property
+    def terms(self) -> dict[Term, float]:
+        """Weight of each loss."""
+        return {self.divergence: 1.0} if self.divergence != "mix" else self._mixed().terms
+
+    def _mixed(self) -> Mix:
+        assert self.mix is not None, "the validator has seen to it"
+        return self.mix
+
+    @property
+    def loss_in_words(self) -> str:
+        """What is minimised, such as `0.7 forward kl + 0.3 nll`."""
+        details = {
+            "jsd": f"[{self.jsd_weight:g}]",
+            "lk_lambda": f"[{self.lk_eta:g}]",
+            "block_efficiency": f"@{self.block_gamma}",
+        }
+        words = [
+            f"{'' if weight == 1.0 else f'{weight:g} '}{name.replace('_', ' ')}"
+            f"{details.get(name, '')}"
+            for name, weight in self.terms.items()
+        ]
+        part = f" of the {self.select.keep:.0%} most learnable tokens" if self.select else ""
+        return " + ".join(words) + part
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether any loss, or the selection, reads the target's distribution."""
+        return set(self.terms) != {"nll"} or self.select is not None
+
+    @property
+    def reads_whole_steps(self) -> bool:
+        """Whether a token's weight depends on all tokens of its step: then two passes are made."""
+        return "tvd_plus" in self.terms or self.select is not None
+
+    @model_validator(mode="after")
+    def _mixes_something(self) -> Self:
+        if (self.divergence == "mix") != (self.mix is not None):
+            raise ValueError(
+                "divergence: mix and mix go together: {divergence: mix, mix: {forward_kl: 0.5, "
+                "tvd: 0.5}}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_text_it_needs(self) -> Self:
+        if "tvd_plus" in self.terms and (self.source.draft < 1.0 or self.on_prompts):
+            raise ValueError(
+                "tvd_plus is an expectation over tokens that the draft has drawn: set source: "
+                "{draft: 1.0} and on_prompts: false, or take tvd, which any text will do for"
+            )
+        whole = {"tvd_plus", "block_efficiency"} & set(self.terms)
+        if self.select is not None and whole:
+            raise ValueError(
+                f"select drops tokens, and {min(whole)} weighs each by its neighbours or its whole "
+                "step: leave one of them out"
+            )
+        return self
 
 
 class Optimizer(Section):

@@ -78,6 +78,7 @@ def fit(
     label: str,
     end_tokens: frozenset[int] | None = None,
     vocabulary: int | None = None,
+    reference: FrozenTarget | None = None,
 ) -> FitOutcome:
     """Train `draft` as `recipe` says and leave it with the weights of the best probe.
 
@@ -85,6 +86,7 @@ def fit(
     needed by the divergence "nll". folder: receives metrics.csv, tensorboard/, last.ckpt and
     best.ckpt; with `resume` the run goes on after its last.ckpt, if it has one. end_tokens: of
     sampled responses; default: the tokenizer's. vocabulary: tokens common to both models.
+    reference: of token selection.
 
     A run ends after `max_steps`, or `max_minutes` of training: probes and checkpoints do not count,
     so that a distilled draft and its control train equally long. With `max_minutes` the learning
@@ -113,7 +115,7 @@ def fit(
         clock.seconds.update(position.seconds)
         step = Step(
             recipe,
-            Objective(plan, target),
+            Objective(plan, target, reference),
             Rollout(
                 temperature=plan.temperature,
                 max_new_tokens=recipe.data.max_response_tokens,
@@ -159,8 +161,9 @@ def fit(
                 num_sanity_val_steps=0,
                 default_root_dir=folder,
             )
-            if target is not None:
-                target.to(trainer.strategy.root_device)
+            for frozen in (target, reference):
+                if frozen is not None:
+                    frozen.to(trainer.strategy.root_device)
             draft.train()
             try:
                 trainer.fit(DistillModule(draft, step, fsdp2=name == "fsdp2"), data_module)

@@ -11,8 +11,9 @@ from torch import nn
 from distillspec.corpus.batching import Batch
 from distillspec.corpus.module import Row
 from distillspec.divergence.reduction import DivergenceSums
-from distillspec.training.objective import TargetSignal
+from distillspec.training.emphasis import Emphasis
 from distillspec.training.optimizer import optimizers
+from distillspec.training.sides import TargetSignal
 from distillspec.training.step import Step
 from distillspec.training.strategy import make_update, shard
 
@@ -44,9 +45,11 @@ class DistillModule(LightningModule):
         """Rows are token ids; their micro-batches are moved one by one."""
         return batch
 
-    def forward(self, batch: Batch, signal: TargetSignal) -> DivergenceSums:
+    def forward(
+        self, batch: Batch, signal: TargetSignal, emphasis: Emphasis | None
+    ) -> DivergenceSums:
         """One micro-batch; called through the strategy's wrapper."""
-        return self.step.objective.against(self.draft, batch, signal)
+        return self.step.objective.against(self.draft, batch, signal, emphasis)
 
     def training_step(self, rows: Sequence[Row]) -> None:
         self.step.run(self.trainer, self.draft, rows)

@@ -1,28 +1,22 @@
-"""What a step minimises: the divergence at the response tokens of a batch, summed.
+"""What a step minimises: losses at the response tokens of a batch, summed.
 
 Callable without a trainer. Sums come out, nothing is divided here.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
 from distillspec.corpus.batching import Batch
-from distillspec.divergence.chunked import (
-    chunked_cross_entropy,
-    chunked_divergence,
-    chunked_divergence_from_logits,
-    cross_entropy_from_logits,
-)
-from distillspec.divergence.head import OutputHead
+from distillspec.divergence.block_efficiency import block_worth
 from distillspec.divergence.reduction import DivergenceSums
-from distillspec.divergence.table import divergence
+from distillspec.divergence.table import DIVERGENCES, Settings, divergence, mixture
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.hidden import hidden_states, output_head, token_logits
 from distillspec.recipe.schema import Distill
+from distillspec.training.emphasis import Emphasis, Observed
+from distillspec.training.sides import Sides, TargetSignal
 
 
 def predicts_response(batch: Batch) -> Tensor:
@@ -50,29 +44,42 @@ def token_weights(batch: Batch, reduction: str) -> Tensor:
     return (1.0 / lengths).expand_as(predicts)[predicts]
 
 
-class TargetSignal(NamedTuple):
-    """What the frozen target says of a batch's N predicted tokens; at most one is not None."""
-
-    hidden: Tensor | None  # [N, H]: projected in chunks, together with the draft's
-    logits: Tensor | None  # [N, V]: where a head is no plain matrix, or is sharded
-
-
 class Objective:
-    """Divergence between target and draft, or the draft's cross entropy (`nll`, no target).
+    """The losses of a recipe, weighted and added up.
 
     Where both heads are plain matrices, hidden states are kept and projected chunk by chunk. Else
     (a head that does more, LoRA on it, weights sharded over processes) the models make their own
     logits, and only the maths goes in chunks. Unequal vocabularies are trimmed to the common rows.
+
+    Divergences of single tokens are one pass, whatever their mixture. The others are passes of
+    their own over the same hidden states: `nll` and `tvd_plus`, which are of the text's tokens, and
+    `block_efficiency`, whose tokens weigh what their neighbours make of them.
     """
 
-    def __init__(self, distill: Distill, target: FrozenTarget | None) -> None:
-        assert target is not None or distill.divergence == "nll"
+    def __init__(
+        self, distill: Distill, target: FrozenTarget | None, reference: FrozenTarget | None = None
+    ) -> None:
+        """reference: of token selection; a draft that was distilled before."""
+        assert target is not None or not distill.needs_target
+        assert (reference is None) == (distill.select is None)
         self.distill = distill
-        self.target = None if distill.divergence == "nll" else target
+        self.target = target if distill.needs_target else None
+        self.reference = reference
+        self._settings = Settings(distill.jsd_weight, distill.lk_eta)
+        self._of_tokens: dict[str, float] = {
+            name: weight for name, weight in distill.terms.items() if name in DIVERGENCES
+        }
 
     def __call__(self, draft: nn.Module, batch: Batch) -> DivergenceSums:
-        """Both forwards; sums over the batch's response tokens, by their `token_weights`."""
-        return self.against(draft, batch, self.target_signal(draft, batch))
+        """All forwards; sums over the batch's response tokens, by their `token_weights`.
+
+        The batch is taken for the whole step, where that matters.
+        """
+        signal = self.target_signal(draft, batch)
+        if not self.distill.reads_whole_steps:
+            return self.against(draft, batch, signal)
+        observed = self.observe(draft, batch, signal)
+        return self.against(draft, batch, signal, observed.emphasis([observed], self.distill))
 
     @torch.no_grad()
     def target_signal(self, draft: nn.Module, batch: Batch) -> TargetSignal:
@@ -85,65 +92,91 @@ class Objective:
             return TargetSignal(None, logits[predicts])
         return TargetSignal(self.target.hidden(batch.tokens, batch.is_token)[predicts], None)
 
-    def against(self, draft: nn.Module, batch: Batch, signal: TargetSignal) -> DivergenceSums:
-        """The draft's forward and the sums; differentiable in the draft's weights."""
-        if self.target is None:
-            return self._cross_entropy(draft, batch)
-        distill, predicts = self.distill, predicts_response(batch)
-        measure = divergence(distill.divergence, jsd_weight=distill.jsd_weight)
-        weights = token_weights(batch, distill.reduction)
-        if signal.hidden is not None:
-            target_head, draft_head = self.target.head, output_head(draft)
-            assert target_head is not None and draft_head is not None
-            rows = min(target_head.weight.shape[0], draft_head.weight.shape[0])
-            return chunked_divergence(
-                measure,
-                signal.hidden,
-                _trimmed(target_head, rows),
-                hidden_states(draft, batch.tokens, batch.is_token)[predicts],
-                _trimmed(draft_head, rows),
-                temperature=distill.temperature,
-                weights=weights,
-                chunk_tokens=distill.chunk_tokens,
-            )
-        assert signal.logits is not None
-        p_logits, q_logits = signal.logits, _logits_at(draft, batch, predicts)
-        rows = min(p_logits.shape[-1], q_logits.shape[-1])
-        return chunked_divergence_from_logits(
-            measure,
-            p_logits[:, :rows],
-            q_logits[:, :rows],
-            temperature=distill.temperature,
-            weights=weights,
-            chunk_tokens=distill.chunk_tokens,
-        )
+    @torch.no_grad()
+    def observe(self, draft: nn.Module, batch: Batch, signal: TargetSignal) -> Observed:
+        """The first of two passes: what a token's weight in its step depends on."""
+        sides = self._sides(draft, batch, signal)
+        if self.reference is None:
+            preferred, alpha = sides.scores(_next_tokens(batch))
+            return Observed(preferred, None, alpha)
+        nats = divergence("forward_kl")
+        mine, alpha = sides.scores(nats)
+        theirs = self._sides(self.reference.model, batch, signal).scores(nats).value
+        return Observed(None, mine - theirs, alpha)
 
-    def _cross_entropy(self, draft: nn.Module, batch: Batch) -> DivergenceSums:
-        """-log q of the response tokens, at temperature 1: data has none of its own."""
-        predicts = predicts_response(batch)
-        labels = batch.tokens[:, 1:][predicts[:, :-1]]
+    def against(
+        self,
+        draft: nn.Module,
+        batch: Batch,
+        signal: TargetSignal,
+        emphasis: Emphasis | None = None,
+    ) -> DivergenceSums:
+        """The draft's forward and the sums; differentiable in the draft's weights.
+
+        emphasis: what `observe` has led to, for objectives that read whole steps.
+        """
+        assert (emphasis is not None) == self.distill.reads_whole_steps
         weights = token_weights(batch, self.distill.reduction)
-        chunk_tokens = self.distill.chunk_tokens
+        if emphasis is not None:
+            weights = emphasis.kept(weights)
+        sides = self._sides(draft, batch, signal)
+        terms, found = self.distill.terms, []
+        if self._of_tokens:
+            found.append(sides.divergence(mixture(self._of_tokens, self._settings), weights))
+        if "block_efficiency" in terms:
+            loss = self._block_efficiency(sides, batch, weights)
+            found.append(loss.times(terms["block_efficiency"]))
+        if "tvd_plus" in terms:
+            assert emphasis is not None
+            loss = self._tvd_plus(sides, batch, weights, emphasis)
+            found.append(loss.times(terms["tvd_plus"]))
+        if "nll" in terms:  # at temperature 1: data has none of its own
+            loss = sides.cross_entropy(_next_tokens(batch), weights, 1.0)
+            found.append(loss.times(terms["nll"]))
+        return DivergenceSums.added(found)
+
+    def _block_efficiency(self, sides: Sides, batch: Batch, weights: Tensor) -> DivergenceSums:
+        """Minus what blocks keep; its gradient is the total variation's, weighed by worth."""
+        distance = divergence("tvd")
+        lengths = predicts_response(batch).sum(1).tolist()
+        with torch.no_grad():
+            alpha = sides.scores(distance).alpha
+        worth = block_worth(alpha, lengths, self.distill.block_gamma)
+        sums = sides.divergence(distance, (weights * worth.weights).to(weights.dtype))
+        kept = (weights * worth.kept).sum()
+        value = sums.divergence - sums.divergence.detach() - kept
+        return DivergenceSums(value, alpha.sum(), sums.tokens.new_tensor(alpha.shape[0]))
+
+    def _tvd_plus(
+        self, sides: Sides, batch: Batch, weights: Tensor, emphasis: Emphasis
+    ) -> DivergenceSums:
+        """Minus log q of each token the draft has drawn, times its advantage (2403.00858).
+
+        A surrogate whose slope is what counts: in one step the rewards alone would give, in
+        expectation, the gradient of the total variation.
+        """
+        assert emphasis.advantages is not None
+        sums = sides.cross_entropy(
+            _next_tokens(batch), weights * emphasis.advantages, self.distill.temperature
+        )
+        count = sums.tokens.new_tensor(emphasis.alpha.shape[0])
+        return DivergenceSums(sums.divergence, emphasis.alpha.sum(), count)
+
+    def _sides(self, draft: nn.Module, batch: Batch, signal: TargetSignal) -> Sides:
+        predicts = predicts_response(batch)
         head = output_head(draft)
-        if head is None:
-            logits = _logits_at(draft, batch, predicts)
-            return cross_entropy_from_logits(
-                logits, labels, weights=weights, chunk_tokens=chunk_tokens
-            )
-        hidden = hidden_states(draft, batch.tokens, batch.is_token)[predicts]
-        return chunked_cross_entropy(
-            hidden, head, labels, weights=weights, chunk_tokens=chunk_tokens
+        whole = signal.logits is not None or head is None
+        states = token_logits if whole else hidden_states
+        return Sides(
+            signal,
+            None if self.target is None else self.target.head,
+            states(draft, batch.tokens, batch.is_token)[predicts],
+            None if whole else head,
+            temperature=self.distill.temperature,
+            chunk_tokens=self.distill.chunk_tokens,
         )
 
 
-def _logits_at(draft: nn.Module, batch: Batch, positions: Tensor) -> Tensor:
-    """The model's own logits at bool [B, T]: [N, V]."""
-    return token_logits(draft, batch.tokens, batch.is_token)[positions]
-
-
-def _trimmed(head: OutputHead, rows: int) -> OutputHead:
-    """The head's first `rows` tokens; the head itself where it has no more."""
-    if head.weight.shape[0] == rows:
-        return head
-    bias = None if head.bias is None else head.bias[:rows]
-    return head._replace(weight=head.weight[:rows], bias=bias)
+def _next_tokens(batch: Batch) -> Tensor:
+    """The token that each predicting position predicts: long [N]."""
+    return batch.tokens[:, 1:][predicts_response(batch)[:, :-1]]

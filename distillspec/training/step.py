@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+import torch.distributed
 from torch import Tensor, nn
 
 from distillspec.corpus.batching import Batch
@@ -16,16 +17,25 @@ from distillspec.errors import DistillSpecError
 from distillspec.recipe.schema import Recipe
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.training.clock import TRAINING_PHASES, Clock
+from distillspec.training.emphasis import Emphasis, Observed
 from distillspec.training.objective import Objective, token_weights
 from distillspec.training.optimizer import learning_rate, share_done
 from distillspec.training.randomness import stream_seed
 from distillspec.training.replica import Replica
 from distillspec.training.resume import Position
 from distillspec.training.rollout import Rollout
+from distillspec.training.sides import TargetSignal
 from distillspec.training.strategy import Update
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
+
+
+class _Seen(NamedTuple):
+    """Of one micro-batch, after the first of two passes."""
+
+    signal: TargetSignal
+    emphasis: Emphasis
 
 
 class StepResult(NamedTuple):
@@ -95,9 +105,13 @@ class Step:
             batches = self._micro_batches(trainer, draft, rows)
         # How many tokens the whole step has is known before its first backward: each weighs the
         # same, whichever micro-batch and process it is in.
+        emphases = self._emphases(trainer, draft, batches)
         with clock.phase("update"):
-            weights = [token_weights(b, self.recipe.distill.reduction).sum() for b in batches]
-            mine = float(torch.stack(weights).sum())
+            mine = 0.0
+            for batch, seen in zip(batches, emphases, strict=True):
+                weights = token_weights(batch, self.recipe.distill.reduction)
+                kept = weights if seen is None else seen.emphasis.kept(weights)
+                mine += float(kept.sum())
             (weight,) = _summed(trainer, mine)
         if not weight:
             raise DistillSpecError(
@@ -107,13 +121,14 @@ class Step:
             )
         rate = self._set_learning_rate(trainer)
         totals = torch.zeros(3, dtype=torch.float64, device=device)
-        for number, batch in enumerate(batches, start=1):
+        for number, (batch, seen) in enumerate(zip(batches, emphases, strict=True), start=1):
             with clock.phase("target"):
-                signal = self.objective.target_signal(draft, batch)
+                signal = seen.signal if seen else self.objective.target_signal(draft, batch)
+            emphasis = seen.emphasis if seen else None
             with clock.phase("update"), self.update.accumulating(last=number == len(batches)):
                 with self._autocast(device):
                     assert trainer.strategy.model is not None
-                    sums: DivergenceSums = trainer.strategy.model(batch, signal)
+                    sums: DivergenceSums = trainer.strategy.model(batch, signal, emphasis)
                 self.update.backward(sums.divergence * (world / weight))
                 totals += torch.stack([value.detach().double() for value in sums])
         with clock.phase("update"):
@@ -128,6 +143,24 @@ class Step:
         position.step += 1
         position.training_seconds = elapsed / world
         position.response_tokens += int(tokens)
+
+    def _emphases(
+        self, trainer: Trainer, draft: nn.Module, batches: Sequence[Batch]
+    ) -> list[_Seen] | list[None]:
+        """The first of two passes over the step, where the objective needs one."""
+        if not self.recipe.distill.reads_whole_steps:
+            return [None] * len(batches)
+        signals, observed = [], []
+        for batch in batches:
+            with self.clock.phase("target"):
+                signals.append(self.objective.target_signal(draft, batch))
+            with self.clock.phase("update"), self._autocast(batch.tokens.device):
+                observed.append(self.objective.observe(draft, batch, signals[-1]))
+        step = _gathered(trainer, observed)
+        return [
+            _Seen(signal, one.emphasis(step, self.recipe.distill))
+            for signal, one in zip(signals, observed, strict=True)
+        ]
 
     def _micro_batches(
         self, trainer: Trainer, draft: nn.Module, rows: Sequence[Row]
@@ -168,6 +201,16 @@ class Step:
             mend="lower optimizer.learning_rate, raise optimizer.warmup_steps, or try "
             "hardware.precision=float32; then resume or start again",
         )
+
+
+def _gathered(trainer: Trainer, mine: list[Observed]) -> list[Observed]:
+    """Those of all processes, on this one's device."""
+    if trainer.world_size == 1:
+        return mine
+    everyone: list[list[Observed]] = [[]] * trainer.world_size
+    torch.distributed.all_gather_object(everyone, [one.to("cpu") for one in mine])
+    device = trainer.strategy.root_device
+    return [one.to(device) for theirs in everyone for one in theirs]
 
 
 def _summed(trainer: Trainer, *values: float) -> list[float]:

@@ -63,7 +63,7 @@ def test_the_plan_tells_the_stages_in_order_and_creates_nothing(place: Path) -> 
         "export",
     ]  # fmt: skip
     assert told["responses"] == "100% sampled from the draft's current weights"
-    assert "forward_kl, 1000 steps or 4 minutes" in told["train"]
+    assert "forward kl, 1000 steps or 4 minutes" in told["train"]
     assert told["run folder"] == "checkpoints/runs/r/<run id>"
     assert "gamma [3]" in told["evaluate"]
     assert told["export"].endswith("uploaded to me/draft")

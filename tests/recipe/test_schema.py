@@ -7,12 +7,15 @@ from pydantic import BaseModel, ValidationError
 
 from distillspec.recipe import schema
 from distillspec.recipe.schema import (
+    Distill,
     LlamaShape,
+    Mix,
     PretrainRecipe,
     PythonSource,
     Recipe,
     Section,
     Shares,
+    Term,
     TokenizerPlan,
 )
 
@@ -59,8 +62,7 @@ def test_the_keys_that_other_work_relies_on_are_there() -> None:
     assert keys <= distill.model_fields.keys()
     sections = {"pair", "data", "distill", "optimizer", "hardware", "evaluate", "export"}
     assert sections <= Recipe.model_fields.keys()
-    named = set(get_args(distill.model_fields["divergence"].annotation))
-    assert {"forward_kl", "reverse_kl", "jsd", "tvd"} <= named
+    assert {"forward_kl", "reverse_kl", "jsd", "tvd"} <= set(get_args(Term))
 
 
 @pytest.mark.parametrize("shares", [{"fixed": 0.5}, {"fixed": 0.6, "draft": 0.6}, {}])
@@ -108,3 +110,41 @@ def test_a_pretraining_recipe_says_its_kind() -> None:
     assert PretrainRecipe.model_validate({"kind": "pretrain", **recipe}).train.context == 256
     with pytest.raises(ValidationError):
         PretrainRecipe.model_validate(recipe)
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        ({"divergence": "mix"}, "mix and mix go together"),
+        ({"mix": {"tvd": 1.0}}, "mix and mix go together"),
+        ({"divergence": "mix", "mix": {}}, "names no loss"),
+        ({"divergence": "tvd_plus", "source": {"fixed": 1.0}}, "source: {draft: 1.0}"),
+        ({"divergence": "tvd_plus", "on_prompts": True}, "on_prompts: false"),
+        (
+            {"divergence": "block_efficiency", "select": {"reference": "draft"}},
+            "block_efficiency weighs each by its neighbours",
+        ),
+    ],
+)
+def test_an_objective_that_cannot_be_is_refused(plan: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Distill.model_validate(plan)
+
+
+def test_an_objective_is_told_in_words() -> None:
+    mix = {"jsd": 0.7, "block_efficiency": 1.0, "nll": 0.3}
+    plan = Distill.model_validate({"divergence": "mix", "mix": mix})
+    assert plan.loss_in_words == "0.7 jsd[0.5] + block efficiency@4 + 0.3 nll"
+    selected = Distill.model_validate({"select": {"keep": 0.4, "reference": "draft"}})
+    assert selected.loss_in_words == "forward kl of the 40% most learnable tokens"
+
+
+def test_every_loss_can_be_mixed() -> None:
+    assert list(Mix.model_fields) == list(get_args(Term))
+
+
+def test_what_reads_no_target_needs_none() -> None:
+    assert not Distill(divergence="nll").needs_target
+    assert not Distill(divergence="mix", mix={"nll": 0.5}).needs_target
+    assert Distill(divergence="mix", mix={"nll": 0.5, "tvd": 0.5}).needs_target
+    assert Distill(divergence="nll", select={"reference": "draft"}).needs_target

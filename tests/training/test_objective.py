@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import pytest
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from distillspec.corpus.batching import Batch, collate
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.loading import load_model
-from distillspec.recipe.schema import Distill
+from distillspec.recipe.schema import Distill, Term
+from distillspec.training.emphasis import Emphasis
 from distillspec.training.objective import Objective, predicts_response, token_weights
 
 ROWS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
@@ -31,8 +32,72 @@ def draft(tiny_pair: Path) -> nn.Module:
     return load_model(str(tiny_pair / "draft"), dtype=torch.float32).train()
 
 
+@pytest.fixture
+def reference(tiny_pair: Path) -> FrozenTarget:
+    """Another draft: the pair's own, moved a little."""
+    model = load_model(str(tiny_pair / "draft"), dtype=torch.float32)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.0 + 0.2 * torch.randn(weight.shape, generator=generator))
+    return FrozenTarget(model)
+
+
+EVERY: list[dict[str, Any]] = [
+    *({"divergence": name} for name in get_args(Term)),
+    {"divergence": "mix", "mix": {"forward_kl": 0.5, "tvd": 2.0}},
+    {"divergence": "mix", "mix": {"nll": 0.3, "lk_alpha": 1.0, "block_efficiency": 0.5}},
+    {"divergence": "mix", "mix": {"tvd_plus": 0.5, "reverse_kl": 1.0}, "temperature": 0.7},
+    {"divergence": "jsd", "select": {"keep": 0.5, "reference": "draft"}},
+    {
+        "divergence": "mix",
+        "mix": {"nll": 0.3, "forward_kl": 1.0},
+        "select": {"keep": 0.4, "reference": "draft"},
+    },
+]
+
+
 def _distill(**values: Any) -> Distill:
-    return Distill(source={"fixed": 1.0}, chunk_tokens=2, **values)
+    """Any text will do here, but for those that insist on the draft's."""
+    return Distill(source={"draft": 1.0}, chunk_tokens=2, **values)
+
+
+class Whole(NamedTuple):
+    """Every response token's laws, by plain forwards of each row alone; differentiable in q."""
+
+    log_p: Tensor  # [N, V]
+    log_q: Tensor  # [N, V]
+    tokens: Tensor  # [N]
+    lengths: list[int]
+
+    @property
+    def alpha(self) -> Tensor:
+        return torch.minimum(self.log_p.exp(), self.log_q.exp()).sum(-1)
+
+    def of_tokens(self, law: Tensor) -> Tensor:
+        return law.gather(1, self.tokens[:, None])[:, 0]
+
+
+def whole(target: FrozenTarget, draft: nn.Module, temperature: float = 1.0) -> Whole:
+    log_p, log_q, following, lengths = [], [], [], []
+    for prompt, response in ROWS:
+        tokens = torch.tensor([*prompt, *response])
+        at = slice(len(prompt) - 1, len(tokens) - 1)
+        log_p.append(torch.log_softmax(_logits(target.model, tokens)[at] / temperature, -1))
+        log_q.append(torch.log_softmax(_logits(draft, tokens)[at] / temperature, -1))
+        following.append(tokens[at.start + 1 :])
+        lengths.append(len(response))
+    return Whole(torch.cat(log_p).detach(), torch.cat(log_q), torch.cat(following), lengths)
+
+
+def assert_same_gradient(draft: nn.Module, mine: Tensor, expected: Tensor) -> None:
+    found = []
+    for loss in (mine, expected):
+        draft.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        found.append(_gradients(draft))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 
 
 def _logits(model: Any, tokens: Tensor) -> Tensor:
@@ -94,20 +159,28 @@ def test_cross_entropy_is_of_the_next_token_and_needs_no_target(draft: nn.Module
 
 
 @pytest.mark.parametrize("reduction", ["tokens", "sequences"])
-@pytest.mark.parametrize("divergence", ["forward_kl", "reverse_kl", "jsd", "tvd", "nll"])
+@pytest.mark.parametrize("objective", EVERY, ids=[str(one) for one in EVERY])
 def test_the_gradient_of_a_batch_is_that_of_any_split_of_it(
-    target: FrozenTarget, draft: nn.Module, divergence: str, reduction: str
+    target: FrozenTarget, reference: FrozenTarget, draft: nn.Module, objective: Any, reduction: str
 ) -> None:
-    objective = Objective(_distill(divergence=divergence, reduction=reduction), target)
+    """The weights of tokens may depend on the whole step: then all of it is observed first."""
+    plan = _distill(**objective, reduction=reduction)
+    loss = Objective(plan, target, reference if plan.select else None)
     splits = [[ROWS], [ROWS[:1], ROWS[1:]], [[row] for row in ROWS], [ROWS[::2], ROWS[1::2]]]
     results = []
     for split in splits:
         draft.zero_grad()
         batches = [collate(rows, 0) for rows in split]
-        weight = sum(float(token_weights(batch, reduction).sum()) for batch in batches)
-        for batch in batches:
-            (objective(draft, batch).divergence / weight).backward()  # type: ignore[no-untyped-call]
+        signals = [loss.target_signal(draft, batch) for batch in batches]
+        emphases: list[Emphasis | None] = [None] * len(batches)
+        if plan.reads_whole_steps:
+            step = [loss.observe(draft, *pair) for pair in zip(batches, signals, strict=True)]
+            emphases = [one.emphasis(step, plan) for one in step]
+        for batch, signal, emphasis in zip(batches, signals, emphases, strict=True):
+            sums = loss.against(draft, batch, signal, emphasis)
+            (sums.divergence / 7.0).backward()  # type: ignore[no-untyped-call]
         results.append(_gradients(draft))
+    assert any(gradient.any() for gradient in results[0])
     for other in results[1:]:
         for mine, theirs in zip(results[0], other, strict=True):
             torch.testing.assert_close(theirs, mine, rtol=1e-4, atol=1e-6)
@@ -123,20 +196,6 @@ def test_what_stands_in_prompts_padding_and_other_rows_changes_nothing(
         assert objective(draft, batch).divergence == objective(draft, other).divergence
 
 
-def test_a_head_that_is_no_plain_matrix_gives_the_same_sum(
-    target: FrozenTarget, draft: nn.Module, tiny_pair: Path
-) -> None:
-    odd = load_model(str(tiny_pair / "draft"), dtype=torch.float32)
-    odd.config.final_logit_softcapping = 1.0  # which Llama's forward does not do
-    batch = collate(ROWS, pad_token=0)
-    for divergence in ("forward_kl", "nll"):
-        objective = Objective(_distill(divergence=divergence), target)
-        signal = objective.target_signal(odd, batch)
-        assert signal.hidden is None
-        plain, whole = objective(draft, batch), objective(odd, batch)
-        torch.testing.assert_close(whole.divergence, plain.divergence)
-
-
 def test_a_batch_without_responses_is_a_zero_that_has_gradients(
     target: FrozenTarget, draft: nn.Module
 ) -> None:
@@ -149,3 +208,95 @@ def test_a_batch_without_responses_is_a_zero_that_has_gradients(
 def test_the_target_gets_no_gradient(target: FrozenTarget, draft: nn.Module) -> None:
     Objective(_distill(), target)(draft, collate(ROWS, 0)).divergence.backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is None and not p.requires_grad for p in target.model.parameters())
+
+
+@pytest.mark.parametrize("gamma", [1, 2, 4])
+def test_block_efficiency_is_minus_what_blocks_keep_with_its_gradient(
+    target: FrozenTarget, draft: nn.Module, gamma: int
+) -> None:
+    both = whole(target, draft)
+    kept = torch.zeros((), dtype=torch.float64)
+    for row in both.alpha.split(both.lengths):
+        for start in range(len(row)):
+            kept = kept + row[start : start + gamma].cumprod(0).sum()
+    plan = _distill(divergence="block_efficiency", block_gamma=gamma)
+    sums = Objective(plan, target)(draft, collate(ROWS, 0))
+    assert float(sums.divergence.detach()) == pytest.approx(-float(kept.detach()), rel=1e-5)
+    assert float(sums.alpha) == pytest.approx(float(both.alpha.detach().sum()), rel=1e-5)
+    assert int(sums.tokens) == 6
+    assert_same_gradient(draft, sums.divergence, -kept)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_tvd_plus_raises_the_drawn_tokens_that_the_target_likes_better_than_most(
+    target: FrozenTarget, draft: nn.Module, temperature: float
+) -> None:
+    both = whole(target, draft, temperature)
+    log_q = both.of_tokens(both.log_q)
+    rewards = (both.of_tokens(both.log_p) > log_q.detach()).double()
+    assert 0 < int(rewards.sum()) < 6
+    advantages = (rewards - rewards.mean()) / rewards.std(correction=0)
+    expected = -(advantages * log_q).sum()
+    plan = _distill(divergence="tvd_plus", temperature=temperature)
+    sums = Objective(plan, target)(draft, collate(ROWS, 0))
+    assert float(sums.divergence.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    assert float(sums.alpha) == pytest.approx(float(both.alpha.detach().sum()), rel=1e-5)
+    assert int(sums.tokens) == 6
+    assert_same_gradient(draft, sums.divergence, expected)
+
+
+def test_rewards_alone_have_the_slope_of_the_total_variation_in_expectation() -> None:
+    """Exact over all tokens that the draft may draw; the mean it is centred by changes nothing."""
+    generator = torch.Generator().manual_seed(0)
+    p, logits = torch.randn(2, 9, dtype=torch.float64, generator=generator)
+    p, leaf = p.softmax(-1), logits.clone().requires_grad_()
+    q = leaf.softmax(-1)
+    (tvd,) = torch.autograd.grad(0.5 * (p - q).abs().sum(), leaf, retain_graph=True)
+    for centre in (0.0, 0.4):
+        rewards = (p > q).double() - centre
+        surrogate = -(q.detach() * rewards * q.log()).sum()
+        (found,) = torch.autograd.grad(surrogate, leaf, retain_graph=True)
+        torch.testing.assert_close(found, tvd)
+
+
+def test_selection_learns_from_the_tokens_with_most_to_learn_beyond_the_reference(
+    target: FrozenTarget, reference: FrozenTarget, draft: nn.Module
+) -> None:
+    mine, theirs = whole(target, draft), whole(target, reference.model)
+    nats = (mine.log_p.exp() * (mine.log_p - mine.log_q)).sum(-1)
+    known = (theirs.log_p.exp() * (theirs.log_p - theirs.log_q)).sum(-1)
+    order = (nats - known).detach().argsort(descending=True)
+    plan = _distill(select={"keep": 0.5, "reference": "draft"})
+    sums = Objective(plan, target, reference)(draft, collate(ROWS, 0))
+    expected = nats[order[:3]].sum()
+    assert int(sums.tokens) == 3
+    assert float(sums.divergence.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
+    assert_same_gradient(draft, sums.divergence, expected)
+
+
+def test_a_mixture_is_the_weighted_sum_of_its_losses(
+    target: FrozenTarget, draft: nn.Module
+) -> None:
+    mix = {"nll": 0.3, "tvd": 2.0, "block_efficiency": 0.5, "tvd_plus": 0.25}
+    batch = collate(ROWS, 0)
+    parts = [
+        weight * Objective(_distill(divergence=name), target)(draft, batch).divergence
+        for name, weight in mix.items()
+    ]
+    mixed = Objective(_distill(divergence="mix", mix=mix), target)(draft, batch)
+    torch.testing.assert_close(mixed.divergence, torch.stack(parts).sum())
+    assert_same_gradient(draft, mixed.divergence, torch.stack(parts).sum())
+
+
+@pytest.mark.parametrize("objective", EVERY, ids=[str(one) for one in EVERY])
+def test_logits_and_hidden_states_give_the_same_loss(
+    target: FrozenTarget, reference: FrozenTarget, draft: nn.Module, tiny_pair: Path, objective: Any
+) -> None:
+    odd = load_model(str(tiny_pair / "draft"), dtype=torch.float32)
+    odd.config.final_logit_softcapping = 1.0  # which Llama's forward does not do
+    plan = _distill(**objective)
+    loss = Objective(plan, target, reference if plan.select else None)
+    plain, whole = (loss(model, collate(ROWS, 0)) for model in (draft, odd))
+    torch.testing.assert_close(whole.divergence, plain.divergence)
+    torch.testing.assert_close(whole.alpha, plain.alpha, equal_nan=True)
+    assert whole.tokens == plain.tokens

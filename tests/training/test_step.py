@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,14 +28,24 @@ def test_metrics_divide_sums_once() -> None:
     assert metrics["train/rollout_seconds"] == 1.0
 
 
-@pytest.mark.parametrize("reduction", ["tokens", "sequences"])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        {},
+        {"reduction": "sequences"},
+        {"divergence": "block_efficiency"},
+        {"divergence": "tvd_plus", "source": {"draft": 1.0}},
+        {"select": {"keep": 0.4, "reference": "draft"}},
+    ],
+    ids=str,
+)
 def test_micro_batches_of_any_size_give_the_same_steps(
-    tiny_pair: Path, tmp_path: Path, reduction: str
+    tiny_pair: Path, tmp_path: Path, plan: dict[str, Any]
 ) -> None:
     """Responses have 1 to 9 tokens: a mean of the micro-batches' means would differ."""
-    whole = _trace(tiny_pair, tmp_path / "whole", reduction=reduction)
+    whole = _trace(tiny_pair, tmp_path / "whole", **plan)
     for size in (1, 3):
-        split = _trace(tiny_pair, tmp_path / str(size), reduction=reduction, micro_batch_size=size)
+        split = _trace(tiny_pair, tmp_path / str(size), **plan, micro_batch_size=size)
         for mine, theirs in zip(whole, split, strict=True):
             for name in ("train/divergence_nats", "train/alpha", "train/gradient_norm"):
                 assert theirs[name] == pytest.approx(mine[name], rel=1e-4)

@@ -82,6 +82,7 @@ class Parts(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     data: PromptRows
     probe: Probe
+    reference: FrozenTarget | None
 
 
 def parts(pair: Path, plan: Recipe) -> Parts:
@@ -109,7 +110,10 @@ def parts(pair: Path, plan: Recipe) -> Parts:
         pad_token=0,
         seed=plan.seed,
     )
-    return Parts(plan, draft, target, tokenizer, data, probe)
+    reference = None
+    if plan.distill.select is not None:  # the target's own shape serves: any model will do
+        reference = FrozenTarget(load_model(str(pair / "target"), dtype=torch.float32))
+    return Parts(plan, draft, target, tokenizer, data, probe, reference)
 
 
 def run(made: Parts, folder: Path, *, resume: bool = False, probed: bool = True) -> FitOutcome:
@@ -123,6 +127,7 @@ def run(made: Parts, folder: Path, *, resume: bool = False, probed: bool = True)
         folder=folder,
         resume=resume,
         label="tiny",
+        reference=made.reference,
     )
 
 

@@ -1,0 +1,135 @@
+"""Target and draft at the N positions of a batch that predict a response, however they are held."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from distillspec.divergence.chunked import (
+    RowScores,
+    chunked_cross_entropy,
+    chunked_divergence,
+    chunked_divergence_from_logits,
+    chunked_scores,
+    cross_entropy_from_logits,
+    scores_from_logits,
+)
+from distillspec.divergence.head import OutputHead
+from distillspec.divergence.reduction import DivergenceSums
+from distillspec.divergence.table import Divergence
+
+
+class TargetSignal(NamedTuple):
+    """What the frozen target says of a batch's N predicted tokens; at most one is not None."""
+
+    hidden: Tensor | None  # [N, H]: projected in chunks, together with the draft's
+    logits: Tensor | None  # [N, V]: where a head is no plain matrix, or is sharded
+
+
+class Sides:
+    """draft: hidden states [N, H] with their head, or logits [N, V] where `draft_head` is None.
+
+    The signal is of the same form, or None where no target is read. Vocabularies are trimmed to the
+    common rows. Sums are differentiable in the draft's side, as in `divergence/chunked.py`.
+    """
+
+    def __init__(
+        self,
+        signal: TargetSignal,
+        target_head: OutputHead | None,
+        draft: Tensor,
+        draft_head: OutputHead | None,
+        *,
+        temperature: float,
+        chunk_tokens: int,
+    ) -> None:
+        self._temperature, self._chunk_tokens = temperature, chunk_tokens
+        self._target, self._draft = signal, draft
+        self._target_head, self._draft_head = target_head, draft_head
+
+    def divergence(self, measure: Divergence, weights: Tensor) -> DivergenceSums:
+        """Sum of weights [N] * divergence."""
+        if self._draft_head is None:
+            return chunked_divergence_from_logits(
+                measure,
+                *self._logits(),
+                temperature=self._temperature,
+                weights=weights,
+                chunk_tokens=self._chunk_tokens,
+            )
+        return chunked_divergence(
+            measure,
+            *self._hidden(),
+            temperature=self._temperature,
+            weights=weights,
+            chunk_tokens=self._chunk_tokens,
+        )
+
+    def scores(self, against: Divergence | Tensor) -> RowScores:
+        """Each row's divergence, or for tokens (long [N]) whether p(token) > q(token)."""
+        if self._draft_head is None:
+            return scores_from_logits(
+                against,
+                *self._logits(),
+                temperature=self._temperature,
+                chunk_tokens=self._chunk_tokens,
+            )
+        return chunked_scores(
+            against,
+            *self._hidden(),
+            temperature=self._temperature,
+            chunk_tokens=self._chunk_tokens,
+        )
+
+    def cross_entropy(self, tokens: Tensor, weights: Tensor, temperature: float) -> DivergenceSums:
+        """Sum of weights [N] * -log q(token), long [N]; needs no target."""
+        draft, head = self._trimmed_draft()
+        if head is None:
+            return cross_entropy_from_logits(
+                draft,
+                tokens,
+                weights=weights,
+                chunk_tokens=self._chunk_tokens,
+                temperature=temperature,
+            )
+        return chunked_cross_entropy(
+            draft,
+            head,
+            tokens,
+            weights=weights,
+            chunk_tokens=self._chunk_tokens,
+            temperature=temperature,
+        )
+
+    def _trimmed_draft(self) -> tuple[Tensor, OutputHead | None]:
+        """The draft's side, over the tokens that a target knows too, where there is one."""
+        if self._target.logits is not None:
+            return self._logits()[1], None
+        if self._target.hidden is not None:
+            return self._hidden()[2:]
+        return self._draft, self._draft_head
+
+    def _logits(self) -> tuple[Tensor, Tensor]:
+        assert self._target.logits is not None
+        rows = min(self._target.logits.shape[-1], self._draft.shape[-1])
+        return self._target.logits[:, :rows], self._draft[:, :rows]
+
+    def _hidden(self) -> tuple[Tensor, OutputHead, Tensor, OutputHead]:
+        assert self._target.hidden is not None
+        assert self._target_head is not None and self._draft_head is not None
+        rows = min(self._target_head.vocabulary, self._draft_head.vocabulary)
+        return (
+            self._target.hidden,
+            _trimmed(self._target_head, rows),
+            self._draft,
+            _trimmed(self._draft_head, rows),
+        )
+
+
+def _trimmed(head: OutputHead, rows: int) -> OutputHead:
+    """The head's first `rows` tokens; the head itself where it has no more."""
+    if head.weight.shape[0] == rows:
+        return head
+    bias = None if head.bias is None else head.bias[:rows]
+    return head._replace(weight=head.weight[:rows], bias=bias)

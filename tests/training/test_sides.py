@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from distillspec.divergence.head import OutputHead
+from distillspec.divergence.table import divergence
+from distillspec.training.sides import Sides, TargetSignal
+
+N, V, LARGER = 7, 11, 13
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+TARGET_HIDDEN, DRAFT_HIDDEN = drawn(N, 5), drawn(N, 4)
+
+
+def both_forms(target_size: int, draft_size: int) -> tuple[Sides, Sides]:
+    """The same two sides, as hidden states and as logits."""
+    target, draft = OutputHead(drawn(target_size, 5)), OutputHead(drawn(draft_size, 4))
+    how = {"temperature": 0.8, "chunk_tokens": 3}
+    return (
+        Sides(TargetSignal(TARGET_HIDDEN, None), target, DRAFT_HIDDEN, draft, **how),  # type: ignore[arg-type]
+        Sides(
+            TargetSignal(None, target.logits(TARGET_HIDDEN)),
+            target,
+            draft.logits(DRAFT_HIDDEN),
+            None,
+            **how,  # type: ignore[arg-type]
+        ),
+    )
+
+
+@pytest.mark.parametrize("sizes", [(V, V), (V, LARGER), (LARGER, V)])
+def test_both_forms_say_the_same_of_the_common_vocabulary(sizes: tuple[int, int]) -> None:
+    weights, tokens = torch.rand(N), torch.arange(N)
+    log_p, log_q = (
+        torch.log_softmax(OutputHead(drawn(size, hidden.shape[1])).logits(hidden)[:, :V] / 0.8, -1)
+        for size, hidden in zip(sizes, (TARGET_HIDDEN, DRAFT_HIDDEN), strict=True)
+    )
+    nats = (log_p.exp() * (log_p - log_q)).sum(-1)
+    likelihood = log_q.gather(1, tokens[:, None])[:, 0]
+    better = log_p.gather(1, tokens[:, None])[:, 0] > likelihood
+    for sides in both_forms(*sizes):
+        sums = sides.divergence(divergence("forward_kl"), weights)
+        torch.testing.assert_close(sums.divergence, (weights * nats).sum())
+        torch.testing.assert_close(sides.scores(divergence("forward_kl")).value, nats)
+        assert sides.scores(tokens).value.tolist() == better.float().tolist()
+        found = sides.cross_entropy(tokens, weights, 0.8).divergence
+        torch.testing.assert_close(found, -(weights * likelihood).sum())
+
+
+def test_without_a_target_the_draft_is_read_whole() -> None:
+    head, tokens = OutputHead(drawn(LARGER, 4)), torch.full((N,), LARGER - 1)
+    likelihood = torch.log_softmax(head.logits(DRAFT_HIDDEN), -1)[:, -1]
+    for draft, its_head in ((DRAFT_HIDDEN, head), (head.logits(DRAFT_HIDDEN), None)):
+        sides = Sides(
+            TargetSignal(None, None), None, draft, its_head, temperature=2.0, chunk_tokens=3
+        )
+        found = sides.cross_entropy(tokens, torch.ones(N), 1.0)
+        torch.testing.assert_close(found.divergence, -likelihood.sum())
+        assert bool(found.alpha.isnan())
