@@ -144,11 +144,13 @@ def load_pair(recipe: Recipe, kind: torch.dtype | None = None) -> Pair:
 
 def _check_length(recipe: Recipe, *models: PreTrainedModel) -> None:
     data = recipe.data
-    needed = data.max_prompt_tokens + data.max_response_tokens
-    holds = min(map(most_positions, models))
+    source, needed = recipe.distill.source, data.max_prompt_tokens + data.max_response_tokens
+    drafted = recipe.distill.speculative.gamma if source.speculative else 0
+    holds = min(map(most_positions, models)) - drafted
     if needed > holds:
+        beside = f" beside {drafted} drafted tokens" if drafted else ""
         raise DistillSpecError(
-            f"a row may have {needed} tokens, and the pair's contexts hold {holds}",
+            f"a row may have {needed} tokens, and the pair's contexts hold {holds}{beside}",
             where=f"data.max_prompt_tokens={data.max_prompt_tokens}, "
             f"data.max_response_tokens={data.max_response_tokens}",
             mend=f"lower them to {holds} together",
@@ -332,16 +334,13 @@ def reference(pair: Pair, recipe: Recipe) -> FrozenTarget | None:
 def control_recipe(recipe: Recipe, minutes: float) -> Recipe:
     """The same draft, text and optimizer, trained for `minutes` by plain NLL.
 
-    The text is the recipe's stored part, of the data set and of the target; where the draft alone
-    writes, the data set's.
+    The text is the recipe's stored part, of the data set and of the target; where all is written
+    during training, the data set's.
     """
-    source = recipe.distill.source
-    stored = source.fixed + source.target
-    shares = (
-        Shares(fixed=source.fixed / stored, target=source.target / stored)
-        if stored
-        else Shares(fixed=1.0)
-    )
+    stored = recipe.distill.source.stored
+    total = sum(stored.values())
+    of = {origin: share / total for origin, share in stored.items()}
+    shares = Shares.model_validate(of or {"fixed": 1.0})
     plan = recipe.distill.model_copy(
         update={
             "divergence": "nll",

@@ -77,7 +77,7 @@ class Job:
         if rows is not None and not self.world.rank:
             show(rows, pair.tokenizer, console)
         responses = None
-        if recipe.distill.source.target:
+        if "target" in recipe.distill.source.stored:
             responses = target_responses(pair, self.prompts.training, self.world)
         distilled = self._fit(recipe, self.folder.path, "distilled", responses)
         outcomes = {"distilled": distilled._asdict()}
@@ -364,7 +364,9 @@ def show_summary(summary: Summary, page: Path) -> None:
 def plan_in_words(recipe: Recipe) -> str:
     """One line: objective, source of text, temperature, length."""
     plan = recipe.distill
-    shares = [f"{share:.0%} {name}" for name, share in plan.source.model_dump().items() if share]
+    shares = [f"{share:.0%} {name}" for name, share in plan.source.of.items()]
+    if plan.source.per != "sequence":
+        shares[-1] += f" by the {plan.source.per}"
     steps = f"{plan.max_steps} steps" if plan.max_steps < 1_000_000 else ""
     minutes = f"{plan.max_minutes:.3g} minutes" if plan.max_minutes else ""
     text = "responses and their prompts" if plan.on_prompts else "responses"

@@ -9,8 +9,32 @@ import torch
 from torch import Tensor
 
 
+class TreeRows(NamedTuple):
+    """Rows that are trees: drafts that were rejected hang on the text (see `visits.py`)."""
+
+    positions: Tensor
+    """long [B, T], each token's in its own branch"""
+    sees: Tensor
+    """bool [B, T, T]: which tokens each one has before it, itself among them"""
+    predicts: Tensor
+    """bool [B, T]: tokens whose next token's law is learned"""
+    weights: Tensor
+    """[B, T], of what each of these adds to the loss"""
+
+
+class Known(NamedTuple):
+    """What is known already of the target, for some of the rows."""
+
+    rows: Tensor
+    """bool [B]"""
+    states: Tensor
+    """[N', H]: the hidden states that predict the tokens in the loss of these rows, row by row"""
+
+
 class Batch(NamedTuple):
     """tokens: [B, T] long. is_token: [B, T] bool, False on padding. is_response: [B, T] bool.
+
+    tree: of rows that are more than one text.
 
     A prompt that is learned from as well counts as response, but for its first token.
     `is_response[b, t]` says that the token *at* t belongs to the response; the position whose
@@ -20,6 +44,15 @@ class Batch(NamedTuple):
     tokens: Tensor
     is_token: Tensor
     is_response: Tensor
+    tree: TreeRows | None = None
+    known: Known | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """On that device."""
+        tokens, is_token, is_response = (field.to(device) for field in self[:3])
+        tree = None if self.tree is None else TreeRows(*(field.to(device) for field in self.tree))
+        known = None if self.known is None else Known(*(field.to(device) for field in self.known))
+        return Batch(tokens, is_token, is_response, tree, known)
 
 
 def collate(

@@ -7,16 +7,16 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningDataModule
 
-from distillspec.corpus.order import Choice, Origin, SequenceOrder
+from distillspec.corpus.order import Choice, SequenceOrder
 from distillspec.corpus.prompts import Prompt
 from distillspec.corpus.stored import prompts_digest
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.schema import Shares
+from distillspec.recipe.schema import Origin, Shares
 
 
 class Row(NamedTuple):
-    """prompt: with the response that `origin` stands for, and with none where that is "draft"."""
+    """prompt: with its response where `origin` is "fixed" or "target"; else it is still to come."""
 
     prompt: Prompt
     origin: Origin
@@ -44,7 +44,7 @@ class PromptRows(LightningDataModule):
         """
         super().__init__()
         check_fixed(prompts, shares)
-        assert target_responses is not None or not shares.target
+        assert target_responses is not None or not shares.stored.get("target")
         self._prompts = list(prompts)
         self._targets = target_responses or {}
         self._order = SequenceOrder(len(prompts), shares, batch_size=batch_size, seed=seed)
@@ -98,7 +98,7 @@ class PromptRows(LightningDataModule):
         prompt = self._prompts[choice.place]
         if choice.origin == "target":
             prompt = prompt._replace(response=self._targets[prompt.key])
-        elif choice.origin == "draft":
+        elif choice.origin != "fixed":
             prompt = prompt._replace(response=None)
         return Row(prompt, choice.origin)
 

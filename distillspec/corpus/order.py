@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from distillspec.recipe.schema import Shares
-
-Origin = Literal["fixed", "target", "draft"]
+from distillspec.recipe.schema import Origin, Shares
 
 _PLACE_STREAM, _ORIGIN_STREAM = 0, 1  # two independent streams of one seed
+_GOLDEN = (5**0.5 - 1) / 2  # multiples of it, taken modulo 1, fill the interval most evenly
 
 
 class Choice(NamedTuple):
@@ -24,20 +23,18 @@ class Choice(NamedTuple):
 class SequenceOrder:
     """An endless order of prompts, a pure function of (seed, step): nothing to save but the step.
 
-    Each epoch visits every prompt once, in an order of its own. The origins of a step follow the
-    shares as closely as whole sequences can, and on average exactly.
+    Each epoch visits every prompt once, in an order of its own. Origins follow the shares as
+    closely as whole sequences can within a step, or whole steps within the run, and on average
+    exactly. Where the shares are of tokens, every sequence is "draft": it begins to write them.
     """
 
     def __init__(self, count: int, shares: Shares, *, batch_size: int, seed: int) -> None:
         assert count > 0
         self._count, self._batch, self._seed = count, batch_size, seed
-        weights: dict[Origin, float] = {
-            "fixed": shares.fixed,
-            "target": shares.target,
-            "draft": shares.draft,
-        }
-        self._origins = [origin for origin, weight in weights.items() if weight > 0]
-        self._bounds = np.cumsum([weights[origin] for origin in self._origins])[:-1]
+        self._by_step = shares.per == "batch"
+        of: dict[Origin, float] = {"draft": 1.0} if shares.per == "token" else shares.of
+        self._origins = list(of)
+        self._bounds = np.cumsum(list(of.values()))[:-1]
         self._epoch: tuple[int, NDArray[np.int64]] | None = None
 
     def step(self, step: int) -> list[Choice]:
@@ -55,6 +52,10 @@ class SequenceOrder:
 
     def _origins_of(self, step: int) -> list[Origin]:
         """Evenly spaced points with one random offset, dealt to the sequences at random."""
+        if self._by_step:
+            offset = np.random.default_rng([self._seed, _ORIGIN_STREAM]).random()
+            share = np.searchsorted(self._bounds, (offset + step * _GOLDEN) % 1.0, side="right")
+            return [self._origins[share]] * self._batch
         generator = np.random.default_rng([self._seed, _ORIGIN_STREAM, step])
         points = (generator.permutation(self._batch) + generator.random()) / self._batch
         shares = np.searchsorted(self._bounds, points, side="right")

@@ -24,7 +24,7 @@ class Part(NamedTuple):
 def parts(batch: Batch, tokenizer: Tokenizer) -> list[list[Part]]:
     """Each row as runs of masked and judged tokens, special tokens written out, no padding."""
     rows = []
-    for ids, is_token, is_response in zip(*(field.tolist() for field in batch), strict=True):
+    for ids, is_token, is_response in zip(*(field.tolist() for field in batch[:3]), strict=True):
         runs: list[tuple[bool, list[int]]] = []
         for token, real, judged in zip(ids, is_token, is_response, strict=True):
             if real and runs and runs[-1][0] == judged:

@@ -83,6 +83,14 @@ class GrowingLayer(DynamicLayer):
             buffer[:, :, length:end] = buffer[:, :, slots]
         self.keep(end)
 
+    def keep_columns(self, columns: Tensor) -> None:
+        """Keep of each row its own tokens (long [B, n], ascending), in this order."""
+        count = columns.shape[1]
+        for buffer in (self._key_buffer, self._value_buffer):
+            index = columns[:, None, :, None].expand(-1, buffer.shape[1], -1, buffer.shape[3])
+            buffer[:, :, :count] = buffer.gather(2, index)
+        self.keep(count)
+
     def keep_rows(self, rows: Tensor) -> None:
         """Keep the sequences `rows` (long [B'], ascending) of the batch, moved to its front."""
         length = self.keys.shape[2]
@@ -158,6 +166,11 @@ class GrowingCache(Cache):
         """Keep the first `length` tokens, then those in `slots` (long [n]), moved up to them."""
         for layer in self.layers:
             layer.keep_slots(length, slots)
+
+    def keep_columns(self, columns: Tensor) -> None:
+        """Keep of each row its own tokens (long [B, n], ascending), in this order."""
+        for layer in self.layers:
+            layer.keep_columns(columns)
 
     def keep_rows(self, rows: Tensor) -> None:
         """Keep the sequences `rows` (long [B'], ascending) of the batch."""

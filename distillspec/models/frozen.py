@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distillspec.divergence.head import OutputHead
-from distillspec.models.hidden import hidden_states, output_head, token_logits
+from distillspec.models.hidden import Layout, hidden_states, output_head, token_logits
 
 
 class FrozenTarget:
@@ -27,14 +27,18 @@ class FrozenTarget:
         return output_head(self.model, self._vocabulary)
 
     @torch.no_grad()
-    def hidden(self, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def hidden(
+        self, tokens: Tensor, attention_mask: Tensor | None, layout: Layout | None = None
+    ) -> Tensor:
         """long [B, T], bool [B, T] -> hidden states [B, T, H]."""
-        return hidden_states(self.model, tokens, attention_mask)
+        return hidden_states(self.model, tokens, attention_mask, layout)
 
     @torch.no_grad()
-    def logits(self, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def logits(
+        self, tokens: Tensor, attention_mask: Tensor | None, layout: Layout | None = None
+    ) -> Tensor:
         """long [B, T], bool [B, T] -> logits [B, T, V]."""
-        return token_logits(self.model, tokens, attention_mask, self._vocabulary)
+        return token_logits(self.model, tokens, attention_mask, self._vocabulary, layout)
 
     def to(self, device: torch.device | str) -> FrozenTarget:
         """Move the weights; returns itself."""

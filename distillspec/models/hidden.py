@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distillspec.divergence.head import OutputHead
+from distillspec.models.cache import additive_mask
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +53,27 @@ def output_head(model: nn.Module, vocabulary: int | None = None) -> OutputHead |
     return whole._replace(weight=linear.weight[:vocabulary], bias=bias)
 
 
-def hidden_states(model: nn.Module, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
+class Layout(NamedTuple):
+    """Rows that are trees. positions: long [B, T]. sees: bool [B, T, T], whom each token sees."""
+
+    positions: Tensor
+    sees: Tensor
+
+
+def hidden_states(
+    model: nn.Module, tokens: Tensor, attention_mask: Tensor | None, layout: Layout | None = None
+) -> Tensor:
     """Last hidden states, as the head reads them: long [B, T], bool [B, T] (token) -> [B, T, H].
+
+    layout: of rows that are trees, in place of the mask; the model must take one of ours
+    (`tree_mask.check_takes_a_tree`).
 
     Padding on the right needs no mask in a causal model: its kernels then know the shape of the
     attention and are much faster. What stands at padded positions is undefined.
     """
-    backbone = causal_model(model).base_model
-    output = backbone(input_ids=tokens, use_cache=False, **_mask_inputs(attention_mask))
+    causal = causal_model(model)
+    inputs = _mask_inputs(causal, attention_mask, layout)
+    output = causal.base_model(input_ids=tokens, use_cache=False, **inputs)
     states: Tensor = output.last_hidden_state
     return states
 
@@ -68,9 +83,11 @@ def token_logits(
     tokens: Tensor,
     attention_mask: Tensor | None,
     vocabulary: int | None = None,
+    layout: Layout | None = None,
 ) -> Tensor:
     """The model's own logits after each token: [B, T] -> [B, T, V]; works on sharded models too."""
-    output = model(input_ids=tokens, use_cache=False, **_mask_inputs(attention_mask))
+    inputs = _mask_inputs(causal_model(model), attention_mask, layout)
+    output = model(input_ids=tokens, use_cache=False, **inputs)
     logits: Tensor = output.logits
     return logits[..., :vocabulary]
 
@@ -80,7 +97,14 @@ def left_padded_positions(is_token: Tensor) -> Tensor:
     return (is_token.long().cumsum(-1) - 1).clamp_(min=0)
 
 
-def _mask_inputs(is_token: Tensor | None) -> dict[str, Tensor]:
+def _mask_inputs(
+    model: PreTrainedModel, is_token: Tensor | None, layout: Layout | None
+) -> dict[str, Tensor]:
+    if layout is not None:
+        takes_bool = model.config._attn_implementation == "sdpa"
+        sees = layout.sees[:, None]
+        mask = sees if takes_bool else additive_mask(sees, model.dtype)
+        return {"attention_mask": mask, "position_ids": layout.positions}
     if is_token is None or not bool((is_token[:, 1:] & ~is_token[:, :-1]).any()):
         return {}
     return {

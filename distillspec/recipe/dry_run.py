@@ -16,6 +16,7 @@ from distillspec.recipe.schema import (
     Distill,
     Hub,
     Jsonl,
+    Origin,
     PretrainRecipe,
     PythonSource,
     Recipe,
@@ -70,7 +71,7 @@ def _distillation(recipe: Recipe, source: str, suite: Suite) -> list[PlanLine]:
         text = f"{recipe.data.held_out_percent:g} % of the source, by a hash of each key"
     lines.append(PlanLine("held out", text))
     lines.append(PlanLine("responses", _responses(distill.source)))
-    if distill.source.target > 0:
+    if "target" in distill.source.stored:
         store = Path(recipe.data.store)
         _check_writable(store, f"{source}: data.store")
         lines.append(PlanLine("store", f"target responses are kept in {store}"))
@@ -211,12 +212,17 @@ def _python(source: PythonSource, where: str) -> str:
 
 
 def _responses(shares: Shares) -> str:
-    origins = {
-        "the data's own": shares.fixed,
-        "sampled from the target once": shares.target,
-        "sampled from the draft's current weights": shares.draft,
+    words: dict[Origin, str] = {
+        "fixed": "the data's own",
+        "target": "sampled from the target once",
+        "draft": "sampled from the draft's current weights",
+        "speculative": "sampled from the target now, by speculative decoding with the draft",
+        "replay": "of earlier steps",
     }
-    return ", ".join(f"{share:.0%} {origin}" for origin, share in origins.items() if share > 0)
+    if shares.per == "token":
+        return f"{shares.draft:.0%} of the tokens the draft's, {shares.target:.0%} the target's"
+    found = ", ".join(f"{share:.0%} {words[origin]}" for origin, share in shares.of.items())
+    return found + (" (whole batches)" if shares.per == "batch" else "")
 
 
 def _training(distill: Distill) -> str:

@@ -137,19 +137,86 @@ class Data(Section):
 # --- distillation --------------------------------------------------------------------------------
 
 
+Origin = Literal["fixed", "target", "draft", "speculative", "replay"]
+
+
 class Shares(Section):
-    """Where responses come from: shares of the sequences of a batch; they add up to 1."""
+    """Where responses come from; the shares add up to 1."""
 
     fixed: Share = Field(0.0, description="the data set's own responses")
-    target: Share = Field(0.0, description="sampled from the target once, stored")
+    target: Share = Field(
+        0.0, description="sampled from the target once, stored; with per: token, now"
+    )
     draft: Share = Field(0.0, description="sampled now from the draft's current weights")
+    speculative: Share = Field(
+        0.0,
+        description="the target's law, now, by speculative decoding with the draft's current "
+        "weights: see distill.speculative",
+    )
+    replay: Share = Field(
+        0.0, description="draft or speculative responses of earlier steps: see distill.replay"
+    )
+    per: Literal["sequence", "batch", "token"] = Field(
+        "sequence",
+        description="what the shares are of: the sequences of each batch, or whole batches, or "
+        "the tokens of each sequence, which draft and target then write by turns",
+    )
+
+    @property
+    def of(self) -> dict[Origin, float]:
+        """The shares that are not 0."""
+        shares = {origin: float(getattr(self, origin)) for origin in get_args(Origin)}
+        return {origin: share for origin, share in shares.items() if share > 0.0}
+
+    @property
+    def stored(self) -> dict[Origin, float]:
+        """The shares of text that is there before training."""
+        origins: tuple[Origin, ...] = ("fixed",) if self.per == "token" else ("fixed", "target")
+        return {origin: share for origin, share in self.of.items() if origin in origins}
+
+    @property
+    def is_drafts(self) -> bool:
+        """Whether the draft as it is now has drawn every token."""
+        return set(self.of) == {"draft"}
 
     @model_validator(mode="after")
     def _add_up(self) -> Self:
-        total = self.fixed + self.target + self.draft
+        total = sum(self.of.values())
         if abs(total - 1.0) > 1e-6:
-            raise ValueError(f"the shares fixed + target + draft must add up to 1, not {total:g}")
+            raise ValueError(
+                f"the shares {' + '.join(get_args(Origin))} must add up to 1, not {total:g}"
+            )
+        if self.per == "token" and set(self.of) != {"draft", "target"}:
+            raise ValueError(
+                "per: token is for draft and target, who write one sequence by turns: "
+                "{draft: 0.5, target: 0.5, per: token}; else set per: sequence"
+            )
+        if self.replay and not (self.draft + self.speculative):
+            raise ValueError(
+                "replay repeats what draft or speculative have written: give one of them a share"
+            )
         return self
+
+
+class Replay(Section):
+    """A ring of the latest responses that were written during training."""
+
+    sequences: Count = Field(256, description="responses kept, over all processes")
+    max_age: Count = Field(
+        20, description="steps that a response may be old; where none is young enough, new ones"
+    )
+
+
+class Speculative(Section):
+    """Training text by speculative decoding: it follows the target's law."""
+
+    gamma: Annotated[int, Field(ge=1, le=16)] = Field(4, description="tokens drafted a round")
+    rejected: bool = Field(
+        False,
+        description="learn at every position that was drafted, also those after a rejected token, "
+        "each weighed by the probability that a round comes so far: the loss on the text, with "
+        "less of its dice",
+    )
 
 
 class Probe(Section):
@@ -228,6 +295,8 @@ class Distill(Section):
     )
     select: Select | None = Field(None, description="learn from a part of the tokens only")
     source: Shares = Field(default_factory=lambda: Shares(draft=1.0))
+    replay: Replay = Field(default_factory=Replay)
+    speculative: Speculative = Field(default_factory=Speculative)
     temperature: float = Field(
         1.0, gt=0.0, le=4.0, description="of sampling and of both distributions in the loss"
     )
@@ -278,6 +347,13 @@ class Distill(Section):
 
     @property
     def needs_target(self) -> bool:
+        """Whether training needs the target: for its loss, or to write text during training."""
+        source = self.source
+        writes = source.speculative > 0 or (source.per == "token" and source.target > 0)
+        return self.reads_target or writes
+
+    @property
+    def reads_target(self) -> bool:
         """Whether any loss, or the selection, reads the target's distribution."""
         return set(self.terms) != {"nll"} or self.select is not None
 
@@ -297,18 +373,44 @@ class Distill(Section):
 
     @model_validator(mode="after")
     def _has_the_text_it_needs(self) -> Self:
-        if "tvd_plus" in self.terms and (self.source.draft < 1.0 or self.on_prompts):
+        if "tvd_plus" in self.terms and (not self.source.is_drafts or self.on_prompts):
             raise ValueError(
                 "tvd_plus is an expectation over tokens that the draft has drawn: set source: "
                 "{draft: 1.0} and on_prompts: false, or take tvd, which any text will do for"
             )
+        if "nll" in self.terms and (self.source.draft or self.source.replay):
+            raise ValueError(
+                "nll learns to write what it reads, and here that is the draft's own text: take "
+                "fixed, target or speculative as source, or a divergence, which any text will do "
+                "for"
+            )
         whole = {"tvd_plus", "block_efficiency"} & set(self.terms)
+        self._can_learn_from_rejected(whole | ({"nll"} & set(self.terms)))
         if self.select is not None and whole:
             raise ValueError(
                 f"select drops tokens, and {min(whole)} weighs each by its neighbours or its whole "
                 "step: leave one of them out"
             )
         return self
+
+    def _can_learn_from_rejected(self, of_texts: set[str]) -> None:
+        if not (self.source.speculative and self.speculative.rejected):
+            return
+        if self.source.replay:
+            raise ValueError(
+                "speculative.rejected weighs what was drafted by the draft that drafted it, and "
+                "replay trains another one on it: leave one of them out"
+            )
+        if of_texts:
+            raise ValueError(
+                f"{min(of_texts)} is of the tokens of a text, and rejected ones are in none: set "
+                "speculative.rejected: false"
+            )
+        if self.select is not None or self.on_prompts or self.reduction == "sequences":
+            raise ValueError(
+                "speculative.rejected has weights of its own: leave out select, on_prompts and "
+                "reduction: sequences"
+            )
 
 
 class Optimizer(Section):

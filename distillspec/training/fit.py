@@ -107,23 +107,26 @@ def fit(
     dtype = _dtype(recipe.hardware, accelerator)
     end_tokens = end_tokens or frozenset({int(tokenizer.eos_token_id)})
     with _quiet(), _alone(folder, world):
+        rollout = Rollout(
+            plan,
+            target,
+            max_new_tokens=recipe.data.max_response_tokens,
+            end_tokens=end_tokens,
+            pad_token=_pad_token(tokenizer),
+            vocabulary=vocabulary,
+            processes=world.size,
+        )
+        rollout.check(draft)
         position = Position()
         recover_folder(folder / LAST)
         if resume and (folder / LAST).exists():
-            position = load_position(folder / LAST, data_module)
+            position = load_position(folder / LAST, data_module, rollout, world.rank)
         clock = Clock(torch.device(accelerator))
         clock.seconds.update(position.seconds)
         step = Step(
             recipe,
             Objective(plan, target, reference),
-            Rollout(
-                temperature=plan.temperature,
-                max_new_tokens=recipe.data.max_response_tokens,
-                end_tokens=end_tokens,
-                pad_token=_pad_token(tokenizer),
-                vocabulary=vocabulary,
-                on_prompts=plan.on_prompts,
-            ),
+            rollout,
             Replica(draft, dtype, sharded=name in SHARDED),
             clock=clock,
             position=position,

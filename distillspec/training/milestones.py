@@ -83,7 +83,7 @@ class Milestones(Callback):
         if ends or position.step % plan.checkpoint_every_steps == 0:
             with self._step.clock.phase("checkpoint"):
                 position.seconds = dict(self._step.clock.seconds)
-                save_last(trainer, self._data, position, self._folder / LAST)
+                save_last(trainer, self._data, self._step.rollout, position, self._folder / LAST)
         trainer.should_stop = ends
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

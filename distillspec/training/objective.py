@@ -13,7 +13,7 @@ from distillspec.divergence.block_efficiency import block_worth
 from distillspec.divergence.reduction import DivergenceSums
 from distillspec.divergence.table import DIVERGENCES, Settings, divergence, mixture
 from distillspec.models.frozen import FrozenTarget
-from distillspec.models.hidden import hidden_states, output_head, token_logits
+from distillspec.models.hidden import Layout, hidden_states, output_head, token_logits
 from distillspec.recipe.schema import Distill
 from distillspec.training.emphasis import Emphasis, Observed
 from distillspec.training.sides import Sides, TargetSignal
@@ -24,8 +24,10 @@ def predicts_response(batch: Batch) -> Tensor:
 
     The one place of the shift: a causal model's output at position t is its law of token t + 1, so
     the first response token is predicted at the prompt's last position, and the last position of a
-    row predicts nothing we know.
+    row predicts nothing we know. Rows that are trees bring these positions with them.
     """
+    if batch.tree is not None:
+        return batch.tree.predicts
     predicts = torch.zeros_like(batch.is_response)
     predicts[:, :-1] = batch.is_response[:, 1:]
     return predicts
@@ -35,9 +37,12 @@ def token_weights(batch: Batch, reduction: str) -> Tensor:
     """Weight of each predicted token in row-major order: [N], whose sum is what the loss is over.
 
     "tokens": 1 each, so the sum counts tokens. "sequences": 1 / length of its response, so the sum
-    counts sequences. Divide the loss by the sum over all micro-batches and processes of a step.
+    counts sequences. Rows that are trees have weights of their own. Divide the loss by the sum over
+    all micro-batches and processes of a step.
     """
     predicts = predicts_response(batch)
+    if batch.tree is not None:
+        return batch.tree.weights[predicts]
     if reduction == "tokens":
         return torch.ones(int(predicts.sum()), device=predicts.device)
     lengths = predicts.sum(dim=1, keepdim=True).clamp(min=1)
@@ -63,7 +68,7 @@ class Objective:
         assert target is not None or not distill.needs_target
         assert (reference is None) == (distill.select is None)
         self.distill = distill
-        self.target = target if distill.needs_target else None
+        self.target = target if distill.reads_target else None
         self.reference = reference
         self._settings = Settings(distill.jsd_weight, distill.lk_eta)
         self._of_tokens: dict[str, float] = {
@@ -83,14 +88,37 @@ class Objective:
 
     @torch.no_grad()
     def target_signal(self, draft: nn.Module, batch: Batch) -> TargetSignal:
-        """The target's forward over the batch, kept at the positions that predict a response."""
+        """The target's forward over the batch, kept at the positions that predict a response.
+
+        What the batch has brought of it is not computed again.
+        """
         if self.target is None:
             return TargetSignal(None, None)
-        predicts = predicts_response(batch)
-        if self.target.head is None or output_head(draft) is None:
-            logits = self.target.logits(batch.tokens, batch.is_token)
-            return TargetSignal(None, logits[predicts])
-        return TargetSignal(self.target.hidden(batch.tokens, batch.is_token)[predicts], None)
+        head = self.target.head
+        if head is None:
+            logits = self.target.logits(batch.tokens, batch.is_token, _layout(batch))
+            return TargetSignal(None, logits[predicts_response(batch)])
+        states = self._states(self.target, batch)
+        if output_head(draft) is None:
+            return TargetSignal(states, head.logits(states))
+        return TargetSignal(states, None)
+
+    def _states(self, target: FrozenTarget, batch: Batch) -> Tensor:
+        """The target's hidden states at the N positions, [N, H]."""
+        predicts, known = predicts_response(batch), batch.known
+        if known is None:
+            return target.hidden(batch.tokens, batch.is_token, _layout(batch))[predicts]
+        if bool(known.rows.all()):
+            return known.states
+        new = ~known.rows
+        layout = _layout(batch)
+        if layout is not None:
+            layout = Layout(layout.positions[new], layout.sees[new])
+        found = target.hidden(batch.tokens[new], batch.is_token[new], layout)[predicts[new]]
+        is_known = known.rows[predicts.nonzero()[:, 0]]
+        states = found.new_empty(len(is_known), found.shape[1])
+        states[is_known], states[~is_known] = known.states.to(found.dtype), found
+        return states
 
     @torch.no_grad()
     def observe(self, draft: nn.Module, batch: Batch, signal: TargetSignal) -> Observed:
@@ -170,11 +198,15 @@ class Objective:
         return Sides(
             signal,
             None if self.target is None else self.target.head,
-            states(draft, batch.tokens, batch.is_token)[predicts],
+            states(draft, batch.tokens, batch.is_token, layout=_layout(batch))[predicts],
             None if whole else head,
             temperature=self.distill.temperature,
             chunk_tokens=self.distill.chunk_tokens,
         )
+
+
+def _layout(batch: Batch) -> Layout | None:
+    return None if batch.tree is None else Layout(batch.tree.positions, batch.tree.sees)
 
 
 def _next_tokens(batch: Batch) -> Tensor:

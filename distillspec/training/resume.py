@@ -1,19 +1,22 @@
 """Checkpoints: what a killed run goes on from, and the best draft so far.
 
 `last.ckpt` holds the draft, the optimizer's state, the position in the run (from which follow the
-learning rate and every random stream) and in the data. `best.ckpt` holds the trained weights of the
-best probe. Neither holds the target. Both replace their predecessor only when wholly written, and
-load with `weights_only=True`: a checkpoint runs no code.
+learning rate and every random stream) and in the data, and the responses that may be replayed.
+`best.ckpt` holds the trained weights of the best probe. Neither holds the target. Both replace
+their predecessor only when wholly written, and load with `weights_only=True`: a checkpoint runs no
+code.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+import torch.distributed
 from torch import nn
 
 from distillspec.errors import DistillSpecError
@@ -47,23 +50,40 @@ class HasPosition(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
 
 
-def save_last(trainer: Trainer, data: HasPosition, position: Position, path: Path) -> None:
+class HasRing(Protocol):
+    """A rollout that keeps responses of its process for later steps."""
+
+    def state_dict(self) -> list[dict[str, Any]]: ...
+
+    def load_state_dict(self, of_processes: Sequence[list[dict[str, Any]]], rank: int) -> None: ...
+
+
+def save_last(
+    trainer: Trainer, data: HasPosition, rollout: HasRing, position: Position, path: Path
+) -> None:
     """Write `last.ckpt`. Every process must call it."""
     strategy = trainer.strategy
+    kept: list[list[dict[str, Any]]] = [rollout.state_dict()]
+    if trainer.world_size > 1:
+        everyone: list[list[dict[str, Any]]] = [[]] * trainer.world_size
+        torch.distributed.all_gather_object(everyone, kept[0])
+        kept = everyone
     state = {
         "state_dict": strategy.lightning_module_state_dict(),
         "optimizer_states": [strategy.optimizer_state(o) for o in strategy.optimizers],
         "position": dataclasses.asdict(position),
         "data": data.state_dict(),
+        "rollout": kept,
     }
     strategy.save_checkpoint(state, path)
     strategy.barrier("last.ckpt")
 
 
-def load_position(path: Path, data: HasPosition) -> Position:
-    """Put the data back to where `last.ckpt` was written; the position to go on from."""
+def load_position(path: Path, data: HasPosition, rollout: HasRing, rank: int) -> Position:
+    """Put data and rollout back to where `last.ckpt` was written; the position to go on from."""
     state = read_state(path / ZERO_POSITION if path.is_dir() else path)
     data.load_state_dict(state["data"])
+    rollout.load_state_dict(state["rollout"], rank)
     return Position(**state["position"])
 
 

@@ -1,62 +1,177 @@
-"""Where a step's responses come from: the data, or the draft as it is now."""
+"""Where a step's responses come from: the data, models as they are now, or earlier steps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
 
-from distillspec.corpus.batching import Batch, collate
+from distillspec.corpus.batching import Batch, Known, collate
 from distillspec.corpus.module import Row
-from distillspec.models.generate import generate
-from distillspec.speculation.chance import Chance
+from distillspec.corpus.visits import Side, TreeRow, Visits, collate_trees
+from distillspec.models.frozen import FrozenTarget
+from distillspec.models.generate import Writer, generate
+from distillspec.models.hidden import causal_model
+from distillspec.models.speculated import SpeculatedText, generate_speculatively
+from distillspec.models.tree_mask import check_takes_a_tree
+from distillspec.recipe.schema import Distill
+from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.training.replay import Completed, Ring
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Tokens = Sequence[int]
 
+class MicroBatch(NamedTuple):
+    """Rows, and the batch that they make."""
 
-class Completed(NamedTuple):
-    """Token ids; the response's end-of-text included, where it ended there."""
-
-    prompt: Tokens
-    response: Tokens
+    rows: list[Completed]
+    batch: Batch
 
 
 class Rollout:
-    """Completes the rows of a step: those of origin "draft" are sampled from the model given.
+    """Completes the rows of a step: those whose response is still to come are written now.
 
-    Sampling happens without gradients and at the temperature of the loss.
+    Writing happens without gradients and at the temperature of the loss.
     """
 
     def __init__(
         self,
+        distill: Distill,
+        target: FrozenTarget | None,
         *,
-        temperature: float,
         max_new_tokens: int,
         end_tokens: frozenset[int],
         pad_token: int,
         vocabulary: int | None = None,
-        on_prompts: bool = False,
+        processes: int = 1,
     ) -> None:
-        self.policy = SamplingPolicy(temperature=temperature)
+        """target: needed where it writes too. processes: that the ring of replays is shared by."""
+        self.distill = distill
+        self.target = target
+        self.policy = SamplingPolicy(temperature=distill.temperature)
         self.max_new_tokens = max_new_tokens
         self.end_tokens = end_tokens
         self.pad_token = pad_token
         self.vocabulary = vocabulary
-        self.on_prompts = on_prompts
+        self._processes = processes
+        self.ring = Ring(math.ceil(distill.replay.sequences / processes), distill.replay.max_age)
+        self._keeps_states = distill.reads_target and not distill.on_prompts
 
-    def sampled(
-        self, model: PreTrainedModel, rows: Sequence[Row], chance: Chance
+    @property
+    def writes(self) -> bool:
+        """Whether any response is written during training."""
+        return self.distill.source.of != self.distill.source.stored
+
+    def check(self, draft: nn.Module) -> None:
+        """DistillSpecError where the models cannot write as the recipe wants it."""
+        if self.distill.source.speculative:
+            assert self.target is not None
+            check_takes_a_tree(self.target.model)
+            check_takes_a_tree(causal_model(draft))
+
+    def completed(
+        self,
+        draft: PreTrainedModel,
+        rows: Sequence[Row],
+        step: int,
+        generator: torch.Generator,
     ) -> list[Completed]:
-        """The rows in their order; those of origin "draft" with a response drawn from `model`."""
-        ours = [row.prompt.tokens for row in rows if row.origin == "draft"]
+        """The rows, those of "fixed" and "target" text first; written ones by `draft` as it is.
+
+        Where the ring has too few for the rows of "replay", these are written anew.
+        """
+        wanted = sum(row.origin == "replay" for row in rows)
+        repeated = self.ring.draw(wanted, step, generator) if wanted else []
+        ways: dict[str, list[list[int]]] = {"draft": [], "speculative": []}
+        stored, left = [], len(repeated)
+        instead = "draft" if self.distill.source.draft else "speculative"
+        for row in rows:
+            if row.prompt.response is not None:
+                stored.append(_stored(row))
+            elif row.origin == "replay" and left:
+                left -= 1
+            else:
+                way = instead if row.origin == "replay" else row.origin
+                ways[way].append(list(row.prompt.tokens))
+        chance = GeneratorChance(generator)
+        written = self._drafted(draft, ways["draft"], chance)
+        written += self._speculated(draft, ways["speculative"], chance)
+        if self.distill.source.replay:
+            self.ring.add(written, step)
+        return [*stored, *repeated, *written]
+
+    def stored(self, rows: Sequence[Row]) -> list[Completed]:
+        """The rows in their order, where none is still to be written."""
+        return [_stored(row) for row in rows]
+
+    def micro_batches(
+        self, rows: Sequence[Completed], size: int, device: torch.device
+    ) -> list[MicroBatch]:
+        """Right-padded batches of at most `size` rows of similar length.
+
+        Their number depends on that of the rows alone: processes that shard weights go in step.
+        """
+        by_length = sorted(rows, key=lambda row: len(row.prompt) + len(row.response))
+        parts = [by_length[start : start + size] for start in range(0, len(by_length), size)]
+        return [MicroBatch(part, self._batch(part).to(device)) for part in parts]
+
+    def learn(self, micro: MicroBatch, states: Tensor | None) -> None:
+        """Keep what the target says of rows that may come again: [N, H], one by one of each row."""
+        if states is None or not self.distill.source.replay or not self._keeps_states:
+            return
+        counts = [len(row.response) for row in micro.rows]
+        for row, part in zip(micro.rows, states.split(counts), strict=True):
+            if row.states is None:
+                self.ring.learn(row, part)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """What the rows of later steps depend on, beside the weights."""
+        return self.ring.state_dict()
+
+    def load_state_dict(self, of_processes: Sequence[list[dict[str, Any]]], rank: int) -> None:
+        """What each process had kept; as many as before go on with their own, others share it."""
+        if len(of_processes) == self._processes:
+            self.ring.load_state_dict(of_processes[rank])
+            return
+        everything = [entry for entries in of_processes for entry in entries]
+        everything.sort(key=lambda entry: entry["step"])
+        self.ring.load_state_dict(everything[rank :: self._processes])
+
+    def _batch(self, rows: Sequence[Completed]) -> Batch:
+        if any(row.visits is not None for row in rows):
+            trees = [
+                TreeRow(row.prompt, row.response, row.visits or Visits.of_text(row.response))
+                for row in rows
+            ]
+            batch = collate_trees(trees, self.pad_token)
+        else:
+            texts = [(row.prompt, row.response) for row in rows]
+            batch = collate(texts, self.pad_token, on_prompts=self.distill.on_prompts)
+        states = [row.states for row in rows if row.states is not None]
+        if not states:
+            return batch
+        is_known = torch.tensor([row.states is not None for row in rows])
+        return batch._replace(known=Known(is_known, torch.cat(states)))
+
+    def _drafted(
+        self, draft: PreTrainedModel, prompts: list[list[int]], chance: GeneratorChance
+    ) -> list[Completed]:
+        """Responses of the draft, or of draft and target by turns."""
+        if not prompts:
+            return []
+        source = self.distill.source
+        writers: list[Writer] = [Writer(draft, source.draft)]
+        if source.per == "token":
+            assert self.target is not None
+            writers.append(Writer(self.target.model, source.target))
         responses = generate(
-            model,
-            [torch.tensor(tokens) for tokens in ours],
+            writers,
+            [torch.tensor(tokens) for tokens in prompts],
             max_new_tokens=self.max_new_tokens,
             policy=self.policy,
             chance=chance,
@@ -64,24 +179,76 @@ class Rollout:
             pad_token=self.pad_token,
             vocabulary=self.vocabulary,
         )
-        drawn: Iterator[Tokens] = (response.tolist() for response in responses)
         return [
-            Completed(row.prompt.tokens, next(drawn)) if row.origin == "draft" else _stored(row)
-            for row in rows
+            Completed(prompt, response.tolist())
+            for prompt, response in zip(prompts, responses, strict=True)
         ]
 
-    def stored(self, rows: Sequence[Row]) -> list[Completed]:
-        """The rows in their order, where none is the draft's to complete."""
-        return [_stored(row) for row in rows]
+    def _speculated(
+        self, draft: PreTrainedModel, prompts: list[list[int]], chance: GeneratorChance
+    ) -> list[Completed]:
+        if not prompts:
+            return []
+        assert self.target is not None
+        texts = generate_speculatively(
+            self.target.model,
+            draft,
+            [torch.tensor(tokens) for tokens in prompts],
+            gamma=self.distill.speculative.gamma,
+            max_new_tokens=self.max_new_tokens,
+            policy=self.policy,
+            chance=chance,
+            end_tokens=self.end_tokens,
+            vocabulary=self.vocabulary,
+        )
+        pairs = zip(prompts, texts, strict=True)
+        if self.distill.speculative.rejected:
+            return [
+                visited(
+                    prompt, text, end_tokens=self.end_tokens, max_new_tokens=self.max_new_tokens
+                )
+                for prompt, text in pairs
+            ]
+        return [
+            Completed(prompt, text.response.tolist(), text.states if self._keeps_states else None)
+            for prompt, text in pairs
+        ]
 
-    def micro_batches(
-        self, rows: Sequence[Completed], size: int, device: torch.device
-    ) -> list[Batch]:
-        """Right-padded batches of at most `size` rows of similar length."""
-        by_length = sorted(rows, key=lambda row: len(row.prompt) + len(row.response))
-        parts = [by_length[start : start + size] for start in range(0, len(by_length), size)]
-        batches = [collate(part, self.pad_token, on_prompts=self.on_prompts) for part in parts]
-        return [Batch(*(tensor.to(device) for tensor in batch)) for batch in batches]
+
+def visited(
+    prompt: Sequence[int],
+    text: SpeculatedText,
+    *,
+    end_tokens: frozenset[int],
+    max_new_tokens: int,
+) -> Completed:
+    """The text with what was drafted beside it, each state as likely as a round comes there.
+
+    States after an end-of-text, or beyond the most tokens of a response, are none.
+    """
+    weights: list[float] = []
+    sides: list[Side] = []
+    states = [] if text.states is None else [text.states]
+    for block in text.blocks:
+        reached = [1.0, *block.acceptance.cumprod(0).tolist()]
+        weights += reached[: block.kept + 1]
+        drafted = block.drafted.tolist()
+        ends = (place for place, token in enumerate(drafted) if token in end_tokens)
+        stop = min(next(ends, len(drafted)), max_new_tokens - 1 - block.start)
+        if block.kept < stop:
+            after = [place + 1 for place in range(block.kept, stop)]
+            sides.append(
+                Side(
+                    block.start + block.kept,
+                    drafted[block.kept : stop],
+                    [reached[place] for place in after],
+                )
+            )
+            if block.states is not None:
+                states.append(block.states[after])
+    visits = Visits(weights[: len(text.response)], sides)
+    kept = torch.cat(states) if states else None
+    return Completed(prompt, text.response.tolist(), kept, visits)
 
 
 def _stored(row: Row) -> Completed:

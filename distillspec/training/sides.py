@@ -21,7 +21,10 @@ from distillspec.divergence.table import Divergence
 
 
 class TargetSignal(NamedTuple):
-    """What the frozen target says of a batch's N predicted tokens; at most one is not None."""
+    """What the frozen target says of a batch's N predicted tokens; nothing where it is not asked.
+
+    Logits are read where they are given: then hidden states are told for later use only.
+    """
 
     hidden: Tensor | None  # [N, H]: projected in chunks, together with the draft's
     logits: Tensor | None  # [N, V]: where a head is no plain matrix, or is sharded

@@ -10,12 +10,10 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from distillspec.corpus.batching import Batch
 from distillspec.corpus.module import Row
 from distillspec.divergence.reduction import DivergenceSums
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.schema import Recipe
-from distillspec.speculation.chance import GeneratorChance
 from distillspec.training.clock import TRAINING_PHASES, Clock
 from distillspec.training.emphasis import Emphasis, Observed
 from distillspec.training.objective import Objective, token_weights
@@ -23,7 +21,7 @@ from distillspec.training.optimizer import learning_rate, share_done
 from distillspec.training.randomness import stream_seed
 from distillspec.training.replica import Replica
 from distillspec.training.resume import Position
-from distillspec.training.rollout import Rollout
+from distillspec.training.rollout import MicroBatch, Rollout
 from distillspec.training.sides import TargetSignal
 from distillspec.training.strategy import Update
 
@@ -108,7 +106,7 @@ class Step:
         emphases = self._emphases(trainer, draft, batches)
         with clock.phase("update"):
             mine = 0.0
-            for batch, seen in zip(batches, emphases, strict=True):
+            for (_, batch), seen in zip(batches, emphases, strict=True):
                 weights = token_weights(batch, self.recipe.distill.reduction)
                 kept = weights if seen is None else seen.emphasis.kept(weights)
                 mine += float(kept.sum())
@@ -121,9 +119,10 @@ class Step:
             )
         rate = self._set_learning_rate(trainer)
         totals = torch.zeros(3, dtype=torch.float64, device=device)
-        for number, (batch, seen) in enumerate(zip(batches, emphases, strict=True), start=1):
+        for number, (micro, seen) in enumerate(zip(batches, emphases, strict=True), start=1):
+            batch = micro.batch
             with clock.phase("target"):
-                signal = seen.signal if seen else self.objective.target_signal(draft, batch)
+                signal = seen.signal if seen else self._signal(draft, micro)
             emphasis = seen.emphasis if seen else None
             with clock.phase("update"), self.update.accumulating(last=number == len(batches)):
                 with self._autocast(device):
@@ -145,32 +144,38 @@ class Step:
         position.response_tokens += int(tokens)
 
     def _emphases(
-        self, trainer: Trainer, draft: nn.Module, batches: Sequence[Batch]
+        self, trainer: Trainer, draft: nn.Module, batches: Sequence[MicroBatch]
     ) -> list[_Seen] | list[None]:
         """The first of two passes over the step, where the objective needs one."""
         if not self.recipe.distill.reads_whole_steps:
             return [None] * len(batches)
         signals, observed = [], []
-        for batch in batches:
+        for micro in batches:
             with self.clock.phase("target"):
-                signals.append(self.objective.target_signal(draft, batch))
-            with self.clock.phase("update"), self._autocast(batch.tokens.device):
-                observed.append(self.objective.observe(draft, batch, signals[-1]))
+                signals.append(self._signal(draft, micro))
+            with self.clock.phase("update"), self._autocast(micro.batch.tokens.device):
+                observed.append(self.objective.observe(draft, micro.batch, signals[-1]))
         step = _gathered(trainer, observed)
         return [
             _Seen(signal, one.emphasis(step, self.recipe.distill))
             for signal, one in zip(signals, observed, strict=True)
         ]
 
+    def _signal(self, draft: nn.Module, micro: MicroBatch) -> TargetSignal:
+        """What the target says of the rows; of those that may come again it is kept."""
+        signal = self.objective.target_signal(draft, micro.batch)
+        self.rollout.learn(micro, signal.hidden)
+        return signal
+
     def _micro_batches(
         self, trainer: Trainer, draft: nn.Module, rows: Sequence[Row]
-    ) -> list[Batch]:
-        """The rows with their responses, sampled now from the current weights where asked for."""
+    ) -> list[MicroBatch]:
+        """The rows with their responses, written now with the current weights where asked for."""
         device = trainer.strategy.root_device
-        if self.recipe.distill.source.draft:
+        if self.rollout.writes:
             model = self.replica.refresh(device)
             generator = torch.Generator(device).manual_seed(self._seed("rollout", trainer))
-            completed = self.rollout.sampled(model, rows, GeneratorChance(generator))
+            completed = self.rollout.completed(model, rows, self.position.step, generator)
         else:
             completed = self.rollout.stored(rows)
         draft.train()

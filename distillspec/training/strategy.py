@@ -129,7 +129,7 @@ class PerMicroBatchZero(DeepSpeedStrategy):
             parts = self.broadcast(str(mine))
             super().save_checkpoint(checkpoint, parts, storage_options)
             if mine is not None:
-                position = {name: checkpoint[name] for name in ("position", "data")}
+                position = {name: checkpoint[name] for name in ("position", "data", "rollout")}
                 write_state(position, mine / ZERO_POSITION)
             self.barrier()
         self.barrier()

@@ -33,6 +33,23 @@ def test_origins_follow_the_shares_as_closely_as_whole_sequences_can() -> None:
     assert abs(total["fixed"] / total.total() - 0.3) < 0.01
 
 
+def test_whole_batches_have_one_origin_and_the_run_the_shares() -> None:
+    shares = Shares(fixed=0.2, draft=0.5, speculative=0.3, per="batch")
+    order = SequenceOrder(50, shares, batch_size=4, seed=1)
+    total: Counter[str] = Counter()
+    for step in range(100):
+        (origin,) = {choice.origin for choice in order.step(step)}
+        total[origin] += 1
+        for name, share in shares.of.items():
+            assert abs(total[name] - share * (step + 1)) < 2  # at any time, not at the end alone
+    assert order.step(7) == SequenceOrder(50, shares, batch_size=4, seed=1).step(7)
+
+
+def test_shares_of_tokens_leave_each_sequence_to_be_written() -> None:
+    order = SequenceOrder(5, Shares(draft=0.3, target=0.7, per="token"), batch_size=4, seed=0)
+    assert {choice.origin for choice in order.step(3)} == {"draft"}
+
+
 def test_a_share_of_nothing_is_never_drawn() -> None:
     for shares, origin in ((DRAFT, "draft"), (Shares(target=1.0), "target")):
         order = SequenceOrder(5, shares, batch_size=8, seed=0)

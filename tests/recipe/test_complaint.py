@@ -105,7 +105,9 @@ def test_a_missing_kind_is_a_missing_key() -> None:
 
 def test_a_rule_over_several_keys_speaks_for_itself() -> None:
     error = told(recipe(distill={"source": {"fixed": 0.5}}))
-    assert error.what == "the shares fixed + target + draft must add up to 1, not 0.5"
+    assert error.what == (
+        "the shares fixed + target + draft + speculative + replay must add up to 1, not 0.5"
+    )
     assert error.where == "f.yaml: distill.source"
 
 

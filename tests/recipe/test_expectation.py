@@ -63,7 +63,7 @@ def test_a_path_that_the_schema_does_not_know_leads_nowhere() -> None:
 
 def test_the_sections_that_know_a_key_are_found() -> None:
     assert list(sections_with(RECIPE, "learning_rate")) == ["optimizer"]
-    assert list(sections_with(RECIPE, "gamma")) == ["distill.probe"]
+    assert list(sections_with(RECIPE, "gamma")) == ["distill.speculative", "distill.probe"]
     assert list(sections_with(RECIPE, "no such key")) == []
 
 

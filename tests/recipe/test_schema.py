@@ -87,6 +87,9 @@ def test_a_tokenizer_is_either_trained_or_taken(plan: dict[str, Any]) -> None:
         TokenizerPlan.model_validate(plan)
 
 
+REJECTED = {"source": {"speculative": 1.0}, "speculative": {"rejected": True}}
+
+
 @pytest.mark.parametrize(
     "shape",
     [
@@ -133,7 +136,7 @@ def test_an_objective_that_cannot_be_is_refused(plan: dict[str, Any], words: str
 
 def test_an_objective_is_told_in_words() -> None:
     mix = {"jsd": 0.7, "block_efficiency": 1.0, "nll": 0.3}
-    plan = Distill.model_validate({"divergence": "mix", "mix": mix})
+    plan = Distill.model_validate({"divergence": "mix", "mix": mix, "source": {"target": 1.0}})
     assert plan.loss_in_words == "0.7 jsd[0.5] + block efficiency@4 + 0.3 nll"
     selected = Distill.model_validate({"select": {"keep": 0.4, "reference": "draft"}})
     assert selected.loss_in_words == "forward kl of the 40% most learnable tokens"
@@ -144,7 +147,39 @@ def test_every_loss_can_be_mixed() -> None:
 
 
 def test_what_reads_no_target_needs_none() -> None:
-    assert not Distill(divergence="nll").needs_target
-    assert not Distill(divergence="mix", mix={"nll": 0.5}).needs_target
-    assert Distill(divergence="mix", mix={"nll": 0.5, "tvd": 0.5}).needs_target
-    assert Distill(divergence="nll", select={"reference": "draft"}).needs_target
+    def plan(**values: Any) -> Distill:
+        return Distill.model_validate({"source": {"fixed": 1.0}, **values})
+
+    assert not plan(divergence="nll").needs_target
+    assert not plan(divergence="mix", mix={"nll": 0.5}).needs_target
+    assert plan(divergence="mix", mix={"nll": 0.5, "tvd": 0.5}).needs_target
+    assert plan(divergence="nll", select={"reference": "draft"}).needs_target
+    written = plan(divergence="nll", source={"speculative": 1.0})
+    assert written.needs_target and not written.reads_target
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        ({"source": {"draft": 0.5, "fixed": 0.5, "per": "token"}}, "per: token is for draft and"),
+        ({"source": {"draft": 1.0, "per": "token"}}, "per: token is for draft and target"),
+        ({"source": {"fixed": 0.5, "replay": 0.5}}, "give one of them a share"),
+        ({"divergence": "nll"}, "take fixed, target or speculative"),
+        ({"divergence": "nll", "source": {"speculative": 0.5, "replay": 0.5}}, "the draft's own"),
+        ({**REJECTED, "source": {"speculative": 0.5, "replay": 0.5}}, "leave one of them out"),
+        ({**REJECTED, "divergence": "block_efficiency"}, "rejected ones are in none"),
+        ({**REJECTED, "reduction": "sequences"}, "weights of its own"),
+        ({**REJECTED, "select": {"reference": "draft"}}, "weights of its own"),
+    ],
+)
+def test_a_source_that_cannot_be_is_refused(plan: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Distill.model_validate(plan)
+
+
+def test_shares_know_what_is_stored_and_what_is_still_to_be_written() -> None:
+    shares = Shares(fixed=0.25, target=0.25, draft=0.5)
+    assert shares.of == {"fixed": 0.25, "target": 0.25, "draft": 0.5}
+    assert shares.stored == {"fixed": 0.25, "target": 0.25}
+    assert Shares(draft=0.5, target=0.5, per="token").stored == {}
+    assert Shares(draft=1.0).is_drafts and not shares.is_drafts

@@ -36,9 +36,9 @@ class Branches:
         self.weight = 1.0
 
     def accept(self, probability: Tensor) -> Tensor:
-        sure = [min(h, 1.0) for h in probability.tolist()]
+        sure = [min(h, 1.0) for h in probability.flatten().tolist()]
         coins = [self._choose([1.0 - h, h]) == 1 for h in sure]
-        return torch.tensor(coins, dtype=torch.bool)
+        return torch.tensor(coins, dtype=torch.bool).view(probability.shape)
 
     def draw(self, weights: Tensor) -> Tensor:
         distribution = weights / weights.sum(-1, keepdim=True)

@@ -20,7 +20,13 @@ def test_the_module_knows_no_parameter_but_the_drafts(tiny_pair: Path) -> None:
     step = Step(
         made.recipe,
         Objective(made.recipe.distill, made.target),
-        Rollout(temperature=1.0, max_new_tokens=2, end_tokens=frozenset(), pad_token=0),
+        Rollout(
+            made.recipe.distill,
+            made.target,
+            max_new_tokens=2,
+            end_tokens=frozenset(),
+            pad_token=0,
+        ),
         Replica(made.draft, torch.bfloat16, sharded=False),
         clock=Clock(torch.device("cpu")),
         position=Position(),

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distillspec.corpus.batching import Batch, collate
+from distillspec.corpus.batching import Batch, Known, collate
+from distillspec.corpus.visits import Side, TreeRow, Visits, collate_trees
 from distillspec.models.frozen import FrozenTarget
+from distillspec.models.hidden import Layout
 from distillspec.models.loading import load_model
 from distillspec.recipe.schema import Distill, Term
 from distillspec.training.emphasis import Emphasis
@@ -58,8 +60,10 @@ EVERY: list[dict[str, Any]] = [
 
 
 def _distill(**values: Any) -> Distill:
-    """Any text will do here, but for those that insist on the draft's."""
-    return Distill(source={"draft": 1.0}, chunk_tokens=2, **values)
+    """Any text will do here, but some insist on the draft's, and some on any but the draft's."""
+    terms = {values.get("divergence"), *values.get("mix", {})}
+    source = {"fixed": 1.0} if "nll" in terms else {"draft": 1.0}
+    return Distill(source=source, chunk_tokens=2, **values)
 
 
 class Whole(NamedTuple):
@@ -274,10 +278,17 @@ def test_selection_learns_from_the_tokens_with_most_to_learn_beyond_the_referenc
     assert_same_gradient(draft, sums.divergence, expected)
 
 
+@pytest.mark.parametrize(
+    "mix",
+    [
+        {"nll": 0.3, "tvd": 2.0, "block_efficiency": 0.5},
+        {"tvd": 2.0, "block_efficiency": 0.5, "tvd_plus": 0.25},
+    ],
+    ids=str,
+)
 def test_a_mixture_is_the_weighted_sum_of_its_losses(
-    target: FrozenTarget, draft: nn.Module
+    target: FrozenTarget, draft: nn.Module, mix: dict[str, float]
 ) -> None:
-    mix = {"nll": 0.3, "tvd": 2.0, "block_efficiency": 0.5, "tvd_plus": 0.25}
     batch = collate(ROWS, 0)
     parts = [
         weight * Objective(_distill(divergence=name), target)(draft, batch).divergence
@@ -300,3 +311,82 @@ def test_logits_and_hidden_states_give_the_same_loss(
     torch.testing.assert_close(whole.divergence, plain.divergence)
     torch.testing.assert_close(whole.alpha, plain.alpha, equal_nan=True)
     assert whole.tokens == plain.tokens
+
+
+# --- rows that are trees, and what is known of the target already --------------------------------
+
+TREE = [
+    TreeRow(
+        (5, 6),
+        (7, 8, 9),
+        Visits((1.0, 0.5, 1.0), [Side(0, (3,), (0.25,)), Side(2, (4, 2), (0.5, 0.125))]),
+    ),
+    TreeRow((11,), (12,), Visits((1.0,), [Side(0, (13,), (0.75,))])),
+]
+STATES = [
+    ((5, 6), 1.0),
+    ((5, 6, 7), 0.5),
+    ((5, 6, 7, 8), 1.0),
+    ((5, 6, 3), 0.25),
+    ((5, 6, 7, 8, 4), 0.5),
+    ((5, 6, 7, 8, 4, 2), 0.125),
+    ((11,), 1.0),
+    ((11, 13), 0.75),
+]
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "tvd", "lk_lambda"])
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_the_loss_of_a_tree_is_that_of_its_states_each_read_alone(
+    target: FrozenTarget, draft: nn.Module, name: str, implementation: str
+) -> None:
+    for model in (target.model, draft):
+        model.set_attn_implementation(implementation)  # type: ignore[operator]
+    objective = Objective(_distill(divergence=name), target)
+    alone = []
+    for context, weight in STATES:
+        row = collate([(context, (1,))], 0)  # what comes after is not looked at
+        alone.append(weight * objective(draft, row).divergence)
+    batch = collate_trees(TREE, 0)
+    sums = objective(draft, batch)
+    torch.testing.assert_close(sums.divergence, torch.stack(alone).sum())
+    assert_same_gradient(draft, sums.divergence, torch.stack(alone).sum())
+    assert int(sums.tokens) == len(STATES)
+    weights = token_weights(batch, "tokens")
+    assert weights.tolist() == [weight for _, weight in STATES]
+
+
+@pytest.mark.parametrize("is_tree", [False, True])
+@pytest.mark.parametrize("logits", [False, True])
+@pytest.mark.parametrize("first", [0, 1])
+def test_states_that_are_known_are_not_computed_again(
+    target: FrozenTarget,
+    draft: nn.Module,
+    monkeypatch: pytest.MonkeyPatch,
+    is_tree: bool,
+    logits: bool,
+    first: int,
+) -> None:
+    """All of them are known, or all but those of the first row."""
+    if logits:
+        draft.config.final_logit_softcapping = 1.0  # type: ignore[union-attr,assignment]
+    batch = collate_trees(TREE, 0) if is_tree else collate(ROWS, 0)
+    objective = Objective(_distill(), target)
+    expected = objective(draft, batch)
+    layout = Layout(batch.tree.positions, batch.tree.sees) if batch.tree else None
+    predicts = predicts_response(batch)
+    read = target.hidden(batch.tokens, batch.is_token, layout)
+    is_known = torch.arange(len(predicts)) >= first
+    known = Known(is_known, read[is_known][predicts[is_known]])
+    rows_read = []
+    forward = FrozenTarget.hidden
+    monkeypatch.setattr(
+        FrozenTarget,
+        "hidden",
+        lambda self, tokens, *rest: rows_read.append(len(tokens)) or forward(self, tokens, *rest),
+    )
+    monkeypatch.setattr(FrozenTarget, "logits", None)
+    sums = objective(draft, batch._replace(known=known))
+    assert sum(rows_read) == first
+    torch.testing.assert_close(sums.divergence, expected.divergence)
+    assert_same_gradient(draft, sums.divergence, expected.divergence)

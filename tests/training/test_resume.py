@@ -18,7 +18,7 @@ from distillspec.training.resume import load_best
 from distillspec.training.state_file import read_state, write_state
 from tests.training import tiny_run
 
-PLAN = {
+PLAN: dict[str, Any] = {
     "distill": {
         "source": {"fixed": 0.5, "draft": 0.5},
         "max_steps": 8,
@@ -66,11 +66,18 @@ def _kill_after_row(pair: Path, folder: Path, step: int, plan: dict[str, Any]) -
     return rows.read_bytes().splitlines(keepends=True)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+REPLAYED = {"source": {"draft": 0.25, "speculative": 0.25, "replay": 0.5}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"optimizer": {"kind": "muon"}}, {"distill": {**PLAN["distill"], **REPLAYED}}],
+    ids=["adamw", "muon", "replay"],
+)
 def test_a_killed_run_goes_on_bit_for_bit_as_if_nothing_had_happened(
-    tiny_pair: Path, tmp_path: Path, optimizer: str
+    tiny_pair: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    plan = {**PLAN, "optimizer": {"kind": optimizer}}
+    plan = {**PLAN, **changes}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     tiny_run.run(tiny_run.parts(tiny_pair, tiny_run.recipe(**plan)), whole)
 
@@ -99,7 +106,7 @@ def test_a_checkpoint_holds_the_draft_only(tiny_pair: Path, tmp_path: Path) -> N
     made = tiny_run.parts(tiny_pair, tiny_run.recipe())
     tiny_run.run(made, tmp_path)
     state = read_state(tmp_path / "last.ckpt")
-    assert set(state) == {"state_dict", "optimizer_states", "position", "data"}
+    assert set(state) == {"state_dict", "optimizer_states", "position", "data", "rollout"}
     draft = {f"draft.{name}": value for name, value in made.draft.state_dict().items()}
     assert {n: v.shape for n, v in state["state_dict"].items()} == {
         n: v.shape for n, v in draft.items()

@@ -36,6 +36,10 @@ def test_metrics_divide_sums_once() -> None:
         {"divergence": "block_efficiency"},
         {"divergence": "tvd_plus", "source": {"draft": 1.0}},
         {"select": {"keep": 0.4, "reference": "draft"}},
+        {"source": {"draft": 0.5, "target": 0.5, "per": "token"}},
+        {"source": {"fixed": 0.5, "speculative": 0.5}, "speculative": {"rejected": True}},
+        {"source": {"speculative": 0.5, "replay": 0.5}},
+        {"source": {"draft": 0.25, "fixed": 0.25, "replay": 0.5}, "replay": {"sequences": 3}},
     ],
     ids=str,
 )

@@ -14,7 +14,13 @@ from torch import nn
 
 from distillspec.recipe.schema import Hardware
 from distillspec.training.state_file import read_state
-from distillspec.training.strategy import PlainUpdate, World, full_tensors, strategy_name
+from distillspec.training.strategy import (
+    ZERO_POSITION,
+    PlainUpdate,
+    World,
+    full_tensors,
+    strategy_name,
+)
 from tests.training import tiny_run
 
 STRATEGIES = ("ddp", "fsdp2", "zero2", "zero3")
@@ -27,6 +33,13 @@ PLAN: dict[str, Any] = {
         "probe": {"every_steps": 3, "prompts": 2, "gamma": 2, "max_new_tokens": 6},
     },
     "optimizer": {"clip_norm": 0.5, "warmup_steps": 0, "final_rate_share": 1.0},
+}
+
+
+WRITTEN: dict[str, Any] = {
+    "source": {"fixed": 0.25, "draft": 0.25, "speculative": 0.25, "replay": 0.25},
+    "batch_size": 8,
+    "micro_batch_size": 2,
 }
 
 
@@ -60,7 +73,8 @@ def _start(processes: int, pair: Path, jobs: list[dict[str, Any]]) -> None:
 def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same steps by one process ("plain") and by two with each strategy.
 
-    "<strategy>-resumed" was started again after its first step, "<strategy>-drawn" is on-policy.
+    "<strategy>-resumed" was started again after its first step, "<strategy>-drawn" is on-policy,
+    "<strategy>-written" has text of all kinds, some of it for the second time, and was resumed.
     """
     folder = tmp_path_factory.mktemp("strategies")
     tiny_run.run(tiny_run.parts(tiny_pair, tiny_run.recipe(**_plan("auto"))), folder / "plain")
@@ -72,6 +86,11 @@ def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"folder": resumed, "recipe": _plan(name, max_steps=1)},
             {"folder": resumed, "recipe": _plan(name), "resume": True},
             {"folder": drawn, "recipe": _plan(name, source={"draft": 1.0}), "probed": False},
+        ]
+        written = {"folder": str(folder / f"{name}-written"), "probed": False}
+        jobs += [
+            {**written, "recipe": _plan(name, **WRITTEN, max_steps=2)},
+            {**written, "recipe": _plan(name, **WRITTEN), "resume": True},
         ]
     _start(2, tiny_pair, jobs)
     return folder
@@ -127,6 +146,26 @@ def test_two_processes_draw_their_own_responses_from_the_whole_draft(
     for name in ("response_tokens", "divergence_nats"):
         value, wanted = (float(rows[0][f"train/{name}"]) for rows in (mine, theirs))
         assert value == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_processes_write_and_replay_their_own_text_and_keep_it(
+    runs: Path, strategy: str
+) -> None:
+    mine, theirs = (tiny_run.rows_of(runs / f"{name}-written") for name in (strategy, "ddp"))
+    assert [row["step"] for row in mine] == ["1", "2", "3"]
+    for name in ("response_tokens", "divergence_nats"):
+        value, wanted = (float(rows[0][f"train/{name}"]) for rows in (mine, theirs))
+        assert value == pytest.approx(wanted, rel=1e-5)
+    path = runs / f"{strategy}-written" / "last.ckpt"
+    kept = read_state(path / ZERO_POSITION if path.is_dir() else path)["rollout"]
+    assert len(kept) == 2
+    for of_process in kept:
+        steps = [entry["step"] for entry in of_process]
+        assert steps == sorted(steps)
+        assert set(steps) == {0, 1, 2}
+        assert all(entry["states"] is not None for entry in of_process)
 
 
 def test_auto_is_plain_for_one_process_and_ddp_for_several() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,33 @@ def verify_token(p: Tensor, q: Tensor, tokens: Tensor, chance: Chance) -> Verdic
     return Verdict(torch.cat([tokens[:kept], following.view(1)]).tolist())
 
 
+class RowVerdicts(NamedTuple):
+    """Of B rows: drafted tokens kept, long [B]; the token that follows them, long [B]; min(1, p/q)
+    of each drafted token, [B, G].
+    """
+
+    kept: Tensor
+    following: Tensor
+    acceptance: Tensor
+
+
+def verify_token_rows(p: Tensor, q: Tensor, tokens: Tensor, chance: Chance) -> RowVerdicts:
+    """`verify_token` of many rows at once: p [B, G+1, V], q [B, G, V], drafted long [B, G].
+
+    Nothing waits for the host, so coins are thrown for all G tokens, also for those after a
+    rejected one: they decide nothing.
+    """
+    rows, gamma = tokens.shape
+    at = torch.arange(rows, device=tokens.device)
+    drafted = tokens.unsqueeze(2)
+    ratio = (p[:, :-1].gather(2, drafted) / q.gather(2, drafted)).squeeze(2)
+    kept = chance.accept(ratio).long().cumprod(1).sum(1)
+    excess = p[at, kept]
+    rejected = (kept < gamma).unsqueeze(1)
+    excess = torch.where(rejected, residual(excess, q[at, kept.clamp(max=gamma - 1)]), excess)
+    return RowVerdicts(kept, chance.draw(excess), ratio.clamp(max=1.0))
+
+
 def expected_by_token(p: Tensor, q: Tensor, tokens: Tensor) -> float:
     """Drafted tokens that `verify_token` keeps of this block, in expectation over its coins.
 
@@ -39,9 +68,11 @@ def ratios(p: Tensor, q: Tensor, tokens: Tensor) -> Tensor:
 
 
 def residual(p: Tensor, q: Tensor) -> Tensor:
-    """Weights (p - q)_+: [V], [V] -> [V]; where nothing is left, since p = q up to rounding, p."""
+    """Weights (p - q)_+: [..., V], [..., V] -> [..., V]; where nothing is left of a row, since
+    p = q up to rounding, p.
+    """
     excess = (p - q).clamp_(min=0.0)
-    return torch.where(excess.any(), excess, p)
+    return torch.where(excess.any(-1, keepdim=True), excess, p)
 
 
 def _leading(coins: list[bool]) -> int:

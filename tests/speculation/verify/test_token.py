@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +16,18 @@ from distillspec.speculation.verify.token import (
     ratios,
     residual,
     verify_token,
+    verify_token_rows,
 )
-from tests.speculation.branches import Branches, GridBranches, mutant, walk
+from distillspec.speculation.verify.verdict import Verdict
+from tests.speculation.branches import (
+    Branches,
+    GridBranches,
+    Law,
+    law_of,
+    mutant,
+    total_variation,
+    walk,
+)
 from tests.speculation.verify.exact import (
     EXACT,
     Model,
@@ -85,6 +96,90 @@ def test_the_expectation_of_a_block_is_that_of_the_shipped_coins(seed: int) -> N
         rows = p[: len(tokens) + 1], q[: len(tokens)]
         found = expected_by_token(*rows, drafted)
         assert found == pytest.approx(expected_accepted(verify_token, *rows, drafted), abs=1e-12)
+
+
+# --- many rows -----------------------------------------------------------------------------------
+
+
+def row_verdicts(
+    p: Tensor, q: Tensor, tokens: Tensor, chance: Chance, rule: Any = verify_token_rows
+) -> list[tuple[int, ...]]:
+    found = rule(p, q, tokens, chance)
+    return [
+        (*row[:kept], following)
+        for row, kept, following in zip(
+            tokens.tolist(), found.kept.tolist(), found.following.tolist(), strict=True
+        )
+    ]
+
+
+def one_of_the_rows(p: Tensor, q: Tensor, tokens: Tensor, chance: Chance) -> Verdict:
+    return Verdict(list(row_verdicts(p[None], q[None], tokens[None], chance)[0]))
+
+
+@pytest.mark.parametrize(("V", "gamma"), [(5, 1), (4, 2), (2, 3)])
+@pytest.mark.parametrize("zeros", [0.0, 0.5])
+def test_the_joint_law_of_a_row_is_the_targets(V: int, gamma: int, zeros: float) -> None:
+    p, q = random_model(V, gamma, 1, zeros=zeros), random_model(V, gamma, 2, zeros=zeros)
+    assert chain_distance(one_of_the_rows, p, q, V, gamma) < EXACT
+
+
+@adversarial
+def test_the_joint_law_of_a_row_holds_for_adversarial_pairs(p: Model, q: Model) -> None:
+    assert chain_distance(one_of_the_rows, p, q, 3, 2) < EXACT
+
+
+def joint_law(p: Tensor, q: Tensor, tokens: Tensor, rule: Any = verify_token_rows) -> Law:
+    law: Law = defaultdict(float)
+    for verdicts, coins in walk(lambda chance: row_verdicts(p, q, tokens, chance, rule)):
+        law[tuple(verdicts)] += coins.weight  # type: ignore[index]
+    return law
+
+
+TWO_ROWS = (
+    torch.stack([random_block(3, 2, seed)[0] for seed in (3, 4)]),
+    torch.stack([random_block(3, 2, seed)[1] for seed in (3, 4)]),
+    torch.tensor([[0, 1], [2, 0]]),
+)
+
+
+def product_of_the_rows() -> Law:
+    rows = []
+    for p, q, tokens in zip(*TWO_ROWS, strict=True):
+        rows.append(
+            law_of(lambda chance, p=p, q=q, x=tokens: verify_token(p, q, x, chance).tokens)  # type: ignore[misc]
+        )
+    return {
+        (one, other): a * b  # type: ignore[dict-item]
+        for one, a in rows[0].items()
+        for other, b in rows[1].items()
+    }
+
+
+def test_rows_are_judged_as_single_ones_and_independently() -> None:
+    assert total_variation(joint_law(*TWO_ROWS), product_of_the_rows()) < EXACT
+
+
+@pytest.mark.parametrize(
+    ("line", "broken"),
+    [
+        ("cumprod(1).sum(1)", "sum(1)"),
+        ("q[at, kept.clamp(max=gamma - 1)]", "q[at, 0 * kept]"),
+        ("excess = p[at, kept]", "excess = p[at, 0 * kept]"),
+        ("(kept < gamma)", "(kept <= gamma)"),
+    ],
+)
+def test_the_joint_law_fails_if_a_line_is_broken(line: str, broken: str) -> None:
+    rule = mutant(verify_token_rows, line, broken)
+    assert total_variation(joint_law(*TWO_ROWS, rule=rule), product_of_the_rows()) > 0.01
+
+
+def test_the_acceptance_of_every_drafted_token_is_told() -> None:
+    p, q, tokens = TWO_ROWS
+    found = verify_token_rows(p, q, tokens, seeded())
+    for row in range(2):
+        expected = ratios(p[row], q[row], tokens[row]).clamp(max=1.0)
+        assert torch.equal(found.acceptance[row], expected)
 
 
 # --- the residual --------------------------------------------------------------------------------

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import torch
+
+from distillspec.corpus.visits import Side, TreeRow, Visits, collate_trees
+
+ROW = TreeRow(
+    prompt=(5, 6),
+    response=(7, 8, 9),
+    visits=Visits(
+        weights=(1.0, 0.5, 1.0), sides=[Side(0, (3,), (0.25,)), Side(2, (4, 2), (0.5, 0.125))]
+    ),
+)
+SHORT = TreeRow((1,), (2,), Visits.of_text((2,)))
+
+
+def test_sides_stand_behind_the_text_with_the_positions_they_would_have_had() -> None:
+    batch = collate_trees([ROW, SHORT], pad_token=0)
+    assert batch.tree is not None
+    assert batch.tokens.tolist() == [[5, 6, 7, 8, 9, 3, 4, 2], [1, 2, 0, 0, 0, 0, 0, 0]]
+    assert batch.tree.positions[0].tolist() == [0, 1, 2, 3, 4, 2, 4, 5]
+    assert batch.is_token.sum(1).tolist() == [8, 2]
+    assert batch.is_response[0].tolist() == [False, False, True, True, True, *[False] * 3]
+
+
+def test_a_token_sees_its_own_branch_and_nothing_else() -> None:
+    batch = collate_trees([ROW, SHORT], pad_token=0)
+    assert batch.tree is not None
+    seen = [
+        batch.tokens[0][row].tolist()
+        for row in batch.tree.sees[0]
+    ]  # fmt: skip
+    assert seen == [
+        [5],
+        [5, 6],
+        [5, 6, 7],
+        [5, 6, 7, 8],
+        [5, 6, 7, 8, 9],
+        [5, 6, 3],
+        [5, 6, 7, 8, 4],
+        [5, 6, 7, 8, 4, 2],
+    ]
+    assert batch.tree.sees.any(2).all()  # padding sees itself: a softmax over nothing is no number
+
+
+def test_each_state_has_its_weight() -> None:
+    batch = collate_trees([ROW, SHORT], pad_token=0)
+    assert batch.tree is not None
+    states = [
+        (batch.tokens[0][batch.tree.sees[0, at]].tolist(), float(batch.tree.weights[0, at]))
+        for at in batch.tree.predicts[0].nonzero()[:, 0]
+    ]
+    assert states == [
+        ([5, 6], 1.0),
+        ([5, 6, 7], 0.5),
+        ([5, 6, 7, 8], 1.0),
+        ([5, 6, 3], 0.25),
+        ([5, 6, 7, 8, 4], 0.5),
+        ([5, 6, 7, 8, 4, 2], 0.125),
+    ]
+    assert batch.tree.weights[~batch.tree.predicts].count_nonzero() == 0
+    assert torch.equal(batch.tree.predicts[1].nonzero(), torch.tensor([[0]]))
