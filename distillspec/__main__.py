@@ -18,6 +18,7 @@ from distillspec import __version__
 from distillspec.commands import (
     auto,
     check,
+    compare,
     decode,
     evaluate,
     export,
@@ -40,6 +41,7 @@ COMMANDS = {
     "export": export,
     "evaluate": evaluate,
     "report": report,
+    "compare": compare,
     "decode": decode,
     "auto": auto,
     "pretrain": pretrain,

@@ -26,7 +26,7 @@ LEVELS = (
     {"training", "export"},
     {"build"},
     {"job"},
-    {"stages", "pretraining", "checking", "decoding", "calibration"},
+    {"stages", "pretraining", "checking", "decoding", "calibration", "compare"},
     {"commands"},
     {"__main__"},
 )

@@ -68,6 +68,47 @@ def relative(one: Sums, other: Sums, how: Resampling) -> Interval:
     return _interval(value, resampled, how)
 
 
+def ratio_of_runs(runs: Sequence[Sums], how: Resampling) -> Interval:
+    """Ratio of sums over several runs on the same prompts; prompts and runs are resampled.
+
+    Few runs tell little of how runs scatter: of S of them the scatter is seen (S - 1) / S-fold.
+    """
+    return _interval(_joined(runs).ratio(), _resampled_runs(runs, how, side=0), how)
+
+
+def relative_of_runs(one: Sequence[Sums], other: Sequence[Sums], how: Resampling) -> Interval:
+    """ratio(one) / ratio(other) - 1, over runs: paired in the prompts, not in the runs."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        resampled = _resampled_runs(one, how, side=0) / _resampled_runs(other, how, side=1) - 1.0
+    base = _joined(other).ratio()
+    value = _joined(one).ratio() / base - 1.0 if base else float("nan")
+    return _interval(value, resampled, how)
+
+
+def _joined(runs: Sequence[Sums]) -> Sums:
+    return Sums(
+        [value for run in runs for value in run.numerators],
+        [value for run in runs for value in run.denominators],
+    )
+
+
+def _resampled_runs(runs: Sequence[Sums], how: Resampling, side: int) -> Floats:
+    draws = _draws(len(runs[0].numerators), how)
+    generator = np.random.default_rng([how.seed, side])
+    chosen = generator.integers(0, len(runs), size=(how.resamples, len(runs)))
+    weights = np.stack([(chosen == run).sum(axis=1) for run in range(len(runs))])
+    above, below = (
+        sum(
+            weight * np.asarray(part, dtype=np.float64)[draws].sum(axis=1)
+            for weight, part in zip(weights, parts, strict=True)
+        )
+        for parts in zip(*runs, strict=True)
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        resampled: Floats = np.where(below > 0, above / below, np.nan)
+    return resampled
+
+
 def _paired(one: Sums, other: Sums, how: Resampling) -> tuple[Floats, Floats]:
     assert len(one.numerators) == len(other.numerators), "paired sums are over the same prompts"
     draws = _draws(len(one.numerators), how)

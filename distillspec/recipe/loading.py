@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe import yaml_text
+from distillspec.recipe.comparison import Comparison
 from distillspec.recipe.complaint import complaint, nearest
 from distillspec.recipe.expectation import root
 from distillspec.recipe.methods import Method
@@ -53,9 +54,27 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
     """
     path = Path(path)
     data = _read(path, "suite")
+    if data.get("kind") == "comparison":
+        raise DistillSpecError(
+            "this is no suite but a comparison: it trains drafts",
+            where=str(path),
+            mend=f"start it with: ./launch.sh compare {path}",
+        )
     changed = _override(data, overrides, str(path))
     data |= {"name": path.stem} if data.get("name") in (None, "") else {}
     return _validate(Suite, data, str(path), changed)
+
+
+def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> Comparison:
+    """The comparison in the YAML file `path`, changed by `section.key=value` overrides.
+
+    Raises DistillSpecError like load_recipe.
+    """
+    path = Path(path)
+    data = _read(path, "comparison")
+    changed = _override(data, overrides, str(path))
+    data |= {"name": path.stem} if data.get("name") in (None, "") else {}
+    return _validate(Comparison, data, str(path), changed)
 
 
 def is_of_suite(override: str) -> bool:
@@ -77,6 +96,11 @@ def json_schema() -> dict[str, Any]:
 def suite_json_schema() -> dict[str, Any]:
     """JSON schema (draft 2020-12) of evaluation suites, for editors."""
     return _schema(Suite, "distillspec evaluation suite")
+
+
+def comparison_json_schema() -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of comparisons, for editors."""
+    return _schema(Comparison, "distillspec comparison")
 
 
 def _schema(form: Any, title: str) -> dict[str, Any]:

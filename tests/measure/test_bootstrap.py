@@ -7,7 +7,15 @@ import math
 import numpy as np
 import pytest
 
-from distillspec.measure.bootstrap import Resampling, Sums, difference, ratio, relative
+from distillspec.measure.bootstrap import (
+    Resampling,
+    Sums,
+    difference,
+    ratio,
+    ratio_of_runs,
+    relative,
+    relative_of_runs,
+)
 
 HOW = Resampling(resamples=500, confidence=0.95, seed=3)
 
@@ -70,3 +78,34 @@ def test_nothing_counted_is_nan_and_excludes_nothing() -> None:
     interval = ratio(Sums([0, 0], [0, 0]), HOW)
     assert all(math.isnan(number) for number in interval)
     assert not interval.excludes(0.0)
+
+
+# --- several runs on the same prompts ------------------------------------------------------------
+
+
+def runs_of(*levels: float, seed: int = 0) -> list[Sums]:
+    hard = np.random.default_rng(seed).exponential(2.0, 30)
+    return [Sums((hard * level).tolist(), [1.0] * 30) for level in levels]
+
+
+def test_one_run_has_the_interval_of_its_prompts() -> None:
+    (one,), (other,) = runs_of(1.0), runs_of(1.2)
+    assert ratio_of_runs([one], HOW) == ratio(one, HOW)
+    assert relative_of_runs([other], [one], HOW) == relative(other, one, HOW)
+
+
+def test_runs_are_pooled_and_their_scatter_widens_the_interval() -> None:
+    alike, apart = runs_of(1.0, 1.0), runs_of(0.5, 1.5)
+    assert ratio_of_runs(apart, HOW).value == pytest.approx(ratio_of_runs(alike, HOW).value)
+    calm, wild = (relative_of_runs(runs, runs_of(0.9), HOW) for runs in (alike, apart))
+    assert calm.low == pytest.approx(calm.high)  # paired in the prompts
+    assert wild.low < 0.0 < wild.high
+    assert calm.excludes(0.0) and not wild.excludes(0.0)
+
+
+def test_two_sides_draw_their_runs_by_themselves() -> None:
+    """The runs of two variants with one seed are no pair: their scatter does not cancel."""
+    runs = runs_of(0.5, 1.5)
+    interval = relative_of_runs(runs, runs, HOW)
+    assert interval.value == 0.0
+    assert interval.low < -0.2 and interval.high > 0.2

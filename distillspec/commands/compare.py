@@ -1,0 +1,31 @@
+"""`compare`: train variants of a recipe at equal cost, and measure them on the same texts."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from distillspec.recipe.loading import dump_yaml, load_comparison
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("path", metavar="COMPARISON", help="a YAML file with kind: comparison")
+    parser.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="change a value of the comparison"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check every variant, say what would happen, stop"
+    )
+    parser.add_argument(
+        "--dump-config", action="store_true", help="print the resolved comparison, and stop"
+    )
+    parser.epilog = "Goes on where it was interrupted, run by run."
+
+
+def main(arguments: Namespace) -> int:
+    comparison = load_comparison(arguments.path, arguments.overrides)
+    if arguments.dump_config:
+        print(dump_yaml(comparison).rstrip("\n"))
+        return 0
+    from distillspec import compare
+
+    return compare.look(comparison) if arguments.dry_run else compare.run(comparison)

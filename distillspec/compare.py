@@ -1,0 +1,352 @@
+"""The verb `compare`: variants of a recipe, trained at equal cost, measured on the same texts."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from distillspec import atomic, build, provenance
+from distillspec.corpus.prompts import Prompt
+from distillspec.corpus.tokenizing import Tokens
+from distillspec.errors import DistillSpecError
+from distillspec.export.folder import export_draft
+from distillspec.job import join, target_responses
+from distillspec.measure.bootstrap import Resampling
+from distillspec.measure.corpus_alpha import DrawnText
+from distillspec.measure.target_texts import drawn_texts, text_facts
+from distillspec.measure.variants import Cost, Measured, Reading, markdown, standings, table
+from distillspec.models.adapters import merged
+from distillspec.models.precision import cast_parameters, describe
+from distillspec.models.runner import vocabulary_size
+from distillspec.recipe.comparison import OF_VARIANT, Comparison
+from distillspec.recipe.dry_run import RUNS
+from distillspec.recipe.dry_run import plan as told
+from distillspec.recipe.loading import dump_yaml, load_recipe
+from distillspec.recipe.prompt_plan import PromptPlan
+from distillspec.recipe.schema import Recipe
+from distillspec.recipe.suite import Suite
+from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.training.fit import fit
+from distillspec.training.resume import BEST, load_best
+from distillspec.training.run_lock import run_lock
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+HOME = "held-out"  # prompts of the recipe's own kind
+UNDISTILLED = "undistilled"
+_MEASURED = "measured.json"
+_ENDLESS = 1_000_000_000
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def run(comparison: Comparison) -> int:
+    """Train and measure what is not there yet, then print and write the tables; 0."""
+    if join().size > 1:
+        raise DistillSpecError(
+            "a comparison trains in one process",
+            where=f"comparison {comparison.name}",
+            mend="start it without NPROC",
+        )
+    folder = RUNS / "compare" / comparison.name
+    atomic.make_folder(folder)
+    with run_lock(folder):
+        _Comparing(comparison, folder).run()
+    return 0
+
+
+def look(comparison: Comparison) -> int:
+    """Check every variant's recipe, say what would happen, and stop; 0."""
+    plain = variant_recipe(comparison, comparison.against, comparison.seeds[0], {})
+    for variant in comparison.variants:
+        unmade = dict.fromkeys(comparison.needs(variant), Path(plain.pair.draft))
+        recipe = variant_recipe(comparison, variant, comparison.seeds[0], unmade)
+        told(recipe, comparison.recipe)
+        console.print(f"{variant:<20}  {recipe.distill.loss_in_words}: {_source(recipe)}")
+    count = len(comparison.variants) * len(comparison.seeds)
+    minutes = count * comparison.minutes
+    finals = comparison.finals
+    if finals is not None:
+        count += finals.count * len(finals.seeds)
+        minutes += finals.count * len(finals.seeds) * finals.minutes
+    console.print(f"{count} runs, {minutes:g} minutes of training at most")
+    return 0
+
+
+def variant_recipe(
+    comparison: Comparison, variant: str, seed: int, drafts: dict[str, Path]
+) -> Recipe:
+    """The recipe of one run. drafts: of variants that it reads; a missing one stays a name."""
+    changes = {
+        **comparison.changes_of(variant),
+        "name": comparison.name,
+        "seed": seed,
+        "distill.max_steps": _ENDLESS,
+    }
+    texts = [f"{key}={json.dumps(_placed(value, drafts))}" for key, value in changes.items()]
+    recipe = load_recipe(comparison.recipe, texts)
+    if not isinstance(recipe, Recipe):
+        raise DistillSpecError(
+            "a comparison is of distillations, and this recipe makes a model from nothing",
+            where=comparison.recipe,
+            mend="name a recipe of kind distill",
+        )
+    return recipe
+
+
+class _Comparing:
+    """A comparison at work in its folder."""
+
+    def __init__(self, comparison: Comparison, folder: Path) -> None:
+        self.plan, self.folder = comparison, folder
+        self.base = variant_recipe(comparison, comparison.against, comparison.seeds[0], {})
+        build.prepare_process(self.base)
+        self.pair = build.load_pair(self.base)
+        self.prompts = build.prompts(self.pair)
+        self.policy = SamplingPolicy(temperature=self.base.distill.temperature)
+        self.texts = self._texts()
+        self.done: dict[str, dict[str, list[Measured]]] = {}  # round -> variant -> runs
+
+    def run(self) -> None:
+        atomic.write_json(self.folder / "provenance.json", dataclasses.asdict(provenance.gather()))
+        console.print(f"{self.folder}: {describe(self.pair.device)}")
+        undistilled = self._measured(self.pair.draft(), None)
+        first = self._round("first", list(self.plan.variants), self.plan.minutes, self.plan.seeds)
+        first[UNDISTILLED] = [undistilled]
+        self._tell("first", first, self.plan.minutes, self.plan.seeds)
+        finals = self.plan.finals
+        if finals is None:
+            return
+        order = [one.variant for one in standings(first, self.plan.against, HOME, self._how())]
+        best = [name for name in order if name != UNDISTILLED][: finals.count]
+        names = [*dict.fromkeys([self.plan.against, *best])]
+        last = self._round("finals", names, finals.minutes, finals.seeds)
+        last[UNDISTILLED] = [undistilled]
+        self._tell("finals", last, finals.minutes, finals.seeds)
+
+    def _how(self) -> Resampling:
+        return Resampling(confidence=self.plan.confidence)
+
+    # --- the texts that all drafts are measured on ---
+
+    def _texts(self) -> dict[str, list[DrawnText]]:
+        held_out = self.prompts.held_out[: self.plan.texts]
+        kinds: dict[str, Sequence[Prompt]] = {HOME: held_out}
+        for name, source in self.plan.elsewhere.items():
+            prompts = PromptPlan(count=self.plan.texts, source=source)
+            suite = Suite(name=name, prompts=prompts, max_new_tokens=self.plan.max_new_tokens)
+            kinds[name], notes = build.suite_prompts(self.pair, suite, [])
+            for note in notes:
+                console.print(f"{name}: {note}")
+        return {
+            name: drawn_texts(
+                self.pair.target.model,
+                prompts,
+                self.policy,
+                tokens=self.plan.max_new_tokens,
+                seed=0,
+                vocabulary=self.pair.vocabulary,
+            )
+            for name, prompts in kinds.items()
+        }
+
+    def _measured(self, draft: PreTrainedModel, cost: Cost | None) -> Measured:
+        cast_parameters(draft, self.pair.target.model.dtype)
+        readings = {}
+        for kind, texts in self.texts.items():
+            facts = text_facts(
+                self.pair.target.model,
+                {"draft": draft.eval()},
+                texts,
+                self.policy,
+                ends=self.pair.end_tokens,
+                vocabulary=self.pair.vocabulary,
+            )
+            readings[kind] = Reading(
+                facts.expected_tau("draft", self.plan.gamma), facts.alpha("draft")
+            )
+        return Measured(readings, cost)
+
+    # --- training ---
+
+    def _round(
+        self, name: str, variants: Sequence[str], minutes: float, seeds: Sequence[int]
+    ) -> dict[str, list[Measured]]:
+        found: dict[str, list[Measured]] = {variant: [] for variant in variants}
+        for seed in seeds:  # so that a comparison that is cut off has whole rounds of variants
+            for variant in self.plan.variants:
+                if variant in variants:
+                    place = self.folder / name / variant / f"seed-{seed}"
+                    found[variant].append(self._one(place, variant, seed, minutes))
+        return found
+
+    def _one(self, place: Path, variant: str, seed: int, minutes: float) -> Measured:
+        """One run: read, if it is there, else trained (or gone on with) and measured."""
+        siblings = place.parents[1]
+        drafts = {name: siblings / name / place.name / "draft" for name in self.plan.needs(variant)}
+        for name, path in drafts.items():
+            if not path.exists():  # of finals, in which it does not take part
+                self._one(path.parent, name, seed, minutes)
+        recipe = variant_recipe(self.plan, variant, seed, drafts)
+        responses, text_seconds = self._responses(recipe)
+        left = minutes - (text_seconds / 60.0 if self.plan.counts_stored_text else 0.0)
+        if left <= 0.0:
+            raise DistillSpecError(
+                f"sampling the target's responses took {text_seconds / 60.0:.1f} of the "
+                f"{minutes:g} minutes of a run: nothing is left for training",
+                where=f"variant {variant}",
+                mend="raise minutes, lower data.max_prompts, or set counts_stored_text: false",
+            )
+        plan = recipe.distill.model_copy(update={"max_minutes": round(left, 3)})
+        recipe = recipe.model_copy(update={"distill": plan})
+        self._check_same(place, recipe)
+        if (place / _MEASURED).exists():
+            return _read(place / _MEASURED)
+        console.print(f"{place.relative_to(self.folder)}: {_source(recipe)}")
+        pair = dataclasses.replace(self.pair, recipe=recipe)
+        outcome = fit(
+            recipe,
+            draft=pair.trainable_draft(),
+            target=pair.target if plan.needs_target else None,
+            reference=build.reference(pair, recipe),
+            tokenizer=pair.tokenizer,
+            data_module=build.rows(recipe, self.prompts.training, responses),
+            probe=build.probe(pair, self.prompts.held_out),
+            folder=place,
+            resume=True,
+            label=f"{variant} {seed}",
+            end_tokens=pair.end_tokens,
+            vocabulary=pair.vocabulary,
+        )
+        trained = pair.trainable_draft()
+        load_best(trained, place / BEST)
+        draft = merged(trained)
+        cost = Cost(
+            outcome.steps,
+            outcome.response_tokens,
+            outcome.seconds_by_phase,
+            text_seconds,
+            outcome.peak_memory_bytes,
+        )
+        if any(variant in self.plan.needs(other) for other in self.plan.variants):
+            self._keep_draft(draft, place / "draft", variant)
+        measured = self._measured(draft, cost)
+        atomic.write_json(
+            place / _MEASURED,
+            {
+                "readings": {kind: one.as_json() for kind, one in measured.readings.items()},
+                "cost": cost._asdict(),
+            },
+        )
+        gc.collect()
+        return measured
+
+    def _keep_draft(self, draft: PreTrainedModel, folder: Path, variant: str) -> None:
+        export_draft(
+            draft,
+            self.pair.tokenizer,
+            folder=folder,
+            target_vocabulary=vocabulary_size(self.pair.target.model),
+            num_assistant_tokens=self.plan.gamma,
+            card=f"The draft of the variant {variant} of the comparison {self.plan.name}.\n",
+        )
+
+    def _check_same(self, place: Path, recipe: Recipe) -> None:
+        """What was trained here before is what would be trained now."""
+        path, text = place / "recipe.yaml", dump_yaml(recipe)
+        if not path.exists():
+            atomic.make_folder(place)
+            atomic.write_text(path, text)
+        elif path.read_text(encoding="utf-8") != text:
+            raise DistillSpecError(
+                "this run was made by another recipe",
+                where=str(place),
+                mend="give the comparison another name, or delete this folder to make it anew",
+            )
+
+    def _responses(self, recipe: Recipe) -> tuple[dict[str, Tokens] | None, float]:
+        """The target's responses that the recipe reads, and the seconds that sampling them took."""
+        if "target" not in recipe.distill.source.stored:
+            return None, 0.0
+        base = self.base.seed
+        key = json.dumps(
+            [recipe.data.model_dump(mode="json"), recipe.distill.temperature, base], sort_keys=True
+        )
+        store = self.folder / "responses" / hashlib.sha256(key.encode()).hexdigest()[:8]
+        data = recipe.data.model_copy(update={"store": str(store)})
+        pair = dataclasses.replace(
+            self.pair, recipe=recipe.model_copy(update={"data": data, "seed": base})
+        )
+        clock = store / "seconds.json"
+        before = json.loads(clock.read_text(encoding="utf-8")) if clock.exists() else 0.0
+        is_complete = store / "complete"
+        began = time.monotonic()
+        try:
+            responses = target_responses(pair, self.prompts.training, join())
+        finally:
+            if not is_complete.exists():
+                before += time.monotonic() - began
+                atomic.make_folder(store)
+                atomic.write_json(clock, before)
+        atomic.write_text(is_complete, "")
+        return responses, round(before, 1)
+
+    # --- what is told ---
+
+    def _tell(
+        self,
+        name: str,
+        runs: dict[str, list[Measured]],
+        minutes: float,
+        seeds: Sequence[int],
+    ) -> None:
+        against, share = self.plan.against, self.plan.confidence
+        parts = []
+        for kind in self.texts:
+            found = standings(runs, against, kind, self._how())
+            title = (
+                f"{name}: {kind} prompts, {len(self.texts[kind])} texts, T = "
+                f"{self.policy.temperature:g}, gamma {self.plan.gamma}; {minutes:g} minutes each, "
+                f"{len(seeds)} seeds"
+            )
+            console.print(table(title, found, against, share))
+            parts.append(f"### {title}\n\n{markdown(found, against, share)}")
+        path = self.folder / f"{name}.md"
+        atomic.write_text(path, "\n".join(parts))
+        console.print(f"written: {path}")
+
+
+def _read(path: Path) -> Measured:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        readings = {kind: Reading.of_json(one) for kind, one in value["readings"].items()}
+        return Measured(readings, Cost(**value["cost"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DistillSpecError(
+            "this is no measurement of a comparison",
+            where=str(path),
+            mend="delete the file: the run is measured again",
+        ) from error
+
+
+def _source(recipe: Recipe) -> str:
+    return ", ".join(f"{share:.0%} {origin}" for origin, share in recipe.distill.source.of.items())
+
+
+def _placed(value: Any, drafts: dict[str, Path]) -> Any:
+    """The value with variants' names replaced by the folders of their drafts."""
+    if isinstance(value, dict):
+        return {key: _placed(one, drafts) for key, one in value.items()}
+    if isinstance(value, str) and value.startswith(OF_VARIANT):
+        name = value.removeprefix(OF_VARIANT)
+        return str(drafts[name]) if name in drafts else value
+    return value

@@ -1,0 +1,150 @@
+"""A comparison on the tiny pair: real trainings of a moment each, interrupted and gone on with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distillspec import compare
+from distillspec.errors import DistillSpecError
+from distillspec.measure.variants import Cost
+from distillspec.recipe.comparison import Comparison
+from distillspec.training.strategy import World
+
+RECIPE = """\
+pair: {target: pair/target, draft: pair/draft}
+data:
+  source: {kind: jsonl, path: rows.jsonl}
+  held_out_percent: 25.0
+  max_prompt_tokens: 64
+  max_response_tokens: 6
+distill:
+  batch_size: 4
+  probe: {every_steps: 20, prompts: 2, gamma: 2, max_new_tokens: 4}
+optimizer: {learning_rate: 1.0e-2, warmup_steps: 1}
+hardware: {device: cpu, precision: float32}
+"""
+FOLDER = Path("checkpoints/runs/compare/tiny")
+
+
+@pytest.fixture
+def workplace(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(tiny_pair, tmp_path / "pair")
+    rows = ({"prompt": f"def f{i}(x):", "response": f"\n    return x + {i}"} for i in range(40))
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "pair.yaml").write_text(RECIPE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def comparison(**changes: Any) -> Comparison:
+    return Comparison.model_validate(
+        {
+            "kind": "comparison",
+            "name": "tiny",
+            "recipe": "pair.yaml",
+            "minutes": 0.01,
+            "seeds": (0, 1),
+            "texts": 4,
+            "max_new_tokens": 8,
+            "gamma": 2,
+            "counts_stored_text": False,
+            "variants": {
+                "kl": {"distill.divergence": "forward_kl"},
+                "sampled": {"distill.source": {"target": 1.0}},
+                "chosen": {"distill.select": {"keep": 0.5, "reference": "variant:kl"}},
+            },
+            "finals": {"count": 1, "minutes": 0.012, "seeds": (3,)},
+            "elsewhere": {"noise": {"kind": "adversarial", "shapes": ("random",), "tokens": 8}},
+            **changes,
+        }
+    )
+
+
+def measured() -> dict[str, int]:
+    paths = sorted(FOLDER.glob("*/*/seed-*/measured.json"))
+    return {str(path.relative_to(FOLDER).parent): path.stat().st_mtime_ns for path in paths}
+
+
+def test_variants_are_trained_measured_and_told_and_what_is_there_is_kept(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = compare.fit
+    count = 0
+
+    def cut_off(*args: Any, **settings: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 5:
+            raise KeyboardInterrupt
+        return trained(*args, **settings)
+
+    monkeypatch.setattr(compare, "fit", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        compare.run(comparison())
+    before = measured()
+    assert len(before) == 4
+    monkeypatch.setattr(compare, "fit", trained)
+    assert compare.run(comparison()) == 0
+    after = measured()
+    assert {name: after[name] for name in before} == before
+    assert {name for name in after if name.startswith("first")} == {
+        f"first/{variant}/seed-{seed}" for variant in ("kl", "sampled", "chosen") for seed in (0, 1)
+    }
+    finals = {name.split("/")[1] for name in after if name.startswith("finals")}
+    assert "kl" in finals and len(finals) <= 2
+    value = json.loads((FOLDER / "first/sampled/seed-1/measured.json").read_text())
+    assert set(value["readings"]) == {"held-out", "noise"}
+    cost = Cost(**value["cost"])
+    assert cost.steps > 0 and cost.text_seconds > 0.0
+    assert sum(cost.seconds[phase] for phase in ("rollout", "target", "update")) < 60.0
+    text = (FOLDER / "first.md").read_text()
+    assert text.count("| undistilled |") == 2  # on both kinds of prompts
+    assert "| chosen |" in text and "against kl" in text
+    printed = capsys.readouterr().out
+    assert "first: held-out prompts, 4 texts, T = 1, gamma 2; 0.01 minutes each, 2 seeds" in printed
+    # Everything is there: nothing is trained.
+    monkeypatch.setattr(compare, "fit", None)
+    assert compare.run(comparison()) == 0
+
+
+def test_the_time_that_stored_text_took_is_taken_from_the_training(workplace: Path) -> None:
+    plan = comparison(
+        counts_stored_text=True,
+        minutes=1e-6,
+        variants={"sampled": {"distill.source": {"target": 1.0}}},
+    )
+    with pytest.raises(DistillSpecError, match="nothing is left for training"):
+        compare.run(plan)
+
+
+def test_runs_of_another_recipe_are_not_taken_for_this_ones(workplace: Path) -> None:
+    plan = {"seeds": (0,), "finals": None, "elsewhere": {}}
+    only = {"kl": {"distill.divergence": "forward_kl"}}
+    compare.run(comparison(**plan, variants=only))
+    other = {"kl": {"distill.divergence": "tvd"}}
+    with pytest.raises(DistillSpecError, match="made by another recipe"):
+        compare.run(comparison(**plan, variants=other))
+    path = FOLDER / "first/kl/seed-0/measured.json"
+    path.write_text("{}")
+    with pytest.raises(DistillSpecError, match="no measurement of a comparison"):
+        compare.run(comparison(**plan, variants=only))
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch, workplace: Path) -> None:
+    monkeypatch.setattr(compare, "join", lambda: World(2, 2, 0))
+    with pytest.raises(DistillSpecError, match="start it without NPROC"):
+        compare.run(comparison())
+
+
+def test_a_recipe_that_makes_a_model_is_none_to_compare(workplace: Path) -> None:
+    Path("pair.yaml").write_text(
+        "kind: pretrain\noutput: out\ncorpus: {kind: python-source, packages: [pytest]}\n"
+        "tokenizer: {take_from: pair/target}\nstart_from: pair/target\n"
+    )
+    with pytest.raises(DistillSpecError):
+        compare.look(comparison())
