@@ -61,7 +61,13 @@ def dtype(name: str, where: torch.device) -> torch.dtype:
 
 
 def prepare_process(recipe: Recipe) -> None:
-    """Threads and the global seed (LoRA's initial weights; all sampling has streams of its own)."""
+    """Threads, determinism, and the global seed (LoRA's initial weights; all sampling has streams
+    of its own).
+    """
+    if recipe.hardware.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA begins
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
     if recipe.hardware.threads is not None:
         torch.set_num_threads(recipe.hardware.threads)
     torch.manual_seed(recipe.seed)
@@ -280,6 +286,7 @@ def rows(
         batch_size=recipe.distill.batch_size,
         seed=recipe.seed,
         target_responses=target_responses,
+        bucket_steps=recipe.distill.bucket_steps,
     )
 
 

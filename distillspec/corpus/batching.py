@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class TreeRows(NamedTuple):
-    """Rows that are trees: drafts that were rejected hang on the text (see `visits.py`)."""
+    """Rows of more than one text, none of which sees another (see `visits.py`)."""
 
     positions: Tensor
     """long [B, T], each token's in its own branch"""
@@ -20,15 +20,17 @@ class TreeRows(NamedTuple):
     """bool [B, T]: tokens whose next token's law is learned"""
     weights: Tensor
     """[B, T], of what each of these adds to the loss"""
+    lengths: Tensor
+    """long [texts], tokens in the loss of each text, sides included, row by row"""
 
 
 class Known(NamedTuple):
-    """What is known already of the target, for some of the rows."""
+    """What is known already of the target, for some of the N tokens in the loss, row by row."""
 
-    rows: Tensor
-    """bool [B]"""
+    positions: Tensor
+    """bool [N]"""
     states: Tensor
-    """[N', H]: the hidden states that predict the tokens in the loss of these rows, row by row"""
+    """[N', H]: the hidden states that predict these tokens"""
 
 
 class Batch(NamedTuple):

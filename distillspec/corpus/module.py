@@ -37,8 +37,10 @@ class PromptRows(LightningDataModule):
         batch_size: int,
         seed: int,
         target_responses: Mapping[str, Tokens] | None = None,
+        bucket_steps: int = 1,
     ) -> None:
-        """batch_size: sequences per optimizer step, over all processes.
+        """batch_size: sequences per optimizer step, over all processes. bucket_steps: steps whose
+        sequences are sorted by length together.
 
         Errors: a share of fixed responses of data that has none.
         """
@@ -47,11 +49,19 @@ class PromptRows(LightningDataModule):
         assert target_responses is not None or not shares.stored.get("target")
         self._prompts = list(prompts)
         self._targets = target_responses or {}
-        self._order = SequenceOrder(len(prompts), shares, batch_size=batch_size, seed=seed)
+        self._order = SequenceOrder(
+            len(prompts),
+            shares,
+            batch_size=batch_size,
+            seed=seed,
+            lengths=[self._length(prompt) for prompt in prompts],
+            bucket_steps=bucket_steps,
+        )
         self._identity = {
             "prompts": prompts_digest(prompts),
             "batch_size": batch_size,
             "seed": seed,
+            "bucket_steps": bucket_steps,
         }
         self.step = 0  # optimizer steps whose rows have been handed to the trainer
 
@@ -88,6 +98,11 @@ class PromptRows(LightningDataModule):
                 mend="restore the recipe and the data of this run, or start a new run",
             )
         self.step = int(state_dict["step"])
+
+    def _length(self, prompt: Prompt) -> int:
+        """Tokens, of the text as far as it is known."""
+        response = self._targets.get(prompt.key) or prompt.response or ()
+        return len(prompt.tokens) + len(response)
 
     def _process(self) -> tuple[int, int]:
         if self.trainer is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from distillspec.recipe.schema import Origin, Shares
 
-_PLACE_STREAM, _ORIGIN_STREAM = 0, 1  # two independent streams of one seed
+_PLACE_STREAM, _ORIGIN_STREAM, _BUCKET_STREAM = 0, 1, 2  # independent streams of one seed
 _GOLDEN = (5**0.5 - 1) / 2  # multiples of it, taken modulo 1, fill the interval most evenly
 
 
@@ -28,8 +29,22 @@ class SequenceOrder:
     exactly. Where the shares are of tokens, every sequence is "draft": it begins to write them.
     """
 
-    def __init__(self, count: int, shares: Shares, *, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        count: int,
+        shares: Shares,
+        *,
+        batch_size: int,
+        seed: int,
+        lengths: Sequence[int] = (),
+        bucket_steps: int = 1,
+    ) -> None:
+        """lengths: of each prompt's text, tokens, by which the sequences of `bucket_steps`
+        neighbouring steps are sorted, then dealt out in turn to steps whose order is drawn.
+        """
         assert count > 0
+        assert bucket_steps == 1 or len(lengths) == count
+        self._lengths, self._bucket = lengths, bucket_steps
         self._count, self._batch, self._seed = count, batch_size, seed
         self._by_step = shares.per == "batch"
         of: dict[Origin, float] = {"draft": 1.0} if shares.per == "token" else shares.of
@@ -39,9 +54,20 @@ class SequenceOrder:
 
     def step(self, step: int) -> list[Choice]:
         """All `batch_size` sequences of one optimizer step, over all processes."""
-        first = step * self._batch
-        places = [self._place(turn) for turn in range(first, first + self._batch)]
+        places = self._places(step)
         return [Choice(p, o) for p, o in zip(places, self._origins_of(step), strict=True)]
+
+    def _places(self, step: int) -> list[int]:
+        if self._bucket == 1:
+            first = step * self._batch
+            return [self._place(turn) for turn in range(first, first + self._batch)]
+        bucket, within = divmod(step, self._bucket)
+        size = self._bucket * self._batch
+        places = [self._place(turn) for turn in range(bucket * size, (bucket + 1) * size)]
+        places.sort(key=lambda place: self._lengths[place])
+        generator = np.random.default_rng([self._seed, _BUCKET_STREAM, bucket])
+        first = int(generator.permutation(self._bucket)[within]) * self._batch
+        return places[first : first + self._batch]
 
     def _place(self, turn: int) -> int:
         epoch, within = divmod(turn, self._count)

@@ -317,6 +317,16 @@ class Distill(Section):
         None, gt=0.0, description="stop after this much training, minutes; whichever comes first"
     )
     chunk_tokens: Count = Field(1024, description="response tokens whose logits exist at one time")
+    packing: Count | None = Field(
+        None,
+        description="put several texts into one row of at most so many tokens, none of which sees "
+        "another; for models that take an attention mask of ours",
+    )
+    bucket_steps: Count = Field(
+        1,
+        description="sequences of so many neighbouring steps are sorted by length before they are "
+        "dealt to steps, whose order is then drawn: less padding, less mixing",
+    )
     checkpoint_every_steps: Count = Field(100, description="steps between two resumable states")
     probe: Probe = Field(default_factory=Probe)
 
@@ -425,6 +435,19 @@ class Optimizer(Section):
     warmup_steps: int = Field(20, ge=0, description="linear warm-up, steps")
     final_rate_share: Share = Field(0.1, description="cosine ends at this share of the peak rate")
     clip_norm: float = Field(1.0, gt=0.0, description="gradient norm is clipped here")
+    layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        1.0,
+        description="each layer's rate is this share of the rate of the one above it; the output "
+        "head and the last norm have the full one, the embeddings the smallest",
+    )
+    freeze_embeddings: bool = Field(
+        False, description="leave the input embeddings, and a head that shares them, as they are"
+    )
+    ema: Decay | None = Field(
+        None,
+        description="decay of a running average of the weights, such as 0.999: what is probed and "
+        "exported is the average. Not where weights are sharded",
+    )
 
 
 class Lora(Section):
@@ -448,6 +471,17 @@ class Hardware(Section):
         "auto", description="auto: one process plain, several ddp"
     )
     threads: Count | None = Field(None, description="CPU threads per process; default: cores")
+    gradient_checkpointing: bool = Field(
+        False, description="compute the draft's activations again when the gradient needs them"
+    )
+    compile: bool = Field(
+        False, description="torch.compile the draft's training forward; needs a C++ compiler"
+    )
+    deterministic: bool = Field(
+        False,
+        description="refuse operations whose result depends on the order of threads: slower, and "
+        "two runs on one machine are alike to the last bit",
+    )
     wandb_project: str | None = Field(None, description="log to Weights & Biases as well")
 
 
@@ -480,6 +514,30 @@ class Recipe(Section):
     hardware: Hardware = Field(default_factory=Hardware)
     evaluate: Evaluate = Field(default_factory=Evaluate)
     export: Export = Field(default_factory=Export)
+
+    @model_validator(mode="after")
+    def _averages_whole_weights(self) -> Self:
+        if self.optimizer.ema is not None and self.hardware.strategy in ("fsdp2", "zero3"):
+            raise ValueError(
+                f"optimizer.ema averages whole weights, and hardware.strategy="
+                f"{self.hardware.strategy} shards them: take ddp or zero2, or leave ema out"
+            )
+        if self.optimizer.ema is not None and self.optimizer.ema == 0.0:
+            raise ValueError("optimizer.ema=0 averages nothing: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _packs_whole_texts(self) -> Self:
+        packing, longest = (
+            self.distill.packing,
+            (self.data.max_prompt_tokens + self.data.max_response_tokens),
+        )
+        if packing is not None and packing < longest:
+            raise ValueError(
+                f"distill.packing={packing} is shorter than a text may be, {longest} tokens "
+                "(data.max_prompt_tokens + data.max_response_tokens): raise it, or lower them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _muon_sees_whole_matrices(self) -> Self:

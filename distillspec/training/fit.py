@@ -21,7 +21,13 @@ from distillspec.atomic import make_folder, recover_folder
 from distillspec.errors import DistillSpecError
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.precision import fast_dtype
+from distillspec.models.trainable import (
+    checkpoint_activations,
+    compile_forward,
+    freeze_embeddings,
+)
 from distillspec.recipe.schema import Hardware, Recipe
+from distillspec.training.average import Average
 from distillspec.training.clock import Clock
 from distillspec.training.metrics_csv import MetricsCsv
 from distillspec.training.milestones import Milestones, is_over
@@ -117,6 +123,7 @@ def fit(
             processes=world.size,
         )
         rollout.check(draft)
+        _make_ready(draft, recipe)
         position = Position()
         recover_folder(folder / LAST)
         if resume and (folder / LAST).exists():
@@ -127,11 +134,12 @@ def fit(
             recipe,
             Objective(plan, target, reference),
             rollout,
-            Replica(draft, dtype, sharded=name in SHARDED),
+            Replica(draft, dtype, sharded=name in SHARDED, compiled=recipe.hardware.compile),
             clock=clock,
             position=position,
             autocast_dtype=dtype,
             micro_batch_size=micro_batch_size,
+            average=_average(draft, recipe, name),
         )
         if not is_over(position, plan):
             milestones = Milestones(
@@ -186,6 +194,22 @@ def fit(
         best_alpha=position.best_alpha,
         peak_memory_bytes=_peak_memory(accelerator),
     )
+
+
+def _make_ready(draft: nn.Module, recipe: Recipe) -> None:
+    if recipe.optimizer.freeze_embeddings:
+        freeze_embeddings(draft)
+    if recipe.hardware.gradient_checkpointing:
+        checkpoint_activations(draft)
+    if recipe.hardware.compile:
+        compile_forward(draft)
+
+
+def _average(draft: nn.Module, recipe: Recipe, strategy: str) -> Average | None:
+    if recipe.optimizer.ema is None:
+        return None
+    assert strategy not in SHARDED, "the recipe's own check has refused it"
+    return Average(draft, recipe.optimizer.ema)
 
 
 def _rows_per_process(batch_size: int, processes: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +62,10 @@ class Milestones(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._reporter.start(self._label)
+        if self._step.average is not None:
+            self._step.average.to(trainer.strategy.root_device)
         if self._step.position.step > 0:
-            load_tensors(trainer, self._folder / LAST)
+            load_tensors(trainer, self._folder / LAST, self._step.average)
             log.info("%s: resuming after step %d", self._label, self._step.position.step)
         elif self._probe is not None:
             _log(trainer, self._probed(trainer), 0)
@@ -78,12 +81,20 @@ class Milestones(Callback):
         if self._probe is not None and (ends or position.step % plan.probe.every_steps == 0):
             metrics |= self._probed(trainer)
         elif self._probe is None and ends:
-            self._keep_best(trainer, math.nan)
+            with self._averaged():
+                self._keep_best(trainer, math.nan)
         _log(trainer, metrics, position.step)
         if ends or position.step % plan.checkpoint_every_steps == 0:
             with self._step.clock.phase("checkpoint"):
                 position.seconds = dict(self._step.clock.seconds)
-                save_last(trainer, self._data, self._step.rollout, position, self._folder / LAST)
+                save_last(
+                    trainer,
+                    self._data,
+                    self._step.rollout,
+                    position,
+                    self._folder / LAST,
+                    self._step.average,
+                )
         trainer.should_stop = ends
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -95,8 +106,17 @@ class Milestones(Callback):
         self._reporter.stop()
         self.interrupted = isinstance(exception, KeyboardInterrupt)
 
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Within, the draft is what would be exported."""
+        average = self._step.average
+        return nullcontext() if average is None else average.placed()
+
     def _probed(self, trainer: Trainer) -> dict[str, float]:
         """Measure the draft on rank 0 and keep it if no earlier one was better."""
+        with self._averaged():
+            return self._probed_as_it_is(trainer)
+
+    def _probed_as_it_is(self, trainer: Trainer) -> dict[str, float]:
         assert self._probe is not None
         clock, position = self._step.clock, self._step.position
         before = clock.seconds["probe"]

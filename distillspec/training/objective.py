@@ -33,6 +33,11 @@ def predicts_response(batch: Batch) -> Tensor:
     return predicts
 
 
+def texts_of(batch: Batch) -> Tensor:
+    """Tokens in the loss of each text, in the order of the N: long [texts]."""
+    return predicts_response(batch).sum(1) if batch.tree is None else batch.tree.lengths
+
+
 def token_weights(batch: Batch, reduction: str) -> Tensor:
     """Weight of each predicted token in row-major order: [N], whose sum is what the loss is over.
 
@@ -108,16 +113,18 @@ class Objective:
         predicts, known = predicts_response(batch), batch.known
         if known is None:
             return target.hidden(batch.tokens, batch.is_token, _layout(batch))[predicts]
-        if bool(known.rows.all()):
+        if bool(known.positions.all()):
             return known.states
-        new = ~known.rows
+        at = predicts.nonzero()[:, 0]
+        new = torch.zeros_like(predicts[:, 0])
+        new[at[~known.positions]] = True  # rows in which anything is not known
         layout = _layout(batch)
         if layout is not None:
             layout = Layout(layout.positions[new], layout.sees[new])
         found = target.hidden(batch.tokens[new], batch.is_token[new], layout)[predicts[new]]
-        is_known = known.rows[predicts.nonzero()[:, 0]]
-        states = found.new_empty(len(is_known), found.shape[1])
-        states[is_known], states[~is_known] = known.states.to(found.dtype), found
+        states = found.new_empty(len(at), found.shape[1])
+        states[new[at]] = found
+        states[known.positions] = known.states.to(found.dtype)
         return states
 
     @torch.no_grad()
@@ -166,7 +173,7 @@ class Objective:
     def _block_efficiency(self, sides: Sides, batch: Batch, weights: Tensor) -> DivergenceSums:
         """Minus what blocks keep; its gradient is the total variation's, weighed by worth."""
         distance = divergence("tvd")
-        lengths = predicts_response(batch).sum(1).tolist()
+        lengths = texts_of(batch).tolist()
         with torch.no_grad():
             alpha = sides.scores(distance).alpha
         worth = block_worth(alpha, lengths, self.distill.block_gamma)

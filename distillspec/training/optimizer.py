@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,11 +20,12 @@ def optimizers(draft: nn.Module, plan: Optimizer) -> list[torch.optim.Optimizer]
     AdamW's would have (Moonlight, 2502.16982), so that both go by one rate; embeddings, output
     weights and vectors stay with AdamW.
     """
+    shares = rate_shares(draft, plan.layer_decay)
     trainable = [parameter for parameter in draft.parameters() if parameter.requires_grad]
     matrices = [p for p in trainable if p.ndim >= 2]
     vectors = [p for p in trainable if p.ndim < 2]
     if plan.kind == "adamw":
-        return [_adamw(matrices, vectors, plan)]
+        return [_adamw(matrices, vectors, plan, shares)]
     ends = {id(weight) for weight in vocabulary_weights(draft)}
     hidden = [p for p in matrices if p.ndim == 2 and id(p) not in ends]
     others = [p for p in matrices if p.ndim != 2 or id(p) in ends]
@@ -31,30 +33,66 @@ def optimizers(draft: nn.Module, plan: Optimizer) -> list[torch.optim.Optimizer]
     if hidden:
         found.append(
             torch.optim.Muon(
-                hidden,
+                _groups(hidden, plan.weight_decay, shares),
                 lr=plan.learning_rate,
                 weight_decay=plan.weight_decay,
                 adjust_lr_fn="match_rms_adamw",
             )
         )
     if others or vectors:
-        found.append(_adamw(others, vectors, plan))
+        found.append(_adamw(others, vectors, plan, shares))
     return found
 
 
 def _adamw(
-    matrices: list[nn.Parameter], vectors: list[nn.Parameter], plan: Optimizer
+    matrices: list[nn.Parameter],
+    vectors: list[nn.Parameter],
+    plan: Optimizer,
+    shares: Mapping[int, float],
 ) -> torch.optim.AdamW:
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": plan.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        _groups(matrices, plan.weight_decay, shares) + _groups(vectors, 0.0, shares),
         lr=plan.learning_rate,
         betas=plan.betas,
         fused=True,
     )
+
+
+def _groups(
+    parameters: Sequence[nn.Parameter], weight_decay: float, shares: Mapping[int, float]
+) -> list[dict[str, Any]]:
+    """A group for each share of the rate."""
+    by_share: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        by_share.setdefault(shares.get(id(parameter), 1.0), []).append(parameter)
+    return [
+        {"params": some, "weight_decay": weight_decay, "rate_share": share}
+        for share, some in by_share.items()
+    ]
+
+
+def rate_shares(draft: nn.Module, layer_decay: float) -> dict[int, float]:
+    """Of parameters (by id), the share of the rate, where that is below 1.
+
+    layer_decay^n, n layers below the output: 1 for the last layer, and one more than there are
+    layers for the embeddings, unless the output head shares them.
+    """
+    if layer_decay == 1.0:
+        return {}
+    lists = [module for module in draft.modules() if isinstance(module, nn.ModuleList)]
+    layers = max(lists, key=len, default=nn.ModuleList())
+    shares = {
+        id(parameter): layer_decay ** (len(layers) - place)
+        for place, layer in enumerate(layers)
+        for parameter in layer.parameters()
+    }
+    causal = causal_model(draft)
+    head = causal.get_output_embeddings()
+    shared = {id(p) for p in head.parameters()} if head is not None else set()
+    for module in causal.base_model.modules():
+        if isinstance(module, nn.Embedding) and id(module.weight) not in shared:
+            shares[id(module.weight)] = layer_decay ** (len(layers) + 1)
+    return shares
 
 
 def vocabulary_weights(draft: nn.Module) -> list[Tensor]:

@@ -20,13 +20,15 @@ class Replica:
     """A copy of the draft in the decoding dtype, whole on this process, refreshed on demand.
 
     Decoding under autocast would cast every weight in every step; a copy in bfloat16 does it once.
-    Sharded training has no whole model to decode with at all. Where neither is the case (float32,
-    not sharded) the copy is the draft itself.
+    Sharded training has no whole model to decode with at all, and graphs that were compiled for
+    training do not fit a cache. Where none of this is the case (float32) the copy is the draft.
     """
 
-    def __init__(self, draft: nn.Module, dtype: torch.dtype, *, sharded: bool) -> None:
+    def __init__(
+        self, draft: nn.Module, dtype: torch.dtype, *, sharded: bool, compiled: bool = False
+    ) -> None:
         self._draft = draft
-        same = all(p.dtype == dtype for p in draft.parameters()) and not sharded
+        same = all(p.dtype == dtype for p in draft.parameters()) and not (sharded or compiled)
         self._copy = draft
         if not same:
             self._copy = copy.deepcopy(draft).requires_grad_(False)

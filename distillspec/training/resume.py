@@ -20,6 +20,7 @@ import torch.distributed
 from torch import nn
 
 from distillspec.errors import DistillSpecError
+from distillspec.training.average import Average
 from distillspec.training.state_file import read_state, write_state
 from distillspec.training.strategy import ZERO_POSITION, LoadsItself, full_tensors
 
@@ -59,7 +60,12 @@ class HasRing(Protocol):
 
 
 def save_last(
-    trainer: Trainer, data: HasPosition, rollout: HasRing, position: Position, path: Path
+    trainer: Trainer,
+    data: HasPosition,
+    rollout: HasRing,
+    position: Position,
+    path: Path,
+    average: Average | None = None,
 ) -> None:
     """Write `last.ckpt`. Every process must call it."""
     strategy = trainer.strategy
@@ -75,6 +81,8 @@ def save_last(
         "data": data.state_dict(),
         "rollout": kept,
     }
+    if average is not None:
+        state["average"] = average.state_dict()
     strategy.save_checkpoint(state, path)
     strategy.barrier("last.ckpt")
 
@@ -83,17 +91,19 @@ def load_position(path: Path, data: HasPosition, rollout: HasRing, rank: int) ->
     """Put data and rollout back to where `last.ckpt` was written; the position to go on from."""
     state = read_state(path / ZERO_POSITION if path.is_dir() else path)
     data.load_state_dict(state["data"])
-    rollout.load_state_dict(state["rollout"], rank)
+    rollout.load_state_dict(state.get("rollout", []), rank)
     return Position(**state["position"])
 
 
-def load_tensors(trainer: Trainer, path: Path) -> None:
-    """Put draft and optimizer back to where they were; the strategy is set up already."""
+def load_tensors(trainer: Trainer, path: Path, average: Average | None = None) -> None:
+    """Put draft, optimizer and average back to where they were; the strategy is set up already."""
     strategy = trainer.strategy
     state = strategy.load_checkpoint(path, weights_only=True)
     if not isinstance(strategy, LoadsItself):
         strategy.load_model_state_dict(state)
         strategy.load_optimizer_state_dict(state)
+    if average is not None:
+        average.load_state_dict(state["average"])
 
 
 def save_best(trainer: Trainer, draft: nn.Module, position: Position, path: Path) -> None:

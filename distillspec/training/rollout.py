@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distillspec.corpus.batching import Batch, Known, collate
 from distillspec.corpus.module import Row
-from distillspec.corpus.visits import Side, TreeRow, Visits, collate_trees
+from distillspec.corpus.visits import Side, TreeRow, Visits, collate_trees, packed
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.generate import Writer, generate
 from distillspec.models.hidden import causal_model
@@ -20,6 +20,7 @@ from distillspec.models.tree_mask import check_takes_a_tree
 from distillspec.recipe.schema import Distill
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.training.objective import texts_of
 from distillspec.training.replay import Completed, Ring
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class MicroBatch(NamedTuple):
-    """Rows, and the batch that they make."""
+    """Rows, in the order of the batch that they make."""
 
     rows: list[Completed]
     batch: Batch
@@ -69,10 +70,10 @@ class Rollout:
 
     def check(self, draft: nn.Module) -> None:
         """DistillSpecError where the models cannot write as the recipe wants it."""
-        if self.distill.source.speculative:
-            assert self.target is not None
-            check_takes_a_tree(self.target.model)
+        if self.distill.source.speculative or self.distill.packing:
             check_takes_a_tree(causal_model(draft))
+            if self.target is not None:
+                check_takes_a_tree(self.target.model)
 
     def completed(
         self,
@@ -112,19 +113,19 @@ class Rollout:
     def micro_batches(
         self, rows: Sequence[Completed], size: int, device: torch.device
     ) -> list[MicroBatch]:
-        """Right-padded batches of at most `size` rows of similar length.
+        """Batches of at most `size` rows of similar length, padded on the right, or packed.
 
         Their number depends on that of the rows alone: processes that shard weights go in step.
         """
         by_length = sorted(rows, key=lambda row: len(row.prompt) + len(row.response))
         parts = [by_length[start : start + size] for start in range(0, len(by_length), size)]
-        return [MicroBatch(part, self._batch(part).to(device)) for part in parts]
+        return [self._micro_batch(part, device) for part in parts]
 
     def learn(self, micro: MicroBatch, states: Tensor | None) -> None:
         """Keep what the target says of rows that may come again: [N, H], one by one of each row."""
         if states is None or not self.distill.source.replay or not self._keeps_states:
             return
-        counts = [len(row.response) for row in micro.rows]
+        counts = texts_of(micro.batch).tolist()
         for row, part in zip(micro.rows, states.split(counts), strict=True):
             if row.states is None:
                 self.ring.learn(row, part)
@@ -142,21 +143,34 @@ class Rollout:
         everything.sort(key=lambda entry: entry["step"])
         self.ring.load_state_dict(everything[rank :: self._processes])
 
-    def _batch(self, rows: Sequence[Completed]) -> Batch:
-        if any(row.visits is not None for row in rows):
-            trees = [
-                TreeRow(row.prompt, row.response, row.visits or Visits.of_text(row.response))
-                for row in rows
-            ]
-            batch = collate_trees(trees, self.pad_token)
-        else:
+    def _micro_batch(self, rows: list[Completed], device: torch.device) -> MicroBatch:
+        packing = self.distill.packing
+        if packing is None and all(row.visits is None for row in rows):
             texts = [(row.prompt, row.response) for row in rows]
             batch = collate(texts, self.pad_token, on_prompts=self.distill.on_prompts)
+        else:
+            made = [self._tree(row) for row in rows]
+            groups = packed(made, packing) if packing else [[one] for one in made]
+            place = {id(one): row for one, row in zip(made, rows, strict=True)}
+            rows = [place[id(one)] for group in groups for one in group]
+            batch = collate_trees(groups, self.pad_token)
+        counts = texts_of(batch).tolist()
+        is_known = [
+            row.states is not None for row, n in zip(rows, counts, strict=True) for _ in range(n)
+        ]
         states = [row.states for row in rows if row.states is not None]
-        if not states:
-            return batch
-        is_known = torch.tensor([row.states is not None for row in rows])
-        return batch._replace(known=Known(is_known, torch.cat(states)))
+        if states:
+            known = Known(torch.tensor(is_known, dtype=torch.bool), torch.cat(states))
+            batch = batch._replace(known=known)
+        return MicroBatch(rows, batch.to(device))
+
+    def _tree(self, row: Completed) -> TreeRow:
+        learned = len(row.response) + (len(row.prompt) - 1 if self.distill.on_prompts else 0)
+        weight = 1.0
+        if self.distill.reduction == "sequences":
+            weight = 1.0 / max(1, learned)
+        visits = row.visits or Visits.of_text(learned, weight)
+        return TreeRow(row.prompt, row.response, visits)
 
     def _drafted(
         self, draft: PreTrainedModel, prompts: list[list[int]], chance: GeneratorChance

@@ -14,6 +14,7 @@ from distillspec.corpus.module import Row
 from distillspec.divergence.reduction import DivergenceSums
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.schema import Recipe
+from distillspec.training.average import Average
 from distillspec.training.clock import TRAINING_PHASES, Clock
 from distillspec.training.emphasis import Emphasis, Observed
 from distillspec.training.objective import Objective, token_weights
@@ -78,6 +79,7 @@ class Step:
         position: Position,
         autocast_dtype: torch.dtype,
         micro_batch_size: int,
+        average: Average | None = None,
     ) -> None:
         self.recipe = recipe
         self.objective = objective
@@ -87,6 +89,7 @@ class Step:
         self.position = position
         self.autocast_dtype = autocast_dtype
         self.micro_batch_size = micro_batch_size
+        self.average = average
 
     def run(self, trainer: Trainer, draft: nn.Module, rows: Sequence[Row]) -> None:
         """Train on `rows`, this process's share of the step. Every process must call it.
@@ -137,6 +140,8 @@ class Step:
             self._check_finite("loss", divergence)
             norm = self.update.apply()
             self._check_finite("gradient", norm)
+            if self.average is not None:
+                self.average.update()
         seconds = {name: clock.seconds[name] - before[name] for name in TRAINING_PHASES}
         self.result = StepResult(divergence, weight, alpha, tokens, rate, norm, seconds)
         position.step += 1
@@ -187,7 +192,7 @@ class Step:
         rate = learning_rate(position.step, done, plan)
         for optimizer in trainer.strategy.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["rate_share"]
         return rate
 
     def _autocast(self, device: torch.device) -> torch.autocast:

@@ -45,6 +45,29 @@ def test_whole_batches_have_one_origin_and_the_run_the_shares() -> None:
     assert order.step(7) == SequenceOrder(50, shares, batch_size=4, seed=1).step(7)
 
 
+def test_buckets_deal_sequences_of_like_length_to_a_step() -> None:
+    lengths = [(place * 37) % 101 for place in range(96)]
+    whole = SequenceOrder(96, DRAFT, batch_size=4, seed=2, lengths=lengths, bucket_steps=6)
+    plain = SequenceOrder(96, DRAFT, batch_size=4, seed=2)
+
+    def spread(order: SequenceOrder) -> float:
+        found = [[lengths[choice.place] for choice in order.step(step)] for step in range(24)]
+        return sum(max(step) - min(step) for step in found) / len(found)
+
+    assert spread(whole) < 0.5 * spread(plain)
+    for start in range(0, 24, 6):  # a bucket has the prompts that its steps would have had
+        places = [
+            sorted(c.place for step in range(start, start + 6) for c in order.step(step))
+            for order in (whole, plain)
+        ]
+        assert places[0] == places[1]
+    means = [sum(lengths[c.place] for c in whole.step(step)) for step in range(24)]
+    assert means[:6] != sorted(means[:6])  # the order of a bucket's steps is drawn
+    assert whole.step(9) == SequenceOrder(
+        96, DRAFT, batch_size=4, seed=2, lengths=lengths, bucket_steps=6
+    ).step(9)
+
+
 def test_shares_of_tokens_leave_each_sequence_to_be_written() -> None:
     order = SequenceOrder(5, Shares(draft=0.3, target=0.7, per="token"), batch_size=4, seed=0)
     assert {choice.origin for choice in order.step(3)} == {"draft"}

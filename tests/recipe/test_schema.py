@@ -177,6 +177,23 @@ def test_a_source_that_cannot_be_is_refused(plan: dict[str, Any], words: str) ->
         Distill.model_validate(plan)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"optimizer": {"ema": 0.9}, "hardware": {"strategy": "fsdp2"}}, "averages whole weights"),
+        ({"optimizer": {"ema": 0.0}}, "averages nothing"),
+        ({"distill": {"packing": 100}}, "shorter than a text may be, 768 tokens"),
+    ],
+)
+def test_comfort_that_cannot_be_is_refused(changes: dict[str, Any], words: str) -> None:
+    recipe = {
+        "pair": {"target": "t", "draft": "d"},
+        "data": {"source": {"kind": "jsonl", "path": "p"}},
+    }
+    with pytest.raises(ValidationError, match=words):
+        Recipe.model_validate({**recipe, **changes})
+
+
 def test_shares_know_what_is_stored_and_what_is_still_to_be_written() -> None:
     shares = Shares(fixed=0.25, target=0.25, draft=0.5)
     assert shares.of == {"fixed": 0.25, "target": 0.25, "draft": 0.5}

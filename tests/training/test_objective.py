@@ -347,7 +347,7 @@ def test_the_loss_of_a_tree_is_that_of_its_states_each_read_alone(
     for context, weight in STATES:
         row = collate([(context, (1,))], 0)  # what comes after is not looked at
         alone.append(weight * objective(draft, row).divergence)
-    batch = collate_trees(TREE, 0)
+    batch = collate_trees([[one] for one in TREE], 0)
     sums = objective(draft, batch)
     torch.testing.assert_close(sums.divergence, torch.stack(alone).sum())
     assert_same_gradient(draft, sums.divergence, torch.stack(alone).sum())
@@ -370,14 +370,14 @@ def test_states_that_are_known_are_not_computed_again(
     """All of them are known, or all but those of the first row."""
     if logits:
         draft.config.final_logit_softcapping = 1.0  # type: ignore[union-attr,assignment]
-    batch = collate_trees(TREE, 0) if is_tree else collate(ROWS, 0)
+    batch = collate_trees([[one] for one in TREE], 0) if is_tree else collate(ROWS, 0)
     objective = Objective(_distill(), target)
     expected = objective(draft, batch)
     layout = Layout(batch.tree.positions, batch.tree.sees) if batch.tree else None
     predicts = predicts_response(batch)
     read = target.hidden(batch.tokens, batch.is_token, layout)
-    is_known = torch.arange(len(predicts)) >= first
-    known = Known(is_known, read[is_known][predicts[is_known]])
+    is_known = predicts.nonzero()[:, 0] >= first
+    known = Known(is_known, read[predicts][is_known])
     rows_read = []
     forward = FrozenTarget.hidden
     monkeypatch.setattr(
@@ -390,3 +390,28 @@ def test_states_that_are_known_are_not_computed_again(
     assert sum(rows_read) == first
     torch.testing.assert_close(sums.divergence, expected.divergence)
     assert_same_gradient(draft, sums.divergence, expected.divergence)
+
+
+@pytest.mark.parametrize("objective", EVERY, ids=[str(one) for one in EVERY])
+@pytest.mark.parametrize("reduction", ["tokens", "sequences"])
+def test_packed_texts_have_the_loss_and_gradient_of_padded_ones(
+    target: FrozenTarget,
+    draft: nn.Module,
+    reference: FrozenTarget,
+    objective: dict[str, Any],
+    reduction: str,
+) -> None:
+    plan = _distill(**objective, reduction=reduction)
+    loss = Objective(plan, target, reference if plan.select else None)
+    padded = loss(draft, collate(ROWS, 0))
+    trees = [
+        TreeRow(prompt, response, Visits.of_text(len(response), weight))
+        for prompt, response in ROWS
+        for weight in [1.0 / max(1, len(response)) if reduction == "sequences" else 1.0]
+    ]
+    batch = collate_trees([[trees[0], trees[1]], [trees[2], trees[3]]], 0)
+    sums = loss(draft, batch)
+    torch.testing.assert_close(sums.divergence, padded.divergence)
+    torch.testing.assert_close(sums.alpha, padded.alpha, equal_nan=True)
+    assert sums.tokens == padded.tokens
+    assert_same_gradient(draft, sums.divergence, padded.divergence)

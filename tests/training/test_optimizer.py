@@ -9,7 +9,7 @@ from torch import nn
 from distillspec.models.adapters import add_lora
 from distillspec.models.loading import load_model
 from distillspec.recipe.schema import Distill, Lora, Optimizer
-from distillspec.training.optimizer import learning_rate, optimizers, share_done
+from distillspec.training.optimizer import learning_rate, optimizers, rate_shares, share_done
 
 
 def test_only_matrices_are_decayed_and_only_trainable_weights_are_optimised() -> None:
@@ -23,6 +23,35 @@ def test_only_matrices_are_decayed_and_only_trainable_weights_are_optimised() ->
     assert {id(p) for p in plain["params"]} == {
         id(p) for p in (model[0].bias, model[1].weight, model[1].bias, model[2].bias)
     }
+
+
+def test_lower_layers_go_by_smaller_rates(tiny_pair: Path) -> None:
+    model = load_model(str(tiny_pair / "target"), dtype=torch.float32)
+    (optimizer,) = optimizers(model, Optimizer(layer_decay=0.5, weight_decay=0.1))
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    shares: dict[str, set[float]] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            name = names.pop(id(parameter))
+            part = next(
+                (p for p in ("layers.0", "layers.1", "embed_tokens", "lm_head") if p in name),
+                "norm",
+            )
+            shares.setdefault(part, set()).add(group["rate_share"])
+    assert not names
+    tied = model.config.tie_word_embeddings
+    assert shares.pop("embed_tokens") == ({1.0} if tied else {0.125})
+    assert shares.pop("norm") == {1.0}
+    shares.pop("lm_head", None)
+    assert shares == {"layers.0": {0.25}, "layers.1": {0.5}}
+
+
+def test_embeddings_that_are_the_head_too_go_by_the_full_rate(tiny_pair: Path) -> None:
+    model = load_model(str(tiny_pair / "target"), dtype=torch.float32)
+    model.lm_head.weight = model.model.embed_tokens.weight  # type: ignore[union-attr,assignment]
+    assert id(model.get_input_embeddings().weight) not in rate_shares(model, 0.5)
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.clone())  # type: ignore[union-attr,operator,assignment]
+    assert rate_shares(model, 0.5)[id(model.get_input_embeddings().weight)] == 0.125
 
 
 def test_muon_takes_the_hidden_matrices_and_leaves_the_vocabulary_to_adamw(tiny_pair: Path) -> None:

@@ -71,8 +71,13 @@ REPLAYED = {"source": {"draft": 0.25, "speculative": 0.25, "replay": 0.5}}
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"optimizer": {"kind": "muon"}}, {"distill": {**PLAN["distill"], **REPLAYED}}],
-    ids=["adamw", "muon", "replay"],
+    [
+        {},
+        {"optimizer": {"kind": "muon"}},
+        {"distill": {**PLAN["distill"], **REPLAYED}},
+        {"optimizer": {"ema": 0.9, "layer_decay": 0.5}},
+    ],
+    ids=["adamw", "muon", "replay", "average"],
 )
 def test_a_killed_run_goes_on_bit_for_bit_as_if_nothing_had_happened(
     tiny_pair: Path, tmp_path: Path, changes: dict[str, Any]

@@ -17,7 +17,7 @@ from distillspec.models.loading import load_model
 from distillspec.models.speculated import SpeculatedText, generate_speculatively
 from distillspec.recipe.schema import Distill, Origin
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.training.objective import token_weights
+from distillspec.training.objective import texts_of, token_weights
 from distillspec.training.replay import Completed
 from distillspec.training.replica import Replica
 from distillspec.training.rollout import Rollout, visited
@@ -141,7 +141,7 @@ def test_batches_say_of_which_rows_the_targets_states_are_known(rollout: Rollout
     rows.insert(1, Completed((1, 2), (3,)))
     first, second = rollout.micro_batches(rows, 3, CPU)
     assert first.batch.known is not None and second.batch.known is not None
-    assert first.batch.known.rows.tolist() == [False, True, True]  # rows are sorted by length
+    assert first.batch.known.positions.tolist() == [False, *[True] * 4]  # rows sorted by length
     assert first.batch.known.states[:, 0].tolist() == [3.0, 3.0, 5.0, 5.0]
     assert second.batch.known.states[:, 0].tolist() == [7.0, 7.0]
     (plain,) = rollout.micro_batches(rows[1:2], 3, CPU)
@@ -153,6 +153,21 @@ def test_texts_among_trees_weigh_what_texts_weigh(rollout: Rollout) -> None:
     rows = [Completed((1, 2), (3, 4, 5)), Completed((1,), (3, 4), None, visits)]
     (micro,) = rollout.micro_batches(rows, 4, CPU)
     assert token_weights(micro.batch, "tokens").tolist() == [1.0, 0.5, 0.25, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("on_prompts", [False, True])
+def test_packed_batches_hold_every_row_and_what_is_known_of_it(on_prompts: bool) -> None:
+    rollout = rollout_of(packing=9, on_prompts=on_prompts)
+    rows = [Completed((n,) * n, (2, 3)) for n in (7, 5, 3, 2)]
+    rows[1] = rows[1]._replace(states=torch.full((6 if on_prompts else 2, 4), 5.0))
+    (micro,) = rollout.micro_batches(rows, 4, CPU)
+    assert [row.prompt[0] for row in micro.rows] == [7, 5, 3, 2]
+    assert micro.batch.tokens.shape == (3, 9)
+    counts = texts_of(micro.batch).tolist()
+    assert counts == ([8, 6, 4, 3] if on_prompts else [2] * 4)
+    assert micro.batch.known is not None
+    parts = micro.batch.known.positions.split(counts)
+    assert [bool(part.all()) for part in parts] == [False, True, False, False]
 
 
 # --- by turns ------------------------------------------------------------------------------------

@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from distillspec.errors import DistillSpecError
+from distillspec.models.compiled import compiler_available
+from distillspec.training.state_file import read_state
 from distillspec.training.step import StepResult
 from tests.training import tiny_run
 
@@ -37,6 +40,8 @@ def test_metrics_divide_sums_once() -> None:
         {"divergence": "tvd_plus", "source": {"draft": 1.0}},
         {"select": {"keep": 0.4, "reference": "draft"}},
         {"source": {"draft": 0.5, "target": 0.5, "per": "token"}},
+        {"packing": 24, "divergence": "block_efficiency"},
+        {"packing": 24, "reduction": "sequences", "source": {"draft": 0.5, "replay": 0.5}},
         {"source": {"fixed": 0.5, "speculative": 0.5}, "speculative": {"rejected": True}},
         {"source": {"speculative": 0.5, "replay": 0.5}},
         {"source": {"draft": 0.25, "fixed": 0.25, "replay": 0.5}, "replay": {"sequences": 3}},
@@ -70,3 +75,61 @@ def test_steps_without_any_response_are_an_error(tiny_pair: Path, tmp_path: Path
     )
     with pytest.raises(DistillSpecError, match="no row of this step has a response"):
         tiny_run.run(made._replace(data=data), tmp_path)
+
+
+@pytest.mark.parametrize("changes", [{"hardware": {"gradient_checkpointing": True}}], ids=str)
+def test_comfort_changes_nothing_of_what_is_learned(
+    tiny_pair: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    assert_same_steps(tiny_pair, tmp_path, changes)
+
+
+@pytest.mark.slow
+def test_a_compiled_forward_changes_nothing_of_what_is_learned(
+    tiny_pair: Path, tmp_path: Path
+) -> None:
+    if not compiler_available():
+        pytest.skip("no C++ compiler")
+    assert_same_steps(tiny_pair, tmp_path, {"hardware": {"compile": True}})
+
+
+def assert_same_steps(pair: Path, folder: Path, changes: dict[str, Any]) -> None:
+    text = {"source": {"fixed": 0.5, "draft": 0.5}}
+    traces = []
+    for name, some in (("plain", {}), ("changed", changes)):
+        hardware = {"device": "cpu", "precision": "float32", **some.get("hardware", {})}
+        plan = tiny_run.recipe(distill=text, hardware=hardware)
+        tiny_run.run(tiny_run.parts(pair, plan), folder / name)
+        traces.append(tiny_run.rows_of(folder / name))
+    for mine, theirs in zip(*traces, strict=True):
+        for key in ("train/divergence_nats", "train/gradient_norm", "probe/alpha"):
+            if mine[key]:
+                assert float(theirs[key]) == pytest.approx(float(mine[key]), rel=1e-4)
+
+
+def test_frozen_embeddings_stay_as_they_are(tiny_pair: Path, tmp_path: Path) -> None:
+    plan = tiny_run.recipe(optimizer={"freeze_embeddings": True})
+    made = tiny_run.parts(tiny_pair, plan)
+    before = {name: weight.clone() for name, weight in made.draft.named_parameters()}
+    tiny_run.run(made, tmp_path)
+    for name, weight in made.draft.named_parameters():
+        assert torch.equal(weight, before[name]) == ("embed" in name)
+    assert not any("embed" in n for n in read_state(tmp_path / "best.ckpt")["weights"])
+
+
+def test_what_is_probed_and_kept_is_the_average(tiny_pair: Path, tmp_path: Path) -> None:
+    traces = []
+    for name, ema in (("plain", None), ("averaged", 0.9)):
+        plan = tiny_run.recipe(optimizer={"ema": ema}, distill={"source": {"fixed": 1.0}})
+        tiny_run.run(tiny_run.parts(tiny_pair, plan), tmp_path / name)
+        traces.append(tiny_run.rows_of(tmp_path / name))
+    plain, averaged = traces
+    for mine, theirs in zip(plain[1:], averaged[1:], strict=True):
+        assert theirs["train/divergence_nats"] == mine["train/divergence_nats"]
+        if mine["probe/alpha"]:
+            assert theirs["probe/alpha"] != mine["probe/alpha"]
+    kept = [read_state(tmp_path / name / "best.ckpt")["weights"] for name in ("plain", "averaged")]
+    last = read_state(tmp_path / "averaged" / "last.ckpt")
+    if read_state(tmp_path / "averaged" / "best.ckpt")["step"] == 4:
+        assert all(torch.equal(kept[1][n], last["average"][n]) for n in kept[1])
+    assert any(not torch.equal(kept[0][n], kept[1][n]) for n in kept[0])

@@ -88,6 +88,10 @@ def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"folder": drawn, "recipe": _plan(name, source={"draft": 1.0}), "probed": False},
         ]
         written = {"folder": str(folder / f"{name}-written"), "probed": False}
+        if name in ("ddp", "zero2"):
+            plan = _plan(name)
+            averaged = {**plan, "optimizer": {**plan["optimizer"], "ema": 0.5}}
+            jobs.append({"folder": str(folder / f"{name}-averaged"), "recipe": averaged})
         jobs += [
             {**written, "recipe": _plan(name, **WRITTEN, max_steps=2)},
             {**written, "recipe": _plan(name, **WRITTEN), "resume": True},
@@ -166,6 +170,18 @@ def test_two_processes_write_and_replay_their_own_text_and_keep_it(
         assert steps == sorted(steps)
         assert set(steps) == {0, 1, 2}
         assert all(entry["states"] is not None for entry in of_process)
+
+
+@pytest.mark.distributed
+def test_the_average_of_two_processes_weights_is_that_of_one(runs: Path) -> None:
+    mine, theirs = (read_state(runs / f"{n}-averaged" / "best.ckpt") for n in ("zero2", "ddp"))
+    plain = read_state(runs / "ddp" / "best.ckpt")["weights"]
+    assert mine["step"] == theirs["step"] == 3
+    moved = 0.0
+    for name, weight in theirs["weights"].items():
+        assert float((mine["weights"][name] - weight).abs().max()) < 1e-3
+        moved = max(moved, float((plain[name] - weight).abs().max()))
+    assert moved > 1e-3  # the average is behind the weights
 
 
 def test_auto_is_plain_for_one_process_and_ddp_for_several() -> None:

@@ -53,6 +53,7 @@ def recipe(**changes: Any) -> Recipe:
         "pair": {"target": "target", "draft": "draft"},
         "data": {
             "source": {"kind": "jsonl", "path": "unused.jsonl"},
+            "max_prompt_tokens": 10,
             "max_response_tokens": 6,
         },
         "distill": {
