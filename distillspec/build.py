@@ -14,6 +14,7 @@ from torch import nn
 from distillspec.corpus.batching import Batch, collate
 from distillspec.corpus.module import PromptRows, check_fixed
 from distillspec.corpus.prompts import Prompt, PromptSets, load_prompts
+from distillspec.corpus.question import check_fits
 from distillspec.corpus.stored import StoredResponses
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.corpus.traffic import Traffic, load_traffic
@@ -78,14 +79,28 @@ def prepare_process(recipe: Recipe) -> None:
 
 @dataclass(frozen=True)
 class Pair:
-    """A checked pair. vocabulary: tokens that both models share."""
+    """A checked pair. vocabulary: tokens that both models share.
+
+    frozen: the target, or None where it is an endpoint; the tokenizer is then the draft's.
+    """
 
     recipe: Recipe
     device: torch.device
-    target: FrozenTarget
+    frozen: FrozenTarget | None
     tokenizer: PreTrainedTokenizerBase
     vocabulary: int
     end_tokens: frozenset[int]
+
+    @property
+    def target(self) -> FrozenTarget:
+        """Errors: a target whose weights are elsewhere."""
+        if self.frozen is None:
+            raise DistillSpecError(
+                "this needs the target's weights, and the target is an endpoint",
+                where=f"pair.endpoint: {self.recipe.pair.target_name}",
+                mend="name a folder or a Hub id in pair.target, in place of pair.endpoint",
+            )
+        return self.frozen
 
     @property
     def pad_token(self) -> int:
@@ -106,11 +121,14 @@ class Pair:
 def load_pair(recipe: Recipe, kind: torch.dtype | None = None) -> Pair:
     """Load the target (in `kind`; default: the hardware's precision) and check the pair.
 
-    The tokenizers are compared before any weight is read.
+    The tokenizers are compared before any weight is read. Of a target behind an endpoint there is
+    nothing to load or to compare.
     """
     pair, where = recipe.pair, device(recipe.hardware)
+    if pair.endpoint is not None:
+        return _load_draft_alone(recipe, where)
     tokenizer = load_tokenizer(
-        pair.target,
+        pair.target_weights,
         trust_remote_code=pair.trust_remote_code,
         revision=pair.target_revision,
         what="target",
@@ -122,7 +140,7 @@ def load_pair(recipe: Recipe, kind: torch.dtype | None = None) -> Pair:
         what="draft",
     )
     target = load_model(
-        pair.target,
+        pair.target_weights,
         dtype=kind or dtype(recipe.hardware.precision, where),
         device=where,
         trust_remote_code=pair.trust_remote_code,
@@ -144,8 +162,23 @@ def load_pair(recipe: Recipe, kind: torch.dtype | None = None) -> Pair:
         FrozenTarget(target, vocabulary),
         tokenizer,
         vocabulary,
-        _ends(target, tokenizer),
+        _ends(target, tokenizer, "target"),
     )
+
+
+def _load_draft_alone(recipe: Recipe, where: torch.device) -> Pair:
+    pair = recipe.pair
+    tokenizer = load_tokenizer(
+        pair.draft,
+        trust_remote_code=pair.trust_remote_code,
+        revision=pair.draft_revision,
+        what="draft",
+    )
+    draft = _draft(recipe, torch.float32, torch.device("cpu"))
+    _check_length(recipe, draft)
+    size = vocabulary_size(draft)
+    check_pair(tokenizer, tokenizer, size, size, f"pair.draft={pair.draft}")
+    return Pair(recipe, where, None, tokenizer, size, _ends(draft, tokenizer, "draft"))
 
 
 def _check_length(recipe: Recipe, *models: PreTrainedModel) -> None:
@@ -174,13 +207,13 @@ def _draft(recipe: Recipe, kind: torch.dtype, where: torch.device) -> PreTrained
     )
 
 
-def _ends(target: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    found = end_tokens(target, tokenizer)
+def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, what: str) -> frozenset[int]:
+    found = end_tokens(model, tokenizer)
     if not found:
         raise DistillSpecError(
-            "the target names no end-of-text token",
-            where="pair.target: generation_config.json and tokenizer",
-            mend="set eos_token_id in the target's generation_config.json",
+            f"the {what} names no end-of-text token",
+            where=f"pair.{what}: generation_config.json and tokenizer",
+            mend=f"set eos_token_id in the {what}'s generation_config.json",
         )
     return found
 
@@ -197,6 +230,8 @@ def prompts(pair: Pair) -> PromptSets:
             mend="set distill.on_prompts=false: then the loss is over the responses",
         )
     check_fixed(sets.training, pair.recipe.distill.source)
+    if pair.recipe.pair.endpoint is not None:
+        check_fits([*sets.held_out, *sets.training], pair.recipe.pair.endpoint.api)
     return sets
 
 
@@ -217,6 +252,8 @@ def suite_prompts(pair: Pair, suite: Suite, drafts: Sequence[PreTrainedModel]) -
 
 def overlap(recipe: Recipe, sets: PromptSets) -> list[str]:
     """A note where there are too few held-out prompts for probe and evaluation to differ."""
+    if recipe.pair.endpoint is not None:  # there will be no evaluation
+        return []
     suite = load_suite(recipe.evaluate.suite)
     taken = recipe.distill.probe.prompts + suite.prompts.most
     if suite.prompts.named or len(sets.held_out) >= taken:
@@ -300,13 +337,17 @@ def drawn_texts(pair: Pair, held_out: Sequence[Prompt]) -> list[DrawnText]:
 # --- training ------------------------------------------------------------------------------------
 
 
-def probe(pair: Pair, held_out: Sequence[Prompt]) -> Probe:
-    """On the last of the held-out prompts: the best checkpoint is chosen on them, so that the
-    first ones, which an evaluation takes, stay unseen.
+def probe_prompts(recipe: Recipe, held_out: Sequence[Prompt]) -> list[Prompt]:
+    """The last of the held-out prompts: the best checkpoint is chosen on them, so that the first
+    ones, which an evaluation takes, stay unseen.
     """
+    return list(held_out[::-1][: recipe.distill.probe.prompts])
+
+
+def probe(pair: Pair, held_out: Sequence[Prompt]) -> Probe:
     return Probe(
         pair.target,
-        held_out[::-1],
+        probe_prompts(pair.recipe, held_out),
         pair.recipe.distill.probe,
         temperature=pair.recipe.distill.temperature,
         end_tokens=pair.end_tokens,

@@ -8,12 +8,13 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from distillspec import build
+from distillspec import black_box, build
 from distillspec.export.engines import EngineVerdict, engine_verdicts
 from distillspec.measure.fitness import Fitness, assess
 from distillspec.measure.memory import TrainingLoad
 from distillspec.models.folder import folder_facts
 from distillspec.models.precision import cast_parameters
+from distillspec.recipe.endpoint import Endpoint, refuse_endpoint
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
 
@@ -23,8 +24,10 @@ BELOW_FLOOR = 2  # exit code
 def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
     """Print what was found; 0, or BELOW_FLOOR where the prediction is below `min_speedup`."""
     build.prepare_process(recipe)
+    if recipe.pair.endpoint is not None:
+        return _endpoint(recipe, recipe.pair.endpoint, as_json=as_json, min_speedup=min_speedup)
     verdicts = engine_verdicts(
-        folder_facts(recipe.pair.target, "target"), folder_facts(recipe.pair.draft, "draft")
+        folder_facts(recipe.pair.target_weights, "target"), folder_facts(recipe.pair.draft, "draft")
     )
     suite = load_suite(recipe.evaluate.suite)
     pair = build.load_pair(recipe)
@@ -58,6 +61,34 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
             f"predicted speed-up {fitness.predicted_speedup():.2f} is below the floor {min_speedup}"
         )
     return BELOW_FLOOR if below else 0
+
+
+def _endpoint(
+    recipe: Recipe, endpoint: Endpoint, *, as_json: bool, min_speedup: float | None
+) -> int:
+    """Without the target's weights there is no speed-up to predict: only whether it answers."""
+    if min_speedup is not None:
+        refuse_endpoint(endpoint, "check --min-speedup")
+    pair = build.load_pair(recipe)
+    found = black_box.try_out(pair, build.prompts(pair))
+    if as_json:
+        print(json.dumps(found._asdict(), indent=2))
+        return 0
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(
+        f"{endpoint.model} behind {endpoint.url} answers as {', '.join(found.makers) or 'nobody'}"
+    )
+    console.print(
+        f"{found.seconds_per_answer:.2f} s and {found.tokens_per_answer:.0f} tokens an answer, one "
+        f"at a time; {found.wanted:,} are wanted, {endpoint.concurrency} at a time: at best "
+        f"{found.best_minutes:.1f} minutes"
+    )
+    for note in found.notes:
+        console.print(note)
+    for warning in found.warnings:
+        console.print(f"[yellow]warning:[/yellow] {warning}")
+    console.print(black_box.UNMEASURED)
+    return 0
 
 
 def _print(found: Fitness, verdicts: list[EngineVerdict]) -> None:

@@ -13,24 +13,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.distributed
 from rich.console import Console
 
 from distillspec import atomic, build, provenance
+from distillspec.black_box import UNMEASURED, target_text
 from distillspec.corpus.preview import show
 from distillspec.corpus.prompts import Prompt, PromptSets
 from distillspec.corpus.stored import fill
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.export.card import CardFacts, draft_card, recommended_gamma
-from distillspec.export.folder import export_draft, update_draft, verify_export
+from distillspec.export.folder import export_draft, update_draft, verify_export, verify_reload
 from distillspec.export.push import push
 from distillspec.measure.cells import SUMMARY
 from distillspec.measure.cells import evaluate as measure_cells
-from distillspec.measure.corpus_alpha import acceptance
+from distillspec.measure.corpus_alpha import acceptance, surprise
 from distillspec.measure.report import write_report
 from distillspec.measure.summary import Summary
 from distillspec.measure.summary_file import read_summary
@@ -44,6 +45,8 @@ from distillspec.recipe.suite import Suite
 from distillspec.run_folder import RunFolder
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.fit import FitOutcome, fit
+from distillspec.training.held_out_loss import HeldOutLoss
+from distillspec.training.milestones import Measure
 from distillspec.training.resume import BEST, LAST, load_best
 from distillspec.training.run_lock import run_lock
 from distillspec.training.strategy import World
@@ -54,6 +57,14 @@ if TYPE_CHECKING:
 _NEXT_SUITES = (Path("eval/suites/grid.yaml"), Path("eval/suites/methods.yaml"))
 _PAGE = 160  # columns of a log or a pipe, which have no width of their own
 console = Console(width=None if sys.stdout.isatty() else _PAGE)
+
+
+class _Text(NamedTuple):
+    """responses: the target's, by prompt, where there are any."""
+
+    training: list[Prompt]
+    responses: dict[str, Tokens] | None
+    probe: Measure
 
 
 @dataclass
@@ -76,15 +87,13 @@ class Job:
         rows = build.preview(pair, self.prompts.training)
         if rows is not None and not self.world.rank:
             show(rows, pair.tokenizer, console)
-        responses = None
-        if "target" in recipe.distill.source.stored:
-            responses = target_responses(pair, self.prompts.training, self.world)
-        distilled = self._fit(recipe, self.folder.path, "distilled", responses)
-        outcomes = {"distilled": distilled._asdict()}
+        text = self._text()
+        distilled = self._fit(recipe, self.folder.path, "distilled", text)
+        outcomes = {"distilled": distilled.record()}
         control = build.control_recipe(recipe, distilled.seconds / 60.0)
         if recipe.evaluate.control and self._has_text_for(control):
-            trained = self._fit(control, self.folder.control, "control", responses)
-            outcomes["control"] = trained._asdict()
+            trained = self._fit(control, self.folder.control, "control", text)
+            outcomes["control"] = trained.record()
         if not self.world.rank:
             atomic.write_json(self.folder.training_file, outcomes)
         leave(self.world)
@@ -92,9 +101,20 @@ class Job:
             # The other processes are gone: what is measured now has the whole machine.
             torch.set_num_threads(recipe.hardware.threads or len(os.sched_getaffinity(0)))
 
-    def _fit(
-        self, recipe: Recipe, folder: Path, label: str, responses: dict[str, Tokens] | None
-    ) -> FitOutcome:
+    def _text(self) -> _Text:
+        """What the drafts are trained on, and how they are measured meanwhile."""
+        wanted = "target" in self.recipe.distill.source.stored
+        training, held_out = self.prompts.training, self.prompts.held_out
+        if self.pair.frozen is not None:
+            responses = target_responses(self.pair, training, self.world) if wanted else None
+            return _Text(training, responses, build.probe(self.pair, held_out))
+        found = target_text(self.pair, self.prompts, self.world, console, wanted=wanted)
+        for note in found.notes:
+            self._say(note)
+        loss = HeldOutLoss(found.held_out, vocabulary=self.pair.vocabulary)
+        return _Text(found.training, found.responses, loss)
+
+    def _fit(self, recipe: Recipe, folder: Path, label: str, text: _Text) -> FitOutcome:
         self._say(f"training the {label} draft: {plan_in_words(recipe)}")
         already = tokens_trained_before(folder)
         outcome = fit(
@@ -103,8 +123,8 @@ class Job:
             target=self.pair.target if recipe.distill.needs_target else None,
             reference=build.reference(self.pair, recipe),
             tokenizer=self.pair.tokenizer,
-            data_module=build.rows(recipe, self.prompts.training, responses),
-            probe=build.probe(self.pair, self.prompts.held_out),
+            data_module=build.rows(recipe, text.training, text.responses),
+            probe=text.probe,
             folder=folder,
             resume=True,
             label=label,
@@ -115,13 +135,15 @@ class Job:
         self._record()
         self._say(
             f"{label}: {outcome.steps} steps, {outcome.response_tokens:,} tokens in the loss, "
-            f"{outcome.seconds:.0f} s; best alpha {outcome.best_alpha:.4f} at step "
-            f"{outcome.best_step}"
+            f"{outcome.seconds:.0f} s; {outcome.best()}"
         )
         gc.collect()
         return outcome
 
     def _has_text_for(self, control: Recipe) -> bool:
+        if self.pair.frozen is None:
+            self._say("no control: it would be the same training once more, by plain NLL")
+            return False
         if not control.distill.source.fixed:
             return True
         if all(p.response is not None for p in self.prompts.training):
@@ -133,30 +155,39 @@ class Job:
 
     def export(self, repository: str | None = None) -> None:
         """draft/: the best checkpoint as a plain folder, reloaded and compared."""
-        pair, recipe = self.pair, self.recipe
+        pair = self.pair
         draft = self._trained(self.folder.path)
-        texts = build.drawn_texts(pair, self.prompts.held_out)
-        policy = SamplingPolicy(temperature=recipe.distill.temperature)
-        expected = acceptance(
-            pair.target.model, draft, texts, policy, vocabulary=pair.vocabulary
-        ).mean()
         summary = self._latest_summary()
         gamma = self._gamma(summary)
         export_draft(
             draft,
             pair.tokenizer,
             folder=self.folder.draft,
-            target_vocabulary=vocabulary_size(pair.target.model),
+            target_vocabulary=vocabulary_size(draft if pair.frozen is None else pair.target.model),
             num_assistant_tokens=gamma,
             card=draft_card(self._card_facts(gamma, repository), summary),
         )
+        proof = self._proof_by_loss(draft) if pair.frozen is None else self._proof_by_alpha(draft)
+        self._say(f"exported to {self.folder.draft}; reloaded, {proof}")
+
+    def _proof_by_alpha(self, draft: PreTrainedModel) -> str:
+        """Compares draft/ with the draft that was trained."""
+        pair, policy = self.pair, SamplingPolicy(temperature=self.recipe.distill.temperature)
+        texts = build.drawn_texts(pair, self.prompts.held_out)
+        expected = acceptance(
+            pair.target.model, draft, texts, policy, vocabulary=pair.vocabulary
+        ).mean()
         alpha = verify_export(
             self.folder.draft, pair.target.model, texts, policy, expected_alpha=expected
         )
-        self._say(
-            f"exported to {self.folder.draft}; reloaded, its alpha is {alpha:.4f} "
-            f"(in training {expected:.4f})"
-        )
+        return f"its alpha is {alpha:.4f} (in training {expected:.4f})"
+
+    def _proof_by_loss(self, draft: PreTrainedModel) -> str:
+        alone = World(1, 1, 0)  # the other processes have left
+        texts = target_text(self.pair, self.prompts, alone, console, wanted=False).held_out
+        nats = verify_reload(self.folder.draft, draft, texts)
+        trained = surprise(draft, texts).mean()
+        return f"its held-out loss is {nats:.4f} nats (before rounding to bfloat16 {trained:.4f})"
 
     def _trained(self, folder: Path) -> PreTrainedModel:
         """A draft with the best weights of the training in `folder`, adapters merged."""
@@ -185,9 +216,10 @@ class Job:
             name=f"{recipe.name} draft",
             draft=published or str(self.folder.draft),
             base_model=recipe.pair.draft,
-            target=recipe.pair.target,
+            target=recipe.pair.target_name,
             num_assistant_tokens=gamma,
-            training=plan_in_words(recipe),
+            training=plan_in_words(recipe)
+            + ("" if recipe.pair.endpoint is None else "; of the target, text alone was seen"),
         )
 
     def _latest_summary(self) -> Summary | None:
@@ -253,6 +285,13 @@ class Job:
     def close(self) -> None:
         self._record(finished=True)
         self._say(f"run folder: {self.folder.path}")
+        if self.pair.frozen is None:
+            self._say(UNMEASURED)
+            self._say(
+                f"next, where the weights are: ./launch.sh auto TARGET {self.folder.draft} "
+                "--prompts FILE.jsonl"
+            )
+            return
         for suite in _NEXT_SUITES:
             if not self.folder.evaluation(suite.stem).exists():
                 self._say(f"next:  ./launch.sh evaluate {self.folder.path} --suite {suite}")

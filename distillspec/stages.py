@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from distillspec import build
+from distillspec.black_box import target_text
 from distillspec.errors import DistillSpecError
 from distillspec.job import join, leave, show_summary, started, target_responses
 from distillspec.measure.cells import SUMMARY
@@ -21,13 +22,17 @@ console = Console()
 
 
 def run(recipe: Recipe, folder: Path | None) -> int:
-    """Everything the recipe says, in a new run folder or going on in `folder`."""
+    """Everything the recipe says, in a new run folder or going on in `folder`.
+
+    Without the target's weights nothing can be evaluated: the end of the run says so.
+    """
     with started(recipe, folder) as job:
         job.train()
         if job.world.rank:
             return 0
         job.export()
-        job.evaluate(recipe.evaluate.suite)
+        if recipe.pair.endpoint is None:
+            job.evaluate(recipe.evaluate.suite)
         job.close()
         if recipe.export.push is not None:
             job.push(recipe.export.push)
@@ -88,9 +93,18 @@ def generate(recipe: Recipe) -> int:
     world = join()
     build.prepare_process(recipe)
     pair = build.load_pair(recipe)
-    responses = target_responses(pair, build.prompts(pair).training, world)
+    sets = build.prompts(pair)
+    notes: list[str] = []
+    if pair.frozen is None:
+        _, responses, held_out, notes = target_text(pair, sets, world, console, wanted=True)
+        stored = len(responses or ())
+        notes.append(f"{len(held_out)} of them to held-out prompts, for the probe")
+    else:
+        stored = len(target_responses(pair, sets.training, world))
     leave(world)
     if not world.rank:
-        console.print(f"{len(responses)} responses stored under {recipe.data.store}/{recipe.name}")
+        console.print(f"{stored} responses stored under {recipe.data.store}/{recipe.name}")
+        for note in notes:
+            console.print(note, highlight=False, soft_wrap=True)
         console.print("next: set shares under distill.source and start ./launch.sh with the recipe")
     return 0

@@ -14,7 +14,11 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from tests.served import Served
 
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARY = 300
@@ -89,3 +93,12 @@ def tiny_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The nano target behind `transformers serve` on loopback, for text and for chats."""
+    from tests.served import serving
+
+    with serving(tmp_path_factory.mktemp("served")) as found:
+        yield found

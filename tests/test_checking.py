@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from distillspec import checking
+from distillspec.errors import DistillSpecError
 from distillspec.recipe.schema import Recipe
+from tests.served import NANO, Served
 
 SUITE = """\
 name: tiny
@@ -63,3 +65,25 @@ def test_the_table_names_break_even_and_cap(
     printed = capsys.readouterr().out
     assert "break-even alpha" in printed
     assert "cap of a perfect draft" in printed
+
+
+def test_of_an_endpoint_it_is_told_whether_it_answers_and_what_stays_unknown(
+    recipe: Recipe, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endpoint = {"url": served.url, "model": served.model}
+    values = recipe.model_dump(exclude={"pair", "distill"}, mode="json")
+    plan = Recipe.model_validate(
+        {
+            **values,
+            "pair": {"draft": str(NANO / "draft"), "endpoint": endpoint},
+            "distill": {"divergence": "nll", "source": {"target": 1.0}},
+        }
+    )
+    assert checking.run(plan, as_json=False, min_speedup=None) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"answers as {served.model}" in told
+    assert "alpha, tau and speed-up are not known" in told
+    assert checking.run(plan, as_json=True, min_speedup=None) == 0
+    assert json.loads(capsys.readouterr().out)["seconds_per_answer"] > 0.0
+    with pytest.raises(DistillSpecError, match="check --min-speedup"):
+        checking.run(plan, as_json=False, min_speedup=1.2)

@@ -25,6 +25,7 @@ LEVELS = (
     {"measure", "corpus"},
     {"training", "export"},
     {"build"},
+    {"black_box"},
     {"job"},
     {"stages", "pretraining", "checking", "decoding", "calibration", "compare"},
     {"commands"},
@@ -44,6 +45,7 @@ LIBRARIES = {
     "matplotlib": ("measure/",),
     "pydantic": ("recipe/",),
     "yaml": ("recipe/",),
+    "openai": ("corpus/endpoint.py",),
 }
 
 # Importing these, and so `--help` and validation, must be instant.
@@ -58,7 +60,16 @@ LIGHT = (
     "run_folder.py",
     "torchrun.py",
 )
-HEAVY = {"torch", "lightning", "deepspeed", "datasets", "evaluate", "matplotlib", "numpy"} | {
+HEAVY = {
+    "torch",
+    "openai",
+    "lightning",
+    "deepspeed",
+    "datasets",
+    "evaluate",
+    "matplotlib",
+    "numpy",
+} | {
     "transformers",
     "peft",
 }

@@ -8,10 +8,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedModel
 
 from distillspec import stages
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.schema import Recipe
+from distillspec.training.held_out_loss import HeldOutLoss, LossFinding
+from tests.served import NANO, Served
 
 SUITE = """\
 name: tiny
@@ -180,3 +183,77 @@ def test_exporting_a_folder_without_training_says_so(workplace: Path) -> None:
     empty = RunFolder.begin(recipe())
     with pytest.raises(DistillSpecError, match="no draft has been trained"):
         stages.export(empty.path, None)
+
+
+def behind(served: Served) -> Recipe:
+    """SeqKD: the nano target served, the nano draft trained on what it says."""
+    plan = recipe(divergence="nll", source={"target": 1.0}, max_steps=3)
+    endpoint = {"url": served.url, "model": served.model}
+    pair = plan.pair.model_validate({"draft": str(NANO / "draft"), "endpoint": endpoint})
+    return plan.model_copy(update={"pair": pair})
+
+
+def test_a_draft_is_trained_on_what_an_endpoint_says(
+    workplace: Path, served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = behind(served)
+    stages.generate(plan)
+    stored = written("data/responses/tiny")
+    assert stages.run(plan, None) == 0
+    assert written("data/responses/tiny") == stored
+    run = only_run()
+    outcome = json.loads((run / "training.json").read_text())
+    assert outcome.keys() == {"distilled"}  # the control would be the same training
+    assert outcome["distilled"]["best_alpha"] is None
+    assert outcome["distilled"]["best_nats"] > 0.0
+    for name in ("draft/model.safetensors", "draft/README.md", "best.ckpt", "run.json"):
+        assert (run / name).is_file(), name
+    assert not (run / "evaluation").exists()
+    card = (run / "draft/README.md").read_text()
+    assert "has not been evaluated" in card
+    assert "of the target, text alone was seen" in card
+    printed = capsys.readouterr().out
+    assert "its held-out loss is" in printed
+    assert "alpha, tau and speed-up are not known" in printed
+    assert f"./launch.sh auto TARGET {run}/draft" in printed
+    before = (run / "metrics.csv").read_bytes()
+    stages.run(plan, run)  # finished: nothing is repeated
+    stages.export(run, None)
+    assert (run / "metrics.csv").read_bytes() == before
+    assert written("data/responses/tiny") == stored
+    with pytest.raises(DistillSpecError, match="needs the target's weights"):
+        stages.evaluate(run, "tiny.yaml")
+
+
+def test_training_on_an_endpoints_text_resumes_bit_equal(
+    workplace: Path, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = behind(served)
+    steps = plan.distill.model_copy(update={"checkpoint_every_steps": 1})
+    plan = plan.model_copy(update={"distill": steps})
+    stages.train(plan, None)
+    whole = only_run()
+    shutil.move(whole, "whole")
+    measure, calls = HeldOutLoss.measure, []
+
+    def interrupted(self: HeldOutLoss, draft: PreTrainedModel) -> LossFinding:
+        calls.append(draft)
+        if len(calls) == 2:  # before the second step is recorded
+            raise KeyboardInterrupt
+        return measure(self, draft)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HeldOutLoss, "measure", interrupted)
+        with pytest.raises(KeyboardInterrupt, match="resume with"):
+            stages.train(plan, None)
+    stages.train(plan, only_run())
+    columns = ("step", "train/divergence_nats", "train/gradient_norm", "probe/nats")
+
+    def trace(folder: Path) -> list[list[str]]:
+        with (folder / "metrics.csv").open(newline="") as handle:
+            return [[row[name] for name in columns] for row in csv.DictReader(handle)]
+
+    assert len(trace(only_run())) == 4
+    assert trace(only_run()) == trace(Path("whole"))
+    model = "draft/model.safetensors"
+    assert (only_run() / model).read_bytes() == Path("whole", model).read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from distillspec.commands.arguments import add_recipe, latest_run, only_look, request
+from distillspec.recipe.endpoint import refuse_endpoint
 from distillspec.recipe.loading import is_of_suite, load_suite
 
 
@@ -21,6 +22,7 @@ def main(arguments: Namespace) -> int:
     changes = [text.removeprefix("suite.") for text in arguments.overrides if is_of_suite(text)]
     arguments.overrides = [text for text in arguments.overrides if not is_of_suite(text)]
     recipe, folder = request(arguments)
+    refuse_endpoint(recipe.pair.endpoint, "evaluate")
     path = arguments.suite or recipe.evaluate.suite
     suite = load_suite(path, changes)
     plan = recipe.evaluate.model_copy(update={"suite": path})

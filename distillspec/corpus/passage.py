@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import zip_longest
 from typing import Literal, NamedTuple
 
 from distillspec.corpus.python_source import is_held_out
 
 Kind = Literal["function-head", "mid-body", "prose", "plain", "chat"]
+Messages = tuple[Mapping[str, str], ...]
 
 
 class Passage(NamedTuple):
     """key: names it for ever, unique within its source; prompt and response: whole texts.
 
-    category: what it is about, for reports; None where the source does not say.
+    category: what it is about, for reports; None where the source does not say. messages: what the
+    template has made the prompt of, where it is a chat.
     """
 
     key: str
@@ -24,6 +26,7 @@ class Passage(NamedTuple):
     response: str | None
     kind: Kind
     category: str | None = None
+    messages: Messages | None = None
 
 
 class PassageSplit(NamedTuple):

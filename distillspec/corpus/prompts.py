@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from distillspec.corpus.adversarial import odd_prompts
 from distillspec.corpus.jsonl import jsonl_passages
-from distillspec.corpus.passage import Passage, PassageSplit, by_category, shuffled, split
+from distillspec.corpus.passage import Messages, Passage, PassageSplit, by_category, shuffled, split
 from distillspec.corpus.python_prompts import python_passages, response_starts_with_line_break
 from distillspec.corpus.python_source import CorpusFiles, SourceFile, python_files
 from distillspec.corpus.tokenizing import Encoder, Tokenizer, Tokens
@@ -31,6 +31,7 @@ class Prompt(NamedTuple):
     there; None where the data has none. text: the whole prompt, also what `tokens` had no room for.
     kind: function-head, mid-body, prose, plain, chat or adversarial. category: what it is about,
     for reports: of code its kind, of a row what its data set says; None where nothing does.
+    messages: of a chat, what its template was given.
     """
 
     key: str
@@ -39,6 +40,7 @@ class Prompt(NamedTuple):
     text: str
     kind: str
     category: str | None = None
+    messages: Messages | None = None
 
 
 class PromptSets(NamedTuple):
@@ -263,6 +265,7 @@ class _Kept:
                         passage.prompt,
                         passage.kind,
                         passage.category,
+                        passage.messages,
                     )
         return [found[i] for i in sorted(found)]
 

@@ -36,8 +36,9 @@ def passage_of(
     if response is not None:
         response = _text(response, f"'{source.response}'", where)
     if source.as_chat == "if-template" and tokenizer.chat_template is not None:
-        prompt = render_chat(tokenizer, [{"role": "user", "content": prompt}])
-        return Passage(text_key(name, prompt), prompt, response, "chat", category)
+        asked = ({"role": "user", "content": prompt},)
+        prompt = render_chat(tokenizer, asked)
+        return Passage(text_key(name, prompt), prompt, response, "chat", category, asked)
     return Passage(text_key(name, prompt), prompt, response, "plain", category)
 
 
@@ -137,7 +138,7 @@ def _chat(messages: Any, tokenizer: Tokenizer, *, name: str, where: str) -> Pass
         _text(message["role"], f"the role of message {number}", where)
         _text(message["content"], f"the content of message {number}", where)
     answered = messages[-1]["role"] == "assistant"
-    asked = list(messages[:-1] if answered else messages)
+    asked = tuple(messages[:-1] if answered else messages)
     if not asked:
         raise DistillSpecError(
             "the chat is one answer without a question",
@@ -146,7 +147,7 @@ def _chat(messages: Any, tokenizer: Tokenizer, *, name: str, where: str) -> Pass
         )
     prompt = render_chat(tokenizer, asked)
     response = messages[-1]["content"] if answered else None
-    return Passage(text_key(name, prompt), prompt, response, "chat")
+    return Passage(text_key(name, prompt), prompt, response, "chat", messages=asked)
 
 
 def _text(value: Any, what: str, where: str) -> str:

@@ -94,7 +94,7 @@ class StoredResponses:
         make_folder(folder)
         path = folder / "manifest.json"
         if path.exists():
-            _check(path, self.manifest.entries())
+            check_manifest(path, self.manifest.entries())
         else:
             write_json(path, self.manifest.entries())
 
@@ -190,7 +190,8 @@ def fill(
             progress(done, len(mine))
 
 
-def _check(path: Path, wanted: dict[str, Setting]) -> None:
+def check_manifest(path: Path, wanted: Mapping[str, Setting]) -> None:
+    """DistillSpecError where the manifest at `path` says otherwise than `wanted`, or nothing."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         assert isinstance(stored, dict)

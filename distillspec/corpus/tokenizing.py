@@ -54,16 +54,20 @@ class Encoder:
         ends = self._ends(texts, max(room, 1), from_the_end=False, literal=literal)
         return [(*before, *ids) if len(ids) <= room else None for ids in ends]
 
-    def responses(self, texts: Sequence[str], most: int, *, literal: bool) -> list[Tokens]:
+    def responses(
+        self, texts: Sequence[str], most: int, *, literal: bool, whole: bool = True
+    ) -> list[Tokens]:
         """The first `most` tokens of each text; one that ends before gets end-of-text.
 
         A special end-of-text inside a response ends it there, as it would end a generation.
+        whole: texts that were cut off somewhere (False) get no end-of-text of their own.
         """
         found = []
         for ids in self._ends(texts, most, from_the_end=False, literal=literal):
             if self.end is not None:
+                ends = whole or self.end in ids
                 ids = ids[: ids.index(self.end)] if self.end in ids else ids
-                ids = [*ids, self.end]
+                ids = [*ids, self.end] if ends else ids
             found.append(tuple(ids[:most]))
         return found
 

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from distillspec import atomic
 from distillspec.errors import DistillSpecError
-from distillspec.measure.corpus_alpha import DrawnText, acceptance
+from distillspec.measure.corpus_alpha import DrawnText, acceptance, surprise
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.precision import cast_parameters
 from distillspec.speculation.sampling import SamplingPolicy
@@ -182,3 +182,40 @@ def verify_export(
         )
     log.info("exported draft reloaded: alpha %.4f, in training %.4f", alpha, expected_alpha)
     return alpha
+
+
+def verify_reload(
+    folder: Path,
+    trained: PreTrainedModel,
+    texts: Sequence[DrawnText],
+    *,
+    tolerance: float = 0.005,
+    dtype: torch.dtype = torch.bfloat16,
+) -> float:
+    """Reload `folder` strictly and measure its loss on `texts`: the proof where no target is.
+
+    trained: the draft that was exported, whose weights are rounded to `dtype` for the comparison,
+    as those in the folder are: small updates may be lost by that, which is no fault of the folder.
+    Returns nats per token. Raises DistillSpecError for another size, or a loss further than
+    `tolerance` from what was expected.
+    """
+    draft = load_model(
+        str(folder), dtype=torch.float32, device=trained.device, what="exported draft"
+    )
+    load_tokenizer(str(folder), what="exported draft")
+    rounded = copy.deepcopy(trained)
+    cast_parameters(rounded, dtype)
+    cast_parameters(rounded, torch.float32)
+    rows, wanted = (_table(m.get_input_embeddings()).shape[0] for m in (draft, rounded))
+    nats, expected = (surprise(m, texts).mean() for m in (draft, rounded))
+    # Written so that nan, the mark of broken weights, fails too.
+    if rows != wanted or not abs(nats - expected) <= tolerance:
+        raise DistillSpecError(
+            f"the exported draft is not the trained one: {rows} tokens and a held-out loss of "
+            f"{nats:.4f} nats, where {wanted} and {expected:.4f} were expected (losses may differ "
+            f"by {tolerance:g})",
+            where=str(folder),
+            mend="do not serve this folder; export again",
+        )
+    log.info("exported draft reloaded: loss %.4f nats, expected %.4f", nats, expected)
+    return nats

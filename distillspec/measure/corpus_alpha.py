@@ -79,6 +79,26 @@ def entropy(
     return _summed(texts, _per_token((target,), texts, nats, vocabulary, chunk_tokens))
 
 
+def surprise(
+    model: nn.Module,
+    texts: Sequence[DrawnText],
+    *,
+    vocabulary: int | None = None,
+    chunk_tokens: int = _CHUNK_TOKENS,
+) -> SumsPerText:
+    """-log q(token) in nats at temperature 1, per response token, added up per text.
+
+    On text that a target has drawn at temperature 1, its mean is the target's entropy plus
+    KL(p || q): two models differ in it by what they differ in KL.
+    """
+
+    def nats(logits: Tensor, tokens: Tensor) -> Tensor:
+        log_q = torch.log_softmax(logits.float(), dim=-1)
+        return -log_q.gather(-1, tokens[:, None])[:, 0]
+
+    return _summed(texts, _per_token((model,), texts, nats, vocabulary, chunk_tokens))
+
+
 class Readings(NamedTuple):
     """Of one text, a number per response token x, p and q being what the policy makes of logits.
 

@@ -42,7 +42,9 @@ def complaint(
     others = sorted({dotted(f.path) for f in ordered if not _related(f.path, first.path)})
     if others:
         mend += f" (faults too: {', '.join(others)})"
-    return DistillSpecError(what, where=_where(first, section, where, overridden), mend=mend)
+    return DistillSpecError(
+        what, where=_where(first, section, where, overridden, schema), mend=mend
+    )
 
 
 def dotted(path: Path) -> str:
@@ -140,11 +142,13 @@ def _unknown_kind(path: Path, data: object, schema: Place) -> tuple[str, Path, s
 def _wrong_value(path: Path, data: object, schema: Place) -> tuple[str, Path, str]:
     place = _at(schema, data, path)
     given = _value(data, path)
-    what = f"'{dotted(path)}' must be {place.words()}, not {_shown(given)}"
+    secret = isinstance(given, str | dict) and place.may_hold_secret()
+    shown = "the given one (not repeated here: it may be a secret)" if secret else _shown(given)
+    what = f"'{dotted(path)}' must be {place.words()}, not {shown}"
     if not path:
         what = f"this is not a mapping of keys but {_shown(given)}"
     mend = "give such a value"
-    if isinstance(given, str):
+    if isinstance(given, str) and not secret:
         guess = nearest(given, place.words().removeprefix("one of ").split(", "))
         mend = f"did you mean '{guess}'?" if guess else mend
     if place.description():
@@ -167,9 +171,13 @@ def _value(data: object, path: Path) -> Any:
     return data
 
 
-def _where(fault: _Fault, section: Path, where: str, overridden: dict[Path, str]) -> str:
+def _where(
+    fault: _Fault, section: Path, where: str, overridden: dict[Path, str], schema: Place
+) -> str:
     for path, text in overridden.items():
         if fault.path[: len(path)] == path:
+            if _at(schema, None, path).may_hold_secret():
+                text = f"{dotted(path)}=..."
             return f"override '{text}' of {where}"
     return f"{where}: {dotted(section) or 'top level'}"
 

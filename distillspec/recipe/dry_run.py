@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.endpoint import check_can_ask
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.prompt_plan import Adversarial, PromptSource, PythonTopics
@@ -17,6 +18,7 @@ from distillspec.recipe.schema import (
     Hub,
     Jsonl,
     Origin,
+    Pair,
     PretrainRecipe,
     PythonSource,
     Recipe,
@@ -48,7 +50,7 @@ def plan(
     """
     if isinstance(recipe, PretrainRecipe):
         return _pretraining(recipe, source)
-    lines = _distillation(recipe, source, suite or load_suite(recipe.evaluate.suite))
+    lines = _distillation(recipe, source, suite)
     return lines if suite is None else [one for one in lines if one.about in _OF_EVALUATIONS]
 
 
@@ -58,10 +60,10 @@ def render(lines: list[PlanLine]) -> str:
     return "\n".join(f"{line.about:<{width}}  {line.text}" for line in lines)
 
 
-def _distillation(recipe: Recipe, source: str, suite: Suite) -> list[PlanLine]:
+def _distillation(recipe: Recipe, source: str, suite: Suite | None) -> list[PlanLine]:
     pair, distill = recipe.pair, recipe.distill
     lines = [
-        PlanLine("target", _model(pair.target, f"{source}: pair.target")),
+        PlanLine("target", _target(pair, source)),
         PlanLine("draft", _model(pair.draft, f"{source}: pair.draft")),
         PlanLine("prompts", _prompts(recipe.data.source, f"{source}: data.source")),
     ]
@@ -71,7 +73,7 @@ def _distillation(recipe: Recipe, source: str, suite: Suite) -> list[PlanLine]:
         text = f"{recipe.data.held_out_percent:g} % of the source, by a hash of each key"
     lines.append(PlanLine("held out", text))
     lines.append(PlanLine("responses", _responses(distill.source)))
-    if "target" in distill.source.stored:
+    if "target" in distill.source.stored or pair.endpoint is not None:
         store = Path(recipe.data.store)
         _check_writable(store, f"{source}: data.store")
         lines.append(PlanLine("store", f"target responses are kept in {store}"))
@@ -83,7 +85,12 @@ def _distillation(recipe: Recipe, source: str, suite: Suite) -> list[PlanLine]:
     runs = RUNS / recipe.name
     _check_writable(runs, f"{source}: name")
     lines.append(PlanLine("run folder", f"{runs}/<run id>"))
-    lines.append(PlanLine("evaluate", _evaluation(suite, recipe.evaluate.suite)))
+    if pair.endpoint is None:
+        path = recipe.evaluate.suite
+        text = _evaluation(suite or load_suite(path), path)
+    else:
+        text = "nothing: without the target's weights alpha, tau and speed-up are not known"
+    lines.append(PlanLine("evaluate", text))
     if recipe.export.push is not None and not _REPOSITORY.match(recipe.export.push):
         raise DistillSpecError(
             f"'{recipe.export.push}' is no name of a Hub repository",
@@ -129,6 +136,22 @@ def _pretraining(recipe: PretrainRecipe, source: str) -> list[PlanLine]:
 
 
 # --- what each part says, and whether its paths exist --------------------------------------------
+
+
+def _target(pair: Pair, source: str) -> str:
+    endpoint = pair.endpoint
+    if endpoint is None:
+        return _model(pair.target_weights, f"{source}: pair.target")
+    try:
+        check_can_ask(endpoint)
+    except DistillSpecError as error:
+        doubt = f"; only stored answers can be used: {error.what} ({error.mend})"
+    else:
+        doubt = ""
+    return (
+        f"{endpoint.model} behind {endpoint.url}, asked for {endpoint.api}, "
+        f"{endpoint.concurrency} at a time{doubt}"
+    )
 
 
 def _model(name: str, where: str) -> str:

@@ -37,6 +37,13 @@ class Place(NamedTuple):
     def description(self) -> str:
         return str(self.node.get("description", ""))
 
+    def may_hold_secret(self) -> bool:
+        """Whether it, or anything inside, is marked as `writeOnly`: errors do not repeat it."""
+        if any(node.get("writeOnly") for node in self._alternatives()):
+            return True
+        inside = (self.child(name) for name in self.names())
+        return any(place is not None and place.may_hold_secret() for place in inside)
+
     def child(self, part: str | int, kind: object = None) -> Place | None:
         """The place of key or index `part`; None where the schema has none."""
         node = self._resolved(kind)

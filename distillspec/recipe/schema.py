@@ -7,31 +7,56 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Count = Annotated[int, Field(ge=1)]
+from distillspec.recipe.endpoint import Endpoint
+from distillspec.recipe.section import Count as Count
+from distillspec.recipe.section import Section as Section
+from distillspec.recipe.section import Share as Share
+
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 FolderName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$")]
-
-
-class Section(BaseModel):
-    """A part of a recipe: unknown keys are errors, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 # --- the pair ------------------------------------------------------------------------------------
 
 
 class Pair(Section):
-    target: str = Field(description="frozen target: a local folder or a Hub id")
+    target: str | None = Field(None, description="frozen target: a local folder or a Hub id")
+    endpoint: Endpoint | None = Field(
+        None, description="in place of `target`: an API that answers with the target's text"
+    )
     draft: str = Field(description="draft to train: a local folder or a Hub id")
     target_revision: str | None = Field(None, description="Hub revision of the target")
     draft_revision: str | None = Field(None, description="Hub revision of the draft")
     trust_remote_code: bool = Field(
         False, description="run Python code that comes with the models; off unless you vouch for it"
     )
+
+    @property
+    def target_name(self) -> str:
+        """What the target is called, wherever its weights are."""
+        return self.endpoint.model if self.endpoint is not None else self.target_weights
+
+    @property
+    def target_weights(self) -> str:
+        """Folder or Hub id of a target that is no endpoint."""
+        assert self.target is not None, "the validator has seen to it"
+        return self.target
+
+    @model_validator(mode="after")
+    def _has_one_target(self) -> Self:
+        if (self.target is None) == (self.endpoint is None):
+            raise ValueError(
+                "give exactly one of pair.target (a folder or a Hub id: the weights) and "
+                "pair.endpoint (an API: its text alone)"
+            )
+        if self.endpoint is not None and self.target_revision is not None:
+            raise ValueError(
+                "pair.target_revision is of a model on the Hub, and an endpoint has none: leave it "
+                "out"
+            )
+        return self
 
 
 # --- where text comes from -----------------------------------------------------------------------
@@ -545,6 +570,26 @@ class Recipe(Section):
             raise ValueError(
                 "optimizer.kind=muon needs whole matrices, and hardware.strategy="
                 f"{self.hardware.strategy} splits them: take adamw, or the strategy auto or ddp"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _asks_of_an_endpoint_what_it_can_give(self) -> Self:
+        if self.pair.endpoint is None:
+            return self
+        plan = self.distill
+        if plan.reads_target:
+            readers = "distill.select" if plan.select else f"distill.divergence={plan.divergence}"
+            raise ValueError(
+                "pair.endpoint gives the target's text, not its distribution, which "
+                f"{readers} reads: set distill.divergence=nll and distill.source={{target: 1.0}} "
+                "(SeqKD), or name the target's weights in pair.target"
+            )
+        if plan.needs_target:
+            raise ValueError(
+                f"distill.source.speculative={plan.source.speculative:g} verifies by the target's "
+                "distribution, and pair.endpoint gives text alone: take the sources target and "
+                "fixed"
             )
         return self
 

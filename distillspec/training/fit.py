@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import resource
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -30,10 +31,9 @@ from distillspec.recipe.schema import Hardware, Recipe
 from distillspec.training.average import Average
 from distillspec.training.clock import Clock
 from distillspec.training.metrics_csv import MetricsCsv
-from distillspec.training.milestones import Milestones, is_over
+from distillspec.training.milestones import Measure, Milestones, is_over
 from distillspec.training.module import DistillModule
 from distillspec.training.objective import Objective
-from distillspec.training.probe import Probe
 from distillspec.training.progress import make_reporter
 from distillspec.training.replica import Replica
 from distillspec.training.resume import BEST, LAST, Position, load_best, load_position
@@ -58,8 +58,9 @@ log = logging.getLogger(__name__)
 class FitOutcome(NamedTuple):
     """seconds: of training, probes and checkpoints not counted, over all resumptions.
 
-    seconds_by_phase: rollout, target, update, probe, checkpoint, on rank 0. best_alpha: nan without
-    a probe. peak_memory_bytes: of the device; on a CPU of the process.
+    seconds_by_phase: rollout, target, update, probe, checkpoint, on rank 0. best_alpha, best_nats:
+    by whichever the probe measures, nan and None else. peak_memory_bytes: of the device; on
+    a CPU of the process.
     """
 
     steps: int
@@ -68,7 +69,20 @@ class FitOutcome(NamedTuple):
     response_tokens: int
     best_step: int
     best_alpha: float
+    best_nats: float | None
     peak_memory_bytes: int
+
+    def record(self) -> dict[str, Any]:
+        """For JSON, which has no nan: None in its place."""
+        return {name: None if value != value else value for name, value in self._asdict().items()}
+
+    def best(self) -> str:
+        """What made the best step the best, in words."""
+        if math.isfinite(self.best_alpha):
+            return f"best alpha {self.best_alpha:.4f} at step {self.best_step}"
+        if self.best_nats is not None:
+            return f"lowest held-out loss {self.best_nats:.4f} nats at step {self.best_step}"
+        return f"step {self.best_step}, the last"
 
 
 def fit(
@@ -78,7 +92,7 @@ def fit(
     target: FrozenTarget | None,
     tokenizer: PreTrainedTokenizerBase,
     data_module: LightningDataModule,
-    probe: Probe | None,
+    probe: Measure | None,
     folder: Path,
     resume: bool,
     label: str,
@@ -192,6 +206,7 @@ def fit(
         response_tokens=position.response_tokens,
         best_step=position.best_step,
         best_alpha=position.best_alpha,
+        best_nats=position.best_nats,
         peak_memory_bytes=_peak_memory(accelerator),
     )
 

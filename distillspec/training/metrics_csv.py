@@ -28,6 +28,7 @@ COLUMNS = (
     "probe/alpha",
     "probe/tau_tokens",
     "probe/seconds",
+    "probe/nats",
 )
 
 

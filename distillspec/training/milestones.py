@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import math
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lightning.pytorch import Callback, LightningModule
 from torch import nn
 
 from distillspec.recipe.schema import Distill
 from distillspec.training.optimizer import share_done
-from distillspec.training.probe import Probe
 from distillspec.training.progress import Report, Reporter
 from distillspec.training.resume import (
     BEST,
@@ -28,15 +26,37 @@ from distillspec.training.step import Step
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
+
+
+class Measured(Protocol):
+    """What a probe has found; it travels to all processes."""
+
+    def beats(self, best: Position) -> bool:
+        """Whether no earlier draft was better."""
+
+    def keep(self, best: Position) -> None:
+        """Note it as the best."""
+
+    def metrics(self) -> dict[str, float]:
+        """Its columns of metrics.csv."""
+
+    def words(self) -> str: ...
+
+
+class Measure(Protocol):
+    """Measures a draft in eval mode, every time on the same held-out text."""
+
+    def measure(self, draft: PreTrainedModel) -> Measured: ...
 
 
 class Milestones(Callback):
     """After each step, in this order: probe, best, log, checkpoint, stop.
 
     So a row of metrics.csv is whole when it is written, and no checkpoint is ahead of its rows.
-    `best` is by the probe's alpha; without a probe it is the last step.
+    `best` is by what the probe measures; without a probe it is the last step.
     """
 
     def __init__(
@@ -44,7 +64,7 @@ class Milestones(Callback):
         step: Step,
         draft: nn.Module,
         data: HasPosition,
-        probe: Probe | None,
+        probe: Measure | None,
         reporter: Reporter,
         *,
         folder: Path,
@@ -82,7 +102,7 @@ class Milestones(Callback):
             metrics |= self._probed(trainer)
         elif self._probe is None and ends:
             with self._averaged():
-                self._keep_best(trainer, math.nan)
+                self._keep_best(trainer)
         _log(trainer, metrics, position.step)
         if ends or position.step % plan.checkpoint_every_steps == 0:
             with self._step.clock.phase("checkpoint"):
@@ -126,22 +146,15 @@ class Milestones(Callback):
             self._draft.train()
             finding = trainer.strategy.broadcast(finding)
         assert finding is not None
-        tau = finding.counts.block_efficiency()
-        self._reporter.note(
-            f"step {position.step}: alpha {finding.alpha:.4f} over {finding.tokens} tokens, "
-            f"tau {tau:.3f} tokens at gamma {self._probe.plan.gamma}"
-        )
-        if not finding.alpha <= position.best_alpha:  # also true of the first, against nan
-            self._keep_best(trainer, finding.alpha)
-        return {
-            "probe/alpha": finding.alpha,
-            "probe/tau_tokens": tau,
-            "probe/seconds": clock.seconds["probe"] - before,
-        }
+        self._reporter.note(f"step {position.step}: {finding.words()}")
+        if finding.beats(position):
+            finding.keep(position)
+            self._keep_best(trainer)
+        return {**finding.metrics(), "probe/seconds": clock.seconds["probe"] - before}
 
-    def _keep_best(self, trainer: Trainer, alpha: float) -> None:
+    def _keep_best(self, trainer: Trainer) -> None:
         position = self._step.position
-        position.best_step, position.best_alpha = position.step, alpha
+        position.best_step = position.step
         with self._step.clock.phase("checkpoint"):
             save_best(trainer, self._draft, position, self._folder / BEST)
 

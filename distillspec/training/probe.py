@@ -22,17 +22,40 @@ from distillspec.speculation.records import Counts
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.token import verify_token
 from distillspec.training.randomness import stream
+from distillspec.training.resume import Position
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 class Finding(NamedTuple):
-    """alpha in [0, 1] over `tokens` tokens of text; counts of the decoded rounds, for tau."""
+    """alpha in [0, 1] over `tokens` tokens of text; counts of the decoded rounds of `gamma`
+    drafted tokens, for tau.
+    """
 
     alpha: float
     tokens: int
     counts: Counts
+    gamma: int
+
+    def beats(self, best: Position) -> bool:
+        """Whether no earlier draft was better."""
+        return not self.alpha <= best.best_alpha  # also true of the first, against nan
+
+    def keep(self, best: Position) -> None:
+        best.best_alpha = self.alpha
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            "probe/alpha": self.alpha,
+            "probe/tau_tokens": self.counts.block_efficiency(),
+        }
+
+    def words(self) -> str:
+        return (
+            f"alpha {self.alpha:.4f} over {self.tokens} tokens, "
+            f"tau {self.counts.block_efficiency():.3f} tokens at gamma {self.gamma}"
+        )
 
 
 class Probe:
@@ -73,7 +96,7 @@ class Probe:
         sums = acceptance(
             self._target.model, draft, self._texts, self._policy, vocabulary=self._vocabulary
         )
-        return Finding(sums.mean(), sum(sums.tokens), self._decoded(draft))
+        return Finding(sums.mean(), sum(sums.tokens), self._decoded(draft), self.plan.gamma)
 
     def _drawn(self) -> list[DrawnText]:
         device = self._target.model.device

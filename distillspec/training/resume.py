@@ -33,7 +33,10 @@ BEST = "best.ckpt"
 
 @dataclasses.dataclass
 class Position:
-    """How far a run is. seconds: by phase; training_seconds: as all processes agreed on them."""
+    """How far a run is. seconds: by phase; training_seconds: as all processes agreed on them.
+
+    best_alpha, best_nats: of the best step, by whichever the probe measures; nan and None else.
+    """
 
     step: int = 0
     response_tokens: int = 0
@@ -41,6 +44,7 @@ class Position:
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     best_step: int | None = None
     best_alpha: float = math.nan
+    best_nats: float | None = None
 
 
 class HasPosition(Protocol):
@@ -113,7 +117,12 @@ def save_best(trainer: Trainer, draft: nn.Module, position: Position, path: Path
         if trainer.is_global_zero:
             weights[name] = whole.to("cpu", copy=True)
     if trainer.is_global_zero:
-        record = {"step": position.best_step, "alpha": position.best_alpha, "weights": weights}
+        record = {
+            "step": position.best_step,
+            "alpha": position.best_alpha,
+            "nats": position.best_nats,
+            "weights": weights,
+        }
         write_state(record, path)
     trainer.strategy.barrier("best.ckpt")
 

@@ -69,3 +69,18 @@ def test_a_file_that_stands_in_for_a_data_set_must_be_there(
     assert "rows of prompts.jsonl" in capsys.readouterr().out
     assert main([*line, "prompts.source.path=none.jsonl"]) == 1
     assert "no such data file: 'none.jsonl'" in capsys.readouterr().err
+
+
+def test_evaluate_of_a_target_behind_an_endpoint_says_why_not_and_what_instead(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("b.yaml").write_text(
+        "pair: {draft: models/draft, endpoint: {url: 'http://h:1/v1', model: big}}\n"
+        "data: {source: {kind: jsonl, path: prompts.jsonl}}\n"
+        "distill: {divergence: nll, source: {target: 1.0}}\n"
+        "evaluate: {suite: suite.yaml}\n"
+    )
+    assert main(["evaluate", "b.yaml", "--dry-run"]) == 1
+    said = capsys.readouterr().err
+    assert "an endpoint gives text alone" in said
+    assert "./launch.sh auto TARGET RUN-FOLDER/draft" in said

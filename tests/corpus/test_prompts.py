@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from distillspec.corpus.prompts import load_all, load_prompts
 from distillspec.corpus.python_source import is_held_out
 from distillspec.errors import DistillSpecError
-from distillspec.models.template import template_hash
+from distillspec.models.template import render_chat, template_hash
 from distillspec.recipe.schema import Data
 
 END = 0
@@ -114,6 +114,8 @@ def test_chats_are_rendered_with_the_targets_template_whose_hash_is_kept(
     prompt = sets.training[0]
     assert tokenizer.decode(prompt.tokens) == prompt.text
     assert prompt.text.endswith("?\n<assistant>")
+    assert prompt.messages is not None
+    assert render_chat(tokenizer, prompt.messages) == prompt.text
     assert prompt.response == (*tokenizer("!")["input_ids"], END)
 
 

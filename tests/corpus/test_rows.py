@@ -46,6 +46,19 @@ def test_a_chat_that_ends_with_a_question_has_no_response(
     assert (found.prompt, found.response) == ("<user>2+2?\n<assistant>", None)
 
 
+def test_a_chat_keeps_the_messages_that_its_prompt_was_made_of(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    assert passage({"messages": [ASK, ANSWER, ASK, ANSWER]}, tokenizer).messages == (
+        ASK,
+        ANSWER,
+        ASK,
+    )
+    asked = passage({"prompt": "a"}, tokenizer, source=reading(as_chat="if-template"))
+    assert asked.messages == ({"role": "user", "content": "a"},)
+    assert passage({"prompt": "a"}, tokenizer).messages is None
+
+
 def test_a_row_with_both_is_taken_as_its_chat(tokenizer: PreTrainedTokenizerFast) -> None:
     assert passage({"prompt": "2+2?", "messages": [ASK, ANSWER]}, tokenizer).kind == "chat"
 

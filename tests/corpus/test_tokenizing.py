@@ -97,3 +97,13 @@ def test_beginning_of_text_stays_in_front_of_a_truncated_prompt(
     assert encoder.wholes(["def"], 4, prefix=True, literal=False) == [(END, *tail)]
     assert encoder.wholes(["def"], 3, prefix=True, literal=False) == [None]
     assert encoder.length("def") == 4
+
+
+def test_a_text_that_was_cut_off_gets_no_end_of_its_own(
+    encoder: Encoder, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    texts = ["ab", "abcd", "a<|endoftext|>b"]
+    cut = encoder.responses(texts, 4, literal=False, whole=False)
+    assert cut == [ids(tokenizer, "ab"), ids(tokenizer, "abcd"), (*ids(tokenizer, "a"), END)]
+    whole = encoder.responses(texts, 4, literal=False)
+    assert whole == [(*ids(tokenizer, "ab"), END), ids(tokenizer, "abcd"), cut[2]]

@@ -12,8 +12,14 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from distillspec.errors import DistillSpecError
-from distillspec.export.folder import export_draft, fit_vocabulary, update_draft, verify_export
-from distillspec.measure.corpus_alpha import DrawnText, acceptance
+from distillspec.export.folder import (
+    export_draft,
+    fit_vocabulary,
+    update_draft,
+    verify_export,
+    verify_reload,
+)
+from distillspec.measure.corpus_alpha import DrawnText, acceptance, surprise
 from distillspec.models.adapters import add_lora, merged
 from distillspec.models.build_llama import random_llama
 from distillspec.models.loading import load_model, load_tokenizer
@@ -373,3 +379,39 @@ def test_transformers_decodes_with_the_exported_draft_and_emits_the_targets_own_
         assisted = target.generate(**inputs, **settings, assistant_model=exported)
         assert torch.equal(alone, assisted)
     assert drafted
+
+
+def test_without_a_target_the_reloaded_draft_is_compared_by_its_loss(
+    draft: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[DrawnText],
+    tmp_path: Path,
+) -> None:
+    folder = _export(draft, tokenizer, tmp_path / "draft", dtype=torch.bfloat16)
+    found = verify_reload(folder, draft, texts)
+    assert found == pytest.approx(surprise(draft, texts).mean(), abs=0.1)
+    assert draft.dtype == torch.float32
+    with torch.no_grad():
+        draft.get_input_embeddings().weight.mul_(3.0)
+    with pytest.raises(DistillSpecError, match="not the trained one"):
+        verify_reload(folder, draft, texts)
+    with torch.no_grad():
+        draft.get_input_embeddings().weight.fill_(float("nan"))
+    with pytest.raises(DistillSpecError, match="nan"):
+        verify_reload(folder, draft, texts)
+
+
+def test_updates_that_rounding_loses_are_no_fault_of_the_folder(
+    draft: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: list[DrawnText],
+    tmp_path: Path,
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in draft.parameters():
+            weight.copy_(weight.to(torch.bfloat16))
+            weight.mul_(1.0 + 1e-3 * torch.randn(weight.shape, generator=generator))
+    folder = _export(draft, tokenizer, tmp_path / "draft", dtype=torch.bfloat16)
+    trained, reloaded = surprise(draft, texts).mean(), verify_reload(folder, draft, texts)
+    assert reloaded != pytest.approx(trained, abs=1e-4)

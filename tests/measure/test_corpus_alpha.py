@@ -14,6 +14,7 @@ from distillspec.measure.corpus_alpha import (
     acceptance,
     entropy,
     readings,
+    surprise,
 )
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -151,3 +152,26 @@ def test_without_a_token_there_is_no_mean(setting: Setting) -> None:
     found = acceptance(setting.target, setting.target, [DrawnText((1, 2), ())], SamplingPolicy(1.0))
     assert found.sums == (0.0,)
     assert math.isnan(found.mean())
+
+
+def test_surprise_is_minus_the_log_of_the_chance_of_each_token(setting: Setting) -> None:
+    draft = setting.drafts["control"]
+    found = surprise(draft, TEXTS)
+    for text, total in zip(TEXTS, found.sums, strict=True):
+        log_q = logits(draft, text).log_softmax(-1)
+        wanted = -sum(float(log_q[place, token]) for place, token in enumerate(text.response))
+        assert total == pytest.approx(wanted, abs=2e-4)
+    assert surprise(draft, TEXTS, chunk_tokens=3).sums == pytest.approx(found.sums, abs=1e-4)
+
+
+def test_surprise_differs_between_drafts_by_what_their_divergence_from_the_target_does(
+    setting: Setting,
+) -> None:
+    """In expectation over the target's tokens, which is taken exactly at one position."""
+    prompt, drafts = (5, 6, 7), (setting.drafts["control"], setting.target)
+    texts = [DrawnText(prompt, (token,)) for token in range(300)]
+    p = logits(setting.target, texts[0])[0].double().softmax(-1)
+    means = [float(p @ torch.tensor(surprise(d, texts).sums, dtype=p.dtype)) for d in drafts]
+    q = logits(drafts[0], texts[0])[0].double().softmax(-1)
+    divergence = float((p * (p / q).log()).sum())
+    assert means[0] - means[1] == pytest.approx(divergence, abs=1e-4)

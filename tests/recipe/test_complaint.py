@@ -45,9 +45,9 @@ def test_an_unknown_key_like_no_other_gets_the_list_of_keys() -> None:
 
 
 def test_an_unknown_key_is_told_before_the_missing_one_that_it_stands_for() -> None:
-    error = told(recipe(pair={"targt": "t", "draft": "d"}))
-    assert error.what == "unknown key 'targt'"
-    assert error.mend == "did you mean 'target'? (faults too: pair.target)"
+    error = told(recipe(pair={"target": "t", "drft": "d"}))
+    assert error.what == "unknown key 'drft'"
+    assert error.mend == "did you mean 'draft'? (faults too: pair.draft)"
 
 
 def test_the_keys_of_the_chosen_kind_are_meant() -> None:
@@ -70,7 +70,7 @@ def test_a_missing_key_says_what_it_holds() -> None:
         ("distill", {"batch_size": "3"}, 'a whole number >= 1, not "3"'),
         ("distill", {"batch_size": 3.0}, "a whole number >= 1, not 3.0"),
         ("distill", {"batch_size": True}, "a whole number >= 1, not true"),
-        ("pair", {"target": 3, "draft": "d"}, "text, not 3"),
+        ("pair", {"draft": 3, "target": "t"}, "text, not 3"),
         ("hardware", {"threads": 0}, "a whole number >= 1 or null, not 0"),
         ("hardware", {"device": "tpu"}, 'one of auto, cpu, cuda, not "tpu"'),
         ("optimizer", {"betas": [0.9]}, "< 1, not [0.9]"),

@@ -82,6 +82,23 @@ def test_the_store_is_named_where_the_target_samples(place: Path) -> None:
     assert told["responses"] == "50% the data's own, 50% sampled from the target once"
 
 
+def test_an_endpoint_is_named_and_what_it_cannot_give_is_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "b.yaml").write_text(
+        "pair: {draft: models/draft, endpoint: {url: 'http://h:1/v1', model: org/big}}\n"
+        "data: {source: {kind: jsonl, path: prompts.jsonl}}\n"
+        "distill: {divergence: nll, source: {fixed: 1.0}}\n"
+    )
+    told = lines("b.yaml")
+    assert told["target"] == "org/big behind http://h:1/v1, asked for completions, 8 at a time"
+    assert told["evaluate"].startswith("nothing")
+    assert "store" in told
+    monkeypatch.delenv("THE_KEY", raising=False)
+    doubtful = lines("b.yaml", "pair.endpoint.key_variable=THE_KEY")["target"]
+    assert "only stored answers can be used: the environment variable THE_KEY is not" in doubtful
+
+
 def test_a_hub_id_would_be_fetched(place: Path) -> None:
     told = lines("r.yaml", "pair.target=org/name", "data.source={kind: hub, dataset: org/rows}")
     assert "would be fetched from the Hub" in told["target"]

@@ -24,7 +24,7 @@ def at(place: Place, *path: str | int) -> Place:
         (("distill", "max_minutes"), "a number > 0 or null"),
         (("distill", "batch_size"), "a whole number >= 1"),
         (("hardware", "device"), "one of auto, cpu, cuda"),
-        (("pair", "target"), "text"),
+        (("pair", "draft"), "text"),
         (("pair", "trust_remote_code"), "true or false"),
         (("pair",), "a mapping of keys"),
         (("lora",), "a mapping of keys or null"),

@@ -1,0 +1,194 @@
+"""A target that is an endpoint: its answers take the place of a model."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+import torch.distributed
+from rich.console import Console
+from rich.status import Status
+
+from distillspec import build
+from distillspec.corpus import asking
+from distillspec.corpus.asking import Progress, ask_missing
+from distillspec.corpus.endpoint import Drawn, maker
+from distillspec.corpus.prompts import Prompt, PromptSets
+from distillspec.corpus.question import questions
+from distillspec.corpus.received import Received, ReceivedAnswers, TokenCounts, tokenised
+from distillspec.corpus.tokenizing import Encoder, Tokens
+from distillspec.errors import DistillSpecError
+from distillspec.measure.corpus_alpha import DrawnText
+from distillspec.recipe.schema import Recipe
+from distillspec.training.run_lock import run_lock
+from distillspec.training.strategy import World
+
+log = logging.getLogger(__name__)
+
+UNMEASURED = (
+    "alpha, tau and speed-up are not known: they need the target's weights, and an endpoint gives "
+    "text alone"
+)
+
+_SECONDS_BETWEEN_LINES = 10.0
+_TRIED = 4  # prompts that `check` asks
+_ALIKE = 0.9  # share of answers with equal token counts below which tokenizers are doubted
+
+
+class TargetText(NamedTuple):
+    """training: the prompts that have an answer. responses: theirs, by key, None where none was
+    wanted. held_out: answered prompts that are not trained on. notes: for the user.
+    """
+
+    training: list[Prompt]
+    responses: dict[str, Tokens] | None
+    held_out: list[DrawnText]
+    notes: list[str]
+
+
+def target_text(
+    pair: build.Pair,
+    sets: PromptSets,
+    world: World,
+    console: Console,
+    *,
+    wanted: bool,
+) -> TargetText:
+    """The target's stored answers, asking for those that are missing, every rank its part.
+
+    wanted: answers to the training prompts; those to the probe's held-out prompts always are.
+    Errors: as of asking; and a store that was made otherwise.
+    """
+    recipe, endpoint = pair.recipe, pair.recipe.pair.endpoint
+    assert endpoint is not None
+    drawn = _drawn(recipe)
+    folder, made_by = Path(recipe.data.store) / recipe.name, maker(endpoint, drawn)
+    held_out = build.probe_prompts(recipe, sets.held_out)
+    prompts = [*held_out, *(sets.training if wanted else [])]
+    asked = questions(prompts, endpoint.api, pair.tokenizer)
+    alone = run_lock(folder) if not world.rank else nullcontext()
+    with alone, console.status("") as status:
+        if world.rank:  # rank 0, which holds the lock, begins the store
+            torch.distributed.barrier()
+        store = ReceivedAnswers(folder, made_by)
+        if world.size > 1 and not world.rank:
+            torch.distributed.barrier()
+        ask_missing(
+            store,
+            asked,
+            endpoint,
+            drawn,
+            rank=world.rank,
+            world=world.size,
+            progress=_Told(console, status),
+        )
+    if world.size > 1:
+        torch.distributed.barrier()
+    found = store.received(asked, Encoder(pair.tokenizer), drawn.max_tokens)
+    texts = [DrawnText(p.tokens, found.responses[p.key]) for p in held_out if _has(found, p)]
+    training = [p for p in sets.training if not wanted or _has(found, p)]
+    if not texts or not training:
+        raise DistillSpecError(
+            f"no {'held-out' if training else 'training'} prompt has got a usable answer",
+            where=str(folder),
+            mend="lower pair.endpoint.most_unanswered, and delete this folder to ask again",
+        )
+    return TargetText(training, found.responses if wanted else None, texts, _notes(found, folder))
+
+
+class _Told:
+    """Progress on a terminal, or a line now and then where there is none."""
+
+    def __init__(self, console: Console, status: Status) -> None:
+        self._status, self._lines = status, not console.is_terminal
+        self._next = 0.0  # on the clock of time.monotonic
+
+    def __call__(self, progress: Progress) -> None:
+        self._status.update(progress.words())
+        if self._lines and progress.settled < progress.total and time.monotonic() >= self._next:
+            self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
+            log.info(progress.words())
+
+
+class Tried(NamedTuple):
+    """What some questions, each asked twice, have told of an endpoint.
+
+    best_minutes: until all wanted answers are there, if the server serves its requests together as
+    fast as one alone.
+    """
+
+    makers: list[str]
+    seconds_per_answer: float
+    tokens_per_answer: float
+    wanted: int
+    best_minutes: float
+    notes: list[str]
+    warnings: list[str]
+
+
+def try_out(pair: build.Pair, sets: PromptSets) -> Tried:
+    """Ask a few held-out prompts twice and store nothing. Errors: as of asking."""
+    recipe, endpoint = pair.recipe, pair.recipe.pair.endpoint
+    assert endpoint is not None
+    asked = questions(sets.held_out[:_TRIED], endpoint.api, pair.tokenizer)
+    trials = asking.try_out(asked, endpoint, _drawn(recipe))
+    given = [answer for trial in trials for answer in trial.answers]
+    found = tokenised(given, Encoder(pair.tokenizer), recipe.data.max_response_tokens)
+    seconds = sum(trial.seconds for trial in trials) / len(given)
+    wanted = len(build.probe_prompts(recipe, sets.held_out)) + (
+        len(sets.training) if recipe.distill.source.target else 0
+    )
+    warnings = []
+    if all(one == other for one, other in (trial.answers for trial in trials)):
+        warnings.append(
+            f"both answers to each of {len(trials)} prompts are the same: the server seems to take "
+            "the likeliest token whatever the temperature is (its do_sample? a cache?)"
+        )
+    return Tried(
+        makers=sorted({answer.maker for answer in given}),
+        seconds_per_answer=seconds,
+        tokens_per_answer=sum(map(len, found.tokens)) / len(given),
+        wanted=wanted,
+        best_minutes=wanted * seconds / endpoint.concurrency / 60.0,
+        notes=[_compared(found.counts)] if found.counts.answers else [],
+        warnings=warnings,
+    )
+
+
+def _drawn(recipe: Recipe) -> Drawn:
+    return Drawn(recipe.distill.temperature, recipe.data.max_response_tokens, recipe.seed)
+
+
+def _has(found: Received, prompt: Prompt) -> bool:
+    return prompt.key in found.responses
+
+
+def _notes(found: Received, folder: Path) -> list[str]:
+    notes = []
+    if found.unanswered:
+        notes.append(
+            f"{len(found.unanswered)} prompts have got no usable answer and are left out; to ask "
+            f"them again, delete their lines with `unanswered` under {folder}"
+        )
+    if len(found.makers) > 1:
+        notes.append(f"the answers come from more than one model: {', '.join(found.makers)}")
+    if found.counts.answers:
+        notes.append(_compared(found.counts))
+    return notes
+
+
+def _compared(counts: TokenCounts) -> str:
+    """Whether the draft's tokenizer cuts as the server's does, as far as counts can tell."""
+    text = (
+        f"the server counts {counts.server:,} tokens in its answers, the draft's tokenizer "
+        f"{counts.ours:,}; {counts.equal / counts.answers:.0%} of the answers agree to within one"
+    )
+    if counts.equal < _ALIKE * counts.answers:
+        text += (
+            ". Is the draft's tokenizer the target's? Speculative decoding needs equal ones (the "
+            "server alone counts hidden reasoning)"
+        )
+    return text

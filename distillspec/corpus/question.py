@@ -1,0 +1,72 @@
+"""What is sent to a target behind an API for one prompt: what the draft will be trained after."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from distillspec.corpus.passage import Messages
+from distillspec.corpus.prompts import Prompt
+from distillspec.corpus.tokenizing import Encoder, Tokenizer
+from distillspec.errors import DistillSpecError
+
+Api = Literal["completions", "chat"]
+
+
+class Question(NamedTuple):
+    """A text, or a chat's messages. key: of its prompt."""
+
+    key: str
+    content: str | Messages
+
+    def digest(self) -> str:
+        """Of the content, 16 hexadecimal digits: a key may come to stand for another text."""
+        return hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def seed(self, seed: int, attempt: int) -> int:
+        """In [0, 2**31), another for every try: the same would bring the same nonsense."""
+        name = f"{seed}:{self.key}:{attempt}".encode()
+        return int.from_bytes(hashlib.sha256(name).digest()[:4], "big") >> 1
+
+
+def questions(prompts: Sequence[Prompt], api: Api, tokenizer: Tokenizer) -> list[Question]:
+    """One for each prompt: its messages, or the text of its tokens.
+
+    A prompt that lost its beginning is sent without it, so that target and draft see the same; what
+    the tokenizer puts before a text is left to the server, which does that too.
+
+    Errors: chats that would be sent as text, and texts that would be sent as chats.
+    """
+    check_fits(prompts, api)
+    if api == "chat":
+        return [Question(p.key, p.messages) for p in prompts if p.messages is not None]
+    before = len(Encoder(tokenizer).prefix)
+    return [
+        Question(
+            p.key,
+            p.text if p.kind == "plain" else tokenizer.decode(list(p.tokens[before:])),
+        )
+        for p in prompts
+    ]
+
+
+def check_fits(prompts: Sequence[Prompt], api: Api) -> None:
+    """DistillSpecError where the API would show the target other tokens than the draft sees."""
+    chats = sum(p.messages is not None for p in prompts)
+    if api == "completions" and chats:
+        raise DistillSpecError(
+            f"{chats} of {len(prompts)} prompts are chats, and completions are asked with text",
+            where="pair.endpoint.api=completions",
+            mend="set pair.endpoint.api=chat: then the server's own template renders them",
+        )
+    if api == "chat" and chats < len(prompts):
+        raise DistillSpecError(
+            f"{len(prompts) - chats} of {len(prompts)} prompts are plain text, and a chat is asked "
+            "with messages",
+            where="pair.endpoint.api=chat",
+            mend="set pair.endpoint.api=completions, give `messages` in the data, or make each "
+            "prompt a user's message: data.source.as_chat=if-template (the draft's tokenizer needs "
+            "a chat template)",
+        )

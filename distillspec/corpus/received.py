@@ -1,0 +1,189 @@
+"""Answers that a target behind an API has given: kept one by one, as they come.
+
+Each process appends to a file of its own, one JSON line an answer, which is on the disk before the
+next is written: an interrupted or failed generation keeps all that was received, and the next one
+asks for the rest. What is kept is text, as it came, and who gave it; tokens are made of it when it
+is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from distillspec.atomic import explain, make_folder, write_json
+from distillspec.corpus.question import Question
+from distillspec.corpus.stored import Setting, check_manifest
+from distillspec.corpus.tokenizing import Encoder, Tokens
+from distillspec.errors import DistillSpecError
+
+_FORMAT = "received 1"
+_UNDECODED = "\ufffd"  # what a server makes of a character whose bytes are not all there
+
+
+class Answer(NamedTuple):
+    """text: as it came. ended: by the model itself, not by the limit. tokens: by the server's
+    count, None where it gives none. maker: model and fingerprint, as the server calls them.
+    """
+
+    text: str
+    ended: bool
+    tokens: int | None
+    maker: str
+
+
+class TokenCounts(NamedTuple):
+    """Over answers whose server counts: theirs by its count and by our tokenizer, and how many
+    answers have the same number in both, but for an end-of-text.
+    """
+
+    answers: int
+    server: int
+    ours: int
+    equal: int
+
+
+class Received(NamedTuple):
+    """responses: tokens by the key of their prompt. counts: how they compare to the server's.
+    makers: who gave them. unanswered: keys of questions that were given up.
+    """
+
+    responses: dict[str, Tokens]
+    counts: TokenCounts
+    makers: list[str]
+    unanswered: list[str]
+
+
+class Tokenised(NamedTuple):
+    """tokens: of each answer. counts: how many they are, by the server too."""
+
+    tokens: list[Tokens]
+    counts: TokenCounts
+
+
+def tokenised(answers: Sequence[Answer], encoder: Encoder, most: int) -> Tokenised:
+    """The first `most` tokens of each answer; end-of-text after those that ended by themselves.
+
+    An answer that was cut may end inside a character, which its text shows as U+FFFD: that is
+    dropped.
+    """
+    found: dict[int, Tokens] = {}
+    for ended in (True, False):
+        places = [i for i, one in enumerate(answers) if one.ended is ended]
+        texts = [answers[i].text for i in places]
+        if not ended:
+            texts = [text.rstrip(_UNDECODED) for text in texts]
+        encoded = encoder.responses(texts, most + 1, literal=True, whole=ended)
+        found |= dict(zip(places, encoded, strict=True))
+    counted = [(one.tokens, len(found[i])) for i, one in enumerate(answers)]
+    pairs = [(theirs, ours) for theirs, ours in counted if theirs is not None]
+    counts = TokenCounts(
+        len(pairs),
+        sum(theirs for theirs, _ in pairs),
+        sum(ours for _, ours in pairs),
+        sum(abs(theirs - ours) <= 1 for theirs, ours in pairs),
+    )
+    return Tokenised([found[i][:most] for i in range(len(answers))], counts)
+
+
+class ReceivedAnswers:
+    """The answers in `folder`, which were all asked for as `settings` say."""
+
+    def __init__(self, folder: Path, settings: Mapping[str, Setting]) -> None:
+        """Open or begin it; one that never got an answer is begun anew.
+
+        Errors: one whose answers were asked for under other settings, or that is none.
+        """
+        self.folder = folder
+        entries = {"format": _FORMAT, **settings}
+        make_folder(folder)
+        path = folder / "manifest.json"
+        begun = [p for p in folder.iterdir() if not p.name.startswith((".", "manifest"))]
+        if path.exists() and any(p.is_dir() or p.stat().st_size for p in begun):
+            check_manifest(path, entries)
+        else:
+            write_json(path, entries)
+
+    def settled(self, questions: Sequence[Question]) -> set[str]:
+        """Keys of the questions that are answered, or that were given up before."""
+        found = self._read()
+        return {q.key for q in questions if (q.key, q.digest()) in found}
+
+    @contextmanager
+    def writer(self, rank: int) -> Iterator[Writer]:
+        """What process `rank` adds. A line that a killed process left unfinished is dropped."""
+        path = self.folder / f"received-{rank:05d}.jsonl"
+        try:
+            with path.open("a+b") as handle:
+                handle.seek(0)
+                whole = handle.read().rpartition(b"\n")
+                handle.truncate(len(whole[0]) + len(whole[1]))
+                yield Writer(handle, path)
+        except OSError as error:
+            raise explain(error, path) from error
+
+    def received(self, questions: Sequence[Question], encoder: Encoder, most: int) -> Received:
+        """Those of the questions' answers that are there, each cut at `most` tokens."""
+        found = self._read()
+        lines = {q.key: found[key] for q in questions if (key := (q.key, q.digest())) in found}
+        answers = {key: one for key, one in lines.items() if one is not None}
+        made = tokenised(list(answers.values()), encoder, most)
+        return Received(
+            dict(zip(answers, made.tokens, strict=True)),
+            made.counts,
+            sorted({one.maker for one in answers.values()}),
+            [key for key, one in lines.items() if one is None],
+        )
+
+    def _read(self) -> dict[tuple[str, str], Answer | None]:
+        """By key and digest of the question; None for one that was given up."""
+        found: dict[tuple[str, str], Answer | None] = {}
+        for path in sorted(self.folder.glob("received-*.jsonl")):
+            try:
+                whole = path.read_bytes().rpartition(b"\n")[0]
+            except OSError as error:
+                raise _damaged(path, 0) from error
+            for number, line in enumerate(whole.splitlines(), start=1):
+                try:
+                    row = json.loads(line)
+                    answer = None if "unanswered" in row else Answer(**row["answer"])
+                    found[row["key"], row["asked"]] = answer
+                except (ValueError, TypeError, KeyError) as error:
+                    raise _damaged(path, number) from error
+        return found
+
+
+class Writer:
+    """Appends lines; each is on the disk when the call returns."""
+
+    def __init__(self, handle: IO[bytes], path: Path) -> None:
+        self._handle, self._path = handle, path
+
+    def answer(self, question: Question, answer: Answer) -> None:
+        self._write(question, {"answer": answer._asdict()})
+
+    def unanswered(self, question: Question, why: str) -> None:
+        self._write(question, {"unanswered": why})
+
+    def _write(self, question: Question, what: dict[str, object]) -> None:
+        line = json.dumps({"key": question.key, "asked": question.digest(), **what})
+        try:
+            self._handle.write(line.encode() + b"\n")
+            self._handle.flush()
+            os.fsync(self._handle.fileno())
+        except OSError as error:
+            raise explain(error, self._path) from error
+
+
+def _damaged(path: Path, number: int) -> DistillSpecError:
+    return DistillSpecError(
+        "received answers are damaged" if number else "received answers cannot be read",
+        where=f"{path}, line {number}" if number else str(path),
+        mend="delete this line and start again: only its prompt is asked anew"
+        if number
+        else "mend the file's permissions",
+    )

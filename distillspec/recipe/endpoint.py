@@ -1,0 +1,131 @@
+"""A target whose weights are elsewhere: an OpenAI-compatible API that answers with text."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, JsonValue, model_validator
+
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.section import Count, Section, Share
+
+# The value may be a secret that was put in the wrong place: errors do not repeat it.
+_UNSHOWN = {"writeOnly": True}
+_OURS = ("model", "prompt", "messages", "seed", "stream", "n", "temperature", "stop")
+
+
+class Endpoint(Section):
+    """What is needed to ask it. The key itself is never part of a recipe."""
+
+    url: Annotated[str, Field(json_schema_extra=_UNSHOWN)] = Field(
+        description="base address of the API, such as http://localhost:8000/v1"
+    )
+    model: Annotated[str, Field(min_length=1)] = Field(
+        description="name under which the server knows the target"
+    )
+    api: Literal["completions", "chat"] = Field(
+        "completions",
+        description="completions: prompts are sent as text; chat: they are chats, and are sent as "
+        "messages, which the server's own template renders",
+    )
+    key_variable: (
+        Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$", json_schema_extra=_UNSHOWN)] | None
+    ) = Field(
+        None,
+        description="name (in capitals) of the environment variable that holds the key; null: "
+        "the server wants none",
+    )
+    concurrency: Count = Field(
+        8, description="requests that are under way at one time, over all processes"
+    )
+    retries: Annotated[int, Field(ge=0, le=20)] = Field(
+        5, description="tries after the first for one prompt, with growing waits between them"
+    )
+    timeout_seconds: float = Field(120.0, gt=0.0, description="patience with one request, seconds")
+    most_unanswered: Share = Field(
+        0.01,
+        description="share of prompts that may stay without a usable answer: they are left out of "
+        "training; more of them are an error",
+    )
+    send_seed: bool = Field(True, description="false for servers that refuse the field `seed`")
+    length_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="what the server calls the most tokens of an answer"
+    )
+    body: dict[str, JsonValue] = Field(
+        {},
+        description="further fields of every request, such as {top_k: -1}; no secrets: recipe and "
+        "store keep them",
+    )
+
+    @model_validator(mode="after")
+    def _is_a_plain_address(self) -> Self:
+        try:
+            parts = urlsplit(self.url)
+            host, _ = (parts.hostname or "").encode("idna"), parts.port
+        except ValueError:
+            host = b""
+        written = self.url.isprintable() and " " not in self.url
+        if not host or not written or parts.scheme not in ("http", "https"):
+            raise ValueError("url is no address: write http://HOST:PORT/v1 or https://HOST/v1")
+        if (
+            parts.username is not None
+            or parts.password is not None
+            or parts.query
+            or parts.fragment
+        ):
+            raise ValueError(
+                "url holds a user, a password, a query or a fragment, and recipes are no place for "
+                "secrets: give the bare address, put the key into an environment variable, and "
+                "name that with key_variable"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _adds_fields(self) -> Self:
+        taken = sorted({*_OURS, "max_tokens", "max_completion_tokens"} & self.body.keys())
+        if taken:
+            raise ValueError(
+                f"body may not hold '{taken[0]}': the recipe says it elsewhere, or (stop) answers "
+                "would not end where the target ends them"
+            )
+        return self
+
+
+def check_can_ask(endpoint: Endpoint) -> None:
+    """DistillSpecError where the client library or the key is missing."""
+    if importlib.util.find_spec("openai") is None:
+        raise DistillSpecError(
+            "the package 'openai', which asks the endpoint, is not installed",
+            where=f"pair.endpoint: {endpoint.url}",
+            mend="pip install 'distillspec[endpoint]'",
+        )
+    if endpoint.key_variable is None:
+        return
+    key = key_of(endpoint)
+    if not key or not (key.isascii() and key.isprintable()):
+        fault = "holds what cannot be a key" if key else "is not set"
+        raise DistillSpecError(
+            f"the environment variable {endpoint.key_variable} {fault}",
+            where="pair.endpoint.key_variable",
+            mend=f"export {endpoint.key_variable}=... in the shell that starts this",
+        )
+
+
+def key_of(endpoint: Endpoint) -> str | None:
+    """The key, from the environment; None where none is wanted or there."""
+    name = endpoint.key_variable
+    return None if name is None else os.environ.get(name, "").strip() or None
+
+
+def refuse_endpoint(endpoint: Endpoint | None, verb: str) -> None:
+    """DistillSpecError where a verb needs weights and the recipe has an endpoint."""
+    if endpoint is not None:
+        raise DistillSpecError(
+            f"`{verb}` needs the target's distribution, and an endpoint gives text alone",
+            where=f"pair.endpoint: {endpoint.model} behind {endpoint.url}",
+            mend="where the target's weights are: ./launch.sh auto TARGET RUN-FOLDER/draft "
+            "--prompts FILE.jsonl, or `check` with a recipe whose pair.draft is that folder",
+        )

@@ -1,0 +1,50 @@
+"""How well the draft foresees the target's text: all that can be known of it without the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from distillspec.measure.corpus_alpha import DrawnText, surprise
+from distillspec.training.resume import Position
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class LossFinding(NamedTuple):
+    """nats: mean of -log q over the `tokens` tokens of the texts."""
+
+    nats: float
+    tokens: int
+
+    def beats(self, best: Position) -> bool:
+        """Whether no earlier draft was better."""
+        return best.best_nats is None or self.nats < best.best_nats
+
+    def keep(self, best: Position) -> None:
+        best.best_nats = self.nats
+
+    def metrics(self) -> dict[str, float]:
+        return {"probe/nats": self.nats}
+
+    def words(self) -> str:
+        return f"held-out loss {self.nats:.4f} nats over {self.tokens} tokens"
+
+
+class HeldOutLoss:
+    """Answers of the target to held-out prompts, which every measurement reads again.
+
+    It is the loss of `nll` on text that is not trained on, so it tells when training has begun to
+    learn its text by heart. At temperature 1 two drafts differ in it by their KL(p || q); alpha it
+    is not.
+    """
+
+    def __init__(self, texts: Sequence[DrawnText], *, vocabulary: int | None = None) -> None:
+        assert any(text.response for text in texts), "a loss needs text"
+        self._texts = texts
+        self._vocabulary = vocabulary
+
+    def measure(self, draft: PreTrainedModel) -> LossFinding:
+        sums = surprise(draft, self._texts, vocabulary=self._vocabulary)
+        return LossFinding(sums.mean(), sum(sums.tokens))

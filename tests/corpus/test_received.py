@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distillspec.corpus.question import Question
+from distillspec.corpus.received import Answer, ReceivedAnswers, tokenised
+from distillspec.corpus.tokenizing import Encoder, Tokenizer
+from distillspec.errors import DistillSpecError
+
+QUESTIONS = [Question(f"k{i}", f"text {i}") for i in range(6)]
+SETTINGS: dict[str, Any] = {"url": "http://h/v1", "model": "m", "request.temperature": 0.7}
+
+
+def answer(text: str, *, ended: bool = False, tokens: int | None = None) -> Answer:
+    return Answer(text, ended, tokens, "m-1")
+
+
+def store(folder: Path, **changes: Any) -> ReceivedAnswers:
+    return ReceivedAnswers(folder, {**SETTINGS, **changes})
+
+
+def filled(folder: Path, count: int = 3, rank: int = 0) -> ReceivedAnswers:
+    made = store(folder)
+    with made.writer(rank) as writer:
+        for question in QUESTIONS[:count]:
+            writer.answer(question, answer(f"so {question.key}"))
+    return made
+
+
+def test_each_answer_is_there_as_soon_as_it_is_written(tmp_path: Path) -> None:
+    made = store(tmp_path)
+    with made.writer(0) as writer:
+        for count, question in enumerate(QUESTIONS, start=1):
+            writer.answer(question, answer("x"))
+            assert made.settled(QUESTIONS) == {q.key for q in QUESTIONS[:count]}
+
+
+def test_answers_of_all_processes_are_read_and_those_of_earlier_ones_stay(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    filled(tmp_path, 2)
+    made = store(tmp_path)
+    with made.writer(1) as writer:
+        writer.answer(QUESTIONS[3], answer("other"))
+    with made.writer(0) as writer:
+        writer.answer(QUESTIONS[4], answer("later"))
+    found = made.received(QUESTIONS, Encoder(tokenizer), 9)
+    assert {key: tokenizer.decode(ids) for key, ids in found.responses.items()} == {
+        "k0": "so k0",
+        "k1": "so k1",
+        "k3": "other",
+        "k4": "later",
+    }
+    assert found.makers == ["m-1"]
+
+
+def test_a_line_that_a_killed_process_left_unfinished_costs_its_answer_alone(
+    tmp_path: Path,
+) -> None:
+    made = filled(tmp_path)
+    (path,) = tmp_path.glob("received-*.jsonl")
+    path.write_bytes(path.read_bytes()[:-5])
+    assert made.settled(QUESTIONS) == {"k0", "k1"}
+    with made.writer(0) as writer:
+        writer.answer(QUESTIONS[5], answer("x"))
+    assert made.settled(QUESTIONS) == {"k0", "k1", "k5"}
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_a_killed_process_loses_nothing_that_it_had_received(tmp_path: Path) -> None:
+    """kill -9 of a real process, as soon as it has written some answers."""
+    program = (
+        "import sys, time; from pathlib import Path\n"
+        "from tests.corpus.test_received import QUESTIONS, answer, store\n"
+        "with store(Path(sys.argv[1])).writer(0) as writer:\n"
+        "    for question in QUESTIONS:\n"
+        "        writer.answer(question, answer('x')); time.sleep(0.3)\n"
+    )
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=root)
+    path = tmp_path / "received-00000.jsonl"
+    try:
+        deadline = time.monotonic() + 120
+        while not path.exists() or path.read_bytes().count(b"\n") < 2:
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert 2 <= len(store(tmp_path).settled(QUESTIONS)) < len(QUESTIONS)
+
+
+def test_a_key_that_stands_for_another_text_is_not_settled(tmp_path: Path) -> None:
+    made = filled(tmp_path)
+    assert made.settled([Question("k0", "another text")]) == set()
+
+
+def test_more_prompts_go_on_with_the_same_store(tmp_path: Path) -> None:
+    filled(tmp_path, 2)
+    assert store(tmp_path).settled(QUESTIONS) == {"k0", "k1"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"url": "http://g/v1"}, 'url: stored "http://h/v1", now "http://g/v1"'),
+        ({"model": "n"}, 'model: stored "m", now "n"'),
+        ({"request.temperature": 1.0}, "request.temperature: stored 0.7, now 1.0"),
+        ({"request.top_k": -1}, "request.top_k: stored null, now -1"),
+    ],
+)
+def test_other_settings_are_an_error_that_says_what_differs(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    filled(tmp_path)
+    with pytest.raises(DistillSpecError) as caught:
+        store(tmp_path, **change)
+    assert said in caught.value.what
+    assert caught.value.what.count("now") == 1
+    assert "data.store" in caught.value.mend
+    assert len(store(tmp_path).settled(QUESTIONS)) == 3
+
+
+def test_a_store_without_an_answer_takes_other_settings(tmp_path: Path) -> None:
+    with store(tmp_path, model="a misspelt one").writer(0):
+        pass
+    filled(tmp_path)
+    with pytest.raises(DistillSpecError, match="made differently"):
+        store(tmp_path, model="n")
+
+
+def test_batches_that_were_sampled_from_weights_are_no_answers(tmp_path: Path) -> None:
+    """The store of the same recipe with pair.target is left alone."""
+    (tmp_path / "batch-000000").mkdir()
+    (tmp_path / "manifest.json").write_text('{"format": 1, "model": "abc"}')
+    with pytest.raises(DistillSpecError, match="made differently"):
+        store(tmp_path)
+
+
+def test_what_was_given_up_is_settled_and_has_no_response(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    made = filled(tmp_path, 1)
+    with made.writer(0) as writer:
+        writer.unanswered(QUESTIONS[2], "it was empty")
+    assert made.settled(QUESTIONS) == {"k0", "k2"}
+    found = made.received(QUESTIONS, Encoder(tokenizer), 9)
+    assert found.responses.keys() == {"k0"}
+    assert found.unanswered == ["k2"]
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", '{"key": "k"}', '{"key": 1, "asked": 2, "answer": {}}']
+)
+def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
+    made = filled(tmp_path, 1)
+    (path,) = tmp_path.glob("received-*.jsonl")
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(DistillSpecError, match="damaged") as caught:
+        made.settled(QUESTIONS)
+    assert caught.value.where == f"{path}, line 2"
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DistillSpecError, match="cannot write here"):
+        store(tmp_path / "file" / "store")
+
+
+def test_only_what_ended_by_itself_gets_an_end_of_text(tokenizer: Tokenizer) -> None:
+    given = [answer("abc", ended=True), answer("abc"), answer("abcdef", ended=True)]
+    found = tokenised(given, Encoder(tokenizer), 5).tokens
+    letters = tokenizer("abcdef", add_special_tokens=False)["input_ids"]
+    end = tokenizer.eos_token_id
+    assert found == [(*letters[:3], end), tuple(letters[:3]), tuple(letters[:5])]
+
+
+def test_half_a_character_at_a_cut_is_dropped_and_elsewhere_it_stays(tokenizer: Tokenizer) -> None:
+    given = [answer("ab\ufffd"), answer("a\ufffdb"), answer("ab\ufffd", ended=True)]
+    found = [tokenizer.decode(ids, skip_special_tokens=True) for ids in
+             tokenised(given, Encoder(tokenizer), 20).tokens]  # fmt: skip
+    assert found == ["ab", "a\ufffdb", "ab\ufffd"]
+
+
+def test_the_name_of_a_special_token_in_an_answer_is_plain_text(tokenizer: Tokenizer) -> None:
+    (found,) = tokenised([answer(f"a{tokenizer.eos_token}b")], Encoder(tokenizer), 50).tokens
+    assert tokenizer.eos_token_id not in found
+
+
+def test_the_servers_counts_are_compared_with_ours(tokenizer: Tokenizer) -> None:
+    given = [
+        answer("abc", ended=True, tokens=3),  # ours has the end as well
+        answer("abcd", tokens=4),
+        answer("abcd", tokens=2),
+        answer("abcd"),
+        answer("abcdefghij", tokens=6),
+    ]
+    counts = tokenised(given, Encoder(tokenizer), 6).counts
+    assert counts._asdict() == {"answers": 4, "server": 15, "ours": 4 + 4 + 4 + 7, "equal": 3}
