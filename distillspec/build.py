@@ -15,9 +15,11 @@ from distillspec.corpus.batching import Batch, collate
 from distillspec.corpus.module import PromptRows, check_fixed
 from distillspec.corpus.prompts import Prompt, PromptSets, load_prompts
 from distillspec.corpus.question import check_fits
+from distillspec.corpus.signal_store import Scorer, SignalStore, SignalText
 from distillspec.corpus.stored import StoredResponses
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.corpus.traffic import Traffic, load_traffic
+from distillspec.divergence.top_tokens import TopTokens, top_tokens
 from distillspec.errors import DistillSpecError
 from distillspec.measure.completions import end_tokens
 from distillspec.measure.corpus_alpha import DrawnText
@@ -29,12 +31,13 @@ from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.precision import fast_dtype
 from distillspec.models.runner import most_positions, vocabulary_size
 from distillspec.models.template import template_hash
-from distillspec.models.vocabulary import check_pair
+from distillspec.models.vocabulary import check_pair, vocabulary_digest
 from distillspec.recipe.loading import load_suite
-from distillspec.recipe.schema import Hardware, Recipe, Shares
+from distillspec.recipe.schema import CachedSignal, Hardware, OnlineSignal, Recipe, Shares
 from distillspec.recipe.suite import Suite
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.training.objective import predicts_response
 from distillspec.training.probe import Probe
 
 if TYPE_CHECKING:
@@ -314,6 +317,75 @@ def target_sampler(pair: Pair) -> Callable[[list[Prompt], int], list[list[int]]]
     return sample
 
 
+def signal_store(
+    pair: Pair,
+    signal: CachedSignal,
+    training: Sequence[Prompt],
+    target_responses: dict[str, Tokens] | None,
+) -> SignalStore:
+    """Where the target's distributions over all texts of the training are kept."""
+    plan = pair.recipe.distill
+    texts = [
+        SignalText((*prompt.tokens, *response), 1 if plan.on_prompts else len(prompt.tokens))
+        for prompt in training
+        for response in _known_responses(prompt, plan.source, target_responses)
+    ]
+    return SignalStore(
+        Path(signal.store) / pair.recipe.name,
+        texts,
+        signal,
+        vocabulary=pair.vocabulary,
+        temperature=plan.temperature,
+        model=model_digest(pair.target.model),
+        tokenizer=vocabulary_digest(pair.tokenizer),
+        settings={
+            "target_dtype": str(pair.target.model.dtype).removeprefix("torch."),
+            "on_prompts": plan.on_prompts,
+        },
+    )
+
+
+def _known_responses(
+    prompt: Prompt, source: Shares, target_responses: dict[str, Tokens] | None
+) -> list[Tokens]:
+    """Those that training may show with the prompt."""
+    found = []
+    if source.fixed:
+        assert prompt.response is not None, "the prompts have been checked"
+        found.append(prompt.response)
+    if source.target:
+        assert target_responses is not None
+        found.append(target_responses[prompt.key])
+    return found
+
+
+def signal_scorer(pair: Pair, signal: CachedSignal) -> Scorer:
+    """Forwards texts through the target and keeps the likeliest tokens of each position."""
+    plan, target = pair.recipe.distill, pair.target
+    size = plan.micro_batch_size or plan.batch_size
+
+    def score(texts: list[SignalText]) -> list[TopTokens]:
+        laws: list[TopTokens] = []
+        for start in range(0, len(texts), size):
+            part = texts[start : start + size]
+            pairs = [(text.tokens[: text.first], text.tokens[text.first :]) for text in part]
+            batch = collate(pairs, pair.pad_token).to(pair.device)
+            predicts = predicts_response(batch)
+            head = target.head
+            states = target.logits if head is None else target.hidden
+            found = top_tokens(
+                states(batch.tokens, batch.is_token)[predicts],
+                head,
+                k=signal.k,
+                temperature=plan.temperature,
+                chunk_tokens=plan.chunk_tokens,
+            )
+            laws += found.split([text.predicted for text in part])
+        return laws
+
+    return score
+
+
 def rows(
     recipe: Recipe, training: Sequence[Prompt], target_responses: dict[str, Tokens] | None
 ) -> PromptRows:
@@ -394,6 +466,7 @@ def control_recipe(recipe: Recipe, minutes: float) -> Recipe:
             "divergence": "nll",
             "mix": None,
             "select": None,
+            "signal": OnlineSignal(kind="online"),
             "source": shares,
             "max_steps": 1_000_000_000,
             "max_minutes": minutes,

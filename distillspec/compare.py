@@ -7,9 +7,9 @@ import gc
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from rich.console import Console
 
@@ -18,7 +18,7 @@ from distillspec.corpus.prompts import Prompt
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.export.folder import export_draft
-from distillspec.job import join, target_responses
+from distillspec.job import cached_target, join, target_responses
 from distillspec.measure.bootstrap import Resampling
 from distillspec.measure.corpus_alpha import DrawnText
 from distillspec.measure.target_texts import drawn_texts, text_facts
@@ -34,6 +34,7 @@ from distillspec.recipe.prompt_plan import PromptPlan
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
 from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.training.cached_target import CachedTarget
 from distillspec.training.fit import fit
 from distillspec.training.resume import BEST, load_best
 from distillspec.training.run_lock import run_lock
@@ -101,6 +102,15 @@ def variant_recipe(
             mend="name a recipe of kind distill",
         )
     return recipe
+
+
+_Made = TypeVar("_Made")
+
+
+class _Prepared(NamedTuple):
+    responses: dict[str, Tokens] | None
+    cached: CachedTarget | None
+    seconds: float
 
 
 class _Comparing:
@@ -197,16 +207,17 @@ class _Comparing:
             if not path.exists():  # of finals, in which it does not take part
                 self._one(path.parent, name, seed, minutes)
         recipe = variant_recipe(self.plan, variant, seed, drafts)
-        responses, text_seconds = self._responses(recipe)
-        left = minutes - (text_seconds / 60.0 if self.plan.counts_stored_text else 0.0)
+        responses, cached, text_seconds = self._prepared(recipe)
+        spent = text_seconds / 60.0 if self.plan.counts_stored_text else 0.0
+        left = round(minutes - spent, 6)
         if left <= 0.0:
             raise DistillSpecError(
-                f"sampling the target's responses took {text_seconds / 60.0:.1f} of the "
+                f"asking the target beforehand took {text_seconds / 60.0:.1f} of the "
                 f"{minutes:g} minutes of a run: nothing is left for training",
                 where=f"variant {variant}",
                 mend="raise minutes, lower data.max_prompts, or set counts_stored_text: false",
             )
-        plan = recipe.distill.model_copy(update={"max_minutes": round(left, 3)})
+        plan = recipe.distill.model_copy(update={"max_minutes": left})
         recipe = recipe.model_copy(update={"distill": plan})
         self._check_same(place, recipe)
         if (place / _MEASURED).exists():
@@ -216,7 +227,8 @@ class _Comparing:
         outcome = fit(
             recipe,
             draft=pair.trainable_draft(),
-            target=pair.target if plan.needs_target else None,
+            target=pair.target if plan.needs_target and cached is None else None,
+            cached=cached,
             reference=build.reference(pair, recipe),
             tokenizer=pair.tokenizer,
             data_module=build.rows(recipe, self.prompts.training, responses),
@@ -273,32 +285,34 @@ class _Comparing:
                 mend="give the comparison another name, or delete this folder to make it anew",
             )
 
-    def _responses(self, recipe: Recipe) -> tuple[dict[str, Tokens] | None, float]:
-        """The target's responses that the recipe reads, and the seconds that sampling them took."""
-        if "target" not in recipe.distill.source.stored:
-            return None, 0.0
-        base = self.base.seed
-        key = json.dumps(
-            [recipe.data.model_dump(mode="json"), recipe.distill.temperature, base], sort_keys=True
-        )
-        store = self.folder / "responses" / hashlib.sha256(key.encode()).hexdigest()[:8]
-        data = recipe.data.model_copy(update={"store": str(store)})
-        pair = dataclasses.replace(
-            self.pair, recipe=recipe.model_copy(update={"data": data, "seed": base})
-        )
-        clock = store / "seconds.json"
-        before = json.loads(clock.read_text(encoding="utf-8")) if clock.exists() else 0.0
-        is_complete = store / "complete"
-        began = time.monotonic()
-        try:
-            responses = target_responses(pair, self.prompts.training, join())
-        finally:
-            if not is_complete.exists():
-                before += time.monotonic() - began
-                atomic.make_folder(store)
-                atomic.write_json(clock, before)
-        atomic.write_text(is_complete, "")
-        return responses, round(before, 1)
+    def _prepared(self, recipe: Recipe) -> _Prepared:
+        """What the recipe reads of the target that is made before training, in the same folder for
+        all recipes that read the same; and the seconds that making it took.
+        """
+        base = recipe.model_copy(update={"seed": self.base.seed})
+        world, training = join(), self.prompts.training
+        responses, cached, seconds = None, None, 0.0
+        if "target" in recipe.distill.source.stored:
+            place = self._place("responses", [recipe.data.model_dump(mode="json")], recipe)
+            data = recipe.data.model_copy(update={"store": str(place)})
+            base = base.model_copy(update={"data": data})
+            pair = dataclasses.replace(self.pair, recipe=base)
+            responses, seconds = _timed(place, lambda: target_responses(pair, training, world))
+        signal = recipe.distill.cached_signal
+        if signal is not None:
+            kept = [recipe.data.model_dump(mode="json"), recipe.distill.source.of]
+            place = self._place("signals", [*kept, recipe.distill.on_prompts, signal.k], recipe)
+            plan = base.distill.model_copy(
+                update={"signal": signal.model_copy(update={"store": str(place)})}
+            )
+            pair = dataclasses.replace(self.pair, recipe=base.model_copy(update={"distill": plan}))
+            cached, spent = _timed(place, lambda: cached_target(pair, training, responses, world))
+            seconds += spent
+        return _Prepared(responses, cached, seconds)
+
+    def _place(self, what: str, settings: list[Any], recipe: Recipe) -> Path:
+        key = json.dumps([*settings, recipe.distill.temperature, self.base.seed], sort_keys=True)
+        return self.folder / what / hashlib.sha256(key.encode()).hexdigest()[:8]
 
     # --- what is told ---
 
@@ -323,6 +337,22 @@ class _Comparing:
         path = self.folder / f"{name}.md"
         atomic.write_text(path, "\n".join(parts))
         console.print(f"written: {path}")
+
+
+def _timed(place: Path, make: Callable[[], _Made]) -> tuple[_Made, float]:
+    """What is made in `place`, and the seconds that it took, over all attempts at it."""
+    clock, complete = place / "seconds.json", place / "complete"
+    before = float(json.loads(clock.read_text(encoding="utf-8"))) if clock.exists() else 0.0
+    began = time.monotonic()
+    try:
+        made = make()
+    finally:
+        if not complete.exists():
+            before += time.monotonic() - began
+            atomic.make_folder(place)
+            atomic.write_json(clock, before)
+    atomic.write_text(complete, "")
+    return made, round(before, 3)
 
 
 def _read(path: Path) -> Measured:

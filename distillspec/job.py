@@ -23,6 +23,7 @@ from distillspec import atomic, build, provenance
 from distillspec.black_box import UNMEASURED, target_text
 from distillspec.corpus.preview import show
 from distillspec.corpus.prompts import Prompt, PromptSets
+from distillspec.corpus.signal_store import fill_signals, in_words
 from distillspec.corpus.stored import fill
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
@@ -44,6 +45,7 @@ from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
 from distillspec.run_folder import RunFolder
 from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.training.cached_target import CachedTarget
 from distillspec.training.fit import FitOutcome, fit
 from distillspec.training.held_out_loss import HeldOutLoss
 from distillspec.training.milestones import Measure
@@ -60,11 +62,12 @@ console = Console(width=None if sys.stdout.isatty() else _PAGE)
 
 
 class _Text(NamedTuple):
-    """responses: the target's, by prompt, where there are any."""
+    """responses: the target's, by prompt, where there are any. cached: its kept distributions."""
 
     training: list[Prompt]
     responses: dict[str, Tokens] | None
     probe: Measure
+    cached: CachedTarget | None
 
 
 @dataclass
@@ -88,6 +91,8 @@ class Job:
         if rows is not None and not self.world.rank:
             show(rows, pair.tokenizer, console)
         text = self._text()
+        if text.cached is not None and self.world.rank:
+            pair.target.release()  # rank 0 probes, exports and evaluates with its own
         distilled = self._fit(recipe, self.folder.path, "distilled", text)
         outcomes = {"distilled": distilled.record()}
         control = build.control_recipe(recipe, distilled.seconds / 60.0)
@@ -107,20 +112,23 @@ class Job:
         training, held_out = self.prompts.training, self.prompts.held_out
         if self.pair.frozen is not None:
             responses = target_responses(self.pair, training, self.world) if wanted else None
-            return _Text(training, responses, build.probe(self.pair, held_out))
+            cached = cached_target(self.pair, training, responses, self.world)
+            return _Text(training, responses, build.probe(self.pair, held_out), cached)
         found = target_text(self.pair, self.prompts, self.world, console, wanted=wanted)
         for note in found.notes:
             self._say(note)
         loss = HeldOutLoss(found.held_out, vocabulary=self.pair.vocabulary)
-        return _Text(found.training, found.responses, loss)
+        return _Text(found.training, found.responses, loss, None)
 
     def _fit(self, recipe: Recipe, folder: Path, label: str, text: _Text) -> FitOutcome:
         self._say(f"training the {label} draft: {plan_in_words(recipe)}")
         already = tokens_trained_before(folder)
+        cached = text.cached if recipe.distill.cached_signal is not None else None
         outcome = fit(
             recipe,
             draft=self.pair.trainable_draft(),
-            target=self.pair.target if recipe.distill.needs_target else None,
+            target=self.pair.target if recipe.distill.needs_target and cached is None else None,
+            cached=cached,
             reference=build.reference(self.pair, recipe),
             tokenizer=self.pair.tokenizer,
             data_module=build.rows(recipe, text.training, text.responses),
@@ -395,6 +403,44 @@ def target_responses(pair: build.Pair, training: list[Prompt], world: World) -> 
     return store.responses()
 
 
+def cached_target(
+    pair: build.Pair, training: list[Prompt], responses: dict[str, Tokens] | None, world: World
+) -> CachedTarget | None:
+    """The target's kept distributions, where the recipe asks for them; makes those that are
+    missing, every rank its part, once their size has been told and found to fit the disk.
+    """
+    signal = pair.recipe.distill.cached_signal
+    if signal is None:
+        return None
+    store = build.signal_store(pair, signal, training, responses)
+    if not world.rank:
+        missing = len(store.missing())
+        console.print(
+            f"target distributions of {store.tokens:,} tokens in {store.texts:,} texts: k "
+            f"{signal.k}, {store.bytes_per_token} bytes per token, {in_words(store.size_bytes)} in "
+            f"{store.folder}{f'; to make: {missing} of {store.shards} shards' if missing else ''}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        if pair.recipe.distill.signal_caveat is not None:
+            console.print(pair.recipe.distill.signal_caveat, highlight=False, soft_wrap=True)
+    alone = run_lock(store.folder) if not world.rank else nullcontext()
+    with alone, console.status("") as status:
+        store.check_space()
+        fill_signals(
+            store,
+            build.signal_scorer(pair, signal),
+            rank=world.rank,
+            world=world.size,
+            progress=lambda done, total: status.update(
+                f"target distributions: shard {done} of {total}"
+            ),
+        )
+    if world.size > 1:
+        torch.distributed.barrier()
+    return CachedTarget(store)
+
+
 def show_summary(summary: Summary, page: Path) -> None:
     console.print(summary_table(summary))
     console.print(f"report: {page}", highlight=False, soft_wrap=True)
@@ -410,8 +456,11 @@ def plan_in_words(recipe: Recipe) -> str:
     minutes = f"{plan.max_minutes:.3g} minutes" if plan.max_minutes else ""
     text = "responses and their prompts" if plan.on_prompts else "responses"
     muon = ", by Muon" if recipe.optimizer.kind == "muon" else ""
+    signal = plan.cached_signal
+    kept = f" against the target's {signal.k} likeliest tokens and their rest" if signal else ""
     return (
-        f"{plan.loss_in_words} on {', '.join(shares)} {text}, temperature {plan.temperature:g}, "
+        f"{plan.loss_in_words}{kept} on {', '.join(shares)} {text}, "
+        f"temperature {plan.temperature:g}, "
         f"batches of {plan.batch_size}, at most {' or '.join(filter(None, (steps, minutes)))}"
         f"{muon}"
     )

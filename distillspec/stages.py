@@ -11,7 +11,7 @@ from rich.console import Console
 from distillspec import build
 from distillspec.black_box import target_text
 from distillspec.errors import DistillSpecError
-from distillspec.job import join, leave, show_summary, started, target_responses
+from distillspec.job import cached_target, join, leave, show_summary, started, target_responses
 from distillspec.measure.cells import SUMMARY
 from distillspec.measure.report import write_report
 from distillspec.measure.summary_file import read_summary
@@ -89,22 +89,33 @@ def report(folder: Path) -> int:
 
 
 def generate(recipe: Recipe) -> int:
-    """Sample and store the target's responses to the training prompts; resumes."""
+    """Sample and store the target's responses to the training prompts, and keep its distributions
+    where the recipe caches them; resumes.
+    """
     world = join()
     build.prepare_process(recipe)
     pair = build.load_pair(recipe)
     sets = build.prompts(pair)
-    notes: list[str] = []
+    wanted, notes = recipe.distill.source.stored, list[str]()
+    cached, responses = recipe.distill.cached_signal, None
     if pair.frozen is None:
         _, responses, held_out, notes = target_text(pair, sets, world, console, wanted=True)
-        stored = len(responses or ())
         notes.append(f"{len(held_out)} of them to held-out prompts, for the probe")
     else:
-        stored = len(target_responses(pair, sets.training, world))
+        if "target" in wanted or cached is None:
+            responses = target_responses(pair, sets.training, world)
+        cached_target(pair, sets.training, responses, world)
     leave(world)
-    if not world.rank:
-        console.print(f"{stored} responses stored under {recipe.data.store}/{recipe.name}")
-        for note in notes:
-            console.print(note, highlight=False, soft_wrap=True)
+    if world.rank:
+        return 0
+    if responses is not None:
+        console.print(f"{len(responses)} responses stored under {recipe.data.store}/{recipe.name}")
+    for note in notes:
+        console.print(note, highlight=False, soft_wrap=True)
+    if cached is not None:
+        console.print(f"distributions kept under {cached.store}/{recipe.name}")
+    if "target" not in wanted and cached is None:
         console.print("next: set shares under distill.source and start ./launch.sh with the recipe")
+    else:
+        console.print("next: start ./launch.sh with the recipe")
     return 0

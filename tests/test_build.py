@@ -171,3 +171,44 @@ def test_prompts_of_a_suite_leave_room_for_what_is_decoded_in_the_shortest_conte
     assert {len(p.tokens) for p in build.suite_prompts(pair, suite, []).prompts} == {400}
     with pytest.raises(DistillSpecError, match="none is left for a prompt"):
         build.suite_prompts(pair, suite.model_copy(update={"max_new_tokens": 95}), [draft])
+
+
+def test_every_text_that_training_may_show_is_kept(plan: dict[str, Any]) -> None:
+    source = {"fixed": 0.5, "target": 0.5}
+    given = recipe(plan, distill={"source": source, "signal": {"kind": "cached", "k": 8}})
+    pair = build.load_pair(given)
+    training = build.prompts(pair).training
+    responses = {prompt.key: (5, 6, 7) for prompt in training}
+    signal = given.distill.cached_signal
+    assert signal is not None
+    store = build.signal_store(pair, signal, training, responses)
+    assert store.folder == Path("data/signals/tiny")
+    assert store.texts == 2 * len(training)
+    # A prompt has 11 or 12 characters; responses are cut at 4 tokens.
+    assert store.tokens == (4 + 3) * len(training)
+    assert store.bytes_per_token == signal.bytes_per_token(300)
+
+
+def test_the_control_reads_no_kept_signal(plan: dict[str, Any]) -> None:
+    signal = {"kind": "cached"}
+    given = recipe(plan, distill={"source": {"fixed": 1.0}, "signal": signal})
+    control = build.control_recipe(given, 1.0)
+    assert control.distill.cached_signal is None
+    assert Recipe.model_validate(control.model_dump()) == control
+
+
+def test_a_prompts_tokens_are_kept_too_where_they_are_learned_from(plan: dict[str, Any]) -> None:
+    counts = []
+    for on_prompts in (False, True):
+        distill = {
+            "source": {"fixed": 1.0},
+            "on_prompts": on_prompts,
+            "signal": {"kind": "cached", "k": 8, "store": f"signals-{on_prompts}"},
+        }
+        given = recipe(plan, distill=distill)
+        pair = build.load_pair(given)
+        training = build.prompts(pair).training
+        signal = given.distill.cached_signal
+        assert signal is not None
+        counts.append(build.signal_store(pair, signal, training, None).tokens)
+    assert counts[1] - counts[0] == sum(len(prompt.tokens) - 1 for prompt in training)

@@ -39,6 +39,11 @@ def recipe(**distill: object) -> Recipe:
             "forward kl on 100% draft responses and their prompts, temperature 1, batches of 8, "
             "at most 1.75 minutes",
         ),
+        (
+            {"source": {"fixed": 1.0}, "signal": {"kind": "cached", "k": 8}},
+            "forward kl against the target's 8 likeliest tokens and their rest on 100% fixed "
+            "responses, temperature 1, batches of 32, at most 1000 steps",
+        ),
     ],
 )
 def test_a_plan_is_one_line(distill: dict[str, object], words: str) -> None:

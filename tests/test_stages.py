@@ -156,6 +156,79 @@ def test_target_responses_are_sampled_once_and_then_reused(workplace: Path) -> N
     assert written("data/responses/tiny") == stored
 
 
+@pytest.fixture
+def kept() -> Recipe:
+    signal = {"kind": "cached", "k": 16}
+    return recipe(source={"fixed": 0.5, "target": 0.5}, divergence="tvd", signal=signal)
+
+
+def test_distributions_are_kept_once_and_then_read(
+    workplace: Path, kept: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stages.generate(kept)
+    stored = written("data/signals/tiny")
+    told = capsys.readouterr().out
+    assert "k 16, 68 bytes per token" in told
+    assert "to make: 1 of 1 shards" in told
+    assert "distributions kept under data/signals/tiny" in told
+    assert stages.run(kept, None) == 0
+    assert written("data/signals/tiny") == stored
+    assert "to make" not in capsys.readouterr().out
+    with (only_run() / "metrics.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))[1:]
+    assert all(0.0 < float(row["train/alpha_at_most"]) <= 1.0 for row in rows)
+    with (only_run() / "control/metrics.csv").open(newline="") as handle:
+        assert not any(row["train/alpha_at_most"] for row in csv.DictReader(handle))
+    assert "16 likeliest tokens" in (only_run() / "draft/README.md").read_text()
+
+
+def test_a_training_makes_what_is_missing_of_the_kept_distributions(
+    workplace: Path, kept: Recipe
+) -> None:
+    stages.train(kept, None)
+    before = written("data/signals/tiny")
+    (shard,) = Path("data/signals/tiny").glob("shard-*")
+    content = shard.read_bytes()
+    shard.unlink()
+    stages.train(kept, only_run())  # a finished run: nothing is trained, all is made ready
+    assert shard.read_bytes() == content
+    assert written("data/signals/tiny").keys() == before.keys()
+
+
+def test_only_what_the_recipe_trains_on_is_generated(workplace: Path) -> None:
+    stages.generate(recipe(source={"fixed": 1.0}, signal={"kind": "cached", "k": 4}))
+    assert list(Path("data").iterdir()) == [Path("data/signals")]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"temperature": 0.5}, "temperature: stored 1.0, now 0.5"),
+        ({"signal": {"kind": "cached", "k": 17}}, "k: stored 16, now 17"),
+        ({"on_prompts": True}, "texts: stored"),
+    ],
+)
+def test_distributions_of_another_recipe_are_refused(
+    workplace: Path, change: dict[str, object], said: str
+) -> None:
+    plan: dict[str, object] = {"source": {"fixed": 1.0}, "signal": {"kind": "cached", "k": 16}}
+    stages.generate(recipe(**plan))
+    stored = written("data/signals/tiny")
+    with pytest.raises(DistillSpecError, match="the kept distributions were made") as caught:
+        stages.train(recipe(**{**plan, **change}), None)
+    assert said in caught.value.what
+    assert written("data/signals/tiny") == stored
+
+
+def test_distributions_of_another_target_are_refused(workplace: Path) -> None:
+    plan = recipe(source={"fixed": 1.0}, signal={"kind": "cached", "k": 16})
+    stages.generate(plan)
+    shutil.rmtree("pair/target")
+    shutil.copytree("pair/draft", "pair/target")
+    with pytest.raises(DistillSpecError, match="model: stored"):
+        stages.train(plan, None)
+
+
 def test_a_report_needs_something_measured(workplace: Path) -> None:
     stages.train(recipe(), None)
     with pytest.raises(DistillSpecError, match="nothing has been measured"):

@@ -190,16 +190,25 @@ def fill(
             progress(done, len(mine))
 
 
-def check_manifest(path: Path, wanted: Mapping[str, Setting]) -> None:
-    """DistillSpecError where the manifest at `path` says otherwise than `wanted`, or nothing."""
+def check_manifest(
+    path: Path,
+    wanted: Mapping[str, Setting],
+    *,
+    what: str = "stored responses",
+    key: str = "data.store",
+) -> None:
+    """DistillSpecError where the manifest at `path` says otherwise than `wanted`, or nothing.
+
+    what: is kept there, in the plural. key: of the recipe, that names the folder.
+    """
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         assert isinstance(stored, dict)
     except (OSError, ValueError, AssertionError) as error:
         raise DistillSpecError(
-            "the manifest of the stored responses cannot be read",
+            f"the manifest of the {what} cannot be read",
             where=str(path),
-            mend=f"delete {path.parent} to sample anew, or choose another folder: data.store=...",
+            mend=f"delete {path.parent} to make them anew, or choose another folder: {key}=...",
         ) from error
     differing = [
         f"{name}: stored {_short(stored.get(name))}, now {_short(wanted.get(name))}"
@@ -208,10 +217,10 @@ def check_manifest(path: Path, wanted: Mapping[str, Setting]) -> None:
     ]
     if differing:
         raise DistillSpecError(
-            f"the stored responses were made differently ({'; '.join(differing)})",
+            f"the {what} were made differently ({'; '.join(differing)})",
             where=str(path),
-            mend=f"restore these entries, or sample into another folder (data.store=...), or "
-            f"delete {path.parent} to sample anew",
+            mend=f"restore these entries, or make them in another folder ({key}=...), or "
+            f"delete {path.parent} to make them anew",
         )
 
 

@@ -7,8 +7,6 @@ logits, one for the gradient of the hidden states and one for that of the output
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -18,17 +16,19 @@ from distillspec.divergence.comparison import (
     Comparison,
     Preference,
 )
-from distillspec.divergence.gradients import GivenGradients, HeadGradients, LogitGradients
 from distillspec.divergence.head import OutputHead
-from distillspec.divergence.logit_rows import (
-    GivenLogits,
-    LogitRows,
-    ProjectedLogits,
-    block_rows,
-    product_dtype,
-    spans,
-)
+from distillspec.divergence.logit_rows import LogitRows, product_dtype
 from distillspec.divergence.reduction import DivergenceSums
+from distillspec.divergence.row_pass import (
+    Plan,
+    RowScores,
+    even_plan,
+    row_scores,
+    rows_that_count,
+    sums_from_hidden,
+    sums_from_logits,
+    wide_precision,
+)
 from distillspec.divergence.table import Divergence
 
 
@@ -53,10 +53,12 @@ def chunked_divergence(
     """
     assert target_hidden.shape[0] == draft_hidden.shape[0] == weights.shape[0]
     assert target_head.vocabulary == draft_head.vocabulary, "trim the heads to one vocabulary"
-    rows = _rows_that_count(weights)
-    plan = _Plan(rows, weights, temperature, chunk_tokens, _precision(target_hidden, draft_hidden))
+    rows = rows_that_count(weights)
+    plan = Plan(
+        rows, weights, temperature, chunk_tokens, wide_precision(target_hidden, draft_hidden)
+    )
     target = plan.projected(target_hidden, target_head, product_dtype(target_hidden))
-    return _from_hidden(draft_hidden, draft_head, AgainstTarget(divergence, target), plan)
+    return sums_from_hidden(draft_hidden, draft_head, AgainstTarget(divergence, target), plan)
 
 
 def chunked_cross_entropy(
@@ -73,9 +75,9 @@ def chunked_cross_entropy(
     Otherwise as `chunked_divergence`.
     """
     assert draft_hidden.shape[0] == tokens.shape[0] == weights.shape[0]
-    rows, precision = _rows_that_count(weights), _precision(draft_hidden)
-    plan = _Plan(rows, weights, temperature, chunk_tokens, precision)
-    return _from_hidden(draft_hidden, draft_head, AgainstTokens(plan.of(tokens)), plan)
+    rows, precision = rows_that_count(weights), wide_precision(draft_hidden)
+    plan = Plan(rows, weights, temperature, chunk_tokens, precision)
+    return sums_from_hidden(draft_hidden, draft_head, AgainstTokens(plan.of(tokens)), plan)
 
 
 def chunked_divergence_from_logits(
@@ -94,9 +96,9 @@ def chunked_divergence_from_logits(
     """
     assert p_logits.shape == q_logits.shape
     assert q_logits.shape[0] == weights.shape[0]
-    rows = _rows_that_count(weights)
-    plan = _Plan(rows, weights, temperature, chunk_tokens, _precision(p_logits, q_logits))
-    return _from_logits(q_logits, AgainstTarget(divergence, plan.given(p_logits)), plan)
+    rows = rows_that_count(weights)
+    plan = Plan(rows, weights, temperature, chunk_tokens, wide_precision(p_logits, q_logits))
+    return sums_from_logits(q_logits, AgainstTarget(divergence, plan.given(p_logits)), plan)
 
 
 def cross_entropy_from_logits(
@@ -109,16 +111,9 @@ def cross_entropy_from_logits(
 ) -> DivergenceSums:
     """`chunked_cross_entropy` of logits [N, V] that the draft has made itself."""
     assert q_logits.shape[0] == tokens.shape[0] == weights.shape[0]
-    rows = _rows_that_count(weights)
-    plan = _Plan(rows, weights, temperature, chunk_tokens, _precision(q_logits))
-    return _from_logits(q_logits, AgainstTokens(plan.of(tokens)), plan)
-
-
-class RowScores(NamedTuple):
-    """What each of N rows scores, without any gradient."""
-
-    value: Tensor  # [N]
-    alpha: Tensor  # [N]
+    rows = rows_that_count(weights)
+    plan = Plan(rows, weights, temperature, chunk_tokens, wide_precision(q_logits))
+    return sums_from_logits(q_logits, AgainstTokens(plan.of(tokens)), plan)
 
 
 def chunked_scores(
@@ -133,11 +128,13 @@ def chunked_scores(
 ) -> RowScores:
     """Each row's divergence, or for tokens (long [N]) whether p(token) > q(token), from hidden."""
     dtypes = product_dtype(target_hidden), product_dtype(draft_hidden)
-    plan = _even(draft_hidden, temperature, chunk_tokens, _precision(target_hidden, draft_hidden))
+    plan = even_plan(
+        draft_hidden, temperature, chunk_tokens, wide_precision(target_hidden, draft_hidden)
+    )
     with torch.no_grad(), torch.autocast(draft_hidden.device.type, enabled=False):
         p = plan.projected(target_hidden, target_head, dtypes[0])
         q = plan.projected(draft_hidden, draft_head, dtypes[1])
-        return _scores(q, _compared(against, p), None, plan)
+        return row_scores(q, _compared(against, p), None, plan)
 
 
 def scores_from_logits(
@@ -150,219 +147,14 @@ def scores_from_logits(
 ) -> RowScores:
     """`chunked_scores` of logits [N, V] that the models have made themselves."""
     assert p_logits.shape == q_logits.shape
-    plan = _even(q_logits, temperature, chunk_tokens, _precision(p_logits, q_logits))
+    plan = even_plan(q_logits, temperature, chunk_tokens, wide_precision(p_logits, q_logits))
     with torch.no_grad(), torch.autocast(q_logits.device.type, enabled=False):
-        return _scores(plan.given(q_logits), _compared(against, plan.given(p_logits)), None, plan)
-
-
-def _even(rows: Tensor, temperature: float, chunk_tokens: int, precision: torch.dtype) -> _Plan:
-    """Every row counts, and as much as any other."""
-    weights = torch.ones(rows.shape[0], dtype=precision, device=rows.device)
-    return _Plan(None, weights, temperature, chunk_tokens, precision)
+        return row_scores(
+            plan.given(q_logits), _compared(against, plan.given(p_logits)), None, plan
+        )
 
 
 def _compared(against: Divergence | Tensor, target: LogitRows) -> Comparison:
     if isinstance(against, Tensor):
         return Preference(against, target)
     return AgainstTarget(against, target)
-
-
-class _Plan(NamedTuple):
-    """How the rows of one call are gone through."""
-
-    rows: Tensor | None  # long [M], the rows that count; None: all N
-    weights: Tensor  # [N]
-    temperature: float
-    chunk_rows: int
-    precision: torch.dtype  # of softmax, divergence and sums
-
-    def of(self, tensor: Tensor) -> Tensor:
-        """[N, ...] -> [M, ...]: the rows that count."""
-        return tensor if self.rows is None else tensor[self.rows]
-
-    def projected(self, hidden: Tensor, head: OutputHead, dtype: torch.dtype) -> ProjectedLogits:
-        return ProjectedLogits(
-            self.of(hidden.detach()),
-            head,
-            dtype=dtype,
-            precision=self.precision,
-            temperature=self.temperature,
-            chunk_rows=self.chunk_rows,
-        )
-
-    def given(self, logits: Tensor) -> GivenLogits:
-        return GivenLogits(
-            logits, self.rows, precision=self.precision, temperature=self.temperature
-        )
-
-
-class _Formed(NamedTuple):
-    """A gradient formed in the forward, for a backward that has only to scale it."""
-
-    gradient: Tensor
-    dtype: torch.dtype  # of the tensor that it is the gradient of
-
-    def scaled(self, outer: Tensor) -> Tensor:
-        return self.gradient.mul_(outer).to(self.dtype)
-
-
-class _Wanted(NamedTuple):
-    """Which gradients the caller will ask for."""
-
-    hidden: bool
-    weight: bool
-    bias: bool
-
-    def gradients(self, logits: ProjectedLogits, weights: Tensor) -> HeadGradients | None:
-        if not any(self):
-            return None
-        return HeadGradients(
-            logits, weights, hidden=self.hidden, weight=self.weight, bias=self.bias
-        )
-
-
-def _from_hidden(
-    hidden: Tensor, head: OutputHead, against: Comparison, plan: _Plan
-) -> DivergenceSums:
-    wanted = _Wanted(_wants(hidden), _wants(head.weight), _wants(head.bias))
-    divergence, alpha = _FromHidden.apply(  # type: ignore[no-untyped-call]
-        hidden, head.weight, head.bias, head, against, plan, product_dtype(hidden), wanted
-    )
-    return DivergenceSums(divergence, alpha, _count(plan))
-
-
-def _from_logits(logits: Tensor, against: Comparison, plan: _Plan) -> DivergenceSums:
-    divergence, alpha = _FromLogits.apply(  # type: ignore[no-untyped-call]
-        logits, against, plan, _wants(logits)
-    )
-    return DivergenceSums(divergence, alpha, _count(plan))
-
-
-class _FromHidden(torch.autograd.Function):
-    """Gradients in the draft's hidden states [N, H], output weight [V, H] and bias [V]."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        head: OutputHead,
-        against: Comparison,
-        plan: _Plan,
-        dtype: torch.dtype,
-        wanted: _Wanted,
-    ) -> tuple[Tensor, Tensor]:
-        with torch.autocast(hidden.device.type, enabled=False):
-            logits = plan.projected(hidden, head, dtype)
-            weights = plan.of(plan.weights).to(plan.precision)
-            gradients = wanted.gradients(logits, weights)
-            divergence, alpha = _go_through(logits, against, gradients, plan)
-            of_hidden = None if gradients is None else gradients.hidden
-            if of_hidden is not None and plan.rows is not None:
-                of_rows, of_hidden = of_hidden, of_hidden.new_zeros(hidden.shape)
-                of_hidden[plan.rows] = of_rows
-        if gradients is not None:
-            ctx.formed = (
-                None if of_hidden is None else _Formed(of_hidden, hidden.dtype),
-                None if gradients.weight is None else _Formed(gradients.weight, weight.dtype),
-                None
-                if bias is None or gradients.bias is None
-                else _Formed(gradients.bias, bias.dtype),
-            )
-        ctx.mark_non_differentiable(alpha)
-        return divergence, alpha
-
-    @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        formed = _handed_out_once(ctx)
-        return (*(None if each is None else each.scaled(outer[0]) for each in formed), *[None] * 5)
-
-
-class _FromLogits(torch.autograd.Function):
-    """The gradient in the draft's logits [N, V]."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, against: Comparison, plan: _Plan, wanted: bool
-    ) -> tuple[Tensor, Tensor]:
-        with torch.autocast(logits.device.type, enabled=False):
-            weights = plan.of(plan.weights).to(plan.precision)
-            gradients = None
-            if wanted:
-                gradients = GivenGradients(logits, plan.rows, weights, plan.temperature)
-                ctx.formed = (_Formed(gradients.logits, logits.dtype),)
-            divergence, alpha = _go_through(plan.given(logits), against, gradients, plan)
-        ctx.mark_non_differentiable(alpha)
-        return divergence, alpha
-
-    @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        (formed,) = _handed_out_once(ctx)
-        assert formed is not None
-        return formed.scaled(outer[0]), None, None, None
-
-
-def _go_through(
-    draft: LogitRows, against: Comparison, gradients: LogitGradients | None, plan: _Plan
-) -> tuple[Tensor, Tensor]:
-    """Sums of weights * divergence and of alpha over the M rows that count."""
-    values, alphas = _scores(draft, against, gradients, plan)
-    return (values * plan.of(plan.weights).to(plan.precision)).sum(), alphas.sum()
-
-
-def _scores(
-    draft: LogitRows, against: Comparison, gradients: LogitGradients | None, plan: _Plan
-) -> RowScores:
-    """Of the M rows that count; their gradients go where they are wanted."""
-    weights = plan.of(plan.weights).to(plan.precision)
-    count, rows = weights.shape[0], block_rows(draft.vocabulary, weights.device)
-    values, alphas = torch.empty_like(weights), torch.empty_like(weights)
-    room = weights.new_empty(min(rows, plan.chunk_rows, count), draft.vocabulary)
-    for chunk in spans(0, count, plan.chunk_rows):
-        draft.load(chunk)
-        against.load(chunk)
-        for block in spans(chunk.start, chunk.stop, rows):
-            q = draft.distribution(block)
-            scores = against.score(block, q, room[: block.stop - block.start])
-            values[block], alphas[block] = scores.value, scores.alpha
-            if gradients is not None:
-                gradients.take(block, q, scores.gradient)
-        if gradients is not None:
-            gradients.finish(chunk)
-    return RowScores(values, alphas)
-
-
-def _handed_out_once(ctx: Any) -> tuple[_Formed | None, ...]:
-    """The formed gradients, which are scaled in place: there is no second backward."""
-    formed: tuple[_Formed | None, ...] | None = ctx.formed
-    if formed is None:
-        raise RuntimeError(
-            "the gradients of a chunked divergence are formed once, in its forward, and have been "
-            "handed out; call it again for a second backward"
-        )
-    ctx.formed = None
-    return formed
-
-
-def _rows_that_count(weights: Tensor) -> Tensor | None:
-    """Indices of the rows whose weight is not 0; None where that is all of them."""
-    rows = weights.detach().nonzero().squeeze(-1)
-    return None if rows.shape[0] == weights.shape[0] else rows
-
-
-def _count(plan: _Plan) -> Tensor:
-    counted = plan.weights if plan.rows is None else plan.rows
-    return torch.tensor(counted.shape[0], device=counted.device)
-
-
-def _precision(*tensors: Tensor) -> torch.dtype:
-    """float32, or float64 if one of the tensors is."""
-    precision = torch.float32
-    for tensor in tensors:
-        precision = torch.promote_types(precision, tensor.dtype)
-    return precision
-
-
-def _wants(tensor: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and tensor is not None and tensor.requires_grad

@@ -40,6 +40,10 @@ class FrozenTarget:
         """long [B, T], bool [B, T] -> logits [B, T, V]."""
         return token_logits(self.model, tokens, attention_mask, self._vocabulary, layout)
 
+    def release(self) -> None:
+        """Give the memory of the weights back: nothing can be asked of it any more."""
+        self.model.to("meta")
+
     def to(self, device: torch.device | str) -> FrozenTarget:
         """Move the weights; returns itself."""
         self.model.to(device)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+
 from transformers import PreTrainedTokenizerBase
 
 from distillspec.errors import DistillSpecError
@@ -42,6 +45,12 @@ def check_pair(
             mend=f"resize the {smaller}'s embeddings to hold every token, or take another pair",
         )
     return common
+
+
+def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 (hex) over tokens and their ids: what ids that were kept on disk stand for."""
+    tokens = sorted(tokenizer.get_vocab().items())
+    return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
 
 
 def _check_tokens(target: dict[str, int], draft: dict[str, int], where: str) -> None:

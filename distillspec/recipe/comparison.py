@@ -44,8 +44,8 @@ class Comparison(Section):
     seeds: Seeds = Field((0,), description="a run for each: order of the data, sampling, dropout")
     counts_stored_text: bool = Field(
         True,
-        description="sampling the target's stored responses is part of the minutes of the "
-        "variants that read them, in full, as if each had its own",
+        description="sampling the target's stored responses, and caching its signal, are part of "
+        "the minutes of the variants that read them, in full, as if each had its own",
     )
     finals: Finals | None = None
     texts: Count = Field(128, description="held-out prompts that the target continues")

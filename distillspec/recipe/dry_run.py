@@ -14,6 +14,7 @@ from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.prompt_plan import Adversarial, PromptSource, PythonTopics
 from distillspec.recipe.schema import (
+    CachedSignal,
     Distill,
     Hub,
     Jsonl,
@@ -77,6 +78,10 @@ def _distillation(recipe: Recipe, source: str, suite: Suite | None) -> list[Plan
         store = Path(recipe.data.store)
         _check_writable(store, f"{source}: data.store")
         lines.append(PlanLine("store", f"target responses are kept in {store}"))
+    if distill.cached_signal is not None:
+        lines.append(PlanLine("signal", _signal(distill.cached_signal, source)))
+        if distill.signal_caveat is not None:
+            lines.append(PlanLine("note", distill.signal_caveat))
     lines.append(PlanLine("train", _training(distill)))
     if distill.select is not None:
         where = f"{source}: distill.select.reference"
@@ -253,6 +258,16 @@ def _training(distill: Distill) -> str:
     return (
         f"{distill.loss_in_words}, {distill.max_steps} steps{limit},"
         f" {distill.batch_size} sequences each, temperature {distill.temperature:g}"
+    )
+
+
+def _signal(signal: CachedSignal, source: str) -> str:
+    _check_writable(Path(signal.store), f"{source}: distill.signal.store")
+    small, large = (signal.bytes_per_token(size) for size in (2**16, 2**16 + 1))
+    return (
+        f"the target's {signal.k} likeliest tokens and the mass of the rest are kept in"
+        f" {signal.store}, {small} bytes for each predicted token ({large} from a vocabulary of"
+        " 65,537 on)"
     )
 
 

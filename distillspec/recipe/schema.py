@@ -306,6 +306,35 @@ class Select(Section):
     )
 
 
+class OnlineSignal(Section):
+    """The target's forward over every batch: its whole distribution, nothing kept."""
+
+    kind: Literal["online"]
+
+
+class CachedSignal(Section):
+    """The target's forward once, of which a compressed form is kept on disk: text must be known."""
+
+    kind: Literal["cached"]
+    k: Count = Field(
+        64,
+        description="likeliest tokens kept of each predicted token's distribution, with the mass "
+        "of the rest",
+    )
+    dtype: Literal["float16", "float32"] = Field(
+        "float16", description="of the kept log-probabilities"
+    )
+    store: str = Field("data/signals", description="folder of kept distributions")
+
+    def bytes_per_token(self, vocabulary: int) -> int:
+        """Of one record: ids of 2 bytes (3 from 2**16 tokens on), values, and the rest's 4."""
+        of_id = 2 if vocabulary <= 2**16 else 3
+        return self.k * (of_id + (2 if self.dtype == "float16" else 4)) + 4
+
+
+Signal = Annotated[OnlineSignal | CachedSignal, Field(discriminator="kind")]
+
+
 class Distill(Section):
     divergence: Term | Literal["mix"] = Field(
         "forward_kl", description="loss per response token; nll needs no target; mix: see mix"
@@ -322,6 +351,10 @@ class Distill(Section):
     source: Shares = Field(default_factory=lambda: Shares(draft=1.0))
     replay: Replay = Field(default_factory=Replay)
     speculative: Speculative = Field(default_factory=Speculative)
+    signal: Signal = Field(
+        default_factory=lambda: OnlineSignal(kind="online"),
+        description="where the target's distributions come from: its forward now, or a cache of it",
+    )
     temperature: float = Field(
         1.0, gt=0.0, le=4.0, description="of sampling and of both distributions in the loss"
     )
@@ -381,6 +414,22 @@ class Distill(Section):
         return " + ".join(words) + part
 
     @property
+    def cached_signal(self) -> CachedSignal | None:
+        """How the target's distributions are kept, where they are."""
+        return self.signal if isinstance(self.signal, CachedSignal) else None
+
+    @property
+    def signal_caveat(self) -> str | None:
+        """What is to be said of a cached signal under this loss; None: nothing."""
+        if self.cached_signal is None or "reverse_kl" not in self.terms:
+            return None
+        return (
+            "reverse_kl hangs on how the target spreads the mass of the rest, which is not kept: "
+            "of the loss and its gradient a large part is missing at any small k (README); "
+            "forward_kl, jsd and tvd are served well"
+        )
+
+    @property
     def needs_target(self) -> bool:
         """Whether training needs the target: for its loss, or to write text during training."""
         source = self.source
@@ -419,6 +468,18 @@ class Distill(Section):
                 "fixed, target or speculative as source, or a divergence, which any text will do "
                 "for"
             )
+        if self.cached_signal is not None:
+            if self.source.of != self.source.stored:
+                raise ValueError(
+                    "signal: {kind: cached} keeps what the target says of text that is known "
+                    "before training, and the draft writes its text in each step anew: take the "
+                    "sources fixed and target alone, such as source: {target: 1.0}, or signal: "
+                    "{kind: online}"
+                )
+            if not self.reads_target:
+                raise ValueError(
+                    "nll reads no target, so there is no signal to cache: leave signal out"
+                )
         whole = {"tvd_plus", "block_efficiency"} & set(self.terms)
         self._can_learn_from_rejected(whole | ({"nll"} & set(self.terms)))
         if self.select is not None and whole:

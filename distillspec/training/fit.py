@@ -29,6 +29,7 @@ from distillspec.models.trainable import (
 )
 from distillspec.recipe.schema import Hardware, Recipe
 from distillspec.training.average import Average
+from distillspec.training.cached_target import CachedTarget
 from distillspec.training.clock import Clock
 from distillspec.training.metrics_csv import MetricsCsv
 from distillspec.training.milestones import Measure, Milestones, is_over
@@ -99,14 +100,15 @@ def fit(
     end_tokens: frozenset[int] | None = None,
     vocabulary: int | None = None,
     reference: FrozenTarget | None = None,
+    cached: CachedTarget | None = None,
 ) -> FitOutcome:
     """Train `draft` as `recipe` says and leave it with the weights of the best probe.
 
     draft: float32 weights (the masters; products are made in `hardware.precision`). target: not
-    needed by the divergence "nll". folder: receives metrics.csv, tensorboard/, last.ckpt and
-    best.ckpt; with `resume` the run goes on after its last.ckpt, if it has one. end_tokens: of
-    sampled responses; default: the tokenizer's. vocabulary: tokens common to both models.
-    reference: of token selection.
+    needed by the divergence "nll", nor beside a `cached` one, which every predicted token is read
+    from. folder: receives metrics.csv, tensorboard/, last.ckpt and best.ckpt; with `resume` the run
+    goes on after its last.ckpt, if it has one. end_tokens: of sampled responses; default: the
+    tokenizer's. vocabulary: tokens common to both models. reference: of token selection.
 
     A run ends after `max_steps`, or `max_minutes` of training: probes and checkpoints do not count,
     so that a distilled draft and its control train equally long. With `max_minutes` the learning
@@ -146,7 +148,7 @@ def fit(
         clock.seconds.update(position.seconds)
         step = Step(
             recipe,
-            Objective(plan, target, reference),
+            Objective(plan, target, reference, cached),
             rollout,
             Replica(draft, dtype, sharded=name in SHARDED, compiled=recipe.hardware.compile),
             clock=clock,

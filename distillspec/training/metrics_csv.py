@@ -29,6 +29,7 @@ COLUMNS = (
     "probe/tau_tokens",
     "probe/seconds",
     "probe/nats",
+    "train/alpha_at_most",  # in place of train/alpha, where the target's signal is cached
 )
 
 

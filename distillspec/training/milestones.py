@@ -160,15 +160,17 @@ class Milestones(Callback):
 
     def _report(self, metrics: dict[str, float]) -> None:
         position, plan = self._step.position, self._plan
+        bound = metrics.get("train/alpha_at_most")
         self._reporter.step(
             Report(
                 step=position.step,
                 max_steps=plan.max_steps,
                 loss=metrics["train/divergence_nats"],
-                alpha=metrics["train/alpha"],
+                alpha=metrics["train/alpha"] if bound is None else bound,
                 tokens_per_second=metrics["train/tokens_per_second"],
                 done=share_done(position.step, position.training_seconds, plan),
                 seconds=self._step.clock.seconds,
+                alpha_is_bound=bound is not None,
             )
         )
 

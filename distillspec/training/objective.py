@@ -15,6 +15,7 @@ from distillspec.divergence.table import DIVERGENCES, Settings, divergence, mixt
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.hidden import Layout, hidden_states, output_head, token_logits
 from distillspec.recipe.schema import Distill
+from distillspec.training.cached_target import CachedTarget
 from distillspec.training.emphasis import Emphasis, Observed
 from distillspec.training.sides import Sides, TargetSignal
 
@@ -67,13 +68,21 @@ class Objective:
     """
 
     def __init__(
-        self, distill: Distill, target: FrozenTarget | None, reference: FrozenTarget | None = None
+        self,
+        distill: Distill,
+        target: FrozenTarget | None,
+        reference: FrozenTarget | None = None,
+        cached: CachedTarget | None = None,
     ) -> None:
-        """reference: of token selection; a draft that was distilled before."""
-        assert target is not None or not distill.needs_target
+        """reference: of token selection; a draft that was distilled before. cached: in the place of
+        the target, which then is not asked.
+        """
+        assert target is not None or cached is not None or not distill.needs_target
+        assert cached is None or distill.cached_signal is not None
         assert (reference is None) == (distill.select is None)
         self.distill = distill
-        self.target = target if distill.reads_target else None
+        self.target = target if distill.reads_target and cached is None else None
+        self.cached = cached
         self.reference = reference
         self._settings = Settings(distill.jsd_weight, distill.lk_eta)
         self._of_tokens: dict[str, float] = {
@@ -95,8 +104,10 @@ class Objective:
     def target_signal(self, draft: nn.Module, batch: Batch) -> TargetSignal:
         """The target's forward over the batch, kept at the positions that predict a response.
 
-        What the batch has brought of it is not computed again.
+        What the batch has brought of it, or a cache has kept, is not computed again.
         """
+        if self.cached is not None:
+            return TargetSignal(None, None, self.cached.top_tokens(batch))
         if self.target is None:
             return TargetSignal(None, None)
         head = self.target.head

@@ -17,7 +17,10 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Report(NamedTuple):
-    """One step. loss: nats. done: share of the run, in [0, 1]. seconds: of the run, by phase."""
+    """One step. loss: nats. done: share of the run, in [0, 1]. seconds: of the run, by phase.
+
+    alpha_is_bound: alpha is at most that.
+    """
 
     step: int
     max_steps: int
@@ -26,6 +29,7 @@ class Report(NamedTuple):
     tokens_per_second: float
     done: float
     seconds: dict[str, float]
+    alpha_is_bound: bool = False
 
     def eta_seconds(self) -> float | None:
         """Training time still to go, if the rest goes like the part behind us."""
@@ -40,7 +44,8 @@ class Report(NamedTuple):
         """The step in one line of numbers with their units."""
         spent = sum(self.seconds[name] for name in TRAINING_PHASES) or 1.0
         shares = ", ".join(f"{name} {self.seconds[name] / spent:.0%}" for name in TRAINING_PHASES)
-        alpha = "" if self.alpha != self.alpha else f"  alpha {self.alpha:.3f}"
+        bound = "<= " if self.alpha_is_bound else ""
+        alpha = "" if self.alpha != self.alpha else f"  alpha {bound}{self.alpha:.3f}"
         return (
             f"step {self._place()}  loss {self.loss:.4f} nats{alpha}  "
             f"{self.tokens_per_second:,.0f} tokens/s  ({shares})  ETA {_clock(self.eta_seconds())}"

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from torch import Tensor
 
 from distillspec.divergence.chunked import (
-    RowScores,
     chunked_cross_entropy,
     chunked_divergence,
     chunked_divergence_from_logits,
@@ -15,9 +14,12 @@ from distillspec.divergence.chunked import (
     cross_entropy_from_logits,
     scores_from_logits,
 )
+from distillspec.divergence.coarse import coarse_divergence, coarse_scores
 from distillspec.divergence.head import OutputHead
 from distillspec.divergence.reduction import DivergenceSums
+from distillspec.divergence.row_pass import RowScores
 from distillspec.divergence.table import Divergence
+from distillspec.divergence.top_tokens import TopTokens
 
 
 class TargetSignal(NamedTuple):
@@ -28,13 +30,16 @@ class TargetSignal(NamedTuple):
 
     hidden: Tensor | None  # [N, H]: projected in chunks, together with the draft's
     logits: Tensor | None  # [N, V]: where a head is no plain matrix, or is sharded
+    top: TopTokens | None = None  # N laws that were kept: divergences are those of coarse laws
 
 
 class Sides:
     """draft: hidden states [N, H] with their head, or logits [N, V] where `draft_head` is None.
 
-    The signal is of the same form, or None where no target is read. Vocabularies are trimmed to the
-    common rows. Sums are differentiable in the draft's side, as in `divergence/chunked.py`.
+    The signal is of the same form, or kept, or None where no target is read. Vocabularies are
+    trimmed to the common rows. Sums are differentiable in the draft's side, as in
+    `divergence/chunked.py`. Against a kept signal they are those of `divergence/coarse.py`: alpha
+    is then an upper bound.
     """
 
     def __init__(
@@ -53,6 +58,15 @@ class Sides:
 
     def divergence(self, measure: Divergence, weights: Tensor) -> DivergenceSums:
         """Sum of weights [N] * divergence."""
+        if self._target.top is not None:
+            return coarse_divergence(
+                measure,
+                self._target.top,
+                *self._trimmed_draft(),
+                temperature=self._temperature,
+                weights=weights,
+                chunk_tokens=self._chunk_tokens,
+            )
         if self._draft_head is None:
             return chunked_divergence_from_logits(
                 measure,
@@ -70,7 +84,19 @@ class Sides:
         )
 
     def scores(self, against: Divergence | Tensor) -> RowScores:
-        """Each row's divergence, or for tokens (long [N]) whether p(token) > q(token)."""
+        """Each row's divergence, or for tokens (long [N]) whether p(token) > q(token).
+
+        The latter is not known of a kept signal, whose lump hides most tokens.
+        """
+        if self._target.top is not None:
+            assert not isinstance(against, Tensor), "the recipe has been checked"
+            return coarse_scores(
+                against,
+                self._target.top,
+                *self._trimmed_draft(),
+                temperature=self._temperature,
+                chunk_tokens=self._chunk_tokens,
+            )
         if self._draft_head is None:
             return scores_from_logits(
                 against,
@@ -107,6 +133,11 @@ class Sides:
 
     def _trimmed_draft(self) -> tuple[Tensor, OutputHead | None]:
         """The draft's side, over the tokens that a target knows too, where there is one."""
+        if self._target.top is not None:
+            rows, head = self._target.top.vocabulary, self._draft_head
+            if head is None:
+                return self._draft[:, :rows], None
+            return self._draft, _trimmed(head, rows)
         if self._target.logits is not None:
             return self._logits()[1], None
         if self._target.hidden is not None:

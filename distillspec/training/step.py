@@ -47,13 +47,15 @@ class StepResult(NamedTuple):
     learning_rate: float
     gradient_norm: float
     seconds: dict[str, float]
+    alpha_is_bound: bool = False  # of a kept signal: the true one is at most that
 
     def metrics(self) -> dict[str, float]:
         """The row of metrics.csv, nats per token (or sequence) and tokens per second."""
         busy = sum(self.seconds.values())
+        alpha = "train/alpha_at_most" if self.alpha_is_bound else "train/alpha"
         return {
             "train/divergence_nats": self.divergence_nats / self.weight,
-            "train/alpha": self.alpha / self.tokens,
+            alpha: self.alpha / self.tokens,
             "train/response_tokens": self.tokens,
             "train/tokens_per_second": self.tokens / busy,
             "train/learning_rate": self.learning_rate,
@@ -143,7 +145,16 @@ class Step:
             if self.average is not None:
                 self.average.update()
         seconds = {name: clock.seconds[name] - before[name] for name in TRAINING_PHASES}
-        self.result = StepResult(divergence, weight, alpha, tokens, rate, norm, seconds)
+        self.result = StepResult(
+            divergence,
+            weight,
+            alpha,
+            tokens,
+            rate,
+            norm,
+            seconds,
+            alpha_is_bound=self.objective.cached is not None,
+        )
         position.step += 1
         position.training_seconds = elapsed / world
         position.response_tokens += int(tokens)

@@ -41,3 +41,10 @@ def test_head_and_logits_are_trimmed_to_the_shared_vocabulary(text: Tensor) -> N
 def test_moving_it_returns_it() -> None:
     target = FrozenTarget(tiny_model("llama"))
     assert target.to("cpu") is target
+
+
+def test_a_released_target_holds_no_memory() -> None:
+    target = FrozenTarget(tiny_model("llama"))
+    target.release()
+    assert all(parameter.is_meta for parameter in target.model.parameters())
+    assert all(buffer.is_meta for buffer in target.model.buffers())

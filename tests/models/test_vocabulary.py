@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading import load_tokenizer
-from distillspec.models.vocabulary import check_pair
+from distillspec.models.vocabulary import check_pair, vocabulary_digest
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -36,6 +36,27 @@ def test_equal_tokenizers_share_the_smaller_padded_size(
     assert check_pair(tokenizer, tokenizer, 300, 300, "pair") == 300
     assert check_pair(tokenizer, tokenizer, 320, 304, "pair") == 304
     assert check_pair(tokenizer, tokenizer, 304, 320, "pair") == 304
+
+
+def test_a_digest_is_of_tokens_and_ids_whatever_their_order(
+    tokenizer: PreTrainedTokenizerBase, changed: Callable[[Change], PreTrainedTokenizerBase]
+) -> None:
+    def turn(content: dict[str, Any]) -> None:
+        vocabulary = content["model"]["vocab"]
+        content["model"]["vocab"] = dict(reversed(vocabulary.items()))
+
+    assert vocabulary_digest(changed(turn)) == vocabulary_digest(tokenizer)
+
+
+def test_a_digest_changes_with_the_id_of_a_token(
+    tokenizer: PreTrainedTokenizerBase, changed: Callable[[Change], PreTrainedTokenizerBase]
+) -> None:
+    def swap(content: dict[str, Any]) -> None:
+        vocabulary = content["model"]["vocab"]
+        one, other = list(vocabulary)[50:52]
+        vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+
+    assert vocabulary_digest(changed(swap)) != vocabulary_digest(tokenizer)
 
 
 def test_a_model_smaller_than_the_tokenizer_is_named(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -99,6 +99,20 @@ def test_an_endpoint_is_named_and_what_it_cannot_give_is_told(
     assert "only stored answers can be used: the environment variable THE_KEY is not" in doubtful
 
 
+def test_a_cache_of_the_targets_word_is_told_with_its_size(place: Path) -> None:
+    cached = ("distill.source={fixed: 1.0}", "distill.signal.kind=cached", "distill.signal.k=32")
+    assert (
+        "data/signals, 132 bytes for each predicted token (164"
+        in lines("r.yaml", *cached)["signal"]
+    )
+    assert "signal" not in lines("r.yaml")
+    assert "note" not in lines("r.yaml", *cached)
+    assert "hangs on how" in lines("r.yaml", *cached, "distill.divergence=reverse_kl")["note"]
+    (place / "kept").write_text("")
+    error = refused("r.yaml", *cached, "distill.signal.store=kept")
+    assert "distill.signal.store" in error.where
+
+
 def test_a_hub_id_would_be_fetched(place: Path) -> None:
     told = lines("r.yaml", "pair.target=org/name", "data.source={kind: hub, dataset: org/rows}")
     assert "would be fetched from the Hub" in told["target"]

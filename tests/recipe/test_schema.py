@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 
 from distillspec.recipe import schema
 from distillspec.recipe.schema import (
+    CachedSignal,
     Distill,
     LlamaShape,
     Mix,
@@ -200,3 +201,49 @@ def test_shares_know_what_is_stored_and_what_is_still_to_be_written() -> None:
     assert shares.stored == {"fixed": 0.25, "target": 0.25}
     assert Shares(draft=0.5, target=0.5, per="token").stored == {}
     assert Shares(draft=1.0).is_drafts and not shares.is_drafts
+
+
+@pytest.mark.parametrize(
+    ("plan", "words"),
+    [
+        ({"source": {"draft": 1.0}}, "sources fixed and target alone"),
+        ({"source": {"target": 0.9, "draft": 0.1}}, "sources fixed and target alone"),
+        ({"source": {"fixed": 1.0}, "divergence": "nll"}, "nll reads no target"),
+        ({"source": {"fixed": 1.0}, "signal": {"kind": "cached", "k": 0}}, "greater than or equal"),
+        ({"source": {"fixed": 1.0}, "signal": {"kind": "stored"}}, "'online', 'cached'"),
+    ],
+)
+def test_a_signal_that_cannot_be_kept_is_refused(plan: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Distill.model_validate({"signal": {"kind": "cached"}, **plan})
+
+
+@pytest.mark.parametrize("divergence", [one for one in get_args(Term) if one != "nll"])
+def test_every_divergence_that_reads_known_text_takes_a_cached_signal(divergence: str) -> None:
+    plan = {"divergence": divergence, "source": {"fixed": 0.5, "target": 0.5}}
+    cached = {**plan, "signal": {"kind": "cached", "k": 8}}
+    if divergence == "tvd_plus":  # of the draft's own text, which is never known
+        with pytest.raises(ValidationError):
+            Distill.model_validate(cached)
+        return
+    signal = Distill.model_validate(cached).cached_signal
+    assert signal is not None and signal.k == 8
+    assert Distill.model_validate(plan).cached_signal is None
+
+
+def test_a_divergence_that_a_cache_serves_badly_is_told() -> None:
+    cached = {"source": {"fixed": 1.0}, "signal": {"kind": "cached"}}
+    assert Distill.model_validate(cached).signal_caveat is None
+    mix = {"divergence": "mix", "mix": {"tvd": 0.5, "reverse_kl": 0.5}}
+    caveat = Distill.model_validate({**cached, **mix}).signal_caveat
+    assert caveat is not None and caveat.startswith("reverse_kl hangs on")
+    online = {"divergence": "reverse_kl", "source": {"fixed": 1.0}}
+    assert Distill.model_validate(online).signal_caveat is None
+
+
+def test_a_records_size_is_that_of_ids_values_and_rest() -> None:
+    signal = CachedSignal(kind="cached")
+    assert signal.bytes_per_token(4096) == 64 * (2 + 2) + 4 == 260
+    assert signal.bytes_per_token(2**16) == 260
+    assert signal.bytes_per_token(128_256) == 64 * (3 + 2) + 4 == 324
+    assert CachedSignal(kind="cached", k=10, dtype="float32").bytes_per_token(300) == 64

@@ -27,6 +27,10 @@ def test_alpha_is_left_out_where_there_is_no_target() -> None:
     assert "alpha" not in _report(alpha=math.nan).text()
 
 
+def test_an_alpha_that_is_a_bound_is_told_as_one() -> None:
+    assert "  alpha <= 0.500  " in _report()._replace(alpha_is_bound=True).text()
+
+
 def test_the_time_to_go_is_unknown_before_anything_is_done() -> None:
     assert _report(step=0).text().endswith("ETA unknown")
 

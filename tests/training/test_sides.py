@@ -6,6 +6,7 @@ from torch import Tensor
 
 from distillspec.divergence.head import OutputHead
 from distillspec.divergence.table import divergence
+from distillspec.divergence.top_tokens import top_tokens
 from distillspec.training.sides import Sides, TargetSignal
 
 N, V, LARGER = 7, 11, 13
@@ -63,3 +64,23 @@ def test_without_a_target_the_draft_is_read_whole() -> None:
         found = sides.cross_entropy(tokens, torch.ones(N), 1.0)
         torch.testing.assert_close(found.divergence, -likelihood.sum())
         assert bool(found.alpha.isnan())
+
+
+@pytest.mark.parametrize("sizes", [(V, V), (V, LARGER)])
+def test_a_kept_signal_of_all_tokens_says_what_the_whole_one_says(sizes: tuple[int, int]) -> None:
+    """Over the vocabulary that it was kept of; the draft's may be larger."""
+    weights, tokens = torch.rand(N), torch.arange(N)
+    target, draft = OutputHead(drawn(sizes[0], 5)), OutputHead(drawn(sizes[1], 4))
+    kept = top_tokens(TARGET_HIDDEN, target, k=V, temperature=0.8, chunk_tokens=2)
+    signal = TargetSignal(None, None, kept)
+    whole = both_forms(*sizes)[0]
+    for states, head in ((DRAFT_HIDDEN, draft), (draft.logits(DRAFT_HIDDEN), None)):
+        sides = Sides(signal, None, states, head, temperature=0.8, chunk_tokens=3)
+        for name in ("forward_kl", "tvd"):
+            measure = divergence(name)
+            torch.testing.assert_close(
+                sides.divergence(measure, weights), whole.divergence(measure, weights)
+            )
+            torch.testing.assert_close(sides.scores(measure), whole.scores(measure))
+        found, expected = (s.cross_entropy(tokens, weights, 1.0) for s in (sides, whole))
+        torch.testing.assert_close(found.divergence, expected.divergence)

@@ -31,6 +31,13 @@ def test_metrics_divide_sums_once() -> None:
     assert metrics["train/rollout_seconds"] == 1.0
 
 
+def test_alpha_against_a_kept_signal_is_named_as_the_bound_that_it_is() -> None:
+    seconds = {"rollout": 1.0, "target": 0.5, "update": 0.5}
+    result = StepResult(6.0, 4.0, 9.0, 12.0, 1e-3, 0.7, seconds, alpha_is_bound=True)
+    assert result.metrics()["train/alpha_at_most"] == 0.75
+    assert "train/alpha" not in result.metrics()
+
+
 @pytest.mark.parametrize(
     "plan",
     [

@@ -69,15 +69,24 @@ def _start(processes: int, pair: Path, jobs: list[dict[str, Any]]) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def _kept(folder: Path) -> dict[str, Any]:
+    """Half of the vocabulary is kept, as all processes read it."""
+    store = str(folder / "signals")
+    return {"signal": {"kind": "cached", "k": 150, "dtype": "float32", "store": store}}
+
+
 @pytest.fixture(scope="module")
 def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same steps by one process ("plain") and by two with each strategy.
 
     "<strategy>-resumed" was started again after its first step, "<strategy>-drawn" is on-policy,
-    "<strategy>-written" has text of all kinds, some of it for the second time, and was resumed.
+    "<strategy>-written" has text of all kinds, some of it for the second time, and was resumed,
+    "<strategy>-kept" reads the target's kept distributions, which "plain-kept" has made.
     """
     folder = tmp_path_factory.mktemp("strategies")
     tiny_run.run(tiny_run.parts(tiny_pair, tiny_run.recipe(**_plan("auto"))), folder / "plain")
+    kept = tiny_run.recipe(**_plan("auto", **_kept(folder)))
+    tiny_run.run(tiny_run.parts(tiny_pair, kept), folder / "plain-kept")
     jobs: list[dict[str, Any]] = []
     for name in STRATEGIES:
         resumed, drawn = str(folder / f"{name}-resumed"), str(folder / f"{name}-drawn")
@@ -86,6 +95,7 @@ def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"folder": resumed, "recipe": _plan(name, max_steps=1)},
             {"folder": resumed, "recipe": _plan(name), "resume": True},
             {"folder": drawn, "recipe": _plan(name, source={"draft": 1.0}), "probed": False},
+            {"folder": str(folder / f"{name}-kept"), "recipe": _plan(name, **_kept(folder))},
         ]
         written = {"folder": str(folder / f"{name}-written"), "probed": False}
         if name in ("ddp", "zero2"):
@@ -112,6 +122,17 @@ def test_two_processes_make_the_gradient_of_one(runs: Path, strategy: str) -> No
             assert value == pytest.approx(wanted, rel=1e-4)
     for row, expected in zip(mine[::3], theirs[::3], strict=True):
         assert float(row["probe/alpha"]) == pytest.approx(float(expected["probe/alpha"]), abs=1e-4)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_processes_read_the_kept_signal_that_one_has_made(runs: Path, strategy: str) -> None:
+    mine, theirs = (tiny_run.rows_of(runs / f"{name}-kept") for name in (strategy, "plain"))
+    assert [row["step"] for row in mine] == ["0", "1", "2", "3"]
+    for name in ("divergence_nats", "alpha_at_most", "response_tokens", "gradient_norm"):
+        for row, expected in zip(mine[1:], theirs[1:], strict=True):
+            value, wanted = (float(r[f"train/{name}"]) for r in (row, expected))
+            assert value == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.distributed

@@ -22,12 +22,15 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distillspec import build
 from distillspec.corpus.module import PromptRows, Row
 from distillspec.corpus.prompts import Prompt
+from distillspec.corpus.signal_store import fill_signals
 from distillspec.models.adapters import add_lora
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.recipe.schema import Recipe
+from distillspec.training.cached_target import CachedTarget
 from distillspec.training.fit import FitOutcome, fit
 from distillspec.training.probe import Probe
 
@@ -84,6 +87,7 @@ class Parts(NamedTuple):
     data: PromptRows
     probe: Probe
     reference: FrozenTarget | None
+    cached: CachedTarget | None
 
 
 def parts(pair: Path, plan: Recipe) -> Parts:
@@ -95,12 +99,13 @@ def parts(pair: Path, plan: Recipe) -> Parts:
         torch.manual_seed(plan.seed)
         draft = add_lora(draft, plan.lora)
     rows = prompts()
+    responses = {row.key: (5, 6, 7) for row in rows}
     data = PromptRows(
         rows,
         plan.distill.source,
         batch_size=plan.distill.batch_size,
         seed=plan.seed,
-        target_responses={row.key: (5, 6, 7) for row in rows},
+        target_responses=responses,
     )
     probe = Probe(
         target,
@@ -114,14 +119,21 @@ def parts(pair: Path, plan: Recipe) -> Parts:
     reference = None
     if plan.distill.select is not None:  # the target's own shape serves: any model will do
         reference = FrozenTarget(load_model(str(pair / "target"), dtype=torch.float32))
-    return Parts(plan, draft, target, tokenizer, data, probe, reference)
+    cached, signal = None, plan.distill.cached_signal
+    if signal is not None:
+        cpu = torch.device("cpu")
+        whole = build.Pair(plan, cpu, target, tokenizer, VOCABULARY, frozenset({0}))
+        store = build.signal_store(whole, signal, rows, responses)
+        fill_signals(store, build.signal_scorer(whole, signal))
+        cached = CachedTarget(store)
+    return Parts(plan, draft, target, tokenizer, data, probe, reference, cached)
 
 
 def run(made: Parts, folder: Path, *, resume: bool = False, probed: bool = True) -> FitOutcome:
     return fit(
         made.recipe,
         draft=made.draft,
-        target=made.target,
+        target=None if made.cached else made.target,
         tokenizer=made.tokenizer,
         data_module=made.data,
         probe=made.probe if probed else None,
@@ -129,6 +141,7 @@ def run(made: Parts, folder: Path, *, resume: bool = False, probed: bool = True)
         resume=resume,
         label="tiny",
         reference=made.reference,
+        cached=made.cached,
     )
 
 

@@ -1,0 +1,70 @@
+"""One record of a cache of the target's distributions: packed bytes of one size, and back.
+
+| field | bytes | holds |
+|---|---|---|
+| `ids` | 2 k | the k likeliest tokens, likeliest first; their lower 16 bits |
+| `high` | k, from a vocabulary of 2**16 on | bits 16 to 23 of the ids |
+| `log_probability` | 2 k or 4 k | nats, float16 or float32 |
+| `log_rest` | 4 | log of the mass of all other tokens, nats, float32 |
+
+All little-endian, in this order, without gaps. Log-probabilities rather than probabilities, since
+half precision makes 0 of a probability below 6e-8, at which reverse KL is infinite; float16 rather
+than bfloat16, which moves a gradient of KL eight times as far (`eval/bench/topk.py rounding`). The
+slope of a total variation jumps where q meets p, so that any rounding moves it there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from distillspec.divergence.top_tokens import TopTokens
+from distillspec.recipe.schema import CachedSignal
+
+Records = NDArray[np.void]
+
+_LARGEST_VOCABULARY = 2**24
+
+
+def record_type(signal: CachedSignal, vocabulary: int) -> np.dtype[np.void]:
+    """The record of `signal.k` tokens of that many; its size is `signal.bytes_per_token`."""
+    assert 1 <= signal.k <= vocabulary <= _LARGEST_VOCABULARY
+    value = "<f2" if signal.dtype == "float16" else "<f4"
+    fields: list[Any] = [("ids", "<u2", (signal.k,))]
+    if vocabulary > 2**16:
+        fields.append(("high", "u1", (signal.k,)))
+    fields += [("log_probability", value, (signal.k,)), ("log_rest", "<f4")]
+    return np.dtype(fields)
+
+
+def packed(top: TopTokens, kind: np.dtype[np.void]) -> Records:
+    """TopTokens of N positions -> N records."""
+    records = np.zeros(top.ids.shape[0], kind)
+    ids = top.ids.cpu().numpy()
+    records["ids"] = ids & 0xFFFF
+    if "high" in _names(kind):
+        records["high"] = ids >> 16
+    records["log_probability"] = top.log_probability.cpu().float().numpy()
+    records["log_rest"] = top.log_rest.cpu().float().numpy()
+    return records
+
+
+def unpacked(records: Records, vocabulary: int) -> TopTokens:
+    """N records -> TopTokens, in float32; the records may lie in a file."""
+    kind = records.dtype
+    ids = records["ids"].astype(np.int32)
+    if "high" in _names(kind):
+        ids |= records["high"].astype(np.int32) << 16
+    return TopTokens(
+        torch.from_numpy(ids),
+        torch.from_numpy(records["log_probability"].astype(np.float32)),
+        torch.from_numpy(records["log_rest"].astype(np.float32)),
+        vocabulary,
+    )
+
+
+def _names(kind: np.dtype[Any]) -> tuple[str, ...]:
+    return kind.names or ()

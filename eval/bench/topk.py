@@ -1,0 +1,333 @@
+"""What a cache of the target's k likeliest tokens costs and saves: bias, bytes, seconds.
+
+    python eval/bench/topk.py bias      # by k: bytes, divergence, gradient, alpha, against all of p
+    python eval/bench/topk.py rounding  # by the type that the values are kept in
+    python eval/bench/topk.py speed     # training steps, online and from a cache, alternating
+
+bias: on texts that the target has drawn at the temperature, all in float32 but for what is kept,
+which goes through the shipped records. `rest` is the mean mass outside the k tokens; `value` is the
+coarse divergence over the whole one; the gradient is that of all weights of the draft, its error
+the norm of the difference over the norm of the whole one's. `renormalised` is the other way to
+treat the rest: to drop it and make the k tokens a law (its reverse KL is infinite). The rows of
+`all` hold the whole divergence, a mean per token. `cold` is a draft of the same shape with fresh
+random weights.
+
+speed: the shipped objective and store, micro-batches of the recipe, forward, backward and AdamW in
+the precision of training; the two contenders take turns on the same batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pair as bench_pair
+import torch
+from torch import Tensor, nn
+
+from distillspec import build
+from distillspec.corpus.batching import Batch, collate
+from distillspec.corpus.signal_records import packed, record_type, unpacked
+from distillspec.corpus.signal_store import fill_signals, in_words
+from distillspec.divergence.chunked import chunked_divergence, chunked_divergence_from_logits
+from distillspec.divergence.coarse import coarse_divergence
+from distillspec.divergence.head import OutputHead
+from distillspec.divergence.reduction import DivergenceSums
+from distillspec.divergence.table import DIVERGENCES, divergence
+from distillspec.divergence.top_tokens import TopTokens, top_tokens
+from distillspec.models.generate import generate
+from distillspec.models.hidden import hidden_states, output_head
+from distillspec.recipe.loading import load_recipe
+from distillspec.recipe.schema import CachedSignal, Recipe
+from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.training.cached_target import CachedTarget
+from distillspec.training.objective import Objective, predicts_response
+
+CHUNK = 1024
+ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "float16 of log p": lambda log_p: log_p.half().float(),
+    "bfloat16 of log p": lambda log_p: log_p.bfloat16().float(),
+    "float16 of p": lambda log_p: log_p.exp().half().float().log(),
+    "bfloat16 of p": lambda log_p: log_p.exp().bfloat16().float().log(),
+}
+
+
+class Texts(NamedTuple):
+    """Texts of the target at one temperature, and its hidden states where it predicts them."""
+
+    batch: Batch
+    target_hidden: Tensor  # [N, H]
+    temperature: float
+
+
+class Found(NamedTuple):
+    """Means per token, and the gradient of all of the draft's weights in one row."""
+
+    value: float
+    alpha: float
+    gradient: Tensor
+
+    def error(self, whole: Found) -> float:
+        """Norm of the difference over the norm."""
+        return float((self.gradient - whole.gradient).norm() / whole.gradient.norm())
+
+    def cosine(self, whole: Found) -> float:
+        return float(torch.cosine_similarity(self.gradient, whole.gradient, dim=0))
+
+
+class Bench:
+    """One draft on one set of texts."""
+
+    def __init__(self, target: nn.Module, draft: nn.Module, texts: Texts) -> None:
+        head = output_head(target)
+        assert head is not None
+        self.target_head, self.draft, self.texts = head, draft, texts
+
+    def whole(self, name: str) -> Found:
+        return self._found(
+            lambda hidden, head, weights: chunked_divergence(
+                divergence(name),
+                self.texts.target_hidden,
+                self.target_head,
+                hidden,
+                head,
+                temperature=self.texts.temperature,
+                weights=weights,
+                chunk_tokens=CHUNK,
+            )
+        )
+
+    def coarse(self, name: str, kept: TopTokens) -> Found:
+        return self._found(
+            lambda hidden, head, weights: coarse_divergence(
+                divergence(name),
+                kept,
+                hidden,
+                head,
+                temperature=self.texts.temperature,
+                weights=weights,
+                chunk_tokens=CHUNK,
+            )
+        )
+
+    def renormalised(self, name: str, kept: TopTokens) -> Found:
+        """The k tokens as if there were no others; the logits of p are then log p * T."""
+        p = torch.full((kept.ids.shape[0], kept.vocabulary), -torch.inf)
+        p.scatter_(1, kept.ids.long(), kept.log_probability * self.texts.temperature)
+        return self._found(
+            lambda hidden, head, weights: chunked_divergence_from_logits(
+                divergence(name),
+                p,
+                head.logits(hidden),
+                temperature=self.texts.temperature,
+                weights=weights,
+                chunk_tokens=CHUNK,
+            )
+        )
+
+    def kept(self, k: int) -> TopTokens:
+        return top_tokens(
+            self.texts.target_hidden,
+            self.target_head,
+            k=k,
+            temperature=self.texts.temperature,
+            chunk_tokens=CHUNK,
+        )
+
+    def _found(self, loss: Callable[[Tensor, OutputHead, Tensor], DivergenceSums]) -> Found:
+        batch, head = self.texts.batch, output_head(self.draft)
+        assert head is not None
+        hidden = hidden_states(self.draft, batch.tokens, batch.is_token)
+        hidden = hidden[predicts_response(batch)]
+        self.draft.zero_grad()
+        sums = loss(hidden, head, torch.ones(hidden.shape[0]))
+        sums.divergence.backward()
+        gradient = torch.cat(
+            [p.grad.double().flatten() for p in self.draft.parameters() if p.grad is not None]
+        )
+        count = int(sums.tokens)
+        return Found(float(sums.divergence.detach()) / count, float(sums.alpha) / count, gradient)
+
+
+def drawn(pair: bench_pair.BenchPair, temperature: float, length: int, seed: int) -> Texts:
+    target, end = pair.target, pair.target.config.eos_token_id
+    ends = frozenset([end] if isinstance(end, int) else end)
+    responses = generate(
+        target,
+        pair.prompts,
+        max_new_tokens=length,
+        policy=SamplingPolicy(temperature=temperature),
+        chance=GeneratorChance(torch.Generator().manual_seed(seed)),
+        end_tokens=ends,
+        pad_token=min(ends),
+        vocabulary=pair.vocabulary,
+    )
+    rows = [(p.tolist(), r.tolist()) for p, r in zip(pair.prompts, responses, strict=True)]
+    batch = collate(rows, min(ends))
+    with torch.no_grad():
+        hidden = hidden_states(target, batch.tokens, batch.is_token)
+    return Texts(batch, hidden[predicts_response(batch)], temperature)
+
+
+def fresh(draft: nn.Module, seed: int) -> nn.Module:
+    """A draft of that shape that has learnt nothing."""
+    torch.manual_seed(seed)
+    return type(draft)(draft.config).eval()
+
+
+def benches(arguments: argparse.Namespace) -> list[tuple[str, Bench]]:
+    arguments.dtype = "float32"
+    pair = bench_pair.load(arguments)
+    named = {"shipped": pair.draft, "cold": fresh(pair.draft, arguments.seed)}
+    drafts = {name: named[name].requires_grad_() for name in arguments.drafts}
+    found = []
+    for temperature in arguments.temperatures:
+        texts = drawn(pair, temperature, arguments.new_tokens, arguments.seed)
+        found += [
+            (f"{name} draft, T = {temperature:g}", Bench(pair.target, draft, texts))
+            for name, draft in drafts.items()
+        ]
+    return found
+
+
+def bias(arguments: argparse.Namespace) -> None:
+    for title, bench in benches(arguments):
+        print(f"\n{title}, {bench.texts.target_hidden.shape[0]} tokens")
+        print(
+            "| divergence | k | bytes/token | rest | value | alpha at most | cosine | error "
+            "| renormalised: value | cosine | error |\n|" + "---|" * 11
+        )
+        for name in arguments.divergences:
+            whole = bench.whole(name)
+            print(f"| {name} | all | | 0 | {whole.value:.4f} | {whole.alpha:.4f} | | | | | |")
+            for k in arguments.k:
+                signal = CachedSignal(kind="cached", k=k)
+                kept = bench.kept(k)
+                read = unpacked(packed(kept, record_type(signal, kept.vocabulary)), kept.vocabulary)
+                mine, other = bench.coarse(name, read), "| | | |"
+                if name != "reverse_kl":
+                    one = bench.renormalised(name, read)
+                    other = (
+                        f"| {one.value / whole.value:.3f} | {one.cosine(whole):.4f} "
+                        f"| {one.error(whole):.3f} |"
+                    )
+                print(
+                    f"| {name} | {k} | {signal.bytes_per_token(kept.vocabulary)} "
+                    f"| {float(kept.log_rest.exp().mean()):.4f} "
+                    f"| {mine.value / whole.value:.4f} | {mine.alpha:.4f} "
+                    f"| {mine.cosine(whole):.5f} | {mine.error(whole):.4f} {other}",
+                    flush=True,
+                )
+
+
+def rounding(arguments: argparse.Namespace) -> None:
+    for title, bench in benches(arguments):
+        print(f"\n{title}, k = {arguments.k[0]}")
+        print("| divergence | kept as | value | error of the gradient |\n|---|---|---|---|")
+        kept = bench.kept(arguments.k[0])
+        for name in arguments.divergences:
+            exact = bench.coarse(name, kept)
+            for kind, rounded in ROUNDINGS.items():
+                moved = kept._replace(log_probability=rounded(kept.log_probability))
+                found = bench.coarse(name, moved)
+                print(
+                    f"| {name} | {kind} | {found.value / exact.value - 1.0:+.1e} "
+                    f"| {found.error(exact):.1e} |",
+                    flush=True,
+                )
+
+
+def speed(arguments: argparse.Namespace) -> None:
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    changes = [f"pair.target={arguments.target}", f"pair.draft={arguments.draft}"]
+    changes += ["distill.source={fixed: 1.0}", f"data.max_prompts={arguments.prompts}"]
+    recipe = load_recipe(arguments.recipe, changes)
+    assert isinstance(recipe, Recipe)
+    whole = build.load_pair(recipe)
+    training = build.prompts(whole).training
+    draft = whole.draft().train()
+    plan = recipe.distill
+    size = plan.micro_batch_size or plan.batch_size
+    rows = [(prompt.tokens, prompt.response or ()) for prompt in training]
+    batches = [
+        collate(rows[start : start + size], whole.pad_token, on_prompts=plan.on_prompts)
+        for start in range(0, len(rows), size)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        contenders = {"online": Objective(plan, whole.target)}
+        for k in arguments.k:
+            signal = CachedSignal(kind="cached", k=k, store=f"{folder}/{k}")
+            store = build.signal_store(whole, signal, training, None)
+            started = time.perf_counter()
+            fill_signals(store, build.signal_scorer(whole, signal))
+            spent = time.perf_counter() - started
+            print(
+                f"k {k}: {store.tokens:,} tokens, {store.bytes_per_token} bytes each, "
+                f"{in_words(store.size_bytes)}, made in {spent:.1f} s "
+                f"({store.tokens / spent:,.0f} tokens/s)",
+                flush=True,
+            )
+            kept = plan.model_copy(update={"signal": signal})
+            contenders[f"k {k}"] = Objective(kept, None, cached=CachedTarget(store))
+        _race(contenders, draft, batches, build.dtype("auto", whole.device), arguments.rounds)
+
+
+def _race(
+    contenders: dict[str, Objective],
+    draft: nn.Module,
+    batches: list[Batch],
+    dtype: torch.dtype,
+    rounds: int,
+) -> None:
+    optimizer = torch.optim.AdamW(draft.parameters(), lr=1e-6, fused=True)
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):  # the first round warms up
+        for batch in batches:
+            for name, objective in contenders.items():
+                begun = time.perf_counter()
+                signal = objective.target_signal(draft, batch)
+                told = time.perf_counter()
+                with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                    sums = objective.against(draft, batch, signal)
+                (sums.divergence / sums.tokens).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                if number:
+                    seconds[name].append((told - begun, time.perf_counter() - told))
+    print("| | target, ms | update, ms | step, ms | against online |\n|---|---|---|---|---|")
+    online = [sum(one) for one in seconds["online"]]
+    for name, spent in seconds.items():
+        target, update = (1e3 * statistics.median(part) for part in zip(*spent, strict=True))
+        step = [sum(one) for one in spent]
+        ratios = [mine / theirs for mine, theirs in zip(step, online, strict=True)]
+        print(
+            f"| {name} | {target:.1f} | {update:.1f} | {1e3 * statistics.median(step):.1f} "
+            f"| {statistics.median(ratios):.2f} |"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("what", choices=["bias", "rounding", "speed"])
+    bench_pair.add_arguments(parser, prompts=32)
+    parser.set_defaults(temperatures=[1.0, 0.5])
+    parser.add_argument("--k", type=int, nargs="+", help="default: 1 to 1024; 64; 16, 64 and 256")
+    parser.add_argument("--drafts", nargs="+", choices=["shipped", "cold"], default=["shipped"])
+    parser.add_argument(
+        "--divergences", nargs="+", choices=list(DIVERGENCES), default=list(DIVERGENCES)
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="speed: times every batch is taken")
+    arguments = parser.parse_args()
+    usual = {"bias": [1, 4, 16, 64, 256, 1024], "rounding": [64], "speed": [16, 64, 256]}
+    arguments.k = arguments.k or usual[arguments.what]
+    {"bias": bias, "rounding": rounding, "speed": speed}[arguments.what](arguments)
+
+
+if __name__ == "__main__":
+    main()
