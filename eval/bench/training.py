@@ -1,0 +1,288 @@
+"""Training at equal wall-clock: our trainer and TRL's, on the same pair, prompts and machine.
+
+    python eval/bench/training.py                        # 2 minutes each, 2 seeds, 192 texts
+    python eval/bench/training.py --minutes 5 --seeds 3
+
+Contenders: `trl` is DistillationTrainer of trl 1.16.0 (extra `bench`), on-policy with forward KL;
+`ours` the same by us: the same prompts as the same tokens, batch, lengths, AdamW, rate, bfloat16
+autocast of float32 weights. `recipe` is the shipped recipe, whose text the target has written: the
+sampling of it is part of its time. No probes, the last weights count. The clock begins with the
+first step and is looked at after each.
+
+Each run has a process of its own, and contenders take turns. All drafts are then read on the same
+texts of the target: expected tau and alpha, with intervals over texts and runs. Peak memory is the
+process's resident high-water mark, above what it held before its first step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from distillspec import build
+from distillspec.job import join, target_responses
+from distillspec.measure.bootstrap import Resampling, Sums, ratio_of_runs, relative_of_runs
+from distillspec.measure.target_texts import drawn_texts, text_facts
+from distillspec.models.loading import load_model
+from distillspec.recipe.loading import load_recipe
+from distillspec.recipe.schema import Recipe
+from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.training.fit import fit
+
+CONTENDERS = ("trl", "ours", "recipe")
+BATCH, PROMPT, RESPONSE, RATE, WARMUP = 32, 96, 128, 3e-4, 20
+UNDISTILLED = "undistilled"
+KIB = 1024
+
+
+class Trained(NamedTuple):
+    """tokens: of responses in the loss. seconds: as the contender counts its own training."""
+
+    tokens: int
+    steps: int
+    seconds: float
+    peak_mib: float
+
+
+def recipe_of(contender: str, minutes: float, seed: int) -> Recipe:
+    changes = [f"seed={seed}", f"distill.max_minutes={minutes}", "distill.max_steps=1000000"]
+    if contender != "recipe":
+        changes += [
+            f"data.max_prompt_tokens={PROMPT}",
+            f"data.max_response_tokens={RESPONSE}",
+            "distill.divergence=forward_kl",
+            "distill.source={draft: 1.0}",
+            "distill.on_prompts=false",
+            f"distill.batch_size={BATCH}",
+            f"optimizer={{learning_rate: {RATE}, warmup_steps: {WARMUP}, final_rate_share: 1.0}}",
+        ]
+    recipe = load_recipe("recipes/nano-python.yaml", changes)
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def resident_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB
+
+
+# --- contenders ----------------------------------------------------------------------------------
+
+
+def train_ours(contender: str, minutes: float, seed: int, folder: Path) -> Trained:
+    data_seed = recipe_of(contender, minutes, 0)
+    pair = build.load_pair(data_seed)
+    training = build.prompts(pair).training
+    responses, left = None, minutes
+    if "target" in data_seed.distill.source.stored:
+        data = data_seed.data.model_copy(update={"store": str(folder / "responses")})
+        began = time.monotonic()
+        kept = build.Pair(
+            data_seed.model_copy(update={"data": data}),
+            pair.device,
+            pair.frozen,
+            pair.tokenizer,
+            pair.vocabulary,
+            pair.end_tokens,
+        )
+        responses = target_responses(kept, training, join())
+        left -= (time.monotonic() - began) / 60.0
+        assert left > 0.0, "sampling the target's text took longer than all of the time: --minutes"
+    recipe = recipe_of(contender, left, seed)
+    draft = pair.trainable_draft()
+    before = resident_mib()
+    outcome = fit(
+        recipe,
+        draft=draft,
+        target=pair.target,
+        tokenizer=pair.tokenizer,
+        data_module=build.rows(recipe, training, responses),
+        probe=None,
+        folder=folder / "run",
+        resume=False,
+        label=contender,
+        end_tokens=pair.end_tokens,
+        vocabulary=pair.vocabulary,
+    )
+    peak = resident_mib() - before
+    draft.save_pretrained(folder / "draft")
+    seconds = outcome.seconds + 60.0 * (minutes - left)
+    return Trained(outcome.response_tokens, outcome.steps, seconds, peak)
+
+
+def train_trl(minutes: float, seed: int, folder: Path) -> Trained:
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import DistillationConfig, DistillationTrainer
+
+    pair = build.load_pair(recipe_of("trl", minutes, 0))
+    prompts = {one.key: list(one.tokens) for one in build.prompts(pair).training}
+
+    class Timed(DistillationTrainer):  # type: ignore[misc]
+        """TRL's own trainer, given our tokens; it counts those in its loss."""
+
+        tokens = 0
+
+        def _tokenize_prompts(
+            self, keys: list[str]
+        ) -> tuple[list[list[int]], None, dict[str, Any]]:
+            return [prompts[key] for key in keys], None, {}
+
+        def _compute_loss(self, student: Any, inputs: Any, count: Any) -> Any:
+            self.tokens += int(inputs["completion_mask"].sum())
+            return super()._compute_loss(student, inputs, count)
+
+    class Ends(TrainerCallback):  # type: ignore[misc]
+        began = seconds = 0.0
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.began = self.began or time.monotonic()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.seconds = time.monotonic() - self.began
+            control.should_training_stop = self.seconds >= 60.0 * minutes
+
+    ends = Ends()
+    draft = load_model("checkpoints/nano-python/draft", dtype=torch.float32)
+    target = load_model("checkpoints/nano-python/target", dtype=pair.target.model.dtype)
+    trainer = Timed(
+        model=draft,
+        teacher_model=target,
+        args=DistillationConfig(
+            output_dir=str(folder / "trl"),
+            use_cpu=not torch.cuda.is_available(),
+            bf16=pair.target.model.dtype == torch.bfloat16,
+            seed=seed,
+            per_device_train_batch_size=BATCH,
+            gradient_accumulation_steps=1,
+            gradient_checkpointing=False,
+            max_completion_length=RESPONSE,
+            temperature=1.0,
+            beta=0.0,
+            learning_rate=RATE,
+            lr_scheduler_type="constant_with_warmup",
+            warmup_steps=WARMUP,
+            max_steps=1_000_000,
+            weight_decay=0.0,
+            adam_beta2=0.95,
+            max_grad_norm=1.0,
+            optim="adamw_torch_fused",
+            save_strategy="no",
+            report_to="none",
+            logging_steps=1000,
+            disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_dict({"prompt": list(prompts)}),
+        processing_class=pair.tokenizer,
+        callbacks=[ends],
+    )
+    before = resident_mib()
+    trainer.train()
+    peak = resident_mib() - before
+    draft.save_pretrained(folder / "draft")
+    return Trained(trainer.tokens, trainer.state.global_step, ends.seconds, peak)
+
+
+# --- the comparison ------------------------------------------------------------------------------
+
+
+def trained_apart(contender: str, minutes: float, seed: int, folder: Path) -> Trained:
+    """In a process of its own."""
+    command = [sys.executable, __file__, "--child", contender, str(minutes), str(seed), str(folder)]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    return Trained(**json.loads((folder / "trained.json").read_text()))
+
+
+def child(contender: str, minutes: str, seed: str, place: str) -> None:
+    folder = Path(place)
+    if contender == "trl":
+        found = train_trl(float(minutes), int(seed), folder)
+    else:
+        found = train_ours(contender, float(minutes), int(seed), folder)
+    (folder / "trained.json").write_text(json.dumps(found._asdict()))
+
+
+def main(arguments: argparse.Namespace) -> None:
+    contenders = [c for c in CONTENDERS if c != "trl" or importlib.util.find_spec("trl")]
+    if "trl" not in contenders:
+        print("trl is not installed (pip install -e '.[bench]'): it is left out")
+    recipe = recipe_of("ours", arguments.minutes, 0)
+    pair = build.load_pair(recipe)
+    policy = SamplingPolicy(temperature=1.0)
+    held_out = build.prompts(pair).held_out[: arguments.texts]
+    texts = drawn_texts(
+        pair.target.model, held_out, policy, tokens=64, seed=0, vocabulary=pair.vocabulary
+    )
+
+    def read(folder: str | Path) -> tuple[Sums, Sums]:
+        draft = load_model(str(folder), dtype=pair.target.model.dtype)
+        facts = text_facts(
+            pair.target.model,
+            {"draft": draft},
+            texts,
+            policy,
+            ends=pair.end_tokens,
+            vocabulary=pair.vocabulary,
+        )
+        return facts.expected_tau("draft", 4), facts.alpha("draft")
+
+    trained: dict[str, list[Trained]] = {name: [] for name in contenders}
+    found: dict[str, list[tuple[Sums, Sums]]] = {name: [] for name in contenders}
+    with tempfile.TemporaryDirectory() as place:
+        for seed in range(arguments.seeds):
+            for name in contenders:
+                folder = Path(place) / f"{name}-{seed}"
+                folder.mkdir()
+                trained[name].append(trained_apart(name, arguments.minutes, seed, folder))
+                found[name].append(read(folder / "draft"))
+    found[UNDISTILLED] = [read(recipe.pair.draft)]
+    how = Resampling()
+    print(
+        f"{arguments.minutes:g} minutes each, {arguments.seeds} seeds, {len(texts)} texts, gamma 4"
+    )
+    print("| | tau [95 %] | to trl | to undistilled | alpha | tokens/s | steps | peak MiB |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name, readings in found.items():
+        taus = [tau for tau, _ in readings]
+        tau = ratio_of_runs(taus, how)
+        alpha = ratio_of_runs([a for _, a in readings], how).value
+        relative = [
+            relative_of_runs(taus, [t for t, _ in found[other]], how) if other in found else None
+            for other in ("trl", UNDISTILLED)
+        ]
+        compared = [
+            "" if one is None else f"{one.value:+.1%} [{one.low:+.1%}, {one.high:+.1%}]"
+            for one in relative
+        ]
+        runs = trained.get(name, [])
+        speed = sum(r.tokens for r in runs) / max(1e-9, sum(r.seconds for r in runs))
+        cost = (
+            f"{speed:,.0f} | {sum(r.steps for r in runs) / len(runs):.0f} | "
+            f"{max(r.peak_mib for r in runs):.0f}"
+            if runs
+            else " | | "
+        )
+        print(
+            f"| {name} | {tau.value:.3f} [{tau.low:.3f}, {tau.high:.3f}] | {compared[0]} | "
+            f"{compared[1]} | {alpha:.4f} | {cost} |"
+        )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child"]:
+        child(*sys.argv[2:])
+        sys.exit()
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--texts", type=int, default=192)
+    main(parser.parse_args())
