@@ -7,7 +7,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 # Test files that are about the whole house, or about a file outside the package.
-OF_THE_WHOLE = {"test_layers.py", "test_mirror.py", "test_launch.py"}
+OF_THE_WHOLE = {
+    "test_layers.py",
+    "test_mirror.py",
+    "test_launch.py",
+    "test_shipped_recipes.py",
+}
 
 
 def expected_tests() -> set[str]:

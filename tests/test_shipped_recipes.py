@@ -1,0 +1,145 @@
+"""The recipes of real pairs: dry-run, and trained for a step on tiny models of their classes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPTNeoXConfig,
+    LlamaConfig,
+    PretrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from distillspec import stages
+from distillspec.recipe.dry_run import plan, render
+from distillspec.recipe.loading import load_recipe
+from distillspec.recipe.schema import Hub, Recipe
+
+ROOT = Path(__file__).parents[1]
+CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
+
+
+def llama_like(kind: type[PretrainedConfig], vocabulary: int, **more: Any) -> PretrainedConfig:
+    return kind(
+        vocab_size=vocabulary,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=4096,
+        eos_token_id=0,
+        **more,
+    )
+
+
+def neox(vocabulary: int) -> PretrainedConfig:
+    return GPTNeoXConfig(
+        vocab_size=vocabulary,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=4096,
+        eos_token_id=0,
+    )
+
+
+# Of target and draft; vocabularies are padded as the real ones are: equally, or the target's more.
+PAIRS = {
+    "llama-3.1-8b--llama-3.2-1b": [llama_like(LlamaConfig, 304)] * 2,
+    "qwen3-8b--qwen3-0.6b": [llama_like(Qwen3Config, 304, head_dim=8)] * 2,
+    "qwen2.5-7b--qwen2.5-0.5b": [llama_like(Qwen2Config, 320), llama_like(Qwen2Config, 304)],
+    "smollm2-1.7b--smollm2-135m": [llama_like(LlamaConfig, 300, tie_word_embeddings=True)] * 2,
+    "pythia-1.4b--pythia-31m": [neox(304)] * 2,
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "eval", tmp_path / "eval")
+    return tmp_path
+
+
+def written_rows(path: Path, first: int, *, as_messages: bool) -> None:
+    with path.open("w", encoding="utf-8") as handle:
+        for number in range(first, first + 12):
+            question, answer = f"How many are {number} and 3?", f"They are {number + 3}."
+            row: dict[str, Any] = {"question": question, "answer": answer}
+            if as_messages:
+                asked = {"role": "user", "content": question}
+                row = {"messages": [asked, {"role": "assistant", "content": answer}]}
+            handle.write(json.dumps(row) + "\n")
+
+
+def written_models(place: Path, tiny_pair: Path, name: str, *, is_chat: bool) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_pair / "target")
+    tokenizer.model_max_length = 4096
+    if is_chat:
+        tokenizer.chat_template = CHAT
+    for role, config in zip(("target", "draft"), PAIRS[name], strict=True):
+        torch.manual_seed(len(role))
+        model = AutoModelForCausalLM.from_config(config)
+        model.save_pretrained(place / role)
+        tokenizer.save_pretrained(place / role)
+
+
+def of_the_hub(name: str) -> Recipe:
+    recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml")
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def test_every_real_pair_is_tried_here() -> None:
+    shipped = {path.stem for path in (ROOT / "recipes").glob("*--*.yaml")}
+    assert shipped == set(PAIRS)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_headers_tell_command_hardware_and_what_to_expect(name: str) -> None:
+    text = (ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    for part in (f"./launch.sh recipes/{name}.yaml", "hardware:  one GPU", "GiB", "expected:"):
+        assert part in text
+    recipe = of_the_hub(name)
+    assert isinstance(recipe.data.source, Hub)
+    assert "would be fetched" in render(plan(recipe, f"recipes/{name}.yaml"))
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_step_is_trained_on_small_models_of_the_same_classes(
+    place: Path, tiny_pair: Path, name: str
+) -> None:
+    written_models(place, tiny_pair, name, is_chat="pythia" not in name)
+    source = of_the_hub(name).data.source
+    as_messages = isinstance(source, Hub) and source.dataset.endswith("ultrachat_200k")
+    written_rows(place / "rows.jsonl", 0, as_messages=as_messages)
+    written_rows(place / "held.jsonl", 50, as_messages=as_messages)
+    changes = [
+        "pair.target=target",
+        "pair.draft=draft",
+        "data.source.path=rows.jsonl",
+        "data.held_out.path=held.jsonl",
+        "data.max_response_tokens=8",
+        "distill.batch_size=4",
+        "distill.micro_batch_size=2",
+        "distill.max_steps=1",
+        "distill.probe={every_steps: 1, prompts: 2, max_new_tokens: 4}",
+        "hardware.device=cpu",
+        "evaluate.control=false",
+    ]
+    recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml", changes)
+    assert isinstance(recipe, Recipe)
+    assert stages.train(recipe, None) == 0
+    (run,) = (place / "checkpoints" / "runs" / name).iterdir()
+    config = json.loads((run / "draft" / "config.json").read_text())
+    assert config["vocab_size"] == PAIRS[name][0].vocab_size
