@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from distillspec.corpus.batching import Batch, collate
+from distillspec.corpus.frequent import Frequent, frequent_tokens
 from distillspec.corpus.module import PromptRows, check_fixed
 from distillspec.corpus.prompts import Prompt, PromptSets, load_prompts
 from distillspec.corpus.question import check_fits
@@ -22,18 +24,23 @@ from distillspec.corpus.traffic import Traffic, load_traffic
 from distillspec.divergence.top_tokens import TopTokens, top_tokens
 from distillspec.errors import DistillSpecError
 from distillspec.measure.completions import end_tokens
-from distillspec.measure.corpus_alpha import DrawnText
-from distillspec.models.adapters import add_lora
+from distillspec.measure.corpus_alpha import DrawnText, mass
+from distillspec.models.adapters import add_lora, check_targets
+from distillspec.models.bridge import Bridge, attach
 from distillspec.models.digest import model_digest
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.generate import generate
+from distillspec.models.hidden import causal_model
 from distillspec.models.loading import load_model, load_tokenizer
-from distillspec.models.precision import fast_dtype
+from distillspec.models.precision import cast_parameters, fast_dtype
 from distillspec.models.runner import most_positions, vocabulary_size
+from distillspec.models.start import made_draft
 from distillspec.models.template import template_hash
+from distillspec.models.trimmed_head import settle_head, trim_head
 from distillspec.models.vocabulary import check_pair, vocabulary_digest
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import CachedSignal, Hardware, OnlineSignal, Recipe, Shares
+from distillspec.recipe.start import Pruned, Random
 from distillspec.recipe.suite import Suite
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
@@ -82,9 +89,12 @@ def prepare_process(recipe: Recipe) -> None:
 
 @dataclass(frozen=True)
 class Pair:
-    """A checked pair. vocabulary: tokens that both models share.
+    """A checked pair. vocabulary: tokens that both models share. start: a draft that is made.
 
     frozen: the target, or None where it is an endpoint; the tokenizer is then the draft's.
+    kept: the tokens that a draft with a trimmed head scores, once they are known. bridge: between
+    the target's tokens and those of a draft with a tokenizer of its own; `vocabulary` is then the
+    target's.
     """
 
     recipe: Recipe
@@ -93,6 +103,10 @@ class Pair:
     tokenizer: PreTrainedTokenizerBase
     vocabulary: int
     end_tokens: frozenset[int]
+    start: PreTrainedModel | None = None
+    kept: Tokens | None = None
+    bridge: Bridge | None = None
+    draft_tokenizer: PreTrainedTokenizerBase | None = None  # where it is not the target's
 
     @property
     def target(self) -> FrozenTarget:
@@ -111,77 +125,166 @@ class Pair:
         pad = self.tokenizer.pad_token_id
         return int(min(self.end_tokens) if pad is None else pad)
 
+    def exported_vocabulary(self, draft: PreTrainedModel) -> int:
+        """Rows of the draft's embedding once it is exported: as many as the target has."""
+        if self.bridge is not None or self.frozen is None:
+            return vocabulary_size(draft)  # its own
+        return vocabulary_size(self.frozen.model)
+
     def draft(self, kind: torch.dtype = torch.float32) -> PreTrainedModel:
-        """The undistilled draft, fresh from its folder."""
-        return _draft(self.recipe, kind, self.device)
+        """The undistilled draft, fresh from its folder or as it was made, to decode with."""
+        draft = self._plain_draft(kind)
+        if self.kept is not None:
+            trim_head(draft, self.kept)
+            settle_head(draft)
+        return draft
+
+    def _plain_draft(self, kind: torch.dtype) -> PreTrainedModel:
+        if self.start is None:
+            given = _draft(self.recipe, kind, self.device)
+            if self.bridge is not None:
+                attach(given, self.bridge)
+            return given
+        draft = copy.deepcopy(self.start)
+        cast_parameters(draft, kind)
+        torch.nn.Module.to(draft, self.device)
+        return draft
 
     def trainable_draft(self) -> nn.Module:
         """The undistilled draft in float32, with LoRA adapters if the recipe asks for them."""
-        draft = self.draft()
-        return draft if self.recipe.lora is None else add_lora(draft, self.recipe.lora)
+        plain = self._plain_draft(torch.float32)
+        draft = plain if self.recipe.lora is None else add_lora(plain, self.recipe.lora)
+        if self.kept is not None:
+            trim_head(causal_model(draft), self.kept)
+        return draft
 
 
 def load_pair(recipe: Recipe, kind: torch.dtype | None = None) -> Pair:
     """Load the target (in `kind`; default: the hardware's precision) and check the pair.
 
-    The tokenizers are compared before any weight is read. Of a target behind an endpoint there is
-    nothing to load or to compare.
+    The tokenizers are compared before any weight is read. A draft that is made has the target's.
+    Of a target behind an endpoint there is nothing to load or to compare.
     """
     pair, where = recipe.pair, device(recipe.hardware)
     if pair.endpoint is not None:
         return _load_draft_alone(recipe, where)
+    kind = kind or dtype(recipe.hardware.precision, where)
     tokenizer = load_tokenizer(
         pair.target_weights,
         trust_remote_code=pair.trust_remote_code,
         revision=pair.target_revision,
         what="target",
     )
-    draft_tokenizer = load_tokenizer(
-        pair.draft,
-        trust_remote_code=pair.trust_remote_code,
-        revision=pair.draft_revision,
-        what="draft",
-    )
+    if not isinstance(pair.draft, str):
+        return _made_pair(recipe, pair.draft, tokenizer, kind)
+    draft_tokenizer = _draft_tokenizer(recipe)
     target = load_model(
         pair.target_weights,
-        dtype=kind or dtype(recipe.hardware.precision, where),
+        dtype=kind,
         device=where,
         trust_remote_code=pair.trust_remote_code,
         revision=pair.target_revision,
         what="target",
     )
+    return _given_pair(recipe, target, tokenizer, draft_tokenizer)
+
+
+def _given_pair(
+    recipe: Recipe,
+    target: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    draft_tokenizer: PreTrainedTokenizerBase,
+) -> Pair:
+    """A target and the draft that the recipe names."""
+    pair, where = recipe.pair, device(recipe.hardware)
     draft = _draft(recipe, torch.float32, torch.device("cpu"))
     _check_length(recipe, target, draft)
-    vocabulary = check_pair(
-        tokenizer,
-        draft_tokenizer,
-        vocabulary_size(target),
-        vocabulary_size(draft),
-        f"pair.target={pair.target}, pair.draft={pair.draft}",
-    )
-    return Pair(
-        recipe,
-        where,
-        FrozenTarget(target, vocabulary),
-        tokenizer,
-        vocabulary,
-        _ends(target, tokenizer, "target"),
-    )
+    _check_draft(recipe, draft)
+    names = f"pair.target={pair.target}, pair.draft={pair.draft}"
+    sizes = vocabulary_size(target), vocabulary_size(draft)
+    ends = _ends(target, tokenizer, "target")
+    if pair.tokenizers == "bridged":
+        bridge = Bridge(tokenizer, draft_tokenizer, *sizes, names)
+        return Pair(
+            recipe,
+            where,
+            FrozenTarget(target),
+            tokenizer,
+            sizes[0],
+            ends,
+            bridge=bridge,
+            draft_tokenizer=draft_tokenizer,
+        )
+    vocabulary = check_pair(tokenizer, draft_tokenizer, *sizes, names)
+    return Pair(recipe, where, FrozenTarget(target, vocabulary), tokenizer, vocabulary, ends)
 
 
 def _load_draft_alone(recipe: Recipe, where: torch.device) -> Pair:
-    pair = recipe.pair
-    tokenizer = load_tokenizer(
-        pair.draft,
-        trust_remote_code=pair.trust_remote_code,
-        revision=pair.draft_revision,
-        what="draft",
-    )
+    tokenizer = _draft_tokenizer(recipe)
     draft = _draft(recipe, torch.float32, torch.device("cpu"))
     _check_length(recipe, draft)
+    _check_draft(recipe, draft)
     size = vocabulary_size(draft)
-    check_pair(tokenizer, tokenizer, size, size, f"pair.draft={pair.draft}")
+    check_pair(tokenizer, tokenizer, size, size, f"pair.draft={recipe.pair.draft}")
     return Pair(recipe, where, None, tokenizer, size, _ends(draft, tokenizer, "draft"))
+
+
+def _made_pair(
+    recipe: Recipe, plan: Pruned | Random, tokenizer: PreTrainedTokenizerBase, kind: torch.dtype
+) -> Pair:
+    """A target and the draft that is made for it, from the target's weights as they are stored."""
+    where = device(recipe.hardware)
+    target = _stored_target(recipe)
+    ends = _ends(target, tokenizer, "target")
+    start = _made(recipe, plan, target, _end_of_text(tokenizer, ends), recipe.seed)
+    vocabulary = vocabulary_size(target)
+    cast_parameters(target, kind)
+    torch.nn.Module.to(target, where)
+    frozen = FrozenTarget(target, vocabulary)
+    return Pair(recipe, where, frozen, tokenizer, vocabulary, ends, start)
+
+
+def with_draft_of(pair: Pair, recipe: Recipe) -> Pair:
+    """The pair with the draft of another recipe for the same target, which is not loaded again.
+
+    A draft that is made is made from the pair's seed, whatever the recipe's.
+    """
+    plan = recipe.pair.draft
+    assert recipe.pair.target == pair.recipe.pair.target
+    if recipe.pair == pair.recipe.pair:
+        return replace(pair, recipe=recipe)
+    target = pair.target.model
+    if isinstance(plan, str):
+        return _given_pair(recipe, target, pair.tokenizer, _draft_tokenizer(recipe))
+    end = _end_of_text(pair.tokenizer, pair.end_tokens)
+    start = _made(recipe, plan, _stored_target(recipe), end, pair.recipe.seed)
+    size = vocabulary_size(target)
+    frozen = FrozenTarget(target, size)
+    return Pair(recipe, pair.device, frozen, pair.tokenizer, size, pair.end_tokens, start)
+
+
+def _stored_target(recipe: Recipe) -> PreTrainedModel:
+    """On the CPU, in the type that its weights are stored in."""
+    return load_model(
+        recipe.pair.target_weights,
+        dtype="auto",
+        trust_remote_code=recipe.pair.trust_remote_code,
+        revision=recipe.pair.target_revision,
+        what="target",
+    )
+
+
+def _made(
+    recipe: Recipe, plan: Pruned | Random, target: PreTrainedModel, end_token: int, seed: int
+) -> PreTrainedModel:
+    start = made_draft(plan, target, end_token=end_token, seed=seed)
+    _check_length(recipe, target, start)
+    _check_draft(recipe, start)
+    return start
+
+
+def _end_of_text(tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]) -> int:
+    return min(ends) if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)
 
 
 def _check_length(recipe: Recipe, *models: PreTrainedModel) -> None:
@@ -199,7 +302,31 @@ def _check_length(recipe: Recipe, *models: PreTrainedModel) -> None:
         )
 
 
+def _check_draft(recipe: Recipe, draft: PreTrainedModel) -> None:
+    """Whether what the recipe changes about the draft can be: before a run folder is begun."""
+    if recipe.lora is not None:
+        check_targets(draft, recipe.lora)
+    plan, size = recipe.pair.draft_head, vocabulary_size(draft)
+    if plan is not None and plan.keep > size:
+        raise DistillSpecError(
+            f"the draft's head cannot keep {plan.keep} tokens: it has {size}",
+            where=f"pair.draft_head.keep={plan.keep}",
+            mend=f"give at most {size}, or leave draft_head out",
+        )
+
+
+def _draft_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
+    assert isinstance(recipe.pair.draft, str), "a made draft has the target's"
+    return load_tokenizer(
+        recipe.pair.draft,
+        trust_remote_code=recipe.pair.trust_remote_code,
+        revision=recipe.pair.draft_revision,
+        what="draft",
+    )
+
+
 def _draft(recipe: Recipe, kind: torch.dtype, where: torch.device) -> PreTrainedModel:
+    assert isinstance(recipe.pair.draft, str), "a made draft is in no folder"
     return load_model(
         recipe.pair.draft,
         dtype=kind,
@@ -406,6 +533,15 @@ def drawn_texts(pair: Pair, held_out: Sequence[Prompt]) -> list[DrawnText]:
     return [DrawnText(p.tokens, tuple(a)) for p, a in zip(taken, answers, strict=True)]
 
 
+def reach(pair: Pair, held_out: Sequence[Prompt]) -> float:
+    """The target's mass on the tokens that the draft can propose, mean over its own texts."""
+    policy = SamplingPolicy(temperature=pair.recipe.distill.temperature)
+    texts = drawn_texts(pair, held_out)
+    tokens = pair.kept if pair.bridge is None else pair.bridge.target_ids.tolist()
+    assert tokens is not None
+    return mass(pair.target.model, texts, policy, tokens, vocabulary=pair.vocabulary).mean()
+
+
 # --- training ------------------------------------------------------------------------------------
 
 
@@ -429,6 +565,23 @@ def probe(pair: Pair, held_out: Sequence[Prompt]) -> Probe:
     )
 
 
+def kept_tokens(
+    pair: Pair, training: Sequence[Prompt], target_responses: dict[str, Tokens] | None, keep: int
+) -> Frequent:
+    """What a trimmed head of the draft keeps: by the target's responses, or the data's own.
+
+    End-of-text and special tokens are kept whatever their counts.
+    """
+    own = [prompt.response for prompt in training if prompt.response is not None]
+    special = pair.end_tokens.union(pair.tokenizer.all_special_ids)
+    return frequent_tokens(
+        own if target_responses is None else target_responses.values(),
+        keep,
+        always=frozenset(token for token in special if token < pair.vocabulary),
+        vocabulary=pair.vocabulary,
+    )
+
+
 def reference(pair: Pair, recipe: Recipe) -> FrozenTarget | None:
     """The draft that token selection compares with, where the recipe selects."""
     select = recipe.distill.select
@@ -442,12 +595,16 @@ def reference(pair: Pair, recipe: Recipe) -> FrozenTarget | None:
         what="reference",
     )
     size = vocabulary_size(model)
-    if size < pair.vocabulary:
+    if size < pair.vocabulary and pair.bridge is None:
         raise DistillSpecError(
             f"the reference knows {size} tokens, and the pair has {pair.vocabulary} in common",
             where=f"distill.select.reference={select.reference}",
             mend="name a draft that was distilled from this pair's own draft",
         )
+    if pair.kept is not None:
+        trim_head(model, pair.kept)
+    if pair.bridge is not None:
+        attach(model, pair.bridge)
     return FrozenTarget(model, pair.vocabulary)
 
 

@@ -14,6 +14,7 @@ from distillspec.measure.fitness import Fitness, assess
 from distillspec.measure.memory import TrainingLoad
 from distillspec.models.folder import folder_facts
 from distillspec.models.precision import cast_parameters
+from distillspec.models.start import facts
 from distillspec.recipe.endpoint import Endpoint, refuse_endpoint
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
@@ -26,11 +27,13 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
     build.prepare_process(recipe)
     if recipe.pair.endpoint is not None:
         return _endpoint(recipe, recipe.pair.endpoint, as_json=as_json, min_speedup=min_speedup)
-    verdicts = engine_verdicts(
-        folder_facts(recipe.pair.target_weights, "target"), folder_facts(recipe.pair.draft, "draft")
-    )
+    in_target, named = folder_facts(recipe.pair.target_weights, "target"), recipe.pair.draft
+    in_draft = folder_facts(named, "draft") if isinstance(named, str) else None
     suite = load_suite(recipe.evaluate.suite)
     pair = build.load_pair(recipe)
+    verdicts = []
+    if pair.bridge is None:
+        verdicts = engine_verdicts(in_target, in_draft or facts(pair.draft()))
     kind = build.dtype(suite.runner.dtype, pair.device)
     cast_parameters(pair.target.model, kind)
     plan, data = recipe.distill, recipe.data
@@ -54,7 +57,7 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
         found = {**asdict(fitness), "predicted_speedup": fitness.predicted_speedup()}
         print(json.dumps({**found, "engines": [v._asdict() for v in verdicts]}, indent=2))
     else:
-        _print(fitness, verdicts)
+        _print(recipe, fitness, verdicts)
     below = min_speedup is not None and fitness.predicted_speedup() < min_speedup
     if below and not as_json:
         Console().print(
@@ -91,11 +94,12 @@ def _endpoint(
     return 0
 
 
-def _print(found: Fitness, verdicts: list[EngineVerdict]) -> None:
+def _print(recipe: Recipe, found: Fitness, verdicts: list[EngineVerdict]) -> None:
     console = Console(highlight=False)
     console.print(
         f"target {found.target_parameters / 1e6:,.1f} M parameters, draft "
-        f"{found.draft_parameters / 1e6:,.1f} M; tokenizers equal, {found.vocabulary:,} tokens "
+        f"{found.draft_parameters / 1e6:,.1f} M; tokenizers {recipe.pair.tokenizers}, "
+        f"{found.vocabulary:,} tokens "
         f"(outputs {found.target_vocabulary:,} and {found.draft_vocabulary:,}); chat template "
         f"{(found.chat_template or 'none')[:12]}; {found.runner} runner"
     )
@@ -110,6 +114,15 @@ def _print(found: Fitness, verdicts: list[EngineVerdict]) -> None:
     for verdict in verdicts:
         mark = {True: "yes", False: "no", None: "?"}[verdict.takes]
         console.print(f"{verdict.engine:<13} {mark:<4} {verdict.why}", soft_wrap=True)
+    if recipe.pair.tokenizers == "bridged":
+        console.print(
+            "the engines were not asked: most want equal tokenizers, others bridge them by rules "
+            "of their own"
+        )
+    if recipe.pair.draft_head is not None:
+        console.print(
+            "pair.draft_head is left out of all this: its tokens are counted when training begins"
+        )
     for warning in found.warnings:
         console.print(f"[yellow]warning:[/yellow] {warning}", soft_wrap=True)
 

@@ -25,7 +25,6 @@ from distillspec.measure.target_texts import drawn_texts, text_facts
 from distillspec.measure.variants import Cost, Measured, Reading, markdown, standings, table
 from distillspec.models.adapters import merged
 from distillspec.models.precision import cast_parameters, describe
-from distillspec.models.runner import vocabulary_size
 from distillspec.recipe.comparison import OF_VARIANT, Comparison
 from distillspec.recipe.dry_run import RUNS
 from distillspec.recipe.dry_run import plan as told
@@ -68,9 +67,12 @@ def run(comparison: Comparison) -> int:
 def look(comparison: Comparison) -> int:
     """Check every variant's recipe, say what would happen, and stop; 0."""
     plain = variant_recipe(comparison, comparison.against, comparison.seeds[0], {})
+    # A folder like the one that a variant will leave: what is made of the target has its kind.
+    like = plain.pair.draft if isinstance(plain.pair.draft, str) else plain.pair.target_weights
     for variant in comparison.variants:
-        unmade = dict.fromkeys(comparison.needs(variant), Path(plain.pair.draft))
+        unmade = dict.fromkeys(comparison.needs(variant), Path(like))
         recipe = variant_recipe(comparison, variant, comparison.seeds[0], unmade)
+        _check_target(plain, recipe, variant)
         told(recipe, comparison.recipe)
         console.print(f"{variant:<20}  {recipe.distill.loss_in_words}: {_source(recipe)}")
     count = len(comparison.variants) * len(comparison.seeds)
@@ -104,6 +106,17 @@ def variant_recipe(
     return recipe
 
 
+def _check_target(base: Recipe, recipe: Recipe, variant: str) -> None:
+    """All variants are measured on what one target says."""
+    for key in ("target", "endpoint", "target_revision"):
+        if getattr(recipe.pair, key) != getattr(base.pair, key):
+            raise DistillSpecError(
+                f"variant {variant!r} changes pair.{key}, and a comparison has one target",
+                where="variants of the comparison",
+                mend=f"leave pair.{key} to the recipe, or make a comparison of its own",
+            )
+
+
 _Made = TypeVar("_Made")
 
 
@@ -129,7 +142,7 @@ class _Comparing:
     def run(self) -> None:
         atomic.write_json(self.folder / "provenance.json", dataclasses.asdict(provenance.gather()))
         console.print(f"{self.folder}: {describe(self.pair.device)}")
-        undistilled = self._measured(self.pair.draft(), None)
+        undistilled = self._measured(self.pair.draft(), self.pair, None)
         first = self._round("first", list(self.plan.variants), self.plan.minutes, self.plan.seeds)
         first[UNDISTILLED] = [undistilled]
         self._tell("first", first, self.plan.minutes, self.plan.seeds)
@@ -169,7 +182,7 @@ class _Comparing:
             for name, prompts in kinds.items()
         }
 
-    def _measured(self, draft: PreTrainedModel, cost: Cost | None) -> Measured:
+    def _measured(self, draft: PreTrainedModel, pair: build.Pair, cost: Cost | None) -> Measured:
         cast_parameters(draft, self.pair.target.model.dtype)
         readings = {}
         for kind, texts in self.texts.items():
@@ -178,8 +191,8 @@ class _Comparing:
                 {"draft": draft.eval()},
                 texts,
                 self.policy,
-                ends=self.pair.end_tokens,
-                vocabulary=self.pair.vocabulary,
+                ends=pair.end_tokens,
+                vocabulary=pair.vocabulary,
             )
             readings[kind] = Reading(
                 facts.expected_tau("draft", self.plan.gamma), facts.alpha("draft")
@@ -207,6 +220,7 @@ class _Comparing:
             if not path.exists():  # of finals, in which it does not take part
                 self._one(path.parent, name, seed, minutes)
         recipe = variant_recipe(self.plan, variant, seed, drafts)
+        _check_target(self.base, recipe, variant)
         responses, cached, text_seconds = self._prepared(recipe)
         spent = text_seconds / 60.0 if self.plan.counts_stored_text else 0.0
         left = round(minutes - spent, 6)
@@ -223,7 +237,7 @@ class _Comparing:
         if (place / _MEASURED).exists():
             return _read(place / _MEASURED)
         console.print(f"{place.relative_to(self.folder)}: {_source(recipe)}")
-        pair = dataclasses.replace(self.pair, recipe=recipe)
+        pair = self._pair(recipe, responses)
         outcome = fit(
             recipe,
             draft=pair.trainable_draft(),
@@ -250,8 +264,8 @@ class _Comparing:
             outcome.peak_memory_bytes,
         )
         if any(variant in self.plan.needs(other) for other in self.plan.variants):
-            self._keep_draft(draft, place / "draft", variant)
-        measured = self._measured(draft, cost)
+            self._keep_draft(draft, pair, place / "draft", variant)
+        measured = self._measured(draft, pair, cost)
         atomic.write_json(
             place / _MEASURED,
             {
@@ -262,12 +276,22 @@ class _Comparing:
         gc.collect()
         return measured
 
-    def _keep_draft(self, draft: PreTrainedModel, folder: Path, variant: str) -> None:
+    def _pair(self, recipe: Recipe, responses: dict[str, Tokens] | None) -> build.Pair:
+        """The recipe's draft beside the target; its start is the same for all seeds."""
+        pair, head = build.with_draft_of(self.pair, recipe), recipe.pair.draft_head
+        if head is None:
+            return pair
+        found = build.kept_tokens(pair, self.prompts.training, responses, head.keep)
+        return dataclasses.replace(pair, kept=found.tokens)
+
+    def _keep_draft(
+        self, draft: PreTrainedModel, pair: build.Pair, folder: Path, variant: str
+    ) -> None:
         export_draft(
             draft,
-            self.pair.tokenizer,
+            pair.draft_tokenizer or pair.tokenizer,
             folder=folder,
-            target_vocabulary=vocabulary_size(self.pair.target.model),
+            target_vocabulary=pair.exported_vocabulary(draft),
             num_assistant_tokens=self.plan.gamma,
             card=f"The draft of the variant {variant} of the comparison {self.plan.name}.\n",
         )

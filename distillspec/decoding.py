@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,11 +23,13 @@ from distillspec.measure.methods import (
 )
 from distillspec.measure.parallel import parallel_rounds
 from distillspec.measure.timing import measure_steps
+from distillspec.models.bridge import Bridge
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.path_rows import runner_for_trees
 from distillspec.models.precision import fast_dtype
 from distillspec.models.runner import CausalRunner, vocabulary_size
-from distillspec.models.vocabulary import check_pair
+from distillspec.models.translated import TranslatedRunner
+from distillspec.models.vocabulary import TokenizersDifferError, check_pair
 from distillspec.recipe.loading import load_suite, method_of, suite_of
 from distillspec.recipe.methods import Method
 from distillspec.recipe.suite import Suite
@@ -41,8 +44,11 @@ from distillspec.speculation.sampling import SamplingPolicy
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+log = logging.getLogger(__name__)
+
 STANDARD = "standard"
 _DRAFT = "draft"
+_WHERE = "target and draft of decode"
 _TIMED_ROUNDS = 5  # of each arm: what a perfect draft could reach is only a scale
 _CONTEXT = (
     8  # tokens that a tokenizer needs to see before one to decode it as it stands in the text
@@ -89,7 +95,8 @@ def decode(
     moment. gamma: of methods that do not choose. tokenizer: the target's, if that is a model
     without a folder. audit: a file to which a line a round is added when the text ends
     (`measure.audit`). Tokens come once their round is verified. Only a method with
-    `verify: {kind: lenient}` leaves the target's law. DistillSpecError if the two do not fit
+    `verify: {kind: lenient}` leaves the target's law. A draft with another tokenizer proposes the
+    tokens that both have, in one process. DistillSpecError if the two do not fit
     together or the prompt is empty.
     """
     for name, value, most in (("gamma", gamma, 64), ("max_new_tokens", max_new_tokens, None)):
@@ -107,20 +114,28 @@ def decode(
             mend="leave out audit, or choose a method of one process",
         )
     big, small = _model(target, "target"), _model(draft, "draft")
-    log = None if audit is None else Path(audit)
-    if log is not None:
-        append(log, [])  # a place that cannot be written to is found out now
+    audited = None if audit is None else Path(audit)
+    if audited is not None:
+        append(audited, [])  # a place that cannot be written to is found out now
     ways = configurations(plans, plan)
     has_trees = any(one.draft.kind == "sequences" for one, _ in ways)
     make = runner_for_trees if has_trees else CausalRunner
     text = tokenizer or load_tokenizer(_folder(target), what="target")
-    vocabulary = check_pair(
-        text,
-        tokenizer or load_tokenizer(_folder(draft), what="draft"),
-        vocabulary_size(big),
-        vocabulary_size(small),
-        where="target and draft of decode",
-    )
+    drafts_text = tokenizer or load_tokenizer(_folder(draft), what="draft")
+    sizes = vocabulary_size(big), vocabulary_size(small)
+    bridge = None
+    try:
+        vocabulary = check_pair(text, drafts_text, *sizes, _WHERE)
+    except TokenizersDifferError:
+        if plan.parallel is not None:
+            raise
+        vocabulary, bridge = sizes[0], Bridge(text, drafts_text, *sizes, _WHERE)
+        log.warning(
+            "the tokenizers differ: the draft reads the text in its own tokens and proposes those "
+            "%d of the target's %d that both have",
+            len(bridge.target_ids),
+            vocabulary,
+        )
     ids: list[int] = text.encode(prompt)
     if not ids:
         raise DistillSpecError(
@@ -145,19 +160,23 @@ def decode(
         )
     else:
         needs_model = plan.choose is not None or any(one.needs_model for one, _ in ways)
-        drafts = {_DRAFT: make(small, vocabulary=vocabulary)} if needs_model else {}
+        drafts: dict[str, Runner] = {}
+        if needs_model and bridge is None:
+            drafts[_DRAFT] = make(small, vocabulary=vocabulary)
+        elif needs_model and bridge is not None:
+            drafts[_DRAFT] = TranslatedRunner(make(small), bridge)
         rounds = SpeculativeDecoder(
             runner,
             drafts,
             _way(plans, plan, gamma, runner, drafts, prompt_ids, policy, seed),
             policy,
             chance,
-            audited=log is not None,
+            audited=audited is not None,
         ).rounds(prompt_ids, max_new_tokens=max_new_tokens, end_tokens=ends)
-    if log is not None:
+    if audited is not None:
         key = text_key("decode", prompt)
         what = Decoded(0, key, temperature, _folder(draft), plan.name, gamma)
-        rounds = _audited(rounds, log, what)
+        rounds = _audited(rounds, audited, what)
     return _with_text(rounds, text, ids[-_CONTEXT:])
 
 

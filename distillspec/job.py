@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import csv
 import gc
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,7 +29,13 @@ from distillspec.corpus.stored import fill
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.export.card import CardFacts, draft_card, recommended_gamma
-from distillspec.export.folder import export_draft, update_draft, verify_export, verify_reload
+from distillspec.export.folder import (
+    HOT_TOKENS,
+    export_draft,
+    update_draft,
+    verify_export,
+    verify_reload,
+)
 from distillspec.export.push import push
 from distillspec.measure.cells import SUMMARY
 from distillspec.measure.cells import evaluate as measure_cells
@@ -38,10 +45,12 @@ from distillspec.measure.summary import Summary
 from distillspec.measure.summary_file import read_summary
 from distillspec.measure.table import summary_table
 from distillspec.models.adapters import merged
+from distillspec.models.digest import model_digest
 from distillspec.models.precision import cast_parameters, describe
-from distillspec.models.runner import vocabulary_size
+from distillspec.models.trimmed_head import settle_head, whole_head
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
+from distillspec.recipe.start import Pruned
 from distillspec.recipe.suite import Suite
 from distillspec.run_folder import RunFolder
 from distillspec.speculation.sampling import SamplingPolicy
@@ -91,6 +100,8 @@ class Job:
         if rows is not None and not self.world.rank:
             show(rows, pair.tokenizer, console)
         text = self._text()
+        self._choose_head(text.responses)
+        self._tell_bridge()
         if text.cached is not None and self.world.rank:
             pair.target.release()  # rank 0 probes, exports and evaluates with its own
         distilled = self._fit(recipe, self.folder.path, "distilled", text)
@@ -148,6 +159,36 @@ class Job:
         gc.collect()
         return outcome
 
+    def _choose_head(self, responses: dict[str, Tokens] | None) -> None:
+        """Count what a trimmed head keeps, once a run, and tell what it cannot reach."""
+        plan, path = self.recipe.pair.draft_head, self.folder.head_file
+        if plan is None:
+            return
+        if self.pair.kept is None:
+            found = build.kept_tokens(self.pair, self.prompts.training, responses, plan.keep)
+            self.pair = replace(self.pair, kept=found.tokens)
+            if not self.world.rank:
+                bound = build.reach(self.pair, self.prompts.held_out)
+                atomic.write_json(path, {**found._asdict(), "mass": bound})
+        if not self.world.rank:
+            head = json.loads(path.read_text(encoding="utf-8"))
+            self._say(
+                f"the draft's head keeps {len(head['tokens']):,} of {self.pair.vocabulary:,} "
+                f"tokens: {head['share']:.2%} of the text they were counted in; of the target's "
+                f"mass on held-out text {head['mass']:.2%}, which alpha cannot exceed"
+            )
+
+    def _tell_bridge(self) -> None:
+        bridge = self.pair.bridge
+        if bridge is None or self.world.rank:
+            return
+        reached = build.reach(self.pair, self.prompts.held_out)
+        self._say(
+            f"the draft has a tokenizer of its own: {len(bridge.target_ids):,} of the target's "
+            f"{self.pair.vocabulary:,} tokens are in both; of its mass on held-out text "
+            f"{reached:.2%}, which alpha cannot exceed; {1.0 - reached:.2%} is lost"
+        )
+
     def _has_text_for(self, control: Recipe) -> bool:
         if self.pair.frozen is None:
             self._say("no control: it would be the same training once more, by plain NLL")
@@ -169,9 +210,9 @@ class Job:
         gamma = self._gamma(summary)
         export_draft(
             draft,
-            pair.tokenizer,
+            pair.draft_tokenizer or pair.tokenizer,
             folder=self.folder.draft,
-            target_vocabulary=vocabulary_size(draft if pair.frozen is None else pair.target.model),
+            target_vocabulary=pair.exported_vocabulary(draft),
             num_assistant_tokens=gamma,
             card=draft_card(self._card_facts(gamma, repository), summary),
         )
@@ -186,9 +227,25 @@ class Job:
             pair.target.model, draft, texts, policy, vocabulary=pair.vocabulary
         ).mean()
         alpha = verify_export(
-            self.folder.draft, pair.target.model, texts, policy, expected_alpha=expected
+            self.folder.draft,
+            pair.target.model,
+            texts,
+            policy,
+            expected_alpha=expected,
+            kept=pair.kept,
+            bridge=pair.bridge,
         )
-        return f"its alpha is {alpha:.4f} (in training {expected:.4f})"
+        proof = f"its alpha is {alpha:.4f} (in training {expected:.4f})"
+        if pair.kept is None:
+            return proof
+        whole_head(draft)
+        alpha = acceptance(
+            pair.target.model, draft, texts, policy, vocabulary=pair.vocabulary
+        ).mean()
+        return (
+            f"{proof}; an engine that knows nothing of {HOT_TOKENS} drafts with the whole head: "
+            f"alpha {alpha:.4f} there"
+        )
 
     def _proof_by_loss(self, draft: PreTrainedModel) -> str:
         alone = World(1, 1, 0)  # the other processes have left
@@ -200,16 +257,19 @@ class Job:
     def _trained(self, folder: Path) -> PreTrainedModel:
         """A draft with the best weights of the training in `folder`, adapters merged."""
         if not (folder / BEST).exists():
-            raise DistillSpecError(
-                "no draft has been trained here yet",
-                where=str(folder),
-                mend=f"./launch.sh train {self.folder.path}",
-            )
+            raise self._nothing_trained(folder)
         draft = self.pair.trainable_draft()
         load_best(draft, folder / BEST)
         plain = merged(draft)
         plain.eval()
         return plain
+
+    def _nothing_trained(self, folder: Path) -> DistillSpecError:
+        return DistillSpecError(
+            "no draft has been trained here yet",
+            where=str(folder),
+            mend=f"./launch.sh train {self.folder.path}",
+        )
 
     def _gamma(self, summary: Summary | None) -> int:
         """num_assistant_tokens: the recipe's, else the best measured, else the probe's."""
@@ -223,11 +283,29 @@ class Job:
         return CardFacts(
             name=f"{recipe.name} draft",
             draft=published or str(self.folder.draft),
-            base_model=recipe.pair.draft,
+            base_model=_base_model(recipe),
+            start=None if isinstance(recipe.pair.draft, str) else recipe.pair.draft.in_words(),
             target=recipe.pair.target_name,
             num_assistant_tokens=gamma,
             training=plan_in_words(recipe)
             + ("" if recipe.pair.endpoint is None else "; of the target, text alone was seen"),
+            caution=self._caution(),
+        )
+
+    def _caution(self) -> str | None:
+        if self.pair.bridge is not None:
+            return (
+                "This draft has a tokenizer of its own. Everything here is of decoding with the "
+                f"{len(self.pair.bridge.target_ids):,} tokens that it shares with the target "
+                "(TLI); of the launch lines below only transformers' can work, with tokenizer= and "
+                "assistant_tokenizer= given to generate, and by its own rules."
+            )
+        if self.pair.kept is None:
+            return None
+        return (
+            f"Everything here is of an output head that scores the {len(self.pair.kept):,} tokens "
+            f"of `{HOT_TOKENS}` alone. The folder holds the whole head: an engine that does not "
+            "read that file drafts with all of it, by another law and no faster."
         )
 
     def _latest_summary(self) -> Summary | None:
@@ -251,6 +329,8 @@ class Job:
     def evaluate(self, suite_path: str, changes: Sequence[str] = ()) -> None:
         """Decode with each draft, write rows, summary, report and card, and print the table."""
         suite, pair = load_suite(suite_path, changes), self.pair
+        if self.recipe.pair.draft_head is not None and pair.kept is None:
+            raise self._nothing_trained(self.folder.path)
         kind = build.dtype(suite.runner.dtype, pair.device)
         cast_parameters(pair.target.model, kind)
         drafts = {"undistilled": pair.draft(kind)}
@@ -258,6 +338,7 @@ class Job:
             if (folder / BEST).exists():
                 drafts[name] = self._trained(folder)
                 cast_parameters(drafts[name], kind)
+                settle_head(drafts[name])
         held_out, notes = self.prompts.held_out, list[str]()
         if suite.prompts.named:
             held_out, notes = build.suite_prompts(pair, suite, list(drafts.values()))
@@ -340,10 +421,14 @@ def started(recipe: Recipe, folder: Path | None) -> Iterator[Job]:
     if not world.rank:
         begun = RunFolder(folder) if folder is not None else RunFolder.begin(recipe)
     run_folder = _told_by_rank_0(begun, world)
+    if recipe.pair.draft_head is not None and run_folder.head_file.exists():
+        head = json.loads(run_folder.head_file.read_text(encoding="utf-8"))
+        pair = replace(pair, kept=tuple(head["tokens"]))
     if world.rank:
         yield Job(recipe, run_folder, world, None, pair, prompts)
         return
     with run_lock(run_folder.path):
+        _check_start(pair, run_folder.start_file)
         record = provenance.RunLog(run_folder.provenance_file, provenance.gather())
         console.print(f"run folder: {run_folder.path}", highlight=False)
         console.print(describe(build.device(recipe.hardware)), highlight=False)
@@ -444,6 +529,30 @@ def cached_target(
 def show_summary(summary: Summary, page: Path) -> None:
     console.print(summary_table(summary))
     console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+def _base_model(recipe: Recipe) -> str | None:
+    """Whose weights the draft began with."""
+    if isinstance(recipe.pair.draft, str):
+        return recipe.pair.draft
+    return recipe.pair.target_weights if isinstance(recipe.pair.draft, Pruned) else None
+
+
+def _check_start(pair: build.Pair, path: Path) -> None:
+    """A run whose draft is made is resumed with that very draft."""
+    if pair.start is None:
+        return
+    digest = model_digest(pair.start)
+    if not path.exists():
+        atomic.write_json(path, {"draft": digest})
+        return
+    if json.loads(path.read_text(encoding="utf-8"))["draft"] != digest:
+        raise DistillSpecError(
+            "the draft that is made now is not the one that this run began with",
+            where=str(path),
+            mend="put back the target's weights, and the version of torch that run.json names; or "
+            "start a new run",
+        )
 
 
 def plan_in_words(recipe: Recipe) -> str:

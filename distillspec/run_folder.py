@@ -35,6 +35,16 @@ class RunFolder:
         return self.path / "run.json"
 
     @property
+    def start_file(self) -> Path:
+        """Digest of the draft that the run began with, where it is made."""
+        return self.path / "start.json"
+
+    @property
+    def head_file(self) -> Path:
+        """The tokens that a draft with a trimmed head scores, and what they cover."""
+        return self.path / "draft_head.json"
+
+    @property
     def training_file(self) -> Path:
         """What training came to: steps, seconds, best alpha."""
         return self.path / "training.json"

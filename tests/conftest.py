@@ -76,7 +76,7 @@ def tiny_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Read-only by convention: a test that changes a model folder copies it first.
     """
     from distillspec.models.build_llama import random_llama
-    from distillspec.recipe.schema import LlamaShape
+    from distillspec.recipe.start import LlamaShape
 
     folder = tmp_path_factory.mktemp("tiny-pair")
     tokenizer = _byte_level_tokenizer()

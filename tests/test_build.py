@@ -11,8 +11,11 @@ from peft import PeftModel
 
 from distillspec import build
 from distillspec.errors import DistillSpecError
+from distillspec.models.digest import model_digest
 from distillspec.recipe.schema import Hardware, Recipe
 from distillspec.recipe.suite import Suite
+
+SHAPE = {"hidden_size": 16, "intermediate_size": 32, "layers": 1, "heads": 2}
 
 
 @pytest.fixture
@@ -60,6 +63,99 @@ def test_tokenizers_that_differ_are_refused(plan: dict[str, Any], tmp_path: Path
 def test_lora_adapters_are_put_in_place_where_the_recipe_asks(plan: dict[str, Any]) -> None:
     pair = build.load_pair(recipe(plan, lora={"rank": 2}))
     assert isinstance(pair.trainable_draft(), PeftModel)
+
+
+def test_a_draft_is_made_of_the_stored_weights_whatever_the_target_is_cast_to(
+    plan: dict[str, Any],
+) -> None:
+    made = {"target": plan["pair"]["target"], "draft": {"kind": "pruned", "layers": 1}}
+    whole, half = (
+        build.load_pair(recipe(plan, pair=made), kind) for kind in (torch.float32, torch.bfloat16)
+    )
+    assert (whole.target.model.dtype, half.target.model.dtype) == (torch.float32, torch.bfloat16)
+    one, two = (model_digest(pair.draft()) for pair in (whole, half))
+    assert one == two
+    assert whole.vocabulary == 300
+    first = whole.target.model.model.layers[0].mlp.up_proj.weight
+    assert torch.equal(whole.draft().model.layers[0].mlp.up_proj.weight, first)
+
+
+def test_a_pair_takes_the_draft_of_another_recipe_beside_the_target_that_is_there(
+    plan: dict[str, Any],
+) -> None:
+    pair = build.load_pair(recipe(plan), torch.bfloat16)
+    target = plan["pair"]["target"]
+    made = {"target": target, "draft": {"kind": "pruned", "layers": 1}}
+    other = build.with_draft_of(pair, recipe(plan, pair=made, seed=3))
+    assert other.target.model is pair.target.model
+    alone = build.load_pair(recipe(plan, pair=made))
+    assert alone.start is not None and other.start is not None
+    assert model_digest(other.start) == model_digest(alone.start)
+    back = build.with_draft_of(other, recipe(plan))
+    assert back.start is None
+    assert model_digest(back.draft()) == model_digest(pair.draft())
+    random = {"kind": "random", "shape": SHAPE}
+    drawn = [
+        build.with_draft_of(pair, recipe(plan, pair={"target": target, "draft": random}, seed=seed))
+        for seed in (1, 2)
+    ]
+    assert all(one.start is not None for one in drawn)
+    one, two = (model_digest(one.draft()) for one in drawn)
+    assert one == two  # by the pair's own seed
+    with pytest.raises(DistillSpecError, match="nowhere"):
+        build.with_draft_of(pair, recipe(plan, pair={"target": target, "draft": "./nowhere"}))
+
+
+def test_the_export_has_the_targets_rows(plan: dict[str, Any]) -> None:
+    pair = build.load_pair(recipe(plan))
+    assert pair.exported_vocabulary(pair.draft()) == 300
+
+
+def test_training_a_made_draft_leaves_its_start_as_it_was(plan: dict[str, Any]) -> None:
+    made = {"target": plan["pair"]["target"], "draft": {"kind": "pruned", "layers": 1}}
+    pair = build.load_pair(recipe(plan, pair=made))
+    with torch.no_grad():
+        for parameter in pair.trainable_draft().parameters():
+            parameter.zero_()
+    assert bool(pair.draft().lm_head.weight.any())
+
+
+def test_layers_that_do_not_exist_are_refused_with_the_pair(plan: dict[str, Any]) -> None:
+    made = {"target": plan["pair"]["target"], "draft": {"kind": "pruned", "layers": [5]}}
+    with pytest.raises(DistillSpecError, match="no layer 5"):
+        build.load_pair(recipe(plan, pair=made))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"lora": {"targets": ["query"]}}, "no linear layer of the draft is called 'query'"),
+        (
+            {"pair": {"draft_head": {"keep": 301}}, "distill": {"source": {"fixed": 1.0}}},
+            "cannot keep 301 tokens: it has 300",
+        ),
+    ],
+)
+def test_what_cannot_be_changed_about_the_draft_is_found_with_the_pair(
+    plan: dict[str, Any], changes: dict[str, Any], why: str
+) -> None:
+    changes = {**changes, "pair": {**plan["pair"], **changes.get("pair", {})}}
+    with pytest.raises(DistillSpecError, match=why):
+        build.load_pair(recipe(plan, **changes))
+
+
+def test_adapters_that_match_nothing_are_found_before_an_endpoint_is_asked(
+    plan: dict[str, Any],
+) -> None:
+    endpoint = {"url": "http://localhost:1/v1", "model": "m"}
+    given = recipe(
+        plan,
+        pair={"endpoint": endpoint, "draft": plan["pair"]["draft"]},
+        distill={"divergence": "nll", "source": {"target": 1.0}},
+        lora={"targets": ["query"]},
+    )
+    with pytest.raises(DistillSpecError, match="no linear layer of the draft is called 'query'"):
+        build.load_pair(given)
 
 
 def test_the_same_seed_draws_the_same_target_responses(plan: dict[str, Any]) -> None:

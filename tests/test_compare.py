@@ -12,8 +12,10 @@ import pytest
 from distillspec import compare
 from distillspec.errors import DistillSpecError
 from distillspec.measure.variants import Cost
+from distillspec.models.loading import load_tokenizer
 from distillspec.recipe.comparison import Comparison
 from distillspec.training.strategy import World
+from tests.models.two_tokenizers import save_other_draft
 
 RECIPE = """\
 pair: {target: pair/target, draft: pair/draft}
@@ -27,6 +29,7 @@ distill:
   probe: {every_steps: 20, prompts: 2, gamma: 2, max_new_tokens: 4}
 optimizer: {learning_rate: 1.0e-2, warmup_steps: 1}
 hardware: {device: cpu, precision: float32}
+evaluate: {suite: suite.yaml}
 """
 FOLDER = Path("checkpoints/runs/compare/tiny")
 
@@ -37,6 +40,7 @@ def workplace(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     rows = ({"prompt": f"def f{i}(x):", "response": f"\n    return x + {i}"} for i in range(40))
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "pair.yaml").write_text(RECIPE)
+    (tmp_path / "suite.yaml").write_text("prompts: {count: 2}\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -133,6 +137,78 @@ def test_runs_of_another_recipe_are_not_taken_for_this_ones(workplace: Path) -> 
     path.write_text("{}")
     with pytest.raises(DistillSpecError, match="no measurement of a comparison"):
         compare.run(comparison(**plan, variants=only))
+
+
+MADE = {"kind": "pruned", "layers": 1}
+ONCE: dict[str, Any] = {"seeds": (0,), "finals": None, "elsewhere": {}, "minutes": 0.005}
+
+
+def test_variants_may_begin_with_another_draft(workplace: Path) -> None:
+    variants = {
+        "given": {},
+        "made": {"pair.draft": MADE},
+        "further": {"pair.draft": "variant:made", "lora": {"rank": 2}},
+        "trimmed": {"pair.draft": MADE, "pair.draft_head": {"keep": 60}},
+        "chosen": {
+            "pair.draft_head": {"keep": 60},
+            "distill.select": {"keep": 0.5, "reference": "variant:trimmed"},
+        },
+    }
+    fixed = {"distill.source": {"fixed": 1.0}}
+    plan = comparison(**ONCE, changes=fixed, variants=variants)
+    assert compare.look(plan) == 0
+    assert compare.run(plan) == 0
+    assert len(measured()) == len(variants)
+    config = json.loads((FOLDER / "first/made/seed-0/draft/config.json").read_text())
+    target = json.loads(Path("pair/target/config.json").read_text())
+    assert config == config | {"num_hidden_layers": 1, "hidden_size": target["hidden_size"]}
+    kept = json.loads((FOLDER / "first/trimmed/seed-0/draft/hot_token_ids.json").read_text())
+    assert len(kept) == 60
+
+
+def test_a_comparison_may_begin_with_a_draft_that_is_made(workplace: Path) -> None:
+    Path("pair.yaml").write_text(RECIPE.replace("pair/draft", "{kind: pruned, layers: [1]}"))
+    variants = {
+        "kl": {"distill.source": {"fixed": 1.0}},
+        "chosen": {
+            "distill.source": {"fixed": 1.0},
+            "distill.select": {"keep": 0.5, "reference": "variant:kl"},
+        },
+        "further": {"pair.draft": "variant:kl"},
+    }
+    plan = comparison(**ONCE | {"seeds": (0, 1)}, variants=variants)
+    assert compare.look(plan) == 0
+    assert compare.run(plan) == 0
+    assert len(measured()) == 6
+    before = measured()
+    assert compare.run(plan) == 0
+    assert measured() == before
+
+
+def test_variants_may_bridge_two_tokenizers(workplace: Path) -> None:
+    tokenizer = save_other_draft(Path("pair/other"))
+    bridged = {"pair.tokenizers": "bridged", "distill.source": {"fixed": 1.0}}
+    variants = {
+        "equal": {},
+        "bridged": {"pair.draft": "pair/other", **bridged},
+        "further": {"pair.draft": "variant:bridged", **bridged},
+    }
+    plan = comparison(**ONCE, variants=variants)
+    assert compare.run(plan) == 0
+    kept = FOLDER / "first/bridged/seed-0/draft"
+    assert load_tokenizer(str(kept)).get_vocab() == tokenizer.get_vocab()
+    assert json.loads((kept / "config.json").read_text())["vocab_size"] == 310
+    value = json.loads((FOLDER / "first/further/seed-0/measured.json").read_text())
+    assert value["readings"].keys() == {"held-out"}
+
+
+def test_a_comparison_is_of_one_target(workplace: Path) -> None:
+    variants = {"kl": {}, "other": {"pair.target": "pair/draft"}}
+    with pytest.raises(DistillSpecError, match="changes pair.target"):
+        compare.look(comparison(variants=variants))
+    plan = comparison(**ONCE | {"minutes": 1e-5}, variants=variants)
+    with pytest.raises(DistillSpecError, match="changes pair.target"):
+        compare.run(plan)
 
 
 def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch, workplace: Path) -> None:

@@ -12,8 +12,11 @@ import distillspec
 from distillspec.decoding import _with_text
 from distillspec.errors import DistillSpecError
 from distillspec.measure.audit import read
+from distillspec.models.build_llama import random_llama
 from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.models.train_tokenizer import train_tokenizer
 from distillspec.recipe.methods import Method
+from distillspec.recipe.start import LlamaShape
 from distillspec.recipe.suite import Suite
 from distillspec.speculation.records import Fate, Round, RoundRecord
 
@@ -190,3 +193,38 @@ def test_two_processes_keep_no_audit_and_say_so(tmp_path: Path) -> None:
         distillspec.decode(
             str(PAIR / "target"), str(PAIR / "draft"), PROMPT, method=CARD, audit=tmp_path / "a"
         )
+
+
+def other_draft(folder: Path) -> Path:
+    """A draft with random weights and a tokenizer of its own, of 700 tokens."""
+    text = Path(__file__).read_text(encoding="utf-8") * 3
+    tokenizer = train_tokenizer([text], 700)
+    shape = LlamaShape(hidden_size=32, intermediate_size=64, layers=1, heads=2, max_positions=512)
+    end = int(tokenizer.eos_token_id)
+    model = random_llama(shape, vocabulary=len(tokenizer) + 12, end_token=end, seed=3)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("method", ["standard", SPECTR, UCB, {"stop": {"kind": "adaedl"}}])
+def test_greedy_text_is_the_targets_own_with_a_draft_of_another_tokenizer(
+    method: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    target, _, tokenizer = models()
+    target.name_or_path = str(PAIR / "target")
+    stream = distillspec.decode(
+        target, other_draft(tmp_path), PROMPT, method=method, temperature=0.0, max_new_tokens=24
+    )
+    found = [one.token for one in stream]
+    ids = torch.tensor([tokenizer.encode(PROMPT)])
+    expected = target.generate(ids, max_new_tokens=24, do_sample=False)[0, ids.shape[1] :]
+    assert found == expected.tolist()
+    (warning,) = caplog.messages
+    assert "the tokenizers differ" in warning
+    assert "of the target's 4096 that both have" in warning
+
+
+def test_two_processes_want_one_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(DistillSpecError, match="different tokenizers"):
+        distillspec.decode(PAIR / "target", other_draft(tmp_path), PROMPT, method=CARD)

@@ -8,12 +8,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import PreTrainedModel
 
 from distillspec import stages
+from distillspec.decoding import decode
 from distillspec.errors import DistillSpecError
+from distillspec.export.folder import fit_vocabulary
+from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.recipe.schema import Recipe
 from distillspec.training.held_out_loss import HeldOutLoss, LossFinding
+from distillspec.training.probe import Finding, Probe
+from tests.models.two_tokenizers import save_other_draft
 from tests.served import NANO, Served
 
 SUITE = """\
@@ -86,6 +92,13 @@ def written(folder: str) -> dict[Path, int]:
 def only_run() -> Path:
     (run,) = Path("checkpoints/runs/tiny").iterdir()
     return run
+
+
+def trace(folder: Path, probed: str) -> list[list[str]]:
+    """What a training's log says of each step, but for its seconds."""
+    columns = ("step", "train/divergence_nats", "train/gradient_norm", probed)
+    with (folder / "metrics.csv").open(newline="") as handle:
+        return [[row[name] for name in columns] for row in csv.DictReader(handle)]
 
 
 def test_one_run_goes_from_the_pair_to_the_report(
@@ -250,6 +263,170 @@ def test_the_exported_draft_carries_the_measured_gamma(workplace: Path) -> None:
     assert config["num_assistant_tokens"] == best
 
 
+@pytest.mark.parametrize("larger", ["target", "draft"])
+def test_vocabularies_padded_to_different_sizes_train_decode_and_export(
+    workplace: Path, larger: str
+) -> None:
+    """20 rows more than the tokenizer has tokens, in one of the two, and likely ones at that."""
+    model = load_model(f"pair/{larger}", dtype=torch.float32)
+    fit_vocabulary(model, 320)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[300:] *= 50.0
+    model.save_pretrained(f"pair/{larger}")
+    stages.train(recipe(source={"target": 0.5, "draft": 0.5}), None)
+    folder = only_run() / "draft"
+    size = 320 if larger == "target" else 300
+    assert json.loads((folder / "config.json").read_text())["vocab_size"] == size
+    greedy = {"temperature": 0.0, "max_new_tokens": 12}
+    for draft in ("pair/draft", folder):
+        found = [one.token for one in decode("pair/target", draft, "def f(x):", **greedy)]
+        plain = decode(
+            "pair/target", draft, "def f(x):", method={"draft": {"kind": "none"}}, **greedy
+        )
+        assert found == [one.token for one in plain]
+        assert max(found) < 300
+
+
+@pytest.mark.parametrize(
+    "distill",
+    [
+        {"source": {"target": 0.5, "draft": 0.5}},
+        {
+            "source": {"target": 0.25, "speculative": 0.5, "replay": 0.25},
+            "speculative": {"gamma": 2},
+            "packing": 160,
+        },
+    ],
+    ids=["on-policy", "speculative"],
+)
+def test_a_trimmed_head_is_counted_once_trained_and_exported_whole(
+    workplace: Path, capsys: pytest.CaptureFixture[str], distill: dict[str, object]
+) -> None:
+    values = recipe(**distill).model_dump()
+    values["pair"]["draft_head"] = {"keep": 120}
+    values["optimizer"] |= {"ema": 0.5, "layer_decay": 0.9}
+    plan = Recipe.model_validate(values)
+    stages.run(plan, None)
+    run = only_run()
+    head = json.loads((run / "draft_head.json").read_text())
+    assert len(head["tokens"]) == 120
+    assert 0 in head["tokens"]  # end of text
+    assert json.loads((run / "draft/hot_token_ids.json").read_text()) == head["tokens"]
+    assert json.loads((run / "draft/config.json").read_text())["vocab_size"] == 300
+    load_model(str(run / "draft"), dtype=torch.float32)
+    summary = json.loads((run / "evaluation/tiny/summary.json").read_text())
+    assert all(cell["alpha"] <= 1.0 for cell in summary["cells"])
+    printed = capsys.readouterr().out
+    assert "the draft's head keeps 120 of 300 tokens" in printed
+    assert "drafts with the whole head: alpha" in printed
+    kept = (run / "best.ckpt").read_bytes()
+    stages.run(plan, run)
+    assert (run / "best.ckpt").read_bytes() == kept
+
+
+def test_a_draft_of_another_tokenizer_is_trained_measured_and_exported(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = save_other_draft(Path("pair/other"))
+    values = recipe(source={"target": 0.5, "fixed": 0.5}, bucket_steps=2).model_dump()
+    values["optimizer"] |= {"ema": 0.5, "layer_decay": 0.9}
+    values["hardware"]["gradient_checkpointing"] = True
+    values["pair"] |= {"draft": "pair/other"}
+    with pytest.raises(DistillSpecError, match="different tokenizers") as caught:
+        stages.run(Recipe.model_validate(values), None)
+    assert "pair.tokenizers: bridged" in caught.value.mend
+    values["pair"] |= {"tokenizers": "bridged"}
+    plan = Recipe.model_validate(values)
+    stages.run(plan, None)
+    run = only_run()
+    printed = capsys.readouterr().out
+    assert "of the target's 300 tokens are in both" in printed
+    assert json.loads((run / "draft/config.json").read_text())["vocab_size"] == 310
+    assert load_tokenizer(str(run / "draft")).get_vocab() == tokenizer.get_vocab()
+    assert "a tokenizer of its own" in (run / "draft/README.md").read_text()
+    summary = json.loads((run / "evaluation/tiny/summary.json").read_text())
+    assert {cell["draft"] for cell in summary["cells"]} == {"undistilled", "distilled", "control"}
+    lines = (run / "evaluation/tiny/rows.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["temperature"] == 0.0]
+    greedy = {(row["prompt"], tuple(row["tokens"])) for row in rows}
+    assert len(rows) > len(greedy) == 4  # one text a prompt, with every draft and with none
+    kept = (run / "best.ckpt").read_bytes()
+    stages.run(plan, run)
+    assert (run / "best.ckpt").read_bytes() == kept
+
+
+def test_nothing_is_measured_before_a_trimmed_head_is_known(workplace: Path) -> None:
+    from distillspec.run_folder import RunFolder
+
+    values = recipe(source={"target": 1.0}).model_dump()
+    values["pair"]["draft_head"] = {"keep": 120}
+    empty = RunFolder.begin(Recipe.model_validate(values))
+    with pytest.raises(DistillSpecError, match="no draft has been trained"):
+        stages.evaluate(empty.path, "tiny.yaml")
+
+
+SHAPE = {"hidden_size": 16, "intermediate_size": 32, "layers": 1, "heads": 2, "max_positions": 128}
+
+
+@pytest.mark.parametrize(
+    ("draft", "start", "layers"),
+    [
+        ({"kind": "pruned", "layers": [1], "intermediate_size": 40}, "layers 1 of the target", 1),
+        ({"kind": "random", "shape": SHAPE}, "random weights", 1),
+    ],
+)
+def test_a_draft_that_is_made_is_trained_measured_and_exported(
+    workplace: Path, draft: dict[str, object], start: str, layers: int
+) -> None:
+    plan = recipe(source={"target": 1.0})
+    plan = Recipe.model_validate(
+        {**plan.model_dump(), "pair": {"target": "pair/target", "draft": draft}}
+    )
+    stages.run(plan, None)
+    run = only_run()
+    config = json.loads((run / "draft/config.json").read_text())
+    assert config["num_hidden_layers"] == layers
+    assert config["vocab_size"] == 300
+    assert f"distilled from {start}" in (run / "draft/README.md").read_text()
+    summary = json.loads((run / "evaluation/tiny/summary.json").read_text())
+    assert {cell["draft"] for cell in summary["cells"]} == {"undistilled", "distilled", "control"}
+    stages.run(plan, run)  # the same start is made again
+    stored = json.loads((run / "start.json").read_text())
+    (run / "start.json").write_text(json.dumps({"draft": stored["draft"][::-1]}))
+    with pytest.raises(DistillSpecError, match="not the one that this run began with"):
+        stages.run(plan, run)
+
+
+def test_a_made_and_trimmed_draft_that_writes_with_the_target_resumes_bit_equal(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = {"target": 0.25, "speculative": 0.5, "replay": 0.25}
+    values = recipe(source=source, checkpoint_every_steps=1).model_dump()
+    made = {"kind": "pruned", "layers": 1}
+    values["pair"] = {"target": "pair/target", "draft": made, "draft_head": {"keep": 120}}
+    values["distill"]["probe"]["every_steps"] = 1
+    plan = Recipe.model_validate(values)
+    stages.train(plan, None)
+    shutil.move(only_run(), "whole")
+    measure, calls = Probe.measure, []
+
+    def interrupted(self: Probe, draft: PreTrainedModel) -> Finding:
+        calls.append(draft)
+        if len(calls) == 4:  # before the third step is recorded
+            raise KeyboardInterrupt
+        return measure(self, draft)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Probe, "measure", interrupted)
+        with pytest.raises(KeyboardInterrupt, match="resume with"):
+            stages.train(plan, None)
+    stages.train(plan, only_run())
+    assert len(trace(only_run(), "probe/alpha")) == 5
+    assert trace(only_run(), "probe/alpha") == trace(Path("whole"), "probe/alpha")
+    model = "draft/model.safetensors"
+    assert (only_run() / model).read_bytes() == Path("whole", model).read_bytes()
+
+
 def test_exporting_a_folder_without_training_says_so(workplace: Path) -> None:
     from distillspec.run_folder import RunFolder
 
@@ -320,13 +497,7 @@ def test_training_on_an_endpoints_text_resumes_bit_equal(
         with pytest.raises(KeyboardInterrupt, match="resume with"):
             stages.train(plan, None)
     stages.train(plan, only_run())
-    columns = ("step", "train/divergence_nats", "train/gradient_norm", "probe/nats")
-
-    def trace(folder: Path) -> list[list[str]]:
-        with (folder / "metrics.csv").open(newline="") as handle:
-            return [[row[name] for name in columns] for row in csv.DictReader(handle)]
-
-    assert len(trace(only_run())) == 4
-    assert trace(only_run()) == trace(Path("whole"))
+    assert len(trace(only_run(), "probe/nats")) == 4
+    assert trace(only_run(), "probe/nats") == trace(Path("whole"), "probe/nats")
     model = "draft/model.safetensors"
     assert (only_run() / model).read_bytes() == Path("whole", model).read_bytes()

@@ -26,6 +26,11 @@ class OutputHead(NamedTuple):
         """V, the number of tokens that the head scores."""
         return self.weight.shape[0]
 
+    def only(self, tokens: Tensor) -> OutputHead:
+        """The head that scores these tokens alone: long [K] -> K rows, in their order."""
+        bias = None if self.bias is None else self.bias[tokens]
+        return self._replace(weight=self.weight[tokens], bias=bias)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., H] -> [..., V], unchunked, in the dtype of `hidden` (or autocast's)."""
         bias = None if self.bias is None else self.bias.to(hidden.dtype)

@@ -29,17 +29,21 @@ _QUANTITIES = {
 class CardFacts:
     """What the card says besides numbers.
 
-    name: of the draft. draft: folder or Hub id in the launch lines. base_model: what the draft was
-    before. training: one line (objective, source of text, temperature, steps). licence: a Hub
-    licence id. data: name of the data set, where it has one on the Hub.
+    name: of the draft. draft: folder or Hub id in the launch lines. base_model: whose weights the
+    draft began with, if any. start: what it was made of, in words, unless it is base_model trained
+    further. caution: said before the numbers. training: one line (objective, source of text,
+    temperature, steps). licence: a Hub licence id. data: name of the data set, where it has one on
+    the Hub.
     """
 
     name: str
     draft: str
-    base_model: str
+    base_model: str | None
     target: str
     num_assistant_tokens: int
     training: str
+    start: str | None = None
+    caution: str | None = None
     licence: str | None = None
     data: str | None = None
 
@@ -53,11 +57,12 @@ def draft_card(facts: CardFacts, summary: Summary | None = None) -> str:
         f"---\n{_metadata(facts, summary).to_yaml()}\n---",
         f"# {facts.name}",
         f"A draft model for speculative decoding with the target {_shown(facts.target)}, distilled "
-        f"from {_shown(facts.base_model)}. On its own it is a weaker language model; its use is to "
-        "agree with the target, so that the target decodes several tokens in one forward. The "
-        "target's outputs keep their distribution.",
+        f"from {facts.start or _shown(facts.base_model or '')}. On its own it is a weaker language "
+        "model; its use is to agree with the target, so that the target decodes several tokens in "
+        "one forward. The target's outputs keep their distribution.",
         f"Training: {facts.training}." if facts.training else "",
         "## What was measured",
+        facts.caution or "",
         *(_measured(summary) if summary else ["Nothing yet: this draft has not been evaluated."]),
         "## How to run it",
         f"`generation_config.json` recommends blocks of {facts.num_assistant_tokens} tokens.",
@@ -77,7 +82,7 @@ def recommended_gamma(summary: Summary) -> int | None:
 
 def _metadata(facts: CardFacts, summary: Summary | None) -> ModelCardData:
     """Only names that exist on the Hub go into base_model and datasets: it links them."""
-    base = facts.base_model if is_hub_id(facts.base_model) else None
+    base = facts.base_model if facts.base_model and is_hub_id(facts.base_model) else None
     results = list(_results(summary)) if summary else []
     return ModelCardData(
         base_model=base,

@@ -19,11 +19,15 @@ from transformers.utils import logging as transformers_logging
 from distillspec import atomic
 from distillspec.errors import DistillSpecError
 from distillspec.measure.corpus_alpha import DrawnText, acceptance, surprise
+from distillspec.models.bridge import Bridge, attach
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.precision import cast_parameters
+from distillspec.models.trimmed_head import kept_tokens, trim_head, whole_head
 from distillspec.speculation.sampling import SamplingPolicy
 
 log = logging.getLogger(__name__)
+
+HOT_TOKENS = "hot_token_ids.json"
 
 
 def export_draft(
@@ -39,9 +43,11 @@ def export_draft(
     """Write `model` so that every engine can serve it; `model` itself is left unchanged.
 
     model: a plain model, adapters already merged. target_vocabulary: rows of the target's
-    embedding; the draft gets as many. card: text of README.md (export.card). The folder appears
-    whole or not at all, and replaces an older one. Raises DistillSpecError for a disk that is full
-    or read-only, and for a tokenizer that does not fit into the target's vocabulary.
+    embedding; the draft gets as many. A trimmed head is written whole, as engines load no other,
+    with the ids that it scores beside it (HOT_TOKENS). card: text of README.md (export.card). The
+    folder appears whole or not at all, and replaces an older one. Raises DistillSpecError for a
+    disk that is full or read-only, and for a tokenizer that does not fit into the target's
+    vocabulary.
     """
     largest = max(tokenizer.get_vocab().values())
     if largest >= target_vocabulary:
@@ -52,6 +58,8 @@ def export_draft(
             mend="export the draft with the target's own tokenizer",
         )
     draft = copy.deepcopy(model).cpu()
+    kept = kept_tokens(draft)
+    whole_head(draft)
     fit_vocabulary(draft, target_vocabulary)
     cast_parameters(draft, dtype)
     draft.config.dtype = dtype
@@ -59,6 +67,8 @@ def export_draft(
     with atomic.replacing_folder(folder) as temporary:
         save_model(draft, temporary)
         tokenizer.save_pretrained(temporary)
+        if kept is not None:
+            (temporary / HOT_TOKENS).write_text(json.dumps(kept.tolist()), encoding="utf-8")
         (temporary / "README.md").write_text(card, encoding="utf-8")
     log.info("draft exported to %s (%s, vocabulary %d)", folder, dtype, target_vocabulary)
     return folder
@@ -155,22 +165,29 @@ def verify_export(
     expected_alpha: float,
     tolerance: float = 0.01,
     dtype: torch.dtype = torch.float32,
+    kept: Sequence[int] | None = None,
+    bridge: Bridge | None = None,
 ) -> float:
     """Reload `folder` strictly and measure its alpha on `texts`, over the whole vocabulary.
 
     expected_alpha: training's, on the same texts and policy. Padding rows count here, as they will
-    in an engine. Returns alpha in [0, 1]. Raises DistillSpecError when folder and target disagree
-    in size, or when alpha is further than `tolerance` from what was expected.
+    in an engine. kept: the tokens of a trimmed head, which is put on again. bridge: to a draft with
+    a tokenizer and a size of its own. Returns alpha in [0, 1]. Raises DistillSpecError when folder
+    and target disagree in size, or when alpha is further than `tolerance` from what was expected.
     """
     draft = load_model(str(folder), dtype=dtype, device=target.device, what="exported draft")
     load_tokenizer(str(folder), what="exported draft")
     rows, wanted = (_table(m.get_input_embeddings()).shape[0] for m in (draft, target))
-    if rows != wanted:
+    if rows != wanted and bridge is None:
         raise DistillSpecError(
             f"the exported draft has a vocabulary of {rows} tokens, the target {wanted}",
             where=str(folder),
             mend="export the draft again for this target",
         )
+    if kept is not None:
+        trim_head(draft, kept)
+    if bridge is not None:
+        attach(draft, bridge)
     alpha = acceptance(target, draft, texts, policy).mean()
     # Written so that nan, the mark of broken weights, fails too.
     if not abs(alpha - expected_alpha) <= tolerance:

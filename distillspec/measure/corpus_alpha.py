@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from distillspec.models.bridge import bridge_of
 from distillspec.models.hidden import causal_model, hidden_states, output_head, token_logits
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.trajectory import keep_chances
@@ -97,6 +98,24 @@ def surprise(
         return -log_q.gather(-1, tokens[:, None])[:, 0]
 
     return _summed(texts, _per_token((model,), texts, nats, vocabulary, chunk_tokens))
+
+
+def mass(
+    target: nn.Module,
+    texts: Sequence[DrawnText],
+    policy: SamplingPolicy,
+    kept: Sequence[int],
+    *,
+    vocabulary: int | None = None,
+    chunk_tokens: int = _CHUNK_TOKENS,
+) -> SumsPerText:
+    """What p gives these tokens, in [0, 1], per response token: no draft of them accepts more."""
+    index = torch.tensor(kept, device=causal_model(target).device)
+
+    def inside(logits: Tensor, tokens: Tensor) -> Tensor:
+        return policy.distribution(logits)[:, index].sum(dim=-1)
+
+    return _summed(texts, _per_token((target,), texts, inside, vocabulary, chunk_tokens))
 
 
 class Readings(NamedTuple):
@@ -193,10 +212,12 @@ def _logits(
         tokens[place, : _size(row)] = torch.tensor(row.prompt + row.response)
         speaks[place, len(row.prompt) - 1 : _size(row) - 1] = True
     tokens, speaks = tokens.to(device), speaks.to(device)
-    head = output_head(model, vocabulary)
+    bridge = bridge_of(causal_model(model))
+    head = output_head(model, vocabulary if bridge is None else None)
     if head is None:
         # The whole [rows, T, V] exists here, for models whose head cannot be taken apart.
         yield from torch.split(token_logits(model, tokens, None, vocabulary)[speaks], chunk_tokens)
         return
     for states in torch.split(hidden_states(model, tokens, None)[speaks], chunk_tokens):
-        yield head.logits(states)
+        logits = head.logits(states)
+        yield logits if bridge is None else bridge.logits(logits)[..., :vocabulary]

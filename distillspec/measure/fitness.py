@@ -17,6 +17,7 @@ from distillspec.measure.corpus_alpha import DrawnText
 from distillspec.measure.memory import Memory, TrainingLoad, memory_estimate, parameters
 from distillspec.measure.methods import block_sizes, configuration, most_slots
 from distillspec.measure.timing import StepTimes, measure_steps
+from distillspec.models.bridge import bridge_of
 from distillspec.models.compiled import make_runner
 from distillspec.models.generate import generate
 from distillspec.models.runner import vocabulary_size
@@ -127,7 +128,12 @@ def assess(
         expectations=expectations,
         memory=memory_estimate(target, draft, load, _capacity(taken, suite)),
         warnings=tuple(
-            warnings_about(expectations, vocabulary_size(target), vocabulary_size(draft))
+            warnings_about(
+                expectations,
+                vocabulary_size(target),
+                # A draft with a vocabulary of its own is not padded differently, but another's.
+                vocabulary_size(draft if bridge_of(draft) is None else target),
+            )
         ),
         seconds=time.monotonic() - started,
     )

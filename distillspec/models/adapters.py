@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA) through peft: added for training, merged away for export."""
+"""Low-rank adapters (LoRA, DoRA) through peft: added for training, merged away for export."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import warnings
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.hidden import causal_model
@@ -17,16 +18,17 @@ from distillspec.recipe.schema import Lora
 def add_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
     """`model` with trainable adapters in place; all its other weights are frozen.
 
-    Raises DistillSpecError when `lora.targets` names no layer of the model.
+    Raises DistillSpecError when `lora.targets` names anything but linear layers of the model, or
+    an output head that is one tensor with the embedding: merging would change both.
     """
+    check_targets(model, lora)
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    if not isinstance(targets, str):
-        _check_targets(model, targets)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.lora_alpha,  # type: ignore[arg-type]  # any number serves
         lora_dropout=lora.dropout,
         target_modules=targets,
+        use_dora=lora.use_dora,
         task_type=TaskType.CAUSAL_LM,
     )
     with warnings.catch_warnings():
@@ -34,6 +36,7 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
         warnings.filterwarnings(
             "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
         )
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")  # and sets it for GPT-2
         adapted = get_peft_model(model, config)
     assert isinstance(adapted, PeftModel)
     return adapted
@@ -51,15 +54,26 @@ def merged(model: nn.Module) -> PreTrainedModel:
     return plain.requires_grad_(True)
 
 
-def _check_targets(model: PreTrainedModel, targets: list[str]) -> None:
-    linear = sorted(
-        {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    )
-    names = [name for name, _ in model.named_modules()]
-    for target in targets:
-        if not any(name == target or name.endswith("." + target) for name in names):
+def check_targets(model: PreTrainedModel, lora: Lora) -> None:
+    """DistillSpecError for targets that are no linear layers of `model`, or its tied head."""
+    if isinstance(lora.targets, str):
+        return
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+    tied = [n for n, m in linear.items() if m is head and head.weight is embedding.weight]
+    for target in lora.targets:
+        found = [name for name in linear if name == target or name.endswith("." + target)]
+        if not found:
+            names = sorted({name.rpartition(".")[2] for name in linear if name not in tied})
             raise DistillSpecError(
-                f"no layer of the draft is called {target!r}",
+                f"no linear layer of the draft is called {target!r}",
                 where="lora.targets",
-                mend=f"its linear layers are: {', '.join(linear)}; or set targets: all-linear",
+                mend=f"its linear layers are: {', '.join(names)}; or set targets: all-linear",
+            )
+        if set(found) & set(tied):
+            raise DistillSpecError(
+                f"the layer {target!r} is one tensor with the draft's embedding: adapting it alone "
+                "cannot be merged into a plain model",
+                where="lora.targets",
+                mend="leave it out, or train the whole draft (no lora)",
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from distillspec.recipe.schema import LlamaShape
+from distillspec.recipe.start import LlamaShape
 
 
 def random_llama(

@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
 from distillspec.models.attention import fast_single_queries
+from distillspec.models.bridge import bridge_of
 from distillspec.models.cache import (
     GrowingCache,
     additive_mask,
@@ -35,6 +36,7 @@ from distillspec.models.cache import (
 )
 from distillspec.models.path_rows import runner_for_trees
 from distillspec.models.runner import CausalRunner, most_positions, vocabulary_size
+from distillspec.models.translated import MARGIN, TranslatedRunner
 from distillspec.models.tree_mask import TreePaths, check_takes_a_tree
 from distillspec.speculation.draft.entropy import entropy_in_one_pass
 from distillspec.speculation.runner import Runner
@@ -60,9 +62,39 @@ def make_runner(
 ) -> Runner:
     """A runner for one sequence; eager, with a warning, where the model cannot be compiled here.
 
+    A draft with a tokenizer of its own is run over the target's tokens (`models/bridge.py`), with
+    twice the places: its own may be shorter.
+
     tree_sizes: none if no trees are fed. A model whose masks are its own reads trees eagerly.
     tells_entropy: whether stop rules that read it draft with the model; only graphs can tell it.
     """
+    bridge = bridge_of(model)
+    if bridge is not None:
+        places = min(2 * capacity + MARGIN, most_positions(model))
+        own = _own_runner(model, kind, places, block_sizes, tree_sizes, tells_entropy=False)
+        return TranslatedRunner(own, bridge)
+    return _own_runner(
+        model,
+        kind,
+        capacity,
+        block_sizes,
+        tree_sizes,
+        tells_entropy=tells_entropy,
+        vocabulary=vocabulary,
+    )
+
+
+def _own_runner(
+    model: PreTrainedModel,
+    kind: Literal["eager", "compiled"],
+    capacity: int,
+    block_sizes: Sequence[int],
+    tree_sizes: Sequence[int],
+    *,
+    tells_entropy: bool,
+    vocabulary: int | None = None,
+) -> Runner:
+    """One over the model's own tokens."""
     if tree_sizes and not is_plainly_causal(model):
         return runner_for_trees(model, vocabulary=vocabulary)
     if kind == "eager":

@@ -13,8 +13,11 @@ import torch
 from transformers import PreTrainedModel
 
 from distillspec import atomic
+from distillspec.errors import DistillSpecError
+from distillspec.models.bridge import bridge_of
 from distillspec.models.compiled import make_runner
 from distillspec.models.loading import load_model, quiet
+from distillspec.models.trimmed_head import settle_head, trim_head, with_whole_head
 from distillspec.speculation.runner import Runner
 
 _REMOTE = "transformers_modules"  # where transformers puts code that came with a model
@@ -36,6 +39,7 @@ class RunnerFactory:
     block_sizes: tuple[int, ...]
     tree_sizes: tuple[int, ...]
     vocabulary: int | None
+    kept: tuple[int, ...] | None = None  # tokens of a trimmed head
 
     def __call__(self) -> Runner:
         model = load_model(
@@ -45,6 +49,9 @@ class RunnerFactory:
             trust_remote_code=self.trusts_code,
             what="draft",
         )
+        if self.kept is not None:
+            trim_head(model, self.kept)
+            settle_head(model)
         return make_runner(
             model,
             self.kind,
@@ -68,11 +75,17 @@ def saved(
     """A factory for exactly these weights, wherever they come from; they lie on disk meanwhile.
 
     The other process must have made its runner before the context ends. DistillSpecError if the
-    disk is full.
+    disk is full, and for a draft with a tokenizer of its own: it works in one process only.
     """
+    if bridge_of(model) is not None:
+        raise DistillSpecError(
+            "this draft has a tokenizer of its own: it cannot work in another process",
+            where="a method with parallel",
+            mend="leave out methods with parallel, or take a draft of the target's family",
+        )
     with tempfile.TemporaryDirectory(prefix="distillspec-draft-") as folder:
         try:
-            with quiet():
+            with quiet(), with_whole_head(model) as kept:
                 model.save_pretrained(folder)
         except OSError as error:
             raise atomic.explain(error, Path(folder)) from error
@@ -86,4 +99,5 @@ def saved(
             tuple(block_sizes),
             tuple(tree_sizes),
             vocabulary,
+            kept,
         )

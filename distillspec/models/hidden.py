@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from distillspec.divergence.head import OutputHead
+from distillspec.errors import DistillSpecError
+from distillspec.models.bridge import Bridge, Pieces, bridge_of
 from distillspec.models.cache import additive_mask
+from distillspec.models.runner import most_positions
+from distillspec.models.trimmed_head import TrimmedHead
 
 log = logging.getLogger(__name__)
 
@@ -30,27 +34,39 @@ def causal_model(model: nn.Module) -> PreTrainedModel:
 def output_head(model: nn.Module, vocabulary: int | None = None) -> OutputHead | None:
     """The live output weights, trimmed to `vocabulary` rows, or None if they are not all there is.
 
+    Of a head that scores a part of the vocabulary, the bias is -inf for all other tokens.
+
     None (the caller then takes `token_logits`) when the weights are sharded over processes, adapted
     by LoRA, or when scale and soft cap do not account for what the model does after its last layer:
     that is found out by comparing with the model's own logits, once per model.
     """
     causal = causal_model(model)
     linear = causal.get_output_embeddings()
+    trimmed = linear if isinstance(linear, TrimmedHead) else None
+    linear = trimmed.whole if trimmed is not None else linear
     if type(linear) is not nn.Linear or is_sharded(causal):
         return None
     config = causal.config.get_text_config(decoder=True)
     scale = float(getattr(config, "logit_scale", None) or 1.0)
     scale /= float(getattr(config, "logits_scaling", None) or 1.0)
     softcap = getattr(config, "final_logit_softcapping", None)
-    whole = OutputHead(linear.weight, linear.bias, scale, float(softcap) if softcap else None)
+    bias = linear.bias if trimmed is None else _forbidding(linear, trimmed.kept)
+    whole = OutputHead(linear.weight, bias, scale, float(softcap) if softcap else None)
     if causal not in _HEAD_IS_WHOLE:
         _HEAD_IS_WHOLE[causal] = _agrees(causal, whole)
     if not _HEAD_IS_WHOLE[causal]:
         return None
     if vocabulary is None or vocabulary == linear.weight.shape[0]:
         return whole
-    bias = None if linear.bias is None else linear.bias[:vocabulary]
+    bias = None if bias is None else bias[:vocabulary]
     return whole._replace(weight=linear.weight[:vocabulary], bias=bias)
+
+
+def _forbidding(linear: nn.Linear, kept: Tensor) -> Tensor:
+    """The bias [V], -inf but for the kept tokens."""
+    none = linear.weight.new_full((linear.out_features,), -torch.inf)
+    allowed = none.index_fill(0, kept, 0.0)
+    return allowed if linear.bias is None else allowed + linear.bias
 
 
 class Layout(NamedTuple):
@@ -69,11 +85,26 @@ def hidden_states(
     (`tree_mask.check_takes_a_tree`).
 
     Padding on the right needs no mask in a causal model: its kernels then know the shape of the
-    attention and are much faster. What stands at padded positions is undefined.
+    attention and are much faster. What stands at padded positions is undefined. A draft with a
+    tokenizer of its own is given the target's tokens, too, padded on the right alone: its states
+    are those after the last piece of each.
     """
     causal = causal_model(model)
-    inputs = _mask_inputs(causal, attention_mask, layout)
-    output = causal.base_model(input_ids=tokens, use_cache=False, **inputs)
+    bridge = bridge_of(causal)
+    if bridge is not None:
+        assert layout is None, "the recipe has been checked"
+        pieces = _pieces(causal, bridge, tokens)
+        read = _own_states(causal, pieces.tokens, None, None)
+        return torch.take_along_dim(read, pieces.last[..., None], dim=1)
+    return _own_states(causal, tokens, attention_mask, layout)
+
+
+def _own_states(
+    model: PreTrainedModel, tokens: Tensor, is_token: Tensor | None, layout: Layout | None
+) -> Tensor:
+    """Of the model's own tokens."""
+    inputs = _mask_inputs(model, is_token, layout)
+    output = model.base_model(input_ids=tokens, use_cache=False, **inputs)
     states: Tensor = output.last_hidden_state
     return states
 
@@ -85,7 +116,17 @@ def token_logits(
     vocabulary: int | None = None,
     layout: Layout | None = None,
 ) -> Tensor:
-    """The model's own logits after each token: [B, T] -> [B, T, V]; works on sharded models too."""
+    """The model's own logits after each token: [B, T] -> [B, T, V]; works on sharded models too.
+
+    Of a draft with a vocabulary of its own, over the target's, -inf for what it has not.
+    """
+    bridge = bridge_of(causal_model(model))
+    if bridge is not None:
+        assert layout is None, "the recipe has been checked"
+        pieces = _pieces(causal_model(model), bridge, tokens)
+        whole = model(input_ids=pieces.tokens, use_cache=False).logits
+        own = torch.take_along_dim(whole, pieces.last[..., None], dim=1)
+        return bridge.logits(own)[..., :vocabulary]
     inputs = _mask_inputs(causal_model(model), attention_mask, layout)
     output = model(input_ids=tokens, use_cache=False, **inputs)
     logits: Tensor = output.logits
@@ -95,6 +136,18 @@ def token_logits(
 def left_padded_positions(is_token: Tensor) -> Tensor:
     """bool [B, T], padding on the left -> long [B, T]: each row counts from its first token."""
     return (is_token.long().cumsum(-1) - 1).clamp_(min=0)
+
+
+def _pieces(model: PreTrainedModel, bridge: Bridge, tokens: Tensor) -> Pieces:
+    pieces = bridge.rows(tokens)
+    holds = most_positions(model)
+    if pieces.tokens.shape[1] > holds:
+        raise DistillSpecError(
+            f"a row has {pieces.tokens.shape[1]} tokens of the draft's, its context holds {holds}",
+            where=f"a row of {tokens.shape[1]} tokens of the target's",
+            mend="lower data.max_prompt_tokens or data.max_response_tokens",
+        )
+    return pieces
 
 
 def _mask_inputs(
@@ -130,13 +183,15 @@ def _agrees(model: PreTrainedModel, head: OutputHead) -> bool:
     try:
         with torch.autocast(device.type, enabled=False):
             expected = model(input_ids=tokens, use_cache=False).logits[0]
-            logits = head.logits(hidden_states(model, tokens, None)[0])
+            logits = head.logits(_own_states(model, tokens, None, None)[0])
     finally:
         for module in was_training:
             module.training = True
     tolerance = 1e-4 if expected.dtype == torch.float32 else 3e-2
-    size = float(expected.float().abs().max())
-    agrees = bool(((logits.float() - expected.float()).abs() <= tolerance * max(size, 1e-6)).all())
+    ruled_out = expected == -torch.inf
+    found, wanted = (z.float().masked_fill(ruled_out, 0.0) for z in (logits, expected))
+    size = float(wanted.abs().max())
+    agrees = bool(((found - wanted).abs() <= tolerance * max(size, 1e-6)).all())
     if not agrees:
         log.info(
             "%s does more than project its hidden states: the loss uses its whole logits",

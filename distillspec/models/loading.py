@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -43,7 +43,7 @@ _NAMED = 4
 def load_model(
     path: str,
     *,
-    dtype: torch.dtype,
+    dtype: torch.dtype | Literal["auto"],
     device: torch.device | str = "cpu",
     trust_remote_code: bool = False,
     revision: str | None = None,
@@ -52,8 +52,8 @@ def load_model(
     """The causal model in the folder or Hub repository `path`, in eval mode.
 
     Every weight must be found with the right shape, and none may be left over (tied weights are
-    stored once). Only safetensors are read. what: names the model in errors ("target", "draft").
-    Raises DistillSpecError.
+    stored once). Only safetensors are read. dtype: "auto" is the one they are stored in. what:
+    names the model in errors ("target", "draft"). Raises DistillSpecError.
     """
     folder = _local_folder(path, revision, what, [*_TEXT_FILES, "*.safetensors"], trust_remote_code)
     read_config(folder)

@@ -19,6 +19,10 @@ _PROBE = (
 )
 
 
+class TokenizersDifferError(DistillSpecError):
+    """Target and draft cut text into tokens in two ways (`models/bridge.py` can stand between)."""
+
+
 def check_pair(
     target_tokenizer: PreTrainedTokenizerBase,
     draft_tokenizer: PreTrainedTokenizerBase,
@@ -27,6 +31,8 @@ def check_pair(
     where: str,
 ) -> int:
     """The vocabulary both models share, tokens; DistillSpecError says what differs.
+
+    TokenizersDifferError where it is the tokenizers.
 
     The sizes are those of the models' outputs. They may differ by padding: the smaller one is
     returned, logits beyond it are to be trimmed, and every token of the tokenizer must be below it.
@@ -109,12 +115,13 @@ def _check_probe(
             )
 
 
-def _different(what: str, where: str) -> DistillSpecError:
-    return DistillSpecError(
+def _different(what: str, where: str) -> TokenizersDifferError:
+    return TokenizersDifferError(
         f"target and draft have different tokenizers: {what}",
         where=where,
         mend="take a draft of the target's family (same tokenizer), or make one with the target's "
-        "tokenizer (`pretrain`, tokenizer.take_from)",
+        "tokenizer (`pretrain`, tokenizer.take_from); or set pair.tokenizers: bridged, and let the "
+        "draft learn and propose the tokens that both have",
     )
 
 

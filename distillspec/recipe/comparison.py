@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from distillspec.recipe.prompt_plan import PromptSource
-from distillspec.recipe.schema import Count, FolderName, Section
+from distillspec.recipe.section import Count, FolderName, Section
 
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -29,14 +30,13 @@ def complaint(
     so that a fault in it is not sought in the file. Several faults: the first is told in full (an
     unknown key before the missing one that it probably stands for), the others are named.
     """
-    faults = {
-        (fault.path, fault.type): fault
-        for fault in (
-            _Fault(_path(item["loc"], data), item["type"], item["msg"])
-            for item in error.errors(include_url=False)
-        )
-    }
-    ordered = sorted(faults.values(), key=lambda fault: fault.type != "extra_forbidden")
+    found = (
+        _Fault(_path(item["loc"], data), item["type"], item["msg"])
+        for item in error.errors(include_url=False)
+    )
+    faults = list({(fault.path, fault.type): fault for fault in found}.values())
+    meant = [one for one in faults if not _is_of_another_form(one, faults, data)]
+    ordered = sorted(meant, key=lambda fault: fault.type != "extra_forbidden")
     first = ordered[0]
     what, section, mend = _tell(first, data, schema)
     others = sorted({dotted(f.path) for f in ordered if not _related(f.path, first.path)})
@@ -66,7 +66,7 @@ def _path(location: tuple[int | str, ...], data: object) -> Path:
     path: list[str | int] = []
     for part in location:
         if isinstance(data, dict):
-            if part not in data and part == data.get("kind"):
+            if part not in data and (part == data.get("kind") or _names_a_form(part)):
                 continue
             data = data.get(part)
         elif isinstance(data, list) and isinstance(part, int):
@@ -75,6 +75,18 @@ def _path(location: tuple[int | str, ...], data: object) -> Path:
             continue
         path.append(part)
     return tuple(path)
+
+
+def _names_a_form(part: int | str) -> bool:
+    """Whether pydantic named a member of `text or a mapping with a kind` by it."""
+    return isinstance(part, str) and (part == "str" or part.startswith("tagged-union["))
+
+
+def _is_of_another_form(fault: _Fault, faults: Sequence[_Fault], data: object) -> bool:
+    """Where a mapping stands that is told what it lacks, that it is no text either says nothing."""
+    if fault.type != "string_type" or not isinstance(_value(data, fault.path), dict):
+        return False
+    return any(one.path[: len(fault.path)] == fault.path for one in faults if one is not fault)
 
 
 def _related(one: Path, other: Path) -> bool:

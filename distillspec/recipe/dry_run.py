@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 from pathlib import Path
@@ -25,12 +26,14 @@ from distillspec.recipe.schema import (
     Recipe,
     Shares,
 )
+from distillspec.recipe.start import Pruned
 from distillspec.recipe.suite import Suite
 
 RUNS = Path("checkpoints/runs")
 
 _REPOSITORY = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _OF_EVALUATIONS = ("target", "draft", "prompts", "held out", "evaluate")
+_LAYER_KEYS = ("num_hidden_layers", "n_layer")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
@@ -65,9 +68,12 @@ def _distillation(recipe: Recipe, source: str, suite: Suite | None) -> list[Plan
     pair, distill = recipe.pair, recipe.distill
     lines = [
         PlanLine("target", _target(pair, source)),
-        PlanLine("draft", _model(pair.draft, f"{source}: pair.draft")),
+        PlanLine("draft", _draft(recipe, source)),
         PlanLine("prompts", _prompts(recipe.data.source, f"{source}: data.source")),
     ]
+    if pair.draft_head is not None:
+        text = f"the {pair.draft_head.keep} tokens most frequent in the stored responses"
+        lines.append(PlanLine("draft's head", text))
     if recipe.data.held_out is not None:
         text = _prompts(recipe.data.held_out, f"{source}: data.held_out")
     else:
@@ -183,6 +189,28 @@ def _model(name: str, where: str) -> str:
         )
     _check_tokenizer(folder, where)
     return f"local folder {name}"
+
+
+def _draft(recipe: Recipe, source: str) -> str:
+    """Of a draft that is made: whether the target has the layers, where it lies here."""
+    draft = recipe.pair.draft
+    if isinstance(draft, str):
+        return _model(draft, f"{source}: pair.draft")
+    if isinstance(draft, Pruned):
+        layers = _layers_of(Path(recipe.pair.target_weights).expanduser())
+        if layers is not None:
+            numbers = ", ".join(map(str, draft.kept_layers(layers)))
+            return f"made: {draft.in_words()} ({numbers} of 0 to {layers - 1})"
+    return f"made: {draft.in_words()}"
+
+
+def _layers_of(folder: Path) -> int | None:
+    """By config.json; None for a Hub id, and where the file does not say."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return next(int(config[key]) for key in _LAYER_KEYS if key in config)
+    except (OSError, ValueError, TypeError, StopIteration):
+        return None
 
 
 def _check_tokenizer(folder: Path, where: str) -> None:

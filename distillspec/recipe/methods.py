@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from distillspec.recipe.schema import Count, Section
+from distillspec.recipe.section import Count, Section
 
 DraftName = Literal["undistilled", "distilled", "control"]
 

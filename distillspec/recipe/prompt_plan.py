@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distillspec.recipe.schema import Count, Hub, Jsonl, PythonSource, Section
+from distillspec.recipe.schema import Hub, Jsonl, PythonSource
+from distillspec.recipe.section import Count, Section
 
 
 class PythonTopics(Section):

@@ -10,13 +10,8 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from distillspec.recipe.endpoint import Endpoint
-from distillspec.recipe.section import Count as Count
-from distillspec.recipe.section import Section as Section
-from distillspec.recipe.section import Share as Share
-
-Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
-FolderName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$")]
-
+from distillspec.recipe.section import Count, Decay, FolderName, Section, Share
+from distillspec.recipe.start import DraftHead, LlamaShape, MadeDraft
 
 # --- the pair ------------------------------------------------------------------------------------
 
@@ -26,9 +21,19 @@ class Pair(Section):
     endpoint: Endpoint | None = Field(
         None, description="in place of `target`: an API that answers with the target's text"
     )
-    draft: str = Field(description="draft to train: a local folder or a Hub id")
+    draft: str | MadeDraft = Field(
+        description="draft to train: a local folder or a Hub id, or how one is made"
+    )
     target_revision: str | None = Field(None, description="Hub revision of the target")
     draft_revision: str | None = Field(None, description="Hub revision of the draft")
+    tokenizers: Literal["equal", "bridged"] = Field(
+        "equal",
+        description="bridged: the draft has a tokenizer of its own and learns and proposes the "
+        "tokens that both vocabularies have (TLI, 2502.05202)",
+    )
+    draft_head: DraftHead | None = Field(
+        None, description="let the draft score a part of the vocabulary only; default: all of it"
+    )
     trust_remote_code: bool = Field(
         False, description="run Python code that comes with the models; off unless you vouch for it"
     )
@@ -55,6 +60,48 @@ class Pair(Section):
             raise ValueError(
                 "pair.target_revision is of a model on the Hub, and an endpoint has none: leave it "
                 "out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_weights_it_needs(self) -> Self:
+        if self.endpoint is None:
+            return self
+        if not isinstance(self.draft, str):
+            raise ValueError(
+                f"draft: {{kind: {self.draft.kind}}} is made with the target's weights and "
+                "tokenizer, and an endpoint gives neither: give a folder or a Hub id as draft, or "
+                "name the target's weights in pair.target"
+            )
+        if self.tokenizers == "bridged":
+            raise ValueError(
+                "tokenizers: bridged compares the draft's tokens with the target's, and an "
+                "endpoint gives text, which the draft reads in its own: leave tokenizers out"
+            )
+        if self.draft_head is not None:
+            raise ValueError(
+                "draft_head loses what of the target's distribution is outside of it, and an "
+                "endpoint does not tell that: leave draft_head out, or name the target's weights "
+                "in pair.target"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _revises_what_is_fetched(self) -> Self:
+        if self.draft_revision is not None and not isinstance(self.draft, str):
+            raise ValueError("draft_revision is of a draft on the Hub, and this one is made")
+        return self
+
+    @model_validator(mode="after")
+    def _bridges_two_tokenizers(self) -> Self:
+        if self.tokenizers == "bridged" and not isinstance(self.draft, str):
+            raise ValueError(
+                "tokenizers: bridged is for a given draft: one that is made has the target's"
+            )
+        if self.tokenizers == "bridged" and self.draft_head is not None:
+            raise ValueError(
+                "draft_head is of the target's tokens: leave it out with tokenizers: "
+                "bridged, which restricts the draft already"
             )
         return self
 
@@ -541,7 +588,12 @@ class Lora(Section):
     lora_alpha: float = Field(32.0, gt=0.0, description="scale of the update")
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
     targets: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["all-linear"] = Field(
-        "all-linear", description="names of the linear layers to adapt"
+        "all-linear",
+        description="names of the linear layers to adapt; all-linear: all but the output head",
+    )
+    use_dora: bool = Field(
+        False,
+        description="DoRA: the size of each row is trained apart from its direction (2402.09353)",
     )
 
 
@@ -626,6 +678,65 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _bridged_drafts_read_what_others_write(self) -> Self:
+        if self.pair.tokenizers == "equal":
+            return self
+        source = self.distill.source
+        if source.of != source.stored:
+            raise ValueError(
+                "with pair.tokenizers: bridged the draft writes none of its training text, nor "
+                "drafts any of it: set distill.source to shares of target and fixed"
+            )
+        if self.distill.packing is not None:
+            raise ValueError(
+                "distill.packing puts the target's tokens into rows, and with pair.tokenizers: "
+                "bridged the draft cuts each text into tokens of its own: leave packing out"
+            )
+        self._has_whole_laws("pair.tokenizers: bridged", "leave signal out")
+        if self.hardware.strategy in ("fsdp2", "zero3"):
+            raise ValueError(
+                "pair.tokenizers: bridged takes rows out of a whole head, and hardware.strategy="
+                f"{self.hardware.strategy} splits it: take the strategy ddp or zero2"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _head_has_text_to_count(self) -> Self:
+        if self.pair.draft_head is None:
+            return self
+        if not self.distill.source.stored:
+            raise ValueError(
+                "pair.draft_head counts tokens in text that is there before training: give "
+                "distill.source a share of target or fixed, per sequence or batch"
+            )
+        self._has_whole_laws("pair.draft_head", "leave one of them out")
+        if self.hardware.strategy in ("fsdp2", "zero3"):
+            raise ValueError(
+                "pair.draft_head takes rows out of a whole matrix, and hardware.strategy="
+                f"{self.hardware.strategy} splits it: take the strategy ddp or zero2"
+            )
+        return self
+
+    def _has_whole_laws(self, what: str, mend: str) -> None:
+        if self.distill.cached_signal is not None:
+            raise ValueError(
+                f"{what} compares laws given the tokens that the draft scores, and signal: {{kind: "
+                "cached} has kept the target's likeliest tokens, with the rest in one sum that "
+                f"cannot be parted: {mend}"
+            )
+
+    @model_validator(mode="after")
+    def _dora_sees_whole_matrices(self) -> Self:
+        splits = self.hardware.strategy in ("fsdp2", "zero3")
+        if self.lora is not None and self.lora.use_dora and splits:
+            raise ValueError(
+                "lora.use_dora=true needs the norms of whole matrices, and hardware.strategy="
+                f"{self.hardware.strategy} splits them: take use_dora: false, or the strategy ddp "
+                "or zero2"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _muon_sees_whole_matrices(self) -> Self:
         if self.optimizer.kind == "muon" and self.hardware.strategy not in ("auto", "ddp"):
             raise ValueError(
@@ -670,23 +781,6 @@ class TokenizerPlan(Section):
     def _one_of_two(self) -> Self:
         if (self.train_vocabulary is None) == (self.take_from is None):
             raise ValueError("give exactly one of train_vocabulary and take_from")
-        return self
-
-
-class LlamaShape(Section):
-    hidden_size: Count
-    intermediate_size: Count
-    layers: Count
-    heads: Count
-    key_value_heads: Count | None = Field(None, description="default: heads")
-    max_positions: Count = Field(1024, description="longest context, tokens")
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.hidden_size % (2 * self.heads):
-            raise ValueError("hidden_size must be an even multiple of heads (rotary positions)")
-        if self.heads % (self.key_value_heads or self.heads):
-            raise ValueError("heads must be a multiple of key_value_heads")
         return self
 
 

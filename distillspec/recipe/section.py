@@ -1,4 +1,4 @@
-"""What every part of a recipe or suite has in common."""
+"""What every part of a recipe or a suite is, and the kinds of numbers in it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+FolderName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$")]
 
 
 class Section(BaseModel):

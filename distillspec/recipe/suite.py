@@ -17,7 +17,7 @@ from distillspec.recipe.methods import (
     UCBChoose,
 )
 from distillspec.recipe.prompt_plan import PromptPlan
-from distillspec.recipe.schema import Count, FolderName, Section
+from distillspec.recipe.section import Count, FolderName, Section
 
 
 class RunnerChoice(Section):

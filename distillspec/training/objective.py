@@ -5,6 +5,8 @@ Callable without a trainer. Sums come out, nothing is divided here.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -12,8 +14,16 @@ from distillspec.corpus.batching import Batch
 from distillspec.divergence.block_efficiency import block_worth
 from distillspec.divergence.reduction import DivergenceSums
 from distillspec.divergence.table import DIVERGENCES, Settings, divergence, mixture
+from distillspec.models.bridge import bridge_of
 from distillspec.models.frozen import FrozenTarget
-from distillspec.models.hidden import Layout, hidden_states, output_head, token_logits
+from distillspec.models.hidden import (
+    Layout,
+    causal_model,
+    hidden_states,
+    output_head,
+    token_logits,
+)
+from distillspec.models.trimmed_head import kept_tokens
 from distillspec.recipe.schema import Distill
 from distillspec.training.cached_target import CachedTarget
 from distillspec.training.emphasis import Emphasis, Observed
@@ -61,6 +71,10 @@ class Objective:
     Where both heads are plain matrices, hidden states are kept and projected chunk by chunk. Else
     (a head that does more, LoRA on it, weights sharded over processes) the models make their own
     logits, and only the maths goes in chunks. Unequal vocabularies are trimmed to the common rows.
+    Where the draft scores a part of the vocabulary, for its trimmed head or its own tokenizer, p is
+    the target's law given that part: its best draft is one of those that lose nothing but the mass
+    that they must. Tokens outside of it weigh nothing in `nll`, though they count in what the loss
+    is divided by.
 
     Divergences of single tokens are one pass, whatever their mixture. The others are passes of
     their own over the same hidden states: `nll` and `tvd_plus`, which are of the text's tokens, and
@@ -143,7 +157,7 @@ class Objective:
         """The first of two passes: what a token's weight in its step depends on."""
         sides = self._sides(draft, batch, signal)
         if self.reference is None:
-            preferred, alpha = sides.scores(_next_tokens(batch))
+            preferred, alpha = sides.scores(_scored(draft, batch).places)
             return Observed(preferred, None, alpha)
         nats = divergence("forward_kl")
         mine, alpha = sides.scores(nats)
@@ -174,10 +188,11 @@ class Objective:
             found.append(loss.times(terms["block_efficiency"]))
         if "tvd_plus" in terms:
             assert emphasis is not None
-            loss = self._tvd_plus(sides, batch, weights, emphasis)
+            loss = self._tvd_plus(sides, _scored(draft, batch), weights, emphasis)
             found.append(loss.times(terms["tvd_plus"]))
         if "nll" in terms:  # at temperature 1: data has none of its own
-            loss = sides.cross_entropy(_next_tokens(batch), weights, 1.0)
+            following = _scored(draft, batch)
+            loss = sides.cross_entropy(following.places, weights * following.is_scored, 1.0)
             found.append(loss.times(terms["nll"]))
         return DivergenceSums.added(found)
 
@@ -194,7 +209,7 @@ class Objective:
         return DivergenceSums(value, alpha.sum(), sums.tokens.new_tensor(alpha.shape[0]))
 
     def _tvd_plus(
-        self, sides: Sides, batch: Batch, weights: Tensor, emphasis: Emphasis
+        self, sides: Sides, drawn: _Scored, weights: Tensor, emphasis: Emphasis
     ) -> DivergenceSums:
         """Minus log q of each token the draft has drawn, times its advantage (2403.00858).
 
@@ -203,21 +218,32 @@ class Objective:
         """
         assert emphasis.advantages is not None
         sums = sides.cross_entropy(
-            _next_tokens(batch), weights * emphasis.advantages, self.distill.temperature
+            drawn.places, weights * emphasis.advantages, self.distill.temperature
         )
         count = sums.tokens.new_tensor(emphasis.alpha.shape[0])
         return DivergenceSums(sums.divergence, emphasis.alpha.sum(), count)
 
     def _sides(self, draft: nn.Module, batch: Batch, signal: TargetSignal) -> Sides:
         predicts = predicts_response(batch)
-        head = output_head(draft)
+        head, theirs = output_head(draft), None if self.target is None else self.target.head
         whole = signal.logits is not None or head is None
         states = token_logits if whole else hidden_states
+        mine = states(draft, batch.tokens, batch.is_token, layout=_layout(batch))[predicts]
+        head = None if whole else head
+        common = _common_rows(draft)
+        if common is not None:
+            theirs = theirs and theirs.only(common.target)
+            if signal.logits is not None:
+                signal = signal._replace(logits=signal.logits[:, common.target])
+            if head is None:
+                mine = mine[:, common.target]
+            else:
+                head = head.only(common.draft)
         return Sides(
             signal,
-            None if self.target is None else self.target.head,
-            states(draft, batch.tokens, batch.is_token, layout=_layout(batch))[predicts],
-            None if whole else head,
+            theirs,
+            mine,
+            head,
             temperature=self.distill.temperature,
             chunk_tokens=self.distill.chunk_tokens,
         )
@@ -227,6 +253,38 @@ def _layout(batch: Batch) -> Layout | None:
     return None if batch.tree is None else Layout(batch.tree.positions, batch.tree.sees)
 
 
-def _next_tokens(batch: Batch) -> Tensor:
-    """The token that each predicting position predicts: long [N]."""
-    return batch.tokens[:, 1:][predicts_response(batch)[:, :-1]]
+class _Common(NamedTuple):
+    """Rows of the two heads that stand for the same tokens, long [K]; the target's ascend."""
+
+    target: Tensor
+    draft: Tensor
+
+
+def _common_rows(draft: nn.Module) -> _Common | None:
+    """None where the draft scores all that it shares with the target, under the same ids."""
+    model = causal_model(draft)
+    kept, bridge = kept_tokens(model), bridge_of(model)
+    if kept is not None:
+        return _Common(kept, kept)
+    if bridge is not None:
+        return _Common(*bridge.ids(model.device))
+    return None
+
+
+class _Scored(NamedTuple):
+    """The token that each predicting position predicts, as the draft's head knows it.
+
+    places: its row of the head, long [N]; is_scored: whether it has one, [N].
+    """
+
+    places: Tensor
+    is_scored: Tensor
+
+
+def _scored(draft: nn.Module, batch: Batch) -> _Scored:
+    tokens = batch.tokens[:, 1:][predicts_response(batch)[:, :-1]]
+    common = _common_rows(draft)
+    if common is None:
+        return _Scored(tokens, torch.ones_like(tokens))
+    places = torch.searchsorted(common.target, tokens).clamp_(max=len(common.target) - 1)
+    return _Scored(places, common.target[places] == tokens)

@@ -9,6 +9,7 @@ import torch
 
 from distillspec.corpus.prompts import Prompt
 from distillspec.measure.corpus_alpha import DrawnText, acceptance
+from distillspec.models.compiled import make_runner
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.generate import generate
 from distillspec.models.runner import CausalRunner
@@ -117,7 +118,7 @@ class Probe:
         device = self._target.model.device
         decoder = SpeculativeDecoder(
             CausalRunner(self._target.model, vocabulary=self._vocabulary),
-            CausalRunner(draft, vocabulary=self._vocabulary),
+            make_runner(draft, "eager", 0, (), vocabulary=self._vocabulary),
             Configuration("probe", self.plan.gamma, ChainDraft(), FixedLength(), verify_token),
             self._policy,
             GeneratorChance(stream(self._seed, "probe/decode", device=device)),

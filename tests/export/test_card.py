@@ -126,6 +126,21 @@ def test_a_local_base_model_is_no_link_of_the_hub(summary: Summary, tmp_path: Pa
     assert "`models/draft`" in card
 
 
+def test_a_caution_stands_before_the_numbers(summary: Summary) -> None:
+    card = draft_card(replace(FACTS, caution="Take care."), summary)
+    assert "## What was measured\n\nTake care." in card
+
+
+def test_a_draft_that_was_made_says_of_what(summary: Summary) -> None:
+    pruned = replace(FACTS, base_model="org/target", start="2 layers of the target")
+    card = draft_card(pruned, summary)
+    assert "distilled from 2 layers of the target." in card
+    assert _metadata(card)["base_model"] == "org/target"
+    card = draft_card(replace(FACTS, base_model=None, start="random weights"), summary)
+    assert "distilled from random weights." in card
+    assert "base_model" not in _metadata(card)
+
+
 def test_a_number_that_does_not_exist_is_no_result(summary: Summary) -> None:
     nan = math.nan
     cells = [

@@ -23,7 +23,8 @@ from distillspec.measure.corpus_alpha import DrawnText, acceptance, surprise
 from distillspec.models.adapters import add_lora, merged
 from distillspec.models.build_llama import random_llama
 from distillspec.models.loading import load_model, load_tokenizer
-from distillspec.recipe.schema import LlamaShape, Lora
+from distillspec.recipe.schema import Lora
+from distillspec.recipe.start import LlamaShape
 from distillspec.speculation.sampling import SamplingPolicy
 
 VOCABULARY = 300

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,16 @@ from distillspec.measure.corpus_alpha import (
     DrawnText,
     acceptance,
     entropy,
+    mass,
     readings,
     surprise,
 )
+from distillspec.models.bridge import attach
+from distillspec.models.compiled import make_runner
+from distillspec.models.trimmed_head import trim_head
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.models.conftest import tiny_model
+from tests.models.two_tokenizers import wide_bridge
 
 if TYPE_CHECKING:
     from tests.measure.conftest import Setting
@@ -93,6 +100,31 @@ def test_entropy_is_the_targets_and_of_temperature_one_where_it_is_greedy(
         expected = [-(x * x.clamp_min(1e-30).log()).sum().item() for x in p]
         assert found.sums == pytest.approx(expected, rel=1e-4, abs=1e-4)
         assert 0.0 < found.mean() <= math.log(300)
+
+
+def test_the_mass_of_some_tokens_bounds_every_draft_of_them(setting: Setting) -> None:
+    kept, policy = list(range(0, 300, 3)), SamplingPolicy(0.7)
+    found = mass(setting.target, TEXTS, policy, kept, vocabulary=299)
+    for text, total in zip(TEXTS, found.sums, strict=True):
+        p = policy.distribution(logits(setting.target, text)[:, :299])
+        assert total == pytest.approx(p[:, kept].sum().item(), abs=2e-5)
+    draft = copy.deepcopy(setting.drafts["control"])
+    trim_head(draft, kept)
+    alpha = acceptance(setting.target, draft, TEXTS, policy, vocabulary=299)
+    assert all(one <= most + 1e-6 for one, most in zip(alpha.sums, found.sums, strict=True))
+
+
+def test_a_draft_of_another_tokenizer_is_read_over_the_targets_tokens() -> None:
+    target, draft, bridge = tiny_model("llama"), tiny_model("llama", seed=1), wide_bridge()
+    attach(draft, bridge)
+    texts = [DrawnText((1, 3), (4, 6, 2)), DrawnText((9,), (10, 11))]
+    policy = SamplingPolicy(0.9)
+    found = acceptance(target, draft, texts, policy)
+    for text, total in zip(texts, found.sums, strict=True):
+        p = policy.distribution(logits(target, text))
+        read = make_runner(draft, "eager", 64, ()).feed(torch.tensor([text.prompt + text.response]))
+        q = policy.distribution(read[0, len(text.prompt) - 1 : -1])
+        assert total == pytest.approx(torch.minimum(p, q).sum().item(), abs=2e-5)
 
 
 def test_readings_are_the_three_numbers_of_every_token(setting: Setting) -> None:

@@ -13,7 +13,7 @@ from distillspec.models.attention import (
     fast_whole_rows,
 )
 from distillspec.models.build_llama import random_llama
-from distillspec.recipe.schema import LlamaShape
+from distillspec.recipe.start import LlamaShape
 
 from .conftest import one_pass, tiny_model
 

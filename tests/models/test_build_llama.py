@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from distillspec.models.build_llama import random_llama
-from distillspec.recipe.schema import LlamaShape
+from distillspec.recipe.start import LlamaShape
 
 SHAPE = LlamaShape(
     hidden_size=16, intermediate_size=32, layers=2, heads=4, key_value_heads=2, max_positions=64

@@ -10,12 +10,16 @@ from torch import Tensor
 from torch._inductor.config import patch
 from transformers import PreTrainedModel
 
+from distillspec.models.bridge import attach
 from distillspec.models.compiled import CompiledRunner, compiler_available, make_runner
 from distillspec.models.runner import CausalRunner
+from distillspec.models.translated import TranslatedRunner
+from distillspec.models.trimmed_head import settle_head, trim_head
 from distillspec.speculation.draft.entropy import entropy_nats
 from distillspec.speculation.sampling import SamplingPolicy
 
 from .conftest import TREE, VOCABULARY, one_pass, tiny_model, tree_parents
+from .two_tokenizers import wide_bridge
 
 CAPACITY = 100
 SIZES = [1, 4]
@@ -145,6 +149,30 @@ def test_a_second_model_in_the_process_has_its_own_graphs(
     expected = one_pass(other, text[:, :3])[:, 2:, :50]
     torch.testing.assert_close(mine, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(theirs, one_pass(llama, text[:, :3])[:, 2:], atol=1e-4, rtol=1e-4)
+
+
+def test_a_trimmed_head_is_compiled_with_the_model(text: Tensor) -> None:
+    model = tiny_model("llama", seed=5)
+    trim_head(model, (2, 3, 5, 8, 13))
+    settle_head(model)
+    compiled, eager = CompiledRunner(model, CAPACITY, [1]), CausalRunner(model)
+    for token in text[:, :3].split(1, dim=1):
+        torch.testing.assert_close(compiled.feed(token), eager.feed(token), atol=1e-4, rtol=1e-4)
+
+
+def test_a_draft_of_another_tokenizer_is_compiled_over_its_own_tokens() -> None:
+    model = tiny_model("llama", seed=6)
+    attach(model, wide_bridge())
+    compiled, eager = (make_runner(model, kind, 20, [1, 2]) for kind in ("compiled", "eager"))
+    assert isinstance(compiled, TranslatedRunner)
+    assert compiled.capacity == 2 * 20
+    for tokens in ([4, 9], [3], [1], [6]):
+        mine, theirs = (runner.feed(torch.tensor([tokens])) for runner in (compiled, eager))
+        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+    compiled.rollback(1)
+    eager.rollback(1)
+    again = torch.tensor([[10]])
+    torch.testing.assert_close(compiled.feed(again), eager.feed(again), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.slow

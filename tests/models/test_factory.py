@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from distillspec.errors import DistillSpecError
 from distillspec.models.factory import RunnerFactory, saved
 from distillspec.models.runner import CausalRunner
+from distillspec.models.trimmed_head import trim_head
 
 from .conftest import tiny_model
 
@@ -31,6 +32,14 @@ def test_what_arrives_there_is_the_model_that_was_here(text: Tensor) -> None:
     torch.testing.assert_close(
         runner.feed(text), CausalRunner(model, vocabulary=50).feed(text), atol=0, rtol=0
     )
+
+
+def test_a_trimmed_head_arrives_trimmed(text: Tensor) -> None:
+    model = tiny_model("llama")
+    trim_head(model, (1, 2, 7))
+    with saved(model, "eager", 64, (1, 2)) as factory:
+        runner = pickle.loads(pickle.dumps(factory))()
+    torch.testing.assert_close(runner.feed(text), CausalRunner(model).feed(text), atol=0, rtol=0)
 
 
 def test_nothing_is_left_on_disk(llama: PreTrainedModel) -> None:

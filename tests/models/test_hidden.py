@@ -5,7 +5,10 @@ import torch
 from torch import Tensor
 from transformers import CohereConfig, CohereForCausalLM, GraniteConfig, GraniteForCausalLM
 
+from distillspec.errors import DistillSpecError
 from distillspec.models.adapters import add_lora
+from distillspec.models.bridge import attach
+from distillspec.models.compiled import make_runner
 from distillspec.models.hidden import (
     causal_model,
     hidden_states,
@@ -16,6 +19,7 @@ from distillspec.models.hidden import (
 from distillspec.recipe.schema import Lora
 
 from .conftest import VOCABULARY, one_pass, tiny_model
+from .two_tokenizers import wide_bridge
 
 SHAPE = {
     "vocab_size": 61,
@@ -109,3 +113,26 @@ def test_an_adapted_model_shows_its_adapters(text: Tensor) -> None:
                 parameter.fill_(0.1)
     assert not torch.allclose(hidden_states(adapted, text, None), expected)
     assert output_head(adapted) is not None
+
+
+def test_a_draft_of_another_tokenizer_is_read_at_the_ends_of_the_targets_tokens() -> None:
+    """Its logits over the target's tokens are those of a cache that is fed token by token."""
+    model, bridge = tiny_model("llama"), wide_bridge()
+    text = torch.tensor([[1, 3, 4, 6, 2], [9, 10, 11, 12, 0]])
+    attach(model, bridge)
+    found = token_logits(model, text, None)
+    states = hidden_states(model, text, None)
+    assert states.shape == (2, 5, 32)
+    head = output_head(model)
+    assert head is not None
+    torch.testing.assert_close(bridge.logits(head.logits(states)), found)
+    for row, logits in zip(text, found, strict=True):
+        runner = make_runner(model, "eager", 64, ())
+        torch.testing.assert_close(runner.feed(row[None])[0], logits, rtol=1e-4, atol=1e-4)
+
+
+def test_a_row_longer_than_the_drafts_context_in_its_own_tokens_is_refused() -> None:
+    model = tiny_model("llama")
+    attach(model, wide_bridge())
+    with pytest.raises(DistillSpecError, match="its context holds 128"):
+        hidden_states(model, torch.full((1, 100), 4), None)

@@ -10,6 +10,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models import speculated
 from distillspec.models.hidden import hidden_states, output_head
 from distillspec.models.speculated import SpeculatedText, generate_speculatively
+from distillspec.models.trimmed_head import trim_head
 from distillspec.speculation.chance import Chance, GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.branches import Branches, Law, law_of, total_variation
@@ -123,6 +124,33 @@ def test_every_branch_of_the_sampler_together_has_the_targets_law(gamma: int, to
         return [int(token) for token in found[0].response]
 
     assert total_variation(law_of(run), law_of_target(target, prompt, tokens, 2)) < 1e-6
+
+
+@pytest.mark.parametrize("kept", [(0, 2), (1,)])
+def test_a_draft_that_scores_a_part_of_the_vocabulary_leaves_the_law_the_targets(
+    kept: tuple[int, ...],
+) -> None:
+    target, draft = tiny_model("llama").double(), close_draft(noise=0.1).double()
+    trim_head(draft, (*kept, 40))
+    prompt = prompts_of([4])[0]
+    drafted: set[int] = set()
+
+    def run(chance: Branches) -> list[int]:
+        found = speculated_texts(
+            target,
+            draft,
+            [prompt],
+            gamma=2,
+            max_new_tokens=2,
+            policy=POLICY,
+            chance=chance,
+            vocabulary=3,
+        )
+        drafted.update(token for block in found[0].blocks for token in block.drafted.tolist())
+        return [int(token) for token in found[0].response]
+
+    assert total_variation(law_of(run), law_of_target(target, prompt, 2, 3)) < 1e-6
+    assert drafted == set(kept)
 
 
 def test_two_rows_of_unequal_length_have_their_laws_each() -> None:

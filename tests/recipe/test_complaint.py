@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.complaint import complaint, dotted, nearest
 from distillspec.recipe.expectation import root
-from distillspec.recipe.schema import Recipe, Section
+from distillspec.recipe.schema import Recipe
+from distillspec.recipe.section import Section
 from distillspec.recipe.suite import Suite
 
 
@@ -60,7 +61,65 @@ def test_a_missing_key_says_what_it_holds() -> None:
     error = told(recipe(pair={"target": "t"}))
     assert error.what == "missing key 'pair.draft'"
     assert error.where == "f.yaml: pair"
-    assert error.mend == "add `draft:` text (draft to train: a local folder or a Hub id)"
+    assert error.mend == (
+        "add `draft:` text or a mapping whose kind is one of pruned, random (draft to train: a "
+        "local folder or a Hub id, or how one is made)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("draft", "what", "where", "mend"),
+    [
+        (
+            {"kind": "pruned", "layers": 2, "intermedate_size": 3},
+            "unknown key 'intermedate_size'",
+            "f.yaml: pair.draft",
+            "did you mean 'intermediate_size'?",
+        ),
+        (
+            {"kind": "prune", "layers": 2},
+            "'pair.draft.kind' must be one of pruned, random, not \"prune\"",
+            "f.yaml: pair.draft",
+            "did you mean 'pruned'?",
+        ),
+        (
+            {"layers": 2},
+            "missing key 'pair.draft.kind'",
+            "f.yaml: pair.draft",
+            "add `kind:`, one of pruned, random",
+        ),
+        (
+            {"kind": "random"},
+            "missing key 'pair.draft.shape'",
+            "f.yaml: pair.draft",
+            "add `shape:` a mapping of keys",
+        ),
+        (
+            {"kind": "pruned", "layers": [3, 1]},
+            "layers must be distinct and in ascending order, as in the target",
+            "f.yaml: pair.draft",
+            None,
+        ),
+        (
+            {"kind": "pruned", "layers": "all"},
+            "'pair.draft.layers' must be a whole number >= 1 or a list of at least 1: a whole "
+            'number >= 0, not "all"',
+            "f.yaml: pair.draft",
+            None,
+        ),
+    ],
+)
+def test_where_text_or_a_mapping_may_stand_the_one_that_stands_is_told_of(
+    draft: dict[str, Any], what: str, where: str, mend: str | None
+) -> None:
+    error = told(recipe(pair={"target": "t", "draft": draft}))
+    assert (error.what, error.where) == (what, where)
+    assert mend is None or error.mend == mend
+
+
+def test_a_mapping_where_only_text_may_stand_is_told_as_such() -> None:
+    error = told(recipe(pair={"target": {"kind": "pruned"}, "draft": "d"}))
+    assert error.what == '\'pair.target\' must be text or null, not {"kind": "pruned"}'
 
 
 @pytest.mark.parametrize(
@@ -70,7 +129,7 @@ def test_a_missing_key_says_what_it_holds() -> None:
         ("distill", {"batch_size": "3"}, 'a whole number >= 1, not "3"'),
         ("distill", {"batch_size": 3.0}, "a whole number >= 1, not 3.0"),
         ("distill", {"batch_size": True}, "a whole number >= 1, not true"),
-        ("pair", {"draft": 3, "target": "t"}, "text, not 3"),
+        ("evaluate", {"suite": 3}, "text, not 3"),
         ("hardware", {"threads": 0}, "a whole number >= 1 or null, not 0"),
         ("hardware", {"device": "tpu"}, 'one of auto, cpu, cuda, not "tpu"'),
         ("optimizer", {"betas": [0.9]}, "< 1, not [0.9]"),

@@ -48,6 +48,100 @@ def test_every_section_is_frozen_and_forbids_unknown_keys(model: type[BaseModel]
     assert model.model_config["extra"] == "forbid"
 
 
+BRIDGED = {"target": "t", "draft": "d", "tokenizers": "bridged"}
+FIXED = {"source": {"fixed": 1.0}}
+CACHED = {"signal": {"kind": "cached"}}
+
+
+@pytest.mark.parametrize(
+    ("sections", "why"),
+    [
+        ({"pair": BRIDGED}, "writes none of its training text"),
+        *(
+            ({"pair": BRIDGED, "distill": {"source": source}}, "writes none of its training text")
+            for source in (
+                {"fixed": 0.5, "speculative": 0.5},
+                {"fixed": 0.5, "speculative": 0.25, "replay": 0.25},
+                {"draft": 0.5, "target": 0.5, "per": "token"},
+            )
+        ),
+        ({"pair": BRIDGED, "distill": FIXED | {"packing": 768}}, "leave packing out"),
+        ({"pair": BRIDGED, "distill": FIXED | CACHED}, "bridged compares laws given the tokens"),
+        ({"pair": BRIDGED, "distill": FIXED, "hardware": {"strategy": "zero3"}}, "whole head"),
+        ({"pair": BRIDGED | {"draft_head": {"keep": 9}}, "distill": FIXED}, "draft_head is of"),
+        ({"pair": BRIDGED | {"draft": {"kind": "pruned", "layers": 1}}, "distill": FIXED}, "given"),
+        ({"pair": {"target": "t", "draft": {"kind": "pruned", "layers": 1},
+                   "draft_revision": "main"}}, "this one is made"),
+    ],
+)  # fmt: skip
+def test_pairs_that_cannot_be_are_refused(sections: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        Recipe.model_validate(smallest(**sections))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"draft": {"kind": "pruned", "layers": 1}}, r"{kind: pruned} is made with the target's"),
+        (
+            {
+                "draft": {
+                    "kind": "random",
+                    "shape": {
+                        "hidden_size": 8,
+                        "intermediate_size": 8,
+                        "layers": 1,
+                        "heads": 1,
+                    },
+                }
+            },
+            r"{kind: random} is made with the target's",
+        ),
+        ({"tokenizers": "bridged"}, "leave tokenizers out"),
+        ({"draft_head": {"keep": 9}}, "leave draft_head out"),
+    ],
+)
+def test_a_draft_that_needs_the_targets_weights_has_no_endpoint(
+    changes: dict[str, Any], why: str
+) -> None:
+    endpoint = {"url": "http://localhost:1/v1", "model": "m"}
+    distill = {"divergence": "nll", "source": {"target": 1.0}}
+    pair = {"endpoint": endpoint, "draft": "d"}
+    assert Recipe.model_validate(smallest(pair=pair, distill=distill)).pair.endpoint is not None
+    with pytest.raises(ValidationError, match=why):
+        Recipe.model_validate(smallest(pair=pair | changes, distill=distill))
+
+
+def test_a_bridged_pair_reads_fixed_text_and_the_targets() -> None:
+    assert Recipe.model_validate(smallest(pair=BRIDGED, distill=FIXED)).pair.tokenizers == "bridged"
+
+
+def test_a_trimmed_head_needs_text_to_count_and_whole_matrices() -> None:
+    pair = {"target": "t", "draft": "d", "draft_head": {"keep": 9}}
+    with pytest.raises(ValidationError, match="counts tokens in text that is there"):
+        Recipe.model_validate(smallest(pair=pair))
+    counted = {"pair": pair, "distill": {"source": {"fixed": 0.1, "draft": 0.9}}}
+    assert Recipe.model_validate(smallest(**counted)).pair.draft_head is not None
+    for source in ({"speculative": 1.0}, {"draft": 0.5, "target": 0.5, "per": "token"}):
+        with pytest.raises(ValidationError, match="counts tokens in text that is there"):
+            Recipe.model_validate(smallest(pair=pair, distill={"source": source}))
+    spread = {"source": {"target": 0.2, "speculative": 0.2, "replay": 0.6}, "packing": 768}
+    assert Recipe.model_validate(smallest(pair=pair, distill=spread)).distill.packing == 768
+    with pytest.raises(ValidationError, match="draft_head compares laws given the tokens"):
+        Recipe.model_validate(smallest(pair=pair, distill=FIXED | CACHED))
+    with pytest.raises(ValidationError, match="rows out of a whole matrix"):
+        Recipe.model_validate(smallest(**counted, hardware={"strategy": "fsdp2"}))
+
+
+@pytest.mark.parametrize("strategy", ["fsdp2", "zero3"])
+def test_dora_is_refused_where_matrices_are_split(strategy: str) -> None:
+    parts = {"lora": {"use_dora": True}, "hardware": {"strategy": strategy}}
+    with pytest.raises(ValidationError, match="norms of whole matrices"):
+        Recipe.model_validate(smallest(**parts))
+    parts["hardware"] = {"strategy": "zero2"}
+    assert Recipe.model_validate(smallest(**parts)).lora is not None
+
+
 @pytest.mark.parametrize("strategy", ["fsdp2", "zero2", "zero3"])
 def test_muon_is_refused_where_matrices_are_split(strategy: str) -> None:
     parts = {"optimizer": {"kind": "muon"}, "hardware": {"strategy": strategy}}

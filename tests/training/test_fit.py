@@ -88,8 +88,12 @@ def test_bfloat16_products_keep_float32_masters(tiny_pair: Path, tmp_path: Path)
     assert traces["bfloat16"] == pytest.approx(traces["float32"], rel=0.03)
 
 
-def test_only_adapters_are_trained_and_kept_with_lora(tiny_pair: Path, tmp_path: Path) -> None:
-    plan = tiny_run.recipe(distill={"source": {"draft": 1.0}}, lora={"rank": 2})
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_only_adapters_are_trained_and_kept_with_lora(
+    tiny_pair: Path, tmp_path: Path, use_dora: bool
+) -> None:
+    lora = {"rank": 2, "use_dora": use_dora}
+    plan = tiny_run.recipe(distill={"source": {"draft": 1.0}}, lora=lora)
     made = tiny_run.parts(tiny_pair, plan)
     before = {n: p.detach().clone() for n, p in made.draft.named_parameters()}
     outcome = tiny_run.run(made, tmp_path)

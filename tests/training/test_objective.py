@@ -9,12 +9,15 @@ from torch import Tensor, nn
 
 from distillspec.corpus.batching import Batch, Known, collate
 from distillspec.corpus.visits import Side, TreeRow, Visits, collate_trees
+from distillspec.models.bridge import Bridge, attach
 from distillspec.models.frozen import FrozenTarget
-from distillspec.models.hidden import Layout
-from distillspec.models.loading import load_model
+from distillspec.models.hidden import Layout, causal_model
+from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.models.trimmed_head import trim_head
 from distillspec.recipe.schema import Distill, Term
 from distillspec.training.emphasis import Emphasis
 from distillspec.training.objective import Objective, predicts_response, token_weights
+from tests.models.two_tokenizers import byte_level
 
 ROWS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((5, 6), (7, 8, 0)),
@@ -415,3 +418,126 @@ def test_packed_texts_have_the_loss_and_gradient_of_padded_ones(
     torch.testing.assert_close(sums.alpha, padded.alpha, equal_nan=True)
     assert sums.tokens == padded.tokens
     assert_same_gradient(draft, sums.divergence, padded.divergence)
+
+
+KEPT = (0, 6, 7, 8, 15, 16, 40, 41)  # 10, a response of one token, is not among them
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "tvd", "nll", "block_efficiency", "tvd_plus"])
+def test_a_trimmed_draft_is_compared_with_the_targets_law_given_what_it_keeps(
+    target: FrozenTarget, draft: nn.Module, name: str
+) -> None:
+    model = causal_model(draft)
+    found = whole(target, draft, 0.8)
+    p, q = (law[:, list(KEPT)].log_softmax(-1).exp() for law in (found.log_p, found.log_q))
+    trim_head(model, KEPT)
+    plan = _distill(divergence=name, temperature=0.8)
+    sums = Objective(plan, target if plan.needs_target else None)(draft, collate(ROWS, 0))
+    if name == "nll":
+        law = whole(target, draft).log_q.detach()  # of the trimmed draft, at temperature 1
+        of_text = [float(law[i, t]) for i, t in enumerate(found.tokens) if int(t) in KEPT]
+        assert len(of_text) == 5
+        assert float(sums.divergence.detach()) == pytest.approx(-sum(of_text), rel=1e-4)
+        return
+    q = q.detach()
+    alpha = torch.minimum(p, q).sum()
+    assert float(sums.alpha) == pytest.approx(float(alpha), rel=1e-4)
+    if name == "forward_kl":
+        expected = float((p * (p / q).log()).sum())
+        assert float(sums.divergence.detach()) == pytest.approx(expected, rel=1e-4)
+    if name == "tvd":
+        distance = float(sums.divergence.detach())
+        assert distance == pytest.approx(len(p) - float(alpha), rel=1e-4)
+    sums.divergence.backward()  # type: ignore[no-untyped-call]
+    assert all(bool(gradient.isfinite().all()) for gradient in _gradients(draft))
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "tvd", "block_efficiency"])
+@pytest.mark.parametrize("logits", [False, True])
+def test_a_trimmed_draft_learns_from_trees_whose_states_are_known(
+    target: FrozenTarget, draft: nn.Module, name: str, logits: bool
+) -> None:
+    """logits: of a draft whose head is not all that follows its states."""
+    model = causal_model(draft)
+    trim_head(model, KEPT)
+    if logits:
+        model.config.final_logit_softcapping = 1.0  # type: ignore[assignment]
+    objective = Objective(_distill(divergence=name), target)
+    batch = collate_trees([[TREE[0]], [TREE[1]]], 0)
+    assert batch.tree is not None
+    layout = Layout(batch.tree.positions, batch.tree.sees)
+    read = target.hidden(batch.tokens, batch.is_token, layout)[predicts_response(batch)]
+    known = Known(torch.ones(len(read), dtype=torch.bool), read)
+    sums = objective(draft, batch._replace(known=known))
+    expected = objective(draft, batch)
+    torch.testing.assert_close(sums.divergence, expected.divergence)
+    assert_same_gradient(draft, sums.divergence, expected.divergence)
+    if name == "block_efficiency":  # its worth hangs on the neighbours
+        return
+    alone = [
+        weight * objective(draft, collate([(context, (1,))], 0)).divergence
+        for context, weight in STATES
+    ]
+    torch.testing.assert_close(expected.divergence, torch.stack(alone).sum())
+
+
+@pytest.mark.parametrize("objective", EVERY, ids=[str(one) for one in EVERY])
+def test_packed_texts_have_the_loss_and_gradient_of_padded_ones_for_a_trimmed_draft(
+    target: FrozenTarget, draft: nn.Module, reference: FrozenTarget, objective: dict[str, Any]
+) -> None:
+    trim_head(causal_model(draft), KEPT)
+    trim_head(reference.model, KEPT)
+    plan = _distill(**objective)
+    loss = Objective(plan, target, reference if plan.select else None)
+    padded = loss(draft, collate(ROWS, 0))
+    trees = [TreeRow(prompt, response, Visits.of_text(len(response))) for prompt, response in ROWS]
+    sums = loss(draft, collate_trees([trees[:2], trees[2:]], 0))
+    torch.testing.assert_close(sums.divergence, padded.divergence)
+    torch.testing.assert_close(sums.alpha, padded.alpha, equal_nan=True)
+    assert sums.tokens == padded.tokens
+    assert_same_gradient(draft, sums.divergence, padded.divergence)
+
+
+def _bridge(tiny_pair: Path) -> Bridge:
+    """To a draft that has the target's tokens of even ids alone, in reverse, and all bytes."""
+    theirs = load_tokenizer(str(tiny_pair / "target"))
+    pieces = sorted(theirs.get_vocab(), key=theirs.get_vocab().__getitem__)
+    mine = [piece for i, piece in enumerate(pieces) if len(piece) == 1 or i % 2 == 0]
+    return Bridge(theirs, byte_level(mine[::-1], special=(pieces[0],)), 300, 300, "here")
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "tvd", "nll"])
+def test_a_draft_of_another_tokenizer_learns_the_common_tokens_at_common_borders(
+    target: FrozenTarget, draft: nn.Module, tiny_pair: Path, name: str
+) -> None:
+    """Each context as the draft's pieces of its tokens, each law over the common tokens."""
+    bridge = _bridge(tiny_pair)
+    rows = [((256, 299, 70), (299, 258, 44, 298, 0)), ((270,), (40,)), ((100, 297), (280, 41))]
+    assert any(len(bridge.pieces(token)) > 1 for prompt, answer in rows for token in prompt)
+    common, theirs = set(bridge.target_ids.tolist()), dict(
+        zip(bridge.target_ids.tolist(), bridge.draft_ids.tolist(), strict=True)
+    )  # fmt: skip
+    expected = 0.0
+    with torch.no_grad():
+        for prompt, response in rows:
+            for place, token in enumerate(response):
+                context = [*prompt, *response[:place]]
+                pieces = [piece for one in context for piece in bridge.pieces(one)]
+                z = _logits(target.model, torch.tensor(context))[-1, bridge.target_ids]
+                log_p = z.log_softmax(-1)
+                z = _logits(draft, torch.tensor(pieces))[-1]
+                log_q = z[bridge.draft_ids].log_softmax(-1)
+                if name == "forward_kl":
+                    expected += float((log_p.exp() * (log_p - log_q)).sum())
+                elif name == "tvd":
+                    expected += 1.0 - float(torch.minimum(log_p.exp(), log_q.exp()).sum())
+                elif token in common:
+                    expected -= float(z[theirs[token]] - z[bridge.draft_ids].logsumexp(-1))
+    attach(causal_model(draft), bridge)
+    plan = _distill(divergence=name)
+    objective = Objective(plan, target if plan.needs_target else None)
+    sums = objective(draft, collate(rows, 0))
+    assert float(sums.divergence.detach()) == pytest.approx(expected, rel=1e-4)
+    assert int(sums.tokens) == (7 if name == "nll" else 8)  # one is not common: it weighs nothing
+    sums.divergence.backward()  # type: ignore[no-untyped-call]
+    assert any(bool(gradient.any()) for gradient in _gradients(draft))

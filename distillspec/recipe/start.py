@@ -1,0 +1,115 @@
+"""What a draft is made of where there is no small sibling of the target: a part of it, or chance.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.section import Count, Section
+
+_Index = Annotated[int, Field(ge=0)]
+
+
+class LlamaShape(Section):
+    hidden_size: Count
+    intermediate_size: Count
+    layers: Count
+    heads: Count
+    key_value_heads: Count | None = Field(None, description="default: heads")
+    max_positions: Count = Field(1024, description="longest context, tokens")
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError("hidden_size must be an even multiple of heads (rotary positions)")
+        if self.heads % (self.key_value_heads or self.heads):
+            raise ValueError("heads must be a multiple of key_value_heads")
+        return self
+
+
+class Pruned(Section):
+    """A copy of the target with some of its layers, and less of their width where asked for.
+
+    Width is kept by the size of the weights (`models/pruning.py`); training has to mend the rest.
+    """
+
+    kind: Literal["pruned"]
+    layers: Count | Annotated[tuple[_Index, ...], Field(min_length=1)] = Field(
+        description="how many layers are kept, evenly spread, the first and the last among them; "
+        "or which, counted from 0"
+    )
+    intermediate_size: Count | None = Field(
+        None, description="neurons kept in each feed-forward part; default: all"
+    )
+    key_value_heads: Count | None = Field(
+        None, description="key-value heads kept, each with all queries that read it; default: all"
+    )
+    hidden_size: Count | None = Field(
+        None, description="channels kept between the layers; default: all"
+    )
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        if not isinstance(self.layers, int) and list(self.layers) != sorted(set(self.layers)):
+            raise ValueError("layers must be distinct and in ascending order, as in the target")
+        return self
+
+    def kept_layers(self, layers: int) -> tuple[int, ...]:
+        """Which of the target's `layers` layers; DistillSpecError where it has not so many."""
+        if isinstance(self.layers, int):
+            if self.layers <= layers:
+                steps = max(self.layers - 1, 1)
+                return tuple(round(i * (layers - 1) / steps) for i in range(self.layers))
+            asked = f"{self.layers} layers cannot be kept"
+        else:
+            if self.layers[-1] < layers:
+                return self.layers
+            missing = [str(one) for one in self.layers if one >= layers]
+            asked = f"there is no layer {', '.join(missing)} to keep"
+        raise DistillSpecError(
+            f"{asked}: the target has {layers}",
+            where="pair.draft.layers",
+            mend=f"name layers from 0 to {layers - 1}, or at most {layers} of them",
+        )
+
+    def in_words(self) -> str:
+        """Such as `layers 0, 7, 15 of the target`."""
+        if isinstance(self.layers, int):
+            what = f"{self.layers} layer{'s' * (self.layers > 1)} of the target"
+        else:
+            what = f"layers {', '.join(map(str, self.layers))} of the target"
+        widths = {
+            "intermediate size": self.intermediate_size,
+            "key-value heads": self.key_value_heads,
+            "hidden size": self.hidden_size,
+        }
+        cuts = [f"{name} {size}" for name, size in widths.items() if size is not None]
+        return f"{what}, cut to {', '.join(cuts)}" if cuts else what
+
+
+class Random(Section):
+    """Random weights in the Llama architecture, drawn from the recipe's seed."""
+
+    kind: Literal["random"]
+    shape: LlamaShape
+
+    def in_words(self) -> str:
+        """Such as `random weights, Llama of 2 layers, hidden size 256`."""
+        return (
+            f"random weights, Llama of {self.shape.layers} "
+            f"layer{'s' * (self.shape.layers > 1)}, hidden size {self.shape.hidden_size}"
+        )
+
+
+class DraftHead(Section):
+    """The draft scores the tokens most frequent in text of the target alone (2506.22694)."""
+
+    keep: Count = Field(description="tokens that the draft's output head keeps")
+
+
+MadeDraft = Annotated[Pruned | Random, Field(discriminator="kind")]

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from distillspec.errors import DistillSpecError
+from distillspec.models.bridge import Bridge
+from distillspec.models.path_rows import runner_for_trees
+from distillspec.models.translated import TranslatedRunner
+from distillspec.speculation.chance import Chance
+from distillspec.speculation.configuration import Configuration
+from distillspec.speculation.draft.chain import ChainDraft
+from distillspec.speculation.draft.sequences import SequencesDraft
+from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.engine import SpeculativeDecoder
+from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.verify.block import verify_block
+from distillspec.speculation.verify.kseq import verify_kseq
+from distillspec.speculation.verify.token import verify_token
+from distillspec.speculation.verify.traversal import verify_traversal
+from tests.speculation.branches import (
+    HistoryRunner,
+    autoregressive_law,
+    law_by_rounds,
+    total_variation,
+)
+
+from .conftest import PARENTS, PATHS, TREE, tiny_model, tree_parents
+from .two_tokenizers import END, byte_level, wide_bridge
+
+PROMPT = (1, 3)  # the second is "ab", which the draft reads as two tokens
+POLICIES = [SamplingPolicy(0.0), SamplingPolicy(1.0), SamplingPolicy(0.8, top_k=2)]
+
+
+def tiny_bridge() -> Bridge:
+    """A target of 4 tokens, a draft of 5; they share 3."""
+    return Bridge(
+        byte_level([END, "a", "b", "ab"]), byte_level(["b", END, "a", "ba", "c"]), 4, 5, "here"
+    )
+
+
+def table(V: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(V, V, generator=generator, dtype=torch.float64) * 1.5
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+@pytest.mark.parametrize(
+    ("draft", "verify", "gamma", "max_new_tokens"),
+    [
+        (ChainDraft(), verify_token, 1, 3),
+        (ChainDraft(), verify_token, 3, 3),
+        (ChainDraft(), verify_block, 2, 3),
+        (SequencesDraft(2), verify_kseq, 1, 3),
+        (SequencesDraft(2), verify_traversal, 2, 2),
+    ],
+)
+def test_whole_outputs_have_the_law_of_the_target(
+    draft: Any, verify: Any, gamma: int, max_new_tokens: int, policy: SamplingPolicy
+) -> None:
+    target, inner = HistoryRunner(table(4, 1)), HistoryRunner(table(5, 2))
+    translated = TranslatedRunner(inner, tiny_bridge())
+    way = Configuration("translated", gamma, draft, FixedLength(), verify)
+
+    def stream(chance: Chance) -> Any:
+        decoder = SpeculativeDecoder(target, translated, way, policy, chance)
+        return decoder.rounds(torch.tensor(PROMPT), max_new_tokens=max_new_tokens)
+
+    def state() -> Hashable:
+        return tuple(target.tokens[0].tolist()), tuple(inner.tokens[0].tolist())
+
+    law = law_by_rounds(stream, state)
+    assert sum(law.values()) == pytest.approx(1.0, abs=1e-12)
+    expected = autoregressive_law(target, policy, PROMPT, max_new_tokens)
+    assert total_variation(law, expected) < 1e-9
+    if policy.temperature > 0.0:
+        assert any(3 in tokens for tokens in law)  # what the draft cannot say is said
+
+
+def fresh(text: list[int]) -> Tensor:
+    runner = TranslatedRunner(runner_for_trees(tiny_model("llama")), wide_bridge())
+    return runner.feed(torch.tensor([text]))[0, -1]
+
+
+def test_a_cache_that_was_rolled_back_and_fed_again_holds_the_text() -> None:
+    runner = TranslatedRunner(runner_for_trees(tiny_model("llama")), wide_bridge())
+    runner.feed(torch.tensor([[1, 2, 3, 4, 5]]))
+    assert runner.length == 5
+    runner.rollback(2)
+    found = runner.feed(torch.tensor([[7, 10, 12]]))
+    assert found.shape == (1, 3, 61)
+    for place, text in enumerate(([1, 2, 7], [1, 2, 7, 10], [1, 2, 7, 10, 12])):
+        torch.testing.assert_close(found[0, place], fresh(text), rtol=1e-4, atol=1e-4)
+
+
+def test_a_tree_is_read_path_by_path_and_what_is_kept_is_a_text() -> None:
+    runner = TranslatedRunner(runner_for_trees(tiny_model("llama")), wide_bridge())
+    text = [1, 4, 2]
+    runner.feed(torch.tensor([text]))
+    found = runner.feed_tree(torch.tensor(TREE), tree_parents(3))
+    for row, path in zip(found[0], PATHS, strict=True):
+        expected = fresh([*text, *(TREE[node] for node in path)])
+        torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-4)
+    assert len(PARENTS) == runner.length - 3
+    runner.keep(3, [3, 5, 6])
+    assert runner.length == 6
+    again = runner.feed(torch.tensor([[11]]))[0, -1]
+    expected = fresh([*text, *(TREE[node] for node in (0, 2, 3)), 11])
+    torch.testing.assert_close(again, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_drafts_places_bound_the_text_and_are_never_passed() -> None:
+    runner = TranslatedRunner(HistoryRunner(table(5, 2), capacity=24), tiny_bridge())
+    assert (runner.capacity, runner.positions) == (8, 8)
+    runner.feed(torch.tensor([[3, 3]]))
+    assert (runner.length, runner.capacity) == (2, 6)
+    with pytest.raises(DistillSpecError, match="in the draft's own tokens"):
+        runner.feed(torch.full((1, 11), 3))
+
+
+def test_what_the_drafts_tokenizer_begins_with_stands_before_the_text() -> None:
+    bridge = tiny_bridge()
+    bridge.prefix = (1,)
+    inner = HistoryRunner(table(5, 2))
+    runner = TranslatedRunner(inner, bridge)
+    runner.feed(torch.tensor([[3, 1]]))
+    assert inner.tokens.tolist() == [[1, 2, 0, 2]]
+    runner.rollback(0)
+    runner.feed(torch.tensor([[0, 1]]))  # the target's own end of text, which it begins with too
+    assert inner.tokens.tolist() == [[1, 2]]

@@ -1,0 +1,72 @@
+"""Tiny tokenizers of given pieces, in both conventions of spelling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from distillspec.models.bridge import Bridge
+from distillspec.models.build_llama import random_llama
+from distillspec.models.train_tokenizer import train_tokenizer
+from distillspec.recipe.start import LlamaShape
+
+END = "<end>"
+
+
+def byte_level(
+    pieces: Sequence[str], *, special: Sequence[str] = (END,)
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE without merges: its tokens have the ids of their places."""
+    backend = Tokenizer(models.BPE(vocab={p: i for i, p in enumerate(pieces)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return _whole(backend, special)
+
+
+def sentencepiece(
+    pieces: Sequence[str], *, special: Sequence[str] = (END,)
+) -> PreTrainedTokenizerFast:
+    """One with bytes to fall back on, as Llama 2 has it."""
+    vocabulary = {p: i for i, p in enumerate(pieces)}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True))
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    return _whole(backend, special)
+
+
+def word_level(pieces: Sequence[str]) -> PreTrainedTokenizerFast:
+    """One whose tokens spell text in neither way."""
+    vocabulary = {p: i for i, p in enumerate(pieces)}
+    backend = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token=pieces[0]))
+    backend.decoder = decoders.WordPiece()
+    return _whole(backend, ())
+
+
+def wide_bridge() -> Bridge:
+    """Of two tiny models: 61 tokens each, in another order, every third one the target's alone."""
+    letters = [chr(ord("a") + i % 26) for i in range(60)]
+    names = [f"{one}{i // 26}" for i, one in enumerate(letters)]
+    theirs = byte_level([END, *names])
+    alphabet = sorted({*letters, "0", "1", "2"})
+    mine = [name for i, name in enumerate(names) if i % 3][: 60 - len(alphabet)]
+    return Bridge(theirs, byte_level([*alphabet, *reversed(mine), END]), 61, 61, "here")
+
+
+def save_other_draft(folder: Path) -> PreTrainedTokenizerBase:
+    """A tiny draft of 310 tokens with a tokenizer of its own, which is given back."""
+    tokenizer = train_tokenizer([Path(__file__).read_text(encoding="utf-8")], 290)
+    shape = LlamaShape(hidden_size=16, intermediate_size=32, layers=1, heads=2, max_positions=512)
+    end = int(tokenizer.eos_token_id)
+    random_llama(shape, vocabulary=310, end_token=end, seed=7).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def _whole(backend: Tokenizer, special: Sequence[str]) -> PreTrainedTokenizerFast:
+    backend.add_special_tokens(list(special))
+    end = {"eos_token": special[0]} if special else {}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **end)
