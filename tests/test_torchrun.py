@@ -51,8 +51,8 @@ def test_a_killed_worker_is_explained(tmp_path: Path) -> None:
 
 def test_an_interrupt_of_the_launcher_reaches_the_workers(tmp_path: Path) -> None:
     body = (
-        "print('ready', flush=True)\n"
-        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('stopping', flush=True)\n"
+        "try:\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    print('stopping', flush=True)\n"
     )
     command = [sys.executable, "-m", "distillspec.torchrun", "--standalone", "--nproc-per-node=1"]
     with subprocess.Popen(
