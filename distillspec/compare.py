@@ -72,7 +72,7 @@ def look(comparison: Comparison) -> int:
     for variant in comparison.variants:
         unmade = dict.fromkeys(comparison.needs(variant), Path(like))
         recipe = variant_recipe(comparison, variant, comparison.seeds[0], unmade)
-        _check_target(plain, recipe, variant)
+        _check_shared(plain, recipe, variant)
         told(recipe, comparison.recipe)
         console.print(f"{variant:<20}  {recipe.distill.loss_in_words}: {_source(recipe)}")
     count = len(comparison.variants) * len(comparison.seeds)
@@ -106,8 +106,8 @@ def variant_recipe(
     return recipe
 
 
-def _check_target(base: Recipe, recipe: Recipe, variant: str) -> None:
-    """All variants are measured on what one target says."""
+def _check_shared(base: Recipe, recipe: Recipe, variant: str) -> None:
+    """All variants have the same prompts, and are measured on what one target says."""
     for key in ("target", "endpoint", "target_revision"):
         if getattr(recipe.pair, key) != getattr(base.pair, key):
             raise DistillSpecError(
@@ -115,6 +115,12 @@ def _check_target(base: Recipe, recipe: Recipe, variant: str) -> None:
                 where="variants of the comparison",
                 mend=f"leave pair.{key} to the recipe, or make a comparison of its own",
             )
+    if recipe.data != base.data:
+        raise DistillSpecError(
+            f"variant {variant!r} changes data, and a comparison trains all on the same prompts",
+            where="variants of the comparison",
+            mend="put it under changes, which are of every run, or make a comparison of its own",
+        )
 
 
 _Made = TypeVar("_Made")
@@ -137,7 +143,6 @@ class _Comparing:
         self.prompts = build.prompts(self.pair)
         self.policy = SamplingPolicy(temperature=self.base.distill.temperature)
         self.texts = self._texts()
-        self.done: dict[str, dict[str, list[Measured]]] = {}  # round -> variant -> runs
 
     def run(self) -> None:
         atomic.write_json(self.folder / "provenance.json", dataclasses.asdict(provenance.gather()))
@@ -163,6 +168,13 @@ class _Comparing:
 
     def _texts(self) -> dict[str, list[DrawnText]]:
         held_out = self.prompts.held_out[: self.plan.texts]
+        probed = self.base.distill.probe.prompts
+        if len(self.prompts.held_out) < self.plan.texts + probed:
+            console.print(
+                f"{len(self.prompts.held_out)} held-out prompts are fewer than {self.plan.texts} "
+                f"texts and {probed} probed ones: the best steps are chosen on some of the prompts "
+                "that are measured on"
+            )
         kinds: dict[str, Sequence[Prompt]] = {HOME: held_out}
         for name, source in self.plan.elsewhere.items():
             prompts = PromptPlan(count=self.plan.texts, source=source)
@@ -220,7 +232,7 @@ class _Comparing:
             if not path.exists():  # of finals, in which it does not take part
                 self._one(path.parent, name, seed, minutes)
         recipe = variant_recipe(self.plan, variant, seed, drafts)
-        _check_target(self.base, recipe, variant)
+        _check_shared(self.base, recipe, variant)
         responses, cached, text_seconds = self._prepared(recipe)
         spent = text_seconds / 60.0 if self.plan.counts_stored_text else 0.0
         left = round(minutes - spent, 6)

@@ -224,3 +224,10 @@ def test_a_recipe_that_makes_a_model_is_none_to_compare(workplace: Path) -> None
     )
     with pytest.raises(DistillSpecError):
         compare.look(comparison())
+
+
+def test_a_variant_with_other_prompts_is_refused(workplace: Path) -> None:
+    other = {"kl": {}, "fewer": {"data.max_prompts": 8}}
+    with pytest.raises(DistillSpecError, match="trains all on the same prompts"):
+        compare.run(comparison(variants=other))
+    compare.look(comparison(variants={"kl": {}}, changes={"data.max_prompts": 8}))

@@ -34,7 +34,8 @@ class Comparison(Section):
     )
     variants: dict[VariantName, dict[str, Any]] = Field(
         description="name -> what it changes: {tvd: {distill.divergence: tvd}}. A value "
-        "`variant:NAME` is the folder of the draft which that variant has made",
+        "`variant:NAME` is the folder of the draft which that variant has made; what making it "
+        "took is not counted here",
         min_length=1,
     )
     baseline: str | None = Field(
