@@ -73,6 +73,13 @@ def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> Comparis
     """
     path = Path(path)
     data = _read(path, "comparison")
+    if "kind" not in data:
+        raise DistillSpecError(
+            "this is no comparison: it has no `kind: comparison`",
+            where=f"{path}: top level",
+            mend="name one such as eval/suites/objectives.yaml; a suite is measured with: "
+            f"./launch.sh evaluate RUN-FOLDER --suite {path}",
+        )
     changed = _override(data, overrides, str(path))
     data |= {"name": path.stem} if data.get("name") in (None, "") else {}
     return _validate(Comparison, data, str(path), changed)

@@ -61,3 +61,9 @@ def test_the_shipped_comparisons_load() -> None:
         assert load_comparison(path).name == path.stem
         with pytest.raises(DistillSpecError, match="no suite but a comparison"):
             load_suite(path)
+
+
+def test_a_suite_is_told_from_a_comparison() -> None:
+    with pytest.raises(DistillSpecError, match="no comparison") as caught:
+        load_comparison(Path(__file__).parents[2] / "eval" / "suites" / "quick.yaml")
+    assert "--suite" in caught.value.mend
