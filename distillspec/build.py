@@ -38,8 +38,9 @@ from distillspec.models.start import made_draft
 from distillspec.models.template import template_hash
 from distillspec.models.trimmed_head import settle_head, trim_head
 from distillspec.models.vocabulary import check_pair, vocabulary_digest
+from distillspec.recipe.distill import CachedSignal, OnlineSignal, Shares
 from distillspec.recipe.loading import load_suite
-from distillspec.recipe.schema import CachedSignal, Hardware, OnlineSignal, Recipe, Shares
+from distillspec.recipe.schema import Hardware, Recipe
 from distillspec.recipe.start import Pruned, Random
 from distillspec.recipe.suite import Suite
 from distillspec.speculation.chance import GeneratorChance

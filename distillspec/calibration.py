@@ -28,8 +28,8 @@ from distillspec.models.tree_mask import check_takes_a_tree
 from distillspec.models.vocabulary import check_pair
 from distillspec.recipe import yaml_text
 from distillspec.recipe.candidates import candidates
+from distillspec.recipe.data import Data, Jsonl, PythonSource
 from distillspec.recipe.prompt_plan import PromptPlan
-from distillspec.recipe.schema import Data, Jsonl, PythonSource
 from distillspec.recipe.suite import Suite
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from distillspec.models.runner import most_positions
 from distillspec.models.train_tokenizer import train_tokenizer
 from distillspec.recipe.dry_run import RUNS
 from distillspec.recipe.loading import dump_yaml
-from distillspec.recipe.schema import PretrainRecipe
+from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.pretrain import Progress, held_out_nats, pretrain
 from distillspec.training.run_lock import run_lock

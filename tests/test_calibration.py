@@ -10,8 +10,8 @@ import pytest
 
 from distillspec import calibration
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.data import Jsonl
 from distillspec.recipe.loading import load_suite
-from distillspec.recipe.schema import Jsonl
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from distillspec import pretraining
 from distillspec.errors import DistillSpecError
 from distillspec.models.build_llama import random_llama
 from distillspec.models.loading import load_model, load_tokenizer
-from distillspec.recipe.schema import PretrainRecipe
+from distillspec.recipe.pretraining import PretrainRecipe
 
 
 def recipe(**changes: object) -> PretrainRecipe:

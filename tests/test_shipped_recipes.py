@@ -20,9 +20,10 @@ from transformers import (
 )
 
 from distillspec import stages
+from distillspec.recipe.data import Hub
 from distillspec.recipe.dry_run import plan, render
 from distillspec.recipe.loading import load_recipe
-from distillspec.recipe.schema import Hub, Recipe
+from distillspec.recipe.schema import Recipe
 
 ROOT = Path(__file__).parents[1]
 CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.dry_run import RUNS, plan, render
 from distillspec.recipe.loading import dump_yaml, load_recipe
-from distillspec.recipe.schema import PretrainRecipe, Recipe
+from distillspec.recipe.pretraining import PretrainRecipe
+from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
 
 

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.schema import Jsonl, PythonSource
+from distillspec.recipe.data import Jsonl, PythonSource
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from distillspec.corpus.passage import Passage, with_unique_keys
 from distillspec.corpus.rows import check_categories, outer, passage_of
 from distillspec.corpus.tokenizing import Tokenizer
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.schema import Hub
+from distillspec.recipe.data import Hub
 
 
 def hub_passages(source: Hub, tokenizer: Tokenizer, section: str = "data.source") -> list[Passage]:

@@ -9,7 +9,7 @@ from distillspec.corpus.passage import Passage, with_unique_keys
 from distillspec.corpus.rows import check_categories, passage_of
 from distillspec.corpus.tokenizing import Tokenizer
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.schema import Jsonl
+from distillspec.recipe.data import Jsonl
 
 
 def jsonl_passages(

@@ -12,7 +12,7 @@ from distillspec.corpus.prompts import Prompt
 from distillspec.corpus.stored import prompts_digest
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.schema import Origin, Shares
+from distillspec.recipe.distill import Origin, Shares
 
 
 class Row(NamedTuple):

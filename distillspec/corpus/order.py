@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distillspec.recipe.schema import Origin, Shares
+from distillspec.recipe.distill import Origin, Shares
 
 _PLACE_STREAM, _ORIGIN_STREAM, _BUCKET_STREAM = 0, 1, 2  # independent streams of one seed
 _GOLDEN = (5**0.5 - 1) / 2  # multiples of it, taken modulo 1, fill the interval most evenly

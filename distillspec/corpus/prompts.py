@@ -16,8 +16,8 @@ from distillspec.corpus.tokenizing import Encoder, Tokenizer, Tokens
 from distillspec.corpus.topics import topic_passages
 from distillspec.errors import DistillSpecError
 from distillspec.models.template import template_hash
+from distillspec.recipe.data import Data, Hub, Jsonl, PythonSource
 from distillspec.recipe.prompt_plan import Adversarial, PromptSource, PythonTopics
-from distillspec.recipe.schema import Data, Hub, Jsonl, PythonSource
 
 _MOST_HELD_OUT = 2048  # more prompts than any probe or suite decodes
 _BLOCK = 1024  # passages tokenised in one call

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.schema import PythonSource
+from distillspec.recipe.data import PythonSource
 
 _TEST_FOLDERS = {"test", "tests", "testing", "idle_test", "site-packages", "__pycache__"}
 _GENERATED = ("encodings/*", "pydoc_data/*", "lib2to3/*", "ensurepip/_bundled/*", "*_pb2.py")

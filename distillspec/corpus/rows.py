@@ -9,7 +9,7 @@ from distillspec.corpus.passage import Passage, text_key
 from distillspec.corpus.tokenizing import Tokenizer
 from distillspec.errors import DistillSpecError
 from distillspec.models.template import render_chat
-from distillspec.recipe.schema import Hub, Jsonl
+from distillspec.recipe.data import Hub, Jsonl
 
 
 def passage_of(

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from distillspec.divergence.top_tokens import TopTokens
-from distillspec.recipe.schema import CachedSignal
+from distillspec.recipe.distill import CachedSignal
 
 Records = NDArray[np.void]
 

@@ -28,7 +28,7 @@ from distillspec.corpus.stored import Progress, Setting, check_manifest
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.divergence.top_tokens import TopTokens
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.schema import CachedSignal
+from distillspec.recipe.distill import CachedSignal
 
 _FORMAT = 1
 _PARTS = 32  # of a small store, so that processes share it and a kill costs little

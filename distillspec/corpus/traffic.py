@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 from distillspec.corpus.prompts import Prompt, load_all
 from distillspec.corpus.tokenizing import Tokenizer
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.data import Data, Hub, Jsonl
 from distillspec.recipe.prompt_plan import PromptPlan
-from distillspec.recipe.schema import Data, Hub, Jsonl
 
 
 class Traffic(NamedTuple):

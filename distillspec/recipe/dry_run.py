@@ -10,22 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.data import Hub, Jsonl, PythonSource
+from distillspec.recipe.distill import CachedSignal, Distill, Origin, Shares
 from distillspec.recipe.endpoint import check_can_ask
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.loading import load_suite
+from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.prompt_plan import Adversarial, PromptSource, PythonTopics
-from distillspec.recipe.schema import (
-    CachedSignal,
-    Distill,
-    Hub,
-    Jsonl,
-    Origin,
-    Pair,
-    PretrainRecipe,
-    PythonSource,
-    Recipe,
-    Shares,
-)
+from distillspec.recipe.schema import Pair, Recipe
 from distillspec.recipe.start import Pruned
 from distillspec.recipe.suite import Suite
 

@@ -16,7 +16,8 @@ from distillspec.recipe.comparison import Comparison
 from distillspec.recipe.complaint import complaint, nearest
 from distillspec.recipe.expectation import root
 from distillspec.recipe.methods import Method
-from distillspec.recipe.schema import PretrainRecipe, Recipe
+from distillspec.recipe.pretraining import PretrainRecipe
+from distillspec.recipe.schema import Recipe
 from distillspec.recipe.section import Section
 from distillspec.recipe.suite import Suite
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distillspec.recipe.schema import Hub, Jsonl, PythonSource
+from distillspec.recipe.data import Hub, Jsonl, PythonSource
 from distillspec.recipe.section import Count, Section
 
 

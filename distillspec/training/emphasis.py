@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distillspec.recipe.schema import Distill
+from distillspec.recipe.distill import Distill
 
 
 class Observed(NamedTuple):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from lightning.pytorch import Callback, LightningModule
 from torch import nn
 
-from distillspec.recipe.schema import Distill
+from distillspec.recipe.distill import Distill
 from distillspec.training.optimizer import share_done
 from distillspec.training.progress import Report, Reporter
 from distillspec.training.resume import (

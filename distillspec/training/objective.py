@@ -24,7 +24,7 @@ from distillspec.models.hidden import (
     token_logits,
 )
 from distillspec.models.trimmed_head import kept_tokens
-from distillspec.recipe.schema import Distill
+from distillspec.recipe.distill import Distill
 from distillspec.training.cached_target import CachedTarget
 from distillspec.training.emphasis import Emphasis, Observed
 from distillspec.training.sides import Sides, TargetSignal

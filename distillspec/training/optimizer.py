@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from distillspec.models.hidden import causal_model
-from distillspec.recipe.schema import Distill, Optimizer
+from distillspec.recipe.distill import Distill
+from distillspec.recipe.schema import Optimizer
 
 
 def optimizers(draft: nn.Module, plan: Optimizer) -> list[torch.optim.Optimizer]:

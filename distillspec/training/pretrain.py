@@ -26,7 +26,7 @@ from distillspec.divergence.chunked import chunked_cross_entropy
 from distillspec.errors import DistillSpecError
 from distillspec.models.attention import fast_whole_rows
 from distillspec.models.hidden import causal_model, hidden_states, output_head
-from distillspec.recipe.schema import PretrainPlan
+from distillspec.recipe.pretraining import PretrainPlan
 from distillspec.training.optimizer import vocabulary_weights
 from distillspec.training.state_file import read_state, write_state
 

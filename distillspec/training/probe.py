@@ -13,7 +13,7 @@ from distillspec.models.compiled import make_runner
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.generate import generate
 from distillspec.models.runner import CausalRunner
-from distillspec.recipe import schema
+from distillspec.recipe import distill
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.configuration import Configuration
 from distillspec.speculation.draft.chain import ChainDraft
@@ -70,7 +70,7 @@ class Probe:
         self,
         target: FrozenTarget,
         prompts: Sequence[Prompt],
-        plan: schema.Probe,
+        plan: distill.Probe,
         *,
         temperature: float,
         end_tokens: frozenset[int],

@@ -17,7 +17,7 @@ from distillspec.models.generate import Writer, generate
 from distillspec.models.hidden import causal_model
 from distillspec.models.speculated import SpeculatedText, generate_speculatively
 from distillspec.models.tree_mask import check_takes_a_tree
-from distillspec.recipe.schema import Distill
+from distillspec.recipe.distill import Distill
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.objective import texts_of

@@ -41,8 +41,9 @@ from distillspec.divergence.table import DIVERGENCES, divergence
 from distillspec.divergence.top_tokens import TopTokens, top_tokens
 from distillspec.models.generate import generate
 from distillspec.models.hidden import hidden_states, output_head
+from distillspec.recipe.distill import CachedSignal
 from distillspec.recipe.loading import load_recipe
-from distillspec.recipe.schema import CachedSignal, Recipe
+from distillspec.recipe.schema import Recipe
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.cached_target import CachedTarget

@@ -9,7 +9,8 @@ import pytest
 
 from distillspec.commands import arguments
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.schema import PretrainRecipe, Recipe
+from distillspec.recipe.pretraining import PretrainRecipe
+from distillspec.recipe.schema import Recipe
 
 RUN = Path("checkpoints/runs/pair/1")
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distillspec.corpus.hub import hub_passages
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.schema import Hub
+from distillspec.recipe.data import Hub
 
 CHAT = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
 

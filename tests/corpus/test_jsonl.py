@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distillspec.corpus.jsonl import jsonl_passages
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.schema import Jsonl
+from distillspec.recipe.data import Jsonl
 
 
 def source(path: Path) -> Jsonl:

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from distillspec.corpus.module import PromptRows, Row
 from distillspec.corpus.prompts import Prompt
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.schema import Shares
+from distillspec.recipe.distill import Shares
 
 PROMPTS = [Prompt(f"k{i}", tuple(range(1, i % 5 + 2)), (9, i), f"t{i}", "plain") for i in range(11)]
 TARGETS = {p.key: (100, i) for i, p in enumerate(PROMPTS)}

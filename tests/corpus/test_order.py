@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter
 
 from distillspec.corpus.order import SequenceOrder
-from distillspec.recipe.schema import Shares
+from distillspec.recipe.distill import Shares
 
 DRAFT = Shares(draft=1.0)
 

@@ -12,7 +12,7 @@ from distillspec.corpus.prompts import load_all, load_prompts
 from distillspec.corpus.python_source import is_held_out
 from distillspec.errors import DistillSpecError
 from distillspec.models.template import render_chat, template_hash
-from distillspec.recipe.schema import Data
+from distillspec.recipe.data import Data
 
 END = 0
 FUNCTION = 'def f{0}(x):\n    """Adds {0}."""\n    y = x + {0}\n    return y\n\n'

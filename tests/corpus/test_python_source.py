@@ -5,7 +5,7 @@ import pytest
 
 from distillspec.corpus.python_source import is_held_out, python_files
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.schema import PythonSource
+from distillspec.recipe.data import PythonSource
 
 
 @pytest.fixture

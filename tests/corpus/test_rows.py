@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from distillspec.corpus.passage import Passage
 from distillspec.corpus.rows import check_categories, field, outer, passage_of
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.schema import Jsonl
+from distillspec.recipe.data import Jsonl
 
 SOURCE = Jsonl(kind="jsonl", path="data.jsonl")
 ASK = {"role": "user", "content": "2+2?"}

@@ -8,7 +8,7 @@ import torch
 
 from distillspec.corpus.signal_records import packed, record_type, unpacked
 from distillspec.divergence.top_tokens import TopTokens, top_tokens
-from distillspec.recipe.schema import CachedSignal
+from distillspec.recipe.distill import CachedSignal
 
 N = 7
 

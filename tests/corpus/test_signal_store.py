@@ -17,7 +17,7 @@ from distillspec.corpus import signal_store
 from distillspec.corpus.signal_store import SignalStore, SignalText, fill_signals, in_words
 from distillspec.divergence.top_tokens import TopTokens
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.schema import CachedSignal
+from distillspec.recipe.distill import CachedSignal
 
 VOCABULARY, K = 300, 3
 TEXTS = [SignalText(tuple(range(1, 4 + n % 9)), 1 + n % 3) for n in range(3)] + [

@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast
 
 from distillspec.corpus.traffic import Traffic, load_traffic
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.data import Data
 from distillspec.recipe.prompt_plan import PromptPlan
-from distillspec.recipe.schema import Data
 
 DATA = Data.model_validate(
     {"source": {"kind": "jsonl", "path": "unread.jsonl"}, "max_prompt_tokens": 30}

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.data import Hub, Jsonl
 from distillspec.recipe.loading import (
     dump_yaml,
     is_of_suite,
@@ -13,7 +14,8 @@ from distillspec.recipe.loading import (
     load_suite,
     suite_json_schema,
 )
-from distillspec.recipe.schema import Hub, Jsonl, PretrainRecipe, Recipe
+from distillspec.recipe.pretraining import PretrainRecipe
+from distillspec.recipe.schema import Recipe
 
 ROOT = Path(__file__).parents[2]
 SMALLEST = """\

@@ -5,23 +5,19 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from distillspec.recipe import schema
-from distillspec.recipe.schema import (
-    CachedSignal,
-    Distill,
-    LlamaShape,
-    Mix,
-    PretrainRecipe,
-    PythonSource,
-    Recipe,
-    Section,
-    Shares,
-    Term,
-    TokenizerPlan,
-)
+from distillspec.recipe import data, distill, pretraining, schema
+from distillspec.recipe.distill import Shares, Term
+from distillspec.recipe.schema import Recipe
+from distillspec.recipe.section import Section
+from distillspec.recipe.start import LlamaShape
 
 SECTIONS = sorted(
-    (value for value in vars(schema).values() if isinstance(value, type) and value is not Section),
+    {
+        value
+        for module in (schema, data, distill, pretraining)
+        for value in vars(module).values()
+        if isinstance(value, type) and value is not Section
+    },
     key=lambda value: value.__name__,
 )
 MODELS = [value for value in SECTIONS if issubclass(value, Section)]
@@ -160,31 +156,6 @@ def test_the_keys_that_other_work_relies_on_are_there() -> None:
     assert {"forward_kl", "reverse_kl", "jsd", "tvd"} <= set(get_args(Term))
 
 
-@pytest.mark.parametrize("shares", [{"fixed": 0.5}, {"fixed": 0.6, "draft": 0.6}, {}])
-def test_shares_must_add_up_to_one(shares: dict[str, float]) -> None:
-    with pytest.raises(ValidationError, match="add up to 1"):
-        Shares.model_validate(shares)
-
-
-def test_shares_may_be_any_mixture() -> None:
-    assert Shares(fixed=0.1, target=0.2, draft=0.7).target == 0.2
-
-
-def test_a_python_source_must_name_code() -> None:
-    with pytest.raises(ValidationError, match="names no code"):
-        PythonSource(kind="python-source")
-    assert PythonSource(kind="python-source", standard_library=True).packages == ()
-
-
-@pytest.mark.parametrize("plan", [{}, {"train_vocabulary": 4096, "take_from": "x"}])
-def test_a_tokenizer_is_either_trained_or_taken(plan: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="exactly one"):
-        TokenizerPlan.model_validate(plan)
-
-
-REJECTED = {"source": {"speculative": 1.0}, "speculative": {"rejected": True}}
-
-
 @pytest.mark.parametrize(
     "shape",
     [
@@ -196,80 +167,6 @@ REJECTED = {"source": {"speculative": 1.0}, "speculative": {"rejected": True}}
 def test_a_llama_shape_that_does_not_divide_is_refused(shape: dict[str, int]) -> None:
     with pytest.raises(ValidationError, match="multiple"):
         LlamaShape.model_validate({"intermediate_size": 64, "layers": 1, **shape})
-
-
-def test_a_pretraining_recipe_says_its_kind() -> None:
-    recipe = {
-        "output": "o",
-        "corpus": {"kind": "python-source", "standard_library": True},
-        "tokenizer": {"train_vocabulary": 300},
-        "model": {"hidden_size": 32, "intermediate_size": 64, "layers": 1, "heads": 2},
-    }
-    assert PretrainRecipe.model_validate({"kind": "pretrain", **recipe}).train.context == 256
-    with pytest.raises(ValidationError):
-        PretrainRecipe.model_validate(recipe)
-
-
-@pytest.mark.parametrize(
-    ("plan", "words"),
-    [
-        ({"divergence": "mix"}, "mix and mix go together"),
-        ({"mix": {"tvd": 1.0}}, "mix and mix go together"),
-        ({"divergence": "mix", "mix": {}}, "names no loss"),
-        ({"divergence": "tvd_plus", "source": {"fixed": 1.0}}, "source: {draft: 1.0}"),
-        ({"divergence": "tvd_plus", "on_prompts": True}, "on_prompts: false"),
-        (
-            {"divergence": "block_efficiency", "select": {"reference": "draft"}},
-            "block_efficiency weighs each by its neighbours",
-        ),
-    ],
-)
-def test_an_objective_that_cannot_be_is_refused(plan: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValidationError, match=words):
-        Distill.model_validate(plan)
-
-
-def test_an_objective_is_told_in_words() -> None:
-    mix = {"jsd": 0.7, "block_efficiency": 1.0, "nll": 0.3}
-    plan = Distill.model_validate({"divergence": "mix", "mix": mix, "source": {"target": 1.0}})
-    assert plan.loss_in_words == "0.7 jsd[0.5] + block efficiency@4 + 0.3 nll"
-    selected = Distill.model_validate({"select": {"keep": 0.4, "reference": "draft"}})
-    assert selected.loss_in_words == "forward kl of the 40% most learnable tokens"
-
-
-def test_every_loss_can_be_mixed() -> None:
-    assert list(Mix.model_fields) == list(get_args(Term))
-
-
-def test_what_reads_no_target_needs_none() -> None:
-    def plan(**values: Any) -> Distill:
-        return Distill.model_validate({"source": {"fixed": 1.0}, **values})
-
-    assert not plan(divergence="nll").needs_target
-    assert not plan(divergence="mix", mix={"nll": 0.5}).needs_target
-    assert plan(divergence="mix", mix={"nll": 0.5, "tvd": 0.5}).needs_target
-    assert plan(divergence="nll", select={"reference": "draft"}).needs_target
-    written = plan(divergence="nll", source={"speculative": 1.0})
-    assert written.needs_target and not written.reads_target
-
-
-@pytest.mark.parametrize(
-    ("plan", "words"),
-    [
-        ({"source": {"draft": 0.5, "fixed": 0.5, "per": "token"}}, "per: token is for draft and"),
-        ({"source": {"draft": 1.0, "per": "token"}}, "per: token is for draft and target"),
-        ({"source": {"fixed": 0.5, "replay": 0.5}}, "give one of them a share"),
-        ({"divergence": "nll"}, "take fixed, target or speculative"),
-        ({"divergence": "nll", "source": {"speculative": 0.5, "replay": 0.5}}, "the draft's own"),
-        ({**REJECTED, "source": {"speculative": 0.5, "replay": 0.5}}, "leave one of them out"),
-        ({**REJECTED, "divergence": "block_efficiency"}, "rejected ones are in none"),
-        ({**REJECTED, "reduction": "sequences"}, "weights of its own"),
-        ({**REJECTED, "select": {"reference": "draft"}}, "weights of its own"),
-    ],
-)
-def test_a_source_that_cannot_be_is_refused(plan: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValidationError, match=words):
-        Distill.model_validate(plan)
 
 
 @pytest.mark.parametrize(
@@ -287,57 +184,3 @@ def test_comfort_that_cannot_be_is_refused(changes: dict[str, Any], words: str) 
     }
     with pytest.raises(ValidationError, match=words):
         Recipe.model_validate({**recipe, **changes})
-
-
-def test_shares_know_what_is_stored_and_what_is_still_to_be_written() -> None:
-    shares = Shares(fixed=0.25, target=0.25, draft=0.5)
-    assert shares.of == {"fixed": 0.25, "target": 0.25, "draft": 0.5}
-    assert shares.stored == {"fixed": 0.25, "target": 0.25}
-    assert Shares(draft=0.5, target=0.5, per="token").stored == {}
-    assert Shares(draft=1.0).is_drafts and not shares.is_drafts
-
-
-@pytest.mark.parametrize(
-    ("plan", "words"),
-    [
-        ({"source": {"draft": 1.0}}, "sources fixed and target alone"),
-        ({"source": {"target": 0.9, "draft": 0.1}}, "sources fixed and target alone"),
-        ({"source": {"fixed": 1.0}, "divergence": "nll"}, "nll reads no target"),
-        ({"source": {"fixed": 1.0}, "signal": {"kind": "cached", "k": 0}}, "greater than or equal"),
-        ({"source": {"fixed": 1.0}, "signal": {"kind": "stored"}}, "'online', 'cached'"),
-    ],
-)
-def test_a_signal_that_cannot_be_kept_is_refused(plan: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValidationError, match=words):
-        Distill.model_validate({"signal": {"kind": "cached"}, **plan})
-
-
-@pytest.mark.parametrize("divergence", [one for one in get_args(Term) if one != "nll"])
-def test_every_divergence_that_reads_known_text_takes_a_cached_signal(divergence: str) -> None:
-    plan = {"divergence": divergence, "source": {"fixed": 0.5, "target": 0.5}}
-    cached = {**plan, "signal": {"kind": "cached", "k": 8}}
-    if divergence == "tvd_plus":  # of the draft's own text, which is never known
-        with pytest.raises(ValidationError):
-            Distill.model_validate(cached)
-        return
-    signal = Distill.model_validate(cached).cached_signal
-    assert signal is not None and signal.k == 8
-    assert Distill.model_validate(plan).cached_signal is None
-
-
-def test_a_divergence_that_a_cache_serves_badly_is_told() -> None:
-    cached = {"source": {"fixed": 1.0}, "signal": {"kind": "cached"}}
-    assert Distill.model_validate(cached).signal_caveat is None
-    mix = {"divergence": "mix", "mix": {"tvd": 0.5, "reverse_kl": 0.5}}
-    caveat = Distill.model_validate({**cached, **mix}).signal_caveat
-    assert caveat is not None and caveat.startswith("reverse_kl hangs on")
-    online = {"divergence": "reverse_kl", "source": {"fixed": 1.0}}
-    assert Distill.model_validate(online).signal_caveat is None
-
-
-def test_a_records_size_is_that_of_ids_values_and_rest() -> None:
-    signal = CachedSignal(kind="cached")
-    assert signal.bytes_per_token(4096) == 64 * (2 + 2) + 4 == 260
-    assert signal.bytes_per_token(2**16) == 260
-    assert signal.bytes_per_token(128_256) == 64 * (3 + 2) + 4 == 324
-    assert CachedSignal(kind="cached", k=10, dtype="float32").bytes_per_token(300) == 64

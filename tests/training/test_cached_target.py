@@ -14,7 +14,7 @@ from distillspec.corpus.signal_store import SignalText
 from distillspec.corpus.visits import TreeRow, Visits, collate_trees
 from distillspec.errors import DistillSpecError
 from distillspec.models.hidden import token_logits
-from distillspec.recipe.schema import Term
+from distillspec.recipe.distill import Term
 from distillspec.training.cached_target import texts_of
 from distillspec.training.objective import Objective, predicts_response
 from distillspec.training.state_file import read_state

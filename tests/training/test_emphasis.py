@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.recipe.schema import Distill
+from distillspec.recipe.distill import Distill
 from distillspec.training.emphasis import Observed
 
 PLUS = Distill(divergence="tvd_plus")

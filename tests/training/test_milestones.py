@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distillspec.models.loading import load_model
-from distillspec.recipe.schema import Distill
+from distillspec.recipe.distill import Distill
 from distillspec.training.milestones import is_over
 from distillspec.training.resume import Position
 from distillspec.training.state_file import read_state

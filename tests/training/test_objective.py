@@ -14,7 +14,7 @@ from distillspec.models.frozen import FrozenTarget
 from distillspec.models.hidden import Layout, causal_model
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.trimmed_head import trim_head
-from distillspec.recipe.schema import Distill, Term
+from distillspec.recipe.distill import Distill, Term
 from distillspec.training.emphasis import Emphasis
 from distillspec.training.objective import Objective, predicts_response, token_weights
 from tests.models.two_tokenizers import byte_level

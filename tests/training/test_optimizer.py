@@ -8,7 +8,8 @@ from torch import nn
 
 from distillspec.models.adapters import add_lora
 from distillspec.models.loading import load_model
-from distillspec.recipe.schema import Distill, Lora, Optimizer
+from distillspec.recipe.distill import Distill
+from distillspec.recipe.schema import Lora, Optimizer
 from distillspec.training.optimizer import learning_rate, optimizers, rate_shares, share_done
 
 

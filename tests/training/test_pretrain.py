@@ -8,7 +8,7 @@ from transformers import LlamaForCausalLM
 from distillspec.corpus.windows import Windows, validation_rows
 from distillspec.errors import DistillSpecError
 from distillspec.models.build_llama import random_llama
-from distillspec.recipe.schema import PretrainPlan
+from distillspec.recipe.pretraining import PretrainPlan
 from distillspec.recipe.start import LlamaShape
 from distillspec.training.pretrain import Progress, mean_nats, pretrain, rate_share
 

@@ -15,7 +15,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.loading import load_model
 from distillspec.models.speculated import SpeculatedText, generate_speculatively
-from distillspec.recipe.schema import Distill, Origin
+from distillspec.recipe.distill import Distill, Origin
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.objective import texts_of, token_weights
 from distillspec.training.replay import Completed

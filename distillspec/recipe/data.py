@@ -1,0 +1,106 @@
+"""Where text comes from: the section `data` of a recipe, and the sources of prompts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from distillspec.recipe.section import Count, Section
+
+
+class PythonSource(Section):
+    """Python code that is on every machine which has installed the project."""
+
+    kind: Literal["python-source"]
+    standard_library: bool = Field(False, description="take the interpreter's own library")
+    packages: tuple[str, ...] = Field((), description="installed packages to take")
+    include: tuple[str, ...] = Field(
+        ("**/*.py",), description="globs a file must match, relative to its package"
+    )
+    exclude: tuple[str, ...] = Field((), description="globs of files to leave out")
+    prompts_per_file: Count = Field(4, description="prompts cut from one file (seeded positions)")
+
+    @model_validator(mode="after")
+    def _names_something(self) -> Self:
+        if not self.standard_library and not self.packages:
+            raise ValueError("names no code: set standard_library: true or list packages")
+        return self
+
+
+class _Rows(Section):
+    """What a row of a data set is read by; `a.b` and `a.0` name a field inside another one."""
+
+    prompt: str = Field("prompt", description="field of the prompt text")
+    response: str = Field("response", description="field of the response text, where there is one")
+    messages: str = Field("messages", description="field of a chat; the target's template is used")
+    turns: str | None = Field(
+        None,
+        description="field of a list of user turns, in place of a prompt: the first one is asked. "
+        "Later ones would need answers of the target's own",
+    )
+    category: str | None = Field(None, description="field of what a row is about, for the report")
+    merge: dict[str, str] = Field(
+        {}, description="categories that are told as another one: {writing: mt_bench}"
+    )
+    as_chat: Literal["never", "if-template"] = Field(
+        "never",
+        description="if-template: a prompt is asked as a user's message where the target's "
+        "tokenizer has a chat template, and is plain text where it has none",
+    )
+
+    @model_validator(mode="after")
+    def _merges_something(self) -> Self:
+        if self.merge and self.category is None:
+            raise ValueError("merge renames categories: name their field with category")
+        return self
+
+
+class Jsonl(_Rows):
+    """One JSON object a line, with `prompt` (and `response`), `turns`, or `messages`."""
+
+    kind: Literal["jsonl"]
+    path: str = Field(description="the file, relative to the working folder")
+
+
+class Hub(_Rows):
+    """A data set of the Hugging Face Hub, or a local folder that `datasets` can load."""
+
+    kind: Literal["hub"]
+    dataset: str = Field(description="Hub id or folder; `json` with files that are none of both")
+    configuration: str | None = Field(None, description="the data set's configuration name")
+    files: tuple[str, ...] = Field((), description="files of the data set, or addresses, to take")
+    split: str = Field("train", description="split to take")
+    revision: str | None = Field(None, description="Hub revision")
+    path: str | None = Field(
+        None, description="a JSONL file with the same fields that is read in its place: no network"
+    )
+
+    @property
+    def local(self) -> Jsonl | None:
+        """The file that stands in for the data set, read by the same fields."""
+        if self.path is None:
+            return None
+        shared = {name: getattr(self, name) for name in _Rows.model_fields}
+        return Jsonl(kind="jsonl", path=self.path, **shared)
+
+
+Source = Annotated[PythonSource | Jsonl | Hub, Field(discriminator="kind")]
+
+
+class Data(Section):
+    source: Source
+    held_out: Source | None = Field(
+        None, description="prompts for probe and evaluation; default: a held-out part of `source`"
+    )
+    held_out_percent: float = Field(
+        3.0, gt=0.0, lt=100.0, description="percent of files or rows held out, by a hash of the key"
+    )
+    max_prompt_tokens: Count = Field(
+        512,
+        description="longer prompts of Python files lose their beginning, longer rows are left out",
+    )
+    max_response_tokens: Count = Field(256, description="responses are cut here, tokens")
+    max_prompts: Count | None = Field(None, description="use at most this many training prompts")
+    store: str = Field("data/responses", description="folder of stored target responses")
+    preview: int = Field(2, ge=0, description="rows shown with their mask before training")

@@ -1,0 +1,355 @@
+"""What is minimised, on which text: the section `distill` of a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from distillspec.recipe.section import Count, Section, Share
+
+Origin = Literal["fixed", "target", "draft", "speculative", "replay"]
+
+
+class Shares(Section):
+    """Where responses come from; the shares add up to 1."""
+
+    fixed: Share = Field(0.0, description="the data set's own responses")
+    target: Share = Field(
+        0.0, description="sampled from the target once, stored; with per: token, now"
+    )
+    draft: Share = Field(0.0, description="sampled now from the draft's current weights")
+    speculative: Share = Field(
+        0.0,
+        description="the target's law, now, by speculative decoding with the draft's current "
+        "weights: see distill.speculative",
+    )
+    replay: Share = Field(
+        0.0, description="draft or speculative responses of earlier steps: see distill.replay"
+    )
+    per: Literal["sequence", "batch", "token"] = Field(
+        "sequence",
+        description="what the shares are of: the sequences of each batch, or whole batches, or "
+        "the tokens of each sequence, which draft and target then write by turns",
+    )
+
+    @property
+    def of(self) -> dict[Origin, float]:
+        """The shares that are not 0."""
+        shares = {origin: float(getattr(self, origin)) for origin in get_args(Origin)}
+        return {origin: share for origin, share in shares.items() if share > 0.0}
+
+    @property
+    def stored(self) -> dict[Origin, float]:
+        """The shares of text that is there before training."""
+        origins: tuple[Origin, ...] = ("fixed",) if self.per == "token" else ("fixed", "target")
+        return {origin: share for origin, share in self.of.items() if origin in origins}
+
+    @property
+    def is_drafts(self) -> bool:
+        """Whether the draft as it is now has drawn every token."""
+        return set(self.of) == {"draft"}
+
+    @model_validator(mode="after")
+    def _add_up(self) -> Self:
+        total = sum(self.of.values())
+        if abs(total - 1.0) > 1e-6:
+            raise ValueError(
+                f"the shares {' + '.join(get_args(Origin))} must add up to 1, not {total:g}"
+            )
+        if self.per == "token" and set(self.of) != {"draft", "target"}:
+            raise ValueError(
+                "per: token is for draft and target, who write one sequence by turns: "
+                "{draft: 0.5, target: 0.5, per: token}; else set per: sequence"
+            )
+        if self.replay and not (self.draft + self.speculative):
+            raise ValueError(
+                "replay repeats what draft or speculative have written: give one of them a share"
+            )
+        return self
+
+
+class Replay(Section):
+    """A ring of the latest responses that were written during training."""
+
+    sequences: Count = Field(256, description="responses kept, over all processes")
+    max_age: Count = Field(
+        20, description="steps that a response may be old; where none is young enough, new ones"
+    )
+
+
+class Speculative(Section):
+    """Training text by speculative decoding: it follows the target's law."""
+
+    gamma: Annotated[int, Field(ge=1, le=16)] = Field(4, description="tokens drafted a round")
+    rejected: bool = Field(
+        False,
+        description="learn at every position that was drafted, also those after a rejected token, "
+        "each weighed by the probability that a round comes so far: the loss on the text, with "
+        "less of its dice",
+    )
+
+
+class Probe(Section):
+    every_steps: Count = Field(50, description="steps between two probes")
+    prompts: Count = Field(16, description="held-out prompts probed")
+    gamma: Count = Field(4, description="block size of the decoded tau, tokens")
+    max_new_tokens: Count = Field(48, description="tokens decoded per prompt")
+
+
+Term = Literal[
+    "forward_kl",
+    "reverse_kl",
+    "jsd",
+    "tvd",
+    "lk_alpha",
+    "lk_lambda",
+    "tvd_plus",
+    "block_efficiency",
+    "nll",
+]
+
+
+_Weight = Annotated[float, Field(gt=0.0)]
+
+
+class Mix(Section):
+    """Weight of each loss in their sum; one that is not given is left out."""
+
+    forward_kl: _Weight | None = None
+    reverse_kl: _Weight | None = None
+    jsd: _Weight | None = None
+    tvd: _Weight | None = None
+    lk_alpha: _Weight | None = None
+    lk_lambda: _Weight | None = None
+    tvd_plus: _Weight | None = None
+    block_efficiency: _Weight | None = None
+    nll: _Weight | None = None
+
+    @property
+    def terms(self) -> dict[Term, float]:
+        """The losses that are given."""
+        named = ((name, getattr(self, name)) for name in get_args(Term))
+        return {name: weight for name, weight in named if weight is not None}
+
+    @model_validator(mode="after")
+    def _mixes_something(self) -> Self:
+        if not self.terms:
+            raise ValueError("names no loss: {forward_kl: 0.5, tvd: 0.5}")
+        return self
+
+
+class Select(Section):
+    """AdaSPEC: learn from the tokens that the draft can still learn most from (2510.19779)."""
+
+    keep: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.4,
+        description="share of a step's tokens: those with the largest KL(p || draft) - "
+        "KL(p || reference)",
+    )
+    reference: str = Field(
+        description="folder of a draft that was distilled by forward_kl from the same start"
+    )
+
+
+class OnlineSignal(Section):
+    """The target's forward over every batch: its whole distribution, nothing kept."""
+
+    kind: Literal["online"]
+
+
+class CachedSignal(Section):
+    """The target's forward once, of which a compressed form is kept on disk: text must be known."""
+
+    kind: Literal["cached"]
+    k: Count = Field(
+        64,
+        description="likeliest tokens kept of each predicted token's distribution, with the mass "
+        "of the rest",
+    )
+    dtype: Literal["float16", "float32"] = Field(
+        "float16", description="of the kept log-probabilities"
+    )
+    store: str = Field("data/signals", description="folder of kept distributions")
+
+    def bytes_per_token(self, vocabulary: int) -> int:
+        """Of one record: ids of 2 bytes (3 from 2**16 tokens on), values, and the rest's 4."""
+        of_id = 2 if vocabulary <= 2**16 else 3
+        return self.k * (of_id + (2 if self.dtype == "float16" else 4)) + 4
+
+
+Signal = Annotated[OnlineSignal | CachedSignal, Field(discriminator="kind")]
+
+
+class Distill(Section):
+    divergence: Term | Literal["mix"] = Field(
+        "forward_kl", description="loss per response token; nll needs no target; mix: see mix"
+    )
+    mix: Mix | None = Field(None, description="the losses and their weights; with divergence: mix")
+    jsd_weight: float = Field(0.5, gt=0.0, lt=1.0, description="beta of JSD[beta]; jsd only")
+    lk_eta: float = Field(
+        3.0, ge=0.0, description="eta of LK-lambda, whose share of KL is exp(-eta alpha)"
+    )
+    block_gamma: Annotated[int, Field(ge=1, le=64)] = Field(
+        4, description="block size that block_efficiency is the loss of, tokens"
+    )
+    select: Select | None = Field(None, description="learn from a part of the tokens only")
+    source: Shares = Field(default_factory=lambda: Shares(draft=1.0))
+    replay: Replay = Field(default_factory=Replay)
+    speculative: Speculative = Field(default_factory=Speculative)
+    signal: Signal = Field(
+        default_factory=lambda: OnlineSignal(kind="online"),
+        description="where the target's distributions come from: its forward now, or a cache of it",
+    )
+    temperature: float = Field(
+        1.0, gt=0.0, le=4.0, description="of sampling and of both distributions in the loss"
+    )
+    on_prompts: bool = Field(
+        False,
+        description="the loss is over the prompts' tokens too: for plain text, where a prompt is "
+        "text like any other. Not for chats",
+    )
+    reduction: Literal["tokens", "sequences"] = Field(
+        "tokens", description="mean over the tokens in the loss, or mean of the means per sequence"
+    )
+    batch_size: Count = Field(32, description="sequences per optimizer step, over all processes")
+    micro_batch_size: Count | None = Field(
+        None, description="sequences per forward and process; default: batch_size / processes"
+    )
+    max_steps: Count = Field(1000, description="optimizer steps")
+    max_minutes: float | None = Field(
+        None, gt=0.0, description="stop after this much training, minutes; whichever comes first"
+    )
+    chunk_tokens: Count = Field(1024, description="response tokens whose logits exist at one time")
+    packing: Count | None = Field(
+        None,
+        description="put several texts into one row of at most so many tokens, none of which sees "
+        "another; for models that take an attention mask of ours",
+    )
+    bucket_steps: Count = Field(
+        1,
+        description="sequences of so many neighbouring steps are sorted by length before they are "
+        "dealt to steps, whose order is then drawn: less padding, less mixing",
+    )
+    checkpoint_every_steps: Count = Field(100, description="steps between two resumable states")
+    probe: Probe = Field(default_factory=Probe)
+
+    @property
+    def terms(self) -> dict[Term, float]:
+        """Weight of each loss."""
+        return {self.divergence: 1.0} if self.divergence != "mix" else self._mixed().terms
+
+    def _mixed(self) -> Mix:
+        assert self.mix is not None, "the validator has seen to it"
+        return self.mix
+
+    @property
+    def loss_in_words(self) -> str:
+        """What is minimised, such as `0.7 forward kl + 0.3 nll`."""
+        details = {
+            "jsd": f"[{self.jsd_weight:g}]",
+            "lk_lambda": f"[{self.lk_eta:g}]",
+            "block_efficiency": f"@{self.block_gamma}",
+        }
+        words = [
+            f"{'' if weight == 1.0 else f'{weight:g} '}{name.replace('_', ' ')}"
+            f"{details.get(name, '')}"
+            for name, weight in self.terms.items()
+        ]
+        part = f" of the {self.select.keep:.0%} most learnable tokens" if self.select else ""
+        return " + ".join(words) + part
+
+    @property
+    def cached_signal(self) -> CachedSignal | None:
+        """How the target's distributions are kept, where they are."""
+        return self.signal if isinstance(self.signal, CachedSignal) else None
+
+    @property
+    def signal_caveat(self) -> str | None:
+        """What is to be said of a cached signal under this loss; None: nothing."""
+        if self.cached_signal is None or "reverse_kl" not in self.terms:
+            return None
+        return (
+            "reverse_kl hangs on how the target spreads the mass of the rest, which is not kept: "
+            "of the loss and its gradient a large part is missing at any small k (README); "
+            "forward_kl, jsd and tvd are served well"
+        )
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether training needs the target: for its loss, or to write text during training."""
+        source = self.source
+        writes = source.speculative > 0 or (source.per == "token" and source.target > 0)
+        return self.reads_target or writes
+
+    @property
+    def reads_target(self) -> bool:
+        """Whether any loss, or the selection, reads the target's distribution."""
+        return set(self.terms) != {"nll"} or self.select is not None
+
+    @property
+    def reads_whole_steps(self) -> bool:
+        """Whether a token's weight depends on all tokens of its step: then two passes are made."""
+        return "tvd_plus" in self.terms or self.select is not None
+
+    @model_validator(mode="after")
+    def _mixes_something(self) -> Self:
+        if (self.divergence == "mix") != (self.mix is not None):
+            raise ValueError(
+                "divergence: mix and mix go together: {divergence: mix, mix: {forward_kl: 0.5, "
+                "tvd: 0.5}}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_text_it_needs(self) -> Self:
+        if "tvd_plus" in self.terms and (not self.source.is_drafts or self.on_prompts):
+            raise ValueError(
+                "tvd_plus is an expectation over tokens that the draft has drawn: set source: "
+                "{draft: 1.0} and on_prompts: false, or take tvd, which any text will do for"
+            )
+        if "nll" in self.terms and (self.source.draft or self.source.replay):
+            raise ValueError(
+                "nll learns to write what it reads, and here that is the draft's own text: take "
+                "fixed, target or speculative as source, or a divergence, which any text will do "
+                "for"
+            )
+        if self.cached_signal is not None:
+            if self.source.of != self.source.stored:
+                raise ValueError(
+                    "signal: {kind: cached} keeps what the target says of text that is known "
+                    "before training, and the draft writes its text in each step anew: take the "
+                    "sources fixed and target alone, such as source: {target: 1.0}, or signal: "
+                    "{kind: online}"
+                )
+            if not self.reads_target:
+                raise ValueError(
+                    "nll reads no target, so there is no signal to cache: leave signal out"
+                )
+        whole = {"tvd_plus", "block_efficiency"} & set(self.terms)
+        self._can_learn_from_rejected(whole | ({"nll"} & set(self.terms)))
+        if self.select is not None and whole:
+            raise ValueError(
+                f"select drops tokens, and {min(whole)} weighs each by its neighbours or its whole "
+                "step: leave one of them out"
+            )
+        return self
+
+    def _can_learn_from_rejected(self, of_texts: set[str]) -> None:
+        if not (self.source.speculative and self.speculative.rejected):
+            return
+        if self.source.replay:
+            raise ValueError(
+                "speculative.rejected weighs what was drafted by the draft that drafted it, and "
+                "replay trains another one on it: leave one of them out"
+            )
+        if of_texts:
+            raise ValueError(
+                f"{min(of_texts)} is of the tokens of a text, and rejected ones are in none: set "
+                "speculative.rejected: false"
+            )
+        if self.select is not None or self.on_prompts or self.reduction == "sequences":
+            raise ValueError(
+                "speculative.rejected has weights of its own: leave out select, on_prompts and "
+                "reduction: sequences"
+            )

@@ -1,0 +1,78 @@
+"""How a model is made from nothing, or trained further: recipes of kind `pretrain`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from distillspec.recipe.data import PythonSource
+from distillspec.recipe.schema import Hardware
+from distillspec.recipe.section import Count, FolderName, Section, Share
+from distillspec.recipe.start import LlamaShape
+
+
+class TokenizerPlan(Section):
+    """Either train a byte-level BPE on the corpus, or take the tokenizer of another model."""
+
+    train_vocabulary: Annotated[int, Field(ge=257)] | None = Field(
+        None, description="size of a new byte-level BPE, tokens"
+    )
+    take_from: str | None = Field(None, description="model folder whose tokenizer is used")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.train_vocabulary is None) == (self.take_from is None):
+            raise ValueError("give exactly one of train_vocabulary and take_from")
+        return self
+
+
+class PretrainPlan(Section):
+    context: Count = Field(256, description="tokens per training row")
+    batch_size: Count = Field(32, description="rows per optimizer step")
+    max_steps: Count = Field(1000, description="optimizer steps")
+    validate_every_steps: Count = Field(100, description="steps between two validations")
+    validation_rows: Count = Field(128, description="held-out rows per validation")
+    matrix_rate: float = Field(0.02, gt=0.0, description="peak rate of Muon (hidden matrices)")
+    other_rate: float = Field(3e-3, gt=0.0, description="peak rate of AdamW (all other weights)")
+    weight_decay: float = Field(0.01, ge=0.0)
+    warmup_steps: int = Field(30, ge=0, description="linear warm-up, steps")
+    decay_share: Share = Field(0.5, description="share of the steps, at the end, in linear decay")
+    final_rate_share: Share = Field(0.03, description="the decay ends at this share of the peak")
+    clip_norm: float = Field(1.0, gt=0.0)
+    start_share: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="what is written is this share of the weights in start_from and the rest of "
+        "the trained ones: an average of two models of one training often beats both",
+    )
+
+
+class PretrainRecipe(Section):
+    """A causal language model trained on a corpus, from nothing or further: half of a nano pair."""
+
+    kind: Literal["pretrain"]
+    name: FolderName = Field("", description="names the run folder; default: the file's name")
+    seed: int = Field(0, ge=0, lt=2**32)
+    output: str = Field(description="folder that receives the finished model")
+    corpus: PythonSource
+    held_out_percent: float = Field(3.0, gt=0.0, lt=100.0)
+    tokenizer: TokenizerPlan
+    model: LlamaShape | None = Field(None, description="shape of a model with random weights")
+    start_from: str | None = Field(None, description="model folder that is trained further")
+    train: PretrainPlan = Field(default_factory=PretrainPlan)
+    hardware: Hardware = Field(default_factory=Hardware)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.model is None) == (self.start_from is None):
+            raise ValueError("give exactly one of model and start_from")
+        if self.train.start_share and self.start_from is None:
+            raise ValueError("train.start_share needs start_from: there is nothing to average with")
+        if self.model is not None and self.train.context > self.model.max_positions:
+            raise ValueError(
+                f"train.context={self.train.context} is longer than "
+                f"model.max_positions={self.model.max_positions}"
+            )
+        return self

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from distillspec.recipe.pretraining import PretrainRecipe, TokenizerPlan
+
+
+@pytest.mark.parametrize("plan", [{}, {"train_vocabulary": 4096, "take_from": "x"}])
+def test_a_tokenizer_is_either_trained_or_taken(plan: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="exactly one"):
+        TokenizerPlan.model_validate(plan)
+
+
+def test_a_pretraining_recipe_says_its_kind() -> None:
+    recipe = {
+        "output": "o",
+        "corpus": {"kind": "python-source", "standard_library": True},
+        "tokenizer": {"train_vocabulary": 300},
+        "model": {"hidden_size": 32, "intermediate_size": 64, "layers": 1, "heads": 2},
+    }
+    assert PretrainRecipe.model_validate({"kind": "pretrain", **recipe}).train.context == 256
+    with pytest.raises(ValidationError):
+        PretrainRecipe.model_validate(recipe)
