@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.loading import load_model
-from distillspec.recipe import schema
+from distillspec.recipe import distill
 from distillspec.training.probe import Probe
 from tests.training import tiny_run
 
@@ -27,7 +27,7 @@ def _probe(target: FrozenTarget, *, seed: int = 0, prompts: int = 4) -> Probe:
     return Probe(
         target,
         tiny_run.prompts(6, seed=9),
-        schema.Probe(prompts=prompts, gamma=2, max_new_tokens=9),
+        distill.Probe(prompts=prompts, gamma=2, max_new_tokens=9),
         temperature=1.0,
         end_tokens=frozenset({0}),
         pad_token=0,
