@@ -22,6 +22,7 @@ from distillspec.corpus.received import Received, ReceivedAnswers, TokenCounts, 
 from distillspec.corpus.tokenizing import Encoder, Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.measure.corpus_alpha import DrawnText
+from distillspec.pair import Pair
 from distillspec.recipe.schema import Recipe
 from distillspec.training.run_lock import run_lock
 from distillspec.training.strategy import World
@@ -50,7 +51,7 @@ class TargetText(NamedTuple):
 
 
 def target_text(
-    pair: build.Pair,
+    pair: Pair,
     sets: PromptSets,
     world: World,
     console: Console,
@@ -129,7 +130,7 @@ class Tried(NamedTuple):
     warnings: list[str]
 
 
-def try_out(pair: build.Pair, sets: PromptSets) -> Tried:
+def try_out(pair: Pair, sets: PromptSets) -> Tried:
     """Ask a few held-out prompts twice and store nothing. Errors: as of asking."""
     recipe, endpoint = pair.recipe, pair.recipe.pair.endpoint
     assert endpoint is not None

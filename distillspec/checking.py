@@ -15,6 +15,7 @@ from distillspec.measure.memory import TrainingLoad
 from distillspec.models.folder import folder_facts
 from distillspec.models.precision import cast_parameters
 from distillspec.models.start import facts
+from distillspec.pair import dtype_of, load_pair, prepare_process
 from distillspec.recipe.endpoint import Endpoint, refuse_endpoint
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
@@ -24,17 +25,17 @@ BELOW_FLOOR = 2  # exit code
 
 def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
     """Print what was found; 0, or BELOW_FLOOR where the prediction is below `min_speedup`."""
-    build.prepare_process(recipe)
+    prepare_process(recipe)
     if recipe.pair.endpoint is not None:
         return _endpoint(recipe, recipe.pair.endpoint, as_json=as_json, min_speedup=min_speedup)
     in_target, named = folder_facts(recipe.pair.target_weights, "target"), recipe.pair.draft
     in_draft = folder_facts(named, "draft") if isinstance(named, str) else None
     suite = load_suite(recipe.evaluate.suite)
-    pair = build.load_pair(recipe)
+    pair = load_pair(recipe)
     verdicts = []
     if pair.bridge is None:
         verdicts = engine_verdicts(in_target, in_draft or facts(pair.draft()))
-    kind = build.dtype(suite.runner.dtype, pair.device)
+    kind = dtype_of(suite.runner.dtype, pair.device)
     cast_parameters(pair.target.model, kind)
     plan, data = recipe.distill, recipe.data
     trainable = pair.trainable_draft()
@@ -72,7 +73,7 @@ def _endpoint(
     """Without the target's weights there is no speed-up to predict: only whether it answers."""
     if min_speedup is not None:
         refuse_endpoint(endpoint, "check --min-speedup")
-    pair = build.load_pair(recipe)
+    pair = load_pair(recipe)
     found = black_box.try_out(pair, build.prompts(pair))
     if as_json:
         print(json.dumps(found._asdict(), indent=2))

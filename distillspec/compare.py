@@ -25,6 +25,7 @@ from distillspec.measure.target_texts import drawn_texts, text_facts
 from distillspec.measure.variants import Cost, Measured, Reading, markdown, standings, table
 from distillspec.models.adapters import merged
 from distillspec.models.precision import cast_parameters, describe
+from distillspec.pair import Pair, load_pair, prepare_process, with_draft_of
 from distillspec.recipe.comparison import OF_VARIANT, Comparison
 from distillspec.recipe.dry_run import RUNS
 from distillspec.recipe.dry_run import plan as told
@@ -138,8 +139,8 @@ class _Comparing:
     def __init__(self, comparison: Comparison, folder: Path) -> None:
         self.plan, self.folder = comparison, folder
         self.base = variant_recipe(comparison, comparison.against, comparison.seeds[0], {})
-        build.prepare_process(self.base)
-        self.pair = build.load_pair(self.base)
+        prepare_process(self.base)
+        self.pair = load_pair(self.base)
         self.prompts = build.prompts(self.pair)
         self.policy = SamplingPolicy(temperature=self.base.distill.temperature)
         self.texts = self._texts()
@@ -194,7 +195,7 @@ class _Comparing:
             for name, prompts in kinds.items()
         }
 
-    def _measured(self, draft: PreTrainedModel, pair: build.Pair, cost: Cost | None) -> Measured:
+    def _measured(self, draft: PreTrainedModel, pair: Pair, cost: Cost | None) -> Measured:
         cast_parameters(draft, self.pair.target.model.dtype)
         readings = {}
         for kind, texts in self.texts.items():
@@ -288,17 +289,15 @@ class _Comparing:
         gc.collect()
         return measured
 
-    def _pair(self, recipe: Recipe, responses: dict[str, Tokens] | None) -> build.Pair:
+    def _pair(self, recipe: Recipe, responses: dict[str, Tokens] | None) -> Pair:
         """The recipe's draft beside the target; its start is the same for all seeds."""
-        pair, head = build.with_draft_of(self.pair, recipe), recipe.pair.draft_head
+        pair, head = with_draft_of(self.pair, recipe), recipe.pair.draft_head
         if head is None:
             return pair
         found = build.kept_tokens(pair, self.prompts.training, responses, head.keep)
         return dataclasses.replace(pair, kept=found.tokens)
 
-    def _keep_draft(
-        self, draft: PreTrainedModel, pair: build.Pair, folder: Path, variant: str
-    ) -> None:
+    def _keep_draft(self, draft: PreTrainedModel, pair: Pair, folder: Path, variant: str) -> None:
         export_draft(
             draft,
             pair.draft_tokenizer or pair.tokenizer,

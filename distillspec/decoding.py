@@ -25,9 +25,10 @@ from distillspec.measure.parallel import parallel_rounds
 from distillspec.measure.timing import measure_steps
 from distillspec.models.bridge import Bridge
 from distillspec.models.loading import load_model, load_tokenizer
-from distillspec.models.path_rows import runner_for_trees
+from distillspec.models.path_rows import eager_runner, runner_for_trees
 from distillspec.models.precision import fast_dtype
-from distillspec.models.runner import CausalRunner, vocabulary_size
+from distillspec.models.runner import vocabulary_size
+from distillspec.models.seq2seq import check_same_kind, start_token
 from distillspec.models.translated import TranslatedRunner
 from distillspec.models.vocabulary import TokenizersDifferError, check_pair
 from distillspec.recipe.loading import load_suite, method_of, suite_of
@@ -87,8 +88,9 @@ def decode(
 ) -> Iterator[DecodedToken]:
     """Continue `prompt` up to end-of-text or max_new_tokens, with the law of the target.
 
-    target, draft: causal models in eval mode, folders or Hub ids. method: "standard", or a method
-    as a suite has it (`{"draft": {"kind": "sequences"}, "verify": {"kind": "kseq"}}`), or one of
+    target, draft: both causal or both encoder-decoder models in eval mode, folders or Hub ids; the
+    latter answer the prompt, in place of going on with it. method: "standard", or a method as a
+    suite has it (`{"draft": {"kind": "sequences"}, "verify": {"kind": "kseq"}}`), or one of
     `suite` by its name. One that chooses finds its arms in `suite`, and without that has `standard`
     to choose from, at any gamma (`{"choose": {"kind": "ucb", "arms": ["standard@2",
     "standard@8"]}}`): it begins anew with each text, and arms of unequal cost are first timed for a
@@ -119,7 +121,8 @@ def decode(
         append(audited, [])  # a place that cannot be written to is found out now
     ways = configurations(plans, plan)
     has_trees = any(one.draft.kind == "sequences" for one, _ in ways)
-    make = runner_for_trees if has_trees else CausalRunner
+    make = runner_for_trees if has_trees else eager_runner
+    has_source = check_same_kind(big, small, _WHERE)
     text = tokenizer or load_tokenizer(_folder(target), what="target")
     drafts_text = tokenizer or load_tokenizer(_folder(draft), what="draft")
     sizes = vocabulary_size(big), vocabulary_size(small)
@@ -127,7 +130,7 @@ def decode(
     try:
         vocabulary = check_pair(text, drafts_text, *sizes, _WHERE)
     except TokenizersDifferError:
-        if plan.parallel is not None:
+        if plan.parallel is not None or has_source:
             raise
         vocabulary, bridge = sizes[0], Bridge(text, drafts_text, *sizes, _WHERE)
         log.warning(
@@ -141,6 +144,9 @@ def decode(
         raise DistillSpecError(
             "the prompt has no tokens", where="decode", mend="give at least one character"
         )
+    if has_source:
+        start = start_token(big)
+        ids = [*(token for token in ids if token != start), start]
     prompt_ids = torch.tensor(ids, dtype=torch.long, device=big.device)
     runner, ends = make(big, vocabulary=vocabulary), end_tokens(big, text)
     policy = SamplingPolicy(temperature, top_k, nucleus)

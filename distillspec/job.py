@@ -48,6 +48,7 @@ from distillspec.models.adapters import merged
 from distillspec.models.digest import model_digest
 from distillspec.models.precision import cast_parameters, describe
 from distillspec.models.trimmed_head import settle_head, whole_head
+from distillspec.pair import Pair, device_of, dtype_of, load_pair, prepare_process
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.start import Pruned
@@ -87,7 +88,7 @@ class Job:
     folder: RunFolder
     world: World
     log: provenance.RunLog | None
-    pair: build.Pair
+    pair: Pair
     prompts: PromptSets
     tokens: int = 0
 
@@ -290,6 +291,7 @@ class Job:
             training=plan_in_words(recipe)
             + ("" if recipe.pair.endpoint is None else "; of the target, text alone was seen"),
             caution=self._caution(),
+            has_encoder=self.pair.start_token is not None,
         )
 
     def _caution(self) -> str | None:
@@ -331,7 +333,7 @@ class Job:
         suite, pair = load_suite(suite_path, changes), self.pair
         if self.recipe.pair.draft_head is not None and pair.kept is None:
             raise self._nothing_trained(self.folder.path)
-        kind = build.dtype(suite.runner.dtype, pair.device)
+        kind = dtype_of(suite.runner.dtype, pair.device)
         cast_parameters(pair.target.model, kind)
         drafts = {"undistilled": pair.draft(kind)}
         for name, folder in (("distilled", self.folder.path), ("control", self.folder.control)):
@@ -413,9 +415,9 @@ def tokens_trained_before(folder: Path) -> int:
 def started(recipe: Recipe, folder: Path | None) -> Iterator[Job]:
     """Join the processes, hold the run folder, load the pair and the prompts."""
     world = join()
-    build.prepare_process(recipe)
+    prepare_process(recipe)
     # A run folder is begun only when pair and data have turned out to be good.
-    pair = build.load_pair(recipe)
+    pair = load_pair(recipe)
     prompts = build.prompts(pair)
     begun = None
     if not world.rank:
@@ -431,7 +433,7 @@ def started(recipe: Recipe, folder: Path | None) -> Iterator[Job]:
         _check_start(pair, run_folder.start_file)
         record = provenance.RunLog(run_folder.provenance_file, provenance.gather())
         console.print(f"run folder: {run_folder.path}", highlight=False)
-        console.print(describe(build.device(recipe.hardware)), highlight=False)
+        console.print(describe(device_of(recipe.hardware)), highlight=False)
         for note in [*prompts.notes, *build.overlap(recipe, prompts)]:
             console.print(note, highlight=False)
         console.print(
@@ -469,7 +471,7 @@ def _told_by_rank_0(folder: RunFolder | None, world: World) -> RunFolder:
     return box[0]
 
 
-def target_responses(pair: build.Pair, training: list[Prompt], world: World) -> dict[str, Tokens]:
+def target_responses(pair: Pair, training: list[Prompt], world: World) -> dict[str, Tokens]:
     """The target's stored responses, sampling those that are missing, every rank its part."""
     store = build.target_store(pair, training)
     alone = run_lock(store.folder) if not world.rank else nullcontext()
@@ -489,7 +491,7 @@ def target_responses(pair: build.Pair, training: list[Prompt], world: World) -> 
 
 
 def cached_target(
-    pair: build.Pair, training: list[Prompt], responses: dict[str, Tokens] | None, world: World
+    pair: Pair, training: list[Prompt], responses: dict[str, Tokens] | None, world: World
 ) -> CachedTarget | None:
     """The target's kept distributions, where the recipe asks for them; makes those that are
     missing, every rank its part, once their size has been told and found to fit the disk.
@@ -538,7 +540,7 @@ def _base_model(recipe: Recipe) -> str | None:
     return recipe.pair.target_weights if isinstance(recipe.pair.draft, Pruned) else None
 
 
-def _check_start(pair: build.Pair, path: Path) -> None:
+def _check_start(pair: Pair, path: Path) -> None:
     """A run whose draft is made is resumed with that very draft."""
     if pair.start is None:
         return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from rich.console import Console
 
-from distillspec import atomic, build, provenance
+from distillspec import atomic, provenance
 from distillspec.corpus.python_source import CorpusFiles, python_files
 from distillspec.corpus.windows import Windows, pack, validation_rows
 from distillspec.errors import DistillSpecError
@@ -24,6 +24,7 @@ from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.precision import cast_parameters
 from distillspec.models.runner import most_positions
 from distillspec.models.train_tokenizer import train_tokenizer
+from distillspec.pair import device_of, dtype_of
 from distillspec.recipe.dry_run import RUNS
 from distillspec.recipe.loading import dump_yaml
 from distillspec.recipe.pretraining import PretrainRecipe
@@ -46,7 +47,7 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
             where=str(folder),
             mend="add --resume to go on with it, or delete that folder to begin anew",
         )
-    where = build.device(recipe.hardware)
+    where = device_of(recipe.hardware)
     if recipe.hardware.threads is not None:
         torch.set_num_threads(recipe.hardware.threads)
     with run_lock(folder):
@@ -78,13 +79,13 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
             rows,
             plan,
             folder=folder,
-            precision=build.dtype(recipe.hardware.precision, where),
+            precision=dtype_of(recipe.hardware.precision, where),
             report=lambda p: console.print(_line(p, plan.max_steps), highlight=False),
         )
         if plan.start_share:
             average_with(model, start, plan.start_share)
             held_out_loss = held_out_nats(
-                model, rows, plan.batch_size, build.dtype(recipe.hardware.precision, where)
+                model, rows, plan.batch_size, dtype_of(recipe.hardware.precision, where)
             )
             console.print(
                 f"averaged with {recipe.start_from}: held out {final.validation_nats_per_token:.4f}"

@@ -15,6 +15,7 @@ from distillspec.job import cached_target, join, leave, show_summary, started, t
 from distillspec.measure.cells import SUMMARY
 from distillspec.measure.report import write_report
 from distillspec.measure.summary_file import read_summary
+from distillspec.pair import load_pair, prepare_process
 from distillspec.recipe.schema import Recipe
 from distillspec.run_folder import RunFolder
 
@@ -93,8 +94,8 @@ def generate(recipe: Recipe) -> int:
     where the recipe caches them; resumes.
     """
     world = join()
-    build.prepare_process(recipe)
-    pair = build.load_pair(recipe)
+    prepare_process(recipe)
+    pair = load_pair(recipe)
     sets = build.prompts(pair)
     wanted, notes = recipe.distill.source.stored, list[str]()
     cached, responses = recipe.distill.cached_signal, None

@@ -19,6 +19,7 @@ from distillspec import black_box, build
 from distillspec.black_box import TargetText, target_text, try_out
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading import load_tokenizer
+from distillspec.pair import load_pair
 from distillspec.recipe.loading import dump_yaml
 from distillspec.recipe.schema import Recipe
 from distillspec.training.strategy import World
@@ -75,7 +76,7 @@ def server() -> Iterator[Misbehaving]:
 
 
 def answered(plan: Recipe, *, wanted: bool = True) -> TargetText:
-    pair = build.load_pair(plan)
+    pair = load_pair(plan)
     return target_text(pair, build.prompts(pair), ALONE, Console(), wanted=wanted)
 
 
@@ -127,7 +128,7 @@ def test_prompts_of_the_wrong_kind_are_refused_with_the_data(
 ) -> None:
     plan = recipe(server.url, "m", pair__endpoint={"url": server.url, "model": "m", "api": "chat"})
     with pytest.raises(DistillSpecError, match="are plain text"):
-        build.prompts(build.load_pair(plan))
+        build.prompts(load_pair(plan))
 
 
 def test_what_is_stored_is_not_asked_again_and_without_training_text_only_the_probe_asks(
@@ -183,7 +184,7 @@ def test_a_server_that_changes_its_model_or_counts_otherwise_is_noted(
 def test_the_draft_is_loaded_alone_and_the_missing_target_is_told_where_it_is_needed(
     workplace: Path, server: Misbehaving
 ) -> None:
-    pair = build.load_pair(recipe(server.url, "m"))
+    pair = load_pair(recipe(server.url, "m"))
     assert (pair.frozen, pair.vocabulary, pair.end_tokens) == (None, 4096, {0})
     with pytest.raises(DistillSpecError, match="needs the target's weights") as caught:
         pair.target  # noqa: B018
@@ -193,7 +194,7 @@ def test_the_draft_is_loaded_alone_and_the_missing_target_is_told_where_it_is_ne
 def test_trying_out_tells_speed_and_count_and_stores_nothing(
     workplace: Path, served: Served
 ) -> None:
-    pair = build.load_pair(recipe(served.url, served.model))
+    pair = load_pair(recipe(served.url, served.model))
     found = try_out(pair, build.prompts(pair))
     assert found.wanted == 14
     assert served.model in found.makers[0]
@@ -204,7 +205,7 @@ def test_trying_out_tells_speed_and_count_and_stores_nothing(
 
 
 def test_a_server_that_does_not_sample_is_found_out(workplace: Path, server: Misbehaving) -> None:
-    pair = build.load_pair(recipe(server.url, "m"))
+    pair = load_pair(recipe(server.url, "m"))
     (warning,) = try_out(pair, build.prompts(pair)).warnings
     assert "both answers to each of 4 prompts are the same" in warning
 

@@ -12,6 +12,7 @@ from peft import PeftModel
 from distillspec import build
 from distillspec.errors import DistillSpecError
 from distillspec.models.digest import model_digest
+from distillspec.pair import device_of, load_pair, with_draft_of
 from distillspec.recipe.schema import Hardware, Recipe
 from distillspec.recipe.suite import Suite
 
@@ -41,7 +42,7 @@ def recipe(plan: dict[str, Any], **changes: Any) -> Recipe:
 
 
 def test_a_pair_is_loaded_and_checked(plan: dict[str, Any]) -> None:
-    pair = build.load_pair(recipe(plan))
+    pair = load_pair(recipe(plan))
     assert pair.vocabulary == 300
     assert pair.end_tokens == {0}
     assert not any(p.requires_grad for p in pair.target.model.parameters())
@@ -57,11 +58,11 @@ def test_tokenizers_that_differ_are_refused(plan: dict[str, Any], tmp_path: Path
     vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
     (other / "tokenizer.json").write_text(json.dumps(text))
     with pytest.raises(DistillSpecError, match="differ"):
-        build.load_pair(recipe(plan, pair={**plan["pair"], "draft": str(other)}))
+        load_pair(recipe(plan, pair={**plan["pair"], "draft": str(other)}))
 
 
 def test_lora_adapters_are_put_in_place_where_the_recipe_asks(plan: dict[str, Any]) -> None:
-    pair = build.load_pair(recipe(plan, lora={"rank": 2}))
+    pair = load_pair(recipe(plan, lora={"rank": 2}))
     assert isinstance(pair.trainable_draft(), PeftModel)
 
 
@@ -70,7 +71,7 @@ def test_a_draft_is_made_of_the_stored_weights_whatever_the_target_is_cast_to(
 ) -> None:
     made = {"target": plan["pair"]["target"], "draft": {"kind": "pruned", "layers": 1}}
     whole, half = (
-        build.load_pair(recipe(plan, pair=made), kind) for kind in (torch.float32, torch.bfloat16)
+        load_pair(recipe(plan, pair=made), kind) for kind in (torch.float32, torch.bfloat16)
     )
     assert (whole.target.model.dtype, half.target.model.dtype) == (torch.float32, torch.bfloat16)
     one, two = (model_digest(pair.draft()) for pair in (whole, half))
@@ -83,37 +84,37 @@ def test_a_draft_is_made_of_the_stored_weights_whatever_the_target_is_cast_to(
 def test_a_pair_takes_the_draft_of_another_recipe_beside_the_target_that_is_there(
     plan: dict[str, Any],
 ) -> None:
-    pair = build.load_pair(recipe(plan), torch.bfloat16)
+    pair = load_pair(recipe(plan), torch.bfloat16)
     target = plan["pair"]["target"]
     made = {"target": target, "draft": {"kind": "pruned", "layers": 1}}
-    other = build.with_draft_of(pair, recipe(plan, pair=made, seed=3))
+    other = with_draft_of(pair, recipe(plan, pair=made, seed=3))
     assert other.target.model is pair.target.model
-    alone = build.load_pair(recipe(plan, pair=made))
+    alone = load_pair(recipe(plan, pair=made))
     assert alone.start is not None and other.start is not None
     assert model_digest(other.start) == model_digest(alone.start)
-    back = build.with_draft_of(other, recipe(plan))
+    back = with_draft_of(other, recipe(plan))
     assert back.start is None
     assert model_digest(back.draft()) == model_digest(pair.draft())
     random = {"kind": "random", "shape": SHAPE}
     drawn = [
-        build.with_draft_of(pair, recipe(plan, pair={"target": target, "draft": random}, seed=seed))
+        with_draft_of(pair, recipe(plan, pair={"target": target, "draft": random}, seed=seed))
         for seed in (1, 2)
     ]
     assert all(one.start is not None for one in drawn)
     one, two = (model_digest(one.draft()) for one in drawn)
     assert one == two  # by the pair's own seed
     with pytest.raises(DistillSpecError, match="nowhere"):
-        build.with_draft_of(pair, recipe(plan, pair={"target": target, "draft": "./nowhere"}))
+        with_draft_of(pair, recipe(plan, pair={"target": target, "draft": "./nowhere"}))
 
 
 def test_the_export_has_the_targets_rows(plan: dict[str, Any]) -> None:
-    pair = build.load_pair(recipe(plan))
+    pair = load_pair(recipe(plan))
     assert pair.exported_vocabulary(pair.draft()) == 300
 
 
 def test_training_a_made_draft_leaves_its_start_as_it_was(plan: dict[str, Any]) -> None:
     made = {"target": plan["pair"]["target"], "draft": {"kind": "pruned", "layers": 1}}
-    pair = build.load_pair(recipe(plan, pair=made))
+    pair = load_pair(recipe(plan, pair=made))
     with torch.no_grad():
         for parameter in pair.trainable_draft().parameters():
             parameter.zero_()
@@ -123,7 +124,7 @@ def test_training_a_made_draft_leaves_its_start_as_it_was(plan: dict[str, Any]) 
 def test_layers_that_do_not_exist_are_refused_with_the_pair(plan: dict[str, Any]) -> None:
     made = {"target": plan["pair"]["target"], "draft": {"kind": "pruned", "layers": [5]}}
     with pytest.raises(DistillSpecError, match="no layer 5"):
-        build.load_pair(recipe(plan, pair=made))
+        load_pair(recipe(plan, pair=made))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def test_what_cannot_be_changed_about_the_draft_is_found_with_the_pair(
 ) -> None:
     changes = {**changes, "pair": {**plan["pair"], **changes.get("pair", {})}}
     with pytest.raises(DistillSpecError, match=why):
-        build.load_pair(recipe(plan, **changes))
+        load_pair(recipe(plan, **changes))
 
 
 def test_adapters_that_match_nothing_are_found_before_an_endpoint_is_asked(
@@ -155,11 +156,11 @@ def test_adapters_that_match_nothing_are_found_before_an_endpoint_is_asked(
         lora={"targets": ["query"]},
     )
     with pytest.raises(DistillSpecError, match="no linear layer of the draft is called 'query'"):
-        build.load_pair(given)
+        load_pair(given)
 
 
 def test_the_same_seed_draws_the_same_target_responses(plan: dict[str, Any]) -> None:
-    pair = build.load_pair(recipe(plan))
+    pair = load_pair(recipe(plan))
     prompts = build.prompts(pair).training[:3]
     sample = build.target_sampler(pair)
     assert sample(prompts, 5) == sample(prompts, 5)
@@ -169,7 +170,7 @@ def test_the_same_seed_draws_the_same_target_responses(plan: dict[str, Any]) -> 
 def test_the_probe_takes_the_last_held_out_prompts_and_leaves_the_first_unseen(
     plan: dict[str, Any],
 ) -> None:
-    pair = build.load_pair(recipe(plan, distill={"probe": {"prompts": 2}}))
+    pair = load_pair(recipe(plan, distill={"probe": {"prompts": 2}}))
     held_out = build.prompts(pair).held_out
     assert build.probe(pair, held_out)._prompts == [held_out[-1].tokens, held_out[-2].tokens]
 
@@ -202,29 +203,29 @@ def test_the_control_reads_the_same_stored_text(
 
 
 def test_no_preview_is_made_where_none_is_wanted(plan: dict[str, Any]) -> None:
-    pair = build.load_pair(recipe(plan, data={**plan["data"], "preview": 0}))
+    pair = load_pair(recipe(plan, data={**plan["data"], "preview": 0}))
     assert build.preview(pair, build.prompts(pair).training) is None
 
 
 def test_a_gpu_that_is_not_there_is_an_error() -> None:
     if torch.cuda.is_available():
-        assert build.device(Hardware(device="cuda")).type == "cuda"
+        assert device_of(Hardware(device="cuda")).type == "cuda"
         return
     with pytest.raises(DistillSpecError, match="no GPU"):
-        build.device(Hardware(device="cuda"))
+        device_of(Hardware(device="cuda"))
 
 
 def test_rows_longer_than_the_contexts_are_refused_before_training(plan: dict[str, Any]) -> None:
     data = {**plan["data"], "max_prompt_tokens": 512}
     with pytest.raises(DistillSpecError, match="contexts hold 512"):
-        build.load_pair(recipe(plan, data=data))
+        load_pair(recipe(plan, data=data))
 
 
 def test_prompts_of_chats_are_not_learned_from(plan: dict[str, Any]) -> None:
     answer = {"role": "assistant", "content": "b"}
     rows = ({"messages": [{"role": "user", "content": f"{i}?"}, answer]} for i in range(40))
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    pair = build.load_pair(recipe(plan, distill={"on_prompts": True}))
+    pair = load_pair(recipe(plan, distill={"on_prompts": True}))
     pair.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
     with pytest.raises(DistillSpecError, match="chats"):
         build.prompts(pair)
@@ -233,7 +234,7 @@ def test_prompts_of_chats_are_not_learned_from(plan: dict[str, Any]) -> None:
 def test_fixed_responses_that_are_missing_are_found_with_the_prompts(plan: dict[str, Any]) -> None:
     rows = ({"prompt": f"def f{i}(x):"} for i in range(40))
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    pair = build.load_pair(recipe(plan, distill={"source": {"fixed": 1.0}}))
+    pair = load_pair(recipe(plan, distill={"source": {"fixed": 1.0}}))
     with pytest.raises(DistillSpecError, match="no response of their own"):
         build.prompts(pair)
 
@@ -245,7 +246,7 @@ def test_a_probe_that_shares_prompts_with_the_suites_texts_is_noted(
     Path("suite.yaml").write_text(f"prompts: {{count: 2, texts: {texts}}}\n")
     probe = {"prompts": 2, "every_steps": 2, "max_new_tokens": 4}
     made = recipe(plan, distill={"probe": probe}, evaluate={"suite": "suite.yaml"})
-    sets = build.prompts(build.load_pair(made))
+    sets = build.prompts(load_pair(made))
     assert len(sets.held_out) == 11
     assert bool(build.overlap(made, sets)) is noted
 
@@ -253,7 +254,7 @@ def test_a_probe_that_shares_prompts_with_the_suites_texts_is_noted(
 def test_prompts_of_a_suite_leave_room_for_what_is_decoded_in_the_shortest_context(
     plan: dict[str, Any],
 ) -> None:
-    pair = build.load_pair(recipe(plan))
+    pair = load_pair(recipe(plan))
     draft = pair.draft()
     draft.config.max_position_embeddings = 100
     values = {
@@ -272,7 +273,7 @@ def test_prompts_of_a_suite_leave_room_for_what_is_decoded_in_the_shortest_conte
 def test_every_text_that_training_may_show_is_kept(plan: dict[str, Any]) -> None:
     source = {"fixed": 0.5, "target": 0.5}
     given = recipe(plan, distill={"source": source, "signal": {"kind": "cached", "k": 8}})
-    pair = build.load_pair(given)
+    pair = load_pair(given)
     training = build.prompts(pair).training
     responses = {prompt.key: (5, 6, 7) for prompt in training}
     signal = given.distill.cached_signal
@@ -302,7 +303,7 @@ def test_a_prompts_tokens_are_kept_too_where_they_are_learned_from(plan: dict[st
             "signal": {"kind": "cached", "k": 8, "store": f"signals-{on_prompts}"},
         }
         given = recipe(plan, distill=distill)
-        pair = build.load_pair(given)
+        pair = load_pair(given)
         training = build.prompts(pair).training
         signal = given.distill.cached_signal
         assert signal is not None

@@ -24,6 +24,7 @@ LEVELS = (
     {"models"},
     {"measure", "corpus"},
     {"training", "export"},
+    {"pair"},
     {"build"},
     {"black_box"},
     {"job"},

@@ -25,15 +25,21 @@ class OddPrompt(NamedTuple):
 
 
 def odd_prompts(
-    source: Adversarial, tokenizer: Tokenizer, *, most: int, seed: int, where: str
+    source: Adversarial,
+    tokenizer: Tokenizer,
+    *,
+    most: int,
+    seed: int,
+    where: str,
+    start: int | None = None,
 ) -> list[OddPrompt]:
     """`source.prompts` prompts of at most `most` tokens, the shapes in turn; seed decides all.
 
     They are tokens, not texts: drawn ones would be others after decoding and encoding. No special
-    token is among them. where: the source's place, for errors.
+    token is among them. where: the source's place, for errors. start: as `load_prompts` has it.
     """
-    prefix = Encoder(tokenizer).prefix
-    room = most - len(prefix)
+    encoder = Encoder(tokenizer, start)
+    room = most - len(encoder.prefix) - len(encoder.suffix)
     if room < _SHORT:
         raise DistillSpecError(
             f"a limit of {most} tokens has no room for a prompt",
@@ -54,7 +60,9 @@ def odd_prompts(
         shape = source.shapes[number % len(source.shapes)]
         key = f"adversarial/{shape}:{number // len(source.shapes)}"
         dice = random.Random(rank(seed, key))
-        found.append(OddPrompt(key, (*prefix, *makers[shape](dice)), shape))
+        found.append(
+            OddPrompt(key, (*encoder.prefix, *makers[shape](dice), *encoder.suffix), shape)
+        )
     return found
 
 

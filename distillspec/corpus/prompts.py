@@ -55,18 +55,21 @@ class PromptSets(NamedTuple):
     notes: list[str]
 
 
-def load_prompts(data: Data, tokenizer: Tokenizer, *, seed: int) -> PromptSets:
+def load_prompts(
+    data: Data, tokenizer: Tokenizer, *, seed: int, start: int | None = None
+) -> PromptSets:
     """Training and held-out prompts, each in an order that depends on seed and keys alone.
 
     With `data.held_out` all of it is held out and all of `data.source` is for training, except
     prompts that are in both. Prompts of Python files lose their beginning where they are too long;
     too long rows of files and data sets are left out, since there the beginning is the task. At
-    most 2048 held-out prompts are taken.
+    most 2048 held-out prompts are taken. start: what an encoder-decoder model's responses begin
+    with; prompts then end with it.
 
     Errors: as the sources'; and a set that ends up empty is a DistillSpecError.
     """
     notes: list[str] = []
-    encoder = Encoder(tokenizer)
+    encoder = Encoder(tokenizer, start)
     if data.held_out is None:
         training, held_out = _split_source(data.source, data.held_out_percent, tokenizer, seed)
     else:
@@ -92,22 +95,26 @@ def load_all(
     notes: list[str] | None = None,
     section: str = "data.source",
     limit: str = "",
+    start: int | None = None,
 ) -> list[Prompt]:
     """The first `most` prompts of one source, under the limits of `data`: what a suite brings.
 
     Of Python code only the files that no training on it sees are taken; rows with categories come
     one of each in turn. notes: takes what was left out. section: where the source stands,
     limit: what sets data.max_prompt_tokens, where that is not the recipe: for errors and notes.
+    start: as `load_prompts` has it.
     """
     if isinstance(source, Adversarial):
-        odd = odd_prompts(source, tokenizer, most=data.max_prompt_tokens, seed=seed, where=section)
+        odd = odd_prompts(
+            source, tokenizer, most=data.max_prompt_tokens, seed=seed, where=section, start=start
+        )
         return [
             Prompt(
                 one.key, one.tokens, None, tokenizer.decode(one.tokens), "adversarial", one.shape
             )
             for one in odd[:most]
         ]
-    kept = _Kept(data, Encoder(tokenizer), [] if notes is None else notes, section, limit)
+    kept = _Kept(data, Encoder(tokenizer, start), [] if notes is None else notes, section, limit)
     if isinstance(source, PythonSource):
         files = python_files(source, data.held_out_percent).held_out
         passages: Iterable[Passage] = _of_files(files, source, tokenizer, seed)

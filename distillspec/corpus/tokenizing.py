@@ -23,13 +23,17 @@ class Encoder:
     """One tokenizer's rules. `end`: its end-of-text, None where it has none.
 
     `prefix`: the tokens that the tokenizer itself puts before a plain text (beginning-of-text).
+    `suffix`: of prompts for encoder-decoder models, what it puts behind, and the decoder's start.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, start: int | None = None) -> None:
+        """start: the token that an encoder-decoder model's responses begin with."""
         self._tokenizer = tokenizer
         end = tokenizer.eos_token_id
         self.end: int | None = None if end is None else int(end)
-        self.prefix: Tokens = _prefix(tokenizer)
+        self.prefix, behind = _dressing(tokenizer)
+        self._start = start
+        self.suffix: Tokens = () if start is None else (*behind, start)
 
     def tails(
         self, texts: Sequence[str], most: int, *, prefix: bool, literal: bool
@@ -39,9 +43,9 @@ class Encoder:
         literal: the text of a special token is plain text, as in source code that speaks of it.
         """
         before = self.prefix if prefix else ()
-        room = max(most - len(before), 1)
+        room = max(most - len(before) - len(self.suffix), 1)
         return [
-            (*before, *ids[-room:])
+            (*before, *ids[-room:], *self.suffix)
             for ids in self._ends(texts, room, from_the_end=True, literal=literal)
         ]
 
@@ -50,9 +54,9 @@ class Encoder:
     ) -> list[Tokens | None]:
         """The tokens of each text; None for a text of more than `most` tokens."""
         before = self.prefix if prefix else ()
-        room = most - len(before)
+        room = most - len(before) - len(self.suffix)
         ends = self._ends(texts, max(room, 1), from_the_end=False, literal=literal)
-        return [(*before, *ids) if len(ids) <= room else None for ids in ends]
+        return [(*before, *ids, *self.suffix) if len(ids) <= room else None for ids in ends]
 
     def responses(
         self, texts: Sequence[str], most: int, *, literal: bool, whole: bool = True
@@ -72,8 +76,9 @@ class Encoder:
         return found
 
     def length(self, text: str) -> int:
-        """Tokens of the whole text, prefix included."""
-        return len(self.prefix) + len(self._encode([text], literal=False)[0])
+        """Tokens of the whole text, with what is put before and behind it."""
+        inside = self._encode([text], literal=False)[0]
+        return len(self.prefix) + len(inside) + len(self.suffix)
 
     def _ends(
         self, texts: Sequence[str], most: int, *, from_the_end: bool, literal: bool
@@ -114,11 +119,15 @@ class Encoder:
             return_attention_mask=False,
             verbose=False,
         )["input_ids"]
+        if self._start is not None:  # a source that spells it would end there
+            encoded = [[token for token in ids if token != self._start] for ids in encoded]
         return encoded
 
 
-def _prefix(tokenizer: Tokenizer) -> Tokens:
+def _dressing(tokenizer: Tokenizer) -> tuple[Tokens, Tokens]:
+    """What the tokenizer puts before a text, and behind it."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     dressed = tokenizer("a")["input_ids"]
     starts = (i for i in range(len(dressed)) if dressed[i : i + len(bare)] == bare)
-    return tuple(dressed[: next(starts, 0)])
+    before = next(starts, 0)
+    return tuple(dressed[:before]), tuple(dressed[before + len(bare) :])

@@ -23,12 +23,18 @@ class Traffic(NamedTuple):
 
 
 def load_traffic(
-    plan: PromptPlan, data: Data, tokenizer: Tokenizer, *, seed: int, room: int
+    plan: PromptPlan,
+    data: Data,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    room: int,
+    start: int | None = None,
 ) -> Traffic:
     """The prompts of `plan`, which brings some; of several sources each with its name as category.
 
-    room: tokens that a prompt may have in the models' contexts. Errors: as the sources'; one
-    of several that gives less than its part; one that gives nothing.
+    room: tokens that a prompt may have in the models' contexts. start: as `load_prompts` has it.
+    Errors: as the sources'; one of several that gives less than its part; one that gives nothing.
     """
     limited, limit = _limited(plan, data, room)
     notes: list[str] = []
@@ -46,6 +52,7 @@ def load_traffic(
             notes=mine,
             section=section,
             limit=limit,
+            start=start,
         )
         is_asked = isinstance(source, Jsonl | Hub) and source.as_chat != "never"
         if is_asked and tokenizer.chat_template is None:

@@ -31,9 +31,9 @@ class CardFacts:
 
     name: of the draft. draft: folder or Hub id in the launch lines. base_model: whose weights the
     draft began with, if any. start: what it was made of, in words, unless it is base_model trained
-    further. caution: said before the numbers. training: one line (objective, source of text,
-    temperature, steps). licence: a Hub licence id. data: name of the data set, where it has one on
-    the Hub.
+    further. caution: said before the numbers. has_encoder: of an encoder-decoder pair. training:
+    one line (objective, source of text, temperature, steps). licence: a Hub licence id. data: name
+    of the data set, where it has one on the Hub.
     """
 
     name: str
@@ -46,6 +46,7 @@ class CardFacts:
     caution: str | None = None
     licence: str | None = None
     data: str | None = None
+    has_encoder: bool = False
 
 
 def draft_card(facts: CardFacts, summary: Summary | None = None) -> str:
@@ -260,7 +261,9 @@ def _percent(share: float) -> str:
 
 
 def _launches(facts: CardFacts) -> Sequence[str]:
-    lines = launch_lines(facts.target, facts.draft, facts.num_assistant_tokens)
+    lines = launch_lines(
+        facts.target, facts.draft, facts.num_assistant_tokens, has_encoder=facts.has_encoder
+    )
     return [
         f"{line.engine}:\n\n```{line.language}\n{line.text}\n```\n\n{line.note}" for line in lines
     ]

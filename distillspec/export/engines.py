@@ -21,23 +21,33 @@ class Launch(NamedTuple):
     note: str
 
 
-def launch_lines(target: str, draft: str, gamma: int) -> list[Launch]:
-    """Complete launch texts for a target and a draft (folders or Hub ids), gamma tokens a block."""
-    return [_transformers(target, draft, gamma), _vllm(target, draft, gamma),
-            _sglang(target, draft, gamma), _llama_cpp(target, draft, gamma)]  # fmt: skip
+def launch_lines(target: str, draft: str, gamma: int, *, has_encoder: bool = False) -> list[Launch]:
+    """Complete launch texts for a target and a draft (folders or Hub ids), gamma tokens a block.
+
+    has_encoder: of an encoder-decoder pair, which transformers alone decodes with a draft.
+    """
+    if has_encoder:
+        return [_transformers(target, draft, gamma, "AutoModelForSeq2SeqLM")]
+    return [
+        _transformers(target, draft, gamma, "AutoModelForCausalLM"),
+        _vllm(target, draft, gamma),
+        _sglang(target, draft, gamma),
+        _llama_cpp(target, draft, gamma),
+    ]
 
 
-def _transformers(target: str, draft: str, gamma: int) -> Launch:
+def _transformers(target: str, draft: str, gamma: int, kind: str) -> Launch:
+    prompt = "summarize: " if kind == "AutoModelForSeq2SeqLM" else "def "
     text = f"""\
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {kind}, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained({target!r})
-target = AutoModelForCausalLM.from_pretrained({target!r})
-draft = AutoModelForCausalLM.from_pretrained({draft!r})
+target = {kind}.from_pretrained({target!r})
+draft = {kind}.from_pretrained({draft!r})
 draft.generation_config.num_assistant_tokens = {gamma}
 draft.generation_config.num_assistant_tokens_schedule = "constant"
 draft.generation_config.assistant_confidence_threshold = 0
-inputs = tokenizer("def ", return_tensors="pt")
+inputs = tokenizer({prompt!r}, return_tensors="pt")
 outputs = target.generate(**inputs, assistant_model=draft, max_new_tokens=64)
 print(tokenizer.decode(outputs[0]))"""
     note = (
@@ -105,6 +115,7 @@ def engine_verdicts(target: ModelFacts, draft: ModelFacts) -> list[EngineVerdict
 
 _Answer = tuple[bool | None, str]
 
+_CAUSAL_ONLY: _Answer = (False, "decodes encoder-decoder models with no draft")
 _UNKNOWN: _Answer = (None, "the vocabulary sizes are not known before the models are downloaded")
 
 # Highest difference of vocabulary sizes, from llama.cpp's common/speculative.cpp.
@@ -140,6 +151,8 @@ def _by_transformers(target: ModelFacts, draft: ModelFacts) -> _Answer:
 
 
 def _by_exact_size(target: ModelFacts, draft: ModelFacts) -> _Answer:
+    if target.has_encoder:
+        return _CAUSAL_ONLY
     sizes = _sizes(target, draft)
     if sizes is None:
         return _UNKNOWN
@@ -152,6 +165,8 @@ def _by_exact_size(target: ModelFacts, draft: ModelFacts) -> _Answer:
 
 
 def _by_llama_cpp(target: ModelFacts, draft: ModelFacts) -> _Answer:
+    if target.has_encoder:
+        return _CAUSAL_ONLY
     sizes = _sizes(target, draft)
     if sizes is None:
         return _UNKNOWN

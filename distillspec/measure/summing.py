@@ -31,7 +31,7 @@ from distillspec.measure.rows import Row
 from distillspec.measure.summary import Quality, Recommendation, Summary
 from distillspec.measure.tally import Tally
 from distillspec.measure.target_texts import drawn_texts, text_facts
-from distillspec.models.path_rows import PathRowsRunner
+from distillspec.models.path_rows import PathRowsRunner, SourceRunner
 from distillspec.models.runner import CausalRunner
 from distillspec.recipe.methods import UCBChoose
 from distillspec.recipe.suite import Suite
@@ -182,7 +182,13 @@ def _fallbacks(suite: Suite, prepared: Prepared) -> list[str]:
     """Models that could not be run as the suite asks for, or not in one row."""
     eager = _run_by(CausalRunner, prepared) if suite.runner.kind == "compiled" else ""
     as_a_batch = _run_by(PathRowsRunner, prepared)
+    with_source = _run_by(SourceRunner, prepared)
     found = []
+    if with_source:
+        found.append(
+            "Run eagerly, and several drafts as a batch, since they are encoder-decoder models: "
+            f"{with_source}."
+        )
     if eager:
         found.append(f"Run eagerly, since they could not be compiled: {eager}.")
     if as_a_batch:

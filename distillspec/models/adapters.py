@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.hidden import causal_model
+from distillspec.models.seq2seq import is_seq2seq
 from distillspec.recipe.schema import Lora
 
 
@@ -29,7 +30,7 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
         lora_dropout=lora.dropout,
         target_modules=targets,
         use_dora=lora.use_dora,
-        task_type=TaskType.CAUSAL_LM,
+        task_type=TaskType.SEQ_2_SEQ_LM if is_seq2seq(model) else TaskType.CAUSAL_LM,
     )
     with warnings.catch_warnings():
         # peft asks transformers under a name that transformers has deprecated.

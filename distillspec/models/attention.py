@@ -39,7 +39,8 @@ def _replaced(
     model: PreTrainedModel, dtype: torch.dtype, name: str, attend: Callable[..., Any]
 ) -> Iterator[None]:
     before = model.config._attn_implementation
-    if model.device.type != "cpu" or dtype == torch.float32 or before != "sdpa":
+    slow = model.device.type == "cpu" and dtype != torch.float32 and before == "sdpa"
+    if not slow or model.config.is_encoder_decoder:  # these add biases to attention
         yield
         return
     AttentionInterface.register(name, attend)

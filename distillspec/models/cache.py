@@ -203,6 +203,7 @@ def is_plainly_causal(model: PreTrainedModel) -> bool:
     )
     return bool(
         plain
+        and not model.config.is_encoder_decoder
         and model._supports_attention_backend
         and config._attn_implementation in ("sdpa", "eager")
     )

@@ -34,8 +34,9 @@ from distillspec.models.cache import (
     check_rolls_back,
     is_plainly_causal,
 )
-from distillspec.models.path_rows import runner_for_trees
+from distillspec.models.path_rows import eager_runner, runner_for_trees
 from distillspec.models.runner import CausalRunner, most_positions, vocabulary_size
+from distillspec.models.seq2seq import is_seq2seq
 from distillspec.models.translated import MARGIN, TranslatedRunner
 from distillspec.models.tree_mask import TreePaths, check_takes_a_tree
 from distillspec.speculation.draft.entropy import entropy_in_one_pass
@@ -98,7 +99,10 @@ def _own_runner(
     if tree_sizes and not is_plainly_causal(model):
         return runner_for_trees(model, vocabulary=vocabulary)
     if kind == "eager":
-        return CausalRunner(model, vocabulary=vocabulary)
+        return eager_runner(model, vocabulary=vocabulary)
+    if is_seq2seq(model):
+        log.warning("%s has an encoder: its decoding is not compiled", type(model).__name__)
+        return eager_runner(model, vocabulary=vocabulary)
     if not compiler_available():
         log.warning("no C++ compiler found (CXX, g++): decoding runs eager, about half as fast")
         return CausalRunner(model, vocabulary=vocabulary)

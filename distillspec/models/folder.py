@@ -31,6 +31,7 @@ class ModelFacts(NamedTuple):
     parameters: int | None = None
     weight_bytes: int | None = None
     dtype: str | None = None
+    has_encoder: bool = False
 
 
 class StoredTensor(NamedTuple):
@@ -60,11 +61,12 @@ def folder_facts(path: str, what: str = "model") -> ModelFacts:
         local=True,
         architecture=architectures[0],
         vocabulary=text.get("vocab_size"),
-        hidden_size=text.get("hidden_size"),
-        layers=text.get("num_hidden_layers"),
+        hidden_size=text.get("hidden_size") or text.get("d_model"),
+        layers=text.get("num_hidden_layers") or text.get("num_layers"),
         max_positions=text.get("max_position_embeddings"),
         parameters=sum(math.prod(tensor.shape) for tensor in tensors),
         weight_bytes=sum(tensor.bytes for tensor in tensors),
+        has_encoder=bool(config.get("is_encoder_decoder")),
         dtype=max({t.dtype for t in tensors}, key=[t.dtype for t in tensors].count, default=None),
     )
 

@@ -71,12 +71,14 @@ class Forward(NamedTuple):
         }
 
     def _output(self, inputs: dict[str, Any]) -> Tensor:
-        if self.weights is None:
-            output = self.model(**inputs)
-        else:
-            output = functional_call(self.model, self.weights, kwargs=inputs)
-        logits: Tensor = output.logits
+        logits: Tensor = self.run(inputs).logits
         return logits
+
+    def run(self, inputs: dict[str, Any]) -> Any:
+        """The model's whole output for these arguments of its own."""
+        if self.weights is None:
+            return self.model(**inputs)
+        return functional_call(self.model, self.weights, kwargs=inputs)
 
 
 @contextmanager

@@ -14,9 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from distillspec.models.answering import Answering
 from distillspec.models.cache import additive_mask, check_rolls_back
 from distillspec.models.forward import Forward, forward_of, read_prompts
 from distillspec.models.hidden import causal_model, left_padded_positions
+from distillspec.models.seq2seq import is_seq2seq
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -101,7 +103,7 @@ class _Sampler:
 
     def sample(self, prompts: list[Tensor], max_new_tokens: int) -> list[Tensor]:
         """One batch, sorted by length."""
-        batches = [_Batch(prompts, max_new_tokens, forward) for forward in self._forwards]
+        batches = [_begun(prompts, max_new_tokens, forward) for forward in self._forwards]
         device = self._device
         drawn = torch.full((len(prompts), max_new_tokens), self._pad_token, device=device)
         rows = torch.arange(len(prompts), device=device)
@@ -124,7 +126,7 @@ class _Sampler:
                     batch.keep_rows(kept)
         return cut_at_ends(drawn.cpu(), self._ends.cpu())
 
-    def _next_tokens(self, batches: Sequence[_Batch], rows: int) -> Tensor:
+    def _next_tokens(self, batches: Sequence[_Batch | Answering], rows: int) -> Tensor:
         """long [rows], each drawn by the model whose turn it is there."""
         laws = [batch.next_logits()[:, : self._vocabulary] for batch in batches]
         if len(laws) == 1:
@@ -132,6 +134,11 @@ class _Sampler:
         turns = self._chance.draw(self._shares.expand(rows, -1))
         of_writers = torch.stack(laws)[turns, torch.arange(rows, device=self._device)]
         return self._policy.draw(of_writers, self._chance)
+
+
+def _begun(prompts: list[Tensor], max_new_tokens: int, forward: Forward) -> _Batch | Answering:
+    is_answer = is_seq2seq(causal_model(forward.model))
+    return (Answering if is_answer else _Batch)(prompts, max_new_tokens, forward)
 
 
 def cut_at_ends(drawn: Tensor, ends: Tensor) -> list[Tensor]:

@@ -16,6 +16,13 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.bridge import Bridge, Pieces, bridge_of
 from distillspec.models.cache import additive_mask
 from distillspec.models.runner import most_positions
+from distillspec.models.seq2seq import (
+    head_scale,
+    is_seq2seq,
+    probe_row,
+    row_logits,
+    row_states,
+)
 from distillspec.models.trimmed_head import TrimmedHead
 
 log = logging.getLogger(__name__)
@@ -49,6 +56,7 @@ def output_head(model: nn.Module, vocabulary: int | None = None) -> OutputHead |
     config = causal.config.get_text_config(decoder=True)
     scale = float(getattr(config, "logit_scale", None) or 1.0)
     scale /= float(getattr(config, "logits_scaling", None) or 1.0)
+    scale *= head_scale(causal)
     softcap = getattr(config, "final_logit_softcapping", None)
     bias = linear.bias if trimmed is None else _forbidding(linear, trimmed.kept)
     whole = OutputHead(linear.weight, bias, scale, float(softcap) if softcap else None)
@@ -103,6 +111,9 @@ def _own_states(
     model: PreTrainedModel, tokens: Tensor, is_token: Tensor | None, layout: Layout | None
 ) -> Tensor:
     """Of the model's own tokens."""
+    if is_seq2seq(model):
+        assert layout is None, "the recipe has been checked"
+        return row_states(model, tokens, is_token)
     inputs = _mask_inputs(model, is_token, layout)
     output = model.base_model(input_ids=tokens, use_cache=False, **inputs)
     states: Tensor = output.last_hidden_state
@@ -127,10 +138,23 @@ def token_logits(
         whole = model(input_ids=pieces.tokens, use_cache=False).logits
         own = torch.take_along_dim(whole, pieces.last[..., None], dim=1)
         return bridge.logits(own)[..., :vocabulary]
-    inputs = _mask_inputs(causal_model(model), attention_mask, layout)
-    output = model(input_ids=tokens, use_cache=False, **inputs)
+    return _own_logits(model, causal_model(model), tokens, attention_mask, layout)[..., :vocabulary]
+
+
+def _own_logits(
+    model: nn.Module,
+    causal: PreTrainedModel,
+    tokens: Tensor,
+    is_token: Tensor | None,
+    layout: Layout | None,
+) -> Tensor:
+    """Of the model's own tokens; the call goes through what `causal` is wrapped in."""
+    if is_seq2seq(causal):
+        assert layout is None, "the recipe has been checked"
+        return row_logits(model, causal, tokens, is_token)
+    output = model(input_ids=tokens, use_cache=False, **_mask_inputs(causal, is_token, layout))
     logits: Tensor = output.logits
-    return logits[..., :vocabulary]
+    return logits
 
 
 def left_padded_positions(is_token: Tensor) -> Tensor:
@@ -177,13 +201,18 @@ def is_sharded(model: nn.Module) -> bool:
 def _agrees(model: PreTrainedModel, head: OutputHead) -> bool:
     """Whether `head` makes the model's own logits of its hidden states, on one short row."""
     device = head.weight.device
-    tokens = torch.arange(4, device=device)[None] % head.weight.shape[0]
+    spoken = slice(None)
+    if is_seq2seq(model):
+        tokens, first = probe_row(model)
+        tokens, spoken = tokens.to(device), slice(first, None)
+    else:
+        tokens = torch.arange(4, device=device)[None] % head.weight.shape[0]
     was_training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         with torch.autocast(device.type, enabled=False):
-            expected = model(input_ids=tokens, use_cache=False).logits[0]
-            logits = head.logits(_own_states(model, tokens, None, None)[0])
+            expected = _own_logits(model, model, tokens, None, None)[0, spoken]
+            logits = head.logits(_own_states(model, tokens, None, None)[0, spoken])
     finally:
         for module in was_training:
             module.training = True

@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
 )
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -49,18 +50,19 @@ def load_model(
     revision: str | None = None,
     what: str = "model",
 ) -> PreTrainedModel:
-    """The causal model in the folder or Hub repository `path`, in eval mode.
+    """The causal or encoder-decoder model in the folder or Hub repository `path`, in eval mode.
 
     Every weight must be found with the right shape, and none may be left over (tied weights are
     stored once). Only safetensors are read. dtype: "auto" is the one they are stored in. what:
     names the model in errors ("target", "draft"). Raises DistillSpecError.
     """
     folder = _local_folder(path, revision, what, [*_TEXT_FILES, "*.safetensors"], trust_remote_code)
-    read_config(folder)
+    has_encoder = bool(read_config(folder).get("is_encoder_decoder"))
+    kind: Any = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
     for file in weight_files(folder):
         read_header(file)
     with _explained(path, what), quiet():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             folder,
             dtype=dtype,
             trust_remote_code=trust_remote_code,
@@ -163,8 +165,9 @@ def _explained(path: str, what: str) -> Iterator[None]:
         raise DistillSpecError(
             f"the {what} cannot be loaded: {reason[0]}",
             where=path,
-            mend="is it a causal language model that this version of transformers knows? "
-            "If it brings its own code and you trust it, set pair.trust_remote_code: true",
+            mend="is it a causal or encoder-decoder language model that this version of "
+            "transformers knows? If it brings its own code and you trust it, set "
+            "pair.trust_remote_code: true",
         ) from error
 
 

@@ -9,17 +9,32 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distillspec.models.cache import GrowingCache, check_rolls_back, is_plainly_causal
+from distillspec.models.cache import is_plainly_causal
+from distillspec.models.reading import Reading, reading
 from distillspec.models.runner import UNLIMITED, CausalRunner, most_positions, vocabulary_size
+from distillspec.models.seq2seq import is_seq2seq
 from distillspec.speculation.runner import Runner
 
 log = logging.getLogger(__name__)
+
+
+def eager_runner(model: PreTrainedModel, *, vocabulary: int | None = None) -> Runner:
+    """A runner of one text; what branches is for `runner_for_trees`."""
+    if is_seq2seq(model):
+        return SourceRunner(model, vocabulary=vocabulary)
+    return CausalRunner(model, vocabulary=vocabulary)
 
 
 def runner_for_trees(model: PreTrainedModel, *, vocabulary: int | None = None) -> Runner:
     """An eager runner that reads trees in one row, or else, with a warning, in one row a path."""
     if is_plainly_causal(model):
         return CausalRunner(model, vocabulary=vocabulary)
+    if is_seq2seq(model):
+        log.warning(
+            "%s has an encoder: several drafts are read as a batch, each with a copy of the cache",
+            type(model).__name__,
+        )
+        return SourceRunner(model, vocabulary=vocabulary)
     log.warning(
         "%s takes no attention mask of ours: several drafts are read as a batch, each with a copy "
         "of the cache, eagerly",
@@ -38,17 +53,15 @@ class PathRowsRunner:
     """
 
     def __init__(self, model: PreTrainedModel, *, vocabulary: int | None = None) -> None:
-        check_rolls_back(model)
+        self._text: Reading = reading(model)
         assert not model.training, "dropout would change the law: put the model in eval mode"
         self.vocabulary: int = vocabulary or vocabulary_size(model)
         self.capacity: int = UNLIMITED
         self.positions: int = most_positions(model)
-        self._model = model
         self._device = model.device
-        self._text = GrowingCache()
         self._text_length = 0
         self._tree = _Tree(torch.empty(0, dtype=torch.long, device=self._device), [])
-        self._rows: GrowingCache | None = None  # the text in each row, then its path
+        self._rows: Reading | None = None  # the text in each row, then its path
 
     @property
     def length(self) -> int:
@@ -116,14 +129,10 @@ class PathRowsRunner:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
-    def _forward(self, tokens: Tensor, cache: GrowingCache) -> Tensor:
-        output = self._model(
-            input_ids=tokens.to(self._device), past_key_values=cache, use_cache=True
-        )
-        logits: Tensor = output.logits
-        return logits[..., : self.vocabulary]
+    def _forward(self, tokens: Tensor, text: Reading) -> Tensor:
+        return text.feed(tokens.to(self._device))[..., : self.vocabulary]
 
-    def _copies(self, rows: int) -> GrowingCache:
+    def _copies(self, rows: int) -> Reading:
         """The text's cache in that many rows: those of the tree so far, if there are as many."""
         if self._rows is None or self._rows.rows != rows:
             return self._text.repeated(rows)
@@ -133,6 +142,10 @@ class PathRowsRunner:
     def _forget_tree(self) -> None:
         self._tree = _Tree(self._tree.tokens[:0], [])
         self._rows = None
+
+
+class SourceRunner(PathRowsRunner):
+    """The runner of an encoder-decoder model, with trees or without: its rows share a source."""
 
 
 class _Tree:

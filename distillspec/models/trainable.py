@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from torch import nn
+from transformers import PreTrainedModel
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.compiled import compiler_available
 from distillspec.models.hidden import causal_model
+from distillspec.models.seq2seq import is_seq2seq
 
 
 def freeze_embeddings(draft: nn.Module) -> None:
@@ -55,4 +57,22 @@ def compile_forward(draft: nn.Module) -> None:
             where="hardware.compile",
             mend="install g++ (or name one in CXX), or set hardware.compile=false",
         )
-    causal.base_model.compile(dynamic=True)
+    for part in bodies(causal):
+        part.compile(dynamic=True)
+
+
+def stacks(draft: nn.Module) -> list[nn.ModuleList]:
+    """The transformer layers, from the input on: one list, or the encoder's and the decoder's."""
+    return [_longest_list(body) for body in bodies(causal_model(draft))]
+
+
+def bodies(causal: PreTrainedModel) -> list[nn.Module]:
+    """What makes hidden states: of an encoder-decoder model both halves."""
+    if is_seq2seq(causal):
+        return [causal.get_encoder(), causal.get_decoder()]
+    return [causal.base_model]
+
+
+def _longest_list(body: nn.Module) -> nn.ModuleList:
+    lists = [module for module in body.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=nn.ModuleList())

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.cache import is_plainly_causal
+from distillspec.models.seq2seq import is_seq2seq
 
 
 class TreePaths:
@@ -58,6 +59,13 @@ class TreePaths:
 
 def check_takes_a_tree(model: PreTrainedModel) -> None:
     """DistillSpecError for a model whose attention takes no mask of ours."""
+    if is_seq2seq(model):
+        raise DistillSpecError(
+            f"{type(model).__name__} has an encoder, and several drafts in one forward are for "
+            "causal models",
+            where=str(model.name_or_path or type(model).__name__),
+            mend="choose a method with one draft (draft: {kind: chain})",
+        )
     if not is_plainly_causal(model):
         raise DistillSpecError(
             f"{type(model).__name__} takes no attention mask of ours, so it cannot read several "

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from distillspec.models.hidden import causal_model
+from distillspec.models.trainable import stacks
 from distillspec.recipe.distill import Distill
 from distillspec.recipe.schema import Optimizer
 
@@ -76,12 +78,12 @@ def rate_shares(draft: nn.Module, layer_decay: float) -> dict[int, float]:
     """Of parameters (by id), the share of the rate, where that is below 1.
 
     layer_decay^n, n layers below the output: 1 for the last layer, and one more than there are
-    layers for the embeddings, unless the output head shares them.
+    layers for the embeddings, unless the output head shares them. An encoder lies below its
+    decoder.
     """
     if layer_decay == 1.0:
         return {}
-    lists = [module for module in draft.modules() if isinstance(module, nn.ModuleList)]
-    layers = max(lists, key=len, default=nn.ModuleList())
+    layers = list(chain.from_iterable(stacks(draft)))
     shares = {
         id(parameter): layer_decay ** (len(layers) - place)
         for place, layer in enumerate(layers)

@@ -12,7 +12,7 @@ from distillspec.measure.corpus_alpha import DrawnText, acceptance
 from distillspec.models.compiled import make_runner
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.generate import generate
-from distillspec.models.runner import CausalRunner
+from distillspec.models.path_rows import eager_runner
 from distillspec.recipe import distill
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.configuration import Configuration
@@ -117,7 +117,7 @@ class Probe:
     def _decoded(self, draft: PreTrainedModel) -> Counts:
         device = self._target.model.device
         decoder = SpeculativeDecoder(
-            CausalRunner(self._target.model, vocabulary=self._vocabulary),
+            eager_runner(self._target.model, vocabulary=self._vocabulary),
             make_runner(draft, "eager", 0, (), vocabulary=self._vocabulary),
             Configuration("probe", self.plan.gamma, ChainDraft(), FixedLength(), verify_token),
             self._policy,

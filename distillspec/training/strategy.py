@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -27,6 +28,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from distillspec.atomic import replacing_folder
+from distillspec.models.trainable import stacks
 from distillspec.recipe.schema import Hardware
 from distillspec.training.state_file import write_state
 
@@ -169,8 +171,7 @@ def shard(draft: nn.Module, mesh: DeviceMesh) -> None:
     """FSDP2: each transformer layer is a unit, what remains is another."""
     from torch.distributed.fsdp import fully_shard
 
-    lists = [module for module in draft.modules() if isinstance(module, nn.ModuleList)]
-    for layer in max(lists, key=len, default=nn.ModuleList()):
+    for layer in chain.from_iterable(stacks(draft)):
         fully_shard(layer, mesh=mesh["data_parallel"])
     fully_shard(draft, mesh=mesh["data_parallel"])
 

@@ -41,6 +41,7 @@ from distillspec.divergence.table import DIVERGENCES, divergence
 from distillspec.divergence.top_tokens import TopTokens, top_tokens
 from distillspec.models.generate import generate
 from distillspec.models.hidden import hidden_states, output_head
+from distillspec.pair import dtype_of, load_pair
 from distillspec.recipe.distill import CachedSignal
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
@@ -250,7 +251,7 @@ def speed(arguments: argparse.Namespace) -> None:
     changes += ["distill.source={fixed: 1.0}", f"data.max_prompts={arguments.prompts}"]
     recipe = load_recipe(arguments.recipe, changes)
     assert isinstance(recipe, Recipe)
-    whole = build.load_pair(recipe)
+    whole = load_pair(recipe)
     training = build.prompts(whole).training
     draft = whole.draft().train()
     plan = recipe.distill
@@ -276,7 +277,7 @@ def speed(arguments: argparse.Namespace) -> None:
             )
             kept = plan.model_copy(update={"signal": signal})
             contenders[f"k {k}"] = Objective(kept, None, cached=CachedTarget(store))
-        _race(contenders, draft, batches, build.dtype("auto", whole.device), arguments.rounds)
+        _race(contenders, draft, batches, dtype_of("auto", whole.device), arguments.rounds)
 
 
 def _race(

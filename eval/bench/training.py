@@ -34,6 +34,7 @@ from distillspec.job import join, target_responses
 from distillspec.measure.bootstrap import Resampling, Sums, ratio_of_runs, relative_of_runs
 from distillspec.measure.target_texts import drawn_texts, text_facts
 from distillspec.models.loading import load_model
+from distillspec.pair import Pair, load_pair
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
 from distillspec.speculation.sampling import SamplingPolicy
@@ -80,13 +81,13 @@ def resident_mib() -> float:
 
 def train_ours(contender: str, minutes: float, seed: int, folder: Path) -> Trained:
     data_seed = recipe_of(contender, minutes, 0)
-    pair = build.load_pair(data_seed)
+    pair = load_pair(data_seed)
     training = build.prompts(pair).training
     responses, left = None, minutes
     if "target" in data_seed.distill.source.stored:
         data = data_seed.data.model_copy(update={"store": str(folder / "responses")})
         began = time.monotonic()
-        kept = build.Pair(
+        kept = Pair(
             data_seed.model_copy(update={"data": data}),
             pair.device,
             pair.frozen,
@@ -124,7 +125,7 @@ def train_trl(minutes: float, seed: int, folder: Path) -> Trained:
     from transformers import TrainerCallback
     from trl import DistillationConfig, DistillationTrainer
 
-    pair = build.load_pair(recipe_of("trl", minutes, 0))
+    pair = load_pair(recipe_of("trl", minutes, 0))
     prompts = {one.key: list(one.tokens) for one in build.prompts(pair).training}
 
     class Timed(DistillationTrainer):  # type: ignore[misc]
@@ -216,7 +217,7 @@ def main(arguments: argparse.Namespace) -> None:
     if "trl" not in contenders:
         print("trl is not installed (pip install -e '.[bench]'): it is left out")
     recipe = recipe_of("ours", arguments.minutes, 0)
-    pair = build.load_pair(recipe)
+    pair = load_pair(recipe)
     policy = SamplingPolicy(temperature=1.0)
     held_out = build.prompts(pair).held_out[: arguments.texts]
     texts = drawn_texts(

@@ -29,6 +29,7 @@ from distillspec.corpus.signal_store import fill_signals
 from distillspec.models.adapters import add_lora
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.pair import Pair
 from distillspec.recipe.schema import Recipe
 from distillspec.training.cached_target import CachedTarget
 from distillspec.training.fit import FitOutcome, fit
@@ -122,7 +123,7 @@ def parts(pair: Path, plan: Recipe) -> Parts:
     cached, signal = None, plan.distill.cached_signal
     if signal is not None:
         cpu = torch.device("cpu")
-        whole = build.Pair(plan, cpu, target, tokenizer, VOCABULARY, frozenset({0}))
+        whole = Pair(plan, cpu, target, tokenizer, VOCABULARY, frozenset({0}))
         store = build.signal_store(whole, signal, rows, responses)
         fill_signals(store, build.signal_scorer(whole, signal))
         cached = CachedTarget(store)
