@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+
+from distillspec.errors import DistillSpecError
+from distillspec.models.digest import model_digest
+from distillspec.pair import device_of, load_pair, with_draft_of
+from distillspec.recipe.schema import Hardware
+from tests.tiny_plan import recipe, written_plan
+
+SHAPE = {"hidden_size": 16, "intermediate_size": 32, "layers": 1, "heads": 2}
+
+
+@pytest.fixture
+def plan(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(tmp_path)
+    return written_plan(tiny_pair, tmp_path)
+
+
+def test_a_pair_is_loaded_and_checked(plan: dict[str, Any]) -> None:
+    pair = load_pair(recipe(plan))
+    assert pair.vocabulary == 300
+    assert pair.end_tokens == {0}
+    assert not any(p.requires_grad for p in pair.target.model.parameters())
+    assert pair.draft().dtype == torch.float32
+
+
+def test_tokenizers_that_differ_are_refused(plan: dict[str, Any], tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(plan["pair"]["draft"], other)
+    text = json.loads((other / "tokenizer.json").read_text())
+    vocabulary = text["model"]["vocab"]
+    first, second = list(vocabulary)[50:52]
+    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    (other / "tokenizer.json").write_text(json.dumps(text))
+    with pytest.raises(DistillSpecError, match="differ"):
+        load_pair(recipe(plan, pair={**plan["pair"], "draft": str(other)}))
+
+
+def test_lora_adapters_are_put_in_place_where_the_recipe_asks(plan: dict[str, Any]) -> None:
+    pair = load_pair(recipe(plan, lora={"rank": 2}))
+    assert isinstance(pair.trainable_draft(), PeftModel)
+
+
+def test_a_draft_is_made_of_the_stored_weights_whatever_the_target_is_cast_to(
+    plan: dict[str, Any],
+) -> None:
+    made = {"target": plan["pair"]["target"], "draft": {"kind": "pruned", "layers": 1}}
+    whole, half = (
+        load_pair(recipe(plan, pair=made), kind) for kind in (torch.float32, torch.bfloat16)
+    )
+    assert (whole.target.model.dtype, half.target.model.dtype) == (torch.float32, torch.bfloat16)
+    one, two = (model_digest(pair.draft()) for pair in (whole, half))
+    assert one == two
+    assert whole.vocabulary == 300
+    first = whole.target.model.model.layers[0].mlp.up_proj.weight
+    assert torch.equal(whole.draft().model.layers[0].mlp.up_proj.weight, first)
+
+
+def test_a_pair_takes_the_draft_of_another_recipe_beside_the_target_that_is_there(
+    plan: dict[str, Any],
+) -> None:
+    pair = load_pair(recipe(plan), torch.bfloat16)
+    target = plan["pair"]["target"]
+    made = {"target": target, "draft": {"kind": "pruned", "layers": 1}}
+    other = with_draft_of(pair, recipe(plan, pair=made, seed=3))
+    assert other.target.model is pair.target.model
+    alone = load_pair(recipe(plan, pair=made))
+    assert alone.start is not None and other.start is not None
+    assert model_digest(other.start) == model_digest(alone.start)
+    back = with_draft_of(other, recipe(plan))
+    assert back.start is None
+    assert model_digest(back.draft()) == model_digest(pair.draft())
+    random = {"kind": "random", "shape": SHAPE}
+    drawn = [
+        with_draft_of(pair, recipe(plan, pair={"target": target, "draft": random}, seed=seed))
+        for seed in (1, 2)
+    ]
+    assert all(one.start is not None for one in drawn)
+    one, two = (model_digest(one.draft()) for one in drawn)
+    assert one == two  # by the pair's own seed
+    with pytest.raises(DistillSpecError, match="nowhere"):
+        with_draft_of(pair, recipe(plan, pair={"target": target, "draft": "./nowhere"}))
+
+
+def test_the_export_has_the_targets_rows(plan: dict[str, Any]) -> None:
+    pair = load_pair(recipe(plan))
+    assert pair.exported_vocabulary(pair.draft()) == 300
+
+
+def test_training_a_made_draft_leaves_its_start_as_it_was(plan: dict[str, Any]) -> None:
+    made = {"target": plan["pair"]["target"], "draft": {"kind": "pruned", "layers": 1}}
+    pair = load_pair(recipe(plan, pair=made))
+    with torch.no_grad():
+        for parameter in pair.trainable_draft().parameters():
+            parameter.zero_()
+    assert bool(pair.draft().lm_head.weight.any())
+
+
+def test_layers_that_do_not_exist_are_refused_with_the_pair(plan: dict[str, Any]) -> None:
+    made = {"target": plan["pair"]["target"], "draft": {"kind": "pruned", "layers": [5]}}
+    with pytest.raises(DistillSpecError, match="no layer 5"):
+        load_pair(recipe(plan, pair=made))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"lora": {"targets": ["query"]}}, "no linear layer of the draft is called 'query'"),
+        (
+            {"pair": {"draft_head": {"keep": 301}}, "distill": {"source": {"fixed": 1.0}}},
+            "cannot keep 301 tokens: it has 300",
+        ),
+    ],
+)
+def test_what_cannot_be_changed_about_the_draft_is_found_with_the_pair(
+    plan: dict[str, Any], changes: dict[str, Any], why: str
+) -> None:
+    changes = {**changes, "pair": {**plan["pair"], **changes.get("pair", {})}}
+    with pytest.raises(DistillSpecError, match=why):
+        load_pair(recipe(plan, **changes))
+
+
+def test_adapters_that_match_nothing_are_found_before_an_endpoint_is_asked(
+    plan: dict[str, Any],
+) -> None:
+    endpoint = {"url": "http://localhost:1/v1", "model": "m"}
+    given = recipe(
+        plan,
+        pair={"endpoint": endpoint, "draft": plan["pair"]["draft"]},
+        distill={"divergence": "nll", "source": {"target": 1.0}},
+        lora={"targets": ["query"]},
+    )
+    with pytest.raises(DistillSpecError, match="no linear layer of the draft is called 'query'"):
+        load_pair(given)
+
+
+def test_a_gpu_that_is_not_there_is_an_error() -> None:
+    if torch.cuda.is_available():
+        assert device_of(Hardware(device="cuda")).type == "cuda"
+        return
+    with pytest.raises(DistillSpecError, match="no GPU"):
+        device_of(Hardware(device="cuda"))
+
+
+def test_rows_longer_than_the_contexts_are_refused_before_training(plan: dict[str, Any]) -> None:
+    data = {**plan["data"], "max_prompt_tokens": 512}
+    with pytest.raises(DistillSpecError, match="contexts hold 512"):
+        load_pair(recipe(plan, data=data))
