@@ -5,7 +5,6 @@ All processes train; rank 0 alone does the rest.
 
 from __future__ import annotations
 
-import csv
 import gc
 import json
 import os
@@ -59,7 +58,7 @@ from distillspec.training.cached_target import CachedTarget
 from distillspec.training.fit import FitOutcome, fit
 from distillspec.training.held_out_loss import HeldOutLoss
 from distillspec.training.milestones import Measure
-from distillspec.training.resume import BEST, LAST, load_best
+from distillspec.training.resume import BEST, load_best
 from distillspec.training.run_lock import run_lock
 from distillspec.training.strategy import World
 
@@ -134,7 +133,6 @@ class Job:
 
     def _fit(self, recipe: Recipe, folder: Path, label: str, text: _Text) -> FitOutcome:
         self._say(f"training the {label} draft: {plan_in_words(recipe)}")
-        already = tokens_trained_before(folder)
         cached = text.cached if recipe.distill.cached_signal is not None else None
         outcome = fit(
             recipe,
@@ -150,8 +148,9 @@ class Job:
             label=label,
             end_tokens=self.pair.end_tokens,
             vocabulary=self.pair.vocabulary,
+            on_checkpoint=lambda tokens: self._record(self.tokens + tokens),
         )
-        self.tokens += outcome.response_tokens - already
+        self.tokens += outcome.response_tokens - outcome.tokens_before
         self._record()
         self._say(
             f"{label}: {outcome.steps} steps, {outcome.response_tokens:,} tokens in the loss, "
@@ -388,9 +387,9 @@ class Job:
                 self._say(f"next:  ./launch.sh evaluate {self.folder.path} --suite {suite}")
                 break
 
-    def _record(self, *, finished: bool = False) -> None:
+    def _record(self, tokens: int | None = None, *, finished: bool = False) -> None:
         if self.log is not None:
-            self.log.record(tokens=self.tokens, finished=finished)
+            self.log.record(tokens=self.tokens if tokens is None else tokens, finished=finished)
 
     def _say(self, text: str) -> None:
         if not self.world.rank:
@@ -400,15 +399,6 @@ class Job:
 def measured(suite: Suite, drafts: Iterable[str]) -> list[str]:
     """Those of the drafts that any method of the suite decodes with."""
     return [name for name in drafts if any(suite.measures(name, one) for one in suite.methods)]
-
-
-def tokens_trained_before(folder: Path) -> int:
-    """Response tokens of earlier starts of the training in `folder`, by its metrics.csv."""
-    path = folder / "metrics.csv"
-    if not (folder / LAST).exists() or not path.exists():
-        return 0
-    with path.open(encoding="utf-8", newline="") as handle:
-        return sum(int(float(row["train/response_tokens"] or 0)) for row in csv.DictReader(handle))
 
 
 @contextmanager

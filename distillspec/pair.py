@@ -22,6 +22,7 @@ from distillspec.models.precision import cast_parameters, fast_dtype
 from distillspec.models.runner import most_positions, vocabulary_size
 from distillspec.models.seq2seq import check_same_kind, is_seq2seq, start_token
 from distillspec.models.start import made_draft
+from distillspec.models.trainable import without_dropout
 from distillspec.models.trimmed_head import settle_head, trim_head
 from distillspec.models.vocabulary import check_pair
 from distillspec.recipe.schema import Hardware, Recipe
@@ -136,6 +137,7 @@ class Pair:
     def trainable_draft(self) -> nn.Module:
         """The undistilled draft in float32, with LoRA adapters if the recipe asks for them."""
         plain = self._plain_draft(torch.float32)
+        without_dropout(plain)
         draft = plain if self.recipe.lora is None else add_lora(plain, self.recipe.lora)
         if self.kept is not None:
             trim_head(causal_model(draft), self.kept)

@@ -8,7 +8,12 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import nn
-from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers import (
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 VOCABULARY = 320
 START, END = 0, 1
@@ -67,10 +72,15 @@ def t5_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def written_pair(folder: Path) -> Path:
-    """`folder` with `target/` (2 layers a side, hidden 32) and `draft/` (1 layer, hidden 16)."""
-    tokenizer = t5_tokenizer()
+def written_pair(
+    folder: Path, tokenizer: PreTrainedTokenizerBase | None = None, **more: Any
+) -> Path:
+    """`folder` with `target/` (2 layers a side, hidden 32) and `draft/` (1 layer, hidden 16).
+
+    tokenizer: default: T5's. more: of the models' configurations.
+    """
+    tokenizer = tokenizer or t5_tokenizer()
     for name, hidden, layers, seed in (("target", 32, 2, 1), ("draft", 16, 1, 2)):
-        tiny_t5(seed=seed, hidden=hidden, layers=layers).save_pretrained(folder / name)
+        tiny_t5(seed=seed, hidden=hidden, layers=layers, **more).save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
     return folder

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from distillspec.job import plan_in_words, tokens_trained_before
+from distillspec.job import plan_in_words
 from distillspec.recipe.schema import Recipe
-from distillspec.training.resume import LAST
 
 
 def recipe(**distill: object) -> Recipe:
@@ -48,10 +45,3 @@ def recipe(**distill: object) -> Recipe:
 )
 def test_a_plan_is_one_line(distill: dict[str, object], words: str) -> None:
     assert plan_in_words(recipe(**distill)) == words
-
-
-def test_tokens_of_earlier_starts_count_only_where_a_state_was_kept(tmp_path: Path) -> None:
-    (tmp_path / "metrics.csv").write_text("step,train/response_tokens\n1,100.0\n1,\n2,50.0\n")
-    assert tokens_trained_before(tmp_path) == 0
-    (tmp_path / LAST).touch()
-    assert tokens_trained_before(tmp_path) == 150

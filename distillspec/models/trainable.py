@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
 from transformers import PreTrainedModel
 
 from distillspec.errors import DistillSpecError
@@ -25,6 +26,22 @@ def freeze_embeddings(draft: nn.Module) -> None:
             where="optimizer.freeze_embeddings",
             mend="leave it out",
         )
+
+
+def without_dropout(draft: PreTrainedModel) -> None:
+    """Let the draft be trained as it will decode, in place; its configuration keeps its rates.
+
+    What a draft is distilled to is a law, and dropout would train, weigh and draw by others.
+    """
+    for module in draft.modules():
+        rates = vars(module)  # attention reads its rate from a float of its own
+        for name, value in rates.items():
+            if isinstance(value, float) and ("drop" in name or _is_dropout(module, name)):
+                rates[name] = 0.0
+
+
+def _is_dropout(module: nn.Module, name: str) -> bool:
+    return name == "p" and isinstance(module, _DropoutNd)
 
 
 def checkpoint_activations(draft: nn.Module) -> None:
@@ -63,7 +80,10 @@ def compile_forward(draft: nn.Module) -> None:
 
 def stacks(draft: nn.Module) -> list[nn.ModuleList]:
     """The transformer layers, from the input on: one list, or the encoder's and the decoder's."""
-    return [_longest_list(body) for body in bodies(causal_model(draft))]
+    return [
+        max(_outer_lists(body), key=len, default=nn.ModuleList())
+        for body in bodies(causal_model(draft))
+    ]
 
 
 def bodies(causal: PreTrainedModel) -> list[nn.Module]:
@@ -73,6 +93,9 @@ def bodies(causal: PreTrainedModel) -> list[nn.Module]:
     return [causal.base_model]
 
 
-def _longest_list(body: nn.Module) -> nn.ModuleList:
-    lists = [module for module in body.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=len, default=nn.ModuleList())
+def _outer_lists(body: nn.Module) -> list[nn.ModuleList]:
+    """Lists of modules that are in no other: layers, and not the parts or experts of one."""
+    found = []
+    for child in body.children():
+        found += [child] if isinstance(child, nn.ModuleList) else _outer_lists(child)
+    return found

@@ -245,6 +245,7 @@ class Recipe(Section):
                 "bridged the draft cuts each text into tokens of its own: leave packing out"
             )
         self._has_whole_laws("pair.tokenizers: bridged", "leave signal out")
+        self._counts_no_blocks("pair.tokenizers: bridged")
         if self.hardware.strategy in ("fsdp2", "zero3"):
             raise ValueError(
                 "pair.tokenizers: bridged takes rows out of a whole head, and hardware.strategy="
@@ -262,12 +263,20 @@ class Recipe(Section):
                 "distill.source a share of target or fixed, per sequence or batch"
             )
         self._has_whole_laws("pair.draft_head", "leave one of them out")
+        self._counts_no_blocks("pair.draft_head")
         if self.hardware.strategy in ("fsdp2", "zero3"):
             raise ValueError(
                 "pair.draft_head takes rows out of a whole matrix, and hardware.strategy="
                 f"{self.hardware.strategy} splits it: take the strategy ddp or zero2"
             )
         return self
+
+    def _counts_no_blocks(self, what: str) -> None:
+        if "block_efficiency" in self.distill.terms:
+            raise ValueError(
+                f"{what} leaves some of the target's tokens unsaid, which ends a block, and "
+                "divergence: block_efficiency is told nothing of them: take another divergence"
+            )
 
     def _has_whole_laws(self, what: str, mend: str) -> None:
         if self.distill.cached_signal is not None:
@@ -276,6 +285,15 @@ class Recipe(Section):
                 "cached} has kept the target's likeliest tokens, with the rest in one sum that "
                 f"cannot be parted: {mend}"
             )
+
+    @model_validator(mode="after")
+    def _two_passes_see_one_draft(self) -> Self:
+        if self.lora is not None and self.lora.dropout and self.distill.reads_whole_steps:
+            raise ValueError(
+                f"lora.dropout={self.lora.dropout:g} makes another draft of each pass, and "
+                "distill.select and divergence: tvd_plus read a step twice: set lora.dropout=0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _dora_sees_whole_matrices(self) -> Self:

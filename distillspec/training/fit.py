@@ -8,12 +8,13 @@ import math
 import resource
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.distributed
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import nn
@@ -37,7 +38,7 @@ from distillspec.training.module import DistillModule
 from distillspec.training.objective import Objective
 from distillspec.training.progress import make_reporter
 from distillspec.training.replica import Replica
-from distillspec.training.resume import BEST, LAST, Position, load_best, load_position
+from distillspec.training.resume import BEST, LAST, Position, load_best, load_position, note_best
 from distillspec.training.rollout import Rollout
 from distillspec.training.run_lock import run_lock
 from distillspec.training.state_file import AtomicCheckpointIO
@@ -59,6 +60,7 @@ log = logging.getLogger(__name__)
 class FitOutcome(NamedTuple):
     """seconds: of training, probes and checkpoints not counted, over all resumptions.
 
+    response_tokens: in the loss, likewise; tokens_before: of them, what a checkpoint had brought.
     seconds_by_phase: rollout, target, update, probe, checkpoint, on rank 0. best_alpha, best_nats:
     by whichever the probe measures, nan and None else. peak_memory_bytes: of the device; on
     a CPU of the process.
@@ -68,6 +70,7 @@ class FitOutcome(NamedTuple):
     seconds: float
     seconds_by_phase: dict[str, float]
     response_tokens: int
+    tokens_before: int
     best_step: int
     best_alpha: float
     best_nats: float | None
@@ -101,6 +104,7 @@ def fit(
     vocabulary: int | None = None,
     reference: FrozenTarget | None = None,
     cached: CachedTarget | None = None,
+    on_checkpoint: Callable[[int], None] | None = None,
 ) -> FitOutcome:
     """Train `draft` as `recipe` says and leave it with the weights of the best probe.
 
@@ -109,6 +113,7 @@ def fit(
     from. folder: receives metrics.csv, tensorboard/, last.ckpt and best.ckpt; with `resume` the run
     goes on after its last.ckpt, if it has one. end_tokens: of sampled responses; default: the
     tokenizer's. vocabulary: tokens common to both models. reference: of token selection.
+    on_checkpoint: told of each checkpoint, with the response tokens since this start.
 
     A run ends after `max_steps`, or `max_minutes` of training: probes and checkpoints do not count,
     so that a distilled draft and its control train equally long. With `max_minutes` the learning
@@ -141,9 +146,11 @@ def fit(
         rollout.check(draft)
         _make_ready(draft, recipe)
         position = Position()
-        recover_folder(folder / LAST)
+        _recovered(folder / LAST, world)
         if resume and (folder / LAST).exists():
             position = load_position(folder / LAST, data_module, rollout, world.rank)
+            note_best(folder / BEST, position)
+        tokens_before = position.response_tokens
         clock = Clock(torch.device(accelerator))
         clock.seconds.update(position.seconds)
         step = Step(
@@ -166,6 +173,7 @@ def fit(
                 make_reporter(world.rank),
                 folder=folder,
                 label=label,
+                on_checkpoint=on_checkpoint,
             )
             trainer = Trainer(
                 accelerator="gpu" if accelerator == "cuda" else "cpu",
@@ -206,6 +214,7 @@ def fit(
         seconds=position.training_seconds,
         seconds_by_phase=dict(clock.seconds),
         response_tokens=position.response_tokens,
+        tokens_before=tokens_before,
         best_step=position.best_step,
         best_alpha=position.best_alpha,
         best_nats=position.best_nats,
@@ -280,6 +289,14 @@ def _loggers(recipe: Recipe, folder: Path, position: Position, label: str) -> li
 
         loggers.append(WandbLogger(project=project, name=f"{recipe.name}/{label}", save_dir=folder))
     return loggers
+
+
+def _recovered(path: Path, world: World) -> None:
+    """A checkpoint that was being replaced is whole again before any process looks for it."""
+    if not world.rank:
+        recover_folder(path)
+    if world.size > 1 and torch.distributed.is_initialized():
+        torch.distributed.barrier()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -69,7 +70,9 @@ class Milestones(Callback):
         *,
         folder: Path,
         label: str,
+        on_checkpoint: Callable[[int], None] | None = None,
     ) -> None:
+        """on_checkpoint: is told of each, with the response tokens since this start."""
         self._step = step
         self._draft = draft
         self._data = data
@@ -77,6 +80,8 @@ class Milestones(Callback):
         self._reporter = reporter
         self._folder = folder
         self._label = label
+        self._on_checkpoint = on_checkpoint
+        self._tokens_before = step.position.response_tokens
         self._plan = step.recipe.distill
         self.interrupted = False  # by Ctrl-C, which Lightning turns into an exit
 
@@ -115,6 +120,8 @@ class Milestones(Callback):
                     self._folder / LAST,
                     self._step.average,
                 )
+            if self._on_checkpoint is not None:
+                self._on_checkpoint(position.response_tokens - self._tokens_before)
         trainer.should_stop = ends
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -48,8 +48,12 @@ class DistillModule(LightningModule):
     def forward(
         self, batch: Batch, signal: TargetSignal, emphasis: Emphasis | None
     ) -> DivergenceSums:
-        """One micro-batch; called through the strategy's wrapper."""
-        return self.step.objective.against(self.draft, batch, signal, emphasis)
+        """One micro-batch; called through the strategy's wrapper.
+
+        Autocast begins here: DeepSpeed's wrapper ends any that is outside of it.
+        """
+        with self.step.autocast(batch.tokens.device):
+            return self.step.objective.against(self.draft, batch, signal, emphasis)
 
     def training_step(self, rows: Sequence[Row]) -> None:
         self.step.run(self.trainer, self.draft, rows)

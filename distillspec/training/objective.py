@@ -129,7 +129,8 @@ class Objective:
             logits = self.target.logits(batch.tokens, batch.is_token, _layout(batch))
             return TargetSignal(None, logits[predicts_response(batch)])
         states = self._states(self.target, batch)
-        if output_head(draft) is None:
+        read = [draft] if self.reference is None else [draft, self.reference.model]
+        if any(output_head(model) is None for model in read):
             return TargetSignal(states, head.logits(states))
         return TargetSignal(states, None)
 

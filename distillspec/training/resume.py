@@ -75,8 +75,9 @@ def save_last(
     strategy = trainer.strategy
     kept: list[list[dict[str, Any]]] = [rollout.state_dict()]
     if trainer.world_size > 1:
+        is_first = trainer.is_global_zero  # which alone writes them
         everyone: list[list[dict[str, Any]]] = [[]] * trainer.world_size
-        torch.distributed.all_gather_object(everyone, kept[0])
+        torch.distributed.gather_object(kept[0], everyone if is_first else None, dst=0)
         kept = everyone
     state = {
         "state_dict": strategy.lightning_module_state_dict(),
@@ -97,6 +98,16 @@ def load_position(path: Path, data: HasPosition, rollout: HasRing, rank: int) ->
     data.load_state_dict(state["data"])
     rollout.load_state_dict(state.get("rollout", []), rank)
     return Position(**state["position"])
+
+
+def note_best(path: Path, position: Position) -> None:
+    """Let `position` know of a best draft that was kept after `last.ckpt` was written."""
+    if not path.exists():
+        return
+    kept = read_state(path)
+    if position.best_step is None or kept["step"] > position.best_step:
+        position.best_step = kept["step"]
+        position.best_alpha, position.best_nats = kept["alpha"], kept["nats"]
 
 
 def load_tensors(trainer: Trainer, path: Path, average: Average | None = None) -> None:

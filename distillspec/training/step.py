@@ -55,7 +55,7 @@ class StepResult(NamedTuple):
         alpha = "train/alpha_at_most" if self.alpha_is_bound else "train/alpha"
         return {
             "train/divergence_nats": self.divergence_nats / self.weight,
-            alpha: self.alpha / self.tokens,
+            alpha: self.alpha / self.tokens if self.tokens else math.nan,
             "train/response_tokens": self.tokens,
             "train/tokens_per_second": self.tokens / busy,
             "train/learning_rate": self.learning_rate,
@@ -102,7 +102,7 @@ class Step:
         position, clock = self.position, self.clock
         device, world = trainer.strategy.root_device, trainer.world_size
         before = dict(clock.seconds)
-        # The draft's dropout, where it has one, is the only user of torch's own generator.
+        # The dropout of LoRA, where it has one, is the only user of torch's own generator.
         torch.manual_seed(self._seed("dropout", trainer))
         with clock.phase("rollout"):
             batches = self._micro_batches(trainer, draft, rows)
@@ -130,9 +130,8 @@ class Step:
                 signal = seen.signal if seen else self._signal(draft, micro)
             emphasis = seen.emphasis if seen else None
             with clock.phase("update"), self.update.accumulating(last=number == len(batches)):
-                with self._autocast(device):
-                    assert trainer.strategy.model is not None
-                    sums: DivergenceSums = trainer.strategy.model(batch, signal, emphasis)
+                assert trainer.strategy.model is not None
+                sums: DivergenceSums = trainer.strategy.model(batch, signal, emphasis)
                 self.update.backward(sums.divergence * (world / weight))
                 totals += torch.stack([value.detach().double() for value in sums])
         with clock.phase("update"):
@@ -169,7 +168,7 @@ class Step:
         for micro in batches:
             with self.clock.phase("target"):
                 signals.append(self._signal(draft, micro))
-            with self.clock.phase("update"), self._autocast(micro.batch.tokens.device):
+            with self.clock.phase("update"), self.autocast(micro.batch.tokens.device):
                 observed.append(self.objective.observe(draft, micro.batch, signals[-1]))
         step = _gathered(trainer, observed)
         return [
@@ -206,7 +205,8 @@ class Step:
                 group["lr"] = rate * group["rate_share"]
         return rate
 
-    def _autocast(self, device: torch.device) -> torch.autocast:
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """What the draft's forward runs in."""
         enabled = self.autocast_dtype != torch.float32
         return torch.autocast(device.type, self.autocast_dtype, enabled=enabled)
 

@@ -9,12 +9,16 @@ from torch import nn
 from distillspec.errors import DistillSpecError
 from distillspec.models import trainable
 from distillspec.models.adapters import add_lora
+from distillspec.models.hidden import token_logits
 from distillspec.models.trainable import (
     checkpoint_activations,
     compile_forward,
     freeze_embeddings,
+    stacks,
+    without_dropout,
 )
 from distillspec.recipe.schema import Lora
+from tests.seq2seq import END, START, tiny_t5
 
 from .conftest import tiny_model
 
@@ -34,6 +38,28 @@ def test_a_draft_of_embeddings_alone_has_nothing_to_train() -> None:
     model.get_input_embeddings().requires_grad_(True)
     with pytest.raises(DistillSpecError, match="all that would be trained"):
         freeze_embeddings(model)
+
+
+@pytest.mark.parametrize("kind", ["t5", "gpt2"])
+def test_a_draft_is_trained_by_the_law_that_it_decodes_by(kind: str, text: torch.Tensor) -> None:
+    """Both families have dropout in their configuration."""
+    model = tiny_t5(layers=2) if kind == "t5" else tiny_model("gpt2")
+    row = torch.tensor([[5, 9, 33, 7, END, START, 12, 40, 41, 6]]) if kind == "t5" else text
+    expected = token_logits(model, row, None)
+    rates = model.config.to_dict()
+    model.train()
+    assert not torch.equal(token_logits(model, row, None), expected)
+    without_dropout(model)
+    for _ in range(2):
+        assert torch.equal(token_logits(model, row, None), expected)
+    assert model.config.to_dict() == rates
+
+
+@pytest.mark.parametrize("kind", ["t5", "llama"])
+def test_layers_are_those_of_both_halves(kind: str) -> None:
+    model = tiny_t5(layers=2) if kind == "t5" else tiny_model("llama")
+    found = [type(layer).__name__ for part in stacks(model) for layer in part]
+    assert found == (["T5Block"] * 4 if kind == "t5" else ["LlamaDecoderLayer"] * 2)
 
 
 def test_activations_are_computed_again_in_training_only(text: torch.Tensor) -> None:

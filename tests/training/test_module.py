@@ -4,6 +4,8 @@ from pathlib import Path
 
 import torch
 
+from distillspec.corpus.batching import collate
+from distillspec.models.hidden import causal_model
 from distillspec.training import module
 from distillspec.training.clock import Clock
 from distillspec.training.module import DistillModule
@@ -15,8 +17,7 @@ from distillspec.training.step import Step
 from tests.training import tiny_run
 
 
-def test_the_module_knows_no_parameter_but_the_drafts(tiny_pair: Path) -> None:
-    made = tiny_run.parts(tiny_pair, tiny_run.recipe())
+def _wired(made: tiny_run.Parts, dtype: torch.dtype = torch.float32) -> DistillModule:
     step = Step(
         made.recipe,
         Objective(made.recipe.distill, made.target),
@@ -30,10 +31,15 @@ def test_the_module_knows_no_parameter_but_the_drafts(tiny_pair: Path) -> None:
         Replica(made.draft, torch.bfloat16, sharded=False),
         clock=Clock(torch.device("cpu")),
         position=Position(),
-        autocast_dtype=torch.float32,
+        autocast_dtype=dtype,
         micro_batch_size=4,
     )
-    wired = DistillModule(made.draft, step, fsdp2=False)
+    return DistillModule(made.draft, step, fsdp2=False)
+
+
+def test_the_module_knows_no_parameter_but_the_drafts(tiny_pair: Path) -> None:
+    made = tiny_run.parts(tiny_pair, tiny_run.recipe())
+    wired = _wired(made)
     assert {id(p) for p in wired.parameters()} == {id(p) for p in made.draft.parameters()}
     assert all(name.startswith("draft.") for name in wired.state_dict())
     (optimizer,) = wired.configure_optimizers()
@@ -41,6 +47,20 @@ def test_the_module_knows_no_parameter_but_the_drafts(tiny_pair: Path) -> None:
     assert {id(p) for group in optimised for p in group["params"]} == {
         id(p) for p in made.draft.parameters()
     }
+
+
+def test_the_drafts_products_are_in_the_runs_precision_whatever_wraps_it(tiny_pair: Path) -> None:
+    """DeepSpeed's engine calls the module with autocast ended, if it is not asked for by it."""
+    made = tiny_run.parts(tiny_pair, tiny_run.recipe())
+    wired = _wired(made, torch.bfloat16)
+    seen: list[torch.dtype] = []
+    linear = causal_model(made.draft).model.layers[0].mlp.up_proj
+    linear.register_forward_hook(lambda *call: seen.append(call[2].dtype))
+    batch = collate([((5, 6, 7), (8, 9))], 0)
+    signal = wired.step.objective.target_signal(made.draft, batch)
+    with torch.autocast("cpu", enabled=False):
+        wired(batch, signal, None)
+    assert seen[-1] == torch.bfloat16
 
 
 def test_the_module_is_wiring() -> None:

@@ -107,6 +107,23 @@ def test_a_killed_run_goes_on_bit_for_bit_as_if_nothing_had_happened(
     assert (best[0]["step"], best[0]["alpha"]) == (best[1]["step"], best[1]["alpha"])
 
 
+def test_a_better_draft_that_was_kept_after_the_checkpoint_is_known_after_a_resumption(
+    tiny_pair: Path, tmp_path: Path
+) -> None:
+    plan = tiny_run.recipe(**{**PLAN, "distill": {**PLAN["distill"], "max_steps": 4}})
+    tiny_run.run(tiny_run.parts(tiny_pair, plan), tmp_path)
+    best = read_state(tmp_path / "best.ckpt")
+    lost = {**best, "step": 7, "alpha": 0.999}  # a life that was killed before its checkpoint
+    write_state(lost, tmp_path / "best.ckpt")
+    further = tiny_run.recipe(**PLAN)
+    outcome = tiny_run.run(tiny_run.parts(tiny_pair, further), tmp_path, resume=True)
+    assert (outcome.best_step, outcome.best_alpha) == (7, 0.999)
+    kept = read_state(tmp_path / "best.ckpt")
+    assert (kept["step"], kept["alpha"]) == (7, 0.999)
+    of_this_start = [float(row["train/response_tokens"]) for row in tiny_run.rows_of(tmp_path)[5:]]
+    assert outcome.response_tokens - outcome.tokens_before == sum(of_this_start)
+
+
 def test_a_checkpoint_holds_the_draft_only(tiny_pair: Path, tmp_path: Path) -> None:
     made = tiny_run.parts(tiny_pair, tiny_run.recipe())
     tiny_run.run(made, tmp_path)
@@ -128,9 +145,9 @@ def test_resuming_a_finished_run_changes_nothing(tiny_pair: Path, tmp_path: Path
     rows = (tmp_path / "metrics.csv").read_bytes()
     made = tiny_run.parts(tiny_pair, tiny_run.recipe())
     again = tiny_run.run(made, tmp_path, resume=True)
-    assert again._replace(peak_memory_bytes=0, seconds_by_phase={}) == first._replace(
-        peak_memory_bytes=0, seconds_by_phase={}
-    )
+    apart = {"peak_memory_bytes": 0, "seconds_by_phase": {}, "tokens_before": 0}
+    assert again._replace(**apart) == first._replace(**apart)
+    assert (first.tokens_before, again.tokens_before) == (0, first.response_tokens)
     assert (tmp_path / "metrics.csv").read_bytes() == rows
     best = read_state(tmp_path / "best.ckpt")["weights"]
     assert all(torch.equal(p, best[name]) for name, p in made.draft.named_parameters())

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from distillspec.models.loading import load_tokenizer
 from distillspec.recipe.schema import Hardware
 from distillspec.training.state_file import read_state
 from distillspec.training.strategy import (
@@ -21,6 +22,7 @@ from distillspec.training.strategy import (
     full_tensors,
     strategy_name,
 )
+from tests.seq2seq import written_pair
 from tests.training import tiny_run
 
 STRATEGIES = ("ddp", "fsdp2", "zero2", "zero3")
@@ -41,6 +43,9 @@ WRITTEN: dict[str, Any] = {
     "batch_size": 8,
     "micro_batch_size": 2,
 }
+
+
+SELECTED: dict[str, Any] = {"select": {"keep": 0.4, "reference": "draft"}}
 
 
 def _plan(strategy: str, **distill: Any) -> dict[str, Any]:
@@ -81,12 +86,15 @@ def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     "<strategy>-resumed" was started again after its first step, "<strategy>-drawn" is on-policy,
     "<strategy>-written" has text of all kinds, some of it for the second time, and was resumed,
-    "<strategy>-kept" reads the target's kept distributions, which "plain-kept" has made.
+    "<strategy>-kept" reads the target's kept distributions, which "plain-kept" has made, and
+    "<strategy>-selected" looks twice at each step, as "plain-selected" does.
     """
     folder = tmp_path_factory.mktemp("strategies")
     tiny_run.run(tiny_run.parts(tiny_pair, tiny_run.recipe(**_plan("auto"))), folder / "plain")
     kept = tiny_run.recipe(**_plan("auto", **_kept(folder)))
     tiny_run.run(tiny_run.parts(tiny_pair, kept), folder / "plain-kept")
+    selected = tiny_run.recipe(**_plan("auto", **SELECTED))
+    tiny_run.run(tiny_run.parts(tiny_pair, selected), folder / "plain-selected")
     jobs: list[dict[str, Any]] = []
     for name in STRATEGIES:
         resumed, drawn = str(folder / f"{name}-resumed"), str(folder / f"{name}-drawn")
@@ -96,6 +104,7 @@ def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"folder": resumed, "recipe": _plan(name), "resume": True},
             {"folder": drawn, "recipe": _plan(name, source={"draft": 1.0}), "probed": False},
             {"folder": str(folder / f"{name}-kept"), "recipe": _plan(name, **_kept(folder))},
+            {"folder": str(folder / f"{name}-selected"), "recipe": _plan(name, **SELECTED)},
         ]
         written = {"folder": str(folder / f"{name}-written"), "probed": False}
         if name in ("ddp", "zero2"):
@@ -137,6 +146,61 @@ def test_two_processes_read_the_kept_signal_that_one_has_made(runs: Path, strate
         for row, expected in zip(mine[1:], theirs[1:], strict=True):
             value, wanted = (float(r[f"train/{name}"]) for r in (row, expected))
             assert value == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_processes_select_tokens_of_the_whole_step(runs: Path, strategy: str) -> None:
+    mine, theirs = (tiny_run.rows_of(runs / f"{name}-selected") for name in (strategy, "plain"))
+    assert [row["step"] for row in mine] == ["0", "1", "2", "3"]
+    whole = tiny_run.rows_of(runs / "plain")
+    for row, expected, all_tokens in zip(mine[1:], theirs[1:], whole[1:], strict=True):
+        for name in COMPARED:
+            value, wanted = (float(r[f"train/{name}"]) for r in (row, expected))
+            assert value == pytest.approx(wanted, rel=1e-4)
+        kept, of = (float(r["train/response_tokens"]) for r in (row, all_tokens))
+        assert kept == pytest.approx(0.4 * of, abs=1.0)
+
+
+@pytest.fixture(scope="module")
+def answered(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Like `runs`, of an encoder-decoder pair: "<strategy>", and "<strategy>-drawn" on-policy."""
+    folder = tmp_path_factory.mktemp("answered")
+    tokenizer = load_tokenizer(str(tiny_pair / "target"))
+    pair = written_pair(
+        folder / "pair",
+        tokenizer,
+        vocab_size=tiny_run.VOCABULARY,
+        decoder_start_token_id=1,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    tiny_run.run(tiny_run.parts(pair, tiny_run.recipe(**_plan("auto"))), folder / "plain")
+    jobs: list[dict[str, Any]] = []
+    for name in STRATEGIES:
+        drawn = _plan(name, source={"draft": 0.5, "replay": 0.5})
+        jobs += [
+            {"folder": str(folder / name), "recipe": _plan(name)},
+            {"folder": str(folder / f"{name}-drawn"), "recipe": drawn, "probed": False},
+        ]
+    _start(2, pair, jobs)
+    return folder
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_processes_train_a_draft_with_an_encoder_as_one_does(
+    answered: Path, strategy: str
+) -> None:
+    mine, theirs = (tiny_run.rows_of(answered / name) for name in (strategy, "plain"))
+    assert [row["step"] for row in mine] == ["0", "1", "2", "3"]
+    for name in COMPARED:
+        for row, expected in zip(mine[1:], theirs[1:], strict=True):
+            value, wanted = (float(r[f"train/{name}"]) for r in (row, expected))
+            assert value == pytest.approx(wanted, rel=1e-4)
+    drawn = tiny_run.rows_of(answered / f"{strategy}-drawn")
+    assert all(math.isfinite(float(row["train/divergence_nats"])) for row in drawn)
+    assert len(drawn) == 3
 
 
 @pytest.mark.distributed

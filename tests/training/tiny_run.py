@@ -29,6 +29,8 @@ from distillspec.corpus.signal_store import fill_signals
 from distillspec.models.adapters import add_lora
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.models.seq2seq import is_seq2seq, start_token
+from distillspec.models.trainable import without_dropout
 from distillspec.pair import Pair
 from distillspec.recipe.schema import Recipe
 from distillspec.training.cached_target import CachedTarget
@@ -39,15 +41,24 @@ VOCABULARY = 300
 PROMPTS = 24
 
 
-def prompts(count: int = PROMPTS, *, seed: int = 3) -> list[Prompt]:
-    """Random prompts of 3 to 8 tokens with random responses of 1 to 9."""
+def prompts(count: int = PROMPTS, *, seed: int = 3, start: int | None = None) -> list[Prompt]:
+    """Random prompts of 3 to 8 tokens with random responses of 1 to 9.
+
+    start: what prompts end with for an encoder-decoder pair.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def tokens(low: int, high: int) -> tuple[int, ...]:
         length = int(torch.randint(low, high + 1, (), generator=generator))
         return tuple(torch.randint(1, VOCABULARY, (length,), generator=generator).tolist())
 
-    return [Prompt(f"p{i}", tokens(3, 8), tokens(1, 9), "", "plain") for i in range(count)]
+    made = [Prompt(f"p{i}", tokens(3, 8), tokens(1, 9), "", "plain") for i in range(count)]
+    if start is None:
+        return made
+    return [
+        one._replace(tokens=(*(token for token in one.tokens if token != start), start))
+        for one in made
+    ]
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -95,11 +106,13 @@ def parts(pair: Path, plan: Recipe) -> Parts:
     tokenizer = load_tokenizer(str(pair / "target"))
     target = FrozenTarget(load_model(str(pair / "target"), dtype=torch.float32))
     draft: nn.Module = load_model(str(pair / "draft"), dtype=torch.float32)
+    assert isinstance(draft, PreTrainedModel)
+    without_dropout(draft)
     if plan.lora is not None:
-        assert isinstance(draft, PreTrainedModel)
         torch.manual_seed(plan.seed)
         draft = add_lora(draft, plan.lora)
-    rows = prompts()
+    start = start_token(target.model) if is_seq2seq(target.model) else None
+    rows = prompts(start=start)
     responses = {row.key: (5, 6, 7) for row in rows}
     data = PromptRows(
         rows,
@@ -110,7 +123,7 @@ def parts(pair: Path, plan: Recipe) -> Parts:
     )
     probe = Probe(
         target,
-        prompts(4, seed=9),
+        prompts(4, seed=9, start=start),
         plan.distill.probe,
         temperature=plan.distill.temperature,
         end_tokens=frozenset({0}),
