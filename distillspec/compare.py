@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import torch
 from rich.console import Console
 
 from distillspec import atomic, build, provenance
@@ -24,9 +25,10 @@ from distillspec.measure.corpus_alpha import DrawnText
 from distillspec.measure.target_texts import drawn_texts, text_facts
 from distillspec.measure.variants import Cost, Measured, Reading, markdown, standings, table
 from distillspec.models.adapters import merged
+from distillspec.models.digest import model_digest
 from distillspec.models.precision import cast_parameters, describe
 from distillspec.pair import Pair, load_pair, prepare_process, with_draft_of
-from distillspec.recipe.comparison import OF_VARIANT, Comparison
+from distillspec.recipe.comparison import OF_VARIANT, UNDISTILLED, Comparison
 from distillspec.recipe.dry_run import RUNS
 from distillspec.recipe.dry_run import plan as told
 from distillspec.recipe.loading import dump_yaml, load_recipe
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 HOME = "held-out"  # prompts of the recipe's own kind
-UNDISTILLED = "undistilled"
 _MEASURED = "measured.json"
 _ENDLESS = 1_000_000_000
 
@@ -144,6 +145,7 @@ class _Comparing:
         self.prompts = build.prompts(self.pair)
         self.policy = SamplingPolicy(temperature=self.base.distill.temperature)
         self.texts = self._texts()
+        self._target_digest = model_digest(self.pair.target.model)
 
     def run(self) -> None:
         atomic.write_json(self.folder / "provenance.json", dataclasses.asdict(provenance.gather()))
@@ -247,10 +249,16 @@ class _Comparing:
         plan = recipe.distill.model_copy(update={"max_minutes": left})
         recipe = recipe.model_copy(update={"distill": plan})
         self._check_same(place, recipe)
-        if (place / _MEASURED).exists():
-            return _read(place / _MEASURED)
-        console.print(f"{place.relative_to(self.folder)}: {_source(recipe)}")
         pair = self._pair(recipe, responses)
+        if (place / _MEASURED).exists():
+            found, how = _read(place / _MEASURED)
+            if how == self._measuring():
+                return found
+            console.print(f"{place.relative_to(self.folder)}: measured anew, by other texts")
+            assert found.cost is not None
+            return self._finished(place, variant, pair, found.cost)
+        console.print(f"{place.relative_to(self.folder)}: {_source(recipe)}")
+        torch.manual_seed(seed)  # LoRA's first weights
         outcome = fit(
             recipe,
             draft=pair.trainable_draft(),
@@ -266,16 +274,15 @@ class _Comparing:
             end_tokens=pair.end_tokens,
             vocabulary=pair.vocabulary,
         )
+        spent_on = outcome.seconds_by_phase
+        cost = Cost(outcome.steps, outcome.response_tokens, spent_on, text_seconds)
+        return self._finished(place, variant, pair, cost)
+
+    def _finished(self, place: Path, variant: str, pair: Pair, cost: Cost) -> Measured:
+        """What the best draft in `place` comes to, measured and written down."""
         trained = pair.trainable_draft()
         load_best(trained, place / BEST)
         draft = merged(trained)
-        cost = Cost(
-            outcome.steps,
-            outcome.response_tokens,
-            outcome.seconds_by_phase,
-            text_seconds,
-            outcome.peak_memory_bytes,
-        )
         if any(variant in self.plan.needs(other) for other in self.plan.variants):
             self._keep_draft(draft, pair, place / "draft", variant)
         measured = self._measured(draft, pair, cost)
@@ -284,10 +291,21 @@ class _Comparing:
             {
                 "readings": {kind: one.as_json() for kind, one in measured.readings.items()},
                 "cost": cost._asdict(),
+                "measured_by": self._measuring(),
             },
         )
         gc.collect()
         return measured
+
+    def _measuring(self) -> dict[str, Any]:
+        """What readings depend on beside the draft."""
+        texts = {kind: [one._asdict() for one in found] for kind, found in self.texts.items()}
+        return {
+            "gamma": self.plan.gamma,
+            "temperature": self.policy.temperature,
+            "target": self._target_digest,
+            "texts": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
+        }
 
     def _pair(self, recipe: Recipe, responses: dict[str, Tokens] | None) -> Pair:
         """The recipe's draft beside the target; its start is the same for all seeds."""
@@ -336,7 +354,8 @@ class _Comparing:
         signal = recipe.distill.cached_signal
         if signal is not None:
             kept = [recipe.data.model_dump(mode="json"), recipe.distill.source.of]
-            place = self._place("signals", [*kept, recipe.distill.on_prompts, signal.k], recipe)
+            form = signal.model_dump(mode="json", exclude={"store"})
+            place = self._place("signals", [*kept, recipe.distill.on_prompts, form], recipe)
             plan = base.distill.model_copy(
                 update={"signal": signal.model_copy(update={"store": str(place)})}
             )
@@ -390,11 +409,12 @@ def _timed(place: Path, make: Callable[[], _Made]) -> tuple[_Made, float]:
     return made, round(before, 3)
 
 
-def _read(path: Path) -> Measured:
+def _read(path: Path) -> tuple[Measured, dict[str, Any]]:
+    """What was measured, and by what (`_Comparing._measuring`)."""
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         readings = {kind: Reading.of_json(one) for kind, one in value["readings"].items()}
-        return Measured(readings, Cost(**value["cost"]))
+        return Measured(readings, Cost(**value["cost"])), value["measured_by"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DistillSpecError(
             "this is no measurement of a comparison",

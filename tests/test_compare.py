@@ -139,6 +139,29 @@ def test_runs_of_another_recipe_are_not_taken_for_this_ones(workplace: Path) -> 
         compare.run(comparison(**plan, variants=only))
 
 
+def test_what_was_measured_on_other_texts_is_measured_anew_and_not_trained_again(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = {"seeds": (0,), "finals": None, "elsewhere": {}}
+    only = {"kl": {"distill.divergence": "forward_kl", "lora": {"rank": 2}}}
+    compare.run(comparison(**plan, variants=only))
+    path = FOLDER / "first/kl/seed-0/measured.json"
+    before = json.loads(path.read_text())
+
+    def fit(*_: Any, **__: Any) -> Any:
+        raise AssertionError("it is trained already")
+
+    monkeypatch.setattr(compare, "fit", fit)
+    compare.run(comparison(**plan, variants=only))
+    assert json.loads(path.read_text()) == before
+    elsewhere = {"noise": {"kind": "adversarial", "shapes": ("random",), "tokens": 8}}
+    for changes in ({"gamma": 3}, {"texts": 3}, {"elsewhere": elsewhere}):
+        compare.run(comparison(**{**plan, "variants": only, **changes}))
+        after = json.loads(path.read_text())
+        assert after["cost"] == before["cost"]
+        assert after["readings"] != before["readings"]
+
+
 MADE = {"kind": "pruned", "layers": 1}
 ONCE: dict[str, Any] = {"seeds": (0,), "finals": None, "elsewhere": {}, "minutes": 0.005}
 

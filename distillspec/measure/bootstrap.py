@@ -78,6 +78,7 @@ def ratio_of_runs(runs: Sequence[Sums], how: Resampling) -> Interval:
 
 def relative_of_runs(one: Sequence[Sums], other: Sequence[Sums], how: Resampling) -> Interval:
     """ratio(one) / ratio(other) - 1, over runs: paired in the prompts, not in the runs."""
+    assert len({len(run.numerators) for run in (*one, *other)}) == 1, "of the same prompts"
     with np.errstate(divide="ignore", invalid="ignore"):
         resampled = _resampled_runs(one, how, side=0) / _resampled_runs(other, how, side=1) - 1.0
     base = _joined(other).ratio()

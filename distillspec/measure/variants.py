@@ -42,7 +42,6 @@ class Cost(NamedTuple):
     response_tokens: int
     seconds: dict[str, float]
     text_seconds: float
-    peak_memory_bytes: int
 
 
 class Measured(NamedTuple):

@@ -13,6 +13,8 @@ VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)]
 Minutes = Annotated[float, Field(gt=0.0)]
 
+# The row of the draft that all begin with.
+UNDISTILLED = "undistilled"
 # Stands for the draft that another variant has made, with the same seed.
 OF_VARIANT = "variant:"
 
@@ -76,6 +78,11 @@ class Comparison(Section):
     def _names_variants(self) -> Self:
         if self.against not in self.variants:
             raise ValueError(f"baseline is no variant: there are {', '.join(self.variants)}")
+        if UNDISTILLED in self.variants:
+            raise ValueError(
+                f"a variant is called {UNDISTILLED}, as the row of the draft that all begin with: "
+                "give it another name"
+            )
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds lists one twice: {list(self.seeds)}")
         earlier: list[str] = []

@@ -63,7 +63,7 @@ class FitOutcome(NamedTuple):
     response_tokens: in the loss, likewise; tokens_before: of them, what a checkpoint had brought.
     seconds_by_phase: rollout, target, update, probe, checkpoint, on rank 0. best_alpha, best_nats:
     by whichever the probe measures, nan and None else. peak_memory_bytes: of the device; on
-    a CPU of the process.
+    a CPU of the process, all that it did before included.
     """
 
     steps: int

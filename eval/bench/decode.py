@@ -105,7 +105,7 @@ def our_contenders(
     """Our two decoders on one pair of runners."""
     policy = SamplingPolicy(temperature)
     chance = GeneratorChance(torch.Generator().manual_seed(seed))
-    decoders = {
+    decoders: dict[str, AutoregressiveDecoder | SpeculativeDecoder] = {
         "autoregressive": AutoregressiveDecoder(target, policy, chance),
         "speculative": SpeculativeDecoder(
             target, draft, configuration(Method(), gamma), policy, chance

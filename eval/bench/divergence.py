@@ -25,17 +25,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
+from peak import PeakMemory
 from torch import Tensor
 
 from distillspec.divergence.chunked import chunked_divergence
 from distillspec.divergence.head import OutputHead
 from distillspec.divergence.table import DIVERGENCES, divergence
 
-MIB = 2**20
 CONTENDERS = ("ours", "whole", "trl")
 TRL_BETA = {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": 0.5}
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
@@ -112,37 +111,11 @@ def loss_of(contender: str, arguments: argparse.Namespace) -> Callable[[Inputs],
                 None,
                 TRL_BETA[arguments.divergence],
             )
-            return values.sum()
+            total: Tensor = values.sum()
+            return total
 
         return trl
     return ours if contender == "ours" else whole
-
-
-class PeakMemory:
-    """Bytes used above the start of the block: allocator's on a GPU, resident on Linux."""
-
-    def __init__(self, device: str) -> None:
-        self.on_gpu = torch.device(device).type == "cuda"
-        self.mib = float("nan")
-
-    def __enter__(self) -> Self:
-        if self.on_gpu:
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            Path("/proc/self/clear_refs").write_text("5")
-        self.before = torch.cuda.memory_allocated() if self.on_gpu else _resident("VmRSS")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        peak = torch.cuda.max_memory_allocated() if self.on_gpu else _resident("VmHWM")
-        self.mib = (peak - self.before) / MIB
-
-
-def _resident(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise SystemExit(f"no {field} in /proc/self/status: memory is measured on Linux or a GPU")
 
 
 def contend(contender: str, vocabulary: int, arguments: argparse.Namespace) -> None:
@@ -153,7 +126,9 @@ def contend(contender: str, vocabulary: int, arguments: argparse.Namespace) -> N
     autocast = arguments.dtype == "bfloat16"
     print("ready", flush=True)
     for _ in sys.stdin:
-        given.draft_hidden.grad = given.draft_weight.grad = None
+        leaves = (given.draft_hidden, given.draft_weight)
+        for leaf in leaves:
+            leaf.grad = None
         with PeakMemory(arguments.device) as memory:
             _synchronize(device)
             start = clock()
@@ -162,8 +137,7 @@ def contend(contender: str, vocabulary: int, arguments: argparse.Namespace) -> N
             value.backward()
             _synchronize(device)
             seconds = clock() - start
-        gradients = (given.draft_hidden.grad, given.draft_weight.grad)
-        norms = [float(each.float().norm()) for each in gradients if each is not None]
+        norms = [float(leaf.grad.float().norm()) for leaf in leaves if leaf.grad is not None]
         found = Measurement(seconds, memory.mib, float(value.detach()), norms)
         print(json.dumps(found._asdict()), flush=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,13 +35,17 @@ class BenchPair(NamedTuple):
     dtype: torch.dtype
 
     def runners(
-        self, kind: str, block_sizes: tuple[int, ...], room: int, *, tells_entropy: bool = False
+        self,
+        kind: Literal["eager", "compiled"],
+        block_sizes: tuple[int, ...],
+        room: int,
+        *,
+        tells_entropy: bool = False,
     ) -> tuple[Runner, Runner]:
         """Target and draft, with room for that many tokens after any prompt."""
-        assert kind in ("eager", "compiled")
         capacity = max(len(prompt) for prompt in self.prompts) + room
         return (
-            make_runner(self.target, kind, capacity, block_sizes, vocabulary=self.vocabulary),  # type: ignore[arg-type]
+            make_runner(self.target, kind, capacity, block_sizes, vocabulary=self.vocabulary),
             make_runner(
                 self.draft,
                 kind,
@@ -49,7 +53,7 @@ class BenchPair(NamedTuple):
                 (1, 2),
                 tells_entropy=tells_entropy,
                 vocabulary=self.vocabulary,
-            ),  # type: ignore[arg-type]
+            ),
         )
 
 

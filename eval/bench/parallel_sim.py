@@ -353,7 +353,7 @@ def chances_of(
         logits = runner.feed(torch.cat([prompt, text[:-1]])[None])[0, len(prompt) - 1 :]
         rows.append(policy.distribution(logits).gather(1, text[:, None])[:, 0])
     p, q = rows
-    return torch.where(p > 0.0, (q / p).clamp(max=1.0), q).tolist()  # type: ignore[no-any-return]
+    return torch.where(p > 0.0, (q / p).clamp(max=1.0), q).tolist()
 
 
 # --- the tables ----------------------------------------------------------------------------------

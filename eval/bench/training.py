@@ -10,8 +10,10 @@ sampling of it is part of its time. No probes, the last weights count. The clock
 first step and is looked at after each.
 
 Each run has a process of its own, and contenders take turns. All drafts are then read on the same
-texts of the target: expected tau and alpha, with intervals over texts and runs. Peak memory is the
-process's resident high-water mark, above what it held before its first step.
+texts of the target: expected tau and alpha, with intervals over texts and runs. Peak memory is
+that of training, above what the process held before it (`peak.py`). Our trainer counts the seconds
+of rollout, target and update, which is what it stops by; its tokens per second are by the wall, the
+last checkpoint included.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,11 +29,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from peak import PeakMemory
 
 from distillspec import build
+from distillspec.corpus.module import PromptRows, Row
 from distillspec.job import join, target_responses
 from distillspec.measure.bootstrap import Resampling, Sums, ratio_of_runs, relative_of_runs
 from distillspec.measure.target_texts import drawn_texts, text_facts
+from distillspec.models.hidden import causal_model
 from distillspec.models.loading import load_model
 from distillspec.pair import Pair, load_pair
 from distillspec.recipe.loading import load_recipe
@@ -43,11 +47,10 @@ from distillspec.training.fit import fit
 CONTENDERS = ("trl", "ours", "recipe")
 BATCH, PROMPT, RESPONSE, RATE, WARMUP = 32, 96, 128, 3e-4, 20
 UNDISTILLED = "undistilled"
-KIB = 1024
 
 
 class Trained(NamedTuple):
-    """tokens: of responses in the loss. seconds: as the contender counts its own training."""
+    """tokens: of responses in the loss. seconds: from the first step to the end."""
 
     tokens: int
     steps: int
@@ -72,8 +75,14 @@ def recipe_of(contender: str, minutes: float, seed: int) -> Recipe:
     return recipe
 
 
-def resident_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KIB
+class Timed(PromptRows):
+    """Rows like any others, and when the first of them were asked for."""
+
+    began: float | None = None
+
+    def rows(self, step: int, rank: int = 0, world: int = 1) -> list[Row]:
+        self.began = self.began or time.monotonic()
+        return super().rows(step, rank, world)
 
 
 # --- contenders ----------------------------------------------------------------------------------
@@ -100,24 +109,27 @@ def train_ours(contender: str, minutes: float, seed: int, folder: Path) -> Train
         assert left > 0.0, "sampling the target's text took longer than all of the time: --minutes"
     recipe = recipe_of(contender, left, seed)
     draft = pair.trainable_draft()
-    before = resident_mib()
-    outcome = fit(
-        recipe,
-        draft=draft,
-        target=pair.target,
-        tokenizer=pair.tokenizer,
-        data_module=build.rows(recipe, training, responses),
-        probe=None,
-        folder=folder / "run",
-        resume=False,
-        label=contender,
-        end_tokens=pair.end_tokens,
-        vocabulary=pair.vocabulary,
-    )
-    peak = resident_mib() - before
-    draft.save_pretrained(folder / "draft")
-    seconds = outcome.seconds + 60.0 * (minutes - left)
-    return Trained(outcome.response_tokens, outcome.steps, seconds, peak)
+    data_module = build.rows(recipe, training, responses)
+    data_module.__class__ = Timed
+    assert isinstance(data_module, Timed)
+    with PeakMemory(pair.device.type) as memory:
+        outcome = fit(
+            recipe,
+            draft=draft,
+            target=pair.target,
+            tokenizer=pair.tokenizer,
+            data_module=data_module,
+            probe=None,
+            folder=folder / "run",
+            resume=False,
+            label=contender,
+            end_tokens=pair.end_tokens,
+            vocabulary=pair.vocabulary,
+        )
+    assert data_module.began is not None
+    seconds = time.monotonic() - data_module.began + 60.0 * (minutes - left)
+    causal_model(draft).save_pretrained(folder / "draft")
+    return Trained(outcome.response_tokens, outcome.steps, seconds, memory.mib)
 
 
 def train_trl(minutes: float, seed: int, folder: Path) -> Trained:
@@ -126,9 +138,10 @@ def train_trl(minutes: float, seed: int, folder: Path) -> Trained:
     from trl import DistillationConfig, DistillationTrainer
 
     pair = load_pair(recipe_of("trl", minutes, 0))
+    dtype = pair.target.model.dtype
     prompts = {one.key: list(one.tokens) for one in build.prompts(pair).training}
 
-    class Timed(DistillationTrainer):  # type: ignore[misc]
+    class Counting(DistillationTrainer):  # type: ignore[misc]
         """TRL's own trainer, given our tokens; it counts those in its loss."""
 
         tokens = 0
@@ -142,7 +155,7 @@ def train_trl(minutes: float, seed: int, folder: Path) -> Trained:
             self.tokens += int(inputs["completion_mask"].sum())
             return super()._compute_loss(student, inputs, count)
 
-    class Ends(TrainerCallback):  # type: ignore[misc]
+    class Ends(TrainerCallback):
         began = seconds = 0.0
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -154,14 +167,15 @@ def train_trl(minutes: float, seed: int, folder: Path) -> Trained:
 
     ends = Ends()
     draft = load_model("checkpoints/nano-python/draft", dtype=torch.float32)
-    target = load_model("checkpoints/nano-python/target", dtype=pair.target.model.dtype)
-    trainer = Timed(
+    target = load_model("checkpoints/nano-python/target", dtype=dtype)
+    pair.target.release()
+    trainer = Counting(
         model=draft,
         teacher_model=target,
         args=DistillationConfig(
             output_dir=str(folder / "trl"),
             use_cpu=not torch.cuda.is_available(),
-            bf16=pair.target.model.dtype == torch.bfloat16,
+            bf16=dtype == torch.bfloat16,
             seed=seed,
             per_device_train_batch_size=BATCH,
             gradient_accumulation_steps=1,
@@ -186,11 +200,10 @@ def train_trl(minutes: float, seed: int, folder: Path) -> Trained:
         processing_class=pair.tokenizer,
         callbacks=[ends],
     )
-    before = resident_mib()
-    trainer.train()
-    peak = resident_mib() - before
+    with PeakMemory(pair.device.type) as memory:
+        trainer.train()
     draft.save_pretrained(folder / "draft")
-    return Trained(trainer.tokens, trainer.state.global_step, ends.seconds, peak)
+    return Trained(trainer.tokens, trainer.state.global_step, ends.seconds, memory.mib)
 
 
 # --- the comparison ------------------------------------------------------------------------------
@@ -245,6 +258,7 @@ def main(arguments: argparse.Namespace) -> None:
                 folder.mkdir()
                 trained[name].append(trained_apart(name, arguments.minutes, seed, folder))
                 found[name].append(read(folder / "draft"))
+    assert isinstance(recipe.pair.draft, str)
     found[UNDISTILLED] = [read(recipe.pair.draft)]
     how = Resampling()
     print(

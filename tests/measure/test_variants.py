@@ -8,7 +8,7 @@ from distillspec.measure.bootstrap import Resampling, Sums
 from distillspec.measure.variants import Cost, Measured, Reading, markdown, standings, table
 
 HOW = Resampling(resamples=200)
-COST = Cost(10, 1000, {"rollout": 2.0, "target": 1.0, "update": 4.0}, 30.0, 1)
+COST = Cost(10, 1000, {"rollout": 2.0, "target": 1.0, "update": 4.0}, 30.0)
 
 
 def measured(tau: float, cost: Cost | None = COST) -> Measured:

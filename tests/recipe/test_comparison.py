@@ -44,6 +44,7 @@ def test_variants_change_the_recipe_and_the_first_is_the_baseline(tmp_path: Path
         ('variants.late={distill.select: {reference: "variant:later"}}', "stands before it"),
         ("variants.x={distill.max_minutes: 3}", "which the comparison sets itself"),
         ("variants={}", "variants"),
+        ("variants.undistilled={}", "give it another name"),
         ("variants.bad/name={}", "bad/name"),
         ("kind=suite", "kind"),
     ],
