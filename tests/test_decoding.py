@@ -19,6 +19,7 @@ from distillspec.recipe.methods import Method
 from distillspec.recipe.start import LlamaShape
 from distillspec.recipe.suite import Suite
 from distillspec.speculation.records import Fate, Round, RoundRecord
+from tests.seq2seq import written_pair
 
 PAIR = Path(__file__).parents[1] / "checkpoints" / "nano-python"
 PROMPT = (
@@ -228,3 +229,20 @@ def test_greedy_text_is_the_targets_own_with_a_draft_of_another_tokenizer(
 def test_two_processes_want_one_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(DistillSpecError, match="different tokenizers"):
         distillspec.decode(PAIR / "target", other_draft(tmp_path), PROMPT, method=CARD)
+
+
+@pytest.mark.parametrize("method", ["standard", SPECTR, CARD, {"parallel": {"kind": "pearl"}}])
+def test_an_encoder_decoder_target_answers_a_prompt(method: Any, tmp_path: Path) -> None:
+    pair = written_pair(tmp_path)
+    tokenizer = load_tokenizer(str(pair / "target"), what="target")
+    target = load_model(str(pair / "target"), dtype=torch.float32, what="target")
+    prompt = "summarize: the class of tests"
+    found = list(
+        distillspec.decode(
+            pair / "target", pair / "draft", prompt, method=method, temperature=0.0,
+            max_new_tokens=16,
+        )
+    )  # fmt: skip
+    ids = tokenizer(prompt, return_tensors="pt").input_ids
+    expected = target.generate(input_ids=ids, max_new_tokens=16, do_sample=False)[0, 1:]
+    assert [one.token for one in found] == expected.tolist()

@@ -9,10 +9,12 @@ import pytest
 import torch
 from peft import PeftModel
 
+from distillspec import build
 from distillspec.errors import DistillSpecError
 from distillspec.models.digest import model_digest
 from distillspec.pair import device_of, load_pair, with_draft_of
 from distillspec.recipe.schema import Hardware
+from tests.seq2seq import END, START, written_pair
 from tests.tiny_plan import recipe, written_plan
 
 SHAPE = {"hidden_size": 16, "intermediate_size": 32, "layers": 1, "heads": 2}
@@ -154,3 +156,64 @@ def test_rows_longer_than_the_contexts_are_refused_before_training(plan: dict[st
     data = {**plan["data"], "max_prompt_tokens": 512}
     with pytest.raises(DistillSpecError, match="contexts hold 512"):
         load_pair(recipe(plan, data=data))
+
+
+# --- encoder-decoder pairs ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def answering(plan: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    pair = written_pair(tmp_path / "t5")
+    return {**plan, "pair": {"target": str(pair / "target"), "draft": str(pair / "draft")}}
+
+
+def test_an_encoder_decoder_pair_is_loaded_and_knows_what_responses_begin_with(
+    plan: dict[str, Any], answering: dict[str, Any]
+) -> None:
+    assert load_pair(recipe(plan)).start_token is None
+    pair = load_pair(recipe(answering))
+    assert (pair.start_token, pair.end_tokens) == (START, {END})
+    sets = build.prompts(pair)
+    assert all(prompt.tokens[-2:] == (END, START) for prompt in sets.training)
+    adapted = load_pair(recipe(answering, lora={"rank": 2, "targets": ["q", "v"]}))
+    assert isinstance(adapted.trainable_draft(), PeftModel)
+
+
+def test_the_drafts_dropout_is_off_in_training(answering: dict[str, Any]) -> None:
+    draft = load_pair(recipe(answering)).trainable_draft()
+    assert draft.config.dropout_rate > 0.0
+    assert all(m.p == 0.0 for m in draft.modules() if isinstance(m, torch.nn.Dropout))
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "says"),
+    [
+        ("distill", {"on_prompts": True}, "never predicted"),
+        ("distill", {"packing": 100}, "one source"),
+        ("distill", {"source": {"speculative": 1.0}}, "causal pairs"),
+        ("pair", {"draft": {"kind": "pruned", "layers": 1}}, "no draft can be made"),
+    ],
+)
+def test_what_is_for_causal_pairs_is_refused(
+    answering: dict[str, Any], section: str, changes: dict[str, Any], says: str
+) -> None:
+    changed = {**answering, section: {**answering.get(section, {}), **changes}}
+    with pytest.raises(DistillSpecError, match=says):
+        load_pair(recipe(changed))
+
+
+def test_models_of_two_kinds_are_no_pair(plan: dict[str, Any], answering: dict[str, Any]) -> None:
+    mixed = {**answering["pair"], "draft": plan["pair"]["draft"]}
+    with pytest.raises(DistillSpecError, match="draft is a causal model"):
+        load_pair(recipe({**answering, "pair": mixed}))
+
+
+def test_an_endpoint_answers_for_causal_drafts(answering: dict[str, Any]) -> None:
+    endpoint = {"url": "http://localhost:1/v1", "model": "m"}
+    asked = recipe(
+        answering,
+        pair={"endpoint": endpoint, "draft": answering["pair"]["draft"]},
+        distill={"divergence": "nll", "source": {"target": 1.0}},
+    )
+    with pytest.raises(DistillSpecError, match="this one has an encoder"):
+        load_pair(asked)

@@ -20,6 +20,7 @@ from distillspec.recipe.schema import Recipe
 from distillspec.training.held_out_loss import HeldOutLoss, LossFinding
 from distillspec.training.probe import Finding, Probe
 from tests.models.two_tokenizers import save_other_draft
+from tests.seq2seq import written_pair
 from tests.served import NANO, Served
 
 SUITE = """\
@@ -501,3 +502,32 @@ def test_training_on_an_endpoints_text_resumes_bit_equal(
     assert trace(only_run(), "probe/nats") == trace(Path("whole"), "probe/nats")
     model = "draft/model.safetensors"
     assert (only_run() / model).read_bytes() == Path("whole", model).read_bytes()
+
+
+def test_an_encoder_decoder_pair_goes_the_whole_way(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written_pair(workplace / "t5")
+    plan = recipe(source={"draft": 0.5, "target": 0.25, "replay": 0.25})
+    pair = plan.pair.model_copy(update={"target": "t5/target", "draft": "t5/draft"})
+    assert stages.run(plan.model_copy(update={"pair": pair}), None) == 0
+    run = only_run()
+    draft = load_model(str(run / "draft"), dtype=torch.float32)
+    start = load_model("t5/draft", dtype=torch.float32)
+    assert type(draft) is type(start)
+    changed = [name for name, weight in draft.state_dict().items()
+               if not torch.equal(weight, start.state_dict()[name])]  # fmt: skip
+    assert any(name.startswith("encoder.") for name in changed)
+    assert draft.config.dropout_rate == start.config.dropout_rate
+    summary = json.loads((run / "evaluation/tiny/summary.json").read_text())
+    assert all(cell["tau"] >= 1.0 for cell in summary["cells"])
+    greedy = [note for note in summary["notes"] if "encoder-decoder models" in note]
+    assert len(greedy) == 1
+    card = (run / "draft" / "README.md").read_text()
+    assert "AutoModelForSeq2SeqLM" in card and "vllm" not in card
+    target = load_model("t5/target", dtype=torch.float32)
+    tokenizer = load_tokenizer(str(run / "draft"))
+    inputs = tokenizer("def f3(x):", return_tensors="pt")
+    plain = target.generate(**inputs, max_new_tokens=12, do_sample=False)
+    assisted = target.generate(**inputs, max_new_tokens=12, do_sample=False, assistant_model=draft)
+    assert assisted.tolist() == plain.tolist()

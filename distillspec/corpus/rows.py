@@ -104,7 +104,7 @@ def _prompt(row: Mapping[str, Any], source: Jsonl | Hub, where: str, section: st
         raise DistillSpecError(
             f"'{name}' is empty", where=where, mend="fill it, or take the row out"
         )
-    return prompt
+    return source.before + prompt
 
 
 def _category(row: Mapping[str, Any], source: Jsonl | Hub, where: str) -> str | None:

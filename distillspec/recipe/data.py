@@ -32,6 +32,9 @@ class _Rows(Section):
     """What a row of a data set is read by; `a.b` and `a.0` name a field inside another one."""
 
     prompt: str = Field("prompt", description="field of the prompt text")
+    before: str = Field(
+        "", description="text that stands before every prompt, but not before chats: 'summarize: '"
+    )
     response: str = Field("response", description="field of the response text, where there is one")
     messages: str = Field("messages", description="field of a chat; the target's template is used")
     turns: str | None = Field(

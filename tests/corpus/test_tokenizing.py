@@ -6,6 +6,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from distillspec.corpus.tokenizing import Encoder
+from tests.seq2seq import END as T5_END
+from tests.seq2seq import START, t5_tokenizer
 
 END = 0
 
@@ -107,3 +109,26 @@ def test_a_text_that_was_cut_off_gets_no_end_of_its_own(
     assert cut == [ids(tokenizer, "ab"), ids(tokenizer, "abcd"), (*ids(tokenizer, "a"), END)]
     whole = encoder.responses(texts, 4, literal=False)
     assert whole == [(*ids(tokenizer, "ab"), END), ids(tokenizer, "abcd"), cut[2]]
+
+
+def test_prompts_for_an_encoder_end_with_what_the_tokenizer_adds_and_the_start_token() -> None:
+    tokenizer = t5_tokenizer()
+    encoder = Encoder(tokenizer, START)
+    assert (encoder.prefix, encoder.suffix) == ((), (T5_END, START))
+    plain = ids(tokenizer, "abc def")
+    assert encoder.wholes(["abc def"], 99, prefix=True, literal=False) == [(*plain, T5_END, START)]
+    exact = len(plain) + 2
+    assert encoder.wholes(["abc def"], exact - 1, prefix=True, literal=False) == [None]
+    assert encoder.tails(["xyz abc def"], exact, prefix=True, literal=False) == [
+        (*ids(tokenizer, "xyz abc def")[-len(plain) :], T5_END, START)
+    ]
+    assert encoder.length("abc def") == exact
+    # What spells the start token would end the source there.
+    (spelt,) = encoder.wholes(["abc<pad> def"], 99, prefix=True, literal=False)
+    assert spelt is not None and spelt.index(START) == len(spelt) - 1
+    assert encoder.responses(["abc"], 9, literal=False) == [(*ids(tokenizer, "abc"), T5_END)]
+
+
+def test_prompts_for_a_causal_model_have_nothing_behind_them() -> None:
+    encoder = Encoder(t5_tokenizer())
+    assert encoder.suffix == ()

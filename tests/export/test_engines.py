@@ -8,6 +8,7 @@ import pytest
 
 from distillspec.export.engines import engine_verdicts, launch_lines
 from distillspec.models.folder import ModelFacts, folder_facts
+from tests.seq2seq import written_pair
 
 ENGINES = ["transformers", "vLLM", "SGLang", "llama.cpp"]
 
@@ -100,3 +101,20 @@ def test_the_transformers_text_runs_as_it_stands(
     launch = launch_lines(str(tiny_pair / "target"), str(tiny_pair / "draft"), 3)[0]
     exec(compile(launch.text, "launch", "exec"), {})
     assert capsys.readouterr().out.startswith("def ")
+
+
+def test_a_pair_with_encoders_is_for_transformers_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = written_pair(tmp_path)
+    target, draft = (folder_facts(str(pair / name)) for name in ("target", "draft"))
+    assert (target.layers, target.hidden_size) == (2, 32)
+    assert _takes(target, draft) == {
+        "transformers": True,
+        "vLLM": False,
+        "SGLang": False,
+        "llama.cpp": False,
+    }
+    (launch,) = launch_lines(str(pair / "target"), str(pair / "draft"), 3, has_encoder=True)
+    exec(launch.text, {})
+    assert capsys.readouterr().out
