@@ -11,12 +11,14 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     GPTNeoXConfig,
     LlamaConfig,
     PretrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    T5Config,
 )
 
 from distillspec import stages
@@ -24,6 +26,7 @@ from distillspec.recipe.data import Hub
 from distillspec.recipe.dry_run import plan, render
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
+from tests.seq2seq import t5_tokenizer
 
 ROOT = Path(__file__).parents[1]
 CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
@@ -55,6 +58,23 @@ def neox(vocabulary: int) -> PretrainedConfig:
     )
 
 
+def t5(vocabulary: int) -> PretrainedConfig:
+    """As version 1.1 and FLAN have it: gated, with a head of its own."""
+    return T5Config(
+        vocab_size=vocabulary,
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=2,
+        num_heads=2,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        pad_token_id=0,
+        decoder_start_token_id=0,
+        eos_token_id=1,
+    )
+
+
 # Of target and draft; vocabularies are padded as the real ones are: equally, or the target's more.
 PAIRS = {
     "llama-3.1-8b--llama-3.2-1b": [llama_like(LlamaConfig, 304)] * 2,
@@ -62,6 +82,8 @@ PAIRS = {
     "qwen2.5-7b--qwen2.5-0.5b": [llama_like(Qwen2Config, 320), llama_like(Qwen2Config, 304)],
     "smollm2-1.7b--smollm2-135m": [llama_like(LlamaConfig, 300, tie_word_embeddings=True)] * 2,
     "pythia-1.4b--pythia-31m": [neox(304)] * 2,
+    "flan-t5-xl--flan-t5-small": [t5(320)] * 2,
+    "flan-t5-xl--flan-t5-small-gsm8k": [t5(320)] * 2,
 }
 
 
@@ -72,11 +94,13 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def written_rows(path: Path, first: int, *, as_messages: bool) -> None:
+def written_rows(
+    path: Path, first: int, *, as_messages: bool, names: tuple[str, str] = ("question", "answer")
+) -> None:
     with path.open("w", encoding="utf-8") as handle:
         for number in range(first, first + 12):
             question, answer = f"How many are {number} and 3?", f"They are {number + 3}."
-            row: dict[str, Any] = {"question": question, "answer": answer}
+            row: dict[str, Any] = dict(zip(names, (question, answer), strict=True))
             if as_messages:
                 asked = {"role": "user", "content": question}
                 row = {"messages": [asked, {"role": "assistant", "content": answer}]}
@@ -84,13 +108,16 @@ def written_rows(path: Path, first: int, *, as_messages: bool) -> None:
 
 
 def written_models(place: Path, tiny_pair: Path, name: str, *, is_chat: bool) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tiny_pair / "target")
+    has_encoder = PAIRS[name][0].is_encoder_decoder
+    tokenizer = (
+        t5_tokenizer() if has_encoder else AutoTokenizer.from_pretrained(tiny_pair / "target")
+    )
     tokenizer.model_max_length = 4096
     if is_chat:
         tokenizer.chat_template = CHAT
     for role, config in zip(("target", "draft"), PAIRS[name], strict=True):
         torch.manual_seed(len(role))
-        model = AutoModelForCausalLM.from_config(config)
+        model = (AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM).from_config(config)
         model.save_pretrained(place / role)
         tokenizer.save_pretrained(place / role)
 
@@ -120,11 +147,14 @@ def test_headers_tell_command_hardware_and_what_to_expect(name: str) -> None:
 def test_a_step_is_trained_on_small_models_of_the_same_classes(
     place: Path, tiny_pair: Path, name: str
 ) -> None:
-    written_models(place, tiny_pair, name, is_chat="pythia" not in name)
+    is_chat = not any(plain in name for plain in ("pythia", "t5"))
+    written_models(place, tiny_pair, name, is_chat=is_chat)
     source = of_the_hub(name).data.source
-    as_messages = isinstance(source, Hub) and source.dataset.endswith("ultrachat_200k")
-    written_rows(place / "rows.jsonl", 0, as_messages=as_messages)
-    written_rows(place / "held.jsonl", 50, as_messages=as_messages)
+    assert isinstance(source, Hub)
+    as_messages = source.dataset.endswith("ultrachat_200k")
+    for file, first in (("rows.jsonl", 0), ("held.jsonl", 50)):
+        names = (source.prompt, source.response)
+        written_rows(place / file, first, as_messages=as_messages, names=names)
     changes = [
         "pair.target=target",
         "pair.draft=draft",

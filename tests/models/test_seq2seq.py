@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from transformers import BartConfig, BartForConditionalGeneration, PreTrainedMod
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.hidden import hidden_states, output_head, token_logits
+from distillspec.models.loading import load_model
 from distillspec.models.path_rows import eager_runner, runner_for_trees
 from distillspec.models.seq2seq import SourceReading, check_same_kind, row_logits, start_token
 from distillspec.models.tree_mask import check_takes_a_tree
@@ -107,6 +109,22 @@ def test_a_row_without_a_start_or_without_a_source_is_refused() -> None:
         row_logits(model, model, torch.tensor([ROW, [5] * len(ROW)]), None)
     with pytest.raises(AssertionError, match="no source"):
         row_logits(model, model, torch.tensor([[START, 5, 6]]), None)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_folder_gives_back_the_same_law_whether_the_head_is_the_embedding_or_its_own(
+    tied: bool, tmp_path: Path
+) -> None:
+    model = tiny_t5(layers=2, tied=tied)
+    with torch.no_grad():
+        model.shared.weight[7].mul_(3.0)  # seen in the head of the one kind alone
+    model.save_pretrained(tmp_path)
+    again = load_model(str(tmp_path), dtype=torch.float32)
+    close(own_logits(again, ROW), own_logits(model, ROW))
+    head = output_head(again)
+    assert head is not None
+    is_shared = head.weight.data_ptr() == again.get_input_embeddings().weight.data_ptr()
+    assert is_shared == tied
 
 
 # --- one text, token by token --------------------------------------------------------------------

@@ -8,8 +8,10 @@ import torch
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.compiled import compiler_available
+from distillspec.models.loading import load_tokenizer
 from distillspec.training.state_file import read_state
 from distillspec.training.step import StepResult
+from tests.seq2seq import written_pair
 from tests.training import tiny_run
 
 
@@ -84,11 +86,29 @@ def test_steps_without_any_response_are_an_error(tiny_pair: Path, tmp_path: Path
         tiny_run.run(made._replace(data=data), tmp_path)
 
 
-@pytest.mark.parametrize("changes", [{"hardware": {"gradient_checkpointing": True}}], ids=str)
-def test_comfort_changes_nothing_of_what_is_learned(
-    tiny_pair: Path, tmp_path: Path, changes: dict[str, Any]
+@pytest.mark.parametrize("has_encoder", [False, True], ids=["causal", "encoder-decoder"])
+def test_activations_computed_again_change_nothing_of_what_is_learned(
+    tiny_pair: Path, tmp_path: Path, has_encoder: bool
 ) -> None:
-    assert_same_steps(tiny_pair, tmp_path, changes)
+    pair = small_answering_pair(tiny_pair, tmp_path / "t5") if has_encoder else tiny_pair
+    assert_same_steps(pair, tmp_path, {"hardware": {"gradient_checkpointing": True}})
+
+
+@pytest.mark.parametrize("divergence", ["tvd", "block_efficiency", "tvd_plus"])
+def test_adapters_of_an_encoder_decoder_draft_learn(
+    tiny_pair: Path, tmp_path: Path, divergence: str
+) -> None:
+    pair = small_answering_pair(tiny_pair, tmp_path / "t5")
+    plan = tiny_run.recipe(
+        distill={"divergence": divergence, "source": {"draft": 1.0}, "max_steps": 2},
+        lora={"rank": 2, "targets": ["q", "v", "wo"]},
+    )
+    made = tiny_run.parts(pair, plan)
+    tiny_run.run(made, tmp_path / "run", probed=False)
+    weights = read_state(tmp_path / "run" / "best.ckpt")["weights"]
+    assert all("lora" in name for name in weights)
+    encoders = [weight for name, weight in weights.items() if ".encoder." in name and "_B" in name]
+    assert any(weight.any() for weight in encoders), "gradients reach the encoder"
 
 
 @pytest.mark.slow
@@ -98,6 +118,12 @@ def test_a_compiled_forward_changes_nothing_of_what_is_learned(
     if not compiler_available():
         pytest.skip("no C++ compiler")
     assert_same_steps(tiny_pair, tmp_path, {"hardware": {"compile": True}})
+
+
+def small_answering_pair(tiny_pair: Path, folder: Path) -> Path:
+    tokenizer = load_tokenizer(str(tiny_pair / "target"))
+    begins = {"decoder_start_token_id": 1, "eos_token_id": 0, "pad_token_id": 0}
+    return written_pair(folder, tokenizer, vocab_size=tiny_run.VOCABULARY, **begins)
 
 
 def assert_same_steps(pair: Path, folder: Path, changes: dict[str, Any]) -> None:
