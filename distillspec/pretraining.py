@@ -13,7 +13,8 @@ import torch
 from rich.console import Console
 
 from distillspec import atomic, provenance
-from distillspec.corpus.python_source import CorpusFiles, python_files
+from distillspec.corpus.documents import documents
+from distillspec.corpus.python_source import CorpusFiles
 from distillspec.corpus.windows import Windows, pack, validation_rows
 from distillspec.errors import DistillSpecError
 from distillspec.export.folder import save_model
@@ -51,7 +52,7 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
     if recipe.hardware.threads is not None:
         torch.set_num_threads(recipe.hardware.threads)
     with run_lock(folder):
-        files = python_files(recipe.corpus, recipe.held_out_percent)
+        files = documents(recipe.corpus, recipe.held_out_percent)
         _check_identity(recipe, files, folder / "identity.json")
         atomic.write_text(folder / "recipe.yaml", dump_yaml(recipe))
         record = provenance.RunLog(folder / "run.json", provenance.gather())
@@ -68,8 +69,8 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
         if plan.start_share:
             start = {name: weight.clone() for name, weight in model.named_parameters()}
         console.print(
-            f"{model.num_parameters():,} parameters; {len(files.training)} files, "
-            f"{training.numel():,} tokens; {len(files.held_out)} files held out, "
+            f"{model.num_parameters():,} parameters; {len(files.training):,} texts, "
+            f"{training.numel():,} tokens; {len(files.held_out):,} texts held out, "
             f"{held_out.numel():,} tokens",
             highlight=False,
         )

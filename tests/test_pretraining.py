@@ -172,3 +172,17 @@ def test_a_run_goes_on_only_with_what_it_was_started_with() -> None:
     pretraining.run(recipe(), resume=False)
     with pytest.raises(DistillSpecError, match="another seed"):
         pretraining.run(recipe(seed=1), resume=True)
+
+
+def test_rows_of_a_data_set_are_a_corpus_too() -> None:
+    rows = ({"text": f"sentence {i} of a corpus that goes on for {i} words"} for i in range(300))
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    corpus = {"kind": "jsonl", "path": "rows.jsonl", "prompt": "text"}
+    assert pretraining.run(recipe(corpus=corpus), resume=False) == 0
+    facts = json.loads(Path("checkpoints/runs/small/result.json").read_text())
+    assert 0.0 < facts["bits_per_byte"] < 8.0
+    with pytest.raises(DistillSpecError, match="another corpus"):
+        other = {**corpus, "response": "text"}
+        pretraining.run(recipe(corpus=other), resume=True)
+    with pytest.raises(ValueError, match="as_chat is for prompts"):
+        recipe(corpus={**corpus, "as_chat": "if-template"})

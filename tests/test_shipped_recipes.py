@@ -22,9 +22,12 @@ from transformers import (
 )
 
 from distillspec import stages
+from distillspec.errors import DistillSpecError
+from distillspec.models.build_llama import random_llama
 from distillspec.recipe.data import Hub
 from distillspec.recipe.dry_run import plan, render
 from distillspec.recipe.loading import load_recipe
+from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.schema import Recipe
 from tests.seq2seq import t5_tokenizer
 
@@ -75,6 +78,9 @@ def t5(vocabulary: int) -> PretrainedConfig:
     )
 
 
+# Their halves are made by recipes of kind pretrain.
+TO_BE_MADE = {"lm1b-234m--lm1b-33m"}
+
 # Of target and draft; vocabularies are padded as the real ones are: equally, or the target's more.
 PAIRS = {
     "llama-3.1-8b--llama-3.2-1b": [llama_like(LlamaConfig, 304)] * 2,
@@ -82,6 +88,7 @@ PAIRS = {
     "qwen2.5-7b--qwen2.5-0.5b": [llama_like(Qwen2Config, 320), llama_like(Qwen2Config, 304)],
     "smollm2-1.7b--smollm2-135m": [llama_like(LlamaConfig, 300, tie_word_embeddings=True)] * 2,
     "pythia-1.4b--pythia-31m": [neox(304)] * 2,
+    "lm1b-234m--lm1b-33m": [llama_like(LlamaConfig, 300, tie_word_embeddings=True)] * 2,
     "flan-t5-xl--flan-t5-small": [t5(320)] * 2,
     "flan-t5-xl--flan-t5-small-gsm8k": [t5(320)] * 2,
 }
@@ -99,7 +106,10 @@ def written_rows(
 ) -> None:
     with path.open("w", encoding="utf-8") as handle:
         for number in range(first, first + 12):
-            question, answer = f"How many are {number} and 3?", f"They are {number + 3}."
+            question, answer = (
+                f"How many are {number} and 3, if each of them is counted once?",
+                f"They are {number + 3}.",
+            )
             row: dict[str, Any] = dict(zip(names, (question, answer), strict=True))
             if as_messages:
                 asked = {"role": "user", "content": question}
@@ -140,14 +150,30 @@ def test_headers_tell_command_hardware_and_what_to_expect(name: str) -> None:
         assert part in text
     recipe = of_the_hub(name)
     assert isinstance(recipe.data.source, Hub)
+    if name in TO_BE_MADE:
+        assert f"./launch.sh pretrain recipes/{name.partition('--')[0]}.yaml" in text
+        with pytest.raises(
+            DistillSpecError, match="no such model folder: 'checkpoints/lm1b/target'"
+        ):
+            plan(recipe, f"recipes/{name}.yaml")
+        return
     assert "would be fetched" in render(plan(recipe, f"recipes/{name}.yaml"))
+
+
+@pytest.mark.parametrize("name", ["lm1b-234m", "lm1b-33m"])
+def test_the_halves_of_a_pair_that_is_made_have_the_sizes_in_their_names(name: str) -> None:
+    recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml")
+    assert isinstance(recipe, PretrainRecipe) and recipe.model is not None
+    model = random_llama(recipe.model, vocabulary=32000, end_token=0, seed=0)
+    millions = int(name.removeprefix("lm1b-").removesuffix("m"))
+    assert model.num_parameters() / 1e6 == pytest.approx(millions, rel=0.01)
 
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_step_is_trained_on_small_models_of_the_same_classes(
     place: Path, tiny_pair: Path, name: str
 ) -> None:
-    is_chat = not any(plain in name for plain in ("pythia", "t5"))
+    is_chat = not any(plain in name for plain in ("pythia", "t5", "lm1b"))
     written_models(place, tiny_pair, name, is_chat=is_chat)
     source = of_the_hub(name).data.source
     assert isinstance(source, Hub)

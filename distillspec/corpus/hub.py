@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 
 from distillspec.corpus.passage import Passage, with_unique_keys
-from distillspec.corpus.rows import check_categories, outer, passage_of
+from distillspec.corpus.rows import check_categories, outer, passage_of, too_short
 from distillspec.corpus.tokenizing import Tokenizer
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import Hub
@@ -37,12 +37,15 @@ def hub_passages(source: Hub, tokenizer: Tokenizer, section: str = "data.source"
     named = (*asked, source.response, source.category)
     wanted = {outer(path, columns) for path in named if path is not None}
     name = Path(source.dataset).name
-    passages = [
+    found = [
         passage_of(
             row, source, tokenizer, name=name, where=f"{where}, row {number}", section=section
         )
         for number, row in enumerate(rows.select_columns([c for c in columns if c in wanted]))
     ]
+    passages = [passage for passage in found if passage is not None]
+    if found and not passages:
+        raise too_short(source, where, section)
     check_categories(passages, source, where)
     return with_unique_keys(passages)
 

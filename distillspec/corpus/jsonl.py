@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from distillspec.corpus.passage import Passage, with_unique_keys
-from distillspec.corpus.rows import check_categories, passage_of
+from distillspec.corpus.rows import check_categories, passage_of, too_short
 from distillspec.corpus.tokenizing import Tokenizer
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import Jsonl
@@ -21,6 +21,7 @@ def jsonl_passages(
     """
     path = Path(source.path)
     passages = []
+    rows = 0
     for number, line in enumerate(_lines(path), start=1):
         where = f"{path}, line {number}"
         text = _decoded(line, where)
@@ -40,9 +41,12 @@ def jsonl_passages(
                 where=where,
                 mend='write each line as {"prompt": "...", "response": "..."}',
             )
-        passages.append(
-            passage_of(row, source, tokenizer, name=path.name, where=where, section=section)
-        )
+        rows += 1
+        passage = passage_of(row, source, tokenizer, name=path.name, where=where, section=section)
+        if passage is not None:
+            passages.append(passage)
+    if rows and not passages:
+        raise too_short(source, str(path), section)
     if not passages:
         raise DistillSpecError(
             "the file has no rows", where=str(path), mend="write one JSON object a line"

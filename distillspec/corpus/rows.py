@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,9 +21,10 @@ def passage_of(
     name: str,
     where: str,
     section: str = "data.source",
-) -> Passage:
+) -> Passage | None:
     """The passage of one row. A row that has both a chat and a prompt is taken as its chat, and
-    where the source names turns, the first turn is the prompt.
+    where the source names turns, the first turn is the prompt. None for a text too short to be cut
+    where the source wants it.
 
     name: of the source, for the key. where: the row's place, section: the source's place in recipe
     or suite, for errors: wrong or missing fields are DistillSpecErrors.
@@ -32,6 +34,9 @@ def passage_of(
         messages = field(row, source.messages)
         return _chat(messages, tokenizer, name=name, where=where)._replace(category=category)
     prompt = _prompt(row, source, where, section)
+    if source.after_words is not None:
+        cut = _cut(prompt, source.after_words)
+        return cut and Passage(text_key(name, cut[0]), *cut, "plain", category)
     response = field(row, source.response)
     if response is not None:
         response = _text(response, f"'{source.response}'", where)
@@ -40,6 +45,21 @@ def passage_of(
         prompt = render_chat(tokenizer, asked)
         return Passage(text_key(name, prompt), prompt, response, "chat", category, asked)
     return Passage(text_key(name, prompt), prompt, response, "plain", category)
+
+
+def _cut(text: str, words: int) -> tuple[str, str] | None:
+    """The first words, and all behind them with the space between; None without more."""
+    found = re.match(rf"\s*\S+(?:\s+\S+){{{words - 1}}}(?=\s+\S)", text)
+    return None if found is None else (found[0], text[found.end() :])
+
+
+def too_short(source: Jsonl | Hub, where: str, section: str) -> DistillSpecError:
+    """The error for a source of which no text can be cut."""
+    return DistillSpecError(
+        f"no text has more than {source.after_words} words",
+        where=where,
+        mend=f"lower {section}.after_words",
+    )
 
 
 def field(row: Mapping[str, Any], path: str) -> Any:

@@ -11,15 +11,21 @@ from torch import Tensor
 from distillspec.corpus.python_source import SourceFile
 from distillspec.errors import DistillSpecError
 
+_FILES_AT_ONCE = 4096
+
 
 def pack(files: Sequence[SourceFile], tokenizer: Any, end_token: int) -> Tensor:
     """All files as one row of token ids, each preceded by end-of-text: [N] int32."""
-    encoded = tokenizer(
-        [f.text for f in files],
-        add_special_tokens=False,
-        split_special_tokens=True,  # code that mentions end-of-text does not end there
-    )["input_ids"]
-    return torch.tensor([i for ids in encoded for i in (end_token, *ids)], dtype=torch.int32)
+    parts = []
+    for start in range(0, len(files), _FILES_AT_ONCE):  # lists of ints take many times the room
+        encoded = tokenizer(
+            [f.text for f in files[start : start + _FILES_AT_ONCE]],
+            add_special_tokens=False,
+            split_special_tokens=True,  # code that mentions end-of-text does not end there
+        )["input_ids"]
+        tokens = [i for ids in encoded for i in (end_token, *ids)]
+        parts.append(torch.tensor(tokens, dtype=torch.int32))
+    return torch.cat(parts)
 
 
 class Windows:

@@ -35,6 +35,11 @@ class _Rows(Section):
     before: str = Field(
         "", description="text that stands before every prompt, but not before chats: 'summarize: '"
     )
+    after_words: Count | None = Field(
+        None,
+        description="the prompt field is a whole text: its first so many words are the prompt, "
+        "the rest of it the response; texts without more are left out",
+    )
     response: str = Field("response", description="field of the response text, where there is one")
     messages: str = Field("messages", description="field of a chat; the target's template is used")
     turns: str | None = Field(
@@ -56,6 +61,8 @@ class _Rows(Section):
     def _merges_something(self) -> Self:
         if self.merge and self.category is None:
             raise ValueError("merge renames categories: name their field with category")
+        if self.after_words is not None and (self.turns is not None or self.as_chat != "never"):
+            raise ValueError("after_words cuts plain texts: leave out turns and as_chat")
         return self
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distillspec.recipe.data import PythonSource
+from distillspec.recipe.data import PythonSource, Source
 from distillspec.recipe.schema import Hardware
 from distillspec.recipe.section import Count, FolderName, Section, Share
 from distillspec.recipe.start import LlamaShape
@@ -56,7 +56,7 @@ class PretrainRecipe(Section):
     name: FolderName = Field("", description="names the run folder; default: the file's name")
     seed: int = Field(0, ge=0, lt=2**32)
     output: str = Field(description="folder that receives the finished model")
-    corpus: PythonSource
+    corpus: Source
     held_out_percent: float = Field(3.0, gt=0.0, lt=100.0)
     tokenizer: TokenizerPlan
     model: LlamaShape | None = Field(None, description="shape of a model with random weights")
@@ -68,6 +68,8 @@ class PretrainRecipe(Section):
     def _fits(self) -> Self:
         if (self.model is None) == (self.start_from is None):
             raise ValueError("give exactly one of model and start_from")
+        if not isinstance(self.corpus, PythonSource) and self.corpus.as_chat != "never":
+            raise ValueError("corpus.as_chat is for prompts, and a corpus is of whole texts")
         if self.train.start_share and self.start_from is None:
             raise ValueError("train.start_share needs start_from: there is nothing to average with")
         if self.model is not None and self.train.context > self.model.max_positions:

@@ -19,7 +19,9 @@ ANSWER = {"role": "assistant", "content": "4"}
 def passage(
     row: dict[str, Any], tokenizer: PreTrainedTokenizerFast, source: Jsonl = SOURCE
 ) -> Passage:
-    return passage_of(row, source, tokenizer, name="data", where="data.jsonl, line 7")
+    found = passage_of(row, source, tokenizer, name="data", where="data.jsonl, line 7")
+    assert found is not None
+    return found
 
 
 def reading(**values: Any) -> Jsonl:
@@ -181,3 +183,21 @@ def test_errors_name_the_keys_of_the_place_the_source_stands_in(
     with pytest.raises(DistillSpecError) as caught:
         passage_of({"x": "a"}, SOURCE, tokenizer, name="d", where="", section="prompts.source")
     assert "prompts.source.prompt=..." in caught.value.mend
+
+
+def test_a_text_is_cut_after_so_many_words(tokenizer: PreTrainedTokenizerFast) -> None:
+    source = reading(prompt="text", after_words=2)
+    found = passage({"text": "one two  three four"}, tokenizer, source)
+    assert (found.prompt, found.response, found.kind) == ("one two", "  three four", "plain")
+    for short in ("one two", "one two ", "one"):
+        assert passage_of({"text": short}, source, tokenizer, name="d", where="here") is None
+    with pytest.raises(ValueError, match="after_words cuts plain texts"):
+        reading(after_words=2, turns="turns")
+
+
+def test_what_stands_before_every_prompt_stands_before_no_chat(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    source = reading(before="summarize: ")
+    assert passage({"prompt": "abc"}, tokenizer, source).prompt == "summarize: abc"
+    assert "summarize" not in passage({"messages": [ASK, ANSWER]}, tokenizer, source).prompt
