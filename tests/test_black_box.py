@@ -24,7 +24,7 @@ from distillspec.recipe.loading import dump_yaml
 from distillspec.recipe.schema import Recipe
 from distillspec.training.strategy import World
 from tests.misbehaving import Misbehaving, good, misbehaving
-from tests.served import NANO, Served, chatty_copy
+from tests.served import NANO, TEMPLATE, Served, chatty_copy
 
 ALONE = World(1, 1, 0)
 EMPTY = good("", "stop")
@@ -59,6 +59,21 @@ def recipe(url: str, model: str, **changes: Any) -> Recipe:
         section, _, key = dotted.partition("__")
         values[section] = {**values[section], key: value}
     return Recipe.model_validate(values)
+
+
+def chats_recipe(
+    workplace: Path, url: str, *, template: str = TEMPLATE, model: str = "m", **endpoint: Any
+) -> Recipe:
+    """The same prompts as a user's messages; the draft is a copy with `template`."""
+    draft = chatty_copy("draft", workplace / "draft", template)
+    asked = {"url": url, "model": model, "api": "chat", "retries": 1, **endpoint}
+    return recipe(
+        url,
+        model,
+        pair__endpoint=asked,
+        pair__draft=str(draft),
+        data__source={"kind": "jsonl", "path": "rows.jsonl", "as_chat": "if-template"},
+    )
 
 
 @pytest.fixture
@@ -104,23 +119,39 @@ def test_text_that_was_served_is_cut_into_the_tokens_that_the_target_drew(
 
 
 def test_chats_are_asked_with_their_messages(workplace: Path, served: Served) -> None:
-    draft = chatty_copy("draft", workplace / "draft")
-    plan = recipe(served.url, served.model)
-    source = plan.data.source.model_copy(update={"as_chat": "if-template"})
-    endpoint = plan.pair.endpoint.model_copy(update={"api": "chat"})  # type: ignore[union-attr]
-    plan = plan.model_copy(
-        update={
-            "pair": plan.pair.model_copy(update={"draft": str(draft), "endpoint": endpoint}),
-            "data": plan.data.model_copy(update={"source": source}),
-        }
-    )
-    found = answered(plan)
-    tokenizer = load_tokenizer(str(draft))
+    found = answered(chats_recipe(workplace, served.url, model=served.model))
+    tokenizer = load_tokenizer(str(workplace / "draft"))
     prompt = tokenizer.decode(list(found.training[0].tokens))
     assert prompt.startswith("# user: def f")
     assert prompt.endswith("# assistant:\n")
     assert found.responses is not None
     assert all(found.responses.values())
+
+
+def test_the_draft_reads_the_prompts_that_the_servers_template_makes(
+    workplace: Path, server: Misbehaving
+) -> None:
+    """The same template, told the same, gives the same prompt on both sides."""
+    plan = chats_recipe(
+        workplace,
+        server.url,
+        body={"chat_template_kwargs": {"enable_thinking": False}},
+        template=TEMPLATE + "{% if enable_thinking is false %}# silent\n{% endif %}",
+    )
+    answered(plan)
+    pair = load_pair(plan)
+    prompts = build.prompts(pair).training
+    asked = {json.dumps(body["messages"]): body for body in server.requests}
+    for prompt in prompts:
+        body = asked[json.dumps(prompt.messages)]
+        rendered = pair.tokenizer.apply_chat_template(
+            body["messages"],
+            tokenize=False,
+            add_generation_prompt=True,
+            **body["chat_template_kwargs"],
+        )
+        assert rendered.endswith("# assistant:\n# silent\n")
+        assert pair.tokenizer.decode(list(prompt.tokens)) == rendered
 
 
 def test_prompts_of_the_wrong_kind_are_refused_with_the_data(

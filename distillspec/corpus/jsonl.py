@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from distillspec.corpus.passage import Passage, with_unique_keys
 from distillspec.corpus.rows import check_categories, passage_of
@@ -13,11 +15,15 @@ from distillspec.recipe.data import Jsonl
 
 
 def jsonl_passages(
-    source: Jsonl, tokenizer: Tokenizer, section: str = "data.source"
+    source: Jsonl,
+    tokenizer: Tokenizer,
+    section: str = "data.source",
+    variables: Mapping[str, Any] | None = None,
 ) -> list[Passage]:
     """One passage for each line that is not blank, in the order of the file.
 
-    section: the source's place in recipe or suite, for errors.
+    section: the source's place in recipe or suite, for errors. variables: as `render_chat` has
+    them.
     """
     path = Path(source.path)
     passages = []
@@ -41,7 +47,15 @@ def jsonl_passages(
                 mend='write each line as {"prompt": "...", "response": "..."}',
             )
         passages.append(
-            passage_of(row, source, tokenizer, name=path.name, where=where, section=section)
+            passage_of(
+                row,
+                source,
+                tokenizer,
+                name=path.name,
+                where=where,
+                section=section,
+                variables=variables,
+            )
         )
     if not passages:
         raise DistillSpecError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from distillspec.corpus.adversarial import odd_prompts
 from distillspec.corpus.jsonl import jsonl_passages
@@ -44,7 +44,8 @@ class Prompt(NamedTuple):
 
 
 class PromptSets(NamedTuple):
-    """template_hash: of the target's chat template, None where no chat was rendered.
+    """template_hash: of the target's chat template and what it is told, None where no chat was
+    rendered.
 
     notes: what was left out or cut, one line each, for the user.
     """
@@ -56,7 +57,12 @@ class PromptSets(NamedTuple):
 
 
 def load_prompts(
-    data: Data, tokenizer: Tokenizer, *, seed: int, start: int | None = None
+    data: Data,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    start: int | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> PromptSets:
     """Training and held-out prompts, each in an order that depends on seed and keys alone.
 
@@ -64,23 +70,27 @@ def load_prompts(
     prompts that are in both. Prompts of Python files lose their beginning where they are too long;
     too long rows of files and data sets are left out, since there the beginning is the task. At
     most 2048 held-out prompts are taken. start: what an encoder-decoder model's responses begin
-    with; prompts then end with it.
+    with; prompts then end with it. variables: what chats' template is told beside the messages.
 
     Errors: as the sources'; and a set that ends up empty is a DistillSpecError.
     """
     notes: list[str] = []
     encoder = Encoder(tokenizer, start)
     if data.held_out is None:
-        training, held_out = _split_source(data.source, data.held_out_percent, tokenizer, seed)
+        training, held_out = _split_source(
+            data.source, data.held_out_percent, tokenizer, seed, variables
+        )
     else:
-        held_out_passages = list(_all_of(data.held_out, tokenizer, seed))
+        held_out_passages = list(_all_of(data.held_out, tokenizer, seed, variables))
         held_out = iter(held_out_passages)
-        training = _without(_all_of(data.source, tokenizer, seed), held_out_passages, notes)
+        training = _without(
+            _all_of(data.source, tokenizer, seed, variables), held_out_passages, notes
+        )
     kept = _Kept(data, encoder, notes)
     return PromptSets(
         training=kept.prompts(training, data.max_prompts, "training"),
         held_out=kept.prompts(held_out, _MOST_HELD_OUT, "held-out"),
-        template_hash=template_hash(tokenizer) if kept.chats else None,
+        template_hash=template_hash(tokenizer, variables) if kept.chats else None,
         notes=notes,
     )
 
@@ -126,7 +136,11 @@ def load_all(
 
 
 def _split_source(
-    source: PythonSource | Jsonl | Hub, percent: float, tokenizer: Tokenizer, seed: int
+    source: PythonSource | Jsonl | Hub,
+    percent: float,
+    tokenizer: Tokenizer,
+    seed: int,
+    variables: Mapping[str, Any] | None,
 ) -> tuple[Iterator[Passage], Iterator[Passage]]:
     if isinstance(source, PythonSource):
         files = python_files(source, percent)
@@ -134,7 +148,7 @@ def _split_source(
             _of_files(files.training, source, tokenizer, seed),
             _of_files(files.held_out, source, tokenizer, seed),
         )
-    sides: PassageSplit = split(_of_rows(source, tokenizer), percent)
+    sides: PassageSplit = split(_of_rows(source, tokenizer, variables=variables), percent)
     for side, name in ((sides.training, "training"), (sides.held_out, "held-out")):
         if not side:
             raise DistillSpecError(
@@ -146,12 +160,15 @@ def _split_source(
 
 
 def _all_of(
-    source: PythonSource | Jsonl | Hub, tokenizer: Tokenizer, seed: int
+    source: PythonSource | Jsonl | Hub,
+    tokenizer: Tokenizer,
+    seed: int,
+    variables: Mapping[str, Any] | None,
 ) -> Iterator[Passage]:
     if isinstance(source, PythonSource):
         files = python_files(source, held_out_percent=50.0)  # both halves are wanted
         return _of_files(_both(files), source, tokenizer, seed)
-    return iter(shuffled(_of_rows(source, tokenizer), seed))
+    return iter(shuffled(_of_rows(source, tokenizer, variables=variables), seed))
 
 
 def _both(files: CorpusFiles) -> list[SourceFile]:
@@ -170,15 +187,18 @@ def _of_files(
 
 
 def _of_rows(
-    source: Jsonl | Hub, tokenizer: Tokenizer, section: str = "data.source"
+    source: Jsonl | Hub,
+    tokenizer: Tokenizer,
+    section: str = "data.source",
+    variables: Mapping[str, Any] | None = None,
 ) -> list[Passage]:
     file = source if isinstance(source, Jsonl) else source.local
     if file is not None:
-        return jsonl_passages(file, tokenizer, section)
+        return jsonl_passages(file, tokenizer, section, variables)
     assert isinstance(source, Hub)
     from distillspec.corpus.hub import hub_passages  # `datasets` takes seconds to import
 
-    return hub_passages(source, tokenizer, section)
+    return hub_passages(source, tokenizer, section, variables)
 
 
 def _without(

@@ -28,6 +28,17 @@ def test_a_chat_ends_where_the_model_is_to_speak(chatty: PreTrainedTokenizerBase
     assert render_chat(chatty, [{"role": "user", "content": "Hi"}]) == "<user>Hi<assistant>"
 
 
+def test_what_the_template_is_told_beside_the_messages_shapes_the_prompt_and_the_hash(
+    chatty: PreTrainedTokenizerBase,
+) -> None:
+    chatty.chat_template = TEMPLATE + "{% if not thinks | default(true) %}<silent>{% endif %}"
+    asked = [{"role": "user", "content": "Hi"}]
+    assert render_chat(chatty, asked, {"thinks": False}) == "<user>Hi<assistant><silent>"
+    assert render_chat(chatty, asked, {"thinks": True}) == render_chat(chatty, asked)
+    hashes = [template_hash(chatty, told) for told in (None, {}, {"thinks": False})]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
 def test_the_hash_changes_with_the_template(chatty: PreTrainedTokenizerBase) -> None:
     before = template_hash(chatty)
     assert len(before) == 64
