@@ -62,10 +62,16 @@ def recipe(url: str, model: str, **changes: Any) -> Recipe:
 
 
 def chats_recipe(
-    workplace: Path, url: str, *, template: str = TEMPLATE, model: str = "m", **endpoint: Any
+    workplace: Path,
+    url: str,
+    *,
+    template: str = TEMPLATE,
+    model: str = "m",
+    folder: str = "draft",
+    **endpoint: Any,
 ) -> Recipe:
-    """The same prompts as a user's messages; the draft is a copy with `template`."""
-    draft = chatty_copy("draft", workplace / "draft", template)
+    """The same prompts as a user's messages; the draft is a copy in `folder` with `template`."""
+    draft = chatty_copy("draft", workplace / folder, template)
     asked = {"url": url, "model": model, "api": "chat", "retries": 1, **endpoint}
     return recipe(
         url,
@@ -102,9 +108,10 @@ def test_the_targets_text_comes_as_tokens_of_the_draft(workplace: Path, served: 
     assert {p.key for p in found.training} <= found.responses.keys()
     assert (len(found.training), len(found.held_out)) == (12, 2)
     assert all(0 < len(found.responses[p.key]) <= 24 for p in found.training)
-    (note,) = found.notes
-    assert "the server counts" in note
-    assert "Is the draft's tokenizer the target's?" not in note
+    answers, prompts = found.notes
+    assert "tokens in its answers" in answers
+    assert "100% of the prompts agree" in prompts
+    assert "?" not in answers + prompts
 
 
 def test_text_that_was_served_is_cut_into_the_tokens_that_the_target_drew(
@@ -113,7 +120,7 @@ def test_text_that_was_served_is_cut_into_the_tokens_that_the_target_drew(
     """The same tokenizer on both sides: the counts show it."""
     found = answered(recipe(served.url, served.model, data__max_response_tokens=48))
     assert found.responses is not None
-    (note,) = found.notes
+    note, _ = found.notes
     share = int(note.partition("; ")[2].partition("%")[0])
     assert share >= 90
 
@@ -152,6 +159,40 @@ def test_the_draft_reads_the_prompts_that_the_servers_template_makes(
         )
         assert rendered.endswith("# assistant:\n# silent\n")
         assert pair.tokenizer.decode(list(prompt.tokens)) == rendered
+
+
+def test_a_template_that_differs_from_the_servers_is_noticed(
+    workplace: Path, served: Served
+) -> None:
+    """The server counts the tokens of a prompt too."""
+    same = chats_recipe(workplace, served.url, model=served.model)
+    pair = load_pair(same)
+    (_, note) = try_out(pair, build.prompts(pair)).notes
+    assert "100% of the prompts agree" in note
+    assert "?" not in note
+    other = chats_recipe(
+        workplace, served.url, model=served.model, template=TEMPLATE + "# speak\n", folder="other"
+    )
+    assert "Is the draft's chat template the server's" in " ".join(answered(other).notes)
+
+
+def test_a_chats_answer_is_learned_with_the_end_that_the_target_gives_it(
+    workplace: Path, server: Misbehaving
+) -> None:
+    """Phi's and Gemma's turns do not end with end-of-text."""
+    server.replies = repeat(good("x", "stop"))
+    ending = TEMPLATE.replace("{{ m['content'] }}", "{{ m['content'] }}~")
+    plan = chats_recipe(workplace, server.url, template=ending)
+    tokenizer = load_tokenizer(str(workplace / "draft"))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["~"]})  # a token that it has
+    tokenizer.save_pretrained(workplace / "draft")
+    found = answered(plan)
+    assert found.responses is not None
+    text = tuple(tokenizer.encode("x", add_special_tokens=False))
+    end = tokenizer.convert_tokens_to_ids("~")
+    assert {*found.responses.values(), *(text.response for text in found.held_out)} == {
+        (*text, end)
+    }
 
 
 def test_prompts_of_the_wrong_kind_are_refused_with_the_data(

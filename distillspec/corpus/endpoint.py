@@ -184,14 +184,19 @@ def _answer(reply: Any, *, chat: bool) -> Answer:
     if not text:
         raise UnusableError("the answer is empty")
     usage = reply.get("usage")
-    count = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
+    counts = usage if isinstance(usage, Mapping) else {}
     names = (reply.get("model"), reply.get("system_fingerprint"))
     return Answer(
         text,
         reason == "stop",
-        count if isinstance(count, int) else None,
+        _count(counts.get("completion_tokens")),
         " ".join(name for name in names if isinstance(name, str)),
+        _count(counts.get("prompt_tokens")),
     )
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _root(error: BaseException) -> str:

@@ -27,8 +27,9 @@ class Prompt(NamedTuple):
     """One prompt as the models see it.
 
     key: names it for ever, unique in its set. tokens: at most max_prompt_tokens, never empty.
-    response: the data set's own, at most max_response_tokens, end-of-text included where it ends
-    there; None where the data has none. text: the whole prompt, also what `tokens` had no room for.
+    response: the data set's own, at most max_response_tokens, end-of-text (of a chat, end of turn)
+    included where it ends there; None where the data has none. text: the whole prompt, also what
+    `tokens` had no room for.
     kind: function-head, mid-body, prose, plain, chat or adversarial. category: what it is about,
     for reports: of code its kind, of a row what its data set says; None where nothing does.
     messages: of a chat, what its template was given.
@@ -281,7 +282,8 @@ class _Kept:
                 tokens = self._encoder.wholes(
                     texts, self._data.max_prompt_tokens, prefix=prefix, literal=False
                 )
-            responses = self._responses([block[i] for i in places], literal=code)
+            end = self._encoder.turn_end if "chat" in kinds else self._encoder.end
+            responses = self._responses([block[i] for i in places], end=end, literal=code)
             for i, ids, response in zip(places, tokens, responses, strict=True):
                 if ids:
                     passage = block[i]
@@ -296,11 +298,12 @@ class _Kept:
                     )
         return [found[i] for i in sorted(found)]
 
-    def _responses(self, block: Sequence[Passage], *, literal: bool) -> list[Tokens | None]:
+    def _responses(
+        self, block: Sequence[Passage], *, end: int | None, literal: bool
+    ) -> list[Tokens | None]:
         texts = [p.response for p in block if p.response is not None]
-        encoded = iter(
-            self._encoder.responses(texts, self._data.max_response_tokens, literal=literal)
-        )
+        most = self._data.max_response_tokens
+        encoded = iter(self._encoder.responses(texts, most, end=end, literal=literal))
         return [None if p.response is None else next(encoded) for p in block]
 
     def _nothing(self, shortest: Passage | None, name: str) -> DistillSpecError:

@@ -12,6 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from distillspec.errors import DistillSpecError
 
+_SAID = "distillspec"  # words that no template changes
+
 
 def render_chat(
     tokenizer: PreTrainedTokenizerBase,
@@ -54,6 +56,28 @@ def template_hash(
     if variables:
         text += json.dumps(variables, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The special token that the chat template puts right behind what an assistant says.
+
+    None without a template, and where it refuses to be tried or puts anything else there.
+    """
+    if tokenizer.chat_template is None:
+        return None
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": _SAID}]
+    try:
+        text = tokenizer.apply_chat_template(chat, tokenize=False)
+    except (TemplateError, TypeError, KeyError, ValueError):
+        return None
+    assert isinstance(text, str)
+    _, is_said, behind = text.rpartition(_SAID)
+    special = {
+        added.content: number
+        for number, added in tokenizer.added_tokens_decoder.items()
+        if added.special and added.content and behind.startswith(added.content)
+    }
+    return special[max(special, key=len)] if is_said and special else None
 
 
 def _require(tokenizer: PreTrainedTokenizerBase) -> str | dict[str, str]:
