@@ -173,7 +173,8 @@ def _notes(found: Received, folder: Path) -> list[str]:
     if found.unanswered:
         notes.append(
             f"{len(found.unanswered)} prompts have got no usable answer and are left out; to ask "
-            f"them again, delete their lines with `unanswered` under {folder}"
+            "them again for a new run (a resumed one refuses other data), delete their lines with "
+            f"`unanswered` under {folder}"
         )
     if len(found.makers) > 1:
         notes.append(f"the answers come from more than one model: {', '.join(found.makers)}")

@@ -135,6 +135,12 @@ class ReceivedAnswers:
         found = self._read()
         return {q.key for q in questions if (q.key, q.digest()) in found}
 
+    def unanswered(self, questions: Sequence[Question]) -> set[str]:
+        """Keys of the questions that were given up, by whichever process."""
+        found = self._read()
+        given_up = {key for key, answer in found.items() if answer is None}
+        return {q.key for q in questions if (q.key, q.digest()) in given_up}
+
     @contextmanager
     def writer(self, rank: int) -> Iterator[Writer]:
         """What process `rank` adds. A line that a killed process left unfinished is dropped."""

@@ -49,8 +49,8 @@ class Endpoint(Section):
     timeout_seconds: float = Field(120.0, gt=0.0, description="patience with one request, seconds")
     most_unanswered: Share = Field(
         0.01,
-        description="share of prompts that may stay without a usable answer: they are left out of "
-        "training; more of them are an error",
+        description="share of prompts, rounded up, that may stay without a usable answer: they are "
+        "left out of training; more of them are an error",
     )
     send_seed: bool = Field(True, description="false for servers that refuse the field `seed`")
     length_field: Literal["max_tokens", "max_completion_tokens"] = Field(

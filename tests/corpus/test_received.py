@@ -157,6 +157,8 @@ def test_what_was_given_up_is_settled_and_has_no_response(
     found = made.received(QUESTIONS, Encoder(tokenizer), 9)
     assert found.responses.keys() == {"k0"}
     assert found.unanswered == ["k2"]
+    assert made.unanswered(QUESTIONS) == {"k2"}
+    assert made.unanswered([Question("k2", "another text")]) == set()
 
 
 @pytest.mark.parametrize(
