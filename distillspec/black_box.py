@@ -137,7 +137,8 @@ def try_out(pair: Pair, sets: PromptSets) -> Tried:
     asked = questions(sets.held_out[:_TRIED], endpoint.api, pair.tokenizer)
     trials = asking.try_out(asked, endpoint, _drawn(recipe))
     given = [answer for trial in trials for answer in trial.answers]
-    found = tokenised(given, Encoder(pair.tokenizer), recipe.data.max_response_tokens)
+    twice = [question for question in asked for _ in range(2)]
+    found = tokenised(twice, given, Encoder(pair.tokenizer), recipe.data.max_response_tokens)
     seconds = sum(trial.seconds for trial in trials) / len(given)
     wanted = len(build.probe_prompts(recipe, sets.held_out)) + (
         len(sets.training) if recipe.distill.source.target else 0
@@ -154,7 +155,7 @@ def try_out(pair: Pair, sets: PromptSets) -> Tried:
         tokens_per_answer=sum(map(len, found.tokens)) / len(given),
         wanted=wanted,
         best_minutes=wanted * seconds / endpoint.concurrency / 60.0,
-        notes=[_compared(found.counts)] if found.counts.answers else [],
+        notes=_compared(found.counts, found.prompts),
         warnings=warnings,
     )
 
@@ -172,24 +173,40 @@ def _notes(found: Received, folder: Path) -> list[str]:
     if found.unanswered:
         notes.append(
             f"{len(found.unanswered)} prompts have got no usable answer and are left out; to ask "
-            f"them again, delete their lines with `unanswered` under {folder}"
+            "them again for a new run (a resumed one refuses other data), delete their lines with "
+            f"`unanswered` under {folder}"
         )
     if len(found.makers) > 1:
         notes.append(f"the answers come from more than one model: {', '.join(found.makers)}")
-    if found.counts.answers:
-        notes.append(_compared(found.counts))
-    return notes
+    return notes + _compared(found.counts, found.prompts)
 
 
-def _compared(counts: TokenCounts) -> str:
-    """Whether the draft's tokenizer cuts as the server's does, as far as counts can tell."""
-    text = (
-        f"the server counts {counts.server:,} tokens in its answers, the draft's tokenizer "
-        f"{counts.ours:,}; {counts.equal / counts.answers:.0%} of the answers agree to within one"
-    )
-    if counts.equal < _ALIKE * counts.answers:
-        text += (
-            ". Is the draft's tokenizer the target's? Speculative decoding needs equal ones (the "
-            "server alone counts hidden reasoning)"
+def _compared(answers: TokenCounts, prompts: TokenCounts) -> list[str]:
+    """Whether the draft reads and cuts texts as the server does, as far as counts can tell."""
+    notes = []
+    if answers.texts:
+        text = (
+            f"the server counts {answers.server:,} tokens in its answers, the draft's tokenizer "
+            f"{answers.ours:,}; {answers.equal / answers.texts:.0%} of the answers agree to within "
+            "one"
         )
-    return text
+        if answers.equal < _ALIKE * answers.texts:
+            text += (
+                ". Is the draft's tokenizer the target's? Speculative decoding needs equal ones "
+                "(the server alone counts hidden reasoning)"
+            )
+        notes.append(text)
+    if prompts.texts:
+        text = (
+            f"the server counts {prompts.server:,} tokens in the prompts, the draft's tokenizer "
+            f"{prompts.ours:,}; {prompts.equal / prompts.texts:.0%} of the prompts agree"
+        )
+        if prompts.equal < _ALIKE * prompts.texts:
+            text += (
+                ". Is the draft's chat template the server's, and told the same "
+                "(pair.endpoint.body: {chat_template_kwargs: ...}), and does each put the same "
+                "before a text? What is learned after another prompt than the target's is not what "
+                "the target says there"
+            )
+        notes.append(text)
+    return notes

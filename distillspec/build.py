@@ -46,8 +46,13 @@ if TYPE_CHECKING:
 
 
 def prompts(pair: Pair) -> PromptSets:
+    endpoint = pair.recipe.pair.endpoint
     sets = load_prompts(
-        pair.recipe.data, pair.tokenizer, seed=pair.recipe.seed, start=pair.start_token
+        pair.recipe.data,
+        pair.tokenizer,
+        seed=pair.recipe.seed,
+        start=pair.start_token,
+        variables=None if endpoint is None else endpoint.template_variables,
     )
     if pair.recipe.distill.on_prompts and sets.template_hash is not None:
         raise DistillSpecError(
@@ -56,8 +61,8 @@ def prompts(pair: Pair) -> PromptSets:
             mend="set distill.on_prompts=false: then the loss is over the responses",
         )
     check_fixed(sets.training, pair.recipe.distill.source)
-    if pair.recipe.pair.endpoint is not None:
-        check_fits([*sets.held_out, *sets.training], pair.recipe.pair.endpoint.api)
+    if endpoint is not None:
+        check_fits([*sets.held_out, *sets.training], endpoint.api)
     return sets
 
 

@@ -31,13 +31,13 @@ class Served(NamedTuple):
     model: str
 
 
-def chatty_copy(model: str, folder: Path) -> Path:
+def chatty_copy(model: str, folder: Path, template: str = TEMPLATE) -> Path:
     """A copy of a nano model in `folder`, with a chat template; the server samples from all of its
     distribution where a request has a temperature.
     """
     shutil.copytree(NANO / model, folder)
     for name, more in (
-        ("tokenizer_config.json", {"chat_template": TEMPLATE}),
+        ("tokenizer_config.json", {"chat_template": template}),
         ("generation_config.json", {"do_sample": True, "top_k": 0}),
     ):
         values = json.loads((folder / name).read_text())

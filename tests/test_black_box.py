@@ -24,7 +24,7 @@ from distillspec.recipe.loading import dump_yaml
 from distillspec.recipe.schema import Recipe
 from distillspec.training.strategy import World
 from tests.misbehaving import Misbehaving, good, misbehaving
-from tests.served import NANO, Served, chatty_copy
+from tests.served import NANO, TEMPLATE, Served, chatty_copy
 
 ALONE = World(1, 1, 0)
 EMPTY = good("", "stop")
@@ -61,6 +61,27 @@ def recipe(url: str, model: str, **changes: Any) -> Recipe:
     return Recipe.model_validate(values)
 
 
+def chats_recipe(
+    workplace: Path,
+    url: str,
+    *,
+    template: str = TEMPLATE,
+    model: str = "m",
+    folder: str = "draft",
+    **endpoint: Any,
+) -> Recipe:
+    """The same prompts as a user's messages; the draft is a copy in `folder` with `template`."""
+    draft = chatty_copy("draft", workplace / folder, template)
+    asked = {"url": url, "model": model, "api": "chat", "retries": 1, **endpoint}
+    return recipe(
+        url,
+        model,
+        pair__endpoint=asked,
+        pair__draft=str(draft),
+        data__source={"kind": "jsonl", "path": "rows.jsonl", "as_chat": "if-template"},
+    )
+
+
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -87,9 +108,10 @@ def test_the_targets_text_comes_as_tokens_of_the_draft(workplace: Path, served: 
     assert {p.key for p in found.training} <= found.responses.keys()
     assert (len(found.training), len(found.held_out)) == (12, 2)
     assert all(0 < len(found.responses[p.key]) <= 24 for p in found.training)
-    (note,) = found.notes
-    assert "the server counts" in note
-    assert "Is the draft's tokenizer the target's?" not in note
+    answers, prompts = found.notes
+    assert "tokens in its answers" in answers
+    assert "100% of the prompts agree" in prompts
+    assert "?" not in answers + prompts
 
 
 def test_text_that_was_served_is_cut_into_the_tokens_that_the_target_drew(
@@ -98,29 +120,79 @@ def test_text_that_was_served_is_cut_into_the_tokens_that_the_target_drew(
     """The same tokenizer on both sides: the counts show it."""
     found = answered(recipe(served.url, served.model, data__max_response_tokens=48))
     assert found.responses is not None
-    (note,) = found.notes
+    note, _ = found.notes
     share = int(note.partition("; ")[2].partition("%")[0])
     assert share >= 90
 
 
 def test_chats_are_asked_with_their_messages(workplace: Path, served: Served) -> None:
-    draft = chatty_copy("draft", workplace / "draft")
-    plan = recipe(served.url, served.model)
-    source = plan.data.source.model_copy(update={"as_chat": "if-template"})
-    endpoint = plan.pair.endpoint.model_copy(update={"api": "chat"})  # type: ignore[union-attr]
-    plan = plan.model_copy(
-        update={
-            "pair": plan.pair.model_copy(update={"draft": str(draft), "endpoint": endpoint}),
-            "data": plan.data.model_copy(update={"source": source}),
-        }
-    )
-    found = answered(plan)
-    tokenizer = load_tokenizer(str(draft))
+    found = answered(chats_recipe(workplace, served.url, model=served.model))
+    tokenizer = load_tokenizer(str(workplace / "draft"))
     prompt = tokenizer.decode(list(found.training[0].tokens))
     assert prompt.startswith("# user: def f")
     assert prompt.endswith("# assistant:\n")
     assert found.responses is not None
     assert all(found.responses.values())
+
+
+def test_the_draft_reads_the_prompts_that_the_servers_template_makes(
+    workplace: Path, server: Misbehaving
+) -> None:
+    """The same template, told the same, gives the same prompt on both sides."""
+    plan = chats_recipe(
+        workplace,
+        server.url,
+        body={"chat_template_kwargs": {"enable_thinking": False}},
+        template=TEMPLATE + "{% if enable_thinking is false %}# silent\n{% endif %}",
+    )
+    answered(plan)
+    pair = load_pair(plan)
+    prompts = build.prompts(pair).training
+    asked = {json.dumps(body["messages"]): body for body in server.requests}
+    for prompt in prompts:
+        body = asked[json.dumps(prompt.messages)]
+        rendered = pair.tokenizer.apply_chat_template(
+            body["messages"],
+            tokenize=False,
+            add_generation_prompt=True,
+            **body["chat_template_kwargs"],
+        )
+        assert rendered.endswith("# assistant:\n# silent\n")
+        assert pair.tokenizer.decode(list(prompt.tokens)) == rendered
+
+
+def test_a_template_that_differs_from_the_servers_is_noticed(
+    workplace: Path, served: Served
+) -> None:
+    """The server counts the tokens of a prompt too."""
+    same = chats_recipe(workplace, served.url, model=served.model)
+    pair = load_pair(same)
+    (_, note) = try_out(pair, build.prompts(pair)).notes
+    assert "100% of the prompts agree" in note
+    assert "?" not in note
+    other = chats_recipe(
+        workplace, served.url, model=served.model, template=TEMPLATE + "# speak\n", folder="other"
+    )
+    assert "Is the draft's chat template the server's" in " ".join(answered(other).notes)
+
+
+def test_a_chats_answer_is_learned_with_the_end_that_the_target_gives_it(
+    workplace: Path, server: Misbehaving
+) -> None:
+    """Phi's and Gemma's turns do not end with end-of-text."""
+    server.replies = repeat(good("x", "stop"))
+    ending = TEMPLATE.replace("{{ m['content'] }}", "{{ m['content'] }}~")
+    plan = chats_recipe(workplace, server.url, template=ending)
+    tokenizer = load_tokenizer(str(workplace / "draft"))
+    tokenizer.add_special_tokens({"additional_special_tokens": ["~"]})  # a token that it has
+    tokenizer.save_pretrained(workplace / "draft")
+    found = answered(plan)
+    assert found.responses is not None
+    text = tuple(tokenizer.encode("x", add_special_tokens=False))
+    end = tokenizer.convert_tokens_to_ids("~")
+    assert {*found.responses.values(), *(text.response for text in found.held_out)} == {
+        (*text, end)
+    }
 
 
 def test_prompts_of_the_wrong_kind_are_refused_with_the_data(
@@ -166,7 +238,8 @@ def test_an_unanswered_prompt_is_told_and_not_trained_on(
     plan = recipe(server.url, "m", pair__endpoint={**endpoint, "most_unanswered": 0.1})
     found = answered(plan)
     assert len(found.training) == 11
-    assert any("1 prompts have got no usable answer" in note for note in found.notes)
+    (note,) = [note for note in found.notes if "1 prompts have got no usable answer" in note]
+    assert "for a new run (a resumed one refuses other data)" in note
     again = answered(plan)
     assert (again.training, again.responses) == (found.training, found.responses)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
 
 _TRIED_AGAIN = {408, 409, 425, 429}  # and all from 500 on
+_OF_THE_PROMPT = {400, 413, 422}  # may be: too long, or filtered
 _LONGEST_WAIT = 300.0  # seconds; who asks for more is asked again by hand
 _SHOWN = 300  # characters of a server's words
 
@@ -32,6 +33,10 @@ class Drawn(NamedTuple):
     temperature: float
     max_tokens: int
     seed: int
+
+
+class RefusedError(DistillSpecError):
+    """What another try cannot mend, while the next prompt may well be answered."""
 
 
 class EndpointClient:
@@ -47,7 +52,8 @@ class EndpointClient:
     async def answer(self, question: Question, attempt: int) -> Answer:
         """The target's answer. attempt: the number of the try, for its seed.
 
-        Errors: UnreachableError, UnusableError; DistillSpecError for what another try cannot mend.
+        Errors: UnreachableError, UnusableError; DistillSpecError for what another try cannot mend,
+        RefusedError where that may be due to the prompt.
         """
         import openai
 
@@ -68,14 +74,14 @@ class EndpointClient:
         except openai.APIConnectionError as error:
             raise UnreachableError(f"no connection ({_root(error)})") from error
         except openai.APIStatusError as error:
-            raise self._refusal(error) from error
+            raise self._refusal(error, question) from error
         except openai.OpenAIError as error:
             raise UnusableError(f"the client library gives up: {type(error).__name__}") from error
         except ValueError as error:  # the library reads JSON
             raise UnusableError("the answer is not JSON") from error
         return _answer(reply, chat=chat)
 
-    def _refusal(self, error: APIStatusError) -> Exception:
+    def _refusal(self, error: APIStatusError, question: Question) -> Exception:
         status, said = error.status_code, self._said(error)
         if status in _TRIED_AGAIN or status >= 500:
             wait = asked_wait(error.response.headers.get("retry-after"))
@@ -99,9 +105,10 @@ class EndpointClient:
                 "mend what the server names: pair.endpoint.{model, send_seed, length_field, body}, "
                 "data.max_prompt_tokens, data.max_response_tokens"
             )
-        return DistillSpecError(
+        kind = RefusedError if status in _OF_THE_PROMPT else DistillSpecError
+        return kind(
             f"the endpoint refuses: status {status}{said}",
-            where=f"pair.endpoint: {self._endpoint.url}",
+            where=place(self._endpoint, question),
             mend=mend,
         )
 
@@ -114,6 +121,11 @@ class EndpointClient:
         if self._key:
             text = text.replace(self._key, "<key>")
         return f": {text[:_SHOWN]}" if text else ""
+
+
+def place(endpoint: Endpoint, question: Question) -> str:
+    """Where a fault lies, for errors: one prompt alone may be what a server cannot answer."""
+    return f"pair.endpoint: {endpoint.url}, asked with prompt {question.key}"
 
 
 @asynccontextmanager
@@ -184,14 +196,19 @@ def _answer(reply: Any, *, chat: bool) -> Answer:
     if not text:
         raise UnusableError("the answer is empty")
     usage = reply.get("usage")
-    count = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
+    counts = usage if isinstance(usage, Mapping) else {}
     names = (reply.get("model"), reply.get("system_fingerprint"))
     return Answer(
         text,
         reason == "stop",
-        count if isinstance(count, int) else None,
+        _count(counts.get("completion_tokens")),
         " ".join(name for name in names if isinstance(name, str)),
+        _count(counts.get("prompt_tokens")),
     )
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _root(error: BaseException) -> str:

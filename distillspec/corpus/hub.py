@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,16 @@ from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import Hub
 
 
-def hub_passages(source: Hub, tokenizer: Tokenizer, section: str = "data.source") -> list[Passage]:
+def hub_passages(
+    source: Hub,
+    tokenizer: Tokenizer,
+    section: str = "data.source",
+    variables: Mapping[str, Any] | None = None,
+) -> list[Passage]:
     """One passage a row, in the order of the data set.
 
     section: the source's place in recipe or suite, for errors: a data set that cannot be reached or
-    loaded, a split or column that is not there.
+    loaded, a split or column that is not there. variables: as `render_chat` has them.
     """
     rows = _load(source, section)
     where = f"data set {source.dataset}, split {source.split}"
@@ -39,7 +45,13 @@ def hub_passages(source: Hub, tokenizer: Tokenizer, section: str = "data.source"
     name = Path(source.dataset).name
     found = [
         passage_of(
-            row, source, tokenizer, name=name, where=f"{where}, row {number}", section=section
+            row,
+            source,
+            tokenizer,
+            name=name,
+            where=f"{where}, row {number}",
+            section=section,
+            variables=variables,
         )
         for number, row in enumerate(rows.select_columns([c for c in columns if c in wanted]))
     ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from distillspec.corpus.passage import Passage, with_unique_keys
 from distillspec.corpus.rows import check_categories, passage_of, too_short
@@ -13,11 +15,15 @@ from distillspec.recipe.data import Jsonl
 
 
 def jsonl_passages(
-    source: Jsonl, tokenizer: Tokenizer, section: str = "data.source"
+    source: Jsonl,
+    tokenizer: Tokenizer,
+    section: str = "data.source",
+    variables: Mapping[str, Any] | None = None,
 ) -> list[Passage]:
     """One passage for each line that is not blank, in the order of the file.
 
-    section: the source's place in recipe or suite, for errors.
+    section: the source's place in recipe or suite, for errors. variables: as `render_chat` has
+    them.
     """
     path = Path(source.path)
     passages = []
@@ -42,7 +48,15 @@ def jsonl_passages(
                 mend='write each line as {"prompt": "...", "response": "..."}',
             )
         rows += 1
-        passage = passage_of(row, source, tokenizer, name=path.name, where=where, section=section)
+        passage = passage_of(
+            row,
+            source,
+            tokenizer,
+            name=path.name,
+            where=where,
+            section=section,
+            variables=variables,
+        )
         if passage is not None:
             passages.append(passage)
     if rows and not passages:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from distillspec.corpus.adversarial import odd_prompts
 from distillspec.corpus.jsonl import jsonl_passages
@@ -27,8 +27,9 @@ class Prompt(NamedTuple):
     """One prompt as the models see it.
 
     key: names it for ever, unique in its set. tokens: at most max_prompt_tokens, never empty.
-    response: the data set's own, at most max_response_tokens, end-of-text included where it ends
-    there; None where the data has none. text: the whole prompt, also what `tokens` had no room for.
+    response: the data set's own, at most max_response_tokens, end-of-text (of a chat, end of turn)
+    included where it ends there; None where the data has none. text: the whole prompt, also what
+    `tokens` had no room for.
     kind: function-head, mid-body, prose, plain, chat or adversarial. category: what it is about,
     for reports: of code its kind, of a row what its data set says; None where nothing does.
     messages: of a chat, what its template was given.
@@ -44,7 +45,8 @@ class Prompt(NamedTuple):
 
 
 class PromptSets(NamedTuple):
-    """template_hash: of the target's chat template, None where no chat was rendered.
+    """template_hash: of the target's chat template and what it is told, None where no chat was
+    rendered.
 
     notes: what was left out or cut, one line each, for the user.
     """
@@ -56,7 +58,12 @@ class PromptSets(NamedTuple):
 
 
 def load_prompts(
-    data: Data, tokenizer: Tokenizer, *, seed: int, start: int | None = None
+    data: Data,
+    tokenizer: Tokenizer,
+    *,
+    seed: int,
+    start: int | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> PromptSets:
     """Training and held-out prompts, each in an order that depends on seed and keys alone.
 
@@ -64,23 +71,27 @@ def load_prompts(
     prompts that are in both. Prompts of Python files lose their beginning where they are too long;
     too long rows of files and data sets are left out, since there the beginning is the task. At
     most 2048 held-out prompts are taken. start: what an encoder-decoder model's responses begin
-    with; prompts then end with it.
+    with; prompts then end with it. variables: what chats' template is told beside the messages.
 
     Errors: as the sources'; and a set that ends up empty is a DistillSpecError.
     """
     notes: list[str] = []
     encoder = Encoder(tokenizer, start)
     if data.held_out is None:
-        training, held_out = _split_source(data.source, data.held_out_percent, tokenizer, seed)
+        training, held_out = _split_source(
+            data.source, data.held_out_percent, tokenizer, seed, variables
+        )
     else:
-        held_out_passages = list(_all_of(data.held_out, tokenizer, seed))
+        held_out_passages = list(_all_of(data.held_out, tokenizer, seed, variables))
         held_out = iter(held_out_passages)
-        training = _without(_all_of(data.source, tokenizer, seed), held_out_passages, notes)
+        training = _without(
+            _all_of(data.source, tokenizer, seed, variables), held_out_passages, notes
+        )
     kept = _Kept(data, encoder, notes)
     return PromptSets(
         training=kept.prompts(training, data.max_prompts, "training"),
         held_out=kept.prompts(held_out, _MOST_HELD_OUT, "held-out"),
-        template_hash=template_hash(tokenizer) if kept.chats else None,
+        template_hash=template_hash(tokenizer, variables) if kept.chats else None,
         notes=notes,
     )
 
@@ -126,7 +137,11 @@ def load_all(
 
 
 def _split_source(
-    source: PythonSource | Jsonl | Hub, percent: float, tokenizer: Tokenizer, seed: int
+    source: PythonSource | Jsonl | Hub,
+    percent: float,
+    tokenizer: Tokenizer,
+    seed: int,
+    variables: Mapping[str, Any] | None,
 ) -> tuple[Iterator[Passage], Iterator[Passage]]:
     if isinstance(source, PythonSource):
         files = python_files(source, percent)
@@ -134,7 +149,7 @@ def _split_source(
             _of_files(files.training, source, tokenizer, seed),
             _of_files(files.held_out, source, tokenizer, seed),
         )
-    sides: PassageSplit = split(_of_rows(source, tokenizer), percent)
+    sides: PassageSplit = split(_of_rows(source, tokenizer, variables=variables), percent)
     for side, name in ((sides.training, "training"), (sides.held_out, "held-out")):
         if not side:
             raise DistillSpecError(
@@ -146,12 +161,15 @@ def _split_source(
 
 
 def _all_of(
-    source: PythonSource | Jsonl | Hub, tokenizer: Tokenizer, seed: int
+    source: PythonSource | Jsonl | Hub,
+    tokenizer: Tokenizer,
+    seed: int,
+    variables: Mapping[str, Any] | None,
 ) -> Iterator[Passage]:
     if isinstance(source, PythonSource):
         files = python_files(source, held_out_percent=50.0)  # both halves are wanted
         return _of_files(_both(files), source, tokenizer, seed)
-    return iter(shuffled(_of_rows(source, tokenizer), seed))
+    return iter(shuffled(_of_rows(source, tokenizer, variables=variables), seed))
 
 
 def _both(files: CorpusFiles) -> list[SourceFile]:
@@ -170,15 +188,18 @@ def _of_files(
 
 
 def _of_rows(
-    source: Jsonl | Hub, tokenizer: Tokenizer, section: str = "data.source"
+    source: Jsonl | Hub,
+    tokenizer: Tokenizer,
+    section: str = "data.source",
+    variables: Mapping[str, Any] | None = None,
 ) -> list[Passage]:
     file = source if isinstance(source, Jsonl) else source.local
     if file is not None:
-        return jsonl_passages(file, tokenizer, section)
+        return jsonl_passages(file, tokenizer, section, variables)
     assert isinstance(source, Hub)
     from distillspec.corpus.hub import hub_passages  # `datasets` takes seconds to import
 
-    return hub_passages(source, tokenizer, section)
+    return hub_passages(source, tokenizer, section, variables)
 
 
 def _without(
@@ -261,7 +282,8 @@ class _Kept:
                 tokens = self._encoder.wholes(
                     texts, self._data.max_prompt_tokens, prefix=prefix, literal=False
                 )
-            responses = self._responses([block[i] for i in places], literal=code)
+            end = self._encoder.turn_end if "chat" in kinds else self._encoder.end
+            responses = self._responses([block[i] for i in places], end=end, literal=code)
             for i, ids, response in zip(places, tokens, responses, strict=True):
                 if ids:
                     passage = block[i]
@@ -276,11 +298,12 @@ class _Kept:
                     )
         return [found[i] for i in sorted(found)]
 
-    def _responses(self, block: Sequence[Passage], *, literal: bool) -> list[Tokens | None]:
+    def _responses(
+        self, block: Sequence[Passage], *, end: int | None, literal: bool
+    ) -> list[Tokens | None]:
         texts = [p.response for p in block if p.response is not None]
-        encoded = iter(
-            self._encoder.responses(texts, self._data.max_response_tokens, literal=literal)
-        )
+        most = self._data.max_response_tokens
+        encoded = iter(self._encoder.responses(texts, most, end=end, literal=literal))
         return [None if p.response is None else next(encoded) for p in block]
 
     def _nothing(self, shortest: Passage | None, name: str) -> DistillSpecError:

@@ -16,10 +16,17 @@ Api = Literal["completions", "chat"]
 
 
 class Question(NamedTuple):
-    """A text, or a chat's messages. key: of its prompt."""
+    """A text, or a chat's messages. key: of its prompt. tokens: how many the draft reads it as;
+    None where that is not known.
+    """
 
     key: str
     content: str | Messages
+    tokens: int | None = None
+
+    @property
+    def is_chat(self) -> bool:
+        return not isinstance(self.content, str)
 
     def digest(self) -> str:
         """Of the content, 16 hexadecimal digits: a key may come to stand for another text."""
@@ -41,12 +48,15 @@ def questions(prompts: Sequence[Prompt], api: Api, tokenizer: Tokenizer) -> list
     """
     check_fits(prompts, api)
     if api == "chat":
-        return [Question(p.key, p.messages) for p in prompts if p.messages is not None]
+        return [
+            Question(p.key, p.messages, len(p.tokens)) for p in prompts if p.messages is not None
+        ]
     before = len(Encoder(tokenizer).prefix)
     return [
         Question(
             p.key,
             p.text if p.kind == "plain" else tokenizer.decode(list(p.tokens[before:])),
+            len(p.tokens),
         )
         for p in prompts
     ]

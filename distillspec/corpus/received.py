@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -27,67 +27,89 @@ _UNDECODED = "\ufffd"  # what a server makes of a character whose bytes are not 
 
 class Answer(NamedTuple):
     """text: as it came. ended: by the model itself, not by the limit. tokens: by the server's
-    count, None where it gives none. maker: model and fingerprint, as the server calls them.
+    count, None where it gives none, and so prompt_tokens, those of the question. maker: model and
+    fingerprint, as the server calls them.
     """
 
     text: str
     ended: bool
     tokens: int | None
     maker: str
+    prompt_tokens: int | None = None
 
 
 class TokenCounts(NamedTuple):
-    """Over answers whose server counts: theirs by its count and by our tokenizer, and how many
-    answers have the same number in both, but for an end-of-text.
+    """Over texts whose server counts: theirs by its count and by our tokenizer, and how many texts
+    have the same number in both.
     """
 
-    answers: int
+    texts: int
     server: int
     ours: int
     equal: int
 
+    @classmethod
+    def of(cls, pairs: Iterable[tuple[int | None, int | None]], within: int) -> TokenCounts:
+        """pairs: a text's tokens by the server and by us. within: a difference that is none."""
+        known = [(one, other) for one, other in pairs if one is not None and other is not None]
+        return cls(
+            len(known),
+            sum(theirs for theirs, _ in known),
+            sum(ours for _, ours in known),
+            sum(abs(theirs - ours) <= within for theirs, ours in known),
+        )
+
 
 class Received(NamedTuple):
-    """responses: tokens by the key of their prompt. counts: how they compare to the server's.
-    makers: who gave them. unanswered: keys of questions that were given up.
+    """responses: tokens by the key of their prompt. counts, prompts: how answers and their prompts
+    compare to the server's counts. makers: who gave them. unanswered: keys of questions that were
+    given up.
     """
 
     responses: dict[str, Tokens]
     counts: TokenCounts
+    prompts: TokenCounts
     makers: list[str]
     unanswered: list[str]
 
 
 class Tokenised(NamedTuple):
-    """tokens: of each answer. counts: how many they are, by the server too."""
+    """tokens: of each answer. counts: how many they are, by the server too; prompts: of those that
+    were answered.
+    """
 
     tokens: list[Tokens]
     counts: TokenCounts
+    prompts: TokenCounts
 
 
-def tokenised(answers: Sequence[Answer], encoder: Encoder, most: int) -> Tokenised:
-    """The first `most` tokens of each answer; end-of-text after those that ended by themselves.
+def tokenised(
+    asked: Sequence[Question], answers: Sequence[Answer], encoder: Encoder, most: int
+) -> Tokenised:
+    """The first `most` tokens of each answer. Those that ended by themselves get what ends a turn,
+    to chats, or end-of-text.
 
     An answer that was cut may end inside a character, which its text shows as U+FFFD: that is
     dropped.
     """
+    kinds = [(one.ended, question.is_chat) for question, one in zip(asked, answers, strict=True)]
     found: dict[int, Tokens] = {}
-    for ended in (True, False):
-        places = [i for i, one in enumerate(answers) if one.ended is ended]
+    for ended, is_chat in set(kinds):
+        places = [i for i, kind in enumerate(kinds) if kind == (ended, is_chat)]
         texts = [answers[i].text for i in places]
         if not ended:
             texts = [text.rstrip(_UNDECODED) for text in texts]
-        encoded = encoder.responses(texts, most + 1, literal=True, whole=ended)
+        end = encoder.turn_end if is_chat else encoder.end
+        encoded = encoder.responses(texts, most + 1, literal=True, whole=ended, end=end)
         found |= dict(zip(places, encoded, strict=True))
-    counted = [(one.tokens, len(found[i])) for i, one in enumerate(answers)]
-    pairs = [(theirs, ours) for theirs, ours in counted if theirs is not None]
-    counts = TokenCounts(
-        len(pairs),
-        sum(theirs for theirs, _ in pairs),
-        sum(ours for _, ours in pairs),
-        sum(abs(theirs - ours) <= 1 for theirs, ours in pairs),
+    return Tokenised(
+        [found[i][:most] for i in range(len(answers))],
+        # the server may count what ends an answer, and may not
+        TokenCounts.of(((one.tokens, len(found[i])) for i, one in enumerate(answers)), within=1),
+        TokenCounts.of(
+            ((one.prompt_tokens, q.tokens) for q, one in zip(asked, answers, strict=True)), within=0
+        ),
     )
-    return Tokenised([found[i][:most] for i in range(len(answers))], counts)
 
 
 class ReceivedAnswers:
@@ -113,6 +135,12 @@ class ReceivedAnswers:
         found = self._read()
         return {q.key for q in questions if (q.key, q.digest()) in found}
 
+    def unanswered(self, questions: Sequence[Question]) -> set[str]:
+        """Keys of the questions that were given up, by whichever process."""
+        found = self._read()
+        given_up = {key for key, answer in found.items() if answer is None}
+        return {q.key for q in questions if (q.key, q.digest()) in given_up}
+
     @contextmanager
     def writer(self, rank: int) -> Iterator[Writer]:
         """What process `rank` adds. A line that a killed process left unfinished is dropped."""
@@ -129,14 +157,16 @@ class ReceivedAnswers:
     def received(self, questions: Sequence[Question], encoder: Encoder, most: int) -> Received:
         """Those of the questions' answers that are there, each cut at `most` tokens."""
         found = self._read()
-        lines = {q.key: found[key] for q in questions if (key := (q.key, q.digest())) in found}
-        answers = {key: one for key, one in lines.items() if one is not None}
-        made = tokenised(list(answers.values()), encoder, most)
+        lines = [(q, found[key]) for q in questions if (key := (q.key, q.digest())) in found]
+        answered = [(question, one) for question, one in lines if one is not None]
+        asked, answers = [q for q, _ in answered], [one for _, one in answered]
+        made = tokenised(asked, answers, encoder, most)
         return Received(
-            dict(zip(answers, made.tokens, strict=True)),
+            dict(zip((q.key for q in asked), made.tokens, strict=True)),
             made.counts,
-            sorted({one.maker for one in answers.values()}),
-            [key for key, one in lines.items() if one is None],
+            made.prompts,
+            sorted({one.maker for one in answers}),
+            [question.key for question, one in lines if one is None],
         )
 
     def _read(self) -> dict[tuple[str, str], Answer | None]:

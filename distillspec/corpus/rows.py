@@ -21,18 +21,21 @@ def passage_of(
     name: str,
     where: str,
     section: str = "data.source",
+    variables: Mapping[str, Any] | None = None,
 ) -> Passage | None:
     """The passage of one row. A row that has both a chat and a prompt is taken as its chat, and
     where the source names turns, the first turn is the prompt. None for a text too short to be cut
     where the source wants it.
 
     name: of the source, for the key. where: the row's place, section: the source's place in recipe
-    or suite, for errors: wrong or missing fields are DistillSpecErrors.
+    or suite, for errors: wrong or missing fields are DistillSpecErrors. variables: as `render_chat`
+    has them.
     """
     category = _category(row, source, where)
     if source.turns is None and field(row, source.messages) is not None:
         messages = field(row, source.messages)
-        return _chat(messages, tokenizer, name=name, where=where)._replace(category=category)
+        chat = _chat(messages, tokenizer, variables, name=name, where=where)
+        return chat._replace(category=category)
     prompt = _prompt(row, source, where, section)
     if source.after_words is not None:
         cut = _cut(prompt, source.after_words)
@@ -42,7 +45,7 @@ def passage_of(
         response = _text(response, f"'{source.response}'", where)
     if source.as_chat == "if-template" and tokenizer.chat_template is not None:
         asked = ({"role": "user", "content": prompt},)
-        prompt = render_chat(tokenizer, asked)
+        prompt = render_chat(tokenizer, asked, variables)
         return Passage(text_key(name, prompt), prompt, response, "chat", category, asked)
     return Passage(text_key(name, prompt), prompt, response, "plain", category)
 
@@ -140,7 +143,14 @@ def _category(row: Mapping[str, Any], source: Jsonl | Hub, where: str) -> str | 
     return source.merge.get(str(found), str(found))
 
 
-def _chat(messages: Any, tokenizer: Tokenizer, *, name: str, where: str) -> Passage:
+def _chat(
+    messages: Any,
+    tokenizer: Tokenizer,
+    variables: Mapping[str, Any] | None,
+    *,
+    name: str,
+    where: str,
+) -> Passage:
     """The last message, where it is the assistant's, is the response; all before it the prompt."""
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise DistillSpecError(
@@ -165,7 +175,7 @@ def _chat(messages: Any, tokenizer: Tokenizer, *, name: str, where: str) -> Pass
             where=where,
             mend="put the user's message before it, or take the row out",
         )
-    prompt = render_chat(tokenizer, asked)
+    prompt = render_chat(tokenizer, asked, variables)
     response = messages[-1]["content"] if answered else None
     return Passage(text_key(name, prompt), prompt, response, "chat", messages=asked)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from distillspec.models.template import end_of_turn
+
 # A `PreTrainedTokenizerBase`; only models/ and export/ know the library it comes from.
 Tokenizer = Any
 Tokens = tuple[int, ...]
@@ -22,6 +24,7 @@ _SEAM = 16  # tokens near an artificial cut that may differ from those of the wh
 class Encoder:
     """One tokenizer's rules. `end`: its end-of-text, None where it has none.
 
+    `turn_end`: what ends an assistant's turn in its chat template, else `end`.
     `prefix`: the tokens that the tokenizer itself puts before a plain text (beginning-of-text).
     `suffix`: of prompts for encoder-decoder models, what it puts behind, and the decoder's start.
     """
@@ -31,6 +34,8 @@ class Encoder:
         self._tokenizer = tokenizer
         end = tokenizer.eos_token_id
         self.end: int | None = None if end is None else int(end)
+        turn_end = end_of_turn(tokenizer)
+        self.turn_end = self.end if turn_end is None else turn_end
         self.prefix, behind = _dressing(tokenizer)
         self._start = start
         self.suffix: Tokens = () if start is None else (*behind, start)
@@ -59,19 +64,27 @@ class Encoder:
         return [(*before, *ids, *self.suffix) if len(ids) <= room else None for ids in ends]
 
     def responses(
-        self, texts: Sequence[str], most: int, *, literal: bool, whole: bool = True
+        self,
+        texts: Sequence[str],
+        most: int,
+        *,
+        end: int | None,
+        literal: bool,
+        whole: bool = True,
     ) -> list[Tokens]:
-        """The first `most` tokens of each text; one that ends before gets end-of-text.
+        """The first `most` tokens of each text; one that ends before gets `end`, if that is one.
 
-        A special end-of-text inside a response ends it there, as it would end a generation.
-        whole: texts that were cut off somewhere (False) get no end-of-text of their own.
+        A special `end` or end-of-text inside a response ends it there, as it would end a
+        generation. whole: texts that were cut off somewhere (False) get no end of their own.
         """
+        ends = {end, self.end}
         found = []
         for ids in self._ends(texts, most, from_the_end=False, literal=literal):
-            if self.end is not None:
-                ends = whole or self.end in ids
-                ids = ids[: ids.index(self.end)] if self.end in ids else ids
-                ids = [*ids, self.end] if ends else ids
+            inside = next((place for place, token in enumerate(ids) if token in ends), None)
+            if inside is not None:
+                ids = ids[: inside + 1]
+            elif whole and end is not None:
+                ids = [*ids, end]
             found.append(tuple(ids[:most]))
         return found
 

@@ -14,6 +14,8 @@ from distillspec.recipe.section import Count, Section, Share
 
 # The value may be a secret that was put in the wrong place: errors do not repeat it.
 _UNSHOWN = {"writeOnly": True}
+_TEMPLATE = "chat_template_kwargs"  # as vLLM, SGLang and others call it
+_NO_VARIABLES = ("tokenize", "chat_template", "add_generation_prompt", "continue_final_message")
 _OURS = ("model", "prompt", "messages", "seed", "stream", "n", "temperature", "stop")
 
 
@@ -47,8 +49,8 @@ class Endpoint(Section):
     timeout_seconds: float = Field(120.0, gt=0.0, description="patience with one request, seconds")
     most_unanswered: Share = Field(
         0.01,
-        description="share of prompts that may stay without a usable answer: they are left out of "
-        "training; more of them are an error",
+        description="share of prompts, rounded up, that may stay without a usable answer: they are "
+        "left out of training; more of them are an error",
     )
     send_seed: bool = Field(True, description="false for servers that refuse the field `seed`")
     length_field: Literal["max_tokens", "max_completion_tokens"] = Field(
@@ -57,7 +59,7 @@ class Endpoint(Section):
     body: dict[str, JsonValue] = Field(
         {},
         description="further fields of every request, such as {top_k: -1}; no secrets: recipe and "
-        "store keep them",
+        "store keep them; chats are rendered for the draft with its chat_template_kwargs too",
     )
 
     @model_validator(mode="after")
@@ -80,6 +82,26 @@ class Endpoint(Section):
                 "url holds a user, a password, a query or a fragment, and recipes are no place for "
                 "secrets: give the bare address, put the key into an environment variable, and "
                 "name that with key_variable"
+            )
+        return self
+
+    @property
+    def template_variables(self) -> dict[str, JsonValue]:
+        """What the server's chat template is told beside the messages, and so the draft's."""
+        found = self.body.get(_TEMPLATE, {})
+        assert isinstance(found, dict), "the section has been checked"
+        return found
+
+    @model_validator(mode="after")
+    def _tells_the_template(self) -> Self:
+        found = self.body.get(_TEMPLATE, {})
+        if not isinstance(found, dict):
+            raise ValueError(f"body.{_TEMPLATE} is no object: write {{enable_thinking: false}}")
+        taken = sorted(found.keys() & set(_NO_VARIABLES))
+        if taken:
+            raise ValueError(
+                f"body.{_TEMPLATE} may not hold '{taken[0]}': the draft reads prompts through its "
+                "own template, which ends where the model is to speak"
             )
         return self
 

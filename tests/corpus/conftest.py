@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 END = "<|endoftext|>"
+TURN_END = "<|end|>"
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -24,4 +27,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
     backend.decoder = decoders.ByteLevel()
     made = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=END, pad_token=END)
     made.chat_template = TEMPLATE
+    return made
+
+
+@pytest.fixture(scope="session")
+def turning(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Turns of its chats end with a token of their own, its last, as those of Gemma and Phi do."""
+    made = copy.deepcopy(tokenizer)
+    made.add_special_tokens({"additional_special_tokens": [TURN_END]})
+    made.chat_template = TEMPLATE.replace("{{ m.content }}", "{{ m.content }}" + TURN_END)
     return made

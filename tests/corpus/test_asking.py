@@ -15,7 +15,7 @@ import pytest
 from distillspec.corpus.asking import Progress, ask_missing, try_out
 from distillspec.corpus.endpoint import Drawn
 from distillspec.corpus.question import Question
-from distillspec.corpus.received import ReceivedAnswers
+from distillspec.corpus.received import Answer, ReceivedAnswers
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.endpoint import Endpoint
 from tests.misbehaving import Misbehaving, Reply, broken_off, good, misbehaving, raw, slowly, status
@@ -25,6 +25,7 @@ QUESTIONS = [Question(f"k{i}", f"text {i}") for i in range(8)]
 KEYS = {question.key for question in QUESTIONS}
 DRAWN = Drawn(temperature=1.0, max_tokens=8, seed=0)
 EMPTY = good("", "stop")
+ANSWER = Answer("x", True, None, "m-1")
 
 
 @pytest.fixture
@@ -49,6 +50,15 @@ def kept(store: ReceivedAnswers) -> dict[str, Any]:
     found = {row["key"]: row for row in map(json.loads, lines)}
     assert len(found) == len(lines), "something was kept twice"
     return found
+
+
+def only_to(question: Question, reply: Reply) -> Reply:
+    """`reply` to that question, and an answer to all others."""
+
+    def chosen(handler: Any, body: dict[str, Any]) -> None:
+        (reply if body["prompt"] == question.content else good())(handler, body)
+
+    return chosen
 
 
 def replies(*first: Reply) -> Iterator[Reply]:
@@ -149,12 +159,128 @@ def test_a_server_that_stays_down_ends_it_and_what_was_received_is_kept(
         ask(store, server.endpoint())
     assert "what was received is kept" in it.value.mend
     assert server.url in it.value.where
+    assert "k2" in it.value.where
     assert kept(store).keys() == {"k0", "k1"}
-    assert len(server.requests) == 5
+    assert len(server.requests) == 2 + 3 + 1  # is it the prompt? one that was answered tells
     server.replies = repeat(good())
     ask(store, server.endpoint())
     assert kept(store).keys() == KEYS
-    assert len(server.requests) == 11
+    assert len(server.requests) == 6 + 6
+
+
+def test_a_server_that_is_down_when_few_are_missing_gives_up_none_of_them(
+    store: ReceivedAnswers, server: Misbehaving
+) -> None:
+    with store.writer(0) as writer:
+        for question in QUESTIONS[:6]:
+            writer.answer(question, ANSWER)
+    for reply, said in ((status(503), "no answer"), (status(400), "refuses"), (EMPTY, "of 8")):
+        server.replies = repeat(reply)
+        with pytest.raises(DistillSpecError, match=said):
+            ask(store, server.endpoint(most_unanswered=0.12, retries=0))
+        assert not store.unanswered(QUESTIONS)
+
+
+@pytest.mark.parametrize(
+    ("reply", "tries", "why"),
+    [
+        (status(400, {"detail": "filtered"}), 1, "the endpoint refuses: status 400: filtered"),
+        (status(413), 1, "the endpoint refuses: status 413: no"),
+        (status(422), 1, "the endpoint refuses: status 422: no"),
+        (status(500), 3, "status 500: no"),
+        (broken_off, 3, "no connection (RemoteProtocolError)"),
+    ],
+)
+@pytest.mark.parametrize("bad", [1, 7])
+def test_a_prompt_that_the_server_always_refuses_or_fails_is_given_up(
+    store: ReceivedAnswers, server: Misbehaving, reply: Reply, tries: int, why: str, bad: int
+) -> None:
+    server.replies = repeat(only_to(QUESTIONS[bad], reply))
+    ask(store, server.endpoint(retries=2))
+    found = kept(store)
+    assert found.keys() == KEYS
+    assert {key: row["unanswered"] for key, row in found.items() if "unanswered" in row} == {
+        f"k{bad}": why
+    }
+    assert sum(body["prompt"] == f"text {bad}" for body in server.requests) == tries
+
+
+def test_prompts_that_fail_are_given_up_where_only_stored_answers_show_that_others_do_not(
+    store: ReceivedAnswers, server: Misbehaving
+) -> None:
+    """An earlier call had got all other answers, and asked the failing ones first."""
+    for number, bad in enumerate((status(400), status(500), EMPTY)):
+        place = ReceivedAnswers(store.folder / str(number), {"url": "u"})
+        with place.writer(0) as writer:
+            for question in QUESTIONS[4:]:
+                writer.answer(question, ANSWER)
+        failing = {question.content for question in QUESTIONS[:4]}
+
+        def reply(handler: Any, body: Any, bad: Reply = bad, failing: set[Any] = failing) -> None:
+            (bad if body["prompt"] in failing else good())(handler, body)
+
+        server.replies = repeat(reply)
+        ask(place, server.endpoint(most_unanswered=0.5, retries=0))
+        assert place.unanswered(QUESTIONS) == {"k0", "k1", "k2", "k3"}
+
+
+def test_refusals_are_bounded_and_the_prompt_is_named(
+    store: ReceivedAnswers, server: Misbehaving
+) -> None:
+    server.replies = chain([good()], repeat(status(400, {"detail": "too long"})))
+    with pytest.raises(DistillSpecError, match="2 of 8 prompts.*status 400: too long") as caught:
+        ask(store, server.endpoint())
+    assert "k2" in caught.value.where
+    assert kept(store).keys() == {"k0"}
+
+
+@pytest.mark.parametrize("code", [401, 403, 404])
+def test_what_is_not_the_prompts_fault_ends_it_though_others_were_answered(
+    store: ReceivedAnswers, server: Misbehaving, code: int
+) -> None:
+    server.replies = chain([good()], repeat(status(code)))
+    with pytest.raises(DistillSpecError, match=f"status {code}"):
+        ask(store, server.endpoint(most_unanswered=1.0))
+    assert len(server.requests) == 2
+
+
+def test_the_bound_is_over_all_processes_and_over_earlier_calls(
+    store: ReceivedAnswers, server: Misbehaving
+) -> None:
+    """A sixth of 8 are 1.3, so 2; of the 2 questions of one of four processes they are 0.3."""
+    sixth = 1 / 6
+    for rank in (1, 2):
+        server.replies = replies(EMPTY)
+        ask(store, server.endpoint(most_unanswered=sixth, retries=0), rank=rank, world=4)
+    assert store.unanswered(QUESTIONS) == {"k1", "k2"}
+    server.replies = replies(EMPTY)
+    with pytest.raises(DistillSpecError, match="3 of 8 prompts"):
+        ask(store, server.endpoint(most_unanswered=sixth, retries=0), rank=3, world=4)
+
+
+def test_what_another_process_has_given_up_meanwhile_counts(
+    store: ReceivedAnswers, server: Misbehaving
+) -> None:
+    told: list[Progress] = []
+
+    def meanwhile(progress: Progress) -> None:
+        told.append(progress)
+        if len(told) == 2:
+            with store.writer(1) as writer:
+                writer.unanswered(QUESTIONS[1], "it was empty")
+
+    server.replies = replies(EMPTY)
+    with pytest.raises(DistillSpecError, match="2 of 8 prompts"):
+        ask(store, server.endpoint(retries=0), rank=0, world=2, progress=meanwhile)
+    assert store.unanswered(QUESTIONS) == {"k1"}
+
+
+def test_none_may_stay_unanswered_where_the_share_is_0(
+    store: ReceivedAnswers, server: Misbehaving
+) -> None:
+    server.replies = chain([good()], repeat(only_to(QUESTIONS[1], EMPTY)))
+    with pytest.raises(DistillSpecError, match="1 of 8 prompts"):
+        ask(store, server.endpoint(most_unanswered=0.0))
 
 
 def test_a_refusal_ends_it_at_once_and_what_is_under_way_is_still_kept(
@@ -170,13 +296,28 @@ def test_a_refusal_ends_it_at_once_and_what_is_under_way_is_still_kept(
     assert len(server.requests) == 3
 
 
+def test_a_first_question_that_is_refused_ends_it_and_is_named(
+    store: ReceivedAnswers, server: Misbehaving
+) -> None:
+    """A wrong model name is not asked through all prompts."""
+    server.replies = repeat(status(400))
+    with pytest.raises(DistillSpecError, match="status 400") as caught:
+        ask(store, server.endpoint(most_unanswered=1.0))
+    assert "prompt k0" in caught.value.where
+    assert len(server.requests) == 1
+    with pytest.raises(DistillSpecError) as caught:
+        try_out(QUESTIONS, server.endpoint(), DRAWN)
+    assert "prompt k0" in caught.value.where
+
+
 def test_nonsense_is_bounded_and_told(store: ReceivedAnswers, server: Misbehaving) -> None:
     server.replies = chain(repeat(good(), 4), repeat(raw(b"<html>", "text/html")))
-    with pytest.raises(DistillSpecError, match="1 of 8 prompts have got no usable") as caught:
+    with pytest.raises(DistillSpecError, match="2 of 8 prompts have got no usable") as caught:
         ask(store, server.endpoint())
     assert "<html>" in caught.value.what
     assert "most_unanswered (0.01)" in caught.value.mend
-    assert len(server.requests) == 4 + 3
+    assert "k5" in caught.value.where
+    assert len(server.requests) == 4 + 3 + 3
     assert len(kept(store)) == 4  # nothing is given up for good where it ends in an error
 
 

@@ -183,8 +183,9 @@ def test_hidden_reasoning_is_found_out(server: Misbehaving) -> None:
 
 
 def test_an_answer_is_read_from_whatever_a_server_adds_or_leaves_out(server: Misbehaving) -> None:
-    more = {"usage": {"completion_tokens": 5}, "system_fingerprint": "fp", "foo": [1]}
-    assert asked(replying(server, good("x", "stop", **more))) == Answer("x", True, 5, "m-1 fp")
+    usage = {"completion_tokens": 5, "prompt_tokens": 7}
+    more = {"usage": usage, "system_fingerprint": "fp", "foo": [1]}
+    assert asked(replying(server, good("x", "stop", **more))) == Answer("x", True, 5, "m-1 fp", 7)
     bare = {"choices": [{"text": "x", "finish_reason": "length"}]}
     assert asked(replying(server, json_of(bare))) == Answer("x", False, None, "")
     as_text = raw(json.dumps(bare).encode(), "text/plain")

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from transformers import PreTrainedTokenizerFast
 
@@ -13,6 +15,7 @@ from distillspec.corpus.python_source import is_held_out
 from distillspec.errors import DistillSpecError
 from distillspec.models.template import render_chat, template_hash
 from distillspec.recipe.data import Data
+from tests.corpus.conftest import TEMPLATE, TURN_END
 
 END = 0
 FUNCTION = 'def f{0}(x):\n    """Adds {0}."""\n    y = x + {0}\n    return y\n\n'
@@ -117,6 +120,43 @@ def test_chats_are_rendered_with_the_targets_template_whose_hash_is_kept(
     assert prompt.messages is not None
     assert render_chat(tokenizer, prompt.messages) == prompt.text
     assert prompt.response == (*tokenizer("!")["input_ids"], END)
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+@pytest.mark.parametrize("kind", ["jsonl", "hub"])
+def test_chats_of_every_source_are_rendered_with_what_their_template_is_told(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    held_out: bool,
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    told = copy.deepcopy(tokenizer)
+    told.chat_template = TEMPLATE + "{% if silent %}<silent>{% endif %}"
+    chats = [{"messages": [{"role": "user", "content": f"{i}?"}]} for i in range(30)]
+    source = rows_file(tmp_path / "a.jsonl", chats)
+    other = rows_file(tmp_path / "b.jsonl", [{"prompt": f"{i}!"} for i in range(30)])
+    for rows in (source, other):
+        rows["as_chat"] = "if-template"
+        if kind == "hub":
+            path = rows.pop("path")
+            rows |= {"kind": "hub", "dataset": "json", "files": [path], "split": "train"}
+    plan = data(source, held_out=other if held_out else None)
+    sets = load_prompts(plan, told, seed=0, variables={"silent": True})
+    assert all(p.text.endswith("<assistant><silent>") for p in [*sets.training, *sets.held_out])
+    assert sets.template_hash == template_hash(told, {"silent": True}) != template_hash(told)
+
+
+def test_a_chats_own_response_ends_as_the_template_ends_a_turn_and_a_texts_does_not(
+    tmp_path: Path, turning: PreTrainedTokenizerFast
+) -> None:
+    chat = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
+    rows = [{"messages": chat}] * 3 + numbered(20)
+    source = data(rows_file(tmp_path / "a.jsonl", rows)).source
+    found = load_all(source, data(source.model_dump()), turning, seed=0)
+    ends = {(p.kind, p.response[-1]) for p in found if p.response is not None}
+    assert ends == {("chat", turning.convert_tokens_to_ids(TURN_END)), ("plain", END)}
 
 
 def test_the_order_depends_on_seed_and_keys_and_any_first_prompts_are_those_of_more(

@@ -20,6 +20,7 @@ def test_a_text_is_sent_whole_and_code_without_the_beginning_that_it_lost(
 ) -> None:
     given = [prompt(tokenizer, "a b", "plain"), prompt(tokenizer, "abc def", "mid-body", lost=3)]
     assert [q.content for q in questions(given, "completions", tokenizer)] == ["a b", " def"]
+    assert [q.tokens for q in questions(given, "completions", tokenizer)] == [3, 4]
 
 
 def test_what_the_tokenizer_puts_before_a_text_is_left_to_the_server(tokenizer: Tokenizer) -> None:
@@ -40,7 +41,7 @@ def test_what_the_tokenizer_puts_before_a_text_is_left_to_the_server(tokenizer: 
 
 def test_a_chat_is_sent_as_its_messages(tokenizer: Tokenizer) -> None:
     (found,) = questions([prompt(tokenizer, "<user>a?", "chat")], "chat", tokenizer)
-    assert found.content == MESSAGES
+    assert (found.content, found.tokens) == (MESSAGES, len("<user>a?"))
 
 
 @pytest.mark.parametrize(
@@ -73,4 +74,5 @@ def test_the_digest_is_of_the_content() -> None:
     assert Question("a", "x").digest() == Question("b", "x").digest()
     assert Question("a", "x").digest() != Question("a", "y").digest()
     turned = ({"content": "a?", "role": "user"},)
+    assert Question("a", "x", 1).digest() == Question("a", "x").digest()
     assert Question("a", MESSAGES).digest() == Question("a", turned).digest()

@@ -14,6 +14,7 @@ from distillspec.corpus.question import Question
 from distillspec.corpus.received import Answer, ReceivedAnswers, tokenised
 from distillspec.corpus.tokenizing import Encoder, Tokenizer
 from distillspec.errors import DistillSpecError
+from tests.corpus.conftest import TURN_END
 
 QUESTIONS = [Question(f"k{i}", f"text {i}") for i in range(6)]
 SETTINGS: dict[str, Any] = {"url": "http://h/v1", "model": "m", "request.temperature": 0.7}
@@ -156,6 +157,8 @@ def test_what_was_given_up_is_settled_and_has_no_response(
     found = made.received(QUESTIONS, Encoder(tokenizer), 9)
     assert found.responses.keys() == {"k0"}
     assert found.unanswered == ["k2"]
+    assert made.unanswered(QUESTIONS) == {"k2"}
+    assert made.unanswered([Question("k2", "another text")]) == set()
 
 
 @pytest.mark.parametrize(
@@ -178,21 +181,31 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 def test_only_what_ended_by_itself_gets_an_end_of_text(tokenizer: Tokenizer) -> None:
     given = [answer("abc", ended=True), answer("abc"), answer("abcdef", ended=True)]
-    found = tokenised(given, Encoder(tokenizer), 5).tokens
+    found = tokenised(QUESTIONS[: len(given)], given, Encoder(tokenizer), 5).tokens
     letters = tokenizer("abcdef", add_special_tokens=False)["input_ids"]
     end = tokenizer.eos_token_id
     assert found == [(*letters[:3], end), tuple(letters[:3]), tuple(letters[:5])]
 
 
+def test_an_answer_to_a_chat_ends_as_the_template_ends_a_turn(turning: Tokenizer) -> None:
+    """The target ends it so, and not with the tokenizer's end-of-text."""
+    chat = Question("c", ({"role": "user", "content": "a?"},))
+    given = [answer("a", ended=True), answer("a", ended=True), answer("a")]
+    found = tokenised([chat, QUESTIONS[0], chat], given, Encoder(turning), 5).tokens
+    turn_end = turning.convert_tokens_to_ids(TURN_END)
+    assert [ids[1:] for ids in found] == [(turn_end,), (turning.eos_token_id,), ()]
+
+
 def test_half_a_character_at_a_cut_is_dropped_and_elsewhere_it_stays(tokenizer: Tokenizer) -> None:
     given = [answer("ab\ufffd"), answer("a\ufffdb"), answer("ab\ufffd", ended=True)]
     found = [tokenizer.decode(ids, skip_special_tokens=True) for ids in
-             tokenised(given, Encoder(tokenizer), 20).tokens]  # fmt: skip
+             tokenised(QUESTIONS[: len(given)], given, Encoder(tokenizer), 20).tokens]  # fmt: skip
     assert found == ["ab", "a\ufffdb", "ab\ufffd"]
 
 
 def test_the_name_of_a_special_token_in_an_answer_is_plain_text(tokenizer: Tokenizer) -> None:
-    (found,) = tokenised([answer(f"a{tokenizer.eos_token}b")], Encoder(tokenizer), 50).tokens
+    given = [answer(f"a{tokenizer.eos_token}b")]
+    (found,) = tokenised(QUESTIONS[:1], given, Encoder(tokenizer), 50).tokens
     assert tokenizer.eos_token_id not in found
 
 
@@ -204,5 +217,29 @@ def test_the_servers_counts_are_compared_with_ours(tokenizer: Tokenizer) -> None
         answer("abcd"),
         answer("abcdefghij", tokens=6),
     ]
-    counts = tokenised(given, Encoder(tokenizer), 6).counts
-    assert counts._asdict() == {"answers": 4, "server": 15, "ours": 4 + 4 + 4 + 7, "equal": 3}
+    counts = tokenised(QUESTIONS[: len(given)], given, Encoder(tokenizer), 6).counts
+    assert counts._asdict() == {"texts": 4, "server": 15, "ours": 4 + 4 + 4 + 7, "equal": 3}
+
+
+def test_the_servers_counts_of_the_prompts_are_compared_with_what_the_draft_reads(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    asked = [Question(f"k{i}", "text", tokens) for i, tokens in enumerate([7, 7, 7, None])]
+    given = [answer("a")._replace(prompt_tokens=theirs) for theirs in (7, 6, None, 7)]
+    made = store(tmp_path)
+    with made.writer(0) as writer:
+        for question, one in zip(asked, given, strict=True):
+            writer.answer(question, one)
+    found = made.received(asked, Encoder(tokenizer), 9)
+    assert found.prompts._asdict() == {"texts": 2, "server": 13, "ours": 14, "equal": 1}
+
+
+def test_answers_that_were_stored_without_a_count_of_the_prompt_are_read(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    made = filled(tmp_path, 1)
+    (path,) = tmp_path.glob("received-*.jsonl")
+    row = json.loads(path.read_text())
+    del row["answer"]["prompt_tokens"]
+    path.write_text(json.dumps(row) + "\n")
+    assert made.received(QUESTIONS, Encoder(tokenizer), 9).responses.keys() == {"k0"}

@@ -24,7 +24,7 @@ def ids(tokenizer: PreTrainedTokenizerFast, text: str) -> tuple[int, ...]:
 def test_a_response_that_ends_within_the_limit_carries_end_of_text(
     encoder: Encoder, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    assert encoder.responses(["abc", ""], 5, literal=False) == [
+    assert encoder.responses(["abc", ""], 5, end=END, literal=False) == [
         (*ids(tokenizer, "abc"), END),
         (END,),
     ]
@@ -33,21 +33,39 @@ def test_a_response_that_ends_within_the_limit_carries_end_of_text(
 def test_a_response_that_is_cut_carries_no_end_of_text(
     encoder: Encoder, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    assert encoder.responses(["abcdef", "abcde"], 5, literal=False) == [ids(tokenizer, "abcde")] * 2
+    found = encoder.responses(["abcdef", "abcde"], 5, end=END, literal=False)
+    assert found == [ids(tokenizer, "abcde")] * 2
 
 
 def test_end_of_text_inside_a_response_ends_it(
     encoder: Encoder, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    found = encoder.responses(["ab<|endoftext|>cd"], 9, literal=False)
+    found = encoder.responses(["ab<|endoftext|>cd"], 9, end=END, literal=False)
     assert found == [(*ids(tokenizer, "ab"), END)]
+
+
+def test_another_end_may_be_asked_for_and_both_end_a_response(
+    encoder: Encoder, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    (turn,) = ids(tokenizer, "|")
+    found = encoder.responses(["ab", "a|b", "a<|endoftext|>b", "abcd"], 4, end=turn, literal=False)
+    a, b = ids(tokenizer, "ab")
+    assert found == [(a, b, turn), (a, turn), (a, END), ids(tokenizer, "abcd")]
+    assert encoder.responses(["ab"], 4, end=None, literal=False) == [(a, b)]
+
+
+def test_a_turn_ends_as_the_template_says_else_as_a_text_does(
+    encoder: Encoder, turning: PreTrainedTokenizerFast
+) -> None:
+    assert (encoder.end, encoder.turn_end) == (END, END)
+    assert (Encoder(turning).end, Encoder(turning).turn_end) == (END, len(turning) - 1)
 
 
 def test_source_code_may_speak_of_special_tokens_without_containing_them(
     encoder: Encoder, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     text = 'end = "<|endoftext|>"'
-    (found,) = encoder.responses([text], 100, literal=True)
+    (found,) = encoder.responses([text], 100, end=END, literal=True)
     assert END not in found[:-1]
     assert tokenizer.decode(found[:-1]) == text
     (tail,) = encoder.tails([text], 100, prefix=True, literal=True)
@@ -70,7 +88,7 @@ def test_texts_of_few_tokens_a_character_are_read_until_the_limit_is_reached() -
     dense, thin = "a " * 3000, ("a" + " " * 40) * 3000
     for text in encoder.tails([*[dense] * 20, thin], 100, prefix=True, literal=False):
         assert text == (2,) * 100
-    for text in encoder.responses([thin, *[dense] * 20], 100, literal=False):
+    for text in encoder.responses([thin, *[dense] * 20], 100, end=END, literal=False):
         assert text == (2,) * 100
 
 
@@ -105,9 +123,9 @@ def test_a_text_that_was_cut_off_gets_no_end_of_its_own(
     encoder: Encoder, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     texts = ["ab", "abcd", "a<|endoftext|>b"]
-    cut = encoder.responses(texts, 4, literal=False, whole=False)
+    cut = encoder.responses(texts, 4, end=END, literal=False, whole=False)
     assert cut == [ids(tokenizer, "ab"), ids(tokenizer, "abcd"), (*ids(tokenizer, "a"), END)]
-    whole = encoder.responses(texts, 4, literal=False)
+    whole = encoder.responses(texts, 4, end=END, literal=False)
     assert whole == [(*ids(tokenizer, "ab"), END), ids(tokenizer, "abcd"), cut[2]]
 
 
@@ -126,7 +144,8 @@ def test_prompts_for_an_encoder_end_with_what_the_tokenizer_adds_and_the_start_t
     # What spells the start token would end the source there.
     (spelt,) = encoder.wholes(["abc<pad> def"], 99, prefix=True, literal=False)
     assert spelt is not None and spelt.index(START) == len(spelt) - 1
-    assert encoder.responses(["abc"], 9, literal=False) == [(*ids(tokenizer, "abc"), T5_END)]
+    found = encoder.responses(["abc"], 9, end=encoder.end, literal=False)
+    assert found == [(*ids(tokenizer, "abc"), T5_END)]
 
 
 def test_prompts_for_a_causal_model_have_nothing_behind_them() -> None:

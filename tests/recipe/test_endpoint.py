@@ -55,6 +55,8 @@ def test_an_endpoint_takes_the_place_of_a_target(path: Path) -> None:
         ("distill.source={draft: 1.0}", "the draft's own text"),
         ("distill.source={target: 0.9, draft: 0.1}", "the draft's own text"),
         ("distill.source={speculative: 1.0}", "distill.source.speculative=1 verifies"),
+        ("pair.endpoint.body={chat_template_kwargs: no}", "is no object"),
+        ("pair.endpoint.body={chat_template_kwargs: {add_generation_prompt: false}}", "may not"),
         ("pair.endpoint.url=localhost:8000", "no address"),
         ("pair.endpoint.url=ftp://h/v1", "no address"),
         ("pair.endpoint.url='http://h h/v1'", "no address"),
