@@ -251,6 +251,9 @@ class _Comparing:
             return _read(place / _MEASURED)
         console.print(f"{place.relative_to(self.folder)}: {_source(recipe)}")
         pair = self._pair(recipe, responses)
+        text = build.text_for_draft(pair, self.prompts, responses)
+        for note in text.notes:
+            console.print(note)
         outcome = fit(
             recipe,
             draft=pair.trainable_draft(),
@@ -258,8 +261,8 @@ class _Comparing:
             cached=cached,
             reference=build.reference(pair, recipe),
             tokenizer=pair.tokenizer,
-            data_module=build.rows(recipe, self.prompts.training, responses),
-            probe=build.probe(pair, self.prompts.held_out),
+            data_module=build.rows(recipe, text.training, responses),
+            probe=build.probe(pair, text.held_out),
             folder=place,
             resume=True,
             label=f"{variant} {seed}",
