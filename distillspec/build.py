@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -13,6 +13,7 @@ from distillspec.corpus.frequent import Frequent, frequent_tokens
 from distillspec.corpus.module import PromptRows, check_fixed
 from distillspec.corpus.prompts import Prompt, PromptSets, load_prompts
 from distillspec.corpus.question import check_fits
+from distillspec.corpus.readable import readable
 from distillspec.corpus.signal_store import Scorer, SignalStore, SignalText
 from distillspec.corpus.stored import StoredResponses
 from distillspec.corpus.tokenizing import Tokens
@@ -219,6 +220,36 @@ def signal_scorer(pair: Pair, signal: CachedSignal) -> Scorer:
         return laws
 
     return score
+
+
+class TextForDraft(NamedTuple):
+    """training: prompts for rows; held_out: for the probe; notes: of what is left out of them."""
+
+    training: list[Prompt]
+    held_out: list[Prompt]
+    notes: list[str]
+
+
+def text_for_draft(
+    pair: Pair, sets: PromptSets, target_responses: dict[str, Tokens] | None
+) -> TextForDraft:
+    """All there is, or, with a tokenizer of its own, what the draft can read of it."""
+    if pair.bridge is None:
+        return TextForDraft(sets.training, sets.held_out, [])
+    plan, places = pair.recipe.distill, pair.draft_positions
+    training = readable(
+        sets.training,
+        lambda prompt: [
+            (*prompt.tokens, *response)
+            for response in _known_responses(prompt, plan.source, target_responses)
+        ],
+        pair.bridge,
+        places,
+        "training",
+    )
+    left = places - plan.probe.max_new_tokens  # a token of the target's is one of its own, or more
+    held_out = readable(sets.held_out, lambda one: [one.tokens], pair.bridge, left, "held-out")
+    return TextForDraft(training.prompts, held_out.prompts, [*training.notes, *held_out.notes])
 
 
 def rows(

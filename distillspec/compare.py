@@ -258,6 +258,9 @@ class _Comparing:
             assert found.cost is not None
             return self._finished(place, variant, pair, found.cost)
         console.print(f"{place.relative_to(self.folder)}: {_source(recipe)}")
+        text = build.text_for_draft(pair, self.prompts, responses)
+        for note in text.notes:
+            console.print(note)
         torch.manual_seed(seed)  # LoRA's first weights
         outcome = fit(
             recipe,
@@ -266,8 +269,8 @@ class _Comparing:
             cached=cached,
             reference=build.reference(pair, recipe),
             tokenizer=pair.tokenizer,
-            data_module=build.rows(recipe, self.prompts.training, responses),
-            probe=build.probe(pair, self.prompts.held_out),
+            data_module=build.rows(recipe, text.training, responses),
+            probe=build.probe(pair, text.held_out),
             folder=place,
             resume=True,
             label=f"{variant} {seed}",

@@ -19,10 +19,11 @@ from distillspec.measure.methods import (
     configuration,
     configurations,
     guarded,
+    most_slots,
     most_tokens_per_second,
 )
 from distillspec.measure.parallel import parallel_rounds
-from distillspec.measure.timing import measure_steps
+from distillspec.measure.timing import has_room, measure_steps
 from distillspec.models.bridge import Bridge
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.path_rows import eager_runner, runner_for_trees
@@ -289,7 +290,8 @@ def _way(
     if choose is None:
         return guarded(plans, plan, Fixed(configuration(plan, gamma, _DRAFT)), _DRAFT)
     most = 1.0
-    if choose.reward == "tokens_per_second":
+    is_readable = has_room(prompt.tolist(), drafts.values(), most_slots(plans))
+    if choose.reward == "tokens_per_second" and is_readable:
         chance = GeneratorChance(torch.Generator(prompt.device).manual_seed(seed))
         timed = {
             one.name: one for one, _ in plans.arms(plan) if one.drafts and one.has_known_rounds

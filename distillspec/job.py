@@ -120,14 +120,15 @@ class Job:
     def _text(self) -> _Text:
         """What the drafts are trained on, and how they are measured meanwhile."""
         wanted = "target" in self.recipe.distill.source.stored
-        training, held_out = self.prompts.training, self.prompts.held_out
+        training = self.prompts.training
         if self.pair.frozen is not None:
             responses = target_responses(self.pair, training, self.world) if wanted else None
             cached = cached_target(self.pair, training, responses, self.world)
-            return _Text(training, responses, build.probe(self.pair, held_out), cached)
+            read = build.text_for_draft(self.pair, self.prompts, responses)
+            self._say_all(read.notes)
+            return _Text(read.training, responses, build.probe(self.pair, read.held_out), cached)
         found = target_text(self.pair, self.prompts, self.world, console, wanted=wanted)
-        for note in found.notes:
-            self._say(note)
+        self._say_all(found.notes)
         loss = HeldOutLoss(found.held_out, vocabulary=self.pair.vocabulary)
         return _Text(found.training, found.responses, loss, None)
 
@@ -390,6 +391,10 @@ class Job:
     def _record(self, tokens: int | None = None, *, finished: bool = False) -> None:
         if self.log is not None:
             self.log.record(tokens=self.tokens if tokens is None else tokens, finished=finished)
+
+    def _say_all(self, notes: Iterable[str]) -> None:
+        for note in notes:
+            self._say(note)
 
     def _say(self, text: str) -> None:
         if not self.world.rank:

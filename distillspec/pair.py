@@ -19,7 +19,7 @@ from distillspec.models.frozen import FrozenTarget
 from distillspec.models.hidden import causal_model
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.precision import cast_parameters, fast_dtype
-from distillspec.models.runner import most_positions, vocabulary_size
+from distillspec.models.runner import UNLIMITED, most_positions, vocabulary_size
 from distillspec.models.seq2seq import check_same_kind, is_seq2seq, start_token
 from distillspec.models.start import made_draft
 from distillspec.models.trainable import without_dropout
@@ -85,6 +85,7 @@ class Pair:
     kept: Tokens | None = None
     bridge: Bridge | None = None
     draft_tokenizer: PreTrainedTokenizerBase | None = None  # where it is not the target's
+    draft_positions: int = UNLIMITED  # of its own tokens, where these are not the target's
 
     @property
     def target(self) -> FrozenTarget:
@@ -201,6 +202,7 @@ def _given_pair(
             ends,
             bridge=bridge,
             draft_tokenizer=draft_tokenizer,
+            draft_positions=most_positions(draft),
         )
     vocabulary = check_pair(tokenizer, draft_tokenizer, *sizes, names)
     return Pair(recipe, where, FrozenTarget(target, vocabulary), tokenizer, vocabulary, ends)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.pair import load_pair
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
+from tests.models.two_tokenizers import save_other_draft
 from tests.tiny_plan import recipe, written_plan
 
 
@@ -156,3 +158,31 @@ def test_a_prompts_tokens_are_kept_too_where_they_are_learned_from(plan: dict[st
         assert signal is not None
         counts.append(build.signal_store(pair, signal, training, None).tokens)
     assert counts[1] - counts[0] == sum(len(prompt.tokens) - 1 for prompt in training)
+
+
+def test_text_is_left_out_that_is_too_long_in_the_drafts_own_tokens(plan: dict[str, Any]) -> None:
+    equal = load_pair(recipe(plan))
+    sets = build.prompts(equal)
+    assert build.text_for_draft(equal, sets, None) == (sets.training, sets.held_out, [])
+    save_other_draft(Path("other"), max_positions=90)
+    given = recipe(
+        plan,
+        pair={**plan["pair"], "draft": "other", "tokenizers": "bridged"},
+        distill={"source": {"fixed": 0.5, "target": 0.5}, "probe": {"max_new_tokens": 8}},
+    )
+    pair = load_pair(given)
+    assert pair.bridge is not None
+    assert pair.draft_positions == 90
+    usual = {prompt.key: (1, 2, 3) for prompt in sets.training}
+    assert build.text_for_draft(pair, sets, usual) == (sets.training, sets.held_out, [])
+    hard = max(range(300), key=lambda token: len(pair.bridge.pieces(token)))
+    first = sets.training[0].key
+    found = build.text_for_draft(pair, sets, {**usual, first: (hard,) * 80})
+    assert found.training == sets.training[1:]
+    (note,) = found.notes
+    assert note.startswith(f"1 of {len(sets.training)} training texts")
+    needed = [pair.bridge.length(prompt.tokens) for prompt in sets.held_out]
+    narrow = replace(pair, draft_positions=max(needed) + 7)
+    found = build.text_for_draft(narrow, sets, dict.fromkeys(usual, ()))
+    fitting = [one for one, size in zip(sets.held_out, needed, strict=True) if size < max(needed)]
+    assert found.held_out == fitting

@@ -196,11 +196,13 @@ def test_two_processes_keep_no_audit_and_say_so(tmp_path: Path) -> None:
         )
 
 
-def other_draft(folder: Path) -> Path:
+def other_draft(folder: Path, max_positions: int = 512) -> Path:
     """A draft with random weights and a tokenizer of its own, of 700 tokens."""
     text = Path(__file__).read_text(encoding="utf-8") * 3
     tokenizer = train_tokenizer([text], 700)
-    shape = LlamaShape(hidden_size=32, intermediate_size=64, layers=1, heads=2, max_positions=512)
+    shape = LlamaShape(
+        hidden_size=32, intermediate_size=64, layers=1, heads=2, max_positions=max_positions
+    )
     end = int(tokenizer.eos_token_id)
     model = random_llama(shape, vocabulary=len(tokenizer) + 12, end_token=end, seed=3)
     model.save_pretrained(folder)
@@ -208,14 +210,17 @@ def other_draft(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("max_positions", [8, 40, 512])
 @pytest.mark.parametrize("method", ["standard", SPECTR, UCB, {"stop": {"kind": "adaedl"}}])
 def test_greedy_text_is_the_targets_own_with_a_draft_of_another_tokenizer(
-    method: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    method: Any, max_positions: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Whose context may end within the text, or before the prompt does."""
     target, _, tokenizer = models()
     target.name_or_path = str(PAIR / "target")
+    draft = other_draft(tmp_path, max_positions)
     stream = distillspec.decode(
-        target, other_draft(tmp_path), PROMPT, method=method, temperature=0.0, max_new_tokens=24
+        target, draft, PROMPT, method=method, temperature=0.0, max_new_tokens=24
     )
     found = [one.token for one in stream]
     ids = torch.tensor([tokenizer.encode(PROMPT)])

@@ -356,6 +356,32 @@ def test_a_draft_of_another_tokenizer_is_trained_measured_and_exported(
     assert (run / "best.ckpt").read_bytes() == kept
 
 
+def test_texts_too_long_in_the_drafts_own_tokens_are_left_out_and_decoded_without_it(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ " import" is one token of the target's, and five of the draft's."""
+    save_other_draft(Path("pair/other"), max_positions=72)
+    with Path("rows.jsonl").open("a") as rows:
+        for i in range(16):
+            row = {"prompt": f"{i}:" + " import" * 20, "response": "\n    return x"}
+            rows.write(json.dumps(row) + "\n")
+    values = recipe(source={"target": 0.5, "fixed": 0.5}).model_dump()
+    values["pair"] |= {"draft": "pair/other", "tokenizers": "bridged"}
+    values["evaluate"] = {"suite": "tiny.yaml", "control": False}
+    suite = SUITE.replace("count: 4", "count: 12")
+    Path("tiny.yaml").write_text(suite.replace("[0.0, 1.0]", "[0.0]").replace("[1, 2]", "[2]"))
+    stages.run(Recipe.model_validate(values), None)
+    printed = capsys.readouterr().out
+    assert "training texts are longer than the 72 tokens of its own" in printed
+    assert "held-out texts are longer than the 64 tokens of its own" in printed
+    lines = (only_run() / "evaluation/tiny/rows.jsonl").read_text().splitlines()
+    drafted: dict[str, set[bool]] = {}
+    for row in map(json.loads, lines):
+        if row["method"] is not None:
+            drafted.setdefault(row["prompt_key"], set()).add(row["counts"]["drafted"] > 0)
+    assert set(map(frozenset, drafted.values())) == {frozenset({False}), frozenset({True})}
+
+
 def test_nothing_is_measured_before_a_trimmed_head_is_known(workplace: Path) -> None:
     from distillspec.run_folder import RunFolder
 

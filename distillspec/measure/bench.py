@@ -33,7 +33,7 @@ from distillspec.measure.methods import (
 from distillspec.measure.parallel import ParallelBench
 from distillspec.measure.plan import Prepared, Steps
 from distillspec.measure.rows import Row, drafted_at, letters
-from distillspec.measure.timing import measure_steps
+from distillspec.measure.timing import measure_steps, middle_prompt
 from distillspec.models.compiled import make_runner
 from distillspec.recipe.methods import Method
 from distillspec.recipe.suite import Suite
@@ -102,6 +102,7 @@ class Bench:
                 tree_sizes=rows,
                 tells_entropy=drafts_by_entropy(suite),
                 vocabulary=vocabulary,
+                prompts=[prompt.tokens for prompt in prompts],
             )
             for name, model in drafts.items()
         }
@@ -194,8 +195,9 @@ class Bench:
         return chooser(self._suite, column.method, chance, most, column.draft)
 
     def _steps(self) -> Steps:
-        middle = sorted(range(len(self._prompts)), key=lambda i: len(self._prompts[i].tokens))
-        prompt = self._tokens(middle[len(middle) // 2])
+        texts = [prompt.tokens for prompt in self._prompts]
+        middle = middle_prompt(texts, self._drafts.values(), most_slots(self._suite))
+        prompt = torch.tensor(middle, device=self._device)
         return {
             (method.name, temperature): measure_steps(
                 self._target,

@@ -1,7 +1,8 @@
 """Corpus alpha: how much of the target's mass a draft covers, on text drawn from the target.
 
 Teacher-forced, so one forward of each model per text; it does not depend on gamma and needs no
-decoding. Sums per text travel, so that intervals resample texts.
+decoding. Sums per text travel, so that intervals resample texts. Where a draft with a tokenizer of
+its own cannot read any further, it drafts nothing: q is 0 there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from distillspec.models.bridge import bridge_of
 from distillspec.models.hidden import causal_model, hidden_states, output_head, token_logits
+from distillspec.models.runner import most_positions
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.trajectory import keep_chances
 
@@ -57,7 +59,7 @@ def acceptance(
     """
 
     def overlap(p_logits: Tensor, q_logits: Tensor, tokens: Tensor) -> Tensor:
-        p, q = policy.distribution(p_logits), policy.distribution(q_logits)
+        p, q = policy.distribution(p_logits), _drafted(policy, q_logits)
         return torch.minimum(p, q).sum(dim=-1)
 
     return _summed(texts, _per_token((target, draft), texts, overlap, vocabulary, chunk_tokens))
@@ -142,7 +144,7 @@ def readings(
     """All of a draft in one pass over the texts."""
 
     def read(p_logits: Tensor, q_logits: Tensor, tokens: Tensor) -> Tensor:
-        p, q = policy.distribution(p_logits), policy.distribution(q_logits)
+        p, q = policy.distribution(p_logits), _drafted(policy, q_logits)
         chance = keep_chances(p, q, tokens)
         nats = torch.special.entr(policy.untempered(p_logits)).sum(dim=-1)
         return torch.stack([torch.minimum(p, q).sum(dim=-1), chance, nats], dim=-1)
@@ -193,6 +195,12 @@ def _summed(texts: Sequence[DrawnText], values: Sequence[Tensor]) -> SumsPerText
     return SumsPerText(sums, tuple(len(text.response) for text in texts))
 
 
+def _drafted(policy: SamplingPolicy, logits: Tensor) -> Tensor:
+    """The draft's law, all 0 where it has none: where all logits are -inf."""
+    has_law = (logits != -torch.inf).any(dim=-1, keepdim=True)
+    return policy.distribution(logits).where(has_law, 0.0)
+
+
 def _size(text: DrawnText) -> int:
     return len(text.prompt) + len(text.response)
 
@@ -207,17 +215,32 @@ def _logits(
     """
     device = causal_model(model).device
     tokens = torch.zeros(len(rows), max(_size(row) for row in rows), dtype=torch.long)
-    speaks = torch.zeros_like(tokens, dtype=torch.bool)
+    speaks, is_token = (torch.zeros_like(tokens, dtype=torch.bool) for _ in range(2))
     for place, row in enumerate(rows):
         tokens[place, : _size(row)] = torch.tensor(row.prompt + row.response)
+        is_token[place, : _size(row)] = True
         speaks[place, len(row.prompt) - 1 : _size(row) - 1] = True
-    tokens, speaks = tokens.to(device), speaks.to(device)
     bridge = bridge_of(causal_model(model))
+    if bridge is not None:
+        is_token = bridge.is_within(tokens, is_token, most_positions(causal_model(model)))
+    is_read = is_token[speaks].to(device)  # all of it, but where the draft's own tokens are many
+    mask = None if bridge is None else is_token.to(device)
+    tokens, speaks = tokens.to(device), speaks.to(device)
     head = output_head(model, vocabulary if bridge is None else None)
     if head is None:
         # The whole [rows, T, V] exists here, for models whose head cannot be taken apart.
-        yield from torch.split(token_logits(model, tokens, None, vocabulary)[speaks], chunk_tokens)
+        whole = token_logits(model, tokens, mask, vocabulary)[speaks]
+        for logits, read in _chunks(whole, is_read, chunk_tokens):
+            yield logits if bridge is None else logits.where(read, -torch.inf)
         return
-    for states in torch.split(hidden_states(model, tokens, None)[speaks], chunk_tokens):
-        logits = head.logits(states)
-        yield logits if bridge is None else bridge.logits(logits)[..., :vocabulary]
+    states = hidden_states(model, tokens, mask)[speaks]
+    for part, read in _chunks(states, is_read, chunk_tokens):
+        logits = head.logits(part)
+        if bridge is not None:
+            logits = bridge.logits(logits)[..., :vocabulary].where(read, -torch.inf)
+        yield logits
+
+
+def _chunks(values: Tensor, is_read: Tensor, chunk_tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """[N, ...] and bool [N, 1], so many tokens at a time."""
+    return zip(values.split(chunk_tokens), is_read[:, None].split(chunk_tokens), strict=True)

@@ -16,7 +16,7 @@ from distillspec.measure.completions import MeasuredPrompt, end_tokens
 from distillspec.measure.corpus_alpha import DrawnText
 from distillspec.measure.memory import Memory, TrainingLoad, memory_estimate, parameters
 from distillspec.measure.methods import block_sizes, configuration, most_slots
-from distillspec.measure.timing import StepTimes, measure_steps
+from distillspec.measure.timing import StepTimes, measure_steps, middle_prompt
 from distillspec.models.bridge import bridge_of
 from distillspec.models.compiled import make_runner
 from distillspec.models.generate import generate
@@ -157,14 +157,15 @@ def _steps(
     target_runner = make_runner(
         target, kind, capacity, block_sizes(suite.gammas), vocabulary=vocabulary
     )
-    draft_runner = make_runner(draft, kind, capacity, (1, 2), vocabulary=vocabulary)
-    middle = sorted(prompts, key=lambda prompt: len(prompt.tokens))[len(prompts) // 2]
+    texts = [prompt.tokens for prompt in prompts]
+    draft_runner = make_runner(draft, kind, capacity, (1, 2), vocabulary=vocabulary, prompts=texts)
+    middle = middle_prompt(texts, [draft_runner], most_slots(suite))
     return {
         at: measure_steps(
             target_runner,
             {_DRAFT: draft_runner},
             [configuration(Method(), gamma) for gamma in suite.gammas],
-            torch.tensor(middle.tokens, device=device),
+            torch.tensor(middle, device=device),
             policy=SamplingPolicy(at, suite.top_k, suite.nucleus),
             chance=GeneratorChance(torch.Generator(device).manual_seed(suite.seed)),
         )

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median, quantiles
 
 import torch
 from torch import Tensor
 
+from distillspec.errors import DistillSpecError
 from distillspec.measure import cost_model
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.configuration import Configuration
 from distillspec.speculation.draft.chain import Chain
 from distillspec.speculation.draft.proposal import Basis, Proposal
 from distillspec.speculation.draft.stop import FixedLength
-from distillspec.speculation.runner import Runner
+from distillspec.speculation.runner import PieceReader, Runner
 from distillspec.speculation.sampling import SamplingPolicy
 
 Clock = Callable[[], float]
@@ -62,6 +63,36 @@ class StepTimes:
         """v of rounds that drafted so many tokens on average: stop rules and lookups draft less."""
         known = {self.drafted[gamma]: self.verify_time(gamma) for gamma in self.verify_seconds}
         return cost_model.verify_time_between(known, drafted)
+
+
+def middle_prompt(
+    prompts: Iterable[Sequence[int]], drafts: Collection[Runner], slots: int
+) -> Sequence[int]:
+    """The one of middle length to time steps after, of those that leave drafts so many places.
+
+    DistillSpecError if there is none: a draft with a tokenizer of its own may be able to read none.
+    """
+    fitting = [prompt for prompt in prompts if has_room(prompt, drafts, slots)]
+    if not fitting:
+        raise DistillSpecError(
+            f"no prompt leaves the draft {slots} places for a block, in its own tokens",
+            where="timing steps of a draft of another tokenizer",
+            mend="give shorter prompts, or take a draft with a longer context",
+        )
+    return sorted(fitting, key=len)[len(fitting) // 2]
+
+
+def has_room(prompt: Sequence[int], drafts: Iterable[Runner], slots: int) -> bool:
+    """Whether those that read pieces have so many places left after the prompt; they are emptied.
+
+    All others have: decoding checks it for the prompt and all that follows.
+    """
+    for draft in drafts:
+        if isinstance(draft, PieceReader):
+            draft.reset()
+            if min(draft.room_after(prompt)) < slots:
+                return False
+    return True
 
 
 def measure_steps(

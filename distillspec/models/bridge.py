@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from math import ceil
 from typing import Any, NamedTuple
 
 import torch
@@ -31,7 +32,8 @@ class _Spelling(NamedTuple):
 class Pieces(NamedTuple):
     """Rows of the target's tokens as rows of the draft's, padded on the right.
 
-    tokens: long [B, T']; last: long [B, T], where each token of the target ends in its row.
+    tokens: long [B, T']; last: long [B, T], where each token of the target ends in its row, any
+    place of the row for padding.
     """
 
     tokens: Tensor
@@ -76,7 +78,7 @@ class Bridge:
             one, other = getattr(target, role), getattr(draft, role)
             if one in theirs.of_id and other in self._mine.of_id and one not in found:
                 found[int(one)] = int(other)
-        shared = _one_to_one(found)
+        shared = _one_to_one(found, first=target.eos_token_id)
         if not shared:
             raise DistillSpecError(
                 "the two vocabularies have no token in common",
@@ -123,14 +125,39 @@ class Bridge:
             found[0] = (*self.prefix, *found[0])
         return found
 
-    def rows(self, tokens: Tensor) -> Pieces:
-        """long [B, T], padded on the right: padding is read like any token, and nothing sees it."""
-        pieces = [self.text(row) for row in tokens.tolist()]
+    def length(self, tokens: Sequence[int]) -> int:
+        """Of a text, in the draft's tokens."""
+        return sum(map(len, self.text(tokens)))
+
+    def places(self, prompts: Iterable[Sequence[int]], capacity: int) -> int:
+        """Of the draft's, for texts of `capacity` tokens of the target's that go on from these.
+
+        What follows a prompt is taken to need as many a token as the prompt does, two at least.
+        """
+        most = 2 * capacity
+        for prompt in prompts:
+            length = self.length(prompt)
+            each = max(2.0, length / len(prompt))
+            most = max(most, length + ceil(each * (capacity - len(prompt))))
+        return most
+
+    def rows(self, tokens: Tensor, is_token: Tensor) -> Pieces:
+        """long [B, T], bool [B, T], padded on the right: padding is not read, whatever its id."""
+        T = tokens.shape[1]
+        pieces = [
+            self.text(row[:size])
+            for row, size in zip(tokens.tolist(), is_token.sum(1).tolist(), strict=True)
+        ]
         flat = [[one for token in row for one in token] for row in pieces]
-        longest = max(map(len, flat))
+        longest = max(1, *map(len, flat))
         padded = [row + [self._end] * (longest - len(row)) for row in flat]
-        last = [list(accumulate(map(len, row))) for row in pieces]
-        return Pieces(tokens.new_tensor(padded), tokens.new_tensor(last) - 1)
+        last = [[end - 1 for end in accumulate(map(len, row))] for row in pieces]
+        whole = [row + [0] * (T - len(row)) for row in last]
+        return Pieces(tokens.new_tensor(padded), tokens.new_tensor(whole))
+
+    def is_within(self, tokens: Tensor, is_token: Tensor, places: int) -> Tensor:
+        """Tokens that end within so many places of the draft's: bool [B, T], of rows like these."""
+        return is_token & (self.rows(tokens, is_token).last < places)
 
     def __deepcopy__(self, memo: object) -> Bridge:
         """It says the same for ever: copies of a draft share it."""
@@ -164,11 +191,14 @@ def bridge_of(model: PreTrainedModel) -> Bridge | None:
     return found
 
 
-def _one_to_one(found: Mapping[int, int]) -> dict[int, int]:
-    """A token of the draft stands for one of the target's, the lowest: its mass counts once."""
+def _one_to_one(found: Mapping[int, int], first: int | None) -> dict[int, int]:
+    """A token of the draft stands for one of the target's: its mass counts once.
+
+    Of several the one named, which ends a text and so occurs in each, else the lowest.
+    """
     taken: set[int] = set()
     kept: dict[int, int] = {}
-    for token in sorted(found):
+    for token in sorted(found, key=lambda one: (one != first, one)):
         if found[token] not in taken:
             taken.add(found[token])
             kept[token] = found[token]

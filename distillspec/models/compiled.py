@@ -12,7 +12,7 @@ import logging
 import time
 import warnings
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from types import FunctionType
 from typing import Any, Literal, NamedTuple
@@ -37,7 +37,7 @@ from distillspec.models.cache import (
 from distillspec.models.path_rows import eager_runner, runner_for_trees
 from distillspec.models.runner import CausalRunner, most_positions, vocabulary_size
 from distillspec.models.seq2seq import is_seq2seq
-from distillspec.models.translated import MARGIN, TranslatedRunner
+from distillspec.models.translated import TranslatedRunner
 from distillspec.models.tree_mask import TreePaths, check_takes_a_tree
 from distillspec.speculation.draft.entropy import entropy_in_one_pass
 from distillspec.speculation.runner import Runner
@@ -60,18 +60,20 @@ def make_runner(
     tree_sizes: Sequence[int] = (),
     tells_entropy: bool = False,
     vocabulary: int | None = None,
+    prompts: Iterable[Sequence[int]] = (),
 ) -> Runner:
     """A runner for one sequence; eager, with a warning, where the model cannot be compiled here.
 
     A draft with a tokenizer of its own is run over the target's tokens (`models/bridge.py`), with
-    twice the places: its own may be shorter.
+    twice the places or more: its own may be shorter.
 
+    prompts: what will be decoded, where that is known: such a draft's places are made for them.
     tree_sizes: none if no trees are fed. A model whose masks are its own reads trees eagerly.
     tells_entropy: whether stop rules that read it draft with the model; only graphs can tell it.
     """
     bridge = bridge_of(model)
     if bridge is not None:
-        places = min(2 * capacity + MARGIN, most_positions(model))
+        places = min(bridge.places(prompts, capacity), most_positions(model))
         own = _own_runner(model, kind, places, block_sizes, tree_sizes, tells_entropy=False)
         return TranslatedRunner(own, bridge)
     return _own_runner(

@@ -95,13 +95,13 @@ def hidden_states(
     Padding on the right needs no mask in a causal model: its kernels then know the shape of the
     attention and are much faster. What stands at padded positions is undefined. A draft with a
     tokenizer of its own is given the target's tokens, too, padded on the right alone: its states
-    are those after the last piece of each.
+    are those after the last piece of each. Without a mask it reads padding, too, as many pieces.
     """
     causal = causal_model(model)
     bridge = bridge_of(causal)
     if bridge is not None:
         assert layout is None, "the recipe has been checked"
-        pieces = _pieces(causal, bridge, tokens)
+        pieces = _pieces(causal, bridge, tokens, attention_mask)
         read = _own_states(causal, pieces.tokens, None, None)
         return torch.take_along_dim(read, pieces.last[..., None], dim=1)
     return _own_states(causal, tokens, attention_mask, layout)
@@ -134,7 +134,7 @@ def token_logits(
     bridge = bridge_of(causal_model(model))
     if bridge is not None:
         assert layout is None, "the recipe has been checked"
-        pieces = _pieces(causal_model(model), bridge, tokens)
+        pieces = _pieces(causal_model(model), bridge, tokens, attention_mask)
         whole = model(input_ids=pieces.tokens, use_cache=False).logits
         own = torch.take_along_dim(whole, pieces.last[..., None], dim=1)
         return bridge.logits(own)[..., :vocabulary]
@@ -162,8 +162,11 @@ def left_padded_positions(is_token: Tensor) -> Tensor:
     return (is_token.long().cumsum(-1) - 1).clamp_(min=0)
 
 
-def _pieces(model: PreTrainedModel, bridge: Bridge, tokens: Tensor) -> Pieces:
-    pieces = bridge.rows(tokens)
+def _pieces(
+    model: PreTrainedModel, bridge: Bridge, tokens: Tensor, is_token: Tensor | None
+) -> Pieces:
+    is_token = torch.ones_like(tokens, dtype=torch.bool) if is_token is None else is_token
+    pieces = bridge.rows(tokens, is_token)
     holds = most_positions(model)
     if pieces.tokens.shape[1] > holds:
         raise DistillSpecError(

@@ -7,7 +7,7 @@ committed token as its own pieces of the same string, and its cache is cut at th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,9 +15,7 @@ from torch import Tensor
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.bridge import Bridge
-from distillspec.speculation.runner import Runner
-
-MARGIN = 16  # positions left for tokens of many pieces
+from distillspec.speculation.runner import Room, Runner
 
 
 class _Span(NamedTuple):
@@ -28,10 +26,10 @@ class _Span(NamedTuple):
 
 
 class TranslatedRunner:
-    """`speculation.runner.Runner` over one sequence of the target's tokens.
+    """`speculation.runner.Runner` over one sequence of the target's tokens, and a `PieceReader`.
 
     capacity and positions are of the target's tokens, too: what is held, and one more for each free
-    place of the draft's but a margin.
+    place of the draft's, which is exact for tokens that both have, all that it can propose.
     """
 
     def __init__(self, draft: Runner, bridge: Bridge) -> None:
@@ -46,11 +44,19 @@ class TranslatedRunner:
 
     @property
     def capacity(self) -> int:
-        return self._room(self._draft.capacity)
+        return self.length + self._draft.capacity - self._draft.length
 
     @property
     def positions(self) -> int:
-        return self._room(self._draft.positions)
+        return self.length + self._draft.positions - self._draft.length
+
+    def room_after(self, tokens: Sequence[int]) -> Room:
+        """Places of the draft's that are left once the pieces of `tokens` are read, too."""
+        pieces: Iterable[tuple[int, ...]] = map(self._bridge.pieces, tokens)
+        if not self._spans:
+            pieces = self._bridge.text(tokens)
+        length = self._draft.length + sum(map(len, pieces))
+        return Room(self._draft.capacity - length, self._draft.positions - length)
 
     def reset(self) -> None:
         self._draft.reset()
@@ -105,12 +111,16 @@ class TranslatedRunner:
 
     def _read(self, like: Tensor, pieces: list[int]) -> Tensor:
         """The pieces where the models are; DistillSpecError where the draft cannot hold them."""
-        if self._draft.length + len(pieces) > min(self._draft.capacity, self._draft.positions):
+        capacity, positions = self._draft.capacity, self._draft.positions
+        needed = self._draft.length + len(pieces)
+        if needed > min(capacity, positions):
+            limit = (
+                f"its cache has {capacity}" if capacity < positions else f"it can read {positions}"
+            )
             raise DistillSpecError(
-                f"the text has more than the {self._draft.positions} tokens that the draft can "
-                "read, in the draft's own tokens",
+                f"the text has {needed} of the draft's own tokens, and {limit}",
                 where="decoding with a draft of another tokenizer",
-                mend="shorten the prompt, or lower max_new_tokens",
+                mend="shorten the prompt, lower max_new_tokens, or give the runner more capacity",
             )
         return like.new_tensor(pieces)
 
@@ -122,9 +132,6 @@ class TranslatedRunner:
 
     def _end(self, length: int) -> int:
         return self._spans[length - 1].stop if length else 0
-
-    def _room(self, places: int) -> int:
-        return self.length + max(0, places - self._draft.length - MARGIN)
 
 
 def _slots(spans: Sequence[_Span]) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from distillspec.speculation.configuration import Configuration
 from distillspec.speculation.draft.proposal import Basis, Proposal
 from distillspec.speculation.limits import NO_TOKENS, prefill, up_to_end
 from distillspec.speculation.records import Fate, Generation, Round, RoundRecord
-from distillspec.speculation.runner import Runner
+from distillspec.speculation.runner import Runner, room_after
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.trajectory import watch
 from distillspec.speculation.verify.verdict import Verdict
@@ -93,7 +93,7 @@ class SpeculativeDecoder:
             began = time.perf_counter()
             configuration = self._chooser.choose()
             draft = self._drafts.get(configuration.model)
-            gamma = self._gamma(configuration, draft, len(committed))
+            gamma = self._gamma(configuration, draft, committed)
             head = prompt.new_tensor(committed[-1:])
             auditor = Watch(self._policy) if self._audited else None
             basis = Basis(
@@ -153,14 +153,19 @@ class SpeculativeDecoder:
                 ),
             )
 
-    def _gamma(self, configuration: Configuration, draft: Runner | None, committed: int) -> int:
-        """Its gamma, or less where a model's limit is near: shapes stay fixed wherever they fit."""
-        slots = self._target.capacity - committed
-        positions = self._target.positions - committed
-        if draft is not None:
-            slots = min(slots, draft.capacity - committed + 1)
-            positions = min(positions, draft.positions - committed + 1)
-        gamma = min(configuration.gamma, positions)
+    def _gamma(
+        self, configuration: Configuration, draft: Runner | None, committed: Sequence[int]
+    ) -> int:
+        """Its gamma, or less where a model's limit is near: shapes stay fixed wherever they fit.
+
+        0 where the draft has no room for what it has not read yet: it rests from there on.
+        """
+        slots = self._target.capacity - len(committed)
+        positions = self._target.positions - len(committed)
+        if draft is not None:  # it is not fed the last token that it draws
+            room = room_after(draft, committed[draft.length :])
+            slots, positions = min(slots, room.slots + 1), min(positions, room.positions + 1)
+        gamma = max(0, min(configuration.gamma, positions))
         while gamma and configuration.draft.slots(gamma) > slots:
             gamma -= 1
         return gamma

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.runner import TextRunner
+from distillspec.speculation.runner import PieceReader, TextRunner
 
 NO_TOKENS: frozenset[int] = frozenset()
 
@@ -36,14 +36,24 @@ def longest_text(runner: TextRunner) -> int:
 
 
 def prefill(prompt: Tensor, max_new_tokens: int, *runners: TextRunner) -> None:
-    """Start anew: feed all of the prompt but its last token, which heads the first block."""
-    check_room(prompt, max_new_tokens, min(map(longest_text, runners)))
+    """Start anew: feed all of the prompt but its last token, which heads the first block.
+
+    A draft that reads pieces and has no room for those of the prompt stays empty: it rests.
+    """
+    measured = [runner for runner in runners if not isinstance(runner, PieceReader)]
+    check_room(prompt, max_new_tokens, min(map(longest_text, measured)))
     for runner in runners:
         runner.reset()
-        if prompt.shape[0] > 1:
+        if prompt.shape[0] > 1 and _has_room(runner, prompt[:-1]):
             runner.feed(prompt[:-1].unsqueeze(0))
     for runner in runners:
         runner.synchronize()
+
+
+def _has_room(runner: TextRunner, tokens: Tensor) -> bool:
+    if not isinstance(runner, PieceReader):
+        return True  # it has been checked
+    return min(runner.room_after(tokens.tolist())) >= 0
 
 
 def up_to_end(tokens: list[int], end_tokens: frozenset[int]) -> tuple[list[int], bool]:

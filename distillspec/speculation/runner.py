@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -67,6 +67,33 @@ class Runner(TextRunner, Protocol):
         the parent of each is among them or is the text's last slot.
         """
         ...
+
+
+class Room(NamedTuple):
+    """Tokens that still fit: into a cache, and into what the model can read. Below 0: too many."""
+
+    slots: int
+    positions: int
+
+
+@runtime_checkable
+class PieceReader(Protocol):
+    """A runner whose model reads tokens as pieces of its own: what fits depends on which they are.
+
+    Not every text fits; the runner then rests, and whoever decodes goes on without it.
+    """
+
+    def room_after(self, tokens: Sequence[int]) -> Room:
+        """What is left once these are read after the text, for tokens that are a piece each."""
+        ...
+
+
+def room_after(runner: TextRunner, tokens: Sequence[int]) -> Room:
+    """What is left in a runner once these are read after what it holds."""
+    if isinstance(runner, PieceReader):
+        return runner.room_after(tokens)
+    length = runner.length + len(tokens)
+    return Room(runner.capacity - length, runner.positions - length)
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distillspec.speculation.runner import Runner
+from distillspec.speculation.runner import Runner, room_after
 from distillspec.speculation.sampling import SamplingPolicy
 
 
@@ -42,8 +42,9 @@ def watch(
 
     text: the committed tokens; the round's, at most one for each row of the target's p [G + 1, V],
     are its last len(p). q: [G, V], what the round's chain was drawn from. The model that drafted
-    need be fed nothing, or the one token it drew last; each other all that it has not read. Waits
-    for the device once, if there are models.
+    need be fed nothing, or the one token it drew last; each other all that it has not read. One
+    that has no room for that could not have drafted, and would have kept nothing. Waits for the
+    device once, if there are models.
     """
     if not models:
         return Watched({}, 0)
@@ -55,8 +56,11 @@ def watch(
         drafted_here = runner.length >= len(text) - N  # all others were fed less
         law = q[:N] if drafted_here else q[:0]
         if len(law) < N:
-            unread = tokens.new_tensor(text[runner.length : -1])
-            logits = runner.feed(unread.unsqueeze(0))[0, len(law) - N :]
+            unread = text[runner.length : -1]
+            if min(room_after(runner, unread)) < 0:
+                rows.append(p.new_zeros(N))
+                continue
+            logits = runner.feed(tokens.new_tensor(unread).unsqueeze(0))[0, len(law) - N :]
             law = torch.cat([law.to(p.dtype), policy.distribution(logits)])
             forwards += 1
         rows.append(keep_chances(p, law, tokens))

@@ -127,6 +127,23 @@ def test_a_draft_of_another_tokenizer_is_read_over_the_targets_tokens() -> None:
         assert total == pytest.approx(torch.minimum(p, q).sum().item(), abs=2e-5)
 
 
+def test_a_draft_of_another_tokenizer_covers_nothing_beyond_its_context() -> None:
+    """Token 4 is two of its own: it reads 64 of them. Shorter rows beside that one are whole."""
+    target, draft = tiny_model("llama"), tiny_model("llama", seed=1)
+    attach(draft, wide_bridge())
+    texts = [DrawnText((4,) * 60, (4,) * 8), DrawnText((9,), (10, 11)), DrawnText((4,) * 70, (2,))]
+    for policy in (SamplingPolicy(1.0), SamplingPolicy(0.0), SamplingPolicy(1.0, 5, 0.9)):
+        found = readings(target, draft, texts, policy)
+        cut = readings(target, draft, [DrawnText((4,) * 60, (4,) * 5)], policy)[0]
+        assert found[0].overlap == pytest.approx([*cut.overlap, 0.0, 0.0, 0.0], abs=1e-5)
+        assert found[0].chance[5:] == [0.0, 0.0, 0.0]
+        assert found[2].overlap == found[2].chance == [0.0]
+        alone = readings(target, draft, texts[1:2], policy)[0]
+        assert found[1].overlap == pytest.approx(alone.overlap, abs=1e-5)
+        sums = acceptance(target, draft, texts, policy).sums
+        assert sums == pytest.approx([sum(one.overlap) for one in found], abs=1e-5)
+
+
 def test_readings_are_the_three_numbers_of_every_token(setting: Setting) -> None:
     draft = setting.drafts["control"]
     for temperature in (1.0, 0.5):

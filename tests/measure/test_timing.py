@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from distillspec.errors import DistillSpecError
 from distillspec.measure.methods import configuration
-from distillspec.measure.timing import StepTimes, measure_steps
+from distillspec.measure.timing import StepTimes, measure_steps, middle_prompt
 from distillspec.recipe.methods import Method
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.branches import DoubleReader
 
 
 class Clock:
@@ -125,6 +127,17 @@ def test_a_prompt_of_one_token_needs_no_prefill() -> None:
     )
     assert times.temperature == 0.0
     assert times.spread >= 0.0
+
+
+def test_steps_are_timed_after_the_middle_one_of_the_prompts_that_each_draft_can_read() -> None:
+    prompts = [(1,) * size for size in (9, 2, 5, 7, 3)]
+    plain, narrow = (kind(torch.zeros(4, 4), capacity=12) for kind in (BigramRunner, DoubleReader))
+    narrow.feed(torch.tensor([[1, 1]]))  # of another text
+    assert len(middle_prompt(prompts, [plain], 4)) == 5
+    assert len(middle_prompt(prompts, [plain, narrow], 2)) == 3
+    assert len(middle_prompt(prompts, [plain, narrow], 7)) == 2
+    with pytest.raises(DistillSpecError, match="no prompt leaves the draft 9 places"):
+        middle_prompt(prompts, [plain, narrow], 9)
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -175,6 +175,15 @@ def test_a_draft_of_another_tokenizer_is_compiled_over_its_own_tokens() -> None:
     torch.testing.assert_close(compiled.feed(again), eager.feed(again), atol=1e-4, rtol=1e-4)
 
 
+def test_a_draft_of_another_tokenizer_has_places_for_the_prompts_that_are_known() -> None:
+    model, bridge = tiny_model("llama"), wide_bridge()
+    bridge.prefix = (5,)
+    attach(model, bridge)
+    assert len(bridge.pieces(4)) == 2
+    known = make_runner(model, "compiled", 20, [1], prompts=[[4, 4, 4, 4], [4]])
+    assert known.capacity == 3 + 3 * 19
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mistral", "gemma2"])
 def test_windows_and_soft_caps_are_the_models_own(kind: str, text: Tensor) -> None:

@@ -131,6 +131,18 @@ def test_a_draft_of_another_tokenizer_is_read_at_the_ends_of_the_targets_tokens(
         torch.testing.assert_close(runner.feed(row[None])[0], logits, rtol=1e-4, atol=1e-4)
 
 
+def test_padding_of_a_draft_of_another_tokenizer_is_not_read() -> None:
+    """Each pad would be two pieces, and the row too long for the context."""
+    model = tiny_model("llama")
+    attach(model, wide_bridge())
+    text = torch.tensor([[1, 3, 4, 6, 2]])
+    tokens = torch.cat([text, torch.full((1, 95), 4)], dim=1)
+    is_token = torch.arange(100)[None] < 5
+    for read in (hidden_states, token_logits):
+        found = read(model, tokens, is_token)
+        torch.testing.assert_close(found[:, :5], read(model, text, None), rtol=1e-4, atol=1e-4)
+
+
 def test_a_row_longer_than_the_drafts_context_in_its_own_tokens_is_refused() -> None:
     model = tiny_model("llama")
     attach(model, wide_bridge())

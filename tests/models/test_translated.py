@@ -11,12 +11,13 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.bridge import Bridge
 from distillspec.models.path_rows import runner_for_trees
 from distillspec.models.translated import TranslatedRunner
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import Chance, GeneratorChance
 from distillspec.speculation.configuration import Configuration
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength
 from distillspec.speculation.engine import SpeculativeDecoder
+from distillspec.speculation.records import Generation
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.kseq import verify_kseq
@@ -115,11 +116,80 @@ def test_a_tree_is_read_path_by_path_and_what_is_kept_is_a_text() -> None:
 
 def test_the_drafts_places_bound_the_text_and_are_never_passed() -> None:
     runner = TranslatedRunner(HistoryRunner(table(5, 2), capacity=24), tiny_bridge())
-    assert (runner.capacity, runner.positions) == (8, 8)
+    assert (runner.capacity, runner.positions) == (24, 24)
     runner.feed(torch.tensor([[3, 3]]))
-    assert (runner.length, runner.capacity) == (2, 6)
-    with pytest.raises(DistillSpecError, match="in the draft's own tokens"):
+    assert (runner.length, runner.capacity) == (2, 22)
+    assert runner.room_after([3, 1]) == (17, 17)
+    assert runner.room_after([3] * 11) == (-2, -2)
+    with pytest.raises(DistillSpecError, match="26 of the draft's own tokens, and it can read 24"):
         runner.feed(torch.full((1, 11), 3))
+
+
+class Roomy(HistoryRunner):
+    """A model that could read more than its cache holds."""
+
+    @property
+    def positions(self) -> int:
+        return self.capacity + 10
+
+
+def test_a_cache_that_is_smaller_than_the_context_is_named() -> None:
+    runner = TranslatedRunner(Roomy(table(5, 2), capacity=4), tiny_bridge())
+    with pytest.raises(DistillSpecError, match="6 of the draft's own tokens, and its cache has 4"):
+        runner.feed(torch.full((1, 3), 3))
+
+
+def decoded(places: int, prompt: tuple[int, ...], draft: Any, verify: Any) -> Generation:
+    """20 tokens by the law of a target that says "ab" often, which the draft cannot."""
+    likes = table(4, 1)
+    likes[:, 3] += 1.0
+    translated = TranslatedRunner(HistoryRunner(table(5, 2), capacity=places), tiny_bridge())
+    way = Configuration("translated", 3, draft, FixedLength(), verify)
+    decoder = SpeculativeDecoder(
+        HistoryRunner(likes),
+        translated,
+        way,
+        SamplingPolicy(1.0),
+        GeneratorChance(torch.Generator().manual_seed(3)),
+    )
+    decoder.decode(torch.tensor([1, 3, 3]), max_new_tokens=2)  # of which nothing must be left
+    return decoder.decode(torch.tensor(prompt), max_new_tokens=20)
+
+
+@pytest.mark.parametrize(
+    ("draft", "verify"),
+    [(ChainDraft(), verify_token), (SequencesDraft(2), verify_traversal)],
+)
+def test_a_draft_rests_once_the_text_fills_its_context(draft: Any, verify: Any) -> None:
+    for places in range(6, 40):
+        found = decoded(places, PROMPT, draft, verify)
+        assert len(found.tokens) == 20
+        drafted = [one.drafted for one in found.rounds]
+        assert max(drafted) > 0
+        if places < 16:
+            assert drafted[-1] == 0
+
+
+def test_a_prompt_that_the_draft_cannot_read_is_decoded_by_the_target_alone() -> None:
+    found = decoded(8, (1, 3, 3, 3, 3, 3), ChainDraft(), verify_token)
+    assert len(found.tokens) == len(found.rounds) == 20
+    assert {(one.drafted, one.draft_steps) for one in found.rounds} == {(0, 0)}
+
+
+def test_near_the_end_of_the_context_outputs_keep_the_law_of_the_target() -> None:
+    target, inner = HistoryRunner(table(4, 1)), HistoryRunner(table(5, 2), capacity=5)
+    translated = TranslatedRunner(inner, tiny_bridge())
+    way = Configuration("translated", 2, ChainDraft(), FixedLength(), verify_token)
+
+    def stream(chance: Chance) -> Any:
+        decoder = SpeculativeDecoder(target, translated, way, SamplingPolicy(1.0), chance)
+        return decoder.rounds(torch.tensor(PROMPT), max_new_tokens=4)
+
+    def state() -> Hashable:
+        return tuple(target.tokens[0].tolist()), tuple(inner.tokens[0].tolist())
+
+    expected = autoregressive_law(target, SamplingPolicy(1.0), PROMPT, 4)
+    assert total_variation(law_by_rounds(stream, state), expected) < 1e-9
 
 
 def test_what_the_drafts_tokenizer_begins_with_stands_before_the_text() -> None:

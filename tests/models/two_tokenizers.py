@@ -56,10 +56,12 @@ def wide_bridge() -> Bridge:
     return Bridge(theirs, byte_level([*alphabet, *reversed(mine), END]), 61, 61, "here")
 
 
-def save_other_draft(folder: Path) -> PreTrainedTokenizerBase:
+def save_other_draft(folder: Path, max_positions: int = 512) -> PreTrainedTokenizerBase:
     """A tiny draft of 310 tokens with a tokenizer of its own, which is given back."""
     tokenizer = train_tokenizer([Path(__file__).read_text(encoding="utf-8")], 290)
-    shape = LlamaShape(hidden_size=16, intermediate_size=32, layers=1, heads=2, max_positions=512)
+    shape = LlamaShape(
+        hidden_size=16, intermediate_size=32, layers=1, heads=2, max_positions=max_positions
+    )
     end = int(tokenizer.eos_token_id)
     random_llama(shape, vocabulary=310, end_token=end, seed=7).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -15,7 +15,7 @@ from distillspec.speculation.chance import Chance, passes
 from distillspec.speculation.draft.proposal import Basis
 from distillspec.speculation.draft.stop import FixedLength, StopRule
 from distillspec.speculation.records import Round
-from distillspec.speculation.runner import BigramRunner, Runner
+from distillspec.speculation.runner import BigramRunner, Room, Runner
 from distillspec.speculation.sampling import SamplingPolicy
 
 Tokens = tuple[int, ...]
@@ -211,6 +211,18 @@ class HistoryRunner(BigramRunner):
         positions = torch.arange(1, texts.shape[1] + 1)
         sums = ((texts + 1) * positions * positions).cumsum(1)
         return self._table[(texts + sums) % self.vocabulary]
+
+
+class DoubleReader(HistoryRunner):
+    """A `PieceReader` whose model reads two pieces for each token."""
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        assert min(self.room_after(tokens[0].tolist())) >= 0, "fed beyond the context"
+        return super().feed(tokens)
+
+    def room_after(self, tokens: Sequence[int]) -> Room:
+        left = self.capacity - 2 * (self.length + len(tokens))
+        return Room(left, left)
 
 
 def mutant(

@@ -6,6 +6,7 @@ import torch
 from distillspec.errors import DistillSpecError
 from distillspec.speculation.limits import check_room, prefill, up_to_end
 from distillspec.speculation.runner import BigramRunner
+from tests.speculation.branches import DoubleReader
 
 
 def runner(capacity: int = 8) -> BigramRunner:
@@ -33,6 +34,17 @@ def test_all_but_the_last_token_of_the_prompt_are_fed() -> None:
     assert one.tokens.tolist() == [[0, 1]]
     prefill(torch.tensor([0]), 1, one)
     assert one.length == 0
+
+
+def test_a_draft_that_reads_pieces_and_has_no_room_for_them_rests() -> None:
+    target, draft = runner(99), DoubleReader(torch.zeros(3, 3), capacity=8)
+    draft.feed(torch.tensor([[2, 2, 2]]))  # of another text
+    prefill(torch.tensor([0, 1, 2, 0, 1]), 50, target, draft)
+    assert (target.length, draft.length) == (4, 4)
+    prefill(torch.tensor([0, 1, 2, 0, 1, 2]), 50, target, draft)
+    assert (target.length, draft.length) == (5, 0)
+    with pytest.raises(DistillSpecError, match="has 99"):
+        prefill(torch.tensor([0, 1, 2]), 98, target, draft)
 
 
 def test_a_text_goes_up_to_its_first_end_token() -> None:

@@ -6,7 +6,7 @@ import torch
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.trajectory import keep_chances, watch
-from tests.speculation.branches import HistoryRunner
+from tests.speculation.branches import DoubleReader, HistoryRunner
 from tests.speculation.test_engine import random_table
 
 POLICY = SamplingPolicy(0.8)
@@ -65,3 +65,13 @@ def test_where_nobody_watches_nothing_is_read() -> None:
     draft = BigramRunner(torch.zeros(3, 3))
     assert watch((), {"a": draft}, TEXT, laws(0, 1), laws(1, 1), POLICY) == ({}, 0)
     assert draft.length == 0
+
+
+def test_a_model_without_room_for_the_text_would_have_kept_nothing() -> None:
+    full = DoubleReader(random_table(3, 2), capacity=8)
+    full.feed(torch.tensor([TEXT[:2]]))
+    draft, p = runner(1, 2), laws(0, 2)
+    found = watch(["a", "full"], {"a": draft, "full": full}, TEXT, p, p[:0], POLICY)
+    expected = keep_chances(p, laws(1, 2), torch.tensor(TEXT[-2:]))
+    assert found.chances == {"a": pytest.approx(expected.tolist(), abs=1e-12), "full": [0.0, 0.0]}
+    assert (found.forwards, full.length) == (1, 2)

@@ -69,6 +69,7 @@ class ChainDraft:
 
         With gamma 0 the runner is left alone and the proposal is empty.
         """
+        assert gamma >= 0
         if gamma == 0:
             return Chain.empty(basis)
         runner, policy, chance, stop = basis.runner, basis.policy, basis.chance, basis.stop

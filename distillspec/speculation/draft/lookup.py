@@ -25,6 +25,7 @@ class LookupDraft:
 
     def propose(self, basis: Basis, gamma: int) -> Chain:
         """Up to gamma tokens; none where the text does not repeat itself. No forward of a model."""
+        assert gamma >= 0
         return Chain.certain(basis, continuation(basis.text, self.longest, gamma))
 
 

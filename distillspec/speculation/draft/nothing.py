@@ -17,4 +17,5 @@ class NoDraft:
 
     def propose(self, basis: Basis, gamma: int) -> Chain:
         """The empty chain, whatever gamma is."""
+        assert gamma >= 0
         return Chain.empty(basis)

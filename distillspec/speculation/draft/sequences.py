@@ -93,6 +93,7 @@ class SequencesDraft:
 
         Each sequence stops by itself; a stop rule waits for the host once a sequence and step.
         """
+        assert gamma >= 0
         if gamma == 0:
             nothing = torch.empty((0, basis.vocabulary), device=basis.head.device)
             return Bundle(Tree.of([]), nothing, (), steps=0, drafted=0)

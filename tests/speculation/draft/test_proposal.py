@@ -5,10 +5,13 @@ import torch
 
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.draft.chain import ChainDraft
+from distillspec.speculation.draft.lookup import LookupDraft
+from distillspec.speculation.draft.nothing import NoDraft
 from distillspec.speculation.draft.proposal import DraftRule
+from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
-from tests.speculation.branches import basis_of
+from tests.speculation.branches import Branches, basis_of
 
 
 def test_a_proposal_holds_a_distribution_for_each_token_that_could_have_given_it() -> None:
@@ -28,3 +31,11 @@ def test_what_the_model_has_not_read_is_the_end_of_the_text(pending: list[int]) 
     assert basis.text == [1, 0, *pending]
     assert basis.head.tolist() == pending[-1:]
     assert basis.pending().tolist() == pending
+
+
+@pytest.mark.parametrize(
+    "rule", [ChainDraft(), SequencesDraft(2), LookupDraft(2), NoDraft()], ids=str
+)
+def test_no_rule_drafts_a_negative_number_of_tokens(rule: DraftRule) -> None:
+    with pytest.raises(AssertionError):
+        rule.propose(basis_of(BigramRunner(torch.zeros(3, 3)), [1], Branches()), -1)
