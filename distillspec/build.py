@@ -272,6 +272,28 @@ def drawn_texts(pair: Pair, held_out: Sequence[Prompt]) -> list[DrawnText]:
     return [DrawnText(p.tokens, tuple(a)) for p, a in zip(taken, answers, strict=True)]
 
 
+def drafted_texts(
+    pair: Pair, draft: PreTrainedModel, held_out: Sequence[Prompt]
+) -> list[DrawnText]:
+    """A draft's own answers to held-out prompts: they prove an export where no target is."""
+    taken = list(held_out[: pair.recipe.distill.probe.prompts])
+    generator = torch.Generator(device=draft.device).manual_seed(pair.recipe.seed)
+    answers = generate(
+        draft,
+        [torch.tensor(prompt.tokens) for prompt in taken],
+        max_new_tokens=pair.recipe.distill.probe.max_new_tokens,
+        policy=SamplingPolicy(temperature=pair.recipe.distill.temperature),
+        chance=GeneratorChance(generator),
+        end_tokens=pair.end_tokens,
+        pad_token=pair.pad_token,
+        vocabulary=pair.vocabulary,
+    )
+    return [
+        DrawnText(prompt.tokens, tuple(answer.tolist()))
+        for prompt, answer in zip(taken, answers, strict=True)
+    ]
+
+
 def reach(pair: Pair, held_out: Sequence[Prompt]) -> float:
     """The target's mass on the tokens that the draft can propose, mean over its own texts."""
     policy = SamplingPolicy(temperature=pair.recipe.distill.temperature)
@@ -301,6 +323,7 @@ def probe(pair: Pair, held_out: Sequence[Prompt]) -> Probe:
         pad_token=pair.pad_token,
         seed=pair.recipe.seed,
         vocabulary=pair.vocabulary,
+        joint=pair.is_split,
     )
 
 

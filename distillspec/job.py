@@ -217,7 +217,10 @@ class Job:
             num_assistant_tokens=gamma,
             card=draft_card(self._card_facts(gamma, repository), summary),
         )
-        proof = self._proof_by_loss(draft) if pair.frozen is None else self._proof_by_alpha(draft)
+        without = (
+            pair.frozen is None or pair.is_split
+        )  # its other parts have left with their owners
+        proof = self._proof_by_loss(draft) if without else self._proof_by_alpha(draft)
         self._say(f"exported to {self.folder.draft}; reloaded, {proof}")
 
     def _proof_by_alpha(self, draft: PreTrainedModel) -> str:
@@ -249,11 +252,15 @@ class Job:
         )
 
     def _proof_by_loss(self, draft: PreTrainedModel) -> str:
-        alone = World(1, 1, 0)  # the other processes have left
-        texts = target_text(self.pair, self.prompts, alone, console, wanted=False).held_out
+        if self.pair.frozen is None:
+            alone = World(1, 1, 0)  # the other processes have left
+            texts = target_text(self.pair, self.prompts, alone, console, wanted=False).held_out
+        else:
+            texts = build.drafted_texts(self.pair, draft, self.prompts.held_out)
         nats = verify_reload(self.folder.draft, draft, texts)
         trained = surprise(draft, texts).mean()
-        return f"its held-out loss is {nats:.4f} nats (before rounding to bfloat16 {trained:.4f})"
+        what = "held-out loss" if self.pair.frozen is None else "loss on its own text"
+        return f"its {what} is {nats:.4f} nats (before rounding to bfloat16 {trained:.4f})"
 
     def _trained(self, folder: Path) -> PreTrainedModel:
         """A draft with the best weights of the training in `folder`, adapters merged."""
@@ -383,6 +390,8 @@ class Job:
                 "--prompts FILE.jsonl"
             )
             return
+        if self.pair.is_split:
+            self._say("not evaluated: the target lies split over the processes, which have left")
         for suite in _NEXT_SUITES:
             if not self.folder.evaluation(suite.stem).exists():
                 self._say(f"next:  ./launch.sh evaluate {self.folder.path} --suite {suite}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed
 from torch import nn
 
 from distillspec.corpus.tokenizing import Tokens
@@ -16,11 +17,12 @@ from distillspec.measure.completions import end_tokens
 from distillspec.models.adapters import add_lora, check_targets
 from distillspec.models.bridge import Bridge, attach
 from distillspec.models.frozen import FrozenTarget
-from distillspec.models.hidden import causal_model
-from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.models.hidden import causal_model, is_sharded
+from distillspec.models.loading import empty_model, load_model, load_tokenizer
 from distillspec.models.precision import cast_parameters, fast_dtype
 from distillspec.models.runner import UNLIMITED, most_positions, vocabulary_size
 from distillspec.models.seq2seq import check_same_kind, is_seq2seq, start_token
+from distillspec.models.sharded import split_over_processes
 from distillspec.models.start import made_draft
 from distillspec.models.trainable import without_dropout
 from distillspec.models.trimmed_head import settle_head, trim_head
@@ -99,6 +101,11 @@ class Pair:
         return self.frozen
 
     @property
+    def is_split(self) -> bool:
+        """Whether the target lies on all processes together, and can be asked by all alone."""
+        return self.frozen is not None and is_sharded(self.frozen.model)
+
+    @property
     def start_token(self) -> int | None:
         """What a prompt ends with for an encoder-decoder pair; None for a causal one."""
         model = None if self.frozen is None else self.frozen.model
@@ -164,15 +171,27 @@ def load_pair(recipe: Recipe, kind: torch.dtype | None = None) -> Pair:
     if not isinstance(pair.draft, str):
         return _made_pair(recipe, pair.draft, tokenizer, kind)
     draft_tokenizer = _draft_tokenizer(recipe)
-    target = load_model(
-        pair.target_weights,
-        dtype=kind,
-        device=where,
-        trust_remote_code=pair.trust_remote_code,
-        revision=pair.target_revision,
-        what="target",
-    )
+    target = _target(recipe, kind, where)
     return _given_pair(recipe, target, tokenizer, draft_tokenizer)
+
+
+def _target(recipe: Recipe, kind: torch.dtype, where: torch.device) -> PreTrainedModel:
+    """Whole on this process, or split over all of them where the recipe wants it."""
+    pair = recipe.pair
+    shared: Any = {
+        "dtype": kind,
+        "trust_remote_code": pair.trust_remote_code,
+        "revision": pair.target_revision,
+        "what": "target",
+    }
+    several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+    if not (recipe.hardware.shard_target and several):
+        return load_model(pair.target_weights, device=where, **shared)
+    return split_over_processes(
+        lambda: load_model(pair.target_weights, **shared),
+        lambda: empty_model(pair.target_weights, **shared),
+        where,
+    )
 
 
 def _given_pair(

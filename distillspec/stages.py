@@ -25,14 +25,15 @@ console = Console()
 def run(recipe: Recipe, folder: Path | None) -> int:
     """Everything the recipe says, in a new run folder or going on in `folder`.
 
-    Without the target's weights nothing can be evaluated: the end of the run says so.
+    Without the target's weights in this process nothing can be evaluated: the end of the run says
+    so.
     """
     with started(recipe, folder) as job:
         job.train()
         if job.world.rank:
             return 0
         job.export()
-        if recipe.pair.endpoint is None:
+        if recipe.pair.endpoint is None and not job.pair.is_split:
             job.evaluate(recipe.evaluate.suite)
         job.close()
         if recipe.export.push is not None:

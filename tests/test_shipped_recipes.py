@@ -84,6 +84,7 @@ TO_BE_MADE = {"lm1b-234m--lm1b-33m"}
 # Of target and draft; vocabularies are padded as the real ones are: equally, or the target's more.
 PAIRS = {
     "llama-3.1-8b--llama-3.2-1b": [llama_like(LlamaConfig, 304)] * 2,
+    "llama-3.3-70b--llama-3.2-1b": [llama_like(LlamaConfig, 304)] * 2,
     "qwen3-8b--qwen3-0.6b": [llama_like(Qwen3Config, 304, head_dim=8)] * 2,
     "qwen2.5-7b--qwen2.5-0.5b": [llama_like(Qwen2Config, 320), llama_like(Qwen2Config, 304)],
     "smollm2-1.7b--smollm2-135m": [llama_like(LlamaConfig, 300, tie_word_embeddings=True)] * 2,
@@ -146,7 +147,8 @@ def test_every_real_pair_is_tried_here() -> None:
 @pytest.mark.parametrize("name", PAIRS)
 def test_headers_tell_command_hardware_and_what_to_expect(name: str) -> None:
     text = (ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
-    for part in (f"./launch.sh recipes/{name}.yaml", "hardware:  one GPU", "GiB", "expected:"):
+    gpus = "eight GPUs" if "70b" in name else "one GPU"
+    for part in (f"./launch.sh recipes/{name}.yaml", f"hardware:  {gpus}", "GiB", "expected:"):
         assert part in text
     recipe = of_the_hub(name)
     assert isinstance(recipe.data.source, Hub)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from distillspec.decoding import decode
 from distillspec.errors import DistillSpecError
 from distillspec.export.folder import fit_vocabulary
 from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.recipe.loading import dump_yaml
 from distillspec.recipe.schema import Recipe
 from distillspec.training.held_out_loss import HeldOutLoss, LossFinding
 from distillspec.training.probe import Finding, Probe
@@ -557,3 +561,34 @@ def test_an_encoder_decoder_pair_goes_the_whole_way(
     plain = target.generate(**inputs, max_new_tokens=12, do_sample=False)
     assisted = target.generate(**inputs, max_new_tokens=12, do_sample=False, assistant_model=draft)
     assert assisted.tolist() == plain.tolist()
+
+
+@pytest.mark.distributed
+def test_a_split_target_trains_and_exports_and_is_evaluated_by_one_process(
+    workplace: Path,
+) -> None:
+    plan = recipe(source={"draft": 0.5, "fixed": 0.5}).model_dump(mode="json")
+    plan["hardware"]["shard_target"] = True
+    (workplace / "tiny-split.yaml").write_text(dump_yaml(Recipe.model_validate(plan)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
+    done = subprocess.run(
+        [*command, "2", "-m", "distillspec", "run", "tiny-split.yaml"],
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "not evaluated: the target lies split" in done.stdout
+    assert "its loss on its own text is" in done.stdout
+    (run,) = Path("checkpoints/runs").glob("*/*")
+    assert (run / "draft" / "model.safetensors").is_file()
+    assert not (run / "evaluation").exists()
+    assert stages.evaluate(run, "tiny.yaml") == 0
+    assert (run / "evaluation" / "tiny" / "report.html").is_file()

@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -76,6 +77,35 @@ def load_model(
     _check_loading(info, path, what)
     model.name_or_path = path
     torch.nn.Module.to(model, device)
+    model.eval()
+    return model
+
+
+def empty_model(
+    path: str,
+    *,
+    dtype: torch.dtype,
+    trust_remote_code: bool = False,
+    revision: str | None = None,
+    what: str = "model",
+) -> PreTrainedModel:
+    """The model of `load_model` without its weights, on the CPU: memory that nobody has touched.
+
+    Only the configuration is read. Raises DistillSpecError.
+    """
+    folder = _local_folder(path, revision, what, _TEXT_FILES, trust_remote_code)
+    has_encoder = bool(read_config(folder).get("is_encoder_decoder"))
+    kind: Any = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
+    with _explained(path, what), quiet():
+        config = AutoConfig.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+        with torch.device("meta"):
+            model = kind.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    assert isinstance(model, PreTrainedModel)
+    model.to_empty(device="cpu")
+    model.tie_weights()
+    model.name_or_path = path
     model.eval()
     return model
 

@@ -160,6 +160,11 @@ class Hardware(Section):
     strategy: Literal["auto", "ddp", "fsdp2", "zero2", "zero3"] = Field(
         "auto", description="auto: one process plain, several ddp"
     )
+    shard_target: bool = Field(
+        False,
+        description="split the frozen target over all processes: for one that no device holds "
+        "whole. Rank 0 reads it into the CPU's memory first",
+    )
     threads: Count | None = Field(None, description="CPU threads per process; default: cores")
     gradient_checkpointing: bool = Field(
         False, description="compute the draft's activations again when the gradient needs them"
@@ -293,6 +298,29 @@ class Recipe(Section):
                 f"lora.dropout={self.lora.dropout:g} makes another draft of each pass, and "
                 "distill.select and divergence: tvd_plus read a step twice: set lora.dropout=0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_split_target_is_asked_by_all_at_once(self) -> Self:
+        if not self.hardware.shard_target:
+            return self
+        source, pair = self.distill.source, self.pair
+        faults = {
+            "distill.source.target": source.target > 0.0,
+            "distill.source.speculative": source.speculative > 0.0,
+            "distill.signal: {kind: cached}": self.distill.cached_signal is not None,
+            "pair.draft as a section": not isinstance(pair.draft, str),
+            "pair.draft_head": pair.draft_head is not None,
+            "pair.tokenizers: bridged": pair.tokenizers == "bridged",
+            "pair.endpoint": pair.endpoint is not None,
+        }
+        for name, is_set in faults.items():
+            if is_set:
+                raise ValueError(
+                    f"hardware.shard_target=true scores text with all processes at once, and {name}"
+                    " wants the target in one of them: take text of the draft or of the data (a "
+                    "server can write the target's: pair.endpoint in a recipe of its own)"
+                )
         return self
 
     @model_validator(mode="after")

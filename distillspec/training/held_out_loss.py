@@ -40,6 +40,8 @@ class HeldOutLoss:
     is not.
     """
 
+    joint = False
+
     def __init__(self, texts: Sequence[DrawnText], *, vocabulary: int | None = None) -> None:
         assert any(text.response for text in texts), "a loss needs text"
         self._texts = texts

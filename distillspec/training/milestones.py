@@ -48,7 +48,12 @@ class Measured(Protocol):
 
 
 class Measure(Protocol):
-    """Measures a draft in eval mode, every time on the same held-out text."""
+    """Measures a draft in eval mode, every time on the same held-out text.
+
+    joint: every process does, and they find the same; else rank 0 alone.
+    """
+
+    joint: bool
 
     def measure(self, draft: PreTrainedModel) -> Measured: ...
 
@@ -149,7 +154,8 @@ class Milestones(Callback):
         before = clock.seconds["probe"]
         with clock.phase("probe"):
             model = self._step.replica.refresh(trainer.strategy.root_device)
-            finding = self._probe.measure(model) if trainer.is_global_zero else None
+            measures = trainer.is_global_zero or self._probe.joint
+            finding = self._probe.measure(model) if measures else None
             self._draft.train()
             finding = trainer.strategy.broadcast(finding)
         assert finding is not None

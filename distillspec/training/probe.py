@@ -14,7 +14,7 @@ from distillspec.models.frozen import FrozenTarget
 from distillspec.models.generate import generate
 from distillspec.models.path_rows import eager_runner
 from distillspec.recipe import distill
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import Chance, GeneratorChance
 from distillspec.speculation.configuration import Configuration
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.stop import FixedLength
@@ -22,6 +22,7 @@ from distillspec.speculation.engine import SpeculativeDecoder
 from distillspec.speculation.records import Counts
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.token import verify_token
+from distillspec.training.agreed import AgreedChance
 from distillspec.training.randomness import stream
 from distillspec.training.resume import Position
 
@@ -77,7 +78,9 @@ class Probe:
         pad_token: int,
         seed: int,
         vocabulary: int | None = None,
+        joint: bool = False,
     ) -> None:
+        """joint: every process must measure, at the same time: the target is split over them."""
         assert prompts, "a probe needs prompts"
         self.plan = plan
         self._target = target
@@ -87,6 +90,7 @@ class Probe:
         self._pad_token = pad_token
         self._seed = seed
         self._vocabulary = vocabulary
+        self.joint = joint
         self._texts: list[DrawnText] | None = None
 
     @torch.no_grad()
@@ -106,13 +110,17 @@ class Probe:
             [torch.tensor(prompt) for prompt in self._prompts],
             max_new_tokens=self.plan.max_new_tokens,
             policy=self._policy,
-            chance=GeneratorChance(stream(self._seed, "probe/text", device=device)),
+            chance=self._chance("probe/text", device),
             end_tokens=self._end_tokens,
             pad_token=self._pad_token,
             vocabulary=self._vocabulary,
         )
         pairs = zip(self._prompts, responses, strict=True)
         return [DrawnText(tuple(prompt), tuple(text.tolist())) for prompt, text in pairs]
+
+    def _chance(self, purpose: str, device: torch.device) -> Chance:
+        own = GeneratorChance(stream(self._seed, purpose, device=device))
+        return AgreedChance(own) if self.joint else own
 
     def _decoded(self, draft: PreTrainedModel) -> Counts:
         device = self._target.model.device
@@ -121,7 +129,7 @@ class Probe:
             make_runner(draft, "eager", 0, (), vocabulary=self._vocabulary),
             Configuration("probe", self.plan.gamma, ChainDraft(), FixedLength(), verify_token),
             self._policy,
-            GeneratorChance(stream(self._seed, "probe/decode", device=device)),
+            self._chance("probe/decode", device),
         )
         counts = Counts()
         for prompt in self._prompts:

@@ -184,3 +184,40 @@ def test_comfort_that_cannot_be_is_refused(changes: dict[str, Any], words: str) 
     }
     with pytest.raises(ValidationError, match=words):
         Recipe.model_validate({**recipe, **changes})
+
+
+def test_a_split_target_is_asked_for_text_that_is_there_or_the_drafts() -> None:
+    split = {"hardware": {"shard_target": True}}
+    plain = {"distill": {"source": {"draft": 0.5, "fixed": 0.25, "replay": 0.25}}}
+    assert Recipe.model_validate(smallest(**split, **plain)).hardware.shard_target
+    pair = {"target": "t", "draft": "d"}
+    refused: list[dict[str, Any]] = [
+        {"distill": {"source": {"target": 1.0}}},
+        {"distill": {"source": {"draft": 0.5, "target": 0.5, "per": "token"}}},
+        {"distill": {"source": {"speculative": 1.0}}},
+        {"distill": FIXED | CACHED},
+        {"pair": {"target": "t", "draft": {"kind": "pruned", "layers": 2}}},
+        {"pair": pair | {"draft_head": {"keep": 9}}, "distill": FIXED},
+        {"pair": BRIDGED, "distill": FIXED},
+    ]
+    for changes in refused:
+        with pytest.raises(ValidationError, match="scores text with all processes at once"):
+            Recipe.model_validate(smallest(**split, **changes))
+
+
+@pytest.mark.parametrize("pair", [{"draft_head": {"keep": 9}}, {"tokenizers": "bridged"}])
+def test_blocks_are_not_counted_where_some_tokens_are_never_said(pair: dict[str, Any]) -> None:
+    plan = {"divergence": "block_efficiency", "source": {"fixed": 1.0}}
+    with pytest.raises(ValidationError, match="ends a block"):
+        Recipe.model_validate(smallest(pair={"target": "t", "draft": "d", **pair}, distill=plan))
+
+
+def test_objectives_that_look_twice_want_one_draft() -> None:
+    lora = {"rank": 2, "dropout": 0.1}
+    assert Recipe.model_validate(smallest(lora=lora)).lora is not None
+    for plan in (
+        {"divergence": "tvd_plus", "source": {"draft": 1.0}},
+        {"select": {"reference": "folder"}},
+    ):
+        with pytest.raises(ValidationError, match=r"set lora\.dropout=0"):
+            Recipe.model_validate(smallest(lora=lora, distill=plan))

@@ -56,6 +56,10 @@ def _plan(strategy: str, **distill: Any) -> dict[str, Any]:
     }
 
 
+def _split(plan: dict[str, Any]) -> dict[str, Any]:
+    return {**plan, "hardware": {**plan["hardware"], "shard_target": True}}
+
+
 def _start(processes: int, pair: Path, jobs: list[dict[str, Any]]) -> None:
     done = subprocess.run(
         [
@@ -87,7 +91,9 @@ def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     "<strategy>-resumed" was started again after its first step, "<strategy>-drawn" is on-policy,
     "<strategy>-written" has text of all kinds, some of it for the second time, and was resumed,
     "<strategy>-kept" reads the target's kept distributions, which "plain-kept" has made, and
-    "<strategy>-selected" looks twice at each step, as "plain-selected" does.
+    "<strategy>-selected" looks twice at each step, as "plain-selected" does. The target of
+    "<strategy>-split" is split over both processes, and replays are scored anew in
+    "<strategy>-split-drawn".
     """
     folder = tmp_path_factory.mktemp("strategies")
     tiny_run.run(tiny_run.parts(tiny_pair, tiny_run.recipe(**_plan("auto"))), folder / "plain")
@@ -105,6 +111,11 @@ def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"folder": drawn, "recipe": _plan(name, source={"draft": 1.0}), "probed": False},
             {"folder": str(folder / f"{name}-kept"), "recipe": _plan(name, **_kept(folder))},
             {"folder": str(folder / f"{name}-selected"), "recipe": _plan(name, **SELECTED)},
+            {"folder": str(folder / f"{name}-split"), "recipe": _split(_plan(name))},
+            {
+                "folder": str(folder / f"{name}-split-drawn"),
+                "recipe": _split(_plan(name, source={"draft": 0.25, "replay": 0.75})),
+            },
         ]
         written = {"folder": str(folder / f"{name}-written"), "probed": False}
         if name in ("ddp", "zero2"):
@@ -160,6 +171,23 @@ def test_two_processes_select_tokens_of_the_whole_step(runs: Path, strategy: str
             assert value == pytest.approx(wanted, rel=1e-4)
         kept, of = (float(r["train/response_tokens"]) for r in (row, all_tokens))
         assert kept == pytest.approx(0.4 * of, abs=1.0)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_target_that_is_split_says_what_a_whole_one_says(runs: Path, strategy: str) -> None:
+    mine, theirs = (tiny_run.rows_of(runs / name) for name in (f"{strategy}-split", "plain"))
+    assert [row["step"] for row in mine] == ["0", "1", "2", "3"]
+    for name in COMPARED:
+        for row, expected in zip(mine[1:], theirs[1:], strict=True):
+            value, wanted = (float(r[f"train/{name}"]) for r in (row, expected))
+            assert value == pytest.approx(wanted, rel=1e-4)
+    for row, expected in zip(mine[::3], theirs[::3], strict=True):
+        for name in ("probe/alpha", "probe/tau_tokens"):
+            assert float(row[name]) == pytest.approx(float(expected[name]), abs=1e-4)
+    drawn = tiny_run.rows_of(runs / f"{strategy}-split-drawn")
+    assert [row["step"] for row in drawn] == ["0", "1", "2", "3"]
+    assert all(math.isfinite(float(row["train/divergence_nats"])) for row in drawn[1:])
 
 
 @pytest.fixture(scope="module")

@@ -26,16 +26,20 @@ from distillspec import build
 from distillspec.corpus.module import PromptRows, Row
 from distillspec.corpus.prompts import Prompt
 from distillspec.corpus.signal_store import fill_signals
+from distillspec.job import join
 from distillspec.models.adapters import add_lora
 from distillspec.models.frozen import FrozenTarget
-from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.models.hidden import is_sharded
+from distillspec.models.loading import empty_model, load_model, load_tokenizer
 from distillspec.models.seq2seq import is_seq2seq, start_token
+from distillspec.models.sharded import split_over_processes
 from distillspec.models.trainable import without_dropout
 from distillspec.pair import Pair
 from distillspec.recipe.schema import Recipe
 from distillspec.training.cached_target import CachedTarget
 from distillspec.training.fit import FitOutcome, fit
 from distillspec.training.probe import Probe
+from distillspec.training.strategy import World
 
 VOCABULARY = 300
 PROMPTS = 24
@@ -104,7 +108,7 @@ class Parts(NamedTuple):
 
 def parts(pair: Path, plan: Recipe) -> Parts:
     tokenizer = load_tokenizer(str(pair / "target"))
-    target = FrozenTarget(load_model(str(pair / "target"), dtype=torch.float32))
+    target = FrozenTarget(_target(pair, plan))
     draft: nn.Module = load_model(str(pair / "draft"), dtype=torch.float32)
     assert isinstance(draft, PreTrainedModel)
     without_dropout(draft)
@@ -129,6 +133,7 @@ def parts(pair: Path, plan: Recipe) -> Parts:
         end_tokens=frozenset({0}),
         pad_token=0,
         seed=plan.seed,
+        joint=is_sharded(target.model),
     )
     reference = None
     if plan.distill.select is not None:  # the target's own shape serves: any model will do
@@ -141,6 +146,18 @@ def parts(pair: Path, plan: Recipe) -> Parts:
         fill_signals(store, build.signal_scorer(whole, signal))
         cached = CachedTarget(store)
     return Parts(plan, draft, target, tokenizer, data, probe, reference, cached)
+
+
+def _target(pair: Path, plan: Recipe) -> PreTrainedModel:
+    folder, kind = str(pair / "target"), torch.float32
+    if not plan.hardware.shard_target or World.from_environment().size == 1:
+        return load_model(folder, dtype=kind)
+    join()
+    return split_over_processes(
+        lambda: load_model(folder, dtype=kind),
+        lambda: empty_model(folder, dtype=kind),
+        torch.device("cpu"),
+    )
 
 
 def run(made: Parts, folder: Path, *, resume: bool = False, probed: bool = True) -> FitOutcome:

@@ -1,0 +1,73 @@
+"""A program for torchrun: a model that is split over the processes says what the whole one says."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed
+
+from distillspec.errors import DistillSpecError
+from distillspec.models.generate import generate
+from distillspec.models.hidden import is_sharded, output_head, token_logits
+from distillspec.models.loading import empty_model, load_model
+from distillspec.models.path_rows import eager_runner
+from distillspec.models.sharded import split_over_processes
+from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.sampling import SamplingPolicy
+
+
+def main(folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo")
+    rank, cpu = torch.distributed.get_rank(), torch.device("cpu")
+    kind = torch.float32
+    whole = load_model(folder, dtype=kind)
+    loads = 0
+
+    def load() -> object:
+        nonlocal loads
+        loads += 1
+        return load_model(folder, dtype=kind)
+
+    split = split_over_processes(load, lambda: empty_model(folder, dtype=kind), cpu)  # type: ignore[arg-type]
+    assert loads == (1 if rank == 0 else 0)
+    assert is_sharded(split) and output_head(split) is None
+    here = sum(p.to_local().numel() for p in split.parameters())  # type: ignore[attr-defined]
+    everything = sum(p.numel() for p in whole.parameters())
+    assert here < 0.6 * everything, (here, everything)
+    assert split.generation_config.eos_token_id == whole.generation_config.eos_token_id
+    start = whole.config.decoder_start_token_id if whole.config.is_encoder_decoder else 3
+    rows = torch.tensor([[5, 6 + rank, 7, start, 9, 10], [8, 9, 11, start, 4, 4 + rank]])
+    torch.testing.assert_close(token_logits(split, rows, None), token_logits(whole, rows, None))
+    runners = [eager_runner(model) for model in (split, whole)]
+    for part in (rows[:1, :4], rows[:1, 4:]):
+        found, expected = (runner.feed(part) for runner in runners)
+        torch.testing.assert_close(found, expected, equal_nan=True)
+    texts = [
+        generate(
+            model,
+            [rows[0, :4], rows[1, :4]],
+            max_new_tokens=5,
+            policy=SamplingPolicy(1.0),
+            chance=GeneratorChance(torch.Generator().manual_seed(0)),
+            end_tokens=frozenset(),
+            pad_token=0,
+        )
+        for model in (split, whole)
+    ]
+    assert [t.tolist() for t in texts[0]] == [t.tolist() for t in texts[1]]
+
+    def fail() -> object:
+        return load_model(str(Path(folder) / "nowhere"), dtype=kind)
+
+    with pytest.raises(DistillSpecError, match="does not exist"):
+        split_over_processes(fail, lambda: empty_model(folder, dtype=kind), cpu)  # type: ignore[arg-type]
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
