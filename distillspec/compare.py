@@ -15,11 +15,11 @@ import torch
 from rich.console import Console
 
 from distillspec import atomic, build, provenance
+from distillspec.beforehand import cached_target, target_responses
 from distillspec.corpus.prompts import Prompt
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.export.folder import export_draft
-from distillspec.job import cached_target, join, target_responses
 from distillspec.measure.bootstrap import Resampling
 from distillspec.measure.corpus_alpha import DrawnText
 from distillspec.measure.target_texts import drawn_texts, text_facts
@@ -28,6 +28,7 @@ from distillspec.models.adapters import merged
 from distillspec.models.digest import model_digest
 from distillspec.models.precision import cast_parameters, describe
 from distillspec.pair import Pair, load_pair, prepare_process, with_draft_of
+from distillspec.processes import join
 from distillspec.recipe.comparison import OF_VARIANT, UNDISTILLED, Comparison
 from distillspec.recipe.dry_run import RUNS
 from distillspec.recipe.dry_run import plan as told

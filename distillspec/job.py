@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,11 +20,10 @@ import torch.distributed
 from rich.console import Console
 
 from distillspec import atomic, build, provenance
+from distillspec.beforehand import cached_target, target_responses
 from distillspec.black_box import UNMEASURED, target_text
 from distillspec.corpus.preview import show
 from distillspec.corpus.prompts import Prompt, PromptSets
-from distillspec.corpus.signal_store import fill_signals, in_words
-from distillspec.corpus.stored import fill
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.export.card import CardFacts, draft_card, recommended_gamma
@@ -48,6 +47,7 @@ from distillspec.models.digest import model_digest
 from distillspec.models.precision import cast_parameters, describe
 from distillspec.models.trimmed_head import settle_head, whole_head
 from distillspec.pair import Pair, device_of, dtype_of, load_pair, prepare_process
+from distillspec.processes import join, leave, told_by_rank_0
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.start import Pruned
@@ -426,7 +426,7 @@ def started(recipe: Recipe, folder: Path | None) -> Iterator[Job]:
     begun = None
     if not world.rank:
         begun = RunFolder(folder) if folder is not None else RunFolder.begin(recipe)
-    run_folder = _told_by_rank_0(begun, world)
+    run_folder = told_by_rank_0(begun, world)  # who fixes its id
     if recipe.pair.draft_head is not None and run_folder.head_file.exists():
         head = json.loads(run_folder.head_file.read_text(encoding="utf-8"))
         pair = replace(pair, kept=tuple(head["tokens"]))
@@ -448,88 +448,6 @@ def started(recipe: Recipe, folder: Path | None) -> Iterator[Job]:
         except KeyboardInterrupt as interrupt:
             again = str(interrupt) or f"resume with: ./launch.sh {run_folder.path}"
             raise KeyboardInterrupt(again) from None
-
-
-def join() -> World:
-    """Under torchrun, the process group that training will use; Lightning takes it over."""
-    world = World.from_environment()
-    if world.size > 1 and not torch.distributed.is_initialized():
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        torch.distributed.init_process_group(backend)
-    return world
-
-
-def leave(world: World) -> None:
-    """All processes together; what follows is rank 0's alone."""
-    if world.size > 1:
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()
-
-
-def _told_by_rank_0(folder: RunFolder | None, world: World) -> RunFolder:
-    """Rank 0 fixes the run's id for all."""
-    box = [folder]
-    if world.size > 1:
-        torch.distributed.broadcast_object_list(box)
-    assert box[0] is not None
-    return box[0]
-
-
-def target_responses(pair: Pair, training: list[Prompt], world: World) -> dict[str, Tokens]:
-    """The target's stored responses, sampling those that are missing, every rank its part."""
-    store = build.target_store(pair, training)
-    alone = run_lock(store.folder) if not world.rank else nullcontext()
-    with alone, console.status("") as status:
-        fill(
-            store,
-            build.target_sampler(pair),
-            rank=world.rank,
-            world=world.size,
-            progress=lambda done, total: status.update(
-                f"target responses: batch {done} of {total}"
-            ),
-        )
-    if world.size > 1:
-        torch.distributed.barrier()
-    return store.responses()
-
-
-def cached_target(
-    pair: Pair, training: list[Prompt], responses: dict[str, Tokens] | None, world: World
-) -> CachedTarget | None:
-    """The target's kept distributions, where the recipe asks for them; makes those that are
-    missing, every rank its part, once their size has been told and found to fit the disk.
-    """
-    signal = pair.recipe.distill.cached_signal
-    if signal is None:
-        return None
-    store = build.signal_store(pair, signal, training, responses)
-    if not world.rank:
-        missing = len(store.missing())
-        console.print(
-            f"target distributions of {store.tokens:,} tokens in {store.texts:,} texts: k "
-            f"{signal.k}, {store.bytes_per_token} bytes per token, {in_words(store.size_bytes)} in "
-            f"{store.folder}{f'; to make: {missing} of {store.shards} shards' if missing else ''}",
-            highlight=False,
-            soft_wrap=True,
-        )
-        if pair.recipe.distill.signal_caveat is not None:
-            console.print(pair.recipe.distill.signal_caveat, highlight=False, soft_wrap=True)
-    alone = run_lock(store.folder) if not world.rank else nullcontext()
-    with alone, console.status("") as status:
-        store.check_space()
-        fill_signals(
-            store,
-            build.signal_scorer(pair, signal),
-            rank=world.rank,
-            world=world.size,
-            progress=lambda done, total: status.update(
-                f"target distributions: shard {done} of {total}"
-            ),
-        )
-    if world.size > 1:
-        torch.distributed.barrier()
-    return CachedTarget(store)
 
 
 def show_summary(summary: Summary, page: Path) -> None:

@@ -9,13 +9,15 @@ from pathlib import Path
 from rich.console import Console
 
 from distillspec import build
+from distillspec.beforehand import cached_target, target_responses
 from distillspec.black_box import target_text
 from distillspec.errors import DistillSpecError
-from distillspec.job import cached_target, join, leave, show_summary, started, target_responses
+from distillspec.job import show_summary, started
 from distillspec.measure.cells import SUMMARY
 from distillspec.measure.report import write_report
 from distillspec.measure.summary_file import read_summary
 from distillspec.pair import load_pair, prepare_process
+from distillspec.processes import join, leave
 from distillspec.recipe.schema import Recipe
 from distillspec.run_folder import RunFolder
 

@@ -32,13 +32,14 @@ import torch
 from peak import PeakMemory
 
 from distillspec import build
+from distillspec.beforehand import target_responses
 from distillspec.corpus.module import PromptRows, Row
-from distillspec.job import join, target_responses
 from distillspec.measure.bootstrap import Resampling, Sums, ratio_of_runs, relative_of_runs
 from distillspec.measure.target_texts import drawn_texts, text_facts
 from distillspec.models.hidden import causal_model
 from distillspec.models.loading import load_model
 from distillspec.pair import Pair, load_pair
+from distillspec.processes import join
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
 from distillspec.speculation.sampling import SamplingPolicy

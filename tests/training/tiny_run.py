@@ -26,7 +26,6 @@ from distillspec import build
 from distillspec.corpus.module import PromptRows, Row
 from distillspec.corpus.prompts import Prompt
 from distillspec.corpus.signal_store import fill_signals
-from distillspec.job import join
 from distillspec.models.adapters import add_lora
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.hidden import is_sharded
@@ -35,6 +34,7 @@ from distillspec.models.seq2seq import is_seq2seq, start_token
 from distillspec.models.sharded import split_over_processes
 from distillspec.models.trainable import without_dropout
 from distillspec.pair import Pair
+from distillspec.processes import join
 from distillspec.recipe.schema import Recipe
 from distillspec.training.cached_target import CachedTarget
 from distillspec.training.fit import FitOutcome, fit

@@ -1,0 +1,79 @@
+"""What is asked of the target before training, every process its part: responses, distributions."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+
+import torch.distributed
+from rich.console import Console
+
+from distillspec import build
+from distillspec.corpus.prompts import Prompt
+from distillspec.corpus.signal_store import fill_signals, in_words
+from distillspec.corpus.stored import fill
+from distillspec.corpus.tokenizing import Tokens
+from distillspec.pair import Pair
+from distillspec.training.cached_target import CachedTarget
+from distillspec.training.run_lock import run_lock
+from distillspec.training.strategy import World
+
+_PAGE = 160  # columns of a log or a pipe, which have no width of their own
+console = Console(width=None if sys.stdout.isatty() else _PAGE)
+
+
+def target_responses(pair: Pair, training: list[Prompt], world: World) -> dict[str, Tokens]:
+    """The target's stored responses, sampling those that are missing, every rank its part."""
+    store = build.target_store(pair, training)
+    alone = run_lock(store.folder) if not world.rank else nullcontext()
+    with alone, console.status("") as status:
+        fill(
+            store,
+            build.target_sampler(pair),
+            rank=world.rank,
+            world=world.size,
+            progress=lambda done, total: status.update(
+                f"target responses: batch {done} of {total}"
+            ),
+        )
+    if world.size > 1:
+        torch.distributed.barrier()
+    return store.responses()
+
+
+def cached_target(
+    pair: Pair, training: list[Prompt], responses: dict[str, Tokens] | None, world: World
+) -> CachedTarget | None:
+    """The target's kept distributions, where the recipe asks for them; makes those that are
+    missing, every rank its part, once their size has been told and found to fit the disk.
+    """
+    signal = pair.recipe.distill.cached_signal
+    if signal is None:
+        return None
+    store = build.signal_store(pair, signal, training, responses)
+    if not world.rank:
+        missing = len(store.missing())
+        console.print(
+            f"target distributions of {store.tokens:,} tokens in {store.texts:,} texts: k "
+            f"{signal.k}, {store.bytes_per_token} bytes per token, {in_words(store.size_bytes)} in "
+            f"{store.folder}{f'; to make: {missing} of {store.shards} shards' if missing else ''}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        if pair.recipe.distill.signal_caveat is not None:
+            console.print(pair.recipe.distill.signal_caveat, highlight=False, soft_wrap=True)
+    alone = run_lock(store.folder) if not world.rank else nullcontext()
+    with alone, console.status("") as status:
+        store.check_space()
+        fill_signals(
+            store,
+            build.signal_scorer(pair, signal),
+            rank=world.rank,
+            world=world.size,
+            progress=lambda done, total: status.update(
+                f"target distributions: shard {done} of {total}"
+            ),
+        )
+    if world.size > 1:
+        torch.distributed.barrier()
+    return CachedTarget(store)

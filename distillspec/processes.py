@@ -1,0 +1,37 @@
+"""The processes of a run under torchrun: how they join, agree, and leave."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import torch
+import torch.distributed
+
+from distillspec.training.strategy import World
+
+Told = TypeVar("Told")
+
+
+def join() -> World:
+    """Under torchrun, the process group that training will use; Lightning takes it over."""
+    world = World.from_environment()
+    if world.size > 1 and not torch.distributed.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        torch.distributed.init_process_group(backend)
+    return world
+
+
+def leave(world: World) -> None:
+    """All processes together; what follows is rank 0's alone."""
+    if world.size > 1:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
+def told_by_rank_0(value: Told | None, world: World) -> Told:
+    """What rank 0 has, everywhere; the others give None."""
+    box = [value]
+    if world.size > 1:
+        torch.distributed.broadcast_object_list(box)
+    assert box[0] is not None
+    return box[0]
