@@ -24,6 +24,7 @@ from distillspec.measure.race import FEWEST, FIRST_LOOK, Outcome, Standing, Text
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.precision import describe, fast_dtype
 from distillspec.models.runner import most_positions, vocabulary_size
+from distillspec.models.seq2seq import check_same_kind, is_seq2seq, start_token
 from distillspec.models.tree_mask import check_takes_a_tree
 from distillspec.models.vocabulary import check_pair
 from distillspec.recipe import yaml_text
@@ -137,6 +138,7 @@ def _load(target: str, draft: str) -> _Pair:
     draft_tokenizer = load_tokenizer(draft, what="draft")
     big = load_model(target, dtype=kind, device=device, what="target")
     small = load_model(draft, dtype=kind, device=device, what="draft")
+    check_same_kind(big, small, "target and draft of auto")
     vocabulary = check_pair(
         tokenizer,
         draft_tokenizer,
@@ -170,7 +172,14 @@ def _prompts(pair: _Pair, source: Jsonl | PythonSource, suite: Suite) -> list[Pr
     if isinstance(source, PythonSource):
         room = min(room, _MOST_CODE)
     data = Data(source=source, max_prompt_tokens=room)
-    found = load_all(source, data, pair.tokenizer, seed=suite.seed, most=_MOST_PROMPTS)
+    found = load_all(
+        source,
+        data,
+        pair.tokenizer,
+        seed=suite.seed,
+        most=_MOST_PROMPTS,
+        start=start_token(pair.target) if is_seq2seq(pair.target) else None,
+    )
     if len(found) < FEWEST:
         raise DistillSpecError(
             f"{len(found)} prompt is too few to compare anything on",

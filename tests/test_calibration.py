@@ -12,6 +12,7 @@ from distillspec import calibration
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import Jsonl
 from distillspec.recipe.loading import load_suite
+from tests.seq2seq import written_pair
 
 
 @pytest.fixture
@@ -96,3 +97,12 @@ def test_one_prompt_is_too_few_and_contexts_must_have_room(tiny_pair: Path, prom
     prompts.write_text('{"prompt": "alone"}\n')
     with pytest.raises(DistillSpecError, match="too few to compare"):
         calibrated(tiny_pair, prompts)
+
+
+def test_an_encoder_decoder_pair_is_calibrated_with_chains_alone(
+    prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert calibrated(written_pair(tmp_path / "t5"), prompts, temperature=1.0) == 0
+    assert "only chains are tried" in capsys.readouterr().out
+    (method,) = load_suite(prompts.with_name("auto.yaml")).methods
+    assert method.draft.kind == "chain"

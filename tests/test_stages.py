@@ -24,7 +24,7 @@ from distillspec.recipe.schema import Recipe
 from distillspec.training.held_out_loss import HeldOutLoss, LossFinding
 from distillspec.training.probe import Finding, Probe
 from tests.models.two_tokenizers import save_other_draft
-from tests.seq2seq import written_pair
+from tests.seq2seq import START, written_pair
 from tests.served import NANO, Served
 
 SUITE = """\
@@ -549,6 +549,8 @@ def test_an_encoder_decoder_pair_goes_the_whole_way(
                if not torch.equal(weight, start.state_dict()[name])]  # fmt: skip
     assert any(name.startswith("encoder.") for name in changed)
     assert draft.config.dropout_rate == start.config.dropout_rate
+    assert draft.generation_config is not None
+    assert draft.generation_config.decoder_start_token_id == START
     summary = json.loads((run / "evaluation/tiny/summary.json").read_text())
     assert all(cell["tau"] >= 1.0 for cell in summary["cells"])
     greedy = [note for note in summary["notes"] if "encoder-decoder models" in note]

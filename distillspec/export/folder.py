@@ -128,6 +128,7 @@ def _generation_config(draft: PreTrainedModel, num_assistant_tokens: int) -> Gen
         bos_token_id=ids.bos_token_id,
         eos_token_id=ids.eos_token_id,
         pad_token_id=ids.pad_token_id,
+        decoder_start_token_id=ids.decoder_start_token_id,
         num_assistant_tokens=num_assistant_tokens,
         num_assistant_tokens_schedule="constant",
         assistant_confidence_threshold=0.0,
