@@ -391,7 +391,12 @@ class Job:
             )
             return
         if self.pair.is_split:
-            self._say("not evaluated: the target lies split over the processes, which have left")
+            self._say(
+                "not evaluated: the target lies split over the processes, which have left. tau and "
+                "speed-up are measured where it can decode: in a serving engine, or by "
+                f"./launch.sh evaluate {self.folder.path} on a machine that holds it in one process"
+            )
+            return
         for suite in _NEXT_SUITES:
             if not self.folder.evaluation(suite.stem).exists():
                 self._say(f"next:  ./launch.sh evaluate {self.folder.path} --suite {suite}")

@@ -18,7 +18,7 @@ from distillspec.models.adapters import add_lora, check_targets
 from distillspec.models.bridge import Bridge, attach
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.hidden import causal_model, is_sharded
-from distillspec.models.loading import empty_model, load_model, load_tokenizer
+from distillspec.models.loading import empty_model, fetch_model, load_model, load_tokenizer
 from distillspec.models.precision import cast_parameters, fast_dtype
 from distillspec.models.runner import UNLIMITED, most_positions, vocabulary_size
 from distillspec.models.seq2seq import check_same_kind, is_seq2seq, start_token
@@ -187,6 +187,8 @@ def _target(recipe: Recipe, kind: torch.dtype, where: torch.device) -> PreTraine
     several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
     if not (recipe.hardware.shard_target and several):
         return load_model(pair.target_weights, device=where, **shared)
+    # Now, not while the others wait for the first process: a Hub's files take their time.
+    fetch_model(pair.target_weights, **{key: shared[key] for key in shared if key != "dtype"})
     return split_over_processes(
         lambda: load_model(pair.target_weights, **shared),
         lambda: empty_model(pair.target_weights, **shared),

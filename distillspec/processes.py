@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TypeVar
 
 import torch
@@ -15,6 +16,8 @@ Told = TypeVar("Told")
 def join() -> World:
     """Under torchrun, the process group that training will use; Lightning takes it over."""
     world = World.from_environment()
+    if torch.cuda.is_available():  # before anything asks for "the" GPU
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if world.size > 1 and not torch.distributed.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         torch.distributed.init_process_group(backend)

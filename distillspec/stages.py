@@ -97,6 +97,13 @@ def generate(recipe: Recipe) -> int:
     where the recipe caches them; resumes.
     """
     world = join()
+    if recipe.hardware.shard_target:
+        raise DistillSpecError(
+            "a target that is split over processes writes no responses",
+            where="hardware.shard_target=true",
+            mend="let a server write them (pair.endpoint in a recipe of its own), or take text of "
+            "the draft or of the data",
+        )
     prepare_process(recipe)
     pair = load_pair(recipe)
     sets = build.prompts(pair)

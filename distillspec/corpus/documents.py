@@ -18,7 +18,7 @@ def documents(source: PythonSource | Jsonl | Hub, held_out_percent: float) -> Co
     """
     if isinstance(source, PythonSource):
         return python_files(source, held_out_percent)
-    whole = source.model_copy(update={"after_words": None})
+    whole = source.model_copy(update={"after_words": None, "messages": ""})  # chats are no texts
     local = whole if isinstance(whole, Jsonl) else whole.local
     if local is not None:
         passages = jsonl_passages(local, None, "corpus")

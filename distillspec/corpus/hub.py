@@ -30,7 +30,7 @@ def hub_passages(
     rows = _load(source, section)
     where = f"data set {source.dataset}, split {source.split}"
     columns = rows.column_names
-    asked = (source.turns,) if source.turns else (source.prompt, source.messages)
+    asked = (source.turns,) if source.turns else (source.prompt, source.messages or source.prompt)
     if not any(outer(path, columns) in columns for path in asked):
         keys = ("turns", "prompt") if source.turns else ("prompt", "messages")
         raise DistillSpecError(

@@ -39,6 +39,7 @@ from distillspec.models.folder import (
 from distillspec.recipe.hub_id import is_hub_id
 
 _TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+_MODEL_FILES = [*_TEXT_FILES, "*.safetensors"]
 _NAMED = 4
 
 
@@ -57,7 +58,7 @@ def load_model(
     stored once). Only safetensors are read. dtype: "auto" is the one they are stored in. what:
     names the model in errors ("target", "draft"). Raises DistillSpecError.
     """
-    folder = _local_folder(path, revision, what, [*_TEXT_FILES, "*.safetensors"], trust_remote_code)
+    folder = _local_folder(path, revision, what, _MODEL_FILES, trust_remote_code)
     has_encoder = bool(read_config(folder).get("is_encoder_decoder"))
     kind: Any = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
     for file in weight_files(folder):
@@ -76,7 +77,15 @@ def load_model(
     assert isinstance(model, PreTrainedModel)
     _check_loading(info, path, what)
     model.name_or_path = path
-    torch.nn.Module.to(model, device)
+    try:
+        torch.nn.Module.to(model, device)
+    except torch.OutOfMemoryError as error:
+        raise DistillSpecError(
+            f"the {what} does not fit into the memory of {device}",
+            where=path,
+            mend="take a smaller one, or a larger device; several processes can hold a target "
+            "together for training (hardware.shard_target=true)",
+        ) from error
     model.eval()
     return model
 
@@ -91,7 +100,7 @@ def empty_model(
 ) -> PreTrainedModel:
     """The model of `load_model` without its weights, on the CPU: memory that nobody has touched.
 
-    Only the configuration is read. Raises DistillSpecError.
+    Only the configuration is read. No two weights are one tensor. Raises DistillSpecError.
     """
     folder = _local_folder(path, revision, what, _TEXT_FILES, trust_remote_code)
     has_encoder = bool(read_config(folder).get("is_encoder_decoder"))
@@ -103,11 +112,30 @@ def empty_model(
         with torch.device("meta"):
             model = kind.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     assert isinstance(model, PreTrainedModel)
-    model.to_empty(device="cpu")
-    model.tie_weights()
+    with _untouched():
+        model.to_empty(device="cpu")
     model.name_or_path = path
     model.eval()
     return model
+
+
+@contextmanager
+def _untouched() -> Iterator[None]:
+    """Within, new memory is not written to, deterministic mode or not."""
+    settings: Any = torch.utils.deterministic
+    fills = settings.fill_uninitialized_memory
+    settings.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        settings.fill_uninitialized_memory = fills
+
+
+def fetch_model(
+    path: str, *, trust_remote_code: bool = False, revision: str | None = None, what: str = "model"
+) -> None:
+    """See to it that the folder or Hub repository `path` is on this machine's disk."""
+    _local_folder(path, revision, what, _MODEL_FILES, trust_remote_code)
 
 
 def load_tokenizer(

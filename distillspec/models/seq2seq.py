@@ -204,8 +204,9 @@ class SourceReading:
         read = int(starts[0]) if len(starts) else tokens.shape[1]
         if read:
             self._source = torch.cat([self._source, tokens[:, :read]], dim=1)
-            self._encoded = None
+            self._encoded, self._cache = None, empty_caches()
         if not len(starts):
+            self._encoding()  # reading the prompt is done, and the clock of decoding not begun
             return self._nothing(tokens.shape)
         logits = self._decoded(tokens[:, read:])
         if not read:
@@ -215,12 +216,11 @@ class SourceReading:
     def keep(self, length: int) -> None:
         """Forget all but the first `length` tokens."""
         source = self._source.shape[1]
-        if length > source:
+        if length >= source:
             both_caches(self._cache)[0].keep(length - source)
             return
+        self._source, self._encoded = self._source[:, :length], None
         self._cache = empty_caches()
-        if length < source:
-            self._source, self._encoded = self._source[:, :length], None
 
     def repeated(self, rows: int) -> SourceReading:
         """A copy of the one text held, in each of `rows` rows."""
@@ -249,7 +249,7 @@ class SourceReading:
 
     @property
     def _has_begun(self) -> bool:
-        return both_caches(self._cache)[0].rows > 0
+        return both_caches(self._cache)[0].get_seq_length() > 0
 
     def _encoding(self) -> Tensor:
         if self._encoded is None:

@@ -32,8 +32,10 @@ def split_over_processes(
     """
     whole = _loaded_by_the_first(load)
     model = (empty() if whole is None else whole).requires_grad_(False).eval()
+    _share_alike(model)
     state = {} if whole is None else model.state_dict()
     buffers = {name: buffer.to(device, copy=True) for name, buffer in model.named_buffers()}
+    assert device.type != "cuda" or torch.cuda.current_device() == device.index
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for layer in chain.from_iterable(stacks(model)):
         fully_shard(layer, mesh=mesh)
@@ -46,7 +48,25 @@ def split_over_processes(
     settings = [model.generation_config]
     torch.distributed.broadcast_object_list(settings)
     model.generation_config = settings[0]
+    assert isinstance(model, PreTrainedModel)
     return model
+
+
+def _share_alike(model: PreTrainedModel) -> None:
+    """What is one tensor on rank 0 is one everywhere, and all processes have the same weights."""
+    names: dict[int, list[str]] = {}
+    for name, weight in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(weight), []).append(name)
+    groups = [list(names.values())]
+    torch.distributed.broadcast_object_list(groups)
+    for first, *others in groups[0]:
+        for name in others:
+            place, _, key = name.rpartition(".")
+            setattr(model.get_submodule(place), key, model.get_parameter(first))
+    mine = [(name, tuple(weight.shape)) for name, weight in model.named_parameters()]
+    told = [mine]
+    torch.distributed.broadcast_object_list(told)
+    assert mine == told[0], "the configuration makes another model than the weights"
 
 
 def _loaded_by_the_first(load: Callable[[], PreTrainedModel]) -> PreTrainedModel | None:

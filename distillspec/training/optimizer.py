@@ -93,7 +93,7 @@ def rate_shares(draft: nn.Module, layer_decay: float) -> dict[int, float]:
     head = causal.get_output_embeddings()
     shared = {id(p) for p in head.parameters()} if head is not None else set()
     for module in causal.base_model.modules():
-        if isinstance(module, nn.Embedding) and id(module.weight) not in shared:
+        if isinstance(module, nn.Embedding) and id(module.weight) not in shared | shares.keys():
             shares[id(module.weight)] = layer_decay ** (len(layers) + 1)
     return shares
 

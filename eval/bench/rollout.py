@@ -54,13 +54,12 @@ def ours(model: PreTrainedModel, ends: frozenset[int], new_tokens: int) -> Write
 
 
 def theirs(
-    model: PreTrainedModel, ends: frozenset[int], new_tokens: int, cache: str | None
+    model: PreTrainedModel, ends: frozenset[int], new_tokens: int, cache: str | None, longest: int
 ) -> Writer:
     extra = {} if cache is None else {"cache_implementation": cache}
 
     def write(prompts: Sequence[Tensor], seed: int) -> int:
         torch.manual_seed(seed)
-        longest = max(map(len, prompts))
         tokens = torch.zeros(len(prompts), longest, dtype=torch.long)
         mask = torch.zeros_like(tokens)
         for row, prompt in enumerate(prompts):
@@ -93,6 +92,9 @@ def main(arguments: argparse.Namespace) -> None:
     pair = load_pair(recipe)
     prompts = [torch.tensor(one.tokens) for one in build.prompts(pair).training]
     dtype = fast_dtype(pair.device)
+    longest = max(
+        map(len, prompts)
+    )  # one width for all rounds: a static cache may be compiled for it
     print(f"{describe(pair.device)}, {torch.get_num_threads()} threads; batch {arguments.batch}")
     print("| model | | tokens/s | ours to it, median of rounds (all) |")
     print("|---|---|---|---|")
@@ -101,8 +103,8 @@ def main(arguments: argparse.Namespace) -> None:
         settings = (model, pair.end_tokens, arguments.new_tokens)
         writers: dict[str, Writer] = {
             "ours": ours(*settings),
-            "transformers": theirs(*settings, None),
-            "transformers, static": theirs(*settings, "static"),
+            "transformers": theirs(*settings, None, longest),
+            "transformers, static": theirs(*settings, "static", longest),
         }
         speeds: dict[str, list[float]] = {key: [] for key in writers}
         order = list(writers)

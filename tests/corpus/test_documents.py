@@ -30,6 +30,15 @@ def test_rows_are_whole_texts_whatever_prompts_are_cut_from_them(tmp_path: Path)
     assert documents(of_the_hub, 10.0) == found
 
 
+def test_chats_beside_the_text_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    chat = [{"role": "user", "content": "hello"}]
+    rows = ({"text": f"text {i}", "messages": chat} for i in range(40))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = documents(Jsonl(kind="jsonl", path=str(path), prompt="text"), 30.0)
+    assert {one.text for side in found for one in side} == {f"text {i}" for i in range(40)}
+
+
 def test_prompts_of_texts_that_are_all_too_short_are_an_error(tmp_path: Path) -> None:
     path = written(tmp_path / "rows.jsonl", 3)
     source = Jsonl(kind="jsonl", path=str(path), prompt="text", after_words=6)

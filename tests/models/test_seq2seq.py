@@ -273,6 +273,31 @@ def test_an_encoder_reads_each_prompt_once(draft: Any, verify: Any) -> None:
     assert reads == [2, 2]
 
 
+def test_what_is_made_of_a_source_is_made_once_and_before_decoding_begins() -> None:
+    """Timed steps feed the start token, go back to the source, and begin anew."""
+    model = tiny_t5(layers=2)
+    expected = {token: own_logits(model, [*SOURCE, START, token]) for token in RESPONSE}
+    encoded = projected = 0
+
+    def count_encoded(*_: Any) -> None:
+        nonlocal encoded
+        encoded += 1
+
+    def count_projected(*_: Any) -> None:
+        nonlocal projected
+        projected += 1
+
+    model.get_encoder().register_forward_hook(count_encoded)
+    model.decoder.block[0].layer[1].EncDecAttention.k.register_forward_hook(count_projected)
+    runner = eager_runner(model)
+    runner.feed(torch.tensor([SOURCE]))
+    assert encoded == 1, "reading a prompt includes the encoder"
+    for token, logits in expected.items():
+        close(runner.feed(torch.tensor([[START, token]]))[0], logits)
+        runner.rollback(len(SOURCE))
+    assert (encoded, projected) == (1, 1)
+
+
 def test_a_trimmed_head_rules_the_others_out() -> None:
     model = tiny_t5()
     whole = own_logits(model, ROW)
