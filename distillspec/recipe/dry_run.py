@@ -91,6 +91,8 @@ def _distillation(recipe: Recipe, source: str, suite: Suite | None) -> list[Plan
     if pair.endpoint is None:
         path = recipe.evaluate.suite
         text = _evaluation(suite or load_suite(path), path)
+        if recipe.hardware.shard_target:
+            text = f"by one process that holds the target; several leave it out: {text}"
     else:
         text = "nothing: without the target's weights alpha, tau and speed-up are not known"
     lines.append(PlanLine("evaluate", text))
