@@ -112,6 +112,9 @@ class Job:
             outcomes["control"] = trained.record()
         if not self.world.rank:
             atomic.write_json(self.folder.training_file, outcomes)
+        if pair.is_split:
+            del text  # with the probe, which asks it
+            pair.target.leave_processes()
         leave(self.world)
         if self.world.size > 1 and not self.world.rank:
             # The other processes are gone: what is measured now has the whole machine.

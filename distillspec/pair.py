@@ -17,7 +17,7 @@ from distillspec.measure.completions import end_tokens
 from distillspec.models.adapters import add_lora, check_targets
 from distillspec.models.bridge import Bridge, attach
 from distillspec.models.frozen import FrozenTarget
-from distillspec.models.hidden import causal_model, is_sharded
+from distillspec.models.hidden import causal_model
 from distillspec.models.loading import empty_model, fetch_model, load_model, load_tokenizer
 from distillspec.models.precision import cast_parameters, fast_dtype
 from distillspec.models.runner import UNLIMITED, most_positions, vocabulary_size
@@ -103,7 +103,7 @@ class Pair:
     @property
     def is_split(self) -> bool:
         """Whether the target lies on all processes together, and can be asked by all alone."""
-        return self.frozen is not None and is_sharded(self.frozen.model)
+        return self.frozen is not None and self.frozen.is_split
 
     @property
     def start_token(self) -> int | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from distillspec.divergence.head import OutputHead
-from distillspec.models.hidden import Layout, hidden_states, output_head, token_logits
+from distillspec.models.hidden import Layout, hidden_states, is_sharded, output_head, token_logits
 
 
 class FrozenTarget:
@@ -19,6 +21,7 @@ class FrozenTarget:
 
     def __init__(self, model: PreTrainedModel, vocabulary: int | None = None) -> None:
         self.model = model.eval().requires_grad_(False)
+        self.is_split = is_sharded(model)  # over all processes, which must ask it together
         self._vocabulary = vocabulary
 
     @property
@@ -39,6 +42,16 @@ class FrozenTarget:
     ) -> Tensor:
         """long [B, T], bool [B, T] -> logits [B, T, V]."""
         return token_logits(self.model, tokens, attention_mask, self._vocabulary, layout)
+
+    def leave_processes(self) -> None:
+        """Give up this process's part of a split target: its configuration is all that stays.
+
+        Before the process group ends: what it still owned then would end with the interpreter.
+        """
+        assert self.is_split
+        with torch.device("meta"):
+            self.model = type(self.model)(self.model.config)
+        gc.collect()
 
     def release(self) -> None:
         """Give the memory of the weights back: nothing can be asked of it any more."""

@@ -14,7 +14,7 @@ from distillspec.corpus.module import Row
 from distillspec.corpus.visits import Side, TreeRow, Visits, collate_trees, packed
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.generate import Writer, generate
-from distillspec.models.hidden import causal_model, is_sharded
+from distillspec.models.hidden import causal_model
 from distillspec.models.speculated import SpeculatedText, generate_speculatively
 from distillspec.models.tree_mask import check_takes_a_tree
 from distillspec.recipe.distill import Distill
@@ -62,7 +62,7 @@ class Rollout:
         self._processes = processes
         self.ring = Ring(math.ceil(distill.replay.sequences / processes), distill.replay.max_age)
         # A target that is split is asked by all processes at once, and never by some of them.
-        is_split = target is not None and is_sharded(target.model)
+        is_split = target is not None and target.is_split
         self._keeps_states = distill.reads_target and not distill.on_prompts and not is_split
 
     @property
