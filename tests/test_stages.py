@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +23,7 @@ from distillspec.training.probe import Finding, Probe
 from tests.models.two_tokenizers import save_other_draft
 from tests.seq2seq import START, written_pair
 from tests.served import NANO, Served
+from tests.two_processes import run_by_two
 
 SUITE = """\
 name: tiny
@@ -572,25 +570,19 @@ def test_a_split_target_trains_and_exports_and_is_evaluated_by_one_process(
     plan = recipe(source={"draft": 0.5, "fixed": 0.5}).model_dump(mode="json")
     plan["hardware"]["shard_target"] = True
     (workplace / "tiny-split.yaml").write_text(dump_yaml(Recipe.model_validate(plan)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
-    done = subprocess.run(
-        [*command, "2", "-m", "distillspec", "run", "tiny-split.yaml"],
-        env={
-            **os.environ,
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(Path(__file__).parents[1]),
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    assert "not evaluated: the target lies split" in done.stdout
-    assert "its loss on its own text is" in done.stdout
+    said = run_by_two("distillspec", "run", "tiny-split.yaml", folder=workplace)
+    assert "not evaluated: the target lies split" in said
+    assert "its loss on its own text is" in said
     (run,) = Path("checkpoints/runs").glob("*/*")
     assert (run / "draft" / "model.safetensors").is_file()
     assert not (run / "evaluation").exists()
     assert stages.evaluate(run, "tiny.yaml") == 0
     assert (run / "evaluation" / "tiny" / "report.html").is_file()
+
+
+def test_a_split_target_is_asked_for_no_responses(workplace: Path) -> None:
+    plan = recipe(source={"fixed": 1.0})
+    split = plan.hardware.model_copy(update={"shard_target": True})
+    with pytest.raises(DistillSpecError, match="writes no responses"):
+        stages.generate(plan.model_copy(update={"hardware": split}))
+    assert not (workplace / "data").exists()

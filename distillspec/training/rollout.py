@@ -61,9 +61,7 @@ class Rollout:
         self.vocabulary = vocabulary
         self._processes = processes
         self.ring = Ring(math.ceil(distill.replay.sequences / processes), distill.replay.max_age)
-        # A target that is split is asked by all processes at once, and never by some of them.
-        is_split = target is not None and target.is_split
-        self._keeps_states = distill.reads_target and not distill.on_prompts and not is_split
+        self._keeps_states = distill.reads_target and not distill.on_prompts
 
     @property
     def writes(self) -> bool:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.models.loading import empty_model, load_model, load_tokenizer
 
 
 @pytest.fixture
@@ -129,3 +129,26 @@ def test_a_hub_id_without_network_says_so_and_prints_nothing(
 def test_a_malformed_hub_id_says_so() -> None:
     with pytest.raises(DistillSpecError, match="well-formed"):
         load("nobody/--what..is this")
+
+
+def test_a_model_that_fits_no_memory_is_the_users_error(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(DistillSpecError, match="target does not fit into the memory of cpu"):
+        load(folder)
+
+
+def test_an_empty_model_has_the_shapes_alone(folder: Path) -> None:
+    whole, empty = load(folder), empty_model(str(folder), dtype=torch.float32, what="target")
+    shapes = [
+        {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
+        for model in (whole, empty)
+    ]
+    assert shapes[0] == shapes[1]
+    assert all(p.device.type == "cpu" for p in empty.parameters())
+    with pytest.raises(DistillSpecError, match="does not exist"):
+        empty_model(str(folder / "nowhere"), dtype=torch.float32)

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from distillspec.atomic import _aside
 from distillspec.errors import DistillSpecError
 from distillspec.training.fit import fit
+from distillspec.training.resume import LAST
 from distillspec.training.state_file import read_state
 from tests.training import tiny_run
 
@@ -171,3 +173,14 @@ def test_a_missing_logger_is_named(tiny_pair: Path, tmp_path: Path) -> None:
     made = tiny_run.parts(tiny_pair, tiny_run.recipe(hardware={"wandb_project": "x"}))
     with pytest.raises(DistillSpecError, match="not installed"):
         tiny_run.run(made, tmp_path)
+
+
+def test_a_checkpoint_that_was_left_aside_is_gone_on_from(tiny_pair: Path, tmp_path: Path) -> None:
+    """A process was killed between the two renames that replace a folder."""
+    begun = tiny_run.recipe(distill={"max_steps": 2})
+    tiny_run.run(tiny_run.parts(tiny_pair, begun), tmp_path)
+    last = tmp_path / LAST
+    last.replace(_aside(last))
+    outcome = tiny_run.run(tiny_run.parts(tiny_pair, tiny_run.recipe()), tmp_path, resume=True)
+    assert outcome.tokens_before > 0
+    assert outcome.steps == 4

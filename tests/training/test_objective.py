@@ -281,6 +281,21 @@ def test_selection_learns_from_the_tokens_with_most_to_learn_beyond_the_referenc
     assert_same_gradient(draft, sums.divergence, expected)
 
 
+def test_selection_reads_a_reference_whose_head_cannot_be_taken_apart(
+    target: FrozenTarget, reference: FrozenTarget, draft: nn.Module, tiny_pair: Path
+) -> None:
+    odd = load_model(str(tiny_pair / "draft"), dtype=torch.float32)
+    odd.load_state_dict(reference.model.state_dict())
+    odd.config.final_logit_softcapping = 1.0  # which Llama's forward does not do
+    plan = _distill(select={"keep": 0.5, "reference": "draft"})
+    plain, whole = (
+        Objective(plan, target, one)(draft, collate(ROWS, 0))
+        for one in (reference, FrozenTarget(odd))
+    )
+    torch.testing.assert_close(whole.divergence, plain.divergence)
+    assert whole.tokens == plain.tokens
+
+
 @pytest.mark.parametrize(
     "mix",
     [

@@ -11,6 +11,7 @@ from distillspec.models.loading import load_model
 from distillspec.recipe.distill import Distill
 from distillspec.recipe.schema import Lora, Optimizer
 from distillspec.training.optimizer import learning_rate, optimizers, rate_shares, share_done
+from tests.seq2seq import tiny_t5
 
 
 def test_only_matrices_are_decayed_and_only_trainable_weights_are_optimised() -> None:
@@ -95,3 +96,15 @@ def test_the_share_done_is_by_steps_or_by_time_whichever_is_further() -> None:
     assert share_done(1, 30.0, both) == 0.5
     assert share_done(9, 30.0, both) == 0.9
     assert share_done(1, 61.0, both) == 1.0
+
+
+def test_an_encoder_lies_below_its_decoder_and_position_biases_belong_to_their_layer() -> None:
+    model = tiny_t5(layers=2)
+    shares = rate_shares(model, 0.5)
+    for stack, below in ((model.encoder, 4), (model.decoder, 2)):
+        for place, block in enumerate(stack.block):
+            found = {shares[id(parameter)] for parameter in block.parameters()}
+            assert found == {0.5 ** (below - place)}
+    assert id(model.shared.weight) not in shares  # the head is the same tensor
+    own_head = tiny_t5(layers=2, tied=False)
+    assert rate_shares(own_head, 0.5)[id(own_head.shared.weight)] == 0.5**5

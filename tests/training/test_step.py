@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,13 @@ def test_metrics_divide_sums_once() -> None:
     assert metrics["train/alpha"] == 0.75
     assert metrics["train/tokens_per_second"] == 6.0
     assert metrics["train/rollout_seconds"] == 1.0
+
+
+def test_a_step_in_which_no_token_could_be_scored_has_no_alpha() -> None:
+    seconds = {"rollout": 1.0, "target": 0.5, "update": 0.5}
+    metrics = StepResult(0.0, 4.0, 0.0, 0.0, 1e-3, 0.7, seconds).metrics()
+    assert math.isnan(metrics["train/alpha"])
+    assert metrics["train/tokens_per_second"] == 0.0
 
 
 def test_alpha_against_a_kept_signal_is_named_as_the_bound_that_it_is() -> None:

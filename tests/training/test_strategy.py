@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from distillspec.training.strategy import (
 )
 from tests.seq2seq import written_pair
 from tests.training import tiny_run
+from tests.two_processes import run_by_two
 
 STRATEGIES = ("ddp", "fsdp2", "zero2", "zero3")
 COMPARED = ("divergence_nats", "alpha", "response_tokens", "gradient_norm", "learning_rate")
@@ -58,24 +56,6 @@ def _plan(strategy: str, **distill: Any) -> dict[str, Any]:
 
 def _split(plan: dict[str, Any]) -> dict[str, Any]:
     return {**plan, "hardware": {**plan["hardware"], "shard_target": True}}
-
-
-def _start(processes: int, pair: Path, jobs: list[dict[str, Any]]) -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc_per_node", str(processes), "-m", "tests.training.tiny_run"),
-            *(str(pair), json.dumps(jobs)),
-        ],
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
 
 
 def _kept(folder: Path) -> dict[str, Any]:
@@ -130,8 +110,21 @@ def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             {**written, "recipe": _plan(name, **WRITTEN, max_steps=2)},
             {**written, "recipe": _plan(name, **WRITTEN), "resume": True},
         ]
-    _start(2, tiny_pair, jobs)
+    run_by_two("tests.training.tiny_run", str(tiny_pair), json.dumps(jobs))
     return folder
+
+
+def assert_same_steps(
+    mine: list[dict[str, str]],
+    theirs: list[dict[str, str]],
+    names: tuple[str, ...] = COMPARED,
+) -> None:
+    """Two logs of the same three steps, but for rounding."""
+    assert [row["step"] for row in mine] == ["0", "1", "2", "3"]
+    for name in names:
+        for row, expected in zip(mine[1:], theirs[1:], strict=True):
+            value, wanted = (float(r[f"train/{name}"]) for r in (row, expected))
+            assert value == pytest.approx(wanted, rel=1e-4)
 
 
 @pytest.mark.distributed
@@ -139,11 +132,7 @@ def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_make_the_gradient_of_one(runs: Path, strategy: str) -> None:
     """Two micro-batches on each process, responses of unequal length."""
     mine, theirs = (tiny_run.rows_of(runs / name) for name in (strategy, "plain"))
-    assert [row["step"] for row in mine] == ["0", "1", "2", "3"]
-    for name in COMPARED:
-        for row, expected in zip(mine[1:], theirs[1:], strict=True):
-            value, wanted = (float(r[f"train/{name}"]) for r in (row, expected))
-            assert value == pytest.approx(wanted, rel=1e-4)
+    assert_same_steps(mine, theirs)
     for row, expected in zip(mine[::3], theirs[::3], strict=True):
         assert float(row["probe/alpha"]) == pytest.approx(float(expected["probe/alpha"]), abs=1e-4)
 
@@ -152,23 +141,17 @@ def test_two_processes_make_the_gradient_of_one(runs: Path, strategy: str) -> No
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_two_processes_read_the_kept_signal_that_one_has_made(runs: Path, strategy: str) -> None:
     mine, theirs = (tiny_run.rows_of(runs / f"{name}-kept") for name in (strategy, "plain"))
-    assert [row["step"] for row in mine] == ["0", "1", "2", "3"]
-    for name in ("divergence_nats", "alpha_at_most", "response_tokens", "gradient_norm"):
-        for row, expected in zip(mine[1:], theirs[1:], strict=True):
-            value, wanted = (float(r[f"train/{name}"]) for r in (row, expected))
-            assert value == pytest.approx(wanted, rel=1e-4)
+    kept = ("divergence_nats", "alpha_at_most", "response_tokens", "gradient_norm")
+    assert_same_steps(mine, theirs, kept)
 
 
 @pytest.mark.distributed
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_two_processes_select_tokens_of_the_whole_step(runs: Path, strategy: str) -> None:
     mine, theirs = (tiny_run.rows_of(runs / f"{name}-selected") for name in (strategy, "plain"))
-    assert [row["step"] for row in mine] == ["0", "1", "2", "3"]
+    assert_same_steps(mine, theirs)
     whole = tiny_run.rows_of(runs / "plain")
-    for row, expected, all_tokens in zip(mine[1:], theirs[1:], whole[1:], strict=True):
-        for name in COMPARED:
-            value, wanted = (float(r[f"train/{name}"]) for r in (row, expected))
-            assert value == pytest.approx(wanted, rel=1e-4)
+    for row, all_tokens in zip(mine[1:], whole[1:], strict=True):
         kept, of = (float(r["train/response_tokens"]) for r in (row, all_tokens))
         assert kept == pytest.approx(0.4 * of, abs=1.0)
 
@@ -177,11 +160,7 @@ def test_two_processes_select_tokens_of_the_whole_step(runs: Path, strategy: str
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_target_that_is_split_says_what_a_whole_one_says(runs: Path, strategy: str) -> None:
     mine, theirs = (tiny_run.rows_of(runs / name) for name in (f"{strategy}-split", "plain"))
-    assert [row["step"] for row in mine] == ["0", "1", "2", "3"]
-    for name in COMPARED:
-        for row, expected in zip(mine[1:], theirs[1:], strict=True):
-            value, wanted = (float(r[f"train/{name}"]) for r in (row, expected))
-            assert value == pytest.approx(wanted, rel=1e-4)
+    assert_same_steps(mine, theirs)
     for row, expected in zip(mine[::3], theirs[::3], strict=True):
         for name in ("probe/alpha", "probe/tau_tokens"):
             assert float(row[name]) == pytest.approx(float(expected[name]), abs=1e-4)
@@ -211,7 +190,7 @@ def answered(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"folder": str(folder / name), "recipe": _plan(name)},
             {"folder": str(folder / f"{name}-drawn"), "recipe": drawn, "probed": False},
         ]
-    _start(2, pair, jobs)
+    run_by_two("tests.training.tiny_run", str(pair), json.dumps(jobs))
     return folder
 
 
@@ -221,11 +200,7 @@ def test_two_processes_train_a_draft_with_an_encoder_as_one_does(
     answered: Path, strategy: str
 ) -> None:
     mine, theirs = (tiny_run.rows_of(answered / name) for name in (strategy, "plain"))
-    assert [row["step"] for row in mine] == ["0", "1", "2", "3"]
-    for name in COMPARED:
-        for row, expected in zip(mine[1:], theirs[1:], strict=True):
-            value, wanted = (float(r[f"train/{name}"]) for r in (row, expected))
-            assert value == pytest.approx(wanted, rel=1e-4)
+    assert_same_steps(mine, theirs)
     drawn = tiny_run.rows_of(answered / f"{strategy}-drawn")
     assert all(math.isfinite(float(row["train/divergence_nats"])) for row in drawn)
     assert len(drawn) == 3
