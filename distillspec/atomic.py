@@ -24,7 +24,8 @@ def explain(error: OSError, where: Path) -> DistillSpecError:
         return DistillSpecError(
             "the disk is full; nothing was left half-written",
             where=str(where),
-            mend="free some space, then go on: ./launch.sh RUN-FOLDER resumes a run",
+            mend="free some space, then go on: ./launch.sh RUN-FOLDER resumes a run, pretrain goes "
+            "on with --resume, generate and compare with the same command",
         )
     if error.errno in _UNWRITABLE:
         return DistillSpecError(

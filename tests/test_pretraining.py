@@ -184,5 +184,9 @@ def test_rows_of_a_data_set_are_a_corpus_too() -> None:
     with pytest.raises(DistillSpecError, match="another corpus"):
         other = {**corpus, "response": "text"}
         pretraining.run(recipe(corpus=other), resume=True)
+    with pytest.raises(DistillSpecError, match="the row has no 'words'") as raised:
+        pretraining.run(recipe(name="other", corpus={**corpus, "prompt": "words"}), resume=False)
+    assert "corpus.prompt=..." in raised.value.mend
+    assert "messages" not in raised.value.mend
     with pytest.raises(ValueError, match="as_chat is for prompts"):
         recipe(corpus={**corpus, "as_chat": "if-template"})

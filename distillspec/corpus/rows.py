@@ -102,12 +102,12 @@ def _prompt(row: Mapping[str, Any], source: Jsonl | Hub, where: str, section: st
     name = source.turns or source.prompt
     found = field(row, name)
     if found is None:
-        ways = (
-            f"{section}.turns=..., or {section}.prompt=..."
-            if source.turns
-            else (f"{section}.prompt=..., or {section}.messages=...")
-        )
-        lacks = f"no '{name}'" if source.turns else f"neither '{name}' nor '{source.messages}'"
+        ways, lacks = f"{section}.prompt=...", f"no '{name}'"
+        if source.turns:
+            ways = f"{section}.turns=..., or {ways}"
+        elif source.messages:
+            ways = f"{ways}, or {section}.messages=..."
+            lacks = f"neither '{name}' nor '{source.messages}'"
         raise DistillSpecError(
             f"the row has {lacks}",
             where=where,
