@@ -29,10 +29,9 @@ from distillspec.models.digest import model_digest
 from distillspec.models.precision import cast_parameters, describe
 from distillspec.pair import Pair, load_pair, prepare_process, with_draft_of
 from distillspec.processes import join
-from distillspec.recipe.comparison import OF_VARIANT, UNDISTILLED, Comparison
+from distillspec.recipe.comparison import UNDISTILLED, Comparison
 from distillspec.recipe.dry_run import RUNS
-from distillspec.recipe.dry_run import plan as told
-from distillspec.recipe.loading import dump_yaml, load_recipe
+from distillspec.recipe.loading import dump_yaml
 from distillspec.recipe.prompt_plan import PromptPlan
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
@@ -41,13 +40,13 @@ from distillspec.training.cached_target import CachedTarget
 from distillspec.training.fit import fit
 from distillspec.training.resume import BEST, load_best
 from distillspec.training.run_lock import run_lock
+from distillspec.variant import check_shared, source_in_words, variant_recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 HOME = "held-out"  # prompts of the recipe's own kind
 _MEASURED = "measured.json"
-_ENDLESS = 1_000_000_000
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -65,65 +64,6 @@ def run(comparison: Comparison) -> int:
     with run_lock(folder):
         _Comparing(comparison, folder).run()
     return 0
-
-
-def look(comparison: Comparison) -> int:
-    """Check every variant's recipe, say what would happen, and stop; 0."""
-    plain = variant_recipe(comparison, comparison.against, comparison.seeds[0], {})
-    # A folder like the one that a variant will leave: what is made of the target has its kind.
-    like = plain.pair.draft if isinstance(plain.pair.draft, str) else plain.pair.target_weights
-    for variant in comparison.variants:
-        unmade = dict.fromkeys(comparison.needs(variant), Path(like))
-        recipe = variant_recipe(comparison, variant, comparison.seeds[0], unmade)
-        _check_shared(plain, recipe, variant)
-        told(recipe, comparison.recipe)
-        console.print(f"{variant:<20}  {recipe.distill.loss_in_words}: {_source(recipe)}")
-    count = len(comparison.variants) * len(comparison.seeds)
-    minutes = count * comparison.minutes
-    finals = comparison.finals
-    if finals is not None:
-        count += finals.count * len(finals.seeds)
-        minutes += finals.count * len(finals.seeds) * finals.minutes
-    console.print(f"{count} runs, {minutes:g} minutes of training at most")
-    return 0
-
-
-def variant_recipe(
-    comparison: Comparison, variant: str, seed: int, drafts: dict[str, Path]
-) -> Recipe:
-    """The recipe of one run. drafts: of variants that it reads; a missing one stays a name."""
-    changes = {
-        **comparison.changes_of(variant),
-        "name": comparison.name,
-        "seed": seed,
-        "distill.max_steps": _ENDLESS,
-    }
-    texts = [f"{key}={json.dumps(_placed(value, drafts))}" for key, value in changes.items()]
-    recipe = load_recipe(comparison.recipe, texts)
-    if not isinstance(recipe, Recipe):
-        raise DistillSpecError(
-            "a comparison is of distillations, and this recipe makes a model from nothing",
-            where=comparison.recipe,
-            mend="name a recipe of kind distill",
-        )
-    return recipe
-
-
-def _check_shared(base: Recipe, recipe: Recipe, variant: str) -> None:
-    """All variants have the same prompts, and are measured on what one target says."""
-    for key in ("target", "endpoint", "target_revision"):
-        if getattr(recipe.pair, key) != getattr(base.pair, key):
-            raise DistillSpecError(
-                f"variant {variant!r} changes pair.{key}, and a comparison has one target",
-                where="variants of the comparison",
-                mend=f"leave pair.{key} to the recipe, or make a comparison of its own",
-            )
-    if recipe.data != base.data:
-        raise DistillSpecError(
-            f"variant {variant!r} changes data, and a comparison trains all on the same prompts",
-            where="variants of the comparison",
-            mend="put it under changes, which are of every run, or make a comparison of its own",
-        )
 
 
 _Made = TypeVar("_Made")
@@ -236,7 +176,7 @@ class _Comparing:
             if not path.exists():  # of finals, in which it does not take part
                 self._one(path.parent, name, seed, minutes)
         recipe = variant_recipe(self.plan, variant, seed, drafts)
-        _check_shared(self.base, recipe, variant)
+        check_shared(self.base, recipe, variant)
         responses, cached, text_seconds = self._prepared(recipe)
         spent = text_seconds / 60.0 if self.plan.counts_stored_text else 0.0
         left = round(minutes - spent, 6)
@@ -258,7 +198,7 @@ class _Comparing:
             console.print(f"{place.relative_to(self.folder)}: measured anew, by other texts")
             assert found.cost is not None
             return self._finished(place, variant, pair, found.cost)
-        console.print(f"{place.relative_to(self.folder)}: {_source(recipe)}")
+        console.print(f"{place.relative_to(self.folder)}: {source_in_words(recipe)}")
         text = build.text_for_draft(pair, self.prompts, responses)
         for note in text.notes:
             console.print(note)
@@ -425,17 +365,3 @@ def _read(path: Path) -> tuple[Measured, dict[str, Any]]:
             where=str(path),
             mend="delete the file: the run is measured again",
         ) from error
-
-
-def _source(recipe: Recipe) -> str:
-    return ", ".join(f"{share:.0%} {origin}" for origin, share in recipe.distill.source.of.items())
-
-
-def _placed(value: Any, drafts: dict[str, Path]) -> Any:
-    """The value with variants' names replaced by the folders of their drafts."""
-    if isinstance(value, dict):
-        return {key: _placed(one, drafts) for key, one in value.items()}
-    if isinstance(value, str) and value.startswith(OF_VARIANT):
-        name = value.removeprefix(OF_VARIANT)
-        return str(drafts[name]) if name in drafts else value
-    return value

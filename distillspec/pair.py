@@ -17,7 +17,7 @@ from distillspec.measure.completions import end_tokens
 from distillspec.models.adapters import add_lora, check_targets
 from distillspec.models.bridge import Bridge, attach
 from distillspec.models.frozen import FrozenTarget
-from distillspec.models.hidden import causal_model
+from distillspec.models.hidden import bare_model
 from distillspec.models.loading import empty_model, fetch_model, load_model, load_tokenizer
 from distillspec.models.precision import cast_parameters, fast_dtype
 from distillspec.models.runner import UNLIMITED, most_positions, vocabulary_size
@@ -148,7 +148,7 @@ class Pair:
         without_dropout(plain)
         draft = plain if self.recipe.lora is None else add_lora(plain, self.recipe.lora)
         if self.kept is not None:
-            trim_head(causal_model(draft), self.kept)
+            trim_head(bare_model(draft), self.kept)
         return draft
 
 

@@ -15,6 +15,7 @@ from distillspec.measure.variants import Cost
 from distillspec.models.loading import load_tokenizer
 from distillspec.recipe.comparison import Comparison
 from distillspec.training.strategy import World
+from distillspec.variant import look
 from tests.models.two_tokenizers import save_other_draft
 
 RECIPE = """\
@@ -179,7 +180,7 @@ def test_variants_may_begin_with_another_draft(workplace: Path) -> None:
     }
     fixed = {"distill.source": {"fixed": 1.0}}
     plan = comparison(**ONCE, changes=fixed, variants=variants)
-    assert compare.look(plan) == 0
+    assert look(plan) == 0
     assert compare.run(plan) == 0
     assert len(measured()) == len(variants)
     config = json.loads((FOLDER / "first/made/seed-0/draft/config.json").read_text())
@@ -200,7 +201,7 @@ def test_a_comparison_may_begin_with_a_draft_that_is_made(workplace: Path) -> No
         "further": {"pair.draft": "variant:kl"},
     }
     plan = comparison(**ONCE | {"seeds": (0, 1)}, variants=variants)
-    assert compare.look(plan) == 0
+    assert look(plan) == 0
     assert compare.run(plan) == 0
     assert len(measured()) == 6
     before = measured()
@@ -228,7 +229,7 @@ def test_variants_may_bridge_two_tokenizers(workplace: Path) -> None:
 def test_a_comparison_is_of_one_target(workplace: Path) -> None:
     variants = {"kl": {}, "other": {"pair.target": "pair/draft"}}
     with pytest.raises(DistillSpecError, match="changes pair.target"):
-        compare.look(comparison(variants=variants))
+        look(comparison(variants=variants))
     plan = comparison(**ONCE | {"minutes": 1e-5}, variants=variants)
     with pytest.raises(DistillSpecError, match="changes pair.target"):
         compare.run(plan)
@@ -245,12 +246,12 @@ def test_a_recipe_that_makes_a_model_is_none_to_compare(workplace: Path) -> None
         "kind: pretrain\noutput: out\ncorpus: {kind: python-source, packages: [pytest]}\n"
         "tokenizer: {take_from: pair/target}\nstart_from: pair/target\n"
     )
-    with pytest.raises(DistillSpecError):
-        compare.look(comparison())
+    with pytest.raises(DistillSpecError, match="this recipe makes a model from nothing"):
+        look(comparison())
 
 
 def test_a_variant_with_other_prompts_is_refused(workplace: Path) -> None:
     other = {"kl": {}, "fewer": {"data.max_prompts": 8}}
     with pytest.raises(DistillSpecError, match="trains all on the same prompts"):
         compare.run(comparison(variants=other))
-    compare.look(comparison(variants={"kl": {}}, changes={"data.max_prompts": 8}))
+    look(comparison(variants={"kl": {}}, changes={"data.max_prompts": 8}))

@@ -28,6 +28,7 @@ LEVELS = (
     {"build"},
     {"beforehand", "black_box"},
     {"job"},
+    {"variant"},
     {"stages", "pretraining", "checking", "decoding", "calibration", "compare"},
     {"commands"},
     {"__main__"},

@@ -26,6 +26,10 @@ def main(arguments: Namespace) -> int:
     if arguments.dump_config:
         print(dump_yaml(comparison).rstrip("\n"))
         return 0
+    if arguments.dry_run:
+        from distillspec.variant import look
+
+        return look(comparison)
     from distillspec import compare
 
-    return compare.look(comparison) if arguments.dry_run else compare.run(comparison)
+    return compare.run(comparison)

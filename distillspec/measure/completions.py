@@ -11,7 +11,7 @@ from torch import nn
 
 from distillspec.measure.rows import FATES, Row
 from distillspec.measure.summary import Example, GreedyDivergence, Piece
-from distillspec.models.hidden import causal_model, token_logits
+from distillspec.models.hidden import bare_model, token_logits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,7 +50,7 @@ class MeasuredPrompt(Protocol):
 
 def end_tokens(target: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """What ends a text: the target's generation_config says, else its tokenizer; maybe nothing."""
-    settings = causal_model(target).generation_config
+    settings = bare_model(target).generation_config
     configured = None if settings is None else settings.eos_token_id
     named = tokenizer.eos_token_id if configured is None else configured
     return frozenset(t for t in (named if isinstance(named, list) else [named]) if t is not None)
@@ -103,7 +103,7 @@ def greedy_divergences(
 
 @torch.no_grad()
 def _top_two_gap(target: nn.Module, tokens: list[int], vocabulary: int | None) -> float:
-    device = causal_model(target).device
+    device = bare_model(target).device
     logits = token_logits(target, torch.tensor([tokens], device=device), None, vocabulary)
     first, second = logits[0, -1].float().topk(2).values.tolist()
     return float(first - second)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from distillspec.models.bridge import bridge_of
-from distillspec.models.hidden import causal_model, hidden_states, output_head, token_logits
+from distillspec.models.hidden import bare_model, hidden_states, output_head, token_logits
 from distillspec.models.runner import most_positions
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.trajectory import keep_chances
@@ -112,7 +112,7 @@ def mass(
     chunk_tokens: int = _CHUNK_TOKENS,
 ) -> SumsPerText:
     """What p gives these tokens, in [0, 1], per response token: no draft of them accepts more."""
-    index = torch.tensor(kept, device=causal_model(target).device)
+    index = torch.tensor(kept, device=bare_model(target).device)
 
     def inside(logits: Tensor, tokens: Tensor) -> Tensor:
         return policy.distribution(logits)[:, index].sum(dim=-1)
@@ -175,7 +175,7 @@ def _per_token(
             rows = [texts[i] for i in group]
             streams = [_logits(model, rows, vocabulary, chunk_tokens) for model in models]
             drawn = [token for row in rows for token in row.response]
-            tokens = torch.tensor(drawn, device=causal_model(models[0]).device)
+            tokens = torch.tensor(drawn, device=bare_model(models[0]).device)
             values: list[Tensor] = []
             for chunks in zip(*streams, strict=True):
                 place = sum(len(part) for part in values)
@@ -213,16 +213,16 @@ def _logits(
     The shift: position t speaks about token t + 1, so a response of R tokens after a prompt of P is
     read off positions P - 1 .. P + R - 2.
     """
-    device = causal_model(model).device
+    device = bare_model(model).device
     tokens = torch.zeros(len(rows), max(_size(row) for row in rows), dtype=torch.long)
     speaks, is_token = (torch.zeros_like(tokens, dtype=torch.bool) for _ in range(2))
     for place, row in enumerate(rows):
         tokens[place, : _size(row)] = torch.tensor(row.prompt + row.response)
         is_token[place, : _size(row)] = True
         speaks[place, len(row.prompt) - 1 : _size(row) - 1] = True
-    bridge = bridge_of(causal_model(model))
+    bridge = bridge_of(bare_model(model))
     if bridge is not None:
-        is_token = bridge.is_within(tokens, is_token, most_positions(causal_model(model)))
+        is_token = bridge.is_within(tokens, is_token, most_positions(bare_model(model)))
     is_read = is_token[speaks].to(device)  # all of it, but where the draft's own tokens are many
     mask = None if bridge is None else is_token.to(device)
     tokens, speaks = tokens.to(device), speaks.to(device)

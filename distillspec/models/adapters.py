@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.hidden import causal_model
+from distillspec.models.hidden import bare_model
 from distillspec.models.seq2seq import is_seq2seq
 from distillspec.recipe.schema import Lora
 
@@ -49,7 +49,7 @@ def merged(model: nn.Module) -> PreTrainedModel:
     A model without adapters is returned unchanged.
     """
     if not isinstance(model, PeftModel):
-        return causal_model(model)
+        return bare_model(model)
     plain = copy.deepcopy(model).merge_and_unload()
     assert isinstance(plain, PreTrainedModel)
     return plain.requires_grad_(True)

@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_outputs import BaseModelOutput
 
 from distillspec.models.forward import Forward
-from distillspec.models.hidden import causal_model
+from distillspec.models.hidden import bare_model
 from distillspec.models.seq2seq import both_caches, empty_caches, start_token
 
 
@@ -21,7 +21,7 @@ class Answering:
     def __init__(self, prompts: list[Tensor], max_new_tokens: int, forward: Forward) -> None:
         """prompts: long [t] each: a source and the start token, nothing after it."""
         self._forward = forward
-        start = start_token(causal_model(forward.model))
+        start = start_token(bare_model(forward.model))
         for prompt in prompts:
             assert int((prompt == start).int().argmax()) == len(prompt) - 1 > 0, "no start token"
         self._input = torch.full((len(prompts), 1), start, device=forward.device)

@@ -1,4 +1,4 @@
-"""A causal model as a plain function over a batch with a cache, and the reading of its prompts."""
+"""A model as a plain function over a batch with a cache, and the reading of its prompts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from distillspec.models.attention import fast_single_queries
 from distillspec.models.cache import GrowingCache, is_plainly_causal
-from distillspec.models.hidden import causal_model, is_sharded
+from distillspec.models.hidden import bare_model, is_sharded
 
 # Prompts are read this many tokens at a time, padding included: enough to keep the device busy.
 _TOKENS_READ_AT_ONCE = {"cpu": 2048}
@@ -54,7 +54,7 @@ class Forward(NamedTuple):
         that were cast.
         """
         assert self.weights is None
-        backbone = causal_model(self.model).base_model
+        backbone = bare_model(self.model).base_model
         states: Tensor = backbone(**self._inputs(tokens, cache, mask, positions)).last_hidden_state
         return states
 
@@ -87,19 +87,19 @@ def forward_of(model: nn.Module) -> Iterator[Forward]:
 
     Under autocast its weights are cast once, not once a call.
     """
-    causal = causal_model(model)
-    device = causal.device
+    bare = bare_model(model)
+    device = bare.device
     autocast = torch.is_autocast_enabled(device.type)
-    dtype = torch.get_autocast_dtype(device.type) if autocast else causal.dtype
+    dtype = torch.get_autocast_dtype(device.type) if autocast else bare.dtype
     weights = None
-    if autocast and not is_sharded(causal):
+    if autocast and not is_sharded(bare):
         weights = {name: weight.to(dtype) for name, weight in model.named_parameters()}
-    signature = inspect.signature(causal.forward).parameters
-    takes_ready_mask = is_plainly_causal(causal)  # asked before its attention is replaced
+    signature = inspect.signature(bare.forward).parameters
+    takes_ready_mask = is_plainly_causal(bare)  # asked before its attention is replaced
     with (
         _eval_mode(model),
         torch.autocast(device.type, dtype=dtype, enabled=autocast and weights is None),
-        fast_single_queries(causal, dtype),
+        fast_single_queries(bare, dtype),
     ):
         yield Forward(
             model=model,

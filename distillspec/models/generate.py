@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from distillspec.models.answering import Answering
 from distillspec.models.cache import additive_mask, check_rolls_back
 from distillspec.models.forward import Forward, forward_of, read_prompts
-from distillspec.models.hidden import causal_model, left_padded_positions
+from distillspec.models.hidden import bare_model, left_padded_positions
 from distillspec.models.seq2seq import is_seq2seq
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.sampling import SamplingPolicy
@@ -65,7 +65,7 @@ def generate(
     with ExitStack() as stack:
         forwards = []
         for writer in writers:
-            check_rolls_back(causal_model(writer.model))
+            check_rolls_back(bare_model(writer.model))
             forwards.append(stack.enter_context(forward_of(writer.model)))
         shares = [writer.share for writer in writers]
         sampler = _Sampler(forwards, shares, policy, chance, end_tokens, pad_token, vocabulary)
@@ -137,7 +137,7 @@ class _Sampler:
 
 
 def _begun(prompts: list[Tensor], max_new_tokens: int, forward: Forward) -> _Batch | Answering:
-    is_answer = is_seq2seq(causal_model(forward.model))
+    is_answer = is_seq2seq(bare_model(forward.model))
     return (Answering if is_answer else _Batch)(prompts, max_new_tokens, forward)
 
 

@@ -1,4 +1,4 @@
-"""A causal model as hidden states and an output head, so that a loss can project chunk by chunk."""
+"""A model as hidden states and an output head, so that a loss can project chunk by chunk."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ log = logging.getLogger(__name__)
 _HEAD_IS_WHOLE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def causal_model(model: nn.Module) -> PreTrainedModel:
-    """The `...ForCausalLM` itself: what peft wraps (with its adapters in place), else `model`."""
+def bare_model(model: nn.Module) -> PreTrainedModel:
+    """The transformers model itself: what peft wraps, with its adapters in place, else `model`."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    assert isinstance(inner, PreTrainedModel), f"{type(inner).__name__} is no causal model"
+    assert isinstance(inner, PreTrainedModel), f"{type(inner).__name__} is no language model"
     return inner
 
 
@@ -47,22 +47,22 @@ def output_head(model: nn.Module, vocabulary: int | None = None) -> OutputHead |
     by LoRA, or when scale and soft cap do not account for what the model does after its last layer:
     that is found out by comparing with the model's own logits, once per model.
     """
-    causal = causal_model(model)
-    linear = causal.get_output_embeddings()
+    bare = bare_model(model)
+    linear = bare.get_output_embeddings()
     trimmed = linear if isinstance(linear, TrimmedHead) else None
     linear = trimmed.whole if trimmed is not None else linear
-    if type(linear) is not nn.Linear or is_sharded(causal):
+    if type(linear) is not nn.Linear or is_sharded(bare):
         return None
-    config = causal.config.get_text_config(decoder=True)
+    config = bare.config.get_text_config(decoder=True)
     scale = float(getattr(config, "logit_scale", None) or 1.0)
     scale /= float(getattr(config, "logits_scaling", None) or 1.0)
-    scale *= head_scale(causal)
+    scale *= head_scale(bare)
     softcap = getattr(config, "final_logit_softcapping", None)
     bias = linear.bias if trimmed is None else _forbidding(linear, trimmed.kept)
     whole = OutputHead(linear.weight, bias, scale, float(softcap) if softcap else None)
-    if causal not in _HEAD_IS_WHOLE:
-        _HEAD_IS_WHOLE[causal] = _agrees(causal, whole)
-    if not _HEAD_IS_WHOLE[causal]:
+    if bare not in _HEAD_IS_WHOLE:
+        _HEAD_IS_WHOLE[bare] = _agrees(bare, whole)
+    if not _HEAD_IS_WHOLE[bare]:
         return None
     if vocabulary is None or vocabulary == linear.weight.shape[0]:
         return whole
@@ -97,14 +97,14 @@ def hidden_states(
     tokenizer of its own is given the target's tokens, too, padded on the right alone: its states
     are those after the last piece of each. Without a mask it reads padding, too, as many pieces.
     """
-    causal = causal_model(model)
-    bridge = bridge_of(causal)
+    bare = bare_model(model)
+    bridge = bridge_of(bare)
     if bridge is not None:
         assert layout is None, "the recipe has been checked"
-        pieces = _pieces(causal, bridge, tokens, attention_mask)
-        read = _own_states(causal, pieces.tokens, None, None)
+        pieces = _pieces(bare, bridge, tokens, attention_mask)
+        read = _own_states(bare, pieces.tokens, None, None)
         return torch.take_along_dim(read, pieces.last[..., None], dim=1)
-    return _own_states(causal, tokens, attention_mask, layout)
+    return _own_states(bare, tokens, attention_mask, layout)
 
 
 def _own_states(
@@ -131,28 +131,28 @@ def token_logits(
 
     Of a draft with a vocabulary of its own, over the target's, -inf for what it has not.
     """
-    bridge = bridge_of(causal_model(model))
+    bridge = bridge_of(bare_model(model))
     if bridge is not None:
         assert layout is None, "the recipe has been checked"
-        pieces = _pieces(causal_model(model), bridge, tokens, attention_mask)
+        pieces = _pieces(bare_model(model), bridge, tokens, attention_mask)
         whole = model(input_ids=pieces.tokens, use_cache=False).logits
         own = torch.take_along_dim(whole, pieces.last[..., None], dim=1)
         return bridge.logits(own)[..., :vocabulary]
-    return _own_logits(model, causal_model(model), tokens, attention_mask, layout)[..., :vocabulary]
+    return _own_logits(model, bare_model(model), tokens, attention_mask, layout)[..., :vocabulary]
 
 
 def _own_logits(
     model: nn.Module,
-    causal: PreTrainedModel,
+    bare: PreTrainedModel,
     tokens: Tensor,
     is_token: Tensor | None,
     layout: Layout | None,
 ) -> Tensor:
-    """Of the model's own tokens; the call goes through what `causal` is wrapped in."""
-    if is_seq2seq(causal):
+    """Of the model's own tokens; the call goes through what `bare` is wrapped in."""
+    if is_seq2seq(bare):
         assert layout is None, "the recipe has been checked"
-        return row_logits(model, causal, tokens, is_token)
-    output = model(input_ids=tokens, use_cache=False, **_mask_inputs(causal, is_token, layout))
+        return row_logits(model, bare, tokens, is_token)
+    output = model(input_ids=tokens, use_cache=False, **_mask_inputs(bare, is_token, layout))
     logits: Tensor = output.logits
     return logits
 

@@ -122,13 +122,13 @@ def row_states(model: PreTrainedModel, tokens: Tensor, is_token: Tensor | None) 
 
 
 def row_logits(
-    model: nn.Module, causal: PreTrainedModel, tokens: Tensor, is_token: Tensor | None
+    model: nn.Module, bare: PreTrainedModel, tokens: Tensor, is_token: Tensor | None
 ) -> Tensor:
     """The model's own logits after each token of the response: [B, T] -> [B, T, V].
 
-    model: `causal` or what it is wrapped in; the call goes through it.
+    model: `bare` or what it is wrapped in; the call goes through it.
     """
-    parts = _parts(tokens, is_token, start_token(causal))
+    parts = _parts(tokens, is_token, start_token(bare))
     output = model(
         input_ids=parts.source,
         attention_mask=None if parts.is_source is None else parts.is_source.long(),

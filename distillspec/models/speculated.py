@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from distillspec.divergence.head import OutputHead
 from distillspec.models.cache import additive_mask
 from distillspec.models.forward import Forward, forward_of, read_prompts
-from distillspec.models.hidden import causal_model, output_head
+from distillspec.models.hidden import bare_model, output_head
 from distillspec.models.tree_mask import check_takes_a_tree
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.sampling import SamplingPolicy
@@ -74,7 +74,7 @@ def generate_speculatively(
     """
     assert all(len(prompt) for prompt in prompts), "an empty prompt has no next token"
     for model in (target, draft):
-        check_takes_a_tree(causal_model(model))
+        check_takes_a_tree(bare_model(model))
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     texts: dict[int, SpeculatedText] = {}
     with forward_of(target) as big, forward_of(draft) as small:

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.compiled import compiler_available
-from distillspec.models.hidden import causal_model
+from distillspec.models.hidden import bare_model
 from distillspec.models.seq2seq import is_seq2seq
 
 
@@ -17,8 +17,8 @@ def freeze_embeddings(draft: nn.Module) -> None:
 
     Errors: DistillSpecError where nothing is left to train.
     """
-    causal = causal_model(draft)
-    for parameter in causal.get_input_embeddings().parameters():
+    bare = bare_model(draft)
+    for parameter in bare.get_input_embeddings().parameters():
         parameter.requires_grad_(False)
     if not any(parameter.requires_grad for parameter in draft.parameters()):
         raise DistillSpecError(
@@ -49,16 +49,16 @@ def checkpoint_activations(draft: nn.Module) -> None:
 
     Errors: DistillSpecError for an architecture that cannot.
     """
-    causal = causal_model(draft)
-    if not causal.supports_gradient_checkpointing:
+    bare = bare_model(draft)
+    if not bare.supports_gradient_checkpointing:
         raise DistillSpecError(
-            f"{type(causal).__name__} cannot compute its activations again",
+            f"{type(bare).__name__} cannot compute its activations again",
             where="hardware.gradient_checkpointing",
             mend="set it to false, and lower distill.micro_batch_size instead",
         )
     # By either name: transformers has renamed it, and warns of the older one.
     name = "activation_checkpointing_enable"
-    enable = getattr(causal, name, None) or causal.gradient_checkpointing_enable
+    enable = getattr(bare, name, None) or bare.gradient_checkpointing_enable
     enable({"use_reentrant": False})
 
 
@@ -67,14 +67,14 @@ def compile_forward(draft: nn.Module) -> None:
 
     Errors: DistillSpecError on a CPU without a C++ compiler.
     """
-    causal = causal_model(draft)
-    if causal.device.type == "cpu" and not compiler_available():
+    bare = bare_model(draft)
+    if bare.device.type == "cpu" and not compiler_available():
         raise DistillSpecError(
             "torch.compile needs a C++ compiler here, and there is none",
             where="hardware.compile",
             mend="install g++ (or name one in CXX), or set hardware.compile=false",
         )
-    for part in bodies(causal):
+    for part in bodies(bare):
         part.compile(dynamic=True)
 
 
@@ -82,15 +82,15 @@ def stacks(draft: nn.Module) -> list[nn.ModuleList]:
     """The transformer layers, from the input on: one list, or the encoder's and the decoder's."""
     return [
         max(_outer_lists(body), key=len, default=nn.ModuleList())
-        for body in bodies(causal_model(draft))
+        for body in bodies(bare_model(draft))
     ]
 
 
-def bodies(causal: PreTrainedModel) -> list[nn.Module]:
+def bodies(bare: PreTrainedModel) -> list[nn.Module]:
     """What makes hidden states: of an encoder-decoder model both halves."""
-    if is_seq2seq(causal):
-        return [causal.get_encoder(), causal.get_decoder()]
-    return [causal.base_model]
+    if is_seq2seq(bare):
+        return [bare.get_encoder(), bare.get_decoder()]
+    return [bare.base_model]
 
 
 def _outer_lists(body: nn.Module) -> list[nn.ModuleList]:

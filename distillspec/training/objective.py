@@ -18,7 +18,7 @@ from distillspec.models.bridge import bridge_of
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.hidden import (
     Layout,
-    causal_model,
+    bare_model,
     hidden_states,
     output_head,
     token_logits,
@@ -263,7 +263,7 @@ class _Common(NamedTuple):
 
 def _common_rows(draft: nn.Module) -> _Common | None:
     """None where the draft scores all that it shares with the target, under the same ids."""
-    model = causal_model(draft)
+    model = bare_model(draft)
     kept, bridge = kept_tokens(model), bridge_of(model)
     if kept is not None:
         return _Common(kept, kept)

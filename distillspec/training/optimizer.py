@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distillspec.models.hidden import causal_model
+from distillspec.models.hidden import bare_model
 from distillspec.models.trainable import stacks
 from distillspec.recipe.distill import Distill
 from distillspec.recipe.schema import Optimizer
@@ -89,10 +89,10 @@ def rate_shares(draft: nn.Module, layer_decay: float) -> dict[int, float]:
         for place, layer in enumerate(layers)
         for parameter in layer.parameters()
     }
-    causal = causal_model(draft)
-    head = causal.get_output_embeddings()
+    bare = bare_model(draft)
+    head = bare.get_output_embeddings()
     shared = {id(p) for p in head.parameters()} if head is not None else set()
-    for module in causal.base_model.modules():
+    for module in bare.base_model.modules():
         if isinstance(module, nn.Embedding) and id(module.weight) not in shared | shares.keys():
             shares[id(module.weight)] = layer_decay ** (len(layers) + 1)
     return shares
@@ -101,7 +101,7 @@ def rate_shares(draft: nn.Module, layer_decay: float) -> dict[int, float]:
 def vocabulary_weights(draft: nn.Module) -> list[Tensor]:
     """Weights with a row per token or per position: of embeddings and of the output head."""
     tables = [module.weight for module in draft.modules() if isinstance(module, nn.Embedding)]
-    head = causal_model(draft).get_output_embeddings()
+    head = bare_model(draft).get_output_embeddings()
     return [*tables, *(head.parameters() if head is not None else [])]
 
 

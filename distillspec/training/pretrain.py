@@ -25,7 +25,7 @@ from distillspec.corpus.windows import Windows
 from distillspec.divergence.chunked import chunked_cross_entropy
 from distillspec.errors import DistillSpecError
 from distillspec.models.attention import fast_whole_rows
-from distillspec.models.hidden import causal_model, hidden_states, output_head
+from distillspec.models.hidden import bare_model, hidden_states, output_head
 from distillspec.recipe.pretraining import PretrainPlan
 from distillspec.training.optimizer import vocabulary_weights
 from distillspec.training.state_file import read_state, write_state
@@ -121,7 +121,7 @@ def pretrain(
         held_out = held_out_nats(model, validation, windows.batch_size, precision)
         return progress._replace(validation_nats_per_token=held_out)
     while step < plan.max_steps:
-        with autocast, fast_whole_rows(causal_model(model), precision):
+        with autocast, fast_whole_rows(bare_model(model), precision):
             loss = mean_nats(model, windows.batch(step).to(validation.device))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)

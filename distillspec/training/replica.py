@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from distillspec.models.hidden import causal_model
+from distillspec.models.hidden import bare_model
 from distillspec.models.precision import cast_parameters
 from distillspec.training.strategy import full_tensors
 
@@ -46,4 +46,4 @@ class Replica:
                 for name, whole in full_tensors(self._draft):
                     mine[name].copy_(whole)
         self._copy.eval()
-        return causal_model(self._copy)
+        return bare_model(self._copy)

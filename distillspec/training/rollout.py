@@ -14,7 +14,7 @@ from distillspec.corpus.module import Row
 from distillspec.corpus.visits import Side, TreeRow, Visits, collate_trees, packed
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.generate import Writer, generate
-from distillspec.models.hidden import causal_model
+from distillspec.models.hidden import bare_model
 from distillspec.models.speculated import SpeculatedText, generate_speculatively
 from distillspec.models.tree_mask import check_takes_a_tree
 from distillspec.recipe.distill import Distill
@@ -71,7 +71,7 @@ class Rollout:
     def check(self, draft: nn.Module) -> None:
         """DistillSpecError where the models cannot write as the recipe wants it."""
         if self.distill.source.speculative or self.distill.packing:
-            check_takes_a_tree(causal_model(draft))
+            check_takes_a_tree(bare_model(draft))
             if self.target is not None:
                 check_takes_a_tree(self.target.model)
 

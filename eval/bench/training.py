@@ -36,7 +36,7 @@ from distillspec.beforehand import target_responses
 from distillspec.corpus.module import PromptRows, Row
 from distillspec.measure.bootstrap import Resampling, Sums, ratio_of_runs, relative_of_runs
 from distillspec.measure.target_texts import drawn_texts, text_facts
-from distillspec.models.hidden import causal_model
+from distillspec.models.hidden import bare_model
 from distillspec.models.loading import load_model
 from distillspec.pair import Pair, load_pair
 from distillspec.processes import join
@@ -129,7 +129,7 @@ def train_ours(contender: str, minutes: float, seed: int, folder: Path) -> Train
         )
     assert data_module.began is not None
     seconds = time.monotonic() - data_module.began + 60.0 * (minutes - left)
-    causal_model(draft).save_pretrained(folder / "draft")
+    bare_model(draft).save_pretrained(folder / "draft")
     return Trained(outcome.response_tokens, outcome.steps, seconds, memory.mib)
 
 

@@ -10,7 +10,7 @@ from distillspec.models.adapters import add_lora
 from distillspec.models.bridge import attach
 from distillspec.models.compiled import make_runner
 from distillspec.models.hidden import (
-    causal_model,
+    bare_model,
     hidden_states,
     left_padded_positions,
     output_head,
@@ -105,7 +105,7 @@ def test_an_adapted_model_shows_its_adapters(text: Tensor) -> None:
     plain = tiny_model("llama")
     expected = hidden_states(plain, text, None)
     adapted = add_lora(plain, Lora(rank=2))
-    assert causal_model(adapted) is plain
+    assert bare_model(adapted) is plain
     torch.testing.assert_close(hidden_states(adapted, text, None), expected)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():

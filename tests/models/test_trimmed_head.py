@@ -8,7 +8,7 @@ from torch import Tensor
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.adapters import add_lora, merged
-from distillspec.models.hidden import causal_model, hidden_states, output_head
+from distillspec.models.hidden import bare_model, hidden_states, output_head
 from distillspec.models.runner import CausalRunner
 from distillspec.models.trimmed_head import (
     kept_tokens,
@@ -90,7 +90,7 @@ def test_a_copy_of_a_trimmed_model_is_tied_in_itself() -> None:
 
 def test_adapters_are_merged_under_a_trimmed_head(text: Tensor) -> None:
     adapted = add_lora(tiny_model("llama"), Lora(rank=2))
-    trim_head(causal_model(adapted), KEPT)
+    trim_head(bare_model(adapted), KEPT)
     plain = merged(adapted.eval())
     torch.testing.assert_close(one_pass(plain, text), one_pass(adapted, text))
     assert kept_tokens(plain) is not None

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from distillspec.corpus.batching import collate
-from distillspec.models.hidden import causal_model
+from distillspec.models.hidden import bare_model
 from distillspec.training import module
 from distillspec.training.clock import Clock
 from distillspec.training.module import DistillModule
@@ -54,7 +54,7 @@ def test_the_drafts_products_are_in_the_runs_precision_whatever_wraps_it(tiny_pa
     made = tiny_run.parts(tiny_pair, tiny_run.recipe())
     wired = _wired(made, torch.bfloat16)
     seen: list[torch.dtype] = []
-    linear = causal_model(made.draft).model.layers[0].mlp.up_proj
+    linear = bare_model(made.draft).model.layers[0].mlp.up_proj
     linear.register_forward_hook(lambda *call: seen.append(call[2].dtype))
     batch = collate([((5, 6, 7), (8, 9))], 0)
     signal = wired.step.objective.target_signal(made.draft, batch)

@@ -11,7 +11,7 @@ from distillspec.corpus.batching import Batch, Known, collate
 from distillspec.corpus.visits import Side, TreeRow, Visits, collate_trees
 from distillspec.models.bridge import Bridge, attach
 from distillspec.models.frozen import FrozenTarget
-from distillspec.models.hidden import Layout, causal_model
+from distillspec.models.hidden import Layout, bare_model
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.trimmed_head import trim_head
 from distillspec.recipe.distill import Distill, Term
@@ -442,7 +442,7 @@ KEPT = (0, 6, 7, 8, 15, 16, 40, 41)  # 10, a response of one token, is not among
 def test_a_trimmed_draft_is_compared_with_the_targets_law_given_what_it_keeps(
     target: FrozenTarget, draft: nn.Module, name: str
 ) -> None:
-    model = causal_model(draft)
+    model = bare_model(draft)
     found = whole(target, draft, 0.8)
     p, q = (law[:, list(KEPT)].log_softmax(-1).exp() for law in (found.log_p, found.log_q))
     trim_head(model, KEPT)
@@ -473,7 +473,7 @@ def test_a_trimmed_draft_learns_from_trees_whose_states_are_known(
     target: FrozenTarget, draft: nn.Module, name: str, logits: bool
 ) -> None:
     """logits: of a draft whose head is not all that follows its states."""
-    model = causal_model(draft)
+    model = bare_model(draft)
     trim_head(model, KEPT)
     if logits:
         model.config.final_logit_softcapping = 1.0  # type: ignore[assignment]
@@ -500,7 +500,7 @@ def test_a_trimmed_draft_learns_from_trees_whose_states_are_known(
 def test_packed_texts_have_the_loss_and_gradient_of_padded_ones_for_a_trimmed_draft(
     target: FrozenTarget, draft: nn.Module, reference: FrozenTarget, objective: dict[str, Any]
 ) -> None:
-    trim_head(causal_model(draft), KEPT)
+    trim_head(bare_model(draft), KEPT)
     trim_head(reference.model, KEPT)
     plan = _distill(**objective)
     loss = Objective(plan, target, reference if plan.select else None)
@@ -548,7 +548,7 @@ def test_a_draft_of_another_tokenizer_learns_the_common_tokens_at_common_borders
                     expected += 1.0 - float(torch.minimum(log_p.exp(), log_q.exp()).sum())
                 elif token in common:
                     expected -= float(z[theirs[token]] - z[bridge.draft_ids].logsumexp(-1))
-    attach(causal_model(draft), bridge)
+    attach(bare_model(draft), bridge)
     plan = _distill(divergence=name)
     objective = Objective(plan, target if plan.needs_target else None)
     sums = objective(draft, collate(rows, 0))
