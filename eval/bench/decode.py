@@ -21,8 +21,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import pair
 import torch
@@ -41,6 +41,7 @@ from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 
 PEERS = ("transformers autoregressive", "transformers speculative")
+Name = TypeVar("Name", bound=Hashable)
 Contender = Callable[[Tensor, int], "Decoded"]
 
 
@@ -126,12 +127,12 @@ def our_contenders(
 
 
 def take_turns(
-    contenders: dict[str, Contender], prompts: Sequence[Tensor], new_tokens: int
-) -> dict[str, list[Decoded]]:
+    contenders: Mapping[Name, Contender], prompts: Sequence[Tensor], new_tokens: int
+) -> dict[Name, list[Decoded]]:
     """Every contender on every prompt; who begins rotates."""
     for contender in contenders.values():
         contender(prompts[0], new_tokens)
-    results: dict[str, list[Decoded]] = {name: [] for name in contenders}
+    results: dict[Name, list[Decoded]] = {name: [] for name in contenders}
     order = list(contenders)
     for number, prompt in enumerate(prompts):
         turn = number % len(order)

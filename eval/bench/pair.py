@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distillspec.corpus.prompts import load_prompts
+from distillspec.corpus.prompts import Prompt, load_prompts
 from distillspec.errors import DistillSpecError
 from distillspec.models.compiled import make_runner
 from distillspec.models.loading import load_model, load_tokenizer
@@ -57,6 +57,15 @@ class BenchPair(NamedTuple):
         )
 
 
+class Models(NamedTuple):
+    """Two models that decode together, and the tokens that both know."""
+
+    target: PreTrainedModel
+    draft: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    vocabulary: int
+
+
 def add_arguments(parser: argparse.ArgumentParser, *, prompts: int) -> None:
     parser.add_argument("--target", default="checkpoints/nano-python/target")
     parser.add_argument("--draft", default="checkpoints/nano-python/draft")
@@ -81,36 +90,51 @@ def load(arguments: argparse.Namespace) -> BenchPair:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     dtype = fast_dtype("cpu") if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
-    tokenizer = load_tokenizer(arguments.target, what="target")
-    target = load_model(arguments.target, dtype=dtype, what="target")
-    draft = load_model(arguments.draft, dtype=dtype, what="draft")
+    models = load_models(arguments.target, arguments.draft, dtype)
+    prompts = _read_prompts(arguments, models.tokenizer)
+    return BenchPair(models.target, models.draft, models.vocabulary, prompts, dtype)
+
+
+def load_models(target_path: str, draft_path: str, dtype: torch.dtype) -> Models:
+    tokenizer = load_tokenizer(target_path, what="target")
+    target = load_model(target_path, dtype=dtype, what="target")
+    draft = load_model(draft_path, dtype=dtype, what="draft")
     vocabulary = check_pair(
         tokenizer,
-        load_tokenizer(arguments.draft, what="draft"),
+        load_tokenizer(draft_path, what="draft"),
         vocabulary_size(target),
         vocabulary_size(draft),
-        where=f"{arguments.target}, {arguments.draft}",
+        where=f"{target_path}, {draft_path}",
     )
-    return BenchPair(target, draft, vocabulary, _read_prompts(arguments, tokenizer), dtype)
+    return Models(target, draft, tokenizer, vocabulary)
+
+
+def held_out_prompts(path: str, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
+    """Those of the recipe at `path`."""
+    recipe = _recipe(path)
+    return load_prompts(recipe.data, tokenizer, seed=recipe.seed).held_out
+
+
+def _recipe(path: str) -> Recipe:
+    recipe = load_recipe(path)
+    if not isinstance(recipe, Recipe):
+        raise DistillSpecError(
+            "this recipe makes a model; it names no prompts",
+            where=path,
+            mend="give the recipe of a distillation",
+        )
+    return recipe
 
 
 def _read_prompts(
     arguments: argparse.Namespace, tokenizer: PreTrainedTokenizerBase
 ) -> list[Tensor]:
     """Held-out prompts of the recipe, or of a JSONL file with the field `prompt`."""
-    recipe = load_recipe(arguments.recipe)
-    if not isinstance(recipe, Recipe):
-        raise DistillSpecError(
-            "this recipe makes a model; it names no prompts",
-            where=arguments.recipe,
-            mend="give the recipe of a distillation",
-        )
-    data = recipe.data
     if arguments.prompts_file is not None:
         lines = Path(arguments.prompts_file).read_text(encoding="utf-8").splitlines()
         texts = [json.loads(line)["prompt"] for line in lines if line.strip()]
-        rows = [tokenizer.encode(text)[-data.max_prompt_tokens :] for text in texts]
+        most = _recipe(arguments.recipe).data.max_prompt_tokens
+        rows = [tokenizer.encode(text)[-most:] for text in texts]
     else:
-        held_out = load_prompts(data, tokenizer, seed=recipe.seed).held_out
-        rows = [list(prompt.tokens) for prompt in held_out]
+        rows = [list(one.tokens) for one in held_out_prompts(arguments.recipe, tokenizer)]
     return [torch.tensor(row) for row in rows[: arguments.prompts]]

@@ -1,0 +1,176 @@
+"""Targets of several sizes, each alone and with its draft: what they say, and how fast.
+
+    python eval/bench/chain.py --pair large TARGET DRAFT --pair middle TARGET DRAFT
+    python eval/bench/chain.py --pair ... --gammas 2 4 --texts 128 --prompts 24
+
+For the question whether to distil the target first and then the draft (DistillSpec, 2310.08461):
+a smaller target answers faster and worse, and a draft is dearer beside it. Of each pair: `nats`,
+the target's loss on the held-out text of the recipe's own files; `parses`, the share of its
+completions that keep a program parseable; alpha and expected tau on texts that this target draws;
+tokens per second alone and with the draft at each gamma. All pairs and gammas take turns prompt by
+prompt, so that drift of the machine hits all alike; ratios are to the first target alone. Quality
+is the target's: decoding is lossless. Brackets are 95 % intervals over prompts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from decode import Contender, Decoded, our_contenders, take_turns
+from pair import Models, held_out_prompts, load_models
+
+from distillspec.corpus.prompts import Prompt
+from distillspec.errors import DistillSpecError
+from distillspec.measure.bootstrap import Interval, Resampling, Sums, ratio, relative
+from distillspec.measure.completions import completion_text, end_tokens, up_to_end
+from distillspec.measure.corpus_alpha import DrawnText, surprise
+from distillspec.measure.quality import Completion, score
+from distillspec.measure.target_texts import TextFacts, drawn_texts, text_facts
+from distillspec.models.compiled import make_runner
+from distillspec.models.precision import describe, fast_dtype
+from distillspec.speculation.sampling import SamplingPolicy
+
+PARSES = "eval/metrics/parses"
+ALONE, DRAFT = "alone", "draft"
+
+
+class Quality(NamedTuple):
+    """Of a target at one temperature, and of its draft on that target's texts."""
+
+    nats: Interval
+    parses: dict[str, float]
+    facts: TextFacts
+
+
+def quality(
+    models: Models, prompts: Sequence[Prompt], policy: SamplingPolicy, tokens: int, how: Resampling
+) -> Quality:
+    own = [DrawnText(tuple(one.tokens), tuple(one.response)) for one in prompts if one.response]
+    nats = surprise(models.target, own, vocabulary=models.vocabulary)
+    texts = drawn_texts(
+        models.target, prompts, policy, tokens=tokens, seed=0, vocabulary=models.vocabulary
+    )
+    ends = end_tokens(models.target, models.tokenizer)
+    facts = text_facts(
+        models.target,
+        {DRAFT: models.draft},
+        texts,
+        policy,
+        ends=ends,
+        vocabulary=models.vocabulary,
+    )
+    completions = []
+    for prompt, text in zip(prompts, texts, strict=True):
+        said = up_to_end(text.response, ends)
+        words = completion_text(models.tokenizer, text.prompt, said)
+        completions.append(Completion(prompt.text, words, said[-1] in ends, None))
+    return Quality(ratio(Sums(nats.sums, nats.tokens), how), score(PARSES, completions), facts)
+
+
+def contenders_of(
+    models: Models, gammas: Sequence[int], capacity: int, temperature: float, seed: int
+) -> dict[str, Contender]:
+    """The target alone, and with its draft at each gamma."""
+    sizes = (1, *(gamma + 1 for gamma in gammas))
+    target = make_runner(models.target, "compiled", capacity, sizes, vocabulary=models.vocabulary)
+    draft = make_runner(models.draft, "compiled", capacity, (1, 2), vocabulary=models.vocabulary)
+    found: dict[str, Contender] = {}
+    for gamma in gammas:
+        both = our_contenders("compiled", target, draft, temperature, gamma, seed)
+        alone, together = both.values()
+        found |= {ALONE: alone, f"gamma {gamma}": together}
+    return found
+
+
+def words(found: Interval, digits: int) -> str:
+    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+
+
+def print_quality(found: dict[str, Quality], gammas: Sequence[int], how: Resampling) -> None:
+    taus = [f"expected tau, gamma {gamma}" for gamma in gammas]
+    print("| " + " | ".join(["target", "nats, own text", "parses", "alpha", *taus]) + " |")
+    print("|---" * (4 + len(gammas)) + "|")
+    for name, one in found.items():
+        parses = f"{one.parses['parses']:.0%} of {one.parses['judged']:.0f}"
+        alpha = words(ratio(one.facts.alpha(DRAFT), how), 3)
+        of_gamma = [words(ratio(one.facts.expected_tau(DRAFT, gamma), how), 2) for gamma in gammas]
+        print("| " + " | ".join([name, words(one.nats, 3), parses, alpha, *of_gamma]) + " |")
+
+
+def print_speed(results: dict[tuple[str, str], list[Decoded]], how: Resampling) -> None:
+    speeds = {
+        name: Sums([one.tokens for one in rows], [one.seconds for one in rows])
+        for name, rows in results.items()
+    }
+    first = next(iter(speeds))
+    print(f"\n| decoding | tokens/s | to {', '.join(first)} | to its own target alone |")
+    print("|---|---|---|---|")
+    for name, speed in speeds.items():
+        cells = [", ".join(name), words(ratio(speed, how), 0)]
+        for base in (first, (name[0], ALONE)):
+            more = relative(speed, speeds[base], how)
+            cells.append(words(Interval(*(1.0 + bound for bound in more)), 2))
+        print("| " + " | ".join(cells) + " |")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--pair", nargs=3, action="append", required=True, metavar=("NAME", "TARGET", "DRAFT")
+    )
+    parser.add_argument("--recipe", default="recipes/nano-python.yaml", help="names the prompts")
+    parser.add_argument("--gammas", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.0, 1.0])
+    parser.add_argument("--texts", type=int, default=128, help="prompts of quality, alpha, tau")
+    parser.add_argument("--prompts", type=int, default=24, help="prompts that are timed")
+    parser.add_argument("--new-tokens", type=int, default=64, help="tokens decoded per prompt")
+    parser.add_argument("--threads", type=int, help="default: torch's")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    dtype = fast_dtype("cpu")
+    pairs = {name: load_models(target, draft, dtype) for name, target, draft in arguments.pair}
+    how = Resampling(seed=arguments.seed)
+    held_out = held_out_prompts(arguments.recipe, next(iter(pairs.values())).tokenizer)
+    prompts = held_out[: arguments.texts]
+    timed = [torch.tensor(prompt.tokens) for prompt in held_out[: arguments.prompts]]
+    capacity = max(map(len, timed)) + arguments.new_tokens + max(arguments.gammas) + 1
+    print(
+        f"{describe('cpu')}; {torch.get_num_threads()} threads; {len(prompts)} texts, "
+        f"{len(timed)} timed prompts, {arguments.new_tokens} new tokens each"
+    )
+    for temperature in arguments.temperatures:
+        policy = SamplingPolicy(temperature)
+        found = {
+            name: quality(models, prompts, policy, arguments.new_tokens, how)
+            for name, models in pairs.items()
+        }
+        contenders = {
+            (name, form): contender
+            for name, models in pairs.items()
+            for form, contender in contenders_of(
+                models, arguments.gammas, capacity, temperature, arguments.seed
+            ).items()
+        }
+        results = take_turns(contenders, timed, arguments.new_tokens)
+        print(f"\ntemperature {temperature:g}\n")
+        print_quality(found, arguments.gammas, how)
+        print_speed(results, how)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except DistillSpecError as error:
+        sys.exit(f"error: {error}")
