@@ -314,13 +314,20 @@ def _check_length(recipe: Recipe, *models: PreTrainedModel) -> None:
     source, needed = recipe.distill.source, data.max_prompt_tokens + data.max_response_tokens
     drafted = recipe.distill.speculative.gamma if source.speculative else 0
     holds = min(map(most_positions, models)) - drafted
+    beside = f" beside {drafted} drafted tokens" if drafted else ""
     if needed > holds:
-        beside = f" beside {drafted} drafted tokens" if drafted else ""
         raise DistillSpecError(
             f"a row may have {needed} tokens, and the pair's contexts hold {holds}{beside}",
             where=f"data.max_prompt_tokens={data.max_prompt_tokens}, "
             f"data.max_response_tokens={data.max_response_tokens}",
             mend=f"lower them to {holds} together",
+        )
+    packing = recipe.distill.packing
+    if packing is not None and packing > holds:
+        raise DistillSpecError(
+            f"a packed row may have {packing} tokens, and the pair's contexts hold {holds}{beside}",
+            where=f"distill.packing={packing}",
+            mend=f"lower it to {holds}; more sequences a forward: distill.micro_batch_size",
         )
 
 

@@ -64,12 +64,36 @@ def t5_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     backend.train_from_iterator([Path(__file__).read_text(encoding="utf-8")], trainer)
-    backend.post_processor = processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", END)]
-    )
+    backend.post_processor = _end_behind()
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token="</s>", pad_token="<pad>", model_max_length=512
     )
+
+
+def unigram_tokenizer() -> PreTrainedTokenizerFast:
+    """Of T5's own kind: sentencepiece unigrams whose words begin with "▁"."""
+    backend = Tokenizer(models.Unigram())
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=VOCABULARY - 20,
+        special_tokens=["<pad>", "</s>", "<unk>"],
+        unk_token="<unk>",
+        show_progress=False,
+    )
+    backend.train_from_iterator(Path(__file__).read_text(encoding="utf-8").splitlines(), trainer)
+    backend.post_processor = _end_behind()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_max_length=512,
+    )
+
+
+def _end_behind() -> processors.TemplateProcessing:
+    return processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", END)])
 
 
 def written_pair(

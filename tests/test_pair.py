@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from peft import PeftModel
 from distillspec import build
 from distillspec.errors import DistillSpecError
 from distillspec.models.digest import model_digest
-from distillspec.pair import device_of, load_pair, with_draft_of
+from distillspec.pair import device_of, load_pair, prepare_process, with_draft_of
 from distillspec.recipe.schema import Hardware
 from tests.seq2seq import END, START, written_pair
 from tests.tiny_plan import recipe, written_plan
@@ -156,6 +157,33 @@ def test_rows_longer_than_the_contexts_are_refused_before_training(plan: dict[st
     data = {**plan["data"], "max_prompt_tokens": 512}
     with pytest.raises(DistillSpecError, match="contexts hold 512"):
         load_pair(recipe(plan, data=data))
+
+
+def test_packed_rows_longer_than_the_contexts_are_refused(plan: dict[str, Any]) -> None:
+    load_pair(recipe(plan, distill={**plan.get("distill", {}), "packing": 512}))
+    with pytest.raises(DistillSpecError, match="packed row may have 513 tokens") as caught:
+        load_pair(recipe(plan, distill={**plan.get("distill", {}), "packing": 513}))
+    assert "512" in caught.value.mend
+
+
+@pytest.fixture
+def process_settings() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("process_settings")
+def test_deterministic_mode_refuses_what_has_no_fixed_order(plan: dict[str, Any]) -> None:
+    def scattered() -> None:
+        torch.zeros(3).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))
+
+    scattered()
+    prepare_process(recipe(plan, hardware={"device": "cpu", "deterministic": True}))
+    assert torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(RuntimeError, match="deterministic"):
+        scattered()
 
 
 # --- encoder-decoder pairs ------------------------------------------------------------------------

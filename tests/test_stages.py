@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distillspec import stages
 from distillspec.decoding import decode
@@ -21,7 +23,7 @@ from distillspec.recipe.schema import Recipe
 from distillspec.training.held_out_loss import HeldOutLoss, LossFinding
 from distillspec.training.probe import Finding, Probe
 from tests.models.two_tokenizers import save_other_draft
-from tests.seq2seq import START, written_pair
+from tests.seq2seq import START, t5_tokenizer, unigram_tokenizer, written_pair
 from tests.served import NANO, Served
 from tests.two_processes import run_by_two
 
@@ -102,6 +104,14 @@ def trace(folder: Path, probed: str) -> list[list[str]]:
     columns = ("step", "train/divergence_nats", "train/gradient_norm", probed)
     with (folder / "metrics.csv").open(newline="") as handle:
         return [[row[name] for name in columns] for row in csv.DictReader(handle)]
+
+
+def assert_one_greedy_text_a_prompt(run: Path) -> None:
+    """The target's own, with every draft at every gamma and with none."""
+    lines = (run / "evaluation/tiny/rows.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["temperature"] == 0.0]
+    assert {row["draft"] for row in rows} == {None, "undistilled", "distilled", "control"}
+    assert len({(row["prompt"], tuple(row["tokens"])) for row in rows}) == 4
 
 
 def test_one_run_goes_from_the_pair_to_the_report(
@@ -319,6 +329,7 @@ def test_a_trimmed_head_is_counted_once_trained_and_exported_whole(
     load_model(str(run / "draft"), dtype=torch.float32)
     summary = json.loads((run / "evaluation/tiny/summary.json").read_text())
     assert all(cell["alpha"] <= 1.0 for cell in summary["cells"])
+    assert_one_greedy_text_a_prompt(run)
     printed = capsys.readouterr().out
     assert "the draft's head keeps 120 of 300 tokens" in printed
     assert "drafts with the whole head: alpha" in printed
@@ -344,15 +355,14 @@ def test_a_draft_of_another_tokenizer_is_trained_measured_and_exported(
     run = only_run()
     printed = capsys.readouterr().out
     assert "of the target's 300 tokens are in both" in printed
+    reached, lost = (float(found) for found in re.findall(r"([\d.]+)%(?:,| is lost)", printed)[:2])
+    assert 0.0 < lost < 100.0 and reached + lost == pytest.approx(100.0, abs=0.011)
     assert json.loads((run / "draft/config.json").read_text())["vocab_size"] == 310
     assert load_tokenizer(str(run / "draft")).get_vocab() == tokenizer.get_vocab()
     assert "a tokenizer of its own" in (run / "draft/README.md").read_text()
     summary = json.loads((run / "evaluation/tiny/summary.json").read_text())
     assert {cell["draft"] for cell in summary["cells"]} == {"undistilled", "distilled", "control"}
-    lines = (run / "evaluation/tiny/rows.jsonl").read_text().splitlines()
-    rows = [row for row in map(json.loads, lines) if row["temperature"] == 0.0]
-    greedy = {(row["prompt"], tuple(row["tokens"])) for row in rows}
-    assert len(rows) > len(greedy) == 4  # one text a prompt, with every draft and with none
+    assert_one_greedy_text_a_prompt(run)
     kept = (run / "best.ckpt").read_bytes()
     stages.run(plan, run)
     assert (run / "best.ckpt").read_bytes() == kept
@@ -398,18 +408,27 @@ SHAPE = {"hidden_size": 16, "intermediate_size": 32, "layers": 1, "heads": 2, "m
 
 
 @pytest.mark.parametrize(
-    ("draft", "start", "layers"),
+    ("draft", "lora", "start", "layers"),
     [
-        ({"kind": "pruned", "layers": [1], "intermediate_size": 40}, "layers 1 of the target", 1),
-        ({"kind": "random", "shape": SHAPE}, "random weights", 1),
+        (
+            {"kind": "pruned", "layers": [1], "intermediate_size": 40},
+            None,
+            "layers 1 of the target",
+            1,
+        ),
+        ({"kind": "random", "shape": SHAPE}, {"rank": 2, "use_dora": True}, "random weights", 1),
     ],
 )
 def test_a_draft_that_is_made_is_trained_measured_and_exported(
-    workplace: Path, draft: dict[str, object], start: str, layers: int
+    workplace: Path,
+    draft: dict[str, object],
+    lora: dict[str, object] | None,
+    start: str,
+    layers: int,
 ) -> None:
     plan = recipe(source={"target": 1.0})
     plan = Recipe.model_validate(
-        {**plan.model_dump(), "pair": {"target": "pair/target", "draft": draft}}
+        {**plan.model_dump(), "pair": {"target": "pair/target", "draft": draft}, "lora": lora}
     )
     stages.run(plan, None)
     run = only_run()
@@ -419,6 +438,7 @@ def test_a_draft_that_is_made_is_trained_measured_and_exported(
     assert f"distilled from {start}" in (run / "draft/README.md").read_text()
     summary = json.loads((run / "evaluation/tiny/summary.json").read_text())
     assert {cell["draft"] for cell in summary["cells"]} == {"undistilled", "distilled", "control"}
+    assert_one_greedy_text_a_prompt(run)
     stages.run(plan, run)  # the same start is made again
     stored = json.loads((run / "start.json").read_text())
     (run / "start.json").write_text(json.dumps({"draft": stored["draft"][::-1]}))
@@ -532,14 +552,43 @@ def test_training_on_an_endpoints_text_resumes_bit_equal(
     assert (only_run() / model).read_bytes() == Path("whole", model).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("tokenizer", "distill", "changes"),
+    [
+        (t5_tokenizer, {"source": {"draft": 0.5, "target": 0.25, "replay": 0.25}}, {}),
+        (
+            unigram_tokenizer,
+            {
+                "divergence": "mix",
+                "mix": {"lk_alpha": 0.5, "nll": 0.5},
+                "source": {"target": 0.5, "fixed": 0.5},
+            },
+            {"lora": {"rank": 2, "targets": ["q", "v"], "use_dora": True}},
+        ),
+        (
+            unigram_tokenizer,
+            {
+                "divergence": "jsd",
+                "source": {"target": 1.0},
+                "signal": {"kind": "cached", "k": 16, "store": "signals"},
+            },
+            {"optimizer": {"learning_rate": 1e-2, "ema": 0.5, "layer_decay": 0.9}},
+        ),
+    ],
+    ids=["whole", "adapters", "cached"],
+)
 def test_an_encoder_decoder_pair_goes_the_whole_way(
-    workplace: Path, capsys: pytest.CaptureFixture[str]
+    workplace: Path,
+    tokenizer: Callable[[], PreTrainedTokenizerBase],
+    distill: dict[str, object],
+    changes: dict[str, object],
 ) -> None:
-    written_pair(workplace / "t5")
-    plan = recipe(source={"draft": 0.5, "target": 0.25, "replay": 0.25})
-    pair = plan.pair.model_copy(update={"target": "t5/target", "draft": "t5/draft"})
-    assert stages.run(plan.model_copy(update={"pair": pair}), None) == 0
+    written_pair(workplace / "t5", tokenizer())
+    values = recipe(**distill).model_dump(mode="json") | changes
+    values["pair"] |= {"target": "t5/target", "draft": "t5/draft"}
+    assert stages.run(Recipe.model_validate(values), None) == 0
     run = only_run()
+    assert_one_greedy_text_a_prompt(run)
     draft = load_model(str(run / "draft"), dtype=torch.float32)
     start = load_model("t5/draft", dtype=torch.float32)
     assert type(draft) is type(start)
@@ -556,8 +605,7 @@ def test_an_encoder_decoder_pair_goes_the_whole_way(
     card = (run / "draft" / "README.md").read_text()
     assert "AutoModelForSeq2SeqLM" in card and "vllm" not in card
     target = load_model("t5/target", dtype=torch.float32)
-    tokenizer = load_tokenizer(str(run / "draft"))
-    inputs = tokenizer("def f3(x):", return_tensors="pt")
+    inputs = load_tokenizer(str(run / "draft"))("def f3(x):", return_tensors="pt")
     plain = target.generate(**inputs, max_new_tokens=12, do_sample=False)
     assisted = target.generate(**inputs, max_new_tokens=12, do_sample=False, assistant_model=draft)
     assert assisted.tolist() == plain.tolist()

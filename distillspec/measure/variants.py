@@ -112,8 +112,8 @@ def headings(baseline: str, confidence: float) -> list[str]:
     """What stands over the columns of `rows`."""
     share = f"{confidence:.0%}"
     return [
-        *("variant", "tau", share, f"against {baseline}", share, "alpha", "tau of each run"),
-        *("tokens", "text / rollout / target / update, s"),
+        *("variant", "tau", share, f"against {baseline}", share, "alpha", share),
+        *("tau of each run", "tokens", "text / rollout / target / update, s"),
     ]
 
 
@@ -127,6 +127,7 @@ def _row(one: Standing, baseline: str) -> list[str]:
         "" if one.variant == baseline else f"{one.relative.value:+.1%}",
         "" if one.variant == baseline else _relative(one.relative),
         f"{one.alpha.value:.4f}",
+        f"{one.alpha.low:.4f} - {one.alpha.high:.4f}",
         " ".join(f"{tau:.3f}" for tau in one.tau_of_runs),
         f"{one.tokens:,.0f}" if is_trained else "–",
         " / ".join(f"{part:.0f}" for part in seconds) if is_trained else "–",

@@ -43,6 +43,7 @@ def test_tables_say_what_is_no_difference_and_what_cost_what() -> None:
     assert head.count("|") == rule.count("|") == better.count("|")
     assert "+20.0%" in better and "none shown" not in better
     assert "30 / 2 / 1 / 4" in better
+    assert "| 0.5000 | 0.5000 - 0.5000 |" in better  # alpha, which is the same of every text
     assert "|  |  |" in first  # nothing to compare the baseline with
     assert undistilled.endswith("| – | – |")
     same = {"first": RUNS["first"], "same": [measured(2.0)]}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,13 +9,16 @@ from transformers import PreTrainedModel
 
 from distillspec.models.path_rows import PathRowsRunner
 from distillspec.models.runner import CausalRunner, most_positions, vocabulary_size
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import Chance, GeneratorChance
 from distillspec.speculation.configuration import Configuration
+from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength
 from distillspec.speculation.engine import SpeculativeDecoder
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.kseq import verify_kseq
+from distillspec.speculation.verify.token import verify_token
+from tests.speculation.branches import autoregressive_law, law_by_rounds, total_variation
 
 from .conftest import PATHS, TREE, VOCABULARY, one_pass, tiny_model, tree_parents
 
@@ -64,6 +69,24 @@ def test_logits_are_trimmed_to_the_vocabulary_asked_for(
     assert runner.feed(text).shape == (1, 48, 50)
     assert runner.vocabulary == 50
     assert CausalRunner(llama).vocabulary == vocabulary_size(llama) == VOCABULARY
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_padded_vocabularies_of_any_size_keep_the_law_of_the_target(temperature: float) -> None:
+    """Four tokens are known to both; what is beyond them is likely, and never said."""
+    target, draft = (CausalRunner(tiny_model("llama", seed=seed), vocabulary=4) for seed in (0, 1))
+    policy = SamplingPolicy(temperature)
+    way = Configuration("padded", 2, ChainDraft(), FixedLength(), verify_token)
+    prompt = (1, 3, 2)
+
+    def stream(chance: Chance) -> Any:
+        decoder = SpeculativeDecoder(target, draft, way, policy, chance)
+        return decoder.rounds(torch.tensor(prompt), max_new_tokens=3)
+
+    law = law_by_rounds(stream, lambda: (target.length, draft.length))
+    expected = autoregressive_law(target, policy, prompt, 3)
+    assert total_variation(law, expected) < 1e-5
+    assert len(law) == (1 if temperature == 0.0 else 4**3)
 
 
 def test_positions_are_what_the_model_can_read_and_the_cache_grows(

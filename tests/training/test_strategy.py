@@ -70,8 +70,8 @@ def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     "<strategy>-resumed" was started again after its first step, "<strategy>-drawn" is on-policy,
     "<strategy>-written" has text of all kinds, some of it for the second time, and was resumed,
-    "<strategy>-kept" reads the target's kept distributions, which "plain-kept" has made, and
-    "<strategy>-selected" looks twice at each step, as "plain-selected" does. The target of
+    "<strategy>-kept" reads the target's kept distributions, which "plain-kept" has made,
+    "<strategy>-selected" and "<strategy>-surrogate" (TVD++) look twice at each step. The target of
     "<strategy>-split" is split over both processes, and replays are scored anew in
     "<strategy>-split-drawn".
     """
@@ -81,6 +81,8 @@ def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_run.run(tiny_run.parts(tiny_pair, kept), folder / "plain-kept")
     selected = tiny_run.recipe(**_plan("auto", **SELECTED))
     tiny_run.run(tiny_run.parts(tiny_pair, selected), folder / "plain-selected")
+    surrogate = tiny_run.by_tvd_plus(tiny_run.recipe(**_plan("auto")))
+    tiny_run.run(tiny_run.parts(tiny_pair, surrogate), folder / "plain-surrogate")
     jobs: list[dict[str, Any]] = []
     for name in STRATEGIES:
         resumed, drawn = str(folder / f"{name}-resumed"), str(folder / f"{name}-drawn")
@@ -91,6 +93,7 @@ def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"folder": drawn, "recipe": _plan(name, source={"draft": 1.0}), "probed": False},
             {"folder": str(folder / f"{name}-kept"), "recipe": _plan(name, **_kept(folder))},
             {"folder": str(folder / f"{name}-selected"), "recipe": _plan(name, **SELECTED)},
+            {"folder": str(folder / f"{name}-surrogate"), "recipe": _plan(name), "tvd_plus": True},
             {"folder": str(folder / f"{name}-split"), "recipe": _split(_plan(name))},
             {
                 "folder": str(folder / f"{name}-split-drawn"),
@@ -154,6 +157,16 @@ def test_two_processes_select_tokens_of_the_whole_step(runs: Path, strategy: str
     for row, all_tokens in zip(mine[1:], whole[1:], strict=True):
         kept, of = (float(r["train/response_tokens"]) for r in (row, all_tokens))
         assert kept == pytest.approx(0.4 * of, abs=1.0)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_processes_normalise_rewards_over_the_whole_step(runs: Path, strategy: str) -> None:
+    mine, theirs = (tiny_run.rows_of(runs / f"{name}-surrogate") for name in (strategy, "plain"))
+    assert_same_steps(mine, theirs)
+    other = tiny_run.rows_of(runs / "plain")
+    name = "train/gradient_norm"
+    assert float(mine[1][name]) != pytest.approx(float(other[1][name]), rel=0.01)
 
 
 @pytest.mark.distributed
