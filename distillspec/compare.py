@@ -31,7 +31,7 @@ from distillspec.pair import Pair, load_pair, prepare_process, with_draft_of
 from distillspec.processes import join
 from distillspec.recipe.comparison import UNDISTILLED, Comparison
 from distillspec.recipe.dry_run import RUNS
-from distillspec.recipe.loading import dump_yaml
+from distillspec.recipe.loading import dump_yaml, load_recipe
 from distillspec.recipe.prompt_plan import PromptPlan
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
@@ -270,12 +270,14 @@ class _Comparing:
         )
 
     def _check_same(self, place: Path, recipe: Recipe) -> None:
-        """What was trained here before is what would be trained now."""
-        path, text = place / "recipe.yaml", dump_yaml(recipe)
+        """What was trained here before is what would be trained now: keys that have come since are
+        at their defaults.
+        """
+        path = place / "recipe.yaml"
         if not path.exists():
             atomic.make_folder(place)
-            atomic.write_text(path, text)
-        elif path.read_text(encoding="utf-8") != text:
+            atomic.write_text(path, dump_yaml(recipe))
+        elif load_recipe(path) != recipe:
             raise DistillSpecError(
                 "this run was made by another recipe",
                 where=str(place),

@@ -29,7 +29,9 @@ def block_worth(alpha: Tensor, lengths: Sequence[int], gamma: int) -> BlockWorth
     takes to come there) times 1 + sum_{l>j} prod_{j<i<=l} alpha_i (the token itself and what it
     opens). Weights from the alphas before j alone would optimise the chance that the whole block
     passes. Blocks end with their text. The products along one path are an approximation: they take
-    the draft's tokens for the text's own.
+    the draft's tokens for the text's own. With min(1, q / p) of the text's tokens in place of alpha
+    there is none, on text of the target: the draft draws a block with chance prod q, and keeps it
+    with prod min(1, p / q), which is prod p times prod min(1, q / p).
     """
     assert gamma >= 1 and sum(lengths) == alpha.shape[0]
     assert alpha.ndim == 1 and not alpha.requires_grad

@@ -14,7 +14,7 @@ from distillspec.divergence.comparison import (
     AgainstTarget,
     AgainstTokens,
     Comparison,
-    Preference,
+    KeepChance,
 )
 from distillspec.divergence.head import OutputHead
 from distillspec.divergence.logit_rows import LogitRows, product_dtype
@@ -126,7 +126,7 @@ def chunked_scores(
     temperature: float,
     chunk_tokens: int,
 ) -> RowScores:
-    """Each row's divergence, or for tokens (long [N]) whether p(token) > q(token), from hidden."""
+    """Each row's divergence, or for tokens (long [N]) min(1, q(token) / p(token)), from hidden."""
     dtypes = product_dtype(target_hidden), product_dtype(draft_hidden)
     plan = even_plan(
         draft_hidden, temperature, chunk_tokens, wide_precision(target_hidden, draft_hidden)
@@ -156,5 +156,5 @@ def scores_from_logits(
 
 def _compared(against: Divergence | Tensor, target: LogitRows) -> Comparison:
     if isinstance(against, Tensor):
-        return Preference(against, target)
+        return KeepChance(against, target)
     return AgainstTarget(against, target)

@@ -63,8 +63,8 @@ class AgainstTokens(NamedTuple):
         return Scores(value, torch.full_like(value, float("nan")), gradient)
 
 
-class Preference(NamedTuple):
-    """Whether the target likes given tokens better than the draft does: 1 where p > q, else 0."""
+class KeepChance(NamedTuple):
+    """min(1, q / p) of given tokens: below 1 where the target likes the token better."""
 
     tokens: Tensor  # long [N]
     logits: LogitRows
@@ -74,9 +74,10 @@ class Preference(NamedTuple):
         self.logits.load(chunk)
 
     def score(self, block: slice, q: Distribution, room: Tensor) -> Scores:
-        """A step function of q, whose gradient is 0."""
+        """Without a gradient: those who ask have one of their own. 1 where p = 0."""
         p = self.logits.distribution(block)
         alpha = torch.minimum(p.probability, q.probability, out=room).sum(-1)
         tokens = self.tokens[block].unsqueeze(-1)
-        mine, theirs = (side.probability.gather(1, tokens)[:, 0] for side in (p, q))
-        return Scores((mine > theirs).to(alpha.dtype), alpha, room.zero_())
+        of_p, of_q = (side.probability.gather(1, tokens)[:, 0] for side in (p, q))
+        chance = torch.where(of_p > of_q, of_q / of_p, 1.0)
+        return Scores(chance, alpha, room.zero_())

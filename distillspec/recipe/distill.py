@@ -193,6 +193,12 @@ class Distill(Section):
     block_gamma: Annotated[int, Field(ge=1, le=64)] = Field(
         4, description="block size that block_efficiency is the loss of, tokens"
     )
+    block_form: Literal["overlap", "drawn"] = Field(
+        "overlap",
+        description="what block_efficiency multiplies along a text: alpha, on any text, an "
+        "approximation; or min(1, q / p) of its tokens, unbiased on text of the target, with more "
+        "dice",
+    )
     select: Select | None = Field(None, description="learn from a part of the tokens only")
     source: Shares = Field(default_factory=lambda: Shares(draft=1.0))
     replay: Replay = Field(default_factory=Replay)
@@ -249,7 +255,8 @@ class Distill(Section):
         details = {
             "jsd": f"[{self.jsd_weight:g}]",
             "lk_lambda": f"[{self.lk_eta:g}]",
-            "block_efficiency": f"@{self.block_gamma}",
+            "block_efficiency": f"@{self.block_gamma}"
+            + (" of drawn tokens" if self.block_form == "drawn" else ""),
         }
         words = [
             f"{'' if weight == 1.0 else f'{weight:g} '}{name.replace('_', ' ')}"
@@ -308,6 +315,15 @@ class Distill(Section):
                 "tvd_plus is an expectation over tokens that the draft has drawn: set source: "
                 "{draft: 1.0} and on_prompts: false, or take tvd, which any text will do for"
             )
+        if "block_efficiency" in self.terms and self.block_form == "drawn":
+            others = set(self.source.of) - {"target", "speculative", "replay"}
+            if others or self.on_prompts or self.cached_signal is not None:
+                raise ValueError(
+                    "block_form: drawn goes by the tokens that the target has drawn: take the "
+                    "sources target and speculative alone (replay beside the latter), on_prompts: "
+                    "false and signal: {kind: online}; or block_form: overlap, which any text will "
+                    "do for"
+                )
         if "nll" in self.terms and (self.source.draft or self.source.replay):
             raise ValueError(
                 "nll learns to write what it reads, and here that is the draft's own text: take "

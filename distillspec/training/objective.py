@@ -158,8 +158,8 @@ class Objective:
         """The first of two passes: what a token's weight in its step depends on."""
         sides = self._sides(draft, batch, signal)
         if self.reference is None:
-            preferred, alpha = sides.scores(_scored(draft, batch).places)
-            return Observed(preferred, None, alpha)
+            chance, alpha = sides.scores(_scored(draft, batch).places)
+            return Observed((chance < 1.0).to(chance.dtype), None, alpha)
         nats = divergence("forward_kl")
         mine, alpha = sides.scores(nats)
         theirs = self._sides(self.reference.model, batch, signal).scores(nats).value
@@ -185,7 +185,10 @@ class Objective:
         if self._of_tokens:
             found.append(sides.divergence(mixture(self._of_tokens, self._settings), weights))
         if "block_efficiency" in terms:
-            loss = self._block_efficiency(sides, batch, weights)
+            if self.distill.block_form == "drawn":
+                loss = self._drawn_blocks(sides, batch, _scored(draft, batch).places, weights)
+            else:
+                loss = self._block_efficiency(sides, batch, weights)
             found.append(loss.times(terms["block_efficiency"]))
         if "tvd_plus" in terms:
             assert emphasis is not None
@@ -205,6 +208,22 @@ class Objective:
             alpha = sides.scores(distance).alpha
         worth = block_worth(alpha, lengths, self.distill.block_gamma)
         sums = sides.divergence(distance, (weights * worth.weights).to(weights.dtype))
+        kept = (weights * worth.kept).sum()
+        value = sums.divergence - sums.divergence.detach() - kept
+        return DivergenceSums(value, alpha.sum(), sums.tokens.new_tensor(alpha.shape[0]))
+
+    def _drawn_blocks(
+        self, sides: Sides, batch: Batch, tokens: Tensor, weights: Tensor
+    ) -> DivergenceSums:
+        """The same, by the keep chances r = min(1, q / p) of the text's tokens, long [N].
+
+        Over texts of the target, what blocks keep of them and its gradient are unbiased. r has the
+        slope r * d log q where it is below 1, and none elsewhere.
+        """
+        chance, alpha = sides.scores(tokens)
+        worth = block_worth(chance, texts_of(batch).tolist(), self.distill.block_gamma)
+        slope = weights * worth.weights * chance * (chance < 1.0)
+        sums = sides.cross_entropy(tokens, slope.to(weights.dtype), self.distill.temperature)
         kept = (weights * worth.kept).sum()
         value = sums.divergence - sums.divergence.detach() - kept
         return DivergenceSums(value, alpha.sum(), sums.tokens.new_tensor(alpha.shape[0]))

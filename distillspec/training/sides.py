@@ -84,7 +84,7 @@ class Sides:
         )
 
     def scores(self, against: Divergence | Tensor) -> RowScores:
-        """Each row's divergence, or for tokens (long [N]) whether p(token) > q(token).
+        """Each row's divergence, or for tokens (long [N]) min(1, q(token) / p(token)).
 
         The latter is not known of a kept signal, whose lump hides most tokens.
         """

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -55,6 +57,44 @@ def test_texts_do_not_know_each_other() -> None:
     for name in ("kept", "weights"):
         joined = torch.cat([getattr(one, name) for one in alone])
         torch.testing.assert_close(getattr(together, name), joined)
+
+
+def test_keep_chances_on_text_of_the_target_give_what_the_draft_keeps_in_expectation() -> None:
+    """Every text of three tokens walked: what drafted blocks of two keep, and its gradient."""
+    generator = torch.Generator().manual_seed(1)
+    V, T, gamma, first = 3, 3, 2, 0
+    p = torch.randn(V, V, dtype=torch.float64, generator=generator).mul(2.0).softmax(-1)
+    leaf = torch.randn(V, V, dtype=torch.float64, generator=generator).requires_grad_()
+    q = leaf.softmax(-1)
+    overlap = torch.minimum(p, q)
+    reached = torch.zeros(V, dtype=torch.float64)  # the target's law of what a block begins after
+    reached[first] = 1.0
+    kept = torch.zeros((), dtype=torch.float64)
+    for start in range(T):
+        drafted = reached
+        for _ in range(start, min(start + gamma, T)):  # drawn by q, kept with min(1, p / q)
+            drafted = drafted @ overlap
+            kept = kept + drafted.sum()
+        reached = reached @ p
+    (expected,) = torch.autograd.grad(kept, leaf, retain_graph=True)
+
+    value, surrogate = 0.0, torch.zeros((), dtype=torch.float64)
+    approximate = 0.0
+    for text in itertools.product(range(V), repeat=T):
+        before, after = [first, *text[:-1]], list(text)
+        weight = float(p[before, after].prod())
+        of_q = q[before, after]
+        chance = (of_q / p[before, after]).clamp(max=1.0).detach()
+        worth = block_worth(chance, [T], gamma)
+        value += weight * float(worth.kept.sum())
+        slope = worth.weights * chance * (chance < 1.0)
+        surrogate = surrogate + weight * (slope * of_q.log()).sum()
+        alpha = overlap[before].sum(-1).detach()
+        approximate += weight * float(block_worth(alpha, [T], gamma).kept.sum())
+    assert value == pytest.approx(float(kept.detach()), rel=1e-12)
+    (found,) = torch.autograd.grad(surrogate, leaf)
+    torch.testing.assert_close(found, expected)
+    assert abs(approximate / value - 1.0) > 0.001  # alpha along one path is not that
 
 
 def test_no_text_at_all_is_worth_nothing() -> None:

@@ -471,15 +471,17 @@ def test_scores_are_those_of_every_row(name: str, chunk_tokens: int) -> None:
         assert not found.value.requires_grad
 
 
-def test_a_token_is_preferred_where_the_target_likes_it_better() -> None:
+def test_a_tokens_keep_chance_is_below_one_where_the_target_likes_it_better() -> None:
     both = sides()
     tokens = torch.arange(N) % V
     p = both.target_head.logits(both.target_hidden).softmax(-1)
     q = both.draft_head.logits(both.draft_hidden).detach().softmax(-1)
-    expected = (p > q)[torch.arange(N), tokens].float()
+    expected = (q / p).clamp(max=1.0)[torch.arange(N), tokens]
     found = chunked_scores(tokens, *both, temperature=1.0, chunk_tokens=4)
-    assert found.value.tolist() == expected.tolist()
-    assert 0 < int(expected.sum()) < N
+    torch.testing.assert_close(found.value, expected, rtol=1e-5, atol=1e-6)
+    preferred = (p > q)[torch.arange(N), tokens]
+    assert (found.value < 1.0).tolist() == preferred.tolist()
+    assert 0 < int(preferred.sum()) < N
 
 
 @pytest.mark.parametrize("temperature", [1.0, TEMPERATURE])

@@ -18,6 +18,7 @@ def test_shares_may_be_any_mixture() -> None:
     assert Shares(fixed=0.1, target=0.2, draft=0.7).target == 0.2
 
 
+DRAWN = {"divergence": "block_efficiency", "block_form": "drawn", "source": {"target": 1.0}}
 REJECTED = {"source": {"speculative": 1.0}, "speculative": {"rejected": True}}
 
 
@@ -33,6 +34,10 @@ REJECTED = {"source": {"speculative": 1.0}, "speculative": {"rejected": True}}
             {"divergence": "block_efficiency", "select": {"reference": "draft"}},
             "block_efficiency weighs each by its neighbours",
         ),
+        ({**DRAWN, "source": {"draft": 1.0}}, "that the target has drawn"),
+        ({**DRAWN, "source": {"target": 0.5, "fixed": 0.5}}, "that the target has drawn"),
+        ({**DRAWN, "on_prompts": True}, "that the target has drawn"),
+        ({**DRAWN, "signal": {"kind": "cached"}}, "that the target has drawn"),
     ],
 )
 def test_an_objective_that_cannot_be_is_refused(plan: dict[str, Any], words: str) -> None:
@@ -44,6 +49,7 @@ def test_an_objective_is_told_in_words() -> None:
     mix = {"jsd": 0.7, "block_efficiency": 1.0, "nll": 0.3}
     plan = Distill.model_validate({"divergence": "mix", "mix": mix, "source": {"target": 1.0}})
     assert plan.loss_in_words == "0.7 jsd[0.5] + block efficiency@4 + 0.3 nll"
+    assert Distill.model_validate(DRAWN).loss_in_words == "block efficiency@4 of drawn tokens"
     selected = Distill.model_validate({"select": {"keep": 0.4, "reference": "draft"}})
     assert selected.loss_in_words == "forward kl of the 40% most learnable tokens"
 

@@ -53,6 +53,7 @@ EVERY: list[dict[str, Any]] = [
     {"divergence": "mix", "mix": {"forward_kl": 0.5, "tvd": 2.0}},
     {"divergence": "mix", "mix": {"nll": 0.3, "lk_alpha": 1.0, "block_efficiency": 0.5}},
     {"divergence": "mix", "mix": {"tvd_plus": 0.5, "reverse_kl": 1.0}, "temperature": 0.7},
+    {"divergence": "block_efficiency", "block_form": "drawn", "temperature": 0.7},
     {"divergence": "jsd", "select": {"keep": 0.5, "reference": "draft"}},
     {
         "divergence": "mix",
@@ -66,6 +67,8 @@ def _distill(**values: Any) -> Distill:
     """Any text will do here, but some insist on the draft's, and some on any but the draft's."""
     terms = {values.get("divergence"), *values.get("mix", {})}
     source = {"fixed": 1.0} if "nll" in terms else {"draft": 1.0}
+    if values.get("block_form") == "drawn":
+        source = {"target": 1.0}
     return Distill(source=source, chunk_tokens=2, **values)
 
 
@@ -227,6 +230,27 @@ def test_block_efficiency_is_minus_what_blocks_keep_with_its_gradient(
         for start in range(len(row)):
             kept = kept + row[start : start + gamma].cumprod(0).sum()
     plan = _distill(divergence="block_efficiency", block_gamma=gamma)
+    sums = Objective(plan, target)(draft, collate(ROWS, 0))
+    assert float(sums.divergence.detach()) == pytest.approx(-float(kept.detach()), rel=1e-5)
+    assert float(sums.alpha) == pytest.approx(float(both.alpha.detach().sum()), rel=1e-5)
+    assert int(sums.tokens) == 6
+    assert_same_gradient(draft, sums.divergence, -kept)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_drawn_blocks_go_by_the_keep_chances_of_their_tokens(
+    target: FrozenTarget, draft: nn.Module, temperature: float
+) -> None:
+    both = whole(target, draft, temperature)
+    chances = (both.of_tokens(both.log_q) - both.of_tokens(both.log_p)).exp().clamp(max=1.0)
+    assert 0 < int((chances < 1.0).sum()) < 6
+    kept = torch.zeros((), dtype=torch.float64)
+    for row in chances.split(both.lengths):
+        for start in range(len(row)):
+            kept = kept + row[start : start + 2].cumprod(0).sum()
+    plan = _distill(
+        divergence="block_efficiency", block_form="drawn", block_gamma=2, temperature=temperature
+    )
     sums = Objective(plan, target)(draft, collate(ROWS, 0))
     assert float(sums.divergence.detach()) == pytest.approx(-float(kept.detach()), rel=1e-5)
     assert float(sums.alpha) == pytest.approx(float(both.alpha.detach().sum()), rel=1e-5)
