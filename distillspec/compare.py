@@ -23,7 +23,7 @@ from distillspec.export.folder import export_draft
 from distillspec.measure.bootstrap import Resampling
 from distillspec.measure.corpus_alpha import DrawnText
 from distillspec.measure.target_texts import drawn_texts, text_facts
-from distillspec.measure.variants import Cost, Measured, Reading, markdown, standings, table
+from distillspec.measure.variants import Cost, Measured, Reading, markdown, standings, tables
 from distillspec.models.adapters import merged
 from distillspec.models.digest import model_digest
 from distillspec.models.precision import cast_parameters, describe
@@ -332,7 +332,8 @@ class _Comparing:
                 f"{self.policy.temperature:g}, gamma {self.plan.gamma}; {minutes:g} minutes each, "
                 f"{len(seeds)} seeds"
             )
-            console.print(table(title, found, against, share))
+            for table in tables(title, found, against, share):
+                console.print(table)
             parts.append(f"### {title}\n\n{markdown(found, against, share)}")
         path = self.folder / f"{name}.md"
         atomic.write_text(path, "\n".join(parts))

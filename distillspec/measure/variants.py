@@ -103,54 +103,59 @@ def _mean_seconds(costs: Sequence[Cost]) -> dict[str, float]:
 _SPLIT = ("text", "rollout", "target", "update")
 
 
-def rows(found: Sequence[Standing], baseline: str) -> list[list[str]]:
-    """Text of the cells of a table, a row a variant, under `headings`."""
-    return [_row(one, baseline) for one in found]
+def reached(found: Sequence[Standing], baseline: str, confidence: float) -> list[list[str]]:
+    """Text of the cells of a table, headings first: how good each variant became."""
+    share = f"[{confidence:.0%}]"
+    rows = [["variant", f"tau {share}", f"against {baseline}", f"alpha {share}"]]
+    for one in found:
+        against = "" if one.variant == baseline else _relative(one.relative)
+        rows.append([one.variant, _words(one.tau, "{:.3f}"), against, _words(one.alpha, "{:.3f}")])
+    return rows
 
 
-def headings(baseline: str, confidence: float) -> list[str]:
-    """What stands over the columns of `rows`."""
-    share = f"{confidence:.0%}"
-    return [
-        *("variant", "tau", share, f"against {baseline}", share, "alpha", share),
-        *("tau of each run", "tokens", "text / rollout / target / update, s"),
-    ]
+def spent(found: Sequence[Standing]) -> list[list[str]]:
+    """The same of what each run came to, and what a run cost on average."""
+    rows = [["variant", "tau of each run", "tokens", " / ".join(_SPLIT) + ", s"]]
+    for one in found:
+        seconds = " / ".join(f"{one.seconds.get(phase, 0.0):.0f}" for phase in _SPLIT)
+        cost = [f"{one.tokens:,.0f}", seconds] if one.seconds else ["–", "–"]
+        rows.append([one.variant, " ".join(f"{tau:.3f}" for tau in one.tau_of_runs), *cost])
+    return rows
 
 
-def _row(one: Standing, baseline: str) -> list[str]:
-    seconds = [one.seconds.get(phase, 0.0) for phase in _SPLIT]
-    is_trained = bool(one.seconds)
-    return [
-        one.variant,
-        f"{one.tau.value:.3f}",
-        f"{one.tau.low:.3f} - {one.tau.high:.3f}",
-        "" if one.variant == baseline else f"{one.relative.value:+.1%}",
-        "" if one.variant == baseline else _relative(one.relative),
-        f"{one.alpha.value:.4f}",
-        f"{one.alpha.low:.4f} - {one.alpha.high:.4f}",
-        " ".join(f"{tau:.3f}" for tau in one.tau_of_runs),
-        f"{one.tokens:,.0f}" if is_trained else "–",
-        " / ".join(f"{part:.0f}" for part in seconds) if is_trained else "–",
-    ]
+def _words(interval: Interval, form: str) -> str:
+    value, low, high = (form.format(bound) for bound in interval)
+    return f"{value} [{low}, {high}]"
 
 
 def _relative(interval: Interval) -> str:
-    text = f"{interval.low:+.1%} to {interval.high:+.1%}"
+    low, high = (100.0 * bound for bound in (interval.low, interval.high))
+    text = f"{interval.value:+.1%} [{low:+.1f}, {high:+.1f}]"
     return text if interval.excludes(0.0) else f"{text}: none shown"
 
 
-def table(title: str, found: Sequence[Standing], baseline: str, confidence: float) -> Table:
-    """For a terminal."""
+def tables(
+    title: str, found: Sequence[Standing], baseline: str, confidence: float
+) -> tuple[Table, Table]:
+    """For a terminal: what was reached, and what it cost."""
+    return (
+        _table(title, reached(found, baseline, confidence)),
+        _table("what a run came to, and cost", spent(found)),
+    )
+
+
+def _table(title: str, rows: Sequence[Sequence[str]]) -> Table:
     shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for place, name in enumerate(headings(baseline, confidence)):
+    for place, name in enumerate(rows[0]):
         shown.add_column(name, justify="left" if place == 0 else "right")
-    for row in rows(found, baseline):
+    for row in rows[1:]:
         shown.add_row(*row)
     return shown
 
 
 def markdown(found: Sequence[Standing], baseline: str, confidence: float) -> str:
-    """The same as a Markdown table."""
-    lines = [headings(baseline, confidence), ["---"] * len(headings(baseline, confidence))]
-    lines += rows(found, baseline)
+    """Both as one Markdown table."""
+    both = zip(reached(found, baseline, confidence), spent(found), strict=True)
+    head, *lines = [[*of_quality, *of_cost[1:]] for of_quality, of_cost in both]
+    lines = [head, ["---"] * len(head), *lines]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)

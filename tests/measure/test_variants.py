@@ -5,7 +5,7 @@ import json
 import pytest
 
 from distillspec.measure.bootstrap import Resampling, Sums
-from distillspec.measure.variants import Cost, Measured, Reading, markdown, standings, table
+from distillspec.measure.variants import Cost, Measured, Reading, markdown, standings, tables
 
 HOW = Resampling(resamples=200)
 COST = Cost(10, 1000, {"rollout": 2.0, "target": 1.0, "update": 4.0}, 30.0)
@@ -41,14 +41,15 @@ def test_tables_say_what_is_no_difference_and_what_cost_what() -> None:
     text = markdown(standings(RUNS, "first", "held-out", HOW), "first", 0.95)
     head, rule, better, first, undistilled = text.splitlines()
     assert head.count("|") == rule.count("|") == better.count("|")
-    assert "+20.0%" in better and "none shown" not in better
+    assert "| +20.0% [+15.0, +25.0] |" in better and "none shown" not in better
     assert "30 / 2 / 1 / 4" in better
-    assert "| 0.5000 | 0.5000 - 0.5000 |" in better  # alpha, which is the same of every text
-    assert "|  |  |" in first  # nothing to compare the baseline with
+    assert "| 0.500 [0.500, 0.500] |" in better  # alpha, which is the same of every text
+    assert "|  |" in first  # nothing to compare the baseline with
     assert undistilled.endswith("| – | – |")
     same = {"first": RUNS["first"], "same": [measured(2.0)]}
     assert "none shown" in markdown(standings(same, "first", "held-out", HOW), "first", 0.95)
-    assert table("title", standings(RUNS, "first", "held-out", HOW), "first", 0.95).row_count == 3
+    for table in tables("title", standings(RUNS, "first", "held-out", HOW), "first", 0.95):
+        assert table.row_count == 3
 
 
 def test_a_reading_comes_back_from_json() -> None:
