@@ -278,7 +278,7 @@ class Distill(Section):
             return None
         return (
             "reverse_kl hangs on how the target spreads the mass of the rest, which is not kept: "
-            "of the loss and its gradient a large part is missing at any small k (README); "
+            "of the loss and its gradient a large part is missing at any small k (eval/measured.md); "
             "forward_kl, jsd and tvd are served well"
         )
 
