@@ -270,19 +270,21 @@ class _Comparing:
         )
 
     def _check_same(self, place: Path, recipe: Recipe) -> None:
-        """What was trained here before is what would be trained now: keys that have come since are
-        at their defaults.
+        """What was trained here before is what would be trained now.
+
+        Keys that have come since count as what they are by default now, and are written down.
         """
-        path = place / "recipe.yaml"
-        if not path.exists():
-            atomic.make_folder(place)
-            atomic.write_text(path, dump_yaml(recipe))
-        elif load_recipe(path) != recipe:
+        path, text = place / "recipe.yaml", dump_yaml(recipe)
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            return
+        if path.exists() and not _is_that(path, recipe):
             raise DistillSpecError(
                 "this run was made by another recipe",
                 where=str(place),
                 mend="give the comparison another name, or delete this folder to make it anew",
             )
+        atomic.make_folder(place)
+        atomic.write_text(path, text)
 
     def _prepared(self, recipe: Recipe) -> _Prepared:
         """What the recipe reads of the target that is made before training, in the same folder for
@@ -354,6 +356,14 @@ def _timed(place: Path, make: Callable[[], _Made]) -> tuple[_Made, float]:
             atomic.write_json(clock, before)
     atomic.write_text(complete, "")
     return made, round(before, 3)
+
+
+def _is_that(path: Path, recipe: Recipe) -> bool:
+    """Whether that file holds this recipe; one that this version cannot read does not."""
+    try:
+        return load_recipe(path) == recipe
+    except DistillSpecError:
+        return False
 
 
 def _read(path: Path) -> tuple[Measured, dict[str, Any]]:

@@ -322,12 +322,12 @@ def _check_length(recipe: Recipe, *models: PreTrainedModel) -> None:
             f"data.max_response_tokens={data.max_response_tokens}",
             mend=f"lower them to {holds} together",
         )
-    packing = recipe.distill.packing
-    if packing is not None and packing > holds:
+    packing, whole = recipe.distill.packing, holds + drafted
+    if packing is not None and packing > whole:
         raise DistillSpecError(
-            f"a packed row may have {packing} tokens, and the pair's contexts hold {holds}{beside}",
+            f"a packed row may have {packing} tokens, and the pair's contexts hold {whole}",
             where=f"distill.packing={packing}",
-            mend=f"lower it to {holds}; more sequences a forward: distill.micro_batch_size",
+            mend=f"lower it to {whole}; more sequences a forward: distill.micro_batch_size",
         )
 
 

@@ -119,6 +119,10 @@ def test_variants_are_trained_measured_and_told_and_what_is_there_is_kept(
         path.write_text(text.replace("  jsd_weight: 0.5\n", ""))
     monkeypatch.setattr(compare, "fit", None)
     assert compare.run(comparison()) == 0
+    assert all("  jsd_weight: 0.5\n" in path.read_text() for path in FOLDER.rglob("recipe.yaml"))
+    path.write_text(path.read_text() + "of_another_version: 1\n")
+    with pytest.raises(DistillSpecError, match="made by another recipe"):
+        compare.run(comparison())
 
 
 def test_the_time_that_stored_text_took_is_taken_from_the_training(workplace: Path) -> None:

@@ -167,11 +167,13 @@ def test_packed_rows_longer_than_the_contexts_are_refused(plan: dict[str, Any]) 
 
 
 @pytest.fixture
-def process_settings() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.use_deterministic_algorithms(False)
-    torch.set_num_threads(threads)
+def process_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what it sets does not outlast it
+    was, benchmark = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    with torch.random.fork_rng(devices=[]):
+        yield
+    torch.use_deterministic_algorithms(was)
+    torch.backends.cudnn.benchmark = benchmark
 
 
 @pytest.mark.usefixtures("process_settings")

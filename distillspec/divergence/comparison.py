@@ -79,5 +79,5 @@ class KeepChance(NamedTuple):
         alpha = torch.minimum(p.probability, q.probability, out=room).sum(-1)
         tokens = self.tokens[block].unsqueeze(-1)
         of_p, of_q = (side.probability.gather(1, tokens)[:, 0] for side in (p, q))
-        chance = torch.where(of_p > of_q, of_q / of_p, 1.0)
+        chance = torch.where(of_q >= of_p, 1.0, of_q / of_p)  # NaN stays NaN
         return Scores(chance, alpha, room.zero_())

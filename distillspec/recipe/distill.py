@@ -278,7 +278,8 @@ class Distill(Section):
             return None
         return (
             "reverse_kl hangs on how the target spreads the mass of the rest, which is not kept: "
-            "of the loss and its gradient a large part is missing at any small k (eval/measured.md); "
+            "of the loss and its gradient a large part is missing at any small k "
+            "(eval/measured.md); "
             "forward_kl, jsd and tvd are served well"
         )
 
@@ -324,7 +325,7 @@ class Distill(Section):
                     "false and signal: {kind: online}; or block_form: overlap, which any text will "
                     "do for"
                 )
-        if "nll" in self.terms and (self.source.draft or self.source.replay):
+        if "nll" in self.terms and self.source.draft:
             raise ValueError(
                 "nll learns to write what it reads, and here that is the draft's own text: take "
                 "fixed, target or speculative as source, or a divergence, which any text will do "

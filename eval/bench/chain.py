@@ -32,6 +32,7 @@ from distillspec.measure.quality import Completion, score
 from distillspec.measure.target_texts import TextFacts, drawn_texts, text_facts
 from distillspec.models.compiled import make_runner
 from distillspec.models.precision import describe, fast_dtype
+from distillspec.models.vocabulary import check_pair
 from distillspec.speculation.sampling import SamplingPolicy
 
 PARSES = "eval/metrics/parses"
@@ -117,6 +118,28 @@ def print_speed(results: dict[tuple[str, str], list[Decoded]], how: Resampling) 
         print("| " + " | ".join(cells) + " |")
 
 
+def load_all(pairs: Sequence[tuple[str, str, str]]) -> dict[str, Models]:
+    """By name. All read the same prompts as the same tokens, of one vocabulary."""
+    names = [name for name, *_ in pairs]
+    if len(set(names)) < len(names):
+        raise DistillSpecError(
+            "two pairs have one name", where=f"--pair {', '.join(names)}", mend="name them apart"
+        )
+    dtype = fast_dtype("cpu")
+    found = {name: load_models(target, draft, dtype) for name, target, draft in pairs}
+    first = found[names[0]]
+    vocabulary = first.vocabulary
+    for name, models in found.items():
+        vocabulary = check_pair(
+            first.tokenizer,
+            models.tokenizer,
+            vocabulary,
+            models.vocabulary,
+            where=f"--pair {names[0]} and {name}",
+        )
+    return {name: models._replace(vocabulary=vocabulary) for name, models in found.items()}
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -139,8 +162,7 @@ def main() -> None:
     arguments = parse()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    dtype = fast_dtype("cpu")
-    pairs = {name: load_models(target, draft, dtype) for name, target, draft in arguments.pair}
+    pairs = load_all(arguments.pair)
     how = Resampling(seed=arguments.seed)
     held_out = held_out_prompts(arguments.recipe, next(iter(pairs.values())).tokenizer)
     prompts = held_out[: arguments.texts]

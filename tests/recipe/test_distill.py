@@ -66,7 +66,7 @@ def test_what_reads_no_target_needs_none() -> None:
     assert not plan(divergence="mix", mix={"nll": 0.5}).needs_target
     assert plan(divergence="mix", mix={"nll": 0.5, "tvd": 0.5}).needs_target
     assert plan(divergence="nll", select={"reference": "draft"}).needs_target
-    written = plan(divergence="nll", source={"speculative": 1.0})
+    written = plan(divergence="nll", source={"speculative": 0.5, "replay": 0.5})
     assert written.needs_target and not written.reads_target
 
 
@@ -77,7 +77,7 @@ def test_what_reads_no_target_needs_none() -> None:
         ({"source": {"draft": 1.0, "per": "token"}}, "per: token is for draft and target"),
         ({"source": {"fixed": 0.5, "replay": 0.5}}, "give one of them a share"),
         ({"divergence": "nll"}, "take fixed, target or speculative"),
-        ({"divergence": "nll", "source": {"speculative": 0.5, "replay": 0.5}}, "the draft's own"),
+        ({"divergence": "nll", "source": {"draft": 0.5, "replay": 0.5}}, "the draft's own"),
         ({**REJECTED, "source": {"speculative": 0.5, "replay": 0.5}}, "leave one of them out"),
         ({**REJECTED, "divergence": "block_efficiency"}, "rejected ones are in none"),
         ({**REJECTED, "reduction": "sequences"}, "weights of its own"),

@@ -48,6 +48,9 @@ def test_alpha_against_a_kept_signal_is_named_as_the_bound_that_it_is() -> None:
     assert "train/alpha" not in result.metrics()
 
 
+DRAWN = {"divergence": "block_efficiency", "block_form": "drawn"}
+
+
 @pytest.mark.parametrize(
     "plan",
     [
@@ -61,6 +64,8 @@ def test_alpha_against_a_kept_signal_is_named_as_the_bound_that_it_is() -> None:
         {"packing": 24, "reduction": "sequences", "source": {"draft": 0.5, "replay": 0.5}},
         {"source": {"fixed": 0.5, "speculative": 0.5}, "speculative": {"rejected": True}},
         {"source": {"speculative": 0.5, "replay": 0.5}},
+        {**DRAWN, "source": {"speculative": 0.5, "replay": 0.5}},
+        {**DRAWN, "source": {"target": 0.5, "speculative": 0.5}, "packing": 24},
         {"source": {"draft": 0.25, "fixed": 0.25, "replay": 0.5}, "replay": {"sequences": 3}},
     ],
     ids=str,
