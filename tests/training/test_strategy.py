@@ -58,6 +58,10 @@ def _split(plan: dict[str, Any]) -> dict[str, Any]:
     return {**plan, "hardware": {**plan["hardware"], "shard_target": True}}
 
 
+def _layered(plan: dict[str, Any]) -> dict[str, Any]:
+    return {**plan, "optimizer": {**plan["optimizer"], "layer_decay": 0.5, "weight_decay": 0.1}}
+
+
 def _kept(folder: Path) -> dict[str, Any]:
     """Half of the vocabulary is kept, as all processes read it."""
     store = str(folder / "signals")
@@ -71,8 +75,9 @@ def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     "<strategy>-resumed" was started again after its first step, "<strategy>-drawn" is on-policy,
     "<strategy>-written" has text of all kinds, some of it for the second time, and was resumed,
     "<strategy>-kept" reads the target's kept distributions, which "plain-kept" has made,
-    "<strategy>-selected" and "<strategy>-surrogate" (TVD++) look twice at each step. The target of
-    "<strategy>-split" is split over both processes, and replays are scored anew in
+    "<strategy>-selected" and "<strategy>-surrogate" (TVD++) look twice at each step, and
+    "<strategy>-layered" has rates by layer: one process has made such steps for all three. The
+    target of "<strategy>-split" is split over both processes, and replays are scored anew in
     "<strategy>-split-drawn".
     """
     folder = tmp_path_factory.mktemp("strategies")
@@ -81,6 +86,8 @@ def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_run.run(tiny_run.parts(tiny_pair, kept), folder / "plain-kept")
     selected = tiny_run.recipe(**_plan("auto", **SELECTED))
     tiny_run.run(tiny_run.parts(tiny_pair, selected), folder / "plain-selected")
+    layered = tiny_run.recipe(**_layered(_plan("auto")))
+    tiny_run.run(tiny_run.parts(tiny_pair, layered), folder / "plain-layered")
     surrogate = tiny_run.by_tvd_plus(tiny_run.recipe(**_plan("auto")))
     tiny_run.run(tiny_run.parts(tiny_pair, surrogate), folder / "plain-surrogate")
     jobs: list[dict[str, Any]] = []
@@ -94,6 +101,7 @@ def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             {"folder": str(folder / f"{name}-kept"), "recipe": _plan(name, **_kept(folder))},
             {"folder": str(folder / f"{name}-selected"), "recipe": _plan(name, **SELECTED)},
             {"folder": str(folder / f"{name}-surrogate"), "recipe": _plan(name), "tvd_plus": True},
+            {"folder": str(folder / f"{name}-layered"), "recipe": _layered(_plan(name))},
             {"folder": str(folder / f"{name}-split"), "recipe": _split(_plan(name))},
             {
                 "folder": str(folder / f"{name}-split-drawn"),
@@ -220,16 +228,23 @@ def test_two_processes_train_a_draft_with_an_encoder_as_one_does(
 
 
 @pytest.mark.distributed
+@pytest.mark.parametrize("rates", ["", "-layered"], ids=["one rate", "rates by layer"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_two_processes_end_with_the_weights_of_one(runs: Path, strategy: str) -> None:
+def test_two_processes_end_with_the_weights_of_one(runs: Path, strategy: str, rates: str) -> None:
     """AdamW moves even a weight whose gradient is rounding noise: one of 6,000 may differ."""
-    mine, expected = (read_state(runs / name / "best.ckpt") for name in (strategy, "plain"))
+    mine, expected = (
+        read_state(runs / f"{name}{rates}" / "best.ckpt") for name in (strategy, "plain")
+    )
     assert mine["step"] == expected["step"] == 3
     assert mine["weights"].keys() == expected["weights"].keys()
     for name, weight in expected["weights"].items():
         difference = (mine["weights"][name] - weight).abs()
         assert float(difference.max()) < 1e-3  # a step moves a weight by 1e-2
         assert float(difference.mean()) < 1e-5
+    if rates:
+        same = read_state(runs / "plain" / "best.ckpt")["weights"]
+        moved = [float((same[name] - w).abs().max()) for name, w in expected["weights"].items()]
+        assert max(moved) > 1e-3
 
 
 @pytest.mark.distributed
