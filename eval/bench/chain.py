@@ -33,6 +33,7 @@ from distillspec.measure.target_texts import TextFacts, drawn_texts, text_facts
 from distillspec.models.compiled import make_runner
 from distillspec.models.precision import describe, fast_dtype
 from distillspec.models.vocabulary import check_pair
+from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 
 PARSES = "eval/metrics/parses"
@@ -72,16 +73,22 @@ def quality(
     return Quality(ratio(Sums(nats.sums, nats.tokens), how), score(PARSES, completions), facts)
 
 
+def runners_of(models: Models, gammas: Sequence[int], capacity: int) -> tuple[Runner, Runner]:
+    """Target and draft, compiled for every gamma."""
+    sizes = (1, *(gamma + 1 for gamma in gammas))
+    return (
+        make_runner(models.target, "compiled", capacity, sizes, vocabulary=models.vocabulary),
+        make_runner(models.draft, "compiled", capacity, (1, 2), vocabulary=models.vocabulary),
+    )
+
+
 def contenders_of(
-    models: Models, gammas: Sequence[int], capacity: int, temperature: float, seed: int
+    runners: tuple[Runner, Runner], gammas: Sequence[int], temperature: float, seed: int
 ) -> dict[str, Contender]:
     """The target alone, and with its draft at each gamma."""
-    sizes = (1, *(gamma + 1 for gamma in gammas))
-    target = make_runner(models.target, "compiled", capacity, sizes, vocabulary=models.vocabulary)
-    draft = make_runner(models.draft, "compiled", capacity, (1, 2), vocabulary=models.vocabulary)
     found: dict[str, Contender] = {}
     for gamma in gammas:
-        both = our_contenders("compiled", target, draft, temperature, gamma, seed)
+        both = our_contenders("compiled", *runners, temperature, gamma, seed)
         alone, together = both.values()
         found |= {ALONE: alone, f"gamma {gamma}": together}
     return found
@@ -168,6 +175,9 @@ def main() -> None:
     prompts = held_out[: arguments.texts]
     timed = [torch.tensor(prompt.tokens) for prompt in held_out[: arguments.prompts]]
     capacity = max(map(len, timed)) + arguments.new_tokens + max(arguments.gammas) + 1
+    runners = {
+        name: runners_of(models, arguments.gammas, capacity) for name, models in pairs.items()
+    }
     print(
         f"{describe('cpu')}; {torch.get_num_threads()} threads; {len(prompts)} texts, "
         f"{len(timed)} timed prompts, {arguments.new_tokens} new tokens each"
@@ -180,9 +190,9 @@ def main() -> None:
         }
         contenders = {
             (name, form): contender
-            for name, models in pairs.items()
+            for name, both in runners.items()
             for form, contender in contenders_of(
-                models, arguments.gammas, capacity, temperature, arguments.seed
+                both, arguments.gammas, temperature, arguments.seed
             ).items()
         }
         results = take_turns(contenders, timed, arguments.new_tokens)
