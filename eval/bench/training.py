@@ -6,8 +6,8 @@
 Contenders: `trl` is DistillationTrainer of trl 1.16.0 (extra `bench`), on-policy with forward KL;
 `ours` the same by us: the same prompts as the same tokens, batch, lengths, AdamW, rate, bfloat16
 autocast of float32 weights. `recipe` is the shipped recipe, half of whose text the target has
-written beforehand: the sampling of it is part of its time. No probes, the last weights count. The clock begins with the
-first step and is looked at after each.
+written beforehand: the sampling of it is part of its time. No probes, the last weights count. The
+clock begins with the first step and is looked at after each.
 
 Each run has a process of its own, and contenders take turns. All drafts are then read on the same
 texts of the target: expected tau and alpha, with intervals over texts and runs. Peak memory is
