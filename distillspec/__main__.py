@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say_once(str(error), kin=str(error))
         return 1
     except KeyboardInterrupt as interrupt:
-        hint = "a run that was training resumes with: ./launch.sh RUN-FOLDER"
+        hint = _after_an_interrupt(sys.argv[1:] if argv is None else argv)
         _say_once(f"interrupted; {str(interrupt) or hint}", kin="interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output, `head` for example, has seen enough
@@ -75,6 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         _say_once(traceback.format_exc(), kin=f"{type(error).__name__}: {error}")
         return 1
+
+
+def _after_an_interrupt(argv: Sequence[str]) -> str:
+    if argv and argv[0] in ("compare", "evaluate", "generate"):
+        return "the same command goes on where it stopped"
+    return "a run that was training resumes with: ./launch.sh RUN-FOLDER"
 
 
 def _dispatch(argv: list[str]) -> int:

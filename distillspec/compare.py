@@ -40,7 +40,7 @@ from distillspec.training.cached_target import CachedTarget
 from distillspec.training.fit import fit
 from distillspec.training.resume import BEST, load_best
 from distillspec.training.run_lock import run_lock
-from distillspec.variant import check_shared, source_in_words, variant_recipe
+from distillspec.variant import checked, source_in_words, variant_recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,6 +59,7 @@ def run(comparison: Comparison) -> int:
             where=f"comparison {comparison.name}",
             mend="start it without NPROC",
         )
+    checked(comparison)
     folder = RUNS / "compare" / comparison.name
     atomic.make_folder(folder)
     with run_lock(folder):
@@ -176,7 +177,6 @@ class _Comparing:
             if not path.exists():  # of finals, in which it does not take part
                 self._one(path.parent, name, seed, minutes)
         recipe = variant_recipe(self.plan, variant, seed, drafts)
-        check_shared(self.base, recipe, variant)
         responses, cached, text_seconds = self._prepared(recipe)
         spent = text_seconds / 60.0 if self.plan.counts_stored_text else 0.0
         left = round(minutes - spent, 6)

@@ -99,6 +99,12 @@ class Job:
         rows = build.preview(pair, self.prompts.training)
         if rows is not None and not self.world.rank:
             show(rows, pair.tokenizer, console)
+        asked, there = recipe.distill.probe.prompts, len(self.prompts.held_out)
+        if there < asked and not self.world.rank:
+            self._say(
+                f"{there} held-out prompts for a probe of {asked}: the fewer, the more chance is "
+                "in the choice of the best step (data.held_out, data.held_out_percent)"
+            )
         text = self._text()
         self._choose_head(text.responses)
         self._tell_bridge()
@@ -242,7 +248,10 @@ class Job:
             kept=pair.kept,
             bridge=pair.bridge,
         )
-        proof = f"its alpha is {alpha:.4f} (in training {expected:.4f})"
+        proof = (
+            f"its alpha on {len(texts)} other held-out texts is {alpha:.4f}, before the export "
+            f"{expected:.4f}"
+        )
         if pair.kept is None:
             return proof
         whole_head(draft)

@@ -21,14 +21,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 def look(comparison: Comparison) -> int:
     """Check every variant's recipe, say what would happen, and stop; 0."""
-    plain = variant_recipe(comparison, comparison.against, comparison.seeds[0], {})
-    # A folder like the one that a variant will leave: what is made of the target has its kind.
-    like = plain.pair.draft if isinstance(plain.pair.draft, str) else plain.pair.target_weights
-    for variant in comparison.variants:
-        unmade = dict.fromkeys(comparison.needs(variant), Path(like))
-        recipe = variant_recipe(comparison, variant, comparison.seeds[0], unmade)
-        check_shared(plain, recipe, variant)
-        told(recipe, comparison.recipe)
+    for variant, recipe in checked(comparison).items():
         console.print(f"{variant:<20}  {recipe.distill.loss_in_words}: {source_in_words(recipe)}")
     count = len(comparison.variants) * len(comparison.seeds)
     minutes = count * comparison.minutes
@@ -38,6 +31,21 @@ def look(comparison: Comparison) -> int:
         minutes += finals.count * len(finals.seeds) * finals.minutes
     console.print(f"{count} runs, {minutes:g} minutes of training at most")
     return 0
+
+
+def checked(comparison: Comparison) -> dict[str, Recipe]:
+    """Every variant's recipe with the first seed, checked before any of them is trained."""
+    plain = variant_recipe(comparison, comparison.against, comparison.seeds[0], {})
+    # A folder like the one that a variant will leave: what is made of the target has its kind.
+    like = plain.pair.draft if isinstance(plain.pair.draft, str) else plain.pair.target_weights
+    found = {}
+    for variant in comparison.variants:
+        unmade = dict.fromkeys(comparison.needs(variant), Path(like))
+        recipe = variant_recipe(comparison, variant, comparison.seeds[0], unmade)
+        check_shared(plain, recipe, variant)
+        told(recipe, comparison.recipe)
+        found[variant] = recipe
+    return found
 
 
 def variant_recipe(

@@ -135,6 +135,13 @@ def test_the_time_that_stored_text_took_is_taken_from_the_training(workplace: Pa
         compare.run(plan)
 
 
+def test_a_variant_that_may_not_be_is_refused_before_any_is_trained(workplace: Path) -> None:
+    variants = {"kl": {}, "less": {"data.max_prompt_tokens": 8}}
+    with pytest.raises(DistillSpecError, match="'less' changes data"):
+        compare.run(comparison(variants=variants))
+    assert not FOLDER.exists()
+
+
 def test_runs_of_another_recipe_are_not_taken_for_this_ones(workplace: Path) -> None:
     plan = {"seeds": (0,), "finals": None, "elsewhere": {}}
     only = {"kl": {"distill.divergence": "forward_kl"}}

@@ -173,6 +173,14 @@ def test_an_interrupt_leaves_with_130_and_says_how_to_resume(
     assert capsys.readouterr().err == "interrupted; resume with: ./launch.sh a/b\n"
 
 
+def test_an_interrupted_comparison_is_started_again_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("distillspec.commands.compare.main", lambda _: interrupt())
+    assert main(["compare", "c.yaml"]) == 130
+    assert "the same command goes on where it stopped" in capsys.readouterr().err
+
+
 def test_of_several_processes_one_tells_the_common_error(
     ending: Ending,
     capsys: pytest.CaptureFixture[str],

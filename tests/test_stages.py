@@ -173,6 +173,16 @@ def test_the_control_trains_as_long_as_the_distilled_draft(workplace: Path) -> N
     assert spent[-2] < outcome["distilled"]["seconds"]
 
 
+def test_a_probe_of_fewer_prompts_than_asked_for_is_told(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = recipe(max_steps=1).model_dump()
+    values["distill"]["probe"]["prompts"] = 40
+    values["evaluate"]["control"] = False
+    stages.train(Recipe.model_validate(values), None)
+    assert re.search(r"\d+ held-out prompts for a probe of 40", capsys.readouterr().out)
+
+
 def test_target_responses_are_sampled_once_and_then_reused(workplace: Path) -> None:
     plan = recipe(source={"target": 1.0}, divergence="tvd")
     stages.generate(plan)

@@ -33,14 +33,14 @@ def _recommended(
         for gamma in gammas
     }
     gamma, best = max(measured.items(), key=lambda item: item[1].value)
-    near = [g for g, interval in measured.items() if interval.high >= best.low]
+    near = [g for g, interval in measured.items() if g != gamma and interval.high >= best.low]
     named = "" if method in tally.standard else f"{method}, "
     words = f"{named}gamma {gamma}: {best.value:.2f}x [{best.low:.2f}, {best.high:.2f}]"
     if best.high < 1.0:
         words = f"do not speculate: slower than autoregressive at every gamma ({words})"
     elif best.low <= 1.0:
         words = f"no gain shown: the interval contains 1 ({words})"
-    elif len(near) > 1:
+    elif near:
         words += f"; within its interval: gamma {', '.join(map(str, near))}"
     return Recommendation(draft, method, at, gamma, best.value, best.low, best.high, words)
 

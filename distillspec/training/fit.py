@@ -82,10 +82,13 @@ class FitOutcome(NamedTuple):
 
     def best(self) -> str:
         """What made the best step the best, in words."""
+        where = f"at step {self.best_step}"
+        if not self.best_step:
+            where += ": as it began, nothing better was found"
         if math.isfinite(self.best_alpha):
-            return f"best alpha {self.best_alpha:.4f} at step {self.best_step}"
+            return f"best alpha {self.best_alpha:.4f} {where}"
         if self.best_nats is not None:
-            return f"lowest held-out loss {self.best_nats:.4f} nats at step {self.best_step}"
+            return f"lowest held-out loss {self.best_nats:.4f} nats {where}"
         return f"step {self.best_step}, the last"
 
 
