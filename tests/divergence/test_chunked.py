@@ -484,6 +484,14 @@ def test_a_tokens_keep_chance_is_below_one_where_the_target_likes_it_better() ->
     assert 0 < int(preferred.sum()) < N
 
 
+def test_a_broken_model_is_no_perfect_draft() -> None:
+    p, q = torch.randn(2, 3, V)
+    p[1], q[2] = float("nan"), float("nan")
+    tokens = torch.zeros(3, dtype=torch.long)
+    found = scores_from_logits(tokens, p, q, temperature=1.0, chunk_tokens=2).value
+    assert found.isnan().tolist() == [False, True, True]
+
+
 @pytest.mark.parametrize("temperature", [1.0, TEMPERATURE])
 def test_cross_entropy_at_a_temperature_is_of_the_tempered_law(temperature: float) -> None:
     both, weights = sides(), weights_of() - 1.0  # some are negative
