@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from distillspec.measure.recommending import recommendations
@@ -20,6 +22,17 @@ def test_the_recommendation_is_the_fastest_gamma_in_words() -> None:
     assert best.words.startswith("gamma 2: 2.00x")
     assert found["distilled", None].speedup == best.speedup
     assert (found["undistilled", 1.0].gamma, found["undistilled", None].gamma) == (2, 2)
+
+
+def test_a_gamma_that_may_be_as_fast_is_named_and_the_winner_is_not_its_own_rival() -> None:
+    like = [row for row in rows() if row.draft == "distilled"]
+    other = [replace(row, gamma=4, seconds=(0.8, 1.3)[row.prompt] * row.seconds) for row in like]
+    steps = StepTimes(1.0, 0.01, {2: 0.012, 4: 0.014}, {2: 2, 4: 4}, STEPS.draft_seconds, 30, 0.1)
+    tally = Tally([*rows(), *other], {("standard", 1.0): steps}, {1.0: FACTS}, HOW, frozenset())
+    found = {(one.draft, one.temperature): one for one in recommendations(tally)}
+    assert found["distilled", 1.0].gamma == 2
+    assert found["distilled", 1.0].words.endswith("; within its interval: gamma 4")
+    assert "within its interval" not in found["undistilled", 1.0].words
 
 
 def test_a_draft_that_only_costs_is_not_recommended() -> None:
