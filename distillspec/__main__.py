@@ -6,13 +6,15 @@ Exit codes: 0 ok, 1 error, 2 below a stated floor, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from distillspec import __version__
 from distillspec.commands import (
@@ -30,7 +32,9 @@ from distillspec.commands import (
     train,
 )
 from distillspec.errors import DistillSpecError
+from distillspec.foreign import say, visible
 from distillspec.recipe.complaint import nearest
+from distillspec.secret import masked, masked_values
 from distillspec.torchrun import ERROR_FOLDER
 
 COMMANDS = {
@@ -60,13 +64,15 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code. Users' errors are printed, bugs show their traceback."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    _guard_streams()
     try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        return _dispatch(given)
     except DistillSpecError as error:
         _say_once(str(error), kin=str(error))
         return 1
     except KeyboardInterrupt as interrupt:
-        hint = _after_an_interrupt(sys.argv[1:] if argv is None else argv)
+        hint = _after_an_interrupt(given)
         _say_once(f"interrupted; {str(interrupt) or hint}", kin="interrupted")
         return 130
     except BrokenPipeError:  # the reader of our output, `head` for example, has seen enough
@@ -84,6 +90,7 @@ def _after_an_interrupt(argv: Sequence[str]) -> str:
 
 
 def _dispatch(argv: list[str]) -> int:
+    _check_arguments(argv)
     verb = argv[0] if argv else "--help"
     if verb in COMMANDS:
         command = COMMANDS[verb]
@@ -102,8 +109,46 @@ def _dispatch(argv: list[str]) -> int:
     )
 
 
+def _check_arguments(argv: Sequence[str]) -> None:
+    """Bytes that are no UTF-8 reach Python as halves of surrogate pairs: no file can hold them."""
+    for number, argument in enumerate(argv, start=1):
+        if any("\ud800" <= letter <= "\udfff" for letter in argument):
+            raise DistillSpecError(
+                f"argument {number} is not UTF-8: {argument[:60]}",
+                where="command line: distillspec",
+                mend="write it in UTF-8; rename a file whose name is not",
+            )
+
+
+class _Record(logging.LogRecord):
+    """A record of any library: what it quotes may be foreign text."""
+
+    def getMessage(self) -> str:  # noqa: N802  (logging's name)
+        return masked(visible(super().getMessage()))
+
+
+def _guard_streams() -> None:
+    """A character that a stream cannot encode is escaped, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _guard_messages() -> None:
+    """Log records and warnings of all libraries are printed without control characters."""
+    logging.setLogRecordFactory(_Record)
+    plain = warnings.formatwarning
+    if getattr(plain, "__name__", "") != "_visible_warning":
+
+        def _visible_warning(*about: Any, **more: Any) -> str:
+            return masked(visible(plain(*about, **more)))
+
+        warnings.formatwarning = _visible_warning
+
+
 def _log_to_stderr() -> None:
     """What the package has to say, from rank 0; the handler is set once."""
+    _guard_messages()
     log = logging.getLogger("distillspec")
     if not log.handlers:
         handler = logging.StreamHandler()
@@ -152,7 +197,7 @@ def _say_once(text: str, *, kin: str) -> None:
         text = f"rank {os.environ.get('RANK', '?')} failed as well: {kin}"
     except OSError:
         pass  # no place to leave word for the others: speak
-    print(text.rstrip("\n"), file=sys.stderr, flush=True)
+    say(masked_values(text.rstrip("\n"), sys.argv), sys.stderr)
 
 
 if __name__ == "__main__":

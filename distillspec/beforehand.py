@@ -6,7 +6,6 @@ import sys
 from contextlib import nullcontext
 
 import torch.distributed
-from rich.console import Console
 
 from distillspec import build
 from distillspec.corpus.prompts import Prompt
@@ -14,12 +13,13 @@ from distillspec.corpus.signal_store import fill_signals, in_words
 from distillspec.corpus.stored import fill
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.pair import Pair
+from distillspec.terminal import Terminal
 from distillspec.training.cached_target import CachedTarget
 from distillspec.training.run_lock import run_lock
 from distillspec.training.strategy import World
 
 _PAGE = 160  # columns of a log or a pipe, which have no width of their own
-console = Console(width=None if sys.stdout.isatty() else _PAGE)
+console = Terminal(width=None if sys.stdout.isatty() else _PAGE)
 
 
 def target_responses(pair: Pair, training: list[Prompt], world: World) -> dict[str, Tokens]:

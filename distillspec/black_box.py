@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch.distributed
-from rich.console import Console
 from rich.status import Status
 
 from distillspec import build
@@ -24,6 +23,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.corpus_alpha import DrawnText
 from distillspec.pair import Pair
 from distillspec.recipe.schema import Recipe
+from distillspec.terminal import Terminal
 from distillspec.training.run_lock import run_lock
 from distillspec.training.strategy import World
 
@@ -54,7 +54,7 @@ def target_text(
     pair: Pair,
     sets: PromptSets,
     world: World,
-    console: Console,
+    console: Terminal,
     *,
     wanted: bool,
 ) -> TargetText:
@@ -103,7 +103,7 @@ def target_text(
 class _Told:
     """Progress on a terminal, or a line now and then where there is none."""
 
-    def __init__(self, console: Console, status: Status) -> None:
+    def __init__(self, console: Terminal, status: Status) -> None:
         self._status, self._lines = status, not console.is_terminal
         self._next = 0.0  # on the clock of time.monotonic
 

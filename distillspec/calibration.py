@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from distillspec import atomic, provenance
@@ -32,6 +31,7 @@ from distillspec.recipe.candidates import candidates
 from distillspec.recipe.data import Data, Jsonl, PythonSource
 from distillspec.recipe.prompt_plan import PromptPlan
 from distillspec.recipe.suite import Suite
+from distillspec.terminal import Terminal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -44,9 +44,7 @@ _DRAFT = "distilled"  # what suites call the draft that is to be served
 
 _TYPED = 60  # characters of a prompt that a command is suggested with
 _PAGE = 160  # columns of a log or a pipe, which have no width of their own
-console = Console(
-    width=None if sys.stdout.isatty() else _PAGE, highlight=False, markup=False, soft_wrap=True
-)
+console = Terminal(width=None if sys.stdout.isatty() else _PAGE, soft_wrap=True)
 
 
 class _Pair(NamedTuple):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from distillspec import black_box, build
 from distillspec.export.engines import EngineVerdict, engine_verdicts
+from distillspec.foreign import say, visible
 from distillspec.measure.fitness import Fitness, assess
 from distillspec.measure.memory import TrainingLoad
 from distillspec.models.folder import folder_facts
@@ -19,6 +20,7 @@ from distillspec.pair import dtype_of, load_pair, prepare_process
 from distillspec.recipe.endpoint import Endpoint, refuse_endpoint
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
+from distillspec.terminal import Terminal
 
 BELOW_FLOOR = 2  # exit code
 
@@ -56,12 +58,12 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
     )
     if as_json:
         found = {**asdict(fitness), "predicted_speedup": fitness.predicted_speedup()}
-        print(json.dumps({**found, "engines": [v._asdict() for v in verdicts]}, indent=2))
+        say(json.dumps({**found, "engines": [v._asdict() for v in verdicts]}, indent=2))
     else:
         _print(recipe, fitness, verdicts)
     below = min_speedup is not None and fitness.predicted_speedup() < min_speedup
     if below and not as_json:
-        Console().print(
+        Terminal().print(
             f"predicted speed-up {fitness.predicted_speedup():.2f} is below the floor {min_speedup}"
         )
     return BELOW_FLOOR if below else 0
@@ -76,9 +78,9 @@ def _endpoint(
     pair = load_pair(recipe)
     found = black_box.try_out(pair, build.prompts(pair))
     if as_json:
-        print(json.dumps(found._asdict(), indent=2))
+        say(json.dumps(found._asdict(), indent=2))
         return 0
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     console.print(
         f"{endpoint.model} behind {endpoint.url} answers as {', '.join(found.makers) or 'nobody'}"
     )
@@ -90,13 +92,13 @@ def _endpoint(
     for note in found.notes:
         console.print(note)
     for warning in found.warnings:
-        console.print(f"[yellow]warning:[/yellow] {warning}")
+        console.print(Text.assemble(("warning:", "yellow"), " ", visible(warning)))
     console.print(black_box.UNMEASURED)
     return 0
 
 
 def _print(recipe: Recipe, found: Fitness, verdicts: list[EngineVerdict]) -> None:
-    console = Console(highlight=False)
+    console = Terminal()
     console.print(
         f"target {found.target_parameters / 1e6:,.1f} M parameters, draft "
         f"{found.draft_parameters / 1e6:,.1f} M; tokenizers {recipe.pair.tokenizers}, "
@@ -125,7 +127,7 @@ def _print(recipe: Recipe, found: Fitness, verdicts: list[EngineVerdict]) -> Non
             "pair.draft_head is left out of all this: its tokens are counted when training begins"
         )
     for warning in found.warnings:
-        console.print(f"[yellow]warning:[/yellow] {warning}", soft_wrap=True)
+        console.print(Text.assemble(("warning:", "yellow"), " ", visible(warning)), soft_wrap=True)
 
 
 def _rows(found: Fitness) -> list[tuple[str, list[str]]]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
-from rich.console import Console
 
 from distillspec import atomic, build, provenance
 from distillspec.beforehand import cached_target, target_responses
@@ -36,6 +35,7 @@ from distillspec.recipe.prompt_plan import PromptPlan
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
 from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.terminal import Terminal
 from distillspec.training.cached_target import CachedTarget
 from distillspec.training.fit import fit
 from distillspec.training.resume import BEST, load_best
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 HOME = "held-out"  # prompts of the recipe's own kind
 _MEASURED = "measured.json"
 
-console = Console(highlight=False, soft_wrap=True)
+console = Terminal(soft_wrap=True)
 
 
 def run(comparison: Comparison) -> int:

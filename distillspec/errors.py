@@ -1,18 +1,20 @@
 """The one error a user can cause: it says what is wrong, where, and how to mend it."""
 
+from distillspec.foreign import visible
+from distillspec.secret import masked
+
 
 class DistillSpecError(Exception):
     """A fault in what the user gave us: printed as three lines, without a traceback, exit code 1.
 
     what: the fault, in one line. where: the file, key, line or command it was found in.
-    mend: what to do about it.
+    mend: what to do about it. All three may hold foreign text: control characters are escaped and
+    known shapes of secrets are hidden.
     """
 
     def __init__(self, what: str, *, where: str, mend: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.where = where
-        self.mend = mend
+        self.what, self.where, self.mend = (masked(visible(one)) for one in (what, where, mend))
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         return f"{self.what}\n  where: {self.where}\n  mend:  {self.mend}"

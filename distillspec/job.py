@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.distributed
-from rich.console import Console
 
 from distillspec import atomic, build, provenance
 from distillspec.beforehand import cached_target, target_responses
@@ -54,6 +53,7 @@ from distillspec.recipe.start import Pruned
 from distillspec.recipe.suite import Suite
 from distillspec.run_folder import RunFolder
 from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.terminal import Terminal
 from distillspec.training.cached_target import CachedTarget
 from distillspec.training.fit import FitOutcome, fit
 from distillspec.training.held_out_loss import HeldOutLoss
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 
 _NEXT_SUITES = (Path("eval/suites/grid.yaml"), Path("eval/suites/methods.yaml"))
 _PAGE = 160  # columns of a log or a pipe, which have no width of their own
-console = Console(width=None if sys.stdout.isatty() else _PAGE)
+console = Terminal(width=None if sys.stdout.isatty() else _PAGE)
 
 
 class _Text(NamedTuple):

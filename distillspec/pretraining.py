@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from rich.console import Console
 
 from distillspec import atomic, provenance
 from distillspec.corpus.documents import documents
@@ -30,13 +29,14 @@ from distillspec.recipe.dry_run import RUNS
 from distillspec.recipe.loading import dump_yaml
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.terminal import Terminal
 from distillspec.training.pretrain import Progress, held_out_nats, pretrain
 from distillspec.training.run_lock import run_lock
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-console = Console()
+console = Terminal()
 
 
 def run(recipe: PretrainRecipe, *, resume: bool) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import resource
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from typing import Any
 
 from distillspec import atomic
 from distillspec.errors import DistillSpecError
+from distillspec.secret import without_secrets
 
 PACKAGES = ("torch", "transformers", "datasets", "peft", "deepspeed", "lightning", "evaluate")
 
@@ -193,40 +193,6 @@ def _peak_gpu_bytes() -> int:
 def _peak_memory_bytes() -> int:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-# --- secrets -------------------------------------------------------------------------------------
-
-_HIDDEN = "***"
-# Words of an option's name; `tokens` (plural) is a count in this field, never a secret.
-_SECRET_WORDS = {"token", "secret", "password", "passwd", "credential", "credentials", "apikey"}
-_SECRET_PAIRS = {("api", "key"), ("access", "key"), ("private", "key"), ("secret", "key")}
-_SECRET_SHAPES = re.compile(
-    r"hf_[A-Za-z0-9]{8,}|api_org_[A-Za-z0-9]{8,}|gh[opsur]_[A-Za-z0-9]{8,}"
-    r"|github_pat_\w{8,}|sk-[\w-]{8,}"
-    r"|(?<=://)[^/\s@]+(?=@)"
-)
-
-
-def without_secrets(command: Sequence[str]) -> tuple[str, ...]:
-    """The command with the values of secret options, known token shapes and URL logins hidden."""
-    shown: list[str] = []
-    hide_next = False
-    for word in command:
-        name, equals, _ = word.partition("=")
-        if hide_next:
-            word = _HIDDEN
-        elif equals and _names_a_secret(name):
-            word = f"{name}={_HIDDEN}"
-        hide_next = not equals and not hide_next and word.startswith("-") and _names_a_secret(word)
-        shown.append(_SECRET_SHAPES.sub(_HIDDEN, word))
-    return tuple(shown)
-
-
-def _names_a_secret(name: str) -> bool:
-    # Only what follows the last dot: `section.key=value` overrides are named by their key.
-    words = re.split(r"[_-]+", name.lower().rsplit(".", 1)[-1].strip("-_"))
-    return words[-1] in _SECRET_WORDS or tuple(words[-2:]) in _SECRET_PAIRS
 
 
 # --- run.json ------------------------------------------------------------------------------------

@@ -6,8 +6,6 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from distillspec import build
 from distillspec.beforehand import cached_target, target_responses
 from distillspec.black_box import target_text
@@ -20,8 +18,9 @@ from distillspec.pair import load_pair, prepare_process
 from distillspec.processes import join, leave
 from distillspec.recipe.schema import Recipe
 from distillspec.run_folder import RunFolder
+from distillspec.terminal import Terminal
 
-console = Console()
+console = Terminal()
 
 
 def run(recipe: Recipe, folder: Path | None) -> int:

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 
 from distillspec.errors import DistillSpecError
+from distillspec.foreign import say
 
 ERROR_FOLDER = "DISTILLSPEC_ERRORS"  # where the processes of one run agree on who reports a failure
 
@@ -47,7 +48,7 @@ def _report(exit_code: int) -> int:
         mend="SIGKILL mostly means that memory ran out: try a smaller distill.micro_batch_size;"
         " ./launch.sh RUN-FOLDER resumes the run",
     )
-    sys.stderr.write(f"{error}\n")
+    say(str(error), sys.stderr)
     return 128 - exit_code
 
 

@@ -6,17 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.comparison import OF_VARIANT, Comparison
 from distillspec.recipe.dry_run import plan as told
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
+from distillspec.terminal import Terminal
 
 _ENDLESS = 1_000_000_000  # steps: the clock ends a run
 
-console = Console(highlight=False, soft_wrap=True)
+console = Terminal(soft_wrap=True)
 
 
 def look(comparison: Comparison) -> int:

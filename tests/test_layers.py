@@ -16,7 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "distillspec"
 
 # A room may import those of earlier lines; rooms of one line do not import each other.
 LEVELS = (
-    {"errors"},
+    {"foreign", "secret"},
+    {"errors", "terminal"},
     {"atomic"},
     {"divergence", "recipe", "provenance", "torchrun"},
     {"run_folder"},
@@ -57,9 +58,12 @@ LIGHT = (
     "atomic.py",
     "commands/",
     "errors.py",
+    "foreign.py",
     "provenance.py",
     "recipe/",
     "run_folder.py",
+    "secret.py",
+    "terminal.py",
     "torchrun.py",
 )
 HEAVY = {

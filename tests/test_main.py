@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
 import logging
 import resource
+import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +16,7 @@ import pytest
 from distillspec import __version__
 from distillspec.__main__ import COMMANDS, main
 from distillspec.errors import DistillSpecError
+from distillspec.foreign import visible
 from distillspec.torchrun import ERROR_FOLDER
 
 ROOT = Path(__file__).parents[1]
@@ -228,3 +232,113 @@ def test_the_package_speaks_through_one_handler_however_often_a_verb_is_started(
         assert log.level == logging.INFO
     finally:
         log.handlers[:], _ = kept[0], log.setLevel(kept[1])
+
+
+# --- what came from outside ----------------------------------------------------------------------
+
+HOSTILE = "\x1b[2J\x1b]0;pwned\x07\x9b31m\u202e [red]x[/] [/none]"
+TINY = """\
+pair: {target: "TARGET", draft: "DRAFT"}
+data:
+  source: {kind: jsonl, path: rows.jsonl, category: topic}
+  held_out_percent: 25.0
+  max_prompt_tokens: 64
+  max_response_tokens: 6
+  preview: 2
+distill:
+  source: {fixed: 0.5, draft: 0.5}
+  batch_size: 4
+  max_steps: 2
+  probe: {every_steps: 2, prompts: 2, gamma: 2, max_new_tokens: 4}
+optimizer: {warmup_steps: 1}
+hardware: {device: cpu, precision: float32}
+evaluate: {suite: suite.yaml, control: false}
+"""
+TINY_SUITE = """\
+prompts: {count: 2}
+gammas: [2]
+temperatures: [0.0]
+max_new_tokens: 4
+bootstrap: 100
+drafts: [undistilled, distilled]
+runner: {kind: eager, dtype: float32}
+"""
+
+
+@pytest.fixture
+def hostile(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder whose data, categories, file and folder names hold control sequences."""
+    folder = f"m{HOSTILE.replace('/', '')}"
+    shutil.copytree(tiny_pair, tmp_path / folder)
+    rows = (
+        {"prompt": f"{HOSTILE} def f{i}(x):", "response": f"{HOSTILE}{i}", "topic": HOSTILE}
+        for i in range(40)
+    )
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "suite.yaml").write_text(TINY_SUITE)
+    quoted = json.dumps(folder)[1:-1]
+    text = TINY.replace("TARGET", f"{quoted}/target").replace("DRAFT", f"{quoted}/draft")
+    (tmp_path / "tiny.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    return Path(folder)
+
+
+@pytest.mark.slow
+def test_no_verb_passes_control_characters_to_the_terminal(
+    hostile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = [str(hostile / "target"), str(hostile / "draft")]
+    short = ["--minutes", "0.01", "--max-new-tokens", "2", "--runner", "eager"]
+    for argv, code in (
+        (["run", "tiny.yaml", "--dump-config"], 0),
+        (["run", "tiny.yaml", "--dry-run"], 0),
+        (["run", "tiny.yaml"], 0),
+        (["report", "RUN"], 0),
+        (["export", "RUN"], 0),
+        (["check", "tiny.yaml"], 0),
+        (["generate", "tiny.yaml", "distill.source={target: 1.0}"], 0),
+        (["decode", *pair, f"{HOSTILE}\tx\n", "--max-new-tokens", "8", "--temperature", "2"], 0),
+        (["auto", *pair, "--prompts", "rows.jsonl", *short], 0),
+        (["decode", *pair, f"@{HOSTILE}"], 1),
+        (["run", f"{HOSTILE}.yaml"], 1),
+        (["run", "tiny.yaml", f"{HOSTILE}=1"], 1),
+        (["run", "tiny.yaml", f"distill.divergence='{HOSTILE}'"], 1),
+        (["evaluate", HOSTILE], 1),
+        ([HOSTILE], 1),
+        (["decode", *pair, "\udcff"], 1),
+    ):
+        run = str(next(Path("checkpoints/runs/tiny").iterdir(), "")) if "RUN" in argv else ""
+        assert main([run if word == "RUN" else word for word in argv]) == code, argv
+        told = "".join(capsys.readouterr())
+        assert told and visible(told) == told, argv
+    page = next(Path("checkpoints/runs/tiny").rglob("report.html")).read_text(encoding="utf-8")
+    assert visible(page) == page
+
+
+def test_a_bug_repeats_no_secret_and_no_control_character(
+    ending: Ending, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SERVER_KEY", "plain-looking-key")
+
+    def fails() -> int:
+        raise RuntimeError("\x1b[2J of plain-looking-key at http://me:pass@host")
+
+    assert ending(fails) == 1
+    assert capsys.readouterr().err.endswith("RuntimeError: \\x1b[2J of *** at http://***@host\n")
+
+
+def test_records_and_warnings_of_any_library_are_made_visible(
+    ending: Ending, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = logging.getLogRecordFactory(), warnings.formatwarning
+    try:
+        assert ending(lambda: 0) == 0
+        logging.getLogger("another.library").error("says %s", "\x1b[2J")
+        assert warnings.formatwarning("\x1b[2J", UserWarning, "f.py", 1).startswith("f.py:1")
+        assert "\x1b" not in warnings.formatwarning("\x1b[2J", UserWarning, "f.py", 1)
+        record = logging.getLogRecordFactory()("x", 0, "", 0, "%s", ("\x1b[2J",), None)
+        assert record.getMessage() == "\\x1b[2J"
+    finally:
+        logging.setLogRecordFactory(kept[0])
+        warnings.formatwarning = kept[1]
+    assert "\x1b" not in "".join(capsys.readouterr())

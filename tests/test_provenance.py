@@ -13,6 +13,7 @@ import pytest
 from distillspec import provenance
 from distillspec.errors import DistillSpecError
 from distillspec.provenance import Cost, Git, RunLog
+from distillspec.secret import without_secrets
 
 
 def _git(folder: Path, *arguments: str) -> str:
@@ -119,43 +120,8 @@ def test_a_machine_without_git_has_no_commit(
     assert provenance.git_state(repository) == Git(None, None)
 
 
-# --- secrets -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("command", "shown"),
-    [
-        (["--token", "abc"], ("--token", "***")),
-        (["--hf-token=abc"], ("--hf-token=***",)),
-        (["HF_TOKEN=abc"], ("HF_TOKEN=***",)),
-        (["export.api_key=abc"], ("export.api_key=***",)),
-        (["--password", "--odd"], ("--password", "***")),
-        (["a=hf_abcdefgh1234"], ("a=***",)),
-        (["https://user:secret@host/x"], ("https://***@host/x",)),
-        (["ghp_abcdefgh1234"], ("***",)),
-    ],
-)
-def test_a_secret_is_hidden(command: list[str], shown: tuple[str, ...]) -> None:
-    assert provenance.without_secrets(command) == shown
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("distill.chunk_tokens=1024",),
-        ("--max-new-tokens", "48"),
-        ("export.num_assistant_tokens=5",),
-        ("train", "recipes/nano-python.yaml", "seed=1"),
-        ("token", "ring"),
-        ("hf_ok",),
-    ],
-)
-def test_what_is_no_secret_stays(command: tuple[str, ...]) -> None:
-    assert provenance.without_secrets(command) == command
-
-
 def test_the_default_command_is_this_process() -> None:
-    assert provenance.gather().command == provenance.without_secrets(sys.orig_argv)
+    assert provenance.gather().command == without_secrets(sys.orig_argv)
 
 
 # --- run.json ------------------------------------------------------------------------------------

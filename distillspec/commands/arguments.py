@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distillspec.errors import DistillSpecError
+from distillspec.foreign import say
 from distillspec.recipe.dry_run import RUNS, plan, render
 from distillspec.recipe.loading import dump_yaml, load_recipe
 from distillspec.recipe.pretraining import PretrainRecipe
@@ -129,10 +130,8 @@ def only_look(
     """
     if arguments.dump_config:
         values = recipe.model_dump(mode="json")
-        print(json.dumps(values, indent=2) if as_json else dump_yaml(recipe).rstrip("\n"))
+        say(json.dumps(values, indent=2) if as_json else dump_yaml(recipe).rstrip("\n"))
     if arguments.dry_run:
         lines = plan(recipe, arguments.path, suite)
-        print(
-            json.dumps([line._asdict() for line in lines], indent=2) if as_json else render(lines)
-        )
+        say(json.dumps([line._asdict() for line in lines], indent=2) if as_json else render(lines))
     return bool(arguments.dump_config or arguments.dry_run)

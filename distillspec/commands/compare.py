@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from distillspec.foreign import say
 from distillspec.recipe.loading import dump_yaml, load_comparison
 
 
@@ -24,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def main(arguments: Namespace) -> int:
     comparison = load_comparison(arguments.path, arguments.overrides)
     if arguments.dump_config:
-        print(dump_yaml(comparison).rstrip("\n"))
+        say(dump_yaml(comparison).rstrip("\n"))
         return 0
     if arguments.dry_run:
         from distillspec.variant import look

@@ -55,12 +55,13 @@ def main(arguments: Namespace) -> int:
             where="command line: decode",
             mend="change --gamma or --max-new-tokens",
         )
-    from rich.console import Console
+    from rich.text import Text
 
     from distillspec.decoding import decode
     from distillspec.speculation.records import Counts, RoundRecord
+    from distillspec.terminal import Terminal
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     tokens = decode(
         arguments.target,
         arguments.draft,
@@ -76,7 +77,7 @@ def main(arguments: Namespace) -> int:
     rounds: list[RoundRecord] = []
     seconds = 0.0
     emitted = in_first_round = 0
-    console.print(prompt, end="", markup=False, style="dim")
+    console.print(prompt, end="", style="dim")
     plan = None if suite is None else _named(suite, arguments.method)
     is_parallel = plan is not None and plan.parallel is not None
     for one, waited in _timed(tokens, with_printing=is_parallel):
@@ -86,7 +87,7 @@ def main(arguments: Namespace) -> int:
             in_first_round += 1
         else:
             seconds += waited
-        console.print(one.text, end="", markup=False, style=_STYLES[one.fate.name.lower()])
+        console.print(one.text, end="", style=_STYLES[one.fate.name.lower()])
         emitted += 1
     counts = Counts.of(rounds)
     tau = "tau unknown, no round was whole"
@@ -98,11 +99,9 @@ def main(arguments: Namespace) -> int:
     if len(rounds) > 1:
         speed = f", {(emitted - in_first_round) / seconds:.0f} tokens/s (not compiled)"
     console.print()
-    console.print(
-        "[green]accepted[/] [red]corrected[/] [cyan]bonus[/]   "
-        f"{emitted} tokens in {len(rounds)} target forwards: "
-        f"{tau}{speed}"
-    )
+    legend = Text.assemble(("accepted", "green"), " ", ("corrected", "red"), " ", ("bonus", "cyan"))
+    forwards = f"{emitted} tokens in {len(rounds)} target forwards: {tau}{speed}"
+    console.print(legend.append(f"   {forwards}", style=""))
     if suite is not None and arguments.method in suite.lossy_methods():
         console.print("LOSSY: this text does not follow the target's law")
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace
 
+from distillspec.foreign import say
 from distillspec.recipe.loading import comparison_json_schema, json_schema, suite_json_schema
 
 
@@ -20,5 +21,5 @@ def main(arguments: Namespace) -> int:
         schema = suite_json_schema()
     elif arguments.comparison:
         schema = comparison_json_schema()
-    print(json.dumps(schema, indent=2))
+    say(json.dumps(schema, indent=2))
     return 0

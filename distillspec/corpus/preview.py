@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from rich.console import Console
 from rich.text import Text
 
 from distillspec.corpus.batching import Batch
 from distillspec.corpus.tokenizing import Tokenizer
+from distillspec.foreign import say, visible
+from distillspec.terminal import Terminal
 
 _EDGE = 12  # lines kept at each end of a longer part
 
@@ -58,19 +59,19 @@ def coloured_preview(batch: Batch, tokenizer: Tokenizer) -> Text:
         text.append(_heading(number, row) + "\n", style="bold")
         for part in row:
             if part.in_loss:
-                text.append(part.text, style="bold green")
+                text.append(visible(part.text), style="bold green")
             else:
-                text.append(_shortened(part.text), style="dim")
+                text.append(_shortened(visible(part.text)), style="dim")
         text.append("\n")
     return text
 
 
-def show(batch: Batch, tokenizer: Tokenizer, console: Console) -> None:
+def show(batch: Batch, tokenizer: Tokenizer, console: Terminal) -> None:
     """Print the form that `console` can render."""
     if console.is_terminal:
         console.print(coloured_preview(batch, tokenizer))
     else:
-        console.file.write(plain_preview(batch, tokenizer) + "\n")
+        say(plain_preview(batch, tokenizer), console.file)
 
 
 def _heading(number: int, row: list[Part]) -> str:

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 
 from distillspec import atomic
+from distillspec.foreign import visible
 from distillspec.measure import cell_sections, method_sections, sections, text_sections
 from distillspec.measure.audit import AUDIT, read
 from distillspec.measure.breakdown import FEW
@@ -81,7 +82,7 @@ def write_report(folder: Path, metrics_csv: Mapping[str, Path]) -> Path:
     summary = read_summary(folder / "summary.json")
     figures = save_figures(summary, metrics_csv, folder / "figures", read(folder / AUDIT))
     page = folder / REPORT
-    atomic.write_text(page, render(summary, figures))
+    atomic.write_text(page, visible(render(summary, figures)))
     return page
 
 

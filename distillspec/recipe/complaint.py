@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.expectation import Place, descend, sections_with
+from distillspec.secret import names_a_secret
 
 Path = tuple[str | int, ...]
 
@@ -188,12 +190,28 @@ def _where(
 ) -> str:
     for path, text in overridden.items():
         if fault.path[: len(path)] == path:
-            if _at(schema, None, path).may_hold_secret():
-                text = f"{dotted(path)}=..."
-            return f"override '{text}' of {where}"
+            return f"override '{_override(path, text, fault, schema)}' of {where}"
     return f"{where}: {dotted(section) or 'top level'}"
 
 
+def _override(path: Path, text: str, fault: _Fault, schema: Place) -> str:
+    """As it was typed, or without its value: a key that nobody knows may hold a secret."""
+    place = descend(schema, None, path)
+    is_known = place is not None and fault.type != "extra_forbidden"
+    may_be_secret = place is not None and place.may_hold_secret()
+    words = re.split(r"[^\w.-]+", text)
+    if is_known and not may_be_secret and not any(names_a_secret(word) for word in words if word):
+        return text
+    return f"{dotted(path)}=..."
+
+
+def _without_values(value: object) -> object:
+    """What of a value may be repeated: of a mapping its keys, and of its values only `kind`."""
+    if isinstance(value, dict):
+        return {key: item if key == "kind" else "..." for key, item in value.items()}
+    return [_without_values(item) for item in value] if isinstance(value, list) else value
+
+
 def _shown(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(_without_values(value), ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.section import Count, Section, Share
+from distillspec.secret import masked, names_a_secret
 
 # The value may be a secret that was put in the wrong place: errors do not repeat it.
 _UNSHOWN = {"writeOnly": True}
@@ -102,6 +104,16 @@ class Endpoint(Section):
             raise ValueError(
                 f"body.{_TEMPLATE} may not hold '{taken[0]}': the draft reads prompts through its "
                 "own template, which ends where the model is to speak"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sends_no_secret(self) -> Self:
+        named = sorted(key for key in self.body if names_a_secret(key))
+        if named or masked(json.dumps(self.body)) != json.dumps(self.body):
+            raise ValueError(
+                f"body holds {named[0] if named else 'a secret'}, and recipes are no place for "
+                "secrets: put the key into an environment variable, and name that with key_variable"
             )
         return self
 

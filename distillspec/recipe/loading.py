@@ -203,10 +203,10 @@ def _override(
             if not isinstance(section, dict):
                 raise DistillSpecError(
                     f"'{'.'.join(keys[:depth])}' is a value, not a section",
-                    where=f"override '{text}' of {source}",
+                    where=f"override '{dotted}=...' of {source}",
                     mend=f"set it as a whole: {'.'.join(keys[:depth])}=VALUE",
                 )
-        section[keys[-1]] = yaml_text.parse(value, where=f"override '{text}'")
+        section[keys[-1]] = yaml_text.parse(value, where=f"override '{dotted}=...'")
         changed[tuple(keys)] = text
     return changed
 

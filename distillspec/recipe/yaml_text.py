@@ -1,21 +1,26 @@
 """YAML to plain Python values and back, without YAML 1.1's surprises.
 
 Numbers and booleans follow YAML 1.2 (`3e-4` is a number, `no` and `2024-01-01` are text), a key
-that stands twice is an error, and what is not JSON-like (tags, endless references) is refused.
+that stands twice is an error, and what is not JSON-like (tags, references that repeat much) is
+refused before anything is made of it.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from distillspec.errors import DistillSpecError
+from distillspec.foreign import visible
 
-_DEEPEST = 32  # levels of nesting; a reference to itself would never end
+_DEEPEST = 32  # levels of nesting
+_MOST_CHARACTERS = 1_000_000  # of a file or an override
+_MOST_VALUES = 20_000  # of a file, what aliases repeat counted as often as it stands
 
+_UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
 _BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
 _INT = re.compile(r"^[-+]?[0-9]+$")
 _FLOAT = re.compile(
@@ -34,6 +39,15 @@ _RESOLVERS = (
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012  (a table of the class in PyYAML as well)
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        tag = getattr(event, "tag", None)
+        if tag not in (None, "!"):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the tag {tag} has no place here", event.start_mark
+            )
+        return super().compose_node(parent, index)
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -64,36 +78,104 @@ for _tag, _pattern, _first in _RESOLVERS:
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = '"' if visible(text) != text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 def parse(text: str, *, where: str) -> Any:
     """`text` as None, bool, int, float, str, list or dict with text keys.
 
     where: the file or argument, for errors. Raises DistillSpecError with the line of the fault.
     """
+    if len(text) > _MOST_CHARACTERS:
+        raise DistillSpecError(
+            f"{len(text):,} characters are too many for settings",
+            where=where,
+            mend=f"give at most {_MOST_CHARACTERS:,}; data belong into files of their own",
+        )
     try:
-        value = yaml.load(text, Loader=_Loader)
-        _refuse_foreign(value, where, _DEEPEST)
+        value = _plain_values(text, where)
     except yaml.reader.ReaderError as error:
         raise DistillSpecError(
             f"not text: it holds the character {error.character!r}",
-            where=where,
-            mend="give a YAML file in UTF-8",
+            where=f"{where}, line {_line(text, error.position)}",
+            mend="give a YAML file in UTF-8, without control characters",
         ) from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise DistillSpecError(
-            f"not YAML: {error.problem}", where=f"{where}{line}", mend="mend the text there"
+            f"not YAML: {getattr(error, 'problem', None) or 'it cannot be read'}",
+            where=f"{where}{line}",
+            mend="mend the text there; it may hold text, numbers, true/false, lists and mappings",
         ) from error
     except (ValueError, RecursionError) as error:
         raise DistillSpecError(
-            "not YAML that can be read as plain values", where=where, mend="mend the text"
+            "not YAML that can be read as plain values: nested too deep, or a number of too many "
+            "digits",
+            where=where,
+            mend="mend the text",
         ) from error
+    _refuse_foreign(value, where)
     return value
+
+
+def _line(text: str, position: int) -> int:
+    return text.count("\n", 0, position) + 1
+
+
+def _plain_values(text: str, where: str) -> Any:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _extent(node, {}, 0, where).values > _MOST_VALUES:
+            raise DistillSpecError(
+                f"more than {_MOST_VALUES:,} values, with all that aliases repeat",
+                where=where,
+                mend="write less, or use fewer aliases (*name)",
+            )
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+class _Extent(NamedTuple):
+    """values: of a node, aliases expanded. levels: of nesting."""
+
+    values: int
+    levels: int
+
+
+def _extent(node: yaml.Node, known: dict[int, _Extent], depth: int, where: str) -> _Extent:
+    """known: of the nodes that were measured already, so that it takes as long as the text is."""
+    found = known.get(id(node))
+    if depth + (found.levels if found else 1) > _DEEPEST:
+        raise DistillSpecError(
+            f"nested deeper than {_DEEPEST} levels", where=where, mend="remove references to itself"
+        )
+    if found is None:
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        inner = [_extent(part, known, depth + 1, where) for part in parts]
+        levels = 1 + max((part.levels for part in inner), default=0)
+        found = _Extent(1 + sum(part.values for part in inner), levels)
+        # Only now, so that a node which holds itself comes to the deepest level.
+        known[id(node)] = found
+    return found
 
 
 def write(value: Any) -> str:
     """Plain values as YAML text in block style, keys in their given order."""
-    return yaml.dump(
+    text = yaml.dump(
         value,
         Dumper=_Dumper,
         sort_keys=False,
@@ -101,30 +183,35 @@ def write(value: Any) -> str:
         width=100,
         default_flow_style=None,
     )
+    # All that is hidden stands in double quotes, where its escape is the same character.
+    return visible(text)
 
 
-def _refuse_foreign(value: Any, where: str, depth: int) -> None:
-    if depth == 0:
-        raise DistillSpecError(
-            f"nested deeper than {_DEEPEST} levels", where=where, mend="remove references to itself"
-        )
+def _refuse_foreign(value: Any, where: str) -> None:
+    """DistillSpecError for what YAML can hold and JSON, or a file's name, cannot."""
     if isinstance(value, float) and not math.isfinite(value):
         raise DistillSpecError(
             f"the number {value} is not finite", where=where, mend="give a finite number, or null"
         )
-    if isinstance(value, dict):
+    if isinstance(value, str):
+        _refuse_unwritable(value, where)
+    elif isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise DistillSpecError(
                     f"the key {key!r} is not text", where=where, mend="put the key in quotes"
                 )
-            _refuse_foreign(item, where, depth - 1)
+            _refuse_unwritable(key, where)
+            _refuse_foreign(item, where)
     elif isinstance(value, list):
         for item in value:
-            _refuse_foreign(item, where, depth - 1)
-    elif not (value is None or isinstance(value, bool | int | float | str)):
+            _refuse_foreign(item, where)
+
+
+def _refuse_unwritable(text: str, where: str) -> None:
+    if unwritable := _UNWRITABLE.search(text):
         raise DistillSpecError(
-            f"a value of type {type(value).__name__} has no place in a recipe",
+            f"a text holds the character U+{ord(unwritable[0]):04X}, which no file can be named by",
             where=where,
-            mend="use text, numbers, true/false, lists and mappings only, without YAML tags",
+            mend="remove it",
         )

@@ -6,9 +6,9 @@ import logging
 import time
 from typing import NamedTuple, Protocol
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from distillspec.terminal import Terminal
 from distillspec.training.clock import TRAINING_PHASES
 
 log = logging.getLogger(__name__)
@@ -96,12 +96,12 @@ class Lines:
 class Bar:
     """A rich bar that is drawn over itself."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             console=console,
         )
 
@@ -113,7 +113,7 @@ class Bar:
         self._bar.update(self._task, completed=report.done, text=report.text())
 
     def note(self, text: str) -> None:
-        self._bar.console.print(text, markup=False, highlight=False)
+        self._bar.console.print(text)
 
     def stop(self) -> None:
         self._bar.stop()
@@ -135,7 +135,7 @@ def make_reporter(rank: int) -> Reporter:
     """The bar on a terminal, lines elsewhere, nothing on ranks other than 0."""
     if rank:
         return Silence()
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     return Bar(console) if console.is_terminal else Lines()
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from distillspec.errors import DistillSpecError
+from distillspec.foreign import visible
 from distillspec.recipe import yaml_text
 
 
@@ -77,15 +78,57 @@ def test_a_key_that_stands_twice_is_named_with_the_second_line() -> None:
         ("a: " + "[" * 1500, "plain values"),
         ("1: a", "the key 1 is not text"),
         ("a: .inf", "not finite"),
-        ("a: !!set {b}", "type set"),
-        ("a: !!python/object:os.system x", "not YAML"),
+        ("a: !!set {b}", "the tag tag:yaml.org,2002:set"),
+        ("a: !!python/object:os.system x", "the tag"),
+        ("a: !!bool maybe", "the tag"),
+        ("a: !!float ''", "the tag"),
+        ("a: !!timestamp x", "the tag"),
+        ("a: !!str 1", "the tag"),
+        ("a: !x 1", "the tag !x"),
         ("a: \x00", "not text"),
         ("a\n---\nb", "another document"),
-        ("a: !!int zz", "plain values"),
+        ("a: " + "1" * 5000, "too many digits"),
+        ("? [a]\n: b\n", "unhashable key"),
+        ('a: "\\ud800"', "U+D800"),
+        ('"\\0": 1', "U+0000"),
+        ("a: " + "x" * 1_000_001, "too many for settings"),
+        ("a: [" + "x, " * 20_000 + "]", "more than 20,000 values"),
     ],
 )
 def test_what_is_not_plain_values_is_refused(text: str, what: str) -> None:
     assert what in refused(text).what
+
+
+def _laughs(of: str, merge: str = "") -> str:
+    """332 bytes or so that come to 10^9 values."""
+    first = "a: &a {x: 1}\n" if merge else "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
+    more = [
+        f"{after}: &{after} " + of.format(",".join([f"*{before}"] * 10))
+        for before, after in zip("abcdefgh", "bcdefghi", strict=True)
+    ]
+    return first + "\n".join(more) + "\n"
+
+
+def test_aliases_that_come_to_many_values_are_refused_before_they_are_expanded() -> None:
+    assert "with all that aliases repeat" in refused(_laughs("[{}]")).what
+    assert "with all that aliases repeat" in refused(_laughs("{{<<: [{}]}}", "merge")).what
+
+
+def test_aliases_may_not_nest_deeper_than_what_is_written() -> None:
+    tower = "[" * 20 + "{}" + "]" * 20
+    text = "a: &a " + tower.format(1) + "\nb: &b " + tower.format("*a") + "\n"
+    assert "nested deeper" in refused(text).what
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    assert yaml_text.parse("\ufeffa: 1", where="f") == {"a": 1}
+
+
+def test_what_reorders_text_is_written_as_an_escape_and_reads_back() -> None:
+    value = {"a\u200b": ["\u202eabc", "plain", "\x1b[31m", "\U000e0041"]}
+    text = yaml_text.write(value)
+    assert visible(text) == text and "\\u202e" in text
+    assert yaml_text.parse(text, where="f") == value
 
 
 def test_writing_keeps_the_order_of_keys() -> None:
