@@ -3,11 +3,11 @@ from __future__ import annotations
 import io
 
 import pytest
-from rich.console import Console
 from transformers import PreTrainedTokenizerFast
 
 from distillspec.corpus.batching import Batch, collate
 from distillspec.corpus.preview import coloured_preview, parts, plain_preview, show
+from distillspec.terminal import Terminal
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def test_terminals_get_dim_and_bright_text_and_files_get_markers(
     styles = {span.style for span in coloured_preview(batch, tokenizer).spans}
     assert {"dim", "bold green"} <= styles
     terminal, file = io.StringIO(), io.StringIO()
-    show(batch, tokenizer, Console(file=terminal, force_terminal=True, color_system="standard"))
-    show(batch, tokenizer, Console(file=file, force_terminal=False))
+    show(batch, tokenizer, Terminal(file=terminal, force_terminal=True, color_system="standard"))
+    show(batch, tokenizer, Terminal(file=file, force_terminal=False))
     assert "\x1b[2mask [x]" in terminal.getvalue()
     assert ">>>" not in terminal.getvalue()
     assert file.getvalue() == plain_preview(batch, tokenizer) + "\n"

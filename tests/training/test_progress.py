@@ -5,8 +5,8 @@ import logging
 import math
 
 import pytest
-from rich.console import Console
 
+from distillspec.terminal import Terminal
 from distillspec.training.progress import Bar, Lines, Report, Silence, make_reporter
 
 SECONDS = {"rollout": 20.0, "target": 10.0, "update": 10.0, "probe": 5.0, "checkpoint": 1.0}
@@ -55,7 +55,7 @@ def test_lines_say_the_first_and_the_last_step_but_not_all(
 
 def test_the_bar_draws_the_report() -> None:
     screen = io.StringIO()
-    bar = Bar(Console(file=screen, force_terminal=True, width=180))
+    bar = Bar(Terminal(file=screen, force_terminal=True, width=180))
     bar.start("distilled")
     bar.step(_report())
     bar.note("alpha 0.7")
