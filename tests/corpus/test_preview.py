@@ -40,12 +40,13 @@ def test_the_plain_form_marks_what_is_in_the_loss(
 
 
 def test_terminals_get_dim_and_bright_text_and_files_get_markers(
-    batch: Batch, tokenizer: PreTrainedTokenizerFast
+    batch: Batch, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     styles = {span.style for span in coloured_preview(batch, tokenizer).spans}
     assert {"dim", "bold green"} <= styles
     terminal, file = io.StringIO(), io.StringIO()
-    show(batch, tokenizer, Terminal(file=terminal, force_terminal=True, color_system="standard"))
+    show(batch, tokenizer, Terminal(file=terminal, force_terminal=True))
     show(batch, tokenizer, Terminal(file=file, force_terminal=False))
     assert "\x1b[2mask [x]" in terminal.getvalue()
     assert ">>>" not in terminal.getvalue()
