@@ -113,24 +113,26 @@ def examples(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[MeasuredPrompt],
     rows: Sequence[Row],
-    gamma_at: dict[float, int],
+    shown_at: dict[float, tuple[str, int]],
 ) -> list[Example]:
-    """Per temperature, one prompt decoded with every draft at that temperature's gamma.
+    """Per temperature, one prompt decoded with every draft by every method at one gamma.
+
+    shown_at: by temperature, that gamma, and the method by whose tau the prompt is chosen.
 
     Not picked by hand: the prompt on which the last draft's tau is the median.
     """
     found = []
-    for temperature, gamma in sorted(gamma_at.items()):
+    for temperature, (method, gamma) in sorted(shown_at.items()):
         here = [
             row
             for row in rows
             if row.temperature == temperature and row.gamma == gamma and row.repeat == 0
         ]
-        first_method = [row for row in here if row.method == here[0].method]
-        drafts = list(dict.fromkeys(row.draft for row in first_method))
+        by_method = [row for row in here if row.method == method]
+        drafts = list(dict.fromkeys(row.draft for row in by_method))
         taus = {
             row.prompt: row.counts.block_efficiency()
-            for row in first_method
+            for row in by_method
             if row.draft == drafts[-1] and row.counts.verifications
         }
         if not taus:

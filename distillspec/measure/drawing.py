@@ -8,6 +8,8 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from distillspec.measure.summary import Summary
+
 
 class Look(NamedTuple):
     """Colours of one page background; text and lines must be legible on `page`."""
@@ -57,6 +59,11 @@ def ordered(drafts: Sequence[str]) -> list[str]:
 
 def degrees(temperature: float) -> str:
     return f"T = {temperature:g}"
+
+
+def named(summary: Summary) -> str:
+    """What a title adds where several methods were measured and the figure shows one of them."""
+    return f", {summary.shown_method}" if len(summary.methods()) > 1 else ""
 
 
 def colour(draft: str, look: Look) -> str:

@@ -13,6 +13,7 @@ from distillspec.measure.drawing import (
     colour,
     degrees,
     legend,
+    named,
     ordered,
     plain_axes,
     titled,
@@ -22,14 +23,14 @@ from distillspec.measure.summary import Cell, Summary
 
 
 def speedup_maps(summary: Summary, look: Look) -> Figure | None:
-    """Measured speed-up over gamma x temperature, one map a draft, one colour scale for all."""
-    method = summary.methods()[0]
-    drafts, gammas, temperatures = (
-        ordered(summary.drafts()),
-        summary.gammas(),
-        summary.temperatures(),
-    )
-    known = [cell.speedup for cell in summary.cells if math.isfinite(cell.speedup)]
+    """Measured speed-up over gamma x temperature, one map a draft, one colour scale for all.
+
+    Of one method, which each map names where the evaluation has several.
+    """
+    method, shown = summary.shown_method, summary.of_shown_method()
+    drafts = ordered(list(dict.fromkeys(cell.draft for cell in shown)))
+    gammas, temperatures = sorted({cell.gamma for cell in shown}), summary.temperatures()
+    known = [cell.speedup for cell in shown if math.isfinite(cell.speedup)]
     if not known:
         return None
     # Ratios: twice as fast and half as fast are equally far from 1.
@@ -64,7 +65,7 @@ def speedup_maps(summary: Summary, look: Look) -> Figure | None:
                         fontweight="bold" if value == best else "normal",
                         color="#ffffff" if dark else "#1c2330",
                     )
-        titled(panel, draft, look)
+        titled(panel, f"{draft}{named(summary)}", look)
         panel.set_xticks(range(len(gammas)), [str(g) for g in gammas])
         panel.set_yticks(range(len(temperatures)), [degrees(t) for t in temperatures])
         if panel is not panels[0]:
@@ -93,9 +94,13 @@ def _speedup(summary: Summary, draft: str, method: str, gamma: int, temperature:
 
 
 def tau_and_alpha(summary: Summary, look: Look) -> Figure | None:
-    """tau over gamma with intervals, a panel a temperature; alpha of every draft at the right."""
+    """tau over gamma with intervals, a panel a temperature; alpha of every draft at the right.
+
+    tau is of one method, which the panels name where the evaluation has several.
+    """
     temperatures, drafts = summary.temperatures(), ordered(summary.drafts())
-    method = summary.methods()[0]
+    method = summary.shown_method
+    gammas = sorted({cell.gamma for cell in summary.of_shown_method()})
     count = len(temperatures)
     figure = Figure(figsize=(3.0 * count + 3.0, 3.1), layout="constrained")
     panels = figure.subplots(1, count + 1, squeeze=False)[0]
@@ -113,8 +118,8 @@ def tau_and_alpha(summary: Summary, look: Look) -> Figure | None:
                     line=True,
                 )
         plain_axes(panel, look, "gamma", "tau (tokens per target forward)")
-        panel.set_xticks(summary.gammas())
-        titled(panel, degrees(temperature), look)
+        panel.set_xticks(gammas)
+        titled(panel, f"{degrees(temperature)}{named(summary)}", look)
         if panel is not panels[0]:
             panel.set_ylabel("")
     highest = max(panel.get_ylim()[1] for panel in panels[:-1])
@@ -124,7 +129,7 @@ def tau_and_alpha(summary: Summary, look: Look) -> Figure | None:
     for shift, draft in enumerate(drafts):
         alphas, places = [], []
         for place, temperature in enumerate(temperatures):
-            cells = _series(summary, draft, method, temperature)
+            cells = [c for c in summary.cells if (c.draft, c.temperature) == (draft, temperature)]
             if cells:
                 alphas.append((cells[0].alpha, cells[0].alpha_low, cells[0].alpha_high))
                 places.append(place + 0.16 * (shift - (len(drafts) - 1) / 2))
@@ -156,6 +161,7 @@ def differences(summary: Summary, look: Look) -> Figure | None:
     ]
     if not found:
         return None
+    several = len(summary.methods()) > 1
     figure = Figure(figsize=(7.6, 0.9 + 0.27 * len(found)), layout="constrained")
     panel = figure.subplots()
     labels = []
@@ -165,7 +171,8 @@ def differences(summary: Summary, look: Look) -> Figure | None:
         panel.plot([low, high], [row, row], color=paint, linewidth=2.2, solid_capstyle="round")
         panel.plot([value], [row], marker="o", markersize=5.5, color=paint)
         kind = kinds[one.quantity]
-        where = f"{degrees(one.temperature)}   gamma {one.gamma}"
+        method = f"{one.method}   " if several and one.method is not None else ""
+        where = f"{degrees(one.temperature)}   {method}gamma {one.gamma}"
         labels.append(f"{kind}   vs {one.against}   {where}")
     panel.axvline(0.0, color=look.ink, linewidth=1.0)
     plain_axes(panel, look, f"difference in tau of the {found[0].draft} draft, percent", "")

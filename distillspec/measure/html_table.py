@@ -27,5 +27,10 @@ def number(value: float | None, form: str = ".2f") -> str:
     return "–" if value is None or not math.isfinite(value) else format(value, form)
 
 
+def known(value: float, form: str = ".2f") -> str:
+    """In a sentence; in words where it does not exist."""
+    return format(value, form) if math.isfinite(value) else "not measured"
+
+
 def interval(low: float, high: float, form: str = ".2f") -> str:
     return f"{number(low, form)} to {number(high, form)}"

@@ -12,6 +12,7 @@ from distillspec.measure.drawing import (
     colour,
     degrees,
     legend,
+    named,
     ordered,
     plain_axes,
     titled,
@@ -22,8 +23,8 @@ from distillspec.measure.summary import Summary
 
 def acceptance_by_position(summary: Summary, look: Look) -> Figure | None:
     """Share of drafts accepted at each position, at the largest gamma."""
-    temperatures, gamma = summary.temperatures(), max(summary.gammas())
-    method = summary.methods()[0]
+    temperatures, method = summary.temperatures(), summary.shown_method
+    gamma = max(cell.gamma for cell in summary.of_shown_method())
     figure = Figure(figsize=(3.1 * len(temperatures) + 0.4, 2.9), layout="constrained")
     panels = figure.subplots(1, len(temperatures), squeeze=False, sharey=True)[0]
     for panel, temperature in zip(panels, temperatures, strict=True):
@@ -42,7 +43,7 @@ def acceptance_by_position(summary: Summary, look: Look) -> Figure | None:
         plain_axes(panel, look, "position in the block", "accepted share of drafts")
         panel.set_xticks(range(1, gamma + 1))
         panel.set_ylim(0.0, 1.0)
-        titled(panel, f"{degrees(temperature)}, gamma = {gamma}", look)
+        titled(panel, f"{degrees(temperature)}{named(summary)}, gamma = {gamma}", look)
         if panel is not panels[0]:
             panel.set_ylabel("")
     legend(figure, panels[0], look)
@@ -51,13 +52,9 @@ def acceptance_by_position(summary: Summary, look: Look) -> Figure | None:
 
 def acceptance_by_context(summary: Summary, look: Look) -> Figure | None:
     """Share of drafted tokens accepted, by the tokens before the draft, at the largest gamma."""
-    temperatures, drafts, methods = (
-        summary.temperatures(),
-        ordered(summary.drafts()),
-        summary.methods(),
-    )
-    method = "standard" if "standard" in methods else methods[0]
-    gamma = max(cell.gamma for cell in summary.cells if cell.method == method)
+    temperatures, drafts = summary.temperatures(), ordered(summary.drafts())
+    method = summary.shown_method
+    gamma = max(cell.gamma for cell in summary.of_shown_method())
     shown = [
         one
         for one in summary.contexts
@@ -88,8 +85,7 @@ def acceptance_by_context(summary: Summary, look: Look) -> Figure | None:
         panel.set_xticks(ticks, [f"{2**power} to {2 ** (power + 1) - 1}" for power in ticks])
         panel.set_xlim(min(powers) - 0.5, max(powers) + 0.5)
         panel.set_ylim(0.0, 1.0)
-        named = f", {method}" if len(methods) > 1 else ""
-        titled(panel, f"{degrees(temperature)}{named}, gamma = {gamma}", look)
+        titled(panel, f"{degrees(temperature)}{named(summary)}, gamma = {gamma}", look)
         if panel is not panels[0]:
             panel.set_ylabel("")
     legend(figure, panels[0], look)

@@ -24,11 +24,13 @@ _CAPTIONS = {
     "speedup": (
         "Measured speed-up over autoregressive decoding",
         "Wall-clock ratio, block size across, temperature down. The best gamma of each row is "
-        "bold; below 1 speculation costs time.",
+        "bold; below 1 speculation costs time. Of several methods the maps show the one that they "
+        "name; all stand under Methods by speed and All cells.",
     ),
     "tau": (
         "Tokens per target forward, and acceptance",
-        "tau with its interval over prompts, and alpha on the target's own text.",
+        "tau with its interval over prompts, of the method that a panel names if there are "
+        "several; and alpha on the target's own text.",
     ),
     "differences": (
         "What distillation changed",

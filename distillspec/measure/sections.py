@@ -8,7 +8,8 @@ from html import escape
 from typing import Any
 
 from distillspec.measure.drawing import degrees
-from distillspec.measure.summary import Summary
+from distillspec.measure.html_table import known
+from distillspec.measure.summary import Recommendation, Summary
 
 
 def head(summary: Summary, title: str) -> str:
@@ -30,26 +31,47 @@ def head(summary: Summary, title: str) -> str:
 
 
 def tiles(summary: Summary) -> str:
-    """The answer first: at each temperature, the best measured speed-up of the shown draft."""
-    names = summary.drafts()
-    shown = "distilled" if "distilled" in names else names[-1]
+    """The answer first: at each temperature, the best that engines can run with the shown draft.
+
+    A faster method that they do not have is named below it.
+    """
+    draft = summary.shown_draft
     tiles = []
-    for one in summary.recommendation:
-        if one.draft != shown or one.temperature is None:
-            continue
-        cell = summary.cell(one.draft, one.method, one.gamma, one.temperature)
-        assert cell is not None
-        before = summary.cell("undistilled", one.method, one.gamma, one.temperature)
-        was = "" if before is None or before is cell else f", undistilled {before.speedup:.2f}×"
-        tiles.append(
-            f'<div class="tile"><div class="label">{escape(shown)}, '
-            f"{escape(degrees(one.temperature))}, gamma {one.gamma}</div>"
-            f'<div class="number">{one.speedup:.2f}×</div>'
-            f'<div class="interval">{one.speedup_low:.2f} to {one.speedup_high:.2f}{was}</div>'
-            f'<div class="interval">{cell.tokens_per_second:.0f} tokens/s, tau {cell.tau:.2f}, '
-            f"expected tau {cell.expected_tau:.2f}, alpha {cell.alpha:.3f}</div></div>"
-        )
+    for temperature in summary.temperatures():
+        fastest = summary.fastest(draft, temperature)
+        one = summary.servable(draft, temperature) or fastest
+        if one is not None:
+            tiles.append(_tile(summary, one, fastest))
     return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _tile(summary: Summary, one: Recommendation, fastest: Recommendation | None) -> str:
+    assert one.temperature is not None
+    cell = summary.cell(one.draft, one.method, one.gamma, one.temperature)
+    assert cell is not None
+    several = len(summary.methods()) > 1
+    method = f", {one.method}" if several else ""
+    lines = [
+        f"{one.draft}, {degrees(one.temperature)}{method}, gamma {one.gamma}",
+        f"{known(one.speedup)}×",
+        f"{known(one.speedup_low)} to {known(one.speedup_high)}",
+        f"{known(cell.tokens_per_second, '.0f')} tokens/s, tau {known(cell.tau)}, "
+        f"expected tau {known(cell.expected_tau)}, alpha {known(cell.alpha, '.3f')}",
+    ]
+    before = summary.cell("undistilled", one.method, one.gamma, one.temperature)
+    if before is not None and before is not cell:
+        lines[2] += f", undistilled {known(before.speedup)}×"
+    if fastest is not None and fastest is not one:
+        lines.append(
+            f"fastest of all methods: {fastest.method}, gamma {fastest.gamma}, "
+            f"{known(fastest.speedup)}×"
+        )
+    kinds = ("label", "number", *["interval"] * (len(lines) - 2))
+    divisions = (
+        f'<div class="{kind}">{escape(line)}</div>'
+        for kind, line in zip(kinds, lines, strict=True)
+    )
+    return f'<div class="tile">{"".join(divisions)}</div>'
 
 
 def _count(value: Any) -> str:

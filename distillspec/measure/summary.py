@@ -5,11 +5,14 @@ DEFINITIONS, in measure/definitions.py, says what each number means.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from distillspec.measure.breakdown import CategoryCell, ContextBin
 
+DISTILLED = "distilled"
 Quantity = Literal["alpha", "expected tau", "tau", "speed"]
 Verdict = Literal["higher", "lower", "no difference shown"]
 RegretQuantity = Literal["rounds", "seconds"]
@@ -243,12 +246,19 @@ class GreedyDivergence:
 
 @dataclass(frozen=True)
 class Summary:
+    """All of an evaluation.
+
+    standard_methods: names of the methods that transformers and serving engines run too: one
+    draft, chains of fixed gamma, verified token by token, lossless.
+    """
+
     suite: str
     created: str
     prompts: int
     texts: int
     max_new_tokens: int
     confidence: float
+    standard_methods: list[str]
     cells: list[Cell]
     baseline: list[Baseline]
     comparisons: list[Comparison]
@@ -283,6 +293,39 @@ class Summary:
             (c for c in self.cells if (c.draft, c.method, c.gamma, c.temperature) == wanted), None
         )
 
+    @property
+    def shown_draft(self) -> str:
+        """The draft that an evaluation is about: the distilled one, else the last one."""
+        names = self.drafts()
+        return DISTILLED if DISTILLED in names else names[-1]
+
+    def servable(self, draft: str, temperature: float | None) -> Recommendation | None:
+        """The fastest measured configuration of `draft` that transformers and engines can run.
+
+        temperature: None for the one over all temperatures. None where nothing of that kind was
+        measured.
+        """
+        runnable = [one for one in self.recommendation if one.method in self.standard_methods]
+        return fastest(runnable, draft, temperature)
+
+    def fastest(self, draft: str, temperature: float | None) -> Recommendation | None:
+        """The fastest measured configuration of `draft`, whatever its method."""
+        return fastest(self.recommendation, draft, temperature)
+
+    @property
+    def shown_method(self) -> str:
+        """The method that a figure shows where it has room for one alone.
+
+        The one that engines can run, else the fastest of the shown draft, else the first.
+        """
+        draft = self.shown_draft
+        best = self.servable(draft, None) or self.fastest(draft, None)
+        return self.methods()[0] if best is None else best.method
+
+    def of_shown_method(self) -> list[Cell]:
+        method = self.shown_method
+        return [cell for cell in self.cells if cell.method == method]
+
     def best_by_category(self) -> list[CategoryCell]:
         """Of each draft, method and temperature the gamma that is recommended, one category after
         another.
@@ -291,3 +334,15 @@ class Summary:
         found = [o for o in self.categories if (o.draft, o.method, o.gamma, o.temperature) in best]
         names = list(dict.fromkeys(one.category for one in found))
         return sorted(found, key=lambda one: (one.temperature, names.index(one.category)))
+
+
+def fastest(
+    recommendation: Iterable[Recommendation], draft: str, temperature: float | None
+) -> Recommendation | None:
+    """The one with the highest speed-up; None without any whose speed-up exists."""
+    timed = [
+        one
+        for one in recommendation
+        if (one.draft, one.temperature) == (draft, temperature) and math.isfinite(one.speedup)
+    ]
+    return max(timed, key=lambda one: one.speedup, default=None)

@@ -28,7 +28,7 @@ from distillspec.measure.ranking import ranking
 from distillspec.measure.recommending import recommendations
 from distillspec.measure.regret import Arm, regrets
 from distillspec.measure.rows import Row
-from distillspec.measure.summary import Quality, Recommendation, Summary
+from distillspec.measure.summary import Quality, Recommendation, Summary, fastest
 from distillspec.measure.tally import Tally
 from distillspec.measure.target_texts import drawn_texts, text_facts
 from distillspec.models.path_rows import PathRowsRunner, SourceRunner
@@ -95,6 +95,7 @@ def sum_up(
         texts=len(text_prompts),
         max_new_tokens=suite.max_new_tokens,
         confidence=suite.confidence,
+        standard_methods=sorted(standard),
         cells=cells,
         baseline=baseline,
         comparisons=compared,
@@ -106,7 +107,7 @@ def sum_up(
         recommendation=recommendation,
         quality=_quality(suite, tokenizer, prompts, rows, ends),
         greedy_divergences=divergences,
-        examples=examples(tokenizer, prompts, rows, _gammas_shown(recommendation)),
+        examples=examples(tokenizer, prompts, rows, _shown(recommendation, standard)),
         notes=[
             *findings(cells, baseline, compared, recommendation, divergences, len(runs)),
             *_fallbacks(suite, prepared),
@@ -120,15 +121,22 @@ def sum_up(
     )
 
 
-def _gammas_shown(recommendation: Sequence[Recommendation]) -> dict[float, int]:
-    """Temperature -> the gamma the distilled draft (or the last one) is best at."""
+def _shown(
+    recommendation: Sequence[Recommendation], standard: frozenset[str]
+) -> dict[float, tuple[str, int]]:
+    """Temperature -> method and gamma at which texts are shown.
+
+    The fastest that engines can run, of the distilled draft (or the last one), else the fastest.
+    """
     drafts = [one.draft for one in recommendation]
-    shown = _COMPARED if _COMPARED in drafts else drafts[-1]
-    return {
-        one.temperature: one.gamma
-        for one in reversed(recommendation)
-        if one.draft == shown and one.temperature is not None
-    }
+    draft = _COMPARED if _COMPARED in drafts else drafts[-1]
+    runnable = [one for one in recommendation if one.method in standard]
+    shown = {}
+    for temperature in sorted({one.temperature for one in recommendation} - {None}):
+        best = fastest(runnable, draft, temperature) or fastest(recommendation, draft, temperature)
+        if best is not None:
+            shown[temperature] = best.method, best.gamma
+    return shown
 
 
 def _quality(

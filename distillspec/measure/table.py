@@ -102,7 +102,7 @@ def _numbers(cell: Cell) -> list[str]:
         _known(cell.v, ".2f"),
         _known(cell.predicted_speedup, ".2f", "x"),
         _known(cell.speedup, ".2f", "x"),
-        f"{cell.speedup_low:.2f} - {cell.speedup_high:.2f}",
+        f"{_known(cell.speedup_low, '.2f')} - {_known(cell.speedup_high, '.2f')}",
         f"{cell.tokens_per_second:.0f}",
     ]
 
@@ -166,8 +166,7 @@ def _ranked(one: Ranked | Oracle, method: str, wasted: float, verdict: str) -> l
 
 def _categories(summary: Summary) -> Table:
     """Of the distilled draft, or the last one; the report has the others."""
-    names = summary.drafts()
-    draft = "distilled" if "distilled" in names else names[-1]
+    draft = summary.shown_draft
     table = _blank()
     table.add_column("T", justify="right")
     for name in ("category", "method"):

@@ -70,7 +70,7 @@ def summary() -> Summary:
     ]
     return Summary(
         suite="quick", created="2026-01-01T00:00:00+00:00", prompts=32, texts=64, max_new_tokens=64,
-        confidence=0.95, cells=cells, baseline=[],
+        confidence=0.95, standard_methods=["standard"], cells=cells, baseline=[],
         ranking=[],
         oracles=[],
         regrets=[],

@@ -301,6 +301,7 @@ def by_hand() -> Summary:
         texts=48,
         max_new_tokens=64,
         confidence=0.95,
+        standard_methods=["standard"],
         cells=[
             a_cell(
                 d,

@@ -111,7 +111,7 @@ def test_the_example_is_the_prompt_with_the_median_tau_told_for_every_draft(
         for prompt, tau in taus.items()
         for draft in ("undistilled", "distilled")
     ]
-    found = examples(setting.tokenizer, setting.prompts, rows, {0.0: 2})
+    found = examples(setting.tokenizer, setting.prompts, rows, {0.0: ("standard", 2)})
     assert [one.draft for one in found] == ["undistilled", "distilled"]
     assert {one.prompt_key for one in found} == {setting.prompts[2].key}
     assert [piece.fate for piece in found[0].pieces] == ["accepted", "accepted"]
@@ -119,4 +119,4 @@ def test_the_example_is_the_prompt_with_the_median_tau_told_for_every_draft(
 
 def test_without_a_whole_round_there_is_no_example(setting: Setting) -> None:
     row = replace(a_row(0, "distilled", [40]), counts=Counts())
-    assert examples(setting.tokenizer, setting.prompts, [row], {0.0: 2}) == []
+    assert examples(setting.tokenizer, setting.prompts, [row], {0.0: ("standard", 2)}) == []
