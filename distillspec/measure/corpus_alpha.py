@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from distillspec.models.bridge import bridge_of
 from distillspec.models.hidden import bare_model, hidden_states, output_head, token_logits
 from distillspec.models.runner import most_positions
-from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.sampling import SamplingPolicy, likeliest
 from distillspec.speculation.trajectory import keep_chances
 
 _ROWS = 8
@@ -123,11 +123,13 @@ def mass(
 class Readings(NamedTuple):
     """Of one text, a number per response token x, p and q being what the policy makes of logits.
 
-    overlap: sum_v min(p_v, q_v). chance: that token verification had kept a drafted x there, as in
-    `keep_chances`. entropy: of the untempered p, nats.
+    overlap: sum_v min(p_v, q_v), which a draft drawn from q is accepted with. at_argmax:
+    p(argmax q), which the draft's likeliest token is accepted with. chance: that token verification
+    had kept a drafted x there, as in `keep_chances`. entropy: of the untempered p, nats.
     """
 
     overlap: list[float]
+    at_argmax: list[float]
     chance: list[float]
     entropy: list[float]
 
@@ -147,10 +149,13 @@ def readings(
         p, q = policy.distribution(p_logits), _drafted(policy, q_logits)
         chance = keep_chances(p, q, tokens)
         nats = torch.special.entr(policy.untempered(p_logits)).sum(dim=-1)
-        return torch.stack([torch.minimum(p, q).sum(dim=-1), chance, nats], dim=-1)
+        overlap = torch.minimum(p, q).sum(dim=-1)
+        drafted = likeliest(q_logits).unsqueeze(-1)
+        at_argmax = p.gather(-1, drafted).where(q.gather(-1, drafted) > 0.0, 0.0)[..., 0]
+        return torch.stack([overlap, at_argmax, chance, nats], dim=-1)
 
     found = _per_token((target, draft), texts, read, vocabulary, chunk_tokens)
-    return [Readings(*values.reshape(-1, 3).T.tolist()) for values in found]
+    return [Readings(*values.reshape(-1, 4).T.tolist()) for values in found]
 
 
 @torch.no_grad()

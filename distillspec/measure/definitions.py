@@ -9,7 +9,13 @@ DEFINITIONS = {
         "acceptance rate: mean of sum_v min(p_v, q_v) over the positions of text drawn from the "
         "target at this temperature, up to end-of-text, one text a prompt, teacher-forced; at "
         "temperature 0 the share of positions where both models name the same token. Once per "
-        "draft and temperature: it does not depend on gamma"
+        "draft and temperature: it does not depend on gamma. It is the acceptance rate of sampled "
+        "drafts, whose tokens are drawn from q; tau, expected tau and speed-up are of those too"
+    ),
+    "alpha_argmax": (
+        "acceptance rate of argmax drafts: mean of p(argmax q) over the same positions. Engines "
+        "that always draft the likeliest token (llama.cpp, SGLang, vLLM by default) accept it with "
+        "this probability; at temperature 0 it equals alpha"
     ),
     "tau": (
         "block efficiency: tokens emitted per verification forward of the target, correction or "

@@ -137,7 +137,7 @@ def tau_and_alpha(summary: Summary, look: Look) -> Figure | None:
     plain_axes(last, look, "", "alpha")
     last.set_xticks(range(count), [degrees(t) for t in temperatures])
     last.set_xlim(-0.5, count - 0.5)
-    titled(last, "acceptance rate", look)
+    titled(last, "acceptance, sampled drafts", look)
     legend(figure, panels[0], look)
     return figure
 

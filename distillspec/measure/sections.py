@@ -46,19 +46,21 @@ def tiles(summary: Summary) -> str:
 
 
 def _tile(summary: Summary, one: Recommendation, fastest: Recommendation | None) -> str:
-    assert one.temperature is not None
-    cell = summary.cell(one.draft, one.method, one.gamma, one.temperature)
+    temperature = one.temperature
+    assert temperature is not None
+    cell = summary.cell(one.draft, one.method, one.gamma, temperature)
     assert cell is not None
     several = len(summary.methods()) > 1
     method = f", {one.method}" if several else ""
     lines = [
-        f"{one.draft}, {degrees(one.temperature)}{method}, gamma {one.gamma}",
+        f"{one.draft}, {degrees(temperature)}{method}, gamma {one.gamma}",
         f"{known(one.speedup)}×",
         f"{known(one.speedup_low)} to {known(one.speedup_high)}",
         f"{known(cell.tokens_per_second, '.0f')} tokens/s, tau {known(cell.tau)}, "
-        f"expected tau {known(cell.expected_tau)}, alpha {known(cell.alpha, '.3f')}",
+        f"expected tau {known(cell.expected_tau)}, alpha {known(cell.alpha, '.3f')}"
+        + (f" (argmax drafts {known(cell.alpha_argmax, '.3f')})" if temperature else ""),
     ]
-    before = summary.cell("undistilled", one.method, one.gamma, one.temperature)
+    before = summary.cell("undistilled", one.method, one.gamma, temperature)
     if before is not None and before is not cell:
         lines[2] += f", undistilled {known(before.speedup)}×"
     if fastest is not None and fastest is not one:

@@ -32,6 +32,9 @@ class Cell:
     alpha: float
     alpha_low: float
     alpha_high: float
+    alpha_argmax: float
+    alpha_argmax_low: float
+    alpha_argmax_high: float
     tau: float
     tau_low: float
     tau_high: float

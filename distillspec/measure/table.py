@@ -63,6 +63,7 @@ def _cells(summary: Summary, temperature: float, confidence: str) -> Table:
     for name in (
         "gamma",
         "alpha",
+        *(["argmax"] if temperature else []),
         "accepted",
         "expected tau",
         "tau",
@@ -95,6 +96,7 @@ def _numbers(cell: Cell) -> list[str]:
     return [
         str(cell.gamma),
         _known(cell.alpha, ".3f"),
+        *([_known(cell.alpha_argmax, ".3f")] if cell.temperature else []),
         _known(cell.draft_acceptance, ".1%"),
         _known(cell.expected_tau, ".3f"),
         _known(cell.tau, ".2f"),

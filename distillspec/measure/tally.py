@@ -78,6 +78,7 @@ class Tally:
         tau = bootstrap.ratio(self.tau(place), self.how)
         facts = self.facts[temperature]
         alpha = bootstrap.ratio(facts.alpha(draft), self.how)
+        alpha_argmax = bootstrap.ratio(facts.alpha_argmax(draft), self.how)
         expected = Interval(math.nan, math.nan, math.nan)
         if steps is not None and method in self.standard:
             expected = bootstrap.ratio(facts.expected_tau(draft, gamma), self.how)
@@ -103,6 +104,9 @@ class Tally:
             alpha=alpha.value,
             alpha_low=alpha.low,
             alpha_high=alpha.high,
+            alpha_argmax=alpha_argmax.value,
+            alpha_argmax_low=alpha_argmax.low,
+            alpha_argmax_high=alpha_argmax.high,
             tau=tau.value,
             tau_low=tau.low,
             tau_high=tau.high,

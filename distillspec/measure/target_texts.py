@@ -30,18 +30,22 @@ class TextFacts:
     """What teacher-forcing found at one temperature, a text per prompt.
 
     overlap[draft][i]: sum_v min(p_v, q_v) added over the tokens of text i up to its end.
-    entropy[i]: nats, added likewise. tokens[i]: their number. chances[draft][i]: of each token of
+    at_argmax[draft][i]: p(argmax q), added likewise. entropy[i]: nats, added likewise. tokens[i]: their number. chances[draft][i]: of each token of
     text i, beyond its end too, that it was a kept draft token (`corpus_alpha.Readings`): timed
     decoding ignores end-of-text, and so does the tau that is expected of it.
     """
 
     overlap: dict[str, list[float]]
+    at_argmax: dict[str, list[float]]
     entropy: list[float]
     tokens: list[int]
     chances: dict[str, list[list[float]]]
 
     def alpha(self, draft: str) -> Sums:
         return Sums(self.overlap[draft], self.tokens)
+
+    def alpha_argmax(self, draft: str) -> Sums:
+        return Sums(self.at_argmax[draft], self.tokens)
 
     def expected_tau(self, draft: str, gamma: int) -> Sums:
         """Expected tokens over expected verifications, chains of gamma, token verification."""
@@ -90,11 +94,12 @@ def text_facts(
 ) -> TextFacts:
     """Read every draft on the same texts. drafts: at least one."""
     tokens = [len(up_to_end(text.response, ends)) for text in texts]
-    overlap, chances, entropy = {}, {}, [0.0] * len(texts)
+    overlap, at_argmax, chances, entropy = {}, {}, {}, [0.0] * len(texts)
     for name, draft in drafts.items():
         found = readings(target, draft, texts, policy, vocabulary=vocabulary)
         ended = list(zip(found, tokens, strict=True))
         overlap[name] = [sum(one.overlap[:count]) for one, count in ended]
+        at_argmax[name] = [sum(one.at_argmax[:count]) for one, count in ended]
         entropy = [sum(one.entropy[:count]) for one, count in ended]  # the target's: always equal
         chances[name] = [one.chance for one in found]
-    return TextFacts(overlap, entropy, tokens, chances)
+    return TextFacts(overlap, at_argmax, entropy, tokens, chances)

@@ -25,7 +25,8 @@ FACTS = CardFacts(
 def _cell(draft: str, gamma: int, temperature: float, tau: float, speedup: float) -> Cell:
     return Cell(
         draft=draft, method="standard", gamma=gamma, temperature=temperature, prompts=32, texts=64,
-        alpha=0.6543, alpha_low=0.64, alpha_high=0.67, tau=tau, tau_low=tau - 0.1,
+        alpha=0.6543, alpha_low=0.64, alpha_high=0.67,
+        alpha_argmax=0.5123, alpha_argmax_low=0.5, alpha_argmax_high=0.52, tau=tau, tau_low=tau - 0.1,
         tau_high=tau + 0.1, tau_iid=tau,
         expected_tau=tau, expected_tau_low=tau - 0.1, expected_tau_high=tau + 0.1,
         draft_acceptance=0.6, acceptance_by_position=[0.7, 0.5],

@@ -143,6 +143,9 @@ def a_cell(draft: str, gamma: int, temperature: float, **changes: Any) -> Cell:
         "alpha": 0.7,
         "alpha_low": 0.65,
         "alpha_high": 0.75,
+        "alpha_argmax": 0.6,
+        "alpha_argmax_low": 0.55,
+        "alpha_argmax_high": 0.65,
         "tau": 2.2,
         "tau_low": 2.0,
         "tau_high": 2.4,
@@ -351,6 +354,33 @@ def by_hand() -> Summary:
         environment={"command": ["python", "<script>"], "machine": {"cpu": "a cpu"}},
         definitions=dict(DEFINITIONS),
     )
+
+
+@pytest.fixture
+def several_methods(by_hand: Summary) -> Summary:
+    """By name the first method is `adaedl`, and at T = 1 block verification is the fastest.
+
+    The standard method was measured at gamma 2 and 4, the others, of the distilled draft, at 8.
+    """
+
+    def at(method: str, speedup: float, **changes: Any) -> list[Cell]:
+        numbers = {"expected_tau": math.nan, "speedup": speedup, "method": method, **changes}
+        return [a_cell("distilled", 8, t, **numbers) for t in (0.0, 1.0)]
+
+    def advice(method: str, gamma: int, speedup: float) -> list[Recommendation]:
+        at = (0.0, 1.0, None)
+        return [
+            Recommendation("distilled", method, t, gamma, speedup, speedup - 0.1, speedup + 0.1, "")
+            for t in at
+        ]
+
+    return replace(
+        by_hand,
+        cells=[*at("adaedl", 1.11), *by_hand.cells, *at("block", 1.7)],
+        recommendation=[
+            *advice("adaedl", 8, 1.11), *advice("standard", 4, 1.6), *advice("block", 8, 1.7)
+        ],
+    )  # fmt: skip
 
 
 @pytest.fixture

@@ -137,14 +137,15 @@ def test_a_draft_of_another_tokenizer_covers_nothing_beyond_its_context() -> Non
         cut = readings(target, draft, [DrawnText((4,) * 60, (4,) * 5)], policy)[0]
         assert found[0].overlap == pytest.approx([*cut.overlap, 0.0, 0.0, 0.0], abs=1e-5)
         assert found[0].chance[5:] == [0.0, 0.0, 0.0]
-        assert found[2].overlap == found[2].chance == [0.0]
+        assert found[0].at_argmax[5:] == [0.0, 0.0, 0.0]
+        assert found[2].overlap == found[2].chance == found[2].at_argmax == [0.0]
         alone = readings(target, draft, texts[1:2], policy)[0]
         assert found[1].overlap == pytest.approx(alone.overlap, abs=1e-5)
         sums = acceptance(target, draft, texts, policy).sums
         assert sums == pytest.approx([sum(one.overlap) for one in found], abs=1e-5)
 
 
-def test_readings_are_the_three_numbers_of_every_token(setting: Setting) -> None:
+def test_readings_are_the_four_numbers_of_every_token(setting: Setting) -> None:
     draft = setting.drafts["control"]
     for temperature in (1.0, 0.5):
         policy = SamplingPolicy(temperature)
@@ -157,6 +158,9 @@ def test_readings_are_the_three_numbers_of_every_token(setting: Setting) -> None
             chance = (q.gather(-1, drawn) / p.gather(-1, drawn))[:, 0].clamp(max=1.0)
             assert one.chance == pytest.approx(chance.tolist(), abs=1e-4)
             assert one.overlap == pytest.approx(torch.minimum(p, q).sum(-1).tolist(), abs=1e-4)
+            likeliest = q.argmax(-1, keepdim=True)
+            accepted = p.gather(-1, likeliest)[:, 0]
+            assert one.at_argmax == pytest.approx(accepted.tolist(), abs=1e-4)
         covered = acceptance(setting.target, draft, TEXTS, policy)
         assert [sum(one.overlap) for one in found] == pytest.approx(covered.sums, abs=1e-5)
         nats = entropy(setting.target, TEXTS, policy)
@@ -169,6 +173,7 @@ def test_a_greedy_token_was_kept_where_the_draft_names_it_too(setting: Setting) 
     for text, one in zip(TEXTS, found, strict=True):
         named = logits(draft, text).argmax(-1).tolist()
         assert one.chance == [float(a == b) for a, b in zip(named, text.response, strict=True)]
+        assert one.at_argmax == one.overlap
 
 
 def test_a_head_that_cannot_be_taken_apart_gives_the_same(setting: Setting) -> None:

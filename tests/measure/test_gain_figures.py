@@ -67,3 +67,27 @@ def test_expected_differences_stand_above_decoded_ones(by_hand: Summary) -> None
     assert figure is not None
     labels = [label.get_text().split()[0] for label in figure.axes[0].get_yticklabels()]
     assert labels == ["decoded", "expected"]  # the axis counts from below
+
+
+def test_of_several_methods_the_one_of_engines_is_drawn_and_named(
+    several_methods: Summary,
+) -> None:
+    maps = speedup_maps(several_methods, LIGHT)
+    assert maps is not None
+    assert [panel.get_title(loc="left") for panel in maps.axes[:3]] == [
+        "undistilled, standard",
+        "control, standard",
+        "distilled, standard",
+    ]
+    assert [text.get_text() for text in maps.axes[2].texts] == ["1.40×", "1.60×"] * 2
+    lines = tau_and_alpha(several_methods, LIGHT)
+    assert lines is not None
+    assert lines.axes[1].get_title(loc="left") == "T = 1, standard"
+    assert [round(tick) for tick in lines.axes[1].get_xticks()] == [2, 4]
+    positions = acceptance_by_position(several_methods, LIGHT)
+    assert positions is not None
+    assert positions.axes[0].get_title(loc="left") == "T = 0, standard, gamma = 4"
+    assert len(positions.axes[0].lines) == 3
+    named = differences(several_methods, LIGHT)
+    assert named is not None
+    assert "standard" in named.axes[0].get_yticklabels()[0].get_text()

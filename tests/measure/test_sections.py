@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 from distillspec.measure import sections, text_sections
 from distillspec.measure.summary import Summary
 
@@ -18,3 +21,24 @@ def test_the_tiles_show_the_distilled_draft_beside_the_undistilled(by_hand: Summ
     text = sections.tiles(by_hand)
     assert text.count('class="tile"') == 2
     assert "undistilled 1.20×" in text
+
+
+def test_a_tile_is_of_what_engines_run_and_names_the_faster_method(
+    several_methods: Summary,
+) -> None:
+    text = sections.tiles(several_methods)
+    assert text.count('class="tile"') == 2
+    assert "distilled, T = 1, standard, gamma 4" in text
+    assert text.count("1.60×") == 2
+    assert "fastest of all methods: block, gamma 8, 1.70×" in text
+    assert "adaedl" not in text
+    assert "(argmax drafts 0.600)" in text  # at T = 1 alone
+    assert text.count("argmax") == 1
+
+
+def test_a_tile_never_shows_nan(several_methods: Summary) -> None:
+    cells = [replace(cell, tau=math.nan) for cell in several_methods.cells]
+    odd = replace(several_methods, cells=cells, standard_methods=[])
+    text = sections.tiles(odd)
+    assert "nan" not in text
+    assert "tau not measured, expected tau not measured" in text

@@ -18,6 +18,8 @@ def test_a_cell_by_hand(tally: Tally) -> None:
     assert cell.draft_acceptance == pytest.approx(15 / 20)
     assert cell.acceptance_by_position == pytest.approx([9 / 10, 6 / 10])
     assert cell.alpha == pytest.approx(15 / 20)
+    assert cell.alpha_argmax == pytest.approx(13 / 20)
+    assert cell.alpha_argmax_low <= cell.alpha_argmax <= cell.alpha_argmax_high
     # 1 + 1/2 + 1/4 tokens in the one round of the first text, 9 in 3 of the second.
     assert cell.expected_tau == pytest.approx((1.75 + 9) / 4)
     assert cell.tau_iid == pytest.approx(1 + 0.75 + 0.75**2)

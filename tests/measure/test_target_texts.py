@@ -49,6 +49,7 @@ def test_alpha_stops_at_the_end_of_a_text_and_the_expected_tau_does_not(setting:
     assert found[(end,)].tokens[0] == texts[0].response.index(end) + 1 < 20
     assert found[()].tokens == [20] * len(texts)
     assert found[(end,)].overlap["control"][0] < found[()].overlap["control"][0]
+    assert found[(end,)].at_argmax["control"][0] < found[()].at_argmax["control"][0]
     assert found[(end,)].entropy[0] < found[()].entropy[0]
     assert found[(end,)].chances == found[()].chances
     assert all(len(chances) == 20 for chances in found[(end,)].chances["control"])

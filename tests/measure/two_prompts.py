@@ -13,6 +13,7 @@ STEPS = StepTimes(
 )
 FACTS = TextFacts(
     overlap={"undistilled": [4.0, 8.0], "distilled": [6.0, 9.0]},
+    at_argmax={"undistilled": [3.0, 5.0], "distilled": [5.0, 8.0]},
     entropy=[10.0, 20.0],
     tokens=[8, 12],
     chances={
