@@ -19,6 +19,7 @@ from distillspec.corpus.prompts import Prompt
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.export.folder import export_draft
+from distillspec.export.markdown import words
 from distillspec.measure.bootstrap import Resampling
 from distillspec.measure.corpus_alpha import DrawnText
 from distillspec.measure.target_texts import drawn_texts, text_facts
@@ -266,7 +267,8 @@ class _Comparing:
             folder=folder,
             target_vocabulary=pair.exported_vocabulary(draft),
             num_assistant_tokens=self.plan.gamma,
-            card=f"The draft of the variant {variant} of the comparison {self.plan.name}.\n",
+            card=f"The draft of the variant {words(variant)} of the comparison "
+            f"{words(self.plan.name)}.\n",
         )
 
     def _check_same(self, place: Path, recipe: Recipe) -> None:

@@ -26,6 +26,7 @@ from distillspec.corpus.prompts import Prompt, PromptSets
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.export.card import CardFacts, draft_card, recommended_gamma
+from distillspec.export.evidence import evidence
 from distillspec.export.folder import (
     HOT_TOKENS,
     export_draft,
@@ -34,12 +35,10 @@ from distillspec.export.folder import (
     verify_reload,
 )
 from distillspec.export.push import push
-from distillspec.measure.cells import SUMMARY
 from distillspec.measure.cells import evaluate as measure_cells
 from distillspec.measure.corpus_alpha import acceptance, surprise
 from distillspec.measure.report import write_report
-from distillspec.measure.summary import Summary
-from distillspec.measure.summary_file import read_summary
+from distillspec.measure.summary import DISTILLED, Summary
 from distillspec.measure.table import summary_table
 from distillspec.models.adapters import merged
 from distillspec.models.digest import model_digest
@@ -216,7 +215,7 @@ class Job:
         """draft/: the best checkpoint as a plain folder, reloaded and compared."""
         pair = self.pair
         draft = self._trained(self.folder.path)
-        summary = self._latest_summary()
+        summary = evidence(self.folder.evaluations, self._say)
         gamma = self._gamma(summary)
         export_draft(
             draft,
@@ -329,18 +328,6 @@ class Job:
             "read that file drafts with all of it, by another law and no faster."
         )
 
-    def _latest_summary(self) -> Summary | None:
-        found = sorted(
-            self.folder.path.glob(f"evaluation/*/{SUMMARY}"), key=lambda p: p.stat().st_mtime
-        )
-        if not found:
-            return None
-        try:
-            return read_summary(found[-1])
-        except DistillSpecError as error:  # written by another version: evaluate writes it anew
-            self._say(f"passed over: {error.what} (at {error.where})")
-            return None
-
     def push(self, repository: str) -> None:
         url = push(self.folder.draft, repository, self.recipe.export.private)
         self._say(f"uploaded to {url}")
@@ -385,10 +372,22 @@ class Job:
             )
         page = write_report(place, self.folder.metrics)
         if self.folder.draft.exists():
-            gamma = self._gamma(summary)
-            card = draft_card(self._card_facts(gamma), summary)
+            proof = evidence(self.folder.evaluations, self._say)
+            gamma = self._gamma(proof)
+            card = draft_card(self._card_facts(gamma), proof)
             update_draft(self.folder.draft, num_assistant_tokens=gamma, card=card)
+            self._say_recommended(gamma, proof)
         show_summary(summary, page)
+
+    def _say_recommended(self, gamma: int, proof: Summary | None) -> None:
+        best = proof.servable(DISTILLED, None) if proof else None
+        basis = "nothing that engines run was measured"
+        if proof is not None and best is not None:
+            basis = (
+                f"the fastest measured of what engines run: method {best.method}, gamma "
+                f"{best.gamma}, {best.speedup:.2f}x in suite {proof.suite}"
+            )
+        self._say(f"draft/ recommends blocks of {gamma} tokens; {basis}")
 
     # --- the record ---
 

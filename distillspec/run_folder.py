@@ -65,8 +65,13 @@ class RunFolder:
         """The exported draft."""
         return self.path / "draft"
 
+    @property
+    def evaluations(self) -> Path:
+        """A folder for each suite that was evaluated."""
+        return self.path / "evaluation"
+
     def evaluation(self, suite: str) -> Path:
-        return self.path / "evaluation" / suite
+        return self.evaluations / suite
 
     def recipe(self) -> Recipe:
         recipe = load_recipe(str(self.recipe_file))

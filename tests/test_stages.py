@@ -285,6 +285,19 @@ def test_the_exported_draft_carries_the_measured_gamma(workplace: Path) -> None:
     config = json.loads((run / "draft/generation_config.json").read_text())
     assert config["num_assistant_tokens"] == best
 
+    # A later suite whose first methods no engine has: 5 is their gamma alone.
+    methods = "[{name: adaedl, stop: {kind: adaedl}, gammas: [5]}, {name: standard, gammas: [2]}]"
+    stages.evaluate(run, "tiny.yaml", ["name=several", f"methods={methods}"])
+    several = json.loads((run / "evaluation/several/summary.json").read_text())
+    assert several["cells"][0]["method"] == "adaedl"
+    assert several["standard_methods"] == ["standard"]
+    assert {one["gamma"] for one in several["examples"]} == {2}
+    card = (run / "draft/README.md").read_text()
+    assert "| adaedl |" not in card
+    assert "blocks of 2 tokens: the fastest measured of what transformers and engines run" in card
+    stages.evaluate(run, "tiny.yaml", ["name=others", "methods=[{name: b, verify: {kind: block}}]"])
+    assert (run / "draft/README.md").read_text() == card
+
 
 @pytest.mark.parametrize("larger", ["target", "draft"])
 def test_vocabularies_padded_to_different_sizes_train_decode_and_export(

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from distillspec.export import markdown
 from distillspec.export.engines import launch_lines
-from distillspec.measure.summary import Cell, Comparison, Summary
+from distillspec.measure.summary import DISTILLED, Cell, Comparison, Summary
 from distillspec.recipe.hub_id import is_hub_id
 
-DISTILLED = "distilled"
-UNDISTILLED = "undistilled"
 TAGS = ("speculative-decoding", "draft-model", "knowledge-distillation")
 
 _QUANTITIES = {
@@ -56,26 +55,26 @@ def draft_card(facts: CardFacts, summary: Summary | None = None) -> str:
     """
     parts = [
         f"---\n{_metadata(facts, summary).to_yaml()}\n---",
-        f"# {facts.name}",
+        f"# {markdown.words(facts.name)}",
         f"A draft model for speculative decoding with the target {_shown(facts.target)}, distilled "
-        f"from {facts.start or _shown(facts.base_model or '')}. On its own it is a weaker language "
+        f"from {_start(facts)}. On its own it is a weaker language "
         "model; its use is to agree with the target, so that the target decodes several tokens in "
         "one forward. The target's outputs keep their distribution.",
-        f"Training: {facts.training}." if facts.training else "",
+        f"Training: {markdown.words(facts.training)}." if facts.training else "",
         "## What was measured",
         facts.caution or "",
         *(_measured(summary) if summary else ["Nothing yet: this draft has not been evaluated."]),
         "## How to run it",
-        f"`generation_config.json` recommends blocks of {facts.num_assistant_tokens} tokens.",
+        _advice(facts.num_assistant_tokens, summary),
         *_launches(facts),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def recommended_gamma(summary: Summary) -> int | None:
-    """The best measured gamma of the distilled draft over all temperatures."""
-    found = [r for r in summary.recommendation if r.draft == DISTILLED and r.temperature is None]
-    return found[0].gamma if found else None
+    """Of the fastest configuration of the distilled draft that engines run, all temperatures."""
+    best = summary.servable(DISTILLED, None)
+    return None if best is None else best.gamma
 
 
 # --- metadata ------------------------------------------------------------------------------------
@@ -93,13 +92,13 @@ def _metadata(facts: CardFacts, summary: Summary | None) -> ModelCardData:
         tags=list(TAGS),
         license=facts.licence,
         datasets=[facts.data] if facts.data and is_hub_id(facts.data) else None,
-        model_name=facts.name if results else None,
+        model_name=markdown.one_line(facts.name) if results else None,
         eval_results=results or None,
     )
 
 
 def _results(summary: Summary) -> Iterator[EvalResult]:
-    for cell in _chosen(summary, DISTILLED):
+    for cell in _chosen(summary):
         for kind, name, value, low, high in (
             ("speedup", "speed-up over autoregressive decoding",
              cell.speedup, cell.speedup_low, cell.speedup_high),
@@ -107,18 +106,23 @@ def _results(summary: Summary) -> Iterator[EvalResult]:
              cell.tau, cell.tau_low, cell.tau_high),
             ("expected_block_efficiency", "block efficiency tau expected on texts of the target",
              cell.expected_tau, cell.expected_tau_low, cell.expected_tau_high),
-            ("acceptance_rate", "acceptance rate alpha",
+            ("acceptance_rate", "acceptance rate alpha, sampled drafts",
              cell.alpha, cell.alpha_low, cell.alpha_high),
+            ("acceptance_rate_argmax", "acceptance rate p(argmax q), argmax drafts",
+             cell.alpha_argmax, cell.alpha_argmax_low, cell.alpha_argmax_high),
         ):  # fmt: skip
-            on_texts = kind in ("expected_block_efficiency", "acceptance_rate")
+            if kind == "acceptance_rate_argmax" and cell.temperature == 0.0:
+                continue  # it is alpha
+            on_texts = kind not in ("speedup", "block_efficiency")
             prompts = cell.texts if on_texts else cell.prompts
             if math.isfinite(value):
                 yield EvalResult(
                     task_type="text-generation",
                     task_name="speculative decoding",
-                    dataset_type=summary.suite,
-                    dataset_name=f"{summary.suite}, {prompts} held-out prompts",
+                    dataset_type=markdown.one_line(summary.suite),
+                    dataset_name=markdown.one_line(f"{summary.suite}, {prompts} held-out prompts"),
                     dataset_config=f"temperature {cell.temperature:g}, gamma {cell.gamma}",
+                    dataset_args={"method": cell.method},
                     metric_type=kind,
                     metric_name=name,
                     metric_value=round(value, 4),
@@ -136,87 +140,114 @@ def _bounds(low: float, high: float) -> dict[str, float] | None:
 
 
 def _measured(summary: Summary) -> Iterator[str]:
+    chosen = _chosen(summary)
+    if not chosen:
+        yield (
+            "Nothing that serving engines run: the evaluation has no method of one draft and fixed "
+            "gamma, verified token by token. Its report has the methods that it measured."
+        )
+        return
+    methods = " and ".join(dict.fromkeys(markdown.name(cell.method) for cell in chosen))
     yield (
-        f"Suite `{summary.suite}`, {summary.prompts} held-out prompts, {summary.max_new_tokens} "
-        f"new tokens each (alpha and expected tau: {summary.texts} prompts); in brackets "
-        f"{100 * summary.confidence:g} % bootstrap intervals over prompts. All drafts at the block "
-        "size (gamma) that was fastest for the distilled one; undistilled is the same model before "
-        "distillation."
+        f"Suite {markdown.name(summary.suite)}, {summary.prompts} held-out prompts, "
+        f"{summary.max_new_tokens} new tokens each (alpha and expected tau: {summary.texts} "
+        f"prompts); in brackets {100 * summary.confidence:g} % intervals over prompts. All numbers "
+        f"are of the method {methods}: one draft, chains of gamma tokens, verified token by token, "
+        "which is what the engines below run. All drafts at the block size (gamma) that was "
+        "fastest for the distilled one; undistilled is the same model before distillation."
     )
-    yield _table(summary)
-    yield "\n".join(f"- {line}" for line in _findings(summary))
-    own = [r for r in summary.recommendation if r.temperature is not None]
+    yield (
+        "Above temperature 0, alpha, tau and speed-up are of *sampled* drafts: each drafted token "
+        "is drawn from the draft's distribution q. An engine that drafts by argmax accepts with "
+        "another probability, p(argmax q), which stands beside alpha; its tau and speed-up were "
+        "not measured."
+    )
+    yield _table(summary, chosen)
+    findings = "\n".join(f"- {line}" for line in _findings(summary, chosen))
+    if findings:
+        yield findings
+    own = [
+        best
+        for temperature in summary.temperatures()
+        for draft in summary.drafts()
+        if (best := summary.servable(draft, temperature)) is not None
+    ]
     if own:
         yield "Each draft at its own best gamma: " + "; ".join(
-            f"{r.draft}, T = {r.temperature:g}: gamma {r.gamma}, "
+            f"{markdown.words(r.draft)}, T = {r.temperature:g}: gamma {r.gamma}, "
             f"{_interval(r.speedup, r.speedup_low, r.speedup_high, 'x')}"
             for r in own
         ) + "."  # fmt: skip
-    yield from (f"Note: {note}" for note in summary.notes)
+    yield from (f"Note: {markdown.words(note)}" for note in summary.notes)
     yield "\n".join(
         f"- {name}: {summary.definitions[name]}."
-        for name in ("alpha", "tau", "expected_tau", "speedup")
+        for name in ("alpha", "alpha_argmax", "tau", "expected_tau", "speedup")
         if name in summary.definitions
     )
 
 
-def _table(summary: Summary) -> str:
+def _table(summary: Summary, chosen: Sequence[Cell]) -> str:
     """A row per temperature and draft, all drafts at the gamma chosen for the distilled one."""
-    lines = [
-        "| temperature | gamma | draft | alpha | expected tau | tau | speed-up | tokens/s |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for chosen in _chosen(summary, DISTILLED):
+    columns = (
+        "temperature", "method", "gamma", "draft", "alpha", "alpha of argmax drafts",
+        "expected tau", "tau", "speed-up", "tokens/s",
+    )  # fmt: skip
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for one in chosen:
         for draft in summary.drafts():
-            cell = summary.cell(draft, chosen.method, chosen.gamma, chosen.temperature)
+            cell = summary.cell(draft, one.method, one.gamma, one.temperature)
             if cell is not None:
                 lines.append(_row(cell))
     return "\n".join(lines)
 
 
 def _row(cell: Cell) -> str:
+    argmax = (cell.alpha_argmax, cell.alpha_argmax_low, cell.alpha_argmax_high)
     columns = (
         f"{cell.temperature:g}",
+        markdown.words(cell.method),
         f"{cell.gamma}",
-        cell.draft,
+        markdown.words(cell.draft),
         _interval(cell.alpha, cell.alpha_low, cell.alpha_high, digits=3),
+        _interval(*argmax, digits=3) if cell.temperature else "as alpha",
         _interval(cell.expected_tau, cell.expected_tau_low, cell.expected_tau_high),
         _interval(cell.tau, cell.tau_low, cell.tau_high),
         _interval(cell.speedup, cell.speedup_low, cell.speedup_high, "x"),
-        f"{cell.tokens_per_second:.0f}",
+        _number(cell.tokens_per_second, digits=0),
     )
     return f"| {' | '.join(columns)} |"
 
 
-def _chosen(summary: Summary, draft: str) -> list[Cell]:
-    """Per temperature, the cell of `draft` with the recommended method and gamma, else its fastest.
+def _chosen(summary: Summary) -> list[Cell]:
+    """Per temperature, the distilled draft's fastest cell of those that engines can run.
 
-    Cells whose speed-up does not exist (nan) are never the fastest.
+    Cells whose speed-up does not exist (nan) are shown only where there is no other.
     """
     chosen = []
     for temperature in summary.temperatures():
-        cells = [c for c in summary.cells if (c.draft, c.temperature) == (draft, temperature)]
-        advice = {
-            (r.method, r.gamma)
-            for r in summary.recommendation
-            if (r.draft, r.temperature) == (draft, temperature)
-        }
-        advised = [c for c in cells if (c.method, c.gamma) in advice]
+        cells = [
+            cell
+            for cell in summary.cells
+            if (cell.draft, cell.temperature) == (DISTILLED, temperature)
+            and cell.method in summary.standard_methods
+        ]
+        best = summary.servable(DISTILLED, temperature)
+        advised = [c for c in cells if best and (c.method, c.gamma) == (best.method, best.gamma)]
         timed = [c for c in cells if math.isfinite(c.speedup)]
         chosen += (advised or sorted(timed, key=lambda c: -c.speedup) or cells)[:1]
     return chosen
 
 
-def _findings(summary: Summary) -> Iterator[str]:
+def _findings(summary: Summary, chosen: Sequence[Cell]) -> Iterator[str]:
     """What distillation changed, whether the draft pays at all; a null result in plain words."""
-    chosen = {c.temperature: c for c in _chosen(summary, DISTILLED)}
+    at = {cell.temperature: cell for cell in chosen}
     for found in summary.comparisons:
-        cell = chosen.get(found.temperature)
+        cell = at.get(found.temperature)
         if cell is None or found.draft != DISTILLED:
             continue
         if found.gamma in (None, cell.gamma) and found.method in (None, cell.method):
             yield _finding(found)
-    for cell in chosen.values():
+    for cell in chosen:
         if not cell.speedup_low > 1.0:
             yield (
                 f"T = {cell.temperature:g}: **no gain shown over decoding without a draft** "
@@ -241,10 +272,10 @@ def _finding(found: Comparison) -> str:
     return f"{start} is {found.verdict} than of the {found.against} one ({values}; {change})."
 
 
-def _number(value: float) -> str:
+def _number(value: float, digits: int = 3) -> str:
     if not math.isfinite(value):
         return "not measured"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}"
+    return f"{value:.{0 if abs(value) >= 100 else digits}f}"
 
 
 def _interval(value: float, low: float, high: float, unit: str = "", digits: int = 2) -> str:
@@ -260,12 +291,35 @@ def _percent(share: float) -> str:
 # --- words ---------------------------------------------------------------------------------------
 
 
+def _advice(gamma: int, summary: Summary | None) -> str:
+    """What the exported gamma rests on, with the measured method named."""
+    text = f"`generation_config.json` recommends blocks of {gamma} tokens"
+    best = summary.servable(DISTILLED, None) if summary else None
+    if summary is None or best is None:
+        return f"{text}; which gamma is fastest was not measured."
+    measured = (
+        f"(method {markdown.name(best.method)}, suite {markdown.name(summary.suite)}, "
+        f"{_interval(best.speedup, best.speedup_low, best.speedup_high, 'x')} over all its "
+        "temperatures)"
+    )
+    if gamma == best.gamma:
+        return f"{text}: the fastest measured of what transformers and engines run {measured}."
+    return f"{text}, as its recipe sets; the fastest measured was gamma {best.gamma} {measured}."
+
+
+def _start(facts: CardFacts) -> str:
+    if facts.start is not None:
+        return markdown.words(facts.start)
+    return _shown(facts.base_model or "")
+
+
 def _launches(facts: CardFacts) -> Sequence[str]:
     lines = launch_lines(
         facts.target, facts.draft, facts.num_assistant_tokens, has_encoder=facts.has_encoder
     )
     return [
-        f"{line.engine}:\n\n```{line.language}\n{line.text}\n```\n\n{line.note}" for line in lines
+        f"{line.engine}:\n\n{markdown.code_block(line.language, line.text)}\n\n{line.note}"
+        for line in lines
     ]
 
 
@@ -273,4 +327,4 @@ def _shown(model: str) -> str:
     """A Hub id as a link; a local folder by its last two names, without the machine's paths."""
     if is_hub_id(model):
         return f"[{model}](https://huggingface.co/{model})"
-    return f"`{'/'.join(Path(model).parts[-2:])}`"
+    return markdown.name("/".join(Path(model).parts[-2:]))

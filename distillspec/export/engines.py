@@ -36,6 +36,12 @@ def launch_lines(target: str, draft: str, gamma: int, *, has_encoder: bool = Fal
     ]
 
 
+_BY_ARGMAX = (
+    "drafts are the likeliest tokens at every temperature, which are accepted with probability "
+    "p(argmax q) and not alpha"
+)
+
+
 def _transformers(target: str, draft: str, gamma: int, kind: str) -> Launch:
     prompt = "summarize: " if kind == "AutoModelForSeq2SeqLM" else "def "
     text = f"""\
@@ -52,20 +58,27 @@ outputs = target.generate(**inputs, assistant_model=draft, max_new_tokens=64)
 print(tokenizer.decode(outputs[0]))"""
     note = (
         "The three settings are already in the draft's generation_config.json; generate reads them "
-        "there and ignores them as its own arguments. One prompt at a time."
+        "there and ignores them as its own arguments. One prompt at a time. With do_sample=True "
+        "and a temperature, drafts are sampled too, as they were measured here."
     )
     return Launch("transformers", "python", text, note)
 
 
 def _vllm(target: str, draft: str, gamma: int) -> Launch:
-    speculation = {"method": "draft_model", "model": draft, "num_speculative_tokens": gamma}
+    speculation = {
+        "method": "draft_model",
+        "model": draft,
+        "num_speculative_tokens": gamma,
+        "draft_sample_method": "probabilistic",
+    }
     return Launch(
         "vLLM",
         "bash",
         f"vllm serve {shlex.quote(target)} "
         f"--speculative-config {shlex.quote(json.dumps(speculation, separators=(',', ':')))}",
-        'vLLM drafts by argmax unless "draft_sample_method":"probabilistic" is set (versions that '
-        "know the key): at temperatures above 0 only the latter is what was measured here.",
+        'For vLLM 0.22 and later: "draft_sample_method":"probabilistic" draws drafts from q, as '
+        "they were measured here. Without the key, and in older versions, which do not know it, "
+        f"{_BY_ARGMAX}.",
     )
 
 
@@ -77,7 +90,8 @@ def _sglang(target: str, draft: str, gamma: int) -> Launch:
         f"--speculative-algorithm STANDALONE --speculative-draft-model-path {shlex.quote(draft)} "
         f"--speculative-num-steps {gamma} --speculative-eagle-topk 1 "
         f"--speculative-num-draft-tokens {gamma + 1}",
-        "SGLang counts the token it already has among the draft tokens: one more than gamma.",
+        "SGLang counts the token it already has among the draft tokens: one more than gamma. "
+        f"{_BY_ARGMAX.capitalize()}.",
     )
 
 
@@ -87,9 +101,12 @@ def _llama_cpp(target: str, draft: str, gamma: int) -> Launch:
         "bash",
         f"python convert_hf_to_gguf.py {shlex.quote(target)} --outfile target.gguf\n"
         f"python convert_hf_to_gguf.py {shlex.quote(draft)} --outfile draft.gguf\n"
-        f"llama-server -m target.gguf -md draft.gguf --draft-max {gamma}",
-        "The converter takes local folders; it must know the architecture and the tokenizer's way "
-        "of splitting text: a tokenizer trained from nothing has to be added to it.",
+        f"llama-server -m target.gguf -md draft.gguf --spec-type draft-simple "
+        f"--spec-draft-n-max {gamma} --spec-draft-p-min 0",
+        "Without --spec-type the draft is loaded and never used; --draft-max was removed. "
+        f"{_BY_ARGMAX.capitalize()}. The converter takes local folders; it must know the "
+        "architecture and the tokenizer's way of splitting text: a tokenizer trained from nothing "
+        "has to be added to it.",
     )
 
 

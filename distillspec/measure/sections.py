@@ -70,8 +70,7 @@ def _tile(summary: Summary, one: Recommendation, fastest: Recommendation | None)
         )
     kinds = ("label", "number", *["interval"] * (len(lines) - 2))
     divisions = (
-        f'<div class="{kind}">{escape(line)}</div>'
-        for kind, line in zip(kinds, lines, strict=True)
+        f'<div class="{kind}">{escape(line)}</div>' for kind, line in zip(kinds, lines, strict=True)
     )
     return f'<div class="tile">{"".join(divisions)}</div>'
 

@@ -132,7 +132,7 @@ def _shown(
     draft = _COMPARED if _COMPARED in drafts else drafts[-1]
     runnable = [one for one in recommendation if one.method in standard]
     shown = {}
-    for temperature in sorted({one.temperature for one in recommendation} - {None}):
+    for temperature in sorted({o.temperature for o in recommendation if o.temperature is not None}):
         best = fastest(runnable, draft, temperature) or fastest(recommendation, draft, temperature)
         if best is not None:
             shown[temperature] = best.method, best.gamma

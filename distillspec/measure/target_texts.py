@@ -30,9 +30,10 @@ class TextFacts:
     """What teacher-forcing found at one temperature, a text per prompt.
 
     overlap[draft][i]: sum_v min(p_v, q_v) added over the tokens of text i up to its end.
-    at_argmax[draft][i]: p(argmax q), added likewise. entropy[i]: nats, added likewise. tokens[i]: their number. chances[draft][i]: of each token of
-    text i, beyond its end too, that it was a kept draft token (`corpus_alpha.Readings`): timed
-    decoding ignores end-of-text, and so does the tau that is expected of it.
+    at_argmax[draft][i]: p(argmax q), added likewise. entropy[i]: nats, added likewise.
+    tokens[i]: their number. chances[draft][i]: of each token of text i, beyond its end too, that
+    it was a kept draft token (`corpus_alpha.Readings`): timed decoding ignores end-of-text, and so
+    does the tau that is expected of it.
     """
 
     overlap: dict[str, list[float]]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+")  # what the Hub allows
 
 
 def is_hub_id(path: str) -> bool:
     """Whether `path` can only mean a repository of the Hugging Face Hub: `org/name`, no folder."""
     if Path(path).expanduser().exists() or path.startswith((".", "~", os.sep)):
         return False
-    owner, _, name = path.partition("/")
-    return bool(owner and name and "/" not in name and not Path(owner).is_dir())
+    return bool(_ID.fullmatch(path)) and not Path(path.partition("/")[0]).is_dir()

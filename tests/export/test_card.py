@@ -26,7 +26,8 @@ def _cell(draft: str, gamma: int, temperature: float, tau: float, speedup: float
     return Cell(
         draft=draft, method="standard", gamma=gamma, temperature=temperature, prompts=32, texts=64,
         alpha=0.6543, alpha_low=0.64, alpha_high=0.67,
-        alpha_argmax=0.5123, alpha_argmax_low=0.5, alpha_argmax_high=0.52, tau=tau, tau_low=tau - 0.1,
+        alpha_argmax=0.5123, alpha_argmax_low=0.5, alpha_argmax_high=0.52,
+        tau=tau, tau_low=tau - 0.1,
         tau_high=tau + 0.1, tau_iid=tau,
         expected_tau=tau, expected_tau_low=tau - 0.1, expected_tau_high=tau + 0.1,
         draft_acceptance=0.6, acceptance_by_position=[0.7, 0.5],
@@ -112,7 +113,9 @@ def test_huggingface_hub_reads_the_results_back(summary: Summary) -> None:
     card = ModelCard(draft_card(FACTS, summary))
     assert card.data.model_name == FACTS.name
     results = {(r.dataset_config, r.metric_type): r for r in card.data.eval_results or []}
-    assert len(results) == 8
+    assert len(results) == 9
+    assert results["temperature 1, gamma 4", "acceptance_rate_argmax"].metric_value == 0.5123
+    assert results["temperature 1, gamma 4", "speedup"].dataset_args == {"method": "standard"}
     speedup = results["temperature 1, gamma 4", "speedup"]
     assert speedup.metric_value == 1.9
     assert speedup.metric_args == {"interval_low": 1.8, "interval_high": 2.0}
@@ -152,6 +155,7 @@ def test_a_number_that_does_not_exist_is_no_result(summary: Summary) -> None:
     kinds = [r.metric_type for r in ModelCard(text).data.eval_results or []]
     assert sorted(set(kinds)) == [
         "acceptance_rate",
+        "acceptance_rate_argmax",
         "block_efficiency",
         "expected_block_efficiency",
     ]
@@ -165,11 +169,16 @@ def test_a_number_that_does_not_exist_is_no_result(summary: Summary) -> None:
 def test_the_drafts_stand_side_by_side_at_one_gamma(summary: Summary) -> None:
     card = draft_card(FACTS, summary)
     rows = [line for line in card.splitlines() if line.startswith(("| 0 ", "| 1 "))]
-    assert [row.split(" | ")[1:3] for row in rows] == [
-        ["2", "undistilled"], ["2", "distilled"], ["2", "control"],
-        ["4", "undistilled"], ["4", "distilled"], ["4", "control"],
+    assert [row.split(" | ")[1:4] for row in rows] == [
+        ["standard", "2", "undistilled"], ["standard", "2", "distilled"],
+        ["standard", "2", "control"], ["standard", "4", "undistilled"],
+        ["standard", "4", "distilled"], ["standard", "4", "control"],
     ]  # fmt: skip
-    assert "| 1 | 4 | distilled | 0.654 [0.640, 0.670] | 2.50 [2.40, 2.60] | " in card
+    assert (
+        "| 1 | standard | 4 | distilled | 0.654 [0.640, 0.670] | 0.512 [0.500, 0.520] | "
+        "2.50 [2.40, 2.60] | "
+    ) in card
+    assert "| 0 | standard | 2 | distilled | 0.654 [0.640, 0.670] | as alpha | " in card
     assert "1.90x [1.80, 2.00] | 321 |" in card
 
 
@@ -210,8 +219,8 @@ def test_notes_and_definitions_of_the_summary_are_kept(summary: Summary) -> None
 
 def test_without_advice_the_fastest_cell_is_shown(summary: Summary) -> None:
     card = draft_card(FACTS, replace(summary, recommendation=[]))
-    assert "| 1 | 4 | distilled |" in card
-    assert "| 0 | 2 | distilled |" in card
+    assert "| 1 | standard | 4 | distilled |" in card
+    assert "| 0 | standard | 2 | distilled |" in card
 
 
 def test_without_an_evaluation_the_card_has_no_numbers() -> None:
@@ -223,6 +232,106 @@ def test_without_an_evaluation_the_card_has_no_numbers() -> None:
 def test_the_recommended_gamma_is_the_one_over_all_temperatures(summary: Summary) -> None:
     assert recommended_gamma(summary) == 4
     assert recommended_gamma(replace(summary, recommendation=[])) is None
+
+
+@pytest.fixture
+def several(summary: Summary) -> Summary:
+    """Methods that stand before the standard one, or are faster, and that no engine has."""
+    others = [
+        replace(_cell("distilled", 8, t, 2.9, speedup), method=method)
+        for method, speedup in (("adaedl", 1.11), ("block", 3.9))
+        for t in (1.0, 0.0)
+    ]
+    advice = [
+        replace(_advice(t, 8, speedup), method=method)
+        for method, speedup in (("adaedl", 1.11), ("block", 3.9))
+        for t in (1.0, 0.0, None)
+    ]
+    return replace(
+        summary,
+        cells=[*others, *summary.cells],
+        recommendation=[*advice, *summary.recommendation],
+    )
+
+
+def test_of_several_methods_the_one_that_engines_run_is_recommended_and_named(
+    several: Summary,
+) -> None:
+    assert recommended_gamma(several) == 4
+    card = draft_card(FACTS, several)
+    rows = [line for line in card.splitlines() if line.startswith(("| 0 ", "| 1 "))]
+    assert len(rows) == 6
+    assert all(" | standard | " in row for row in rows)
+    assert "All numbers are of the method `standard`" in card
+    assert (
+        "recommends blocks of 4 tokens: the fastest measured of what transformers and engines run "
+        "(method `standard`, suite `quick`, 1.40x [1.30, 1.50] over all its temperatures)."
+    ) in card
+    assert "adaedl" not in card
+    assert "3.90x" not in card
+    results = ModelCard(card).data.eval_results or []
+    assert {str(result.dataset_args) for result in results} == {"{'method': 'standard'}"}
+
+
+def test_a_gamma_that_the_recipe_sets_is_not_called_the_fastest(summary: Summary) -> None:
+    card = draft_card(replace(FACTS, num_assistant_tokens=7), summary)
+    assert (
+        "blocks of 7 tokens, as its recipe sets; the fastest measured was gamma 4 (method" in card
+    )
+
+
+def test_without_a_method_of_engines_the_card_has_no_numbers(several: Summary) -> None:
+    card = draft_card(FACTS, replace(several, standard_methods=[]))
+    assert "Nothing that serving engines run" in card
+    assert "| temperature |" not in card
+    assert "model-index" not in _metadata(card)
+    assert recommended_gamma(replace(several, standard_methods=[])) is None
+
+
+def test_the_card_says_that_its_drafts_are_sampled(summary: Summary) -> None:
+    card = draft_card(FACTS, summary)
+    assert "alpha, tau and speed-up are of *sampled* drafts" in card
+    assert '"draft_sample_method":"probabilistic"' in card
+
+
+# --- foreign text --------------------------------------------------------------------------------
+
+HOSTILE = "a<script>x</script>|`b`\n---\n# [c](d) \x1b[31m"
+
+
+def test_nothing_foreign_is_read_as_html_or_markdown(summary: Summary) -> None:
+    odd = replace(
+        summary,
+        suite=HOSTILE,
+        standard_methods=[HOSTILE],
+        notes=[HOSTILE],
+        cells=[replace(cell, method=HOSTILE) for cell in summary.cells],
+        recommendation=[replace(one, method=HOSTILE) for one in summary.recommendation],
+        comparisons=[],
+    )
+    facts = CardFacts(
+        name=HOSTILE, draft="plain", base_model=HOSTILE, target=HOSTILE, num_assistant_tokens=4,
+        training=HOSTILE, start=HOSTILE,
+    )  # fmt: skip
+    card = draft_card(facts, odd)
+    front, text = card.split("\n---\n", 1)
+    assert yaml.safe_load(front.removeprefix("---\n"))["model-index"][0]["name"].startswith("a<s")
+    assert not any(line in ("---", "...") for line in front.splitlines()[1:])
+    said = "".join(part for place, part in enumerate(text.split("\n```")) if place % 2 == 0)
+    assert "<" not in said
+    assert "\x1b" not in card
+    assert said.count("# [c]") == 0
+    widths = {line.replace("\\|", "").count("|") for line in said.splitlines() if "|---" in line}
+    rows = {
+        line.replace("\\|", "").count("|") for line in said.splitlines() if line.startswith("| ")
+    }
+    assert rows == widths == {11}
+
+
+def test_a_path_with_backticks_does_not_end_its_block(summary: Summary) -> None:
+    card = draft_card(replace(FACTS, draft="a```b\n````c"), summary)
+    assert card.count("\n`````python\n") == 1
+    assert card.count("\n`````\n") == 4  # transformers, vLLM, SGLang, llama.cpp
 
 
 def test_the_card_says_how_every_engine_is_launched(summary: Summary) -> None:

@@ -76,14 +76,24 @@ def test_the_lines_of_the_servers_are_the_documented_ones() -> None:
     texts = {launch.engine: launch.text for launch in launch_lines("T", "D", 4)}
     assert texts["vLLM"] == (
         "vllm serve T --speculative-config "
-        '\'{"method":"draft_model","model":"D","num_speculative_tokens":4}\''
+        '\'{"method":"draft_model","model":"D","num_speculative_tokens":4,'
+        '"draft_sample_method":"probabilistic"}\''
     )
     assert texts["SGLang"] == (
         "python -m sglang.launch_server --model-path T --speculative-algorithm STANDALONE "
         "--speculative-draft-model-path D --speculative-num-steps 4 --speculative-eagle-topk 1 "
         "--speculative-num-draft-tokens 5"
     )
-    assert texts["llama.cpp"].endswith("llama-server -m target.gguf -md draft.gguf --draft-max 4")
+    assert texts["llama.cpp"].endswith(
+        "llama-server -m target.gguf -md draft.gguf --spec-type draft-simple "
+        "--spec-draft-n-max 4 --spec-draft-p-min 0"
+    )
+
+
+def test_the_engines_that_draft_by_argmax_are_named() -> None:
+    notes = {launch.engine: launch.note for launch in launch_lines("T", "D", 4)}
+    said = [name for name, note in notes.items() if "p(argmax q) and not alpha" in note]
+    assert said == ["vLLM", "SGLang", "llama.cpp"]
 
 
 @pytest.mark.parametrize("name", ["my model", "it's", "a;b", '"x"'])

@@ -1,0 +1,42 @@
+"""Which of a run's evaluations the exported draft and its card speak of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from distillspec.errors import DistillSpecError
+from distillspec.measure.cells import SUMMARY
+from distillspec.measure.summary import DISTILLED, Summary
+from distillspec.measure.summary_file import read_summary
+
+UNDISTILLED = "undistilled"
+
+
+def evidence(evaluations: Path, say: Callable[[str], None]) -> Summary | None:
+    """The newest evaluation that timed the distilled draft as engines run it.
+
+    One that timed the undistilled draft by the same method comes before any that did not: only
+    that shows what distilling changed. None where no evaluation says anything of the kind.
+
+    Args:
+        evaluations: The run's folder of evaluations, one folder a suite.
+        say: Takes a sentence about each summary that cannot be read.
+    """
+    newest_first = sorted(
+        evaluations.glob(f"*/{SUMMARY}"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
+    alone: Summary | None = None
+    for path in newest_first:
+        try:
+            summary = read_summary(path)
+        except DistillSpecError as error:  # of another version: `evaluate` writes it again
+            say(f"passed over: {error.what} (at {error.where})")
+            continue
+        best = summary.servable(DISTILLED, None)
+        if best is None:
+            continue
+        if any((c.draft, c.method) == (UNDISTILLED, best.method) for c in summary.cells):
+            return summary
+        alone = alone or summary
+    return alone
