@@ -49,7 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
             reply = next(state.replies)
         try:
             reply(self, body)
-        except BrokenPipeError:  # whoever asked has lost patience
+        except (BrokenPipeError, ConnectionResetError):  # whoever asked has lost patience
             self.close_connection = True
         finally:
             with state.lock:
@@ -138,6 +138,17 @@ def broken_off(handler: _Handler, body: dict[str, Any]) -> None:
     handler.wfile.write(b'{"choices": [{"te')
     handler.wfile.flush()
     handler.close_connection = True
+
+
+def endless(handler: _Handler, body: dict[str, Any]) -> None:
+    """As many bytes as anybody reads."""
+    handler.send_response(200)
+    handler.send_header("content-type", "application/json")
+    handler.send_header("content-length", str(2**40))
+    handler.end_headers()
+    handler.close_connection = True
+    while True:
+        handler.wfile.write(b" " * 2**16)
 
 
 def trickling(handler: _Handler, body: dict[str, Any]) -> None:

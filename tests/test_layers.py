@@ -48,7 +48,7 @@ LIBRARIES = {
     "matplotlib": ("measure/",),
     "pydantic": ("recipe/",),
     "yaml": ("recipe/",),
-    "openai": ("corpus/endpoint.py",),
+    "openai": ("corpus/endpoint.py", "corpus/connection.py"),
 }
 
 # Importing these, and so `--help` and validation, must be instant.

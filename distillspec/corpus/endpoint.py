@@ -10,7 +10,9 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
+from distillspec.corpus.connection import bounded_client
 from distillspec.corpus.question import Question
 from distillspec.corpus.received import Answer
 from distillspec.corpus.retrying import UnreachableError, UnusableError, asked_wait
@@ -72,12 +74,14 @@ class EndpointClient:
         except (openai.APITimeoutError, TimeoutError) as error:
             raise UnreachableError(f"no answer within {endpoint.timeout_seconds:g} s") from error
         except openai.APIConnectionError as error:
-            raise UnreachableError(f"no connection ({_root(error)})") from error
+            if isinstance(fault := _root(error), UnusableError):
+                raise fault from error
+            raise UnreachableError(f"no connection ({type(fault).__name__})") from error
         except openai.APIStatusError as error:
             raise self._refusal(error, question) from error
         except openai.OpenAIError as error:
             raise UnusableError(f"the client library gives up: {type(error).__name__}") from error
-        except ValueError as error:  # the library reads JSON
+        except (ValueError, RecursionError) as error:  # the library reads JSON
             raise UnusableError("the answer is not JSON") from error
         return _answer(reply, chat=chat)
 
@@ -88,6 +92,11 @@ class EndpointClient:
             if wait is None or wait <= _LONGEST_WAIT:
                 return UnreachableError(f"status {status}{said}", wait=wait)
             mend = f"start the same command again in {wait:,.0f} s, as the server asks"
+        elif 300 <= status < 400:
+            mend = (
+                "no prompt is sent on to where a server points: if you trust that address, give it "
+                f"as pair.endpoint.url (it names {_location(error)})"
+            )
         elif status in (401, 403):
             variable = self._endpoint.key_variable
             mend = (
@@ -140,6 +149,7 @@ async def connected(endpoint: Endpoint, drawn: Drawn) -> AsyncIterator[EndpointC
         api_key=key or "none",  # the library insists on one
         timeout=endpoint.timeout_seconds,
         max_retries=0,  # ours count nonsense too, and can be ended
+        http_client=bounded_client(),
     ) as library:
         yield EndpointClient(endpoint, library, key, drawn)
 
@@ -211,8 +221,14 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _root(error: BaseException) -> str:
-    """What lies behind the library's `Connection error.`: its kind, and no address."""
+def _location(error: APIStatusError) -> str:
+    """Scheme and host of where a redirect points; its path may hold anything."""
+    parts = urlsplit(str(error.response.headers.get("location", "")))
+    return f"{parts.scheme}://{parts.netloc}"[:_SHOWN] if parts.netloc else "another path"
+
+
+def _root(error: BaseException) -> BaseException:
+    """What lies behind the library's `Connection error.`; its text may name an address."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return type(error).__name__
+    return error
