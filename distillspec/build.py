@@ -35,6 +35,7 @@ from distillspec.recipe.distill import CachedSignal, OnlineSignal, Shares
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
+from distillspec.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.objective import predicts_response
@@ -134,10 +135,12 @@ def target_store(pair: Pair, training: Sequence[Prompt]) -> StoredResponses:
 
 
 def target_sampler(pair: Pair) -> Callable[[list[Prompt], int], list[list[int]]]:
-    """Draws the target's responses to a batch of prompts from a seed of their own."""
+    """Draws the target's responses to a batch of prompts, by the seed that comes with them."""
 
     def sample(batch: list[Prompt], seed: int) -> list[list[int]]:
-        generator = torch.Generator(device=pair.device).manual_seed(seed)
+        generator = torch.Generator(device=pair.device).manual_seed(
+            derive_seed(seed, "target's responses")
+        )
         responses = generate(
             pair.target.model,
             [torch.tensor(prompt.tokens) for prompt in batch],
@@ -268,7 +271,7 @@ def rows(
 def drawn_texts(pair: Pair, held_out: Sequence[Prompt]) -> list[DrawnText]:
     """The target's own answers to held-out prompts, as the proof of an export reads them."""
     taken = list(held_out[: pair.recipe.distill.probe.prompts])
-    answers = target_sampler(pair)(taken, pair.recipe.seed)
+    answers = target_sampler(pair)(taken, derive_seed(pair.recipe.seed, "proof by the target"))
     return [DrawnText(p.tokens, tuple(a)) for p, a in zip(taken, answers, strict=True)]
 
 
@@ -277,7 +280,9 @@ def drafted_texts(
 ) -> list[DrawnText]:
     """A draft's own answers to held-out prompts: they prove an export where no target is."""
     taken = list(held_out[: pair.recipe.distill.probe.prompts])
-    generator = torch.Generator(device=draft.device).manual_seed(pair.recipe.seed)
+    generator = torch.Generator(device=draft.device).manual_seed(
+        derive_seed(pair.recipe.seed, "proof by the draft")
+    )
     answers = generate(
         draft,
         [torch.tensor(prompt.tokens) for prompt in taken],

@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import torch
-
 from distillspec import atomic, build, provenance
 from distillspec.beforehand import cached_target, target_responses
 from distillspec.corpus.prompts import Prompt
@@ -27,7 +25,7 @@ from distillspec.measure.variants import Cost, Measured, Reading, markdown, stan
 from distillspec.models.adapters import merged
 from distillspec.models.digest import model_digest
 from distillspec.models.precision import cast_parameters, describe
-from distillspec.pair import Pair, load_pair, prepare_process, with_draft_of
+from distillspec.pair import Pair, load_pair, prepare_process, seed_adapters, with_draft_of
 from distillspec.processes import join
 from distillspec.recipe.comparison import UNDISTILLED, Comparison
 from distillspec.recipe.dry_run import RUNS
@@ -35,6 +33,7 @@ from distillspec.recipe.loading import dump_yaml, load_recipe
 from distillspec.recipe.prompt_plan import PromptPlan
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
+from distillspec.seeds import derive_seed
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.terminal import Terminal
 from distillspec.training.cached_target import CachedTarget
@@ -134,7 +133,7 @@ class _Comparing:
                 prompts,
                 self.policy,
                 tokens=self.plan.max_new_tokens,
-                seed=0,
+                seed=derive_seed(0, "texts of compare", name),
                 vocabulary=self.pair.vocabulary,
             )
             for name, prompts in kinds.items()
@@ -203,7 +202,7 @@ class _Comparing:
         text = build.text_for_draft(pair, self.prompts, responses)
         for note in text.notes:
             console.print(note)
-        torch.manual_seed(seed)  # LoRA's first weights
+        seed_adapters(seed)
         outcome = fit(
             recipe,
             draft=pair.trainable_draft(),

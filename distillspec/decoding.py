@@ -35,6 +35,7 @@ from distillspec.models.vocabulary import TokenizersDifferError, check_pair
 from distillspec.recipe.loading import load_suite, method_of, suite_of
 from distillspec.recipe.methods import Method
 from distillspec.recipe.suite import Suite
+from distillspec.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.choose.chooser import Chooser
 from distillspec.speculation.choose.fixed import Fixed
@@ -151,7 +152,9 @@ def decode(
     prompt_ids = torch.tensor(ids, dtype=torch.long, device=big.device)
     runner, ends = make(big, vocabulary=vocabulary), end_tokens(big, text)
     policy = SamplingPolicy(temperature, top_k, nucleus)
-    chance = GeneratorChance(torch.Generator(big.device).manual_seed(seed))
+    chance = GeneratorChance(
+        torch.Generator(big.device).manual_seed(derive_seed(seed, "tokens of decode"))
+    )
     if plan.parallel is not None:
         rounds = parallel_rounds(
             plan.parallel,
@@ -292,7 +295,9 @@ def _way(
     most = 1.0
     is_readable = has_room(prompt.tolist(), drafts.values(), most_slots(plans))
     if choose.reward == "tokens_per_second" and is_readable:
-        chance = GeneratorChance(torch.Generator(prompt.device).manual_seed(seed))
+        chance = GeneratorChance(
+            torch.Generator(prompt.device).manual_seed(derive_seed(seed, "timing of decode"))
+        )
         timed = {
             one.name: one for one, _ in plans.arms(plan) if one.drafts and one.has_known_rounds
         }
@@ -310,7 +315,8 @@ def _way(
             for name, one in timed.items()
         }
         most = most_tokens_per_second(plans, plan, _DRAFT, steps)
-    arms = GeneratorChance(torch.Generator().manual_seed(seed))  # drawn on the host
+    # Drawn on the host. What picks an arm must not know the uniforms that its tokens come from.
+    arms = GeneratorChance(torch.Generator().manual_seed(derive_seed(seed, "arms of decode")))
     return guarded(plans, plan, chooser(plans, plan, arms, most, _DRAFT), _DRAFT)
 
 

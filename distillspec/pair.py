@@ -29,6 +29,7 @@ from distillspec.models.trimmed_head import settle_head, trim_head
 from distillspec.models.vocabulary import check_pair
 from distillspec.recipe.schema import Hardware, Recipe
 from distillspec.recipe.start import Pruned, Random
+from distillspec.seeds import derive_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -55,16 +56,19 @@ def dtype_of(name: str, where: torch.device) -> torch.dtype:
 
 
 def prepare_process(recipe: Recipe) -> None:
-    """Threads, determinism, and the global seed (LoRA's initial weights; all sampling has streams
-    of its own).
-    """
+    """Threads, determinism, and the initial weights of LoRA."""
     if recipe.hardware.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA begins
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     if recipe.hardware.threads is not None:
         torch.set_num_threads(recipe.hardware.threads)
-    torch.manual_seed(recipe.seed)
+    seed_adapters(recipe.seed)
+
+
+def seed_adapters(seed: int) -> None:
+    """Seed torch's own generator, which draws the initial weights of LoRA."""
+    torch.manual_seed(derive_seed(seed, "LoRA"))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "distillspec"
 LEVELS = (
     {"foreign", "secret"},
     {"errors", "terminal"},
-    {"atomic"},
+    {"atomic", "seeds"},
     {"divergence", "recipe", "provenance", "torchrun"},
     {"run_folder"},
     {"speculation"},
@@ -63,6 +63,7 @@ LIGHT = (
     "recipe/",
     "run_folder.py",
     "secret.py",
+    "seeds.py",
     "terminal.py",
     "torchrun.py",
 )

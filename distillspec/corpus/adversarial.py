@@ -6,13 +6,14 @@ import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from distillspec.corpus.passage import rank
 from distillspec.corpus.tokenizing import Encoder, Tokenizer, Tokens
 from distillspec.corpus.topics import topics
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.prompt_plan import Adversarial, Shape
+from distillspec.seeds import derive_seed
 
 _SHORT = 2  # tokens: what measuring needs
+_ATTEMPTS = 20  # at a prompt that is not there yet; a small source may have too few
 _LOOP = 4  # tokens that a repeated prompt repeats, at most
 
 
@@ -56,13 +57,17 @@ def odd_prompts(
         "long": lambda dice: _prose(dice, tokenizer, room),
     }
     found = []
+    seen: set[Tokens] = set()
     for number in range(source.prompts):
         shape = source.shapes[number % len(source.shapes)]
         key = f"adversarial/{shape}:{number // len(source.shapes)}"
-        dice = random.Random(rank(seed, key))
-        found.append(
-            OddPrompt(key, (*encoder.prefix, *makers[shape](dice), *encoder.suffix), shape)
-        )
+        for attempt in range(_ATTEMPTS):
+            dice = random.Random(derive_seed(seed, "adversarial", key, attempt))
+            tokens = (*encoder.prefix, *makers[shape](dice), *encoder.suffix)
+            if tokens not in seen:
+                break
+        seen.add(tokens)
+        found.append(OddPrompt(key, tokens, shape))
     return found
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distillspec.recipe.distill import Origin, Shares
+from distillspec.seeds import derive_seed
 
-_PLACE_STREAM, _ORIGIN_STREAM, _BUCKET_STREAM = 0, 1, 2  # independent streams of one seed
 _GOLDEN = (5**0.5 - 1) / 2  # multiples of it, taken modulo 1, fill the interval most evenly
 
 
@@ -65,24 +65,24 @@ class SequenceOrder:
         size = self._bucket * self._batch
         places = [self._place(turn) for turn in range(bucket * size, (bucket + 1) * size)]
         places.sort(key=lambda place: self._lengths[place])
-        generator = np.random.default_rng([self._seed, _BUCKET_STREAM, bucket])
+        generator = np.random.default_rng(derive_seed(self._seed, "bucket", bucket))
         first = int(generator.permutation(self._bucket)[within]) * self._batch
         return places[first : first + self._batch]
 
     def _place(self, turn: int) -> int:
         epoch, within = divmod(turn, self._count)
         if self._epoch is None or self._epoch[0] != epoch:
-            generator = np.random.default_rng([self._seed, _PLACE_STREAM, epoch])
+            generator = np.random.default_rng(derive_seed(self._seed, "order", epoch))
             self._epoch = (epoch, generator.permutation(self._count))
         return int(self._epoch[1][within])
 
     def _origins_of(self, step: int) -> list[Origin]:
         """Evenly spaced points with one random offset, dealt to the sequences at random."""
         if self._by_step:
-            offset = np.random.default_rng([self._seed, _ORIGIN_STREAM]).random()
+            offset = np.random.default_rng(derive_seed(self._seed, "origin of steps")).random()
             share = np.searchsorted(self._bounds, (offset + step * _GOLDEN) % 1.0, side="right")
             return [self._origins[share]] * self._batch
-        generator = np.random.default_rng([self._seed, _ORIGIN_STREAM, step])
+        generator = np.random.default_rng(derive_seed(self._seed, "origins", step))
         points = (generator.permutation(self._batch) + generator.random()) / self._batch
         shares = np.searchsorted(self._bounds, points, side="right")
         return [self._origins[share] for share in shares]

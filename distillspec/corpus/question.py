@@ -11,6 +11,7 @@ from distillspec.corpus.passage import Messages
 from distillspec.corpus.prompts import Prompt
 from distillspec.corpus.tokenizing import Encoder, Tokenizer
 from distillspec.errors import DistillSpecError
+from distillspec.seeds import derive_seed
 
 Api = Literal["completions", "chat"]
 
@@ -34,8 +35,7 @@ class Question(NamedTuple):
 
     def seed(self, seed: int, attempt: int) -> int:
         """In [0, 2**31), another for every try: the same would bring the same nonsense."""
-        name = f"{seed}:{self.key}:{attempt}".encode()
-        return int.from_bytes(hashlib.sha256(name).digest()[:4], "big") >> 1
+        return derive_seed(seed, "question", self.key, attempt) >> 32
 
 
 def questions(prompts: Sequence[Prompt], api: Api, tokenizer: Tokenizer) -> list[Question]:

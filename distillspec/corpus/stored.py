@@ -27,6 +27,7 @@ from distillspec.atomic import make_folder, replacing_folder, write_json
 from distillspec.corpus.prompts import Prompt
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
+from distillspec.seeds import derive_seed
 
 Setting = str | int | float | bool | None
 Sampler = Callable[[list[Prompt], int], list[list[int]]]
@@ -119,8 +120,7 @@ class StoredResponses:
 
     def batch_seed(self, number: int) -> int:
         """In [0, 2**63): what the sampler of this batch starts from."""
-        name = f"{self.manifest.seed}:{number}".encode()
-        return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") >> 1
+        return derive_seed(self.manifest.seed, "batch of responses", number)
 
     def append(self, number: int, responses: Sequence[Sequence[int]]) -> None:
         """Store one batch, wholly or not at all; responses in the order of `prompts(number)`."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distillspec.corpus.python_source import SourceFile
 from distillspec.errors import DistillSpecError
+from distillspec.seeds import derive_seed
 
 _FILES_AT_ONCE = 4096
 
@@ -61,7 +62,7 @@ class Windows:
 
     def _epoch(self, epoch: int) -> tuple[Tensor, int]:
         if self._known != epoch:
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "windows", epoch))
             self._offset = int(torch.randint(self.context, (), generator=generator))
             self._order = torch.randperm(self.per_epoch, generator=generator)
             self._known = epoch

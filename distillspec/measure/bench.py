@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -37,6 +36,7 @@ from distillspec.measure.timing import measure_steps, middle_prompt
 from distillspec.models.compiled import make_runner
 from distillspec.recipe.methods import Method
 from distillspec.recipe.suite import Suite
+from distillspec.seeds import derive_seed
 from distillspec.speculation.chance import Chance, GeneratorChance
 from distillspec.speculation.choose.chooser import Chooser, Outcome
 from distillspec.speculation.choose.fixed import Fixed
@@ -107,6 +107,7 @@ class Bench:
             for name, model in drafts.items()
         }
         self._ways: dict[tuple[Column, float], Chooser] = {}
+        self._arms: dict[tuple[Column, float], torch.Generator] = {}  # of what chooses at random
         self._parallel = ParallelBench(suite, target, drafts, capacity, vocabulary)
         self._run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
 
@@ -182,7 +183,8 @@ class Bench:
                 if column is not None and column.method.parallel is None:
                     one = configuration(column.method, column.gamma, column.draft)
                     self._ways[column, temperature] = Fixed(one)
-                self._decode(prompt, column, temperature, seed=0, length=length)
+                seed = derive_seed(self._suite.seed, "warm-up")
+                self._decode(prompt, column, temperature, seed=seed, length=length)
 
     def _way(self, column: Column, temperature: float, steps: Steps) -> Chooser:
         """What this column decodes with, prompt after prompt: what it learns it keeps."""
@@ -190,8 +192,8 @@ class Bench:
             return Fixed(configuration(column.method, column.gamma, column.draft))
         at_this = {name: times for (name, at), times in steps.items() if at == temperature}
         most = most_tokens_per_second(self._suite, column.method, column.draft, at_this)
-        seed = _seed(self._suite.seed, str(column), temperature)
-        chance = GeneratorChance(torch.Generator().manual_seed(seed))  # arms are drawn on the host
+        generator = self._arms[column, temperature] = torch.Generator()  # drawn on the host
+        chance = GeneratorChance(generator)
         return chooser(self._suite, column.method, chance, most, column.draft)
 
     def _steps(self) -> Steps:
@@ -209,7 +211,9 @@ class Bench:
                 [configuration(method, gamma) for gamma in self._suite.of(method)],
                 prompt,
                 policy=self._policy(temperature),
-                chance=self._chance(self._suite.seed),
+                chance=self._chance(
+                    derive_seed(self._suite.seed, "timing of bench", method.name, temperature)
+                ),
             )
             for method in self._suite.methods
             if method.choose is None and method.parallel is None
@@ -246,7 +250,7 @@ class Bench:
             self._tokens(prompt),
             column,
             temperature,
-            seed=_seed(self._suite.seed, key, str(column), temperature, repeat),
+            seed=derive_seed(self._suite.seed, "text", key, str(column), temperature, repeat),
             length=self._suite.max_new_tokens,
         )
         rounds: list[AuditedRound] = []
@@ -281,10 +285,13 @@ class Bench:
         self, prompt: Tensor, column: Column | None, temperature: float, seed: int, length: int
     ) -> Generation:
         """End-of-text is ignored: all texts of a comparison have one length."""
-        policy, chance = self._policy(temperature), self._chance(seed)
+        policy = self._policy(temperature)
+        chance = self._chance(derive_seed(seed, "tokens of bench"))
         if column is None:
             plain = AutoregressiveDecoder(self._target, policy, chance)
             return plain.decode(prompt, max_new_tokens=length)
+        if (column, temperature) in self._arms:  # a resumed evaluation draws as a whole one
+            self._arms[column, temperature].manual_seed(derive_seed(seed, "arms of bench"))
         if column.method.choose is not None and column.method.choose.per == "text":
             of_texts = self._ways[column, temperature]
             of_texts.begin()
@@ -331,8 +338,3 @@ class Bench:
 
     def _chance(self, seed: int) -> GeneratorChance:
         return GeneratorChance(torch.Generator(self._device).manual_seed(seed))
-
-
-def _seed(*parts: object) -> int:
-    """A random stream of its own for every prompt and cell."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:7], "big")

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from distillspec.seeds import derive_seed
+
 Floats = NDArray[np.float64]
 
 
@@ -95,7 +97,7 @@ def _joined(runs: Sequence[Sums]) -> Sums:
 
 def _resampled_runs(runs: Sequence[Sums], how: Resampling, side: int) -> Floats:
     draws = _draws(len(runs[0].numerators), how)
-    generator = np.random.default_rng([how.seed, side])
+    generator = np.random.default_rng(derive_seed(how.seed, "resampled runs", side))
     chosen = generator.integers(0, len(runs), size=(how.resamples, len(runs)))
     weights = np.stack([(chosen == run).sum(axis=1) for run in range(len(runs))])
     above, below = (
@@ -117,7 +119,7 @@ def _paired(one: Sums, other: Sums, how: Resampling) -> tuple[Floats, Floats]:
 
 
 def _draws(prompts: int, how: Resampling) -> NDArray[np.int64]:
-    generator = np.random.default_rng(how.seed)
+    generator = np.random.default_rng(derive_seed(how.seed, "resampled prompts"))
     return generator.integers(0, prompts, size=(how.resamples, prompts))
 
 

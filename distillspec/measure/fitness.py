@@ -24,6 +24,7 @@ from distillspec.models.runner import vocabulary_size
 from distillspec.models.template import template_hash
 from distillspec.recipe.methods import Method
 from distillspec.recipe.suite import Suite
+from distillspec.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -167,7 +168,9 @@ def _steps(
             [configuration(Method(), gamma) for gamma in suite.gammas],
             torch.tensor(middle, device=device),
             policy=SamplingPolicy(at, suite.top_k, suite.nucleus),
-            chance=GeneratorChance(torch.Generator(device).manual_seed(suite.seed)),
+            chance=GeneratorChance(
+                torch.Generator(device).manual_seed(derive_seed(suite.seed, "timing of check", at))
+            ),
         )
         for at in suite.temperatures
     }
@@ -223,7 +226,11 @@ def _drawn(
         [torch.tensor(prompt.tokens) for prompt in prompts],
         max_new_tokens=suite.max_new_tokens,
         policy=policy,
-        chance=GeneratorChance(torch.Generator(target.device).manual_seed(suite.seed)),
+        chance=GeneratorChance(
+            torch.Generator(target.device).manual_seed(
+                derive_seed(suite.seed, "texts of check", policy.temperature)
+            )
+        ),
         end_tokens=ends,
         pad_token=min(ends, default=0),
         vocabulary=vocabulary,

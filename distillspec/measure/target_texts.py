@@ -16,6 +16,7 @@ from distillspec.measure.completions import MeasuredPrompt, up_to_end
 from distillspec.measure.corpus_alpha import DrawnText, readings
 from distillspec.measure.expected_rounds import expected_counts
 from distillspec.models.generate import generate
+from distillspec.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -67,7 +68,9 @@ def drawn_texts(
 
     The same for the same models, prompts and seed on one machine.
     """
-    generator = torch.Generator(target.device).manual_seed(seed)
+    generator = torch.Generator(target.device).manual_seed(
+        derive_seed(seed, "texts of the target", policy.temperature)
+    )
     responses = generate(
         target,
         [torch.tensor(prompt.tokens) for prompt in prompts],

@@ -6,6 +6,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from distillspec.recipe.start import LlamaShape
+from distillspec.seeds import derive_seed
 
 
 def random_llama(
@@ -30,7 +31,7 @@ def random_llama(
     )
     # Only the CPU generator is seeded: `torch.manual_seed` would change the GPUs' ones as well.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(derive_seed(seed, "weights of a llama"))
         model = LlamaForCausalLM(config)
     model.set_attn_implementation("sdpa")
     return model

@@ -14,6 +14,7 @@ from distillspec.models.frozen import FrozenTarget
 from distillspec.models.generate import generate
 from distillspec.models.path_rows import eager_runner
 from distillspec.recipe import distill
+from distillspec.seeds import derive_seed
 from distillspec.speculation.chance import Chance, GeneratorChance
 from distillspec.speculation.configuration import Configuration
 from distillspec.speculation.draft.chain import ChainDraft
@@ -23,7 +24,6 @@ from distillspec.speculation.records import Counts
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.token import verify_token
 from distillspec.training.agreed import AgreedChance
-from distillspec.training.randomness import stream
 from distillspec.training.resume import Position
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Probe:
             [torch.tensor(prompt) for prompt in self._prompts],
             max_new_tokens=self.plan.max_new_tokens,
             policy=self._policy,
-            chance=self._chance("probe/text", device),
+            chance=self._chance(derive_seed(self._seed, "probe/text"), device),
             end_tokens=self._end_tokens,
             pad_token=self._pad_token,
             vocabulary=self._vocabulary,
@@ -118,8 +118,8 @@ class Probe:
         pairs = zip(self._prompts, responses, strict=True)
         return [DrawnText(tuple(prompt), tuple(text.tolist())) for prompt, text in pairs]
 
-    def _chance(self, purpose: str, device: torch.device) -> Chance:
-        own = GeneratorChance(stream(self._seed, purpose, device=device))
+    def _chance(self, seed: int, device: torch.device) -> Chance:
+        own = GeneratorChance(torch.Generator(device).manual_seed(seed))
         return AgreedChance(own) if self.joint else own
 
     def _decoded(self, draft: PreTrainedModel) -> Counts:
@@ -129,7 +129,7 @@ class Probe:
             make_runner(draft, "eager", 0, (), vocabulary=self._vocabulary),
             Configuration("probe", self.plan.gamma, ChainDraft(), FixedLength(), verify_token),
             self._policy,
-            self._chance("probe/decode", device),
+            self._chance(derive_seed(self._seed, "probe/decode"), device),
         )
         counts = Counts()
         for prompt in self._prompts:

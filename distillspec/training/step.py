@@ -14,12 +14,12 @@ from distillspec.corpus.module import Row
 from distillspec.divergence.reduction import DivergenceSums
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.schema import Recipe
+from distillspec.seeds import derive_seed
 from distillspec.training.average import Average
 from distillspec.training.clock import TRAINING_PHASES, Clock
 from distillspec.training.emphasis import Emphasis, Observed
 from distillspec.training.objective import Objective, token_weights
 from distillspec.training.optimizer import learning_rate, share_done
-from distillspec.training.randomness import stream_seed
 from distillspec.training.replica import Replica
 from distillspec.training.resume import Position
 from distillspec.training.rollout import MicroBatch, Rollout
@@ -103,7 +103,7 @@ class Step:
         device, world = trainer.strategy.root_device, trainer.world_size
         before = dict(clock.seconds)
         # The dropout of LoRA, where it has one, is the only user of torch's own generator.
-        torch.manual_seed(self._seed("dropout", trainer))
+        torch.manual_seed(derive_seed(self.recipe.seed, "dropout", *self._place(trainer)))
         with clock.phase("rollout"):
             batches = self._micro_batches(trainer, draft, rows)
         # How many tokens the whole step has is known before its first backward: each weighs the
@@ -189,7 +189,9 @@ class Step:
         device = trainer.strategy.root_device
         if self.rollout.writes:
             model = self.replica.refresh(device)
-            generator = torch.Generator(device).manual_seed(self._seed("rollout", trainer))
+            generator = torch.Generator(device).manual_seed(
+                derive_seed(self.recipe.seed, "rollout", *self._place(trainer))
+            )
             completed = self.rollout.completed(model, rows, self.position.step, generator)
         else:
             completed = self.rollout.stored(rows)
@@ -210,8 +212,9 @@ class Step:
         enabled = self.autocast_dtype != torch.float32
         return torch.autocast(device.type, self.autocast_dtype, enabled=enabled)
 
-    def _seed(self, purpose: str, trainer: Trainer) -> int:
-        return stream_seed(self.recipe.seed, purpose, self.position.step, trainer.global_rank)
+    def _place(self, trainer: Trainer) -> tuple[int, int]:
+        """Where a stream of random numbers stands: a resumed run repeats it."""
+        return self.position.step, trainer.global_rank
 
     def _check_finite(self, what: str, value: float) -> None:
         if math.isfinite(value):

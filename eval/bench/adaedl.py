@@ -27,6 +27,7 @@ from stop import Ending, Written, spend, write
 from distillspec.errors import DistillSpecError
 from distillspec.measure.bootstrap import Resampling, Sums, ratio, relative
 from distillspec.models.precision import describe
+from distillspec.seeds import derive_seed
 from distillspec.speculation.draft.entropy import AdaEDL
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -36,7 +37,7 @@ class Walk:
 
     def __init__(self, rule: AdaEDL, gamma: int, seed: int) -> None:
         self._rule, self._gamma = rule, gamma
-        self._coins = random.Random(seed)
+        self._coins = random.Random(derive_seed(seed, "coins of a walk"))
 
     def through(self, texts: Sequence[Written]) -> list[tuple[int, int, int, int]]:
         """Rounds, tokens, drafted tokens and draft steps of each text."""

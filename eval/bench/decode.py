@@ -35,6 +35,7 @@ from distillspec.measure.bootstrap import Interval, Resampling, Sums, ratio, rel
 from distillspec.measure.methods import configuration
 from distillspec.models.precision import describe
 from distillspec.recipe.methods import Method
+from distillspec.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.engine import AutoregressiveDecoder, SpeculativeDecoder
 from distillspec.speculation.runner import Runner
@@ -105,7 +106,9 @@ def our_contenders(
 ) -> dict[str, Contender]:
     """Our two decoders on one pair of runners."""
     policy = SamplingPolicy(temperature)
-    chance = GeneratorChance(torch.Generator().manual_seed(seed))
+    chance = GeneratorChance(
+        torch.Generator().manual_seed(derive_seed(seed, "ours", kind, temperature))
+    )
     decoders: dict[str, AutoregressiveDecoder | SpeculativeDecoder] = {
         "autoregressive": AutoregressiveDecoder(target, policy, chance),
         "speculative": SpeculativeDecoder(
@@ -202,7 +205,8 @@ def main() -> None:
     }
     tables = {}
     for temperature in arguments.temperatures:
-        torch.manual_seed(arguments.seed)  # transformers draws from the global generator
+        # transformers draws from the global generator
+        torch.manual_seed(derive_seed(arguments.seed, "theirs", temperature))
         contenders = transformers_contenders(bench.target, bench.draft, temperature, gamma)
         for kind, both in runners.items():
             contenders |= our_contenders(kind, *both, temperature, gamma, arguments.seed)

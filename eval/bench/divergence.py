@@ -34,6 +34,7 @@ from torch import Tensor
 from distillspec.divergence.chunked import chunked_divergence
 from distillspec.divergence.head import OutputHead
 from distillspec.divergence.table import DIVERGENCES, divergence
+from distillspec.seeds import derive_seed
 
 CONTENDERS = ("ours", "whole", "trl")
 TRL_BETA = {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": 0.5}
@@ -60,7 +61,7 @@ class Measurement(NamedTuple):
 
 def make_inputs(arguments: argparse.Namespace, vocabulary: int) -> Inputs:
     """The same for every contender: drawn from one seed."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(derive_seed(0, "inputs"))
     dtype, device = getattr(torch, arguments.dtype), arguments.device
     rows, hidden = arguments.tokens, arguments.hidden
 

@@ -43,6 +43,7 @@ from distillspec.models.factory import saved
 from distillspec.models.precision import describe
 from distillspec.models.runner import CausalRunner
 from distillspec.recipe.methods import Method
+from distillspec.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.engine import AutoregressiveDecoder, SpeculativeDecoder
 from distillspec.speculation.parallel.ahead import Ahead
@@ -256,7 +257,7 @@ class Bench:
 
 
 def chance(seed: int) -> GeneratorChance:
-    return GeneratorChance(torch.Generator().manual_seed(seed))
+    return GeneratorChance(torch.Generator().manual_seed(derive_seed(seed, "tokens")))
 
 
 def interpolated(seconds: dict[int, list[float]], more: float) -> Cost:

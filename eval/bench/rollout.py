@@ -28,6 +28,7 @@ from distillspec.models.precision import describe, fast_dtype
 from distillspec.pair import load_pair
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
+from distillspec.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -37,7 +38,9 @@ Writer = Callable[[Sequence[Tensor], int], int]
 
 def ours(model: PreTrainedModel, ends: frozenset[int], new_tokens: int) -> Writer:
     def write(prompts: Sequence[Tensor], seed: int) -> int:
-        chance = GeneratorChance(torch.Generator(model.device).manual_seed(seed))
+        chance = GeneratorChance(
+            torch.Generator(model.device).manual_seed(derive_seed(seed, "ours"))
+        )
         found = generate(
             model,
             prompts,
@@ -59,7 +62,7 @@ def theirs(
     extra = {} if cache is None else {"cache_implementation": cache}
 
     def write(prompts: Sequence[Tensor], seed: int) -> int:
-        torch.manual_seed(seed)
+        torch.manual_seed(derive_seed(seed, "theirs"))
         tokens = torch.zeros(len(prompts), longest, dtype=torch.long)
         mask = torch.zeros_like(tokens)
         for row, prompt in enumerate(prompts):

@@ -27,6 +27,7 @@ from distillspec.measure.methods import block_sizes, configuration
 from distillspec.measure.timing import StepTimes, measure_steps
 from distillspec.models.precision import describe
 from distillspec.recipe.methods import Method
+from distillspec.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.engine import AutoregressiveDecoder, SpeculativeDecoder
 from distillspec.speculation.records import Generation
@@ -122,7 +123,7 @@ def measure(
     arguments: argparse.Namespace,
 ) -> tuple[dict[int, Spent], StepTimes]:
     """By gamma (0: autoregressive) where the time went; and the isolated steps."""
-    chance = GeneratorChance(torch.Generator().manual_seed(arguments.seed))
+    chance = GeneratorChance(torch.Generator().manual_seed(derive_seed(arguments.seed, "rounds")))
     configurations = {gamma: configuration(Method(), gamma) for gamma in gammas}
     target, draft = ClockedRunner(runners[0]), ClockedRunner(runners[1])
     decoders: dict[int, Callable[..., Generation]] = {

@@ -41,6 +41,7 @@ from distillspec.measure.bootstrap import Resampling, Sums, ratio, relative
 from distillspec.measure.methods import configuration
 from distillspec.models.precision import describe
 from distillspec.recipe.methods import Method
+from distillspec.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.confidence import Confidence, DraftVerify
@@ -89,7 +90,9 @@ def chain_seconds(
             turn = repeat % len(order)
             for name in order[turn:] + order[:turn]:
                 for _ in range(2):  # the second finds what a round of its own left in the caches
-                    chance = GeneratorChance(torch.Generator().manual_seed(repeat + 3))
+                    chance = GeneratorChance(
+                        torch.Generator().manual_seed(derive_seed(repeat + 3, "repeat"))
+                    )
                     start = pair.basis(draft, prompt, policy, chance, rules[name])
                     target.feed(block)
                     target.synchronize()
@@ -199,7 +202,9 @@ def write(
     """A text after each prompt, read by both models."""
     gamma = arguments.gamma
     target, draft = bench.runners("eager", (1,), arguments.new_tokens + gamma + 1)
-    chance = GeneratorChance(torch.Generator().manual_seed(arguments.seed))
+    chance = GeneratorChance(
+        torch.Generator().manual_seed(derive_seed(arguments.seed, "texts", policy.temperature))
+    )
     writer = SpeculativeDecoder(target, draft, configuration(Method(), 4), policy, chance)
     found = []
     for prompt in bench.prompts:

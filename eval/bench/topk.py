@@ -45,6 +45,7 @@ from distillspec.pair import dtype_of, load_pair
 from distillspec.recipe.distill import CachedSignal
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
+from distillspec.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.cached_target import CachedTarget
@@ -164,7 +165,9 @@ def drawn(pair: bench_pair.BenchPair, temperature: float, length: int, seed: int
         pair.prompts,
         max_new_tokens=length,
         policy=SamplingPolicy(temperature=temperature),
-        chance=GeneratorChance(torch.Generator().manual_seed(seed)),
+        chance=GeneratorChance(
+            torch.Generator().manual_seed(derive_seed(seed, "texts", temperature))
+        ),
         end_tokens=ends,
         pad_token=min(ends),
         vocabulary=pair.vocabulary,
@@ -178,7 +181,7 @@ def drawn(pair: bench_pair.BenchPair, temperature: float, length: int, seed: int
 
 def fresh(draft: nn.Module, seed: int) -> nn.Module:
     """A draft of that shape that has learnt nothing."""
-    torch.manual_seed(seed)
+    torch.manual_seed(derive_seed(seed, "cold draft"))
     return type(draft)(draft.config).eval()
 
 

@@ -34,6 +34,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.bootstrap import Interval, Resampling, Sums, ratio, relative
 from distillspec.measure.methods import configuration
 from distillspec.recipe.methods import Method
+from distillspec.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.proposal import DraftRule, Proposal
@@ -69,7 +70,7 @@ class Recorder:
     ) -> None:
         self._target, self._draft = target, draft
         self._gamma, self._policy = gamma, policy
-        self._chance = GeneratorChance(torch.Generator().manual_seed(seed))
+        self._chance = GeneratorChance(torch.Generator().manual_seed(derive_seed(seed, "texts")))
 
     def round_starts(self, prompt: Tensor, new_tokens: int) -> tuple[Tensor, list[int]]:
         """A text of the target's law, and the lengths at which rounds began."""

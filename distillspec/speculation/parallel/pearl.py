@@ -9,7 +9,6 @@ of it, and the next round judges a first token alone (pre-verify).
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -18,6 +17,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from distillspec.seeds import derive_seed
 from distillspec.speculation.chance import Chance, GeneratorChance
 from distillspec.speculation.limits import check_room, longest_text, prefill, up_to_end
 from distillspec.speculation.parallel.decoder import ParallelDecoder, Partner
@@ -245,7 +245,7 @@ class BlockServant:
         self._given = chance
         self._text: list[int] = []
         self._policy = SamplingPolicy()
-        self._chance: Chance = chance or GeneratorChance(torch.Generator())
+        self._chance: Chance = chance or _drafting_chance(0)  # each text brings its own
 
     @property
     def capacity(self) -> int:
@@ -255,7 +255,7 @@ class BlockServant:
         match message:
             case Begin(number, prompt, policy, seed):
                 self._text, self._policy = list(prompt), policy
-                self._chance = self._given or _chance_of_its_own(seed)
+                self._chance = self._given or _drafting_chance(seed)
                 self._runner.reset()
                 if len(prompt) > 1:
                     self._runner.feed(torch.tensor([prompt[:-1]]))
@@ -279,7 +279,6 @@ class BlockServant:
         return token
 
 
-def _chance_of_its_own(seed: int) -> Chance:
-    """The target may use the same seed: its coins must not know what the draft has drawn."""
-    own = hashlib.sha256(f"draft {seed}".encode()).digest()[:7]
-    return GeneratorChance(torch.Generator().manual_seed(int.from_bytes(own, "big")))
+def _drafting_chance(seed: int) -> Chance:
+    """The target may be given the same seed: its coins must not know what the draft has drawn."""
+    return GeneratorChance(torch.Generator().manual_seed(derive_seed(seed, "draft of PEARL")))
