@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
-
-import torch.distributed
+from pathlib import Path
+from typing import NamedTuple
 
 from distillspec import build
 from distillspec.corpus.prompts import Prompt
@@ -13,32 +12,42 @@ from distillspec.corpus.signal_store import fill_signals, in_words
 from distillspec.corpus.stored import fill
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.pair import Pair
+from distillspec.processes import writing_store
 from distillspec.terminal import Terminal
 from distillspec.training.cached_target import CachedTarget
-from distillspec.training.run_lock import run_lock
 from distillspec.training.strategy import World
 
 _PAGE = 160  # columns of a log or a pipe, which have no width of their own
 console = Terminal(width=None if sys.stdout.isatty() else _PAGE)
 
 
-def target_responses(pair: Pair, training: list[Prompt], world: World) -> dict[str, Tokens]:
+class TargetResponses(NamedTuple):
+    """The target's stored responses.
+
+    Attributes:
+        by_key: Response tokens by the key of their prompt.
+        folder: Of the store.
+        seconds: What sampling them took, in whichever run; over all processes.
+    """
+
+    by_key: dict[str, Tokens]
+    folder: Path
+    seconds: float
+
+
+def target_responses(pair: Pair, training: list[Prompt], world: World) -> TargetResponses:
     """The target's stored responses, sampling those that are missing, every rank its part."""
     store = build.target_store(pair, training)
-    alone = run_lock(store.folder) if not world.rank else nullcontext()
-    with alone, console.status("") as status:
-        fill(
-            store,
-            build.target_sampler(pair),
-            rank=world.rank,
-            world=world.size,
-            progress=lambda done, total: status.update(
-                f"target responses: batch {done} of {total}"
-            ),
-        )
-    if world.size > 1:
-        torch.distributed.barrier()
-    return store.responses()
+    if world.size > 1 or not store.complete:
+        with writing_store(store.folder, world, console), console.status("") as status:
+            fill(
+                store,
+                build.target_sampler(pair),
+                rank=world.rank,
+                world=world.size,
+                progress=lambda done, total: status.update(f"target responses: {done} of {total}"),
+            )
+    return TargetResponses(store.responses(), store.folder, store.seconds)
 
 
 def cached_target(
@@ -62,18 +71,16 @@ def cached_target(
         )
         if pair.recipe.distill.signal_caveat is not None:
             console.print(pair.recipe.distill.signal_caveat, highlight=False, soft_wrap=True)
-    alone = run_lock(store.folder) if not world.rank else nullcontext()
-    with alone, console.status("") as status:
-        store.check_space()
-        fill_signals(
-            store,
-            build.signal_scorer(pair, signal),
-            rank=world.rank,
-            world=world.size,
-            progress=lambda done, total: status.update(
-                f"target distributions: shard {done} of {total}"
-            ),
-        )
-    if world.size > 1:
-        torch.distributed.barrier()
+    if world.size > 1 or store.missing():
+        with writing_store(store.folder, world, console), console.status("") as status:
+            store.check_space()
+            fill_signals(
+                store,
+                build.signal_scorer(pair, signal),
+                rank=world.rank,
+                world=world.size,
+                progress=lambda done, total: status.update(
+                    f"target distributions: shard {done} of {total}"
+                ),
+            )
     return CachedTarget(store)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
-import torch.distributed
 from rich.status import Status
 
 from distillspec import build
@@ -18,13 +16,14 @@ from distillspec.corpus.endpoint import Drawn, maker
 from distillspec.corpus.prompts import Prompt, PromptSets
 from distillspec.corpus.question import questions
 from distillspec.corpus.received import Received, ReceivedAnswers, TokenCounts, tokenised
+from distillspec.corpus.store_place import StorePlace
 from distillspec.corpus.tokenizing import Encoder, Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.measure.corpus_alpha import DrawnText
 from distillspec.pair import Pair
+from distillspec.processes import writing_store
 from distillspec.recipe.schema import Recipe
 from distillspec.terminal import Terminal
-from distillspec.training.run_lock import run_lock
 from distillspec.training.strategy import World
 
 log = logging.getLogger(__name__)
@@ -41,13 +40,15 @@ _ALIKE = 0.9  # share of answers with equal token counts below which tokenizers 
 
 class TargetText(NamedTuple):
     """training: the prompts that have an answer. responses: theirs, by key, None where none was
-    wanted. held_out: answered prompts that are not trained on. notes: for the user.
+    wanted. held_out: answered prompts that are not trained on. notes: for the user. folder: of the
+    store.
     """
 
     training: list[Prompt]
     responses: dict[str, Tokens] | None
     held_out: list[DrawnText]
     notes: list[str]
+    folder: Path
 
 
 def target_text(
@@ -66,17 +67,13 @@ def target_text(
     recipe, endpoint = pair.recipe, pair.recipe.pair.endpoint
     assert endpoint is not None
     drawn = _drawn(recipe)
-    folder, made_by = Path(recipe.data.store) / recipe.name, maker(endpoint, drawn)
+    place = StorePlace(Path(recipe.data.store), endpoint.model, former=recipe.name)
+    store = ReceivedAnswers(place, maker(endpoint, drawn))
+    folder = store.folder
     held_out = build.probe_prompts(recipe, sets.held_out)
     prompts = [*held_out, *(sets.training if wanted else [])]
     asked = questions(prompts, endpoint.api, pair.tokenizer)
-    alone = run_lock(folder) if not world.rank else nullcontext()
-    with alone, console.status("") as status:
-        if world.rank:  # rank 0, which holds the lock, begins the store
-            torch.distributed.barrier()
-        store = ReceivedAnswers(folder, made_by)
-        if world.size > 1 and not world.rank:
-            torch.distributed.barrier()
+    with writing_store(folder, world, console), console.status("") as status:
         ask_missing(
             store,
             asked,
@@ -86,8 +83,6 @@ def target_text(
             world=world.size,
             progress=_Told(console, status),
         )
-    if world.size > 1:
-        torch.distributed.barrier()
     found = store.received(asked, Encoder(pair.tokenizer), drawn.max_tokens)
     texts = [DrawnText(p.tokens, found.responses[p.key]) for p in held_out if _has(found, p)]
     training = [p for p in sets.training if not wanted or _has(found, p)]
@@ -97,7 +92,9 @@ def target_text(
             where=str(folder),
             mend="lower pair.endpoint.most_unanswered, and delete this folder to ask again",
         )
-    return TargetText(training, found.responses if wanted else None, texts, _notes(found, folder))
+    return TargetText(
+        training, found.responses if wanted else None, texts, _notes(found, folder), folder
+    )
 
 
 class _Told:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,7 +15,8 @@ from distillspec.corpus.prompts import Prompt, PromptSets, load_prompts
 from distillspec.corpus.question import check_fits
 from distillspec.corpus.readable import readable
 from distillspec.corpus.signal_store import Scorer, SignalStore, SignalText
-from distillspec.corpus.stored import StoredResponses
+from distillspec.corpus.store_place import StorePlace
+from distillspec.corpus.stored import SampledBy, Sampler, StoredResponses, row_seed
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.corpus.traffic import Traffic, load_traffic
 from distillspec.divergence.top_tokens import TopTokens, top_tokens
@@ -27,7 +28,6 @@ from distillspec.models.frozen import FrozenTarget
 from distillspec.models.generate import generate
 from distillspec.models.loading import load_model
 from distillspec.models.runner import most_positions, vocabulary_size
-from distillspec.models.template import template_hash
 from distillspec.models.trimmed_head import trim_head
 from distillspec.models.vocabulary import vocabulary_digest
 from distillspec.pair import Pair
@@ -36,7 +36,7 @@ from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
 from distillspec.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorChance, RowChance
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.objective import predicts_response
 from distillspec.training.probe import Probe
@@ -114,39 +114,45 @@ def preview(pair: Pair, training: Sequence[Prompt]) -> Batch | None:
 
 
 def target_store(pair: Pair, training: Sequence[Prompt]) -> StoredResponses:
-    """Where the target's responses to `training` are kept, under a manifest of what made them."""
-    has_template = pair.tokenizer.chat_template is not None
-    template = template_hash(pair.tokenizer) if has_template else None
+    """The target's responses to `training`, in a folder that all that determines them names.
+
+    The chat template is no part of that: a row knows its prompt's tokens.
+    """
     recipe = pair.recipe
     return StoredResponses(
-        Path(recipe.data.store) / recipe.name,
+        _place(pair, recipe.data.store),
         training,
-        seed=recipe.seed,
-        temperature=recipe.distill.temperature,
-        model=model_digest(pair.target.model),
-        settings={
-            "max_response_tokens": recipe.data.max_response_tokens,
-            "dtype": str(pair.target.model.dtype).removeprefix("torch."),
-            "vocabulary": pair.vocabulary,
-            "end_tokens": ",".join(map(str, sorted(pair.end_tokens))),
-            "chat_template": template,
-        },
+        SampledBy(
+            seed=recipe.seed,
+            temperature=recipe.distill.temperature,
+            model=model_digest(pair.target.model),
+            settings={
+                "max_response_tokens": recipe.data.max_response_tokens,
+                "dtype": str(pair.target.model.dtype).removeprefix("torch."),
+                "tokenizer": vocabulary_digest(pair.tokenizer),
+                "vocabulary": pair.vocabulary,
+                "end_tokens": ",".join(map(str, sorted(pair.end_tokens))),
+            },
+        ),
     )
 
 
-def target_sampler(pair: Pair) -> Callable[[list[Prompt], int], list[list[int]]]:
-    """Draws the target's responses to a batch of prompts, by the seed that comes with them."""
+def _place(pair: Pair, root: str) -> StorePlace:
+    recipe = pair.recipe
+    return StorePlace(Path(root), recipe.pair.target_name, former=recipe.name)
 
-    def sample(batch: list[Prompt], seed: int) -> list[list[int]]:
-        generator = torch.Generator(device=pair.device).manual_seed(
-            derive_seed(seed, "target's responses")
-        )
+
+def target_sampler(pair: Pair) -> Sampler:
+    """Draws the target's responses to prompts, each from a seed of its own."""
+
+    def sample(batch: list[Prompt], seeds: list[int]) -> list[list[int]]:
+        most = pair.recipe.data.max_response_tokens
         responses = generate(
             pair.target.model,
             [torch.tensor(prompt.tokens) for prompt in batch],
-            max_new_tokens=pair.recipe.data.max_response_tokens,
+            max_new_tokens=most,
             policy=SamplingPolicy(temperature=pair.recipe.distill.temperature),
-            chance=GeneratorChance(generator),
+            chance=RowChance.seeded(seeds, most, pair.device),
             end_tokens=pair.end_tokens,
             pad_token=pair.pad_token,
             vocabulary=pair.vocabulary,
@@ -170,7 +176,7 @@ def signal_store(
         for response in _known_responses(prompt, plan.source, target_responses)
     ]
     return SignalStore(
-        Path(signal.store) / pair.recipe.name,
+        _place(pair, signal.store),
         texts,
         signal,
         vocabulary=pair.vocabulary,
@@ -271,7 +277,8 @@ def rows(
 def drawn_texts(pair: Pair, held_out: Sequence[Prompt]) -> list[DrawnText]:
     """The target's own answers to held-out prompts, as the proof of an export reads them."""
     taken = list(held_out[: pair.recipe.distill.probe.prompts])
-    answers = target_sampler(pair)(taken, derive_seed(pair.recipe.seed, "proof by the target"))
+    seed = derive_seed(pair.recipe.seed, "proof by the target")
+    answers = target_sampler(pair)(taken, [row_seed(seed, prompt) for prompt in taken])
     return [DrawnText(p.tokens, tuple(a)) for p, a in zip(taken, answers, strict=True)]
 
 

@@ -6,10 +6,9 @@ import dataclasses
 import gc
 import hashlib
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from distillspec import atomic, build, provenance
 from distillspec.beforehand import cached_target, target_responses
@@ -65,9 +64,6 @@ def run(comparison: Comparison) -> int:
     with run_lock(folder):
         _Comparing(comparison, folder).run()
     return 0
-
-
-_Made = TypeVar("_Made")
 
 
 class _Prepared(NamedTuple):
@@ -288,34 +284,20 @@ class _Comparing:
         atomic.write_text(path, text)
 
     def _prepared(self, recipe: Recipe) -> _Prepared:
-        """What the recipe reads of the target that is made before training, in the same folder for
-        all recipes that read the same; and the seconds that making it took.
+        """What the recipe reads of the target that is made before training, in the stores that all
+        recipes share, and the seconds that making it took, in whichever run.
         """
         base = recipe.model_copy(update={"seed": self.base.seed})
+        pair = dataclasses.replace(self.pair, recipe=base)
         world, training = join(), self.prompts.training
-        responses, cached, seconds = None, None, 0.0
+        responses, seconds = None, 0.0
         if "target" in recipe.distill.source.stored:
-            place = self._place("responses", [recipe.data.model_dump(mode="json")], recipe)
-            data = recipe.data.model_copy(update={"store": str(place)})
-            base = base.model_copy(update={"data": data})
-            pair = dataclasses.replace(self.pair, recipe=base)
-            responses, seconds = _timed(place, lambda: target_responses(pair, training, world))
-        signal = recipe.distill.cached_signal
-        if signal is not None:
-            kept = [recipe.data.model_dump(mode="json"), recipe.distill.source.of]
-            form = signal.model_dump(mode="json", exclude={"store"})
-            place = self._place("signals", [*kept, recipe.distill.on_prompts, form], recipe)
-            plan = base.distill.model_copy(
-                update={"signal": signal.model_copy(update={"store": str(place)})}
-            )
-            pair = dataclasses.replace(self.pair, recipe=base.model_copy(update={"distill": plan}))
-            cached, spent = _timed(place, lambda: cached_target(pair, training, responses, world))
-            seconds += spent
-        return _Prepared(responses, cached, seconds)
-
-    def _place(self, what: str, settings: list[Any], recipe: Recipe) -> Path:
-        key = json.dumps([*settings, recipe.distill.temperature, self.base.seed], sort_keys=True)
-        return self.folder / what / hashlib.sha256(key.encode()).hexdigest()[:8]
+            stored = target_responses(pair, training, world)
+            responses, seconds = stored.by_key, stored.seconds
+        cached = cached_target(pair, training, responses, world)
+        if cached is not None:
+            seconds += cached.store.seconds
+        return _Prepared(responses, cached, round(seconds, 3))
 
     # --- what is told ---
 
@@ -341,22 +323,6 @@ class _Comparing:
         path = self.folder / f"{name}.md"
         atomic.write_text(path, "\n".join(parts))
         console.print(f"written: {path}")
-
-
-def _timed(place: Path, make: Callable[[], _Made]) -> tuple[_Made, float]:
-    """What is made in `place`, and the seconds that it took, over all attempts at it."""
-    clock, complete = place / "seconds.json", place / "complete"
-    before = float(json.loads(clock.read_text(encoding="utf-8"))) if clock.exists() else 0.0
-    began = time.monotonic()
-    try:
-        made = make()
-    finally:
-        if not complete.exists():
-            before += time.monotonic() - began
-            atomic.make_folder(place)
-            atomic.write_json(clock, before)
-    atomic.write_text(complete, "")
-    return made, round(before, 3)
 
 
 def _is_that(path: Path, recipe: Recipe) -> bool:

@@ -130,7 +130,9 @@ class Job:
         wanted = "target" in self.recipe.distill.source.stored
         training = self.prompts.training
         if self.pair.frozen is not None:
-            responses = target_responses(self.pair, training, self.world) if wanted else None
+            responses = None
+            if wanted:
+                responses = target_responses(self.pair, training, self.world).by_key
             cached = cached_target(self.pair, training, responses, self.world)
             read = build.text_for_draft(self.pair, self.prompts, responses)
             self._say_all(read.notes)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.distributed
 
+from distillspec.terminal import Terminal
+from distillspec.training.run_lock import run_lock
 from distillspec.training.strategy import World
 
 Told = TypeVar("Told")
@@ -38,3 +43,32 @@ def told_by_rank_0(value: Told | None, world: World) -> Told:
         torch.distributed.broadcast_object_list(box)
     assert box[0] is not None
     return box[0]
+
+
+@contextmanager
+def writing_store(folder: Path, world: World, console: Terminal) -> Iterator[None]:
+    """All processes of this run together, while no other run writes into the store at `folder`.
+
+    A run of one process waits for the other run. One of several processes ends with an error,
+    since its other processes would run into their time-out.
+
+    Raises:
+        DistillSpecError: This run has several processes, and another run is writing.
+    """
+
+    def told(holder: str) -> None:
+        console.print(f"waiting for process {holder}, which writes into {folder}", soft_wrap=True)
+
+    if world.size == 1:
+        with run_lock(folder, on_wait=told):
+            yield
+        return
+    if world.rank:
+        torch.distributed.barrier()
+        yield
+        torch.distributed.barrier()
+        return
+    with run_lock(folder):
+        torch.distributed.barrier()
+        yield
+        torch.distributed.barrier()

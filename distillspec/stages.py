@@ -106,24 +106,26 @@ def generate(recipe: Recipe) -> int:
     prepare_process(recipe)
     pair = load_pair(recipe)
     sets = build.prompts(pair)
-    wanted, notes = recipe.distill.source.stored, list[str]()
-    cached, responses = recipe.distill.cached_signal, None
+    wanted = recipe.distill.source.stored
+    cached, responses, kept = None, None, list[str]()
     if pair.frozen is None:
-        _, responses, held_out, notes = target_text(pair, sets, world, console, wanted=True)
-        notes.append(f"{len(held_out)} of them to held-out prompts, for the probe")
+        found = target_text(pair, sets, world, console, wanted=True)
+        kept.append(f"{len(found.responses or {})} responses stored under {found.folder}")
+        kept += found.notes
+        kept.append(f"{len(found.held_out)} of them to held-out prompts, for the probe")
     else:
-        if "target" in wanted or cached is None:
+        if "target" in wanted or recipe.distill.cached_signal is None:
             responses = target_responses(pair, sets.training, world)
-        cached_target(pair, sets.training, responses, world)
+            kept.append(f"{len(responses.by_key)} responses stored under {responses.folder}")
+        known = None if responses is None else responses.by_key
+        cached = cached_target(pair, sets.training, known, world)
+        if cached is not None:
+            kept.append(f"distributions kept under {cached.store.folder}")
     leave(world)
     if world.rank:
         return 0
-    if responses is not None:
-        console.print(f"{len(responses)} responses stored under {recipe.data.store}/{recipe.name}")
-    for note in notes:
-        console.print(note, highlight=False, soft_wrap=True)
-    if cached is not None:
-        console.print(f"distributions kept under {cached.store}/{recipe.name}")
+    for line in kept:
+        console.print(line, highlight=False, soft_wrap=True)
     if "target" not in wanted and cached is None:
         console.print("next: set shares under distill.source and start ./launch.sh with the recipe")
     else:

@@ -225,9 +225,9 @@ def test_a_recipe_that_asks_otherwise_does_not_get_what_is_stored(
     workplace: Path, server: Misbehaving
 ) -> None:
     answered(recipe(server.url, "m"))
-    with pytest.raises(DistillSpecError, match=r"request.temperature: stored 1.0, now 0.5"):
-        answered(recipe(server.url, "m", distill__temperature=0.5))
-    assert len(server.requests) == 14
+    answered(recipe(server.url, "m", distill__temperature=0.5))
+    assert len(server.requests) == 2 * 14
+    assert len(list(Path("data/responses").iterdir())) == 2
 
 
 def test_an_unanswered_prompt_is_told_and_not_trained_on(
@@ -310,7 +310,7 @@ def test_two_processes_share_the_questions_and_keep_the_key_to_themselves(
     assert black_box.UNMEASURED in " ".join(done.stdout.split())
     assert len(server.requests) == 14
     assert len({body["prompt"] for body in server.requests}) == 14
-    files = sorted((workplace / "data/responses/bb").glob("received-*.jsonl"))
+    files = sorted((workplace / "data/responses").glob("*/received-*.jsonl"))
     assert [len(path.read_text().splitlines()) for path in files] == [7, 7]
     assert list(workplace.glob("checkpoints/runs/bb/*/draft/model.safetensors"))
     assert {headers["authorization"] for headers in server.headers} == {f"Bearer {secret}"}

@@ -26,8 +26,18 @@ def test_the_same_seed_draws_the_same_target_responses(plan: dict[str, Any]) -> 
     pair = load_pair(recipe(plan))
     prompts = build.prompts(pair).training[:3]
     sample = build.target_sampler(pair)
-    assert sample(prompts, 5) == sample(prompts, 5)
-    assert sample(prompts, 5) != sample(prompts, 6)
+    assert sample(prompts, [5, 6, 7]) == sample(prompts, [5, 6, 7])
+    assert sample(prompts, [5, 6, 7]) != sample(prompts, [8, 9, 10])
+
+
+def test_a_rows_response_does_not_depend_on_the_rows_beside_it(plan: dict[str, Any]) -> None:
+    pair = load_pair(recipe(plan))
+    prompts, seeds = build.prompts(pair).training[:4], [5, 6, 7, 8]
+    sample = build.target_sampler(pair)
+    together = sample(prompts, seeds)
+    alone = [sample([one], [seed])[0] for one, seed in zip(prompts, seeds, strict=True)]
+    assert together == alone
+    assert sample(prompts[::-1], seeds[::-1]) == together[::-1]
 
 
 def test_the_probe_takes_the_last_held_out_prompts_and_leaves_the_first_unseen(
@@ -128,7 +138,7 @@ def test_every_text_that_training_may_show_is_kept(plan: dict[str, Any]) -> None
     signal = given.distill.cached_signal
     assert signal is not None
     store = build.signal_store(pair, signal, training, responses)
-    assert store.folder == Path("data/signals/tiny")
+    assert store.folder.parent == Path("data/signals")
     assert store.texts == 2 * len(training)
     # A prompt has 11 or 12 characters; responses are cut at 4 tokens.
     assert store.tokens == (4 + 3) * len(training)

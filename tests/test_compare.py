@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from distillspec import compare
+from distillspec import build, compare, stages
 from distillspec.errors import DistillSpecError
 from distillspec.measure.variants import Cost
 from distillspec.models.loading import load_tokenizer
 from distillspec.recipe.comparison import Comparison
+from distillspec.recipe.loading import load_recipe
+from distillspec.recipe.schema import Recipe
 from distillspec.training.strategy import World
 from distillspec.variant import look
 from tests.models.two_tokenizers import save_other_draft
@@ -133,6 +135,28 @@ def test_the_time_that_stored_text_took_is_taken_from_the_training(workplace: Pa
     )
     with pytest.raises(DistillSpecError, match="nothing is left for training"):
         compare.run(plan)
+
+
+def test_responses_that_generate_has_stored_are_not_sampled_again_and_what_they_took_counts(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = load_recipe("pair.yaml", ["distill.source={target: 1.0}"])
+    assert isinstance(made, Recipe)
+    stages.generate(made)
+    (clock,) = Path("data/responses").glob("*/seconds-*.jsonl")
+    rows = [json.loads(line) for line in clock.read_text().splitlines()]
+    clock.write_text("".join(json.dumps({**row, "seconds": 100.0}) + "\n" for row in rows))
+
+    def sample(*_: object) -> list[list[int]]:
+        raise AssertionError("all of them are there")
+
+    monkeypatch.setattr(build, "target_sampler", lambda _: sample)
+    variants = {"sampled": {"distill.source": {"target": 1.0}}}
+    plan = comparison(counts_stored_text=True, minutes=1.0, variants=variants)
+    with pytest.raises(DistillSpecError, match="nothing is left for training") as caught:
+        compare.run(plan)
+    count = sum(len(row["names"]) for row in rows)
+    assert f"took {100.0 * count / 60.0:.1f} of the 1 minutes" in caught.value.what
 
 
 def test_a_variant_that_may_not_be_is_refused_before_any_is_trained(workplace: Path) -> None:

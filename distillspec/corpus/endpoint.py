@@ -16,7 +16,7 @@ from distillspec.corpus.connection import bounded_client
 from distillspec.corpus.question import Question
 from distillspec.corpus.received import Answer
 from distillspec.corpus.retrying import UnreachableError, UnusableError, asked_wait
-from distillspec.corpus.stored import Setting
+from distillspec.corpus.store_place import Setting
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.endpoint import Endpoint, check_can_ask, key_of
 

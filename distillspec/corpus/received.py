@@ -9,15 +9,14 @@ is read.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
-from distillspec.atomic import explain, make_folder, write_json
+from distillspec.corpus.journal import Append, appending, complete_lines
 from distillspec.corpus.question import Question
-from distillspec.corpus.stored import Setting, check_manifest
+from distillspec.corpus.store_place import Setting, StorePlace, begin_store
 from distillspec.corpus.tokenizing import Encoder, Tokens
 from distillspec.errors import DistillSpecError
 
@@ -113,22 +112,13 @@ def tokenised(
 
 
 class ReceivedAnswers:
-    """The answers in `folder`, which were all asked for as `settings` say."""
+    """The answers in the store at `place` that were all asked for as `settings` say."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Setting]) -> None:
-        """Open or begin it; one that never got an answer is begun anew.
-
-        Errors: one whose answers were asked for under other settings, or that is none.
-        """
-        self.folder = folder
+    def __init__(self, place: StorePlace, settings: Mapping[str, Setting]) -> None:
+        """Open or begin it. Errors: a damaged manifest."""
         entries = {"format": _FORMAT, **settings}
-        make_folder(folder)
-        path = folder / "manifest.json"
-        begun = [p for p in folder.iterdir() if not p.name.startswith((".", "manifest"))]
-        if path.exists() and any(p.is_dir() or p.stat().st_size for p in begun):
-            check_manifest(path, entries)
-        else:
-            write_json(path, entries)
+        self.folder = place.folder(entries)
+        begin_store(self.folder, entries, "stored answers")
 
     def settled(self, questions: Sequence[Question]) -> set[str]:
         """Keys of the questions that are answered, or that were given up before."""
@@ -144,15 +134,8 @@ class ReceivedAnswers:
     @contextmanager
     def writer(self, rank: int) -> Iterator[Writer]:
         """What process `rank` adds. A line that a killed process left unfinished is dropped."""
-        path = self.folder / f"received-{rank:05d}.jsonl"
-        try:
-            with path.open("a+b") as handle:
-                handle.seek(0)
-                whole = handle.read().rpartition(b"\n")
-                handle.truncate(len(whole[0]) + len(whole[1]))
-                yield Writer(handle, path)
-        except OSError as error:
-            raise explain(error, path) from error
+        with appending(self.folder / f"received-{rank:05d}.jsonl") as append:
+            yield Writer(append)
 
     def received(self, questions: Sequence[Question], encoder: Encoder, most: int) -> Received:
         """Those of the questions' answers that are there, each cut at `most` tokens."""
@@ -173,11 +156,7 @@ class ReceivedAnswers:
         """By key and digest of the question; None for one that was given up."""
         found: dict[tuple[str, str], Answer | None] = {}
         for path in sorted(self.folder.glob("received-*.jsonl")):
-            try:
-                whole = path.read_bytes().rpartition(b"\n")[0]
-            except OSError as error:
-                raise _damaged(path, 0) from error
-            for number, line in enumerate(whole.splitlines(), start=1):
+            for number, line in enumerate(complete_lines(path), start=1):
                 try:
                     row = json.loads(line)
                     answer = None if "unanswered" in row else Answer(**row["answer"])
@@ -188,10 +167,10 @@ class ReceivedAnswers:
 
 
 class Writer:
-    """Appends lines; each is on the disk when the call returns."""
+    """Adds lines; each is on the disk when the call returns."""
 
-    def __init__(self, handle: IO[bytes], path: Path) -> None:
-        self._handle, self._path = handle, path
+    def __init__(self, append: Append) -> None:
+        self._append = append
 
     def answer(self, question: Question, answer: Answer) -> None:
         self._write(question, {"answer": answer._asdict()})
@@ -200,20 +179,12 @@ class Writer:
         self._write(question, {"unanswered": why})
 
     def _write(self, question: Question, what: dict[str, object]) -> None:
-        line = json.dumps({"key": question.key, "asked": question.digest(), **what})
-        try:
-            self._handle.write(line.encode() + b"\n")
-            self._handle.flush()
-            os.fsync(self._handle.fileno())
-        except OSError as error:
-            raise explain(error, self._path) from error
+        self._append([{"key": question.key, "asked": question.digest(), **what}])
 
 
 def _damaged(path: Path, number: int) -> DistillSpecError:
     return DistillSpecError(
-        "received answers are damaged" if number else "received answers cannot be read",
-        where=f"{path}, line {number}" if number else str(path),
-        mend="delete this line and start again: only its prompt is asked anew"
-        if number
-        else "mend the file's permissions",
+        "received answers are damaged",
+        where=f"{path}, line {number}",
+        mend="delete this line and start again: only its prompt is asked anew",
     )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -22,9 +23,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distillspec.atomic import make_folder, replacing_file, write_json
+from distillspec.atomic import replacing_file
 from distillspec.corpus.signal_records import Records, packed, record_type, unpacked
-from distillspec.corpus.stored import Progress, Setting, check_manifest
+from distillspec.corpus.store_place import (
+    Setting,
+    StorePlace,
+    begin_store,
+    note_seconds,
+    seconds_of,
+)
+from distillspec.corpus.stored import Progress
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.divergence.top_tokens import TopTokens
 from distillspec.errors import DistillSpecError
@@ -80,7 +88,7 @@ class SignalStore:
 
     def __init__(
         self,
-        folder: Path,
+        place: StorePlace,
         texts: Iterable[SignalText],
         signal: CachedSignal,
         *,
@@ -95,7 +103,9 @@ class SignalStore:
         digests. settings: all else that shapes the law, such as the target's dtype. shard_bytes: a
         shard is at most so large; default: by the size of the whole.
 
-        Errors: a k that the vocabulary does not have; a store made under another manifest.
+        The folder is named by a digest of all these: recipes that differ in nothing else share it.
+
+        Errors: a k that the vocabulary does not have; a damaged manifest.
         """
         if signal.k > vocabulary:
             raise DistillSpecError(
@@ -103,7 +113,7 @@ class SignalStore:
                 where=f"distill.signal.k={signal.k}",
                 mend=f"set it to at most {vocabulary}, which keeps the whole distribution",
             )
-        self.folder, self._vocabulary = folder, vocabulary
+        self._vocabulary = vocabulary
         self._kind = record_type(signal, vocabulary)
         by_digest = {text.digest: text for text in texts if text.predicted}
         ordered = sorted(by_digest.items(), key=lambda each: (len(each[1].tokens), each[0]))
@@ -127,14 +137,8 @@ class SignalStore:
             "texts": hashlib.sha256(b"".join(sorted(by_digest))).hexdigest(),
             **{f"settings.{name}": value for name, value in settings.items()},
         }
-        make_folder(folder)
-        path = folder / "manifest.json"
-        if path.exists():
-            check_manifest(
-                path, self.manifest, what="kept distributions", key="distill.signal.store"
-            )
-        else:
-            write_json(path, self.manifest)
+        self.folder = place.folder(self.manifest)
+        begin_store(self.folder, self.manifest, "kept distributions")
         self._seed = zlib.crc32(json.dumps(self.manifest, sort_keys=True).encode())
         self._open: dict[int, _Shard] = {}
 
@@ -166,6 +170,11 @@ class SignalStore:
     def missing(self) -> list[int]:
         """Numbers of the shards that are not there yet."""
         return [number for number in range(self.shards) if not self._path(number).exists()]
+
+    @property
+    def seconds(self) -> float:
+        """What making the shards took, over all processes."""
+        return seconds_of(self.folder, (self._path(number).name for number in range(self.shards)))
 
     def check_space(self) -> None:
         """DistillSpecError where the disk has no room for what is missing."""
@@ -212,6 +221,10 @@ class SignalStore:
         with replacing_file(path) as temporary, temporary.open("wb") as handle:
             handle.write(records.tobytes())
             handle.write(checksums.tobytes())
+
+    def note_seconds(self, number: int, rank: int, seconds: float) -> None:
+        """Write down what process `rank` took for one shard."""
+        note_seconds(self.folder, rank, [self._path(number).name], seconds)
 
     # --- reading ---
 
@@ -310,7 +323,9 @@ def fill_signals(
     if progress is not None:
         progress(done, len(mine))
     for number in waiting:
+        began = time.monotonic()
         store.append(number, scorer(store.contents(number)))
+        store.note_seconds(number, rank, time.monotonic() - began)
         done += 1
         if progress is not None:
             progress(done, len(mine))

@@ -1,54 +1,58 @@
-"""Responses that the target sampled once: stored batch by batch, with a manifest of their making.
+"""Responses that the target sampled once: stored row by row, for every recipe that asks the same.
 
-Each batch of prompts is one small data set on disk, written beside its place and renamed, so that a
-killed run leaves whole batches only and the next one samples the missing ones. The seed of a batch
-comes from its number: an interrupted generation, or one of several processes, gives what an
-uninterrupted one gives.
+A store belongs to one target and one way of sampling (`SampledBy`), and its folder is named by a
+digest of these. A row is a prompt's key, its tokens and the response to it. Recipes with the same
+target and settings share rows, whatever their names and their other prompts are.
+
+Each row has a stream of random numbers of its own, seeded by the recipe's seed and the row. Rows
+are sampled in batches whose composition depends on the wanted prompts alone, and a batch is on the
+disk before the next one begins. A killed run loses the batch in flight, and what the next run
+samples is what an uninterrupted run, or one of several processes, has sampled.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import datasets
-from datasets.utils.logging import (
-    disable_progress_bar,
-    enable_progress_bar,
-    is_progress_bar_enabled,
-)
-
-from distillspec.atomic import make_folder, replacing_folder, write_json
+from distillspec.corpus.journal import appending, complete_lines
 from distillspec.corpus.prompts import Prompt
+from distillspec.corpus.store_place import (
+    Setting,
+    StorePlace,
+    begin_store,
+    note_seconds,
+    seconds_of,
+)
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.seeds import derive_seed
 
-Setting = str | int | float | bool | None
-Sampler = Callable[[list[Prompt], int], list[list[int]]]
+Sampler = Callable[[list[Prompt], list[int]], list[list[int]]]
 Progress = Callable[[int, int], None]
 
-_FORMAT = 1
+_FORMAT = 2
 
 
-class Manifest(NamedTuple):
-    """What stored responses depend on; a store made under another manifest is never reused.
+class SampledBy(NamedTuple):
+    """All that a response depends on beside its prompt.
 
-    model: digest of the target's weights. settings: all else that shapes a response, such as
-    max_response_tokens, top_k and dtype. prompts: digest of keys and tokens. batch: prompts in one.
+    Attributes:
+        seed: Of the recipe.
+        temperature: Of the sampling.
+        model: Digest of the target's weights.
+        settings: All else that shapes a response, such as max_response_tokens and dtype.
     """
 
     seed: int
     temperature: float
     model: str
     settings: Mapping[str, Setting]
-    prompts: str
-    batch: int
 
     def entries(self) -> dict[str, Setting]:
         """Flat, as in manifest.json."""
@@ -57,112 +61,129 @@ class Manifest(NamedTuple):
             "seed": self.seed,
             "temperature": self.temperature,
             "model": self.model,
-            "prompts": self.prompts,
-            "batch": self.batch,
         }
         return fields | {f"settings.{name}": value for name, value in self.settings.items()}
 
 
-def prompts_digest(prompts: Sequence[Prompt]) -> str:
-    """SHA-256 over keys and tokens, whatever their order."""
-    digest = hashlib.sha256()
-    for prompt in sorted(prompts, key=lambda p: p.key):
-        digest.update(json.dumps([prompt.key, prompt.tokens]).encode())
-    return digest.hexdigest()
+def row_name(prompt: Prompt) -> str:
+    """32 hex digits that name the prompt's row: of its key and tokens."""
+    content = json.dumps([prompt.key, prompt.tokens]).encode()
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def row_seed(seed: int, prompt: Prompt) -> int:
+    """In [0, 2**63): what the stream of random numbers of the prompt's row starts from."""
+    return derive_seed(seed, "target's response", row_name(prompt))
 
 
 class StoredResponses:
-    """The responses to `prompts` in `folder`, some of them maybe still missing."""
+    """The responses to `prompts` in a store, some of them maybe still missing."""
 
     def __init__(
         self,
-        folder: Path,
+        place: StorePlace,
         prompts: Sequence[Prompt],
+        sampled_by: SampledBy,
         *,
-        seed: int,
-        temperature: float,
-        model: str,
-        settings: Mapping[str, Setting],
         batch: int = 64,
     ) -> None:
-        """Open or begin a store. Errors: one that was made under another manifest."""
+        """Open or begin a store.
+
+        Args:
+            place: Where stores of the target lie.
+            prompts: The wanted ones, with different keys.
+            sampled_by: What the responses depend on.
+            batch: Rows that are sampled together.
+
+        Raises:
+            DistillSpecError: The store's manifest is damaged.
+        """
         assert len({p.key for p in prompts}) == len(prompts)
-        self.folder = folder
-        self.manifest = Manifest(seed, temperature, model, settings, prompts_digest(prompts), batch)
+        self.sampled_by = sampled_by
+        self.folder = place.folder(sampled_by.entries())
         # Prompts of one length share a batch: little padding while sampling.
         ordered = sorted(prompts, key=lambda p: (len(p.tokens), p.key))
+        self._names = {p.key: row_name(p) for p in ordered}
         self._batches = [ordered[i : i + batch] for i in range(0, len(ordered), batch)]
-        make_folder(folder)
-        path = folder / "manifest.json"
-        if path.exists():
-            check_manifest(path, self.manifest.entries())
-        else:
-            write_json(path, self.manifest.entries())
+        begin_store(self.folder, sampled_by.entries(), "stored responses")
 
-    @property
-    def batches(self) -> int:
-        return len(self._batches)
+    def prompts(self, rank: int = 0, world: int = 1) -> list[Prompt]:
+        """Those of the batches whose number is `rank` modulo `world`."""
+        return [prompt for batch in self._batches[rank::world] for prompt in batch]
+
+    def missing(self) -> list[list[Prompt]]:
+        """Of each batch, the prompts whose responses are not stored yet."""
+        stored = self._read()
+        return [[p for p in batch if self._names[p.key] not in stored] for batch in self._batches]
 
     @property
     def complete(self) -> bool:
-        return not self.missing()
+        return not any(self.missing())
 
-    def missing(self) -> list[int]:
-        """Numbers of the batches that are not stored yet."""
-        return [i for i in range(self.batches) if not self._place(i).exists()]
+    def append(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Sequence[int]],
+        *,
+        rank: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
+        """Store the responses to some prompts; they are on the disk when this returns.
 
-    def missing_keys(self) -> list[str]:
-        return [prompt.key for i in self.missing() for prompt in self._batches[i]]
-
-    def prompts(self, number: int) -> list[Prompt]:
-        """The prompts of one batch."""
-        return list(self._batches[number])
-
-    def batch_seed(self, number: int) -> int:
-        """In [0, 2**63): what the sampler of this batch starts from."""
-        return derive_seed(self.manifest.seed, "batch of responses", number)
-
-    def append(self, number: int, responses: Sequence[Sequence[int]]) -> None:
-        """Store one batch, wholly or not at all; responses in the order of `prompts(number)`."""
-        prompts = self._batches[number]
-        assert len(responses) == len(prompts)
-        place = self._place(number)
-        for left in self.folder.glob(f".{place.name}.*"):  # of a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        columns = {"key": [p.key for p in prompts], "response": [list(r) for r in responses]}
-        features = datasets.Features(
-            {"key": datasets.Value("string"), "response": datasets.List(datasets.Value("int32"))}
-        )
-        with _no_progress_bar(), replacing_folder(place) as temporary:
-            datasets.Dataset.from_dict(columns, features=features).save_to_disk(str(temporary))
+        Args:
+            prompts: Some of the store's.
+            responses: One for each of them, in their order.
+            rank: This process, which appends to a file of its own.
+            seconds: What sampling them took.
+        """
+        records = []
+        for prompt, response in zip(prompts, responses, strict=True):
+            row = {
+                "row": self._names[prompt.key],
+                "key": prompt.key,
+                "response": list(map(int, response)),
+            }
+            records.append({**row, "check": _checksum(row)})
+        note_seconds(self.folder, rank, [self._names[p.key] for p in prompts], seconds)
+        with appending(self.folder / f"rows-{rank:05d}.jsonl") as append:
+            append(records)
 
     def responses(self) -> dict[str, Tokens]:
-        """Response tokens by the key of their prompt. Errors: batches missing or unreadable."""
-        missing = len(self.missing_keys())
+        """Response tokens by the key of their prompt.
+
+        Raises:
+            DistillSpecError: Rows are missing or damaged.
+        """
+        stored = self._read()
+        missing = sum(name not in stored for name in self._names.values())
         if missing:
             raise DistillSpecError(
-                f"{missing} of {sum(map(len, self._batches))} target responses are not sampled yet",
+                f"{missing} of {len(self._names)} target responses are not sampled yet",
                 where=str(self.folder),
                 mend="start the same command again: it samples what is missing",
             )
+        return {key: stored[name] for key, name in self._names.items()}
+
+    @property
+    def seconds(self) -> float:
+        """What sampling the wanted rows took, whichever recipes have asked for them."""
+        return seconds_of(self.folder, self._names.values())
+
+    def _read(self) -> dict[str, Tokens]:
+        """Response tokens by the name of their row."""
         found: dict[str, Tokens] = {}
-        for number in range(self.batches):
-            found |= self._read(number)
+        for path in sorted(self.folder.glob("rows-*.jsonl")):
+            for number, line in enumerate(complete_lines(path), start=1):
+                try:
+                    row = json.loads(line)
+                    is_whole = row.pop("check") == _checksum(row)
+                    name, response = row["row"], tuple(row["response"])
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    is_whole = False
+                if not is_whole:
+                    raise _damaged(path, number)
+                found[name] = response
         return found
-
-    def _read(self, number: int) -> dict[str, Tokens]:
-        place = self._place(number)
-        keys = [p.key for p in self._batches[number]]
-        try:
-            columns = datasets.load_from_disk(str(place))[:]
-        except Exception as error:  # pyarrow and datasets raise of every kind
-            raise _damaged(place) from error
-        if columns.get("key") != keys or "response" not in columns:
-            raise _damaged(place)
-        return {k: tuple(r) for k, r in zip(keys, columns["response"], strict=True)}
-
-    def _place(self, number: int) -> Path:
-        return self.folder / f"batch-{number:06d}"
 
 
 def fill(
@@ -173,77 +194,45 @@ def fill(
     world: int = 1,
     progress: Progress | None = None,
 ) -> None:
-    """Sample and store the missing batches whose number is `rank` modulo `world`.
+    """Sample and store the missing rows of the batches whose number is `rank` modulo `world`.
 
-    sampler: (prompts, seed) -> a response for each. progress: called with (batches of this rank
-    that are stored, batches of this rank), first for what an earlier run has stored.
+    Args:
+        store: What is filled.
+        sampler: Of prompts and a seed for each, their responses.
+        rank: This process.
+        world: How many processes share the work.
+        progress: Called with (rows of this process that are stored, rows of this process), first
+            for what earlier runs have stored.
     """
-    mine = range(rank, store.batches, world)
-    waiting = [number for number in store.missing() if number in mine]
-    done = len(mine) - len(waiting)
+    waiting = store.missing()[rank::world]
+    total = len(store.prompts(rank, world))
+    done = total - sum(map(len, waiting))
     if progress is not None:
-        progress(done, len(mine))
-    for number in waiting:
-        store.append(number, sampler(store.prompts(number), store.batch_seed(number)))
-        done += 1
+        progress(done, total)
+    for prompts in filter(None, waiting):
+        began = time.monotonic()
+        responses = sampler(prompts, [row_seed(store.sampled_by.seed, one) for one in prompts])
+        store.append(prompts, responses, rank=rank, seconds=time.monotonic() - began)
+        done += len(prompts)
         if progress is not None:
-            progress(done, len(mine))
+            progress(done, total)
 
 
-def check_manifest(
-    path: Path,
-    wanted: Mapping[str, Setting],
-    *,
-    what: str = "stored responses",
-    key: str = "data.store",
-) -> None:
-    """DistillSpecError where the manifest at `path` says otherwise than `wanted`, or nothing.
-
-    what: is kept there, in the plural. key: of the recipe, that names the folder.
-    """
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        assert isinstance(stored, dict)
-    except (OSError, ValueError, AssertionError) as error:
-        raise DistillSpecError(
-            f"the manifest of the {what} cannot be read",
-            where=str(path),
-            mend=f"delete {path.parent} to make them anew, or choose another folder: {key}=...",
-        ) from error
-    differing = [
-        f"{name}: stored {_short(stored.get(name))}, now {_short(wanted.get(name))}"
-        for name in sorted({*stored, *wanted})
-        if stored.get(name) != wanted.get(name)
-    ]
-    if differing:
-        raise DistillSpecError(
-            f"the {what} were made differently ({'; '.join(differing)})",
-            where=str(path),
-            mend=f"restore these entries, or make them in another folder ({key}=...), or "
-            f"delete {path.parent} to make them anew",
-        )
+def prompts_digest(prompts: Sequence[Prompt]) -> str:
+    """SHA-256 over keys and tokens, whatever their order."""
+    digest = hashlib.sha256()
+    for prompt in sorted(prompts, key=lambda p: p.key):
+        digest.update(json.dumps([prompt.key, prompt.tokens]).encode())
+    return digest.hexdigest()
 
 
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 24 else f"{text[:12]}...{text[-5:]}"
+def _checksum(row: Mapping[str, object]) -> int:
+    return zlib.crc32(json.dumps(row, sort_keys=True).encode())
 
 
-def _damaged(place: Path) -> DistillSpecError:
+def _damaged(path: Path, number: int) -> DistillSpecError:
     return DistillSpecError(
-        "a stored batch of responses is damaged",
-        where=str(place),
-        mend=f"delete {place} and start again: only this batch is sampled anew",
+        "a stored response is damaged",
+        where=f"{path}, line {number}",
+        mend="delete this line and start again: only its prompt is sampled again",
     )
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """A bar for every batch of 64 rows would bury ours."""
-    enabled = is_progress_bar_enabled()
-    disable_progress_bar()
-    try:
-        yield
-    finally:
-        if enabled:
-            enable_progress_bar()

@@ -19,7 +19,7 @@ from distillspec.models.cache import additive_mask, check_rolls_back
 from distillspec.models.forward import Forward, forward_of, read_prompts
 from distillspec.models.hidden import bare_model, left_padded_positions
 from distillspec.models.seq2seq import is_seq2seq
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import Chance, for_rows
 from distillspec.speculation.sampling import SamplingPolicy
 
 # Rows are looked through for their ends every so many tokens: on a GPU each look is a wait.
@@ -54,6 +54,7 @@ def generate(
     model: a causal model, plain or with LoRA adapters (unwrap DDP first), or several on one device:
     then a coin says of each token of each row which of them draws it. They run in eval mode and
     are left in the modes they were in. Under autocast weights are cast once, not once a step.
+    chance: one stream for all rows, or a `RowChance` with a stream for each.
     vocabulary: logits are trimmed to this many tokens.
     """
     assert all(len(prompt) for prompt in prompts), "an empty prompt has no next token"
@@ -70,7 +71,7 @@ def generate(
         shares = [writer.share for writer in writers]
         sampler = _Sampler(forwards, shares, policy, chance, end_tokens, pad_token, vocabulary)
         for group in groups:
-            drawn = sampler.sample([prompts[index] for index in group], max_new_tokens)
+            drawn = sampler.sample([prompts[index] for index in group], max_new_tokens, group)
             for index, response in zip(group, drawn, strict=True):
                 responses[index] = response
     return responses
@@ -101,15 +102,16 @@ class _Sampler:
             self._device.type, _TOKENS_BETWEEN_LOOKS_ELSEWHERE
         )
 
-    def sample(self, prompts: list[Tensor], max_new_tokens: int) -> list[Tensor]:
-        """One batch, sorted by length."""
+    def sample(self, prompts: list[Tensor], max_new_tokens: int, places: list[int]) -> list[Tensor]:
+        """One batch, sorted by length. places: of its rows among all prompts."""
+        chance = for_rows(self._chance, torch.tensor(places))
         batches = [_begun(prompts, max_new_tokens, forward) for forward in self._forwards]
         device = self._device
         drawn = torch.full((len(prompts), max_new_tokens), self._pad_token, device=device)
         rows = torch.arange(len(prompts), device=device)
         done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
         for step in range(max_new_tokens):
-            tokens = self._next_tokens(batches, len(rows))
+            tokens = self._next_tokens(batches, len(rows), chance)
             drawn[rows, step] = tokens
             done |= torch.isin(tokens, self._ends)
             for batch in batches:
@@ -122,18 +124,21 @@ class _Sampler:
             if left <= len(rows) * (1 - _DONE_SHARE):
                 kept = (~done).nonzero()[:, 0]
                 rows, done = rows[kept], done[kept]
+                chance = for_rows(chance, kept)
                 for batch in batches:
                     batch.keep_rows(kept)
         return cut_at_ends(drawn.cpu(), self._ends.cpu())
 
-    def _next_tokens(self, batches: Sequence[_Batch | Answering], rows: int) -> Tensor:
+    def _next_tokens(
+        self, batches: Sequence[_Batch | Answering], rows: int, chance: Chance
+    ) -> Tensor:
         """long [rows], each drawn by the model whose turn it is there."""
         laws = [batch.next_logits()[:, : self._vocabulary] for batch in batches]
         if len(laws) == 1:
-            return self._policy.draw(laws[0], self._chance)
-        turns = self._chance.draw(self._shares.expand(rows, -1))
+            return self._policy.draw(laws[0], chance)
+        turns = chance.draw(self._shares.expand(rows, -1))
         of_writers = torch.stack(laws)[turns, torch.arange(rows, device=self._device)]
-        return self._policy.draw(of_writers, self._chance)
+        return self._policy.draw(of_writers, chance)
 
 
 def _begun(prompts: list[Tensor], max_new_tokens: int, forward: Forward) -> _Batch | Answering:

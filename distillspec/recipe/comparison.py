@@ -94,7 +94,7 @@ class Comparison(Section):
                         "nowhere: name one of the variants above it"
                     )
             earlier.append(name)
-        fixed = {"name", "seed", "distill.max_minutes", "distill.max_steps", "data.store"}
+        fixed = {"name", "seed", "distill.max_minutes", "distill.max_steps"}
         for name in self.variants:
             taken = fixed & self.changes_of(name).keys()
             if taken:

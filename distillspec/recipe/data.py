@@ -112,5 +112,8 @@ class Data(Section):
     )
     max_response_tokens: Count = Field(256, description="responses are cut here, tokens")
     max_prompts: Count | None = Field(None, description="use at most this many training prompts")
-    store: str = Field("data/responses", description="folder of stored target responses")
+    store: str = Field(
+        "data/responses",
+        description="folder of stored target responses, which recipes that ask the same share",
+    )
     preview: int = Field(2, ge=0, description="rows shown with their mask before training")

@@ -170,7 +170,10 @@ class CachedSignal(Section):
     dtype: Literal["float16", "float32"] = Field(
         "float16", description="of the kept log-probabilities"
     )
-    store: str = Field("data/signals", description="folder of kept distributions")
+    store: str = Field(
+        "data/signals",
+        description="folder of kept distributions, which recipes that ask the same share",
+    )
 
     def bytes_per_token(self, vocabulary: int) -> int:
         """Of one record: ids of 2 bytes (3 from 2**16 tokens on), values, and the rest's 4."""

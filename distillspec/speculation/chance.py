@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,6 +48,41 @@ class GeneratorChance:
             device=weights.device,
         )
         return token_at(weights, uniform)
+
+
+class RowChance:
+    """A stream for each row of a batch: what a row draws does not depend on the rows beside it."""
+
+    def __init__(self, uniforms: Tensor) -> None:
+        """uniforms: float64 [B, n] in [0, 1), one for each draw of each row."""
+        self._uniforms, self._drawn = uniforms, 0
+
+    @classmethod
+    def seeded(cls, seeds: Sequence[int], draws: int, device: torch.device) -> RowChance:
+        """Streams of so many draws; the same for one seed on every device."""
+        rows = [np.random.default_rng(seed).random(draws) for seed in seeds]
+        return cls(torch.from_numpy(np.stack(rows)).to(device))
+
+    def of(self, rows: Tensor) -> RowChance:
+        """The streams of these rows (long [B']), where they stand."""
+        return RowChance(self._uniforms[rows.to(self._uniforms.device), self._drawn :])
+
+    def accept(self, probability: Tensor) -> Tensor:
+        """A coin for each row: [B] -> bool [B]."""
+        return passes(self._next(), probability)
+
+    def draw(self, weights: Tensor) -> Tensor:
+        """A token for each row: [B, V] -> long [B]."""
+        return token_at(weights, self._next())
+
+    def _next(self) -> Tensor:
+        self._drawn += 1
+        return self._uniforms[:, self._drawn - 1]
+
+
+def for_rows(chance: Chance, rows: Tensor) -> Chance:
+    """What draws for these rows of a batch from now on."""
+    return chance.of(rows) if isinstance(chance, RowChance) else chance
 
 
 def passes(uniform: Tensor, probability: Tensor) -> Tensor:

@@ -11,14 +11,14 @@ class CachedTarget:
     """Finds a batch's rows in a store by their tokens: nothing else has to travel with a row."""
 
     def __init__(self, store: SignalStore) -> None:
-        self._store = store
+        self.store = store
 
     def top_tokens(self, batch: Batch) -> TopTokens:
         """Of each predicted token, row by row as `predicts_response` has them, on their device.
 
         Errors: as the store's: a row that it does not have, damage.
         """
-        return self._store.read(texts_of(batch)).to(batch.tokens.device)
+        return self.store.read(texts_of(batch)).to(batch.tokens.device)
 
 
 def texts_of(batch: Batch) -> list[SignalText]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,11 +17,18 @@ _held: set[Path] = set()  # by this process: a run may lock its folder and train
 
 
 @contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold `folder` for this process. The kernel frees the lock when the process ends, however.
 
-    Re-entrant within a process. Errors: DistillSpecError when another process holds the folder or
-    when the lock file cannot be written.
+    Re-entrant within a process.
+
+    Args:
+        folder: Is made if it is missing.
+        on_wait: Called with the other process's id, before waiting for it; without this function
+            a folder that another process holds is an error.
+
+    Raises:
+        DistillSpecError: Another process holds the folder, or the lock file cannot be written.
     """
     folder = make_folder(folder).resolve()
     if folder in _held:
@@ -37,11 +44,15 @@ def run_lock(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             handle.seek(0)
-            raise DistillSpecError(
-                f"another run (process {handle.read().strip() or 'unknown'}) is using this folder",
-                where=str(folder),
-                mend="wait until it has finished, stop it, or start a new run",
-            ) from error
+            holder = handle.read().strip() or "unknown"
+            if on_wait is None:
+                raise DistillSpecError(
+                    f"another run (process {holder}) is using this folder",
+                    where=str(folder),
+                    mend="wait until it has finished, stop it, or start a new run",
+                ) from error
+            on_wait(holder)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()

@@ -105,7 +105,7 @@ def train_ours(contender: str, minutes: float, seed: int, folder: Path) -> Train
             pair.vocabulary,
             pair.end_tokens,
         )
-        responses = target_responses(kept, training, join())
+        responses = target_responses(kept, training, join()).by_key
         left -= (time.monotonic() - began) / 60.0
         assert left > 0.0, "sampling the target's text took longer than all of the time: --minutes"
     recipe = recipe_of(contender, left, seed)

@@ -16,6 +16,7 @@ from distillspec.corpus.asking import Progress, ask_missing, try_out
 from distillspec.corpus.endpoint import Drawn
 from distillspec.corpus.question import Question
 from distillspec.corpus.received import Answer, ReceivedAnswers
+from distillspec.corpus.store_place import StorePlace
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.endpoint import Endpoint
 from tests.misbehaving import Misbehaving, Reply, broken_off, good, misbehaving, raw, slowly, status
@@ -30,7 +31,7 @@ ANSWER = Answer("x", True, None, "m-1")
 
 @pytest.fixture
 def store(tmp_path: Path) -> ReceivedAnswers:
-    return ReceivedAnswers(tmp_path, {"url": "u"})
+    return ReceivedAnswers(StorePlace(tmp_path, "target", ""), {"url": "u"})
 
 
 @pytest.fixture
@@ -210,7 +211,7 @@ def test_prompts_that_fail_are_given_up_where_only_stored_answers_show_that_othe
 ) -> None:
     """An earlier call had got all other answers, and asked the failing ones first."""
     for number, bad in enumerate((status(400), status(500), EMPTY)):
-        place = ReceivedAnswers(store.folder / str(number), {"url": "u"})
+        place = ReceivedAnswers(StorePlace(store.folder, str(number), ""), {"url": str(number)})
         with place.writer(0) as writer:
             for question in QUESTIONS[4:]:
                 writer.answer(question, ANSWER)
@@ -350,12 +351,12 @@ def test_an_interrupted_generation_goes_on_where_it_stood(
     program = (
         "import signal, sys; from pathlib import Path\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # maybe inherited as ignored\n"
-        "from tests.corpus.test_asking import ReceivedAnswers, Endpoint, ask\n"
-        "store = ReceivedAnswers(Path(sys.argv[1]), {'url': 'u'})\n"
+        "from tests.corpus.test_asking import ReceivedAnswers, StorePlace, Endpoint, ask\n"
+        "store = ReceivedAnswers(StorePlace(Path(sys.argv[1]), 'target', ''), {'url': 'u'})\n"
         "ask(store, Endpoint(url=sys.argv[2], model='m', concurrency=1))\n"
     )
     server.replies = chain([good(), good(), slowly(60.0, good())], repeat(good()))
-    line = [sys.executable, "-c", program, str(store.folder), server.url]
+    line = [sys.executable, "-c", program, str(store.folder.parent), server.url]
     process = subprocess.Popen(line, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + 120

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,82 +12,96 @@ import datasets
 import pytest
 
 from distillspec.corpus.prompts import Prompt
-from distillspec.corpus.stored import StoredResponses, fill, prompts_digest
+from distillspec.corpus.store_place import StorePlace
+from distillspec.corpus.stored import SampledBy, StoredResponses, fill, row_seed
 from distillspec.errors import DistillSpecError
 
 PROMPTS = [Prompt(f"key{i}", (1, 2, i), None, f"text {i}", "plain") for i in range(23)]
-SETTINGS: dict[str, Any] = {"seed": 3, "temperature": 0.7, "model": "abc123"}
 
 
 def store(folder: Path, prompts: list[Prompt] = PROMPTS, **changed: Any) -> StoredResponses:
-    made = {"settings": {"max_response_tokens": 8, "top_k": None}, "batch": 4, **SETTINGS}
-    return StoredResponses(folder, prompts, **(made | changed))
+    settings = {"max_response_tokens": 8, "top_k": None}
+    made = {"seed": 3, "temperature": 0.7, "model": "abc123", "settings": settings, **changed}
+    return StoredResponses(StorePlace(folder, "target", ""), prompts, SampledBy(**made), batch=4)
 
 
-def sampler(prompts: list[Prompt], seed: int) -> list[list[int]]:
-    """Any pure function of prompts and seed will do."""
-    return [[*p.tokens, seed % 1000 + place] for place, p in enumerate(prompts)]
+def sampler(prompts: list[Prompt], seeds: list[int]) -> list[list[int]]:
+    """Any pure function of a prompt and its seed will do."""
+    return [[*p.tokens, seed % 1000] for p, seed in zip(prompts, seeds, strict=True)]
 
 
-def filled(folder: Path) -> dict[str, tuple[int, ...]]:
-    made = store(folder)
+def filled(folder: Path, **changed: Any) -> dict[str, tuple[int, ...]]:
+    made = store(folder, **changed)
     fill(made, sampler)
     return made.responses()
+
+
+def lines(folder: Path) -> list[bytes]:
+    (path,) = folder.rglob("rows-*.jsonl")
+    return path.read_bytes().splitlines()
 
 
 def test_every_prompt_gets_its_response(tmp_path: Path) -> None:
     made = store(tmp_path / "store")
     assert not made.complete
-    assert sorted(made.missing_keys()) == sorted(p.key for p in PROMPTS)
+    assert sum(map(len, made.missing())) == len(PROMPTS)
     fill(made, sampler)
     assert made.complete
     found = made.responses()
     assert found.keys() == {p.key for p in PROMPTS}
     assert all(found[p.key][:3] == p.tokens for p in PROMPTS)
+    assert made.seconds > 0.0
 
 
-def test_batches_have_seeds_of_their_own(tmp_path: Path) -> None:
-    made = store(tmp_path)
-    seeds = [made.batch_seed(i) for i in range(made.batches)]
-    assert len(set(seeds)) == made.batches == 6
-    assert seeds != [store(tmp_path / "other", seed=4).batch_seed(i) for i in range(6)]
+def test_rows_have_seeds_of_their_own() -> None:
+    seeds = {row_seed(seed, prompt) for seed in (3, 4) for prompt in PROMPTS}
+    assert len(seeds) == 2 * len(PROMPTS)
+    again = PROMPTS[0]._replace(tokens=(1, 2, 99))
+    assert row_seed(3, again) != row_seed(3, PROMPTS[0])
 
 
-def test_an_interrupted_generation_gives_what_an_uninterrupted_one_gives(tmp_path: Path) -> None:
+@pytest.mark.parametrize("whole", range(7))
+def test_an_interrupted_generation_gives_what_an_uninterrupted_one_gives(
+    tmp_path: Path, whole: int
+) -> None:
+    """Whatever batch is in flight: it alone is lost, and the stored rows are equal bit by bit."""
     calls = 0
 
-    def failing(prompts: list[Prompt], seed: int) -> list[list[int]]:
+    def failing(prompts: list[Prompt], seeds: list[int]) -> list[list[int]]:
         nonlocal calls
         calls += 1
-        if calls > 2:
+        if calls > whole:
             raise KeyboardInterrupt
-        return sampler(prompts, seed)
+        return sampler(prompts, seeds)
 
-    with pytest.raises(KeyboardInterrupt):
+    if whole < 6:
+        with pytest.raises(KeyboardInterrupt):
+            fill(store(tmp_path / "a"), failing)
+    else:
         fill(store(tmp_path / "a"), failing)
     again = store(tmp_path / "a")
-    assert again.missing() == [2, 3, 4, 5]
+    stored = min(4 * whole, 23)
+    assert sum(map(len, again.missing())) == 23 - stored
     seen: list[tuple[int, int]] = []
     fill(again, sampler, progress=lambda done, all_: seen.append((done, all_)))
-    assert seen == [(n, 6) for n in range(2, 7)]
+    assert seen[0] == (stored, 23) and seen[-1] == (23, 23)
     assert again.responses() == filled(tmp_path / "b")
+    assert lines(tmp_path / "a") == lines(tmp_path / "b")
 
 
-def test_processes_sample_disjoint_batches_and_together_give_what_one_gives(
-    tmp_path: Path,
-) -> None:
+def test_processes_sample_disjoint_rows_and_together_give_what_one_gives(tmp_path: Path) -> None:
     taken: list[list[str]] = [[], []]
 
     def of(rank: int) -> Any:
-        def take(prompts: list[Prompt], seed: int) -> list[list[int]]:
+        def take(prompts: list[Prompt], seeds: list[int]) -> list[list[int]]:
             taken[rank] += [p.key for p in prompts]
-            return sampler(prompts, seed)
+            return sampler(prompts, seeds)
 
         return take
 
     for rank in (1, 0):
         fill(store(tmp_path / "two"), of(rank), rank=rank, world=2)
-    assert not set(taken[0]) & set(taken[1])
+    assert taken[0] and taken[1] and not set(taken[0]) & set(taken[1])
     assert store(tmp_path / "two").responses() == filled(tmp_path / "one")
 
 
@@ -99,47 +112,43 @@ def test_the_order_of_the_prompts_changes_nothing(tmp_path: Path) -> None:
     assert turned.responses() == whole
 
 
+def test_other_prompts_take_the_rows_that_are_there_and_sample_the_rest(tmp_path: Path) -> None:
+    first = filled(tmp_path, prompts=PROMPTS[:9])
+    asked: list[str] = []
+
+    def noting(prompts: list[Prompt], seeds: list[int]) -> list[list[int]]:
+        asked.extend(p.key for p in prompts)
+        return sampler(prompts, seeds)
+
+    changed = PROMPTS[3]._replace(tokens=(7, 7, 7))
+    more = store(tmp_path, [*PROMPTS[:3], changed, *PROMPTS[4:]])
+    fill(more, noting)
+    assert sorted(asked) == sorted(["key3", *(p.key for p in PROMPTS[9:])])
+    found = more.responses()
+    assert {key: found[key] for key in first if key != "key3"} == {
+        key: response for key, response in first.items() if key != "key3"
+    }
+    assert found["key3"][:3] == (7, 7, 7)
+    assert store(tmp_path, PROMPTS[:9]).responses() == first
+
+
 @pytest.mark.parametrize(
-    ("change", "said"),
+    "change",
     [
-        ({"seed": 4}, "seed: stored 3, now 4"),
-        ({"temperature": 1.0}, "temperature: stored 0.7, now 1.0"),
-        ({"model": "def456"}, 'model: stored "abc123", now "def456"'),
-        ({"batch": 8}, "batch: stored 4, now 8"),
-        (
-            {"settings": {"max_response_tokens": 9, "top_k": None}},
-            "settings.max_response_tokens: stored 8, now 9",
-        ),
-        ({"prompts": PROMPTS[1:]}, "prompts: stored"),
+        {"seed": 4},
+        {"temperature": 1.0},
+        {"model": "def456"},
+        {"settings": {"max_response_tokens": 9, "top_k": None}},
     ],
+    ids=str,
 )
-def test_a_changed_manifest_is_an_error_that_says_what_differs_and_keeps_what_is_stored(
-    change: dict[str, Any], said: str, tmp_path: Path
+def test_another_way_of_sampling_is_another_store_and_what_is_there_is_kept(
+    change: dict[str, Any], tmp_path: Path
 ) -> None:
     whole = filled(tmp_path)
-    with pytest.raises(DistillSpecError) as caught:
-        store(tmp_path, **change)
-    assert said in caught.value.what
-    assert caught.value.what.count("now") == 1
-    assert "data.store" in caught.value.mend
+    other = store(tmp_path, **change)
+    assert sum(map(len, other.missing())) == len(PROMPTS)
     assert store(tmp_path).responses() == whole
-
-
-def test_a_manifest_that_is_no_manifest_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(DistillSpecError, match="cannot be read"):
-        store(tmp_path)
-    (tmp_path / "manifest.json").write_text("[]")
-    with pytest.raises(DistillSpecError, match="cannot be read"):
-        store(tmp_path)
-
-
-def test_the_manifest_says_how_the_responses_were_made(tmp_path: Path) -> None:
-    filled(tmp_path)
-    entries = json.loads((tmp_path / "manifest.json").read_text())
-    assert entries.items() >= SETTINGS.items()
-    assert entries["settings.max_response_tokens"] == 8
-    assert entries["prompts"] == prompts_digest(PROMPTS)
 
 
 def test_missing_responses_are_not_passed_over_in_silence(tmp_path: Path) -> None:
@@ -149,25 +158,30 @@ def test_missing_responses_are_not_passed_over_in_silence(tmp_path: Path) -> Non
         made.responses()
 
 
-def test_a_damaged_batch_is_an_error_and_is_sampled_anew_when_it_is_deleted(
-    tmp_path: Path,
+@pytest.mark.parametrize("bit", [0, 3, 6])
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_a_damaged_row_is_an_error_and_is_sampled_again_when_it_is_deleted(
+    tmp_path: Path, place: float, bit: int
 ) -> None:
     whole = filled(tmp_path)
-    place = tmp_path / "batch-000003"
-    (arrow,) = place.glob("*.arrow")
-    arrow.write_bytes(arrow.read_bytes()[:100])
-    with pytest.raises(DistillSpecError, match="damaged") as caught:
+    (path,) = tmp_path.rglob("rows-*.jsonl")
+    content = path.read_bytes().splitlines(keepends=True)
+    line = bytearray(content[5])
+    line[int(place * len(line))] ^= 1 << bit
+    path.write_bytes(b"".join([*content[:5], bytes(line), *content[6:]]))
+    with pytest.raises(DistillSpecError, match="a stored response is damaged") as caught:
         store(tmp_path).responses()
-    assert caught.value.where == str(place)
-    shutil.rmtree(place)
+    assert caught.value.where == f"{path}, line 6"
+    path.write_bytes(b"".join([*content[:5], *content[6:]]))
     assert filled(tmp_path) == whole
 
 
-def test_batches_are_data_sets_that_the_library_reads(tmp_path: Path) -> None:
+def test_rows_are_lines_that_a_data_set_library_reads(tmp_path: Path) -> None:
     filled(tmp_path)
-    rows = datasets.load_from_disk(str(tmp_path / "batch-000000"))
-    assert rows.column_names == ["key", "response"]
-    assert rows.num_rows == 4
+    (path,) = tmp_path.rglob("rows-*.jsonl")
+    rows = datasets.Dataset.from_json(str(path), cache_dir=str(tmp_path / "cache"))
+    assert {"key", "response"} <= set(rows.column_names)
+    assert rows.num_rows == len(PROMPTS)
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
@@ -176,22 +190,28 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
         store(tmp_path / "file" / "store")
 
 
+def test_the_manifest_says_how_the_responses_were_made(tmp_path: Path) -> None:
+    made = store(tmp_path)
+    entries = json.loads((made.folder / "manifest.json").read_text())
+    assert entries["settings.max_response_tokens"] == 8
+    assert entries.items() >= {"seed": 3, "temperature": 0.7, "model": "abc123"}.items()
+
+
 def test_a_killed_process_loses_nothing_it_had_stored_and_another_goes_on(tmp_path: Path) -> None:
     """kill -9 of a real process, as soon as it has stored some batches."""
     program = (
         "import sys, time; from pathlib import Path\n"
-        "sys.path.insert(0, sys.argv[2])\n"
-        "from test_stored import fill, sampler, store\n"
-        "def slowly(prompts, seed):\n"
-        "    time.sleep(0.3); return sampler(prompts, seed)\n"
+        "from tests.corpus.test_stored import fill, sampler, store\n"
+        "def slowly(prompts, seeds):\n"
+        "    time.sleep(0.3); return sampler(prompts, seeds)\n"
         "fill(store(Path(sys.argv[1])), slowly)\n"
     )
     folder = tmp_path / "killed"
-    command = [sys.executable, "-c", program, str(folder), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", program, str(folder)]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
     try:
         deadline = time.monotonic() + 120
-        while not (folder / "batch-000001").exists():
+        while not list(folder.rglob("rows-*")) or len(lines(folder)) < 8:
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.002)
@@ -199,9 +219,9 @@ def test_a_killed_process_loses_nothing_it_had_stored_and_another_goes_on(tmp_pa
         process.send_signal(signal.SIGKILL)
         process.wait()
     again = store(folder)
-    assert 0 < len(again.missing()) < again.batches
-    kept = {place: place.stat().st_mtime_ns for place in folder.glob("batch-*")}
+    assert 0 < sum(map(len, again.missing())) < len(PROMPTS)
+    kept = lines(folder)
     fill(again, sampler)
     assert again.responses() == filled(tmp_path / "whole")
-    assert all(place.stat().st_mtime_ns == time_ for place, time_ in kept.items())
-    assert not list(folder.glob(".batch-*"))
+    assert lines(folder)[: len(kept)] == kept
+    assert lines(folder) == lines(tmp_path / "whole")

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from distillspec.models.adapters import add_lora
 from distillspec.models.generate import generate
 from distillspec.recipe.schema import Lora
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorChance, RowChance
 from distillspec.speculation.sampling import SamplingPolicy
 
 from .conftest import VOCABULARY, one_pass, tiny_model
@@ -140,3 +140,22 @@ def test_tokens_beyond_the_shared_vocabulary_are_never_drawn() -> None:
 
 def test_no_prompts_give_no_responses() -> None:
     assert drawn(tiny_model("llama"), []) == []
+
+
+def test_a_row_with_a_stream_of_its_own_draws_the_same_in_any_company() -> None:
+    """In whatever batch it is, and whichever rows have ended before it."""
+    model, seeds = tiny_model("llama", seed=4), [3, 1, 4, 15, 9, 2, 6]
+    prompts = prompts_of([9, 3, 14, 3, 1, 22, 9])
+    free = drawn(model, prompts, policy=SamplingPolicy(), chance=_streams(seeds))
+    ends = frozenset({int(free[0][2]), int(free[3][5])})
+    settings = {"policy": SamplingPolicy(), "end_tokens": ends}
+    together = drawn(model, prompts, chance=_streams(seeds), batch_rows=3, **settings)
+    for place, response in enumerate(together):
+        one = _streams(seeds[place : place + 1])
+        (alone,) = drawn(model, prompts[place : place + 1], chance=one, **settings)
+        assert response.tolist() == alone.tolist()
+    assert len({len(response) for response in together}) > 1
+
+
+def _streams(seeds: list[int]) -> RowChance:
+    return RowChance.seeded(seeds, 12, torch.device("cpu"))

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation import chance as chance_module
-from distillspec.speculation.chance import GeneratorChance, passes, token_at
+from distillspec.speculation.chance import GeneratorChance, RowChance, for_rows, passes, token_at
 
 ALMOST_ONE = 1.0 - 2.0**-53  # the largest float64 that torch.rand returns
 
@@ -156,3 +156,26 @@ def test_choices_on_a_gpu_do_not_wait_for_the_host_until_a_verdict_does() -> Non
             verify_token(p, q[:4], tokens, coins)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_streams_of_rows_go_on_where_they_stood_when_rows_leave() -> None:
+    weights = torch.rand(3, 50, generator=torch.Generator().manual_seed(1))
+    whole = RowChance.seeded([7, 8, 9], 4, torch.device("cpu"))
+    drawn = torch.stack([whole.draw(weights) for _ in range(4)])
+    parted = RowChance.seeded([7, 8, 9], 4, torch.device("cpu"))
+    first = torch.stack([parted.draw(weights) for _ in range(2)])
+    rows = torch.tensor([2, 0])
+    left = for_rows(parted, rows)
+    last = torch.stack([left.draw(weights[rows]) for _ in range(2)])
+    assert torch.equal(first, drawn[:2])
+    assert torch.equal(last, drawn[2:, rows])
+    coins = RowChance.seeded([7, 8], 1, torch.device("cpu")).accept(torch.tensor([0.0, 1.0]))
+    assert coins.tolist() == [False, True]
+
+
+def test_a_row_draws_its_distribution() -> None:
+    """Frequencies of 4,000 rows' first draws: a standard error is below 0.008."""
+    weights = torch.tensor([1.0, 2.0, 0.0, 5.0])
+    chance = RowChance.seeded(range(4000), 1, torch.device("cpu"))
+    found = chance.draw(weights.expand(4000, -1)).bincount(minlength=4) / 4000
+    torch.testing.assert_close(found, weights / 8.0, atol=0.03, rtol=0.0)
