@@ -24,7 +24,8 @@ def test_responses_are_sampled_once(plan: dict[str, Any], monkeypatch: pytest.Mo
     pair = load_pair(recipe(plan, distill={"source": {"target": 1.0}}))
     training = build.prompts(pair).training
     found = target_responses(pair, training, ALONE)
-    assert set(found) == {prompt.key for prompt in training}
+    assert set(found.by_key) == {prompt.key for prompt in training}
+    assert found.seconds > 0.0
 
     def sample(*_: object) -> list[list[int]]:
         raise AssertionError("all of them are there")
