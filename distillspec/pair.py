@@ -16,6 +16,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.completions import end_tokens
 from distillspec.models.adapters import add_lora, check_targets
 from distillspec.models.bridge import Bridge, attach
+from distillspec.models.cache import check_rolls_back
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.hidden import bare_model
 from distillspec.models.loading import empty_model, fetch_model, load_model, load_tokenizer
@@ -209,6 +210,8 @@ def _given_pair(
     """A target and the draft that the recipe names."""
     pair, where = recipe.pair, device_of(recipe.hardware)
     draft = _draft(recipe, torch.float32, torch.device("cpu"))
+    check_rolls_back(target)
+    check_rolls_back(draft)
     _check_length(recipe, target, draft)
     _check_draft(recipe, draft)
     names = f"pair.target={pair.target}, pair.draft={pair.draft}"
@@ -255,6 +258,7 @@ def _made_pair(
     """A target and the draft that is made for it, from the target's weights as they are stored."""
     where = device_of(recipe.hardware)
     target = _stored_target(recipe)
+    check_rolls_back(target)
     ends = _ends(target, tokenizer, "target")
     start = _made(recipe, plan, target, _end_of_text(tokenizer, ends), recipe.seed)
     vocabulary = vocabulary_size(target)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from transformers import MambaConfig, MambaForCausalLM
 
 from distillspec import build
 from distillspec.errors import DistillSpecError
@@ -45,6 +46,17 @@ def test_tokenizers_that_differ_are_refused(plan: dict[str, Any], tmp_path: Path
     (other / "tokenizer.json").write_text(json.dumps(text))
     with pytest.raises(DistillSpecError, match="differ"):
         load_pair(recipe(plan, pair={**plan["pair"], "draft": str(other)}))
+
+
+@pytest.mark.parametrize("name", ["target", "draft"])
+def test_a_model_with_a_running_state_is_refused_when_the_pair_is_loaded(
+    plan: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    folder = Path(shutil.copytree(plan["pair"][name], tmp_path / "mamba"))
+    shape = {"hidden_size": 16, "state_size": 4, "num_hidden_layers": 1}
+    MambaForCausalLM(MambaConfig(vocab_size=300, eos_token_id=0, **shape)).save_pretrained(folder)
+    with pytest.raises(DistillSpecError, match="memory of MambaForCausalLM .* be rolled back"):
+        load_pair(recipe(plan, pair={**plan["pair"], name: str(folder)}))
 
 
 def test_lora_adapters_are_put_in_place_where_the_recipe_asks(plan: dict[str, Any]) -> None:

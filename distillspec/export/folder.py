@@ -22,12 +22,15 @@ from distillspec.measure.corpus_alpha import DrawnText, acceptance, surprise
 from distillspec.models.bridge import Bridge, attach
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.precision import cast_parameters
+from distillspec.models.tied import state_tying, tied_as_it_is
 from distillspec.models.trimmed_head import kept_tokens, trim_head, whole_head
 from distillspec.speculation.sampling import SamplingPolicy
 
 log = logging.getLogger(__name__)
 
 HOT_TOKENS = "hot_token_ids.json"
+_PROBED = 8  # tokens of the row that is compared
+_ROUNDING = 0.02  # of the largest logit, in bfloat16
 
 
 def export_draft(
@@ -67,6 +70,7 @@ def export_draft(
     with atomic.replacing_folder(folder) as temporary:
         save_model(draft, temporary)
         tokenizer.save_pretrained(temporary)
+        _check_reload(draft, temporary, folder)
         if kept is not None:
             (temporary / HOT_TOKENS).write_text(json.dumps(kept.tolist()), encoding="utf-8")
         (temporary / "README.md").write_text(card, encoding="utf-8")
@@ -74,10 +78,40 @@ def export_draft(
     return folder
 
 
+def _check_reload(draft: PreTrainedModel, written: Path, folder: Path) -> None:
+    """DistillSpecError where the folder, loaded strictly, is not the very model that was saved.
+
+    That is: its configuration says something else than its weights do (a tied head, a size).
+    """
+    again = load_model(str(written), dtype=draft.dtype, what="exported draft")
+    stored = dict(draft.named_parameters(remove_duplicate=False))
+    differing = [
+        name
+        for name, weight in again.named_parameters(remove_duplicate=False)
+        if name not in stored or not torch.equal(weight, stored[name])
+    ]
+    with torch.no_grad():
+        row = torch.arange(_PROBED)[None] % _table(again.get_input_embeddings()).shape[0]
+        inputs = {"input_ids": row}
+        if draft.config.is_encoder_decoder:
+            inputs["decoder_input_ids"] = row
+        p, q = (model(**inputs).logits.float() for model in (draft.eval(), again))
+    # Written so that nan, the mark of broken weights, fails too. Kernels may differ in rounding.
+    alike = p.shape == q.shape and bool((p - q).abs().max() <= _ROUNDING * p.abs().max())
+    if differing or not alike:
+        raise DistillSpecError(
+            "the exported folder does not load as the draft that was saved: "
+            + (f"{differing[0]} is another matrix" if differing else "its logits differ"),
+            where=str(folder),
+            mend="this is a fault of config.json or of the weights (nan?); nothing was written",
+        )
+
+
 def save_model(draft: PreTrainedModel, folder: Path) -> None:
     """save_pretrained without its progress bar, and with the system's error where there is one."""
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
+    state_tying(draft)
     try:
         draft.save_pretrained(folder)
         for file in folder.iterdir():
@@ -102,7 +136,8 @@ def fit_vocabulary(model: PreTrainedModel, vocabulary: int) -> None:
     rows = _table(model.get_input_embeddings()).shape[0]
     if rows == vocabulary:
         return
-    model.resize_token_embeddings(vocabulary, mean_resizing=False)
+    with tied_as_it_is(model):
+        model.resize_token_embeddings(vocabulary, mean_resizing=False)
     if rows > vocabulary:
         return
     head = model.get_output_embeddings()

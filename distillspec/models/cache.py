@@ -14,9 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, DynamicLayer
 
-from distillspec.errors import DistillSpecError
-
-_ROLLS_BACK = {"full_attention", "sliding_attention", "chunked_attention"}
+from distillspec.recipe.rolls_back import ROLLS_BACK, refuse_memory
 
 
 class GrowingLayer(DynamicLayer):
@@ -181,14 +179,10 @@ class GrowingCache(Cache):
 def check_rolls_back(model: PreTrainedModel) -> None:
     """DistillSpecError for a model whose past cannot be taken back token by token."""
     config = model.config.get_text_config(decoder=True)
-    kinds = set(getattr(config, "layer_types", None) or ()) - _ROLLS_BACK
+    kinds = set(getattr(config, "layer_types", None) or ()) - ROLLS_BACK
     if model._is_stateful or kinds:
-        detail = f" ({', '.join(sorted(kinds))})" if kinds else ""
-        raise DistillSpecError(
-            f"the memory of {type(model).__name__}{detail} cannot be rolled back",
-            where=str(model.name_or_path or type(model).__name__),
-            mend="use a model whose layers are all attention; recurrent layers are not supported",
-        )
+        name = type(model).__name__
+        refuse_memory(name, sorted(kinds), str(model.name_or_path or name))
 
 
 def is_plainly_causal(model: PreTrainedModel) -> bool:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from distillspec.models.folder import model_folder, weight_files
+from distillspec.recipe.model_files import model_files, model_folder
 
 
 def model_digest(model: nn.Module | str | Path) -> str:
     """sha256 (hex) over the weights of a model, or of a model folder as they are stored.
 
     Tied weights count once, under the name they are saved by; so a folder and the model loaded from
-    it in the stored type have one digest.
+    it in the stored type have one digest, if the folder holds no weights that loading leaves out.
     """
     if isinstance(model, nn.Module):
         return weights_digest(model.named_parameters())
-    files = weight_files(model_folder(str(model)))
-    return weights_digest(_stored(files))
+    return weights_digest(_stored(model_files(model_folder(str(model))).weights))
 
 
 def weights_digest(weights: Iterable[tuple[str, Tensor]]) -> str:
@@ -35,7 +34,7 @@ def weights_digest(weights: Iterable[tuple[str, Tensor]]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
-def _stored(files: list[Path]) -> Iterable[tuple[str, Tensor]]:
+def _stored(files: Sequence[Path]) -> Iterable[tuple[str, Tensor]]:
     for file in files:
         with safe_open(file, framework="pt") as handle:
             for name in handle.keys():  # noqa: SIM118 - no mapping

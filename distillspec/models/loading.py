@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,14 +31,20 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.folder import (
+from distillspec.models.checkpoint_view import checkpoint_view
+from distillspec.models.extra_weights import explain_extra
+from distillspec.models.folder import StoredTensor, stored_tensors
+from distillspec.models.tied import state_tying
+from distillspec.recipe.hub_id import is_hub_id
+from distillspec.recipe.model_files import (
+    ModelFiles,
     check_tokenizer_files,
+    model_files,
     model_folder,
     read_config,
-    read_header,
-    weight_files,
 )
-from distillspec.recipe.hub_id import is_hub_id
+
+log = logging.getLogger(__name__)
 
 _TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 _MODEL_FILES = [*_TEXT_FILES, "*.safetensors"]
@@ -54,28 +62,25 @@ def load_model(
 ) -> PreTrainedModel:
     """The causal or encoder-decoder model in the folder or Hub repository `path`, in eval mode.
 
-    Every weight must be found with the right shape, and none may be left over (tied weights are
-    stored once). Only safetensors are read. dtype: "auto" is the one they are stored in. what:
-    names the model in errors ("target", "draft"). Raises DistillSpecError.
+    Every weight must be found with the right shape, and none may be left over but what is known to
+    be no part of a forward, which a note names (`models.extra_weights`). Tied weights are stored
+    once; two matrices that config.json calls one stay two, and the model's configuration then says
+    so. Only safetensors are read, those that `recipe.model_files` chooses. dtype: "auto" is the one
+    they are stored in. what: names the model in errors ("target", "draft"). Raises
+    DistillSpecError.
     """
     folder = _local_folder(path, revision, what, _MODEL_FILES, trust_remote_code)
-    has_encoder = bool(read_config(folder).get("is_encoder_decoder"))
-    kind: Any = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
-    for file in weight_files(folder):
-        read_header(file)
-    with _explained(path, what), quiet():
-        loaded: Any = kind.from_pretrained(
-            folder,
-            dtype=dtype,
-            trust_remote_code=trust_remote_code,
-            local_files_only=True,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
+    files = model_files(folder)
+    stored = stored_tensors(files.weights)
+    model, info = _from_pretrained(files, dtype, trust_remote_code, path, what)
+    notes = [*files.notes, *_check_loading(info, stored, files, path, what)]
+    if state_tying(model):
+        notes.append(
+            f"{path}: config.json ties the output head to the embedding, but the weights are two "
+            "matrices: both are used as they are stored"
         )
-    model, info = loaded
-    assert isinstance(model, PreTrainedModel)
-    _check_loading(info, path, what)
+    for note in notes:
+        _say_once(note)
     model.name_or_path = path
     try:
         torch.nn.Module.to(model, device)
@@ -88,6 +93,40 @@ def load_model(
         ) from error
     model.eval()
     return model
+
+
+def _from_pretrained(
+    files: ModelFiles,
+    dtype: torch.dtype | Literal["auto"],
+    trust_remote_code: bool,
+    path: str,
+    what: str,
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model of these files alone, and what transformers tells about its weights."""
+    has_encoder = bool(files.config.get("is_encoder_decoder"))
+    kind: Any = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
+    with (
+        checkpoint_view(files, with_code=trust_remote_code) as view,
+        _explained(path, what),
+        quiet(),
+    ):
+        model, info = kind.from_pretrained(
+            view,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            local_files_only=True,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    assert isinstance(model, PreTrainedModel)
+    return model, info
+
+
+@cache
+def _say_once(note: str) -> None:
+    """A draft is loaded many times in one run."""
+    log.warning("%s", note)
 
 
 def empty_model(
@@ -244,13 +283,16 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _check_loading(info: dict[str, Any], path: str, what: str) -> None:
+def _check_loading(
+    info: dict[str, Any], stored: dict[str, StoredTensor], files: ModelFiles, path: str, what: str
+) -> list[str]:
+    """Notes on weights that are left out; DistillSpecError for weights that do not fit."""
     mend = "config.json and the weights do not belong together: copy both from one source"
     if mismatched := sorted(info["mismatched_keys"]):
-        name, stored, needed = mismatched[0]
+        name, shape, needed = mismatched[0]
         raise DistillSpecError(
             f"{len(mismatched)} weights of the {what} have a wrong shape: {name} is "
-            f"{tuple(stored)}, config.json asks for {tuple(needed)}",
+            f"{tuple(shape)}, config.json asks for {tuple(needed)}",
             where=path,
             mend=mend,
         )
@@ -260,13 +302,18 @@ def _check_loading(info: dict[str, Any], path: str, what: str) -> None:
             where=path,
             mend=mend,
         )
-    if unexpected := sorted(info["unexpected_keys"]):
+    extra = explain_extra(info["unexpected_keys"], stored, files.config)
+    if extra.unknown:
         raise DistillSpecError(
-            f"the {what}'s file holds {len(unexpected)} weights that the model has no place for: "
-            f"{_named(unexpected)}",
+            f"the {what}'s file holds {len(extra.unknown)} weights that the model has no place "
+            f"for: {_named(extra.unknown)}",
             where=path,
-            mend=mend,
+            mend=f"{mend}; or, if the model is right without them, write it again: "
+            "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)",
         )
+    return [
+        f"{path}: {reason} are left out ({_named(names)})" for reason, names in extra.known.items()
+    ]
 
 
 def _named(keys: list[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import chain
+from typing import Any
 
 import torch
 import torch.distributed
@@ -45,9 +46,9 @@ def split_over_processes(
     for name, buffer in model.named_buffers():
         torch.distributed.broadcast(buffers[name], src=0)
         buffer.copy_(buffers[name])
-    settings = [model.generation_config]
+    settings: list[Any] = [model.generation_config, model.config.tie_word_embeddings]
     torch.distributed.broadcast_object_list(settings)
-    model.generation_config = settings[0]
+    model.generation_config, model.config.tie_word_embeddings = settings
     assert isinstance(model, PreTrainedModel)
     return model
 

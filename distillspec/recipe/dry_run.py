@@ -15,8 +15,15 @@ from distillspec.recipe.distill import CachedSignal, Distill, Origin, Shares
 from distillspec.recipe.endpoint import check_can_ask
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.loading import load_suite
+from distillspec.recipe.model_files import (
+    check_tokenizer_files,
+    is_missing,
+    model_files,
+    model_folder,
+)
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.prompt_plan import Adversarial, PromptSource, PythonTopics
+from distillspec.recipe.rolls_back import check_rolls_back
 from distillspec.recipe.schema import Pair, Recipe
 from distillspec.recipe.start import Pruned
 from distillspec.recipe.suite import Suite
@@ -26,7 +33,6 @@ RUNS = Path("checkpoints/runs")
 _REPOSITORY = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _OF_EVALUATIONS = ("target", "draft", "prompts", "held out", "evaluate")
 _LAYER_KEYS = ("num_hidden_layers", "n_layer")
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
 class PlanLine(NamedTuple):
@@ -114,7 +120,10 @@ def _pretraining(recipe: PretrainRecipe, source: str) -> list[PlanLine]:
         where = f"{source}: tokenizer.take_from"
         folder = Path(tokenizer.take_from)
         if folder.is_dir():
-            _check_tokenizer(folder, where)
+            try:
+                check_tokenizer_files(folder)
+            except DistillSpecError as error:
+                raise _at(where, error) from error
             text = f"taken from {folder}"
         else:
             text = _hub_or_missing(tokenizer.take_from, "model folder", where)
@@ -146,7 +155,7 @@ def _pretraining(recipe: PretrainRecipe, source: str) -> list[PlanLine]:
 def _target(pair: Pair, source: str) -> str:
     endpoint = pair.endpoint
     if endpoint is None:
-        return _model(pair.target_weights, f"{source}: pair.target")
+        return _model(pair.target_weights, f"{source}: pair.target", decodes=True)
     try:
         check_can_ask(endpoint)
     except DistillSpecError as error:
@@ -159,37 +168,30 @@ def _target(pair: Pair, source: str) -> str:
     )
 
 
-def _model(name: str, where: str) -> str:
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        if folder.exists():
-            raise DistillSpecError(
-                f"'{name}' is a file, not a model folder",
-                where=where,
-                mend="give the folder that holds config.json",
-            )
+def _model(name: str, where: str, *, decodes: bool = False) -> str:
+    """decodes: it is rolled back in speculative decoding, which not every model can be."""
+    if is_missing(name):
         return _hub_or_missing(name, "model folder", where)
-    if not (folder / "config.json").is_file():
-        raise DistillSpecError(
-            f"the model folder '{name}' has no config.json",
-            where=where,
-            mend="give a folder written by save_pretrained",
-        )
-    if not any(folder.glob("*.safetensors")):
-        raise DistillSpecError(
-            f"the model folder '{name}' has no weights (*.safetensors)",
-            where=where,
-            mend="save the model as safetensors; other formats are not loaded",
-        )
-    _check_tokenizer(folder, where)
-    return f"local folder {name}"
+    try:
+        files = model_files(model_folder(name))
+        check_tokenizer_files(files.folder)
+        if decodes:
+            check_rolls_back(files.config, str(files.folder))
+    except DistillSpecError as error:
+        raise _at(where, error) from error
+    return "; ".join([f"local folder {name}", *files.notes])
+
+
+def _at(where: str, error: DistillSpecError) -> DistillSpecError:
+    """The error with the recipe's key before the file."""
+    return DistillSpecError(error.what, where=f"{where}: {error.where}", mend=error.mend)
 
 
 def _draft(recipe: Recipe, source: str) -> str:
     """Of a draft that is made: whether the target has the layers, where it lies here."""
     draft = recipe.pair.draft
     if isinstance(draft, str):
-        return _model(draft, f"{source}: pair.draft")
+        return _model(draft, f"{source}: pair.draft", decodes=True)
     if isinstance(draft, Pruned):
         layers = _layers_of(Path(recipe.pair.target_weights).expanduser())
         if layers is not None:
@@ -205,15 +207,6 @@ def _layers_of(folder: Path) -> int | None:
         return next(int(config[key]) for key in _LAYER_KEYS if key in config)
     except (OSError, ValueError, TypeError, StopIteration):
         return None
-
-
-def _check_tokenizer(folder: Path, where: str) -> None:
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise DistillSpecError(
-            f"the model folder '{folder}' has no tokenizer",
-            where=where,
-            mend="save the tokenizer there too: tokenizer.save_pretrained(folder)",
-        )
 
 
 def _hub_or_missing(name: str, noun: str, where: str) -> str:

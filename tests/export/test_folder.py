@@ -3,13 +3,33 @@ from __future__ import annotations
 import copy
 import json
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from distillspec.errors import DistillSpecError
 from distillspec.export.folder import (
@@ -23,6 +43,7 @@ from distillspec.measure.corpus_alpha import DrawnText, acceptance, surprise
 from distillspec.models.adapters import add_lora, merged
 from distillspec.models.build_llama import random_llama
 from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.models.tied import is_tied
 from distillspec.recipe.schema import Lora
 from distillspec.recipe.start import LlamaShape
 from distillspec.speculation.sampling import SamplingPolicy
@@ -269,6 +290,93 @@ def test_a_padded_draft_is_reloaded_strictly(
     again = load_model(str(folder), dtype=torch.float32)
     assert again.config.vocab_size == 384
     assert again.get_input_embeddings().weight is again.get_output_embeddings().weight
+
+
+@pytest.mark.parametrize("vocabulary", [VOCABULARY, VOCABULARY + 20])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "family", ["llama", "gpt2", "qwen2", "gemma2", "gemma3 shell", "gpt-neox", "t5", "t5 v1.1"]
+)
+def test_an_export_gives_the_same_logits_in_plain_transformers(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, family: str, tied: bool, vocabulary: int
+) -> None:
+    model = _of_family(family)
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if tied:
+        head.weight = embedding.weight
+    else:  # whatever the configuration says, as after a merge over both
+        head.weight = torch.nn.Parameter(torch.randn_like(head.weight))
+    row = torch.arange(9, 15)[None]
+    before = _logits(model, row)
+    folder = _export(model, tokenizer, tmp_path / "d", vocabulary=vocabulary, dtype=torch.float32)
+    kind: Any = AutoModelForSeq2SeqLM if "t5" in family else AutoModelForCausalLM
+    again, told = kind.from_pretrained(folder, output_loading_info=True)
+    assert not any(told[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert torch.equal(_logits(again, row)[..., :VOCABULARY], before)
+    assert again.config.get_text_config(decoder=True).vocab_size == vocabulary
+    assert is_tied(again) == tied
+    if "t5" not in family:
+        assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] == tied
+
+
+def _logits(model: PreTrainedModel, row: torch.Tensor) -> torch.Tensor:
+    inputs = {"decoder_input_ids": row} if model.config.is_encoder_decoder else {}
+    with torch.no_grad():
+        logits: torch.Tensor = model.eval()(input_ids=row, **inputs).logits
+    return logits
+
+
+def _of_family(family: str) -> PreTrainedModel:
+    """A float32 model of 300 tokens with random weights."""
+    shape: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0),
+    }
+    grouped = {**shape, "num_key_value_heads": 1, "head_dim": 8}
+    t5 = {
+        "vocab_size": VOCABULARY,
+        "d_model": 16,
+        "d_kv": 8,
+        "d_ff": 24,
+        "num_layers": 1,
+        "num_heads": 2,
+        "decoder_start_token_id": 0,
+    }
+    vision = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    shell = {
+        "mm_tokens_per_image": 4,
+        "image_token_index": 299,
+        "boi_token_index": 298,
+        "eoi_token_index": 297,
+    }
+    made: dict[str, Callable[[], PreTrainedModel]] = {
+        "llama": lambda: LlamaForCausalLM(LlamaConfig(**shape)),
+        "gpt2": lambda: GPT2LMHeadModel(
+            GPT2Config(vocab_size=VOCABULARY, n_embd=16, n_layer=1, n_head=2, eos_token_id=0)
+        ),
+        "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**grouped)),
+        "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**grouped)),
+        "gemma3 shell": lambda: Gemma3ForConditionalGeneration(
+            Gemma3Config(text_config=grouped, vision_config=vision, **shell)
+        ),
+        "gpt-neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**shape)),
+        "t5": lambda: T5ForConditionalGeneration(T5Config(**t5)),
+        "t5 v1.1": lambda: T5ForConditionalGeneration(T5Config(**t5, tie_word_embeddings=False)),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        return made[family]()
 
 
 # --- update --------------------------------------------------------------------------------------

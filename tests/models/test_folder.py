@@ -1,21 +1,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.folder import (
-    check_tokenizer_files,
-    folder_facts,
-    read_config,
-    read_header,
-    weight_files,
-)
+from distillspec.models.folder import folder_facts, read_header, stored_tensors
 from distillspec.models.loading import load_model
 
 
@@ -37,37 +33,6 @@ def test_reading_facts_imports_no_torch(tiny_pair: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_folder_without_config_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DistillSpecError, match="no config.json"):
-        read_config(tmp_path)
-
-
-@pytest.mark.parametrize("content", ["", "{'a': 1}", "[1]", "\x00\x01"])
-def test_a_config_that_is_no_json_object_says_so(tmp_path: Path, content: str) -> None:
-    (tmp_path / "config.json").write_text(content)
-    with pytest.raises(DistillSpecError, match="JSON"):
-        read_config(tmp_path)
-
-
-def test_a_folder_without_weights_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DistillSpecError, match="holds no weights"):
-        weight_files(tmp_path)
-
-
-def test_a_missing_shard_is_named(tmp_path: Path) -> None:
-    index = {"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    (tmp_path / "one.safetensors").write_bytes(b"")
-    with pytest.raises(DistillSpecError, match="1 of 2 weight files are missing: two.safetensors"):
-        weight_files(tmp_path)
-
-
-def test_a_damaged_index_says_so(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors.index.json").write_text("[]")
-    with pytest.raises(DistillSpecError, match="index of the weight files"):
-        weight_files(tmp_path)
-
-
 @pytest.mark.parametrize("content", [b"", b"\x00" * 4, b"\xff" * 64, b"\x02" + b"\0" * 7 + b"[]"])
 def test_a_file_that_is_no_safetensors_says_so(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
@@ -75,6 +40,26 @@ def test_a_file_that_is_no_safetensors_says_so(tmp_path: Path, content: bytes) -
         read_header(tmp_path / "model.safetensors")
 
 
-def test_a_folder_without_tokenizer_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DistillSpecError, match="no tokenizer"):
-        check_tokenizer_files(tmp_path)
+def test_an_empty_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(DistillSpecError, match="the file is empty"):
+        read_header(tmp_path / "model.safetensors")
+
+
+def test_a_weight_in_two_files_is_refused(tmp_path: Path) -> None:
+    files = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
+    for file in files:
+        save_file({"a": torch.zeros(2)}, file)
+    with pytest.raises(DistillSpecError, match="a is in two files: one.safetensors and two"):
+        stored_tensors(files)
+
+
+@pytest.mark.parametrize("key", ["architectures", "vocab_size", "num_hidden_layers"])
+def test_a_config_of_odd_values_gives_facts_that_are_not_known(
+    tiny_pair: Path, tmp_path: Path, key: str
+) -> None:
+    folder = shutil.copytree(tiny_pair / "target", tmp_path / "target")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, key: {"odd": []}}))
+    facts = folder_facts(str(folder))
+    assert None in (facts.architecture, facts.vocabulary, facts.layers)

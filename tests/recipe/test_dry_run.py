@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def test_a_path_that_is_no_hub_id_and_no_folder_is_missing(place: Path, path: st
     ("file", "what"),
     [
         ("config.json", "has no config.json"),
-        ("model.safetensors", "has no weights"),
+        ("model.safetensors", "holds no weights"),
         ("tokenizer.json", "has no tokenizer"),
     ],
 )
@@ -140,7 +141,24 @@ def test_an_incomplete_model_folder_says_what_it_lacks(place: Path, file: str, w
     (place / "models/draft" / file).unlink()
     error = refused("r.yaml")
     assert what in error.what
-    assert error.where == "r.yaml: pair.draft"
+    assert error.where == "r.yaml: pair.draft: models/draft"
+
+
+def test_a_model_with_a_running_state_is_refused_before_anything_is_loaded(place: Path) -> None:
+    for name, config in {
+        "draft": {"model_type": "mamba2"},
+        "target": {"model_type": "new", "layer_types": ["linear_attention", "full_attention"]},
+    }.items():
+        (place / "models" / name / "config.json").write_text(json.dumps(config))
+        error = refused("r.yaml")
+        assert "cannot be rolled back" in error.what
+        assert error.where == f"r.yaml: pair.{name}: models/{name}"
+        (place / "models" / name / "config.json").write_text("{}")
+
+
+def test_what_is_left_out_of_a_folder_is_named(place: Path) -> None:
+    (place / "models/draft/adapter_config.json").write_text('{"base_model_name_or_path": "o/b"}')
+    assert "the adapter beside them (of o/b) is not" in lines("r.yaml")["draft"]
 
 
 def test_a_file_is_no_model_folder(place: Path) -> None:

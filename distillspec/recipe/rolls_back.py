@@ -1,0 +1,78 @@
+"""Which models can forget their last tokens, by config.json alone. Imports no torch.
+
+Speculative decoding takes rejected tokens back. An attention cache is cut for that; a running state
+cannot be. What only the model itself tells is found when it is loaded
+(`models.cache.check_rolls_back`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from distillspec.errors import DistillSpecError
+
+# Kinds of layers whose cache can forget its last tokens; on disk "attention" is an older name.
+ROLLS_BACK = frozenset({"full_attention", "sliding_attention", "chunked_attention"})
+_ROLLS_BACK_ON_DISK = ROLLS_BACK | {"attention"}
+# Models that keep a running state whatever their layers are called (transformers: `_is_stateful`).
+RECURRENT = frozenset(
+    {
+        "bailing_hybrid",
+        "bamba",
+        "deepseek_v4",
+        "falcon_h1",
+        "falcon_mamba",
+        "glm5_next",
+        "glm5_next_text",
+        "granitemoehybrid",
+        "jamba",
+        "kimi_linear",
+        "mamba",
+        "mamba2",
+        "minicpm_ocr",
+        "minicpmv4_6",
+        "minicpmv4_7",
+        "nemo_speechlm",
+        "nemotron_h",
+        "nemotron_h_omni",
+        "olmo_hybrid",
+        "qwen3_5",
+        "qwen3_5_moe",
+        "qwen3_5_moe_text",
+        "qwen3_5_text",
+        "qwen3_next",
+        "qwen4_exp",
+        "qwen4_exp_text",
+        "recurrent_gemma",
+        "rwkv",
+        "xlstm",
+        "zamba",
+        "zamba2",
+        "zaya",
+    }
+)
+
+
+def check_rolls_back(config: Mapping[str, Any], where: str) -> None:
+    """DistillSpecError where config.json alone says that the cache cannot forget tokens."""
+    inner = config.get("text_config")
+    text = inner if isinstance(inner, dict) else config
+    given = (config.get("model_type"), text.get("model_type"))
+    types = sorted({one for one in given if isinstance(one, str)})
+    layers = text.get("layer_types")
+    named = {str(one) for one in layers} if isinstance(layers, list) else set()
+    kinds = sorted(named - _ROLLS_BACK_ON_DISK)
+    recurrent = [one for one in types if one in RECURRENT]
+    if kinds or recurrent:
+        refuse_memory(", ".join(recurrent or types) or "this model", kinds, where)
+
+
+def refuse_memory(model: str, kinds: list[str], where: str) -> NoReturn:
+    """The error for a model whose past cannot be taken back token by token."""
+    detail = f" ({', '.join(kinds)})" if kinds else ""
+    raise DistillSpecError(
+        f"the memory of {model}{detail} cannot be rolled back",
+        where=where,
+        mend="use a model whose layers are all attention; recurrent layers are not supported",
+    )
