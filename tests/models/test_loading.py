@@ -259,7 +259,7 @@ def test_a_hub_id_without_network_says_so_and_prints_nothing(
 
 def test_a_malformed_hub_id_says_so() -> None:
     with pytest.raises(DistillSpecError, match="well-formed"):
-        load("nobody/--what..is this")
+        load("nobody/--what..is")
 
 
 def test_a_model_that_fits_no_memory_is_the_users_error(
