@@ -1,6 +1,6 @@
 """The command line: `python -m distillspec VERB ...`.
 
-Exit codes: 0 ok, 1 error, 2 below a stated floor, 130 interrupted.
+Exit codes: 0 ok, 1 error, 2 below a stated floor, 130 interrupted, 143 terminated.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from distillspec.commands import (
 )
 from distillspec.errors import DistillSpecError
 from distillspec.foreign import say, visible
+from distillspec.interrupts import Terminated, end_with_launcher, terminable
 from distillspec.recipe.complaint import nearest
 from distillspec.secret import masked, masked_values
 from distillspec.torchrun import ERROR_FOLDER
@@ -66,15 +67,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code. Users' errors are printed, bugs show their traceback."""
     given = list(sys.argv[1:] if argv is None else argv)
     _guard_streams()
+    end_with_launcher()
     try:
-        return _dispatch(given)
+        with terminable():
+            return _dispatch(given)
     except DistillSpecError as error:
         _say_once(str(error), kin=str(error))
         return 1
     except KeyboardInterrupt as interrupt:
         hint = _after_an_interrupt(given)
-        _say_once(f"interrupted; {str(interrupt) or hint}", kin="interrupted")
-        return 130
+        is_terminated = isinstance(interrupt, Terminated)
+        what = "terminated" if is_terminated else "interrupted"
+        _say_once(f"{what}; {str(interrupt) or hint}", kin=what)
+        return 143 if is_terminated else 130
     except BrokenPipeError:  # the reader of our output, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -86,6 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _after_an_interrupt(argv: Sequence[str]) -> str:
     if argv and argv[0] in ("compare", "evaluate", "generate"):
         return "the same command goes on where it stopped"
+    if argv and argv[0] == "pretrain":
+        return "the same command goes on where it stopped, with --resume"
+    if argv and argv[0] in ("auto", "check", "decode", "export", "report"):
+        return "the same command begins again"
     return "a run that was training resumes with: ./launch.sh RUN-FOLDER"
 
 

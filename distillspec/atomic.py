@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import fnmatch
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from distillspec.errors import DistillSpecError
 
 _UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_NAMED = 3  # files of a longer list
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<writer>[0-9a-z_]+)\.tmp\Z")
 
 
 def explain(error: OSError, where: Path) -> DistillSpecError:
@@ -33,6 +38,12 @@ def explain(error: OSError, where: Path) -> DistillSpecError:
             where=str(where),
             mend="choose a folder that you may write to, or mend its permissions",
         )
+    if error.errno == errno.ENOENT:
+        return DistillSpecError(
+            "the folder of this file is gone: it was deleted or moved while in use",
+            where=str(where),
+            mend="put it back, or start again",
+        )
     return DistillSpecError(
         f"writing failed: {error.strerror}", where=str(where), mend="see the system's message above"
     )
@@ -48,23 +59,47 @@ def make_folder(path: Path) -> Path:
 
 
 @contextmanager
-def replacing_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes `path`'s name when the block ends well."""
-    make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def replacing_file(path: Path, previous: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it takes `path`'s name when the block ends well.
+
+    A symbolic link is followed: the file that it names is replaced, and the link stays.
+
+    Args:
+        path: The file to write.
+        previous: Where an older file at `path` is moved; None deletes it. A process killed between
+            the two renames leaves `previous` alone, whole.
+    """
+    goal = _followed(path)
+    make_folder(goal.parent)
+    temporary = goal.with_name(f".{goal.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb+") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
+        _check_regular(goal)
+        remove_stale(goal.parent, goal.name)
+        with _claimed(temporary):
+            yield temporary
+            with temporary.open("rb+") as handle:
+                os.fsync(handle.fileno())
+            if previous is not None and goal.exists():
+                _move(goal, previous)
+            temporary.replace(goal)
     except OSError as error:
         raise explain(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def _move(old: Path, new: Path) -> None:
+    """Rename `old`, in place of a file or folder at `new`."""
+    if new.is_dir() and not new.is_symlink():
+        shutil.rmtree(new)
+    elif old.is_dir():
+        new.unlink(missing_ok=True)
+    old.replace(new)
+
+
 def recover_folder(path: Path) -> None:
     """Undo a replacement of the folder `path` that was killed between its two renames."""
+    path = _followed(path)
     aside = _aside(path)
     if not aside.exists():
         return
@@ -75,34 +110,181 @@ def recover_folder(path: Path) -> None:
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_folder(
+    path: Path, writes: Sequence[str], previous: Path | None = None
+) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it replaces `path` when the block ends well.
 
     An older folder at `path` stays whole until the new one is; it is moved aside, then deleted. A
-    process killed just between the two leaves it aside: `recover_folder` puts it back.
+    process killed just between the two leaves it aside: `recover_folder` puts it back. A symbolic
+    link is followed.
+
+    Args:
+        path: The folder to write.
+        writes: Patterns of the files that the caller writes, as for `check_replaceable`, which
+            refuses a folder that holds anything else.
+        previous: As for `replacing_file`.
     """
-    make_folder(path.parent)
-    aside = _aside(path)
+    goal = _followed(path)
+    make_folder(goal.parent)
+    aside = _aside(goal)
     try:
-        recover_folder(path)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+        recover_folder(goal)
+        if previous is None:
+            check_replaceable(goal, writes)
+        remove_stale(goal.parent, goal.name)
+        prefix = f".{goal.name}.{os.getpid()}_"
+        temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".tmp", dir=goal.parent))
     except OSError as error:
         raise explain(error, path) from error
     try:
         temporary.chmod(0o755)
-        yield temporary
-        if path.exists():
-            path.replace(aside)
-        try:
-            temporary.replace(path)
-        except OSError:
-            recover_folder(path)
-            raise
-        shutil.rmtree(aside, ignore_errors=True)
+        with _claimed(temporary):
+            yield temporary
+            if previous is None:
+                check_replaceable(goal, writes)
+            if previous is not None and goal.exists():
+                _move(goal, previous)
+            elif goal.exists():
+                goal.replace(aside)
+            try:
+                temporary.replace(goal)
+            except OSError:
+                recover_folder(goal)
+                raise
+            shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise explain(error, path) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_replaceable(path: Path, writes: Sequence[str]) -> None:
+    """Refuse a folder at `path` that holds files which its writer would not write again.
+
+    Args:
+        path: What would be replaced; it need not exist.
+        writes: Patterns (`fnmatch`) of paths inside the folder, with `/` between their parts.
+
+    Raises:
+        DistillSpecError: It names the foreign files. Nothing has been changed.
+    """
+    path = _followed(path)
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise DistillSpecError(
+            "a folder is to be written here, and this is a file",
+            where=str(path),
+            mend="move the file away, or name another folder",
+        )
+    names = [
+        (Path(folder) / name).relative_to(path).as_posix()
+        for folder, folders, files in os.walk(path)
+        for name in [*files, *(one for one in folders if (Path(folder) / one).is_symlink())]
+    ]
+    foreign = sorted(
+        name for name in names if not any(fnmatch.fnmatchcase(name, one) for one in writes)
+    )
+    if foreign:
+        more = f" and {len(foreign) - _NAMED} more" if len(foreign) > _NAMED else ""
+        raise DistillSpecError(
+            "this folder would be replaced as a whole, and it holds other files: "
+            f"{', '.join(foreign[:_NAMED])}{more}",
+            where=str(path),
+            mend="move these files away, or name another folder",
+        )
+
+
+# --- what killed processes left ------------------------------------------------------------------
+
+
+def tidy(folder: Path) -> None:
+    """Undo what writers that were killed left anywhere below `folder`.
+
+    Folders that were moved aside are put back, temporary files of dead writers are deleted. To be
+    called by the process that holds `folder`; a live writer's files stay.
+    """
+    for root, folders, files in os.walk(folder):
+        for name in [n for n in (*folders, *files) if n.startswith(".") and n.endswith(".old")]:
+            recover_folder(Path(root) / name[1:-4])
+        remove_stale(Path(root))
+
+
+def remove_stale(folder: Path, name: str | None = None) -> None:
+    """Delete temporary files and folders in `folder` whose writer has ended.
+
+    Args:
+        folder: Where to look; its subfolders are not searched.
+        name: Only those of the file or folder with this name.
+    """
+    for found in list(os.scandir(folder)):
+        match = _TEMPORARY.match(found.name)
+        if match is None or name not in (None, match["name"]):
+            continue
+        if found.is_symlink() or _is_claimed(found.path, match["writer"]):
+            continue
+        if found.is_dir():
+            shutil.rmtree(found.path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                os.unlink(found.path)
+
+
+@contextmanager
+def _claimed(temporary: Path) -> Iterator[None]:
+    """Hold a lock on `temporary`, which the kernel frees when this process ends, however."""
+    flags = os.O_RDONLY if temporary.is_dir() else os.O_RDWR | os.O_CREAT
+    claim = os.open(temporary, flags | os.O_CLOEXEC, 0o666)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(claim)
+
+
+def _is_claimed(path: str, writer: str) -> bool:
+    """Whether the writer may still be at work: its lock is held, or its process id is alive."""
+    pid = writer.partition("_")[0]
+    if pid.isdigit() and int(pid) != os.getpid() and _is_alive(int(pid)):
+        return True
+    try:
+        claim = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True  # another user's, or gone
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(claim)
+    return False
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _followed(path: Path) -> Path:
+    """Where a symbolic link at `path` leads; `path` itself where it is none."""
+    return path.resolve() if path.is_symlink() else path
+
+
+def _check_regular(path: Path) -> None:
+    """A device or pipe is not replaced by a file."""
+    if path.exists() and not path.is_file():
+        raise DistillSpecError(
+            "a file is to be written here, and this is none",
+            where=str(path),
+            mend="name another file",
+        )
 
 
 def _aside(path: Path) -> Path:

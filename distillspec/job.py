@@ -28,7 +28,6 @@ from distillspec.errors import DistillSpecError
 from distillspec.export.card import CardFacts, draft_card, recommended_gamma
 from distillspec.export.evidence import evidence
 from distillspec.export.folder import (
-    HOT_TOKENS,
     export_draft,
     update_draft,
     verify_export,
@@ -50,6 +49,7 @@ from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.start import Pruned
 from distillspec.recipe.suite import Suite
+from distillspec.recipe.written_files import HOT_TOKENS
 from distillspec.run_folder import RunFolder
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.terminal import Terminal
@@ -270,8 +270,9 @@ class Job:
             texts = target_text(self.pair, self.prompts, alone, console, wanted=False).held_out
         else:
             texts = build.drafted_texts(self.pair, draft, self.prompts.held_out)
-        nats = verify_reload(self.folder.draft, draft, texts)
-        trained = surprise(draft, texts).mean()
+        common = self.pair.vocabulary
+        nats = verify_reload(self.folder.draft, draft, texts, vocabulary=common)
+        trained = surprise(draft, texts, vocabulary=common).mean()
         what = "held-out loss" if self.pair.frozen is None else "loss on its own text"
         return f"its {what} is {nats:.4f} nats (before rounding to bfloat16 {trained:.4f})"
 
@@ -465,7 +466,7 @@ def started(recipe: Recipe, folder: Path | None) -> Iterator[Job]:
             yield Job(recipe, run_folder, world, record, pair, prompts)
         except KeyboardInterrupt as interrupt:
             again = str(interrupt) or f"resume with: ./launch.sh {run_folder.path}"
-            raise KeyboardInterrupt(again) from None
+            raise type(interrupt)(again) from None
 
 
 def show_summary(summary: Summary, page: Path) -> None:

@@ -28,6 +28,7 @@ from distillspec.pair import device_of, dtype_of
 from distillspec.recipe.dry_run import RUNS
 from distillspec.recipe.loading import dump_yaml
 from distillspec.recipe.pretraining import PretrainRecipe
+from distillspec.recipe.written_files import MODEL_FILES, TOKENIZER_FILES
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.terminal import Terminal
 from distillspec.training.pretrain import Progress, held_out_nats, pretrain
@@ -41,7 +42,9 @@ console = Terminal()
 
 def run(recipe: PretrainRecipe, *, resume: bool) -> int:
     """Train the model and write it to recipe.output; its run folder is RUNS/<name>."""
-    folder = RUNS / recipe.name
+    folder, output = RUNS / recipe.name, Path(recipe.output)
+    atomic.recover_folder(output)  # an earlier process may have been killed while it replaced it
+    atomic.check_replaceable(output, MODEL_FILES)
     if (folder / "state.pt").exists() and not resume:
         raise DistillSpecError(
             "this recipe has been started before",
@@ -105,7 +108,7 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
             "entropy_nats_per_token": _entropy(model, rows),
         }
         atomic.write_json(folder / "result.json", facts)
-        _write_model(model, tokenizer, Path(recipe.output))
+        _write_model(model, tokenizer, output)
         record.record(tokens=final.tokens, finished=True)
     console.print(json.dumps(facts, indent=2))
     console.print(f"model written to {recipe.output}", highlight=False)
@@ -170,7 +173,7 @@ def _tokenizer(recipe: PretrainRecipe, files: CorpusFiles, folder: Path) -> PreT
         trained = train_tokenizer(
             (f.text for f in files.training), recipe.tokenizer.train_vocabulary
         )
-        with atomic.replacing_folder(kept) as temporary:
+        with atomic.replacing_folder(kept, TOKENIZER_FILES) as temporary:
             trained.save_pretrained(temporary)
     return load_tokenizer(str(kept))
 
@@ -209,7 +212,7 @@ def _write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out
     """A plain Hugging Face folder in bfloat16; a README beside the old weights is kept."""
     cast_parameters(model, torch.bfloat16)
     model.config.dtype = torch.bfloat16
-    with atomic.replacing_folder(output) as temporary:
+    with atomic.replacing_folder(output, MODEL_FILES) as temporary:
         save_model(model, temporary)
         tokenizer.save_pretrained(temporary)
         if (output / "README.md").exists():

@@ -61,9 +61,9 @@ def evaluate(folder: Path, suite: str, changes: Sequence[str] = ()) -> int:
     with started(RunFolder(folder).recipe(), folder) as job:
         try:
             job.evaluate(suite, changes)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             command = ["./launch.sh", "evaluate", str(folder), "--suite", suite, *changes]
-            raise KeyboardInterrupt(f"go on with: {shlex.join(command)}") from None
+            raise type(interrupt)(f"go on with: {shlex.join(command)}") from None
         job.close()
     return 0
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from distillspec.errors import DistillSpecError
 from distillspec.foreign import say
+from distillspec.interrupts import LAUNCHER
 
 ERROR_FOLDER = "DISTILLSPEC_ERRORS"  # where the processes of one run agree on who reports a failure
 
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="distillspec-") as folder:
         os.environ[ERROR_FOLDER] = folder
+        os.environ[LAUNCHER] = str(os.getpid())
         try:
             torchrun(list(sys.argv[1:] if argv is None else argv))
         except ChildFailedError as error:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,7 +44,7 @@ def test_a_failure_in_the_middle_leaves_the_older_file_whole(tmp_path: Path) -> 
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "draft"
     for content in ("old", "new"):
-        with atomic.replacing_folder(path) as temporary:
+        with atomic.replacing_folder(path, ("*",)) as temporary:
             (temporary / content).write_text(content, encoding="utf-8")
     assert names(path) == ["new"]
     assert names(tmp_path) == ["draft"]
@@ -49,9 +52,9 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 def test_a_failure_in_the_middle_leaves_the_older_folder_whole(tmp_path: Path) -> None:
     path = tmp_path / "draft"
-    with atomic.replacing_folder(path) as temporary:
+    with atomic.replacing_folder(path, ("*",)) as temporary:
         (temporary / "a").write_text("old", encoding="utf-8")
-    with pytest.raises(RuntimeError), atomic.replacing_folder(path) as temporary:
+    with pytest.raises(RuntimeError), atomic.replacing_folder(path, ("*",)) as temporary:
         (temporary / "a").write_text("half", encoding="utf-8")
         raise RuntimeError
     assert (path / "a").read_text(encoding="utf-8") == "old"
@@ -107,3 +110,119 @@ def test_what_lies_aside_of_a_whole_folder_is_removed(tmp_path: Path) -> None:
     atomic.recover_folder(tmp_path / "made")
     assert (tmp_path / "made" / "file").read_text() == "made"
     assert not (tmp_path / ".made.old").exists()
+
+
+def test_a_folder_with_foreign_files_is_not_replaced(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    (mine / "sub").mkdir(parents=True)
+    (mine / "thesis.tex").write_text("years")
+    (mine / "sub" / "x").write_text("x")
+    (mine / "config.json").write_text("{}")
+    (mine / "away").symlink_to(tmp_path)
+    with (
+        pytest.raises(DistillSpecError, match=r"other files: away, sub/x, thesis\.tex"),
+        atomic.replacing_folder(mine, ("config.json", "*.safetensors")),
+    ):
+        pass
+    assert (mine / "thesis.tex").read_text() == "years"
+    assert names(tmp_path) == ["mine"]
+
+
+def test_foreign_files_that_came_meanwhile_are_kept(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    with (
+        pytest.raises(DistillSpecError, match="other files: notes"),
+        atomic.replacing_folder(mine, ("a",)) as temporary,
+    ):
+        (temporary / "a").write_text("new")
+        mine.mkdir()
+        (mine / "notes").write_text("kept")
+    assert (mine / "notes").read_text() == "kept"
+
+
+def test_links_are_followed_and_stay(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    for name in ("folder", "file"):
+        (tmp_path / name).symlink_to(tmp_path / "disk" / name)
+    for content in ("old", "new"):
+        with atomic.replacing_folder(tmp_path / "folder", ("*",)) as temporary:
+            (temporary / "a").write_text(content)
+        atomic.write_text(tmp_path / "file", content)
+    assert (tmp_path / "folder").is_symlink()
+    assert (tmp_path / "file").is_symlink()
+    assert (tmp_path / "disk" / "folder" / "a").read_text() == "new"
+    assert (tmp_path / "disk" / "file").read_text() == "new"
+    assert names(tmp_path / "disk") == ["file", "folder"]
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DistillSpecError, match="this is none"):
+        atomic.write_text(tmp_path / "pipe", "text")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_the_one_before_is_kept_where_a_place_is_given(tmp_path: Path) -> None:
+    for content in ("1", "2", "3"):
+        with atomic.replacing_file(tmp_path / "a", tmp_path / "a.before") as temporary:
+            temporary.write_text(content)
+        with atomic.replacing_folder(tmp_path / "b", ("*",), tmp_path / "b.before") as temporary:
+            (temporary / "x").write_text(content)
+    assert [(tmp_path / name).read_text() for name in ("a", "a.before")] == ["3", "2"]
+    assert [(tmp_path / name / "x").read_text() for name in ("b", "b.before")] == ["3", "2"]
+    assert names(tmp_path) == ["a", "a.before", "b", "b.before"]
+
+
+_WRITER = """
+import os, signal, sys
+from pathlib import Path
+from distillspec import atomic
+folder = Path(sys.argv[1])
+with atomic.replacing_file(folder / "a.txt") as file, \\
+     atomic.replacing_folder(folder / "deep" / "made", ("*",)) as made:
+    file.write_text("half")
+    (made / "x").write_text("half")
+    print("writing", flush=True)
+    sys.stdin.readline()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_is_deleted_and_what_a_live_one_writes_is_not(
+    tmp_path: Path,
+) -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "writing\n"
+    (tmp_path / ".foreign.tmp").write_text("not ours")
+    atomic.tidy(tmp_path)
+    assert len(list(tmp_path.rglob(".*.tmp"))) == 3
+    writer.communicate("now")
+    assert len(list(tmp_path.rglob(".*.tmp"))) == 3
+    atomic.tidy(tmp_path)
+    assert [path.name for path in tmp_path.rglob(".*.tmp")] == [".foreign.tmp"]
+
+
+def test_a_file_is_cleared_of_its_dead_writers_when_it_is_written(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (tmp_path / f".a.txt.{dead.pid}.tmp").write_text("half")
+    (tmp_path / f".b.txt.{dead.pid}.tmp").write_text("half")
+    atomic.write_text(tmp_path / "a.txt", "whole")
+    assert names(tmp_path) == [f".b.txt.{dead.pid}.tmp", "a.txt"]
+
+
+def test_a_folder_between_its_two_renames_is_put_back_by_tidying(tmp_path: Path) -> None:
+    (tmp_path / "deep" / ".draft.old").mkdir(parents=True)
+    (tmp_path / "deep" / ".draft.old" / "file").write_text("old")
+    atomic.tidy(tmp_path)
+    assert (tmp_path / "deep" / "draft" / "file").read_text() == "old"
+
+
+def test_a_folder_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
+    assert "is gone" in atomic.explain(FileNotFoundError(errno.ENOENT, "x"), tmp_path).what

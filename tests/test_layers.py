@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "distillspec"
 # A room may import those of earlier lines; rooms of one line do not import each other.
 LEVELS = (
     {"foreign", "secret"},
-    {"errors", "terminal"},
+    {"errors", "interrupts", "terminal"},
     {"atomic", "seeds"},
     {"divergence", "recipe", "provenance", "torchrun"},
     {"run_folder"},
@@ -59,6 +59,7 @@ LIGHT = (
     "commands/",
     "errors.py",
     "foreign.py",
+    "interrupts.py",
     "provenance.py",
     "recipe/",
     "run_folder.py",

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -175,6 +178,20 @@ def test_an_interrupt_leaves_with_130_and_says_how_to_resume(
     assert "resumes with: ./launch.sh RUN-FOLDER" in capsys.readouterr().err
     assert ending(interrupt_with_a_hint) == 130
     assert capsys.readouterr().err == "interrupted; resume with: ./launch.sh a/b\n"
+
+
+def test_sigterm_leaves_with_143_and_says_how_to_resume(
+    ending: Ending, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def terminated() -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+        return 0
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert ending(terminated) == 143
+    assert capsys.readouterr().err.startswith("terminated; a run that was training resumes with")
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_an_interrupted_comparison_is_started_again_as_it_was(

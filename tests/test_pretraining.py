@@ -190,3 +190,25 @@ def test_rows_of_a_data_set_are_a_corpus_too() -> None:
     assert "messages" not in raised.value.mend
     with pytest.raises(ValueError, match="as_chat is for prompts"):
         recipe(corpus={**corpus, "as_chat": "if-template"})
+
+
+def test_an_output_with_foreign_files_is_refused_before_anything_is_done() -> None:
+    Path("made/target").mkdir(parents=True)
+    Path("made/target/thesis.tex").write_text("years")
+    with pytest.raises(DistillSpecError, match=r"other files: thesis\.tex"):
+        pretraining.run(recipe(), resume=False)
+    assert Path("made/target/thesis.tex").read_text() == "years"
+    assert not Path("checkpoints").exists()
+
+
+def test_an_output_between_its_two_renames_is_put_back_by_the_next_start() -> None:
+    pretraining.run(recipe(), resume=False)
+    Path("made/target").rename("made/.target.old")  # killed there
+    further = recipe(
+        name="more",
+        start_from="made/target",
+        model=None,
+        tokenizer={"take_from": "made/target"},
+    )
+    pretraining.run(further, resume=False)
+    assert sorted(path.name for path in Path("made").iterdir()) == ["target"]

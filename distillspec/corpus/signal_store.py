@@ -216,8 +216,6 @@ class SignalStore:
             mine[:] = packed(law, self._kind)
             checksums[place.nth] = self._checksum(text.digest, mine)
         path = self._path(number)
-        for left in self.folder.glob(f".{path.name}.*"):  # of a process that was killed
-            left.unlink(missing_ok=True)
         with replacing_file(path) as temporary, temporary.open("wb") as handle:
             handle.write(records.tobytes())
             handle.write(checksums.tobytes())

@@ -24,11 +24,11 @@ from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.precision import cast_parameters
 from distillspec.models.tied import state_tying, tied_as_it_is
 from distillspec.models.trimmed_head import kept_tokens, trim_head, whole_head
+from distillspec.recipe.written_files import HOT_TOKENS, MODEL_FILES
 from distillspec.speculation.sampling import SamplingPolicy
 
 log = logging.getLogger(__name__)
 
-HOT_TOKENS = "hot_token_ids.json"
 _PROBED = 8  # tokens of the row that is compared
 _ROUNDING = 0.02  # of the largest logit, in bfloat16
 
@@ -67,7 +67,7 @@ def export_draft(
     cast_parameters(draft, dtype)
     draft.config.dtype = dtype
     draft.generation_config = _generation_config(draft, num_assistant_tokens)
-    with atomic.replacing_folder(folder) as temporary:
+    with atomic.replacing_folder(folder, MODEL_FILES) as temporary:
         save_model(draft, temporary)
         tokenizer.save_pretrained(temporary)
         _check_reload(draft, temporary, folder)
@@ -242,6 +242,7 @@ def verify_reload(
     trained: PreTrainedModel,
     texts: Sequence[DrawnText],
     *,
+    vocabulary: int | None = None,
     tolerance: float = 0.005,
     dtype: torch.dtype = torch.bfloat16,
 ) -> float:
@@ -249,6 +250,7 @@ def verify_reload(
 
     trained: the draft that was exported, whose weights are rounded to `dtype` for the comparison,
     as those in the folder are: small updates may be lost by that, which is no fault of the folder.
+    vocabulary: tokens that target and draft share; the loss is over these.
     Returns nats per token. Raises DistillSpecError for another size, or a loss further than
     `tolerance` from what was expected.
     """
@@ -260,7 +262,7 @@ def verify_reload(
     cast_parameters(rounded, dtype)
     cast_parameters(rounded, torch.float32)
     rows, wanted = (_table(m.get_input_embeddings()).shape[0] for m in (draft, rounded))
-    nats, expected = (surprise(m, texts).mean() for m in (draft, rounded))
+    nats, expected = (surprise(m, texts, vocabulary=vocabulary).mean() for m in (draft, rounded))
     # Written so that nan, the mark of broken weights, fails too.
     if rows != wanted or not abs(nats - expected) <= tolerance:
         raise DistillSpecError(

@@ -241,6 +241,11 @@ class Distill(Section):
         "dealt to steps, whose order is then drawn: less padding, less mixing",
     )
     checkpoint_every_steps: Count = Field(100, description="steps between two resumable states")
+    checkpoint_every_minutes: float = Field(
+        10.0,
+        gt=0.0,
+        description="minutes of training between two resumable states, where the steps are long",
+    )
     probe: Probe = Field(default_factory=Probe)
 
     @property

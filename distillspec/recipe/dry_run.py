@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from distillspec.atomic import check_replaceable
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import Hub, Jsonl, PythonSource
 from distillspec.recipe.distill import CachedSignal, Distill, Origin, Shares
@@ -27,6 +28,7 @@ from distillspec.recipe.rolls_back import check_rolls_back
 from distillspec.recipe.schema import Pair, Recipe
 from distillspec.recipe.start import Pruned
 from distillspec.recipe.suite import Suite
+from distillspec.recipe.written_files import MODEL_FILES
 
 RUNS = Path("checkpoints/runs")
 
@@ -145,8 +147,16 @@ def _pretraining(recipe: PretrainRecipe, source: str) -> list[PlanLine]:
             f"{train.max_steps} steps of {train.batch_size} x {train.context} tokens,"
             f" validated every {train.validate_every_steps} steps",
         ),
-        PlanLine("output", recipe.output),
+        PlanLine("output", _output(Path(recipe.output))),
     ]
+
+
+def _output(folder: Path) -> str:
+    """Errors: a folder that holds anything but a model."""
+    check_replaceable(folder, MODEL_FILES)
+    if not folder.exists() or not any(folder.iterdir()):
+        return str(folder)
+    return f"{folder}: the model that is there is replaced, its README.md is kept"
 
 
 # --- what each part says, and whether its paths exist --------------------------------------------

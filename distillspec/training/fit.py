@@ -19,8 +19,9 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import nn
 
-from distillspec.atomic import make_folder, recover_folder
+from distillspec.atomic import make_folder
 from distillspec.errors import DistillSpecError
+from distillspec.interrupts import StopRequest
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.precision import fast_dtype
 from distillspec.models.trainable import (
@@ -38,7 +39,15 @@ from distillspec.training.module import DistillModule
 from distillspec.training.objective import Objective
 from distillspec.training.progress import make_reporter
 from distillspec.training.replica import Replica
-from distillspec.training.resume import BEST, LAST, Position, load_best, load_position, note_best
+from distillspec.training.resume import (
+    BEST,
+    LAST,
+    Position,
+    load_best,
+    load_position,
+    note_best,
+    settle_last,
+)
 from distillspec.training.rollout import Rollout
 from distillspec.training.run_lock import run_lock
 from distillspec.training.state_file import AtomicCheckpointIO
@@ -149,7 +158,8 @@ def fit(
         rollout.check(draft)
         _make_ready(draft, recipe)
         position = Position()
-        _recovered(folder / LAST, world)
+        if resume:
+            settle_last(folder / LAST, world)
         if resume and (folder / LAST).exists():
             position = load_position(folder / LAST, data_module, rollout, world.rank)
             note_best(folder / BEST, position)
@@ -158,7 +168,7 @@ def fit(
         clock.seconds.update(position.seconds)
         step = Step(
             recipe,
-            Objective(plan, target, reference, cached),
+            Objective(plan, target, reference, cached, vocabulary),
             rollout,
             Replica(draft, dtype, sharded=name in SHARDED, compiled=recipe.hardware.compile),
             clock=clock,
@@ -166,6 +176,7 @@ def fit(
             autocast_dtype=dtype,
             micro_batch_size=micro_batch_size,
             average=_average(draft, recipe, name),
+            stop=StopRequest(says=not world.rank),
         )
         if not is_over(position, plan):
             milestones = Milestones(
@@ -206,9 +217,10 @@ def fit(
             try:
                 trainer.fit(DistillModule(draft, step, fsdp2=name == "fsdp2"), data_module)
             except SystemExit:
-                if milestones.interrupted:
-                    raise KeyboardInterrupt from None
-                raise
+                if milestones.interrupt is None:
+                    raise
+            if milestones.interrupt is not None:
+                raise milestones.interrupt from None
         if name not in SHARDED:
             load_best(draft, folder / BEST)
     assert position.best_step is not None
@@ -292,14 +304,6 @@ def _loggers(recipe: Recipe, folder: Path, position: Position, label: str) -> li
 
         loggers.append(WandbLogger(project=project, name=f"{recipe.name}/{label}", save_dir=folder))
     return loggers
-
-
-def _recovered(path: Path, world: World) -> None:
-    """A checkpoint that was being replaced is whole again before any process looks for it."""
-    if not world.rank:
-        recover_folder(path)
-    if world.size > 1 and torch.distributed.is_initialized():
-        torch.distributed.barrier()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,11 @@ class LossFinding(NamedTuple):
 
     nats: float
     tokens: int
+
+    @property
+    def is_a_number(self) -> bool:
+        """False where a distribution was not finite."""
+        return not math.isnan(self.nats)
 
     def beats(self, best: Position) -> bool:
         """Whether no earlier draft was better."""

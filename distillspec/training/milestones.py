@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lightning.pytorch import Callback, LightningModule
 from torch import nn
 
+from distillspec.errors import DistillSpecError
 from distillspec.recipe.distill import Distill
 from distillspec.training.optimizer import share_done
 from distillspec.training.progress import Report, Reporter
@@ -23,6 +24,7 @@ from distillspec.training.resume import (
     save_best,
     save_last,
 )
+from distillspec.training.run_lock import check_still_there
 from distillspec.training.step import Step
 
 if TYPE_CHECKING:
@@ -34,6 +36,11 @@ log = logging.getLogger(__name__)
 
 class Measured(Protocol):
     """What a probe has found; it travels to all processes."""
+
+    @property
+    def is_a_number(self) -> bool:
+        """False where a distribution was not finite."""
+        ...
 
     def beats(self, best: Position) -> bool:
         """Whether no earlier draft was better."""
@@ -88,9 +95,13 @@ class Milestones(Callback):
         self._on_checkpoint = on_checkpoint
         self._tokens_before = step.position.response_tokens
         self._plan = step.recipe.distill
-        self.interrupted = False  # by Ctrl-C, which Lightning turns into an exit
+        self._saved_at = step.position.training_seconds
+        self._signals = ExitStack()
+        self.interrupt: KeyboardInterrupt | None = None  # which Lightning turns into an exit
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # In place of Lightning's, whose SIGTERM sends word to the other processes amid their own.
+        self._signals.enter_context(self._step.stop.watching())
         self._reporter.start(self._label)
         if self._step.average is not None:
             self._step.average.to(trainer.strategy.root_device)
@@ -99,12 +110,15 @@ class Milestones(Callback):
             log.info("%s: resuming after step %d", self._label, self._step.position.step)
         elif self._probe is not None:
             _log(trainer, self._probed(trainer), 0)
+        self._step.stop.wait_for_steps()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         position, plan = self._step.position, self._plan
         ends = is_over(position, plan)
+        if trainer.is_global_zero:
+            self._check_folder(trainer)
         metrics = self._step.result.metrics()
         metrics["train/training_seconds"] = position.training_seconds
         self._report(metrics)
@@ -114,7 +128,9 @@ class Milestones(Callback):
             with self._averaged():
                 self._keep_best(trainer)
         _log(trainer, metrics, position.step)
-        if ends or position.step % plan.checkpoint_every_steps == 0:
+        stops = ends or self._step.stops
+        if stops or self._is_due(position):
+            self._saved_at = position.training_seconds
             with self._step.clock.phase("checkpoint"):
                 position.seconds = dict(self._step.clock.seconds)
                 save_last(
@@ -127,16 +143,36 @@ class Milestones(Callback):
                 )
             if self._on_checkpoint is not None:
                 self._on_checkpoint(position.response_tokens - self._tokens_before)
-        trainer.should_stop = ends
+        trainer.should_stop = stops
+        if self._step.stops and not ends:
+            self.interrupt = self._step.stop.interrupt()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._signals.close()
         self._reporter.stop()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
+        self._signals.close()
         self._reporter.stop()
-        self.interrupted = isinstance(exception, KeyboardInterrupt)
+        if isinstance(exception, KeyboardInterrupt):
+            self.interrupt = exception
+
+    def _check_folder(self, trainer: Trainer) -> None:
+        try:
+            check_still_there(self._folder)
+        except DistillSpecError:
+            trainer.loggers = []  # which would write into it once more to be closed
+            raise
+
+    def _is_due(self, position: Position) -> bool:
+        """Whether this step is saved: by steps, and by the time that a killed run would lose."""
+        seconds = position.training_seconds - self._saved_at
+        return (
+            position.step % self._plan.checkpoint_every_steps == 0
+            or seconds >= 60.0 * self._plan.checkpoint_every_minutes
+        )
 
     def _averaged(self) -> AbstractContextManager[None]:
         """Within, the draft is what would be exported."""
@@ -159,6 +195,14 @@ class Milestones(Callback):
             self._draft.train()
             finding = trainer.strategy.broadcast(finding)
         assert finding is not None
+        if not finding.is_a_number:
+            raise DistillSpecError(
+                f"the draft's distributions are not finite: {finding.words()}",
+                where=f"probe after step {position.step}; the checkpoints of earlier steps are as "
+                "they were",
+                mend="lower optimizer.learning_rate, or try hardware.precision=float32, and start "
+                "a new run; at step 0 the weights of target or draft are damaged",
+            )
         self._reporter.note(f"step {position.step}: {finding.words()}")
         if finding.beats(position):
             finding.keep(position)

@@ -87,9 +87,11 @@ class Objective:
         target: FrozenTarget | None,
         reference: FrozenTarget | None = None,
         cached: CachedTarget | None = None,
+        vocabulary: int | None = None,
     ) -> None:
         """reference: of token selection; a draft that was distilled before. cached: in the place of
-        the target, which then is not asked.
+        the target, which then is not asked. vocabulary: tokens common to both models, which `nll`
+        too is normalised over.
         """
         assert target is not None or cached is not None or not distill.needs_target
         assert cached is None or distill.cached_signal is not None
@@ -98,6 +100,7 @@ class Objective:
         self.target = target if distill.reads_target and cached is None else None
         self.cached = cached
         self.reference = reference
+        self._vocabulary = vocabulary
         self._settings = Settings(distill.jsd_weight, distill.lk_eta)
         self._of_tokens: dict[str, float] = {
             name: weight for name, weight in distill.terms.items() if name in DIVERGENCES
@@ -266,6 +269,7 @@ class Objective:
             head,
             temperature=self.distill.temperature,
             chunk_tokens=self.distill.chunk_tokens,
+            vocabulary=self._vocabulary,
         )
 
 

@@ -24,25 +24,38 @@ from distillspec.atomic import explain, replacing_file
 from distillspec.corpus.windows import Windows
 from distillspec.divergence.chunked import chunked_cross_entropy
 from distillspec.errors import DistillSpecError
+from distillspec.interrupts import StopRequest
 from distillspec.models.attention import fast_whole_rows
 from distillspec.models.hidden import bare_model, hidden_states, output_head
 from distillspec.recipe.pretraining import PretrainPlan
+from distillspec.training.finite import all_finite
 from distillspec.training.optimizer import vocabulary_weights
-from distillspec.training.state_file import read_state, write_state
+from distillspec.training.run_lock import check_still_there
+from distillspec.training.state_file import previous_of, read_state, settle, write_state
 
 log = logging.getLogger(__name__)
+
+_SAVE_SECONDS = 600.0  # between two states, where validations are further apart
 
 COLUMNS = ("step", "tokens", "seconds", "train_nats_per_token", "validation_nats_per_token")
 
 
 class Progress(NamedTuple):
-    """One line of metrics.csv. tokens: trained on so far, repeats counted."""
+    """One row of metrics.csv. tokens: trained on so far, repeats counted."""
 
     step: int
     tokens: int
     seconds: float
     train_nats_per_token: float
     validation_nats_per_token: float
+
+
+class Progressed(NamedTuple):
+    """Where a state stands. losses: of the steps since the last validation, [] each."""
+
+    step: int
+    seconds: float
+    losses: list[Tensor]
 
 
 def rate_share(step: int, plan: PretrainPlan) -> float:
@@ -104,17 +117,35 @@ def pretrain(
     """Train `model` in place until plan.max_steps; returns the last line of progress.
 
     validation: held-out rows, long [R, T]. precision: dtype of matrix products (autocast).
-    Goes on from `folder`/state.pt where there is one; writes it and metrics.csv.
+    Goes on from `folder`/state.pt where there is one; writes it and metrics.csv. A row is written
+    before the state that it leads to, so that a killed run loses none: later ones are cut off.
     Errors: a loss that is not finite, or a state of another model, is a DistillSpecError.
+    SIGINT and SIGTERM stop it after a step, whose state is saved.
     """
+    stop = StopRequest()
+    stop.wait_for_steps()
+    with stop.watching():
+        return _pretrain(model, windows, validation, plan, folder, precision, report, stop)
+
+
+def _pretrain(
+    model: nn.Module,
+    windows: Windows,
+    validation: Tensor,
+    plan: PretrainPlan,
+    folder: Path,
+    precision: torch.dtype,
+    report: Callable[[Progress], None],
+    stop: StopRequest,
+) -> Progress:
     state_file, metrics_file = folder / "state.pt", folder / "metrics.csv"
     steppers = optimizers(model, plan)
-    step, spent = _restore(state_file, model, steppers)
+    step, spent, losses = _restore(state_file, model, steppers)
     _keep_rows(metrics_file, step)
     autocast = _autocast(next(model.parameters()).device.type, precision)
     rows_tokens = windows.batch_size * windows.context
     start = time.perf_counter() - spent
-    losses: list[Tensor] = []
+    saved_at = spent
     progress = Progress(step, step * rows_tokens, spent, math.nan, math.nan)
     model.train()
     if step >= plan.max_steps:
@@ -144,9 +175,18 @@ def pretrain(
             )
             losses.clear()
             _check_finite(progress, state_file)
-            _save(state_file, model, steppers, progress)
             _append(metrics_file, progress)
+        spent = time.perf_counter() - start
+        is_validated = progress.step == step
+        if is_validated or stop.is_made or spent - saved_at >= _SAVE_SECONDS:
+            check_still_there(folder)
+            _check_weights(model, step, state_file)
+            _save(state_file, model, steppers, Progressed(step, spent, losses))
+            saved_at = spent
+        if is_validated:
             report(progress)
+        if stop.is_made and step < plan.max_steps:
+            raise stop.interrupt()
     return progress
 
 
@@ -173,25 +213,34 @@ def _check_finite(progress: Progress, state_file: Path) -> None:
         )
 
 
+def _check_weights(model: nn.Module, step: int, state_file: Path) -> None:
+    if not all_finite(model):
+        raise DistillSpecError(
+            f"the weights are not finite after step {step}",
+            where=f"pretraining; the last good state is {state_file}",
+            mend="lower train.matrix_rate and train.other_rate, then start again: it resumes",
+        )
+
+
 def _save(
-    path: Path, model: nn.Module, steppers: list[torch.optim.Optimizer], progress: Progress
+    path: Path, model: nn.Module, steppers: list[torch.optim.Optimizer], at: Progressed
 ) -> None:
     state = {
         "model": model.state_dict(),
         "optimizers": [stepper.state_dict() for stepper in steppers],
-        "step": progress.step,
-        "seconds": progress.seconds,
+        "step": at.step,
+        "seconds": at.seconds,
+        "losses": torch.stack(at.losses) if at.losses else torch.zeros(0),
     }
-    write_state(state, path)
+    write_state(state, path, previous_of(path))
 
 
-def _restore(
-    path: Path, model: nn.Module, steppers: list[torch.optim.Optimizer]
-) -> tuple[int, float]:
-    """(steps done, seconds spent) of the state in `path`, loaded; (0, 0.0) where there is none."""
+def _restore(path: Path, model: nn.Module, steppers: list[torch.optim.Optimizer]) -> Progressed:
+    """How far the state in `path` is, which is loaded; the beginning where there is none."""
+    settle(path)
     if not path.exists():
-        return 0, 0.0
-    state = read_state(path)
+        return Progressed(0, 0.0, [])
+    state = read_state(path, ("model", "optimizers", "step", "seconds"))
     try:
         model.load_state_dict(state["model"])
     except RuntimeError as error:
@@ -202,19 +251,26 @@ def _restore(
         ) from error
     for stepper, saved in zip(steppers, state["optimizers"], strict=True):
         stepper.load_state_dict(saved)
-    return int(state["step"]), float(state["seconds"])
+    device = next(model.parameters()).device
+    losses = state.get("losses", torch.zeros(0))  # an earlier version saved after validations alone
+    return Progressed(int(state["step"]), float(state["seconds"]), [*losses.to(device)])
 
 
 def _keep_rows(path: Path, step: int) -> None:
     """Drop lines of metrics.csv that are later than the state that training goes on from."""
-    rows = []
+    kept = [",".join(COLUMNS) + "\r\n"]
     if path.exists():
-        with path.open(newline="") as handle:
-            rows = list(csv.DictReader(handle))
-    with replacing_file(path) as temporary, temporary.open("w", newline="") as handle:
-        writer = csv.DictWriter(handle, COLUMNS)
-        writer.writeheader()
-        writer.writerows(row for row in rows if int(row["step"]) <= step)
+        with path.open(encoding="utf-8", errors="replace", newline="") as handle:
+            kept += [
+                line for line in handle if _is_row(line) and int(line.partition(",")[0]) <= step
+            ]
+    with replacing_file(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8", newline="")
+
+
+def _is_row(line: str) -> bool:
+    """Not the header, and not cut by the end of a process."""
+    return line.endswith("\n") and line.partition(",")[0].isdecimal()
 
 
 def _append(path: Path, progress: Progress) -> None:

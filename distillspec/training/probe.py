@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -39,6 +40,11 @@ class Finding(NamedTuple):
     tokens: int
     counts: Counts
     gamma: int
+
+    @property
+    def is_a_number(self) -> bool:
+        """False where a distribution was not finite."""
+        return not math.isnan(self.alpha) or not self.tokens
 
     def beats(self, best: Position) -> bool:
         """Whether no earlier draft was better."""

@@ -4,7 +4,7 @@
 learning rate and every random stream) and in the data, and the responses that may be replayed.
 `best.ckpt` holds the trained weights of the best probe. Neither holds the target. Both replace
 their predecessor only when wholly written, and load with `weights_only=True`: a checkpoint runs no
-code.
+code. `last.previous.ckpt` is the checkpoint before: a damaged `last.ckpt` falls back to it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch import nn
 
 from distillspec.errors import DistillSpecError
 from distillspec.training.average import Average
-from distillspec.training.state_file import read_state, write_state
-from distillspec.training.strategy import ZERO_POSITION, LoadsItself, full_tensors
+from distillspec.training.state_file import read_state, settle, verify, write_state
+from distillspec.training.strategy import ZERO_POSITION, LoadsItself, World, full_tensors
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -92,9 +92,24 @@ def save_last(
     strategy.barrier("last.ckpt")
 
 
+def settle_last(path: Path, world: World) -> None:
+    """Rank 0 leaves the newest whole checkpoint at `path` before any process looks for it."""
+    failure: list[DistillSpecError | None] = [None]
+    if not world.rank:
+        try:
+            settle(path)
+        except DistillSpecError as error:
+            failure = [error]
+    if world.size > 1 and torch.distributed.is_initialized():
+        torch.distributed.broadcast_object_list(failure)
+    if failure[0] is not None:
+        raise failure[0]
+
+
 def load_position(path: Path, data: HasPosition, rollout: HasRing, rank: int) -> Position:
     """Put data and rollout back to where `last.ckpt` was written; the position to go on from."""
-    state = read_state(path / ZERO_POSITION if path.is_dir() else path)
+    verify(path)
+    state = read_state(path / ZERO_POSITION if path.is_dir() else path, ("position", "data"))
     data.load_state_dict(state["data"])
     rollout.load_state_dict(state.get("rollout", []), rank)
     return Position(**state["position"])
@@ -103,8 +118,15 @@ def load_position(path: Path, data: HasPosition, rollout: HasRing, rank: int) ->
 def note_best(path: Path, position: Position) -> None:
     """Let `position` know of a best draft that was kept after `last.ckpt` was written."""
     if not path.exists():
+        if position.best_step is not None:
+            raise DistillSpecError(
+                f"the weights of the best step, {position.best_step}, are gone",
+                where=str(path),
+                mend="put the file back; or delete last.ckpt beside it: the run then trains from "
+                "its beginning",
+            )
         return
-    kept = read_state(path)
+    kept = read_state(path, ("step", "alpha", "nats"))
     if position.best_step is None or kept["step"] > position.best_step:
         position.best_step = kept["step"]
         position.best_alpha, position.best_nats = kept["alpha"], kept["nats"]
@@ -140,7 +162,7 @@ def save_best(trainer: Trainer, draft: nn.Module, position: Position, path: Path
 
 def load_best(draft: nn.Module, path: Path) -> None:
     """Give an unsharded draft the weights of `best.ckpt`; LoRA adapters must be in place."""
-    weights = read_state(path)["weights"]
+    weights = read_state(path, ("weights",))["weights"]
     parameters = dict(draft.named_parameters())
     missing = weights.keys() - parameters.keys()
     if missing:

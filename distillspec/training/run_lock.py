@@ -7,25 +7,27 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-from distillspec.atomic import explain, make_folder
+from distillspec.atomic import explain, make_folder, tidy
 from distillspec.errors import DistillSpecError
 
 LOCK_FILE = ".lock"
 
-_held: set[Path] = set()  # by this process: a run may lock its folder and train in it
+_held: dict[Path, IO[str]] = {}  # by this process: a run may lock its folder and train in it
 
 
 @contextmanager
 def run_lock(folder: Path, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold `folder` for this process. The kernel frees the lock when the process ends, however.
 
-    Re-entrant within a process.
+    What a killed process left unfinished in the folder is tidied up first. Re-entrant within a
+    process.
 
     Args:
         folder: Is made if it is missing.
-        on_wait: Called with the other process's id, before waiting for it; without this function
-            a folder that another process holds is an error.
+        on_wait: Called with the other process's id, before waiting for it; without this function a
+            folder that another process holds is an error.
 
     Raises:
         DistillSpecError: Another process holds the folder, or the lock file cannot be written.
@@ -56,8 +58,23 @@ def run_lock(folder: Path, on_wait: Callable[[str], None] | None = None) -> Iter
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
-        _held.add(folder)
+        _held[folder] = handle
         try:
+            tidy(folder)
             yield
         finally:
-            _held.discard(folder)
+            del _held[folder]
+
+
+def check_still_there(folder: Path) -> None:
+    """Raise DistillSpecError if a folder that this process holds has been deleted meanwhile.
+
+    Else the next file would make the folder again, without its recipe and checkpoints.
+    """
+    handle = _held.get(folder.resolve())
+    if handle is not None and os.fstat(handle.fileno()).st_nlink == 0:
+        raise DistillSpecError(
+            "the run folder was deleted while it was in use",
+            where=str(folder),
+            mend="start a new run from the recipe",
+        )

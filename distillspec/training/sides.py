@@ -51,10 +51,15 @@ class Sides:
         *,
         temperature: float,
         chunk_tokens: int,
+        vocabulary: int | None = None,
     ) -> None:
+        """vocabulary: tokens that both models share; also where no target is read, the draft's
+        distributions are over these alone.
+        """
         self._temperature, self._chunk_tokens = temperature, chunk_tokens
         self._target, self._draft = signal, draft
         self._target_head, self._draft_head = target_head, draft_head
+        self._vocabulary = vocabulary
 
     def divergence(self, measure: Divergence, weights: Tensor) -> DivergenceSums:
         """Sum of weights [N] * divergence."""
@@ -132,17 +137,17 @@ class Sides:
         )
 
     def _trimmed_draft(self) -> tuple[Tensor, OutputHead | None]:
-        """The draft's side, over the tokens that a target knows too, where there is one."""
-        if self._target.top is not None:
-            rows, head = self._target.top.vocabulary, self._draft_head
-            if head is None:
-                return self._draft[:, :rows], None
-            return self._draft, _trimmed(head, rows)
+        """The draft's side, over the tokens that the target knows too."""
         if self._target.logits is not None:
             return self._logits()[1], None
         if self._target.hidden is not None:
             return self._hidden()[2:]
-        return self._draft, self._draft_head
+        rows, head = self._vocabulary, self._draft_head
+        if self._target.top is not None:
+            rows = self._target.top.vocabulary
+        if head is None:
+            return self._draft[:, :rows], None
+        return self._draft, head if rows is None else _trimmed(head, min(rows, head.vocabulary))
 
     def _logits(self) -> tuple[Tensor, Tensor]:
         assert self._target.logits is not None

@@ -1,16 +1,43 @@
-"""Tensors and plain values in a file: written wholly or not at all; reading it runs no code."""
+"""Tensors and plain values in a file: written wholly or not at all; reading it runs no code.
+
+A file ends with the SHA-256 of all that is before it, so that damage is found before a value is
+used; `torch.load` passes over this end. A folder of DeepSpeed has the sums of its files in one of
+them. The checkpoint before the newest one is kept, for the case that the newest is damaged.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import logging
+import pickle
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from distillspec.atomic import replacing_file
+from distillspec.atomic import replacing_file, write_json
 from distillspec.errors import DistillSpecError
+
+log = logging.getLogger(__name__)
+
+SUMS = "sums.json"  # in a folder: SHA-256 of each of its other files
+
+_MARK = b"\ndistillspec sha256 "
+_HEX = 64
+_END_OF_ZIP = b"PK\x05\x06"  # begins the last 22 bytes of what torch.save writes
+_PIECE = 1 << 22
+_THREADS = 8
+
+_verified: set[tuple[str, int, int, int]] = set()  # files of this process that need no second look
+
+
+class DamagedStateError(DistillSpecError):
+    """A checkpoint that is not what was written."""
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -19,7 +46,7 @@ class AtomicCheckpointIO(CheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
     ) -> None:
-        write_state(checkpoint, Path(path))
+        write_state(checkpoint, Path(path), previous_of(Path(path)))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
@@ -31,14 +58,18 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 class _Sink(io.RawIOBase):
-    """A file that remembers why it could not be written; torch.save reports something else."""
+    """A file that sums up what is written, and remembers why that failed: torch.save tells another
+    reason.
+    """
 
     def __init__(self, handle: IO[bytes]) -> None:
         super().__init__()
         self._handle = handle
         self.failure: OSError | None = None
+        self.digest = hashlib.sha256()
 
     def write(self, data: Any) -> int:
+        self.digest.update(data)
         try:
             written: int = self._handle.write(data)
         except OSError as error:
@@ -51,30 +82,186 @@ class _Sink(io.RawIOBase):
             self._handle.flush()
 
 
-def write_state(state: dict[str, Any], path: Path) -> None:
-    """torch.save, wholly or not at all. Errors: DistillSpecError when the disk is full."""
-    with replacing_file(path) as temporary, temporary.open("wb") as handle:
+def previous_of(path: Path) -> Path:
+    """Where the checkpoint before the one at `path` is kept: last.previous.ckpt of last.ckpt."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def write_state(state: dict[str, Any], path: Path, previous: Path | None = None) -> None:
+    """Write `state` with its checksum, wholly or not at all.
+
+    Args:
+        state: Tensors and plain values.
+        path: The file.
+        previous: Where an older file at `path` is kept; None deletes it.
+
+    Raises:
+        DistillSpecError: The disk is full.
+    """
+    with replacing_file(path, previous) as temporary, temporary.open("wb") as handle:
         sink = _Sink(handle)
         try:
             torch.save(state, cast(IO[bytes], sink))
+            handle.write(_MARK + sink.digest.hexdigest().encode() + b"\n")
         except (OSError, RuntimeError):
             if sink.failure is not None:
                 raise sink.failure from None
             raise
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """What `write_state` wrote, on the CPU. Errors: DistillSpecError when it is no checkpoint."""
+def read_state(path: Path, needs: Iterable[str] = ()) -> dict[str, Any]:
+    """What `write_state` wrote, on the CPU.
+
+    Args:
+        path: The file.
+        needs: Keys that the state must have.
+
+    Raises:
+        DamagedStateError: The file is not what was written, or no checkpoint of this program.
+        DistillSpecError: There is no such file.
+    """
+    verify(path)
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _damaged(path, "it holds more than tensors and plain values") from error
+    except Exception as error:  # torch raises many kinds for a file that it did not write
+        raise _damaged(path, "torch cannot read it") from error
+    lacking = [key for key in needs if not isinstance(state, dict) or key not in state]
+    if lacking:
+        raise _damaged(path, f"it has no {lacking[0]!r}")
+    return state
+
+
+def verify(path: Path) -> None:
+    """Compare a checkpoint, a file or a folder, with its checksums.
+
+    One that an earlier version wrote has none: a note says so.
+
+    Raises:
+        DamagedStateError: They differ.
+        DistillSpecError: There is no such file, or it cannot be read.
+    """
+    try:
+        if not path.is_dir():
+            _verify_file(path)
+        elif (path / SUMS).exists():
+            _verify_folder(path)
+        else:
+            _note_without_sum(path)
     except FileNotFoundError as error:
         raise DistillSpecError(
             "there is no such checkpoint", where=str(path), mend="start a new run"
         ) from error
-    except Exception as error:  # torch raises many kinds for a damaged file
+    except OSError as error:
         raise DistillSpecError(
-            f"not a checkpoint that can be read: {str(error).splitlines()[0]}",
+            f"the checkpoint cannot be read: {error.strerror}",
             where=str(path),
-            mend="delete it and start the run again, or restore it from a copy",
+            mend="check its permissions and the disk",
         ) from error
-    return state
+
+
+def settle(path: Path) -> None:
+    """Leave at `path` the newest whole checkpoint, if there is one; a note says which.
+
+    A damaged one is kept under another name, and the one before takes its place. To be called by
+    one process, before any reads it.
+
+    Raises:
+        DamagedStateError: It is damaged, and there is none before it.
+    """
+    previous = previous_of(path)
+    if not path.exists():
+        if previous.exists():  # killed between two renames
+            previous.replace(path)
+        return
+    try:
+        verify(path)
+    except DamagedStateError as error:
+        if not previous.exists():
+            raise
+        verify(previous)
+        aside = path.with_name(f"{path.stem}.damaged{path.suffix}")
+        path.replace(aside)
+        previous.replace(path)
+        log.warning(
+            "%s: %s. It is now %s, and the run goes on from the checkpoint before",
+            path,
+            error.what,
+            aside.name,
+        )
+
+
+def file_sums(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 (hex) of files in `folder`, by name."""
+    names = list(names)
+    with ThreadPoolExecutor(_THREADS) as pool:  # hashlib works beside other threads
+        return dict(zip(names, pool.map(lambda name: _sum(folder / name), names), strict=True))
+
+
+def files_in(folder: Path) -> list[str]:
+    """The files of a checkpoint folder that have a sum, sorted."""
+    found = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    return sorted(name for name in found if name != SUMS)
+
+
+def write_sums(folder: Path, sums: dict[str, str]) -> None:
+    write_json(folder / SUMS, sums)
+
+
+def _verify_file(path: Path) -> None:
+    stat = path.stat()
+    identity = (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    if identity in _verified:
+        return
+    if not stat.st_size:
+        raise _damaged(path, "it is empty")
+    length = len(_MARK) + _HEX + 1
+    with path.open("rb") as handle:
+        handle.seek(max(0, stat.st_size - length))
+        end = handle.read()
+    if end.startswith(_MARK):
+        if f"{_sum(path, stat.st_size - length)}\n".encode() != end[len(_MARK) :]:
+            raise _damaged(path, "its checksum is another")
+    elif end[-22:-18] == _END_OF_ZIP:
+        _note_without_sum(path)
+    else:
+        raise _damaged(path, "its end is missing or damaged")
+    _verified.add(identity)
+
+
+def _verify_folder(folder: Path) -> None:
+    try:
+        sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
+        wanted = set(sums)
+    except (ValueError, TypeError) as error:
+        raise _damaged(folder, f"{SUMS} cannot be read") from error
+    names = files_in(folder)
+    if wanted != set(names):
+        raise _damaged(folder, f"{sorted(wanted ^ set(names))[0]} is missing or not of it")
+    differing = [name for name, found in file_sums(folder, names).items() if found != sums[name]]
+    if differing:
+        raise _damaged(folder, f"the checksum of {differing[0]} is another")
+
+
+def _sum(path: Path, length: int | None = None) -> str:
+    """SHA-256 (hex) of the first `length` bytes; None: of all."""
+    digest, left = hashlib.sha256(), path.stat().st_size if length is None else length
+    with path.open("rb") as handle:
+        while left > 0 and (piece := handle.read(min(left, _PIECE))):
+            digest.update(piece)
+            left -= len(piece)
+    return digest.hexdigest()
+
+
+def _note_without_sum(path: Path) -> None:
+    log.info("%s has no checksum: an earlier version wrote it", path)
+
+
+def _damaged(path: Path, why: str) -> DamagedStateError:
+    return DamagedStateError(
+        f"not a checkpoint that can be used: {why}",
+        where=str(path),
+        mend="restore it from a copy; or delete it, with the other *.ckpt and *.pt files of its "
+        "folder, and start the run again: it then trains from its beginning",
+    )

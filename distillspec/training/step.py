@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from distillspec.corpus.module import Row
 from distillspec.divergence.reduction import DivergenceSums
 from distillspec.errors import DistillSpecError
+from distillspec.interrupts import StopRequest
 from distillspec.recipe.schema import Recipe
 from distillspec.seeds import derive_seed
 from distillspec.training.average import Average
 from distillspec.training.clock import TRAINING_PHASES, Clock
 from distillspec.training.emphasis import Emphasis, Observed
+from distillspec.training.finite import all_finite
 from distillspec.training.objective import Objective, token_weights
 from distillspec.training.optimizer import learning_rate, share_done
 from distillspec.training.replica import Replica
@@ -82,7 +84,9 @@ class Step:
         autocast_dtype: torch.dtype,
         micro_batch_size: int,
         average: Average | None = None,
+        stop: StopRequest | None = None,
     ) -> None:
+        """stop: asked once a step, and answered by all processes alike."""
         self.recipe = recipe
         self.objective = objective
         self.rollout = rollout
@@ -92,6 +96,9 @@ class Step:
         self.autocast_dtype = autocast_dtype
         self.micro_batch_size = micro_batch_size
         self.average = average
+        self.stop = stop or StopRequest()
+        self.rate = 0.0
+        self.stops = False  # this step is the last of this start
 
     def run(self, trainer: Trainer, draft: nn.Module, rows: Sequence[Row]) -> None:
         """Train on `rows`, this process's share of the step. Every process must call it.
@@ -122,7 +129,7 @@ class Step:
                 where=f"step {position.step + 1}",
                 mend="look at the data with data.preview: responses are empty",
             )
-        rate = self._set_learning_rate(trainer)
+        rate = self.rate = self._set_learning_rate(trainer)
         totals = torch.zeros(3, dtype=torch.float64, device=device)
         for number, (micro, seen) in enumerate(zip(batches, emphases, strict=True), start=1):
             batch = micro.batch
@@ -135,12 +142,15 @@ class Step:
                 self.update.backward(sums.divergence * (world / weight))
                 totals += torch.stack([value.detach().double() for value in sums])
         with clock.phase("update"):
-            divergence, alpha, tokens, elapsed = _summed(
-                trainer, *totals.tolist(), clock.training_seconds
+            divergence, alpha, tokens, elapsed, asked_to_stop = _summed(
+                trainer, *totals.tolist(), clock.training_seconds, float(self.stop.is_made)
             )
+            self.stops = bool(asked_to_stop)
             self._check_finite("loss", divergence)
             norm = self.update.apply()
             self._check_finite("gradient", norm)
+            (spoilt,) = _summed(trainer, 0.0 if all_finite(draft) else 1.0)
+            self._check_finite("largest updated weight", math.nan if spoilt else 0.0)
             if self.average is not None:
                 self.average.update()
         seconds = {name: clock.seconds[name] - before[name] for name in TRAINING_PHASES}
@@ -220,10 +230,11 @@ class Step:
         if math.isfinite(value):
             return
         raise DistillSpecError(
-            f"the {what} is {value}: training stopped before this step",
-            where=f"step {self.position.step + 1}; the checkpoints of earlier steps are good",
+            f"the {what} is {value}: training stopped before this step was saved",
+            where=f"step {self.position.step + 1}, at a learning rate of {self.rate:g}; the "
+            "checkpoints of earlier steps are as they were",
             mend="lower optimizer.learning_rate, raise optimizer.warmup_steps, or try "
-            "hardware.precision=float32; then resume or start again",
+            "hardware.precision=float32, and start a new run",
         )
 
 

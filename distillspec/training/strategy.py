@@ -30,7 +30,13 @@ from torch.nn.parallel import DistributedDataParallel
 from distillspec.atomic import replacing_folder
 from distillspec.models.trainable import stacks
 from distillspec.recipe.schema import Hardware
-from distillspec.training.state_file import write_state
+from distillspec.training.state_file import (
+    file_sums,
+    files_in,
+    previous_of,
+    write_state,
+    write_sums,
+)
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -126,7 +132,9 @@ class PerMicroBatchZero(DeepSpeedStrategy):
     ) -> None:
         """A folder with a part from each process; it takes its name when all parts are written."""
         goal = Path(self.broadcast(str(filepath)))
-        swap = replacing_folder(goal) if self.is_global_zero else nullcontext(None)
+        swap: AbstractContextManager[Path | None] = nullcontext(None)
+        if self.is_global_zero:
+            swap = replacing_folder(goal, ("*",), previous_of(goal))
         with swap as mine:
             parts = self.broadcast(str(mine))
             super().save_checkpoint(checkpoint, parts, storage_options)
@@ -134,7 +142,20 @@ class PerMicroBatchZero(DeepSpeedStrategy):
                 position = {name: checkpoint[name] for name in ("position", "data", "rollout")}
                 write_state(position, mine / ZERO_POSITION)
             self.barrier()
+            sums = self._sums(Path(parts))
+            if mine is not None:
+                write_sums(mine, sums)
         self.barrier()
+
+    def _sums(self, folder: Path) -> dict[str, str]:
+        """SHA-256 of all files in `folder`; every process sums its share of them."""
+        mine = file_sums(folder, files_in(folder)[self.global_rank :: self.world_size])
+        everyone: list[dict[str, str]] = [{}] * self.world_size
+        if self.world_size > 1:
+            torch.distributed.all_gather_object(everyone, mine)
+        else:
+            everyone = [mine]
+        return {name: value for found in everyone for name, value in found.items()}
 
 
 # Strategies whose `load_checkpoint` itself fills model and optimizer.

@@ -260,3 +260,14 @@ def test_a_draft_that_is_made_is_told_with_the_layers_that_the_target_has(place:
     assert error.what == "there is no layer 9 to keep: the target has 9"
     of_the_hub = lines("r.yaml", made % "2", "pair.target=org/name")
     assert of_the_hub["draft"] == "made: 2 layers of the target"
+
+
+def test_an_output_with_foreign_files_is_refused_and_a_model_there_is_named(place: Path) -> None:
+    (place / "out").mkdir()
+    (place / "out" / "config.json").write_text("{}", encoding="utf-8")
+    assert (
+        lines("p.yaml")["output"]
+        == "out: the model that is there is replaced, its README.md is kept"
+    )
+    (place / "out" / "thesis.tex").write_text("", encoding="utf-8")
+    assert "other files: thesis.tex" in refused("p.yaml").what

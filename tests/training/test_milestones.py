@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
+from distillspec.errors import DistillSpecError
+from distillspec.interrupts import Terminated
 from distillspec.models.loading import load_model
 from distillspec.recipe.distill import Distill
 from distillspec.training.milestones import is_over
@@ -66,3 +71,73 @@ def test_without_a_probe_the_last_step_is_the_best(tiny_pair: Path, tmp_path: Pa
     outcome = tiny_run.run(tiny_run.parts(tiny_pair, plan), tmp_path, probed=False)
     assert outcome.best_step == 4
     assert math.isnan(read_state(tmp_path / "best.ckpt")["alpha"])
+
+
+RARELY = {
+    "source": {"draft": 1.0},
+    "max_steps": 6,
+    "checkpoint_every_steps": 100,
+    "probe": {"every_steps": 100, "prompts": 2, "gamma": 1, "max_new_tokens": 4},
+}
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+)
+def test_an_interrupt_saves_its_step_and_the_run_goes_on_bit_for_bit(
+    tiny_pair: Path, tmp_path: Path, number: signal.Signals, kind: type[KeyboardInterrupt]
+) -> None:
+    plan = tiny_run.recipe(distill=RARELY)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    tiny_run.run(tiny_run.parts(tiny_pair, plan), whole)
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    made = tiny_run.parts(tiny_pair, plan)
+    with pytest.raises(kind):
+        tiny_run.run(tiny_run.interrupted(made, 3, lambda: os.kill(os.getpid(), number)), cut)
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert read_state(cut / "last.ckpt")["position"]["step"] == 3
+    tiny_run.run(tiny_run.parts(tiny_pair, plan), cut, resume=True)
+    states = [read_state(folder / "last.ckpt") for folder in (whole, cut)]
+    for name, weight in states[0]["state_dict"].items():
+        assert torch.equal(weight, states[1]["state_dict"][name])
+    assert [row["step"] for row in tiny_run.rows_of(cut)] == [str(step) for step in range(7)]
+
+
+def test_a_run_is_saved_by_time_as_well_as_by_steps(tiny_pair: Path, tmp_path: Path) -> None:
+    plan = tiny_run.recipe(distill={**RARELY, "checkpoint_every_minutes": 1e-9})
+    made = tiny_run.parts(tiny_pair, plan)
+    saved: list[int] = []
+
+    def look() -> None:
+        saved.append(read_state(tmp_path / "last.ckpt")["position"]["step"])
+
+    tiny_run.run(tiny_run.interrupted(made, 4, look), tmp_path)
+    assert saved == [3, 4]
+
+
+def test_weights_that_an_update_spoils_are_neither_saved_nor_probed(
+    tiny_pair: Path, tmp_path: Path
+) -> None:
+    """The loss and the gradient of the step are finite; its update is not."""
+    plan = tiny_run.recipe(
+        distill={**RARELY, "max_steps": 2, "source": {"fixed": 1.0}},
+        optimizer={"learning_rate": 1e38, "warmup_steps": 0},
+    )
+    with pytest.raises(DistillSpecError, match="largest updated weight is nan") as caught:
+        tiny_run.run(tiny_run.parts(tiny_pair, plan), tmp_path)
+    assert "step 1, at a learning rate of 1e+38" in caught.value.where
+    assert "optimizer.learning_rate" in caught.value.mend
+    assert not (tmp_path / "last.ckpt").exists()
+    best = read_state(tmp_path / "best.ckpt")
+    assert best["step"] == 0
+    assert all(bool(weight.isfinite().all()) for weight in best["weights"].values())
+
+
+def test_a_folder_that_was_deleted_ends_the_run_and_is_not_made_again(
+    tiny_pair: Path, tmp_path: Path
+) -> None:
+    made = tiny_run.parts(tiny_pair, tiny_run.recipe(distill=RARELY))
+    folder = tmp_path / "run"
+    with pytest.raises(DistillSpecError, match="deleted while it was in use"):
+        tiny_run.run(tiny_run.interrupted(made, 3, lambda: shutil.rmtree(folder)), folder)
+    assert not folder.exists()

@@ -168,6 +168,24 @@ def test_cross_entropy_is_of_the_next_token_and_needs_no_target(draft: nn.Module
     assert bool(sums.alpha.isnan())
 
 
+@pytest.mark.parametrize("has_target", [True, False])
+def test_cross_entropy_is_over_the_common_vocabulary(
+    target: FrozenTarget, draft: nn.Module, has_target: bool
+) -> None:
+    common, nats = 250, 0.0
+    with torch.no_grad():
+        for prompt, response in ROWS:
+            tokens = torch.tensor([*prompt, *response])
+            log_q = torch.log_softmax(_logits(draft, tokens)[:, :common], dim=-1)
+            for position, token in enumerate(response, start=len(prompt)):
+                nats -= float(log_q[position - 1, token])
+    objective = Objective(
+        _distill(divergence="nll"), target if has_target else None, vocabulary=common
+    )
+    sums = objective(draft, collate(ROWS, 0))
+    assert float(sums.divergence.detach()) == pytest.approx(nats, rel=1e-5)
+
+
 @pytest.mark.parametrize("reduction", ["tokens", "sequences"])
 @pytest.mark.parametrize("objective", EVERY, ids=[str(one) for one in EVERY])
 def test_the_gradient_of_a_batch_is_that_of_any_split_of_it(

@@ -1,5 +1,9 @@
 import csv
+import os
+import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +14,9 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.build_llama import random_llama
 from distillspec.recipe.pretraining import PretrainPlan
 from distillspec.recipe.start import LlamaShape
+from distillspec.training import pretrain as pretrain_module
 from distillspec.training.pretrain import Progress, mean_nats, pretrain, rate_share
+from distillspec.training.state_file import read_state
 
 PLAN = PretrainPlan(
     context=16, batch_size=4, max_steps=12, validate_every_steps=4, warmup_steps=2, decay_share=0.5
@@ -142,3 +148,79 @@ def test_a_state_of_another_shape_is_refused(tmp_path: Path) -> None:
             precision=torch.float32,
             report=lambda _: None,
         )
+
+
+class _Windows(Windows):
+    """Something happens when the rows of a step are asked for."""
+
+    happens: Callable[[], None]
+    at: int
+
+    def batch(self, step: int) -> torch.Tensor:
+        if step == self.at:
+            self.happens()
+        return super().batch(step)
+
+
+def run_until(at: int, happens: Callable[[], None], folder: Path) -> None:
+    tokens = (torch.arange(2000) * 7 % 20).int()
+    windows = _Windows(tokens, context=PLAN.context, batch_size=PLAN.batch_size, seed=0)
+    windows.at, windows.happens = at, happens
+    pretrain(
+        model(),
+        windows,
+        validation_rows(tokens, context=PLAN.context, rows=8),
+        PLAN,
+        folder=folder,
+        precision=torch.float32,
+        report=lambda _: None,
+    )
+
+
+def without_clock(folder: Path) -> list[dict[str, str]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows(folder)]
+
+
+def test_an_interrupt_between_validations_saves_its_step(tmp_path: Path) -> None:
+    whole, _ = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run_until(5, lambda: os.kill(os.getpid(), signal.SIGINT), tmp_path / "parts")
+    assert read_state(tmp_path / "parts" / "state.pt")["step"] == 6
+    parts, _ = run(tmp_path / "parts")
+    assert without_clock(tmp_path / "parts") == without_clock(tmp_path / "whole")
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, parts.state_dict()[name]), name
+
+
+def test_no_row_is_lost_between_metrics_and_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends after the row of step 8, before its state."""
+    written = pretrain_module.write_state
+
+    def ends(state: dict[str, Any], path: Path, previous: Path | None = None) -> None:
+        if state["step"] == 8:
+            raise KeyboardInterrupt
+        written(state, path, previous)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain_module, "write_state", ends)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    assert [row["step"] for row in rows(tmp_path)] == ["4", "8"]
+    with (tmp_path / "metrics.csv").open("a") as handle:
+        handle.write("9,57")  # a row that was being written
+    run(tmp_path)
+    assert [row["step"] for row in rows(tmp_path)] == ["4", "8", "12"]
+
+
+def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    whole, _ = run(tmp_path)
+    state = tmp_path / "state.pt"
+    damaged = bytearray(state.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    state.write_bytes(damaged)
+    again, _ = run(tmp_path)
+    assert [row["step"] for row in rows(tmp_path)] == ["4", "8", "12"]
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name

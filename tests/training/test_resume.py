@@ -172,3 +172,37 @@ def test_a_best_checkpoint_of_another_draft_is_an_error(tiny_pair: Path, tmp_pat
     write_state({"weights": {"foreign": torch.zeros(1)}}, tmp_path / "best.ckpt")
     with pytest.raises(DistillSpecError, match="another draft: it has 'foreign'"):
         load_best(draft, tmp_path / "best.ckpt")
+
+
+def test_a_damaged_last_checkpoint_falls_back_and_the_run_ends_bit_for_bit(
+    tiny_pair: Path, tmp_path: Path
+) -> None:
+    plan = tiny_run.recipe(**PLAN)
+    tiny_run.run(tiny_run.parts(tiny_pair, plan), tmp_path)
+    expected, trace = _tensors(tmp_path), _trace(tmp_path)
+    assert read_state(tmp_path / "last.previous.ckpt")["position"]["step"] == 6
+    damaged = bytearray((tmp_path / "last.ckpt").read_bytes())
+    damaged[len(damaged) // 3] ^= 16
+    (tmp_path / "last.ckpt").write_bytes(damaged)
+    outcome = tiny_run.run(tiny_run.parts(tiny_pair, plan), tmp_path, resume=True)
+    assert outcome.steps == 8
+    found = _tensors(tmp_path)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert _trace(tmp_path) == trace
+
+
+@pytest.mark.parametrize("how", ["damaged", "gone"])
+def test_a_best_checkpoint_that_cannot_be_read_is_the_users_error(
+    tiny_pair: Path, tmp_path: Path, how: str
+) -> None:
+    plan = tiny_run.recipe()
+    tiny_run.run(tiny_run.parts(tiny_pair, plan), tmp_path)
+    best = tmp_path / "best.ckpt"
+    if how == "gone":
+        best.unlink()
+    else:
+        best.write_bytes(best.read_bytes()[:-80])
+    with pytest.raises(DistillSpecError) as caught:
+        tiny_run.run(tiny_run.parts(tiny_pair, plan), tmp_path, resume=True)
+    assert caught.value.where == str(best)
+    assert "trains from its beginning" in caught.value.mend

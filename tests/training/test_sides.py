@@ -66,6 +66,23 @@ def test_without_a_target_the_draft_is_read_whole() -> None:
         assert bool(found.alpha.isnan())
 
 
+def test_without_a_target_the_draft_is_read_over_the_common_vocabulary() -> None:
+    head, tokens = OutputHead(drawn(LARGER, 4)), torch.full((N,), V - 1)
+    likelihood = torch.log_softmax(head.logits(DRAFT_HIDDEN)[:, :V], -1)[:, -1]
+    for draft, its_head in ((DRAFT_HIDDEN, head), (head.logits(DRAFT_HIDDEN), None)):
+        sides = Sides(
+            TargetSignal(None, None),
+            None,
+            draft,
+            its_head,
+            temperature=2.0,
+            chunk_tokens=3,
+            vocabulary=V,
+        )
+        found = sides.cross_entropy(tokens, torch.ones(N), 1.0)
+        torch.testing.assert_close(found.divergence, -likelihood.sum())
+
+
 @pytest.mark.parametrize("sizes", [(V, V), (V, LARGER)])
 def test_a_kept_signal_of_all_tokens_says_what_the_whole_one_says(sizes: tuple[int, int]) -> None:
     """Over the vocabulary that it was kept of; the draft's may be larger."""

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Protocol
 
@@ -60,7 +61,7 @@ def serve(link: Connection, make: Callable[[], Servant], pulse: Pulse, threads: 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the target, which then ends this
     pulse.beat()  # whoever is ready has shown life, else one that stops now would never be missed
     over = threading.Event()
-    beating = threading.Thread(target=_beat, args=(pulse, os.getppid(), over), daemon=True)
+    beating = threading.Thread(target=_beat, args=(pulse, _parent(), over), daemon=True)
     beating.start()
     try:
         if threads is not None:
@@ -76,6 +77,12 @@ def serve(link: Connection, make: Callable[[], Servant], pulse: Pulse, threads: 
     finally:
         over.set()
         beating.join()  # a thread inside torch while the interpreter ends would abort the process
+
+
+def _parent() -> int:
+    """The process that started this one, also where it has ended since."""
+    parent = parent_process()
+    return os.getppid() if parent is None or parent.pid is None else parent.pid
 
 
 def _beat(pulse: Pulse, parent: int, over: threading.Event) -> None:
