@@ -46,6 +46,7 @@ from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.tied import is_tied
 from distillspec.recipe.schema import Lora
 from distillspec.recipe.start import LlamaShape
+from distillspec.recipe.written_files import HOT_TOKENS
 from distillspec.speculation.sampling import SamplingPolicy
 
 VOCABULARY = 300
@@ -195,10 +196,20 @@ def test_a_second_export_replaces_the_first_wholly(
     draft: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     folder = _export(draft, tokenizer, tmp_path / "draft")
-    (folder / "left-over.txt").write_text("old")
+    (folder / HOT_TOKENS).write_text("[1]")
     _export(draft, tokenizer, tmp_path / "draft")
-    assert not (folder / "left-over.txt").exists()
+    assert not (folder / HOT_TOKENS).exists()
     assert [file.name for file in tmp_path.iterdir()] == ["draft"]
+
+
+def test_an_export_does_not_replace_what_others_put_beside_it(
+    draft: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    folder = _export(draft, tokenizer, tmp_path / "draft")
+    (folder / "draft.gguf").write_text("converted")
+    with pytest.raises(DistillSpecError, match=r"other files: draft\.gguf"):
+        _export(draft, tokenizer, tmp_path / "draft")
+    assert (folder / "draft.gguf").read_text() == "converted"
 
 
 @contextmanager
