@@ -17,6 +17,7 @@ from distillspec.corpus.python_source import CorpusFiles
 from distillspec.corpus.windows import Windows, pack, validation_rows
 from distillspec.errors import DistillSpecError
 from distillspec.export.folder import save_model
+from distillspec.export.old_readers import add_old_keys
 from distillspec.measure.corpus_alpha import DrawnText, entropy
 from distillspec.models.build_llama import random_llama
 from distillspec.models.digest import model_digest
@@ -215,6 +216,7 @@ def _write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out
     with atomic.replacing_folder(output, MODEL_FILES) as temporary:
         save_model(model, temporary)
         tokenizer.save_pretrained(temporary)
+        add_old_keys(temporary)
         if (output / "README.md").exists():
             shutil.copy2(output / "README.md", temporary)
 

@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from distillspec import atomic
 from distillspec.errors import DistillSpecError
+from distillspec.export.old_readers import add_old_keys
 from distillspec.measure.corpus_alpha import DrawnText, acceptance, surprise
 from distillspec.models.bridge import Bridge, attach
 from distillspec.models.loading import load_model, load_tokenizer
@@ -48,9 +49,10 @@ def export_draft(
     model: a plain model, adapters already merged. target_vocabulary: rows of the target's
     embedding; the draft gets as many. A trimmed head is written whole, as engines load no other,
     with the ids that it scores beside it (HOT_TOKENS). card: text of README.md (export.card). The
-    folder appears whole or not at all, and replaces an older one. Raises DistillSpecError for a
-    disk that is full or read-only, and for a tokenizer that does not fit into the target's
-    vocabulary.
+    folder appears whole or not at all, and replaces an older one. transformers 5 and 4.57 read it
+    alike; where the latter has no keys for the model's RoPE, README.md says so. Raises
+    DistillSpecError for a disk that is full or read-only, and for a tokenizer that does not fit
+    into the target's vocabulary.
     """
     largest = max(tokenizer.get_vocab().values())
     if largest >= target_vocabulary:
@@ -70,10 +72,11 @@ def export_draft(
     with atomic.replacing_folder(folder, MODEL_FILES) as temporary:
         save_model(draft, temporary)
         tokenizer.save_pretrained(temporary)
+        unreadable = add_old_keys(temporary)
         _check_reload(draft, temporary, folder)
         if kept is not None:
             (temporary / HOT_TOKENS).write_text(json.dumps(kept.tolist()), encoding="utf-8")
-        (temporary / "README.md").write_text(card, encoding="utf-8")
+        (temporary / "README.md").write_text(_readme(card, unreadable), encoding="utf-8")
     log.info("draft exported to %s (%s, vocabulary %d)", folder, dtype, target_vocabulary)
     return folder
 
@@ -179,14 +182,19 @@ def update_draft(folder: Path, *, num_assistant_tokens: int, card: str) -> None:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
         settings["num_assistant_tokens"] = num_assistant_tokens
-    except (OSError, ValueError, TypeError) as error:
+        unreadable = add_old_keys(folder)
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise DistillSpecError(
-            "this is no draft exported by this project: its generation_config.json cannot be read",
-            where=str(path),
+            "this is no draft exported by this project: its configuration cannot be read",
+            where=str(folder),
             mend="export the draft again",
         ) from error
     atomic.write_json(path, settings)
-    atomic.write_text(folder / "README.md", card)
+    atomic.write_text(folder / "README.md", _readme(card, unreadable))
+
+
+def _readme(card: str, unreadable: str | None) -> str:
+    return card if unreadable is None else f"{card.rstrip()}\n\n{unreadable}\n"
 
 
 # --- proof ---------------------------------------------------------------------------------------

@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 from html import escape
 
+from distillspec.foreign import visible
+
 _PLAIN = re.compile(r"[\w./ @:+=-]+")
 _MARKUP = re.compile(r"([\\`*_\[\]|~])")
-# C0 and C1 controls and line separators, and what changes the direction of text.
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
 
 
 def one_line(text: str) -> str:
-    """The text without controls and line ends, each run of which becomes a space."""
-    return _CONTROLS.sub(" ", text).strip()
+    """The text in one line; controls are shown as escapes, and obeyed by nothing."""
+    return visible(" ".join(text.split()), one_line=True)
 
 
 def words(text: str) -> str:
@@ -31,11 +31,8 @@ def name(text: str) -> str:
 
 
 def code_block(language: str, text: str) -> str:
-    """A fenced block, whose fence is longer than any run of backticks in the text.
-
-    Controls, which no line of it can need, are shown as U+FFFD; line ends and tabs stay.
-    """
-    text = "".join(c if c in "\n\t" else _CONTROLS.sub("\ufffd", c) for c in text)
+    """A fenced block, whose fence is longer than any run of backticks in the text."""
+    text = visible(text)
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"

@@ -1,0 +1,137 @@
+"""Keys that transformers 4.57, and engines built on it, read in place of those of transformers 5.
+
+transformers 5 writes `rope_parameters`, `dtype` and the tokenizer class `TokenizersBackend` alone.
+transformers 4.57 ignores the first without a warning (RoPE's base is then 10,000, without scaling),
+older ones ignore the second, and neither has that class. Both sets of keys mean the same, so that
+each version reads the same model.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from distillspec import atomic
+
+Config = dict[str, Any]
+
+_TYPES = {"default", "linear", "dynamic", "yarn", "longrope", "llama3"}
+_GPT_NEOX = ("gpt_neox", "gpt_neox_japanese")
+_PHI3 = ("phi3", "phimoe")  # check that scaling has three fields, one of them named `type`
+# Models with RoPE by kind of layer: the old keys of the base of full and of sliding attention.
+_BY_LAYER = {
+    "gemma3_text": ("rope_theta", "rope_local_base_freq"),
+    "gemma3n_text": ("rope_theta", "rope_local_base_freq"),
+    "modernbert-decoder": ("global_rope_theta", "local_rope_theta"),
+}
+_FULL, _SLIDING = "full_attention", "sliding_attention"
+_OLD_CLASS = "PreTrainedTokenizerFast"
+
+
+def add_old_keys(folder: Path) -> str | None:
+    """Write the old keys beside the new ones of config.json and tokenizer_config.json in `folder`.
+
+    Returns:
+        A sentence about what transformers 4 cannot be told, for the model's card; None if nothing.
+    """
+    config = _read(folder / "config.json")
+    old = old_config_keys(config)
+    atomic.write_json(folder / "config.json", {**config, **(old or {})})
+    path = folder / "tokenizer_config.json"
+    if path.exists():
+        has_fast_form = (folder / "tokenizer.json").exists()
+        atomic.write_json(path, old_tokenizer_config(_read(path)) if has_fast_form else _read(path))
+    return _UNREADABLE if old is None else None
+
+
+_UNREADABLE = (
+    "Do not load this folder with transformers before 5, nor with an engine built on it: its "
+    "rotary embeddings (`rope_parameters`) have no keys there, and would be read wrongly without a "
+    "warning."
+)
+
+
+def old_config_keys(config: Config) -> Config | None:
+    """What config.json lacks for transformers 4.57; None where that has no keys for its RoPE."""
+    found: Config = {}
+    if config.get("dtype") is not None:
+        found["torch_dtype"] = config["dtype"]
+    rope = config.get("rope_parameters")
+    if not rope:
+        return found
+    kind = str(config.get("model_type"))
+    by_layer = {key: value for key, value in rope.items() if isinstance(value, dict)}
+    if by_layer:
+        keys = _of_layers(kind, by_layer)
+    elif kind in _PHI3:
+        keys = _of_phi3(rope)
+    else:
+        keys = _of_all_layers(rope)
+    if keys is None:
+        return None
+    if kind in _GPT_NEOX:
+        keys["rotary_emb_base"] = keys["rope_theta"]
+        keys["rotary_pct"] = keys.pop("partial_rotary_factor", 1.0)
+    return {**found, **keys}
+
+
+def _of_all_layers(rope: Config) -> Config | None:
+    """rope_theta, rope_scaling (null for none) and partial_rotary_factor, where there is one."""
+    if rope.get("rope_type", "default") not in _TYPES or "rope_theta" not in rope:
+        return None
+    apart = ("rope_theta", "partial_rotary_factor")
+    scaling = {key: value for key, value in rope.items() if key not in apart}
+    is_plain = set(scaling) <= {"rope_type"} and scaling.get("rope_type", "default") == "default"
+    keys: Config = {"rope_theta": rope["rope_theta"], "rope_scaling": None if is_plain else scaling}
+    if "partial_rotary_factor" in rope:
+        keys["partial_rotary_factor"] = rope["partial_rotary_factor"]
+    return keys
+
+
+def _of_phi3(rope: Config) -> Config | None:
+    keys = _of_all_layers(rope)
+    if keys is None or keys["rope_scaling"] is None:
+        return keys
+    scaling = keys["rope_scaling"]
+    if scaling["rope_type"] != "longrope":
+        return None
+    factors = {name: scaling[name] for name in ("short_factor", "long_factor")}
+    return {**keys, "rope_scaling": {"type": "longrope", **factors}}
+
+
+def _of_layers(kind: str, rope: Config) -> Config | None:
+    """Of models whose kinds of layer have their own RoPE; None where 4.57 has one for all."""
+    full, sliding = rope.get(_FULL), rope.get(_SLIDING)
+    if full is None or sliding is None or set(rope) != {_FULL, _SLIDING}:
+        return None
+    keys, local = _of_all_layers(full), _of_all_layers(sliding)
+    if keys is None or local is None:
+        return None
+    if kind in _BY_LAYER and local["rope_scaling"] is None:
+        base, local_base = _BY_LAYER[kind]
+        keys[local_base] = local["rope_theta"]
+        keys[base] = keys.pop("rope_theta")
+        return keys
+    # 4.57's Olmo 3 scales full attention alone; to all others one RoPE goes for all layers.
+    is_olmo = kind == "olmo3" and {**keys, "rope_scaling": None} == local
+    return keys if is_olmo or keys == local else None
+
+
+def old_tokenizer_config(config: Config) -> Config:
+    """tokenizer_config.json for both versions, of a tokenizer whose tokenizer.json says it all.
+
+    The class that is named reads tokenizer.json as it stands, in either version.
+    """
+    found = {**config, "tokenizer_class": _OLD_CLASS}
+    extra = found.get("extra_special_tokens")
+    if isinstance(extra, list):  # 4.57 takes a dict alone under this name
+        found["additional_special_tokens"] = found.pop("extra_special_tokens")
+    # What its own class would say: without it 4.57 returns token_type_ids, which generate refuses.
+    found.setdefault("model_input_names", ["input_ids", "attention_mask"])
+    return found
+
+
+def _read(path: Path) -> Config:
+    value: Config = json.loads(path.read_text(encoding="utf-8"))
+    return value
