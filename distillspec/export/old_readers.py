@@ -12,7 +12,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+
 from distillspec import atomic
+from distillspec.models.folder import weight_files
 
 Config = dict[str, Any]
 
@@ -25,6 +28,7 @@ _BY_LAYER = {
     "gemma3n_text": ("rope_theta", "rope_local_base_freq"),
     "modernbert-decoder": ("global_rope_theta", "local_rope_theta"),
 }
+_SCALES = "scale_decoder_outputs"  # of T5 and its kind: 1.1 and FLAN do not
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _OLD_CLASS = "PreTrainedTokenizerFast"
 
@@ -36,7 +40,7 @@ def add_old_keys(folder: Path) -> str | None:
         A sentence about what transformers 4 cannot be told, for the model's card; None if nothing.
     """
     config = _read(folder / "config.json")
-    old = old_config_keys(config)
+    old = old_config_keys(config, has_head=_SCALES in config and _has_head(folder))
     atomic.write_json(folder / "config.json", {**config, **(old or {})})
     path = folder / "tokenizer_config.json"
     if path.exists():
@@ -46,17 +50,27 @@ def add_old_keys(folder: Path) -> str | None:
 
 
 _UNREADABLE = (
-    "Do not load this folder with transformers before 5, nor with an engine built on it: its "
-    "rotary embeddings (`rope_parameters`) have no keys there, and would be read wrongly without a "
-    "warning."
+    "Do not load this folder with transformers before 5, nor with an engine built on it: "
+    "config.json has settings (`rope_parameters` or `scale_decoder_outputs`) that have no keys "
+    "there, and it would be read wrongly without a warning."
 )
 
 
-def old_config_keys(config: Config) -> Config | None:
-    """What config.json lacks for transformers 4.57; None where that has no keys for its RoPE."""
+def old_config_keys(config: Config, *, has_head: bool = False) -> Config | None:
+    """What config.json lacks for transformers 4.57; None where that has no keys for the model.
+
+    Args:
+        config: config.json of transformers 5.
+        has_head: Whether the weights hold an output head of their own; read of T5's kind alone.
+    """
     found: Config = {}
     if config.get("dtype") is not None:
         found["torch_dtype"] = config["dtype"]
+    if _SCALES in config:
+        # 4.57 scales what it reads with a tied head, and nothing else; 5 writes `true` for all.
+        if config[_SCALES] == has_head:
+            return None
+        found["tie_word_embeddings"] = not has_head
     rope = config.get("rope_parameters")
     if not rope:
         return found
@@ -130,6 +144,14 @@ def old_tokenizer_config(config: Config) -> Config:
     # What its own class would say: without it 4.57 returns token_type_ids, which generate refuses.
     found.setdefault("model_input_names", ["input_ids", "attention_mask"])
     return found
+
+
+def _has_head(folder: Path) -> bool:
+    for file in weight_files(folder):
+        with safe_open(file, framework="pt") as handle:
+            if "lm_head.weight" in handle.keys():  # noqa: SIM118 - no mapping
+                return True
+    return False
 
 
 def _read(path: Path) -> Config:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
 from distillspec.export.old_readers import add_old_keys, old_config_keys, old_tokenizer_config
+from tests.seq2seq import tiny_t5
 
 SIZES = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -52,7 +54,7 @@ def _rope(**values: Any) -> dict[str, Any]:
             {"rope_theta": 5e5, "rope_scaling": None, "partial_rotary_factor": 0.5},
         ),
         ("gpt2", {}, {}),
-        ("t5", {}, {}),
+        ("t5", {}, {"tie_word_embeddings": True}),
         (
             "gemma3_text",
             {"rope_parameters": {
@@ -70,6 +72,27 @@ def test_each_family_has_the_keys_that_it_had(
     kind: str, more: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     assert old_config_keys(_config(kind, **more)) == {"torch_dtype": "bfloat16", **expected}
+
+
+def test_a_t5_without_scaling_is_untied_for_4_57_which_scales_by_that_flag() -> None:
+    flan = _config("t5", tie_word_embeddings=False)
+    assert flan["tie_word_embeddings"] is True  # as transformers 5 writes it
+    keys = old_config_keys(flan, has_head=True)
+    assert keys == {"torch_dtype": "bfloat16", "tie_word_embeddings": False}
+    assert old_config_keys(flan, has_head=False) is None
+    assert old_config_keys(_config("t5"), has_head=True) is None
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_t5_is_read_as_it_was_trained(tied: bool, tmp_path: Path) -> None:
+    model = tiny_t5(tied=tied)
+    model.save_pretrained(tmp_path)
+    assert add_old_keys(tmp_path) is None
+    assert json.loads((tmp_path / "config.json").read_text())["tie_word_embeddings"] is tied
+    again = type(model).from_pretrained(tmp_path)
+    tokens = torch.tensor([[5, 6, 7]])
+    before, after = (m(input_ids=tokens, decoder_input_ids=tokens).logits for m in (model, again))
+    assert torch.equal(before, after)
 
 
 def test_longrope_of_phi3_has_the_three_fields_that_it_is_checked_for() -> None:
