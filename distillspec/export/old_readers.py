@@ -12,10 +12,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from distillspec import atomic
-from distillspec.models.folder import weight_files
+from distillspec.models.folder import stored_tensors
+from distillspec.recipe.model_files import model_files
 
 Config = dict[str, Any]
 
@@ -147,11 +146,7 @@ def old_tokenizer_config(config: Config) -> Config:
 
 
 def _has_head(folder: Path) -> bool:
-    for file in weight_files(folder):
-        with safe_open(file, framework="pt") as handle:
-            if "lm_head.weight" in handle.keys():  # noqa: SIM118 - no mapping
-                return True
-    return False
+    return "lm_head.weight" in stored_tensors(model_files(folder).weights)
 
 
 def _read(path: Path) -> Config:
