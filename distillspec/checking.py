@@ -55,6 +55,7 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
         ),
         device=pair.device,
         vocabulary=pair.vocabulary,
+        ends=pair.end_tokens,
     )
     if as_json:
         found = {**asdict(fitness), "predicted_speedup": fitness.predicted_speedup()}

@@ -261,6 +261,7 @@ class _Comparing:
             pair.draft_tokenizer or pair.tokenizer,
             folder=folder,
             target_vocabulary=pair.exported_vocabulary(draft),
+            stop_ids=pair.exported_stop_ids,
             num_assistant_tokens=self.plan.gamma,
             card=f"The draft of the variant {words(variant)} of the comparison "
             f"{words(self.plan.name)}.\n",

@@ -13,7 +13,6 @@ from torch import Tensor
 from distillspec.corpus.passage import text_key
 from distillspec.errors import DistillSpecError
 from distillspec.measure.audit import AuditedRound, Decoded, append
-from distillspec.measure.completions import end_tokens
 from distillspec.measure.methods import (
     chooser,
     configuration,
@@ -25,11 +24,13 @@ from distillspec.measure.methods import (
 from distillspec.measure.parallel import parallel_rounds
 from distillspec.measure.timing import has_room, measure_steps
 from distillspec.models.bridge import Bridge
+from distillspec.models.decoded import decoded
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.path_rows import eager_runner, runner_for_trees
 from distillspec.models.precision import fast_dtype
 from distillspec.models.runner import vocabulary_size
 from distillspec.models.seq2seq import check_same_kind, start_token
+from distillspec.models.stop_ids import stop_ids
 from distillspec.models.translated import TranslatedRunner
 from distillspec.models.vocabulary import TokenizersDifferError, check_pair
 from distillspec.recipe.loading import load_suite, method_of, suite_of
@@ -150,7 +151,7 @@ def decode(
         start = start_token(big)
         ids = [*(token for token in ids if token != start), start]
     prompt_ids = torch.tensor(ids, dtype=torch.long, device=big.device)
-    runner, ends = make(big, vocabulary=vocabulary), end_tokens(big, text)
+    runner, ends = make(big, vocabulary=vocabulary), stop_ids(big, text).ids
     policy = SamplingPolicy(temperature, top_k, nucleus)
     chance = GeneratorChance(
         torch.Generator(big.device).manual_seed(derive_seed(seed, "tokens of decode"))
@@ -209,8 +210,8 @@ def _with_text(
     for one in rounds:
         for place, (token, fate) in enumerate(zip(one.tokens, one.fates, strict=True)):
             held.append(token)
-            before = str(tokenizer.decode(context))
-            added = str(tokenizer.decode([*context, *held]))[len(before) :]
+            before = decoded(tokenizer, context)
+            added = decoded(tokenizer, [*context, *held])[len(before) :]
             is_half = added.endswith("\ufffd") and len(held) < _LONGEST_CHARACTER
             yield DecodedToken(token, "" if is_half else added, fate, one.record, place == 0)
             if not is_half:

@@ -224,6 +224,7 @@ class Job:
             pair.draft_tokenizer or pair.tokenizer,
             folder=self.folder.draft,
             target_vocabulary=pair.exported_vocabulary(draft),
+            stop_ids=pair.exported_stop_ids,
             num_assistant_tokens=gamma,
             card=draft_card(self._card_facts(gamma, repository), summary),
         )
@@ -370,6 +371,7 @@ class Job:
                 folder=place,
                 device=pair.device,
                 vocabulary=pair.vocabulary,
+                ends=pair.end_tokens,
                 notes=notes,
                 progress=lambda done, total, doing: status.update(f"{doing}: {done} of {total}"),
             )

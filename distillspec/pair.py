@@ -13,7 +13,6 @@ from torch import nn
 
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
-from distillspec.measure.completions import end_tokens
 from distillspec.models.adapters import add_lora, check_targets
 from distillspec.models.bridge import Bridge, attach
 from distillspec.models.cache import check_rolls_back
@@ -25,6 +24,7 @@ from distillspec.models.runner import UNLIMITED, most_positions, vocabulary_size
 from distillspec.models.seq2seq import check_same_kind, is_seq2seq, start_token
 from distillspec.models.sharded import split_over_processes
 from distillspec.models.start import made_draft
+from distillspec.models.stop_ids import StopIds, required_stop_ids
 from distillspec.models.trainable import without_dropout
 from distillspec.models.trimmed_head import settle_head, trim_head
 from distillspec.models.vocabulary import check_pair
@@ -74,7 +74,8 @@ def seed_adapters(seed: int) -> None:
 
 @dataclass(frozen=True)
 class Pair:
-    """A checked pair. vocabulary: tokens that both models share. start: a draft that is made.
+    """A checked pair. vocabulary: tokens that both models share. stops: what ends a text. start: a
+    draft that is made.
 
     frozen: the target, or None where it is an endpoint; the tokenizer is then the draft's.
     kept: the tokens that a draft with a trimmed head scores, once they are known. bridge: between
@@ -87,12 +88,17 @@ class Pair:
     frozen: FrozenTarget | None
     tokenizer: PreTrainedTokenizerBase
     vocabulary: int
-    end_tokens: frozenset[int]
+    stops: StopIds
     start: PreTrainedModel | None = None
     kept: Tokens | None = None
     bridge: Bridge | None = None
     draft_tokenizer: PreTrainedTokenizerBase | None = None  # where it is not the target's
     draft_positions: int = UNLIMITED  # of its own tokens, where these are not the target's
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """What ends a text."""
+        return self.stops.ids
 
     @property
     def target(self) -> FrozenTarget:
@@ -121,6 +127,11 @@ class Pair:
         """Any token serves: masks come from lengths."""
         pad = self.tokenizer.pad_token_id
         return int(min(self.end_tokens) if pad is None else pad)
+
+    @property
+    def exported_stop_ids(self) -> frozenset[int]:
+        """What an exported draft is to name; nothing where its tokens are its own."""
+        return frozenset() if self.bridge is not None else self.stops.ids
 
     def exported_vocabulary(self, draft: PreTrainedModel) -> int:
         """Rows of the draft's embedding once it is exported: as many as the target has."""
@@ -218,7 +229,7 @@ def _given_pair(
     if check_same_kind(target, draft, names):
         _check_seq2seq(recipe)
     sizes = vocabulary_size(target), vocabulary_size(draft)
-    ends = _ends(target, tokenizer, "target")
+    stops = _stops(recipe, target, tokenizer, "target")
     if pair.tokenizers == "bridged":
         bridge = Bridge(tokenizer, draft_tokenizer, *sizes, names)
         return Pair(
@@ -227,13 +238,13 @@ def _given_pair(
             FrozenTarget(target),
             tokenizer,
             sizes[0],
-            ends,
+            stops,
             bridge=bridge,
             draft_tokenizer=draft_tokenizer,
             draft_positions=most_positions(draft),
         )
     vocabulary = check_pair(tokenizer, draft_tokenizer, *sizes, names)
-    return Pair(recipe, where, FrozenTarget(target, vocabulary), tokenizer, vocabulary, ends)
+    return Pair(recipe, where, FrozenTarget(target, vocabulary), tokenizer, vocabulary, stops)
 
 
 def _load_draft_alone(recipe: Recipe, where: torch.device) -> Pair:
@@ -249,7 +260,7 @@ def _load_draft_alone(recipe: Recipe, where: torch.device) -> Pair:
     _check_draft(recipe, draft)
     size = vocabulary_size(draft)
     check_pair(tokenizer, tokenizer, size, size, f"pair.draft={recipe.pair.draft}")
-    return Pair(recipe, where, None, tokenizer, size, _ends(draft, tokenizer, "draft"))
+    return Pair(recipe, where, None, tokenizer, size, _stops(recipe, draft, tokenizer, "draft"))
 
 
 def _made_pair(
@@ -259,13 +270,13 @@ def _made_pair(
     where = device_of(recipe.hardware)
     target = _stored_target(recipe)
     check_rolls_back(target)
-    ends = _ends(target, tokenizer, "target")
-    start = _made(recipe, plan, target, _end_of_text(tokenizer, ends), recipe.seed)
+    stops = _stops(recipe, target, tokenizer, "target")
+    start = _made(recipe, plan, target, _end_of_text(tokenizer, stops.ids), recipe.seed)
     vocabulary = vocabulary_size(target)
     cast_parameters(target, kind)
     torch.nn.Module.to(target, where)
     frozen = FrozenTarget(target, vocabulary)
-    return Pair(recipe, where, frozen, tokenizer, vocabulary, ends, start)
+    return Pair(recipe, where, frozen, tokenizer, vocabulary, stops, start)
 
 
 def with_draft_of(pair: Pair, recipe: Recipe) -> Pair:
@@ -284,7 +295,7 @@ def with_draft_of(pair: Pair, recipe: Recipe) -> Pair:
     start = _made(recipe, plan, _stored_target(recipe), end, pair.recipe.seed)
     size = vocabulary_size(target)
     frozen = FrozenTarget(target, size)
-    return Pair(recipe, pair.device, frozen, pair.tokenizer, size, pair.end_tokens, start)
+    return Pair(recipe, pair.device, frozen, pair.tokenizer, size, pair.stops, start)
 
 
 def _stored_target(recipe: Recipe) -> PreTrainedModel:
@@ -398,12 +409,14 @@ def _draft(recipe: Recipe, kind: torch.dtype, where: torch.device) -> PreTrained
     )
 
 
-def _ends(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, what: str) -> frozenset[int]:
-    found = end_tokens(model, tokenizer)
-    if not found:
-        raise DistillSpecError(
-            f"the {what} names no end-of-text token",
-            where=f"pair.{what}: generation_config.json and tokenizer",
-            mend=f"set eos_token_id in the {what}'s generation_config.json",
-        )
-    return found
+def _stops(
+    recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, what: str
+) -> StopIds:
+    return required_stop_ids(
+        model,
+        tokenizer,
+        what,
+        vocab_size=vocabulary_size(model),
+        given=recipe.pair.eos_token_ids,
+        variables=recipe.template_variables,
+    )

@@ -106,6 +106,9 @@ def generate(recipe: Recipe) -> int:
     prepare_process(recipe)
     pair = load_pair(recipe)
     sets = build.prompts(pair)
+    if not world.rank:
+        for note in sets.notes:
+            console.print(note, highlight=False, soft_wrap=True)
     wanted = recipe.distill.source.stored
     cached, responses, kept = None, None, list[str]()
     if pair.frozen is None:

@@ -7,7 +7,7 @@ import errno
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -43,12 +43,14 @@ def export_draft(
     num_assistant_tokens: int,
     card: str,
     dtype: torch.dtype = torch.bfloat16,
+    stop_ids: Collection[int] = (),
 ) -> Path:
     """Write `model` so that every engine can serve it; `model` itself is left unchanged.
 
     model: a plain model, adapters already merged. target_vocabulary: rows of the target's
     embedding; the draft gets as many. A trimmed head is written whole, as engines load no other,
-    with the ids that it scores beside it (HOT_TOKENS). card: text of README.md (export.card). The
+    with the ids that it scores beside it (HOT_TOKENS). card: text of README.md (export.card).
+    stop_ids: what ends a text, for generation_config; default: what the draft's own names. The
     folder appears whole or not at all, and replaces an older one. transformers 5 and 4.57 read it
     alike; where the latter has no keys for the model's RoPE, README.md says so. Raises
     DistillSpecError for a disk that is full or read-only, and for a tokenizer that does not fit
@@ -68,7 +70,7 @@ def export_draft(
     fit_vocabulary(draft, target_vocabulary)
     cast_parameters(draft, dtype)
     draft.config.dtype = dtype
-    draft.generation_config = _generation_config(draft, num_assistant_tokens)
+    draft.generation_config = _generation_config(draft, num_assistant_tokens, sorted(stop_ids))
     with atomic.replacing_folder(folder, MODEL_FILES) as temporary:
         save_model(draft, temporary)
         tokenizer.save_pretrained(temporary)
@@ -159,12 +161,15 @@ def _table(module: torch.nn.Module) -> Tensor:
     return weight
 
 
-def _generation_config(draft: PreTrainedModel, num_assistant_tokens: int) -> GenerationConfig:
+def _generation_config(
+    draft: PreTrainedModel, num_assistant_tokens: int, stop_ids: list[int]
+) -> GenerationConfig:
     """The token ids, and how far to draft; sampling settings are the target's business."""
     ids = draft.generation_config or GenerationConfig.from_model_config(draft.config)
+    ends = (stop_ids if len(stop_ids) > 1 else stop_ids[0]) if stop_ids else ids.eos_token_id
     return GenerationConfig(
         bos_token_id=ids.bos_token_id,
-        eos_token_id=ids.eos_token_id,
+        eos_token_id=ends,
         pad_token_id=ids.pad_token_id,
         decoder_start_token_id=ids.decoder_start_token_id,
         num_assistant_tokens=num_assistant_tokens,

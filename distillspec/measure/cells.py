@@ -20,6 +20,7 @@ from distillspec.measure.rows import RowLog
 from distillspec.measure.summary import Summary
 from distillspec.measure.summary_file import write_summary
 from distillspec.measure.summing import sum_up
+from distillspec.models.stop_ids import stop_ids
 from distillspec.recipe.suite import Suite
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def evaluate(
     folder: Path,
     device: torch.device | str,
     vocabulary: int | None = None,
+    ends: frozenset[int] | None = None,
     notes: Sequence[str] = (),
     progress: Progress = lambda done, total, doing: None,
 ) -> Summary:
@@ -53,7 +55,8 @@ def evaluate(
     drafts: models by the names the suite and its methods use; others are left out. All models are
     on `device`, in the dtype they are to decode in. The first `suite.prompts.count` prompts are
     taken, `suite.prompts.texts` for the target's texts. vocabulary: tokens that target and drafts
-    share, where theirs are padded differently. notes: what the summary is to say of the prompts.
+    share, where theirs are padded differently. ends: what ends a text, where the recipe says so.
+    notes: what the summary is to say of the prompts.
     A second call with the same arguments goes on where an interrupted one stopped; with other
     models, prompts or cells it is a DistillSpecError.
     """
@@ -114,6 +117,7 @@ def evaluate(
         prompts=taken,
         text_prompts=prompts[: suite.prompts.read],
         vocabulary=vocabulary,
+        ends=stop_ids(target, tokenizer).ids if ends is None else ends,
         notes=notes,
     )
     write_summary(summary, folder / SUMMARY)

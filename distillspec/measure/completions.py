@@ -11,6 +11,7 @@ from torch import nn
 
 from distillspec.measure.rows import FATES, Row
 from distillspec.measure.summary import Example, GreedyDivergence, Piece
+from distillspec.models.decoded import decoded
 from distillspec.models.hidden import bare_model, token_logits
 
 if TYPE_CHECKING:
@@ -46,14 +47,6 @@ class MeasuredPrompt(Protocol):
     def category(self) -> str | None:
         """What it is about; None where the data does not say."""
         ...
-
-
-def end_tokens(target: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """What ends a text: the target's generation_config says, else its tokenizer; maybe nothing."""
-    settings = bare_model(target).generation_config
-    configured = None if settings is None else settings.eos_token_id
-    named = tokenizer.eos_token_id if configured is None else configured
-    return frozenset(t for t in (named if isinstance(named, list) else [named]) if t is not None)
 
 
 def up_to_end(tokens: Sequence[int], ends: frozenset[int]) -> list[int]:
@@ -168,9 +161,9 @@ def token_texts(
 ) -> Iterator[str]:
     """The text each token adds after the prompt; the first part of a split letter adds none."""
     context = list(prompt[-_CONTEXT:])
-    said = _decoded(tokenizer, context)
+    said = decoded(tokenizer, context)
     for end in range(1, len(tokens) + 1):
-        text = _decoded(tokenizer, [*context, *tokens[:end]])
+        text = decoded(tokenizer, [*context, *tokens[:end]])
         if text.endswith("\ufffd") and end < len(tokens):
             yield ""
             continue
@@ -183,14 +176,6 @@ def completion_text(
 ) -> str:
     """What the tokens say after the prompt, end-of-text and other specials left out."""
     context = list(prompt[-_CONTEXT:])
-    before = tokenizer.decode(context, skip_special_tokens=True)
-    whole = tokenizer.decode([*context, *tokens], skip_special_tokens=True)
-    assert isinstance(before, str)
-    assert isinstance(whole, str)
+    before = decoded(tokenizer, context, skip_special_tokens=True)
+    whole = decoded(tokenizer, [*context, *tokens], skip_special_tokens=True)
     return whole[len(before) :]
-
-
-def _decoded(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> str:
-    text = tokenizer.decode(tokens, clean_up_tokenization_spaces=False)
-    assert isinstance(text, str)
-    return text

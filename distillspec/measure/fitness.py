@@ -12,7 +12,7 @@ import torch
 from distillspec.errors import DistillSpecError
 from distillspec.measure import bootstrap, corpus_alpha, cost_model
 from distillspec.measure.bootstrap import Resampling, Sums
-from distillspec.measure.completions import MeasuredPrompt, end_tokens
+from distillspec.measure.completions import MeasuredPrompt
 from distillspec.measure.corpus_alpha import DrawnText
 from distillspec.measure.memory import Memory, TrainingLoad, memory_estimate, parameters
 from distillspec.measure.methods import block_sizes, configuration, most_slots
@@ -21,7 +21,8 @@ from distillspec.models.bridge import bridge_of
 from distillspec.models.compiled import make_runner
 from distillspec.models.generate import generate
 from distillspec.models.runner import vocabulary_size
-from distillspec.models.template import template_hash
+from distillspec.models.stop_ids import stop_ids
+from distillspec.models.template import ChatTemplate
 from distillspec.recipe.methods import Method
 from distillspec.recipe.suite import Suite
 from distillspec.seeds import derive_seed
@@ -94,11 +95,13 @@ def assess(
     load: TrainingLoad,
     device: torch.device | str,
     vocabulary: int | None = None,
+    ends: frozenset[int] | None = None,
 ) -> Fitness:
     """Measure the pair at the suite's temperatures and gammas, with its runner and first method.
 
     Both models are on `device`, in the dtype they are to decode in; the pair's tokenizers and
-    vocabularies were checked before (`models.vocabulary.check_pair` gives `vocabulary`).
+    vocabularies were checked before (`models.vocabulary.check_pair` gives `vocabulary`). ends: what
+    ends a text, where the recipe says so.
     """
     started = time.monotonic()
     taken = list(prompts[: suite.prompts.count])
@@ -112,18 +115,19 @@ def assess(
         model.train(False)
     shared = vocabulary or min(vocabulary_size(target), vocabulary_size(draft))
     steps = _steps(target, draft, taken, suite, device, shared)
+    if ends is None:
+        ends = stop_ids(target, tokenizer).ids
     expectations = tuple(
-        _expected(target, draft, tokenizer, taken, suite, steps[at], shared)
-        for at in suite.temperatures
+        _expected(target, draft, ends, taken, suite, steps[at], shared) for at in suite.temperatures
     )
-    has_template = tokenizer.chat_template is not None
+    template = ChatTemplate(tokenizer)
     return Fitness(
         target_parameters=parameters(target),
         draft_parameters=parameters(draft),
         target_vocabulary=vocabulary_size(target),
         draft_vocabulary=vocabulary_size(draft),
         vocabulary=shared,
-        chat_template=template_hash(tokenizer) if has_template else None,
+        chat_template=template.hash() if template.exists else None,
         runner=suite.runner.kind,
         prompts=len(taken),
         expectations=expectations,
@@ -179,14 +183,14 @@ def _steps(
 def _expected(
     target: PreTrainedModel,
     draft: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    ends: frozenset[int],
     prompts: Sequence[MeasuredPrompt],
     suite: Suite,
     steps: StepTimes,
     vocabulary: int,
 ) -> Expectation:
     policy = SamplingPolicy(steps.temperature, suite.top_k, suite.nucleus)
-    texts = _drawn(target, tokenizer, prompts, suite, policy, vocabulary)
+    texts = _drawn(target, ends, prompts, suite, policy, vocabulary)
     overlap = corpus_alpha.acceptance(target, draft, texts, policy, vocabulary=vocabulary)
     alpha = bootstrap.ratio(
         Sums(overlap.sums, overlap.tokens),
@@ -213,14 +217,13 @@ def _expected(
 
 def _drawn(
     target: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    ends: frozenset[int],
     prompts: Sequence[MeasuredPrompt],
     suite: Suite,
     policy: SamplingPolicy,
     vocabulary: int,
 ) -> list[DrawnText]:
     """Text drawn from the target after each prompt."""
-    ends = end_tokens(target, tokenizer)
     responses = generate(
         target,
         [torch.tensor(prompt.tokens) for prompt in prompts],

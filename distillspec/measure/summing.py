@@ -14,7 +14,6 @@ from distillspec.measure.comparing import comparisons
 from distillspec.measure.completions import (
     MeasuredPrompt,
     completion_text,
-    end_tokens,
     examples,
     greedy_divergences,
     up_to_end,
@@ -57,14 +56,14 @@ def sum_up(
     prompts: Sequence[MeasuredPrompt],
     text_prompts: Sequence[MeasuredPrompt],
     vocabulary: int | None,
+    ends: frozenset[int],
     notes: Sequence[str] = (),
 ) -> Summary:
     """Everything the rows of `prompts` say, and acceptance on the target's text_prompts.
 
-    notes: sentences about the prompts, told last.
+    ends: what ends a text. notes: sentences about the prompts, told last.
     """
     how = Resampling(suite.bootstrap, suite.confidence, suite.seed)
-    ends = end_tokens(target, tokenizer)
     facts = {}
     for temperature in suite.temperatures:
         policy = SamplingPolicy(temperature, suite.top_k, suite.nucleus)

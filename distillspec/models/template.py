@@ -1,91 +1,252 @@
-"""Chats become prompt text through the target's own template, whose hash is kept."""
+"""Chats become text through the target's own template: prompts, and the answers to them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import date as Date
+from datetime import datetime, time
+from functools import cached_property
+from typing import Any, NamedTuple
 
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.data import TEMPLATE_DATE
 
-_SAID = "distillspec"  # words that no template changes
+Message = Mapping[str, Any]
+Tool = Mapping[str, Any]
+
+_SAID = "distillspec"  # a word that no template changes
+_CLOCK = "strftime_now"
+_DIRECTIVES = "aAbBcdeFGHIjklmMpPrRsSTuUVwWxXyYzZ"
+_SHOWN = 120  # characters on each side of the place where two renderings part
 
 
-def render_chat(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Sequence[Mapping[str, str]],
-    variables: Mapping[str, Any] | None = None,
-) -> str:
-    """The text that asks the model for its next turn: template applied, generation prompt added.
-
-    messages: [{"role": ..., "content": ...}, ...]. variables: what else the template is told, such
-    as enable_thinking. The text holds the special tokens already: encode it with
-    add_special_tokens=False. Raises DistillSpecError.
+class Turn(NamedTuple):
+    """prompt: what is read before the answer. response: what the template writes for the answer,
+    with all that it puts behind it; None for a chat that ends with a question.
     """
-    _require(tokenizer)
-    try:
-        text = tokenizer.apply_chat_template(
+
+    prompt: str
+    response: str | None
+
+
+class SplitTurnError(DistillSpecError):
+    """The template does not write an answer behind the prompt that asks for it."""
+
+
+class ChatTemplate:
+    """The template of a tokenizer with what else it reads: variables, and a fixed date.
+
+    Texts that it writes hold the special tokens already: encode them with
+    `add_special_tokens=False`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        variables: Mapping[str, Any] | None = None,
+        date: Date = TEMPLATE_DATE,
+    ) -> None:
+        """Wrap the template of `tokenizer`; one without a template is an error once it is used.
+
+        Args:
+            variables: What the template reads besides the messages, such as `enable_thinking`.
+            date: What it takes for today, at midnight.
+        """
+        self._tokenizer, self._variables, self._date = tokenizer, dict(variables or {}), date
+
+    @property
+    def exists(self) -> bool:
+        return self._tokenizer.chat_template is not None
+
+    def hash(self) -> str:
+        """SHA-256 (hex) of the template and of its variables, if it has any."""
+        template = self._required()
+        text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
+        if self._variables:
+            text += json.dumps(self._variables, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def prompt(
+        self, messages: Sequence[Message], tools: Sequence[Tool] | None = None, *, where: str = ""
+    ) -> str:
+        """The text that asks the model for its next turn.
+
+        Args:
+            messages: `[{"role": ..., "content": ...}, ...]`, tool calls and parts included.
+            where: The place of the messages, for errors.
+        """
+        return self._rendered(messages, tools, where, asks=True)
+
+    def conversation(
+        self, messages: Sequence[Message], tools: Sequence[Tool] | None = None, *, where: str = ""
+    ) -> str:
+        """The text of a whole conversation, nothing asked for."""
+        return self._rendered(messages, tools, where, asks=False)
+
+    def turn(
+        self, messages: Sequence[Message], tools: Sequence[Tool] | None = None, *, where: str = ""
+    ) -> Turn:
+        """A chat as its prompt and, where the assistant speaks last, its answer.
+
+        The answer is what the whole conversation has behind the prompt.
+
+        Raises:
+            SplitTurnError: The conversation does not begin with the prompt, or lacks the answer.
+        """
+        if messages[-1].get("role") != "assistant":
+            return Turn(self.prompt(messages, tools, where=where), None)
+        prompt = self.prompt(messages[:-1], tools, where=where)
+        whole = self.conversation(messages, tools, where=where)
+        if not whole.startswith(prompt):
+            raise self._parts_ways(prompt, whole, where)
+        response = whole[len(prompt) :]
+        names = [str(_function(call).get("name")) for call in messages[-1].get("tool_calls") or ()]
+        missing = next((name for name in names if name not in response), None)
+        if missing is not None or not response:
+            lacks = "the answer" if missing is None else f"the call of {missing!r}"
+            raise SplitTurnError(
+                f"the chat template does not write {lacks}; behind the prompt it writes "
+                f"{response[:_SHOWN]!r}",
+                where=self._place(where),
+                mend="take a target whose template writes it, or take the row out",
+            )
+        return Turn(prompt, response)
+
+    @cached_property
+    def takes_parts(self) -> bool:
+        """Whether contents may be lists of parts, of which the template writes the text."""
+        asked = [{"role": "user", "content": [{"type": "text", "text": _SAID}]}]
+        try:
+            text = self._apply(asked, None, asks=False)
+        except Exception:
+            return False
+        return _SAID in text and f"'{_SAID}'" not in text and f'"{_SAID}"' not in text
+
+    def _rendered(
+        self, messages: Sequence[Message], tools: Sequence[Tool] | None, where: str, *, asks: bool
+    ) -> str:
+        self._required()
+        made = [_as_templates_read(message, self.takes_parts) for message in messages]
+        try:
+            return self._apply(made, tools, asks=asks)
+        except Exception as error:  # a template is a program of somebody else's
+            raise DistillSpecError(
+                f"the chat template refuses these messages: {_first_line(error)}",
+                where=self._place(where),
+                mend="each message needs role and content, in an order that the template allows",
+            ) from error
+
+    def _apply(
+        self, messages: Sequence[Message], tools: Sequence[Tool] | None, *, asks: bool
+    ) -> str:
+        listed: Any = [dict(tool) for tool in tools] if tools else None
+        template = self._tokenizer.get_chat_template(tools=listed)
+        text = self._tokenizer.apply_chat_template(
             [dict(message) for message in messages],
+            tools=listed,
+            chat_template=self._without_clock(template),
             tokenize=False,
-            add_generation_prompt=True,
-            **(variables or {}),
+            add_generation_prompt=asks,
+            **{**self._date_of(template), **self._variables},
         )
-    except (TemplateError, TypeError, KeyError, ValueError) as error:
-        raise DistillSpecError(
-            f"the chat template refuses these messages: {error}",
-            where=str(tokenizer.name_or_path),
-            mend="each message needs role and content, in an order that the template allows",
-        ) from error
-    assert isinstance(text, str)
-    return text
+        assert isinstance(text, str)
+        return text
 
+    def _without_clock(self, template: str) -> str:
+        """The template with a macro in place of the function that reads the clock.
 
-def template_hash(
-    tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Any] | None = None
-) -> str:
-    """sha256 (hex) of the tokenizer's chat template and of what else it is told, if anything.
-
-    DistillSpecError where it has none.
-    """
-    template = _require(tokenizer)
-    text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
-    if variables:
-        text += json.dumps(variables, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The special token that the chat template puts right behind what an assistant says.
-
-    None without a template, and where it refuses to be tried or puts anything else there.
-    """
-    if tokenizer.chat_template is None:
-        return None
-    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": _SAID}]
-    try:
-        text = tokenizer.apply_chat_template(chat, tokenize=False)
-    except (TemplateError, TypeError, KeyError, ValueError):
-        return None
-    assert isinstance(text, str)
-    _, is_said, behind = text.rpartition(_SAID)
-    special = {
-        added.content: number
-        for number, added in tokenizer.added_tokens_decoder.items()
-        if added.special and added.content and behind.startswith(added.content)
-    }
-    return special[max(special, key=len)] if is_said and special else None
-
-
-def _require(tokenizer: PreTrainedTokenizerBase) -> str | dict[str, str]:
-    template: str | dict[str, str] | None = tokenizer.chat_template
-    if template is None:
-        raise DistillSpecError(
-            "the data are chats, but the target's tokenizer has no chat template",
-            where=str(tokenizer.name_or_path),
-            mend="take an instruction-tuned target, or give plain prompt and response fields",
+        A macro, because the library lets no function through to a template.
+        """
+        if _CLOCK not in template:
+            return template
+        midnight = datetime.combine(self._date, time())
+        filters = "".join(
+            f" | replace({mark!r}, {midnight.strftime(mark)!r})"
+            for letter in _DIRECTIVES
+            for mark in (f"%-{letter}", f"%{letter}")
         )
-    return template
+        # The line break goes with the block: the template begins where it did.
+        return (
+            f"{{% macro {_CLOCK}(format) %}}{{{{ format{filters} }}}}{{% endmacro %}}\n{template}"
+        )
+
+    def _date_of(self, template: str) -> dict[str, str]:
+        """`date_string`, unless the template has a constant of its own, which servers write too."""
+        if _CLOCK not in template and "set date_string" in template:
+            return {}
+        return {"date_string": self._date.strftime("%d %b %Y")}
+
+    def _parts_ways(self, prompt: str, whole: str, where: str) -> SplitTurnError:
+        at = common_length(prompt, whole)
+        first = max(at - _SHOWN // 2, 0)
+        return SplitTurnError(
+            "the chat template writes the whole conversation otherwise than the prompt that asks "
+            f"for its answer; from character {first} on the prompt is "
+            f"{prompt[first : at + _SHOWN]!r}, the conversation {whole[first : at + _SHOWN]!r}",
+            where=self._place(where),
+            mend="set the template's variables so that both agree, such as "
+            "data.template_variables={enable_thinking: false}, write the answer as the template "
+            "does (with its reasoning), or take the row out",
+        )
+
+    def _place(self, where: str) -> str:
+        name = f"chat template of {self._tokenizer.name_or_path or 'the tokenizer'}"
+        return f"{where}; {name}" if where else name
+
+    def _required(self) -> str | dict[str, str]:
+        template: str | dict[str, str] | None = self._tokenizer.chat_template
+        if template is None:
+            raise DistillSpecError(
+                "the data are chats, but the target's tokenizer has no chat template",
+                where=str(self._tokenizer.name_or_path),
+                mend="take an instruction-tuned target, or give plain prompt and response fields",
+            )
+        return template
+
+
+def common_length(one: str, other: str) -> int:
+    """Characters that both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _as_templates_read(message: Message, takes_parts: bool) -> dict[str, Any]:
+    """Arguments of tool calls as objects, and contents of parts as text where they must be.
+
+    The API writes arguments as a string of JSON and servers parse it before they render. Parts are
+    joined by line breaks, as vLLM joins them.
+    """
+    made = dict(message)
+    content = made.get("content")
+    if isinstance(content, Sequence) and not isinstance(content, str) and not takes_parts:
+        made["content"] = "\n".join(str(part.get("text", "")) for part in content)
+    if made.get("tool_calls"):
+        made["tool_calls"] = [_parsed_call(call) for call in made["tool_calls"]]
+    return made
+
+
+def _parsed_call(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = dict(_function(call))
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        try:
+            function["arguments"] = json.loads(arguments)
+        except ValueError:
+            return dict(call)
+    return {**call, "function": function} if "function" in call else function
+
+
+def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`{"name": ..., "arguments": ...}`, which some data sets write without a frame."""
+    function = call.get("function", call)
+    return function if isinstance(function, Mapping) else {}
+
+
+def _first_line(error: Exception) -> str:
+    said = next(iter(str(error).splitlines()), "")
+    known = type(error).__module__.startswith("jinja2")
+    return said if known and said else f"{type(error).__name__}: {said}"

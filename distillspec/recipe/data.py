@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import date as Date
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from distillspec.recipe.section import Count, Section
+
+TEMPLATE_DATE = Date(2026, 1, 1)
+_NO_VARIABLES = ("tokenize", "chat_template", "add_generation_prompt", "continue_final_message")
+
+
+def reserved_variables(variables: dict[str, JsonValue]) -> list[str]:
+    """Names among a chat template's variables that are not for users to set."""
+    return sorted(variables.keys() & set(_NO_VARIABLES))
 
 
 class PythonSource(Section):
@@ -31,9 +40,16 @@ class PythonSource(Section):
 class _Rows(Section):
     """What a row of a data set is read by; `a.b` and `a.0` name a field inside another one."""
 
-    prompt: str = Field("prompt", description="field of the prompt text")
+    prompt: str = Field(
+        "prompt",
+        description="field of the prompt text; rows without `prompt` are read by `question` and "
+        "`answer`",
+    )
     before: str = Field(
         "", description="text that stands before every prompt, but not before chats: 'summarize: '"
+    )
+    after: str = Field(
+        "", description="text that stands behind every prompt, but not behind chats: '\\nAnswer:'"
     )
     after_words: Count | None = Field(
         None,
@@ -42,6 +58,7 @@ class _Rows(Section):
     )
     response: str = Field("response", description="field of the response text, where there is one")
     messages: str = Field("messages", description="field of a chat; the target's template is used")
+    tools: str = Field("tools", description="field of the tools that a chat may call")
     turns: str | None = Field(
         None,
         description="field of a list of user turns, in place of a prompt: the first one is asked. "
@@ -63,6 +80,10 @@ class _Rows(Section):
             raise ValueError("merge renames categories: name their field with category")
         if self.after_words is not None and (self.turns is not None or self.as_chat != "never"):
             raise ValueError("after_words cuts plain texts: leave out turns and as_chat")
+        if self.after_words is not None and self.after:
+            raise ValueError(
+                "after_words cuts a text, and nothing stands in the cut: leave out after"
+            )
         return self
 
 
@@ -117,3 +138,22 @@ class Data(Section):
         description="folder of stored target responses, which recipes that ask the same share",
     )
     preview: int = Field(2, ge=0, description="rows shown with their mask before training")
+    template_variables: dict[str, JsonValue] = Field(
+        {},
+        description="what the chat template reads besides the messages: {enable_thinking: false}",
+    )
+    template_date: Date = Field(
+        TEMPLATE_DATE,
+        description="the day that a chat template takes for today; it never reads the clock, so "
+        "that prompts stay the same",
+    )
+
+    @model_validator(mode="after")
+    def _leaves_the_prompt_to_us(self) -> Self:
+        taken = reserved_variables(self.template_variables)
+        if taken:
+            raise ValueError(
+                f"template_variables may not hold '{taken[0]}': prompts end where the model is to "
+                "speak"
+            )
+        return self

@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, JsonValue, model_validator
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.data import reserved_variables
 from distillspec.recipe.section import Count, Section, Share
 from distillspec.secret import masked, names_a_secret
 
 # The value may be a secret that was put in the wrong place: errors do not repeat it.
 _UNSHOWN = {"writeOnly": True}
 _TEMPLATE = "chat_template_kwargs"  # as vLLM, SGLang and others call it
-_NO_VARIABLES = ("tokenize", "chat_template", "add_generation_prompt", "continue_final_message")
 _OURS = ("model", "prompt", "messages", "seed", "stream", "n", "temperature", "stop")
 
 
@@ -99,7 +99,7 @@ class Endpoint(Section):
         found = self.body.get(_TEMPLATE, {})
         if not isinstance(found, dict):
             raise ValueError(f"body.{_TEMPLATE} is no object: write {{enable_thinking: false}}")
-        taken = sorted(found.keys() & set(_NO_VARIABLES))
+        taken = reserved_variables(found)
         if taken:
             raise ValueError(
                 f"body.{_TEMPLATE} may not hold '{taken[0]}': the draft reads prompts through its "

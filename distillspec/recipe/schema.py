@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, JsonValue, model_validator
 
 from distillspec.recipe.data import Data
 from distillspec.recipe.distill import Distill
@@ -35,6 +35,11 @@ class Pair(Section):
     )
     draft_head: DraftHead | None = Field(
         None, description="let the draft score a part of the vocabulary only; default: all of it"
+    )
+    eos_token_ids: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (),
+        description="token ids that end a text, in place of those that the target's "
+        "generation_config, tokenizer and chat template name",
     )
     trust_remote_code: bool = Field(
         False, description="run Python code that comes with the models; off unless you vouch for it"
@@ -209,6 +214,13 @@ class Recipe(Section):
     hardware: Hardware = Field(default_factory=Hardware)
     evaluate: Evaluate = Field(default_factory=Evaluate)
     export: Export = Field(default_factory=Export)
+
+    @property
+    def template_variables(self) -> dict[str, JsonValue]:
+        """What the chat template reads besides the messages; an endpoint's own come last."""
+        endpoint = self.pair.endpoint
+        told = {} if endpoint is None else endpoint.template_variables
+        return {**self.data.template_variables, **told}
 
     @model_validator(mode="after")
     def _averages_whole_weights(self) -> Self:

@@ -24,6 +24,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.interrupts import StopRequest
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.precision import fast_dtype
+from distillspec.models.stop_ids import stop_ids
 from distillspec.models.trainable import (
     checkpoint_activations,
     compile_forward,
@@ -124,7 +125,7 @@ def fit(
     needed by the divergence "nll", nor beside a `cached` one, which every predicted token is read
     from. folder: receives metrics.csv, tensorboard/, last.ckpt and best.ckpt; with `resume` the run
     goes on after its last.ckpt, if it has one. end_tokens: of sampled responses; default: the
-    tokenizer's. vocabulary: tokens common to both models. reference: of token selection.
+    draft's. vocabulary: tokens common to both models. reference: of token selection.
     on_checkpoint: told of each checkpoint, with the response tokens since this start.
 
     A run ends after `max_steps`, or `max_minutes` of training: probes and checkpoints do not count,
@@ -144,7 +145,7 @@ def fit(
     micro_batch_size = min(plan.micro_batch_size or rows, rows)
     accelerator = _accelerator(recipe.hardware)
     dtype = _dtype(recipe.hardware, accelerator)
-    end_tokens = end_tokens or frozenset({int(tokenizer.eos_token_id)})
+    end_tokens = end_tokens or stop_ids(draft, tokenizer).ids
     with _quiet(), _alone(folder, world):
         rollout = Rollout(
             plan,

@@ -26,12 +26,13 @@ from pair import Models, held_out_prompts, load_models
 from distillspec.corpus.prompts import Prompt
 from distillspec.errors import DistillSpecError
 from distillspec.measure.bootstrap import Interval, Resampling, Sums, ratio, relative
-from distillspec.measure.completions import completion_text, end_tokens, up_to_end
+from distillspec.measure.completions import completion_text, up_to_end
 from distillspec.measure.corpus_alpha import DrawnText, surprise
 from distillspec.measure.quality import Completion, score
 from distillspec.measure.target_texts import TextFacts, drawn_texts, text_facts
 from distillspec.models.compiled import make_runner
 from distillspec.models.precision import describe, fast_dtype
+from distillspec.models.stop_ids import stop_ids
 from distillspec.models.vocabulary import check_pair
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
@@ -56,7 +57,7 @@ def quality(
     texts = drawn_texts(
         models.target, prompts, policy, tokens=tokens, seed=0, vocabulary=models.vocabulary
     )
-    ends = end_tokens(models.target, models.tokenizer)
+    ends = stop_ids(models.target, models.tokenizer).ids
     facts = text_facts(
         models.target,
         {DRAFT: models.draft},

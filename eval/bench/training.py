@@ -103,7 +103,7 @@ def train_ours(contender: str, minutes: float, seed: int, folder: Path) -> Train
             pair.frozen,
             pair.tokenizer,
             pair.vocabulary,
-            pair.end_tokens,
+            pair.stops,
         )
         responses = target_responses(kept, training, join()).by_key
         left -= (time.monotonic() - began) / 60.0

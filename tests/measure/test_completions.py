@@ -11,7 +11,6 @@ import torch
 
 from distillspec.measure.completions import (
     completion_text,
-    end_tokens,
     examples,
     greedy_divergences,
     repeated_share,
@@ -48,19 +47,6 @@ def test_a_text_ends_with_its_first_end_token() -> None:
     assert up_to_end([4, 0, 5, 0], frozenset({0})) == [4, 0]
     assert up_to_end([4, 5], frozenset({0})) == [4, 5]
     assert up_to_end([4, 5], frozenset()) == [4, 5]
-
-
-def test_what_ends_a_text_is_the_targets_word_before_the_tokenizers(setting: Setting) -> None:
-    settings = setting.target.generation_config
-    assert settings is not None
-    before = settings.eos_token_id
-    try:
-        settings.eos_token_id = [7, 8]
-        assert end_tokens(setting.target, setting.tokenizer) == {7, 8}
-        settings.eos_token_id = None
-        assert end_tokens(setting.target, setting.tokenizer) == {0}
-    finally:
-        settings.eos_token_id = before
 
 
 def test_repeated_ngrams_by_hand() -> None:

@@ -32,6 +32,7 @@ from distillspec.models.hidden import is_sharded
 from distillspec.models.loading import empty_model, load_model, load_tokenizer
 from distillspec.models.seq2seq import is_seq2seq, start_token
 from distillspec.models.sharded import split_over_processes
+from distillspec.models.stop_ids import StopIds
 from distillspec.models.trainable import without_dropout
 from distillspec.pair import Pair
 from distillspec.processes import join
@@ -141,7 +142,7 @@ def parts(pair: Path, plan: Recipe) -> Parts:
     cached, signal = None, plan.distill.cached_signal
     if signal is not None:
         cpu = torch.device("cpu")
-        whole = Pair(plan, cpu, target, tokenizer, VOCABULARY, frozenset({0}))
+        whole = Pair(plan, cpu, target, tokenizer, VOCABULARY, StopIds(frozenset({0}), None, ()))
         store = build.signal_store(whole, signal, rows, responses)
         fill_signals(store, build.signal_scorer(whole, signal))
         cached = CachedTarget(store)
