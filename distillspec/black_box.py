@@ -83,7 +83,7 @@ def target_text(
             world=world.size,
             progress=_Told(console, status),
         )
-    found = store.received(asked, Encoder(pair.tokenizer), drawn.max_tokens)
+    found = store.received(asked, Encoder(pair.tokenizer, stops=pair.stops), drawn.max_tokens)
     texts = [DrawnText(p.tokens, found.responses[p.key]) for p in held_out if _has(found, p)]
     training = [p for p in sets.training if not wanted or _has(found, p)]
     if not texts or not training:
@@ -135,7 +135,9 @@ def try_out(pair: Pair, sets: PromptSets) -> Tried:
     trials = asking.try_out(asked, endpoint, _drawn(recipe))
     given = [answer for trial in trials for answer in trial.answers]
     twice = [question for question in asked for _ in range(2)]
-    found = tokenised(twice, given, Encoder(pair.tokenizer), recipe.data.max_response_tokens)
+    found = tokenised(
+        twice, given, Encoder(pair.tokenizer, stops=pair.stops), recipe.data.max_response_tokens
+    )
     seconds = sum(trial.seconds for trial in trials) / len(given)
     wanted = len(build.probe_prompts(recipe, sets.held_out)) + (
         len(sets.training) if recipe.distill.source.target else 0

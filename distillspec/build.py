@@ -54,8 +54,10 @@ def prompts(pair: Pair) -> PromptSets:
         pair.tokenizer,
         seed=pair.recipe.seed,
         start=pair.start_token,
-        variables=None if endpoint is None else endpoint.template_variables,
+        variables=pair.recipe.template_variables,
+        stops=pair.stops,
     )
+    sets = sets._replace(notes=[*pair.stops.notes, *sets.notes])
     if pair.recipe.distill.on_prompts and sets.template_hash is not None:
         raise DistillSpecError(
             "the data are chats, and their prompts hold the template and other people's turns",
@@ -87,6 +89,8 @@ def suite_prompts(pair: Pair, suite: Suite, drafts: Sequence[PreTrainedModel]) -
         seed=recipe.seed,
         room=room,
         start=pair.start_token,
+        variables=recipe.template_variables,
+        stops=pair.stops,
     )
 
 

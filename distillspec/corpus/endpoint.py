@@ -63,7 +63,8 @@ class EndpointClient:
         chat = endpoint.api == "chat"
         body: dict[str, Any] = {
             "model": endpoint.model,
-            "messages" if chat else "prompt": question.content,
+            "messages" if chat else "prompt": as_sent(question),
+            **({"tools": question.tools} if question.tools else {}),
             **self._fields,
             **({"seed": question.seed(self._seed, attempt)} if endpoint.send_seed else {}),
         }
@@ -209,12 +210,35 @@ def _answer(reply: Any, *, chat: bool) -> Answer:
     counts = usage if isinstance(usage, Mapping) else {}
     names = (reply.get("model"), reply.get("system_fingerprint"))
     return Answer(
-        text,
+        _whole_characters(text),
         reason == "stop",
         _count(counts.get("completion_tokens")),
         " ".join(name for name in names if isinstance(name, str)),
         _count(counts.get("prompt_tokens")),
     )
+
+
+def as_sent(question: Question) -> Any:
+    """The content of a question as the API has it: arguments of tool calls are JSON in a string."""
+    if isinstance(question.content, str):
+        return question.content
+    return [_with_written_arguments(message) for message in question.content]
+
+
+def _with_written_arguments(message: Mapping[str, Any]) -> dict[str, Any]:
+    calls = []
+    for call in message.get("tool_calls") or ():
+        function = call.get("function", call)
+        arguments = function.get("arguments", {})
+        written = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        frame = call if "function" in call else {"type": "function"}
+        calls.append({**frame, "function": {**function, "arguments": written}})
+    return {**message, **({"tool_calls": calls} if calls else {})}
+
+
+def _whole_characters(text: str) -> str:
+    """Half a character, as JSON can spell it, becomes what servers make of bytes that lack some."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _count(value: Any) -> int | None:

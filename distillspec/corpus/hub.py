@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 
 from distillspec.corpus.passage import Passage, with_unique_keys
-from distillspec.corpus.rows import check_categories, outer, passage_of, too_short
-from distillspec.corpus.tokenizing import Tokenizer
+from distillspec.corpus.rows import (
+    QUESTION_AND_ANSWER,
+    Chats,
+    check_categories,
+    outer,
+    passage_of,
+    too_short,
+)
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import Hub
 
 
-def hub_passages(
-    source: Hub,
-    tokenizer: Tokenizer,
-    section: str = "data.source",
-    variables: Mapping[str, Any] | None = None,
-) -> list[Passage]:
+def hub_passages(source: Hub, chats: Chats | None, section: str = "data.source") -> list[Passage]:
     """One passage a row, in the order of the data set.
 
     section: the source's place in recipe or suite, for errors: a data set that cannot be reached or
-    loaded, a split or column that is not there. variables: as `render_chat` has them.
+    loaded, a split or column that is not there.
     """
     rows = _load(source, section)
     where = f"data set {source.dataset}, split {source.split}"
     columns = rows.column_names
     asked = (source.turns,) if source.turns else (source.prompt, source.messages or source.prompt)
-    if not any(outer(path, columns) in columns for path in asked):
+    also = () if source.turns or source.prompt != "prompt" else (*QUESTION_AND_ANSWER,)
+    if not any(outer(path, columns) in columns for path in (*asked, *also[:1])):
         keys = ("turns", "prompt") if source.turns else ("prompt", "messages")
         raise DistillSpecError(
             "the data set has "
@@ -40,24 +41,16 @@ def hub_passages(
             mend=f"its columns are: {', '.join(columns)}; choose with "
             + ", or ".join(f"{section}.{key}=..." for key in keys),
         )
-    named = (*asked, source.response, source.category)
+    named = (*asked, *also, source.response, source.category, source.tools)
     wanted = {outer(path, columns) for path in named if path is not None}
     name = Path(source.dataset).name
     found = [
-        passage_of(
-            row,
-            source,
-            tokenizer,
-            name=name,
-            where=f"{where}, row {number}",
-            section=section,
-            variables=variables,
-        )
+        passage_of(row, source, chats, name=name, where=f"{where}, row {number}", section=section)
         for number, row in enumerate(rows.select_columns([c for c in columns if c in wanted]))
     ]
     passages = [passage for passage in found if passage is not None]
     if found and not passages:
-        raise too_short(source, where, section)
+        raise (chats and chats.first_error) or too_short(source, where, section)
     check_categories(passages, source, where)
     return with_unique_keys(passages)
 

@@ -8,22 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from distillspec.corpus.passage import Passage, with_unique_keys
-from distillspec.corpus.rows import check_categories, passage_of, too_short
-from distillspec.corpus.tokenizing import Tokenizer
+from distillspec.corpus.rows import Chats, check_categories, passage_of, too_short
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import Jsonl
 
 
 def jsonl_passages(
-    source: Jsonl,
-    tokenizer: Tokenizer,
-    section: str = "data.source",
-    variables: Mapping[str, Any] | None = None,
+    source: Jsonl, chats: Chats | None, section: str = "data.source"
 ) -> list[Passage]:
     """One passage for each line that is not blank, in the order of the file.
 
-    section: the source's place in recipe or suite, for errors. variables: as `render_chat` has
-    them.
+    section: the source's place in recipe or suite, for errors.
     """
     path = Path(source.path)
     passages = []
@@ -35,7 +30,7 @@ def jsonl_passages(
             continue
         try:
             row = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DistillSpecError(
                 f"this line is not JSON: {error}",
                 where=where,
@@ -48,19 +43,12 @@ def jsonl_passages(
                 mend='write each line as {"prompt": "...", "response": "..."}',
             )
         rows += 1
-        passage = passage_of(
-            row,
-            source,
-            tokenizer,
-            name=path.name,
-            where=where,
-            section=section,
-            variables=variables,
-        )
+        _check_characters(text, row, where)
+        passage = passage_of(row, source, chats, name=path.name, where=where, section=section)
         if passage is not None:
             passages.append(passage)
     if rows and not passages:
-        raise too_short(source, str(path), section)
+        raise (chats and chats.first_error) or too_short(source, str(path), section)
     if not passages:
         raise DistillSpecError(
             "the file has no rows", where=str(path), mend="write one JSON object a line"
@@ -94,6 +82,21 @@ def _decoded(line: bytes, where: str) -> str:
     if "\0" in text:
         raise _binary(where)
     return text
+
+
+def _check_characters(text: str, row: Mapping[str, Any], where: str) -> None:
+    """JSON can spell half a character, which no text can hold."""
+    if "\\u" not in text:
+        return
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DistillSpecError(
+            f"a text has half a character, \\u{ord(error.object[error.start]):04x}: an emoji that "
+            "was cut in two?",
+            where=where,
+            mend="take the escape out, or give both halves of the surrogate pair",
+        ) from error
 
 
 def _binary(where: str) -> DistillSpecError:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import zip_longest
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from distillspec.corpus.python_source import is_held_out
 
 Kind = Literal["function-head", "mid-body", "prose", "plain", "chat"]
-Messages = tuple[Mapping[str, str], ...]
+Messages = tuple[Mapping[str, Any], ...]
+Tools = tuple[Mapping[str, Any], ...]
 
 
 class Passage(NamedTuple):
     """key: names it for ever, unique within its source; prompt and response: whole texts.
 
-    category: what it is about, for reports; None where the source does not say. messages: what the
-    template has made the prompt of, where it is a chat.
+    category: what it is about, for reports; None where the source does not say. messages and tools:
+    what the template has made the prompt of, where it is a chat; its response is then what the
+    template writes, with the end of the turn.
     """
 
     key: str
@@ -27,6 +30,7 @@ class Passage(NamedTuple):
     kind: Kind
     category: str | None = None
     messages: Messages | None = None
+    tools: Tools | None = None
 
 
 class PassageSplit(NamedTuple):
@@ -37,6 +41,12 @@ class PassageSplit(NamedTuple):
 def text_key(name: str, prompt: str) -> str:
     """A key made of the source's name and the prompt's text: a row keeps it when rows move."""
     return f"{name}:{hashlib.sha256(prompt.encode()).hexdigest()[:16]}"
+
+
+def chat_key(name: str, messages: Messages, tools: Tools | None) -> str:
+    """As `text_key`, of a chat: by what was said, not by what a template makes of it on one day."""
+    said = {"messages": messages, **({"tools": tools} if tools else {})}
+    return text_key(name, json.dumps(said, sort_keys=True))
 
 
 def with_unique_keys(passages: Iterable[Passage]) -> list[Passage]:

@@ -9,6 +9,7 @@ from rich.text import Text
 from distillspec.corpus.batching import Batch
 from distillspec.corpus.tokenizing import Tokenizer
 from distillspec.foreign import say, visible
+from distillspec.models.decoded import decoded
 from distillspec.terminal import Terminal
 
 _EDGE = 12  # lines kept at each end of a longer part
@@ -32,12 +33,7 @@ def parts(batch: Batch, tokenizer: Tokenizer) -> list[list[Part]]:
                 runs[-1][1].append(token)
             elif real:
                 runs.append((judged, [token]))
-        rows.append(
-            [
-                Part(tokenizer.decode(run, skip_special_tokens=False), len(run), judged)
-                for judged, run in runs
-            ]
-        )
+        rows.append([Part(decoded(tokenizer, run), len(run), judged) for judged, run in runs])
     return rows
 
 

@@ -9,13 +9,24 @@ from typing import Any, NamedTuple
 
 from distillspec.corpus.adversarial import odd_prompts
 from distillspec.corpus.jsonl import jsonl_passages
-from distillspec.corpus.passage import Messages, Passage, PassageSplit, by_category, shuffled, split
+from distillspec.corpus.passage import (
+    Messages,
+    Passage,
+    PassageSplit,
+    Tools,
+    by_category,
+    shuffled,
+    split,
+)
 from distillspec.corpus.python_prompts import python_passages, response_starts_with_line_break
 from distillspec.corpus.python_source import CorpusFiles, SourceFile, python_files
-from distillspec.corpus.tokenizing import Encoder, Tokenizer, Tokens
+from distillspec.corpus.rows import Chats
+from distillspec.corpus.tokenizing import Encoder, PromptText, Tokenizer, Tokens
 from distillspec.corpus.topics import topic_passages
 from distillspec.errors import DistillSpecError
-from distillspec.models.template import template_hash
+from distillspec.models.decoded import decoded
+from distillspec.models.stop_ids import StopIds
+from distillspec.models.template import ChatTemplate
 from distillspec.recipe.data import Data, Hub, Jsonl, PythonSource
 from distillspec.recipe.prompt_plan import Adversarial, PromptSource, PythonTopics
 
@@ -32,7 +43,7 @@ class Prompt(NamedTuple):
     `tokens` had no room for.
     kind: function-head, mid-body, prose, plain, chat or adversarial. category: what it is about,
     for reports: of code its kind, of a row what its data set says; None where nothing does.
-    messages: of a chat, what its template was given.
+    messages, tools: of a chat, what its template was given.
     """
 
     key: str
@@ -42,10 +53,11 @@ class Prompt(NamedTuple):
     kind: str
     category: str | None = None
     messages: Messages | None = None
+    tools: Tools | None = None
 
 
 class PromptSets(NamedTuple):
-    """template_hash: of the target's chat template and what it is told, None where no chat was
+    """template_hash: of the target's chat template and its variables, None where no chat was
     rendered.
 
     notes: what was left out or cut, one line each, for the user.
@@ -64,6 +76,7 @@ def load_prompts(
     seed: int,
     start: int | None = None,
     variables: Mapping[str, Any] | None = None,
+    stops: StopIds | None = None,
 ) -> PromptSets:
     """Training and held-out prompts, each in an order that depends on seed and keys alone.
 
@@ -71,27 +84,28 @@ def load_prompts(
     prompts that are in both. Prompts of Python files lose their beginning where they are too long;
     too long rows of files and data sets are left out, since there the beginning is the task. At
     most 2048 held-out prompts are taken. start: what an encoder-decoder model's responses begin
-    with; prompts then end with it. variables: what chats' template is told beside the messages.
+    with; prompts then end with it. variables: what the chat template reads besides the messages;
+    default: those of `data`. stops: what ends a text; default: what the tokenizer says.
 
     Errors: as the sources'; and a set that ends up empty is a DistillSpecError.
     """
     notes: list[str] = []
-    encoder = Encoder(tokenizer, start)
+    encoder = Encoder(tokenizer, start, stops)
+    chats = _chats(data, tokenizer, variables)
     if data.held_out is None:
         training, held_out = _split_source(
-            data.source, data.held_out_percent, tokenizer, seed, variables
+            data.source, data.held_out_percent, tokenizer, seed, chats
         )
     else:
-        held_out_passages = list(_all_of(data.held_out, tokenizer, seed, variables))
+        held_out_passages = list(_all_of(data.held_out, tokenizer, seed, chats))
         held_out = iter(held_out_passages)
-        training = _without(
-            _all_of(data.source, tokenizer, seed, variables), held_out_passages, notes
-        )
+        training = _without(_all_of(data.source, tokenizer, seed, chats), held_out_passages, notes)
+    notes += filter(None, [chats.note()])
     kept = _Kept(data, encoder, notes)
     return PromptSets(
         training=kept.prompts(training, data.max_prompts, "training"),
         held_out=kept.prompts(held_out, _MOST_HELD_OUT, "held-out"),
-        template_hash=template_hash(tokenizer, variables) if kept.chats else None,
+        template_hash=chats.template.hash() if kept.chats else None,
         notes=notes,
     )
 
@@ -107,32 +121,37 @@ def load_all(
     section: str = "data.source",
     limit: str = "",
     start: int | None = None,
+    variables: Mapping[str, Any] | None = None,
+    stops: StopIds | None = None,
 ) -> list[Prompt]:
     """The first `most` prompts of one source, under the limits of `data`: what a suite brings.
 
     Of Python code only the files that no training on it sees are taken; rows with categories come
     one of each in turn. notes: takes what was left out. section: where the source stands,
     limit: what sets data.max_prompt_tokens, where that is not the recipe: for errors and notes.
-    start: as `load_prompts` has it.
+    start, variables, stops: as `load_prompts` has them.
     """
+    notes = [] if notes is None else notes
     if isinstance(source, Adversarial):
         odd = odd_prompts(
             source, tokenizer, most=data.max_prompt_tokens, seed=seed, where=section, start=start
         )
         return [
             Prompt(
-                one.key, one.tokens, None, tokenizer.decode(one.tokens), "adversarial", one.shape
+                one.key, one.tokens, None, decoded(tokenizer, one.tokens), "adversarial", one.shape
             )
             for one in odd[:most]
         ]
-    kept = _Kept(data, Encoder(tokenizer, start), [] if notes is None else notes, section, limit)
+    kept = _Kept(data, Encoder(tokenizer, start, stops), notes, section, limit)
     if isinstance(source, PythonSource):
         files = python_files(source, data.held_out_percent).held_out
         passages: Iterable[Passage] = _of_files(files, source, tokenizer, seed)
     elif isinstance(source, PythonTopics):
         passages = topic_passages(source, seed)
     else:
-        passages = by_category(shuffled(_of_rows(source, tokenizer, section), seed))
+        chats = _chats(data, tokenizer, variables)
+        passages = by_category(shuffled(_of_rows(source, chats, section), seed))
+        notes += filter(None, [chats.note()])
     return kept.prompts(passages, most, "usable")
 
 
@@ -141,7 +160,7 @@ def _split_source(
     percent: float,
     tokenizer: Tokenizer,
     seed: int,
-    variables: Mapping[str, Any] | None,
+    chats: Chats,
 ) -> tuple[Iterator[Passage], Iterator[Passage]]:
     if isinstance(source, PythonSource):
         files = python_files(source, percent)
@@ -149,7 +168,7 @@ def _split_source(
             _of_files(files.training, source, tokenizer, seed),
             _of_files(files.held_out, source, tokenizer, seed),
         )
-    sides: PassageSplit = split(_of_rows(source, tokenizer, variables=variables), percent)
+    sides: PassageSplit = split(_of_rows(source, chats), percent)
     for side, name in ((sides.training, "training"), (sides.held_out, "held-out")):
         if not side:
             raise DistillSpecError(
@@ -164,12 +183,12 @@ def _all_of(
     source: PythonSource | Jsonl | Hub,
     tokenizer: Tokenizer,
     seed: int,
-    variables: Mapping[str, Any] | None,
+    chats: Chats,
 ) -> Iterator[Passage]:
     if isinstance(source, PythonSource):
         files = python_files(source, held_out_percent=50.0)  # both halves are wanted
         return _of_files(_both(files), source, tokenizer, seed)
-    return iter(shuffled(_of_rows(source, tokenizer, variables=variables), seed))
+    return iter(shuffled(_of_rows(source, chats), seed))
 
 
 def _both(files: CorpusFiles) -> list[SourceFile]:
@@ -187,19 +206,19 @@ def _of_files(
     )
 
 
-def _of_rows(
-    source: Jsonl | Hub,
-    tokenizer: Tokenizer,
-    section: str = "data.source",
-    variables: Mapping[str, Any] | None = None,
-) -> list[Passage]:
+def _chats(data: Data, tokenizer: Tokenizer, variables: Mapping[str, Any] | None) -> Chats:
+    told = data.template_variables if variables is None else variables
+    return Chats(ChatTemplate(tokenizer, told, data.template_date))
+
+
+def _of_rows(source: Jsonl | Hub, chats: Chats, section: str = "data.source") -> list[Passage]:
     file = source if isinstance(source, Jsonl) else source.local
     if file is not None:
-        return jsonl_passages(file, tokenizer, section, variables)
+        return jsonl_passages(file, chats, section)
     assert isinstance(source, Hub)
     from distillspec.corpus.hub import hub_passages  # `datasets` takes seconds to import
 
-    return hub_passages(source, tokenizer, section, variables)
+    return hub_passages(source, chats, section)
 
 
 def _without(
@@ -282,29 +301,37 @@ class _Kept:
                 tokens = self._encoder.wholes(
                     texts, self._data.max_prompt_tokens, prefix=prefix, literal=False
                 )
-            end = self._encoder.turn_end if "chat" in kinds else self._encoder.end
-            responses = self._responses([block[i] for i in places], end=end, literal=code)
-            for i, ids, response in zip(places, tokens, responses, strict=True):
-                if ids:
-                    passage = block[i]
-                    found[i] = Prompt(
-                        passage.key,
-                        ids,
-                        response,
-                        passage.prompt,
-                        passage.kind,
-                        passage.category,
-                        passage.messages,
-                    )
+            fitting = [
+                (i, PromptText(block[i].prompt, ids, literal=code))
+                for i, ids in zip(places, tokens, strict=True)
+                if ids
+            ]
+            # A template has written its own end.
+            end = None if "chat" in kinds else self._encoder.end
+            responses = self._responses(
+                [(text, block[i].response) for i, text in fitting], end=end, literal=code
+            )
+            for (i, text), response in zip(fitting, responses, strict=True):
+                passage = block[i]
+                found[i] = Prompt(
+                    passage.key,
+                    text.tokens,
+                    response,
+                    passage.prompt,
+                    passage.kind,
+                    passage.category,
+                    passage.messages,
+                    passage.tools,
+                )
         return [found[i] for i in sorted(found)]
 
     def _responses(
-        self, block: Sequence[Passage], *, end: int | None, literal: bool
+        self, rows: Sequence[tuple[PromptText, str | None]], *, end: int | None, literal: bool
     ) -> list[Tokens | None]:
-        texts = [p.response for p in block if p.response is not None]
+        answered = [(prompt, text) for prompt, text in rows if text is not None]
         most = self._data.max_response_tokens
-        encoded = iter(self._encoder.responses(texts, most, end=end, literal=literal))
-        return [None if p.response is None else next(encoded) for p in block]
+        encoded = iter(self._encoder.responses(answered, most, end=end, literal=literal))
+        return [None if text is None else next(encoded) for _, text in rows]
 
     def _nothing(self, shortest: Passage | None, name: str) -> DistillSpecError:
         if shortest is None:

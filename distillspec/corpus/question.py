@@ -7,23 +7,30 @@ import json
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from distillspec.corpus.passage import Messages
+from distillspec.corpus.passage import Messages, Tools
 from distillspec.corpus.prompts import Prompt
-from distillspec.corpus.tokenizing import Encoder, Tokenizer
+from distillspec.corpus.tokenizing import Encoder, PromptText, Tokenizer
 from distillspec.errors import DistillSpecError
+from distillspec.models.decoded import decoded
 from distillspec.seeds import derive_seed
 
 Api = Literal["completions", "chat"]
 
 
 class Question(NamedTuple):
-    """A text, or a chat's messages. key: of its prompt. tokens: how many the draft reads it as;
-    None where that is not known.
+    """A text, or a chat's messages and the tools that it may call. key: of its prompt. prompt: as
+    the draft reads it; None where that is not known.
     """
 
     key: str
     content: str | Messages
-    tokens: int | None = None
+    prompt: PromptText | None = None
+    tools: Tools | None = None
+
+    @property
+    def tokens(self) -> int | None:
+        """How many the draft reads it as."""
+        return None if self.prompt is None else len(self.prompt.tokens)
 
     @property
     def is_chat(self) -> bool:
@@ -31,7 +38,8 @@ class Question(NamedTuple):
 
     def digest(self) -> str:
         """Of the content, 16 hexadecimal digits: a key may come to stand for another text."""
-        return hashlib.sha256(json.dumps(self.content, sort_keys=True).encode()).hexdigest()[:16]
+        asked = [self.content, self.tools] if self.tools else self.content
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
 
     def seed(self, seed: int, attempt: int) -> int:
         """In [0, 2**31), another for every try: the same would bring the same nonsense."""
@@ -49,17 +57,23 @@ def questions(prompts: Sequence[Prompt], api: Api, tokenizer: Tokenizer) -> list
     check_fits(prompts, api)
     if api == "chat":
         return [
-            Question(p.key, p.messages, len(p.tokens)) for p in prompts if p.messages is not None
+            Question(p.key, p.messages, _read(p), p.tools)
+            for p in prompts
+            if p.messages is not None
         ]
     before = len(Encoder(tokenizer).prefix)
     return [
         Question(
             p.key,
-            p.text if p.kind == "plain" else tokenizer.decode(list(p.tokens[before:])),
-            len(p.tokens),
+            p.text if p.kind == "plain" else decoded(tokenizer, p.tokens[before:]),
+            _read(p),
         )
         for p in prompts
     ]
+
+
+def _read(prompt: Prompt) -> PromptText:
+    return PromptText(prompt.text, prompt.tokens, prompt.kind not in ("plain", "chat"))
 
 
 def check_fits(prompts: Sequence[Prompt], api: Api) -> None:

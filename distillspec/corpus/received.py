@@ -99,7 +99,8 @@ def tokenised(
         if not ended:
             texts = [text.rstrip(_UNDECODED) for text in texts]
         end = encoder.turn_end if is_chat else encoder.end
-        encoded = encoder.responses(texts, most + 1, literal=True, whole=ended, end=end)
+        rows = [(asked[i].prompt, text) for i, text in zip(places, texts, strict=True)]
+        encoded = encoder.responses(rows, most + 1, literal=True, whole=ended, end=end)
         found |= dict(zip(places, encoded, strict=True))
     return Tokenised(
         [found[i][:most] for i in range(len(answers))],

@@ -2,51 +2,83 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from distillspec.corpus.passage import Passage, text_key
-from distillspec.corpus.tokenizing import Tokenizer
+from distillspec.corpus.passage import Messages, Passage, Tools, chat_key, text_key
 from distillspec.errors import DistillSpecError
-from distillspec.models.template import render_chat
+from distillspec.models.template import ChatTemplate, SplitTurnError, Turn
 from distillspec.recipe.data import Hub, Jsonl
+
+# Fields that are taken where the source names none and the row lacks the usual ones.
+QUESTION_AND_ANSWER = ("question", "answer")
+
+
+class Chats:
+    """What a target's template makes of chats, and an account of those that it cannot split."""
+
+    def __init__(self, template: ChatTemplate) -> None:
+        self.template = template
+        self.left_out = 0
+        self.first_error: SplitTurnError | None = None
+
+    def turn(self, messages: Messages, tools: Tools | None, where: str) -> Turn | None:
+        """None for a chat whose answer cannot be told from its prompt: it is counted."""
+        try:
+            return self.template.turn(messages, tools, where=where)
+        except SplitTurnError as error:
+            self.first_error = self.first_error or error
+            self.left_out += 1
+            return None
+
+    def note(self) -> str | None:
+        """How many chats were left out, with the first of them."""
+        if self.first_error is None:
+            return None
+        return (
+            f"{self.left_out} chats left out: {self.first_error.what} ({self.first_error.where}); "
+            f"{self.first_error.mend}"
+        )
 
 
 def passage_of(
     row: Mapping[str, Any],
     source: Jsonl | Hub,
-    tokenizer: Tokenizer,
+    chats: Chats | None,
     *,
     name: str,
     where: str,
     section: str = "data.source",
-    variables: Mapping[str, Any] | None = None,
 ) -> Passage | None:
     """The passage of one row. A row that has both a chat and a prompt is taken as its chat, and
     where the source names turns, the first turn is the prompt. None for a text too short to be cut
-    where the source wants it.
+    where the source wants it, and for a chat that the template cannot split.
 
-    name: of the source, for the key. where: the row's place, section: the source's place in recipe
-    or suite, for errors: wrong or missing fields are DistillSpecErrors. variables: as `render_chat`
-    has them.
+    chats: None where no row is one. name: of the source, for the key. where: the row's place,
+    section: the source's place in recipe or suite, for errors: wrong or missing fields are
+    DistillSpecErrors.
     """
     category = _category(row, source, where)
-    if source.turns is None and field(row, source.messages) is not None:
-        messages = field(row, source.messages)
-        chat = _chat(messages, tokenizer, variables, name=name, where=where)
-        return chat._replace(category=category)
+    if chats is not None and source.turns is None and field(row, source.messages) is not None:
+        messages = _messages(field(row, source.messages), where)
+        tools = _tools(field(row, source.tools), source.tools, where)
+        return _chat(messages, tools, chats, category, name=name, where=where)
     prompt = _prompt(row, source, where, section)
     if source.after_words is not None:
         cut = _cut(prompt, source.after_words)
         return cut and Passage(text_key(name, cut[0]), *cut, "plain", category)
-    response = field(row, source.response)
+    place = _also(row, source, "response")
+    response = field(row, place)
     if response is not None:
-        response = _text(response, f"'{source.response}'", where)
-    if source.as_chat == "if-template" and tokenizer.chat_template is not None:
-        asked = ({"role": "user", "content": prompt},)
-        prompt = render_chat(tokenizer, asked, variables)
-        return Passage(text_key(name, prompt), prompt, response, "chat", category, asked)
+        response = _text(response, f"'{place}'", where)
+    if chats is not None and source.as_chat == "if-template" and chats.template.exists:
+        said: Messages = ({"role": "user", "content": prompt},)
+        if response is not None:
+            said = (*said, {"role": "assistant", "content": response})
+        return _chat(said, None, chats, category, name=name, where=where)
     return Passage(text_key(name, prompt), prompt, response, "plain", category)
 
 
@@ -98,8 +130,19 @@ def check_categories(passages: Sequence[Passage], source: Jsonl | Hub, where: st
         )
 
 
+def _also(row: Mapping[str, Any], source: Jsonl | Hub, role: str) -> str:
+    """The field of a prompt or response: the one that is named, or, in a row of question and answer
+    for which nothing is named, that.
+    """
+    named: str = getattr(source, role)
+    asks = source.prompt == "prompt" and field(row, "prompt") is None and "question" in row
+    if not asks or named != role or field(row, named) is not None:
+        return named
+    return QUESTION_AND_ANSWER[role == "response"]
+
+
 def _prompt(row: Mapping[str, Any], source: Jsonl | Hub, where: str, section: str) -> str:
-    name = source.turns or source.prompt
+    name = source.turns or _also(row, source, "prompt")
     found = field(row, name)
     if found is None:
         ways, lacks = f"{section}.prompt=...", f"no '{name}'"
@@ -127,7 +170,7 @@ def _prompt(row: Mapping[str, Any], source: Jsonl | Hub, where: str, section: st
         raise DistillSpecError(
             f"'{name}' is empty", where=where, mend="fill it, or take the row out"
         )
-    return source.before + prompt
+    return source.before + prompt + source.after
 
 
 def _category(row: Mapping[str, Any], source: Jsonl | Hub, where: str) -> str | None:
@@ -144,40 +187,97 @@ def _category(row: Mapping[str, Any], source: Jsonl | Hub, where: str) -> str | 
 
 
 def _chat(
-    messages: Any,
-    tokenizer: Tokenizer,
-    variables: Mapping[str, Any] | None,
+    messages: Messages,
+    tools: Tools | None,
+    chats: Chats,
+    category: str | None,
     *,
     name: str,
     where: str,
-) -> Passage:
+) -> Passage | None:
     """The last message, where it is the assistant's, is the response; all before it the prompt."""
-    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise DistillSpecError(
-            f"the messages are {_said(messages)}, not a list of messages",
-            where=where,
-            mend='write them as [{"role": "user", "content": "..."}, ...]',
-        )
-    for number, message in enumerate(messages, start=1):
-        if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-            raise DistillSpecError(
-                f"message {number} is not an object with 'role' and 'content'",
-                where=where,
-                mend='write it as {"role": "user", "content": "..."}',
-            )
-        _text(message["role"], f"the role of message {number}", where)
-        _text(message["content"], f"the content of message {number}", where)
-    answered = messages[-1]["role"] == "assistant"
-    asked = tuple(messages[:-1] if answered else messages)
+    asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
     if not asked:
         raise DistillSpecError(
             "the chat is one answer without a question",
             where=where,
             mend="put the user's message before it, or take the row out",
         )
-    prompt = render_chat(tokenizer, asked, variables)
-    response = messages[-1]["content"] if answered else None
-    return Passage(text_key(name, prompt), prompt, response, "chat", messages=asked)
+    turn = chats.turn(messages, tools, where)
+    if turn is None:
+        return None
+    key = chat_key(name, asked, tools)
+    return Passage(key, turn.prompt, turn.response, "chat", category, asked, tools)
+
+
+def _messages(found: Any, where: str) -> Messages:
+    """The messages as they stand in the row, without fields that are null."""
+    if not isinstance(found, Sequence) or isinstance(found, str) or not found:
+        raise DistillSpecError(
+            f"the messages are {_said(found)}, not a list of messages",
+            where=where,
+            mend='write them as [{"role": "user", "content": "..."}, ...]',
+        )
+    for number, message in enumerate(found, start=1):
+        calls = isinstance(message, Mapping) and message.get("tool_calls")
+        if not isinstance(message, Mapping) or not {"role", "content"} <= {
+            *message,
+            *(["content"] if calls else []),
+        }:
+            raise DistillSpecError(
+                f"message {number} is not an object with 'role' and 'content'",
+                where=where,
+                mend='write it as {"role": "user", "content": "..."}',
+            )
+        _text(message["role"], f"the role of message {number}", where)
+        if calls:
+            _check_calls(calls, number, where)
+        if not (calls and message.get("content") is None):
+            _check_content(message["content"], number, where)
+    return tuple({k: v for k, v in message.items() if v is not None} for message in found)
+
+
+def _check_content(content: Any, number: int, where: str) -> None:
+    """A text, or a list of parts that are all text: a draft reads nothing else."""
+    what = f"the content of message {number}"
+    if not isinstance(content, list):
+        _text(content, what, where)
+        return
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind != "text" or not isinstance(part.get("text"), str):
+            raise DistillSpecError(
+                f"{what} has a part that is {_said(part)}"
+                + (f" of type {kind!r}" if kind is not None else "")
+                + ", and only text is read",
+                where=where,
+                mend='write parts as {"type": "text", "text": "..."}, or take the row out',
+            )
+
+
+def _check_calls(calls: Any, number: int, where: str) -> None:
+    if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
+        raise DistillSpecError(
+            f"the tool_calls of message {number} are {_said(calls)}, not a list of objects",
+            where=where,
+            mend='write each as {"type": "function", "function": {"name": ..., "arguments": ...}}',
+        )
+
+
+def _tools(found: Any, name: str, where: str) -> Tools | None:
+    """The tools that a chat may call; some data sets hold them as JSON in a string."""
+    if isinstance(found, str):
+        with suppress(ValueError):
+            found = json.loads(found) if found.strip() else None
+    if not found:
+        return None
+    if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
+        raise DistillSpecError(
+            f"'{name}' is {_said(found)}, not a list of tools",
+            where=where,
+            mend='write each as {"type": "function", "function": {"name": ..., "parameters": ...}}',
+        )
+    return tuple(found)
 
 
 def _text(value: Any, what: str, where: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from distillspec.corpus.prompts import Prompt, load_all
 from distillspec.corpus.tokenizing import Tokenizer
 from distillspec.errors import DistillSpecError
+from distillspec.models.stop_ids import StopIds
 from distillspec.recipe.data import Data, Hub, Jsonl
 from distillspec.recipe.prompt_plan import PromptPlan
 
@@ -30,10 +31,13 @@ def load_traffic(
     seed: int,
     room: int,
     start: int | None = None,
+    variables: Mapping[str, Any] | None = None,
+    stops: StopIds | None = None,
 ) -> Traffic:
     """The prompts of `plan`, which brings some; of several sources each with its name as category.
 
-    room: tokens that a prompt may have in the models' contexts. start: as `load_prompts` has it.
+    room: tokens that a prompt may have in the models' contexts. start, variables, stops: as
+    `load_prompts` has them.
     Errors: as the sources'; one of several that gives less than its part; one that gives nothing.
     """
     limited, limit = _limited(plan, data, room)
@@ -53,6 +57,8 @@ def load_traffic(
             section=section,
             limit=limit,
             start=start,
+            variables=variables,
+            stops=stops,
         )
         is_asked = isinstance(source, Jsonl | Hub) and source.as_chat != "never"
         if is_asked and tokenizer.chat_template is None:

@@ -8,12 +8,19 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from distillspec.corpus.rows import Chats
+from distillspec.models.template import ChatTemplate
+
 END = "<|endoftext|>"
 TURN_END = "<|end|>"
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
+
+
+def chats_of(tokenizer: PreTrainedTokenizerFast) -> Chats:
+    return Chats(ChatTemplate(tokenizer))
 
 
 @pytest.fixture(scope="session")

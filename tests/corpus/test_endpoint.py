@@ -126,6 +126,36 @@ def test_servers_that_want_other_fields_get_them(server: Misbehaving) -> None:
     }
 
 
+def test_tools_go_with_a_chat_and_arguments_of_calls_as_a_string(server: Misbehaving) -> None:
+    tool = {"type": "function", "function": {"name": "stock"}}
+    ask = {"role": "user", "content": "how many?"}
+    answer = {"role": "tool", "content": "4"}
+    framed = {"type": "function", "function": {"name": "stock", "arguments": '{"item": "bolt"}'}}
+    for call in (
+        framed,
+        {"type": "function", "function": {"name": "stock", "arguments": {"item": "bolt"}}},
+        {"name": "stock", "arguments": {"item": "bolt"}},
+    ):
+        said = {"role": "assistant", "tool_calls": [call]}
+        asked(server.endpoint(api="chat"), Question("k", (ask, said, answer), tools=(tool,)))
+        body = server.requests[-1]
+        assert body["tools"] == [tool]
+        assert body["messages"] == [ask, {"role": "assistant", "tool_calls": [framed]}, answer]
+    asked(server.endpoint(api="chat"), CHAT)
+    assert "tools" not in server.requests[-1]
+
+
+def test_half_a_character_in_an_answer_is_what_servers_make_of_broken_bytes(
+    server: Misbehaving,
+) -> None:
+    for text, read in (
+        ("ab\ud83d", "ab\ufffd"),
+        ("\ude42b", "\ufffdb"),
+        ("\U0001f642", "\U0001f642"),
+    ):
+        assert asked(replying(server, good(text))).text == read
+
+
 def test_the_key_is_sent_and_nowhere_told(
     server: Misbehaving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from distillspec.corpus.hub import hub_passages
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import Hub
+from tests.corpus.conftest import chats_of
 
 CHAT = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
 
@@ -37,9 +38,9 @@ def hub(dataset: Path | str, split: str = "train", prompt: str = "prompt", **mor
 def test_a_local_folder_gives_one_passage_a_row(
     folder: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    passages = hub_passages(hub(folder), tokenizer)
+    passages = hub_passages(hub(folder), chats_of(tokenizer))
     assert [(p.prompt, p.response) for p in passages] == [("p0", "r0"), ("p1", "r1"), ("p2", "r2")]
-    assert [p.prompt for p in hub_passages(hub(folder, split="test"), tokenizer)] == ["t"]
+    assert [p.prompt for p in hub_passages(hub(folder, split="test"), chats_of(tokenizer))] == ["t"]
 
 
 def test_saved_data_sets_and_their_chats_are_read(
@@ -49,11 +50,11 @@ def test_saved_data_sets_and_their_chats_are_read(
     rows.save_to_disk(str(tmp_path / "one"))
     datasets.DatasetDict({"train": rows}).save_to_disk(str(tmp_path / "many"))
     for name in ("one", "many"):
-        passages = hub_passages(hub(tmp_path / name), tokenizer)
+        passages = hub_passages(hub(tmp_path / name), chats_of(tokenizer))
         assert [p.response for p in passages] == ["4", None]
         assert passages[0].prompt == "<user>2+2?\n<assistant>"
     with pytest.raises(DistillSpecError, match="no split 'test'") as caught:
-        hub_passages(hub(tmp_path / "many", split="test"), tokenizer)
+        hub_passages(hub(tmp_path / "many", split="test"), chats_of(tokenizer))
     assert "train" in caught.value.mend
 
 
@@ -61,7 +62,7 @@ def test_a_missing_column_is_told_with_those_that_are_there(
     folder: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     with pytest.raises(DistillSpecError, match="no column 'question'") as caught:
-        hub_passages(hub(folder, prompt="question"), tokenizer)
+        hub_passages(hub(folder, prompt="question"), chats_of(tokenizer))
     assert "prompt, response, more" in caught.value.mend
 
 
@@ -69,7 +70,7 @@ def test_a_column_of_another_type_is_told_with_its_row(
     folder: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     with pytest.raises(DistillSpecError, match="'more' is a number") as caught:
-        hub_passages(hub(folder, prompt="more"), tokenizer)
+        hub_passages(hub(folder, prompt="more"), chats_of(tokenizer))
     assert caught.value.where.endswith("row 0")
 
 
@@ -83,7 +84,7 @@ def test_what_cannot_be_loaded_is_an_error_with_a_remedy(
         hub(tmp_path / "nothing"),
     ):
         with pytest.raises(DistillSpecError, match="cannot be loaded") as caught:
-            hub_passages(source, tokenizer)
+            hub_passages(source, chats_of(tokenizer))
         assert "network" in caught.value.mend
 
 
@@ -94,7 +95,7 @@ def test_a_data_set_without_rows_is_an_error(
     empty = datasets.Dataset.from_dict({"prompt": ["a"]}).select([])
     empty.to_parquet(str(tmp_path / "empty" / "train.parquet"))
     with pytest.raises(DistillSpecError, match="no data"):
-        hub_passages(hub(tmp_path / "empty"), tokenizer)
+        hub_passages(hub(tmp_path / "empty"), chats_of(tokenizer))
 
 
 def test_turns_categories_and_fields_inside_columns_are_read(
@@ -107,20 +108,20 @@ def test_turns_categories_and_fields_inside_columns_are_read(
     }
     datasets.Dataset.from_dict(columns).save_to_disk(str(tmp_path / "set"))
     source = hub(tmp_path / "set", turns="turns", category="meta.task")
-    found = hub_passages(source, tokenizer)
+    found = hub_passages(source, chats_of(tokenizer))
     assert [(p.prompt, p.category) for p in found] == [("first", "qa"), ("only", "math")]
     with pytest.raises(
         DistillSpecError, match="no column 'rounds'$|no column 'rounds'\n"
     ) as caught:
-        hub_passages(hub(tmp_path / "set", turns="rounds"), tokenizer, "prompts.source")
+        hub_passages(hub(tmp_path / "set", turns="rounds"), chats_of(tokenizer), "prompts.source")
     assert "prompts.source.turns=..." in caught.value.mend
     with pytest.raises(DistillSpecError, match="no row has a category"):
-        hub_passages(hub(tmp_path / "set", turns="turns", category="kind"), tokenizer)
+        hub_passages(hub(tmp_path / "set", turns="turns", category="kind"), chats_of(tokenizer))
 
 
 def test_named_files_are_read_as_they_are(folder: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     source = hub("json", files=(str(folder / "test.jsonl"),))
-    assert [p.prompt for p in hub_passages(source, tokenizer)] == ["t"]
+    assert [p.prompt for p in hub_passages(source, chats_of(tokenizer))] == ["t"]
 
 
 def test_without_a_network_the_error_names_the_way_with_a_file(
@@ -128,6 +129,6 @@ def test_without_a_network_the_error_names_the_way_with_a_file(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DistillSpecError) as caught:
-        hub_passages(hub("nobody/has-this-data-set"), tokenizer, "prompts.source")
+        hub_passages(hub("nobody/has-this-data-set"), chats_of(tokenizer), "prompts.source")
     assert caught.value.mend.startswith("HF_HUB_OFFLINE is set")
     assert "prompts.source.path=FILE.jsonl" in caught.value.mend

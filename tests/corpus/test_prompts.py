@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from distillspec.corpus.prompts import load_all, load_prompts
 from distillspec.corpus.python_source import is_held_out
 from distillspec.errors import DistillSpecError
-from distillspec.models.template import render_chat, template_hash
+from distillspec.models.template import ChatTemplate
 from distillspec.recipe.data import Data
 from tests.corpus.conftest import TEMPLATE, TURN_END
 
@@ -113,13 +113,14 @@ def test_chats_are_rendered_with_the_targets_template_whose_hash_is_kept(
         for i in range(30)
     ]
     sets = load_prompts(data(rows_file(tmp_path / "a.jsonl", chats)), tokenizer, seed=0)
-    assert sets.template_hash == template_hash(tokenizer)
+    assert sets.template_hash == ChatTemplate(tokenizer).hash()
     prompt = sets.training[0]
     assert tokenizer.decode(prompt.tokens) == prompt.text
     assert prompt.text.endswith("?\n<assistant>")
     assert prompt.messages is not None
-    assert render_chat(tokenizer, prompt.messages) == prompt.text
-    assert prompt.response == (*tokenizer("!")["input_ids"], END)
+    assert ChatTemplate(tokenizer).prompt(prompt.messages) == prompt.text
+    # What the template writes, which puts no end-of-text there.
+    assert prompt.response == tuple(tokenizer("!\n")["input_ids"])
 
 
 @pytest.mark.parametrize("held_out", [False, True])
@@ -145,7 +146,8 @@ def test_chats_of_every_source_are_rendered_with_what_their_template_is_told(
     plan = data(source, held_out=other if held_out else None)
     sets = load_prompts(plan, told, seed=0, variables={"silent": True})
     assert all(p.text.endswith("<assistant><silent>") for p in [*sets.training, *sets.held_out])
-    assert sets.template_hash == template_hash(told, {"silent": True}) != template_hash(told)
+    assert sets.template_hash == ChatTemplate(told, {"silent": True}).hash()
+    assert sets.template_hash != ChatTemplate(told).hash()
 
 
 def test_a_chats_own_response_ends_as_the_template_ends_a_turn_and_a_texts_does_not(
@@ -157,6 +159,77 @@ def test_a_chats_own_response_ends_as_the_template_ends_a_turn_and_a_texts_does_
     found = load_all(source, data(source.model_dump()), turning, seed=0)
     ends = {(p.kind, p.response[-1]) for p in found if p.response is not None}
     assert ends == {("chat", turning.convert_tokens_to_ids(TURN_END)), ("plain", END)}
+
+
+def test_a_chats_response_is_cut_at_the_first_token_that_ends_a_text(
+    tmp_path: Path, turning: PreTrainedTokenizerFast
+) -> None:
+    """A channel that is closed inside of an answer ends no text."""
+    made = copy.deepcopy(turning)
+    made.chat_template = (
+        "{% for m in messages %}<{{ m.role }}>{% if m.reasoning_content %}"
+        "{{ m.reasoning_content }}<|end|><final>{% endif %}{{ m.content }}"
+        "{{ eos_token if m.role == 'assistant' else '' }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    said = {"role": "assistant", "content": "4", "reasoning_content": "sum"}
+    chats = [{"messages": [{"role": "user", "content": f"{i}?"}, said]} for i in range(30)]
+    sets = load_prompts(data(rows_file(tmp_path / "a.jsonl", chats)), made, seed=0)
+    responses = {p.response for p in sets.training}
+    assert responses == {tuple(made(f"sum{TURN_END}<final>4{made.eos_token}")["input_ids"])}
+
+
+def test_the_sides_of_chats_do_not_depend_on_the_day(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    dated = copy.deepcopy(tokenizer)
+    dated.chat_template = "{{ strftime_now('%d %b %Y') }}" + TEMPLATE
+    chats = [{"messages": [{"role": "user", "content": f"{i}?"}]} for i in range(60)]
+    chats += [{"prompt": f"{i}!"} for i in range(60)]
+    source = rows_file(tmp_path / "a.jsonl", chats) | {"as_chat": "if-template"}
+    days = [
+        load_prompts(data(source, template_date=day), dated, seed=0)
+        for day in ("2026-12-01", "2026-12-02")
+    ]
+    for one, other in zip(days[0][:2], days[1][:2], strict=True):
+        assert [p.key for p in one] == [p.key for p in other]
+        assert [p.text.replace("01 Dec", "02 Dec") for p in one] == [p.text for p in other]
+    assert days[0].training[0].text.startswith("01 Dec 2026")
+    assert load_prompts(data(source), dated, seed=0).training[0].text.startswith("01 Jan 2026")
+
+
+def test_suites_render_chats_with_the_recipes_variables_and_date(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    told = copy.deepcopy(tokenizer)
+    told.chat_template = "{{ date_string }}" + TEMPLATE + "{% if silent %}<silent>{% endif %}"
+    chats = [{"messages": [{"role": "user", "content": f"{i}?"}]} for i in range(3)]
+    plan = data(
+        rows_file(tmp_path / "a.jsonl", chats),
+        template_variables={"silent": True},
+        template_date="2026-12-01",
+    )
+    for prompt in load_all(plan.source, plan, told, seed=0):
+        assert prompt.text.startswith("01 Dec 2026")
+        assert prompt.text.endswith("<silent>")
+    with pytest.raises(ValueError, match="may not hold 'add_generation_prompt'"):
+        data(plan.source.model_dump(), template_variables={"add_generation_prompt": False})
+
+
+def test_chats_that_cannot_be_split_are_left_out_with_a_note(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    made = copy.deepcopy(tokenizer)
+    made.chat_template += "{% if add_generation_prompt %}<think>{% endif %}"
+    chats = []
+    for i in range(40):
+        said = "4" if i % 4 == 0 else "<think>sum</think>4"
+        ask = {"role": "user", "content": f"{i}?"}
+        chats.append({"messages": [ask, {"role": "assistant", "content": said}]})
+    sets = load_prompts(data(rows_file(tmp_path / "a.jsonl", chats)), made, seed=0)
+    assert len(sets.training) + len(sets.held_out) == 30
+    assert sets.notes[0].startswith("10 chats left out: ")
+    assert all(made.decode(p.response) == "sum</think>4\n" for p in sets.training)
 
 
 def test_the_order_depends_on_seed_and_keys_and_any_first_prompts_are_those_of_more(

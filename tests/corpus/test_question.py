@@ -4,7 +4,7 @@ import pytest
 
 from distillspec.corpus.prompts import Prompt
 from distillspec.corpus.question import Question, questions
-from distillspec.corpus.tokenizing import Tokenizer
+from distillspec.corpus.tokenizing import PromptText, Tokenizer
 from distillspec.errors import DistillSpecError
 
 MESSAGES = ({"role": "user", "content": "a?"},)
@@ -74,5 +74,8 @@ def test_the_digest_is_of_the_content() -> None:
     assert Question("a", "x").digest() == Question("b", "x").digest()
     assert Question("a", "x").digest() != Question("a", "y").digest()
     turned = ({"content": "a?", "role": "user"},)
-    assert Question("a", "x", 1).digest() == Question("a", "x").digest()
+    read = PromptText("x", (1,))
+    assert Question("a", "x", read).digest() == Question("a", "x").digest()
     assert Question("a", MESSAGES).digest() == Question("a", turned).digest()
+    tools = ({"type": "function", "function": {"name": "look"}},)
+    assert Question("a", MESSAGES, tools=tools).digest() != Question("a", MESSAGES).digest()

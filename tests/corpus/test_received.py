@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import json
 import signal
 import subprocess
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import pre_tokenizers
 
 from distillspec.corpus.question import Question
 from distillspec.corpus.received import Answer, ReceivedAnswers, tokenised
 from distillspec.corpus.store_place import StorePlace
-from distillspec.corpus.tokenizing import Encoder, Tokenizer
+from distillspec.corpus.tokenizing import Encoder, PromptText, Tokenizer
 from distillspec.errors import DistillSpecError
 from tests.corpus.conftest import TURN_END
 
@@ -178,6 +180,16 @@ def test_an_answer_to_a_chat_ends_as_the_template_ends_a_turn(turning: Tokenizer
     assert [ids[1:] for ids in found] == [(turn_end,), (turning.eos_token_id,), ()]
 
 
+def test_an_answer_goes_on_from_the_last_token_of_its_prompt(tokenizer: Tokenizer) -> None:
+    """A tokenizer that puts a space before every text puts none between question and answer."""
+    made = copy.deepcopy(tokenizer)
+    made.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    read = PromptText("ab", tuple(made("ab", add_special_tokens=False)["input_ids"]))
+    given = [answer("cd", ended=True)]
+    (found,) = tokenised([Question("k", "ab", read)], given, Encoder(made), 9).tokens
+    assert made.decode([*read.tokens, *found]) == f" abcd{made.eos_token}"
+
+
 def test_half_a_character_at_a_cut_is_dropped_and_elsewhere_it_stays(tokenizer: Tokenizer) -> None:
     given = [answer("ab\ufffd"), answer("a\ufffdb"), answer("ab\ufffd", ended=True)]
     found = [tokenizer.decode(ids, skip_special_tokens=True) for ids in
@@ -206,7 +218,8 @@ def test_the_servers_counts_are_compared_with_ours(tokenizer: Tokenizer) -> None
 def test_the_servers_counts_of_the_prompts_are_compared_with_what_the_draft_reads(
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    asked = [Question(f"k{i}", "text", tokens) for i, tokens in enumerate([7, 7, 7, None])]
+    read = PromptText("abcdefg", tuple(tokenizer("abcdefg")["input_ids"]))
+    asked = [Question(f"k{i}", "text", one) for i, one in enumerate([read, read, read, None])]
     given = [answer("a")._replace(prompt_tokens=theirs) for theirs in (7, 6, None, 7)]
     made = store(tmp_path)
     with made.writer(0) as writer:
