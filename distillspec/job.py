@@ -34,13 +34,18 @@ from distillspec.export.folder import (
     verify_reload,
 )
 from distillspec.export.push import push
+from distillspec.identity import (
+    check_identity,
+    pair_identity,
+    responses_identity,
+    text_identity,
+)
 from distillspec.measure.cells import evaluate as measure_cells
 from distillspec.measure.corpus_alpha import acceptance, surprise
 from distillspec.measure.report import write_report
 from distillspec.measure.summary import DISTILLED, Summary
 from distillspec.measure.table import summary_table
 from distillspec.models.adapters import merged
-from distillspec.models.digest import model_digest
 from distillspec.models.precision import cast_parameters, describe
 from distillspec.models.trimmed_head import settle_head, whole_head
 from distillspec.pair import Pair, device_of, dtype_of, load_pair, prepare_process
@@ -57,7 +62,7 @@ from distillspec.training.cached_target import CachedTarget
 from distillspec.training.fit import FitOutcome, fit
 from distillspec.training.held_out_loss import HeldOutLoss
 from distillspec.training.milestones import Measure
-from distillspec.training.resume import BEST, load_best
+from distillspec.training.resume import BEST, LAST, load_best
 from distillspec.training.run_lock import run_lock
 from distillspec.training.strategy import World
 
@@ -105,6 +110,7 @@ class Job:
                 "in the choice of the best step (data.held_out, data.held_out_percent)"
             )
         text = self._text()
+        self._check_responses(text.responses)
         self._choose_head(text.responses)
         self._tell_bridge()
         if text.cached is not None and self.world.rank:
@@ -141,6 +147,12 @@ class Job:
         self._say_all(found.notes)
         loss = HeldOutLoss(found.held_out, vocabulary=self.pair.vocabulary)
         return _Text(found.training, found.responses, loss, None)
+
+    def _check_responses(self, responses: dict[str, Tokens] | None) -> None:
+        """A resumed run trains on the responses that it was started with."""
+        if responses is not None and not self.world.rank:
+            found = responses_identity(responses, f"data.store: {self.recipe.data.store}")
+            check_identity(self.folder.identity_file, found, has_trained=False)
 
     def _fit(self, recipe: Recipe, folder: Path, label: str, text: _Text) -> FitOutcome:
         self._say(f"training the {label} draft: {plan_in_words(recipe)}")
@@ -455,11 +467,11 @@ def started(recipe: Recipe, folder: Path | None) -> Iterator[Job]:
         yield Job(recipe, run_folder, world, None, pair, prompts)
         return
     with run_lock(run_folder.path):
-        _check_start(pair, run_folder.start_file)
+        notes = _check_identity(pair, prompts, run_folder)
         record = provenance.RunLog(run_folder.provenance_file, provenance.gather())
         console.print(f"run folder: {run_folder.path}", highlight=False)
         console.print(describe(device_of(recipe.hardware)), highlight=False)
-        for note in [*prompts.notes, *build.overlap(recipe, prompts)]:
+        for note in [*notes, *prompts.notes, *build.overlap(recipe, prompts)]:
             console.print(note, highlight=False)
         console.print(
             f"{len(prompts.training):,} training prompts, {len(prompts.held_out)} held out"
@@ -483,21 +495,14 @@ def _base_model(recipe: Recipe) -> str | None:
     return recipe.pair.target_weights if isinstance(recipe.pair.draft, Pruned) else None
 
 
-def _check_start(pair: Pair, path: Path) -> None:
-    """A run whose draft is made is resumed with that very draft."""
-    if pair.start is None:
-        return
-    digest = model_digest(pair.start)
-    if not path.exists():
-        atomic.write_json(path, {"draft": digest})
-        return
-    if json.loads(path.read_text(encoding="utf-8"))["draft"] != digest:
-        raise DistillSpecError(
-            "the draft that is made now is not the one that this run began with",
-            where=str(path),
-            mend="put back the target's weights, and the version of torch that run.json names; or "
-            "start a new run",
-        )
+def _check_identity(pair: Pair, prompts: PromptSets, folder: RunFolder) -> list[str]:
+    """Whether models and data are those that the run in `folder` was started with; notes."""
+    path, trained = folder.identity_file, (folder.path / LAST).exists()
+    named = pair.recipe.data.source.model_dump()
+    source = f"data.source: {named.get('path') or named.get('dataset') or named['kind']}"
+    notes = check_identity(path, pair_identity(pair, path), has_trained=trained)
+    check_identity(path, text_identity(prompts, source), has_trained=False)
+    return notes
 
 
 def plan_in_words(recipe: Recipe) -> str:

@@ -35,9 +35,9 @@ class RunFolder:
         return self.path / "run.json"
 
     @property
-    def start_file(self) -> Path:
-        """Digest of the draft that the run began with, where it is made."""
-        return self.path / "start.json"
+    def identity_file(self) -> Path:
+        """Digests of models and text that the run was started with."""
+        return self.path / "identity.json"
 
     @property
     def head_file(self) -> Path:

@@ -27,6 +27,7 @@ LEVELS = (
     {"training", "export"},
     {"pair", "processes"},
     {"build"},
+    {"identity"},
     {"beforehand", "black_box"},
     {"job"},
     {"variant"},

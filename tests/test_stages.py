@@ -476,9 +476,10 @@ def test_a_draft_that_is_made_is_trained_measured_and_exported(
     assert {cell["draft"] for cell in summary["cells"]} == {"undistilled", "distilled", "control"}
     assert_one_greedy_text_a_prompt(run)
     stages.run(plan, run)  # the same start is made again
-    stored = json.loads((run / "start.json").read_text())
+    stored = json.loads((run / "identity.json").read_text())["digests"]
+    (run / "identity.json").unlink()  # as an earlier version left it
     (run / "start.json").write_text(json.dumps({"draft": stored["draft"][::-1]}))
-    with pytest.raises(DistillSpecError, match="not the one that this run began with"):
+    with pytest.raises(DistillSpecError, match="the draft that it begins with changed"):
         stages.run(plan, run)
 
 
