@@ -16,7 +16,7 @@ from distillspec import atomic, provenance
 from distillspec.corpus.prompts import Prompt, load_all
 from distillspec.errors import DistillSpecError
 from distillspec.measure.bench import Bench, Column
-from distillspec.measure.bootstrap import Interval
+from distillspec.measure.intervals import Interval
 from distillspec.measure.methods import most_slots
 from distillspec.measure.plan import check
 from distillspec.measure.race import FEWEST, FIRST_LOOK, Outcome, Standing, Texts, race

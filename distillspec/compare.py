@@ -17,10 +17,17 @@ from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.export.folder import export_draft
 from distillspec.export.markdown import words
-from distillspec.measure.bootstrap import Resampling
 from distillspec.measure.corpus_alpha import DrawnText
 from distillspec.measure.target_texts import drawn_texts, text_facts
-from distillspec.measure.variants import Cost, Measured, Reading, markdown, standings, tables
+from distillspec.measure.variants import (
+    Cost,
+    Measured,
+    Reading,
+    Standing,
+    markdown,
+    standings,
+    tables,
+)
 from distillspec.models.adapters import merged
 from distillspec.models.digest import model_digest
 from distillspec.models.precision import cast_parameters, describe
@@ -82,6 +89,7 @@ class _Comparing:
         self.pair = load_pair(self.base)
         self.prompts = build.prompts(self.pair)
         self.policy = SamplingPolicy(temperature=self.base.distill.temperature)
+        self.documents: dict[str, list[str]] = {}
         self.texts = self._texts()
         self._target_digest = model_digest(self.pair.target.model)
 
@@ -95,15 +103,15 @@ class _Comparing:
         finals = self.plan.finals
         if finals is None:
             return
-        order = [one.variant for one in standings(first, self.plan.against, HOME, self._how())]
+        order = [one.variant for one in self._standings(first, HOME)]
         best = [name for name in order if name != UNDISTILLED][: finals.count]
         names = [*dict.fromkeys([self.plan.against, *best])]
         last = self._round("finals", names, finals.minutes, finals.seeds)
         last[UNDISTILLED] = [undistilled]
         self._tell("finals", last, finals.minutes, finals.seeds)
 
-    def _how(self) -> Resampling:
-        return Resampling(confidence=self.plan.confidence)
+    def _standings(self, runs: dict[str, list[Measured]], kind: str) -> list[Standing]:
+        return standings(runs, self.plan.against, kind, self.plan.confidence)
 
     # --- the texts that all drafts are measured on ---
 
@@ -123,6 +131,7 @@ class _Comparing:
             kinds[name], notes = build.suite_prompts(self.pair, suite, [])
             for note in notes:
                 console.print(f"{name}: {note}")
+        self.documents = {name: [p.document for p in prompts] for name, prompts in kinds.items()}
         return {
             name: drawn_texts(
                 self.pair.target.model,
@@ -144,6 +153,7 @@ class _Comparing:
                 {"draft": draft.eval()},
                 texts,
                 self.policy,
+                documents=self.documents[kind],
                 ends=pair.end_tokens,
                 vocabulary=pair.vocabulary,
             )
@@ -245,6 +255,7 @@ class _Comparing:
             "temperature": self.policy.temperature,
             "target": self._target_digest,
             "texts": hashlib.sha256(json.dumps(texts).encode()).hexdigest(),
+            "documents": {kind: len(set(found)) for kind, found in self.documents.items()},
         }
 
     def _pair(self, recipe: Recipe, responses: dict[str, Tokens] | None) -> Pair:
@@ -312,9 +323,10 @@ class _Comparing:
         against, share = self.plan.against, self.plan.confidence
         parts = []
         for kind in self.texts:
-            found = standings(runs, against, kind, self._how())
+            found = self._standings(runs, kind)
             title = (
-                f"{name}: {kind} prompts, {len(self.texts[kind])} texts, T = "
+                f"{name}: {kind} prompts, {len(self.texts[kind])} texts of "
+                f"{len(set(self.documents[kind]))} documents, T = "
                 f"{self.policy.temperature:g}, gamma {self.plan.gamma}; {minutes:g} minutes each, "
                 f"{len(seeds)} seeds"
             )

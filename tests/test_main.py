@@ -276,7 +276,6 @@ prompts: {count: 2}
 gammas: [2]
 temperatures: [0.0]
 max_new_tokens: 4
-bootstrap: 100
 drafts: [undistilled, distilled]
 runner: {kind: eager, dtype: float32}
 """

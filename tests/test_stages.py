@@ -33,7 +33,6 @@ prompts: {count: 4}
 gammas: [1, 2]
 temperatures: [0.0, 1.0]
 max_new_tokens: 8
-bootstrap: 100
 runner: {kind: eager, dtype: float32}
 """
 

@@ -41,7 +41,7 @@ def hub_passages(source: Hub, chats: Chats | None, section: str = "data.source")
             mend=f"its columns are: {', '.join(columns)}; choose with "
             + ", or ".join(f"{section}.{key}=..." for key in keys),
         )
-    named = (*asked, *also, source.response, source.category, source.tools)
+    named = (*asked, *also, source.response, source.category, source.tools, source.document)
     wanted = {outer(path, columns) for path in named if path is not None}
     name = Path(source.dataset).name
     found = [

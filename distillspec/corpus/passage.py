@@ -21,7 +21,8 @@ class Passage(NamedTuple):
 
     category: what it is about, for reports; None where the source does not say. messages and tools:
     what the template has made the prompt of, where it is a chat; its response is then what the
-    template writes, with the end of the turn.
+    template writes, with the end of the turn. document: what it comes from (a file, a conversation,
+    a question), whose passages are not independent; "" if it is alone (see `source`).
     """
 
     key: str
@@ -31,6 +32,12 @@ class Passage(NamedTuple):
     category: str | None = None
     messages: Messages | None = None
     tools: Tools | None = None
+    document: str = ""
+
+    @property
+    def source(self) -> str:
+        """Its document; of one that is alone its key without `#n`, which duplicates share."""
+        return self.document or self.key.partition("#")[0]
 
 
 class PassageSplit(NamedTuple):
@@ -61,17 +68,26 @@ def with_unique_keys(passages: Iterable[Passage]) -> list[Passage]:
 
 
 def split(passages: Iterable[Passage], held_out_percent: float) -> PassageSplit:
-    """By the hash of the key without its `#n`: duplicates of one prompt land on one side."""
+    """By the hash of the document: all passages of one, and duplicates, land on one side."""
     sides = PassageSplit([], [])
     for passage in passages:
-        out = is_held_out(passage.key.partition("#")[0], held_out_percent)
+        out = is_held_out(passage.source, held_out_percent)
         (sides.held_out if out else sides.training).append(passage)
     return sides
 
 
 def shuffled(passages: Iterable[Passage], seed: int) -> list[Passage]:
-    """In an order that depends on seed and keys alone, so that any first n are a fair sample."""
-    return sorted(passages, key=lambda p: (rank(seed, p.key), p.key))
+    """In an order that depends on seed and keys alone, so that any first n are a fair sample.
+
+    One of each document, then a second of each, and so on: the first n come from as many documents
+    as there are.
+    """
+    turns: Counter[str] = Counter()
+    placed = []
+    for passage in sorted(passages, key=lambda p: (rank(seed, p.key), p.key)):
+        turns[passage.source] += 1
+        placed.append((turns[passage.source], passage))
+    return [passage for _, passage in sorted(placed, key=lambda one: one[0])]
 
 
 def by_category(passages: Iterable[Passage]) -> list[Passage]:

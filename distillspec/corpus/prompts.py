@@ -43,7 +43,8 @@ class Prompt(NamedTuple):
     `tokens` had no room for.
     kind: function-head, mid-body, prose, plain, chat or adversarial. category: what it is about,
     for reports: of code its kind, of a row what its data set says; None where nothing does.
-    messages, tools: of a chat, what its template was given.
+    messages, tools: of a chat, what its template was given. part_of: the file, conversation or
+    question that it comes from; "" where no other prompt does (see `document`).
     """
 
     key: str
@@ -54,6 +55,12 @@ class Prompt(NamedTuple):
     category: str | None = None
     messages: Messages | None = None
     tools: Tools | None = None
+    part_of: str = ""
+
+    @property
+    def document(self) -> str:
+        """What intervals resample; of a prompt that is alone its own key."""
+        return self.part_of or self.key
 
 
 class PromptSets(NamedTuple):
@@ -224,22 +231,16 @@ def _of_rows(source: Jsonl | Hub, chats: Chats, section: str = "data.source") ->
 def _without(
     passages: Iterator[Passage], held_out: Sequence[Passage], notes: list[str]
 ) -> Iterator[Passage]:
-    """Training passages that are no held-out prompt, nor cut from a held-out prompt's file."""
-    texts, files = {p.prompt for p in held_out}, {_file(p) for p in held_out} - {None}
+    """Training passages that are no held-out prompt, nor from a held-out prompt's document."""
+    texts, documents = {p.prompt for p in held_out}, {p.source for p in held_out}
     dropped = 0
     for passage in passages:
-        if passage.prompt in texts or _file(passage) in files:
+        if passage.prompt in texts or passage.source in documents:
             dropped += 1
         else:
             yield passage
     if dropped:
         notes.append(f"{dropped} training prompts are held-out prompts too: left out of training")
-
-
-def _file(passage: Passage) -> str | None:
-    """The file that a prompt was cut from; None for a row of a data set."""
-    cut = passage.kind in ("function-head", "mid-body")
-    return passage.key.rpartition(":")[0] if cut else None
 
 
 class _Kept:
@@ -322,6 +323,7 @@ class _Kept:
                     passage.category,
                     passage.messages,
                     passage.tools,
+                    passage.source,
                 )
         return [found[i] for i in sorted(found)]
 

@@ -79,7 +79,9 @@ def _passage(
     cut = end
     if not line_break_first:
         cut = _after_blank_lines(file.text, end)
-    return Passage(f"{file.key}:{line}", file.text[:cut], file.text[cut:], kind, kind)
+    return Passage(
+        f"{file.key}:{line}", file.text[:cut], file.text[cut:], kind, kind, document=file.key
+    )
 
 
 def _cuts(

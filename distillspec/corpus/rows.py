@@ -61,6 +61,18 @@ def passage_of(
     section: the source's place in recipe or suite, for errors: wrong or missing fields are
     DistillSpecErrors.
     """
+    found = _passage_of(row, source, chats, name, where, section)
+    return found and found._replace(document=_document(row, source, where))
+
+
+def _passage_of(
+    row: Mapping[str, Any],
+    source: Jsonl | Hub,
+    chats: Chats | None,
+    name: str,
+    where: str,
+    section: str,
+) -> Passage | None:
     category = _category(row, source, where)
     if chats is not None and source.turns is None and field(row, source.messages) is not None:
         messages = _messages(field(row, source.messages), where)
@@ -184,6 +196,21 @@ def _category(row: Mapping[str, Any], source: Jsonl | Hub, where: str) -> str | 
             mend="write it as a string",
         )
     return source.merge.get(str(found), str(found))
+
+
+def _document(row: Mapping[str, Any], source: Jsonl | Hub, where: str) -> str:
+    """What the source says that the row is a part of; "" where it does not, and rows are alone."""
+    if source.document is None:
+        return ""
+    found = field(row, source.document)
+    if isinstance(found, bool) or not isinstance(found, str | int) or found == "":
+        raise DistillSpecError(
+            f"'{source.document}' is {_said(found)}, not the name of a document",
+            where=where,
+            mend="write the file, conversation or question that the row comes from as a string or "
+            "a number, or take `document` out of the source",
+        )
+    return f"{source.document}={found}"
 
 
 def _chat(

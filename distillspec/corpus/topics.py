@@ -46,6 +46,7 @@ def topic_passages(source: PythonTopics, seed: int) -> list[Passage]:
             texts[name][: ends[turn]],
             texts[name][ends[turn] :],
             "prose",
+            document=f"python-topics/{name}",
         )
         for turn in range(source.prompts_per_topic)
         for name, ends in plans.items()

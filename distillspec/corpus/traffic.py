@@ -102,7 +102,10 @@ def _mixed(
     """The decoded prompts first, in `order`; keys are unique, categories the sources' names."""
     decoded, rest = [], []
     for (name, prompts), share in zip(named.items(), _shares(count, len(named)), strict=True):
-        dressed = [p._replace(key=f"{name}/{p.key}", category=name) for p in prompts]
+        dressed = [
+            p._replace(key=f"{name}/{p.key}", category=name, part_of=f"{name}/{p.document}")
+            for p in prompts
+        ]
         decoded.append(dressed[:share])
         rest += dressed[share:]
     turns = decoded if order == "in-turn" else zip_longest(*decoded)

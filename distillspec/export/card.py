@@ -151,10 +151,11 @@ def _measured(summary: Summary) -> Iterator[str]:
     yield (
         f"Suite {markdown.name(summary.suite)}, {summary.prompts} held-out prompts, "
         f"{summary.max_new_tokens} new tokens each (alpha and expected tau: {summary.texts} "
-        f"prompts); in brackets {100 * summary.confidence:g} % intervals over prompts. All numbers "
-        f"are of the method {methods}: one draft, chains of gamma tokens, verified token by token, "
-        "which is what the engines below run. All drafts at the block size (gamma) that was "
-        "fastest for the distilled one; undistilled is the same model before distillation."
+        f"prompts); in brackets {100 * summary.confidence:g} % intervals over source documents. "
+        f"All numbers are of the method {methods}: one draft, chains of gamma tokens, verified "
+        "token by token, which is what the engines below run. All drafts at the block size (gamma) "
+        "that was fastest for the distilled one; undistilled is the same model before "
+        "distillation."
     )
     yield (
         "Above temperature 0, alpha, tau and speed-up are of *sampled* drafts: each drafted token "
@@ -240,19 +241,22 @@ def _chosen(summary: Summary) -> list[Cell]:
 
 def _findings(summary: Summary, chosen: Sequence[Cell]) -> Iterator[str]:
     """What distillation changed, whether the draft pays at all; a null result in plain words."""
-    at = {cell.temperature: cell for cell in chosen}
     for found in summary.comparisons:
-        cell = at.get(found.temperature)
-        if cell is None or found.draft != DISTILLED:
-            continue
-        if found.gamma in (None, cell.gamma) and found.method in (None, cell.method):
+        if found.draft == DISTILLED and found.verdict != "not tested":
             yield _finding(found)
     for cell in chosen:
-        if not cell.speedup_low > 1.0:
+        advice = [
+            (r.speedup_low, r.speedup_high)  # wider: picked from several gammas
+            for r in summary.recommendation
+            if (r.draft, r.method, r.gamma, r.temperature)
+            == (cell.draft, cell.method, cell.gamma, cell.temperature)
+        ]
+        low, high = advice[0] if advice else (cell.speedup_low, cell.speedup_high)
+        if not low > 1.0:
             yield (
                 f"T = {cell.temperature:g}: **no gain shown over decoding without a draft** "
-                f"({_interval(cell.speedup, cell.speedup_low, cell.speedup_high, 'x')}): do not "
-                "expect this draft to be faster there."
+                f"({_interval(cell.speedup, low, high, 'x')}): do not expect this draft to be "
+                "faster there."
             )
 
 
@@ -264,7 +268,13 @@ def _finding(found: Comparison) -> str:
         f"{_percent(found.relative)} [{_percent(found.relative_low)}, "
         f"{_percent(found.relative_high)}]"
     )
-    start = f"T = {found.temperature:g}: {quantity} of the {found.draft} draft"
+    at = "" if found.gamma is None else f", gamma {found.gamma}"
+    start = f"T = {found.temperature:g}{at}: {quantity} of the {found.draft} draft"
+    if found.verdict == "too few documents":
+        return (
+            f"{start} against the {found.against} one: {values}; {change}; {found.documents} "
+            "documents are too few to say more."
+        )
     if found.verdict == "no difference shown":
         return (
             f"{start}: **no difference shown** to the {found.against} draft ({values}; {change})."

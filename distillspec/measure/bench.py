@@ -278,6 +278,7 @@ class Bench:
             draft_busy_seconds=generation.busy.draft_seconds if generation.busy else None,
             rounds=drafted_at(generation, len(self._prompts[prompt].tokens)),
             category=self._prompts[prompt].category,
+            document=self._prompts[prompt].document,
         )
         return Timed(row, rounds)
 

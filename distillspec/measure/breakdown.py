@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from distillspec.measure import bootstrap
-from distillspec.measure.bootstrap import Interval, Resampling, Sums
+from distillspec.measure import intervals
+from distillspec.measure.intervals import NOTHING, Interval, Sums, by_document
 from distillspec.measure.rows import Row
 
 FEW = 5  # prompts; of fewer only counts are told, since an interval over them says nothing
@@ -68,16 +67,15 @@ class ContextBin:
 def by_category(
     place: tuple[str, str, int, float],
     categories: Sequence[str | None],
-    accepted: Sums,
-    tau: Sums,
-    speedup: Sums,
-    how: Resampling,
+    documents: Sequence[str],
+    sums: tuple[Sums, Sums, Sums],
+    confidence: float,
 ) -> list[CategoryCell]:
     """The cell at `place` (draft, method, gamma, temperature) by category, in order of appearance.
 
-    categories: of the prompts, in the order of the sums, which are accepted over drafted, emitted
-    over verifications, and seconds of the baseline over the cell's. Empty where all prompts are of
-    one category, or of none.
+    categories, documents: of the prompts, in the order of the sums, which are accepted over
+    drafted, emitted over verifications, and seconds of the baseline over the cell's. Empty where
+    all prompts are of one category, or of none.
     """
     names = list(dict.fromkeys(UNNAMED if one is None else one for one in categories))
     if len(names) < 2:
@@ -85,8 +83,10 @@ def by_category(
     found = []
     for name in names:
         mine = [i for i, one in enumerate(categories) if name == (one or UNNAMED)]
-        kept, rounds, times = (_some(sums, mine) for sums in (accepted, tau, speedup))
-        acceptance, efficiency, gain = (_rate(sums, how) for sums in (kept, rounds, times))
+        of = [documents[i] for i in mine]
+        kept, rounds, times = (_some(one, mine) for one in sums)
+        acceptance, efficiency, gain = (_rate(one, of, confidence) for one in (kept, rounds, times))
+        acceptance = acceptance.within(0.0, 1.0)
         found.append(
             CategoryCell(
                 *place,
@@ -111,7 +111,7 @@ def by_category(
 
 
 def by_context(
-    place: tuple[str, str, int, float], rows: Mapping[int, Sequence[Row]], how: Resampling
+    place: tuple[str, str, int, float], rows: Mapping[int, Sequence[Row]], confidence: float
 ) -> list[ContextBin]:
     """Rounds of the cell's rows (by prompt) that drafted, by the power of two below their context.
 
@@ -132,7 +132,8 @@ def by_context(
             [float(sum(accepted for accepted, _ in rounds)) for rounds in by_prompt.values()],
             [float(sum(drafted for _, drafted in rounds)) for rounds in by_prompt.values()],
         )
-        acceptance = _rate(sums, how)
+        of = [rows[prompt][0].unit for prompt in by_prompt]
+        acceptance = _rate(sums, of, confidence).within(0.0, 1.0)
         found.append(
             ContextBin(
                 *place,
@@ -154,7 +155,7 @@ def _some(sums: Sums, which: Sequence[int]) -> Sums:
     return Sums([sums.numerators[i] for i in which], [sums.denominators[i] for i in which])
 
 
-def _rate(sums: Sums, how: Resampling) -> Interval:
-    if len(sums.numerators) < FEW:
-        return Interval(math.nan, math.nan, math.nan)
-    return bootstrap.ratio(sums, how)
+def _rate(sums: Sums, documents: Sequence[str], confidence: float) -> Interval:
+    if len(documents) < FEW:
+        return NOTHING
+    return intervals.ratio(by_document(sums, documents), confidence)

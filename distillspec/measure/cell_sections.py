@@ -30,9 +30,9 @@ def _comparison(one: Comparison) -> tuple[str, list[str]]:
         number(one.difference, "+" + form),
         interval(one.low, one.high, "+" + form),
         number(one.relative, "+.1%"),
-        one.verdict,
+        "" if one.verdict == "not tested" else one.verdict,
     ]
-    return ("null" if one.verdict == "no difference shown" else one.verdict), cells
+    return (one.verdict if one.verdict in ("higher", "lower") else "null"), cells
 
 
 def recommendations(recommendation: Sequence[Recommendation]) -> str:
@@ -127,7 +127,7 @@ def cells(summary: Summary, names: Sequence[str]) -> str:
         "cap",
     )
     rows = [
-        ("slow" if cell.speedup_high < 1.0 else "", _cell(cell, several))
+        ("slow" if cell.speedup < 1.0 else "", _cell(cell, several))
         for name in names
         for cell in summary.cells
         if cell.draft == name

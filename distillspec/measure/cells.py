@@ -84,7 +84,9 @@ def evaluate(
             where=str(folder / ROWS),
             mend="move that folder away, then evaluate again",
         )
-    rows = RowLog(folder / ROWS, rows_per_block=per_block)
+    rows = RowLog(
+        folder / ROWS, rows_per_block=per_block, documents=[prompt.document for prompt in taken]
+    )
     blocks = [(p, t) for p in range(len(taken)) for t in suite.temperatures]
     missing = [block for block in blocks if not rows.has(block)]
     if missing or prepared is None:

@@ -44,6 +44,13 @@ class MeasuredPrompt(Protocol):
         ...
 
     @property
+    def document(self) -> str:
+        """The source document (file, conversation, question) that it comes from: its own key where
+        no other prompt comes from there.
+        """
+        ...
+
+    @property
     def category(self) -> str | None:
         """What it is about; None where the data does not say."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distillspec.measure.breakdown import FEW
+from distillspec.measure.intervals import FEWEST
 
 DEFINITIONS = {
     "alpha": (
@@ -66,12 +67,19 @@ DEFINITIONS = {
     ),
     "speedup_with_prefill": "the same with the prefill of the prompt counted on both sides",
     "intervals": (
-        "percentile bootstrap over prompts; differences between drafts are paired by prompt. Each "
-        "interval stands alone: no correction for the number of cells looked at"
+        "Student's t over source documents (file, conversation, question), on the logarithm of a "
+        "ratio of sums, with the jackknife's standard error; differences between drafts are paired "
+        "by document. Each interval stands alone: no correction for the number of cells looked at"
+    ),
+    "verdict": (
+        "higher, lower, or no difference shown: at the recommended gamma of each temperature "
+        "alone. All of a report's verdicts are one family (Holm): if drafts do not differ, a "
+        "report with any verdict of a difference has at most the probability that intervals miss. "
+        f"With fewer than {FEWEST} documents there is none"
     ),
     "of the fastest": (
-        "tokens per second over those of the temperature's fastest cell, paired by prompt. Its "
-        "interval holds whichever cell turns out fastest (Student's t on the logarithm, "
+        "tokens per second over those of the temperature's fastest cell, paired by document. Its "
+        "interval holds whichever cell turns out fastest (the confidence is divided among them, "
         "Bonferroni): the fastest of many is partly the luckiest, and an interval for one pair "
         "would call its equals slower"
     ),
@@ -102,8 +110,9 @@ DEFINITIONS = {
         "largest gamma is drafted"
     ),
     "recommendation": (
-        "the gamma with the highest measured speed-up; picking the best of several noisy numbers "
-        "favours it a little. Exported drafts, tiles and figures take the fastest configuration "
+        "the gamma with the highest measured speed-up, with an interval that allows for its having "
+        "been picked from all gammas of its method (Bonferroni); the value itself is a little "
+        "lucky. Exported drafts, tiles and figures take the fastest configuration "
         "that transformers and serving engines run too: one draft, chains of fixed gamma, verified "
         "token by token, lossless (standard_methods)"
     ),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import groupby
 
+from distillspec.measure import intervals
 from distillspec.measure.summary import (
     Baseline,
     Cell,
@@ -14,7 +14,6 @@ from distillspec.measure.summary import (
     Recommendation,
 )
 
-_FEW_PROMPTS = 10
 _PREDICTION_FLOOR = 0.85
 _LOOPING = 0.3
 _QUIET = 0.25
@@ -26,14 +25,17 @@ def findings(
     comparisons: Sequence[Comparison],
     recommendation: Sequence[Recommendation],
     divergences: Sequence[GreedyDivergence],
-    processes: int,
+    documents: int,
 ) -> list[str]:
-    """Sentences, the most important first; the last ones are cautions."""
+    """Sentences, the most important first; the last ones are cautions.
+
+    documents: how many the decoded prompts come from.
+    """
     return [
         *_gains(recommendation),
         *_differences(comparisons),
         *_limits(cells),
-        *_cautions(cells, baseline, divergences, processes),
+        *_cautions(cells, baseline, divergences, documents),
     ]
 
 
@@ -49,58 +51,50 @@ def _has(best: Sequence[Recommendation]) -> bool:
 
 
 def _differences(comparisons: Sequence[Comparison]) -> list[str]:
-    """One sentence per pair of drafts, temperature and quantity, over all gammas."""
-    said = []
-    for quantity in ("expected tau", "tau", "alpha"):
-        chosen = [
-            one for one in comparisons if one.quantity == quantity and math.isfinite(one.difference)
-        ]
-        chosen.sort(key=lambda one: (one.against != "undistilled", one.against, one.temperature))
-        for (against, temperature), group in groupby(
-            chosen, key=lambda one: (one.against, one.temperature)
-        ):
-            some = list(group)
-            head = f"{some[0].draft.capitalize()} against {against} at T = {temperature:g}: "
-            words = _alpha_words(some[0]) if quantity == "alpha" else _tau_words(some)
-            said.append(head + words)
+    """What was tested, a sentence per pair of drafts, temperature and quantity.
+
+    Everything that was not tested has its interval in the table, and no sentence.
+    """
+    tested = [one for one in comparisons if one.verdict != "not tested"]
+    shown = [one for one in tested if math.isfinite(one.difference)]
+    order = ("expected tau", "tau", "alpha", "speed")
+    shown.sort(
+        key=lambda one: (
+            order.index(one.quantity),
+            one.against != "undistilled",
+            one.against,
+            one.temperature,
+        )
+    )
+    said = [_difference(one) for one in shown]
+    if len(shown) > 1 and any(one.verdict in ("higher", "lower") for one in shown):
+        said.append(
+            f"These {len(shown)} comparisons were tested together (Holm); the intervals of "
+            "single cells allow for no other cell."
+        )
     return said
 
 
-def _tau_words(some: Sequence[Comparison]) -> str:
-    tau, parts = some[0].quantity, []
-    for verdict in ("higher", "lower"):
-        here = [one for one in some if one.verdict == verdict]
-        if here:
-            low, high = min(o.relative for o in here), max(o.relative for o in here)
-            gammas = ", ".join(_place(one) for one in here)
-            spread = f"{low:+.1%}" if len(here) == 1 else f"{low:+.1%} to {high:+.1%}"
-            parts.append(f"{tau} is {verdict} at gamma {gammas} ({spread}, interval excludes 0)")
-    silent = [one for one in some if one.verdict == "no difference shown"]
-    if len(silent) == len(some):
-        widest = max(max(abs(o.relative_low), abs(o.relative_high)) for o in some)
-        return (
-            f"no difference in {tau} is shown at any gamma (every interval contains 0; "
-            f"differences beyond {widest:.1%} are unlikely)."
-        )
-    if silent:
-        gammas = ", ".join(_place(one) for one in silent)
-        parts.append(f"no difference shown at gamma {gammas}")
-    return "; ".join(parts) + "."
+def _difference(one: Comparison) -> str:
+    form = {"tau": ".2f", "speed": ".0f"}.get(one.quantity, ".3f")
+    name = "tokens/s" if one.quantity == "speed" else one.quantity
+    gamma = "" if one.gamma is None else f", gamma {_place(one)}"
+    numbers = (
+        f"{one.against_value:{form}} -> {one.value:{form}}, {one.relative:+.1%} "
+        f"[{one.relative_low:+.1%}, {one.relative_high:+.1%}]"
+    )
+    words = {
+        "higher": f"{name} is higher ({numbers})",
+        "lower": f"{name} is lower ({numbers})",
+        "too few documents": f"{name} {numbers}; {one.documents} documents are too few to say more",
+    }.get(one.verdict, f"no difference in {name} is shown ({numbers})")
+    head = f"{one.draft.capitalize()} against {one.against} at T = {one.temperature:g}{gamma}: "
+    return f"{head}{words}."
 
 
 def _place(one: Comparison) -> str:
     """Its gamma, and its method if that is not the standard one."""
     return str(one.gamma) if one.method in (None, "standard") else f"{one.gamma} ({one.method})"
-
-
-def _alpha_words(one: Comparison) -> str:
-    numbers = (
-        f"{one.against_value:.3f} -> {one.value:.3f}, difference {one.difference:+.3f} "
-        f"[{one.low:+.3f}, {one.high:+.3f}]"
-    )
-    if one.verdict == "no difference shown":
-        return f"no difference in alpha is shown ({numbers})."
-    return f"alpha is {one.verdict} ({numbers})."
 
 
 def _limits(cells: Sequence[Cell]) -> list[str]:
@@ -122,7 +116,7 @@ def _cautions(
     cells: Sequence[Cell],
     baseline: Sequence[Baseline],
     divergences: Sequence[GreedyDivergence],
-    processes: int,
+    documents: int,
 ) -> list[str]:
     said = []
     short = [cell for cell in cells if cell.measured_over_predicted < _PREDICTION_FLOOR]
@@ -138,8 +132,11 @@ def _cautions(
             "The machine was not quiet while single steps were timed (quartiles up to "
             f"{spread:.0%} of a median apart): c, v and the predictions are rough."
         )
-    if cells and cells[0].prompts < _FEW_PROMPTS:
-        said.append(f"Only {cells[0].prompts} prompts: the intervals are rough.")
+    if cells and documents < intervals.FEWEST:
+        said.append(
+            f"The {cells[0].prompts} prompts come from {documents} documents, and fewer than "
+            f"{intervals.FEWEST} say too little: no verdict is given."
+        )
     for one in baseline:
         if one.repeated_ngram_share is not None and one.repeated_ngram_share > _LOOPING:
             said.append(
@@ -153,10 +150,5 @@ def _cautions(
             f"At T = 0, {len(divergences)} of the speculative texts leave the baseline's, at "
             f"{len(texts)} places; the target's two highest logits differ there by at most "
             f"{widest:.3g}."
-        )
-    if processes > 1:
-        said.append(
-            f"{processes} processes timed these rows (the evaluation was interrupted); every "
-            "comparison block comes from one of them."
         )
     return said

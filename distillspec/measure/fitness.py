@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure import bootstrap, corpus_alpha, cost_model
-from distillspec.measure.bootstrap import Resampling, Sums
+from distillspec.measure import corpus_alpha, cost_model, intervals
 from distillspec.measure.completions import MeasuredPrompt
 from distillspec.measure.corpus_alpha import DrawnText
+from distillspec.measure.intervals import Sums, Verdict, by_document, verdict_against
 from distillspec.measure.memory import Memory, TrainingLoad, memory_estimate, parameters
 from distillspec.measure.methods import block_sizes, configuration, most_slots
 from distillspec.measure.timing import StepTimes, measure_steps, middle_prompt
@@ -40,6 +40,7 @@ _CLOSE = 1.1
 class Expectation:
     """What to expect at one temperature; quantities as in measure/definitions.py.
 
+    against_break_even: whether alpha is higher or lower, all temperatures tested together.
     verify_times: v by gamma. predicted_speedup: at best_gamma, for independent tokens of `alpha`,
     the draft as it is now. break_even_alpha: None if even alpha = 1 does not break even.
     """
@@ -57,6 +58,7 @@ class Expectation:
     perfect_draft_gamma: int
     best_gamma: int
     predicted_speedup: float
+    against_break_even: Verdict
 
 
 @dataclass(frozen=True)
@@ -192,12 +194,14 @@ def _expected(
     policy = SamplingPolicy(steps.temperature, suite.top_k, suite.nucleus)
     texts = _drawn(target, ends, prompts, suite, policy, vocabulary)
     overlap = corpus_alpha.acceptance(target, draft, texts, policy, vocabulary=vocabulary)
-    alpha = bootstrap.ratio(
-        Sums(overlap.sums, overlap.tokens),
-        Resampling(suite.bootstrap, suite.confidence, suite.seed),
-    )
+    sums = by_document(Sums(overlap.sums, overlap.tokens), [one.document for one in prompts])
+    alpha = intervals.ratio(sums, suite.confidence).within(0.0, 1.0)
     c, v = steps.draft_to_target_time(_DRAFT), steps.verify_times()
     cap, best = cost_model.perfect_draft_cap(c, v), cost_model.best_gamma(alpha.value, c, v)
+    even = cost_model.break_even_alpha(c, v)
+    verdict: Verdict = "not tested"
+    if even is not None:
+        verdict = verdict_against(sums, even, suite.confidence, len(suite.temperatures))
     return Expectation(
         temperature=steps.temperature,
         alpha=alpha.value,
@@ -207,11 +211,12 @@ def _expected(
         target_step_seconds=steps.target_seconds,
         draft_to_target_time=c,
         verify_times=v,
-        break_even_alpha=cost_model.break_even_alpha(c, v),
+        break_even_alpha=even,
         perfect_draft_cap=cap.speedup,
         perfect_draft_gamma=cap.gamma,
         best_gamma=best.gamma,
         predicted_speedup=best.speedup,
+        against_break_even=verdict,
     )
 
 
@@ -265,7 +270,7 @@ def warnings_about(
                 f"{at} a perfect draft would bring {one.perfect_draft_cap:.2f}x at most: there is "
                 "next to nothing to gain"
             )
-        elif one.alpha_high < one.break_even_alpha:
+        elif one.against_break_even == "lower":
             said.append(
                 f"{at} the draft as it is slows decoding down: alpha {one.alpha:.3f}, break-even "
                 f"{one.break_even_alpha:.3f}; distillation must first bring that much"

@@ -148,7 +148,7 @@ def _series(summary: Summary, draft: str, method: str, temperature: float) -> li
 
 
 def differences(summary: Summary, look: Look) -> Figure | None:
-    """Paired relative difference in tau, with its interval; grey where it includes zero.
+    """Paired relative difference in tau, with its interval; in colour where a verdict stands.
 
     Expected on the target's texts first, then as decoded: that has the dice of decoding in it.
     """
@@ -166,7 +166,8 @@ def differences(summary: Summary, look: Look) -> Figure | None:
     panel = figure.subplots()
     labels = []
     for row, one in enumerate(reversed(found)):
-        paint = look.faint if one.verdict == "no difference shown" else colour(one.draft, look)
+        stands = one.verdict in ("higher", "lower")
+        paint = colour(one.draft, look) if stands else look.faint
         low, value, high = (100 * x for x in (one.relative_low, one.relative, one.relative_high))
         panel.plot([low, high], [row, row], color=paint, linewidth=2.2, solid_capstyle="round")
         panel.plot([value], [row], marker="o", markersize=5.5, color=paint)

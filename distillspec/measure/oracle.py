@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from distillspec.measure import cost_model, simultaneous
-from distillspec.measure.bootstrap import Sums
+from distillspec.measure import cost_model, intervals
+from distillspec.measure.intervals import Sums
 from distillspec.measure.ranking import per_token
 from distillspec.measure.summary import Oracle, Ranked
 from distillspec.measure.tally import Place, Tally
@@ -34,13 +34,14 @@ def oracles(tally: Tally, ranking: Sequence[Ranked]) -> list[Oracle]:
 def _oracle(tally: Tally, place: Place, fastest: Place) -> Oracle:
     draft, method, gamma, temperature = place
     steps = tally.steps[method, temperature]
-    tokens, seconds = tally.speed(place)
+    tokens, seconds = tally.speed_by_prompt(place)
     c, v = steps.draft_to_target_time(draft), steps.verify_times()
     by_prompt = tally.counts(place)
     shares = [shortened(counts, gamma, c, v) for counts in by_prompt]
-    speed = Sums(tokens, [s * share for s, share in zip(seconds, shares, strict=True)])
+    cut = [s * share for s, share in zip(seconds, shares, strict=True)]
+    speed = tally.by_document(Sums(tokens, cut))
     cells = sum(one[3] == temperature for one in tally.places())
-    beyond = simultaneous.relative(speed, tally.speed(fastest), tally.how.confidence, cells)
+    beyond = intervals.relative(speed, tally.speed(fastest), tally.confidence, cells)
     counts = sum(by_prompt, start=Counts())
     return Oracle(
         draft=draft,

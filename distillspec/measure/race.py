@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from distillspec.measure import simultaneous
-from distillspec.measure.bootstrap import Interval, Sums
+from distillspec.measure import intervals
 from distillspec.measure.breakdown import FEW
+from distillspec.measure.intervals import Interval, Sums
 from distillspec.measure.timing import Clock
 
 FIRST_LOOK = 6  # prompts; fewer tell ways apart only where one is hopeless
@@ -118,7 +118,7 @@ def _kept(left: Sequence[int], seen: Sequence[Texts], comparisons: int) -> list[
     return [
         way
         for way, speed in speeds.items()
-        if not simultaneous.relative(speed, best, _CLEARLY, comparisons).high < 0.0
+        if not intervals.relative(speed, best, _CLEARLY, comparisons).high < 0.0
     ]
 
 
@@ -134,14 +134,14 @@ def _standing(
         tokens_per_second=_told(speed, confidence, ways),
         speedup=_told(Sums(plain, [one.seconds[way] for one in common]), confidence, ways),
         relative=_if_told(
-            simultaneous.relative(speed, _speed(winner, common), confidence, ways - 1), common
+            intervals.relative(speed, _speed(winner, common), confidence, ways - 1), common
         ),
         dropped=dropped,
     )
 
 
 def _told(sums: Sums, confidence: float, comparisons: int) -> Interval:
-    return _if_told(simultaneous.ratio(sums, confidence, comparisons), sums.numerators)
+    return _if_told(intervals.ratio(sums, confidence, comparisons), sums.numerators)
 
 
 def _if_told(interval: Interval, prompts: Sequence[object]) -> Interval:

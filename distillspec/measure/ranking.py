@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from distillspec.measure import simultaneous
+from distillspec.measure import intervals
+from distillspec.measure.intervals import FEWEST
 from distillspec.measure.rows import Row
 from distillspec.measure.summary import Place as RankedPlace
 from distillspec.measure.summary import Ranked
@@ -28,10 +29,14 @@ def ranking(tally: Tally) -> list[Ranked]:
 def _ranked(tally: Tally, place: Place, fastest: Place, comparisons: int) -> Ranked:
     draft, method, gamma, temperature = place
     counts = sum((c for c in tally.counts(place)), start=Counts())
-    beyond = simultaneous.relative(
-        tally.speed(place), tally.speed(fastest), tally.how.confidence, comparisons
+    beyond = intervals.relative(
+        tally.speed(place), tally.speed(fastest), tally.confidence, comparisons
     )
-    verdict: RankedPlace = "slower" if beyond.high < 0.0 else "within noise of it"
+    verdict: RankedPlace = "within noise of it"
+    if tally.documents() < FEWEST:
+        verdict = "too few documents"
+    elif beyond.high < 0.0:
+        verdict = "slower"
     target_busy = _share_of_time(tally, place, lambda row: row.target_busy_seconds)
     is_parallel = not math.isnan(target_busy)  # its draft throws away what nobody judged
     wasted = per_token(counts.drafted - counts.accepted, counts)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distillspec.measure import bootstrap
-from distillspec.measure.bootstrap import Sums
+from distillspec.measure import intervals
+from distillspec.measure.intervals import Sums
 from distillspec.measure.summary import Recommendation
 from distillspec.measure.tally import Tally
 
@@ -22,31 +22,55 @@ def recommendations(tally: Tally) -> list[Recommendation]:
     return found
 
 
+def recommended(tally: Tally, draft: str) -> dict[float, tuple[str, int]]:
+    """Of this draft, by temperature: the method and gamma with the highest measured speed-up.
+
+    Of the standard methods, where there are some: those are what engines run.
+    """
+    mine = [place for place in tally.places() if place[0] == draft]
+    mine = [place for place in mine if place[1] in tally.standard] or mine
+    found = {}
+    for temperature in sorted({place[3] for place in mine}):
+        here = [place for place in mine if place[3] == temperature]
+        best = max(here, key=lambda place: tally.speedup(place).ratio())
+        found[temperature] = (best[1], best[2])
+    return found
+
+
 def _recommended(
     tally: Tally, draft: str, method: str, at: float | None, temperatures: Sequence[float]
 ) -> Recommendation:
     gammas = sorted({place[2] for place in tally.places() if place[:2] == (draft, method)})
-    measured = {
-        gamma: bootstrap.ratio(
-            _added([tally.speedup((draft, method, gamma, t)) for t in temperatures]), tally.how
-        )
+    sums = {
+        gamma: _added([tally.speedup((draft, method, gamma, t)) for t in temperatures])
         for gamma in gammas
     }
-    gamma, best = max(measured.items(), key=lambda item: item[1].value)
-    near = [g for g, interval in measured.items() if g != gamma and interval.high >= best.low]
+    gamma = max(gammas, key=lambda one: sums[one].ratio())
+    among, confidence = len(gammas), tally.confidence
+    best = intervals.ratio(sums[gamma], confidence, among)
     named = "" if method in tally.standard else f"{method}, "
     words = f"{named}gamma {gamma}: {best.value:.2f}x [{best.low:.2f}, {best.high:.2f}]"
-    if best.high < 1.0:
+    verdict = intervals.verdict_against(sums[gamma], 1.0, confidence, among)
+    if verdict == "lower":
         words = f"do not speculate: slower than autoregressive at every gamma ({words})"
-    elif best.low <= 1.0:
+    elif verdict == "no difference shown":
         words = f"no gain shown: the interval contains 1 ({words})"
-    elif near:
-        words += f"; within its interval: gamma {', '.join(map(str, near))}"
+    elif verdict == "too few documents":
+        words += f"; {tally.documents()} documents are too few to say more"
+    else:
+        near = [
+            one
+            for one in gammas
+            if one != gamma
+            and not intervals.relative(sums[one], sums[gamma], confidence, among - 1).high < 0.0
+        ]
+        if near:
+            words += f"; within noise of it: gamma {', '.join(map(str, near))}"
     return Recommendation(draft, method, at, gamma, best.value, best.low, best.high, words)
 
 
 def _added(parts: Sequence[Sums]) -> Sums:
-    """Prompt by prompt."""
+    """Document by document."""
     return Sums(
         [sum(values) for values in zip(*(part.numerators for part in parts), strict=True)],
         [sum(values) for values in zip(*(part.denominators for part in parts), strict=True)],

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from distillspec.measure import bootstrap
-from distillspec.measure.bootstrap import Resampling, Sums
+from distillspec.measure import intervals
+from distillspec.measure.intervals import Sums, by_document
 from distillspec.measure.rows import Row
 from distillspec.measure.summary import Regret, RegretQuantity
 
@@ -27,7 +27,7 @@ _COUNTED: dict[RegretQuantity, Callable[[Row], float]] = {
 
 
 def regrets(
-    rows: Sequence[Row], choosers: Mapping[str, Sequence[Arm]], how: Resampling
+    rows: Sequence[Row], choosers: Mapping[str, Sequence[Arm]], confidence: float
 ) -> list[Regret]:
     """Stopping-time regret (2505.15141) of each chooser, draft and temperature.
 
@@ -42,6 +42,7 @@ def regrets(
             cell = row.draft, row.method, row.gamma, row.temperature
             cells.setdefault(cell, {}).setdefault(row.prompt, []).append(row)
     order = {name: place for place, name in enumerate(choosers)}
+    unit = {row.prompt: row.unit for row in rows}
     found = []
     for draft, method, gamma, temperature in cells:
         if method not in choosers:
@@ -56,9 +57,11 @@ def regrets(
             if timed:
                 mine = _by_prompt(cells[draft, method, gamma, temperature], count)
                 arms = {name: _by_prompt(cells[place], count) for name, place in timed.items()}
-                found.append(
-                    _regret((draft, method, temperature), quantity, mine, arms, untimed, how)
-                )
+                where = (draft, method, temperature)
+                documents = [
+                    unit[prompt] for prompt in sorted(cells[draft, method, gamma, temperature])
+                ]
+                found.append(_regret(where, quantity, mine, arms, untimed, documents, confidence))
     return sorted(found, key=lambda one: (one.draft, one.temperature, order[one.method]))
 
 
@@ -77,13 +80,20 @@ def _regret(
     mine: Sequence[float],
     arms: Mapping[str, Sequence[float]],
     untimed: list[str],
-    how: Resampling,
+    documents: Sequence[str],
+    confidence: float,
 ) -> Regret:
+    """documents: of the prompts. The interval allows for the best arm having been picked."""
     draft, method, temperature = place
     best = min(arms, key=lambda name: sum(arms[name]))
-    mean = [sum(of_prompt) / len(arms) for of_prompt in zip(*arms.values(), strict=True)]
     once = [1.0] * len(mine)
-    beyond = bootstrap.relative(Sums(mine, once), Sums(arms[best], once), how)
+    beyond = intervals.relative(
+        by_document(Sums(mine, once), documents),
+        by_document(Sums(arms[best], once), documents),
+        confidence,
+        len(arms),
+    )
+    mean = [sum(of_prompt) / len(arms) for of_prompt in zip(*arms.values(), strict=True)]
     return Regret(
         draft=draft,
         method=method,

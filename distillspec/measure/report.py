@@ -29,14 +29,14 @@ _CAPTIONS = {
     ),
     "tau": (
         "Tokens per target forward, and acceptance",
-        "tau with its interval over prompts, of the method that a panel names if there are "
+        "tau with its interval over documents, of the method that a panel names if there are "
         "several; and alpha on the target's own text.",
     ),
     "differences": (
         "What distillation changed",
-        "Relative difference in tau with its interval, paired over the same prompts: expected on "
-        "texts of the target, and as decoded (which has dice in it). Grey: the "
-        "interval contains zero, so no difference is shown.",
+        "Relative difference in tau with its interval, paired over the same documents: expected on "
+        "texts of the target, and as decoded (which has dice in it). In colour: the comparisons at "
+        "the recommended gamma in which a difference is shown, all of them tested together.",
     ),
     "positions": (
         "Acceptance by position in the block",

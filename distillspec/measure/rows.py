@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +38,8 @@ class Row:
     run: the process that timed it. fates: a letter a token: accepted, corrected, bonus, plain.
     seconds: decoding, after the prefill. counts: as in `speculation.records`. The busy seconds are
     those of each side where the two work at the same time. rounds: those that drafted and were not
-    cut. category: the prompt's, None where it has none.
+    cut. category: the prompt's, None where it has none. document: what the prompt comes from; None
+    in rows that an earlier version wrote.
     """
 
     prompt: int
@@ -59,6 +60,12 @@ class Row:
     draft_busy_seconds: float | None = None
     rounds: list[DraftedAt] = field(default_factory=list)
     category: str | None = None
+    document: str | None = None
+
+    @property
+    def unit(self) -> str:
+        """The document; of an earlier version's row the prompt itself."""
+        return f"prompt {self.prompt}" if self.document is None else self.document
 
     @property
     def block(self) -> tuple[int, float]:
@@ -83,8 +90,11 @@ def drafted_at(generation: Generation, prompt_tokens: int) -> list[DraftedAt]:
 class RowLog:
     """The rows of finished blocks, and the file they are appended to."""
 
-    def __init__(self, path: Path, *, rows_per_block: int) -> None:
-        """Read what an earlier process finished; what it left half-done is removed."""
+    def __init__(self, path: Path, *, rows_per_block: int, documents: Sequence[str]) -> None:
+        """Read what an earlier process finished; what it left half-done is removed.
+
+        documents: of the prompts, for rows that were written before documents were kept.
+        """
         self._path = path
         self._rows_per_block = rows_per_block
         self.rows: list[Row] = []
@@ -93,7 +103,11 @@ class RowLog:
             sizes: dict[tuple[int, float], int] = {}
             for row in found:
                 sizes[row.block] = sizes.get(row.block, 0) + 1
-            self.rows = [row for row in found if sizes[row.block] == rows_per_block]
+            self.rows = [
+                replace(row, document=row.document or documents[row.prompt])
+                for row in found
+                if sizes[row.block] == rows_per_block
+            ]
             atomic.write_text(path, "".join(_line(row) for row in self.rows))
 
     def has(self, block: tuple[int, float]) -> bool:
@@ -145,5 +159,6 @@ def _row(found: dict[str, Any]) -> Row:
             "counts": Counts(**{**counts, "accepted_at": accepted_at}),
             "rounds": [DraftedAt(*one) for one in found["rounds"]],
             "category": found["category"],
+            "document": found.get("document"),
         }
     )

@@ -19,7 +19,8 @@ def head(summary: Summary, title: str) -> str:
     facts = [
         f"{summary.prompts} prompts × {summary.max_new_tokens} tokens",
         f"alpha and expected tau on {summary.texts} texts of the target",
-        f"{summary.confidence:.0%} intervals over prompts",
+        f"{summary.confidence:.0%} intervals over {summary.documents or '?'} documents "
+        f"({summary.text_documents or '?'} of the texts)",
         f"target {_count(target.get('parameters'))} parameters, {target.get('dtype', '?')}",
         str(machine.get("cpu", "")),
         summary.created,

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from distillspec.measure.breakdown import CategoryCell, ContextBin
+from distillspec.measure.intervals import Verdict
 
 DISTILLED = "distilled"
 Quantity = Literal["alpha", "expected tau", "tau", "speed"]
-Verdict = Literal["higher", "lower", "no difference shown"]
 RegretQuantity = Literal["rounds", "seconds"]
-Place = Literal["fastest", "within noise of it", "slower"]
+Place = Literal["fastest", "within noise of it", "slower", "too few documents"]
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,12 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Comparison:
-    """draft against another, paired over prompts. method and gamma are None for alpha,
+    """draft against another, paired over documents. method and gamma are None for alpha,
     method for the expected tau.
 
-    quantity speed: tokens per second. low, high: interval of the difference.
+    quantity speed: tokens per second. low, high: interval of the difference. verdict: at the
+    recommended gamma of each temperature, all of them tested together; elsewhere "not tested".
+    documents: 0 in summaries that were written before documents were kept.
     """
 
     quantity: Quantity
@@ -108,6 +110,7 @@ class Comparison:
     relative_low: float
     relative_high: float
     verdict: Verdict
+    documents: int
 
 
 @dataclass(frozen=True)
@@ -252,7 +255,9 @@ class Summary:
     """All of an evaluation.
 
     standard_methods: names of the methods that transformers and serving engines run too: one
-    draft, chains of fixed gamma, verified token by token, lossless.
+    draft, chains of fixed gamma, verified token by token, lossless. documents, text_documents: that
+    the prompts and the texts' prompts come from; 0 in summaries that were written before documents
+    were kept.
     """
 
     suite: str
@@ -277,6 +282,8 @@ class Summary:
     notes: list[str]
     environment: dict[str, Any]
     definitions: dict[str, str]
+    documents: int
+    text_documents: int
 
     def drafts(self) -> list[str]:
         return list(dict.fromkeys(cell.draft for cell in self.cells))

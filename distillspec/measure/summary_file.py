@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -12,6 +12,19 @@ from typing import Any, get_args, get_origin, get_type_hints
 from distillspec import atomic
 from distillspec.errors import DistillSpecError
 from distillspec.measure.summary import Summary
+
+_BEFORE: dict[str, Any] = {  # what stands for fields that summaries did not always have
+    "documents": 0,
+    "text_documents": 0,
+    "standard_methods": ["standard"],
+    "alpha_argmax": None,
+    "alpha_argmax_low": None,
+    "alpha_argmax_high": None,
+}
+_OLD = (
+    "An earlier version wrote this summary: its intervals are over prompts, which are too narrow "
+    "where several come from one document. `evaluate` sums the same rows up again."
+)
 
 
 def write_summary(summary: Summary, path: Path) -> None:
@@ -30,7 +43,13 @@ def read_summary(path: Path) -> Summary:
             mend="run `python -m distillspec evaluate` again; it goes on from rows.jsonl",
         ) from error
     assert isinstance(found, Summary)
-    return found
+    return found if found.documents else _over_prompts(found)
+
+
+def _over_prompts(summary: Summary) -> Summary:
+    """A summary that was written before documents were kept: what it claimed is not repeated."""
+    untested = [replace(one, verdict="not tested") for one in summary.comparisons]
+    return replace(summary, comparisons=untested, notes=[*summary.notes, _OLD])
 
 
 def _plain(value: Any) -> Any:
@@ -49,7 +68,8 @@ def _record(kind: Any, value: Any) -> Any:
     """The inverse of `_plain`, led by the type hints."""
     if is_dataclass(kind) and isinstance(kind, type):
         hints = get_type_hints(kind)
-        return kind(**{f.name: _record(hints[f.name], value[f.name]) for f in fields(kind)})
+        found = {**{f.name: _BEFORE[f.name] for f in fields(kind) if f.name in _BEFORE}, **value}
+        return kind(**{f.name: _record(hints[f.name], found[f.name]) for f in fields(kind)})
     if get_origin(kind) is list:
         return [_record(get_args(kind)[0], item) for item in value]
     if get_origin(kind) is dict:

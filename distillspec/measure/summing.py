@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distillspec import provenance
-from distillspec.measure.bootstrap import Resampling
 from distillspec.measure.comparing import comparisons
 from distillspec.measure.completions import (
     MeasuredPrompt,
@@ -24,7 +23,7 @@ from distillspec.measure.oracle import oracles
 from distillspec.measure.plan import Prepared
 from distillspec.measure.quality import Completion, name_of, score
 from distillspec.measure.ranking import ranking
-from distillspec.measure.recommending import recommendations
+from distillspec.measure.recommending import recommendations, recommended
 from distillspec.measure.regret import Arm, regrets
 from distillspec.measure.rows import Row
 from distillspec.measure.summary import Quality, Recommendation, Summary, fastest
@@ -63,7 +62,6 @@ def sum_up(
 
     ends: what ends a text. notes: sentences about the prompts, told last.
     """
-    how = Resampling(suite.bootstrap, suite.confidence, suite.seed)
     facts = {}
     for temperature in suite.temperatures:
         policy = SamplingPolicy(temperature, suite.top_k, suite.nucleus)
@@ -76,13 +74,23 @@ def sum_up(
             vocabulary=vocabulary,
         )
         facts[temperature] = text_facts(
-            target, drafts, drawn, policy, ends=ends, vocabulary=vocabulary
+            target,
+            drafts,
+            drawn,
+            policy,
+            documents=[prompt.document for prompt in text_prompts],
+            ends=ends,
+            vocabulary=vocabulary,
         )
     standard = frozenset(method.name for method in suite.methods if method.is_standard)
-    tally = Tally(rows, prepared.steps, facts, how, ends, standard)
+    tally = Tally(rows, prepared.steps, facts, suite.confidence, ends, standard)
     cells, baseline = tally.cells(), tally.baselines()
     others = [name for name in drafts if name != _COMPARED]
-    compared = comparisons(tally, _COMPARED, others) if _COMPARED in drafts else []
+    compared = (
+        comparisons(tally, _COMPARED, others, recommended(tally, _COMPARED))
+        if _COMPARED in drafts
+        else []
+    )
     recommendation = recommendations(tally)
     ranked = ranking(tally)
     divergences = greedy_divergences(target, prompts, rows, vocabulary)
@@ -100,7 +108,7 @@ def sum_up(
         comparisons=compared,
         ranking=ranked,
         oracles=oracles(tally, ranked),
-        regrets=regrets(rows, _choosers(suite), how),
+        regrets=regrets(rows, _choosers(suite), suite.confidence),
         categories=tally.categories(),
         contexts=tally.contexts(),
         recommendation=recommendation,
@@ -108,7 +116,8 @@ def sum_up(
         greedy_divergences=divergences,
         examples=examples(tokenizer, prompts, rows, _shown(recommendation, standard)),
         notes=[
-            *findings(cells, baseline, compared, recommendation, divergences, len(runs)),
+            *findings(cells, baseline, compared, recommendation, divergences, tally.documents()),
+            *_processes(len(runs)),
             *_fallbacks(suite, prepared),
             *_begun_anew(suite, len(runs)),
             *_lossy(suite),
@@ -117,6 +126,8 @@ def sum_up(
         ],
         environment=_environment(suite, target, drafts, prepared, runs),
         definitions=dict(DEFINITIONS),
+        documents=tally.documents(),
+        text_documents=len({prompt.document for prompt in text_prompts}),
     )
 
 
@@ -208,6 +219,15 @@ def _fallbacks(suite: Suite, prepared: Prepared) -> list[str]:
     return found
 
 
+def _processes(runs: int) -> list[str]:
+    if runs == 1:
+        return []
+    return [
+        f"{runs} processes timed these rows (the evaluation was interrupted); every comparison "
+        "block comes from one of them."
+    ]
+
+
 def _begun_anew(suite: Suite, processes: int) -> list[str]:
     """Methods that an interrupted evaluation made forget what they had seen."""
     forgot = [
@@ -279,7 +299,6 @@ def _environment(
         "runners": prepared.runners,
         "seed": suite.seed,
         "repeats": suite.repeats,
-        "bootstrap": suite.bootstrap,
         "processes": list(runs),
         "models": {
             name: {

@@ -80,7 +80,7 @@ def _cells(summary: Summary, temperature: float, confidence: str) -> Table:
         best = max((c.speedup for c in mine if math.isfinite(c.speedup)), default=math.nan)
         for cell in mine:
             style = "bold" if cell.speedup == best else ""
-            if cell.speedup_high < 1.0:
+            if cell.speedup < 1.0:
                 style += " red"
             table.add_row(
                 draft,
@@ -227,7 +227,7 @@ def _comparisons(summary: Summary) -> Table:
             f"{one.difference:+.{digits}f}",
             f"{one.low:+.{digits}f} ... {one.high:+.{digits}f}",
             f"{one.relative:+.1%}",
-            one.verdict,
-            style="dim" if one.verdict == "no difference shown" else "",
+            "" if one.verdict == "not tested" else one.verdict,
+            style="" if one.verdict in ("higher", "lower") else "dim",
         )
     return table

@@ -1,4 +1,4 @@
-"""Rows, step times and acceptance become sums over prompts by cell, and the cells' numbers."""
+"""Rows, step times and acceptance become sums over documents by cell, and the cells' numbers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
-from distillspec.measure import bootstrap, cost_model
-from distillspec.measure.bootstrap import Interval, Resampling, Sums
+from distillspec.measure import cost_model, intervals
 from distillspec.measure.breakdown import CategoryCell, ContextBin, by_category, by_context
 from distillspec.measure.completions import repeated_share, up_to_end
+from distillspec.measure.intervals import NOTHING, Sums, by_document
 from distillspec.measure.rows import Row
 from distillspec.measure.summary import Baseline, Cell
 from distillspec.measure.target_texts import TextFacts
@@ -28,7 +28,7 @@ class Tally:
         rows: Sequence[Row],
         steps: Mapping[tuple[str, float], StepTimes],
         facts: Mapping[float, TextFacts],
-        how: Resampling,
+        confidence: float,
         ends: frozenset[int],
         standard: frozenset[str] = frozenset({"standard"}),
     ) -> None:
@@ -37,9 +37,11 @@ class Tally:
         standard: names of methods that verify chains of fixed length token by token, of which alone
         the expected tau is known. A method that chooses has no steps of its own.
         """
-        self.steps, self.facts, self.how, self._ends = steps, facts, how, ends
+        self.steps, self.facts, self.confidence, self._ends = steps, facts, confidence, ends
         self.standard = standard
         self._prompts = sorted({row.prompt for row in rows})
+        document_of = {row.prompt: row.unit for row in rows}
+        self._documents = [document_of[prompt] for prompt in self._prompts]
         self._plain: dict[float, dict[int, list[Row]]] = {}
         self._cells: dict[Place, dict[int, list[Row]]] = {}
         for row in rows:
@@ -63,6 +65,16 @@ class Tally:
     def rows(self, place: Place) -> list[Row]:
         return list(chain.from_iterable(self._cells[place].values()))
 
+    def prompts(self) -> int:
+        return len(self._prompts)
+
+    def texts(self, temperature: float) -> int:
+        """Of the target, on which alpha and the expected tau are read."""
+        return len(self.facts[temperature].tokens)
+
+    def documents(self) -> int:
+        return len(set(self._documents))
+
     def cells(self) -> list[Cell]:
         return [self._cell(place) for place in self._cells]
 
@@ -75,25 +87,25 @@ class Tally:
         break_even: float | None = None
         if steps is not None:
             c, v = steps.draft_to_target_time(draft), steps.verify_time(gamma)
-        tau = bootstrap.ratio(self.tau(place), self.how)
+        tau = intervals.ratio(self.tau(place), self.confidence)
         facts = self.facts[temperature]
-        alpha = bootstrap.ratio(facts.alpha(draft), self.how)
-        alpha_argmax = bootstrap.ratio(facts.alpha_argmax(draft), self.how)
-        expected = Interval(math.nan, math.nan, math.nan)
+        alpha = intervals.ratio(facts.alpha(draft), self.confidence).within(0.0, 1.0)
+        alpha_argmax = intervals.ratio(facts.alpha_argmax(draft), self.confidence)
+        alpha_argmax = alpha_argmax.within(0.0, 1.0)
+        expected = NOTHING
         if steps is not None and method in self.standard:
-            expected = bootstrap.ratio(facts.expected_tau(draft, gamma), self.how)
+            expected = intervals.ratio(facts.expected_tau(draft, gamma), self.confidence)
             tau_iid = cost_model.tau_iid(alpha.value, gamma)
             from_alpha = cost_model.speedup_iid(alpha.value, gamma, c, v)
             cap_gamma, cap_speedup = cost_model.perfect_draft_cap(c, steps.verify_times())
             break_even = cost_model.break_even_alpha(c, steps.verify_times())
-        speedup = bootstrap.ratio(self.speedup(place), self.how)
+        speedup = intervals.ratio(self.speedup(place), self.confidence)
         predicted = math.nan
         if steps is not None:
             at_its_length = steps.verify_time_of(counts.drafted_per_round())
             predicted = cost_model.predicted_speedup(
                 tau.value, counts.draft_steps_per_round(), c, at_its_length
             )
-        tokens, seconds = self.speed(place)
         return Cell(
             draft=draft,
             method=method,
@@ -126,7 +138,7 @@ class Tally:
             speedup_high=speedup.high,
             speedup_with_prefill=self._speedup_with_prefill(place).ratio(),
             measured_over_predicted=speedup.value / predicted,
-            tokens_per_second=sum(tokens) / sum(seconds),
+            tokens_per_second=self.speed(place).ratio(),
             break_even_alpha=break_even,
             perfect_draft_cap=cap_speedup,
             perfect_draft_gamma=cap_gamma,
@@ -143,17 +155,18 @@ class Tally:
             for one in by_category(
                 place,
                 names,
-                self._kept(place),
-                self.tau(place),
-                self.speedup(place),
-                self.how,
+                self._documents,
+                (self._kept(place), self._rounds(place), self._times(place)),
+                self.confidence,
             )
         ]
 
     def contexts(self) -> list[ContextBin]:
         """Every cell by how much stood before the draft."""
         return [
-            one for place, rows in self._cells.items() for one in by_context(place, rows, self.how)
+            one
+            for place, rows in self._cells.items()
+            for one in by_context(place, rows, self.confidence)
         ]
 
     def baselines(self) -> list[Baseline]:
@@ -164,7 +177,7 @@ class Tally:
         rows = [row for some in by_prompt.values() for row in some]
         tokens = [float(sum(len(r.tokens) for r in by_prompt[i])) for i in self._prompts]
         seconds = [sum(r.seconds for r in by_prompt[i]) for i in self._prompts]
-        speed = bootstrap.ratio(Sums(tokens, seconds), self.how)
+        speed = intervals.ratio(self.by_document(Sums(tokens, seconds)), self.confidence)
         steps = next((s for (_, at), s in self.steps.items() if at == temperature), None)
         return Baseline(
             temperature=temperature,
@@ -183,9 +196,26 @@ class Tally:
     def _before_end(self, row: Row) -> int:
         return len(up_to_end(row.tokens, self._ends))
 
-    # --- sums over prompts -----------------------------------------------------------------------
+    # --- sums over documents ---------------------------------------------------------------------
+
+    def by_document(self, sums: Sums) -> Sums:
+        """Sums over the prompts, in their order, added up by document."""
+        return by_document(sums, self._documents)
 
     def tau(self, place: Place) -> Sums:
+        return self.by_document(self._rounds(place))
+
+    def speed(self, place: Place) -> Sums:
+        """Tokens over seconds, prefill apart."""
+        return self.by_document(self.speed_by_prompt(place))
+
+    def speedup(self, place: Place) -> Sums:
+        """Mean seconds of the baseline over mean seconds of the cell, of equally long texts."""
+        return self.by_document(self._times(place))
+
+    # --- sums over prompts -----------------------------------------------------------------------
+
+    def _rounds(self, place: Place) -> Sums:
         counts = self.counts(place)
         return Sums([c.emitted for c in counts], [c.verifications for c in counts])
 
@@ -193,16 +223,14 @@ class Tally:
         counts = self.counts(place)
         return Sums([c.accepted for c in counts], [c.drafted for c in counts])
 
-    def speed(self, place: Place) -> Sums:
-        """Tokens over seconds, prefill apart."""
+    def speed_by_prompt(self, place: Place) -> Sums:
         by_prompt = self._cells[place]
         return Sums(
             [float(sum(len(row.tokens) for row in by_prompt[i])) for i in self._prompts],
             [sum(row.seconds for row in by_prompt[i]) for i in self._prompts],
         )
 
-    def speedup(self, place: Place) -> Sums:
-        """Mean seconds of the baseline over mean seconds of the cell, of equally long texts."""
+    def _times(self, place: Place) -> Sums:
         plain, cell = self._plain[place[3]], self._cells[place]
         return Sums(
             [_mean([row.seconds for row in plain[i]]) for i in self._prompts],

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from distillspec.measure.bootstrap import Sums
 from distillspec.measure.completions import MeasuredPrompt, up_to_end
 from distillspec.measure.corpus_alpha import DrawnText, readings
 from distillspec.measure.expected_rounds import expected_counts
+from distillspec.measure.intervals import Sums, by_document
 from distillspec.models.generate import generate
 from distillspec.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
@@ -34,7 +34,8 @@ class TextFacts:
     at_argmax[draft][i]: p(argmax q), added likewise. entropy[i]: nats, added likewise.
     tokens[i]: their number. chances[draft][i]: of each token of text i, beyond its end too, that
     it was a kept draft token (`corpus_alpha.Readings`): timed decoding ignores end-of-text, and so
-    does the tau that is expected of it.
+    does the tau that is expected of it. documents[i]: what the prompt of text i comes from; alpha
+    and expected tau are sums over these.
     """
 
     overlap: dict[str, list[float]]
@@ -42,17 +43,21 @@ class TextFacts:
     entropy: list[float]
     tokens: list[int]
     chances: dict[str, list[list[float]]]
+    documents: list[str]
 
     def alpha(self, draft: str) -> Sums:
-        return Sums(self.overlap[draft], self.tokens)
+        return by_document(Sums(self.overlap[draft], self.tokens), self.documents)
 
     def alpha_argmax(self, draft: str) -> Sums:
-        return Sums(self.at_argmax[draft], self.tokens)
+        return by_document(Sums(self.at_argmax[draft], self.tokens), self.documents)
 
     def expected_tau(self, draft: str, gamma: int) -> Sums:
         """Expected tokens over expected verifications, chains of gamma, token verification."""
         counts = [expected_counts(chances, gamma) for chances in self.chances[draft]]
-        return Sums([one.emitted for one in counts], [one.verifications for one in counts])
+        return by_document(
+            Sums([one.emitted for one in counts], [one.verifications for one in counts]),
+            self.documents,
+        )
 
 
 def drawn_texts(
@@ -93,10 +98,11 @@ def text_facts(
     texts: Sequence[DrawnText],
     policy: SamplingPolicy,
     *,
+    documents: Sequence[str],
     ends: frozenset[int],
     vocabulary: int | None,
 ) -> TextFacts:
-    """Read every draft on the same texts. drafts: at least one."""
+    """Read every draft on the same texts. drafts: at least one. documents: of the prompts."""
     tokens = [len(up_to_end(text.response, ends)) for text in texts]
     overlap, at_argmax, chances, entropy = {}, {}, {}, [0.0] * len(texts)
     for name, draft in drafts.items():
@@ -106,4 +112,4 @@ def text_facts(
         at_argmax[name] = [sum(one.at_argmax[:count]) for one, count in ended]
         entropy = [sum(one.entropy[:count]) for one, count in ended]  # the target's: always equal
         chances[name] = [one.chance for one in found]
-    return TextFacts(overlap, at_argmax, entropy, tokens, chances)
+    return TextFacts(overlap, at_argmax, entropy, tokens, chances, list(documents))

@@ -8,17 +8,18 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table
 
-from distillspec.measure.bootstrap import (
+from distillspec.measure.intervals import (
     Interval,
-    Resampling,
     Sums,
+    Verdict,
     ratio_of_runs,
     relative_of_runs,
+    verdicts_of_runs,
 )
 
 
 class Reading(NamedTuple):
-    """What one draft has come to on one kind of prompts, a number per text.
+    """What one draft has come to on one kind of prompts, a number per source document.
 
     tau: expected tokens over expected verifications. alpha: sums of overlaps over tokens.
     """
@@ -52,7 +53,10 @@ class Measured(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """One variant on one kind of prompts. relative: of tau to the baseline's, minus 1."""
+    """One variant on one kind of prompts. relative: of tau to the baseline's, minus 1.
+
+    verdict: on that difference, all variants of a table tested together.
+    """
 
     variant: str
     tau: Interval
@@ -63,26 +67,33 @@ class Standing(NamedTuple):
     """response tokens of a run, on average; nan where nothing was trained"""
     seconds: dict[str, float]
     """of a run, by phase, on average"""
+    verdict: Verdict
 
 
 def standings(
-    runs: Mapping[str, Sequence[Measured]], baseline: str, kind: str, how: Resampling
+    runs: Mapping[str, Sequence[Measured]], baseline: str, kind: str, confidence: float
 ) -> list[Standing]:
     """Every variant, the largest tau first."""
     base = [run.readings[kind].tau for run in runs[baseline]]
+    taus_of = {name: [run.readings[kind].tau for run in mine] for name, mine in runs.items()}
+    others = [name for name in runs if name != baseline]
+    made = verdicts_of_runs([(taus_of[name], base) for name in others], confidence)
+    verdicts = dict(zip(others, made, strict=True))
     found = []
     for variant, mine in runs.items():
-        taus = [run.readings[kind].tau for run in mine]
+        taus = taus_of[variant]
+        alphas = [run.readings[kind].alpha for run in mine]
         costs = [run.cost for run in mine if run.cost is not None]
         found.append(
             Standing(
                 variant,
-                ratio_of_runs(taus, how),
-                relative_of_runs(taus, base, how),
-                ratio_of_runs([run.readings[kind].alpha for run in mine], how),
+                ratio_of_runs(taus, confidence),
+                relative_of_runs(taus, base, confidence),
+                ratio_of_runs(alphas, confidence).within(0.0, 1.0),
                 [one.ratio() for one in taus],
                 _mean([cost.response_tokens for cost in costs]),
                 _mean_seconds(costs),
+                verdicts.get(variant, "not tested"),
             )
         )
     return sorted(found, key=lambda one: -one.tau.value)
@@ -108,7 +119,7 @@ def reached(found: Sequence[Standing], baseline: str, confidence: float) -> list
     share = f"[{confidence:.0%}]"
     rows = [["variant", f"tau {share}", f"against {baseline}", f"alpha {share}"]]
     for one in found:
-        against = "" if one.variant == baseline else _relative(one.relative)
+        against = "" if one.variant == baseline else _relative(one)
         rows.append([one.variant, _words(one.tau, "{:.3f}"), against, _words(one.alpha, "{:.3f}")])
     return rows
 
@@ -128,10 +139,11 @@ def _words(interval: Interval, form: str) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _relative(interval: Interval) -> str:
-    low, high = (100.0 * bound for bound in (interval.low, interval.high))
-    text = f"{interval.value:+.1%} [{low:+.1f}, {high:+.1f}]"
-    return text if interval.excludes(0.0) else f"{text}: none shown"
+def _relative(one: Standing) -> str:
+    low, high = (100.0 * bound for bound in (one.relative.low, one.relative.high))
+    text = f"{one.relative.value:+.1%} [{low:+.1f}, {high:+.1f}]"
+    words = {"no difference shown": ": none shown", "too few documents": ": too few documents"}
+    return text + words.get(one.verdict, "")
 
 
 def tables(

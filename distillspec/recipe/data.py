@@ -65,6 +65,12 @@ class _Rows(Section):
         "Later ones would need answers of the target's own",
     )
     category: str | None = Field(None, description="field of what a row is about, for the report")
+    document: str | None = Field(
+        None,
+        description="field of the file, conversation or question that a row is a part of: rows "
+        "with one value are held out together, and intervals are over these; default: each row "
+        "stands alone",
+    )
     merge: dict[str, str] = Field(
         {}, description="categories that are told as another one: {writing: mt_bench}"
     )

@@ -50,8 +50,9 @@ class Suite(Section):
     )
     max_new_tokens: Count = Field(64, description="tokens decoded per prompt and cell")
     repeats: Count = Field(1, description="times each cell is timed")
-    bootstrap: Annotated[int, Field(ge=100)] = Field(2000, description="resamples of an interval")
-    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(
+        0.95, description="of an interval, and of all verdicts of a report together"
+    )
     runner: RunnerChoice = Field(default_factory=RunnerChoice)
     audit: bool = Field(
         False, description="write a line a round to audit.jsonl; the times then include that"

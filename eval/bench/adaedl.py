@@ -25,7 +25,7 @@ import torch
 from stop import Ending, Written, spend, write
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure.bootstrap import Resampling, Sums, ratio, relative
+from distillspec.measure.intervals import Sums, ratio, relative
 from distillspec.models.precision import describe
 from distillspec.seeds import derive_seed
 from distillspec.speculation.draft.entropy import AdaEDL
@@ -59,7 +59,6 @@ class Walk:
 
 
 def print_table(texts: Sequence[Written], arguments: argparse.Namespace) -> None:
-    how = Resampling(seed=arguments.seed)
     gamma, c, v = arguments.gamma, arguments.c, arguments.v
 
     def speedup(tokens: Sequence[float], steps: Sequence[float], rounds: Sequence[float]) -> Sums:
@@ -70,7 +69,7 @@ def print_table(texts: Sequence[Written], arguments: argparse.Namespace) -> None
         spent = [spend(text, Ending(most, -math.inf), gamma) for text in texts]
         fixed[most] = speedup(*zip(*((s.tokens, s.steps, s.rounds) for s in spent), strict=True))
     best = max(fixed, key=lambda most: fixed[most].ratio())
-    reached = ratio(fixed[best], how)
+    reached = ratio(fixed[best], pair.CONFIDENCE)
     print(
         f"best fixed length {best}: {reached.value:.3f} [{reached.low:.3f}, {reached.high:.3f}]\n"
         f"{'wanted':>7}{'rounds':>8}{'threshold':>11}{'drafted':>9}{'kept':>6}{'tau':>6}"
@@ -86,7 +85,7 @@ def print_table(texts: Sequence[Written], arguments: argparse.Namespace) -> None
             for what in range(4)
         )
         mine = speedup(tokens, steps, rounds)
-        more = relative(mine, fixed[best], how)
+        more = relative(mine, fixed[best], pair.CONFIDENCE)
         print(
             f"{wanted:7.2f}{sum(one[0] for done in passes for one in done):8d}"
             f"{rule.threshold:11.2f}{sum(drafted) / sum(rounds):9.2f}"

@@ -9,7 +9,7 @@ the target's loss on the held-out text of the recipe's own files; `parses`, the 
 completions that keep a program parseable; alpha and expected tau on texts that this target draws;
 tokens per second alone and with the draft at each gamma. All pairs and gammas take turns prompt by
 prompt, so that drift of the machine hits all alike; ratios are to the first target alone. Quality
-is the target's: decoding is lossless. Brackets are 95 % intervals over prompts.
+is the target's: decoding is lossless. Brackets are 95 % intervals over documents.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import NamedTuple
 
 import torch
 from decode import Contender, Decoded, our_contenders, take_turns
-from pair import Models, held_out_prompts, load_models
+from pair import CONFIDENCE, Models, held_out_prompts, load_models
 
 from distillspec.corpus.prompts import Prompt
 from distillspec.errors import DistillSpecError
-from distillspec.measure.bootstrap import Interval, Resampling, Sums, ratio, relative
 from distillspec.measure.completions import completion_text, up_to_end
 from distillspec.measure.corpus_alpha import DrawnText, surprise
+from distillspec.measure.intervals import Interval, Sums, ratio, relative
 from distillspec.measure.quality import Completion, score
 from distillspec.measure.target_texts import TextFacts, drawn_texts, text_facts
 from distillspec.models.compiled import make_runner
@@ -50,7 +50,7 @@ class Quality(NamedTuple):
 
 
 def quality(
-    models: Models, prompts: Sequence[Prompt], policy: SamplingPolicy, tokens: int, how: Resampling
+    models: Models, prompts: Sequence[Prompt], policy: SamplingPolicy, tokens: int
 ) -> Quality:
     own = [DrawnText(tuple(one.tokens), tuple(one.response)) for one in prompts if one.response]
     nats = surprise(models.target, own, vocabulary=models.vocabulary)
@@ -63,6 +63,7 @@ def quality(
         {DRAFT: models.draft},
         texts,
         policy,
+        documents=[prompt.document for prompt in prompts],
         ends=ends,
         vocabulary=models.vocabulary,
     )
@@ -71,7 +72,9 @@ def quality(
         said = up_to_end(text.response, ends)
         words = completion_text(models.tokenizer, text.prompt, said)
         completions.append(Completion(prompt.text, words, said[-1] in ends, None))
-    return Quality(ratio(Sums(nats.sums, nats.tokens), how), score(PARSES, completions), facts)
+    return Quality(
+        ratio(Sums(nats.sums, nats.tokens), CONFIDENCE), score(PARSES, completions), facts
+    )
 
 
 def runners_of(models: Models, gammas: Sequence[int], capacity: int) -> tuple[Runner, Runner]:
@@ -99,18 +102,20 @@ def words(found: Interval, digits: int) -> str:
     return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
 
 
-def print_quality(found: dict[str, Quality], gammas: Sequence[int], how: Resampling) -> None:
+def print_quality(found: dict[str, Quality], gammas: Sequence[int]) -> None:
     taus = [f"expected tau, gamma {gamma}" for gamma in gammas]
     print("| " + " | ".join(["target", "nats, own text", "parses", "alpha", *taus]) + " |")
     print("|---" * (4 + len(gammas)) + "|")
     for name, one in found.items():
         parses = f"{one.parses['parses']:.0%} of {one.parses['judged']:.0f}"
-        alpha = words(ratio(one.facts.alpha(DRAFT), how), 3)
-        of_gamma = [words(ratio(one.facts.expected_tau(DRAFT, gamma), how), 2) for gamma in gammas]
+        alpha = words(ratio(one.facts.alpha(DRAFT), CONFIDENCE), 3)
+        of_gamma = [
+            words(ratio(one.facts.expected_tau(DRAFT, gamma), CONFIDENCE), 2) for gamma in gammas
+        ]
         print("| " + " | ".join([name, words(one.nats, 3), parses, alpha, *of_gamma]) + " |")
 
 
-def print_speed(results: dict[tuple[str, str], list[Decoded]], how: Resampling) -> None:
+def print_speed(results: dict[tuple[str, str], list[Decoded]]) -> None:
     speeds = {
         name: Sums([one.tokens for one in rows], [one.seconds for one in rows])
         for name, rows in results.items()
@@ -119,9 +124,9 @@ def print_speed(results: dict[tuple[str, str], list[Decoded]], how: Resampling) 
     print(f"\n| decoding | tokens/s | to {', '.join(first)} | to its own target alone |")
     print("|---|---|---|---|")
     for name, speed in speeds.items():
-        cells = [", ".join(name), words(ratio(speed, how), 0)]
+        cells = [", ".join(name), words(ratio(speed, CONFIDENCE), 0)]
         for base in (first, (name[0], ALONE)):
-            more = relative(speed, speeds[base], how)
+            more = relative(speed, speeds[base], CONFIDENCE)
             cells.append(words(Interval(*(1.0 + bound for bound in more)), 2))
         print("| " + " | ".join(cells) + " |")
 
@@ -171,7 +176,6 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     pairs = load_all(arguments.pair)
-    how = Resampling(seed=arguments.seed)
     held_out = held_out_prompts(arguments.recipe, next(iter(pairs.values())).tokenizer)
     prompts = held_out[: arguments.texts]
     timed = [torch.tensor(prompt.tokens) for prompt in held_out[: arguments.prompts]]
@@ -186,7 +190,7 @@ def main() -> None:
     for temperature in arguments.temperatures:
         policy = SamplingPolicy(temperature)
         found = {
-            name: quality(models, prompts, policy, arguments.new_tokens, how)
+            name: quality(models, prompts, policy, arguments.new_tokens)
             for name, models in pairs.items()
         }
         contenders = {
@@ -198,8 +202,8 @@ def main() -> None:
         }
         results = take_turns(contenders, timed, arguments.new_tokens)
         print(f"\ntemperature {temperature:g}\n")
-        print_quality(found, arguments.gammas, how)
-        print_speed(results, how)
+        print_quality(found, arguments.gammas)
+        print_speed(results)
 
 
 if __name__ == "__main__":

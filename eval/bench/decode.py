@@ -31,7 +31,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure.bootstrap import Interval, Resampling, Sums, ratio, relative
+from distillspec.measure.intervals import Interval, Sums, ratio, relative
 from distillspec.measure.methods import configuration
 from distillspec.models.precision import describe
 from distillspec.recipe.methods import Method
@@ -144,7 +144,7 @@ def take_turns(
     return results
 
 
-def report(results: dict[str, list[Decoded]], how: Resampling) -> list[dict[str, Any]]:
+def report(results: dict[str, list[Decoded]]) -> list[dict[str, Any]]:
     """One entry a contender: tokens/s, tau, and the ratio to its counterpart of transformers."""
     speeds = {
         name: Sums([d.tokens for d in rows], [d.seconds for d in rows])
@@ -153,10 +153,10 @@ def report(results: dict[str, list[Decoded]], how: Resampling) -> list[dict[str,
     entries = []
     for name, rows in results.items():
         peer = PEERS[1] if "speculative" in name else PEERS[0]
-        speed = ratio(speeds[name], how)
-        more = relative(speeds[name], speeds[peer], how)
+        speed = ratio(speeds[name], pair.CONFIDENCE)
+        more = relative(speeds[name], speeds[peer], pair.CONFIDENCE)
         against = Interval(*(1.0 + bound for bound in more))
-        tau = ratio(Sums([d.emitted for d in rows], [d.forwards for d in rows]), how)
+        tau = ratio(Sums([d.emitted for d in rows], [d.forwards for d in rows]), pair.CONFIDENCE)
         entries.append(
             {
                 "contender": name,
@@ -169,7 +169,7 @@ def report(results: dict[str, list[Decoded]], how: Resampling) -> list[dict[str,
 
 
 def print_table(temperature: float, gamma: int, entries: list[dict[str, Any]]) -> None:
-    print(f"\ntemperature {temperature:g}, gamma {gamma}; [95 % interval over prompts]")
+    print(f"\ntemperature {temperature:g}, gamma {gamma}; [95 % interval over documents]")
     print(f"{'':33}{'tokens/s':>24}{'tau':>8}{'x transformers, same mode':>30}")
     for entry in entries:
         speed, against = entry["tokens_per_second"], entry["ratio_to_transformers"]
@@ -211,7 +211,7 @@ def main() -> None:
         for kind, both in runners.items():
             contenders |= our_contenders(kind, *both, temperature, gamma, arguments.seed)
         results = take_turns(contenders, prompts, new_tokens)
-        tables[temperature] = report(results, Resampling(seed=arguments.seed))
+        tables[temperature] = report(results)
     if arguments.json:
         print(json.dumps({"gamma": gamma, "machine": describe("cpu"), "tables": tables}))
         return

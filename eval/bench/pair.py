@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -25,6 +26,8 @@ from distillspec.speculation.draft.proposal import Basis
 from distillspec.speculation.draft.stop import StopRule
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
+
+CONFIDENCE = 0.95  # of every interval
 
 
 class BenchPair(NamedTuple):
@@ -110,9 +113,17 @@ def load_models(target_path: str, draft_path: str, dtype: torch.dtype) -> Models
 
 
 def held_out_prompts(path: str, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
-    """Those of the recipe at `path`."""
+    """Those of the recipe at `path`, one of each document: intervals take them as independent."""
     recipe = _recipe(path)
-    return load_prompts(recipe.data, tokenizer, seed=recipe.seed).held_out
+    return one_of_each(load_prompts(recipe.data, tokenizer, seed=recipe.seed).held_out)
+
+
+def one_of_each(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The first prompt of each document."""
+    first: dict[str, Prompt] = {}
+    for prompt in prompts:
+        first.setdefault(prompt.document, prompt)
+    return list(first.values())
 
 
 def _recipe(path: str) -> Recipe:

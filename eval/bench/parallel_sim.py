@@ -33,9 +33,9 @@ import torch
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure import bootstrap
-from distillspec.measure.bootstrap import Interval, Resampling, Sums
+from distillspec.measure import intervals
 from distillspec.measure.expected_rounds import expected_counts
+from distillspec.measure.intervals import Interval, Sums
 from distillspec.measure.methods import block_sizes, configuration
 from distillspec.measure.parallel import torch_threads
 from distillspec.models.compiled import make_runner
@@ -65,7 +65,6 @@ from distillspec.speculation.sampling import SamplingPolicy
 _COSTS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
 _AGREES = 0.15
 _LONGEST_GAMMA = 8
-_HOW = Resampling(2000, 0.95, 0)
 _MILLI = 1e3
 
 Decode = Callable[..., Generation]
@@ -127,7 +126,7 @@ class Spent:
         return Sums(self.tokens, self.seconds)
 
     def speedup(self, plain: Spent) -> Interval:
-        return bootstrap.ratio(Sums(plain.seconds, self.seconds), _HOW)
+        return intervals.ratio(Sums(plain.seconds, self.seconds), pair.CONFIDENCE)
 
     def busy_shares(self) -> tuple[float, float]:
         seconds = sum(self.seconds)
@@ -334,7 +333,7 @@ def sequential(chances: Sequence[Sequence[float]], c: float, v: Cost) -> tuple[i
     for gamma in range(1, _LONGEST_GAMMA + 1):
         counts = [expected_counts(one, gamma) for one in chances]
         seconds = [one.verifications * (gamma * c + v(gamma + 1)) for one in counts]
-        found = bootstrap.ratio(Sums([one.emitted for one in counts], seconds), _HOW)
+        found = intervals.ratio(Sums([one.emitted for one in counts], seconds), pair.CONFIDENCE)
         if best is None or found.value > best[1].value:
             best = gamma, found
     assert best is not None
@@ -455,8 +454,8 @@ def print_predictions(bench: Bench, prompts: Sequence[Tensor], policy: SamplingP
         ]
         print(
             f"{c:6.2f}{f'{_range(best)} @{gamma}':>26}"
-            f"{_range(bootstrap.ratio(Sums(lengths, card), _HOW)):>24}"
-            f"{_range(bootstrap.ratio(Sums(lengths, pearl), _HOW)):>24}",
+            f"{_range(intervals.ratio(Sums(lengths, card), pair.CONFIDENCE)):>24}"
+            f"{_range(intervals.ratio(Sums(lengths, pearl), pair.CONFIDENCE)):>24}",
             flush=True,
         )
 

@@ -37,7 +37,7 @@ import pair
 import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure.bootstrap import Resampling, Sums, ratio, relative
+from distillspec.measure.intervals import Sums, ratio, relative
 from distillspec.measure.methods import configuration
 from distillspec.models.precision import describe
 from distillspec.recipe.methods import Method
@@ -125,7 +125,6 @@ def alone_seconds(
 
 
 def print_costs(bench: pair.BenchPair, arguments: argparse.Namespace) -> None:
-    how = Resampling(seed=arguments.seed)
     sizes, room = (1, arguments.gamma + 1), arguments.gamma + 1
     target, draft = bench.runners(arguments.runner, sizes, room, tells_entropy=True)
     print(f"\n{arguments.runner}; chains of {arguments.gamma}; microseconds a draft step")
@@ -145,7 +144,7 @@ def print_costs(bench: pair.BenchPair, arguments: argparse.Namespace) -> None:
                     median(one / plain for one, plain in zip(mine, without, strict=True))
                     for mine, without in zip(prompts, chains[NONE], strict=True)
                 ]
-                times = ratio(Sums(times_plain, ones), how)
+                times = ratio(Sums(times_plain, ones), pair.CONFIDENCE)
                 line += (
                     f"{alone * _MICRO:7.0f}"
                     f"{times.value - 1:+8.1%} [{times.low - 1:+6.1%}, {times.high - 1:+6.1%}]"
@@ -271,7 +270,6 @@ def spend(text: Written, ending: Ending, gamma: int) -> Spent:
 
 
 def print_starts(bench: pair.BenchPair, arguments: argparse.Namespace) -> None:
-    how = Resampling(seed=arguments.seed)
     gamma = arguments.gamma
     print(f"\nc = {arguments.c:g}, v = {arguments.v:g}; adaedl drafts at most {gamma}")
     lengths = {f"gamma {most}": Ending(most, -math.inf) for most in range(1, gamma + 1)}
@@ -296,14 +294,14 @@ def print_starts(bench: pair.BenchPair, arguments: argparse.Namespace) -> None:
         )
         for name, prompts in spent.items():
             rounds, tokens, drafted, steps = (sum(parts) for parts in zip(*prompts, strict=True))
-            speedup = ratio(speedups[name], how)
+            speedup = ratio(speedups[name], pair.CONFIDENCE)
             line = (
                 f"{name:14}{drafted / rounds:8.2f}{steps / rounds:7.2f}"
                 f"{(tokens - rounds) / drafted:6.0%}{tokens / rounds:6.2f}"
                 f"{speedup.value:8.3f} [{speedup.low:5.3f}, {speedup.high:5.3f}]"
             )
             if name != best:
-                more = relative(speedups[name], speedups[best], how)
+                more = relative(speedups[name], speedups[best], pair.CONFIDENCE)
                 line += f"{more.value:+10.1%} [{more.low:+6.1%}, {more.high:+6.1%}]"
             print(line)
 
@@ -326,7 +324,7 @@ def main() -> None:
     arguments = parser.parse_args()
     bench = pair.load(arguments)
     print(f"{describe('cpu')}; run in {bench.dtype}, {torch.get_num_threads()} threads")
-    print(f"{len(bench.prompts)} prompts; [95 % interval over prompts]")
+    print(f"{len(bench.prompts)} prompts; [95 % interval over documents]")
     if arguments.part != "starts":
         print_costs(bench, arguments)
     if arguments.part != "cost":

@@ -34,7 +34,7 @@ from peak import PeakMemory
 from distillspec import build
 from distillspec.beforehand import target_responses
 from distillspec.corpus.module import PromptRows, Row
-from distillspec.measure.bootstrap import Resampling, Sums, ratio_of_runs, relative_of_runs
+from distillspec.measure.intervals import Sums, ratio_of_runs, relative_of_runs
 from distillspec.measure.target_texts import drawn_texts, text_facts
 from distillspec.models.hidden import bare_model
 from distillspec.models.loading import load_model
@@ -48,6 +48,7 @@ from distillspec.training.fit import fit
 CONTENDERS = ("trl", "ours", "recipe")
 BATCH, PROMPT, RESPONSE, RATE, WARMUP = 32, 96, 128, 3e-4, 20
 UNDISTILLED = "undistilled"
+_CONFIDENCE = 0.95  # of every interval, over documents and runs
 
 
 class Trained(NamedTuple):
@@ -245,6 +246,7 @@ def main(arguments: argparse.Namespace) -> None:
             {"draft": draft},
             texts,
             policy,
+            documents=[prompt.document for prompt in held_out],
             ends=pair.end_tokens,
             vocabulary=pair.vocabulary,
         )
@@ -261,7 +263,6 @@ def main(arguments: argparse.Namespace) -> None:
                 found[name].append(read(folder / "draft"))
     assert isinstance(recipe.pair.draft, str)
     found[UNDISTILLED] = [read(recipe.pair.draft)]
-    how = Resampling()
     print(
         f"{arguments.minutes:g} minutes each, {arguments.seeds} seeds, {len(texts)} texts, gamma 4"
     )
@@ -269,10 +270,12 @@ def main(arguments: argparse.Namespace) -> None:
     print("|---|---|---|---|---|---|---|---|")
     for name, readings in found.items():
         taus = [tau for tau, _ in readings]
-        tau = ratio_of_runs(taus, how)
-        alpha = ratio_of_runs([a for _, a in readings], how).value
+        tau = ratio_of_runs(taus, _CONFIDENCE)
+        alpha = ratio_of_runs([a for _, a in readings], _CONFIDENCE).value
         relative = [
-            relative_of_runs(taus, [t for t, _ in found[other]], how) if other in found else None
+            relative_of_runs(taus, [t for t, _ in found[other]], _CONFIDENCE)
+            if other in found
+            else None
             for other in ("trl", UNDISTILLED)
         ]
         compared = [

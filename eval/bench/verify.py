@@ -14,7 +14,7 @@ independent draws can beat there, the value of optimal transport, in expectation
 
 Nothing is estimated over coins: given the drafts, what a rule keeps is a closed form, summed over
 its coins and over what it draws in place of rejected drafts. What is left to chance is which tokens
-were drafted and which prompts were taken; intervals are over prompts, 95 %, comparisons paired.
+were drafted and which prompts were taken; intervals are over documents, 95 %, comparisons paired.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure.bootstrap import Interval, Resampling, Sums, ratio, relative
+from distillspec.measure.intervals import Interval, Sums, ratio, relative
 from distillspec.measure.methods import configuration
 from distillspec.recipe.methods import Method
 from distillspec.seeds import derive_seed
@@ -153,7 +153,7 @@ def measure(
     return {rule: Sums(tokens, rounds) for rule, tokens in kept.items()}
 
 
-def report(sums: dict[Rule, Sums], how: Resampling) -> list[dict[str, Any]]:
+def report(sums: dict[Rule, Sums]) -> list[dict[str, Any]]:
     """One entry a rule: tokens kept a round, and how much more than by the rule it is set beside.
 
     The first is without the correction or bonus, which is one more for every rule.
@@ -161,13 +161,13 @@ def report(sums: dict[Rule, Sums], how: Resampling) -> list[dict[str, Any]]:
     entries = []
     for (name, K, L), kept in sorted(sums.items(), key=lambda one: (-one[0][2], one[0][1])):
         other = AGAINST.get(name)
-        more = None if other is None else relative(kept, sums[other, K, L], how)
+        more = None if other is None else relative(kept, sums[other, K, L], pair.CONFIDENCE)
         entries.append(
             {
                 "rule": name,
                 "K": K,
                 "L": L,
-                "kept": ratio(kept, how)._asdict(),
+                "kept": ratio(kept, pair.CONFIDENCE)._asdict(),
                 "against": other,
                 "more": None if more is None else more._asdict(),
             }
@@ -208,13 +208,13 @@ def main() -> None:
     for temperature in arguments.temperatures:
         sums = measure(bench, temperature, arguments)
         rounds[temperature] = sum(sums["token", 1, arguments.gamma].denominators)
-        tables[temperature] = report(sums, Resampling(seed=arguments.seed))
+        tables[temperature] = report(sums)
     if arguments.json:
         print(json.dumps({"gamma": arguments.gamma, "rounds": rounds, "tables": tables}))
         return
     print(
         f"{len(bench.prompts)} prompts, {arguments.new_tokens} new tokens each, "
-        f"gamma {arguments.gamma}; run in {bench.dtype}; [95 % interval over prompts]"
+        f"gamma {arguments.gamma}; run in {bench.dtype}; [95 % interval over documents]"
     )
     for temperature, entries in tables.items():
         print_table(temperature, rounds[temperature], entries)

@@ -28,7 +28,7 @@ from distillspec.measure.summary import (
 )
 from distillspec.measure.tally import Tally
 from distillspec.recipe.suite import Suite
-from tests.measure.two_prompts import FACTS, HOW, STEPS, rows
+from tests.measure.two_prompts import CONFIDENCE, FACTS, STEPS, rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,6 +42,10 @@ class TinyPrompt(NamedTuple):
     text: str
     response: tuple[int, ...] | None
     category: str | None = None
+
+    @property
+    def document(self) -> str:
+        return self.key
 
 
 @dataclass
@@ -112,7 +116,6 @@ def tiny_suite() -> Suite:
             "gammas": (1, 3),
             "temperatures": (0.0, 1.0),
             "max_new_tokens": 12,
-            "bootstrap": 100,
             "runner": {"kind": "eager"},
             "quality": str(Path(__file__).parents[2] / "eval" / "metrics" / "parses"),
         }
@@ -193,6 +196,7 @@ def a_comparison(**changes: Any) -> Comparison:
         "relative_low": 0.05,
         "relative_high": 0.15,
         "verdict": "higher",
+        "documents": 10,
     }
     return Comparison(**{**values, **changes})
 
@@ -302,6 +306,8 @@ def by_hand() -> Summary:
         created="2026-01-01T00:00:00+00:00",
         prompts=24,
         texts=48,
+        documents=20,
+        text_documents=40,
         max_new_tokens=64,
         confidence=0.95,
         standard_methods=["standard"],
@@ -325,7 +331,7 @@ def by_hand() -> Summary:
         contexts=[],
         comparisons=[
             a_comparison(),
-            a_comparison(gamma=4, low=-0.1, relative_low=-0.05, verdict="no difference shown"),
+            a_comparison(gamma=4, low=-0.1, relative_low=-0.05, verdict="not tested"),
             a_comparison(quantity="alpha", gamma=None, method=None),
             a_comparison(quantity="speed", value=400.0, against_value=360.0),
         ],
@@ -398,4 +404,4 @@ def broken_down(by_hand: Summary) -> Summary:
 @pytest.fixture
 def tally() -> Tally:
     """Of the two prompts and two drafts of `two_prompts`."""
-    return Tally(rows(), {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW, frozenset())
+    return Tally(rows(), {("standard", 1.0): STEPS}, {1.0: FACTS}, CONFIDENCE, frozenset())

@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from distillspec.measure.bootstrap import Resampling, Sums
 from distillspec.measure.breakdown import FEW, UNNAMED, by_category, by_context
+from distillspec.measure.intervals import Sums
 from distillspec.measure.rows import DraftedAt, Row
 from distillspec.speculation.records import Counts
 
-HOW = Resampling(resamples=200)
+CONFIDENCE = 0.95
 PLACE = ("distilled", "standard", 4, 1.0)
 
 
@@ -35,12 +35,16 @@ def a_row(*rounds: tuple[int, int, int]) -> Row:
     )
 
 
+def documents(prompts: int) -> list[str]:
+    return [str(i) for i in range(prompts)]
+
+
 def test_the_counts_of_the_categories_add_up_to_those_of_the_cell() -> None:
     categories = ["a"] * 6 + ["b"] * 5 + [None] * 2
     accepted = Sums([float(i) for i in range(13)], [20.0] * 13)
     tau = Sums([float(i + 10) for i in range(13)], [10.0] * 13)
     speedup = Sums([4.0] * 6 + [6.0] * 7, [2.0] * 13)
-    a, b, none = by_category(PLACE, categories, accepted, tau, speedup, HOW)
+    a, b, none = by_category(PLACE, categories, documents(13), (accepted, tau, speedup), CONFIDENCE)
     assert [one.category for one in (a, b, none)] == ["a", "b", UNNAMED]
     assert (a.draft, a.method, a.gamma, a.temperature) == PLACE
     assert [one.prompts for one in (a, b, none)] == [6, 5, 2]
@@ -57,7 +61,7 @@ def test_the_counts_of_the_categories_add_up_to_those_of_the_cell() -> None:
 def test_a_category_with_few_prompts_has_counts_but_no_rates() -> None:
     some = Sums([1.0] * (2 * FEW - 1), [2.0] * (2 * FEW - 1))
     names = ["many"] * FEW + ["few"] * (FEW - 1)
-    many, few = by_category(PLACE, names, some, some, some, HOW)
+    many, few = by_category(PLACE, names, documents(2 * FEW - 1), (some, some, some), CONFIDENCE)
     assert (few.prompts, few.accepted, few.drafted) == (FEW - 1, FEW - 1, 2 * FEW - 2)
     rates = (few.draft_acceptance, few.tau_low, few.tau, few.speedup, few.speedup_high)
     assert all(math.isnan(rate) for rate in rates)
@@ -66,14 +70,25 @@ def test_a_category_with_few_prompts_has_counts_but_no_rates() -> None:
 
 def test_prompts_of_one_category_or_of_none_are_not_broken_down() -> None:
     one = Sums([1.0] * 6, [2.0] * 6)
-    assert by_category(PLACE, ["a"] * 6, one, one, one, HOW) == []
-    assert by_category(PLACE, [None] * 6, one, one, one, HOW) == []
+    for names in (["a"] * 6, [None] * 6):
+        assert by_category(PLACE, names, documents(6), (one, one, one), CONFIDENCE) == []
+
+
+def test_prompts_of_one_document_are_one_unit_of_each_category() -> None:
+    names = ["a", "b"] * FEW
+    sums = Sums([float(i) for i in range(2 * FEW)], [10.0] * (2 * FEW))
+    alone = by_category(PLACE, names, documents(2 * FEW), (sums, sums, sums), CONFIDENCE)
+    shared = [str(i // 4) for i in range(2 * FEW)]  # two prompts of each category in a document
+    together = by_category(PLACE, names, shared, (sums, sums, sums), CONFIDENCE)
+    for one, other in zip(alone, together, strict=True):
+        assert one.tau == pytest.approx(other.tau)
+        assert other.tau_high / other.tau_low > one.tau_high / one.tau_low
 
 
 def test_rounds_fall_into_the_power_of_two_below_their_context() -> None:
     rows = {i: [a_row((63, 4, 1), (64, 4, 2), (127, 4, 3)), a_row((128, 2, 2))] for i in range(FEW)}
     rows[0].append(a_row((300, 4, 4), (299, 0, 0)))
-    bins = by_context(PLACE, rows, HOW)
+    bins = by_context(PLACE, rows, CONFIDENCE)
     assert [(b.from_tokens, b.to_tokens) for b in bins] == [
         (32, 64),
         (64, 128),
@@ -92,4 +107,4 @@ def test_rounds_fall_into_the_power_of_two_below_their_context() -> None:
 
 
 def test_rows_that_never_drafted_have_no_bins() -> None:
-    assert by_context(PLACE, {0: [a_row(), a_row((5, 0, 0))]}, HOW) == []
+    assert by_context(PLACE, {0: [a_row(), a_row((5, 0, 0))]}, CONFIDENCE) == []

@@ -15,55 +15,63 @@ def said(
     baseline: Sequence[Baseline] = (),
     comparisons: Sequence[Comparison] = (),
     divergences: Sequence[GreedyDivergence] = (),
-    processes: int = 1,
+    documents: int = 24,
 ) -> str:
     recommended = [a_recommendation(1.0), a_recommendation(None)]
-    return "\n".join(findings(cells, baseline, comparisons, recommended, divergences, processes))
+    return "\n".join(findings(cells, baseline, comparisons, recommended, divergences, documents))
 
 
 def test_the_best_measured_gamma_comes_first() -> None:
     assert said().startswith("T = 1, distilled draft: gamma 4: 1.60x")
 
 
+NULL = {
+    "difference": 0.0,
+    "relative": 0.0,
+    "relative_low": -0.02,
+    "relative_high": 0.03,
+    "verdict": "no difference shown",
+}
+
+
 def test_a_null_result_is_said_plainly_with_what_can_be_excluded() -> None:
-    null = {
-        "difference": 0.0,
-        "relative": 0.0,
-        "relative_low": -0.02,
-        "relative_high": 0.03,
-        "verdict": "no difference shown",
-    }
-    words = said(comparisons=[a_comparison(gamma=g, **null) for g in (2, 4)])
-    assert "no difference in tau is shown at any gamma" in words
-    assert "beyond 3.0% are unlikely" in words
+    words = said(comparisons=[a_comparison(gamma=4, **NULL)])
+    assert "gamma 4: no difference in tau is shown (2.00 -> 2.20, +0.0% [-2.0%, +3.0%])" in words
+    assert "Holm" not in words
 
 
-def test_gains_losses_and_nulls_are_told_apart_by_gamma() -> None:
+def test_gains_losses_and_nulls_are_told_apart_and_were_tested_together() -> None:
     words = said(
         comparisons=[
-            a_comparison(gamma=2),
-            a_comparison(gamma=4, relative=0.2),
-            a_comparison(gamma=6, relative=-0.1, verdict="lower"),
-            a_comparison(gamma=8, verdict="no difference shown"),
+            a_comparison(),
+            a_comparison(temperature=0.0, relative=-0.1, verdict="lower"),
+            a_comparison(against="control", **NULL),
+            a_comparison(against="control", temperature=0.0, verdict="too few documents"),
         ]
     )
-    assert "tau is higher at gamma 2, 4 (+10.0% to +20.0%, interval excludes 0)" in words
-    assert "tau is lower at gamma 6 (-10.0%" in words
-    assert "no difference shown at gamma 8" in words
+    assert "T = 1, gamma 2: tau is higher (2.00 -> 2.20, +10.0% [+5.0%, +15.0%])" in words
+    assert "T = 0, gamma 2: tau is lower (2.00 -> 2.20, -10.0%" in words
+    assert "against control at T = 1, gamma 2: no difference in tau is shown" in words
+    assert "10 documents are too few to say more" in words
+    assert "These 4 comparisons were tested together (Holm)" in words
+
+
+def test_of_what_was_not_tested_nothing_is_said() -> None:
+    assert "against" not in said(comparisons=[a_comparison(gamma=6, verdict="not tested")])
 
 
 def test_each_pair_of_drafts_and_temperature_has_its_own_sentence() -> None:
     some = [
-        a_comparison(against=against, temperature=t)
+        a_comparison(against=against, temperature=t, verdict="no difference shown")
         for against in ("control", "undistilled")
         for t in (1.0, 0.0)
     ]
     sentences = [line for line in said(comparisons=some).splitlines() if "against" in line]
     assert [line.split(":")[0] for line in sentences] == [
-        "Distilled against undistilled at T = 0",
-        "Distilled against undistilled at T = 1",
-        "Distilled against control at T = 0",
-        "Distilled against control at T = 1",
+        "Distilled against undistilled at T = 0, gamma 2",
+        "Distilled against undistilled at T = 1, gamma 2",
+        "Distilled against control at T = 0, gamma 2",
+        "Distilled against control at T = 1, gamma 2",
     ]
 
 
@@ -92,7 +100,13 @@ def test_cautions_are_given_only_where_there_is_reason() -> None:
         cells=[a_cell("distilled", 2, 1.0, prompts=5, measured_over_predicted=0.7)],
         baseline=[a_baseline(0.0, repeated_ngram_share=0.6, step_spread=0.5)],
         divergences=[GreedyDivergence("distilled", 2, "a", 3, 0.0625)],
-        processes=2,
+        documents=5,
     )
-    for part in ("less than 85%", "not quiet", "Only 5 prompts", "loops", "0.0625", "2 processes"):
+    for part in (
+        "less than 85%",
+        "not quiet",
+        "5 prompts come from 5 documents",
+        "loops",
+        "0.0625",
+    ):
         assert part in words

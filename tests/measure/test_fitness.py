@@ -31,6 +31,7 @@ GOOD = Expectation(
     perfect_draft_gamma=4,
     best_gamma=4,
     predicted_speedup=1.5,
+    against_break_even="higher",
 )
 
 
@@ -97,7 +98,10 @@ def test_a_pair_with_next_to_nothing_to_gain_is_warned_of() -> None:
 
 
 def test_a_draft_below_its_break_even_is_warned_of() -> None:
-    (words,) = warnings_about([replace(GOOD, break_even_alpha=0.7)], 300, 300)
+    below = replace(GOOD, break_even_alpha=0.7, against_break_even="lower")
+    (words,) = warnings_about([below], 300, 300)
+    unsure = replace(below, against_break_even="too few documents")
+    assert warnings_about([unsure], 300, 300) == []
     assert "alpha 0.600, break-even 0.700" in words
 
 

@@ -11,7 +11,7 @@ from distillspec.measure.ranking import ranking
 from distillspec.measure.tally import Tally
 from distillspec.measure.timing import StepTimes
 from distillspec.speculation.records import Counts, RoundRecord
-from tests.measure.two_prompts import FACTS, HOW, STEPS, rows
+from tests.measure.two_prompts import CONFIDENCE, FACTS, STEPS, rows
 
 V = {2: 1.2, 4: 1.6}
 
@@ -55,7 +55,7 @@ def test_the_oracle_is_read_from_chains_where_methods_are_ranked(tally: Tally) -
     assert oracles(tally, ranking(tally)) == []  # one method: nothing is ranked
     block = [replace(row, method="block", seconds=3.0) for row in rows()[4:]]
     steps = {("standard", 1.0): STEPS, ("block", 1.0): STEPS}
-    ranked = Tally([*rows(), *block], steps, {1.0: FACTS}, HOW, frozenset())
+    ranked = Tally([*rows(), *block], steps, {1.0: FACTS}, CONFIDENCE, frozenset())
     by_draft = {one.draft: one for one in oracles(ranked, ranking(ranked))}
     assert by_draft.keys() == {"undistilled", "distilled"}
     one = by_draft["distilled"]
@@ -75,5 +75,5 @@ def test_the_oracle_is_read_from_the_longest_chains() -> None:
     block = [replace(row, method="block") for row in rows()[4:]]
     steps = StepTimes(1.0, 0.01, {2: 0.012, 4: 0.014}, {2: 2, 4: 4}, STEPS.draft_seconds, 30, 0.1)
     by_method = {("standard", 1.0): steps, ("block", 1.0): steps}
-    tally = Tally([*rows(), *both, *block], by_method, {1.0: FACTS}, HOW, frozenset())
+    tally = Tally([*rows(), *both, *block], by_method, {1.0: FACTS}, CONFIDENCE, frozenset())
     assert {one.gamma for one in oracles(tally, ranking(tally))} == {4}

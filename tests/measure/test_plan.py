@@ -55,7 +55,7 @@ def test_the_plan_knows_its_models_and_prompts_but_not_how_intervals_are_made(
 ) -> None:
     plan = plan_of(tiny_suite, setting.target, setting.drafts, setting.prompts, "cpu")
     others = plan_of(
-        tiny_suite.model_copy(update={"bootstrap": 999, "quality": None}),
+        tiny_suite.model_copy(update={"confidence": 0.9, "quality": None}),
         setting.drafts["control"],
         {**setting.drafts, "distilled": setting.target},
         setting.prompts[:3],

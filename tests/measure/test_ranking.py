@@ -10,14 +10,23 @@ import pytest
 from distillspec.measure.ranking import per_token, ranking
 from distillspec.measure.tally import Tally
 from distillspec.speculation.records import Counts
-from tests.measure.two_prompts import FACTS, HOW, STEPS, a_row, counts, rows
+from tests.measure.two_prompts import (
+    CONFIDENCE,
+    FACTS,
+    STEPS,
+    a_row,
+    copied,
+    copied_facts,
+    counts,
+    rows,
+)
 
 
 def ranked_with(seconds: float, **busy: float) -> Tally:
     """The standard method beside one whose texts take so long each."""
     block = [replace(row, method="block", seconds=seconds, **busy) for row in rows()[4:]]
     steps = {("standard", 1.0): STEPS, ("block", 1.0): STEPS}
-    return Tally([*rows(), *block], steps, {1.0: FACTS}, HOW, frozenset())
+    return Tally([*rows(), *block], steps, {1.0: FACTS}, CONFIDENCE, frozenset())
 
 
 def test_one_method_alone_is_not_ranked(tally: Tally) -> None:
@@ -32,8 +41,8 @@ def test_the_fastest_stands_first_and_the_others_are_told_by_what_they_reach_of_
     assert {method for _, method in places[:2]} == {"block"}
     assert [one.tokens_per_second for one in found] == pytest.approx([12, 12, 4, 2.4])
     assert [one.relative for one in found] == pytest.approx([0, 0, 4 / 12 - 1, 2.4 / 12 - 1])
-    # Two prompts, by which they differ unequally, tell nothing of four cells.
-    assert [one.verdict for one in found] == ["fastest", *["within noise of it"] * 3]
+    # Two documents are too few to call any of them slower.
+    assert [one.verdict for one in found] == ["fastest", *["too few documents"] * 3]
 
 
 def test_what_a_method_spends_is_told_per_token_it_emits() -> None:
@@ -53,7 +62,7 @@ def test_sides_are_busy_for_a_share_of_the_time_where_both_work_at_once() -> Non
 
 
 def test_a_method_is_called_slower_only_if_its_whole_interval_is() -> None:
-    """Twice as slow on both prompts; and faster on one, slower on the other."""
+    """Twice as slow on all documents; and faster on one half, slower on the other."""
     standard = [a_row(i, "distilled", 2.0, counts(5, (3, 1))) for i in (0, 1)]
     slow = [replace(row, method="slow", seconds=4.0) for row in standard]
     mixed = [
@@ -61,7 +70,13 @@ def test_a_method_is_called_slower_only_if_its_whole_interval_is() -> None:
     ]
     plain = [row for row in rows() if row.draft is None]
     steps = {(name, 1.0): STEPS for name in ("standard", "slow", "mixed")}
-    tally = Tally([*plain, *standard, *slow, *mixed], steps, {1.0: FACTS}, HOW, frozenset())
+    tally = Tally(
+        copied([*plain, *standard, *slow, *mixed]),
+        steps,
+        {1.0: copied_facts()},
+        CONFIDENCE,
+        frozenset(),
+    )
     found = {one.method: one.verdict for one in ranking(tally)}
     assert found == {
         "standard": "fastest",

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from distillspec.measure.bootstrap import Resampling
 from distillspec.measure.regret import Arm, regrets
 from distillspec.measure.rows import Row
 from distillspec.speculation.records import Counts
 
-HOW = Resampling(resamples=200)
+CONFIDENCE = 0.95
 ARMS = [Arm("standard", 2), Arm("standard", 4), Arm("spectr", 4)]
 
 
@@ -47,7 +46,7 @@ ROWS = [
 
 
 def test_regret_is_what_was_needed_beyond_the_best_arm_of_the_whole_sequence() -> None:
-    rounds, seconds = regrets(ROWS, {"ucb": ARMS}, HOW)
+    rounds, seconds = regrets(ROWS, {"ucb": ARMS}, CONFIDENCE)
     assert (rounds.quantity, rounds.best_arm) == ("rounds", "standard@4")
     assert (rounds.chosen, rounds.best, rounds.mean) == (12.0, 11.0, 13.0)
     assert rounds.regret == [2.0, 1.0]
@@ -59,27 +58,27 @@ def test_regret_is_what_was_needed_beyond_the_best_arm_of_the_whole_sequence() -
 
 
 def test_an_arm_that_is_no_cell_is_named_and_left_out() -> None:
-    (rounds, _) = regrets(ROWS, {"ucb": ARMS}, HOW)
+    (rounds, _) = regrets(ROWS, {"ucb": ARMS}, CONFIDENCE)
     assert rounds.arms == ["standard@2", "standard@4"]
     assert rounds.untimed_arms == ["spectr@4"]
-    assert regrets(ROWS, {"ucb": ARMS[2:]}, HOW) == []
+    assert regrets(ROWS, {"ucb": ARMS[2:]}, CONFIDENCE) == []
 
 
 def test_an_arm_that_names_its_draft_was_timed_under_that_one() -> None:
     weak = [a_row(prompt, "weak", 4, 3, draft="undistilled") for prompt in (0, 1)]
-    rounds, _ = regrets([*ROWS, *weak], {"ucb": [*ARMS, Arm("weak", 4, "undistilled")]}, HOW)
+    rounds, _ = regrets([*ROWS, *weak], {"ucb": [*ARMS, Arm("weak", 4, "undistilled")]}, CONFIDENCE)
     assert (rounds.draft, rounds.best_arm, rounds.best) == ("distilled", "weak@4", 6.0)
     assert rounds.untimed_arms == ["spectr@4"]
 
 
 def test_repeats_of_a_prompt_count_as_their_mean() -> None:
     again = [*ROWS, a_row(1, "ucb", 4, 9, repeat=1)]
-    rounds, _ = regrets(again, {"ucb": ARMS}, HOW)
+    rounds, _ = regrets(again, {"ucb": ARMS}, CONFIDENCE)
     assert rounds.regret == [2.0, 3.0]
 
 
 def test_what_does_not_choose_has_no_regret() -> None:
-    assert regrets(ROWS, {}, HOW) == []
+    assert regrets(ROWS, {}, CONFIDENCE) == []
 
 
 def test_temperatures_and_choosers_stand_in_order() -> None:
@@ -87,7 +86,7 @@ def test_temperatures_and_choosers_stand_in_order() -> None:
         a_row(0, method, gamma, 5, temperature=0.0)
         for method, gamma in (("exp3", 4), ("ucb", 4), ("standard", 2))
     ]
-    found = regrets([*ROWS, *cold], {"ucb": ARMS, "exp3": ARMS}, HOW)
+    found = regrets([*ROWS, *cold], {"ucb": ARMS, "exp3": ARMS}, CONFIDENCE)
     assert [(one.temperature, one.method) for one in found[::2]] == [
         (0.0, "ucb"),
         (0.0, "exp3"),

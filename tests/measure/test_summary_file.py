@@ -52,6 +52,21 @@ def test_a_summary_from_before_categories_is_refused_with_a_remedy(
         read_summary(tmp_path / "summary.json")
 
 
+def test_a_summary_from_before_documents_is_read_and_its_verdicts_are_not_repeated(
+    by_hand: Summary, tmp_path: Path
+) -> None:
+    write_summary(by_hand, tmp_path / "summary.json")
+    old = json.loads((tmp_path / "summary.json").read_text())
+    del old["documents"], old["text_documents"]
+    for comparison in old["comparisons"]:
+        del comparison["documents"]
+    (tmp_path / "summary.json").write_text(json.dumps(old))
+    found = read_summary(tmp_path / "summary.json")
+    assert found.cells == by_hand.cells
+    assert {one.verdict for one in found.comparisons} == {"not tested"}
+    assert "intervals are over prompts" in found.notes[-1]
+
+
 def test_a_number_that_does_not_exist_is_null_in_the_file_and_nan_in_the_record(
     by_hand: Summary, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from distillspec.measure.summary import Summary
 from distillspec.measure.table import summary_table
-from tests.measure.conftest import a_cell, a_place, an_oracle
+from tests.measure.conftest import a_cell, a_comparison, a_place, an_oracle
 
 
 def shown(summary: Summary, width: int = 140) -> str:
@@ -30,9 +30,16 @@ def test_each_cell_has_its_line_under_its_temperature(by_hand: Summary) -> None:
 
 
 def test_a_null_result_stands_in_words(by_hand: Summary) -> None:
-    text = shown(by_hand)
+    comparisons = [a_comparison(verdict="no difference shown")]
+    text = shown(replace(by_hand, comparisons=comparisons))
     assert "no difference shown" in text
-    assert "No difference in tau is shown at any gamma." in text
+    assert "No difference in tau is shown at any gamma." in text  # the notes
+
+
+def test_what_was_not_tested_has_its_interval_and_no_verdict(by_hand: Summary) -> None:
+    text = shown(replace(by_hand, comparisons=[a_comparison(verdict="not tested")]))
+    assert "+0.10 ... +0.30" in text
+    assert "not tested" not in text
 
 
 def test_brackets_in_findings_are_text_not_markup(by_hand: Summary) -> None:

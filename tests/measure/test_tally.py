@@ -8,7 +8,7 @@ import pytest
 
 from distillspec.measure.rows import DraftedAt
 from distillspec.measure.tally import Tally
-from tests.measure.two_prompts import FACTS, HOW, STEPS, a_row, counts, rows
+from tests.measure.two_prompts import CONFIDENCE, FACTS, STEPS, a_row, counts, rows
 
 
 def test_a_cell_by_hand(tally: Tally) -> None:
@@ -49,7 +49,7 @@ def test_tokens_after_the_end_of_a_text_are_counted() -> None:
         replace(row, tokens=[1] * 8 + [7, 1, 1, 7]) if not i else row
         for i, row in enumerate(rows())
     ]
-    tally = Tally(ended, {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW, frozenset({7}))
+    tally = Tally(ended, {("standard", 1.0): STEPS}, {1.0: FACTS}, CONFIDENCE, frozenset({7}))
     (plain,) = tally.baselines()
     assert plain.after_end_share == pytest.approx(3 / 12 / 4)
 
@@ -60,7 +60,7 @@ def test_at_temperature_zero_repeats_are_counted() -> None:
         for i in (0, 1)
         for draft in (None, "distilled")
     ]
-    tally = Tally(greedy, {("standard", 0.0): STEPS}, {0.0: FACTS}, HOW, frozenset())
+    tally = Tally(greedy, {("standard", 0.0): STEPS}, {0.0: FACTS}, CONFIDENCE, frozenset())
     assert tally.cells()[0].repeated_ngram_share == pytest.approx(8 / 9)
     assert tally.baselines()[0].repeated_ngram_share == pytest.approx(8 / 9)
 
@@ -77,7 +77,7 @@ def test_categories_and_contexts_are_those_of_the_prompts_of_each_cell() -> None
     ]
     for row in wide[1::2]:
         object.__setattr__(row, "seconds", 1.0)
-    tally = Tally(wide, {("standard", 1.0): STEPS}, {1.0: FACTS}, HOW, frozenset())
+    tally = Tally(wide, {("standard", 1.0): STEPS}, {1.0: FACTS}, CONFIDENCE, frozenset())
     code, prose = tally.categories()
     assert (code.category, code.prompts, prose.category) == ("code", 5, "prose")
     assert (code.speedup, prose.speedup) == (pytest.approx(3.0), pytest.approx(2.0))

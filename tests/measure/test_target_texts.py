@@ -42,7 +42,13 @@ def test_alpha_stops_at_the_end_of_a_text_and_the_expected_tau_does_not(setting:
     end = texts[0].response[5]
     found = {
         ends: text_facts(
-            setting.target, setting.drafts, texts, policy, ends=frozenset(ends), vocabulary=None
+            setting.target,
+            setting.drafts,
+            texts,
+            policy,
+            documents=[prompt.document for prompt in setting.prompts],
+            ends=frozenset(ends),
+            vocabulary=None,
         )
         for ends in ((), (end,))
     }
@@ -65,6 +71,7 @@ def test_greedy_expectation_is_what_decoding_counts(setting: Setting) -> None:
         setting.drafts,
         drawn(setting, 0.0),
         policy,
+        documents=[prompt.document for prompt in setting.prompts],
         ends=frozenset({0}),
         vocabulary=None,
     )

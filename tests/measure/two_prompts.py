@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from distillspec.measure.bootstrap import Resampling
+from collections.abc import Sequence
+from dataclasses import replace
+
 from distillspec.measure.rows import Row
 from distillspec.measure.target_texts import TextFacts
 from distillspec.measure.timing import StepTimes
@@ -20,8 +22,9 @@ FACTS = TextFacts(
         "undistilled": [[0.0] * 3, [1.0, 0.0, 1.0, 1.0, 0.0]],
         "distilled": [[0.5] * 3, [1.0] * 9],
     },
+    documents=["document 0", "document 1"],
 )
-HOW = Resampling(resamples=200)
+CONFIDENCE = 0.95
 
 
 def a_row(prompt: int, draft: str | None, seconds: float, counts: Counts, **more: float) -> Row:
@@ -40,6 +43,7 @@ def a_row(prompt: int, draft: str | None, seconds: float, counts: Counts, **more
         tokens=[1] * 12,
         fates="p" * 12,
         counts=counts,
+        document=f"document {prompt}",
     )
 
 
@@ -54,6 +58,26 @@ def counts(verifications: int, accepted_at: tuple[int, int]) -> Counts:
         accepted=accepted,
         draft_steps=2 * verifications,
         accepted_at=accepted_at,
+    )
+
+
+def copied(rows: Sequence[Row], times: int = 5) -> list[Row]:
+    """The same of so many times as many prompts and documents: enough for verdicts."""
+    return [
+        replace(row, prompt=row.prompt + 2 * turn, document=f"{row.document} {turn}")
+        for turn in range(times)
+        for row in rows
+    ]
+
+
+def copied_facts(times: int = 5) -> TextFacts:
+    return TextFacts(
+        {name: one * times for name, one in FACTS.overlap.items()},
+        {name: one * times for name, one in FACTS.at_argmax.items()},
+        FACTS.entropy * times,
+        FACTS.tokens * times,
+        {name: one * times for name, one in FACTS.chances.items()},
+        [f"{name} {turn}" for turn in range(times) for name in FACTS.documents],
     )
 
 

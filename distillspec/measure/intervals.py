@@ -1,0 +1,256 @@
+"""Every interval and every claim in words: Student's t over source documents.
+
+The unit is the document (file, conversation, question), because prompts of one document, and the
+tokens of one prompt, are not independent. Every rate here is a ratio of sums over documents
+(tokens / forwards, seconds / seconds), so counts travel to this file and only here are divided.
+
+An interval is Student's t on the logarithm of the ratio (a difference: on the ratio itself), with
+the jackknife's standard error, leaving out one document at a time (Efron & Tibshirani 1993, chapter
+11), and one degree of freedom less than there are documents of equal weight (Kish's effective
+number: a few large ones count like fewer). Where one of many is picked for being the best, or
+several are compared, the confidence is divided among them (Bonferroni). Claims in words are made
+by `verdicts`, `verdicts_of_runs` and `verdict_against` alone, and not below FEWEST documents.
+`eval/campaigns/intervals.py` shows how often all of it is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+_Scale = Callable[[Floats], Floats]
+Verdict = Literal["higher", "lower", "no difference shown", "too few documents", "not tested"]
+
+_ROUNDING = 1e-12  # of equal sums, which may have been added up in another order
+FEWEST = 8  # documents; with fewer nothing is claimed in words
+
+
+class Interval(NamedTuple):
+    """An estimate with its bounds: nan where nothing was counted, or in one document only."""
+
+    value: float
+    low: float
+    high: float
+
+    def within(self, lowest: float, highest: float) -> Interval:
+        """The same of a quantity that cannot lie beyond these."""
+        return Interval(self.value, max(self.low, lowest), min(self.high, highest))
+
+
+NOTHING = Interval(math.nan, math.nan, math.nan)
+
+
+class Sums(NamedTuple):
+    """Per unit, in one fixed order: what is counted, and what it is divided by.
+
+    Of prompts until `by_document` adds up those of one document; intervals are of documents.
+    """
+
+    numerators: Sequence[float]
+    denominators: Sequence[float]
+
+    def ratio(self) -> float:
+        """Sum over sum, nan if the denominators add up to nothing."""
+        below = float(sum(self.denominators))
+        return float(sum(self.numerators)) / below if below else float("nan")
+
+
+def by_document(sums: Sums, documents: Sequence[str]) -> Sums:
+    """Sums over prompts -> over their documents, in the order in which these first appear.
+
+    Args:
+        sums: Per prompt.
+        documents: Of each prompt, the document that it comes from.
+    """
+    assert len(sums.numerators) == len(documents), "a document for each prompt"
+    above: dict[str, float] = {}
+    below: dict[str, float] = {}
+    for document, one, other in zip(documents, *sums, strict=True):
+        above[document] = above.get(document, 0.0) + one
+        below[document] = below.get(document, 0.0) + other
+    return Sums(list(above.values()), list(below.values()))
+
+
+def ratio(sums: Sums, confidence: float, among: int = 1) -> Interval:
+    """Sum over sum.
+
+    Args:
+        sums: Per document.
+        confidence: That the interval holds the truth, in (0, 1).
+        among: Candidates of which this one was picked for its value; 1 if it was not picked.
+    """
+    return _on_logarithm(_Estimate.of(_logarithm, sums), confidence, among)
+
+
+def difference(one: Sums, other: Sums, confidence: float, among: int = 1) -> Interval:
+    """ratio(one) - ratio(other), paired by document; confidence and among as of `ratio`."""
+    found = _Estimate.of(np.asarray, one, other)
+    reach = found.reach(confidence, among)
+    return Interval(found.value, found.value - reach, found.value + reach)
+
+
+def relative(one: Sums, other: Sums, confidence: float, among: int = 1) -> Interval:
+    """ratio(one) / ratio(other) - 1, paired by document; 0.1 means 10 % more."""
+    found = _on_logarithm(_Estimate.of(_logarithm, one, other), confidence, among)
+    return Interval(*(bound - 1.0 for bound in found))
+
+
+# --- several runs on the same documents -----------------------------------------------------------
+
+
+def ratio_of_runs(runs: Sequence[Sums], confidence: float, among: int = 1) -> Interval:
+    """Ratio of sums over several runs (seeds) on the same documents.
+
+    Documents and runs both scatter: their variances add up, and so do their degrees of freedom
+    (Satterthwaite). How a single run would scatter is not seen.
+    """
+    return _on_logarithm(_over_runs(runs), confidence, among)
+
+
+def relative_of_runs(
+    one: Sequence[Sums], other: Sequence[Sums], confidence: float, among: int = 1
+) -> Interval:
+    """ratio(one) / ratio(other) - 1 over runs: paired in the documents, not in the runs."""
+    found = _on_logarithm(_over_runs(one, other), confidence, among)
+    return Interval(*(bound - 1.0 for bound in found))
+
+
+# --- claims in words ------------------------------------------------------------------------------
+
+
+def verdicts(pairs: Sequence[tuple[Sums, Sums]], confidence: float) -> list[Verdict]:
+    """Whether each first one's ratio is higher or lower than the second's, all claims together.
+
+    Holm's procedure (1979): if no two differ, a claim that some do is made with a probability of at
+    most 1 - confidence, however many are tested.
+
+    Args:
+        pairs: Every pair of which something will be said in words; paired by document.
+        confidence: Of the whole family of claims.
+    """
+    return _holm([_Estimate.of(_logarithm, *pair) for pair in pairs], confidence)
+
+
+def verdicts_of_runs(
+    pairs: Sequence[tuple[Sequence[Sums], Sequence[Sums]]], confidence: float
+) -> list[Verdict]:
+    """As `verdicts`, each side over several runs."""
+    return _holm([_over_runs(*pair) for pair in pairs], confidence)
+
+
+def verdict_against(sums: Sums, number: float, confidence: float, among: int = 1) -> Verdict:
+    """Whether the ratio is higher or lower than a positive number; arguments as of `ratio`."""
+    found = _Estimate.of(_logarithm, sums)
+    moved = found._replace(value=found.value - math.log(number))
+    return moved.claim((1.0 - confidence) / max(1, among))
+
+
+def _holm(found: Sequence[_Estimate], confidence: float) -> list[Verdict]:
+    made: list[Verdict] = ["no difference shown"] * len(found)
+    order = sorted(range(len(found)), key=lambda place: found[place].p())
+    for done, place in enumerate(order):
+        made[place] = found[place].claim((1.0 - confidence) / (len(found) - done))
+        if made[place] in ("no difference shown", "too few documents"):
+            break
+    few: Verdict = "too few documents"
+    return [
+        few if one.units < FEWEST else as_made for one, as_made in zip(found, made, strict=True)
+    ]
+
+
+# --- the jackknife --------------------------------------------------------------------------------
+
+
+class _Estimate(NamedTuple):
+    """value: on the scale of the test, its error: of it, nan where there is none."""
+
+    value: float
+    error: float
+    degrees: float
+    units: int
+
+    @classmethod
+    def of(cls, scale: _Scale, one: Sums, other: Sums | None = None) -> _Estimate:
+        """scale(ratio), or the difference of two that are paired by document."""
+        sides = [one] if other is None else [one, other]
+        parts = [np.asarray(part, dtype=np.float64) for side in sides for part in side]
+        assert len({len(part) for part in parts}) == 1, "paired sums are over the same documents"
+        whole = _contrast(scale, [part.sum() for part in parts])
+        n = len(parts[0])
+        if n < 2 or not np.isfinite(whole):
+            return cls(float(whole), math.nan, math.nan, n)
+        left_out = _contrast(scale, [part.sum() - part for part in parts])
+        if not np.isfinite(left_out).all():  # all that was counted is in one document
+            return cls(float(whole), math.nan, math.nan, n)
+        scatter = ((left_out - left_out.mean()) ** 2).sum()
+        weight = np.mean([part / part.sum() for part in parts if part.sum()], axis=0)
+        degrees = max(1.0, 1.0 / float((weight**2).sum()) - 1.0)
+        return cls(float(whole), math.sqrt((n - 1) / n * scatter), degrees, n)
+
+    def reach(self, confidence: float, among: int) -> float:
+        """Half the width of the interval."""
+        tail = (1.0 - confidence) / (2 * max(1, among))
+        return float(stats.t.isf(tail, self.degrees)) * self.error
+
+    def p(self) -> float:
+        """That a value as far from 0 were met if the truth is 0, two-sided; 1 if not known."""
+        if abs(self.value) < _ROUNDING or not math.isfinite(self.error):
+            return 1.0
+        if not self.error:
+            return 0.0
+        return 2.0 * float(stats.t.sf(abs(self.value) / self.error, self.degrees))
+
+    def claim(self, level: float) -> Verdict:
+        if self.units < FEWEST:
+            return "too few documents"
+        if not self.p() < level:
+            return "no difference shown"
+        return "higher" if self.value > 0.0 else "lower"
+
+
+def _over_runs(*sides: Sequence[Sums]) -> _Estimate:
+    """Of one side, or of one against the other, on the scale of logarithms."""
+    found = _Estimate.of(_logarithm, *map(_joined, sides))
+    parts = [(found.error**2, found.degrees)]
+    for side in sides:
+        if len(side) > 1:
+            runs = _logarithm(np.array([run.ratio() for run in side]))
+            parts.append((float(runs.var(ddof=1)) / len(side), len(side) - 1.0))
+    variance = sum(part for part, _ in parts)
+    below = sum(part**2 / degrees for part, degrees in parts)
+    degrees = variance**2 / below if below else found.degrees
+    return found._replace(error=math.sqrt(variance), degrees=degrees)
+
+
+def _joined(runs: Sequence[Sums]) -> Sums:
+    """Added up document by document."""
+    above, below = zip(*runs, strict=True)
+    assert len({len(part) for part in above}) == 1, "of the same documents"
+    return Sums(*([sum(of_one) for of_one in zip(*part, strict=True)] for part in (above, below)))
+
+
+def _contrast(scale: _Scale, parts: Sequence[Floats]) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = [a / np.where(b, b, np.nan) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        values = [scale(one) for one in ratios]
+        found: Floats = values[0] - values[1] if len(values) > 1 else values[0]
+    return found
+
+
+def _logarithm(ratios: Floats) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Floats = np.log(ratios)
+    return found
+
+
+def _on_logarithm(found: _Estimate, confidence: float, among: int) -> Interval:
+    with np.errstate(over="ignore"):
+        value = float(np.exp(found.value))
+        factor = float(np.exp(found.reach(confidence, among)))
+    return Interval(value, value / factor, value * factor)
