@@ -240,7 +240,9 @@ def _without(
         else:
             yield passage
     if dropped:
-        notes.append(f"{dropped} training prompts are held-out prompts too: left out of training")
+        notes.append(
+            f"{dropped} training prompts are held out, or of a held-out document: left out"
+        )
 
 
 class _Kept:

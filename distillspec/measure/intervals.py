@@ -85,7 +85,7 @@ def ratio(sums: Sums, confidence: float, among: int = 1) -> Interval:
         confidence: That the interval holds the truth, in (0, 1).
         among: Candidates of which this one was picked for its value; 1 if it was not picked.
     """
-    return _on_logarithm(_Estimate.of(_logarithm, sums), confidence, among)
+    return _around(sums.ratio(), _Estimate.of(_logarithm, sums), confidence, among)
 
 
 def difference(one: Sums, other: Sums, confidence: float, among: int = 1) -> Interval:
@@ -97,8 +97,8 @@ def difference(one: Sums, other: Sums, confidence: float, among: int = 1) -> Int
 
 def relative(one: Sums, other: Sums, confidence: float, among: int = 1) -> Interval:
     """ratio(one) / ratio(other) - 1, paired by document; 0.1 means 10 % more."""
-    found = _on_logarithm(_Estimate.of(_logarithm, one, other), confidence, among)
-    return Interval(*(bound - 1.0 for bound in found))
+    found = _Estimate.of(_logarithm, one, other)
+    return _more(_around(_quotient(one, other), found, confidence, among))
 
 
 # --- several runs on the same documents -----------------------------------------------------------
@@ -110,15 +110,15 @@ def ratio_of_runs(runs: Sequence[Sums], confidence: float, among: int = 1) -> In
     Documents and runs both scatter: their variances add up, and so do their degrees of freedom
     (Satterthwaite). How a single run would scatter is not seen.
     """
-    return _on_logarithm(_over_runs(runs), confidence, among)
+    return _around(_joined(runs).ratio(), _over_runs(runs), confidence, among)
 
 
 def relative_of_runs(
     one: Sequence[Sums], other: Sequence[Sums], confidence: float, among: int = 1
 ) -> Interval:
     """ratio(one) / ratio(other) - 1 over runs: paired in the documents, not in the runs."""
-    found = _on_logarithm(_over_runs(one, other), confidence, among)
-    return Interval(*(bound - 1.0 for bound in found))
+    value = _quotient(_joined(one), _joined(other))
+    return _more(_around(value, _over_runs(one, other), confidence, among))
 
 
 # --- claims in words ------------------------------------------------------------------------------
@@ -249,8 +249,17 @@ def _logarithm(ratios: Floats) -> Floats:
     return found
 
 
-def _on_logarithm(found: _Estimate, confidence: float, among: int) -> Interval:
+def _around(value: float, found: _Estimate, confidence: float, among: int) -> Interval:
+    """The interval of a value whose logarithm was estimated."""
     with np.errstate(over="ignore"):
-        value = float(np.exp(found.value))
         factor = float(np.exp(found.reach(confidence, among)))
     return Interval(value, value / factor, value * factor)
+
+
+def _quotient(one: Sums, other: Sums) -> float:
+    base = other.ratio()
+    return one.ratio() / base if base else math.nan
+
+
+def _more(found: Interval) -> Interval:
+    return Interval(*(bound - 1.0 for bound in found))

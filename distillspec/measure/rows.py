@@ -90,7 +90,9 @@ def drafted_at(generation: Generation, prompt_tokens: int) -> list[DraftedAt]:
 class RowLog:
     """The rows of finished blocks, and the file they are appended to."""
 
-    def __init__(self, path: Path, *, rows_per_block: int, documents: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, *, rows_per_block: int, documents: Sequence[str] | None = None
+    ) -> None:
         """Read what an earlier process finished; what it left half-done is removed.
 
         documents: of the prompts, for rows that were written before documents were kept.
@@ -104,7 +106,7 @@ class RowLog:
             for row in found:
                 sizes[row.block] = sizes.get(row.block, 0) + 1
             self.rows = [
-                replace(row, document=row.document or documents[row.prompt])
+                row if documents is None else _of_document(row, documents)
                 for row in found
                 if sizes[row.block] == rows_per_block
             ]
@@ -124,6 +126,10 @@ class RowLog:
         except OSError as error:
             raise atomic.explain(error, self._path) from error
         self.rows.extend(block)
+
+
+def _of_document(row: Row, documents: Sequence[str]) -> Row:
+    return replace(row, document=row.document or documents[row.prompt])
 
 
 def _line(row: Row) -> str:

@@ -42,6 +42,30 @@ def test_a_shuffle_depends_on_the_seed_and_not_on_the_given_order() -> None:
     assert shuffled(passages(20), seed=2) != there
 
 
+def of_documents(count: int, each: int) -> list[Passage]:
+    given = passages(count * each)
+    return [p._replace(document=f"d={i // each}") for i, p in enumerate(given)]
+
+
+def test_passages_of_one_document_land_on_one_side_of_the_split() -> None:
+    training, held_out = ({p.source for p in side} for side in split(of_documents(50, 4), 30.0))
+    assert not training & held_out
+    assert len(training | held_out) == 50
+
+
+def test_a_shuffle_gives_one_passage_of_each_document_before_a_second_one() -> None:
+    found = shuffled(of_documents(7, 3), seed=0)
+    assert len(found) == 21
+    for turn in range(3):
+        assert len({p.source for p in found[7 * turn : 7 * turn + 7]}) == 7
+
+
+def test_a_passage_that_is_alone_is_its_own_document_and_copies_share_it() -> None:
+    one, copy, other = with_unique_keys([*passages(1), *passages(1), passages(2)[1]])
+    assert one.source == copy.source == one.key
+    assert other.source != one.source
+
+
 def test_categories_take_turns_as_long_as_they_last_and_nothing_is_lost() -> None:
     kinds = "aaabac" + "b"
     given = [p._replace(category=k) for p, k in zip(passages(7), kinds, strict=True)]

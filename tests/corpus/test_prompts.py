@@ -60,6 +60,46 @@ def test_prompts_of_files_are_split_by_whole_files(
     assert sets.template_hash is None
 
 
+def test_prompts_carry_the_document_that_they_come_from(
+    package: dict[str, Any], tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    cut = load_prompts(data(package), tokenizer, seed=0).held_out
+    assert {p.document for p in cut} == {p.key.partition(":")[0] for p in cut}
+    files = len({p.document for p in cut})
+    assert files < len(cut)  # two prompts of a file,
+    assert len({p.document for p in cut[:files]}) == files  # but none before one of each
+    rows = [{**row, "talk": i // 3} for i, row in enumerate(numbered(60))]
+    alone = rows_file(tmp_path / "rows.jsonl", rows)
+    assert all(p.document == p.key for p in load_prompts(data(alone), tokenizer, seed=0).training)
+    sets = load_prompts(data({**alone, "document": "talk"}), tokenizer, seed=0)
+    training, held_out = ({p.document for p in side} for side in (sets.training, sets.held_out))
+    assert training | held_out == {f"talk={i}" for i in range(20)}
+    assert not training & held_out
+    assert len(sets.held_out) == 3 * len(held_out)
+
+
+def test_no_training_prompt_shares_a_document_with_a_given_held_out_source(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    rows = [{**row, "talk": i // 3} for i, row in enumerate(numbered(60))]
+    source = {**rows_file(tmp_path / "a.jsonl", rows), "document": "talk"}
+    others = [{"prompt": f"another turn of {i}", "talk": i} for i in range(5)]
+    held_out = {**rows_file(tmp_path / "b.jsonl", others), "document": "talk"}
+    sets = load_prompts(data(source, held_out=held_out), tokenizer, seed=0)
+    assert len(sets.training) == 60 - 5 * 3
+    assert not {p.document for p in sets.training} & {p.document for p in sets.held_out}
+    assert sets.notes == ["15 training prompts are held out, or of a held-out document: left out"]
+
+
+def test_a_row_without_its_document_is_an_error_that_names_the_line(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    source = rows_file(tmp_path / "rows.jsonl", [{"prompt": "a", "talk": 1}, {"prompt": "b"}])
+    with pytest.raises(DistillSpecError, match="'talk' is null") as caught:
+        load_prompts(data({**source, "document": "talk"}), tokenizer, seed=0)
+    assert caught.value.where.endswith("rows.jsonl, line 2")
+
+
 def test_a_file_prompt_loses_its_beginning_and_its_response_is_cut(
     package: dict[str, Any], tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -253,7 +293,7 @@ def test_a_given_held_out_source_is_held_out_whole_and_all_of_the_source_is_for_
     sets = load_prompts(data(source, held_out=other), tokenizer, seed=0)
     assert len(sets.held_out) == 10
     assert {p.text for p in sets.training} == {f"p{i}?" for i in range(2, 30)}
-    assert sets.notes == ["2 training prompts are held-out prompts too: left out of training"]
+    assert sets.notes == ["2 training prompts are held out, or of a held-out document: left out"]
 
 
 def test_too_long_rows_are_left_out_and_counted(

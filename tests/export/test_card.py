@@ -46,6 +46,7 @@ def _comparison(
         quantity="tau", draft="distilled", against="undistilled", method="standard", gamma=gamma,
         temperature=temperature, prompts=32, value=2.5, against_value=2.0, difference=0.5, low=0.4,
         high=0.6, relative=0.25, relative_low=0.2, relative_high=0.3, verdict=verdict,  # type: ignore[arg-type]
+        documents=30,
     )  # fmt: skip
     return replace(found, **changes)  # type: ignore[arg-type]
 
@@ -72,7 +73,8 @@ def summary() -> Summary:
     ]
     return Summary(
         suite="quick", created="2026-01-01T00:00:00+00:00", prompts=32, texts=64, max_new_tokens=64,
-        confidence=0.95, standard_methods=["standard"], cells=cells, baseline=[],
+        documents=30, text_documents=60, confidence=0.95,
+        standard_methods=["standard"], cells=cells, baseline=[],
         ranking=[],
         oracles=[],
         regrets=[],
@@ -80,7 +82,7 @@ def summary() -> Summary:
         contexts=[],
         comparisons=[
             _comparison("higher", 1.0, 4),
-            _comparison("higher", 1.0, 2, value=77.0),
+            _comparison("not tested", 1.0, 2, value=77.0),
             _comparison("higher", 1.0, None, quantity="alpha", method=None, against="control"),
             _comparison("no difference shown", 0.0, 2, low=-0.1, high=0.2),
         ],
@@ -185,12 +187,13 @@ def test_the_drafts_stand_side_by_side_at_one_gamma(summary: Summary) -> None:
 def test_a_gain_is_told_with_its_interval(summary: Summary) -> None:
     card = draft_card(FACTS, summary)
     assert (
-        "T = 1: block efficiency tau of the distilled draft is higher than of the undistilled one "
-        "(2.500 against 2.000; difference 0.500 [0.400, 0.600], +25.0 % [+20.0 %, +30.0 %])"
+        "T = 1, gamma 4: block efficiency tau of the distilled draft is higher than of the "
+        "undistilled one (2.500 against 2.000; difference 0.500 [0.400, 0.600], "
+        "+25.0 % [+20.0 %, +30.0 %])"
     ) in card
 
 
-def test_a_comparison_at_another_gamma_is_not_told(summary: Summary) -> None:
+def test_a_comparison_that_was_not_tested_is_not_told(summary: Summary) -> None:
     assert "77.0" not in draft_card(FACTS, summary)
 
 
@@ -209,6 +212,13 @@ def test_a_draft_that_does_not_pay_is_said_to(summary: Summary) -> None:
     told = [line for line in card.splitlines() if "no gain shown" in line]
     assert len(told) == 1
     assert told[0].startswith("- T = 0: **no gain shown over decoding without a draft** (1.01x")
+
+
+def test_too_few_documents_are_no_verdict(summary: Summary) -> None:
+    few = [replace(one, verdict="too few documents", documents=3) for one in summary.comparisons]
+    card = draft_card(FACTS, replace(summary, comparisons=few))
+    assert "is higher than" not in card and "no difference shown" not in card
+    assert "3 documents are too few to say more" in card
 
 
 def test_notes_and_definitions_of_the_summary_are_kept(summary: Summary) -> None:

@@ -12,7 +12,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.rows import FATES, DraftedAt, Row, RowLog, drafted_at, letters
 from distillspec.speculation.records import Counts, Fate, Generation, RoundRecord
 
-DOCUMENTS = ["one.py", "one.py", "two.py"]
+DOCUMENTS = ["one.py", "one.py", "two.py", "three.py"]
 
 
 def a_row(prompt: int, draft: str | None) -> Row:
