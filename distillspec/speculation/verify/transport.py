@@ -1,19 +1,21 @@
-"""Optimal transport: what no rule can beat. The rule itself, by linear programming, for tiny V."""
+"""Optimal transport: what no rule can beat. The rule itself, as a flow, for tiny V."""
 
 from __future__ import annotations
 
 import itertools
+from collections import deque
 
 import numpy as np
 import torch
-from scipy.optimize import linprog
-from scipy.sparse import coo_array
+from numpy.typing import NDArray
 from torch import Tensor
 
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.tree import Tree
 from distillspec.speculation.verify.verdict import Verdict
 from distillspec.speculation.verify.walk import walk_down
+
+Floats = NDArray[np.float64]
 
 
 def verify_transport(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdict:
@@ -24,29 +26,93 @@ def verify_transport(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdic
 def transport_token(p: Tensor, q: Tensor, drafts: list[int], chance: Chance) -> int:
     """p [V], q [V], K independent draws from q -> a token ~ p, one of them as often as can be."""
     plan, _ = optimal_plan(p, q, len(drafts))
-    row = plan[tuple(drafts)].clamp(min=0.0)
+    row = plan[tuple(drafts)].to(p.device)
     return int(chance.draw(torch.where(row.any(), row, p)))
 
 
 def optimal_plan(p: Tensor, q: Tensor, K: int) -> tuple[Tensor, float]:
-    """p [V], q [V] -> (pi [V, ..., V, V], K + 1 axes; P(Y among X_1..X_K)), by HiGHS.
+    """The joint distribution of drafts and output that accepts most often.
 
     pi(x_1..x_K, y) >= 0 with sum_y pi = prod q(x_i) and sum_x pi = p(y) maximises the mass on y in
-    {x_1..x_K}: V^(K+1) variables (Sun et al. 2310.15141, section 4).
+    {x_1..x_K} (Sun et al. 2310.15141, section 4). That mass is the largest flow from the sets that
+    K drafts can form to their members. There is always one, which a linear program with these
+    equations may miss: rounded, they contradict each other.
+
+    Args:
+        p: Target's distribution, shape [V].
+        q: Draft's distribution, shape [V].
+        K: Independent drafts, at least 1. The plan has V^(K+1) entries.
+
+    Returns:
+        pi, float64 of shape [V, ..., V, V] with K + 1 axes; and P(Y among X_1..X_K).
     """
-    V = len(p)
+    on_p, on_q = _normalized(p), _normalized(q)
+    V = len(on_p)
     drafts = list(itertools.product(range(V), repeat=K))
-    weights = [float(np.prod([float(q[x]) for x in xs])) for xs in drafts]
-    gain = [-1.0 if y in xs else 0.0 for xs in drafts for y in range(V)]
-    variable = np.arange(len(gain))
-    rows = np.concatenate([variable // V, len(drafts) + variable % V])
-    equal = coo_array(
-        (np.ones(2 * len(gain)), (rows, np.tile(variable, 2))), shape=(len(drafts) + V, len(gain))
-    )
-    found = linprog(gain, A_eq=equal.tocsr(), b_eq=[*weights, *p.double().tolist()], method="highs")
-    assert found.status == 0, found.message
-    plan = torch.from_numpy(found.x).view(*([V] * (K + 1))).to(p.dtype)
-    return plan, -float(found.fun)
+    weights = on_q[np.array(drafts)].prod(axis=1)
+    sets = {members: i for i, members in enumerate(dict.fromkeys(map(frozenset, drafts)))}
+    set_of = np.array([sets[frozenset(xs)] for xs in drafts])
+    supply = np.bincount(set_of, weights, len(sets))
+    is_member = np.array([[y in members for y in range(V)] for members in sets])
+    flow = _largest_flow(supply, on_p, is_member)
+    share = np.divide(flow, supply[:, None], out=np.zeros_like(flow), where=supply[:, None] > 0.0)
+    plan = weights[:, None] * share[set_of]
+    # What no set could take is rejected mass: it goes to the tokens that still lack some.
+    lacking = (on_p - flow.sum(axis=0)).clip(min=0.0)
+    if lacking.any():
+        rejected = weights * (1.0 - share.sum(axis=1)).clip(min=0.0)[set_of]
+        plan += rejected[:, None] * (lacking / lacking.sum())
+    return torch.from_numpy(plan).view(*([V] * (K + 1))), float(flow.sum())
+
+
+def _normalized(probabilities: Tensor) -> Floats:
+    values: Floats = probabilities.double().cpu().numpy()
+    return values / values.sum()
+
+
+def _largest_flow(supply: Floats, demand: Floats, is_open: NDArray[np.bool_]) -> Floats:
+    """[S], [V], [S, V] -> flow [S, V] >= 0 of the largest sum: shortest augmenting paths.
+
+    Each path empties a supply, a demand or a flow that it takes back, exactly: so it ends.
+    Source: Edmonds and Karp, Journal of the ACM 19 (1972).
+    """
+    flow = np.zeros(is_open.shape)
+    left, lacking = supply.copy(), demand.copy()
+    while path := _augmenting_path(left, lacking, flow, is_open):
+        forward, back = path[0::2], path[1::2]
+        amount = min(left[path[0][0]], lacking[path[-1][1]], *(flow[edge] for edge in back))
+        for edge in forward:
+            flow[edge] += amount
+        for edge in back:
+            flow[edge] -= amount
+        left[path[0][0]] -= amount
+        lacking[path[-1][1]] -= amount
+    return flow
+
+
+def _augmenting_path(
+    left: Floats, lacking: Floats, flow: Floats, is_open: NDArray[np.bool_]
+) -> list[tuple[int, int]]:
+    """Edges (set, token) from a set with something left to a token that lacks some; [] if none.
+
+    Edges with odd numbers are gone through backwards: their flow goes elsewhere.
+    """
+    found = deque((int(s), [(int(s), -1)]) for s in np.flatnonzero(left > 0.0))
+    seen_sets, seen_tokens = {s for s, _ in found}, set[int]()
+    while found:
+        s, path = found.popleft()
+        for y in map(int, np.flatnonzero(is_open[s])):
+            if y in seen_tokens:
+                continue
+            seen_tokens.add(y)
+            here = [*path[:-1], (s, y)]
+            if lacking[y] > 0.0:
+                return here
+            for other in map(int, np.flatnonzero(flow[:, y] > 0.0)):
+                if other not in seen_sets:
+                    seen_sets.add(other)
+                    found.append((other, [*here, (other, y), (other, -1)]))
+    return []
 
 
 def optimal_acceptance(p: Tensor, q: Tensor, K: int) -> float:
