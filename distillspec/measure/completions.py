@@ -7,7 +7,7 @@ from statistics import median_low
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distillspec.measure.rows import FATES, Row
 from distillspec.measure.summary import Example, GreedyDivergence, Piece
@@ -80,13 +80,14 @@ def greedy_divergences(
     rows: Sequence[Row],
     vocabulary: int | None,
 ) -> list[GreedyDivergence]:
-    """Temperature-0 texts that differ from the baseline's, with the gap of the target's top two.
+    """Temperature-0 texts that differ from the baseline's, with the gap between the two tokens.
 
-    The gap is of one teacher-forced forward over the shared text: a near-tie explains a flip.
+    The gap is of one teacher-forced forward over the shared text. A near-tie explains a flip, if
+    the two tokens are the target's top two.
     """
     greedy = [row for row in rows if row.temperature == 0.0]
     plain = {row.prompt: row.tokens for row in greedy if row.draft is None}
-    gaps: dict[tuple[int, int], float] = {}
+    scores: dict[tuple[int, int], Tensor] = {}
     found = []
     for row in greedy:
         if row.draft is None or row.gamma is None or row.tokens == plain[row.prompt]:
@@ -94,19 +95,29 @@ def greedy_divergences(
         both = zip(row.tokens, plain[row.prompt], strict=True)
         position = next(i for i, (one, other) in enumerate(both) if one != other)
         key = row.prompt, position
-        if key not in gaps:
+        if key not in scores:
             text = [*prompts[row.prompt].tokens, *row.tokens[:position]]
-            gaps[key] = _top_two_gap(target, text, vocabulary)
-        found.append(GreedyDivergence(row.draft, row.gamma, row.prompt_key, position, gaps[key]))
+            scores[key] = _next_logits(target, text, vocabulary)
+        tokens = [row.tokens[position], plain[row.prompt][position]]
+        gap, are_top_two = _tie(scores[key], tokens)
+        found.append(
+            GreedyDivergence(row.draft, row.gamma, row.prompt_key, position, gap, are_top_two)
+        )
     return found
 
 
 @torch.no_grad()
-def _top_two_gap(target: nn.Module, tokens: list[int], vocabulary: int | None) -> float:
+def _next_logits(target: nn.Module, tokens: list[int], vocabulary: int | None) -> Tensor:
     device = bare_model(target).device
     logits = token_logits(target, torch.tensor([tokens], device=device), None, vocabulary)
-    first, second = logits[0, -1].float().topk(2).values.tolist()
-    return float(first - second)
+    return logits[0, -1].float()
+
+
+def _tie(logits: Tensor, tokens: list[int]) -> tuple[float, bool]:
+    """[V], two tokens -> the highest logit less the lower of theirs; whether none lies between."""
+    first, second = logits.topk(2).values.tolist()
+    lower = float(logits[tokens].min())
+    return first - lower, lower >= second
 
 
 def examples(

@@ -148,7 +148,12 @@ def _cautions(
         widest = max(one.gap for one in divergences)
         said.append(
             f"At T = 0, {len(divergences)} of the speculative texts leave the baseline's, at "
-            f"{len(texts)} places; the target's two highest logits differ there by at most "
-            f"{widest:.3g}."
+            f"{len(texts)} places; the target's logits of the two tokens lie there at most "
+            f"{widest:.3g} below the highest."
         )
+        if third := sum(not one.are_top_two for one in divergences):
+            said.append(
+                f"{third} of them have a token there that is not among the target's top two: no "
+                "near-tie explains that. Please report it."
+            )
     return said

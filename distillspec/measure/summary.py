@@ -239,8 +239,9 @@ class Example:
 class GreedyDivergence:
     """Where greedy speculative output first leaves the baseline's, and how near the tie was.
 
-    gap: difference of the target's two highest logits there. In low precision, forwards over one
-    and over several tokens differ in the last bits, and near-ties can flip.
+    gap: the target's highest logit there less the lower of the two tokens' logits. In low
+    precision, forwards over one and over several tokens differ in the last bits, and near-ties can
+    flip. are_top_two: no third token has a higher logit than either; else the gap excuses nothing.
     """
 
     draft: str
@@ -248,6 +249,7 @@ class GreedyDivergence:
     prompt_key: str
     position: int
     gap: float
+    are_top_two: bool = True
 
 
 @dataclass(frozen=True)

@@ -35,15 +35,26 @@ def quality(summary: Summary) -> str:
 
 def divergences(summary: Summary) -> str:
     rows = [
-        ("", [one.prompt_key, one.draft, str(one.gamma), str(one.position), f"{one.gap:.3g}"])
+        (
+            "",
+            [
+                one.prompt_key,
+                one.draft,
+                str(one.gamma),
+                str(one.position),
+                f"{one.gap:.3g}",
+                "yes" if one.are_top_two else "NO",
+            ],
+        )
         for one in summary.greedy_divergences
     ]
     note = (
         "<p>At temperature 0 both decoders must say the same. In low precision a forward over one "
         "token and one over several differ in the last bits, and where the target's two highest "
-        "logits are nearly equal the argmax can flip.</p>"
+        "logits are nearly equal the argmax can flip. That explains a difference only if the two "
+        "tokens are the target's top two.</p>"
     )
-    columns = ("prompt", "draft", "gamma", "token", "gap of the two highest logits")
+    columns = ("prompt", "draft", "gamma", "token", "gap of the logits", "top two")
     return note + table(columns, rows, words=2)
 
 

@@ -74,12 +74,25 @@ def test_a_greedy_text_that_leaves_the_baseline_is_told_with_its_gap(setting: Se
         a_row(1, None, [5, 6, 7]),
         a_row(1, "control", [5, 6, 7]),
     ]
-    (found,) = greedy_divergences(setting.target, setting.prompts, rows, vocabulary=None)
-    assert (found.draft, found.prompt_key, found.position) == ("control", "p0", 1)
     text = torch.tensor([[*setting.prompts[0].tokens, 5]])
     with torch.no_grad():
-        top = setting.target(input_ids=text).logits[0, -1].topk(2).values
-    assert found.gap == pytest.approx(float(top[0] - top[1]), rel=1e-4)
+        logits = setting.target(input_ids=text).logits[0, -1]
+    first, second, *_, last = logits.argsort(descending=True).tolist()
+    rows[0].tokens[1] = rows[1].tokens[1] = first
+    rows[2].tokens[1] = second
+    (found,) = greedy_divergences(setting.target, setting.prompts, rows, vocabulary=None)
+    assert (found.draft, found.prompt_key, found.position) == ("control", "p0", 1)
+    assert found.gap == pytest.approx(float(logits[first] - logits[second]), rel=1e-4)
+    assert found.are_top_two
+    # The gap of the top two excuses no third token, whichever text it is in.
+    rows[2].tokens[1] = last
+    (found,) = greedy_divergences(setting.target, setting.prompts, rows, vocabulary=None)
+    assert found.gap == pytest.approx(float(logits[first] - logits[last]), rel=1e-4)
+    assert not found.are_top_two
+    rows[0].tokens[1] = rows[1].tokens[1] = last
+    rows[2].tokens[1] = second
+    found, *_ = greedy_divergences(setting.target, setting.prompts, rows, vocabulary=None)
+    assert not found.are_top_two
 
 
 def test_texts_that_were_sampled_need_not_agree(setting: Setting) -> None:

@@ -102,6 +102,7 @@ def test_cautions_are_given_only_where_there_is_reason() -> None:
         divergences=[GreedyDivergence("distilled", 2, "a", 3, 0.0625)],
         documents=5,
     )
+    assert "near-tie" not in words
     for part in (
         "less than 85%",
         "not quiet",
@@ -110,3 +111,9 @@ def test_cautions_are_given_only_where_there_is_reason() -> None:
         "0.0625",
     ):
         assert part in words
+
+
+def test_a_third_token_is_not_excused_by_the_gap_of_the_top_two() -> None:
+    found = GreedyDivergence("distilled", 2, "a", 3, 0.0625, are_top_two=False)
+    words = said(cells=[a_cell("distilled", 2, 1.0)], divergences=[found])
+    assert "1 of them have a token there that is not among the target's top two" in words
