@@ -52,7 +52,8 @@ def optimal_plan(p: Tensor, q: Tensor, K: int) -> tuple[Tensor, float]:
     weights = on_q[np.array(drafts)].prod(axis=1)
     sets = {members: i for i, members in enumerate(dict.fromkeys(map(frozenset, drafts)))}
     set_of = np.array([sets[frozenset(xs)] for xs in drafts])
-    supply = np.bincount(set_of, weights, len(sets))
+    supply: Floats = np.zeros(len(sets))
+    np.add.at(supply, set_of, weights)
     is_member = np.array([[y in members for y in range(V)] for members in sets])
     flow = _largest_flow(supply, on_p, is_member)
     share = np.divide(flow, supply[:, None], out=np.zeros_like(flow), where=supply[:, None] > 0.0)
@@ -67,7 +68,8 @@ def optimal_plan(p: Tensor, q: Tensor, K: int) -> tuple[Tensor, float]:
 
 def _normalized(probabilities: Tensor) -> Floats:
     values: Floats = probabilities.double().cpu().numpy()
-    return values / values.sum()
+    values = values / values.sum()
+    return values
 
 
 def _largest_flow(supply: Floats, demand: Floats, is_open: NDArray[np.bool_]) -> Floats:
