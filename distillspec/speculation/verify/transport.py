@@ -67,9 +67,9 @@ def optimal_plan(p: Tensor, q: Tensor, K: int) -> tuple[Tensor, float]:
 
 
 def _normalized(probabilities: Tensor) -> Floats:
-    values: Floats = probabilities.double().cpu().numpy()
-    values = values / values.sum()
-    return values
+    values = probabilities.double().cpu()
+    normalized: Floats = (values / values.sum()).numpy()
+    return normalized
 
 
 def _largest_flow(supply: Floats, demand: Floats, is_open: NDArray[np.bool_]) -> Floats:
