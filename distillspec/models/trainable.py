@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from torch import nn
+import copy
+
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.compiled import compiler_available
-from distillspec.models.hidden import bare_model
-from distillspec.models.seq2seq import is_seq2seq
+from distillspec.models.hidden import bare_model, token_logits
+from distillspec.models.runner import vocabulary_size
+from distillspec.models.seq2seq import is_seq2seq, probe_row
+
+_PROBE_TOKENS = 8
+_FORWARDS = 2
+_SAME = 1e-3  # of the largest logit: kernels may add in another order
 
 
 def freeze_embeddings(draft: nn.Module) -> None:
@@ -29,19 +38,91 @@ def freeze_embeddings(draft: nn.Module) -> None:
 
 
 def without_dropout(draft: PreTrainedModel) -> None:
-    """Let the draft be trained as it will decode, in place; its configuration keeps its rates.
+    """Set every rate of dropout to 0, in place; the draft's configuration keeps them.
 
-    What a draft is distilled to is a law, and dropout would train, weigh and draw by others.
+    What a draft is distilled to is a distribution; with dropout it would be trained, weighted and
+    sampled with others. The rates matter where `training` is set (`train_mode`).
     """
+    quiet: dict[int, PreTrainedConfig] = {}
     for module in draft.modules():
         rates = vars(module)  # attention reads its rate from a float of its own
         for name, value in rates.items():
-            if isinstance(value, float) and ("drop" in name or _is_dropout(module, name)):
+            if isinstance(value, float) and (_is_rate(name) or _is_dropout(module, name)):
                 rates[name] = 0.0
+        config = rates.get("config")
+        if isinstance(module, GradientCheckpointingLayer) and isinstance(config, PreTrainedConfig):
+            rates["config"] = quiet.setdefault(id(config), _without_rates(config))
+
+
+def train_mode(draft: nn.Module) -> None:
+    """Put a draft into the mode it is trained in: that of decoding, but for the dropout of LoRA.
+
+    Layers are random in many ways where `training` is set: dropout whose rate is read from the
+    configuration, noise on a router's inputs, skipped layers, rounding of a router's weights. So it
+    stays unset, but for layers that compute their activations again, which ask for it.
+    """
+    draft.eval()
+    for name, module in draft.named_modules():
+        if _is_of_lora_dropout(name) or getattr(module, "gradient_checkpointing", False):
+            module.training = True
+
+
+@torch.no_grad()
+def check_trains_as_it_decodes(draft: nn.Module) -> None:
+    """Compare logits in training and in evaluation mode, on one short row; leaves `train_mode`.
+
+    Errors: DistillSpecError where they differ, LoRA's dropout left out.
+    """
+    bare = bare_model(draft)
+    draft.eval()
+    expected = _probed(bare)
+    train_mode(draft)
+    for name, module in draft.named_modules():
+        if _is_of_lora_dropout(name):
+            module.training = False
+    tolerance = _SAME * max(1.0, float(expected.abs().max()))
+    for _ in range(_FORWARDS):
+        if not float((_probed(bare) - expected).abs().max()) <= tolerance:
+            raise DistillSpecError(
+                f"the logits of {type(bare).__name__} in training are others than in decoding: its "
+                "layers draw random numbers that cannot be switched off",
+                where="pair.draft",
+                mend="take a draft of another architecture",
+            )
+    train_mode(draft)
+
+
+def _probed(bare: PreTrainedModel) -> Tensor:
+    """Logits of a short row, what is masked left out."""
+    device = bare.device
+    with torch.autocast(device.type, enabled=False):
+        if is_seq2seq(bare):
+            logits = token_logits(bare, probe_row(bare)[0].to(device), None)
+        else:
+            tokens = torch.arange(_PROBE_TOKENS, device=device)[None] % vocabulary_size(bare)
+            logits = bare(input_ids=tokens, use_cache=False).logits
+    return logits.float().masked_fill(logits == -torch.inf, 0.0)
+
+
+def _is_rate(name: str) -> bool:
+    return "drop" in name
 
 
 def _is_dropout(module: nn.Module, name: str) -> bool:
     return name == "p" and isinstance(module, _DropoutNd)
+
+
+def _is_of_lora_dropout(name: str) -> bool:
+    return "lora_dropout" in name.split(".")
+
+
+def _without_rates(config: PreTrainedConfig) -> PreTrainedConfig:
+    """A copy for layers that read their rates when they are called."""
+    quiet = copy.deepcopy(config)
+    for name, value in vars(quiet).items():
+        if isinstance(value, float) and _is_rate(name):
+            setattr(quiet, name, 0.0)
+    return quiet
 
 
 def checkpoint_activations(draft: nn.Module) -> None:

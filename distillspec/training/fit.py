@@ -26,6 +26,7 @@ from distillspec.models.frozen import FrozenTarget
 from distillspec.models.precision import fast_dtype
 from distillspec.models.stop_ids import stop_ids
 from distillspec.models.trainable import (
+    check_trains_as_it_decodes,
     checkpoint_activations,
     compile_forward,
     freeze_embeddings,
@@ -214,7 +215,8 @@ def fit(
             for frozen in (target, reference):
                 if frozen is not None:
                     frozen.to(trainer.strategy.root_device)
-            draft.train()
+            check_trains_as_it_decodes(draft)
+            draft.train()  # Lightning warns of all else; each step sets the mode it wants
             try:
                 trainer.fit(DistillModule(draft, step, fsdp2=name == "fsdp2"), data_module)
             except SystemExit:

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule
 from torch import nn
 
 from distillspec.errors import DistillSpecError
+from distillspec.models.trainable import train_mode
 from distillspec.recipe.distill import Distill
 from distillspec.training.optimizer import share_done
 from distillspec.training.progress import Report, Reporter
@@ -192,7 +193,7 @@ class Milestones(Callback):
             model = self._step.replica.refresh(trainer.strategy.root_device)
             measures = trainer.is_global_zero or self._probe.joint
             finding = self._probe.measure(model) if measures else None
-            self._draft.train()
+            train_mode(self._draft)
             finding = trainer.strategy.broadcast(finding)
         assert finding is not None
         if not finding.is_a_number:

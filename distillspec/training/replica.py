@@ -37,7 +37,7 @@ class Replica:
     def refresh(self, device: torch.device) -> PreTrainedModel:
         """The model at the draft's current weights, in eval mode. Every process must call it.
 
-        Its owner puts the draft back into train mode.
+        Its owner puts the draft back into `train_mode`.
         """
         if self._copy is not self._draft:
             self._copy.to(device)

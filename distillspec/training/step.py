@@ -14,6 +14,7 @@ from distillspec.corpus.module import Row
 from distillspec.divergence.reduction import DivergenceSums
 from distillspec.errors import DistillSpecError
 from distillspec.interrupts import StopRequest
+from distillspec.models.trainable import train_mode
 from distillspec.recipe.schema import Recipe
 from distillspec.seeds import derive_seed
 from distillspec.training.average import Average
@@ -205,7 +206,7 @@ class Step:
             completed = self.rollout.completed(model, rows, self.position.step, generator)
         else:
             completed = self.rollout.stored(rows)
-        draft.train()
+        train_mode(draft)
         return self.rollout.micro_batches(completed, self.micro_batch_size, device)
 
     def _set_learning_rate(self, trainer: Trainer) -> float:
