@@ -55,10 +55,13 @@ def cached_target(
 ) -> CachedTarget | None:
     """The target's kept distributions, where the recipe asks for them; makes those that are
     missing, every rank its part, once their size has been told and found to fit the disk.
+
+    Those for a draft with a trimmed head are of the tokens that it keeps.
     """
     signal = pair.recipe.distill.cached_signal
     if signal is None:
         return None
+    pair = build.with_head(pair, training, responses)
     store = build.signal_store(pair, signal, training, responses)
     if not world.rank:
         missing = len(store.missing())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -172,8 +175,12 @@ def signal_store(
     training: Sequence[Prompt],
     target_responses: dict[str, Tokens] | None,
 ) -> SignalStore:
-    """Where the target's distributions over all texts of the training are kept."""
-    plan = pair.recipe.distill
+    """Where the target's distributions over all texts of the training are kept.
+
+    Where the draft scores a part of the vocabulary, they are the target's distributions given that
+    part, and a token is known by its place in it: training compares the draft with nothing else.
+    """
+    plan, scored = pair.recipe.distill, pair.scored
     texts = [
         SignalText((*prompt.tokens, *response), 1 if plan.on_prompts else len(prompt.tokens))
         for prompt in training
@@ -183,13 +190,14 @@ def signal_store(
         _place(pair, signal.store),
         texts,
         signal,
-        vocabulary=pair.vocabulary,
+        vocabulary=pair.vocabulary if scored is None else len(scored),
         temperature=plan.temperature,
         model=model_digest(pair.target.model),
         tokenizer=vocabulary_digest(pair.tokenizer),
         settings={
             "target_dtype": str(pair.target.model.dtype).removeprefix("torch."),
             "on_prompts": plan.on_prompts,
+            **({} if scored is None else {"scored_tokens": _digest_of(scored)}),
         },
     )
 
@@ -208,9 +216,16 @@ def _known_responses(
     return found
 
 
+def _digest_of(tokens: Tokens) -> str:
+    return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
+
+
 def signal_scorer(pair: Pair, signal: CachedSignal) -> Scorer:
-    """Forwards texts through the target and keeps the likeliest tokens of each position."""
+    """Forwards texts through the target and keeps the likeliest tokens of each position, among
+    those that the draft scores.
+    """
     plan, target = pair.recipe.distill, pair.target
+    scored = None if pair.scored is None else torch.tensor(pair.scored, device=pair.device)
     size = plan.micro_batch_size or plan.batch_size
 
     def score(texts: list[SignalText]) -> list[TopTokens]:
@@ -222,8 +237,13 @@ def signal_scorer(pair: Pair, signal: CachedSignal) -> Scorer:
             predicts = predicts_response(batch)
             head = target.head
             states = target.logits if head is None else target.hidden
+            rows = states(batch.tokens, batch.is_token)[predicts]
+            if scored is not None and head is None:
+                rows = rows[:, scored]
+            elif scored is not None and head is not None:
+                head = head.only(scored)
             found = top_tokens(
-                states(batch.tokens, batch.is_token)[predicts],
+                rows,
                 head,
                 k=signal.k,
                 temperature=plan.temperature,
@@ -314,9 +334,8 @@ def reach(pair: Pair, held_out: Sequence[Prompt]) -> float:
     """The target's mass on the tokens that the draft can propose, mean over its own texts."""
     policy = SamplingPolicy(temperature=pair.recipe.distill.temperature)
     texts = drawn_texts(pair, held_out)
-    tokens = pair.kept if pair.bridge is None else pair.bridge.target_ids.tolist()
-    assert tokens is not None
-    return mass(pair.target.model, texts, policy, tokens, vocabulary=pair.vocabulary).mean()
+    assert pair.scored is not None
+    return mass(pair.target.model, texts, policy, pair.scored, vocabulary=pair.vocabulary).mean()
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -358,6 +377,16 @@ def kept_tokens(
         always=frozenset(token for token in special if token < pair.vocabulary),
         vocabulary=pair.vocabulary,
     )
+
+
+def with_head(
+    pair: Pair, training: Sequence[Prompt], target_responses: dict[str, Tokens] | None
+) -> Pair:
+    """The pair with the tokens that a trimmed head keeps, where the recipe trims it."""
+    plan = pair.recipe.pair.draft_head
+    if plan is None or pair.kept is not None:
+        return pair
+    return replace(pair, kept=kept_tokens(pair, training, target_responses, plan.keep).tokens)
 
 
 def reference(pair: Pair, recipe: Recipe) -> FrozenTarget | None:

@@ -260,11 +260,8 @@ class _Comparing:
 
     def _pair(self, recipe: Recipe, responses: dict[str, Tokens] | None) -> Pair:
         """The recipe's draft beside the target; its start is the same for all seeds."""
-        pair, head = with_draft_of(self.pair, recipe), recipe.pair.draft_head
-        if head is None:
-            return pair
-        found = build.kept_tokens(pair, self.prompts.training, responses, head.keep)
-        return dataclasses.replace(pair, kept=found.tokens)
+        pair = with_draft_of(self.pair, recipe)
+        return build.with_head(pair, self.prompts.training, responses)
 
     def _keep_draft(self, draft: PreTrainedModel, pair: Pair, folder: Path, variant: str) -> None:
         export_draft(

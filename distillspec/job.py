@@ -110,8 +110,6 @@ class Job:
                 "in the choice of the best step (data.held_out, data.held_out_percent)"
             )
         text = self._text()
-        self._check_responses(text.responses)
-        self._choose_head(text.responses)
         self._tell_bridge()
         if text.cached is not None and self.world.rank:
             pair.target.release()  # rank 0 probes, exports and evaluates with its own
@@ -139,11 +137,14 @@ class Job:
             responses = None
             if wanted:
                 responses = target_responses(self.pair, training, self.world).by_key
+            self._check_responses(responses)
+            self._choose_head(responses)
             cached = cached_target(self.pair, training, responses, self.world)
             read = build.text_for_draft(self.pair, self.prompts, responses)
             self._say_all(read.notes)
             return _Text(read.training, responses, build.probe(self.pair, read.held_out), cached)
         found = target_text(self.pair, self.prompts, self.world, console, wanted=wanted)
+        self._check_responses(found.responses)
         self._say_all(found.notes)
         loss = HeldOutLoss(found.held_out, vocabulary=self.pair.vocabulary)
         return _Text(found.training, found.responses, loss, None)

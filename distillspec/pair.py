@@ -117,6 +117,13 @@ class Pair:
         return self.frozen is not None and self.frozen.is_split
 
     @property
+    def scored(self) -> Tokens | None:
+        """The target's tokens that the draft scores, ascending; None where it scores them all."""
+        if self.bridge is not None:
+            return tuple(self.bridge.target_ids.tolist())
+        return self.kept
+
+    @property
     def start_token(self) -> int | None:
         """What a prompt ends with for an encoder-decoder pair; None for a causal one."""
         model = None if self.frozen is None else self.frozen.model

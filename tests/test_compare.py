@@ -215,6 +215,7 @@ def test_variants_may_begin_with_another_draft(workplace: Path) -> None:
         "chosen": {
             "pair.draft_head": {"keep": 60},
             "distill.select": {"keep": 0.5, "reference": "variant:trimmed"},
+            "distill.signal": {"kind": "cached", "k": 8},
         },
     }
     fixed = {"distill.source": {"fixed": 1.0}}

@@ -371,6 +371,27 @@ def test_a_trimmed_head_is_counted_once_trained_and_exported_whole(
     assert (run / "best.ckpt").read_bytes() == kept
 
 
+def test_what_is_kept_for_a_trimmed_head_is_generated_beforehand_and_read(
+    workplace: Path, kept: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = kept.model_dump()
+    values["pair"]["draft_head"] = {"keep": 60}
+    values["evaluate"]["control"] = False
+    plan = Recipe.model_validate(values)
+    stages.generate(plan)
+    stored = written("data/signals")
+    stages.generate(kept)
+    both = written("data/signals")
+    assert len(list(Path("data/signals").iterdir())) == 2  # the whole head has another law
+    stages.train(plan, None)
+    assert written("data/signals") == both
+    assert both.items() > stored.items()
+    assert "the draft's head keeps 60 of 300 tokens" in capsys.readouterr().out
+    with (only_run() / "metrics.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))[1:]
+    assert all(0.0 < float(row["train/alpha_at_most"]) <= 1.0 for row in rows)
+
+
 def test_a_draft_of_another_tokenizer_is_trained_measured_and_exported(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -261,7 +261,6 @@ class Recipe(Section):
                 "distill.packing puts the target's tokens into rows, and with pair.tokenizers: "
                 "bridged the draft cuts each text into tokens of its own: leave packing out"
             )
-        self._has_whole_laws("pair.tokenizers: bridged", "leave signal out")
         self._counts_no_blocks("pair.tokenizers: bridged")
         if self.hardware.strategy in ("fsdp2", "zero3"):
             raise ValueError(
@@ -279,7 +278,6 @@ class Recipe(Section):
                 "pair.draft_head counts tokens in text that is there before training: give "
                 "distill.source a share of target or fixed, per sequence or batch"
             )
-        self._has_whole_laws("pair.draft_head", "leave one of them out")
         self._counts_no_blocks("pair.draft_head")
         if self.hardware.strategy in ("fsdp2", "zero3"):
             raise ValueError(
@@ -293,14 +291,6 @@ class Recipe(Section):
             raise ValueError(
                 f"{what} leaves some of the target's tokens unsaid, which ends a block, and "
                 "divergence: block_efficiency is told nothing of them: take another divergence"
-            )
-
-    def _has_whole_laws(self, what: str, mend: str) -> None:
-        if self.distill.cached_signal is not None:
-            raise ValueError(
-                f"{what} compares laws given the tokens that the draft scores, and signal: {{kind: "
-                "cached} has kept the target's likeliest tokens, with the rest in one sum that "
-                f"cannot be parted: {mend}"
             )
 
     @model_validator(mode="after")

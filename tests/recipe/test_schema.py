@@ -62,7 +62,6 @@ CACHED = {"signal": {"kind": "cached"}}
             )
         ),
         ({"pair": BRIDGED, "distill": FIXED | {"packing": 768}}, "leave packing out"),
-        ({"pair": BRIDGED, "distill": FIXED | CACHED}, "bridged compares laws given the tokens"),
         ({"pair": BRIDGED, "distill": FIXED, "hardware": {"strategy": "zero3"}}, "whole head"),
         ({"pair": BRIDGED | {"draft_head": {"keep": 9}}, "distill": FIXED}, "draft_head is of"),
         ({"pair": BRIDGED | {"draft": {"kind": "pruned", "layers": 1}}, "distill": FIXED}, "given"),
@@ -106,6 +105,16 @@ def test_a_draft_that_needs_the_targets_weights_has_no_endpoint(
     assert Recipe.model_validate(smallest(pair=pair, distill=distill)).pair.endpoint is not None
     with pytest.raises(ValidationError, match=why):
         Recipe.model_validate(smallest(pair=pair | changes, distill=distill))
+
+
+@pytest.mark.parametrize(
+    "pair", [BRIDGED, {"target": "t", "draft": "d", "draft_head": {"keep": 9}}], ids=str
+)
+def test_drafts_that_score_a_part_of_the_vocabulary_go_with_a_cached_signal(
+    pair: dict[str, Any],
+) -> None:
+    made = Recipe.model_validate(smallest(pair=pair, distill=FIXED | CACHED))
+    assert made.distill.cached_signal is not None
 
 
 def test_a_bridged_pair_reads_fixed_text_and_the_targets() -> None:

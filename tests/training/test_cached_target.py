@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from distillspec import build
 from distillspec.corpus.batching import Batch, collate
-from distillspec.corpus.signal_store import SignalText
+from distillspec.corpus.signal_store import SignalText, fill_signals
 from distillspec.corpus.visits import TreeRow, Visits, collate_trees
 from distillspec.errors import DistillSpecError
-from distillspec.models.hidden import token_logits
-from distillspec.recipe.distill import Term
-from distillspec.training.cached_target import texts_of
+from distillspec.models.bridge import Bridge, attach
+from distillspec.models.hidden import bare_model, token_logits
+from distillspec.models.trimmed_head import trim_head
+from distillspec.pair import Pair
+from distillspec.recipe.distill import OnlineSignal, Term
+from distillspec.training.cached_target import CachedTarget, texts_of
 from distillspec.training.objective import Objective, predicts_response
 from distillspec.training.state_file import read_state
+from tests.models.two_tokenizers import byte_level
 from tests.training import tiny_run
 
 TERMS = [name for name in get_args(Term) if name not in ("nll", "tvd_plus")]
@@ -106,6 +112,103 @@ def test_the_whole_vocabulary_kept_gives_the_gradient_of_the_target(
     torch.testing.assert_close(mine, value, rtol=1e-2 if rounded else 1e-4, atol=1e-4)
     torch.testing.assert_close(my_alpha, alpha, rtol=1e-3 if rounded else 1e-5, atol=1e-4)
     assert float((my_gradient - gradient).norm() / gradient.norm()) < (3e-2 if rounded else 1e-4)
+
+
+PART = tuple(range(0, 300, 3))  # what a draft scores: 100 of 300 tokens
+
+
+def _of_a_part(
+    pair: Path, folder: Path, part: str, k: int, name: str
+) -> tuple[nn.Module, Objective, Objective]:
+    """A draft that scores a part of the target's tokens, with the online and the kept objective."""
+    kept = {"k": k, "dtype": "float32"}
+    given = tiny_run.recipe(**plan(folder, divergence=name, temperature=0.7, kept=kept))
+    made = tiny_run.parts(pair, tiny_run.recipe(**plan(folder, cached=False)))
+    whole = Pair(given, torch.device("cpu"), made.target, made.tokenizer, 300, frozenset({0}))
+    model = bare_model(made.draft)
+    if part == "trimmed":
+        trim_head(model, PART)
+        whole = replace(whole, kept=PART)
+    else:
+        pieces = sorted(made.tokenizer.get_vocab(), key=made.tokenizer.get_vocab().__getitem__)
+        mine = [piece for i, piece in enumerate(pieces) if len(piece) == 1 or i % 2 == 0]
+        other = byte_level(mine[::-1], special=(pieces[0],))
+        whole = replace(whole, bridge=Bridge(made.tokenizer, other, 300, 300, "here"))
+        assert whole.bridge is not None
+        attach(model, whole.bridge)
+    rows, signal = tiny_run.prompts(), given.distill.cached_signal
+    assert signal is not None and whole.scored is not None
+    size = min(k, len(whole.scored))
+    signal = signal.model_copy(update={"k": size})
+    store = build.signal_store(whole, signal, rows, {row.key: (5, 6, 7) for row in rows})
+    fill_signals(store, build.signal_scorer(whole, signal))
+    online = given.distill.model_copy(update={"signal": OnlineSignal(kind="online")})
+    cached = Objective(given.distill, None, None, CachedTarget(store))
+    return made.draft, Objective(online, made.target), cached
+
+
+@pytest.mark.parametrize("part", ["trimmed", "bridged"])
+@pytest.mark.parametrize("name", ["forward_kl", "jsd", "tvd"])
+def test_a_draft_that_scores_a_part_learns_the_kept_law_of_it_as_the_online_one(
+    tiny_pair: Path, tmp_path: Path, name: str, part: str
+) -> None:
+    """With all of the part kept; with fewer tokens of it, divergences are bounds from below."""
+    draft, online, cached = _of_a_part(tiny_pair, tmp_path, part, 300, name)
+    found = []
+    for loss in (online, cached):
+        draft.zero_grad()
+        sums = loss(draft, batch(12))
+        sums.divergence.backward()  # type: ignore[no-untyped-call]
+        found.append((sums, torch.cat([_gradient(p) for p in draft.parameters()])))
+    (whole, gradient), (mine, my_gradient) = found
+    torch.testing.assert_close(mine.divergence, whole.divergence, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(mine.alpha, whole.alpha, rtol=1e-5, atol=1e-4)
+    assert float((my_gradient - gradient).norm() / gradient.norm()) < 1e-4
+    bounds = [float(whole.divergence.detach())]
+    for k in (20, 2):
+        draft, _, cached = _of_a_part(tiny_pair, tmp_path, part, k, name)
+        with torch.no_grad():
+            bounds.append(float(cached(draft, batch(12)).divergence))
+    assert bounds == sorted(bounds, reverse=True)
+    assert bounds[-1] < 0.9 * bounds[0]
+
+
+@pytest.mark.parametrize("part", ["trimmed", "bridged"])
+def test_the_gradient_of_few_kept_tokens_of_a_part_is_that_of_their_loss(
+    tiny_pair: Path, tmp_path: Path, part: str
+) -> None:
+    """By a central difference along the gradient itself."""
+    draft, _, cached = _of_a_part(tiny_pair, tmp_path, part, 8, "jsd")
+    parameters = list(draft.parameters())
+    cached(draft, batch(12)).divergence.backward()  # type: ignore[no-untyped-call]
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in parameters]
+    norm = float(sum(g.square().sum() for g in gradients) ** 0.5)
+
+    def moved(step: float) -> float:
+        with torch.no_grad():
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.add_(gradient, alpha=step / norm)
+            value = float(cached(draft, batch(12)).divergence)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.add_(gradient, alpha=-step / norm)
+        return value
+
+    slope = (moved(0.02) - moved(-0.02)) / 0.04
+    assert slope == pytest.approx(norm, rel=0.02)
+
+
+def test_distributions_of_another_part_are_another_store(tiny_pair: Path, tmp_path: Path) -> None:
+    given = tiny_run.recipe(**plan(tmp_path, kept={"k": 8}))
+    made = tiny_run.parts(tiny_pair, tiny_run.recipe(**plan(tmp_path, cached=False)))
+    whole = Pair(given, torch.device("cpu"), made.target, made.tokenizer, 300, frozenset({0}))
+    rows, signal = tiny_run.prompts(), given.distill.cached_signal
+    assert signal is not None
+    responses = {row.key: (5, 6, 7) for row in rows}
+    folders = {
+        build.signal_store(replace(whole, kept=kept), signal, rows, responses).folder
+        for kept in (None, PART, PART[1:], (*PART[1:], 1))
+    }
+    assert len(folders) == 4
 
 
 def _gradient(parameter: Tensor) -> Tensor:
