@@ -84,6 +84,7 @@ def target_text(
             progress=_Told(console, status),
         )
     found = store.received(asked, Encoder(pair.tokenizer, stops=pair.stops), drawn.max_tokens)
+    pair.check_tokens(found.responses.items())
     texts = [DrawnText(p.tokens, found.responses[p.key]) for p in held_out if _has(found, p)]
     training = [p for p in sets.training if not wanted or _has(found, p)]
     if not texts or not training:

@@ -68,6 +68,10 @@ def prompts(pair: Pair) -> PromptSets:
             mend="set distill.on_prompts=false: then the loss is over the responses",
         )
     check_fixed(sets.training, pair.recipe.distill.source)
+    pair.check_tokens(
+        (prompt.key, (*prompt.tokens, *(prompt.response or ())))
+        for prompt in (*sets.training, *sets.held_out)
+    )
     if endpoint is not None:
         check_fits([*sets.held_out, *sets.training], endpoint.api)
     return sets
@@ -85,7 +89,7 @@ def suite_prompts(pair: Pair, suite: Suite, drafts: Sequence[PreTrainedModel]) -
             where=f"evaluation suite {suite.name}",
             mend="lower max_new_tokens in the suite",
         )
-    return load_traffic(
+    traffic = load_traffic(
         suite.prompts,
         recipe.data,
         pair.tokenizer,
@@ -95,6 +99,10 @@ def suite_prompts(pair: Pair, suite: Suite, drafts: Sequence[PreTrainedModel]) -
         variables=recipe.template_variables,
         stops=pair.stops,
     )
+    pair.check_tokens(
+        (prompt.key, (*prompt.tokens, *(prompt.response or ()))) for prompt in traffic.prompts
+    )
+    return traffic
 
 
 def overlap(recipe: Recipe, sets: PromptSets) -> list[str]:

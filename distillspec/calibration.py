@@ -25,7 +25,7 @@ from distillspec.models.precision import describe, fast_dtype
 from distillspec.models.runner import most_positions, vocabulary_size
 from distillspec.models.seq2seq import check_same_kind, is_seq2seq, start_token
 from distillspec.models.tree_mask import check_takes_a_tree
-from distillspec.models.vocabulary import check_pair
+from distillspec.models.vocabulary import check_in_vocabulary, check_pair
 from distillspec.recipe import yaml_text
 from distillspec.recipe.candidates import candidates
 from distillspec.recipe.data import Data, Jsonl, PythonSource
@@ -177,6 +177,9 @@ def _prompts(pair: _Pair, source: Jsonl | PythonSource, suite: Suite) -> list[Pr
         seed=suite.seed,
         most=_MOST_PROMPTS,
         start=start_token(pair.target) if is_seq2seq(pair.target) else None,
+    )
+    check_in_vocabulary(
+        ((prompt.key, prompt.tokens) for prompt in found), pair.vocabulary, pair.tokenizer
     )
     if len(found) < FEWEST:
         raise DistillSpecError(

@@ -32,7 +32,7 @@ from distillspec.models.runner import vocabulary_size
 from distillspec.models.seq2seq import check_same_kind, start_token
 from distillspec.models.stop_ids import stop_ids
 from distillspec.models.translated import TranslatedRunner
-from distillspec.models.vocabulary import TokenizersDifferError, check_pair
+from distillspec.models.vocabulary import TokenizersDifferError, check_in_vocabulary, check_pair
 from distillspec.recipe.loading import load_suite, method_of, suite_of
 from distillspec.recipe.methods import Method
 from distillspec.recipe.suite import Suite
@@ -147,6 +147,7 @@ def decode(
         raise DistillSpecError(
             "the prompt has no tokens", where="decode", mend="give at least one character"
         )
+    check_in_vocabulary([("decode: prompt", ids)], vocabulary, text)
     if has_source:
         start = start_token(big)
         ids = [*(token for token in ids if token != start), start]

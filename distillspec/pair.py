@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from distillspec.models.start import made_draft
 from distillspec.models.stop_ids import StopIds, required_stop_ids
 from distillspec.models.trainable import without_dropout
 from distillspec.models.trimmed_head import settle_head, trim_head
-from distillspec.models.vocabulary import check_pair
+from distillspec.models.vocabulary import check_in_vocabulary, check_pair, padding_token
 from distillspec.recipe.schema import Hardware, Recipe
 from distillspec.recipe.start import Pruned, Random
 from distillspec.seeds import derive_seed
@@ -131,9 +132,11 @@ class Pair:
 
     @property
     def pad_token(self) -> int:
-        """Any token serves: masks come from lengths."""
-        pad = self.tokenizer.pad_token_id
-        return int(min(self.end_tokens) if pad is None else pad)
+        return padding_token(self.tokenizer, self.vocabulary, min(self.end_tokens))
+
+    def check_tokens(self, texts: Iterable[tuple[str, Sequence[int]]]) -> None:
+        """DistillSpecError for a text (name, tokens) with a token that the models do not have."""
+        check_in_vocabulary(texts, self.vocabulary, self.tokenizer)
 
     @property
     def exported_stop_ids(self) -> frozenset[int]:
@@ -266,7 +269,7 @@ def _load_draft_alone(recipe: Recipe, where: torch.device) -> Pair:
     _check_length(recipe, draft)
     _check_draft(recipe, draft)
     size = vocabulary_size(draft)
-    check_pair(tokenizer, tokenizer, size, size, f"pair.draft={recipe.pair.draft}")
+    size = check_pair(tokenizer, tokenizer, size, size, f"pair.draft={recipe.pair.draft}")
     return Pair(recipe, where, None, tokenizer, size, _stops(recipe, draft, tokenizer, "draft"))
 
 
@@ -278,8 +281,9 @@ def _made_pair(
     target = _stored_target(recipe)
     check_rolls_back(target)
     stops = _stops(recipe, target, tokenizer, "target")
+    size = vocabulary_size(target)
+    vocabulary = check_pair(tokenizer, tokenizer, size, size, f"pair.target={recipe.pair.target}")
     start = _made(recipe, plan, target, _end_of_text(tokenizer, stops.ids), recipe.seed)
-    vocabulary = vocabulary_size(target)
     cast_parameters(target, kind)
     torch.nn.Module.to(target, where)
     frozen = FrozenTarget(target, vocabulary)
@@ -301,6 +305,9 @@ def with_draft_of(pair: Pair, recipe: Recipe) -> Pair:
     end = _end_of_text(pair.tokenizer, pair.end_tokens)
     start = _made(recipe, plan, _stored_target(recipe), end, pair.recipe.seed)
     size = vocabulary_size(target)
+    size = check_pair(
+        pair.tokenizer, pair.tokenizer, size, size, f"pair.target={recipe.pair.target}"
+    )
     frozen = FrozenTarget(target, size)
     return Pair(recipe, pair.device, frozen, pair.tokenizer, size, pair.stops, start)
 

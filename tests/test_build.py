@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AddedToken
 
 from distillspec import build
 from distillspec.errors import DistillSpecError
+from distillspec.models.loading import load_tokenizer
 from distillspec.pair import load_pair
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
@@ -20,6 +23,28 @@ from tests.tiny_plan import recipe, written_plan
 def plan(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.chdir(tmp_path)
     return written_plan(tiny_pair, tmp_path)
+
+
+def test_a_prompt_with_a_token_that_the_models_lack_is_named_before_a_run_begins(
+    plan: dict[str, Any], tmp_path: Path
+) -> None:
+    """An image token, added to the tokenizer and to no model."""
+    target = Path(shutil.copytree(plan["pair"]["target"], tmp_path / "target"))
+    tokenizer = load_tokenizer(str(target))
+    tokenizer.add_tokens([AddedToken("<soft>", special=True)])
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(target)
+    made = {"target": str(target), "draft": {"kind": "pruned", "layers": 1}}
+    given = {**plan["pair"], "target": str(target)}
+    for pair in (load_pair(recipe(plan, pair=made)), load_pair(recipe(plan, pair=given))):
+        assert pair.tokenizer.pad_token_id == 301
+        assert (pair.vocabulary, pair.pad_token) == (300, 0)
+        assert build.prompts(pair).training
+    rows = Path("rows.jsonl").read_text().replace("def f7(", "<soft>def f7(")
+    Path("rows.jsonl").write_text(rows)
+    with pytest.raises(DistillSpecError, match="a text has the token '<soft>' .300.") as caught:
+        build.prompts(pair)
+    assert "rows" in caught.value.where
 
 
 def test_the_same_seed_draws_the_same_target_responses(plan: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.precision import cast_parameters
 from distillspec.models.tied import state_tying, tied_as_it_is
 from distillspec.models.trimmed_head import kept_tokens, trim_head, whole_head
+from distillspec.models.vocabulary import check_pair
 from distillspec.recipe.written_files import HOT_TOKENS, MODEL_FILES
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -56,14 +57,7 @@ def export_draft(
     DistillSpecError for a disk that is full or read-only, and for a tokenizer that does not fit
     into the target's vocabulary.
     """
-    largest = max(tokenizer.get_vocab().values())
-    if largest >= target_vocabulary:
-        raise DistillSpecError(
-            f"the draft's tokenizer has ids up to {largest}, the target's vocabulary ends at "
-            f"{target_vocabulary - 1}",
-            where=str(folder),
-            mend="export the draft with the target's own tokenizer",
-        )
+    check_pair(tokenizer, tokenizer, target_vocabulary, target_vocabulary, str(folder))
     draft = copy.deepcopy(model).cpu()
     kept = kept_tokens(draft)
     whole_head(draft)
@@ -139,6 +133,10 @@ def fit_vocabulary(model: PreTrainedModel, vocabulary: int) -> None:
     would get exp(0), which can be the largest of all.
     """
     rows = _table(model.get_input_embeddings()).shape[0]
+    for config in (model.config, model.config.get_text_config(decoder=True)):
+        pad = getattr(config, "pad_token_id", None)
+        if pad is not None and pad >= vocabulary:
+            config.pad_token_id = None  # no embedding can be made with such a one
     if rows == vocabulary:
         return
     with tied_as_it_is(model):
@@ -166,11 +164,14 @@ def _generation_config(
 ) -> GenerationConfig:
     """The token ids, and how far to draft; sampling settings are the target's business."""
     ids = draft.generation_config or GenerationConfig.from_model_config(draft.config)
+    rows, pad = _table(draft.get_input_embeddings()).shape[0], ids.pad_token_id
+    if pad is not None and pad >= rows:
+        pad = None  # it could not be read
     ends = (stop_ids if len(stop_ids) > 1 else stop_ids[0]) if stop_ids else ids.eos_token_id
     return GenerationConfig(
         bos_token_id=ids.bos_token_id,
         eos_token_id=ends,
-        pad_token_id=ids.pad_token_id,
+        pad_token_id=pad,
         decoder_start_token_id=ids.decoder_start_token_id,
         num_assistant_tokens=num_assistant_tokens,
         num_assistant_tokens_schedule="constant",

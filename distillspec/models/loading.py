@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +32,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.checkpoint_view import checkpoint_view
 from distillspec.models.extra_weights import explain_extra
 from distillspec.models.folder import StoredTensor, stored_tensors
+from distillspec.models.notes import say_once
 from distillspec.models.tied import state_tying
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.model_files import (
@@ -43,8 +42,6 @@ from distillspec.recipe.model_files import (
     model_folder,
     read_config,
 )
-
-log = logging.getLogger(__name__)
 
 _TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 _MODEL_FILES = [*_TEXT_FILES, "*.safetensors"]
@@ -80,7 +77,7 @@ def load_model(
             "matrices: both are used as they are stored"
         )
     for note in notes:
-        _say_once(note)
+        say_once(note)
     model.name_or_path = path
     try:
         torch.nn.Module.to(model, device)
@@ -121,12 +118,6 @@ def _from_pretrained(
         )
     assert isinstance(model, PreTrainedModel)
     return model, info
-
-
-@cache
-def _say_once(note: str) -> None:
-    """A draft is loaded many times in one run."""
-    log.warning("%s", note)
 
 
 def empty_model(

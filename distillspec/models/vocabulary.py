@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
 from distillspec.errors import DistillSpecError
+from distillspec.models.notes import say_once
 
 _NAMED = 3
 # Spaces, cases, digits, accents in two normal forms, scripts without spaces, controls, code.
@@ -35,13 +37,25 @@ def check_pair(
     TokenizersDifferError where it is the tokenizers.
 
     The sizes are those of the models' outputs. They may differ by padding: the smaller one is
-    returned, logits beyond it are to be trimmed, and every token of the tokenizer must be below it.
+    returned, and logits beyond it are to be trimmed. Tokens at the end that one tokenizer alone
+    has, or that a model has no row for, count as padding too, if no text needs them: tokens added
+    to the vocabulary that neither end or begin a text nor stand in the chat template. A note names
+    them, and `check_in_vocabulary` finds a text that has one.
     """
-    _check_tokens(target_tokenizer.get_vocab(), draft_tokenizer.get_vocab(), where)
-    _check_special(target_tokenizer, draft_tokenizer, where)
-    _check_probe(target_tokenizer, draft_tokenizer, where)
+    one, two = target_tokenizer.get_vocab(), draft_tokenizer.get_vocab()
     common = min(target_vocabulary, draft_vocabulary)
-    largest = max(target_tokenizer.get_vocab().values())
+    idle = _idle(target_tokenizer) | _idle(draft_tokenizer)
+    apart = [id_ for token, id_ in one.items() ^ two.items() if token in idle]
+    vocabulary = min(common, *apart) if apart else common
+    ids = one | two
+    ruled_out = [token for token in idle if ids[token] >= vocabulary]
+    if any(ids[token] >= vocabulary for token in ids.keys() - set(ruled_out)):
+        vocabulary, ruled_out = common, []  # padding is what comes last: nothing is ruled out
+    mine, others = ({t: i for t, i in all_.items() if t not in ruled_out} for all_ in (one, two))
+    _check_tokens(mine, others, where)
+    _check_special(target_tokenizer, draft_tokenizer, ruled_out, where)
+    _check_probe(target_tokenizer, draft_tokenizer, ruled_out, where)
+    largest = max(mine.values())
     if largest >= common:
         smaller = "target" if target_vocabulary < draft_vocabulary else "draft"
         raise DistillSpecError(
@@ -50,7 +64,45 @@ def check_pair(
             where=where,
             mend=f"resize the {smaller}'s embeddings to hold every token, or take another pair",
         )
-    return common
+    if ruled_out:
+        say_once(
+            "ruled out for both models, as padding is: tokens that one of them lacks ("
+            f"{_named(sorted(ruled_out, key=ids.__getitem__), ids)})"
+        )
+    return vocabulary
+
+
+def check_in_vocabulary(
+    texts: Iterable[tuple[str, Sequence[int]]],
+    vocabulary: int,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """DistillSpecError for a text with a token that the pair has no row for.
+
+    Args:
+        texts: Names of texts, and their token ids.
+        vocabulary: As `check_pair` gives it.
+        tokenizer: The target's, to name the token.
+    """
+    for name, tokens in texts:
+        largest = max(tokens, default=0)
+        if largest >= vocabulary:
+            raise DistillSpecError(
+                f"a text has the token {tokenizer.convert_ids_to_tokens(largest)!r} ({largest}), "
+                f"and the models' common vocabulary ends at {vocabulary - 1}",
+                where=name,
+                mend="take it out of the text, or resize the embeddings of both models to hold "
+                "every token of the tokenizer",
+            )
+
+
+def padding_token(
+    tokenizer: PreTrainedTokenizerBase, vocabulary: int | None, otherwise: int
+) -> int:
+    """What rows are padded with: any token serves that the models have, as masks hide it."""
+    pad = tokenizer.pad_token_id
+    is_known = pad is not None and (vocabulary is None or pad < vocabulary)
+    return int(pad if is_known else otherwise)
 
 
 def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -80,8 +132,22 @@ def _check_tokens(target: dict[str, int], draft: dict[str, int], where: str) -> 
     raise _different("; ".join(parts), where)
 
 
+def _idle(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Added tokens that a text has only if somebody writes their names into it, padding above all.
+
+    Not those with a role in texts: its begin and end, and what the chat template writes.
+    """
+    roles = {tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token}
+    template = str(tokenizer.chat_template or "")
+    added = tokenizer.get_added_vocab()
+    return {token for token in added if token not in roles and token not in template}
+
+
 def _check_special(
-    target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase, where: str
+    target: PreTrainedTokenizerBase,
+    draft: PreTrainedTokenizerBase,
+    ruled_out: Sequence[str],
+    where: str,
 ) -> None:
     if target.eos_token_id != draft.eos_token_id:
         raise _different(
@@ -89,15 +155,22 @@ def _check_special(
             f"{draft.eos_token!r} ({draft.eos_token_id}) in the draft's",
             where,
         )
-    specials = sorted(set(target.all_special_tokens) ^ set(draft.all_special_tokens))
+    # What pads is no matter of text: masks come from lengths.
+    padding = {target.pad_token, draft.pad_token, *ruled_out}
+    differing = set(target.all_special_tokens) ^ set(draft.all_special_tokens)
+    specials = sorted(differing - padding)
     if specials:
         raise _different(f"special only in one of them: {', '.join(map(repr, specials))}", where)
 
 
 def _check_probe(
-    target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase, where: str
+    target: PreTrainedTokenizerBase,
+    draft: PreTrainedTokenizerBase,
+    ruled_out: Sequence[str],
+    where: str,
 ) -> None:
-    specials = "x".join(target.all_special_tokens)
+    named = dict.fromkeys([*target.all_special_tokens, *draft.all_special_tokens])
+    specials = "x".join(token for token in named if token not in ruled_out)
     for add_special_tokens in (False, True):
         for text in (_PROBE, specials + _PROBE):
             one = target.encode(text, add_special_tokens=add_special_tokens)

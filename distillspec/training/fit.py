@@ -31,6 +31,7 @@ from distillspec.models.trainable import (
     compile_forward,
     freeze_embeddings,
 )
+from distillspec.models.vocabulary import padding_token
 from distillspec.recipe.schema import Hardware, Recipe
 from distillspec.training.average import Average
 from distillspec.training.cached_target import CachedTarget
@@ -153,7 +154,7 @@ def fit(
             target,
             max_new_tokens=recipe.data.max_response_tokens,
             end_tokens=end_tokens,
-            pad_token=_pad_token(tokenizer),
+            pad_token=padding_token(tokenizer, vocabulary, min(end_tokens)),
             vocabulary=vocabulary,
             processes=world.size,
         )
@@ -282,12 +283,6 @@ def _dtype(hardware: Hardware, accelerator: str) -> torch.dtype:
     if hardware.precision == "auto":
         return fast_dtype(accelerator)
     return torch.bfloat16 if hardware.precision == "bfloat16" else torch.float32
-
-
-def _pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Any token serves: masks come from lengths."""
-    pad = tokenizer.pad_token_id
-    return int(tokenizer.eos_token_id if pad is None else pad)
 
 
 def _loggers(recipe: Recipe, folder: Path, position: Position, label: str) -> list[Logger]:

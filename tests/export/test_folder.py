@@ -303,6 +303,21 @@ def test_a_padded_draft_is_reloaded_strictly(
     assert again.get_input_embeddings().weight is again.get_output_embeddings().weight
 
 
+def test_a_padding_token_that_the_models_lack_is_exported_with_the_tokenizer_alone(
+    draft: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    fit_vocabulary(draft, 320)
+    for settings in (draft.config, draft.generation_config):
+        settings.pad_token_id = 300
+    folder = _export(draft, tokenizer, tmp_path / "draft")
+    again = load_model(str(folder), dtype=torch.float32)
+    assert (again.config.vocab_size, again.config.pad_token_id) == (VOCABULARY, None)
+    assert again.generation_config is not None
+    assert again.generation_config.pad_token_id is None
+    assert load_tokenizer(str(folder)).pad_token_id == 300
+
+
 @pytest.mark.parametrize("vocabulary", [VOCABULARY, VOCABULARY + 20])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize(

@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import PreTrainedTokenizerBase
+from transformers import AddedToken, PreTrainedTokenizerBase
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading import load_tokenizer
-from distillspec.models.vocabulary import check_pair, vocabulary_digest
+from distillspec.models.notes import say_once
+from distillspec.models.vocabulary import (
+    check_in_vocabulary,
+    check_pair,
+    padding_token,
+    vocabulary_digest,
+)
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -105,6 +111,80 @@ def test_another_normalisation_is_found_by_the_probe(
 
     with pytest.raises(DistillSpecError, match="cut differently"):
         check_pair(tokenizer, changed(lower_case), 300, 300, "pair")
+
+
+# --- padding: tokens that no text has -------------------------------------------------------------
+
+
+def grown(tiny_pair: Path, *tokens: str, template: str | None = None) -> PreTrainedTokenizerBase:
+    """The tiny tokenizer (300 tokens) with added ones behind its last."""
+    tokenizer = load_tokenizer(str(tiny_pair / "draft"))
+    tokenizer.add_tokens([AddedToken(token, special=True) for token in tokens])
+    if template is not None:
+        tokenizer.chat_template = template
+    return tokenizer
+
+
+@pytest.mark.parametrize("rows", [(300, 300), (301, 300), (320, 310)])
+def test_a_padding_token_that_only_one_tokenizer_has_is_ruled_out(
+    tokenizer: PreTrainedTokenizerBase,
+    tiny_pair: Path,
+    caplog: pytest.LogCaptureFixture,
+    rows: tuple[int, int],
+) -> None:
+    other = grown(tiny_pair, "[PAD]")
+    other.pad_token = "[PAD]"
+    assert check_pair(tokenizer, other, *rows, "pair") == 300
+    assert check_pair(other, tokenizer, *rows, "pair") == 300
+    say_once.cache_clear()
+    check_pair(tokenizer, other, *rows, "pair")
+    assert "ruled out for both models, as padding is" in caplog.text
+    assert "'[PAD]' = 300" in caplog.text
+    assert padding_token(other, 300, 7) == padding_token(other, 299, 7) == 7
+    assert padding_token(other, 301, 7) == padding_token(other, None, 7) == 300
+
+
+def test_different_tokens_at_the_end_of_both_are_ruled_out(tiny_pair: Path) -> None:
+    one, other = grown(tiny_pair, "<soft>", "<one>"), grown(tiny_pair, "<soft>", "<other>")
+    assert check_pair(one, other, 302, 302, "pair") == 301
+    assert check_pair(one, other, 300, 302, "pair") == 300
+
+
+def test_a_token_that_no_model_has_a_row_for_is_ruled_out(tiny_pair: Path) -> None:
+    tokenizer = grown(tiny_pair, "<soft>")
+    assert check_pair(tokenizer, tokenizer, 300, 300, "pair") == 300
+    assert check_pair(tokenizer, tokenizer, 301, 301, "pair") == 301
+
+
+@pytest.mark.parametrize("rows", [(300, 300), (301, 300)])
+def test_a_token_that_texts_have_is_never_ruled_out(tiny_pair: Path, rows: tuple[int, int]) -> None:
+    plain, templated = grown(tiny_pair), grown(tiny_pair, "<call>", template="{{ '<call>' }}")
+    ended = grown(tiny_pair, "<end>")
+    ended.eos_token = "<end>"
+    for tokenizer in (templated, ended):
+        with pytest.raises(DistillSpecError, match="'<(call|end)>' = 300|ids up to 300"):
+            check_pair(tokenizer, tokenizer, *rows, "pair")
+        with pytest.raises(DistillSpecError, match="different tokenizers"):
+            check_pair(tokenizer, plain, *rows, "pair")
+
+
+def test_a_text_with_a_token_that_is_ruled_out_is_named(tiny_pair: Path) -> None:
+    tokenizer = grown(tiny_pair, "<soft>")
+    texts = {name: tokenizer.encode(name) for name in ("a b", "a <soft> b")}
+    check_in_vocabulary(texts.items(), 301, tokenizer)
+    with pytest.raises(
+        DistillSpecError, match="the token '<soft>' .300., .* ends at 299"
+    ) as caught:
+        check_in_vocabulary(texts.items(), 300, tokenizer)
+    assert caught.value.where == "a <soft> b"
+
+
+def test_another_padding_token_of_the_same_vocabulary_is_no_difference(
+    tokenizer: PreTrainedTokenizerBase, tiny_pair: Path
+) -> None:
+    other = load_tokenizer(str(tiny_pair / "draft"))
+    other.pad_token = "a"
+    assert check_pair(tokenizer, other, 300, 300, "pair") == 300
 
 
 def test_another_end_of_text_is_found(tokenizer: PreTrainedTokenizerBase, tiny_pair: Path) -> None:
