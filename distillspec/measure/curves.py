@@ -14,6 +14,7 @@ from distillspec.measure.drawing import MARKERS, Look, colour, legend, plain_axe
 Curves = dict[str, dict[str, list[tuple[float, float]]]]
 _PANELS = (
     ("loss (nats per token)", ("train/divergence_nats",)),
+    ("loss (not in nats)", ("train/divergence",)),
     ("alpha", ("train/alpha", "probe/alpha")),
     ("tau of the probe (tokens per forward)", ("probe/tau_tokens",)),
 )

@@ -110,6 +110,19 @@ Term = Literal[
 ]
 
 
+LossUnit = Literal["nats", "tokens", ""]
+_UNITS: dict[Term, LossUnit] = {
+    "forward_kl": "nats",
+    "reverse_kl": "nats",
+    "jsd": "nats",
+    "tvd": "",
+    "lk_alpha": "nats",
+    "lk_lambda": "",  # nats and a distance, mixed by alpha
+    "tvd_plus": "",  # nats times an advantage without unit, whose mean over a step is 0
+    "block_efficiency": "tokens",
+    "nll": "nats",
+}
+
 _Weight = Annotated[float, Field(gt=0.0)]
 
 
@@ -273,6 +286,12 @@ class Distill(Section):
         ]
         part = f" of the {self.select.keep:.0%} most learnable tokens" if self.select else ""
         return " + ".join(words) + part
+
+    @property
+    def loss_unit(self) -> LossUnit:
+        """Of the loss at a token; empty where it is dimensionless, or a sum of several units."""
+        units = {_UNITS[name] for name in self.terms}
+        return units.pop() if len(units) == 1 else ""
 
     @property
     def cached_signal(self) -> CachedSignal | None:

@@ -30,6 +30,7 @@ COLUMNS = (
     "probe/seconds",
     "probe/nats",
     "train/alpha_at_most",  # in place of train/alpha, where the target's signal is cached
+    "train/divergence",  # in place of train/divergence_nats, of a loss that is not in nats
 )
 
 

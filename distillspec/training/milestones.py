@@ -223,7 +223,8 @@ class Milestones(Callback):
             Report(
                 step=position.step,
                 max_steps=plan.max_steps,
-                loss=metrics["train/divergence_nats"],
+                loss=self._step.result.mean_loss(),
+                loss_unit=plan.loss_unit,
                 alpha=metrics["train/alpha"] if bound is None else bound,
                 tokens_per_second=metrics["train/tokens_per_second"],
                 done=share_done(position.step, position.training_seconds, plan),

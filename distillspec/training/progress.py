@@ -17,9 +17,9 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Report(NamedTuple):
-    """One step. loss: nats. done: share of the run, in [0, 1]. seconds: of the run, by phase.
+    """One step. done: share of the run, in [0, 1]. seconds: of the run, by phase.
 
-    alpha_is_bound: alpha is at most that.
+    alpha_is_bound: alpha is at most that. loss_unit: empty for none.
     """
 
     step: int
@@ -30,6 +30,7 @@ class Report(NamedTuple):
     done: float
     seconds: dict[str, float]
     alpha_is_bound: bool = False
+    loss_unit: str = "nats"
 
     def eta_seconds(self) -> float | None:
         """Training time still to go, if the rest goes like the part behind us."""
@@ -46,8 +47,9 @@ class Report(NamedTuple):
         shares = ", ".join(f"{name} {self.seconds[name] / spent:.0%}" for name in TRAINING_PHASES)
         bound = "<= " if self.alpha_is_bound else ""
         alpha = "" if self.alpha != self.alpha else f"  alpha {bound}{self.alpha:.3f}"
+        unit = f" {self.loss_unit}" if self.loss_unit else ""
         return (
-            f"step {self._place()}  loss {self.loss:.4f} nats{alpha}  "
+            f"step {self._place()}  loss {self.loss:.4f}{unit}{alpha}  "
             f"{self.tokens_per_second:,.0f} tokens/s  ({shares})  ETA {_clock(self.eta_seconds())}"
         )
 

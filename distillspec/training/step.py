@@ -43,7 +43,7 @@ class _Seen(NamedTuple):
 class StepResult(NamedTuple):
     """Sums over all processes; seconds by phase on this one. Rates are formed from them."""
 
-    divergence_nats: float  # weighted sum
+    loss: float  # weighted sum
     weight: float  # what that sum is over: tokens, or sequences
     alpha: float  # sum over tokens; nan without a target
     tokens: float
@@ -51,13 +51,18 @@ class StepResult(NamedTuple):
     gradient_norm: float
     seconds: dict[str, float]
     alpha_is_bound: bool = False  # of a kept signal: the true one is at most that
+    loss_is_in_nats: bool = True
+
+    def mean_loss(self) -> float:
+        return self.loss / self.weight
 
     def metrics(self) -> dict[str, float]:
-        """The row of metrics.csv, nats per token (or sequence) and tokens per second."""
+        """The row of metrics.csv: loss per token (or sequence), tokens per second."""
+        loss = "train/divergence_nats" if self.loss_is_in_nats else "train/divergence"
         busy = sum(self.seconds.values())
         alpha = "train/alpha_at_most" if self.alpha_is_bound else "train/alpha"
         return {
-            "train/divergence_nats": self.divergence_nats / self.weight,
+            loss: self.mean_loss(),
             alpha: self.alpha / self.tokens if self.tokens else math.nan,
             "train/response_tokens": self.tokens,
             "train/tokens_per_second": self.tokens / busy,
@@ -164,6 +169,7 @@ class Step:
             norm,
             seconds,
             alpha_is_bound=self.objective.cached is not None,
+            loss_is_in_nats=self.recipe.distill.loss_unit == "nats",
         )
         position.step += 1
         position.training_seconds = elapsed / world

@@ -39,6 +39,15 @@ def test_a_panel_is_drawn_for_each_quantity_that_was_logged(tmp_path: Path) -> N
     assert figure is not None
     assert len(figure.axes) == 3
     only_loss = {"control": {"train/divergence_nats": [(1.0, 2.0), (2.0, 1.0)]}}
+    two_units = {**only_loss, "distilled": {"train/divergence": [(1.0, 0.5), (2.0, 0.25)]}}
+    figure = training_curves(two_units, LIGHT)
+    assert figure is not None
+    assert [panel.get_title(loc="left") for panel in figure.axes] == [
+        "loss (nats per token)",
+        "loss (not in nats)",
+    ]
+    drawn = [[len(line.get_xdata()) for line in panel.lines] for panel in figure.axes]
+    assert drawn == [[2, 0], [0, 2]]  # a run's line is empty where it has no such loss
     figure = training_curves(only_loss, LIGHT)
     assert figure is not None
     assert len(figure.axes) == 1

@@ -45,6 +45,28 @@ def test_an_objective_that_cannot_be_is_refused(plan: dict[str, Any], words: str
         Distill.model_validate(plan)
 
 
+def test_a_loss_has_the_unit_of_its_terms() -> None:
+    units = {
+        name: Distill.model_validate({"divergence": name, "source": {"draft": 1.0}}).loss_unit
+        for name in get_args(Term)
+        if name != "nll"
+    }
+    assert {name for name, unit in units.items() if unit == "nats"} == {
+        "forward_kl",
+        "reverse_kl",
+        "jsd",
+        "lk_alpha",
+    }
+    assert units["tvd"] == units["lk_lambda"] == units["tvd_plus"] == ""
+    assert units["block_efficiency"] == "tokens"
+    nats = {"divergence": "mix", "mix": {"forward_kl": 0.5, "jsd": 0.5}}
+    assert Distill.model_validate(nats).loss_unit == "nats"
+    mixed = {"divergence": "mix", "mix": {"forward_kl": 0.5, "tvd": 0.5}}
+    assert Distill.model_validate(mixed).loss_unit == ""
+    text = {"divergence": "nll", "source": {"target": 1.0}}
+    assert Distill.model_validate(text).loss_unit == "nats"
+
+
 def test_an_objective_is_told_in_words() -> None:
     mix = {"jsd": 0.7, "block_efficiency": 1.0, "nll": 0.3}
     plan = Distill.model_validate({"divergence": "mix", "mix": mix, "source": {"target": 1.0}})

@@ -23,6 +23,11 @@ def test_a_report_says_loss_alpha_speed_shares_and_time_to_go() -> None:
     )
 
 
+def test_a_loss_has_the_unit_of_its_divergence() -> None:
+    assert "loss 1.2500  alpha" in _report()._replace(loss_unit="").text()
+    assert "loss 1.2500 tokens  alpha" in _report()._replace(loss_unit="tokens").text()
+
+
 def test_alpha_is_left_out_where_there_is_no_target() -> None:
     assert "alpha" not in _report(alpha=math.nan).text()
 
