@@ -354,6 +354,7 @@ class Job:
     def evaluate(self, suite_path: str, changes: Sequence[str] = ()) -> None:
         """Decode with each draft, write rows, summary, report and card, and print the table."""
         suite, pair = load_suite(suite_path, changes), self.pair
+        suite = suite.scored_on(self.recipe.data.held_out_source)
         if self.recipe.pair.draft_head is not None and pair.kept is None:
             raise self._nothing_trained(self.folder.path)
         kind = dtype_of(suite.runner.dtype, pair.device)

@@ -163,3 +163,8 @@ class Data(Section):
                 "speak"
             )
         return self
+
+    @property
+    def held_out_source(self) -> Source:
+        """Where prompts for probe and evaluation come from."""
+        return self.held_out or self.source

@@ -98,7 +98,7 @@ def _distillation(recipe: Recipe, source: str, suite: Suite | None) -> list[Plan
     lines.append(PlanLine("run folder", f"{runs}/<run id>"))
     if pair.endpoint is None:
         path = recipe.evaluate.suite
-        text = _evaluation(suite or load_suite(path), path)
+        text = _evaluation((suite or load_suite(path)).scored_on(recipe.data.held_out_source), path)
         if recipe.hardware.shard_target:
             text = f"by one process that holds the target; several leave it out: {text}"
     else:
@@ -304,12 +304,12 @@ def _evaluation(suite: Suite, path: str) -> str:
             mend="give the path of a metric for the `evaluate` library, as in eval/metrics/",
         )
     brought = [_prompts(one, f"{path}: {key}") for key, one in suite.prompts.named.items()]
-    methods = ", ".join(method.name for method in suite.methods)
+    scored = "" if suite.quality is None else f", scored by {suite.quality}"
     return (
-        f"{path}: {methods} x gamma {list(suite.gammas)} x temperature"
-        f" {list(suite.temperatures)}, {suite.prompts.count} prompts"
-        f" (alpha on {suite.prompts.read}){''.join(f', {text}' for text in brought)},"
-        f" drafts: {', '.join(suite.drafts)}"
+        f"{path}: {suite.cells_in_words()}; at temperature {list(suite.temperatures)},"
+        f" {suite.prompts.count} prompts (alpha on {suite.prompts.read})"
+        f"{''.join(f', {text}' for text in brought)},"
+        f" drafts: {', '.join(suite.measured_drafts())}{scored}"
     )
 
 

@@ -16,8 +16,10 @@ from distillspec.recipe.methods import (
     NoDraft,
     UCBChoose,
 )
-from distillspec.recipe.prompt_plan import PromptPlan
+from distillspec.recipe.prompt_plan import PromptPlan, PromptSource
 from distillspec.recipe.section import Count, FolderName, Section
+
+SourceKind = Literal["python-source", "jsonl", "hub", "python-topics", "adversarial"]
 
 
 class RunnerChoice(Section):
@@ -60,6 +62,12 @@ class Suite(Section):
     quality: str | None = Field(
         None, description="path of a metric for the `evaluate` library, run on the completions"
     )
+    quality_on: tuple[SourceKind, ...] | None = Field(
+        None,
+        min_length=1,
+        description="score the completions only if all prompts come from sources of these kinds; "
+        "default: of any. A metric of Python code says nothing about other text",
+    )
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Self:
@@ -87,6 +95,34 @@ class Suite(Section):
         if method.choose is not None:
             return (max(gamma for _, gamma in self.arms(method)),)
         return (1,) if isinstance(method.draft, NoDraft) else method.gammas or self.gammas
+
+    def cells_in_words(self) -> str:
+        """Each method with the gammas, or the arms, that it is measured with."""
+        return ", ".join(self._in_words(method) for method in self.methods)
+
+    def _in_words(self, method: Method) -> str:
+        if method.choose is not None:
+            return (
+                f"{method.name} over [{', '.join(f'{a.name}@{g}' for a, g in self.arms(method))}]"
+            )
+        if isinstance(method.draft, NoDraft):
+            return method.name
+        return f"{method.name} x gamma {list(self.of(method))}"
+
+    def measured_drafts(self) -> list[str]:
+        """Drafts that some method decodes with, where the run has them."""
+        named = dict.fromkeys([*self.drafts, *self.named_models()])
+        return [name for name in named if any(self.measures(name, one) for one in self.methods)]
+
+    def scored_on(self, recipes_prompts: PromptSource) -> Self:
+        """The suite without its metric where its prompts are of no kind in `quality_on`.
+
+        recipes_prompts: where prompts come from if the suite brings none.
+        """
+        kinds = {one.kind for one in self.prompts.named.values()} or {recipes_prompts.kind}
+        if self.quality is None or self.quality_on is None or kinds <= set(self.quality_on):
+            return self
+        return self.model_copy(update={"quality": None})
 
     @property
     def reach(self) -> int:

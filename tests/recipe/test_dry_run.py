@@ -185,6 +185,35 @@ def test_a_metric_that_is_missing_is_a_fault_of_the_suite(place: Path) -> None:
     assert refused("r.yaml").where == "suite.yaml: quality"
 
 
+def test_the_gammas_are_those_that_each_method_is_measured_with(place: Path) -> None:
+    (place / "suite.yaml").write_text(
+        "gammas: [3]\ndrafts: [distilled]\nmethods:\n"
+        "  - {name: standard, gammas: [1, 2]}\n  - {name: block, verify: {kind: block}}\n"
+        "  - {name: plain, draft: {kind: none}}\n"
+        "  - {name: weak, draft: {kind: chain, model: undistilled}, gammas: [5]}\n"
+        "  - {name: ucb, choose: {kind: ucb, arms: [standard, block]}}\n",
+        encoding="utf-8",
+    )
+    told = lines("r.yaml")["evaluate"]
+    assert (
+        "standard x gamma [1, 2], block x gamma [3], plain, weak x gamma [5], "
+        "ucb over [standard@1, standard@2, block@3]; at temperature [0.0, 1.0]"
+    ) in told
+    assert told.endswith("drafts: distilled, undistilled")
+
+
+def test_a_metric_of_code_is_left_out_where_the_prompts_are_none(place: Path) -> None:
+    metric = place / "metric.py"
+    metric.write_text("", encoding="utf-8")
+    suite = f"quality: {metric}\nquality_on: [python-source]\n"
+    (place / "suite.yaml").write_text(suite, encoding="utf-8")
+    assert "scored by" not in lines("r.yaml")["evaluate"]
+    code = "{kind: python-source, standard_library: true}"
+    assert f"scored by {metric}" in lines("r.yaml", f"data.held_out={code}")["evaluate"]
+    (place / "suite.yaml").write_text(f"{suite}prompts: {{source: {code}}}\n", encoding="utf-8")
+    assert f"scored by {metric}" in lines("r.yaml")["evaluate"]
+
+
 def test_every_source_of_a_suite_is_told(place: Path) -> None:
     (place / "suite.yaml").write_text(
         "prompts:\n  sources:\n    code: {kind: python-source, standard_library: true}\n"

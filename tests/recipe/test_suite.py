@@ -1,11 +1,14 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
-from distillspec.recipe.suite import Suite
+from distillspec.recipe.data import Jsonl, PythonSource
+from distillspec.recipe.loading import load_suite
+from distillspec.recipe.prompt_plan import PromptPlan, PromptSource
+from distillspec.recipe.suite import SourceKind, Suite
 
 
 def test_the_defaults_are_a_whole_suite() -> None:
@@ -144,3 +147,31 @@ def test_a_method_that_names_its_draft_is_measured_with_that_one_alone() -> None
         "lookup": ["distilled", "control"],
     }
     assert suite.named_models() == {"undistilled": "weak"}
+
+
+CODE = PythonSource(kind="python-source", standard_library=True)
+ROWS = Jsonl(kind="jsonl", path="rows.jsonl")
+
+
+def test_a_metric_is_run_on_its_own_kinds_of_prompts_alone() -> None:
+    suite = Suite(quality="metric", quality_on=("python-source",))
+    assert suite.scored_on(CODE) is suite
+    assert suite.scored_on(ROWS).quality is None
+    assert Suite(quality="metric").scored_on(ROWS).quality == "metric"
+    mixed = suite.model_copy(update={"prompts": PromptPlan(sources={"a": CODE, "b": ROWS})})
+    assert mixed.scored_on(CODE).quality is None
+    brought = suite.model_copy(update={"prompts": PromptPlan(source=CODE)})
+    assert brought.scored_on(ROWS).quality == "metric"
+
+
+@pytest.mark.parametrize("name", ["quick", "grid", "methods"])
+def test_the_suites_that_every_recipe_can_use_score_no_prose_as_python(name: str) -> None:
+    suite = load_suite(f"eval/suites/{name}.yaml")
+    assert suite.scored_on(CODE).quality == "eval/metrics/parses"
+    assert suite.scored_on(ROWS).quality is None
+
+
+def test_the_kinds_of_prompts_are_those_that_there_are() -> None:
+    sources = get_args(get_args(PromptSource)[0])
+    kinds = {get_args(one.model_fields["kind"].annotation)[0] for one in sources}
+    assert set(get_args(SourceKind)) == kinds
