@@ -53,5 +53,5 @@ def test_a_new_run_starts_an_empty_table(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_is_the_users_error(tmp_path: Path) -> None:
     rows = MetricsCsv(tmp_path / "absent" / "metrics.csv")
-    with pytest.raises(DistillSpecError, match="writing failed"):
+    with pytest.raises(DistillSpecError, match="the folder of this file is gone"):
         rows.log_metrics({"train/alpha": 0.5}, 1)
