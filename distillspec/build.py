@@ -30,7 +30,7 @@ from distillspec.models.digest import model_digest
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.generate import generate
 from distillspec.models.loading import load_model
-from distillspec.models.runner import most_positions, vocabulary_size
+from distillspec.models.runner import context_of_model, vocabulary_size
 from distillspec.models.trimmed_head import trim_head
 from distillspec.models.vocabulary import vocabulary_digest
 from distillspec.pair import Pair
@@ -80,12 +80,13 @@ def prompts(pair: Pair) -> PromptSets:
 def suite_prompts(pair: Pair, suite: Suite, drafts: Sequence[PreTrainedModel]) -> Traffic:
     """The prompts of a suite that brings its own, as long as its plan and the contexts allow."""
     recipe = pair.recipe
-    holds = min(most_positions(model) for model in (pair.target.model, *drafts))
+    holds, reason = min(context_of_model(model) for model in (pair.target.model, *drafts))
     room = holds - suite.max_new_tokens - suite.reach
     if room < 1:
         raise DistillSpecError(
             f"max_new_tokens and a block need {suite.max_new_tokens + suite.reach} of the "
-            f"{holds} positions of the models' contexts: none is left for a prompt",
+            f"{holds} positions of the models' contexts: none is left for a prompt"
+            + (f" ({reason})" if reason else ""),
             where=f"evaluation suite {suite.name}",
             mend="lower max_new_tokens in the suite",
         )

@@ -22,7 +22,7 @@ from distillspec.measure.plan import check
 from distillspec.measure.race import FEWEST, FIRST_LOOK, Outcome, Standing, Texts, race
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.precision import describe, fast_dtype
-from distillspec.models.runner import most_positions, vocabulary_size
+from distillspec.models.runner import context_of_model, vocabulary_size
 from distillspec.models.seq2seq import check_same_kind, is_seq2seq, start_token
 from distillspec.models.tree_mask import check_takes_a_tree
 from distillspec.models.vocabulary import check_in_vocabulary, check_pair
@@ -159,11 +159,12 @@ def _takes_trees(pair: _Pair) -> bool:
 
 def _prompts(pair: _Pair, source: Jsonl | PythonSource, suite: Suite) -> list[Prompt]:
     """Those that leave room in both contexts for the answer and the largest drafts."""
-    holds = min(most_positions(pair.target), most_positions(pair.draft))
+    holds, reason = min(context_of_model(pair.target), context_of_model(pair.draft))
     room = holds - suite.max_new_tokens - most_slots(suite) - 1
     if room < 1:
         raise DistillSpecError(
-            f"the models' contexts hold {holds} tokens, and none is left for a prompt",
+            f"the models' contexts hold {holds} tokens, and none is left for a prompt"
+            + (f" ({reason})" if reason else ""),
             where=f"auto: --max-new-tokens={suite.max_new_tokens}",
             mend="lower --max-new-tokens",
         )

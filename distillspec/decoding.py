@@ -28,7 +28,7 @@ from distillspec.models.decoded import decoded
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.models.path_rows import eager_runner, runner_for_trees
 from distillspec.models.precision import fast_dtype
-from distillspec.models.runner import vocabulary_size
+from distillspec.models.runner import check_text_fits, vocabulary_size
 from distillspec.models.seq2seq import check_same_kind, start_token
 from distillspec.models.stop_ids import stop_ids
 from distillspec.models.translated import TranslatedRunner
@@ -151,6 +151,8 @@ def decode(
     if has_source:
         start = start_token(big)
         ids = [*(token for token in ids if token != start), start]
+    for one in (big,) if bridge else (big, small):  # one with its own tokens rests where it must
+        check_text_fits(one, len(ids) + max_new_tokens)
     prompt_ids = torch.tensor(ids, dtype=torch.long, device=big.device)
     runner, ends = make(big, vocabulary=vocabulary), stop_ids(big, text).ids
     policy = SamplingPolicy(temperature, top_k, nucleus)

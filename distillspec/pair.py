@@ -21,7 +21,7 @@ from distillspec.models.frozen import FrozenTarget
 from distillspec.models.hidden import bare_model
 from distillspec.models.loading import empty_model, fetch_model, load_model, load_tokenizer
 from distillspec.models.precision import cast_parameters, fast_dtype
-from distillspec.models.runner import UNLIMITED, most_positions, vocabulary_size
+from distillspec.models.runner import context_of_model, most_positions, vocabulary_size
 from distillspec.models.seq2seq import check_same_kind, is_seq2seq, start_token
 from distillspec.models.sharded import split_over_processes
 from distillspec.models.start import made_draft
@@ -29,6 +29,7 @@ from distillspec.models.stop_ids import StopIds, required_stop_ids
 from distillspec.models.trainable import without_dropout
 from distillspec.models.trimmed_head import settle_head, trim_head
 from distillspec.models.vocabulary import check_in_vocabulary, check_pair, padding_token
+from distillspec.recipe.context import UNLIMITED, check_rows_fit
 from distillspec.recipe.schema import Hardware, Recipe
 from distillspec.recipe.start import Pruned, Random
 from distillspec.seeds import derive_seed
@@ -343,25 +344,7 @@ def _end_of_text(tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]) -> in
 
 
 def _check_length(recipe: Recipe, *models: PreTrainedModel) -> None:
-    data = recipe.data
-    source, needed = recipe.distill.source, data.max_prompt_tokens + data.max_response_tokens
-    drafted = recipe.distill.speculative.gamma if source.speculative else 0
-    holds = min(map(most_positions, models)) - drafted
-    beside = f" beside {drafted} drafted tokens" if drafted else ""
-    if needed > holds:
-        raise DistillSpecError(
-            f"a row may have {needed} tokens, and the pair's contexts hold {holds}{beside}",
-            where=f"data.max_prompt_tokens={data.max_prompt_tokens}, "
-            f"data.max_response_tokens={data.max_response_tokens}",
-            mend=f"lower them to {holds} together",
-        )
-    packing, whole = recipe.distill.packing, holds + drafted
-    if packing is not None and packing > whole:
-        raise DistillSpecError(
-            f"a packed row may have {packing} tokens, and the pair's contexts hold {whole}",
-            where=f"distill.packing={packing}",
-            mend=f"lower it to {whole}; more sequences a forward: distill.micro_batch_size",
-        )
+    check_rows_fit(recipe, map(context_of_model, models))
 
 
 def _check_draft(recipe: Recipe, draft: PreTrainedModel) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Phi3Config, Phi3ForCausalLM
 
 import distillspec
 from distillspec.decoding import _with_text
@@ -173,6 +174,40 @@ def test_what_picks_an_arm_does_not_know_which_tokens_will_be_drawn(arms: list[s
         first += found.token == 1
     standard_error = 0.5 / seeds**0.5
     assert abs(first / seeds - 0.5) < 3.5 * standard_error
+
+
+def test_a_text_that_crosses_where_a_rope_changes_is_refused() -> None:
+    """Of a longrope what was cached before would be rotated by other frequencies than the rest."""
+    tokenizer = load_tokenizer(str(PAIR / "target"), what="target")
+    rope = {
+        "rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 32,
+        "short_factor": [1.0] * 8, "long_factor": [1.0 + 3 * i for i in range(8)],
+    }  # fmt: skip
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+             "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 4096,
+             "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0,
+             "original_max_position_embeddings": 32}  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        config = Phi3Config(**shape, max_position_embeddings=512, rope_parameters=rope)
+        model = Phi3ForCausalLM(config).eval()
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.data.mul_(12.0)
+    ids = tokenizer.encode("def f(")
+    room = 32 - len(ids)
+    with pytest.raises(DistillSpecError, match=r"may have 33 tokens, Phi3ForCausalLM reads 32"):
+        distillspec.decode(model, model, "def f(", max_new_tokens=room + 1, tokenizer=tokenizer)
+    found = distillspec.decode(
+        model, model, "def f(", max_new_tokens=room, temperature=0.0, tokenizer=tokenizer
+    )
+    text = list(ids)
+    for one in found:
+        with torch.no_grad():
+            logits = model(torch.tensor([text]), use_cache=False).logits[0, -1]
+        assert one.token == int(logits.argmax())
+        text.append(one.token)
+    assert len(text) == 32
 
 
 def test_an_audit_gets_a_line_a_round_and_a_second_text_is_added(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from distillspec.measure.memory import round_bytes
 from distillspec.measure.methods import most_drafted
 from distillspec.measure.timing import StepTimes
 from distillspec.models.digest import model_digest
+from distillspec.models.runner import context_of_model
 from distillspec.recipe.suite import Suite
 
 if TYPE_CHECKING:
@@ -68,12 +69,11 @@ def check(
     longest = max(len(prompt.tokens) for prompt in prompts)
     needed = longest + suite.max_new_tokens + suite.reach
     for name, one in {"target": target, **drafts}.items():
-        config = one.config.get_text_config(decoder=True)
-        holds = getattr(config, "max_position_embeddings", None)
-        if holds is not None and needed > holds:
+        holds, reason = context_of_model(one)
+        if needed > holds:
             raise DistillSpecError(
                 f"the longest prompt has {longest} tokens; max_new_tokens and a block make these "
-                f"{needed} positions, and the {name} has {holds}",
+                f"{needed} positions, and the {name} has {holds}{reason and ': ' + reason}",
                 where=where,
                 mend="lower max_new_tokens in the suite, or data.max_prompt_tokens in the recipe",
             )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.context import UNLIMITED, context_of
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.model_files import check_tokenizer_files, model_files, model_folder
 
@@ -55,6 +56,7 @@ def folder_facts(path: str, what: str = "model") -> ModelFacts:
     inner = config.get("text_config")
     text = inner if isinstance(inner, dict) else config
     architectures = config.get("architectures")
+    context = context_of(config).positions
     return ModelFacts(
         path=path,
         local=True,
@@ -64,7 +66,7 @@ def folder_facts(path: str, what: str = "model") -> ModelFacts:
         vocabulary=_count(text, "vocab_size"),
         hidden_size=_count(text, "hidden_size", "d_model", "n_embd"),
         layers=_count(text, "num_hidden_layers", "num_layers", "n_layer"),
-        max_positions=_count(text, "max_position_embeddings", "n_positions"),
+        max_positions=None if context == UNLIMITED else context,
         parameters=sum(math.prod(tensor.shape) for tensor in tensors),
         weight_bytes=sum(tensor.bytes for tensor in tensors),
         has_encoder=bool(config.get("is_encoder_decoder")),

@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 
 from distillspec.models.cache import is_plainly_causal
 from distillspec.models.reading import Reading, reading
-from distillspec.models.runner import UNLIMITED, CausalRunner, most_positions, vocabulary_size
+from distillspec.models.runner import CausalRunner, most_positions, vocabulary_size
 from distillspec.models.seq2seq import is_seq2seq
+from distillspec.recipe.context import UNLIMITED
 from distillspec.speculation.runner import Runner
 
 log = logging.getLogger(__name__)

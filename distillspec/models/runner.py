@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from distillspec.errors import DistillSpecError
 from distillspec.models.cache import (
     GrowingCache,
     additive_mask,
@@ -15,8 +16,7 @@ from distillspec.models.cache import (
     is_plainly_causal,
 )
 from distillspec.models.tree_mask import TreePaths, check_takes_a_tree
-
-UNLIMITED = 1 << 30
+from distillspec.recipe.context import UNLIMITED, Context, context_of
 
 
 class CausalRunner:
@@ -106,5 +106,22 @@ def vocabulary_size(model: PreTrainedModel) -> int:
 
 def most_positions(model: PreTrainedModel) -> int:
     """Tokens of the longest text the model can read."""
+    return context_of_model(model).positions
+
+
+def check_text_fits(model: PreTrainedModel, tokens: int) -> None:
+    """DistillSpecError for a text that reaches where the model's RoPE changes its frequencies."""
+    holds, reason = context_of_model(model)
+    if reason and tokens > holds:
+        raise DistillSpecError(
+            f"the text may have {tokens} tokens, {type(model).__name__} reads {holds}: {reason}",
+            where=f"decoding with {model.name_or_path or 'a model of that class'}",
+            mend="shorten the prompt, or lower max_new_tokens",
+        )
+
+
+def context_of_model(model: PreTrainedModel) -> Context:
+    """How long a text the model can read, and why not a longer one."""
     config = model.config.get_text_config(decoder=True)
-    return int(getattr(config, "max_position_embeddings", None) or UNLIMITED)
+    length = getattr(config, "max_position_embeddings", None)  # whatever the family calls it
+    return context_of({**vars(config), "max_position_embeddings": length})

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from distillspec.atomic import check_replaceable
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.context import check_rows_fit, context_of
 from distillspec.recipe.data import Hub, Jsonl, PythonSource
 from distillspec.recipe.distill import CachedSignal, Distill, Origin, Shares
 from distillspec.recipe.endpoint import check_can_ask
@@ -21,6 +22,7 @@ from distillspec.recipe.model_files import (
     is_missing,
     model_files,
     model_folder,
+    read_config,
 )
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.prompt_plan import Adversarial, PromptSource, PythonTopics
@@ -71,6 +73,7 @@ def _distillation(recipe: Recipe, source: str, suite: Suite | None) -> list[Plan
         PlanLine("draft", _draft(recipe, source)),
         PlanLine("prompts", _prompts(recipe.data.source, f"{source}: data.source")),
     ]
+    _check_contexts(recipe, source)
     if pair.draft_head is not None:
         text = f"the {pair.draft_head.keep} tokens most frequent in the stored responses"
         lines.append(PlanLine("draft's head", text))
@@ -190,6 +193,15 @@ def _model(name: str, where: str, *, decodes: bool = False) -> str:
     except DistillSpecError as error:
         raise _at(where, error) from error
     return "; ".join([f"local folder {name}", *files.notes])
+
+
+def _check_contexts(recipe: Recipe, source: str) -> None:
+    """Whether both models can read the recipe's rows, as far as they lie here."""
+    pair = recipe.pair
+    names = [*([] if pair.endpoint else [pair.target_weights]), pair.draft]
+    folders = [name for name in names if isinstance(name, str) and not is_missing(name)]
+    configs = (read_config(model_folder(name)) for name in folders)
+    check_rows_fit(recipe, map(context_of, configs), source)
 
 
 def _at(where: str, error: DistillSpecError) -> DistillSpecError:
