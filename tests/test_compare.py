@@ -28,6 +28,8 @@ data:
   max_prompt_tokens: 64
   max_response_tokens: 6
 distill:
+  divergence: forward_kl
+  source: {draft: 1.0}
   batch_size: 4
   probe: {every_steps: 20, prompts: 2, gamma: 2, max_new_tokens: 4}
 optimizer: {learning_rate: 1.0e-2, warmup_steps: 1}

@@ -65,6 +65,8 @@ def recipe(**distill: object) -> Recipe:
                 "max_response_tokens": 8,
             },
             "distill": {
+                "divergence": "forward_kl",
+                "source": {"draft": 1.0},
                 "batch_size": 4,
                 "max_steps": 4,
                 "probe": {"every_steps": 2, "prompts": 2, "gamma": 3, "max_new_tokens": 8},

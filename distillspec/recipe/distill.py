@@ -199,7 +199,9 @@ Signal = Annotated[OnlineSignal | CachedSignal, Field(discriminator="kind")]
 
 class Distill(Section):
     divergence: Term | Literal["mix"] = Field(
-        "forward_kl", description="loss per response token; nll needs no target; mix: see mix"
+        "jsd",
+        description="loss per response token; nll needs no target; mix: see mix. Default: jsd, the "
+        "best measured, or nll with an endpoint",
     )
     mix: Mix | None = Field(None, description="the losses and their weights; with divergence: mix")
     jsd_weight: float = Field(0.5, gt=0.0, lt=1.0, description="beta of JSD[beta]; jsd only")
@@ -216,7 +218,11 @@ class Distill(Section):
         "dice",
     )
     select: Select | None = Field(None, description="learn from a part of the tokens only")
-    source: Shares = Field(default_factory=lambda: Shares(draft=1.0))
+    source: Shares = Field(
+        default_factory=lambda: Shares(draft=0.5, target=0.5, per="batch"),
+        description="where responses come from. Default: {draft: 0.5, target: 0.5, per: batch}, "
+        "the best measured, or where that cannot be target, draft or fixed text alone",
+    )
     replay: Replay = Field(default_factory=Replay)
     speculative: Speculative = Field(default_factory=Speculative)
     signal: Signal = Field(

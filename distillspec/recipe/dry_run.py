@@ -86,7 +86,9 @@ def _distillation(recipe: Recipe, source: str, suite: Suite | None) -> list[Plan
     if "target" in distill.source.stored or pair.endpoint is not None:
         store = Path(recipe.data.store)
         _check_writable(store, f"{source}: data.store")
-        lines.append(PlanLine("store", f"target responses are kept in {store}"))
+        bound = "" if recipe.data.max_prompts else "; data.max_prompts would bound them"
+        text = f"one target response to each training prompt is kept in {store}{bound}"
+        lines.append(PlanLine("store", text))
     if distill.cached_signal is not None:
         lines.append(PlanLine("signal", _signal(distill.cached_signal, source)))
         if distill.signal_caveat is not None:

@@ -14,6 +14,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.recipe import yaml_text
 from distillspec.recipe.comparison import Comparison
 from distillspec.recipe.complaint import complaint, nearest
+from distillspec.recipe.defaults import with_defaults
 from distillspec.recipe.expectation import root
 from distillspec.recipe.methods import Method
 from distillspec.recipe.pretraining import PretrainRecipe
@@ -46,6 +47,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe | Pre
             where=f"{path}: top level",
             mend=f"did you mean '{guess}'?" if guess else "leave it out for a distillation",
         )
+    if model is Recipe:
+        data = with_defaults(data)
     return _validate(model, data, str(path), changed)
 
 

@@ -73,7 +73,7 @@ def test_an_objective_is_told_in_words() -> None:
     assert plan.loss_in_words == "0.7 jsd[0.5] + block efficiency@4 + 0.3 nll"
     assert Distill.model_validate(DRAWN).loss_in_words == "block efficiency@4 of drawn tokens"
     selected = Distill.model_validate({"select": {"keep": 0.4, "reference": "draft"}})
-    assert selected.loss_in_words == "forward kl of the 40% most learnable tokens"
+    assert selected.loss_in_words == "jsd[0.5] of the 40% most learnable tokens"
 
 
 def test_every_loss_can_be_mixed() -> None:

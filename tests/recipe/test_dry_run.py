@@ -60,11 +60,14 @@ def test_the_plan_tells_the_stages_in_order_and_creates_nothing(place: Path) -> 
     before = everything_in(place)
     told = lines("r.yaml", "distill.max_minutes=4", "export.push=me/draft")
     assert list(told) == [
-        "target", "draft", "prompts", "held out", "responses", "train", "run folder", "evaluate",
-        "export",
+        "target", "draft", "prompts", "held out", "responses", "store", "train", "run folder",
+        "evaluate", "export",
     ]  # fmt: skip
-    assert told["responses"] == "100% sampled from the draft's current weights"
-    assert "forward kl, 1000 steps or 4 minutes" in told["train"]
+    assert told["responses"] == (
+        "50% sampled from the target once, 50% sampled from the draft's current weights "
+        "(whole batches)"
+    )
+    assert "jsd[0.5], 1000 steps or 4 minutes" in told["train"]
     assert told["run folder"] == "checkpoints/runs/r/<run id>"
     assert "gamma [3]" in told["evaluate"]
     assert told["export"].endswith("uploaded to me/draft")
@@ -79,7 +82,10 @@ def test_the_plan_is_rendered_one_aligned_line_a_thing(place: Path) -> None:
 
 def test_the_store_is_named_where_the_target_samples(place: Path) -> None:
     told = lines("r.yaml", "distill.source={target: 0.5, fixed: 0.5}", "data.store=kept")
-    assert told["store"] == "target responses are kept in kept"
+    kept = "one target response to each training prompt is kept in kept"
+    assert told["store"] == f"{kept}; data.max_prompts would bound them"
+    bounded = lines("r.yaml", "distill.source={target: 1}", "data.store=kept", "data.max_prompts=9")
+    assert bounded["store"] == kept
     assert told["responses"] == "50% the data's own, 50% sampled from the target once"
 
 

@@ -78,7 +78,7 @@ def test_what_an_endpoint_cannot_give_or_be_is_refused_when_the_recipe_is_read(
 
 
 def test_the_objectives_that_an_endpoint_can_serve_are_named(path: Path) -> None:
-    what = refused(path, "distill={}").what
+    what = refused(path, "distill={divergence: jsd}").what
     assert "distill.divergence=nll" in what
     assert "distill.source={target: 1.0}" in what
 

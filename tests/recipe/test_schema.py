@@ -33,8 +33,8 @@ def smallest(**more: Any) -> dict[str, Any]:
 
 def test_the_defaults_are_a_whole_recipe() -> None:
     recipe = Recipe.model_validate(smallest())
-    assert recipe.distill.divergence == "forward_kl"
-    assert recipe.distill.source == Shares(fixed=0.0, target=0.0, draft=1.0)
+    assert recipe.distill.divergence == "jsd"
+    assert recipe.distill.source == Shares(draft=0.5, target=0.5, per="batch")
     assert recipe.evaluate.suite == "eval/suites/quick.yaml"
 
 
@@ -124,7 +124,7 @@ def test_a_bridged_pair_reads_fixed_text_and_the_targets() -> None:
 def test_a_trimmed_head_needs_text_to_count_and_whole_matrices() -> None:
     pair = {"target": "t", "draft": "d", "draft_head": {"keep": 9}}
     with pytest.raises(ValidationError, match="counts tokens in text that is there"):
-        Recipe.model_validate(smallest(pair=pair))
+        Recipe.model_validate(smallest(pair=pair, distill={"source": {"draft": 1.0}}))
     counted = {"pair": pair, "distill": {"source": {"fixed": 0.1, "draft": 0.9}}}
     assert Recipe.model_validate(smallest(**counted)).pair.draft_head is not None
     for source in ({"speculative": 1.0}, {"draft": 0.5, "target": 0.5, "per": "token"}):

@@ -77,6 +77,8 @@ def recipe(**changes: Any) -> Recipe:
             "max_response_tokens": 6,
         },
         "distill": {
+            "divergence": "forward_kl",
+            "source": {"draft": 1.0},
             "batch_size": 4,
             "max_steps": 4,
             "checkpoint_every_steps": 2,

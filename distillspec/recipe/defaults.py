@@ -1,0 +1,54 @@
+"""What a recipe minimises, and on which text, where it does not say so.
+
+The best that was measured at equal wall-clock (`eval/measured.md`) is JSD on text of draft and
+target, in whole batches by turns. A pair or an objective that rules this out gets the nearest
+choice that it allows, so that a recipe of a pair and data alone is valid for every kind of pair.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_BEST = {"draft": 0.5, "target": 0.5, "per": "batch"}
+_OF_TARGET = {"target": 1.0}
+_OF_DRAFT = {"draft": 1.0}
+_OF_DATA = {"fixed": 1.0}
+
+
+def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe as it was read, with `distill.divergence` and `distill.source` where they lack.
+
+    Args:
+        recipe: Not yet checked: a section may be missing or be anything.
+
+    Returns:
+        The recipe itself where it gives both, or where `distill` is no section.
+    """
+    distill = recipe.get("distill", {})
+    if not isinstance(distill, dict) or {"divergence", "source"} <= distill.keys():
+        return recipe
+    pair, hardware = _section(recipe, "pair"), _section(recipe, "hardware")
+    is_endpoint = pair.get("endpoint") is not None
+    divergence = distill.get("divergence", "nll" if is_endpoint else "jsd")
+    losses = {divergence} if divergence != "mix" else _section(distill, "mix").keys()
+    source: dict[str, Any]
+    if "tvd_plus" in losses:
+        source = _OF_DRAFT
+    elif hardware.get("shard_target") is True:
+        source = _OF_DATA if "nll" in losses else _OF_DRAFT
+    elif (
+        is_endpoint
+        or pair.get("tokenizers") == "bridged"
+        or "nll" in losses
+        or _section(distill, "signal").get("kind") == "cached"
+        or ("block_efficiency" in losses and distill.get("block_form") == "drawn")
+    ):
+        source = _OF_TARGET
+    else:
+        source = _BEST
+    return {**recipe, "distill": {"divergence": divergence, "source": source, **distill}}
+
+
+def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+    found = values.get(name)
+    return found if isinstance(found, dict) else {}
