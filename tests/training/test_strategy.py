@@ -72,7 +72,8 @@ def _kept(folder: Path) -> dict[str, Any]:
 def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same steps by one process ("plain") and by two with each strategy.
 
-    "<strategy>-resumed" was started again after its first step, "<strategy>-drawn" is on-policy,
+    "<strategy>-resumed" was started again after its first step, "<strategy>-damaged" with a bit of
+    its last checkpoint flipped, "<strategy>-drawn" is on-policy,
     "<strategy>-written" has text of all kinds, some of it for the second time, and was resumed,
     "<strategy>-kept" reads the target's kept distributions, which "plain-kept" has made,
     "<strategy>-selected" and "<strategy>-surrogate" (TVD++) look twice at each step, and
@@ -93,10 +94,13 @@ def runs(tiny_pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     jobs: list[dict[str, Any]] = []
     for name in STRATEGIES:
         resumed, drawn = str(folder / f"{name}-resumed"), str(folder / f"{name}-drawn")
+        damaged = str(folder / f"{name}-damaged")
         jobs += [
             {"folder": str(folder / name), "recipe": _plan(name)},
             {"folder": resumed, "recipe": _plan(name, max_steps=1)},
             {"folder": resumed, "recipe": _plan(name), "resume": True},
+            {"folder": damaged, "recipe": _plan(name, checkpoint_every_steps=1)},
+            {"folder": damaged, "recipe": _plan(name), "resume": True, "damaged": True},
             {"folder": drawn, "recipe": _plan(name, source={"draft": 1.0}), "probed": False},
             {"folder": str(folder / f"{name}-kept"), "recipe": _plan(name, **_kept(folder))},
             {"folder": str(folder / f"{name}-selected"), "recipe": _plan(name, **SELECTED)},
@@ -256,6 +260,18 @@ def test_a_resumed_run_of_two_processes_makes_the_same_steps(runs: Path, strateg
         for row, expected in zip(mine[1:], theirs[1:], strict=True):
             value, wanted = (float(r[f"train/{name}"]) for r in (row, expected))
             assert value == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_two_processes_go_on_from_the_checkpoint_before_a_damaged_one(
+    runs: Path, strategy: str
+) -> None:
+    folder = runs / f"{strategy}-damaged"
+    assert (folder / "last.damaged.ckpt").exists()
+    assert_same_steps(tiny_run.rows_of(folder), tiny_run.rows_of(runs / strategy))
+    weights = [read_state(one / "best.ckpt")["weights"] for one in (folder, runs / strategy)]
+    assert all(torch.equal(weights[0][name], value) for name, value in weights[1].items())
 
 
 @pytest.mark.distributed

@@ -40,6 +40,7 @@ from distillspec.recipe.schema import Recipe
 from distillspec.training.cached_target import CachedTarget
 from distillspec.training.fit import FitOutcome, fit
 from distillspec.training.probe import Probe
+from distillspec.training.resume import LAST
 from distillspec.training.strategy import World
 
 VOCABULARY = 300
@@ -227,12 +228,27 @@ def by_tvd_plus(plan: Recipe) -> Recipe:
     return plan.model_copy(update={"distill": distill})
 
 
+def damage(checkpoint: Path) -> None:
+    """Flip a bit of it, or of the largest file of a folder."""
+    files = [checkpoint]
+    if checkpoint.is_dir():
+        files = [file for file in checkpoint.rglob("*") if file.is_file()]
+    file = max(files, key=lambda one: one.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
 def main(pair: str, jobs: str) -> None:
-    """jobs: a JSON list of {"folder", "recipe", "tvd_plus", "resume", "probed", "sleeps_at"}."""
+    """jobs: a JSON list of {"folder", "recipe", "tvd_plus", "resume", "probed", "sleeps_at",
+    "damaged": the newest checkpoint is, before the run resumes}.
+    """
     torch.set_num_threads(1)
     for job in json.loads(jobs):
         plan = recipe(**job.get("recipe", {}))
         made = parts(Path(pair), by_tvd_plus(plan) if job.get("tvd_plus") else plan)
+        if job.get("damaged") and not World.from_environment().rank:
+            damage(Path(job["folder"]) / LAST)
         if "sleeps_at" in job:
             made = interrupted(made, job["sleeps_at"], lambda: time.sleep(600))
         run(
