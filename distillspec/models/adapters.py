@@ -56,11 +56,21 @@ def merged(model: nn.Module) -> PreTrainedModel:
 
 
 def check_targets(model: PreTrainedModel, lora: Lora) -> None:
-    """DistillSpecError for targets that are no linear layers of `model`, or its tied head."""
-    if isinstance(lora.targets, str):
-        return
+    """DistillSpecError for targets that are no linear layers of `model`, or its tied head, and for
+    a rank that none of its layers has.
+    """
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+    full = max((min(m.weight.shape) for m in linear.values() if m is not head), default=0)
+    if lora.rank > full:
+        raise DistillSpecError(
+            f"an update of rank {lora.rank} is no low-rank one: no linear layer of the draft has "
+            f"more than rank {full}",
+            where=f"lora.rank={lora.rank}",
+            mend="set lora.rank to 8 to 64, or train the whole draft (no lora)",
+        )
+    if isinstance(lora.targets, str):
+        return
     tied = [n for n, m in linear.items() if m is head and head.weight is embedding.weight]
     for target in lora.targets:
         found = [name for name in linear if name == target or name.endswith("." + target)]

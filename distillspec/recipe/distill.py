@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from distillspec.recipe.section import Count, Section, Share
+from distillspec.recipe.section import BatchSize, Count, Section, Share
 
 Origin = Literal["fixed", "target", "draft", "speculative", "replay"]
 
@@ -240,8 +240,10 @@ class Distill(Section):
     reduction: Literal["tokens", "sequences"] = Field(
         "tokens", description="mean over the tokens in the loss, or mean of the means per sequence"
     )
-    batch_size: Count = Field(32, description="sequences per optimizer step, over all processes")
-    micro_batch_size: Count | None = Field(
+    batch_size: BatchSize = Field(
+        32, description="sequences per optimizer step, over all processes"
+    )
+    micro_batch_size: BatchSize | None = Field(
         None, description="sequences per forward and process; default: batch_size / processes"
     )
     max_steps: Count = Field(1000, description="optimizer steps")

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from distillspec.recipe.data import PythonSource, Source
 from distillspec.recipe.schema import Hardware
-from distillspec.recipe.section import Count, FolderName, Section, Share
+from distillspec.recipe.section import BatchSize, Count, FolderName, LearningRate, Section, Share
 from distillspec.recipe.start import LlamaShape
 
 
@@ -29,12 +29,12 @@ class TokenizerPlan(Section):
 
 class PretrainPlan(Section):
     context: Count = Field(256, description="tokens per training row")
-    batch_size: Count = Field(32, description="rows per optimizer step")
+    batch_size: BatchSize = Field(32, description="rows per optimizer step")
     max_steps: Count = Field(1000, description="optimizer steps")
     validate_every_steps: Count = Field(100, description="steps between two validations")
     validation_rows: Count = Field(128, description="held-out rows per validation")
-    matrix_rate: float = Field(0.02, gt=0.0, description="peak rate of Muon (hidden matrices)")
-    other_rate: float = Field(3e-3, gt=0.0, description="peak rate of AdamW (all other weights)")
+    matrix_rate: LearningRate = Field(0.02, description="peak rate of Muon (hidden matrices)")
+    other_rate: LearningRate = Field(3e-3, description="peak rate of AdamW (all other weights)")
     weight_decay: float = Field(0.01, ge=0.0)
     warmup_steps: int = Field(30, ge=0, description="linear warm-up, steps")
     decay_share: Share = Field(0.5, description="share of the steps, at the end, in linear decay")

@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 from distillspec.recipe.data import Data
 from distillspec.recipe.distill import Distill
 from distillspec.recipe.endpoint import Endpoint
-from distillspec.recipe.section import Count, Decay, FolderName, Section, Share
+from distillspec.recipe.section import Count, Decay, FolderName, LearningRate, Section, Share
 from distillspec.recipe.start import DraftHead, MadeDraft
 
 # --- the pair ------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ class Optimizer(Section):
         description="muon: hidden matrices by Muon, all else by AdamW, at one rate; not where "
         "weights or their states are sharded",
     )
-    learning_rate: float = Field(3e-4, gt=0.0, description="peak rate")
+    learning_rate: LearningRate = Field(3e-4, description="peak rate")
     betas: tuple[Decay, Decay] = Field((0.9, 0.95), description="AdamW's moment decays")
     weight_decay: float = Field(0.0, ge=0.0, description="on matrices only")
     warmup_steps: int = Field(20, ge=0, description="linear warm-up, steps")
@@ -170,7 +170,9 @@ class Hardware(Section):
         description="split the frozen target over all processes: for one that no device holds "
         "whole. Rank 0 reads it into the CPU's memory first",
     )
-    threads: Count | None = Field(None, description="CPU threads per process; default: cores")
+    threads: Annotated[int, Field(ge=1, le=4096)] | None = Field(
+        None, description="CPU threads per process; default: cores"
+    )
     gradient_checkpointing: bool = Field(
         False, description="compute the draft's activations again when the gradient needs them"
     )

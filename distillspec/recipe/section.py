@@ -7,7 +7,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
+BatchSize = Annotated[int, Field(ge=1, le=2**20)]
+LearningRate = Annotated[float, Field(gt=0.0, le=10.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 FolderName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]*)?$")]
 

@@ -123,7 +123,11 @@ PLANS = (
     Plan("report", "report RUN", None, "tiny", "measured"),
     Plan("decode", f"{_DECODE} --audit audit.jsonl", repeats="audit.jsonl"),
     Plan("compare", "compare cmp.yaml", is_timed=True),
-    Plan("auto", "auto target draft --prompts rows.jsonl --minutes 0.02", is_timed=True),
+    Plan(
+        "auto",
+        "auto target draft --prompts rows.jsonl --minutes 0.01 --max-new-tokens 4",
+        is_timed=True,
+    ),
     Plan("card", f"{_DECODE} --method card --suite card.yaml"),
 )
 RARE = ("compare", "auto", "card")  # which take long

@@ -98,3 +98,9 @@ def test_a_head_that_is_the_embedding_too_is_not_adapted_alone() -> None:
     untied.lm_head.weight = torch.nn.Parameter(untied.lm_head.weight.detach().clone())
     adapted = add_lora(untied, Lora(rank=2, targets=("lm_head",)))
     assert any("lm_head.lora_A" in name for name, _ in adapted.named_parameters())
+
+
+def test_a_rank_that_no_layer_has_is_an_error_before_memory_is_asked_for() -> None:
+    with pytest.raises(DistillSpecError, match="rank 4096 is no low-rank one") as caught:
+        add_lora(tiny_model("llama"), Lora(rank=4096))
+    assert caught.value.where == "lora.rank=4096"

@@ -228,3 +228,20 @@ def test_objectives_that_look_twice_want_one_draft() -> None:
     ):
         with pytest.raises(ValidationError, match=r"set lora\.dropout=0"):
             Recipe.model_validate(smallest(lora=lora, distill=plan))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("optimizer", "learning_rate", 1e38),
+        ("optimizer", "learning_rate", float("inf")),
+        ("distill", "batch_size", 10**12),
+        ("distill", "micro_batch_size", 10**12),
+        ("distill", "max_steps", 10**20),
+        ("lora", "rank", 10**12),
+        ("hardware", "threads", 10**12),
+    ],
+)
+def test_values_that_no_machine_can_use_are_refused(section: str, key: str, value: float) -> None:
+    with pytest.raises(ValidationError, match="less than"):
+        Recipe.model_validate(smallest(**{section: {key: value}}))

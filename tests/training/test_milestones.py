@@ -121,8 +121,10 @@ def test_weights_that_an_update_spoils_are_neither_saved_nor_probed(
     """The loss and the gradient of the step are finite; its update is not."""
     plan = tiny_run.recipe(
         distill={**RARELY, "max_steps": 2, "source": {"fixed": 1.0}},
-        optimizer={"learning_rate": 1e38, "warmup_steps": 0},
+        optimizer={"warmup_steps": 0},
     )
+    wild = plan.optimizer.model_copy(update={"learning_rate": 1e38})
+    plan = plan.model_copy(update={"optimizer": wild})
     with pytest.raises(DistillSpecError, match="largest updated weight is nan") as caught:
         tiny_run.run(tiny_run.parts(tiny_pair, plan), tmp_path)
     assert "step 1, at a learning rate of 1e+38" in caught.value.where
