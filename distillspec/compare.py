@@ -32,6 +32,7 @@ from distillspec.models.adapters import merged
 from distillspec.models.digest import model_digest
 from distillspec.models.precision import cast_parameters, describe
 from distillspec.pair import Pair, load_pair, prepare_process, seed_adapters, with_draft_of
+from distillspec.plain_files import Kept, read_json
 from distillspec.processes import join
 from distillspec.recipe.comparison import UNDISTILLED, Comparison
 from distillspec.recipe.dry_run import RUNS
@@ -343,15 +344,14 @@ def _is_that(path: Path, recipe: Recipe) -> bool:
         return False
 
 
+class _Stored(NamedTuple):
+    readings: dict[str, Reading]
+    cost: Cost
+    measured_by: dict[str, Any]
+
+
 def _read(path: Path) -> tuple[Measured, dict[str, Any]]:
     """What was measured, and by what (`_Comparing._measuring`)."""
-    try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        readings = {kind: Reading.of_json(one) for kind, one in value["readings"].items()}
-        return Measured(readings, Cost(**value["cost"])), value["measured_by"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DistillSpecError(
-            "this is no measurement of a comparison",
-            where=str(path),
-            mend="delete the file: the run is measured again",
-        ) from error
+    mend = "delete the file: the run is measured again"
+    found = read_json(Kept(path, "this measurement of a comparison", mend), _Stored)
+    return Measured(found.readings, found.cost), found.measured_by

@@ -6,7 +6,6 @@ All processes train; rank 0 alone does the rest.
 from __future__ import annotations
 
 import gc
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -49,6 +48,7 @@ from distillspec.models.adapters import merged
 from distillspec.models.precision import cast_parameters, describe
 from distillspec.models.trimmed_head import settle_head, whole_head
 from distillspec.pair import Pair, device_of, dtype_of, load_pair, prepare_process
+from distillspec.plain_files import Kept, read_json
 from distillspec.processes import join, leave, told_by_rank_0
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
@@ -195,11 +195,11 @@ class Job:
                 bound = build.reach(self.pair, self.prompts.held_out)
                 atomic.write_json(path, {**found._asdict(), "mass": bound})
         if not self.world.rank:
-            head = json.loads(path.read_text(encoding="utf-8"))
+            head = _read_head(path, self.pair.vocabulary)
             self._say(
-                f"the draft's head keeps {len(head['tokens']):,} of {self.pair.vocabulary:,} "
-                f"tokens: {head['share']:.2%} of the text they were counted in; of the target's "
-                f"mass on held-out text {head['mass']:.2%}, which alpha cannot exceed"
+                f"the draft's head keeps {len(head.tokens):,} of {self.pair.vocabulary:,} "
+                f"tokens: {head.share:.2%} of the text they were counted in; of the target's "
+                f"mass on held-out text {head.mass:.2%}, which alpha cannot exceed"
             )
 
     def _tell_bridge(self) -> None:
@@ -463,8 +463,8 @@ def started(recipe: Recipe, folder: Path | None) -> Iterator[Job]:
         begun = RunFolder(folder) if folder is not None else RunFolder.begin(recipe)
     run_folder = told_by_rank_0(begun, world)  # who fixes its id
     if recipe.pair.draft_head is not None and run_folder.head_file.exists():
-        head = json.loads(run_folder.head_file.read_text(encoding="utf-8"))
-        pair = replace(pair, kept=tuple(head["tokens"]))
+        head = _read_head(run_folder.head_file, pair.vocabulary)
+        pair = replace(pair, kept=head.tokens)
     if world.rank:
         yield Job(recipe, run_folder, world, None, pair, prompts)
         return
@@ -495,6 +495,22 @@ def _base_model(recipe: Recipe) -> str | None:
     if isinstance(recipe.pair.draft, str):
         return recipe.pair.draft
     return recipe.pair.target_weights if isinstance(recipe.pair.draft, Pruned) else None
+
+
+class _Head(NamedTuple):
+    """draft_head.json. share: of the text the tokens were counted in. mass: of held-out text."""
+
+    tokens: tuple[int, ...]
+    share: float
+    mass: float
+
+
+def _read_head(path: Path, vocabulary: int) -> _Head:
+    kept = Kept(path, "the tokens that the draft's head keeps", "start a new run")
+    head = read_json(kept, _Head)
+    if not head.tokens or not all(0 <= token < vocabulary for token in head.tokens):
+        raise kept.fault(f"its tokens are not all in a vocabulary of {vocabulary:,}")
+    return head
 
 
 def _check_identity(pair: Pair, prompts: PromptSets, folder: RunFolder) -> list[str]:

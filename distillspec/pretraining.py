@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -26,6 +26,7 @@ from distillspec.models.precision import cast_parameters
 from distillspec.models.runner import most_positions
 from distillspec.models.train_tokenizer import train_tokenizer
 from distillspec.pair import device_of, dtype_of
+from distillspec.plain_files import Kept, read_json
 from distillspec.recipe.dry_run import RUNS
 from distillspec.recipe.loading import dump_yaml
 from distillspec.recipe.pretraining import PretrainRecipe
@@ -133,7 +134,8 @@ def _check_identity(recipe: PretrainRecipe, files: CorpusFiles, path: Path) -> N
     if not path.exists():
         atomic.write_json(path, identity)
         return
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    mend = "give the recipe another name, or delete that run folder"
+    stored = read_json(Kept(path, "what this run was started with", mend), dict[str, Any])
     changed = [name for name, value in identity.items() if stored.get(name) != value]
     if changed:
         raise DistillSpecError(
@@ -148,7 +150,9 @@ def _check_start(digest: str | None, path: Path) -> None:
     if not path.exists():
         atomic.write_json(path, {"model": digest})
         return
-    if json.loads(path.read_text(encoding="utf-8"))["model"] != digest:
+    mend = "give the recipe another name, or delete that run folder"
+    kept = Kept(path, "the digest of what this run began with", mend)
+    if read_json(kept, dict[str, str | None]).get("model") != digest:
         raise DistillSpecError(
             "the weights in start_from are not those that this run began with",
             where=str(path.parent),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import resource
@@ -14,10 +13,10 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distillspec import atomic
-from distillspec.errors import DistillSpecError
+from distillspec.plain_files import Kept, read_json
 from distillspec.secret import without_secrets
 
 PACKAGES = ("torch", "transformers", "datasets", "peft", "deepspeed", "lightning", "evaluate")
@@ -248,30 +247,14 @@ def total_cost(starts: Sequence[Provenance]) -> Cost | None:
     )
 
 
+class _Starts(NamedTuple):
+    """What run.json holds. total: of all starts; it is computed, not read."""
+
+    starts: tuple[Provenance, ...]
+    total: Cost | None = None
+
+
 def read(path: Path) -> tuple[Provenance, ...]:
     """The starts in a run.json, oldest first. A broken file is a DistillSpecError."""
-    try:
-        starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
-        return tuple(_from_json(start) for start in starts)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DistillSpecError(
-            "run.json cannot be read as the record of a run",
-            where=f"{path}: {error}",
-            mend="give the folder of a run made by this project, or move this file away",
-        ) from error
-
-
-def _from_json(start: dict[str, Any]) -> Provenance:
-    hardware = dict(start["machine"])
-    hardware["cpu_flags"] = tuple(hardware["cpu_flags"])
-    hardware["gpus"] = tuple(hardware["gpus"])
-    cost = start["cost"]
-    return Provenance(
-        **{
-            **start,
-            "command": tuple(start["command"]),
-            "git": Git(**start["git"]),
-            "machine": Machine(**hardware),
-            "cost": None if cost is None else Cost(**cost),
-        }
-    )
+    mend = "give the folder of a run made by this project, or move this file away"
+    return read_json(Kept(path, "run.json, the record of a run,", mend), _Starts).starts

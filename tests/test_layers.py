@@ -16,9 +16,9 @@ PACKAGE = Path(__file__).parents[1] / "distillspec"
 
 # A room may import those of earlier lines; rooms of one line do not import each other.
 LEVELS = (
-    {"foreign", "secret"},
+    {"foreign", "secret", "typed"},
     {"errors", "interrupts", "terminal"},
-    {"atomic", "seeds"},
+    {"atomic", "plain_files", "seeds"},
     {"divergence", "recipe", "provenance", "torchrun"},
     {"run_folder"},
     {"speculation"},
@@ -61,6 +61,7 @@ LIGHT = (
     "errors.py",
     "foreign.py",
     "interrupts.py",
+    "plain_files.py",
     "provenance.py",
     "recipe/",
     "run_folder.py",
@@ -68,6 +69,7 @@ LIGHT = (
     "seeds.py",
     "terminal.py",
     "torchrun.py",
+    "typed.py",
 )
 HEAVY = {
     "torch",

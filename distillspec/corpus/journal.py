@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from distillspec.atomic import explain
-from distillspec.errors import DistillSpecError
 
 Append = Callable[[list[dict[str, Any]]], None]
 
@@ -41,19 +40,3 @@ def appending(path: Path) -> Iterator[Append]:
             yield append
     except OSError as error:
         raise explain(error, path) from error
-
-
-def complete_lines(path: Path) -> list[bytes]:
-    """The lines of a file, but for a last one that is still being written.
-
-    Raises:
-        DistillSpecError: The file cannot be read.
-    """
-    try:
-        return path.read_bytes().rpartition(b"\n")[0].splitlines()
-    except OSError as error:
-        raise DistillSpecError(
-            f"this file cannot be read: {error.strerror}",
-            where=str(path),
-            mend="correct the file's permissions",
-        ) from error

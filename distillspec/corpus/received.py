@@ -8,17 +8,15 @@ is read.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NamedTuple
 
-from distillspec.corpus.journal import Append, appending, complete_lines
+from distillspec.corpus.journal import Append, appending
 from distillspec.corpus.question import Question
 from distillspec.corpus.store_place import Setting, StorePlace, begin_store
 from distillspec.corpus.tokenizing import Encoder, Tokens
-from distillspec.errors import DistillSpecError
+from distillspec.plain_files import Kept, read_lines
 
 _FORMAT = "received 1"
 _UNDECODED = "\ufffd"  # what a server makes of a character whose bytes are not all there
@@ -35,6 +33,15 @@ class Answer(NamedTuple):
     tokens: int | None
     maker: str
     prompt_tokens: int | None = None
+
+
+class _Line(NamedTuple):
+    """Of a file of answers. key, asked: of the question, and its digest. unanswered: why not."""
+
+    key: str
+    asked: str
+    answer: Answer | None = None
+    unanswered: str | None = None
 
 
 class TokenCounts(NamedTuple):
@@ -157,13 +164,16 @@ class ReceivedAnswers:
         """By key and digest of the question; None for one that was given up."""
         found: dict[tuple[str, str], Answer | None] = {}
         for path in sorted(self.folder.glob("received-*.jsonl")):
-            for number, line in enumerate(complete_lines(path), start=1):
-                try:
-                    row = json.loads(line)
-                    answer = None if "unanswered" in row else Answer(**row["answer"])
-                    found[row["key"], row["asked"]] = answer
-                except (ValueError, TypeError, KeyError) as error:
-                    raise _damaged(path, number) from error
+            kept = Kept(
+                path,
+                "a received answer",
+                "delete this line and start again: only its prompt is asked anew",
+            )
+            for place, line in read_lines(kept, unfinished=True):
+                row = kept.record(_Line, line, place)
+                if (row.answer is None) == (row.unanswered is None):
+                    raise kept.fault("it has no answer, or two", place)
+                found[row.key, row.asked] = row.answer
         return found
 
 
@@ -181,11 +191,3 @@ class Writer:
 
     def _write(self, question: Question, what: dict[str, object]) -> None:
         self._append([{"key": question.key, "asked": question.digest(), **what}])
-
-
-def _damaged(path: Path, number: int) -> DistillSpecError:
-    return DistillSpecError(
-        "received answers are damaged",
-        where=f"{path}, line {number}",
-        mend="delete this line and start again: only its prompt is asked anew",
-    )

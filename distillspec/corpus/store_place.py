@@ -8,11 +8,13 @@ import logging
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from distillspec.atomic import make_folder, write_json
-from distillspec.corpus.journal import appending, complete_lines
+from distillspec.corpus.journal import appending
 from distillspec.errors import DistillSpecError
+from distillspec.plain_files import Kept, read_bytes, read_json
+from distillspec.typed import typed
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +59,14 @@ class StorePlace(NamedTuple):
         if not (self.former and (former / "manifest.json").exists()):
             return
         try:
-            same = json.loads((former / "manifest.json").read_text(encoding="utf-8")) == entries
+            same = _manifest(former / "manifest.json") == entries
             if same and not folder.exists():
                 former.rename(folder)
                 log.warning(
                     "%s is now %s: stores are no longer named after recipes", former, folder
                 )
                 return
-        except (OSError, ValueError):
+        except (OSError, DistillSpecError):
             pass  # it is not used; the warning says so
         log.warning(
             "%s was stored under the recipe's name, by an earlier version or other settings, and "
@@ -91,9 +93,9 @@ def begin_store(folder: Path, entries: Mapping[str, Setting], what: str) -> None
         write_json(path, dict(entries))
         return
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        stored = None
+        stored = _manifest(path)
+    except DistillSpecError:
+        stored = {}
     if stored != entries:
         raise DistillSpecError(
             f"the manifest of the {what} is damaged: it is not what the folder is named by",
@@ -101,6 +103,15 @@ def begin_store(folder: Path, entries: Mapping[str, Setting], what: str) -> None
             mend=f"delete {path} if nothing else in {folder} was changed, or {folder} to make the "
             f"{what} again",
         )
+
+
+class _Seconds(NamedTuple):
+    names: list[str]
+    seconds: float
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    return read_json(Kept(path, "the manifest of a store", "delete it"), dict[str, Any])
 
 
 def note_seconds(folder: Path, rank: int, names: Iterable[str], seconds: float) -> None:
@@ -114,10 +125,11 @@ def seconds_of(folder: Path, names: Iterable[str]) -> float:
     """What making these parts of a store took, over all processes; 0 where nothing is known."""
     wanted, total = set(names), 0.0
     for path in sorted(folder.glob("seconds-*.jsonl")):
-        for line in complete_lines(path):
+        kept = Kept(path, "the clock of a store", "correct the file's permissions")
+        for line in read_bytes(kept).splitlines():
             try:
-                row = json.loads(line)
-                total += float(row["seconds"]) * len(wanted.intersection(row["names"]))
-            except (ValueError, KeyError, TypeError):
+                row: _Seconds = typed(_Seconds, json.loads(line))
+            except (ValueError, RecursionError):
                 continue  # a clock alone: no result depends on it
+            total += row.seconds * len(wanted.intersection(row.names))
     return total

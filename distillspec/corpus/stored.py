@@ -17,10 +17,9 @@ import json
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from distillspec.corpus.journal import appending, complete_lines
+from distillspec.corpus.journal import appending
 from distillspec.corpus.prompts import Prompt
 from distillspec.corpus.store_place import (
     Setting,
@@ -31,6 +30,7 @@ from distillspec.corpus.store_place import (
 )
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
+from distillspec.plain_files import Kept, read_lines
 from distillspec.seeds import derive_seed
 
 Sampler = Callable[[list[Prompt], list[int]], list[list[int]]]
@@ -74,6 +74,14 @@ def row_name(prompt: Prompt) -> str:
 def row_seed(seed: int, prompt: Prompt) -> int:
     """In [0, 2**63): what the stream of random numbers of the prompt's row starts from."""
     return derive_seed(seed, "target's response", row_name(prompt))
+
+
+class _Line(NamedTuple):
+    """Of a file of responses. row: by which it is found. key: of its prompt."""
+
+    row: str
+    key: str
+    response: tuple[int, ...]
 
 
 class StoredResponses:
@@ -173,16 +181,16 @@ class StoredResponses:
         """Response tokens by the name of their row."""
         found: dict[str, Tokens] = {}
         for path in sorted(self.folder.glob("rows-*.jsonl")):
-            for number, line in enumerate(complete_lines(path), start=1):
-                try:
-                    row = json.loads(line)
-                    is_whole = row.pop("check") == _checksum(row)
-                    name, response = row["row"], tuple(row["response"])
-                except (ValueError, KeyError, TypeError, AttributeError):
-                    is_whole = False
-                if not is_whole:
-                    raise _damaged(path, number)
-                found[name] = response
+            kept = Kept(
+                path,
+                "a stored response",
+                "delete this line and start again: only its prompt is sampled again",
+            )
+            for place, line in read_lines(kept, unfinished=True):
+                if line.pop("check", None) != _checksum(line):
+                    raise kept.fault("it is damaged", place)
+                row = kept.record(_Line, line, place)
+                found[row.row] = row.response
         return found
 
 
@@ -228,11 +236,3 @@ def prompts_digest(prompts: Sequence[Prompt]) -> str:
 
 def _checksum(row: Mapping[str, object]) -> int:
     return zlib.crc32(json.dumps(row, sort_keys=True).encode())
-
-
-def _damaged(path: Path, number: int) -> DistillSpecError:
-    return DistillSpecError(
-        "a stored response is damaged",
-        where=f"{path}, line {number}",
-        mend="delete this line and start again: only its prompt is sampled again",
-    )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from distillspec import atomic
-from distillspec.errors import DistillSpecError
+from distillspec.plain_files import Kept, read_lines
 from distillspec.speculation.records import Fate, RoundRecord
 
 AUDIT = "audit.jsonl"
@@ -110,7 +110,13 @@ def read(path: Path) -> list[AuditedRound]:
     """All rounds, none where nothing was audited; a last line left unfinished is passed over."""
     if not path.exists():
         return []
-    return list(_rounds(path, path.read_bytes().splitlines(keepends=True)))
+    kept = Kept(
+        path,
+        "a round of this audit",
+        "move that file away: the report is then drawn without it",
+    )
+    lines = read_lines(kept, unfinished=True)
+    return [kept.record(AuditedRound, line, place) for place, line in lines]
 
 
 def keep_blocks(path: Path, blocks: set[tuple[int, float]]) -> None:
@@ -121,21 +127,3 @@ def keep_blocks(path: Path, blocks: set[tuple[int, float]]) -> None:
         atomic.write_text(
             path, "".join(json.dumps(vars(one), ensure_ascii=False) + "\n" for one in kept)
         )
-
-
-def _rounds(path: Path, lines: Sequence[bytes]) -> Iterator[AuditedRound]:
-    names = {field.name for field in fields(AuditedRound)}
-    for number, line in enumerate(lines, start=1):
-        try:
-            found = json.loads(line)
-            if found.keys() != names:
-                raise ValueError("its keys are not those of an audited round")
-            yield AuditedRound(**found)
-        except (ValueError, TypeError, AttributeError) as error:
-            if number == len(lines) and not line.endswith(b"\n"):
-                return
-            raise DistillSpecError(
-                f"this line is no round of an audit: {error}",
-                where=f"{path}: line {number}",
-                mend="move that file away: the report is then drawn without it",
-            ) from error

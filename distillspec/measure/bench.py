@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from distillspec.errors import DistillSpecError
 from distillspec.measure.audit import AuditedRound, Decoded
 from distillspec.measure.completions import MeasuredPrompt
 from distillspec.measure.methods import (
@@ -34,6 +32,7 @@ from distillspec.measure.plan import Prepared, Steps
 from distillspec.measure.rows import Row, drafted_at, letters
 from distillspec.measure.timing import measure_steps, middle_prompt
 from distillspec.models.compiled import make_runner
+from distillspec.plain_files import Kept, read_json
 from distillspec.recipe.methods import Method
 from distillspec.recipe.suite import Suite
 from distillspec.seeds import derive_seed
@@ -146,14 +145,9 @@ class Bench:
         if not path.exists():  # it was killed after its first block
             log.warning("nothing is known of what the decoding methods had learnt: they begin anew")
             return
-        try:
-            found = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise DistillSpecError(
-                f"what the decoding methods had learnt cannot be read: {error}",
-                where=str(path),
-                mend="delete the file: what was measured stays, and the methods learn anew",
-            ) from error
+        mend = "delete the file: what was measured stays, and the methods begin anew"
+        kept = Kept(path, "what the decoding methods had learnt", mend)
+        found = read_json(kept, dict[str, Any])
         for (column, at), way in self._ways.items():
             way.restore(found.get(f"{column} T={at:g}"), where=str(path))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from distillspec.measure.drawing import MARKERS, Look, colour, legend, plain_axes, titled
+from distillspec.plain_files import Kept, read_csv
 
 Curves = dict[str, dict[str, list[tuple[float, float]]]]
 _PANELS = (
@@ -21,19 +21,16 @@ _PANELS = (
 
 
 def read_curves(metrics_csv: Mapping[str, Path]) -> Curves:
-    """Run -> column -> [(step, value)] of CSV logs; runs without a readable log are left out."""
+    """Run -> column -> [(step, value)] of CSV logs; runs without a log are left out."""
     curves: Curves = {}
     for run, path in metrics_csv.items():
-        if not path.is_file():
+        if not path.exists():
             continue
         columns: dict[str, list[tuple[float, float]]] = {}
-        with path.open(encoding="utf-8", newline="") as handle:
-            for row in csv.DictReader(handle):
-                for name, text in row.items():
-                    if not text or name in (None, "step", "epoch") or not row.get("step"):
-                        continue
-                    if math.isfinite(value := float(text)):
-                        columns.setdefault(name, []).append((float(row["step"]), value))
+        for row in read_csv(Kept(path, "the log of this training", "move the file away")):
+            for name, value in row.items():
+                if name not in ("step", "epoch") and "step" in row and math.isfinite(value):
+                    columns.setdefault(name, []).append((row["step"], value))
         if columns:
             curves[run] = columns
     return curves

@@ -20,6 +20,7 @@ from distillspec.measure.methods import most_drafted
 from distillspec.measure.timing import StepTimes
 from distillspec.models.digest import model_digest
 from distillspec.models.runner import context_of_model
+from distillspec.plain_files import Kept, read_json
 from distillspec.recipe.suite import Suite
 
 if TYPE_CHECKING:
@@ -145,38 +146,30 @@ def plan_of(
     }
 
 
+class _Stored(NamedTuple):
+    plan: dict[str, Any]
+    runners: dict[str, str]
+    steps: list[tuple[str, float, StepTimes]]
+
+
 def read_plan(path: Path, plan: Mapping[str, Any]) -> Prepared | None:
     """What an earlier process found on the same plan; None where nothing was begun."""
     if not path.exists():
         return None
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        earlier = found["plan"]
-        differing = [key for key in plan if earlier.get(key) != plan[key]]
-        differing += [key for key in earlier if key not in plan]
-        steps = {(method, float(t)): _step_times(values) for method, t, values in found["steps"]}
-        runners = {str(name): str(kind) for name, kind in found["runners"].items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DistillSpecError(
-            f"the plan of this evaluation cannot be read: {error}",
-            where=str(path),
-            mend="delete the evaluation folder, then evaluate again",
-        ) from error
+    mend = "delete the evaluation folder, then evaluate again"
+    found = read_json(Kept(path, "the plan of this evaluation", mend), _Stored)
+    differing = [key for key in plan if found.plan.get(key) != plan[key]]
+    differing += [key for key in found.plan if key not in plan]
+    steps = {(method, t): times for method, t, times in found.steps}
     if differing:
         raise DistillSpecError(
             f"this folder holds an evaluation with other {', '.join(differing)}",
             where=str(path.parent),
             mend="delete that folder, or evaluate into another one",
         )
-    return Prepared(steps, runners)
+    return Prepared(steps, found.runners)
 
 
 def write_plan(path: Path, plan: Mapping[str, Any], prepared: Prepared) -> None:
     listed = [[*key, asdict(times)] for key, times in prepared.steps.items()]
     atomic.write_json(path, {"plan": dict(plan), "runners": prepared.runners, "steps": listed})
-
-
-def _step_times(values: Mapping[str, Any]) -> StepTimes:
-    verify = {int(gamma): float(seconds) for gamma, seconds in values["verify_seconds"].items()}
-    drafted = {int(gamma): int(tokens) for gamma, tokens in values["drafted"].items()}
-    return StepTimes(**{**values, "verify_seconds": verify, "drafted": drafted})

@@ -12,10 +12,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from distillspec import atomic
-from distillspec.errors import DistillSpecError
+from distillspec.plain_files import Kept, read_lines
 from distillspec.speculation.records import Counts, Fate, Generation
 
 _LETTERS = {Fate.ACCEPTED: "a", Fate.CORRECTED: "c", Fate.BONUS: "b", Fate.PLAIN: "p"}
@@ -137,34 +137,19 @@ def _line(row: Row) -> str:
 
 
 def _read(path: Path) -> list[Row]:
-    """All rows; a last line that a killed process left unfinished is passed over."""
-    lines = path.read_bytes().splitlines(keepends=True)
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(_row(json.loads(line)))
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines) and not line.endswith(b"\n"):
-                break
-            raise DistillSpecError(
-                f"this line is no row of an evaluation: {error}",
-                where=f"{path}: line {number}",
-                mend="delete the evaluation folder (an earlier version may have written it), then "
-                "evaluate again",
-            ) from error
-    return rows
+    """All rows; a last line that a killed process left unfinished is passed over.
 
-
-def _row(found: dict[str, Any]) -> Row:
-    """A line without rounds or category was written before they were measured: it is refused."""
-    counts = found["counts"]
-    accepted_at = tuple(counts["accepted_at"])
-    return Row(
-        **{
-            **found,
-            "counts": Counts(**{**counts, "accepted_at": accepted_at}),
-            "rounds": [DraftedAt(*one) for one in found["rounds"]],
-            "category": found["category"],
-            "document": found.get("document"),
-        }
+    A line without rounds or category was written before they were measured: it is refused.
+    """
+    kept = Kept(
+        path,
+        "a row of this evaluation",
+        "delete the evaluation folder (of an earlier version?), then evaluate again",
     )
+    rows = []
+    for place, line in read_lines(kept, unfinished=True):
+        for name in ("rounds", "category"):
+            if name not in line:
+                raise kept.fault(f"'{name}' is missing", place)
+        rows.append(kept.record(Row, line, place))
+    return rows

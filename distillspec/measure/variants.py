@@ -30,11 +30,6 @@ class Reading(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         return {name: sums._asdict() for name, sums in self._asdict().items()}
 
-    @classmethod
-    def of_json(cls, value: Mapping[str, Any]) -> Reading:
-        """Errors: KeyError, TypeError for something else."""
-        return cls(*(Sums(**value[name]) for name in cls._fields))
-
 
 class Cost(NamedTuple):
     """Of one training run. seconds: by phase; text: of sampling stored responses before it."""

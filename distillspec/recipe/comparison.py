@@ -7,11 +7,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from distillspec.recipe.prompt_plan import PromptSource
-from distillspec.recipe.section import Count, FolderName, Section
+from distillspec.recipe.section import Count, FolderName, Minutes, Rows, Section, Tokens
 
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)]
-Minutes = Annotated[float, Field(gt=0.0)]
 
 # The row of the draft that all begin with.
 UNDISTILLED = "undistilled"
@@ -51,12 +50,12 @@ class Comparison(Section):
         "the minutes of the variants that read them, in full, as if each had its own",
     )
     finals: Finals | None = None
-    texts: Count = Field(128, description="held-out prompts that the target continues")
+    texts: Rows = Field(128, description="held-out prompts that the target continues")
     elsewhere: dict[VariantName, PromptSource] = Field(
         {}, description="other kinds of prompts that each draft is measured on, as many"
     )
     gamma: Annotated[int, Field(ge=1, le=64)] = Field(4, description="block size of tau, tokens")
-    max_new_tokens: Count = Field(64, description="tokens of each text")
+    max_new_tokens: Tokens = Field(64, description="tokens of each text")
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
 
     @property

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from distillspec.recipe.section import Count, Section
+from distillspec.recipe.section import Count, Rows, Section, Tokens
 
 TEMPLATE_DATE = Date(2026, 1, 1)
 _NO_VARIABLES = ("tokenize", "chat_template", "add_generation_prompt", "continue_final_message")
@@ -28,7 +28,7 @@ class PythonSource(Section):
         ("**/*.py",), description="globs a file must match, relative to its package"
     )
     exclude: tuple[str, ...] = Field((), description="globs of files to leave out")
-    prompts_per_file: Count = Field(4, description="prompts cut from one file (seeded positions)")
+    prompts_per_file: Rows = Field(4, description="prompts cut from one file (seeded positions)")
 
     @model_validator(mode="after")
     def _names_something(self) -> Self:
@@ -51,7 +51,7 @@ class _Rows(Section):
     after: str = Field(
         "", description="text that stands behind every prompt, but not behind chats: '\\nAnswer:'"
     )
-    after_words: Count | None = Field(
+    after_words: Tokens | None = Field(
         None,
         description="the prompt field is a whole text: its first so many words are the prompt, "
         "the rest of it the response; texts without more are left out",
@@ -133,17 +133,19 @@ class Data(Section):
     held_out_percent: float = Field(
         3.0, gt=0.0, lt=100.0, description="percent of files or rows held out, by a hash of the key"
     )
-    max_prompt_tokens: Count = Field(
+    max_prompt_tokens: Tokens = Field(
         512,
         description="longer prompts of Python files lose their beginning, longer rows are left out",
     )
-    max_response_tokens: Count = Field(256, description="responses are cut here, tokens")
+    max_response_tokens: Tokens = Field(256, description="responses are cut here, tokens")
     max_prompts: Count | None = Field(None, description="use at most this many training prompts")
     store: str = Field(
         "data/responses",
         description="folder of stored target responses, which recipes that ask the same share",
     )
-    preview: int = Field(2, ge=0, description="rows shown with their mask before training")
+    preview: int = Field(
+        2, ge=0, le=10_000, description="rows shown with their mask before training"
+    )
     template_variables: dict[str, JsonValue] = Field(
         {},
         description="what the chat template reads besides the messages: {enable_thinking: false}",

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from distillspec.recipe.section import BatchSize, Count, Section, Share
+from distillspec.recipe.section import Block, Count, Minutes, Rows, Section, Share, Tokens
 
 Origin = Literal["fixed", "target", "draft", "speculative", "replay"]
 
@@ -72,7 +72,7 @@ class Shares(Section):
 class Replay(Section):
     """A ring of the latest responses that were written during training."""
 
-    sequences: Count = Field(256, description="responses kept, over all processes")
+    sequences: Rows = Field(256, description="responses kept, over all processes")
     max_age: Count = Field(
         20, description="steps that a response may be old; where none is young enough, new ones"
     )
@@ -92,9 +92,9 @@ class Speculative(Section):
 
 class Probe(Section):
     every_steps: Count = Field(50, description="steps between two probes")
-    prompts: Count = Field(16, description="held-out prompts probed")
-    gamma: Count = Field(4, description="block size of the decoded tau, tokens")
-    max_new_tokens: Count = Field(48, description="tokens decoded per prompt")
+    prompts: Rows = Field(16, description="held-out prompts probed")
+    gamma: Block = Field(4, description="block size of the decoded tau, tokens")
+    max_new_tokens: Tokens = Field(48, description="tokens decoded per prompt")
 
 
 Term = Literal[
@@ -123,7 +123,7 @@ _UNITS: dict[Term, LossUnit] = {
     "nll": "nats",
 }
 
-_Weight = Annotated[float, Field(gt=0.0)]
+_Weight = Annotated[float, Field(gt=0.0, le=1e6)]
 
 
 class Mix(Section):
@@ -175,7 +175,7 @@ class CachedSignal(Section):
     """The target's forward once, of which a compressed form is kept on disk: text must be known."""
 
     kind: Literal["cached"]
-    k: Count = Field(
+    k: Tokens = Field(
         64,
         description="likeliest tokens kept of each predicted token's distribution, with the mass "
         "of the rest",
@@ -206,7 +206,7 @@ class Distill(Section):
     mix: Mix | None = Field(None, description="the losses and their weights; with divergence: mix")
     jsd_weight: float = Field(0.5, gt=0.0, lt=1.0, description="beta of JSD[beta]; jsd only")
     lk_eta: float = Field(
-        3.0, ge=0.0, description="eta of LK-lambda, whose share of KL is exp(-eta alpha)"
+        3.0, ge=0.0, le=1e6, description="eta of LK-lambda, whose share of KL is exp(-eta alpha)"
     )
     block_gamma: Annotated[int, Field(ge=1, le=64)] = Field(
         4, description="block size that block_efficiency is the loss of, tokens"
@@ -240,18 +240,16 @@ class Distill(Section):
     reduction: Literal["tokens", "sequences"] = Field(
         "tokens", description="mean over the tokens in the loss, or mean of the means per sequence"
     )
-    batch_size: BatchSize = Field(
-        32, description="sequences per optimizer step, over all processes"
-    )
-    micro_batch_size: BatchSize | None = Field(
+    batch_size: Rows = Field(32, description="sequences per optimizer step, over all processes")
+    micro_batch_size: Rows | None = Field(
         None, description="sequences per forward and process; default: batch_size / processes"
     )
     max_steps: Count = Field(1000, description="optimizer steps")
-    max_minutes: float | None = Field(
-        None, gt=0.0, description="stop after this much training, minutes; whichever comes first"
+    max_minutes: Minutes | None = Field(
+        None, description="stop after this much training, minutes; whichever comes first"
     )
-    chunk_tokens: Count = Field(1024, description="response tokens whose logits exist at one time")
-    packing: Count | None = Field(
+    chunk_tokens: Tokens = Field(1024, description="response tokens whose logits exist at one time")
+    packing: Tokens | None = Field(
         None,
         description="put several texts into one row of at most so many tokens, none of which sees "
         "another; for models that take an attention mask of ours",
@@ -262,9 +260,8 @@ class Distill(Section):
         "dealt to steps, whose order is then drawn: less padding, less mixing",
     )
     checkpoint_every_steps: Count = Field(100, description="steps between two resumable states")
-    checkpoint_every_minutes: float = Field(
+    checkpoint_every_minutes: Minutes = Field(
         10.0,
-        gt=0.0,
         description="minutes of training between two resumable states, where the steps are long",
     )
     probe: Probe = Field(default_factory=Probe)

@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import reserved_variables
-from distillspec.recipe.section import Count, Section, Share
+from distillspec.recipe.section import Section, Share, Threads
 from distillspec.secret import masked, names_a_secret
 
 # The value may be a secret that was put in the wrong place: errors do not repeat it.
@@ -42,13 +42,15 @@ class Endpoint(Section):
         description="name (in capitals) of the environment variable that holds the key; null: "
         "the server wants none",
     )
-    concurrency: Count = Field(
+    concurrency: Threads = Field(
         8, description="requests that are under way at one time, over all processes"
     )
     retries: Annotated[int, Field(ge=0, le=20)] = Field(
         5, description="tries after the first for one prompt, with growing waits between them"
     )
-    timeout_seconds: float = Field(120.0, gt=0.0, description="patience with one request, seconds")
+    timeout_seconds: float = Field(
+        120.0, gt=0.0, le=86_400.0, description="patience with one request, seconds"
+    )
     most_unanswered: Share = Field(
         0.01,
         description="share of prompts, rounded up, that may stay without a usable answer: they are "

@@ -167,5 +167,9 @@ def _one_of(values: Iterable[object]) -> str:
 
 def _range(node: dict[str, Any]) -> list[str]:
     signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {node[name]:.10g}" for name, sign in signs.items() if name in node]
+    bounds = [f"{sign} {_number(node[name])}" for name, sign in signs.items() if name in node]
     return [" and ".join(bounds)] if bounds else []
+
+
+def _number(bound: float) -> str:
+    return f"{bound:,.0f}" if bound >= 10_000 and bound == int(bound) else f"{bound:.10g}"

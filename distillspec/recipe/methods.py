@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from distillspec.recipe.section import Count, Section
+from distillspec.recipe.section import Count, Section, Threads
 
 DraftName = Literal["undistilled", "distilled", "control"]
 
+Scale = Annotated[float, Field(gt=0.0, le=1e6)]
 Gamma = Annotated[int, Field(ge=1, le=64)]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
 
@@ -72,8 +73,8 @@ class AdaEDLStop(Section):
 
 class SVIPStop(Section):
     kind: Literal["svip"]
-    weight: Annotated[float, Field(gt=0.0)] = 0.15
-    threshold: Annotated[float, Field(gt=0.0)] = 0.3
+    weight: Scale = 0.15
+    threshold: Scale = 0.3
 
 
 class ConfidenceStop(Section):
@@ -152,9 +153,7 @@ class _Choose(Section):
 
 class UCBChoose(_Choose):
     kind: Literal["ucb"]
-    scale: Annotated[float, Field(gt=0.0)] = Field(
-        0.5, description="of the bonus; 1 is published and explores for long"
-    )
+    scale: Scale = Field(0.5, description="of the bonus; 1 is published and explores for long")
     delta: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     discount: Share = Field(1.0, description="weight of a round after each further one")
     window: Count | None = Field(None, description="rounds that count; default: all")
@@ -168,7 +167,7 @@ class UCBChoose(_Choose):
 
 class EXP3Choose(_Choose):
     kind: Literal["exp3"]
-    scale: Annotated[float, Field(gt=0.0)] = Field(1.0, description="of the learning rate")
+    scale: Scale = Field(1.0, description="of the learning rate")
     estimate: Literal["published", "centred"] = Field(
         "published",
         description="of an arm's loss; centred: the mean loss so far is taken from each round's, "
@@ -178,7 +177,7 @@ class EXP3Choose(_Choose):
 
 class HedgeChoose(_Choose):
     kind: Literal["hedge"]
-    scale: Annotated[float, Field(gt=0.0)] = Field(1.0, description="of the learning rate")
+    scale: Scale = Field(1.0, description="of the learning rate")
 
 
 # --- draft and target at the same time -----------------------------------------------------------
@@ -195,10 +194,10 @@ class CardParallel(Section):
     layers: Annotated[int, Field(ge=1, le=64)] = Field(
         10, description="that the draft is ahead at most"
     )
-    budget_mib: Annotated[float, Field(gt=0.0)] = Field(
+    budget_mib: Scale = Field(
         64.0, description="memory that the candidates may take, each with its nodes best children"
     )
-    threads: Count | None = Field(
+    threads: Threads | None = Field(
         None, description="of each side, on a CPU; default: half of torch's"
     )
 
@@ -217,7 +216,7 @@ class PearlParallel(Section):
     """The next block of gamma tokens is drafted while the last one is verified."""
 
     kind: Literal["pearl"]
-    threads: Count | None = Field(
+    threads: Threads | None = Field(
         None, description="of each side, on a CPU; default: half of torch's"
     )
 

@@ -8,14 +8,25 @@ from pydantic import Field, model_validator
 
 from distillspec.recipe.data import PythonSource, Source
 from distillspec.recipe.schema import Hardware
-from distillspec.recipe.section import BatchSize, Count, FolderName, LearningRate, Section, Share
+from distillspec.recipe.section import (
+    ClipNorm,
+    Count,
+    FolderName,
+    LearningRate,
+    Rows,
+    Section,
+    Share,
+    Steps,
+    Tokens,
+    WeightDecay,
+)
 from distillspec.recipe.start import LlamaShape
 
 
 class TokenizerPlan(Section):
     """Either train a byte-level BPE on the corpus, or take the tokenizer of another model."""
 
-    train_vocabulary: Annotated[int, Field(ge=257)] | None = Field(
+    train_vocabulary: Annotated[int, Field(ge=257, le=2**20)] | None = Field(
         None, description="size of a new byte-level BPE, tokens"
     )
     take_from: str | None = Field(None, description="model folder whose tokenizer is used")
@@ -28,18 +39,18 @@ class TokenizerPlan(Section):
 
 
 class PretrainPlan(Section):
-    context: Count = Field(256, description="tokens per training row")
-    batch_size: BatchSize = Field(32, description="rows per optimizer step")
+    context: Tokens = Field(256, description="tokens per training row")
+    batch_size: Rows = Field(32, description="rows per optimizer step")
     max_steps: Count = Field(1000, description="optimizer steps")
     validate_every_steps: Count = Field(100, description="steps between two validations")
-    validation_rows: Count = Field(128, description="held-out rows per validation")
+    validation_rows: Rows = Field(128, description="held-out rows per validation")
     matrix_rate: LearningRate = Field(0.02, description="peak rate of Muon (hidden matrices)")
     other_rate: LearningRate = Field(3e-3, description="peak rate of AdamW (all other weights)")
-    weight_decay: float = Field(0.01, ge=0.0)
-    warmup_steps: int = Field(30, ge=0, description="linear warm-up, steps")
+    weight_decay: WeightDecay = 0.01
+    warmup_steps: Steps = Field(30, description="linear warm-up, steps")
     decay_share: Share = Field(0.5, description="share of the steps, at the end, in linear decay")
     final_rate_share: Share = Field(0.03, description="the decay ends at this share of the peak")
-    clip_norm: float = Field(1.0, gt=0.0)
+    clip_norm: ClipNorm = 1.0
     start_share: float = Field(
         0.0,
         ge=0.0,

@@ -7,14 +7,14 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from distillspec.recipe.data import Hub, Jsonl, PythonSource
-from distillspec.recipe.section import Count, Section
+from distillspec.recipe.section import Rows, Section, Tokens
 
 
 class PythonTopics(Section):
     """English prose that is on every machine: the language reference that Python's help shows."""
 
     kind: Literal["python-topics"]
-    prompts_per_topic: Count = Field(4, description="prompts cut from one topic, at paragraphs")
+    prompts_per_topic: Rows = Field(4, description="prompts cut from one topic, at paragraphs")
 
 
 Shape = Literal["random", "repeated", "short", "long"]
@@ -30,8 +30,10 @@ class Adversarial(Section):
         description="random: tokens drawn evenly from the vocabulary; repeated: few tokens again "
         "and again; short: two tokens; long: prose that fills the whole limit",
     )
-    tokens: Annotated[int, Field(ge=2)] = Field(64, description="length of random and repeated")
-    prompts: Count = Field(256, description="prompts made, the shapes in turn")
+    tokens: Annotated[int, Field(ge=2, le=2**20)] = Field(
+        64, description="length of random and repeated"
+    )
+    prompts: Rows = Field(256, description="prompts made, the shapes in turn")
 
     @model_validator(mode="after")
     def _no_repeats(self) -> Self:
@@ -46,8 +48,8 @@ PromptSource = Annotated[
 
 
 class PromptPlan(Section):
-    count: Count = Field(32, description="prompts per cell")
-    texts: Count | None = Field(
+    count: Rows = Field(32, description="prompts per cell")
+    texts: Rows | None = Field(
         None,
         description="prompts that the target continues, in batches, to read alpha and the expected "
         "tau on; default: count. Cheaper than decoding, so this can be the larger number",
@@ -63,7 +65,7 @@ class PromptPlan(Section):
         description="in-turn: all prompts of the first source, then all of the next: traffic that "
         "changes. alternating: one of each",
     )
-    max_tokens: Count | None = Field(
+    max_tokens: Tokens | None = Field(
         None,
         description="longest prompt of `source` and `sources`, as far as the models' contexts "
         "allow; default: the recipe's data.max_prompt_tokens",

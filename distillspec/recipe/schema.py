@@ -12,7 +12,18 @@ from pydantic import Field, JsonValue, model_validator
 from distillspec.recipe.data import Data
 from distillspec.recipe.distill import Distill
 from distillspec.recipe.endpoint import Endpoint
-from distillspec.recipe.section import Count, Decay, FolderName, LearningRate, Section, Share
+from distillspec.recipe.section import (
+    ClipNorm,
+    Count,
+    Decay,
+    FolderName,
+    LearningRate,
+    Section,
+    Share,
+    Steps,
+    Threads,
+    WeightDecay,
+)
 from distillspec.recipe.start import DraftHead, MadeDraft
 
 # --- the pair ------------------------------------------------------------------------------------
@@ -36,7 +47,7 @@ class Pair(Section):
     draft_head: DraftHead | None = Field(
         None, description="let the draft score a part of the vocabulary only; default: all of it"
     )
-    eos_token_ids: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    eos_token_ids: tuple[Annotated[int, Field(ge=0, lt=2**24)], ...] = Field(
         (),
         description="token ids that end a text, in place of those that the target's "
         "generation_config, tokenizer and chat template name",
@@ -121,10 +132,10 @@ class Optimizer(Section):
     )
     learning_rate: LearningRate = Field(3e-4, description="peak rate")
     betas: tuple[Decay, Decay] = Field((0.9, 0.95), description="AdamW's moment decays")
-    weight_decay: float = Field(0.0, ge=0.0, description="on matrices only")
-    warmup_steps: int = Field(20, ge=0, description="linear warm-up, steps")
+    weight_decay: WeightDecay = Field(0.0, description="on matrices only")
+    warmup_steps: Steps = Field(20, description="linear warm-up, steps")
     final_rate_share: Share = Field(0.1, description="cosine ends at this share of the peak rate")
-    clip_norm: float = Field(1.0, gt=0.0, description="gradient norm is clipped here")
+    clip_norm: ClipNorm = Field(1.0, description="gradient norm is clipped here")
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         1.0,
         description="each layer's rate is this share of the rate of the one above it; the output "
@@ -141,8 +152,8 @@ class Optimizer(Section):
 
 
 class Lora(Section):
-    rank: Count = Field(16, description="rank of the update")
-    lora_alpha: float = Field(32.0, gt=0.0, description="scale of the update")
+    rank: Annotated[int, Field(ge=1, le=2**16)] = Field(16, description="rank of the update")
+    lora_alpha: float = Field(32.0, gt=0.0, le=1e6, description="scale of the update")
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
     targets: Annotated[tuple[str, ...], Field(min_length=1)] | Literal["all-linear"] = Field(
         "all-linear",
@@ -170,9 +181,7 @@ class Hardware(Section):
         description="split the frozen target over all processes: for one that no device holds "
         "whole. Rank 0 reads it into the CPU's memory first",
     )
-    threads: Annotated[int, Field(ge=1, le=4096)] | None = Field(
-        None, description="CPU threads per process; default: cores"
-    )
+    threads: Threads | None = Field(None, description="CPU threads per process; default: cores")
     gradient_checkpointing: bool = Field(
         False, description="compute the draft's activations again when the gradient needs them"
     )

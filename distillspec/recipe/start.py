@@ -10,18 +10,20 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.section import Count, Section
+from distillspec.recipe.section import Section, Tokens
 
-_Index = Annotated[int, Field(ge=0)]
+_Index = Annotated[int, Field(ge=0, le=4095)]
+Levels = Annotated[int, Field(ge=1, le=4096)]  # layers, heads
+Width = Annotated[int, Field(ge=1, le=2**20)]
 
 
 class LlamaShape(Section):
-    hidden_size: Count
-    intermediate_size: Count
-    layers: Count
-    heads: Count
-    key_value_heads: Count | None = Field(None, description="default: heads")
-    max_positions: Count = Field(1024, description="longest context, tokens")
+    hidden_size: Width
+    intermediate_size: Width
+    layers: Levels
+    heads: Levels
+    key_value_heads: Levels | None = Field(None, description="default: heads")
+    max_positions: Tokens = Field(1024, description="longest context, tokens")
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -39,17 +41,17 @@ class Pruned(Section):
     """
 
     kind: Literal["pruned"]
-    layers: Count | Annotated[tuple[_Index, ...], Field(min_length=1)] = Field(
+    layers: Levels | Annotated[tuple[_Index, ...], Field(min_length=1)] = Field(
         description="how many layers are kept, evenly spread, the first and the last among them; "
         "or which, counted from 0"
     )
-    intermediate_size: Count | None = Field(
+    intermediate_size: Width | None = Field(
         None, description="neurons kept in each feed-forward part; default: all"
     )
-    key_value_heads: Count | None = Field(
+    key_value_heads: Levels | None = Field(
         None, description="key-value heads kept, each with all queries that read it; default: all"
     )
-    hidden_size: Count | None = Field(
+    hidden_size: Width | None = Field(
         None, description="channels kept between the layers; default: all"
     )
 
@@ -109,7 +111,7 @@ class Random(Section):
 class DraftHead(Section):
     """The draft scores the tokens most frequent in text of the target alone (2506.22694)."""
 
-    keep: Count = Field(description="tokens that the draft's output head keeps")
+    keep: Tokens = Field(description="tokens that the draft's output head keeps")
 
 
 MadeDraft = Annotated[Pruned | Random, Field(discriminator="kind")]

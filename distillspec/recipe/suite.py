@@ -17,7 +17,7 @@ from distillspec.recipe.methods import (
     UCBChoose,
 )
 from distillspec.recipe.prompt_plan import PromptPlan, PromptSource
-from distillspec.recipe.section import Count, FolderName, Section
+from distillspec.recipe.section import FolderName, Section, Tokens
 
 SourceKind = Literal["python-source", "jsonl", "hub", "python-topics", "adversarial"]
 
@@ -46,12 +46,12 @@ class Suite(Section):
     temperatures: tuple[Annotated[float, Field(ge=0.0, le=4.0)], ...] = Field(
         (0.0, 1.0), min_length=1
     )
-    top_k: Count | None = None
+    top_k: Tokens | None = None
     nucleus: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
         None, description="top-p: smallest set with this mass"
     )
-    max_new_tokens: Count = Field(64, description="tokens decoded per prompt and cell")
-    repeats: Count = Field(1, description="times each cell is timed")
+    max_new_tokens: Tokens = Field(64, description="tokens decoded per prompt and cell")
+    repeats: Annotated[int, Field(ge=1, le=1000)] = Field(1, description="times each cell is timed")
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(
         0.95, description="of an interval, and of all verdicts of a report together"
     )

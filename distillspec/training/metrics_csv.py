@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from distillspec.atomic import explain, write_text
+from distillspec.plain_files import Kept, read_text
 
+_NUMBER = re.compile(r"[0-9]{1,18}")
 COLUMNS = (
     "step",
     "train/divergence_nats",
@@ -75,9 +78,11 @@ class MetricsCsv(Logger):
         """Keep the rows up to `step` byte by byte, drop later and half-written ones. None: all."""
         kept = io.StringIO()
         csv.writer(kept, lineterminator="\n").writerow(COLUMNS)
-        if step is not None and self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]:
+        if step is not None and self.path.exists():
+            mend = "move the file away: the curves then begin at the step that is resumed"
+            text = read_text(Kept(self.path, "the log of this training", mend))
+            for line in text.splitlines(keepends=True)[1:]:
                 first = line.partition(",")[0]
-                if line.endswith("\n") and first.isdigit() and int(first) <= step:
+                if line.endswith("\n") and _NUMBER.fullmatch(first) and int(first) <= step:
                     kept.write(line)
         write_text(self.path, kept.getvalue())

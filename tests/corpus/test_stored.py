@@ -169,7 +169,7 @@ def test_a_damaged_row_is_an_error_and_is_sampled_again_when_it_is_deleted(
     line = bytearray(content[5])
     line[int(place * len(line))] ^= 1 << bit
     path.write_bytes(b"".join([*content[:5], bytes(line), *content[6:]]))
-    with pytest.raises(DistillSpecError, match="a stored response is damaged") as caught:
+    with pytest.raises(DistillSpecError, match="a stored response cannot be read: it is") as caught:
         store(tmp_path).responses()
     assert caught.value.where == f"{path}, line 6"
     path.write_bytes(b"".join([*content[:5], *content[6:]]))

@@ -56,7 +56,7 @@ def test_a_line_that_a_kill_left_unfinished_is_passed_over(lost: int, tmp_path: 
     append(path, [a_round(), a_round(round=1)])
     path.write_bytes(path.read_bytes()[:-lost])
     assert read(path)[:1] == [a_round()]
-    assert len(read(path)) == (2 if lost == 1 else 1)
+    assert len(read(path)) == 1
 
 
 def test_rounds_of_blocks_that_were_not_finished_are_dropped(tmp_path: Path) -> None:
@@ -74,11 +74,13 @@ def test_a_line_of_another_kind_is_the_users_error(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     append(path, [a_round()])
     path.write_text(path.read_text() + '{"prompt": 1}\n')
-    with pytest.raises(DistillSpecError, match="no round of an audit") as caught:
+    with pytest.raises(
+        DistillSpecError, match="a round of this audit cannot be read: .* is missing"
+    ) as caught:
         read(path)
     assert caught.value.where.endswith("line 2")
 
 
 def test_a_place_that_cannot_be_written_to_is_the_users_error(tmp_path: Path) -> None:
-    with pytest.raises(DistillSpecError, match="writing failed"):
+    with pytest.raises(DistillSpecError, match="the folder of this file is gone"):
         append(tmp_path / "nowhere" / "audit.jsonl", [a_round()])

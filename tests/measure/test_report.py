@@ -121,12 +121,12 @@ def test_what_chose_stands_against_its_arms_with_its_figures(
 def test_a_broken_audit_is_the_users_error(by_hand: Summary, tmp_path: Path) -> None:
     write_summary(by_hand, tmp_path / "summary.json")
     (tmp_path / "audit.jsonl").write_text("{}\n")
-    with pytest.raises(DistillSpecError, match="no round of an audit"):
+    with pytest.raises(DistillSpecError, match="a round of this audit cannot be read"):
         write_report(tmp_path, {})
 
 
 def test_a_folder_without_a_summary_is_the_users_error(tmp_path: Path) -> None:
-    with pytest.raises(DistillSpecError, match="no summary"):
+    with pytest.raises(DistillSpecError, match="the summary of an evaluation cannot be read"):
         write_report(tmp_path, {})
 
 

@@ -83,7 +83,7 @@ def test_a_number_that_does_not_exist_is_null_in_the_file_and_nan_in_the_record(
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"suite": 3'])
 def test_what_is_no_summary_is_the_users_error(text: str, tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text(text)
-    with pytest.raises(DistillSpecError, match="no summary"):
+    with pytest.raises(DistillSpecError, match="the summary of an evaluation cannot be read"):
         read_summary(tmp_path / "summary.json")
-    with pytest.raises(DistillSpecError, match="no summary"):
+    with pytest.raises(DistillSpecError, match="the summary of an evaluation cannot be read"):
         read_summary(tmp_path / "absent.json")

@@ -6,6 +6,7 @@ import pytest
 
 from distillspec.measure.intervals import Sums
 from distillspec.measure.variants import Cost, Measured, Reading, markdown, standings, tables
+from distillspec.typed import typed
 
 CONFIDENCE = 0.95
 COST = Cost(10, 1000, {"rollout": 2.0, "target": 1.0, "update": 4.0}, 30.0)
@@ -57,4 +58,4 @@ def test_tables_say_what_is_no_difference_and_what_cost_what() -> None:
 
 def test_a_reading_comes_back_from_json() -> None:
     reading = measured(2.0).readings["held-out"]
-    assert Reading.of_json(json.loads(json.dumps(reading.as_json()))) == reading
+    assert typed(Reading, json.loads(json.dumps(reading.as_json()))) == reading

@@ -102,8 +102,8 @@ def test_a_missing_key_says_what_it_holds() -> None:
         ),
         (
             {"kind": "pruned", "layers": "all"},
-            "'pair.draft.layers' must be a whole number >= 1 or a list of at least 1: a whole "
-            'number >= 0, not "all"',
+            "'pair.draft.layers' must be a whole number >= 1 and <= 4096 or a list of at least "
+            '1: a whole number >= 0 and <= 4095, not "all"',
             "f.yaml: pair.draft",
             None,
         ),
@@ -126,11 +126,13 @@ def test_a_mapping_where_only_text_may_stand_is_told_as_such() -> None:
     ("section", "values", "what"),
     [
         ("distill", {"temperature": 9}, "a number > 0 and <= 4, not 9"),
-        ("distill", {"batch_size": "3"}, 'a whole number >= 1, not "3"'),
-        ("distill", {"batch_size": 3.0}, "a whole number >= 1, not 3.0"),
-        ("distill", {"batch_size": True}, "a whole number >= 1, not true"),
+        ("distill", {"batch_size": "3"}, 'a whole number >= 1 and <= 1,048,576, not "3"'),
+        ("distill", {"batch_size": 3.0}, "a whole number >= 1 and <= 1,048,576, not 3.0"),
+        ("distill", {"batch_size": True}, "a whole number >= 1 and <= 1,048,576, not true"),
         ("evaluate", {"suite": 3}, "text, not 3"),
-        ("hardware", {"threads": 0}, "a whole number >= 1 or null, not 0"),
+        ("hardware", {"threads": 0}, "a whole number >= 1 and <= 4096 or null, not 0"),
+        ("hardware", {"threads": 10**13}, ">= 1 and <= 4096 or null, not 10000000000000"),
+        ("optimizer", {"learning_rate": 1e308}, "a number > 0 and <= 10, not 1e+308"),
         ("hardware", {"device": "tpu"}, 'one of auto, cpu, cuda, not "tpu"'),
         ("optimizer", {"betas": [0.9]}, "< 1, not [0.9]"),
         ("optimizer", {"betas": [0.9, 2]}, "a number >= 0 and < 1, not 2"),

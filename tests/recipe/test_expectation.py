@@ -19,10 +19,10 @@ def at(place: Place, *path: str | int) -> Place:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        (("seed",), "a whole number >= 0 and < 4294967296"),
+        (("seed",), "a whole number >= 0 and < 4,294,967,296"),
         (("distill", "temperature"), "a number > 0 and <= 4"),
-        (("distill", "max_minutes"), "a number > 0 or null"),
-        (("distill", "batch_size"), "a whole number >= 1"),
+        (("distill", "max_minutes"), "a number > 0 and <= 10,000,000 or null"),
+        (("distill", "batch_size"), "a whole number >= 1 and <= 1,048,576"),
         (("hardware", "device"), "one of auto, cpu, cuda"),
         (("pair", "draft"), "text or a mapping whose kind is one of pruned, random"),
         (("data", "store"), "text"),
