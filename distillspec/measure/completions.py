@@ -90,7 +90,9 @@ def greedy_divergences(
     scores: dict[tuple[int, int], Tensor] = {}
     found = []
     for row in greedy:
-        if row.draft is None or row.gamma is None or row.tokens == plain[row.prompt]:
+        if row.draft is None or row.method is None or row.gamma is None:
+            continue
+        if row.tokens == plain[row.prompt]:
             continue
         both = zip(row.tokens, plain[row.prompt], strict=True)
         position = next(i for i, (one, other) in enumerate(both) if one != other)
@@ -101,7 +103,15 @@ def greedy_divergences(
         tokens = [row.tokens[position], plain[row.prompt][position]]
         gap, are_top_two = _tie(scores[key], tokens)
         found.append(
-            GreedyDivergence(row.draft, row.gamma, row.prompt_key, position, gap, are_top_two)
+            GreedyDivergence(
+                draft=row.draft,
+                method=row.method,
+                gamma=row.gamma,
+                prompt_key=row.prompt_key,
+                position=position,
+                gap=gap,
+                are_top_two=are_top_two,
+            )
         )
     return found
 

@@ -245,6 +245,7 @@ class GreedyDivergence:
     """
 
     draft: str
+    method: str
     gamma: int
     prompt_key: str
     position: int

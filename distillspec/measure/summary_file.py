@@ -16,6 +16,7 @@ _BEFORE: dict[str, Any] = {  # what stands for fields that summaries did not alw
     "documents": 0,
     "text_documents": 0,
     "standard_methods": ["standard"],
+    "method": "standard",
     "alpha_argmax": None,
     "alpha_argmax_low": None,
     "alpha_argmax_high": None,

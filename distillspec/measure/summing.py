@@ -26,7 +26,7 @@ from distillspec.measure.ranking import ranking
 from distillspec.measure.recommending import recommendations, recommended
 from distillspec.measure.regret import Arm, regrets
 from distillspec.measure.rows import Row
-from distillspec.measure.summary import Quality, Recommendation, Summary, fastest
+from distillspec.measure.summary import Quality, Summary
 from distillspec.measure.tally import Tally
 from distillspec.measure.target_texts import drawn_texts, text_facts
 from distillspec.models.path_rows import PathRowsRunner, SourceRunner
@@ -91,6 +91,8 @@ def sum_up(
         if _COMPARED in drafts
         else []
     )
+    measured = [place[0] for place in tally.places()]
+    shown = _COMPARED if _COMPARED in measured else measured[-1]
     recommendation = recommendations(tally)
     ranked = ranking(tally)
     divergences = greedy_divergences(target, prompts, rows, vocabulary)
@@ -114,7 +116,7 @@ def sum_up(
         recommendation=recommendation,
         quality=_quality(suite, tokenizer, prompts, rows, ends),
         greedy_divergences=divergences,
-        examples=examples(tokenizer, prompts, rows, _shown(recommendation, standard)),
+        examples=examples(tokenizer, prompts, rows, recommended(tally, shown)),
         notes=[
             *findings(cells, baseline, compared, recommendation, divergences, tally.documents()),
             *_processes(len(runs)),
@@ -129,24 +131,6 @@ def sum_up(
         documents=tally.documents(),
         text_documents=len({prompt.document for prompt in text_prompts}),
     )
-
-
-def _shown(
-    recommendation: Sequence[Recommendation], standard: frozenset[str]
-) -> dict[float, tuple[str, int]]:
-    """Temperature -> method and gamma at which texts are shown.
-
-    The fastest that engines can run, of the distilled draft (or the last one), else the fastest.
-    """
-    drafts = [one.draft for one in recommendation]
-    draft = _COMPARED if _COMPARED in drafts else drafts[-1]
-    runnable = [one for one in recommendation if one.method in standard]
-    shown = {}
-    for temperature in sorted({o.temperature for o in recommendation if o.temperature is not None}):
-        best = fastest(runnable, draft, temperature) or fastest(recommendation, draft, temperature)
-        if best is not None:
-            shown[temperature] = best.method, best.gamma
-    return shown
 
 
 def _quality(

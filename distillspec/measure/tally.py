@@ -178,7 +178,9 @@ class Tally:
         tokens = [float(sum(len(r.tokens) for r in by_prompt[i])) for i in self._prompts]
         seconds = [sum(r.seconds for r in by_prompt[i]) for i in self._prompts]
         speed = intervals.ratio(self.by_document(Sums(tokens, seconds)), self.confidence)
-        steps = next((s for (_, at), s in self.steps.items() if at == temperature), None)
+        by_method = {name: s for (name, at), s in self.steps.items() if at == temperature}
+        names = sorted(by_method, key=lambda name: name not in self.standard)  # else in their order
+        steps = by_method[names[0]] if names else None
         return Baseline(
             temperature=temperature,
             prompts=len(self._prompts),

@@ -40,6 +40,7 @@ def divergences(summary: Summary) -> str:
             [
                 one.prompt_key,
                 one.draft,
+                one.method,
                 str(one.gamma),
                 str(one.position),
                 f"{one.gap:.3g}",
@@ -54,8 +55,8 @@ def divergences(summary: Summary) -> str:
         "logits are nearly equal the argmax can flip. That explains a difference only if the two "
         "tokens are the target's top two.</p>"
     )
-    columns = ("prompt", "draft", "gamma", "token", "gap of the logits", "top two")
-    return note + table(columns, rows, words=2)
+    columns = ("prompt", "draft", "method", "gamma", "token", "gap of the logits", "top two")
+    return note + table(columns, rows, words=3)
 
 
 def examples(examples: Sequence[Example]) -> str:
@@ -87,9 +88,9 @@ def _example(one: Example) -> str:
         for piece in one.pieces
     )
     return (
-        f'<div class="example"><div class="label">{escape(one.draft)}: {len(one.pieces)} tokens in '
-        f"{one.verifications} target forwards, tau {number(one.tau)}</div>"
-        f"<pre>{pieces}</pre></div>"
+        f'<div class="example"><div class="label">{escape(one.draft)}, {escape(one.method)}: '
+        f"{len(one.pieces)} tokens in {one.verifications} target forwards, tau {number(one.tau)}"
+        f"</div><pre>{pieces}</pre></div>"
     )
 
 

@@ -337,7 +337,7 @@ def by_hand() -> Summary:
         ],
         recommendation=[a_recommendation(t) for t in (0.0, 1.0, None)],
         quality=[Quality("target alone", 0.0, "parses", 24, {"parses": 0.9, "judged": 20.0})],
-        greedy_divergences=[GreedyDivergence("distilled", 4, "a&b.py", 7, 0.002)],
+        greedy_divergences=[GreedyDivergence("distilled", "standard", 4, "a&b.py", 7, 0.002)],
         examples=[
             Example(
                 draft=d,

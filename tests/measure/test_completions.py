@@ -82,6 +82,7 @@ def test_a_greedy_text_that_leaves_the_baseline_is_told_with_its_gap(setting: Se
     rows[2].tokens[1] = second
     (found,) = greedy_divergences(setting.target, setting.prompts, rows, vocabulary=None)
     assert (found.draft, found.prompt_key, found.position) == ("control", "p0", 1)
+    assert found.method == "standard"
     assert found.gap == pytest.approx(float(logits[first] - logits[second]), rel=1e-4)
     assert found.are_top_two
     # The gap of the top two excuses no third token, whichever text it is in.

@@ -99,7 +99,7 @@ def test_cautions_are_given_only_where_there_is_reason() -> None:
     words = said(
         cells=[a_cell("distilled", 2, 1.0, prompts=5, measured_over_predicted=0.7)],
         baseline=[a_baseline(0.0, repeated_ngram_share=0.6, step_spread=0.5)],
-        divergences=[GreedyDivergence("distilled", 2, "a", 3, 0.0625)],
+        divergences=[GreedyDivergence("distilled", "standard", 2, "a", 3, 0.0625)],
         documents=5,
     )
     assert "near-tie" not in words
@@ -114,6 +114,6 @@ def test_cautions_are_given_only_where_there_is_reason() -> None:
 
 
 def test_a_third_token_is_not_excused_by_the_gap_of_the_top_two() -> None:
-    found = GreedyDivergence("distilled", 2, "a", 3, 0.0625, are_top_two=False)
+    found = GreedyDivergence("distilled", "standard", 2, "a", 3, 0.0625, are_top_two=False)
     words = said(cells=[a_cell("distilled", 2, 1.0)], divergences=[found])
     assert "1 of them have a token there that is not among the target's top two" in words

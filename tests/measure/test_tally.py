@@ -44,6 +44,12 @@ def test_the_baseline_by_hand(tally: Tally) -> None:
     assert (plain.target_step_seconds, plain.step_spread) == (0.010, 0.1)
 
 
+def test_of_several_methods_the_baselines_step_is_the_standard_ones() -> None:
+    steps = {("adaedl", 1.0): replace(STEPS, target_seconds=0.5), ("standard", 1.0): STEPS}
+    tally = Tally(rows(), steps, {1.0: FACTS}, CONFIDENCE, frozenset())
+    assert tally.baselines()[0].target_step_seconds == 0.010
+
+
 def test_tokens_after_the_end_of_a_text_are_counted() -> None:
     ended = [
         replace(row, tokens=[1] * 8 + [7, 1, 1, 7]) if not i else row

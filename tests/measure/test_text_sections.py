@@ -24,4 +24,4 @@ def test_tokens_carry_their_fate_and_line_breaks_stay_visible(by_hand: Summary) 
 
 def test_drafts_of_an_example_stand_before_and_after(by_hand: Summary) -> None:
     text = text_sections.examples(list(reversed(by_hand.examples)))
-    assert text.index("undistilled:") < text.index(">distilled:")
+    assert text.index("undistilled, standard:") < text.index(">distilled, standard:")
