@@ -59,6 +59,7 @@ def test_there_can_be_more_texts_than_decoded_prompts(setting: Setting, measured
         tokenizer=setting.tokenizer,
         prompts=setting.prompts,
         text_prompts=[*setting.prompts, *setting.prompts[:2]],
+        ends=frozenset({0}),
         vocabulary=None,
     )
     assert (summary.prompts, summary.texts) == (4, 6)
@@ -133,6 +134,7 @@ def test_falling_back_to_eager_is_a_finding(
         tokenizer=setting.tokenizer,
         prompts=setting.prompts,
         text_prompts=setting.prompts,
+        ends=frozenset({0}),
         vocabulary=None,
     )
     assert any("could not be compiled: distilled." in note for note in summary.notes)
@@ -174,6 +176,7 @@ def test_an_interruption_that_made_methods_forget_is_a_finding(
             tokenizer=setting.tokenizer,
             prompts=setting.prompts,
             text_prompts=setting.prompts,
+            ends=frozenset({0}),
             vocabulary=None,
         ).notes
 
