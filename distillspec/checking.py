@@ -30,10 +30,10 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
     prepare_process(recipe)
     if recipe.pair.endpoint is not None:
         return _endpoint(recipe, recipe.pair.endpoint, as_json=as_json, min_speedup=min_speedup)
-    in_target, named = folder_facts(recipe.pair.target_weights, "target"), recipe.pair.draft
-    in_draft = folder_facts(named, "draft") if isinstance(named, str) else None
     suite = load_suite(recipe.evaluate.suite)
     pair = load_pair(recipe)
+    in_target, named = folder_facts(recipe.pair.target_weights, "target"), recipe.pair.draft
+    in_draft = folder_facts(named, "draft") if isinstance(named, str) else None
     verdicts = []
     if pair.bridge is None:
         verdicts = engine_verdicts(in_target, in_draft or facts(pair.draft()))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.context import UNLIMITED, context_of
+from distillspec.recipe.gguf_file import converted_folder, gguf_file
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.model_files import check_tokenizer_files, model_files, model_folder
 
@@ -45,11 +46,16 @@ class StoredTensor(NamedTuple):
 def folder_facts(path: str, what: str = "model") -> ModelFacts:
     """Facts of the folder `path`, or of a Hub id `org/name`, which is only named.
 
+    A GGUF file is only named, too, until it has been converted.
+
     Raises DistillSpecError for a folder that is missing, or that holds no whole model.
     """
     if is_hub_id(path):
         return ModelFacts(path, local=False)
-    folder = model_folder(path, what)
+    packed = gguf_file(path)
+    if packed is not None and not converted_folder(packed).is_dir():
+        return ModelFacts(path, local=True)
+    folder = converted_folder(packed) if packed is not None else model_folder(path, what)
     files = model_files(folder)
     config, tensors = files.config, list(stored_tensors(files.weights).values())
     check_tokenizer_files(folder)

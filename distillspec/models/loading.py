@@ -32,8 +32,10 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.checkpoint_view import checkpoint_view
 from distillspec.models.extra_weights import explain_extra
 from distillspec.models.folder import StoredTensor, stored_tensors
+from distillspec.models.gguf import converted
 from distillspec.models.notes import say_once
 from distillspec.models.tied import state_tying
+from distillspec.recipe.gguf_file import gguf_file
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.model_files import (
     ModelFiles,
@@ -189,7 +191,13 @@ def load_tokenizer(
 def _local_folder(
     path: str, revision: str | None, what: str, patterns: list[str], trust_remote_code: bool
 ) -> Path:
-    """`path` itself where it is a folder, else the downloaded (or cached) Hub repository."""
+    """`path` itself where it is a folder, else the downloaded (or cached) Hub repository.
+
+    A GGUF file is converted to a folder first.
+    """
+    if (packed := gguf_file(path)) is not None:
+        with quiet():
+            return converted(packed, lambda: _explained(path, what))
     if not is_hub_id(path):
         return model_folder(path, what)
     if trust_remote_code:
@@ -242,6 +250,8 @@ def _explained(path: str, what: str) -> Iterator[None]:
     """Whatever the folder's files make transformers raise, as one error of ours."""
     try:
         yield
+    except DistillSpecError:
+        raise
     except ImportError as error:
         raise DistillSpecError(
             f"the {what} needs a package that is not installed: {error.name or error}",

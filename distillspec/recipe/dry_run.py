@@ -15,6 +15,7 @@ from distillspec.recipe.context import check_rows_fit, context_of
 from distillspec.recipe.data import Hub, Jsonl, PythonSource
 from distillspec.recipe.distill import CachedSignal, Distill, Origin, Shares
 from distillspec.recipe.endpoint import check_can_ask
+from distillspec.recipe.gguf_file import check_can_convert, converted_folder, gguf_file
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.model_files import (
@@ -188,6 +189,8 @@ def _model(name: str, where: str, *, decodes: bool = False) -> str:
     if is_missing(name):
         return _hub_or_missing(name, "model folder", where)
     try:
+        if (packed := gguf_file(name)) is not None:
+            return _gguf(packed)
         files = model_files(model_folder(name))
         check_tokenizer_files(files.folder)
         if decodes:
@@ -201,9 +204,21 @@ def _check_contexts(recipe: Recipe, source: str) -> None:
     """Whether both models can read the recipe's rows, as far as they lie here."""
     pair = recipe.pair
     names = [*([] if pair.endpoint else [pair.target_weights]), pair.draft]
-    folders = [name for name in names if isinstance(name, str) and not is_missing(name)]
-    configs = (read_config(model_folder(name)) for name in folders)
+    local = [name for name in names if isinstance(name, str) and not is_missing(name)]
+    packed = {name: gguf_file(name) for name in local}
+    folders = [
+        converted_folder(file) if file else model_folder(name) for name, file in packed.items()
+    ]
+    configs = (read_config(folder) for folder in folders if folder.is_dir())
     check_rows_fit(recipe, map(context_of, configs), source)
+
+
+def _gguf(file: Path) -> str:
+    folder = converted_folder(file)
+    if folder.is_dir():
+        return f"GGUF file {file}, converted to {folder}"
+    check_can_convert(file)
+    return f"GGUF file {file}; it would be converted to {folder}"
 
 
 def _at(where: str, error: DistillSpecError) -> DistillSpecError:

@@ -1,0 +1,99 @@
+"""GGUF files become Hugging Face folders, once: everything else reads such folders alone."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from distillspec import atomic
+from distillspec.errors import DistillSpecError
+from distillspec.models.notes import say_once
+from distillspec.models.tied import state_tying
+from distillspec.recipe.gguf_file import check_can_convert, converted_folder
+from distillspec.recipe.written_files import MODEL_FILES
+
+# What llama.cpp writes into `general.file_type` for files that are not quantised.
+_FLOATS = {0: torch.float32, 1: torch.float16, 32: torch.bfloat16}
+
+
+def converted(file: Path, explained: Callable[[], AbstractContextManager[object]]) -> Path:
+    """The Hugging Face folder of a GGUF file, converted where that has not been done yet.
+
+    Quantised weights are computed as llama.cpp does and stored in bfloat16, whose rounding is small
+    against that of the quantisation; floats keep their type.
+
+    Args:
+        file: The GGUF file.
+        explained: Turns what transformers raises into a DistillSpecError.
+
+    Raises:
+        DistillSpecError: The package `gguf` is missing, the file is damaged, or its architecture is
+            none that transformers converts.
+    """
+    folder = converted_folder(file)
+    if folder.is_dir():
+        return folder
+    check_can_convert(file)
+    with _one_at_a_time(folder):
+        if not folder.is_dir():
+            with explained():
+                model, tokenizer = _read(file)
+            with atomic.replacing_folder(folder, MODEL_FILES) as temporary:
+                model.save_pretrained(temporary)
+                tokenizer.save_pretrained(temporary)
+                for path in temporary.iterdir():
+                    path.chmod(0o644)  # safetensors leaves its files to their owner alone
+            say_once(f"{file} is converted to {folder} ({model.dtype})")
+    return folder
+
+
+def _read(file: Path) -> tuple[PreTrainedModel, Any]:
+    from transformers import GgufConfig
+
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        file.parent,
+        gguf_file=file.name,
+        quantization_config=GgufConfig(dequantize=True),
+        dtype=_dtype(file),
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    model, info = loaded
+    if missing := sorted(info["missing_keys"]):
+        raise DistillSpecError(
+            f"the GGUF file lacks {len(missing)} weights of its architecture: {missing[0]}",
+            where=str(file),
+            mend="download the file again, or name the Hugging Face folder it was made from",
+        )
+    assert isinstance(model, PreTrainedModel)
+    state_tying(model)
+    tokenizer = AutoTokenizer.from_pretrained(
+        file.parent, gguf_file=file.name, local_files_only=True
+    )
+    return model, tokenizer
+
+
+def _dtype(file: Path) -> torch.dtype:
+    from gguf import GGUFReader
+
+    field = GGUFReader(file).get_field("general.file_type")
+    return _FLOATS.get(-1 if field is None else int(field.contents()), torch.bfloat16)
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Every process of a run comes here; the first converts, the others wait for it."""
+    atomic.make_folder(folder.parent)
+    try:
+        handle = (folder.parent / f".{folder.name}.lock").open("w")
+    except OSError as error:
+        raise atomic.explain(error, folder.parent) from error
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,76 @@
+"""A model that comes as a GGUF file: which file it is, and where its conversion is kept.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.model_files import check_plain_files, is_missing, model_folder
+
+CONVERTED = Path("checkpoints/converted")
+
+_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+_NAMED = 3
+
+
+def gguf_file(path: str) -> Path | None:
+    """The GGUF file that `path` is, or that the folder `path` holds in place of safetensors.
+
+    Raises:
+        DistillSpecError: A folder with several, or a file that is one part of several.
+    """
+    given = Path(os.path.expanduser(path))
+    if is_missing(path):
+        return None
+    if not os.path.isdir(given):
+        found = [given] if given.suffix == ".gguf" else []
+    else:
+        names = os.listdir(model_folder(path))
+        if any(name.endswith(".safetensors") for name in names):
+            return None
+        found = [given / name for name in sorted(names) if name.endswith(".gguf")]
+        found = [file for file in found if not file.name.startswith("mmproj")]  # sees images
+    if not found:
+        return None
+    if _PART.search(found[0].name):
+        raise DistillSpecError(
+            f"{found[0].name} is one part of a model",
+            where=str(found[0]),
+            mend="merge the parts once (llama.cpp: llama-gguf-split --merge FIRST-PART OUT.gguf), "
+            "and name OUT.gguf",
+        )
+    if len(found) > 1:
+        some = ", ".join(file.name for file in found[:_NAMED])
+        raise DistillSpecError(
+            f"the folder holds {len(found)} GGUF files, and each is a model: {some}"
+            f"{', ...' if len(found) > _NAMED else ''}",
+            where=str(given),
+            mend="name one of the files in place of the folder",
+        )
+    check_plain_files(found[0].parent)
+    return found[0]
+
+
+def converted_folder(file: Path) -> Path:
+    """Where the Hugging Face folder of a GGUF file is kept: another one once the file changes."""
+    status = file.stat()
+    mark = f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
+    return CONVERTED / f"{file.stem}-{hashlib.sha256(mark.encode()).hexdigest()[:10]}"
+
+
+def check_can_convert(file: Path) -> None:
+    """DistillSpecError where the package that reads GGUF files is missing."""
+    if importlib.util.find_spec("gguf") is None:
+        raise DistillSpecError(
+            "a GGUF file is converted once before it is used, which needs the package 'gguf'",
+            where=str(file),
+            mend="pip install 'distillspec[gguf]'; or name the Hugging Face folder that the file "
+            "was made from",
+        )
