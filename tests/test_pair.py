@@ -14,6 +14,7 @@ from transformers import MambaConfig, MambaForCausalLM
 from distillspec import build
 from distillspec.errors import DistillSpecError
 from distillspec.models.digest import model_digest
+from distillspec.models.loading import load_tokenizer
 from distillspec.pair import device_of, load_pair, prepare_process, with_draft_of
 from distillspec.recipe.schema import Hardware
 from tests.seq2seq import END, START, written_pair
@@ -34,6 +35,48 @@ def test_a_pair_is_loaded_and_checked(plan: dict[str, Any]) -> None:
     assert pair.end_tokens == {0}
     assert not any(p.requires_grad for p in pair.target.model.parameters())
     assert pair.draft().dtype == torch.float32
+
+
+def test_what_ends_a_text_is_what_the_recipe_names_if_it_names_any(plan: dict[str, Any]) -> None:
+    pair = load_pair(recipe(plan, pair={**plan["pair"], "eos_token_ids": [5, 7]}))
+    assert pair.end_tokens == pair.exported_stop_ids == {5, 7}
+    with pytest.raises(DistillSpecError, match="token 300 cannot end a text: the target knows 300"):
+        load_pair(recipe(plan, pair={**plan["pair"], "eos_token_ids": [0, 300]}))
+
+
+def test_the_token_behind_an_answer_of_the_template_ends_texts_of_every_kind(
+    plan: dict[str, Any], tmp_path: Path
+) -> None:
+    """Sampled, stored and exported texts, and rows of the data."""
+    pieces = load_tokenizer(plan["pair"]["target"]).get_vocab()
+    end = min(piece for piece in pieces if len(piece) > 2 and piece.isascii() and piece.isalpha())
+    token = pieces[end]  # a word of the tiny vocabulary, made special
+    for name in ("target", "draft"):
+        folder = Path(shutil.copytree(plan["pair"][name], tmp_path / name))
+        tokenizer = load_tokenizer(str(folder))
+        tokenizer.add_special_tokens({"additional_special_tokens": [end]})
+        tokenizer.chat_template = (
+            "{% for m in messages %}<{{ m.role }}>{{ m.content }}" + end + "{% endfor %}"
+            "{% if add_generation_prompt %}<assistant>{% endif %}"
+        )
+        tokenizer.save_pretrained(folder)
+    chat = [{"role": "user", "content": "a?"}, {"role": "assistant", "content": "b"}]
+    rows = [{"messages": [{**chat[0], "content": f"{i}?"}, chat[1]]} for i in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {**plan["data"], "source": {"kind": "jsonl", "path": str(tmp_path / "rows.jsonl")}}
+    names = {name: str(tmp_path / name) for name in ("target", "draft")}
+    pair = load_pair(recipe(plan, pair={**plan["pair"], **names}, data=data))
+    assert pair.end_tokens == pair.exported_stop_ids == {0, token}
+    sets = build.prompts(pair)
+    assert f"{token} {end!r} (behind an answer in the chat template)" in sets.notes[0]
+    assert {p.response[-1] for p in sets.training if p.response} == {token}
+    head = pair.target.model.get_output_embeddings().weight
+    with torch.no_grad():
+        head.zero_()  # all tokens are equally likely
+    asked = sets.training * 20
+    drawn = build.target_sampler(pair)(asked, list(range(len(asked))))
+    assert any(text[-1] == token for text in drawn)
+    assert not any(token in text[:-1] for text in drawn)
 
 
 def test_tokenizers_that_differ_are_refused(plan: dict[str, Any], tmp_path: Path) -> None:

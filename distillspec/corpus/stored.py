@@ -37,6 +37,7 @@ Sampler = Callable[[list[Prompt], list[int]], list[list[int]]]
 Progress = Callable[[int, int], None]
 
 _FORMAT = 2
+_MOST_TOKENS = 2**31  # of a vocabulary that nobody has named
 
 
 class SampledBy(NamedTuple):
@@ -179,6 +180,8 @@ class StoredResponses:
 
     def _read(self) -> dict[str, Tokens]:
         """Response tokens by the name of their row."""
+        known = self.sampled_by.settings.get("vocabulary")
+        most = known if isinstance(known, int) else _MOST_TOKENS
         found: dict[str, Tokens] = {}
         for path in sorted(self.folder.glob("rows-*.jsonl")):
             kept = Kept(
@@ -190,6 +193,8 @@ class StoredResponses:
                 if line.pop("check", None) != _checksum(line):
                     raise kept.fault("it is damaged", place)
                 row = kept.record(_Line, line, place)
+                if not all(0 <= token < most for token in row.response):
+                    raise kept.fault(f"it has tokens outside of the {most} of the target", place)
                 found[row.row] = row.response
         return found
 

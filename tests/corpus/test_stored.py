@@ -13,7 +13,7 @@ import pytest
 
 from distillspec.corpus.prompts import Prompt
 from distillspec.corpus.store_place import StorePlace
-from distillspec.corpus.stored import SampledBy, StoredResponses, fill, row_seed
+from distillspec.corpus.stored import SampledBy, StoredResponses, _checksum, fill, row_seed
 from distillspec.errors import DistillSpecError
 
 PROMPTS = [Prompt(f"key{i}", (1, 2, i), None, f"text {i}", "plain") for i in range(23)]
@@ -174,6 +174,23 @@ def test_a_damaged_row_is_an_error_and_is_sampled_again_when_it_is_deleted(
     assert caught.value.where == f"{path}, line 6"
     path.write_bytes(b"".join([*content[:5], *content[6:]]))
     assert filled(tmp_path) == whole
+
+
+@pytest.mark.parametrize("token", [300, -1, 2**40])
+def test_a_token_that_the_target_does_not_have_is_told_with_its_line(
+    tmp_path: Path, token: int
+) -> None:
+    settings = {"vocabulary": 300}
+    fill(store(tmp_path, settings=settings), lambda prompts, seeds: [[7, 299]] * len(prompts))
+    (path,) = tmp_path.rglob("rows-*.jsonl")
+    row = json.loads(lines(tmp_path)[2])
+    del row["check"]
+    row["response"][1] = token
+    written = [*lines(tmp_path), json.dumps({**row, "check": _checksum(row)}).encode()]
+    path.write_bytes(b"".join(line + b"\n" for line in written))
+    with pytest.raises(DistillSpecError, match="has tokens outside of the 300") as caught:
+        store(tmp_path, settings=settings).responses()
+    assert caught.value.where == f"{path}, line {len(written)}"
 
 
 def test_rows_are_lines_that_a_data_set_library_reads(tmp_path: Path) -> None:

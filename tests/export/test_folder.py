@@ -107,6 +107,27 @@ def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 # --- the folder ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("ids", "written"), [((), 0), ({0}, 0), ({7}, 7), ({9, 0, 7}, [0, 7, 9])])
+def test_the_export_names_what_ends_a_text_of_the_pair(
+    draft: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    ids: set[int],
+    written: int | list[int],
+) -> None:
+    export_draft(
+        draft,
+        tokenizer,
+        folder=tmp_path / "draft",
+        target_vocabulary=VOCABULARY,
+        num_assistant_tokens=2,
+        card="card",
+        stop_ids=ids,
+    )
+    settings = json.loads((tmp_path / "draft" / "generation_config.json").read_text())
+    assert settings["eos_token_id"] == written
+
+
 def test_the_folder_holds_a_plain_hugging_face_model(
     draft: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
