@@ -59,6 +59,7 @@ def prompts(pair: Pair) -> PromptSets:
         start=pair.start_token,
         variables=pair.recipe.template_variables,
         stops=pair.stops,
+        answers_wanted=pair.recipe.distill.source.fixed > 0.0,
     )
     sets = sets._replace(notes=[*pair.stops.notes, *sets.notes])
     if pair.recipe.distill.on_prompts and sets.template_hash is not None:

@@ -84,6 +84,7 @@ def load_prompts(
     start: int | None = None,
     variables: Mapping[str, Any] | None = None,
     stops: StopIds | None = None,
+    answers_wanted: bool = True,
 ) -> PromptSets:
     """Training and held-out prompts, each in an order that depends on seed and keys alone.
 
@@ -93,12 +94,13 @@ def load_prompts(
     most 2048 held-out prompts are taken. start: what an encoder-decoder model's responses begin
     with; prompts then end with it. variables: what the chat template reads besides the messages;
     default: those of `data`. stops: what ends a text; default: what the tokenizer says.
+    answers_wanted: chats are of use only with the answers that the data has for them.
 
     Errors: as the sources'; and a set that ends up empty is a DistillSpecError.
     """
     notes: list[str] = []
     encoder = Encoder(tokenizer, start, stops)
-    chats = _chats(data, tokenizer, variables)
+    chats = _chats(data, tokenizer, variables, answers_wanted)
     if data.held_out is None:
         training, held_out = _split_source(
             data.source, data.held_out_percent, tokenizer, seed, chats
@@ -156,7 +158,7 @@ def load_all(
     elif isinstance(source, PythonTopics):
         passages = topic_passages(source, seed)
     else:
-        chats = _chats(data, tokenizer, variables)
+        chats = _chats(data, tokenizer, variables, answers_wanted=False)
         passages = by_category(shuffled(_of_rows(source, chats, section), seed))
         notes += filter(None, [chats.note()])
     return kept.prompts(passages, most, "usable")
@@ -213,9 +215,12 @@ def _of_files(
     )
 
 
-def _chats(data: Data, tokenizer: Tokenizer, variables: Mapping[str, Any] | None) -> Chats:
+def _chats(
+    data: Data, tokenizer: Tokenizer, variables: Mapping[str, Any] | None, answers_wanted: bool
+) -> Chats:
     told = data.template_variables if variables is None else variables
-    return Chats(ChatTemplate(tokenizer, told, data.template_date))
+    template = ChatTemplate(tokenizer, told, data.template_date)
+    return Chats(template, answers_wanted=answers_wanted)
 
 
 def _of_rows(source: Jsonl | Hub, chats: Chats, section: str = "data.source") -> list[Passage]:

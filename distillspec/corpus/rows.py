@@ -20,26 +20,33 @@ QUESTION_AND_ANSWER = ("question", "answer")
 class Chats:
     """What a target's template makes of chats, and an account of those that it cannot split."""
 
-    def __init__(self, template: ChatTemplate) -> None:
+    def __init__(self, template: ChatTemplate, *, answers_wanted: bool = True) -> None:
+        """answers_wanted: a chat is of use only with the answer that the data has for it."""
         self.template = template
-        self.left_out = 0
+        self._answers_wanted = answers_wanted
+        self._split = 0
         self.first_error: SplitTurnError | None = None
 
     def turn(self, messages: Messages, tools: Tools | None, where: str) -> Turn | None:
-        """None for a chat whose answer cannot be told from its prompt: it is counted."""
+        """A chat whose answer cannot be told from its prompt is counted: it is None, or has no
+        answer where none is wanted.
+        """
         try:
             return self.template.turn(messages, tools, where=where)
         except SplitTurnError as error:
             self.first_error = self.first_error or error
-            self.left_out += 1
-            return None
+            self._split += 1
+            if self._answers_wanted:
+                return None
+            return Turn(self.template.prompt(messages[:-1], tools, where=where), None)
 
     def note(self) -> str | None:
-        """How many chats were left out, with the first of them."""
+        """How many chats were left out or lost their answers, with the first of them."""
         if self.first_error is None:
             return None
+        lost = "left out" if self._answers_wanted else "taken without the answers of the data"
         return (
-            f"{self.left_out} chats left out: {self.first_error.what} ({self.first_error.where}); "
+            f"{self._split} chats {lost}: {self.first_error.what} ({self.first_error.where}); "
             f"{self.first_error.mend}"
         )
 

@@ -8,8 +8,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from distillspec.corpus.passage import Passage
-from distillspec.corpus.rows import check_categories, field, outer, passage_of
+from distillspec.corpus.rows import Chats, check_categories, field, outer, passage_of
 from distillspec.errors import DistillSpecError
+from distillspec.models.template import ChatTemplate
 from distillspec.recipe.data import Jsonl
 from tests.corpus.conftest import chats_of
 
@@ -204,6 +205,10 @@ def test_chats_whose_answer_is_not_behind_the_prompt_are_left_out_and_counted(
     note = chats.note()
     assert note is not None
     assert note.startswith("2 chats left out")
+    silent = Chats(ChatTemplate(calling), answers_wanted=False)
+    asked = passage_of(rows[0], SOURCE, silent, name="d", where="row 0")
+    assert asked is not None and (asked.prompt, asked.response) == (found[3].prompt, None)
+    assert (silent.note() or "").startswith("1 chats taken without the answers of the data")
     assert "<assistant><think>'" in note and "<assistant>4<|endoftext|>" in note and "row 0" in note
 
 
