@@ -61,7 +61,6 @@ def test_there_can_be_more_texts_than_decoded_prompts(setting: Setting, measured
         text_prompts=[*setting.prompts, *setting.prompts[:2]],
         ends=frozenset({0}),
         vocabulary=None,
-        ends=frozenset({0}),
     )
     assert (summary.prompts, summary.texts) == (4, 6)
     assert {(cell.prompts, cell.texts) for cell in summary.cells} == {(4, 6)}
@@ -137,7 +136,6 @@ def test_falling_back_to_eager_is_a_finding(
         text_prompts=setting.prompts,
         ends=frozenset({0}),
         vocabulary=None,
-        ends=frozenset({0}),
     )
     assert any("could not be compiled: distilled." in note for note in summary.notes)
     assert any("takes no mask of ours: target." in note for note in summary.notes)
@@ -180,7 +178,6 @@ def test_an_interruption_that_made_methods_forget_is_a_finding(
             text_prompts=setting.prompts,
             ends=frozenset({0}),
             vocabulary=None,
-            ends=frozenset({0}),
         ).notes
 
     (told,) = [one for one in notes([*rows[:-1], replace(rows[-1], run="2")]) if "anew" in one]
