@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import re
 from pathlib import Path
@@ -15,19 +14,15 @@ from distillspec.recipe.context import check_rows_fit, context_of
 from distillspec.recipe.data import Hub, Jsonl, PythonSource
 from distillspec.recipe.distill import CachedSignal, Distill, Origin, Shares
 from distillspec.recipe.endpoint import check_can_ask
-from distillspec.recipe.gguf_file import check_can_convert, converted_folder, gguf_file
-from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.loading import load_suite
-from distillspec.recipe.model_files import (
-    check_tokenizer_files,
-    is_missing,
-    model_files,
-    model_folder,
-    read_config,
+from distillspec.recipe.model_line import (
+    hub_or_missing,
+    local_config,
+    model_line,
+    tokenizer_line,
 )
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.prompt_plan import Adversarial, PromptSource, PythonTopics
-from distillspec.recipe.rolls_back import check_rolls_back
 from distillspec.recipe.schema import Pair, Recipe
 from distillspec.recipe.start import Pruned
 from distillspec.recipe.suite import Suite
@@ -97,7 +92,7 @@ def _distillation(recipe: Recipe, source: str, suite: Suite | None) -> list[Plan
     lines.append(PlanLine("train", _training(distill)))
     if distill.select is not None:
         where = f"{source}: distill.select.reference"
-        lines.append(PlanLine("reference", _model(distill.select.reference, where)))
+        lines.append(PlanLine("reference", model_line(distill.select.reference, where)))
     _check_wandb(recipe, source)
     runs = RUNS / recipe.name
     _check_writable(runs, f"{source}: name")
@@ -126,19 +121,11 @@ def _pretraining(recipe: PretrainRecipe, source: str) -> list[PlanLine]:
     tokenizer = recipe.tokenizer
     if tokenizer.take_from is not None:
         where = f"{source}: tokenizer.take_from"
-        folder = Path(tokenizer.take_from)
-        if folder.is_dir():
-            try:
-                check_tokenizer_files(folder)
-            except DistillSpecError as error:
-                raise _at(where, error) from error
-            text = f"taken from {folder}"
-        else:
-            text = _hub_or_missing(tokenizer.take_from, "model folder", where)
+        text = tokenizer_line(tokenizer.take_from, where)
     else:
         text = f"a new byte-level BPE of {tokenizer.train_vocabulary} tokens"
     if recipe.start_from is not None:
-        model = f"goes on from {_model(recipe.start_from, f'{source}: start_from')}"
+        model = f"goes on from {model_line(recipe.start_from, f'{source}: start_from')}"
     else:
         assert recipe.model is not None, "the schema asks for one of the two"
         model = f"Llama, {recipe.model.layers} layers, hidden size {recipe.model.hidden_size}"
@@ -171,7 +158,7 @@ def _output(folder: Path) -> str:
 def _target(pair: Pair, source: str) -> str:
     endpoint = pair.endpoint
     if endpoint is None:
-        return _model(pair.target_weights, f"{source}: pair.target", decodes=True)
+        return model_line(pair.target_weights, f"{source}: pair.target", decodes=True)
     try:
         check_can_ask(endpoint)
     except DistillSpecError as error:
@@ -184,79 +171,32 @@ def _target(pair: Pair, source: str) -> str:
     )
 
 
-def _model(name: str, where: str, *, decodes: bool = False) -> str:
-    """decodes: it is rolled back in speculative decoding, which not every model can be."""
-    if is_missing(name):
-        return _hub_or_missing(name, "model folder", where)
-    try:
-        if (packed := gguf_file(name)) is not None:
-            return _gguf(packed)
-        files = model_files(model_folder(name))
-        check_tokenizer_files(files.folder)
-        if decodes:
-            check_rolls_back(files.config, str(files.folder))
-    except DistillSpecError as error:
-        raise _at(where, error) from error
-    return "; ".join([f"local folder {name}", *files.notes])
-
-
 def _check_contexts(recipe: Recipe, source: str) -> None:
     """Whether both models can read the recipe's rows, as far as they lie here."""
     pair = recipe.pair
     names = [*([] if pair.endpoint else [pair.target_weights]), pair.draft]
-    local = [name for name in names if isinstance(name, str) and not is_missing(name)]
-    packed = {name: gguf_file(name) for name in local}
-    folders = [
-        converted_folder(file) if file else model_folder(name) for name, file in packed.items()
-    ]
-    configs = (read_config(folder) for folder in folders if folder.is_dir())
-    check_rows_fit(recipe, map(context_of, configs), source)
-
-
-def _gguf(file: Path) -> str:
-    folder = converted_folder(file)
-    if folder.is_dir():
-        return f"GGUF file {file}, converted to {folder}"
-    check_can_convert(file)
-    return f"GGUF file {file}; it would be converted to {folder}"
-
-
-def _at(where: str, error: DistillSpecError) -> DistillSpecError:
-    """The error with the recipe's key before the file."""
-    return DistillSpecError(error.what, where=f"{where}: {error.where}", mend=error.mend)
+    configs = (local_config(name) for name in names if isinstance(name, str))
+    check_rows_fit(recipe, map(context_of, filter(None, configs)), source)
 
 
 def _draft(recipe: Recipe, source: str) -> str:
     """Of a draft that is made: whether the target has the layers, where it lies here."""
     draft = recipe.pair.draft
     if isinstance(draft, str):
-        return _model(draft, f"{source}: pair.draft", decodes=True)
+        return model_line(draft, f"{source}: pair.draft", decodes=True)
     if isinstance(draft, Pruned):
-        layers = _layers_of(Path(recipe.pair.target_weights).expanduser())
+        layers = _layers_of(recipe.pair.target_weights)
         if layers is not None:
             numbers = ", ".join(map(str, draft.kept_layers(layers)))
             return f"made: {draft.in_words()} ({numbers} of 0 to {layers - 1})"
     return f"made: {draft.in_words()}"
 
 
-def _layers_of(folder: Path) -> int | None:
-    """By config.json; None for a Hub id, and where the file does not say."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return next(int(config[key]) for key in _LAYER_KEYS if key in config)
-    except (OSError, ValueError, TypeError, StopIteration):
-        return None
-
-
-def _hub_or_missing(name: str, noun: str, where: str) -> str:
-    """The line for a Hub id; anything that cannot be one is a missing local path."""
-    if not is_hub_id(name):
-        raise DistillSpecError(
-            f"no such {noun}: '{name}'",
-            where=where,
-            mend="mend the path (relative to the working folder), or give a Hub id: org/name",
-        )
-    return f"{name} is no local folder: it would be fetched from the Hub"
+def _layers_of(name: str) -> int | None:
+    """By config.json; None for a model that is not here, and where the file does not say."""
+    config = local_config(name) or {}
+    found = (config.get(key) for key in _LAYER_KEYS)
+    return next((layers for layers in found if isinstance(layers, int)), None)
 
 
 def _prompts(source: PromptSource, where: str) -> str:
@@ -277,7 +217,7 @@ def _prompts(source: PromptSource, where: str) -> str:
             return f"rows of the local data set {source.dataset}"
         if source.files:
             return f"rows of {', '.join(source.files)}, read as {source.dataset}"
-        return _hub_or_missing(source.dataset, "data set", f"{where}.dataset")
+        return hub_or_missing(source.dataset, "data set", f"{where}.dataset")
     return _python(source, where)
 
 

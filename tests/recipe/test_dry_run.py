@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -148,34 +147,6 @@ def test_an_incomplete_model_folder_says_what_it_lacks(place: Path, file: str, w
     error = refused("r.yaml")
     assert what in error.what
     assert error.where == "r.yaml: pair.draft: models/draft"
-
-
-def test_a_model_with_a_running_state_is_refused_before_anything_is_loaded(place: Path) -> None:
-    for name, config in {
-        "draft": {"model_type": "mamba2"},
-        "target": {"model_type": "new", "layer_types": ["linear_attention", "full_attention"]},
-    }.items():
-        (place / "models" / name / "config.json").write_text(json.dumps(config))
-        error = refused("r.yaml")
-        assert "cannot be rolled back" in error.what
-        assert error.where == f"r.yaml: pair.{name}: models/{name}"
-        (place / "models" / name / "config.json").write_text("{}")
-
-
-@pytest.mark.parametrize("name", ["target", "draft"])
-def test_rows_that_cross_where_a_rope_changes_are_refused(place: Path, name: str) -> None:
-    rope = {"rope_type": "longrope", "original_max_position_embeddings": 64}
-    config = {"max_position_embeddings": 4096, "rope_parameters": rope}
-    (place / "models" / name / "config.json").write_text(json.dumps(config))
-    error = refused("r.yaml")
-    assert "contexts hold 64: its RoPE (longrope) changes its frequencies" in error.what
-    assert error.where.startswith("r.yaml: data.max_prompt_tokens=")
-    lines("r.yaml", "data.max_prompt_tokens=32", "data.max_response_tokens=32")
-
-
-def test_what_is_left_out_of_a_folder_is_named(place: Path) -> None:
-    (place / "models/draft/adapter_config.json").write_text('{"base_model_name_or_path": "o/b"}')
-    assert "the adapter beside them (of o/b) is not" in lines("r.yaml")["draft"]
 
 
 def test_a_file_is_no_model_folder(place: Path) -> None:
