@@ -399,6 +399,33 @@ def with_head(
     return replace(pair, kept=kept_tokens(pair, training, target_responses, plan.keep).tokens)
 
 
+class ForeseenHead(NamedTuple):
+    """A pair with the head that training will probably keep, and the text its tokens are from."""
+
+    pair: Pair
+    counted_in: str
+
+
+def foreseen_head(pair: Pair, training: Sequence[Prompt]) -> ForeseenHead | None:
+    """Before the target has been asked: by what is known of the text that training counts.
+
+    None where the recipe trims no head.
+    """
+    plan, source = pair.recipe.pair.draft_head, pair.recipe.distill.source
+    if plan is None:
+        return None
+    texts = target_store(pair, training).known() if "target" in source.stored else {}
+    counted_in = f"{len(texts)} of the target's stored responses"
+    if not texts:
+        texts = {p.key: p.response for p in training if p.response is not None}
+        counted_in = "the data's own responses"
+    if not texts:
+        texts = {prompt.key: prompt.tokens for prompt in training}
+        counted_in = "the prompts, since no response is known yet"
+    kept = kept_tokens(pair, training, texts, plan.keep).tokens
+    return ForeseenHead(replace(pair, kept=kept), counted_in)
+
+
 def reference(pair: Pair, recipe: Recipe) -> FrozenTarget | None:
     """The draft that token selection compares with, where the recipe selects."""
     select = recipe.distill.select

@@ -37,6 +37,10 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
     verdicts = []
     if pair.bridge is None:
         verdicts = engine_verdicts(in_target, in_draft or facts(pair.draft()))
+    sets = build.prompts(pair)
+    head = build.foreseen_head(pair, sets.training)
+    if head is not None:
+        pair = head.pair
     kind = dtype_of(suite.runner.dtype, pair.device)
     cast_parameters(pair.target.model, kind)
     plan, data = recipe.distill, recipe.data
@@ -45,7 +49,7 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
         pair.target.model,
         pair.draft(kind),
         pair.tokenizer,
-        build.prompts(pair).held_out,
+        sets.held_out,
         suite=suite,
         load=TrainingLoad(
             sequences=plan.micro_batch_size or plan.batch_size,
@@ -59,9 +63,11 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
     )
     if as_json:
         found = {**asdict(fitness), "predicted_speedup": fitness.predicted_speedup()}
+        if head is not None:
+            found["draft_head"] = {"keep": len(pair.kept or ()), "counted_in": head.counted_in}
         say(json.dumps({**found, "engines": [v._asdict() for v in verdicts]}, indent=2))
     else:
-        _print(recipe, fitness, verdicts)
+        _print(recipe, fitness, verdicts, head)
     below = min_speedup is not None and fitness.predicted_speedup() < min_speedup
     if below and not as_json:
         Terminal().print(
@@ -98,7 +104,12 @@ def _endpoint(
     return 0
 
 
-def _print(recipe: Recipe, found: Fitness, verdicts: list[EngineVerdict]) -> None:
+def _print(
+    recipe: Recipe,
+    found: Fitness,
+    verdicts: list[EngineVerdict],
+    head: build.ForeseenHead | None,
+) -> None:
     console = Terminal()
     console.print(
         f"target {found.target_parameters / 1e6:,.1f} M parameters, draft "
@@ -123,9 +134,12 @@ def _print(recipe: Recipe, found: Fitness, verdicts: list[EngineVerdict]) -> Non
             "the engines were not asked: most want equal tokenizers, others bridge them by rules "
             "of their own"
         )
-    if recipe.pair.draft_head is not None:
+    if head is not None:
         console.print(
-            "pair.draft_head is left out of all this: its tokens are counted when training begins"
+            f"the draft was measured with a head that scores {len(head.pair.kept or ()):,} of "
+            f"{found.vocabulary:,} tokens (pair.draft_head), counted in {head.counted_in}; "
+            "training counts them in all its stored responses",
+            soft_wrap=True,
         )
     for warning in found.warnings:
         console.print(Text.assemble(("warning:", "yellow"), " ", visible(warning)), soft_wrap=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distillspec import checking
+from distillspec import checking, stages
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.schema import Recipe
 from tests.served import NANO, Served
@@ -65,6 +65,43 @@ def test_the_table_names_break_even_and_cap(
     printed = capsys.readouterr().out
     assert "break-even alpha" in printed
     assert "cap of a perfect draft" in printed
+
+
+@pytest.mark.parametrize("source", [{"target": 1.0}, {"fixed": 1.0}], ids=str)
+def test_a_draft_is_measured_with_its_trimmed_head(
+    recipe: Recipe, capsys: pytest.CaptureFixture[str], source: dict[str, float]
+) -> None:
+    """Alpha falls to what the target's mass on so few tokens allows; nothing is stored."""
+    values = recipe.model_dump(mode="json")
+    values["distill"]["source"] = source
+    whole = Recipe.model_validate(values)
+    values["pair"]["draft_head"] = {"keep": 5}
+    trimmed = Recipe.model_validate(values)
+    alphas = []
+    for plan in (whole, trimmed):
+        checking.run(plan, as_json=True, min_speedup=None)
+        found = json.loads(capsys.readouterr().out)
+        alphas.append(found["expectations"][0]["alpha"])
+    assert found["draft_head"] == {"keep": 5, "counted_in": "the data's own responses"}
+    assert alphas[1] < 0.7 * alphas[0]
+    assert not Path("data").exists()
+    checking.run(trimmed, as_json=False, min_speedup=None)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "a head that scores 5 of 300 tokens (pair.draft_head)" in told
+
+
+def test_the_head_is_counted_in_the_targets_responses_that_are_there(
+    recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = recipe.model_dump(mode="json")
+    values["distill"]["source"] = {"target": 1.0}
+    values["pair"]["draft_head"] = {"keep": 50}
+    plan = Recipe.model_validate(values)
+    stages.generate(plan)
+    capsys.readouterr()
+    checking.run(plan, as_json=True, min_speedup=None)
+    found = json.loads(capsys.readouterr().out)
+    assert "of the target's stored responses" in found["draft_head"]["counted_in"]
 
 
 def test_of_an_endpoint_it_is_told_whether_it_answers_and_what_stays_unknown(

@@ -96,7 +96,7 @@ class StoredResponses:
         *,
         batch: int = 64,
     ) -> None:
-        """Open or begin a store.
+        """Open a store; it begins to be on the disk with its first row.
 
         Args:
             place: Where stores of the target lie.
@@ -114,7 +114,11 @@ class StoredResponses:
         ordered = sorted(prompts, key=lambda p: (len(p.tokens), p.key))
         self._names = {p.key: row_name(p) for p in ordered}
         self._batches = [ordered[i : i + batch] for i in range(0, len(ordered), batch)]
-        begin_store(self.folder, sampled_by.entries(), "stored responses")
+        if self.folder.exists():
+            self._begin()
+
+    def _begin(self) -> None:
+        begin_store(self.folder, self.sampled_by.entries(), "stored responses")
 
     def prompts(self, rank: int = 0, world: int = 1) -> list[Prompt]:
         """Those of the batches whose number is `rank` modulo `world`."""
@@ -145,6 +149,7 @@ class StoredResponses:
             rank: This process, which appends to a file of its own.
             seconds: What sampling them took.
         """
+        self._begin()
         records = []
         for prompt, response in zip(prompts, responses, strict=True):
             row = {
@@ -157,21 +162,26 @@ class StoredResponses:
         with appending(self.folder / f"rows-{rank:05d}.jsonl") as append:
             append(records)
 
+    def known(self) -> dict[str, Tokens]:
+        """The response tokens that are there, by the key of their prompt."""
+        stored = self._read()
+        return {key: stored[name] for key, name in self._names.items() if name in stored}
+
     def responses(self) -> dict[str, Tokens]:
         """Response tokens by the key of their prompt.
 
         Raises:
             DistillSpecError: Rows are missing or damaged.
         """
-        stored = self._read()
-        missing = sum(name not in stored for name in self._names.values())
+        found = self.known()
+        missing = len(self._names) - len(found)
         if missing:
             raise DistillSpecError(
                 f"{missing} of {len(self._names)} target responses are not sampled yet",
                 where=str(self.folder),
                 mend="start the same command again: it samples what is missing",
             )
-        return {key: stored[name] for key, name in self._names.items()}
+        return found
 
     @property
     def seconds(self) -> float:

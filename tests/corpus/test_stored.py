@@ -204,11 +204,20 @@ def test_rows_are_lines_that_a_data_set_library_reads(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DistillSpecError, match="cannot write here"):
-        store(tmp_path / "file" / "store")
+        fill(store(tmp_path / "file" / "store"), sampler)
+
+
+def test_a_store_that_is_only_looked_at_is_not_begun(tmp_path: Path) -> None:
+    made = store(tmp_path)
+    assert made.known() == {}
+    assert not list(tmp_path.iterdir())
+    fill(made, sampler, rank=0, world=2)
+    assert len(made.known()) == 12
 
 
 def test_the_manifest_says_how_the_responses_were_made(tmp_path: Path) -> None:
     made = store(tmp_path)
+    fill(made, sampler)
     entries = json.loads((made.folder / "manifest.json").read_text())
     assert entries["settings.max_response_tokens"] == 8
     assert entries.items() >= {"seed": 3, "temperature": 0.7, "model": "abc123"}.items()
