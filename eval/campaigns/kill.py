@@ -16,9 +16,6 @@ The process imports torch and the package once, and each trial is a fork of it.
 from __future__ import annotations
 
 import argparse
-import csv
-import hashlib
-import json
 import os
 import random
 import shutil
@@ -39,6 +36,7 @@ os.environ.update(
 
 import torch  # noqa: E402
 
+from eval.campaigns.kill_compare import differing, left_over, state  # noqa: E402
 from eval.campaigns.kill_plan import PLANS, RARE, Plan, make_template  # noqa: E402
 
 _SECONDS = 300.0  # no trial takes longer
@@ -178,87 +176,6 @@ def _in(pid: int, group: int) -> bool:
     return fields[0] != "Z" and int(fields[2]) == group
 
 
-# --- what is compared ----------------------------------------------------------------------------
-
-
-def _tensors(value: Any) -> Any:
-    """Tensors as digests; clocks left out."""
-    if isinstance(value, torch.Tensor):
-        raw = value.contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        return f"{hashlib.sha256(raw).hexdigest()[:16]} {value.dtype} {tuple(value.shape)}"
-    if isinstance(value, dict):
-        return {str(k): _tensors(v) for k, v in value.items() if "seconds" not in str(k)}
-    if isinstance(value, list | tuple):
-        return [_tensors(one) for one in value]
-    return repr(value)
-
-
-def _content(path: Path) -> Any:
-    """A file, without what clocks and places have written into it."""
-    if path.suffix in (".ckpt", ".pt"):
-        return _tensors(torch.load(path, map_location="cpu", weights_only=True))
-    if path.suffix == ".csv":
-        with path.open(newline="") as handle:
-            rows = list(csv.DictReader(handle))
-        return [{k: v for k, v in row.items() if "second" not in k} for row in rows]
-    if path.suffix == ".jsonl" and path.name != "rows.jsonl":
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        return sorted(json.dumps(_timeless(line), sort_keys=True) for line in lines)
-    if path.name == "rows.jsonl":
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-        keep = ("prompt", "temperature", "draft", "gamma", "repeat", "tokens", "fates")
-        return sorted(json.dumps({k: line.get(k) for k in keep}) for line in lines)
-    if path.suffix in (".safetensors", ".bin", ".arrow"):
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    return None
-
-
-def _timeless(line: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in line.items() if "second" not in k and not k.endswith("_ms")}
-
-
-def _state(box: Path, plan: Plan) -> dict[str, Any]:
-    """Names and contents of all that the verb has written."""
-    found: dict[str, Any] = {}
-    folder = plan.folder(box)
-    for path in sorted(one for one in box.rglob("*") if one.is_file() and not one.is_symlink()):
-        name = path.relative_to(box).as_posix()
-        if folder is not None:  # a run folder's name is the time
-            name = name.replace(folder.relative_to(box).as_posix(), "RUN")
-        if any(part in name for part in ("log.txt", ".lock", "tensorboard", "seconds-")):
-            continue
-        found[name] = None if plan.is_timed else _content(path)
-    if plan.repeats:  # each life adds its own lines
-        lines = (box / plan.repeats).read_text().splitlines()
-        ids = [json.loads(line)["round"] for line in lines]
-        last = len(ids) - ids[::-1].index(0) - 1
-        found[plan.repeats] = [_timeless(json.loads(line)) for line in lines[last:]]
-    return found
-
-
-def _differing(one: Any, other: Any, path: str = "") -> list[str]:
-    if isinstance(one, dict) and isinstance(other, dict):
-        names = sorted({*one, *other})
-        return [
-            found
-            for name in names
-            for found in (
-                _differing(one[name], other[name], f"{path}/{name}")
-                if name in one and name in other
-                else [f"{path}/{name} only in the {'whole' if name in one else 'killed'} one"]
-            )
-        ]
-    return [] if one == other else [f"{path}: {str(one)[:90]} != {str(other)[:90]}"]
-
-
-def _left_over(box: Path) -> list[str]:
-    return [
-        f"stays: {path.relative_to(box)}"
-        for path in box.rglob(".*")
-        if path.name.endswith((".tmp", ".old"))
-    ]
-
-
 # --- trials --------------------------------------------------------------------------------------
 
 
@@ -296,7 +213,7 @@ class Campaign:
         if ended.code:
             raise SystemExit(f"{plan.name} alone ends with {ended.code}:\n{ended.said[-3000:]}")
         steps = Counter(counted.read_text())
-        self._whole[plan.name], self._seconds[plan.name] = _state(box, plan), ended.seconds
+        self._whole[plan.name], self._seconds[plan.name] = state(box, plan), ended.seconds
         self._writes[plan.name] = {False: steps["w"], True: steps["p"]}
         print(
             f"{plan.name}: {ended.seconds:.1f} s alone, {steps['w']} writes, {steps['p']} parts",
@@ -328,7 +245,7 @@ class Campaign:
             if ended.code == 0 or faults:
                 break
         if not faults:
-            faults = _differing(self._whole[plan.name], _state(box, plan)) + _left_over(box)
+            faults = differing(self._whole[plan.name], state(box, plan)) + left_over(box)
             faults += [
                 f"lost: {name}"
                 for name in _MEMORY
