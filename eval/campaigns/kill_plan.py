@@ -16,7 +16,6 @@ drafts: [undistilled, distilled]
 gammas: [2]
 temperatures: [0.0, 1.0]
 max_new_tokens: 8
-bootstrap: 100
 runner: {{kind: eager, dtype: float32}}
 """
 _RECIPE = """\
