@@ -17,6 +17,13 @@ from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.export.folder import export_draft
 from distillspec.export.markdown import words
+from distillspec.identity import (
+    IDENTITY,
+    check_identity,
+    pair_identity,
+    responses_identity,
+    text_identity,
+)
 from distillspec.measure.corpus_alpha import DrawnText
 from distillspec.measure.target_texts import drawn_texts, text_facts
 from distillspec.measure.variants import (
@@ -89,6 +96,7 @@ class _Comparing:
         prepare_process(self.base)
         self.pair = load_pair(self.base)
         self.prompts = build.prompts(self.pair)
+        self._check_started_with()
         self.policy = SamplingPolicy(temperature=self.base.distill.temperature)
         self.documents: dict[str, list[str]] = {}
         self.texts = self._texts()
@@ -113,6 +121,21 @@ class _Comparing:
 
     def _standings(self, runs: dict[str, list[Measured]], kind: str) -> list[Standing]:
         return standings(runs, self.plan.against, kind, self.plan.confidence)
+
+    def _check_started_with(self) -> None:
+        """All variants are of one target and one set of prompts, also those that are there."""
+        path = self.folder / IDENTITY
+        found = pair_identity(self.pair, path).without("draft", "draft_tokenizer")
+        check_identity(path, found, has_trained=False)
+        check_identity(path, text_identity(self.prompts, self.plan.recipe), has_trained=False)
+
+    def _check_draft(self, place: Path, pair: Pair, responses: dict[str, Tokens] | None) -> None:
+        """A run that goes on does so with the draft and the responses that it began with."""
+        found = pair_identity(pair, self.folder / IDENTITY).only("draft", "draft_tokenizer")
+        check_identity(place / IDENTITY, found, has_trained=False)
+        if responses is not None:
+            texts = responses_identity(responses, str(self.folder / "responses"))
+            check_identity(place / IDENTITY, texts, has_trained=False)
 
     # --- the texts that all drafts are measured on ---
 
@@ -198,6 +221,7 @@ class _Comparing:
         recipe = recipe.model_copy(update={"distill": plan})
         self._check_same(place, recipe)
         pair = self._pair(recipe, responses)
+        self._check_draft(place, pair, responses)
         if (place / _MEASURED).exists():
             found, how = _read(place / _MEASURED)
             if how == self._measuring():

@@ -29,6 +29,8 @@ from distillspec.recipe.model_files import model_files, model_folder
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+IDENTITY = "identity.json"
+
 _WORDS = {
     "target": "the target's weights or its config.json",
     "draft": "the draft that it begins with",
@@ -57,6 +59,15 @@ class Identity(NamedTuple):
     digests: dict[str, Value]
     places: dict[str, str]
     files: dict[str, list[Any]]
+
+    def only(self, *names: str) -> Identity:
+        """A part of it."""
+        kept = {name: value for name, value in self.digests.items() if name in names}
+        return self._replace(digests=kept)
+
+    def without(self, *names: str) -> Identity:
+        """All but these."""
+        return self.only(*(name for name in self.digests if name not in names))
 
 
 def check_identity(path: Path, found: Identity, *, has_trained: bool) -> list[str]:

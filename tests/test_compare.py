@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from distillspec import build, compare, stages
 from distillspec.errors import DistillSpecError
@@ -297,3 +298,26 @@ def test_a_variant_with_other_prompts_is_refused(workplace: Path) -> None:
     with pytest.raises(DistillSpecError, match="trains all on the same prompts"):
         compare.run(comparison(variants=other))
     look(comparison(variants={"kl": {}}, changes={"data.max_prompts": 8}))
+
+
+def test_a_comparison_whose_target_was_exchanged_does_not_go_on(workplace: Path) -> None:
+    _begun()
+    file = workplace / "pair/target/model.safetensors"
+    weights = {name: weight * 1.5 for name, weight in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(DistillSpecError, match="the target's weights .* changed since"):
+        _begun()
+
+
+def test_a_comparison_whose_text_was_edited_does_not_go_on(workplace: Path) -> None:
+    _begun()
+    rows = (workplace / "rows.jsonl").read_text()
+    (workplace / "rows.jsonl").write_text(rows.replace("    return", "    yield"))
+    with pytest.raises(DistillSpecError, match="their own responses changed since"):
+        _begun()
+
+
+def _begun() -> None:
+    """A comparison, loaded and compared with what it was started with."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    compare._Comparing(comparison(elsewhere={}, seeds=(0,)), FOLDER)

@@ -142,6 +142,9 @@ def make_template(folder: Path, run: Callable[[Sequence[str], Path], None]) -> P
         importlib.import_module(f"distillspec.{name}")
     for name in _LATE:
         importlib.import_module(name)
+    from distillspec.models.precision import fast_dtype
+
+    fast_dtype("cpu")  # it is measured once a process, and so once for all forks
     shutil.rmtree(folder, ignore_errors=True)
     plain = folder / "plain"
     plain.mkdir(parents=True)
