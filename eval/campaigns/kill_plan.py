@@ -63,7 +63,7 @@ variants:
 """
 _CARD = """\
 name: parallel
-methods: [{name: card, kind: card}]
+methods: [{name: card, parallel: {kind: card}}]
 """
 _IMPORTED = (
     "calibration",
