@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from distillspec.corpus.hub import hub_passages
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import Hub
-from tests.corpus.conftest import chats_of
+from tests.corpus.conftest import TEMPLATE, chats_of
 
 CHAT = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
 
@@ -35,6 +36,22 @@ def hub(dataset: Path | str, split: str = "train", prompt: str = "prompt", **mor
     return Hub(kind="hub", dataset=str(dataset), split=split, prompt=prompt, **more)
 
 
+def test_tools_beside_chats_and_columns_of_question_and_answer_are_read(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    made = copy.deepcopy(tokenizer)
+    made.chat_template = "{% for t in tools or [] %}[{{ t.name }}]{% endfor %}" + TEMPLATE
+    chats = {"messages": [CHAT, CHAT[:1]], "tools": [[{"name": "look"}], []]}
+    datasets.Dataset.from_dict(chats).save_to_disk(str(tmp_path / "chats"))
+    one, other = hub_passages(hub(tmp_path / "chats"), chats_of(made))
+    assert one.prompt.startswith("[look]<user>")
+    assert (one.tools, other.tools) == (({"name": "look"},), None)
+    sums = {"question": ["2+2?"], "answer": ["4"], "id": [7]}
+    datasets.Dataset.from_dict(sums).save_to_disk(str(tmp_path / "sums"))
+    (found,) = hub_passages(hub(tmp_path / "sums"), chats_of(tokenizer))
+    assert (found.prompt, found.response) == ("2+2?", "4")
+
+
 def test_a_local_folder_gives_one_passage_a_row(
     folder: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -51,7 +68,7 @@ def test_saved_data_sets_and_their_chats_are_read(
     datasets.DatasetDict({"train": rows}).save_to_disk(str(tmp_path / "many"))
     for name in ("one", "many"):
         passages = hub_passages(hub(tmp_path / name), chats_of(tokenizer))
-        assert [p.response for p in passages] == ["4", None]
+        assert [p.response for p in passages] == ["4\n", None]
         assert passages[0].prompt == "<user>2+2?\n<assistant>"
     with pytest.raises(DistillSpecError, match="no split 'test'") as caught:
         hub_passages(hub(tmp_path / "many", split="test"), chats_of(tokenizer))

@@ -3,6 +3,7 @@ from __future__ import annotations
 from distillspec.corpus.passage import (
     Passage,
     by_category,
+    chat_key,
     shuffled,
     split,
     text_key,
@@ -14,6 +15,21 @@ def passages(count: int) -> list[Passage]:
     return [
         Passage(text_key("f", f"prompt {i}"), f"prompt {i}", None, "plain") for i in range(count)
     ]
+
+
+def test_a_chat_is_known_by_what_was_said_whatever_the_order_of_its_fields() -> None:
+    asked = {"role": "user", "content": "a?"}
+    turned = {"content": "a?", "role": "user"}
+    tool = {"name": "look"}
+    assert chat_key("rows", (asked,), None) == chat_key("rows", (turned,), ())
+    keys = {
+        chat_key("rows", (asked,), None),
+        chat_key("other", (asked,), None),
+        chat_key("rows", (asked,), (tool,)),
+        chat_key("rows", (asked, asked), None),
+        text_key("rows", "a?"),
+    }
+    assert len(keys) == 5
 
 
 def test_every_copy_of_a_prompt_has_a_key_of_its_own() -> None:
