@@ -106,7 +106,7 @@ def _from_pretrained(
     kind: Any = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
     with (
         checkpoint_view(files, with_code=trust_remote_code) as view,
-        _explained(path, what),
+        _explained(path, what, view),
         quiet(),
     ):
         model, info = kind.from_pretrained(
@@ -246,8 +246,11 @@ def _local_folder(
 
 
 @contextmanager
-def _explained(path: str, what: str) -> Iterator[None]:
-    """Whatever the folder's files make transformers raise, as one error of ours."""
+def _explained(path: str, what: str, view: Path | None = None) -> Iterator[None]:
+    """Whatever the folder's files make transformers raise, as one error of ours.
+
+    view: what transformers was given in place of `path`, which the user does not know.
+    """
     try:
         yield
     except DistillSpecError:
@@ -260,6 +263,7 @@ def _explained(path: str, what: str) -> Iterator[None]:
         ) from error
     except Exception as error:  # of any class: the body is one call into transformers
         reason = str(error).strip().splitlines() or [type(error).__name__]
+        reason[0] = reason[0] if view is None else reason[0].replace(str(view), path)
         raise DistillSpecError(
             f"the {what} cannot be loaded: {reason[0]}",
             where=path,

@@ -190,6 +190,35 @@ def test_a_snapshot_of_the_hubs_cache_loads_like_its_folder(
     assert model_digest(snapshot) == model_digest(folder)
 
 
+def test_a_models_own_code_is_run_only_where_it_is_trusted(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code in two files, one of which imports the other, beside the weights."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "m"))
+    (folder / "modeling_own.py").write_text(
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "from .parts_own import scale\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own-llama'\n"
+        "class OwnModel(LlamaForCausalLM):\n    config_class = OwnConfig\n    scale = scale\n"
+    )
+    (folder / "parts_own.py").write_text("scale = 7\n")
+    code = {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnModel"}
+    change_config(folder, model_type="own-llama", auto_map=code, architectures=["OwnModel"])
+    with pytest.raises(DistillSpecError, match="target cannot be loaded") as caught:
+        load(folder)
+    assert str(folder) in caught.value.what
+    assert "distillspec-view" not in str(caught.value)
+    one, two = (
+        load_model(str(folder), dtype=torch.float32, trust_remote_code=True) for _ in range(2)
+    )
+    assert type(one).__name__ == "OwnModel"
+    assert one.scale == 7
+    assert type(one) is type(two)
+    again = tmp_path / "again"
+    one.save_pretrained(again)
+    assert load_model(str(again), dtype=torch.float32, trust_remote_code=True).scale == 7
+
+
 def test_two_matrices_that_the_config_calls_one_stay_two(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
