@@ -16,6 +16,7 @@ from distillspec import atomic, provenance
 from distillspec.corpus.prompts import Prompt, load_all
 from distillspec.errors import DistillSpecError
 from distillspec.measure.bench import Bench, Column
+from distillspec.measure.intervals import FEWEST as FEWEST_DOCUMENTS
 from distillspec.measure.intervals import Interval
 from distillspec.measure.methods import most_slots
 from distillspec.measure.plan import check
@@ -95,7 +96,7 @@ def run(
         outcome = race(
             _Decoder(bench, columns, temperature),
             ways=len(columns),
-            prompts=len(prompts),
+            documents=[prompt.document for prompt in prompts],
             seconds=60.0 * minutes,
             confidence=suite.confidence,
             progress=lambda prompt, left: status.update(f"prompt {prompt + 1}, {left} candidates"),
@@ -103,10 +104,10 @@ def run(
     if runner == "compiled" and set(found.runners.values()) != {"CompiledRunner"}:
         console.print("not every model could be compiled: these times are of eager ones")
     _print(outcome, columns)
-    if outcome.prompts < FIRST_LOOK:
+    if outcome.documents < FIRST_LOOK:
         console.print(
             f"That was too short to tell them apart: nothing is dropped before {FIRST_LOOK} "
-            f"prompts. Give more {'prompts' if outcome.prompts == len(prompts) else '--minutes'}."
+            f"documents. Give more {'prompts' if outcome.all_decoded else '--minutes'}."
         )
     best, winner = outcome.standings[0], columns[outcome.standings[0].way]
     evidence = _evidence(outcome, columns, suite, pair, _named(source))
@@ -236,7 +237,12 @@ def _print(outcome: Outcome, columns: Sequence[Column]) -> None:
             _verdict(one, outcome),
         )
     console.print(table)
-    console.print(f"ended after {outcome.prompts} prompts: {outcome.why_it_ended}")
+    console.print(
+        f"ended after {outcome.prompts} prompts of {outcome.documents} documents: "
+        f"{outcome.why_it_ended}"
+    )
+    if outcome.fresh:
+        console.print(f"the fastest alone, on {outcome.fresh} prompts of documents after these")
 
 
 def _verdict(one: Standing, outcome: Outcome) -> str:
@@ -259,28 +265,34 @@ def _evidence(
         f"{_WRITTEN_BY} on {now.started}: {shlex.join(now.command)}",
         f"# {describe(pair.device)}; {torch.get_num_threads()} threads, "
         f"{suite.runner.kind} runner, {str(pair.target.dtype).removeprefix('torch.')}",
-        f"# {best.prompts} prompts of {prompts} x {suite.max_new_tokens} tokens, "
-        f"T = {suite.temperatures[0]:g}; {len(columns)} candidates; {outcome.why_it_ended}",
+        f"# {best.prompts} prompts of {prompts} x {suite.max_new_tokens} tokens "
+        f"({outcome.documents} documents), T = {suite.temperatures[0]:g}; {len(columns)} "
+        f"candidates; {outcome.why_it_ended}",
         f"# {best.tokens_per_second.value:.0f} tokens/s "
         f"[{_range(best.tokens_per_second, '.0f')}], {best.speedup.value:.2f}x "
         f"[{_range(best.speedup, '.2f')}] the {outcome.plain.value:.0f} of autoregressive decoding",
-        f"# intervals allow for its having been picked out of {len(columns)}",
+        f"# of {best.documents} documents"
+        + (
+            " that it was not picked by"
+            if outcome.fresh >= FEWEST_DOCUMENTS
+            else f"; intervals allow for its having been picked out of {len(columns)}"
+        ),
         f"# within noise of it: {', '.join(names) or 'nothing'}",
     ]
-    if outcome.prompts < FIRST_LOOK:
-        lines.append("# TOO FEW PROMPTS to tell the candidates apart")
+    if outcome.documents < FIRST_LOOK:
+        lines.append("# TOO FEW DOCUMENTS to tell the candidates apart")
     if not _gains(best):
         lines.append(f"# NO GAIN over autoregressive decoding is shown: {_why_not(best)}")
     return "\n".join(line.replace("\n", " ") for line in lines) + "\n"
 
 
 def _gains(best: Standing) -> bool:
-    return best.speedup.low > 1.0
+    return best.gain == "higher"
 
 
 def _why_not(best: Standing) -> str:
-    if math.isnan(best.speedup.low):
-        return f"{best.prompts} prompts are too few for an interval"
+    if best.gain == "too few documents":
+        return f"{best.documents} documents are too few"
     return "its interval reaches 1"
 
 

@@ -57,7 +57,7 @@ def test_the_winner_is_written_as_a_suite_with_its_evidence(
     assert suite.temperatures == (temperature,)
     assert (suite.max_new_tokens, suite.runner.kind) == (6, "eager")
     comment = output.read_text(encoding="utf-8").split("name:")[0]
-    few = ("TOO FEW PROMPTS", "4 prompts are too few for an interval")
+    few = ("TOO FEW DOCUMENTS", "4 documents are too few")
     for said in ("4 prompts of", f"{tried} candidates", "tokens/s [", "autoregressive", *few):
         assert said in comment
     told = capsys.readouterr().out
@@ -88,7 +88,7 @@ def test_a_race_that_was_too_short_says_so(
     calibrated(tiny_pair, prompts, minutes=1e-9)
     told = capsys.readouterr().out
     assert "too short to tell them apart" in told
-    assert "ended after 2 prompts: the time was used up" in told
+    assert "ended after 2 prompts of 2 documents: the time was used up" in told
 
 
 def test_one_prompt_is_too_few_and_contexts_must_have_room(tiny_pair: Path, prompts: Path) -> None:

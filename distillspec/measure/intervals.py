@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 Floats = NDArray[np.float64]
 _Scale = Callable[[Floats], Floats]
@@ -85,7 +85,7 @@ def ratio(sums: Sums, confidence: float, among: int = 1) -> Interval:
         confidence: That the interval holds the truth, in (0, 1).
         among: Candidates of which this one was picked for its value; 1 if it was not picked.
     """
-    return _around(sums.ratio(), _Estimate.of(_logarithm, sums), confidence, among)
+    return _around(sums.ratio(), _Estimate.of(logarithm, sums), confidence, among)
 
 
 def difference(one: Sums, other: Sums, confidence: float, among: int = 1) -> Interval:
@@ -97,7 +97,7 @@ def difference(one: Sums, other: Sums, confidence: float, among: int = 1) -> Int
 
 def relative(one: Sums, other: Sums, confidence: float, among: int = 1) -> Interval:
     """ratio(one) / ratio(other) - 1, paired by document; 0.1 means 10 % more."""
-    found = _Estimate.of(_logarithm, one, other)
+    found = _Estimate.of(logarithm, one, other)
     return _more(_around(_quotient(one, other), found, confidence, among))
 
 
@@ -134,7 +134,7 @@ def verdicts(pairs: Sequence[tuple[Sums, Sums]], confidence: float) -> list[Verd
         pairs: Every pair of which something will be said in words; paired by document.
         confidence: Of the whole family of claims.
     """
-    return _holm([_Estimate.of(_logarithm, *pair) for pair in pairs], confidence)
+    return _holm([_Estimate.of(logarithm, *pair) for pair in pairs], confidence)
 
 
 def verdicts_of_runs(
@@ -146,29 +146,77 @@ def verdicts_of_runs(
 
 def verdict_against(sums: Sums, number: float, confidence: float, among: int = 1) -> Verdict:
     """Whether the ratio is higher or lower than a positive number; arguments as of `ratio`."""
-    found = _Estimate.of(_logarithm, sums)
+    found = _Estimate.of(logarithm, sums)
     moved = found._replace(value=found.value - math.log(number))
-    return moved.claim((1.0 - confidence) / max(1, among))
+    return moved.claim(moved.p() < (1.0 - confidence) / max(1, among))
 
 
 def _holm(found: Sequence[_Estimate], confidence: float) -> list[Verdict]:
-    made: list[Verdict] = ["no difference shown"] * len(found)
-    order = sorted(range(len(found)), key=lambda place: found[place].p())
-    for done, place in enumerate(order):
-        made[place] = found[place].claim((1.0 - confidence) / (len(found) - done))
-        if made[place] in ("no difference shown", "too few documents"):
-            break
-    few: Verdict = "too few documents"
-    return [
-        few if one.units < FEWEST else as_made for one, as_made in zip(found, made, strict=True)
-    ]
+    claimed = holm(np.array([one.p() for one in found]), 1.0 - confidence)
+    return [one.claim(bool(is_claimed)) for one, is_claimed in zip(found, claimed, strict=True)]
+
+
+def holm(p: Floats, level: float) -> NDArray[np.bool_]:
+    """Which of the hypotheses are rejected, of families of k: [..., k] -> [..., k].
+
+    From the smallest p on, as long as each is below level / (number of those not yet rejected).
+    """
+    k = p.shape[-1]
+    order = np.argsort(p, axis=-1, kind="stable")
+    below = np.take_along_axis(p, order, axis=-1) < level / (k - np.arange(k))
+    rejected = np.zeros(p.shape, dtype=np.bool_)
+    np.put_along_axis(rejected, order, np.logical_and.accumulate(below, axis=-1), axis=-1)
+    return rejected
 
 
 # --- the jackknife --------------------------------------------------------------------------------
 
 
+class Jackknifed(NamedTuple):
+    """value: on the scale of the test; error: its standard error, nan where there is none."""
+
+    value: Floats
+    error: Floats
+    degrees: Floats
+
+    def reach(self, confidence: float, among: int = 1) -> Floats:
+        """Half the width of the interval."""
+        found: Floats = -special.stdtrit(self.degrees, (1.0 - confidence) / (2 * max(1, among)))
+        return found * self.error
+
+    def p(self) -> Floats:
+        """That a value as far from 0 is met if the truth is 0, two-sided; 1 if not known."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found = 2.0 * special.stdtr(self.degrees, -np.abs(self.value) / self.error)
+        known = np.isfinite(self.error) & (np.abs(self.value) >= _ROUNDING)
+        made: Floats = np.where(known, np.where(self.error == 0.0, 0.0, found), 1.0)
+        return made
+
+
+def jackknife(scale: _Scale, parts: Sequence[Floats]) -> Jackknifed:
+    """Of scale(ratio), or of the difference of two such, over the documents of the last axis.
+
+    Args:
+        scale: Of the ratio: `logarithm`, or as it is.
+        parts: Numerators and denominators by document, [..., n] each: two, or four that are paired.
+    """
+    n = parts[0].shape[-1]
+    totals = [part.sum(axis=-1) for part in parts]
+    whole = _contrast(scale, totals)
+    left_out = _contrast(scale, [s[..., None] - x for s, x in zip(totals, parts, strict=True)])
+    with np.errstate(all="ignore"):
+        scatter = ((left_out - left_out.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1)
+        error = np.where(np.isfinite(whole) & (n > 1), np.sqrt((n - 1) / n * scatter), np.nan)
+        shares = np.stack([x / s[..., None] for s, x in zip(totals, parts, strict=True)])
+        counted = np.stack([s != 0.0 for s in totals])
+        weight = np.where(counted[..., None], shares, 0.0).sum(axis=0)
+        weight = weight / counted.sum(axis=0)[..., None]
+        degrees = np.maximum(1.0, 1.0 / (weight**2).sum(axis=-1) - 1.0)
+    return Jackknifed(whole, error, degrees)
+
+
 class _Estimate(NamedTuple):
-    """value: on the scale of the test, its error: of it, nan where there is none."""
+    """Numbers as of `Jackknifed`, of so many documents."""
 
     value: float
     error: float
@@ -181,46 +229,32 @@ class _Estimate(NamedTuple):
         sides = [one] if other is None else [one, other]
         parts = [np.asarray(part, dtype=np.float64) for side in sides for part in side]
         assert len({len(part) for part in parts}) == 1, "paired sums are over the same documents"
-        whole = _contrast(scale, [part.sum() for part in parts])
-        n = len(parts[0])
-        if n < 2 or not np.isfinite(whole):
-            return cls(float(whole), math.nan, math.nan, n)
-        left_out = _contrast(scale, [part.sum() - part for part in parts])
-        if not np.isfinite(left_out).all():  # all that was counted is in one document
-            return cls(float(whole), math.nan, math.nan, n)
-        scatter = ((left_out - left_out.mean()) ** 2).sum()
-        weight = np.mean([part / part.sum() for part in parts if part.sum()], axis=0)
-        degrees = max(1.0, 1.0 / float((weight**2).sum()) - 1.0)
-        return cls(float(whole), math.sqrt((n - 1) / n * scatter), degrees, n)
+        return cls(*map(float, jackknife(scale, parts)), len(parts[0]))
+
+    def _numbers(self) -> Jackknifed:
+        return Jackknifed(*(np.asarray(one) for one in self[:3]))
 
     def reach(self, confidence: float, among: int) -> float:
-        """Half the width of the interval."""
-        tail = (1.0 - confidence) / (2 * max(1, among))
-        return float(stats.t.isf(tail, self.degrees)) * self.error
+        return float(self._numbers().reach(confidence, among))
 
     def p(self) -> float:
-        """That a value as far from 0 were met if the truth is 0, two-sided; 1 if not known."""
-        if abs(self.value) < _ROUNDING or not math.isfinite(self.error):
-            return 1.0
-        if not self.error:
-            return 0.0
-        return 2.0 * float(stats.t.sf(abs(self.value) / self.error, self.degrees))
+        return float(self._numbers().p())
 
-    def claim(self, level: float) -> Verdict:
+    def claim(self, is_claimed: bool) -> Verdict:
         if self.units < FEWEST:
             return "too few documents"
-        if not self.p() < level:
+        if not is_claimed:
             return "no difference shown"
         return "higher" if self.value > 0.0 else "lower"
 
 
 def _over_runs(*sides: Sequence[Sums]) -> _Estimate:
     """Of one side, or of one against the other, on the scale of logarithms."""
-    found = _Estimate.of(_logarithm, *map(_joined, sides))
+    found = _Estimate.of(logarithm, *map(_joined, sides))
     parts = [(found.error**2, found.degrees)]
     for side in sides:
         if len(side) > 1:
-            runs = _logarithm(np.array([run.ratio() for run in side]))
+            runs = logarithm(np.array([run.ratio() for run in side]))
             parts.append((float(runs.var(ddof=1)) / len(side), len(side) - 1.0))
     variance = sum(part for part, _ in parts)
     below = sum(part**2 / degrees for part, degrees in parts)
@@ -243,7 +277,8 @@ def _contrast(scale: _Scale, parts: Sequence[Floats]) -> Floats:
     return found
 
 
-def _logarithm(ratios: Floats) -> Floats:
+def logarithm(ratios: Floats) -> Floats:
+    """The scale on which ratios are compared; -inf and nan pass without a warning."""
     with np.errstate(divide="ignore", invalid="ignore"):
         found: Floats = np.log(ratios)
     return found
