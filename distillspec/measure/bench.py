@@ -54,14 +54,15 @@ _WARM_UP_ROUNDS = 3
 
 
 class Column(NamedTuple):
-    """One way to decode, at any temperature."""
+    """One way to decode, at any temperature. again: a second time, for the noise floor."""
 
     draft: str
     method: Method
     gamma: int
+    again: bool = False
 
     def __str__(self) -> str:
-        return f"{self.draft}/{self.method.name}@{self.gamma}"
+        return f"{self.draft}/{self.method.name}@{self.gamma}{' again' * self.again}"
 
 
 class Timed(NamedTuple):
@@ -248,7 +249,7 @@ class Bench:
             length=self._suite.max_new_tokens,
         )
         rounds: list[AuditedRound] = []
-        if column is not None and self._suite.audit:
+        if column is not None and self._suite.audit and not column.again:
             text = Decoded(
                 prompt, key, temperature, column.draft, column.method.name, column.gamma, repeat
             )
@@ -273,6 +274,7 @@ class Bench:
             rounds=drafted_at(generation, len(self._prompts[prompt].tokens)),
             category=self._prompts[prompt].category,
             document=self._prompts[prompt].document,
+            again=column is not None and column.again,
         )
         return Timed(row, rounds)
 
@@ -309,7 +311,7 @@ class Bench:
         length: int,
     ) -> Generation:
         """way: None for methods of two processes, which bring their own."""
-        draft, method, gamma = column
+        draft, method, gamma, _ = column
         if method.parallel is not None:
             return self._parallel.decode(
                 method, gamma, draft, prompt, policy, chance, seed=seed, length=length

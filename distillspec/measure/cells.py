@@ -15,7 +15,8 @@ from distillspec.measure import audit
 from distillspec.measure.audit import AUDIT
 from distillspec.measure.bench import Bench, Column
 from distillspec.measure.completions import MeasuredPrompt
-from distillspec.measure.plan import check, plan_of, read_plan, write_plan
+from distillspec.measure.noise_floor import timed_again
+from distillspec.measure.plan import check, plan_of, read_plan, was_begun_without, write_plan
 from distillspec.measure.rows import RowLog
 from distillspec.measure.summary import Summary
 from distillspec.measure.summary_file import write_summary
@@ -76,7 +77,10 @@ def evaluate(
     per_block = suite.repeats * len(grid) + suite.repeats + 1
 
     atomic.make_folder(folder)
-    plan = plan_of(suite, target, chosen, taken, device)
+    again = timed_again(suite, chosen)
+    if was_begun_without(folder / _PLAN, "noise_floor"):
+        again = None  # an earlier version began here, or a suite without it
+    plan = plan_of(suite, target, chosen, taken, device, None if again is None else str(again))
     prepared = read_plan(folder / _PLAN, plan)
     if prepared is None and (folder / ROWS).exists():
         raise DistillSpecError(
@@ -85,14 +89,18 @@ def evaluate(
             mend="move that folder away, then evaluate again",
         )
     rows = RowLog(
-        folder / ROWS, rows_per_block=per_block, documents=[prompt.document for prompt in taken]
+        folder / ROWS,
+        rows_per_block=per_block,
+        again={} if again is None else {suite.again_at: suite.repeats},
+        documents=[prompt.document for prompt in taken],
     )
+    twice = grid if again is None else [*grid, again]
     blocks = [(p, t) for p in range(len(taken)) for t in suite.temperatures]
     missing = [block for block in blocks if not rows.has(block)]
     if missing or prepared is None:
         progress(len(blocks) - len(missing), len(blocks), "preparing the models")
         with closing(
-            Bench(suite, target, chosen, taken, grid, torch.device(device), vocabulary)
+            Bench(suite, target, chosen, taken, twice, torch.device(device), vocabulary)
         ) as bench:
             prepared = bench.prepare()
             if rows.rows:
@@ -103,7 +111,8 @@ def evaluate(
             for block in missing:
                 number = blocks.index(block)
                 progress(len(blocks) - len(missing) + missing.index(block), len(blocks), "decoding")
-                timed = list(bench.block(number, *block))
+                among = twice if block[1] == suite.again_at else grid
+                timed = list(bench.block(number, *block, among))
                 if suite.audit:  # first: of rounds without their rows a resumed one gets rid
                     audit.append(folder / AUDIT, [one for text in timed for one in text.rounds])
                 rows.append([text.row for text in timed])

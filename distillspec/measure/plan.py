@@ -117,8 +117,12 @@ def plan_of(
     drafts: Mapping[str, PreTrainedModel],
     prompts: Sequence[MeasuredPrompt],
     device: torch.device | str,
+    again: str | None = None,
 ) -> dict[str, Any]:
-    """What the rows of a folder depend on; rows of another plan must not be mixed in."""
+    """What the rows of a folder depend on; rows of another plan must not be mixed in.
+
+    again: the cell that is timed a second time.
+    """
     cells = suite.model_dump(
         mode="json",
         include={
@@ -133,6 +137,8 @@ def plan_of(
             "runner",
         },
     )
+    if again is not None:
+        cells["noise_floor"] = again
     if suite.audit:  # named only then: folders that were begun without it stay as they are
         cells["audit"] = True
     texts = json.dumps([[p.key, list(p.tokens), p.category] for p in prompts])
@@ -168,6 +174,14 @@ def read_plan(path: Path, plan: Mapping[str, Any]) -> Prepared | None:
             mend="delete that folder, or evaluate into another one",
         )
     return Prepared(steps, found.runners)
+
+
+def was_begun_without(path: Path, key: str) -> bool:
+    """Whether an earlier process began here, on a plan without this key."""
+    try:
+        return key not in json.loads(path.read_text(encoding="utf-8"))["plan"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # nothing was begun, or `read_plan` says what is wrong
 
 
 def write_plan(path: Path, plan: Mapping[str, Any], prepared: Prepared) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -39,7 +39,7 @@ class Row:
     seconds: decoding, after the prefill. counts: as in `speculation.records`. The busy seconds are
     those of each side where the two work at the same time. rounds: those that drafted and were not
     cut. category: the prompt's, None where it has none. document: what the prompt comes from; None
-    in rows that an earlier version wrote.
+    in rows that an earlier version wrote. again: of a cell that is timed a second time.
     """
 
     prompt: int
@@ -61,6 +61,7 @@ class Row:
     rounds: list[DraftedAt] = field(default_factory=list)
     category: str | None = None
     document: str | None = None
+    again: bool = False
 
     @property
     def unit(self) -> str:
@@ -91,14 +92,20 @@ class RowLog:
     """The rows of finished blocks, and the file they are appended to."""
 
     def __init__(
-        self, path: Path, *, rows_per_block: int, documents: Sequence[str] | None = None
+        self,
+        path: Path,
+        *,
+        rows_per_block: int,
+        again: Mapping[float, int] | None = None,
+        documents: Sequence[str] | None = None,
     ) -> None:
         """Read what an earlier process finished; what it left half-done is removed.
 
+        again: temperatures whose blocks have so many rows more, of the cell that is timed twice.
         documents: of the prompts, for rows that were written before documents were kept.
         """
         self._path = path
-        self._rows_per_block = rows_per_block
+        self._rows_per_block, self._again = rows_per_block, again or {}
         self.rows: list[Row] = []
         if path.exists():
             found = _read(path)
@@ -108,16 +115,20 @@ class RowLog:
             self.rows = [
                 row if documents is None else _of_document(row, documents)
                 for row in found
-                if sizes[row.block] == rows_per_block
+                if sizes[row.block] == self._size(row.temperature)
             ]
             atomic.write_text(path, "".join(_line(row) for row in self.rows))
+
+    def _size(self, temperature: float) -> int:
+        return self._rows_per_block + self._again.get(temperature, 0)
 
     def has(self, block: tuple[int, float]) -> bool:
         return any(row.block == block for row in self.rows)
 
     def append(self, block: Sequence[Row]) -> None:
         """Add a whole block and see it safely on the disk."""
-        assert len(block) == self._rows_per_block, "a block is appended whole"
+        whole = self._size(block[0].temperature)
+        assert len(block) == whole, "a block is appended whole"
         try:
             with self._path.open("a", encoding="utf-8") as handle:
                 handle.write("".join(_line(row) for row in block))

@@ -202,6 +202,23 @@ class Recommendation:
 
 
 @dataclass(frozen=True)
+class NoiseFloor:
+    """A cell timed a second time, over its first time minus 1: tokens per second and tau."""
+
+    draft: str
+    method: str
+    gamma: int
+    temperature: float
+    documents: int
+    speed: float
+    speed_low: float
+    speed_high: float
+    tau: float
+    tau_low: float
+    tau_high: float
+
+
+@dataclass(frozen=True)
 class Quality:
     """Scores of a metric over completions: of the target alone, or decoded with a draft."""
 
@@ -287,6 +304,7 @@ class Summary:
     definitions: dict[str, str]
     documents: int
     text_documents: int
+    noise_floor: NoiseFloor | None
 
     def drafts(self) -> list[str]:
         return list(dict.fromkeys(cell.draft for cell in self.cells))

@@ -15,6 +15,7 @@ from distillspec.typed import Reading
 _BEFORE: dict[str, Any] = {  # what stands for fields that summaries did not always have
     "documents": 0,
     "text_documents": 0,
+    "noise_floor": None,
     "standard_methods": ["standard"],
     "method": "standard",
     "alpha_argmax": None,

@@ -19,6 +19,7 @@ from distillspec.measure.completions import (
 )
 from distillspec.measure.definitions import DEFINITIONS
 from distillspec.measure.findings import findings
+from distillspec.measure.noise_floor import in_words, noise_floor
 from distillspec.measure.oracle import oracles
 from distillspec.measure.plan import Prepared
 from distillspec.measure.quality import Completion, name_of, score
@@ -62,6 +63,8 @@ def sum_up(
 
     ends: what ends a text. notes: sentences about the prompts, told last.
     """
+    floor = noise_floor(rows, suite.confidence)
+    rows = [row for row in rows if not row.again]
     facts = {}
     for temperature in suite.temperatures:
         policy = SamplingPolicy(temperature, suite.top_k, suite.nucleus)
@@ -119,6 +122,7 @@ def sum_up(
         examples=examples(tokenizer, prompts, rows, recommended(tally, shown)),
         notes=[
             *findings(cells, baseline, compared, recommendation, divergences, tally.documents()),
+            *([] if floor is None else [in_words(floor)]),
             *_processes(len(runs)),
             *_fallbacks(suite, prepared),
             *_begun_anew(suite, len(runs)),
@@ -130,6 +134,7 @@ def sum_up(
         definitions=dict(DEFINITIONS),
         documents=tally.documents(),
         text_documents=len({prompt.document for prompt in text_prompts}),
+        noise_floor=floor,
     )
 
 

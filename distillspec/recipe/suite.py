@@ -59,6 +59,11 @@ class Suite(Section):
     audit: bool = Field(
         False, description="write a line a round to audit.jsonl; the times then include that"
     )
+    noise_floor: bool = Field(
+        True,
+        description="time one cell a second time (last gamma, highest temperature): how far equal "
+        "drafts lie apart",
+    )
     quality: str | None = Field(
         None, description="path of a metric for the `evaluate` library, run on the completions"
     )
@@ -86,6 +91,11 @@ class Suite(Section):
             if method.valve is not None:
                 self.baseline(method)
         return self
+
+    @property
+    def again_at(self) -> float:
+        """The temperature of the cell that is timed a second time."""
+        return max(self.temperatures)
 
     def of(self, method: Method) -> tuple[int, ...]:
         """The gammas a method is measured at; of one that chooses, its arms' largest.

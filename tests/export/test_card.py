@@ -73,7 +73,7 @@ def summary() -> Summary:
     ]
     return Summary(
         suite="quick", created="2026-01-01T00:00:00+00:00", prompts=32, texts=64, max_new_tokens=64,
-        documents=30, text_documents=60, confidence=0.95,
+        documents=30, text_documents=60, noise_floor=None, confidence=0.95,
         standard_methods=["standard"], cells=cells, baseline=[],
         ranking=[],
         oracles=[],

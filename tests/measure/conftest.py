@@ -116,6 +116,7 @@ def tiny_suite() -> Suite:
             "gammas": (1, 3),
             "temperatures": (0.0, 1.0),
             "max_new_tokens": 12,
+            "noise_floor": False,
             "runner": {"kind": "eager"},
             "quality": str(Path(__file__).parents[2] / "eval" / "metrics" / "parses"),
         }
@@ -308,6 +309,7 @@ def by_hand() -> Summary:
         texts=48,
         documents=20,
         text_documents=40,
+        noise_floor=None,
         max_new_tokens=64,
         confidence=0.95,
         standard_methods=["standard"],
