@@ -24,7 +24,8 @@ def recipe(**distill: object) -> Recipe:
     [
         (
             {},
-            "forward kl on 100% draft responses, temperature 1, batches of 32, at most 1000 steps",
+            "jsd[0.5] on 50% target, 50% draft by the batch responses, temperature 1, batches of "
+            "32, at most 1000 steps",
         ),
         (
             {"divergence": "jsd", "jsd_weight": 0.3, "source": {"fixed": 0.5, "target": 0.5}},
@@ -33,12 +34,12 @@ def recipe(**distill: object) -> Recipe:
         ),
         (
             {"on_prompts": True, "max_steps": 10**9, "max_minutes": 1.75, "batch_size": 8},
-            "forward kl on 100% draft responses and their prompts, temperature 1, batches of 8, "
-            "at most 1.75 minutes",
+            "jsd[0.5] on 50% target, 50% draft by the batch responses and their prompts, "
+            "temperature 1, batches of 8, at most 1.75 minutes",
         ),
         (
             {"source": {"fixed": 1.0}, "signal": {"kind": "cached", "k": 8}},
-            "forward kl against the target's 8 likeliest tokens and their rest on 100% fixed "
+            "jsd[0.5] against the target's 8 likeliest tokens and their rest on 100% fixed "
             "responses, temperature 1, batches of 32, at most 1000 steps",
         ),
     ],
