@@ -40,6 +40,7 @@ from eval.campaigns.kill_compare import differing, left_over, state  # noqa: E40
 from eval.campaigns.kill_plan import PLANS, RARE, Plan, make_template  # noqa: E402
 
 _SECONDS = 300.0  # no trial takes longer
+_LINGERS = 30.0  # a draft's process that is still importing torch sees no parent's end before
 _MEMORY = ("notes.txt", "data/notes.txt", "checkpoints/notes.txt")  # files of somebody else
 
 
@@ -156,8 +157,8 @@ def _run(argv: Sequence[str], box: Path, moment: Moment | None, counted: Path | 
 
 
 def _orphans(group: int) -> list[int]:
-    """Processes of the group that live on for five seconds; they are ended."""
-    until = time.monotonic() + 5.0
+    """Processes of the group that live on; they are ended."""
+    until = time.monotonic() + _LINGERS
     while time.monotonic() < until:
         running = [int(name) for name in os.listdir("/proc") if name.isdigit()]
         found = [pid for pid in running if _in(pid, group)]
