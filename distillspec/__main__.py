@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = _after_an_interrupt(given)
         is_terminated = isinstance(interrupt, Terminated)
         what = "terminated" if is_terminated else "interrupted"
-        _say_once(f"{what}; {str(interrupt) or hint}", kin=what)
+        if os.environ.get("RANK", "0") == "0":  # which alone knows the run folder
+            _say_once(f"{what}; {str(interrupt) or hint}", kin=what)
         return 143 if is_terminated else 130
     except BrokenPipeError:  # the reader of our output, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -180,6 +180,14 @@ def test_an_interrupt_leaves_with_130_and_says_how_to_resume(
     assert capsys.readouterr().err == "interrupted; resume with: ./launch.sh a/b\n"
 
 
+def test_of_several_processes_the_first_one_says_how_to_resume(
+    ending: Ending, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert ending(interrupt) == 130
+    assert capsys.readouterr().err == ""
+
+
 def test_sigterm_leaves_with_143_and_says_how_to_resume(
     ending: Ending, capsys: pytest.CaptureFixture[str]
 ) -> None:
