@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import sys
 from dataclasses import asdict
 
 from rich.table import Table
@@ -28,6 +30,7 @@ BELOW_FLOOR = 2  # exit code
 def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
     """Print what was found; 0, or BELOW_FLOOR where the prediction is below `min_speedup`."""
     prepare_process(recipe)
+    libraries = _resident_bytes()  # no model is loaded yet
     if recipe.pair.endpoint is not None:
         return _endpoint(recipe, recipe.pair.endpoint, as_json=as_json, min_speedup=min_speedup)
     suite = load_suite(recipe.evaluate.suite)
@@ -56,6 +59,8 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
             tokens_per_sequence=data.max_prompt_tokens + data.max_response_tokens,
             chunk_tokens=plan.chunk_tokens,
             trainable_parameters=sum(p.numel() for p in trainable.parameters() if p.requires_grad),
+            itemsize=dtype_of(recipe.hardware.precision, pair.device).itemsize,
+            process=libraries if pair.device.type == "cpu" else 0,
         ),
         device=pair.device,
         vocabulary=pair.vocabulary,
@@ -123,8 +128,11 @@ def _print(
         table.add_row(name, *cells)
     console.print(table)
     memory = found.memory
+    shared = f"; {_gib(memory.process)} of each is this process without models"
     console.print(
-        f"memory, estimated: training {_gib(memory.training())}, decoding {_gib(memory.decoding())}"
+        f"memory, estimated: training about {_gib(memory.training())}, decoding about "
+        f"{_gib(memory.decoding())}{shared if memory.process else ''}",
+        soft_wrap=True,
     )
     for verdict in verdicts:
         mark = {True: "yes", False: "no", None: "?"}[verdict.takes]
@@ -170,6 +178,12 @@ def _rows(found: Fitness) -> list[tuple[str, list[str]]]:
             [f"{e.predicted_speedup:.2f}x at gamma {e.best_gamma}" for e in every],
         ),
     ]
+
+
+def _resident_bytes() -> int:
+    """The most memory that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _gib(size: int) -> str:

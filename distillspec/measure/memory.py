@@ -15,9 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Memory:
-    """Estimates in bytes; weights and optimizer are exact, activations are a rule of thumb."""
+    """Estimates in bytes; weights and optimizer are exact, activations are a rule of thumb.
 
+    process: what Python and its libraries hold of the memory that the models are in, before any
+    model is loaded; 0 for a GPU's.
+    """
+
+    process: int
     target_weights: int
+    target_in_training: int
     draft_weights: int
     draft_training: int
     activations: int
@@ -25,23 +31,32 @@ class Memory:
     decoding_caches: int
 
     def training(self) -> int:
-        return self.target_weights + self.draft_training + self.activations + self.logits_chunk
+        return (
+            self.process
+            + self.target_in_training
+            + self.draft_training
+            + self.activations
+            + self.logits_chunk
+        )
 
     def decoding(self) -> int:
-        return self.target_weights + self.draft_weights + self.decoding_caches
+        return self.process + self.target_weights + self.draft_weights + self.decoding_caches
 
 
 @dataclass(frozen=True)
 class TrainingLoad:
     """What one process trains on at a time: sequences, tokens of each, logits rows at one time.
 
-    trainable_parameters: None means the whole draft (no LoRA).
+    trainable_parameters: None means the whole draft (no LoRA). itemsize: bytes of a number in the
+    training's precision, which need not be the one that is decoded in. process: as of `Memory`.
     """
 
     sequences: int
     tokens_per_sequence: int
     chunk_tokens: int
     trainable_parameters: int | None = None
+    itemsize: int = 4
+    process: int = 0
 
 
 def memory_estimate(
@@ -49,22 +64,26 @@ def memory_estimate(
 ) -> Memory:
     """Bytes of training with `load`, and of decoding one text of `context` tokens.
 
-    Trained parameters: float32 weight, gradient and two moments, 16 bytes each. Activations: 34
-    bytes per token, layer and hidden unit in 16 bits (Korthikanti et al. 2205.05198, without
-    attention scores) for the draft; one layer's worth for the target, which keeps none.
+    Trained parameters: float32 weight, gradient and two moments, 16 bytes each; in a lower
+    precision a copy beside them, which writes text. Activations: 34 bytes per token, layer and
+    hidden unit in 16 bits (Korthikanti et al. 2205.05198, without attention scores) for the draft;
+    one layer's worth for the target, which keeps none. Of logits the two sides of a chunk exist.
     """
     trained = load.trainable_parameters
     whole = parameters(draft)
     tokens = load.sequences * load.tokens_per_sequence
     layers, hidden = _shape(draft)
     _, target_hidden = _shape(target)
-    width = draft.dtype.itemsize / 2
+    width = load.itemsize / 2
+    copy = load.itemsize * whole if load.itemsize < 4 else 0
     return Memory(
+        process=load.process,
         target_weights=_weight_bytes(target),
+        target_in_training=load.itemsize * parameters(target),
         draft_weights=_weight_bytes(draft),
-        draft_training=16 * whole if trained is None else _weight_bytes(draft) + 16 * trained,
+        draft_training=copy + (16 * whole if trained is None else 4 * whole + 16 * trained),
         activations=int(34 * width * tokens * (layers * hidden + target_hidden)),
-        logits_chunk=4 * 4 * load.chunk_tokens * vocabulary_size(target),
+        logits_chunk=2 * 4 * min(load.chunk_tokens, tokens) * vocabulary_size(target),
         decoding_caches=_cache_bytes(target, context) + _cache_bytes(draft, context),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,23 @@ def test_weights_and_optimizer_are_exact(setting: Setting) -> None:
     assert found.target_weights == 4 * parameters(setting.target)
     assert found.draft_weights == 4 * parameters(draft)
     assert found.draft_training == 16 * parameters(draft)
-    assert found.logits_chunk == 4 * 4 * 8 * 300
+    assert found.logits_chunk == 2 * 4 * 8 * 300
+    large = replace(LOAD, chunk_tokens=1000)  # a step has 40 tokens
+    found = memory_estimate(setting.target, draft, large, context=100)
+    assert found.logits_chunk == 2 * 4 * 40 * 300
+
+
+def test_the_process_and_the_precision_of_training_count(setting: Setting) -> None:
+    """Both models are in float32 here: what is decoded in says nothing of the training."""
+    draft = setting.drafts["undistilled"]
+    full = memory_estimate(setting.target, draft, LOAD, context=100)
+    half = memory_estimate(setting.target, draft, replace(LOAD, itemsize=2), context=100)
+    assert 2 * half.activations == full.activations
+    assert 2 * half.target_in_training == full.target_in_training == full.target_weights
+    assert half.draft_training == full.draft_training + 2 * parameters(draft)
+    with_process = memory_estimate(setting.target, draft, replace(LOAD, process=500), context=100)
+    assert with_process.training() - full.training() == 500
+    assert with_process.decoding() - full.decoding() == 500
 
 
 def test_caches_by_hand(setting: Setting) -> None:
