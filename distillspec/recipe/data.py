@@ -152,8 +152,8 @@ class Data(Section):
     )
     template_date: Date = Field(
         TEMPLATE_DATE,
-        description="the day that a chat template takes for today; it never reads the clock, so "
-        "that prompts stay the same",
+        description="the day, as 2026-01-01, that a chat template takes for today; it never reads "
+        "the clock, so that prompts stay the same",
     )
 
     @model_validator(mode="after")
