@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from distillspec import __version__
+from distillspec.atomic import explain_any
 from distillspec.commands import (
     auto,
     check,
@@ -83,6 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 143 if is_terminated else 130
     except BrokenPipeError:  # the reader of our output, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        explained = explain_any(error)
+        said = traceback.format_exc() if explained is None else str(explained)
+        _say_once(said, kin=f"{type(error).__name__}: {error}")
         return 1
     except Exception as error:
         _say_once(traceback.format_exc(), kin=f"{type(error).__name__}: {error}")

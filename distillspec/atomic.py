@@ -49,6 +49,20 @@ def explain(error: OSError, where: Path) -> DistillSpecError:
     )
 
 
+def explain_any(error: OSError) -> DistillSpecError | None:
+    """The user's error behind what the system refused anywhere; None for one without a file."""
+    if not isinstance(error.filename, str | bytes):
+        return None
+    where = os.fsdecode(error.filename)
+    if error.errno in {errno.EROFS, *_FULL}:
+        return explain(error, Path(where))
+    return DistillSpecError(
+        f"the system refuses this file or folder: {error.strerror}",
+        where=where,
+        mend="correct its name or its permissions, put back what was removed, or choose another",
+    )
+
+
 def make_folder(path: Path) -> Path:
     """Create `path` with its parents; an unwritable place is a DistillSpecError."""
     try:

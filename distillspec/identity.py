@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -171,7 +172,7 @@ def prompts_digest(prompts: Iterable[Prompt]) -> str:
 
 def _model(name: str, commit: str | None, known: Mapping[str, Any], files: dict[str, Any]) -> Value:
     """Of a local folder, by content; of a model of the Hub, by its commit."""
-    if not Path(name).expanduser().is_dir():
+    if not os.path.isdir(os.path.expanduser(name)):
         return commit
     found = model_files(model_folder(name))
     config = {key: value for key, value in found.config.items() if key not in _CHANGES_WITH_SAVING}

@@ -99,8 +99,12 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["xyz"], "unknown verb 'xyz'", "the verbs are run, check"),
         (["run"], "required", "distillspec run --help"),
         (["check", "r.yaml", "--unknown"], "--unknown", "distillspec check --help"),
-        (["check", "r.yaml", "--min-speedup", "x"], "invalid float value", "--help"),
+        (["check", "r.yaml", "--min-speedup", "x"], "must be a number from 0", "--help"),
+        (["check", "r.yaml", "--min-speedup", "nan"], "must be a number from 0", "--help"),
         (["run", "none.yaml"], "no such recipe", ""),
+        (["run", "/dev/zero"], "this recipe cannot be read: it is a device", "YAML"),
+        (["run", "x" * 300], "this recipe cannot be read: File name too long", "YAML"),
+        (["run", "recipes/nano-python.yaml", "pair.target=~nobody_here/x"], "", "mend"),
     ],
 )
 def test_a_users_error_leaves_with_1_and_three_lines(
@@ -147,6 +151,10 @@ def bug() -> int:
     raise ZeroDivisionError("a bug")
 
 
+def refused_by_the_system() -> int:
+    raise PermissionError(13, "Permission denied", "/some/folder")
+
+
 def users_error() -> int:
     raise DistillSpecError("what", where="here", mend="so")
 
@@ -169,6 +177,16 @@ def test_a_bug_shows_its_traceback(ending: Ending, capsys: pytest.CaptureFixture
     told = capsys.readouterr().err
     assert told.startswith("Traceback")
     assert told.endswith("ZeroDivisionError: a bug\n")
+
+
+def test_what_the_system_refuses_is_the_users_error(
+    ending: Ending, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ending(refused_by_the_system) == 1
+    what, where, mend = capsys.readouterr().err.splitlines()
+    assert what == "the system refuses this file or folder: Permission denied"
+    assert where == "  where: /some/folder"
+    assert "permissions" in mend
 
 
 def test_an_interrupt_leaves_with_130_and_says_how_to_resume(

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser, Namespace
+import math
+import os
+import re
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +46,32 @@ def add_recipe(parser: ArgumentParser, *, or_run_folder: bool = False) -> None:
     )
 
 
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """The type of an option that takes whole numbers from `least` to `most`."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"[-+]?[0-9]{1,18}", text) or not least <= int(text) <= most:
+            raise ArgumentTypeError(f"must be a whole number from {least:,} to {most:,}")
+        return int(text)
+
+    return read
+
+
+def number(least: float, most: float) -> Callable[[str], float]:
+    """The type of an option that takes numbers from `least` to `most`; nan is none of them."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise ArgumentTypeError(f"must be a number from {least:g} to {most:g}, not {text[:40]}")
+        return value
+
+    return read
+
+
 def add_run_folder(parser: ArgumentParser) -> None:
     parser.add_argument("folder", metavar="RUN-FOLDER", help="a folder that a run has written")
 
@@ -72,7 +102,7 @@ def pretraining(arguments: Namespace) -> PretrainRecipe:
 
 def request(arguments: Namespace) -> Request:
     """A new run of a recipe file, or the run of a folder; a resumed run keeps its recipe."""
-    if not Path(arguments.path).is_dir():
+    if not os.path.isdir(arguments.path):
         recipe = distillation(arguments)
         if not (arguments.dump_config or arguments.dry_run):
             plan(recipe, arguments.path)  # what would fail hours later fails now

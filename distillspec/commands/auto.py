@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from distillspec.commands.arguments import number, whole
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import Jsonl, PythonSource
 
@@ -17,10 +18,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE.jsonl",
         help="your prompts, a line each with `prompt` or `messages`; default: Python code",
     )
-    parser.add_argument("--temperature", type=float, default=1.0, help="of your traffic")
-    parser.add_argument("--max-new-tokens", type=int, default=64, help="decoded per prompt")
+    parser.add_argument("--temperature", type=number(0.0, 4.0), default=1.0, help="of your traffic")
     parser.add_argument(
-        "--minutes", type=float, default=3.0, help="of decoding, after the models are prepared"
+        "--max-new-tokens", type=whole(1, 2**24), default=64, help="decoded per prompt"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=number(1e-3, 1e6),
+        default=3.0,
+        help="of decoding, after the models are prepared",
     )
     parser.add_argument(
         "--runner",
@@ -29,19 +35,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="the one you will serve with: which method is fastest depends on it",
     )
     parser.add_argument("--output", metavar="FILE.yaml", default="auto.yaml", help="the suite")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
 
 
 def main(arguments: Namespace) -> int:
-    wrong = {
-        "--temperature must be 0 to 4": not 0.0 <= arguments.temperature <= 4.0,
-        "--max-new-tokens must be at least 1": arguments.max_new_tokens < 1,
-        "--minutes must be above 0": not 0.0 < arguments.minutes < float("inf"),
-        "--seed must be 0 or more": arguments.seed < 0,
-    }
-    for says, is_wrong in wrong.items():
-        if is_wrong:
-            raise DistillSpecError(says, where="command line: auto", mend="change that value")
     source = _source(arguments.prompts)
     from distillspec import calibration
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from distillspec.commands.arguments import add_recipe, distillation, only_look
+from distillspec.commands.arguments import add_recipe, distillation, number, only_look
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -12,7 +12,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument(
         "--min-speedup",
-        type=float,
+        type=number(0.0, 1e6),
         metavar="X",
         help="exit with 2 when the predicted speed-up is below X",
     )

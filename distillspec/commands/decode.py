@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distillspec.errors import DistillSpecError
+from distillspec.commands.arguments import number, whole
+from distillspec.plain_files import Kept, read_text
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.methods import Method
 from distillspec.recipe.suite import Suite
@@ -16,6 +17,7 @@ from distillspec.recipe.suite import Suite
 if TYPE_CHECKING:
     from distillspec.decoding import DecodedToken
 
+_MOST_PROMPT_BYTES = 16 * 2**20
 _SUITE = "eval/suites/methods.yaml"
 _STYLES = {"accepted": "green", "corrected": "red", "bonus": "cyan", "plain": ""}
 
@@ -34,13 +36,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--gamma",
-        type=int,
+        type=whole(1, 64),
         default=4,
         help="tokens drafted per round, at most; arms of a method that chooses have their own",
     )
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--max-new-tokens", type=int, default=128)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--temperature", type=number(0.0, 4.0), default=1.0)
+    parser.add_argument("--max-new-tokens", type=whole(1, 2**24), default=128)
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
     parser.add_argument("--audit", metavar="FILE", help="add a line a round to this JSONL file")
 
 
@@ -49,12 +51,6 @@ def main(arguments: Namespace) -> int:
     if arguments.method != "standard" or arguments.suite != _SUITE:
         suite = load_suite(arguments.suite)
     prompt = _prompt(arguments.prompt)
-    if not 1 <= arguments.gamma <= 64 or arguments.max_new_tokens < 1:
-        raise DistillSpecError(
-            "gamma must be 1 to 64 and --max-new-tokens at least 1",
-            where="command line: decode",
-            mend="change --gamma or --max-new-tokens",
-        )
     from rich.text import Text
 
     from distillspec.decoding import decode
@@ -125,11 +121,5 @@ def _named(suite: Suite, name: str) -> Method | None:
 def _prompt(text: str) -> str:
     if not text.startswith("@"):
         return text
-    try:
-        return Path(text[1:]).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DistillSpecError(
-            f"the prompt cannot be read: {error}",
-            where=text[1:],
-            mend="give a text file in UTF-8, or the text itself",
-        ) from error
+    mend = "give a text file in UTF-8, or the text itself"
+    return read_text(Kept(Path(text[1:]), "the prompt", mend), most=_MOST_PROMPT_BYTES)

@@ -10,7 +10,10 @@ from typing import Any
 from distillspec.corpus.passage import Passage, with_unique_keys
 from distillspec.corpus.rows import Chats, check_categories, passage_of, too_short
 from distillspec.errors import DistillSpecError
+from distillspec.plain_files import Kept, read_bytes
 from distillspec.recipe.data import Jsonl
+
+_MOST_BYTES = 16 * 2**30
 
 
 def jsonl_passages(
@@ -64,14 +67,8 @@ def _lines(path: Path) -> list[bytes]:
             where=str(path),
             mend="name the file; a folder that `datasets` can load is a source of kind: hub",
         )
-    try:
-        return path.read_bytes().splitlines()
-    except OSError as error:
-        raise DistillSpecError(
-            f"the data file cannot be read: {error.strerror}",
-            where=str(path),
-            mend="give the path of a JSONL file, relative to the working folder",
-        ) from error
+    mend = "give the path of a JSONL file, relative to the working folder"
+    return read_bytes(Kept(path, "the data file", mend), most=_MOST_BYTES).splitlines()
 
 
 def _decoded(line: bytes, where: str) -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from distillspec.atomic import check_replaceable
 from distillspec.errors import DistillSpecError
+from distillspec.plain_files import check_regular
 from distillspec.recipe.context import check_rows_fit, context_of
 from distillspec.recipe.data import Hub, Jsonl, PythonSource
 from distillspec.recipe.distill import CachedSignal, Distill, Origin, Shares
@@ -205,15 +206,15 @@ def _prompts(source: PromptSource, where: str) -> str:
     if isinstance(source, Adversarial):
         return f"made from the seed: {', '.join(source.shapes)}"
     if isinstance(source, Jsonl | Hub) and source.path is not None:
-        if not Path(source.path).is_file():
+        mend = "mend the path; it is relative to the working folder"
+        check_regular(Path(source.path), f"the data file '{source.path}'", mend)
+        if not os.path.isfile(source.path):
             raise DistillSpecError(
-                f"no such data file: '{source.path}'",
-                where=f"{where}.path",
-                mend="mend the path; it is relative to the working folder",
+                f"no such data file: '{source.path}'", where=f"{where}.path", mend=mend
             )
         return f"rows of {source.path}"
     if isinstance(source, Hub):
-        if Path(source.dataset).exists():
+        if os.path.exists(source.dataset):
             return f"rows of the local data set {source.dataset}"
         if source.files:
             return f"rows of {', '.join(source.files)}, read as {source.dataset}"
@@ -266,7 +267,7 @@ def _signal(signal: CachedSignal, source: str) -> str:
 
 
 def _evaluation(suite: Suite, path: str) -> str:
-    if suite.quality is not None and not Path(suite.quality).exists():
+    if suite.quality is not None and not os.path.exists(suite.quality):
         raise DistillSpecError(
             f"no such metric: '{suite.quality}'",
             where=f"{path}: quality",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from distillspec.errors import DistillSpecError
+from distillspec.plain_files import Kept, read_text
 from distillspec.recipe import yaml_text
 from distillspec.recipe.comparison import Comparison
 from distillspec.recipe.complaint import complaint, nearest
@@ -121,29 +123,14 @@ def _schema(form: Any, title: str) -> dict[str, Any]:
 
 
 def _read(path: Path, noun: str) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DistillSpecError(f"no such {noun}", where=str(path), mend=_near(path)) from error
-    except IsADirectoryError as error:
+    if os.path.isdir(path):
         mend = f"give a {noun} file (.yaml)"
-        if (path / "recipe.yaml").is_file():
+        if os.path.isfile(path / "recipe.yaml"):
             mend += f"; to resume this run: ./launch.sh {path}"
-        raise DistillSpecError(
-            f"this is a folder, not a {noun}", where=str(path), mend=mend
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DistillSpecError(
-            f"this {noun} is not a text file",
-            where=f"{path}, byte {error.start}",
-            mend="give a YAML file in UTF-8",
-        ) from error
-    except (OSError, ValueError) as error:
-        raise DistillSpecError(
-            f"cannot read this {noun}: {error}",
-            where=str(path),
-            mend="mend its name or permissions",
-        ) from error
+        raise DistillSpecError(f"this is a folder, not a {noun}", where=str(path), mend=mend)
+    if _is_missing(path):
+        raise DistillSpecError(f"no such {noun}", where=str(path), mend=_near(path))
+    text = read_text(Kept(path, f"this {noun}", "give a YAML file in UTF-8 that you may read"))
     data = yaml_text.parse(text, where=str(path))
     if data is None:
         raise DistillSpecError(
@@ -161,8 +148,25 @@ def _read(path: Path, noun: str) -> dict[str, Any]:
     return copied
 
 
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
 def _near(path: Path) -> str:
     """Names what there is instead of the missing file `path`."""
+    try:
+        return _nearest_file(path)
+    except OSError:
+        return "check the path and its permissions"
+
+
+def _nearest_file(path: Path) -> str:
     if path.suffix not in (".yaml", ".yml") and path.parent.is_dir():
         runs = sorted(run.name for run in path.parent.iterdir() if (run / "recipe.yaml").is_file())
         if runs:

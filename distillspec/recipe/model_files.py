@@ -260,7 +260,9 @@ def _notes(folder: Path, names: set[str], config: Mapping[str, Any]) -> tuple[st
         return ()
     base = _read_json(folder / _ADAPTER).get("base_model_name_or_path")
     own = {config.get("_name_or_path"), str(folder), str(folder.resolve())} - {None, ""}
-    if isinstance(base, str) and (base in own or Path(base).expanduser().absolute() == folder):
+    if isinstance(base, str) and (
+        base in own or Path(os.path.expanduser(base)).absolute() == folder
+    ):
         raise DistillSpecError(
             f"the folder holds a model and an adapter for it ({_ADAPTER}): with or without?",
             where=str(folder),

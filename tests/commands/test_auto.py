@@ -12,11 +12,11 @@ from distillspec.recipe.loading import load_suite
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--temperature", "-1"], "--temperature must be 0 to 4"),
-        (["--temperature", "nan"], "--temperature must be 0 to 4"),
-        (["--minutes", "0"], "--minutes must be above 0"),
-        (["--max-new-tokens", "0"], "--max-new-tokens must be at least 1"),
-        (["--seed", "-1"], "--seed must be 0 or more"),
+        (["--temperature", "-1"], "--temperature: must be a number from 0 to 4"),
+        (["--temperature", "nan"], "--temperature: must be a number from 0 to 4"),
+        (["--minutes", "0"], "--minutes: must be a number from 0.001"),
+        (["--max-new-tokens", "0"], "--max-new-tokens: must be a whole number from 1"),
+        (["--seed", "-1"], "--seed: must be a whole number from 0"),
         (["--prompts", "nowhere.jsonl"], "no such file of prompts"),
         (["--runner", "other"], "invalid choice"),
         ([], "the target's folder does not exist"),

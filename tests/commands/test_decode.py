@@ -30,8 +30,13 @@ def test_a_prompt_is_continued_and_summed_up(
     [
         (["x", "--method", "unheard-of", "--suite", SUITE], "no method 'unheard-of'"),
         (["@nowhere.txt"], "the prompt cannot be read"),
-        (["x", "--gamma", "0"], "gamma must be 1 to 64"),
-        (["x", "--gamma", "many"], "invalid int value"),
+        (["@/dev/zero"], "the prompt cannot be read: it is a device, not a file"),
+        (["x", "--gamma", "0"], "--gamma: must be a whole number from 1 to 64"),
+        (["x", "--gamma", "many"], "--gamma: must be a whole number"),
+        (["x", "--seed", "1e30"], "--seed: must be a whole number from 0 to 4,294,967,295"),
+        (["x", "--seed", "9" * 30], "--seed: must be a whole number"),
+        (["x", "--max-new-tokens", "999999999999"], "--max-new-tokens: must be a whole number"),
+        (["x", "--temperature", "nan"], "--temperature: must be a number from 0 to 4"),
     ],
 )
 def test_what_cannot_be_decoded_is_the_users_error(

@@ -169,7 +169,7 @@ def test_a_folder_is_refused_and_a_run_folder_says_how_to_resume(recipe: Path) -
     [
         (b"", "this recipe is empty"),
         (b"# only a comment\n", "this recipe is empty"),
-        (b"\x89PNG\r\n\x1a\n\x00\xff", "this recipe is not a text file"),
+        (b"\x89PNG\r\n\x1a\n\x00\xff", "this recipe cannot be read: it is not text in UTF-8"),
         (b"\x00\x01\x02", "not text"),
         (b"- a\n- b\n", "this recipe is not a mapping of keys but a list"),
         (b"just words\n", "this recipe is not a mapping of keys but a str"),
@@ -182,8 +182,8 @@ def test_what_is_not_a_recipe_says_so(recipe: Path, content: bytes, what: str) -
 
 
 def test_a_path_through_a_file_or_with_a_null_byte_is_a_users_error(recipe: Path) -> None:
-    assert "cannot read" in refused(recipe / "below.yaml").what
-    assert "cannot read" in refused("a\0b").what
+    assert "no such recipe" in refused(recipe / "below.yaml").what
+    assert "cannot be read: embedded null byte" in refused("a\0b").what
 
 
 def test_a_suite_complains_like_a_recipe(tmp_path: Path) -> None:
