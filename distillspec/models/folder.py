@@ -6,7 +6,6 @@ import json
 import math
 import struct
 from collections.abc import Sequence
-from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from distillspec.recipe.context import UNLIMITED, context_of
 from distillspec.recipe.gguf_file import converted_folder, gguf_file
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.model_files import check_tokenizer_files, model_files, model_folder
+from distillspec.typed import typed
 
 _HEADER_LIMIT = 100_000_000
 
@@ -33,6 +33,14 @@ class ModelFacts(NamedTuple):
     weight_bytes: int | None = None
     dtype: str | None = None
     has_encoder: bool = False
+
+
+class _Entry(NamedTuple):
+    """As a safetensors file has it."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
 
 
 class StoredTensor(NamedTuple):
@@ -111,16 +119,15 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
             prefix = handle.read(8)
             length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _HEADER_LIMIT + 1
             header: Any = json.loads(handle.read(length)) if length <= _HEADER_LIMIT else None
-        entries = {key: value for key, value in header.items() if key != "__metadata__"}
+        named = {key: value for key, value in header.items() if key != "__metadata__"}
+        entries: dict[str, _Entry] = typed(dict[str, _Entry], named)
+        if any(min((*one.shape, *one.data_offsets)) < 0 for one in entries.values()):
+            raise ValueError("a negative size")
         tensors = {
-            key: StoredTensor(
-                value["dtype"],
-                tuple(map(index, value["shape"])),
-                index(value["data_offsets"][1]) - index(value["data_offsets"][0]),
-            )
-            for key, value in entries.items()
+            key: StoredTensor(one.dtype, one.shape, one.data_offsets[1] - one.data_offsets[0])
+            for key, one in entries.items()
         }
-        end = 8 + length + max((v["data_offsets"][1] for v in entries.values()), default=0)
+        end = 8 + length + max((one.data_offsets[1] for one in entries.values()), default=0)
     except OSError as error:
         raise DistillSpecError(
             f"the weights cannot be read: {error.strerror}", where=str(file), mend=damaged

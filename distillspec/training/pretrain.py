@@ -31,7 +31,8 @@ from distillspec.recipe.pretraining import PretrainPlan
 from distillspec.training.finite import all_finite
 from distillspec.training.optimizer import vocabulary_weights
 from distillspec.training.run_lock import check_still_there
-from distillspec.training.state_file import previous_of, read_state, settle, write_state
+from distillspec.training.state_file import previous_of, read_state, restoring, settle, write_state
+from distillspec.typed import typed
 
 log = logging.getLogger(__name__)
 
@@ -235,25 +236,32 @@ def _save(
     write_state(state, path, previous_of(path))
 
 
+class _At(NamedTuple):
+    step: int
+    seconds: float
+
+
 def _restore(path: Path, model: nn.Module, steppers: list[torch.optim.Optimizer]) -> Progressed:
     """How far the state in `path` is, which is loaded; the beginning where there is none."""
     settle(path)
     if not path.exists():
         return Progressed(0, 0.0, [])
     state = read_state(path, ("model", "optimizers", "step", "seconds"))
-    try:
-        model.load_state_dict(state["model"])
-    except RuntimeError as error:
-        raise DistillSpecError(
-            "the saved state belongs to a model of another shape",
-            where=str(path),
-            mend="give the recipe another name, or delete that run folder",
-        ) from error
-    for stepper, saved in zip(steppers, state["optimizers"], strict=True):
-        stepper.load_state_dict(saved)
-    device = next(model.parameters()).device
-    losses = state.get("losses", torch.zeros(0))  # an earlier version saved after validations alone
-    return Progressed(int(state["step"]), float(state["seconds"]), [*losses.to(device)])
+    with restoring(path):
+        try:
+            model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise DistillSpecError(
+                "the saved state belongs to a model of another shape",
+                where=str(path),
+                mend="give the recipe another name, or delete that run folder",
+            ) from error
+        for stepper, saved in zip(steppers, state["optimizers"], strict=True):
+            stepper.load_state_dict(saved)
+        at: _At = typed(_At, {name: state[name] for name in _At._fields})
+        # An earlier version saved after validations alone.
+        losses = state.get("losses", torch.zeros(0)).to(next(model.parameters()).device)
+        return Progressed(at.step, at.seconds, [one.reshape(()) for one in losses])
 
 
 def _keep_rows(path: Path, step: int) -> None:

@@ -13,7 +13,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 import torch.distributed
@@ -21,8 +21,9 @@ from torch import nn
 
 from distillspec.errors import DistillSpecError
 from distillspec.training.average import Average
-from distillspec.training.state_file import read_state, settle, verify, write_state
+from distillspec.training.state_file import read_state, restoring, settle, verify, write_state
 from distillspec.training.strategy import ZERO_POSITION, LoadsItself, World, full_tensors
+from distillspec.typed import typed
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -45,6 +46,14 @@ class Position:
     best_step: int | None = None
     best_alpha: float = math.nan
     best_nats: float | None = None
+
+
+class _Best(NamedTuple):
+    """Of the step whose weights `best.ckpt` holds."""
+
+    step: int
+    alpha: float
+    nats: float | None
 
 
 class HasPosition(Protocol):
@@ -110,9 +119,11 @@ def load_position(path: Path, data: HasPosition, rollout: HasRing, rank: int) ->
     """Put data and rollout back to where `last.ckpt` was written; the position to go on from."""
     verify(path)
     state = read_state(path / ZERO_POSITION if path.is_dir() else path, ("position", "data"))
-    data.load_state_dict(state["data"])
-    rollout.load_state_dict(state.get("rollout", []), rank)
-    return Position(**state["position"])
+    with restoring(path):
+        data.load_state_dict(state["data"])
+        rollout.load_state_dict(state.get("rollout", []), rank)
+        position: Position = typed(Position, state["position"])
+    return position
 
 
 def note_best(path: Path, position: Position) -> None:
@@ -126,10 +137,12 @@ def note_best(path: Path, position: Position) -> None:
                 "its beginning",
             )
         return
-    kept = read_state(path, ("step", "alpha", "nats"))
-    if position.best_step is None or kept["step"] > position.best_step:
-        position.best_step = kept["step"]
-        position.best_alpha, position.best_nats = kept["alpha"], kept["nats"]
+    state = read_state(path, ("step", "alpha", "nats"))
+    with restoring(path):
+        kept: _Best = typed(_Best, {name: state[name] for name in _Best._fields})
+    if position.best_step is None or kept.step > position.best_step:
+        position.best_step = kept.step
+        position.best_alpha, position.best_nats = kept.alpha, kept.nats
 
 
 def load_tensors(trainer: Trainer, path: Path, average: Average | None = None) -> None:
@@ -164,13 +177,16 @@ def load_best(draft: nn.Module, path: Path) -> None:
     """Give an unsharded draft the weights of `best.ckpt`; LoRA adapters must be in place."""
     weights = read_state(path, ("weights",))["weights"]
     parameters = dict(draft.named_parameters())
-    missing = weights.keys() - parameters.keys()
+    with restoring(path):
+        missing = weights.keys() - parameters.keys()
     if missing:
         raise DistillSpecError(
-            f"the checkpoint belongs to another draft: it has {sorted(missing)[0]!r}",
+            f"the checkpoint belongs to another draft: it has {min(map(repr, missing))}",
             where=str(path),
             mend="use the recipe and the draft that the run was started with",
         )
-    with torch.no_grad():
+    with torch.no_grad(), restoring(path):
         for name, weight in weights.items():
+            if weight.shape != parameters[name].shape:
+                raise ValueError(name)
             parameters[name].copy_(weight)

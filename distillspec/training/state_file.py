@@ -12,8 +12,9 @@ import io
 import json
 import logging
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -131,6 +132,21 @@ def read_state(path: Path, needs: Iterable[str] = ()) -> dict[str, Any]:
     if lacking:
         raise _damaged(path, f"it has no {lacking[0]!r}")
     return state
+
+
+@contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """What torch and its optimizers raise, where a state of another content is put into them.
+
+    Raises:
+        DamagedStateError: The content is not what a program of this version wrote.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise _damaged(path, f"its content is of another kind ({type(error).__name__})") from error
+    except (RuntimeError, ValueError) as error:
+        raise _damaged(path, f"its content does not fit ({type(error).__name__})") from error
 
 
 def verify(path: Path) -> None:
