@@ -184,7 +184,10 @@ def load_tokenizer(
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
-    assert isinstance(tokenizer, PreTrainedTokenizerBase)
+        assert isinstance(tokenizer, PreTrainedTokenizerBase)
+        if not isinstance(tokenizer.model_max_length, int | float):  # compared when it encodes
+            raise TypeError("model_max_length of tokenizer_config.json is no number")
+        tokenizer("")  # other settings of the wrong type show here
     return tokenizer
 
 
