@@ -40,7 +40,7 @@ from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
 from distillspec.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance, RowChance
-from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.sampling import SamplingPolicy, check_finite
 from distillspec.training.objective import predicts_response
 from distillspec.training.probe import Probe
 
@@ -259,6 +259,7 @@ def signal_scorer(pair: Pair, signal: CachedSignal) -> Scorer:
                 temperature=plan.temperature,
                 chunk_tokens=plan.chunk_tokens,
             )
+            check_finite("the target", found.log_probability[:, 0])
             laws += found.split([text.predicted for text in part])
         return laws
 

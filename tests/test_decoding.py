@@ -176,6 +176,27 @@ def test_what_picks_an_arm_does_not_know_which_tokens_will_be_drawn(arms: list[s
     assert abs(first / seeds - 0.5) < 3.5 * standard_error
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("fault", ["target", "draft"])
+@pytest.mark.parametrize(
+    "method", ["standard", {"stop": {"kind": "adaedl"}}, CARD, {"parallel": {"kind": "pearl"}}]
+)
+def test_weights_that_are_nan_end_in_an_error_that_names_the_model(
+    method: Any, fault: str, temperature: float
+) -> None:
+    pair = {"target": constant([0.5, 0.5]), "draft": constant([0.9, 0.1])}
+    with torch.no_grad():
+        pair[fault].lm_head.weight[3, 0] = torch.nan  # of one token alone
+    tokenizer = load_tokenizer(str(PAIR / "target"), what="target")
+    with pytest.raises(DistillSpecError, match=f"the logits of the {fault}.* are NaN or inf"):
+        list(
+            distillspec.decode(
+                pair["target"], pair["draft"], "a b a b", method=method, tokenizer=tokenizer,
+                temperature=temperature, max_new_tokens=8,
+            )
+        )  # fmt: skip
+
+
 def test_a_text_that_crosses_where_a_rope_changes_is_refused() -> None:
     """Of a longrope what was cached before would be rotated by other frequencies than the rest."""
     tokenizer = load_tokenizer(str(PAIR / "target"), what="target")

@@ -8,6 +8,7 @@ from pathlib import Path
 from distillspec.commands.arguments import number, whole
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import Jsonl, PythonSource
+from distillspec.recipe.temperature import ALLOWED, is_computable
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -39,6 +40,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def main(arguments: Namespace) -> int:
+    if not is_computable(arguments.temperature):
+        raise DistillSpecError(
+            f"--temperature is {arguments.temperature:g}, which cannot be computed",
+            where="command line: auto",
+            mend=f"give {ALLOWED}",
+        )
     source = _source(arguments.prompts)
     from distillspec import calibration
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from distillspec.models.bridge import bridge_of
-from distillspec.models.hidden import bare_model, hidden_states, output_head, token_logits
+from distillspec.models.hidden import bare_model, hidden_states, named, output_head, token_logits
 from distillspec.models.runner import most_positions
-from distillspec.speculation.sampling import SamplingPolicy, likeliest
+from distillspec.speculation.sampling import SamplingPolicy, check_finite, likeliest
 from distillspec.speculation.trajectory import keep_chances
 
 _ROWS = 8
@@ -186,13 +186,29 @@ def _per_token(
                 place = sum(len(part) for part in values)
                 here = tokens[place : place + len(chunks[0])]
                 values.append(quantity(*chunks, here).double())
-            parts = torch.cat(values).cpu().split([len(row.response) for row in rows])
+            whole = torch.cat(values).cpu()
+            if whole.isnan().any():
+                _blame(models, rows, vocabulary, chunk_tokens)
+            parts = whole.split([len(row.response) for row in rows])
             for index, part in zip(group, parts, strict=True):
                 found[index] = part
     finally:
         for module in training:
             module.training = True
     return found
+
+
+def _blame(
+    models: Sequence[nn.Module],
+    rows: Sequence[DrawnText],
+    vocabulary: int | None,
+    chunk_tokens: int,
+) -> None:
+    """DistillSpecError that names the model whose logits are NaN or infinite on these texts."""
+    for model in models:
+        for logits in _logits(model, rows, vocabulary, chunk_tokens):
+            highest = logits.float().amax(-1)
+            check_finite(named(model), highest.masked_fill(highest == -torch.inf, 0.0))
 
 
 def _summed(texts: Sequence[DrawnText], values: Sequence[Tensor]) -> SumsPerText:

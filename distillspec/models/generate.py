@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from distillspec.models.answering import Answering
 from distillspec.models.cache import additive_mask, check_rolls_back
 from distillspec.models.forward import Forward, forward_of, read_prompts
-from distillspec.models.hidden import bare_model, left_padded_positions
+from distillspec.models.hidden import bare_model, left_padded_positions, named
 from distillspec.models.seq2seq import is_seq2seq
 from distillspec.speculation.chance import Chance, for_rows
-from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.sampling import Drawn, SamplingPolicy, check_finite
 
 # Rows are looked through for their ends every so many tokens: on a GPU each look is a wait.
 _TOKENS_BETWEEN_LOOKS = {"cpu": 1}
@@ -110,8 +110,10 @@ class _Sampler:
         drawn = torch.full((len(prompts), max_new_tokens), self._pad_token, device=device)
         rows = torch.arange(len(prompts), device=device)
         done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+        doubts = torch.zeros((), device=device)
         for step in range(max_new_tokens):
-            tokens = self._next_tokens(batches, len(rows), chance)
+            tokens, doubt = self._next_tokens(batches, len(rows), chance)
+            doubts = doubts + doubt.sum()
             drawn[rows, step] = tokens
             done |= torch.isin(tokens, self._ends)
             for batch in batches:
@@ -127,18 +129,19 @@ class _Sampler:
                 chance = for_rows(chance, kept)
                 for batch in batches:
                     batch.keep_rows(kept)
+        check_finite(" or ".join(named(one.model) for one in self._forwards), doubts)
         return cut_at_ends(drawn.cpu(), self._ends.cpu())
 
     def _next_tokens(
         self, batches: Sequence[_Batch | Answering], rows: int, chance: Chance
-    ) -> Tensor:
+    ) -> Drawn:
         """long [rows], each drawn by the model whose turn it is there."""
         laws = [batch.next_logits()[:, : self._vocabulary] for batch in batches]
         if len(laws) == 1:
-            return self._policy.draw(laws[0], chance)
+            return self._policy.draw_with_doubt(laws[0], chance)
         turns = chance.draw(self._shares.expand(rows, -1))
         of_writers = torch.stack(laws)[turns, torch.arange(rows, device=self._device)]
-        return self._policy.draw(of_writers, chance)
+        return self._policy.draw_with_doubt(of_writers, chance)
 
 
 def _begun(prompts: list[Tensor], max_new_tokens: int, forward: Forward) -> _Batch | Answering:

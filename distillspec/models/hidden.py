@@ -38,6 +38,13 @@ def bare_model(model: nn.Module) -> PreTrainedModel:
     return inner
 
 
+def named(model: nn.Module) -> str:
+    """Which model it is, for errors."""
+    bare = bare_model(model)
+    kind = type(bare).__name__
+    return f"{kind} ({bare.name_or_path})" if bare.name_or_path else kind
+
+
 def output_head(model: nn.Module, vocabulary: int | None = None) -> OutputHead | None:
     """The live output weights, trimmed to `vocabulary` rows, or None if they are not all there is.
 

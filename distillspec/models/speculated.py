@@ -18,7 +18,7 @@ from distillspec.models.forward import Forward, forward_of, read_prompts
 from distillspec.models.hidden import bare_model, output_head
 from distillspec.models.tree_mask import check_takes_a_tree
 from distillspec.speculation.chance import Chance
-from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.sampling import SamplingPolicy, check_finite
 from distillspec.speculation.verify.token import verify_token_rows
 
 _MOST_HIDDEN = 64  # columns that no row sees; then the caches are tidied, which costs a copy
@@ -129,6 +129,8 @@ class _Rounds:
         self._before_last = torch.zeros_like(self._last)
         self._is_unread = torch.zeros_like(self._last, dtype=torch.bool)  # by the draft
         self._told: list[_Told] = []
+        nothing = torch.zeros((), device=self._last.device)
+        self._doubts = nothing, nothing  # of the target, of the draft
 
     def run(self, max_new_tokens: int, ends: Tensor) -> None:
         """Round after round, until every row has ended or has all its tokens."""
@@ -144,6 +146,8 @@ class _Rounds:
             done |= (torch.isin(emitted, ends) & is_emitted).any(1) | (written >= max_new_tokens)
             left = len(rows) - int(done.sum())  # once a round, which is several tokens
             if not left:
+                check_finite("the target", self._doubts[0])
+                check_finite("the draft", self._doubts[1])
                 return
             if left <= len(rows) * (1 - _DONE_SHARE):
                 stay = (~done).nonzero()[:, 0]
@@ -156,6 +160,11 @@ class _Rounds:
         drafted, q = self._drafts(goes_on)
         inputs = torch.cat([self._last[:, None], drafted], 1)
         p, states = self._laws(inputs, goes_on)
+        said = goes_on[:, None]  # what rows that have ended say is not asked for
+        self._doubts = (
+            self._doubts[0] + p[..., 0].where(said, 0.0).sum(),
+            self._doubts[1] + q[..., 0].where(said, 0.0).sum(),
+        )
         kept, following, acceptance = verify_token_rows(p, q, drafted, self._chance)
         is_kept = torch.arange(self._gamma, device=rows.device) < kept[:, None]
         self._target.hide(~is_kept)

@@ -12,9 +12,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.compiled import compiler_available
-from distillspec.models.hidden import bare_model, token_logits
+from distillspec.models.hidden import bare_model, named, token_logits
 from distillspec.models.runner import vocabulary_size
 from distillspec.models.seq2seq import is_seq2seq, probe_row
+from distillspec.speculation.sampling import check_finite
 
 _PROBE_TOKENS = 8
 _FORWARDS = 2
@@ -71,11 +72,12 @@ def train_mode(draft: nn.Module) -> None:
 def check_trains_as_it_decodes(draft: nn.Module) -> None:
     """Compare logits in training and in evaluation mode, on one short row; leaves `train_mode`.
 
-    Errors: DistillSpecError where they differ, LoRA's dropout left out.
+    Errors: DistillSpecError where they differ, LoRA's dropout left out, or are not finite.
     """
     bare = bare_model(draft)
     draft.eval()
     expected = _probed(bare)
+    check_finite(f"the draft, {named(bare)}", expected)
     train_mode(draft)
     for name, module in draft.named_modules():
         if _is_of_lora_dropout(name):

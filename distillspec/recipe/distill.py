@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from distillspec.recipe.section import Block, Count, Minutes, Rows, Section, Share, Tokens
+from distillspec.recipe.temperature import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 
 Origin = Literal["fixed", "target", "draft", "speculative", "replay"]
 
@@ -230,7 +231,10 @@ class Distill(Section):
         description="where the target's distributions come from: its forward now, or a cache of it",
     )
     temperature: float = Field(
-        1.0, gt=0.0, le=4.0, description="of sampling and of both distributions in the loss"
+        1.0,
+        ge=LOWEST_TEMPERATURE,
+        le=HIGHEST_TEMPERATURE,
+        description="of sampling and of both distributions in the loss",
     )
     on_prompts: bool = Field(
         False,

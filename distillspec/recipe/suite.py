@@ -18,6 +18,7 @@ from distillspec.recipe.methods import (
 )
 from distillspec.recipe.prompt_plan import PromptPlan, PromptSource
 from distillspec.recipe.section import FolderName, Section, Tokens
+from distillspec.recipe.temperature import Temperature
 
 SourceKind = Literal["python-source", "jsonl", "hub", "python-topics", "adversarial"]
 
@@ -43,9 +44,7 @@ class Suite(Section):
     )
     methods: tuple[Method, ...] = Field((Method(),), min_length=1)
     gammas: tuple[Gamma, ...] = Field((2, 4, 6), min_length=1, description="block sizes, tokens")
-    temperatures: tuple[Annotated[float, Field(ge=0.0, le=4.0)], ...] = Field(
-        (0.0, 1.0), min_length=1
-    )
+    temperatures: tuple[Temperature, ...] = Field((0.0, 1.0), min_length=1)
     top_k: Tokens | None = None
     nucleus: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
         None, description="top-p: smallest set with this mass"

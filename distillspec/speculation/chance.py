@@ -100,7 +100,8 @@ def token_at(weights: Tensor, uniform: Tensor) -> Tensor:
     cumulative = _sums_in_order(weights) if weights.is_cpu else _sums_in_integers(weights)
     goal = uniform.unsqueeze(-1) * cumulative[..., -1:]  # < the total, as the uniform is < 1
     found = torch.searchsorted(cumulative, goal.to(cumulative.dtype), right=True)
-    return found.squeeze(-1)
+    # NaN has no sums: any token will do, since `sampling.check_finite` refuses it.
+    return found.squeeze(-1).clamp_(max=weights.shape[-1] - 1)
 
 
 def _sums_in_order(weights: Tensor) -> Tensor:

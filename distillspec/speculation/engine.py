@@ -17,7 +17,7 @@ from distillspec.speculation.draft.proposal import Basis, Proposal
 from distillspec.speculation.limits import NO_TOKENS, prefill, up_to_end
 from distillspec.speculation.records import Fate, Generation, Round, RoundRecord
 from distillspec.speculation.runner import Runner, room_after
-from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.sampling import SamplingPolicy, check_finite
 from distillspec.speculation.trajectory import watch
 from distillspec.speculation.verify.verdict import Verdict
 
@@ -109,7 +109,12 @@ class SpeculativeDecoder:
             if auditor:
                 auditor.drafted(draft)
             p = self._policy.distribution(proposal.score(self._target, head))
+            doubts = p[..., 0].sum(), proposal.q[..., 0].sum()
+            if p.is_cpu:
+                _check(*doubts, configuration.model)
             verdict = proposal.judge(configuration.verify, p, self._chance)
+            if not p.is_cpu:  # the device has been waited for
+                _check(*doubts, configuration.model)
             proposal.keep(self._target, draft, len(committed), verdict)
             if auditor:
                 auditor.verified(self._target)
@@ -190,16 +195,19 @@ class AutoregressiveDecoder:
         prefill(prompt, max_new_tokens, self._target)
         ready = time.perf_counter()
         drawn: list[Tensor] = []
+        doubts = torch.zeros((), device=prompt.device)
         token = prompt[-1]
         is_finished = False
         while len(drawn) < max_new_tokens and not is_finished:
             logits = self._target.feed(token.view(1, 1))[0, -1]
-            token = self._policy.draw(logits, self._chance)
+            token, doubt = self._policy.draw_with_doubt(logits, self._chance)
+            doubts = doubts + doubt
             drawn.append(token)
             is_finished = bool(end_tokens) and int(token) in end_tokens
         tokens = torch.stack(drawn).tolist() if drawn else []
         self._target.synchronize()
         done = time.perf_counter()
+        check_finite("the target", doubts)
         plain = RoundRecord(drafted=0, accepted=0, emitted=1, draft_steps=0, cut=False)
         return Generation(
             tokens=tokens,
@@ -209,6 +217,11 @@ class AutoregressiveDecoder:
             decode_seconds=done - ready,
             finished=is_finished,
         )
+
+
+def _check(p: Tensor, q: Tensor, draft: str | None) -> None:
+    check_finite("the target", p)
+    check_finite("the draft" if draft is None else f"the draft {draft!r}", q)
 
 
 def _fates(proposal: Proposal, verdict: Verdict) -> list[Fate]:

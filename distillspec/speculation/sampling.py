@@ -6,12 +6,15 @@ forward: what need not be computed is not.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.temperature import LOWEST_TEMPERATURE, is_computable
 from distillspec.speculation.chance import Chance
 
 
@@ -19,9 +22,14 @@ from distillspec.speculation.chance import Chance
 class SamplingPolicy:
     """Temperature, then top-k, then nucleus (top-p), the same for target and draft.
 
-    temperature: >= 0; 0 is the one-hot distribution of the argmax, lowest index at a tie.
+    temperature: 0, the one-hot distribution of the argmax, lowest index at a tie; or from
+    `LOWEST_TEMPERATURE` on.
     top_k: keep this many tokens, lowest indices among those that tie at the k-th logit.
     nucleus: keep the smallest set of likeliest tokens with at least this mass, in (0, 1].
+
+    Logits may be -inf, but neither NaN nor +inf, nor all -inf: of such a row the probability of
+    token 0 is NaN, whatever the policy. Nothing waits for the device to find out; `check_finite`
+    asks once a round or text.
     """
 
     temperature: float = 1.0
@@ -32,8 +40,9 @@ class SamplingPolicy:
     )
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.temperature < float("inf"):
-            raise _out_of_range("temperature", self.temperature, "0 or more")
+        if not is_computable(self.temperature):
+            allowed = f"0, or {LOWEST_TEMPERATURE:g} or more"
+            raise _out_of_range("temperature", self.temperature, allowed)
         if self.top_k is not None and self.top_k < 1:
             raise _out_of_range("top_k", self.top_k, "1 or more")
         if self.nucleus is not None and not 0.0 < self.nucleus <= 1.0:
@@ -42,7 +51,7 @@ class SamplingPolicy:
     def distribution(self, logits: Tensor) -> Tensor:
         """Logits [..., V] -> probabilities [..., V] in float32 (float64 stays), filtered ones 0."""
         if self.temperature == 0.0:
-            return _one_hot(likeliest(logits), logits)
+            return _one_hot(_largest(logits), logits)
         if self.top_k is None and self.nucleus is None:
             return self._unfiltered(logits)
         scores = logits.to(precise(logits)) / self.temperature
@@ -50,19 +59,28 @@ class SamplingPolicy:
             scores = scores.masked_fill(~_is_in_top_k(scores, self.top_k), -torch.inf)
         if self.nucleus is not None and self.nucleus < 1.0:
             scores = scores.masked_fill(~_is_in_nucleus(scores, self.nucleus), -torch.inf)
-        return scores.softmax(-1)
+        distribution = scores.softmax(-1)
+        highest = logits.amax(-1).to(distribution.dtype)  # a filter may have left the rest finite
+        distribution[..., 0] += highest - highest
+        return distribution
 
     def draw(self, logits: Tensor, chance: Chance) -> Tensor:
         """One token a row of logits [..., V] -> long [...]."""
+        return self.draw_with_doubt(logits, chance).token
+
+    def draw_with_doubt(self, logits: Tensor, chance: Chance) -> Drawn:
+        """`draw`, and what `check_finite` wants of it."""
         if self.temperature == 0.0:
-            return likeliest(logits)
-        return chance.draw(self.distribution(logits))
+            highest, token = _largest(logits)
+            return Drawn(token, highest)
+        distribution = self.distribution(logits)
+        return Drawn(chance.draw(distribution), distribution[..., 0])
 
     def draw_with_distribution(self, logits: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
         """`draw`, and the distribution it was drawn from, as `distribution` gives it."""
         if self.temperature == 0.0:
-            token = likeliest(logits)
-            return token, _one_hot(token, logits)
+            largest = _largest(logits)
+            return largest.indices, _one_hot(largest, logits)
         distribution = self.distribution(logits)
         return chance.draw(distribution), distribution
 
@@ -89,6 +107,13 @@ class SamplingPolicy:
         return found
 
 
+class Drawn(NamedTuple):
+    """Tokens, long [...], and of each what tells `check_finite` whether it was drawn at all."""
+
+    token: Tensor
+    doubt: Tensor
+
+
 class _Latest:
     """The row of logits [V] asked about last, and its softmax. Neither is written to by anyone."""
 
@@ -99,15 +124,41 @@ class _Latest:
         return _Latest, ()
 
 
+def check_finite(model: str, *doubts: Tensor) -> None:
+    """Ask whether logits gave distributions; waits for the device.
+
+    Args:
+        model: Whose logits they are, for the error.
+        doubts: Of any shape: finite but where logits were NaN, +inf or all -inf. The probability of
+            token 0 in what a policy made of logits, or `Drawn.doubt`; sums of them serve too.
+
+    Raises:
+        DistillSpecError: The logits gave none.
+    """
+    if not math.isfinite(sum(float(doubt.sum()) for doubt in doubts)):
+        raise DistillSpecError(
+            f"the logits of {model} are NaN or infinite: they give no distribution",
+            where="what that model says of the next token",
+            mend="look for NaN in its weights; in half precision try bfloat16 or float32",
+        )
+
+
 def likeliest(logits: Tensor) -> Tensor:
     """The argmax of each row [..., V] -> long [...]: the first of equals, as torch documents."""
-    return logits.to(precise(logits)).argmax(-1)  # half precision is twice as slow
+    return _largest(logits).indices
 
 
-def _one_hot(token: Tensor, logits: Tensor) -> Tensor:
-    """long [...] -> [..., V], in the precision and shape of the logits' distribution."""
+def _largest(logits: Tensor) -> torch.return_types.max:
+    """The largest of each row and its place: NaN or infinite where a row gives no distribution."""
+    return logits.to(precise(logits)).max(-1)  # half precision is twice as slow
+
+
+def _one_hot(largest: torch.return_types.max, logits: Tensor) -> Tensor:
+    """[...] -> [..., V], in the precision and shape of the logits' distribution."""
     nothing = torch.zeros_like(logits, dtype=precise(logits))
-    return nothing.scatter_(-1, token.unsqueeze(-1), 1.0)
+    one_hot = nothing.scatter_(-1, largest.indices.unsqueeze(-1), 1.0)
+    one_hot[..., 0] += largest.values - largest.values
+    return one_hot
 
 
 def _softmax(logits: Tensor, temperature: float) -> Tensor:

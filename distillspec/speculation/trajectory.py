@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.runner import Runner, room_after
-from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.sampling import SamplingPolicy, check_finite
 
 
 def keep_chances(p: Tensor, q: Tensor, tokens: Tensor) -> Tensor:
@@ -51,6 +51,7 @@ def watch(
     N = len(p)
     tokens = torch.tensor(text[len(text) - N :], device=p.device)
     rows, forwards = [], 0
+    doubts: list[Tensor] = []
     for model in models:
         runner = drafts[model]
         drafted_here = runner.length >= len(text) - N  # all others were fed less
@@ -62,6 +63,8 @@ def watch(
                 continue
             logits = runner.feed(tokens.new_tensor(unread).unsqueeze(0))[0, len(law) - N :]
             law = torch.cat([law.to(p.dtype), policy.distribution(logits)])
+            doubts.append(law[:, 0].sum())
             forwards += 1
         rows.append(keep_chances(p, law, tokens))
+    check_finite("a draft", *doubts)
     return Watched(dict(zip(models, torch.stack(rows).tolist(), strict=True)), forwards)

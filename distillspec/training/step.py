@@ -17,6 +17,7 @@ from distillspec.interrupts import StopRequest
 from distillspec.models.trainable import train_mode
 from distillspec.recipe.schema import Recipe
 from distillspec.seeds import derive_seed
+from distillspec.speculation.sampling import check_finite
 from distillspec.training.average import Average
 from distillspec.training.clock import TRAINING_PHASES, Clock
 from distillspec.training.emphasis import Emphasis, Observed
@@ -152,6 +153,8 @@ class Step:
                 trainer, *totals.tolist(), clock.training_seconds, float(self.stop.is_made)
             )
             self.stops = bool(asked_to_stop)
+            if not math.isfinite(divergence):
+                self._check_target(batches)
             self._check_finite("loss", divergence)
             norm = self.update.apply()
             self._check_finite("gradient", norm)
@@ -232,6 +235,14 @@ class Step:
     def _place(self, trainer: Trainer) -> tuple[int, int]:
         """Where a stream of random numbers stands: a resumed run repeats it."""
         return self.position.step, trainer.global_rank
+
+    def _check_target(self, batches: Sequence[MicroBatch]) -> None:
+        """DistillSpecError where it is the target's logits that are not finite."""
+        target = self.objective.target
+        for _, batch in batches if target is not None else ():
+            assert target is not None
+            said = target.logits(batch.tokens, batch.is_token)[batch.is_token]
+            check_finite("the target", said.float().amax(-1))
 
     def _check_finite(self, what: str, value: float) -> None:
         if math.isfinite(value):

@@ -17,6 +17,7 @@ from distillspec.recipe.loading import load_suite
         (["--minutes", "0"], "--minutes: must be a number from 0.001"),
         (["--max-new-tokens", "0"], "--max-new-tokens: must be a whole number from 1"),
         (["--seed", "-1"], "--seed: must be a whole number from 0"),
+        (["--temperature", "1e-40"], "--temperature is 1e-40, which cannot be computed"),
         (["--prompts", "nowhere.jsonl"], "no such file of prompts"),
         (["--runner", "other"], "invalid choice"),
         ([], "the target's folder does not exist"),

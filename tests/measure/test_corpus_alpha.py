@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from distillspec.errors import DistillSpecError
 from distillspec.measure.corpus_alpha import (
     DrawnText,
     acceptance,
@@ -229,3 +230,16 @@ def test_surprise_differs_between_drafts_by_what_their_divergence_from_the_targe
     q = logits(drafts[0], texts[0])[0].double().softmax(-1)
     divergence = float((p * (p / q).log()).sum())
     assert means[0] - means[1] == pytest.approx(divergence, abs=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("fault", [0, 1])
+def test_a_model_whose_logits_are_nan_is_named(fault: int, temperature: float) -> None:
+    pair = [tiny_model("mistral"), tiny_model("gpt2")]
+    with torch.no_grad():
+        pair[fault].get_output_embeddings().weight[5] = torch.nan
+    texts = [DrawnText((3, 4), (6, 7, 8)), DrawnText((9,), (10, 11))]
+    kind = type(pair[fault]).__name__
+    for read in (acceptance, readings):
+        with pytest.raises(DistillSpecError, match=f"the logits of {kind} are NaN or infinite"):
+            read(*pair, texts, SamplingPolicy(temperature))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from distillspec.errors import DistillSpecError
 from distillspec.models.adapters import add_lora
 from distillspec.models.generate import generate
 from distillspec.recipe.schema import Lora
@@ -159,3 +160,20 @@ def test_a_row_with_a_stream_of_its_own_draws_the_same_in_any_company() -> None:
 
 def _streams(seeds: list[int]) -> RowChance:
     return RowChance.seeded(seeds, 12, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_give_no_distribution_are_an_error(temperature: float) -> None:
+    model = tiny_model("mistral")
+    with torch.no_grad():
+        model.lm_head.weight[5] = torch.nan
+    with pytest.raises(DistillSpecError, match="logits of MistralForCausalLM are NaN or infinite"):
+        generate(
+            model,
+            [torch.tensor([3, 4]), torch.tensor([6, 7, 8])],
+            max_new_tokens=3,
+            policy=SamplingPolicy(temperature),
+            chance=GeneratorChance(torch.Generator().manual_seed(0)),
+            end_tokens=frozenset(),
+            pad_token=0,
+        )

@@ -180,3 +180,11 @@ def test_copies_of_a_compiled_draft_are_plain() -> None:
     inner: nn.Module = copy.deepcopy(model).base_model
     assert model.base_model._compiled_call_impl is not None
     assert inner._compiled_call_impl is None
+
+
+def test_a_draft_whose_logits_are_nan_is_not_trained() -> None:
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.model.norm.weight[3] = torch.nan
+    with pytest.raises(DistillSpecError, match="logits of the draft, LlamaForCausalLM are NaN"):
+        check_trains_as_it_decodes(model)

@@ -26,6 +26,7 @@ from distillspec.speculation.verify.kseq import verify_kseq
 from distillspec.speculation.verify.multipath import verify_multipath
 from distillspec.speculation.verify.recursive import verify_recursive, verify_recursive_distinct
 from distillspec.speculation.verify.token import verify_token
+from distillspec.speculation.verify.transport import verify_transport
 from distillspec.speculation.verify.traversal import verify_traversal
 from tests.speculation.branches import (
     Branches,
@@ -750,3 +751,43 @@ def test_the_prefill_of_both_models_is_outside_the_decoding_time() -> None:
         assert generation.prefill_seconds >= 0.05 > generation.decode_seconds > 0.0
     plain = AutoregressiveDecoder(slow, SamplingPolicy(), seeded()).decode(prompt, max_new_tokens=2)
     assert plain.prefill_seconds >= 0.05 > plain.decode_seconds > 0.0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("fault", ["target", "draft"])
+@pytest.mark.parametrize(
+    ("draft", "verify"),
+    [
+        (ChainDraft(), verify_token),
+        (ChainDraft(), verify_block),
+        (SequencesDraft(3), verify_kseq),
+        (SequencesDraft(3), verify_multipath),
+        (SequencesDraft(3), verify_recursive),
+        (SequencesDraft(3, distinct=True), verify_recursive_distinct),
+        (SequencesDraft(3), verify_traversal),
+        (SequencesDraft(2), verify_transport),
+        (LookupDraft(2), verify_token),
+        (NoDraft(), verify_token),
+    ],
+)
+def test_logits_that_give_no_distribution_end_in_an_error_that_names_the_model(
+    draft: Any, verify: Any, fault: str, value: float, temperature: float
+) -> None:
+    tables = {
+        name: torch.randn(5, 5, generator=torch.Generator().manual_seed(i))
+        for i, name in enumerate(("target", "draft"))
+    }
+    tables[fault][:, 3] = value
+    target, drafting = (BigramRunner(tables[name]) for name in ("target", "draft"))
+    way = Configuration("one", 3, draft, FixedLength(), verify)
+    policy = SamplingPolicy(temperature)
+    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    decoders: list[Any] = [SpeculativeDecoder(target, drafting, way, policy, chance)]
+    if fault == "target":
+        decoders.append(AutoregressiveDecoder(target, policy, chance))
+    if fault == "draft" and isinstance(draft, LookupDraft | NoDraft):
+        return  # the draft is not asked
+    for decoder in decoders:
+        with pytest.raises(DistillSpecError, match=f"the logits of the {fault} are NaN or inf"):
+            decoder.decode(torch.tensor([0, 1, 0, 1]), max_new_tokens=6)

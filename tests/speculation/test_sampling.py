@@ -8,7 +8,7 @@ import torch
 
 from distillspec.errors import DistillSpecError
 from distillspec.speculation.chance import GeneratorChance
-from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.sampling import SamplingPolicy, check_finite
 
 ALL = [
     SamplingPolicy(0.0),
@@ -94,6 +94,32 @@ def test_the_temperature_comes_before_the_filters() -> None:
 
 def test_a_tiny_temperature_is_nearly_greedy_and_finite() -> None:
     assert SamplingPolicy(1e-4).distribution(torch.tensor([30.0, 31.0])).tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize(
+    "policy",
+    [SamplingPolicy(0.0), SamplingPolicy(), SamplingPolicy(0.7, 3), SamplingPolicy(1.0, None, 0.5),
+     SamplingPolicy(1.0, 3, 0.5), SamplingPolicy(0.0, 3, 0.5)],
+)  # fmt: skip
+def test_logits_that_give_no_distribution_are_found_whichever_they_are(
+    policy: SamplingPolicy, dtype: torch.dtype, value: float
+) -> None:
+    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    for place in range(6):
+        logits = torch.randn(2, 6, generator=torch.Generator().manual_seed(place)).to(dtype)
+        logits[0, (place + 1) % 6] = -torch.inf  # a masked token is no fault
+        logits[1, place] = value
+        if value == -torch.inf:
+            logits[1] = value
+        p, drawn = policy.distribution(logits), policy.draw_with_doubt(logits, chance)
+        tokens, q = policy.draw_with_distribution(logits, chance)
+        assert int(torch.cat([drawn.token, tokens]).max()) < 6
+        for doubt in (p[..., 0], q[..., 0], drawn.doubt):
+            check_finite("the draft", doubt[0])
+            with pytest.raises(DistillSpecError, match="logits of the draft are NaN or infinite"):
+                check_finite("the draft", doubt)
 
 
 def test_top_k_keeps_the_k_likeliest_and_renormalises() -> None:

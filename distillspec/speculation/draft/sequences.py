@@ -153,7 +153,7 @@ class SequencesDraft:
         if not self.distinct:
             return chance.draw(root.expand(self.count, -1))
         left, tokens = root.clone(), []
-        for _ in range(min(self.count, int((root > 0.0).sum()))):
+        for _ in range(max(1, min(self.count, int((root > 0.0).sum())))):
             token = chance.draw(left)
             left[token] = 0.0
             tokens.append(token)

@@ -10,7 +10,7 @@ from torch import Tensor
 from distillspec.speculation.limits import longest_text
 from distillspec.speculation.parallel.candidates import ROOT, Candidates, Child, Snapshot
 from distillspec.speculation.runner import Runner
-from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.sampling import SamplingPolicy, check_finite
 
 
 class Ahead:
@@ -107,6 +107,7 @@ class Ahead:
     def _best(self, logits: Tensor) -> list[list[Child]]:
         log_q = self._policy.untempered(logits).log()
         values, tokens = log_q.topk(min(self._candidates.width, log_q.shape[-1]), dim=-1)
+        check_finite("the draft", values[:, 0])
         return [
             [Child(token, value) for token, value in zip(row, scores, strict=True) if value > _NO]
             for row, scores in zip(tokens.tolist(), values.tolist(), strict=True)

@@ -25,7 +25,7 @@ from distillspec.speculation.parallel.decoder import ParallelDecoder, Partner
 from distillspec.speculation.parallel.process import DraftProcess, spawning
 from distillspec.speculation.records import Fate, Round, RoundRecord
 from distillspec.speculation.runner import Runner, TextRunner
-from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.sampling import SamplingPolicy, check_finite
 
 
 class CandidateSource(Partner, Protocol):
@@ -115,8 +115,10 @@ class CardDecoder(ParallelDecoder):
     def _drawn(self, block: Tensor) -> list[int]:
         """What the target says after each token of the block long [1, G]."""
         started = time.perf_counter()
-        drawn: list[int] = self._policy.draw(self._target.feed(block)[0], self._chance).tolist()
+        found = self._policy.draw_with_doubt(self._target.feed(block)[0], self._chance)
+        drawn: list[int] = found.token.tolist()
         self._busy += time.perf_counter() - started
+        check_finite("the target", found.doubt)
         return drawn
 
 

@@ -24,7 +24,7 @@ from distillspec.speculation.parallel.decoder import ParallelDecoder, Partner
 from distillspec.speculation.parallel.process import DraftProcess
 from distillspec.speculation.records import Fate, Round, RoundRecord
 from distillspec.speculation.runner import Runner, TextRunner
-from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.speculation.sampling import SamplingPolicy, check_finite
 from distillspec.speculation.verify.token import residual
 
 
@@ -110,6 +110,8 @@ class PearlDecoder(ParallelDecoder):
                 [*pending.tokens, new.tokens[0]],
                 torch.cat([pending.q.to(p.device), new.q[:1].to(p.device)]),
             )
+            check_finite("the target", p[:, 0])
+            check_finite("the draft", judged.q[:, 0])
             emitted = _judge(p, judged, self._chance)
             is_whole = len(emitted) == len(judged.tokens) and emitted == judged.tokens
             accepted = len(emitted) if is_whole else len(emitted) - 1
