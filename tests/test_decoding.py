@@ -176,10 +176,18 @@ def test_what_picks_an_arm_does_not_know_which_tokens_will_be_drawn(arms: list[s
     assert abs(first / seeds - 0.5) < 3.5 * standard_error
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-@pytest.mark.parametrize("fault", ["target", "draft"])
 @pytest.mark.parametrize(
-    "method", ["standard", {"stop": {"kind": "adaedl"}}, CARD, {"parallel": {"kind": "pearl"}}]
+    ("method", "fault", "temperature"),
+    [
+        ("standard", "target", 0.0),
+        ("standard", "target", 1.0),
+        ("standard", "draft", 0.0),
+        ("standard", "draft", 1.0),
+        ({"stop": {"kind": "adaedl"}}, "draft", 1.0),
+        (CARD, "target", 1.0),
+        (CARD, "draft", 0.0),
+        ({"parallel": {"kind": "pearl"}}, "draft", 1.0),
+    ],
 )
 def test_weights_that_are_nan_end_in_an_error_that_names_the_model(
     method: Any, fault: str, temperature: float
