@@ -50,14 +50,19 @@ def _timeless(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def state(box: Path, plan: Plan) -> dict[str, Any]:
-    """Names and contents of all that the verb has written."""
+    """Names and contents of all that the verb has written.
+
+    Left out are logs, clocks, and the checkpoint before the last, whose step depends on interrupts.
+    """
     found: dict[str, Any] = {}
     folder = plan.folder(box)
     for path in sorted(one for one in box.rglob("*") if one.is_file() and not one.is_symlink()):
         name = path.relative_to(box).as_posix()
         if folder is not None:  # a run folder's name is the time
             name = name.replace(folder.relative_to(box).as_posix(), "RUN")
-        if any(part in name for part in ("log.txt", ".lock", "tensorboard", "seconds-")):
+        if any(
+            part in name for part in ("log.txt", ".lock", "tensorboard", "seconds-", ".previous.")
+        ):
             continue
         found[name] = None if plan.is_timed else _content(path)
     if plan.repeats:  # each life adds its own lines
