@@ -108,16 +108,20 @@ def suite_prompts(pair: Pair, suite: Suite, drafts: Sequence[PreTrainedModel]) -
 
 
 def overlap(recipe: Recipe, sets: PromptSets) -> list[str]:
-    """A note where there are too few held-out prompts for probe and evaluation to differ."""
+    """A note where there are too few held-out documents for probe and evaluation to differ."""
     if recipe.pair.endpoint is not None:  # there will be no evaluation
         return []
     suite = load_suite(recipe.evaluate.suite)
     taken = recipe.distill.probe.prompts + suite.prompts.most
-    if suite.prompts.named or len(sets.held_out) >= taken:
+    measured = {prompt.document for prompt in sets.held_out[: suite.prompts.most]}
+    probed = {prompt.document for prompt in probe_prompts(recipe, sets.held_out)}
+    if suite.prompts.named or not measured & probed:
         return []
+    documents = len({prompt.document for prompt in sets.held_out})
     return [
-        f"{len(sets.held_out)} held-out prompts are fewer than the {taken} that probe and suite "
-        "ask for: the best checkpoint is chosen on some of the prompts it is measured on"
+        f"{len(sets.held_out)} held-out prompts of {documents} documents are too few for the "
+        f"{taken} that probe and suite ask for: the best checkpoint is chosen on some of the "
+        "documents that it is measured on"
     ]
 
 
@@ -353,10 +357,18 @@ def reach(pair: Pair, held_out: Sequence[Prompt]) -> float:
 
 
 def probe_prompts(recipe: Recipe, held_out: Sequence[Prompt]) -> list[Prompt]:
-    """The last of the held-out prompts: the best checkpoint is chosen on them, so that the first
-    ones, which an evaluation takes, stay unseen.
+    """The best checkpoint is chosen on these; an evaluation takes the first held-out prompts.
+
+    One of each of the last documents, so that the first ones stay unseen; where there are fewer
+    documents than probed prompts, more of them, the last first.
     """
-    return list(held_out[::-1][: recipe.distill.probe.prompts])
+    first: dict[str, Prompt] = {}
+    for prompt in held_out:
+        first.setdefault(prompt.document, prompt)
+    chosen = list(first.values())[::-1]
+    taken = {prompt.key for prompt in chosen}
+    chosen += [prompt for prompt in held_out[::-1] if prompt.key not in taken]
+    return chosen[: recipe.distill.probe.prompts]
 
 
 def probe(pair: Pair, held_out: Sequence[Prompt]) -> Probe:

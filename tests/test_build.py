@@ -73,6 +73,16 @@ def test_the_probe_takes_the_last_held_out_prompts_and_leaves_the_first_unseen(
     assert build.probe(pair, held_out)._prompts == [held_out[-1].tokens, held_out[-2].tokens]
 
 
+def test_the_probe_takes_one_prompt_of_each_of_the_last_documents(plan: dict[str, Any]) -> None:
+    pair = load_pair(recipe(plan, distill={"probe": {"prompts": 3}}))
+    first = build.prompts(pair).held_out
+    of = ["a", "b", "c", "a", "b"]  # one of each document, then a second one
+    held_out = [one._replace(part_of=name) for one, name in zip(first, of, strict=False)]
+    assert build.probe_prompts(pair.recipe, held_out) == [held_out[i] for i in (2, 1, 0)]
+    alone = [one._replace(part_of="a") for one in held_out]
+    assert build.probe_prompts(pair.recipe, alone) == [alone[i] for i in (0, 4, 3)]
+
+
 def test_the_control_differs_in_objective_source_and_length_alone(plan: dict[str, Any]) -> None:
     given = recipe(plan, distill={"divergence": "tvd", "batch_size": 8})
     control = build.control_recipe(given, 1.5)

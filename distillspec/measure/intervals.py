@@ -6,9 +6,10 @@ tokens of one prompt, are not independent. Every rate here is a ratio of sums ov
 
 An interval is Student's t on the logarithm of the ratio (a difference: on the ratio itself), with
 the jackknife's standard error, leaving out one document at a time (Efron & Tibshirani 1993, chapter
-11), and one degree of freedom less than there are documents of equal weight (Kish's effective
-number: a few large ones count like fewer). Where one of many is picked for being the best, or
-several are compared, the confidence is divided among them (Bonferroni). Claims in words are made
+11; without its factor (n - 1) / n, with which few documents cover too rarely), and one degree of
+freedom less than there are documents of equal weight (Kish's effective number: a few large ones
+count like fewer). Where one of many is picked for being the best, or several are compared, the
+confidence is divided among them (Bonferroni). Claims in words are made
 by `verdicts`, `verdicts_of_runs` and `verdict_against` alone, and not below FEWEST documents.
 `eval/campaigns/intervals.py` shows how often all of it is wrong.
 """
@@ -206,7 +207,7 @@ def jackknife(scale: _Scale, parts: Sequence[Floats]) -> Jackknifed:
     left_out = _contrast(scale, [s[..., None] - x for s, x in zip(totals, parts, strict=True)])
     with np.errstate(all="ignore"):
         scatter = ((left_out - left_out.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1)
-        error = np.where(np.isfinite(whole) & (n > 1), np.sqrt((n - 1) / n * scatter), np.nan)
+        error = np.where(np.isfinite(whole) & (n > 1), np.sqrt(scatter), np.nan)
         shares = np.stack([x / s[..., None] for s, x in zip(totals, parts, strict=True)])
         counted = np.stack([s != 0.0 for s in totals])
         weight = np.where(counted[..., None], shares, 0.0).sum(axis=0)

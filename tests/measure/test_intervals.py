@@ -40,7 +40,7 @@ def test_an_interval_by_hand() -> None:
     """Sums 2, 4 over 1, 1: without one document the ratio is 4 or 2, on average log sqrt(8)."""
     found = ratio(Sums([2, 4], [1, 1]), 0.95)
     scatter = 2 * math.log(math.sqrt(2)) ** 2
-    reach = stats.t.ppf(0.975, 1) * math.sqrt(scatter / 2)
+    reach = stats.t.ppf(0.975, 1) * math.sqrt(scatter)
     assert found.value == pytest.approx(3.0)
     assert found.low == pytest.approx(3.0 * math.exp(-reach))
     assert found.high == pytest.approx(3.0 * math.exp(reach))
@@ -154,7 +154,7 @@ def test_holm_divides_the_level_by_the_claims_that_are_left() -> None:
     def at(p: float) -> tuple[Sums, Sums]:
         """A pair whose paired p-value is p, of 9 documents of equal size."""
         noise = np.array([1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.5, -0.5, 0.0]) * 1e-4
-        error = noise.std(ddof=1) / 3
+        error = noise.std(ddof=1) / 3 * math.sqrt(9 / 8)
         shift = stats.t.isf(p / 2, 8) * error
         return Sums(list(1.0 + noise + shift), [1.0] * 9), Sums([1.0] * 9, [1.0] * 9)
 
