@@ -116,7 +116,9 @@ def test_variants_are_trained_measured_and_told_and_what_is_there_is_kept(
     assert text.count("| undistilled |") == 2  # on both kinds of prompts
     assert "| chosen |" in text and "against kl" in text
     printed = capsys.readouterr().out
-    assert "first: held-out prompts, 4 texts, T = 1, gamma 2; 0.01 minutes each, 2 seeds" in printed
+    assert (
+        "first: held-out prompts, 4 texts of 4 documents, T = 1, gamma 2; 0.01 minutes" in printed
+    )
     # Everything is there, if by a version that knew less to choose: nothing is trained.
     for path in FOLDER.rglob("recipe.yaml"):
         text = path.read_text()
