@@ -3,8 +3,9 @@
 A target whose weights were exchanged, or responses that were edited, would else give a draft that
 was trained on two things, without a word. Covered are:
 
-- of a local model folder, config.json and every byte of the weight files that are loaded, which are
-  read again only where size or times have changed; of a model of the Hub, its commit;
+- of a local model folder (of a GGUF file: its conversion), config.json and every byte of the weight
+  files that are loaded, which are read again only where size or times have changed; of a model of
+  the Hub, its commit;
 - tokenizers, chat template and stop ids;
 - the tokens of all prompts and responses.
 """
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,8 +24,10 @@ from distillspec.corpus.prompts import Prompt, PromptSets
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.models.digest import model_digest
+from distillspec.models.loading import loaded_folder
 from distillspec.pair import Pair
-from distillspec.recipe.model_files import model_files, model_folder
+from distillspec.recipe.hub_id import is_hub_id
+from distillspec.recipe.model_files import model_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -88,7 +90,9 @@ def check_identity(path: Path, found: Identity, *, has_trained: bool) -> list[st
     stored = _read(path)
     digests: dict[str, Value] = stored.get("digests", {})
     changed = [
-        name for name, value in found.digests.items() if name in digests and digests[name] != value
+        name
+        for name, value in found.digests.items()
+        if digests.get(name) is not None and digests[name] != value
     ]
     if changed:
         places = [found.places[name] for name in changed if name in found.places]
@@ -122,8 +126,7 @@ def pair_identity(pair: Pair, path: Path) -> Identity:
     if pair.draft_tokenizer is not None:
         digests["draft_tokenizer"] = tokenizer_digest(pair.draft_tokenizer)
     if pair.frozen is not None:
-        commit = getattr(pair.frozen.model.config, "_commit_hash", None)
-        digests["target"] = _model(plan.target_weights, commit, known, files)
+        digests["target"] = _model(plan.target_weights, plan.target_revision, known, files)
         places |= dict.fromkeys(("target", "tokenizer", "chat_template"), plan.target_weights)
     if isinstance(plan.draft, str):
         digests["draft"] = _model(plan.draft, plan.draft_revision, known, files)
@@ -170,11 +173,14 @@ def prompts_digest(prompts: Iterable[Prompt]) -> str:
     return _text_digest(*sorted(lines))
 
 
-def _model(name: str, commit: str | None, known: Mapping[str, Any], files: dict[str, Any]) -> Value:
-    """Of a local folder, by content; of a model of the Hub, by its commit."""
-    if not os.path.isdir(os.path.expanduser(name)):
-        return commit
-    found = model_files(model_folder(name))
+def _model(
+    name: str, revision: str | None, known: Mapping[str, Any], files: dict[str, Any]
+) -> Value:
+    """Of a local folder or GGUF file, by content; of a model of the Hub, by its commit."""
+    folder = loaded_folder(name, revision)
+    if is_hub_id(name):
+        return folder.name
+    found = model_files(folder)
     config = {key: value for key, value in found.config.items() if key not in _CHANGES_WITH_SAVING}
     with ThreadPoolExecutor(_THREADS) as pool:
         sums = pool.map(lambda file: _file_sum(file, known), found.weights)

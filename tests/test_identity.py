@@ -71,6 +71,32 @@ def test_an_exchanged_model_is_named_with_its_folder(
     assert "put back" in caught.value.mend
 
 
+def test_a_branch_of_the_hub_that_has_moved_is_named(
+    tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name in ("target", "draft"):
+        cache = tmp_path / "hub" / f"models--org--{name}"
+        for commit in ("a" * 40, "b" * 40):
+            shutil.copytree(tiny_pair / name, cache / "snapshots" / commit)
+        (cache / "refs").mkdir()
+        (cache / "refs" / "main").write_text("a" * 40)
+    given = {"target": "org/target", "draft": "org/draft"}
+    plan = {**written_plan(tiny_pair, tmp_path), "pair": given}
+    file = tmp_path / "identity.json"
+    pair = load_pair(recipe(plan))
+    check_identity(file, pair_identity(pair, file), has_trained=False)
+    assert check_identity(file, pair_identity(pair, file), has_trained=True) == []
+    for name in ("target", "draft"):
+        main = tmp_path / "hub" / f"models--org--{name}" / "refs" / "main"
+        main.write_text("b" * 40)
+        with pytest.raises(DistillSpecError, match=f"the {name}.* changed") as caught:
+            check_identity(file, pair_identity(pair, file), has_trained=True)
+        assert f"org/{name}" in caught.value.where
+        main.write_text("a" * 40)
+
+
 def test_a_model_that_was_saved_again_is_the_same(place: Place) -> None:
     check_identity(place.file, place.found(), has_trained=False)
     folder = place.folder / "pair" / "target"

@@ -35,7 +35,7 @@ from distillspec.models.folder import StoredTensor, stored_tensors
 from distillspec.models.gguf import converted
 from distillspec.models.notes import say_once
 from distillspec.models.tied import state_tying
-from distillspec.recipe.gguf_file import gguf_file
+from distillspec.recipe.gguf_file import converted_folder, gguf_file
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.model_files import (
     ModelFiles,
@@ -168,6 +168,18 @@ def fetch_model(
 ) -> None:
     """See to it that the folder or Hub repository `path` is on this machine's disk."""
     _local_folder(path, revision, what, _MODEL_FILES, trust_remote_code)
+
+
+def loaded_folder(path: str, revision: str | None = None) -> Path:
+    """The folder that `path` was loaded from; nothing is downloaded or converted.
+
+    Of a model of the Hub it is the snapshot in the cache, which has the name of its commit.
+    """
+    if (packed := gguf_file(path)) is not None:
+        return converted_folder(packed)
+    if not is_hub_id(path):
+        return model_folder(path)
+    return Path(snapshot_download(path, revision=revision, local_files_only=True))
 
 
 def load_tokenizer(
