@@ -16,7 +16,6 @@ from distillspec import atomic, provenance
 from distillspec.corpus.prompts import Prompt, load_all
 from distillspec.errors import DistillSpecError
 from distillspec.measure.bench import Bench, Column
-from distillspec.measure.intervals import FEWEST as FEWEST_DOCUMENTS
 from distillspec.measure.intervals import Interval
 from distillspec.measure.methods import most_slots
 from distillspec.measure.plan import check
@@ -274,7 +273,7 @@ def _evidence(
         f"# of {best.documents} documents"
         + (
             " that it was not picked by"
-            if outcome.fresh >= FEWEST_DOCUMENTS
+            if outcome.fresh
             else f"; intervals allow for its having been picked out of {len(columns)}"
         ),
         f"# within noise of it: {', '.join(names) or 'nothing'}",

@@ -65,7 +65,8 @@ class Standing(NamedTuple):
 class Outcome(NamedTuple):
     """standings: the winner first, by speed, the dropped ones last. plain: baseline, tokens/s.
 
-    documents: that ways were compared on. fresh: prompts after them, decoded by the winner alone.
+    documents: that ways were compared on. fresh: prompts after them, decoded by the winner alone,
+    that its speed is of; 0 where these were too few, and it is of the race.
     """
 
     standings: list[Standing]
@@ -177,11 +178,13 @@ def race(
     standings = [
         _standing(way, winner, seen, way not in left, confidence, ways) for way in range(ways)
     ]
-    if fresh.units() >= _FEWEST_FRESH:
+    has_fresh = fresh.units() >= _FEWEST_FRESH
+    if has_fresh:
         standings[winner] = _on_fresh(standings[winner], fresh, confidence)
     standings.sort(key=lambda one: (one.way != winner, one.dropped, -one.tokens_per_second.value))
     plain = intervals.ratio(seen.plain(), confidence)
-    return Outcome(standings, plain, len(seen.seen), seen.units(), len(fresh.seen), why)
+    prompts = len(fresh.seen) if has_fresh else 0
+    return Outcome(standings, plain, len(seen.seen), seen.units(), prompts, why)
 
 
 def split(documents: Sequence[str]) -> tuple[list[int], list[int]]:
