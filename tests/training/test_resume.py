@@ -14,7 +14,7 @@ import torch
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading import load_model
-from distillspec.training.resume import load_best
+from distillspec.training.resume import Position, load_best, note_best
 from distillspec.training.state_file import read_state, write_state
 from tests.training import tiny_run
 
@@ -206,3 +206,26 @@ def test_a_best_checkpoint_that_cannot_be_read_is_the_users_error(
         tiny_run.run(tiny_run.parts(tiny_pair, plan), tmp_path, resume=True)
     assert caught.value.where == str(best)
     assert "trains from its beginning" in caught.value.mend
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"step": "3"},
+        {"alpha": None},
+        {"weights": []},
+        {"weights": {"lm_head.weight": "x"}},
+        {"weights": {"lm_head.weight": torch.zeros(3, 3)}},
+        {"weights": {0: torch.zeros(1)}},
+    ],
+)
+def test_a_best_draft_of_other_content_is_refused(
+    changes: dict[str, Any], tiny_pair: Path, tmp_path: Path
+) -> None:
+    draft = load_model(str(tiny_pair / "draft"), dtype=torch.float32)
+    path = tmp_path / "best.ckpt"
+    write_state({"step": 3, "alpha": 0.5, "nats": None, "weights": {}, **changes}, path)
+    with pytest.raises(DistillSpecError) as caught:
+        note_best(path, Position())
+        load_best(draft, path)
+    assert caught.value.where == str(path)

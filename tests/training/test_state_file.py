@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from distillspec.training.state_file import (
     files_in,
     previous_of,
     read_state,
+    restoring,
     settle,
     verify,
     write_state,
@@ -156,3 +159,22 @@ def test_a_folder_is_compared_file_by_file(tmp_path: Path) -> None:
         spoil()
         with pytest.raises(DamagedStateError):
             verify(folder)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda state: state["absent"],
+        lambda state: state.keys,
+        lambda state: state[0].copy_("x"),
+        lambda state: state[0].copy_(torch.zeros(3, 3)),
+        lambda state: int("x"),
+        lambda state: 1 // 0,
+    ],
+)
+def test_a_state_of_other_content_is_a_damaged_one(
+    use: Callable[[Any], object], tmp_path: Path
+) -> None:
+    with pytest.raises(DamagedStateError, match="its content") as caught, restoring(tmp_path):
+        use([torch.zeros(2)])
+    assert caught.value.where == str(tmp_path)
