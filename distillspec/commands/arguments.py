@@ -121,8 +121,8 @@ def request(arguments: Namespace) -> Request:
 def run_folder(path: str) -> Path:
     """`path` as the folder of a run; anything else is a DistillSpecError."""
     folder = Path(path)
-    if not (folder / "recipe.yaml").is_file():
-        fault = "has no recipe.yaml" if folder.is_dir() else "is not a folder"
+    if not os.path.isfile(folder / "recipe.yaml"):
+        fault = "has no recipe.yaml" if os.path.isdir(folder) else "is not a folder"
         raise DistillSpecError(
             f"'{path}' is not the folder of a run: it {fault}",
             where="command line",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def _source(path: str | None) -> Jsonl | PythonSource:
             include=("models/*/modeling_*.py", "models/*/configuration_*.py"),
             prompts_per_file=16,
         )
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise DistillSpecError(
             "there is no such file of prompts",
             where=path,

@@ -230,7 +230,8 @@ class _Estimate(NamedTuple):
         sides = [one] if other is None else [one, other]
         parts = [np.asarray(part, dtype=np.float64) for side in sides for part in side]
         assert len({len(part) for part in parts}) == 1, "paired sums are over the same documents"
-        return cls(*map(float, jackknife(scale, parts)), len(parts[0]))
+        value, error, degrees = map(float, jackknife(scale, parts))
+        return cls(value, error, degrees, len(parts[0]))
 
     def _numbers(self) -> Jackknifed:
         return Jackknifed(*(np.asarray(one) for one in self[:3]))

@@ -222,7 +222,7 @@ def _listed(folder: Path, index: Path) -> tuple[Path, ...]:
             "the index of the weight files has no weight_map", where=str(index), mend=_COPY_AGAIN
         )
     files = sorted({_inside(folder, name, index) for name in listed.values()})
-    missing = [file.name for file in files if not file.is_file()]
+    missing = [file.name for file in files if not os.path.isfile(file)]
     if missing:
         raise DistillSpecError(
             f"{len(missing)} of {len(files)} weight files are missing: {', '.join(missing)}",
@@ -249,7 +249,7 @@ def _inside(folder: Path, name: object, said_by: Path) -> Path:
             where=str(said_by),
             mend="save the model again with save_pretrained, as safetensors",
         )
-    if len(parts) > 1 and file.parent.is_dir():
+    if len(parts) > 1 and os.path.isdir(file.parent):
         check_plain_files(file.parent)
     return file
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def local_config(name: str) -> dict[str, Any] | None:
         return None
     packed = gguf_file(name)
     folder = model_folder(name) if packed is None else converted_folder(packed)
-    return read_config(folder) if folder.is_dir() else None
+    return read_config(folder) if os.path.isdir(folder) else None
 
 
 def hub_or_missing(name: str, noun: str, where: str) -> str:
@@ -78,7 +79,7 @@ def hub_or_missing(name: str, noun: str, where: str) -> str:
 
 def _gguf_line(file: Path) -> str:
     folder = converted_folder(file)
-    if folder.is_dir():
+    if os.path.isdir(folder):
         return f"GGUF file {file}, converted to {folder}"
     check_can_convert(file)
     return f"GGUF file {file}; it would be converted to {folder}"

@@ -123,6 +123,8 @@ def load_position(path: Path, data: HasPosition, rollout: HasRing, rank: int) ->
         data.load_state_dict(state["data"])
         rollout.load_state_dict(state.get("rollout", []), rank)
         position: Position = typed(Position, state["position"])
+        if min(position.step, position.response_tokens, position.training_seconds) < 0:
+            raise ValueError("a negative position")
     return position
 
 

@@ -340,7 +340,7 @@ class Targets:
         holder: Any = SimpleNamespace(load_state_dict=lambda *given: None)
         position = resume.load_position(path, holder, holder, 0)
         dict(position.seconds)
-        assert position.step + 1 and position.training_seconds + 1.0 > 0.0
+        assert position.step + 1 > 0 and position.training_seconds + 1.0 > 0.0
 
     def _pretrained(self, path: Path) -> None:
         model = copy.deepcopy(self.whole)
