@@ -125,7 +125,7 @@ def test_a_mapping_where_only_text_may_stand_is_told_as_such() -> None:
 @pytest.mark.parametrize(
     ("section", "values", "what"),
     [
-        ("distill", {"temperature": 9}, "a number > 0 and <= 4, not 9"),
+        ("distill", {"temperature": 9}, "a number >= 1e-05 and <= 4, not 9"),
         ("distill", {"batch_size": "3"}, 'a whole number >= 1 and <= 1,048,576, not "3"'),
         ("distill", {"batch_size": 3.0}, "a whole number >= 1 and <= 1,048,576, not 3.0"),
         ("distill", {"batch_size": True}, "a whole number >= 1 and <= 1,048,576, not true"),

@@ -20,7 +20,7 @@ def at(place: Place, *path: str | int) -> Place:
     ("path", "words"),
     [
         (("seed",), "a whole number >= 0 and < 4,294,967,296"),
-        (("distill", "temperature"), "a number > 0 and <= 4"),
+        (("distill", "temperature"), "a number >= 1e-05 and <= 4"),
         (("distill", "max_minutes"), "a number > 0 and <= 10,000,000 or null"),
         (("distill", "batch_size"), "a whole number >= 1 and <= 1,048,576"),
         (("hardware", "device"), "one of auto, cpu, cuda"),
