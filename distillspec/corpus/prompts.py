@@ -59,7 +59,7 @@ class Prompt(NamedTuple):
 
     @property
     def document(self) -> str:
-        """What intervals resample; of a prompt that is alone its own key."""
+        """The unit of intervals; of a prompt that is alone its own key."""
         return self.part_of or self.key
 
 

@@ -1,8 +1,8 @@
 """Corpus alpha: how much of the target's mass a draft covers, on text drawn from the target.
 
 Teacher-forced, so one forward of each model per text; it does not depend on gamma and needs no
-decoding. Sums per text travel, so that intervals resample texts. Where a draft with a tokenizer of
-its own cannot read any further, it drafts nothing: q is 0 there.
+decoding. Sums per text travel: intervals are over their documents. Where a draft with a tokenizer
+of its own cannot read any further, it drafts nothing: q is 0 there.
 """
 
 from __future__ import annotations

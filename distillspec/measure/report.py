@@ -35,8 +35,9 @@ _CAPTIONS = {
     "differences": (
         "What distillation changed",
         "Relative difference in tau with its interval, paired over the same documents: expected on "
-        "texts of the target, and as decoded (which has dice in it). In colour: the comparisons at "
-        "the recommended gamma in which a difference is shown, all of them tested together.",
+        "texts of the target, and as decoded (with the chance that decoding adds). In colour: the "
+        "comparisons at the recommended gamma in which a difference is shown, all of them tested "
+        "together.",
     ),
     "positions": (
         "Acceptance by position in the block",
