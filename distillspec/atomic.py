@@ -20,7 +20,9 @@ from distillspec.errors import DistillSpecError
 _UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NAMED = 3  # files of a longer list
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<writer>[0-9a-z_]+)\.tmp\Z")
+# The writer is its process id, with eight letters of mkdtemp for a folder; earlier versions had
+# these alone. A hidden file with another word there is the user's.
+_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<writer>[0-9]+|(?:[0-9]+_)?[0-9a-z_]{8})\.tmp\Z")
 
 
 def explain(error: OSError, where: Path) -> DistillSpecError:
@@ -111,12 +113,22 @@ def _move(old: Path, new: Path) -> None:
     old.replace(new)
 
 
-def recover_folder(path: Path) -> None:
-    """Undo a replacement of the folder `path` that was killed between its two renames."""
+def recover_folder(path: Path, writes: Sequence[str] = ("*",)) -> None:
+    """Undo a replacement of the folder `path` that was killed between its two renames.
+
+    Args:
+        path: The folder that was being replaced.
+        writes: As for `check_replaceable`. What holds anything else is not what a replacement moved
+            aside, but a folder of the user's that has its name.
+
+    Raises:
+        DistillSpecError: There is such a folder. It has not been touched.
+    """
     path = _followed(path)
     aside = _aside(path)
-    if not aside.exists():
+    if aside.is_symlink() or not aside.is_dir():
         return
+    check_replaceable(aside, writes)
     if path.exists():
         shutil.rmtree(aside, ignore_errors=True)
     else:
@@ -143,7 +155,7 @@ def replacing_folder(
     make_folder(goal.parent)
     aside = _aside(goal)
     try:
-        recover_folder(goal)
+        recover_folder(goal, writes)
         if previous is None:
             check_replaceable(goal, writes)
         remove_stale(goal.parent, goal.name)
@@ -164,7 +176,7 @@ def replacing_folder(
             try:
                 temporary.replace(goal)
             except OSError:
-                recover_folder(goal)
+                recover_folder(goal, writes)
                 raise
             shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:

@@ -45,7 +45,8 @@ console = Terminal()
 def run(recipe: PretrainRecipe, *, resume: bool) -> int:
     """Train the model and write it to recipe.output; its run folder is RUNS/<name>."""
     folder, output = RUNS / recipe.name, Path(recipe.output)
-    atomic.recover_folder(output)  # an earlier process may have been killed while it replaced it
+    # An earlier process may have been killed while it replaced the model.
+    atomic.recover_folder(output, MODEL_FILES)
     atomic.check_replaceable(output, MODEL_FILES)
     if (folder / "state.pt").exists() and not resume:
         raise DistillSpecError(

@@ -112,6 +112,41 @@ def test_what_lies_aside_of_a_whole_folder_is_removed(tmp_path: Path) -> None:
     assert not (tmp_path / ".made.old").exists()
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_users_folder_with_the_name_of_what_lies_aside_is_kept(
+    tmp_path: Path, exists: bool
+) -> None:
+    aside = tmp_path / ".made.old"
+    aside.mkdir()
+    (aside / "diary.txt").write_text("years")
+    if exists:
+        (tmp_path / "made").mkdir()
+        (tmp_path / "made" / "config.json").write_text("{}")
+    with (
+        pytest.raises(DistillSpecError, match=r"other files: diary\.txt") as caught,
+        atomic.replacing_folder(tmp_path / "made", ("config.json",)),
+    ):
+        pass
+    assert caught.value.where == str(aside)
+    assert (aside / "diary.txt").read_text() == "years"
+    assert (tmp_path / "made").exists() == exists
+
+
+def test_a_hidden_file_of_the_user_is_no_folder_that_lies_aside(tmp_path: Path) -> None:
+    (tmp_path / ".notes.old").write_text("years")
+    atomic.tidy(tmp_path)
+    assert names(tmp_path) == [".notes.old"]
+
+
+def test_hidden_files_of_the_user_are_no_temporary_files(tmp_path: Path) -> None:
+    users = [".made.backup.tmp", ".made.2026-11-29.tmp", ".made.draft2.tmp"]
+    ours = [".made.99999999.tmp", ".made.99999999_a1b2c3d4.tmp", ".made.a1b2c3d4.tmp"]
+    for name in users + ours:
+        (tmp_path / name).mkdir()
+    atomic.remove_stale(tmp_path, "made")
+    assert names(tmp_path) == sorted(users)
+
+
 def test_a_folder_with_foreign_files_is_not_replaced(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     (mine / "sub").mkdir(parents=True)
