@@ -16,6 +16,10 @@ from distillspec.secret import names_a_secret
 
 Path = tuple[str | int, ...]
 
+_REMOVED = {  # keys of earlier versions
+    "bootstrap": "intervals are Student's t over source documents, and nothing is resampled",
+}
+
 
 class _Fault(NamedTuple):
     path: Path
@@ -133,6 +137,8 @@ def _tell(fault: _Fault, data: object, schema: Place) -> tuple[str, Path, str]:
 
 def _unknown_key(path: Path, data: object, schema: Place) -> tuple[str, Path, str]:
     section, key = path[:-1], str(path[-1])
+    if reason := _REMOVED.get(dotted(path)):
+        return f"unknown key '{key}'", section, f"delete it: {reason}"
     known = _at(schema, data, section).names(_value(data, (*section, "kind")))
     guess = nearest(key, known)
     elsewhere = [name for name in sections_with(schema, key) if name != dotted(section)]

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
+from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import Jsonl, PythonSource
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.prompt_plan import PromptPlan, PromptSource
@@ -16,6 +18,13 @@ def test_the_defaults_are_a_whole_suite() -> None:
     assert suite.drafts == ("undistilled", "distilled", "control")
     assert [method.name for method in suite.methods] == ["standard"]
     assert (suite.methods[0].draft.kind, suite.methods[0].verify.kind) == ("chain", "token")
+
+
+def test_a_key_of_earlier_versions_is_told_as_one(tmp_path: Path) -> None:
+    (tmp_path / "old.yaml").write_text("name: old\nbootstrap: 1000\n", encoding="utf-8")
+    with pytest.raises(DistillSpecError, match="unknown key 'bootstrap'") as caught:
+        load_suite(str(tmp_path / "old.yaml"))
+    assert "delete it: intervals are Student's t over source documents" in caught.value.mend
 
 
 @pytest.mark.parametrize("key", ["drafts", "gammas", "temperatures"])
