@@ -295,7 +295,7 @@ def _interval(value: float, low: float, high: float, unit: str = "", digits: int
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:+.1f} %"
+    return f"{100 * share:+.1f} %" if math.isfinite(share) else "–"
 
 
 # --- words ---------------------------------------------------------------------------------------

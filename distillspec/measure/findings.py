@@ -79,10 +79,11 @@ def _difference(one: Comparison) -> str:
     form = {"tau": ".2f", "speed": ".0f"}.get(one.quantity, ".3f")
     name = "tokens/s" if one.quantity == "speed" else one.quantity
     gamma = "" if one.gamma is None else f", gamma {_place(one)}"
-    numbers = (
-        f"{one.against_value:{form}} -> {one.value:{form}}, {one.relative:+.1%} "
-        f"[{one.relative_low:+.1%}, {one.relative_high:+.1%}]"
-    )
+    numbers = f"{one.against_value:{form}} -> {one.value:{form}}"
+    if math.isfinite(one.relative):
+        numbers += f", {one.relative:+.1%}"
+    if math.isfinite(one.relative_low + one.relative_high):  # none where a side is 0 in all texts
+        numbers += f" [{one.relative_low:+.1%}, {one.relative_high:+.1%}]"
     words = {
         "higher": f"{name} is higher ({numbers})",
         "lower": f"{name} is lower ({numbers})",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from distillspec.measure import intervals
 from distillspec.measure.bench import Column
+from distillspec.measure.html_table import number
 from distillspec.measure.intervals import Sums, by_document
 from distillspec.measure.rows import Row
 from distillspec.measure.summary import DISTILLED, NoiseFloor
@@ -62,11 +63,16 @@ def noise_floor(rows: Sequence[Row], confidence: float) -> NoiseFloor | None:
 
 def in_words(found: NoiseFloor) -> str:
     """A sentence for the findings."""
+    speed, low, high = (
+        number(one, "+.1%") for one in (found.speed, found.speed_low, found.speed_high)
+    )
+    tau, tau_low, tau_high = (
+        number(one, "+.1%") for one in (found.tau, found.tau_low, found.tau_high)
+    )
     return (
         f"Noise floor: the {found.draft} draft timed a second time (gamma {found.gamma}, T = "
-        f"{found.temperature:g}) differs from itself by {found.speed:+.1%} "
-        f"[{found.speed_low:+.1%}, {found.speed_high:+.1%}] in tokens/s and {found.tau:+.1%} "
-        f"[{found.tau_low:+.1%}, {found.tau_high:+.1%}] in tau."
+        f"{found.temperature:g}) differs from itself by {speed} [{low}, {high}] in tokens/s "
+        f"and {tau} [{tau_low}, {tau_high}] in tau."
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table
 
+from distillspec.measure.html_table import number
 from distillspec.measure.intervals import (
     Interval,
     Sums,
@@ -135,8 +136,8 @@ def _words(interval: Interval, form: str) -> str:
 
 
 def _relative(one: Standing) -> str:
-    low, high = (100.0 * bound for bound in (one.relative.low, one.relative.high))
-    text = f"{one.relative.value:+.1%} [{low:+.1f}, {high:+.1f}]"
+    low, high = (number(100.0 * bound, "+.1f") for bound in (one.relative.low, one.relative.high))
+    text = f"{number(one.relative.value, '+.1%')} [{low}, {high}]"
     words = {"no difference shown": ": none shown", "too few documents": ": too few documents"}
     return text + words.get(one.verdict, "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from distillspec.measure.findings import findings
@@ -38,6 +39,15 @@ def test_a_null_result_is_said_plainly_with_what_can_be_excluded() -> None:
     words = said(comparisons=[a_comparison(gamma=4, **NULL)])
     assert "gamma 4: no difference in tau is shown (2.00 -> 2.20, +0.0% [-2.0%, +3.0%])" in words
     assert "Holm" not in words
+
+
+def test_what_no_text_shows_is_left_out_and_never_nan() -> None:
+    nothing = {"relative": -1.0, "relative_low": math.nan, "relative_high": math.nan}
+    words = said(comparisons=[a_comparison(gamma=4, **(NULL | nothing))])
+    assert "is shown (2.00 -> 2.20, -100.0%)" in words
+    unknown = {"relative": math.nan, "relative_low": math.nan, "relative_high": math.nan}
+    words = said(comparisons=[a_comparison(gamma=4, **(NULL | unknown))])
+    assert "is shown (2.00 -> 2.20)" in words
 
 
 def test_gains_losses_and_nulls_are_told_apart_and_were_tested_together() -> None:

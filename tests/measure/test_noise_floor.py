@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ def test_the_second_time_is_compared_with_the_first_document_by_document() -> No
     assert found.speed == pytest.approx(2.0 / 1.6 - 1.0)
     assert (found.tau, found.tau_low, found.tau_high) == (0.0, 0.0, 0.0)
     assert "differs from itself by +25.0%" in in_words(found)
+    assert "[–, –] in tau" in in_words(replace(found, tau_low=math.nan, tau_high=math.nan))
     assert noise_floor([*first, *other], CONFIDENCE) is None
 
 
