@@ -146,8 +146,13 @@ def verdicts_of_runs(
 
 
 def verdict_against(sums: Sums, number: float, confidence: float, among: int = 1) -> Verdict:
-    """Whether the ratio is higher or lower than a positive number; arguments as of `ratio`."""
+    """Whether the ratio is higher or lower than a number; arguments as of `ratio`.
+
+    A ratio of counts is at least 0, so that any above 0 is higher than 0, without a test.
+    """
     found = _Estimate.of(logarithm, sums)
+    if number <= 0.0:
+        return found._replace(value=1.0).claim(sums.ratio() > number)
     moved = found._replace(value=found.value - math.log(number))
     return moved.claim(moved.p() < (1.0 - confidence) / max(1, among))
 

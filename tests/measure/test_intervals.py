@@ -137,6 +137,9 @@ def test_a_clear_difference_is_claimed_and_its_mirror_image_too() -> None:
     ]
     assert verdict_against(Sums(more, base), 1.0, 0.95) == "higher"
     assert verdict_against(Sums(more, base), 2.0, 0.95) == "lower"
+    assert verdict_against(Sums(more, base), 0.0, 0.95) == "higher"
+    assert verdict_against(Sums([0.0] * 12, base), 0.0, 0.95) == "no difference shown"
+    assert verdict_against(Sums([0.0] * 12, base), 0.5, 0.95) == "no difference shown"
     assert verdicts_of_runs([([one, one], [other])], 0.95) == ["higher"]
 
 
