@@ -42,9 +42,9 @@ def explain(error: OSError, where: Path) -> DistillSpecError:
         )
     if error.errno == errno.ENOENT:
         return DistillSpecError(
-            "the folder of this file is gone: it was deleted or moved while in use",
+            "the folder of this file is gone, or never was",
             where=str(where),
-            mend="put it back, or start again",
+            mend="make the folder; if it was deleted or moved while in use, put it back",
         )
     return DistillSpecError(
         f"writing failed: {error.strerror}", where=str(where), mend="see the system's message above"

@@ -260,6 +260,7 @@ class Job:
             texts,
             policy,
             expected_alpha=expected,
+            vocabulary=pair.vocabulary,
             kept=pair.kept,
             bridge=pair.bridge,
         )

@@ -180,7 +180,7 @@ def test_runs_of_another_recipe_are_not_taken_for_this_ones(workplace: Path) -> 
         compare.run(comparison(**plan, variants=other))
     path = FOLDER / "first/kl/seed-0/measured.json"
     path.write_text("{}")
-    with pytest.raises(DistillSpecError, match="no measurement of a comparison"):
+    with pytest.raises(DistillSpecError, match="measurement of a comparison cannot be read"):
         compare.run(comparison(**plan, variants=only))
 
 

@@ -332,7 +332,8 @@ def test_vocabularies_padded_to_different_sizes_train_decode_and_export(
             "pair/target", draft, "def f(x):", method={"draft": {"kind": "none"}}, **greedy
         )
         assert found == [one.token for one in plain]
-        assert max(found) < 300
+        if draft == "pair/draft":  # what one of the two lacks; rows of both are the target's own
+            assert max(found) < 300
 
 
 @pytest.mark.parametrize(

@@ -215,15 +215,29 @@ def verify_export(
     expected_alpha: float,
     tolerance: float = 0.01,
     dtype: torch.dtype = torch.float32,
+    vocabulary: int | None = None,
     kept: Sequence[int] | None = None,
     bridge: Bridge | None = None,
 ) -> float:
-    """Reload `folder` strictly and measure its alpha on `texts`, over the whole vocabulary.
+    """Reload `folder` strictly and measure its alpha on `texts`.
 
-    expected_alpha: training's, on the same texts and policy. Padding rows count here, as they will
-    in an engine. kept: the tokens of a trimmed head, which is put on again. bridge: to a draft with
-    a tokenizer and a size of its own. Returns alpha in [0, 1]. Raises DistillSpecError when folder
-    and target disagree in size, or when alpha is further than `tolerance` from what was expected.
+    Args:
+        folder: The exported draft.
+        target: The model whose text `texts` are.
+        texts: What alpha is read on.
+        policy: What makes distributions of logits.
+        expected_alpha: Training's, on the same texts, policy and vocabulary.
+        tolerance: How far alpha may be from `expected_alpha`.
+        dtype: Of the reloaded draft.
+        vocabulary: Tokens that target and draft share; alpha is over these. None: over all rows.
+        kept: The tokens of a trimmed head, which is put on again.
+        bridge: To a draft with a tokenizer and a size of its own.
+
+    Returns:
+        Alpha in [0, 1]. What padding rows change for an engine that lets them through is logged.
+
+    Raises:
+        DistillSpecError: Folder and target disagree in size, or alpha is not the expected one.
     """
     draft = load_model(str(folder), dtype=dtype, device=target.device, what="exported draft")
     load_tokenizer(str(folder), what="exported draft")
@@ -238,7 +252,7 @@ def verify_export(
         trim_head(draft, kept)
     if bridge is not None:
         attach(draft, bridge)
-    alpha = acceptance(target, draft, texts, policy).mean()
+    alpha = acceptance(target, draft, texts, policy, vocabulary=vocabulary).mean()
     # Written so that nan, the mark of broken weights, fails too.
     if not abs(alpha - expected_alpha) <= tolerance:
         raise DistillSpecError(
@@ -248,6 +262,16 @@ def verify_export(
             mend="do not serve this folder; export again, in float32 if bfloat16 loses too much",
         )
     log.info("exported draft reloaded: alpha %.4f, in training %.4f", alpha, expected_alpha)
+    if vocabulary is not None and vocabulary < wanted:
+        whole = acceptance(target, draft, texts, policy).mean()
+        if abs(whole - alpha) > tolerance:
+            log.warning(
+                "the target gives padding rows probability (tokens from %d on, which no text has): "
+                "an engine that does not rule them out has alpha %.4f in place of %.4f",
+                vocabulary,
+                whole,
+                alpha,
+            )
     return alpha
 
 

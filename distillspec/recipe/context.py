@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.schema import Recipe
 
-UNLIMITED = 1 << 30
+UNLIMITED = 1 << 24  # the most that data.max_prompt_tokens takes
 _LENGTH_KEYS = ("max_position_embeddings", "n_positions")
 _LONG = ("longrope", "su")  # "su" is what the first Phi-3 called it
 

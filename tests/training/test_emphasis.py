@@ -7,7 +7,7 @@ from torch import Tensor
 from distillspec.recipe.distill import Distill
 from distillspec.training.emphasis import Observed
 
-PLUS = Distill(divergence="tvd_plus")
+PLUS = Distill(divergence="tvd_plus", source={"draft": 1.0})
 HALF = Distill(select={"keep": 0.5, "reference": "draft"})
 
 

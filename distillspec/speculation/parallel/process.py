@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -35,6 +37,23 @@ def _give_up() -> None:
     raise _WouldWaitError
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C: here for the moment of the block, and for good in what is started in it.
+
+    A new process imports for seconds before it can ignore the signal itself, and would print a
+    traceback. Only the main thread may change this, and only it is interrupted.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class DraftProcess:
     """A process that makes a servant and serves. A context manager, to be closed in any case.
 
@@ -63,16 +82,25 @@ class DraftProcess:
         self._failure: DistillSpecError | None = None
         self._mend = _GUARD
         try:
-            self._process.start()
+            with _without_interrupts():
+                self._process.start()
         except BaseException as error:
             self._link.close()
+            if self._process.pid is not None:
+                self._process.kill()
+            if not isinstance(error, Exception):
+                raise
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             what = f"the draft's process cannot be started: {first}"
             raise self._error(what, _GUARD) from error
         finally:
             theirs.close()
-        ready = self._ready(start_seconds)
-        self.pid, self.capacity = ready
+        try:
+            self.pid, self.capacity = self._ready(start_seconds)
+        except BaseException:  # no caller has this object yet, so nobody else would end it
+            self._process.kill()
+            self.close()
+            raise
         self._mend = _AGAIN
 
     @property

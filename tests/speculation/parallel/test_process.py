@@ -112,6 +112,46 @@ def test_a_script_without_a_guard_is_told_about_it(tmp_path: Path) -> None:
     assert "if __name__ == '__main__'" in last[2]
 
 
+_SLOW_START = """
+import time
+from distillspec.speculation.parallel.process import DraftProcess
+
+def slow():
+    print("making", flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    try:
+        DraftProcess(slow, name="clerk")
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+print("importing", flush=True)
+time.sleep(1)
+"""
+
+
+@pytest.mark.parametrize("moment", ["importing", "making"])
+def test_an_interrupt_while_the_process_starts_ends_both_without_a_traceback(
+    tmp_path: Path, moment: str
+) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(_SLOW_START)
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        start_new_session=True,
+    ) as started:
+        assert started.stdout is not None
+        while started.stdout.readline() != f"{moment}\n":
+            pass
+        os.killpg(started.pid, signal.SIGINT)  # as Ctrl-C does
+        _, errors = started.communicate(timeout=50)  # ends once nobody of the two holds stderr
+        assert (started.returncode, errors) == (130, "")
+
+
 def test_an_answer_nobody_waited_for_is_no_failure(clerk: DraftProcess) -> None:
     clerk.send(("say", 1))
     time.sleep(0.2)
