@@ -17,6 +17,7 @@ from distillspec.corpus.visits import TreeRow, Visits, collate_trees
 from distillspec.errors import DistillSpecError
 from distillspec.models.bridge import Bridge, attach
 from distillspec.models.hidden import bare_model, token_logits
+from distillspec.models.stop_ids import StopIds
 from distillspec.models.trimmed_head import trim_head
 from distillspec.pair import Pair
 from distillspec.recipe.distill import OnlineSignal, Term
@@ -124,7 +125,14 @@ def _of_a_part(
     kept = {"k": k, "dtype": "float32"}
     given = tiny_run.recipe(**plan(folder, divergence=name, temperature=0.7, kept=kept))
     made = tiny_run.parts(pair, tiny_run.recipe(**plan(folder, cached=False)))
-    whole = Pair(given, torch.device("cpu"), made.target, made.tokenizer, 300, frozenset({0}))
+    whole = Pair(
+        given,
+        torch.device("cpu"),
+        made.target,
+        made.tokenizer,
+        300,
+        StopIds(frozenset({0}), None, ()),
+    )
     model = bare_model(made.draft)
     if part == "trimmed":
         trim_head(model, PART)
@@ -200,7 +208,14 @@ def test_the_gradient_of_few_kept_tokens_of_a_part_is_that_of_their_loss(
 def test_distributions_of_another_part_are_another_store(tiny_pair: Path, tmp_path: Path) -> None:
     given = tiny_run.recipe(**plan(tmp_path, kept={"k": 8}))
     made = tiny_run.parts(tiny_pair, tiny_run.recipe(**plan(tmp_path, cached=False)))
-    whole = Pair(given, torch.device("cpu"), made.target, made.tokenizer, 300, frozenset({0}))
+    whole = Pair(
+        given,
+        torch.device("cpu"),
+        made.target,
+        made.tokenizer,
+        300,
+        StopIds(frozenset({0}), None, ()),
+    )
     rows, signal = tiny_run.prompts(), given.distill.cached_signal
     assert signal is not None
     responses = {row.key: (5, 6, 7) for row in rows}

@@ -135,6 +135,8 @@ def test_weights_that_an_update_spoils_are_neither_saved_nor_probed(
     assert all(bool(weight.isfinite().all()) for weight in best["weights"].values())
 
 
+# The thread in which tensorboard writes its events file misses the folder as well, and says so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_folder_that_was_deleted_ends_the_run_and_is_not_made_again(
     tiny_pair: Path, tmp_path: Path
 ) -> None:

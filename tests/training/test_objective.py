@@ -20,9 +20,9 @@ from distillspec.training.objective import Objective, predicts_response, token_w
 from tests.models.two_tokenizers import byte_level
 
 ROWS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
-    ((5, 6), (7, 8, 0)),
+    ((5, 6), (6, 8, 0)),
     ((9,), (10,)),
-    ((11, 12, 13, 14), (15, 16)),
+    ((11, 12, 13, 14), (6, 40)),
     ((17, 18, 19), ()),
 ]
 
@@ -106,8 +106,9 @@ def assert_same_gradient(draft: nn.Module, mine: Tensor, expected: Tensor) -> No
         draft.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         found.append(_gradients(draft))
+    largest = max(float(one.abs().max()) for one in found[1])  # small entries are sums of such
     for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6 * max(1.0, largest))
 
 
 def _logits(model: Any, tokens: Tensor) -> Tensor:
@@ -149,7 +150,8 @@ def test_the_sum_is_that_of_each_row_forwarded_by_itself(
                 p, q = log_p[position].exp(), log_q[position].exp()
                 nats += float((p * (log_p[position] - log_q[position])).sum())
                 alpha += float(torch.minimum(p, q).sum())
-    sums = Objective(_distill(temperature=temperature), target)(draft, collate(ROWS, 0))
+    plan = _distill(divergence="forward_kl", temperature=temperature)
+    sums = Objective(plan, target)(draft, collate(ROWS, 0))
     assert int(sums.tokens) == 6
     assert float(sums.divergence.detach()) == pytest.approx(nats, rel=1e-5)
     assert float(sums.alpha) == pytest.approx(alpha, rel=1e-5)
@@ -315,7 +317,7 @@ def test_selection_learns_from_the_tokens_with_most_to_learn_beyond_the_referenc
     nats = (mine.log_p.exp() * (mine.log_p - mine.log_q)).sum(-1)
     known = (theirs.log_p.exp() * (theirs.log_p - theirs.log_q)).sum(-1)
     order = (nats - known).detach().argsort(descending=True)
-    plan = _distill(select={"keep": 0.5, "reference": "draft"})
+    plan = _distill(divergence="forward_kl", select={"keep": 0.5, "reference": "draft"})
     sums = Objective(plan, target, reference)(draft, collate(ROWS, 0))
     expected = nats[order[:3]].sum()
     assert int(sums.tokens) == 3
@@ -329,7 +331,7 @@ def test_selection_reads_a_reference_whose_head_cannot_be_taken_apart(
     odd = load_model(str(tiny_pair / "draft"), dtype=torch.float32)
     odd.load_state_dict(reference.model.state_dict())
     odd.config.final_logit_softcapping = 1.0  # which Llama's forward does not do
-    plan = _distill(select={"keep": 0.5, "reference": "draft"})
+    plan = _distill(divergence="forward_kl", select={"keep": 0.5, "reference": "draft"})
     plain, whole = (
         Objective(plan, target, one)(draft, collate(ROWS, 0))
         for one in (reference, FrozenTarget(odd))

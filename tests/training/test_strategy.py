@@ -38,7 +38,7 @@ PLAN: dict[str, Any] = {
 
 WRITTEN: dict[str, Any] = {
     "source": {"fixed": 0.25, "draft": 0.25, "speculative": 0.25, "replay": 0.25},
-    "batch_size": 8,
+    "batch_size": 16,
     "micro_batch_size": 2,
 }
 
