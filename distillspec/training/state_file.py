@@ -104,10 +104,21 @@ def write_state(state: dict[str, Any], path: Path, previous: Path | None = None)
         try:
             torch.save(state, cast(IO[bytes], sink))
             handle.write(_MARK + sink.digest.hexdigest().encode() + b"\n")
-        except (OSError, RuntimeError):
+        except (OSError, RuntimeError) as error:
             if sink.failure is not None:
                 raise sink.failure from None
+            interrupt = _interrupt_behind(error)
+            if interrupt is not None:
+                raise interrupt from None
             raise
+
+
+def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
+    """The interrupt that torch.save answers with a complaint about its half-written archive."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, KeyboardInterrupt):
+        found = found.__context__
+    return found
 
 
 def read_state(path: Path, needs: Iterable[str] = ()) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from distillspec.errors import DistillSpecError
+from distillspec.training import state_file
 from distillspec.training.state_file import (
     SUMS,
     AtomicCheckpointIO,
@@ -178,3 +179,25 @@ def test_a_state_of_other_content_is_a_damaged_one(
     with pytest.raises(DamagedStateError, match="its content") as caught, restoring(tmp_path):
         use([torch.zeros(2)])
     assert caught.value.where == str(tmp_path)
+
+
+def test_an_interrupt_while_writing_is_an_interrupt_and_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "best.ckpt"
+    write_state({"step": 1}, path)
+    before = path.read_bytes()
+    sink = state_file._Sink
+    plain, calls = sink.write, [0]
+
+    def interrupted(self: Any, data: Any) -> int:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise KeyboardInterrupt
+        return int(plain(self, data))
+
+    monkeypatch.setattr(sink, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_state({"step": 2, "weights": torch.zeros(5000)}, path)
+    assert path.read_bytes() == before
+    assert [one.name for one in tmp_path.iterdir()] == ["best.ckpt"]
