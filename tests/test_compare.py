@@ -130,6 +130,9 @@ def test_variants_are_trained_measured_and_told_and_what_is_there_is_kept(
     path.write_text(path.read_text() + "of_another_version: 1\n")
     with pytest.raises(DistillSpecError, match="made by another recipe"):
         compare.run(comparison())
+    path.write_bytes(b"\xff")
+    with pytest.raises(DistillSpecError, match="made by another recipe"):
+        compare.run(comparison())
 
 
 def test_the_time_that_stored_text_took_is_taken_from_the_training(workplace: Path) -> None:
@@ -180,7 +183,7 @@ def test_runs_of_another_recipe_are_not_taken_for_this_ones(workplace: Path) -> 
         compare.run(comparison(**plan, variants=other))
     path = FOLDER / "first/kl/seed-0/measured.json"
     path.write_text("{}")
-    with pytest.raises(DistillSpecError, match="measurement of a comparison cannot be read"):
+    with pytest.raises(DistillSpecError, match="cannot be read: 'readings' is missing"):
         compare.run(comparison(**plan, variants=only))
 
 
