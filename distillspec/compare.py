@@ -306,7 +306,7 @@ class _Comparing:
         Keys that have come since count as what they are by default now, and are written down.
         """
         path, text = place / "recipe.yaml", dump_yaml(recipe)
-        if path.exists() and path.read_text(encoding="utf-8") == text:
+        if path.is_file() and path.read_bytes() == text.encode():
             return
         if path.exists() and not _is_that(path, recipe):
             raise DistillSpecError(

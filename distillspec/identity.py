@@ -26,6 +26,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.digest import model_digest
 from distillspec.models.loading import loaded_folder
 from distillspec.pair import Pair
+from distillspec.plain_files import Kept, read_json
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.model_files import model_files
 
@@ -214,25 +215,14 @@ def _text_digest(*lines: str) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """The file, {} where there is none; an earlier version kept the digest of made drafts alone."""
     earlier = path.with_name("start.json")
-    try:
-        if not path.exists() and earlier.exists():
-            return {"digests": json.loads(earlier.read_text(encoding="utf-8"))}
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    mend = "restore the file from a copy; if target, draft and data are as they were, delete it"
+    what = "the record of what this run was started with"
+    if not path.exists() and earlier.exists():
+        return {"digests": read_json(Kept(earlier, what, mend), dict[str, Value])}
+    if not path.exists():
         return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path) from error
-    parts = (
-        [found.get(name, {}) for name in ("digests", "files")] if isinstance(found, dict) else []
-    )
-    if not parts or not all(isinstance(part, dict) for part in parts):
-        raise _unreadable(path)
-    return dict(found)
-
-
-def _unreadable(path: Path) -> DistillSpecError:
-    return DistillSpecError(
-        "the digests of what this run was started with cannot be read",
-        where=str(path),
-        mend="restore the file from a copy; if target, draft and data are as they were, delete it",
-    )
+    kept = Kept(path, what, mend)
+    found = read_json(kept, dict[str, Any])
+    kept.record(dict[str, Value], found.get("digests", {}), "digests")
+    kept.record(dict[str, list[Any]], found.get("files", {}), "files")
+    return found

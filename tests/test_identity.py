@@ -164,6 +164,13 @@ def test_a_damaged_record_is_the_users_error(place: Place, content: str) -> None
         place.found()
 
 
+def test_a_damaged_record_of_an_earlier_version_is_the_users_error(place: Place) -> None:
+    place.file.with_name("start.json").write_text("[1]")
+    with pytest.raises(DistillSpecError, match="cannot be read") as caught:
+        place.found()
+    assert "start.json" in caught.value.where
+
+
 def test_a_tokenizer_is_what_it_cuts_and_not_what_a_call_has_set(place: Place) -> None:
     tokenizer = place.pair.tokenizer
     before = tokenizer_digest(tokenizer)

@@ -301,7 +301,7 @@ def _check_calls(calls: Any, number: int, where: str) -> None:
 def _tools(found: Any, name: str, where: str) -> Tools | None:
     """The tools that a chat may call; some data sets hold them as JSON in a string."""
     if isinstance(found, str):
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             found = json.loads(found) if found.strip() else None
     if not found:
         return None

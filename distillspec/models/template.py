@@ -235,7 +235,7 @@ def _parsed_call(call: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(arguments, str):
         try:
             function["arguments"] = json.loads(arguments)
-        except ValueError:
+        except (ValueError, RecursionError):
             return dict(call)
     return {**call, "function": function} if "function" in call else function
 

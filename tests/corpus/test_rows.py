@@ -87,6 +87,7 @@ def test_a_row_with_both_is_taken_as_its_chat(tokenizer: PreTrainedTokenizerFast
         ({"messages": [ASK, {**ANSWER, "tool_calls": "x"}]}, "tool_calls of message 2 are a text"),
         ({"messages": [ASK], "tools": {"a": 1}}, "'tools' is an object, not a list of tools"),
         ({"messages": [ASK], "tools": "no JSON"}, "'tools' is a text, not a list of tools"),
+        ({"messages": [ASK], "tools": "[" * 100_000}, "'tools' is a text, not a list of tools"),
     ],
 )
 def test_a_faulty_row_is_an_error_that_names_its_place(

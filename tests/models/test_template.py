@@ -165,6 +165,8 @@ def test_arguments_of_calls_are_objects_to_a_template_however_they_are_written(
     said = {"role": "assistant", "tool_calls": [bare]}
     found = ChatTemplate(chatty).conversation([ASK, said])
     assert found == '{"name": "stock", "arguments": {}}'
+    deep = {"role": "assistant", "tool_calls": [{"name": "stock", "arguments": "[" * 100_000}]}
+    assert "[[[" in ChatTemplate(chatty).conversation([ASK, deep])
 
 
 def test_a_template_takes_parts_if_it_writes_their_text_and_not_their_frame(
