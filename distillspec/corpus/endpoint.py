@@ -213,7 +213,7 @@ def _answer(reply: Any, *, chat: bool) -> Answer:
         _whole_characters(text),
         reason == "stop",
         _count(counts.get("completion_tokens")),
-        " ".join(name for name in names if isinstance(name, str)),
+        _whole_characters(" ".join(name for name in names if isinstance(name, str))),
         _count(counts.get("prompt_tokens")),
     )
 
@@ -242,7 +242,7 @@ def _whole_characters(text: str) -> str:
 
 
 def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) else None
+    return value if type(value) is int and 0 <= value < 2**31 else None
 
 
 def _location(error: APIStatusError) -> str:

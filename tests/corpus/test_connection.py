@@ -5,14 +5,16 @@ import gzip
 import tracemalloc
 from collections.abc import Iterator
 from itertools import repeat
+from pathlib import Path
 
 import pytest
 
 from distillspec.corpus.connection import MOST_BYTES
 from distillspec.corpus.endpoint import Drawn, connected
 from distillspec.corpus.question import Question
-from distillspec.corpus.received import Answer
+from distillspec.corpus.received import Answer, ReceivedAnswers
 from distillspec.corpus.retrying import UnusableError
+from distillspec.corpus.store_place import StorePlace
 from distillspec.errors import DistillSpecError
 from tests.misbehaving import Misbehaving, Reply, endless, good, misbehaving, raw, status
 
@@ -85,3 +87,16 @@ def test_an_answer_nested_without_end_is_no_answer(server: Misbehaving) -> None:
 
 def test_a_long_answer_within_the_bound_is_taken(server: Misbehaving) -> None:
     assert len(asked(server, good("x" * 2**20)).text) == 2**20
+
+
+def test_odd_counts_and_names_of_a_server_are_stored_and_read_again(
+    server: Misbehaving, tmp_path: Path
+) -> None:
+    usage = {"completion_tokens": True, "prompt_tokens": 10**400}
+    found = asked(server, good("x", usage=usage, system_fingerprint="f\ud800"))
+    assert (found.tokens, found.prompt_tokens) == (None, None)
+    question = Question("k", PROMPT)
+    store = ReceivedAnswers(StorePlace(tmp_path, "t", ""), {"a": 1})
+    with store.writer(0) as writer:
+        writer.answer(question, found)
+    assert store.settled([question]) == {"k"}
