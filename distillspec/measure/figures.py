@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -43,14 +44,15 @@ def save_figures(
         "entropies": partial(entropy_histograms, rounds),
         "training": partial(training_curves, read_curves(metrics_csv)),
     }
-    for name, draw in drawings.items():
-        paths = []
-        for look, ending in ((LIGHT, ""), (DARK, "-dark")):
-            figure = draw(look)
-            if figure is not None:
-                paths.append(_save(figure, folder / f"{name}{ending}.png", look))
-        if len(paths) == 2:
-            written[name] = (paths[0], paths[1])
+    with rc_context({"text.parse_math": False}):  # a name with two dollar signs is no formula
+        for name, draw in drawings.items():
+            paths = []
+            for look, ending in ((LIGHT, ""), (DARK, "-dark")):
+                figure = draw(look)
+                if figure is not None:
+                    paths.append(_save(figure, folder / f"{name}{ending}.png", look))
+            if len(paths) == 2:
+                written[name] = (paths[0], paths[1])
     return written
 
 

@@ -22,6 +22,8 @@ _BEFORE: dict[str, Any] = {  # what stands for fields that summaries did not alw
     "alpha_argmax_low": None,
     "alpha_argmax_high": None,
 }
+_LARGEST = 1e15
+_LONGEST_NAME = 200
 _OLD = (
     "An earlier version wrote this summary: its intervals are over prompts, which are too narrow "
     "where several come from one document. `evaluate` sums the same rows up again."
@@ -38,7 +40,28 @@ def read_summary(path: Path) -> Summary:
     mend = "run `python -m distillspec evaluate` again; it goes on from rows.jsonl"
     kept = Kept(path, "the summary of an evaluation", mend)
     found = read_json(kept, Summary, Reading(null_is_nan=True, absent=_BEFORE))
+    _check(found, kept)
     return found if found.documents else _over_prompts(found)
+
+
+def _check(summary: Summary, kept: Kept) -> None:
+    """Whether the parts fit together, and can be drawn."""
+    plain = {one.temperature for one in summary.baseline}
+    without = [at for at in summary.temperatures() if at not in plain]
+    if without:
+        raise kept.fault(f"its baseline has no temperature {without[0]:g}")
+    waiting: list[Any] = [_plain(summary)]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+        elif isinstance(one, int | float) and abs(one) > _LARGEST:
+            raise kept.fault(f"it holds a number beyond {_LARGEST:g}")
+    names = [*summary.drafts(), *summary.methods()]
+    if max(map(len, names), default=0) > _LONGEST_NAME:
+        raise kept.fault(f"a draft or a method has a name of more than {_LONGEST_NAME} characters")
 
 
 def _over_prompts(summary: Summary) -> Summary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.image import imread
@@ -23,3 +24,8 @@ def test_every_figure_is_written_light_and_dark(by_hand: Summary, tmp_path: Path
 
 def test_without_logs_there_are_no_training_curves(by_hand: Summary, tmp_path: Path) -> None:
     assert "training" not in save_figures(by_hand, {}, tmp_path)
+
+
+def test_a_name_with_dollar_signs_is_no_formula(by_hand: Summary, tmp_path: Path) -> None:
+    odd = replace(by_hand, cells=[replace(one, draft="$\\frac{$") for one in by_hand.cells])
+    assert "speedup" in save_figures(odd, {}, tmp_path)

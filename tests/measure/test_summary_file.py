@@ -87,3 +87,24 @@ def test_what_is_no_summary_is_the_users_error(text: str, tmp_path: Path) -> Non
         read_summary(tmp_path / "summary.json")
     with pytest.raises(DistillSpecError, match="the summary of an evaluation cannot be read"):
         read_summary(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"temperature": 9.0}, "its baseline has no temperature 9"),
+        ({"speedup": 1e300}, "it holds a number beyond 1e\\+15"),
+        ({"gamma": 10**30}, "it holds a number beyond 1e\\+15"),
+        ({"draft": "x" * 201}, "a name of more than 200 characters"),
+    ],
+)
+def test_what_cannot_be_drawn_is_the_users_error(
+    changes: dict[str, object], why: str, by_hand: Summary, tmp_path: Path
+) -> None:
+    path = tmp_path / "summary.json"
+    write_summary(by_hand, path)
+    found = json.loads(path.read_text())
+    found["cells"][0] |= changes
+    path.write_text(json.dumps(found))
+    with pytest.raises(DistillSpecError, match=why):
+        read_summary(path)
