@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from distillspec.atomic import _aside
 from distillspec.errors import DistillSpecError
 from distillspec.training.fit import fit
 from distillspec.training.resume import LAST
-from distillspec.training.state_file import read_state
+from distillspec.training.state_file import previous_of, read_state
 from tests.training import tiny_run
 
 
@@ -176,11 +175,11 @@ def test_a_missing_logger_is_named(tiny_pair: Path, tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_was_left_aside_is_gone_on_from(tiny_pair: Path, tmp_path: Path) -> None:
-    """A process was killed between the two renames that replace a folder."""
+    """A process was killed between the two renames that replace a checkpoint."""
     begun = tiny_run.recipe(distill={"max_steps": 2})
     tiny_run.run(tiny_run.parts(tiny_pair, begun), tmp_path)
     last = tmp_path / LAST
-    last.replace(_aside(last))
+    last.replace(previous_of(last))
     outcome = tiny_run.run(tiny_run.parts(tiny_pair, tiny_run.recipe()), tmp_path, resume=True)
     assert outcome.tokens_before > 0
     assert outcome.steps == 4
