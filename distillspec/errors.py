@@ -13,6 +13,7 @@ class DistillSpecError(Exception):
     """
 
     def __init__(self, what: str, *, where: str, mend: str) -> None:
+        where = where if where.strip() else repr(where)  # the name of a file may be a space
         self.what, self.where, self.mend = (masked(visible(one)) for one in (what, where, mend))
         super().__init__(self.what)
 

@@ -15,3 +15,7 @@ def test_an_error_survives_the_way_back_from_a_worker_process() -> None:
     copy = pickle.loads(pickle.dumps(error))
     assert isinstance(copy, DistillSpecError)
     assert (copy.what, copy.where, copy.mend) == ("what", "here", "so")
+
+
+def test_a_place_that_is_blank_is_shown_in_quotes() -> None:
+    assert DistillSpecError("no such recipe", where=" ", mend="x").where == "' '"
