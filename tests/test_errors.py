@@ -19,3 +19,8 @@ def test_an_error_survives_the_way_back_from_a_worker_process() -> None:
 
 def test_a_place_that_is_blank_is_shown_in_quotes() -> None:
     assert DistillSpecError("no such recipe", where=" ", mend="x").where == "' '"
+
+
+def test_foreign_text_in_an_error_is_visible_and_shapes_of_secrets_are_hidden() -> None:
+    error = DistillSpecError("\x1b[2J", where="http://me:pass@host", mend="hf_abcdefgh1234")
+    assert (error.what, error.where, error.mend) == ("\\x1b[2J", "http://***@host", "***")

@@ -29,7 +29,7 @@ def planted(data: bytes) -> None:
     if b"refused" in data:
         raise DistillSpecError("what", where="here", mend="so")
     if b"empty" in data:
-        raise DistillSpecError("what", where="", mend="so")
+        raise DistillSpecError("what", where="here", mend=" ")
     if b"escape" in data:
         print("\x1b[2J")
     if b"loop" in data:
