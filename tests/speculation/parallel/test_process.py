@@ -113,6 +113,7 @@ def test_a_script_without_a_guard_is_told_about_it(tmp_path: Path) -> None:
 
 
 _SLOW_START = """
+import signal
 import time
 from distillspec.speculation.parallel.process import DraftProcess
 
@@ -121,6 +122,7 @@ def slow():
     time.sleep(60)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
         DraftProcess(slow, name="clerk")
     except KeyboardInterrupt:
