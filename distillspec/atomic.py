@@ -300,7 +300,10 @@ def _is_alive(pid: int) -> bool:
 
 def _followed(path: Path) -> Path:
     """Where a symbolic link at `path` leads; `path` itself where it is none."""
-    return path.resolve() if path.is_symlink() else path
+    try:
+        return path.resolve() if path.is_symlink() else path
+    except OSError as error:  # a name that is too long, a folder that may not be searched
+        raise explain(error, path) from error
 
 
 def _check_regular(path: Path) -> None:

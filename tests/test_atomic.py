@@ -261,3 +261,8 @@ def test_a_folder_between_its_two_renames_is_put_back_by_tidying(tmp_path: Path)
 
 def test_a_folder_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
     assert "is gone" in atomic.explain(FileNotFoundError(errno.ENOENT, "x"), tmp_path).what
+
+
+def test_a_name_that_is_too_long_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(DistillSpecError, match="too long"):
+        atomic.check_replaceable(tmp_path / ("x" * 300), ["*"])
