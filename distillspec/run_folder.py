@@ -23,7 +23,9 @@ class RunFolder:
         """A new folder for `recipe`, named by the time, with the resolved recipe in it."""
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         run = cls(RUNS / recipe.name / f"{stamp}-{secrets.token_hex(2)}")
-        atomic.write_text(run.recipe_file, dump_yaml(recipe))
+        atomic.remove_stale(atomic.make_folder(run.path.parent))  # of starts that were killed here
+        with atomic.replacing_folder(run.path, [run.recipe_file.name]) as begun:
+            (begun / run.recipe_file.name).write_text(dump_yaml(recipe), encoding="utf-8")
         return run
 
     @property

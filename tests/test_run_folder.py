@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,32 @@ def test_two_runs_started_in_one_second_get_two_folders(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert RunFolder.begin(recipe()).path != RunFolder.begin(recipe()).path
+
+
+_KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from distillspec import run_folder
+from tests.test_run_folder import recipe
+
+run_folder.dump_yaml = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+run_folder.RunFolder.begin(recipe())
+"""
+
+
+def test_a_start_that_was_killed_leaves_nothing_behind_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = Path(__file__).parents[1]
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(root)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    runs = tmp_path / "checkpoints/runs/sample"
+    assert len(list(runs.iterdir())) == 1
+    begun = RunFolder.begin(recipe())
+    assert [folder.name for folder in runs.iterdir()] == [begun.path.name]
+    assert [file.name for file in begun.path.iterdir()] == ["recipe.yaml"]
 
 
 def test_training_logs_are_named_like_the_drafts_that_were_trained(tmp_path: Path) -> None:
