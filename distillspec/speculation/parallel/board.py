@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from typing import NamedTuple
 
 import torch
 
-from distillspec.errors import DistillSpecError
 from distillspec.speculation.parallel.candidates import Snapshot
 
 _HEADER = 4  # request, committed, steps, nodes
-_LOCK_SECONDS = 5.0
+_WAIT_SECONDS = 0.05
 
 
 class Published(NamedTuple):
@@ -30,7 +30,8 @@ class Board:
     """Written by the draft, read by the target; each holds it just long enough to copy.
 
     most: nodes it has room for. Its memory has no name and is gone when both processes are; the
-    lock has one until then.
+    lock has one until then. A process that is killed or stopped while it copies never gives the
+    lock back: the target then asks whether the draft lives, and the draft ends with the target.
     """
 
     def __init__(self, context: BaseContext, most: int) -> None:
@@ -50,15 +51,16 @@ class Board:
         head = [published.request, published.committed, published.steps, n]
         numbers = torch.tensor([*head, *tokens, *parents])
         weights = torch.tensor(log_weights, dtype=torch.float64)
-        self._hold()
+        self._hold(lambda: None)
         try:
             self._numbers[: len(numbers)] = numbers
             self._log_weights[:n] = weights
         finally:
             self._lock.release()
 
-    def read(self) -> Published:
-        self._hold()
+    def read(self, *, while_waiting: Callable[[], None]) -> Published:
+        """The newest candidates; `while_waiting` raises if the draft has stopped."""
+        self._hold(while_waiting)
         try:
             n = int(self._numbers[_HEADER - 1])
             numbers = self._numbers[: _HEADER + 2 * n].tolist()
@@ -71,14 +73,10 @@ class Board:
             request, committed, steps, Snapshot(tokens, numbers[_HEADER + n :], weights)
         )
 
-    def _hold(self) -> None:
-        if not self._lock.acquire(timeout=_LOCK_SECONDS):
-            raise DistillSpecError(
-                f"the shared candidates were held for {_LOCK_SECONDS:g} s: the other process ended "
-                "or was stopped while it copied them",
-                where="parallel decoding",
-                mend="start the decoding again",
-            )
+    def _hold(self, while_waiting: Callable[[], None]) -> None:
+        """Wait for the lock; `while_waiting` is called again and again, and may raise."""
+        while not self._lock.acquire(timeout=_WAIT_SECONDS):
+            while_waiting()
 
 
 class Pulse:

@@ -176,7 +176,7 @@ class CardDraft:
 
     def query(self) -> Published:
         self._process.check()
-        found = self._board.read()
+        found = self._board.read(while_waiting=self._process.check)
         assert found.request == self._request, "one text at a time"
         return found
 

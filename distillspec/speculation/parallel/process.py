@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import signal
 import threading
 import time
@@ -84,6 +85,9 @@ class DraftProcess:
         try:
             with _without_interrupts():
                 self._process.start()
+            # The interpreter's end asks its children to stop, and waits: for one that is stopped
+            # itself, or hangs, for ever.
+            atexit.register(self._process.kill)
         except BaseException as error:
             self._link.close()
             if self._process.pid is not None:
@@ -150,6 +154,7 @@ class DraftProcess:
         if self._process.is_alive():
             self._process.kill()
             self._process.join(_END_SECONDS)
+        atexit.unregister(self._process.kill)
         self._link.close()
 
     def __enter__(self) -> Self:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.parallel import board as module
 from distillspec.speculation.parallel.board import Board, Published, Pulse
 from distillspec.speculation.parallel.candidates import Snapshot
 from distillspec.speculation.parallel.process import spawning
@@ -11,14 +10,18 @@ from distillspec.speculation.parallel.process import spawning
 SOME = Published(3, 20, 5, Snapshot([7, 8, 9], [-1, -1, 0], [-0.5, -1.5, -0.75]))
 
 
+def read(board: Board) -> Published:
+    return board.read(while_waiting=lambda: pytest.fail("nobody holds it"))
+
+
 def test_what_is_read_is_what_was_published_last() -> None:
     board = Board(spawning, 4)
-    assert board.read() == Published(0, 0, 0, Snapshot([], [], []))
+    assert read(board) == Published(0, 0, 0, Snapshot([], [], []))
     board.publish(SOME)
-    assert board.read() == SOME
+    assert read(board) == SOME
     fewer = Published(3, 21, 6, Snapshot([1], [-1], [0.0]))
     board.publish(fewer)
-    assert board.read() == fewer
+    assert read(board) == fewer
 
 
 def test_more_candidates_than_there_is_room_for_are_a_fault_of_ours() -> None:
@@ -26,14 +29,30 @@ def test_more_candidates_than_there_is_room_for_are_a_fault_of_ours() -> None:
         Board(spawning, 2).publish(SOME)
 
 
-def test_a_reader_does_not_wait_for_ever_for_a_writer_that_died(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "_LOCK_SECONDS", 0.05)
+def test_a_reader_asks_whether_the_writer_lives_as_long_as_it_is_held() -> None:
+    board = Board(spawning, 4)
+    board.publish(SOME)
+    board._lock.acquire()
+    asked: list[None] = []
+
+    def lives() -> None:
+        asked.append(None)
+        if len(asked) == 2:
+            board._lock.release()
+
+    assert board.read(while_waiting=lives) == SOME
+    assert len(asked) == 2
+
+
+def test_a_reader_does_not_wait_for_ever_for_a_writer_that_died() -> None:
     board = Board(spawning, 4)
     board._lock.acquire()
-    with pytest.raises(DistillSpecError, match="the other process ended"):
-        board.read()
+
+    def is_dead() -> None:
+        raise DistillSpecError("the draft ended", where="here", mend="again")
+
+    with pytest.raises(DistillSpecError, match="the draft ended"):
+        board.read(while_waiting=is_dead)
 
 
 def test_a_pulse_adds_up() -> None:

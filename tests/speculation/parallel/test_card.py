@@ -227,6 +227,41 @@ def test_a_draft_that_dies_or_hangs_ends_in_seconds_with_an_error(
     assert not is_alive(made.pid)
 
 
+def test_a_draft_that_is_stopped_while_it_holds_the_candidates_is_missed_too() -> None:
+    made = CardDraft(make_draft, width=4, depth=6, threads=1, hang_seconds=1.0)
+    rounds = decoder(made, 1.0).rounds(torch.tensor([1, 2, 3]), max_new_tokens=3000)
+    next(rounds)
+    made._board._lock.acquire()  # as the draft does when it copies
+    os.kill(made.pid, signal.SIGSTOP)
+    with pytest.raises(DistillSpecError, match="no sign of life"):
+        list(rounds)
+    assert not is_alive(made.pid)
+
+
+STOPPED = """
+import os, signal, sys
+from tests.speculation.parallel.two_processes import make_draft
+from distillspec.speculation.parallel.card import CardDraft
+if __name__ == "__main__":
+    draft = CardDraft(make_draft, width=4, depth=6, threads=1)
+    print(draft.pid, flush=True)
+    os.kill(draft.pid, signal.SIGSTOP)
+"""
+
+
+def test_a_target_that_ends_does_not_wait_for_a_stopped_draft(tmp_path: Path) -> None:
+    """The interpreter waits for its children; a stopped one takes no signal but SIGKILL."""
+    script = tmp_path / "decode.py"
+    script.write_text(STOPPED)
+    root = Path(__file__).parents[3]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    ended = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, env=environment, timeout=100
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert not is_alive(int(ended.stdout))
+
+
 def failing(error: type[Exception], words: str) -> Runner:
     raise error(words)
 
