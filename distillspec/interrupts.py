@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ LAUNCHER = "DISTILLSPEC_LAUNCHER"  # process id of `distillspec.torchrun`, for i
 _AGAIN_SECONDS = 1.0  # a launcher repeats the terminal's signal to its workers at once
 _LOOK_SECONDS = 0.2
 _GRACE_SECONDS = 20.0
+_LATER_SECONDS = 0.05
 
 
 class Terminated(KeyboardInterrupt):
@@ -23,7 +25,10 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Within, SIGTERM raises `Terminated` in the main thread: folders are left as by Ctrl-C."""
+    """Within, SIGTERM raises `Terminated` in the main thread: folders are left as by Ctrl-C.
+
+    Neither it nor Ctrl-C is lost: what a finaliser would swallow comes again, a moment later.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -33,9 +38,39 @@ def terminable() -> Iterator[None]:
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
-        yield
+        with _ignored_ones_again():
+            yield
     finally:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+@contextmanager
+def _ignored_ones_again() -> Iterator[None]:
+    """Python prints an interrupt that comes within `__del__` or a weak reference's callback.
+
+    It then goes on, and the verb would end as if nobody had asked it to stop.
+    """
+    before = sys.unraisablehook
+    timers: list[threading.Timer] = []
+
+    def hook(ignored: sys.UnraisableHookArgs) -> None:
+        if not isinstance(ignored.exc_value, KeyboardInterrupt):
+            before(ignored)
+            return
+        is_terminated = isinstance(ignored.exc_value, Terminated)
+        number = signal.SIGTERM if is_terminated else signal.SIGINT
+        timer = threading.Timer(_LATER_SECONDS, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timers.append(timer)
+        timer.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        for timer in timers:
+            timer.cancel()
 
 
 class StopRequest:

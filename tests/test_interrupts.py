@@ -41,6 +41,40 @@ def test_sigterm_is_an_interrupt_within_and_what_it_was_after() -> None:
 @pytest.mark.parametrize(
     ("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
 )
+def test_an_interrupt_within_a_finaliser_is_not_lost(
+    number: signal.Signals, kind: type[KeyboardInterrupt], capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Finalised:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), number)
+
+    before, handler = sys.unraisablehook, signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(kind) as raised, terminable():
+            Finalised()  # Python prints what is raised in here, and goes on
+            time.sleep(5)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert raised.type is kind
+    assert sys.unraisablehook is before
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_other_faults_of_finalisers_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Finalised:
+        def __del__(self) -> None:
+            raise ValueError
+
+    seen: list[type[BaseException]] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda ignored: seen.append(ignored.exc_type))
+    with terminable():
+        Finalised()
+    assert seen == [ValueError]
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)]
+)
 def test_a_request_waits_for_the_step_and_says_so(
     number: signal.Signals, kind: type[KeyboardInterrupt], capfd: pytest.CaptureFixture[str]
 ) -> None:

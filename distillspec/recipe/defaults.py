@@ -30,7 +30,7 @@ def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
     pair, hardware = _section(recipe, "pair"), _section(recipe, "hardware")
     is_endpoint = pair.get("endpoint") is not None
     divergence = distill.get("divergence", "nll" if is_endpoint else "jsd")
-    losses = {divergence} if divergence != "mix" else _section(distill, "mix").keys()
+    losses = [divergence] if divergence != "mix" else list(_section(distill, "mix"))
     source: dict[str, Any]
     if "tvd_plus" in losses:
         source = _OF_DRAFT

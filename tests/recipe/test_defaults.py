@@ -83,3 +83,10 @@ def test_overrides_count_as_what_the_file_says(tmp_path: Path) -> None:
 def test_sections_of_any_form_reach_the_check_that_names_them(name: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=name):
         Recipe.model_validate(with_defaults({"pair": GIVEN, "data": DATA, name: value}))
+
+
+@pytest.mark.parametrize("divergence", [{}, [1], None, {"mix": 1}])
+def test_a_loss_of_another_type_is_left_to_the_schema(divergence: Any) -> None:
+    values = {"pair": GIVEN, "data": DATA, "distill": {"divergence": divergence}}
+    with pytest.raises(ValidationError):
+        Recipe.model_validate(with_defaults(values))
