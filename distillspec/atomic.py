@@ -222,6 +222,23 @@ def check_replaceable(path: Path, writes: Sequence[str]) -> None:
         )
 
 
+@contextmanager
+def scratch_folder(word: str) -> Iterator[Path]:
+    """A folder in the system's temporary one, deleted at the end of the block.
+
+    Args:
+        word: What it is for. Folders of this word that killed processes left are deleted first.
+    """
+    name, place = f"distillspec-{word}", Path(tempfile.gettempdir())
+    remove_stale(place, name)
+    prefix = f".{name}.{os.getpid()}_"
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, suffix=".tmp", dir=place) as made,
+        _claimed(Path(made)),
+    ):
+        yield Path(made)
+
+
 # --- what killed processes left ------------------------------------------------------------------
 
 
@@ -249,6 +266,8 @@ def remove_stale(folder: Path, name: str | None = None) -> None:
         if match is None or name not in (None, match["name"]):
             continue
         if found.is_symlink() or _is_claimed(found.path, match["writer"]):
+            continue
+        if found.stat(follow_symlinks=False).st_uid != os.getuid():
             continue
         if found.is_dir():
             shutil.rmtree(found.path, ignore_errors=True)

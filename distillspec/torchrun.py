@@ -10,9 +10,9 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Sequence
 
+from distillspec import atomic
 from distillspec.errors import DistillSpecError
 from distillspec.foreign import say
 from distillspec.interrupts import LAUNCHER
@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from torch.distributed.run import main as torchrun
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory(prefix="distillspec-") as folder:
-        os.environ[ERROR_FOLDER] = folder
+    with atomic.scratch_folder("errors") as folder:
+        os.environ[ERROR_FOLDER] = str(folder)
         os.environ[LAUNCHER] = str(os.getpid())
         try:
             torchrun(list(sys.argv[1:] if argv is None else argv))

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -266,3 +267,37 @@ def test_a_folder_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
 def test_a_name_that_is_too_long_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(DistillSpecError, match="too long"):
         atomic.check_replaceable(tmp_path / ("x" * 300), ["*"])
+
+
+_SCRATCH = """
+import os, signal, sys
+from distillspec import atomic
+with atomic.scratch_folder("try") as folder:
+    (folder / "file").write_text("kept while it works")
+    print(folder, flush=True)
+    if sys.stdin.readline() == "die\\n":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("word", ["die", "end"])
+def test_a_scratch_folder_goes_with_its_process_or_with_the_next_one(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first = subprocess.Popen(
+        [sys.executable, "-c", _SCRATCH],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert first.stdout is not None
+    folder = Path(first.stdout.readline().strip())
+    with atomic.scratch_folder("try") as other:
+        assert (folder / "file").is_file() and other != folder
+    first.communicate(f"{word}\n")
+    assert folder.exists() == (word == "die")
+    with atomic.scratch_folder("try"):
+        assert not folder.exists()
+    assert not list(tmp_path.iterdir())

@@ -29,8 +29,8 @@ def checkpoint_view(files: ModelFiles, *, with_code: bool) -> Iterator[Path]:
         The folder; it has the name of the original, after which transformers calls loaded code.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="distillspec-view-") as root:
-            view = Path(root) / (files.folder.resolve().name or "model")
+        with atomic.scratch_folder("view") as root:
+            view = root / (files.folder.resolve().name or "model")
             view.mkdir()
             for path in _linked(files, with_code):
                 link = view / path.relative_to(files.folder)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -83,14 +81,14 @@ def saved(
             where="a method with parallel",
             mend="leave out methods with parallel, or take a draft of the target's family",
         )
-    with tempfile.TemporaryDirectory(prefix="distillspec-draft-") as folder:
+    with atomic.scratch_folder("draft") as folder:
         try:
             with quiet(), with_whole_head(model) as kept:
                 model.save_pretrained(folder)
         except OSError as error:
-            raise atomic.explain(error, Path(folder)) from error
+            raise atomic.explain(error, folder) from error
         yield RunnerFactory(
-            folder,
+            str(folder),
             model.dtype,
             str(model.device),
             type(model).__module__.startswith(_REMOTE),
