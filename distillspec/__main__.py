@@ -106,6 +106,7 @@ def _after_an_interrupt(argv: Sequence[str]) -> str:
 
 
 def _dispatch(argv: list[str]) -> int:
+    _check_folder()
     _check_arguments(argv)
     verb = argv[0] if argv else "--help"
     if verb in COMMANDS:
@@ -123,6 +124,18 @@ def _dispatch(argv: list[str]) -> int:
         where="command line: distillspec",
         mend=f"did you mean '{guess}'?" if guess else f"the verbs are {', '.join(COMMANDS)}",
     )
+
+
+def _check_folder() -> None:
+    """Every path of a recipe is relative to the working folder."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise DistillSpecError(
+            f"the working folder cannot be used: {error.strerror}",
+            where="command line: distillspec",
+            mend="change to a folder that exists: it was deleted or moved",
+        ) from error
 
 
 def _check_arguments(argv: Sequence[str]) -> None:

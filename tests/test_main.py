@@ -384,3 +384,15 @@ def test_records_and_warnings_of_any_library_are_made_visible(
         logging.setLogRecordFactory(kept[0])
         warnings.formatwarning = kept[1]
     assert "\x1b" not in "".join(capsys.readouterr())
+
+
+def test_a_working_folder_that_was_deleted_is_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["--help"]) == 1
+    assert "working folder cannot be used" in capsys.readouterr().err
+    monkeypatch.undo()
