@@ -98,7 +98,8 @@ class Plan(NamedTuple):
         """The run folder, once there is one with a recipe in it."""
         if self.run is None:
             return None
-        found = sorted(box.glob(f"checkpoints/runs/{self.run}/*/recipe.yaml"))
+        # No name with a dot first: a start that was killed has left no run yet, but such a folder.
+        found = sorted(box.glob(f"checkpoints/runs/{self.run}/[!.]*/recipe.yaml"))
         return found[-1].parent if found else None
 
     def command(self, box: Path, is_again: bool) -> list[str]:
