@@ -16,6 +16,9 @@ Messages = tuple[Mapping[str, Any], ...]
 Tools = tuple[Mapping[str, Any], ...]
 
 
+_SAID = ("role", "name", "content", "reasoning_content", "reasoning", "thinking")
+
+
 class Passage(NamedTuple):
     """key: names it for ever, unique within its source; prompt and response: whole texts.
 
@@ -51,9 +54,21 @@ def text_key(name: str, prompt: str) -> str:
 
 
 def chat_key(name: str, messages: Messages, tools: Tools | None) -> str:
-    """As `text_key`, of a chat: by what was said, not by what a template makes of it on one day."""
-    said = {"messages": messages, **({"tools": tools} if tools else {})}
+    """As `text_key`, of a chat: by what was said, not by what a template makes of it on one day.
+
+    Ids and times of messages do not count: dumps of the same chat differ in them.
+    """
+    said: dict[str, Any] = {"messages": [_what_was_said(message) for message in messages]}
+    if tools:
+        said["tools"] = tools
     return text_key(name, json.dumps(said, sort_keys=True))
+
+
+def _what_was_said(message: Mapping[str, Any]) -> dict[str, Any]:
+    said = {key: message[key] for key in _SAID if message.get(key) is not None}
+    if calls := message.get("tool_calls"):
+        said["tool_calls"] = [call.get("function", call) for call in calls]
+    return said
 
 
 def with_unique_keys(passages: Iterable[Passage]) -> list[Passage]:
@@ -68,12 +83,16 @@ def with_unique_keys(passages: Iterable[Passage]) -> list[Passage]:
 
 
 def split(passages: Iterable[Passage], held_out_percent: float) -> PassageSplit:
-    """By the hash of the document: all passages of one, and duplicates, land on one side."""
-    sides = PassageSplit([], [])
+    """By the hash of the document: all passages of one, and duplicates, land on one side.
+
+    A copy of a training prompt in a document that is held out is on neither.
+    """
+    training, held_out = [], []
     for passage in passages:
         out = is_held_out(passage.source, held_out_percent)
-        (sides.held_out if out else sides.training).append(passage)
-    return sides
+        (held_out if out else training).append(passage)
+    read = {passage.prompt for passage in training}
+    return PassageSplit(training, [p for p in held_out if p.prompt not in read])
 
 
 def shuffled(passages: Iterable[Passage], seed: int) -> list[Passage]:

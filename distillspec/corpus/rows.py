@@ -245,7 +245,7 @@ def _chat(
 
 
 def _messages(found: Any, where: str) -> Messages:
-    """The messages as they stand in the row, without fields that are null."""
+    """The messages as they stand in the row, as JSON has them, without fields that are null."""
     if not isinstance(found, Sequence) or isinstance(found, str) or not found:
         raise DistillSpecError(
             f"the messages are {_said(found)}, not a list of messages",
@@ -268,7 +268,8 @@ def _messages(found: Any, where: str) -> Messages:
             _check_calls(calls, number, where)
         if not (calls and message.get("content") is None):
             _check_content(message["content"], number, where)
-    return tuple({k: v for k, v in message.items() if v is not None} for message in found)
+    plain = json.loads(json.dumps([dict(message) for message in found], default=str))  # times
+    return tuple({k: v for k, v in message.items() if v is not None} for message in plain)
 
 
 def _check_content(content: Any, number: int, where: str) -> None:
@@ -311,7 +312,7 @@ def _tools(found: Any, name: str, where: str) -> Tools | None:
             where=where,
             mend='write each as {"type": "function", "function": {"name": ..., "parameters": ...}}',
         )
-    return tuple(found)
+    return tuple(json.loads(json.dumps(found, default=str)))
 
 
 def _text(value: Any, what: str, where: str) -> str:

@@ -188,6 +188,11 @@ class Encoder:
         """Whether the tokens say the text behind the prompt: looked at near the seam."""
         if prompt is None or self._start is not None:
             return True
+        unknown = self._tokenizer.unk_token_id
+        if unknown in ids:  # it says no text: what stands before it is looked at
+            ids = ids[: ids.index(unknown)]
+            if not ids:
+                return True
         context = prompt.tokens[-_SURE:]
         before = decoded(self._tokenizer, context)
         said = decoded(self._tokenizer, [*context, *ids[:_SEAM]])

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date as Date
 from datetime import datetime, time
 from functools import cached_property
+from string import ascii_letters
 from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -20,7 +21,6 @@ Tool = Mapping[str, Any]
 
 _SAID = "distillspec"  # a word that no template changes
 _CLOCK = "strftime_now"
-_DIRECTIVES = "aAbBcdeFGHIjklmMpPrRsSTuUVwWxXyYzZ"
 _SHOWN = 120  # characters on each side of the place where two renderings part
 
 
@@ -164,11 +164,9 @@ class ChatTemplate:
         if _CLOCK not in template:
             return template
         midnight = datetime.combine(self._date, time())
-        filters = "".join(
-            f" | replace({mark!r}, {midnight.strftime(mark)!r})"
-            for letter in _DIRECTIVES
-            for mark in (f"%-{letter}", f"%{letter}")
-        )
+        marks = [f"%{flag}{letter}" for letter in ascii_letters for flag in ("-", "")]
+        written = [("%%", "\0"), *((mark, midnight.strftime(mark)) for mark in marks), ("\0", "%")]
+        filters = "".join(f" | replace({mark!r}, {text!r})" for mark, text in written)
         # The line break goes with the block: the template begins where it did.
         return (
             f"{{% macro {_CLOCK}(format) %}}{{{{ format{filters} }}}}{{% endmacro %}}\n{template}"

@@ -32,6 +32,28 @@ def test_a_chat_is_known_by_what_was_said_whatever_the_order_of_its_fields() -> 
     assert len(keys) == 5
 
 
+def test_a_chat_is_the_same_whatever_ids_and_times_a_dump_gives_it() -> None:
+    call = {"type": "function", "function": {"name": "look", "arguments": {"at": "b"}}}
+    plain = ({"role": "user", "content": "a?"}, {"role": "assistant", "tool_calls": [call]})
+    dumped = (
+        {"role": "user", "content": "a?", "timestamp": "2026-11-30", "hashed_ip": "x"},
+        {"role": "assistant", "content": None, "id": 7, "tool_calls": [{"id": "call_8", **call}]},
+    )
+    assert chat_key("rows", plain, None) == chat_key("rows", dumped, None)
+    other = {**call, "function": {"name": "look", "arguments": {"at": "c"}}}
+    elsewhere = (plain[0], {"role": "assistant", "tool_calls": [other]})
+    assert chat_key("rows", plain, None) != chat_key("rows", elsewhere, None)
+
+
+def test_a_copy_of_a_training_prompt_in_a_held_out_document_is_on_neither_side() -> None:
+    apart = [p._replace(document=f"d{i}") for i, p in enumerate(passages(200))]
+    copies = [p._replace(key=f"{p.key}#2", document=f"e{i}") for i, p in enumerate(passages(200))]
+    sides = split([*apart, *copies], 30.0)
+    training, held_out = ({p.prompt for p in side} for side in sides)
+    assert not training & held_out
+    assert 5 < len(held_out) < 40  # both copies are held out: 9 %
+
+
 def test_every_copy_of_a_prompt_has_a_key_of_its_own() -> None:
     keys = [p.key for p in with_unique_keys([*passages(2), *passages(2), *passages(1)])]
     assert len(set(keys)) == 5

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -166,6 +167,15 @@ def test_a_chats_key_is_of_what_was_said_and_not_of_what_the_template_writes(
     assert passage({"messages": [ASK, {**ANSWER, "content": "5"}]}, calling).key == key
     assert passage({**row, "tools": [TOOL]}, calling).key != key
     assert passage({"messages": [{**ASK, "content": "3"}, ANSWER]}, calling).key != key
+
+
+def test_times_in_messages_and_tools_become_text(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Data sets of the Hub have columns of times, which neither JSON nor an API takes."""
+    at = datetime(2026, 11, 30, 12, tzinfo=UTC)
+    row = {"messages": [{**ASK, "timestamp": at}], "tools": [{"name": "look", "since": at}]}
+    found = passage(row, tokenizer)
+    assert found.messages == ({**ASK, "timestamp": str(at)},)
+    assert found.tools == ({"name": "look", "since": str(at)},)
 
 
 def test_parts_of_text_are_read_by_every_template(calling: PreTrainedTokenizerFast) -> None:

@@ -198,6 +198,21 @@ def test_texts_of_few_tokens_a_character_are_read_until_the_limit_is_reached() -
         assert text == (2,) * 100
 
 
+def test_a_character_that_the_tokenizer_lacks_does_not_move_the_seam() -> None:
+    """An unknown token decodes to no text, so that the text behind the prompt is never met."""
+    pieces = ["<unk>", "\u2581", "s", "\u2581s", "\u2581the", "\u2581thes", "c"]
+    scores = [0.0, -2.0, -3.0, -3.0, -2.0, -2.5, -3.0]
+    model = models.Unigram(list(zip(pieces, scores, strict=True)), unk_id=0)
+    backend = Tokenizer(model)
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    backend.decoder = decoders.Metaspace(prepend_scheme="always")
+    words = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+    assert ids(words, "thes") == (5,)  # a piece goes over the seam
+    prompt = PromptText("the", (4,))
+    found = Encoder(words).responses([(prompt, "scж"), (prompt, "жs")], 9, end=None, literal=False)
+    assert found == [(2, 6, 0), (0, 2)]
+
+
 def test_a_text_longer_than_the_limit_is_no_whole(
     encoder: Encoder, tokenizer: PreTrainedTokenizerFast
 ) -> None:

@@ -114,6 +114,7 @@ def test_whatever_a_template_raises_is_an_error_that_names_it(
         ("{{ strftime_now('%d %b %Y') }}", "01 Feb 2026"),
         ("{{ strftime_now('%Y-%m-%dT%H:%M:%S') }}", "2026-02-01T00:00:00"),
         ("{{ strftime_now(format='%-d %B, %A') }}", "1 February, Sunday"),
+        ("{{ strftime_now('%D %h, 100%% of %C, %%d') }}", "02/01/26 Feb, 100% of 20, %d"),
         ("{{ date_string }}", "01 Feb 2026"),
         (
             "{% if strftime_now is defined %}{% set x = strftime_now('%y') %}{{ x }}{% endif %}",
