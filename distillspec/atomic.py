@@ -19,6 +19,8 @@ from distillspec.errors import DistillSpecError
 
 _UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_DEVICE = {errno.EROFS, errno.EIO, *_FULL}
+_RUST = re.compile(r"\(os error (\d+)\)\Z")
 _NAMED = 3  # files of a longer list
 # The writer is its process id, with eight letters of mkdtemp for a folder; earlier versions had
 # these alone. A hidden file with another word there is the user's.
@@ -51,15 +53,26 @@ def explain(error: OSError, where: Path) -> DistillSpecError:
     )
 
 
-def explain_any(error: OSError) -> DistillSpecError | None:
-    """The user's error behind what the system refused anywhere; None for one without a file."""
-    if not isinstance(error.filename, str | bytes):
+def explain_any(error: Exception) -> DistillSpecError | None:
+    """The user's error behind what the system refused anywhere; None for any other error.
+
+    Libraries in Rust (tokenizers, safetensors) raise errors of their own, which end with the
+    system's number. A failed write of standard output names no file.
+    """
+    number, name = getattr(error, "errno", None), getattr(error, "filename", None)
+    if number is None and (match := _RUST.search(str(error))):
+        number = int(match[1])
+    if number is None or not (isinstance(error, OSError) or number in _DEVICE):
         return None
-    where = os.fsdecode(error.filename)
-    if error.errno in {errno.EROFS, *_FULL}:
-        return explain(error, Path(where))
+    if not isinstance(name, str | bytes):
+        if number not in _DEVICE:
+            return None
+        return explain(OSError(number, os.strerror(number)), Path("a file that was being written"))
+    where = os.fsdecode(name)
+    if number in _DEVICE:
+        return explain(OSError(number, os.strerror(number)), Path(where))
     return DistillSpecError(
-        f"the system refuses this file or folder: {error.strerror}",
+        f"the system refuses this file or folder: {os.strerror(number)}",
         where=where,
         mend="correct its name or its permissions, put back what was removed, or choose another",
     )

@@ -23,6 +23,11 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, which ends a verb as Ctrl-C does."""
 
 
+def exit_code(interrupt: KeyboardInterrupt) -> int:
+    """Of a verb that was ended so: 128 and the signal's number."""
+    return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
     """Within, SIGTERM raises `Terminated` in the main thread: folders are left as by Ctrl-C.

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models
 
 from distillspec import atomic
 from distillspec.errors import DistillSpecError
@@ -301,3 +302,23 @@ def test_a_scratch_folder_goes_with_its_process_or_with_the_next_one(
     with atomic.scratch_folder("try"):
         assert not folder.exists()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_known_behind_the_errors_of_libraries_and_of_streams() -> None:
+    with pytest.raises(Exception, match="os error") as raised:
+        Tokenizer(models.BPE()).save("/dev/full")
+    explained = atomic.explain_any(raised.value)
+    assert explained is not None and "disk is full" in explained.what
+    with (
+        open("/dev/full", "wb", buffering=0) as stream,
+        pytest.raises(OSError, match="No space") as failed,
+    ):
+        stream.write(b"x")
+    assert failed.value.filename is None
+    explained = atomic.explain_any(failed.value)
+    assert explained is not None and "disk is full" in explained.what
+
+
+@pytest.mark.parametrize("error", [ValueError("of ours"), OSError(errno.ECONNRESET, "reset")])
+def test_an_error_that_is_not_of_a_file_is_not_explained(error: Exception) -> None:
+    assert atomic.explain_any(error) is None

@@ -1,398 +1,42 @@
+"""What is said of errors is tested with `commands.dispatch`; here, that a signal ends the start."""
+
 from __future__ import annotations
 
-import json
-import logging
 import os
-import resource
-import shutil
 import signal
 import subprocess
 import sys
-import time
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from distillspec import __version__
-from distillspec.__main__ import COMMANDS, main
-from distillspec.errors import DistillSpecError
-from distillspec.foreign import visible
-from distillspec.torchrun import ERROR_FOLDER
-
-ROOT = Path(__file__).parents[1]
-HEAVY = "{'torch', 'transformers', 'lightning', 'datasets', 'numpy', 'deepspeed', 'peft'}"
-
-
-def fresh(*argv: str) -> subprocess.CompletedProcess[str]:
-    """The command line in a new process, which tells on stderr what heavy it has imported."""
-    code = (
-        "import sys\nfrom distillspec.__main__ import main\n"
-        f"try:\n    code = main({list(argv)})\n"
-        "except SystemExit as leaving:\n    code = leaving.code\n"
-        f"print(sorted({HEAVY} & sys.modules.keys()), file=sys.stderr)\nsys.exit(code)"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+_ROOT = Path(__file__).parents[1]
+_INTERRUPTED = """
+import os, signal, sys
+class Late:  # the last of the imports is interrupted
+    def find_spec(self, name, path=None, target=None):
+        if name == "distillspec.commands.dispatch":
+            os.kill(os.getpid(), signal.Signals(int(sys.argv[1])))
+sys.meta_path.insert(0, Late())
+from distillspec.__main__ import main
+sys.exit(main(["--version"]))
+"""
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["--help"],
-        ["run", "--help"],
-        ["schema"],
-        ["run", "recipes/nano-python.yaml", "--dump-config"],
-        ["pretrain", "recipes/nano-python-target.yaml", "--dry-run"],
-    ],
-    ids=" ".join,
-)
-def test_help_and_validation_import_nothing_heavy(argv: list[str]) -> None:
-    done = fresh(*argv)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.strip().endswith("[]")
-
-
-@pytest.mark.parametrize("argv", [["--help"], ["run", "recipes/nano-python.yaml", "--dump-config"]])
-def test_help_and_validation_take_less_than_half_a_second(argv: list[str]) -> None:
-    def seconds() -> float:
-        # CPU time, because other work on the machine must not decide this test.
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(
-            [sys.executable, "-m", "distillspec", *argv], cwd=ROOT, capture_output=True, check=True
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    assert min(seconds() for _ in range(3)) < 0.5
-
-
-def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as leaving:
-        main(["--help"])
-    assert leaving.value.code == 0
-    told = capsys.readouterr().out
-    assert all(f"\n  {verb} " in told for verb in COMMANDS)
-
-
-@pytest.mark.parametrize("verb", COMMANDS)
-def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as leaving:
-        main([verb, "--help"])
-    assert leaving.value.code == 0
-    assert f"distillspec {verb}" in capsys.readouterr().out
-
-
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["--version"])
-    assert capsys.readouterr().out.strip() == f"distillspec {__version__}"
-
-
-@pytest.mark.parametrize(
-    ("argv", "what", "mend"),
-    [
-        (["evalate"], "unknown verb 'evalate'", "did you mean 'evaluate'?"),
-        (["xyz"], "unknown verb 'xyz'", "the verbs are run, check"),
-        (["run"], "required", "distillspec run --help"),
-        (["check", "r.yaml", "--unknown"], "--unknown", "distillspec check --help"),
-        (["check", "r.yaml", "--min-speedup", "x"], "must be a number from 0", "--help"),
-        (["check", "r.yaml", "--min-speedup", "nan"], "must be a number from 0", "--help"),
-        (["run", "none.yaml"], "no such recipe", ""),
-        (["run", "/dev/zero"], "this recipe cannot be read: it is a device", "YAML"),
-        (["run", "x" * 300], "this recipe cannot be read: File name too long", "YAML"),
-        (["run", "recipes/nano-python.yaml", "pair.target=~nobody_here/x"], "", "mend"),
-    ],
-)
-def test_a_users_error_leaves_with_1_and_three_lines(
-    argv: list[str], what: str, mend: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(argv) == 1
-    told = capsys.readouterr()
-    first, where, remedy = told.err.splitlines()
-    assert what in first
-    assert where.startswith("  where: ")
-    assert remedy.startswith("  mend:  ")
-    assert mend in remedy
-    assert told.out == ""
-
-
-def test_flags_may_stand_between_overrides(capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = str(ROOT / "recipes/nano-python.yaml")
-    assert main(["run", recipe, "seed=3", "--dump-config", "distill.temperature=0.5"]) == 0
-    told = capsys.readouterr().out
-    assert "seed: 3" in told
-    assert "temperature: 0.5" in told
-
-
-# --- how a verb ends, with a verb that ends so ---------------------------------------------------
-
-
-@pytest.fixture
-def ending(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], int]], int]:
-    """Runs the command line with a verb `end` that does what it is given."""
-
-    def run(end: Callable[[], int]) -> int:
-        verb = ModuleType("end", "`end`: ends.")
-        verb.__dict__.update(add_arguments=lambda parser: None, main=lambda arguments: end())
-        monkeypatch.setitem(COMMANDS, "end", verb)
-        return main(["end"])
-
-    return run
-
-
-Ending = Callable[[Callable[[], int]], int]
-
-
-def bug() -> int:
-    raise ZeroDivisionError("a bug")
-
-
-def refused_by_the_system() -> int:
-    raise PermissionError(13, "Permission denied", "/some/folder")
-
-
-def users_error() -> int:
-    raise DistillSpecError("what", where="here", mend="so")
-
-
-def interrupt() -> int:
-    raise KeyboardInterrupt
-
-
-def interrupt_with_a_hint() -> int:
-    raise KeyboardInterrupt("resume with: ./launch.sh a/b")
-
-
-def test_a_verbs_exit_code_is_passed_on(ending: Ending) -> None:
-    assert ending(lambda: 0) == 0
-    assert ending(lambda: 2) == 2
-
-
-def test_a_bug_shows_its_traceback(ending: Ending, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ending(bug) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("Traceback")
-    assert told.endswith("ZeroDivisionError: a bug\n")
-
-
-def test_what_the_system_refuses_is_the_users_error(
-    ending: Ending, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert ending(refused_by_the_system) == 1
-    what, where, mend = capsys.readouterr().err.splitlines()
-    assert what == "the system refuses this file or folder: Permission denied"
-    assert where == "  where: /some/folder"
-    assert "permissions" in mend
-
-
-def test_an_interrupt_leaves_with_130_and_says_how_to_resume(
-    ending: Ending, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert ending(interrupt) == 130
-    assert "resumes with: ./launch.sh RUN-FOLDER" in capsys.readouterr().err
-    assert ending(interrupt_with_a_hint) == 130
-    assert capsys.readouterr().err == "interrupted; resume with: ./launch.sh a/b\n"
-
-
-def test_of_several_processes_the_first_one_says_how_to_resume(
-    ending: Ending, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RANK", "1")
-    assert ending(interrupt) == 130
-    assert capsys.readouterr().err == ""
-
-
-def test_sigterm_leaves_with_143_and_says_how_to_resume(
-    ending: Ending, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def terminated() -> int:
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(5)
-        return 0
-
-    before = signal.getsignal(signal.SIGTERM)
-    assert ending(terminated) == 143
-    assert capsys.readouterr().err.startswith("terminated; a run that was training resumes with")
-    assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_an_interrupted_comparison_is_started_again_as_it_was(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("distillspec.commands.compare.main", lambda _: interrupt())
-    assert main(["compare", "c.yaml"]) == 130
-    assert "the same command goes on where it stopped" in capsys.readouterr().err
-
-
-def test_of_several_processes_one_tells_the_common_error(
-    ending: Ending,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv(ERROR_FOLDER, str(tmp_path))
-    monkeypatch.setenv("RANK", "1")
-    assert ending(users_error) == 1
-    assert capsys.readouterr().err == "what\n  where: here\n  mend:  so\n"
-    assert ending(users_error) == 1
-    assert capsys.readouterr().err == ""
-    assert ending(bug) == 1
-    assert capsys.readouterr().err == "rank 1 failed as well: ZeroDivisionError: a bug\n"
-
-
-def test_a_lost_error_folder_does_not_silence_an_error(
-    ending: Ending,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv(ERROR_FOLDER, str(tmp_path / "gone"))
-    assert ending(users_error) == 1
-    assert capsys.readouterr().err.startswith("what\n")
-
-
-def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_during_the_imports_ends_the_process_quietly(number: int, code: int) -> None:
     done = subprocess.run(
-        f"{sys.executable} -m distillspec schema | head -1",
-        shell=True, cwd=ROOT, capture_output=True, text=True, check=True,
+        [sys.executable, "-c", f"import signal\nsignal.signal(2, signal.default_int_handler)\n"
+         f"{_INTERRUPTED}", str(int(number))],
+        capture_output=True, text=True, cwd=_ROOT, env={**os.environ, "PYTHONPATH": str(_ROOT)},
+        check=False,
     )  # fmt: skip
-    assert done.stdout == "{\n"
-    assert done.stderr == ""
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
 
 
-def test_the_package_speaks_through_one_handler_however_often_a_verb_is_started() -> None:
-    log = logging.getLogger("distillspec")
-    kept = log.handlers[:], log.level
-    log.handlers.clear()
-    try:
-        assert main(["schema"]) == 0
-        assert main(["schema"]) == 0
-        assert len(log.handlers) == 1
-        assert log.level == logging.INFO
-    finally:
-        log.handlers[:], _ = kept[0], log.setLevel(kept[1])
-
-
-# --- what came from outside ----------------------------------------------------------------------
-
-HOSTILE = "\x1b[2J\x1b]0;pwned\x07\x9b31m\u202e [red]x[/] [/none]"
-TINY = """\
-pair: {target: "TARGET", draft: "DRAFT"}
-data:
-  source: {kind: jsonl, path: rows.jsonl, category: topic}
-  held_out_percent: 25.0
-  max_prompt_tokens: 64
-  max_response_tokens: 6
-  preview: 2
-distill:
-  source: {fixed: 0.5, draft: 0.5}
-  batch_size: 4
-  max_steps: 2
-  probe: {every_steps: 2, prompts: 2, gamma: 2, max_new_tokens: 4}
-optimizer: {warmup_steps: 1}
-hardware: {device: cpu, precision: float32}
-evaluate: {suite: suite.yaml, control: false}
-"""
-TINY_SUITE = """\
-prompts: {count: 2}
-gammas: [2]
-temperatures: [0.0]
-max_new_tokens: 4
-drafts: [undistilled, distilled]
-runner: {kind: eager, dtype: float32}
-"""
-
-
-@pytest.fixture
-def hostile(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder whose data, categories, file and folder names hold control sequences."""
-    folder = f"m{HOSTILE.replace('/', '')}"
-    shutil.copytree(tiny_pair, tmp_path / folder)
-    rows = (
-        {"prompt": f"{HOSTILE} def f{i}(x):", "response": f"{HOSTILE}{i}", "topic": HOSTILE}
-        for i in range(40)
-    )
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "suite.yaml").write_text(TINY_SUITE)
-    quoted = json.dumps(folder)[1:-1]
-    text = TINY.replace("TARGET", f"{quoted}/target").replace("DRAFT", f"{quoted}/draft")
-    (tmp_path / "tiny.yaml").write_text(text)
-    monkeypatch.chdir(tmp_path)
-    return Path(folder)
-
-
-@pytest.mark.slow
-def test_no_verb_passes_control_characters_to_the_terminal(
-    hostile: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pair = [str(hostile / "target"), str(hostile / "draft")]
-    short = ["--minutes", "0.01", "--max-new-tokens", "2", "--runner", "eager"]
-    for argv, code in (
-        (["run", "tiny.yaml", "--dump-config"], 0),
-        (["run", "tiny.yaml", "--dry-run"], 0),
-        (["run", "tiny.yaml"], 0),
-        (["report", "RUN"], 0),
-        (["export", "RUN"], 0),
-        (["check", "tiny.yaml"], 0),
-        (["generate", "tiny.yaml", "distill.source={target: 1.0}"], 0),
-        (["decode", *pair, f"{HOSTILE}\tx\n", "--max-new-tokens", "8", "--temperature", "2"], 0),
-        (["auto", *pair, "--prompts", "rows.jsonl", *short], 0),
-        (["decode", *pair, f"@{HOSTILE}"], 1),
-        (["run", f"{HOSTILE}.yaml"], 1),
-        (["run", "tiny.yaml", f"{HOSTILE}=1"], 1),
-        (["run", "tiny.yaml", f"distill.divergence='{HOSTILE}'"], 1),
-        (["evaluate", HOSTILE], 1),
-        ([HOSTILE], 1),
-        (["decode", *pair, "\udcff"], 1),
-    ):
-        run = str(next(Path("checkpoints/runs/tiny").iterdir(), "")) if "RUN" in argv else ""
-        assert main([run if word == "RUN" else word for word in argv]) == code, argv
-        told = "".join(capsys.readouterr())
-        assert told and visible(told) == told, argv
-    page = next(Path("checkpoints/runs/tiny").rglob("report.html")).read_text(encoding="utf-8")
-    assert visible(page) == page
-
-
-def test_a_bug_repeats_no_secret_and_no_control_character(
-    ending: Ending, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SERVER_KEY", "plain-looking-key")
-
-    def fails() -> int:
-        raise RuntimeError("\x1b[2J of plain-looking-key at http://me:pass@host")
-
-    assert ending(fails) == 1
-    assert capsys.readouterr().err.endswith("RuntimeError: \\x1b[2J of *** at http://***@host\n")
-
-
-def test_records_and_warnings_of_any_library_are_made_visible(
-    ending: Ending, capsys: pytest.CaptureFixture[str]
-) -> None:
-    kept = logging.getLogRecordFactory(), warnings.formatwarning
-    try:
-        assert ending(lambda: 0) == 0
-        logging.getLogger("another.library").error("says %s", "\x1b[2J")
-        assert warnings.formatwarning("\x1b[2J", UserWarning, "f.py", 1).startswith("f.py:1")
-        assert "\x1b" not in warnings.formatwarning("\x1b[2J", UserWarning, "f.py", 1)
-        record = logging.getLogRecordFactory()("x", 0, "", 0, "%s", ("\x1b[2J",), None)
-        assert record.getMessage() == "\\x1b[2J"
-    finally:
-        logging.setLogRecordFactory(kept[0])
-        warnings.formatwarning = kept[1]
-    assert "\x1b" not in "".join(capsys.readouterr())
-
-
-def test_a_working_folder_that_was_deleted_is_an_error_that_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
-    assert main(["--help"]) == 1
-    assert "working folder cannot be used" in capsys.readouterr().err
-    monkeypatch.undo()
+def test_the_entry_runs_a_verb() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "distillspec", "--version"],
+        capture_output=True, text=True, cwd=_ROOT, check=False,
+    )  # fmt: skip
+    assert done.stdout.startswith("distillspec ")

@@ -14,7 +14,7 @@ from distillspec.errors import DistillSpecError
 
 LOCK_FILE = ".lock"
 
-_held: dict[Path, IO[str]] = {}  # by this process: a run may lock its folder and train in it
+_held: dict[Path, IO[bytes]] = {}  # by this process: a run may lock its folder and train in it
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def run_lock(folder: Path, on_wait: Callable[[str], None] | None = None) -> Iter
         return
     path = folder / LOCK_FILE
     try:
-        handle = path.open("a+", encoding="utf-8")
+        handle = path.open("ab+", buffering=0)
     except OSError as error:
         raise explain(error, path) from error
     with handle:
@@ -46,7 +46,7 @@ def run_lock(folder: Path, on_wait: Callable[[str], None] | None = None) -> Iter
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             handle.seek(0)
-            holder = handle.read().strip() or "unknown"
+            holder = handle.read().decode(errors="replace").strip() or "unknown"
             if on_wait is None:
                 raise DistillSpecError(
                     f"another run (process {holder}) is using this folder",
@@ -55,9 +55,11 @@ def run_lock(folder: Path, on_wait: Callable[[str], None] | None = None) -> Iter
                 ) from error
             on_wait(holder)
             fcntl.flock(handle, fcntl.LOCK_EX)
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
+        try:
+            handle.truncate(0)
+            handle.write(str(os.getpid()).encode())
+        except OSError as error:
+            raise explain(error, path) from error
         _held[folder] = handle
         try:
             tidy(folder)

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from distillspec import provenance
-from distillspec.__main__ import _dispatch
+from distillspec.commands.dispatch import _dispatch
 from distillspec.corpus.prompts import load_prompts
 from distillspec.corpus.question import Question
 from distillspec.corpus.received import ReceivedAnswers

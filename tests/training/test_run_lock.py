@@ -49,3 +49,24 @@ def test_a_place_that_cannot_hold_a_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DistillSpecError, match="cannot write here"), run_lock(tmp_path / "file"):
         pass
+
+
+_FULL = """
+import resource, sys
+from pathlib import Path
+from distillspec.errors import DistillSpecError
+from distillspec.training.run_lock import run_lock
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # as on a full disk: names fit, bytes do not
+try:
+    with run_lock(Path(sys.argv[1])):
+        pass
+except DistillSpecError as error:
+    print(error.where)
+"""
+
+
+def test_a_lock_file_that_cannot_be_written_is_a_users_error(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == (f"{tmp_path / '.lock'}\n", "")
