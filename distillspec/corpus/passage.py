@@ -87,7 +87,8 @@ def split(passages: Iterable[Passage], held_out_percent: float) -> PassageSplit:
 
     A copy of a training prompt in a document that is held out is on neither.
     """
-    training, held_out = [], []
+    training: list[Passage] = []
+    held_out: list[Passage] = []
     for passage in passages:
         out = is_held_out(passage.source, held_out_percent)
         (held_out if out else training).append(passage)
