@@ -10,14 +10,24 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from distillspec.errors import DistillSpecError
 
-_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+Writes = Sequence[str] | Callable[[Path], None]  # see `check_replaceable`
+
+_UNWRITABLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DEVICE = {errno.EROFS, errno.EIO, *_FULL}
 _RUST = re.compile(r"\(os error (\d+)\)\Z")
@@ -98,9 +108,9 @@ def replacing_file(path: Path, previous: Path | None = None) -> Iterator[Path]:
         previous: Where an older file at `path` is moved; None deletes it. A process killed between
             the two renames leaves `previous` alone, whole.
     """
-    goal = _followed(path)
+    goal = followed(path)
     make_folder(goal.parent)
-    temporary = goal.with_name(f".{goal.name}.{os.getpid()}.tmp")
+    temporary = goal.parent / f".{goal.name}.{os.getpid()}.tmp"
     try:
         _check_regular(goal)
         remove_stale(goal.parent, goal.name)
@@ -126,7 +136,7 @@ def _move(old: Path, new: Path) -> None:
     old.replace(new)
 
 
-def recover_folder(path: Path, writes: Sequence[str] = ("*",)) -> None:
+def recover_folder(path: Path, writes: Writes = ("*",)) -> None:
     """Undo a replacement of the folder `path` that was killed between its two renames.
 
     Args:
@@ -137,7 +147,7 @@ def recover_folder(path: Path, writes: Sequence[str] = ("*",)) -> None:
     Raises:
         DistillSpecError: There is such a folder. It has not been touched.
     """
-    path = _followed(path)
+    path = followed(path)
     aside = _aside(path)
     if aside.is_symlink() or not aside.is_dir():
         return
@@ -149,9 +159,7 @@ def recover_folder(path: Path, writes: Sequence[str] = ("*",)) -> None:
 
 
 @contextmanager
-def replacing_folder(
-    path: Path, writes: Sequence[str], previous: Path | None = None
-) -> Iterator[Path]:
+def replacing_folder(path: Path, writes: Writes, previous: Path | None = None) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; it replaces `path` when the block ends well.
 
     An older folder at `path` stays whole until the new one is; it is moved aside, then deleted. A
@@ -160,11 +168,11 @@ def replacing_folder(
 
     Args:
         path: The folder to write.
-        writes: Patterns of the files that the caller writes, as for `check_replaceable`, which
-            refuses a folder that holds anything else.
+        writes: What the caller writes, as for `check_replaceable`, which refuses a folder that
+            holds anything else.
         previous: As for `replacing_file`.
     """
-    goal = _followed(path)
+    goal = followed(path)
     make_folder(goal.parent)
     aside = _aside(goal)
     try:
@@ -198,17 +206,18 @@ def replacing_folder(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_replaceable(path: Path, writes: Sequence[str]) -> None:
+def check_replaceable(path: Path, writes: Writes) -> None:
     """Refuse a folder at `path` that holds files which its writer would not write again.
 
     Args:
         path: What would be replaced; it need not exist.
-        writes: Patterns (`fnmatch`) of paths inside the folder, with `/` between their parts.
+        writes: Patterns (`fnmatch`) of paths inside the folder, with `/` between their parts; or a
+            function that raises DistillSpecError for a folder that its writer did not write.
 
     Raises:
         DistillSpecError: It names the foreign files. Nothing has been changed.
     """
-    path = _followed(path)
+    path = followed(path)
     if not path.exists():
         return
     if not path.is_dir():
@@ -217,20 +226,38 @@ def check_replaceable(path: Path, writes: Sequence[str]) -> None:
             where=str(path),
             mend="move the file away, or name another folder",
         )
-    names = [
-        (Path(folder) / name).relative_to(path).as_posix()
-        for folder, folders, files in os.walk(path)
-        for name in [*files, *(one for one in folders if (Path(folder) / one).is_symlink())]
-    ]
-    foreign = sorted(
-        name for name in names if not any(fnmatch.fnmatchcase(name, one) for one in writes)
+    if Path.cwd().is_relative_to(path.resolve()):
+        raise DistillSpecError(
+            "this folder would be replaced as a whole, and the working folder lies in it",
+            where=str(path),
+            mend="name another folder",
+        )
+    if callable(writes):
+        writes(path)
+        return
+    refuse_foreign(
+        path,
+        [name for name in names_in(path) if not any(fnmatch.fnmatchcase(name, p) for p in writes)],
     )
-    if foreign:
-        more = f" and {len(foreign) - _NAMED} more" if len(foreign) > _NAMED else ""
+
+
+def names_in(folder: Path) -> list[str]:
+    """Paths of all files and links anywhere in `folder`, sorted, with `/` between their parts."""
+    return sorted(
+        (Path(root) / name).relative_to(folder).as_posix()
+        for root, folders, files in os.walk(folder)
+        for name in [*files, *(one for one in folders if (Path(root) / one).is_symlink())]
+    )
+
+
+def refuse_foreign(folder: Path, names: Sequence[str]) -> None:
+    """DistillSpecError if there are `names` of files in `folder` which are not the writer's."""
+    if names:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         raise DistillSpecError(
             "this folder would be replaced as a whole, and it holds other files: "
-            f"{', '.join(foreign[:_NAMED])}{more}",
-            where=str(path),
+            f"{', '.join(names[:_NAMED])}{more}",
+            where=str(folder),
             mend="move these files away, or name another folder",
         )
 
@@ -330,12 +357,14 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _followed(path: Path) -> Path:
-    """Where a symbolic link at `path` leads; `path` itself where it is none."""
+def followed(path: Path) -> Path:
+    """Where a symbolic link, `.` or `..` at `path` leads; `path` itself where it is none."""
     try:
-        return path.resolve() if path.is_symlink() else path
+        return path.resolve() if path.is_symlink() or path.name in ("", "..") else path
     except OSError as error:  # a name that is too long, a folder that may not be searched
         raise explain(error, path) from error
+    except RuntimeError as error:  # what Python 3.11 says of a link to itself
+        raise explain(OSError(errno.ELOOP, os.strerror(errno.ELOOP)), path) from error
 
 
 def _check_regular(path: Path) -> None:
@@ -349,7 +378,7 @@ def _check_regular(path: Path) -> None:
 
 
 def _aside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.old")
+    return path.parent / f".{path.name}.old"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -29,8 +29,9 @@ from distillspec.pair import device_of, dtype_of
 from distillspec.plain_files import Kept, read_json
 from distillspec.recipe.dry_run import RUNS
 from distillspec.recipe.loading import dump_yaml
+from distillspec.recipe.output import check_output, output_folder, replaceable
 from distillspec.recipe.pretraining import PretrainRecipe
-from distillspec.recipe.written_files import MODEL_FILES, TOKENIZER_FILES
+from distillspec.recipe.written_files import README, TOKENIZER_FILES, mark_written
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.terminal import Terminal
 from distillspec.training.pretrain import Progress, held_out_nats, pretrain
@@ -44,10 +45,10 @@ console = Terminal()
 
 def run(recipe: PretrainRecipe, *, resume: bool) -> int:
     """Train the model and write it to recipe.output; its run folder is RUNS/<name>."""
-    folder, output = RUNS / recipe.name, Path(recipe.output)
+    folder, output = RUNS / recipe.name, output_folder(recipe)
     # An earlier process may have been killed while it replaced the model.
-    atomic.recover_folder(output, MODEL_FILES)
-    atomic.check_replaceable(output, MODEL_FILES)
+    atomic.recover_folder(output, replaceable(recipe))
+    check_output(recipe, folder, "output")
     if (folder / "state.pt").exists() and not resume:
         raise DistillSpecError(
             "this recipe has been started before",
@@ -111,10 +112,10 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
             "entropy_nats_per_token": _entropy(model, rows),
         }
         atomic.write_json(folder / "result.json", facts)
-        _write_model(model, tokenizer, output)
+        _write_model(model, tokenizer, output, replaceable(recipe))
         record.record(tokens=final.tokens, finished=True)
     console.print(json.dumps(facts, indent=2))
-    console.print(f"model written to {recipe.output}", highlight=False)
+    console.print(f"model written to {output}", highlight=False)
     return 0
 
 
@@ -214,16 +215,22 @@ def _beginning(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> Pr
     return model
 
 
-def _write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, output: Path) -> None:
+def _write_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    output: Path,
+    writes: atomic.Writes,
+) -> None:
     """A plain Hugging Face folder in bfloat16; a README beside the old weights is kept."""
     cast_parameters(model, torch.bfloat16)
     model.config.dtype = torch.bfloat16
-    with atomic.replacing_folder(output, MODEL_FILES) as temporary:
+    with atomic.replacing_folder(output, writes) as temporary:
         save_model(model, temporary)
         tokenizer.save_pretrained(temporary)
         add_old_keys(temporary)
-        if (output / "README.md").exists():
-            shutil.copy2(output / "README.md", temporary)
+        mark_written(temporary)
+        if (output / README).exists():
+            shutil.copy2(output / README, temporary)
 
 
 def _bytes_per_token(files: CorpusFiles, held_out: torch.Tensor) -> float:

@@ -322,3 +322,30 @@ def test_a_full_disk_is_known_behind_the_errors_of_libraries_and_of_streams() ->
 @pytest.mark.parametrize("error", [ValueError("of ours"), OSError(errno.ECONNRESET, "reset")])
 def test_an_error_that_is_not_of_a_file_is_not_explained(error: Exception) -> None:
     assert atomic.explain_any(error) is None
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "work/..", "/proc/self/cwd"])
+def test_the_working_folder_and_those_it_lies_in_are_not_replaced(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work" / "work").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work")
+    with pytest.raises(DistillSpecError, match="the working folder lies in it"):
+        atomic.check_replaceable(Path(name), ["*"])
+    with pytest.raises(DistillSpecError, match="this is none"):
+        atomic.write_text(Path(name), "text")
+    with pytest.raises(DistillSpecError), atomic.replacing_folder(Path(name), ["*"]):
+        pass
+    assert (tmp_path / "work" / "work").is_dir()
+
+
+def test_a_link_to_itself_is_a_users_error(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(DistillSpecError, match="symbolic links"):
+        atomic.write_text(tmp_path / "loop", "text")
+    with (
+        pytest.raises(DistillSpecError, match="symbolic links"),
+        atomic.replacing_folder(tmp_path / "loop", ["*"]),
+    ):
+        pass
+    assert names(tmp_path) == ["loop"]

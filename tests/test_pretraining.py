@@ -212,3 +212,22 @@ def test_an_output_between_its_two_renames_is_put_back_by_the_next_start() -> No
     )
     pretraining.run(further, resume=False)
     assert sorted(path.name for path in Path("made").iterdir()) == ["target"]
+
+
+def test_a_model_of_the_user_is_not_replaced_by_one_that_was_trained_meanwhile() -> None:
+    pretraining.run(recipe(), resume=False)
+    Path("made/target/config.json").write_text('{"my": 1}')
+    with pytest.raises(DistillSpecError, match=r"other files: config\.json"):
+        pretraining.run(recipe(), resume=True)
+    assert Path("made/target/config.json").read_text() == '{"my": 1}'
+
+
+def test_a_model_may_be_replaced_by_its_continuation_and_by_one_from_nothing() -> None:
+    pretraining.run(recipe(), resume=False)
+    Path("made/target/README.md").write_text("notes")
+    Path("made/target/pretraining.json").unlink()  # a model of any origin
+    further = {"tokenizer": {"take_from": "made/target"}, "model": None}
+    pretraining.run(recipe(name="more", start_from="made/target", **further), resume=False)
+    pretraining.run(recipe(name="again"), resume=False)
+    assert Path("made/target/README.md").read_text() == "notes"
+    load_model("made/target", dtype=torch.float32)

@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from distillspec.atomic import check_replaceable
 from distillspec.errors import DistillSpecError
 from distillspec.plain_files import check_regular
 from distillspec.recipe.context import check_rows_fit, context_of
@@ -22,12 +21,12 @@ from distillspec.recipe.model_line import (
     model_line,
     tokenizer_line,
 )
+from distillspec.recipe.output import check_output, check_writable, output_folder
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.prompt_plan import Adversarial, PromptSource, PythonTopics
 from distillspec.recipe.schema import Pair, Recipe
 from distillspec.recipe.start import Pruned
 from distillspec.recipe.suite import Suite
-from distillspec.recipe.written_files import MODEL_FILES
 
 RUNS = Path("checkpoints/runs")
 
@@ -82,7 +81,7 @@ def _distillation(recipe: Recipe, source: str, suite: Suite | None) -> list[Plan
     lines.append(PlanLine("responses", _responses(distill.source)))
     if "target" in distill.source.stored or pair.endpoint is not None:
         store = Path(recipe.data.store)
-        _check_writable(store, f"{source}: data.store")
+        check_writable(store, f"{source}: data.store")
         bound = "" if recipe.data.max_prompts else "; data.max_prompts would bound them"
         text = f"one target response to each training prompt is kept in {store}{bound}"
         lines.append(PlanLine("store", text))
@@ -96,7 +95,7 @@ def _distillation(recipe: Recipe, source: str, suite: Suite | None) -> list[Plan
         lines.append(PlanLine("reference", model_line(distill.select.reference, where)))
     _check_wandb(recipe, source)
     runs = RUNS / recipe.name
-    _check_writable(runs, f"{source}: name")
+    check_writable(runs, f"{source}: name")
     lines.append(PlanLine("run folder", f"{runs}/<run id>"))
     if pair.endpoint is None:
         path = recipe.evaluate.suite
@@ -131,7 +130,7 @@ def _pretraining(recipe: PretrainRecipe, source: str) -> list[PlanLine]:
         assert recipe.model is not None, "the schema asks for one of the two"
         model = f"Llama, {recipe.model.layers} layers, hidden size {recipe.model.hidden_size}"
     train = recipe.train
-    _check_writable(Path(recipe.output), f"{source}: output")
+    check_output(recipe, RUNS / recipe.name, f"{source}: output")
     return [
         *lines,
         PlanLine("tokenizer", text),
@@ -141,13 +140,11 @@ def _pretraining(recipe: PretrainRecipe, source: str) -> list[PlanLine]:
             f"{train.max_steps} steps of {train.batch_size} x {train.context} tokens,"
             f" validated every {train.validate_every_steps} steps",
         ),
-        PlanLine("output", _output(Path(recipe.output))),
+        PlanLine("output", _output(output_folder(recipe))),
     ]
 
 
 def _output(folder: Path) -> str:
-    """Errors: a folder that holds anything but a model."""
-    check_replaceable(folder, MODEL_FILES)
     if not folder.exists() or not any(folder.iterdir()):
         return str(folder)
     return f"{folder}: the model that is there is replaced, its README.md is kept"
@@ -257,7 +254,7 @@ def _training(distill: Distill) -> str:
 
 
 def _signal(signal: CachedSignal, source: str) -> str:
-    _check_writable(Path(signal.store), f"{source}: distill.signal.store")
+    check_writable(Path(signal.store), f"{source}: distill.signal.store")
     small, large = (signal.bytes_per_token(size) for size in (2**16, 2**16 + 1))
     return (
         f"the target's {signal.k} likeliest tokens and the mass of the rest are kept in"
@@ -289,18 +286,4 @@ def _check_wandb(recipe: Recipe, source: str) -> None:
             "the package 'wandb' is not installed",
             where=f"{source}: hardware.wandb_project",
             mend="pip install 'distillspec[wandb]', or leave the key out",
-        )
-
-
-def _check_writable(path: Path, where: str) -> None:
-    """`path` is a folder that can be written, or can be made one. Creates nothing."""
-    nearest = path.absolute()
-    while not os.path.lexists(nearest):
-        nearest = nearest.parent
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        reason = "is not writable" if nearest.is_dir() else "is not a folder"
-        raise DistillSpecError(
-            f"cannot write to '{path}': {nearest} {reason}",
-            where=where,
-            mend="choose a folder that you may write to, or mend its permissions",
         )

@@ -9,6 +9,7 @@ import pytest
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.dry_run import plan, render
 from distillspec.recipe.loading import load_recipe
+from distillspec.recipe.written_files import mark_written
 
 RECIPE = """\
 pair: {target: models/target, draft: models/draft}
@@ -282,6 +283,8 @@ def test_a_draft_that_is_made_is_told_with_the_layers_that_the_target_has(place:
 def test_an_output_with_foreign_files_is_refused_and_a_model_there_is_named(place: Path) -> None:
     (place / "out").mkdir()
     (place / "out" / "config.json").write_text("{}", encoding="utf-8")
+    assert "other files: config.json" in refused("p.yaml").what
+    mark_written(place / "out")
     assert (
         lines("p.yaml")["output"]
         == "out: the model that is there is replaced, its README.md is kept"

@@ -1,0 +1,90 @@
+"""Where a pretraining recipe writes its model, and whether that place may and can be written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from distillspec.atomic import Writes, check_replaceable, followed
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.pretraining import PretrainRecipe
+from distillspec.recipe.written_files import PRETRAINED_FILES, check_marked
+
+
+def output_folder(recipe: PretrainRecipe) -> Path:
+    return Path(os.path.expanduser(recipe.output))
+
+
+def replaceable(recipe: PretrainRecipe) -> Writes:
+    """What may lie in the output folder: what pretraining wrote there, or the model to go on from.
+
+    For `atomic.replacing_folder`.
+    """
+    output = output_folder(recipe)
+    if _is_same(recipe.start_from, output):
+        return PRETRAINED_FILES
+    return check_marked
+
+
+def check_output(recipe: PretrainRecipe, runs: Path, where: str) -> None:
+    """Refuse, before any training, an output folder that would be refused after it.
+
+    Args:
+        recipe: The pretraining recipe.
+        runs: The folder of this recipe's run.
+        where: The key of the recipe, for errors.
+
+    Raises:
+        DistillSpecError: The place cannot be written, overlaps the run folder, is the model whose
+            tokenizer is taken, or holds files that pretraining did not write.
+    """
+    output = output_folder(recipe)
+    goal = followed(output)
+    target, run = Path(os.path.realpath(goal)), Path(os.path.realpath(runs))
+    if target.is_relative_to(run) or run.is_relative_to(target):
+        raise DistillSpecError(
+            f"the model cannot be written to '{output}': this recipe's run folder is {runs}",
+            where=where,
+            mend="name a folder outside of it, which does not contain it either",
+        )
+    taken = recipe.tokenizer.take_from
+    if _is_same(taken, output) and not _is_same(recipe.start_from, output):
+        raise DistillSpecError(
+            f"the model '{output}' would be replaced, and its tokenizer is taken for the new one",
+            where=where,
+            mend="name another folder; only the model in start_from may be written over",
+        )
+    check_replaceable(output, replaceable(recipe))
+    # A folder that exists is renamed, so it is its parent that must be writable.
+    check_writable(goal.parent if goal.exists() else goal, where)
+
+
+def check_writable(path: Path, where: str) -> None:
+    """`path` is a folder that can be written, or can be made one. What is tried is undone."""
+    nearest = path.absolute()
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    reason = "is not a folder"
+    if nearest.is_dir():
+        reason = "is not writable"
+        try:
+            # The system alone knows: of /proc it says that it is writable.
+            with tempfile.TemporaryDirectory(
+                prefix=f".try.{os.getpid()}_", suffix=".tmp", dir=nearest
+            ):
+                return
+        except OSError as error:
+            reason += f" ({error.strerror})"
+    raise DistillSpecError(
+        f"cannot write to '{path}': {nearest} {reason}",
+        where=where,
+        mend="choose a folder that you may write to, or mend its permissions",
+    )
+
+
+def _is_same(model: str | None, folder: Path) -> bool:
+    """Whether the model folder of a recipe is `folder`, by whatever name."""
+    return model is not None and os.path.realpath(os.path.expanduser(model)) == os.path.realpath(
+        folder
+    )
