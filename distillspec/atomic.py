@@ -34,6 +34,7 @@ _RUST = re.compile(r"\(os error (\d+)\)\Z")
 _NAMED = 3  # files of a longer list
 # The writer is its process id, with eight letters of mkdtemp for a folder; earlier versions had
 # these alone. A hidden file with another word there is the user's.
+_held: dict[Path, Callable[[], None]] = {}  # by `watched`
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<writer>[0-9]+|(?:[0-9]+_)?[0-9a-z_]{8})\.tmp\Z")
 
 
@@ -57,6 +58,12 @@ def explain(error: OSError, where: Path) -> DistillSpecError:
             "the folder of this file is gone, or never was",
             where=str(where),
             mend="make the folder; if it was deleted or moved while in use, put it back",
+        )
+    if error.errno == errno.ENOTEMPTY:
+        return DistillSpecError(
+            "a folder with this name is in the way",
+            where=str(where),
+            mend="move it away or delete it, then give the command again",
         )
     return DistillSpecError(
         f"writing failed: {error.strerror}", where=str(where), mend="see the system's message above"
@@ -90,11 +97,32 @@ def explain_any(error: Exception) -> DistillSpecError | None:
 
 def make_folder(path: Path) -> Path:
     """Create `path` with its parents; an unwritable place is a DistillSpecError."""
+    for folder, check in list(_held.items()):
+        if Path(os.path.realpath(path)).is_relative_to(folder):
+            check()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise explain(error, path) from error
+    except (RecursionError, ValueError) as error:  # thousands of levels, a null character
+        reason = "too many levels" if isinstance(error, RecursionError) else str(error)
+        raise DistillSpecError(
+            f"no folder can be made here: {reason}", where=str(path), mend="name another folder"
+        ) from error
     return path
+
+
+@contextmanager
+def watched(folder: Path, check: Callable[[], None]) -> Iterator[None]:
+    """Within, nothing is written into the real path `folder` before `check` has passed.
+
+    Else a write would make a folder again that was deleted meanwhile.
+    """
+    _held[folder] = check
+    try:
+        yield
+    finally:
+        del _held[folder]
 
 
 @contextmanager
@@ -119,18 +147,19 @@ def replacing_file(path: Path, previous: Path | None = None) -> Iterator[Path]:
             with temporary.open("rb+") as handle:
                 os.fsync(handle.fileno())
             if previous is not None and goal.exists():
-                _move(goal, previous)
+                move(goal, previous)
             temporary.replace(goal)
     except OSError as error:
         raise explain(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only system refuses even what is not there
+            temporary.unlink()
 
 
-def _move(old: Path, new: Path) -> None:
+def move(old: Path, new: Path) -> None:
     """Rename `old`, in place of a file or folder at `new`."""
     if new.is_dir() and not new.is_symlink():
-        shutil.rmtree(new)
+        _remove(new)
     elif old.is_dir():
         new.unlink(missing_ok=True)
     old.replace(new)
@@ -153,9 +182,34 @@ def recover_folder(path: Path, writes: Writes = ("*",)) -> None:
         return
     check_replaceable(aside, writes)
     if path.exists():
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
     else:
         aside.replace(path)
+
+
+def _remove(folder: Path) -> None:
+    """Delete `folder`, also where its files were made read-only.
+
+    Raises:
+        DistillSpecError: It names the folder, which no later write could replace.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        return
+    with suppress(OSError):
+        folder.chmod(0o700)
+        for root, folders, _ in os.walk(folder):
+            for name in folders:
+                if not os.path.islink(os.path.join(root, name)):
+                    os.chmod(os.path.join(root, name), 0o700)
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise DistillSpecError(
+            f"an older folder, moved aside, cannot be deleted: {error.strerror}",
+            where=str(folder),
+            mend="mend the permissions of this folder or delete it, then give the command again",
+        ) from error
 
 
 @contextmanager
@@ -191,7 +245,7 @@ def replacing_folder(path: Path, writes: Writes, previous: Path | None = None) -
             if previous is None:
                 check_replaceable(goal, writes)
             if previous is not None and goal.exists():
-                _move(goal, previous)
+                move(goal, previous)
             elif goal.exists():
                 goal.replace(aside)
             try:
@@ -199,7 +253,8 @@ def replacing_folder(path: Path, writes: Writes, previous: Path | None = None) -
             except OSError:
                 recover_folder(goal, writes)
                 raise
-            shutil.rmtree(aside, ignore_errors=True)
+            if aside.exists():
+                _remove(aside)
     except OSError as error:
         raise explain(error, path) from error
     finally:

@@ -349,3 +349,100 @@ def test_a_link_to_itself_is_a_users_error(tmp_path: Path) -> None:
     ):
         pass
     assert names(tmp_path) == ["loop"]
+
+
+_WITHOUT_RIGHTS = """
+import ctypes, struct, sys
+from pathlib import Path
+from distillspec import atomic
+from distillspec.errors import DistillSpecError
+libc, buffer = ctypes.CDLL(None), ctypes.create_string_buffer
+header, sets = struct.pack("Ii", 0x20080522, 0), buffer(24)
+libc.capget(buffer(header), sets)
+words = list(struct.unpack("6I", sets.raw))
+for one in (0, 1):
+    words[one] &= ~0b1110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER
+libc.capset(buffer(header), buffer(struct.pack("6I", *words)))
+try:
+    with atomic.replacing_folder(Path(sys.argv[1]), ["*"]) as made:
+        (made / "new").write_text("new")
+except DistillSpecError as error:
+    print(error)
+"""
+
+
+def _replaced_by_one_without_rights(path: Path) -> str:
+    command = [sys.executable, "-c", _WITHOUT_RIGHTS, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("names_of", ["draft", ".draft.old"])
+def test_a_folder_that_was_made_read_only_is_replaced(names_of: str, tmp_path: Path) -> None:
+    old = tmp_path / names_of
+    (old / "deep").mkdir(parents=True)
+    (tmp_path / "draft").mkdir(exist_ok=True)
+    (old / "deep" / "a").write_text("old")
+    for folder in (old / "deep", old):
+        folder.chmod(0o500)
+    assert _replaced_by_one_without_rights(tmp_path / "draft") == ""
+    assert names(tmp_path) == ["draft"]
+    assert names(tmp_path / "draft") == ["new"]
+
+
+def test_an_older_folder_that_cannot_be_deleted_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "draft").mkdir()
+
+    def refuses(path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("shutil.rmtree", refuses)
+    with (
+        pytest.raises(DistillSpecError, match="cannot be deleted: Permission denied") as caught,
+        atomic.replacing_folder(tmp_path / "draft", ["*"]) as made,
+    ):
+        (made / "new").write_text("new")
+    assert caught.value.where == str(tmp_path / ".draft.old")
+    assert names(tmp_path / "draft") == ["new"]
+
+
+def test_a_folder_in_the_way_is_said_to_be(tmp_path: Path) -> None:
+    error = atomic.explain(OSError(errno.ENOTEMPTY, "Directory not empty"), tmp_path)
+    assert "in the way" in error.what
+
+
+@pytest.mark.parametrize("name", ["/".join(["c"] * 1900), "a\0b"])
+def test_a_folder_that_cannot_be_made_is_a_users_error(name: str, tmp_path: Path) -> None:
+    with pytest.raises(DistillSpecError, match="no folder can be made"):
+        atomic.make_folder(tmp_path / name)
+
+
+def test_on_a_system_that_takes_no_writes_the_goal_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(path: object, *_: object) -> int:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr("os.open", refuses)
+    monkeypatch.setattr("os.unlink", refuses)
+    with pytest.raises(DistillSpecError, match="Read-only file system") as caught:
+        atomic.write_text(tmp_path / "auto.yaml", "text")
+    assert caught.value.where == str(tmp_path / "auto.yaml")
+
+
+def test_nothing_is_written_below_a_watched_folder_that_is_gone(tmp_path: Path) -> None:
+    def gone() -> None:
+        raise DistillSpecError("deleted", where="-", mend="-")
+
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    with atomic.watched(tmp_path / "run", gone):
+        for path in (tmp_path / "run" / "a", tmp_path / "run" / "b" / "a", tmp_path / "link" / "a"):
+            with pytest.raises(DistillSpecError, match="deleted"):
+                atomic.write_text(path, "text")
+        atomic.write_text(tmp_path / "other", "text")
+    assert names(tmp_path) == ["link", "other"]
+    atomic.write_text(tmp_path / "run" / "a", "text")

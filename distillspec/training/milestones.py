@@ -104,6 +104,8 @@ class Milestones(Callback):
         # In place of Lightning's, whose SIGTERM sends word to the other processes amid their own.
         self._signals.enter_context(self._step.stop.watching())
         self._reporter.start(self._label)
+        if trainer.is_global_zero:
+            self._check_folder(trainer)
         if self._step.average is not None:
             self._step.average.to(trainer.strategy.root_device)
         if self._step.position.step > 0:

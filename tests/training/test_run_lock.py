@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from distillspec.atomic import write_text
 from distillspec.errors import DistillSpecError
 from distillspec.training.run_lock import run_lock
 
@@ -54,6 +55,7 @@ def test_a_place_that_cannot_hold_a_folder_is_an_error(tmp_path: Path) -> None:
 _FULL = """
 import resource, sys
 from pathlib import Path
+from distillspec.atomic import write_text
 from distillspec.errors import DistillSpecError
 from distillspec.training.run_lock import run_lock
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # as on a full disk: names fit, bytes do not
@@ -70,3 +72,27 @@ def test_a_lock_file_that_cannot_be_written_is_a_users_error(tmp_path: Path) -> 
         [sys.executable, "-c", _FULL, str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert (done.stdout, done.stderr) == (f"{tmp_path / '.lock'}\n", "")
+
+
+def test_a_folder_that_has_lost_its_recipe_was_deleted_and_is_not_made_again(
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(DistillSpecError, match="is gone"), run_lock(run, holds="recipe.yaml"):
+        pass
+    assert not run.exists()
+    run.mkdir()  # whose deletion has come as far as the recipe
+    with pytest.raises(DistillSpecError, match="was deleted"), run_lock(run, holds="recipe.yaml"):
+        pass
+    assert not run.exists()
+
+
+@pytest.mark.parametrize("name", [".lock", "recipe.yaml"])
+def test_no_file_is_written_into_a_folder_that_is_being_deleted(name: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("")
+    with run_lock(tmp_path, holds="recipe.yaml"):
+        write_text(tmp_path / "deep" / "a", "text")
+        (tmp_path / name).unlink()
+        with pytest.raises(DistillSpecError, match="was deleted while"):
+            write_text(tmp_path / "deep" / "b", "text")
+    assert not (tmp_path / "deep" / "b").exists()
