@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -452,8 +453,11 @@ def measured(suite: Suite, drafts: Iterable[str]) -> list[str]:
 
 
 @contextmanager
-def started(recipe: Recipe, folder: Path | None) -> Iterator[Job]:
-    """Join the processes, hold the run folder, load the pair and the prompts."""
+def started(recipe: Recipe, folder: Path | None, resumed_by: str | None = None) -> Iterator[Job]:
+    """Join the processes, hold the run folder, load the pair and the prompts.
+
+    resumed_by: the command that goes on with this run, before its folder; said at an interrupt.
+    """
     world = join()
     prepare_process(recipe)
     # A run folder is begun only when pair and data have turned out to be good.
@@ -469,7 +473,7 @@ def started(recipe: Recipe, folder: Path | None) -> Iterator[Job]:
     if world.rank:
         yield Job(recipe, run_folder, world, None, pair, prompts)
         return
-    with run_lock(run_folder.path):
+    with run_lock(run_folder.path, holds=run_folder.recipe_file.name):
         notes = _check_identity(pair, prompts, run_folder)
         record = provenance.RunLog(run_folder.provenance_file, provenance.gather())
         console.print(f"run folder: {run_folder.path}", highlight=False)
@@ -482,8 +486,10 @@ def started(recipe: Recipe, folder: Path | None) -> Iterator[Job]:
         try:
             yield Job(recipe, run_folder, world, record, pair, prompts)
         except KeyboardInterrupt as interrupt:
-            again = str(interrupt) or f"resume with: ./launch.sh {run_folder.path}"
-            raise type(interrupt)(again) from None
+            if str(interrupt) or resumed_by is None:
+                raise
+            command = f"{resumed_by} {shlex.quote(str(run_folder.path))}"
+            raise type(interrupt)(f"resume with: {command}") from None
 
 
 def show_summary(summary: Summary, page: Path) -> None:

@@ -29,7 +29,7 @@ def run(recipe: Recipe, folder: Path | None) -> int:
     Without the target's weights in this process nothing can be evaluated: the end of the run says
     so.
     """
-    with started(recipe, folder) as job:
+    with started(recipe, folder, "./launch.sh") as job:
         job.train()
         if job.world.rank:
             return 0
@@ -44,7 +44,7 @@ def run(recipe: Recipe, folder: Path | None) -> int:
 
 def train(recipe: Recipe, folder: Path | None) -> int:
     """Training and export, without evaluation."""
-    with started(recipe, folder) as job:
+    with started(recipe, folder, "./launch.sh train") as job:
         job.train()
         if job.world.rank:
             return 0
@@ -79,7 +79,7 @@ def export(folder: Path, repository: str | None) -> int:
 
 def report(folder: Path) -> int:
     """Write the report of each evaluation in a run folder again from its summary."""
-    found = sorted((folder / "evaluation").glob(f"*/{SUMMARY}"))
+    found = sorted((folder / "evaluation").glob(f"[!.]*/{SUMMARY}"))
     if not found:
         raise DistillSpecError(
             "nothing has been measured in this run yet",

@@ -20,6 +20,7 @@ from distillspec.export.folder import fit_vocabulary
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.recipe.loading import dump_yaml
 from distillspec.recipe.schema import Recipe
+from distillspec.run_folder import RunFolder
 from distillspec.training.held_out_loss import HeldOutLoss, LossFinding
 from distillspec.training.probe import Finding, Probe
 from tests.models.two_tokenizers import save_other_draft
@@ -283,6 +284,9 @@ def test_a_report_needs_something_measured(workplace: Path) -> None:
         stages.report(only_run())
     stages.evaluate(only_run(), "tiny.yaml")
     assert stages.report(only_run()) == 0
+    (only_run() / "evaluation/tiny").rename(only_run() / "evaluation/.tiny.old")
+    with pytest.raises(DistillSpecError, match="nothing has been measured"):
+        stages.report(only_run())
 
 
 def test_the_exported_draft_carries_the_measured_gamma(workplace: Path) -> None:
@@ -454,8 +458,6 @@ def test_texts_too_long_in_the_drafts_own_tokens_are_left_out_and_decoded_withou
 
 
 def test_nothing_is_measured_before_a_trimmed_head_is_known(workplace: Path) -> None:
-    from distillspec.run_folder import RunFolder
-
     values = recipe(source={"target": 1.0}).model_dump()
     values["pair"]["draft_head"] = {"keep": 120}
     empty = RunFolder.begin(Recipe.model_validate(values))
@@ -527,7 +529,7 @@ def test_a_made_and_trimmed_draft_that_writes_with_the_target_resumes_bit_equal(
 
     with monkeypatch.context() as patch:
         patch.setattr(Probe, "measure", interrupted)
-        with pytest.raises(KeyboardInterrupt, match="resume with"):
+        with pytest.raises(KeyboardInterrupt, match=r"with: \./launch\.sh train checkpoints"):
             stages.train(plan, None)
     stages.train(plan, only_run())
     assert len(trace(only_run(), "probe/alpha")) == 5
@@ -537,8 +539,6 @@ def test_a_made_and_trimmed_draft_that_writes_with_the_target_resumes_bit_equal(
 
 
 def test_exporting_a_folder_without_training_says_so(workplace: Path) -> None:
-    from distillspec.run_folder import RunFolder
-
     empty = RunFolder.begin(recipe())
     with pytest.raises(DistillSpecError, match="no draft has been trained"):
         stages.export(empty.path, None)
@@ -603,7 +603,7 @@ def test_training_on_an_endpoints_text_resumes_bit_equal(
 
     with monkeypatch.context() as patch:
         patch.setattr(HeldOutLoss, "measure", interrupted)
-        with pytest.raises(KeyboardInterrupt, match="resume with"):
+        with pytest.raises(KeyboardInterrupt, match=r"with: \./launch\.sh train checkpoints"):
             stages.train(plan, None)
     stages.train(plan, only_run())
     assert len(trace(only_run(), "probe/nats")) == 4
@@ -694,3 +694,32 @@ def test_a_split_target_is_asked_for_no_responses(workplace: Path) -> None:
     with pytest.raises(DistillSpecError, match="writes no responses"):
         stages.generate(plan.model_copy(update={"hardware": split}))
     assert not (workplace / "data").exists()
+
+
+def test_an_export_that_was_interrupted_does_not_offer_to_train(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages.train(recipe(), None)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("distillspec.job.Job.export", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="^$"):
+        stages.export(only_run(), None)
+
+
+def test_a_run_folder_that_is_deleted_as_soon_as_it_is_there_stays_deleted(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = RunFolder.begin
+
+    def deleted(plan: Recipe) -> RunFolder:
+        run = begin(plan)
+        shutil.rmtree(run.path)
+        return run
+
+    monkeypatch.setattr(RunFolder, "begin", deleted)
+    with pytest.raises(DistillSpecError, match="gone"):
+        stages.train(recipe(), None)
+    assert not list(Path("checkpoints/runs").glob("*/*"))

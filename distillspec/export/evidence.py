@@ -24,7 +24,7 @@ def evidence(evaluations: Path, say: Callable[[str], None]) -> Summary | None:
         say: Takes a sentence about each summary that cannot be read.
     """
     newest_first = sorted(
-        evaluations.glob(f"*/{SUMMARY}"), key=lambda path: path.stat().st_mtime, reverse=True
+        evaluations.glob(f"[!.]*/{SUMMARY}"), key=lambda path: path.stat().st_mtime, reverse=True
     )
     alone: Summary | None = None
     for path in newest_first:

@@ -66,3 +66,9 @@ def test_a_summary_of_another_version_is_passed_over_aloud(
     assert found.suite == "quick"
     assert len(said) == 1
     assert "passed over" in said[0]
+
+
+def test_a_folder_that_was_moved_aside_is_no_evaluation(by_hand: Summary, tmp_path: Path) -> None:
+    _written(tmp_path, replace(by_hand, suite="quick"), 1)
+    (tmp_path / "quick").rename(tmp_path / ".quick.old")
+    assert evidence(tmp_path, print) is None
