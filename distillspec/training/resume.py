@@ -21,8 +21,15 @@ from torch import nn
 
 from distillspec.errors import DistillSpecError
 from distillspec.training.average import Average
-from distillspec.training.state_file import read_state, restoring, settle, verify, write_state
-from distillspec.training.strategy import ZERO_POSITION, LoadsItself, World, full_tensors
+from distillspec.training.state_file import (
+    POSITION,
+    read_state,
+    restoring,
+    settle,
+    verify,
+    write_state,
+)
+from distillspec.training.strategy import LoadsItself, World, full_tensors
 from distillspec.typed import typed
 
 if TYPE_CHECKING:
@@ -118,7 +125,7 @@ def settle_last(path: Path, world: World) -> None:
 def load_position(path: Path, data: HasPosition, rollout: HasRing, rank: int) -> Position:
     """Put data and rollout back to where `last.ckpt` was written; the position to go on from."""
     verify(path)
-    state = read_state(path / ZERO_POSITION if path.is_dir() else path, ("position", "data"))
+    state = read_state(path / POSITION if path.is_dir() else path, ("position", "data"))
     with restoring(path):
         data.load_state_dict(state["data"])
         rollout.load_state_dict(state.get("rollout", []), rank)

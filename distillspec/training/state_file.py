@@ -21,11 +21,12 @@ from typing import IO, Any, cast
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from distillspec.atomic import replacing_file, write_json
+from distillspec.atomic import move, replacing_file, write_json
 from distillspec.errors import DistillSpecError
 
 log = logging.getLogger(__name__)
 
+POSITION = "position.ckpt"  # in a folder of DeepSpeed: readable before its set-up
 SUMS = "sums.json"  # in a folder: SHA-256 of each of its other files
 
 _MARK = b"\ndistillspec sha256 "
@@ -174,6 +175,8 @@ def verify(path: Path) -> None:
             _verify_file(path)
         elif (path / SUMS).exists():
             _verify_folder(path)
+        elif not (path / POSITION).exists():
+            raise _damaged(path, f"it is a folder without {POSITION}")
         else:
             _note_without_sum(path)
     except FileNotFoundError as error:
@@ -209,7 +212,7 @@ def settle(path: Path) -> None:
             raise
         verify(previous)
         aside = path.with_name(f"{path.stem}.damaged{path.suffix}")
-        path.replace(aside)
+        move(path, aside)
         previous.replace(path)
         log.warning(
             "%s: %s. It is now %s, and the run goes on from the checkpoint before",

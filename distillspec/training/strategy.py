@@ -31,6 +31,7 @@ from distillspec.atomic import replacing_folder
 from distillspec.models.trainable import stacks
 from distillspec.recipe.schema import Hardware
 from distillspec.training.state_file import (
+    POSITION,
     file_sums,
     files_in,
     previous_of,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
 SHARDED = frozenset({"fsdp2", "zero3"})
 ZERO = frozenset({"zero2", "zero3"})
-ZERO_POSITION = "position.ckpt"  # in DeepSpeed's checkpoint folder: readable before its set-up
 
 
 class World(NamedTuple):
@@ -140,7 +140,7 @@ class PerMicroBatchZero(DeepSpeedStrategy):
             super().save_checkpoint(checkpoint, parts, storage_options)
             if mine is not None:
                 position = {name: checkpoint[name] for name in ("position", "data", "rollout")}
-                write_state(position, mine / ZERO_POSITION)
+                write_state(position, mine / POSITION)
             self.barrier()
             sums = self._sums(Path(parts))
             if mine is not None:

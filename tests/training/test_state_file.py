@@ -201,3 +201,19 @@ def test_an_interrupt_while_writing_is_an_interrupt_and_leaves_the_old_file(
         write_state({"step": 2, "weights": torch.zeros(5000)}, path)
     assert path.read_bytes() == before
     assert [one.name for one in tmp_path.iterdir()] == ["best.ckpt"]
+
+
+def test_an_empty_folder_in_place_of_a_checkpoint_gives_way_to_the_one_before(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "last.ckpt"
+    for _ in range(2):  # the second time there is a damaged one already
+        write_state({"step": 1}, previous_of(path))
+        path.unlink(missing_ok=True)
+        path.mkdir()
+        settle(path)
+        assert read_state(path)["step"] == 1
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DamagedStateError, match=r"a folder without position\.ckpt"):
+        settle(path)

@@ -11,9 +11,8 @@ from torch import nn
 
 from distillspec.models.loading import load_tokenizer
 from distillspec.recipe.schema import Hardware
-from distillspec.training.state_file import read_state
+from distillspec.training.state_file import POSITION, read_state
 from distillspec.training.strategy import (
-    ZERO_POSITION,
     PlainUpdate,
     World,
     full_tensors,
@@ -299,7 +298,7 @@ def test_two_processes_write_and_replay_their_own_text_and_keep_it(
         value, wanted = (float(rows[0][f"train/{name}"]) for rows in (mine, theirs))
         assert value == pytest.approx(wanted, rel=1e-5)
     path = runs / f"{strategy}-written" / "last.ckpt"
-    kept = read_state(path / ZERO_POSITION if path.is_dir() else path)["rollout"]
+    kept = read_state(path / POSITION if path.is_dir() else path)["rollout"]
     assert len(kept) == 2
     for of_process in kept:
         steps = [entry["step"] for entry in of_process]
