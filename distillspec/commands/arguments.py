@@ -121,6 +121,16 @@ def request(arguments: Namespace) -> Request:
 def run_folder(path: str) -> Path:
     """`path` as the folder of a run; anything else is a DistillSpecError."""
     folder = Path(path)
+    try:
+        os.stat(folder / "recipe.yaml")
+    except PermissionError as error:
+        raise DistillSpecError(
+            f"the folder of this run cannot be read: {error.strerror}",
+            where=path,
+            mend="change the permissions of the folder and of those that it lies in",
+        ) from error
+    except (OSError, ValueError):
+        pass  # said below
     if not os.path.isfile(folder / "recipe.yaml"):
         fault = "has no recipe.yaml" if os.path.isdir(folder) else "is not a folder"
         raise DistillSpecError(
@@ -133,7 +143,7 @@ def run_folder(path: str) -> Path:
 
 def latest_run(recipe: Recipe) -> Path:
     """The trained run of `recipe` that was started last, by the time of its recipe.yaml."""
-    trained = (p.parent for p in (RUNS / recipe.name).glob("*/best.ckpt"))
+    trained = (p.parent for p in (RUNS / recipe.name).glob("[!.]*/best.ckpt"))
     started = sorted(
         (p for run in trained if (p := run / "recipe.yaml").exists()),
         key=lambda p: p.stat().st_mtime,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from argparse import ArgumentParser, Namespace
@@ -93,3 +94,14 @@ def test_looking_prints_text_or_json(
     assert told.endswith("\n")
     if as_json:
         assert json.loads(told)
+
+
+def test_what_the_system_says_of_a_run_folder_is_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.stat", refuses)
+    with pytest.raises(DistillSpecError, match="Permission denied"):
+        arguments.run_folder(str(tmp_path))
