@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from distillspec.errors import DistillSpecError
 CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_PART = re.compile(r"model-\d+-of-\d+\.safetensors")
 _ADAPTER = "adapter_config.json"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _READ = (".json", ".safetensors", ".txt", ".model", ".jinja", ".gguf")
@@ -109,13 +111,8 @@ def model_files(folder: Path) -> ModelFiles:
     else:
         index = folder / _INDEX if _INDEX in names else None
         weights = _listed(folder, index) if index else (folder / _WEIGHTS,)
-        if index and _WEIGHTS in names and weights != (folder / _WEIGHTS,):
-            raise DistillSpecError(
-                f"the folder holds two models: {_WEIGHTS}, and the {len(weights)} files that "
-                f"{_INDEX} lists",
-                where=str(folder),
-                mend="move the one that is out of date to another folder",
-            )
+        if _WEIGHTS in names:
+            _check_one_model(folder, names, weights)
     if index is None and not weights[0].is_file():
         _refuse_weights(folder, names, weights[0])
     return ModelFiles(folder, config, weights, index, _notes(folder, names, config))
@@ -271,6 +268,25 @@ def _notes(folder: Path, names: set[str], config: Mapping[str, Any]) -> tuple[st
         )
     named = f" (of {base})" if isinstance(base, str) else ""
     return (f"{folder}: the whole weights are loaded; the adapter beside them{named} is not",)
+
+
+def _check_one_model(folder: Path, names: set[str], weights: tuple[Path, ...]) -> None:
+    """DistillSpecError where `model.safetensors` is not the one model of its folder."""
+    whole = (folder / _WEIGHTS,)
+    parts = sorted(name for name in names if _PART.fullmatch(name)) if weights == whole else []
+    if weights == whole and (not parts or _INDEX in names):
+        return
+    other = (
+        f"{parts[0]}, a part of another one, without {_INDEX}"
+        if parts
+        else f"the {len(weights)} files that {_INDEX} lists"
+    )
+    raise DistillSpecError(
+        f"the folder holds two models: {_WEIGHTS}, and {other}",
+        where=str(folder),
+        mend="move the one that is out of date to another folder"
+        + (", and finish the copy of the other" if parts else ""),
+    )
 
 
 def _refuse_adapter(folder: Path) -> NoReturn:

@@ -59,7 +59,7 @@ def names_of(files: ModelFiles) -> list[str]:
 
 
 def test_one_file_is_the_model_and_variants_beside_it_are_not(folder: Path) -> None:
-    put(folder, "model.safetensors", "model.fp16.safetensors", "pytorch_model.bin", SHARDS[0])
+    put(folder, "model.safetensors", "model.fp16.safetensors", "pytorch_model.bin")
     files = model_files(folder)
     assert names_of(files) == ["model.safetensors"]
     assert (files.listing, files.notes) == (None, ())
@@ -81,9 +81,21 @@ def test_an_older_file_beside_newer_shards_is_refused(folder: Path) -> None:
     assert "out of date" in error.mend
 
 
+@pytest.mark.parametrize("shards", [SHARDS, SHARDS[1:], ["model-00001-of-00001.safetensors"]])
+def test_an_older_file_beside_shards_that_wait_for_their_index_is_refused(
+    folder: Path, shards: list[str]
+) -> None:
+    put(folder, *shards, "model.safetensors")  # an interrupted copy has no index yet
+    error = refused(folder)
+    assert f"two models: model.safetensors, and {shards[0]}" in error.what
+    assert "finish the copy" in error.mend
+
+
 def test_an_index_of_the_one_file_is_no_second_model(folder: Path) -> None:
     put(folder, "model.safetensors")
     put_index(folder, "model.safetensors")
+    assert names_of(model_files(folder)) == ["model.safetensors"]
+    put(folder, *SHARDS)
     assert names_of(model_files(folder)) == ["model.safetensors"]
 
 
