@@ -17,6 +17,10 @@ from distillspec.recipe.model_files import check_plain_files, is_missing, model_
 CONVERTED = Path("checkpoints/converted")
 
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
+_PICKLED = re.compile(  # whole models, not the state of an optimizer beside one
+    r"(pytorch_model|model|consolidated)\b.*\.(bin|pt|pth|ckpt|bin\.index\.json)"
+    r"|tf_model\.h5|flax_model\.msgpack"
+)
 _NAMED = 3
 
 
@@ -24,9 +28,11 @@ def gguf_file(path: str) -> Path | None:
     """The GGUF file that `path` is, or that the folder `path` holds in place of safetensors.
 
     Raises:
-        DistillSpecError: A folder with several, or a file that is one part of several.
+        DistillSpecError: A folder with several, or with pickled weights as well, or a file that is
+            one part of several.
     """
     given = Path(os.path.expanduser(path))
+    names: list[str] = []
     if is_missing(path):
         return None
     if not os.path.isdir(given):
@@ -53,6 +59,13 @@ def gguf_file(path: str) -> Path | None:
             f"{', ...' if len(found) > _NAMED else ''}",
             where=str(given),
             mend="name one of the files in place of the folder",
+        )
+    if pickled := sorted(filter(_PICKLED.fullmatch, names)):
+        raise DistillSpecError(
+            f"the folder holds two models: {found[0].name} and {pickled[0]}",
+            where=str(given),
+            mend="name the GGUF file in place of the folder to take it; or, for the other, convert "
+            "it to safetensors",
         )
     check_plain_files(found[0].parent)
     return found[0]

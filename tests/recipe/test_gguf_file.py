@@ -41,6 +41,31 @@ def test_several_files_and_parts_of_one_are_refused(packed: Path) -> None:
         gguf_file(str(part))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pytorch_model.bin",
+        "pytorch_model-00001-of-00002.bin",
+        "pytorch_model.bin.index.json",
+        "consolidated.00.pth",
+        "model.pt",
+        "tf_model.h5",
+    ],
+)
+def test_pickled_weights_beside_it_are_a_second_model(packed: Path, name: str) -> None:
+    (packed.parent / name).write_bytes(b"x")
+    with pytest.raises(DistillSpecError, match=f"two models: small-Q4_1.gguf and {name}") as one:
+        gguf_file(str(packed.parent))
+    assert "name the GGUF file" in one.value.mend
+    assert gguf_file(str(packed)) == packed
+
+
+def test_the_state_of_a_training_beside_it_is_none(packed: Path) -> None:
+    for name in ("optimizer.pt", "training_args.bin", "scheduler.pt", "rng_state.pth"):
+        (packed.parent / name).write_bytes(b"x")
+    assert gguf_file(str(packed.parent)) == packed
+
+
 def test_a_pipe_is_no_model(packed: Path) -> None:
     packed.unlink()
     os.mkfifo(packed)
