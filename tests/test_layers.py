@@ -42,7 +42,7 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 LIBRARIES = {
     "transformers": ("models/", "export/"),
     "peft": ("models/", "export/"),
-    "gguf": ("models/gguf.py",),
+    "gguf": ("models/gguf_header.py",),
     "lightning": ("training/", "corpus/module.py", "build.py"),
     "deepspeed": ("training/strategy.py",),
     "datasets": ("corpus/",),

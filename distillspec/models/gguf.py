@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from distillspec import atomic
 from distillspec.errors import DistillSpecError
+from distillspec.models.gguf_header import GgufHeader, read_header
 from distillspec.models.notes import say_once
 from distillspec.models.tied import state_tying
 from distillspec.recipe.gguf_file import check_can_convert, converted_folder
@@ -33,8 +34,8 @@ def converted(file: Path, explained: Callable[[], AbstractContextManager[object]
         explained: Turns what transformers raises into a DistillSpecError.
 
     Raises:
-        DistillSpecError: The package `gguf` is missing, the file is damaged, or its architecture is
-            none that transformers converts.
+        DistillSpecError: The package `gguf` is missing, the file is damaged, its architecture is
+            none that transformers converts, or the conversion would leave something out.
     """
     folder = converted_folder(file)
     if folder.is_dir():
@@ -42,8 +43,9 @@ def converted(file: Path, explained: Callable[[], AbstractContextManager[object]
     check_can_convert(file)
     with _one_at_a_time(folder):
         if not folder.is_dir():
+            header = read_header(file)
             with explained():
-                model, tokenizer = _read(file)
+                model, tokenizer = _read(header)
             with atomic.replacing_folder(folder, MODEL_FILES) as temporary:
                 model.save_pretrained(temporary)
                 tokenizer.save_pretrained(temporary)
@@ -53,37 +55,34 @@ def converted(file: Path, explained: Callable[[], AbstractContextManager[object]
     return folder
 
 
-def _read(file: Path) -> tuple[PreTrainedModel, Any]:
+def _read(header: GgufHeader) -> tuple[PreTrainedModel, Any]:
     from transformers import GgufConfig
 
+    file = header.file
+    named = {"gguf_file": file.name, "local_files_only": True}
+    try:
+        config = AutoConfig.from_pretrained(file.parent, **named)
+    except ValueError:
+        header.refuse(f"GGUF files of the architecture '{header.architecture}' are not converted")
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         file.parent,
-        gguf_file=file.name,
+        config=config,
         quantization_config=GgufConfig(dequantize=True),
-        dtype=_dtype(file),
-        local_files_only=True,
+        dtype=_FLOATS.get(header.settings.get("general.file_type", -1), torch.bfloat16),
         output_loading_info=True,
+        **named,
     )
     model, info = loaded
+    assert isinstance(model, PreTrainedModel)
     if missing := sorted(info["missing_keys"]):
         raise DistillSpecError(
             f"the GGUF file lacks {len(missing)} weights of its architecture: {missing[0]}",
             where=str(file),
             mend="download the file again, or name the Hugging Face folder it was made from",
         )
-    assert isinstance(model, PreTrainedModel)
     state_tying(model)
-    tokenizer = AutoTokenizer.from_pretrained(
-        file.parent, gguf_file=file.name, local_files_only=True
-    )
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, **named)
     return model, tokenizer
-
-
-def _dtype(file: Path) -> torch.dtype:
-    from gguf import GGUFReader
-
-    field = GGUFReader(file).get_field("general.file_type")
-    return _FLOATS.get(-1 if field is None else int(field.contents()), torch.bfloat16)
 
 
 @contextmanager

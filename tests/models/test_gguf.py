@@ -1,80 +1,17 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.digest import model_digest
 from distillspec.models.folder import folder_facts
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.recipe.gguf_file import converted_folder
-
-needs_gguf = pytest.mark.skipif(
-    importlib.util.find_spec("gguf") is None, reason="the extra `gguf` is not installed"
-)
-NAMES = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "post_attention_layernorm": "ffn_norm",
-    "input_layernorm": "attn_norm",
-    "model.layers.": "blk.",
-}
-
-
-def written(pair: Path, file: Path, kind: str) -> Path:
-    """The tiny target as a GGUF file, as llama.cpp's converter writes one."""
-    from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, quants
-
-    writer = GGUFWriter(file, "llama")
-    writer.add_block_count(2)
-    writer.add_context_length(512)
-    writer.add_embedding_length(32)
-    writer.add_feed_forward_length(64)
-    writer.add_head_count(2)
-    writer.add_head_count_kv(2)
-    writer.add_rope_dimension_count(16)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_vocab_size(300)
-    is_float = kind == "F32"
-    writer.add_file_type(LlamaFileType.ALL_F32 if is_float else LlamaFileType.MOSTLY_Q8_0)
-    tokenizer = json.loads((pair / "tokenizer.json").read_text())["model"]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(sorted(tokenizer["vocab"], key=tokenizer["vocab"].__getitem__))
-    writer.add_token_types([3, *[1] * 299])
-    writer.add_token_merges([" ".join(merge) for merge in tokenizer["merges"]])
-    writer.add_eos_token_id(0)
-    writer.add_bos_token_id(0)
-    for name, weight in load_file(pair / "model.safetensors").items():
-        for long, short in NAMES.items():
-            name = name.replace(long, short)
-        values = weight.numpy()
-        if ".attn_q." in name or ".attn_k." in name:  # llama.cpp turns neighbours, not halves
-            values = values.reshape(2, 2, 8, 32).swapaxes(1, 2).reshape(32, 32)
-        if is_float or values.ndim == 1:
-            writer.add_tensor(name, np.ascontiguousarray(values))
-        else:
-            quantised = quants.quantize(values, GGMLQuantizationType.Q8_0)
-            writer.add_tensor(name, quantised, raw_dtype=GGMLQuantizationType.Q8_0)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return file
+from tests.models.gguf_files import needs_gguf, written
 
 
 def round_like_a_conversion(model: torch.nn.Module) -> None:
@@ -125,9 +62,20 @@ def test_a_damaged_gguf_file_is_one_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.gguf").write_bytes(content)
-    with pytest.raises(DistillSpecError, match="target cannot be loaded"):
+    with pytest.raises(DistillSpecError, match="damaged or cut"):
         load_model("broken.gguf", dtype=torch.float32, what="target")
     assert not converted_folder(Path("broken.gguf")).exists()
+
+
+@needs_gguf
+def test_an_architecture_that_transformers_does_not_convert_is_named(
+    tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tiny_pair / "target", tmp_path / "new.gguf", architecture="news")
+    with pytest.raises(DistillSpecError, match="architecture 'news' are not converted") as caught:
+        load_model("new.gguf", dtype=torch.float32)
+    assert "Hugging Face folder" in caught.value.mend
 
 
 def test_without_the_package_the_message_says_how(
