@@ -13,7 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from distillspec import atomic
 from distillspec.errors import DistillSpecError
-from distillspec.models.gguf_header import GgufHeader, read_header
+from distillspec.models.gguf_header import ROPE_FACTORS, GgufHeader, read_header
+from distillspec.models.gguf_settings import carry_settings
 from distillspec.models.notes import say_once
 from distillspec.models.tied import state_tying
 from distillspec.recipe.gguf_file import check_can_convert, converted_folder
@@ -64,6 +65,7 @@ def _read(header: GgufHeader) -> tuple[PreTrainedModel, Any]:
         config = AutoConfig.from_pretrained(file.parent, **named)
     except ValueError:
         header.refuse(f"GGUF files of the architecture '{header.architecture}' are not converted")
+    carry_settings(header, config)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         file.parent,
         config=config,
@@ -80,9 +82,41 @@ def _read(header: GgufHeader) -> tuple[PreTrainedModel, Any]:
             where=str(file),
             mend="download the file again, or name the Hugging Face folder it was made from",
         )
+    if unused := sorted(_unused(header, model) | set(info["unexpected_keys"])):
+        header.refuse(
+            f"the conversion would leave out tensors of the GGUF file ({len(unused)} of "
+            f"{len(header.tensors)})",
+            unused,
+        )
     state_tying(model)
     tokenizer = AutoTokenizer.from_pretrained(file.parent, **named)
     return model, tokenizer
+
+
+def _unused(header: GgufHeader, model: PreTrainedModel) -> set[str]:
+    """The tensors of the file that no weight of the model was made from.
+
+    `missing_keys` does not name them: a bias that the configuration does not ask for is in the file
+    alone.
+    """
+    from transformers.integrations.gguf.utils import is_gguf_arch_supported
+    from transformers.modeling_gguf_pytorch_utils import (
+        TENSOR_PROCESSORS,
+        TensorProcessor,
+        get_gguf_hf_weights_map,
+    )
+
+    if is_gguf_arch_supported(header.architecture):
+        return set()  # read by newer code, which names them in `unexpected_keys`
+    make: Any = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)
+    used = get_gguf_hf_weights_map(model, make(config=model.config.to_dict()))
+    # The weights of experts, stacked in the file, have no `.weight` in the map. The factors of
+    # rotary frequencies are in the configuration.
+    return {
+        name
+        for name in header.tensors
+        if name not in used and name.removesuffix(".weight") not in used
+    } - {ROPE_FACTORS}
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.recipe.model_files import check_plain_files, is_missing, model_folder
 
 CONVERTED = Path("checkpoints/converted")
+_VERSION = 2  # of the conversion: a new one does not use what an older one has left out
 
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 _PICKLED = re.compile(  # whole models, not the state of an optimizer beside one
@@ -72,9 +73,12 @@ def gguf_file(path: str) -> Path | None:
 
 
 def converted_folder(file: Path) -> Path:
-    """Where the Hugging Face folder of a GGUF file is kept: another one once the file changes."""
+    """Where the Hugging Face folder of a GGUF file is kept.
+
+    It is another one once the file, or the way it is converted, changes.
+    """
     status = file.stat()
-    mark = f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
+    mark = f"{file.resolve()} {status.st_size} {status.st_mtime_ns} {_VERSION}"
     return CONVERTED / f"{file.stem}-{hashlib.sha256(mark.encode()).hexdigest()[:10]}"
 
 

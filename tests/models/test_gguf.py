@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.digest import model_digest
@@ -68,6 +72,25 @@ def test_a_damaged_gguf_file_is_one_error(
 
 
 @needs_gguf
+def test_weights_that_the_conversion_leaves_out_are_named(
+    tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def biases(writer: Any) -> None:
+        for layer in range(2):
+            for name in ("attn_q", "attn_k"):
+                writer.add_tensor(f"blk.{layer}.{name}.bias", np.ones(32, dtype=np.float32))
+
+    file = written(tiny_pair / "target", tmp_path / "biased.gguf", add=biases)
+    with pytest.raises(DistillSpecError, match=r"leave out tensors.*\(4 of 24\)") as caught:
+        load_model(str(file), dtype=torch.float32)
+    assert "blk.0.attn_k.bias, blk.0.attn_q.bias, blk.1.attn_k.bias, ..." in caught.value.what
+    assert "Hugging Face folder" in caught.value.mend
+    assert not converted_folder(file).exists()
+
+
+@needs_gguf
 def test_an_architecture_that_transformers_does_not_convert_is_named(
     tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +99,35 @@ def test_an_architecture_that_transformers_does_not_convert_is_named(
     with pytest.raises(DistillSpecError, match="architecture 'news' are not converted") as caught:
         load_model("new.gguf", dtype=torch.float32)
     assert "Hugging Face folder" in caught.value.mend
+
+
+@needs_gguf
+def test_biases_that_the_architecture_has_are_converted(
+    tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = Qwen2Config(
+        vocab_size=300,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        eos_token_id=0,
+    )
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(config).eval()
+    for name, weight in model.named_parameters():
+        torch.nn.init.normal_(weight, mean=float("norm" in name), std=0.3)
+    model.save_pretrained("qwen2")
+    shutil.copy(tiny_pair / "target" / "tokenizer.json", "qwen2")
+    file = written(Path("qwen2"), tmp_path / "q.gguf", architecture="qwen2", pre="qwen2")
+    row = torch.arange(20)[None]
+    with torch.no_grad():
+        p, q = model(row).logits, load_model(str(file), dtype=torch.float32)(row).logits
+    torch.testing.assert_close(q, p, rtol=1e-4, atol=1e-4)
+    assert load_tokenizer(str(file)).tokenize("a12") == ["a", "1", "2"]
 
 
 def test_without_the_package_the_message_says_how(
