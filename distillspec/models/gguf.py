@@ -15,6 +15,7 @@ from distillspec import atomic
 from distillspec.errors import DistillSpecError
 from distillspec.models.gguf_header import ROPE_FACTORS, GgufHeader, read_header
 from distillspec.models.gguf_settings import carry_settings
+from distillspec.models.gguf_tokenizer import check_tokenizer, finish_tokenizer
 from distillspec.models.notes import say_once
 from distillspec.models.tied import state_tying
 from distillspec.recipe.gguf_file import check_can_convert, converted_folder
@@ -45,6 +46,7 @@ def converted(file: Path, explained: Callable[[], AbstractContextManager[object]
     with _one_at_a_time(folder):
         if not folder.is_dir():
             header = read_header(file)
+            check_tokenizer(header)
             with explained():
                 model, tokenizer = _read(header)
             with atomic.replacing_folder(folder, MODEL_FILES) as temporary:
@@ -90,6 +92,7 @@ def _read(header: GgufHeader) -> tuple[PreTrainedModel, Any]:
         )
     state_tying(model)
     tokenizer = AutoTokenizer.from_pretrained(file.parent, **named)
+    finish_tokenizer(header, tokenizer)
     return model, tokenizer
 
 
