@@ -26,6 +26,7 @@ from distillspec.models.runner import context_of_model, vocabulary_size
 from distillspec.models.seq2seq import check_same_kind, is_seq2seq, start_token
 from distillspec.models.tree_mask import check_takes_a_tree
 from distillspec.models.vocabulary import check_in_vocabulary, check_pair
+from distillspec.plain_files import check_regular
 from distillspec.recipe import yaml_text
 from distillspec.recipe.candidates import candidates
 from distillspec.recipe.data import Data, Jsonl, PythonSource
@@ -313,6 +314,8 @@ def _entry(winner: Column, suite: Suite) -> str:
 
 def _check_output(output: Path) -> None:
     """A suite that a person wrote is not overwritten."""
+    mend = "give another --output, or move it away"
+    check_regular(output, "the suite to write", mend)
     if not output.exists():
         atomic.make_folder(output.parent)
         return
@@ -324,7 +327,7 @@ def _check_output(output: Path) -> None:
         raise DistillSpecError(
             "this is there already, and not from an earlier calibration",
             where=str(output),
-            mend="give another --output, or move it away",
+            mend=mend,
         )
 
 

@@ -118,10 +118,10 @@ def decode(
             where="decode: audit",
             mend="leave out audit, or choose a method of one process",
         )
-    big, small = _model(target, "target"), _model(draft, "draft")
     audited = None if audit is None else Path(audit)
     if audited is not None:
         append(audited, [])  # a place that cannot be written to is found out now
+    big, small = _model(target, "target"), _model(draft, "draft")
     ways = configurations(plans, plan)
     has_trees = any(one.draft.kind == "sequences" for one, _ in ways)
     make = runner_for_trees if has_trees else eager_runner

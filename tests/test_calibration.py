@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,12 @@ def test_an_earlier_calibration_is_replaced_and_a_suite_of_a_person_is_not(
     with pytest.raises(DistillSpecError, match="not from an earlier calibration"):
         calibrated(tiny_pair, prompts)
     assert output.read_text() == "name: mine\n"
+
+
+def test_a_named_pipe_is_no_place_for_the_suite(tiny_pair: Path, prompts: Path) -> None:
+    os.mkfifo(prompts.with_name("auto.yaml"))
+    with pytest.raises(DistillSpecError, match="the suite to write is a named pipe"):
+        calibrated(tiny_pair, prompts)
 
 
 def test_a_race_that_was_too_short_says_so(

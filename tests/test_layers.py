@@ -19,7 +19,7 @@ LEVELS = (
     {"foreign", "secret", "typed"},
     {"errors", "interrupts", "terminal"},
     {"atomic", "plain_files", "seeds"},
-    {"divergence", "recipe", "provenance", "torchrun"},
+    {"divergence", "journal", "recipe", "provenance", "torchrun"},
     {"run_folder"},
     {"speculation"},
     {"models"},

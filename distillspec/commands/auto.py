@@ -8,6 +8,7 @@ from pathlib import Path
 
 from distillspec.commands.arguments import number, whole
 from distillspec.errors import DistillSpecError
+from distillspec.plain_files import check_regular
 from distillspec.recipe.data import Jsonl, PythonSource
 from distillspec.recipe.temperature import ALLOWED, is_computable
 
@@ -71,10 +72,12 @@ def _source(path: str | None) -> Jsonl | PythonSource:
             include=("models/*/modeling_*.py", "models/*/configuration_*.py"),
             prompts_per_file=16,
         )
+    mend = 'give a JSONL file, a line a prompt: {"prompt": "..."}'
+    check_regular(Path(path), "the file of prompts", mend)
     if not os.path.isfile(path):
         raise DistillSpecError(
             "there is no such file of prompts",
             where=path,
-            mend='give a JSONL file, a line a prompt: {"prompt": "..."}',
+            mend=mend,
         )
     return Jsonl(kind="jsonl", path=path)

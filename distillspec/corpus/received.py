@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from distillspec.corpus.journal import Append, appending
 from distillspec.corpus.question import Question
 from distillspec.corpus.store_place import Setting, StorePlace, begin_store
 from distillspec.corpus.tokenizing import Encoder, Tokens
+from distillspec.journal import Append, appending
 from distillspec.plain_files import Kept, read_lines
 
 _FORMAT = "received 1"

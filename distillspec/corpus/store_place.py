@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distillspec.atomic import make_folder, write_json
-from distillspec.corpus.journal import appending
 from distillspec.errors import DistillSpecError
+from distillspec.journal import appending
 from distillspec.plain_files import Kept, read_bytes, read_json
 from distillspec.typed import typed
 

@@ -19,7 +19,6 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from distillspec.corpus.journal import appending
 from distillspec.corpus.prompts import Prompt
 from distillspec.corpus.store_place import (
     Setting,
@@ -30,6 +29,7 @@ from distillspec.corpus.store_place import (
 )
 from distillspec.corpus.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
+from distillspec.journal import appending
 from distillspec.plain_files import Kept, read_lines
 from distillspec.seeds import derive_seed
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from distillspec import atomic
-from distillspec.plain_files import Kept, read_lines
+from distillspec.errors import DistillSpecError
+from distillspec.journal import appending
+from distillspec.plain_files import Kept, check_regular, read_lines
 from distillspec.speculation.records import Fate, RoundRecord
+from distillspec.typed import typed
 
 AUDIT = "audit.jsonl"
+_LONGEST_LINE = 2**20
+_UNFINISHED = re.compile(rb'\{"prompt": \d+, "prompt_key": ')  # of a round that a kill cut short
 
 
 @dataclass(frozen=True)
@@ -94,16 +99,37 @@ class Decoded:
 
 
 def append(path: Path, rounds: Iterable[AuditedRound]) -> None:
-    """Add these rounds and see them safely on the disk."""
+    """Add these rounds and see them safely on the disk; all of them, or none.
+
+    A last line that was left unfinished is removed first.
+
+    Raises:
+        DistillSpecError: The file cannot be written, or it holds anything but an audit.
+    """
+    _check_audit(path)
+    with appending(path) as add:
+        add([vars(one) for one in rounds])
+
+
+def _check_audit(path: Path) -> None:
+    """Refuse a file of the user's whose first line is no audited round."""
+    mend = "name a file that does not exist yet, or one that an audit was written to before"
+    check_regular(path, "the file of the audit", mend)
     try:
-        with path.open("a", encoding="utf-8") as handle:
-            handle.write(
-                "".join(json.dumps(vars(one), ensure_ascii=False) + "\n" for one in rounds)
-            )
-            handle.flush()
-            os.fsync(handle.fileno())
-    except OSError as error:
-        raise atomic.explain(error, path) from error
+        with path.open("rb") as handle:
+            first = handle.readline(_LONGEST_LINE)
+    except OSError:  # there is none; or writing will say what is wrong
+        return
+    if not first or (not first.endswith(b"\n") and _UNFINISHED.match(first)):
+        return
+    try:
+        typed(AuditedRound, json.loads(first))
+    except (ValueError, RecursionError) as error:
+        raise DistillSpecError(
+            "rounds would be added to this file, and its first line is no round of an audit",
+            where=str(path),
+            mend=mend,
+        ) from error
 
 
 def read(path: Path) -> list[AuditedRound]:

@@ -8,13 +8,13 @@ goes on with the first unfinished block.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from distillspec import atomic
+from distillspec.journal import add_lines
 from distillspec.plain_files import Kept, read_lines
 from distillspec.speculation.records import Counts, Fate, Generation
 
@@ -129,13 +129,7 @@ class RowLog:
         """Add a whole block and see it safely on the disk."""
         whole = self._size(block[0].temperature)
         assert len(block) == whole, "a block is appended whole"
-        try:
-            with self._path.open("a", encoding="utf-8") as handle:
-                handle.write("".join(_line(row) for row in block))
-                handle.flush()
-                os.fsync(handle.fileno())
-        except OSError as error:
-            raise atomic.explain(error, self._path) from error
+        add_lines(self._path, "".join(_line(row) for row in block))
         self.rows.extend(block)
 
 

@@ -127,7 +127,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
     """Every process of a run comes here; the first converts, the others wait for it."""
     atomic.make_folder(folder.parent)
     try:
-        handle = (folder.parent / f".{folder.name}.lock").open("w")
+        handle = (folder.parent / f".{folder.name}.lock").open("a+")  # a pipe does not block it
     except OSError as error:
         raise atomic.explain(error, folder.parent) from error
     with handle:

@@ -27,6 +27,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.interrupts import StopRequest
 from distillspec.models.attention import fast_whole_rows
 from distillspec.models.hidden import bare_model, hidden_states, output_head
+from distillspec.plain_files import check_regular
 from distillspec.recipe.pretraining import PretrainPlan
 from distillspec.training.finite import all_finite
 from distillspec.training.optimizer import vocabulary_weights
@@ -267,6 +268,7 @@ def _restore(path: Path, model: nn.Module, steppers: list[torch.optim.Optimizer]
 def _keep_rows(path: Path, step: int) -> None:
     """Drop lines of metrics.csv that are later than the state that training goes on from."""
     kept = [",".join(COLUMNS) + "\r\n"]
+    check_regular(path, "the log of this training", "move it out of the run folder")
     if path.exists():
         with path.open(encoding="utf-8", errors="replace", newline="") as handle:
             kept += [

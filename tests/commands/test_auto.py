@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from distillspec.recipe.loading import load_suite
         (["--seed", "-1"], "--seed: must be a whole number from 0"),
         (["--temperature", "1e-40"], "--temperature is 1e-40, which cannot be computed"),
         (["--prompts", "nowhere.jsonl"], "no such file of prompts"),
+        (["--prompts", "pipe"], "the file of prompts is a named pipe"),
         (["--runner", "other"], "invalid choice"),
         ([], "the target's folder does not exist"),
     ],
@@ -31,6 +33,7 @@ def test_what_cannot_be_calibrated_is_the_users_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
     assert main(["auto", "./target", "./draft", *arguments]) == 1
     told = capsys.readouterr().err
     assert says in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,31 @@ def test_a_line_of_another_kind_is_the_users_error(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_to_is_the_users_error(tmp_path: Path) -> None:
     with pytest.raises(DistillSpecError, match="the folder of this file is gone"):
         append(tmp_path / "nowhere" / "audit.jsonl", [a_round()])
+
+
+def test_rounds_are_not_glued_to_a_line_that_was_left_unfinished(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    append(path, [a_round(), a_round(round=1)])
+    whole = path.read_bytes()
+    for kept in (len(whole) - 30, 30):
+        path.write_bytes(whole[:kept])
+        before = read(path)
+        append(path, [a_round(round=7)])
+        assert read(path) == [*before, a_round(round=7)]
+
+
+@pytest.mark.parametrize(
+    "theirs", ['{"prompt": "def f(x):"}\n', '{"prompt": "a"}', "notes\n", "\n"]
+)
+def test_rounds_are_not_added_to_a_file_of_the_users(theirs: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(theirs)
+    with pytest.raises(DistillSpecError, match="its first line is no round of an audit"):
+        append(path, [])
+    assert path.read_text() == theirs
+
+
+def test_a_named_pipe_is_no_file_for_an_audit(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DistillSpecError, match="the file of the audit is a named pipe"):
+        append(tmp_path / "pipe", [a_round()])
