@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from distillspec.models.folder import StoredTensor
+from distillspec.recipe.weights_file import StoredTensor
 
 _BUFFERS = "buffers that the model computes itself"
 _MORE_TOKENS = "heads that predict several tokens at once (MTP)"

@@ -31,7 +31,6 @@ from transformers.utils import logging as transformers_logging
 from distillspec.errors import DistillSpecError
 from distillspec.models.checkpoint_view import checkpoint_view
 from distillspec.models.extra_weights import explain_extra
-from distillspec.models.folder import StoredTensor, stored_tensors
 from distillspec.models.gguf import converted
 from distillspec.models.notes import say_once
 from distillspec.models.tied import state_tying
@@ -44,6 +43,7 @@ from distillspec.recipe.model_files import (
     model_folder,
     read_config,
 )
+from distillspec.recipe.weights_file import StoredTensor, check_size, stored_tensors
 
 _TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 _MODEL_FILES = [*_TEXT_FILES, "*.safetensors"]
@@ -70,6 +70,7 @@ def load_model(
     """
     folder = _local_folder(path, revision, what, _MODEL_FILES, trust_remote_code)
     files = model_files(folder)
+    check_size(files)
     stored = stored_tensors(files.weights)
     model, info = _from_pretrained(files, dtype, trust_remote_code, path, what)
     notes = [*files.notes, *_check_loading(info, stored, files, path, what)]

@@ -17,6 +17,7 @@ from distillspec.recipe.model_files import (
     read_config,
 )
 from distillspec.recipe.rolls_back import check_rolls_back
+from distillspec.recipe.weights_file import check_size
 
 
 def model_line(name: str, where: str, *, decodes: bool = False) -> str:
@@ -37,6 +38,7 @@ def model_line(name: str, where: str, *, decodes: bool = False) -> str:
             return _gguf_line(packed)
         files = model_files(model_folder(name))
         check_tokenizer_files(files.folder)
+        check_size(files)
         if decodes:
             check_rolls_back(files.config, str(files.folder))
     except DistillSpecError as error:

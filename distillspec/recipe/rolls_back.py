@@ -52,6 +52,20 @@ RECURRENT = frozenset(
         "zaya",
     }
 )
+# Kinds that a model has where config.json lists none.
+_UNLISTED = {
+    "conv": {"lfm3"},
+    "hybrid_sliding": {"inkling2_text", "inkling_text"},
+    "indexed_attention": {
+        "axk2",
+        "deepseek_v32",
+        "dots3_note",
+        "dots3_note_text",
+        "glm_moe_dsa",
+        "hy_v4",
+    },
+    "linear_attention": {"minimax"},
+}
 
 
 def check_rolls_back(config: Mapping[str, Any], where: str) -> None:
@@ -61,11 +75,25 @@ def check_rolls_back(config: Mapping[str, Any], where: str) -> None:
     given = (config.get("model_type"), text.get("model_type"))
     types = sorted({one for one in given if isinstance(one, str)})
     layers = text.get("layer_types")
-    named = {str(one) for one in layers} if isinstance(layers, list) else set()
+    named = {str(one) for one in layers} if isinstance(layers, list) else _unnamed(types, text)
     kinds = sorted(named - _ROLLS_BACK_ON_DISK)
     recurrent = [one for one in types if one in RECURRENT]
     if kinds or recurrent:
         refuse_memory(", ".join(recurrent or types) or "this model", kinds, where)
+
+
+def _unnamed(types: list[str], config: Mapping[str, Any]) -> set[str]:
+    """Kinds of layers that transformers finds where config.json lists none, beside attention."""
+    layers = config.get("num_hidden_layers")
+    if not isinstance(layers, int):
+        return set()
+    attention = config.get("full_attn_idxs")
+    if "lfm2" in types and isinstance(attention, list):
+        places = {one for one in attention if isinstance(one, int) and 0 <= one < layers}
+        return {"conv"} if len(places) < layers else set()
+    if types == ["minimax"] and layers == 1:  # every second layer keeps a state
+        return set()
+    return {kind for kind, models in _UNLISTED.items() if models & set(types)}
 
 
 def refuse_memory(model: str, kinds: list[str], where: str) -> NoReturn:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+EMPTY = b"\x02" + b"\0" * 7 + b"{}"  # a safetensors file of no tensors
 RECIPE = """\
 pair: {target: models/target, draft: models/draft}
 data:
@@ -29,7 +30,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         folder = tmp_path / "models" / name
         folder.mkdir(parents=True)
         for file in ("config.json", "model.safetensors", "tokenizer.json"):
-            (folder / file).write_text("{}", encoding="utf-8")
+            (folder / file).write_bytes(EMPTY if file.endswith("safetensors") else b"{}")
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "a"}\n', encoding="utf-8")
     (tmp_path / "suite.yaml").write_text("gammas: [3]\n", encoding="utf-8")
     (tmp_path / "pair.yaml").write_text(RECIPE, encoding="utf-8")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from distillspec.models.extra_weights import explain_extra
-from distillspec.models.folder import StoredTensor
+from distillspec.recipe.weights_file import StoredTensor
 
 MASK = StoredTensor("U8", (1, 1, 8, 8), 64)
 NUMBER = StoredTensor("F32", (), 4)

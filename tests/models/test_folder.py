@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from distillspec.errors import DistillSpecError
-from distillspec.models.folder import folder_facts, read_header, stored_tensors
+from distillspec.models.folder import folder_facts
 from distillspec.models.loading import load_model
 
 
@@ -31,27 +29,6 @@ def test_reading_facts_imports_no_torch(tiny_pair: Path) -> None:
         f"folder_facts({str(tiny_pair / 'draft')!r}); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-@pytest.mark.parametrize("content", [b"", b"\x00" * 4, b"\xff" * 64, b"\x02" + b"\0" * 7 + b"[]"])
-def test_a_file_that_is_no_safetensors_says_so(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(DistillSpecError, match="damaged"):
-        read_header(tmp_path / "model.safetensors")
-
-
-def test_an_empty_file_says_so(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").touch()
-    with pytest.raises(DistillSpecError, match="the file is empty"):
-        read_header(tmp_path / "model.safetensors")
-
-
-def test_a_weight_in_two_files_is_refused(tmp_path: Path) -> None:
-    files = [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
-    for file in files:
-        save_file({"a": torch.zeros(2)}, file)
-    with pytest.raises(DistillSpecError, match="a is in two files: one.safetensors and two"):
-        stored_tensors(files)
 
 
 @pytest.mark.parametrize("key", ["architectures", "vocab_size", "num_hidden_layers"])

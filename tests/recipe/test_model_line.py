@@ -10,6 +10,8 @@ from distillspec.errors import DistillSpecError
 from distillspec.recipe.gguf_file import converted_folder
 from distillspec.recipe.model_line import local_config, model_line, tokenizer_line
 
+EMPTY = b"\x02" + b"\0" * 7 + b"{}"  # a safetensors file of no tensors
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -17,7 +19,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("model").mkdir()
     for file in ("config.json", "model.safetensors", "tokenizer.json"):
-        Path("model", file).write_text("{}")
+        Path("model", file).write_bytes(EMPTY if file.endswith("safetensors") else b"{}")
     return Path("model")
 
 
