@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed
@@ -109,6 +109,12 @@ class Job:
             self._say(
                 f"{there} held-out prompts for a probe of {asked}: the fewer, the more chance is "
                 "in the choice of the best step (data.held_out, data.held_out_percent)"
+            )
+        batch = recipe.distill.batch_size
+        if batch > len(self.prompts.training) and not self.world.rank:
+            self._say(
+                f"a step is of {batch:,} sequences, and there are {len(self.prompts.training):,} "
+                "training prompts: each is taken several times (distill.batch_size)"
             )
         text = self._text()
         self._tell_bridge()
@@ -292,9 +298,10 @@ class Job:
         what = "held-out loss" if self.pair.frozen is None else "loss on its own text"
         return f"its {what} is {nats:.4f} nats (before rounding to bfloat16 {trained:.4f})"
 
-    def _trained(self, folder: Path) -> PreTrainedModel:
+    def _trained(self, folder: Path, name: str = "distilled") -> PreTrainedModel:
         """A draft with the best weights of the training in `folder`, adapters merged."""
         if not (folder / BEST).exists():
+            check_not_lost(folder, name, self.folder)
             raise self._nothing_trained(folder)
         draft = self.pair.trainable_draft()
         load_best(draft, folder / BEST)
@@ -364,9 +371,11 @@ class Job:
         drafts = {"undistilled": pair.draft(kind)}
         for name, folder in (("distilled", self.folder.path), ("control", self.folder.control)):
             if (folder / BEST).exists():
-                drafts[name] = self._trained(folder)
+                drafts[name] = self._trained(folder, name)
                 cast_parameters(drafts[name], kind)
                 settle_head(drafts[name])
+            else:
+                check_not_lost(folder, name, self.folder)
         held_out, notes = self.prompts.held_out, list[str]()
         if suite.prompts.named:
             held_out, notes = build.suite_prompts(pair, suite, list(drafts.values()))
@@ -528,6 +537,30 @@ def _check_identity(pair: Pair, prompts: PromptSets, folder: RunFolder) -> list[
     notes = check_identity(path, pair_identity(pair, path), has_trained=trained)
     check_identity(path, text_identity(prompts, source), has_trained=False)
     return notes
+
+
+def check_not_lost(folder: Path, name: str, run: RunFolder) -> None:
+    """DistillSpecError where a draft has been trained and its best weights are not there.
+
+    Args:
+        folder: The training's.
+        name: The draft's, as training.json has it.
+        run: The run that the training belongs to.
+    """
+    mend = f"put the file back, or go on with the training: ./launch.sh train {run.path}"
+    is_done = run.training_file.exists() and name in read_json(
+        Kept(run.training_file, "what training came to", mend), dict[str, Any]
+    )
+    if not is_done and not os.path.lexists(folder / LAST):
+        return
+    raise DistillSpecError(
+        f"the weights of the best step of the {name} draft are gone"
+        if is_done
+        else f"there are no best weights of the {name} draft: its training was stopped before it "
+        "was measured, or the file is gone",
+        where=str(folder / BEST),
+        mend=mend,
+    )
 
 
 def plan_in_words(recipe: Recipe) -> str:
