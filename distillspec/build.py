@@ -34,6 +34,7 @@ from distillspec.models.runner import context_of_model, vocabulary_size
 from distillspec.models.trimmed_head import trim_head
 from distillspec.models.vocabulary import vocabulary_digest
 from distillspec.pair import Pair
+from distillspec.recipe.capacity import check_visits
 from distillspec.recipe.distill import CachedSignal, OnlineSignal, Shares
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
@@ -303,13 +304,18 @@ def text_for_draft(
 def rows(
     recipe: Recipe, training: Sequence[Prompt], target_responses: dict[str, Tokens] | None
 ) -> PromptRows:
+    """What is trained on; DistillSpecError for a step or a bucket out of all proportion to it."""
+    plan = recipe.distill
+    bucket = min(plan.bucket_steps, plan.max_steps)  # later steps are never taken
+    check_visits(plan.batch_size, len(training), "distill.batch_size")
+    check_visits(bucket * plan.batch_size, len(training), "distill.bucket_steps")
     return PromptRows(
         training,
         recipe.distill.source,
         batch_size=recipe.distill.batch_size,
         seed=recipe.seed,
         target_responses=target_responses,
-        bucket_steps=recipe.distill.bucket_steps,
+        bucket_steps=bucket,
     )
 
 

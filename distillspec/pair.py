@@ -29,6 +29,7 @@ from distillspec.models.stop_ids import StopIds, required_stop_ids
 from distillspec.models.trainable import without_dropout
 from distillspec.models.trimmed_head import settle_head, trim_head
 from distillspec.models.vocabulary import check_in_vocabulary, check_pair, padding_token
+from distillspec.recipe.capacity import check_threads
 from distillspec.recipe.context import UNLIMITED, check_rows_fit
 from distillspec.recipe.schema import Hardware, Recipe
 from distillspec.recipe.start import Pruned, Random
@@ -65,6 +66,7 @@ def prepare_process(recipe: Recipe) -> None:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     if recipe.hardware.threads is not None:
+        check_threads(recipe.hardware.threads, "hardware.threads")
         torch.set_num_threads(recipe.hardware.threads)
     seed_adapters(recipe.seed)
 

@@ -27,6 +27,7 @@ from distillspec.models.runner import most_positions
 from distillspec.models.train_tokenizer import train_tokenizer
 from distillspec.pair import device_of, dtype_of
 from distillspec.plain_files import Kept, read_json
+from distillspec.recipe.capacity import check_memory, check_threads, llama_parameters, trained_bytes
 from distillspec.recipe.dry_run import RUNS
 from distillspec.recipe.loading import dump_yaml
 from distillspec.recipe.output import check_output, output_folder, replaceable
@@ -57,6 +58,7 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
         )
     where = device_of(recipe.hardware)
     if recipe.hardware.threads is not None:
+        check_threads(recipe.hardware.threads, "hardware.threads")
         torch.set_num_threads(recipe.hardware.threads)
     with run_lock(folder):
         files = documents(recipe.corpus, recipe.held_out_percent)
@@ -188,6 +190,8 @@ def _tokenizer(recipe: PretrainRecipe, files: CorpusFiles, folder: Path) -> PreT
 def _beginning(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """Random weights of the recipe's shape, or those of the folder it goes on from; float32."""
     if recipe.model is not None:
+        size = llama_parameters(recipe.model, len(tokenizer))
+        check_memory(size, trained_bytes(recipe.hardware), "model")
         return random_llama(
             recipe.model,
             vocabulary=len(tokenizer),

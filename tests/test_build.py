@@ -231,3 +231,23 @@ def test_text_is_left_out_that_is_too_long_in_the_drafts_own_tokens(plan: dict[s
     found = build.text_for_draft(narrow, sets, dict.fromkeys(usual, ()))
     fitting = [one for one, size in zip(sets.held_out, needed, strict=True) if size < max(needed)]
     assert found.held_out == fitting
+
+
+def test_a_bucket_is_no_longer_than_the_training_and_a_batch_no_multitude(
+    plan: dict[str, Any],
+) -> None:
+    pair = load_pair(recipe(plan))
+    prompts = build.prompts(pair).training
+    values = pair.recipe.model_dump()
+
+    def made(**changes: int) -> object:
+        changed = {**values, "distill": {**values["distill"], **changes}}
+        return build.rows(Recipe.model_validate(changed), prompts, {}).state_dict()["bucket_steps"]
+
+    assert made(bucket_steps=10**6, max_steps=8) == 8
+    with pytest.raises(DistillSpecError, match="rows at one time") as caught:
+        made(bucket_steps=10**6, max_steps=10**6)
+    assert caught.value.where == "distill.bucket_steps"
+    with pytest.raises(DistillSpecError, match="rows at one time") as caught:
+        made(batch_size=10**6)
+    assert caught.value.where == "distill.batch_size"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from distillspec.corpus.python_source import SourceFile
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.capacity import check_visits
 from distillspec.seeds import derive_seed
 
 _FILES_AT_ONCE = 4096
@@ -47,6 +48,7 @@ class Windows:
         self.tokens, self.context, self.batch_size = tokens, context, batch_size
         self.seed = seed
         self.per_epoch = tokens.numel() // context - 1
+        check_visits(batch_size, self.per_epoch, "train.batch_size")
         self._known = -1  # epoch that `_order` and `_offset` belong to
 
     def batch(self, step: int) -> Tensor:
@@ -70,7 +72,13 @@ class Windows:
 
 
 def validation_rows(tokens: Tensor, *, context: int, rows: int) -> Tensor:
-    """Up to `rows` windows spread evenly over held-out tokens: [R, T] long."""
+    """Up to `rows` windows spread evenly over held-out tokens: [R, T] long, R >= 1."""
+    if tokens.numel() < context:
+        raise DistillSpecError(
+            f"the held-out text has {tokens.numel()} tokens, fewer than one window of {context}",
+            where="held_out_percent / train.context",
+            mend="raise held_out_percent, shorten train.context, or take a larger corpus",
+        )
     windows = tokens[: tokens.numel() // context * context].view(-1, context)
     stride = max(1, windows.shape[0] // rows)
     return windows[::stride][:rows].long()

@@ -12,6 +12,7 @@ from torch import Tensor
 from distillspec.measure.methods import block_sizes, protocols_of
 from distillspec.models.compiled import make_runner
 from distillspec.models.factory import saved
+from distillspec.recipe.capacity import check_threads
 from distillspec.recipe.methods import CardParallel, Method, Parallel
 from distillspec.recipe.suite import Suite
 from distillspec.speculation.chance import Chance
@@ -136,7 +137,8 @@ def parallel_rounds(
 
 
 def threads_of(plan: Parallel) -> int:
-    """Of each side."""
+    """Of each side; DistillSpecError for far more than this machine has cores."""
+    check_threads(plan.threads, f"parallel: kind={plan.kind}: threads")
     return plan.threads or max(1, torch.get_num_threads() // 2)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.capacity import WEIGHT_BYTES, check_memory, llama_parameters
 from distillspec.recipe.start import LlamaShape
 from distillspec.seeds import derive_seed
 
@@ -14,8 +16,11 @@ def random_llama(
 ) -> LlamaForCausalLM:
     """A float32 Llama on the CPU, input and output embeddings tied, `end_token` for bos and eos.
 
-    The same seed gives the same weights; the caller's random state is left as it was.
+    The same seed gives the same weights; the caller's random state is left as it was. A model that
+    the memory cannot hold is a DistillSpecError.
     """
+    parameters = llama_parameters(shape, vocabulary)
+    check_memory(parameters, WEIGHT_BYTES, "the shape of a model with random weights")
     config = LlamaConfig(
         vocab_size=vocabulary,
         hidden_size=shape.hidden_size,
@@ -32,6 +37,15 @@ def random_llama(
     # Only the CPU generator is seeded: `torch.manual_seed` would change the GPUs' ones as well.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(derive_seed(seed, "weights of a llama"))
-        model = LlamaForCausalLM(config)
+        try:
+            model = LlamaForCausalLM(config)
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+                raise
+            raise DistillSpecError(
+                f"there is not enough free memory for a model of {parameters:,} parameters",
+                where="the shape of a model with random weights",
+                mend="lower hidden_size, intermediate_size or layers, or end other programs",
+            ) from error
     model.set_attn_implementation("sdpa")
     return model

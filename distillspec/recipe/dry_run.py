@@ -6,10 +6,16 @@ import importlib.util
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from distillspec.errors import DistillSpecError
 from distillspec.plain_files import check_regular
+from distillspec.recipe.capacity import (
+    check_memory,
+    check_threads,
+    llama_parameters,
+    trained_bytes,
+)
 from distillspec.recipe.context import check_rows_fit, context_of
 from distillspec.recipe.data import Hub, Jsonl, PythonSource
 from distillspec.recipe.distill import CachedSignal, Distill, Origin, Shares
@@ -24,8 +30,8 @@ from distillspec.recipe.model_line import (
 from distillspec.recipe.output import check_output, check_writable, output_folder
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.prompt_plan import Adversarial, PromptSource, PythonTopics
-from distillspec.recipe.schema import Pair, Recipe
-from distillspec.recipe.start import Pruned
+from distillspec.recipe.schema import Hardware, Pair, Recipe
+from distillspec.recipe.start import LlamaShape, Pruned
 from distillspec.recipe.suite import Suite
 
 RUNS = Path("checkpoints/runs")
@@ -64,6 +70,7 @@ def render(lines: list[PlanLine]) -> str:
 
 def _distillation(recipe: Recipe, source: str, suite: Suite | None) -> list[PlanLine]:
     pair, distill = recipe.pair, recipe.distill
+    check_threads(recipe.hardware.threads, f"{source}: hardware.threads")
     lines = [
         PlanLine("target", _target(pair, source)),
         PlanLine("draft", _draft(recipe, source)),
@@ -117,6 +124,7 @@ def _distillation(recipe: Recipe, source: str, suite: Suite | None) -> list[Plan
 
 
 def _pretraining(recipe: PretrainRecipe, source: str) -> list[PlanLine]:
+    check_threads(recipe.hardware.threads, f"{source}: hardware.threads")
     lines = [PlanLine("corpus", _prompts(recipe.corpus, f"{source}: corpus"))]
     tokenizer = recipe.tokenizer
     if tokenizer.take_from is not None:
@@ -128,6 +136,9 @@ def _pretraining(recipe: PretrainRecipe, source: str) -> list[PlanLine]:
         model = f"goes on from {model_line(recipe.start_from, f'{source}: start_from')}"
     else:
         assert recipe.model is not None, "the schema asks for one of the two"
+        known = local_config(tokenizer.take_from) if tokenizer.take_from else {}
+        vocab_size = tokenizer.train_vocabulary or _whole(known or {}, "vocab_size")
+        _check_size(recipe.model, vocab_size, recipe.hardware, f"{source}: model")
         model = f"Llama, {recipe.model.layers} layers, hidden size {recipe.model.hidden_size}"
     train = recipe.train
     check_output(recipe, RUNS / recipe.name, f"{source}: output")
@@ -187,7 +198,20 @@ def _draft(recipe: Recipe, source: str) -> str:
         if layers is not None:
             numbers = ", ".join(map(str, draft.kept_layers(layers)))
             return f"made: {draft.in_words()} ({numbers} of 0 to {layers - 1})"
+    else:
+        vocab_size = _whole(local_config(recipe.pair.target_weights) or {}, "vocab_size")
+        _check_size(draft.shape, vocab_size, recipe.hardware, f"{source}: pair.draft.shape")
     return f"made: {draft.in_words()}"
+
+
+def _check_size(shape: LlamaShape, vocab_size: int, hardware: Hardware, where: str) -> None:
+    check_memory(llama_parameters(shape, vocab_size), trained_bytes(hardware), where)
+
+
+def _whole(config: dict[str, Any], key: str) -> int:
+    """A size that config.json gives; 0 where it gives none."""
+    value = config.get(key)
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _layers_of(name: str) -> int | None:
@@ -208,6 +232,12 @@ def _prompts(source: PromptSource, where: str) -> str:
         if not os.path.isfile(source.path):
             raise DistillSpecError(
                 f"no such data file: '{source.path}'", where=f"{where}.path", mend=mend
+            )
+        if not os.access(source.path, os.R_OK):
+            raise DistillSpecError(
+                f"the data file '{source.path}' cannot be read: Permission denied",
+                where=f"{where}.path",
+                mend="change its permissions",
             )
         return f"rows of {source.path}"
     if isinstance(source, Hub):
@@ -270,6 +300,9 @@ def _evaluation(suite: Suite, path: str) -> str:
             where=f"{path}: quality",
             mend="give the path of a metric for the `evaluate` library, as in eval/metrics/",
         )
+    for method in suite.methods:
+        if method.parallel is not None:
+            check_threads(method.parallel.threads, f"{path}: {method.name}: parallel.threads")
     brought = [_prompts(one, f"{path}: {key}") for key, one in suite.prompts.named.items()]
     scored = "" if suite.quality is None else f", scored by {suite.quality}"
     return (

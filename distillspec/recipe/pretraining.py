@@ -17,7 +17,6 @@ from distillspec.recipe.section import (
     Section,
     Share,
     Steps,
-    Tokens,
     WeightDecay,
 )
 from distillspec.recipe.start import LlamaShape
@@ -39,7 +38,9 @@ class TokenizerPlan(Section):
 
 
 class PretrainPlan(Section):
-    context: Tokens = Field(256, description="tokens per training row")
+    context: Annotated[int, Field(ge=2, le=2**24)] = Field(
+        256, description="tokens per training row"
+    )
     batch_size: Rows = Field(32, description="rows per optimizer step")
     max_steps: Count = Field(1000, description="optimizer steps")
     validate_every_steps: Count = Field(100, description="steps between two validations")

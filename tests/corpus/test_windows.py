@@ -45,3 +45,14 @@ def test_a_corpus_shorter_than_two_windows_is_an_error() -> None:
 def test_validation_rows_are_spread_evenly() -> None:
     rows = validation_rows(torch.arange(100), context=10, rows=5)
     assert rows[:, 0].tolist() == [0, 20, 40, 60, 80]
+
+
+def test_held_out_text_shorter_than_a_window_names_both_keys() -> None:
+    with pytest.raises(DistillSpecError, match="9 tokens, fewer than one window of 10") as caught:
+        validation_rows(torch.arange(9), context=10, rows=5)
+    assert caught.value.where == "held_out_percent / train.context"
+
+
+def test_a_batch_out_of_all_proportion_to_the_corpus_is_refused() -> None:
+    with pytest.raises(DistillSpecError, match="1,000,000 rows at one time"):
+        windows(batch_size=10**6)

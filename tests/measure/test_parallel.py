@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from distillspec.errors import DistillSpecError
 from distillspec.measure.cells import ROWS, evaluate
 from distillspec.measure.parallel import ParallelBench, threads_of, torch_threads
 from distillspec.recipe.methods import PearlParallel
@@ -144,3 +145,8 @@ def test_two_methods_of_one_plan_share_a_process_that_is_large_enough(
     suite = suite_of(tiny_suite, four, two).model_copy(update={"temperatures": (1.0,)})
     summary = evaluate(suite, folder=tmp_path, **setting.arguments())
     assert {(cell.method, cell.gamma) for cell in summary.cells} == {("pearl-4", 4), ("pearl-2", 2)}
+
+
+def test_threads_that_no_machine_has_are_refused() -> None:
+    with pytest.raises(DistillSpecError, match="4,096 threads are too many"):
+        threads_of(PearlParallel(kind="pearl", threads=4096))

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
+from distillspec.errors import DistillSpecError
+from distillspec.models import build_llama
 from distillspec.models.build_llama import random_llama
 from distillspec.recipe.start import LlamaShape
 
@@ -46,3 +49,17 @@ def test_the_callers_random_state_is_left_alone() -> None:
     before = torch.random.get_rng_state()
     random_llama(SHAPE, vocabulary=40, end_token=0, seed=5)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_shape_beyond_the_memory_is_the_users_error() -> None:
+    huge = LlamaShape(hidden_size=10**6, intermediate_size=10**6, layers=8, heads=2)
+    with pytest.raises(DistillSpecError, match="GiB of memory"):
+        random_llama(huge, vocabulary=300, end_token=0, seed=0)
+
+
+def test_memory_that_cannot_be_had_is_the_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Beyond what any kernel gives out, whatever this machine has.
+    monkeypatch.setattr(build_llama, "check_memory", lambda *_: None)
+    huge = LlamaShape(hidden_size=2**20, intermediate_size=2**20, layers=1, heads=2)
+    with pytest.raises(DistillSpecError, match="not enough free memory"):
+        random_llama(huge, vocabulary=2**28, end_token=0, seed=0)

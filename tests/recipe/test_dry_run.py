@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,50 @@ def test_an_incomplete_model_folder_says_what_it_lacks(place: Path, file: str, w
     error = refused("r.yaml")
     assert what in error.what
     assert error.where == "r.yaml: pair.draft: models/draft"
+
+
+@pytest.mark.parametrize(
+    ("file", "override", "what", "where"),
+    [
+        ("r.yaml", "hardware.threads=4096", "4,096 threads", "r.yaml: hardware.threads"),
+        ("p.yaml", "hardware.threads=4096", "4,096 threads", "p.yaml: hardware.threads"),
+        ("p.yaml", "model.hidden_size=1000000", "GiB of memory", "p.yaml: model"),
+        (
+            "r.yaml",
+            "pair.draft={kind: random, shape: "
+            "{hidden_size: 1000000, intermediate_size: 8, layers: 2, heads: 2}}",
+            "GiB of memory",
+            "r.yaml: pair.draft.shape",
+        ),
+    ],
+)
+def test_what_this_machine_cannot_hold_is_refused(
+    place: Path, file: str, override: str, what: str, where: str
+) -> None:
+    error = refused(file, override)
+    assert what in error.what
+    assert error.where == where
+
+
+def test_threads_of_a_method_are_those_of_a_machine(place: Path) -> None:
+    method = "{name: ahead, parallel: {kind: pearl, threads: 4096}}"
+    (place / "suite.yaml").write_text(f"methods: [{method}]\n")
+    assert refused("r.yaml").where == "suite.yaml: ahead: parallel.threads"
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"\x08" + b"\0" * 7 + b"{}"])
+def test_damaged_weights_are_refused(place: Path, content: bytes) -> None:
+    (place / "models/draft/model.safetensors").write_bytes(content)
+    error = refused("r.yaml")
+    assert re.search("the weights are (damaged|truncated)", error.what)
+    assert error.where.startswith("r.yaml: pair.draft: ")
+
+
+def test_data_that_may_not_be_read_are_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.R_OK)  # root may read all
+    assert "cannot be read: Permission denied" in refused("r.yaml").what
 
 
 def test_a_file_is_no_model_folder(place: Path) -> None:

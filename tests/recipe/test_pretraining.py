@@ -24,3 +24,5 @@ def test_a_pretraining_recipe_says_its_kind() -> None:
     assert PretrainRecipe.model_validate({"kind": "pretrain", **recipe}).train.context == 256
     with pytest.raises(ValidationError):
         PretrainRecipe.model_validate(recipe)
+    with pytest.raises(ValidationError, match="greater than or equal to 2"):  # nothing to predict
+        PretrainRecipe.model_validate({"kind": "pretrain", **recipe, "train": {"context": 1}})
