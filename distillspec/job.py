@@ -553,6 +553,11 @@ def check_not_lost(folder: Path, name: str, run: RunFolder) -> None:
     )
     if not is_done and not os.path.lexists(folder / LAST):
         return
+    if is_done:
+        mend = (
+            f"put the file back; or delete {LAST} beside it and train again, from the beginning: "
+            f"./launch.sh train {run.path}"
+        )
     raise DistillSpecError(
         f"the weights of the best step of the {name} draft are gone"
         if is_done

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from distillspec import atomic
-from distillspec.models.folder import stored_tensors
 from distillspec.recipe.model_files import model_files
+from distillspec.recipe.weights_file import stored_tensors
 
 Config = dict[str, Any]
 
