@@ -18,9 +18,11 @@ from distillspec.recipe.weights_file import stored_tensors
 
 Config = dict[str, Any]
 
-_TYPES = {"default", "linear", "dynamic", "yarn", "longrope", "llama3"}
+# What a base alone says. `axial` is the place in an image: 4.57 has no type for it, as a vision
+# stack has no other RoPE there.
+_PLAIN = ("default", "axial")
+_TYPES = {"linear", "dynamic", "yarn", "longrope", "llama3"}
 _GPT_NEOX = ("gpt_neox", "gpt_neox_japanese")
-_PHI3 = ("phi3", "phimoe")  # check that scaling has three fields, one of them named `type`
 # Models with RoPE by kind of layer: the old keys of the base of full and of sliding attention.
 _BY_LAYER = {
     "gemma3_text": ("rope_theta", "rope_local_base_freq"),
@@ -28,6 +30,7 @@ _BY_LAYER = {
     "modernbert-decoder": ("global_rope_theta", "local_rope_theta"),
 }
 _SCALES = "scale_decoder_outputs"  # of T5 and its kind: 1.1 and FLAN do not
+_ROPE = "rope_parameters"
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _OLD_CLASS = "PreTrainedTokenizerFast"
 
@@ -39,13 +42,13 @@ def add_old_keys(folder: Path) -> str | None:
         A sentence about what transformers 4 cannot be told, for the model's card; None if nothing.
     """
     config = _read(folder / "config.json")
-    old = old_config_keys(config, has_head=_SCALES in config and _has_head(folder))
-    atomic.write_json(folder / "config.json", {**config, **(old or {})})
+    old, is_readable = old_config(config, has_head=_SCALES in config and _has_head(folder))
+    atomic.write_json(folder / "config.json", old)
     path = folder / "tokenizer_config.json"
     if path.exists():
         has_fast_form = (folder / "tokenizer.json").exists()
         atomic.write_json(path, old_tokenizer_config(_read(path)) if has_fast_form else _read(path))
-    return _UNREADABLE if old is None else None
+    return None if is_readable else _UNREADABLE
 
 
 _UNREADABLE = (
@@ -55,11 +58,32 @@ _UNREADABLE = (
 )
 
 
+def old_config(config: Config, *, has_head: bool = False) -> tuple[Config, bool]:
+    """`config` with the old keys, and whether transformers 4.57 reads all of it rightly.
+
+    A model with images or of two stacks keeps RoPE in nested configurations (`text_config`,
+    `decoder`), each of which has its own model type and gets its own old keys.
+    """
+    keys = old_config_keys(config, has_head=has_head)
+    found, is_readable = {**config, **(keys or {})}, keys is not None
+    for name, value in config.items():
+        if isinstance(value, dict) and _holds_rope(value):
+            found[name], is_nested_readable = old_config(value)
+            is_readable = is_readable and is_nested_readable
+    return found, is_readable
+
+
+def _holds_rope(config: Config) -> bool:
+    """Whether it is a configuration with RoPE, or holds one."""
+    parts = [value for value in config.values() if isinstance(value, dict)]
+    return bool(config.get(_ROPE)) or any(map(_holds_rope, parts))
+
+
 def old_config_keys(config: Config, *, has_head: bool = False) -> Config | None:
-    """What config.json lacks for transformers 4.57; None where that has no keys for the model.
+    """What one configuration lacks for transformers 4.57; None where that has no keys for it.
 
     Args:
-        config: config.json of transformers 5.
+        config: config.json of transformers 5, or one nested in it.
         has_head: Whether the weights hold an output head of their own; read of T5's kind alone.
     """
     found: Config = {}
@@ -70,15 +94,17 @@ def old_config_keys(config: Config, *, has_head: bool = False) -> Config | None:
         if config[_SCALES] == has_head:
             return None
         found["tie_word_embeddings"] = not has_head
-    rope = config.get("rope_parameters")
+    rope = config.get(_ROPE)
     if not rope:
         return found
     kind = str(config.get("model_type"))
     by_layer = {key: value for key, value in rope.items() if isinstance(value, dict)}
     if by_layer:
         keys = _of_layers(kind, by_layer)
-    elif kind in _PHI3:
+    elif kind == "phi3":
         keys = _of_phi3(rope)
+    elif kind == "phimoe":
+        keys = _of_phimoe(rope)
     else:
         keys = _of_all_layers(rope)
     if keys is None:
@@ -91,11 +117,14 @@ def old_config_keys(config: Config, *, has_head: bool = False) -> Config | None:
 
 def _of_all_layers(rope: Config) -> Config | None:
     """rope_theta, rope_scaling (null for none) and partial_rotary_factor, where there is one."""
-    if rope.get("rope_type", "default") not in _TYPES or "rope_theta" not in rope:
+    kind = rope.get("rope_type", "default")
+    if kind not in {*_PLAIN, *_TYPES} or "rope_theta" not in rope:
         return None
     apart = ("rope_theta", "partial_rotary_factor")
     scaling = {key: value for key, value in rope.items() if key not in apart}
-    is_plain = set(scaling) <= {"rope_type"} and scaling.get("rope_type", "default") == "default"
+    is_plain = set(scaling) <= {"rope_type"} and kind in _PLAIN
+    if kind == "axial" and not is_plain:
+        return None
     keys: Config = {"rope_theta": rope["rope_theta"], "rope_scaling": None if is_plain else scaling}
     if "partial_rotary_factor" in rope:
         keys["partial_rotary_factor"] = rope["partial_rotary_factor"]
@@ -103,6 +132,7 @@ def _of_all_layers(rope: Config) -> Config | None:
 
 
 def _of_phi3(rope: Config) -> Config | None:
+    """4.57 checks that the scaling has three fields, one of them named `type`."""
     keys = _of_all_layers(rope)
     if keys is None or keys["rope_scaling"] is None:
         return keys
@@ -111,6 +141,15 @@ def _of_phi3(rope: Config) -> Config | None:
         return None
     factors = {name: scaling[name] for name in ("short_factor", "long_factor")}
     return {**keys, "rope_scaling": {"type": "longrope", **factors}}
+
+
+def _of_phimoe(rope: Config) -> Config | None:
+    """4.57 refuses a scaling without the two scales, and fails in a forward without the length."""
+    keys = _of_all_layers(rope)
+    wanted = {"short_mscale", "long_mscale", "original_max_position_embeddings"}
+    if keys is None or keys["rope_scaling"] is None:
+        return keys
+    return keys if wanted <= set(keys["rope_scaling"]) else None
 
 
 def _of_layers(kind: str, rope: Config) -> Config | None:

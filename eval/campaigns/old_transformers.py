@@ -6,7 +6,7 @@ special tokens and chats must be those of the trained model and its tokenizer. A
 same folders without the old keys must be read wrongly where RoPE is not the default one.
 
     python3.11 -m venv OLD && OLD/bin/pip install torch==2.13.0 transformers==4.57.6
-    .venv/bin/python eval/campaigns/old_transformers.py OLD/bin/python
+    .venv/bin/python eval/campaigns/old_transformers.py OLD/bin/python [--only FAMILY ...]
 
 The last line is `N tried, M faults`; exit status 1 if M is not 0.
 """
@@ -199,6 +199,19 @@ FAMILIES = (
                            "original_max_position_embeddings": 64, "attention_factor": 1.2,
                            "beta_fast": 32.0, "beta_slow": 1.0},
         "sliding_attention": {"rope_type": "default", "rope_theta": 5e5}}}),
+    # As long as the texts: beyond it 5 takes the short factors still, and 4.57 the long ones.
+    Family("phimoe-longrope", "phimoe", _llama2,
+           {**_rope(3e5, rope_type="longrope", short_factor=[1.5] * 8, long_factor=[3.0] * 8,
+                    short_mscale=1.2, long_mscale=1.4, original_max_position_embeddings=256),
+            "num_local_experts": 2, "num_experts_per_tok": 2}),
+    Family("gemma3-images", "gemma3", _gemma, {
+        "text_config": {**SIZES, **_LAYERS, "head_dim": 16, "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 3e4}}},
+        "vision_config": {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+                          "num_attention_heads": 2, "image_size": 28, "patch_size": 14},
+        "boi_token_index": 390, "eoi_token_index": 391, "image_token_index": 392,
+        "mm_tokens_per_image": 4}),
 )  # fmt: skip
 
 
@@ -213,9 +226,12 @@ def _model(family: Family) -> PreTrainedModel:
     return model.eval()
 
 
-def _pairs() -> Iterator[tuple[str, PreTrainedModel, PreTrainedTokenizerBase]]:
+def _pairs(only: list[str]) -> Iterator[tuple[str, PreTrainedModel, PreTrainedTokenizerBase]]:
     for family in FAMILIES:
-        yield family.name, _model(family), family.tokenizer()
+        if not only or family.name in only:
+            yield family.name, _model(family), family.tokenizer()
+    if only:
+        return
     for name in ("draft", "target"):
         model = AutoModelForCausalLM.from_pretrained(NANO / name, dtype=torch.float32)
         model.set_attn_implementation("eager")
@@ -255,7 +271,7 @@ def _expected(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Exp
         "decoded": [tokenizer.decode(one) for one in ids],
         "inputs": ["attention_mask", "input_ids"],
     }
-    keys = old_config_keys(model.config.to_dict()) or {}
+    keys = old_config_keys(model.config.get_text_config().to_dict()) or {}
     own = bool(keys.get("rope_scaling")) or keys.get("rope_theta", 1e4) != 1e4
     return Expected(model(**inputs).logits[0], answers, own)
 
@@ -266,8 +282,9 @@ def _without_old_keys(folder: Path, bare: Path) -> None:
     for file in folder.iterdir():
         (bare / file.name).write_bytes(file.read_bytes())
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for key in old_config_keys(config) or {}:
-        config.pop(key, None)
+    for part in (config, config.get("text_config", {})):
+        for key in old_config_keys(part) or {}:
+            part.pop(key, None)
     (bare / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
@@ -301,14 +318,17 @@ def _faults(found: dict[str, Any], expected: Expected, logits_file: Path) -> Ite
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("old", help="interpreter of an environment with transformers 4.57")
-    old = parser.parse_args().old
+    names = [family.name for family in FAMILIES]
+    parser.add_argument("--only", nargs="+", default=[], choices=names, metavar="FAMILY")
+    arguments = parser.parse_args()
+    old = arguments.old
     tried = faults = 0
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         folders: dict[str, Path] = {}
         bare: dict[str, Path] = {}
         expected: dict[str, Expected] = {}
-        for family, model, tokenizer in _pairs():
+        for family, model, tokenizer in _pairs(arguments.only):
             rows = model.get_input_embeddings().weight.shape[0]
             expected[family] = _expected(model, tokenizer)
             folders[family] = export_draft(

@@ -104,6 +104,19 @@ def test_longrope_of_phi3_has_the_three_fields_that_it_is_checked_for() -> None:
     assert old_config_keys({"model_type": "phi3", **_rope(**LLAMA3)}) is None
 
 
+def test_longrope_of_phimoe_keeps_the_scales_and_the_length_that_4_57_reads_there() -> None:
+    scaling = {
+        "rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4,
+        "short_mscale": 1.2, "long_mscale": 1.4, "original_max_position_embeddings": 64,
+    }  # fmt: skip
+    config = _config("phimoe", **_rope(**scaling))
+    keys = old_config_keys(config)
+    assert keys is not None
+    assert keys["rope_scaling"] == scaling
+    del config["rope_parameters"]["short_mscale"]
+    assert old_config_keys(config) is None
+
+
 def _by_layer(full: dict[str, Any], sliding: dict[str, Any]) -> dict[str, Any]:
     return {"full_attention": full, "sliding_attention": sliding}
 
@@ -127,6 +140,58 @@ def test_what_4_57_has_no_keys_for_is_left_out_and_said(
     assert said is not None
     assert "transformers before 5" in said
     assert json.loads((tmp_path / "config.json").read_text()) == config
+
+
+GEMMA3_ROPE = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 3e6},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
+}
+GEMMA3_OLD = {
+    "rope_theta": 3e6, "rope_local_base_freq": 2e4,
+    "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "path", "expected"),
+    [
+        ("gemma3", {"text_config": {**SIZES, "rope_parameters": GEMMA3_ROPE}}, ["text_config"],
+         GEMMA3_OLD),
+        ("mistral3", {"text_config": {"model_type": "mistral", **SIZES, **_rope()}},
+         ["text_config"], {"rope_theta": 5e5, "rope_scaling": None}),
+        ("mistral3", {"vision_config": {"model_type": "pixtral", **_rope(rope_type="axial")}},
+         ["vision_config"],
+         {"rope_theta": 5e5, "rope_scaling": None}),
+        ("t5gemma", {}, ["decoder"], {"rope_theta": 1e4, "rope_scaling": None}),
+        ("qwen2_5_omni_thinker", {"text_config": {**SIZES, **_rope()}}, ["text_config"],
+         {"rope_theta": 5e5, "rope_scaling": None}),
+    ],
+)  # fmt: skip
+def test_nested_configurations_have_old_keys_of_their_own_and_5_reads_the_same(
+    kind: str, more: dict[str, Any], path: list[str], expected: dict[str, Any], tmp_path: Path
+) -> None:
+    AutoConfig.for_model(kind, **more).save_pretrained(tmp_path)
+    before = AutoConfig.from_pretrained(tmp_path).to_dict()
+    assert add_old_keys(tmp_path) is None
+    nested = json.loads((tmp_path / "config.json").read_text())
+    after = AutoConfig.from_pretrained(tmp_path).to_dict()
+    for name in path:
+        nested, before, after = nested[name], before[name], after[name]
+    assert expected.items() <= nested.items()
+    assert after["rope_parameters"] == before["rope_parameters"]
+
+
+def test_a_nested_configuration_deep_inside_is_found_and_warned_of(tmp_path: Path) -> None:
+    novel = {"model_type": "novel", "rope_parameters": {"rope_type": "novel", "rope_theta": 1e6}}
+    plain = {"model_type": "llama", **_rope()}
+    config = {"model_type": "outer", "thinker": {"text_config": novel, "other": plain}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    said = add_old_keys(tmp_path)
+    assert said is not None
+    assert "transformers before 5" in said
+    written = json.loads((tmp_path / "config.json").read_text())["thinker"]
+    assert written["text_config"] == novel
+    assert written["other"] == {**plain, "rope_theta": 5e5, "rope_scaling": None}
 
 
 def test_layers_that_are_all_alike_have_the_keys_of_one() -> None:
