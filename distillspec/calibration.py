@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.bench import Bench, Column
 from distillspec.measure.intervals import Interval
 from distillspec.measure.methods import most_slots
+from distillspec.measure.number_text import interval, known, number
 from distillspec.measure.plan import check
 from distillspec.measure.race import FEWEST, FIRST_LOOK, Outcome, Standing, Texts, race
 from distillspec.models.loading import load_model, load_tokenizer
@@ -219,7 +219,9 @@ class _Decoder(NamedTuple):
 
 
 def _print(outcome: Outcome, columns: Sequence[Column]) -> None:
-    table = Table("method", title=f"autoregressive: {outcome.plain.value:.0f} tokens/s")
+    table = Table(
+        "method", title=f"autoregressive: {known(outcome.plain.value, '.0f', ' tokens/s')}"
+    )
     for name in ("gamma", "prompts", "tokens/s", "95%", "speed-up", "95%", "of the fastest"):
         table.add_column(name, justify="right")
     table.add_column("")
@@ -229,11 +231,11 @@ def _print(outcome: Outcome, columns: Sequence[Column]) -> None:
             column.method.name,
             str(column.gamma),
             str(one.prompts),
-            f"{one.tokens_per_second.value:.0f}",
+            number(one.tokens_per_second.value, ".0f"),
             _range(one.tokens_per_second, ".0f"),
-            f"{one.speedup.value:.2f}x",
+            number(one.speedup.value, unit="x"),
             _range(one.speedup, ".2f"),
-            f"{1.0 + one.relative.value:.0%}",
+            number(1.0 + one.relative.value, ".0%"),
             _verdict(one, outcome),
         )
     console.print(table)
@@ -268,9 +270,10 @@ def _evidence(
         f"# {best.prompts} prompts of {prompts} x {suite.max_new_tokens} tokens "
         f"({outcome.documents} documents), T = {suite.temperatures[0]:g}; {len(columns)} "
         f"candidates; {outcome.why_it_ended}",
-        f"# {best.tokens_per_second.value:.0f} tokens/s "
-        f"[{_range(best.tokens_per_second, '.0f')}], {best.speedup.value:.2f}x "
-        f"[{_range(best.speedup, '.2f')}] the {outcome.plain.value:.0f} of autoregressive decoding",
+        f"# {known(best.tokens_per_second.value, '.0f', ' tokens/s')} "
+        f"[{_range(best.tokens_per_second, '.0f')}], {known(best.speedup.value, unit='x')} "
+        f"[{_range(best.speedup, '.2f')}] the "
+        f"{known(outcome.plain.value, '.0f')} of autoregressive decoding",
         f"# of {best.documents} documents"
         + (
             " that it was not picked by"
@@ -335,7 +338,5 @@ def _named(source: Jsonl | PythonSource) -> str:
     return source.path if isinstance(source, Jsonl) else f"code of {', '.join(source.packages)}"
 
 
-def _range(interval: Interval, form: str) -> str:
-    if math.isnan(interval.low):
-        return "too few prompts"
-    return f"{interval.low:{form}} - {interval.high:{form}}"
+def _range(found: Interval, form: str) -> str:
+    return interval(found.low, found.high, form, " - ", "too few prompts")

@@ -13,8 +13,10 @@ from rich.text import Text
 from distillspec import black_box, build
 from distillspec.export.engines import EngineVerdict, engine_verdicts
 from distillspec.foreign import say, visible
-from distillspec.measure.fitness import Fitness, assess
+from distillspec.measure.fitness import Expectation, Fitness, assess
 from distillspec.measure.memory import TrainingLoad
+from distillspec.measure.number_text import NO_INTERVAL, interval, known, number
+from distillspec.measure.summary_file import without_nan
 from distillspec.models.folder import folder_facts
 from distillspec.models.precision import cast_parameters
 from distillspec.models.start import facts
@@ -70,13 +72,15 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
         found = {**asdict(fitness), "predicted_speedup": fitness.predicted_speedup()}
         if head is not None:
             found["draft_head"] = {"keep": len(pair.kept or ()), "counted_in": head.counted_in}
-        say(json.dumps({**found, "engines": [v._asdict() for v in verdicts]}, indent=2))
+        found["engines"] = [verdict._asdict() for verdict in verdicts]
+        say(json.dumps(without_nan(found), indent=2))
     else:
         _print(recipe, fitness, verdicts, head)
-    below = min_speedup is not None and fitness.predicted_speedup() < min_speedup
+    below = min_speedup is not None and not fitness.predicted_speedup() >= min_speedup
     if below and not as_json:
         Terminal().print(
-            f"predicted speed-up {fitness.predicted_speedup():.2f} is below the floor {min_speedup}"
+            f"predicted speed-up {known(fitness.predicted_speedup())} is below the floor "
+            f"{min_speedup}"
         )
     return BELOW_FLOOR if below else 0
 
@@ -156,14 +160,14 @@ def _print(
 def _rows(found: Fitness) -> list[tuple[str, list[str]]]:
     every = found.expectations
     return [
-        ("alpha, undistilled draft", [f"{e.alpha:.3f}" for e in every]),
-        ("  its interval", [f"{e.alpha_low:.3f} .. {e.alpha_high:.3f}" for e in every]),
-        ("entropy of the target, nats", [f"{e.entropy_nats:.2f}" for e in every]),
-        ("target step, ms", [f"{e.target_step_seconds * 1e3:.2f}" for e in every]),
-        ("c, draft step / target step", [f"{e.draft_to_target_time:.3f}" for e in every]),
+        ("alpha, undistilled draft", [number(e.alpha, ".3f") for e in every]),
+        ("  its interval", [_bounds(e) for e in every]),
+        ("entropy of the target, nats", [number(e.entropy_nats) for e in every]),
+        ("target step, ms", [number(e.target_step_seconds * 1e3) for e in every]),
+        ("c, draft step / target step", [number(e.draft_to_target_time, ".3f") for e in every]),
         (
             "v, target forward over gamma + 1 tokens",
-            [" ".join(f"{g}:{v:.2f}" for g, v in e.verify_times.items()) for e in every],
+            [" ".join(f"{g}:{number(v)}" for g, v in e.verify_times.items()) for e in every],
         ),
         (
             "break-even alpha",
@@ -171,13 +175,20 @@ def _rows(found: Fitness) -> list[tuple[str, list[str]]]:
         ),
         (
             "cap of a perfect draft",
-            [f"{e.perfect_draft_cap:.2f}x at gamma {e.perfect_draft_gamma}" for e in every],
+            [
+                number(e.perfect_draft_cap, unit=f"x at gamma {e.perfect_draft_gamma}")
+                for e in every
+            ],
         ),
         (
             "predicted speed-up, undistilled",
-            [f"{e.predicted_speedup:.2f}x at gamma {e.best_gamma}" for e in every],
+            [number(e.predicted_speedup, unit=f"x at gamma {e.best_gamma}") for e in every],
         ),
     ]
+
+
+def _bounds(found: Expectation) -> str:
+    return interval(found.alpha_low, found.alpha_high, ".3f", " .. ", without=NO_INTERVAL)
 
 
 def _resident_bytes() -> int:

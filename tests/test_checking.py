@@ -54,6 +54,23 @@ def test_what_was_found_is_json_with_a_verdict_per_engine(
     assert expected["draft_to_target_time"] > 0.0
 
 
+def test_one_prompt_has_no_interval_in_words_and_null_in_json(
+    recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("tiny.yaml").write_text(SUITE.replace("count: 3", "count: 1"))
+    checking.run(recipe, as_json=False, min_speedup=None)
+    printed = capsys.readouterr().out
+    assert "no interval" in printed
+    assert "nan" not in printed
+
+    def refuse(name: str) -> float:
+        raise AssertionError(f"{name} is no JSON")
+
+    checking.run(recipe, as_json=True, min_speedup=None)
+    found = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert found["expectations"][0]["alpha_low"] is None
+
+
 def test_a_floor_that_is_not_reached_gives_exit_code_2(recipe: Recipe) -> None:
     assert checking.run(recipe, as_json=True, min_speedup=1000.0) == 2
 

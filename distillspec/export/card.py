@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from distillspec.export import markdown
 from distillspec.export.engines import launch_lines
+from distillspec.measure.number_text import bracketed, known, number, with_interval
 from distillspec.measure.summary import DISTILLED, Cell, Comparison, Summary
 from distillspec.recipe.hub_id import is_hub_id
 
@@ -176,7 +177,7 @@ def _measured(summary: Summary) -> Iterator[str]:
     if own:
         yield "Each draft at its own best gamma: " + "; ".join(
             f"{markdown.words(r.draft)}, T = {r.temperature:g}: gamma {r.gamma}, "
-            f"{_interval(r.speedup, r.speedup_low, r.speedup_high, 'x')}"
+            f"{with_interval(r.speedup, r.speedup_low, r.speedup_high, unit='x')}"
             for r in own
         ) + "."  # fmt: skip
     yield from (f"Note: {markdown.words(note)}" for note in summary.notes)
@@ -209,12 +210,12 @@ def _row(cell: Cell) -> str:
         markdown.words(cell.method),
         f"{cell.gamma}",
         markdown.words(cell.draft),
-        _interval(cell.alpha, cell.alpha_low, cell.alpha_high, digits=3),
-        _interval(*argmax, digits=3) if cell.temperature else "as alpha",
-        _interval(cell.expected_tau, cell.expected_tau_low, cell.expected_tau_high),
-        _interval(cell.tau, cell.tau_low, cell.tau_high),
-        _interval(cell.speedup, cell.speedup_low, cell.speedup_high, "x"),
-        _number(cell.tokens_per_second, digits=0),
+        with_interval(cell.alpha, cell.alpha_low, cell.alpha_high, ".3f"),
+        with_interval(*argmax, ".3f") if cell.temperature else "as alpha",
+        with_interval(cell.expected_tau, cell.expected_tau_low, cell.expected_tau_high),
+        with_interval(cell.tau, cell.tau_low, cell.tau_high),
+        with_interval(cell.speedup, cell.speedup_low, cell.speedup_high, unit="x"),
+        known(cell.tokens_per_second, ".0f"),
     )
     return f"| {' | '.join(columns)} |"
 
@@ -253,20 +254,20 @@ def _findings(summary: Summary, chosen: Sequence[Cell]) -> Iterator[str]:
         ]
         low, high = advice[0] if advice else (cell.speedup_low, cell.speedup_high)
         if not low > 1.0:
+            speedup = with_interval(cell.speedup, low, high, unit="x")
             yield (
                 f"T = {cell.temperature:g}: **no gain shown over decoding without a draft** "
-                f"({_interval(cell.speedup, low, high, 'x')}): do not expect this draft to be "
-                "faster there."
+                f"({speedup}): do not expect this draft to be faster there."
             )
 
 
 def _finding(found: Comparison) -> str:
     quantity = _QUANTITIES[found.quantity]
     values = f"{_number(found.value)} against {_number(found.against_value)}"
+    percent = bracketed(100 * found.relative_low, 100 * found.relative_high, "+.1f", " %")
     change = (
-        f"difference {_interval(found.difference, found.low, found.high, digits=3)}, "
-        f"{_percent(found.relative)} [{_percent(found.relative_low)}, "
-        f"{_percent(found.relative_high)}]"
+        f"difference {with_interval(found.difference, found.low, found.high, '.3f')}, "
+        f"{number(100 * found.relative, '+.1f', ' %')} {percent}"
     )
     at = "" if found.gamma is None else f", gamma {found.gamma}"
     start = f"T = {found.temperature:g}{at}: {quantity} of the {found.draft} draft"
@@ -282,20 +283,8 @@ def _finding(found: Comparison) -> str:
     return f"{start} is {found.verdict} than of the {found.against} one ({values}; {change})."
 
 
-def _number(value: float, digits: int = 3) -> str:
-    if not math.isfinite(value):
-        return "not measured"
-    return f"{value:.{0 if abs(value) >= 100 else digits}f}"
-
-
-def _interval(value: float, low: float, high: float, unit: str = "", digits: int = 2) -> str:
-    if not math.isfinite(value):
-        return "not measured"
-    return f"{value:.{digits}f}{unit} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:+.1f} %" if math.isfinite(share) else "–"
+def _number(value: float) -> str:
+    return known(value, ".0f" if abs(value) >= 100 else ".3f")
 
 
 # --- words ---------------------------------------------------------------------------------------
@@ -307,10 +296,10 @@ def _advice(gamma: int, summary: Summary | None) -> str:
     best = summary.servable(DISTILLED, None) if summary else None
     if summary is None or best is None:
         return f"{text}; which gamma is fastest was not measured."
+    speedup = with_interval(best.speedup, best.speedup_low, best.speedup_high, unit="x")
     measured = (
         f"(method {markdown.name(best.method)}, suite {markdown.name(summary.suite)}, "
-        f"{_interval(best.speedup, best.speedup_low, best.speedup_high, 'x')} over all its "
-        "temperatures)"
+        f"{speedup} over all its temperatures)"
     )
     if gamma == best.gamma:
         return f"{text}: the fastest measured of what transformers and engines run {measured}."

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from distillspec.measure.breakdown import FEW, CategoryCell
 from distillspec.measure.drawing import degrees
-from distillspec.measure.html_table import interval, number, table
+from distillspec.measure.html_table import table
+from distillspec.measure.number_text import interval, number
 from distillspec.measure.summary import Cell, Comparison, Recommendation, Summary
 
 
@@ -87,17 +87,12 @@ def _category(one: CategoryCell, several: bool) -> list[str]:
         str(one.gamma),
         str(one.prompts),
         f"{one.accepted} of {one.drafted}" if few else number(one.draft_acceptance, ".1%"),
-        _between(one.draft_acceptance_low, one.draft_acceptance_high, ".1%"),
+        interval(one.draft_acceptance_low, one.draft_acceptance_high, ".1%"),
         f"{one.emitted} in {one.verifications}" if few else number(one.tau),
-        _between(one.tau_low, one.tau_high, ".2f"),
+        interval(one.tau_low, one.tau_high),
         number(one.speedup),
-        _between(one.speedup_low, one.speedup_high, ".2f"),
+        interval(one.speedup_low, one.speedup_high, ".2f"),
     ]
-
-
-def _between(low: float, high: float, form: str) -> str:
-    exists = math.isfinite(low) and math.isfinite(high)
-    return interval(low, high, form) if exists else "–"
 
 
 def cells(summary: Summary, names: Sequence[str]) -> str:
@@ -150,15 +145,15 @@ def _cell(cell: Cell, several: bool) -> list[str]:
         interval(cell.expected_tau_low, cell.expected_tau_high, ".3f"),
         number(cell.draft_to_target_time, ".3f"),
         number(cell.v),
-        number(cell.predicted_speedup) + "×",
-        number(cell.predicted_from_alpha) + "×",
-        number(cell.speedup) + "×",
+        number(cell.predicted_speedup, unit="×"),
+        number(cell.predicted_from_alpha, unit="×"),
+        number(cell.speedup, unit="×"),
         interval(cell.speedup_low, cell.speedup_high),
-        number(cell.speedup_with_prefill) + "×",
+        number(cell.speedup_with_prefill, unit="×"),
         number(cell.measured_over_predicted, ".0%"),
         number(cell.tokens_per_second, ".0f"),
         number(cell.break_even_alpha, ".3f"),
-        f"{number(cell.perfect_draft_cap)}× at {cell.perfect_draft_gamma}",
+        number(cell.perfect_draft_cap, unit=f"× at {cell.perfect_draft_gamma}"),
     ]
 
 

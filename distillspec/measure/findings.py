@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from distillspec.measure import intervals
+from distillspec.measure.number_text import bracketed, known
 from distillspec.measure.summary import (
     Baseline,
     Cell,
@@ -83,7 +84,7 @@ def _difference(one: Comparison) -> str:
     if math.isfinite(one.relative):
         numbers += f", {one.relative:+.1%}"
     if math.isfinite(one.relative_low + one.relative_high):  # none where a side is 0 in all texts
-        numbers += f" [{one.relative_low:+.1%}, {one.relative_high:+.1%}]"
+        numbers += f" {bracketed(one.relative_low, one.relative_high, '+.1%')}"
     words = {
         "higher": f"{name} is higher ({numbers})",
         "lower": f"{name} is lower ({numbers})",
@@ -150,7 +151,7 @@ def _cautions(
         said.append(
             f"At T = 0, {len(divergences)} of the speculative texts leave the baseline's, at "
             f"{len(texts)} places; the target's logits of the two tokens lie there at most "
-            f"{widest:.3g} below the highest."
+            f"{known(widest, '.3g')} below the highest."
         )
         if third := sum(not one.are_top_two for one in divergences):
             said.append(

@@ -157,7 +157,7 @@ def differences(summary: Summary, look: Look) -> Figure | None:
         one
         for kind in kinds
         for one in summary.comparisons
-        if one.quantity == kind and math.isfinite(one.low)
+        if one.quantity == kind and math.isfinite(one.relative_low + one.relative_high)
     ]
     if not found:
         return None

@@ -1,8 +1,7 @@
-"""Tables of the report's page and the numbers in them; everything foreign is escaped."""
+"""Tables of the report's page; everything foreign is escaped."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -20,17 +19,3 @@ def table(
         for style, cells in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def number(value: float | None, form: str = ".2f") -> str:
-    """A dash where it does not exist."""
-    return "–" if value is None or not math.isfinite(value) else format(value, form)
-
-
-def known(value: float, form: str = ".2f") -> str:
-    """In a sentence; in words where it does not exist."""
-    return format(value, form) if math.isfinite(value) else "not measured"
-
-
-def interval(low: float, high: float, form: str = ".2f") -> str:
-    return f"{number(low, form)} to {number(high, form)}"

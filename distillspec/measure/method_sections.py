@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from distillspec.measure.html_table import interval, number, table
+from distillspec.measure.html_table import table
+from distillspec.measure.number_text import interval, number
 from distillspec.measure.summary import Oracle, Ranked, Summary
 
 
@@ -106,7 +107,7 @@ def regrets(summary: Summary) -> str:
                 *(number(x, ".5g") for x in (one.chosen, one.best, one.mean)),
                 number(one.relative, "+.1%"),
                 interval(one.relative_low, one.relative_high, "+.1%"),
-                number(one.mean / one.best - 1.0, "+.1%"),
+                number(one.mean / one.best - 1.0 if one.best else None, "+.1%"),
             ],
         )
         for one in summary.regrets

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from distillspec.measure import intervals
 from distillspec.measure.bench import Column
-from distillspec.measure.html_table import number
 from distillspec.measure.intervals import Sums, by_document
+from distillspec.measure.number_text import with_interval
 from distillspec.measure.rows import Row
 from distillspec.measure.summary import DISTILLED, NoiseFloor
 from distillspec.recipe.suite import Suite
@@ -63,16 +63,11 @@ def noise_floor(rows: Sequence[Row], confidence: float) -> NoiseFloor | None:
 
 def in_words(found: NoiseFloor) -> str:
     """A sentence for the findings."""
-    speed, low, high = (
-        number(one, "+.1%") for one in (found.speed, found.speed_low, found.speed_high)
-    )
-    tau, tau_low, tau_high = (
-        number(one, "+.1%") for one in (found.tau, found.tau_low, found.tau_high)
-    )
+    speed = with_interval(found.speed, found.speed_low, found.speed_high, "+.1%")
+    tau = with_interval(found.tau, found.tau_low, found.tau_high, "+.1%")
     return (
         f"Noise floor: the {found.draft} draft timed a second time (gamma {found.gamma}, T = "
-        f"{found.temperature:g}) differs from itself by {speed} [{low}, {high}] in tokens/s "
-        f"and {tau} [{tau_low}, {tau_high}] in tau."
+        f"{found.temperature:g}) differs from itself by {speed} in tokens/s and {tau} in tau."
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from distillspec.measure import intervals
 from distillspec.measure.intervals import Sums
+from distillspec.measure.number_text import with_interval
 from distillspec.measure.summary import Recommendation
 from distillspec.measure.tally import Tally
 
@@ -49,7 +50,7 @@ def _recommended(
     among, confidence = len(gammas), tally.confidence
     best = intervals.ratio(sums[gamma], confidence, among)
     named = "" if method in tally.standard else f"{method}, "
-    words = f"{named}gamma {gamma}: {best.value:.2f}x [{best.low:.2f}, {best.high:.2f}]"
+    words = f"{named}gamma {gamma}: {with_interval(*best, unit='x')}"
     verdict = intervals.verdict_against(sums[gamma], 1.0, confidence, among)
     if verdict == "lower":
         words = f"do not speculate: slower than autoregressive at every gamma ({words})"

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from distillspec.measure.drawing import degrees
-from distillspec.measure.html_table import known
+from distillspec.measure.number_text import NO_INTERVAL, interval, known
 from distillspec.measure.summary import Recommendation, Summary
 
 
@@ -55,19 +55,19 @@ def _tile(summary: Summary, one: Recommendation, fastest: Recommendation | None)
     method = f", {one.method}" if several else ""
     lines = [
         f"{one.draft}, {degrees(temperature)}{method}, gamma {one.gamma}",
-        f"{known(one.speedup)}×",
-        f"{known(one.speedup_low)} to {known(one.speedup_high)}",
-        f"{known(cell.tokens_per_second, '.0f')} tokens/s, tau {known(cell.tau)}, "
+        known(one.speedup, unit="×"),
+        interval(one.speedup_low, one.speedup_high, without=NO_INTERVAL),
+        f"{known(cell.tokens_per_second, '.0f', ' tokens/s')}, tau {known(cell.tau)}, "
         f"expected tau {known(cell.expected_tau)}, alpha {known(cell.alpha, '.3f')}"
         + (f" (argmax drafts {known(cell.alpha_argmax, '.3f')})" if temperature else ""),
     ]
     before = summary.cell("undistilled", one.method, one.gamma, temperature)
     if before is not None and before is not cell:
-        lines[2] += f", undistilled {known(before.speedup)}×"
+        lines[2] += f", undistilled {known(before.speedup, unit='×')}"
     if fastest is not None and fastest is not one:
         lines.append(
             f"fastest of all methods: {fastest.method}, gamma {fastest.gamma}, "
-            f"{known(fastest.speedup)}×"
+            f"{known(fastest.speedup, unit='×')}"
         )
     kinds = ("label", "number", *["interval"] * (len(lines) - 2))
     divisions = (

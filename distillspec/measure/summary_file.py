@@ -32,7 +32,7 @@ _OLD = (
 
 def write_summary(summary: Summary, path: Path) -> None:
     """Atomically; a number that does not exist (nan) is written as null."""
-    atomic.write_json(path, _plain(summary))
+    atomic.write_json(path, without_nan(summary))
 
 
 def read_summary(path: Path) -> Summary:
@@ -50,7 +50,7 @@ def _check(summary: Summary, kept: Kept) -> None:
     without = [at for at in summary.temperatures() if at not in plain]
     if without:
         raise kept.fault(f"its baseline has no temperature {without[0]:g}")
-    waiting: list[Any] = [_plain(summary)]
+    waiting: list[Any] = [without_nan(summary)]
     while waiting:
         one = waiting.pop()
         if isinstance(one, dict):
@@ -70,13 +70,14 @@ def _over_prompts(summary: Summary) -> Summary:
     return replace(summary, comparisons=untested, notes=[*summary.notes, _OLD])
 
 
-def _plain(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """For JSON: records as dicts, and null for a number that does not exist (nan, infinite)."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: without_nan(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [without_nan(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

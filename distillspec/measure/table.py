@@ -12,6 +12,7 @@ from rich.text import Text
 
 from distillspec.measure.breakdown import FEW, CategoryCell
 from distillspec.measure.drawing import degrees, ordered
+from distillspec.measure.number_text import NONE, interval, number
 from distillspec.measure.summary import Cell, Oracle, Ranked, Summary
 
 
@@ -45,12 +46,12 @@ def _heading(summary: Summary, temperature: float) -> Text:
     plain = next(one for one in summary.baseline if one.temperature == temperature)
     heading = Text.assemble(
         (degrees(temperature), "bold"),
-        f"   autoregressive {plain.tokens_per_second:.0f} tokens/s"
+        f"   autoregressive {number(plain.tokens_per_second, '.0f')} tokens/s"
         f"   {plain.prompts} prompts x {summary.max_new_tokens} tokens"
         f"   alpha and expected tau on {summary.texts}",
     )
     if plain.repeated_ngram_share is not None:
-        heading.append(f"   repeated 4-grams {plain.repeated_ngram_share:.0%}")
+        heading.append(f"   repeated 4-grams {number(plain.repeated_ngram_share, '.0%')}")
     return heading
 
 
@@ -95,23 +96,18 @@ def _cells(summary: Summary, temperature: float, confidence: str) -> Table:
 def _numbers(cell: Cell) -> list[str]:
     return [
         str(cell.gamma),
-        _known(cell.alpha, ".3f"),
-        *([_known(cell.alpha_argmax, ".3f")] if cell.temperature else []),
-        _known(cell.draft_acceptance, ".1%"),
-        _known(cell.expected_tau, ".3f"),
-        _known(cell.tau, ".2f"),
-        _known(cell.draft_to_target_time, ".3f"),
-        _known(cell.v, ".2f"),
-        _known(cell.predicted_speedup, ".2f", "x"),
-        _known(cell.speedup, ".2f", "x"),
-        f"{_known(cell.speedup_low, '.2f')} - {_known(cell.speedup_high, '.2f')}",
-        f"{cell.tokens_per_second:.0f}",
+        number(cell.alpha, ".3f"),
+        *([number(cell.alpha_argmax, ".3f")] if cell.temperature else []),
+        number(cell.draft_acceptance, ".1%"),
+        number(cell.expected_tau, ".3f"),
+        number(cell.tau, ".2f"),
+        number(cell.draft_to_target_time, ".3f"),
+        number(cell.v, ".2f"),
+        number(cell.predicted_speedup, ".2f", "x"),
+        number(cell.speedup, ".2f", "x"),
+        interval(cell.speedup_low, cell.speedup_high, between=" - "),
+        number(cell.tokens_per_second, ".0f"),
     ]
-
-
-def _known(value: float, form: str, unit: str = "") -> str:
-    """A dash for what a method has no number of, such as the one step time of a chooser."""
-    return "–" if math.isnan(value) else f"{value:{form}}{unit}"
 
 
 def _ranking(summary: Summary) -> Table:
@@ -146,7 +142,7 @@ def _ranking(summary: Summary) -> Table:
 
 def _range(low: float, high: float) -> str:
     """Two prompts bound little, and one nothing."""
-    return f"{low:.0%} - {high:.0%}" if math.isfinite(low) and high < 100.0 else "–"
+    return interval(low, high, ".0%", " - ") if high < 100.0 else NONE
 
 
 def _ranked(one: Ranked | Oracle, method: str, wasted: float, verdict: str) -> list[str]:
@@ -155,12 +151,12 @@ def _ranked(one: Ranked | Oracle, method: str, wasted: float, verdict: str) -> l
         one.draft,
         method,
         str(one.gamma),
-        f"{one.tokens_per_second:.0f}",
-        f"{one.tau:.2f}",
-        f"{one.drafted_per_token:.2f}",
-        _known(wasted, ".2f"),
-        f"{one.forwards_per_token:.2f}",
-        f"{1.0 + one.relative:.0%}",
+        number(one.tokens_per_second, ".0f"),
+        number(one.tau),
+        number(one.drafted_per_token),
+        number(wasted, ".2f"),
+        number(one.forwards_per_token),
+        number(1.0 + one.relative, ".0%"),
         _range(1.0 + one.relative_low, 1.0 + one.relative_high),
         verdict,
     ]
@@ -196,11 +192,11 @@ def _rates(one: CategoryCell) -> list[str]:
         counts = (f"{one.accepted} of {one.drafted}", f"{one.emitted} in {one.verifications}")
         return [counts[0], "", counts[1], "", ""]
     return [
-        f"{one.draft_acceptance:.1%}",
-        f"{one.draft_acceptance_low:.1%} - {one.draft_acceptance_high:.1%}",
-        f"{one.tau:.2f}",
-        f"{one.speedup:.2f}x",
-        f"{one.speedup_low:.2f} - {one.speedup_high:.2f}",
+        number(one.draft_acceptance, ".1%"),
+        interval(one.draft_acceptance_low, one.draft_acceptance_high, ".1%", " - "),
+        number(one.tau),
+        number(one.speedup, unit="x"),
+        interval(one.speedup_low, one.speedup_high, between=" - "),
     ]
 
 
@@ -215,18 +211,18 @@ def _comparisons(summary: Summary) -> Table:
         table.add_column(name, justify="right")
     table.add_column("")
     for one in summary.comparisons:
-        digits = {"tau": 2, "speed": 0}.get(one.quantity, 3)
+        form = {"tau": ".2f", "speed": ".0f"}.get(one.quantity, ".3f")
         table.add_row(
             one.draft,
             one.against,
             f"{one.temperature:g}",
             "" if one.gamma is None else str(one.gamma),
             {"speed": "tokens/s"}.get(one.quantity, one.quantity),
-            f"{one.against_value:.{digits}f}",
-            f"{one.value:.{digits}f}",
-            f"{one.difference:+.{digits}f}",
-            f"{one.low:+.{digits}f} ... {one.high:+.{digits}f}",
-            f"{one.relative:+.1%}",
+            number(one.against_value, form),
+            number(one.value, form),
+            number(one.difference, f"+{form}"),
+            interval(one.low, one.high, f"+{form}", " ... "),
+            number(one.relative, "+.1%"),
             "" if one.verdict == "not tested" else one.verdict,
             style="" if one.verdict in ("higher", "lower") else "dim",
         )

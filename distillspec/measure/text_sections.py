@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from html import escape
 
 from distillspec.measure.drawing import degrees, ordered
-from distillspec.measure.html_table import number, table
+from distillspec.measure.html_table import table
+from distillspec.measure.number_text import number
 from distillspec.measure.summary import Example, Summary
 
 
@@ -43,7 +44,7 @@ def divergences(summary: Summary) -> str:
                 one.method,
                 str(one.gamma),
                 str(one.position),
-                f"{one.gap:.3g}",
+                number(one.gap, ".3g"),
                 "yes" if one.are_top_two else "NO",
             ],
         )

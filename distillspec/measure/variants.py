@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from rich import box
 from rich.table import Table
 
-from distillspec.measure.html_table import number
 from distillspec.measure.intervals import (
     Interval,
     Sums,
@@ -17,6 +16,7 @@ from distillspec.measure.intervals import (
     relative_of_runs,
     verdicts_of_runs,
 )
+from distillspec.measure.number_text import NONE, bracketed, number, with_interval
 
 
 class Reading(NamedTuple):
@@ -116,7 +116,8 @@ def reached(found: Sequence[Standing], baseline: str, confidence: float) -> list
     rows = [["variant", f"tau {share}", f"against {baseline}", f"alpha {share}"]]
     for one in found:
         against = "" if one.variant == baseline else _relative(one)
-        rows.append([one.variant, _words(one.tau, "{:.3f}"), against, _words(one.alpha, "{:.3f}")])
+        tau, alpha = (with_interval(*found, ".3f") for found in (one.tau, one.alpha))
+        rows.append([one.variant, tau, against, alpha])
     return rows
 
 
@@ -124,20 +125,15 @@ def spent(found: Sequence[Standing]) -> list[list[str]]:
     """The same of what each run came to, and what a run cost on average."""
     rows = [["variant", "tau of each run", "tokens", " / ".join(_SPLIT) + ", s"]]
     for one in found:
-        seconds = " / ".join(f"{one.seconds.get(phase, 0.0):.0f}" for phase in _SPLIT)
-        cost = [f"{one.tokens:,.0f}", seconds] if one.seconds else ["–", "–"]
-        rows.append([one.variant, " ".join(f"{tau:.3f}" for tau in one.tau_of_runs), *cost])
+        seconds = " / ".join(number(one.seconds.get(phase, 0.0), ".0f") for phase in _SPLIT)
+        cost = [number(one.tokens, ",.0f"), seconds if one.seconds else NONE]
+        rows.append([one.variant, " ".join(number(tau, ".3f") for tau in one.tau_of_runs), *cost])
     return rows
 
 
-def _words(interval: Interval, form: str) -> str:
-    value, low, high = (form.format(bound) for bound in interval)
-    return f"{value} [{low}, {high}]"
-
-
 def _relative(one: Standing) -> str:
-    low, high = (number(100.0 * bound, "+.1f") for bound in (one.relative.low, one.relative.high))
-    text = f"{number(one.relative.value, '+.1%')} [{low}, {high}]"
+    low, high = (100.0 * bound for bound in (one.relative.low, one.relative.high))
+    text = f"{number(one.relative.value, '+.1%')} {bracketed(low, high, '+.1f')}"
     words = {"no difference shown": ": none shown", "too few documents": ": too few documents"}
     return text + words.get(one.verdict, "")
 

@@ -10,6 +10,7 @@ import torch
 
 from distillspec.corpus.prompts import Prompt
 from distillspec.measure.corpus_alpha import DrawnText, acceptance
+from distillspec.measure.number_text import known
 from distillspec.models.compiled import make_runner
 from distillspec.models.frozen import FrozenTarget
 from distillspec.models.generate import generate
@@ -61,8 +62,8 @@ class Finding(NamedTuple):
 
     def words(self) -> str:
         return (
-            f"alpha {self.alpha:.4f} over {self.tokens} tokens, "
-            f"tau {self.counts.block_efficiency():.3f} tokens at gamma {self.gamma}"
+            f"alpha {known(self.alpha, '.4f')} over {self.tokens} tokens, "
+            f"tau {known(self.counts.block_efficiency(), '.3f', ' tokens')} at gamma {self.gamma}"
         )
 
 

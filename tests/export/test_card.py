@@ -10,6 +10,7 @@ from huggingface_hub import ModelCard
 
 from distillspec.export.card import CardFacts, draft_card, recommended_gamma
 from distillspec.measure.summary import Cell, Comparison, Recommendation, Summary
+from tests.measure.missing import NO_NUMBER, without
 
 FACTS = CardFacts(
     name="nano-python draft",
@@ -349,3 +350,13 @@ def test_the_card_says_how_every_engine_is_launched(summary: Summary) -> None:
     for word in ("assistant_model=draft", "vllm serve", "sglang.launch_server", "llama-server"):
         assert word in card
     assert "recommends blocks of 4 tokens" in card
+
+
+@pytest.mark.parametrize("missing", [math.nan, math.inf])
+@pytest.mark.parametrize("bounds_alone", [True, False])
+def test_no_number_of_a_card_is_nan(summary: Summary, missing: float, bounds_alone: bool) -> None:
+    card = draft_card(FACTS, without(summary, missing, bounds_alone=bounds_alone))
+    assert not NO_NUMBER.search(card)
+    if bounds_alone:
+        assert "0.654 [no interval]" in card
+        assert "difference 0.500 [no interval], +25.0 % [no interval]" in card

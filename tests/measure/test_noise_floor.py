@@ -35,7 +35,9 @@ def test_the_second_time_is_compared_with_the_first_document_by_document() -> No
     assert found.speed == pytest.approx(2.0 / 1.6 - 1.0)
     assert (found.tau, found.tau_low, found.tau_high) == (0.0, 0.0, 0.0)
     assert "differs from itself by +25.0%" in in_words(found)
-    assert "[–, –] in tau" in in_words(replace(found, tau_low=math.nan, tau_high=math.nan))
+    assert "+0.0% [no interval] in tau" in in_words(
+        replace(found, tau_low=math.nan, tau_high=math.nan)
+    )
     assert noise_floor([*first, *other], CONFIDENCE) is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,16 @@ import pytest
 from distillspec.measure.recommending import recommendations, recommended
 from distillspec.measure.tally import Tally
 from distillspec.measure.timing import StepTimes
-from tests.measure.two_prompts import CONFIDENCE, STEPS, a_row, copied, copied_facts, counts, rows
+from tests.measure.two_prompts import (
+    CONFIDENCE,
+    FACTS,
+    STEPS,
+    a_row,
+    copied,
+    copied_facts,
+    counts,
+    rows,
+)
 
 
 def test_the_recommendation_is_the_fastest_gamma_in_words() -> None:
@@ -45,6 +55,13 @@ def test_a_gamma_that_may_be_as_fast_is_named_and_the_winner_is_not_its_own_riva
     assert found["distilled", 1.0].gamma == 2
     assert found["distilled", 1.0].words.endswith("; within noise of it: gamma 4")
     assert "within noise" not in found["undistilled", 1.0].words
+
+
+def test_one_document_has_no_interval() -> None:
+    mine = [row for row in rows() if row.prompt == 0]
+    tally = Tally(mine, {("standard", 1.0): STEPS}, {1.0: FACTS}, CONFIDENCE, frozenset())
+    for one in recommendations(tally):
+        assert re.search(r"gamma 2: \d\.\d\dx \[no interval\]; 1 documents are too few", one.words)
 
 
 def test_a_draft_that_only_costs_is_not_recommended() -> None:

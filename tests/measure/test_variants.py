@@ -7,6 +7,7 @@ import pytest
 from distillspec.measure.intervals import Sums
 from distillspec.measure.variants import Cost, Measured, Reading, markdown, standings, tables
 from distillspec.typed import typed
+from tests.measure.missing import NO_NUMBER
 
 CONFIDENCE = 0.95
 COST = Cost(10, 1000, {"rollout": 2.0, "target": 1.0, "update": 4.0}, 30.0)
@@ -54,6 +55,18 @@ def test_tables_say_what_is_no_difference_and_what_cost_what() -> None:
     assert "none shown" in markdown(standings(same, "first", "held-out", CONFIDENCE), "first", 0.95)
     for table in tables("title", standings(RUNS, "first", "held-out", CONFIDENCE), "first", 0.95):
         assert table.row_count == 4
+
+
+@pytest.mark.parametrize("alpha", [[0.5], [0.0]])
+def test_one_document_has_no_interval_and_no_token_no_alpha(alpha: list[float]) -> None:
+    """Two runs, as comparisons have them; the texts of one document, or none that were read."""
+    tokens = [1.0 if alpha[0] else 0.0]
+    reading = Reading(Sums([2.0], [1.0]), Sums(alpha, tokens))
+    runs = {"first": [Measured({"held-out": reading}, None)] * 2}
+    text = markdown(standings(runs, "first", "held-out", CONFIDENCE), "first", CONFIDENCE)
+    assert "2.000 [no interval]" in text
+    assert ("0.500 [no interval]" if alpha[0] else "| not measured |") in text
+    assert not NO_NUMBER.search(text)
 
 
 def test_a_reading_comes_back_from_json() -> None:
