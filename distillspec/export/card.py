@@ -168,6 +168,8 @@ def _measured(summary: Summary) -> Iterator[str]:
     findings = "\n".join(f"- {line}" for line in _findings(summary, chosen))
     if findings:
         yield findings
+    if any(one.verdict in ("higher", "lower") for one in _tested(summary)):
+        yield "Comparisons with a verdict were tested together (Holm)."
     own = [
         best
         for temperature in summary.temperatures()
@@ -180,7 +182,7 @@ def _measured(summary: Summary) -> Iterator[str]:
             f"{with_interval(r.speedup, r.speedup_low, r.speedup_high, unit='x')}"
             for r in own
         ) + "."  # fmt: skip
-    yield from (f"Note: {markdown.words(note)}" for note in summary.notes)
+    yield from (f"Note: {markdown.words(note)}" for note in summary.cautions)
     yield "\n".join(
         f"- {name}: {summary.definitions[name]}."
         for name in ("alpha", "alpha_argmax", "tau", "expected_tau", "speedup")
@@ -242,9 +244,7 @@ def _chosen(summary: Summary) -> list[Cell]:
 
 def _findings(summary: Summary, chosen: Sequence[Cell]) -> Iterator[str]:
     """What distillation changed, whether the draft pays at all; a null result in plain words."""
-    for found in summary.comparisons:
-        if found.draft == DISTILLED and found.verdict != "not tested":
-            yield _finding(found)
+    yield from map(_finding, _tested(summary))
     for cell in chosen:
         advice = [
             (r.speedup_low, r.speedup_high)  # wider: picked from several gammas
@@ -259,6 +259,11 @@ def _findings(summary: Summary, chosen: Sequence[Cell]) -> Iterator[str]:
                 f"T = {cell.temperature:g}: **no gain shown over decoding without a draft** "
                 f"({speedup}): do not expect this draft to be faster there."
             )
+
+
+def _tested(summary: Summary) -> list[Comparison]:
+    of_draft = [one for one in summary.comparisons if one.draft == DISTILLED]
+    return [one for one in of_draft if one.verdict != "not tested"]
 
 
 def _finding(found: Comparison) -> str:

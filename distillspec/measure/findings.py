@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from distillspec.measure import intervals
 from distillspec.measure.number_text import bracketed, known
@@ -36,7 +36,7 @@ def findings(
         *_gains(recommendation),
         *_differences(comparisons),
         *_limits(cells),
-        *_cautions(cells, baseline, divergences, documents),
+        *cautions(cells, baseline, divergences, documents),
     ]
 
 
@@ -99,6 +99,22 @@ def _place(one: Comparison) -> str:
     return str(one.gamma) if one.method in (None, "standard") else f"{one.gamma} ({one.method})"
 
 
+def served_cautions(
+    cells: Sequence[Cell],
+    baseline: Sequence[Baseline],
+    divergences: Sequence[GreedyDivergence],
+    documents: int,
+    standard: Collection[str],
+) -> list[str]:
+    """Those about the methods that engines run, by name in `standard`."""
+    return cautions(
+        [one for one in cells if one.method in standard],
+        baseline,
+        [one for one in divergences if one.method in standard],
+        documents,
+    )
+
+
 def _limits(cells: Sequence[Cell]) -> list[str]:
     """Pairs that cannot win, whatever the training."""
     said = []
@@ -114,12 +130,13 @@ def _limits(cells: Sequence[Cell]) -> list[str]:
     return said
 
 
-def _cautions(
+def cautions(
     cells: Sequence[Cell],
     baseline: Sequence[Baseline],
     divergences: Sequence[GreedyDivergence],
     documents: int,
 ) -> list[str]:
+    """What makes the numbers of these cells doubtful: also of a part of an evaluation's cells."""
     said = []
     short = [cell for cell in cells if cell.measured_over_predicted < _PREDICTION_FLOOR]
     if short:

@@ -277,7 +277,8 @@ class Summary:
     standard_methods: names of the methods that transformers and serving engines run too: one
     draft, chains of fixed gamma, verified token by token, lossless. documents, text_documents: that
     the prompts and the texts' prompts come from; 0 in summaries that were written before documents
-    were kept.
+    were kept. notes: all findings, in sentences. cautions: those of them that make the numbers of
+    the standard methods doubtful; a model card repeats these.
     """
 
     suite: str
@@ -300,6 +301,7 @@ class Summary:
     greedy_divergences: list[GreedyDivergence]
     examples: list[Example]
     notes: list[str]
+    cautions: list[str]
     environment: dict[str, Any]
     definitions: dict[str, str]
     documents: int

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distillspec import atomic
+from distillspec.measure.findings import served_cautions
 from distillspec.measure.summary import Summary
 from distillspec.plain_files import Kept, read_json
 from distillspec.typed import Reading
@@ -16,6 +17,7 @@ _BEFORE: dict[str, Any] = {  # what stands for fields that summaries did not alw
     "documents": 0,
     "text_documents": 0,
     "noise_floor": None,
+    "cautions": [],
     "standard_methods": ["standard"],
     "method": "standard",
     "alpha_argmax": None,
@@ -41,7 +43,18 @@ def read_summary(path: Path) -> Summary:
     kept = Kept(path, "the summary of an evaluation", mend)
     found = read_json(kept, Summary, Reading(null_is_nan=True, absent=_BEFORE))
     _check(found, kept)
-    return found if found.documents else _over_prompts(found)
+    if not found.documents:
+        return _over_prompts(found)
+    if not found.cautions:  # an earlier version kept none; those of its numbers can be found
+        said = served_cautions(
+            found.cells,
+            found.baseline,
+            found.greedy_divergences,
+            found.documents,
+            found.standard_methods,
+        )
+        found = replace(found, cautions=said)
+    return found
 
 
 def _check(summary: Summary, kept: Kept) -> None:
@@ -67,7 +80,8 @@ def _check(summary: Summary, kept: Kept) -> None:
 def _over_prompts(summary: Summary) -> Summary:
     """A summary that was written before documents were kept: what it claimed is not repeated."""
     untested = [replace(one, verdict="not tested") for one in summary.comparisons]
-    return replace(summary, comparisons=untested, notes=[*summary.notes, _OLD])
+    notes, cautions = [*summary.notes, _OLD], [*summary.cautions, _OLD]
+    return replace(summary, comparisons=untested, notes=notes, cautions=cautions)
 
 
 def without_nan(value: Any) -> Any:

@@ -18,7 +18,7 @@ from distillspec.measure.completions import (
     up_to_end,
 )
 from distillspec.measure.definitions import DEFINITIONS
-from distillspec.measure.findings import findings
+from distillspec.measure.findings import findings, served_cautions
 from distillspec.measure.noise_floor import in_words, noise_floor
 from distillspec.measure.oracle import oracles
 from distillspec.measure.plan import Prepared
@@ -100,6 +100,11 @@ def sum_up(
     ranked = ranking(tally)
     divergences = greedy_divergences(target, prompts, rows, vocabulary)
     runs = sorted({row.run for row in rows})
+    of_run = [
+        *([] if floor is None else [in_words(floor)]),
+        *_processes(len(runs)),
+        *_fallbacks(suite, prepared),
+    ]
     return Summary(
         suite=suite.name,
         created=provenance.gather().started,
@@ -122,11 +127,15 @@ def sum_up(
         examples=examples(tokenizer, prompts, rows, recommended(tally, shown)),
         notes=[
             *findings(cells, baseline, compared, recommendation, divergences, tally.documents()),
-            *([] if floor is None else [in_words(floor)]),
-            *_processes(len(runs)),
-            *_fallbacks(suite, prepared),
+            *of_run,
             *_begun_anew(suite, len(runs)),
             *_lossy(suite),
+            *_audited(suite),
+            *notes,
+        ],
+        cautions=[
+            *served_cautions(cells, baseline, divergences, tally.documents(), standard),
+            *of_run,
             *_audited(suite),
             *notes,
         ],

@@ -88,7 +88,9 @@ def summary() -> Summary:
             _comparison("no difference shown", 0.0, 2, low=-0.1, high=0.2),
         ],
         recommendation=[_advice(1.0, 4, 1.9), _advice(0.0, 2, 1.01), _advice(None, 4, 1.4)],
-        quality=[], greedy_divergences=[], examples=[], notes=["the machine was busy"],
+        quality=[], greedy_divergences=[], examples=[],
+        notes=["Distilled against undistilled: tau is higher."],
+        cautions=["the machine was busy"],
         environment={}, definitions={"alpha": "the mean overlap", "tau": "tokens per forward"},
     )  # fmt: skip
 
@@ -222,9 +224,13 @@ def test_too_few_documents_are_no_verdict(summary: Summary) -> None:
     assert "3 documents are too few to say more" in card
 
 
-def test_notes_and_definitions_of_the_summary_are_kept(summary: Summary) -> None:
+def test_cautions_and_definitions_are_kept_and_findings_are_not_said_twice(
+    summary: Summary,
+) -> None:
     card = draft_card(FACTS, summary)
     assert "Note: the machine was busy" in card
+    assert "tau is higher." not in card
+    assert card.count("against undistilled") + card.count("than of the undistilled one") == 1
     assert "- alpha: the mean overlap." in card
 
 
@@ -315,7 +321,7 @@ def test_nothing_foreign_is_read_as_html_or_markdown(summary: Summary) -> None:
         summary,
         suite=HOSTILE,
         standard_methods=[HOSTILE],
-        notes=[HOSTILE],
+        cautions=[HOSTILE],
         cells=[replace(cell, method=HOSTILE) for cell in summary.cells],
         recommendation=[replace(one, method=HOSTILE) for one in summary.recommendation],
         comparisons=[],

@@ -359,6 +359,7 @@ def by_hand() -> Summary:
             for d in ("undistilled", "distilled")
         ],
         notes=["No difference in tau is shown at any gamma.", "a < b & c"],
+        cautions=["a < b & c"],
         environment={"command": ["python", "<script>"], "machine": {"cpu": "a cpu"}},
         definitions=dict(DEFINITIONS),
     )

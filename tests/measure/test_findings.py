@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from distillspec.measure.findings import findings
+from distillspec.measure.findings import findings, served_cautions
 from distillspec.measure.summary import Baseline, Cell, Comparison, GreedyDivergence
 from tests.measure.conftest import a_baseline, a_cell, a_comparison, a_recommendation
 
@@ -127,3 +127,15 @@ def test_a_third_token_is_not_excused_by_the_gap_of_the_top_two() -> None:
     found = GreedyDivergence("distilled", "standard", 2, "a", 3, 0.0625, are_top_two=False)
     words = said(cells=[a_cell("distilled", 2, 1.0)], divergences=[found])
     assert "1 of them have a token there that is not among the target's top two" in words
+
+
+def test_cautions_of_a_card_leave_out_the_methods_that_engines_do_not_run() -> None:
+    cells = [
+        a_cell("distilled", 2, 1.0),
+        a_cell("distilled", 2, 1.0, method="block", measured_over_predicted=0.1),
+    ]
+    apart = GreedyDivergence("distilled", "block", 2, "a", 3, 0.1)
+    assert served_cautions(cells, [], [apart], 20, ["standard"]) == []
+    (slow, texts) = served_cautions(cells, [], [apart], 20, ["standard", "block"])
+    assert slow.startswith("1 of 2 cells")
+    assert "leave the baseline's" in texts

@@ -65,6 +65,21 @@ def test_a_summary_from_before_documents_is_read_and_its_verdicts_are_not_repeat
     assert found.cells == by_hand.cells
     assert {one.verdict for one in found.comparisons} == {"not tested"}
     assert "intervals are over prompts" in found.notes[-1]
+    assert found.cautions[-1] == found.notes[-1]
+
+
+def test_a_summary_from_before_cautions_has_those_of_the_methods_that_engines_run(
+    by_hand: Summary, tmp_path: Path
+) -> None:
+    slow = [a_cell("distilled", 2, 1.0, measured_over_predicted=0.5)]
+    other = [a_cell("distilled", 2, 1.0, method="block", measured_over_predicted=0.1)]
+    cells = [*slow, *other]
+    write_summary(replace(by_hand, cells=cells, greedy_divergences=[]), tmp_path / "summary.json")
+    old = json.loads((tmp_path / "summary.json").read_text())
+    del old["cautions"]
+    (tmp_path / "summary.json").write_text(json.dumps(old))
+    (said,) = read_summary(tmp_path / "summary.json").cautions
+    assert said.startswith("1 of 1 cells reach less than 85%")
 
 
 def test_a_number_that_does_not_exist_is_null_in_the_file_and_nan_in_the_record(

@@ -141,6 +141,9 @@ def test_falling_back_to_eager_is_a_finding(
     assert any("takes no mask of ours: target." in note for note in summary.notes)
     assert not any("began anew" in note for note in summary.notes)
     assert summary.quality == []
+    assert set(summary.cautions) < set(summary.notes)
+    assert any("could not be compiled" in one for one in summary.cautions)
+    assert not any("against" in one or "gamma" in one for one in summary.cautions)
 
 
 def test_an_interruption_that_made_methods_forget_is_a_finding(
