@@ -13,6 +13,8 @@ from distillspec.recipe.dry_run import RUNS
 from distillspec.recipe.loading import dump_yaml, load_recipe
 from distillspec.recipe.schema import Recipe
 
+BEST = "best.ckpt"
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -56,6 +58,12 @@ class RunFolder:
         """metrics.csv of each draft that was trained here, by the draft's name."""
         found = {"distilled": self.path, "control": self.control}
         return {name: folder / "metrics.csv" for name, folder in found.items() if folder.is_dir()}
+
+    @property
+    def trained(self) -> dict[str, Path]:
+        """The training folder of each draft that has a best checkpoint, by the draft's name."""
+        folders = {"distilled": self.path, "control": self.control}
+        return {name: folder for name, folder in folders.items() if (folder / BEST).exists()}
 
     @property
     def control(self) -> Path:

@@ -10,6 +10,7 @@ import pytest
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.schema import Recipe
 from distillspec.run_folder import RunFolder
+from distillspec.training import resume
 
 
 def recipe() -> Recipe:
@@ -80,3 +81,13 @@ def test_a_pretraining_folder_is_no_distillation_run(tmp_path: Path) -> None:
     )
     with pytest.raises(DistillSpecError, match="pretraining run"):
         RunFolder(tmp_path).recipe()
+
+
+def test_a_draft_is_trained_where_training_has_left_its_best_checkpoint(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.trained == {}
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control" / resume.BEST).write_bytes(b"")
+    assert folder.trained == {"control": tmp_path / "control"}
+    (tmp_path / resume.BEST).write_bytes(b"")
+    assert list(folder.trained) == ["distilled", "control"]

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,19 +142,25 @@ def run_folder(path: str) -> Path:
 
 
 def latest_run(recipe: Recipe) -> Path:
+    """As `newest_run`, which there must be."""
+    newest = newest_run(recipe)
+    if newest is None:
+        raise DistillSpecError(
+            f"the recipe '{recipe.name}' has not been run yet",
+            where=str(RUNS / recipe.name),
+            mend="start it with: ./launch.sh RECIPE",
+        )
+    return newest
+
+
+def newest_run(recipe: Recipe) -> Path | None:
     """The trained run of `recipe` that was started last, by the time of its recipe.yaml."""
     trained = (p.parent for p in (RUNS / recipe.name).glob("[!.]*/best.ckpt"))
     started = sorted(
         (p for run in trained if (p := run / "recipe.yaml").exists()),
         key=lambda p: p.stat().st_mtime,
     )
-    if not started:
-        raise DistillSpecError(
-            f"the recipe '{recipe.name}' has not been run yet",
-            where=str(RUNS / recipe.name),
-            mend="start it with: ./launch.sh RECIPE",
-        )
-    return started[-1].parent
+    return started[-1].parent if started else None
 
 
 def only_look(
@@ -163,15 +169,17 @@ def only_look(
     *,
     as_json: bool,
     suite: Suite | None = None,
+    drafts: Collection[str] | None = None,
 ) -> bool:
     """Serve --dump-config and --dry-run; True when one was asked for: there is no more to do.
 
-    suite: the recipe's, where the command line has changed it.
+    suite: the recipe's, where the command line has changed it. drafts: those of the run that it
+    evaluates, if there is one.
     """
     if arguments.dump_config:
         values = recipe.model_dump(mode="json")
         say(json.dumps(values, indent=2) if as_json else dump_yaml(recipe).rstrip("\n"))
     if arguments.dry_run:
-        lines = plan(recipe, arguments.path, suite)
+        lines = plan(recipe, arguments.path, suite, drafts)
         say(json.dumps([line._asdict() for line in lines], indent=2) if as_json else render(lines))
     return bool(arguments.dump_config or arguments.dry_run)

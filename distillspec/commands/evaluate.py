@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
-from distillspec.commands.arguments import add_recipe, latest_run, only_look, request
+from distillspec.commands.arguments import add_recipe, latest_run, newest_run, only_look, request
 from distillspec.recipe.endpoint import refuse_endpoint
 from distillspec.recipe.loading import is_of_suite, load_suite
+from distillspec.recipe.schema import Recipe
+from distillspec.run_folder import RunFolder
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -27,9 +30,15 @@ def main(arguments: Namespace) -> int:
     suite = load_suite(path, changes)
     plan = recipe.evaluate.model_copy(update={"suite": path})
     recipe = recipe.model_copy(update={"evaluate": plan})
-    if only_look(arguments, recipe, as_json=False, suite=suite):
+    if only_look(arguments, recipe, as_json=False, suite=suite, drafts=_drafts(recipe, folder)):
         return 0
     folder = latest_run(recipe) if folder is None else folder
     from distillspec import stages
 
     return stages.evaluate(folder, path, changes)
+
+
+def _drafts(recipe: Recipe, folder: Path | None) -> list[str] | None:
+    """Those of the run that would be measured; None where the recipe was not run yet."""
+    run = newest_run(recipe) if folder is None else folder
+    return None if run is None else ["undistilled", *RunFolder(run).trained]

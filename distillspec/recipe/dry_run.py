@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,16 +50,28 @@ class PlanLine(NamedTuple):
 
 
 def plan(
-    recipe: Recipe | PretrainRecipe, source: str, suite: Suite | None = None
+    recipe: Recipe | PretrainRecipe,
+    source: str,
+    suite: Suite | None = None,
+    drafts: Collection[str] | None = None,
 ) -> list[PlanLine]:
-    """What `recipe` would do, in order. source: the recipe's file, for errors. suite: the one that
-    it names, as the command line has changed it, if it is only to be evaluated by that.
+    """What `recipe` would do, in order.
 
-    Raises DistillSpecError for a local path that is missing, unusable or not writable.
+    Args:
+        recipe: What would be run.
+        source: The recipe's file, for errors.
+        suite: The one that it names, as the command line has changed it, if the recipe is only to
+            be evaluated by that.
+        drafts: Those that the run to be evaluated has; None: those that the recipe trains.
+
+    Raises:
+        DistillSpecError: A local path is missing, unusable or not writable.
     """
     if isinstance(recipe, PretrainRecipe):
         return _pretraining(recipe, source)
-    lines = _distillation(recipe, source, suite)
+    if drafts is None:
+        drafts = ("undistilled", "distilled", *(["control"] if recipe.evaluate.control else []))
+    lines = _distillation(recipe, source, suite, drafts)
     return lines if suite is None else [one for one in lines if one.about in _OF_EVALUATIONS]
 
 
@@ -68,7 +81,9 @@ def render(lines: list[PlanLine]) -> str:
     return "\n".join(f"{line.about:<{width}}  {line.text}" for line in lines)
 
 
-def _distillation(recipe: Recipe, source: str, suite: Suite | None) -> list[PlanLine]:
+def _distillation(
+    recipe: Recipe, source: str, suite: Suite | None, drafts: Collection[str]
+) -> list[PlanLine]:
     pair, distill = recipe.pair, recipe.distill
     check_threads(recipe.hardware.threads, f"{source}: hardware.threads")
     lines = [
@@ -106,7 +121,8 @@ def _distillation(recipe: Recipe, source: str, suite: Suite | None) -> list[Plan
     lines.append(PlanLine("run folder", f"{runs}/<run id>"))
     if pair.endpoint is None:
         path = recipe.evaluate.suite
-        text = _evaluation((suite or load_suite(path)).scored_on(recipe.data.held_out_source), path)
+        scored = (suite or load_suite(path)).scored_on(recipe.data.held_out_source)
+        text = _evaluation(scored, path, drafts)
         if recipe.hardware.shard_target:
             text = f"by one process that holds the target; several leave it out: {text}"
     else:
@@ -293,7 +309,7 @@ def _signal(signal: CachedSignal, source: str) -> str:
     )
 
 
-def _evaluation(suite: Suite, path: str) -> str:
+def _evaluation(suite: Suite, path: str, drafts: Collection[str]) -> str:
     if suite.quality is not None and not os.path.exists(suite.quality):
         raise DistillSpecError(
             f"no such metric: '{suite.quality}'",
@@ -305,11 +321,12 @@ def _evaluation(suite: Suite, path: str) -> str:
             check_threads(method.parallel.threads, f"{path}: {method.name}: parallel.threads")
     brought = [_prompts(one, f"{path}: {key}") for key, one in suite.prompts.named.items()]
     scored = "" if suite.quality is None else f", scored by {suite.quality}"
+    measured = [name for name in suite.measured_drafts() if name in drafts]
     return (
         f"{path}: {suite.cells_in_words()}; at temperature {list(suite.temperatures)},"
         f" {suite.prompts.count} prompts (alpha on {suite.prompts.read})"
         f"{''.join(f', {text}' for text in brought)},"
-        f" drafts: {', '.join(suite.measured_drafts())}{scored}"
+        f" drafts: {', '.join(measured) or 'none'}{scored}"
     )
 
 

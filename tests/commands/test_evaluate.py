@@ -84,3 +84,30 @@ def test_evaluate_of_a_target_behind_an_endpoint_says_why_not_and_what_instead(
     said = capsys.readouterr().err
     assert "an endpoint gives text alone" in said
     assert "./launch.sh auto TARGET RUN-FOLDER/draft" in said
+
+
+@pytest.mark.parametrize("path", ["pair.yaml", "checkpoints/runs/pair/1"])
+def test_the_drafts_that_are_told_are_those_of_the_run(
+    path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told() -> str:
+        assert main(["evaluate", path, "--dry-run"]) == 0
+        return capsys.readouterr().out.partition("drafts: ")[2].strip()
+
+    run = Path("checkpoints/runs/pair/1")
+    (run / "best.ckpt").write_bytes(b"")
+    assert told() == "undistilled, distilled"
+    (run / "control").mkdir()
+    assert told() == "undistilled, distilled"
+    (run / "control" / "best.ckpt").write_bytes(b"")
+    assert told() == "undistilled, distilled, control"
+
+
+@pytest.mark.parametrize("control", [True, False])
+def test_of_a_recipe_that_was_not_run_yet_it_tells_the_drafts_that_it_would_train(
+    control: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = ["name=other", f"evaluate.control={str(control).lower()}"]
+    assert main(["evaluate", "pair.yaml", *changes, "--dry-run"]) == 0
+    told = capsys.readouterr().out.partition("drafts: ")[2].strip()
+    assert told == "undistilled, distilled" + (", control" if control else "")

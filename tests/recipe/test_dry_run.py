@@ -249,6 +249,12 @@ def test_a_metric_of_code_is_left_out_where_the_prompts_are_none(place: Path) ->
     assert f"scored by {metric}" in lines("r.yaml")["evaluate"]
 
 
+def test_a_control_is_told_only_where_it_is_trained(place: Path) -> None:
+    assert lines("r.yaml")["evaluate"].endswith("drafts: undistilled, distilled, control")
+    without = lines("r.yaml", "evaluate.control=false")["evaluate"]
+    assert without.endswith("drafts: undistilled, distilled")
+
+
 def test_every_source_of_a_suite_is_told(place: Path) -> None:
     (place / "suite.yaml").write_text(
         "prompts:\n  sources:\n    code: {kind: python-source, standard_library: true}\n"
