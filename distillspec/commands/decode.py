@@ -76,15 +76,19 @@ def main(arguments: Namespace) -> int:
     console.print(prompt, end="", style="dim")
     plan = None if suite is None else _named(suite, arguments.method)
     is_parallel = plan is not None and plan.parallel is not None
-    for one, waited in _timed(tokens, with_printing=is_parallel):
-        if one.begins_round:
-            rounds.append(one.round)
-        if len(rounds) == 1:  # its time is reading the prompt, too
-            in_first_round += 1
-        else:
-            seconds += waited
-        console.print(one.text, end="", style=_STYLES[one.fate.name.lower()])
-        emitted += 1
+    try:
+        for one, waited in _timed(tokens, with_printing=is_parallel):
+            if one.begins_round:
+                rounds.append(one.round)
+            if len(rounds) == 1:  # its time is reading the prompt, too
+                in_first_round += 1
+            else:
+                seconds += waited
+            console.print(one.text, end="", style=_STYLES[one.fate.name.lower()])
+            emitted += 1
+    except BaseException:  # whatever it is, it is told on a line of its own
+        console.print()
+        raise
     counts = Counts.of(rounds)
     tau = "tau unknown, no round was whole"
     if counts.verifications:

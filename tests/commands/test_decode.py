@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from distillspec.__main__ import main
+from distillspec.errors import DistillSpecError
 
 ROOT = Path(__file__).parents[2]
 PAIR = [str(ROOT / "checkpoints/nano-python/target"), str(ROOT / "checkpoints/nano-python/draft")]
@@ -44,3 +47,23 @@ def test_what_cannot_be_decoded_is_the_users_error(
 ) -> None:
     assert main(["decode", *PAIR, *arguments]) == 1
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "fault", [DistillSpecError("a fault", where="somewhere", mend="mend it"), KeyboardInterrupt()]
+)
+def test_a_fault_while_tokens_are_printed_begins_a_line_of_its_own(
+    fault: BaseException, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Both streams into one, as a terminal shows them."""
+
+    def fails(*arguments: object, **options: object) -> Iterator[object]:
+        raise fault
+        yield
+
+    monkeypatch.setattr("distillspec.decoding.decode", fails)
+    monkeypatch.setattr(sys, "stderr", sys.stdout)
+    assert main(["decode", *PAIR, "f1(x):"]) != 0
+    first, second, *_ = capfd.readouterr().out.splitlines()
+    assert first == "f1(x):"
+    assert second
