@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IDENTITY = "identity.json"
+_EXPORT = "export"
 
 _WORDS = {
     "target": "the target's weights or its config.json",
@@ -198,11 +199,34 @@ def _file_sum(file: Path, known: Mapping[str, Any]) -> tuple[list[int], str]:
     before = known.get(str(file.absolute()))
     if isinstance(before, list) and before[:-1] == stamp:
         return stamp, str(before[-1])
+    return stamp, file_digest(file)
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 (hex) of its bytes."""
     digest = hashlib.sha256()
     with file.open("rb") as handle:
         while piece := handle.read(_PIECE):
             digest.update(piece)
-    return stamp, digest.hexdigest()
+    return digest.hexdigest()
+
+
+class Export(NamedTuple):
+    """SHA-256 (hex) of best.ckpt, and of each file of draft/ that makes the model."""
+
+    checkpoint: str
+    files: dict[str, str]
+
+
+def keep_export(path: Path, found: Export) -> None:
+    """Write it into the file `path`, identity.json of a run folder, beside what is there."""
+    write_json(path, {**_read(path), _EXPORT: found._asdict()})
+
+
+def kept_export(path: Path) -> Export | None:
+    """Of the file `path`; None where nothing was exported, or by an earlier version."""
+    stored = _read(path)
+    return _kept(path).record(Export, stored[_EXPORT], _EXPORT) if _EXPORT in stored else None
 
 
 def _text_digest(*lines: str) -> str:
@@ -215,14 +239,17 @@ def _text_digest(*lines: str) -> str:
 def _read(path: Path) -> dict[str, Any]:
     """The file, {} where there is none; an earlier version kept the digest of made drafts alone."""
     earlier = path.with_name("start.json")
-    mend = "restore the file from a copy; if target, draft and data are as they were, delete it"
-    what = "the record of what this run was started with"
     if not path.exists() and earlier.exists():
-        return {"digests": read_json(Kept(earlier, what, mend), dict[str, Value])}
+        return {"digests": read_json(_kept(earlier), dict[str, Value])}
     if not path.exists():
         return {}
-    kept = Kept(path, what, mend)
+    kept = _kept(path)
     found = read_json(kept, dict[str, Any])
     kept.record(dict[str, Value], found.get("digests", {}), "digests")
     kept.record(dict[str, list[Any]], found.get("files", {}), "files")
     return found
+
+
+def _kept(path: Path) -> Kept:
+    mend = "restore the file from a copy; if target, draft and data are as they were, delete it"
+    return Kept(path, "the record of what this run was started with", mend)

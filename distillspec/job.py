@@ -34,6 +34,7 @@ from distillspec.export.folder import (
     verify_reload,
 )
 from distillspec.export.push import push
+from distillspec.exported import note_export, why_not_exported
 from distillspec.identity import (
     check_identity,
     pair_identity,
@@ -252,6 +253,7 @@ class Job:
             pair.frozen is None or pair.is_split
         )  # its other parts have left with their owners
         proof = self._proof_by_loss(draft) if without else self._proof_by_alpha(draft)
+        note_export(self.folder)
         self._say(f"exported to {self.folder.draft}; reloaded, {proof}")
 
     def _proof_by_alpha(self, draft: PreTrainedModel) -> str:
@@ -401,13 +403,26 @@ class Job:
                 progress=lambda done, total, doing: status.update(f"{doing}: {done} of {total}"),
             )
         page = write_report(place, self.folder.metrics)
-        if self.folder.draft.exists():
-            proof = evidence(self.folder.evaluations, self._say)
-            gamma = self._gamma(proof)
-            card = draft_card(self._card_facts(gamma), proof)
-            update_draft(self.folder.draft, num_assistant_tokens=gamma, card=card)
-            self._say_recommended(gamma, proof)
         show_summary(summary, page)
+        if self.folder.draft.exists():
+            self._update_exported()
+
+    def _update_exported(self) -> None:
+        """The measured gamma and card into draft/, where it is the draft that was measured."""
+        doubt = why_not_exported(self.folder)
+        if doubt is not None:
+            self._say(
+                f"{self.folder.draft} keeps its card and its gamma: {doubt}, so these numbers may "
+                "be of another draft\n"
+                f"  fix:   write it again, with them: ./launch.sh export {self.folder.path}"
+            )
+            return
+        proof = evidence(self.folder.evaluations, self._say)
+        gamma = self._gamma(proof)
+        card = draft_card(self._card_facts(gamma), proof)
+        update_draft(self.folder.draft, num_assistant_tokens=gamma, card=card)
+        note_export(self.folder)  # another version may write other keys
+        self._say_recommended(gamma, proof)
 
     def _say_recommended(self, gamma: int, proof: Summary | None) -> None:
         best = proof.servable(DISTILLED, None) if proof else None

@@ -28,7 +28,7 @@ LEVELS = (
     {"pair", "processes"},
     {"build"},
     {"identity"},
-    {"beforehand", "black_box"},
+    {"beforehand", "black_box", "exported"},
     {"job"},
     {"variant"},
     {"stages", "pretraining", "checking", "decoding", "calibration", "compare"},

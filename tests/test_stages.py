@@ -315,6 +315,30 @@ def test_the_exported_draft_carries_the_measured_gamma(workplace: Path) -> None:
     assert (run / "draft/README.md").read_text() == card
 
 
+def test_numbers_go_into_no_draft_but_the_one_that_was_exported(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Damaged weights keep their card; exporting them again brings them and the numbers."""
+    stages.train(recipe(), None)
+    run = only_run()
+    weights, card = run / "draft" / "model.safetensors", run / "draft" / "README.md"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-2] + b"\xc0\x7f")  # a NaN, in bfloat16
+    before = card.read_text()
+    capsys.readouterr()
+    stages.evaluate(run, "tiny.yaml")
+    told = capsys.readouterr().out
+    assert "model.safetensors changed since the export" in told
+    assert f"./launch.sh export {run}" in told
+    assert "recommends blocks" not in told
+    assert card.read_text() == before
+    stages.export(run, None)
+    assert weights.read_bytes() == whole
+    assert "| distilled |" in card.read_text()
+    stages.evaluate(run, "tiny.yaml")
+    assert "recommends blocks" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("larger", ["target", "draft"])
 def test_vocabularies_padded_to_different_sizes_train_decode_and_export(
     workplace: Path, larger: str
