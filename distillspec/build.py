@@ -35,7 +35,7 @@ from distillspec.models.trimmed_head import trim_head
 from distillspec.models.vocabulary import vocabulary_digest
 from distillspec.pair import Pair
 from distillspec.recipe.capacity import check_visits
-from distillspec.recipe.distill import CachedSignal, OnlineSignal, Shares
+from distillspec.recipe.distill import CachedSignal, Distill, OnlineSignal, Shares
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
@@ -301,21 +301,25 @@ def text_for_draft(
     return TextForDraft(training.prompts, held_out.prompts, [*training.notes, *held_out.notes])
 
 
+def bucket_steps(plan: Distill, prompts: int) -> int:
+    """Steps whose sequences are sorted together; DistillSpecError for far more than there is."""
+    bucket = min(plan.bucket_steps, plan.max_steps)  # later steps are never taken
+    check_visits(plan.batch_size, prompts, "distill.batch_size")
+    check_visits(bucket * plan.batch_size, prompts, "distill.bucket_steps")
+    return bucket
+
+
 def rows(
     recipe: Recipe, training: Sequence[Prompt], target_responses: dict[str, Tokens] | None
 ) -> PromptRows:
-    """What is trained on; DistillSpecError for a step or a bucket out of all proportion to it."""
-    plan = recipe.distill
-    bucket = min(plan.bucket_steps, plan.max_steps)  # later steps are never taken
-    check_visits(plan.batch_size, len(training), "distill.batch_size")
-    check_visits(bucket * plan.batch_size, len(training), "distill.bucket_steps")
+    """What is trained on; errors as of `bucket_steps`."""
     return PromptRows(
         training,
         recipe.distill.source,
         batch_size=recipe.distill.batch_size,
         seed=recipe.seed,
         target_responses=target_responses,
-        bucket_steps=bucket,
+        bucket_steps=bucket_steps(recipe.distill, len(training)),
     )
 
 

@@ -111,6 +111,7 @@ class Job:
                 f"{there} held-out prompts for a probe of {asked}: the fewer, the more chance is "
                 "in the choice of the best step (data.held_out, data.held_out_percent)"
             )
+        build.bucket_steps(recipe.distill, len(self.prompts.training))
         batch = recipe.distill.batch_size
         if batch > len(self.prompts.training) and not self.world.rank:
             self._say(

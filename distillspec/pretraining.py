@@ -37,6 +37,7 @@ from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.terminal import Terminal
 from distillspec.training.pretrain import Progress, held_out_nats, pretrain
 from distillspec.training.run_lock import run_lock
+from distillspec.training.state_file import previous_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -140,6 +141,12 @@ def _check_identity(recipe: PretrainRecipe, files: CorpusFiles, path: Path) -> N
         return
     mend = "give the recipe another name, or delete that run folder"
     stored = read_json(Kept(path, "what this run was started with", mend), dict[str, Any])
+    if not _has_trained(path.parent) and stored != identity:
+        # Such as after an error in the recipe: only what the old one led to is in the way.
+        shutil.rmtree(path.with_name("tokenizer"), ignore_errors=True)
+        path.with_name("start.json").unlink(missing_ok=True)
+        atomic.write_json(path, identity)
+        return
     changed = [name for name, value in identity.items() if stored.get(name) != value]
     if changed:
         raise DistillSpecError(
@@ -147,6 +154,11 @@ def _check_identity(recipe: PretrainRecipe, files: CorpusFiles, path: Path) -> N
             where=str(path.parent),
             mend="give the recipe another name, or delete that run folder",
         )
+
+
+def _has_trained(folder: Path) -> bool:
+    state = folder / "state.pt"
+    return any(one.exists() for one in (state, previous_of(state), folder / "result.json"))
 
 
 def _check_start(digest: str | None, path: Path) -> None:

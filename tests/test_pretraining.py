@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.build_llama import random_llama
 from distillspec.models.loading import load_model, load_tokenizer
 from distillspec.recipe.pretraining import PretrainRecipe
+
+LONG = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "layers": 1,
+    "heads": 2,
+    "max_positions": 2**20,
+}
 
 
 def recipe(**changes: object) -> PretrainRecipe:
@@ -231,3 +240,23 @@ def test_a_model_may_be_replaced_by_its_continuation_and_by_one_from_nothing() -
     pretraining.run(recipe(name="again"), resume=False)
     assert Path("made/target/README.md").read_text() == "notes"
     load_model("made/target", dtype=torch.float32)
+
+
+def test_a_recipe_that_failed_before_it_trained_can_be_corrected() -> None:
+    plan = recipe().train.model_dump()
+    plan["context"] = 2**20
+    wrong = recipe(train=plan, model=LONG, tokenizer={"train_vocabulary": 290})
+    with pytest.raises(DistillSpecError, match="fewer than"):
+        pretraining.run(wrong, resume=False)
+    assert pretraining.run(recipe(), resume=False) == 0
+    assert len(load_tokenizer("made/target")) == 300
+    with pytest.raises(DistillSpecError, match="another tokenizer"):
+        pretraining.run(recipe(tokenizer={"train_vocabulary": 290}), resume=True)
+
+
+def test_a_log_that_is_a_named_pipe_is_refused() -> None:
+    folder = Path("checkpoints/runs/small")
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "metrics.csv")
+    with pytest.raises(DistillSpecError, match="the log of this training is a named pipe"):
+        pretraining.run(recipe(), resume=False)
