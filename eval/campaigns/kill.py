@@ -121,6 +121,7 @@ def _child(argv: Sequence[str], box: Path, act: Callable[[bool, int], None]) -> 
 
 def _run(argv: Sequence[str], box: Path, moment: Moment | None, counted: Path | None) -> Ended:
     """Fork, signal at the moment, wait for the end."""
+    (box / "log.txt").unlink(missing_ok=True)  # of the command before
     began = time.monotonic()
     pid = os.fork()
     if not pid:
