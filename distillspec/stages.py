@@ -62,7 +62,14 @@ def evaluate(folder: Path, suite: str, changes: Sequence[str] = ()) -> int:
         try:
             job.evaluate(suite, changes)
         except KeyboardInterrupt as interrupt:
-            command = ["./launch.sh", "evaluate", str(folder), "--suite", suite, *changes]
+            command = [
+                "./launch.sh",
+                "evaluate",
+                str(folder),
+                "--suite",
+                suite,
+                *(f"suite.{c}" for c in changes),
+            ]
             raise type(interrupt)(f"go on with: {shlex.join(command)}") from None
         job.close()
     return 0

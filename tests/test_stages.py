@@ -18,7 +18,7 @@ from distillspec.decoding import decode
 from distillspec.errors import DistillSpecError
 from distillspec.export.folder import fit_vocabulary
 from distillspec.models.loading import load_model, load_tokenizer
-from distillspec.recipe.loading import dump_yaml
+from distillspec.recipe.loading import dump_yaml, is_of_suite
 from distillspec.recipe.schema import Recipe
 from distillspec.run_folder import RunFolder
 from distillspec.training.held_out_loss import HeldOutLoss, LossFinding
@@ -731,6 +731,23 @@ def test_an_export_that_was_interrupted_does_not_offer_to_train(
     monkeypatch.setattr("distillspec.job.Job.export", interrupted)
     with pytest.raises(KeyboardInterrupt, match="^$"):
         stages.export(only_run(), None)
+
+
+def test_an_evaluation_that_was_interrupted_goes_on_with_the_command_that_is_said(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages.train(recipe(), None)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("distillspec.job.Job.evaluate", interrupted)
+    changes = ["name=mine", "prompts.count=2"]
+    with pytest.raises(KeyboardInterrupt) as raised:
+        stages.evaluate(only_run(), "s.yaml", changes)
+    *_, first, second = str(raised.value).split()
+    assert all(is_of_suite(change) for change in (first, second))
+    assert [c.removeprefix("suite.") for c in (first, second)] == changes
 
 
 def test_a_run_folder_that_is_deleted_as_soon_as_it_is_there_stays_deleted(

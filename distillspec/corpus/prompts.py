@@ -347,8 +347,8 @@ class _Kept:
             return DistillSpecError(
                 f"the source gives no {name} prompt",
                 where=self._section,
-                mend="a python-source needs functions in its files; widen `include`, add rows, "
-                "or change data.held_out_percent",
+                mend="add rows or files (of python-source: with functions), or change "
+                "data.held_out_percent or data.held_out: what is held out is not trained on",
             )
         key, is_set, _ = self._limit.partition("=")
         raised = f"raise {key} (the models' context allowing), or " if is_set else ""

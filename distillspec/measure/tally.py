@@ -87,7 +87,7 @@ class Tally:
         break_even: float | None = None
         if steps is not None:
             c, v = steps.draft_to_target_time(draft), steps.verify_time(gamma)
-        tau = intervals.ratio(self.tau(place), self.confidence)
+        tau = intervals.ratio(self.tau(place), self.confidence).within(1.0, math.inf)
         facts = self.facts[temperature]
         alpha = intervals.ratio(facts.alpha(draft), self.confidence).within(0.0, 1.0)
         alpha_argmax = intervals.ratio(facts.alpha_argmax(draft), self.confidence)
@@ -95,6 +95,7 @@ class Tally:
         expected = NOTHING
         if steps is not None and method in self.standard:
             expected = intervals.ratio(facts.expected_tau(draft, gamma), self.confidence)
+            expected = expected.within(1.0, gamma + 1.0)
             tau_iid = cost_model.tau_iid(alpha.value, gamma)
             from_alpha = cost_model.speedup_iid(alpha.value, gamma, c, v)
             cap_gamma, cap_speedup = cost_model.perfect_draft_cap(c, steps.verify_times())

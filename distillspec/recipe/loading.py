@@ -129,7 +129,7 @@ def _read(path: Path, noun: str) -> dict[str, Any]:
             mend += f"; to resume this run: ./launch.sh {path}"
         raise DistillSpecError(f"this is a folder, not a {noun}", where=str(path), mend=mend)
     if _is_missing(path):
-        raise DistillSpecError(f"no such {noun}", where=str(path), mend=_near(path))
+        raise DistillSpecError(f"no such {noun}", where=str(path), mend=_near(path, noun))
     text = read_text(Kept(path, f"this {noun}", "give a YAML file in UTF-8 that you may read"))
     data = yaml_text.parse(text, where=str(path))
     if data is None:
@@ -158,22 +158,22 @@ def _is_missing(path: Path) -> bool:
     return False
 
 
-def _near(path: Path) -> str:
+def _near(path: Path, noun: str) -> str:
     """Names what there is instead of the missing file `path`."""
     try:
-        return _nearest_file(path)
+        return _nearest_file(path, Path("recipes" if noun == "recipe" else "eval/suites"))
     except OSError:
         return "check the path and its permissions"
 
 
-def _nearest_file(path: Path) -> str:
+def _nearest_file(path: Path, shipped: Path) -> str:
     if path.suffix not in (".yaml", ".yml") and path.parent.is_dir():
         runs = sorted(run.name for run in path.parent.iterdir() if (run / "recipe.yaml").is_file())
         if runs:
             return f"the runs in {path.parent} are: {', '.join(runs[-5:])}"
     folder, names = path.parent, _visible(path.parent)
     if not names:
-        folder, names = Path("recipes"), _visible(Path("recipes"))
+        folder, names = shipped, _visible(shipped)
     guess = nearest(path.name, names)
     if guess is not None:
         return f"did you mean '{folder / guess}'?"

@@ -22,6 +22,9 @@ def test_a_cell_by_hand(tally: Tally) -> None:
     assert cell.alpha_argmax_low <= cell.alpha_argmax <= cell.alpha_argmax_high
     # 1 + 1/2 + 1/4 tokens in the one round of the first text, 9 in 3 of the second.
     assert cell.expected_tau == pytest.approx((1.75 + 9) / 4)
+    # Two documents tell little; but a round emits a token at least, and gamma + 1 at most.
+    assert (cell.expected_tau_low, cell.expected_tau_high) == (1.0, 3.0)
+    assert cell.tau_low >= 1.0
     assert cell.tau_iid == pytest.approx(1 + 0.75 + 0.75**2)
     assert cell.draft_to_target_time == pytest.approx(0.2)
     assert cell.v == pytest.approx(1.2)

@@ -196,6 +196,13 @@ def test_a_suite_complains_like_a_recipe(tmp_path: Path) -> None:
         load_suite(tmp_path / "absent.yaml")
 
 
+def test_a_missing_suite_is_answered_with_the_suites(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(DistillSpecError) as caught:
+        load_suite("gird.yaml")
+    assert caught.value.mend == "did you mean 'eval/suites/grid.yaml'?"
+
+
 def test_a_shipped_suite_is_pointed_at_a_file_by_one_override() -> None:
     for name in ("gsm8k", "mbpp", "humaneval", "mt-bench", "spec-bench"):
         path = ROOT / "eval" / "suites" / f"{name}.yaml"
