@@ -375,6 +375,7 @@ class Job:
         for name, folder in (("distilled", self.folder.path), ("control", self.folder.control)):
             if (folder / BEST).exists():
                 drafts[name] = self._trained(folder, name)
+                drafts[name].name_or_path = str(folder / BEST)  # for the summary
                 cast_parameters(drafts[name], kind)
                 settle_head(drafts[name])
             else:

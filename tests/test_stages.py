@@ -139,6 +139,9 @@ def test_one_run_goes_from_the_pair_to_the_report(
         assert (run / name).is_file(), name
     summary = json.loads((run / "evaluation/tiny/summary.json").read_text())
     assert all(set(cell) >= CELL_KEYS for cell in summary["cells"])
+    weights = {name: one["path"] for name, one in summary["environment"]["models"].items()}
+    assert weights["distilled"] == str(run / "best.ckpt")
+    assert weights["control"] == str(run / "control" / "best.ckpt")
     assert {(c["draft"], c["gamma"], c["temperature"]) for c in summary["cells"]} == {
         (draft, gamma, temperature)
         for draft in ("undistilled", "distilled", "control")
