@@ -13,9 +13,8 @@ from distillspec.measure.summary import Recommendation, Summary
 
 
 def head(summary: Summary, title: str) -> str:
-    models = summary.environment.get("models", {})
-    machine = summary.environment.get("machine", {})
-    target = models.get("target", {})
+    machine = _mapping(summary.environment, "machine")
+    target = _mapping(_mapping(summary.environment, "models"), "target")
     facts = [
         f"{summary.prompts} prompts × {summary.max_new_tokens} tokens",
         f"alpha and expected tau on {summary.texts} texts of the target",
@@ -29,6 +28,12 @@ def head(summary: Summary, title: str) -> str:
         f"<header><h1>{escape(title)}</h1>"
         f'<p class="facts">{" · ".join(escape(fact) for fact in facts if fact)}</p></header>'
     )
+
+
+def _mapping(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A part of what a summary says of its machine; empty where a file has something else."""
+    found = values.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def tiles(summary: Summary) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -69,11 +70,8 @@ def check_writable(path: Path, where: str) -> None:
     if nearest.is_dir():
         reason = "is not writable"
         try:
-            # The system alone knows: of /proc it says that it is writable.
-            with tempfile.TemporaryDirectory(
-                prefix=f".try.{os.getpid()}_", suffix=".tmp", dir=nearest
-            ):
-                return
+            _try(nearest)
+            return
         except OSError as error:
             reason += f" ({error.strerror})"
     raise DistillSpecError(
@@ -81,6 +79,23 @@ def check_writable(path: Path, where: str) -> None:
         where=where,
         mend="choose a folder that you may write to, or mend its permissions",
     )
+
+
+def _try(folder: Path) -> None:
+    """OSError if nothing can be written in `folder`; only trying tells, of /proc for example.
+
+    A file without a name leaves nothing where this process is killed; not every system has them.
+    """
+    unnamed = getattr(os, "O_TMPFILE", None)
+    if unnamed is not None:
+        try:
+            os.close(os.open(folder, unnamed | os.O_WRONLY, 0o600))
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+                raise
+    with tempfile.TemporaryDirectory(prefix=f".try.{os.getpid()}_", suffix=".tmp", dir=folder):
+        pass
 
 
 def _is_same(model: str | None, folder: Path) -> bool:

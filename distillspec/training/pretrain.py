@@ -265,6 +265,9 @@ def _restore(path: Path, model: nn.Module, steppers: list[torch.optim.Optimizer]
         return Progressed(at.step, at.seconds, [one.reshape(()) for one in losses])
 
 
+_DIGITS = 18  # of a step
+
+
 def _keep_rows(path: Path, step: int) -> None:
     """Drop lines of metrics.csv that are later than the state that training goes on from."""
     kept = [",".join(COLUMNS) + "\r\n"]
@@ -279,8 +282,9 @@ def _keep_rows(path: Path, step: int) -> None:
 
 
 def _is_row(line: str) -> bool:
-    """Not the header, and not cut by the end of a process."""
-    return line.endswith("\n") and line.partition(",")[0].isdecimal()
+    """Not the header, not cut by the end of a process, and of a step that there can be."""
+    step = line.partition(",")[0]
+    return line.endswith("\n") and step.isdecimal() and len(step) <= _DIGITS
 
 
 def _append(path: Path, progress: Progress) -> None:

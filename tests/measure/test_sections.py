@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from distillspec.measure import sections, text_sections
 from distillspec.measure.summary import Summary
@@ -42,3 +45,11 @@ def test_a_tile_never_shows_nan(several_methods: Summary) -> None:
     text = sections.tiles(odd)
     assert "nan" not in text
     assert "tau not measured, expected tau not measured" in text
+
+
+@pytest.mark.parametrize("odd", [7, None, [], {"target": 3}])
+def test_a_summary_that_says_odd_things_of_its_machine_has_a_head(
+    odd: Any, by_hand: Summary
+) -> None:
+    found = sections.head(replace(by_hand, environment={"models": odd, "machine": odd}), "title")
+    assert "title" in found

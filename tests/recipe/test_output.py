@@ -82,7 +82,12 @@ def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_left(output: s
     assert sorted(os.listdir()) == ["target"]
 
 
-def test_what_is_tried_is_undone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_unnamed_files", [True, False])
+def test_what_is_tried_is_undone(
+    has_unnamed_files: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_unnamed_files:
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
     check_writable(tmp_path / "a" / "b", "x")
     assert os.listdir(tmp_path) == ["target"]
 

@@ -224,3 +224,10 @@ def test_a_damaged_state_gives_way_to_the_one_before(tmp_path: Path) -> None:
     assert [row["step"] for row in rows(tmp_path)] == ["4", "8", "12"]
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_a_step_of_thousands_of_digits_in_the_log_is_no_row(tmp_path: Path) -> None:
+    log = tmp_path / "metrics.csv"
+    log.write_bytes(b"step,x\n3,1\r\n" + b"9" * 5001 + b",1\r\n8,1\r\n")
+    pretrain_module._keep_rows(log, 5)
+    assert log.read_text().splitlines()[1:] == ["3,1"]
