@@ -34,8 +34,8 @@ _RUST = re.compile(r"\(os error (\d+)\)\Z")
 _NAMED = 3  # files of a longer list
 # The writer is its process id, with eight letters of mkdtemp for a folder; earlier versions had
 # these alone. A hidden file with another word there is the user's.
-_held: dict[Path, Callable[[], None]] = {}  # by `watched`
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<writer>[0-9]+|(?:[0-9]+_)?[0-9a-z_]{8})\.tmp\Z")
+_held: dict[Path, Callable[[], None]] = {}  # by `watched`
 
 
 def explain(error: OSError, where: Path) -> DistillSpecError:
@@ -84,7 +84,9 @@ def explain_any(error: Exception) -> DistillSpecError | None:
     if not isinstance(name, str | bytes):
         if number not in _DEVICE:
             return None
-        return explain(OSError(number, os.strerror(number)), Path("a file that was being written"))
+        return explain(
+            OSError(number, os.strerror(number)), Path("standard output, or a file of this command")
+        )
     where = os.fsdecode(name)
     if number in _DEVICE:
         return explain(OSError(number, os.strerror(number)), Path(where))

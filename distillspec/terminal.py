@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import IO, Any
 
@@ -11,6 +12,8 @@ from rich.status import Status
 from rich.text import Text
 
 from distillspec.foreign import visible
+
+_LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
 
 
 class Terminal(Console):
@@ -51,15 +54,28 @@ class Terminal(Console):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
 
     def status(self, status: RenderableType, **options: Any) -> Status:
-        """A spinner with a text, while something goes on."""
+        """A spinner with a text, while something goes on; in a log, a line now and then."""
         return _Status(_as_text(status), console=self, **options)
 
 
 class _Status(Status):
-    """rich reads markup in the text of a spinner whatever its console says."""
+    """rich reads markup in the text of a spinner whatever its console says.
+
+    A log has no spinner: each new text is a line there, at most one in ten seconds.
+    """
+
+    def __init__(self, status: RenderableType, *, console: Console, **options: Any) -> None:
+        super().__init__(status, console=console, **options)
+        self._is_log = not console.is_terminal
+        self._log = console
+        self._said_at = time.monotonic()
 
     def update(self, status: RenderableType | None = None, **options: Any) -> None:
         super().update(None if status is None else _as_text(status), **options)
+        now = time.monotonic()
+        if status is not None and self._is_log and now - self._said_at >= _LINE_SECONDS:
+            self._said_at = now
+            self._log.print(status, soft_wrap=True)
 
 
 def _as_text(shown: RenderableType) -> RenderableType:

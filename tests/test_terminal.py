@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import ast
 import io
+import time
 from pathlib import Path
 
+import pytest
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -73,3 +75,19 @@ def test_nothing_else_in_the_package_prints_or_makes_a_console() -> None:
         for name in ("print", "Console")
     }
     assert places == {"print": {"foreign.py"}, "Console": set()}
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_log_gets_a_line_of_progress_every_ten_seconds_at_most(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    file = io.StringIO()
+    console = Terminal(file=file, force_terminal=is_terminal)
+    with console.status("begins", refresh_per_second=0.01) as status:
+        for done in range(1, 26):
+            now = 100.0 + done
+            status.update(f"\x1b[31m{done} of 25")
+    lines = [line for line in file.getvalue().splitlines() if line.startswith("\\x1b")]
+    assert lines == ([] if is_terminal else ["\\x1b[31m10 of 25", "\\x1b[31m20 of 25"])
