@@ -86,7 +86,7 @@ def main(arguments: Namespace) -> int:
                 seconds += waited
             console.print(one.text, end="", style=_STYLES[one.fate.name.lower()])
             emitted += 1
-    except BaseException:  # whatever it is, it is told on a line of its own
+    except BaseException:  # so that every error begins on a new line
         console.print()
         raise
     counts = Counts.of(rounds)

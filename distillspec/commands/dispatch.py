@@ -1,4 +1,4 @@
-"""The command line: which verb runs, and what is said of errors.
+"""The command line: dispatch to the verbs, print errors, choose the exit code.
 
 Exit codes: 0 ok, 1 error, 2 below a stated floor, 130 interrupted, 143 terminated.
 """

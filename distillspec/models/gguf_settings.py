@@ -54,7 +54,7 @@ def carry_settings(header: GgufHeader, config: PretrainedConfig) -> None:
 
     _carry_rope(header, config)
     if is_gguf_arch_supported(header.architecture):
-        return  # a function of its own reads these files, and not a table
+        return  # transformers reads these architectures in code, not from its table
     tables: Any = GGUF_CONFIG_MAPPING
     table = tables.get(config.model_type.removesuffix("_text"), {})
     unread = []
