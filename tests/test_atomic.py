@@ -451,3 +451,19 @@ def test_nothing_is_written_below_a_watched_folder_that_is_gone(tmp_path: Path) 
         atomic.write_text(tmp_path / "other", "text")
     assert names(tmp_path) == ["link", "other"]
     atomic.write_text(tmp_path / "run" / "a", "text")
+
+
+def test_what_another_user_left_is_not_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = tmp_path / f".a.txt.{dead.pid}.tmp"
+    left.write_text("theirs")
+    mine = os.getuid()
+    monkeypatch.setattr("os.getuid", lambda: mine + 1)
+    atomic.remove_stale(tmp_path)
+    assert left.exists()
+    monkeypatch.undo()
+    atomic.remove_stale(tmp_path)
+    assert not left.exists()

@@ -49,3 +49,12 @@ def test_texts_may_be_shown_often_in_a_step_but_not_without_end() -> None:
     check_visits(45_000, 45, "here")
     with pytest.raises(DistillSpecError, match="each of the 45 texts to train on 22,222 times"):
         check_visits(10**6, 45, "distill.batch_size")
+
+
+def test_a_model_may_take_all_memory_and_not_a_byte_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"SC_PHYS_PAGES": 10, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr("os.sysconf", sizes.__getitem__)
+    check_memory(10 * 1024, 4, "model")
+    with pytest.raises(DistillSpecError) as caught:
+        check_memory(10 * 1024 + 1, 4, "model")
+    assert caught.value.where == "model"
