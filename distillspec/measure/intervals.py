@@ -211,13 +211,19 @@ def jackknife(scale: _Scale, parts: Sequence[Floats]) -> Jackknifed:
     whole = _contrast(scale, totals)
     left_out = _contrast(scale, [s[..., None] - x for s, x in zip(totals, parts, strict=True)])
     with np.errstate(all="ignore"):
-        scatter = ((left_out - left_out.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1)
+        squares = (left_out - left_out.mean(axis=-1, keepdims=True)) ** 2
+        scatter = squares.sum(axis=-1)
         error = np.where(np.isfinite(whole) & (n > 1), np.sqrt(scatter), np.nan)
         shares = np.stack([x / s[..., None] for s, x in zip(totals, parts, strict=True)])
         counted = np.stack([s != 0.0 for s in totals])
         weight = np.where(counted[..., None], shares, 0.0).sum(axis=0)
         weight = weight / counted.sum(axis=0)[..., None]
-        degrees = np.maximum(1.0, 1.0 / (weight**2).sum(axis=-1) - 1.0)
+        degrees = 1.0 / (weight**2).sum(axis=-1) - 1.0
+        # How well the documents know their own scatter: by its variance, n - 1 for normal ones.
+        # The kurtosis of n normal numbers is 3 (n - 1) / (n + 1) on average, and 3 in truth.
+        kurtosis = n * (n + 1) / max(1, n - 1) * (squares**2).sum(axis=-1) / scatter**2
+        known = 2.0 * n / (kurtosis - 1.0) - 1.0
+        degrees = np.maximum(1.0, np.fmin(degrees, known))
     return Jackknifed(whole, error, degrees)
 
 
