@@ -6,11 +6,12 @@ tokens of one prompt, are not independent. Every rate here is a ratio of sums ov
 
 An interval is Student's t on the logarithm of the ratio (a difference: on the ratio itself), with
 the jackknife's standard error, leaving out one document at a time (Efron & Tibshirani 1993, chapter
-11; without its factor (n - 1) / n, with which few documents cover too rarely), and one degree of
-freedom less than there are documents of equal weight (Kish's effective number: a few large ones
-count like fewer). Where one of many is picked for being the best, or several are compared, the
-confidence is divided among them (Bonferroni). Claims in words are made
-by `verdicts`, `verdicts_of_runs` and `verdict_against` alone, and not below FEWEST documents.
+11; without its factor (n - 1) / n, with which few documents cover too rarely). Its degrees of
+freedom are the documents of equal weight less one (Kish's effective number: a few large ones count
+like fewer), or fewer where a few documents carry the scatter (by its kurtosis). Where one of many
+is picked for being the best, or several are compared, the confidence is divided among them
+(Bonferroni). Claims in words are made by `verdicts`, `verdicts_of_runs` and `verdict_against`
+alone, and not below FEWEST documents.
 `eval/campaigns/intervals.py` shows how often all of it is wrong.
 """
 
@@ -219,12 +220,31 @@ def jackknife(scale: _Scale, parts: Sequence[Floats]) -> Jackknifed:
         weight = np.where(counted[..., None], shares, 0.0).sum(axis=0)
         weight = weight / counted.sum(axis=0)[..., None]
         degrees = 1.0 / (weight**2).sum(axis=-1) - 1.0
-        # How well the documents know their own scatter: by its variance, n - 1 for normal ones.
-        # The kurtosis of n normal numbers is 3 (n - 1) / (n + 1) on average, and 3 in truth.
-        kurtosis = n * (n + 1) / max(1, n - 1) * (squares**2).sum(axis=-1) / scatter**2
-        known = 2.0 * n / (kurtosis - 1.0) - 1.0
-        degrees = np.maximum(1.0, np.fmin(degrees, known))
+        degrees = np.fmin(degrees, _degrees_of_scatter(squares))
+        degrees = np.maximum(1.0, degrees)
     return Jackknifed(whole, error, degrees)
+
+
+def _degrees_of_scatter(squares: Floats) -> Floats:
+    """Degrees of freedom with which n documents know their own scatter; n - 1 for normal ones.
+
+    The variance of a sample's variance s2 is sigma^4 (kurtosis - (n - 3) / (n - 1)) / n, and a
+    chi-squared of d degrees has 2 / d: a few documents that carry the scatter leave few. The
+    kurtosis is estimated without bias for normal documents (G2 of Joanes & Gill 1998).
+
+    Args:
+        squares: Of the deviations from their mean, [..., n].
+
+    Returns:
+        Shape [...]; nan for no limit: below four documents, or with light tails.
+    """
+    n = squares.shape[-1]
+    if n < 4:
+        return np.full(squares.shape[:-1], np.nan)
+    excess = n * (squares**2).sum(axis=-1) / squares.sum(axis=-1) ** 2 - 3.0
+    excess = (n - 1) / ((n - 2) * (n - 3)) * ((n + 1) * excess + 6.0)
+    degrees: Floats = 2.0 * n / (3.0 + excess - (n - 3) / (n - 1))
+    return np.where(degrees > 0.0, degrees, np.nan)
 
 
 class _Estimate(NamedTuple):

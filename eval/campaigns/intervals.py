@@ -4,8 +4,7 @@
     python eval/campaigns/intervals.py RUN/evaluation/SUITE/rows.jsonl
     python eval/campaigns/intervals.py rows.jsonl --keep documents.json   # sums of these rows
 
-documents.json: 19 documents of the nano pair (eager runner, 48 tokens, the drafts of a short run),
-timed by the CPU clock, since other work was going on.
+documents.json: 32 documents of a main job (recipes/nano-python.yaml, compiled runner, 64 tokens).
 
 Three things are counted, `--evaluations` of each, with the functions that evaluations call
 (`distillspec.measure.intervals`; races repeat the steps of `distillspec.measure.race` on arrays):

@@ -11,6 +11,7 @@ from scipy import stats
 from distillspec.measure.intervals import (
     FEWEST,
     Sums,
+    _degrees_of_scatter,
     by_document,
     difference,
     ratio,
@@ -68,6 +69,25 @@ def test_a_few_large_documents_count_like_fewer() -> None:
     even = ratio(Sums(list(ratios), [1.0] * 12), 0.95)
     uneven = ratio(Sums(list(ratios * sizes), list(sizes)), 0.95)
     assert uneven.high / uneven.low > (even.high / even.low) ** 2
+
+
+def test_documents_that_carry_the_scatter_leave_fewer_degrees_of_freedom() -> None:
+    rng = np.random.default_rng(0)
+    for n in (8, 12, 64):
+        deviations = rng.standard_t(3, size=n)
+        deviations -= deviations.mean()
+        found = _degrees_of_scatter(deviations**2)
+        heavy = 3.0 + float(stats.kurtosis(deviations, bias=False))  # G2
+        assert found == pytest.approx(2 * n / (heavy - (n - 3) / (n - 1)))
+    lone = np.array([[0.01] * 11 + [1.0], [0.1] * 12])
+    few, light = _degrees_of_scatter(lone)
+    assert few < 2.0 and np.isnan(light)  # tails lighter than normal are no limit
+    assert np.isnan(_degrees_of_scatter(np.ones(3)))
+    even, odd = Sums([9.0, 11.0] * 6, [10.0] * 12), Sums([10.0] * 11 + [13.0], [10.0] * 12)
+    normal, heavy_tailed = (ratio(one, 0.95) for one in (even, odd))
+    scatter = [np.std(np.log(one.numerators), ddof=1) for one in (even, odd)]
+    widths = [math.log(one.high / one.low) for one in (normal, heavy_tailed)]
+    assert widths[1] / widths[0] > 1.3 * scatter[1] / scatter[0]
 
 
 def test_one_document_has_no_bounds_and_nothing_counted_no_value() -> None:
