@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ import pytest
 from distillspec.errors import DistillSpecError
 from distillspec.journal import add_lines, appending
 from distillspec.plain_files import Kept, read_lines
+from tests.full_disk import no_file_larger_than
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -46,23 +44,15 @@ def test_a_folder_cannot_be_appended_to(tmp_path: Path) -> None:
         pass
 
 
-@contextmanager
-def room_for(size: int) -> Iterator[None]:
-    """Files cannot grow beyond `size` bytes: the kernel writes what fits, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_lines_that_do_not_fit_leave_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "lines.jsonl"
     path.write_bytes(b'{"a": 1}\n')
-    with room_for(20), pytest.raises(DistillSpecError, match="writing failed: File too large"):
+    with (
+        no_file_larger_than(20),
+        pytest.raises(DistillSpecError, match="File too large"),
+    ):
         add_lines(path, '{"b": "much longer"}\n')
-    with room_for(20), appending(path) as append, pytest.raises(DistillSpecError):
+    with no_file_larger_than(20), appending(path) as append, pytest.raises(DistillSpecError):
         append([{"b": "much longer"}])
     assert path.read_bytes() == b'{"a": 1}\n'
     add_lines(path, '{"c": 2}\n')

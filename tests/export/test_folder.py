@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +46,7 @@ from distillspec.recipe.schema import Lora
 from distillspec.recipe.start import LlamaShape
 from distillspec.recipe.written_files import HOT_TOKENS
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.full_disk import no_file_larger_than
 
 VOCABULARY = 300
 
@@ -233,24 +232,13 @@ def test_an_export_does_not_replace_what_others_put_beside_it(
     assert (folder / "draft.gguf").read_text() == "converted"
 
 
-@contextmanager
-def _files_of_at_most(size: int) -> Iterator[None]:
-    """A limit on the size of files stands for a full disk: writing fails in the middle."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_leaves_the_older_export_whole(
     draft: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     older = tmp_path / "draft"
     older.mkdir()
     (older / "README.md").write_text("old")
-    with pytest.raises(DistillSpecError, match="writing failed"), _files_of_at_most(4096):
+    with pytest.raises(DistillSpecError, match="writing failed"), no_file_larger_than(4096):
         _export(draft, tokenizer, older)
     assert (older / "README.md").read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["draft"]

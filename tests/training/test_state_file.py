@@ -25,7 +25,7 @@ from distillspec.training.state_file import (
     write_state,
     write_sums,
 )
-from tests.training.tiny_run import no_file_larger_than
+from tests.full_disk import no_file_larger_than
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
