@@ -10,6 +10,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.training.fit import fit
 from distillspec.training.resume import LAST
 from distillspec.training.state_file import previous_of, read_state
+from tests.full_disk import no_file_larger_than
 from tests.training import tiny_run
 
 
@@ -149,7 +150,7 @@ def test_a_disk_that_fills_up_during_a_checkpoint_loses_nothing(
     longer = tiny_run.recipe(distill={"source": {"fixed": 1.0}, "max_steps": 4})
     with (
         pytest.raises(DistillSpecError, match="writing failed"),
-        tiny_run.no_file_larger_than(len(good) - 1),
+        no_file_larger_than(len(good) - 1),
     ):
         tiny_run.run(tiny_run.parts(tiny_pair, longer), tmp_path, resume=True)
     assert (tmp_path / "last.ckpt").read_bytes() == good

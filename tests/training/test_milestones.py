@@ -142,6 +142,12 @@ def test_a_folder_that_was_deleted_ends_the_run_and_is_not_made_again(
 ) -> None:
     made = tiny_run.parts(tiny_pair, tiny_run.recipe(distill=RARELY))
     folder = tmp_path / "run"
+
+    def delete() -> None:
+        # TensorBoard's thread opens its file at every flush, and would make it again
+        # between the steps of an rmtree. A renamed folder is gone at once.
+        shutil.rmtree(folder.rename(tmp_path / "deleted"))
+
     with pytest.raises(DistillSpecError, match="deleted while it was in use"):
-        tiny_run.run(tiny_run.interrupted(made, 3, lambda: shutil.rmtree(folder)), folder)
+        tiny_run.run(tiny_run.interrupted(made, 3, delete), folder)
     assert not folder.exists()
