@@ -49,7 +49,7 @@ def test_lines_that_do_not_fit_leave_nothing_behind(tmp_path: Path) -> None:
     path.write_bytes(b'{"a": 1}\n')
     with (
         no_file_larger_than(20),
-        pytest.raises(DistillSpecError, match="File too large"),
+        pytest.raises(DistillSpecError, match="writing failed: File too large"),
     ):
         add_lines(path, '{"b": "much longer"}\n')
     with no_file_larger_than(20), appending(path) as append, pytest.raises(DistillSpecError):
