@@ -156,7 +156,7 @@ distribute() { # VERB, arguments: under torchrun
             where+=(--rdzv-backend c10d --rdzv-id "${RDZV_ID:-distillspec}")
         fi
     fi
-    exec "$python" -m distillspec.torchrun "${where[@]}" --nproc-per-node "$nproc" -m distillspec "$@"
+    exec "$python" -m distillspec.runtime.torchrun "${where[@]}" --nproc-per-node "$nproc" -m distillspec "$@"
 }
 
 ensure_environment

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distillspec.decoding import decode as decode
+    from distillspec.workflows.decode import decode as decode
 
 __version__ = "0.1.0"
 
@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     """`decode` needs torch: it is imported when it is asked for."""
     if name == "decode":
-        from distillspec.decoding import decode
+        from distillspec.workflows.decode import decode
 
         return decode
     raise AttributeError(f"module 'distillspec' has no attribute {name!r}")

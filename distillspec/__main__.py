@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from distillspec.interrupts import exit_code, terminable
+from distillspec.runtime.interrupts import exit_code, terminable
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """The one error a user can cause: it says what is wrong, where, and how to mend it."""
 
-from distillspec.foreign import visible
-from distillspec.secret import masked
+from distillspec.text.foreign import visible
+from distillspec.text.secret import masked
 
 
 class DistillSpecError(Exception):

@@ -146,7 +146,9 @@ def test_a_recipe_or_a_run_folder_goes_to_torchrun(
     launch: Launcher, argv: tuple[str, ...], asked: str
 ) -> None:
     launch(*argv)
-    assert launch.last() == f"-m distillspec.torchrun --standalone --nproc-per-node 1 {asked}"
+    assert (
+        launch.last() == f"-m distillspec.runtime.torchrun --standalone --nproc-per-node 1 {asked}"
+    )
 
 
 @pytest.mark.parametrize(

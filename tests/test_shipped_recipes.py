@@ -21,14 +21,14 @@ from transformers import (
     T5Config,
 )
 
-from distillspec import stages
 from distillspec.errors import DistillSpecError
-from distillspec.models.build_llama import random_llama
+from distillspec.models.surgery.build_llama import random_llama
 from distillspec.recipe.data import Hub
 from distillspec.recipe.dry_run import plan, render
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.schema import Recipe
+from distillspec.workflows import stages
 from tests.seq2seq import t5_tokenizer
 
 ROOT = Path(__file__).parents[1]

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distillspec.errors import DistillSpecError
-from distillspec.foreign import say
-from distillspec.recipe.dry_run import RUNS, plan, render
+from distillspec.recipe.dry_run import plan, render
 from distillspec.recipe.loading import dump_yaml, load_recipe
+from distillspec.recipe.output import RUNS
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
+from distillspec.text.foreign import say
 
 
 class Request(NamedTuple):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from distillspec.commands.arguments import number, whole
 from distillspec.errors import DistillSpecError
-from distillspec.plain_files import check_regular
 from distillspec.recipe.data import Jsonl, PythonSource
 from distillspec.recipe.temperature import ALLOWED, is_computable
+from distillspec.runtime.plain_files import check_regular
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -49,9 +49,9 @@ def main(arguments: Namespace) -> int:
             mend=f"give {ALLOWED}",
         )
     source = _source(arguments.prompts)
-    from distillspec import calibration
+    from distillspec.workflows import tune
 
-    return calibration.run(
+    return tune.run(
         arguments.target,
         arguments.draft,
         source,

@@ -22,6 +22,6 @@ def main(arguments: Namespace) -> int:
     recipe = distillation(arguments)
     if only_look(arguments, recipe, as_json=arguments.json):
         return 0
-    from distillspec import checking
+    from distillspec.workflows import check
 
-    return checking.run(recipe, as_json=arguments.json, min_speedup=arguments.min_speedup)
+    return check.run(recipe, as_json=arguments.json, min_speedup=arguments.min_speedup)

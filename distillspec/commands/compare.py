@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from distillspec.foreign import say
 from distillspec.recipe.loading import dump_yaml, load_comparison
+from distillspec.text.foreign import say
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -28,9 +28,9 @@ def main(arguments: Namespace) -> int:
         say(dump_yaml(comparison).rstrip("\n"))
         return 0
     if arguments.dry_run:
-        from distillspec.variant import look
+        from distillspec.workflows.compare_variants import look
 
         return look(comparison)
-    from distillspec import compare
+    from distillspec.workflows import compare
 
     return compare.run(comparison)

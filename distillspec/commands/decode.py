@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillspec.commands.arguments import number, whole
-from distillspec.plain_files import Kept, read_text
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.methods import Method
 from distillspec.recipe.suite import Suite
+from distillspec.runtime.plain_files import Kept, read_text
 
 if TYPE_CHECKING:
-    from distillspec.decoding import DecodedToken
+    from distillspec.workflows.decode import DecodedToken
 
 _MOST_PROMPT_BYTES = 16 * 2**20
 _SUITE = "eval/suites/methods.yaml"
@@ -53,9 +53,9 @@ def main(arguments: Namespace) -> int:
     prompt = _prompt(arguments.prompt)
     from rich.text import Text
 
-    from distillspec.decoding import decode
+    from distillspec.runtime.terminal import Terminal
     from distillspec.speculation.records import Counts, RoundRecord
-    from distillspec.terminal import Terminal
+    from distillspec.workflows.decode import decode
 
     console = Terminal(soft_wrap=True)
     tokens = decode(

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from distillspec import __version__
-from distillspec.atomic import explain_any
 from distillspec.commands import (
     auto,
     check,
@@ -34,11 +33,12 @@ from distillspec.commands import (
     train,
 )
 from distillspec.errors import DistillSpecError
-from distillspec.foreign import say, visible
-from distillspec.interrupts import Terminated, end_with_launcher, exit_code, terminable
-from distillspec.recipe.complaint import nearest
-from distillspec.secret import masked, masked_values
-from distillspec.torchrun import ERROR_FOLDER
+from distillspec.runtime.atomic import explain_any
+from distillspec.runtime.interrupts import Terminated, end_with_launcher, exit_code, terminable
+from distillspec.runtime.torchrun import ERROR_FOLDER
+from distillspec.text.foreign import say, visible
+from distillspec.text.nearest import nearest
+from distillspec.text.secret import masked, masked_values
 
 COMMANDS = {
     "run": run,

@@ -9,7 +9,7 @@ from distillspec.commands.arguments import add_recipe, latest_run, newest_run, o
 from distillspec.recipe.endpoint import refuse_endpoint
 from distillspec.recipe.loading import is_of_suite, load_suite
 from distillspec.recipe.schema import Recipe
-from distillspec.run_folder import RunFolder
+from distillspec.workflows.run_folder import RunFolder
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def main(arguments: Namespace) -> int:
     if only_look(arguments, recipe, as_json=False, suite=suite, drafts=_drafts(recipe, folder)):
         return 0
     folder = latest_run(recipe) if folder is None else folder
-    from distillspec import stages
+    from distillspec.workflows import stages
 
     return stages.evaluate(folder, path, changes)
 

@@ -18,6 +18,6 @@ def main(arguments: Namespace) -> int:
     recipe = pretraining(arguments)
     if only_look(arguments, recipe, as_json=False):
         return 0
-    from distillspec import pretraining as stage
+    from distillspec.workflows import pretrain as stage
 
     return stage.run(recipe, resume=arguments.resume)

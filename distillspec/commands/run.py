@@ -23,6 +23,6 @@ def main(arguments: Namespace) -> int:
     recipe, folder = request(arguments)
     if only_look(arguments, recipe, as_json=arguments.json):
         return 0
-    from distillspec import stages
+    from distillspec.workflows import stages
 
     return stages.run(recipe, folder)

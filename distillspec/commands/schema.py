@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace
 
-from distillspec.foreign import say
 from distillspec.recipe.loading import comparison_json_schema, json_schema, suite_json_schema
+from distillspec.text.foreign import say
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -11,9 +11,9 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from distillspec.export import markdown
 from distillspec.export.engines import launch_lines
-from distillspec.measure.number_text import bracketed, known, number, with_interval
-from distillspec.measure.summary import DISTILLED, Cell, Comparison, Summary
+from distillspec.measure.summary.records import DISTILLED, Cell, Comparison, Summary
 from distillspec.recipe.hub_id import is_hub_id
+from distillspec.text.numbers import bracketed, known, number, with_interval
 
 TAGS = ("speculative-decoding", "draft-model", "knowledge-distillation")
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure.cells import SUMMARY
-from distillspec.measure.summary import DISTILLED, Summary
-from distillspec.measure.summary_file import read_summary
+from distillspec.measure.evaluation import SUMMARY
+from distillspec.measure.summary.file import read_summary
+from distillspec.measure.summary.records import DISTILLED, Summary
 
 UNDISTILLED = "undistilled"
 

@@ -16,17 +16,18 @@ from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from distillspec import atomic
 from distillspec.errors import DistillSpecError
 from distillspec.export.old_readers import add_old_keys
-from distillspec.measure.corpus_alpha import DrawnText, acceptance, surprise
-from distillspec.models.bridge import Bridge, attach
-from distillspec.models.loading import load_model, load_tokenizer
-from distillspec.models.precision import cast_parameters
-from distillspec.models.tied import state_tying, tied_as_it_is
-from distillspec.models.trimmed_head import kept_tokens, trim_head, whole_head
-from distillspec.models.vocabulary import check_pair
+from distillspec.measure.exact.corpus_alpha import acceptance, surprise
+from distillspec.models.loading.load import load_model, load_tokenizer
+from distillspec.models.loading.precision import cast_parameters
+from distillspec.models.loading.tied import state_tying, tied_as_it_is
+from distillspec.models.sampling.generate import DrawnText
+from distillspec.models.vocabulary.cross_tokenizer import Bridge, attach
+from distillspec.models.vocabulary.tokenizers import check_pair
+from distillspec.models.vocabulary.trimmed_head import kept_tokens, trim_head, whole_head
 from distillspec.recipe.written_files import HOT_TOKENS, MODEL_FILES
+from distillspec.runtime import atomic
 from distillspec.speculation.sampling import SamplingPolicy
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from html import escape
 
-from distillspec.foreign import visible
+from distillspec.text.foreign import visible
 
 _PLAIN = re.compile(r"[\w./ @:+=-]+")
 _MARKUP = re.compile(r"([\\`*_\[\]|~])")

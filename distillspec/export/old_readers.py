@@ -12,9 +12,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from distillspec import atomic
 from distillspec.recipe.model_files import model_files
 from distillspec.recipe.weights_file import stored_tensors
+from distillspec.runtime import atomic
 
 Config = dict[str, Any]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Sequence
@@ -12,7 +11,8 @@ from pydantic import ValidationError
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.expectation import Place, descend, sections_with
-from distillspec.secret import names_a_secret
+from distillspec.text.nearest import nearest
+from distillspec.text.secret import names_a_secret
 
 Path = tuple[str | int, ...]
 
@@ -59,12 +59,6 @@ def dotted(path: Path) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}"
     return text.removeprefix(".")
-
-
-def nearest(word: str, words: list[str]) -> str | None:
-    """The one of `words` that `word` was probably meant to be."""
-    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
-    return close[0] if close else None
 
 
 def _path(location: tuple[int | str, ...], data: object) -> Path:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distillspec.errors import DistillSpecError
-from distillspec.plain_files import check_regular
 from distillspec.recipe.capacity import (
     check_memory,
     check_threads,
@@ -28,14 +27,13 @@ from distillspec.recipe.model_line import (
     model_line,
     tokenizer_line,
 )
-from distillspec.recipe.output import check_output, check_writable, output_folder
+from distillspec.recipe.output import RUNS, check_output, check_writable, output_folder
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.prompt_plan import Adversarial, PromptSource, PythonTopics
 from distillspec.recipe.schema import Hardware, Pair, Recipe
 from distillspec.recipe.start import LlamaShape, Pruned
 from distillspec.recipe.suite import Suite
-
-RUNS = Path("checkpoints/runs")
+from distillspec.runtime.plain_files import check_regular
 
 _REPOSITORY = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
 _OF_EVALUATIONS = ("target", "draft", "prompts", "held out", "evaluate")

@@ -13,7 +13,7 @@ from pydantic import Field, JsonValue, model_validator
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import reserved_variables
 from distillspec.recipe.section import Section, Share, Threads
-from distillspec.secret import masked, names_a_secret
+from distillspec.text.secret import masked, names_a_secret
 
 # The value may be a secret that was put in the wrong place: errors do not repeat it.
 _UNSHOWN = {"writeOnly": True}

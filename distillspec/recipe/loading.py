@@ -12,10 +12,9 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from distillspec.errors import DistillSpecError
-from distillspec.plain_files import Kept, read_text
 from distillspec.recipe import yaml_text
 from distillspec.recipe.comparison import Comparison
-from distillspec.recipe.complaint import complaint, nearest
+from distillspec.recipe.complaint import complaint
 from distillspec.recipe.defaults import with_defaults
 from distillspec.recipe.expectation import root
 from distillspec.recipe.methods import Method
@@ -23,6 +22,8 @@ from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.section import Section
 from distillspec.recipe.suite import Suite
+from distillspec.runtime.plain_files import Kept, read_text
+from distillspec.text.nearest import nearest
 
 _Form = TypeVar("_Form", bound=Section)
 _KINDS: dict[str, type[Recipe] | type[PretrainRecipe]] = {

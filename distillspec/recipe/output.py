@@ -7,10 +7,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from distillspec.atomic import Writes, check_replaceable, followed
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.written_files import PRETRAINED_FILES, check_marked
+from distillspec.runtime.atomic import Writes, check_replaceable, followed
 
 
 def output_folder(recipe: PretrainRecipe) -> Path:
@@ -103,3 +103,6 @@ def _is_same(model: str | None, folder: Path) -> bool:
     return model is not None and os.path.realpath(os.path.expanduser(model)) == os.path.realpath(
         folder
     )
+
+
+RUNS = Path("checkpoints/runs")

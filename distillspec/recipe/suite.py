@@ -6,7 +6,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distillspec.recipe.complaint import nearest
 from distillspec.recipe.methods import (
     DraftName,
     EXP3Choose,
@@ -19,6 +18,7 @@ from distillspec.recipe.methods import (
 from distillspec.recipe.prompt_plan import PromptPlan, PromptSource
 from distillspec.recipe.section import FolderName, Section, Tokens
 from distillspec.recipe.temperature import Temperature
+from distillspec.text.nearest import nearest
 
 SourceKind = Literal["python-source", "jsonl", "hub", "python-topics", "adversarial"]
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.model_files import ModelFiles
-from distillspec.typed import typed
+from distillspec.runtime.typed import typed
 
 _HEADER_LIMIT = 100_000_000
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")

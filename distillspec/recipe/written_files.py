@@ -11,9 +11,9 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-from distillspec.atomic import names_in, refuse_foreign, write_json
 from distillspec.errors import DistillSpecError
-from distillspec.plain_files import Kept, read_json
+from distillspec.runtime.atomic import names_in, refuse_foreign, write_json
+from distillspec.runtime.plain_files import Kept, read_json
 
 MARKER = "pretraining.json"
 README = "README.md"  # the user's, and kept

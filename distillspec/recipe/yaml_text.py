@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from distillspec.errors import DistillSpecError
-from distillspec.foreign import visible
+from distillspec.text.foreign import visible
 
 _DEEPEST = 32  # levels of nesting
 _MOST_CHARACTERS = 1_000_000  # of a file or an override

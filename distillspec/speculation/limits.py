@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
@@ -56,9 +58,9 @@ def _has_room(runner: TextRunner, tokens: Tensor) -> bool:
     return min(runner.room_after(tokens.tolist())) >= 0
 
 
-def up_to_end(tokens: list[int], end_tokens: frozenset[int]) -> tuple[list[int], bool]:
+def up_to_end(tokens: Sequence[int], end_tokens: frozenset[int]) -> tuple[list[int], bool]:
     """The tokens up to and including the first end token, and whether there was one."""
     for position, token in enumerate(tokens):
         if token in end_tokens:
-            return tokens[: position + 1], True
-    return tokens, False
+            return list(tokens[: position + 1]), True
+    return list(tokens), False

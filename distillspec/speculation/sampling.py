@@ -195,3 +195,12 @@ def _out_of_range(name: str, value: float, allowed: str) -> DistillSpecError:
         where="sampling policy",
         mend=f"give a {name} of {allowed}",
     )
+
+
+def entropy_in_one_pass(logits: Tensor, temperature: Tensor) -> Tensor:
+    """The same of logits [V] at T_s (a scalar) -> a scalar, for a graph that fuses it all."""
+    scores = logits.to(precise(logits)) / temperature
+    scores = scores - scores.max()
+    weights = scores.exp()
+    total = weights.sum()
+    return total.log() - torch.where(weights > 0.0, weights * scores, 0.0).sum() / total

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from distillspec.corpus.batching import Batch, TreeRows
-from distillspec.corpus.signal_store import SignalStore, SignalText
+from distillspec.corpus.batches.batching import Batch, TreeRows
+from distillspec.corpus.stores.top_k import SignalStore, SignalText
 from distillspec.divergence.top_tokens import TopTokens
 
 

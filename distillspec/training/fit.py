@@ -19,20 +19,22 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from torch import nn
 
-from distillspec.atomic import make_folder
 from distillspec.errors import DistillSpecError
-from distillspec.interrupts import StopRequest
-from distillspec.models.frozen import FrozenTarget
-from distillspec.models.precision import fast_dtype
-from distillspec.models.stop_ids import stop_ids
-from distillspec.models.trainable import (
+from distillspec.models.loading.precision import fast_dtype
+from distillspec.models.surgery.frozen import FrozenTarget
+from distillspec.models.surgery.trainable import (
     check_trains_as_it_decodes,
     checkpoint_activations,
     compile_forward,
     freeze_embeddings,
 )
-from distillspec.models.vocabulary import padding_token
+from distillspec.models.vocabulary.eos_tokens import stop_ids
+from distillspec.models.vocabulary.tokenizers import padding_token
 from distillspec.recipe.schema import Hardware, Recipe
+from distillspec.runtime.atomic import make_folder
+from distillspec.runtime.interrupts import StopRequest
+from distillspec.runtime.lock import run_lock
+from distillspec.runtime.world import World
 from distillspec.training.average import Average
 from distillspec.training.cached_target import CachedTarget
 from distillspec.training.clock import Clock
@@ -52,16 +54,9 @@ from distillspec.training.resume import (
     settle_last,
 )
 from distillspec.training.rollout import Rollout
-from distillspec.training.run_lock import run_lock
 from distillspec.training.state_file import AtomicCheckpointIO
 from distillspec.training.step import Step
-from distillspec.training.strategy import (
-    SHARDED,
-    ZERO,
-    World,
-    make_strategy,
-    strategy_name,
-)
+from distillspec.training.strategy import SHARDED, ZERO, make_strategy, strategy_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from distillspec.measure.corpus_alpha import DrawnText, surprise
+from distillspec.measure.exact.corpus_alpha import surprise
+from distillspec.models.sampling.generate import DrawnText
 from distillspec.training.resume import Position
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from lightning.pytorch import Callback, LightningModule
 from torch import nn
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.trainable import train_mode
+from distillspec.models.surgery.trainable import train_mode
 from distillspec.recipe.distill import Distill
+from distillspec.runtime.lock import check_still_there
 from distillspec.training.optimizer import share_done
 from distillspec.training.progress import Report, Reporter
 from distillspec.training.resume import (
@@ -25,7 +26,6 @@ from distillspec.training.resume import (
     save_best,
     save_last,
 )
-from distillspec.training.run_lock import check_still_there
 from distillspec.training.step import Step
 
 if TYPE_CHECKING:

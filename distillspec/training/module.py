@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from distillspec.corpus.batching import Batch
-from distillspec.corpus.module import Row
+from distillspec.corpus.batches.batching import Batch
+from distillspec.corpus.batches.module import Row
 from distillspec.divergence.reduction import DivergenceSums
 from distillspec.training.emphasis import Emphasis
 from distillspec.training.optimizer import optimizers

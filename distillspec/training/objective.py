@@ -10,20 +10,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distillspec.corpus.batching import Batch
+from distillspec.corpus.batches.batching import Batch
 from distillspec.divergence.block_efficiency import block_worth
 from distillspec.divergence.reduction import DivergenceSums
 from distillspec.divergence.table import DIVERGENCES, Settings, divergence, mixture
-from distillspec.models.bridge import bridge_of
-from distillspec.models.frozen import FrozenTarget
-from distillspec.models.hidden import (
-    Layout,
-    bare_model,
-    hidden_states,
-    output_head,
-    token_logits,
-)
-from distillspec.models.trimmed_head import kept_tokens
+from distillspec.models.bare import bare_model
+from distillspec.models.surgery.frozen import FrozenTarget
+from distillspec.models.surgery.hidden import Layout, hidden_states, output_head, token_logits
+from distillspec.models.vocabulary.cross_tokenizer import bridge_of
+from distillspec.models.vocabulary.trimmed_head import kept_tokens
 from distillspec.recipe.distill import Distill
 from distillspec.training.cached_target import CachedTarget
 from distillspec.training.emphasis import Emphasis, Observed

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distillspec.models.hidden import bare_model
-from distillspec.models.trainable import stacks
+from distillspec.models.bare import bare_model
+from distillspec.models.surgery.trainable import stacks
 from distillspec.recipe.distill import Distill
 from distillspec.recipe.schema import Optimizer
 

@@ -20,20 +20,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distillspec.atomic import explain, replacing_file
-from distillspec.corpus.windows import Windows
+from distillspec.corpus.batches.windows import Windows
 from distillspec.divergence.chunked import chunked_cross_entropy
 from distillspec.errors import DistillSpecError
-from distillspec.interrupts import StopRequest
-from distillspec.models.attention import fast_whole_rows
-from distillspec.models.hidden import bare_model, hidden_states, output_head
-from distillspec.plain_files import check_regular
+from distillspec.models.bare import bare_model
+from distillspec.models.runners.attention import fast_whole_rows
+from distillspec.models.surgery.hidden import hidden_states, output_head
 from distillspec.recipe.pretraining import PretrainPlan
+from distillspec.runtime.atomic import explain, replacing_file
+from distillspec.runtime.interrupts import StopRequest
+from distillspec.runtime.lock import check_still_there
+from distillspec.runtime.plain_files import check_regular
+from distillspec.runtime.typed import typed
 from distillspec.training.finite import all_finite
 from distillspec.training.optimizer import vocabulary_weights
-from distillspec.training.run_lock import check_still_there
 from distillspec.training.state_file import previous_of, read_state, restoring, settle, write_state
-from distillspec.typed import typed
 
 log = logging.getLogger(__name__)
 

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from distillspec.corpus.prompts import Prompt
-from distillspec.measure.corpus_alpha import DrawnText, acceptance
-from distillspec.measure.number_text import known
-from distillspec.models.compiled import make_runner
-from distillspec.models.frozen import FrozenTarget
-from distillspec.models.generate import generate
-from distillspec.models.path_rows import eager_runner
+from distillspec.corpus.sources.prompts import Prompt
+from distillspec.measure.exact.corpus_alpha import acceptance
+from distillspec.models.runners.compiled import make_runner
+from distillspec.models.runners.tree_batch import eager_runner
+from distillspec.models.sampling.generate import DrawnText, generate
+from distillspec.models.surgery.frozen import FrozenTarget
 from distillspec.recipe import distill
-from distillspec.seeds import derive_seed
+from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.chance import Chance, GeneratorChance
-from distillspec.speculation.configuration import Configuration
+from distillspec.speculation.choose.configuration import Configuration
+from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.stop import FixedLength
-from distillspec.speculation.engine import SpeculativeDecoder
 from distillspec.speculation.records import Counts
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.token import verify_token
+from distillspec.text.numbers import known
 from distillspec.training.agreed import AgreedChance
 from distillspec.training.resume import Position
 

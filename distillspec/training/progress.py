@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from distillspec.terminal import Terminal
+from distillspec.runtime.terminal import Terminal
 from distillspec.training.clock import TRAINING_PHASES
 
 log = logging.getLogger(__name__)

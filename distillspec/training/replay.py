@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from distillspec.corpus.visits import Visits
+from distillspec.corpus.batches.visits import Visits
 
 Tokens = Sequence[int]
 

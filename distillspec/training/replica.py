@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from distillspec.models.hidden import bare_model
-from distillspec.models.precision import cast_parameters
+from distillspec.models.bare import bare_model
+from distillspec.models.loading.precision import cast_parameters
 from distillspec.training.strategy import full_tensors
 
 if TYPE_CHECKING:

@@ -20,6 +20,8 @@ import torch.distributed
 from torch import nn
 
 from distillspec.errors import DistillSpecError
+from distillspec.runtime.typed import typed
+from distillspec.runtime.world import World
 from distillspec.training.average import Average
 from distillspec.training.state_file import (
     POSITION,
@@ -29,8 +31,7 @@ from distillspec.training.state_file import (
     verify,
     write_state,
 )
-from distillspec.training.strategy import LoadsItself, World, full_tensors
-from distillspec.typed import typed
+from distillspec.training.strategy import LoadsItself, full_tensors
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer

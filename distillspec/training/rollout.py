@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distillspec.corpus.batching import Batch, Known, collate
-from distillspec.corpus.module import Row
-from distillspec.corpus.visits import Side, TreeRow, Visits, collate_trees, packed
-from distillspec.models.frozen import FrozenTarget
-from distillspec.models.generate import Writer, generate
-from distillspec.models.hidden import bare_model
-from distillspec.models.speculated import SpeculatedText, generate_speculatively
-from distillspec.models.tree_mask import check_takes_a_tree
+from distillspec.corpus.batches.batching import Batch, Known, collate
+from distillspec.corpus.batches.module import Row
+from distillspec.corpus.batches.visits import Side, TreeRow, Visits, collate_trees, packed
+from distillspec.models.bare import bare_model
+from distillspec.models.runners.tree_mask import check_takes_a_tree
+from distillspec.models.sampling.generate import Writer, generate
+from distillspec.models.sampling.speculative import SpeculatedText, generate_speculatively
+from distillspec.models.surgery.frozen import FrozenTarget
 from distillspec.recipe.distill import Distill
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy

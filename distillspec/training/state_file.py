@@ -21,8 +21,8 @@ from typing import IO, Any, cast
 import torch
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from distillspec.atomic import move, replacing_file, write_json
 from distillspec.errors import DistillSpecError
+from distillspec.runtime.atomic import move, replacing_file, write_json
 
 log = logging.getLogger(__name__)
 

@@ -10,13 +10,13 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from distillspec.corpus.module import Row
+from distillspec.corpus.batches.module import Row
 from distillspec.divergence.reduction import DivergenceSums
 from distillspec.errors import DistillSpecError
-from distillspec.interrupts import StopRequest
-from distillspec.models.trainable import train_mode
+from distillspec.models.surgery.trainable import train_mode
 from distillspec.recipe.schema import Recipe
-from distillspec.seeds import derive_seed
+from distillspec.runtime.interrupts import StopRequest
+from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.sampling import check_finite
 from distillspec.training.average import Average
 from distillspec.training.clock import TRAINING_PHASES, Clock

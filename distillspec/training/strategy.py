@@ -8,12 +8,11 @@ does it. All of these average gradients over processes: the loss is multiplied b
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from lightning.pytorch.strategies import (
@@ -27,9 +26,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from distillspec.atomic import replacing_folder
-from distillspec.models.trainable import stacks
+from distillspec.models.surgery.trainable import stacks
 from distillspec.recipe.schema import Hardware
+from distillspec.runtime.atomic import replacing_folder
+from distillspec.runtime.world import World
 from distillspec.training.state_file import (
     POSITION,
     file_sums,
@@ -44,20 +44,6 @@ if TYPE_CHECKING:
 
 SHARDED = frozenset({"fsdp2", "zero3"})
 ZERO = frozenset({"zero2", "zero3"})
-
-
-class World(NamedTuple):
-    """The processes of this run, as torchrun set them up; one process without it."""
-
-    size: int
-    per_node: int
-    rank: int
-
-    @classmethod
-    def from_environment(cls) -> World:
-        size = int(os.environ.get("WORLD_SIZE", "1"))
-        per_node = int(os.environ.get("LOCAL_WORLD_SIZE", str(size)))
-        return cls(size, per_node, int(os.environ.get("RANK", "0")))
 
 
 def strategy_name(hardware: Hardware, world: World) -> str:

@@ -25,9 +25,9 @@ import torch
 from stop import Ending, Written, spend, write
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure.intervals import Sums, ratio, relative
-from distillspec.models.precision import describe
-from distillspec.seeds import derive_seed
+from distillspec.measure.stats.intervals import Sums, ratio, relative
+from distillspec.models.loading.precision import describe
+from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.draft.entropy import AdaEDL
 from distillspec.speculation.sampling import SamplingPolicy
 

@@ -23,17 +23,19 @@ import torch
 from decode import Contender, Decoded, our_contenders, take_turns
 from pair import CONFIDENCE, Models, held_out_prompts, load_models
 
-from distillspec.corpus.prompts import Prompt
+from distillspec.corpus.sources.prompts import Prompt
 from distillspec.errors import DistillSpecError
-from distillspec.measure.completions import completion_text, up_to_end
-from distillspec.measure.corpus_alpha import DrawnText, surprise
-from distillspec.measure.intervals import Interval, Sums, ratio, relative
-from distillspec.measure.quality import Completion, score
-from distillspec.measure.target_texts import TextFacts, drawn_texts, text_facts
-from distillspec.models.compiled import make_runner
-from distillspec.models.precision import describe, fast_dtype
-from distillspec.models.stop_ids import stop_ids
-from distillspec.models.vocabulary import check_pair
+from distillspec.measure.exact.corpus_alpha import surprise
+from distillspec.measure.exact.target_texts import TextFacts, drawn_texts, text_facts
+from distillspec.measure.stats.intervals import Interval, Sums, ratio, relative
+from distillspec.measure.summary.completions import completion_text
+from distillspec.measure.summary.quality import Completion, score
+from distillspec.models.loading.precision import describe, fast_dtype
+from distillspec.models.runners.compiled import make_runner
+from distillspec.models.sampling.generate import DrawnText
+from distillspec.models.vocabulary.eos_tokens import stop_ids
+from distillspec.models.vocabulary.tokenizers import check_pair
+from distillspec.speculation.limits import up_to_end
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -69,7 +71,7 @@ def quality(
     )
     completions = []
     for prompt, text in zip(prompts, texts, strict=True):
-        said = up_to_end(text.response, ends)
+        said = up_to_end(text.response, ends)[0]
         words = completion_text(models.tokenizer, text.prompt, said)
         completions.append(Completion(prompt.text, words, said[-1] in ends, None))
     return Quality(

@@ -31,13 +31,13 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure.intervals import Interval, Sums, ratio, relative
-from distillspec.measure.methods import configuration
-from distillspec.models.precision import describe
+from distillspec.measure.stats.intervals import Interval, Sums, ratio, relative
+from distillspec.methods.build import configuration
+from distillspec.models.loading.precision import describe
 from distillspec.recipe.methods import Method
-from distillspec.seeds import derive_seed
+from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
-from distillspec.speculation.engine import AutoregressiveDecoder, SpeculativeDecoder
+from distillspec.speculation.decoding.engine import AutoregressiveDecoder, SpeculativeDecoder
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 

@@ -34,7 +34,7 @@ from torch import Tensor
 from distillspec.divergence.chunked import chunked_divergence
 from distillspec.divergence.head import OutputHead
 from distillspec.divergence.table import DIVERGENCES, divergence
-from distillspec.seeds import derive_seed
+from distillspec.runtime.seeds import derive_seed
 
 CONTENDERS = ("ours", "whole", "trl")
 TRL_BETA = {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": 0.5}

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distillspec.corpus.prompts import Prompt, load_prompts
+from distillspec.corpus.sources.prompts import Prompt, load_prompts
 from distillspec.errors import DistillSpecError
-from distillspec.models.compiled import make_runner
-from distillspec.models.loading import load_model, load_tokenizer
-from distillspec.models.precision import fast_dtype
-from distillspec.models.runner import vocabulary_size
-from distillspec.models.vocabulary import check_pair
+from distillspec.models.loading.load import load_model, load_tokenizer
+from distillspec.models.loading.precision import fast_dtype
+from distillspec.models.runners.compiled import make_runner
+from distillspec.models.runners.eager import vocabulary_size
+from distillspec.models.vocabulary.tokenizers import check_pair
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
 from distillspec.speculation.chance import Chance

@@ -33,19 +33,19 @@ import torch
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure import intervals
-from distillspec.measure.expected_rounds import expected_counts
-from distillspec.measure.intervals import Interval, Sums
-from distillspec.measure.methods import block_sizes, configuration
-from distillspec.measure.parallel import torch_threads
-from distillspec.models.compiled import make_runner
-from distillspec.models.factory import saved
-from distillspec.models.precision import describe
-from distillspec.models.runner import CausalRunner
+from distillspec.measure.exact.expected_rounds import expected_counts
+from distillspec.measure.stats import intervals
+from distillspec.measure.stats.intervals import Interval, Sums
+from distillspec.measure.timed.parallel import torch_threads
+from distillspec.methods.build import block_sizes, configuration
+from distillspec.models.loading.precision import describe
+from distillspec.models.runners.compiled import make_runner
+from distillspec.models.runners.eager import CausalRunner
+from distillspec.models.runners.factory import saved
 from distillspec.recipe.methods import Method
-from distillspec.seeds import derive_seed
+from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
-from distillspec.speculation.engine import AutoregressiveDecoder, SpeculativeDecoder
+from distillspec.speculation.decoding.engine import AutoregressiveDecoder, SpeculativeDecoder
 from distillspec.speculation.parallel.ahead import Ahead
 from distillspec.speculation.parallel.candidates import Candidates
 from distillspec.speculation.parallel.card import CardDecoder, CardDraft

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distillspec import build
-from distillspec.models.generate import cut_at_ends, generate
-from distillspec.models.loading import load_model
-from distillspec.models.precision import describe, fast_dtype
-from distillspec.pair import load_pair
+from distillspec.assembly import training
+from distillspec.assembly.pair import load_pair
+from distillspec.models.loading.load import load_model
+from distillspec.models.loading.precision import describe, fast_dtype
+from distillspec.models.sampling.generate import cut_at_ends, generate
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
-from distillspec.seeds import derive_seed
+from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -93,7 +93,7 @@ def main(arguments: argparse.Namespace) -> None:
     recipe = load_recipe(RECIPE)
     assert isinstance(recipe, Recipe)
     pair = load_pair(recipe)
-    prompts = [torch.tensor(one.tokens) for one in build.prompts(pair).training]
+    prompts = [torch.tensor(one.tokens) for one in training.prompts(pair).training]
     dtype = fast_dtype(pair.device)
     longest = max(
         map(len, prompts)

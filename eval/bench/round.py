@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure.methods import block_sizes, configuration
-from distillspec.measure.timing import StepTimes, measure_steps
-from distillspec.models.precision import describe
+from distillspec.methods.build import block_sizes, configuration
+from distillspec.methods.step_times import StepTimes, measure_steps
+from distillspec.models.loading.precision import describe
 from distillspec.recipe.methods import Method
-from distillspec.seeds import derive_seed
+from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
-from distillspec.speculation.engine import AutoregressiveDecoder, SpeculativeDecoder
+from distillspec.speculation.decoding.engine import AutoregressiveDecoder, SpeculativeDecoder
 from distillspec.speculation.records import Generation
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy

@@ -37,17 +37,17 @@ import pair
 import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure.intervals import Sums, ratio, relative
-from distillspec.measure.methods import configuration
-from distillspec.models.precision import describe
+from distillspec.measure.stats.intervals import Sums, ratio, relative
+from distillspec.methods.build import configuration
+from distillspec.models.loading.precision import describe
 from distillspec.recipe.methods import Method
-from distillspec.seeds import derive_seed
+from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.confidence import Confidence, DraftVerify
 from distillspec.speculation.draft.entropy import SVIP, AdaEDL, guessed_acceptance
 from distillspec.speculation.draft.stop import FixedLength, StopRule
-from distillspec.speculation.engine import SpeculativeDecoder
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 

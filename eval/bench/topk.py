@@ -29,23 +29,23 @@ import pair as bench_pair
 import torch
 from torch import Tensor, nn
 
-from distillspec import build
-from distillspec.corpus.batching import Batch, collate
-from distillspec.corpus.signal_records import packed, record_type, unpacked
-from distillspec.corpus.signal_store import fill_signals, in_words
+from distillspec.assembly import training as build
+from distillspec.assembly.pair import dtype_of, load_pair
+from distillspec.corpus.batches.batching import Batch, collate
+from distillspec.corpus.stores.top_k import fill_signals, in_words
+from distillspec.corpus.stores.top_k_records import packed, record_type, unpacked
 from distillspec.divergence.chunked import chunked_divergence, chunked_divergence_from_logits
 from distillspec.divergence.coarse import coarse_divergence
 from distillspec.divergence.head import OutputHead
 from distillspec.divergence.reduction import DivergenceSums
 from distillspec.divergence.table import DIVERGENCES, divergence
 from distillspec.divergence.top_tokens import TopTokens, top_tokens
-from distillspec.models.generate import generate
-from distillspec.models.hidden import hidden_states, output_head
-from distillspec.pair import dtype_of, load_pair
+from distillspec.models.sampling.generate import generate
+from distillspec.models.surgery.hidden import hidden_states, output_head
 from distillspec.recipe.distill import CachedSignal
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
-from distillspec.seeds import derive_seed
+from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.cached_target import CachedTarget

@@ -31,17 +31,17 @@ from typing import Any, NamedTuple
 import torch
 from peak import PeakMemory
 
-from distillspec import build
-from distillspec.beforehand import target_responses
-from distillspec.corpus.module import PromptRows, Row
-from distillspec.measure.intervals import Sums, ratio_of_runs, relative_of_runs
-from distillspec.measure.target_texts import drawn_texts, text_facts
-from distillspec.models.hidden import bare_model
-from distillspec.models.loading import load_model
-from distillspec.pair import Pair, load_pair
-from distillspec.processes import join
+from distillspec.assembly import training as build
+from distillspec.assembly.pair import Pair, load_pair
+from distillspec.assembly.target_data import target_responses
+from distillspec.corpus.batches.module import PromptRows, Row
+from distillspec.measure.exact.target_texts import drawn_texts, text_facts
+from distillspec.measure.stats.intervals import Sums, ratio_of_runs, relative_of_runs
+from distillspec.models.bare import bare_model
+from distillspec.models.loading.load import load_model
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
+from distillspec.runtime.processes import join
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.fit import fit
 

@@ -39,7 +39,7 @@ warnings.filterwarnings("ignore")
 import torch  # noqa: E402
 
 from distillspec.errors import DistillSpecError  # noqa: E402
-from distillspec.foreign import visible  # noqa: E402
+from distillspec.text.foreign import visible  # noqa: E402
 from eval.campaigns.fuzz_targets import Target, Targets  # noqa: E402
 from eval.campaigns.kill_plan import make_template  # noqa: E402
 from eval.campaigns.mutation import (  # noqa: E402

@@ -17,29 +17,29 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 
-from distillspec import provenance
 from distillspec.commands.dispatch import _dispatch
-from distillspec.corpus.prompts import load_prompts
-from distillspec.corpus.question import Question
-from distillspec.corpus.received import ReceivedAnswers
-from distillspec.corpus.store_place import StorePlace
-from distillspec.corpus.tokenizing import Encoder
+from distillspec.corpus.served.question import Question
+from distillspec.corpus.served.received import ReceivedAnswers
+from distillspec.corpus.sources.prompts import load_prompts
+from distillspec.corpus.sources.tokenizing import Encoder
+from distillspec.corpus.stores.store_folder import StorePlace
 from distillspec.export.card import CardFacts, draft_card, recommended_gamma
 from distillspec.export.engines import engine_verdicts
-from distillspec.measure import audit
-from distillspec.measure.bench import Bench
-from distillspec.measure.curves import read_curves
-from distillspec.measure.plan import read_plan
-from distillspec.measure.report import write_report
-from distillspec.measure.rows import RowLog
-from distillspec.measure.summary_file import read_summary
-from distillspec.measure.table import summary_table
-from distillspec.models.folder import folder_facts
-from distillspec.models.loading import load_model, load_tokenizer
+from distillspec.measure.summary.file import read_summary
+from distillspec.measure.timed import audit
+from distillspec.measure.timed.bench import Bench
+from distillspec.measure.timed.plan import read_plan
+from distillspec.measure.timed.rows import RowLog
+from distillspec.models.loading.load import load_model, load_tokenizer
+from distillspec.models.loading.model_folder import folder_facts
 from distillspec.recipe.data import Data
 from distillspec.recipe.loading import dump_yaml, load_recipe, load_suite
 from distillspec.recipe.pretraining import PretrainPlan
-from distillspec.terminal import Terminal
+from distillspec.report.figures.training import read_curves
+from distillspec.report.page import write_report
+from distillspec.report.terminal import summary_table
+from distillspec.runtime import provenance
+from distillspec.runtime.terminal import Terminal
 from distillspec.training import resume
 from distillspec.training.metrics_csv import MetricsCsv
 from distillspec.training.pretrain import _keep_rows, _restore, optimizers

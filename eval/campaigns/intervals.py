@@ -7,7 +7,8 @@
 documents.json: 32 documents of a main job (recipes/nano-python.yaml, compiled runner, 64 tokens).
 
 Three things are counted, `--evaluations` of each, with the functions that evaluations call
-(`distillspec.measure.intervals`; races repeat the steps of `distillspec.measure.race` on arrays):
+(`distillspec.measure.stats.intervals`; races repeat the steps of
+`distillspec.measure.timed.race` on arrays):
 
 coverage   How often a 95 % interval holds the truth. `real`: documents of a run, drawn with
            replacement; the truth is that of all of them. `clustered`: the same, each document
@@ -36,8 +37,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distillspec.measure import race
-from distillspec.measure.intervals import FEWEST, Jackknifed, holm, jackknife, logarithm
+from distillspec.measure.stats.intervals import FEWEST, Jackknifed, holm, jackknife, logarithm
+from distillspec.measure.timed import race
 
 Floats = NDArray[np.float64]
 DOCUMENTS = Path(__file__).with_name("documents.json")

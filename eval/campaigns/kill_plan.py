@@ -143,7 +143,7 @@ def make_template(folder: Path, run: Callable[[Sequence[str], Path], None]) -> P
         importlib.import_module(f"distillspec.{name}")
     for name in _LATE:
         importlib.import_module(name)
-    from distillspec.models.precision import fast_dtype
+    from distillspec.models.loading.precision import fast_dtype
 
     fast_dtype("cpu")  # it is measured once a process, and so once for all forks
     shutil.rmtree(folder, ignore_errors=True)
@@ -177,8 +177,8 @@ def _write_pair(folder: Path) -> None:
     """A target and a draft of some kilobytes, with a byte-level tokenizer."""
     import torch
 
-    from distillspec.models.build_llama import random_llama
-    from distillspec.models.train_tokenizer import train_tokenizer
+    from distillspec.models.surgery.build_llama import random_llama
+    from distillspec.models.vocabulary.train_tokenizer import train_tokenizer
     from distillspec.recipe.start import LlamaShape
 
     tokenizer = train_tokenizer((f"def f{i}(x):\n    return x + {i}\n" for i in range(99)), 300)

@@ -43,7 +43,7 @@ from transformers import (
 
 from distillspec.export.folder import export_draft
 from distillspec.export.old_readers import old_config_keys
-from distillspec.models.train_tokenizer import train_tokenizer
+from distillspec.models.vocabulary.train_tokenizer import train_tokenizer
 
 READER = Path(__file__).with_name("read_folder.py")
 NANO = Path(__file__).parents[2] / "checkpoints" / "nano-python"

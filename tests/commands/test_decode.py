@@ -61,7 +61,7 @@ def test_a_fault_while_tokens_are_printed_begins_a_line_of_its_own(
         raise fault
         yield
 
-    monkeypatch.setattr("distillspec.decoding.decode", fails)
+    monkeypatch.setattr("distillspec.workflows.decode.decode", fails)
     monkeypatch.setattr(sys, "stderr", sys.stdout)
     assert main(["decode", *PAIR, "f1(x):"]) != 0
     first, second, *_ = capfd.readouterr().out.splitlines()

@@ -21,8 +21,8 @@ import pytest
 from distillspec import __version__
 from distillspec.commands.dispatch import COMMANDS, main
 from distillspec.errors import DistillSpecError
-from distillspec.foreign import visible
-from distillspec.torchrun import ERROR_FOLDER
+from distillspec.runtime.torchrun import ERROR_FOLDER
+from distillspec.text.foreign import visible
 
 ROOT = Path(__file__).parents[2]
 HEAVY = "{'torch', 'transformers', 'lightning', 'datasets', 'numpy', 'deepspeed', 'peft'}"

@@ -8,8 +8,8 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from distillspec.corpus.rows import Chats
-from distillspec.models.template import ChatTemplate
+from distillspec.corpus.sources.rows import Chats
+from distillspec.models.vocabulary.chat_template import ChatTemplate
 
 END = "<|endoftext|>"
 TURN_END = "<|end|>"

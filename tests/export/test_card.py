@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from distillspec.export.card import CardFacts, draft_card, recommended_gamma
-from distillspec.measure.summary import Cell, Comparison, Recommendation, Summary
+from distillspec.measure.summary.records import Cell, Comparison, Recommendation, Summary
 from tests.measure.missing import NO_NUMBER, without
 
 FACTS = CardFacts(

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from distillspec.export.evidence import evidence
-from distillspec.measure.summary import Summary
-from distillspec.measure.summary_file import write_summary
-from tests.measure.conftest import a_cell, a_recommendation, by_hand, several_methods
+from distillspec.measure.summary.file import write_summary
+from distillspec.measure.summary.records import Summary
+from tests.measured import a_cell, a_recommendation, by_hand, several_methods
 
 __all__ = ["by_hand", "several_methods"]
 

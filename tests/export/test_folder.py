@@ -37,11 +37,12 @@ from distillspec.export.folder import (
     verify_export,
     verify_reload,
 )
-from distillspec.measure.corpus_alpha import DrawnText, acceptance, surprise
-from distillspec.models.adapters import add_lora, merged
-from distillspec.models.build_llama import random_llama
-from distillspec.models.loading import load_model, load_tokenizer
-from distillspec.models.tied import is_tied
+from distillspec.measure.exact.corpus_alpha import acceptance, surprise
+from distillspec.models.loading.load import load_model, load_tokenizer
+from distillspec.models.loading.tied import is_tied
+from distillspec.models.sampling.generate import DrawnText
+from distillspec.models.surgery.adapters import add_lora, merged
+from distillspec.models.surgery.build_llama import random_llama
 from distillspec.recipe.schema import Lora
 from distillspec.recipe.start import LlamaShape
 from distillspec.recipe.written_files import HOT_TOKENS

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from distillspec.measure.rows import Row
-from distillspec.measure.target_texts import TextFacts
-from distillspec.measure.timing import StepTimes
+from distillspec.measure.exact.target_texts import TextFacts
+from distillspec.measure.timed.rows import Row
+from distillspec.methods.step_times import StepTimes
 from distillspec.speculation.records import Counts
 
 STEPS = StepTimes(

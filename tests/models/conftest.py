@@ -66,7 +66,7 @@ def text() -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def tokenizer(tiny_pair: Path) -> PreTrainedTokenizerBase:
-    from distillspec.models.loading import load_tokenizer
+    from distillspec.models.loading.load import load_tokenizer
 
     return load_tokenizer(str(tiny_pair / "target"))
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from distillspec.models.bridge import Bridge
-from distillspec.models.build_llama import random_llama
-from distillspec.models.train_tokenizer import train_tokenizer
+from distillspec.models.surgery.build_llama import random_llama
+from distillspec.models.vocabulary.cross_tokenizer import Bridge
+from distillspec.models.vocabulary.train_tokenizer import train_tokenizer
 from distillspec.recipe.start import LlamaShape
 
 END = "<end>"

@@ -7,11 +7,12 @@ import pytest
 from pydantic import ValidationError
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.complaint import complaint, dotted, nearest
+from distillspec.recipe.complaint import complaint, dotted
 from distillspec.recipe.expectation import root
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.section import Section
 from distillspec.recipe.suite import Suite
+from distillspec.text.nearest import nearest
 
 
 def told(data: Any, model: type[Section] = Recipe) -> DistillSpecError:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.loading import load_model
+from distillspec.models.loading.load import load_model
 from distillspec.recipe.model_files import model_files
 from distillspec.recipe.weights_file import check_size, read_header, stored_tensors
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from distillspec.atomic import check_replaceable
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.written_files import (
     MARKER,
@@ -15,6 +14,7 @@ from distillspec.recipe.written_files import (
     check_marked,
     mark_written,
 )
+from distillspec.runtime.atomic import check_replaceable
 
 NANO = Path(__file__).parents[2] / "checkpoints" / "nano-python"
 

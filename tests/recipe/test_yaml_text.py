@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.foreign import visible
 from distillspec.recipe import yaml_text
+from distillspec.text.foreign import visible
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.trajectory import keep_chances, watch
 from tests.speculation.branches import DoubleReader, HistoryRunner
-from tests.speculation.test_engine import random_table
+from tests.speculation.decoding.test_engine import random_table
 
 POLICY = SamplingPolicy(0.8)
 TEXT = [0, 1, 2, 2, 0, 1]

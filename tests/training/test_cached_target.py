@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distillspec import build
-from distillspec.corpus.batching import Batch, collate
-from distillspec.corpus.signal_store import SignalText, fill_signals
-from distillspec.corpus.visits import TreeRow, Visits, collate_trees
+from distillspec.assembly import training
+from distillspec.assembly.pair import Pair
+from distillspec.corpus.batches.batching import Batch, collate
+from distillspec.corpus.batches.visits import TreeRow, Visits, collate_trees
+from distillspec.corpus.stores.top_k import SignalText, fill_signals
 from distillspec.errors import DistillSpecError
-from distillspec.models.bridge import Bridge, attach
-from distillspec.models.hidden import bare_model, token_logits
-from distillspec.models.stop_ids import StopIds
-from distillspec.models.trimmed_head import trim_head
-from distillspec.pair import Pair
+from distillspec.models.bare import bare_model
+from distillspec.models.surgery.hidden import token_logits
+from distillspec.models.vocabulary.cross_tokenizer import Bridge, attach
+from distillspec.models.vocabulary.eos_tokens import StopIds
+from distillspec.models.vocabulary.trimmed_head import trim_head
 from distillspec.recipe.distill import OnlineSignal, Term
 from distillspec.training.cached_target import CachedTarget, texts_of
 from distillspec.training.objective import Objective, predicts_response
@@ -148,8 +149,8 @@ def _of_a_part(
     assert signal is not None and whole.scored is not None
     size = min(k, len(whole.scored))
     signal = signal.model_copy(update={"k": size})
-    store = build.signal_store(whole, signal, rows, {row.key: (5, 6, 7) for row in rows})
-    fill_signals(store, build.signal_scorer(whole, signal))
+    store = training.signal_store(whole, signal, rows, {row.key: (5, 6, 7) for row in rows})
+    fill_signals(store, training.signal_scorer(whole, signal))
     online = given.distill.model_copy(update={"signal": OnlineSignal(kind="online")})
     cached = Objective(given.distill, None, None, CachedTarget(store))
     return made.draft, Objective(online, made.target), cached
@@ -220,7 +221,7 @@ def test_distributions_of_another_part_are_another_store(tiny_pair: Path, tmp_pa
     assert signal is not None
     responses = {row.key: (5, 6, 7) for row in rows}
     folders = {
-        build.signal_store(replace(whole, kept=kept), signal, rows, responses).folder
+        training.signal_store(replace(whole, kept=kept), signal, rows, responses).folder
         for kept in (None, PART, PART[1:], (*PART[1:], 1))
     }
     assert len(folders) == 4

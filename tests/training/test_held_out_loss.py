@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from distillspec.measure.corpus_alpha import DrawnText
-from distillspec.models.loading import load_model
+from distillspec.models.loading.load import load_model
+from distillspec.models.sampling.generate import DrawnText
 from distillspec.training.held_out_loss import HeldOutLoss, LossFinding
 from distillspec.training.resume import Position
 from distillspec.training.state_file import read_state

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.interrupts import Terminated
-from distillspec.models.loading import load_model
+from distillspec.models.loading.load import load_model
 from distillspec.recipe.distill import Distill
+from distillspec.runtime.interrupts import Terminated
 from distillspec.training.milestones import is_over
 from distillspec.training.resume import Position
 from distillspec.training.state_file import read_state

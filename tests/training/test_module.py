@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from distillspec.corpus.batching import collate
-from distillspec.models.hidden import bare_model
+from distillspec.corpus.batches.batching import collate
+from distillspec.models.bare import bare_model
 from distillspec.training import module
 from distillspec.training.clock import Clock
 from distillspec.training.module import DistillModule

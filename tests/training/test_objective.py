@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distillspec.corpus.batching import Batch, Known, collate
-from distillspec.corpus.visits import Side, TreeRow, Visits, collate_trees
-from distillspec.models.bridge import Bridge, attach
-from distillspec.models.frozen import FrozenTarget
-from distillspec.models.hidden import Layout, bare_model
-from distillspec.models.loading import load_model, load_tokenizer
-from distillspec.models.trimmed_head import trim_head
+from distillspec.corpus.batches.batching import Batch, Known, collate
+from distillspec.corpus.batches.visits import Side, TreeRow, Visits, collate_trees
+from distillspec.models.bare import bare_model
+from distillspec.models.loading.load import load_model, load_tokenizer
+from distillspec.models.surgery.frozen import FrozenTarget
+from distillspec.models.surgery.hidden import Layout
+from distillspec.models.vocabulary.cross_tokenizer import Bridge, attach
+from distillspec.models.vocabulary.trimmed_head import trim_head
 from distillspec.recipe.distill import Distill, Term
 from distillspec.training.emphasis import Emphasis
 from distillspec.training.objective import Objective, predicts_response, token_weights

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from distillspec.models.adapters import add_lora
-from distillspec.models.loading import load_model
+from distillspec.models.loading.load import load_model
+from distillspec.models.surgery.adapters import add_lora
 from distillspec.recipe.distill import Distill
 from distillspec.recipe.schema import Lora, Optimizer
 from distillspec.training.optimizer import learning_rate, optimizers, rate_shares, share_done

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from distillspec.corpus.windows import Windows, validation_rows
+from distillspec.corpus.batches.windows import Windows, validation_rows
 from distillspec.errors import DistillSpecError
-from distillspec.models.build_llama import random_llama
+from distillspec.models.surgery.build_llama import random_llama
 from distillspec.recipe.pretraining import PretrainPlan
 from distillspec.recipe.start import LlamaShape
 from distillspec.training import pretrain as pretrain_module

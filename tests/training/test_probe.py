@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from distillspec.models.frozen import FrozenTarget
-from distillspec.models.loading import load_model
+from distillspec.models.loading.load import load_model
+from distillspec.models.surgery.frozen import FrozenTarget
 from distillspec.recipe import distill
 from distillspec.training.probe import Probe
 from tests.training import tiny_run

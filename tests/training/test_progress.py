@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from distillspec.terminal import Terminal
+from distillspec.runtime.terminal import Terminal
 from distillspec.training.progress import Bar, Lines, Report, Silence, make_reporter
 
 SECONDS = {"rollout": 20.0, "target": 10.0, "update": 10.0, "probe": 5.0, "checkpoint": 1.0}

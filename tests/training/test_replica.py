@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from distillspec.models.adapters import add_lora
-from distillspec.models.loading import load_model
-from distillspec.models.precision import cast_parameters
+from distillspec.models.loading.load import load_model
+from distillspec.models.loading.precision import cast_parameters
+from distillspec.models.surgery.adapters import add_lora
 from distillspec.recipe.schema import Lora
 from distillspec.training.replica import Replica
 

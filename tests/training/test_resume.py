@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.loading import load_model
+from distillspec.models.loading.load import load_model
 from distillspec.training.resume import Position, load_best, note_best
 from distillspec.training.state_file import read_state, write_state
 from tests.training import tiny_run

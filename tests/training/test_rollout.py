@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from distillspec.corpus.module import Row
-from distillspec.corpus.prompts import Prompt
-from distillspec.corpus.visits import Side, Visits
+from distillspec.corpus.batches.module import Row
+from distillspec.corpus.batches.visits import Side, Visits
+from distillspec.corpus.sources.prompts import Prompt
 from distillspec.errors import DistillSpecError
-from distillspec.models.frozen import FrozenTarget
-from distillspec.models.loading import load_model
-from distillspec.models.speculated import SpeculatedText, generate_speculatively
+from distillspec.models.loading.load import load_model
+from distillspec.models.sampling.speculative import SpeculatedText, generate_speculatively
+from distillspec.models.surgery.frozen import FrozenTarget
 from distillspec.recipe.distill import Distill, Origin
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.objective import texts_of, token_weights

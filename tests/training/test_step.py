@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.compiled import compiler_available
-from distillspec.models.loading import load_tokenizer
+from distillspec.models.loading.load import load_tokenizer
+from distillspec.models.runners.compiled import compiler_available
 from distillspec.training.state_file import read_state
 from distillspec.training.step import StepResult
 from tests.seq2seq import written_pair

@@ -9,15 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from distillspec.models.loading import load_tokenizer
+from distillspec.models.loading.load import load_tokenizer
 from distillspec.recipe.schema import Hardware
+from distillspec.runtime.world import World
 from distillspec.training.state_file import POSITION, read_state
-from distillspec.training.strategy import (
-    PlainUpdate,
-    World,
-    full_tensors,
-    strategy_name,
-)
+from distillspec.training.strategy import PlainUpdate, full_tensors, strategy_name
 from tests.seq2seq import written_pair
 from tests.training import tiny_run
 from tests.two_processes import run_by_two
@@ -324,16 +320,6 @@ def test_auto_is_plain_for_one_process_and_ddp_for_several() -> None:
     assert strategy_name(Hardware(), World(1, 1, 0)) == "plain"
     assert strategy_name(Hardware(), World(2, 2, 0)) == "ddp"
     assert strategy_name(Hardware(strategy="zero2"), World(1, 1, 0)) == "zero2"
-
-
-def test_the_world_is_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "RANK"):
-        monkeypatch.delenv(name, raising=False)
-    assert World.from_environment() == World(size=1, per_node=1, rank=0)
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "3")
-    assert World.from_environment() == World(size=4, per_node=2, rank=3)
 
 
 def test_a_gradient_that_is_not_finite_moves_no_weight() -> None:

@@ -19,26 +19,26 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distillspec import build
-from distillspec.corpus.module import PromptRows, Row
-from distillspec.corpus.prompts import Prompt
-from distillspec.corpus.signal_store import fill_signals
-from distillspec.models.adapters import add_lora
-from distillspec.models.frozen import FrozenTarget
-from distillspec.models.hidden import is_sharded
-from distillspec.models.loading import empty_model, load_model, load_tokenizer
-from distillspec.models.seq2seq import is_seq2seq, start_token
-from distillspec.models.sharded import split_over_processes
-from distillspec.models.stop_ids import StopIds
-from distillspec.models.trainable import without_dropout
-from distillspec.pair import Pair
-from distillspec.processes import join
+from distillspec.assembly import training
+from distillspec.assembly.pair import Pair
+from distillspec.corpus.batches.module import PromptRows, Row
+from distillspec.corpus.sources.prompts import Prompt
+from distillspec.corpus.stores.top_k import fill_signals
+from distillspec.models.loading.load import empty_model, load_model, load_tokenizer
+from distillspec.models.runners.encoder_decoder import is_seq2seq, start_token
+from distillspec.models.surgery.adapters import add_lora
+from distillspec.models.surgery.frozen import FrozenTarget
+from distillspec.models.surgery.hidden import is_sharded
+from distillspec.models.surgery.sharded import split_over_processes
+from distillspec.models.surgery.trainable import without_dropout
+from distillspec.models.vocabulary.eos_tokens import StopIds
 from distillspec.recipe.schema import Recipe
+from distillspec.runtime.processes import join
+from distillspec.runtime.world import World
 from distillspec.training.cached_target import CachedTarget
 from distillspec.training.fit import FitOutcome, fit
 from distillspec.training.probe import Probe
 from distillspec.training.resume import LAST
-from distillspec.training.strategy import World
 
 VOCABULARY = 300
 PROMPTS = 24
@@ -143,8 +143,8 @@ def parts(pair: Path, plan: Recipe) -> Parts:
     if signal is not None:
         cpu = torch.device("cpu")
         whole = Pair(plan, cpu, target, tokenizer, VOCABULARY, StopIds(frozenset({0}), None, ()))
-        store = build.signal_store(whole, signal, rows, responses)
-        fill_signals(store, build.signal_scorer(whole, signal))
+        store = training.signal_store(whole, signal, rows, responses)
+        fill_signals(store, training.signal_scorer(whole, signal))
         cached = CachedTarget(store)
     return Parts(plan, draft, target, tokenizer, data, probe, reference, cached)
 

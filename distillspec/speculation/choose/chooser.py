@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from distillspec.speculation.configuration import Configuration
+from distillspec.speculation.choose.configuration import Configuration
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.choose.chooser import Outcome, Reward
+from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.statistics import arms_of, read_arms
-from distillspec.speculation.configuration import Configuration
 
 
 class EXP3:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from distillspec.speculation.choose.chooser import Outcome
+from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.statistics import arms_of, read_arms
-from distillspec.speculation.configuration import Configuration
 
 
 class Fixed:

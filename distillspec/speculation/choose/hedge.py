@@ -10,9 +10,9 @@ import torch
 
 from distillspec.speculation.chance import Chance
 from distillspec.speculation.choose.chooser import Outcome, Reward
+from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.imagined import ChainRounds, ImaginedRounds, LookupRounds
 from distillspec.speculation.choose.statistics import arms_of, read_arms
-from distillspec.speculation.configuration import Configuration
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.lookup import LookupDraft
 from distillspec.speculation.draft.stop import FixedLength

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from distillspec.speculation.choose.chooser import Chooser, Outcome
+from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.statistics import read_arms
-from distillspec.speculation.configuration import Configuration
 
 _KIND = "per prompt"
 

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.configuration import Configuration
+from distillspec.speculation.choose.configuration import Configuration
 
 
 def arms_of(

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from distillspec.speculation.choose.chooser import Outcome, Reward
+from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.statistics import arms_of, read_arms
-from distillspec.speculation.configuration import Configuration
 
 
 class UCB:

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from distillspec.speculation.choose.chooser import Chooser, Outcome
-from distillspec.speculation.configuration import Configuration
+from distillspec.speculation.choose.configuration import Configuration
 
 log = logging.getLogger(__name__)
 

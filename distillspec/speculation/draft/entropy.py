@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distillspec.speculation.draft.stop import StopRule
 from distillspec.speculation.draft.threshold import FollowingThreshold
-from distillspec.speculation.sampling import SamplingPolicy, precise
+from distillspec.speculation.sampling import SamplingPolicy
 
 _ENTROPY_WEIGHT = 0.2
 _FIRST_RATE = 0.9
@@ -25,15 +25,6 @@ def entropy_nats(logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None 
         q = policy.untempered(logits)
         entropy = -torch.dot(q, q.clamp(min=torch.finfo(q.dtype).tiny).log())
     return max(float(entropy), 0.0)
-
-
-def entropy_in_one_pass(logits: Tensor, temperature: Tensor) -> Tensor:
-    """The same of logits [V] at T_s (a scalar) -> a scalar, for a graph that fuses it all."""
-    scores = logits.to(precise(logits)) / temperature
-    scores = scores - scores.max()
-    weights = scores.exp()
-    total = weights.sum()
-    return total.log() - torch.where(weights > 0.0, weights * scores, 0.0).sum() / total
 
 
 def guessed_acceptance(

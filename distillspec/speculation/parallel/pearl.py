@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from distillspec.seeds import derive_seed
+from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.chance import Chance, GeneratorChance
 from distillspec.speculation.limits import check_room, longest_text, prefill, up_to_end
 from distillspec.speculation.parallel.decoder import ParallelDecoder, Partner

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from distillspec.speculation.choose.chooser import Chooser, Outcome
-from distillspec.speculation.configuration import Configuration
-from tests.speculation.test_engine import standard
+from distillspec.speculation.choose.configuration import Configuration
+from tests.speculation.decoding.test_engine import standard
 
 MOST = 4  # tokens drafted at most: a round emits 1 to 5
 

@@ -4,7 +4,7 @@ import pytest
 
 from distillspec.speculation.choose.chooser import Chooser, Outcome, Reward
 from distillspec.speculation.choose.fixed import Fixed
-from tests.speculation.test_engine import standard
+from tests.speculation.decoding.test_engine import standard
 
 
 def test_tokens_per_round_are_counted_on_the_scale_of_the_largest_gamma() -> None:

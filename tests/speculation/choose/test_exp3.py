@@ -104,8 +104,8 @@ def test_statistics_are_kept_and_given_back(is_centred: bool) -> None:
 
 
 def test_exploring_does_not_change_the_law_of_the_output() -> None:
-    from distillspec.speculation.engine import SpeculativeDecoder
-    from tests.speculation.test_engine import PROMPT, random_pair
+    from distillspec.speculation.decoding.engine import SpeculativeDecoder
+    from tests.speculation.decoding.test_engine import PROMPT, random_pair
 
     pair, policy = random_pair(2), SamplingPolicy(0.8)
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.fixed import Fixed
-from distillspec.speculation.configuration import Configuration
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.entropy import AdaEDL
 from distillspec.speculation.draft.stop import FixedLength

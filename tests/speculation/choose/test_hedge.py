@@ -11,9 +11,9 @@ from distillspec.speculation.chance import GeneratorChance
 from distillspec.speculation.choose.chooser import Outcome, Reward
 from distillspec.speculation.choose.hedge import Hedge
 from distillspec.speculation.choose.valve import Valve
+from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.entropy import AdaEDL
 from distillspec.speculation.draft.lookup import LookupDraft
-from distillspec.speculation.engine import SpeculativeDecoder
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.block import verify_block
 from tests.speculation.branches import (
@@ -23,7 +23,7 @@ from tests.speculation.branches import (
     law_of,
     total_variation,
 )
-from tests.speculation.test_engine import PROMPT, random_table, standard
+from tests.speculation.decoding.test_engine import PROMPT, random_table, standard
 
 ROUNDS, SECONDS = Reward(most_tokens=4), Reward(most_tokens=4, most_tokens_per_second=5.0)
 ARMS = [standard(gamma, model=model) for model in ("one", "other") for gamma in (1, 4)]

@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from distillspec.measure.expected_rounds import expected_counts
+from distillspec.measure.exact.expected_rounds import expected_counts
 from distillspec.speculation.choose.chooser import Chooser, Outcome, Reward
+from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.choose.hedge import Hedge
 from distillspec.speculation.choose.imagined import ChainRounds, LookupRounds
-from distillspec.speculation.configuration import Configuration
+from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.lookup import LookupDraft
-from distillspec.speculation.engine import SpeculativeDecoder
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.branches import Branches, HistoryRunner, walk
-from tests.speculation.test_engine import PROMPT, random_table, standard
+from tests.speculation.decoding.test_engine import PROMPT, random_table, standard
 
 
 def outcome(chances: Sequence[float]) -> Outcome:

@@ -8,7 +8,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.speculation.choose.statistics import arms_of, read_arms
 from distillspec.speculation.draft.entropy import AdaEDL
 from tests.speculation.choose.simulated import arms
-from tests.speculation.test_engine import standard
+from tests.speculation.decoding.test_engine import standard
 
 GOOD: dict[str, Any] = {"kind": "ucb", "arms": arms_of(arms(2), [[1.0, 2.0], [3.0, 4.0]])}
 

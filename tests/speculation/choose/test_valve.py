@@ -10,7 +10,7 @@ from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.choose.per_prompt import PerPrompt
 from distillspec.speculation.choose.ucb import UCB
 from distillspec.speculation.choose.valve import Valve
-from tests.speculation.test_engine import standard
+from tests.speculation.decoding.test_engine import standard
 
 BASELINE, ADAPTIVE = standard(2), standard(8)
 TOKENS = 3

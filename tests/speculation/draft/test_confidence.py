@@ -7,7 +7,7 @@ from distillspec.speculation.draft.confidence import Confidence, DraftVerify
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.kseq import verify_kseq
-from tests.speculation.test_engine import distance_from_the_target, random_pair, standard
+from tests.speculation.decoding.test_engine import distance_from_the_target, random_pair, standard
 
 LOGITS = torch.tensor([0.7, 0.2, 0.1]).log()
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from distillspec.speculation.draft.chain import ChainDraft
-from distillspec.speculation.draft.entropy import SVIP, AdaEDL, entropy_in_one_pass, entropy_nats
+from distillspec.speculation.draft.entropy import SVIP, AdaEDL, entropy_nats
 from distillspec.speculation.draft.stop import StopRule
-from distillspec.speculation.sampling import SamplingPolicy
-from tests.speculation.test_engine import distance_from_the_target, random_pair, standard
+from distillspec.speculation.sampling import SamplingPolicy, entropy_in_one_pass
+from tests.speculation.decoding.test_engine import distance_from_the_target, random_pair, standard
 
 SURE, UNSURE = torch.tensor([9.0, 0.0, 0.0, 0.0]), torch.zeros(4)
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.lookup import LookupDraft, continuation
-from distillspec.speculation.engine import SpeculativeDecoder
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.token import verify_token
 from tests.speculation.branches import Branches, HistoryRunner, basis_of, walk
-from tests.speculation.test_engine import (
+from tests.speculation.decoding.test_engine import (
     counting_table,
     distance_from_the_target,
     random_pair,

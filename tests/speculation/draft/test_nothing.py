@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.nothing import NoDraft
-from distillspec.speculation.engine import SpeculativeDecoder
 from distillspec.speculation.records import Fate
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
-from tests.speculation.test_engine import (
+from tests.speculation.decoding.test_engine import (
     distance_from_the_target,
     random_pair,
     random_table,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distillspec.errors import DistillSpecError
 from distillspec.speculation.chance import Chance, GeneratorChance
-from distillspec.speculation.engine import AutoregressiveDecoder
+from distillspec.speculation.decoding.engine import AutoregressiveDecoder
 from distillspec.speculation.parallel.card import CardDecoder, CardDraft
 from distillspec.speculation.records import Fate
 from distillspec.speculation.runner import BigramRunner, Runner

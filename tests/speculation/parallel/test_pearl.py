@@ -11,7 +11,7 @@ import torch
 
 from distillspec.errors import DistillSpecError
 from distillspec.speculation.chance import Chance, GeneratorChance
-from distillspec.speculation.engine import AutoregressiveDecoder
+from distillspec.speculation.decoding.engine import AutoregressiveDecoder
 from distillspec.speculation.parallel import pearl
 from distillspec.speculation.parallel.pearl import (
     Begin,

@@ -1,0 +1,1 @@
+"""Where a recipe becomes objects: the pair, its text, the training plan."""

@@ -1,0 +1,421 @@
+"""The pair that a recipe names, loaded and checked, and the device where it runs."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed
+from torch import nn
+
+from distillspec.corpus.sources.tokenizing import Tokens
+from distillspec.errors import DistillSpecError
+from distillspec.models.bare import bare_model
+from distillspec.models.loading.load import empty_model, fetch_model, load_model, load_tokenizer
+from distillspec.models.loading.precision import cast_parameters, fast_dtype
+from distillspec.models.runners.cache import check_rolls_back
+from distillspec.models.runners.eager import context_of_model, most_positions, vocabulary_size
+from distillspec.models.runners.encoder_decoder import check_same_kind, is_seq2seq, start_token
+from distillspec.models.surgery.adapters import add_lora, check_targets
+from distillspec.models.surgery.frozen import FrozenTarget
+from distillspec.models.surgery.made_draft import made_draft
+from distillspec.models.surgery.sharded import split_over_processes
+from distillspec.models.surgery.trainable import without_dropout
+from distillspec.models.vocabulary.cross_tokenizer import Bridge, attach
+from distillspec.models.vocabulary.eos_tokens import StopIds, required_stop_ids
+from distillspec.models.vocabulary.tokenizers import check_in_vocabulary, check_pair, padding_token
+from distillspec.models.vocabulary.trimmed_head import settle_head, trim_head
+from distillspec.recipe.capacity import check_threads
+from distillspec.recipe.context import UNLIMITED, check_rows_fit
+from distillspec.recipe.schema import Hardware, Recipe
+from distillspec.recipe.start import Pruned, Random
+from distillspec.runtime.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def device_of(hardware: Hardware) -> torch.device:
+    """The device of this process. Errors: a GPU is asked for and there is none."""
+    if hardware.device == "cpu" or (hardware.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise DistillSpecError(
+            "there is no GPU that torch can use",
+            where="hardware.device",
+            mend="set hardware.device=auto, or install a torch build for your GPU",
+        )
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def dtype_of(name: str, where: torch.device) -> torch.dtype:
+    """The dtype that a recipe or suite names; "auto" is what `where` multiplies fastest."""
+    return fast_dtype(where) if name == "auto" else _DTYPES[name]
+
+
+def prepare_process(recipe: Recipe) -> None:
+    """Threads, determinism, and the initial weights of LoRA."""
+    if recipe.hardware.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA begins
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    if recipe.hardware.threads is not None:
+        check_threads(recipe.hardware.threads, "hardware.threads")
+        torch.set_num_threads(recipe.hardware.threads)
+    seed_adapters(recipe.seed)
+
+
+def seed_adapters(seed: int) -> None:
+    """Seed torch's own generator, which draws the initial weights of LoRA."""
+    torch.manual_seed(derive_seed(seed, "LoRA"))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A checked pair. vocabulary: tokens that both models share. stops: what ends a text. start: a
+    draft that is made.
+
+    frozen: the target, or None where it is an endpoint; the tokenizer is then the draft's.
+    kept: the tokens that a draft with a trimmed head scores, once they are known. bridge: between
+    the target's tokens and those of a draft with a tokenizer of its own; `vocabulary` is then the
+    target's.
+    """
+
+    recipe: Recipe
+    device: torch.device
+    frozen: FrozenTarget | None
+    tokenizer: PreTrainedTokenizerBase
+    vocabulary: int
+    stops: StopIds
+    start: PreTrainedModel | None = None
+    kept: Tokens | None = None
+    bridge: Bridge | None = None
+    draft_tokenizer: PreTrainedTokenizerBase | None = None  # where it is not the target's
+    draft_positions: int = UNLIMITED  # of its own tokens, where these are not the target's
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """What ends a text."""
+        return self.stops.ids
+
+    @property
+    def target(self) -> FrozenTarget:
+        """Errors: a target whose weights are elsewhere."""
+        if self.frozen is None:
+            raise DistillSpecError(
+                "this needs the target's weights, and the target is an endpoint",
+                where=f"pair.endpoint: {self.recipe.pair.target_name}",
+                mend="name a folder or a Hub id in pair.target, in place of pair.endpoint",
+            )
+        return self.frozen
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the target lies on all processes together, and can be asked by all alone."""
+        return self.frozen is not None and self.frozen.is_split
+
+    @property
+    def scored(self) -> Tokens | None:
+        """The target's tokens that the draft scores, ascending; None where it scores them all."""
+        if self.bridge is not None:
+            return tuple(self.bridge.target_ids.tolist())
+        return self.kept
+
+    @property
+    def start_token(self) -> int | None:
+        """What a prompt ends with for an encoder-decoder pair; None for a causal one."""
+        model = None if self.frozen is None else self.frozen.model
+        return start_token(model) if model is not None and is_seq2seq(model) else None
+
+    @property
+    def pad_token(self) -> int:
+        return padding_token(self.tokenizer, self.vocabulary, min(self.end_tokens))
+
+    def check_tokens(self, texts: Iterable[tuple[str, Sequence[int]]]) -> None:
+        """DistillSpecError for a text (name, tokens) with a token that the models do not have."""
+        check_in_vocabulary(texts, self.vocabulary, self.tokenizer)
+
+    @property
+    def exported_stop_ids(self) -> frozenset[int]:
+        """What an exported draft is to name; nothing where its tokens are its own."""
+        return frozenset() if self.bridge is not None else self.stops.ids
+
+    def exported_vocabulary(self, draft: PreTrainedModel) -> int:
+        """Rows of the draft's embedding once it is exported: as many as the target has."""
+        if self.bridge is not None or self.frozen is None:
+            return vocabulary_size(draft)  # its own
+        return vocabulary_size(self.frozen.model)
+
+    def draft(self, kind: torch.dtype = torch.float32) -> PreTrainedModel:
+        """The undistilled draft, fresh from its folder or as it was made, to decode with."""
+        draft = self._plain_draft(kind)
+        if self.kept is not None:
+            trim_head(draft, self.kept)
+            settle_head(draft)
+        return draft
+
+    def _plain_draft(self, kind: torch.dtype) -> PreTrainedModel:
+        if self.start is None:
+            given = _draft(self.recipe, kind, self.device)
+            if self.bridge is not None:
+                attach(given, self.bridge)
+            return given
+        draft = copy.deepcopy(self.start)
+        cast_parameters(draft, kind)
+        torch.nn.Module.to(draft, self.device)
+        return draft
+
+    def trainable_draft(self) -> nn.Module:
+        """The undistilled draft in float32, with LoRA adapters if the recipe asks for them."""
+        plain = self._plain_draft(torch.float32)
+        without_dropout(plain)
+        draft = plain if self.recipe.lora is None else add_lora(plain, self.recipe.lora)
+        if self.kept is not None:
+            trim_head(bare_model(draft), self.kept)
+        return draft
+
+
+def load_pair(recipe: Recipe, kind: torch.dtype | None = None) -> Pair:
+    """Load the target (in `kind`; default: the hardware's precision) and check the pair.
+
+    The tokenizers are compared before any weight is read. A draft that is made has the target's.
+    Of a target behind an endpoint there is nothing to load or to compare.
+    """
+    pair, where = recipe.pair, device_of(recipe.hardware)
+    if pair.endpoint is not None:
+        return _load_draft_alone(recipe, where)
+    kind = kind or dtype_of(recipe.hardware.precision, where)
+    tokenizer = load_tokenizer(
+        pair.target_weights,
+        trust_remote_code=pair.trust_remote_code,
+        revision=pair.target_revision,
+        what="target",
+    )
+    if not isinstance(pair.draft, str):
+        return _made_pair(recipe, pair.draft, tokenizer, kind)
+    draft_tokenizer = _draft_tokenizer(recipe)
+    target = _target(recipe, kind, where)
+    return _given_pair(recipe, target, tokenizer, draft_tokenizer)
+
+
+def _target(recipe: Recipe, kind: torch.dtype, where: torch.device) -> PreTrainedModel:
+    """Whole on this process, or split over all of them where the recipe wants it."""
+    pair = recipe.pair
+    shared: Any = {
+        "dtype": kind,
+        "trust_remote_code": pair.trust_remote_code,
+        "revision": pair.target_revision,
+        "what": "target",
+    }
+    several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+    if not (recipe.hardware.shard_target and several):
+        return load_model(pair.target_weights, device=where, **shared)
+    # Now, not while the others wait for the first process: a Hub's files take their time.
+    fetch_model(pair.target_weights, **{key: shared[key] for key in shared if key != "dtype"})
+    return split_over_processes(
+        lambda: load_model(pair.target_weights, **shared),
+        lambda: empty_model(pair.target_weights, **shared),
+        where,
+    )
+
+
+def _given_pair(
+    recipe: Recipe,
+    target: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    draft_tokenizer: PreTrainedTokenizerBase,
+) -> Pair:
+    """A target and the draft that the recipe names."""
+    pair, where = recipe.pair, device_of(recipe.hardware)
+    draft = _draft(recipe, torch.float32, torch.device("cpu"))
+    check_rolls_back(target)
+    check_rolls_back(draft)
+    _check_length(recipe, target, draft)
+    _check_draft(recipe, draft)
+    names = f"pair.target={pair.target}, pair.draft={pair.draft}"
+    if check_same_kind(target, draft, names):
+        _check_seq2seq(recipe)
+    sizes = vocabulary_size(target), vocabulary_size(draft)
+    stops = _stops(recipe, target, tokenizer, "target")
+    if pair.tokenizers == "bridged":
+        bridge = Bridge(tokenizer, draft_tokenizer, *sizes, names)
+        return Pair(
+            recipe,
+            where,
+            FrozenTarget(target),
+            tokenizer,
+            sizes[0],
+            stops,
+            bridge=bridge,
+            draft_tokenizer=draft_tokenizer,
+            draft_positions=most_positions(draft),
+        )
+    vocabulary = check_pair(tokenizer, draft_tokenizer, *sizes, names)
+    return Pair(recipe, where, FrozenTarget(target, vocabulary), tokenizer, vocabulary, stops)
+
+
+def _load_draft_alone(recipe: Recipe, where: torch.device) -> Pair:
+    tokenizer = _draft_tokenizer(recipe)
+    draft = _draft(recipe, torch.float32, torch.device("cpu"))
+    if is_seq2seq(draft):
+        raise DistillSpecError(
+            "an endpoint answers for causal drafts, and this one has an encoder",
+            where=f"pair.draft={recipe.pair.draft}",
+            mend="name the target's folder or Hub id in pair.target, in place of pair.endpoint",
+        )
+    _check_length(recipe, draft)
+    _check_draft(recipe, draft)
+    size = vocabulary_size(draft)
+    size = check_pair(tokenizer, tokenizer, size, size, f"pair.draft={recipe.pair.draft}")
+    return Pair(recipe, where, None, tokenizer, size, _stops(recipe, draft, tokenizer, "draft"))
+
+
+def _made_pair(
+    recipe: Recipe, plan: Pruned | Random, tokenizer: PreTrainedTokenizerBase, kind: torch.dtype
+) -> Pair:
+    """A target and the draft that is made for it, from the target's weights as they are stored."""
+    where = device_of(recipe.hardware)
+    target = _stored_target(recipe)
+    check_rolls_back(target)
+    stops = _stops(recipe, target, tokenizer, "target")
+    size = vocabulary_size(target)
+    vocabulary = check_pair(tokenizer, tokenizer, size, size, f"pair.target={recipe.pair.target}")
+    start = _made(recipe, plan, target, _end_of_text(tokenizer, stops.ids), recipe.seed)
+    cast_parameters(target, kind)
+    torch.nn.Module.to(target, where)
+    frozen = FrozenTarget(target, vocabulary)
+    return Pair(recipe, where, frozen, tokenizer, vocabulary, stops, start)
+
+
+def with_draft_of(pair: Pair, recipe: Recipe) -> Pair:
+    """The pair with the draft of another recipe for the same target, which is not loaded again.
+
+    A draft that is made is made from the pair's seed, whatever the recipe's.
+    """
+    plan = recipe.pair.draft
+    assert recipe.pair.target == pair.recipe.pair.target
+    if recipe.pair == pair.recipe.pair:
+        return replace(pair, recipe=recipe)
+    target = pair.target.model
+    if isinstance(plan, str):
+        return _given_pair(recipe, target, pair.tokenizer, _draft_tokenizer(recipe))
+    end = _end_of_text(pair.tokenizer, pair.end_tokens)
+    start = _made(recipe, plan, _stored_target(recipe), end, pair.recipe.seed)
+    size = vocabulary_size(target)
+    size = check_pair(
+        pair.tokenizer, pair.tokenizer, size, size, f"pair.target={recipe.pair.target}"
+    )
+    frozen = FrozenTarget(target, size)
+    return Pair(recipe, pair.device, frozen, pair.tokenizer, size, pair.stops, start)
+
+
+def _stored_target(recipe: Recipe) -> PreTrainedModel:
+    """On the CPU, in the type that its weights are stored in."""
+    return load_model(
+        recipe.pair.target_weights,
+        dtype="auto",
+        trust_remote_code=recipe.pair.trust_remote_code,
+        revision=recipe.pair.target_revision,
+        what="target",
+    )
+
+
+def _made(
+    recipe: Recipe, plan: Pruned | Random, target: PreTrainedModel, end_token: int, seed: int
+) -> PreTrainedModel:
+    if is_seq2seq(target):
+        raise DistillSpecError(
+            "of an encoder-decoder target no draft can be made",
+            where="pair.draft",
+            mend="name the folder or Hub id of a smaller model of its family, such as t5-small",
+        )
+    start = made_draft(plan, target, end_token=end_token, seed=seed)
+    _check_length(recipe, target, start)
+    _check_draft(recipe, start)
+    return start
+
+
+def _end_of_text(tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]) -> int:
+    return min(ends) if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)
+
+
+def _check_length(recipe: Recipe, *models: PreTrainedModel) -> None:
+    check_rows_fit(recipe, map(context_of_model, models))
+
+
+def _check_draft(recipe: Recipe, draft: PreTrainedModel) -> None:
+    """Whether what the recipe changes about the draft can be: before a run folder is begun."""
+    if recipe.lora is not None:
+        check_targets(draft, recipe.lora)
+    plan, size = recipe.pair.draft_head, vocabulary_size(draft)
+    if plan is not None and plan.keep > size:
+        raise DistillSpecError(
+            f"the draft's head cannot keep {plan.keep} tokens: it has {size}",
+            where=f"pair.draft_head.keep={plan.keep}",
+            mend=f"give at most {size}, or leave draft_head out",
+        )
+
+
+def _check_seq2seq(recipe: Recipe) -> None:
+    """What needs rows that are predicted from their first token on, or that branch."""
+    distill = recipe.distill
+    faults = {
+        "distill.on_prompts": (distill.on_prompts, "a source is read, and never predicted"),
+        "distill.packing": (distill.packing is not None, "a row has one source"),
+        "distill.source.speculative": (
+            distill.source.speculative > 0,
+            "speculation in batches is for causal pairs; take draft, or target",
+        ),
+        "pair.tokenizers: bridged": (
+            recipe.pair.tokenizers == "bridged",
+            "drafts with a tokenizer of their own are for causal pairs",
+        ),
+    }
+    for where, (is_set, reason) in faults.items():
+        if is_set:
+            raise DistillSpecError(
+                f"this cannot be done with encoder-decoder models: {reason}",
+                where=where,
+                mend="leave it out for this pair",
+            )
+
+
+def _draft_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
+    assert isinstance(recipe.pair.draft, str), "a made draft has the target's"
+    return load_tokenizer(
+        recipe.pair.draft,
+        trust_remote_code=recipe.pair.trust_remote_code,
+        revision=recipe.pair.draft_revision,
+        what="draft",
+    )
+
+
+def _draft(recipe: Recipe, kind: torch.dtype, where: torch.device) -> PreTrainedModel:
+    assert isinstance(recipe.pair.draft, str), "a made draft is in no folder"
+    return load_model(
+        recipe.pair.draft,
+        dtype=kind,
+        device=where,
+        trust_remote_code=recipe.pair.trust_remote_code,
+        revision=recipe.pair.draft_revision,
+        what="draft",
+    )
+
+
+def _stops(
+    recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, what: str
+) -> StopIds:
+    return required_stop_ids(
+        model,
+        tokenizer,
+        what,
+        vocab_size=vocabulary_size(model),
+        given=recipe.pair.eos_token_ids,
+        variables=recipe.template_variables,
+    )

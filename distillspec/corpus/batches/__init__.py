@@ -1,0 +1,1 @@
+"""Rows become padded or packed batches, in their order."""

@@ -1,0 +1,110 @@
+"""Passages of a data set of the Hugging Face Hub, or of a folder that `datasets` can load."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from distillspec.corpus.sources.passage import Passage, with_unique_keys
+from distillspec.corpus.sources.rows import (
+    QUESTION_AND_ANSWER,
+    Chats,
+    check_categories,
+    outer,
+    passage_of,
+    too_short,
+)
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.data import Hub
+
+
+def hub_passages(source: Hub, chats: Chats | None, section: str = "data.source") -> list[Passage]:
+    """One passage a row, in the order of the data set.
+
+    section: the source's place in recipe or suite, for errors: a data set that cannot be reached or
+    loaded, a split or column that is not there.
+    """
+    rows = _load(source, section)
+    where = f"data set {source.dataset}, split {source.split}"
+    columns = rows.column_names
+    asked = (source.turns,) if source.turns else (source.prompt, source.messages or source.prompt)
+    also = () if source.turns or source.prompt != "prompt" else (*QUESTION_AND_ANSWER,)
+    if not any(outer(path, columns) in columns for path in (*asked, *also[:1])):
+        keys = ("turns", "prompt") if source.turns else ("prompt", "messages")
+        raise DistillSpecError(
+            "the data set has "
+            + " and ".join(f"no column '{outer(path, columns)}'" for path in asked),
+            where=where,
+            mend=f"its columns are: {', '.join(columns)}; choose with "
+            + ", or ".join(f"{section}.{key}=..." for key in keys),
+        )
+    named = (*asked, *also, source.response, source.category, source.tools, source.document)
+    wanted = {outer(path, columns) for path in named if path is not None}
+    name = Path(source.dataset).name
+    found = [
+        passage_of(row, source, chats, name=name, where=f"{where}, row {number}", section=section)
+        for number, row in enumerate(rows.select_columns([c for c in columns if c in wanted]))
+    ]
+    passages = [passage for passage in found if passage is not None]
+    if found and not passages:
+        raise (chats and chats.first_error) or too_short(source, where, section)
+    check_categories(passages, source, where)
+    return with_unique_keys(passages)
+
+
+def _load(source: Hub, section: str) -> datasets.Dataset:
+    folder = Path(source.dataset)
+    try:
+        loaded = _from_disk(folder) if _was_saved(folder) else _from_library(source)
+    except Exception as error:  # the library raises of every kind; all of it is about the data
+        raise DistillSpecError(
+            f"the data set cannot be loaded: {_first_line(error)}",
+            where=f"{section}.dataset: {source.dataset}",
+            mend=_mend(section),
+        ) from error
+    if isinstance(loaded, datasets.DatasetDict):
+        if source.split not in loaded:
+            raise DistillSpecError(
+                f"the data set has no split '{source.split}'",
+                where=f"{section}.dataset: {source.dataset}",
+                mend=f"its splits are: {', '.join(map(str, loaded))}",
+            )
+        loaded = loaded[source.split]
+    assert isinstance(loaded, datasets.Dataset)
+    return loaded
+
+
+def _mend(section: str) -> str:
+    path = f"a copy of its rows on this machine is taken with {section}.path=FILE.jsonl"
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return f"HF_HUB_OFFLINE is set, so nothing comes over the network: unset it, or {path}"
+    return (
+        "check the name and the configuration, and that the split exists and has rows; a Hub id "
+        f"needs the network (and HF_TOKEN where it is private), a local folder does not; {path}"
+    )
+
+
+def _was_saved(folder: Path) -> bool:
+    """Whether the folder was written by `save_to_disk`, which `load_dataset` cannot read."""
+    return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
+
+
+def _from_disk(folder: Path) -> Any:
+    return datasets.load_from_disk(str(folder))
+
+
+def _from_library(source: Hub) -> Any:
+    return datasets.load_dataset(
+        source.dataset,
+        name=source.configuration,
+        data_files=list(source.files) or None,
+        split=source.split,
+        revision=source.revision,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

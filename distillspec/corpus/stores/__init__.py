@@ -1,0 +1,1 @@
+"""What the target has answered, kept on disk."""

@@ -1,0 +1,135 @@
+"""The folder of what was asked of a target: named by all that determines it, not by a recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distillspec.errors import DistillSpecError
+from distillspec.runtime.atomic import make_folder, write_json
+from distillspec.runtime.journal import appending
+from distillspec.runtime.plain_files import Kept, read_bytes, read_json
+from distillspec.runtime.typed import typed
+
+log = logging.getLogger(__name__)
+
+Setting = str | int | float | bool | None
+
+_DIGITS = 12  # of the digest: 48 bits
+_SECONDS = "seconds-{:05d}.jsonl"
+
+
+class StorePlace(NamedTuple):
+    """Where stores of one target lie.
+
+    Attributes:
+        root: The folder of all stores.
+        target: The target's name, whose last parts begin the folder's name for readers.
+        former: The recipe's name, under which earlier versions kept a store in `root`.
+    """
+
+    root: Path
+    target: str
+    former: str
+
+    def folder(self, entries: Mapping[str, Setting]) -> Path:
+        """The folder of the store that `entries` determine; one that is there is found by them.
+
+        A store that an earlier version kept under the recipe's name moves there, if it is the
+        same; else a warning says that it is not used.
+        """
+        digest = hashlib.sha256(json.dumps(dict(entries), sort_keys=True).encode()).hexdigest()
+        digest = digest[:_DIGITS]
+        known = sorted(self.root.glob(f"*-{digest}"))
+        folder = known[0] if known else self.root / f"{self._readable()}-{digest}"
+        self._adopt(folder, entries)
+        return folder
+
+    def _readable(self) -> str:
+        parts = [part for part in re.split(r"[^A-Za-z0-9_.]+", self.target) if part.strip(".")]
+        return "-".join(parts)[-48:].strip("-.") or "target"
+
+    def _adopt(self, folder: Path, entries: Mapping[str, Setting]) -> None:
+        former = self.root / self.former
+        if not (self.former and (former / "manifest.json").exists()):
+            return
+        try:
+            same = _manifest(former / "manifest.json") == entries
+            if same and not folder.exists():
+                former.rename(folder)
+                log.warning(
+                    "%s is now %s: stores are no longer named after recipes", former, folder
+                )
+                return
+        except (OSError, DistillSpecError):
+            pass  # it is not used; the warning says so
+        log.warning(
+            "%s was stored under the recipe's name, by an earlier version or other settings, and "
+            "is not used; %s is. Delete the former when you no longer need it",
+            former,
+            folder,
+        )
+
+
+def begin_store(folder: Path, entries: Mapping[str, Setting], what: str) -> None:
+    """Make a store's folder with its manifest, or check the manifest that is there.
+
+    Args:
+        folder: As `StorePlace.folder` has found it.
+        entries: What the folder is named by.
+        what: Is kept there, in the plural.
+
+    Raises:
+        DistillSpecError: The manifest is not what the folder is named by, or cannot be written.
+    """
+    make_folder(folder)
+    path = folder / "manifest.json"
+    if not path.exists():
+        write_json(path, dict(entries))
+        return
+    try:
+        stored = _manifest(path)
+    except DistillSpecError:
+        stored = {}
+    if stored != entries:
+        raise DistillSpecError(
+            f"the manifest of the {what} is damaged: it is not what the folder is named by",
+            where=str(path),
+            mend=f"delete {path} if nothing else in {folder} was changed, or {folder} to make the "
+            f"{what} again",
+        )
+
+
+class _Seconds(NamedTuple):
+    names: list[str]
+    seconds: float
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    return read_json(Kept(path, "the manifest of a store", "delete it"), dict[str, Any])
+
+
+def note_seconds(folder: Path, rank: int, names: Iterable[str], seconds: float) -> None:
+    """Write down what making these parts of a store took; all of them alike."""
+    found = list(names)
+    with appending(folder / _SECONDS.format(rank)) as append:
+        append([{"names": found, "seconds": round(seconds / len(found), 6)}])
+
+
+def seconds_of(folder: Path, names: Iterable[str]) -> float:
+    """What making these parts of a store took, over all processes; 0 where nothing is known."""
+    wanted, total = set(names), 0.0
+    for path in sorted(folder.glob("seconds-*.jsonl")):
+        kept = Kept(path, "the clock of a store", "correct the file's permissions")
+        for line in read_bytes(kept).splitlines():
+            try:
+                row: _Seconds = typed(_Seconds, json.loads(line))
+            except (ValueError, RecursionError):
+                continue  # a clock alone: no result depends on it
+            total += row.seconds * len(wanted.intersection(row.names))
+    return total

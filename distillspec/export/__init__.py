@@ -1,0 +1,1 @@
+"""The draft as a plain Hugging Face folder: card, launch lines, upload."""

@@ -1,0 +1,1 @@
+"""Records become numbers: timed decoding, exact expectations, intervals, summaries."""

@@ -1,0 +1,135 @@
+"""The grid: every draft, method, gamma and temperature, timed around one interleaved baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+from distillspec.errors import DistillSpecError
+from distillspec.measure.exact.prompt import MeasuredPrompt
+from distillspec.measure.summary.build import sum_up
+from distillspec.measure.summary.file import write_summary
+from distillspec.measure.summary.noise_floor import timed_again
+from distillspec.measure.summary.records import Summary
+from distillspec.measure.timed import audit
+from distillspec.measure.timed.audit import AUDIT
+from distillspec.measure.timed.bench import Bench, Column
+from distillspec.measure.timed.plan import check, plan_of, read_plan, was_begun_without, write_plan
+from distillspec.measure.timed.rows import RowLog
+from distillspec.models.vocabulary.eos_tokens import stop_ids
+from distillspec.recipe.suite import Suite
+from distillspec.runtime import atomic
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ROWS = "rows.jsonl"
+SUMMARY = "summary.json"
+_PLAN = "plan.json"
+_LEARNT = "learnt.json"
+
+
+class Progress(Protocol):
+    def __call__(self, done: int, total: int, doing: str) -> None: ...
+
+
+def evaluate(
+    suite: Suite,
+    *,
+    target: PreTrainedModel,
+    drafts: Mapping[str, PreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[MeasuredPrompt],
+    folder: Path,
+    device: torch.device | str,
+    vocabulary: int | None = None,
+    ends: frozenset[int] | None = None,
+    notes: Sequence[str] = (),
+    progress: Progress = lambda done, total, doing: None,
+) -> Summary:
+    """Run what is missing of the suite in `folder`; write rows.jsonl and summary.json there.
+
+    drafts: models by the names the suite and its methods use; others are left out. All models are
+    on `device`, in the dtype they are to decode in. The first `suite.prompts.count` prompts are
+    taken, `suite.prompts.texts` for the target's texts. vocabulary: tokens that target and drafts
+    share, where theirs are padded differently. ends: what ends a text, where the recipe says so.
+    notes: what the summary is to say of the prompts.
+    A second call with the same arguments goes on where an interrupted one stopped; with other
+    models, prompts or cells it is a DistillSpecError.
+    """
+    used = dict.fromkeys([*suite.drafts, *suite.named_models()])
+    chosen: dict[str, PreTrainedModel] = {name: drafts[name] for name in used if name in drafts}
+    for model in (target, *chosen.values()):
+        model.train(False)
+    taken = list(prompts[: suite.prompts.count])
+    check(suite, target, chosen, prompts[: suite.prompts.most])
+    grid = [
+        Column(d, m, g)
+        for d in chosen
+        for m in suite.methods
+        if suite.measures(d, m)
+        for g in suite.of(m)
+    ]
+    per_block = suite.repeats * len(grid) + suite.repeats + 1
+
+    atomic.make_folder(folder)
+    again = timed_again(suite, chosen)
+    if was_begun_without(folder / _PLAN, "noise_floor"):
+        again = None  # an earlier version began here, or a suite without it
+    plan = plan_of(suite, target, chosen, taken, device, None if again is None else str(again))
+    prepared = read_plan(folder / _PLAN, plan)
+    if prepared is None and (folder / ROWS).exists():
+        raise DistillSpecError(
+            f"there are rows without {_PLAN}, so nobody knows what was measured",
+            where=str(folder / ROWS),
+            mend="move that folder away, then evaluate again",
+        )
+    rows = RowLog(
+        folder / ROWS,
+        rows_per_block=per_block,
+        again={} if again is None else {suite.again_at: suite.repeats},
+        documents=[prompt.document for prompt in taken],
+    )
+    twice = grid if again is None else [*grid, again]
+    blocks = [(p, t) for p in range(len(taken)) for t in suite.temperatures]
+    missing = [block for block in blocks if not rows.has(block)]
+    if missing or prepared is None:
+        progress(len(blocks) - len(missing), len(blocks), "preparing the models")
+        with closing(
+            Bench(suite, target, chosen, taken, twice, torch.device(device), vocabulary)
+        ) as bench:
+            prepared = bench.prepare()
+            if rows.rows:
+                bench.remember(folder / _LEARNT)
+            write_plan(folder / _PLAN, plan, prepared)
+            if suite.audit:
+                audit.keep_blocks(folder / AUDIT, {row.block for row in rows.rows})
+            for block in missing:
+                number = blocks.index(block)
+                progress(len(blocks) - len(missing) + missing.index(block), len(blocks), "decoding")
+                among = twice if block[1] == suite.again_at else grid
+                timed = list(bench.block(number, *block, among))
+                if suite.audit:  # first: of rounds without their rows a resumed one gets rid
+                    audit.append(folder / AUDIT, [one for text in timed for one in text.rounds])
+                rows.append([text.row for text in timed])
+                atomic.write_json(folder / _LEARNT, bench.learnt())
+    progress(len(blocks), len(blocks), "reading the drafts on texts of the target")
+    summary = sum_up(
+        suite,
+        rows.rows,
+        prepared,
+        target=target,
+        drafts=chosen,
+        tokenizer=tokenizer,
+        prompts=taken,
+        text_prompts=prompts[: suite.prompts.read],
+        vocabulary=vocabulary,
+        ends=stop_ids(target, tokenizer).ids if ends is None else ends,
+        notes=notes,
+    )
+    write_summary(summary, folder / SUMMARY)
+    return summary

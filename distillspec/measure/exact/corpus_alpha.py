@@ -1,0 +1,262 @@
+"""Corpus alpha: how much of the target's mass a draft covers, on text drawn from the target.
+
+Teacher-forced, so one forward of each model per text; it does not depend on gamma and needs no
+decoding. Sums per text travel: intervals are over their documents. Where a draft with a tokenizer
+of its own cannot read any further, it drafts nothing: q is 0 there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from distillspec.models.bare import bare_model, named
+from distillspec.models.runners.eager import most_positions
+from distillspec.models.sampling.generate import DrawnText
+from distillspec.models.surgery.hidden import hidden_states, output_head, token_logits
+from distillspec.models.vocabulary.cross_tokenizer import bridge_of
+from distillspec.speculation.sampling import SamplingPolicy, check_finite, likeliest
+from distillspec.speculation.trajectory import keep_chances
+
+_ROWS = 8
+_CHUNK_TOKENS = 256
+
+
+class SumsPerText(NamedTuple):
+    """sums[i]: the quantity added up over the response of text i; tokens[i]: its length."""
+
+    sums: tuple[float, ...]
+    tokens: tuple[int, ...]
+
+    def mean(self) -> float:
+        """Per token; nan without tokens."""
+        count = sum(self.tokens)
+        return sum(self.sums) / count if count else float("nan")
+
+
+def acceptance(
+    target: nn.Module,
+    draft: nn.Module,
+    texts: Sequence[DrawnText],
+    policy: SamplingPolicy,
+    *,
+    vocabulary: int | None = None,
+    chunk_tokens: int = _CHUNK_TOKENS,
+) -> SumsPerText:
+    """sum_v min(p_v, q_v) in [0, 1] per response token, added up per text.
+
+    p and q are what `policy` makes of each model's logits: at temperature 0 both are one-hot, and
+    the mean is the share of positions where target and draft name the same token.
+    vocabulary: logits are trimmed to this many tokens (padded vocabularies).
+    """
+
+    def overlap(p_logits: Tensor, q_logits: Tensor, tokens: Tensor) -> Tensor:
+        p, q = policy.distribution(p_logits), _drafted(policy, q_logits)
+        return torch.minimum(p, q).sum(dim=-1)
+
+    return _summed(texts, _per_token((target, draft), texts, overlap, vocabulary, chunk_tokens))
+
+
+def entropy(
+    target: nn.Module,
+    texts: Sequence[DrawnText],
+    policy: SamplingPolicy,
+    *,
+    vocabulary: int | None = None,
+    chunk_tokens: int = _CHUNK_TOKENS,
+) -> SumsPerText:
+    """Entropy in nats of softmax(z / T_s), T_s = T, or 1 at temperature 0, per response token."""
+
+    def nats(logits: Tensor, tokens: Tensor) -> Tensor:
+        each: Tensor = torch.special.entr(policy.untempered(logits))
+        return each.sum(dim=-1)
+
+    return _summed(texts, _per_token((target,), texts, nats, vocabulary, chunk_tokens))
+
+
+def surprise(
+    model: nn.Module,
+    texts: Sequence[DrawnText],
+    *,
+    vocabulary: int | None = None,
+    chunk_tokens: int = _CHUNK_TOKENS,
+) -> SumsPerText:
+    """-log q(token) in nats at temperature 1, per response token, added up per text.
+
+    On text that a target has drawn at temperature 1, its mean is the target's entropy plus
+    KL(p || q): two models differ in it by what they differ in KL.
+    """
+
+    def nats(logits: Tensor, tokens: Tensor) -> Tensor:
+        log_q = torch.log_softmax(logits.float(), dim=-1)
+        return -log_q.gather(-1, tokens[:, None])[:, 0]
+
+    return _summed(texts, _per_token((model,), texts, nats, vocabulary, chunk_tokens))
+
+
+def mass(
+    target: nn.Module,
+    texts: Sequence[DrawnText],
+    policy: SamplingPolicy,
+    kept: Sequence[int],
+    *,
+    vocabulary: int | None = None,
+    chunk_tokens: int = _CHUNK_TOKENS,
+) -> SumsPerText:
+    """What p gives these tokens, in [0, 1], per response token: no draft of them accepts more."""
+    index = torch.tensor(kept, device=bare_model(target).device)
+
+    def inside(logits: Tensor, tokens: Tensor) -> Tensor:
+        return policy.distribution(logits)[:, index].sum(dim=-1)
+
+    return _summed(texts, _per_token((target,), texts, inside, vocabulary, chunk_tokens))
+
+
+class Readings(NamedTuple):
+    """Of one text, a number per response token x, p and q being what the policy makes of logits.
+
+    overlap: sum_v min(p_v, q_v), which a draft drawn from q is accepted with. at_argmax:
+    p(argmax q), which the draft's likeliest token is accepted with. chance: that token verification
+    had kept a drafted x there, as in `keep_chances`. entropy: of the untempered p, nats.
+    """
+
+    overlap: list[float]
+    at_argmax: list[float]
+    chance: list[float]
+    entropy: list[float]
+
+
+def readings(
+    target: nn.Module,
+    draft: nn.Module,
+    texts: Sequence[DrawnText],
+    policy: SamplingPolicy,
+    *,
+    vocabulary: int | None = None,
+    chunk_tokens: int = _CHUNK_TOKENS,
+) -> list[Readings]:
+    """All of a draft in one pass over the texts."""
+
+    def read(p_logits: Tensor, q_logits: Tensor, tokens: Tensor) -> Tensor:
+        p, q = policy.distribution(p_logits), _drafted(policy, q_logits)
+        chance = keep_chances(p, q, tokens)
+        nats = torch.special.entr(policy.untempered(p_logits)).sum(dim=-1)
+        overlap = torch.minimum(p, q).sum(dim=-1)
+        drafted = likeliest(q_logits).unsqueeze(-1)
+        at_argmax = p.gather(-1, drafted).where(q.gather(-1, drafted) > 0.0, 0.0)[..., 0]
+        return torch.stack([overlap, at_argmax, chance, nats], dim=-1)
+
+    found = _per_token((target, draft), texts, read, vocabulary, chunk_tokens)
+    return [Readings(*values.reshape(-1, 4).T.tolist()) for values in found]
+
+
+@torch.no_grad()
+def _per_token(
+    models: Sequence[nn.Module],
+    texts: Sequence[DrawnText],
+    quantity: Callable[..., Tensor],
+    vocabulary: int | None,
+    chunk_tokens: int,
+) -> list[Tensor]:
+    """quantity(logits of each model [N, V]..., tokens [N]) -> [N] or [N, k]; per text, float64."""
+    found = [torch.zeros(0, dtype=torch.float64)] * len(texts)
+    order = sorted(
+        (i for i in range(len(texts)) if texts[i].response), key=lambda i: _size(texts[i])
+    )
+    training = [module for model in models for module in model.modules() if module.training]
+    for model in models:
+        model.eval()
+    try:
+        for start in range(0, len(order), _ROWS):
+            group = order[start : start + _ROWS]
+            rows = [texts[i] for i in group]
+            streams = [_logits(model, rows, vocabulary, chunk_tokens) for model in models]
+            drawn = [token for row in rows for token in row.response]
+            tokens = torch.tensor(drawn, device=bare_model(models[0]).device)
+            values: list[Tensor] = []
+            for chunks in zip(*streams, strict=True):
+                place = sum(len(part) for part in values)
+                here = tokens[place : place + len(chunks[0])]
+                values.append(quantity(*chunks, here).double())
+            whole = torch.cat(values).cpu()
+            if whole.isnan().any():
+                _blame(models, rows, vocabulary, chunk_tokens)
+            parts = whole.split([len(row.response) for row in rows])
+            for index, part in zip(group, parts, strict=True):
+                found[index] = part
+    finally:
+        for module in training:
+            module.training = True
+    return found
+
+
+def _blame(
+    models: Sequence[nn.Module],
+    rows: Sequence[DrawnText],
+    vocabulary: int | None,
+    chunk_tokens: int,
+) -> None:
+    """DistillSpecError that names the model whose logits are NaN or infinite on these texts."""
+    for model in models:
+        for logits in _logits(model, rows, vocabulary, chunk_tokens):
+            highest = logits.float().amax(-1)
+            check_finite(named(model), highest.masked_fill(highest == -torch.inf, 0.0))
+
+
+def _summed(texts: Sequence[DrawnText], values: Sequence[Tensor]) -> SumsPerText:
+    sums = tuple(float(value.sum()) for value in values)
+    return SumsPerText(sums, tuple(len(text.response) for text in texts))
+
+
+def _drafted(policy: SamplingPolicy, logits: Tensor) -> Tensor:
+    """The draft's law, all 0 where it has none: where all logits are -inf."""
+    has_law = (logits != -torch.inf).any(dim=-1, keepdim=True)
+    return policy.distribution(logits).where(has_law, 0.0)
+
+
+def _size(text: DrawnText) -> int:
+    return len(text.prompt) + len(text.response)
+
+
+def _logits(
+    model: nn.Module, rows: Sequence[DrawnText], vocabulary: int | None, chunk_tokens: int
+) -> Iterator[Tensor]:
+    """Logits [n <= chunk_tokens, V] for every response token of the rows, in order.
+
+    The shift: position t speaks about token t + 1, so a response of R tokens after a prompt of P is
+    read off positions P - 1 .. P + R - 2.
+    """
+    device = bare_model(model).device
+    tokens = torch.zeros(len(rows), max(_size(row) for row in rows), dtype=torch.long)
+    speaks, is_token = (torch.zeros_like(tokens, dtype=torch.bool) for _ in range(2))
+    for place, row in enumerate(rows):
+        tokens[place, : _size(row)] = torch.tensor(row.prompt + row.response)
+        is_token[place, : _size(row)] = True
+        speaks[place, len(row.prompt) - 1 : _size(row) - 1] = True
+    bridge = bridge_of(bare_model(model))
+    if bridge is not None:
+        is_token = bridge.is_within(tokens, is_token, most_positions(bare_model(model)))
+    is_read = is_token[speaks].to(device)  # all of it, but where the draft's own tokens are many
+    mask = None if bridge is None else is_token.to(device)
+    tokens, speaks = tokens.to(device), speaks.to(device)
+    head = output_head(model, vocabulary if bridge is None else None)
+    if head is None:
+        # The whole [rows, T, V] exists here, for models whose head cannot be taken apart.
+        whole = token_logits(model, tokens, mask, vocabulary)[speaks]
+        for logits, read in _chunks(whole, is_read, chunk_tokens):
+            yield logits if bridge is None else logits.where(read, -torch.inf)
+        return
+    states = hidden_states(model, tokens, mask)[speaks]
+    for part, read in _chunks(states, is_read, chunk_tokens):
+        logits = head.logits(part)
+        if bridge is not None:
+            logits = bridge.logits(logits)[..., :vocabulary].where(read, -torch.inf)
+        yield logits
+
+
+def _chunks(values: Tensor, is_read: Tensor, chunk_tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """[N, ...] and bool [N, 1], so many tokens at a time."""
+    return zip(values.split(chunk_tokens), is_read[:, None].split(chunk_tokens), strict=True)

@@ -1,0 +1,285 @@
+"""Is the pair worth training? Costs and acceptance, measured before the first training step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from distillspec.errors import DistillSpecError
+from distillspec.measure.exact import corpus_alpha
+from distillspec.measure.exact.prompt import MeasuredPrompt
+from distillspec.measure.stats import intervals
+from distillspec.measure.stats.intervals import Sums, Verdict, by_document, verdict_against
+from distillspec.measure.timed.memory import Memory, TrainingLoad, memory_estimate, parameters
+from distillspec.methods import cost_model
+from distillspec.methods.build import block_sizes, configuration, most_slots
+from distillspec.methods.step_times import StepTimes, measure_steps, middle_prompt
+from distillspec.models.runners.compiled import make_runner
+from distillspec.models.runners.eager import vocabulary_size
+from distillspec.models.sampling.generate import DrawnText, generate
+from distillspec.models.vocabulary.chat_template import ChatTemplate
+from distillspec.models.vocabulary.cross_tokenizer import bridge_of
+from distillspec.models.vocabulary.eos_tokens import stop_ids
+from distillspec.recipe.methods import Method
+from distillspec.recipe.suite import Suite
+from distillspec.runtime.seeds import derive_seed
+from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.sampling import SamplingPolicy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_DRAFT = "undistilled"
+_CLOSE = 1.1
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What to expect at one temperature; quantities as in measure/definitions.py.
+
+    against_break_even: whether alpha is higher or lower, all temperatures tested together.
+    verify_times: v by gamma. predicted_speedup: at best_gamma, for independent tokens of `alpha`,
+    the draft as it is now. break_even_alpha: None if even alpha = 1 does not break even.
+    """
+
+    temperature: float
+    alpha: float
+    alpha_low: float
+    alpha_high: float
+    entropy_nats: float
+    target_step_seconds: float
+    draft_to_target_time: float
+    verify_times: dict[int, float]
+    break_even_alpha: float | None
+    perfect_draft_cap: float
+    perfect_draft_gamma: int
+    best_gamma: int
+    predicted_speedup: float
+    against_break_even: Verdict
+
+
+@dataclass(frozen=True)
+class Fitness:
+    """vocabulary: tokens both models share; chat_template: its sha256, None without one."""
+
+    target_parameters: int
+    draft_parameters: int
+    target_vocabulary: int
+    draft_vocabulary: int
+    vocabulary: int
+    chat_template: str | None
+    runner: str
+    prompts: int
+    expectations: tuple[Expectation, ...]
+    memory: Memory
+    warnings: tuple[str, ...]
+    seconds: float
+
+    def predicted_speedup(self) -> float:
+        """The lowest over the temperatures: what a floor is held against."""
+        return min(one.predicted_speedup for one in self.expectations)
+
+    def perfect_draft_cap(self) -> float:
+        """The lowest over the temperatures: no training passes it everywhere."""
+        return min(one.perfect_draft_cap for one in self.expectations)
+
+
+def assess(
+    target: PreTrainedModel,
+    draft: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[MeasuredPrompt],
+    *,
+    suite: Suite,
+    load: TrainingLoad,
+    device: torch.device | str,
+    vocabulary: int | None = None,
+    ends: frozenset[int] | None = None,
+) -> Fitness:
+    """Measure the pair at the suite's temperatures and gammas, with its runner and first method.
+
+    Both models are on `device`, in the dtype they are to decode in; the pair's tokenizers and
+    vocabularies were checked before (`models.vocabulary.check_pair` gives `vocabulary`). ends: what
+    ends a text, where the recipe says so.
+    """
+    started = time.monotonic()
+    taken = list(prompts[: suite.prompts.count])
+    if not taken:
+        raise DistillSpecError(
+            "there are no prompts to measure acceptance on",
+            where="check",
+            mend="give data.source in the recipe some prompts, or data.held_out",
+        )
+    for model in (target, draft):
+        model.train(False)
+    shared = vocabulary or min(vocabulary_size(target), vocabulary_size(draft))
+    steps = _steps(target, draft, taken, suite, device, shared)
+    if ends is None:
+        ends = stop_ids(target, tokenizer).ids
+    expectations = tuple(
+        _expected(target, draft, ends, taken, suite, steps[at], shared) for at in suite.temperatures
+    )
+    template = ChatTemplate(tokenizer)
+    return Fitness(
+        target_parameters=parameters(target),
+        draft_parameters=parameters(draft),
+        target_vocabulary=vocabulary_size(target),
+        draft_vocabulary=vocabulary_size(draft),
+        vocabulary=shared,
+        chat_template=template.hash() if template.exists else None,
+        runner=suite.runner.kind,
+        prompts=len(taken),
+        expectations=expectations,
+        memory=memory_estimate(target, draft, load, _capacity(taken, suite)),
+        warnings=tuple(
+            warnings_about(
+                expectations,
+                vocabulary_size(target),
+                # A draft with a vocabulary of its own is not padded differently, but another's.
+                vocabulary_size(draft if bridge_of(draft) is None else target),
+            )
+        ),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _capacity(prompts: Sequence[MeasuredPrompt], suite: Suite) -> int:
+    longest = max(len(prompt.tokens) for prompt in prompts)
+    return longest + suite.max_new_tokens + most_slots(suite) + 1
+
+
+def _steps(
+    target: PreTrainedModel,
+    draft: PreTrainedModel,
+    prompts: Sequence[MeasuredPrompt],
+    suite: Suite,
+    device: torch.device | str,
+    vocabulary: int,
+) -> dict[float, StepTimes]:
+    """Isolated step times by temperature."""
+    capacity, kind = _capacity(prompts, suite), suite.runner.kind
+    target_runner = make_runner(
+        target, kind, capacity, block_sizes(suite.gammas), vocabulary=vocabulary
+    )
+    texts = [prompt.tokens for prompt in prompts]
+    draft_runner = make_runner(draft, kind, capacity, (1, 2), vocabulary=vocabulary, prompts=texts)
+    middle = middle_prompt(texts, [draft_runner], most_slots(suite))
+    return {
+        at: measure_steps(
+            target_runner,
+            {_DRAFT: draft_runner},
+            [configuration(Method(), gamma) for gamma in suite.gammas],
+            torch.tensor(middle, device=device),
+            policy=SamplingPolicy(at, suite.top_k, suite.nucleus),
+            chance=GeneratorChance(
+                torch.Generator(device).manual_seed(derive_seed(suite.seed, "timing of check", at))
+            ),
+        )
+        for at in suite.temperatures
+    }
+
+
+def _expected(
+    target: PreTrainedModel,
+    draft: PreTrainedModel,
+    ends: frozenset[int],
+    prompts: Sequence[MeasuredPrompt],
+    suite: Suite,
+    steps: StepTimes,
+    vocabulary: int,
+) -> Expectation:
+    policy = SamplingPolicy(steps.temperature, suite.top_k, suite.nucleus)
+    texts = _drawn(target, ends, prompts, suite, policy, vocabulary)
+    overlap = corpus_alpha.acceptance(target, draft, texts, policy, vocabulary=vocabulary)
+    sums = by_document(Sums(overlap.sums, overlap.tokens), [one.document for one in prompts])
+    alpha = intervals.ratio(sums, suite.confidence).within(0.0, 1.0)
+    c, v = steps.draft_to_target_time(_DRAFT), steps.verify_times()
+    cap, best = cost_model.perfect_draft_cap(c, v), cost_model.best_gamma(alpha.value, c, v)
+    even = cost_model.break_even_alpha(c, v)
+    verdict: Verdict = "not tested"
+    if even is not None:
+        verdict = verdict_against(sums, even, suite.confidence, len(suite.temperatures))
+    return Expectation(
+        temperature=steps.temperature,
+        alpha=alpha.value,
+        alpha_low=alpha.low,
+        alpha_high=alpha.high,
+        entropy_nats=corpus_alpha.entropy(target, texts, policy, vocabulary=vocabulary).mean(),
+        target_step_seconds=steps.target_seconds,
+        draft_to_target_time=c,
+        verify_times=v,
+        break_even_alpha=even,
+        perfect_draft_cap=cap.speedup,
+        perfect_draft_gamma=cap.gamma,
+        best_gamma=best.gamma,
+        predicted_speedup=best.speedup,
+        against_break_even=verdict,
+    )
+
+
+def _drawn(
+    target: PreTrainedModel,
+    ends: frozenset[int],
+    prompts: Sequence[MeasuredPrompt],
+    suite: Suite,
+    policy: SamplingPolicy,
+    vocabulary: int,
+) -> list[DrawnText]:
+    """Text drawn from the target after each prompt."""
+    responses = generate(
+        target,
+        [torch.tensor(prompt.tokens) for prompt in prompts],
+        max_new_tokens=suite.max_new_tokens,
+        policy=policy,
+        chance=GeneratorChance(
+            torch.Generator(target.device).manual_seed(
+                derive_seed(suite.seed, "texts of check", policy.temperature)
+            )
+        ),
+        end_tokens=ends,
+        pad_token=min(ends, default=0),
+        vocabulary=vocabulary,
+    )
+    return [
+        DrawnText(tuple(prompt.tokens), tuple(response.tolist()))
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
+
+
+# --- warnings ------------------------------------------------------------------------------------
+
+
+def warnings_about(
+    expectations: Sequence[Expectation], target_vocabulary: int, draft_vocabulary: int
+) -> list[str]:
+    """What the user should know before training this pair."""
+    said = []
+    for one in expectations:
+        at = f"at T = {one.temperature:g}"
+        if one.break_even_alpha is None:
+            said.append(
+                f"{at} even a perfect draft cannot win on this machine: a draft step costs "
+                f"{one.draft_to_target_time:.2f} of a target step, the cap is "
+                f"{one.perfect_draft_cap:.2f}x. Take a smaller draft; training cannot mend this"
+            )
+        elif one.perfect_draft_cap < _CLOSE:
+            said.append(
+                f"{at} a perfect draft would bring {one.perfect_draft_cap:.2f}x at most: there is "
+                "next to nothing to gain"
+            )
+        elif one.against_break_even == "lower":
+            said.append(
+                f"{at} the draft as it is slows decoding down: alpha {one.alpha:.3f}, break-even "
+                f"{one.break_even_alpha:.3f}; distillation must first bring that much"
+            )
+    if target_vocabulary != draft_vocabulary:
+        said.append(
+            f"the outputs are padded differently (target {target_vocabulary}, draft "
+            f"{draft_vocabulary} tokens): some engines refuse such a pair; the exported draft is "
+            "given the target's size"
+        )
+    return said

@@ -1,0 +1,1 @@
+"""Rows become the summary of an evaluation."""

@@ -1,0 +1,305 @@
+"""From rows to the summary: teacher-forced acceptance, tallies, quality, examples, environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from distillspec.measure.exact.prompt import MeasuredPrompt
+from distillspec.measure.exact.target_texts import drawn_texts, text_facts
+from distillspec.measure.summary.comparing import comparisons
+from distillspec.measure.summary.completions import completion_text, examples, greedy_divergences
+from distillspec.measure.summary.definitions import DEFINITIONS
+from distillspec.measure.summary.findings import findings, served_cautions
+from distillspec.measure.summary.noise_floor import in_words, noise_floor
+from distillspec.measure.summary.oracle import oracles
+from distillspec.measure.summary.quality import Completion, name_of, score
+from distillspec.measure.summary.ranking import ranking
+from distillspec.measure.summary.recommending import recommendations, recommended
+from distillspec.measure.summary.records import Quality, Summary
+from distillspec.measure.summary.regret import Arm, regrets
+from distillspec.measure.summary.tally import Tally
+from distillspec.measure.timed.plan import Prepared
+from distillspec.measure.timed.rows import Row
+from distillspec.models.runners.eager import CausalRunner
+from distillspec.models.runners.tree_batch import PathRowsRunner, SourceRunner
+from distillspec.recipe.methods import UCBChoose
+from distillspec.recipe.suite import Suite
+from distillspec.runtime import provenance
+from distillspec.speculation.limits import up_to_end
+from distillspec.speculation.runner import Runner
+from distillspec.speculation.sampling import SamplingPolicy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_COMPARED = "distilled"
+_PLAIN_NAME = "target alone"
+_MIXED = "Ratios of a compiled and an eager model say little about a serving engine."
+
+
+def sum_up(
+    suite: Suite,
+    rows: Sequence[Row],
+    prepared: Prepared,
+    *,
+    target: PreTrainedModel,
+    drafts: Mapping[str, PreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[MeasuredPrompt],
+    text_prompts: Sequence[MeasuredPrompt],
+    vocabulary: int | None,
+    ends: frozenset[int],
+    notes: Sequence[str] = (),
+) -> Summary:
+    """Everything the rows of `prompts` say, and acceptance on the target's text_prompts.
+
+    ends: what ends a text. notes: sentences about the prompts, told last.
+    """
+    floor = noise_floor(rows, suite.confidence)
+    rows = [row for row in rows if not row.again]
+    facts = {}
+    for temperature in suite.temperatures:
+        policy = SamplingPolicy(temperature, suite.top_k, suite.nucleus)
+        drawn = drawn_texts(
+            target,
+            text_prompts,
+            policy,
+            tokens=suite.max_new_tokens,
+            seed=suite.seed,
+            vocabulary=vocabulary,
+        )
+        facts[temperature] = text_facts(
+            target,
+            drafts,
+            drawn,
+            policy,
+            documents=[prompt.document for prompt in text_prompts],
+            ends=ends,
+            vocabulary=vocabulary,
+        )
+    standard = frozenset(method.name for method in suite.methods if method.is_standard)
+    tally = Tally(rows, prepared.steps, facts, suite.confidence, ends, standard)
+    cells, baseline = tally.cells(), tally.baselines()
+    others = [name for name in drafts if name != _COMPARED]
+    compared = (
+        comparisons(tally, _COMPARED, others, recommended(tally, _COMPARED))
+        if _COMPARED in drafts
+        else []
+    )
+    measured = [place[0] for place in tally.places()]
+    shown = _COMPARED if _COMPARED in measured else measured[-1]
+    recommendation = recommendations(tally)
+    ranked = ranking(tally)
+    divergences = greedy_divergences(target, prompts, rows, vocabulary)
+    runs = sorted({row.run for row in rows})
+    of_run = [
+        *([] if floor is None else [in_words(floor)]),
+        *_processes(len(runs)),
+        *_fallbacks(suite, prepared),
+    ]
+    return Summary(
+        suite=suite.name,
+        created=provenance.gather().started,
+        prompts=len(prompts),
+        texts=len(text_prompts),
+        max_new_tokens=suite.max_new_tokens,
+        confidence=suite.confidence,
+        standard_methods=sorted(standard),
+        cells=cells,
+        baseline=baseline,
+        comparisons=compared,
+        ranking=ranked,
+        oracles=oracles(tally, ranked),
+        regrets=regrets(rows, _choosers(suite), suite.confidence),
+        categories=tally.categories(),
+        contexts=tally.contexts(),
+        recommendation=recommendation,
+        quality=_quality(suite, tokenizer, prompts, rows, ends),
+        greedy_divergences=divergences,
+        examples=examples(tokenizer, prompts, rows, recommended(tally, shown)),
+        notes=[
+            *findings(cells, baseline, compared, recommendation, divergences, tally.documents()),
+            *of_run,
+            *_begun_anew(suite, len(runs)),
+            *_lossy(suite),
+            *_audited(suite),
+            *notes,
+        ],
+        cautions=[
+            *served_cautions(cells, baseline, divergences, tally.documents(), standard),
+            *of_run,
+            *_audited(suite),
+            *notes,
+        ],
+        environment=_environment(suite, target, drafts, prepared, runs),
+        definitions=dict(DEFINITIONS),
+        documents=tally.documents(),
+        text_documents=len({prompt.document for prompt in text_prompts}),
+        noise_floor=floor,
+    )
+
+
+def _quality(
+    suite: Suite,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[MeasuredPrompt],
+    rows: Sequence[Row],
+    ends: frozenset[int],
+) -> list[Quality]:
+    """The metric on the target's own completions and on those decoded with each draft.
+
+    Speculative decoding is lossless, so these must agree but for the noise of sampling; lossy
+    methods, which stand apart, need not.
+    """
+    if suite.quality is None:
+        return []
+    groups: dict[tuple[float, str], list[Completion]] = {}
+    lossy = suite.lossy_methods()
+    for row in rows:
+        prompt = prompts[row.prompt]
+        tokens = up_to_end(row.tokens, ends)[0]
+        reference = prompt.response
+        name = row.draft or _PLAIN_NAME
+        if row.method in lossy:
+            name = f"{name}, {row.method}"
+        groups.setdefault((row.temperature, name), []).append(
+            Completion(
+                prompt=prompt.text,
+                text=completion_text(tokenizer, prompt.tokens, tokens),
+                finished=bool(tokens) and tokens[-1] in ends,
+                reference=None
+                if reference is None
+                else completion_text(tokenizer, prompt.tokens, reference[: suite.max_new_tokens]),
+            )
+        )
+    return [
+        Quality(
+            completions_of=name,
+            temperature=temperature,
+            metric=name_of(suite.quality),
+            completions=len(completions),
+            scores=score(suite.quality, completions),
+        )
+        for (temperature, name), completions in sorted(
+            groups.items(), key=lambda item: (item[0][0], item[0][1] != _PLAIN_NAME)
+        )
+    ]
+
+
+def _fallbacks(suite: Suite, prepared: Prepared) -> list[str]:
+    """Models that could not be run as the suite asks for, or not in one row."""
+    eager = _run_by(CausalRunner, prepared) if suite.runner.kind == "compiled" else ""
+    as_a_batch = _run_by(PathRowsRunner, prepared)
+    with_source = _run_by(SourceRunner, prepared)
+    found = []
+    if with_source:
+        found.append(
+            "Run eagerly, and several drafts as a batch, since they are encoder-decoder models: "
+            f"{with_source}."
+        )
+    if eager:
+        found.append(f"Run eagerly, since they could not be compiled: {eager}.")
+    if as_a_batch:
+        found.append(
+            "Read several drafts as a batch, eagerly, since their attention takes no mask of ours: "
+            f"{as_a_batch}."
+        )
+    if found and suite.runner.kind == "compiled":
+        found[-1] += f" {_MIXED}"
+    return found
+
+
+def _processes(runs: int) -> list[str]:
+    if runs == 1:
+        return []
+    return [
+        f"{runs} processes timed these rows (the evaluation was interrupted); every comparison "
+        "block comes from one of them."
+    ]
+
+
+def _begun_anew(suite: Suite, processes: int) -> list[str]:
+    """Methods that an interrupted evaluation made forget what they had seen."""
+    forgot = [
+        method.name
+        for method in suite.methods
+        if method.valve
+        or (
+            isinstance(method.choose, UCBChoose)
+            and method.choose.window
+            and method.choose.memory != "prompt"
+        )
+    ]
+    if processes == 1 or not forgot:
+        return []
+    return [
+        f"Windows and valves began anew in each of {processes} processes: {', '.join(forgot)}. Not "
+        "so in an evaluation that is never interrupted."
+    ]
+
+
+def _run_by(runner: type[Runner], prepared: Prepared) -> str:
+    return ", ".join(name for name, kind in prepared.runners.items() if kind == runner.__name__)
+
+
+def _choosers(suite: Suite) -> dict[str, list[Arm]]:
+    """Methods that choose, with their arms."""
+    return {
+        method.name: [Arm(arm.name, gamma, arm.model) for arm, gamma in suite.arms(method)]
+        for method in suite.methods
+        if method.choose is not None
+    }
+
+
+def _lossy(suite: Suite) -> list[str]:
+    names = suite.lossy_methods()
+    if not names:
+        return []
+    return [
+        f"LOSSY: {', '.join(names)}. What they emit does not follow the target's law; their task "
+        "quality stands beside their speed."
+    ]
+
+
+def _audited(suite: Suite) -> list[str]:
+    if not suite.audit:
+        return []
+    return [
+        "Every round was audited, and the times of speculative decoding include the auditing: "
+        "leave `audit` out of the suite to compare speeds."
+    ]
+
+
+def _environment(
+    suite: Suite,
+    target: PreTrainedModel,
+    drafts: Mapping[str, PreTrainedModel],
+    prepared: Prepared,
+    runs: Sequence[str],
+) -> dict[str, Any]:
+    now = provenance.gather()
+    return {
+        "command": list(now.command),
+        "git": asdict(now.git),
+        "python": now.python,
+        "versions": now.versions,
+        "machine": asdict(now.machine),
+        "threads": torch.get_num_threads(),
+        "runner": suite.runner.kind,
+        "runners": prepared.runners,
+        "seed": suite.seed,
+        "repeats": suite.repeats,
+        "processes": list(runs),
+        "models": {
+            name: {
+                "path": model.name_or_path,
+                "parameters": sum(weight.numel() for weight in model.parameters()),
+                "dtype": str(model.dtype).removeprefix("torch."),
+            }
+            for name, model in {"target": target, **drafts}.items()
+        },
+    }

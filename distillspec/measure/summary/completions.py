@@ -1,0 +1,169 @@
+"""The texts behind the numbers: where they end, what repeats, where greedy ones part, examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import median_low
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from distillspec.measure.exact.prompt import MeasuredPrompt
+from distillspec.measure.summary.records import Example, GreedyDivergence, Piece
+from distillspec.measure.timed.rows import FATES, Row
+from distillspec.models.bare import bare_model
+from distillspec.models.surgery.hidden import token_logits
+from distillspec.models.vocabulary.decoded import decoded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_NGRAM = 4
+_PROMPT_SHOWN = 600
+_CONTEXT = 8
+
+
+def repeated_share(texts: Iterable[Sequence[int]], n: int = _NGRAM) -> float:
+    """Share of all n-grams that occurred earlier in the same text, in [0, 1]; nan without any."""
+    repeated = grams = 0
+    for tokens in texts:
+        here = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+        grams += len(here)
+        repeated += len(here) - len(set(here))
+    return repeated / grams if grams else float("nan")
+
+
+def greedy_divergences(
+    target: nn.Module,
+    prompts: Sequence[MeasuredPrompt],
+    rows: Sequence[Row],
+    vocabulary: int | None,
+) -> list[GreedyDivergence]:
+    """Temperature-0 texts that differ from the baseline's, with the gap between the two tokens.
+
+    The gap is of one teacher-forced forward over the shared text. A near-tie explains a flip, if
+    the two tokens are the target's top two.
+    """
+    greedy = [row for row in rows if row.temperature == 0.0]
+    plain = {row.prompt: row.tokens for row in greedy if row.draft is None}
+    scores: dict[tuple[int, int], Tensor] = {}
+    found = []
+    for row in greedy:
+        if row.draft is None or row.method is None or row.gamma is None:
+            continue
+        if row.tokens == plain[row.prompt]:
+            continue
+        both = zip(row.tokens, plain[row.prompt], strict=True)
+        position = next(i for i, (one, other) in enumerate(both) if one != other)
+        key = row.prompt, position
+        if key not in scores:
+            text = [*prompts[row.prompt].tokens, *row.tokens[:position]]
+            scores[key] = _next_logits(target, text, vocabulary)
+        tokens = [row.tokens[position], plain[row.prompt][position]]
+        gap, are_top_two = _tie(scores[key], tokens)
+        found.append(
+            GreedyDivergence(
+                draft=row.draft,
+                method=row.method,
+                gamma=row.gamma,
+                prompt_key=row.prompt_key,
+                position=position,
+                gap=gap,
+                are_top_two=are_top_two,
+            )
+        )
+    return found
+
+
+@torch.no_grad()
+def _next_logits(target: nn.Module, tokens: list[int], vocabulary: int | None) -> Tensor:
+    device = bare_model(target).device
+    logits = token_logits(target, torch.tensor([tokens], device=device), None, vocabulary)
+    return logits[0, -1].float()
+
+
+def _tie(logits: Tensor, tokens: list[int]) -> tuple[float, bool]:
+    """[V], two tokens -> the highest logit less the lower of theirs; whether none lies between."""
+    first, second = logits.topk(2).values.tolist()
+    lower = float(logits[tokens].min())
+    return first - lower, lower >= second
+
+
+def examples(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[MeasuredPrompt],
+    rows: Sequence[Row],
+    shown_at: dict[float, tuple[str, int]],
+) -> list[Example]:
+    """Per temperature, one prompt decoded with every draft by every method at one gamma.
+
+    shown_at: by temperature, that gamma, and the method by whose tau the prompt is chosen.
+
+    Not picked by hand: the prompt on which the last draft's tau is the median.
+    """
+    found = []
+    for temperature, (method, gamma) in sorted(shown_at.items()):
+        here = [
+            row
+            for row in rows
+            if row.temperature == temperature and row.gamma == gamma and row.repeat == 0
+        ]
+        by_method = [row for row in here if row.method == method]
+        drafts = list(dict.fromkeys(row.draft for row in by_method))
+        taus = {
+            row.prompt: row.counts.block_efficiency()
+            for row in by_method
+            if row.draft == drafts[-1] and row.counts.verifications
+        }
+        if not taus:
+            continue
+        middle = median_low(taus.values())
+        chosen = next(prompt for prompt, tau in taus.items() if tau == middle)
+        found += [_example(tokenizer, prompts[chosen], r) for r in here if r.prompt == chosen]
+    return found
+
+
+def _example(tokenizer: PreTrainedTokenizerBase, prompt: MeasuredPrompt, row: Row) -> Example:
+    assert row.draft is not None
+    assert row.method is not None
+    assert row.gamma is not None
+    cut = len(prompt.text) > _PROMPT_SHOWN
+    shown = "…" + prompt.text[-_PROMPT_SHOWN:] if cut else prompt.text
+    texts = token_texts(tokenizer, prompt.tokens, row.tokens)
+    return Example(
+        draft=row.draft,
+        method=row.method,
+        gamma=row.gamma,
+        temperature=row.temperature,
+        prompt_key=prompt.key,
+        prompt=shown,
+        tau=row.counts.block_efficiency(),
+        verifications=row.counts.target_forwards,
+        pieces=[Piece(text, FATES[f]) for text, f in zip(texts, row.fates, strict=True)],
+    )
+
+
+def token_texts(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], tokens: Sequence[int]
+) -> Iterator[str]:
+    """The text each token adds after the prompt; the first part of a split letter adds none."""
+    context = list(prompt[-_CONTEXT:])
+    said = decoded(tokenizer, context)
+    for end in range(1, len(tokens) + 1):
+        text = decoded(tokenizer, [*context, *tokens[:end]])
+        if text.endswith("\ufffd") and end < len(tokens):
+            yield ""
+            continue
+        yield text[len(said) :]
+        said = text
+
+
+def completion_text(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], tokens: Sequence[int]
+) -> str:
+    """What the tokens say after the prompt, end-of-text and other specials left out."""
+    context = list(prompt[-_CONTEXT:])
+    before = decoded(tokenizer, context, skip_special_tokens=True)
+    whole = decoded(tokenizer, [*context, *tokens], skip_special_tokens=True)
+    return whole[len(before) :]

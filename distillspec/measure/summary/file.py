@@ -1,0 +1,97 @@
+"""summary.json, written from the records of `measure.summary` and read back into them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from distillspec.measure.summary.findings import served_cautions
+from distillspec.measure.summary.records import Summary
+from distillspec.runtime import atomic
+from distillspec.runtime.plain_files import Kept, read_json
+from distillspec.runtime.typed import Reading
+
+_BEFORE: dict[str, Any] = {  # what stands for fields that summaries did not always have
+    "documents": 0,
+    "text_documents": 0,
+    "noise_floor": None,
+    "cautions": [],
+    "standard_methods": ["standard"],
+    "method": "standard",
+    "alpha_argmax": None,
+    "alpha_argmax_low": None,
+    "alpha_argmax_high": None,
+}
+_LARGEST = 1e15
+_LONGEST_NAME = 200
+_OLD = (
+    "An earlier version wrote this summary: its intervals are over prompts, which are too narrow "
+    "where several come from one document. `evaluate` sums the same rows up again."
+)
+
+
+def write_summary(summary: Summary, path: Path) -> None:
+    """Atomically; a number that does not exist (nan) is written as null."""
+    atomic.write_json(path, without_nan(summary))
+
+
+def read_summary(path: Path) -> Summary:
+    """The records of a summary.json; DistillSpecError if it is not one."""
+    mend = "run `python -m distillspec evaluate` again; it goes on from rows.jsonl"
+    kept = Kept(path, "the summary of an evaluation", mend)
+    found = read_json(kept, Summary, Reading(null_is_nan=True, absent=_BEFORE))
+    _check(found, kept)
+    if not found.documents:
+        return _over_prompts(found)
+    if not found.cautions:  # an earlier version kept none; those of its numbers can be found
+        said = served_cautions(
+            found.cells,
+            found.baseline,
+            found.greedy_divergences,
+            found.documents,
+            found.standard_methods,
+        )
+        found = replace(found, cautions=said)
+    return found
+
+
+def _check(summary: Summary, kept: Kept) -> None:
+    """Whether the parts fit together, and can be drawn."""
+    plain = {one.temperature for one in summary.baseline}
+    without = [at for at in summary.temperatures() if at not in plain]
+    if without:
+        raise kept.fault(f"its baseline has no temperature {without[0]:g}")
+    waiting: list[Any] = [without_nan(summary)]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+        elif isinstance(one, int | float) and abs(one) > _LARGEST:
+            raise kept.fault(f"it holds a number beyond {_LARGEST:g}")
+    names = [*summary.drafts(), *summary.methods()]
+    if max(map(len, names), default=0) > _LONGEST_NAME:
+        raise kept.fault(f"a draft or a method has a name of more than {_LONGEST_NAME} characters")
+
+
+def _over_prompts(summary: Summary) -> Summary:
+    """A summary that was written before documents were kept: what it claimed is not repeated."""
+    untested = [replace(one, verdict="not tested") for one in summary.comparisons]
+    notes, cautions = [*summary.notes, _OLD], [*summary.cautions, _OLD]
+    return replace(summary, comparisons=untested, notes=notes, cautions=cautions)
+
+
+def without_nan(value: Any) -> Any:
+    """For JSON: records as dicts, and null for a number that does not exist (nan, infinite)."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: without_nan(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,91 @@
+"""The same draft timed twice: how far two equal drafts lie apart in this evaluation (A/A)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from distillspec.measure.stats import intervals
+from distillspec.measure.stats.intervals import Sums, by_document
+from distillspec.measure.summary.records import DISTILLED, NoiseFloor
+from distillspec.measure.timed.bench import Column
+from distillspec.measure.timed.rows import Row
+from distillspec.recipe.suite import Suite
+from distillspec.text.numbers import with_interval
+
+
+def timed_again(suite: Suite, drafts: Iterable[str]) -> Column | None:
+    """The cell that is timed a second time; None where the suite wants none, or none is standard.
+
+    Of the distilled draft, or the last one, at the last gamma; at `suite.again_at` alone.
+    """
+    of_suite = [name for name in drafts if name in suite.drafts]
+    standard = [method for method in suite.methods if method.is_standard and method.model is None]
+    if not suite.noise_floor or not of_suite or not standard:
+        return None
+    draft = DISTILLED if DISTILLED in of_suite else of_suite[-1]
+    return Column(draft, standard[0], suite.of(standard[0])[-1], again=True)
+
+
+def noise_floor(rows: Sequence[Row], confidence: float) -> NoiseFloor | None:
+    """The second time over the first, paired by document; None where nothing was timed twice.
+
+    Args:
+        rows: All of an evaluation, those of the second time included.
+        confidence: Of the intervals.
+    """
+    second = [row for row in rows if row.again]
+    if not second:
+        return None
+    one = second[0]
+    cell = (one.draft, one.method, one.gamma, one.temperature)
+    first = [
+        row
+        for row in rows
+        if not row.again and (row.draft, row.method, row.gamma, row.temperature) == cell
+    ]
+    assert one.draft is not None and one.method is not None and one.gamma is not None
+    speed = intervals.relative(_speed(second), _speed(first), confidence)
+    tau = intervals.relative(_tau(second), _tau(first), confidence)
+    return NoiseFloor(
+        draft=one.draft,
+        method=one.method,
+        gamma=one.gamma,
+        temperature=one.temperature,
+        documents=len({row.unit for row in second}),
+        speed=speed.value,
+        speed_low=speed.low,
+        speed_high=speed.high,
+        tau=tau.value,
+        tau_low=tau.low,
+        tau_high=tau.high,
+    )
+
+
+def in_words(found: NoiseFloor) -> str:
+    """A sentence for the findings."""
+    speed = with_interval(found.speed, found.speed_low, found.speed_high, "+.1%")
+    tau = with_interval(found.tau, found.tau_low, found.tau_high, "+.1%")
+    return (
+        f"Noise floor: the {found.draft} draft timed a second time (gamma {found.gamma}, T = "
+        f"{found.temperature:g}) differs from itself by {speed} in tokens/s and {tau} in tau."
+    )
+
+
+def _ordered(rows: Sequence[Row]) -> list[Row]:
+    """By prompt, so that documents come in one order."""
+    return sorted(rows, key=lambda row: (row.prompt, row.repeat))
+
+
+def _speed(rows: Sequence[Row]) -> Sums:
+    mine = _ordered(rows)
+    sums = Sums([float(len(row.tokens)) for row in mine], [row.seconds for row in mine])
+    return by_document(sums, [row.unit for row in mine])
+
+
+def _tau(rows: Sequence[Row]) -> Sums:
+    mine = _ordered(rows)
+    sums = Sums(
+        [float(row.counts.emitted) for row in mine],
+        [float(row.counts.verifications) for row in mine],
+    )
+    return by_document(sums, [row.unit for row in mine])

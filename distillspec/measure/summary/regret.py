@@ -1,0 +1,118 @@
+"""What a method that chooses has lost against its best fixed arm, known in hindsight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from distillspec.measure.stats import intervals
+from distillspec.measure.stats.intervals import Sums, by_document
+from distillspec.measure.summary.records import Regret, RegretQuantity
+from distillspec.measure.timed.rows import Row
+
+
+class Arm(NamedTuple):
+    """draft: the one that the arm itself names; None: it drafts with the chooser's."""
+
+    method: str
+    gamma: int
+    draft: str | None = None
+
+
+_COUNTED: dict[RegretQuantity, Callable[[Row], float]] = {
+    "rounds": lambda row: float(row.counts.target_forwards),
+    "seconds": lambda row: row.seconds,
+}
+
+
+def regrets(
+    rows: Sequence[Row], choosers: Mapping[str, Sequence[Arm]], confidence: float
+) -> list[Regret]:
+    """Stopping-time regret (2505.15141) of each chooser, draft and temperature.
+
+    choosers: by name, with their arms.
+    All decoded the same prompts to the same length around the same baseline, each with dice of its
+    own. An arm that is no cell of the suite was not timed, and is left out; a chooser without any
+    timed arm has no regret to show.
+    """
+    cells: dict[tuple[str, str, int, float], dict[int, list[Row]]] = {}
+    for row in rows:
+        if row.draft is not None and row.method is not None and row.gamma is not None:
+            cell = row.draft, row.method, row.gamma, row.temperature
+            cells.setdefault(cell, {}).setdefault(row.prompt, []).append(row)
+    order = {name: place for place, name in enumerate(choosers)}
+    unit = {row.prompt: row.unit for row in rows}
+    found = []
+    for draft, method, gamma, temperature in cells:
+        if method not in choosers:
+            continue
+        places = {
+            arm: (arm.draft or draft, arm.method, arm.gamma, temperature)
+            for arm in choosers[method]
+        }
+        timed = {named(arm): place for arm, place in places.items() if place in cells}
+        untimed = [named(arm) for arm, place in places.items() if place not in cells]
+        for quantity, count in _COUNTED.items():
+            if timed:
+                mine = _by_prompt(cells[draft, method, gamma, temperature], count)
+                arms = {name: _by_prompt(cells[place], count) for name, place in timed.items()}
+                where = (draft, method, temperature)
+                documents = [
+                    unit[prompt] for prompt in sorted(cells[draft, method, gamma, temperature])
+                ]
+                found.append(_regret(where, quantity, mine, arms, untimed, documents, confidence))
+    return sorted(found, key=lambda one: (one.draft, one.temperature, order[one.method]))
+
+
+def named(arm: Arm) -> str:
+    return f"{arm.method}@{arm.gamma}"
+
+
+def _by_prompt(cell: Mapping[int, Sequence[Row]], count: Callable[[Row], float]) -> list[float]:
+    """Of each prompt, in their order: the mean over its repeats."""
+    return [sum(map(count, cell[i])) / len(cell[i]) for i in sorted(cell)]
+
+
+def _regret(
+    place: tuple[str, str, float],
+    quantity: RegretQuantity,
+    mine: Sequence[float],
+    arms: Mapping[str, Sequence[float]],
+    untimed: list[str],
+    documents: Sequence[str],
+    confidence: float,
+) -> Regret:
+    """documents: of the prompts. The interval allows for the best arm having been picked."""
+    draft, method, temperature = place
+    best = min(arms, key=lambda name: sum(arms[name]))
+    once = [1.0] * len(mine)
+    beyond = intervals.relative(
+        by_document(Sums(mine, once), documents),
+        by_document(Sums(arms[best], once), documents),
+        confidence,
+        len(arms),
+    )
+    mean = [sum(of_prompt) / len(arms) for of_prompt in zip(*arms.values(), strict=True)]
+    return Regret(
+        draft=draft,
+        method=method,
+        temperature=temperature,
+        quantity=quantity,
+        arms=list(arms),
+        untimed_arms=untimed,
+        best_arm=best,
+        chosen=sum(mine),
+        best=sum(arms[best]),
+        mean=sum(mean),
+        relative=beyond.value,
+        relative_low=beyond.low,
+        relative_high=beyond.high,
+        regret=_beyond(mine, arms[best]),
+        mean_regret=_beyond(mean, arms[best]),
+    )
+
+
+def _beyond(one: Sequence[float], best: Sequence[float]) -> list[float]:
+    """After each prompt, what has been needed beyond the best arm so far."""
+    return list(accumulate(a - b for a, b in zip(one, best, strict=True)))

@@ -1,0 +1,1 @@
+"""Timed decoding: cells, prompts and their rows."""

@@ -1,0 +1,337 @@
+"""All runners of an evaluation side by side: prepared, then timed block by block."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from distillspec.measure.exact.prompt import MeasuredPrompt
+from distillspec.measure.timed.audit import AuditedRound, Decoded
+from distillspec.measure.timed.parallel import ParallelBench
+from distillspec.measure.timed.plan import Prepared, Steps
+from distillspec.measure.timed.rows import Row, drafted_at, letters
+from distillspec.methods.build import (
+    chooser,
+    configuration,
+    draft_block_sizes,
+    drafts_by_entropy,
+    fixed_arms,
+    graph_sizes,
+    guarded,
+    models,
+    most_slots,
+    most_tokens_per_second,
+    protocols_of,
+)
+from distillspec.methods.step_times import measure_steps, middle_prompt
+from distillspec.models.runners.compiled import make_runner
+from distillspec.recipe.methods import Method
+from distillspec.recipe.suite import Suite
+from distillspec.runtime.plain_files import Kept, read_json
+from distillspec.runtime.seeds import derive_seed
+from distillspec.speculation.chance import Chance, GeneratorChance
+from distillspec.speculation.choose.chooser import Chooser, Outcome
+from distillspec.speculation.choose.configuration import Configuration
+from distillspec.speculation.choose.fixed import Fixed
+from distillspec.speculation.decoding.engine import AutoregressiveDecoder, SpeculativeDecoder
+from distillspec.speculation.records import Generation
+from distillspec.speculation.runner import Runner
+from distillspec.speculation.sampling import SamplingPolicy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+
+_WARM_UP_ROUNDS = 3
+
+
+class Column(NamedTuple):
+    """One way to decode, at any temperature. again: a second time, for the noise floor."""
+
+    draft: str
+    method: Method
+    gamma: int
+    again: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.draft}/{self.method.name}@{self.gamma}{' again' * self.again}"
+
+
+class Timed(NamedTuple):
+    """A text that was timed; of its rounds, what the suite wants audited."""
+
+    row: Row
+    rounds: list[AuditedRound]
+
+
+class Bench:
+    """All runners of an evaluation, side by side, so that cells can be interleaved."""
+
+    def __init__(
+        self,
+        suite: Suite,
+        target: PreTrainedModel,
+        drafts: Mapping[str, PreTrainedModel],
+        prompts: Sequence[MeasuredPrompt],
+        grid: Sequence[Column],
+        device: torch.device,
+        vocabulary: int | None,
+    ) -> None:
+        self._suite, self._prompts, self._grid, self._device = suite, prompts, grid, device
+        longest = max(len(p.tokens) for p in prompts)
+        capacity = longest + suite.max_new_tokens + most_slots(suite) + 1
+        kind = suite.runner.kind
+        blocks, trees, rows = graph_sizes(suite)
+        self._target = make_runner(
+            target, kind, capacity, blocks, tree_sizes=trees, vocabulary=vocabulary
+        )
+        self._drafts: dict[str, Runner] = {
+            name: make_runner(
+                model,
+                kind,
+                capacity,
+                draft_block_sizes(suite),
+                tree_sizes=rows,
+                tells_entropy=drafts_by_entropy(suite),
+                vocabulary=vocabulary,
+                prompts=[prompt.tokens for prompt in prompts],
+            )
+            for name, model in drafts.items()
+        }
+        self._ways: dict[tuple[Column, float], Chooser] = {}
+        self._arms: dict[tuple[Column, float], torch.Generator] = {}  # of what chooses at random
+        self._parallel = ParallelBench(suite, target, drafts, capacity, vocabulary)
+        self._run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
+
+    def prepare(self) -> Prepared:
+        """Meet every shape, then time isolated steps of every method at every temperature."""
+        self._warm_up()
+        return self._begun(self._steps())
+
+    def prepare_without_times(self) -> Prepared:
+        """The same without step times, for a grid in which nothing chooses."""
+        self._warm_up()
+        return self._begun({})
+
+    def _begun(self, steps: Steps) -> Prepared:
+        self._ways.clear()
+        for temperature in self._suite.temperatures:
+            for column in self._grid:
+                if column.method.parallel is not None:
+                    continue
+                way = self._way(column, temperature, steps)
+                self._ways[column, temperature] = guarded(
+                    self._suite, column.method, way, column.draft
+                )
+        runners = {"target": self._target, **self._drafts}
+        kinds = {name: type(runner).__name__ for name, runner in runners.items()}
+        shared = self._parallel.bytes().items()
+        kinds |= {name: f"own process, {size:,} bytes shared" for name, size in shared}
+        return Prepared(steps, kinds)
+
+    def learnt(self) -> dict[str, Any]:
+        """What choosers and stop rules know by now, by column and temperature."""
+        return {f"{column} T={at:g}": way.state() for (column, at), way in self._ways.items()}
+
+    def remember(self, path: Path) -> None:
+        """Go on from what an interrupted evaluation had learnt."""
+        if not path.exists():  # it was killed after its first block
+            log.warning("nothing is known of what the decoding methods had learnt: they begin anew")
+            return
+        mend = "delete the file: what was measured stays, and the methods begin anew"
+        kept = Kept(path, "what the decoding methods had learnt", mend)
+        found = read_json(kept, dict[str, Any])
+        for (column, at), way in self._ways.items():
+            way.restore(found.get(f"{column} T={at:g}"), where=str(path))
+
+    def close(self) -> None:
+        """End the processes of parallel methods."""
+        self._parallel.close()
+
+    def _warm_up(self) -> None:
+        """Meet every shape that any method or arm has, at full speed."""
+        prompt = self._tokens(0)
+        parallel = [
+            Column(name, method, gamma)
+            for name in self._suite.drafts
+            if name in self._drafts
+            for method, _, gamma in protocols_of(self._suite)
+        ]
+        arms = [
+            Column(name, *arm)
+            for name in self._drafts
+            for arm in fixed_arms(self._suite)
+            if self._suite.measures(name, arm[0])
+        ]
+        for temperature in self._suite.temperatures:
+            for column in (None, *arms, *parallel):
+                gamma = 0 if column is None else column.gamma
+                length = min(self._suite.max_new_tokens, _WARM_UP_ROUNDS * (gamma + 1))
+                if column is not None and column.method.parallel is None:
+                    one = configuration(column.method, column.gamma, column.draft)
+                    self._ways[column, temperature] = Fixed(one)
+                seed = derive_seed(self._suite.seed, "warm-up")
+                self._decode(prompt, column, temperature, seed=seed, length=length)
+
+    def _way(self, column: Column, temperature: float, steps: Steps) -> Chooser:
+        """What this column decodes with, prompt after prompt: what it learns it keeps."""
+        if column.method.choose is None:
+            return Fixed(configuration(column.method, column.gamma, column.draft))
+        at_this = {name: times for (name, at), times in steps.items() if at == temperature}
+        most = most_tokens_per_second(self._suite, column.method, column.draft, at_this)
+        generator = self._arms[column, temperature] = torch.Generator()  # drawn on the host
+        chance = GeneratorChance(generator)
+        return chooser(self._suite, column.method, chance, most, column.draft)
+
+    def _steps(self) -> Steps:
+        texts = [prompt.tokens for prompt in self._prompts]
+        middle = middle_prompt(texts, self._drafts.values(), most_slots(self._suite))
+        prompt = torch.tensor(middle, device=self._device)
+        return {
+            (method.name, temperature): measure_steps(
+                self._target,
+                {
+                    name: runner
+                    for name, runner in self._drafts.items()
+                    if self._suite.measures(name, method)
+                },
+                [configuration(method, gamma) for gamma in self._suite.of(method)],
+                prompt,
+                policy=self._policy(temperature),
+                chance=self._chance(
+                    derive_seed(self._suite.seed, "timing of bench", method.name, temperature)
+                ),
+            )
+            for method in self._suite.methods
+            if method.choose is None and method.parallel is None
+            for temperature in self._suite.temperatures
+        }
+
+    def block(
+        self,
+        number: int,
+        prompt: int,
+        temperature: float,
+        among: Sequence[Column] | None = None,
+    ) -> Iterator[Timed]:
+        """The baseline, every cell once, the baseline, ...: `repeats` times, closed by a baseline.
+
+        The order of the cells rotates from block to block, so that none is always first. among:
+        cells of the grid, default all.
+        """
+        grid = self._grid if among is None else among
+        order: list[tuple[Column | None, int]] = [(None, 0)]
+        for repeat in range(self._suite.repeats):
+            turn = (number + repeat) % len(grid)
+            rotated = [*grid[turn:], *grid[:turn]]
+            order += [(column, repeat) for column in rotated]
+            order.append((None, repeat + 1))
+        for place, (column, repeat) in enumerate(order):
+            yield self._timed(prompt, temperature, column, repeat, place)
+
+    def _timed(
+        self, prompt: int, temperature: float, column: Column | None, repeat: int, place: int
+    ) -> Timed:
+        key = self._prompts[prompt].key
+        generation = self._decode(
+            self._tokens(prompt),
+            column,
+            temperature,
+            seed=derive_seed(self._suite.seed, "text", key, str(column), temperature, repeat),
+            length=self._suite.max_new_tokens,
+        )
+        rounds: list[AuditedRound] = []
+        if column is not None and self._suite.audit and not column.again:
+            text = Decoded(
+                prompt, key, temperature, column.draft, column.method.name, column.gamma, repeat
+            )
+            rounds = text.lines(generation.rounds, generation.fates)
+        row = Row(
+            prompt=prompt,
+            prompt_key=key,
+            temperature=temperature,
+            draft=None if column is None else column.draft,
+            method=None if column is None else column.method.name,
+            gamma=None if column is None else column.gamma,
+            repeat=repeat,
+            place=place,
+            run=self._run,
+            seconds=generation.decode_seconds,
+            prefill_seconds=generation.prefill_seconds,
+            tokens=generation.tokens,
+            fates=letters(generation),
+            counts=generation.counts(),
+            target_busy_seconds=generation.busy.target_seconds if generation.busy else None,
+            draft_busy_seconds=generation.busy.draft_seconds if generation.busy else None,
+            rounds=drafted_at(generation, len(self._prompts[prompt].tokens)),
+            category=self._prompts[prompt].category,
+            document=self._prompts[prompt].document,
+            again=column is not None and column.again,
+        )
+        return Timed(row, rounds)
+
+    def _decode(
+        self, prompt: Tensor, column: Column | None, temperature: float, seed: int, length: int
+    ) -> Generation:
+        """End-of-text is ignored: all texts of a comparison have one length."""
+        policy = self._policy(temperature)
+        chance = self._chance(derive_seed(seed, "tokens of bench"))
+        if column is None:
+            plain = AutoregressiveDecoder(self._target, policy, chance)
+            return plain.decode(prompt, max_new_tokens=length)
+        if (column, temperature) in self._arms:  # a resumed evaluation draws as a whole one
+            self._arms[column, temperature].manual_seed(derive_seed(seed, "arms of bench"))
+        if column.method.choose is not None and column.method.choose.per == "text":
+            of_texts = self._ways[column, temperature]
+            of_texts.begin()
+            arm = of_texts.choose()
+            chosen = Column(column.draft, self._suite.named(arm.name), arm.gamma)
+            found = self._decode_with(chosen, arm, prompt, policy, chance, seed, length)
+            of_texts.learn(Outcome(len(found.tokens), found.decode_seconds))
+            return found
+        way = self._ways.get((column, temperature))
+        return self._decode_with(column, way, prompt, policy, chance, seed, length)
+
+    def _decode_with(
+        self,
+        column: Column,
+        way: Configuration | Chooser | None,
+        prompt: Tensor,
+        policy: SamplingPolicy,
+        chance: Chance,
+        seed: int,
+        length: int,
+    ) -> Generation:
+        """way: None for methods of two processes, which bring their own."""
+        draft, method, gamma, _ = column
+        if method.parallel is not None:
+            return self._parallel.decode(
+                method, gamma, draft, prompt, policy, chance, seed=seed, length=length
+            )
+        assert way is not None
+        speculative = SpeculativeDecoder(
+            self._target,
+            {name: self._drafts[name] for name in models(self._suite, method, draft)},
+            way,
+            policy,
+            chance,
+            audited=self._suite.audit,
+        )
+        return speculative.decode(prompt, max_new_tokens=length)
+
+    def _tokens(self, prompt: int) -> Tensor:
+        return torch.tensor(self._prompts[prompt].tokens, device=self._device)
+
+    def _policy(self, temperature: float) -> SamplingPolicy:
+        return SamplingPolicy(temperature, self._suite.top_k, self._suite.nucleus)
+
+    def _chance(self, seed: int) -> GeneratorChance:
+        return GeneratorChance(torch.Generator(self._device).manual_seed(seed))

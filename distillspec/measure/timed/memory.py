@@ -1,0 +1,129 @@
+"""Bytes that training and decoding a pair will need; weights are exact, activations a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from distillspec.models.runners.eager import vocabulary_size
+from distillspec.models.runners.encoder_decoder import is_seq2seq
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Estimates in bytes; weights and optimizer are exact, activations are a rule of thumb.
+
+    process: what Python and its libraries hold of the memory that the models are in, before any
+    model is loaded; 0 for a GPU's.
+    """
+
+    process: int
+    target_weights: int
+    target_in_training: int
+    draft_weights: int
+    draft_training: int
+    activations: int
+    logits_chunk: int
+    decoding_caches: int
+
+    def training(self) -> int:
+        return (
+            self.process
+            + self.target_in_training
+            + self.draft_training
+            + self.activations
+            + self.logits_chunk
+        )
+
+    def decoding(self) -> int:
+        return self.process + self.target_weights + self.draft_weights + self.decoding_caches
+
+
+@dataclass(frozen=True)
+class TrainingLoad:
+    """What one process trains on at a time: sequences, tokens of each, logits rows at one time.
+
+    trainable_parameters: None means the whole draft (no LoRA). itemsize: bytes of a number in the
+    training's precision, which need not be the one that is decoded in. process: as of `Memory`.
+    """
+
+    sequences: int
+    tokens_per_sequence: int
+    chunk_tokens: int
+    trainable_parameters: int | None = None
+    itemsize: int = 4
+    process: int = 0
+
+
+def memory_estimate(
+    target: PreTrainedModel, draft: PreTrainedModel, load: TrainingLoad, context: int
+) -> Memory:
+    """Bytes of training with `load`, and of decoding one text of `context` tokens.
+
+    Trained parameters: float32 weight, gradient and two moments, 16 bytes each; in a lower
+    precision a copy beside them, which writes text. Activations: 34 bytes per token, layer and
+    hidden unit in 16 bits (Korthikanti et al. 2205.05198, without attention scores) for the draft;
+    one layer's worth for the target, which keeps none. Of logits the two sides of a chunk exist.
+    """
+    trained = load.trainable_parameters
+    whole = parameters(draft)
+    tokens = load.sequences * load.tokens_per_sequence
+    layers, hidden = _shape(draft)
+    _, target_hidden = _shape(target)
+    width = load.itemsize / 2
+    copy = load.itemsize * whole if load.itemsize < 4 else 0
+    return Memory(
+        process=load.process,
+        target_weights=_weight_bytes(target),
+        target_in_training=load.itemsize * parameters(target),
+        draft_weights=_weight_bytes(draft),
+        draft_training=copy + (16 * whole if trained is None else 4 * whole + 16 * trained),
+        activations=int(34 * width * tokens * (layers * hidden + target_hidden)),
+        logits_chunk=2 * 4 * min(load.chunk_tokens, tokens) * vocabulary_size(target),
+        decoding_caches=_cache_bytes(target, context) + _cache_bytes(draft, context),
+    )
+
+
+def round_bytes(
+    target: PreTrainedModel,
+    drafts: Sequence[PreTrainedModel],
+    *,
+    text: int,
+    drafted: int,
+    judged: int,
+) -> int:
+    """Bytes that decoding needs beside the weights, with `drafted` tokens in a round.
+
+    The caches of all models over a text of `text` tokens and the drafts; the target's logits after
+    each judged token and the text, and p and q in float32.
+    """
+    caches = sum(_cache_bytes(model, text + drafted) for model in (target, *drafts))
+    V = vocabulary_size(target)
+    return caches + (judged + 1) * V * (target.dtype.itemsize + 4) + judged * V * 4
+
+
+def parameters(model: PreTrainedModel) -> int:
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def _weight_bytes(model: PreTrainedModel) -> int:
+    return sum(weight.numel() * weight.element_size() for weight in model.parameters())
+
+
+def _shape(model: PreTrainedModel) -> tuple[int, int]:
+    config = model.config.get_text_config(decoder=True)
+    return int(config.num_hidden_layers), int(config.hidden_size)
+
+
+def _cache_bytes(model: PreTrainedModel, context: int) -> int:
+    config = model.config.get_text_config(decoder=True)
+    layers, hidden = _shape(model)
+    heads = int(config.num_attention_heads)
+    key_value_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    head_size = int(getattr(config, "head_dim", None) or hidden // heads)
+    layers *= 2 if is_seq2seq(model) else 1  # keys and values of the source, beside the text's
+    return 2 * layers * key_value_heads * head_size * context * model.dtype.itemsize

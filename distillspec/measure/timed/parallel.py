@@ -1,0 +1,185 @@
+"""Methods whose draft has a process of its own, beside the others of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from distillspec.methods.build import block_sizes, protocols_of
+from distillspec.models.runners.compiled import make_runner
+from distillspec.models.runners.factory import saved
+from distillspec.recipe.capacity import check_threads
+from distillspec.recipe.methods import CardParallel, Method, Parallel
+from distillspec.recipe.suite import Suite
+from distillspec.speculation.chance import Chance
+from distillspec.speculation.parallel.card import CardDecoder, CardDraft
+from distillspec.speculation.parallel.pearl import PearlDecoder, PearlDraft
+from distillspec.speculation.records import Generation, Round
+from distillspec.speculation.runner import Runner
+from distillspec.speculation.sampling import SamplingPolicy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class ParallelBench:
+    """The processes that an evaluation's parallel methods need: one a draft and plan.
+
+    On a CPU each side gets `threads` threads, by default half of torch's: then the two together
+    have what autoregressive decoding has. The graphs of a runner know how many threads they are
+    made for, so the target gets a second runner here. While nothing is asked of them the processes
+    sleep.
+    """
+
+    def __init__(
+        self,
+        suite: Suite,
+        target: PreTrainedModel,
+        drafts: Mapping[str, PreTrainedModel],
+        capacity: int,
+        vocabulary: int | None,
+    ) -> None:
+        self._suite = suite
+        self._drafts: dict[tuple[str, Parallel], CardDraft | PearlDraft] = {}
+        self._targets: dict[int, Runner] = {}
+        used = protocols_of(suite)
+        gammas = sorted({gamma for _, _, gamma in used})
+        longest = {plan: max(g for _, one, g in used if one == plan) for _, plan, _ in used}
+        try:
+            for plan, gamma in longest.items():
+                threads = threads_of(plan)
+                if threads not in self._targets:
+                    with torch_threads(threads):
+                        self._targets[threads] = make_runner(
+                            target,
+                            suite.runner.kind,
+                            capacity,
+                            block_sizes(gammas),
+                            vocabulary=vocabulary,
+                        )
+                for name in suite.drafts:
+                    if name in drafts:
+                        vocabulary = self._targets[threads].vocabulary
+                        self._drafts[name, plan] = _start(
+                            plan, gamma, drafts[name], suite.runner.kind, capacity, vocabulary
+                        )
+        except BaseException:
+            self.close()
+            raise
+
+    def decode(
+        self,
+        method: Method,
+        gamma: int,
+        draft: str,
+        prompt: Tensor,
+        policy: SamplingPolicy,
+        chance: Chance,
+        *,
+        seed: int,
+        length: int,
+    ) -> Generation:
+        plan = method.parallel
+        assert plan is not None
+        process = self._drafts[draft, plan]
+        target = self._targets[threads_of(plan)]
+        decoder = _decoder(target, process, policy, chance, gamma, seed)
+        with torch_threads(threads_of(plan)):
+            return decoder.decode(prompt, max_new_tokens=length)
+
+    def bytes(self) -> dict[str, int]:
+        """Of the memory each process shares, by draft and method."""
+        return {
+            f"{name}/{method.name}": one.bytes
+            for method in self._suite.methods
+            for (name, plan), one in self._drafts.items()
+            if plan == method.parallel
+        }
+
+    def close(self) -> None:
+        """End all processes."""
+        for process in self._drafts.values():
+            process.close()
+
+
+def parallel_rounds(
+    plan: Parallel,
+    target: Runner,
+    draft: PreTrainedModel,
+    prompt: Tensor,
+    *,
+    gamma: int,
+    policy: SamplingPolicy,
+    chance: Chance,
+    seed: int,
+    max_new_tokens: int,
+    end_tokens: frozenset[int],
+) -> Iterator[Round]:
+    """One text, with a draft's process that ends with it; the draft runs eager, as the target."""
+    process = _start(plan, gamma, draft, "eager", 0, target.vocabulary)
+    try:
+        decoder = _decoder(target, process, policy, chance, gamma, seed)
+        with closing(
+            decoder.rounds(prompt, max_new_tokens=max_new_tokens, end_tokens=end_tokens)
+        ) as rounds:
+            while True:
+                with torch_threads(threads_of(plan)):  # what the caller does meanwhile is not ours
+                    one = next(rounds, None)
+                if one is None:
+                    return
+                yield one
+    finally:
+        process.close()
+
+
+def threads_of(plan: Parallel) -> int:
+    """Of each side; DistillSpecError for far more than this machine has cores."""
+    check_threads(plan.threads, f"parallel: kind={plan.kind}: threads")
+    return plan.threads or max(1, torch.get_num_threads() // 2)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """torch works with so many threads inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _start(
+    plan: Parallel,
+    gamma: int,
+    model: PreTrainedModel,
+    kind: Literal["eager", "compiled"],
+    capacity: int,
+    vocabulary: int,
+) -> CardDraft | PearlDraft:
+    """capacity: tokens, of a compiled runner."""
+    threads = threads_of(plan)
+    if isinstance(plan, CardParallel):
+        with saved(
+            model, kind, capacity, (1, 2), tree_sizes=(plan.nodes,), vocabulary=vocabulary
+        ) as make:
+            return CardDraft(make, width=plan.nodes, depth=plan.layers, threads=threads)
+    with saved(model, kind, capacity, (1, 2), vocabulary=vocabulary) as make:
+        return PearlDraft(make, gamma=gamma, vocabulary=vocabulary, threads=threads)
+
+
+def _decoder(
+    target: Runner,
+    process: CardDraft | PearlDraft,
+    policy: SamplingPolicy,
+    chance: Chance,
+    gamma: int,
+    seed: int,
+) -> CardDecoder | PearlDecoder:
+    if isinstance(process, CardDraft):
+        return CardDecoder(target, process, policy, chance, longest=gamma)
+    return PearlDecoder(target, process, policy, chance, gamma=gamma, seed=seed)

@@ -1,0 +1,1 @@
+"""A method of a suite, which is data, becomes the objects that decode."""

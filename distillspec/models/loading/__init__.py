@@ -1,0 +1,1 @@
+"""Model folders, GGUF files and Hub ids become models."""

@@ -1,0 +1,1 @@
+"""Models behind the protocol of decoding: caches, masks, compiled graphs."""

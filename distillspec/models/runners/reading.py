@@ -1,0 +1,71 @@
+"""A text that a model has read, in one row or several: it goes on from there, or back.
+
+What a causal model and an encoder-decoder model do alike; runners are made of it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, Self
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from distillspec.models.runners.cache import GrowingCache, check_rolls_back
+from distillspec.models.runners.encoder_decoder import SourceReading, is_seq2seq
+
+
+class Reading(Protocol):
+    """Rows of equal length, and what the model keeps of them."""
+
+    @property
+    def rows(self) -> int:
+        """Texts that are read at once; 0 or 1 before the first token."""
+        ...
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        """long [B, G], on the model's device -> logits [B, G, V] after each of them."""
+        ...
+
+    def keep(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        ...
+
+    def repeated(self, rows: int) -> Self:
+        """A copy of the one text held, in each of `rows` rows."""
+        ...
+
+    def one_row(self, row: int, length: int) -> Self:
+        """A copy of the first `length` tokens of one row."""
+        ...
+
+
+def reading(model: PreTrainedModel) -> Reading:
+    """Nothing read yet. Errors: DistillSpecError for a model that cannot go back."""
+    check_rolls_back(model)
+    return SourceReading(model) if is_seq2seq(model) else CausalReading(model)
+
+
+class CausalReading:
+    """Of a causal model: its cache is all there is."""
+
+    def __init__(self, model: PreTrainedModel, cache: GrowingCache | None = None) -> None:
+        self._model = model
+        self._cache = GrowingCache() if cache is None else cache
+
+    @property
+    def rows(self) -> int:
+        return self._cache.rows
+
+    def feed(self, tokens: Tensor) -> Tensor:
+        output = self._model(input_ids=tokens, past_key_values=self._cache, use_cache=True)
+        logits: Tensor = output.logits
+        return logits
+
+    def keep(self, length: int) -> None:
+        self._cache.keep(length)
+
+    def repeated(self, rows: int) -> CausalReading:
+        return CausalReading(self._model, self._cache.repeated(rows))
+
+    def one_row(self, row: int, length: int) -> CausalReading:
+        return CausalReading(self._model, self._cache.one_row(row, length))

@@ -1,0 +1,200 @@
+"""Several drafts for models that take no mask of ours: the paths of a tree as rows of a batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from distillspec.models.runners.cache import is_plainly_causal
+from distillspec.models.runners.eager import CausalRunner, most_positions, vocabulary_size
+from distillspec.models.runners.encoder_decoder import is_seq2seq
+from distillspec.models.runners.reading import Reading, reading
+from distillspec.recipe.context import UNLIMITED
+from distillspec.speculation.runner import Runner
+
+log = logging.getLogger(__name__)
+
+
+def eager_runner(model: PreTrainedModel, *, vocabulary: int | None = None) -> Runner:
+    """A runner of one text; what branches is for `runner_for_trees`."""
+    if is_seq2seq(model):
+        return SourceRunner(model, vocabulary=vocabulary)
+    return CausalRunner(model, vocabulary=vocabulary)
+
+
+def runner_for_trees(model: PreTrainedModel, *, vocabulary: int | None = None) -> Runner:
+    """An eager runner that reads trees in one row, or else, with a warning, in one row a path."""
+    if is_plainly_causal(model):
+        return CausalRunner(model, vocabulary=vocabulary)
+    if is_seq2seq(model):
+        log.warning(
+            "%s has an encoder: several drafts are read as a batch, each with a copy of the cache",
+            type(model).__name__,
+        )
+        return SourceRunner(model, vocabulary=vocabulary)
+    log.warning(
+        "%s takes no attention mask of ours: several drafts are read as a batch, each with a copy "
+        "of the cache, eagerly",
+        type(model).__name__,
+    )
+    return PathRowsRunner(model, vocabulary=vocabulary)
+
+
+class PathRowsRunner:
+    """`speculation.runner.Runner` over one text, which may branch: a row for each leaf of the tree.
+
+    A row is the text and then the way to one leaf, so every mask the model makes itself, such as a
+    sliding window, is right. What that costs: the cache of the text is copied for every row, what
+    paths share is read once a path, and a tree that comes in pieces is read again from its root
+    with each of them. Without a tree it is a `CausalRunner`.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, vocabulary: int | None = None) -> None:
+        self._text: Reading = reading(model)
+        assert not model.training, "dropout would change the law: put the model in eval mode"
+        self.vocabulary: int = vocabulary or vocabulary_size(model)
+        self.capacity: int = UNLIMITED
+        self.positions: int = most_positions(model)
+        self._device = model.device
+        self._text_length = 0
+        self._tree = _Tree(torch.empty(0, dtype=torch.long, device=self._device), [])
+        self._rows: Reading | None = None  # the text in each row, then its path
+
+    @property
+    def length(self) -> int:
+        """Slots taken: tokens of the text, and nodes of the tree after it."""
+        return self._text_length + len(self._tree)
+
+    def reset(self) -> None:
+        """Empty the cache; its memory is kept."""
+        self._forget_tree()
+        self._text.keep(0)
+        self._text_length = 0
+
+    @torch.no_grad()
+    def feed(self, tokens: Tensor) -> Tensor:
+        """long [1, G] -> logits [1, G, V] after each of them, in the model's dtype."""
+        assert not len(self._tree), "keep a path of the tree before the text goes on"
+        logits = self._forward(tokens, self._text)
+        self._text_length += tokens.shape[1]
+        return logits
+
+    @torch.no_grad()
+    def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
+        """long [n], each after the text that ends in its parent's slot -> logits [1, n, V]."""
+        first = len(self._tree)
+        self._tree = self._tree.grown(
+            tokens.to(self._device), [parent - self._text_length for parent in parents]
+        )
+        table = self._tree.table()
+        self._rows = self._copies(table.shape[0])
+        logits = self._forward(table, self._rows)
+        rows, depths = zip(*self._tree.places()[first:], strict=True)
+        return logits[list(rows), list(depths)][None]
+
+    def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
+        """Keep the first `length` slots, then these as text, then `tree` as a tree after it."""
+        rest = self._tree.part([slot - self._text_length for slot in tree])
+        self._keep_text(length, slots)
+        self._tree = rest
+
+    def _keep_text(self, length: int, slots: Sequence[int]) -> None:
+        nodes = [slot - self._text_length for slot in (*range(self._text_length, length), *slots)]
+        if not nodes:
+            self._forget_tree()
+            self._text.keep(length)
+            self._text_length = length
+            return
+        assert nodes == self._tree.path(nodes[-1]), "what is kept is one text"
+        if self._rows is None:  # the rest of an earlier tree, not read since
+            table = self._tree.table()
+            self._rows = self._text.repeated(table.shape[0])
+            with torch.no_grad():
+                self._forward(table, self._rows)
+        row, depth = self._tree.places()[nodes[-1]]
+        self._text_length += depth + 1
+        self._text = self._rows.one_row(row, self._text_length)
+        self._forget_tree()
+
+    def rollback(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        assert 0 <= length <= self.length, f"rollback to {length} of {self.length}"
+        self.keep(length, [])
+
+    def synchronize(self) -> None:
+        """Wait for the device."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+    def _forward(self, tokens: Tensor, text: Reading) -> Tensor:
+        return text.feed(tokens.to(self._device))[..., : self.vocabulary]
+
+    def _copies(self, rows: int) -> Reading:
+        """The text's cache in that many rows: those of the tree so far, if there are as many."""
+        if self._rows is None or self._rows.rows != rows:
+            return self._text.repeated(rows)
+        self._rows.keep(self._text_length)
+        return self._rows
+
+    def _forget_tree(self) -> None:
+        self._tree = _Tree(self._tree.tokens[:0], [])
+        self._rows = None
+
+
+class SourceRunner(PathRowsRunner):
+    """The runner of an encoder-decoder model, with trees or without: its rows share a source."""
+
+
+class _Tree:
+    """tokens: long [N]; parents: by node, -1 for those that follow the text itself."""
+
+    def __init__(self, tokens: Tensor, parents: list[int]) -> None:
+        assert all(-1 <= parent < node for node, parent in enumerate(parents))
+        self.tokens, self._parents = tokens, parents
+
+    def __len__(self) -> int:
+        return len(self._parents)
+
+    def grown(self, tokens: Tensor, parents: list[int]) -> _Tree:
+        return _Tree(torch.cat([self.tokens, tokens]), [*self._parents, *parents])
+
+    def part(self, nodes: Sequence[int]) -> _Tree:
+        """These nodes, ascending; one whose parent is not among them follows the text."""
+        number = {node: new for new, node in enumerate(nodes)}
+        at = torch.tensor(list(nodes), dtype=torch.long, device=self.tokens.device)
+        return _Tree(self.tokens[at], [number.get(self._parents[node], -1) for node in nodes])
+
+    def path(self, node: int) -> list[int]:
+        """The nodes from the first after the text to this one."""
+        nodes = []
+        while node >= 0:
+            nodes.append(node)
+            node = self._parents[node]
+        return nodes[::-1]
+
+    def table(self) -> Tensor:
+        """The tokens on the way to each leaf: long [leaves, longest way].
+
+        Shorter ones are filled up with any token: a row's end is seen by nothing before it.
+        """
+        paths = self._paths()
+        longest = max(map(len, paths))
+        nodes = torch.tensor([[*path, *[0] * (longest - len(path))] for path in paths])
+        return self.tokens[nodes.to(self.tokens.device)]
+
+    def places(self) -> list[tuple[int, int]]:
+        """By node, a row of `table` and the place in it where it stands."""
+        found = {
+            node: (row, depth)
+            for row, path in enumerate(self._paths())
+            for depth, node in enumerate(path)
+        }
+        return [found[node] for node in range(len(self))]
+
+    def _paths(self) -> list[list[int]]:
+        inner = set(self._parents)
+        return [self.path(node) for node in range(len(self)) if node not in inner]

@@ -1,0 +1,170 @@
+"""A model as a plain function over a batch with a cache, and the reading of its prompts."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils.rnn import pad_sequence
+
+from distillspec.models.bare import bare_model
+from distillspec.models.runners.attention import fast_single_queries
+from distillspec.models.runners.cache import GrowingCache, is_plainly_causal
+from distillspec.models.surgery.hidden import is_sharded
+
+# Prompts are read this many tokens at a time, padding included: enough to keep the device busy.
+_TOKENS_READ_AT_ONCE = {"cpu": 2048}
+_TOKENS_READ_AT_ONCE_ELSEWHERE = 32768
+
+
+class Forward(NamedTuple):
+    """The model as a function of tokens, cache, mask and positions."""
+
+    model: nn.Module
+    weights: dict[str, Tensor] | None
+    keeps_last: bool
+    takes_ready_mask: bool
+    tokens_at_once: int
+    device: torch.device
+    dtype: torch.dtype
+
+    def __call__(
+        self, tokens: Tensor, cache: GrowingCache, mask: Tensor | None, positions: Tensor | None
+    ) -> Tensor:
+        """Logits of the last position: long [B, T] -> [B, V]."""
+        inputs = self._inputs(tokens, cache, mask, positions)
+        if self.keeps_last:
+            inputs["logits_to_keep"] = 1
+        return self._output(inputs)[:, -1]
+
+    def logits(
+        self, tokens: Tensor, cache: GrowingCache, mask: Tensor | None, positions: Tensor | None
+    ) -> Tensor:
+        """Of all positions: long [B, T] -> [B, T, V]."""
+        return self._output(self._inputs(tokens, cache, mask, positions))
+
+    def states(
+        self, tokens: Tensor, cache: GrowingCache, mask: Tensor | None, positions: Tensor | None
+    ) -> Tensor:
+        """Hidden states as the output head reads them: long [B, T] -> [B, T, H]. Not of weights
+        that were cast.
+        """
+        assert self.weights is None
+        backbone = bare_model(self.model).base_model
+        states: Tensor = backbone(**self._inputs(tokens, cache, mask, positions)).last_hidden_state
+        return states
+
+    @staticmethod
+    def _inputs(
+        tokens: Tensor, cache: GrowingCache, mask: Tensor | None, positions: Tensor | None
+    ) -> dict[str, Any]:
+        return {
+            "input_ids": tokens,
+            "attention_mask": mask,
+            "position_ids": positions,
+            "past_key_values": cache,
+            "use_cache": True,
+        }
+
+    def _output(self, inputs: dict[str, Any]) -> Tensor:
+        logits: Tensor = self.run(inputs).logits
+        return logits
+
+    def run(self, inputs: dict[str, Any]) -> Any:
+        """The model's whole output for these arguments of its own."""
+        if self.weights is None:
+            return self.model(**inputs)
+        return functional_call(self.model, self.weights, kwargs=inputs)
+
+
+@contextmanager
+def forward_of(model: nn.Module) -> Iterator[Forward]:
+    """Within, the model in eval mode; it is left in the modes it was in.
+
+    Under autocast its weights are cast once, not once a call.
+    """
+    bare = bare_model(model)
+    device = bare.device
+    autocast = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if autocast else bare.dtype
+    weights = None
+    if autocast and not is_sharded(bare):
+        weights = {name: weight.to(dtype) for name, weight in model.named_parameters()}
+    signature = inspect.signature(bare.forward).parameters
+    takes_ready_mask = is_plainly_causal(bare)  # asked before its attention is replaced
+    with (
+        _eval_mode(model),
+        torch.autocast(device.type, dtype=dtype, enabled=autocast and weights is None),
+        fast_single_queries(bare, dtype),
+    ):
+        yield Forward(
+            model=model,
+            weights=weights,
+            keeps_last="logits_to_keep" in signature,
+            takes_ready_mask=takes_ready_mask,
+            tokens_at_once=_TOKENS_READ_AT_ONCE.get(device.type, _TOKENS_READ_AT_ONCE_ELSEWHERE),
+            device=device,
+            dtype=dtype,
+        )
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    was_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in was_training:
+            module.training = True
+
+
+def read_prompts(forward: Forward, texts: list[Tensor], room: int) -> GrowingCache:
+    """A cache that ends with each row's text, padded on the left, and has room for more tokens.
+
+    texts: long [t] each, by ascending length; a text may be empty. Rows of like length are read
+    with padding on the right, which costs little and needs no mask, some at a time; what was read
+    is then moved to the right end.
+    """
+    lengths = [len(text) for text in texts]
+    longest = lengths[-1]
+    buffers: list[tuple[Tensor, Tensor]] = []
+    for group in _groups(lengths, forward.tokens_at_once):
+        tokens = pad_sequence([texts[row] for row in group], batch_first=True)
+        cache = GrowingCache()
+        forward(tokens, cache, None, None)
+        if not buffers:
+            buffers = [
+                (_room(keys, len(texts), longest + room), _room(values, len(texts), longest + room))
+                for keys, values in ((layer.keys, layer.values) for layer in cache.layers)
+            ]
+        for layer, pair in zip(cache.layers, buffers, strict=True):
+            for read, buffer in zip((layer.keys, layer.values), pair, strict=True):
+                for place, row in enumerate(group):
+                    length = lengths[row]
+                    buffer[row, :, longest - length : longest] = read[place, :, :length]
+    return GrowingCache.of(buffers, longest)
+
+
+def _groups(lengths: Sequence[int], tokens: int) -> Iterable[list[int]]:
+    """Rows with any text, of ascending lengths, in groups of at most `tokens`, padding included."""
+    group: list[int] = []
+    for row, length in enumerate(lengths):
+        if length == 0:
+            continue
+        if group and (len(group) + 1) * length > tokens:
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
+
+
+def _room(states: Tensor, rows: int, capacity: int) -> Tensor:
+    """Zeros [rows, heads, capacity, dim] for states like [B, heads, T, dim]."""
+    return states.new_zeros(rows, states.shape[1], capacity, states.shape[3])

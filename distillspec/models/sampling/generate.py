@@ -1,0 +1,212 @@
+"""Batched sampling of whole responses: rollout of the draft, stored responses of the target.
+
+Exactly the model's law: each token is drawn from `SamplingPolicy.distribution` of its own row.
+Fast by what it leaves out: prompts are read with little padding, finished rows leave the batch, the
+cache is written in place, masks are cut from one, or not made where all rows are equally long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from distillspec.models.bare import bare_model, named
+from distillspec.models.runners.cache import additive_mask, check_rolls_back
+from distillspec.models.runners.encoder_decoder import is_seq2seq
+from distillspec.models.sampling.encoder_decoder import Answering
+from distillspec.models.sampling.forward import Forward, forward_of, read_prompts
+from distillspec.models.surgery.hidden import left_padded_positions
+from distillspec.speculation.chance import Chance, for_rows
+from distillspec.speculation.sampling import Drawn, SamplingPolicy, check_finite
+
+# Rows are looked through for their ends every so many tokens: on a GPU each look is a wait.
+_TOKENS_BETWEEN_LOOKS = {"cpu": 1}
+_TOKENS_BETWEEN_LOOKS_ELSEWHERE = 8
+# Finished rows leave once they are this share of the batch: leaving costs a pass over the cache.
+_DONE_SHARE = 0.125
+
+
+class Writer(NamedTuple):
+    """One of the models that write a text by turns: of each token it writes this share."""
+
+    model: nn.Module
+    share: float
+
+
+@torch.no_grad()
+def generate(
+    model: nn.Module | Sequence[Writer],
+    prompts: Sequence[Tensor],
+    *,
+    max_new_tokens: int,
+    policy: SamplingPolicy,
+    chance: Chance,
+    end_tokens: frozenset[int],
+    pad_token: int,
+    batch_rows: int = 64,
+    vocabulary: int | None = None,
+) -> list[Tensor]:
+    """Draw one response per prompt, in the given order: long [t] each, end token included, CPU.
+
+    model: a causal model, plain or with LoRA adapters (unwrap DDP first), or several on one device:
+    then a coin says of each token of each row which of them draws it. They run in eval mode and
+    are left in the modes they were in. Under autocast weights are cast once, not once a step.
+    chance: one stream for all rows, or a `RowChance` with a stream for each.
+    vocabulary: logits are trimmed to this many tokens.
+    """
+    assert all(len(prompt) for prompt in prompts), "an empty prompt has no next token"
+    assert max_new_tokens >= 1
+    writers = [Writer(model, 1.0)] if isinstance(model, nn.Module) else list(model)
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    groups = [order[start : start + batch_rows] for start in range(0, len(order), batch_rows)]
+    responses: list[Tensor] = [torch.empty(0, dtype=torch.long)] * len(prompts)
+    with ExitStack() as stack:
+        forwards = []
+        for writer in writers:
+            check_rolls_back(bare_model(writer.model))
+            forwards.append(stack.enter_context(forward_of(writer.model)))
+        shares = [writer.share for writer in writers]
+        sampler = _Sampler(forwards, shares, policy, chance, end_tokens, pad_token, vocabulary)
+        for group in groups:
+            drawn = sampler.sample([prompts[index] for index in group], max_new_tokens, group)
+            for index, response in zip(group, drawn, strict=True):
+                responses[index] = response
+    return responses
+
+
+class _Sampler:
+    """Draws the responses of one batch of prompts after another."""
+
+    def __init__(
+        self,
+        forwards: Sequence[Forward],
+        shares: Sequence[float],
+        policy: SamplingPolicy,
+        chance: Chance,
+        end_tokens: frozenset[int],
+        pad_token: int,
+        vocabulary: int | None,
+    ) -> None:
+        self._forwards = forwards
+        self._device = forwards[0].device
+        self._shares = torch.tensor(shares, device=self._device)
+        self._policy = policy
+        self._chance = chance
+        self._ends = torch.tensor(sorted(end_tokens), dtype=torch.long, device=self._device)
+        self._pad_token = pad_token
+        self._vocabulary = vocabulary
+        self._between_looks = _TOKENS_BETWEEN_LOOKS.get(
+            self._device.type, _TOKENS_BETWEEN_LOOKS_ELSEWHERE
+        )
+
+    def sample(self, prompts: list[Tensor], max_new_tokens: int, places: list[int]) -> list[Tensor]:
+        """One batch, sorted by length. places: of its rows among all prompts."""
+        chance = for_rows(self._chance, torch.tensor(places))
+        batches = [_begun(prompts, max_new_tokens, forward) for forward in self._forwards]
+        device = self._device
+        drawn = torch.full((len(prompts), max_new_tokens), self._pad_token, device=device)
+        rows = torch.arange(len(prompts), device=device)
+        done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+        doubts = torch.zeros((), device=device)
+        for step in range(max_new_tokens):
+            tokens, doubt = self._next_tokens(batches, len(rows), chance)
+            doubts = doubts + doubt.sum()
+            drawn[rows, step] = tokens
+            done |= torch.isin(tokens, self._ends)
+            for batch in batches:
+                batch.append(tokens)
+            if (step + 1) % self._between_looks:
+                continue
+            left = len(rows) - int(done.sum())
+            if not left:
+                break
+            if left <= len(rows) * (1 - _DONE_SHARE):
+                kept = (~done).nonzero()[:, 0]
+                rows, done = rows[kept], done[kept]
+                chance = for_rows(chance, kept)
+                for batch in batches:
+                    batch.keep_rows(kept)
+        check_finite(" or ".join(named(one.model) for one in self._forwards), doubts)
+        return cut_at_ends(drawn.cpu(), self._ends.cpu())
+
+    def _next_tokens(
+        self, batches: Sequence[_Batch | Answering], rows: int, chance: Chance
+    ) -> Drawn:
+        """long [rows], each drawn by the model whose turn it is there."""
+        laws = [batch.next_logits()[:, : self._vocabulary] for batch in batches]
+        if len(laws) == 1:
+            return self._policy.draw_with_doubt(laws[0], chance)
+        turns = chance.draw(self._shares.expand(rows, -1))
+        of_writers = torch.stack(laws)[turns, torch.arange(rows, device=self._device)]
+        return self._policy.draw_with_doubt(of_writers, chance)
+
+
+def _begun(prompts: list[Tensor], max_new_tokens: int, forward: Forward) -> _Batch | Answering:
+    is_answer = is_seq2seq(bare_model(forward.model))
+    return (Answering if is_answer else _Batch)(prompts, max_new_tokens, forward)
+
+
+def cut_at_ends(drawn: Tensor, ends: Tensor) -> list[Tensor]:
+    """long [B, T], the tokens that end a text -> each row up to its first of them, included."""
+    is_end = torch.isin(drawn, ends)
+    ended = is_end.any(-1)
+    length = torch.where(ended, is_end.int().argmax(-1) + 1, drawn.shape[1])
+    return [row[:n].clone() for row, n in zip(drawn, length.tolist(), strict=True)]
+
+
+class _Batch:
+    """Rows that are being continued: what the model has read of them, and what it reads next.
+
+    The cache is padded on the left, so that all rows grow at one place.
+    """
+
+    def __init__(self, prompts: list[Tensor], max_new_tokens: int, forward: Forward) -> None:
+        self._forward = forward
+        prompts = [prompt.to(forward.device) for prompt in prompts]
+        self._input = torch.stack([prompt[-1] for prompt in prompts])[:, None]
+        lengths = [len(prompt) - 1 for prompt in prompts]
+        self._length = max(lengths)
+        self._mask: Tensor | None = None
+        self._positions: Tensor | None = None
+        if min(lengths) < self._length:
+            columns = torch.arange(self._length + max_new_tokens, device=forward.device)
+            first = self._length - torch.tensor(lengths, device=forward.device)
+            visible = columns >= first[:, None]
+            self._positions = left_padded_positions(visible)
+            self._mask = (
+                additive_mask(visible, forward.dtype)[:, None, None]
+                if forward.takes_ready_mask
+                else visible.long()
+            )
+        self._cache = read_prompts(forward, [prompt[:-1] for prompt in prompts], max_new_tokens)
+
+    def next_logits(self) -> Tensor:
+        """[B, V] after the last token of each row."""
+        self._length += 1
+        mask = positions = None
+        if self._mask is not None and self._positions is not None:
+            mask = self._mask[..., : self._length]
+            positions = self._positions[:, self._length - 1 : self._length]
+        return self._forward(self._input, self._cache, mask, positions)
+
+    def append(self, tokens: Tensor) -> None:
+        """One more token for each row, long [B]."""
+        self._input = tokens[:, None]
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Go on with these rows only, long [B']."""
+        self._cache.keep_rows(rows)
+        self._input = self._input[rows]
+        if self._mask is not None and self._positions is not None:
+            self._mask, self._positions = self._mask[rows], self._positions[rows]
+
+
+class DrawnText(NamedTuple):
+    """A prompt and what the target drew after it, token ids; the prompt is not empty."""
+
+    prompt: tuple[int, ...]
+    response: tuple[int, ...]

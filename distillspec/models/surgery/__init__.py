@@ -1,0 +1,1 @@
+"""Models changed for training: heads, adapters, pruning, sharding."""

@@ -1,0 +1,90 @@
+"""Low-rank adapters (LoRA, DoRA) through peft: added for training, merged away for export."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from distillspec.errors import DistillSpecError
+from distillspec.models.bare import bare_model
+from distillspec.models.runners.encoder_decoder import is_seq2seq
+from distillspec.recipe.schema import Lora
+
+
+def add_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
+    """`model` with trainable adapters in place; all its other weights are frozen.
+
+    Raises DistillSpecError when `lora.targets` names anything but linear layers of the model, or
+    an output head that is one tensor with the embedding: merging would change both.
+    """
+    check_targets(model, lora)
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.lora_alpha,  # type: ignore[arg-type]  # any number serves
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        use_dora=lora.use_dora,
+        task_type=TaskType.SEQ_2_SEQ_LM if is_seq2seq(model) else TaskType.CAUSAL_LM,
+    )
+    with warnings.catch_warnings():
+        # peft asks transformers under a name that transformers has deprecated.
+        warnings.filterwarnings(
+            "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
+        )
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")  # and sets it for GPT-2
+        adapted = get_peft_model(model, config)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def merged(model: nn.Module) -> PreTrainedModel:
+    """A plain model with the adapters added into its weights; `model` itself stays as it is.
+
+    A model without adapters is returned unchanged.
+    """
+    if not isinstance(model, PeftModel):
+        return bare_model(model)
+    plain = copy.deepcopy(model).merge_and_unload()
+    assert isinstance(plain, PreTrainedModel)
+    return plain.requires_grad_(True)
+
+
+def check_targets(model: PreTrainedModel, lora: Lora) -> None:
+    """DistillSpecError for targets that are no linear layers of `model`, or its tied head, and for
+    a rank that none of its layers has.
+    """
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+    full = max((min(m.weight.shape) for m in linear.values() if m is not head), default=0)
+    if lora.rank > full:
+        raise DistillSpecError(
+            f"an update of rank {lora.rank} is no low-rank one: no linear layer of the draft has "
+            f"more than rank {full}",
+            where=f"lora.rank={lora.rank}",
+            mend="set lora.rank to 8 to 64, or train the whole draft (no lora)",
+        )
+    if isinstance(lora.targets, str):
+        return
+    tied = [n for n, m in linear.items() if m is head and head.weight is embedding.weight]
+    for target in lora.targets:
+        found = [name for name in linear if name == target or name.endswith("." + target)]
+        if not found:
+            names = sorted({name.rpartition(".")[2] for name in linear if name not in tied})
+            raise DistillSpecError(
+                f"no linear layer of the draft is called {target!r}",
+                where="lora.targets",
+                mend=f"its linear layers are: {', '.join(names)}; or set targets: all-linear",
+            )
+        if set(found) & set(tied):
+            raise DistillSpecError(
+                f"the layer {target!r} is one tensor with the draft's embedding: adapting it alone "
+                "cannot be merged into a plain model",
+                where="lora.targets",
+                mend="leave it out, or train the whole draft (no lora)",
+            )

@@ -1,0 +1,276 @@
+"""A draft cut out of its target: some of the layers, and of their width what weighs most."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple, NoReturn
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from distillspec.errors import DistillSpecError
+from distillspec.models.loading.precision import cast_parameters
+from distillspec.recipe.start import Pruned
+
+_NEURONS, _HEADS, _HIDDEN = "intermediate_size", "key_value_heads", "hidden_size"
+
+# What each axis of a weight counts, by the end of the weight's name; None is never cut.
+_Axes = Mapping[str, tuple[str | None, ...]]
+_LLAMA: _Axes = {
+    "self_attn.q_proj.weight": (_HEADS, _HIDDEN),
+    "self_attn.k_proj.weight": (_HEADS, _HIDDEN),
+    "self_attn.v_proj.weight": (_HEADS, _HIDDEN),
+    "self_attn.o_proj.weight": (_HIDDEN, _HEADS),
+    "self_attn.q_proj.bias": (_HEADS,),
+    "self_attn.k_proj.bias": (_HEADS,),
+    "self_attn.v_proj.bias": (_HEADS,),
+    "self_attn.o_proj.bias": (_HIDDEN,),
+    "mlp.gate_proj.weight": (_NEURONS, _HIDDEN),
+    "mlp.up_proj.weight": (_NEURONS, _HIDDEN),
+    "mlp.down_proj.weight": (_HIDDEN, _NEURONS),
+    "mlp.gate_proj.bias": (_NEURONS,),
+    "mlp.up_proj.bias": (_NEURONS,),
+    "mlp.down_proj.bias": (_HIDDEN,),
+    "layernorm.weight": (_HIDDEN,),
+    ".norm.weight": (_HIDDEN,),
+    "embed_tokens.weight": (None, _HIDDEN),
+    "lm_head.weight": (None, _HIDDEN),
+}
+_GPT_NEOX: _Axes = {
+    "mlp.dense_h_to_4h.weight": (_NEURONS, None),
+    "mlp.dense_h_to_4h.bias": (_NEURONS,),
+    "mlp.dense_4h_to_h.weight": (None, _NEURONS),
+}
+_GPT2: _Axes = {  # its matrices lie the other way round: [in, out]
+    "mlp.c_fc.weight": (None, _NEURONS),
+    "mlp.c_fc.bias": (_NEURONS,),
+    "mlp.c_proj.weight": (_NEURONS, None),
+}
+
+
+class _Family(NamedTuple):
+    """Models that name their weights alike. cuts: the widths that their configuration can tell."""
+
+    axes: _Axes
+    cuts: frozenset[str]
+
+
+_ALL = frozenset((_NEURONS, _HEADS, _HIDDEN))
+# Heads and channels are cut where the size of a head is a number of its own: engines derive it from
+# the others elsewhere.
+_FAMILIES = {
+    "llama": _Family(_LLAMA, _ALL),
+    "mistral": _Family(_LLAMA, _ALL),
+    "qwen3": _Family(_LLAMA, _ALL),
+    "qwen2": _Family(_LLAMA, frozenset((_NEURONS,))),
+    "gpt_neox": _Family(_GPT_NEOX, frozenset((_NEURONS,))),
+    "gpt2": _Family(_GPT2, frozenset((_NEURONS,))),
+}
+
+
+def pruned(target: PreTrainedModel, plan: Pruned) -> PreTrainedModel:
+    """A model of the target's own class, in eval mode, with copies of the weights that are kept.
+
+    Layers are those that the plan names. Of a width those units stay that have the largest L2 norm
+    over all the weights that touch them (group norm, 2301.12900), the first of equals, in the
+    target's order: neurons and heads are chosen layer by layer, a key-value head together with the
+    queries that read it, channels for all kept layers at once. The same target and plan give the
+    same bits. DistillSpecError for layers that are not there, and for what cannot be cut.
+    """
+    config = target.config
+    if config.get_text_config(decoder=True) is not config:
+        _refuse(target, "its text model is a part of it")
+    kept = plan.kept_layers(int(config.num_hidden_layers))
+    sizes = {
+        name: int(size)
+        for name in (_NEURONS, _HEADS, _HIDDEN)
+        if (size := getattr(plan, name)) is not None
+    }
+    axes = _axes(target, sizes)
+    place = _place_of_layers(target)
+    weights = target.state_dict()
+    sources = _Sources(place, kept)
+    used = {name: weights[name] for name in weights if sources.uses(name)}
+    chosen = _Choice(used, axes, {name: _units(config, name) for name in sizes}, sizes, place)
+    model = _empty(target, _smaller(config, kept, sizes))
+    try:
+        model.load_state_dict(
+            {
+                name: chosen.part(sources.of(name), weights[sources.of(name)])
+                for name in model.state_dict()
+            }
+        )
+    except (RuntimeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        _refuse(target, f"its weights do not follow its configuration ({reason})", error)
+    model.generation_config = copy.deepcopy(target.generation_config)
+    model.eval()
+    return model
+
+
+class _Sources:
+    """From the names of the new weights to those of the target."""
+
+    def __init__(self, place: str, kept: tuple[int, ...]) -> None:
+        self._place, self._kept = place, kept
+
+    def of(self, name: str) -> str:
+        layer = _layer(name, self._place)
+        if layer is None:
+            return name
+        rest = name[len(f"{self._place}{layer}") :]
+        return f"{self._place}{self._kept[layer]}{rest}"
+
+    def uses(self, name: str) -> bool:
+        """Whether a weight of the target lives on."""
+        return (layer := _layer(name, self._place)) is None or layer in self._kept
+
+
+class _Choice:
+    """Which units of each width are kept; `part` cuts a weight of the target down to them."""
+
+    def __init__(
+        self,
+        weights: Mapping[str, Tensor],
+        axes: _Axes,
+        units: Mapping[str, int],
+        sizes: Mapping[str, int],
+        place: str,
+    ) -> None:
+        self._axes, self._units, self._place = axes, units, place
+        touched: dict[tuple[str, int | None], list[Tensor]] = {}
+        for name, weight in weights.items():
+            for axis, width in _axes_of(name, axes):
+                if width in sizes:
+                    by_unit = weight.movedim(axis, 0).reshape(units[width], -1)
+                    touched.setdefault(self._key(width, name), []).append(by_unit)
+        self._kept = {key: _largest(parts, sizes[key[0]]) for key, parts in touched.items()}
+
+    def part(self, name: str, weight: Tensor) -> Tensor:
+        """The kept part of the target's weight `name`."""
+        for axis, width in _axes_of(name, self._axes):
+            if width in self._units:
+                block = weight.shape[axis] // self._units[width]
+                kept = self._kept[self._key(width, name)].to(weight.device)
+                rows = kept[:, None] * block + torch.arange(block, device=weight.device)
+                weight = weight.index_select(axis, rows.flatten())
+        return weight
+
+    def _key(self, width: str, name: str) -> tuple[str, int | None]:
+        """Channels run through all layers; the others are chosen in each."""
+        return width, None if width == _HIDDEN else _layer(name, self._place)
+
+
+def _largest(parts: Iterable[Tensor], keep: int) -> Tensor:
+    """Indices of the `keep` rows of largest norm over all parts [units, ...], ascending."""
+    squares = sum(part.double().square().sum(1).cpu() for part in parts)
+    assert isinstance(squares, Tensor)
+    return squares.argsort(descending=True, stable=True)[:keep].sort().values
+
+
+def _axes(target: PreTrainedModel, sizes: Mapping[str, int]) -> _Axes:
+    """What the axes of the target's weights count; DistillSpecError where `sizes` do not fit it."""
+    config = target.config
+    family = _FAMILIES.get(config.model_type)
+    for name, size in sizes.items():
+        if family is None or name not in family.cuts:
+            able = [model for model, one in _FAMILIES.items() if name in one.cuts]
+            raise DistillSpecError(
+                f"{name} of a {config.model_type} model cannot be cut",
+                where=f"pair.draft.{name}",
+                mend=f"leave it out: layers can be chosen of any model, {name} of "
+                f"{', '.join(able)}",
+            )
+        if size > _units(config, name):
+            raise DistillSpecError(
+                f"{name} {size} cannot be kept: the target has {_units(config, name)}",
+                where=f"pair.draft.{name}",
+                mend=f"give at most {_units(config, name)}",
+            )
+    return family.axes if family is not None else {}
+
+
+def _units(config: PretrainedConfig, width: str) -> int:
+    if width == _HEADS:
+        return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+    if width == _NEURONS and config.model_type == "gpt2":
+        return int(config.n_inner or 4 * config.n_embd)
+    return int(getattr(config, width))
+
+
+def _smaller(
+    config: PretrainedConfig, kept: tuple[int, ...], sizes: Mapping[str, int]
+) -> PretrainedConfig:
+    """The configuration of what is left, the fields with an entry for each layer included."""
+    layers = int(config.num_hidden_layers)
+    smaller = copy.deepcopy(config)
+    smaller.num_hidden_layers = len(kept)
+    for name, value in vars(config).items():
+        if "layer" in name and isinstance(value, list | tuple) and len(value) == layers:
+            setattr(smaller, name, [value[layer] for layer in kept])
+    first_with_window = getattr(config, "max_window_layers", None)
+    if first_with_window is not None:
+        smaller.max_window_layers = sum(layer < first_with_window for layer in kept)
+    if sizes.keys() & {_HEADS, _HIDDEN}:
+        heads = int(config.num_attention_heads)
+        smaller.head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    if _HEADS in sizes:
+        smaller.num_key_value_heads = sizes[_HEADS]
+        smaller.num_attention_heads = sizes[_HEADS] * (heads // _units(config, _HEADS))
+    if _HIDDEN in sizes:
+        smaller.hidden_size = sizes[_HIDDEN]
+    if _NEURONS in sizes:
+        setattr(smaller, "n_inner" if config.model_type == "gpt2" else _NEURONS, sizes[_NEURONS])
+    return smaller
+
+
+def _empty(target: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:
+    """A model to load weights into, on the CPU, in the target's type and with its attention."""
+    try:
+        checked = type(config).from_dict(config.to_dict())
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            model = type(target)(checked)
+    except Exception as error:  # of any class: configurations check themselves
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        _refuse(target, reason[-1], error)
+    assert isinstance(model, PreTrainedModel)
+    model.set_attn_implementation(target.config._attn_implementation)
+    cast_parameters(model, target.dtype)
+    return model
+
+
+def _place_of_layers(target: PreTrainedModel) -> str:
+    """The beginning of the layers' names, such as `model.layers.`"""
+    layers = int(target.config.num_hidden_layers)
+    found = [
+        f"{name}."
+        for name, module in target.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == layers
+    ]
+    outer = [
+        one for one in found if not any(one != other and one.startswith(other) for other in found)
+    ]
+    if len(outer) != 1:
+        _refuse(target, "its layers are not one list of modules")
+    return outer[0]
+
+
+def _layer(name: str, place: str) -> int | None:
+    """The number of the layer that a weight belongs to."""
+    return int(name[len(place) :].split(".", 1)[0]) if name.startswith(place) else None
+
+
+def _axes_of(name: str, axes: _Axes) -> list[tuple[int, str]]:
+    """Which axes of a weight can be cut, and what they count."""
+    found = next((widths for end, widths in axes.items() if name.endswith(end)), ())
+    return [(axis, width) for axis, width in enumerate(found) if width is not None]
+
+
+def _refuse(target: PreTrainedModel, why: str, error: Exception | None = None) -> NoReturn:
+    raise DistillSpecError(
+        f"this target cannot be pruned ({type(target).__name__}): {why}",
+        where="pair.draft",
+        mend="change what is kept, or take a given draft or {kind: random, shape: ...}",
+    ) from error

@@ -1,0 +1,185 @@
+"""A draft made ready for training: what of it is trained, and how its forward is computed."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from distillspec.errors import DistillSpecError
+from distillspec.models.bare import bare_model, named
+from distillspec.models.runners.compiled import compiler_available
+from distillspec.models.runners.eager import vocabulary_size
+from distillspec.models.runners.encoder_decoder import is_seq2seq, probe_row
+from distillspec.models.surgery.hidden import token_logits
+from distillspec.speculation.sampling import check_finite
+
+_PROBE_TOKENS = 8
+_FORWARDS = 2
+_SAME = 1e-3  # of the largest logit: kernels may add in another order
+
+
+def freeze_embeddings(draft: nn.Module) -> None:
+    """Leave the input embeddings as they are, and with them an output head that shares them.
+
+    Errors: DistillSpecError where nothing is left to train.
+    """
+    bare = bare_model(draft)
+    for parameter in bare.get_input_embeddings().parameters():
+        parameter.requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in draft.parameters()):
+        raise DistillSpecError(
+            "the draft's embeddings are all that would be trained",
+            where="optimizer.freeze_embeddings",
+            mend="leave it out",
+        )
+
+
+def without_dropout(draft: PreTrainedModel) -> None:
+    """Set every rate of dropout to 0, in place; the draft's configuration keeps them.
+
+    What a draft is distilled to is a distribution; with dropout it would be trained, weighted and
+    sampled with others. The rates matter where `training` is set (`train_mode`).
+    """
+    quiet: dict[int, PreTrainedConfig] = {}
+    for module in draft.modules():
+        rates = vars(module)  # attention reads its rate from a float of its own
+        for name, value in rates.items():
+            if isinstance(value, float) and (_is_rate(name) or _is_dropout(module, name)):
+                rates[name] = 0.0
+        config = rates.get("config")
+        if isinstance(module, GradientCheckpointingLayer) and isinstance(config, PreTrainedConfig):
+            rates["config"] = quiet.setdefault(id(config), _without_rates(config))
+
+
+def train_mode(draft: nn.Module) -> None:
+    """Put a draft into the mode it is trained in: that of decoding, but for the dropout of LoRA.
+
+    Layers are random in many ways where `training` is set: dropout whose rate is read from the
+    configuration, noise on a router's inputs, skipped layers, rounding of a router's weights. So it
+    stays unset, but for layers that compute their activations again, which ask for it.
+    """
+    draft.eval()
+    for name, module in draft.named_modules():
+        if _is_of_lora_dropout(name) or getattr(module, "gradient_checkpointing", False):
+            module.training = True
+
+
+@torch.no_grad()
+def check_trains_as_it_decodes(draft: nn.Module) -> None:
+    """Compare logits in training and in evaluation mode, on one short row; leaves `train_mode`.
+
+    Errors: DistillSpecError where they differ, LoRA's dropout left out, or are not finite.
+    """
+    bare = bare_model(draft)
+    draft.eval()
+    expected = _probed(bare)
+    check_finite(f"the draft, {named(bare)}", expected)
+    train_mode(draft)
+    for name, module in draft.named_modules():
+        if _is_of_lora_dropout(name):
+            module.training = False
+    tolerance = _SAME * max(1.0, float(expected.abs().max()))
+    for _ in range(_FORWARDS):
+        if not float((_probed(bare) - expected).abs().max()) <= tolerance:
+            raise DistillSpecError(
+                f"the logits of {type(bare).__name__} in training are others than in decoding: its "
+                "layers draw random numbers that cannot be switched off",
+                where="pair.draft",
+                mend="take a draft of another architecture",
+            )
+    train_mode(draft)
+
+
+def _probed(bare: PreTrainedModel) -> Tensor:
+    """Logits of a short row, what is masked left out."""
+    device = bare.device
+    with torch.autocast(device.type, enabled=False):
+        if is_seq2seq(bare):
+            logits = token_logits(bare, probe_row(bare)[0].to(device), None)
+        else:
+            tokens = torch.arange(_PROBE_TOKENS, device=device)[None] % vocabulary_size(bare)
+            logits = bare(input_ids=tokens, use_cache=False).logits
+    return logits.float().masked_fill(logits == -torch.inf, 0.0)
+
+
+def _is_rate(name: str) -> bool:
+    return "drop" in name
+
+
+def _is_dropout(module: nn.Module, name: str) -> bool:
+    return name == "p" and isinstance(module, _DropoutNd)
+
+
+def _is_of_lora_dropout(name: str) -> bool:
+    return "lora_dropout" in name.split(".")
+
+
+def _without_rates(config: PreTrainedConfig) -> PreTrainedConfig:
+    """A copy for layers that read their rates when they are called."""
+    quiet = copy.deepcopy(config)
+    for name, value in vars(quiet).items():
+        if isinstance(value, float) and _is_rate(name):
+            setattr(quiet, name, 0.0)
+    return quiet
+
+
+def checkpoint_activations(draft: nn.Module) -> None:
+    """Compute activations again in the backward pass, layer by layer.
+
+    Errors: DistillSpecError for an architecture that cannot.
+    """
+    bare = bare_model(draft)
+    if not bare.supports_gradient_checkpointing:
+        raise DistillSpecError(
+            f"{type(bare).__name__} cannot compute its activations again",
+            where="hardware.gradient_checkpointing",
+            mend="set it to false, and lower distill.micro_batch_size instead",
+        )
+    # By either name: transformers has renamed it, and warns of the older one.
+    name = "activation_checkpointing_enable"
+    enable = getattr(bare, name, None) or bare.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def compile_forward(draft: nn.Module) -> None:
+    """Compile the layers for rows of any length; copies of the draft stay as they are.
+
+    Errors: DistillSpecError on a CPU without a C++ compiler.
+    """
+    bare = bare_model(draft)
+    if bare.device.type == "cpu" and not compiler_available():
+        raise DistillSpecError(
+            "torch.compile needs a C++ compiler here, and there is none",
+            where="hardware.compile",
+            mend="install g++ (or name one in CXX), or set hardware.compile=false",
+        )
+    for part in bodies(bare):
+        part.compile(dynamic=True)
+
+
+def stacks(draft: nn.Module) -> list[nn.ModuleList]:
+    """The transformer layers, from the input on: one list, or the encoder's and the decoder's."""
+    return [
+        max(_outer_lists(body), key=len, default=nn.ModuleList())
+        for body in bodies(bare_model(draft))
+    ]
+
+
+def bodies(bare: PreTrainedModel) -> list[nn.Module]:
+    """What makes hidden states: of an encoder-decoder model both halves."""
+    if is_seq2seq(bare):
+        return [bare.get_encoder(), bare.get_decoder()]
+    return [bare.base_model]
+
+
+def _outer_lists(body: nn.Module) -> list[nn.ModuleList]:
+    """Lists of modules that are in no other: layers, and not the parts or experts of one."""
+    found = []
+    for child in body.children():
+        found += [child] if isinstance(child, nn.ModuleList) else _outer_lists(child)
+    return found

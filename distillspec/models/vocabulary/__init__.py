@@ -1,0 +1,1 @@
+"""Tokenizers, chat templates, end tokens, and vocabularies that differ."""

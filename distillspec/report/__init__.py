@@ -1,0 +1,1 @@
+"""Numbers for readers: terminal tables, the HTML page, figures."""

@@ -1,0 +1,1 @@
+"""The figures of a report, drawn for a light and a dark page."""

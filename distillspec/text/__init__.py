@@ -1,0 +1,1 @@
+"""Text for people: safe for a terminal, free of secrets, numbers in words."""

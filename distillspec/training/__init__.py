@@ -1,0 +1,1 @@
+"""The room that knows Lightning: objective, rollout, strategies, probe, resume."""

@@ -1,0 +1,268 @@
+"""The verb `pretrain`: from a pretraining recipe to a model folder. How the nano pair was made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from distillspec.assembly.pair import device_of, dtype_of
+from distillspec.corpus.batches.windows import Windows, pack, validation_rows
+from distillspec.corpus.sources.documents import documents
+from distillspec.corpus.sources.python_source import CorpusFiles
+from distillspec.errors import DistillSpecError
+from distillspec.export.folder import save_model
+from distillspec.export.old_readers import add_old_keys
+from distillspec.measure.exact.corpus_alpha import entropy
+from distillspec.models.loading.digest import model_digest
+from distillspec.models.loading.load import load_model, load_tokenizer
+from distillspec.models.loading.precision import cast_parameters
+from distillspec.models.runners.eager import most_positions
+from distillspec.models.sampling.generate import DrawnText
+from distillspec.models.surgery.build_llama import random_llama
+from distillspec.models.vocabulary.train_tokenizer import train_tokenizer
+from distillspec.recipe.capacity import check_memory, check_threads, llama_parameters, trained_bytes
+from distillspec.recipe.loading import dump_yaml
+from distillspec.recipe.output import RUNS, check_output, output_folder, replaceable
+from distillspec.recipe.pretraining import PretrainRecipe
+from distillspec.recipe.written_files import README, TOKENIZER_FILES, mark_written
+from distillspec.runtime import atomic, provenance
+from distillspec.runtime.lock import run_lock
+from distillspec.runtime.plain_files import Kept, read_json
+from distillspec.runtime.terminal import Terminal
+from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.training.pretrain import Progress, held_out_nats, pretrain
+from distillspec.training.state_file import previous_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+console = Terminal()
+
+
+def run(recipe: PretrainRecipe, *, resume: bool) -> int:
+    """Train the model and write it to recipe.output; its run folder is RUNS/<name>."""
+    folder, output = RUNS / recipe.name, output_folder(recipe)
+    # An earlier process may have been killed while it replaced the model.
+    atomic.recover_folder(output, replaceable(recipe))
+    check_output(recipe, folder, "output")
+    if (folder / "state.pt").exists() and not resume:
+        raise DistillSpecError(
+            "this recipe has been started before",
+            where=str(folder),
+            mend="add --resume to go on with it, or delete that folder to begin anew",
+        )
+    where = device_of(recipe.hardware)
+    if recipe.hardware.threads is not None:
+        check_threads(recipe.hardware.threads, "hardware.threads")
+        torch.set_num_threads(recipe.hardware.threads)
+    with run_lock(folder):
+        files = documents(recipe.corpus, recipe.held_out_percent)
+        _check_identity(recipe, files, folder / "identity.json")
+        atomic.write_text(folder / "recipe.yaml", dump_yaml(recipe))
+        record = provenance.RunLog(folder / "run.json", provenance.gather())
+        tokenizer = _tokenizer(recipe, files, folder)
+        end_token = int(tokenizer.eos_token_id)
+        training = pack(files.training, tokenizer, end_token)
+        held_out = pack(files.held_out, tokenizer, end_token)
+        plan = recipe.train
+        rows = validation_rows(held_out, context=plan.context, rows=plan.validation_rows).to(where)
+        model = _beginning(recipe, tokenizer).to(where)  # type: ignore[arg-type]
+        started_from = model_digest(model) if recipe.start_from is not None else None
+        _check_start(started_from, folder / "start.json")
+        start: dict[str, torch.Tensor] = {}
+        if plan.start_share:
+            start = {name: weight.clone() for name, weight in model.named_parameters()}
+        console.print(
+            f"{model.num_parameters():,} parameters; {len(files.training):,} texts, "
+            f"{training.numel():,} tokens; {len(files.held_out):,} texts held out, "
+            f"{held_out.numel():,} tokens",
+            highlight=False,
+        )
+        final = pretrain(
+            model,
+            Windows(training, context=plan.context, batch_size=plan.batch_size, seed=recipe.seed),
+            rows,
+            plan,
+            folder=folder,
+            precision=dtype_of(recipe.hardware.precision, where),
+            report=lambda p: console.print(_line(p, plan.max_steps), highlight=False),
+        )
+        if plan.start_share:
+            average_with(model, start, plan.start_share)
+            held_out_loss = held_out_nats(
+                model, rows, plan.batch_size, dtype_of(recipe.hardware.precision, where)
+            )
+            console.print(
+                f"averaged with {recipe.start_from}: held out {final.validation_nats_per_token:.4f}"
+                f" -> {held_out_loss:.4f} nats/token",
+                highlight=False,
+            )
+            final = final._replace(validation_nats_per_token=held_out_loss)
+        bits = final.validation_nats_per_token / math.log(2) / _bytes_per_token(files, held_out)
+        facts = {
+            "parameters": model.num_parameters(),
+            "started_from": started_from,
+            "training_tokens": final.tokens,
+            "seconds": final.seconds,
+            "nats_per_token": final.validation_nats_per_token,
+            "bits_per_byte": bits,
+            "entropy_nats_per_token": _entropy(model, rows),
+        }
+        atomic.write_json(folder / "result.json", facts)
+        _write_model(model, tokenizer, output, replaceable(recipe))
+        record.record(tokens=final.tokens, finished=True)
+    console.print(json.dumps(facts, indent=2))
+    console.print(f"model written to {output}", highlight=False)
+    return 0
+
+
+def _check_identity(recipe: PretrainRecipe, files: CorpusFiles, path: Path) -> None:
+    """What tokenizer and state in a run folder depend on: only the plan's length may change."""
+    digest = hashlib.sha256()
+    for file in files.training:
+        digest.update(json.dumps(file).encode())
+    identity = {
+        "corpus": digest.hexdigest(),
+        "seed": recipe.seed,
+        "tokenizer": recipe.tokenizer.model_dump(),
+        "model": recipe.model.model_dump() if recipe.model else None,
+        "start_from": recipe.start_from,
+        "context": recipe.train.context,
+        "batch_size": recipe.train.batch_size,
+    }
+    if not path.exists():
+        atomic.write_json(path, identity)
+        return
+    mend = "give the recipe another name, or delete that run folder"
+    stored = read_json(Kept(path, "what this run was started with", mend), dict[str, Any])
+    if not _has_trained(path.parent) and stored != identity:
+        # Such as after an error in the recipe: only what the old one led to is in the way.
+        shutil.rmtree(path.with_name("tokenizer"), ignore_errors=True)
+        path.with_name("start.json").unlink(missing_ok=True)
+        atomic.write_json(path, identity)
+        return
+    changed = [name for name, value in identity.items() if stored.get(name) != value]
+    if changed:
+        raise DistillSpecError(
+            f"this run was started with another {', '.join(changed)}",
+            where=str(path.parent),
+            mend="give the recipe another name, or delete that run folder",
+        )
+
+
+def _has_trained(folder: Path) -> bool:
+    state = folder / "state.pt"
+    return any(one.exists() for one in (state, previous_of(state), folder / "result.json"))
+
+
+def _check_start(digest: str | None, path: Path) -> None:
+    """A run that goes on from a model needs that very model, also when it is resumed."""
+    if not path.exists():
+        atomic.write_json(path, {"model": digest})
+        return
+    mend = "give the recipe another name, or delete that run folder"
+    kept = Kept(path, "the digest of what this run began with", mend)
+    if read_json(kept, dict[str, str | None]).get("model") != digest:
+        raise DistillSpecError(
+            "the weights in start_from are not those that this run began with",
+            where=str(path.parent),
+            mend="put them back; if this run has finished and written over them, it is done; to "
+            "begin anew, delete that folder",
+        )
+
+
+@torch.no_grad()
+def average_with(model: torch.nn.Module, start: dict[str, torch.Tensor], share: float) -> None:
+    """In place: weights <- share start + (1 - share) weights, tied ones once."""
+    for name, weight in model.named_parameters():
+        weight.lerp_(start[name], share)
+
+
+def _tokenizer(recipe: PretrainRecipe, files: CorpusFiles, folder: Path) -> PreTrainedTokenizerBase:
+    """Another model's, or one trained on the training files; kept in the run folder."""
+    if recipe.tokenizer.take_from is not None:
+        return load_tokenizer(recipe.tokenizer.take_from, what="tokenizer.take_from")
+    kept = folder / "tokenizer"
+    if not kept.exists():
+        assert recipe.tokenizer.train_vocabulary is not None
+        trained = train_tokenizer(
+            (f.text for f in files.training), recipe.tokenizer.train_vocabulary
+        )
+        with atomic.replacing_folder(kept, TOKENIZER_FILES) as temporary:
+            trained.save_pretrained(temporary)
+    return load_tokenizer(str(kept))
+
+
+def _beginning(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Random weights of the recipe's shape, or those of the folder it goes on from; float32."""
+    if recipe.model is not None:
+        size = llama_parameters(recipe.model, len(tokenizer))
+        check_memory(size, trained_bytes(recipe.hardware), "model")
+        return random_llama(
+            recipe.model,
+            vocabulary=len(tokenizer),
+            end_token=int(tokenizer.eos_token_id),
+            seed=recipe.seed,
+        )
+    assert recipe.start_from is not None, "the schema asks for one of the two"
+    where = f"start_from={recipe.start_from}"
+    model = load_model(recipe.start_from, dtype=torch.float32, what="start_from")
+    of_model = load_tokenizer(recipe.start_from, what="start_from")
+    if of_model.get_vocab() != tokenizer.get_vocab() or model.config.vocab_size < len(tokenizer):
+        raise DistillSpecError(
+            f"the model knows {len(of_model)} tokens, and they are not the tokenizer's "
+            f"{len(tokenizer)}",
+            where=where,
+            mend="tokenizer.take_from: the same folder as start_from",
+        )
+    if recipe.train.context > most_positions(model):
+        raise DistillSpecError(
+            f"train.context={recipe.train.context} is longer than the model's "
+            f"{most_positions(model)} positions",
+            where=where,
+            mend=f"lower train.context to {most_positions(model)}",
+        )
+    return model
+
+
+def _write_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    output: Path,
+    writes: atomic.Writes,
+) -> None:
+    """A plain Hugging Face folder in bfloat16; a README beside the old weights is kept."""
+    cast_parameters(model, torch.bfloat16)
+    model.config.dtype = torch.bfloat16
+    with atomic.replacing_folder(output, writes) as temporary:
+        save_model(model, temporary)
+        tokenizer.save_pretrained(temporary)
+        add_old_keys(temporary)
+        mark_written(temporary)
+        if (output / README).exists():
+            shutil.copy2(output / README, temporary)
+
+
+def _bytes_per_token(files: CorpusFiles, held_out: torch.Tensor) -> float:
+    return sum(len(f.text.encode()) for f in files.held_out) / held_out.numel()
+
+
+def _entropy(model: PreTrainedModel, rows: torch.Tensor) -> float:
+    """Mean entropy of the model's next-token law over held-out rows, nats."""
+    texts = [DrawnText((int(row[0]),), tuple(row[1:].tolist())) for row in rows]
+    return entropy(model.eval(), texts, SamplingPolicy()).mean()
+
+
+def _line(progress: Progress, steps: int) -> str:
+    left = progress.seconds / progress.step * (steps - progress.step)
+    return (
+        f"step {progress.step}/{steps}  training {progress.train_nats_per_token:.4f} "
+        f"held out {progress.validation_nats_per_token:.4f} nats/token  "
+        f"{progress.tokens / progress.seconds:,.0f} tokens/s  ETA {left / 60:.0f} min"
+    )

@@ -1,0 +1,94 @@
+"""The folder of one run, which explains itself: where everything in it stands."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.loading import dump_yaml, load_recipe
+from distillspec.recipe.output import RUNS
+from distillspec.recipe.schema import Recipe
+from distillspec.runtime import atomic
+
+BEST = "best.ckpt"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @classmethod
+    def begin(cls, recipe: Recipe) -> RunFolder:
+        """A new folder for `recipe`, named by the time, with the resolved recipe in it."""
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        run = cls(RUNS / recipe.name / f"{stamp}-{secrets.token_hex(2)}")
+        atomic.remove_stale(atomic.make_folder(run.path.parent))  # of starts that were killed here
+        with atomic.replacing_folder(run.path, [run.recipe_file.name]) as begun:
+            (begun / run.recipe_file.name).write_text(dump_yaml(recipe), encoding="utf-8")
+        return run
+
+    @property
+    def recipe_file(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def provenance_file(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def identity_file(self) -> Path:
+        """Digests of models and text that the run was started with."""
+        return self.path / "identity.json"
+
+    @property
+    def head_file(self) -> Path:
+        """The tokens that a draft with a trimmed head scores, and what they cover."""
+        return self.path / "draft_head.json"
+
+    @property
+    def training_file(self) -> Path:
+        """What training came to: steps, seconds, best alpha."""
+        return self.path / "training.json"
+
+    @property
+    def metrics(self) -> dict[str, Path]:
+        """metrics.csv of each draft that was trained here, by the draft's name."""
+        found = {"distilled": self.path, "control": self.control}
+        return {name: folder / "metrics.csv" for name, folder in found.items() if folder.is_dir()}
+
+    @property
+    def trained(self) -> dict[str, Path]:
+        """The training folder of each draft that has a best checkpoint, by the draft's name."""
+        folders = {"distilled": self.path, "control": self.control}
+        return {name: folder for name, folder in folders.items() if (folder / BEST).exists()}
+
+    @property
+    def control(self) -> Path:
+        """The control's own training folder."""
+        return self.path / "control"
+
+    @property
+    def draft(self) -> Path:
+        """The exported draft."""
+        return self.path / "draft"
+
+    @property
+    def evaluations(self) -> Path:
+        """A folder for each suite that was evaluated."""
+        return self.path / "evaluation"
+
+    def evaluation(self, suite: str) -> Path:
+        return self.evaluations / suite
+
+    def recipe(self) -> Recipe:
+        recipe = load_recipe(str(self.recipe_file))
+        if not isinstance(recipe, Recipe):
+            raise DistillSpecError(
+                "this folder holds a pretraining run, not a distillation",
+                where=str(self.path),
+                mend="name the folder of a run that was started from a recipe of kind distill",
+            )
+        return recipe

@@ -1,0 +1,77 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+from distillspec.corpus.sources.python_source import is_held_out, python_files
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.data import PythonSource
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An importable package of 40 modules, with a test, a table and a licence header."""
+    root = tmp_path / "sample_package"
+    (root / "tests").mkdir(parents=True)
+    (root / "models").mkdir()
+    for i in range(40):
+        text = f"# Copyright\n#\n\nimport os\n\n\ndef function_{i}():\n    return os\n"
+        (root / "models" / f"module_{i}.py").write_text(text)
+    (root / "tests" / "test_it.py").write_text("def test_it():\n    pass\n")
+    (root / "table.py").write_text("TABLE = [" + "123456, " * 200 + "]\n")
+    (root / "empty.py").write_text("# nothing but a comment\n")
+    (root / "latin.py").write_bytes(b"name = '\xe9'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return "sample_package"
+
+
+def source(**values: object) -> PythonSource:
+    return PythonSource.model_validate({"kind": "python-source", **values})
+
+
+def test_code_is_taken_without_tests_tables_and_licence_headers(package: str) -> None:
+    files = python_files(source(packages=[package]), 20.0)
+    everything = files.training + files.held_out
+    assert {f.key for f in everything} == {f"{package}/models/module_{i}.py" for i in range(40)}
+    assert all(f.text.startswith("import os") for f in everything)
+
+
+def test_a_file_is_held_out_by_its_path_alone(package: str) -> None:
+    whole = python_files(source(packages=[package]), 20.0)
+    part = python_files(source(packages=[package], include=["models/module_1*.py"]), 20.0)
+    held_out = {f.key for f in whole.held_out}
+    assert {f.key for f in part.held_out} == held_out & {
+        f.key for f in part.training + part.held_out
+    }
+    assert not held_out & {f.key for f in whole.training}
+
+
+def test_the_held_out_share_is_near_the_percentage_asked_for() -> None:
+    held_out = sum(is_held_out(f"some/key_{i}.py", 3.0) for i in range(20_000))
+    assert 500 < held_out < 700
+
+
+def test_a_double_star_matches_files_at_the_top_as_well() -> None:
+    files = python_files(source(standard_library=True, include=["**/*.py"], exclude=["*/*"]), 50.0)
+    keys = {f.key for f in files.training + files.held_out}
+    assert "python/argparse.py" in keys
+    assert not any(key.count("/") > 1 for key in keys)
+
+
+def test_the_standard_library_comes_without_its_tests() -> None:
+    files = python_files(source(standard_library=True, include=["json/*.py", "test/*.py"]), 40.0)
+    assert {f.key for f in files.training + files.held_out} <= {
+        f"python/json/{name}.py"
+        for name in ("__init__", "decoder", "encoder", "scanner", "tool", "__main__")
+    }
+
+
+def test_a_package_that_is_not_installed_is_named() -> None:
+    assert "no_such_package" not in sys.modules
+    with pytest.raises(DistillSpecError, match="'no_such_package' is not installed"):
+        python_files(source(packages=["no_such_package"]), 3.0)
+
+
+def test_globs_that_match_nothing_are_an_error(package: str) -> None:
+    with pytest.raises(DistillSpecError, match="matches no file"):
+        python_files(source(packages=[package], include=["nowhere/*.py"]), 3.0)

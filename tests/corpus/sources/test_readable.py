@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+
+from distillspec.corpus.sources.prompts import Prompt
+from distillspec.corpus.sources.readable import readable
+from distillspec.corpus.sources.tokenizing import Tokens
+from distillspec.errors import DistillSpecError
+from distillspec.models.vocabulary.cross_tokenizer import Bridge
+from tests.models.two_tokenizers import END, byte_level
+
+A, AAAA = 1, 2  # the second is four tokens of the draft's
+
+
+def prompt(key: str, tokens: Tokens, response: Tokens) -> Prompt:
+    return Prompt(key, tokens, response, "", "plain")
+
+
+PROMPTS = [
+    prompt("short", (A, A), (A,)),
+    prompt("long", (A, A), (AAAA,)),
+    prompt("edge", (AAAA,), (A,)),
+    prompt("longer", (AAAA, A), (A,)),
+]
+
+
+def bridge() -> Bridge:
+    return Bridge(byte_level([END, "a", "aaaa"]), byte_level([END, "a"]), 3, 2, "here")
+
+
+def whole(prompt: Prompt) -> list[Tokens]:
+    assert prompt.response is not None
+    return [prompt.tokens, (*prompt.tokens, *prompt.response)]
+
+
+def test_prompts_of_a_text_that_is_too_long_in_the_drafts_tokens_are_left_out() -> None:
+    found = readable(PROMPTS, whole, bridge(), 5, "training")
+    assert [one.key for one in found.prompts] == ["short", "edge"]
+    (note,) = found.notes
+    assert note.startswith("2 of 4 training texts are longer than the 5 tokens")
+
+
+def test_where_all_fit_nothing_is_left_out_or_said() -> None:
+    assert readable(PROMPTS, whole, bridge(), 6, "training") == (PROMPTS, [])
+
+
+def test_none_at_all_is_an_error_that_tells_the_shortest() -> None:
+    with pytest.raises(DistillSpecError, match="the shortest has 3 of its own"):
+        readable(PROMPTS, whole, bridge(), 2, "training")

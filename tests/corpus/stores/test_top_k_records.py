@@ -1,0 +1,49 @@
+"""Packed records come back as they were, up to the rounding that their type says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from distillspec.corpus.stores.top_k_records import packed, record_type, unpacked
+from distillspec.divergence.top_tokens import TopTokens, top_tokens
+from distillspec.recipe.distill import CachedSignal
+
+N = 7
+
+
+def signal(k: int, dtype: str = "float16") -> CachedSignal:
+    return CachedSignal.model_validate({"kind": "cached", "k": k, "dtype": dtype})
+
+
+def law(vocabulary: int, k: int) -> TopTokens:
+    logits = 3.0 * torch.randn(N, vocabulary, generator=torch.Generator().manual_seed(0))
+    logits[0, vocabulary - 1] = 20.0  # the largest id, nearly alone
+    return top_tokens(logits, None, k=k, temperature=1.0, chunk_tokens=4)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("vocabulary", [5, 2**16, 2**16 + 1, 152_064])
+def test_a_law_comes_back(vocabulary: int, dtype: str) -> None:
+    kept, plan = law(vocabulary, 4), signal(4, dtype)
+    records = packed(kept, record_type(plan, vocabulary))
+    assert records.itemsize == plan.bytes_per_token(vocabulary)
+    found = unpacked(np.frombuffer(records.tobytes(), records.dtype), vocabulary)
+    assert torch.equal(found.ids, kept.ids) and found.vocabulary == vocabulary
+    torch.testing.assert_close(found.log_rest, kept.log_rest, rtol=0, atol=0, equal_nan=True)
+    rounded = 2.0**-11 if dtype == "float16" else 0.0
+    torch.testing.assert_close(found.log_probability, kept.log_probability, rtol=rounded, atol=1e-7)
+
+
+def test_a_probability_too_small_for_half_precision_stays_one() -> None:
+    logits = torch.tensor([[0.0, -30.0, -80.0]])
+    kept = top_tokens(logits, None, k=3, temperature=1.0, chunk_tokens=1)
+    found = unpacked(packed(kept, record_type(signal(3), 3)), 3)
+    assert found.log_probability[0].tolist() == pytest.approx([0.0, -30.0, -80.0])
+    assert bool(found.log_rest.isneginf().all())
+
+
+def test_no_positions_make_no_records() -> None:
+    kept = law(9, 2).of(torch.empty(0, dtype=torch.long))
+    assert unpacked(packed(kept, record_type(signal(2), 9)), 9).ids.shape == (0, 2)

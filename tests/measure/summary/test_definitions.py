@@ -1,0 +1,17 @@
+"""What the page tells of each number is complete."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from distillspec.measure.summary.definitions import DEFINITIONS
+from distillspec.measure.summary.records import Cell
+
+
+def test_every_quantity_of_a_cell_is_defined() -> None:
+    words = " ".join(DEFINITIONS)
+    plain = {"draft", "method", "gamma", "temperature", "prompts", "tokens_per_second"}
+    derived = {"tau_iid", "draft_steps", "measured_over_predicted", "perfect_draft_gamma"}
+    for field in fields(Cell):
+        name = field.name.removesuffix("_low").removesuffix("_high")
+        assert name in plain | derived or name in words.split()

@@ -1,0 +1,111 @@
+"""What is said of a pair before training, on tiny real models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from distillspec.errors import DistillSpecError
+from distillspec.measure.pair_check import Expectation, Fitness, assess, warnings_about
+from distillspec.measure.timed.memory import TrainingLoad
+from distillspec.methods import cost_model
+from distillspec.recipe.suite import Suite
+
+if TYPE_CHECKING:
+    from tests.measured import Setting
+
+LOAD = TrainingLoad(sequences=4, tokens_per_sequence=10, chunk_tokens=8)
+GOOD = Expectation(
+    temperature=1.0,
+    alpha=0.6,
+    alpha_low=0.55,
+    alpha_high=0.65,
+    entropy_nats=1.5,
+    target_step_seconds=0.004,
+    draft_to_target_time=0.1,
+    verify_times={4: 1.1},
+    break_even_alpha=0.2,
+    perfect_draft_cap=3.3,
+    perfect_draft_gamma=4,
+    best_gamma=4,
+    predicted_speedup=1.5,
+    against_break_even="higher",
+)
+
+
+@pytest.fixture(scope="module")
+def fitness(setting: Setting, tiny_suite: Suite) -> Fitness:
+    return assess(
+        setting.target,
+        setting.drafts["distilled"],
+        setting.tokenizer,
+        setting.prompts,
+        suite=tiny_suite,
+        load=LOAD,
+        device="cpu",
+    )
+
+
+def test_each_temperature_has_its_expectation_by_the_cost_model(fitness: Fitness) -> None:
+    assert [one.temperature for one in fitness.expectations] == [0.0, 1.0]
+    for one in fitness.expectations:
+        best = cost_model.best_gamma(one.alpha, one.draft_to_target_time, one.verify_times)
+        assert (one.best_gamma, one.predicted_speedup) == best
+        assert one.predicted_speedup <= one.perfect_draft_cap
+        assert one.alpha_low <= one.alpha <= one.alpha_high
+        assert one.verify_times.keys() == {1, 3}
+        assert one.entropy_nats > 0.0
+    assert fitness.predicted_speedup() == min(o.predicted_speedup for o in fitness.expectations)
+    assert fitness.perfect_draft_cap() == min(o.perfect_draft_cap for o in fitness.expectations)
+
+
+def test_the_pair_is_described(fitness: Fitness) -> None:
+    assert (fitness.target_vocabulary, fitness.draft_vocabulary, fitness.vocabulary) == (300,) * 3
+    assert fitness.chat_template is None
+    assert fitness.prompts == 4
+    assert fitness.memory.training() > fitness.memory.draft_training
+
+
+def test_no_prompts_are_the_users_error(setting: Setting, tiny_suite: Suite) -> None:
+    with pytest.raises(DistillSpecError, match="no prompts"):
+        assess(
+            setting.target,
+            setting.drafts["distilled"],
+            setting.tokenizer,
+            [],
+            suite=tiny_suite,
+            load=LOAD,
+            device="cpu",
+        )
+
+
+def test_a_good_pair_gets_no_warning() -> None:
+    assert warnings_about([GOOD], 300, 300) == []
+
+
+def test_a_pair_that_cannot_win_is_warned_of() -> None:
+    slow = replace(GOOD, break_even_alpha=None, perfect_draft_cap=0.8, draft_to_target_time=1.4)
+    (words,) = warnings_about([slow], 300, 300)
+    assert "even a perfect draft cannot win" in words
+    assert "0.80x" in words
+
+
+def test_a_pair_with_next_to_nothing_to_gain_is_warned_of() -> None:
+    (words,) = warnings_about([replace(GOOD, perfect_draft_cap=1.05)], 300, 300)
+    assert "next to nothing to gain" in words
+
+
+def test_a_draft_below_its_break_even_is_warned_of() -> None:
+    below = replace(GOOD, break_even_alpha=0.7, against_break_even="lower")
+    (words,) = warnings_about([below], 300, 300)
+    unsure = replace(below, against_break_even="too few documents")
+    assert warnings_about([unsure], 300, 300) == []
+    assert "alpha 0.600, break-even 0.700" in words
+
+
+def test_padded_vocabularies_are_warned_of() -> None:
+    (words,) = warnings_about([GOOD], 151936, 152064)
+    assert "151936" in words
+    assert "152064" in words

@@ -1,0 +1,319 @@
+"""The tables name exactly the kinds that a suite may name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import pytest
+import torch
+from pydantic import BaseModel
+
+from distillspec.methods.build import (
+    CHOOSERS,
+    DRAFTS,
+    STOPS,
+    VERIFIERS,
+    block_sizes,
+    chooser,
+    configuration,
+    draft_block_sizes,
+    drafts_by_entropy,
+    graph_sizes,
+    models,
+    most_drafted,
+    most_slots,
+    most_tokens_per_second,
+)
+from distillspec.methods.step_times import StepTimes
+from distillspec.recipe.methods import Method
+from distillspec.recipe.suite import Suite
+from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.choose.chooser import Outcome
+from distillspec.speculation.choose.hedge import Hedge
+from distillspec.speculation.choose.per_prompt import PerPrompt
+from distillspec.speculation.draft.chain import ChainDraft
+from distillspec.speculation.draft.lookup import LookupDraft
+from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.verify.recursive import verify_recursive, verify_recursive_distinct
+from distillspec.speculation.verify.token import verify_token
+
+
+def kinds(field: str) -> set[str]:
+    """All values of `kind` that the schema allows for a part of a method."""
+    return set(_kinds(Method.model_fields[field].annotation))
+
+
+def _kinds(annotation: Any) -> Iterator[str]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield from get_args(annotation.model_fields["kind"].annotation)
+    for part in get_args(annotation):
+        yield from _kinds(part)
+
+
+@pytest.mark.parametrize(
+    ("field", "table"),
+    [("draft", DRAFTS), ("stop", STOPS), ("verify", VERIFIERS), ("choose", CHOOSERS)],
+)
+def test_each_kind_of_the_schema_has_its_line_and_no_line_is_unknown_to_it(
+    field: str, table: dict[str, object]
+) -> None:
+    assert table.keys() == kinds(field)
+
+
+SUITE = Suite.model_validate(
+    {
+        "gammas": [2, 4],
+        "methods": [
+            {"name": "standard"},
+            {"name": "adaedl", "stop": {"kind": "adaedl"}, "gammas": [8]},
+            {
+                "name": "spectr",
+                "draft": {"kind": "sequences", "count": 3},
+                "verify": {"kind": "kseq"},
+                "gammas": [4],
+            },
+            {"name": "ucb", "choose": {"kind": "ucb", "arms": ["standard", "spectr@2"]}},
+            {"name": "exp3", "choose": {"kind": "exp3", "arms": ["adaedl"], "reward": "tokens"}},
+        ],
+    }
+)
+
+
+def test_graphs_fit_blocks_that_may_end_early_and_trees_that_share() -> None:
+    blocks, trees, rows = graph_sizes(SUITE)
+    assert blocks == [1, 5, 9]
+    assert trees == [4, 7, 13]  # of 3 sequences of 4 and of 2 tokens, whole and half
+    assert rows == [3]
+    assert most_slots(SUITE) == 12
+
+
+def test_what_chooses_knows_its_arms_and_their_reward() -> None:
+    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    by_name = {method.name: method for method in SUITE.methods}
+    ucb = chooser(SUITE, by_name["ucb"], chance, 500.0)
+    seen = []
+    for _ in range(3):
+        one = ucb.choose()
+        seen.append((one.name, one.gamma))
+        ucb.learn(Outcome(2, 0.01))
+    assert seen == [("standard", 2), ("standard", 4), ("spectr", 2)]
+    exp3 = chooser(SUITE, by_name["exp3"], chance, 500.0)
+    assert exp3.choose().gamma == 8
+
+
+def test_the_verifier_of_distinct_sequences_knows_that_they_are() -> None:
+    for distinct, rule in ((True, verify_recursive_distinct), (False, verify_recursive)):
+        method = Method.model_validate(
+            {
+                "draft": {"kind": "sequences", "distinct": distinct},
+                "verify": {"kind": "recursive"},
+            }
+        )
+        assert configuration(method, 2).verify is rule
+
+
+def test_the_default_method_is_standard_speculative_decoding() -> None:
+    made = configuration(Method(), 5)
+    assert (made.name, made.gamma) == ("standard", 5)
+    assert isinstance(made.draft, ChainDraft)
+    assert isinstance(made.stop, FixedLength)
+    assert made.verify is verify_token
+
+
+@pytest.mark.parametrize(
+    ("gammas", "sizes"),
+    [
+        ((4,), [1, 5]),
+        ((2, 4, 6), [1, 3, 7]),
+        (range(1, 9), [1, 3, 6, 9]),
+        ((1, 8), [1, 2, 9]),
+    ],
+)
+def test_few_sizes_hold_every_block_with_at_most_two_tokens_of_padding(
+    gammas: tuple[int, ...], sizes: list[int]
+) -> None:
+    assert block_sizes(gammas) == sizes
+    for gamma in gammas:
+        assert 0 <= min(size for size in sizes if size > gamma) - (gamma + 1) <= 2
+
+
+def test_slots_are_what_stands_beyond_the_text() -> None:
+    suite = Suite.model_validate(
+        {
+            "gammas": [3],
+            "methods": [
+                {"name": "standard"},
+                {
+                    "name": "spectr",
+                    "draft": {"kind": "sequences", "count": 4},
+                    "verify": {"kind": "kseq"},
+                },
+                {"name": "card", "parallel": {"kind": "card", "nodes": 3, "layers": 5}},
+                {"name": "pearl", "parallel": {"kind": "pearl"}, "gammas": [4]},
+            ],
+        }
+    )
+    found = [(method.name, gamma, drafted) for method, gamma, drafted in most_drafted(suite)]
+    assert found == [
+        ("standard", 3, 3),
+        ("spectr", 3, 12),
+        ("card", 3, 15),
+        ("pearl", 4, 8),
+    ]
+    assert most_slots(suite) == 15
+
+
+SEVERAL = Suite.model_validate(
+    {
+        "drafts": ["distilled"],
+        "gammas": [2, 4],
+        "methods": [
+            {"name": "standard"},
+            {"name": "weak", "draft": {"kind": "chain", "model": "undistilled"}, "gammas": [6]},
+            {"name": "lookup", "draft": {"kind": "lookup", "longest": 2}, "gammas": [8]},
+            {"name": "two", "choose": {"kind": "ucb", "arms": ["standard", "weak"]}},
+            {"name": "free", "choose": {"kind": "ucb", "arms": ["standard@2", "lookup"]}},
+            {
+                "name": "hedge",
+                "choose": {
+                    "kind": "hedge",
+                    "arms": ["standard", "weak", "lookup"],
+                    "memory": "prompt",
+                },
+            },
+            {
+                "name": "guarded",
+                "choose": {"kind": "ucb", "arms": ["lookup"]},
+                "valve": {"baseline": "weak@2"},
+            },
+        ],
+    }
+)
+BY_NAME = {method.name: method for method in SEVERAL.methods}
+
+
+@pytest.mark.parametrize(
+    ("method", "needs"),
+    [
+        ("standard", ["distilled"]),
+        ("weak", ["undistilled"]),
+        ("lookup", []),
+        ("two", ["distilled", "undistilled"]),
+        ("free", ["distilled"]),
+        ("guarded", ["undistilled"]),
+    ],
+)
+def test_a_method_needs_the_models_that_its_rounds_draft_with(
+    method: str, needs: list[str]
+) -> None:
+    assert models(SEVERAL, BY_NAME[method], "distilled") == needs
+
+
+def test_each_arm_knows_its_draft() -> None:
+    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    two = chooser(SEVERAL, BY_NAME["two"], chance, 500.0, "distilled")
+    seen = []
+    for _ in range(3):
+        seen.append(two.choose().model)
+        two.learn(Outcome(2, 0.01))
+    assert seen == ["distilled", "distilled", "undistilled"]
+    assert configuration(BY_NAME["lookup"], 8, "distilled").model is None
+    assert configuration(BY_NAME["lookup"], 8).draft == LookupDraft(2)
+
+
+def test_what_is_learnt_begins_anew_with_a_prompt_if_the_suite_says_so() -> None:
+    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    made = chooser(SEVERAL, BY_NAME["hedge"], chance, 500.0, "distilled")
+    assert isinstance(made, PerPrompt)
+    first = made.choose()
+    made.begin()
+    assert made.choose() != first  # arms of its own, whose stop rules know nothing either
+    kept = BY_NAME["hedge"].model_copy(
+        update={"choose": BY_NAME["hedge"].choose.model_copy(update={"memory": "kept"})}  # type: ignore[union-attr]
+    )
+    assert isinstance(chooser(SEVERAL, kept, chance, 500.0, "distilled"), Hedge)
+
+
+def test_drafts_that_may_rest_get_graphs_for_what_they_miss() -> None:
+    assert draft_block_sizes(SUITE) == [1, 2]
+    assert draft_block_sizes(SEVERAL) == [1, 2, 7, 9]
+
+
+def test_a_chain_that_stops_by_its_entropy_gets_a_graph_that_tells_it() -> None:
+    def suite(**method: object) -> Suite:
+        return Suite.model_validate({"gammas": [8], "methods": [{"name": "one", **method}]})
+
+    assert drafts_by_entropy(suite(stop={"kind": "adaedl"}))
+    assert drafts_by_entropy(suite(stop={"kind": "svip"}))
+    assert not drafts_by_entropy(suite(stop={"kind": "confidence"}))
+    sequences = {"kind": "sequences", "count": 2}
+    several = suite(stop={"kind": "adaedl"}, draft=sequences, verify={"kind": "kseq"})
+    assert not drafts_by_entropy(several)
+
+
+def test_what_drafts_nothing_needs_no_graph_and_no_room() -> None:
+    method = {"name": "plain", "draft": {"kind": "none"}}
+    suite = Suite.model_validate({"gammas": [8], "methods": [method]})
+    assert graph_sizes(suite) == ([1], [], [])
+    assert most_slots(suite) == 0
+    assert suite.of(suite.methods[0]) == (1,)
+    assert models(suite, suite.methods[0], "distilled") == []
+
+
+def test_a_draft_beside_an_arm_that_drafts_nothing_may_rest() -> None:
+    methods = [
+        {"name": "standard", "gammas": [6]},
+        {"name": "plain", "draft": {"kind": "none"}},
+        {"name": "ucb", "choose": {"kind": "ucb", "arms": ["standard", "plain"]}},
+    ]
+    assert draft_block_sizes(Suite.model_validate({"methods": methods})) == [1, 2, 7]
+
+
+def test_lookups_may_end_early_and_get_graphs_of_half_the_size() -> None:
+    for draft, sizes in (("lookup", [1, 5, 9]), ("chain", [1, 9])):
+        suite = Suite.model_validate({"gammas": [8], "methods": [{"draft": {"kind": draft}}]})
+        assert graph_sizes(suite)[0] == sizes
+
+
+def test_the_most_that_arms_can_earn_is_that_of_their_own_drafts() -> None:
+    def times(**seconds: float) -> StepTimes:
+        gammas = {2: 1.0, 4: 1.0, 6: 1.0, 8: 1.0}
+        return StepTimes(1.0, 1.0, gammas, {g: g for g in gammas}, seconds, 30, 0.0)
+
+    steps = {
+        "standard": times(distilled=0.5, control=0.01),
+        "weak": times(undistilled=0.25),
+        "lookup": times(distilled=0.0),
+    }
+    most = {
+        name: most_tokens_per_second(SEVERAL, BY_NAME[name], "distilled", steps)
+        for name in ("two", "free", "guarded")
+    }
+    assert most["two"] == pytest.approx(9 / (8 * 0.25 + 1))
+    assert most["free"] == most["guarded"] == pytest.approx(9.0)
+
+
+@pytest.mark.parametrize("arms", [["card"], ["card", "plain"], ["plain"]])
+def test_arms_that_draft_in_two_processes_or_nothing_can_earn_what_chains_of_their_draft_can(
+    arms: list[str],
+) -> None:
+    methods = [
+        {"name": "standard"},
+        {"name": "weak", "draft": {"kind": "chain", "model": "undistilled"}, "gammas": [8]},
+        {"name": "card", "parallel": {"kind": "card"}},
+        {"name": "plain", "draft": {"kind": "none"}},
+        {"name": "ucb", "choose": {"kind": "ucb", "per": "text", "arms": arms}},
+    ]
+    suite = Suite.model_validate({"drafts": ["distilled"], "gammas": [4], "methods": methods})
+
+    def times(gamma: int, **seconds: float) -> StepTimes:
+        return StepTimes(1.0, 1.0, {gamma: 1.0}, {gamma: gamma}, seconds, 30, 0.0)
+
+    steps = {
+        "standard": times(4, distilled=0.25),
+        "weak": times(8, undistilled=0.01),
+        "plain": times(1, distilled=0.0),
+    }
+    most = most_tokens_per_second(suite, suite.named("ucb"), "distilled", steps)
+    assert most == pytest.approx(5 / (4 * 0.25 + 1))

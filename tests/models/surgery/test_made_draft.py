@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import torch
+
+from distillspec.models.loading.digest import model_digest
+from distillspec.models.runners.eager import vocabulary_size
+from distillspec.models.surgery.made_draft import facts, made_draft
+from distillspec.recipe.start import LlamaShape, Pruned, Random
+from tests.models.conftest import VOCABULARY, tiny_model
+
+SHAPE = LlamaShape(hidden_size=16, intermediate_size=32, layers=1, heads=2)
+
+
+def test_a_pruned_draft_is_of_the_targets_class_and_type() -> None:
+    target = tiny_model("mistral").to(torch.bfloat16)
+    draft = made_draft(Pruned(kind="pruned", layers=1), target, end_token=2, seed=0)
+    assert type(draft) is type(target)
+    assert draft.dtype == torch.bfloat16
+    assert draft.name_or_path == "1 layer of the target"
+
+
+def test_a_random_draft_has_the_targets_vocabulary_and_end_of_text() -> None:
+    draft = made_draft(Random(kind="random", shape=SHAPE), tiny_model("gpt2"), end_token=2, seed=0)
+    assert vocabulary_size(draft) == VOCABULARY
+    assert draft.config.eos_token_id == 2
+    assert not draft.training
+
+
+def test_equal_arguments_give_equal_bits() -> None:
+    target = tiny_model("llama")
+    for plan in (Random(kind="random", shape=SHAPE), Pruned(kind="pruned", layers=(1,))):
+        one, two = (
+            model_digest(made_draft(plan, target, end_token=2, seed=seed)) for seed in (5, 5)
+        )
+        assert one == two
+    other = made_draft(Random(kind="random", shape=SHAPE), target, end_token=2, seed=6)
+    same = made_draft(Random(kind="random", shape=SHAPE), target, end_token=2, seed=5)
+    assert model_digest(other) != model_digest(same)
+
+
+def test_engines_are_told_of_a_model_in_memory() -> None:
+    found = facts(tiny_model("gpt2"))
+    assert (found.architecture, found.vocabulary) == ("GPT2LMHeadModel", VOCABULARY)

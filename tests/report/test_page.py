@@ -1,0 +1,141 @@
+"""report.html: self-contained, well-formed, complete."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from distillspec.errors import DistillSpecError
+from distillspec.measure.summary.file import write_summary
+from distillspec.measure.summary.records import Summary
+from distillspec.measure.timed.audit import append
+from distillspec.report.page import render, write_report
+from tests.measure.timed.test_audit import a_round
+from tests.measured import a_place, a_regret
+
+VOID = {"meta", "img", "source", "link", "br"}
+
+
+class Balance(HTMLParser):
+    """Raises unless every element is closed by its own tag."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def page(by_hand: Summary, tmp_path: Path) -> str:
+    write_summary(by_hand, tmp_path / "summary.json")
+    log = tmp_path / "metrics.csv"
+    log.write_text("step,train/divergence_nats,probe/alpha\n1,2.0,\n2,1.0,0.5\n")
+    path = write_report(tmp_path, {"distilled": log, "control": tmp_path / "absent.csv"})
+    assert path == tmp_path / "report.html"
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 12
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_needs_nothing_but_itself(page: str) -> None:
+    links = re.findall(r'(?:src|srcset|href)="([^"]{0,30})', page)
+    assert links
+    assert all(link.startswith("data:image/png;base64,") for link in links)
+    assert "<script" not in page
+    assert not re.search(r"https?://", page)
+
+
+def test_every_element_is_closed(page: str) -> None:
+    Balance(page)
+
+
+def test_the_page_shows_all_that_was_promised(page: str) -> None:
+    for title in (
+        "Findings",
+        "Measured speed-up over autoregressive decoding",
+        "Tokens per target forward, and acceptance",
+        "Acceptance by position in the block",
+        "What distillation changed",
+        "Training",
+        "What it looks like",
+        "All cells",
+        "Definitions",
+        "Environment",
+    ):
+        assert f"<h2>{title}</h2>" in page
+    assert page.count("<picture>") == 6
+    assert page.count("prefers-color-scheme: dark") >= 7
+
+
+def test_names_are_escaped_and_findings_stand_in_words(page: str) -> None:
+    assert "hand &lt;made&gt;" in page
+    assert "<li>No difference in tau is shown at any gamma.</li>" in page
+    assert "a &lt; b &amp; c" in page
+
+
+def test_sections_without_content_are_left_out(by_hand: Summary) -> None:
+    fields = {**vars(by_hand), "comparisons": [], "examples": [], "quality": []}
+    html = render(Summary(**{**fields, "greedy_divergences": []}), {})
+    Balance(html)
+    for title in ("Drafts compared", "What it looks like", "Task quality", "greedy texts"):
+        assert title not in html
+
+
+def test_methods_stand_in_the_order_of_their_speed(by_hand: Summary) -> None:
+    html = render(Summary(**{**vars(by_hand), "ranking": [a_place(), a_place(gamma=8)]}), {})
+    Balance(html)
+    assert html.count(">spectr<") == 2
+    assert "<h2>Methods by speed</h2>" in html
+    assert "Methods by speed" not in render(by_hand, {})
+
+
+def test_what_chose_stands_against_its_arms_with_its_figures(
+    by_hand: Summary, tmp_path: Path
+) -> None:
+    choosing = replace(by_hand, regrets=[a_regret(), a_regret(quantity="seconds")])
+    write_summary(choosing, tmp_path / "summary.json")
+    arms = ["standard@2", "standard@4"] * 20
+    append(tmp_path / "audit.jsonl", [a_round(round=i, arm=arm) for i, arm in enumerate(arms)])
+    html = write_report(tmp_path, {}).read_text(encoding="utf-8")
+    Balance(html)
+    for title in ("Choosers against their arms", "Regret", "Who decoded", "How unsure the draft"):
+        assert f"<h2>{title}" in html
+    assert "ucb&lt;spec&gt;" in html
+    (tmp_path / "audit.jsonl").unlink()
+    html = write_report(tmp_path, {}).read_text(encoding="utf-8")
+    assert "<h2>Regret</h2>" in html
+    assert "Who decoded" not in html
+
+
+def test_a_broken_audit_is_the_users_error(by_hand: Summary, tmp_path: Path) -> None:
+    write_summary(by_hand, tmp_path / "summary.json")
+    (tmp_path / "audit.jsonl").write_text("{}\n")
+    with pytest.raises(DistillSpecError, match="a round of this audit cannot be read"):
+        write_report(tmp_path, {})
+
+
+def test_a_folder_without_a_summary_is_the_users_error(tmp_path: Path) -> None:
+    with pytest.raises(DistillSpecError, match="the summary of an evaluation cannot be read"):
+        write_report(tmp_path, {})
+
+
+def test_categories_and_contexts_have_their_place(
+    by_hand: Summary, broken_down: Summary, tmp_path: Path
+) -> None:
+    assert "By category" not in render(by_hand, {})
+    write_summary(broken_down, tmp_path / "summary.json")
+    html = write_report(tmp_path, {}).read_text(encoding="utf-8")
+    Balance(html)
+    for title in ("By category", "Acceptance by position in the context"):
+        assert f"<h2>{title}</h2>" in html

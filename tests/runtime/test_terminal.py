@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import ast
+import io
+import time
+from pathlib import Path
+
+import pytest
+from rich.progress import Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from distillspec.runtime.terminal import Terminal
+
+PACKAGE = Path(__file__).parents[2] / "distillspec"
+HOSTILE = "a\x1b]0;pwned\x07\x1b[31m\x9b2J\u202eb [red]c[/] [/nothing] :smile: \ud800\r!"
+
+
+def terminal() -> Terminal:
+    return Terminal(file=io.StringIO(), force_terminal=True, width=200)
+
+
+def written(console: Terminal) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def assert_harmless(text: str) -> None:
+    for obeyed in ("\x1b]", "\x07", "\x1b[31m", "\x9b", "\u202e", "\ud800"):
+        assert obeyed not in text
+    assert "[red]c[/] [/nothing] :smile:" in text
+
+
+def test_hostile_text_is_shown_and_not_obeyed() -> None:
+    console = terminal()
+    console.print(HOSTILE)
+    console.print(HOSTILE, style="dim", soft_wrap=True)
+    console.print(Text(HOSTILE))
+    assert_harmless(written(console))
+    assert written(console).count("pwned") == 3
+
+
+def test_hostile_cells_and_titles_of_a_table_keep_it_aligned() -> None:
+    console = terminal()
+    table = Table("name", title=HOSTILE)
+    table.add_row(HOSTILE)
+    table.add_row("plain")
+    console.print(table)
+    assert_harmless(written(console))
+    plain = [line for line in written(console).splitlines() if "plain" in line or "smile" in line]
+    assert len({len(line) for line in plain[1:]}) == 1
+
+
+def test_a_spinner_and_a_bar_read_no_markup() -> None:
+    console = terminal()
+    with console.status(HOSTILE) as status:
+        status.update(HOSTILE)
+    bar = Progress(TextColumn("{task.description}", markup=False), console=console)
+    bar.add_task(HOSTILE)
+    with bar:
+        bar.refresh()
+    assert_harmless(written(console))
+
+
+def calls(path: Path) -> set[str]:
+    found = (node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+             if isinstance(node, ast.Call))  # fmt: skip
+    return {name.id for name in found if isinstance(name, ast.Name)}
+
+
+def test_nothing_else_in_the_package_prints_or_makes_a_console() -> None:
+    """Then what the tests above show of the console and of `say` is true of all verbs."""
+    places = {
+        name: {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py") if name in calls(p)}
+        for name in ("print", "Console")
+    }
+    assert places == {"print": {"foreign.py"}, "Console": set()}
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_log_gets_a_line_of_progress_every_ten_seconds_at_most(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    file = io.StringIO()
+    console = Terminal(file=file, force_terminal=is_terminal)
+    with console.status("begins", refresh_per_second=0.01) as status:
+        for done in range(1, 26):
+            now = 100.0 + done
+            status.update(f"\x1b[31m{done} of 25")
+    lines = [line for line in file.getvalue().splitlines() if line.startswith("\\x1b")]
+    assert lines == ([] if is_terminal else ["\\x1b[31m10 of 25", "\\x1b[31m20 of 25"])

@@ -1,0 +1,70 @@
+"""What a job says and counts; its stages are run whole in test_stages.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.schema import Recipe
+from distillspec.workflows.job import check_not_lost, plan_in_words
+from distillspec.workflows.run_folder import RunFolder
+
+
+def recipe(**distill: object) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "pair": {"target": "t", "draft": "d"},
+            "data": {"source": {"kind": "jsonl", "path": "rows.jsonl"}},
+            "distill": distill,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("distill", "words"),
+    [
+        (
+            {},
+            "jsd[0.5] on 50% target, 50% draft by the batch responses, temperature 1, batches of "
+            "32, at most 1000 steps",
+        ),
+        (
+            {"divergence": "jsd", "jsd_weight": 0.3, "source": {"fixed": 0.5, "target": 0.5}},
+            "jsd[0.3] on 50% fixed, 50% target responses, temperature 1, batches of 32, "
+            "at most 1000 steps",
+        ),
+        (
+            {"on_prompts": True, "max_steps": 10**9, "max_minutes": 1.75, "batch_size": 8},
+            "jsd[0.5] on 50% target, 50% draft by the batch responses and their prompts, "
+            "temperature 1, batches of 8, at most 1.75 minutes",
+        ),
+        (
+            {"source": {"fixed": 1.0}, "signal": {"kind": "cached", "k": 8}},
+            "jsd[0.5] against the target's 8 likeliest tokens and their rest on 100% fixed "
+            "responses, temperature 1, batches of 32, at most 1000 steps",
+        ),
+    ],
+)
+def test_a_plan_is_one_line(distill: dict[str, object], words: str) -> None:
+    assert plan_in_words(recipe(**distill)) == words
+
+
+@pytest.mark.parametrize("name", ["distilled", "control"])
+def test_best_weights_that_are_gone_are_not_passed_over(name: str, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    folder = tmp_path if name == "distilled" else run.control
+    folder.mkdir(exist_ok=True)
+    check_not_lost(folder, name, run)  # nothing was trained
+    (folder / "last.ckpt").touch()
+    with pytest.raises(DistillSpecError, match=f"no best weights of the {name} draft"):
+        check_not_lost(folder, name, run)
+    (folder / "last.ckpt").unlink()
+    run.training_file.write_text(json.dumps({name: {"steps": 8}}))
+    with pytest.raises(DistillSpecError, match=f"best step of the {name} draft are gone") as caught:
+        check_not_lost(folder, name, run)
+    assert caught.value.where == str(folder / "best.ckpt")
+    assert f"train {tmp_path}" in caught.value.mend
