@@ -15,7 +15,7 @@ from distillspec.measure.summary.definitions import DEFINITIONS
 from distillspec.measure.summary.records import (
     Baseline,
     Cell,
-    Comparison,
+    DraftComparison,
     Example,
     GreedyDivergence,
     Oracle,
@@ -179,7 +179,7 @@ def a_cell(draft: str, gamma: int, temperature: float, **changes: Any) -> Cell:
     return Cell(**{**values, **changes})
 
 
-def a_comparison(**changes: Any) -> Comparison:
+def a_comparison(**changes: Any) -> DraftComparison:
     values: dict[str, Any] = {
         "quantity": "tau",
         "draft": "distilled",
@@ -199,7 +199,7 @@ def a_comparison(**changes: Any) -> Comparison:
         "verdict": "higher",
         "documents": 10,
     }
-    return Comparison(**{**values, **changes})
+    return DraftComparison(**{**values, **changes})
 
 
 def a_baseline(temperature: float, **changes: Any) -> Baseline:

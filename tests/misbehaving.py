@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from distillspec.recipe.endpoint import Endpoint
+from distillspec.recipe.endpoint import EndpointConfig
 
 Reply = Callable[["_Handler", dict[str, Any]], None]
 
@@ -28,9 +28,9 @@ class Misbehaving:
         self.lock = threading.Lock()
         self.url = ""
 
-    def endpoint(self, **changes: Any) -> Endpoint:
+    def endpoint(self, **changes: Any) -> EndpointConfig:
         given = {"url": self.url, "model": "m", "retries": 2, "concurrency": 1}
-        return Endpoint.model_validate({**given, **changes})
+        return EndpointConfig.model_validate({**given, **changes})
 
 
 class _Handler(BaseHTTPRequestHandler):

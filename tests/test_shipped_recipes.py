@@ -23,7 +23,7 @@ from transformers import (
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.surgery.build_llama import random_llama
-from distillspec.recipe.data import Hub
+from distillspec.recipe.data import HubSource
 from distillspec.recipe.dry_run import plan, render
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.pretraining import PretrainRecipe
@@ -151,7 +151,7 @@ def test_headers_tell_command_hardware_and_what_to_expect(name: str) -> None:
     for part in (f"./launch.sh recipes/{name}.yaml", f"hardware:  {gpus}", "GiB", "expected:"):
         assert part in text
     recipe = of_the_hub(name)
-    assert isinstance(recipe.data.source, Hub)
+    assert isinstance(recipe.data.source, HubSource)
     if name in TO_BE_MADE:
         assert f"./launch.sh pretrain recipes/{name.partition('--')[0]}.yaml" in text
         with pytest.raises(
@@ -178,7 +178,7 @@ def test_a_step_is_trained_on_small_models_of_the_same_classes(
     is_chat = not any(plain in name for plain in ("pythia", "t5", "lm1b"))
     written_models(place, tiny_pair, name, is_chat=is_chat)
     source = of_the_hub(name).data.source
-    assert isinstance(source, Hub)
+    assert isinstance(source, HubSource)
     as_messages = source.dataset.endswith("ultrachat_200k")
     for file, first in (("rows.jsonl", 0), ("held.jsonl", 50)):
         names = (source.prompt, source.response)

@@ -10,15 +10,15 @@ from typing import NamedTuple
 from rich.status import Status
 
 from distillspec.assembly import training as build
-from distillspec.assembly.pair import Pair
+from distillspec.assembly.pair import ModelPair
 from distillspec.corpus.served import asking
-from distillspec.corpus.served.asking import Progress, ask_missing
-from distillspec.corpus.served.endpoint import Drawn, maker
+from distillspec.corpus.served.asking import RequestProgress, ask_missing
+from distillspec.corpus.served.endpoint import ServedResponse, maker
 from distillspec.corpus.served.question import questions
 from distillspec.corpus.served.received import Received, ReceivedAnswers, TokenCounts, tokenised
 from distillspec.corpus.sources.prompts import Prompt, PromptSets
 from distillspec.corpus.sources.tokenizing import Encoder, Tokens
-from distillspec.corpus.stores.store_folder import StorePlace
+from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.errors import DistillSpecError
 from distillspec.models.sampling.generate import DrawnText
 from distillspec.recipe.schema import Recipe
@@ -52,7 +52,7 @@ class TargetText(NamedTuple):
 
 
 def target_text(
-    pair: Pair,
+    pair: ModelPair,
     sets: PromptSets,
     world: World,
     console: Terminal,
@@ -67,7 +67,7 @@ def target_text(
     recipe, endpoint = pair.recipe, pair.recipe.pair.endpoint
     assert endpoint is not None
     drawn = _drawn(recipe)
-    place = StorePlace(Path(recipe.data.store), endpoint.model, former=recipe.name)
+    place = StoreFolder(Path(recipe.data.store), endpoint.model, former=recipe.name)
     store = ReceivedAnswers(place, maker(endpoint, drawn))
     folder = store.folder
     held_out = build.probe_prompts(recipe, sets.held_out)
@@ -105,7 +105,7 @@ class _Told:
         self._status, self._lines = status, not console.is_terminal
         self._next = 0.0  # on the clock of time.monotonic
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: RequestProgress) -> None:
         self._status.update(progress.words())
         if self._lines and progress.settled < progress.total and time.monotonic() >= self._next:
             self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
@@ -128,7 +128,7 @@ class Tried(NamedTuple):
     warnings: list[str]
 
 
-def try_out(pair: Pair, sets: PromptSets) -> Tried:
+def try_out(pair: ModelPair, sets: PromptSets) -> Tried:
     """Ask a few held-out prompts twice and store nothing. Errors: as of asking."""
     recipe, endpoint = pair.recipe, pair.recipe.pair.endpoint
     assert endpoint is not None
@@ -160,8 +160,8 @@ def try_out(pair: Pair, sets: PromptSets) -> Tried:
     )
 
 
-def _drawn(recipe: Recipe) -> Drawn:
-    return Drawn(recipe.distill.temperature, recipe.data.max_response_tokens, recipe.seed)
+def _drawn(recipe: Recipe) -> ServedResponse:
+    return ServedResponse(recipe.distill.temperature, recipe.data.max_response_tokens, recipe.seed)
 
 
 def _has(found: Received, prompt: Prompt) -> bool:

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distillspec.assembly.pair import Pair
+from distillspec.assembly.pair import ModelPair
 from distillspec.corpus.sources.prompts import Prompt, PromptSets
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
@@ -28,7 +28,7 @@ from distillspec.models.loading.load import loaded_folder
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.model_files import model_files
 from distillspec.runtime.atomic import write_json
-from distillspec.runtime.plain_files import Kept, read_json
+from distillspec.runtime.plain_files import BoundedText, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -115,7 +115,7 @@ def check_identity(path: Path, found: Identity, *, has_trained: bool) -> list[st
     return []
 
 
-def pair_identity(pair: Pair, path: Path) -> Identity:
+def pair_identity(pair: ModelPair, path: Path) -> Identity:
     """Of models and tokenizers. path: identity.json, whose digests of unchanged files are taken."""
     plan = pair.recipe.pair
     known, files = _read(path).get("files", {}), dict[str, list[Any]]()
@@ -211,22 +211,24 @@ def file_digest(file: Path) -> str:
     return digest.hexdigest()
 
 
-class Export(NamedTuple):
+class ExportIdentity(NamedTuple):
     """SHA-256 (hex) of best.ckpt, and of each file of draft/ that makes the model."""
 
     checkpoint: str
     files: dict[str, str]
 
 
-def keep_export(path: Path, found: Export) -> None:
+def keep_export(path: Path, found: ExportIdentity) -> None:
     """Write it into the file `path`, identity.json of a run folder, beside what is there."""
     write_json(path, {**_read(path), _EXPORT: found._asdict()})
 
 
-def kept_export(path: Path) -> Export | None:
+def kept_export(path: Path) -> ExportIdentity | None:
     """Of the file `path`; None where nothing was exported, or by an earlier version."""
     stored = _read(path)
-    return _kept(path).record(Export, stored[_EXPORT], _EXPORT) if _EXPORT in stored else None
+    return (
+        _kept(path).record(ExportIdentity, stored[_EXPORT], _EXPORT) if _EXPORT in stored else None
+    )
 
 
 def _text_digest(*lines: str) -> str:
@@ -250,6 +252,6 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _kept(path: Path) -> Kept:
+def _kept(path: Path) -> BoundedText:
     mend = "restore the file from a copy; if target, draft and data are as they were, delete it"
-    return Kept(path, "the record of what this run was started with", mend)
+    return BoundedText(path, "the record of what this run was started with", mend)

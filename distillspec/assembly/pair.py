@@ -25,14 +25,14 @@ from distillspec.models.surgery.frozen import FrozenTarget
 from distillspec.models.surgery.made_draft import made_draft
 from distillspec.models.surgery.sharded import split_over_processes
 from distillspec.models.surgery.trainable import without_dropout
-from distillspec.models.vocabulary.cross_tokenizer import Bridge, attach
-from distillspec.models.vocabulary.eos_tokens import StopIds, required_stop_ids
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach
+from distillspec.models.vocabulary.eos_tokens import EosTokens, required_stop_ids
 from distillspec.models.vocabulary.tokenizers import check_in_vocabulary, check_pair, padding_token
 from distillspec.models.vocabulary.trimmed_head import settle_head, trim_head
 from distillspec.recipe.capacity import check_threads
 from distillspec.recipe.context import UNLIMITED, check_rows_fit
-from distillspec.recipe.schema import Hardware, Recipe
-from distillspec.recipe.start import Pruned, Random
+from distillspec.recipe.schema import HardwareConfig, Recipe
+from distillspec.recipe.start import PrunedDraftConfig, RandomDraftConfig
 from distillspec.runtime.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def device_of(hardware: Hardware) -> torch.device:
+def device_of(hardware: HardwareConfig) -> torch.device:
     """The device of this process. Errors: a GPU is asked for and there is none."""
     if hardware.device == "cpu" or (hardware.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
@@ -77,7 +77,7 @@ def seed_adapters(seed: int) -> None:
 
 
 @dataclass(frozen=True)
-class Pair:
+class ModelPair:
     """A checked pair. vocabulary: tokens that both models share. stops: what ends a text. start: a
     draft that is made.
 
@@ -92,10 +92,10 @@ class Pair:
     frozen: FrozenTarget | None
     tokenizer: PreTrainedTokenizerBase
     vocabulary: int
-    stops: StopIds
+    stops: EosTokens
     start: PreTrainedModel | None = None
     kept: Tokens | None = None
-    bridge: Bridge | None = None
+    bridge: CrossTokenizerMap | None = None
     draft_tokenizer: PreTrainedTokenizerBase | None = None  # where it is not the target's
     draft_positions: int = UNLIMITED  # of its own tokens, where these are not the target's
 
@@ -181,7 +181,7 @@ class Pair:
         return draft
 
 
-def load_pair(recipe: Recipe, kind: torch.dtype | None = None) -> Pair:
+def load_pair(recipe: Recipe, kind: torch.dtype | None = None) -> ModelPair:
     """Load the target (in `kind`; default: the hardware's precision) and check the pair.
 
     The tokenizers are compared before any weight is read. A draft that is made has the target's.
@@ -230,7 +230,7 @@ def _given_pair(
     target: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     draft_tokenizer: PreTrainedTokenizerBase,
-) -> Pair:
+) -> ModelPair:
     """A target and the draft that the recipe names."""
     pair, where = recipe.pair, device_of(recipe.hardware)
     draft = _draft(recipe, torch.float32, torch.device("cpu"))
@@ -244,8 +244,8 @@ def _given_pair(
     sizes = vocabulary_size(target), vocabulary_size(draft)
     stops = _stops(recipe, target, tokenizer, "target")
     if pair.tokenizers == "bridged":
-        bridge = Bridge(tokenizer, draft_tokenizer, *sizes, names)
-        return Pair(
+        bridge = CrossTokenizerMap(tokenizer, draft_tokenizer, *sizes, names)
+        return ModelPair(
             recipe,
             where,
             FrozenTarget(target),
@@ -257,10 +257,10 @@ def _given_pair(
             draft_positions=most_positions(draft),
         )
     vocabulary = check_pair(tokenizer, draft_tokenizer, *sizes, names)
-    return Pair(recipe, where, FrozenTarget(target, vocabulary), tokenizer, vocabulary, stops)
+    return ModelPair(recipe, where, FrozenTarget(target, vocabulary), tokenizer, vocabulary, stops)
 
 
-def _load_draft_alone(recipe: Recipe, where: torch.device) -> Pair:
+def _load_draft_alone(recipe: Recipe, where: torch.device) -> ModelPair:
     tokenizer = _draft_tokenizer(recipe)
     draft = _draft(recipe, torch.float32, torch.device("cpu"))
     if is_seq2seq(draft):
@@ -273,12 +273,17 @@ def _load_draft_alone(recipe: Recipe, where: torch.device) -> Pair:
     _check_draft(recipe, draft)
     size = vocabulary_size(draft)
     size = check_pair(tokenizer, tokenizer, size, size, f"pair.draft={recipe.pair.draft}")
-    return Pair(recipe, where, None, tokenizer, size, _stops(recipe, draft, tokenizer, "draft"))
+    return ModelPair(
+        recipe, where, None, tokenizer, size, _stops(recipe, draft, tokenizer, "draft")
+    )
 
 
 def _made_pair(
-    recipe: Recipe, plan: Pruned | Random, tokenizer: PreTrainedTokenizerBase, kind: torch.dtype
-) -> Pair:
+    recipe: Recipe,
+    plan: PrunedDraftConfig | RandomDraftConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    kind: torch.dtype,
+) -> ModelPair:
     """A target and the draft that is made for it, from the target's weights as they are stored."""
     where = device_of(recipe.hardware)
     target = _stored_target(recipe)
@@ -290,10 +295,10 @@ def _made_pair(
     cast_parameters(target, kind)
     torch.nn.Module.to(target, where)
     frozen = FrozenTarget(target, vocabulary)
-    return Pair(recipe, where, frozen, tokenizer, vocabulary, stops, start)
+    return ModelPair(recipe, where, frozen, tokenizer, vocabulary, stops, start)
 
 
-def with_draft_of(pair: Pair, recipe: Recipe) -> Pair:
+def with_draft_of(pair: ModelPair, recipe: Recipe) -> ModelPair:
     """The pair with the draft of another recipe for the same target, which is not loaded again.
 
     A draft that is made is made from the pair's seed, whatever the recipe's.
@@ -312,7 +317,7 @@ def with_draft_of(pair: Pair, recipe: Recipe) -> Pair:
         pair.tokenizer, pair.tokenizer, size, size, f"pair.target={recipe.pair.target}"
     )
     frozen = FrozenTarget(target, size)
-    return Pair(recipe, pair.device, frozen, pair.tokenizer, size, pair.stops, start)
+    return ModelPair(recipe, pair.device, frozen, pair.tokenizer, size, pair.stops, start)
 
 
 def _stored_target(recipe: Recipe) -> PreTrainedModel:
@@ -327,7 +332,11 @@ def _stored_target(recipe: Recipe) -> PreTrainedModel:
 
 
 def _made(
-    recipe: Recipe, plan: Pruned | Random, target: PreTrainedModel, end_token: int, seed: int
+    recipe: Recipe,
+    plan: PrunedDraftConfig | RandomDraftConfig,
+    target: PreTrainedModel,
+    end_token: int,
+    seed: int,
 ) -> PreTrainedModel:
     if is_seq2seq(target):
         raise DistillSpecError(
@@ -410,7 +419,7 @@ def _draft(recipe: Recipe, kind: torch.dtype, where: torch.device) -> PreTrained
 
 def _stops(
     recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, what: str
-) -> StopIds:
+) -> EosTokens:
     return required_stop_ids(
         model,
         tokenizer,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distillspec.assembly import training as build
-from distillspec.assembly.pair import Pair
+from distillspec.assembly.pair import ModelPair
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.corpus.stores.responses import fill
@@ -15,7 +15,7 @@ from distillspec.corpus.stores.top_k import fill_signals, in_words
 from distillspec.runtime.processes import writing_store
 from distillspec.runtime.terminal import Terminal
 from distillspec.runtime.world import World
-from distillspec.training.cached_target import CachedTarget
+from distillspec.training.cached_target import CachedTopKTarget
 
 _PAGE = 160  # columns of a log or a pipe, which have no width of their own
 console = Terminal(width=None if sys.stdout.isatty() else _PAGE)
@@ -35,7 +35,7 @@ class TargetResponses(NamedTuple):
     seconds: float
 
 
-def target_responses(pair: Pair, training: list[Prompt], world: World) -> TargetResponses:
+def target_responses(pair: ModelPair, training: list[Prompt], world: World) -> TargetResponses:
     """The target's stored responses, sampling those that are missing, every rank its part."""
     store = build.target_store(pair, training)
     if world.size > 1 or not store.complete:
@@ -51,8 +51,8 @@ def target_responses(pair: Pair, training: list[Prompt], world: World) -> Target
 
 
 def cached_target(
-    pair: Pair, training: list[Prompt], responses: dict[str, Tokens] | None, world: World
-) -> CachedTarget | None:
+    pair: ModelPair, training: list[Prompt], responses: dict[str, Tokens] | None, world: World
+) -> CachedTopKTarget | None:
     """The target's kept distributions, where the recipe asks for them; makes those that are
     missing, every rank its part, once their size has been told and found to fit the disk.
 
@@ -86,4 +86,4 @@ def cached_target(
                     f"target distributions: shard {done} of {total}"
                 ),
             )
-    return CachedTarget(store)
+    return CachedTopKTarget(store)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from distillspec.assembly.pair import Pair
+from distillspec.assembly.pair import ModelPair
 from distillspec.corpus.batches.batching import Batch, collate
 from distillspec.corpus.batches.module import PromptRows, check_fixed
 from distillspec.corpus.served.question import check_fits
@@ -21,8 +21,8 @@ from distillspec.corpus.sources.readable import readable
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.corpus.sources.traffic import Traffic, load_traffic
 from distillspec.corpus.stores.responses import SampledBy, Sampler, StoredResponses, row_seed
-from distillspec.corpus.stores.store_folder import StorePlace
-from distillspec.corpus.stores.top_k import Scorer, SignalStore, SignalText
+from distillspec.corpus.stores.store_folder import StoreFolder
+from distillspec.corpus.stores.top_k import Scorer, TopKStore, TopKText
 from distillspec.divergence.top_tokens import TopTokens, top_tokens
 from distillspec.errors import DistillSpecError
 from distillspec.measure.exact.corpus_alpha import mass
@@ -35,15 +35,20 @@ from distillspec.models.vocabulary.cross_tokenizer import attach
 from distillspec.models.vocabulary.tokenizers import vocabulary_digest
 from distillspec.models.vocabulary.trimmed_head import trim_head
 from distillspec.recipe.capacity import check_visits
-from distillspec.recipe.distill import CachedSignal, Distill, OnlineSignal, Shares
+from distillspec.recipe.distill import (
+    CachedTargetConfig,
+    DistillConfig,
+    OnlineTargetConfig,
+    SourceShares,
+)
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorChance, RowChance
+from distillspec.speculation.chance import GeneratorSource, RowSource
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
 from distillspec.training.objective import predicts_response
-from distillspec.training.probe import Probe
+from distillspec.training.probe import AcceptanceProbe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,7 +56,7 @@ if TYPE_CHECKING:
 # --- text ----------------------------------------------------------------------------------------
 
 
-def prompts(pair: Pair) -> PromptSets:
+def prompts(pair: ModelPair) -> PromptSets:
     endpoint = pair.recipe.pair.endpoint
     sets = load_prompts(
         pair.recipe.data,
@@ -79,7 +84,7 @@ def prompts(pair: Pair) -> PromptSets:
     return sets
 
 
-def suite_prompts(pair: Pair, suite: Suite, drafts: Sequence[PreTrainedModel]) -> Traffic:
+def suite_prompts(pair: ModelPair, suite: Suite, drafts: Sequence[PreTrainedModel]) -> Traffic:
     """The prompts of a suite that brings its own, as long as its plan and the contexts allow."""
     recipe = pair.recipe
     holds, reason = min(context_of_model(model) for model in (pair.target.model, *drafts))
@@ -126,7 +131,7 @@ def overlap(recipe: Recipe, sets: PromptSets) -> list[str]:
     ]
 
 
-def preview(pair: Pair, training: Sequence[Prompt]) -> Batch | None:
+def preview(pair: ModelPair, training: Sequence[Prompt]) -> Batch | None:
     """The first rows of fixed text with their masks, as many as the recipe wants to show."""
     rows = [(p.tokens, p.response) for p in training if p.response is not None]
     rows = rows[: pair.recipe.data.preview]
@@ -135,7 +140,7 @@ def preview(pair: Pair, training: Sequence[Prompt]) -> Batch | None:
     return collate(rows, pair.pad_token, on_prompts=pair.recipe.distill.on_prompts)
 
 
-def target_store(pair: Pair, training: Sequence[Prompt]) -> StoredResponses:
+def target_store(pair: ModelPair, training: Sequence[Prompt]) -> StoredResponses:
     """The target's responses to `training`, in a folder that all that determines them names.
 
     The chat template is no part of that: a row knows its prompt's tokens.
@@ -159,12 +164,12 @@ def target_store(pair: Pair, training: Sequence[Prompt]) -> StoredResponses:
     )
 
 
-def _place(pair: Pair, root: str) -> StorePlace:
+def _place(pair: ModelPair, root: str) -> StoreFolder:
     recipe = pair.recipe
-    return StorePlace(Path(root), recipe.pair.target_name, former=recipe.name)
+    return StoreFolder(Path(root), recipe.pair.target_name, former=recipe.name)
 
 
-def target_sampler(pair: Pair) -> Sampler:
+def target_sampler(pair: ModelPair) -> Sampler:
     """Draws the target's responses to prompts, each from a seed of its own."""
 
     def sample(batch: list[Prompt], seeds: list[int]) -> list[list[int]]:
@@ -174,7 +179,7 @@ def target_sampler(pair: Pair) -> Sampler:
             [torch.tensor(prompt.tokens) for prompt in batch],
             max_new_tokens=most,
             policy=SamplingPolicy(temperature=pair.recipe.distill.temperature),
-            chance=RowChance.seeded(seeds, most, pair.device),
+            chance=RowSource.seeded(seeds, most, pair.device),
             end_tokens=pair.end_tokens,
             pad_token=pair.pad_token,
             vocabulary=pair.vocabulary,
@@ -185,11 +190,11 @@ def target_sampler(pair: Pair) -> Sampler:
 
 
 def signal_store(
-    pair: Pair,
-    signal: CachedSignal,
+    pair: ModelPair,
+    signal: CachedTargetConfig,
     training: Sequence[Prompt],
     target_responses: dict[str, Tokens] | None,
-) -> SignalStore:
+) -> TopKStore:
     """Where the target's distributions over all texts of the training are kept.
 
     Where the draft scores a part of the vocabulary, they are the target's distributions given that
@@ -197,11 +202,11 @@ def signal_store(
     """
     plan, scored = pair.recipe.distill, pair.scored
     texts = [
-        SignalText((*prompt.tokens, *response), 1 if plan.on_prompts else len(prompt.tokens))
+        TopKText((*prompt.tokens, *response), 1 if plan.on_prompts else len(prompt.tokens))
         for prompt in training
         for response in _known_responses(prompt, plan.source, target_responses)
     ]
-    return SignalStore(
+    return TopKStore(
         _place(pair, signal.store),
         texts,
         signal,
@@ -218,7 +223,7 @@ def signal_store(
 
 
 def _known_responses(
-    prompt: Prompt, source: Shares, target_responses: dict[str, Tokens] | None
+    prompt: Prompt, source: SourceShares, target_responses: dict[str, Tokens] | None
 ) -> list[Tokens]:
     """Those that training may show with the prompt."""
     found = []
@@ -235,7 +240,7 @@ def _digest_of(tokens: Tokens) -> str:
     return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
 
 
-def signal_scorer(pair: Pair, signal: CachedSignal) -> Scorer:
+def signal_scorer(pair: ModelPair, signal: CachedTargetConfig) -> Scorer:
     """Forwards texts through the target and keeps the likeliest tokens of each position, among
     those that the draft scores.
     """
@@ -243,7 +248,7 @@ def signal_scorer(pair: Pair, signal: CachedSignal) -> Scorer:
     scored = None if pair.scored is None else torch.tensor(pair.scored, device=pair.device)
     size = plan.micro_batch_size or plan.batch_size
 
-    def score(texts: list[SignalText]) -> list[TopTokens]:
+    def score(texts: list[TopKText]) -> list[TopTokens]:
         laws: list[TopTokens] = []
         for start in range(0, len(texts), size):
             part = texts[start : start + size]
@@ -280,7 +285,7 @@ class TextForDraft(NamedTuple):
 
 
 def text_for_draft(
-    pair: Pair, sets: PromptSets, target_responses: dict[str, Tokens] | None
+    pair: ModelPair, sets: PromptSets, target_responses: dict[str, Tokens] | None
 ) -> TextForDraft:
     """All there is, or, with a tokenizer of its own, what the draft can read of it."""
     if pair.bridge is None:
@@ -301,7 +306,7 @@ def text_for_draft(
     return TextForDraft(training.prompts, held_out.prompts, [*training.notes, *held_out.notes])
 
 
-def bucket_steps(plan: Distill, prompts: int) -> int:
+def bucket_steps(plan: DistillConfig, prompts: int) -> int:
     """Steps whose sequences are sorted together; DistillSpecError for far more than there is."""
     bucket = min(plan.bucket_steps, plan.max_steps)  # later steps are never taken
     check_visits(plan.batch_size, prompts, "distill.batch_size")
@@ -323,7 +328,7 @@ def rows(
     )
 
 
-def drawn_texts(pair: Pair, held_out: Sequence[Prompt]) -> list[DrawnText]:
+def drawn_texts(pair: ModelPair, held_out: Sequence[Prompt]) -> list[DrawnText]:
     """The target's own answers to held-out prompts, as the proof of an export reads them."""
     taken = list(held_out[: pair.recipe.distill.probe.prompts])
     seed = derive_seed(pair.recipe.seed, "proof by the target")
@@ -332,7 +337,7 @@ def drawn_texts(pair: Pair, held_out: Sequence[Prompt]) -> list[DrawnText]:
 
 
 def drafted_texts(
-    pair: Pair, draft: PreTrainedModel, held_out: Sequence[Prompt]
+    pair: ModelPair, draft: PreTrainedModel, held_out: Sequence[Prompt]
 ) -> list[DrawnText]:
     """A draft's own answers to held-out prompts: they prove an export where no target is."""
     taken = list(held_out[: pair.recipe.distill.probe.prompts])
@@ -344,7 +349,7 @@ def drafted_texts(
         [torch.tensor(prompt.tokens) for prompt in taken],
         max_new_tokens=pair.recipe.distill.probe.max_new_tokens,
         policy=SamplingPolicy(temperature=pair.recipe.distill.temperature),
-        chance=GeneratorChance(generator),
+        chance=GeneratorSource(generator),
         end_tokens=pair.end_tokens,
         pad_token=pair.pad_token,
         vocabulary=pair.vocabulary,
@@ -355,7 +360,7 @@ def drafted_texts(
     ]
 
 
-def reach(pair: Pair, held_out: Sequence[Prompt]) -> float:
+def reach(pair: ModelPair, held_out: Sequence[Prompt]) -> float:
     """The target's mass on the tokens that the draft can propose, mean over its own texts."""
     policy = SamplingPolicy(temperature=pair.recipe.distill.temperature)
     texts = drawn_texts(pair, held_out)
@@ -381,8 +386,8 @@ def probe_prompts(recipe: Recipe, held_out: Sequence[Prompt]) -> list[Prompt]:
     return chosen[: recipe.distill.probe.prompts]
 
 
-def probe(pair: Pair, held_out: Sequence[Prompt]) -> Probe:
-    return Probe(
+def probe(pair: ModelPair, held_out: Sequence[Prompt]) -> AcceptanceProbe:
+    return AcceptanceProbe(
         pair.target,
         probe_prompts(pair.recipe, held_out),
         pair.recipe.distill.probe,
@@ -396,7 +401,10 @@ def probe(pair: Pair, held_out: Sequence[Prompt]) -> Probe:
 
 
 def kept_tokens(
-    pair: Pair, training: Sequence[Prompt], target_responses: dict[str, Tokens] | None, keep: int
+    pair: ModelPair,
+    training: Sequence[Prompt],
+    target_responses: dict[str, Tokens] | None,
+    keep: int,
 ) -> Frequent:
     """What a trimmed head of the draft keeps: by the target's responses, or the data's own.
 
@@ -413,8 +421,8 @@ def kept_tokens(
 
 
 def with_head(
-    pair: Pair, training: Sequence[Prompt], target_responses: dict[str, Tokens] | None
-) -> Pair:
+    pair: ModelPair, training: Sequence[Prompt], target_responses: dict[str, Tokens] | None
+) -> ModelPair:
     """The pair with the tokens that a trimmed head keeps, where the recipe trims it."""
     plan = pair.recipe.pair.draft_head
     if plan is None or pair.kept is not None:
@@ -425,11 +433,11 @@ def with_head(
 class ForeseenHead(NamedTuple):
     """A pair with the head that training will probably keep, and the text its tokens are from."""
 
-    pair: Pair
+    pair: ModelPair
     counted_in: str
 
 
-def foreseen_head(pair: Pair, training: Sequence[Prompt]) -> ForeseenHead | None:
+def foreseen_head(pair: ModelPair, training: Sequence[Prompt]) -> ForeseenHead | None:
     """Before the target has been asked: by what is known of the text that training counts.
 
     None where the recipe trims no head.
@@ -449,7 +457,7 @@ def foreseen_head(pair: Pair, training: Sequence[Prompt]) -> ForeseenHead | None
     return ForeseenHead(replace(pair, kept=kept), counted_in)
 
 
-def reference(pair: Pair, recipe: Recipe) -> FrozenTarget | None:
+def reference(pair: ModelPair, recipe: Recipe) -> FrozenTarget | None:
     """The draft that token selection compares with, where the recipe selects."""
     select = recipe.distill.select
     if select is None:
@@ -484,13 +492,13 @@ def control_recipe(recipe: Recipe, minutes: float) -> Recipe:
     stored = recipe.distill.source.stored
     total = sum(stored.values())
     of = {origin: share / total for origin, share in stored.items()}
-    shares = Shares.model_validate(of or {"fixed": 1.0})
+    shares = SourceShares.model_validate(of or {"fixed": 1.0})
     plan = recipe.distill.model_copy(
         update={
             "divergence": "nll",
             "mix": None,
             "select": None,
-            "signal": OnlineSignal(kind="online"),
+            "signal": OnlineTargetConfig(kind="online"),
             "source": shares,
             "max_steps": 1_000_000_000,
             "max_minutes": minutes,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distillspec.commands.arguments import number, whole
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.data import Jsonl, PythonSource
+from distillspec.recipe.data import JsonlSource, PythonSource
 from distillspec.recipe.temperature import ALLOWED, is_computable
 from distillspec.runtime.plain_files import check_regular
 
@@ -64,7 +64,7 @@ def main(arguments: Namespace) -> int:
     )
 
 
-def _source(path: str | None) -> Jsonl | PythonSource:
+def _source(path: str | None) -> JsonlSource | PythonSource:
     if path is None:  # the held-out files of recipes/nano-python.yaml
         return PythonSource(
             kind="python-source",
@@ -80,4 +80,4 @@ def _source(path: str | None) -> Jsonl | PythonSource:
             where=path,
             mend=mend,
         )
-    return Jsonl(kind="jsonl", path=path)
+    return JsonlSource(kind="jsonl", path=path)

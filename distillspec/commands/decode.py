@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from distillspec.commands.arguments import number, whole
 from distillspec.recipe.loading import load_suite
-from distillspec.recipe.methods import Method
+from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
-from distillspec.runtime.plain_files import Kept, read_text
+from distillspec.runtime.plain_files import BoundedText, read_text
 
 if TYPE_CHECKING:
     from distillspec.workflows.decode import DecodedToken
@@ -118,7 +118,7 @@ def _timed(
         began = done if with_printing else time.perf_counter()
 
 
-def _named(suite: Suite, name: str) -> Method | None:
+def _named(suite: Suite, name: str) -> MethodConfig | None:
     return next((method for method in suite.methods if method.name == name), None)
 
 
@@ -126,4 +126,4 @@ def _prompt(text: str) -> str:
     if not text.startswith("@"):
         return text
     mend = "give a text file in UTF-8, or the text itself"
-    return read_text(Kept(Path(text[1:]), "the prompt", mend), most=_MOST_PROMPT_BYTES)
+    return read_text(BoundedText(Path(text[1:]), "the prompt", mend), most=_MOST_PROMPT_BYTES)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from distillspec.divergence.comparison import (
+    AcceptanceProbability,
     AgainstTarget,
     AgainstTokens,
-    Comparison,
-    KeepChance,
+    RowComparison,
 )
 from distillspec.divergence.head import OutputHead
 from distillspec.divergence.logit_rows import LogitRows, product_dtype
@@ -154,7 +154,7 @@ def scores_from_logits(
         )
 
 
-def _compared(against: Divergence | Tensor, target: LogitRows) -> Comparison:
+def _compared(against: Divergence | Tensor, target: LogitRows) -> RowComparison:
     if isinstance(against, Tensor):
-        return KeepChance(against, target)
+        return AcceptanceProbability(against, target)
     return AgainstTarget(against, target)

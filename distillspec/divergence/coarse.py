@@ -41,7 +41,7 @@ from distillspec.divergence.table import Divergence
 from distillspec.divergence.top_tokens import TopTokens
 
 
-class AgainstTopTokens(NamedTuple):
+class AgainstTopK(NamedTuple):
     """The divergence of the coarse laws."""
 
     divergence: Divergence
@@ -99,7 +99,7 @@ def coarse_divergence(
     _check(top, draft, draft_head)
     rows = rows_that_count(weights)
     plan = Plan(rows, weights, temperature, chunk_tokens, wide_precision(draft))
-    against = AgainstTopTokens(divergence, top.of(rows))
+    against = AgainstTopK(divergence, top.of(rows))
     if draft_head is None:
         return sums_from_logits(draft, against, plan)
     return sums_from_hidden(draft, draft_head, against, plan)
@@ -120,7 +120,7 @@ def coarse_scores(
     plan = even_plan(draft, temperature, chunk_tokens, wide_precision(draft))
     with torch.no_grad(), torch.autocast(draft.device.type, enabled=False):
         q = plan.given(draft) if draft_head is None else plan.projected(draft, draft_head, dtype)
-        return row_scores(q, AgainstTopTokens(divergence, top), None, plan)
+        return row_scores(q, AgainstTopK(divergence, top), None, plan)
 
 
 def _check(top: TopTokens, draft: Tensor, draft_head: OutputHead | None) -> None:

@@ -21,7 +21,7 @@ class Scores(NamedTuple):
     gradient: Tensor  # [n, V], of the value in q.logits
 
 
-class Comparison(Protocol):
+class RowComparison(Protocol):
     """Scores the draft's rows, a chunk at a time."""
 
     def load(self, chunk: slice) -> None:
@@ -63,7 +63,7 @@ class AgainstTokens(NamedTuple):
         return Scores(value, torch.full_like(value, float("nan")), gradient)
 
 
-class KeepChance(NamedTuple):
+class AcceptanceProbability(NamedTuple):
     """min(1, q / p) of given tokens: below 1 where the target likes the token better."""
 
     tokens: Tensor  # long [N]

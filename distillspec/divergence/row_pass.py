@@ -1,7 +1,7 @@
 """One pass over the rows of a draft, block by block: their scores, and gradients on the way.
 
-What the rows are compared with is a `Comparison`; `chunked.py` and `coarse.py` offer the passes by
-what the target's side is.
+What the rows are compared with is a `RowComparison`; `chunked.py` and `coarse.py` offer the passes
+by what the target's side is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from distillspec.divergence.comparison import Comparison
+from distillspec.divergence.comparison import RowComparison
 from distillspec.divergence.gradients import GivenGradients, HeadGradients, LogitGradients
 from distillspec.divergence.head import OutputHead
 from distillspec.divergence.logit_rows import (
@@ -93,7 +93,7 @@ class _Wanted(NamedTuple):
 
 
 def sums_from_hidden(
-    hidden: Tensor, head: OutputHead, against: Comparison, plan: Plan
+    hidden: Tensor, head: OutputHead, against: RowComparison, plan: Plan
 ) -> DivergenceSums:
     """Of the draft's hidden states [N, H]; `against` holds the M rows of `plan`."""
     wanted = _Wanted(_wants(hidden), _wants(head.weight), _wants(head.bias))
@@ -103,7 +103,7 @@ def sums_from_hidden(
     return DivergenceSums(divergence, alpha, _count(plan))
 
 
-def sums_from_logits(logits: Tensor, against: Comparison, plan: Plan) -> DivergenceSums:
+def sums_from_logits(logits: Tensor, against: RowComparison, plan: Plan) -> DivergenceSums:
     """Of logits [N, V] that the draft has made itself."""
     divergence, alpha = _FromLogits.apply(  # type: ignore[no-untyped-call]
         logits, against, plan, _wants(logits)
@@ -121,7 +121,7 @@ class _FromHidden(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         head: OutputHead,
-        against: Comparison,
+        against: RowComparison,
         plan: Plan,
         dtype: torch.dtype,
         wanted: _Wanted,
@@ -157,7 +157,7 @@ class _FromLogits(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, against: Comparison, plan: Plan, wanted: bool
+        ctx: Any, logits: Tensor, against: RowComparison, plan: Plan, wanted: bool
     ) -> tuple[Tensor, Tensor]:
         with torch.autocast(logits.device.type, enabled=False):
             weights = plan.of(plan.weights).to(plan.precision)
@@ -177,7 +177,7 @@ class _FromLogits(torch.autograd.Function):
 
 
 def _go_through(
-    draft: LogitRows, against: Comparison, gradients: LogitGradients | None, plan: Plan
+    draft: LogitRows, against: RowComparison, gradients: LogitGradients | None, plan: Plan
 ) -> tuple[Tensor, Tensor]:
     """Sums of weights * divergence and of alpha over the M rows that count."""
     values, alphas = row_scores(draft, against, gradients, plan)
@@ -185,7 +185,7 @@ def _go_through(
 
 
 def row_scores(
-    draft: LogitRows, against: Comparison, gradients: LogitGradients | None, plan: Plan
+    draft: LogitRows, against: RowComparison, gradients: LogitGradients | None, plan: Plan
 ) -> RowScores:
     """Of the M rows that count; their gradients go where they are wanted."""
     weights = plan.of(plan.weights).to(plan.precision)

@@ -37,7 +37,7 @@ class Divergence(NamedTuple):
     """p, q at N positions, and room [N, V] for the gradient in q's logits"""
 
 
-class Settings(NamedTuple):
+class DivergenceSettings(NamedTuple):
     """Parameters of the divergences that have some."""
 
     jsd_weight: float = 0.5
@@ -46,7 +46,7 @@ class Settings(NamedTuple):
     """eta of LK-lambda, >= 0"""
 
 
-DIVERGENCES: dict[str, Callable[[Settings], Divergence]] = {
+DIVERGENCES: dict[str, Callable[[DivergenceSettings], Divergence]] = {
     "forward_kl": lambda _: Divergence("forward_kl", forward_kl, forward_kl_gradient),
     "reverse_kl": lambda _: Divergence("reverse_kl", reverse_kl, reverse_kl_gradient),
     "jsd": lambda settings: Divergence(
@@ -65,7 +65,7 @@ DIVERGENCES: dict[str, Callable[[Settings], Divergence]] = {
 """Name -> divergence, given its parameters."""
 
 
-def divergence(name: str, settings: Settings = Settings()) -> Divergence:  # noqa: B008, a constant
+def divergence(name: str, settings: DivergenceSettings = DivergenceSettings()) -> Divergence:  # noqa: B008, a constant
     """The divergence called `name`."""
     if name not in DIVERGENCES:
         raise DistillSpecError(
@@ -77,7 +77,10 @@ def divergence(name: str, settings: Settings = Settings()) -> Divergence:  # noq
     return DIVERGENCES[name](settings)
 
 
-def mixture(weights: Mapping[str, float], settings: Settings = Settings()) -> Divergence:  # noqa: B008
+def mixture(
+    weights: Mapping[str, float],
+    settings: DivergenceSettings = DivergenceSettings(),  # noqa: B008
+) -> Divergence:
     """sum of weight * divergence, by name; weights > 0, at least one."""
     parts = [(weight, divergence(name, settings)) for name, weight in weights.items()]
     if len(parts) == 1 and parts[0][0] == 1.0:

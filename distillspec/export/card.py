@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from distillspec.export import markdown
 from distillspec.export.engines import launch_lines
-from distillspec.measure.summary.records import DISTILLED, Cell, Comparison, Summary
+from distillspec.measure.summary.records import DISTILLED, Cell, DraftComparison, Summary
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.text.numbers import bracketed, known, number, with_interval
 
@@ -261,12 +261,12 @@ def _findings(summary: Summary, chosen: Sequence[Cell]) -> Iterator[str]:
             )
 
 
-def _tested(summary: Summary) -> list[Comparison]:
+def _tested(summary: Summary) -> list[DraftComparison]:
     of_draft = [one for one in summary.comparisons if one.draft == DISTILLED]
     return [one for one in of_draft if one.verdict != "not tested"]
 
 
-def _finding(found: Comparison) -> str:
+def _finding(found: DraftComparison) -> str:
     quantity = _QUANTITIES[found.quantity]
     values = f"{_number(found.value)} against {_number(found.against_value)}"
     percent = bracketed(100 * found.relative_low, 100 * found.relative_high, "+.1f", " %")

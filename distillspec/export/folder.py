@@ -23,7 +23,7 @@ from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.models.loading.precision import cast_parameters
 from distillspec.models.loading.tied import state_tying, tied_as_it_is
 from distillspec.models.sampling.generate import DrawnText
-from distillspec.models.vocabulary.cross_tokenizer import Bridge, attach
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach
 from distillspec.models.vocabulary.tokenizers import check_pair
 from distillspec.models.vocabulary.trimmed_head import kept_tokens, trim_head, whole_head
 from distillspec.recipe.written_files import HOT_TOKENS, MODEL_FILES
@@ -218,7 +218,7 @@ def verify_export(
     dtype: torch.dtype = torch.float32,
     vocabulary: int | None = None,
     kept: Sequence[int] | None = None,
-    bridge: Bridge | None = None,
+    bridge: CrossTokenizerMap | None = None,
 ) -> float:
     """Reload `folder` strictly and measure its alpha on `texts`.
 

@@ -17,7 +17,7 @@ from distillspec.measure.summary.noise_floor import timed_again
 from distillspec.measure.summary.records import Summary
 from distillspec.measure.timed import audit
 from distillspec.measure.timed.audit import AUDIT
-from distillspec.measure.timed.bench import Bench, Column
+from distillspec.measure.timed.bench import Bench, BenchColumn
 from distillspec.measure.timed.plan import check, plan_of, read_plan, was_begun_without, write_plan
 from distillspec.measure.timed.rows import RowLog
 from distillspec.models.vocabulary.eos_tokens import stop_ids
@@ -33,7 +33,7 @@ _PLAN = "plan.json"
 _LEARNT = "learnt.json"
 
 
-class Progress(Protocol):
+class EvaluationProgress(Protocol):
     def __call__(self, done: int, total: int, doing: str) -> None: ...
 
 
@@ -49,7 +49,7 @@ def evaluate(
     vocabulary: int | None = None,
     ends: frozenset[int] | None = None,
     notes: Sequence[str] = (),
-    progress: Progress = lambda done, total, doing: None,
+    progress: EvaluationProgress = lambda done, total, doing: None,
 ) -> Summary:
     """Run what is missing of the suite in `folder`; write rows.jsonl and summary.json there.
 
@@ -68,7 +68,7 @@ def evaluate(
     taken = list(prompts[: suite.prompts.count])
     check(suite, target, chosen, prompts[: suite.prompts.most])
     grid = [
-        Column(d, m, g)
+        BenchColumn(d, m, g)
         for d in chosen
         for m in suite.methods
         if suite.measures(d, m)

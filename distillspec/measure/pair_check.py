@@ -24,10 +24,10 @@ from distillspec.models.sampling.generate import DrawnText, generate
 from distillspec.models.vocabulary.chat_template import ChatTemplate
 from distillspec.models.vocabulary.cross_tokenizer import bridge_of
 from distillspec.models.vocabulary.eos_tokens import stop_ids
-from distillspec.recipe.methods import Method
+from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Expectation:
 
 
 @dataclass(frozen=True)
-class Fitness:
+class PairCheck:
     """vocabulary: tokens both models share; chat_template: its sha256, None without one."""
 
     target_parameters: int
@@ -99,7 +99,7 @@ def assess(
     device: torch.device | str,
     vocabulary: int | None = None,
     ends: frozenset[int] | None = None,
-) -> Fitness:
+) -> PairCheck:
     """Measure the pair at the suite's temperatures and gammas, with its runner and first method.
 
     Both models are on `device`, in the dtype they are to decode in; the pair's tokenizers and
@@ -124,7 +124,7 @@ def assess(
         _expected(target, draft, ends, taken, suite, steps[at], shared) for at in suite.temperatures
     )
     template = ChatTemplate(tokenizer)
-    return Fitness(
+    return PairCheck(
         target_parameters=parameters(target),
         draft_parameters=parameters(draft),
         target_vocabulary=vocabulary_size(target),
@@ -172,10 +172,10 @@ def _steps(
         at: measure_steps(
             target_runner,
             {_DRAFT: draft_runner},
-            [configuration(Method(), gamma) for gamma in suite.gammas],
+            [configuration(MethodConfig(), gamma) for gamma in suite.gammas],
             torch.tensor(middle, device=device),
             policy=SamplingPolicy(at, suite.top_k, suite.nucleus),
-            chance=GeneratorChance(
+            chance=GeneratorSource(
                 torch.Generator(device).manual_seed(derive_seed(suite.seed, "timing of check", at))
             ),
         )
@@ -235,7 +235,7 @@ def _drawn(
         [torch.tensor(prompt.tokens) for prompt in prompts],
         max_new_tokens=suite.max_new_tokens,
         policy=policy,
-        chance=GeneratorChance(
+        chance=GeneratorSource(
             torch.Generator(target.device).manual_seed(
                 derive_seed(suite.seed, "texts of check", policy.temperature)
             )

@@ -8,16 +8,16 @@ from typing import Any
 from distillspec.methods import cost_model
 from distillspec.methods.step_times import StepTimes
 from distillspec.recipe import methods as plan
-from distillspec.recipe.methods import Method, Parallel
+from distillspec.recipe.methods import MethodConfig, Parallel
 from distillspec.recipe.suite import Suite
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.choose.chooser import Chooser, Reward
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.exp3 import EXP3
 from distillspec.speculation.choose.hedge import Hedge
 from distillspec.speculation.choose.per_prompt import PerPrompt
 from distillspec.speculation.choose.ucb import UCB
-from distillspec.speculation.choose.valve import Valve
+from distillspec.speculation.choose.valve import FallbackChooser
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.confidence import Confidence, DraftVerify
 from distillspec.speculation.draft.entropy import SVIP, AdaEDL
@@ -57,7 +57,7 @@ VERIFIERS: dict[str, Callable[[Any], Rule]] = {
     "traversal": lambda _: verify_traversal,
     "multipath": lambda _: verify_multipath,
 }
-CHOOSERS: dict[str, Callable[[Any, Sequence[Configuration], Reward, Chance], Chooser]] = {
+CHOOSERS: dict[str, Callable[[Any, Sequence[Configuration], Reward, RandomSource], Chooser]] = {
     "ucb": lambda one, arms, reward, _: UCB(
         arms,
         reward,
@@ -99,22 +99,22 @@ def graph_sizes(suite: Suite) -> tuple[list[int], list[int], list[int]]:
     trees: set[int] = set()
     rows: set[int] = set()
     for method, gamma in fixed_arms(suite):
-        if isinstance(method.draft, plan.SequencesDraft):
+        if isinstance(method.draft, plan.SequencesDraftConfig):
             most = method.draft.count * gamma
             trees |= {most + 1, most // 2 + 1}
             rows.add(method.draft.count)
             continue
-        if isinstance(method.draft, plan.NoDraft):
+        if isinstance(method.draft, plan.NoDraftConfig):
             continue
         chains.add(gamma)
-        ends_early = method.stop.kind != "fixed" or isinstance(method.draft, plan.LookupDraft)
+        ends_early = method.stop.kind != "fixed" or isinstance(method.draft, plan.LookupDraftConfig)
         while ends_early and gamma > _PADDING:
             gamma //= 2
             chains.add(gamma)
     return block_sizes(sorted(chains)), sorted(trees), sorted(rows)
 
 
-def most_drafted(suite: Suite) -> list[tuple[Method, int, int]]:
+def most_drafted(suite: Suite) -> list[tuple[MethodConfig, int, int]]:
     """Every method and gamma, and how many tokens a round of it has beyond the text, at most."""
     rounds = [
         (one, gamma, DRAFTS[one.draft.kind](one.draft).slots(gamma))
@@ -126,7 +126,7 @@ def most_drafted(suite: Suite) -> list[tuple[Method, int, int]]:
     return [*rounds, *protocols]
 
 
-def protocols_of(suite: Suite) -> list[tuple[Method, Parallel, int]]:
+def protocols_of(suite: Suite) -> list[tuple[MethodConfig, Parallel, int]]:
     """Every method of two processes and gamma that any way of the suite decodes texts with."""
     found = [(method, gamma) for method in suite.methods for gamma in suite.of(method)]
     found += [arm for method in suite.methods if method.choose for arm in suite.arms(method)]
@@ -139,7 +139,7 @@ def protocols_of(suite: Suite) -> list[tuple[Method, Parallel, int]]:
 
 def slots(protocol: Parallel, gamma: int) -> int:
     """Places in a cache that a parallel protocol takes beyond the text, at most."""
-    if isinstance(protocol, plan.CardParallel):
+    if isinstance(protocol, plan.CardConfig):
         return protocol.nodes * protocol.layers
     return 2 * gamma
 
@@ -162,7 +162,7 @@ def draft_block_sizes(suite: Suite) -> list[int]:
 def drafts_by_entropy(suite: Suite) -> bool:
     """Whether a chain of some method ends where the draft is unsure, by its entropy."""
     return any(
-        isinstance(method.draft, plan.ChainDraft)
+        isinstance(method.draft, plan.ChainDraftConfig)
         and STOPS[method.stop.kind](method.stop).reads_entropy
         for method, _ in fixed_arms(suite)
     )
@@ -173,13 +173,13 @@ def most_slots(suite: Suite) -> int:
     return max(drafted for _, _, drafted in most_drafted(suite))
 
 
-def fixed_arms(suite: Suite) -> list[tuple[Method, int]]:
+def fixed_arms(suite: Suite) -> list[tuple[MethodConfig, int]]:
     """Every method and gamma that rounds in one process are decoded with, each once."""
     found = [one for method in suite.methods for one in configurations(suite, method)]
     return list(dict.fromkeys(found))
 
 
-def configurations(suite: Suite, method: Method) -> list[tuple[Method, int]]:
+def configurations(suite: Suite, method: MethodConfig) -> list[tuple[MethodConfig, int]]:
     """Every method and gamma that may decode a round of `method`, whatever its gamma."""
     if method.choose is None:
         found = [(method, gamma) for gamma in suite.of(method)]
@@ -189,18 +189,18 @@ def configurations(suite: Suite, method: Method) -> list[tuple[Method, int]]:
     return found if method.valve is None else [*found, suite.baseline(method)]
 
 
-def models(suite: Suite, method: Method, draft: str) -> list[str]:
+def models(suite: Suite, method: MethodConfig, draft: str) -> list[str]:
     """The draft models that a method's rounds need, in a column of `draft`."""
     names = (model_of(one, draft) for one, _ in configurations(suite, method))
     return list(dict.fromkeys(name for name in names if name is not None))
 
 
-def model_of(method: Method, draft: str | None) -> str | None:
+def model_of(method: MethodConfig, draft: str | None) -> str | None:
     """The draft model of a method in a column of `draft`; None: it drafts without one."""
     return (method.model or draft) if method.needs_model else None
 
 
-def configuration(method: Method, gamma: int, draft: str | None = None) -> Configuration:
+def configuration(method: MethodConfig, gamma: int, draft: str | None = None) -> Configuration:
     """`method` with blocks of at most gamma tokens, drafted by `draft` unless it names another.
 
     Of a method of two processes, an arm that is chosen per text, just name and gamma mean anything.
@@ -217,8 +217,8 @@ def configuration(method: Method, gamma: int, draft: str | None = None) -> Confi
 
 def chooser(
     suite: Suite,
-    method: Method,
-    chance: Chance,
+    method: MethodConfig,
+    chance: RandomSource,
     most_tokens_per_second: float,
     draft: str | None = None,
 ) -> Chooser:
@@ -239,7 +239,7 @@ def chooser(
 
 
 def most_tokens_per_second(
-    suite: Suite, method: Method, draft: str, steps: Mapping[str, StepTimes]
+    suite: Suite, method: MethodConfig, draft: str, steps: Mapping[str, StepTimes]
 ) -> float:
     """What the arms' drafts would reach if never rejected: as chains, and by lookup if one does.
 
@@ -265,12 +265,12 @@ def most_tokens_per_second(
     return max(cap for (name, _), cap in caps.items() if name in plain | lookups)
 
 
-def guarded(suite: Suite, method: Method, way: Chooser, draft: str | None = None) -> Chooser:
+def guarded(suite: Suite, method: MethodConfig, way: Chooser, draft: str | None = None) -> Chooser:
     """`way` behind the method's valve, if it has one."""
     if method.valve is None:
         return way
     plan = method.valve
-    return Valve(
+    return FallbackChooser(
         way,
         configuration(*suite.baseline(method), draft),
         window=plan.window,
@@ -279,5 +279,5 @@ def guarded(suite: Suite, method: Method, way: Chooser, draft: str | None = None
     )
 
 
-def _is_distinct(method: Method) -> bool:
-    return isinstance(method.draft, plan.SequencesDraft) and method.draft.distinct
+def _is_distinct(method: MethodConfig) -> bool:
+    return isinstance(method.draft, plan.SequencesDraftConfig) and method.draft.distinct

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from distillspec.recipe.methods import Method
+from distillspec.recipe.methods import MethodConfig
 
 _CHAINS = (
     {"name": "standard", "gammas": [1, 2, 3, 4, 5, 6, 7, 8]},
@@ -43,11 +43,11 @@ _SEQUENCES = (
 )
 
 
-def candidates(temperature: float, *, takes_trees: bool) -> tuple[Method, ...]:
+def candidates(temperature: float, *, takes_trees: bool) -> tuple[MethodConfig, ...]:
     """What is worth trying at this temperature; takes_trees: both models read several drafts."""
     found = list(_CHAINS)
     if temperature > 0.0:
         found += _CHAINS_WITH_DICE
         if takes_trees:
             found += _SEQUENCES
-    return tuple(Method.model_validate(one) for one in found)
+    return tuple(MethodConfig.model_validate(one) for one in found)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from distillspec.errors import DistillSpecError
 from distillspec.methods import cost_model
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.draft.chain import Chain
-from distillspec.speculation.draft.proposal import Basis, Proposal
+from distillspec.speculation.draft.proposal import DraftContext, Proposal
 from distillspec.speculation.draft.stop import FixedLength
 from distillspec.speculation.runner import PieceReader, Runner
 from distillspec.speculation.sampling import SamplingPolicy
@@ -102,7 +102,7 @@ def measure_steps(
     prompt: Tensor,
     *,
     policy: SamplingPolicy,
-    chance: Chance,
+    chance: RandomSource,
     rounds: int = ROUNDS,
     clock: Clock = time.perf_counter,
 ) -> StepTimes:
@@ -166,7 +166,7 @@ class _Bench:
         drafts: Mapping[str, Runner],
         prompt: Tensor,
         policy: SamplingPolicy,
-        chance: Chance,
+        chance: RandomSource,
         clock: Clock,
     ) -> None:
         self._target, self._policy, self._chance = target, policy, chance
@@ -197,7 +197,7 @@ class _Bench:
         """
         draft.synchronize()
         started = self._clock()
-        basis = Basis(
+        basis = DraftContext(
             text=self._text,
             head=self._last,
             model=draft,
@@ -224,7 +224,7 @@ class _Bench:
             return 0.0, drafting + verifying, proposal.drafted
         return drafting / steps, verifying, proposal.drafted
 
-    def _whole(self, one: Configuration, basis: Basis, proposal: Proposal) -> Proposal:
+    def _whole(self, one: Configuration, basis: DraftContext, proposal: Proposal) -> Proposal:
         """The proposal, or one as long as gamma allows in its place."""
         if proposal.drafted == one.draft.slots(one.gamma):
             return proposal

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.schema import Hardware
+from distillspec.recipe.schema import HardwareConfig
 from distillspec.recipe.start import LlamaShape
 
 WEIGHT_BYTES = 4  # float32
@@ -38,7 +38,7 @@ def llama_parameters(shape: LlamaShape, vocab_size: int) -> int:
     return vocab_size * hidden + shape.layers * layer + hidden
 
 
-def trained_bytes(hardware: Hardware) -> int:
+def trained_bytes(hardware: HardwareConfig) -> int:
     """Bytes of the host's memory for each trained parameter, at least."""
     on_host = hardware.device == "cpu" or (
         hardware.device == "auto" and not any(map(os.path.exists, _ACCELERATORS))

@@ -18,7 +18,7 @@ UNDISTILLED = "undistilled"
 OF_VARIANT = "variant:"
 
 
-class Finals(Section):
+class FinalsConfig(Section):
     """The best variants once more, longer."""
 
     count: Count = Field(3, description="variants that are trained again, by their tau")
@@ -26,7 +26,7 @@ class Finals(Section):
     seeds: Seeds
 
 
-class Comparison(Section):
+class ComparisonConfig(Section):
     kind: Literal["comparison"]
     name: FolderName = Field("", description="names the folder; default: the file's name")
     recipe: str = Field(description="the recipe that all variants change")
@@ -49,7 +49,7 @@ class Comparison(Section):
         description="sampling the target's stored responses, and caching its signal, are part of "
         "the minutes of the variants that read them, in full, as if each had its own",
     )
-    finals: Finals | None = None
+    finals: FinalsConfig | None = None
     texts: Rows = Field(128, description="held-out prompts that the target continues")
     elsewhere: dict[VariantName, PromptSource] = Field(
         {}, description="other kinds of prompts that each draft is measured on, as many"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.expectation import Place, descend, sections_with
+from distillspec.recipe.expectation import SchemaNode, descend, sections_with
 from distillspec.text.nearest import nearest
 from distillspec.text.secret import names_a_secret
 
@@ -28,7 +28,11 @@ class _Fault(NamedTuple):
 
 
 def complaint(
-    error: ValidationError, data: object, schema: Place, where: str, overridden: dict[Path, str]
+    error: ValidationError,
+    data: object,
+    schema: SchemaNode,
+    where: str,
+    overridden: dict[Path, str],
 ) -> DistillSpecError:
     """The error to show for `data` that does not fit `schema`.
 
@@ -95,7 +99,7 @@ def _related(one: Path, other: Path) -> bool:
     return one[:shorter] == other[:shorter]
 
 
-def _tell(fault: _Fault, data: object, schema: Place) -> tuple[str, Path, str]:
+def _tell(fault: _Fault, data: object, schema: SchemaNode) -> tuple[str, Path, str]:
     """What is wrong, the section it is in, and how to mend it."""
     path = fault.path
     if fault.type == "extra_forbidden":
@@ -129,7 +133,7 @@ def _tell(fault: _Fault, data: object, schema: Place) -> tuple[str, Path, str]:
     return _wrong_value(path, data, schema)
 
 
-def _unknown_key(path: Path, data: object, schema: Place) -> tuple[str, Path, str]:
+def _unknown_key(path: Path, data: object, schema: SchemaNode) -> tuple[str, Path, str]:
     section, key = path[:-1], str(path[-1])
     if reason := _REMOVED.get(dotted(path)):
         return f"unknown key '{key}'", section, f"delete it: {reason}"
@@ -145,7 +149,7 @@ def _unknown_key(path: Path, data: object, schema: Place) -> tuple[str, Path, st
     return f"unknown key '{key}'", section, mend
 
 
-def _unknown_kind(path: Path, data: object, schema: Place) -> tuple[str, Path, str]:
+def _unknown_kind(path: Path, data: object, schema: SchemaNode) -> tuple[str, Path, str]:
     kinds = _at(schema, data, path).choices()
     given = _value(data, (*path, "kind"))
     guess = nearest(str(given), kinds)
@@ -153,7 +157,7 @@ def _unknown_kind(path: Path, data: object, schema: Place) -> tuple[str, Path, s
     return what, path, f"did you mean '{guess}'?" if guess else "choose one of these"
 
 
-def _wrong_value(path: Path, data: object, schema: Place) -> tuple[str, Path, str]:
+def _wrong_value(path: Path, data: object, schema: SchemaNode) -> tuple[str, Path, str]:
     place = _at(schema, data, path)
     given = _value(data, path)
     secret = isinstance(given, str | dict) and place.may_hold_secret()
@@ -170,8 +174,8 @@ def _wrong_value(path: Path, data: object, schema: Place) -> tuple[str, Path, st
     return what, path[:-1], mend
 
 
-def _at(schema: Place, data: object, path: Path) -> Place:
-    return descend(schema, data, path) or Place({}, {})
+def _at(schema: SchemaNode, data: object, path: Path) -> SchemaNode:
+    return descend(schema, data, path) or SchemaNode({}, {})
 
 
 def _value(data: object, path: Path) -> Any:
@@ -186,7 +190,7 @@ def _value(data: object, path: Path) -> Any:
 
 
 def _where(
-    fault: _Fault, section: Path, where: str, overridden: dict[Path, str], schema: Place
+    fault: _Fault, section: Path, where: str, overridden: dict[Path, str], schema: SchemaNode
 ) -> str:
     for path, text in overridden.items():
         if fault.path[: len(path)] == path:
@@ -194,7 +198,7 @@ def _where(
     return f"{where}: {dotted(section) or 'top level'}"
 
 
-def _override(path: Path, text: str, fault: _Fault, schema: Place) -> str:
+def _override(path: Path, text: str, fault: _Fault, schema: SchemaNode) -> str:
     """As it was typed, or without its value: a key that nobody knows may hold a secret."""
     place = descend(schema, None, path)
     is_known = place is not None and fault.type != "extra_forbidden"

@@ -13,14 +13,14 @@ _LENGTH_KEYS = ("max_position_embeddings", "n_positions")
 _LONG = ("longrope", "su")  # "su" is what the first Phi-3 called it
 
 
-class Context(NamedTuple):
+class ContextLength(NamedTuple):
     """positions: tokens of the longest text. reason: why not more, "" for the usual one."""
 
     positions: int
     reason: str = ""
 
 
-def context_of(config: Mapping[str, Any]) -> Context:
+def context_of(config: Mapping[str, Any]) -> ContextLength:
     """Read the context length from config.json, or from the attributes of a configuration.
 
     Some kinds of RoPE change all frequencies once a text grows beyond a length. What was cached
@@ -36,8 +36,8 @@ def context_of(config: Mapping[str, Any]) -> Context:
         if length < positions:
             positions = length
             reason = f"its RoPE ({kind}) changes its frequencies beyond {length} tokens"
-            return Context(positions, reason)
-    return Context(positions)
+            return ContextLength(positions, reason)
+    return ContextLength(positions)
 
 
 def _switches(config: Mapping[str, Any], positions: int) -> Iterable[tuple[str, int]]:
@@ -63,7 +63,7 @@ def _ropes(config: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
             yield from (one for one in given.values() if isinstance(one, Mapping))
 
 
-def check_rows_fit(recipe: Recipe, contexts: Iterable[Context], source: str = "") -> None:
+def check_rows_fit(recipe: Recipe, contexts: Iterable[ContextLength], source: str = "") -> None:
     """DistillSpecError where a row of the recipe may be longer than a model's context.
 
     source: the recipe's file, for the error's place.
@@ -71,7 +71,7 @@ def check_rows_fit(recipe: Recipe, contexts: Iterable[Context], source: str = ""
     data, shares = recipe.data, recipe.distill.source
     needed = data.max_prompt_tokens + data.max_response_tokens
     drafted = recipe.distill.speculative.gamma if shares.speculative else 0
-    shortest = min(contexts, default=Context(UNLIMITED))
+    shortest = min(contexts, default=ContextLength(UNLIMITED))
     whole, reason = shortest.positions, f": {shortest.reason}" if shortest.reason else ""
     holds, beside = whole - drafted, f" beside {drafted} drafted tokens" if drafted else ""
     before = f"{source}: " if source else ""

@@ -93,14 +93,14 @@ class _Rows(Section):
         return self
 
 
-class Jsonl(_Rows):
+class JsonlSource(_Rows):
     """One JSON object a line, with `prompt` (and `response`), `turns`, or `messages`."""
 
     kind: Literal["jsonl"]
     path: str = Field(description="the file, relative to the working folder")
 
 
-class Hub(_Rows):
+class HubSource(_Rows):
     """A data set of the Hugging Face Hub, or a local folder that `datasets` can load."""
 
     kind: Literal["hub"]
@@ -114,18 +114,18 @@ class Hub(_Rows):
     )
 
     @property
-    def local(self) -> Jsonl | None:
+    def local(self) -> JsonlSource | None:
         """The file that stands in for the data set, read by the same fields."""
         if self.path is None:
             return None
         shared = {name: getattr(self, name) for name in _Rows.model_fields}
-        return Jsonl(kind="jsonl", path=self.path, **shared)
+        return JsonlSource(kind="jsonl", path=self.path, **shared)
 
 
-Source = Annotated[PythonSource | Jsonl | Hub, Field(discriminator="kind")]
+Source = Annotated[PythonSource | JsonlSource | HubSource, Field(discriminator="kind")]
 
 
-class Data(Section):
+class DataConfig(Section):
     source: Source
     held_out: Source | None = Field(
         None, description="prompts for probe and evaluation; default: a held-out part of `source`"

@@ -12,7 +12,7 @@ from distillspec.recipe.temperature import HIGHEST_TEMPERATURE, LOWEST_TEMPERATU
 Origin = Literal["fixed", "target", "draft", "speculative", "replay"]
 
 
-class Shares(Section):
+class SourceShares(Section):
     """Where responses come from; the shares add up to 1."""
 
     fixed: Share = Field(0.0, description="the data set's own responses")
@@ -70,7 +70,7 @@ class Shares(Section):
         return self
 
 
-class Replay(Section):
+class ReplayConfig(Section):
     """A ring of the latest responses that were written during training."""
 
     sequences: Rows = Field(256, description="responses kept, over all processes")
@@ -79,7 +79,7 @@ class Replay(Section):
     )
 
 
-class Speculative(Section):
+class SpeculativeConfig(Section):
     """Training text by speculative decoding: it follows the target's law."""
 
     gamma: Annotated[int, Field(ge=1, le=16)] = Field(4, description="tokens drafted a round")
@@ -91,7 +91,7 @@ class Speculative(Section):
     )
 
 
-class Probe(Section):
+class ProbeConfig(Section):
     every_steps: Count = Field(50, description="steps between two probes")
     prompts: Rows = Field(16, description="held-out prompts probed")
     gamma: Block = Field(4, description="block size of the decoded tau, tokens")
@@ -127,7 +127,7 @@ _UNITS: dict[Term, LossUnit] = {
 _Weight = Annotated[float, Field(gt=0.0, le=1e6)]
 
 
-class Mix(Section):
+class MixConfig(Section):
     """Weight of each loss in their sum; one that is not given is left out."""
 
     forward_kl: _Weight | None = None
@@ -153,7 +153,7 @@ class Mix(Section):
         return self
 
 
-class Select(Section):
+class SelectConfig(Section):
     """AdaSPEC: learn from the tokens that the draft can still learn most from (2510.19779)."""
 
     keep: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
@@ -166,13 +166,13 @@ class Select(Section):
     )
 
 
-class OnlineSignal(Section):
+class OnlineTargetConfig(Section):
     """The target's forward over every batch: its whole distribution, nothing kept."""
 
     kind: Literal["online"]
 
 
-class CachedSignal(Section):
+class CachedTargetConfig(Section):
     """The target's forward once, of which a compressed form is kept on disk: text must be known."""
 
     kind: Literal["cached"]
@@ -195,16 +195,18 @@ class CachedSignal(Section):
         return self.k * (of_id + (2 if self.dtype == "float16" else 4)) + 4
 
 
-Signal = Annotated[OnlineSignal | CachedSignal, Field(discriminator="kind")]
+Signal = Annotated[OnlineTargetConfig | CachedTargetConfig, Field(discriminator="kind")]
 
 
-class Distill(Section):
+class DistillConfig(Section):
     divergence: Term | Literal["mix"] = Field(
         "jsd",
         description="loss per response token; nll needs no target; mix: see mix. Default: jsd, the "
         "best measured, or nll with an endpoint",
     )
-    mix: Mix | None = Field(None, description="the losses and their weights; with divergence: mix")
+    mix: MixConfig | None = Field(
+        None, description="the losses and their weights; with divergence: mix"
+    )
     jsd_weight: float = Field(0.5, gt=0.0, lt=1.0, description="beta of JSD[beta]; jsd only")
     lk_eta: float = Field(
         3.0, ge=0.0, le=1e6, description="eta of LK-lambda, whose share of KL is exp(-eta alpha)"
@@ -218,16 +220,16 @@ class Distill(Section):
         "approximation; or min(1, q / p) of its tokens, unbiased on text of the target, with more "
         "dice",
     )
-    select: Select | None = Field(None, description="learn from a part of the tokens only")
-    source: Shares = Field(
-        default_factory=lambda: Shares(draft=0.5, target=0.5, per="batch"),
+    select: SelectConfig | None = Field(None, description="learn from a part of the tokens only")
+    source: SourceShares = Field(
+        default_factory=lambda: SourceShares(draft=0.5, target=0.5, per="batch"),
         description="where responses come from. Default: {draft: 0.5, target: 0.5, per: batch}, "
         "the best measured, or where that cannot be target, draft or fixed text alone",
     )
-    replay: Replay = Field(default_factory=Replay)
-    speculative: Speculative = Field(default_factory=Speculative)
+    replay: ReplayConfig = Field(default_factory=ReplayConfig)
+    speculative: SpeculativeConfig = Field(default_factory=SpeculativeConfig)
     signal: Signal = Field(
-        default_factory=lambda: OnlineSignal(kind="online"),
+        default_factory=lambda: OnlineTargetConfig(kind="online"),
         description="where the target's distributions come from: its forward now, or a cache of it",
     )
     temperature: float = Field(
@@ -268,14 +270,14 @@ class Distill(Section):
         10.0,
         description="minutes of training between two resumable states, where the steps are long",
     )
-    probe: Probe = Field(default_factory=Probe)
+    probe: ProbeConfig = Field(default_factory=ProbeConfig)
 
     @property
     def terms(self) -> dict[Term, float]:
         """Weight of each loss."""
         return {self.divergence: 1.0} if self.divergence != "mix" else self._mixed().terms
 
-    def _mixed(self) -> Mix:
+    def _mixed(self) -> MixConfig:
         assert self.mix is not None, "the validator has seen to it"
         return self.mix
 
@@ -303,9 +305,9 @@ class Distill(Section):
         return units.pop() if len(units) == 1 else ""
 
     @property
-    def cached_signal(self) -> CachedSignal | None:
+    def cached_signal(self) -> CachedTargetConfig | None:
         """How the target's distributions are kept, where they are."""
-        return self.signal if isinstance(self.signal, CachedSignal) else None
+        return self.signal if isinstance(self.signal, CachedTargetConfig) else None
 
     @property
     def signal_caveat(self) -> str | None:

@@ -17,8 +17,8 @@ from distillspec.recipe.capacity import (
     trained_bytes,
 )
 from distillspec.recipe.context import check_rows_fit, context_of
-from distillspec.recipe.data import Hub, Jsonl, PythonSource
-from distillspec.recipe.distill import CachedSignal, Distill, Origin, Shares
+from distillspec.recipe.data import HubSource, JsonlSource, PythonSource
+from distillspec.recipe.distill import CachedTargetConfig, DistillConfig, Origin, SourceShares
 from distillspec.recipe.endpoint import check_can_ask
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.model_line import (
@@ -29,9 +29,9 @@ from distillspec.recipe.model_line import (
 )
 from distillspec.recipe.output import RUNS, check_output, check_writable, output_folder
 from distillspec.recipe.pretraining import PretrainRecipe
-from distillspec.recipe.prompt_plan import Adversarial, PromptSource, PythonTopics
-from distillspec.recipe.schema import Hardware, Pair, Recipe
-from distillspec.recipe.start import LlamaShape, Pruned
+from distillspec.recipe.prompt_plan import AdversarialSource, PromptSource, PythonTopicsSource
+from distillspec.recipe.schema import HardwareConfig, PairConfig, Recipe
+from distillspec.recipe.start import LlamaShape, PrunedDraftConfig
 from distillspec.recipe.suite import Suite
 from distillspec.runtime.plain_files import check_regular
 
@@ -178,7 +178,7 @@ def _output(folder: Path) -> str:
 # --- what each part says, and whether its paths exist --------------------------------------------
 
 
-def _target(pair: Pair, source: str) -> str:
+def _target(pair: PairConfig, source: str) -> str:
     endpoint = pair.endpoint
     if endpoint is None:
         return model_line(pair.target_weights, f"{source}: pair.target", decodes=True)
@@ -207,7 +207,7 @@ def _draft(recipe: Recipe, source: str) -> str:
     draft = recipe.pair.draft
     if isinstance(draft, str):
         return model_line(draft, f"{source}: pair.draft", decodes=True)
-    if isinstance(draft, Pruned):
+    if isinstance(draft, PrunedDraftConfig):
         layers = _layers_of(recipe.pair.target_weights)
         if layers is not None:
             numbers = ", ".join(map(str, draft.kept_layers(layers)))
@@ -218,7 +218,7 @@ def _draft(recipe: Recipe, source: str) -> str:
     return f"made: {draft.in_words()}"
 
 
-def _check_size(shape: LlamaShape, vocab_size: int, hardware: Hardware, where: str) -> None:
+def _check_size(shape: LlamaShape, vocab_size: int, hardware: HardwareConfig, where: str) -> None:
     check_memory(llama_parameters(shape, vocab_size), trained_bytes(hardware), where)
 
 
@@ -236,11 +236,11 @@ def _layers_of(name: str) -> int | None:
 
 
 def _prompts(source: PromptSource, where: str) -> str:
-    if isinstance(source, PythonTopics):
+    if isinstance(source, PythonTopicsSource):
         return "prose of Python's language reference"
-    if isinstance(source, Adversarial):
+    if isinstance(source, AdversarialSource):
         return f"made from the seed: {', '.join(source.shapes)}"
-    if isinstance(source, Jsonl | Hub) and source.path is not None:
+    if isinstance(source, JsonlSource | HubSource) and source.path is not None:
         mend = "mend the path; it is relative to the working folder"
         check_regular(Path(source.path), f"the data file '{source.path}'", mend)
         if not os.path.isfile(source.path):
@@ -254,7 +254,7 @@ def _prompts(source: PromptSource, where: str) -> str:
                 mend="change its permissions",
             )
         return f"rows of {source.path}"
-    if isinstance(source, Hub):
+    if isinstance(source, HubSource):
         if os.path.exists(source.dataset):
             return f"rows of the local data set {source.dataset}"
         if source.files:
@@ -275,7 +275,7 @@ def _python(source: PythonSource, where: str) -> str:
     return f"Python code of {', '.join(names)} ({', '.join(source.include)})"
 
 
-def _responses(shares: Shares) -> str:
+def _responses(shares: SourceShares) -> str:
     words: dict[Origin, str] = {
         "fixed": "the data's own",
         "target": "sampled from the target once",
@@ -289,7 +289,7 @@ def _responses(shares: Shares) -> str:
     return found + (" (whole batches)" if shares.per == "batch" else "")
 
 
-def _training(distill: Distill) -> str:
+def _training(distill: DistillConfig) -> str:
     limit = f" or {distill.max_minutes:g} minutes" if distill.max_minutes else ""
     return (
         f"{distill.loss_in_words}, {distill.max_steps} steps{limit},"
@@ -297,7 +297,7 @@ def _training(distill: Distill) -> str:
     )
 
 
-def _signal(signal: CachedSignal, source: str) -> str:
+def _signal(signal: CachedTargetConfig, source: str) -> str:
     check_writable(Path(signal.store), f"{source}: distill.signal.store")
     small, large = (signal.bytes_per_token(size) for size in (2**16, 2**16 + 1))
     return (

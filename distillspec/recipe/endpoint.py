@@ -21,7 +21,7 @@ _TEMPLATE = "chat_template_kwargs"  # as vLLM, SGLang and others call it
 _OURS = ("model", "prompt", "messages", "seed", "stream", "n", "temperature", "stop")
 
 
-class Endpoint(Section):
+class EndpointConfig(Section):
     """What is needed to ask it. The key itself is never part of a recipe."""
 
     url: Annotated[str, Field(json_schema_extra=_UNSHOWN)] = Field(
@@ -130,7 +130,7 @@ class Endpoint(Section):
         return self
 
 
-def check_can_ask(endpoint: Endpoint) -> None:
+def check_can_ask(endpoint: EndpointConfig) -> None:
     """DistillSpecError where the client library or the key is missing."""
     if importlib.util.find_spec("openai") is None:
         raise DistillSpecError(
@@ -150,13 +150,13 @@ def check_can_ask(endpoint: Endpoint) -> None:
         )
 
 
-def key_of(endpoint: Endpoint) -> str | None:
+def key_of(endpoint: EndpointConfig) -> str | None:
     """The key, from the environment; None where none is wanted or there."""
     name = endpoint.key_variable
     return None if name is None else os.environ.get(name, "").strip() or None
 
 
-def refuse_endpoint(endpoint: Endpoint | None, verb: str) -> None:
+def refuse_endpoint(endpoint: EndpointConfig | None, verb: str) -> None:
     """DistillSpecError where a verb needs weights and the recipe has an endpoint."""
     if endpoint is not None:
         raise DistillSpecError(

@@ -14,7 +14,7 @@ _TYPE_WORDS = {
 }
 
 
-class Place(NamedTuple):
+class SchemaNode(NamedTuple):
     """One node of a JSON schema, with the whole schema's definitions to resolve references."""
 
     node: dict[str, Any]
@@ -44,7 +44,7 @@ class Place(NamedTuple):
         inside = (self.child(name) for name in self.names())
         return any(place is not None and place.may_hold_secret() for place in inside)
 
-    def child(self, part: str | int, kind: object = None) -> Place | None:
+    def child(self, part: str | int, kind: object = None) -> SchemaNode | None:
         """The place of key or index `part`; None where the schema has none."""
         node = self._resolved(kind)
         if isinstance(part, str):
@@ -53,12 +53,12 @@ class Place(NamedTuple):
             found = node.get("properties", {}).get(part, free)
         else:
             found = next((_element(n, part) for n in self._alternatives() if _is_list(n)), None)
-        return None if found is None else Place(found, self.definitions)
+        return None if found is None else SchemaNode(found, self.definitions)
 
     def words(self) -> str:
         """What is allowed here: type, range and choices."""
         constants = [n["const"] for n in self._alternatives() if "const" in n]
-        parts = [Place(n, self.definitions)._words() for n in self._alternatives()]
+        parts = [SchemaNode(n, self.definitions)._words() for n in self._alternatives()]
         if len(constants) > 1:
             rest = [w for w, n in zip(parts, self._alternatives(), strict=True) if "const" not in n]
             parts = [_one_of(constants), *rest]
@@ -83,9 +83,9 @@ class Place(NamedTuple):
 
     def _list_words(self) -> str:
         if "prefixItems" in self.node:
-            items = [Place(n, self.definitions).words() for n in self.node["prefixItems"]]
+            items = [SchemaNode(n, self.definitions).words() for n in self.node["prefixItems"]]
             return f"a list of {len(items)}: " + ", ".join(items)
-        words = Place(self.node.get("items", {}), self.definitions).words()
+        words = SchemaNode(self.node.get("items", {}), self.definitions).words()
         least = self.node.get("minItems", 0)
         return f"a list of {f'at least {least}: ' if least else ''}{words}"
 
@@ -111,14 +111,14 @@ class Place(NamedTuple):
         return found
 
 
-def root(schema: dict[str, Any]) -> Place:
+def root(schema: dict[str, Any]) -> SchemaNode:
     """The outermost place of a model's JSON schema."""
-    return Place(schema, schema.get("$defs", {}))
+    return SchemaNode(schema, schema.get("$defs", {}))
 
 
-def descend(place: Place, data: object, path: tuple[str | int, ...]) -> Place | None:
+def descend(place: SchemaNode, data: object, path: tuple[str | int, ...]) -> SchemaNode | None:
     """Follow `path` through schema and data together; data's `kind` chooses alternatives."""
-    current: Place | None = place
+    current: SchemaNode | None = place
     for part in path:
         if current is None:
             return None
@@ -128,7 +128,7 @@ def descend(place: Place, data: object, path: tuple[str | int, ...]) -> Place | 
     return current
 
 
-def sections_with(place: Place, key: str, prefix: str = "") -> Iterator[str]:
+def sections_with(place: SchemaNode, key: str, prefix: str = "") -> Iterator[str]:
     """Dotted names of the sections that know `key`; alternatives by kind are not entered."""
     for name in place.names():
         child = place.child(name)

@@ -13,16 +13,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe import yaml_text
-from distillspec.recipe.comparison import Comparison
+from distillspec.recipe.comparison import ComparisonConfig
 from distillspec.recipe.complaint import complaint
 from distillspec.recipe.defaults import with_defaults
 from distillspec.recipe.expectation import root
-from distillspec.recipe.methods import Method
+from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.section import Section
 from distillspec.recipe.suite import Suite
-from distillspec.runtime.plain_files import Kept, read_text
+from distillspec.runtime.plain_files import BoundedText, read_text
 from distillspec.text.nearest import nearest
 
 _Form = TypeVar("_Form", bound=Section)
@@ -73,7 +73,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
     return _validate(Suite, data, str(path), changed)
 
 
-def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> Comparison:
+def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> ComparisonConfig:
     """The comparison in the YAML file `path`, changed by `section.key=value` overrides.
 
     Raises DistillSpecError like load_recipe.
@@ -89,7 +89,7 @@ def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> Comparis
         )
     changed = _override(data, overrides, str(path))
     data |= {"name": path.stem} if data.get("name") in (None, "") else {}
-    return _validate(Comparison, data, str(path), changed)
+    return _validate(ComparisonConfig, data, str(path), changed)
 
 
 def is_of_suite(override: str) -> bool:
@@ -115,7 +115,7 @@ def suite_json_schema() -> dict[str, Any]:
 
 def comparison_json_schema() -> dict[str, Any]:
     """JSON schema (draft 2020-12) of comparisons, for editors."""
-    return _schema(Comparison, "distillspec comparison")
+    return _schema(ComparisonConfig, "distillspec comparison")
 
 
 def _schema(form: Any, title: str) -> dict[str, Any]:
@@ -131,7 +131,9 @@ def _read(path: Path, noun: str) -> dict[str, Any]:
         raise DistillSpecError(f"this is a folder, not a {noun}", where=str(path), mend=mend)
     if _is_missing(path):
         raise DistillSpecError(f"no such {noun}", where=str(path), mend=_near(path, noun))
-    text = read_text(Kept(path, f"this {noun}", "give a YAML file in UTF-8 that you may read"))
+    text = read_text(
+        BoundedText(path, f"this {noun}", "give a YAML file in UTF-8 that you may read")
+    )
     data = yaml_text.parse(text, where=str(path))
     if data is None:
         raise DistillSpecError(
@@ -219,7 +221,7 @@ def _override(
     return changed
 
 
-def method_of(values: Any) -> Method:
+def method_of(values: Any) -> MethodConfig:
     """A decoding method as a program gives it; DistillSpecError if it is none."""
     if not isinstance(values, Mapping):
         raise DistillSpecError(
@@ -227,7 +229,7 @@ def method_of(values: Any) -> Method:
             where="decode: method",
             mend="give 'standard', or draft, stop and verify as a suite has them",
         )
-    return _validate(Method, dict(values), "decode: method", {})
+    return _validate(MethodConfig, dict(values), "decode: method", {})
 
 
 def suite_of(values: Mapping[str, Any]) -> Suite:

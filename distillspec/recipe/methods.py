@@ -25,11 +25,11 @@ class _ModelDraft(Section):
     )
 
 
-class ChainDraft(_ModelDraft):
+class ChainDraftConfig(_ModelDraft):
     kind: Literal["chain"] = "chain"
 
 
-class SequencesDraft(_ModelDraft):
+class SequencesDraftConfig(_ModelDraft):
     kind: Literal["sequences"]
     count: Annotated[int, Field(ge=1, le=64)] = Field(8, description="K, sequences drafted at once")
     distinct: bool = Field(
@@ -37,7 +37,7 @@ class SequencesDraft(_ModelDraft):
     )
 
 
-class LookupDraft(Section):
+class LookupDraftConfig(Section):
     """Prompt lookup: no model drafts, but what followed the text's last tokens earlier in it."""
 
     kind: Literal["lookup"]
@@ -46,7 +46,7 @@ class LookupDraft(Section):
     )
 
 
-class NoDraft(Section):
+class NoDraftConfig(Section):
     """Nothing is drafted, a round is one step of the target: an arm for text not worth drafting."""
 
     kind: Literal["none"]
@@ -55,11 +55,11 @@ class NoDraft(Section):
 # --- when drafting stops -------------------------------------------------------------------------
 
 
-class FixedStop(Section):
+class FixedStopConfig(Section):
     kind: Literal["fixed"] = "fixed"
 
 
-class AdaEDLStop(Section):
+class AdaEDLStopConfig(Section):
     kind: Literal["adaedl"]
     threshold: Annotated[float, Field(ge=-1.0, le=1.0)] = Field(
         0.4, description="where it starts; it moves by at most 0.001 a round"
@@ -71,18 +71,18 @@ class AdaEDLStop(Section):
     )
 
 
-class SVIPStop(Section):
+class SVIPStopConfig(Section):
     kind: Literal["svip"]
     weight: Scale = 0.15
     threshold: Scale = 0.3
 
 
-class ConfidenceStop(Section):
+class ConfidenceStopConfig(Section):
     kind: Literal["confidence"]
     threshold: Share = 0.4
 
 
-class DraftVerifyStop(Section):
+class DraftVerifyStopConfig(Section):
     kind: Literal["draft_verify"]
     threshold: Share = Field(0.6, description="where it starts")
     wanted_rate: Share = Field(0.9, description="share of the drafted tokens to be accepted")
@@ -91,15 +91,15 @@ class DraftVerifyStop(Section):
 # --- what verifies -------------------------------------------------------------------------------
 
 
-class TokenVerify(Section):
+class TokenVerifyConfig(Section):
     kind: Literal["token"] = "token"
 
 
-class BlockVerify(Section):
+class BlockVerifyConfig(Section):
     kind: Literal["block"]
 
 
-class LenientVerify(Section):
+class LenientVerifyConfig(Section):
     """Lossy: the method's name must say so, and then every table does."""
 
     kind: Literal["lenient"]
@@ -107,19 +107,19 @@ class LenientVerify(Section):
     eps: Share = Field(description="1 is lossless; the smaller, the more is kept")
 
 
-class KSeqVerify(Section):
+class KSeqVerifyConfig(Section):
     kind: Literal["kseq"]
 
 
-class RecursiveVerify(Section):
+class RecursiveVerifyConfig(Section):
     kind: Literal["recursive"]
 
 
-class TraversalVerify(Section):
+class TraversalVerifyConfig(Section):
     kind: Literal["traversal"]
 
 
-class MultipathVerify(Section):
+class MultipathVerifyConfig(Section):
     kind: Literal["multipath"]
 
 
@@ -151,7 +151,7 @@ class _Choose(Section):
         return self
 
 
-class UCBChoose(_Choose):
+class UCBConfig(_Choose):
     kind: Literal["ucb"]
     scale: Scale = Field(0.5, description="of the bonus; 1 is published and explores for long")
     delta: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
@@ -165,7 +165,7 @@ class UCBChoose(_Choose):
         return self
 
 
-class EXP3Choose(_Choose):
+class EXP3Config(_Choose):
     kind: Literal["exp3"]
     scale: Scale = Field(1.0, description="of the learning rate")
     estimate: Literal["published", "centred"] = Field(
@@ -175,7 +175,7 @@ class EXP3Choose(_Choose):
     )
 
 
-class HedgeChoose(_Choose):
+class HedgeConfig(_Choose):
     kind: Literal["hedge"]
     scale: Scale = Field(1.0, description="of the learning rate")
 
@@ -186,7 +186,7 @@ class HedgeChoose(_Choose):
 _BYTES_PER_CHILD = 136  # a record of a token and its probability
 
 
-class CardParallel(Section):
+class CardConfig(Section):
     """The draft runs ahead in a process of its own; gamma is the longest path verified at once."""
 
     kind: Literal["card"]
@@ -212,7 +212,7 @@ class CardParallel(Section):
         return self
 
 
-class PearlParallel(Section):
+class PearlConfig(Section):
     """The next block of gamma tokens is drafted while the last one is verified."""
 
     kind: Literal["pearl"]
@@ -221,7 +221,7 @@ class PearlParallel(Section):
     )
 
 
-class ValvePlan(Section):
+class FallbackConfig(Section):
     """Falls back to a method of the suite where the adaptive one is slower, and tries again."""
 
     baseline: str = Field(description="a method of this suite that adapts nothing, `name@gamma`")
@@ -238,54 +238,61 @@ class ValvePlan(Section):
         return self
 
 
-Draft = Annotated[ChainDraft | SequencesDraft | LookupDraft | NoDraft, Field(discriminator="kind")]
+Draft = Annotated[
+    ChainDraftConfig | SequencesDraftConfig | LookupDraftConfig | NoDraftConfig,
+    Field(discriminator="kind"),
+]
 Stop = Annotated[
-    FixedStop | AdaEDLStop | SVIPStop | ConfidenceStop | DraftVerifyStop,
+    FixedStopConfig
+    | AdaEDLStopConfig
+    | SVIPStopConfig
+    | ConfidenceStopConfig
+    | DraftVerifyStopConfig,
     Field(discriminator="kind"),
 ]
 Verify = Annotated[
-    TokenVerify
-    | BlockVerify
-    | LenientVerify
-    | KSeqVerify
-    | RecursiveVerify
-    | TraversalVerify
-    | MultipathVerify,
+    TokenVerifyConfig
+    | BlockVerifyConfig
+    | LenientVerifyConfig
+    | KSeqVerifyConfig
+    | RecursiveVerifyConfig
+    | TraversalVerifyConfig
+    | MultipathVerifyConfig,
     Field(discriminator="kind"),
 ]
-Choose = Annotated[UCBChoose | EXP3Choose | HedgeChoose, Field(discriminator="kind")]
+Choose = Annotated[UCBConfig | EXP3Config | HedgeConfig, Field(discriminator="kind")]
 
-Parallel = Annotated[CardParallel | PearlParallel, Field(discriminator="kind")]
+Parallel = Annotated[CardConfig | PearlConfig, Field(discriminator="kind")]
 
 _FOR_CHAINS: tuple[str, ...] = ("token", "block", "lenient")
 _FOR_SEQUENCES: tuple[str, ...] = ("kseq", "recursive", "traversal", "multipath")
 _FOR_DISTINCT: tuple[str, ...] = ("recursive", "traversal")
 
 
-class Method(Section):
+class MethodConfig(Section):
     """A decoding method as data: what drafts, when it stops, what verifies; or what chooses.
 
     Or, with `parallel`, a protocol of two processes, which brings its own of all that.
     """
 
     name: Annotated[str, Field(pattern=r"^[^@\s]+$")] = "standard"
-    draft: Draft = Field(default_factory=ChainDraft)
-    stop: Stop = Field(default_factory=FixedStop)
-    verify: Verify = Field(default_factory=TokenVerify)
+    draft: Draft = Field(default_factory=ChainDraftConfig)
+    stop: Stop = Field(default_factory=FixedStopConfig)
+    verify: Verify = Field(default_factory=TokenVerifyConfig)
     choose: Choose | None = Field(None, description="in place of the three above")
     parallel: Parallel | None = Field(
         None, description="in place of all of them: draft and target in two processes"
     )
-    valve: ValvePlan | None = Field(None, description="around a method that adapts")
+    valve: FallbackConfig | None = Field(None, description="around a method that adapts")
     gammas: tuple[Gamma, ...] | None = Field(
         None, min_length=1, description="block sizes, tokens; default: the suite's"
     )
 
     def reach(self, gamma: int) -> int:
         """Positions beyond the text that a round with this gamma may take, of either model."""
-        if isinstance(self.parallel, CardParallel):
+        if isinstance(self.parallel, CardConfig):
             return max(gamma, self.parallel.layers)
-        return 2 * gamma if isinstance(self.parallel, PearlParallel) else gamma
+        return 2 * gamma if isinstance(self.parallel, PearlConfig) else gamma
 
     @property
     def is_standard(self) -> bool:
@@ -311,7 +318,7 @@ class Method(Section):
     @property
     def drafts(self) -> bool:
         """Whether its rounds draft anything, in the process that verifies it."""
-        return self.parallel is None and not isinstance(self.draft, NoDraft)
+        return self.parallel is None and not isinstance(self.draft, NoDraftConfig)
 
     @property
     def adapts(self) -> bool:
@@ -349,15 +356,15 @@ class Method(Section):
             )
             return self
         rule = self.verify.kind
-        if isinstance(self.draft, LookupDraft) and self.stop.kind != "fixed":
+        if isinstance(self.draft, LookupDraftConfig) and self.stop.kind != "fixed":
             raise ValueError(
                 f"method {self.name!r}: {self.stop.kind!r} reads the draft's law, and a lookup has "
                 "none; set stop: {kind: fixed}"
             )
-        if isinstance(self.draft, NoDraft):
+        if isinstance(self.draft, NoDraftConfig):
             self._leaves_out("it drafts nothing", "stop", "verify", "gammas")
             return self
-        if isinstance(self.draft, ChainDraft | LookupDraft):
+        if isinstance(self.draft, ChainDraftConfig | LookupDraftConfig):
             fitting, drafts = _FOR_CHAINS, "one chain"
         elif self.draft.distinct:
             fitting, drafts = _FOR_DISTINCT, "sequences that begin differently"
@@ -380,7 +387,7 @@ class Method(Section):
         return self
 
     def _leaves_out(self, reason: str, *parts: str) -> None:
-        plain = Method()
+        plain = MethodConfig()
         given = [part for part in parts if getattr(self, part) != getattr(plain, part)]
         if given:
             raise ValueError(f"method {self.name!r}: {reason}; leave out " + ", ".join(given))

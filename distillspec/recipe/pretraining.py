@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from distillspec.recipe.data import PythonSource, Source
-from distillspec.recipe.schema import Hardware
+from distillspec.recipe.schema import HardwareConfig
 from distillspec.recipe.section import (
     ClipNorm,
     Count,
@@ -22,7 +22,7 @@ from distillspec.recipe.section import (
 from distillspec.recipe.start import LlamaShape
 
 
-class TokenizerPlan(Section):
+class TokenizerConfig(Section):
     """Either train a byte-level BPE on the corpus, or take the tokenizer of another model."""
 
     train_vocabulary: Annotated[int, Field(ge=257, le=2**20)] | None = Field(
@@ -37,7 +37,7 @@ class TokenizerPlan(Section):
         return self
 
 
-class PretrainPlan(Section):
+class PretrainConfig(Section):
     context: Annotated[int, Field(ge=2, le=2**24)] = Field(
         256, description="tokens per training row"
     )
@@ -70,11 +70,11 @@ class PretrainRecipe(Section):
     output: str = Field(description="folder that receives the finished model")
     corpus: Source
     held_out_percent: float = Field(3.0, gt=0.0, lt=100.0)
-    tokenizer: TokenizerPlan
+    tokenizer: TokenizerConfig
     model: LlamaShape | None = Field(None, description="shape of a model with random weights")
     start_from: str | None = Field(None, description="model folder that is trained further")
-    train: PretrainPlan = Field(default_factory=PretrainPlan)
-    hardware: Hardware = Field(default_factory=Hardware)
+    train: PretrainConfig = Field(default_factory=PretrainConfig)
+    hardware: HardwareConfig = Field(default_factory=HardwareConfig)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

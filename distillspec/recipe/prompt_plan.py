@@ -6,11 +6,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from distillspec.recipe.data import Hub, Jsonl, PythonSource
+from distillspec.recipe.data import HubSource, JsonlSource, PythonSource
 from distillspec.recipe.section import Rows, Section, Tokens
 
 
-class PythonTopics(Section):
+class PythonTopicsSource(Section):
     """English prose that is on every machine: the language reference that Python's help shows."""
 
     kind: Literal["python-topics"]
@@ -20,7 +20,7 @@ class PythonTopics(Section):
 Shape = Literal["random", "repeated", "short", "long"]
 
 
-class Adversarial(Section):
+class AdversarialSource(Section):
     """Prompts that no draft was trained on, made from the seed."""
 
     kind: Literal["adversarial"]
@@ -43,11 +43,12 @@ class Adversarial(Section):
 
 
 PromptSource = Annotated[
-    PythonSource | Jsonl | Hub | PythonTopics | Adversarial, Field(discriminator="kind")
+    PythonSource | JsonlSource | HubSource | PythonTopicsSource | AdversarialSource,
+    Field(discriminator="kind"),
 ]
 
 
-class PromptPlan(Section):
+class PromptsConfig(Section):
     count: Rows = Field(32, description="prompts per cell")
     texts: Rows | None = Field(
         None,

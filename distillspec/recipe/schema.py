@@ -9,9 +9,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
-from distillspec.recipe.data import Data
-from distillspec.recipe.distill import Distill
-from distillspec.recipe.endpoint import Endpoint
+from distillspec.recipe.data import DataConfig
+from distillspec.recipe.distill import DistillConfig
+from distillspec.recipe.endpoint import EndpointConfig
 from distillspec.recipe.section import (
     ClipNorm,
     Count,
@@ -24,14 +24,14 @@ from distillspec.recipe.section import (
     Threads,
     WeightDecay,
 )
-from distillspec.recipe.start import DraftHead, MadeDraft
+from distillspec.recipe.start import DraftHeadConfig, MadeDraft
 
 # --- the pair ------------------------------------------------------------------------------------
 
 
-class Pair(Section):
+class PairConfig(Section):
     target: str | None = Field(None, description="frozen target: a local folder or a Hub id")
-    endpoint: Endpoint | None = Field(
+    endpoint: EndpointConfig | None = Field(
         None, description="in place of `target`: an API that answers with the target's text"
     )
     draft: str | MadeDraft = Field(
@@ -44,7 +44,7 @@ class Pair(Section):
         description="bridged: the draft has a tokenizer of its own and learns and proposes the "
         "tokens that both vocabularies have (TLI, 2502.05202)",
     )
-    draft_head: DraftHead | None = Field(
+    draft_head: DraftHeadConfig | None = Field(
         None, description="let the draft score a part of the vocabulary only; default: all of it"
     )
     eos_token_ids: tuple[Annotated[int, Field(ge=0, lt=2**24)], ...] = Field(
@@ -124,7 +124,7 @@ class Pair(Section):
         return self
 
 
-class Optimizer(Section):
+class OptimizerConfig(Section):
     kind: Literal["adamw", "muon"] = Field(
         "adamw",
         description="muon: hidden matrices by Muon, all else by AdamW, at one rate; not where "
@@ -151,7 +151,7 @@ class Optimizer(Section):
     )
 
 
-class Lora(Section):
+class AdapterConfig(Section):
     rank: Annotated[int, Field(ge=1, le=2**16)] = Field(16, description="rank of the update")
     lora_alpha: float = Field(32.0, gt=0.0, le=1e6, description="scale of the update")
     dropout: float = Field(0.0, ge=0.0, lt=1.0)
@@ -168,7 +168,7 @@ class Lora(Section):
 # --- machine, evaluation, export -----------------------------------------------------------------
 
 
-class Hardware(Section):
+class HardwareConfig(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto: bfloat16 where the machine multiplies it faster, else float32"
@@ -196,14 +196,14 @@ class Hardware(Section):
     wandb_project: str | None = Field(None, description="log to Weights & Biases as well")
 
 
-class Evaluate(Section):
+class EvaluateConfig(Section):
     suite: str = Field("eval/suites/quick.yaml", description="the evaluation plan")
     control: bool = Field(
         True, description="also train the undistilled draft by plain NLL for the same wall-clock"
     )
 
 
-class Export(Section):
+class ExportConfig(Section):
     push: str | None = Field(None, description="Hub repository to upload to: user/name")
     private: bool = Field(True, description="of a repository that the upload creates")
     num_assistant_tokens: Count | None = Field(
@@ -217,14 +217,14 @@ class Recipe(Section):
     kind: Literal["distill"] = "distill"
     name: FolderName = Field("", description="names the run folder; default: the file's name")
     seed: int = Field(0, ge=0, lt=2**32)
-    pair: Pair
-    data: Data
-    distill: Distill = Field(default_factory=Distill)
-    optimizer: Optimizer = Field(default_factory=Optimizer)
-    lora: Lora | None = None
-    hardware: Hardware = Field(default_factory=Hardware)
-    evaluate: Evaluate = Field(default_factory=Evaluate)
-    export: Export = Field(default_factory=Export)
+    pair: PairConfig
+    data: DataConfig
+    distill: DistillConfig = Field(default_factory=DistillConfig)
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
+    lora: AdapterConfig | None = None
+    hardware: HardwareConfig = Field(default_factory=HardwareConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    export: ExportConfig = Field(default_factory=ExportConfig)
 
     @property
     def template_variables(self) -> dict[str, JsonValue]:

@@ -34,7 +34,7 @@ class LlamaShape(Section):
         return self
 
 
-class Pruned(Section):
+class PrunedDraftConfig(Section):
     """A copy of the target with some of its layers, and less of their width where asked for.
 
     Width is kept by the size of the weights (`models/pruning.py`); training has to mend the rest.
@@ -94,7 +94,7 @@ class Pruned(Section):
         return f"{what}, cut to {', '.join(cuts)}" if cuts else what
 
 
-class Random(Section):
+class RandomDraftConfig(Section):
     """Random weights in the Llama architecture, drawn from the recipe's seed."""
 
     kind: Literal["random"]
@@ -108,10 +108,10 @@ class Random(Section):
         )
 
 
-class DraftHead(Section):
+class DraftHeadConfig(Section):
     """The draft scores the tokens most frequent in text of the target alone (2506.22694)."""
 
     keep: Tokens = Field(description="tokens that the draft's output head keeps")
 
 
-MadeDraft = Annotated[Pruned | Random, Field(discriminator="kind")]
+MadeDraft = Annotated[PrunedDraftConfig | RandomDraftConfig, Field(discriminator="kind")]

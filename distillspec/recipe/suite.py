@@ -8,14 +8,14 @@ from pydantic import Field, model_validator
 
 from distillspec.recipe.methods import (
     DraftName,
-    EXP3Choose,
+    EXP3Config,
     Gamma,
-    HedgeChoose,
-    Method,
-    NoDraft,
-    UCBChoose,
+    HedgeConfig,
+    MethodConfig,
+    NoDraftConfig,
+    UCBConfig,
 )
-from distillspec.recipe.prompt_plan import PromptPlan, PromptSource
+from distillspec.recipe.prompt_plan import PromptsConfig, PromptSource
 from distillspec.recipe.section import FolderName, Section, Tokens
 from distillspec.recipe.temperature import Temperature
 from distillspec.text.nearest import nearest
@@ -23,7 +23,7 @@ from distillspec.text.nearest import nearest
 SourceKind = Literal["python-source", "jsonl", "hub", "python-topics", "adversarial"]
 
 
-class RunnerChoice(Section):
+class RunnerConfig(Section):
     kind: Literal["eager", "compiled"] = Field(
         "compiled", description="compiled: fixed shapes, torch.compile; eager where no compiler is"
     )
@@ -37,12 +37,12 @@ class Suite(Section):
         "", description="names the evaluation folder; default: the file's name"
     )
     seed: int = Field(0, ge=0, lt=2**32)
-    prompts: PromptPlan = Field(default_factory=PromptPlan)
+    prompts: PromptsConfig = Field(default_factory=PromptsConfig)
     drafts: tuple[DraftName, ...] = Field(
         ("undistilled", "distilled", "control"),
         description="every method drafts with each of them, but for those that name another",
     )
-    methods: tuple[Method, ...] = Field((Method(),), min_length=1)
+    methods: tuple[MethodConfig, ...] = Field((MethodConfig(),), min_length=1)
     gammas: tuple[Gamma, ...] = Field((2, 4, 6), min_length=1, description="block sizes, tokens")
     temperatures: tuple[Temperature, ...] = Field((0.0, 1.0), min_length=1)
     top_k: Tokens | None = None
@@ -54,7 +54,7 @@ class Suite(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(
         0.95, description="of an interval, and of all verdicts of a report together"
     )
-    runner: RunnerChoice = Field(default_factory=RunnerChoice)
+    runner: RunnerConfig = Field(default_factory=RunnerConfig)
     audit: bool = Field(
         False, description="write a line a round to audit.jsonl; the times then include that"
     )
@@ -96,25 +96,25 @@ class Suite(Section):
         """The temperature of the cell that is timed a second time."""
         return max(self.temperatures)
 
-    def of(self, method: Method) -> tuple[int, ...]:
+    def of(self, method: MethodConfig) -> tuple[int, ...]:
         """The gammas a method is measured at; of one that chooses, its arms' largest.
 
         Of one that drafts nothing 1, which means nothing there.
         """
         if method.choose is not None:
             return (max(gamma for _, gamma in self.arms(method)),)
-        return (1,) if isinstance(method.draft, NoDraft) else method.gammas or self.gammas
+        return (1,) if isinstance(method.draft, NoDraftConfig) else method.gammas or self.gammas
 
     def cells_in_words(self) -> str:
         """Each method with the gammas, or the arms, that it is measured with."""
         return ", ".join(self._in_words(method) for method in self.methods)
 
-    def _in_words(self, method: Method) -> str:
+    def _in_words(self, method: MethodConfig) -> str:
         if method.choose is not None:
             return (
                 f"{method.name} over [{', '.join(f'{a.name}@{g}' for a, g in self.arms(method))}]"
             )
-        if isinstance(method.draft, NoDraft):
+        if isinstance(method.draft, NoDraftConfig):
             return method.name
         return f"{method.name} x gamma {list(self.of(method))}"
 
@@ -148,24 +148,26 @@ class Suite(Section):
                 named.setdefault(method.model, method.name)
         return named
 
-    def measures(self, draft: str, method: Method) -> bool:
+    def measures(self, draft: str, method: MethodConfig) -> bool:
         """Whether there are cells of this method under this draft."""
         return draft in self.drafts if method.model is None else draft == method.model
 
-    def named(self, name: str) -> Method:
+    def named(self, name: str) -> MethodConfig:
         """The method of that name, which there must be."""
         return next(method for method in self.methods if method.name == name)
 
-    def arms(self, method: Method) -> list[tuple[Method, int]]:
+    def arms(self, method: MethodConfig) -> list[tuple[MethodConfig, int]]:
         """What a method that chooses has to choose from."""
         assert method.choose is not None
         return [found for arm in method.choose.arms for found in self._named(method, arm)]
 
-    def _check_arms(self, method: Method, choose: UCBChoose | EXP3Choose | HedgeChoose) -> None:
+    def _check_arms(
+        self, method: MethodConfig, choose: UCBConfig | EXP3Config | HedgeConfig
+    ) -> None:
         arms = self.arms(method)
         if len(set(arms)) != len(arms):
             raise ValueError(f"method {method.name!r} lists an arm twice")
-        if isinstance(choose, UCBChoose) and choose.window and choose.window < len(arms):
+        if isinstance(choose, UCBConfig) and choose.window and choose.window < len(arms):
             raise ValueError(
                 f"method {method.name!r}: a window of {choose.window} rounds cannot hold "
                 f"{len(arms)} arms"
@@ -181,12 +183,12 @@ class Suite(Section):
                 "suite"
             )
         unknown = [arm for arm, _ in arms if not arm.has_known_rounds]
-        if isinstance(choose, HedgeChoose) and choose.per == "text":
+        if isinstance(choose, HedgeConfig) and choose.per == "text":
             raise ValueError(
                 f"method {method.name!r}: hedge learns from rounds; set per: round, or choose by "
                 "ucb or exp3"
             )
-        if isinstance(choose, HedgeChoose) and unknown:
+        if isinstance(choose, HedgeConfig) and unknown:
             raise ValueError(
                 f"method {method.name!r}: hedge scores chains and lookups of fixed length under "
                 f"token verification; leave out {unknown[0].name!r}, or choose by ucb or exp3"
@@ -206,7 +208,7 @@ class Suite(Section):
             or (method.choose and any(a.verify.kind == "lenient" for a, _ in self.arms(method)))
         ]
 
-    def baseline(self, method: Method) -> tuple[Method, int]:
+    def baseline(self, method: MethodConfig) -> tuple[MethodConfig, int]:
         """What the valve of a method falls back to."""
         assert method.valve is not None
         found = self._named(method, method.valve.baseline)
@@ -217,7 +219,7 @@ class Suite(Section):
             )
         return found[0]
 
-    def _named(self, method: Method, arm: str) -> list[tuple[Method, int]]:
+    def _named(self, method: MethodConfig, arm: str) -> list[tuple[MethodConfig, int]]:
         """`name@gamma`, or all gammas of `name`."""
         named = {one.name: one for one in self.methods if one.choose is None}
         name, _, gamma = arm.partition("@")
@@ -227,7 +229,7 @@ class Suite(Section):
                 f"method {method.name!r}: no method {name!r}; "
                 + (f"did you mean {guess!r}?" if guess else f"there are {', '.join(named)}")
             )
-        if gamma and isinstance(named[name].draft, NoDraft):
+        if gamma and isinstance(named[name].draft, NoDraftConfig):
             raise ValueError(
                 f"method {method.name!r}: {name!r} drafts nothing, name it without @{gamma}"
             )

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from distillspec.errors import DistillSpecError
 from distillspec.runtime.atomic import names_in, refuse_foreign, write_json
-from distillspec.runtime.plain_files import Kept, read_json
+from distillspec.runtime.plain_files import BoundedText, read_json
 
 MARKER = "pretraining.json"
 README = "README.md"  # the user's, and kept
@@ -97,7 +97,7 @@ def check_marked(folder: Path) -> None:
 def _marked(folder: Path) -> dict[str, str]:
     """Digests by the marker; none where there is no marker of this program."""
     try:
-        return read_json(Kept(folder / MARKER, "the marker", "-"), _Marker).sha256
+        return read_json(BoundedText(folder / MARKER, "the marker", "-"), _Marker).sha256
     except DistillSpecError:
         return {}
 

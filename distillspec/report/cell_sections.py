@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from distillspec.measure.summary.breakdown import FEW, CategoryCell
-from distillspec.measure.summary.records import Cell, Comparison, Recommendation, Summary
+from distillspec.measure.summary.records import Cell, DraftComparison, Recommendation, Summary
 from distillspec.report.figures.theme import degrees
 from distillspec.report.html_table import table
 from distillspec.text.numbers import interval, number
@@ -17,7 +17,7 @@ def comparisons(summary: Summary) -> str:
     return table((*columns, *more), [_comparison(one) for one in summary.comparisons], words=2)
 
 
-def _comparison(one: Comparison) -> tuple[str, list[str]]:
+def _comparison(one: DraftComparison) -> tuple[str, list[str]]:
     form = {"tau": ".2f", "speed": ".0f"}.get(one.quantity, ".3f")
     cells = [
         one.draft,

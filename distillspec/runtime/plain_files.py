@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from distillspec.errors import DistillSpecError
-from distillspec.runtime.typed import MistypedError, Reading, typed
+from distillspec.runtime.typed import MistypedError, TypedReader, typed
 
 _Form = TypeVar("_Form")
 _MOST_BYTES = 64 * 2**20
 _MOST_LINE_BYTES = 4 * 2**30
-_STRICT = Reading()
+_STRICT = TypedReader()
 _DEEPEST = 64  # levels of nesting; ours have six
 
 
-class Kept(NamedTuple):
+class BoundedText(NamedTuple):
     """A file, for errors. what: `the plan of this evaluation`. mend: what to do about it."""
 
     path: Path
@@ -33,7 +33,7 @@ class Kept(NamedTuple):
     mend: str
 
     def record(
-        self, form: type[_Form], value: Any, place: str = "", reading: Reading = _STRICT
+        self, form: type[_Form], value: Any, place: str = "", reading: TypedReader = _STRICT
     ) -> _Form:
         """`value`, which stands at `place` of the file, checked and converted by `typed.typed`."""
         try:
@@ -46,7 +46,7 @@ class Kept(NamedTuple):
         return DistillSpecError(f"{self.what} cannot be read: {why}", where=where, mend=self.mend)
 
 
-def read_bytes(kept: Kept, most: int = _MOST_BYTES) -> bytes:
+def read_bytes(kept: BoundedText, most: int = _MOST_BYTES) -> bytes:
     """All of a regular file."""
     try:
         about = kept.path.stat()
@@ -59,7 +59,7 @@ def read_bytes(kept: Kept, most: int = _MOST_BYTES) -> bytes:
         raise kept.fault(getattr(error, "strerror", None) or str(error)) from error
 
 
-def read_text(kept: Kept, most: int = _MOST_BYTES) -> str:
+def read_text(kept: BoundedText, most: int = _MOST_BYTES) -> str:
     """All of a file in UTF-8; a byte order mark is passed over."""
     try:
         return read_bytes(kept, most).decode("utf-8-sig")
@@ -67,12 +67,14 @@ def read_text(kept: Kept, most: int = _MOST_BYTES) -> str:
         raise kept.fault("it is not text in UTF-8", f"byte {error.start}") from error
 
 
-def read_json(kept: Kept, form: type[_Form], reading: Reading = _STRICT) -> _Form:
+def read_json(kept: BoundedText, form: type[_Form], reading: TypedReader = _STRICT) -> _Form:
     """The value of a JSON file as a `form`."""
     return kept.record(form, _parsed(read_text(kept), kept, ""), reading=reading)
 
 
-def read_lines(kept: Kept, *, unfinished: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_lines(
+    kept: BoundedText, *, unfinished: bool = False
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Place and mapping of each JSON line.
 
     unfinished: a last line without its end, which a killed process left, is passed over.
@@ -86,7 +88,7 @@ def read_lines(kept: Kept, *, unfinished: bool = False) -> Iterator[tuple[str, d
         yield place, kept.record(dict[str, Any], _parsed(line, kept, place), place)
 
 
-def _parsed(text: str | bytes, kept: Kept, place: str) -> Any:
+def _parsed(text: str | bytes, kept: BoundedText, place: str) -> Any:
     try:
         value = json.loads(text)
         _check_plain(value)
@@ -99,7 +101,7 @@ def _parsed(text: str | bytes, kept: Kept, place: str) -> Any:
     return value
 
 
-def read_csv(kept: Kept) -> list[dict[str, float]]:
+def read_csv(kept: BoundedText) -> list[dict[str, float]]:
     """The rows of a CSV file of numbers, by its header, without its empty cells.
 
     A last row of another length, which a killed process left, is passed over.
@@ -122,7 +124,7 @@ def read_csv(kept: Kept) -> list[dict[str, float]]:
     return found
 
 
-def _number(text: str, kept: Kept, place: str) -> float:
+def _number(text: str, kept: BoundedText, place: str) -> float:
     try:
         return float(text)
     except ValueError as error:

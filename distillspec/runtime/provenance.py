@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distillspec.runtime import atomic
-from distillspec.runtime.plain_files import Kept, read_json
+from distillspec.runtime.plain_files import BoundedText, read_json
 from distillspec.text.secret import without_secrets
 
 PACKAGES = ("torch", "transformers", "datasets", "peft", "deepspeed", "lightning", "evaluate")
@@ -51,7 +51,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Cost:
+class RunCost:
     """seconds: wall-clock. tokens: trained on or decoded, as the caller counts them.
 
     peak_memory_bytes: largest resident size of this process (rank 0). peak_gpu_bytes: largest
@@ -75,7 +75,7 @@ class Provenance:
     versions: dict[str, str | None]
     machine: Machine
     processes: int
-    cost: Cost | None = None
+    cost: RunCost | None = None
     finished: bool = False
 
 
@@ -213,7 +213,7 @@ class RunLog:
 
     def record(self, *, tokens: int, finished: bool = False) -> Provenance:
         """Write what this start has cost so far (at checkpoints, and at the end)."""
-        cost = Cost(
+        cost = RunCost(
             seconds=round(time.monotonic() - self._clock, 3),
             tokens=tokens,
             peak_memory_bytes=_peak_memory_bytes(),
@@ -234,12 +234,12 @@ class RunLog:
         )
 
 
-def total_cost(starts: Sequence[Provenance]) -> Cost | None:
+def total_cost(starts: Sequence[Provenance]) -> RunCost | None:
     """Seconds and tokens added up, the largest peaks; None where nothing was recorded."""
     costs = [start.cost for start in starts if start.cost is not None]
     if not costs:
         return None
-    return Cost(
+    return RunCost(
         seconds=round(sum(cost.seconds for cost in costs), 3),
         tokens=sum(cost.tokens for cost in costs),
         peak_memory_bytes=max(cost.peak_memory_bytes for cost in costs),
@@ -251,10 +251,10 @@ class _Starts(NamedTuple):
     """What run.json holds. total: of all starts; it is computed, not read."""
 
     starts: tuple[Provenance, ...]
-    total: Cost | None = None
+    total: RunCost | None = None
 
 
 def read(path: Path) -> tuple[Provenance, ...]:
     """The starts in a run.json, oldest first. A broken file is a DistillSpecError."""
     mend = "give the folder of a run made by this project, or move this file away"
-    return read_json(Kept(path, "run.json, the record of a run,", mend), _Starts).starts
+    return read_json(BoundedText(path, "run.json, the record of a run,", mend), _Starts).starts

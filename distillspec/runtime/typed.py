@@ -35,7 +35,7 @@ class MistypedError(ValueError):
     """A value of another type; its text names the place."""
 
 
-class Reading(NamedTuple):
+class TypedReader(NamedTuple):
     """null_is_nan: null stands for a float that does not exist. absent: values of fields, by their
     name, that records of earlier versions did not have.
     """
@@ -44,10 +44,10 @@ class Reading(NamedTuple):
     absent: Mapping[str, Any] = {}
 
 
-_STRICT = Reading()
+_STRICT = TypedReader()
 
 
-def typed(form: type[_Form] | Any, value: Any, reading: Reading = _STRICT) -> _Form:
+def typed(form: type[_Form] | Any, value: Any, reading: TypedReader = _STRICT) -> _Form:
     """`value` as a `form`.
 
     Args:
@@ -63,7 +63,7 @@ def typed(form: type[_Form] | Any, value: Any, reading: Reading = _STRICT) -> _F
     return cast("_Form", _convert(form, value, "", reading))
 
 
-def _convert(form: Any, value: Any, place: str, how: Reading) -> Any:
+def _convert(form: Any, value: Any, place: str, how: TypedReader) -> Any:
     if form is Any or form is object:
         return value
     if form is float:
@@ -87,7 +87,7 @@ def _convert(form: Any, value: Any, place: str, how: Reading) -> Any:
     return _record(form, value, place, how)
 
 
-def _float(value: Any, place: str, how: Reading) -> float:
+def _float(value: Any, place: str, how: TypedReader) -> float:
     if value is None and how.null_is_nan:
         return math.nan
     if type(value) not in (int, float):
@@ -98,7 +98,7 @@ def _float(value: Any, place: str, how: Reading) -> float:
         raise _mistyped("a number of that size", "a larger one", place) from None
 
 
-def _member(forms: Sequence[Any], value: Any, place: str, how: Reading) -> Any:
+def _member(forms: Sequence[Any], value: Any, place: str, how: TypedReader) -> Any:
     """As the first form that takes the value; of one that is null or X, X says what is wrong."""
     if value is None and NoneType in forms:
         return None
@@ -111,7 +111,7 @@ def _member(forms: Sequence[Any], value: Any, place: str, how: Reading) -> Any:
     return _convert(others[-1], value, place, how)
 
 
-def _mapping(inner: Sequence[Any], value: Any, place: str, how: Reading) -> dict[Any, Any]:
+def _mapping(inner: Sequence[Any], value: Any, place: str, how: TypedReader) -> dict[Any, Any]:
     if type(value) is not dict:
         raise _mistyped("a mapping", value, place)
     key_form, item_form = inner
@@ -124,7 +124,7 @@ def _mapping(inner: Sequence[Any], value: Any, place: str, how: Reading) -> dict
     return found
 
 
-def _sequence(origin: Any, inner: Sequence[Any], value: Any, place: str, how: Reading) -> Any:
+def _sequence(origin: Any, inner: Sequence[Any], value: Any, place: str, how: TypedReader) -> Any:
     if type(value) is not list:
         raise _mistyped("a list", value, place)
     is_fixed = origin is tuple and Ellipsis not in inner
@@ -136,7 +136,7 @@ def _sequence(origin: Any, inner: Sequence[Any], value: Any, place: str, how: Re
     return tuple(found) if origin is tuple else found
 
 
-def _record(form: Any, value: Any, place: str, how: Reading) -> Any:
+def _record(form: Any, value: Any, place: str, how: TypedReader) -> Any:
     if type(value) is list and not is_dataclass(form):  # JSON writes a named tuple as a list
         hints, _ = _fields(form)
         return form(*_sequence(tuple, tuple(hints.values()), value, place, how))

@@ -12,7 +12,7 @@ from torch import Tensor
 _MASS = 2.0**50  # weights become integers that sum to about this: exact in float64
 
 
-class Chance(Protocol):
+class RandomSource(Protocol):
     def accept(self, probability: Tensor) -> Tensor:
         """Independent coins: [G] >= 0 -> bool [G], true with that probability; above 1, always."""
         ...
@@ -22,7 +22,7 @@ class Chance(Protocol):
         ...
 
 
-class GeneratorChance:
+class GeneratorSource:
     """Chance from a `torch.Generator`, which lives on the device of the distributions.
 
     Nothing is copied to the host, so a block of draws runs through without waiting for the device.
@@ -50,7 +50,7 @@ class GeneratorChance:
         return token_at(weights, uniform)
 
 
-class RowChance:
+class RowSource:
     """A stream for each row of a batch: what a row draws does not depend on the rows beside it."""
 
     def __init__(self, uniforms: Tensor) -> None:
@@ -58,14 +58,14 @@ class RowChance:
         self._uniforms, self._drawn = uniforms, 0
 
     @classmethod
-    def seeded(cls, seeds: Sequence[int], draws: int, device: torch.device) -> RowChance:
+    def seeded(cls, seeds: Sequence[int], draws: int, device: torch.device) -> RowSource:
         """Streams of so many draws; the same for one seed on every device."""
         rows = [np.random.default_rng(seed).random(draws) for seed in seeds]
         return cls(torch.from_numpy(np.stack(rows)).to(device))
 
-    def of(self, rows: Tensor) -> RowChance:
+    def of(self, rows: Tensor) -> RowSource:
         """The streams of these rows (long [B']), where they stand."""
-        return RowChance(self._uniforms[rows.to(self._uniforms.device), self._drawn :])
+        return RowSource(self._uniforms[rows.to(self._uniforms.device), self._drawn :])
 
     def accept(self, probability: Tensor) -> Tensor:
         """A coin for each row: [B] -> bool [B]."""
@@ -80,9 +80,9 @@ class RowChance:
         return self._uniforms[:, self._drawn - 1]
 
 
-def for_rows(chance: Chance, rows: Tensor) -> Chance:
+def for_rows(chance: RandomSource, rows: Tensor) -> RandomSource:
     """What draws for these rows of a batch from now on."""
-    return chance.of(rows) if isinstance(chance, RowChance) else chance
+    return chance.of(rows) if isinstance(chance, RowSource) else chance
 
 
 def passes(uniform: Tensor, probability: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 
-class Fate(IntEnum):
+class TokenStatus(IntEnum):
     """How a token came to be emitted."""
 
     ACCEPTED = 0  # drafted, and kept by the target
@@ -58,7 +58,7 @@ class Round(NamedTuple):
     """What one round added to the output: tokens and fates [emitted], and its record."""
 
     tokens: list[int]
-    fates: list[Fate]
+    fates: list[TokenStatus]
     record: RoundRecord
 
 
@@ -151,7 +151,7 @@ class Generation:
     """
 
     tokens: list[int]
-    fates: list[Fate]
+    fates: list[TokenStatus]
     rounds: list[RoundRecord]
     prefill_seconds: float
     decode_seconds: float

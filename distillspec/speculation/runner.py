@@ -97,7 +97,7 @@ def room_after(runner: TextRunner, tokens: Sequence[int]) -> Room:
 
 
 @runtime_checkable
-class EntropyTeller(Protocol):
+class EntropyRunner(Protocol):
     """A runner that computes the entropy with the logits, which is cheaper than after them."""
 
     @property

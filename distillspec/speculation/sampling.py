@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.temperature import LOWEST_TEMPERATURE, is_computable
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,19 @@ class SamplingPolicy:
         distribution[..., 0] += highest - highest
         return distribution
 
-    def draw(self, logits: Tensor, chance: Chance) -> Tensor:
+    def draw(self, logits: Tensor, chance: RandomSource) -> Tensor:
         """One token a row of logits [..., V] -> long [...]."""
         return self.draw_with_doubt(logits, chance).token
 
-    def draw_with_doubt(self, logits: Tensor, chance: Chance) -> Drawn:
+    def draw_with_doubt(self, logits: Tensor, chance: RandomSource) -> DrawnToken:
         """`draw`, and what `check_finite` wants of it."""
         if self.temperature == 0.0:
             highest, token = _largest(logits)
-            return Drawn(token, highest)
+            return DrawnToken(token, highest)
         distribution = self.distribution(logits)
-        return Drawn(chance.draw(distribution), distribution[..., 0])
+        return DrawnToken(chance.draw(distribution), distribution[..., 0])
 
-    def draw_with_distribution(self, logits: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
+    def draw_with_distribution(self, logits: Tensor, chance: RandomSource) -> tuple[Tensor, Tensor]:
         """`draw`, and the distribution it was drawn from, as `distribution` gives it."""
         if self.temperature == 0.0:
             largest = _largest(logits)
@@ -107,7 +107,7 @@ class SamplingPolicy:
         return found
 
 
-class Drawn(NamedTuple):
+class DrawnToken(NamedTuple):
     """Tokens, long [...], and of each what tells `check_finite` whether it was drawn at all."""
 
     token: Tensor
@@ -130,7 +130,7 @@ def check_finite(model: str, *doubts: Tensor) -> None:
     Args:
         model: Whose logits they are, for the error.
         doubts: Of any shape: finite but where logits were NaN, +inf or all -inf. The probability of
-            token 0 in what a policy made of logits, or `Drawn.doubt`; sums of them serve too.
+            token 0 in what a policy made of logits, or `DrawnToken.doubt`; sums of them serve too.
 
     Raises:
         DistillSpecError: The logits gave none.

@@ -6,17 +6,17 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 
 
-class AgreedChance:
-    """`Chance` for processes that decode the same text together, since their target is split.
+class SharedRandomSource:
+    """`RandomSource` for processes that decode the same text together, since their target is split.
 
     Their laws may differ in the last bit, and a coin that falls differently would send one of them
     another way: the others would then wait for its forward for ever.
     """
 
-    def __init__(self, own: Chance) -> None:
+    def __init__(self, own: RandomSource) -> None:
         self._own = own
 
     def accept(self, probability: Tensor) -> Tensor:

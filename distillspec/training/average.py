@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Average:
+class ExponentialMovingAverage:
     """average <- d average + (1 - d) weights after each step, of the trained weights.
 
     d is `decay`, and less in the first steps, min(decay, (1 + t) / (10 + t)), so that where

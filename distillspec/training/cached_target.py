@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from distillspec.corpus.batches.batching import Batch, TreeRows
-from distillspec.corpus.stores.top_k import SignalStore, SignalText
+from distillspec.corpus.stores.top_k import TopKStore, TopKText
 from distillspec.divergence.top_tokens import TopTokens
 
 
-class CachedTarget:
+class CachedTopKTarget:
     """Finds a batch's rows in a store by their tokens: nothing else has to travel with a row."""
 
-    def __init__(self, store: SignalStore) -> None:
+    def __init__(self, store: TopKStore) -> None:
         self.store = store
 
     def top_tokens(self, batch: Batch) -> TopTokens:
@@ -21,7 +21,7 @@ class CachedTarget:
         return self.store.read(texts_of(batch)).to(batch.tokens.device)
 
 
-def texts_of(batch: Batch) -> list[SignalText]:
+def texts_of(batch: Batch) -> list[TopKText]:
     """Each text without padding, and where its prediction begins: in a row alone at its first
     response token, among others where the row says so.
     """
@@ -29,12 +29,12 @@ def texts_of(batch: Batch) -> list[SignalText]:
         return _packed_texts(batch, batch.tree)
     lengths, predicted = batch.is_token.sum(1).tolist(), batch.is_response.sum(1).tolist()
     return [
-        SignalText(tuple(row[:length]), length - count)
+        TopKText(tuple(row[:length]), length - count)
         for row, length, count in zip(batch.tokens.tolist(), lengths, predicted, strict=True)
     ]
 
 
-def _packed_texts(batch: Batch, tree: TreeRows) -> list[SignalText]:
+def _packed_texts(batch: Batch, tree: TreeRows) -> list[TopKText]:
     """Texts begin where positions do; there are no sides, since no draft has written anything."""
     texts = []
     lengths = batch.is_token.sum(1).tolist()
@@ -45,6 +45,6 @@ def _packed_texts(batch: Batch, tree: TreeRows) -> list[SignalText]:
         ends = [*starts[1:], length]
         texts += [tuple(row[start:end]) for start, end in zip(starts, ends, strict=True)]
     return [
-        SignalText(text, len(text) - count)
+        TopKText(text, len(text) - count)
         for text, count in zip(texts, tree.lengths.tolist(), strict=True)
     ]

@@ -12,7 +12,7 @@ TRAINING_PHASES = ("rollout", "target", "update")
 PHASES = (*TRAINING_PHASES, "probe", "checkpoint")
 
 
-class Clock:
+class StageClock:
     """Seconds by phase, summed over the run; a phase's end waits for the device.
 
     Training time is what the TRAINING_PHASES took: probes and checkpoints are not part of it, so

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distillspec.recipe.distill import Distill
+from distillspec.recipe.distill import DistillConfig
 
 
-class Observed(NamedTuple):
+class StepStatistics(NamedTuple):
     """Of the N predicted tokens of one batch, after the first pass; None where not asked for."""
 
     preferred: Tensor | None
@@ -22,7 +22,7 @@ class Observed(NamedTuple):
     alpha: Tensor
     """[N], the acceptance rate"""
 
-    def emphasis(self, step: Sequence[Observed], distill: Distill) -> Emphasis:
+    def emphasis(self, step: Sequence[StepStatistics], distill: DistillConfig) -> TokenWeights:
         """Of this batch's tokens, given all batches of the step, this one among them."""
         advantages = kept = None
         if self.preferred is not None:
@@ -32,15 +32,15 @@ class Observed(NamedTuple):
             kept = self.gap.double() >= _least_kept(
                 _joined(one.gap for one in step), distill.select.keep
             )
-        return Emphasis(advantages, kept, self.alpha)
+        return TokenWeights(advantages, kept, self.alpha)
 
-    def to(self, device: torch.device | str) -> Observed:
+    def to(self, device: torch.device | str) -> StepStatistics:
         """On that device."""
         preferred, gap = (None if one is None else one.to(device) for one in self[:2])
-        return Observed(preferred, gap, self.alpha.to(device))
+        return StepStatistics(preferred, gap, self.alpha.to(device))
 
 
-class Emphasis(NamedTuple):
+class TokenWeights(NamedTuple):
     """What the step makes of one batch's N tokens."""
 
     advantages: Tensor | None

@@ -30,20 +30,20 @@ from distillspec.models.surgery.trainable import (
 )
 from distillspec.models.vocabulary.eos_tokens import stop_ids
 from distillspec.models.vocabulary.tokenizers import padding_token
-from distillspec.recipe.schema import Hardware, Recipe
+from distillspec.recipe.schema import HardwareConfig, Recipe
 from distillspec.runtime.atomic import make_folder
 from distillspec.runtime.interrupts import StopRequest
 from distillspec.runtime.lock import run_lock
 from distillspec.runtime.world import World
-from distillspec.training.average import Average
-from distillspec.training.cached_target import CachedTarget
-from distillspec.training.clock import Clock
+from distillspec.training.average import ExponentialMovingAverage
+from distillspec.training.cached_target import CachedTopKTarget
+from distillspec.training.clock import StageClock
 from distillspec.training.metrics_csv import MetricsCsv
-from distillspec.training.milestones import Measure, Milestones, is_over
+from distillspec.training.milestones import ProbeMeasure, TrainingCallback, is_over
 from distillspec.training.module import DistillModule
 from distillspec.training.objective import Objective
 from distillspec.training.progress import make_reporter
-from distillspec.training.replica import Replica
+from distillspec.training.replica import InferenceCopy
 from distillspec.training.resume import (
     BEST,
     LAST,
@@ -106,14 +106,14 @@ def fit(
     target: FrozenTarget | None,
     tokenizer: PreTrainedTokenizerBase,
     data_module: LightningDataModule,
-    probe: Measure | None,
+    probe: ProbeMeasure | None,
     folder: Path,
     resume: bool,
     label: str,
     end_tokens: frozenset[int] | None = None,
     vocabulary: int | None = None,
     reference: FrozenTarget | None = None,
-    cached: CachedTarget | None = None,
+    cached: CachedTopKTarget | None = None,
     on_checkpoint: Callable[[int], None] | None = None,
 ) -> FitOutcome:
     """Train `draft` as `recipe` says and leave it with the weights of the best probe.
@@ -162,13 +162,13 @@ def fit(
             position = load_position(folder / LAST, data_module, rollout, world.rank)
             note_best(folder / BEST, position)
         tokens_before = position.response_tokens
-        clock = Clock(torch.device(accelerator))
+        clock = StageClock(torch.device(accelerator))
         clock.seconds.update(position.seconds)
         step = Step(
             recipe,
             Objective(plan, target, reference, cached, vocabulary),
             rollout,
-            Replica(draft, dtype, sharded=name in SHARDED, compiled=recipe.hardware.compile),
+            InferenceCopy(draft, dtype, sharded=name in SHARDED, compiled=recipe.hardware.compile),
             clock=clock,
             position=position,
             autocast_dtype=dtype,
@@ -177,7 +177,7 @@ def fit(
             stop=StopRequest(says=not world.rank),
         )
         if not is_over(position, plan):
-            milestones = Milestones(
+            milestones = TrainingCallback(
                 step,
                 draft,
                 data_module,
@@ -245,11 +245,11 @@ def _make_ready(draft: nn.Module, recipe: Recipe) -> None:
         compile_forward(draft)
 
 
-def _average(draft: nn.Module, recipe: Recipe, strategy: str) -> Average | None:
+def _average(draft: nn.Module, recipe: Recipe, strategy: str) -> ExponentialMovingAverage | None:
     if recipe.optimizer.ema is None:
         return None
     assert strategy not in SHARDED, "the recipe's own check has refused it"
-    return Average(draft, recipe.optimizer.ema)
+    return ExponentialMovingAverage(draft, recipe.optimizer.ema)
 
 
 def _rows_per_process(batch_size: int, processes: int) -> int:
@@ -262,7 +262,7 @@ def _rows_per_process(batch_size: int, processes: int) -> int:
     return batch_size // processes
 
 
-def _accelerator(hardware: Hardware) -> str:
+def _accelerator(hardware: HardwareConfig) -> str:
     if hardware.device != "auto":
         if hardware.device == "cuda" and not torch.cuda.is_available():
             raise DistillSpecError(
@@ -274,7 +274,7 @@ def _accelerator(hardware: Hardware) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _dtype(hardware: Hardware, accelerator: str) -> torch.dtype:
+def _dtype(hardware: HardwareConfig, accelerator: str) -> torch.dtype:
     if hardware.precision == "auto":
         return fast_dtype(accelerator)
     return torch.bfloat16 if hardware.precision == "bfloat16" else torch.float32

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class LossFinding(NamedTuple):
+class LossResult(NamedTuple):
     """nats: mean of -log q over the `tokens` tokens of the texts."""
 
     nats: float
@@ -54,6 +54,6 @@ class HeldOutLoss:
         self._texts = texts
         self._vocabulary = vocabulary
 
-    def measure(self, draft: PreTrainedModel) -> LossFinding:
+    def measure(self, draft: PreTrainedModel) -> LossResult:
         sums = surprise(draft, self._texts, vocabulary=self._vocabulary)
-        return LossFinding(sums.mean(), sum(sums.tokens))
+        return LossResult(sums.mean(), sum(sums.tokens))

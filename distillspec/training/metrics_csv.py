@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from distillspec.runtime.atomic import explain, write_text
-from distillspec.runtime.plain_files import Kept, read_text
+from distillspec.runtime.plain_files import BoundedText, read_text
 
 _NUMBER = re.compile(r"[0-9]{1,18}")
 COLUMNS = (
@@ -80,7 +80,7 @@ class MetricsCsv(Logger):
         csv.writer(kept, lineterminator="\n").writerow(COLUMNS)
         if step is not None and self.path.exists():
             mend = "move the file away: the curves then begin at the step that is resumed"
-            text = read_text(Kept(self.path, "the log of this training", mend))
+            text = read_text(BoundedText(self.path, "the log of this training", mend))
             for line in text.splitlines(keepends=True)[1:]:
                 first = line.partition(",")[0]
                 if line.endswith("\n") and _NUMBER.fullmatch(first) and int(first) <= step:

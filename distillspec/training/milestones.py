@@ -13,7 +13,7 @@ from torch import nn
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.surgery.trainable import train_mode
-from distillspec.recipe.distill import Distill
+from distillspec.recipe.distill import DistillConfig
 from distillspec.runtime.lock import check_still_there
 from distillspec.training.optimizer import share_done
 from distillspec.training.progress import Report, Reporter
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Measured(Protocol):
+class BestMeasure(Protocol):
     """What a probe has found; it travels to all processes."""
 
     @property
@@ -55,7 +55,7 @@ class Measured(Protocol):
     def words(self) -> str: ...
 
 
-class Measure(Protocol):
+class ProbeMeasure(Protocol):
     """Measures a draft in eval mode, every time on the same held-out text.
 
     joint: every process does, and they find the same; else rank 0 alone.
@@ -63,10 +63,10 @@ class Measure(Protocol):
 
     joint: bool
 
-    def measure(self, draft: PreTrainedModel) -> Measured: ...
+    def measure(self, draft: PreTrainedModel) -> BestMeasure: ...
 
 
-class Milestones(Callback):
+class TrainingCallback(Callback):
     """After each step, in this order: probe, best, log, checkpoint, stop.
 
     So a row of metrics.csv is whole when it is written, and no checkpoint is ahead of its rows.
@@ -78,7 +78,7 @@ class Milestones(Callback):
         step: Step,
         draft: nn.Module,
         data: HasPosition,
-        probe: Measure | None,
+        probe: ProbeMeasure | None,
         reporter: Reporter,
         *,
         folder: Path,
@@ -236,7 +236,7 @@ class Milestones(Callback):
         )
 
 
-def is_over(position: Position, plan: Distill) -> bool:
+def is_over(position: Position, plan: DistillConfig) -> bool:
     """Whether the plan has been carried out: all its steps, or all its training time."""
     return share_done(position.step, position.training_seconds, plan) >= 1.0
 

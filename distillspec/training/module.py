@@ -9,11 +9,11 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from distillspec.corpus.batches.batching import Batch
-from distillspec.corpus.batches.module import Row
+from distillspec.corpus.batches.module import TrainingRow
 from distillspec.divergence.reduction import DivergenceSums
-from distillspec.training.emphasis import Emphasis
+from distillspec.training.emphasis import TokenWeights
 from distillspec.training.optimizer import optimizers
-from distillspec.training.sides import TargetSignal
+from distillspec.training.sides import CachedTopK
 from distillspec.training.step import Step
 from distillspec.training.strategy import make_update, shard
 
@@ -40,13 +40,13 @@ class DistillModule(LightningModule):
         self.step.update = make_update(self.trainer, clip_norm=self.step.recipe.optimizer.clip_norm)
 
     def transfer_batch_to_device(
-        self, batch: Sequence[Row], device: torch.device, dataloader_idx: int
-    ) -> Sequence[Row]:
+        self, batch: Sequence[TrainingRow], device: torch.device, dataloader_idx: int
+    ) -> Sequence[TrainingRow]:
         """Rows are token ids; their micro-batches are moved one by one."""
         return batch
 
     def forward(
-        self, batch: Batch, signal: TargetSignal, emphasis: Emphasis | None
+        self, batch: Batch, signal: CachedTopK, emphasis: TokenWeights | None
     ) -> DivergenceSums:
         """One micro-batch; called through the strategy's wrapper.
 
@@ -55,5 +55,5 @@ class DistillModule(LightningModule):
         with self.step.autocast(batch.tokens.device):
             return self.step.objective.against(self.draft, batch, signal, emphasis)
 
-    def training_step(self, rows: Sequence[Row]) -> None:
+    def training_step(self, rows: Sequence[TrainingRow]) -> None:
         self.step.run(self.trainer, self.draft, rows)

@@ -13,16 +13,16 @@ from torch import Tensor, nn
 from distillspec.corpus.batches.batching import Batch
 from distillspec.divergence.block_efficiency import block_worth
 from distillspec.divergence.reduction import DivergenceSums
-from distillspec.divergence.table import DIVERGENCES, Settings, divergence, mixture
+from distillspec.divergence.table import DIVERGENCES, DivergenceSettings, divergence, mixture
 from distillspec.models.bare import bare_model
 from distillspec.models.surgery.frozen import FrozenTarget
 from distillspec.models.surgery.hidden import Layout, hidden_states, output_head, token_logits
 from distillspec.models.vocabulary.cross_tokenizer import bridge_of
 from distillspec.models.vocabulary.trimmed_head import kept_tokens
-from distillspec.recipe.distill import Distill
-from distillspec.training.cached_target import CachedTarget
-from distillspec.training.emphasis import Emphasis, Observed
-from distillspec.training.sides import Sides, TargetSignal
+from distillspec.recipe.distill import DistillConfig
+from distillspec.training.cached_target import CachedTopKTarget
+from distillspec.training.emphasis import StepStatistics, TokenWeights
+from distillspec.training.sides import CachedTopK, LossInputs
 
 
 def predicts_response(batch: Batch) -> Tensor:
@@ -78,10 +78,10 @@ class Objective:
 
     def __init__(
         self,
-        distill: Distill,
+        distill: DistillConfig,
         target: FrozenTarget | None,
         reference: FrozenTarget | None = None,
-        cached: CachedTarget | None = None,
+        cached: CachedTopKTarget | None = None,
         vocabulary: int | None = None,
     ) -> None:
         """reference: of token selection; a draft that was distilled before. cached: in the place of
@@ -96,7 +96,7 @@ class Objective:
         self.cached = cached
         self.reference = reference
         self._vocabulary = vocabulary
-        self._settings = Settings(distill.jsd_weight, distill.lk_eta)
+        self._settings = DivergenceSettings(distill.jsd_weight, distill.lk_eta)
         self._of_tokens: dict[str, float] = {
             name: weight for name, weight in distill.terms.items() if name in DIVERGENCES
         }
@@ -113,24 +113,24 @@ class Objective:
         return self.against(draft, batch, signal, observed.emphasis([observed], self.distill))
 
     @torch.no_grad()
-    def target_signal(self, draft: nn.Module, batch: Batch) -> TargetSignal:
+    def target_signal(self, draft: nn.Module, batch: Batch) -> CachedTopK:
         """The target's forward over the batch, kept at the positions that predict a response.
 
         What the batch has brought of it, or a cache has kept, is not computed again.
         """
         if self.cached is not None:
-            return TargetSignal(None, None, self.cached.top_tokens(batch))
+            return CachedTopK(None, None, self.cached.top_tokens(batch))
         if self.target is None:
-            return TargetSignal(None, None)
+            return CachedTopK(None, None)
         head = self.target.head
         if head is None:
             logits = self.target.logits(batch.tokens, batch.is_token, _layout(batch))
-            return TargetSignal(None, logits[predicts_response(batch)])
+            return CachedTopK(None, logits[predicts_response(batch)])
         states = self._states(self.target, batch)
         read = [draft] if self.reference is None else [draft, self.reference.model]
         if any(output_head(model) is None for model in read):
-            return TargetSignal(states, head.logits(states))
-        return TargetSignal(states, None)
+            return CachedTopK(states, head.logits(states))
+        return CachedTopK(states, None)
 
     def _states(self, target: FrozenTarget, batch: Batch) -> Tensor:
         """The target's hidden states at the N positions, [N, H]."""
@@ -152,23 +152,23 @@ class Objective:
         return states
 
     @torch.no_grad()
-    def observe(self, draft: nn.Module, batch: Batch, signal: TargetSignal) -> Observed:
+    def observe(self, draft: nn.Module, batch: Batch, signal: CachedTopK) -> StepStatistics:
         """The first of two passes: what a token's weight in its step depends on."""
         sides = self._sides(draft, batch, signal)
         if self.reference is None:
             chance, alpha = sides.scores(_scored(draft, batch).places)
-            return Observed((chance < 1.0).to(chance.dtype), None, alpha)
+            return StepStatistics((chance < 1.0).to(chance.dtype), None, alpha)
         nats = divergence("forward_kl")
         mine, alpha = sides.scores(nats)
         theirs = self._sides(self.reference.model, batch, signal).scores(nats).value
-        return Observed(None, mine - theirs, alpha)
+        return StepStatistics(None, mine - theirs, alpha)
 
     def against(
         self,
         draft: nn.Module,
         batch: Batch,
-        signal: TargetSignal,
-        emphasis: Emphasis | None = None,
+        signal: CachedTopK,
+        emphasis: TokenWeights | None = None,
     ) -> DivergenceSums:
         """The draft's forward and the sums; differentiable in the draft's weights.
 
@@ -198,7 +198,7 @@ class Objective:
             found.append(loss.times(terms["nll"]))
         return DivergenceSums.added(found)
 
-    def _block_efficiency(self, sides: Sides, batch: Batch, weights: Tensor) -> DivergenceSums:
+    def _block_efficiency(self, sides: LossInputs, batch: Batch, weights: Tensor) -> DivergenceSums:
         """Minus what blocks keep; its gradient is the total variation's, weighed by worth."""
         distance = divergence("tvd")
         lengths = texts_of(batch).tolist()
@@ -211,7 +211,7 @@ class Objective:
         return DivergenceSums(value, alpha.sum(), sums.tokens.new_tensor(alpha.shape[0]))
 
     def _drawn_blocks(
-        self, sides: Sides, batch: Batch, tokens: Tensor, weights: Tensor
+        self, sides: LossInputs, batch: Batch, tokens: Tensor, weights: Tensor
     ) -> DivergenceSums:
         """The same, by the keep chances r = min(1, q / p) of the text's tokens, long [N].
 
@@ -227,7 +227,7 @@ class Objective:
         return DivergenceSums(value, alpha.sum(), sums.tokens.new_tensor(alpha.shape[0]))
 
     def _tvd_plus(
-        self, sides: Sides, drawn: _Scored, weights: Tensor, emphasis: Emphasis
+        self, sides: LossInputs, drawn: _Scored, weights: Tensor, emphasis: TokenWeights
     ) -> DivergenceSums:
         """Minus log q of each token the draft has drawn, times its advantage (2403.00858).
 
@@ -241,7 +241,7 @@ class Objective:
         count = sums.tokens.new_tensor(emphasis.alpha.shape[0])
         return DivergenceSums(sums.divergence, emphasis.alpha.sum(), count)
 
-    def _sides(self, draft: nn.Module, batch: Batch, signal: TargetSignal) -> Sides:
+    def _sides(self, draft: nn.Module, batch: Batch, signal: CachedTopK) -> LossInputs:
         predicts = predicts_response(batch)
         head, theirs = output_head(draft), None if self.target is None else self.target.head
         whole = signal.logits is not None or head is None
@@ -257,7 +257,7 @@ class Objective:
                 mine = mine[:, common.target]
             else:
                 head = head.only(common.draft)
-        return Sides(
+        return LossInputs(
             signal,
             theirs,
             mine,

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from distillspec.models.bare import bare_model
 from distillspec.models.surgery.trainable import stacks
-from distillspec.recipe.distill import Distill
-from distillspec.recipe.schema import Optimizer
+from distillspec.recipe.distill import DistillConfig
+from distillspec.recipe.schema import OptimizerConfig
 
 
-def optimizers(draft: nn.Module, plan: Optimizer) -> list[torch.optim.Optimizer]:
+def optimizers(draft: nn.Module, plan: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """What trains the trainable weights; norms and biases are not decayed.
 
     muon: the update of each hidden matrix is orthogonal (Keller Jordan's), scaled to the size that
@@ -50,7 +50,7 @@ def optimizers(draft: nn.Module, plan: Optimizer) -> list[torch.optim.Optimizer]
 def _adamw(
     matrices: list[nn.Parameter],
     vectors: list[nn.Parameter],
-    plan: Optimizer,
+    plan: OptimizerConfig,
     shares: Mapping[int, float],
 ) -> torch.optim.AdamW:
     return torch.optim.AdamW(
@@ -105,14 +105,14 @@ def vocabulary_weights(draft: nn.Module) -> list[Tensor]:
     return [*tables, *(head.parameters() if head is not None else [])]
 
 
-def share_done(step: int, elapsed_seconds: float, distill: Distill) -> float:
+def share_done(step: int, elapsed_seconds: float, distill: DistillConfig) -> float:
     """Share of the run behind us in [0, 1]: by steps or by training time, whichever is further."""
     by_steps = step / distill.max_steps
     by_time = elapsed_seconds / (60.0 * distill.max_minutes) if distill.max_minutes else 0.0
     return min(1.0, max(by_steps, by_time))
 
 
-def learning_rate(step: int, done: float, plan: Optimizer) -> float:
+def learning_rate(step: int, done: float, plan: OptimizerConfig) -> float:
     """Rate of the update after `step` finished ones, with `done` of the run behind us.
 
     Warm-up goes by steps, the cosine by the share done: from the peak to final_rate_share of it.

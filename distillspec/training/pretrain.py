@@ -26,7 +26,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
 from distillspec.models.runners.attention import fast_whole_rows
 from distillspec.models.surgery.hidden import hidden_states, output_head
-from distillspec.recipe.pretraining import PretrainPlan
+from distillspec.recipe.pretraining import PretrainConfig
 from distillspec.runtime.atomic import explain, replacing_file
 from distillspec.runtime.interrupts import StopRequest
 from distillspec.runtime.lock import check_still_there
@@ -43,7 +43,7 @@ _SAVE_SECONDS = 600.0  # between two states, where validations are further apart
 COLUMNS = ("step", "tokens", "seconds", "train_nats_per_token", "validation_nats_per_token")
 
 
-class Progress(NamedTuple):
+class PretrainProgress(NamedTuple):
     """One row of metrics.csv. tokens: trained on so far, repeats counted."""
 
     step: int
@@ -61,7 +61,7 @@ class Progressed(NamedTuple):
     losses: list[Tensor]
 
 
-def rate_share(step: int, plan: PretrainPlan) -> float:
+def rate_share(step: int, plan: PretrainConfig) -> float:
     """Share of the peak rate at `step` (from 0): warm-up, level at 1, linear decay to the end."""
     rising = min(1.0, (step + 1) / max(1, plan.warmup_steps))
     decay_steps = plan.decay_share * plan.max_steps
@@ -85,7 +85,7 @@ def mean_nats(model: nn.Module, rows: Tensor) -> Tensor:
     return sums.divergence / sums.tokens
 
 
-def optimizers(model: nn.Module, plan: PretrainPlan) -> list[torch.optim.Optimizer]:
+def optimizers(model: nn.Module, plan: PretrainConfig) -> list[torch.optim.Optimizer]:
     """Muon on the hidden matrices; AdamW on embeddings, head and norms."""
     tables = {id(weight) for weight in vocabulary_weights(model)}
     matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in tables]
@@ -111,12 +111,12 @@ def pretrain(
     model: nn.Module,
     windows: Windows,
     validation: Tensor,
-    plan: PretrainPlan,
+    plan: PretrainConfig,
     *,
     folder: Path,
     precision: torch.dtype,
-    report: Callable[[Progress], None],
-) -> Progress:
+    report: Callable[[PretrainProgress], None],
+) -> PretrainProgress:
     """Train `model` in place until plan.max_steps; returns the last line of progress.
 
     validation: held-out rows, long [R, T]. precision: dtype of matrix products (autocast).
@@ -135,12 +135,12 @@ def _pretrain(
     model: nn.Module,
     windows: Windows,
     validation: Tensor,
-    plan: PretrainPlan,
+    plan: PretrainConfig,
     folder: Path,
     precision: torch.dtype,
-    report: Callable[[Progress], None],
+    report: Callable[[PretrainProgress], None],
     stop: StopRequest,
-) -> Progress:
+) -> PretrainProgress:
     state_file, metrics_file = folder / "state.pt", folder / "metrics.csv"
     steppers = optimizers(model, plan)
     step, spent, losses = _restore(state_file, model, steppers)
@@ -149,7 +149,7 @@ def _pretrain(
     rows_tokens = windows.batch_size * windows.context
     start = time.perf_counter() - spent
     saved_at = spent
-    progress = Progress(step, step * rows_tokens, spent, math.nan, math.nan)
+    progress = PretrainProgress(step, step * rows_tokens, spent, math.nan, math.nan)
     model.train()
     if step >= plan.max_steps:
         held_out = held_out_nats(model, validation, windows.batch_size, precision)
@@ -169,7 +169,7 @@ def _pretrain(
         step += 1
         if step % plan.validate_every_steps == 0 or step == plan.max_steps:
             held_out = held_out_nats(model, validation, windows.batch_size, precision)
-            progress = Progress(
+            progress = PretrainProgress(
                 step,
                 step * rows_tokens,
                 time.perf_counter() - start,
@@ -207,7 +207,7 @@ def _autocast(device: str, precision: torch.dtype) -> AbstractContextManager[Any
     return torch.autocast(device, dtype=precision, enabled=precision != torch.float32)
 
 
-def _check_finite(progress: Progress, state_file: Path) -> None:
+def _check_finite(progress: PretrainProgress, state_file: Path) -> None:
     if not math.isfinite(progress.train_nats_per_token + progress.validation_nats_per_token):
         raise DistillSpecError(
             f"the loss is not finite at step {progress.step}",
@@ -288,7 +288,7 @@ def _is_row(line: str) -> bool:
     return line.endswith("\n") and step.isdecimal() and len(step) <= _DIGITS
 
 
-def _append(path: Path, progress: Progress) -> None:
+def _append(path: Path, progress: PretrainProgress) -> None:
     values = [progress.step, progress.tokens, *(f"{value:.5g}" for value in progress[2:])]
     try:
         with path.open("a", newline="") as handle:

@@ -16,7 +16,7 @@ from distillspec.models.sampling.generate import DrawnText, generate
 from distillspec.models.surgery.frozen import FrozenTarget
 from distillspec.recipe import distill
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import Chance, GeneratorChance
+from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
@@ -25,14 +25,14 @@ from distillspec.speculation.records import Counts
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.token import verify_token
 from distillspec.text.numbers import known
-from distillspec.training.agreed import AgreedChance
+from distillspec.training.agreed import SharedRandomSource
 from distillspec.training.resume import Position
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Finding(NamedTuple):
+class ProbeResult(NamedTuple):
     """alpha in [0, 1] over `tokens` tokens of text; counts of the decoded rounds of `gamma`
     drafted tokens, for tau.
     """
@@ -67,7 +67,7 @@ class Finding(NamedTuple):
         )
 
 
-class Probe:
+class AcceptanceProbe:
     """Held-out prompts, and the target's answers to them, drawn once at the first measurement.
 
     Every measurement sees the same text and the same random numbers, also after a resumption, so
@@ -78,7 +78,7 @@ class Probe:
         self,
         target: FrozenTarget,
         prompts: Sequence[Prompt],
-        plan: distill.Probe,
+        plan: distill.ProbeConfig,
         *,
         temperature: float,
         end_tokens: frozenset[int],
@@ -101,14 +101,14 @@ class Probe:
         self._texts: list[DrawnText] | None = None
 
     @torch.no_grad()
-    def measure(self, draft: PreTrainedModel) -> Finding:
+    def measure(self, draft: PreTrainedModel) -> ProbeResult:
         """Alpha and tau of a draft in eval mode, on the device of the target."""
         if self._texts is None:
             self._texts = self._drawn()
         sums = acceptance(
             self._target.model, draft, self._texts, self._policy, vocabulary=self._vocabulary
         )
-        return Finding(sums.mean(), sum(sums.tokens), self._decoded(draft), self.plan.gamma)
+        return ProbeResult(sums.mean(), sum(sums.tokens), self._decoded(draft), self.plan.gamma)
 
     def _drawn(self) -> list[DrawnText]:
         device = self._target.model.device
@@ -125,9 +125,9 @@ class Probe:
         pairs = zip(self._prompts, responses, strict=True)
         return [DrawnText(tuple(prompt), tuple(text.tolist())) for prompt, text in pairs]
 
-    def _chance(self, seed: int, device: torch.device) -> Chance:
-        own = GeneratorChance(torch.Generator(device).manual_seed(seed))
-        return AgreedChance(own) if self.joint else own
+    def _chance(self, seed: int, device: torch.device) -> RandomSource:
+        own = GeneratorSource(torch.Generator(device).manual_seed(seed))
+        return SharedRandomSource(own) if self.joint else own
 
     def _decoded(self, draft: PreTrainedModel) -> Counts:
         device = self._target.model.device

@@ -65,7 +65,7 @@ class Reporter(Protocol):
     def stop(self) -> None: ...
 
 
-class Lines:
+class ProgressLines:
     """Log lines: the first step, then one every ten seconds, then the last."""
 
     def __init__(self) -> None:
@@ -95,7 +95,7 @@ class Lines:
             self._unsaid = None
 
 
-class Bar:
+class ProgressBar:
     """A rich bar that is drawn over itself."""
 
     def __init__(self, console: Terminal) -> None:
@@ -121,7 +121,7 @@ class Bar:
         self._bar.stop()
 
 
-class Silence:
+class NoProgress:
     """For processes other than rank 0."""
 
     def start(self, label: str) -> None: ...
@@ -136,9 +136,9 @@ class Silence:
 def make_reporter(rank: int) -> Reporter:
     """The bar on a terminal, lines elsewhere, nothing on ranks other than 0."""
     if rank:
-        return Silence()
+        return NoProgress()
     console = Terminal(stderr=True)
-    return Bar(console) if console.is_terminal else Lines()
+    return ProgressBar(console) if console.is_terminal else ProgressLines()
 
 
 def _clock(seconds: float | None) -> str:

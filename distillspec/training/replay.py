@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from distillspec.corpus.batches.visits import Visits
+from distillspec.corpus.batches.visits import RejectedBranches
 
 Tokens = Sequence[int]
 
@@ -25,7 +25,7 @@ class Completed(NamedTuple):
     prompt: Tokens
     response: Tokens
     states: Tensor | None = None
-    visits: Visits | None = None
+    visits: RejectedBranches | None = None
 
 
 @dataclasses.dataclass(eq=False)
@@ -34,7 +34,7 @@ class _Entry:
     step: int
 
 
-class Ring:
+class ReplayBuffer:
     """The latest `capacity` responses that were written, each with the step it was written at."""
 
     def __init__(self, capacity: int, max_age: int) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class Replica:
+class InferenceCopy:
     """A copy of the draft in the decoding dtype, whole on this process, refreshed on demand.
 
     Decoding under autocast would cast every weight in every step; a copy in bfloat16 does it once.

@@ -22,7 +22,7 @@ from torch import nn
 from distillspec.errors import DistillSpecError
 from distillspec.runtime.typed import typed
 from distillspec.runtime.world import World
-from distillspec.training.average import Average
+from distillspec.training.average import ExponentialMovingAverage
 from distillspec.training.state_file import (
     POSITION,
     read_state,
@@ -72,7 +72,7 @@ class HasPosition(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
 
 
-class HasRing(Protocol):
+class HasReplayBuffer(Protocol):
     """A rollout that keeps responses of its process for later steps."""
 
     def state_dict(self) -> list[dict[str, Any]]: ...
@@ -83,10 +83,10 @@ class HasRing(Protocol):
 def save_last(
     trainer: Trainer,
     data: HasPosition,
-    rollout: HasRing,
+    rollout: HasReplayBuffer,
     position: Position,
     path: Path,
-    average: Average | None = None,
+    average: ExponentialMovingAverage | None = None,
 ) -> None:
     """Write `last.ckpt`. Every process must call it."""
     strategy = trainer.strategy
@@ -123,7 +123,7 @@ def settle_last(path: Path, world: World) -> None:
         raise failure[0]
 
 
-def load_position(path: Path, data: HasPosition, rollout: HasRing, rank: int) -> Position:
+def load_position(path: Path, data: HasPosition, rollout: HasReplayBuffer, rank: int) -> Position:
     """Put data and rollout back to where `last.ckpt` was written; the position to go on from."""
     verify(path)
     state = read_state(path / POSITION if path.is_dir() else path, ("position", "data"))
@@ -155,7 +155,9 @@ def note_best(path: Path, position: Position) -> None:
         position.best_alpha, position.best_nats = kept.alpha, kept.nats
 
 
-def load_tensors(trainer: Trainer, path: Path, average: Average | None = None) -> None:
+def load_tensors(
+    trainer: Trainer, path: Path, average: ExponentialMovingAverage | None = None
+) -> None:
     """Put draft, optimizer and average back to where they were; the strategy is set up already."""
     strategy = trainer.strategy
     state = strategy.load_checkpoint(path, weights_only=True)

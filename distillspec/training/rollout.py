@@ -9,19 +9,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distillspec.corpus.batches.batching import Batch, Known, collate
-from distillspec.corpus.batches.module import Row
-from distillspec.corpus.batches.visits import Side, TreeRow, Visits, collate_trees, packed
+from distillspec.corpus.batches.batching import Batch, KnownResponses, collate
+from distillspec.corpus.batches.module import TrainingRow
+from distillspec.corpus.batches.visits import (
+    BranchSide,
+    RejectedBranches,
+    TreeRow,
+    collate_trees,
+    packed,
+)
 from distillspec.models.bare import bare_model
 from distillspec.models.runners.tree_mask import check_takes_a_tree
-from distillspec.models.sampling.generate import Writer, generate
+from distillspec.models.sampling.generate import ResponseWriter, generate
 from distillspec.models.sampling.speculative import SpeculatedText, generate_speculatively
 from distillspec.models.surgery.frozen import FrozenTarget
-from distillspec.recipe.distill import Distill
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.recipe.distill import DistillConfig
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.objective import texts_of
-from distillspec.training.replay import Completed, Ring
+from distillspec.training.replay import Completed, ReplayBuffer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,7 +48,7 @@ class Rollout:
 
     def __init__(
         self,
-        distill: Distill,
+        distill: DistillConfig,
         target: FrozenTarget | None,
         *,
         max_new_tokens: int,
@@ -60,7 +66,9 @@ class Rollout:
         self.pad_token = pad_token
         self.vocabulary = vocabulary
         self._processes = processes
-        self.ring = Ring(math.ceil(distill.replay.sequences / processes), distill.replay.max_age)
+        self.ring = ReplayBuffer(
+            math.ceil(distill.replay.sequences / processes), distill.replay.max_age
+        )
         self._keeps_states = distill.reads_target and not distill.on_prompts
 
     @property
@@ -78,7 +86,7 @@ class Rollout:
     def completed(
         self,
         draft: PreTrainedModel,
-        rows: Sequence[Row],
+        rows: Sequence[TrainingRow],
         step: int,
         generator: torch.Generator,
     ) -> list[Completed]:
@@ -99,14 +107,14 @@ class Rollout:
             else:
                 way = instead if row.origin == "replay" else row.origin
                 ways[way].append(list(row.prompt.tokens))
-        chance = GeneratorChance(generator)
+        chance = GeneratorSource(generator)
         written = self._drafted(draft, ways["draft"], chance)
         written += self._speculated(draft, ways["speculative"], chance)
         if self.distill.source.replay:
             self.ring.add(written, step)
         return [*stored, *repeated, *written]
 
-    def stored(self, rows: Sequence[Row]) -> list[Completed]:
+    def stored(self, rows: Sequence[TrainingRow]) -> list[Completed]:
         """The rows in their order, where none is still to be written."""
         return [_stored(row) for row in rows]
 
@@ -160,7 +168,7 @@ class Rollout:
         ]
         states = [row.states for row in rows if row.states is not None]
         if states:
-            known = Known(torch.tensor(is_known, dtype=torch.bool), torch.cat(states))
+            known = KnownResponses(torch.tensor(is_known, dtype=torch.bool), torch.cat(states))
             batch = batch._replace(known=known)
         return MicroBatch(rows, batch.to(device))
 
@@ -169,20 +177,20 @@ class Rollout:
         weight = 1.0
         if self.distill.reduction == "sequences":
             weight = 1.0 / max(1, learned)
-        visits = row.visits or Visits.of_text(learned, weight)
+        visits = row.visits or RejectedBranches.of_text(learned, weight)
         return TreeRow(row.prompt, row.response, visits)
 
     def _drafted(
-        self, draft: PreTrainedModel, prompts: list[list[int]], chance: GeneratorChance
+        self, draft: PreTrainedModel, prompts: list[list[int]], chance: GeneratorSource
     ) -> list[Completed]:
         """Responses of the draft, or of draft and target by turns."""
         if not prompts:
             return []
         source = self.distill.source
-        writers: list[Writer] = [Writer(draft, source.draft)]
+        writers: list[ResponseWriter] = [ResponseWriter(draft, source.draft)]
         if source.per == "token":
             assert self.target is not None
-            writers.append(Writer(self.target.model, source.target))
+            writers.append(ResponseWriter(self.target.model, source.target))
         responses = generate(
             writers,
             [torch.tensor(tokens) for tokens in prompts],
@@ -199,7 +207,7 @@ class Rollout:
         ]
 
     def _speculated(
-        self, draft: PreTrainedModel, prompts: list[list[int]], chance: GeneratorChance
+        self, draft: PreTrainedModel, prompts: list[list[int]], chance: GeneratorSource
     ) -> list[Completed]:
         if not prompts:
             return []
@@ -241,7 +249,7 @@ def visited(
     States after an end-of-text, or beyond the most tokens of a response, are none.
     """
     weights: list[float] = []
-    sides: list[Side] = []
+    sides: list[BranchSide] = []
     states = [] if text.states is None else [text.states]
     for block in text.blocks:
         reached = [1.0, *block.acceptance.cumprod(0).tolist()]
@@ -252,7 +260,7 @@ def visited(
         if block.kept < stop:
             after = [place + 1 for place in range(block.kept, stop)]
             sides.append(
-                Side(
+                BranchSide(
                     block.start + block.kept,
                     drafted[block.kept : stop],
                     [reached[place] for place in after],
@@ -260,11 +268,11 @@ def visited(
             )
             if block.states is not None:
                 states.append(block.states[after])
-    visits = Visits(weights[: len(text.response)], sides)
+    visits = RejectedBranches(weights[: len(text.response)], sides)
     kept = torch.cat(states) if states else None
     return Completed(prompt, text.response.tolist(), kept, visits)
 
 
-def _stored(row: Row) -> Completed:
+def _stored(row: TrainingRow) -> Completed:
     assert row.prompt.response is not None, f"prompt {row.prompt.key} has no response"
     return Completed(row.prompt.tokens, row.prompt.response)

@@ -22,7 +22,7 @@ from distillspec.divergence.table import Divergence
 from distillspec.divergence.top_tokens import TopTokens
 
 
-class TargetSignal(NamedTuple):
+class CachedTopK(NamedTuple):
     """What the frozen target says of a batch's N predicted tokens; nothing where it is not asked.
 
     Logits are read where they are given: then hidden states are told for later use only.
@@ -33,7 +33,7 @@ class TargetSignal(NamedTuple):
     top: TopTokens | None = None  # N laws that were kept: divergences are those of coarse laws
 
 
-class Sides:
+class LossInputs:
     """draft: hidden states [N, H] with their head, or logits [N, V] where `draft_head` is None.
 
     The signal is of the same form, or kept, or None where no target is read. Vocabularies are
@@ -44,7 +44,7 @@ class Sides:
 
     def __init__(
         self,
-        signal: TargetSignal,
+        signal: CachedTopK,
         target_head: OutputHead | None,
         draft: Tensor,
         draft_head: OutputHead | None,

@@ -10,7 +10,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from distillspec.corpus.batches.module import Row
+from distillspec.corpus.batches.module import TrainingRow
 from distillspec.divergence.reduction import DivergenceSums
 from distillspec.errors import DistillSpecError
 from distillspec.models.surgery.trainable import train_mode
@@ -18,16 +18,16 @@ from distillspec.recipe.schema import Recipe
 from distillspec.runtime.interrupts import StopRequest
 from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.sampling import check_finite
-from distillspec.training.average import Average
-from distillspec.training.clock import TRAINING_PHASES, Clock
-from distillspec.training.emphasis import Emphasis, Observed
+from distillspec.training.average import ExponentialMovingAverage
+from distillspec.training.clock import TRAINING_PHASES, StageClock
+from distillspec.training.emphasis import StepStatistics, TokenWeights
 from distillspec.training.finite import all_finite
 from distillspec.training.objective import Objective, token_weights
 from distillspec.training.optimizer import learning_rate, share_done
-from distillspec.training.replica import Replica
+from distillspec.training.replica import InferenceCopy
 from distillspec.training.resume import Position
 from distillspec.training.rollout import MicroBatch, Rollout
-from distillspec.training.sides import TargetSignal
+from distillspec.training.sides import CachedTopK
 from distillspec.training.strategy import Update
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 class _Seen(NamedTuple):
     """Of one micro-batch, after the first of two passes."""
 
-    signal: TargetSignal
-    emphasis: Emphasis
+    signal: CachedTopK
+    emphasis: TokenWeights
 
 
 class StepResult(NamedTuple):
@@ -84,13 +84,13 @@ class Step:
         recipe: Recipe,
         objective: Objective,
         rollout: Rollout,
-        replica: Replica,
+        replica: InferenceCopy,
         *,
-        clock: Clock,
+        clock: StageClock,
         position: Position,
         autocast_dtype: torch.dtype,
         micro_batch_size: int,
-        average: Average | None = None,
+        average: ExponentialMovingAverage | None = None,
         stop: StopRequest | None = None,
     ) -> None:
         """stop: asked once a step, and answered by all processes alike."""
@@ -107,7 +107,7 @@ class Step:
         self.rate = 0.0
         self.stops = False  # this step is the last of this start
 
-    def run(self, trainer: Trainer, draft: nn.Module, rows: Sequence[Row]) -> None:
+    def run(self, trainer: Trainer, draft: nn.Module, rows: Sequence[TrainingRow]) -> None:
         """Train on `rows`, this process's share of the step. Every process must call it.
 
         Errors: DistillSpecError when no row has a response, or when loss or gradient is not finite:
@@ -196,14 +196,14 @@ class Step:
             for signal, one in zip(signals, observed, strict=True)
         ]
 
-    def _signal(self, draft: nn.Module, micro: MicroBatch) -> TargetSignal:
+    def _signal(self, draft: nn.Module, micro: MicroBatch) -> CachedTopK:
         """What the target says of the rows; of those that may come again it is kept."""
         signal = self.objective.target_signal(draft, micro.batch)
         self.rollout.learn(micro, signal.hidden)
         return signal
 
     def _micro_batches(
-        self, trainer: Trainer, draft: nn.Module, rows: Sequence[Row]
+        self, trainer: Trainer, draft: nn.Module, rows: Sequence[TrainingRow]
     ) -> list[MicroBatch]:
         """The rows with their responses, written now with the current weights where asked for."""
         device = trainer.strategy.root_device
@@ -256,11 +256,11 @@ class Step:
         )
 
 
-def _gathered(trainer: Trainer, mine: list[Observed]) -> list[Observed]:
+def _gathered(trainer: Trainer, mine: list[StepStatistics]) -> list[StepStatistics]:
     """Those of all processes, on this one's device."""
     if trainer.world_size == 1:
         return mine
-    everyone: list[list[Observed]] = [[]] * trainer.world_size
+    everyone: list[list[StepStatistics]] = [[]] * trainer.world_size
     torch.distributed.all_gather_object(everyone, [one.to("cpu") for one in mine])
     device = trainer.strategy.root_device
     return [one.to(device) for theirs in everyone for one in theirs]

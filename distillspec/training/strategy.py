@@ -27,7 +27,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from distillspec.models.surgery.trainable import stacks
-from distillspec.recipe.schema import Hardware
+from distillspec.recipe.schema import HardwareConfig
 from distillspec.runtime.atomic import replacing_folder
 from distillspec.runtime.world import World
 from distillspec.training.state_file import (
@@ -46,7 +46,7 @@ SHARDED = frozenset({"fsdp2", "zero3"})
 ZERO = frozenset({"zero2", "zero3"})
 
 
-def strategy_name(hardware: Hardware, world: World) -> str:
+def strategy_name(hardware: HardwareConfig, world: World) -> str:
     """What "auto" stands for: plain with one process, DDP with several."""
     if hardware.strategy != "auto":
         return hardware.strategy

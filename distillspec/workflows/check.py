@@ -13,13 +13,13 @@ from rich.text import Text
 from distillspec.assembly import endpoint_data, training
 from distillspec.assembly.pair import dtype_of, load_pair, prepare_process
 from distillspec.export.engines import EngineVerdict, engine_verdicts
-from distillspec.measure.pair_check import Expectation, Fitness, assess
+from distillspec.measure.pair_check import Expectation, PairCheck, assess
 from distillspec.measure.summary.file import without_nan
 from distillspec.measure.timed.memory import TrainingLoad
 from distillspec.models.loading.model_folder import folder_facts
 from distillspec.models.loading.precision import cast_parameters
 from distillspec.models.surgery.made_draft import facts
-from distillspec.recipe.endpoint import Endpoint, refuse_endpoint
+from distillspec.recipe.endpoint import EndpointConfig, refuse_endpoint
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
 from distillspec.runtime.terminal import Terminal
@@ -86,7 +86,7 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
 
 
 def _endpoint(
-    recipe: Recipe, endpoint: Endpoint, *, as_json: bool, min_speedup: float | None
+    recipe: Recipe, endpoint: EndpointConfig, *, as_json: bool, min_speedup: float | None
 ) -> int:
     """Without the target's weights there is no speed-up to predict: only whether it answers."""
     if min_speedup is not None:
@@ -115,7 +115,7 @@ def _endpoint(
 
 def _print(
     recipe: Recipe,
-    found: Fitness,
+    found: PairCheck,
     verdicts: list[EngineVerdict],
     head: training.ForeseenHead | None,
 ) -> None:
@@ -157,7 +157,7 @@ def _print(
         console.print(Text.assemble(("warning:", "yellow"), " ", visible(warning)), soft_wrap=True)
 
 
-def _rows(found: Fitness) -> list[tuple[str, list[str]]]:
+def _rows(found: PairCheck) -> list[tuple[str, list[str]]]:
     every = found.expectations
     return [
         ("alpha, undistilled draft", [number(e.alpha, ".3f") for e in every]),

@@ -18,7 +18,13 @@ from distillspec.assembly.identity import (
     responses_identity,
     text_identity,
 )
-from distillspec.assembly.pair import Pair, load_pair, prepare_process, seed_adapters, with_draft_of
+from distillspec.assembly.pair import (
+    ModelPair,
+    load_pair,
+    prepare_process,
+    seed_adapters,
+    with_draft_of,
+)
 from distillspec.assembly.target_data import cached_target, target_responses
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import Tokens
@@ -27,10 +33,10 @@ from distillspec.export.folder import export_draft
 from distillspec.export.markdown import words
 from distillspec.measure.exact.target_texts import drawn_texts, text_facts
 from distillspec.measure.summary.variants import (
-    Cost,
-    Measured,
-    Reading,
-    Standing,
+    MeasuredVariant,
+    VariantCost,
+    VariantReading,
+    VariantStanding,
     markdown,
     standings,
     tables,
@@ -39,20 +45,20 @@ from distillspec.models.loading.digest import model_digest
 from distillspec.models.loading.precision import cast_parameters, describe
 from distillspec.models.sampling.generate import DrawnText
 from distillspec.models.surgery.adapters import merged
-from distillspec.recipe.comparison import UNDISTILLED, Comparison
+from distillspec.recipe.comparison import UNDISTILLED, ComparisonConfig
 from distillspec.recipe.loading import dump_yaml, load_recipe
 from distillspec.recipe.output import RUNS
-from distillspec.recipe.prompt_plan import PromptPlan
+from distillspec.recipe.prompt_plan import PromptsConfig
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
 from distillspec.runtime import atomic, provenance
 from distillspec.runtime.lock import run_lock
-from distillspec.runtime.plain_files import Kept, read_json
+from distillspec.runtime.plain_files import BoundedText, read_json
 from distillspec.runtime.processes import join
 from distillspec.runtime.seeds import derive_seed
 from distillspec.runtime.terminal import Terminal
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.training.cached_target import CachedTarget
+from distillspec.training.cached_target import CachedTopKTarget
 from distillspec.training.fit import fit
 from distillspec.training.resume import BEST, load_best
 from distillspec.workflows.compare_variants import checked, source_in_words, variant_recipe
@@ -66,7 +72,7 @@ _MEASURED = "measured.json"
 console = Terminal(soft_wrap=True)
 
 
-def run(comparison: Comparison) -> int:
+def run(comparison: ComparisonConfig) -> int:
     """Train and measure what is not there yet, then print and write the tables; 0."""
     if join().size > 1:
         raise DistillSpecError(
@@ -84,14 +90,14 @@ def run(comparison: Comparison) -> int:
 
 class _Prepared(NamedTuple):
     responses: dict[str, Tokens] | None
-    cached: CachedTarget | None
+    cached: CachedTopKTarget | None
     seconds: float
 
 
 class _Comparing:
     """A comparison at work in its folder."""
 
-    def __init__(self, comparison: Comparison, folder: Path) -> None:
+    def __init__(self, comparison: ComparisonConfig, folder: Path) -> None:
         self.plan, self.folder = comparison, folder
         self.base = variant_recipe(comparison, comparison.against, comparison.seeds[0], {})
         prepare_process(self.base)
@@ -120,7 +126,9 @@ class _Comparing:
         last[UNDISTILLED] = [undistilled]
         self._tell("finals", last, finals.minutes, finals.seeds)
 
-    def _standings(self, runs: dict[str, list[Measured]], kind: str) -> list[Standing]:
+    def _standings(
+        self, runs: dict[str, list[MeasuredVariant]], kind: str
+    ) -> list[VariantStanding]:
         return standings(runs, self.plan.against, kind, self.plan.confidence)
 
     def _check_started_with(self) -> None:
@@ -130,7 +138,9 @@ class _Comparing:
         check_identity(path, found, has_trained=False)
         check_identity(path, text_identity(self.prompts, self.plan.recipe), has_trained=False)
 
-    def _check_draft(self, place: Path, pair: Pair, responses: dict[str, Tokens] | None) -> None:
+    def _check_draft(
+        self, place: Path, pair: ModelPair, responses: dict[str, Tokens] | None
+    ) -> None:
         """A run that goes on does so with the draft and the responses that it began with."""
         found = pair_identity(pair, self.folder / IDENTITY).only("draft", "draft_tokenizer")
         check_identity(place / IDENTITY, found, has_trained=False)
@@ -151,7 +161,7 @@ class _Comparing:
             )
         kinds: dict[str, Sequence[Prompt]] = {HOME: held_out}
         for name, source in self.plan.elsewhere.items():
-            prompts = PromptPlan(count=self.plan.texts, source=source)
+            prompts = PromptsConfig(count=self.plan.texts, source=source)
             suite = Suite(name=name, prompts=prompts, max_new_tokens=self.plan.max_new_tokens)
             kinds[name], notes = build.suite_prompts(self.pair, suite, [])
             for note in notes:
@@ -169,7 +179,9 @@ class _Comparing:
             for name, prompts in kinds.items()
         }
 
-    def _measured(self, draft: PreTrainedModel, pair: Pair, cost: Cost | None) -> Measured:
+    def _measured(
+        self, draft: PreTrainedModel, pair: ModelPair, cost: VariantCost | None
+    ) -> MeasuredVariant:
         cast_parameters(draft, self.pair.target.model.dtype)
         readings = {}
         for kind, texts in self.texts.items():
@@ -182,17 +194,17 @@ class _Comparing:
                 ends=pair.end_tokens,
                 vocabulary=pair.vocabulary,
             )
-            readings[kind] = Reading(
+            readings[kind] = VariantReading(
                 facts.expected_tau("draft", self.plan.gamma), facts.alpha("draft")
             )
-        return Measured(readings, cost)
+        return MeasuredVariant(readings, cost)
 
     # --- training ---
 
     def _round(
         self, name: str, variants: Sequence[str], minutes: float, seeds: Sequence[int]
-    ) -> dict[str, list[Measured]]:
-        found: dict[str, list[Measured]] = {variant: [] for variant in variants}
+    ) -> dict[str, list[MeasuredVariant]]:
+        found: dict[str, list[MeasuredVariant]] = {variant: [] for variant in variants}
         for seed in seeds:  # so that a comparison that is cut off has whole rounds of variants
             for variant in self.plan.variants:
                 if variant in variants:
@@ -200,7 +212,7 @@ class _Comparing:
                     found[variant].append(self._one(place, variant, seed, minutes))
         return found
 
-    def _one(self, place: Path, variant: str, seed: int, minutes: float) -> Measured:
+    def _one(self, place: Path, variant: str, seed: int, minutes: float) -> MeasuredVariant:
         """One run: read, if it is there, else trained (or gone on with) and measured."""
         siblings = place.parents[1]
         drafts = {name: siblings / name / place.name / "draft" for name in self.plan.needs(variant)}
@@ -251,10 +263,12 @@ class _Comparing:
             vocabulary=pair.vocabulary,
         )
         spent_on = outcome.seconds_by_phase
-        cost = Cost(outcome.steps, outcome.response_tokens, spent_on, text_seconds)
+        cost = VariantCost(outcome.steps, outcome.response_tokens, spent_on, text_seconds)
         return self._finished(place, variant, pair, cost)
 
-    def _finished(self, place: Path, variant: str, pair: Pair, cost: Cost) -> Measured:
+    def _finished(
+        self, place: Path, variant: str, pair: ModelPair, cost: VariantCost
+    ) -> MeasuredVariant:
         """What the best draft in `place` comes to, measured and written down."""
         trained = pair.trainable_draft()
         load_best(trained, place / BEST)
@@ -284,12 +298,14 @@ class _Comparing:
             "documents": {kind: len(set(found)) for kind, found in self.documents.items()},
         }
 
-    def _pair(self, recipe: Recipe, responses: dict[str, Tokens] | None) -> Pair:
+    def _pair(self, recipe: Recipe, responses: dict[str, Tokens] | None) -> ModelPair:
         """The recipe's draft beside the target; its start is the same for all seeds."""
         pair = with_draft_of(self.pair, recipe)
         return build.with_head(pair, self.prompts.training, responses)
 
-    def _keep_draft(self, draft: PreTrainedModel, pair: Pair, folder: Path, variant: str) -> None:
+    def _keep_draft(
+        self, draft: PreTrainedModel, pair: ModelPair, folder: Path, variant: str
+    ) -> None:
         export_draft(
             draft,
             pair.draft_tokenizer or pair.tokenizer,
@@ -339,7 +355,7 @@ class _Comparing:
     def _tell(
         self,
         name: str,
-        runs: dict[str, list[Measured]],
+        runs: dict[str, list[MeasuredVariant]],
         minutes: float,
         seeds: Sequence[int],
     ) -> None:
@@ -370,13 +386,13 @@ def _is_that(path: Path, recipe: Recipe) -> bool:
 
 
 class _Stored(NamedTuple):
-    readings: dict[str, Reading]
-    cost: Cost
+    readings: dict[str, VariantReading]
+    cost: VariantCost
     measured_by: dict[str, Any]
 
 
-def _read(path: Path) -> tuple[Measured, dict[str, Any]]:
+def _read(path: Path) -> tuple[MeasuredVariant, dict[str, Any]]:
     """What was measured, and by what (`_Comparing._measuring`)."""
     mend = "delete the file: the run is measured again"
-    found = read_json(Kept(path, "this measurement of a comparison", mend), _Stored)
-    return Measured(found.readings, found.cost), found.measured_by
+    found = read_json(BoundedText(path, "this measurement of a comparison", mend), _Stored)
+    return MeasuredVariant(found.readings, found.cost), found.measured_by

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.comparison import OF_VARIANT, Comparison
+from distillspec.recipe.comparison import OF_VARIANT, ComparisonConfig
 from distillspec.recipe.dry_run import plan as told
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
@@ -18,7 +18,7 @@ _ENDLESS = 1_000_000_000  # steps: the clock ends a run
 console = Terminal(soft_wrap=True)
 
 
-def look(comparison: Comparison) -> int:
+def look(comparison: ComparisonConfig) -> int:
     """Check every variant's recipe, say what would happen, and stop; 0."""
     for variant, recipe in checked(comparison).items():
         console.print(f"{variant:<20}  {recipe.distill.loss_in_words}: {source_in_words(recipe)}")
@@ -32,7 +32,7 @@ def look(comparison: Comparison) -> int:
     return 0
 
 
-def checked(comparison: Comparison) -> dict[str, Recipe]:
+def checked(comparison: ComparisonConfig) -> dict[str, Recipe]:
     """Every variant's recipe with the first seed, checked before any of them is trained."""
     plain = variant_recipe(comparison, comparison.against, comparison.seeds[0], {})
     # A folder like the one that a variant will leave: what is made of the target has its kind.
@@ -48,7 +48,7 @@ def checked(comparison: Comparison) -> dict[str, Recipe]:
 
 
 def variant_recipe(
-    comparison: Comparison, variant: str, seed: int, drafts: dict[str, Path]
+    comparison: ComparisonConfig, variant: str, seed: int, drafts: dict[str, Path]
 ) -> Recipe:
     """The recipe of one run. drafts: of variants that it reads; a missing one stays a name."""
     changes = {

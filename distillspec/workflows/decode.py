@@ -25,11 +25,11 @@ from distillspec.methods.build import (
 from distillspec.methods.step_times import has_room, measure_steps
 from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.models.loading.precision import fast_dtype
-from distillspec.models.runners.cross_tokenizer import TranslatedRunner
+from distillspec.models.runners.cross_tokenizer import CrossTokenizerRunner
 from distillspec.models.runners.eager import check_text_fits, vocabulary_size
 from distillspec.models.runners.encoder_decoder import check_same_kind, start_token
 from distillspec.models.runners.tree_batch import eager_runner, runner_for_trees
-from distillspec.models.vocabulary.cross_tokenizer import Bridge
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap
 from distillspec.models.vocabulary.decoded import decoded
 from distillspec.models.vocabulary.eos_tokens import stop_ids
 from distillspec.models.vocabulary.tokenizers import (
@@ -38,14 +38,14 @@ from distillspec.models.vocabulary.tokenizers import (
     check_pair,
 )
 from distillspec.recipe.loading import load_suite, method_of, suite_of
-from distillspec.recipe.methods import Method
+from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.choose.chooser import Chooser
 from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
-from distillspec.speculation.records import Fate, Round, RoundRecord
+from distillspec.speculation.records import Round, RoundRecord, TokenStatus
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -72,7 +72,7 @@ class DecodedToken(NamedTuple):
 
     token: int
     text: str
-    fate: Fate
+    fate: TokenStatus
     round: RoundRecord
     begins_round: bool
 
@@ -82,7 +82,7 @@ def decode(
     draft: PreTrainedModel | str | Path,
     prompt: str,
     *,
-    method: str | Mapping[str, Any] | Method = STANDARD,
+    method: str | Mapping[str, Any] | MethodConfig = STANDARD,
     suite: str | Path | Suite | None = None,
     gamma: int = 4,
     temperature: float = 1.0,
@@ -139,7 +139,7 @@ def decode(
     except TokenizersDifferError:
         if plan.parallel is not None or has_source:
             raise
-        vocabulary, bridge = sizes[0], Bridge(text, drafts_text, *sizes, _WHERE)
+        vocabulary, bridge = sizes[0], CrossTokenizerMap(text, drafts_text, *sizes, _WHERE)
         log.warning(
             "the tokenizers differ: the draft reads the text in its own tokens and proposes those "
             "%d of the target's %d that both have",
@@ -160,7 +160,7 @@ def decode(
     prompt_ids = torch.tensor(ids, dtype=torch.long, device=big.device)
     runner, ends = make(big, vocabulary=vocabulary), stop_ids(big, text).ids
     policy = SamplingPolicy(temperature, top_k, nucleus)
-    chance = GeneratorChance(
+    chance = GeneratorSource(
         torch.Generator(big.device).manual_seed(derive_seed(seed, "tokens of decode"))
     )
     if plan.parallel is not None:
@@ -182,7 +182,7 @@ def decode(
         if needs_model and bridge is None:
             drafts[_DRAFT] = make(small, vocabulary=vocabulary)
         elif needs_model and bridge is not None:
-            drafts[_DRAFT] = TranslatedRunner(make(small), bridge)
+            drafts[_DRAFT] = CrossTokenizerRunner(make(small), bridge)
         rounds = SpeculativeDecoder(
             runner,
             drafts,
@@ -226,8 +226,8 @@ def _with_text(
 
 
 def _planned(
-    method: str | Mapping[str, Any] | Method, suite: str | Path | Suite | None, gamma: int
-) -> tuple[Method, Suite]:
+    method: str | Mapping[str, Any] | MethodConfig, suite: str | Path | Suite | None, gamma: int
+) -> tuple[MethodConfig, Suite]:
     """The method, and a suite that has it and its arms."""
     if suite is not None:
         plans = suite if isinstance(suite, Suite) else load_suite(suite)
@@ -236,7 +236,7 @@ def _planned(
     if isinstance(method, str):
         plan = next((one for one in plans.methods if one.name == method), None)
         if plan is None and method == STANDARD:
-            plan = Method()
+            plan = MethodConfig()
         if plan is None:
             where = plans.name if suite is None or isinstance(suite, Suite) else str(suite)
             raise DistillSpecError(
@@ -246,13 +246,13 @@ def _planned(
                 + ", ".join(dict.fromkeys([STANDARD, *(one.name for one in plans.methods)])),
             )
     else:
-        plan = method if isinstance(method, Method) else method_of(method)
+        plan = method if isinstance(method, MethodConfig) else method_of(method)
     if plan.choose is not None or plan.valve is not None:
         others = [one for one in plans.methods if one.name != plan.name]
         if plan.name == STANDARD:
             plan = plan.model_copy(update={"name": "chooser"})
         if all(one.name != STANDARD for one in others):
-            others.append(Method())
+            others.append(MethodConfig())
         values = plans.model_dump(mode="json") | {
             "methods": [one.model_dump(mode="json") for one in (*others, plan)]
         }
@@ -266,7 +266,7 @@ def _planned(
     return plan, plans
 
 
-def _check_arms(plans: Suite, plan: Method) -> None:
+def _check_arms(plans: Suite, plan: MethodConfig) -> None:
     if plan.choose is not None and plan.choose.per == "text":
         raise DistillSpecError(
             "the method chooses once a text, and this is one text",
@@ -278,7 +278,7 @@ def _check_arms(plans: Suite, plan: Method) -> None:
             raise _names_a_draft(arm)
 
 
-def _names_a_draft(plan: Method) -> DistillSpecError:
+def _names_a_draft(plan: MethodConfig) -> DistillSpecError:
     return DistillSpecError(
         f"the method {plan.name!r} names the draft '{plan.model}', but a draft is given beside it",
         where="decode: method: draft",
@@ -288,7 +288,7 @@ def _names_a_draft(plan: Method) -> DistillSpecError:
 
 def _way(
     plans: Suite,
-    plan: Method,
+    plan: MethodConfig,
     gamma: int,
     target: Runner,
     drafts: Mapping[str, Runner],
@@ -303,7 +303,7 @@ def _way(
     most = 1.0
     is_readable = has_room(prompt.tolist(), drafts.values(), most_slots(plans))
     if choose.reward == "tokens_per_second" and is_readable:
-        chance = GeneratorChance(
+        chance = GeneratorSource(
             torch.Generator(prompt.device).manual_seed(derive_seed(seed, "timing of decode"))
         )
         timed = {
@@ -324,7 +324,7 @@ def _way(
         }
         most = most_tokens_per_second(plans, plan, _DRAFT, steps)
     # Drawn on the host. What picks an arm must not know the uniforms that its tokens come from.
-    arms = GeneratorChance(torch.Generator().manual_seed(derive_seed(seed, "arms of decode")))
+    arms = GeneratorSource(torch.Generator().manual_seed(derive_seed(seed, "arms of decode")))
     return guarded(plans, plan, chooser(plans, plan, arms, most, _DRAFT), _DRAFT)
 
 

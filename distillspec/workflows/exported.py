@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 
-from distillspec.assembly.identity import Export, file_digest, keep_export, kept_export
+from distillspec.assembly.identity import ExportIdentity, file_digest, keep_export, kept_export
 from distillspec.recipe.written_files import MODEL_FILES
 from distillspec.workflows.run_folder import BEST, RunFolder
 
@@ -37,13 +37,13 @@ def why_not_exported(folder: RunFolder) -> str | None:
     return None
 
 
-def _found(folder: RunFolder) -> Export:
+def _found(folder: RunFolder) -> ExportIdentity:
     files = {
         name: file_digest(path)
         for path in sorted(folder.draft.rglob("*"))
         if path.is_file() and _makes_the_model(name := path.relative_to(folder.draft).as_posix())
     }
-    return Export(file_digest(folder.path / BEST), files)
+    return ExportIdentity(file_digest(folder.path / BEST), files)
 
 
 def _makes_the_model(name: str) -> bool:

@@ -26,7 +26,7 @@ from distillspec.assembly.identity import (
     responses_identity,
     text_identity,
 )
-from distillspec.assembly.pair import Pair, device_of, dtype_of, load_pair, prepare_process
+from distillspec.assembly.pair import ModelPair, device_of, dtype_of, load_pair, prepare_process
 from distillspec.assembly.target_data import cached_target, target_responses
 from distillspec.corpus.batches.preview import show
 from distillspec.corpus.sources.prompts import Prompt, PromptSets
@@ -49,22 +49,22 @@ from distillspec.models.surgery.adapters import merged
 from distillspec.models.vocabulary.trimmed_head import settle_head, whole_head
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
-from distillspec.recipe.start import Pruned
+from distillspec.recipe.start import PrunedDraftConfig
 from distillspec.recipe.suite import Suite
 from distillspec.recipe.written_files import HOT_TOKENS
 from distillspec.report.page import write_report
 from distillspec.report.terminal import summary_table
 from distillspec.runtime import atomic, provenance
 from distillspec.runtime.lock import run_lock
-from distillspec.runtime.plain_files import Kept, read_json
+from distillspec.runtime.plain_files import BoundedText, read_json
 from distillspec.runtime.processes import join, leave, told_by_rank_0
 from distillspec.runtime.terminal import Terminal
 from distillspec.runtime.world import World
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.training.cached_target import CachedTarget
+from distillspec.training.cached_target import CachedTopKTarget
 from distillspec.training.fit import FitOutcome, fit
 from distillspec.training.held_out_loss import HeldOutLoss
-from distillspec.training.milestones import Measure
+from distillspec.training.milestones import ProbeMeasure
 from distillspec.training.resume import BEST, LAST, load_best
 from distillspec.workflows.exported import note_export, why_not_exported
 from distillspec.workflows.run_folder import RunFolder
@@ -82,19 +82,19 @@ class _Text(NamedTuple):
 
     training: list[Prompt]
     responses: dict[str, Tokens] | None
-    probe: Measure
-    cached: CachedTarget | None
+    probe: ProbeMeasure
+    cached: CachedTopKTarget | None
 
 
 @dataclass
-class Job:
+class Run:
     """A run folder that this process works in, with what its stages share."""
 
     recipe: Recipe
     folder: RunFolder
     world: World
     log: provenance.RunLog | None
-    pair: Pair
+    pair: ModelPair
     prompts: PromptSets
     tokens: int = 0
 
@@ -480,7 +480,7 @@ def measured(suite: Suite, drafts: Iterable[str]) -> list[str]:
 
 
 @contextmanager
-def started(recipe: Recipe, folder: Path | None, resumed_by: str | None = None) -> Iterator[Job]:
+def started(recipe: Recipe, folder: Path | None, resumed_by: str | None = None) -> Iterator[Run]:
     """Join the processes, hold the run folder, load the pair and the prompts.
 
     resumed_by: the command that goes on with this run, before its folder; said at an interrupt.
@@ -498,7 +498,7 @@ def started(recipe: Recipe, folder: Path | None, resumed_by: str | None = None) 
         head = _read_head(run_folder.head_file, pair.vocabulary)
         pair = replace(pair, kept=head.tokens)
     if world.rank:
-        yield Job(recipe, run_folder, world, None, pair, prompts)
+        yield Run(recipe, run_folder, world, None, pair, prompts)
         return
     with run_lock(run_folder.path, holds=run_folder.recipe_file.name):
         notes = _check_identity(pair, prompts, run_folder)
@@ -511,7 +511,7 @@ def started(recipe: Recipe, folder: Path | None, resumed_by: str | None = None) 
             f"{len(prompts.training):,} training prompts, {len(prompts.held_out)} held out"
         )
         try:
-            yield Job(recipe, run_folder, world, record, pair, prompts)
+            yield Run(recipe, run_folder, world, record, pair, prompts)
         except KeyboardInterrupt as interrupt:
             if str(interrupt) or resumed_by is None:
                 raise
@@ -528,7 +528,7 @@ def _base_model(recipe: Recipe) -> str | None:
     """Whose weights the draft began with."""
     if isinstance(recipe.pair.draft, str):
         return recipe.pair.draft
-    return recipe.pair.target_weights if isinstance(recipe.pair.draft, Pruned) else None
+    return recipe.pair.target_weights if isinstance(recipe.pair.draft, PrunedDraftConfig) else None
 
 
 class _Head(NamedTuple):
@@ -540,14 +540,14 @@ class _Head(NamedTuple):
 
 
 def _read_head(path: Path, vocabulary: int) -> _Head:
-    kept = Kept(path, "the tokens that the draft's head keeps", "start a new run")
+    kept = BoundedText(path, "the tokens that the draft's head keeps", "start a new run")
     head = read_json(kept, _Head)
     if not head.tokens or not all(0 <= token < vocabulary for token in head.tokens):
         raise kept.fault(f"its tokens are not all in a vocabulary of {vocabulary:,}")
     return head
 
 
-def _check_identity(pair: Pair, prompts: PromptSets, folder: RunFolder) -> list[str]:
+def _check_identity(pair: ModelPair, prompts: PromptSets, folder: RunFolder) -> list[str]:
     """Whether models and data are those that the run in `folder` was started with; notes."""
     path, trained = folder.identity_file, (folder.path / LAST).exists()
     named = pair.recipe.data.source.model_dump()
@@ -567,7 +567,7 @@ def check_not_lost(folder: Path, name: str, run: RunFolder) -> None:
     """
     mend = f"put the file back, or go on with the training: ./launch.sh train {run.path}"
     is_done = run.training_file.exists() and name in read_json(
-        Kept(run.training_file, "what training came to", mend), dict[str, Any]
+        BoundedText(run.training_file, "what training came to", mend), dict[str, Any]
     )
     if not is_done and not os.path.lexists(folder / LAST):
         return

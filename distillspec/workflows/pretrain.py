@@ -33,10 +33,10 @@ from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.written_files import README, TOKENIZER_FILES, mark_written
 from distillspec.runtime import atomic, provenance
 from distillspec.runtime.lock import run_lock
-from distillspec.runtime.plain_files import Kept, read_json
+from distillspec.runtime.plain_files import BoundedText, read_json
 from distillspec.runtime.terminal import Terminal
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.training.pretrain import Progress, held_out_nats, pretrain
+from distillspec.training.pretrain import PretrainProgress, held_out_nats, pretrain
 from distillspec.training.state_file import previous_of
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _check_identity(recipe: PretrainRecipe, files: CorpusFiles, path: Path) -> N
         atomic.write_json(path, identity)
         return
     mend = "give the recipe another name, or delete that run folder"
-    stored = read_json(Kept(path, "what this run was started with", mend), dict[str, Any])
+    stored = read_json(BoundedText(path, "what this run was started with", mend), dict[str, Any])
     if not _has_trained(path.parent) and stored != identity:
         # Such as after an error in the recipe: only what the old one led to is in the way.
         shutil.rmtree(path.with_name("tokenizer"), ignore_errors=True)
@@ -167,7 +167,7 @@ def _check_start(digest: str | None, path: Path) -> None:
         atomic.write_json(path, {"model": digest})
         return
     mend = "give the recipe another name, or delete that run folder"
-    kept = Kept(path, "the digest of what this run began with", mend)
+    kept = BoundedText(path, "the digest of what this run began with", mend)
     if read_json(kept, dict[str, str | None]).get("model") != digest:
         raise DistillSpecError(
             "the weights in start_from are not those that this run began with",
@@ -259,7 +259,7 @@ def _entropy(model: PreTrainedModel, rows: torch.Tensor) -> float:
     return entropy(model.eval(), texts, SamplingPolicy()).mean()
 
 
-def _line(progress: Progress, steps: int) -> str:
+def _line(progress: PretrainProgress, steps: int) -> str:
     left = progress.seconds / progress.step * (steps - progress.step)
     return (
         f"step {progress.step}/{steps}  training {progress.train_nats_per_token:.4f} "

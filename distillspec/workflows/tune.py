@@ -14,9 +14,16 @@ from rich.table import Table
 from distillspec.corpus.sources.prompts import Prompt, load_all
 from distillspec.errors import DistillSpecError
 from distillspec.measure.stats.intervals import Interval
-from distillspec.measure.timed.bench import Bench, Column
+from distillspec.measure.timed.bench import Bench, BenchColumn
 from distillspec.measure.timed.plan import check
-from distillspec.measure.timed.race import FEWEST, FIRST_LOOK, Outcome, Standing, Texts, race
+from distillspec.measure.timed.race import (
+    FEWEST,
+    FIRST_LOOK,
+    RaceOutcome,
+    RaceStanding,
+    Texts,
+    race,
+)
 from distillspec.methods.build import most_slots
 from distillspec.methods.candidates import candidates
 from distillspec.models.loading.load import load_model, load_tokenizer
@@ -26,8 +33,8 @@ from distillspec.models.runners.encoder_decoder import check_same_kind, is_seq2s
 from distillspec.models.runners.tree_mask import check_takes_a_tree
 from distillspec.models.vocabulary.tokenizers import check_in_vocabulary, check_pair
 from distillspec.recipe import yaml_text
-from distillspec.recipe.data import Data, Jsonl, PythonSource
-from distillspec.recipe.prompt_plan import PromptPlan
+from distillspec.recipe.data import DataConfig, JsonlSource, PythonSource
+from distillspec.recipe.prompt_plan import PromptsConfig
 from distillspec.recipe.suite import Suite
 from distillspec.runtime import atomic, provenance
 from distillspec.runtime.plain_files import check_regular
@@ -59,7 +66,7 @@ class _Pair(NamedTuple):
 def run(
     target: str,
     draft: str,
-    source: Jsonl | PythonSource,
+    source: JsonlSource | PythonSource,
     *,
     temperature: float,
     max_new_tokens: int,
@@ -82,8 +89,8 @@ def run(
         }
     )
     prompts = _prompts(pair, source, suite)
-    suite = suite.model_copy(update={"prompts": PromptPlan(count=len(prompts))})
-    columns = [Column(_DRAFT, method, g) for method in suite.methods for g in suite.of(method)]
+    suite = suite.model_copy(update={"prompts": PromptsConfig(count=len(prompts))})
+    columns = [BenchColumn(_DRAFT, method, g) for method in suite.methods for g in suite.of(method)]
     console.print(
         f"{len(columns)} candidates on up to {len(prompts)} prompts x {max_new_tokens} tokens, "
         f"T = {temperature:g}, {runner} runner"
@@ -158,7 +165,7 @@ def _takes_trees(pair: _Pair) -> bool:
     return True
 
 
-def _prompts(pair: _Pair, source: Jsonl | PythonSource, suite: Suite) -> list[Prompt]:
+def _prompts(pair: _Pair, source: JsonlSource | PythonSource, suite: Suite) -> list[Prompt]:
     """Those that leave room in both contexts for the answer and the largest drafts."""
     holds, reason = min(context_of_model(pair.target), context_of_model(pair.draft))
     room = holds - suite.max_new_tokens - most_slots(suite) - 1
@@ -171,7 +178,7 @@ def _prompts(pair: _Pair, source: Jsonl | PythonSource, suite: Suite) -> list[Pr
         )
     if isinstance(source, PythonSource):
         room = min(room, _MOST_CODE)
-    data = Data(source=source, max_prompt_tokens=room)
+    data = DataConfig(source=source, max_prompt_tokens=room)
     found = load_all(
         source,
         data,
@@ -196,7 +203,7 @@ class _Decoder(NamedTuple):
     """The bench's blocks, as a race wants them."""
 
     bench: Bench
-    columns: Sequence[Column]
+    columns: Sequence[BenchColumn]
     temperature: float
 
     def __call__(self, prompt: int, among: Sequence[int]) -> Texts:
@@ -218,7 +225,7 @@ class _Decoder(NamedTuple):
 # --- what is told --------------------------------------------------------------------------------
 
 
-def _print(outcome: Outcome, columns: Sequence[Column]) -> None:
+def _print(outcome: RaceOutcome, columns: Sequence[BenchColumn]) -> None:
     table = Table(
         "method", title=f"autoregressive: {known(outcome.plain.value, '.0f', ' tokens/s')}"
     )
@@ -247,7 +254,7 @@ def _print(outcome: Outcome, columns: Sequence[Column]) -> None:
         console.print(f"the fastest alone, on {outcome.fresh} prompts of documents after these")
 
 
-def _verdict(one: Standing, outcome: Outcome) -> str:
+def _verdict(one: RaceStanding, outcome: RaceOutcome) -> str:
     if one is outcome.standings[0]:
         return "fastest"
     if one.dropped:
@@ -256,7 +263,7 @@ def _verdict(one: Standing, outcome: Outcome) -> str:
 
 
 def _evidence(
-    outcome: Outcome, columns: Sequence[Column], suite: Suite, pair: _Pair, prompts: str
+    outcome: RaceOutcome, columns: Sequence[BenchColumn], suite: Suite, pair: _Pair, prompts: str
 ) -> str:
     """The comment over the suite: what was measured, on what, and how sure it is."""
     best = outcome.standings[0]
@@ -289,17 +296,17 @@ def _evidence(
     return "\n".join(line.replace("\n", " ") for line in lines) + "\n"
 
 
-def _gains(best: Standing) -> bool:
+def _gains(best: RaceStanding) -> bool:
     return best.gain == "higher"
 
 
-def _why_not(best: Standing) -> str:
+def _why_not(best: RaceStanding) -> str:
     if best.gain == "too few documents":
         return f"{best.documents} documents are too few"
     return "its interval reaches 1"
 
 
-def _entry(winner: Column, suite: Suite) -> str:
+def _entry(winner: BenchColumn, suite: Suite) -> str:
     method = winner.method.model_dump(mode="json", exclude_defaults=True)
     named = {"name": winner.method.name}
     return yaml_text.write(
@@ -334,8 +341,10 @@ def _check_output(output: Path) -> None:
         )
 
 
-def _named(source: Jsonl | PythonSource) -> str:
-    return source.path if isinstance(source, Jsonl) else f"code of {', '.join(source.packages)}"
+def _named(source: JsonlSource | PythonSource) -> str:
+    return (
+        source.path if isinstance(source, JsonlSource) else f"code of {', '.join(source.packages)}"
+    )
 
 
 def _range(found: Interval, form: str) -> str:

@@ -34,9 +34,9 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.stats.intervals import Interval, Sums, ratio, relative
 from distillspec.methods.build import configuration
 from distillspec.models.loading.precision import describe
-from distillspec.recipe.methods import Method
+from distillspec.recipe.methods import MethodConfig
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.decoding.engine import AutoregressiveDecoder, SpeculativeDecoder
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
@@ -106,13 +106,13 @@ def our_contenders(
 ) -> dict[str, Contender]:
     """Our two decoders on one pair of runners."""
     policy = SamplingPolicy(temperature)
-    chance = GeneratorChance(
+    chance = GeneratorSource(
         torch.Generator().manual_seed(derive_seed(seed, "ours", kind, temperature))
     )
     decoders: dict[str, AutoregressiveDecoder | SpeculativeDecoder] = {
         "autoregressive": AutoregressiveDecoder(target, policy, chance),
         "speculative": SpeculativeDecoder(
-            target, draft, configuration(Method(), gamma), policy, chance
+            target, draft, configuration(MethodConfig(), gamma), policy, chance
         ),
     }
 

@@ -21,8 +21,8 @@ from distillspec.models.runners.eager import vocabulary_size
 from distillspec.models.vocabulary.tokenizers import check_pair
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
-from distillspec.speculation.chance import Chance
-from distillspec.speculation.draft.proposal import Basis
+from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.draft.proposal import DraftContext
 from distillspec.speculation.draft.stop import StopRule
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
@@ -83,10 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser, *, prompts: int) -> None:
 
 
 def basis(
-    draft: Runner, text: Tensor, policy: SamplingPolicy, chance: Chance, stop: StopRule
-) -> Basis:
+    draft: Runner, text: Tensor, policy: SamplingPolicy, chance: RandomSource, stop: StopRule
+) -> DraftContext:
     """To draft after text, long [T], with that runner."""
-    return Basis(text.tolist(), text[-1:], draft, draft.vocabulary, policy, chance, stop)
+    return DraftContext(text.tolist(), text[-1:], draft, draft.vocabulary, policy, chance, stop)
 
 
 def load(arguments: argparse.Namespace) -> BenchPair:

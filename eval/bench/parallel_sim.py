@@ -42,20 +42,20 @@ from distillspec.models.loading.precision import describe
 from distillspec.models.runners.compiled import make_runner
 from distillspec.models.runners.eager import CausalRunner
 from distillspec.models.runners.factory import saved
-from distillspec.recipe.methods import Method
+from distillspec.recipe.methods import MethodConfig
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.decoding.engine import AutoregressiveDecoder, SpeculativeDecoder
-from distillspec.speculation.parallel.ahead import Ahead
+from distillspec.speculation.parallel.ahead import AheadDraft
 from distillspec.speculation.parallel.candidates import Candidates
-from distillspec.speculation.parallel.card import CardDecoder, CardDraft
-from distillspec.speculation.parallel.pearl import BlockServant, PearlDecoder, PearlDraft
+from distillspec.speculation.parallel.card import CardDecoder, CardProcess
+from distillspec.speculation.parallel.pearl import BlockWorker, PearlDecoder, PearlProcess
 from distillspec.speculation.parallel.virtual import (
-    Clock,
     Cost,
     TextTarget,
     TimedTarget,
     VirtualBlocks,
+    VirtualClock,
     VirtualDraft,
 )
 from distillspec.speculation.records import Busy, Generation
@@ -137,8 +137,8 @@ class Spent:
 
 
 class Processes(NamedTuple):
-    card: CardDraft
-    pearl: PearlDraft
+    card: CardProcess
+    pearl: PearlProcess
 
     def close(self) -> None:
         self.card.close()
@@ -171,7 +171,7 @@ class Bench:
             vocabulary=self.pair.vocabulary,
         )
 
-    def _card(self) -> CardDraft:
+    def _card(self) -> CardProcess:
         nodes, layers = self.arguments.nodes, self.arguments.layers
         with saved(
             self.pair.draft,
@@ -181,9 +181,9 @@ class Bench:
             tree_sizes=(nodes,),
             vocabulary=self.pair.vocabulary,
         ) as make:
-            return CardDraft(make, width=nodes, depth=layers, threads=self.one)
+            return CardProcess(make, width=nodes, depth=layers, threads=self.one)
 
-    def _pearl(self) -> PearlDraft:
+    def _pearl(self) -> PearlProcess:
         with saved(
             self.pair.draft,
             self.arguments.runner,
@@ -191,7 +191,7 @@ class Bench:
             (1, 2),
             vocabulary=self.pair.vocabulary,
         ) as make:
-            return PearlDraft(
+            return PearlProcess(
                 make,
                 gamma=self.arguments.pearl_gamma,
                 vocabulary=self.pair.vocabulary,
@@ -215,7 +215,7 @@ class Bench:
                 one = SpeculativeDecoder(
                     target,
                     self.drafts[threads],
-                    configuration(Method(), gamma),
+                    configuration(MethodConfig(), gamma),
                     policy,
                     chance(seed),
                 )
@@ -255,8 +255,8 @@ class Bench:
         return interpolated(target.seconds, (seconds - forwards) / rounds), busy / steps
 
 
-def chance(seed: int) -> GeneratorChance:
-    return GeneratorChance(torch.Generator().manual_seed(derive_seed(seed, "tokens")))
+def chance(seed: int) -> GeneratorSource:
+    return GeneratorSource(torch.Generator().manual_seed(derive_seed(seed, "tokens")))
 
 
 def interpolated(seconds: dict[int, list[float]], more: float) -> Cost:
@@ -282,11 +282,14 @@ def card_in_virtual_time(
     bench: Bench, draft: Runner, prompt: Tensor, text: Tensor, policy: SamplingPolicy, costs: Costs
 ) -> float:
     """Time of decoding `text` after `prompt`, in the unit of the costs."""
-    clock, arguments = Clock(), bench.arguments
+    clock, arguments = VirtualClock(), bench.arguments
     decoder = CardDecoder(
         TextTarget(torch.cat([prompt, text]), bench.pair.vocabulary, clock, costs.target),
         VirtualDraft(
-            Ahead(draft, Candidates(arguments.nodes, arguments.layers)), policy, clock, costs.draft
+            AheadDraft(draft, Candidates(arguments.nodes, arguments.layers)),
+            policy,
+            clock,
+            costs.draft,
         ),
         SamplingPolicy(0.0),
         chance(0),
@@ -299,10 +302,10 @@ def pearl_in_virtual_time(
     bench: Bench, runners: tuple[Runner, Runner], prompt: Tensor, policy: SamplingPolicy,
     costs: Costs, seed: int,
 ) -> float:  # fmt: skip
-    clock = Clock()
+    clock = VirtualClock()
     gamma = min(_LONGEST_GAMMA, max(1, round(1.0 / costs.draft(1))))
     q = torch.zeros(gamma, bench.pair.vocabulary)
-    servant = BlockServant(lambda: runners[1], q)
+    servant = BlockWorker(lambda: runners[1], q)
     decoder = PearlDecoder(
         TimedTarget(runners[0], clock, costs.target),
         VirtualBlocks(servant, q, clock, costs.draft),
@@ -320,7 +323,9 @@ class Costs(NamedTuple):
     draft: Cost
 
 
-def after_the_prompt(rounds: Iterable[object], clock: Clock, prompt: Tensor, costs: Costs) -> float:
+def after_the_prompt(
+    rounds: Iterable[object], clock: VirtualClock, prompt: Tensor, costs: Costs
+) -> float:
     """What the rounds take; the forward that reads the prompt is not counted."""
     for _ in rounds:
         pass
@@ -403,7 +408,7 @@ def print_predictions(bench: Bench, prompts: Sequence[Tensor], policy: SamplingP
         one = SpeculativeDecoder(
             quiet,
             bench.drafts[bench.all_threads],
-            configuration(Method(), arguments.longest),
+            configuration(MethodConfig(), arguments.longest),
             policy,
             chance(number),
         )

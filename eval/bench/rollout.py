@@ -29,7 +29,7 @@ from distillspec.models.sampling.generate import cut_at_ends, generate
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 
 RECIPE = "recipes/nano-python.yaml"
@@ -38,7 +38,7 @@ Writer = Callable[[Sequence[Tensor], int], int]
 
 def ours(model: PreTrainedModel, ends: frozenset[int], new_tokens: int) -> Writer:
     def write(prompts: Sequence[Tensor], seed: int) -> int:
-        chance = GeneratorChance(
+        chance = GeneratorSource(
             torch.Generator(model.device).manual_seed(derive_seed(seed, "ours"))
         )
         found = generate(

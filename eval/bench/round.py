@@ -26,9 +26,9 @@ from distillspec.errors import DistillSpecError
 from distillspec.methods.build import block_sizes, configuration
 from distillspec.methods.step_times import StepTimes, measure_steps
 from distillspec.models.loading.precision import describe
-from distillspec.recipe.methods import Method
+from distillspec.recipe.methods import MethodConfig
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.decoding.engine import AutoregressiveDecoder, SpeculativeDecoder
 from distillspec.speculation.records import Generation
 from distillspec.speculation.runner import Runner
@@ -123,8 +123,8 @@ def measure(
     arguments: argparse.Namespace,
 ) -> tuple[dict[int, Spent], StepTimes]:
     """By gamma (0: autoregressive) where the time went; and the isolated steps."""
-    chance = GeneratorChance(torch.Generator().manual_seed(derive_seed(arguments.seed, "rounds")))
-    configurations = {gamma: configuration(Method(), gamma) for gamma in gammas}
+    chance = GeneratorSource(torch.Generator().manual_seed(derive_seed(arguments.seed, "rounds")))
+    configurations = {gamma: configuration(MethodConfig(), gamma) for gamma in gammas}
     target, draft = ClockedRunner(runners[0]), ClockedRunner(runners[1])
     decoders: dict[int, Callable[..., Generation]] = {
         0: AutoregressiveDecoder(target, policy, chance).decode

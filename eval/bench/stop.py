@@ -40,9 +40,9 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.stats.intervals import Sums, ratio, relative
 from distillspec.methods.build import configuration
 from distillspec.models.loading.precision import describe
-from distillspec.recipe.methods import Method
+from distillspec.recipe.methods import MethodConfig
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.confidence import Confidence, DraftVerify
@@ -90,7 +90,7 @@ def chain_seconds(
             turn = repeat % len(order)
             for name in order[turn:] + order[:turn]:
                 for _ in range(2):  # the second finds what a round of its own left in the caches
-                    chance = GeneratorChance(
+                    chance = GeneratorSource(
                         torch.Generator().manual_seed(derive_seed(repeat + 3, "repeat"))
                     )
                     start = pair.basis(draft, prompt, policy, chance, rules[name])
@@ -201,10 +201,10 @@ def write(
     """A text after each prompt, read by both models."""
     gamma = arguments.gamma
     target, draft = bench.runners("eager", (1,), arguments.new_tokens + gamma + 1)
-    chance = GeneratorChance(
+    chance = GeneratorSource(
         torch.Generator().manual_seed(derive_seed(arguments.seed, "texts", policy.temperature))
     )
-    writer = SpeculativeDecoder(target, draft, configuration(Method(), 4), policy, chance)
+    writer = SpeculativeDecoder(target, draft, configuration(MethodConfig(), 4), policy, chance)
     found = []
     for prompt in bench.prompts:
         new = writer.decode(prompt, max_new_tokens=arguments.new_tokens).tokens

@@ -42,13 +42,13 @@ from distillspec.divergence.table import DIVERGENCES, divergence
 from distillspec.divergence.top_tokens import TopTokens, top_tokens
 from distillspec.models.sampling.generate import generate
 from distillspec.models.surgery.hidden import hidden_states, output_head
-from distillspec.recipe.distill import CachedSignal
+from distillspec.recipe.distill import CachedTargetConfig
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.training.cached_target import CachedTarget
+from distillspec.training.cached_target import CachedTopKTarget
 from distillspec.training.objective import Objective, predicts_response
 
 CHUNK = 1024
@@ -165,7 +165,7 @@ def drawn(pair: bench_pair.BenchPair, temperature: float, length: int, seed: int
         pair.prompts,
         max_new_tokens=length,
         policy=SamplingPolicy(temperature=temperature),
-        chance=GeneratorChance(
+        chance=GeneratorSource(
             torch.Generator().manual_seed(derive_seed(seed, "texts", temperature))
         ),
         end_tokens=ends,
@@ -211,7 +211,7 @@ def bias(arguments: argparse.Namespace) -> None:
             whole = bench.whole(name)
             print(f"| {name} | all | | 0 | {whole.value:.4f} | {whole.alpha:.4f} | | | | | |")
             for k in arguments.k:
-                signal = CachedSignal(kind="cached", k=k)
+                signal = CachedTargetConfig(kind="cached", k=k)
                 kept = bench.kept(k)
                 read = unpacked(packed(kept, record_type(signal, kept.vocabulary)), kept.vocabulary)
                 mine, other = bench.coarse(name, read), "| | | |"
@@ -267,7 +267,7 @@ def speed(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         contenders = {"online": Objective(plan, whole.target)}
         for k in arguments.k:
-            signal = CachedSignal(kind="cached", k=k, store=f"{folder}/{k}")
+            signal = CachedTargetConfig(kind="cached", k=k, store=f"{folder}/{k}")
             store = build.signal_store(whole, signal, training, None)
             started = time.perf_counter()
             fill_signals(store, build.signal_scorer(whole, signal))
@@ -279,7 +279,7 @@ def speed(arguments: argparse.Namespace) -> None:
                 flush=True,
             )
             kept = plan.model_copy(update={"signal": signal})
-            contenders[f"k {k}"] = Objective(kept, None, cached=CachedTarget(store))
+            contenders[f"k {k}"] = Objective(kept, None, cached=CachedTopKTarget(store))
         _race(contenders, draft, batches, dtype_of("auto", whole.device), arguments.rounds)
 
 

@@ -32,9 +32,9 @@ import torch
 from peak import PeakMemory
 
 from distillspec.assembly import training as build
-from distillspec.assembly.pair import Pair, load_pair
+from distillspec.assembly.pair import ModelPair, load_pair
 from distillspec.assembly.target_data import target_responses
-from distillspec.corpus.batches.module import PromptRows, Row
+from distillspec.corpus.batches.module import PromptRows, TrainingRow
 from distillspec.measure.exact.target_texts import drawn_texts, text_facts
 from distillspec.measure.stats.intervals import Sums, ratio_of_runs, relative_of_runs
 from distillspec.models.bare import bare_model
@@ -82,7 +82,7 @@ class Timed(PromptRows):
 
     began: float | None = None
 
-    def rows(self, step: int, rank: int = 0, world: int = 1) -> list[Row]:
+    def rows(self, step: int, rank: int = 0, world: int = 1) -> list[TrainingRow]:
         self.began = self.began or time.monotonic()
         return super().rows(step, rank, world)
 
@@ -98,7 +98,7 @@ def train_ours(contender: str, minutes: float, seed: int, folder: Path) -> Train
     if "target" in data_seed.distill.source.stored:
         data = data_seed.data.model_copy(update={"store": str(folder / "responses")})
         began = time.monotonic()
-        kept = Pair(
+        kept = ModelPair(
             data_seed.model_copy(update={"data": data}),
             pair.device,
             pair.frozen,

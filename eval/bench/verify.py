@@ -33,9 +33,9 @@ from torch import Tensor
 from distillspec.errors import DistillSpecError
 from distillspec.measure.stats.intervals import Interval, Sums, ratio, relative
 from distillspec.methods.build import configuration
-from distillspec.recipe.methods import Method
+from distillspec.recipe.methods import MethodConfig
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.proposal import DraftRule, Proposal
@@ -48,18 +48,18 @@ from distillspec.speculation.verify.kseq import kseq_law
 from distillspec.speculation.verify.recursive import recursive_law
 from distillspec.speculation.verify.token import expected_by_token
 from distillspec.speculation.verify.transport import optimal_acceptance
-from distillspec.speculation.verify.walk import PositionLaw, expected_down
+from distillspec.speculation.verify.walk import PositionDistribution, expected_down
 
 Rule = tuple[str, int, int]
 """Its name, K, and L, the length of a draft."""
 
 AGAINST = {"block": "token", "recursive": "kseq", "distinct": "kseq", "optimum": "kseq"}
 CHAINS = {"token": expected_by_token, "block": expected_by_block}
-INDEPENDENT: dict[str, PositionLaw] = {
+INDEPENDENT: dict[str, PositionDistribution] = {
     "kseq": kseq_law,
     "recursive": partial(recursive_law, replacement=True),
 }
-DISTINCT: dict[str, PositionLaw] = {"distinct": partial(recursive_law, replacement=False)}
+DISTINCT: dict[str, PositionDistribution] = {"distinct": partial(recursive_law, replacement=False)}
 
 
 class Recorder:
@@ -70,11 +70,11 @@ class Recorder:
     ) -> None:
         self._target, self._draft = target, draft
         self._gamma, self._policy = gamma, policy
-        self._chance = GeneratorChance(torch.Generator().manual_seed(derive_seed(seed, "texts")))
+        self._chance = GeneratorSource(torch.Generator().manual_seed(derive_seed(seed, "texts")))
 
     def round_starts(self, prompt: Tensor, new_tokens: int) -> tuple[Tensor, list[int]]:
         """A text of the target's law, and the lengths at which rounds began."""
-        standard = configuration(Method(), self._gamma)
+        standard = configuration(MethodConfig(), self._gamma)
         decoder = SpeculativeDecoder(
             self._target, self._draft, standard, self._policy, self._chance
         )

@@ -22,7 +22,7 @@ from distillspec.corpus.served.question import Question
 from distillspec.corpus.served.received import ReceivedAnswers
 from distillspec.corpus.sources.prompts import load_prompts
 from distillspec.corpus.sources.tokenizing import Encoder
-from distillspec.corpus.stores.store_folder import StorePlace
+from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.export.card import CardFacts, draft_card, recommended_gamma
 from distillspec.export.engines import engine_verdicts
 from distillspec.measure.summary.file import read_summary
@@ -32,9 +32,9 @@ from distillspec.measure.timed.plan import read_plan
 from distillspec.measure.timed.rows import RowLog
 from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.models.loading.model_folder import folder_facts
-from distillspec.recipe.data import Data
+from distillspec.recipe.data import DataConfig
 from distillspec.recipe.loading import dump_yaml, load_recipe, load_suite
-from distillspec.recipe.pretraining import PretrainPlan
+from distillspec.recipe.pretraining import PretrainConfig
 from distillspec.report.figures.training import read_curves
 from distillspec.report.page import write_report
 from distillspec.report.terminal import summary_table
@@ -159,7 +159,7 @@ class Targets:
         source = {"kind": "jsonl", "path": str(self._file("d.jsonl", data)), **rng.choice(odd)}
         limits = {"held_out_percent": 40.0, "max_prompt_tokens": 40, "max_response_tokens": 8}
         sets = load_prompts(
-            Data.model_validate({"source": source, **limits}), self.tokenizer, seed=0
+            DataConfig.model_validate({"source": source, **limits}), self.tokenizer, seed=0
         )
         for one in [*sets.training, *sets.held_out]:
             one.text.encode()
@@ -290,7 +290,7 @@ class Targets:
     def _received(self, path: Path) -> None:
         root = self.scratch / "received"
         shutil.rmtree(root, ignore_errors=True)
-        store = ReceivedAnswers(StorePlace(root, "t", "f"), {"a": 1})
+        store = ReceivedAnswers(StoreFolder(root, "t", "f"), {"a": 1})
         shutil.copy(path, store.folder / "received-00000.jsonl")
         store.received(self._questions(), Encoder(self.tokenizer), 8)
 
@@ -344,11 +344,11 @@ class Targets:
 
     def _pretrained(self, path: Path) -> None:
         model = copy.deepcopy(self.whole)
-        _restore(path, model, optimizers(model, PretrainPlan()))
+        _restore(path, model, optimizers(model, PretrainConfig()))
 
     def _write_pretraining(self, path: Path) -> None:
         model = copy.deepcopy(self.whole)
-        steppers = [one.state_dict() for one in optimizers(model, PretrainPlan())]
+        steppers = [one.state_dict() for one in optimizers(model, PretrainConfig())]
         state = {"model": model.state_dict(), "optimizers": steppers, "step": 3, "seconds": 1.0}
         write_state({**state, "losses": torch.zeros(0)}, path)
 

@@ -18,7 +18,7 @@ from distillspec.assembly.identity import (
     text_identity,
     tokenizer_digest,
 )
-from distillspec.assembly.pair import Pair, load_pair
+from distillspec.assembly.pair import ModelPair, load_pair
 from distillspec.errors import DistillSpecError
 from tests.tiny_plan import recipe, written_plan
 
@@ -27,7 +27,7 @@ class Place(NamedTuple):
     """A folder that a run works in, its pair, and identity.json."""
 
     folder: Path
-    pair: Pair
+    pair: ModelPair
     file: Path
 
     def found(self) -> Identity:

@@ -16,7 +16,7 @@ from distillspec.assembly.pair import device_of, load_pair, prepare_process, wit
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.digest import model_digest
 from distillspec.models.loading.load import load_tokenizer
-from distillspec.recipe.schema import Hardware
+from distillspec.recipe.schema import HardwareConfig
 from tests.seq2seq import END, START, written_pair
 from tests.tiny_plan import recipe, written_plan
 
@@ -202,10 +202,10 @@ def test_adapters_that_match_nothing_are_found_before_an_endpoint_is_asked(
 
 def test_a_gpu_that_is_not_there_is_an_error() -> None:
     if torch.cuda.is_available():
-        assert device_of(Hardware(device="cuda")).type == "cuda"
+        assert device_of(HardwareConfig(device="cuda")).type == "cuda"
         return
     with pytest.raises(DistillSpecError, match="no GPU"):
-        device_of(Hardware(device="cuda"))
+        device_of(HardwareConfig(device="cuda"))
 
 
 def test_rows_longer_than_the_contexts_are_refused_before_training(plan: dict[str, Any]) -> None:

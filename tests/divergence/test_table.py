@@ -12,7 +12,7 @@ from distillspec.divergence.distribution import distribution
 from distillspec.divergence.table import (
     DIVERGENCES,
     Divergence,
-    Settings,
+    DivergenceSettings,
     divergence,
     mixture,
 )
@@ -22,8 +22,8 @@ from distillspec.recipe.distill import Term
 MIXED = {"forward_kl": 0.25, "tvd": 2.0, "lk_alpha": 0.5}
 EVERY = [
     *(divergence(name) for name in DIVERGENCES),
-    divergence("jsd", Settings(jsd_weight=0.1)),
-    divergence("lk_lambda", Settings(lk_eta=0.5)),
+    divergence("jsd", DivergenceSettings(jsd_weight=0.1)),
+    divergence("lk_lambda", DivergenceSettings(lk_eta=0.5)),
     mixture(MIXED),
 ]
 every_divergence = pytest.mark.parametrize("measure", EVERY, ids=lambda each: each.name)
@@ -58,7 +58,7 @@ def test_an_unknown_name_is_a_users_error_that_lists_the_known_ones() -> None:
 
 def test_the_jensen_shannon_weight_is_used() -> None:
     p, q = pair(0)
-    tenth, half = divergence("jsd", Settings(jsd_weight=0.1)), divergence("jsd")
+    tenth, half = divergence("jsd", DivergenceSettings(jsd_weight=0.1)), divergence("jsd")
     assert not torch.allclose(tenth.value(p, q), half.value(p, q))
 
 

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from distillspec.export.card import CardFacts, draft_card, recommended_gamma
-from distillspec.measure.summary.records import Cell, Comparison, Recommendation, Summary
+from distillspec.measure.summary.records import Cell, DraftComparison, Recommendation, Summary
 from tests.measure.missing import NO_NUMBER, without
 
 FACTS = CardFacts(
@@ -42,8 +42,8 @@ def _cell(draft: str, gamma: int, temperature: float, tau: float, speedup: float
 
 def _comparison(
     verdict: str, temperature: float, gamma: int | None, **changes: object
-) -> Comparison:
-    found = Comparison(
+) -> DraftComparison:
+    found = DraftComparison(
         quantity="tau", draft="distilled", against="undistilled", method="standard", gamma=gamma,
         temperature=temperature, prompts=32, value=2.5, against_value=2.0, difference=0.5, low=0.4,
         high=0.6, relative=0.25, relative_low=0.2, relative_high=0.3, verdict=verdict,  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ from distillspec.models.loading.tied import is_tied
 from distillspec.models.sampling.generate import DrawnText
 from distillspec.models.surgery.adapters import add_lora, merged
 from distillspec.models.surgery.build_llama import random_llama
-from distillspec.recipe.schema import Lora
+from distillspec.recipe.schema import AdapterConfig
 from distillspec.recipe.start import LlamaShape
 from distillspec.recipe.written_files import HOT_TOKENS
 from distillspec.speculation.sampling import SamplingPolicy
@@ -201,7 +201,7 @@ def test_the_trained_model_is_left_as_it_was(
 def test_merged_adapters_are_exported_as_plain_weights(
     draft: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    adapted = add_lora(draft, Lora(rank=2))
+    adapted = add_lora(draft, AdapterConfig(rank=2))
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:

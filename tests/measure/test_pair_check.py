@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure.pair_check import Expectation, Fitness, assess, warnings_about
+from distillspec.measure.pair_check import Expectation, PairCheck, assess, warnings_about
 from distillspec.measure.timed.memory import TrainingLoad
 from distillspec.methods import cost_model
 from distillspec.recipe.suite import Suite
@@ -36,7 +36,7 @@ GOOD = Expectation(
 
 
 @pytest.fixture(scope="module")
-def fitness(setting: Setting, tiny_suite: Suite) -> Fitness:
+def fitness(setting: Setting, tiny_suite: Suite) -> PairCheck:
     return assess(
         setting.target,
         setting.drafts["distilled"],
@@ -48,7 +48,7 @@ def fitness(setting: Setting, tiny_suite: Suite) -> Fitness:
     )
 
 
-def test_each_temperature_has_its_expectation_by_the_cost_model(fitness: Fitness) -> None:
+def test_each_temperature_has_its_expectation_by_the_cost_model(fitness: PairCheck) -> None:
     assert [one.temperature for one in fitness.expectations] == [0.0, 1.0]
     for one in fitness.expectations:
         best = cost_model.best_gamma(one.alpha, one.draft_to_target_time, one.verify_times)
@@ -61,7 +61,7 @@ def test_each_temperature_has_its_expectation_by_the_cost_model(fitness: Fitness
     assert fitness.perfect_draft_cap() == min(o.perfect_draft_cap for o in fitness.expectations)
 
 
-def test_the_pair_is_described(fitness: Fitness) -> None:
+def test_the_pair_is_described(fitness: PairCheck) -> None:
     assert (fitness.target_vocabulary, fitness.draft_vocabulary, fitness.vocabulary) == (300,) * 3
     assert fitness.chat_template is None
     assert fitness.prompts == 4

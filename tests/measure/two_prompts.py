@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from distillspec.measure.exact.target_texts import TextFacts
-from distillspec.measure.timed.rows import Row
+from distillspec.measure.timed.rows import CellRow
 from distillspec.methods.step_times import StepTimes
 from distillspec.speculation.records import Counts
 
@@ -27,8 +27,8 @@ FACTS = TextFacts(
 CONFIDENCE = 0.95
 
 
-def a_row(prompt: int, draft: str | None, seconds: float, counts: Counts, **more: float) -> Row:
-    return Row(
+def a_row(prompt: int, draft: str | None, seconds: float, counts: Counts, **more: float) -> CellRow:
+    return CellRow(
         prompt=prompt,
         prompt_key=str(prompt),
         temperature=more.get("temperature", 1.0),
@@ -61,7 +61,7 @@ def counts(verifications: int, accepted_at: tuple[int, int]) -> Counts:
     )
 
 
-def copied(rows: Sequence[Row], times: int = 5) -> list[Row]:
+def copied(rows: Sequence[CellRow], times: int = 5) -> list[CellRow]:
     """The same of so many times as many prompts and documents: enough for verdicts."""
     return [
         replace(row, prompt=row.prompt + 2 * turn, document=f"{row.document} {turn}")
@@ -81,7 +81,7 @@ def copied_facts(times: int = 5) -> TextFacts:
     )
 
 
-def rows() -> list[Row]:
+def rows() -> list[CellRow]:
     plain = [a_row(i, None, s, Counts()) for i, s in ((0, 3.0), (0, 5.0), (1, 8.0), (1, 8.0))]
     return [
         *plain,

@@ -26,10 +26,10 @@ from distillspec.methods.build import (
     most_tokens_per_second,
 )
 from distillspec.methods.step_times import StepTimes
-from distillspec.recipe.methods import Method
+from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
-from distillspec.speculation.chance import GeneratorChance
-from distillspec.speculation.choose.chooser import Outcome
+from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.choose.chooser import RoundOutcome
 from distillspec.speculation.choose.hedge import Hedge
 from distillspec.speculation.choose.per_prompt import PerPrompt
 from distillspec.speculation.draft.chain import ChainDraft
@@ -41,7 +41,7 @@ from distillspec.speculation.verify.token import verify_token
 
 def kinds(field: str) -> set[str]:
     """All values of `kind` that the schema allows for a part of a method."""
-    return set(_kinds(Method.model_fields[field].annotation))
+    return set(_kinds(MethodConfig.model_fields[field].annotation))
 
 
 def _kinds(annotation: Any) -> Iterator[str]:
@@ -89,14 +89,14 @@ def test_graphs_fit_blocks_that_may_end_early_and_trees_that_share() -> None:
 
 
 def test_what_chooses_knows_its_arms_and_their_reward() -> None:
-    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    chance = GeneratorSource(torch.Generator().manual_seed(0))
     by_name = {method.name: method for method in SUITE.methods}
     ucb = chooser(SUITE, by_name["ucb"], chance, 500.0)
     seen = []
     for _ in range(3):
         one = ucb.choose()
         seen.append((one.name, one.gamma))
-        ucb.learn(Outcome(2, 0.01))
+        ucb.learn(RoundOutcome(2, 0.01))
     assert seen == [("standard", 2), ("standard", 4), ("spectr", 2)]
     exp3 = chooser(SUITE, by_name["exp3"], chance, 500.0)
     assert exp3.choose().gamma == 8
@@ -104,7 +104,7 @@ def test_what_chooses_knows_its_arms_and_their_reward() -> None:
 
 def test_the_verifier_of_distinct_sequences_knows_that_they_are() -> None:
     for distinct, rule in ((True, verify_recursive_distinct), (False, verify_recursive)):
-        method = Method.model_validate(
+        method = MethodConfig.model_validate(
             {
                 "draft": {"kind": "sequences", "distinct": distinct},
                 "verify": {"kind": "recursive"},
@@ -114,7 +114,7 @@ def test_the_verifier_of_distinct_sequences_knows_that_they_are() -> None:
 
 
 def test_the_default_method_is_standard_speculative_decoding() -> None:
-    made = configuration(Method(), 5)
+    made = configuration(MethodConfig(), 5)
     assert (made.name, made.gamma) == ("standard", 5)
     assert isinstance(made.draft, ChainDraft)
     assert isinstance(made.stop, FixedLength)
@@ -211,19 +211,19 @@ def test_a_method_needs_the_models_that_its_rounds_draft_with(
 
 
 def test_each_arm_knows_its_draft() -> None:
-    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    chance = GeneratorSource(torch.Generator().manual_seed(0))
     two = chooser(SEVERAL, BY_NAME["two"], chance, 500.0, "distilled")
     seen = []
     for _ in range(3):
         seen.append(two.choose().model)
-        two.learn(Outcome(2, 0.01))
+        two.learn(RoundOutcome(2, 0.01))
     assert seen == ["distilled", "distilled", "undistilled"]
     assert configuration(BY_NAME["lookup"], 8, "distilled").model is None
     assert configuration(BY_NAME["lookup"], 8).draft == LookupDraft(2)
 
 
 def test_what_is_learnt_begins_anew_with_a_prompt_if_the_suite_says_so() -> None:
-    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    chance = GeneratorSource(torch.Generator().manual_seed(0))
     made = chooser(SEVERAL, BY_NAME["hedge"], chance, 500.0, "distilled")
     assert isinstance(made, PerPrompt)
     first = made.choose()

@@ -9,8 +9,8 @@ from torch import Tensor
 from distillspec.errors import DistillSpecError
 from distillspec.methods.build import configuration
 from distillspec.methods.step_times import StepTimes, measure_steps, middle_prompt
-from distillspec.recipe.methods import Method
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.recipe.methods import MethodConfig
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.branches import DoubleReader
@@ -46,10 +46,10 @@ def measured(
     return measure_steps(
         target,
         drafts,
-        [configuration(Method(), gamma) for gamma in (1, 4)],
+        [configuration(MethodConfig(), gamma) for gamma in (1, 4)],
         torch.tensor([1, 2, 3]),
         policy=SamplingPolicy(1.0),
-        chance=GeneratorChance(torch.Generator().manual_seed(0)),
+        chance=GeneratorSource(torch.Generator().manual_seed(0)),
         rounds=rounds,
         clock=clock,
     )
@@ -119,10 +119,10 @@ def test_a_prompt_of_one_token_needs_no_prefill() -> None:
     times = measure_steps(
         BigramRunner(torch.zeros(4, 4)),
         {"draft": BigramRunner(torch.zeros(4, 4))},
-        [configuration(Method(), 2)],
+        [configuration(MethodConfig(), 2)],
         torch.tensor([1]),
         policy=SamplingPolicy(0.0),
-        chance=GeneratorChance(torch.Generator()),
+        chance=GeneratorSource(torch.Generator()),
         rounds=2,
     )
     assert times.temperature == 0.0
@@ -146,7 +146,7 @@ def test_a_block_that_a_stop_rule_left_short_is_verified_whole(count: int) -> No
     clock = Clock()
     draft = {"kind": "sequences", "count": count} if count > 1 else {"kind": "chain"}
     verify = {"kind": "kseq" if count > 1 else "token"}
-    one = Method.model_validate(
+    one = MethodConfig.model_validate(
         {"name": "sure", "draft": draft, "stop": {"kind": "confidence"}, "verify": verify}
     )
     target, small = SlowBigram(clock, 1.0, 1.0), SlowBigram(clock, 0.5)
@@ -156,7 +156,7 @@ def test_a_block_that_a_stop_rule_left_short_is_verified_whole(count: int) -> No
         [configuration(one, 4)],
         torch.tensor([1, 2, 3]),
         policy=SamplingPolicy(1.0),
-        chance=GeneratorChance(torch.Generator().manual_seed(0)),
+        chance=GeneratorSource(torch.Generator().manual_seed(0)),
         rounds=5,
         clock=clock,
     )
@@ -182,14 +182,14 @@ def test_a_lookup_takes_no_step_of_a_draft_and_its_search_is_counted_all_the_sam
             return super().distribution(logits)
 
     draft = SlowBigram(clock, 5.0)
-    lookup = Method.model_validate({"name": "lookup", "draft": {"kind": "lookup"}})
+    lookup = MethodConfig.model_validate({"name": "lookup", "draft": {"kind": "lookup"}})
     times = measure_steps(
         SlowBigram(clock, 2.0),
         {"draft": draft},
         [configuration(lookup, 4)],
         torch.tensor(prompt),
         policy=Counted(0.0),
-        chance=GeneratorChance(torch.Generator()),
+        chance=GeneratorSource(torch.Generator()),
         rounds=3,
         clock=clock,
     )

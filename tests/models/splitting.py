@@ -16,7 +16,7 @@ from distillspec.models.runners.tree_batch import eager_runner
 from distillspec.models.sampling.generate import generate
 from distillspec.models.surgery.hidden import is_sharded, output_head, token_logits
 from distillspec.models.surgery.sharded import split_over_processes
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 
 
@@ -60,7 +60,7 @@ def check(folder: str) -> None:
             [rows[0, :4], rows[1, :4]],
             max_new_tokens=5,
             policy=SamplingPolicy(1.0),
-            chance=GeneratorChance(torch.Generator().manual_seed(0)),
+            chance=GeneratorSource(torch.Generator().manual_seed(0)),
             end_tokens=frozenset(),
             pad_token=0,
         )

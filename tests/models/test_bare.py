@@ -8,12 +8,12 @@ from transformers import PreTrainedModel
 
 from distillspec.models.bare import bare_model, named
 from distillspec.models.surgery.adapters import add_lora
-from distillspec.recipe.schema import Lora
+from distillspec.recipe.schema import AdapterConfig
 
 
 def test_adapters_are_taken_off(llama: PreTrainedModel) -> None:
     model = copy.deepcopy(llama)
-    wrapped = add_lora(model, Lora(rank=2, targets=("q_proj",)))
+    wrapped = add_lora(model, AdapterConfig(rank=2, targets=("q_proj",)))
     assert bare_model(wrapped) is model
     assert bare_model(llama) is llama
 

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from distillspec.models.surgery.build_llama import random_llama
-from distillspec.models.vocabulary.cross_tokenizer import Bridge
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap
 from distillspec.models.vocabulary.train_tokenizer import train_tokenizer
 from distillspec.recipe.start import LlamaShape
 
@@ -46,14 +46,14 @@ def word_level(pieces: Sequence[str]) -> PreTrainedTokenizerFast:
     return _whole(backend, ())
 
 
-def wide_bridge() -> Bridge:
+def wide_bridge() -> CrossTokenizerMap:
     """Of two tiny models: 61 tokens each, in another order, every third one the target's alone."""
     letters = [chr(ord("a") + i % 26) for i in range(60)]
     names = [f"{one}{i // 26}" for i, one in enumerate(letters)]
     theirs = byte_level([END, *names])
     alphabet = sorted({*letters, "0", "1", "2"})
     mine = [name for i, name in enumerate(names) if i % 3][: 60 - len(alphabet)]
-    return Bridge(theirs, byte_level([*alphabet, *reversed(mine), END]), 61, 61, "here")
+    return CrossTokenizerMap(theirs, byte_level([*alphabet, *reversed(mine), END]), 61, 61, "here")
 
 
 def save_other_draft(folder: Path, max_positions: int = 512) -> PreTrainedTokenizerBase:

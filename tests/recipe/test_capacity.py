@@ -13,7 +13,7 @@ from distillspec.recipe.capacity import (
     llama_parameters,
     trained_bytes,
 )
-from distillspec.recipe.schema import Hardware
+from distillspec.recipe.schema import HardwareConfig
 from distillspec.recipe.start import LlamaShape
 
 
@@ -41,8 +41,8 @@ def test_a_model_larger_than_the_memory_is_refused() -> None:
 
 
 def test_training_on_the_host_keeps_more_than_the_weights_there() -> None:
-    assert trained_bytes(Hardware(device="cpu")) == 12
-    assert trained_bytes(Hardware(device="cuda")) == 4
+    assert trained_bytes(HardwareConfig(device="cpu")) == 12
+    assert trained_bytes(HardwareConfig(device="cuda")) == 4
 
 
 def test_texts_may_be_shown_often_in_a_step_but_not_without_end() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.context import UNLIMITED, Context, check_rows_fit, context_of
+from distillspec.recipe.context import UNLIMITED, ContextLength, check_rows_fit, context_of
 from distillspec.recipe.loading import load_recipe
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "nano-python.yaml"
@@ -47,7 +47,7 @@ def test_rows_that_may_cross_that_length_are_refused_with_the_reason() -> None:
     recipe = load_recipe(RECIPE, ["data.max_prompt_tokens=20", "data.max_response_tokens=13"])
     crossing = context_of({**LONG, "rope_parameters": LONGROPE})
     with pytest.raises(DistillSpecError, match=r"hold 32: its RoPE \(longrope\) changes") as caught:
-        check_rows_fit(recipe, [Context(512), crossing], "my.yaml")
+        check_rows_fit(recipe, [ContextLength(512), crossing], "my.yaml")
     assert caught.value.where.startswith("my.yaml: data.max_prompt_tokens=20")
     data = recipe.data.model_copy(update={"max_response_tokens": 12})
-    check_rows_fit(recipe.model_copy(update={"data": data}), [Context(512), crossing])
+    check_rows_fit(recipe.model_copy(update={"data": data}), [ContextLength(512), crossing])

@@ -5,17 +5,23 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from distillspec.recipe.distill import CachedSignal, Distill, Mix, Shares, Term
+from distillspec.recipe.distill import (
+    CachedTargetConfig,
+    DistillConfig,
+    MixConfig,
+    SourceShares,
+    Term,
+)
 
 
 @pytest.mark.parametrize("shares", [{"fixed": 0.5}, {"fixed": 0.6, "draft": 0.6}, {}])
 def test_shares_must_add_up_to_one(shares: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match="add up to 1"):
-        Shares.model_validate(shares)
+        SourceShares.model_validate(shares)
 
 
 def test_shares_may_be_any_mixture() -> None:
-    assert Shares(fixed=0.1, target=0.2, draft=0.7).target == 0.2
+    assert SourceShares(fixed=0.1, target=0.2, draft=0.7).target == 0.2
 
 
 DRAWN = {"divergence": "block_efficiency", "block_form": "drawn", "source": {"target": 1.0}}
@@ -42,12 +48,12 @@ REJECTED = {"source": {"speculative": 1.0}, "speculative": {"rejected": True}}
 )
 def test_an_objective_that_cannot_be_is_refused(plan: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
-        Distill.model_validate(plan)
+        DistillConfig.model_validate(plan)
 
 
 def test_a_loss_has_the_unit_of_its_terms() -> None:
     units = {
-        name: Distill.model_validate({"divergence": name, "source": {"draft": 1.0}}).loss_unit
+        name: DistillConfig.model_validate({"divergence": name, "source": {"draft": 1.0}}).loss_unit
         for name in get_args(Term)
         if name != "nll"
     }
@@ -60,29 +66,31 @@ def test_a_loss_has_the_unit_of_its_terms() -> None:
     assert units["tvd"] == units["lk_lambda"] == units["tvd_plus"] == ""
     assert units["block_efficiency"] == "tokens"
     nats = {"divergence": "mix", "mix": {"forward_kl": 0.5, "jsd": 0.5}}
-    assert Distill.model_validate(nats).loss_unit == "nats"
+    assert DistillConfig.model_validate(nats).loss_unit == "nats"
     mixed = {"divergence": "mix", "mix": {"forward_kl": 0.5, "tvd": 0.5}}
-    assert Distill.model_validate(mixed).loss_unit == ""
+    assert DistillConfig.model_validate(mixed).loss_unit == ""
     text = {"divergence": "nll", "source": {"target": 1.0}}
-    assert Distill.model_validate(text).loss_unit == "nats"
+    assert DistillConfig.model_validate(text).loss_unit == "nats"
 
 
 def test_an_objective_is_told_in_words() -> None:
     mix = {"jsd": 0.7, "block_efficiency": 1.0, "nll": 0.3}
-    plan = Distill.model_validate({"divergence": "mix", "mix": mix, "source": {"target": 1.0}})
+    plan = DistillConfig.model_validate(
+        {"divergence": "mix", "mix": mix, "source": {"target": 1.0}}
+    )
     assert plan.loss_in_words == "0.7 jsd[0.5] + block efficiency@4 + 0.3 nll"
-    assert Distill.model_validate(DRAWN).loss_in_words == "block efficiency@4 of drawn tokens"
-    selected = Distill.model_validate({"select": {"keep": 0.4, "reference": "draft"}})
+    assert DistillConfig.model_validate(DRAWN).loss_in_words == "block efficiency@4 of drawn tokens"
+    selected = DistillConfig.model_validate({"select": {"keep": 0.4, "reference": "draft"}})
     assert selected.loss_in_words == "jsd[0.5] of the 40% most learnable tokens"
 
 
 def test_every_loss_can_be_mixed() -> None:
-    assert list(Mix.model_fields) == list(get_args(Term))
+    assert list(MixConfig.model_fields) == list(get_args(Term))
 
 
 def test_what_reads_no_target_needs_none() -> None:
-    def plan(**values: Any) -> Distill:
-        return Distill.model_validate({"source": {"fixed": 1.0}, **values})
+    def plan(**values: Any) -> DistillConfig:
+        return DistillConfig.model_validate({"source": {"fixed": 1.0}, **values})
 
     assert not plan(divergence="nll").needs_target
     assert not plan(divergence="mix", mix={"nll": 0.5}).needs_target
@@ -108,15 +116,15 @@ def test_what_reads_no_target_needs_none() -> None:
 )
 def test_a_source_that_cannot_be_is_refused(plan: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
-        Distill.model_validate(plan)
+        DistillConfig.model_validate(plan)
 
 
 def test_shares_know_what_is_stored_and_what_is_still_to_be_written() -> None:
-    shares = Shares(fixed=0.25, target=0.25, draft=0.5)
+    shares = SourceShares(fixed=0.25, target=0.25, draft=0.5)
     assert shares.of == {"fixed": 0.25, "target": 0.25, "draft": 0.5}
     assert shares.stored == {"fixed": 0.25, "target": 0.25}
-    assert Shares(draft=0.5, target=0.5, per="token").stored == {}
-    assert Shares(draft=1.0).is_drafts and not shares.is_drafts
+    assert SourceShares(draft=0.5, target=0.5, per="token").stored == {}
+    assert SourceShares(draft=1.0).is_drafts and not shares.is_drafts
 
 
 @pytest.mark.parametrize(
@@ -131,7 +139,7 @@ def test_shares_know_what_is_stored_and_what_is_still_to_be_written() -> None:
 )
 def test_a_signal_that_cannot_be_kept_is_refused(plan: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
-        Distill.model_validate({"signal": {"kind": "cached"}, **plan})
+        DistillConfig.model_validate({"signal": {"kind": "cached"}, **plan})
 
 
 @pytest.mark.parametrize("divergence", [one for one in get_args(Term) if one != "nll"])
@@ -140,26 +148,26 @@ def test_every_divergence_that_reads_known_text_takes_a_cached_signal(divergence
     cached = {**plan, "signal": {"kind": "cached", "k": 8}}
     if divergence == "tvd_plus":  # of the draft's own text, which is never known
         with pytest.raises(ValidationError):
-            Distill.model_validate(cached)
+            DistillConfig.model_validate(cached)
         return
-    signal = Distill.model_validate(cached).cached_signal
+    signal = DistillConfig.model_validate(cached).cached_signal
     assert signal is not None and signal.k == 8
-    assert Distill.model_validate(plan).cached_signal is None
+    assert DistillConfig.model_validate(plan).cached_signal is None
 
 
 def test_a_divergence_that_a_cache_serves_badly_is_told() -> None:
     cached = {"source": {"fixed": 1.0}, "signal": {"kind": "cached"}}
-    assert Distill.model_validate(cached).signal_caveat is None
+    assert DistillConfig.model_validate(cached).signal_caveat is None
     mix = {"divergence": "mix", "mix": {"tvd": 0.5, "reverse_kl": 0.5}}
-    caveat = Distill.model_validate({**cached, **mix}).signal_caveat
+    caveat = DistillConfig.model_validate({**cached, **mix}).signal_caveat
     assert caveat is not None and caveat.startswith("reverse_kl hangs on")
     online = {"divergence": "reverse_kl", "source": {"fixed": 1.0}}
-    assert Distill.model_validate(online).signal_caveat is None
+    assert DistillConfig.model_validate(online).signal_caveat is None
 
 
 def test_a_records_size_is_that_of_ids_values_and_rest() -> None:
-    signal = CachedSignal(kind="cached")
+    signal = CachedTargetConfig(kind="cached")
     assert signal.bytes_per_token(4096) == 64 * (2 + 2) + 4 == 260
     assert signal.bytes_per_token(2**16) == 260
     assert signal.bytes_per_token(128_256) == 64 * (3 + 2) + 4 == 324
-    assert CachedSignal(kind="cached", k=10, dtype="float32").bytes_per_token(300) == 64
+    assert CachedTargetConfig(kind="cached", k=10, dtype="float32").bytes_per_token(300) == 64

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.endpoint import Endpoint, check_can_ask, refuse_endpoint
+from distillspec.recipe.endpoint import EndpointConfig, check_can_ask, refuse_endpoint
 from distillspec.recipe.loading import dump_yaml, load_recipe
 from distillspec.recipe.schema import Recipe
 
@@ -114,7 +114,7 @@ def test_a_wrong_value_without_a_secret_is_still_repeated(path: Path) -> None:
 
 
 def test_what_asking_needs_is_there_or_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    endpoint = Endpoint(url="http://h/v1", model="m", key_variable="THE_KEY")
+    endpoint = EndpointConfig(url="http://h/v1", model="m", key_variable="THE_KEY")
     monkeypatch.setenv("THE_KEY", "k")
     check_can_ask(endpoint)
     for value, fault in ((" \n", "is not set"), ("klé", "cannot be a key"), ("a\nb", "cannot")):
@@ -130,5 +130,5 @@ def test_what_asking_needs_is_there_or_named(monkeypatch: pytest.MonkeyPatch) ->
 def test_verbs_that_need_weights_say_what_to_do_instead() -> None:
     refuse_endpoint(None, "evaluate")
     with pytest.raises(DistillSpecError, match="`evaluate`") as caught:
-        refuse_endpoint(Endpoint(url="http://h/v1", model="m"), "evaluate")
+        refuse_endpoint(EndpointConfig(url="http://h/v1", model="m"), "evaluate")
     assert "auto TARGET" in caught.value.mend

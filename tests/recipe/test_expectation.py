@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from distillspec.recipe.expectation import Place, descend, root, sections_with
+from distillspec.recipe.expectation import SchemaNode, descend, root, sections_with
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
 
@@ -10,7 +10,7 @@ RECIPE = root(Recipe.model_json_schema())
 SUITE = root(Suite.model_json_schema())
 
 
-def at(place: Place, *path: str | int) -> Place:
+def at(place: SchemaNode, *path: str | int) -> SchemaNode:
     found = descend(place, {}, path)
     assert found is not None
     return found

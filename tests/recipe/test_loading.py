@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.data import Hub, Jsonl
+from distillspec.recipe.data import HubSource, JsonlSource
 from distillspec.recipe.loading import (
     dump_yaml,
     is_of_suite,
@@ -92,7 +92,7 @@ def test_overrides_change_values_and_are_read_as_yaml(recipe: Path) -> None:
     assert changed.distill.source.target == 1.0
     assert changed.lora is not None
     assert changed.lora.rank == 4
-    assert isinstance(changed.data.source, Jsonl)
+    assert isinstance(changed.data.source, JsonlSource)
     assert changed.data.source.path == "a=b.jsonl"
 
 
@@ -105,7 +105,7 @@ def test_an_override_of_an_alias_leaves_the_anchor_as_it_is(tmp_path: Path) -> N
     text = "pair: {target: t, draft: d}\ndata:\n  source: &s {kind: jsonl, path: a}\n"
     path.write_text(text + "  held_out: *s\n", encoding="utf-8")
     data = loaded(path, "data.held_out.path=b").data
-    assert isinstance(data.source, Jsonl)
+    assert isinstance(data.source, JsonlSource)
     assert data.source.path == "a"
 
 
@@ -209,7 +209,7 @@ def test_a_shipped_suite_is_pointed_at_a_file_by_one_override() -> None:
         suite = load_suite(path, ["prompts.source.path=rows.jsonl", "prompts.count=3"])
         shipped = load_suite(path).prompts.source
         source = suite.prompts.source
-        assert isinstance(source, Hub) and isinstance(shipped, Hub)
+        assert isinstance(source, HubSource) and isinstance(shipped, HubSource)
         assert (suite.prompts.count, shipped.local) == (3, None)
         assert source.local is not None and source.local.path == "rows.jsonl"
         assert (source.local.prompt, source.local.turns) == (shipped.prompt, shipped.turns)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from distillspec.recipe.methods import CardParallel, Method
+from distillspec.recipe.methods import CardConfig, MethodConfig
 
 SEQUENCES = {"kind": "sequences", "count": 2}
 DISTINCT = {"kind": "sequences", "distinct": True}
@@ -81,23 +81,23 @@ DISTINCT = {"kind": "sequences", "distinct": True}
 )
 def test_parts_that_make_no_sense_together_are_refused(method: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
-        Method.model_validate({"name": "mine", **method})
+        MethodConfig.model_validate({"name": "mine", **method})
 
 
 def test_an_oracle_is_no_method_and_the_error_says_where_it_is_told() -> None:
     with pytest.raises(ValidationError, match="no text can be decoded with it.*the report tells"):
-        Method.model_validate({"name": "best", "stop": {"kind": "oracle"}})
+        MethodConfig.model_validate({"name": "best", "stop": {"kind": "oracle"}})
 
 
 def test_candidates_beyond_their_budget_are_refused_with_an_estimate() -> None:
     with pytest.raises(ValidationError, match="take about 544 MiB, budget_mib is 64"):
-        CardParallel.model_validate({"kind": "card", "nodes": 256, "layers": 64})
+        CardConfig.model_validate({"kind": "card", "nodes": 256, "layers": 64})
     wide = {"kind": "card", "nodes": 256, "layers": 64, "budget_mib": 600}
-    assert CardParallel.model_validate(wide).layers == 64
+    assert CardConfig.model_validate(wide).layers == 64
 
 
 def test_what_a_round_reaches_beyond_the_text() -> None:
-    assert Method().reach(4) == 4
-    assert Method.model_validate({"parallel": {"kind": "pearl"}}).reach(4) == 8
-    card = Method.model_validate({"parallel": {"kind": "card", "layers": 10}})
+    assert MethodConfig().reach(4) == 4
+    assert MethodConfig.model_validate({"parallel": {"kind": "pearl"}}).reach(4) == 8
+    card = MethodConfig.model_validate({"parallel": {"kind": "card", "layers": 10}})
     assert (card.reach(4), card.reach(12)) == (10, 12)

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from distillspec.recipe.pretraining import PretrainRecipe, TokenizerPlan
+from distillspec.recipe.pretraining import PretrainRecipe, TokenizerConfig
 
 
 @pytest.mark.parametrize("plan", [{}, {"train_vocabulary": 4096, "take_from": "x"}])
 def test_a_tokenizer_is_either_trained_or_taken(plan: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="exactly one"):
-        TokenizerPlan.model_validate(plan)
+        TokenizerConfig.model_validate(plan)
 
 
 def test_a_pretraining_recipe_says_its_kind() -> None:

@@ -5,17 +5,17 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from distillspec.recipe.prompt_plan import PromptPlan
+from distillspec.recipe.prompt_plan import PromptsConfig
 
 TOPICS = {"kind": "python-topics"}
 ODD = {"kind": "adversarial"}
 
 
 def test_what_a_suite_brings_is_told_by_the_key_it_stands_under() -> None:
-    assert PromptPlan().named == {}
-    one = PromptPlan.model_validate({"source": TOPICS})
+    assert PromptsConfig().named == {}
+    one = PromptsConfig.model_validate({"source": TOPICS})
     assert list(one.named) == ["prompts.source"]
-    two = PromptPlan.model_validate({"sources": {"prose": TOPICS, "odd": ODD}})
+    two = PromptsConfig.model_validate({"sources": {"prose": TOPICS, "odd": ODD}})
     assert list(two.named) == ["prompts.sources.prose", "prompts.sources.odd"]
 
 
@@ -40,4 +40,4 @@ def test_what_a_suite_brings_is_told_by_the_key_it_stands_under() -> None:
 )
 def test_what_makes_no_sense_is_refused(values: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
-        PromptPlan.model_validate(values)
+        PromptsConfig.model_validate(values)

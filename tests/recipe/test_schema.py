@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from distillspec.recipe import data, distill, pretraining, schema
-from distillspec.recipe.distill import Shares, Term
+from distillspec.recipe.distill import SourceShares, Term
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.section import Section
 from distillspec.recipe.start import LlamaShape
@@ -34,7 +34,7 @@ def smallest(**more: Any) -> dict[str, Any]:
 def test_the_defaults_are_a_whole_recipe() -> None:
     recipe = Recipe.model_validate(smallest())
     assert recipe.distill.divergence == "jsd"
-    assert recipe.distill.source == Shares(draft=0.5, target=0.5, per="batch")
+    assert recipe.distill.source == SourceShares(draft=0.5, target=0.5, per="batch")
     assert recipe.evaluate.suite == "eval/suites/quick.yaml"
 
 

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.loading import dump_yaml
 from distillspec.recipe.schema import Recipe
-from distillspec.recipe.start import LlamaShape, Pruned, Random
+from distillspec.recipe.start import LlamaShape, PrunedDraftConfig, RandomDraftConfig
 
 
-def pruned(layers: Any, **cuts: int) -> Pruned:
-    return Pruned(kind="pruned", layers=layers, **cuts)
+def pruned(layers: Any, **cuts: int) -> PrunedDraftConfig:
+    return PrunedDraftConfig(kind="pruned", layers=layers, **cuts)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_plan_is_told_in_words() -> None:
         "layers 0, 3 of the target, cut to intermediate size 64, key-value heads 2"
     )
     shape = LlamaShape(hidden_size=16, intermediate_size=32, layers=2, heads=2)
-    assert Random(kind="random", shape=shape).in_words() == (
+    assert RandomDraftConfig(kind="random", shape=shape).in_words() == (
         "random weights, Llama of 2 layers, hidden size 16"
     )
 

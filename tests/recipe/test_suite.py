@@ -7,9 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.data import Jsonl, PythonSource
+from distillspec.recipe.data import JsonlSource, PythonSource
 from distillspec.recipe.loading import load_suite
-from distillspec.recipe.prompt_plan import PromptPlan, PromptSource
+from distillspec.recipe.prompt_plan import PromptsConfig, PromptSource
 from distillspec.recipe.suite import SourceKind, Suite
 
 
@@ -159,7 +159,7 @@ def test_a_method_that_names_its_draft_is_measured_with_that_one_alone() -> None
 
 
 CODE = PythonSource(kind="python-source", standard_library=True)
-ROWS = Jsonl(kind="jsonl", path="rows.jsonl")
+ROWS = JsonlSource(kind="jsonl", path="rows.jsonl")
 
 
 def test_a_metric_is_run_on_its_own_kinds_of_prompts_alone() -> None:
@@ -167,9 +167,9 @@ def test_a_metric_is_run_on_its_own_kinds_of_prompts_alone() -> None:
     assert suite.scored_on(CODE) is suite
     assert suite.scored_on(ROWS).quality is None
     assert Suite(quality="metric").scored_on(ROWS).quality == "metric"
-    mixed = suite.model_copy(update={"prompts": PromptPlan(sources={"a": CODE, "b": ROWS})})
+    mixed = suite.model_copy(update={"prompts": PromptsConfig(sources={"a": CODE, "b": ROWS})})
     assert mixed.scored_on(CODE).quality is None
-    brought = suite.model_copy(update={"prompts": PromptPlan(source=CODE)})
+    brought = suite.model_copy(update={"prompts": PromptsConfig(source=CODE)})
     assert brought.scored_on(ROWS).quality == "metric"
 
 

@@ -8,12 +8,12 @@ import pytest
 
 from distillspec.errors import DistillSpecError
 from distillspec.runtime.journal import add_lines, appending
-from distillspec.runtime.plain_files import Kept, read_lines
+from distillspec.runtime.plain_files import BoundedText, read_lines
 from tests.full_disk import no_file_larger_than
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    kept = Kept(path, "this journal", "delete it")
+    kept = BoundedText(path, "this journal", "delete it")
     return [line for _, line in read_lines(kept, unfinished=True)]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from distillspec.errors import DistillSpecError
 from distillspec.runtime.plain_files import (
-    Kept,
+    BoundedText,
     check_regular,
     read_bytes,
     read_csv,
@@ -25,8 +25,8 @@ class Record(NamedTuple):
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Kept:
-    return Kept(tmp_path / "record.json", "the record", "delete it")
+def kept(tmp_path: Path) -> BoundedText:
+    return BoundedText(tmp_path / "record.json", "the record", "delete it")
 
 
 def refusal(read: Callable[[], Any]) -> DistillSpecError:
@@ -38,7 +38,7 @@ def refusal(read: Callable[[], Any]) -> DistillSpecError:
     return error
 
 
-def test_a_record_is_read_and_a_byte_order_mark_passed_over(kept: Kept) -> None:
+def test_a_record_is_read_and_a_byte_order_mark_passed_over(kept: BoundedText) -> None:
     kept.path.write_bytes(b'\xef\xbb\xbf{"steps": 3}\n')
     assert read_json(kept, Record) == Record(3)
 
@@ -59,7 +59,7 @@ def test_a_record_is_read_and_a_byte_order_mark_passed_over(kept: Kept) -> None:
     ],
 )
 def test_wrong_content_is_one_error_that_names_the_file(
-    content: bytes, why: str, kept: Kept
+    content: bytes, why: str, kept: BoundedText
 ) -> None:
     kept.path.write_bytes(content)
     error = refusal(lambda: read_json(kept, Record))
@@ -67,7 +67,9 @@ def test_wrong_content_is_one_error_that_names_the_file(
     assert error.where.startswith(str(kept.path))
 
 
-def test_what_is_no_file_is_refused_without_waiting_for_it(kept: Kept, tmp_path: Path) -> None:
+def test_what_is_no_file_is_refused_without_waiting_for_it(
+    kept: BoundedText, tmp_path: Path
+) -> None:
     for make, says in (
         (lambda path: None, "No such file"),
         (lambda path: path.mkdir(), "a folder"),
@@ -86,13 +88,13 @@ def test_what_is_no_file_is_refused_without_waiting_for_it(kept: Kept, tmp_path:
     assert "null byte" in refusal(lambda: read_text(kept._replace(path=Path("a\0")))).what
 
 
-def test_more_bytes_than_expected_are_not_read(kept: Kept) -> None:
+def test_more_bytes_than_expected_are_not_read(kept: BoundedText) -> None:
     kept.path.write_bytes(b"12345")
     assert read_bytes(kept, most=5) == b"12345"
     assert "5 bytes are more than 4" in refusal(lambda: read_bytes(kept, most=4)).what
 
 
-def test_lines_come_with_their_place(kept: Kept) -> None:
+def test_lines_come_with_their_place(kept: BoundedText) -> None:
     kept.path.write_bytes(b'{"a": 1}\n{"a": 2}')
     assert list(read_lines(kept)) == [("line 1", {"a": 1}), ("line 2", {"a": 2})]
     assert list(read_lines(kept, unfinished=True)) == [("line 1", {"a": 1})]
@@ -102,7 +104,7 @@ def test_lines_come_with_their_place(kept: Kept) -> None:
     assert "must be a mapping" in error.what
 
 
-def test_a_table_of_numbers_is_read_by_its_header(kept: Kept) -> None:
+def test_a_table_of_numbers_is_read_by_its_header(kept: BoundedText) -> None:
     kept.path.write_text("step,loss,alpha\n1,0.5,\n2,,nan\n3,0.")
     first, second = read_csv(kept)
     assert first == {"step": 1.0, "loss": 0.5}
@@ -121,7 +123,7 @@ def test_a_table_of_numbers_is_read_by_its_header(kept: Kept) -> None:
     ],
 )
 def test_a_fault_of_a_table_names_its_line(
-    content: bytes, where: str, why: str, kept: Kept
+    content: bytes, where: str, why: str, kept: BoundedText
 ) -> None:
     kept.path.write_bytes(content)
     error = refusal(lambda: read_csv(kept))

@@ -12,7 +12,7 @@ import pytest
 
 from distillspec.errors import DistillSpecError
 from distillspec.runtime import provenance
-from distillspec.runtime.provenance import Cost, Git, RunLog
+from distillspec.runtime.provenance import Git, RunCost, RunLog
 from distillspec.text.secret import without_secrets
 
 
@@ -160,11 +160,11 @@ def test_a_resumed_run_keeps_the_record_of_its_first_start(tmp_path: Path) -> No
 def test_costs_add_up_and_peaks_do_not() -> None:
     start = provenance.gather(["x"])
     starts = [
-        replace(start, cost=Cost(seconds=1.5, tokens=10, peak_memory_bytes=7, peak_gpu_bytes=1)),
+        replace(start, cost=RunCost(seconds=1.5, tokens=10, peak_memory_bytes=7, peak_gpu_bytes=1)),
         start,
-        replace(start, cost=Cost(seconds=2.0, tokens=5, peak_memory_bytes=4, peak_gpu_bytes=3)),
+        replace(start, cost=RunCost(seconds=2.0, tokens=5, peak_memory_bytes=4, peak_gpu_bytes=3)),
     ]
-    assert provenance.total_cost(starts) == Cost(3.5, 15, 7, 3)
+    assert provenance.total_cost(starts) == RunCost(3.5, 15, 7, 3)
     assert provenance.total_cost([start]) is None
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 
-from distillspec.runtime.typed import MistypedError, Reading, typed
+from distillspec.runtime.typed import MistypedError, TypedReader, typed
 
 
 class Point(NamedTuple):
@@ -84,10 +84,10 @@ def test_what_differs_is_told_with_its_place(form: Any, value: Any, says: str) -
 
 
 def test_null_is_a_number_that_does_not_exist_where_that_is_asked_for() -> None:
-    point: Point = typed(Point, {"x": None}, Reading(null_is_nan=True))
+    point: Point = typed(Point, {"x": None}, TypedReader(null_is_nan=True))
     assert math.isnan(point.x)
 
 
 def test_fields_that_earlier_versions_did_not_have_take_what_stands_for_them() -> None:
-    found: Drawing = typed(Drawing, {"points": [{}]}, Reading(absent={"name": "?", "x": 2.0}))
+    found: Drawing = typed(Drawing, {"points": [{}]}, TypedReader(absent={"name": "?", "x": 2.0}))
     assert found == Drawing("?", (Point(2.0),))

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance, passes
-from distillspec.speculation.draft.proposal import Basis
+from distillspec.speculation.chance import RandomSource, passes
+from distillspec.speculation.draft.proposal import DraftContext
 from distillspec.speculation.draft.stop import FixedLength, StopRule
 from distillspec.speculation.records import Round
 from distillspec.speculation.runner import BigramRunner, Room, Runner
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class Branches:
-    """A `Chance` that takes the prescribed choices, then the first of each there is.
+    """A `RandomSource` that takes the prescribed choices, then the first of each there is.
 
     Outcomes of weight 0 do not exist. `weight` is the probability of the path taken.
     """
@@ -162,15 +162,17 @@ def autoregressive_law(
 def basis_of(
     runner: BigramRunner,
     pending: Sequence[int],
-    chance: Chance,
+    chance: RandomSource,
     *,
     policy: SamplingPolicy = SamplingPolicy(),  # noqa: B008  # frozen
     stop: StopRule | None = None,
-) -> Basis:
+) -> DraftContext:
     """What `runner` drafts from after the text it holds and `pending`."""
     text = [*runner.tokens[0].tolist(), *pending]
     stop = FixedLength() if stop is None else stop
-    return Basis(text, torch.tensor(text[-1:]), runner, runner.vocabulary, policy, chance, stop)
+    return DraftContext(
+        text, torch.tensor(text[-1:]), runner, runner.vocabulary, policy, chance, stop
+    )
 
 
 def total_variation(one: Law, other: Law) -> float:

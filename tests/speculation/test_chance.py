@@ -5,13 +5,13 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation import chance as chance_module
-from distillspec.speculation.chance import GeneratorChance, RowChance, for_rows, passes, token_at
+from distillspec.speculation.chance import GeneratorSource, RowSource, for_rows, passes, token_at
 
 ALMOST_ONE = 1.0 - 2.0**-53  # the largest float64 that torch.rand returns
 
 
-def chance(seed: int = 0) -> GeneratorChance:
-    return GeneratorChance(torch.Generator().manual_seed(seed))
+def chance(seed: int = 0) -> GeneratorSource:
+    return GeneratorSource(torch.Generator().manual_seed(seed))
 
 
 # --- coins ---------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_choices_on_a_gpu_do_not_wait_for_the_host_until_a_verdict_does() -> Non
     from distillspec.speculation.verify.token import verify_token
 
     device = torch.device("cuda")
-    coins = GeneratorChance(torch.Generator(device=device).manual_seed(0))
+    coins = GeneratorSource(torch.Generator(device=device).manual_seed(0))
     p, q = torch.rand(2, 5, 4096, device=device).softmax(-1)
     tokens = torch.zeros(4, dtype=torch.long, device=device)
     verify_token(p, q[:4], tokens, coins)
@@ -160,22 +160,22 @@ def test_choices_on_a_gpu_do_not_wait_for_the_host_until_a_verdict_does() -> Non
 
 def test_the_streams_of_rows_go_on_where_they_stood_when_rows_leave() -> None:
     weights = torch.rand(3, 50, generator=torch.Generator().manual_seed(1))
-    whole = RowChance.seeded([7, 8, 9], 4, torch.device("cpu"))
+    whole = RowSource.seeded([7, 8, 9], 4, torch.device("cpu"))
     drawn = torch.stack([whole.draw(weights) for _ in range(4)])
-    parted = RowChance.seeded([7, 8, 9], 4, torch.device("cpu"))
+    parted = RowSource.seeded([7, 8, 9], 4, torch.device("cpu"))
     first = torch.stack([parted.draw(weights) for _ in range(2)])
     rows = torch.tensor([2, 0])
     left = for_rows(parted, rows)
     last = torch.stack([left.draw(weights[rows]) for _ in range(2)])
     assert torch.equal(first, drawn[:2])
     assert torch.equal(last, drawn[2:, rows])
-    coins = RowChance.seeded([7, 8], 1, torch.device("cpu")).accept(torch.tensor([0.0, 1.0]))
+    coins = RowSource.seeded([7, 8], 1, torch.device("cpu")).accept(torch.tensor([0.0, 1.0]))
     assert coins.tolist() == [False, True]
 
 
 def test_a_row_draws_its_distribution() -> None:
     """Frequencies of 4,000 rows' first draws: a standard error is below 0.008."""
     weights = torch.tensor([1.0, 2.0, 0.0, 5.0])
-    chance = RowChance.seeded(range(4000), 1, torch.device("cpu"))
+    chance = RowSource.seeded(range(4000), 1, torch.device("cpu"))
     found = chance.draw(weights.expand(4000, -1)).bincount(minlength=4) / 4000
     torch.testing.assert_close(found, weights / 8.0, atol=0.03, rtol=0.0)

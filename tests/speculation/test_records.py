@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from distillspec.speculation.records import Counts, Fate, Generation, RoundRecord
+from distillspec.speculation.records import Counts, Generation, RoundRecord, TokenStatus
 
 
 def block(drafted: int, accepted: int, *, cut: bool = False) -> RoundRecord:
@@ -63,7 +63,7 @@ def test_plain_decoding_has_a_block_efficiency_of_one_and_no_acceptance() -> Non
 def test_a_generation_counts_its_own_rounds() -> None:
     generation = Generation(
         tokens=[1, 2, 3, 4],
-        fates=[Fate.ACCEPTED] * 3 + [Fate.BONUS],
+        fates=[TokenStatus.ACCEPTED] * 3 + [TokenStatus.BONUS],
         rounds=[block(3, 3)],
         prefill_seconds=0.0,
         decode_seconds=0.1,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
 
 ALL = [
@@ -69,7 +69,7 @@ def test_temperature_zero_is_one_hot_at_the_lowest_index_of_the_maximum() -> Non
 @pytest.mark.parametrize("policy", ALL)
 def test_a_token_is_drawn_from_the_distribution_it_comes_with(policy: SamplingPolicy) -> None:
     logits = torch.randn(200, 7, generator=torch.Generator().manual_seed(5)) * 2
-    coins = [GeneratorChance(torch.Generator().manual_seed(6)) for _ in range(3)]
+    coins = [GeneratorSource(torch.Generator().manual_seed(6)) for _ in range(3)]
     token, distribution = policy.draw_with_distribution(logits, coins[0])
     assert torch.equal(distribution, policy.distribution(logits))
     assert torch.equal(token, coins[1].draw(distribution))
@@ -106,7 +106,7 @@ def test_a_tiny_temperature_is_nearly_greedy_and_finite() -> None:
 def test_logits_that_give_no_distribution_are_found_whichever_they_are(
     policy: SamplingPolicy, dtype: torch.dtype, value: float
 ) -> None:
-    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    chance = GeneratorSource(torch.Generator().manual_seed(0))
     for place in range(6):
         logits = torch.randn(2, 6, generator=torch.Generator().manual_seed(place)).to(dtype)
         logits[0, (place + 1) % 6] = -torch.inf  # a masked token is no fault

@@ -5,23 +5,23 @@ from __future__ import annotations
 import torch
 import torch.distributed
 
-from distillspec.speculation.chance import GeneratorChance
-from distillspec.training.agreed import AgreedChance
+from distillspec.speculation.chance import GeneratorSource
+from distillspec.training.agreed import SharedRandomSource
 
 
 def main() -> None:
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
-    own = GeneratorChance(torch.Generator().manual_seed(rank))
-    first = GeneratorChance(torch.Generator().manual_seed(0))
-    agreed = AgreedChance(own)
+    own = GeneratorSource(torch.Generator().manual_seed(rank))
+    first = GeneratorSource(torch.Generator().manual_seed(0))
+    agreed = SharedRandomSource(own)
     weights, chances = torch.ones(40, 7), torch.full((50,), 0.5)
     for _ in range(2):
         tokens, coins = agreed.draw(weights), agreed.accept(chances)
         assert torch.equal(tokens, first.draw(weights))
         assert torch.equal(coins, first.accept(chances)) and coins.dtype == torch.bool
-    alone = GeneratorChance(torch.Generator().manual_seed(rank)).draw(weights)
-    again = GeneratorChance(torch.Generator().manual_seed(0)).draw(weights)
+    alone = GeneratorSource(torch.Generator().manual_seed(rank)).draw(weights)
+    again = GeneratorSource(torch.Generator().manual_seed(0)).draw(weights)
     assert torch.equal(alone, again) == (rank == 0)
     torch.distributed.destroy_process_group()
 

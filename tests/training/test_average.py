@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from distillspec.training.average import Average
+from distillspec.training.average import ExponentialMovingAverage
 
 
 def moved(model: nn.Linear, value: float) -> None:
@@ -15,7 +15,7 @@ def moved(model: nn.Linear, value: float) -> None:
 def test_the_average_follows_with_its_decay_and_faster_at_first() -> None:
     model = nn.Linear(2, 1, bias=False)
     moved(model, 0.0)
-    average = Average(model, 0.9)
+    average = ExponentialMovingAverage(model, 0.9)
     expected = 0.0
     for step, value in enumerate((1.0, 2.0, 5.0, 3.0)):
         moved(model, value)
@@ -29,7 +29,7 @@ def test_the_average_follows_with_its_decay_and_faster_at_first() -> None:
 
 def test_weights_come_back_when_something_fails() -> None:
     model = nn.Linear(2, 1, bias=False)
-    average = Average(model, 0.9)
+    average = ExponentialMovingAverage(model, 0.9)
     moved(model, 4.0)
     with pytest.raises(RuntimeError), average.placed():
         raise RuntimeError
@@ -39,12 +39,12 @@ def test_weights_come_back_when_something_fails() -> None:
 def test_frozen_weights_are_left_out() -> None:
     model = nn.Linear(2, 1)
     model.bias.requires_grad_(False)
-    assert set(Average(model, 0.9).state_dict()) == {"weight", "steps"}
+    assert set(ExponentialMovingAverage(model, 0.9).state_dict()) == {"weight", "steps"}
 
 
 def test_an_average_goes_on_where_it_was_saved() -> None:
     model = nn.Linear(2, 1, bias=False)
-    one, other = Average(model, 0.9), Average(model, 0.9)
+    one, other = ExponentialMovingAverage(model, 0.9), ExponentialMovingAverage(model, 0.9)
     moved(model, 2.0)
     one.update()
     other.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})

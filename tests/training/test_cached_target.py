@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from distillspec.assembly import training
-from distillspec.assembly.pair import Pair
+from distillspec.assembly.pair import ModelPair
 from distillspec.corpus.batches.batching import Batch, collate
-from distillspec.corpus.batches.visits import TreeRow, Visits, collate_trees
-from distillspec.corpus.stores.top_k import SignalText, fill_signals
+from distillspec.corpus.batches.visits import RejectedBranches, TreeRow, collate_trees
+from distillspec.corpus.stores.top_k import TopKText, fill_signals
 from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
 from distillspec.models.surgery.hidden import token_logits
-from distillspec.models.vocabulary.cross_tokenizer import Bridge, attach
-from distillspec.models.vocabulary.eos_tokens import StopIds
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach
+from distillspec.models.vocabulary.eos_tokens import EosTokens
 from distillspec.models.vocabulary.trimmed_head import trim_head
-from distillspec.recipe.distill import OnlineSignal, Term
-from distillspec.training.cached_target import CachedTarget, texts_of
+from distillspec.recipe.distill import OnlineTargetConfig, Term
+from distillspec.training.cached_target import CachedTopKTarget, texts_of
 from distillspec.training.objective import Objective, predicts_response
 from distillspec.training.state_file import read_state
 from tests.models.two_tokenizers import byte_level
@@ -53,22 +53,25 @@ def batch(count: int, *, on_prompts: bool = False) -> Batch:
 def test_rows_are_told_without_their_padding_and_from_where_they_are_predicted() -> None:
     rows = [((5, 6, 7), (8, 0)), ((9,), ()), ((1, 2), (3, 4, 5, 6))]
     assert texts_of(collate(rows, 0)) == [
-        SignalText((5, 6, 7, 8, 0), 3),
-        SignalText((9,), 1),
-        SignalText((1, 2, 3, 4, 5, 6), 2),
+        TopKText((5, 6, 7, 8, 0), 3),
+        TopKText((9,), 1),
+        TopKText((1, 2, 3, 4, 5, 6), 2),
     ]
     assert [text.first for text in texts_of(collate(rows, 0, on_prompts=True))] == [1, 1, 1]
 
 
 def test_packed_texts_are_told_one_by_one() -> None:
     rows = [
-        [TreeRow((5, 6, 7), (8, 0), Visits.of_text(2)), TreeRow((9,), (), Visits.of_text(0))],
-        [TreeRow((1, 2), (3, 4), Visits.of_text(3))],
+        [
+            TreeRow((5, 6, 7), (8, 0), RejectedBranches.of_text(2)),
+            TreeRow((9,), (), RejectedBranches.of_text(0)),
+        ],
+        [TreeRow((1, 2), (3, 4), RejectedBranches.of_text(3))],
     ]
     assert texts_of(collate_trees(rows, 0)) == [
-        SignalText((5, 6, 7, 8, 0), 3),
-        SignalText((9,), 1),
-        SignalText((1, 2, 3, 4), 1),
+        TopKText((5, 6, 7, 8, 0), 3),
+        TopKText((9,), 1),
+        TopKText((1, 2, 3, 4), 1),
     ]
 
 
@@ -126,13 +129,13 @@ def _of_a_part(
     kept = {"k": k, "dtype": "float32"}
     given = tiny_run.recipe(**plan(folder, divergence=name, temperature=0.7, kept=kept))
     made = tiny_run.parts(pair, tiny_run.recipe(**plan(folder, cached=False)))
-    whole = Pair(
+    whole = ModelPair(
         given,
         torch.device("cpu"),
         made.target,
         made.tokenizer,
         300,
-        StopIds(frozenset({0}), None, ()),
+        EosTokens(frozenset({0}), None, ()),
     )
     model = bare_model(made.draft)
     if part == "trimmed":
@@ -142,7 +145,7 @@ def _of_a_part(
         pieces = sorted(made.tokenizer.get_vocab(), key=made.tokenizer.get_vocab().__getitem__)
         mine = [piece for i, piece in enumerate(pieces) if len(piece) == 1 or i % 2 == 0]
         other = byte_level(mine[::-1], special=(pieces[0],))
-        whole = replace(whole, bridge=Bridge(made.tokenizer, other, 300, 300, "here"))
+        whole = replace(whole, bridge=CrossTokenizerMap(made.tokenizer, other, 300, 300, "here"))
         assert whole.bridge is not None
         attach(model, whole.bridge)
     rows, signal = tiny_run.prompts(), given.distill.cached_signal
@@ -151,8 +154,8 @@ def _of_a_part(
     signal = signal.model_copy(update={"k": size})
     store = training.signal_store(whole, signal, rows, {row.key: (5, 6, 7) for row in rows})
     fill_signals(store, training.signal_scorer(whole, signal))
-    online = given.distill.model_copy(update={"signal": OnlineSignal(kind="online")})
-    cached = Objective(given.distill, None, None, CachedTarget(store))
+    online = given.distill.model_copy(update={"signal": OnlineTargetConfig(kind="online")})
+    cached = Objective(given.distill, None, None, CachedTopKTarget(store))
     return made.draft, Objective(online, made.target), cached
 
 
@@ -209,13 +212,13 @@ def test_the_gradient_of_few_kept_tokens_of_a_part_is_that_of_their_loss(
 def test_distributions_of_another_part_are_another_store(tiny_pair: Path, tmp_path: Path) -> None:
     given = tiny_run.recipe(**plan(tmp_path, kept={"k": 8}))
     made = tiny_run.parts(tiny_pair, tiny_run.recipe(**plan(tmp_path, cached=False)))
-    whole = Pair(
+    whole = ModelPair(
         given,
         torch.device("cpu"),
         made.target,
         made.tokenizer,
         300,
-        StopIds(frozenset({0}), None, ()),
+        EosTokens(frozenset({0}), None, ()),
     )
     rows, signal = tiny_run.prompts(), given.distill.cached_signal
     assert signal is not None

@@ -5,11 +5,11 @@ import time
 import pytest
 import torch
 
-from distillspec.training.clock import Clock
+from distillspec.training.clock import StageClock
 
 
 def test_seconds_add_up_by_phase_and_probes_are_not_training() -> None:
-    clock = Clock(torch.device("cpu"))
+    clock = StageClock(torch.device("cpu"))
     for phase in ("rollout", "target", "update", "update", "probe", "checkpoint"):
         with clock.phase(phase):
             time.sleep(0.01)
@@ -20,7 +20,7 @@ def test_seconds_add_up_by_phase_and_probes_are_not_training() -> None:
 
 
 def test_a_phase_that_fails_is_counted_all_the_same() -> None:
-    clock = Clock(torch.device("cpu"))
+    clock = StageClock(torch.device("cpu"))
     with pytest.raises(ZeroDivisionError), clock.phase("update"):
         raise ZeroDivisionError
     assert clock.seconds["update"] > 0.0

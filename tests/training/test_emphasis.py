@@ -4,19 +4,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.recipe.distill import Distill
-from distillspec.training.emphasis import Observed
+from distillspec.recipe.distill import DistillConfig
+from distillspec.training.emphasis import StepStatistics
 
-PLUS = Distill(divergence="tvd_plus", source={"draft": 1.0})
-HALF = Distill(select={"keep": 0.5, "reference": "draft"})
-
-
-def rewarded(*rewards: float) -> Observed:
-    return Observed(torch.tensor(rewards), None, torch.zeros(len(rewards)))
+PLUS = DistillConfig(divergence="tvd_plus", source={"draft": 1.0})
+HALF = DistillConfig(select={"keep": 0.5, "reference": "draft"})
 
 
-def with_gaps(*gaps: float) -> Observed:
-    return Observed(None, torch.tensor(gaps), torch.zeros(len(gaps)))
+def rewarded(*rewards: float) -> StepStatistics:
+    return StepStatistics(torch.tensor(rewards), None, torch.zeros(len(rewards)))
+
+
+def with_gaps(*gaps: float) -> StepStatistics:
+    return StepStatistics(None, torch.tensor(gaps), torch.zeros(len(gaps)))
 
 
 def given(advantages: Tensor | None) -> list[float]:

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from distillspec.models.loading.load import load_model
 from distillspec.models.sampling.generate import DrawnText
-from distillspec.training.held_out_loss import HeldOutLoss, LossFinding
+from distillspec.training.held_out_loss import HeldOutLoss, LossResult
 from distillspec.training.resume import Position
 from distillspec.training.state_file import read_state
 from tests.training import tiny_run
@@ -36,7 +36,7 @@ def test_it_is_the_mean_over_the_tokens_of_the_texts(draft: PreTrainedModel) -> 
 def test_the_lowest_loss_is_the_best_and_the_first_is_better_than_none() -> None:
     best = Position()
     for nats, better in ((2.0, True), (2.5, False), (2.0, False), (1.5, True)):
-        finding = LossFinding(nats, 4)
+        finding = LossResult(nats, 4)
         assert finding.beats(best) is better
         if better:
             finding.keep(best)

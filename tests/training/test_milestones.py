@@ -11,7 +11,7 @@ import torch
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model
-from distillspec.recipe.distill import Distill
+from distillspec.recipe.distill import DistillConfig
 from distillspec.runtime.interrupts import Terminated
 from distillspec.training.milestones import is_over
 from distillspec.training.resume import Position
@@ -20,9 +20,9 @@ from tests.training import tiny_run
 
 
 def test_a_run_is_over_by_steps_or_by_training_time() -> None:
-    assert not is_over(Position(step=9, training_seconds=1e9), Distill(max_steps=10))
-    assert is_over(Position(step=10), Distill(max_steps=10))
-    assert is_over(Position(training_seconds=61.0), Distill(max_steps=10, max_minutes=1.0))
+    assert not is_over(Position(step=9, training_seconds=1e9), DistillConfig(max_steps=10))
+    assert is_over(Position(step=10), DistillConfig(max_steps=10))
+    assert is_over(Position(training_seconds=61.0), DistillConfig(max_steps=10, max_minutes=1.0))
 
 
 def test_the_best_draft_is_the_one_with_the_highest_alpha(tiny_pair: Path, tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ import torch
 from distillspec.corpus.batches.batching import collate
 from distillspec.models.bare import bare_model
 from distillspec.training import module
-from distillspec.training.clock import Clock
+from distillspec.training.clock import StageClock
 from distillspec.training.module import DistillModule
 from distillspec.training.objective import Objective
-from distillspec.training.replica import Replica
+from distillspec.training.replica import InferenceCopy
 from distillspec.training.resume import Position
 from distillspec.training.rollout import Rollout
 from distillspec.training.step import Step
@@ -28,8 +28,8 @@ def _wired(made: tiny_run.Parts, dtype: torch.dtype = torch.float32) -> DistillM
             end_tokens=frozenset(),
             pad_token=0,
         ),
-        Replica(made.draft, torch.bfloat16, sharded=False),
-        clock=Clock(torch.device("cpu")),
+        InferenceCopy(made.draft, torch.bfloat16, sharded=False),
+        clock=StageClock(torch.device("cpu")),
         position=Position(),
         autocast_dtype=dtype,
         micro_batch_size=4,

@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distillspec.corpus.batches.batching import Batch, Known, collate
-from distillspec.corpus.batches.visits import Side, TreeRow, Visits, collate_trees
+from distillspec.corpus.batches.batching import Batch, KnownResponses, collate
+from distillspec.corpus.batches.visits import BranchSide, RejectedBranches, TreeRow, collate_trees
 from distillspec.models.bare import bare_model
 from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.models.surgery.frozen import FrozenTarget
 from distillspec.models.surgery.hidden import Layout
-from distillspec.models.vocabulary.cross_tokenizer import Bridge, attach
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach
 from distillspec.models.vocabulary.trimmed_head import trim_head
-from distillspec.recipe.distill import Distill, Term
-from distillspec.training.emphasis import Emphasis
+from distillspec.recipe.distill import DistillConfig, Term
+from distillspec.training.emphasis import TokenWeights
 from distillspec.training.objective import Objective, predicts_response, token_weights
 from tests.models.two_tokenizers import byte_level
 
@@ -64,13 +64,13 @@ EVERY: list[dict[str, Any]] = [
 ]
 
 
-def _distill(**values: Any) -> Distill:
+def _distill(**values: Any) -> DistillConfig:
     """Any text will do here, but some insist on the draft's, and some on any but the draft's."""
     terms = {values.get("divergence"), *values.get("mix", {})}
     source = {"fixed": 1.0} if "nll" in terms else {"draft": 1.0}
     if values.get("block_form") == "drawn":
         source = {"target": 1.0}
-    return Distill(source=source, chunk_tokens=2, **values)
+    return DistillConfig(source=source, chunk_tokens=2, **values)
 
 
 class Whole(NamedTuple):
@@ -203,7 +203,7 @@ def test_the_gradient_of_a_batch_is_that_of_any_split_of_it(
         draft.zero_grad()
         batches = [collate(rows, 0) for rows in split]
         signals = [loss.target_signal(draft, batch) for batch in batches]
-        emphases: list[Emphasis | None] = [None] * len(batches)
+        emphases: list[TokenWeights | None] = [None] * len(batches)
         if plan.reads_whole_steps:
             step = [loss.observe(draft, *pair) for pair in zip(batches, signals, strict=True)]
             emphases = [one.emphasis(step, plan) for one in step]
@@ -382,9 +382,11 @@ TREE = [
     TreeRow(
         (5, 6),
         (7, 8, 9),
-        Visits((1.0, 0.5, 1.0), [Side(0, (3,), (0.25,)), Side(2, (4, 2), (0.5, 0.125))]),
+        RejectedBranches(
+            (1.0, 0.5, 1.0), [BranchSide(0, (3,), (0.25,)), BranchSide(2, (4, 2), (0.5, 0.125))]
+        ),
     ),
-    TreeRow((11,), (12,), Visits((1.0,), [Side(0, (13,), (0.75,))])),
+    TreeRow((11,), (12,), RejectedBranches((1.0,), [BranchSide(0, (13,), (0.75,))])),
 ]
 STATES = [
     ((5, 6), 1.0),
@@ -440,7 +442,7 @@ def test_states_that_are_known_are_not_computed_again(
     predicts = predicts_response(batch)
     read = target.hidden(batch.tokens, batch.is_token, layout)
     is_known = predicts.nonzero()[:, 0] >= first
-    known = Known(is_known, read[predicts][is_known])
+    known = KnownResponses(is_known, read[predicts][is_known])
     rows_read = []
     forward = FrozenTarget.hidden
     monkeypatch.setattr(
@@ -468,7 +470,7 @@ def test_packed_texts_have_the_loss_and_gradient_of_padded_ones(
     loss = Objective(plan, target, reference if plan.select else None)
     padded = loss(draft, collate(ROWS, 0))
     trees = [
-        TreeRow(prompt, response, Visits.of_text(len(response), weight))
+        TreeRow(prompt, response, RejectedBranches.of_text(len(response), weight))
         for prompt, response in ROWS
         for weight in [1.0 / max(1, len(response)) if reduction == "sequences" else 1.0]
     ]
@@ -527,7 +529,7 @@ def test_a_trimmed_draft_learns_from_trees_whose_states_are_known(
     assert batch.tree is not None
     layout = Layout(batch.tree.positions, batch.tree.sees)
     read = target.hidden(batch.tokens, batch.is_token, layout)[predicts_response(batch)]
-    known = Known(torch.ones(len(read), dtype=torch.bool), read)
+    known = KnownResponses(torch.ones(len(read), dtype=torch.bool), read)
     sums = objective(draft, batch._replace(known=known))
     expected = objective(draft, batch)
     torch.testing.assert_close(sums.divergence, expected.divergence)
@@ -550,7 +552,10 @@ def test_packed_texts_have_the_loss_and_gradient_of_padded_ones_for_a_trimmed_dr
     plan = _distill(**objective)
     loss = Objective(plan, target, reference if plan.select else None)
     padded = loss(draft, collate(ROWS, 0))
-    trees = [TreeRow(prompt, response, Visits.of_text(len(response))) for prompt, response in ROWS]
+    trees = [
+        TreeRow(prompt, response, RejectedBranches.of_text(len(response)))
+        for prompt, response in ROWS
+    ]
     sums = loss(draft, collate_trees([trees[:2], trees[2:]], 0))
     torch.testing.assert_close(sums.divergence, padded.divergence)
     torch.testing.assert_close(sums.alpha, padded.alpha, equal_nan=True)
@@ -558,12 +563,12 @@ def test_packed_texts_have_the_loss_and_gradient_of_padded_ones_for_a_trimmed_dr
     assert_same_gradient(draft, sums.divergence, padded.divergence)
 
 
-def _bridge(tiny_pair: Path) -> Bridge:
+def _bridge(tiny_pair: Path) -> CrossTokenizerMap:
     """To a draft that has the target's tokens of even ids alone, in reverse, and all bytes."""
     theirs = load_tokenizer(str(tiny_pair / "target"))
     pieces = sorted(theirs.get_vocab(), key=theirs.get_vocab().__getitem__)
     mine = [piece for i, piece in enumerate(pieces) if len(piece) == 1 or i % 2 == 0]
-    return Bridge(theirs, byte_level(mine[::-1], special=(pieces[0],)), 300, 300, "here")
+    return CrossTokenizerMap(theirs, byte_level(mine[::-1], special=(pieces[0],)), 300, 300, "here")
 
 
 @pytest.mark.parametrize("name", ["forward_kl", "tvd", "nll"])

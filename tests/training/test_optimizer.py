@@ -8,8 +8,8 @@ from torch import nn
 
 from distillspec.models.loading.load import load_model
 from distillspec.models.surgery.adapters import add_lora
-from distillspec.recipe.distill import Distill
-from distillspec.recipe.schema import Lora, Optimizer
+from distillspec.recipe.distill import DistillConfig
+from distillspec.recipe.schema import AdapterConfig, OptimizerConfig
 from distillspec.training.optimizer import learning_rate, optimizers, rate_shares, share_done
 from tests.seq2seq import tiny_t5
 
@@ -17,7 +17,7 @@ from tests.seq2seq import tiny_t5
 def test_only_matrices_are_decayed_and_only_trainable_weights_are_optimised() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
     model[2].weight.requires_grad_(False)
-    (optimizer,) = optimizers(model, Optimizer(weight_decay=0.1))
+    (optimizer,) = optimizers(model, OptimizerConfig(weight_decay=0.1))
     decayed, plain = optimizer.param_groups
     assert [p.shape for p in decayed["params"]] == [torch.Size([4, 3])]
     assert decayed["weight_decay"] == 0.1
@@ -29,7 +29,7 @@ def test_only_matrices_are_decayed_and_only_trainable_weights_are_optimised() ->
 
 def test_lower_layers_go_by_smaller_rates(tiny_pair: Path) -> None:
     model = load_model(str(tiny_pair / "target"), dtype=torch.float32)
-    (optimizer,) = optimizers(model, Optimizer(layer_decay=0.5, weight_decay=0.1))
+    (optimizer,) = optimizers(model, OptimizerConfig(layer_decay=0.5, weight_decay=0.1))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     shares: dict[str, set[float]] = {}
     for group in optimizer.param_groups:
@@ -58,7 +58,9 @@ def test_embeddings_that_are_the_head_too_go_by_the_full_rate(tiny_pair: Path) -
 
 def test_muon_takes_the_hidden_matrices_and_leaves_the_vocabulary_to_adamw(tiny_pair: Path) -> None:
     model = load_model(str(tiny_pair / "draft"), dtype=torch.float32)
-    muon, adamw = optimizers(model, Optimizer(kind="muon", weight_decay=0.1, learning_rate=0.5))
+    muon, adamw = optimizers(
+        model, OptimizerConfig(kind="muon", weight_decay=0.1, learning_rate=0.5)
+    )
     assert isinstance(muon, torch.optim.Muon)
     assert isinstance(adamw, torch.optim.AdamW)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -74,25 +76,25 @@ def test_muon_takes_the_hidden_matrices_and_leaves_the_vocabulary_to_adamw(tiny_
 
 def test_muon_under_lora_has_nothing_left_for_adamw(tiny_pair: Path) -> None:
     model = load_model(str(tiny_pair / "draft"), dtype=torch.float32)
-    (muon,) = optimizers(add_lora(model, Lora()), Optimizer(kind="muon"))
+    (muon,) = optimizers(add_lora(model, AdapterConfig()), OptimizerConfig(kind="muon"))
     assert isinstance(muon, torch.optim.Muon)
 
 
 def test_the_rate_rises_linearly_then_follows_a_cosine_to_the_final_share() -> None:
-    plan = Optimizer(learning_rate=1.0, warmup_steps=4, final_rate_share=0.2)
+    plan = OptimizerConfig(learning_rate=1.0, warmup_steps=4, final_rate_share=0.2)
     assert [learning_rate(step, 0.0, plan) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert learning_rate(9, 0.5, plan) == pytest.approx(0.6)
     assert learning_rate(9, 1.0, plan) == pytest.approx(0.2)
 
 
 def test_without_warm_up_the_first_rate_is_the_peak() -> None:
-    assert learning_rate(0, 0.0, Optimizer(learning_rate=1.0, warmup_steps=0)) == 1.0
+    assert learning_rate(0, 0.0, OptimizerConfig(learning_rate=1.0, warmup_steps=0)) == 1.0
 
 
 def test_the_share_done_is_by_steps_or_by_time_whichever_is_further() -> None:
-    by_steps = Distill(max_steps=10)
+    by_steps = DistillConfig(max_steps=10)
     assert share_done(5, 1e9, by_steps) == 0.5
-    both = Distill(max_steps=10, max_minutes=1.0)
+    both = DistillConfig(max_steps=10, max_minutes=1.0)
     assert share_done(1, 30.0, both) == 0.5
     assert share_done(9, 30.0, both) == 0.9
     assert share_done(1, 61.0, both) == 1.0

@@ -12,13 +12,13 @@ from transformers import LlamaForCausalLM
 from distillspec.corpus.batches.windows import Windows, validation_rows
 from distillspec.errors import DistillSpecError
 from distillspec.models.surgery.build_llama import random_llama
-from distillspec.recipe.pretraining import PretrainPlan
+from distillspec.recipe.pretraining import PretrainConfig
 from distillspec.recipe.start import LlamaShape
 from distillspec.training import pretrain as pretrain_module
-from distillspec.training.pretrain import Progress, mean_nats, pretrain, rate_share
+from distillspec.training.pretrain import PretrainProgress, mean_nats, pretrain, rate_share
 from distillspec.training.state_file import read_state
 
-PLAN = PretrainPlan(
+PLAN = PretrainConfig(
     context=16, batch_size=4, max_steps=12, validate_every_steps=4, warmup_steps=2, decay_share=0.5
 )
 SHAPE = LlamaShape(hidden_size=16, intermediate_size=32, layers=2, heads=2)
@@ -28,7 +28,7 @@ def model() -> LlamaForCausalLM:
     return random_llama(SHAPE, vocabulary=20, end_token=0, seed=0)
 
 
-def run(folder: Path, plan: PretrainPlan = PLAN) -> tuple[LlamaForCausalLM, Progress]:
+def run(folder: Path, plan: PretrainConfig = PLAN) -> tuple[LlamaForCausalLM, PretrainProgress]:
     tokens = (torch.arange(2000) * 7 % 20).int()
     network = model()
     progress = pretrain(
@@ -80,7 +80,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path) -> None
 def stop_at_step(step: int, folder: Path) -> None:
     tokens = (torch.arange(2000) * 7 % 20).int()
 
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: PretrainProgress) -> None:
         if progress.step == step:
             raise KeyboardInterrupt
 
@@ -96,7 +96,7 @@ def stop_at_step(step: int, folder: Path) -> None:
 
 
 def test_the_rate_warms_up_stays_level_and_decays() -> None:
-    plan = PretrainPlan(max_steps=100, warmup_steps=10, decay_share=0.5, final_rate_share=0.1)
+    plan = PretrainConfig(max_steps=100, warmup_steps=10, decay_share=0.5, final_rate_share=0.1)
     shares = [rate_share(step, plan) for step in range(100)]
     assert shares[0] == pytest.approx(0.1)
     assert shares[10:50] == [1.0] * 40
@@ -105,8 +105,8 @@ def test_the_rate_warms_up_stays_level_and_decays() -> None:
 
 
 def test_raising_max_steps_before_the_decay_changes_nothing_that_was_done() -> None:
-    short = PretrainPlan(max_steps=100, decay_share=0.5)
-    long = PretrainPlan(max_steps=200, decay_share=0.5)
+    short = PretrainConfig(max_steps=100, decay_share=0.5)
+    long = PretrainConfig(max_steps=200, decay_share=0.5)
     assert [rate_share(s, short) for s in range(50)] == [rate_share(s, long) for s in range(50)]
 
 
@@ -116,7 +116,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_message_and_keeps_the_last_state
     network, kept = model(), []
     tokens = (torch.arange(2000) * 7 % 20).int()
 
-    def poison(_: Progress) -> None:
+    def poison(_: PretrainProgress) -> None:
         kept.append((tmp_path / "state.pt").read_bytes())
         network.model.norm.weight.data.fill_(float("nan"))
 

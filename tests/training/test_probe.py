@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from distillspec.models.loading.load import load_model
 from distillspec.models.surgery.frozen import FrozenTarget
 from distillspec.recipe import distill
-from distillspec.training.probe import Probe
+from distillspec.training.probe import AcceptanceProbe
 from tests.training import tiny_run
 
 
@@ -23,11 +23,11 @@ def draft(tiny_pair: Path) -> PreTrainedModel:
     return load_model(str(tiny_pair / "draft"), dtype=torch.float32)
 
 
-def _probe(target: FrozenTarget, *, seed: int = 0, prompts: int = 4) -> Probe:
-    return Probe(
+def _probe(target: FrozenTarget, *, seed: int = 0, prompts: int = 4) -> AcceptanceProbe:
+    return AcceptanceProbe(
         target,
         tiny_run.prompts(6, seed=9),
-        distill.Probe(prompts=prompts, gamma=2, max_new_tokens=9),
+        distill.ProbeConfig(prompts=prompts, gamma=2, max_new_tokens=9),
         temperature=1.0,
         end_tokens=frozenset({0}),
         pad_token=0,

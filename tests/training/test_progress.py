@@ -7,7 +7,13 @@ import math
 import pytest
 
 from distillspec.runtime.terminal import Terminal
-from distillspec.training.progress import Bar, Lines, Report, Silence, make_reporter
+from distillspec.training.progress import (
+    NoProgress,
+    ProgressBar,
+    ProgressLines,
+    Report,
+    make_reporter,
+)
 
 SECONDS = {"rollout": 20.0, "target": 10.0, "update": 10.0, "probe": 5.0, "checkpoint": 1.0}
 
@@ -43,7 +49,7 @@ def test_the_time_to_go_is_unknown_before_anything_is_done() -> None:
 def test_lines_say_the_first_and_the_last_step_but_not_all(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    lines = Lines()
+    lines = ProgressLines()
     lines.start("distilled")
     with caplog.at_level(logging.INFO, logger="distillspec.training.progress"):
         for step in range(1, 9):
@@ -60,7 +66,7 @@ def test_lines_say_the_first_and_the_last_step_but_not_all(
 
 def test_the_bar_draws_the_report() -> None:
     screen = io.StringIO()
-    bar = Bar(Terminal(file=screen, force_terminal=True, width=180))
+    bar = ProgressBar(Terminal(file=screen, force_terminal=True, width=180))
     bar.start("distilled")
     bar.step(_report())
     bar.note("alpha 0.7")
@@ -70,5 +76,5 @@ def test_the_bar_draws_the_report() -> None:
 
 
 def test_only_rank_0_speaks() -> None:
-    assert isinstance(make_reporter(1), Silence)
-    assert isinstance(make_reporter(0), Lines)  # a test has no terminal
+    assert isinstance(make_reporter(1), NoProgress)
+    assert isinstance(make_reporter(0), ProgressLines)  # a test has no terminal

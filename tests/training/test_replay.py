@@ -2,20 +2,20 @@ from __future__ import annotations
 
 import torch
 
-from distillspec.training.replay import Completed, Ring
+from distillspec.training.replay import Completed, ReplayBuffer
 
 
 def rows(*tokens: int) -> list[Completed]:
     return [Completed((1, 2), (token, 0)) for token in tokens]
 
 
-def drawn(ring: Ring, count: int, step: int, seed: int = 0) -> list[int]:
+def drawn(ring: ReplayBuffer, count: int, step: int, seed: int = 0) -> list[int]:
     generator = torch.Generator().manual_seed(seed)
     return [row.response[0] for row in ring.draw(count, step, generator)]
 
 
 def test_only_responses_of_earlier_steps_that_are_young_enough_are_drawn() -> None:
-    ring = Ring(100, max_age=2)
+    ring = ReplayBuffer(100, max_age=2)
     for step in range(5):
         ring.add(rows(10 * step, 10 * step + 1), step)
     assert sorted(drawn(ring, 9, 4)) == [20, 21, 30, 31]
@@ -25,7 +25,7 @@ def test_only_responses_of_earlier_steps_that_are_young_enough_are_drawn() -> No
 
 
 def test_a_step_draws_different_ones_at_random() -> None:
-    ring = Ring(100, max_age=5)
+    ring = ReplayBuffer(100, max_age=5)
     ring.add(rows(*range(20)), 0)
     first = drawn(ring, 8, 1, seed=1)
     assert len(set(first)) == 8
@@ -34,14 +34,14 @@ def test_a_step_draws_different_ones_at_random() -> None:
 
 
 def test_the_oldest_give_way() -> None:
-    ring = Ring(3, max_age=5)
+    ring = ReplayBuffer(3, max_age=5)
     ring.add(rows(1, 2), 0)
     ring.add(rows(3, 4), 0)
     assert sorted(drawn(ring, 9, 1)) == [2, 3, 4]
 
 
 def test_what_the_target_says_is_kept_with_the_row_it_was_said_of() -> None:
-    ring = Ring(3, max_age=5)
+    ring = ReplayBuffer(3, max_age=5)
     same = rows(7, 7)
     ring.add(same, 0)
     ring.learn(same[1], torch.ones(2, 4))
@@ -53,7 +53,7 @@ def test_what_the_target_says_is_kept_with_the_row_it_was_said_of() -> None:
 
 
 def test_a_ring_that_was_saved_draws_the_same() -> None:
-    ring, other = Ring(8, max_age=5), Ring(8, max_age=5)
+    ring, other = ReplayBuffer(8, max_age=5), ReplayBuffer(8, max_age=5)
     some = rows(*range(6))
     ring.add(some, 3)
     ring.learn(some[2], torch.ones(2, 4))

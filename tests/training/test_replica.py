@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 from distillspec.models.loading.load import load_model
 from distillspec.models.loading.precision import cast_parameters
 from distillspec.models.surgery.adapters import add_lora
-from distillspec.recipe.schema import Lora
-from distillspec.training.replica import Replica
+from distillspec.recipe.schema import AdapterConfig
+from distillspec.training.replica import InferenceCopy
 
 CPU = torch.device("cpu")
 
@@ -21,7 +21,7 @@ def draft(tiny_pair: Path) -> PreTrainedModel:
 
 
 def test_a_draft_that_can_decode_as_it_is_is_its_own_replica(draft: PreTrainedModel) -> None:
-    assert Replica(draft.train(), torch.float32, sharded=False).refresh(CPU) is draft
+    assert InferenceCopy(draft.train(), torch.float32, sharded=False).refresh(CPU) is draft
     assert not draft.training
 
 
@@ -29,7 +29,7 @@ def test_a_draft_that_can_decode_as_it_is_is_its_own_replica(draft: PreTrainedMo
 def test_a_replica_has_the_current_weights_in_the_decoding_dtype(
     draft: PreTrainedModel, dtype: torch.dtype, sharded: bool
 ) -> None:
-    replica = Replica(draft.train(), dtype, sharded=sharded)
+    replica = InferenceCopy(draft.train(), dtype, sharded=sharded)
     with torch.no_grad():
         for parameter in draft.parameters():
             parameter.add_(1.0)
@@ -46,8 +46,8 @@ def test_a_replica_has_the_current_weights_in_the_decoding_dtype(
 
 
 def test_adapters_are_replicated_too(draft: PreTrainedModel) -> None:
-    adapted = add_lora(draft, Lora(rank=2))
-    replica = Replica(adapted, torch.bfloat16, sharded=False)
+    adapted = add_lora(draft, AdapterConfig(rank=2))
+    replica = InferenceCopy(adapted, torch.bfloat16, sharded=False)
     tokens = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
         before = replica.refresh(CPU)(tokens).logits

@@ -8,18 +8,18 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from distillspec.corpus.batches.module import Row
-from distillspec.corpus.batches.visits import Side, Visits
+from distillspec.corpus.batches.module import TrainingRow
+from distillspec.corpus.batches.visits import BranchSide, RejectedBranches
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model
 from distillspec.models.sampling.speculative import SpeculatedText, generate_speculatively
 from distillspec.models.surgery.frozen import FrozenTarget
-from distillspec.recipe.distill import Distill, Origin
+from distillspec.recipe.distill import DistillConfig, Origin
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.objective import texts_of, token_weights
 from distillspec.training.replay import Completed
-from distillspec.training.replica import Replica
+from distillspec.training.replica import InferenceCopy
 from distillspec.training.rollout import Rollout, visited
 from tests.speculation.branches import Branches, walk
 
@@ -34,7 +34,7 @@ def draft(tiny_pair: Path) -> PreTrainedModel:
 
 def rollout_of(target: PreTrainedModel | None = None, **distill: Any) -> Rollout:
     return Rollout(
-        Distill.model_validate({"source": {"draft": 1.0}, **distill}),
+        DistillConfig.model_validate({"source": {"draft": 1.0}, **distill}),
         None if target is None else FrozenTarget(target),
         max_new_tokens=4,
         end_tokens=frozenset({0}),
@@ -56,11 +56,11 @@ def _stream(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def _row(origin: Origin, *tokens: int, response: tuple[int, ...] | None = None) -> Row:
-    return Row(Prompt(str(tokens), tokens, response, "", "plain"), origin)
+def _row(origin: Origin, *tokens: int, response: tuple[int, ...] | None = None) -> TrainingRow:
+    return TrainingRow(Prompt(str(tokens), tokens, response, "", "plain"), origin)
 
 
-def _rows(written: Origin = "draft") -> list[Row]:
+def _rows(written: Origin = "draft") -> list[TrainingRow]:
     return [
         _row(written, 1, 2, 3, 4),
         _row("fixed", 5, response=(6, 7)),
@@ -104,7 +104,7 @@ def test_a_draft_forced_to_one_token_emits_it_in_the_very_next_rollout(
     draft: PreTrainedModel, rollout: Rollout, dtype: torch.dtype
 ) -> None:
     _force(draft, 5)
-    replica = Replica(draft, dtype, sharded=False)
+    replica = InferenceCopy(draft, dtype, sharded=False)
     before = rollout.completed(replica.refresh(CPU), _rows(), 0, _stream())
     assert [row.response for row in before[2:]] == [[5] * 4] * 2
     with torch.no_grad():
@@ -149,7 +149,7 @@ def test_batches_say_of_which_rows_the_targets_states_are_known(rollout: Rollout
 
 
 def test_texts_among_trees_weigh_what_texts_weigh(rollout: Rollout) -> None:
-    visits = Visits((1.0, 0.5), [Side(1, (9,), (0.25,))])
+    visits = RejectedBranches((1.0, 0.5), [BranchSide(1, (9,), (0.25,))])
     rows = [Completed((1, 2), (3, 4, 5)), Completed((1,), (3, 4), None, visits)]
     (micro,) = rollout.micro_batches(rows, 4, CPU)
     assert token_weights(micro.batch, "tokens").tolist() == [1.0, 0.5, 0.25, 1.0, 1.0, 1.0]
@@ -314,7 +314,7 @@ def test_processes_share_the_ring_that_others_have_left() -> None:
 
     def loaded(processes: int, rank: int) -> list[int]:
         rollout = Rollout(
-            Distill.model_validate({"source": {"draft": 0.5, "replay": 0.5}}),
+            DistillConfig.model_validate({"source": {"draft": 0.5, "replay": 0.5}}),
             None,
             max_new_tokens=4,
             end_tokens=frozenset(),

@@ -7,7 +7,7 @@ from torch import Tensor
 from distillspec.divergence.head import OutputHead
 from distillspec.divergence.table import divergence
 from distillspec.divergence.top_tokens import top_tokens
-from distillspec.training.sides import Sides, TargetSignal
+from distillspec.training.sides import CachedTopK, LossInputs
 
 N, V, LARGER = 7, 11, 13
 
@@ -19,14 +19,14 @@ def drawn(*shape: int) -> Tensor:
 TARGET_HIDDEN, DRAFT_HIDDEN = drawn(N, 5), drawn(N, 4)
 
 
-def both_forms(target_size: int, draft_size: int) -> tuple[Sides, Sides]:
+def both_forms(target_size: int, draft_size: int) -> tuple[LossInputs, LossInputs]:
     """The same two sides, as hidden states and as logits."""
     target, draft = OutputHead(drawn(target_size, 5)), OutputHead(drawn(draft_size, 4))
     how = {"temperature": 0.8, "chunk_tokens": 3}
     return (
-        Sides(TargetSignal(TARGET_HIDDEN, None), target, DRAFT_HIDDEN, draft, **how),  # type: ignore[arg-type]
-        Sides(
-            TargetSignal(None, target.logits(TARGET_HIDDEN)),
+        LossInputs(CachedTopK(TARGET_HIDDEN, None), target, DRAFT_HIDDEN, draft, **how),  # type: ignore[arg-type]
+        LossInputs(
+            CachedTopK(None, target.logits(TARGET_HIDDEN)),
             target,
             draft.logits(DRAFT_HIDDEN),
             None,
@@ -58,8 +58,8 @@ def test_without_a_target_the_draft_is_read_whole() -> None:
     head, tokens = OutputHead(drawn(LARGER, 4)), torch.full((N,), LARGER - 1)
     likelihood = torch.log_softmax(head.logits(DRAFT_HIDDEN), -1)[:, -1]
     for draft, its_head in ((DRAFT_HIDDEN, head), (head.logits(DRAFT_HIDDEN), None)):
-        sides = Sides(
-            TargetSignal(None, None), None, draft, its_head, temperature=2.0, chunk_tokens=3
+        sides = LossInputs(
+            CachedTopK(None, None), None, draft, its_head, temperature=2.0, chunk_tokens=3
         )
         found = sides.cross_entropy(tokens, torch.ones(N), 1.0)
         torch.testing.assert_close(found.divergence, -likelihood.sum())
@@ -70,8 +70,8 @@ def test_without_a_target_the_draft_is_read_over_the_common_vocabulary() -> None
     head, tokens = OutputHead(drawn(LARGER, 4)), torch.full((N,), V - 1)
     likelihood = torch.log_softmax(head.logits(DRAFT_HIDDEN)[:, :V], -1)[:, -1]
     for draft, its_head in ((DRAFT_HIDDEN, head), (head.logits(DRAFT_HIDDEN), None)):
-        sides = Sides(
-            TargetSignal(None, None),
+        sides = LossInputs(
+            CachedTopK(None, None),
             None,
             draft,
             its_head,
@@ -89,10 +89,10 @@ def test_a_kept_signal_of_all_tokens_says_what_the_whole_one_says(sizes: tuple[i
     weights, tokens = torch.rand(N), torch.arange(N)
     target, draft = OutputHead(drawn(sizes[0], 5)), OutputHead(drawn(sizes[1], 4))
     kept = top_tokens(TARGET_HIDDEN, target, k=V, temperature=0.8, chunk_tokens=2)
-    signal = TargetSignal(None, None, kept)
+    signal = CachedTopK(None, None, kept)
     whole = both_forms(*sizes)[0]
     for states, head in ((DRAFT_HIDDEN, draft), (draft.logits(DRAFT_HIDDEN), None)):
-        sides = Sides(signal, None, states, head, temperature=0.8, chunk_tokens=3)
+        sides = LossInputs(signal, None, states, head, temperature=0.8, chunk_tokens=3)
         for name in ("forward_kl", "tvd"):
             measure = divergence(name)
             torch.testing.assert_close(

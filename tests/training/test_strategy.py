@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from distillspec.models.loading.load import load_tokenizer
-from distillspec.recipe.schema import Hardware
+from distillspec.recipe.schema import HardwareConfig
 from distillspec.runtime.world import World
 from distillspec.training.state_file import POSITION, read_state
 from distillspec.training.strategy import PlainUpdate, full_tensors, strategy_name
@@ -317,9 +317,9 @@ def test_the_average_is_the_same_by_each_strategy_and_after_a_resumption(runs: P
 
 
 def test_auto_is_plain_for_one_process_and_ddp_for_several() -> None:
-    assert strategy_name(Hardware(), World(1, 1, 0)) == "plain"
-    assert strategy_name(Hardware(), World(2, 2, 0)) == "ddp"
-    assert strategy_name(Hardware(strategy="zero2"), World(1, 1, 0)) == "zero2"
+    assert strategy_name(HardwareConfig(), World(1, 1, 0)) == "plain"
+    assert strategy_name(HardwareConfig(), World(2, 2, 0)) == "ddp"
+    assert strategy_name(HardwareConfig(strategy="zero2"), World(1, 1, 0)) == "zero2"
 
 
 def test_a_gradient_that_is_not_finite_moves_no_weight() -> None:

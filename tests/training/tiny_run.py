@@ -20,8 +20,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distillspec.assembly import training
-from distillspec.assembly.pair import Pair
-from distillspec.corpus.batches.module import PromptRows, Row
+from distillspec.assembly.pair import ModelPair
+from distillspec.corpus.batches.module import PromptRows, TrainingRow
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.stores.top_k import fill_signals
 from distillspec.models.loading.load import empty_model, load_model, load_tokenizer
@@ -31,13 +31,13 @@ from distillspec.models.surgery.frozen import FrozenTarget
 from distillspec.models.surgery.hidden import is_sharded
 from distillspec.models.surgery.sharded import split_over_processes
 from distillspec.models.surgery.trainable import without_dropout
-from distillspec.models.vocabulary.eos_tokens import StopIds
+from distillspec.models.vocabulary.eos_tokens import EosTokens
 from distillspec.recipe.schema import Recipe
 from distillspec.runtime.processes import join
 from distillspec.runtime.world import World
-from distillspec.training.cached_target import CachedTarget
+from distillspec.training.cached_target import CachedTopKTarget
 from distillspec.training.fit import FitOutcome, fit
-from distillspec.training.probe import Probe
+from distillspec.training.probe import AcceptanceProbe
 from distillspec.training.resume import LAST
 
 VOCABULARY = 300
@@ -102,9 +102,9 @@ class Parts(NamedTuple):
     target: FrozenTarget
     tokenizer: PreTrainedTokenizerBase
     data: PromptRows
-    probe: Probe
+    probe: AcceptanceProbe
     reference: FrozenTarget | None
-    cached: CachedTarget | None
+    cached: CachedTopKTarget | None
 
 
 def parts(pair: Path, plan: Recipe) -> Parts:
@@ -126,7 +126,7 @@ def parts(pair: Path, plan: Recipe) -> Parts:
         seed=plan.seed,
         target_responses=responses,
     )
-    probe = Probe(
+    probe = AcceptanceProbe(
         target,
         prompts(4, seed=9, start=start),
         plan.distill.probe,
@@ -142,10 +142,12 @@ def parts(pair: Path, plan: Recipe) -> Parts:
     cached, signal = None, plan.distill.cached_signal
     if signal is not None:
         cpu = torch.device("cpu")
-        whole = Pair(plan, cpu, target, tokenizer, VOCABULARY, StopIds(frozenset({0}), None, ()))
+        whole = ModelPair(
+            plan, cpu, target, tokenizer, VOCABULARY, EosTokens(frozenset({0}), None, ())
+        )
         store = training.signal_store(whole, signal, rows, responses)
         fill_signals(store, training.signal_scorer(whole, signal))
-        cached = CachedTarget(store)
+        cached = CachedTopKTarget(store)
     return Parts(plan, draft, target, tokenizer, data, probe, reference, cached)
 
 
@@ -192,7 +194,7 @@ class Interrupted(PromptRows):
     at: int
     happens: Callable[[], None]
 
-    def rows(self, step: int, rank: int = 0, world: int = 1) -> list[Row]:
+    def rows(self, step: int, rank: int = 0, world: int = 1) -> list[TrainingRow]:
         if step == self.at:
             self.happens()
         return super().rows(step, rank, world)

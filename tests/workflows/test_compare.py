@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from distillspec.assembly import training
 from distillspec.errors import DistillSpecError
-from distillspec.measure.summary.variants import Cost
+from distillspec.measure.summary.variants import VariantCost
 from distillspec.models.loading.load import load_tokenizer
-from distillspec.recipe.comparison import Comparison
+from distillspec.recipe.comparison import ComparisonConfig
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
 from distillspec.runtime.world import World
@@ -52,8 +52,8 @@ def workplace(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path
 
 
-def comparison(**changes: Any) -> Comparison:
-    return Comparison.model_validate(
+def comparison(**changes: Any) -> ComparisonConfig:
+    return ComparisonConfig.model_validate(
         {
             "kind": "comparison",
             "name": "tiny",
@@ -110,7 +110,7 @@ def test_variants_are_trained_measured_and_told_and_what_is_there_is_kept(
     assert "kl" in finals and len(finals) <= 2
     value = json.loads((FOLDER / "first/sampled/seed-1/measured.json").read_text())
     assert set(value["readings"]) == {"held-out", "noise"}
-    cost = Cost(**value["cost"])
+    cost = VariantCost(**value["cost"])
     assert cost.steps > 0 and cost.text_seconds > 0.0
     assert sum(cost.seconds[phase] for phase in ("rollout", "target", "update")) < 60.0
     text = (FOLDER / "first.md").read_text()

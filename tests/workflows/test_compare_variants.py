@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.comparison import Comparison
+from distillspec.recipe.comparison import ComparisonConfig
 from distillspec.workflows.compare_variants import (
     check_shared,
     look,
@@ -23,15 +23,15 @@ RECIPE = {
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Comparison:
+def plan(tmp_path: Path) -> ComparisonConfig:
     path = tmp_path / "pair.yaml"
     path.write_text(json.dumps(RECIPE))  # which is YAML, too
     return comparison(path)
 
 
-def comparison(path: Path | str, **variants: Any) -> Comparison:
+def comparison(path: Path | str, **variants: Any) -> ComparisonConfig:
     chosen = {"distill.select": {"reference": "variant:plain"}}
-    return Comparison.model_validate(
+    return ComparisonConfig.model_validate(
         {
             "kind": "comparison",
             "name": "mine",
@@ -45,7 +45,7 @@ def comparison(path: Path | str, **variants: Any) -> Comparison:
 
 
 def test_a_variant_is_the_recipe_with_changes_its_seed_and_no_end_but_the_clocks(
-    plan: Comparison, tmp_path: Path
+    plan: ComparisonConfig, tmp_path: Path
 ) -> None:
     plain = variant_recipe(plan, "plain", 4, {})
     assert (plain.name, plain.seed, plain.distill.divergence) == ("mine", 4, "forward_kl")
@@ -67,7 +67,7 @@ def test_a_variant_is_the_recipe_with_changes_its_seed_and_no_end_but_the_clocks
     ],
 )
 def test_variants_share_the_target_and_the_prompts(
-    plan: Comparison, changes: dict[str, Any], says: str
+    plan: ComparisonConfig, changes: dict[str, Any], says: str
 ) -> None:
     base = variant_recipe(plan, "plain", 3, {})
     check_shared(base, variant_recipe(plan, "chosen", 3, {}), "chosen")
@@ -76,6 +76,6 @@ def test_variants_share_the_target_and_the_prompts(
         check_shared(base, variant_recipe(other, "other", 3, {}), "other")
 
 
-def test_a_look_says_what_is_missing_before_anything_is_trained(plan: Comparison) -> None:
+def test_a_look_says_what_is_missing_before_anything_is_trained(plan: ComparisonConfig) -> None:
     with pytest.raises(DistillSpecError, match="no such model folder: 'target'"):
         look(plan)

@@ -15,10 +15,10 @@ from distillspec.measure.timed.audit import read
 from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.models.surgery.build_llama import random_llama
 from distillspec.models.vocabulary.train_tokenizer import train_tokenizer
-from distillspec.recipe.methods import Method
+from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.start import LlamaShape
 from distillspec.recipe.suite import Suite
-from distillspec.speculation.records import Fate, Round, RoundRecord
+from distillspec.speculation.records import Round, RoundRecord, TokenStatus
 from distillspec.workflows.decode import _with_text
 from tests.seq2seq import written_pair
 
@@ -68,7 +68,9 @@ def test_greedy_text_is_the_targets_own_whatever_the_method(method: Any) -> None
     assert [one.token for one in found] == expected.tolist()
     assert PROMPT + "".join(one.text for one in found) == tokenizer.decode([*ids[0], *expected])
     drafts_nothing = method == {"draft": {"kind": "none"}}
-    assert (Fate.PLAIN if drafts_nothing else Fate.ACCEPTED) in {one.fate for one in found}
+    assert (TokenStatus.PLAIN if drafts_nothing else TokenStatus.ACCEPTED) in {
+        one.fate for one in found
+    }
 
 
 def test_tokens_come_while_others_are_still_to_be_decoded() -> None:
@@ -86,7 +88,7 @@ def test_tokens_come_while_others_are_still_to_be_decoded() -> None:
         ({"verify": {"kind": "kseq"}}, "does not verify one chain"),
         ({"choose": {"kind": "ucb", "arms": ["adaedl"]}}, "no method 'adaedl'"),
         (
-            Method.model_validate({"choose": {"kind": "ucb", "arms": ["standard@0"]}}),
+            MethodConfig.model_validate({"choose": {"kind": "ucb", "arms": ["standard@0"]}}),
             "needs a gamma of 1 to 64",
         ),
         (
@@ -282,7 +284,7 @@ def test_half_a_character_waits_for_its_other_half() -> None:
     text = "x = 'é😀'\n"
     ids = tokenizer.encode(text)
     record = RoundRecord(0, 0, len(ids), 0, False)
-    rounds = iter([Round(ids, [Fate.PLAIN] * len(ids), record)])
+    rounds = iter([Round(ids, [TokenStatus.PLAIN] * len(ids), record)])
     pieces = [one.text for one in _with_text(rounds, tokenizer, tokenizer.encode("y = 1\n"))]
     assert "".join(pieces) == text
     assert not any("\ufffd" in piece for piece in pieces)

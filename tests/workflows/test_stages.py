@@ -18,8 +18,8 @@ from distillspec.export.folder import fit_vocabulary
 from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.recipe.loading import dump_yaml, is_of_suite
 from distillspec.recipe.schema import Recipe
-from distillspec.training.held_out_loss import HeldOutLoss, LossFinding
-from distillspec.training.probe import Finding, Probe
+from distillspec.training.held_out_loss import HeldOutLoss, LossResult
+from distillspec.training.probe import AcceptanceProbe, ProbeResult
 from distillspec.workflows import stages
 from distillspec.workflows.decode import decode
 from distillspec.workflows.run_folder import RunFolder
@@ -546,16 +546,16 @@ def test_a_made_and_trimmed_draft_that_writes_with_the_target_resumes_bit_equal(
     plan = Recipe.model_validate(values)
     stages.train(plan, None)
     shutil.move(only_run(), "whole")
-    measure, calls = Probe.measure, []
+    measure, calls = AcceptanceProbe.measure, []
 
-    def interrupted(self: Probe, draft: PreTrainedModel) -> Finding:
+    def interrupted(self: AcceptanceProbe, draft: PreTrainedModel) -> ProbeResult:
         calls.append(draft)
         if len(calls) == 4:  # before the third step is recorded
             raise KeyboardInterrupt
         return measure(self, draft)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Probe, "measure", interrupted)
+        patch.setattr(AcceptanceProbe, "measure", interrupted)
         with pytest.raises(KeyboardInterrupt, match=r"with: \./launch\.sh train checkpoints"):
             stages.train(plan, None)
     stages.train(plan, only_run())
@@ -622,7 +622,7 @@ def test_training_on_an_endpoints_text_resumes_bit_equal(
     shutil.move(whole, "whole")
     measure, calls = HeldOutLoss.measure, []
 
-    def interrupted(self: HeldOutLoss, draft: PreTrainedModel) -> LossFinding:
+    def interrupted(self: HeldOutLoss, draft: PreTrainedModel) -> LossResult:
         calls.append(draft)
         if len(calls) == 2:  # before the second step is recorded
             raise KeyboardInterrupt
@@ -731,7 +731,7 @@ def test_an_export_that_was_interrupted_does_not_offer_to_train(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distillspec.workflows.job.Job.export", interrupted)
+    monkeypatch.setattr("distillspec.workflows.job.Run.export", interrupted)
     with pytest.raises(KeyboardInterrupt, match="^$"):
         stages.export(only_run(), None)
 
@@ -744,7 +744,7 @@ def test_an_evaluation_that_was_interrupted_goes_on_with_the_command_that_is_sai
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distillspec.workflows.job.Job.evaluate", interrupted)
+    monkeypatch.setattr("distillspec.workflows.job.Run.evaluate", interrupted)
     changes = ["name=mine", "prompts.count=2"]
     with pytest.raises(KeyboardInterrupt) as raised:
         stages.evaluate(only_run(), "s.yaml", changes)

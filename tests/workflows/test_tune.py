@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.data import Jsonl
+from distillspec.recipe.data import JsonlSource
 from distillspec.recipe.loading import load_suite
 from distillspec.workflows import tune
 from tests.seq2seq import written_pair
@@ -36,7 +36,7 @@ def calibrated(tiny_pair: Path, prompts: Path, **changes: Any) -> int:
     return tune.run(
         str(tiny_pair / "target"),
         str(tiny_pair / "draft"),
-        Jsonl(kind="jsonl", path=str(prompts)),
+        JsonlSource(kind="jsonl", path=str(prompts)),
         **{**values, **changes},
     )
 

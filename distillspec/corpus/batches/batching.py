@@ -24,7 +24,7 @@ class TreeRows(NamedTuple):
     """long [texts], tokens in the loss of each text, sides included, row by row"""
 
 
-class Known(NamedTuple):
+class KnownResponses(NamedTuple):
     """What is known already of the target, for some of the N tokens in the loss, row by row."""
 
     positions: Tensor
@@ -47,13 +47,17 @@ class Batch(NamedTuple):
     is_token: Tensor
     is_response: Tensor
     tree: TreeRows | None = None
-    known: Known | None = None
+    known: KnownResponses | None = None
 
     def to(self, device: torch.device) -> Batch:
         """On that device."""
         tokens, is_token, is_response = (field.to(device) for field in self[:3])
         tree = None if self.tree is None else TreeRows(*(field.to(device) for field in self.tree))
-        known = None if self.known is None else Known(*(field.to(device) for field in self.known))
+        known = (
+            None
+            if self.known is None
+            else KnownResponses(*(field.to(device) for field in self.known))
+        )
         return Batch(tokens, is_token, is_response, tree, known)
 
 

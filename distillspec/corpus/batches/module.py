@@ -12,10 +12,10 @@ from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.corpus.stores.responses import prompts_digest
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.distill import Origin, Shares
+from distillspec.recipe.distill import Origin, SourceShares
 
 
-class Row(NamedTuple):
+class TrainingRow(NamedTuple):
     """prompt: with its response where `origin` is "fixed" or "target"; else it is still to come."""
 
     prompt: Prompt
@@ -32,7 +32,7 @@ class PromptRows(LightningDataModule):
     def __init__(
         self,
         prompts: Sequence[Prompt],
-        shares: Shares,
+        shares: SourceShares,
         *,
         batch_size: int,
         seed: int,
@@ -65,7 +65,7 @@ class PromptRows(LightningDataModule):
         }
         self.step = 0  # optimizer steps whose rows have been handed to the trainer
 
-    def rows(self, step: int, rank: int = 0, world: int = 1) -> list[Row]:
+    def rows(self, step: int, rank: int = 0, world: int = 1) -> list[TrainingRow]:
         """The rows of `step` that process `rank` of `world` trains on."""
         choices = sorted(
             self._order.step(step), key=lambda c: (len(self._prompts[c.place].tokens), c)
@@ -109,13 +109,13 @@ class PromptRows(LightningDataModule):
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
 
-    def _row(self, choice: Choice) -> Row:
+    def _row(self, choice: Choice) -> TrainingRow:
         prompt = self._prompts[choice.place]
         if choice.origin == "target":
             prompt = prompt._replace(response=self._targets[prompt.key])
         elif choice.origin != "fixed":
             prompt = prompt._replace(response=None)
-        return Row(prompt, choice.origin)
+        return TrainingRow(prompt, choice.origin)
 
 
 class _Steps:
@@ -124,14 +124,14 @@ class _Steps:
     def __init__(self, module: PromptRows) -> None:
         self._module = module
 
-    def __iter__(self) -> Iterator[list[Row]]:
+    def __iter__(self) -> Iterator[list[TrainingRow]]:
         step = self._module.step
         while True:
             yield self._module.rows(step, *self._module._process())
             step += 1
 
 
-def check_fixed(prompts: Sequence[Prompt], shares: Shares) -> None:
+def check_fixed(prompts: Sequence[Prompt], shares: SourceShares) -> None:
     """DistillSpecError where responses of the data are asked for and some prompts have none."""
     without = sum(prompt.response is None for prompt in prompts)
     if shares.fixed and without:

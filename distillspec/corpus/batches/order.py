@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from distillspec.recipe.distill import Origin, Shares
+from distillspec.recipe.distill import Origin, SourceShares
 from distillspec.runtime.seeds import derive_seed
 
 _GOLDEN = (5**0.5 - 1) / 2  # multiples of it, taken modulo 1, fill the interval most evenly
@@ -32,7 +32,7 @@ class SequenceOrder:
     def __init__(
         self,
         count: int,
-        shares: Shares,
+        shares: SourceShares,
         *,
         batch_size: int,
         seed: int,

@@ -16,7 +16,7 @@ import torch
 from distillspec.corpus.batches.batching import Batch, TreeRows
 
 
-class Side(NamedTuple):
+class BranchSide(NamedTuple):
     """The end of a draft that was not kept."""
 
     after: int
@@ -26,15 +26,15 @@ class Side(NamedTuple):
     """of the state after each of these"""
 
 
-class Visits(NamedTuple):
+class RejectedBranches(NamedTuple):
     """What is learned from of a text, and what was visited while its response was written."""
 
     weights: Sequence[float]
     """of the state before each token in the loss; they are the last tokens of the text"""
-    sides: Sequence[Side]
+    sides: Sequence[BranchSide]
 
     @classmethod
-    def of_text(cls, tokens: int, weight: float = 1.0) -> Visits:
+    def of_text(cls, tokens: int, weight: float = 1.0) -> RejectedBranches:
         """Of a text with `tokens` tokens in the loss, beside which nothing was drafted."""
         return cls([weight] * tokens, [])
 
@@ -44,7 +44,7 @@ class TreeRow(NamedTuple):
 
     prompt: Sequence[int]
     response: Sequence[int]
-    visits: Visits
+    visits: RejectedBranches
 
     @property
     def tokens(self) -> int:

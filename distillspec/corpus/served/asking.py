@@ -8,9 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from distillspec.corpus.served.endpoint import Drawn, EndpointClient, RefusedError, connected, place
+from distillspec.corpus.served.endpoint import (
+    EndpointClient,
+    RefusedError,
+    ServedResponse,
+    connected,
+    place,
+)
 from distillspec.corpus.served.question import Question
-from distillspec.corpus.served.received import Answer, ReceivedAnswers, Writer
+from distillspec.corpus.served.received import Answer, AnswerWriter, ReceivedAnswers
 from distillspec.corpus.served.retrying import (
     Patience,
     TransientError,
@@ -18,12 +24,12 @@ from distillspec.corpus.served.retrying import (
     UnusableError,
 )
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.endpoint import Endpoint
+from distillspec.recipe.endpoint import EndpointConfig
 
 _WITHOUT_ANY_ANSWER = 3  # questions given up before the first usable answer: it is the server
 
 
-class Progress(NamedTuple):
+class RequestProgress(NamedTuple):
     """Of this process: questions that are settled, of how many; tries that failed so far."""
 
     settled: int
@@ -38,12 +44,12 @@ class Progress(NamedTuple):
 def ask_missing(
     store: ReceivedAnswers,
     questions: Sequence[Question],
-    endpoint: Endpoint,
-    drawn: Drawn,
+    endpoint: EndpointConfig,
+    drawn: ServedResponse,
     *,
     rank: int = 0,
     world: int = 1,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[RequestProgress], None] | None = None,
 ) -> None:
     """Ask those of process `rank`'s questions that are not settled yet, and store what comes.
 
@@ -59,13 +65,13 @@ def ask_missing(
     settled, given_up = store.settled(questions), store.unanswered(questions)
     waiting = [question for question in mine if question.key not in settled]
     if progress is not None:
-        progress(Progress(len(mine) - len(waiting), len(mine), 0))
+        progress(RequestProgress(len(mine) - len(waiting), len(mine), 0))
     if not waiting:
         return
     answered = next((q for q in questions if q.key in settled - given_up), None)
     asked = _Asked(questions, len(mine), waiting, answered, len(given_up))
 
-    async def ask(writer: Writer) -> None:
+    async def ask(writer: AnswerWriter) -> None:
         async with connected(endpoint, drawn) as client:
             work = _Work(client, endpoint, store, writer, asked, progress)
             await work.done_by(max(1, endpoint.concurrency // world))
@@ -81,7 +87,9 @@ class Trial(NamedTuple):
     seconds: float
 
 
-def try_out(asked: Sequence[Question], endpoint: Endpoint, drawn: Drawn) -> list[Trial]:
+def try_out(
+    asked: Sequence[Question], endpoint: EndpointConfig, drawn: ServedResponse
+) -> list[Trial]:
     """Each question twice, one request at a time; nothing is stored. Errors: as of ask_missing."""
 
     async def ask() -> list[Trial]:
@@ -97,7 +105,7 @@ def try_out(asked: Sequence[Question], endpoint: Endpoint, drawn: Drawn) -> list
 
 
 async def _alone(
-    client: EndpointClient, endpoint: Endpoint, question: Question, number: int
+    client: EndpointClient, endpoint: EndpointConfig, question: Question, number: int
 ) -> Answer:
     """The `number`-th answer to a question, whose seeds are others than those of the next."""
 
@@ -128,11 +136,11 @@ class _Work:
     def __init__(
         self,
         client: EndpointClient,
-        endpoint: Endpoint,
+        endpoint: EndpointConfig,
         store: ReceivedAnswers,
-        writer: Writer,
+        writer: AnswerWriter,
         asked: _Asked,
-        progress: Callable[[Progress], None] | None,
+        progress: Callable[[RequestProgress], None] | None,
     ) -> None:
         self._client, self._endpoint = client, endpoint
         self._store, self._writer = store, writer
@@ -196,7 +204,7 @@ class _Work:
         self._left -= 1
         if self._progress is not None:
             settled = self._total - self._left
-            self._progress(Progress(settled, self._total, self._patience.failed))
+            self._progress(RequestProgress(settled, self._total, self._patience.failed))
 
     async def _answers_others(self, before: int = 0) -> bool:
         """Whether the server has given more than `before` answers in this call, or else answers
@@ -238,7 +246,9 @@ class _Work:
         )
 
 
-def _no_answer(endpoint: Endpoint, question: Question, fault: TransientError) -> DistillSpecError:
+def _no_answer(
+    endpoint: EndpointConfig, question: Question, fault: TransientError
+) -> DistillSpecError:
     return DistillSpecError(
         f"the endpoint gives no answer in {_tries(endpoint)}; the last: {fault.why}",
         where=place(endpoint, question),
@@ -248,6 +258,6 @@ def _no_answer(endpoint: Endpoint, question: Question, fault: TransientError) ->
     )
 
 
-def _tries(endpoint: Endpoint) -> str:
+def _tries(endpoint: EndpointConfig) -> str:
     count = endpoint.retries + 1
     return "one try" if count == 1 else f"{count} tries"

@@ -18,7 +18,7 @@ from distillspec.corpus.served.received import Answer
 from distillspec.corpus.served.retrying import UnreachableError, UnusableError, asked_wait
 from distillspec.corpus.stores.store_folder import Setting
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.endpoint import Endpoint, check_can_ask, key_of
+from distillspec.recipe.endpoint import EndpointConfig, check_can_ask, key_of
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
@@ -29,7 +29,7 @@ _LONGEST_WAIT = 300.0  # seconds; who asks for more is asked again by hand
 _SHOWN = 300  # characters of a server's words
 
 
-class Drawn(NamedTuple):
+class ServedResponse(NamedTuple):
     """How answers are: from the whole distribution at `temperature`, of at most `max_tokens`."""
 
     temperature: float
@@ -45,7 +45,7 @@ class EndpointClient:
     """Asks the endpoint of a recipe."""
 
     def __init__(
-        self, endpoint: Endpoint, library: AsyncOpenAI, key: str | None, drawn: Drawn
+        self, endpoint: EndpointConfig, library: AsyncOpenAI, key: str | None, drawn: ServedResponse
     ) -> None:
         self._endpoint, self._library, self._key = endpoint, library, key
         self._fields = _fields(endpoint, drawn)
@@ -133,13 +133,15 @@ class EndpointClient:
         return f": {text[:_SHOWN]}" if text else ""
 
 
-def place(endpoint: Endpoint, question: Question) -> str:
+def place(endpoint: EndpointConfig, question: Question) -> str:
     """Where a fault lies, for errors: one prompt alone may be what a server cannot answer."""
     return f"pair.endpoint: {endpoint.url}, asked with prompt {question.key}"
 
 
 @asynccontextmanager
-async def connected(endpoint: Endpoint, drawn: Drawn) -> AsyncIterator[EndpointClient]:
+async def connected(
+    endpoint: EndpointConfig, drawn: ServedResponse
+) -> AsyncIterator[EndpointClient]:
     """A client with its connections. Errors: as of `check_can_ask`."""
     check_can_ask(endpoint)
     from openai import AsyncOpenAI
@@ -155,7 +157,7 @@ async def connected(endpoint: Endpoint, drawn: Drawn) -> AsyncIterator[EndpointC
         yield EndpointClient(endpoint, library, key, drawn)
 
 
-def _fields(endpoint: Endpoint, drawn: Drawn) -> dict[str, Any]:
+def _fields(endpoint: EndpointConfig, drawn: ServedResponse) -> dict[str, Any]:
     """The fields of a request that shape its answer.
 
     top_p is sent although 1 is the API's default: servers take theirs from the model's folder.
@@ -168,7 +170,7 @@ def _fields(endpoint: Endpoint, drawn: Drawn) -> dict[str, Any]:
     }
 
 
-def maker(endpoint: Endpoint, drawn: Drawn) -> dict[str, Setting]:
+def maker(endpoint: EndpointConfig, drawn: ServedResponse) -> dict[str, Setting]:
     """What answers depend on, for a manifest; a seed that is not sent shapes nothing."""
     told: dict[str, Setting] = {
         name: value if isinstance(value, str | int | float) else json.dumps(value, sort_keys=True)

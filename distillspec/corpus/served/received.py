@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from distillspec.corpus.served.question import Question
 from distillspec.corpus.sources.tokenizing import Encoder, Tokens
-from distillspec.corpus.stores.store_folder import Setting, StorePlace, begin_store
+from distillspec.corpus.stores.store_folder import Setting, StoreFolder, begin_store
 from distillspec.runtime.journal import Append, appending
-from distillspec.runtime.plain_files import Kept, read_lines
+from distillspec.runtime.plain_files import BoundedText, read_lines
 
 _FORMAT = "received 1"
 _UNDECODED = "\ufffd"  # what a server makes of a character whose bytes are not all there
@@ -122,7 +122,7 @@ def tokenised(
 class ReceivedAnswers:
     """The answers in the store at `place` that were all asked for as `settings` say."""
 
-    def __init__(self, place: StorePlace, settings: Mapping[str, Setting]) -> None:
+    def __init__(self, place: StoreFolder, settings: Mapping[str, Setting]) -> None:
         """Open or begin it. Errors: a damaged manifest."""
         entries = {"format": _FORMAT, **settings}
         self.folder = place.folder(entries)
@@ -140,10 +140,10 @@ class ReceivedAnswers:
         return {q.key for q in questions if (q.key, q.digest()) in given_up}
 
     @contextmanager
-    def writer(self, rank: int) -> Iterator[Writer]:
+    def writer(self, rank: int) -> Iterator[AnswerWriter]:
         """What process `rank` adds. A line that a killed process left unfinished is dropped."""
         with appending(self.folder / f"received-{rank:05d}.jsonl") as append:
-            yield Writer(append)
+            yield AnswerWriter(append)
 
     def received(self, questions: Sequence[Question], encoder: Encoder, most: int) -> Received:
         """Those of the questions' answers that are there, each cut at `most` tokens."""
@@ -164,7 +164,7 @@ class ReceivedAnswers:
         """By key and digest of the question; None for one that was given up."""
         found: dict[tuple[str, str], Answer | None] = {}
         for path in sorted(self.folder.glob("received-*.jsonl")):
-            kept = Kept(
+            kept = BoundedText(
                 path,
                 "a received answer",
                 "delete this line and start again: only its prompt is asked anew",
@@ -177,7 +177,7 @@ class ReceivedAnswers:
         return found
 
 
-class Writer:
+class AnswerWriter:
     """Adds lines; each is on the disk when the call returns."""
 
     def __init__(self, append: Append) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from distillspec.corpus.sources.tokenizing import Encoder, Tokenizer, Tokens
 from distillspec.corpus.sources.topics import topics
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.prompt_plan import Adversarial, Shape
+from distillspec.recipe.prompt_plan import AdversarialSource, Shape
 from distillspec.runtime.seeds import derive_seed
 
 _SHORT = 2  # tokens: what measuring needs
@@ -26,7 +26,7 @@ class OddPrompt(NamedTuple):
 
 
 def odd_prompts(
-    source: Adversarial,
+    source: AdversarialSource,
     tokenizer: Tokenizer,
     *,
     most: int,

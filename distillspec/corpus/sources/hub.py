@@ -18,10 +18,12 @@ from distillspec.corpus.sources.rows import (
     too_short,
 )
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.data import Hub
+from distillspec.recipe.data import HubSource
 
 
-def hub_passages(source: Hub, chats: Chats | None, section: str = "data.source") -> list[Passage]:
+def hub_passages(
+    source: HubSource, chats: Chats | None, section: str = "data.source"
+) -> list[Passage]:
     """One passage a row, in the order of the data set.
 
     section: the source's place in recipe or suite, for errors: a data set that cannot be reached or
@@ -55,7 +57,7 @@ def hub_passages(source: Hub, chats: Chats | None, section: str = "data.source")
     return with_unique_keys(passages)
 
 
-def _load(source: Hub, section: str) -> datasets.Dataset:
+def _load(source: HubSource, section: str) -> datasets.Dataset:
     folder = Path(source.dataset)
     try:
         loaded = _from_disk(folder) if _was_saved(folder) else _from_library(source)
@@ -96,7 +98,7 @@ def _from_disk(folder: Path) -> Any:
     return datasets.load_from_disk(str(folder))
 
 
-def _from_library(source: Hub) -> Any:
+def _from_library(source: HubSource) -> Any:
     return datasets.load_dataset(
         source.dataset,
         name=source.configuration,

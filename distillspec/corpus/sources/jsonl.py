@@ -10,14 +10,14 @@ from typing import Any
 from distillspec.corpus.sources.passage import Passage, with_unique_keys
 from distillspec.corpus.sources.rows import Chats, check_categories, passage_of, too_short
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.data import Jsonl
-from distillspec.runtime.plain_files import Kept, read_bytes
+from distillspec.recipe.data import JsonlSource
+from distillspec.runtime.plain_files import BoundedText, read_bytes
 
 _MOST_BYTES = 16 * 2**30
 
 
 def jsonl_passages(
-    source: Jsonl, chats: Chats | None, section: str = "data.source"
+    source: JsonlSource, chats: Chats | None, section: str = "data.source"
 ) -> list[Passage]:
     """One passage for each line that is not blank, in the order of the file.
 
@@ -68,7 +68,7 @@ def _lines(path: Path) -> list[bytes]:
             mend="name the file; a folder that `datasets` can load is a source of kind: hub",
         )
     mend = "give the path of a JSONL file, relative to the working folder"
-    return read_bytes(Kept(path, "the data file", mend), most=_MOST_BYTES).splitlines()
+    return read_bytes(BoundedText(path, "the data file", mend), most=_MOST_BYTES).splitlines()
 
 
 def _decoded(line: bytes, where: str) -> str:

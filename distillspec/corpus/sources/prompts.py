@@ -29,9 +29,9 @@ from distillspec.corpus.sources.topics import topic_passages
 from distillspec.errors import DistillSpecError
 from distillspec.models.vocabulary.chat_template import ChatTemplate
 from distillspec.models.vocabulary.decoded import decoded
-from distillspec.models.vocabulary.eos_tokens import StopIds
-from distillspec.recipe.data import Data, Hub, Jsonl, PythonSource
-from distillspec.recipe.prompt_plan import Adversarial, PromptSource, PythonTopics
+from distillspec.models.vocabulary.eos_tokens import EosTokens
+from distillspec.recipe.data import DataConfig, HubSource, JsonlSource, PythonSource
+from distillspec.recipe.prompt_plan import AdversarialSource, PromptSource, PythonTopicsSource
 
 _MOST_HELD_OUT = 2048  # more prompts than any probe or suite decodes
 _BLOCK = 1024  # passages tokenised in one call
@@ -80,13 +80,13 @@ class PromptSets(NamedTuple):
 
 
 def load_prompts(
-    data: Data,
+    data: DataConfig,
     tokenizer: Tokenizer,
     *,
     seed: int,
     start: int | None = None,
     variables: Mapping[str, Any] | None = None,
-    stops: StopIds | None = None,
+    stops: EosTokens | None = None,
     answers_wanted: bool = True,
 ) -> PromptSets:
     """Training and held-out prompts, each in an order that depends on seed and keys alone.
@@ -124,7 +124,7 @@ def load_prompts(
 
 def load_all(
     source: PromptSource,
-    data: Data,
+    data: DataConfig,
     tokenizer: Tokenizer,
     *,
     seed: int,
@@ -134,7 +134,7 @@ def load_all(
     limit: str = "",
     start: int | None = None,
     variables: Mapping[str, Any] | None = None,
-    stops: StopIds | None = None,
+    stops: EosTokens | None = None,
 ) -> list[Prompt]:
     """The first `most` prompts of one source, under the limits of `data`: what a suite brings.
 
@@ -144,7 +144,7 @@ def load_all(
     start, variables, stops: as `load_prompts` has them.
     """
     notes = [] if notes is None else notes
-    if isinstance(source, Adversarial):
+    if isinstance(source, AdversarialSource):
         odd = odd_prompts(
             source, tokenizer, most=data.max_prompt_tokens, seed=seed, where=section, start=start
         )
@@ -158,7 +158,7 @@ def load_all(
     if isinstance(source, PythonSource):
         files = python_files(source, data.held_out_percent).held_out
         passages: Iterable[Passage] = _of_files(files, source, tokenizer, seed)
-    elif isinstance(source, PythonTopics):
+    elif isinstance(source, PythonTopicsSource):
         passages = topic_passages(source, seed)
     else:
         chats = _chats(data, tokenizer, variables, answers_wanted=False)
@@ -168,7 +168,7 @@ def load_all(
 
 
 def _split_source(
-    source: PythonSource | Jsonl | Hub,
+    source: PythonSource | JsonlSource | HubSource,
     percent: float,
     tokenizer: Tokenizer,
     seed: int,
@@ -192,7 +192,7 @@ def _split_source(
 
 
 def _all_of(
-    source: PythonSource | Jsonl | Hub,
+    source: PythonSource | JsonlSource | HubSource,
     tokenizer: Tokenizer,
     seed: int,
     chats: Chats,
@@ -219,18 +219,23 @@ def _of_files(
 
 
 def _chats(
-    data: Data, tokenizer: Tokenizer, variables: Mapping[str, Any] | None, answers_wanted: bool
+    data: DataConfig,
+    tokenizer: Tokenizer,
+    variables: Mapping[str, Any] | None,
+    answers_wanted: bool,
 ) -> Chats:
     told = data.template_variables if variables is None else variables
     template = ChatTemplate(tokenizer, told, data.template_date)
     return Chats(template, answers_wanted=answers_wanted)
 
 
-def _of_rows(source: Jsonl | Hub, chats: Chats, section: str = "data.source") -> list[Passage]:
-    file = source if isinstance(source, Jsonl) else source.local
+def _of_rows(
+    source: JsonlSource | HubSource, chats: Chats, section: str = "data.source"
+) -> list[Passage]:
+    file = source if isinstance(source, JsonlSource) else source.local
     if file is not None:
         return jsonl_passages(file, chats, section)
-    assert isinstance(source, Hub)
+    assert isinstance(source, HubSource)
     from distillspec.corpus.sources.hub import hub_passages  # `datasets` takes seconds to import
 
     return hub_passages(source, chats, section)
@@ -258,7 +263,7 @@ class _Kept:
 
     def __init__(
         self,
-        data: Data,
+        data: DataConfig,
         encoder: Encoder,
         notes: list[str],
         section: str = "data",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
-from distillspec.models.vocabulary.cross_tokenizer import Bridge
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap
 
 
 class Readable(NamedTuple):
@@ -25,7 +25,7 @@ class Readable(NamedTuple):
 def readable(
     prompts: Sequence[Prompt],
     texts: Callable[[Prompt], Iterable[Tokens]],
-    bridge: Bridge,
+    bridge: CrossTokenizerMap,
     places: int,
     name: str,
 ) -> Readable:

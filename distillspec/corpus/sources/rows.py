@@ -11,7 +11,7 @@ from typing import Any
 from distillspec.corpus.sources.passage import Messages, Passage, Tools, chat_key, text_key
 from distillspec.errors import DistillSpecError
 from distillspec.models.vocabulary.chat_template import ChatTemplate, SplitTurnError, Turn
-from distillspec.recipe.data import Hub, Jsonl
+from distillspec.recipe.data import HubSource, JsonlSource
 
 # Fields that are taken where the source names none and the row lacks the usual ones.
 QUESTION_AND_ANSWER = ("question", "answer")
@@ -53,7 +53,7 @@ class Chats:
 
 def passage_of(
     row: Mapping[str, Any],
-    source: Jsonl | Hub,
+    source: JsonlSource | HubSource,
     chats: Chats | None,
     *,
     name: str,
@@ -74,7 +74,7 @@ def passage_of(
 
 def _passage_of(
     row: Mapping[str, Any],
-    source: Jsonl | Hub,
+    source: JsonlSource | HubSource,
     chats: Chats | None,
     name: str,
     where: str,
@@ -107,7 +107,7 @@ def _cut(text: str, words: int) -> tuple[str, str] | None:
     return None if found is None else (found[0], text[found.end() :])
 
 
-def too_short(source: Jsonl | Hub, where: str, section: str) -> DistillSpecError:
+def too_short(source: JsonlSource | HubSource, where: str, section: str) -> DistillSpecError:
     """The error for a source of which no text can be cut."""
     return DistillSpecError(
         f"no text has more than {source.after_words} words",
@@ -139,7 +139,9 @@ def outer(path: str, fields: Iterable[str]) -> str:
     return path if path in set(fields) else path.partition(".")[0]
 
 
-def check_categories(passages: Sequence[Passage], source: Jsonl | Hub, where: str) -> None:
+def check_categories(
+    passages: Sequence[Passage], source: JsonlSource | HubSource, where: str
+) -> None:
     """Rows may lack a category, but not all of them: then its field has another name."""
     if source.category is not None and all(p.category is None for p in passages):
         raise DistillSpecError(
@@ -149,7 +151,7 @@ def check_categories(passages: Sequence[Passage], source: Jsonl | Hub, where: st
         )
 
 
-def _also(row: Mapping[str, Any], source: Jsonl | Hub, role: str) -> str:
+def _also(row: Mapping[str, Any], source: JsonlSource | HubSource, role: str) -> str:
     """The field of a prompt or response: the one that is named, or, in a row of question and answer
     for which nothing is named, that.
     """
@@ -160,7 +162,9 @@ def _also(row: Mapping[str, Any], source: Jsonl | Hub, role: str) -> str:
     return QUESTION_AND_ANSWER[role == "response"]
 
 
-def _prompt(row: Mapping[str, Any], source: Jsonl | Hub, where: str, section: str) -> str:
+def _prompt(
+    row: Mapping[str, Any], source: JsonlSource | HubSource, where: str, section: str
+) -> str:
     name = source.turns or _also(row, source, "prompt")
     found = field(row, name)
     if found is None:
@@ -192,7 +196,7 @@ def _prompt(row: Mapping[str, Any], source: Jsonl | Hub, where: str, section: st
     return source.before + prompt + source.after
 
 
-def _category(row: Mapping[str, Any], source: Jsonl | Hub, where: str) -> str | None:
+def _category(row: Mapping[str, Any], source: JsonlSource | HubSource, where: str) -> str | None:
     found = None if source.category is None else field(row, source.category)
     if found is None or found == "":
         return None
@@ -205,7 +209,7 @@ def _category(row: Mapping[str, Any], source: Jsonl | Hub, where: str) -> str | 
     return source.merge.get(str(found), str(found))
 
 
-def _document(row: Mapping[str, Any], source: Jsonl | Hub, where: str) -> str:
+def _document(row: Mapping[str, Any], source: JsonlSource | HubSource, where: str) -> str:
     """What the source says that the row is a part of; "" where it does not, and rows are alone."""
     if source.document is None:
         return ""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from distillspec.models.vocabulary.decoded import decoded
-from distillspec.models.vocabulary.eos_tokens import StopIds, stop_ids
+from distillspec.models.vocabulary.eos_tokens import EosTokens, stop_ids
 
 # A `PreTrainedTokenizerBase`; only models/ and export/ know the library it comes from.
 Tokenizer = Any
@@ -51,7 +51,7 @@ class Encoder:
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, start: int | None = None, stops: StopIds | None = None
+        self, tokenizer: Tokenizer, start: int | None = None, stops: EosTokens | None = None
     ) -> None:
         """start: the token that an encoder-decoder model's responses begin with. stops: default:
         what the tokenizer says.

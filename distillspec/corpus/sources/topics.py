@@ -11,7 +11,7 @@ import re
 
 from distillspec.corpus.sources.passage import Passage, rank
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.prompt_plan import PythonTopics
+from distillspec.recipe.prompt_plan import PythonTopicsSource
 
 _PARAGRAPH = re.compile(r"(?:^[^\s*=~+\"-].*\n?){3,}", re.MULTILINE)  # no code, lists, headings
 
@@ -29,7 +29,7 @@ def topics() -> dict[str, str]:
     return dict(found.topics)
 
 
-def topic_passages(source: PythonTopics, seed: int) -> list[Passage]:
+def topic_passages(source: PythonTopicsSource, seed: int) -> list[Passage]:
     """At most `prompts_per_topic` passages a topic: one of each, then a second of each, and so on.
 
     A prompt is a topic from its beginning to a line inside a paragraph, so that prose goes on; the

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 from distillspec.corpus.sources.prompts import Prompt, load_all
 from distillspec.corpus.sources.tokenizing import Tokenizer
 from distillspec.errors import DistillSpecError
-from distillspec.models.vocabulary.eos_tokens import StopIds
-from distillspec.recipe.data import Data, Hub, Jsonl
-from distillspec.recipe.prompt_plan import PromptPlan
+from distillspec.models.vocabulary.eos_tokens import EosTokens
+from distillspec.recipe.data import DataConfig, HubSource, JsonlSource
+from distillspec.recipe.prompt_plan import PromptsConfig
 
 
 class Traffic(NamedTuple):
@@ -24,15 +24,15 @@ class Traffic(NamedTuple):
 
 
 def load_traffic(
-    plan: PromptPlan,
-    data: Data,
+    plan: PromptsConfig,
+    data: DataConfig,
     tokenizer: Tokenizer,
     *,
     seed: int,
     room: int,
     start: int | None = None,
     variables: Mapping[str, Any] | None = None,
-    stops: StopIds | None = None,
+    stops: EosTokens | None = None,
 ) -> Traffic:
     """The prompts of `plan`, which brings some; of several sources each with its name as category.
 
@@ -60,7 +60,7 @@ def load_traffic(
             variables=variables,
             stops=stops,
         )
-        is_asked = isinstance(source, Jsonl | Hub) and source.as_chat != "never"
+        is_asked = isinstance(source, JsonlSource | HubSource) and source.as_chat != "never"
         if is_asked and tokenizer.chat_template is None:
             mine.append("asked as plain text: the target's tokenizer has no chat template")
         if plan.sources and len(prompts) < decoded[section]:
@@ -79,7 +79,7 @@ def load_traffic(
     return Traffic(_mixed(named, plan.count, plan.order), notes)
 
 
-def _limited(plan: PromptPlan, data: Data, room: int) -> tuple[Data, str]:
+def _limited(plan: PromptsConfig, data: DataConfig, room: int) -> tuple[DataConfig, str]:
     """The limits of `data` with the plan's longest prompt, and what sets that."""
     wanted = plan.max_tokens or data.max_prompt_tokens
     if wanted > room:

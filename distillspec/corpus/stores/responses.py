@@ -23,14 +23,14 @@ from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.corpus.stores.store_folder import (
     Setting,
-    StorePlace,
+    StoreFolder,
     begin_store,
     note_seconds,
     seconds_of,
 )
 from distillspec.errors import DistillSpecError
 from distillspec.runtime.journal import appending
-from distillspec.runtime.plain_files import Kept, read_lines
+from distillspec.runtime.plain_files import BoundedText, read_lines
 from distillspec.runtime.seeds import derive_seed
 
 Sampler = Callable[[list[Prompt], list[int]], list[list[int]]]
@@ -90,7 +90,7 @@ class StoredResponses:
 
     def __init__(
         self,
-        place: StorePlace,
+        place: StoreFolder,
         prompts: Sequence[Prompt],
         sampled_by: SampledBy,
         *,
@@ -194,7 +194,7 @@ class StoredResponses:
         most = known if isinstance(known, int) else _MOST_TOKENS
         found: dict[str, Tokens] = {}
         for path in sorted(self.folder.glob("rows-*.jsonl")):
-            kept = Kept(
+            kept = BoundedText(
                 path,
                 "a stored response",
                 "delete this line and start again: only its prompt is sampled again",

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from distillspec.errors import DistillSpecError
 from distillspec.runtime.atomic import make_folder, write_json
 from distillspec.runtime.journal import appending
-from distillspec.runtime.plain_files import Kept, read_bytes, read_json
+from distillspec.runtime.plain_files import BoundedText, read_bytes, read_json
 from distillspec.runtime.typed import typed
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ _DIGITS = 12  # of the digest: 48 bits
 _SECONDS = "seconds-{:05d}.jsonl"
 
 
-class StorePlace(NamedTuple):
+class StoreFolder(NamedTuple):
     """Where stores of one target lie.
 
     Attributes:
@@ -80,7 +80,7 @@ def begin_store(folder: Path, entries: Mapping[str, Setting], what: str) -> None
     """Make a store's folder with its manifest, or check the manifest that is there.
 
     Args:
-        folder: As `StorePlace.folder` has found it.
+        folder: As `StoreFolder.folder` has found it.
         entries: What the folder is named by.
         what: Is kept there, in the plural.
 
@@ -111,7 +111,7 @@ class _Seconds(NamedTuple):
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    return read_json(Kept(path, "the manifest of a store", "delete it"), dict[str, Any])
+    return read_json(BoundedText(path, "the manifest of a store", "delete it"), dict[str, Any])
 
 
 def note_seconds(folder: Path, rank: int, names: Iterable[str], seconds: float) -> None:
@@ -125,7 +125,7 @@ def seconds_of(folder: Path, names: Iterable[str]) -> float:
     """What making these parts of a store took, over all processes; 0 where nothing is known."""
     wanted, total = set(names), 0.0
     for path in sorted(folder.glob("seconds-*.jsonl")):
-        kept = Kept(path, "the clock of a store", "correct the file's permissions")
+        kept = BoundedText(path, "the clock of a store", "correct the file's permissions")
         for line in read_bytes(kept).splitlines():
             try:
                 row: _Seconds = typed(_Seconds, json.loads(line))

@@ -27,7 +27,7 @@ from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.corpus.stores.responses import Progress
 from distillspec.corpus.stores.store_folder import (
     Setting,
-    StorePlace,
+    StoreFolder,
     begin_store,
     note_seconds,
     seconds_of,
@@ -35,7 +35,7 @@ from distillspec.corpus.stores.store_folder import (
 from distillspec.corpus.stores.top_k_records import Records, packed, record_type, unpacked
 from distillspec.divergence.top_tokens import TopTokens
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.distill import CachedSignal
+from distillspec.recipe.distill import CachedTargetConfig
 from distillspec.runtime.atomic import replacing_file
 
 _FORMAT = 1
@@ -46,7 +46,7 @@ _CHECKSUM = np.dtype("<u4")
 _SPARE_BYTES = 2**24  # of the disk, for what else a run writes before its first checkpoint
 
 
-class SignalText(NamedTuple):
+class TopKText(NamedTuple):
     """A text, and the place of the first token of it that is predicted (1 or more)."""
 
     tokens: Tokens
@@ -64,7 +64,7 @@ class SignalText(NamedTuple):
         return hashlib.sha256(content).digest()[:16]
 
 
-Scorer = Callable[[list[SignalText]], list[TopTokens]]
+Scorer = Callable[[list[TopKText]], list[TopTokens]]
 
 
 class _Place(NamedTuple):
@@ -83,14 +83,14 @@ class _Shard(NamedTuple):
     checksums: NDArray[np.uint32]
 
 
-class SignalStore:
+class TopKStore:
     """The records of `texts` in `folder`, some of them maybe still missing."""
 
     def __init__(
         self,
-        place: StorePlace,
-        texts: Iterable[SignalText],
-        signal: CachedSignal,
+        place: StoreFolder,
+        texts: Iterable[TopKText],
+        signal: CachedTargetConfig,
         *,
         vocabulary: int,
         temperature: float,
@@ -121,7 +121,7 @@ class SignalStore:
             whole = sum(text.predicted for text in by_digest.values()) * self._kind.itemsize
             shard_bytes = min(max(whole // _PARTS, _SHARD_BYTES[0]), _SHARD_BYTES[1])
         self.shard_bytes = shard_bytes
-        self._shards: list[list[SignalText]] = []
+        self._shards: list[list[TopKText]] = []
         self._places: dict[bytes, _Place] = {}
         self._rows: list[int] = []
         for digest, text in ordered:
@@ -191,7 +191,7 @@ class SignalStore:
 
     # --- writing ---
 
-    def contents(self, number: int) -> list[SignalText]:
+    def contents(self, number: int) -> list[TopKText]:
         """The texts of one shard, in their order."""
         return list(self._shards[number])
 
@@ -226,7 +226,7 @@ class SignalStore:
 
     # --- reading ---
 
-    def read(self, texts: Sequence[SignalText]) -> TopTokens:
+    def read(self, texts: Sequence[TopKText]) -> TopTokens:
         """The records of these texts, one after another. Errors: a text that is not here; damage.
 
         Shards are mapped into memory: of the file, no more is read than these texts' part.
@@ -235,7 +235,7 @@ class SignalStore:
         joined = np.concatenate(parts) if parts else np.empty(0, self._kind)
         return unpacked(joined, self._vocabulary)
 
-    def _records(self, text: SignalText) -> Records:
+    def _records(self, text: TopKText) -> Records:
         digest = text.digest
         place = self._places.get(digest)
         if place is None:
@@ -279,7 +279,7 @@ class SignalStore:
 
     # --- the layout ---
 
-    def _lay(self, digest: bytes, text: SignalText) -> None:
+    def _lay(self, digest: bytes, text: TopKText) -> None:
         """After the text before it, in the same shard where that has room."""
         size = self._kind.itemsize
         if not self._shards or (self._rows[-1] + text.predicted) * size > self.shard_bytes:
@@ -303,7 +303,7 @@ class SignalStore:
 
 
 def fill_signals(
-    store: SignalStore,
+    store: TopKStore,
     scorer: Scorer,
     *,
     rank: int = 0,

@@ -22,14 +22,14 @@ import torch
 from numpy.typing import NDArray
 
 from distillspec.divergence.top_tokens import TopTokens
-from distillspec.recipe.distill import CachedSignal
+from distillspec.recipe.distill import CachedTargetConfig
 
 Records = NDArray[np.void]
 
 _LARGEST_VOCABULARY = 2**24
 
 
-def record_type(signal: CachedSignal, vocabulary: int) -> np.dtype[np.void]:
+def record_type(signal: CachedTargetConfig, vocabulary: int) -> np.dtype[np.void]:
     """The record of `signal.k` tokens of that many; its size is `signal.bytes_per_token`."""
     assert 1 <= signal.k <= vocabulary <= _LARGEST_VOCABULARY
     value = "<f2" if signal.dtype == "float16" else "<f4"

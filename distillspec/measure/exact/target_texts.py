@@ -17,7 +17,7 @@ from distillspec.measure.exact.prompt import MeasuredPrompt
 from distillspec.measure.stats.intervals import Sums, by_document
 from distillspec.models.sampling.generate import DrawnText, generate
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.limits import up_to_end
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -82,7 +82,7 @@ def drawn_texts(
         [torch.tensor(prompt.tokens) for prompt in prompts],
         max_new_tokens=tokens,
         policy=policy,
-        chance=GeneratorChance(generator),
+        chance=GeneratorSource(generator),
         end_tokens=_NO_TOKENS,
         pad_token=0,
         vocabulary=vocabulary,

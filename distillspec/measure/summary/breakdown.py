@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from distillspec.measure.stats import intervals
 from distillspec.measure.stats.intervals import NOTHING, Interval, Sums, by_document
-from distillspec.measure.timed.rows import Row
+from distillspec.measure.timed.rows import CellRow
 
 FEW = 5  # prompts; of fewer only counts are told, since an interval over them says nothing
 UNNAMED = "(none)"  # prompts without a category, beside some that have one
@@ -111,7 +111,7 @@ def by_category(
 
 
 def by_context(
-    place: tuple[str, str, int, float], rows: Mapping[int, Sequence[Row]], confidence: float
+    place: tuple[str, str, int, float], rows: Mapping[int, Sequence[CellRow]], confidence: float
 ) -> list[ContextBin]:
     """Rounds of the cell's rows (by prompt) that drafted, by the power of two below their context.
 

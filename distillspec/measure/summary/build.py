@@ -23,10 +23,10 @@ from distillspec.measure.summary.records import Quality, Summary
 from distillspec.measure.summary.regret import Arm, regrets
 from distillspec.measure.summary.tally import Tally
 from distillspec.measure.timed.plan import Prepared
-from distillspec.measure.timed.rows import Row
+from distillspec.measure.timed.rows import CellRow
 from distillspec.models.runners.eager import CausalRunner
-from distillspec.models.runners.tree_batch import PathRowsRunner, SourceRunner
-from distillspec.recipe.methods import UCBChoose
+from distillspec.models.runners.tree_batch import BatchedTreeRunner, EncoderDecoderRunner
+from distillspec.recipe.methods import UCBConfig
 from distillspec.recipe.suite import Suite
 from distillspec.runtime import provenance
 from distillspec.speculation.limits import up_to_end
@@ -43,7 +43,7 @@ _MIXED = "Ratios of a compiled and an eager model say little about a serving eng
 
 def sum_up(
     suite: Suite,
-    rows: Sequence[Row],
+    rows: Sequence[CellRow],
     prepared: Prepared,
     *,
     target: PreTrainedModel,
@@ -147,7 +147,7 @@ def _quality(
     suite: Suite,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[MeasuredPrompt],
-    rows: Sequence[Row],
+    rows: Sequence[CellRow],
     ends: frozenset[int],
 ) -> list[Quality]:
     """The metric on the target's own completions and on those decoded with each draft.
@@ -193,8 +193,8 @@ def _quality(
 def _fallbacks(suite: Suite, prepared: Prepared) -> list[str]:
     """Models that could not be run as the suite asks for, or not in one row."""
     eager = _run_by(CausalRunner, prepared) if suite.runner.kind == "compiled" else ""
-    as_a_batch = _run_by(PathRowsRunner, prepared)
-    with_source = _run_by(SourceRunner, prepared)
+    as_a_batch = _run_by(BatchedTreeRunner, prepared)
+    with_source = _run_by(EncoderDecoderRunner, prepared)
     found = []
     if with_source:
         found.append(
@@ -229,7 +229,7 @@ def _begun_anew(suite: Suite, processes: int) -> list[str]:
         for method in suite.methods
         if method.valve
         or (
-            isinstance(method.choose, UCBChoose)
+            isinstance(method.choose, UCBConfig)
             and method.choose.window
             and method.choose.memory != "prompt"
         )

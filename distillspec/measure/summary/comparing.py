@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from distillspec.measure.stats import intervals
 from distillspec.measure.stats.intervals import Sums
-from distillspec.measure.summary.records import Comparison, Quantity
+from distillspec.measure.summary.records import DraftComparison, Quantity
 from distillspec.measure.summary.tally import Tally
 
 _Stated = Mapping[float, tuple[str, int]]
@@ -31,7 +31,7 @@ class _Pair(NamedTuple):
 
 def comparisons(
     tally: Tally, draft: str, against: Sequence[str], stated: _Stated
-) -> list[Comparison]:
+) -> list[DraftComparison]:
     """`draft` against each other one: on the target's texts, then tau and speed per cell.
 
     stated: where a verdict is given, which is one place a temperature. All these verdicts are one
@@ -65,11 +65,11 @@ def _pairs(tally: Tally, draft: str, against: Sequence[str]) -> Iterator[_Pair]:
                 yield _Pair("speed", other, *place[1:], tally.speed(place), tally.speed(theirs))
 
 
-def _compared(tally: Tally, draft: str, pair: _Pair) -> Comparison:
+def _compared(tally: Tally, draft: str, pair: _Pair) -> DraftComparison:
     one, other = pair.one, pair.other
     difference = intervals.difference(one, other, tally.confidence)
     relative = intervals.relative(one, other, tally.confidence)
-    return Comparison(
+    return DraftComparison(
         quantity=pair.quantity,
         draft=draft,
         against=pair.against,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distillspec.measure.exact.prompt import MeasuredPrompt
 from distillspec.measure.summary.records import Example, GreedyDivergence, Piece
-from distillspec.measure.timed.rows import FATES, Row
+from distillspec.measure.timed.rows import FATES, CellRow
 from distillspec.models.bare import bare_model
 from distillspec.models.surgery.hidden import token_logits
 from distillspec.models.vocabulary.decoded import decoded
@@ -37,7 +37,7 @@ def repeated_share(texts: Iterable[Sequence[int]], n: int = _NGRAM) -> float:
 def greedy_divergences(
     target: nn.Module,
     prompts: Sequence[MeasuredPrompt],
-    rows: Sequence[Row],
+    rows: Sequence[CellRow],
     vocabulary: int | None,
 ) -> list[GreedyDivergence]:
     """Temperature-0 texts that differ from the baseline's, with the gap between the two tokens.
@@ -93,7 +93,7 @@ def _tie(logits: Tensor, tokens: list[int]) -> tuple[float, bool]:
 def examples(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[MeasuredPrompt],
-    rows: Sequence[Row],
+    rows: Sequence[CellRow],
     shown_at: dict[float, tuple[str, int]],
 ) -> list[Example]:
     """Per temperature, one prompt decoded with every draft by every method at one gamma.
@@ -124,7 +124,7 @@ def examples(
     return found
 
 
-def _example(tokenizer: PreTrainedTokenizerBase, prompt: MeasuredPrompt, row: Row) -> Example:
+def _example(tokenizer: PreTrainedTokenizerBase, prompt: MeasuredPrompt, row: CellRow) -> Example:
     assert row.draft is not None
     assert row.method is not None
     assert row.gamma is not None

@@ -10,8 +10,8 @@ from typing import Any
 from distillspec.measure.summary.findings import served_cautions
 from distillspec.measure.summary.records import Summary
 from distillspec.runtime import atomic
-from distillspec.runtime.plain_files import Kept, read_json
-from distillspec.runtime.typed import Reading
+from distillspec.runtime.plain_files import BoundedText, read_json
+from distillspec.runtime.typed import TypedReader
 
 _BEFORE: dict[str, Any] = {  # what stands for fields that summaries did not always have
     "documents": 0,
@@ -40,8 +40,8 @@ def write_summary(summary: Summary, path: Path) -> None:
 def read_summary(path: Path) -> Summary:
     """The records of a summary.json; DistillSpecError if it is not one."""
     mend = "run `python -m distillspec evaluate` again; it goes on from rows.jsonl"
-    kept = Kept(path, "the summary of an evaluation", mend)
-    found = read_json(kept, Summary, Reading(null_is_nan=True, absent=_BEFORE))
+    kept = BoundedText(path, "the summary of an evaluation", mend)
+    found = read_json(kept, Summary, TypedReader(null_is_nan=True, absent=_BEFORE))
     _check(found, kept)
     if not found.documents:
         return _over_prompts(found)
@@ -57,7 +57,7 @@ def read_summary(path: Path) -> Summary:
     return found
 
 
-def _check(summary: Summary, kept: Kept) -> None:
+def _check(summary: Summary, kept: BoundedText) -> None:
     """Whether the parts fit together, and can be drawn."""
     plain = {one.temperature for one in summary.baseline}
     without = [at for at in summary.temperatures() if at not in plain]

@@ -9,7 +9,7 @@ from distillspec.measure.stats import intervals
 from distillspec.measure.summary.records import (
     Baseline,
     Cell,
-    Comparison,
+    DraftComparison,
     GreedyDivergence,
     Recommendation,
 )
@@ -23,7 +23,7 @@ _QUIET = 0.25
 def findings(
     cells: Sequence[Cell],
     baseline: Sequence[Baseline],
-    comparisons: Sequence[Comparison],
+    comparisons: Sequence[DraftComparison],
     recommendation: Sequence[Recommendation],
     divergences: Sequence[GreedyDivergence],
     documents: int,
@@ -51,7 +51,7 @@ def _has(best: Sequence[Recommendation]) -> bool:
     return any(one.draft == "distilled" for one in best)
 
 
-def _differences(comparisons: Sequence[Comparison]) -> list[str]:
+def _differences(comparisons: Sequence[DraftComparison]) -> list[str]:
     """What was tested, a sentence per pair of drafts, temperature and quantity.
 
     Everything that was not tested has its interval in the table, and no sentence.
@@ -76,7 +76,7 @@ def _differences(comparisons: Sequence[Comparison]) -> list[str]:
     return said
 
 
-def _difference(one: Comparison) -> str:
+def _difference(one: DraftComparison) -> str:
     form = {"tau": ".2f", "speed": ".0f"}.get(one.quantity, ".3f")
     name = "tokens/s" if one.quantity == "speed" else one.quantity
     gamma = "" if one.gamma is None else f", gamma {_place(one)}"
@@ -94,7 +94,7 @@ def _difference(one: Comparison) -> str:
     return f"{head}{words}."
 
 
-def _place(one: Comparison) -> str:
+def _place(one: DraftComparison) -> str:
     """Its gamma, and its method if that is not the standard one."""
     return str(one.gamma) if one.method in (None, "standard") else f"{one.gamma} ({one.method})"
 

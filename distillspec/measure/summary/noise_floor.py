@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from distillspec.measure.stats import intervals
 from distillspec.measure.stats.intervals import Sums, by_document
 from distillspec.measure.summary.records import DISTILLED, NoiseFloor
-from distillspec.measure.timed.bench import Column
-from distillspec.measure.timed.rows import Row
+from distillspec.measure.timed.bench import BenchColumn
+from distillspec.measure.timed.rows import CellRow
 from distillspec.recipe.suite import Suite
 from distillspec.text.numbers import with_interval
 
 
-def timed_again(suite: Suite, drafts: Iterable[str]) -> Column | None:
+def timed_again(suite: Suite, drafts: Iterable[str]) -> BenchColumn | None:
     """The cell that is timed a second time; None where the suite wants none, or none is standard.
 
     Of the distilled draft, or the last one, at the last gamma; at `suite.again_at` alone.
@@ -23,10 +23,10 @@ def timed_again(suite: Suite, drafts: Iterable[str]) -> Column | None:
     if not suite.noise_floor or not of_suite or not standard:
         return None
     draft = DISTILLED if DISTILLED in of_suite else of_suite[-1]
-    return Column(draft, standard[0], suite.of(standard[0])[-1], again=True)
+    return BenchColumn(draft, standard[0], suite.of(standard[0])[-1], again=True)
 
 
-def noise_floor(rows: Sequence[Row], confidence: float) -> NoiseFloor | None:
+def noise_floor(rows: Sequence[CellRow], confidence: float) -> NoiseFloor | None:
     """The second time over the first, paired by document; None where nothing was timed twice.
 
     Args:
@@ -71,18 +71,18 @@ def in_words(found: NoiseFloor) -> str:
     )
 
 
-def _ordered(rows: Sequence[Row]) -> list[Row]:
+def _ordered(rows: Sequence[CellRow]) -> list[CellRow]:
     """By prompt, so that documents come in one order."""
     return sorted(rows, key=lambda row: (row.prompt, row.repeat))
 
 
-def _speed(rows: Sequence[Row]) -> Sums:
+def _speed(rows: Sequence[CellRow]) -> Sums:
     mine = _ordered(rows)
     sums = Sums([float(len(row.tokens)) for row in mine], [row.seconds for row in mine])
     return by_document(sums, [row.unit for row in mine])
 
 
-def _tau(rows: Sequence[Row]) -> Sums:
+def _tau(rows: Sequence[CellRow]) -> Sums:
     mine = _ordered(rows)
     sums = Sums(
         [float(row.counts.emitted) for row in mine],

@@ -10,7 +10,7 @@ from distillspec.measure.stats.intervals import FEWEST
 from distillspec.measure.summary.records import Place as RankedPlace
 from distillspec.measure.summary.records import Ranked
 from distillspec.measure.summary.tally import Place, Tally
-from distillspec.measure.timed.rows import Row
+from distillspec.measure.timed.rows import CellRow
 from distillspec.speculation.records import Counts
 
 
@@ -59,7 +59,7 @@ def _ranked(tally: Tally, place: Place, fastest: Place, comparisons: int) -> Ran
     )
 
 
-def _share_of_time(tally: Tally, place: Place, busy: Callable[[Row], float | None]) -> float:
+def _share_of_time(tally: Tally, place: Place, busy: Callable[[CellRow], float | None]) -> float:
     """nan where one process does it all."""
     rows = tally.rows(place)
     seconds = sum(math.nan if (one := busy(row)) is None else one for row in rows)

@@ -85,7 +85,7 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class DraftComparison:
     """draft against another, paired over documents. method and gamma are None for alpha,
     method for the expected tau.
 
@@ -290,7 +290,7 @@ class Summary:
     standard_methods: list[str]
     cells: list[Cell]
     baseline: list[Baseline]
-    comparisons: list[Comparison]
+    comparisons: list[DraftComparison]
     ranking: list[Ranked]
     oracles: list[Oracle]
     regrets: list[Regret]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from distillspec.measure.stats import intervals
 from distillspec.measure.stats.intervals import Sums, by_document
 from distillspec.measure.summary.records import Regret, RegretQuantity
-from distillspec.measure.timed.rows import Row
+from distillspec.measure.timed.rows import CellRow
 
 
 class Arm(NamedTuple):
@@ -20,14 +20,14 @@ class Arm(NamedTuple):
     draft: str | None = None
 
 
-_COUNTED: dict[RegretQuantity, Callable[[Row], float]] = {
+_COUNTED: dict[RegretQuantity, Callable[[CellRow], float]] = {
     "rounds": lambda row: float(row.counts.target_forwards),
     "seconds": lambda row: row.seconds,
 }
 
 
 def regrets(
-    rows: Sequence[Row], choosers: Mapping[str, Sequence[Arm]], confidence: float
+    rows: Sequence[CellRow], choosers: Mapping[str, Sequence[Arm]], confidence: float
 ) -> list[Regret]:
     """Stopping-time regret (2505.15141) of each chooser, draft and temperature.
 
@@ -36,7 +36,7 @@ def regrets(
     own. An arm that is no cell of the suite was not timed, and is left out; a chooser without any
     timed arm has no regret to show.
     """
-    cells: dict[tuple[str, str, int, float], dict[int, list[Row]]] = {}
+    cells: dict[tuple[str, str, int, float], dict[int, list[CellRow]]] = {}
     for row in rows:
         if row.draft is not None and row.method is not None and row.gamma is not None:
             cell = row.draft, row.method, row.gamma, row.temperature
@@ -69,7 +69,9 @@ def named(arm: Arm) -> str:
     return f"{arm.method}@{arm.gamma}"
 
 
-def _by_prompt(cell: Mapping[int, Sequence[Row]], count: Callable[[Row], float]) -> list[float]:
+def _by_prompt(
+    cell: Mapping[int, Sequence[CellRow]], count: Callable[[CellRow], float]
+) -> list[float]:
     """Of each prompt, in their order: the mean over its repeats."""
     return [sum(map(count, cell[i])) / len(cell[i]) for i in sorted(cell)]
 

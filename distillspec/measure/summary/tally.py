@@ -12,7 +12,7 @@ from distillspec.measure.stats.intervals import NOTHING, Sums, by_document
 from distillspec.measure.summary.breakdown import CategoryCell, ContextBin, by_category, by_context
 from distillspec.measure.summary.completions import repeated_share
 from distillspec.measure.summary.records import Baseline, Cell
-from distillspec.measure.timed.rows import Row
+from distillspec.measure.timed.rows import CellRow
 from distillspec.methods import cost_model
 from distillspec.methods.step_times import StepTimes
 from distillspec.speculation.limits import up_to_end
@@ -27,7 +27,7 @@ class Tally:
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[CellRow],
         steps: Mapping[tuple[str, float], StepTimes],
         facts: Mapping[float, TextFacts],
         confidence: float,
@@ -44,8 +44,8 @@ class Tally:
         self._prompts = sorted({row.prompt for row in rows})
         document_of = {row.prompt: row.unit for row in rows}
         self._documents = [document_of[prompt] for prompt in self._prompts]
-        self._plain: dict[float, dict[int, list[Row]]] = {}
-        self._cells: dict[Place, dict[int, list[Row]]] = {}
+        self._plain: dict[float, dict[int, list[CellRow]]] = {}
+        self._cells: dict[Place, dict[int, list[CellRow]]] = {}
         for row in rows:
             if row.draft is None or row.method is None or row.gamma is None:
                 by_prompt = self._plain.setdefault(row.temperature, {})
@@ -64,7 +64,7 @@ class Tally:
     def temperatures(self) -> list[float]:
         return sorted(self._plain)
 
-    def rows(self, place: Place) -> list[Row]:
+    def rows(self, place: Place) -> list[CellRow]:
         return list(chain.from_iterable(self._cells[place].values()))
 
     def prompts(self) -> int:
@@ -198,7 +198,7 @@ class Tally:
             repeated_ngram_share=self._repeated(by_prompt, temperature),
         )
 
-    def _before_end(self, row: Row) -> int:
+    def _before_end(self, row: CellRow) -> int:
         return len(up_to_end(row.tokens, self._ends)[0])
 
     # --- sums over documents ---------------------------------------------------------------------
@@ -254,7 +254,7 @@ class Tally:
         by_prompt = self._cells[place]
         return [sum((row.counts for row in by_prompt[i]), start=Counts()) for i in self._prompts]
 
-    def _repeated(self, by_prompt: Mapping[int, list[Row]], temperature: float) -> float | None:
+    def _repeated(self, by_prompt: Mapping[int, list[CellRow]], temperature: float) -> float | None:
         if temperature > 0.0:
             return None
         return repeated_share(by_prompt[i][0].tokens for i in self._prompts)

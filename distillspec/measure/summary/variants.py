@@ -19,7 +19,7 @@ from distillspec.measure.stats.intervals import (
 from distillspec.text.numbers import NONE, bracketed, number, with_interval
 
 
-class Reading(NamedTuple):
+class VariantReading(NamedTuple):
     """What one draft has come to on one kind of prompts, a number per source document.
 
     tau: expected tokens over expected verifications. alpha: sums of overlaps over tokens.
@@ -32,7 +32,7 @@ class Reading(NamedTuple):
         return {name: sums._asdict() for name, sums in self._asdict().items()}
 
 
-class Cost(NamedTuple):
+class VariantCost(NamedTuple):
     """Of one training run. seconds: by phase; text: of sampling stored responses before it."""
 
     steps: int
@@ -41,14 +41,14 @@ class Cost(NamedTuple):
     text_seconds: float
 
 
-class Measured(NamedTuple):
+class MeasuredVariant(NamedTuple):
     """One run: its readings by kind of prompts, and its cost; None of a draft not trained here."""
 
-    readings: dict[str, Reading]
-    cost: Cost | None
+    readings: dict[str, VariantReading]
+    cost: VariantCost | None
 
 
-class Standing(NamedTuple):
+class VariantStanding(NamedTuple):
     """One variant on one kind of prompts. relative: of tau to the baseline's, minus 1.
 
     verdict: on that difference, all variants of a table tested together.
@@ -67,8 +67,8 @@ class Standing(NamedTuple):
 
 
 def standings(
-    runs: Mapping[str, Sequence[Measured]], baseline: str, kind: str, confidence: float
-) -> list[Standing]:
+    runs: Mapping[str, Sequence[MeasuredVariant]], baseline: str, kind: str, confidence: float
+) -> list[VariantStanding]:
     """Every variant, the largest tau first."""
     base = [run.readings[kind].tau for run in runs[baseline]]
     taus_of = {name: [run.readings[kind].tau for run in mine] for name, mine in runs.items()}
@@ -81,7 +81,7 @@ def standings(
         alphas = [run.readings[kind].alpha for run in mine]
         costs = [run.cost for run in mine if run.cost is not None]
         found.append(
-            Standing(
+            VariantStanding(
                 variant,
                 ratio_of_runs(taus, confidence),
                 relative_of_runs(taus, base, confidence),
@@ -99,7 +99,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else float("nan")
 
 
-def _mean_seconds(costs: Sequence[Cost]) -> dict[str, float]:
+def _mean_seconds(costs: Sequence[VariantCost]) -> dict[str, float]:
     phases = dict.fromkeys(name for cost in costs for name in cost.seconds)
     found = {name: _mean([cost.seconds.get(name, 0.0) for cost in costs]) for name in phases}
     if any(cost.text_seconds for cost in costs):
@@ -110,7 +110,7 @@ def _mean_seconds(costs: Sequence[Cost]) -> dict[str, float]:
 _SPLIT = ("text", "rollout", "target", "update")
 
 
-def reached(found: Sequence[Standing], baseline: str, confidence: float) -> list[list[str]]:
+def reached(found: Sequence[VariantStanding], baseline: str, confidence: float) -> list[list[str]]:
     """Text of the cells of a table, headings first: how good each variant became."""
     share = f"[{confidence:.0%}]"
     rows = [["variant", f"tau {share}", f"against {baseline}", f"alpha {share}"]]
@@ -121,7 +121,7 @@ def reached(found: Sequence[Standing], baseline: str, confidence: float) -> list
     return rows
 
 
-def spent(found: Sequence[Standing]) -> list[list[str]]:
+def spent(found: Sequence[VariantStanding]) -> list[list[str]]:
     """The same of what each run came to, and what a run cost on average."""
     rows = [["variant", "tau of each run", "tokens", " / ".join(_SPLIT) + ", s"]]
     for one in found:
@@ -131,7 +131,7 @@ def spent(found: Sequence[Standing]) -> list[list[str]]:
     return rows
 
 
-def _relative(one: Standing) -> str:
+def _relative(one: VariantStanding) -> str:
     low, high = (100.0 * bound for bound in (one.relative.low, one.relative.high))
     text = f"{number(one.relative.value, '+.1%')} {bracketed(low, high, '+.1f')}"
     words = {"no difference shown": ": none shown", "too few documents": ": too few documents"}
@@ -139,7 +139,7 @@ def _relative(one: Standing) -> str:
 
 
 def tables(
-    title: str, found: Sequence[Standing], baseline: str, confidence: float
+    title: str, found: Sequence[VariantStanding], baseline: str, confidence: float
 ) -> tuple[Table, Table]:
     """For a terminal: what was reached, and what it cost."""
     return (
@@ -157,7 +157,7 @@ def _table(title: str, rows: Sequence[Sequence[str]]) -> Table:
     return shown
 
 
-def markdown(found: Sequence[Standing], baseline: str, confidence: float) -> str:
+def markdown(found: Sequence[VariantStanding], baseline: str, confidence: float) -> str:
     """Both as one Markdown table."""
     both = zip(reached(found, baseline, confidence), spent(found), strict=True)
     head, *lines = [[*of_quality, *of_cost[1:]] for of_quality, of_cost in both]

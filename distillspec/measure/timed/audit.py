@@ -11,9 +11,9 @@ from pathlib import Path
 from distillspec.errors import DistillSpecError
 from distillspec.runtime import atomic
 from distillspec.runtime.journal import appending
-from distillspec.runtime.plain_files import Kept, check_regular, read_lines
+from distillspec.runtime.plain_files import BoundedText, check_regular, read_lines
 from distillspec.runtime.typed import typed
-from distillspec.speculation.records import Fate, RoundRecord
+from distillspec.speculation.records import RoundRecord, TokenStatus
 
 AUDIT = "audit.jsonl"
 _LONGEST_LINE = 2**20
@@ -68,7 +68,7 @@ class Decoded:
     gamma: int
     repeat: int = 0
 
-    def line(self, number: int, record: RoundRecord, fate: Fate) -> AuditedRound:
+    def line(self, number: int, record: RoundRecord, fate: TokenStatus) -> AuditedRound:
         """Of its round `number`, the last token of which had this fate."""
         audit = record.audit
         assert audit is not None, "the decoder was told to audit"
@@ -88,7 +88,9 @@ class Decoded:
             other_ms=round(1e3 * audit.other_seconds, 4),
         )
 
-    def lines(self, records: Sequence[RoundRecord], fates: Sequence[Fate]) -> list[AuditedRound]:
+    def lines(
+        self, records: Sequence[RoundRecord], fates: Sequence[TokenStatus]
+    ) -> list[AuditedRound]:
         """Of its rounds that were audited; fates: of all its tokens."""
         found, end = [], 0
         for number, record in enumerate(records):
@@ -136,7 +138,7 @@ def read(path: Path) -> list[AuditedRound]:
     """All rounds, none where nothing was audited; a last line left unfinished is passed over."""
     if not path.exists():
         return []
-    kept = Kept(
+    kept = BoundedText(
         path,
         "a round of this audit",
         "move that file away: the report is then drawn without it",

@@ -16,7 +16,7 @@ from distillspec.measure.exact.prompt import MeasuredPrompt
 from distillspec.measure.timed.audit import AuditedRound, Decoded
 from distillspec.measure.timed.parallel import ParallelBench
 from distillspec.measure.timed.plan import Prepared, Steps
-from distillspec.measure.timed.rows import Row, drafted_at, letters
+from distillspec.measure.timed.rows import CellRow, drafted_at, letters
 from distillspec.methods.build import (
     chooser,
     configuration,
@@ -32,12 +32,12 @@ from distillspec.methods.build import (
 )
 from distillspec.methods.step_times import measure_steps, middle_prompt
 from distillspec.models.runners.compiled import make_runner
-from distillspec.recipe.methods import Method
+from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
-from distillspec.runtime.plain_files import Kept, read_json
+from distillspec.runtime.plain_files import BoundedText, read_json
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import Chance, GeneratorChance
-from distillspec.speculation.choose.chooser import Chooser, Outcome
+from distillspec.speculation.chance import GeneratorSource, RandomSource
+from distillspec.speculation.choose.chooser import Chooser, RoundOutcome
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.decoding.engine import AutoregressiveDecoder, SpeculativeDecoder
@@ -53,11 +53,11 @@ log = logging.getLogger(__name__)
 _WARM_UP_ROUNDS = 3
 
 
-class Column(NamedTuple):
+class BenchColumn(NamedTuple):
     """One way to decode, at any temperature. again: a second time, for the noise floor."""
 
     draft: str
-    method: Method
+    method: MethodConfig
     gamma: int
     again: bool = False
 
@@ -65,10 +65,10 @@ class Column(NamedTuple):
         return f"{self.draft}/{self.method.name}@{self.gamma}{' again' * self.again}"
 
 
-class Timed(NamedTuple):
+class TimedTexts(NamedTuple):
     """A text that was timed; of its rounds, what the suite wants audited."""
 
-    row: Row
+    row: CellRow
     rounds: list[AuditedRound]
 
 
@@ -81,7 +81,7 @@ class Bench:
         target: PreTrainedModel,
         drafts: Mapping[str, PreTrainedModel],
         prompts: Sequence[MeasuredPrompt],
-        grid: Sequence[Column],
+        grid: Sequence[BenchColumn],
         device: torch.device,
         vocabulary: int | None,
     ) -> None:
@@ -106,8 +106,10 @@ class Bench:
             )
             for name, model in drafts.items()
         }
-        self._ways: dict[tuple[Column, float], Chooser] = {}
-        self._arms: dict[tuple[Column, float], torch.Generator] = {}  # of what chooses at random
+        self._ways: dict[tuple[BenchColumn, float], Chooser] = {}
+        self._arms: dict[
+            tuple[BenchColumn, float], torch.Generator
+        ] = {}  # of what chooses at random
         self._parallel = ParallelBench(suite, target, drafts, capacity, vocabulary)
         self._run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
 
@@ -147,7 +149,7 @@ class Bench:
             log.warning("nothing is known of what the decoding methods had learnt: they begin anew")
             return
         mend = "delete the file: what was measured stays, and the methods begin anew"
-        kept = Kept(path, "what the decoding methods had learnt", mend)
+        kept = BoundedText(path, "what the decoding methods had learnt", mend)
         found = read_json(kept, dict[str, Any])
         for (column, at), way in self._ways.items():
             way.restore(found.get(f"{column} T={at:g}"), where=str(path))
@@ -160,13 +162,13 @@ class Bench:
         """Meet every shape that any method or arm has, at full speed."""
         prompt = self._tokens(0)
         parallel = [
-            Column(name, method, gamma)
+            BenchColumn(name, method, gamma)
             for name in self._suite.drafts
             if name in self._drafts
             for method, _, gamma in protocols_of(self._suite)
         ]
         arms = [
-            Column(name, *arm)
+            BenchColumn(name, *arm)
             for name in self._drafts
             for arm in fixed_arms(self._suite)
             if self._suite.measures(name, arm[0])
@@ -181,14 +183,14 @@ class Bench:
                 seed = derive_seed(self._suite.seed, "warm-up")
                 self._decode(prompt, column, temperature, seed=seed, length=length)
 
-    def _way(self, column: Column, temperature: float, steps: Steps) -> Chooser:
+    def _way(self, column: BenchColumn, temperature: float, steps: Steps) -> Chooser:
         """What this column decodes with, prompt after prompt: what it learns it keeps."""
         if column.method.choose is None:
             return Fixed(configuration(column.method, column.gamma, column.draft))
         at_this = {name: times for (name, at), times in steps.items() if at == temperature}
         most = most_tokens_per_second(self._suite, column.method, column.draft, at_this)
         generator = self._arms[column, temperature] = torch.Generator()  # drawn on the host
-        chance = GeneratorChance(generator)
+        chance = GeneratorSource(generator)
         return chooser(self._suite, column.method, chance, most, column.draft)
 
     def _steps(self) -> Steps:
@@ -220,15 +222,15 @@ class Bench:
         number: int,
         prompt: int,
         temperature: float,
-        among: Sequence[Column] | None = None,
-    ) -> Iterator[Timed]:
+        among: Sequence[BenchColumn] | None = None,
+    ) -> Iterator[TimedTexts]:
         """The baseline, every cell once, the baseline, ...: `repeats` times, closed by a baseline.
 
         The order of the cells rotates from block to block, so that none is always first. among:
         cells of the grid, default all.
         """
         grid = self._grid if among is None else among
-        order: list[tuple[Column | None, int]] = [(None, 0)]
+        order: list[tuple[BenchColumn | None, int]] = [(None, 0)]
         for repeat in range(self._suite.repeats):
             turn = (number + repeat) % len(grid)
             rotated = [*grid[turn:], *grid[:turn]]
@@ -238,8 +240,8 @@ class Bench:
             yield self._timed(prompt, temperature, column, repeat, place)
 
     def _timed(
-        self, prompt: int, temperature: float, column: Column | None, repeat: int, place: int
-    ) -> Timed:
+        self, prompt: int, temperature: float, column: BenchColumn | None, repeat: int, place: int
+    ) -> TimedTexts:
         key = self._prompts[prompt].key
         generation = self._decode(
             self._tokens(prompt),
@@ -254,7 +256,7 @@ class Bench:
                 prompt, key, temperature, column.draft, column.method.name, column.gamma, repeat
             )
             rounds = text.lines(generation.rounds, generation.fates)
-        row = Row(
+        row = CellRow(
             prompt=prompt,
             prompt_key=key,
             temperature=temperature,
@@ -276,10 +278,10 @@ class Bench:
             document=self._prompts[prompt].document,
             again=column is not None and column.again,
         )
-        return Timed(row, rounds)
+        return TimedTexts(row, rounds)
 
     def _decode(
-        self, prompt: Tensor, column: Column | None, temperature: float, seed: int, length: int
+        self, prompt: Tensor, column: BenchColumn | None, temperature: float, seed: int, length: int
     ) -> Generation:
         """End-of-text is ignored: all texts of a comparison have one length."""
         policy = self._policy(temperature)
@@ -293,20 +295,20 @@ class Bench:
             of_texts = self._ways[column, temperature]
             of_texts.begin()
             arm = of_texts.choose()
-            chosen = Column(column.draft, self._suite.named(arm.name), arm.gamma)
+            chosen = BenchColumn(column.draft, self._suite.named(arm.name), arm.gamma)
             found = self._decode_with(chosen, arm, prompt, policy, chance, seed, length)
-            of_texts.learn(Outcome(len(found.tokens), found.decode_seconds))
+            of_texts.learn(RoundOutcome(len(found.tokens), found.decode_seconds))
             return found
         way = self._ways.get((column, temperature))
         return self._decode_with(column, way, prompt, policy, chance, seed, length)
 
     def _decode_with(
         self,
-        column: Column,
+        column: BenchColumn,
         way: Configuration | Chooser | None,
         prompt: Tensor,
         policy: SamplingPolicy,
-        chance: Chance,
+        chance: RandomSource,
         seed: int,
         length: int,
     ) -> Generation:
@@ -333,5 +335,5 @@ class Bench:
     def _policy(self, temperature: float) -> SamplingPolicy:
         return SamplingPolicy(temperature, self._suite.top_k, self._suite.nucleus)
 
-    def _chance(self, seed: int) -> GeneratorChance:
-        return GeneratorChance(torch.Generator(self._device).manual_seed(seed))
+    def _chance(self, seed: int) -> GeneratorSource:
+        return GeneratorSource(torch.Generator(self._device).manual_seed(seed))

@@ -13,11 +13,11 @@ from distillspec.methods.build import block_sizes, protocols_of
 from distillspec.models.runners.compiled import make_runner
 from distillspec.models.runners.factory import saved
 from distillspec.recipe.capacity import check_threads
-from distillspec.recipe.methods import CardParallel, Method, Parallel
+from distillspec.recipe.methods import CardConfig, MethodConfig, Parallel
 from distillspec.recipe.suite import Suite
-from distillspec.speculation.chance import Chance
-from distillspec.speculation.parallel.card import CardDecoder, CardDraft
-from distillspec.speculation.parallel.pearl import PearlDecoder, PearlDraft
+from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.parallel.card import CardDecoder, CardProcess
+from distillspec.speculation.parallel.pearl import PearlDecoder, PearlProcess
 from distillspec.speculation.records import Generation, Round
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
@@ -44,7 +44,7 @@ class ParallelBench:
         vocabulary: int | None,
     ) -> None:
         self._suite = suite
-        self._drafts: dict[tuple[str, Parallel], CardDraft | PearlDraft] = {}
+        self._drafts: dict[tuple[str, Parallel], CardProcess | PearlProcess] = {}
         self._targets: dict[int, Runner] = {}
         used = protocols_of(suite)
         gammas = sorted({gamma for _, _, gamma in used})
@@ -73,12 +73,12 @@ class ParallelBench:
 
     def decode(
         self,
-        method: Method,
+        method: MethodConfig,
         gamma: int,
         draft: str,
         prompt: Tensor,
         policy: SamplingPolicy,
-        chance: Chance,
+        chance: RandomSource,
         *,
         seed: int,
         length: int,
@@ -114,7 +114,7 @@ def parallel_rounds(
     *,
     gamma: int,
     policy: SamplingPolicy,
-    chance: Chance,
+    chance: RandomSource,
     seed: int,
     max_new_tokens: int,
     end_tokens: frozenset[int],
@@ -160,26 +160,26 @@ def _start(
     kind: Literal["eager", "compiled"],
     capacity: int,
     vocabulary: int,
-) -> CardDraft | PearlDraft:
+) -> CardProcess | PearlProcess:
     """capacity: tokens, of a compiled runner."""
     threads = threads_of(plan)
-    if isinstance(plan, CardParallel):
+    if isinstance(plan, CardConfig):
         with saved(
             model, kind, capacity, (1, 2), tree_sizes=(plan.nodes,), vocabulary=vocabulary
         ) as make:
-            return CardDraft(make, width=plan.nodes, depth=plan.layers, threads=threads)
+            return CardProcess(make, width=plan.nodes, depth=plan.layers, threads=threads)
     with saved(model, kind, capacity, (1, 2), vocabulary=vocabulary) as make:
-        return PearlDraft(make, gamma=gamma, vocabulary=vocabulary, threads=threads)
+        return PearlProcess(make, gamma=gamma, vocabulary=vocabulary, threads=threads)
 
 
 def _decoder(
     target: Runner,
-    process: CardDraft | PearlDraft,
+    process: CardProcess | PearlProcess,
     policy: SamplingPolicy,
-    chance: Chance,
+    chance: RandomSource,
     gamma: int,
     seed: int,
 ) -> CardDecoder | PearlDecoder:
-    if isinstance(process, CardDraft):
+    if isinstance(process, CardProcess):
         return CardDecoder(target, process, policy, chance, longest=gamma)
     return PearlDecoder(target, process, policy, chance, gamma=gamma, seed=seed)

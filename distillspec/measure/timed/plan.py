@@ -21,7 +21,7 @@ from distillspec.models.loading.digest import model_digest
 from distillspec.models.runners.eager import context_of_model
 from distillspec.recipe.suite import Suite
 from distillspec.runtime import atomic, provenance
-from distillspec.runtime.plain_files import Kept, read_json
+from distillspec.runtime.plain_files import BoundedText, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -163,7 +163,7 @@ def read_plan(path: Path, plan: Mapping[str, Any]) -> Prepared | None:
     if not path.exists():
         return None
     mend = "delete the evaluation folder, then evaluate again"
-    found = read_json(Kept(path, "the plan of this evaluation", mend), _Stored)
+    found = read_json(BoundedText(path, "the plan of this evaluation", mend), _Stored)
     differing = [key for key in plan if found.plan.get(key) != plan[key]]
     differing += [key for key in found.plan if key not in plan]
     steps = {(method, t): times for method, t, times in found.steps}

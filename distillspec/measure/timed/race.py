@@ -43,7 +43,7 @@ class Decode(Protocol):
         ...
 
 
-class Standing(NamedTuple):
+class RaceStanding(NamedTuple):
     """How a way (by its number) came out of a race.
 
     prompts: that it decoded. tokens_per_second, speedup (over the baseline): of the winner on fresh
@@ -68,14 +68,14 @@ class Standing(NamedTuple):
         return not (self.dropped or self.relative.high < 0.0)
 
 
-class Outcome(NamedTuple):
+class RaceOutcome(NamedTuple):
     """standings: the winner first, by speed, the dropped ones last. plain: baseline, tokens/s.
 
     documents: that ways were compared on. fresh: prompts after them, decoded by the winner alone,
     that its speed is of; 0 where these were too few, and it is of the race.
     """
 
-    standings: list[Standing]
+    standings: list[RaceStanding]
     plain: Interval
     prompts: int
     documents: int
@@ -134,7 +134,7 @@ def race(
     confidence: float,
     clock: Clock = time.perf_counter,
     progress: Callable[[int, int], None] = lambda prompt, left: None,
-) -> Outcome:
+) -> RaceOutcome:
     """Decode prompt after prompt in all ways that are still in the race; then time the winner.
 
     After 12, 24, 48, ... documents those ways are dropped whose tokens per second are below the
@@ -190,7 +190,7 @@ def race(
     standings.sort(key=lambda one: (one.way != winner, one.dropped, -one.tokens_per_second.value))
     plain = intervals.ratio(seen.plain(), confidence)
     prompts = len(fresh.seen) if has_fresh else 0
-    return Outcome(standings, plain, len(seen.seen), seen.units(), prompts, why)
+    return RaceOutcome(standings, plain, len(seen.seen), seen.units(), prompts, why)
 
 
 def split(documents: Sequence[str]) -> tuple[list[int], list[int]]:
@@ -235,10 +235,10 @@ def unseen(documents: int) -> float:
 
 def _standing(
     way: int, winner: int, seen: _Texts, dropped: bool, confidence: float, ways: int
-) -> Standing:
+) -> RaceStanding:
     common = seen.of(way)
     speed, speedup = common.speed(way), common.speedup(way)
-    return Standing(
+    return RaceStanding(
         way=way,
         prompts=len(common.seen),
         tokens_per_second=intervals.ratio(speed, confidence, ways),
@@ -250,7 +250,7 @@ def _standing(
     )
 
 
-def _on_fresh(winner: Standing, fresh: _Texts, confidence: float) -> Standing:
+def _on_fresh(winner: RaceStanding, fresh: _Texts, confidence: float) -> RaceStanding:
     """Its own numbers by texts that it was not picked by."""
     speed, speedup = fresh.speed(winner.way), fresh.speedup(winner.way)
     return winner._replace(

@@ -15,10 +15,15 @@ from typing import NamedTuple
 
 from distillspec.runtime import atomic
 from distillspec.runtime.journal import add_lines
-from distillspec.runtime.plain_files import Kept, read_lines
-from distillspec.speculation.records import Counts, Fate, Generation
+from distillspec.runtime.plain_files import BoundedText, read_lines
+from distillspec.speculation.records import Counts, Generation, TokenStatus
 
-_LETTERS = {Fate.ACCEPTED: "a", Fate.CORRECTED: "c", Fate.BONUS: "b", Fate.PLAIN: "p"}
+_LETTERS = {
+    TokenStatus.ACCEPTED: "a",
+    TokenStatus.CORRECTED: "c",
+    TokenStatus.BONUS: "b",
+    TokenStatus.PLAIN: "p",
+}
 FATES = {letter: fate.name.lower() for fate, letter in _LETTERS.items()}
 
 
@@ -31,7 +36,7 @@ class DraftedAt(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class CellRow:
     """One decoded text. draft, method and gamma are None for autoregressive decoding.
 
     prompt: its number; repeat: how often this was timed before; place: when within the block;
@@ -106,7 +111,7 @@ class RowLog:
         """
         self._path = path
         self._rows_per_block, self._again = rows_per_block, again or {}
-        self.rows: list[Row] = []
+        self.rows: list[CellRow] = []
         if path.exists():
             found = _read(path)
             sizes: dict[tuple[int, float], int] = {}
@@ -125,7 +130,7 @@ class RowLog:
     def has(self, block: tuple[int, float]) -> bool:
         return any(row.block == block for row in self.rows)
 
-    def append(self, block: Sequence[Row]) -> None:
+    def append(self, block: Sequence[CellRow]) -> None:
         """Add a whole block and see it safely on the disk."""
         whole = self._size(block[0].temperature)
         assert len(block) == whole, "a block is appended whole"
@@ -133,20 +138,20 @@ class RowLog:
         self.rows.extend(block)
 
 
-def _of_document(row: Row, documents: Sequence[str]) -> Row:
+def _of_document(row: CellRow, documents: Sequence[str]) -> CellRow:
     return replace(row, document=row.document or documents[row.prompt])
 
 
-def _line(row: Row) -> str:
+def _line(row: CellRow) -> str:
     return json.dumps(asdict(row), ensure_ascii=False) + "\n"
 
 
-def _read(path: Path) -> list[Row]:
+def _read(path: Path) -> list[CellRow]:
     """All rows; a last line that a killed process left unfinished is passed over.
 
     A line without rounds or category was written before they were measured: it is refused.
     """
-    kept = Kept(
+    kept = BoundedText(
         path,
         "a row of this evaluation",
         "delete the evaluation folder (of an earlier version?), then evaluate again",
@@ -156,5 +161,5 @@ def _read(path: Path) -> list[Row]:
         for name in ("rounds", "category"):
             if name not in line:
                 raise kept.fault(f"'{name}' is missing", place)
-        rows.append(kept.record(Row, line, place))
+        rows.append(kept.record(CellRow, line, place))
     return rows

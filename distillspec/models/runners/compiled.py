@@ -33,7 +33,7 @@ from distillspec.models.runners.cache import (
     check_rolls_back,
     is_plainly_causal,
 )
-from distillspec.models.runners.cross_tokenizer import TranslatedRunner
+from distillspec.models.runners.cross_tokenizer import CrossTokenizerRunner
 from distillspec.models.runners.eager import CausalRunner, most_positions, vocabulary_size
 from distillspec.models.runners.encoder_decoder import is_seq2seq
 from distillspec.models.runners.tree_batch import eager_runner, runner_for_trees
@@ -75,7 +75,7 @@ def make_runner(
     if bridge is not None:
         places = min(bridge.places(prompts, capacity), most_positions(model))
         own = _own_runner(model, kind, places, block_sizes, tree_sizes, tells_entropy=False)
-        return TranslatedRunner(own, bridge)
+        return CrossTokenizerRunner(own, bridge)
     return _own_runner(
         model,
         kind,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.vocabulary.cross_tokenizer import Bridge
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap
 from distillspec.speculation.runner import Room, Runner
 
 
@@ -25,14 +25,14 @@ class _Span(NamedTuple):
     stop: int
 
 
-class TranslatedRunner:
+class CrossTokenizerRunner:
     """`speculation.runner.Runner` over one sequence of the target's tokens, and a `PieceReader`.
 
     capacity and positions are of the target's tokens, too: what is held, and one more for each free
     place of the draft's, which is exact for tokens that both have, all that it can propose.
     """
 
-    def __init__(self, draft: Runner, bridge: Bridge) -> None:
+    def __init__(self, draft: Runner, bridge: CrossTokenizerMap) -> None:
         self.vocabulary: int = bridge.target_vocabulary
         self._draft = draft
         self._bridge = bridge

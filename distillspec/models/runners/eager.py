@@ -16,7 +16,7 @@ from distillspec.models.runners.cache import (
     is_plainly_causal,
 )
 from distillspec.models.runners.tree_mask import TreePaths, check_takes_a_tree
-from distillspec.recipe.context import UNLIMITED, Context, context_of
+from distillspec.recipe.context import UNLIMITED, ContextLength, context_of
 
 
 class CausalRunner:
@@ -120,7 +120,7 @@ def check_text_fits(model: PreTrainedModel, tokens: int) -> None:
         )
 
 
-def context_of_model(model: PreTrainedModel) -> Context:
+def context_of_model(model: PreTrainedModel) -> ContextLength:
     """How long a text the model can read, and why not a longer one."""
     config = model.config.get_text_config(decoder=True)
     length = getattr(config, "max_position_embeddings", None)  # whatever the family calls it

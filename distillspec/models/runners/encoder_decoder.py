@@ -178,7 +178,7 @@ def probe_row(model: PreTrainedModel) -> tuple[Tensor, int]:
 # --- one text, token by token ---------------------------------------------------------------------
 
 
-class SourceReading:
+class EncoderDecoderReading:
     """`models.reading.Reading` of an encoder-decoder model.
 
     The encoder runs once a source, when the response begins; then the decoder's cache grows.
@@ -222,9 +222,9 @@ class SourceReading:
         self._source, self._encoded = self._source[:, :length], None
         self._cache = empty_caches()
 
-    def repeated(self, rows: int) -> SourceReading:
+    def repeated(self, rows: int) -> EncoderDecoderReading:
         """A copy of the one text held, in each of `rows` rows."""
-        copy = SourceReading(self._model)
+        copy = EncoderDecoderReading(self._model)
         copy._source = self._source.expand(rows, -1)
         if self._source.shape[1]:  # once for all rows, whichever of them goes on
             copy._encoded = self._encoding().expand(rows, -1, -1)
@@ -234,9 +234,9 @@ class SourceReading:
             )
         return copy
 
-    def one_row(self, row: int, length: int) -> SourceReading:
+    def one_row(self, row: int, length: int) -> EncoderDecoderReading:
         """A copy of the first `length` tokens of one row, the start token among them."""
-        copy = SourceReading(self._model)
+        copy = EncoderDecoderReading(self._model)
         copy._source = self._source[row : row + 1]
         assert length > copy._source.shape[1]
         copy._encoded = self._encoding()[row : row + 1]

@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distillspec.models.runners.cache import GrowingCache, check_rolls_back
-from distillspec.models.runners.encoder_decoder import SourceReading, is_seq2seq
+from distillspec.models.runners.encoder_decoder import EncoderDecoderReading, is_seq2seq
 
 
-class Reading(Protocol):
+class TextReading(Protocol):
     """Rows of equal length, and what the model keeps of them."""
 
     @property
@@ -39,10 +39,10 @@ class Reading(Protocol):
         ...
 
 
-def reading(model: PreTrainedModel) -> Reading:
+def reading(model: PreTrainedModel) -> TextReading:
     """Nothing read yet. Errors: DistillSpecError for a model that cannot go back."""
     check_rolls_back(model)
-    return SourceReading(model) if is_seq2seq(model) else CausalReading(model)
+    return EncoderDecoderReading(model) if is_seq2seq(model) else CausalReading(model)
 
 
 class CausalReading:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from distillspec.models.runners.cache import is_plainly_causal
 from distillspec.models.runners.eager import CausalRunner, most_positions, vocabulary_size
 from distillspec.models.runners.encoder_decoder import is_seq2seq
-from distillspec.models.runners.reading import Reading, reading
+from distillspec.models.runners.reading import TextReading, reading
 from distillspec.recipe.context import UNLIMITED
 from distillspec.speculation.runner import Runner
 
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 def eager_runner(model: PreTrainedModel, *, vocabulary: int | None = None) -> Runner:
     """A runner of one text; what branches is for `runner_for_trees`."""
     if is_seq2seq(model):
-        return SourceRunner(model, vocabulary=vocabulary)
+        return EncoderDecoderRunner(model, vocabulary=vocabulary)
     return CausalRunner(model, vocabulary=vocabulary)
 
 
@@ -35,16 +35,16 @@ def runner_for_trees(model: PreTrainedModel, *, vocabulary: int | None = None) -
             "%s has an encoder: several drafts are read as a batch, each with a copy of the cache",
             type(model).__name__,
         )
-        return SourceRunner(model, vocabulary=vocabulary)
+        return EncoderDecoderRunner(model, vocabulary=vocabulary)
     log.warning(
         "%s takes no attention mask of ours: several drafts are read as a batch, each with a copy "
         "of the cache, eagerly",
         type(model).__name__,
     )
-    return PathRowsRunner(model, vocabulary=vocabulary)
+    return BatchedTreeRunner(model, vocabulary=vocabulary)
 
 
-class PathRowsRunner:
+class BatchedTreeRunner:
     """`speculation.runner.Runner` over one text, which may branch: a row for each leaf of the tree.
 
     A row is the text and then the way to one leaf, so every mask the model makes itself, such as a
@@ -54,7 +54,7 @@ class PathRowsRunner:
     """
 
     def __init__(self, model: PreTrainedModel, *, vocabulary: int | None = None) -> None:
-        self._text: Reading = reading(model)
+        self._text: TextReading = reading(model)
         assert not model.training, "dropout would change the law: put the model in eval mode"
         self.vocabulary: int = vocabulary or vocabulary_size(model)
         self.capacity: int = UNLIMITED
@@ -62,7 +62,7 @@ class PathRowsRunner:
         self._device = model.device
         self._text_length = 0
         self._tree = _Tree(torch.empty(0, dtype=torch.long, device=self._device), [])
-        self._rows: Reading | None = None  # the text in each row, then its path
+        self._rows: TextReading | None = None  # the text in each row, then its path
 
     @property
     def length(self) -> int:
@@ -130,10 +130,10 @@ class PathRowsRunner:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
-    def _forward(self, tokens: Tensor, text: Reading) -> Tensor:
+    def _forward(self, tokens: Tensor, text: TextReading) -> Tensor:
         return text.feed(tokens.to(self._device))[..., : self.vocabulary]
 
-    def _copies(self, rows: int) -> Reading:
+    def _copies(self, rows: int) -> TextReading:
         """The text's cache in that many rows: those of the tree so far, if there are as many."""
         if self._rows is None or self._rows.rows != rows:
             return self._text.repeated(rows)
@@ -145,7 +145,7 @@ class PathRowsRunner:
         self._rows = None
 
 
-class SourceRunner(PathRowsRunner):
+class EncoderDecoderRunner(BatchedTreeRunner):
     """The runner of an encoder-decoder model, with trees or without: its rows share a source."""
 
 

@@ -20,8 +20,8 @@ from distillspec.models.runners.encoder_decoder import is_seq2seq
 from distillspec.models.sampling.encoder_decoder import Answering
 from distillspec.models.sampling.forward import Forward, forward_of, read_prompts
 from distillspec.models.surgery.hidden import left_padded_positions
-from distillspec.speculation.chance import Chance, for_rows
-from distillspec.speculation.sampling import Drawn, SamplingPolicy, check_finite
+from distillspec.speculation.chance import RandomSource, for_rows
+from distillspec.speculation.sampling import DrawnToken, SamplingPolicy, check_finite
 
 # Rows are looked through for their ends every so many tokens: on a GPU each look is a wait.
 _TOKENS_BETWEEN_LOOKS = {"cpu": 1}
@@ -30,7 +30,7 @@ _TOKENS_BETWEEN_LOOKS_ELSEWHERE = 8
 _DONE_SHARE = 0.125
 
 
-class Writer(NamedTuple):
+class ResponseWriter(NamedTuple):
     """One of the models that write a text by turns: of each token it writes this share."""
 
     model: nn.Module
@@ -39,12 +39,12 @@ class Writer(NamedTuple):
 
 @torch.no_grad()
 def generate(
-    model: nn.Module | Sequence[Writer],
+    model: nn.Module | Sequence[ResponseWriter],
     prompts: Sequence[Tensor],
     *,
     max_new_tokens: int,
     policy: SamplingPolicy,
-    chance: Chance,
+    chance: RandomSource,
     end_tokens: frozenset[int],
     pad_token: int,
     batch_rows: int = 64,
@@ -60,7 +60,7 @@ def generate(
     """
     assert all(len(prompt) for prompt in prompts), "an empty prompt has no next token"
     assert max_new_tokens >= 1
-    writers = [Writer(model, 1.0)] if isinstance(model, nn.Module) else list(model)
+    writers = [ResponseWriter(model, 1.0)] if isinstance(model, nn.Module) else list(model)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     groups = [order[start : start + batch_rows] for start in range(0, len(order), batch_rows)]
     responses: list[Tensor] = [torch.empty(0, dtype=torch.long)] * len(prompts)
@@ -86,7 +86,7 @@ class _Sampler:
         forwards: Sequence[Forward],
         shares: Sequence[float],
         policy: SamplingPolicy,
-        chance: Chance,
+        chance: RandomSource,
         end_tokens: frozenset[int],
         pad_token: int,
         vocabulary: int | None,
@@ -134,8 +134,8 @@ class _Sampler:
         return cut_at_ends(drawn.cpu(), self._ends.cpu())
 
     def _next_tokens(
-        self, batches: Sequence[_Batch | Answering], rows: int, chance: Chance
-    ) -> Drawn:
+        self, batches: Sequence[_Batch | Answering], rows: int, chance: RandomSource
+    ) -> DrawnToken:
         """long [rows], each drawn by the model whose turn it is there."""
         laws = [batch.next_logits()[:, : self._vocabulary] for batch in batches]
         if len(laws) == 1:

@@ -18,7 +18,7 @@ from distillspec.models.runners.cache import additive_mask
 from distillspec.models.runners.tree_mask import check_takes_a_tree
 from distillspec.models.sampling.forward import Forward, forward_of, read_prompts
 from distillspec.models.surgery.hidden import output_head
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
 from distillspec.speculation.verify.token import verify_token_rows
 
@@ -26,7 +26,7 @@ _MOST_HIDDEN = 64  # columns that no row sees; then the caches are tidied, which
 _DONE_SHARE = 0.125  # finished rows leave once they are this share of the batch
 
 
-class Block(NamedTuple):
+class DraftedBlock(NamedTuple):
     """What was drafted for one text in one round, on the CPU."""
 
     start: int
@@ -49,7 +49,7 @@ class SpeculatedText(NamedTuple):
     states: Tensor | None
     """[t, H]: the target's hidden states that each token was drawn from; None where its head is
     not all that follows them"""
-    blocks: list[Block]
+    blocks: list[DraftedBlock]
     """the rounds that wrote it; the last one may go beyond its end"""
 
 
@@ -62,7 +62,7 @@ def generate_speculatively(
     gamma: int,
     max_new_tokens: int,
     policy: SamplingPolicy,
-    chance: Chance,
+    chance: RandomSource,
     end_tokens: frozenset[int],
     vocabulary: int | None = None,
     batch_rows: int = 64,
@@ -118,7 +118,7 @@ class _Rounds:
         prompts: list[Tensor],
         gamma: int,
         policy: SamplingPolicy,
-        chance: Chance,
+        chance: RandomSource,
         vocabulary: int | None,
     ) -> None:
         self._head, self._gamma, self._vocabulary = head, gamma, vocabulary
@@ -222,7 +222,7 @@ class _Rounds:
         for row in range(self._count):
             rounds = [one for one in told if one.took_part[row]]
             blocks = [
-                Block(
+                DraftedBlock(
                     int(one.start[row]),
                     one.drafted[row],
                     one.acceptance[row],

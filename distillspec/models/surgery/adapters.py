@@ -13,10 +13,10 @@ from transformers.pytorch_utils import Conv1D
 from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
 from distillspec.models.runners.encoder_decoder import is_seq2seq
-from distillspec.recipe.schema import Lora
+from distillspec.recipe.schema import AdapterConfig
 
 
-def add_lora(model: PreTrainedModel, lora: Lora) -> PeftModel:
+def add_lora(model: PreTrainedModel, lora: AdapterConfig) -> PeftModel:
     """`model` with trainable adapters in place; all its other weights are frozen.
 
     Raises DistillSpecError when `lora.targets` names anything but linear layers of the model, or
@@ -55,7 +55,7 @@ def merged(model: nn.Module) -> PreTrainedModel:
     return plain.requires_grad_(True)
 
 
-def check_targets(model: PreTrainedModel, lora: Lora) -> None:
+def check_targets(model: PreTrainedModel, lora: AdapterConfig) -> None:
     """DistillSpecError for targets that are no linear layers of `model`, or its tied head, and for
     a rank that none of its layers has.
     """

@@ -22,7 +22,7 @@ from distillspec.models.runners.encoder_decoder import (
     row_logits,
     row_states,
 )
-from distillspec.models.vocabulary.cross_tokenizer import Bridge, Pieces, bridge_of
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, Pieces, bridge_of
 from distillspec.models.vocabulary.trimmed_head import TrimmedHead
 
 log = logging.getLogger(__name__)
@@ -156,7 +156,7 @@ def left_padded_positions(is_token: Tensor) -> Tensor:
 
 
 def _pieces(
-    model: PreTrainedModel, bridge: Bridge, tokens: Tensor, is_token: Tensor | None
+    model: PreTrainedModel, bridge: CrossTokenizerMap, tokens: Tensor, is_token: Tensor | None
 ) -> Pieces:
     is_token = torch.ones_like(tokens, dtype=torch.bool) if is_token is None else is_token
     pieces = bridge.rows(tokens, is_token)

@@ -8,18 +8,22 @@ from distillspec.models.loading.model_folder import ModelFacts
 from distillspec.models.runners.eager import vocabulary_size
 from distillspec.models.surgery.build_llama import random_llama
 from distillspec.models.surgery.pruning import pruned
-from distillspec.recipe.start import Pruned, Random
+from distillspec.recipe.start import PrunedDraftConfig, RandomDraftConfig
 
 
 def made_draft(
-    plan: Pruned | Random, target: PreTrainedModel, *, end_token: int, seed: int
+    plan: PrunedDraftConfig | RandomDraftConfig,
+    target: PreTrainedModel,
+    *,
+    end_token: int,
+    seed: int,
 ) -> PreTrainedModel:
     """A draft for `target`, with its vocabulary, on the CPU and in eval mode.
 
     Pruned: in the target's type; to be made from weights as they are stored, so that it is the same
     draft whatever the target is cast to. Random: float32. Equal arguments give equal bits.
     """
-    if isinstance(plan, Pruned):
+    if isinstance(plan, PrunedDraftConfig):
         model = pruned(target, plan)
     else:
         model = random_llama(

@@ -12,7 +12,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.precision import cast_parameters
-from distillspec.recipe.start import Pruned
+from distillspec.recipe.start import PrunedDraftConfig
 
 _NEURONS, _HEADS, _HIDDEN = "intermediate_size", "key_value_heads", "hidden_size"
 
@@ -70,7 +70,7 @@ _FAMILIES = {
 }
 
 
-def pruned(target: PreTrainedModel, plan: Pruned) -> PreTrainedModel:
+def pruned(target: PreTrainedModel, plan: PrunedDraftConfig) -> PreTrainedModel:
     """A model of the target's own class, in eval mode, with copies of the weights that are kept.
 
     Layers are those that the plan names. Of a width those units stay that have the largest L2 norm

@@ -40,7 +40,7 @@ class Pieces(NamedTuple):
     last: Tensor
 
 
-class Bridge:
+class CrossTokenizerMap:
     """Which tokens two vocabularies share, and how a text of one's tokens is read in the other's.
 
     target_ids, draft_ids: long [N], the tokens that both have, under their ids in each: those that
@@ -159,7 +159,7 @@ class Bridge:
         """Tokens that end within so many places of the draft's: bool [B, T], of rows like these."""
         return is_token & (self.rows(tokens, is_token).last < places)
 
-    def __deepcopy__(self, memo: object) -> Bridge:
+    def __deepcopy__(self, memo: object) -> CrossTokenizerMap:
         """It says the same for ever: copies of a draft share it."""
         return self
 
@@ -179,15 +179,15 @@ class Bridge:
         return self._ids[device]
 
 
-def attach(model: PreTrainedModel, bridge: Bridge) -> None:
+def attach(model: PreTrainedModel, bridge: CrossTokenizerMap) -> None:
     """Let `model` be read and run over the target's tokens, wherever it is given as a draft."""
     model.bridge = bridge  # type: ignore[assignment]  # no module, no tensor: it travels in copies
 
 
-def bridge_of(model: PreTrainedModel) -> Bridge | None:
+def bridge_of(model: PreTrainedModel) -> CrossTokenizerMap | None:
     """What stands between the target's tokens and this draft, if they are not its own."""
     found = model.__dict__.get("bridge")
-    assert found is None or isinstance(found, Bridge)
+    assert found is None or isinstance(found, CrossTokenizerMap)
     return found
 
 

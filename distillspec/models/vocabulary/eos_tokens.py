@@ -35,7 +35,7 @@ _ANSWERS: tuple[Message, ...] = (
 )
 
 
-class StopIds(NamedTuple):
+class EosTokens(NamedTuple):
     """ids: what ends a text. turn_end: what the chat template puts behind an answer, if that ends a
     text. notes: where the ids come from, and where the template does not agree; for the user.
     """
@@ -61,7 +61,7 @@ def stop_ids(
     *,
     given: Sequence[int] = (),
     variables: Mapping[str, Any] | None = None,
-) -> StopIds:
+) -> EosTokens:
     """The tokens that end a text of `model`.
 
     They are those of its generation_config and its tokenizer's end-of-text; each may be silent. A
@@ -103,7 +103,7 @@ def stop_ids(
     turn_end = next((token for token in plain.behind if token in ids), None) if plain else None
     heads = (f"{_shown(tokenizer, token)} ({named[token]})" for token in sorted(ids))
     first = f"a text ends with {', '.join(heads)}" if ids else "nothing ends a text"
-    return StopIds(frozenset(ids), turn_end, (first, *dict.fromkeys(notes)))
+    return EosTokens(frozenset(ids), turn_end, (first, *dict.fromkeys(notes)))
 
 
 def required_stop_ids(
@@ -114,7 +114,7 @@ def required_stop_ids(
     vocab_size: int,
     given: Sequence[int] = (),
     variables: Mapping[str, Any] | None = None,
-) -> StopIds:
+) -> EosTokens:
     """As `stop_ids`; no token at all, or one that the model does not have, is an error.
 
     Args:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from distillspec.measure.summary.records import Regret, Summary
 from distillspec.measure.timed.audit import AuditedRound
-from distillspec.report.figures.theme import Look, degrees, legend, ordered, plain_axes, titled
+from distillspec.report.figures.theme import Theme, degrees, legend, ordered, plain_axes, titled
 
 _PERIODS = 30  # parts of the rounds in which an arm's share is told
 _FEWEST = 8  # rounds of a part
@@ -22,7 +22,7 @@ def shown_draft(drafts: Sequence[str]) -> str:
     return "distilled" if "distilled" in drafts else ordered(drafts)[-1]
 
 
-def regret_curves(summary: Summary, look: Look) -> Figure | None:
+def regret_curves(summary: Summary, look: Theme) -> Figure | None:
     """Cumulative regret over the prompts, a row a quantity; dotted: the mean of the arms."""
     if not summary.regrets:
         return None
@@ -61,7 +61,7 @@ def _curve(panel: Axes, one: Regret, paint: tuple[float, float, float, float]) -
     )
 
 
-def arm_shares(rounds: Sequence[AuditedRound], look: Look) -> Figure | None:
+def arm_shares(rounds: Sequence[AuditedRound], look: Theme) -> Figure | None:
     """Who decoded, over time: a panel a method that had a choice and a temperature."""
     several: dict[tuple[str, float], list[str]] = {}
     for one in _of_shown_draft(rounds):
@@ -106,7 +106,7 @@ def shares_by_period(
     return ends, [[part.count(name) / max(1, len(part)) for part in parts] for name in names]
 
 
-def entropy_histograms(rounds: Sequence[AuditedRound], look: Look) -> Figure | None:
+def entropy_histograms(rounds: Sequence[AuditedRound], look: Theme) -> Figure | None:
     """How unsure the draft was of what was kept, and of the first token that was not."""
     shown = _of_shown_draft(rounds)
     temperatures = sorted({one.temperature for one in shown})

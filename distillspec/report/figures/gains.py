@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from distillspec.measure.summary.records import Cell, Summary
 from distillspec.report.figures.theme import (
     MARKERS,
-    Look,
+    Theme,
     colour,
     degrees,
     legend,
@@ -22,7 +22,7 @@ from distillspec.report.figures.theme import (
 )
 
 
-def speedup_maps(summary: Summary, look: Look) -> Figure | None:
+def speedup_maps(summary: Summary, look: Theme) -> Figure | None:
     """Measured speed-up over gamma x temperature, one map a draft, one colour scale for all.
 
     Of one method, which each map names where the evaluation has several.
@@ -93,7 +93,7 @@ def _speedup(summary: Summary, draft: str, method: str, gamma: int, temperature:
     return math.nan if cell is None else cell.speedup
 
 
-def tau_and_alpha(summary: Summary, look: Look) -> Figure | None:
+def tau_and_alpha(summary: Summary, look: Theme) -> Figure | None:
     """tau over gamma with intervals, a panel a temperature; alpha of every draft at the right.
 
     tau is of one method, which the panels name where the evaluation has several.
@@ -147,7 +147,7 @@ def _series(summary: Summary, draft: str, method: str, temperature: float) -> li
     return [cell for cell in cells if cell is not None]
 
 
-def differences(summary: Summary, look: Look) -> Figure | None:
+def differences(summary: Summary, look: Theme) -> Figure | None:
     """Paired relative difference in tau, with its interval; in colour where a verdict stands.
 
     Expected on the target's texts first, then as decoded: that has the dice of decoding in it.
@@ -183,7 +183,7 @@ def differences(summary: Summary, look: Look) -> Figure | None:
     return figure
 
 
-def prediction(summary: Summary, look: Look) -> Figure | None:
+def prediction(summary: Summary, look: Theme) -> Figure | None:
     """Measured against predicted speed-up: on the line, the cost model holds."""
     figure = Figure(figsize=(4.6, 3.6), layout="constrained")
     panel = figure.subplots()

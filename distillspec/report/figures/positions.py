@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from distillspec.measure.summary.records import Summary
 from distillspec.report.figures.theme import (
     MARKERS,
-    Look,
+    Theme,
     colour,
     degrees,
     legend,
@@ -21,7 +21,7 @@ from distillspec.report.figures.theme import (
 )
 
 
-def acceptance_by_position(summary: Summary, look: Look) -> Figure | None:
+def acceptance_by_position(summary: Summary, look: Theme) -> Figure | None:
     """Share of drafts accepted at each position, at the largest gamma."""
     temperatures, method = summary.temperatures(), summary.shown_method
     gamma = max(cell.gamma for cell in summary.of_shown_method())
@@ -50,7 +50,7 @@ def acceptance_by_position(summary: Summary, look: Look) -> Figure | None:
     return figure
 
 
-def acceptance_by_context(summary: Summary, look: Look) -> Figure | None:
+def acceptance_by_context(summary: Summary, look: Theme) -> Figure | None:
     """Share of drafted tokens accepted, by the tokens before the draft, at the largest gamma."""
     temperatures, drafts = summary.temperatures(), ordered(summary.drafts())
     method = summary.shown_method

@@ -15,7 +15,7 @@ from distillspec.measure.timed.audit import AuditedRound
 from distillspec.report.figures.choosers import arm_shares, entropy_histograms, regret_curves
 from distillspec.report.figures.gains import differences, prediction, speedup_maps, tau_and_alpha
 from distillspec.report.figures.positions import acceptance_by_context, acceptance_by_position
-from distillspec.report.figures.theme import DARK, LIGHT, Look
+from distillspec.report.figures.theme import DARK, LIGHT, Theme
 from distillspec.report.figures.training import read_curves, training_curves
 from distillspec.runtime import atomic
 
@@ -32,7 +32,7 @@ def save_figures(
     """
     atomic.make_folder(folder)
     written: dict[str, tuple[Path, Path]] = {}
-    drawings: dict[str, Callable[[Look], Figure | None]] = {
+    drawings: dict[str, Callable[[Theme], Figure | None]] = {
         "speedup": partial(speedup_maps, summary),
         "tau": partial(tau_and_alpha, summary),
         "differences": partial(differences, summary),
@@ -56,7 +56,7 @@ def save_figures(
     return written
 
 
-def _save(figure: Figure, path: Path, look: Look) -> Path:
+def _save(figure: Figure, path: Path, look: Theme) -> Path:
     FigureCanvasAgg(figure)
     with atomic.replacing_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=160, facecolor=look.page)

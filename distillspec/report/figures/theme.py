@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from distillspec.measure.summary.records import Summary
 
 
-class Look(NamedTuple):
+class Theme(NamedTuple):
     """Colours of one page background; text and lines must be legible on `page`."""
 
     name: str
@@ -25,7 +25,7 @@ class Look(NamedTuple):
     fast: str
 
 
-LIGHT = Look(
+LIGHT = Theme(
     name="light",
     page="#ffffff",
     ink="#1c2330",
@@ -36,7 +36,7 @@ LIGHT = Look(
     even="#f3f4f7",
     fast="#1f63d6",
 )
-DARK = Look(
+DARK = Theme(
     name="dark",
     page="#171b22",
     ink="#e6e9ef",
@@ -66,7 +66,7 @@ def named(summary: Summary) -> str:
     return f", {summary.shown_method}" if len(summary.methods()) > 1 else ""
 
 
-def colour(draft: str, look: Look) -> str:
+def colour(draft: str, look: Theme) -> str:
     return look.drafts.get(draft, look.ink)
 
 
@@ -75,7 +75,7 @@ def with_intervals(
     places: Sequence[float],
     intervals: Sequence[tuple[float, float, float]],
     draft: str,
-    look: Look,
+    look: Theme,
     *,
     line: bool,
 ) -> None:
@@ -97,7 +97,7 @@ def with_intervals(
     )
 
 
-def plain_axes(panel: Axes, look: Look, across: str, up: str) -> None:
+def plain_axes(panel: Axes, look: Theme, across: str, up: str) -> None:
     panel.set_facecolor(look.page)
     panel.set_xlabel(across, color=look.faint, fontsize=9)
     panel.set_ylabel(up, color=look.faint, fontsize=9)
@@ -109,11 +109,11 @@ def plain_axes(panel: Axes, look: Look, across: str, up: str) -> None:
         spine.set_color(look.grid)
 
 
-def titled(panel: Axes, title: str, look: Look) -> None:
+def titled(panel: Axes, title: str, look: Theme) -> None:
     panel.set_title(title, color=look.ink, fontsize=10, fontweight="bold", loc="left")
 
 
-def legend(figure: Figure, panel: Axes, look: Look) -> None:
+def legend(figure: Figure, panel: Axes, look: Theme) -> None:
     handles, labels = panel.get_legend_handles_labels()
     figure.legend(
         handles,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from distillspec.report.figures.theme import MARKERS, Look, colour, legend, plain_axes, titled
-from distillspec.runtime.plain_files import Kept, read_csv
+from distillspec.report.figures.theme import MARKERS, Theme, colour, legend, plain_axes, titled
+from distillspec.runtime.plain_files import BoundedText, read_csv
 
 Curves = dict[str, dict[str, list[tuple[float, float]]]]
 _PANELS = (
@@ -27,7 +27,7 @@ def read_curves(metrics_csv: Mapping[str, Path]) -> Curves:
         if not path.exists():
             continue
         columns: dict[str, list[tuple[float, float]]] = {}
-        for row in read_csv(Kept(path, "the log of this training", "move the file away")):
+        for row in read_csv(BoundedText(path, "the log of this training", "move the file away")):
             for name, value in row.items():
                 if name not in ("step", "epoch") and "step" in row and math.isfinite(value):
                     columns.setdefault(name, []).append((row["step"], value))
@@ -36,7 +36,7 @@ def read_curves(metrics_csv: Mapping[str, Path]) -> Curves:
     return curves
 
 
-def training_curves(curves: Curves, look: Look) -> Figure | None:
+def training_curves(curves: Curves, look: Theme) -> Figure | None:
     """Loss, alpha and decoded tau over the steps, one line a run; probes are marked."""
     panels = [
         (title, names)

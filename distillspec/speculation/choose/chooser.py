@@ -10,7 +10,7 @@ from distillspec.speculation.choose.configuration import Configuration
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RoundOutcome:
     """What a round showed.
 
     tokens: emitted, before a limit or an end of text cut them. seconds: all that the round took.
@@ -40,7 +40,7 @@ class Chooser(Protocol):
         """The configuration of the next round."""
         ...
 
-    def learn(self, outcome: Outcome) -> None:
+    def learn(self, outcome: RoundOutcome) -> None:
         """What the round just decoded showed."""
         ...
 

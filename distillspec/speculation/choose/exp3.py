@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from distillspec.speculation.chance import Chance
-from distillspec.speculation.choose.chooser import Outcome, Reward
+from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.choose.chooser import Reward, RoundOutcome
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.statistics import arms_of, read_arms
 
@@ -29,7 +29,7 @@ class EXP3:
         self,
         arms: Sequence[Configuration],
         reward: Reward,
-        chance: Chance,
+        chance: RandomSource,
         *,
         scale: float = 1.0,
         is_centred: bool = False,
@@ -59,7 +59,7 @@ class EXP3:
         self._chosen = int(self._chance.draw(law))
         return self._arms[self._chosen]
 
-    def learn(self, outcome: Outcome) -> None:
+    def learn(self, outcome: RoundOutcome) -> None:
         share = self.probabilities()[self._chosen]
         loss = self._reward.loss(outcome.tokens, outcome.seconds)
         usual = self._lost / self._rounds if self._rounds and self._is_centred else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from distillspec.speculation.choose.chooser import Outcome
+from distillspec.speculation.choose.chooser import RoundOutcome
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.statistics import arms_of, read_arms
 
@@ -23,7 +23,7 @@ class Fixed:
     def choose(self) -> Configuration:
         return self._configuration
 
-    def learn(self, outcome: Outcome) -> None:
+    def learn(self, outcome: RoundOutcome) -> None:
         """There is nothing to learn, but for the stop rule, which learns by itself."""
 
     def state(self) -> dict[str, Any]:

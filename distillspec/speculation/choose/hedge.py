@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from distillspec.speculation.chance import Chance
-from distillspec.speculation.choose.chooser import Outcome, Reward
+from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.choose.chooser import Reward, RoundOutcome
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.imagined import ChainRounds, ImaginedRounds, LookupRounds
 from distillspec.speculation.choose.statistics import arms_of, read_arms
@@ -39,7 +39,7 @@ class Hedge:
         self,
         arms: Sequence[Configuration],
         reward: Reward,
-        chance: Chance,
+        chance: RandomSource,
         *,
         scale: float = 1.0,
     ) -> None:
@@ -76,7 +76,7 @@ class Hedge:
             self._chosen = int(self._chance.draw(law))
         return self._arms[self._chosen]
 
-    def learn(self, outcome: Outcome) -> None:
+    def learn(self, outcome: RoundOutcome) -> None:
         self._timed[self._chosen] += 1
         self._seconds[self._chosen] += outcome.seconds
         follows = len(outcome.text) - outcome.fresh == self._reached

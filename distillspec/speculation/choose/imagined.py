@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from distillspec.speculation.choose.chooser import Outcome
+from distillspec.speculation.choose.chooser import RoundOutcome
 from distillspec.speculation.draft.lookup import continuation
 
 
@@ -21,7 +21,7 @@ class ImaginedRounds(Protocol):
         """A round begins at the next token: of a text, or of a part that follows unseen ones."""
         ...
 
-    def extend(self, outcome: Outcome) -> float:
+    def extend(self, outcome: RoundOutcome) -> float:
         """Expected rounds that begin at the outcome's fresh tokens, one at most at each.
 
         Their sum over a text is the expected number of target forwards to emit it.
@@ -41,7 +41,7 @@ class ChainRounds:
         # kept its whole draft and awaits the bonus; with 0 it is about to begin.
         self._law = [1.0] + [0.0] * self._gamma
 
-    def extend(self, outcome: Outcome) -> float:
+    def extend(self, outcome: RoundOutcome) -> float:
         begun = 0.0
         for chance in outcome.chances[self._model]:
             begun += self._law[0]
@@ -61,7 +61,7 @@ class LookupRounds:
     def begin(self) -> None:
         self._left: Sequence[int] | None = None  # of the present round's draft
 
-    def extend(self, outcome: Outcome) -> float:
+    def extend(self, outcome: RoundOutcome) -> float:
         begun = 0.0
         text = outcome.text
         for place in range(len(text) - outcome.fresh, len(text)):

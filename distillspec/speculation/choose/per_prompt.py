@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from distillspec.speculation.choose.chooser import Chooser, Outcome
+from distillspec.speculation.choose.chooser import Chooser, RoundOutcome
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.statistics import read_arms
 
@@ -30,7 +30,7 @@ class PerPrompt:
     def choose(self) -> Configuration:
         return self._way.choose()
 
-    def learn(self, outcome: Outcome) -> None:
+    def learn(self, outcome: RoundOutcome) -> None:
         self._way.learn(outcome)
 
     def state(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from distillspec.speculation.choose.chooser import Outcome, Reward
+from distillspec.speculation.choose.chooser import Reward, RoundOutcome
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.statistics import arms_of, read_arms
 
@@ -49,7 +49,7 @@ class UCB:
         self._chosen = max(range(len(self._arms)), key=self._index)
         return self._arms[self._chosen]
 
-    def learn(self, outcome: Outcome) -> None:
+    def learn(self, outcome: RoundOutcome) -> None:
         tokens, seconds = outcome.tokens, outcome.seconds
         if self._discount < 1.0:
             self._seen = [_Seen(*(self._discount * value for value in one)) for one in self._seen]

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from enum import Enum
 from typing import Any
 
-from distillspec.speculation.choose.chooser import Chooser, Outcome
+from distillspec.speculation.choose.chooser import Chooser, RoundOutcome
 from distillspec.speculation.choose.configuration import Configuration
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ class _Phase(Enum):
     FALLEN_BACK = "the baseline decodes, until it is time to try again"
 
 
-class Valve:
+class FallbackChooser:
     """Decodes by `way` as long as that is not slower than `baseline` by more than `margin`.
 
     The baseline is timed for `window` rounds, then `way` decodes. Whenever `window` rounds of it
@@ -60,7 +60,7 @@ class Valve:
     def choose(self) -> Configuration:
         return self._way.choose() if self._phase is _Phase.WATCHED else self._baseline
 
-    def learn(self, outcome: Outcome) -> None:
+    def learn(self, outcome: RoundOutcome) -> None:
         if self._phase is _Phase.WATCHED:
             self._way.learn(outcome)
         self._rounds += 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.records import RoundAudit
 from distillspec.speculation.runner import Runner
@@ -70,6 +70,6 @@ class _Overhearing(SamplingPolicy):
         self.heard.append(logits.clone())  # a compiled runner writes its next ones in their place
         return self.plain.distribution(logits)
 
-    def draw_with_distribution(self, logits: Tensor, chance: Chance) -> tuple[Tensor, Tensor]:
+    def draw_with_distribution(self, logits: Tensor, chance: RandomSource) -> tuple[Tensor, Tensor]:
         self.heard.append(logits.clone())
         return self.plain.draw_with_distribution(logits, chance)

@@ -8,18 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
-from distillspec.speculation.choose.chooser import Chooser, Outcome
+from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.choose.chooser import Chooser, RoundOutcome
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.decoding.audit import Watch
-from distillspec.speculation.draft.proposal import Basis, Proposal
+from distillspec.speculation.draft.proposal import DraftContext, Proposal
 from distillspec.speculation.limits import NO_TOKENS, prefill, up_to_end
-from distillspec.speculation.records import Fate, Generation, Round, RoundRecord
+from distillspec.speculation.records import Generation, Round, RoundRecord, TokenStatus
 from distillspec.speculation.runner import Runner, room_after
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
 from distillspec.speculation.trajectory import watch
-from distillspec.speculation.verify.verdict import Verdict
+from distillspec.speculation.verify.verdict import VerifyResult
 
 __all__ = ["AutoregressiveDecoder", "Configuration", "SpeculativeDecoder"]
 
@@ -41,7 +41,7 @@ class SpeculativeDecoder:
         draft: Runner | Mapping[str, Runner],
         way: Configuration | Chooser,
         policy: SamplingPolicy,
-        chance: Chance,
+        chance: RandomSource,
         *,
         audited: bool = False,
     ) -> None:
@@ -96,7 +96,7 @@ class SpeculativeDecoder:
             gamma = self._gamma(configuration, draft, committed)
             head = prompt.new_tensor(committed[-1:])
             auditor = Watch(self._policy) if self._audited else None
-            basis = Basis(
+            basis = DraftContext(
                 text=committed,
                 head=head,
                 model=draft,
@@ -133,7 +133,7 @@ class SpeculativeDecoder:
                 self._policy,
             )
             self._chooser.learn(
-                Outcome(
+                RoundOutcome(
                     tokens=len(verdict.tokens),
                     seconds=time.perf_counter() - began,
                     text=committed,
@@ -179,7 +179,7 @@ class SpeculativeDecoder:
 class AutoregressiveDecoder:
     """The baseline: one target forward a token."""
 
-    def __init__(self, target: Runner, policy: SamplingPolicy, chance: Chance) -> None:
+    def __init__(self, target: Runner, policy: SamplingPolicy, chance: RandomSource) -> None:
         self._target = target
         self._policy = policy
         self._chance = chance
@@ -211,7 +211,7 @@ class AutoregressiveDecoder:
         plain = RoundRecord(drafted=0, accepted=0, emitted=1, draft_steps=0, cut=False)
         return Generation(
             tokens=tokens,
-            fates=[Fate.PLAIN] * len(tokens),
+            fates=[TokenStatus.PLAIN] * len(tokens),
             rounds=[plain] * len(tokens),
             prefill_seconds=ready - started,
             decode_seconds=done - ready,
@@ -224,8 +224,8 @@ def _check(p: Tensor, q: Tensor, draft: str | None) -> None:
     check_finite("the draft" if draft is None else f"the draft {draft!r}", q)
 
 
-def _fates(proposal: Proposal, verdict: Verdict) -> list[Fate]:
+def _fates(proposal: Proposal, verdict: VerifyResult) -> list[TokenStatus]:
     if proposal.drafted == 0:
-        return [Fate.PLAIN]
-    last = Fate.BONUS if proposal.is_whole(verdict) else Fate.CORRECTED
-    return [Fate.ACCEPTED] * verdict.accepted + [last]
+        return [TokenStatus.PLAIN]
+    last = TokenStatus.BONUS if proposal.is_whole(verdict) else TokenStatus.CORRECTED
+    return [TokenStatus.ACCEPTED] * verdict.accepted + [last]

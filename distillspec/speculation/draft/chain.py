@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
-from distillspec.speculation.draft.proposal import Basis
+from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.draft.proposal import DraftContext
 from distillspec.speculation.draft.stop import StopRule
-from distillspec.speculation.runner import EntropyTeller, Runner
+from distillspec.speculation.runner import EntropyRunner, Runner
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.speculation.verify.verdict import Rule, Verdict
+from distillspec.speculation.verify.verdict import Rule, VerifyResult
 
 
 class Chain(NamedTuple):
@@ -24,13 +24,13 @@ class Chain(NamedTuple):
     steps: int
 
     @classmethod
-    def empty(cls, basis: Basis) -> Chain:
+    def empty(cls, basis: DraftContext) -> Chain:
         """Nothing drafted, no forward made."""
         nothing = basis.head[:0]
         return cls(nothing, nothing.new_empty((0, basis.vocabulary), dtype=torch.float32), steps=0)
 
     @classmethod
-    def certain(cls, basis: Basis, tokens: Sequence[int]) -> Chain:
+    def certain(cls, basis: DraftContext, tokens: Sequence[int]) -> Chain:
         """These, each from a law that knows no other; no forward made."""
         drawn = basis.head.new_tensor(tokens)
         q = torch.zeros((len(tokens), basis.vocabulary), device=drawn.device)
@@ -47,16 +47,18 @@ class Chain(NamedTuple):
     def score(self, target: Runner, head: Tensor) -> Tensor:
         return target.feed(torch.cat([head, self.tokens]).unsqueeze(0))[0]
 
-    def judge(self, rule: Rule, p: Tensor, chance: Chance) -> Verdict:
+    def judge(self, rule: Rule, p: Tensor, chance: RandomSource) -> VerifyResult:
         return rule(p, self.q, self.tokens, chance)
 
-    def keep(self, target: Runner, draft: Runner | None, committed: int, verdict: Verdict) -> None:
+    def keep(
+        self, target: Runner, draft: Runner | None, committed: int, verdict: VerifyResult
+    ) -> None:
         held = committed + verdict.accepted
         target.rollback(held)
         if draft is not None:
             draft.rollback(min(held, draft.length))  # it was not fed the last token it drew
 
-    def is_whole(self, verdict: Verdict) -> bool:
+    def is_whole(self, verdict: VerifyResult) -> bool:
         return verdict.accepted == self.drafted
 
 
@@ -64,7 +66,7 @@ class ChainDraft:
     def slots(self, gamma: int) -> int:
         return gamma
 
-    def propose(self, basis: Basis, gamma: int) -> Chain:
+    def propose(self, basis: DraftContext, gamma: int) -> Chain:
         """Draft up to gamma tokens; the last one drawn is not fed to the draft.
 
         With gamma 0 the runner is left alone and the proposal is empty.
@@ -98,7 +100,7 @@ def _reader(
 
     Single tokens go one way, wanted or not: another graph has a copy of the weights to bring along.
     """
-    if stop.reads_entropy and isinstance(runner, EntropyTeller) and runner.tells_entropy:
+    if stop.reads_entropy and isinstance(runner, EntropyRunner) and runner.tells_entropy:
         teller, temperature = runner, policy.reading_temperature
 
         def with_entropy(tokens: Tensor) -> tuple[Tensor, Tensor | None]:

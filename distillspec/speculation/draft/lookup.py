@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distillspec.speculation.draft.chain import Chain
-from distillspec.speculation.draft.proposal import Basis
+from distillspec.speculation.draft.proposal import DraftContext
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class LookupDraft:
     def slots(self, gamma: int) -> int:
         return gamma
 
-    def propose(self, basis: Basis, gamma: int) -> Chain:
+    def propose(self, basis: DraftContext, gamma: int) -> Chain:
         """Up to gamma tokens; none where the text does not repeat itself. No forward of a model."""
         assert gamma >= 0
         return Chain.certain(basis, continuation(basis.text, self.longest, gamma))

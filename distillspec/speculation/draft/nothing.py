@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from distillspec.speculation.draft.chain import Chain
-from distillspec.speculation.draft.proposal import Basis
+from distillspec.speculation.draft.proposal import DraftContext
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class NoDraft:
     def slots(self, gamma: int) -> int:
         return 0
 
-    def propose(self, basis: Basis, gamma: int) -> Chain:
+    def propose(self, basis: DraftContext, gamma: int) -> Chain:
         """The empty chain, whatever gamma is."""
         assert gamma >= 0
         return Chain.empty(basis)

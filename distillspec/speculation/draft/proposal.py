@@ -8,15 +8,15 @@ from typing import Protocol
 
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.draft.stop import StopRule
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.speculation.verify.verdict import Rule, Verdict
+from distillspec.speculation.verify.verdict import Rule, VerifyResult
 
 
 @dataclass(frozen=True)
-class Basis:
+class DraftContext:
     """What a draft is made from.
 
     text: all committed tokens, on the host, at least one. head: long [1], the last of them, where
@@ -29,7 +29,7 @@ class Basis:
     model: Runner | None
     vocabulary: int
     policy: SamplingPolicy
-    chance: Chance
+    chance: RandomSource
     stop: StopRule
 
     @property
@@ -76,18 +76,20 @@ class Proposal(Protocol):
         """
         ...
 
-    def judge(self, rule: Rule, p: Tensor, chance: Chance) -> Verdict:
+    def judge(self, rule: Rule, p: Tensor, chance: RandomSource) -> VerifyResult:
         """What the rule keeps, given the target's law p after each context."""
         ...
 
-    def keep(self, target: Runner, draft: Runner | None, committed: int, verdict: Verdict) -> None:
+    def keep(
+        self, target: Runner, draft: Runner | None, committed: int, verdict: VerifyResult
+    ) -> None:
         """Leave what was kept in the caches, after the `committed` tokens before this round.
 
         draft: the model it was drafted with, if there was one.
         """
         ...
 
-    def is_whole(self, verdict: Verdict) -> bool:
+    def is_whole(self, verdict: VerifyResult) -> bool:
         """Whether a draft was kept to its end: the last token is then a bonus."""
         ...
 
@@ -97,6 +99,6 @@ class DraftRule(Protocol):
         """Places in the target's cache that drafts of gamma tokens take, at most."""
         ...
 
-    def propose(self, basis: Basis, gamma: int) -> Proposal:
+    def propose(self, basis: DraftContext, gamma: int) -> Proposal:
         """Drafts of at most gamma tokens after the basis' text."""
         ...

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
-from distillspec.speculation.draft.proposal import Basis
+from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.draft.proposal import DraftContext
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import Rule, Verdict
+from distillspec.speculation.verify.verdict import Rule, VerifyResult
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,18 @@ class Bundle:
         parents = [root - 1, *(root + parent for parent in self.tree.parents)]
         return target.feed_tree(tokens, parents)[0]
 
-    def judge(self, rule: Rule, p: Tensor, chance: Chance) -> Verdict:
+    def judge(self, rule: Rule, p: Tensor, chance: RandomSource) -> VerifyResult:
         return rule(p, self.q, self.tree, chance)
 
-    def keep(self, target: Runner, draft: Runner | None, committed: int, verdict: Verdict) -> None:
+    def keep(
+        self, target: Runner, draft: Runner | None, committed: int, verdict: VerifyResult
+    ) -> None:
         assert draft is not None, "sequences are drafted with a model"
         path = self._path(verdict)
         target.keep(committed, [committed + node for node in path])
         draft.keep(min(committed, draft.length), self._fed(path))
 
-    def is_whole(self, verdict: Verdict) -> bool:
+    def is_whole(self, verdict: VerifyResult) -> bool:
         path = self._path(verdict)
         return not self.tree.drawn[path[-1] + 1 if path else 0]
 
@@ -64,7 +66,7 @@ class Bundle:
         sequence = next(iter(self.slots[deepest]))
         return [self.slots[node][sequence] for node in path if node <= deepest]
 
-    def _path(self, verdict: Verdict) -> list[int]:
+    def _path(self, verdict: VerifyResult) -> list[int]:
         """The nodes that were kept."""
         context, path = 0, []
         for token in verdict.tokens[: verdict.accepted]:
@@ -88,7 +90,7 @@ class SequencesDraft:
     def slots(self, gamma: int) -> int:
         return self.count * gamma
 
-    def propose(self, basis: Basis, gamma: int) -> Bundle:
+    def propose(self, basis: DraftContext, gamma: int) -> Bundle:
         """Draft K sequences of up to gamma tokens; the last tokens drawn are not fed to the draft.
 
         Each sequence stops by itself; a stop rule waits for the host once a sequence and step.
@@ -148,7 +150,7 @@ class SequencesDraft:
         q_rows = torch.stack(rows, dim=1)[:, : max(lengths)].reshape(-1, root.shape[-1])
         return Bundle(tree, q_rows, _slots(tree, table, lengths, fed), steps, sum(lengths))
 
-    def first(self, root: Tensor, chance: Chance) -> Tensor:
+    def first(self, root: Tensor, chance: RandomSource) -> Tensor:
         """First tokens from q [V] -> long [K], or fewer distinct ones where q has fewer."""
         if not self.distinct:
             return chance.draw(root.expand(self.count, -1))

@@ -13,7 +13,7 @@ from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
 
 
-class Ahead:
+class AheadDraft:
     """Grows `candidates` after a text that others continue.
 
     Nothing here is drawn at random, and nothing here can change the output's law: what the target

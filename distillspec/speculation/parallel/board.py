@@ -26,7 +26,7 @@ class Published(NamedTuple):
     snapshot: Snapshot
 
 
-class Board:
+class SharedBuffer:
     """Written by the draft, read by the target; each holds it just long enough to copy.
 
     most: nodes it has room for. Its memory has no name and is gone when both processes are; the
@@ -79,7 +79,7 @@ class Board:
             while_waiting()
 
 
-class Pulse:
+class Heartbeat:
     """What the working process shows of itself: that it lives, and how long it was busy."""
 
     def __init__(self) -> None:

@@ -16,14 +16,14 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.limits import check_room, longest_text, prefill, up_to_end
-from distillspec.speculation.parallel.ahead import Ahead
-from distillspec.speculation.parallel.board import Board, Published
+from distillspec.speculation.parallel.ahead import AheadDraft
+from distillspec.speculation.parallel.board import Published, SharedBuffer
 from distillspec.speculation.parallel.candidates import Candidates, likeliest_path
 from distillspec.speculation.parallel.decoder import ParallelDecoder, Partner
 from distillspec.speculation.parallel.process import DraftProcess, spawning
-from distillspec.speculation.records import Fate, Round, RoundRecord
+from distillspec.speculation.records import Round, RoundRecord, TokenStatus
 from distillspec.speculation.runner import Runner, TextRunner
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
 
@@ -63,7 +63,7 @@ class CardDecoder(ParallelDecoder):
         target: TextRunner,
         draft: CandidateSource,
         policy: SamplingPolicy,
-        chance: Chance,
+        chance: RandomSource,
         *,
         longest: int,
     ) -> None:
@@ -122,7 +122,7 @@ class CardDecoder(ParallelDecoder):
         return drawn
 
 
-class CardDraft:
+class CardProcess:
     """A draft in a process of its own, which runs ahead and shows its candidates on a board.
 
     make: picklable, makes the draft's runner there. width: N, nodes of a layer; depth: layers.
@@ -139,9 +139,9 @@ class CardDraft:
         threads: int | None = None,
         hang_seconds: float = 15.0,
     ) -> None:
-        self._board = Board(spawning, width * depth)
+        self._board = SharedBuffer(spawning, width * depth)
         self._process = DraftProcess(
-            partial(_CardServant, make, self._board, width, depth),
+            partial(_CardWorker, make, self._board, width, depth),
             name="card",
             threads=threads,
             hang_seconds=hang_seconds,
@@ -210,11 +210,13 @@ class _Rest(NamedTuple):
     request: int
 
 
-class _CardServant:
+class _CardWorker:
     """The draft's side, in its process. What belongs to an earlier request is passed over."""
 
-    def __init__(self, make: Callable[[], Runner], board: Board, width: int, depth: int) -> None:
-        self._ahead = Ahead(make(), Candidates(width, depth))
+    def __init__(
+        self, make: Callable[[], Runner], board: SharedBuffer, width: int, depth: int
+    ) -> None:
+        self._ahead = AheadDraft(make(), Candidates(width, depth))
         self._board = board
         self._request = 0
         self._is_resting = True
@@ -261,8 +263,8 @@ def _matching(drawn: list[int], path: list[int]) -> int:
     return len(path)
 
 
-def _fates(path: list[int], accepted: int) -> list[Fate]:
+def _fates(path: list[int], accepted: int) -> list[TokenStatus]:
     if not path:
-        return [Fate.PLAIN]
-    last = Fate.BONUS if accepted == len(path) else Fate.CORRECTED
-    return [Fate.ACCEPTED] * accepted + [last]
+        return [TokenStatus.PLAIN]
+    last = TokenStatus.BONUS if accepted == len(path) else TokenStatus.CORRECTED
+    return [TokenStatus.ACCEPTED] * accepted + [last]

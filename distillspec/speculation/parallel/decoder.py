@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.limits import NO_TOKENS
 from distillspec.speculation.records import Busy, Generation, Round
 from distillspec.speculation.runner import TextRunner
@@ -34,7 +34,7 @@ class ParallelDecoder(ABC):
     """Decodes one text at a time. A protocol says how a text starts and what a round is."""
 
     def __init__(
-        self, target: TextRunner, partner: Partner, policy: SamplingPolicy, chance: Chance
+        self, target: TextRunner, partner: Partner, policy: SamplingPolicy, chance: RandomSource
     ) -> None:
         self._target, self._partner = target, partner
         self._policy, self._chance = policy, chance

@@ -18,17 +18,17 @@ import torch
 from torch import Tensor
 
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import Chance, GeneratorChance
+from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.limits import check_room, longest_text, prefill, up_to_end
 from distillspec.speculation.parallel.decoder import ParallelDecoder, Partner
 from distillspec.speculation.parallel.process import DraftProcess
-from distillspec.speculation.records import Fate, Round, RoundRecord
+from distillspec.speculation.records import Round, RoundRecord, TokenStatus
 from distillspec.speculation.runner import Runner, TextRunner
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
 from distillspec.speculation.verify.token import residual
 
 
-class Block(NamedTuple):
+class PearlBlock(NamedTuple):
     """tokens: drafted, in order; q: [G, V], what each was drawn from."""
 
     tokens: list[int]
@@ -50,7 +50,7 @@ class BlockSource(Partner, Protocol):
         """A block after all that was drafted and followed so far; returns at once."""
         ...
 
-    def collect(self) -> Block:
+    def collect(self) -> PearlBlock:
         """Wait for the block begun last."""
         ...
 
@@ -71,7 +71,7 @@ class PearlDecoder(ParallelDecoder):
         target: TextRunner,
         draft: BlockSource,
         policy: SamplingPolicy,
-        chance: Chance,
+        chance: RandomSource,
         *,
         gamma: int,
         seed: int,
@@ -95,7 +95,7 @@ class PearlDecoder(ParallelDecoder):
         """Between rounds the target's cache lacks the last committed token and what is pending."""
         committed = prompt.tolist()
         limit = len(committed) + max_new_tokens
-        pending = Block([], torch.empty((0, self._target.vocabulary)))
+        pending = PearlBlock([], torch.empty((0, self._target.vocabulary)))
         is_finished = False
         while len(committed) < limit and not is_finished:
             self._draft.begin(self._gamma)
@@ -106,7 +106,7 @@ class PearlDecoder(ParallelDecoder):
             self._busy += time.perf_counter() - started
             new = self._draft.collect()
             started = time.perf_counter()
-            judged = Block(
+            judged = PearlBlock(
                 [*pending.tokens, new.tokens[0]],
                 torch.cat([pending.q.to(p.device), new.q[:1].to(p.device)]),
             )
@@ -117,18 +117,18 @@ class PearlDecoder(ParallelDecoder):
             accepted = len(emitted) if is_whole else len(emitted) - 1
             self._target.rollback(len(committed) + len(emitted) - 1)
             if is_whole:
-                pending = Block(new.tokens[1:], new.q[1:])
+                pending = PearlBlock(new.tokens[1:], new.q[1:])
             else:
-                pending = Block([], new.q[:0])
+                pending = PearlBlock([], new.q[:0])
                 self._draft.follow(len(committed) + accepted, emitted[-1])
             room = limit - len(committed)
             tokens, is_finished = up_to_end(emitted[:room], end_tokens)
             committed += tokens
             self._busy += time.perf_counter() - started
-            last = Fate.ACCEPTED if is_whole else Fate.CORRECTED
+            last = TokenStatus.ACCEPTED if is_whole else TokenStatus.CORRECTED
             yield Round(
                 tokens,
-                ([Fate.ACCEPTED] * (len(emitted) - 1) + [last])[: len(tokens)],
+                ([TokenStatus.ACCEPTED] * (len(emitted) - 1) + [last])[: len(tokens)],
                 RoundRecord(
                     drafted=len(judged.tokens),
                     accepted=accepted,
@@ -139,7 +139,7 @@ class PearlDecoder(ParallelDecoder):
             )
 
 
-def _judge(p: Tensor, judged: Block, chance: Chance) -> list[int]:
+def _judge(p: Tensor, judged: PearlBlock, chance: RandomSource) -> list[int]:
     """p [G, V] after the token before each -> the tokens kept, and a correction unless all are."""
     drafted = torch.tensor(judged.tokens, device=p.device).unsqueeze(1)
     ratio = (p.gather(1, drafted) / judged.q.gather(1, drafted)).squeeze(1)
@@ -150,7 +150,7 @@ def _judge(p: Tensor, judged: Block, chance: Chance) -> list[int]:
     return [*judged.tokens[:kept], int(chance.draw(residual(p[kept], judged.q[kept])))]
 
 
-class PearlDraft:
+class PearlProcess:
     """A draft in a process of its own that makes blocks; their q come through shared memory.
 
     make: picklable, makes the draft's runner there. gamma: tokens of the longest block.
@@ -168,7 +168,7 @@ class PearlDraft:
         self._q = torch.zeros(gamma, vocabulary).share_memory_()
         self._number = 0  # of the message that was answered last, or will be
         self._process = DraftProcess(
-            partial(BlockServant, make, self._q),
+            partial(BlockWorker, make, self._q),
             name="pearl",
             threads=threads,
             hang_seconds=hang_seconds,
@@ -205,11 +205,13 @@ class PearlDraft:
         self._number += 1
         self._process.send(MakeBlock(self._number, gamma))
 
-    def collect(self) -> Block:
+    def collect(self) -> PearlBlock:
         number, tokens = self._process.answer()
         while number != self._number:
             number, tokens = self._process.answer()
-        return Block(tokens, self._q[: len(tokens)].clone())  # the next block is written over it
+        return PearlBlock(
+            tokens, self._q[: len(tokens)].clone()
+        )  # the next block is written over it
 
     def follow(self, length: int, token: int) -> None:
         self._process.send(GoOn(length, token))
@@ -235,19 +237,21 @@ class GoOn(NamedTuple):
     token: int
 
 
-class BlockServant:
+class BlockWorker:
     """The draft's side. q: [G, V] of float32, into which the law of every drawn token is written.
 
     chance: default: a generator made from the seed of the text.
     """
 
-    def __init__(self, make: Callable[[], Runner], q: Tensor, chance: Chance | None = None) -> None:
+    def __init__(
+        self, make: Callable[[], Runner], q: Tensor, chance: RandomSource | None = None
+    ) -> None:
         self._runner = make()
         self._q = q
         self._given = chance
         self._text: list[int] = []
         self._policy = SamplingPolicy()
-        self._chance: Chance = chance or _drafting_chance(0)  # each text brings its own
+        self._chance: RandomSource = chance or _drafting_chance(0)  # each text brings its own
 
     @property
     def capacity(self) -> int:
@@ -281,6 +285,6 @@ class BlockServant:
         return token
 
 
-def _drafting_chance(seed: int) -> Chance:
+def _drafting_chance(seed: int) -> RandomSource:
     """The target may be given the same seed: its coins must not know what the draft has drawn."""
-    return GeneratorChance(torch.Generator().manual_seed(derive_seed(seed, "draft of PEARL")))
+    return GeneratorSource(torch.Generator().manual_seed(derive_seed(seed, "draft of PEARL")))

@@ -14,9 +14,9 @@ from typing import Any, NoReturn, Self
 from torch.multiprocessing import get_context
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.parallel.board import Pulse
+from distillspec.speculation.parallel.board import Heartbeat
 from distillspec.speculation.parallel.link import receive, send
-from distillspec.speculation.parallel.worker import Failed, Ready, Servant, Stop, serve
+from distillspec.speculation.parallel.worker import Failed, Ready, Stop, Worker, serve
 
 _WAIT_SECONDS = 0.05
 _END_SECONDS = 3.0
@@ -66,7 +66,7 @@ class DraftProcess:
 
     def __init__(
         self,
-        make: Callable[[], Servant],
+        make: Callable[[], Worker],
         *,
         name: str,
         threads: int | None = None,
@@ -74,7 +74,7 @@ class DraftProcess:
         hang_seconds: float = 15.0,
     ) -> None:
         self._name, self._hang_seconds = name, hang_seconds
-        self._pulse = Pulse()
+        self._pulse = Heartbeat()
         self._link, theirs = spawning.Pipe()
         self._process = spawning.Process(
             target=serve, args=(theirs, make, self._pulse, threads), name=name, daemon=True

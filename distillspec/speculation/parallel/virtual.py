@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from distillspec.speculation.parallel.ahead import Ahead
+from distillspec.speculation.parallel.ahead import AheadDraft
 from distillspec.speculation.parallel.board import Published
-from distillspec.speculation.parallel.pearl import Begin, Block, BlockServant, GoOn, MakeBlock
+from distillspec.speculation.parallel.pearl import Begin, BlockWorker, GoOn, MakeBlock, PearlBlock
 from distillspec.speculation.runner import TextRunner
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -23,7 +23,7 @@ Cost = Callable[[int], float]
 """Time of a forward over that many tokens, in any unit."""
 
 
-class Clock:
+class VirtualClock:
     """now: in the unit of the costs."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class TextTarget:
 
     capacity = positions = 1 << 30
 
-    def __init__(self, text: Tensor, vocabulary: int, clock: Clock, cost: Cost) -> None:
+    def __init__(self, text: Tensor, vocabulary: int, clock: VirtualClock, cost: Cost) -> None:
         self.vocabulary, self.length = vocabulary, 0
         self._text, self._clock, self._cost = text, clock, cost
 
@@ -63,7 +63,7 @@ class TextTarget:
 class TimedTarget:
     """A real target whose forwards move the clock, in place of taking their own time."""
 
-    def __init__(self, runner: TextRunner, clock: Clock, cost: Cost) -> None:
+    def __init__(self, runner: TextRunner, clock: VirtualClock, cost: Cost) -> None:
         self._runner, self._clock, self._cost = runner, clock, cost
         self.vocabulary = runner.vocabulary
         self.capacity, self.positions = runner.capacity, runner.positions
@@ -89,7 +89,7 @@ class TimedTarget:
 class VirtualBlocks:
     """PEARL's draft: a block is there when its steps have had their time, and not before."""
 
-    def __init__(self, servant: BlockServant, q: Tensor, clock: Clock, cost: Cost) -> None:
+    def __init__(self, servant: BlockWorker, q: Tensor, clock: VirtualClock, cost: Cost) -> None:
         """q: the one that the servant writes into."""
         self._servant, self._q, self._clock, self._cost = servant, q, clock, cost
         self._tokens: list[int] = []
@@ -118,9 +118,9 @@ class VirtualBlocks:
         self._ready_at = self._clock.now + seconds
         self._busy += seconds
 
-    def collect(self) -> Block:
+    def collect(self) -> PearlBlock:
         self._clock.now = max(self._clock.now, self._ready_at)
-        return Block(self._tokens, self._q[: len(self._tokens)].clone())
+        return PearlBlock(self._tokens, self._q[: len(self._tokens)].clone())
 
     def follow(self, length: int, token: int) -> None:
         self._servant.receive(GoOn(length, token))
@@ -132,7 +132,9 @@ class VirtualDraft:
     policy: the one the text was drawn under.
     """
 
-    def __init__(self, ahead: Ahead, policy: SamplingPolicy, clock: Clock, cost: Cost) -> None:
+    def __init__(
+        self, ahead: AheadDraft, policy: SamplingPolicy, clock: VirtualClock, cost: Cost
+    ) -> None:
         self._ahead, self._policy, self._clock, self._cost = ahead, policy, clock, cost
         self._free_at = 0.0
         self._busy = 0.0

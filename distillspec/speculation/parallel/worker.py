@@ -14,14 +14,14 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.parallel.board import Pulse
+from distillspec.speculation.parallel.board import Heartbeat
 from distillspec.speculation.parallel.link import send
 
 _IDLE_SECONDS = 0.2  # until a loop that has nothing to do looks again
 _BEAT_SECONDS = 0.1
 
 
-class Servant(Protocol):
+class Worker(Protocol):
     """What a protocol's draft does; made in its own process."""
 
     @property
@@ -56,7 +56,9 @@ class Stop(NamedTuple):
     """End the process."""
 
 
-def serve(link: Connection, make: Callable[[], Servant], pulse: Pulse, threads: int | None) -> None:
+def serve(
+    link: Connection, make: Callable[[], Worker], pulse: Heartbeat, threads: int | None
+) -> None:
     """The whole life of the process. It ends with a `Stop`, a failure, or the other side's end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the target, which then ends this
     pulse.beat()  # whoever is ready has shown life, else one that stops now would never be missed
@@ -85,7 +87,7 @@ def _parent() -> int:
     return os.getppid() if parent is None or parent.pid is None else parent.pid
 
 
-def _beat(pulse: Pulse, parent: int, over: threading.Event) -> None:
+def _beat(pulse: Heartbeat, parent: int, over: threading.Event) -> None:
     """Signs of life, also during a long forward; and an end at once if the target's process ended.
 
     A process that is stopped has no thread that beats.
@@ -100,7 +102,7 @@ def _send(link: Connection, message: Any) -> None:
     send(link, message, while_waiting=lambda: None)
 
 
-def _loop(link: Connection, servant: Servant, pulse: Pulse) -> None:
+def _loop(link: Connection, servant: Worker, pulse: Heartbeat) -> None:
     is_working = False
     while True:
         while link.poll(0.0 if is_working else _IDLE_SECONDS):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.verify.token import ratios, residual
-from distillspec.speculation.verify.verdict import Verdict
+from distillspec.speculation.verify.verdict import VerifyResult
 
 
-def verify_block(p: Tensor, q: Tensor, tokens: Tensor, chance: Chance) -> Verdict:
+def verify_block(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> VerifyResult:
     """p [G+1, V], q [G, V], drafted tokens long [G] -> verdict. Lossless; 3 waits for the host.
 
     With w_0 = 1 and w_i = min(1, w_{i-1} p_i(x_i)/q_i(x_i)), the longest i is kept whose own coin
@@ -20,7 +20,7 @@ def verify_block(p: Tensor, q: Tensor, tokens: Tensor, chance: Chance) -> Verdic
     """
     gamma = tokens.shape[0]
     if gamma == 0:
-        return Verdict([int(chance.draw(p[0]))])
+        return VerifyResult([int(chance.draw(p[0]))])
     h, w = _coins(p, q, tokens)
     coins = chance.accept(h).tolist()
     kept = max((i + 1 for i, fell in enumerate(coins) if fell), default=0)
@@ -29,7 +29,7 @@ def verify_block(p: Tensor, q: Tensor, tokens: Tensor, chance: Chance) -> Verdic
     else:
         reached = w[kept - 1] if kept else 1.0
         following = chance.draw(_scaled_residual(reached, p[kept], q[kept]))
-    return Verdict(torch.cat([tokens[:kept], following.view(1)]).tolist())
+    return VerifyResult(torch.cat([tokens[:kept], following.view(1)]).tolist())
 
 
 def expected_by_block(p: Tensor, q: Tensor, tokens: Tensor) -> float:

@@ -7,20 +7,20 @@ from bisect import bisect_left
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import Verdict
+from distillspec.speculation.verify.verdict import VerifyResult
 from distillspec.speculation.verify.walk import walk_down
 
 _HALVINGS = 60
 
 
-def verify_kseq(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdict:
+def verify_kseq(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
     """p [N+1, V] by context, q by the tree's rows, independent drafts -> verdict. Lossless."""
     return walk_down(p, q, tree, chance, kseq_token)
 
 
-def kseq_token(p: Tensor, q: Tensor, drafts: list[int], chance: Chance) -> int:
+def kseq_token(p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource) -> int:
     """p [V], q [V], K tokens drawn from q independently, equal ones included -> a token ~ p.
 
     The first draft that its coin accepts is it: with probability min(1, p(x) / (rho q(x))). If none

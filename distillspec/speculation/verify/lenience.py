@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.verify.token import residual
-from distillspec.speculation.verify.verdict import Verdict, VerifyRule
+from distillspec.speculation.verify.verdict import VerifyResult, VerifyRule
 
 FORMS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "exp": lambda p, eps: p**eps,
@@ -27,16 +27,16 @@ def lenient(form: str, eps: float) -> VerifyRule:
     assert 0.0 < eps <= 1.0
     widened = FORMS[form]
 
-    def verify(p: Tensor, q: Tensor, tokens: Tensor, chance: Chance) -> Verdict:
+    def verify(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> VerifyResult:
         gamma = tokens.shape[0]
         if gamma == 0:
-            return Verdict([int(chance.draw(p[0]))])
+            return VerifyResult([int(chance.draw(p[0]))])
         drafted = tokens.unsqueeze(1)
         p_of, q_of = p[:gamma].gather(1, drafted), q.gather(1, drafted)
         kept = chance.accept((widened(p_of, eps) / q_of).squeeze(1)).tolist()
         accepted = kept.index(False) if False in kept else gamma
         whole = accepted == gamma
         following = chance.draw(p[gamma] if whole else residual(p[accepted], q[accepted]))
-        return Verdict(torch.cat([tokens[:accepted], following.view(1)]).tolist())
+        return VerifyResult(torch.cat([tokens[:accepted], following.view(1)]).tolist())
 
     return verify

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.tree import Tree
 from distillspec.speculation.verify.block import verify_block
-from distillspec.speculation.verify.verdict import Verdict
+from distillspec.speculation.verify.verdict import VerifyResult
 
 
-def verify_multipath(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdict:
+def verify_multipath(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
     """p [N+1, V] by context, q by the tree's rows, K independent drafts of one length -> verdict.
 
     Lossless (2602.16961). Tokens are ordered by p/q, unclamped, the index breaking ties; of the K

@@ -7,24 +7,26 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import Verdict
+from distillspec.speculation.verify.verdict import VerifyResult
 from distillspec.speculation.verify.walk import walk_down
 
 
-def verify_recursive(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdict:
+def verify_recursive(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
     """p [N+1, V] by context, q by the tree's rows, independent drafts -> verdict. Lossless."""
     return walk_down(p, q, tree, chance, partial(recursive_token, replacement=True))
 
 
-def verify_recursive_distinct(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdict:
+def verify_recursive_distinct(
+    p: Tensor, q: Tensor, tree: Tree, chance: RandomSource
+) -> VerifyResult:
     """The same for drafts that were drawn without replacement at each context."""
     return walk_down(p, q, tree, chance, partial(recursive_token, replacement=False))
 
 
 def recursive_token(
-    p: Tensor, q: Tensor, drafts: list[int], chance: Chance, *, replacement: bool
+    p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource, *, replacement: bool
 ) -> int:
     """p [V], q [V], tokens drawn from q with or without replacement -> a token ~ p.
 

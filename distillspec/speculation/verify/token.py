@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
-from distillspec.speculation.verify.verdict import Verdict
+from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.verify.verdict import VerifyResult
 
 
-def verify_token(p: Tensor, q: Tensor, tokens: Tensor, chance: Chance) -> Verdict:
+def verify_token(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> VerifyResult:
     """p [G+1, V], q [G, V], drafted tokens long [G] -> verdict. Lossless; waits for the host twice.
 
     Left to right, x_i stays with probability min(1, p_i(x_i)/q_i(x_i)); the first that does not is
@@ -20,13 +20,13 @@ def verify_token(p: Tensor, q: Tensor, tokens: Tensor, chance: Chance) -> Verdic
     """
     gamma = tokens.shape[0]
     if gamma == 0:
-        return Verdict([int(chance.draw(p[0]))])
+        return VerifyResult([int(chance.draw(p[0]))])
     kept = _leading(chance.accept(ratios(p, q, tokens)).tolist())
     following = chance.draw(p[gamma] if kept == gamma else residual(p[kept], q[kept]))
-    return Verdict(torch.cat([tokens[:kept], following.view(1)]).tolist())
+    return VerifyResult(torch.cat([tokens[:kept], following.view(1)]).tolist())
 
 
-class RowVerdicts(NamedTuple):
+class BatchVerifyResult(NamedTuple):
     """Of B rows: drafted tokens kept, long [B]; the token that follows them, long [B]; min(1, p/q)
     of each drafted token, [B, G].
     """
@@ -36,7 +36,9 @@ class RowVerdicts(NamedTuple):
     acceptance: Tensor
 
 
-def verify_token_rows(p: Tensor, q: Tensor, tokens: Tensor, chance: Chance) -> RowVerdicts:
+def verify_token_rows(
+    p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource
+) -> BatchVerifyResult:
     """`verify_token` of many rows at once: p [B, G+1, V], q [B, G, V], drafted long [B, G].
 
     Nothing waits for the host, so coins are thrown for all G tokens, also for those after a
@@ -50,7 +52,7 @@ def verify_token_rows(p: Tensor, q: Tensor, tokens: Tensor, chance: Chance) -> R
     excess = p[at, kept]
     rejected = (kept < gamma).unsqueeze(1)
     excess = torch.where(rejected, residual(excess, q[at, kept.clamp(max=gamma - 1)]), excess)
-    return RowVerdicts(kept, chance.draw(excess), ratio.clamp(max=1.0))
+    return BatchVerifyResult(kept, chance.draw(excess), ratio.clamp(max=1.0))
 
 
 def expected_by_token(p: Tensor, q: Tensor, tokens: Tensor) -> float:

@@ -10,20 +10,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import Verdict
+from distillspec.speculation.verify.verdict import VerifyResult
 from distillspec.speculation.verify.walk import walk_down
 
 Floats = NDArray[np.float64]
 
 
-def verify_transport(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdict:
+def verify_transport(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
     """p [N+1, V] by context, q by the tree's rows, independent drafts -> verdict. Lossless."""
     return walk_down(p, q, tree, chance, transport_token)
 
 
-def transport_token(p: Tensor, q: Tensor, drafts: list[int], chance: Chance) -> int:
+def transport_token(p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource) -> int:
     """p [V], q [V], K independent draws from q -> a token ~ p, one of them as often as can be."""
     plan, _ = optimal_plan(p, q, len(drafts))
     row = plan[tuple(drafts)].to(p.device)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import Verdict
+from distillspec.speculation.verify.verdict import VerifyResult
 
 
-def verify_traversal(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdict:
+def verify_traversal(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
     """p [N+1, V] by context, q by the tree's rows -> verdict. Lossless (2505.12398).
 
     Down the first remaining child of each context, w(child) = min(1, w p(x)/q(x)), to a leaf, which
@@ -51,7 +51,7 @@ def verify_traversal(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdic
             p_left[context] = left / s
         q_left[context] = _without(q_of(context), token)
     tokens = [tree.tokens[node] for node in tree.path(context)]
-    return Verdict([*tokens, int(chance.draw(p_of(context)))])
+    return VerifyResult([*tokens, int(chance.draw(p_of(context)))])
 
 
 def _without(q: Tensor, token: int) -> Tensor:

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.tree import Tree
 
 
-class Verdict(NamedTuple):
+class VerifyResult(NamedTuple):
     """tokens: what the round emits, drafted tokens that were kept and then one of the target's."""
 
     tokens: list[int]
@@ -29,16 +29,20 @@ class Verdict(NamedTuple):
 class Rule(Protocol):
     """Any rule: of the two below, the one that fits what was drafted."""
 
-    def __call__(self, p: Tensor, q: Tensor, drafted: Any, chance: Chance, /) -> Verdict: ...
+    def __call__(
+        self, p: Tensor, q: Tensor, drafted: Any, chance: RandomSource, /
+    ) -> VerifyResult: ...
 
 
 class VerifyRule(Protocol):
-    def __call__(self, p: Tensor, q: Tensor, tokens: Tensor, chance: Chance, /) -> Verdict:
+    def __call__(
+        self, p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource, /
+    ) -> VerifyResult:
         """p [G+1, V], q [G, V], drafted tokens long [G] -> verdict."""
         ...
 
 
 class TreeRule(Protocol):
-    def __call__(self, p: Tensor, q: Tensor, tree: Tree, chance: Chance, /) -> Verdict:
+    def __call__(self, p: Tensor, q: Tensor, tree: Tree, chance: RandomSource, /) -> VerifyResult:
         """p [N+1, V] by context, q by the tree's rows, the drafted tree -> verdict."""
         ...

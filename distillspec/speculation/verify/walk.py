@@ -6,24 +6,26 @@ from typing import Protocol
 
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import Verdict
+from distillspec.speculation.verify.verdict import VerifyResult
 
 
 class PositionRule(Protocol):
-    def __call__(self, p: Tensor, q: Tensor, drafts: list[int], chance: Chance, /) -> int:
+    def __call__(self, p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource, /) -> int:
         """p [V], q [V], drafted tokens in drawing order (repeated ones too) -> a token ~ p."""
         ...
 
 
-class PositionLaw(Protocol):
+class PositionDistribution(Protocol):
     def __call__(self, p: Tensor, q: Tensor, drafts: list[int], /) -> Tensor:
         """The law [V] of a position rule's token, given the drafts."""
         ...
 
 
-def walk_down(p: Tensor, q: Tensor, tree: Tree, chance: Chance, rule: PositionRule) -> Verdict:
+def walk_down(
+    p: Tensor, q: Tensor, tree: Tree, chance: RandomSource, rule: PositionRule
+) -> VerifyResult:
     """p [N+1, V] by context, q by the tree's rows -> verdict.
 
     At each context the rule draws the next token. A token that a draft has there, be it accepted
@@ -38,12 +40,12 @@ def walk_down(p: Tensor, q: Tensor, tree: Tree, chance: Chance, rule: PositionRu
         emitted.append(token)
         node = tree.child(context, token)
         if node is None:
-            return Verdict(emitted)
+            return VerifyResult(emitted)
         context = node + 1
-    return Verdict([*emitted, int(chance.draw(p[context]))])
+    return VerifyResult([*emitted, int(chance.draw(p[context]))])
 
 
-def expected_down(p: Tensor, q: Tensor, tree: Tree, law: PositionLaw) -> float:
+def expected_down(p: Tensor, q: Tensor, tree: Tree, law: PositionDistribution) -> float:
     """Drafted tokens that `walk_down` keeps of this tree, in expectation over its rule's coins.
 
     p [N+1, V] by context, q by the tree's rows, the law of the rule -> in [0, depth of the tree]:

@@ -8,14 +8,14 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from distillspec.corpus.batches.module import PromptRows, Row
+from distillspec.corpus.batches.module import PromptRows, TrainingRow
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.distill import Shares
+from distillspec.recipe.distill import SourceShares
 
 PROMPTS = [Prompt(f"k{i}", tuple(range(1, i % 5 + 2)), (9, i), f"t{i}", "plain") for i in range(11)]
 TARGETS = {p.key: (100, i) for i, p in enumerate(PROMPTS)}
-MIXED = Shares(fixed=0.25, target=0.25, draft=0.5)
+MIXED = SourceShares(fixed=0.25, target=0.25, draft=0.5)
 
 
 def rows(**changed: Any) -> PromptRows:
@@ -29,9 +29,9 @@ class Watcher(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen: list[list[Row]] = []
+        self.seen: list[list[TrainingRow]] = []
 
-    def training_step(self, batch: list[Row], _: int) -> torch.Tensor:
+    def training_step(self, batch: list[TrainingRow], _: int) -> torch.Tensor:
         self.seen.append(batch)
         return self.weight * 1.0
 
@@ -132,4 +132,4 @@ def test_a_share_of_fixed_responses_needs_responses() -> None:
     bare = [PROMPTS[0]._replace(response=None), *PROMPTS[1:]]
     with pytest.raises(DistillSpecError, match="1 of 11 prompts have no response of their own"):
         rows(prompts=bare)
-    assert rows(prompts=bare, shares=Shares(draft=1.0)).rows(0)
+    assert rows(prompts=bare, shares=SourceShares(draft=1.0)).rows(0)

@@ -3,9 +3,9 @@ from __future__ import annotations
 from collections import Counter
 
 from distillspec.corpus.batches.order import SequenceOrder
-from distillspec.recipe.distill import Shares
+from distillspec.recipe.distill import SourceShares
 
-DRAFT = Shares(draft=1.0)
+DRAFT = SourceShares(draft=1.0)
 
 
 def test_every_epoch_visits_every_prompt_once_in_an_order_of_its_own() -> None:
@@ -16,7 +16,7 @@ def test_every_epoch_visits_every_prompt_once_in_an_order_of_its_own() -> None:
 
 
 def test_a_step_depends_on_seed_and_number_alone() -> None:
-    shares = Shares(fixed=0.25, target=0.25, draft=0.5)
+    shares = SourceShares(fixed=0.25, target=0.25, draft=0.5)
     one, other = (SequenceOrder(7, shares, batch_size=3, seed=5) for _ in range(2))
     forward = [one.step(n) for n in range(9)]
     assert [other.step(n) for n in reversed(range(9))] == forward[::-1]
@@ -24,7 +24,7 @@ def test_a_step_depends_on_seed_and_number_alone() -> None:
 
 
 def test_origins_follow_the_shares_as_closely_as_whole_sequences_can() -> None:
-    order = SequenceOrder(50, Shares(fixed=0.3, draft=0.7), batch_size=16, seed=1)
+    order = SequenceOrder(50, SourceShares(fixed=0.3, draft=0.7), batch_size=16, seed=1)
     total: Counter[str] = Counter()
     for step in range(200):
         counts = Counter(choice.origin for choice in order.step(step))
@@ -34,7 +34,7 @@ def test_origins_follow_the_shares_as_closely_as_whole_sequences_can() -> None:
 
 
 def test_whole_batches_have_one_origin_and_the_run_the_shares() -> None:
-    shares = Shares(fixed=0.2, draft=0.5, speculative=0.3, per="batch")
+    shares = SourceShares(fixed=0.2, draft=0.5, speculative=0.3, per="batch")
     order = SequenceOrder(50, shares, batch_size=4, seed=1)
     total: Counter[str] = Counter()
     for step in range(100):
@@ -69,17 +69,17 @@ def test_buckets_deal_sequences_of_like_length_to_a_step() -> None:
 
 
 def test_shares_of_tokens_leave_each_sequence_to_be_written() -> None:
-    order = SequenceOrder(5, Shares(draft=0.3, target=0.7, per="token"), batch_size=4, seed=0)
+    order = SequenceOrder(5, SourceShares(draft=0.3, target=0.7, per="token"), batch_size=4, seed=0)
     assert {choice.origin for choice in order.step(3)} == {"draft"}
 
 
 def test_a_share_of_nothing_is_never_drawn() -> None:
-    for shares, origin in ((DRAFT, "draft"), (Shares(target=1.0), "target")):
+    for shares, origin in ((DRAFT, "draft"), (SourceShares(target=1.0), "target")):
         order = SequenceOrder(5, shares, batch_size=8, seed=0)
         assert {c.origin for step in range(20) for c in order.step(step)} == {origin}
 
 
 def test_no_prompt_keeps_an_origin_for_ever() -> None:
-    order = SequenceOrder(4, Shares(fixed=0.5, draft=0.5), batch_size=4, seed=0)
+    order = SequenceOrder(4, SourceShares(fixed=0.5, draft=0.5), batch_size=4, seed=0)
     seen = {choice for step in range(20) for choice in order.step(step)}
     assert len(seen) == 8

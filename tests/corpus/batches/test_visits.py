@@ -2,16 +2,23 @@ from __future__ import annotations
 
 import torch
 
-from distillspec.corpus.batches.visits import Side, TreeRow, Visits, collate_trees, packed
+from distillspec.corpus.batches.visits import (
+    BranchSide,
+    RejectedBranches,
+    TreeRow,
+    collate_trees,
+    packed,
+)
 
 ROW = TreeRow(
     prompt=(5, 6),
     response=(7, 8, 9),
-    visits=Visits(
-        weights=(1.0, 0.5, 1.0), sides=[Side(0, (3,), (0.25,)), Side(2, (4, 2), (0.5, 0.125))]
+    visits=RejectedBranches(
+        weights=(1.0, 0.5, 1.0),
+        sides=[BranchSide(0, (3,), (0.25,)), BranchSide(2, (4, 2), (0.5, 0.125))],
     ),
 )
-SHORT = TreeRow((1,), (2,), Visits.of_text(1))
+SHORT = TreeRow((1,), (2,), RejectedBranches.of_text(1))
 
 
 def test_sides_stand_behind_the_text_with_the_positions_they_would_have_had() -> None:
@@ -75,14 +82,16 @@ def test_packed_texts_do_not_see_each_other() -> None:
 
 
 def test_more_than_the_response_may_be_in_the_loss() -> None:
-    batch = collate_trees([[TreeRow((5, 6, 7), (8,), Visits.of_text(3, 0.5))]], pad_token=0)
+    batch = collate_trees(
+        [[TreeRow((5, 6, 7), (8,), RejectedBranches.of_text(3, 0.5))]], pad_token=0
+    )
     assert batch.tree is not None
     assert batch.tree.predicts[0].tolist() == [True, True, True, False]
     assert batch.tree.weights[0].tolist() == [0.5, 0.5, 0.5, 0.0]
 
 
 def test_texts_are_packed_into_few_rows_and_none_is_cut() -> None:
-    texts = [TreeRow((1,) * n, (), Visits((), [])) for n in (7, 3, 5, 2, 5, 1)]
+    texts = [TreeRow((1,) * n, (), RejectedBranches((), [])) for n in (7, 3, 5, 2, 5, 1)]
     groups = packed(texts, 8)
     assert [[one.tokens for one in group] for group in groups] == [[7, 1], [5, 3], [5, 2]]
     assert [[one.tokens for one in group] for group in packed(texts[:2], 4)] == [[7], [3]]

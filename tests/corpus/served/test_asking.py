@@ -12,26 +12,26 @@ from typing import Any
 
 import pytest
 
-from distillspec.corpus.served.asking import Progress, ask_missing, try_out
-from distillspec.corpus.served.endpoint import Drawn
+from distillspec.corpus.served.asking import RequestProgress, ask_missing, try_out
+from distillspec.corpus.served.endpoint import ServedResponse
 from distillspec.corpus.served.question import Question
 from distillspec.corpus.served.received import Answer, ReceivedAnswers
-from distillspec.corpus.stores.store_folder import StorePlace
+from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.endpoint import Endpoint
+from distillspec.recipe.endpoint import EndpointConfig
 from tests.misbehaving import Misbehaving, Reply, broken_off, good, misbehaving, raw, slowly, status
 from tests.served import Served, free_port
 
 QUESTIONS = [Question(f"k{i}", f"text {i}") for i in range(8)]
 KEYS = {question.key for question in QUESTIONS}
-DRAWN = Drawn(temperature=1.0, max_tokens=8, seed=0)
+DRAWN = ServedResponse(temperature=1.0, max_tokens=8, seed=0)
 EMPTY = good("", "stop")
 ANSWER = Answer("x", True, None, "m-1")
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> ReceivedAnswers:
-    return ReceivedAnswers(StorePlace(tmp_path, "target", ""), {"url": "u"})
+    return ReceivedAnswers(StoreFolder(tmp_path, "target", ""), {"url": "u"})
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def server() -> Iterator[Misbehaving]:
         yield found
 
 
-def ask(store: ReceivedAnswers, endpoint: Endpoint, **more: Any) -> None:
+def ask(store: ReceivedAnswers, endpoint: EndpointConfig, **more: Any) -> None:
     ask_missing(store, QUESTIONS, endpoint, DRAWN, **more)
 
 
@@ -70,7 +70,7 @@ def replies(*first: Reply) -> Iterator[Reply]:
 
 
 def test_every_question_gets_its_own_answer(store: ReceivedAnswers, server: Misbehaving) -> None:
-    told: list[Progress] = []
+    told: list[RequestProgress] = []
     ask(store, server.endpoint(concurrency=3), progress=told.append)
     assert {key: row["answer"]["text"] for key, row in kept(store).items()} == {
         q.key: f"after {q.content}" for q in QUESTIONS
@@ -90,7 +90,9 @@ def test_what_is_there_is_not_asked_again(store: ReceivedAnswers, server: Misbeh
     ask(store, server.endpoint())
     ask(store, server.endpoint())
     assert len(server.requests) == 8
-    closed = Endpoint(url=f"http://127.0.0.1:{free_port()}/v1", model="m", key_variable="NOT_SET")
+    closed = EndpointConfig(
+        url=f"http://127.0.0.1:{free_port()}/v1", model="m", key_variable="NOT_SET"
+    )
     ask(store, closed)  # nothing is missing: neither server nor key are needed
 
 
@@ -105,7 +107,7 @@ def test_processes_ask_disjoint_parts_and_together_all(
 
 
 def test_a_real_server_answers_all_questions(store: ReceivedAnswers, served: Served) -> None:
-    endpoint = Endpoint(url=served.url, model=served.model, concurrency=4)
+    endpoint = EndpointConfig(url=served.url, model=served.model, concurrency=4)
     ask(store, endpoint)
     found = kept(store)
     assert found.keys() == KEYS
@@ -127,7 +129,7 @@ def test_faults_that_pass_are_waited_out_and_counted(
     store: ReceivedAnswers, server: Misbehaving
 ) -> None:
     server.replies = replies(status(500), broken_off, good(), raw(b"?"), EMPTY, good(), status(503))
-    told: list[Progress] = []
+    told: list[RequestProgress] = []
     ask(store, server.endpoint(), progress=told.append)
     assert kept(store).keys() == KEYS
     assert told[-1].failed == 5
@@ -211,7 +213,7 @@ def test_prompts_that_fail_are_given_up_where_only_stored_answers_show_that_othe
 ) -> None:
     """An earlier call had got all other answers, and asked the failing ones first."""
     for number, bad in enumerate((status(400), status(500), EMPTY)):
-        place = ReceivedAnswers(StorePlace(store.folder, str(number), ""), {"url": str(number)})
+        place = ReceivedAnswers(StoreFolder(store.folder, str(number), ""), {"url": str(number)})
         with place.writer(0) as writer:
             for question in QUESTIONS[4:]:
                 writer.answer(question, ANSWER)
@@ -262,9 +264,9 @@ def test_the_bound_is_over_all_processes_and_over_earlier_calls(
 def test_what_another_process_has_given_up_meanwhile_counts(
     store: ReceivedAnswers, server: Misbehaving
 ) -> None:
-    told: list[Progress] = []
+    told: list[RequestProgress] = []
 
-    def meanwhile(progress: Progress) -> None:
+    def meanwhile(progress: RequestProgress) -> None:
         told.append(progress)
         if len(told) == 2:
             with store.writer(1) as writer:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from distillspec.corpus.served.connection import MOST_BYTES
-from distillspec.corpus.served.endpoint import Drawn, connected
+from distillspec.corpus.served.endpoint import ServedResponse, connected
 from distillspec.corpus.served.question import Question
 from distillspec.corpus.served.received import Answer, ReceivedAnswers
 from distillspec.corpus.served.retrying import UnusableError
-from distillspec.corpus.stores.store_folder import StorePlace
+from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.errors import DistillSpecError
 from tests.misbehaving import Misbehaving, Reply, endless, good, misbehaving, raw, status
 
@@ -32,7 +32,7 @@ def asked(server: Misbehaving, reply: Reply) -> Answer:
 
     async def run() -> Answer:
         endpoint = server.endpoint(timeout_seconds=20.0)
-        async with connected(endpoint, Drawn(1.0, 12, 3)) as client:
+        async with connected(endpoint, ServedResponse(1.0, 12, 3)) as client:
             return await client.answer(Question("k", PROMPT), 0)
 
     return asyncio.run(run())
@@ -96,7 +96,7 @@ def test_odd_counts_and_names_of_a_server_are_stored_and_read_again(
     found = asked(server, good("x", usage=usage, system_fingerprint="f\ud800"))
     assert (found.tokens, found.prompt_tokens) == (None, None)
     question = Question("k", PROMPT)
-    store = ReceivedAnswers(StorePlace(tmp_path, "t", ""), {"a": 1})
+    store = ReceivedAnswers(StoreFolder(tmp_path, "t", ""), {"a": 1})
     with store.writer(0) as writer:
         writer.answer(question, found)
     assert store.settled([question]) == {"k"}

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from distillspec.corpus.served.endpoint import Drawn, connected, maker
+from distillspec.corpus.served.endpoint import ServedResponse, connected, maker
 from distillspec.corpus.served.question import Question
 from distillspec.corpus.served.received import Answer
 from distillspec.corpus.served.retrying import TransientError, UnreachableError, UnusableError
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.endpoint import Endpoint
+from distillspec.recipe.endpoint import EndpointConfig
 from tests.misbehaving import (
     Misbehaving,
     Reply,
@@ -35,11 +35,11 @@ CHAT = Question("k", ({"role": "user", "content": "x = 1\n"},))
 
 
 def asked(
-    endpoint: Endpoint, question: Question = TEXT, *, attempt: int = 0, **drawn: Any
+    endpoint: EndpointConfig, question: Question = TEXT, *, attempt: int = 0, **drawn: Any
 ) -> Answer:
     async def run() -> Answer:
         values = {"temperature": 1.0, "max_tokens": 12, "seed": 3, **drawn}
-        async with connected(endpoint, Drawn(**values)) as client:
+        async with connected(endpoint, ServedResponse(**values)) as client:
             return await client.answer(question, attempt)
 
     return asyncio.run(run())
@@ -51,7 +51,7 @@ def server() -> Iterator[Misbehaving]:
         yield found
 
 
-def replying(server: Misbehaving, reply: Reply) -> Endpoint:
+def replying(server: Misbehaving, reply: Reply) -> EndpointConfig:
     server.replies = repeat(reply)
     return server.endpoint(timeout_seconds=5.0)
 
@@ -60,20 +60,20 @@ def replying(server: Misbehaving, reply: Reply) -> Endpoint:
 
 
 def test_a_real_server_completes_a_text(served: Served) -> None:
-    found = asked(Endpoint(url=served.url, model=served.model))
+    found = asked(EndpointConfig(url=served.url, model=served.model))
     assert found.text
     assert (found.ended, found.tokens) == (False, 12)
     assert served.model in found.maker
 
 
 def test_a_real_server_answers_a_chat(served: Served) -> None:
-    found = asked(Endpoint(url=served.url, model=served.model, api="chat"), CHAT)
+    found = asked(EndpointConfig(url=served.url, model=served.model, api="chat"), CHAT)
     assert found.text
     assert found.tokens == 12
 
 
 def test_a_real_server_takes_seed_and_temperature_and_draws_accordingly(served: Served) -> None:
-    endpoint = Endpoint(url=served.url, model=served.model)
+    endpoint = EndpointConfig(url=served.url, model=served.model)
     one, again = asked(endpoint), asked(endpoint)
     assert one == again
     assert len({asked(endpoint, attempt=n).text for n in range(5)}) > 1
@@ -83,11 +83,11 @@ def test_a_real_server_takes_seed_and_temperature_and_draws_accordingly(served: 
 
 def test_what_a_real_server_refuses_is_told_in_its_words(served: Served) -> None:
     with pytest.raises(DistillSpecError, match="status 400.*pinned to './nano'"):
-        asked(Endpoint(url=served.url, model="another"))
+        asked(EndpointConfig(url=served.url, model="another"))
     with pytest.raises(DistillSpecError, match=r"status 422.*Unexpected fields.*top_q"):
-        asked(Endpoint(url=served.url, model=served.model, body={"top_q": 1}))
+        asked(EndpointConfig(url=served.url, model=served.model, body={"top_q": 1}))
     with pytest.raises(DistillSpecError, match="status 404") as caught:
-        asked(Endpoint(url=served.url.removesuffix("/v1"), model=served.model))
+        asked(EndpointConfig(url=served.url.removesuffix("/v1"), model=served.model))
     assert "ends in /v1" in caught.value.mend
 
 
@@ -170,7 +170,7 @@ def test_the_key_is_sent_and_nowhere_told(
     with pytest.raises(DistillSpecError, match="wrong key <key>, dear user") as caught:
         asked(endpoint)
     assert "THE_KEY" in caught.value.mend
-    told = caplog.text + str(caught.value) + repr(maker(endpoint, Drawn(1.0, 12, 3)))
+    told = caplog.text + str(caught.value) + repr(maker(endpoint, ServedResponse(1.0, 12, 3)))
     assert "openai" in caplog.text
     assert KEY not in told
 
@@ -185,8 +185,8 @@ def test_a_key_that_is_not_there_is_told_before_anything_is_asked(
 
 
 def test_the_manifest_has_what_shapes_an_answer_and_nothing_else() -> None:
-    endpoint = Endpoint(url="http://h/v1/", model="m", concurrency=3, body={"min_p": [0.1]})
-    found = maker(endpoint, Drawn(0.5, 9, 4))
+    endpoint = EndpointConfig(url="http://h/v1/", model="m", concurrency=3, body={"min_p": [0.1]})
+    found = maker(endpoint, ServedResponse(0.5, 9, 4))
     assert found == {
         "url": "http://h/v1",
         "model": "m",
@@ -197,7 +197,10 @@ def test_the_manifest_has_what_shapes_an_answer_and_nothing_else() -> None:
         "request.max_tokens": 9,
         "request.min_p": "[0.1]",
     }
-    assert maker(endpoint.model_copy(update={"send_seed": False}), Drawn(0.5, 9, 4))["seed"] is None
+    assert (
+        maker(endpoint.model_copy(update={"send_seed": False}), ServedResponse(0.5, 9, 4))["seed"]
+        is None
+    )
 
 
 def test_hidden_reasoning_is_found_out(server: Misbehaving) -> None:
@@ -301,4 +304,4 @@ def test_a_connection_that_breaks_off_may_be_tried_again(server: Misbehaving) ->
 
 def test_a_server_that_is_down_may_be_tried_again() -> None:
     with pytest.raises(TransientError, match="no connection"):
-        asked(Endpoint(url=f"http://127.0.0.1:{free_port()}/v1", model="m"))
+        asked(EndpointConfig(url=f"http://127.0.0.1:{free_port()}/v1", model="m"))

@@ -15,7 +15,7 @@ from tokenizers import pre_tokenizers
 from distillspec.corpus.served.question import Question
 from distillspec.corpus.served.received import Answer, ReceivedAnswers, tokenised
 from distillspec.corpus.sources.tokenizing import Encoder, PromptText, Tokenizer
-from distillspec.corpus.stores.store_folder import StorePlace
+from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.errors import DistillSpecError
 from tests.corpus.conftest import TURN_END
 
@@ -28,7 +28,7 @@ def answer(text: str, *, ended: bool = False, tokens: int | None = None) -> Answ
 
 
 def store(folder: Path, **changes: Any) -> ReceivedAnswers:
-    return ReceivedAnswers(StorePlace(folder, "target", ""), {**SETTINGS, **changes})
+    return ReceivedAnswers(StoreFolder(folder, "target", ""), {**SETTINGS, **changes})
 
 
 def filled(folder: Path, count: int = 3, rank: int = 0) -> ReceivedAnswers:

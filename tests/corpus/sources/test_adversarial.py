@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distillspec.corpus.sources.adversarial import OddPrompt, odd_prompts
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.prompt_plan import Adversarial
+from distillspec.recipe.prompt_plan import AdversarialSource
 
 END = 0
 
@@ -17,7 +17,7 @@ END = 0
 def made(
     tokenizer: PreTrainedTokenizerFast, most: int = 100, seed: int = 0, **values: Any
 ) -> list[OddPrompt]:
-    plan = Adversarial(kind="adversarial", **{"prompts": 40, "tokens": 32, **values})
+    plan = AdversarialSource(kind="adversarial", **{"prompts": 40, "tokens": 32, **values})
     return odd_prompts(plan, tokenizer, most=most, seed=seed, where="prompts.source")
 
 

@@ -8,7 +8,7 @@ import pytest
 from distillspec.corpus.sources.documents import documents
 from distillspec.corpus.sources.jsonl import jsonl_passages
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.data import Hub, Jsonl, PythonSource
+from distillspec.recipe.data import HubSource, JsonlSource, PythonSource
 
 
 def written(path: Path, count: int) -> Path:
@@ -19,14 +19,14 @@ def written(path: Path, count: int) -> Path:
 
 def test_rows_are_whole_texts_whatever_prompts_are_cut_from_them(tmp_path: Path) -> None:
     path = written(tmp_path / "rows.jsonl", 200)
-    source = Jsonl(kind="jsonl", path=str(path), prompt="text", after_words=2)
+    source = JsonlSource(kind="jsonl", path=str(path), prompt="text", after_words=2)
     found = documents(source, 10.0)
     texts = [one.text for side in found for one in side]
     assert sorted(texts) == sorted(f"sentence {i} of the corpus ." for i in range(200))
     assert 5 <= len(found.held_out) <= 40
     both = documents(source.model_copy(update={"response": "more"}), 10.0)
     assert "sentence 7 of the corpus . And 7." in [one.text for side in both for one in side]
-    of_the_hub = Hub(kind="hub", dataset="someone/corpus", path=str(path), prompt="text")
+    of_the_hub = HubSource(kind="hub", dataset="someone/corpus", path=str(path), prompt="text")
     assert documents(of_the_hub, 10.0) == found
 
 
@@ -35,13 +35,13 @@ def test_chats_beside_the_text_are_passed_over(tmp_path: Path) -> None:
     chat = [{"role": "user", "content": "hello"}]
     rows = ({"text": f"text {i}", "messages": chat} for i in range(40))
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = documents(Jsonl(kind="jsonl", path=str(path), prompt="text"), 30.0)
+    found = documents(JsonlSource(kind="jsonl", path=str(path), prompt="text"), 30.0)
     assert {one.text for side in found for one in side} == {f"text {i}" for i in range(40)}
 
 
 def test_prompts_of_texts_that_are_all_too_short_are_an_error(tmp_path: Path) -> None:
     path = written(tmp_path / "rows.jsonl", 3)
-    source = Jsonl(kind="jsonl", path=str(path), prompt="text", after_words=6)
+    source = JsonlSource(kind="jsonl", path=str(path), prompt="text", after_words=6)
     with pytest.raises(DistillSpecError, match="no text has more than 6 words"):
         jsonl_passages(source, None)
     assert len(jsonl_passages(source.model_copy(update={"after_words": 5}), None)) == 3
@@ -55,4 +55,4 @@ def test_a_source_of_code_is_its_files() -> None:
 def test_a_corpus_that_leaves_a_side_empty_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "rows.jsonl", 1)
     with pytest.raises(DistillSpecError, match="1 rows leave none for"):
-        documents(Jsonl(kind="jsonl", path=str(path), prompt="text"), 50.0)
+        documents(JsonlSource(kind="jsonl", path=str(path), prompt="text"), 50.0)

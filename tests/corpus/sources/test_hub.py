@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from distillspec.corpus.sources.hub import hub_passages
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.data import Hub
+from distillspec.recipe.data import HubSource
 from tests.corpus.conftest import TEMPLATE, chats_of
 
 CHAT = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
@@ -32,8 +32,10 @@ def folder(tmp_path: Path) -> Path:
     return place
 
 
-def hub(dataset: Path | str, split: str = "train", prompt: str = "prompt", **more: Any) -> Hub:
-    return Hub(kind="hub", dataset=str(dataset), split=split, prompt=prompt, **more)
+def hub(
+    dataset: Path | str, split: str = "train", prompt: str = "prompt", **more: Any
+) -> HubSource:
+    return HubSource(kind="hub", dataset=str(dataset), split=split, prompt=prompt, **more)
 
 
 def test_tools_beside_chats_and_columns_of_question_and_answer_are_read(

@@ -10,12 +10,12 @@ from transformers import PreTrainedTokenizerFast
 
 from distillspec.corpus.sources.jsonl import jsonl_passages
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.data import Jsonl
+from distillspec.recipe.data import JsonlSource
 from tests.corpus.conftest import chats_of
 
 
-def source(path: Path) -> Jsonl:
-    return Jsonl(kind="jsonl", path=str(path))
+def source(path: Path) -> JsonlSource:
+    return JsonlSource(kind="jsonl", path=str(path))
 
 
 def test_rows_come_in_the_files_order_and_blank_lines_are_passed_over(

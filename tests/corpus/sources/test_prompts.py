@@ -14,7 +14,7 @@ from distillspec.corpus.sources.prompts import load_all, load_prompts
 from distillspec.corpus.sources.python_source import is_held_out
 from distillspec.errors import DistillSpecError
 from distillspec.models.vocabulary.chat_template import ChatTemplate
-from distillspec.recipe.data import Data
+from distillspec.recipe.data import DataConfig
 from tests.corpus.conftest import TEMPLATE, TURN_END
 
 END = 0
@@ -26,8 +26,8 @@ def rows_file(path: Path, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {"kind": "jsonl", "path": str(path)}
 
 
-def data(source: dict[str, Any], **values: Any) -> Data:
-    return Data.model_validate({"source": source, "held_out_percent": 20.0, **values})
+def data(source: dict[str, Any], **values: Any) -> DataConfig:
+    return DataConfig.model_validate({"source": source, "held_out_percent": 20.0, **values})
 
 
 def numbered(count: int, name: str = "p") -> list[dict[str, Any]]:

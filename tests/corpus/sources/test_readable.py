@@ -6,7 +6,7 @@ from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.readable import readable
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
-from distillspec.models.vocabulary.cross_tokenizer import Bridge
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap
 from tests.models.two_tokenizers import END, byte_level
 
 A, AAAA = 1, 2  # the second is four tokens of the draft's
@@ -24,8 +24,8 @@ PROMPTS = [
 ]
 
 
-def bridge() -> Bridge:
-    return Bridge(byte_level([END, "a", "aaaa"]), byte_level([END, "a"]), 3, 2, "here")
+def bridge() -> CrossTokenizerMap:
+    return CrossTokenizerMap(byte_level([END, "a", "aaaa"]), byte_level([END, "a"]), 3, 2, "here")
 
 
 def whole(prompt: Prompt) -> list[Tokens]:

@@ -12,24 +12,24 @@ from distillspec.corpus.sources.passage import Passage
 from distillspec.corpus.sources.rows import Chats, check_categories, field, outer, passage_of
 from distillspec.errors import DistillSpecError
 from distillspec.models.vocabulary.chat_template import ChatTemplate
-from distillspec.recipe.data import Jsonl
+from distillspec.recipe.data import JsonlSource
 from tests.corpus.conftest import chats_of
 
-SOURCE = Jsonl(kind="jsonl", path="data.jsonl")
+SOURCE = JsonlSource(kind="jsonl", path="data.jsonl")
 ASK = {"role": "user", "content": "2+2?"}
 ANSWER = {"role": "assistant", "content": "4"}
 
 
 def passage(
-    row: dict[str, Any], tokenizer: PreTrainedTokenizerFast, source: Jsonl = SOURCE
+    row: dict[str, Any], tokenizer: PreTrainedTokenizerFast, source: JsonlSource = SOURCE
 ) -> Passage:
     found = passage_of(row, source, chats_of(tokenizer), name="data", where="data.jsonl, line 7")
     assert found is not None
     return found
 
 
-def reading(**values: Any) -> Jsonl:
-    return Jsonl(kind="jsonl", path="data.jsonl", **values)
+def reading(**values: Any) -> JsonlSource:
+    return JsonlSource(kind="jsonl", path="data.jsonl", **values)
 
 
 def test_a_prompt_with_and_without_response(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -9,7 +9,7 @@ import pytest
 from distillspec.corpus.sources import topics
 from distillspec.corpus.sources.topics import topic_passages
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.prompt_plan import PythonTopics
+from distillspec.recipe.prompt_plan import PythonTopicsSource
 
 TEXT = """\
 Heading
@@ -32,8 +32,8 @@ has three lines.
 """
 
 
-def plan(count: int) -> PythonTopics:
-    return PythonTopics(kind="python-topics", prompts_per_topic=count)
+def plan(count: int) -> PythonTopicsSource:
+    return PythonTopicsSource(kind="python-topics", prompts_per_topic=count)
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from transformers import PreTrainedTokenizerFast
 
 from distillspec.corpus.sources.traffic import Traffic, load_traffic
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.data import Data
-from distillspec.recipe.prompt_plan import PromptPlan
+from distillspec.recipe.data import DataConfig
+from distillspec.recipe.prompt_plan import PromptsConfig
 
-DATA = Data.model_validate(
+DATA = DataConfig.model_validate(
     {"source": {"kind": "jsonl", "path": "unread.jsonl"}, "max_prompt_tokens": 30}
 )
 TWO = ("code", "prose")
@@ -29,7 +29,7 @@ def rows(path: Path, *prompts: str, **fields: Any) -> dict[str, Any]:
 def loaded(
     plan: dict[str, Any], tokenizer: PreTrainedTokenizerFast, *, room: int = 1000
 ) -> Traffic:
-    found = PromptPlan.model_validate(plan)
+    found = PromptsConfig.model_validate(plan)
     return load_traffic(found, DATA, tokenizer, seed=0, room=room)
 
 

@@ -19,7 +19,7 @@ from distillspec.corpus.stores.responses import (
     fill,
     row_seed,
 )
-from distillspec.corpus.stores.store_folder import StorePlace
+from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.errors import DistillSpecError
 
 PROMPTS = [Prompt(f"key{i}", (1, 2, i), None, f"text {i}", "plain") for i in range(23)]
@@ -28,7 +28,7 @@ PROMPTS = [Prompt(f"key{i}", (1, 2, i), None, f"text {i}", "plain") for i in ran
 def store(folder: Path, prompts: list[Prompt] = PROMPTS, **changed: Any) -> StoredResponses:
     settings = {"max_response_tokens": 8, "top_k": None}
     made = {"seed": 3, "temperature": 0.7, "model": "abc123", "settings": settings, **changed}
-    return StoredResponses(StorePlace(folder, "target", ""), prompts, SampledBy(**made), batch=4)
+    return StoredResponses(StoreFolder(folder, "target", ""), prompts, SampledBy(**made), batch=4)
 
 
 def sampler(prompts: list[Prompt], seeds: list[int]) -> list[list[int]]:

@@ -14,20 +14,20 @@ import pytest
 import torch
 
 from distillspec.corpus.stores import top_k
-from distillspec.corpus.stores.store_folder import StorePlace
-from distillspec.corpus.stores.top_k import SignalStore, SignalText, fill_signals, in_words
+from distillspec.corpus.stores.store_folder import StoreFolder
+from distillspec.corpus.stores.top_k import TopKStore, TopKText, fill_signals, in_words
 from distillspec.divergence.top_tokens import TopTokens
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.distill import CachedSignal
+from distillspec.recipe.distill import CachedTargetConfig
 
 VOCABULARY, K = 300, 3
-TEXTS = [SignalText(tuple(range(1, 4 + n % 9)), 1 + n % 3) for n in range(3)] + [
-    SignalText((n, 2, 3, *range(n % 7)), 2) for n in range(20)
+TEXTS = [TopKText(tuple(range(1, 4 + n % 9)), 1 + n % 3) for n in range(3)] + [
+    TopKText((n, 2, 3, *range(n % 7)), 2) for n in range(20)
 ]
-SIGNAL = CachedSignal(kind="cached", k=K)
+SIGNAL = CachedTargetConfig(kind="cached", k=K)
 
 
-def store(folder: Path, texts: list[SignalText] = TEXTS, **changed: Any) -> SignalStore:
+def store(folder: Path, texts: list[TopKText] = TEXTS, **changed: Any) -> TopKStore:
     made: dict[str, Any] = {
         "signal": SIGNAL,
         "vocabulary": VOCABULARY,
@@ -38,10 +38,10 @@ def store(folder: Path, texts: list[SignalText] = TEXTS, **changed: Any) -> Sign
         "shard_bytes": 16 * 8,
         **changed,
     }
-    return SignalStore(StorePlace(folder, "target", ""), texts, **made)
+    return TopKStore(StoreFolder(folder, "target", ""), texts, **made)
 
 
-def law(text: SignalText) -> TopTokens:
+def law(text: TopKText) -> TopTokens:
     """A pure function of the text will do; values that half precision holds exactly."""
     size = sum(text.tokens) + text.first
     rows = torch.arange(text.predicted)[:, None]
@@ -50,11 +50,11 @@ def law(text: SignalText) -> TopTokens:
     return TopTokens(ids.to(torch.int32), values, -rows[:, 0].float() - size, VOCABULARY)
 
 
-def scorer(texts: list[SignalText]) -> list[TopTokens]:
+def scorer(texts: list[TopKText]) -> list[TopTokens]:
     return [law(text) for text in texts]
 
 
-def filled(folder: Path, **changed: Any) -> SignalStore:
+def filled(folder: Path, **changed: Any) -> TopKStore:
     made = store(folder, **changed)
     fill_signals(made, scorer)
     return made
@@ -66,7 +66,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(files)}
 
 
-def assert_reads(made: SignalStore, texts: list[SignalText]) -> None:
+def assert_reads(made: TopKStore, texts: list[TopKText]) -> None:
     found, expected = made.read(texts), [law(text) for text in texts]
     assert torch.equal(found.ids, torch.cat([one.ids for one in expected]))
     assert torch.equal(found.log_probability, torch.cat([one.log_probability for one in expected]))
@@ -94,19 +94,19 @@ def test_size_is_told_before_anything_is_written(tmp_path: Path) -> None:
 
 def test_shards_are_small_in_a_small_store_and_bounded_in_a_large_one(tmp_path: Path) -> None:
     """One of 112 KiB, a part of 9 MiB, and the most that a shard may have, of 340 MiB."""
-    texts = [SignalText((*range(80), n), 1) for n in range(100)]
+    texts = [TopKText((*range(80), n), 1) for n in range(100)]
     assert store(tmp_path / "small", texts, shard_bytes=None).shards == 1
-    wide = CachedSignal(kind="cached", k=300)
+    wide = CachedTargetConfig(kind="cached", k=300)
     some = store(tmp_path / "some", texts, signal=wide, shard_bytes=None)
     assert some.shard_bytes == some.tokens * some.bytes_per_token // 32 > 2**18
     assert 32 <= some.shards <= 36
-    long = [SignalText((n,) * 2000, 1) for n in range(150)]
+    long = [TopKText((n,) * 2000, 1) for n in range(150)]
     large = store(tmp_path / "large", long, signal=wide, shard_bytes=None)
     assert large.shard_bytes == 2**23
 
 
 def test_equal_texts_are_kept_once_and_empty_ones_not_at_all(tmp_path: Path) -> None:
-    empty = SignalText((1, 2), 2)
+    empty = TopKText((1, 2), 2)
     made = filled(tmp_path, texts=[*TEXTS, *TEXTS, empty])
     assert (made.texts, made.tokens) == (len(set(TEXTS)), filled(tmp_path).tokens)
     assert made.read([empty]).ids.shape == (0, K)
@@ -114,7 +114,7 @@ def test_equal_texts_are_kept_once_and_empty_ones_not_at_all(tmp_path: Path) -> 
 
 def test_where_the_prediction_begins_tells_texts_apart(tmp_path: Path) -> None:
     tokens = (5, 6, 7, 8)
-    early, late = SignalText(tokens, 1), SignalText(tokens, 3)
+    early, late = TopKText(tokens, 1), TopKText(tokens, 3)
     made = filled(tmp_path, texts=[early])
     with pytest.raises(DistillSpecError, match="no distributions are kept"):
         made.read([late])
@@ -123,7 +123,7 @@ def test_where_the_prediction_begins_tells_texts_apart(tmp_path: Path) -> None:
 def test_an_interrupted_making_gives_what_an_uninterrupted_one_gives(tmp_path: Path) -> None:
     calls = 0
 
-    def failing(texts: list[SignalText]) -> list[TopTokens]:
+    def failing(texts: list[TopKText]) -> list[TopTokens]:
         nonlocal calls
         calls += 1
         if calls > 2:
@@ -142,10 +142,10 @@ def test_an_interrupted_making_gives_what_an_uninterrupted_one_gives(tmp_path: P
 
 
 def test_processes_make_disjoint_shards_and_together_what_one_makes(tmp_path: Path) -> None:
-    taken: list[list[SignalText]] = [[], []]
+    taken: list[list[TopKText]] = [[], []]
 
     def of(rank: int) -> Any:
-        def take(texts: list[SignalText]) -> list[TopTokens]:
+        def take(texts: list[TopKText]) -> list[TopTokens]:
             taken[rank] += texts
             return scorer(texts)
 

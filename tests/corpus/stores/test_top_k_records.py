@@ -8,13 +8,13 @@ import torch
 
 from distillspec.corpus.stores.top_k_records import packed, record_type, unpacked
 from distillspec.divergence.top_tokens import TopTokens, top_tokens
-from distillspec.recipe.distill import CachedSignal
+from distillspec.recipe.distill import CachedTargetConfig
 
 N = 7
 
 
-def signal(k: int, dtype: str = "float16") -> CachedSignal:
-    return CachedSignal.model_validate({"kind": "cached", "k": k, "dtype": dtype})
+def signal(k: int, dtype: str = "float16") -> CachedTargetConfig:
+    return CachedTargetConfig.model_validate({"kind": "cached", "k": k, "dtype": dtype})
 
 
 def law(vocabulary: int, k: int) -> TopTokens:

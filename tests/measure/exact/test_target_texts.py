@@ -6,7 +6,7 @@ import pytest
 
 from distillspec.measure.exact.target_texts import drawn_texts, text_facts
 from distillspec.models.runners.eager import CausalRunner
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.decoding.engine import Configuration, SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.stop import FixedLength
@@ -81,7 +81,7 @@ def test_greedy_expectation_is_what_decoding_counts(setting: Setting) -> None:
             CausalRunner(draft),
             Configuration("standard", gamma, ChainDraft(), FixedLength(), verify_token),
             policy,
-            GeneratorChance(torch.Generator().manual_seed(0)),
+            GeneratorSource(torch.Generator().manual_seed(0)),
         )
         counts: list[Counts] = [
             decoder.decode(torch.tensor(prompt.tokens), max_new_tokens=20).counts()

@@ -8,15 +8,15 @@ import pytest
 
 from distillspec.measure.stats.intervals import Sums
 from distillspec.measure.summary.breakdown import FEW, UNNAMED, by_category, by_context
-from distillspec.measure.timed.rows import DraftedAt, Row
+from distillspec.measure.timed.rows import CellRow, DraftedAt
 from distillspec.speculation.records import Counts
 
 CONFIDENCE = 0.95
 PLACE = ("distilled", "standard", 4, 1.0)
 
 
-def a_row(*rounds: tuple[int, int, int]) -> Row:
-    return Row(
+def a_row(*rounds: tuple[int, int, int]) -> CellRow:
+    return CellRow(
         prompt=0,
         prompt_key="p",
         temperature=1.0,

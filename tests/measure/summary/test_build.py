@@ -12,9 +12,9 @@ from distillspec.measure.exact.corpus_alpha import acceptance, entropy
 from distillspec.measure.exact.target_texts import drawn_texts
 from distillspec.measure.summary.build import sum_up
 from distillspec.measure.timed.plan import Prepared
-from distillspec.measure.timed.rows import Row, RowLog
+from distillspec.measure.timed.rows import CellRow, RowLog
 from distillspec.methods.step_times import StepTimes
-from distillspec.recipe.methods import Method
+from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
 from distillspec.speculation.limits import up_to_end
 from distillspec.speculation.sampling import SamplingPolicy
@@ -119,7 +119,7 @@ def test_falling_back_to_eager_is_a_finding(
         0.0, 0.01, {1: 0.01, 3: 0.01}, {1: 1, 3: 3}, dict.fromkeys(setting.drafts, 0.001), 30, 0.0
     )
     prepared = Prepared(
-        {(Method().name, t): steps for t in tiny_suite.temperatures},
+        {(MethodConfig().name, t): steps for t in tiny_suite.temperatures},
         {"target": "PathRowsRunner", "distilled": "CausalRunner", "control": "CompiledRunner"},
     )
     suite = tiny_suite.model_copy(
@@ -158,7 +158,7 @@ def test_an_interruption_that_made_methods_forget_is_a_finding(
     ]
     suite = tiny_suite.model_copy(
         update={
-            "methods": tuple(Method.model_validate(one) for one in methods),
+            "methods": tuple(MethodConfig.model_validate(one) for one in methods),
             "quality": None,
             "runner": tiny_suite.runner.model_copy(update={"kind": "eager"}),
         }
@@ -167,9 +167,9 @@ def test_an_interruption_that_made_methods_forget_is_a_finding(
     steps = StepTimes(
         0.0, 0.01, {1: 0.01, 3: 0.01}, {1: 1, 3: 3}, dict.fromkeys(setting.drafts, 0.001), 30, 0.0
     )
-    prepared = Prepared({(Method().name, t): steps for t in tiny_suite.temperatures}, {})
+    prepared = Prepared({(MethodConfig().name, t): steps for t in tiny_suite.temperatures}, {})
 
-    def notes(rows: list[Row]) -> list[str]:
+    def notes(rows: list[CellRow]) -> list[str]:
         return sum_up(
             suite,
             rows,

@@ -16,15 +16,15 @@ from distillspec.measure.summary.completions import (
     repeated_share,
     token_texts,
 )
-from distillspec.measure.timed.rows import Row
+from distillspec.measure.timed.rows import CellRow
 from distillspec.speculation.records import Counts
 
 if TYPE_CHECKING:
     from tests.measured import Setting
 
 
-def a_row(prompt: int, draft: str | None, tokens: list[int], tau: float = 2.0) -> Row:
-    return Row(
+def a_row(prompt: int, draft: str | None, tokens: list[int], tau: float = 2.0) -> CellRow:
+    return CellRow(
         prompt=prompt,
         prompt_key=f"p{prompt}",
         temperature=0.0,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from distillspec.measure.summary.findings import findings, served_cautions
-from distillspec.measure.summary.records import Baseline, Cell, Comparison, GreedyDivergence
+from distillspec.measure.summary.records import Baseline, Cell, DraftComparison, GreedyDivergence
 from tests.measured import a_baseline, a_cell, a_comparison, a_recommendation
 
 
@@ -14,7 +14,7 @@ def said(
     *,
     cells: Sequence[Cell] = (),
     baseline: Sequence[Baseline] = (),
-    comparisons: Sequence[Comparison] = (),
+    comparisons: Sequence[DraftComparison] = (),
     divergences: Sequence[GreedyDivergence] = (),
     documents: int = 24,
 ) -> str:

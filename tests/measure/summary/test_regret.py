@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from distillspec.measure.summary.regret import Arm, regrets
-from distillspec.measure.timed.rows import Row
+from distillspec.measure.timed.rows import CellRow
 from distillspec.speculation.records import Counts
 
 CONFIDENCE = 0.95
 ARMS = [Arm("standard", 2), Arm("standard", 4), Arm("spectr", 4)]
 
 
-def a_row(prompt: int, method: str | None, gamma: int, rounds: int, **more: Any) -> Row:
+def a_row(prompt: int, method: str | None, gamma: int, rounds: int, **more: Any) -> CellRow:
     values: dict[str, Any] = {
         "prompt": prompt,
         "prompt_key": str(prompt),
@@ -31,7 +31,7 @@ def a_row(prompt: int, method: str | None, gamma: int, rounds: int, **more: Any)
         "fates": "p" * 12,
         "counts": Counts(target_forwards=rounds),
     }
-    return Row(**{**values, **more})
+    return CellRow(**{**values, **more})
 
 
 ROWS = [

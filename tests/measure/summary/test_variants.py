@@ -6,9 +6,9 @@ import pytest
 
 from distillspec.measure.stats.intervals import Sums
 from distillspec.measure.summary.variants import (
-    Cost,
-    Measured,
-    Reading,
+    MeasuredVariant,
+    VariantCost,
+    VariantReading,
     markdown,
     standings,
     tables,
@@ -17,13 +17,13 @@ from distillspec.runtime.typed import typed
 from tests.measure.missing import NO_NUMBER
 
 CONFIDENCE = 0.95
-COST = Cost(10, 1000, {"rollout": 2.0, "target": 1.0, "update": 4.0}, 30.0)
+COST = VariantCost(10, 1000, {"rollout": 2.0, "target": 1.0, "update": 4.0}, 30.0)
 
 
-def measured(tau: float, cost: Cost | None = COST) -> Measured:
+def measured(tau: float, cost: VariantCost | None = COST) -> MeasuredVariant:
     texts = [2.0, 3.0, 4.0, 5.0] * 2
-    reading = Reading(Sums([tau * n for n in texts], texts), Sums([0.5] * 8, [1.0] * 8))
-    return Measured({"held-out": reading}, cost)
+    reading = VariantReading(Sums([tau * n for n in texts], texts), Sums([0.5] * 8, [1.0] * 8))
+    return MeasuredVariant({"held-out": reading}, cost)
 
 
 RUNS = {
@@ -68,8 +68,8 @@ def test_tables_say_what_is_no_difference_and_what_cost_what() -> None:
 def test_one_document_has_no_interval_and_no_token_no_alpha(alpha: list[float]) -> None:
     """Two runs, as comparisons have them; the texts of one document, or none that were read."""
     tokens = [1.0 if alpha[0] else 0.0]
-    reading = Reading(Sums([2.0], [1.0]), Sums(alpha, tokens))
-    runs = {"first": [Measured({"held-out": reading}, None)] * 2}
+    reading = VariantReading(Sums([2.0], [1.0]), Sums(alpha, tokens))
+    runs = {"first": [MeasuredVariant({"held-out": reading}, None)] * 2}
     text = markdown(standings(runs, "first", "held-out", CONFIDENCE), "first", CONFIDENCE)
     assert "2.000 [no interval]" in text
     assert ("0.500 [no interval]" if alpha[0] else "| not measured |") in text
@@ -78,4 +78,4 @@ def test_one_document_has_no_interval_and_no_token_no_alpha(alpha: list[float]) 
 
 def test_a_reading_comes_back_from_json() -> None:
     reading = measured(2.0).readings["held-out"]
-    assert typed(Reading, json.loads(json.dumps(reading.as_json()))) == reading
+    assert typed(VariantReading, json.loads(json.dumps(reading.as_json()))) == reading

@@ -10,7 +10,7 @@ import pytest
 
 from distillspec.errors import DistillSpecError
 from distillspec.measure.timed.audit import AuditedRound, Decoded, append, keep_blocks, read
-from distillspec.speculation.records import Fate, RoundAudit, RoundRecord
+from distillspec.speculation.records import RoundAudit, RoundRecord, TokenStatus
 
 TEXT = Decoded(3, "ä.py:1", 0.5, "distilled", "ucbspec", 8)
 
@@ -22,7 +22,7 @@ def a_record(drafted: int, accepted: int, emitted: int | None = None) -> RoundRe
 
 
 def a_round(**changes: Any) -> AuditedRound:
-    return AuditedRound(**{**vars(TEXT.line(0, a_record(4, 2), Fate.CORRECTED)), **changes})
+    return AuditedRound(**{**vars(TEXT.line(0, a_record(4, 2), TokenStatus.CORRECTED)), **changes})
 
 
 def test_a_line_tells_its_text_its_arm_and_its_counts() -> None:
@@ -34,7 +34,13 @@ def test_a_line_tells_its_text_its_arm_and_its_counts() -> None:
 
 
 def test_the_fate_of_a_round_is_that_of_the_last_token_it_emitted() -> None:
-    fates = [Fate.ACCEPTED, Fate.ACCEPTED, Fate.BONUS, Fate.PLAIN, Fate.ACCEPTED]
+    fates = [
+        TokenStatus.ACCEPTED,
+        TokenStatus.ACCEPTED,
+        TokenStatus.BONUS,
+        TokenStatus.PLAIN,
+        TokenStatus.ACCEPTED,
+    ]
     records = [a_record(2, 2), a_record(0, 0), a_record(3, 2, emitted=1)]
     lines = TEXT.lines(records, fates)
     assert [line.fate for line in lines] == ["bonus", "plain", "accepted"]

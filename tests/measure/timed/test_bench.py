@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import torch
 
-from distillspec.measure.timed.bench import Bench, Column
+from distillspec.measure.timed.bench import Bench, BenchColumn
 from distillspec.recipe.suite import Suite
 from tests.measured import Setting
 
 
 def test_a_block_can_be_of_some_cells_alone(setting: Setting, tiny_suite: Suite) -> None:
-    grid = [Column("distilled", method, g) for method in tiny_suite.methods for g in (1, 3)]
+    grid = [BenchColumn("distilled", method, g) for method in tiny_suite.methods for g in (1, 3)]
     device = torch.device("cpu")
     drafts = {"distilled": setting.drafts["distilled"]}
     bench = Bench(tiny_suite, setting.target, drafts, setting.prompts, grid, device, None)

@@ -12,9 +12,9 @@ import torch
 from distillspec.errors import DistillSpecError
 from distillspec.measure.evaluation import ROWS, evaluate
 from distillspec.measure.timed.parallel import ParallelBench, threads_of, torch_threads
-from distillspec.recipe.methods import PearlParallel
+from distillspec.recipe.methods import PearlConfig
 from distillspec.recipe.suite import Suite
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.measured import Setting
 
@@ -121,7 +121,7 @@ def test_each_side_has_its_threads_and_the_caller_its_own_again(
             "distilled",
             torch.tensor(setting.prompts[0].tokens),
             SamplingPolicy(1.0),
-            GeneratorChance(torch.Generator().manual_seed(0)),
+            GeneratorSource(torch.Generator().manual_seed(0)),
             seed=0,
             length=12,
         )
@@ -132,7 +132,7 @@ def test_each_side_has_its_threads_and_the_caller_its_own_again(
     assert torch.get_num_threads() == before
     with torch_threads(1):
         assert torch.get_num_threads() == 1
-        assert threads_of(PearlParallel(kind="pearl")) == 1
+        assert threads_of(PearlConfig(kind="pearl")) == 1
     assert torch.get_num_threads() == before
 
 
@@ -148,4 +148,4 @@ def test_two_methods_of_one_plan_share_a_process_that_is_large_enough(
 
 def test_threads_that_no_machine_has_are_refused() -> None:
     with pytest.raises(DistillSpecError, match="4,096 threads are too many"):
-        threads_of(PearlParallel(kind="pearl", threads=4096))
+        threads_of(PearlConfig(kind="pearl", threads=4096))

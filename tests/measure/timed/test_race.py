@@ -8,10 +8,10 @@ from itertools import count
 import numpy as np
 import pytest
 
-from distillspec.measure.timed.race import FIRST_LOOK, Outcome, Texts, race, split, unseen
+from distillspec.measure.timed.race import FIRST_LOOK, RaceOutcome, Texts, race, split, unseen
 
 
-def raced(decode: object, prompts: int, *, ways: int, seconds: float = 1e9) -> Outcome:
+def raced(decode: object, prompts: int, *, ways: int, seconds: float = 1e9) -> RaceOutcome:
     """Each prompt of a document of its own."""
     documents = [str(i) for i in range(prompts)]
     return race(decode, ways=ways, documents=documents, seconds=seconds, confidence=0.95)  # type: ignore[arg-type]

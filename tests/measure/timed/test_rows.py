@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure.timed.rows import FATES, DraftedAt, Row, RowLog, drafted_at, letters
-from distillspec.speculation.records import Counts, Fate, Generation, RoundRecord
+from distillspec.measure.timed.rows import FATES, CellRow, DraftedAt, RowLog, drafted_at, letters
+from distillspec.speculation.records import Counts, Generation, RoundRecord, TokenStatus
 
 DOCUMENTS = ["one.py", "one.py", "two.py", "three.py"]
 
 
-def a_row(prompt: int, draft: str | None) -> Row:
-    return Row(
+def a_row(prompt: int, draft: str | None) -> CellRow:
+    return CellRow(
         prompt=prompt,
         prompt_key=f"ä{prompt}\n",
         temperature=0.5,
@@ -37,7 +37,7 @@ def a_row(prompt: int, draft: str | None) -> Row:
     )
 
 
-def block(prompt: int) -> list[Row]:
+def block(prompt: int) -> list[CellRow]:
     return [a_row(prompt, None), a_row(prompt, "distilled")]
 
 
@@ -86,7 +86,7 @@ def test_rows_cannot_be_appended_to_a_folder(tmp_path: Path) -> None:
 
 
 def test_every_fate_has_a_letter_of_its_own() -> None:
-    text = Generation([1, 2, 3, 4], list(Fate), [], 0.0, 0.0, False)
+    text = Generation([1, 2, 3, 4], list(TokenStatus), [], 0.0, 0.0, False)
     assert letters(text) == "acbp"
     assert [FATES[letter] for letter in "acbp"] == ["accepted", "corrected", "bonus", "plain"]
 

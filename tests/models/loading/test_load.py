@@ -15,7 +15,7 @@ from distillspec.models.loading.digest import model_digest
 from distillspec.models.loading.load import empty_model, load_model, load_tokenizer
 from distillspec.models.loading.model_folder import folder_facts
 from distillspec.models.surgery.adapters import add_lora
-from distillspec.recipe.schema import Lora
+from distillspec.recipe.schema import AdapterConfig
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_an_adapter_beside_whole_weights_is_not_applied(
 ) -> None:
     before = logits(load(folder))
     base = load_model(str(tiny_pair / "target"), dtype=torch.float32)
-    adapted = add_lora(base, Lora(rank=2, targets=("q_proj",)))
+    adapted = add_lora(base, AdapterConfig(rank=2, targets=("q_proj",)))
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
             if "lora_B" in name:

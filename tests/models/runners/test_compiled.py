@@ -11,7 +11,7 @@ from torch._inductor.config import patch
 from transformers import PreTrainedModel
 
 from distillspec.models.runners.compiled import CompiledRunner, compiler_available, make_runner
-from distillspec.models.runners.cross_tokenizer import TranslatedRunner
+from distillspec.models.runners.cross_tokenizer import CrossTokenizerRunner
 from distillspec.models.runners.eager import CausalRunner
 from distillspec.models.vocabulary.cross_tokenizer import attach
 from distillspec.models.vocabulary.trimmed_head import settle_head, trim_head
@@ -163,7 +163,7 @@ def test_a_draft_of_another_tokenizer_is_compiled_over_its_own_tokens() -> None:
     model = tiny_model("llama", seed=6)
     attach(model, wide_bridge())
     compiled, eager = (make_runner(model, kind, 20, [1, 2]) for kind in ("compiled", "eager"))
-    assert isinstance(compiled, TranslatedRunner)
+    assert isinstance(compiled, CrossTokenizerRunner)
     assert compiled.capacity == 2 * 20
     for tokens in ([4, 9], [3], [1], [6]):
         mine, theirs = (runner.feed(torch.tensor([tokens])) for runner in (compiled, eager))

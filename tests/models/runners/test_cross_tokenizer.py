@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.runners.cross_tokenizer import TranslatedRunner
+from distillspec.models.runners.cross_tokenizer import CrossTokenizerRunner
 from distillspec.models.runners.tree_batch import runner_for_trees
-from distillspec.models.vocabulary.cross_tokenizer import Bridge
-from distillspec.speculation.chance import Chance, GeneratorChance
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap
+from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
@@ -36,9 +36,9 @@ PROMPT = (1, 3)  # the second is "ab", which the draft reads as two tokens
 POLICIES = [SamplingPolicy(0.0), SamplingPolicy(1.0), SamplingPolicy(0.8, top_k=2)]
 
 
-def tiny_bridge() -> Bridge:
+def tiny_bridge() -> CrossTokenizerMap:
     """A target of 4 tokens, a draft of 5; they share 3."""
-    return Bridge(
+    return CrossTokenizerMap(
         byte_level([END, "a", "b", "ab"]), byte_level(["b", END, "a", "ba", "c"]), 4, 5, "here"
     )
 
@@ -63,10 +63,10 @@ def test_whole_outputs_have_the_law_of_the_target(
     draft: Any, verify: Any, gamma: int, max_new_tokens: int, policy: SamplingPolicy
 ) -> None:
     target, inner = HistoryRunner(table(4, 1)), HistoryRunner(table(5, 2))
-    translated = TranslatedRunner(inner, tiny_bridge())
+    translated = CrossTokenizerRunner(inner, tiny_bridge())
     way = Configuration("translated", gamma, draft, FixedLength(), verify)
 
-    def stream(chance: Chance) -> Any:
+    def stream(chance: RandomSource) -> Any:
         decoder = SpeculativeDecoder(target, translated, way, policy, chance)
         return decoder.rounds(torch.tensor(PROMPT), max_new_tokens=max_new_tokens)
 
@@ -82,12 +82,12 @@ def test_whole_outputs_have_the_law_of_the_target(
 
 
 def fresh(text: list[int]) -> Tensor:
-    runner = TranslatedRunner(runner_for_trees(tiny_model("llama")), wide_bridge())
+    runner = CrossTokenizerRunner(runner_for_trees(tiny_model("llama")), wide_bridge())
     return runner.feed(torch.tensor([text]))[0, -1]
 
 
 def test_a_cache_that_was_rolled_back_and_fed_again_holds_the_text() -> None:
-    runner = TranslatedRunner(runner_for_trees(tiny_model("llama")), wide_bridge())
+    runner = CrossTokenizerRunner(runner_for_trees(tiny_model("llama")), wide_bridge())
     runner.feed(torch.tensor([[1, 2, 3, 4, 5]]))
     assert runner.length == 5
     runner.rollback(2)
@@ -98,7 +98,7 @@ def test_a_cache_that_was_rolled_back_and_fed_again_holds_the_text() -> None:
 
 
 def test_a_tree_is_read_path_by_path_and_what_is_kept_is_a_text() -> None:
-    runner = TranslatedRunner(runner_for_trees(tiny_model("llama")), wide_bridge())
+    runner = CrossTokenizerRunner(runner_for_trees(tiny_model("llama")), wide_bridge())
     text = [1, 4, 2]
     runner.feed(torch.tensor([text]))
     found = runner.feed_tree(torch.tensor(TREE), tree_parents(3))
@@ -114,7 +114,7 @@ def test_a_tree_is_read_path_by_path_and_what_is_kept_is_a_text() -> None:
 
 
 def test_the_drafts_places_bound_the_text_and_are_never_passed() -> None:
-    runner = TranslatedRunner(HistoryRunner(table(5, 2), capacity=24), tiny_bridge())
+    runner = CrossTokenizerRunner(HistoryRunner(table(5, 2), capacity=24), tiny_bridge())
     assert (runner.capacity, runner.positions) == (24, 24)
     runner.feed(torch.tensor([[3, 3]]))
     assert (runner.length, runner.capacity) == (2, 22)
@@ -133,7 +133,7 @@ class Roomy(HistoryRunner):
 
 
 def test_a_cache_that_is_smaller_than_the_context_is_named() -> None:
-    runner = TranslatedRunner(Roomy(table(5, 2), capacity=4), tiny_bridge())
+    runner = CrossTokenizerRunner(Roomy(table(5, 2), capacity=4), tiny_bridge())
     with pytest.raises(DistillSpecError, match="6 of the draft's own tokens, and its cache has 4"):
         runner.feed(torch.full((1, 3), 3))
 
@@ -142,14 +142,14 @@ def decoded(places: int, prompt: tuple[int, ...], draft: Any, verify: Any) -> Ge
     """20 tokens by the law of a target that says "ab" often, which the draft cannot."""
     likes = table(4, 1)
     likes[:, 3] += 1.0
-    translated = TranslatedRunner(HistoryRunner(table(5, 2), capacity=places), tiny_bridge())
+    translated = CrossTokenizerRunner(HistoryRunner(table(5, 2), capacity=places), tiny_bridge())
     way = Configuration("translated", 3, draft, FixedLength(), verify)
     decoder = SpeculativeDecoder(
         HistoryRunner(likes),
         translated,
         way,
         SamplingPolicy(1.0),
-        GeneratorChance(torch.Generator().manual_seed(3)),
+        GeneratorSource(torch.Generator().manual_seed(3)),
     )
     decoder.decode(torch.tensor([1, 3, 3]), max_new_tokens=2)  # of which nothing must be left
     return decoder.decode(torch.tensor(prompt), max_new_tokens=20)
@@ -177,10 +177,10 @@ def test_a_prompt_that_the_draft_cannot_read_is_decoded_by_the_target_alone() ->
 
 def test_near_the_end_of_the_context_outputs_keep_the_law_of_the_target() -> None:
     target, inner = HistoryRunner(table(4, 1)), HistoryRunner(table(5, 2), capacity=5)
-    translated = TranslatedRunner(inner, tiny_bridge())
+    translated = CrossTokenizerRunner(inner, tiny_bridge())
     way = Configuration("translated", 2, ChainDraft(), FixedLength(), verify_token)
 
-    def stream(chance: Chance) -> Any:
+    def stream(chance: RandomSource) -> Any:
         decoder = SpeculativeDecoder(target, translated, way, SamplingPolicy(1.0), chance)
         return decoder.rounds(torch.tensor(PROMPT), max_new_tokens=4)
 
@@ -195,7 +195,7 @@ def test_what_the_drafts_tokenizer_begins_with_stands_before_the_text() -> None:
     bridge = tiny_bridge()
     bridge.prefix = (1,)
     inner = HistoryRunner(table(5, 2))
-    runner = TranslatedRunner(inner, bridge)
+    runner = CrossTokenizerRunner(inner, bridge)
     runner.feed(torch.tensor([[3, 1]]))
     assert inner.tokens.tolist() == [[1, 2, 0, 2]]
     runner.rollback(0)

@@ -8,8 +8,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distillspec.models.runners.eager import CausalRunner, most_positions, vocabulary_size
-from distillspec.models.runners.tree_batch import PathRowsRunner
-from distillspec.speculation.chance import Chance, GeneratorChance
+from distillspec.models.runners.tree_batch import BatchedTreeRunner
+from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
@@ -78,7 +78,7 @@ def test_padded_vocabularies_of_any_size_keep_the_law_of_the_target(temperature:
     way = Configuration("padded", 2, ChainDraft(), FixedLength(), verify_token)
     prompt = (1, 3, 2)
 
-    def stream(chance: Chance) -> Any:
+    def stream(chance: RandomSource) -> Any:
         decoder = SpeculativeDecoder(target, draft, way, policy, chance)
         return decoder.rounds(torch.tensor(prompt), max_new_tokens=3)
 
@@ -96,13 +96,13 @@ def test_positions_are_what_the_model_can_read_and_the_cache_grows(
     assert runner.capacity > 4 * 128
 
 
-@pytest.mark.parametrize("kind", [CausalRunner, PathRowsRunner])
+@pytest.mark.parametrize("kind", [CausalRunner, BatchedTreeRunner])
 def test_several_drafts_are_as_long_as_ever_up_to_the_longest_text(
-    kind: type[CausalRunner] | type[PathRowsRunner], llama: PreTrainedModel, text: Tensor
+    kind: type[CausalRunner] | type[BatchedTreeRunner], llama: PreTrainedModel, text: Tensor
 ) -> None:
     """K * gamma slots may lie beyond the model's positions; no token does."""
     way = Configuration("kseq", 4, SequencesDraft(4), FixedLength(), verify_kseq)
-    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    chance = GeneratorSource(torch.Generator().manual_seed(0))
     decoder = SpeculativeDecoder(kind(llama), kind(llama), way, SamplingPolicy(1.0), chance)
     prompt = torch.cat([text[0], text[0]])[:90]
     generation = decoder.decode(prompt, max_new_tokens=128 + 1 - 90)

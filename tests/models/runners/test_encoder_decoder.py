@@ -12,7 +12,7 @@ from transformers import BartConfig, BartForConditionalGeneration, PreTrainedMod
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model
 from distillspec.models.runners.encoder_decoder import (
-    SourceReading,
+    EncoderDecoderReading,
     check_same_kind,
     row_logits,
     start_token,
@@ -21,7 +21,7 @@ from distillspec.models.runners.tree_batch import eager_runner, runner_for_trees
 from distillspec.models.runners.tree_mask import check_takes_a_tree
 from distillspec.models.surgery.hidden import hidden_states, output_head, token_logits
 from distillspec.models.vocabulary.trimmed_head import settle_head, trim_head
-from distillspec.speculation.chance import Chance, GeneratorChance
+from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
@@ -203,7 +203,7 @@ def small(seed: int) -> PreTrainedModel:
 
 
 def law(target: Any, draft: Any, way: Configuration, policy: SamplingPolicy, most: int) -> Any:
-    def stream(chance: Chance) -> Any:
+    def stream(chance: RandomSource) -> Any:
         decoder = SpeculativeDecoder(target, draft, way, policy, chance)
         return decoder.rounds(torch.tensor(PROMPT), max_new_tokens=most)
 
@@ -243,12 +243,12 @@ def test_a_cache_that_is_not_taken_back_shows_in_the_law(monkeypatch: pytest.Mon
     way = Configuration("one", 2, ChainDraft(), FixedLength(), verify_token)
     policy = SamplingPolicy(1.0, top_k=3)
     expected = autoregressive_law(target, policy, PROMPT, 3)
-    plain = SourceReading.keep
+    plain = EncoderDecoderReading.keep
 
-    def keep(self: SourceReading, length: int) -> None:
+    def keep(self: EncoderDecoderReading, length: int) -> None:
         plain(self, length if length < len(PROMPT) else length + 1)  # one drafted token too many
 
-    monkeypatch.setattr(SourceReading, "keep", keep)
+    monkeypatch.setattr(EncoderDecoderReading, "keep", keep)
     assert total_variation(law(target, drafter, way, policy, 3), expected) > 1e-3
 
 
@@ -269,7 +269,7 @@ def test_an_encoder_reads_each_prompt_once(draft: Any, verify: Any) -> None:
     target, drafter = (runner_for_trees(model) for model in models)
     way = Configuration("one", 3, draft, FixedLength(), verify)
     policy = SamplingPolicy(1.0)
-    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    chance = GeneratorSource(torch.Generator().manual_seed(0))
     decoder = SpeculativeDecoder(target, drafter, way, policy, chance)
     for prompt in ([*SOURCE, START], [7, 8, END, START]):
         rounds = list(decoder.rounds(torch.tensor(prompt), max_new_tokens=12))

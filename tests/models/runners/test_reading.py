@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.models.runners.encoder_decoder import SourceReading
+from distillspec.models.runners.encoder_decoder import EncoderDecoderReading
 from distillspec.models.runners.reading import CausalReading, reading
 from tests.models.conftest import one_pass, tiny_model
 from tests.seq2seq import tiny_t5
@@ -12,7 +12,7 @@ from tests.seq2seq import tiny_t5
 
 def test_each_kind_of_model_has_its_reading() -> None:
     assert isinstance(reading(tiny_model("llama")), CausalReading)
-    assert isinstance(reading(tiny_t5()), SourceReading)
+    assert isinstance(reading(tiny_t5()), EncoderDecoderReading)
 
 
 @pytest.mark.parametrize("kind", ["llama", "mistral"])

@@ -9,8 +9,8 @@ from torch import Tensor
 from distillspec.errors import DistillSpecError
 from distillspec.models.runners.compiled import make_runner
 from distillspec.models.runners.eager import CausalRunner
-from distillspec.models.runners.tree_batch import PathRowsRunner, runner_for_trees
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.models.runners.tree_batch import BatchedTreeRunner, runner_for_trees
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.sequences import SequencesDraft
@@ -36,7 +36,7 @@ def test_every_path_of_a_tree_reads_as_if_it_were_alone(
     kind: str, pieces: list[int], length: int, text: Tensor
 ) -> None:
     model = tiny_model(kind)
-    runner = PathRowsRunner(model)
+    runner = BatchedTreeRunner(model)
     if length:
         runner.feed(text[:, :length])
     tokens, parents = torch.tensor(TREE), tree_parents(length)
@@ -59,7 +59,7 @@ def test_the_kept_path_of_a_tree_is_a_text_again(
     kind: str, path: list[int], length: int, named: str, text: Tensor
 ) -> None:
     model = tiny_model(kind)
-    runner = PathRowsRunner(model)
+    runner = BatchedTreeRunner(model)
     if length:
         runner.feed(text[:, :length])
     runner.feed_tree(torch.tensor(TREE), tree_parents(length))
@@ -81,7 +81,7 @@ def test_the_kept_path_of_a_tree_is_a_text_again(
 @pytest.mark.parametrize("kind", WINDOWED)
 def test_a_tree_of_which_nothing_is_kept_leaves_no_trace(kind: str, text: Tensor) -> None:
     model = tiny_model(kind)
-    runner = PathRowsRunner(model)
+    runner = BatchedTreeRunner(model)
     runner.feed(text[:, :20])
     runner.feed_tree(torch.tensor(TREE), tree_parents(20))
     runner.rollback(15)
@@ -91,7 +91,7 @@ def test_a_tree_of_which_nothing_is_kept_leaves_no_trace(kind: str, text: Tensor
 
 def test_a_text_that_is_begun_anew_may_branch_again(text: Tensor) -> None:
     model = tiny_model("mistral")
-    runner = PathRowsRunner(model)
+    runner = BatchedTreeRunner(model)
     runner.feed(text[:, :20])
     runner.feed_tree(torch.tensor(TREE), tree_parents(20))
     runner.reset()
@@ -103,7 +103,7 @@ def test_a_text_that_is_begun_anew_may_branch_again(text: Tensor) -> None:
 
 
 def test_only_one_path_can_be_kept() -> None:
-    runner = PathRowsRunner(tiny_model("mistral"))
+    runner = BatchedTreeRunner(tiny_model("mistral"))
     runner.feed_tree(torch.tensor(TREE), tree_parents(0))
     with pytest.raises(AssertionError, match="one text"):
         runner.keep(0, [0, 1, 2])
@@ -113,7 +113,8 @@ def test_only_one_path_can_be_kept() -> None:
 def test_the_engine_is_lossless_through_it(temperature: float) -> None:
     """Exactly, in float64, on a vocabulary cut to 2 tokens and a text longer than the window."""
     target, draft = (
-        PathRowsRunner(tiny_model("mistral", seed=seed).double(), vocabulary=2) for seed in (0, 1)
+        BatchedTreeRunner(tiny_model("mistral", seed=seed).double(), vocabulary=2)
+        for seed in (0, 1)
     )
     policy, prompt = SamplingPolicy(temperature), [1, 0, 1, 1, 0, 0, 1, 0, 1, 1]
     way = Configuration("kseq", 2, SequencesDraft(2), FixedLength(), verify_kseq)
@@ -136,11 +137,11 @@ def test_sequences_that_share_more_than_a_token_decode_as_in_one_row(
     policy, prompt = SamplingPolicy(1.0), torch.tensor([1, 0, 2, 1])
     way = Configuration("kseq", 5, SequencesDraft(3, distinct), FixedLength(), verify_kseq)
     texts = []
-    for kind in (PathRowsRunner, CausalRunner):
+    for kind in (BatchedTreeRunner, CausalRunner):
         target, draft = (
             kind(tiny_model("llama", seed=side).double(), vocabulary=3) for side in (0, 1)
         )
-        chance = GeneratorChance(torch.Generator().manual_seed(seed))
+        chance = GeneratorSource(torch.Generator().manual_seed(seed))
         decoder = SpeculativeDecoder(target, draft, way, policy, chance)
         texts.append(decoder.decode(prompt, max_new_tokens=40))
     assert texts[0].tokens == texts[1].tokens
@@ -154,7 +155,7 @@ def test_a_model_with_masks_of_its_own_gets_it_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        assert isinstance(runner_for_trees(tiny_model("mistral")), PathRowsRunner)
+        assert isinstance(runner_for_trees(tiny_model("mistral")), BatchedTreeRunner)
     assert len(caplog.records) == 1
     assert "MistralForCausalLM takes no attention mask of ours" in caplog.text
     assert "read as a batch" in caplog.text
@@ -170,7 +171,7 @@ def test_other_models_do_not(caplog: pytest.LogCaptureFixture) -> None:
 def test_it_is_made_only_where_trees_are_fed(kind: str) -> None:
     model = tiny_model("mistral")
     found = make_runner(model, kind, 40, [1], tree_sizes=[5], vocabulary=50)  # type: ignore[arg-type]
-    assert isinstance(found, PathRowsRunner)
+    assert isinstance(found, BatchedTreeRunner)
     assert found.vocabulary == 50
     assert isinstance(make_runner(model, "eager", 40, [1]), CausalRunner)
 
@@ -185,7 +186,7 @@ def test_a_runner_made_for_chains_still_refuses_a_tree() -> None:
 def test_the_kept_rest_of_a_tree_grows_on(kind: str, text: Tensor) -> None:
     """Node 0 joins the text, 2 and 3 stay a tree after it; a token follows each of the three."""
     model = tiny_model(kind)
-    runner = PathRowsRunner(model)
+    runner = BatchedTreeRunner(model)
     runner.feed(text[:, :20])
     runner.feed_tree(torch.tensor(TREE), tree_parents(20))
     runner.keep(20, [20], [22, 23])
@@ -199,7 +200,7 @@ def test_the_kept_rest_of_a_tree_grows_on(kind: str, text: Tensor) -> None:
 @pytest.mark.parametrize("kind", WINDOWED)
 def test_the_rest_of_a_tree_can_become_text_before_it_has_grown(kind: str, text: Tensor) -> None:
     model = tiny_model(kind)
-    runner = PathRowsRunner(model)
+    runner = BatchedTreeRunner(model)
     runner.feed(text[:, :20])
     runner.feed_tree(torch.tensor(TREE), tree_parents(20))
     runner.keep(20, [20], [22, 23])

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from distillspec.models.sampling.encoder_decoder import Answering
 from distillspec.models.sampling.forward import forward_of
-from distillspec.models.sampling.generate import Writer, generate
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.models.sampling.generate import ResponseWriter, generate
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.seq2seq import END, START, tiny_t5
 
@@ -24,7 +24,7 @@ def drawn(model: object, prompts: list[Tensor], **changes: object) -> list[list[
     settings: dict[str, object] = {
         "max_new_tokens": 9,
         "policy": GREEDY,
-        "chance": GeneratorChance(torch.Generator().manual_seed(0)),
+        "chance": GeneratorSource(torch.Generator().manual_seed(0)),
         "end_tokens": frozenset[int](),
         "pad_token": 0,
         **changes,
@@ -48,8 +48,8 @@ def test_models_take_turns_over_one_source_each() -> None:
     one, other = tiny_t5(layers=2, seed=3), tiny_t5(seed=4)
     prompts = prompts_of([5, 2, 7, 7])
     alone = [drawn(model, prompts) for model in (one, other)]
-    assert drawn([Writer(one, 1.0), Writer(other, 0.0)], prompts) == alone[0]
-    assert drawn([Writer(one, 0.0), Writer(other, 1.0)], prompts) == alone[1]
+    assert drawn([ResponseWriter(one, 1.0), ResponseWriter(other, 0.0)], prompts) == alone[0]
+    assert drawn([ResponseWriter(one, 0.0), ResponseWriter(other, 1.0)], prompts) == alone[1]
 
 
 def test_under_autocast_weights_are_cast_and_the_source_is_read_once() -> None:

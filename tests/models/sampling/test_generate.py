@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from distillspec.errors import DistillSpecError
 from distillspec.models.sampling.generate import generate
 from distillspec.models.surgery.adapters import add_lora
-from distillspec.recipe.schema import Lora
-from distillspec.speculation.chance import GeneratorChance, RowChance
+from distillspec.recipe.schema import AdapterConfig
+from distillspec.speculation.chance import GeneratorSource, RowSource
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.models.conftest import VOCABULARY, one_pass, tiny_model
 
@@ -24,7 +24,7 @@ def drawn(model: nn.Module, prompts: list[Tensor], **changes: object) -> list[Te
     settings: dict[str, object] = {
         "max_new_tokens": 12,
         "policy": GREEDY,
-        "chance": GeneratorChance(torch.Generator().manual_seed(0)),
+        "chance": GeneratorSource(torch.Generator().manual_seed(0)),
         "end_tokens": frozenset[int](),
         "pad_token": 0,
         **changes,
@@ -107,7 +107,7 @@ def test_adapters_take_part() -> None:
     plain = tiny_model("llama")
     prompts = prompts_of([4, 6])
     before = drawn(plain, prompts)
-    adapted = add_lora(plain, Lora(rank=2, dropout=0.5)).train()
+    adapted = add_lora(plain, AdapterConfig(rank=2, dropout=0.5)).train()
     same = drawn(adapted, prompts)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
@@ -157,8 +157,8 @@ def test_a_row_with_a_stream_of_its_own_draws_the_same_in_any_company() -> None:
     assert len({len(response) for response in together}) > 1
 
 
-def _streams(seeds: list[int]) -> RowChance:
-    return RowChance.seeded(seeds, 12, torch.device("cpu"))
+def _streams(seeds: list[int]) -> RowSource:
+    return RowSource.seeded(seeds, 12, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -172,7 +172,7 @@ def test_logits_that_give_no_distribution_are_an_error(temperature: float) -> No
             [torch.tensor([3, 4]), torch.tensor([6, 7, 8])],
             max_new_tokens=3,
             policy=SamplingPolicy(temperature),
-            chance=GeneratorChance(torch.Generator().manual_seed(0)),
+            chance=GeneratorSource(torch.Generator().manual_seed(0)),
             end_tokens=frozenset(),
             pad_token=0,
         )

@@ -11,7 +11,7 @@ from distillspec.models.sampling import speculative
 from distillspec.models.sampling.speculative import SpeculatedText, generate_speculatively
 from distillspec.models.surgery.hidden import hidden_states, output_head
 from distillspec.models.vocabulary.trimmed_head import trim_head
-from distillspec.speculation.chance import Chance, GeneratorChance
+from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.models.conftest import one_pass, tiny_model
 from tests.models.sampling.test_generate import greedy_one_by_one, prompts_of
@@ -38,7 +38,7 @@ def speculated_texts(
         "gamma": 3,
         "max_new_tokens": 12,
         "policy": GREEDY,
-        "chance": GeneratorChance(torch.Generator().manual_seed(0)),
+        "chance": GeneratorSource(torch.Generator().manual_seed(0)),
         "end_tokens": frozenset[int](),
         **changes,
     }
@@ -156,7 +156,7 @@ def test_two_rows_of_unequal_length_have_their_laws_each() -> None:
     target, draft = tiny_model("llama").double(), close_draft(noise=0.1).double()
     prompts = prompts_of([2, 5])
 
-    def run(chance: Chance) -> list[int]:
+    def run(chance: RandomSource) -> list[int]:
         found = speculated_texts(
             target,
             draft,

@@ -16,7 +16,7 @@ from distillspec.models.surgery.hidden import (
     token_logits,
 )
 from distillspec.models.vocabulary.cross_tokenizer import attach
-from distillspec.recipe.schema import Lora
+from distillspec.recipe.schema import AdapterConfig
 from tests.models.conftest import VOCABULARY, one_pass, tiny_model
 from tests.models.two_tokenizers import wide_bridge
 
@@ -103,7 +103,7 @@ def test_left_padded_rows_count_from_their_first_token() -> None:
 def test_an_adapted_model_shows_its_adapters(text: Tensor) -> None:
     plain = tiny_model("llama")
     expected = hidden_states(plain, text, None)
-    adapted = add_lora(plain, Lora(rank=2))
+    adapted = add_lora(plain, AdapterConfig(rank=2))
     assert bare_model(adapted) is plain
     torch.testing.assert_close(hidden_states(adapted, text, None), expected)
     with torch.no_grad():

@@ -17,7 +17,7 @@ from transformers import (
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.surgery.pruning import pruned
-from distillspec.recipe.start import Pruned
+from distillspec.recipe.start import PrunedDraftConfig
 from tests.models.conftest import VOCABULARY, one_pass, tiny_model
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt_neox", "gpt2", "gemma2")
@@ -50,8 +50,8 @@ def model(kind: str) -> PreTrainedModel:
     return made.eval()
 
 
-def plan(layers: Any, **cuts: int) -> Pruned:
-    return Pruned(kind="pruned", layers=layers, **cuts)
+def plan(layers: Any, **cuts: int) -> PrunedDraftConfig:
+    return PrunedDraftConfig(kind="pruned", layers=layers, **cuts)
 
 
 def layers_of(target: PreTrainedModel) -> nn.ModuleList:
@@ -190,7 +190,7 @@ def test_plain_transformers_loads_what_was_cut(kind: str, text: Tensor, tmp_path
     torch.testing.assert_close(one_pass(loaded, text), one_pass(draft, text), rtol=0, atol=0)
 
 
-def refused(kind: str, asked: Pruned) -> DistillSpecError:
+def refused(kind: str, asked: PrunedDraftConfig) -> DistillSpecError:
     with pytest.raises(DistillSpecError) as caught:
         pruned(model(kind), asked)
     return caught.value

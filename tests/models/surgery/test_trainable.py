@@ -21,7 +21,7 @@ from distillspec.models.surgery.trainable import (
     train_mode,
     without_dropout,
 )
-from distillspec.recipe.schema import Lora
+from distillspec.recipe.schema import AdapterConfig
 from tests.models.conftest import tiny_model
 from tests.seq2seq import END, START, tiny_t5
 
@@ -31,7 +31,7 @@ def test_embeddings_are_frozen_with_the_head_that_shares_them() -> None:
     freeze_embeddings(model)
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     assert frozen == {"model.embed_tokens.weight"}
-    adapted = add_lora(tiny_model("llama"), Lora(rank=2))
+    adapted = add_lora(tiny_model("llama"), AdapterConfig(rank=2))
     freeze_embeddings(adapted)
     assert any(p.requires_grad for p in adapted.parameters())
 
@@ -118,7 +118,7 @@ def test_a_draft_is_trained_by_the_distribution_that_it_decodes_by(
 
 
 def test_the_dropout_that_a_recipe_asks_of_lora_stays() -> None:
-    model = add_lora(tiny_model("llama"), Lora(rank=2, dropout=0.5))
+    model = add_lora(tiny_model("llama"), AdapterConfig(rank=2, dropout=0.5))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             nn.init.ones_(parameter)

@@ -7,18 +7,18 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.vocabulary.cross_tokenizer import Bridge, attach, bridge_of
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach, bridge_of
 from tests.models.conftest import tiny_model
 from tests.models.two_tokenizers import END, byte_level, sentencepiece, word_level
 
 
 def bridge(
     target: PreTrainedTokenizerFast, draft: PreTrainedTokenizerFast, sizes: tuple[int, int]
-) -> Bridge:
-    return Bridge(target, draft, *sizes, where="here")
+) -> CrossTokenizerMap:
+    return CrossTokenizerMap(target, draft, *sizes, where="here")
 
 
-def shared(one: Bridge) -> dict[int, int]:
+def shared(one: CrossTokenizerMap) -> dict[int, int]:
     return dict(zip(one.target_ids.tolist(), one.draft_ids.tolist(), strict=True))
 
 

@@ -18,8 +18,8 @@ from distillspec.models.vocabulary.trimmed_head import (
     whole_head,
     with_whole_head,
 )
-from distillspec.recipe.schema import Lora
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.recipe.schema import AdapterConfig
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.decoding.engine import AutoregressiveDecoder, SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
@@ -89,7 +89,7 @@ def test_a_copy_of_a_trimmed_model_is_tied_in_itself() -> None:
 
 
 def test_adapters_are_merged_under_a_trimmed_head(text: Tensor) -> None:
-    adapted = add_lora(tiny_model("llama"), Lora(rank=2))
+    adapted = add_lora(tiny_model("llama"), AdapterConfig(rank=2))
     trim_head(bare_model(adapted), KEPT)
     plain = merged(adapted.eval())
     torch.testing.assert_close(one_pass(plain, text), one_pass(adapted, text))
@@ -120,7 +120,7 @@ def test_greedy_text_is_the_targets_own_with_a_draft_that_cannot_say_all_of_it(
 ) -> None:
     target, draft = tiny_model("llama", seed=1), tiny_model("llama", seed=1)
     trim_head(draft, KEPT)
-    policy, chance = SamplingPolicy(0.0), GeneratorChance(torch.Generator().manual_seed(0))
+    policy, chance = SamplingPolicy(0.0), GeneratorSource(torch.Generator().manual_seed(0))
     prompt = text[0, :8]
     plain = AutoregressiveDecoder(CausalRunner(target), policy, chance)
     expected = plain.decode(prompt, max_new_tokens=40).tokens

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from distillspec.report.figures.theme import (
     DARK,
     LIGHT,
-    Look,
+    Theme,
     colour,
     degrees,
     ordered,
@@ -30,7 +30,7 @@ def contrast(one: str, other: str) -> float:
 
 
 @pytest.mark.parametrize("look", [LIGHT, DARK], ids=lambda look: look.name)
-def test_text_and_lines_can_be_read_on_both_pages(look: Look) -> None:
+def test_text_and_lines_can_be_read_on_both_pages(look: Theme) -> None:
     assert contrast(look.ink, look.page) > 7.0
     assert contrast(look.faint, look.page) > 4.5
     assert all(contrast(line, look.page) >= 3.0 for line in look.drafts.values())

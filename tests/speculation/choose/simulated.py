@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from distillspec.speculation.choose.chooser import Chooser, Outcome
+from distillspec.speculation.choose.chooser import Chooser, RoundOutcome
 from distillspec.speculation.choose.configuration import Configuration
 from tests.speculation.decoding.test_engine import standard
 
@@ -34,7 +34,7 @@ def rounds_to_emit(
     while emitted < length:
         arm = chooser.choose().gamma - 1
         got = tokens(arm, rounds)
-        chooser.learn(Outcome(got, 1.0))
+        chooser.learn(RoundOutcome(got, 1.0))
         emitted += got
         rounds += 1
     return rounds

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from distillspec.speculation.choose.chooser import Chooser, Outcome, Reward
+from distillspec.speculation.choose.chooser import Chooser, Reward, RoundOutcome
 from distillspec.speculation.choose.fixed import Fixed
 from tests.speculation.decoding.test_engine import standard
 
@@ -24,5 +24,5 @@ def test_tokens_per_second_are_a_ratio_of_sums_and_a_share_of_the_most() -> None
 
 def test_a_fixed_choice_is_a_chooser() -> None:
     chooser: Chooser = Fixed(standard(2))
-    chooser.learn(Outcome(3, 0.1))
+    chooser.learn(RoundOutcome(3, 0.1))
     assert chooser.choose().gamma == 2

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from distillspec.speculation.chance import GeneratorChance
-from distillspec.speculation.choose.chooser import Outcome, Reward
+from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.choose.chooser import Reward, RoundOutcome
 from distillspec.speculation.choose.exp3 import EXP3
 from distillspec.speculation.choose.ucb import UCB
 from distillspec.speculation.sampling import SamplingPolicy
@@ -19,7 +19,7 @@ every_estimate = pytest.mark.parametrize("is_centred", [False, True])
 
 
 def exp3(count: int, seed: int, **how: Any) -> EXP3:
-    chance = GeneratorChance(torch.Generator().manual_seed(seed))
+    chance = GeneratorSource(torch.Generator().manual_seed(seed))
     return EXP3(arms(count), REWARD, chance, **how)
 
 
@@ -30,7 +30,7 @@ def test_all_arms_are_equally_likely_at_first() -> None:
 def test_the_probabilities_by_hand() -> None:
     chooser = EXP3(arms(2), REWARD, Branches([1]))
     assert chooser.choose().gamma == 2
-    chooser.learn(Outcome(2, 1.0))  # loss 3/4, estimate 3/2 for the second arm
+    chooser.learn(RoundOutcome(2, 1.0))  # loss 3/4, estimate 3/2 for the second arm
     rate = math.sqrt(math.log(2) / (2 * 2))
     weight = math.exp(-rate * 1.5)
     assert chooser.probabilities() == pytest.approx([1 / (1 + weight), weight / (1 + weight)])
@@ -39,10 +39,10 @@ def test_the_probabilities_by_hand() -> None:
 def test_a_centred_loss_is_what_a_round_lost_beyond_those_before_it() -> None:
     chooser = EXP3(arms(2), REWARD, Branches([1, 0]), is_centred=True)
     chooser.choose()
-    chooser.learn(Outcome(2, 1.0))  # loss 3/4: the first one, beyond nothing
+    chooser.learn(RoundOutcome(2, 1.0))  # loss 3/4: the first one, beyond nothing
     share = chooser.probabilities()[0]
     assert chooser.choose().gamma == 1
-    chooser.learn(Outcome(4, 1.0))  # loss 1/4, 1/2 less than the mean so far
+    chooser.learn(RoundOutcome(4, 1.0))  # loss 1/4, 1/2 less than the mean so far
     assert chooser.state()["arms"][0]["values"] == pytest.approx([-0.5 / share, 2, 1.0])
     assert chooser.state()["arms"][1]["values"] == pytest.approx([1.5, 2, 1.0])
 
@@ -75,7 +75,7 @@ def test_on_an_adversarial_sequence_it_holds_where_ucb_does_not(is_centred: bool
     for _ in range(1500):
         arm = victim.choose().gamma - 1
         schedule.append(arm)
-        victim.learn(Outcome(1, 1.0))
+        victim.learn(RoundOutcome(1, 1.0))
 
     def tokens(arm: int, t: int) -> int:
         return 1 if t < len(schedule) and schedule[t] == arm else MOST + 1
@@ -96,7 +96,7 @@ def test_statistics_are_kept_and_given_back(is_centred: bool) -> None:
     chooser = exp3(2, 0, is_centred=is_centred)
     for tokens in (3, 1, 5):
         chooser.choose()
-        chooser.learn(Outcome(tokens, 0.5))
+        chooser.learn(RoundOutcome(tokens, 0.5))
     again = exp3(2, 1, is_centred=is_centred)
     again.restore(chooser.state(), where="here")
     assert again.probabilities() == chooser.probabilities()

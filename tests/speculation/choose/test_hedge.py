@@ -7,10 +7,10 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from distillspec.speculation.chance import GeneratorChance
-from distillspec.speculation.choose.chooser import Outcome, Reward
+from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.choose.chooser import Reward, RoundOutcome
 from distillspec.speculation.choose.hedge import Hedge
-from distillspec.speculation.choose.valve import Valve
+from distillspec.speculation.choose.valve import FallbackChooser
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.entropy import AdaEDL
 from distillspec.speculation.draft.lookup import LookupDraft
@@ -63,13 +63,13 @@ def decode(hedge: Hedge, chances: Chances, length: int, coins: torch.Generator) 
         told = [chances(place) for place in range(start, len(text))]
         took = 1.0 + 0.2 * arm.gamma
         by_model = {model: [one[model] for one in told] for model in told[0]}
-        hedge.learn(Outcome(kept + 1, took, text, kept + 1, by_model))
+        hedge.learn(RoundOutcome(kept + 1, took, text, kept + 1, by_model))
         rounds, seconds = rounds + 1, seconds + took
     return Spent(rounds, seconds)
 
 
 def new(seed: int, reward: Reward, **how: float) -> Hedge:
-    return Hedge(ARMS, reward, GeneratorChance(torch.Generator().manual_seed(seed)), **how)
+    return Hedge(ARMS, reward, GeneratorSource(torch.Generator().manual_seed(seed)), **how)
 
 
 def expected_rounds(hedge: Hedge) -> list[float]:
@@ -103,7 +103,7 @@ def test_the_probabilities_by_hand() -> None:
     hedge = Hedge(arms, ROUNDS, Branches([0]), scale=0.5)
     hedge.begin()
     hedge.choose()
-    hedge.learn(Outcome(3, 1.0, [0, 0, 0], 3, {"one": [1.0, 1.0, 1.0]}))
+    hedge.learn(RoundOutcome(3, 1.0, [0, 0, 0], 3, {"one": [1.0, 1.0, 1.0]}))
     assert expected_rounds(hedge) == [2.0, 1.0]  # kept, bonus, another | kept, kept, bonus
     weight = math.exp(-0.5 * math.sqrt(8.0 * math.log(2.0) / 3.0))
     assert hedge.probabilities() == pytest.approx([weight / (1 + weight), 1 / (1 + weight)])
@@ -115,7 +115,7 @@ def test_seconds_weigh_the_rounds_of_an_arm() -> None:
     for seconds in (1.0, 2.0):
         hedge.begin()
         assert hedge.choose() is arms[int(seconds) - 1]  # each is timed once first
-        hedge.learn(Outcome(1, seconds, [0] * 6, 6, {"one": [1.0] * 6}))
+        hedge.learn(RoundOutcome(1, seconds, [0] * 6, 6, {"one": [1.0] * 6}))
     assert expected_rounds(hedge) == [6.0, 4.0]
     weight = math.exp(-math.sqrt(8.0 * math.log(2.0) / 12.0) * (4.0 - 6.0 / 2.0))
     assert hedge.probabilities() == pytest.approx([1 / (1 + weight), weight / (1 + weight)])
@@ -123,7 +123,7 @@ def test_seconds_weigh_the_rounds_of_an_arm() -> None:
 
 def test_an_arm_that_was_slow_once_is_timed_again() -> None:
     arms = [standard(1, model="one"), standard(2, model="one")]
-    hedge = Hedge(arms, SECONDS, GeneratorChance(torch.Generator().manual_seed(0)))
+    hedge = Hedge(arms, SECONDS, GeneratorSource(torch.Generator().manual_seed(0)))
     hedge.begin()
     chosen, text = [], [0]
     for number in range(400):
@@ -131,7 +131,7 @@ def test_an_arm_that_was_slow_once_is_timed_again() -> None:
         chosen.append(arm.gamma)
         text += [0] * 3
         seconds = 100.0 if number == 1 else 1.0 / arm.gamma  # the second arm, its first time
-        hedge.learn(Outcome(3, seconds, text, 3, {"one": [1.0] * 3}))
+        hedge.learn(RoundOutcome(3, seconds, text, 3, {"one": [1.0] * 3}))
     assert chosen[:2] == [1, 2]
     assert 5 <= chosen.count(2) < 20
 
@@ -162,13 +162,13 @@ def test_what_it_was_not_shown_begins_its_imagined_rounds_anew() -> None:
     hedge = Hedge(ARMS, ROUNDS, Branches())
     sure = {"one": [1.0], "other": [1.0]}
     hedge.choose()
-    hedge.learn(Outcome(1, 1.0, [0], 1, sure))
-    hedge.learn(Outcome(1, 1.0, [0, 0], 1, sure))
+    hedge.learn(RoundOutcome(1, 1.0, [0], 1, sure))
+    hedge.learn(RoundOutcome(1, 1.0, [0, 0], 1, sure))
     assert expected_rounds(hedge) == [1.0] * 4
-    hedge.learn(Outcome(1, 1.0, [0] * 9, 1, sure))  # others decoded six tokens
+    hedge.learn(RoundOutcome(1, 1.0, [0] * 9, 1, sure))  # others decoded six tokens
     assert expected_rounds(hedge) == [2.0] * 4
     hedge.begin()
-    hedge.learn(Outcome(1, 1.0, [0] * 10, 1, sure))
+    hedge.learn(RoundOutcome(1, 1.0, [0] * 10, 1, sure))
     assert expected_rounds(hedge) == [3.0] * 4
 
 
@@ -176,9 +176,9 @@ def test_only_models_of_its_chains_are_watched_and_only_where_it_learns() -> Non
     arms = [*ARMS, standard(2, draft=LookupDraft(2))]
     hedge = Hedge(arms, ROUNDS, Branches())
     assert hedge.watches == ("one", "other")
-    valve = Valve(hedge, standard(2, model="one"), window=1, pause=1)
+    valve = FallbackChooser(hedge, standard(2, model="one"), window=1, pause=1)
     assert valve.watches == ()
-    valve.learn(Outcome(1, 1.0))
+    valve.learn(RoundOutcome(1, 1.0))
     assert valve.watches == ("one", "other")
 
 

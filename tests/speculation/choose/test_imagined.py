@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from distillspec.measure.exact.expected_rounds import expected_counts
-from distillspec.speculation.choose.chooser import Chooser, Outcome, Reward
+from distillspec.speculation.choose.chooser import Chooser, Reward, RoundOutcome
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.choose.hedge import Hedge
@@ -20,8 +20,8 @@ from tests.speculation.branches import Branches, HistoryRunner, walk
 from tests.speculation.decoding.test_engine import PROMPT, random_table, standard
 
 
-def outcome(chances: Sequence[float]) -> Outcome:
-    return Outcome(len(chances), 1.0, [0] * len(chances), len(chances), {"a": chances})
+def outcome(chances: Sequence[float]) -> RoundOutcome:
+    return RoundOutcome(len(chances), 1.0, [0] * len(chances), len(chances), {"a": chances})
 
 
 def test_rounds_by_hand() -> None:
@@ -53,9 +53,9 @@ def test_rounds_of_a_lookup_by_hand() -> None:
     text = [1, 2, 3, 1, 2, 3, 1, 9]
     rounds = LookupRounds(longest=2, gamma=3)
     # after 1 2 3 1: 2 3 1 is drafted and kept, 9 is the bonus
-    assert rounds.extend(Outcome(4, 1.0, text, 4)) == 1.0
+    assert rounds.extend(RoundOutcome(4, 1.0, text, 4)) == 1.0
     # nothing follows a 9; after 9 9 a 9 is drafted and kept, and 1 is the bonus
-    assert rounds.extend(Outcome(3, 1.0, [*text, 9, 9, 1], 3)) == 2.0
+    assert rounds.extend(RoundOutcome(3, 1.0, [*text, 9, 9, 1], 3)) == 2.0
 
 
 # --- unbiased, by enumeration --------------------------------------------------------------------

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.choose.chooser import Chooser, Outcome, Reward
+from distillspec.speculation.choose.chooser import Chooser, Reward, RoundOutcome
 from distillspec.speculation.choose.per_prompt import PerPrompt
 from distillspec.speculation.choose.ucb import UCB
 from tests.speculation.choose.simulated import MOST, arms
@@ -18,7 +18,7 @@ def chosen(chooser: Chooser, rounds: int) -> list[int]:
     gammas = []
     for _ in range(rounds):
         gammas.append(chooser.choose().gamma)
-        chooser.learn(Outcome(MOST if gammas[-1] == 1 else 1, 1.0))
+        chooser.learn(RoundOutcome(MOST if gammas[-1] == 1 else 1, 1.0))
     return gammas
 
 

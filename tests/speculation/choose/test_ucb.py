@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from distillspec.speculation.choose.chooser import Outcome, Reward
+from distillspec.speculation.choose.chooser import Reward, RoundOutcome
 from distillspec.speculation.choose.ucb import UCB
 from tests.speculation.choose.simulated import (
     MOST,
@@ -25,7 +25,7 @@ def test_every_arm_is_tried_once_before_any_is_tried_twice() -> None:
     tried = []
     for _ in range(4):
         tried.append(chooser.choose().gamma)
-        chooser.learn(Outcome(1, 1.0))
+        chooser.learn(RoundOutcome(1, 1.0))
     assert sorted(tried) == [1, 2, 3, 4]
 
 
@@ -33,7 +33,7 @@ def test_the_index_by_hand() -> None:
     chooser = UCB(arms(2), REWARD, delta=0.1, scale=0.5)
     for tokens in (3, 2):
         chooser.choose()
-        chooser.learn(Outcome(tokens, 1.0))
+        chooser.learn(RoundOutcome(tokens, 1.0))
     inside = 2 * 4.0 * math.sqrt(2.0) / 0.1
     bonus = math.sqrt(2.0 * (1.0 + 2.0 * math.log(inside)))
     assert chooser._index(0) == pytest.approx(3.0 + 0.5 * MOST / 2 * bonus)
@@ -43,7 +43,7 @@ def test_each_arm_has_a_bonus_of_its_own() -> None:
     chooser = UCB(arms(2), REWARD)
     for _ in range(30):
         chooser.choose()
-        chooser.learn(Outcome(2, 1.0))
+        chooser.learn(RoundOutcome(2, 1.0))
     played = [one.rounds for one in chooser._seen]
     assert min(played) >= 14  # equal means: the lesser known is taken
 
@@ -85,7 +85,7 @@ def rounds_to_recover(seed: int, switch: int = 400, horizon: int = 600, **how: A
         arm = chooser.choose().gamma - 1
         chosen.append(arm == 1)
         best = (arm == 0) == (t < switch)
-        chooser.learn(Outcome(tokens_of(3.5 if best else 2.0, coins), 1.0))
+        chooser.learn(RoundOutcome(tokens_of(3.5 if best else 2.0, coins), 1.0))
     assert sum(chosen[:switch]) < 0.25 * switch
     for t in range(switch, switch + horizon):
         if sum(chosen[t : t + 20]) >= 16:
@@ -108,7 +108,7 @@ def test_statistics_are_kept_and_given_back() -> None:
     chooser = UCB(arms(2), REWARD)
     for tokens in (3, 2, 5):
         chooser.choose()
-        chooser.learn(Outcome(tokens, 0.5))
+        chooser.learn(RoundOutcome(tokens, 0.5))
     again = UCB(arms(2), REWARD)
     again.restore(chooser.state(), where="here")
     assert again._seen == chooser._seen

@@ -5,30 +5,30 @@ from collections.abc import Callable
 
 import pytest
 
-from distillspec.speculation.choose.chooser import Outcome, Reward
+from distillspec.speculation.choose.chooser import Reward, RoundOutcome
 from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.choose.per_prompt import PerPrompt
 from distillspec.speculation.choose.ucb import UCB
-from distillspec.speculation.choose.valve import Valve
+from distillspec.speculation.choose.valve import FallbackChooser
 from tests.speculation.decoding.test_engine import standard
 
 BASELINE, ADAPTIVE = standard(2), standard(8)
 TOKENS = 3
 
 
-def run(valve: Valve, rounds: int, seconds: Callable[[bool, int], float]) -> list[bool]:
+def run(valve: FallbackChooser, rounds: int, seconds: Callable[[bool, int], float]) -> list[bool]:
     """Which rounds the adaptive way decoded; seconds(is_adaptive, round) is what a round takes."""
     chosen = []
     for number in range(rounds):
         is_adaptive = valve.choose() is ADAPTIVE
         chosen.append(is_adaptive)
-        valve.learn(Outcome(TOKENS, seconds(is_adaptive, number)))
+        valve.learn(RoundOutcome(TOKENS, seconds(is_adaptive, number)))
     return chosen
 
 
-def valve(**how: float) -> Valve:
+def valve(**how: float) -> FallbackChooser:
     how = {"window": 10, "pause": 100, **how}
-    return Valve(Fixed(ADAPTIVE), BASELINE, **how)  # type: ignore[arg-type]
+    return FallbackChooser(Fixed(ADAPTIVE), BASELINE, **how)  # type: ignore[arg-type]
 
 
 def test_a_faster_way_decodes_but_for_the_rounds_that_time_the_baseline() -> None:
@@ -75,7 +75,7 @@ def test_an_adaptive_way_that_changes_its_mind_is_left_and_taken_up_again_in_sta
     Two windows at most until the valve falls back; a pause and a window at most until it is back.
     """
     window, pause = 10, 100
-    guarded = Valve(
+    guarded = FallbackChooser(
         UCB([standard(4), ADAPTIVE], Reward(8, 10.0), scale=0.1, window=40),
         BASELINE,
         window=window,
@@ -88,7 +88,7 @@ def test_an_adaptive_way_that_changes_its_mind_is_left_and_taken_up_again_in_sta
         seconds = {2: 1.0, 4: 0.9, 8: 0.6}[arm.gamma]
         if arm is not BASELINE and 500 <= number < 1000:
             seconds = 2.0
-        guarded.learn(Outcome(TOKENS, seconds))
+        guarded.learn(RoundOutcome(TOKENS, seconds))
     assert sum(fast[100:500]) >= 0.85 * 400
     assert not any(fast[500 + 2 * window : 500 + pause])
     back = next(t for t in range(1000, 1500) if all(fast[t : t + 2 * window]))
@@ -103,7 +103,7 @@ def test_a_new_text_is_told_to_the_way_behind_it() -> None:
         made.append(Fixed(ADAPTIVE))
         return made[-1]
 
-    guarded = Valve(PerPrompt(make), BASELINE)
+    guarded = FallbackChooser(PerPrompt(make), BASELINE)
     guarded.begin()
     guarded.begin()
     assert len(made) == 3

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.decoding.audit import Watch
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
@@ -43,7 +43,7 @@ def decoded(way: Configuration, policy: SamplingPolicy, *, audited: bool = True)
         BigramRunner(table(1), capacity=64),
         way,
         policy,
-        GeneratorChance(torch.Generator().manual_seed(3)),
+        GeneratorSource(torch.Generator().manual_seed(3)),
         audited=audited,
     )
     return decoder.decode(torch.tensor([0, 1]), max_new_tokens=24)
@@ -141,7 +141,7 @@ def test_the_parts_of_a_round_add_up_to_its_time() -> None:
 def test_logits_that_a_runner_overwrites_are_remembered_as_they_were() -> None:
     watch = Watch(SamplingPolicy(1.0))
     logits = torch.tensor([0.0, 0.0, -torch.inf])
-    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    chance = GeneratorSource(torch.Generator().manual_seed(0))
     watch.policy.draw_with_distribution(logits, chance)
     logits.fill_(1.0)
     (found,) = watch.audit(a_configuration(1), 0.0).entropies
@@ -151,5 +151,5 @@ def test_logits_that_a_runner_overwrites_are_remembered_as_they_were() -> None:
 def test_of_several_rows_the_mean_entropy_is_told() -> None:
     watch = Watch(SamplingPolicy(0.0))
     rows = torch.tensor([[0.0, 0.0, -torch.inf], [0.0, -torch.inf, -torch.inf]])
-    watch.policy.draw_with_distribution(rows, GeneratorChance(torch.Generator().manual_seed(0)))
+    watch.policy.draw_with_distribution(rows, GeneratorSource(torch.Generator().manual_seed(0)))
     assert watch.audit(a_configuration(1), 0.0).entropies == pytest.approx([math.log(2.0) / 2])

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.chance import Chance, GeneratorChance
-from distillspec.speculation.choose.chooser import Outcome
+from distillspec.speculation.chance import GeneratorSource, RandomSource
+from distillspec.speculation.choose.chooser import RoundOutcome
 from distillspec.speculation.decoding.engine import (
     AutoregressiveDecoder,
     Configuration,
@@ -22,7 +22,7 @@ from distillspec.speculation.draft.lookup import LookupDraft
 from distillspec.speculation.draft.nothing import NoDraft
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength, StopRule
-from distillspec.speculation.records import Fate
+from distillspec.speculation.records import TokenStatus
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.block import verify_block
@@ -314,7 +314,7 @@ class InTurn:
     def choose(self) -> Configuration:
         return self._arms[self.rounds % len(self._arms)]
 
-    def learn(self, outcome: Outcome) -> None:
+    def learn(self, outcome: RoundOutcome) -> None:
         self.rounds += 1
 
     def state(self) -> dict[str, Any]:
@@ -403,8 +403,8 @@ def test_the_enumeration_rejects_a_cache_that_forgets_the_wrong_end() -> None:
 # --- greedy, and a draft that is the target ------------------------------------------------------
 
 
-def seeded(seed: int = 0) -> Chance:
-    return GeneratorChance(torch.Generator().manual_seed(seed))
+def seeded(seed: int = 0) -> RandomSource:
+    return GeneratorSource(torch.Generator().manual_seed(seed))
 
 
 def random_float32_pair(V: int, seed: int) -> Pair:
@@ -445,7 +445,7 @@ def test_a_draft_equal_to_the_target_is_accepted_whole(gamma: int, temperature: 
     counts = generation.counts()
     assert counts.draft_acceptance() == 1.0
     assert counts.block_efficiency() == gamma + 1
-    assert set(generation.fates) == {Fate.ACCEPTED, Fate.BONUS}
+    assert set(generation.fates) == {TokenStatus.ACCEPTED, TokenStatus.BONUS}
 
 
 # --- forwards and caches -------------------------------------------------------------------------
@@ -582,7 +582,7 @@ def test_the_baseline_feeds_each_token_once() -> None:
     assert target.fed == list(enumerate([1, 2, 3, *generation.tokens[:-1]]))
     assert target.forwards == 1 + 10 == 1 + generation.counts().target_forwards
     assert generation.counts().block_efficiency() == 1.0
-    assert set(generation.fates) == {Fate.PLAIN}
+    assert set(generation.fates) == {TokenStatus.PLAIN}
 
 
 def test_a_decoder_can_be_used_again() -> None:
@@ -627,7 +627,10 @@ def test_end_of_text_inside_a_block_cuts_the_output_after_it() -> None:
     assert generation.finished
     assert [record.emitted for record in generation.rounds] == [5, 2]
     assert [record.cut for record in generation.rounds] == [False, True]
-    assert generation.fates == [Fate.ACCEPTED] * 4 + [Fate.BONUS] + [Fate.ACCEPTED] * 2
+    assert (
+        generation.fates
+        == [TokenStatus.ACCEPTED] * 4 + [TokenStatus.BONUS] + [TokenStatus.ACCEPTED] * 2
+    )
     assert generation.counts().block_efficiency() == 5.0
 
 
@@ -640,7 +643,7 @@ def test_fates_tell_the_targets_corrections_from_what_it_kept_and_what_it_added(
     )
     generation = decoder.decode(torch.tensor([0]), max_new_tokens=7)
     assert generation.tokens == [1, 2, 3, 4, 5, 6, 7]
-    kept, corrected, bonus = Fate.ACCEPTED, Fate.CORRECTED, Fate.BONUS
+    kept, corrected, bonus = TokenStatus.ACCEPTED, TokenStatus.CORRECTED, TokenStatus.BONUS
     assert generation.fates == [kept, kept, bonus, corrected, kept, kept, bonus]
     assert [record.accepted for record in generation.rounds] == [2, 0, 2]
 
@@ -786,7 +789,7 @@ def test_logits_that_give_no_distribution_end_in_an_error_that_names_the_model(
     target, drafting = (BigramRunner(tables[name]) for name in ("target", "draft"))
     way = Configuration("one", 3, draft, FixedLength(), verify)
     policy = SamplingPolicy(temperature)
-    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    chance = GeneratorSource(torch.Generator().manual_seed(0))
     decoders: list[Any] = [SpeculativeDecoder(target, drafting, way, policy, chance)]
     if fault == "target":
         decoders.append(AutoregressiveDecoder(target, policy, chance))

@@ -5,7 +5,7 @@ import torch
 
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.nothing import NoDraft
-from distillspec.speculation.records import Fate
+from distillspec.speculation.records import TokenStatus
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.decoding.test_engine import (
@@ -28,6 +28,6 @@ def test_every_round_is_a_step_of_the_target_and_none_of_the_draft() -> None:
     way = standard(1, draft=NoDraft())
     decoder = SpeculativeDecoder(target, draft, way, SamplingPolicy(), seeded(0))
     found = decoder.decode(torch.tensor([1, 2]), max_new_tokens=7)
-    assert found.fates == [Fate.PLAIN] * 7
+    assert found.fates == [TokenStatus.PLAIN] * 7
     assert [(one.drafted, one.draft_steps, one.emitted) for one in found.rounds] == [(0, 0, 1)] * 7
     assert (target.length, draft.length) == (8, 1)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.lookup import LookupDraft
 from distillspec.speculation.draft.nothing import NoDraft
@@ -16,7 +16,7 @@ from tests.speculation.branches import Branches, basis_of
 
 def test_a_proposal_holds_a_distribution_for_each_token_that_could_have_given_it() -> None:
     rule: DraftRule = ChainDraft()
-    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    chance = GeneratorSource(torch.Generator().manual_seed(0))
     runner = BigramRunner(torch.randn(30, 30, generator=torch.Generator().manual_seed(0)))
     proposal = rule.propose(basis_of(runner, [1], chance, policy=SamplingPolicy(top_k=3)), 5)
     assert proposal.q.shape == (5, 30)
@@ -27,7 +27,7 @@ def test_a_proposal_holds_a_distribution_for_each_token_that_could_have_given_it
 def test_what_the_model_has_not_read_is_the_end_of_the_text(pending: list[int]) -> None:
     runner = BigramRunner(torch.zeros(3, 3))
     runner.feed(torch.tensor([[1, 0]]))
-    basis = basis_of(runner, pending, GeneratorChance(torch.Generator()))
+    basis = basis_of(runner, pending, GeneratorSource(torch.Generator()))
     assert basis.text == [1, 0, *pending]
     assert basis.head.tolist() == pending[-1:]
     assert basis.pending().tolist() == pending

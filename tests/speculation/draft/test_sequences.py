@@ -11,7 +11,7 @@ from distillspec.speculation.draft.sequences import Bundle, SequencesDraft
 from distillspec.speculation.draft.stop import StopRule
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.speculation.verify.verdict import Verdict
+from distillspec.speculation.verify.verdict import VerifyResult
 from tests.speculation.branches import Branches, HistoryRunner, basis_of, walk
 
 TABLE = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -85,11 +85,11 @@ def test_after_a_verdict_both_caches_hold_the_kept_path() -> None:
         proposal.score(target, torch.tensor([2]))
         for tokens in sequences(proposal, 3):
             mine, theirs = (_copy(runner) for runner in (target, draft))
-            proposal.keep(mine, theirs, 3, Verdict([*tokens, 0]))
+            proposal.keep(mine, theirs, 3, VerifyResult([*tokens, 0]))
             assert mine.tokens.tolist() == [[1, 0, 2, *tokens]]
             assert theirs.tokens.tolist() == [[1, 0, 2, tokens[0]]]
-            assert proposal.is_whole(Verdict([*tokens, 0]))
-            assert not proposal.is_whole(Verdict([tokens[0], 0]))
+            assert proposal.is_whole(VerifyResult([*tokens, 0]))
+            assert not proposal.is_whole(VerifyResult([tokens[0], 0]))
 
 
 def _copy(runner: HistoryRunner) -> HistoryRunner:

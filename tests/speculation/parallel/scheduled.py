@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from distillspec.speculation.parallel.ahead import Ahead
+from distillspec.speculation.parallel.ahead import AheadDraft
 from distillspec.speculation.parallel.board import Published
 from distillspec.speculation.parallel.candidates import Candidates, Snapshot
 from distillspec.speculation.sampling import SamplingPolicy
@@ -41,7 +41,7 @@ class ScheduledDraft:
     def __init__(
         self, table: torch.Tensor, schedule: Schedule, *, width: int = 2, depth: int = 3
     ) -> None:
-        self._ahead = Ahead(HistoryRunner(table, capacity=64), Candidates(width, depth))
+        self._ahead = AheadDraft(HistoryRunner(table, capacity=64), Candidates(width, depth))
         self._schedule = schedule
         self._text: tuple[int, ...] = ()
         self._unheard: list[list[int]] = []

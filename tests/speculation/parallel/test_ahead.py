@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from distillspec.speculation.parallel.ahead import Ahead
+from distillspec.speculation.parallel.ahead import AheadDraft
 from distillspec.speculation.parallel.candidates import ROOT, Candidates, likeliest_path
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
@@ -34,7 +34,7 @@ def test_whatever_happens_each_node_has_the_probability_that_the_draft_gives_its
     rng = random.Random(seed)
     runner, fresh = HistoryRunner(table(seed), capacity=60), HistoryRunner(table(seed))
     candidates = Candidates(rng.choice([1, 2, 5]), rng.choice([1, 2, 4]))
-    ahead = Ahead(runner, candidates)
+    ahead = AheadDraft(runner, candidates)
     text = [0, 1]
     ahead.start(text, SamplingPolicy(rng.choice([0.0, 1.0])))
     for _ in range(40):
@@ -73,7 +73,7 @@ class Counting(HistoryRunner):
 
 def test_what_survives_a_hit_is_not_computed_again() -> None:
     runner = Counting(table(1))
-    ahead = Ahead(runner, Candidates(width=2, depth=4))
+    ahead = AheadDraft(runner, Candidates(width=2, depth=4))
     ahead.start([0, 1, 2], SamplingPolicy())
     for _ in range(3):
         assert ahead.grow()
@@ -88,7 +88,7 @@ def test_what_survives_a_hit_is_not_computed_again() -> None:
 
 def test_a_miss_feeds_the_new_token_alone() -> None:
     runner = Counting(table(1))
-    ahead = Ahead(runner, Candidates(width=1, depth=4))
+    ahead = AheadDraft(runner, Candidates(width=1, depth=4))
     ahead.start([0, 1, 2], SamplingPolicy())
     ahead.grow()
     ahead.grow()
@@ -101,11 +101,11 @@ def test_a_miss_feeds_the_new_token_alone() -> None:
 
 
 def test_it_rests_where_the_tree_or_the_cache_is_full() -> None:
-    ahead = Ahead(BigramRunner(table(2)), Candidates(width=1, depth=2))
+    ahead = AheadDraft(BigramRunner(table(2)), Candidates(width=1, depth=2))
     ahead.start([0], SamplingPolicy())
     assert [ahead.grow() for _ in range(4)] == [True, True, False, False]
     assert ahead.steps == 2
-    small = Ahead(BigramRunner(table(2), capacity=3), Candidates(width=2, depth=9))
+    small = AheadDraft(BigramRunner(table(2), capacity=3), Candidates(width=2, depth=9))
     small.start([0], SamplingPolicy())
     assert [small.grow() for _ in range(4)] == [True, True, False, False]
 
@@ -114,7 +114,7 @@ def test_no_candidate_is_read_where_the_model_has_no_position() -> None:
     class Short(BigramRunner):
         positions = 4
 
-    ahead = Ahead(Short(table(2)), Candidates(width=2, depth=9))
+    ahead = AheadDraft(Short(table(2)), Candidates(width=2, depth=9))
     ahead.start([0, 1], SamplingPolicy())
     assert [ahead.grow() for _ in range(4)] == [True, True, True, False]
     assert ahead.capacity == 4
@@ -122,7 +122,7 @@ def test_no_candidate_is_read_where_the_model_has_no_position() -> None:
 
 def test_candidates_at_temperature_0_are_ranked_by_the_untempered_law() -> None:
     """The one-hot law would know one candidate and no second."""
-    ahead = Ahead(BigramRunner(table(3)), Candidates(width=3, depth=1))
+    ahead = AheadDraft(BigramRunner(table(3)), Candidates(width=3, depth=1))
     ahead.start([0], SamplingPolicy(0.0))
     ahead.grow()
     best = table(3)[0].topk(3).indices.tolist()

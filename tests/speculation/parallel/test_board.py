@@ -3,19 +3,19 @@ from __future__ import annotations
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.parallel.board import Board, Published, Pulse
+from distillspec.speculation.parallel.board import Heartbeat, Published, SharedBuffer
 from distillspec.speculation.parallel.candidates import Snapshot
 from distillspec.speculation.parallel.process import spawning
 
 SOME = Published(3, 20, 5, Snapshot([7, 8, 9], [-1, -1, 0], [-0.5, -1.5, -0.75]))
 
 
-def read(board: Board) -> Published:
+def read(board: SharedBuffer) -> Published:
     return board.read(while_waiting=lambda: pytest.fail("nobody holds it"))
 
 
 def test_what_is_read_is_what_was_published_last() -> None:
-    board = Board(spawning, 4)
+    board = SharedBuffer(spawning, 4)
     assert read(board) == Published(0, 0, 0, Snapshot([], [], []))
     board.publish(SOME)
     assert read(board) == SOME
@@ -26,11 +26,11 @@ def test_what_is_read_is_what_was_published_last() -> None:
 
 def test_more_candidates_than_there_is_room_for_are_a_fault_of_ours() -> None:
     with pytest.raises(AssertionError, match="room"):
-        Board(spawning, 2).publish(SOME)
+        SharedBuffer(spawning, 2).publish(SOME)
 
 
 def test_a_reader_asks_whether_the_writer_lives_as_long_as_it_is_held() -> None:
-    board = Board(spawning, 4)
+    board = SharedBuffer(spawning, 4)
     board.publish(SOME)
     board._lock.acquire()
     asked: list[None] = []
@@ -45,7 +45,7 @@ def test_a_reader_asks_whether_the_writer_lives_as_long_as_it_is_held() -> None:
 
 
 def test_a_reader_does_not_wait_for_ever_for_a_writer_that_died() -> None:
-    board = Board(spawning, 4)
+    board = SharedBuffer(spawning, 4)
     board._lock.acquire()
 
     def is_dead() -> None:
@@ -56,7 +56,7 @@ def test_a_reader_does_not_wait_for_ever_for_a_writer_that_died() -> None:
 
 
 def test_a_pulse_adds_up() -> None:
-    pulse = Pulse()
+    pulse = Heartbeat()
     pulse.beat()
     pulse.beat()
     pulse.add(0.25)

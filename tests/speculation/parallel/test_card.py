@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.chance import Chance, GeneratorChance
+from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.decoding.engine import AutoregressiveDecoder
-from distillspec.speculation.parallel.card import CardDecoder, CardDraft
-from distillspec.speculation.records import Fate
+from distillspec.speculation.parallel.card import CardDecoder, CardProcess
+from distillspec.speculation.records import TokenStatus
 from distillspec.speculation.runner import BigramRunner, Runner
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.branches import (
@@ -44,7 +44,7 @@ def law_of_card(
     decoder: type[CardDecoder] = CardDecoder,
     end_tokens: frozenset[int] = frozenset(),
 ) -> Law:
-    def run(chance: Chance) -> list[int]:
+    def run(chance: RandomSource) -> list[int]:
         card = decoder(HistoryRunner(random_table(V, 0)), draft(), policy, chance, longest=2)
         return card.decode(
             torch.tensor(PROMPT), max_new_tokens=length, end_tokens=end_tokens
@@ -118,12 +118,12 @@ def test_a_draft_that_keeps_up_and_agrees_is_kept_whole() -> None:
         HistoryRunner(random_table(V, 0)),
         ScheduledDraft(random_table(V, 0), lambda text: ["hear", "grow", "grow", "grow"]),
         SamplingPolicy(0.0),
-        GeneratorChance(torch.Generator()),
+        GeneratorSource(torch.Generator()),
         longest=2,
     )
     found = card.decode(torch.tensor(PROMPT), max_new_tokens=12)
     assert [record.accepted for record in found.rounds] == [2] * 4
-    assert found.fates == [Fate.ACCEPTED, Fate.ACCEPTED, Fate.BONUS] * 4
+    assert found.fates == [TokenStatus.ACCEPTED, TokenStatus.ACCEPTED, TokenStatus.BONUS] * 4
     assert found.counts().block_efficiency() == 3.0
     assert sum(record.draft_steps for record in found.rounds) > 0
 
@@ -133,11 +133,11 @@ def test_a_draft_that_shows_nothing_in_time_leaves_plain_decoding() -> None:
         HistoryRunner(random_table(V, 0)),
         ScheduledDraft(random_table(V, 0), lambda text: []),
         SamplingPolicy(0.0),
-        GeneratorChance(torch.Generator()),
+        GeneratorSource(torch.Generator()),
         longest=2,
     )
     found = card.decode(torch.tensor(PROMPT), max_new_tokens=5)
-    assert found.fates == [Fate.PLAIN] * 5
+    assert found.fates == [TokenStatus.PLAIN] * 5
 
 
 def test_candidates_after_an_older_text_are_used_where_the_text_goes_on_in_them() -> None:
@@ -147,7 +147,7 @@ def test_candidates_after_an_older_text_are_used_where_the_text_goes_on_in_them(
         HistoryRunner(random_table(V, 0)),
         ScheduledDraft(random_table(V, 0), lambda text: next(schedules), depth=4),
         SamplingPolicy(0.0),
-        GeneratorChance(torch.Generator()),
+        GeneratorSource(torch.Generator()),
         longest=1,
     )
     found = card.decode(torch.tensor(PROMPT), max_new_tokens=5)
@@ -158,28 +158,28 @@ def test_candidates_after_an_older_text_are_used_where_the_text_goes_on_in_them(
 
 
 @pytest.fixture(scope="module")
-def draft() -> Iterator[CardDraft]:
-    made = CardDraft(make_draft, width=4, depth=6, threads=1, hang_seconds=10.0)
+def draft() -> Iterator[CardProcess]:
+    made = CardProcess(make_draft, width=4, depth=6, threads=1, hang_seconds=10.0)
     yield made
     made.close()
 
 
-def decoder(draft: CardDraft, temperature: float, *, seed: int = 0) -> CardDecoder:
+def decoder(draft: CardProcess, temperature: float, *, seed: int = 0) -> CardDecoder:
     return CardDecoder(
         make_target(),
         draft,
         SamplingPolicy(temperature),
-        GeneratorChance(torch.Generator().manual_seed(seed)),
+        GeneratorSource(torch.Generator().manual_seed(seed)),
         longest=4,
     )
 
 
-def test_two_processes_decode_what_the_target_alone_does(draft: CardDraft) -> None:
+def test_two_processes_decode_what_the_target_alone_does(draft: CardProcess) -> None:
     prompt = torch.tensor([1, 2, 3])
     plain = AutoregressiveDecoder(
         make_target(),
         SamplingPolicy(0.0),
-        GeneratorChance(torch.Generator()),
+        GeneratorSource(torch.Generator()),
     )
     wanted = plain.decode(prompt, max_new_tokens=60).tokens
     for _ in range(2):  # the second request finds nothing of the first one
@@ -189,18 +189,18 @@ def test_two_processes_decode_what_the_target_alone_does(draft: CardDraft) -> No
     assert draft.pid != os.getpid()
 
 
-def test_both_sides_are_busy_at_the_same_time(draft: CardDraft) -> None:
+def test_both_sides_are_busy_at_the_same_time(draft: CardProcess) -> None:
     found = decoder(draft, 1.0).decode(torch.tensor([1, 2, 3]), max_new_tokens=60)
     assert found.busy is not None
     assert found.busy.target_seconds + found.busy.draft_seconds > found.decode_seconds
     assert found.busy.target_seconds <= found.decode_seconds
 
 
-def test_the_shared_candidates_are_bounded_and_their_bytes_known(draft: CardDraft) -> None:
+def test_the_shared_candidates_are_bounded_and_their_bytes_known(draft: CardProcess) -> None:
     assert draft.bytes == 8 * (4 + 2 * 4 * 6) + 8 * 4 * 6
 
 
-def test_it_rests_between_two_texts(draft: CardDraft) -> None:
+def test_it_rests_between_two_texts(draft: CardProcess) -> None:
     decoder(draft, 0.0).decode(torch.tensor([1]), max_new_tokens=3)
     time.sleep(0.3)
     before = draft.busy_seconds
@@ -216,7 +216,7 @@ def test_it_rests_between_two_texts(draft: CardDraft) -> None:
 def test_a_draft_that_dies_or_hangs_ends_in_seconds_with_an_error(
     blow: signal.Signals, told: str
 ) -> None:
-    made = CardDraft(make_draft, width=4, depth=6, threads=1, hang_seconds=2.0)
+    made = CardProcess(make_draft, width=4, depth=6, threads=1, hang_seconds=2.0)
     rounds = decoder(made, 1.0).rounds(torch.tensor([1, 2, 3]), max_new_tokens=3000)
     next(rounds)
     os.kill(made.pid, blow)
@@ -228,7 +228,7 @@ def test_a_draft_that_dies_or_hangs_ends_in_seconds_with_an_error(
 
 
 def test_a_draft_that_is_stopped_while_it_holds_the_candidates_is_missed_too() -> None:
-    made = CardDraft(make_draft, width=4, depth=6, threads=1, hang_seconds=1.0)
+    made = CardProcess(make_draft, width=4, depth=6, threads=1, hang_seconds=1.0)
     rounds = decoder(made, 1.0).rounds(torch.tensor([1, 2, 3]), max_new_tokens=3000)
     next(rounds)
     made._board._lock.acquire()  # as the draft does when it copies
@@ -277,7 +277,7 @@ def failing(error: type[Exception], words: str) -> Runner:
 )
 def test_a_draft_that_cannot_start_says_why(make: Callable[[], Runner], told: str) -> None:
     with pytest.raises(DistillSpecError, match=told):
-        CardDraft(make, width=4, depth=6)
+        CardProcess(make, width=4, depth=6)
 
 
 SCRIPT = """
@@ -315,14 +315,14 @@ def test_no_draft_outlives_its_target(tmp_path: Path) -> None:
     assert not [name for name in os.listdir("/dev/shm") if f"_{process.pid}_" in name]
 
 
-def test_an_interrupt_is_for_the_target_alone(draft: CardDraft) -> None:
+def test_an_interrupt_is_for_the_target_alone(draft: CardProcess) -> None:
     """Ctrl-C reaches every process of a terminal; the draft's end is the target's to decide."""
     os.kill(draft.pid, signal.SIGINT)
     time.sleep(0.1)
     assert len(decoder(draft, 0.0).decode(torch.tensor([1]), max_new_tokens=5).tokens) == 5
 
 
-def test_a_text_that_was_broken_off_leaves_nothing_to_the_next_one(draft: CardDraft) -> None:
+def test_a_text_that_was_broken_off_leaves_nothing_to_the_next_one(draft: CardProcess) -> None:
     prompt = torch.tensor([1, 2, 3])
     wanted = decoder(draft, 0.0).decode(prompt, max_new_tokens=30)
 
@@ -334,7 +334,7 @@ def test_a_text_that_was_broken_off_leaves_nothing_to_the_next_one(draft: CardDr
         Failing(random_table(50, 7), capacity=4096),
         draft,
         SamplingPolicy(0.0),
-        GeneratorChance(torch.Generator()),
+        GeneratorSource(torch.Generator()),
         longest=4,
     )
     with pytest.raises(MemoryError):  # after the draft was told to begin, before it was waited for

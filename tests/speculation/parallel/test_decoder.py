@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import GeneratorChance
+from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.parallel.decoder import ParallelDecoder
-from distillspec.speculation.records import Fate, Round, RoundRecord
+from distillspec.speculation.records import Round, RoundRecord, TokenStatus
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -37,7 +37,7 @@ class OneByOne(ParallelDecoder):
     ) -> Iterator[Round]:
         for _ in range(max_new_tokens):
             self._busy += 0.25
-            yield Round([7], [Fate.PLAIN], RoundRecord(0, 0, 1, 0, cut=False))
+            yield Round([7], [TokenStatus.PLAIN], RoundRecord(0, 0, 1, 0, cut=False))
 
 
 def decoder() -> OneByOne:
@@ -45,7 +45,7 @@ def decoder() -> OneByOne:
         BigramRunner(torch.zeros(9, 9)),
         Colleague(),
         SamplingPolicy(),
-        GeneratorChance(torch.Generator()),
+        GeneratorSource(torch.Generator()),
     )
 
 

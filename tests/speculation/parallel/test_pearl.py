@@ -10,19 +10,19 @@ import pytest
 import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.chance import Chance, GeneratorChance
+from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.decoding.engine import AutoregressiveDecoder
 from distillspec.speculation.parallel import pearl
 from distillspec.speculation.parallel.pearl import (
     Begin,
-    Block,
-    BlockServant,
+    BlockWorker,
     GoOn,
     MakeBlock,
+    PearlBlock,
     PearlDecoder,
-    PearlDraft,
+    PearlProcess,
 )
-from distillspec.speculation.records import Fate
+from distillspec.speculation.records import TokenStatus
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.branches import (
@@ -48,9 +48,9 @@ class Inline:
     capacity = 64
     busy_seconds = 0.0
 
-    def __init__(self, chance: Chance, *, gamma: int, seed: int = 1) -> None:
+    def __init__(self, chance: RandomSource, *, gamma: int, seed: int = 1) -> None:
         q = torch.zeros(gamma, V, dtype=torch.float64)
-        self._servant = BlockServant(lambda: HistoryRunner(random_table(V, seed)), q, chance)
+        self._servant = BlockWorker(lambda: HistoryRunner(random_table(V, seed)), q, chance)
         self._q = q
         self._tokens: list[int] = []
 
@@ -65,8 +65,8 @@ class Inline:
         assert made is not None
         self._tokens = made[1]
 
-    def collect(self) -> Block:
-        return Block(self._tokens, self._q[: len(self._tokens)].clone())
+    def collect(self) -> PearlBlock:
+        return PearlBlock(self._tokens, self._q[: len(self._tokens)].clone())
 
     def follow(self, length: int, token: int) -> None:
         self._servant.receive(GoOn(length, token))
@@ -75,7 +75,7 @@ class Inline:
 def law_of_pearl(
     gamma: int, policy: SamplingPolicy, length: int, end: frozenset[int] = frozenset()
 ) -> Law:
-    def run(chance: Chance) -> list[int]:
+    def run(chance: RandomSource) -> list[int]:
         decoder = PearlDecoder(
             HistoryRunner(random_table(V, 0)),
             Inline(chance, gamma=gamma),
@@ -127,7 +127,7 @@ def test_a_broken_rule_is_seen(line: str, broken: str, monkeypatch: pytest.Monke
 
 def test_a_draft_that_agrees_is_one_block_ahead_all_the_time() -> None:
     """The first round judges one token, each later one a whole block; no bonus, no correction."""
-    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    chance = GeneratorSource(torch.Generator().manual_seed(0))
     decoder = PearlDecoder(
         HistoryRunner(random_table(V, 1)),
         Inline(chance, gamma=3),
@@ -138,11 +138,11 @@ def test_a_draft_that_agrees_is_one_block_ahead_all_the_time() -> None:
     )
     found = decoder.decode(torch.tensor(PROMPT), max_new_tokens=13)
     assert [record.emitted for record in found.rounds] == [1, 3, 3, 3, 3]
-    assert found.fates == [Fate.ACCEPTED] * 13
+    assert found.fates == [TokenStatus.ACCEPTED] * 13
 
 
 def test_after_a_correction_a_single_token_is_judged() -> None:
-    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    chance = GeneratorSource(torch.Generator().manual_seed(0))
     decoder = PearlDecoder(
         HistoryRunner(random_table(V, 0)),
         Inline(chance, gamma=3),
@@ -153,13 +153,13 @@ def test_after_a_correction_a_single_token_is_judged() -> None:
     )
     rounds = list(decoder.rounds(torch.tensor(PROMPT), max_new_tokens=30))
     for before, after in pairwise(rounds):
-        wanted = 1 if before.fates[-1] is Fate.CORRECTED else 3
+        wanted = 1 if before.fates[-1] is TokenStatus.CORRECTED else 3
         assert after.record.drafted == wanted
     assert {one.record.drafted for one in rounds} == {1, 3}
 
 
 def test_a_text_whose_blocks_would_not_fit_is_refused_at_once() -> None:
-    chance = GeneratorChance(torch.Generator())
+    chance = GeneratorSource(torch.Generator())
     decoder = PearlDecoder(
         HistoryRunner(random_table(V, 0), capacity=20),
         Inline(chance, gamma=3),
@@ -177,27 +177,27 @@ def test_a_text_whose_blocks_would_not_fit_is_refused_at_once() -> None:
 
 
 @pytest.fixture(scope="module")
-def draft() -> Iterator[PearlDraft]:
-    made = PearlDraft(make_draft, gamma=4, vocabulary=BIG, threads=1)
+def draft() -> Iterator[PearlProcess]:
+    made = PearlProcess(make_draft, gamma=4, vocabulary=BIG, threads=1)
     yield made
     made.close()
 
 
-def decoder(draft: PearlDraft, temperature: float) -> PearlDecoder:
+def decoder(draft: PearlProcess, temperature: float) -> PearlDecoder:
     return PearlDecoder(
         make_target(),
         draft,
         SamplingPolicy(temperature),
-        GeneratorChance(torch.Generator().manual_seed(0)),
+        GeneratorSource(torch.Generator().manual_seed(0)),
         gamma=4,
         seed=5,
     )
 
 
-def test_two_processes_decode_what_the_target_alone_does(draft: PearlDraft) -> None:
+def test_two_processes_decode_what_the_target_alone_does(draft: PearlProcess) -> None:
     prompt = torch.tensor([1, 2, 3])
     plain = AutoregressiveDecoder(
-        make_target(), SamplingPolicy(0.0), GeneratorChance(torch.Generator())
+        make_target(), SamplingPolicy(0.0), GeneratorSource(torch.Generator())
     )
     wanted = plain.decode(prompt, max_new_tokens=60).tokens
     for _ in range(2):
@@ -207,7 +207,7 @@ def test_two_processes_decode_what_the_target_alone_does(draft: PearlDraft) -> N
     assert draft.bytes == 4 * 4 * BIG
 
 
-def test_a_seed_makes_a_text_again_and_both_sides_work_at_once(draft: PearlDraft) -> None:
+def test_a_seed_makes_a_text_again_and_both_sides_work_at_once(draft: PearlProcess) -> None:
     """Blocks of four at 2 ms take 8 ms, a forward of the target takes 10."""
     one, two = (
         decoder(draft, 1.0).decode(torch.tensor([1, 2, 3]), max_new_tokens=60) for _ in range(2)
@@ -218,7 +218,7 @@ def test_a_seed_makes_a_text_again_and_both_sides_work_at_once(draft: PearlDraft
 
 
 def test_a_draft_that_dies_ends_in_seconds_with_an_error() -> None:
-    made = PearlDraft(make_draft, gamma=4, vocabulary=BIG, threads=1)
+    made = PearlProcess(make_draft, gamma=4, vocabulary=BIG, threads=1)
     rounds = decoder(made, 1.0).rounds(torch.tensor([1, 2, 3]), max_new_tokens=3000)
     next(rounds)
     os.kill(made.pid, signal.SIGKILL)
@@ -234,7 +234,7 @@ class Sampled(Inline):
 
     def __init__(self, table: torch.Tensor) -> None:
         self._q = torch.zeros(1, len(table))
-        self._servant = BlockServant(lambda: BigramRunner(table), self._q)
+        self._servant = BlockWorker(lambda: BigramRunner(table), self._q)
         self._tokens: list[int] = []
 
 
@@ -248,7 +248,7 @@ def test_one_seed_for_both_sides_gives_two_independent_streams() -> None:
             BigramRunner(target),
             Sampled(draft),
             SamplingPolicy(1.0),
-            GeneratorChance(torch.Generator().manual_seed(seed)),
+            GeneratorSource(torch.Generator().manual_seed(seed)),
             gamma=1,
             seed=seed,
         )

@@ -4,17 +4,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import GeneratorChance
-from distillspec.speculation.parallel.ahead import Ahead
+from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.parallel.ahead import AheadDraft
 from distillspec.speculation.parallel.candidates import Candidates
 from distillspec.speculation.parallel.card import CardDecoder
-from distillspec.speculation.parallel.pearl import BlockServant, PearlDecoder
+from distillspec.speculation.parallel.pearl import BlockWorker, PearlDecoder
 from distillspec.speculation.parallel.virtual import (
-    Clock,
     Cost,
     TextTarget,
     TimedTarget,
     VirtualBlocks,
+    VirtualClock,
     VirtualDraft,
 )
 from distillspec.speculation.records import Round
@@ -42,9 +42,9 @@ class Race:
     def __init__(
         self, *, draft: Tensor, c: float, width: int = 1, depth: int = 4, verify: Cost = lambda n: 1
     ) -> None:
-        self.clock = Clock()
+        self.clock = VirtualClock()
         self.draft = VirtualDraft(
-            Ahead(BigramRunner(draft), Candidates(width, depth)),
+            AheadDraft(BigramRunner(draft), Candidates(width, depth)),
             SamplingPolicy(0.0),
             self.clock,
             lambda size: c,
@@ -53,7 +53,7 @@ class Race:
             TextTarget(counting_text(60), V, self.clock, verify),
             self.draft,
             SamplingPolicy(0.0),
-            GeneratorChance(torch.Generator()),
+            GeneratorSource(torch.Generator()),
             longest=3,
         )
 
@@ -107,14 +107,14 @@ def test_a_full_tree_rests_and_goes_on_when_it_hears_something() -> None:
 @pytest.mark.parametrize(("c", "seconds"), [(0.25, 1 + 1 + 1 + 1), (0.5, 1 + 2 + 2 + 2)])
 def test_a_block_is_waited_for_as_long_as_it_takes(c: float, seconds: float) -> None:
     """Nine tokens of a perfect draft, blocks of four: 1, 4 and 4; the prompt costs 1."""
-    clock = Clock()
+    clock = VirtualClock()
     q = torch.zeros(4, V)
-    servant = BlockServant(lambda: BigramRunner(cycle(1)), q)
+    servant = BlockWorker(lambda: BigramRunner(cycle(1)), q)
     decoder = PearlDecoder(
         TimedTarget(BigramRunner(cycle(1)), clock, lambda size: 1.0),
         VirtualBlocks(servant, q, clock, lambda size: c),
         SamplingPolicy(0.0),
-        GeneratorChance(torch.Generator()),
+        GeneratorSource(torch.Generator()),
         gamma=4,
         seed=0,
     )

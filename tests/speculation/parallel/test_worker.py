@@ -13,9 +13,9 @@ import pytest
 
 from distillspec.errors import DistillSpecError
 from distillspec.speculation.parallel import worker
-from distillspec.speculation.parallel.board import Pulse
+from distillspec.speculation.parallel.board import Heartbeat
 from distillspec.speculation.parallel.link import send
-from distillspec.speculation.parallel.worker import Failed, Ready, Servant, Stop, serve
+from distillspec.speculation.parallel.worker import Failed, Ready, Stop, Worker, serve
 
 
 class Echo:
@@ -43,18 +43,18 @@ class Echo:
 
 class Served(NamedTuple):
     link: Connection
-    pulse: Pulse
+    pulse: Heartbeat
     thread: Thread
 
 
 @pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], Servant]], Served]]:
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], Worker]], Served]]:
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # only a main thread may set handlers
     running: list[Served] = []
 
-    def begin(make: Callable[[], Servant]) -> Served:
+    def begin(make: Callable[[], Worker]) -> Served:
         ours, theirs = Pipe()
-        pulse = Pulse()
+        pulse = Heartbeat()
 
         def life() -> None:
             try:
@@ -131,7 +131,7 @@ def test_it_ends_when_the_other_side_is_gone(start: Any) -> None:
 
 
 def test_a_fault_of_the_user_keeps_its_words(start: Any) -> None:
-    def make() -> Servant:
+    def make() -> Worker:
         raise DistillSpecError("no such folder", where="drafts", mend="name another one")
 
     assert start(make).link.recv() == Failed("no such folder", "name another one")

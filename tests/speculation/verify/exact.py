@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import Rule, TreeRule, Verdict, VerifyRule
+from distillspec.speculation.verify.verdict import Rule, TreeRule, VerifyResult, VerifyRule
 from tests.speculation.branches import Branches, Law, total_variation, walk
 
 EXACT = 1e-9
@@ -109,7 +109,7 @@ def distinct(q: Model, L: int, K: int, branches: Branches) -> list[list[int]]:
 
 def tree_rounds(
     rule: TreeRule, p: Model, q: Model, L: int, K: int, draft: Drafting = independent
-) -> Iterator[tuple[Verdict, float]]:
+) -> Iterator[tuple[VerifyResult, float]]:
     """Every way a round with K drafts of L tokens can go: the verdict and its probability."""
     for sequences, drafting in walk(lambda coins: draft(q, L, K, coins)):
         p_rows, q_rows, tree = fixed_tree(sequences, p, q)
@@ -119,7 +119,7 @@ def tree_rounds(
 
 def chain_rounds(
     rule: VerifyRule, p: Model, q: Model, L: int, chance: Coins = Branches
-) -> Iterator[tuple[Verdict, float]]:
+) -> Iterator[tuple[VerifyResult, float]]:
     for (tokens,), drafting in walk(lambda coins: independent(q, L, 1, coins), chance=chance):
         p_rows = torch.stack([p(tokens[:position]) for position in range(L + 1)])
         q_rows = torch.stack([q(tokens[:position]) for position in range(L)])
@@ -131,7 +131,7 @@ def chain_rounds(
             yield verdict, drafting.weight * coins.weight
 
 
-def distance(rounds: Iterator[tuple[Verdict, float]], p: Model, V: int, length: int) -> float:
+def distance(rounds: Iterator[tuple[VerifyResult, float]], p: Model, V: int, length: int) -> float:
     """Total variation of what is emitted, completed by p to `length` tokens, and the target's."""
     emitted: Law = defaultdict(float)
     for verdict, weight in rounds:
@@ -156,7 +156,7 @@ def chain_distance(
     return distance(chain_rounds(rule, p, q, L, chance), p, V, L + 1)
 
 
-def expected_tokens(rounds: Iterator[tuple[Verdict, float]]) -> float:
+def expected_tokens(rounds: Iterator[tuple[VerifyResult, float]]) -> float:
     """Tokens a round emits in expectation, drafting included."""
     return sum(weight * len(verdict.tokens) for verdict, weight in rounds)
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance, GeneratorChance
+from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.verify.block import _coins, expected_by_block, verify_block
 from distillspec.speculation.verify.token import residual, verify_token
-from distillspec.speculation.verify.verdict import Verdict
+from distillspec.speculation.verify.verdict import VerifyResult
 from tests.speculation.branches import mutant
 from tests.speculation.verify.exact import (
     EXACT,
@@ -56,7 +56,7 @@ def test_a_block_of_one_token_is_judged_as_by_token_verification() -> None:
 def test_greedy_drafts_are_kept_up_to_the_first_that_differs() -> None:
     one_hot = torch.eye(4)
     p, q = one_hot[[1, 2, 3, 0]], one_hot[[1, 2, 0]]
-    chance = GeneratorChance(torch.Generator().manual_seed(0))
+    chance = GeneratorSource(torch.Generator().manual_seed(0))
     assert verify_block(p, q, torch.tensor([1, 2, 0]), chance).tokens == [1, 2, 3]
     assert verify_block(p, p[:3], torch.tensor([1, 2, 3]), chance).tokens == [1, 2, 3, 0]
     assert verify_block(p, p[:0], torch.empty(0, dtype=torch.long), chance).tokens == [1]
@@ -65,14 +65,14 @@ def test_greedy_drafts_are_kept_up_to_the_first_that_differs() -> None:
 def test_a_rule_of_cumulative_products_that_goes_under_its_name_fails() -> None:
     """Known wrong: each prefix kept with the product of its ratios, corrected as token by token."""
 
-    def rule(p: Tensor, q: Tensor, tokens: Tensor, chance: Chance) -> Verdict:
+    def rule(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> VerifyResult:
         drafted = tokens[:, None]
         products = (p[:-1].gather(1, drafted) / q.gather(1, drafted)).squeeze(1).cumprod(0)
         coins = chance.accept(products).tolist()
         kept = max((i + 1 for i, fell in enumerate(coins) if fell), default=0)
         last = kept == len(coins)
         following = chance.draw(p[kept] if last else residual(p[kept], q[kept]))
-        return Verdict([*tokens[:kept].tolist(), int(following)])
+        return VerifyResult([*tokens[:kept].tolist(), int(following)])
 
     p, q = random_model(3, 2, 1), random_model(3, 2, 2)
     assert chain_distance(rule, p, q, 3, 2) > 0.01

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.tree import Tree
 from distillspec.speculation.verify.kseq import (
     _left,
@@ -17,7 +17,7 @@ from distillspec.speculation.verify.kseq import (
 )
 from distillspec.speculation.verify.token import verify_token
 from distillspec.speculation.verify.transport import optimal_acceptance
-from distillspec.speculation.verify.verdict import Verdict
+from distillspec.speculation.verify.verdict import VerifyResult
 from distillspec.speculation.verify.walk import walk_down
 from tests.speculation.branches import mutant, walk
 from tests.speculation.verify.exact import (
@@ -48,10 +48,10 @@ def test_the_joint_law_holds_for_adversarial_pairs(p: Model, q: Model) -> None:
 def test_merging_equal_drafts_first_fails() -> None:
     """Known wrong: a token drawn twice had two trials."""
 
-    def merged(p: Tensor, q: Tensor, drafts: list[int], chance: Chance) -> int:
+    def merged(p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource) -> int:
         return kseq_token(p, q, list(dict.fromkeys(drafts)), chance)
 
-    def rule(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdict:
+    def rule(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
         return walk_down(p, q, tree, chance, merged)
 
     p, q = random_model(3, 1, 1), random_model(3, 1, 2)
@@ -70,7 +70,7 @@ def test_merging_equal_drafts_first_fails() -> None:
 def test_the_law_fails_if_a_line_is_broken(line: str, broken: str, inside: Any) -> None:
     token = mutant(kseq_token, line, broken, inside=inside)
 
-    def rule(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdict:
+    def rule(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
         return walk_down(p, q, tree, chance, token)
 
     p, q = random_model(3, 1, 1), random_model(3, 1, 2)
@@ -81,7 +81,7 @@ def acceptance(p: Tensor, q: Tensor, K: int) -> float:
     """How often the emitted token is one of the drafts, by enumeration."""
     met = 0.0
 
-    def one(chance: Chance) -> bool:
+    def one(chance: RandomSource) -> bool:
         drafts = chance.draw(q.expand(K, -1)).tolist()
         return kseq_token(p, q, drafts, chance) in drafts
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance, GeneratorChance, passes
+from distillspec.speculation.chance import GeneratorSource, RandomSource, passes
 from distillspec.speculation.verify.token import (
     expected_by_token,
     ratios,
@@ -18,7 +18,7 @@ from distillspec.speculation.verify.token import (
     verify_token,
     verify_token_rows,
 )
-from distillspec.speculation.verify.verdict import Verdict
+from distillspec.speculation.verify.verdict import VerifyResult
 from tests.speculation.branches import (
     Branches,
     GridBranches,
@@ -102,7 +102,7 @@ def test_the_expectation_of_a_block_is_that_of_the_shipped_coins(seed: int) -> N
 
 
 def row_verdicts(
-    p: Tensor, q: Tensor, tokens: Tensor, chance: Chance, rule: Any = verify_token_rows
+    p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource, rule: Any = verify_token_rows
 ) -> list[tuple[int, ...]]:
     found = rule(p, q, tokens, chance)
     return [
@@ -113,8 +113,8 @@ def row_verdicts(
     ]
 
 
-def one_of_the_rows(p: Tensor, q: Tensor, tokens: Tensor, chance: Chance) -> Verdict:
-    return Verdict(list(row_verdicts(p[None], q[None], tokens[None], chance)[0]))
+def one_of_the_rows(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> VerifyResult:
+    return VerifyResult(list(row_verdicts(p[None], q[None], tokens[None], chance)[0]))
 
 
 @pytest.mark.parametrize(("V", "gamma"), [(5, 1), (4, 2), (2, 3)])
@@ -217,8 +217,8 @@ def test_a_rejection_where_p_equals_q_is_corrected_from_p() -> None:
 # --- shapes and ends -----------------------------------------------------------------------------
 
 
-def seeded() -> Chance:
-    return GeneratorChance(torch.Generator().manual_seed(0))
+def seeded() -> RandomSource:
+    return GeneratorSource(torch.Generator().manual_seed(0))
 
 
 def test_without_a_draft_the_next_token_is_drawn_from_p() -> None:

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.tree import Tree
 from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.recursive import verify_recursive_distinct
 from distillspec.speculation.verify.traversal import verify_traversal
-from distillspec.speculation.verify.verdict import Verdict
+from distillspec.speculation.verify.verdict import VerifyResult
 from tests.speculation.branches import mutant
 from tests.speculation.verify.exact import (
     EXACT,
@@ -50,10 +50,10 @@ def test_on_a_chain_it_is_block_verification() -> None:
 def test_the_likeliest_cached_child_accepted_with_p_over_q_fails() -> None:
     """Known wrong: a child that was looked up, not drawn, judged as if it had been drawn."""
 
-    def rule(p: Tensor, q: Tensor, tree: Tree, chance: Chance) -> Verdict:
+    def rule(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
         return verify_traversal(p, q, tree, chance)
 
-    def likeliest(q: Model, L: int, K: int, branches: Chance) -> list[list[int]]:
+    def likeliest(q: Model, L: int, K: int, branches: RandomSource) -> list[list[int]]:
         sequence: list[int] = []
         while len(sequence) < L:
             sequence.append(int(q(sequence).argmax()))

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from distillspec.speculation.verify.token import verify_token
-from distillspec.speculation.verify.verdict import Verdict, VerifyRule
+from distillspec.speculation.verify.verdict import VerifyResult, VerifyRule
 
 
 def test_a_verdict_is_the_kept_tokens_and_then_one_of_the_targets() -> None:
-    verdict = Verdict([4, 5, 6])
+    verdict = VerifyResult([4, 5, 6])
     assert (verdict.accepted, verdict.next_token) == (2, 6)
-    assert (Verdict([9]).accepted, Verdict([9]).next_token) == (0, 9)
+    assert (VerifyResult([9]).accepted, VerifyResult([9]).next_token) == (0, 9)
 
 
 def test_token_verification_is_a_verify_rule() -> None:

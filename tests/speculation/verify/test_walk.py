@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import Chance
+from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.tree import Tree
 from distillspec.speculation.verify.kseq import kseq_law, verify_kseq
 from distillspec.speculation.verify.recursive import recursive_law, verify_recursive
@@ -28,7 +28,7 @@ class Scripted:
         self._tokens = iter(tokens)
         self.shown: list[tuple[int, list[int]]] = []
 
-    def __call__(self, p: Tensor, q: Tensor, drafts: list[int], chance: Chance) -> int:
+    def __call__(self, p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource) -> int:
         self.shown.append((int(q[1]), drafts))
         return next(self._tokens)
 
