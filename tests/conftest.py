@@ -90,7 +90,7 @@ def tiny_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
             heads=2,
             max_positions=512,
         )
-        model = random_llama(shape, vocabulary=VOCABULARY, end_token=0, seed=seed)
+        model = random_llama(shape, vocab_size=VOCABULARY, end_token=0, seed=seed)
         _sharpen(model)
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)

@@ -35,9 +35,9 @@ ROOT = Path(__file__).parents[1]
 CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
 
 
-def llama_like(kind: type[PretrainedConfig], vocabulary: int, **more: Any) -> PretrainedConfig:
+def llama_like(kind: type[PretrainedConfig], vocab_size: int, **more: Any) -> PretrainedConfig:
     return kind(
-        vocab_size=vocabulary,
+        vocab_size=vocab_size,
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=2,
@@ -49,9 +49,9 @@ def llama_like(kind: type[PretrainedConfig], vocabulary: int, **more: Any) -> Pr
     )
 
 
-def neox(vocabulary: int) -> PretrainedConfig:
+def neox(vocab_size: int) -> PretrainedConfig:
     return GPTNeoXConfig(
-        vocab_size=vocabulary,
+        vocab_size=vocab_size,
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=2,
@@ -61,10 +61,10 @@ def neox(vocabulary: int) -> PretrainedConfig:
     )
 
 
-def t5(vocabulary: int) -> PretrainedConfig:
+def t5(vocab_size: int) -> PretrainedConfig:
     """As version 1.1 and FLAN have it: gated, with a head of its own."""
     return T5Config(
-        vocab_size=vocabulary,
+        vocab_size=vocab_size,
         d_model=16,
         d_kv=8,
         d_ff=32,
@@ -166,7 +166,7 @@ def test_headers_tell_command_hardware_and_what_to_expect(name: str) -> None:
 def test_the_halves_of_a_pair_that_is_made_have_the_sizes_in_their_names(name: str) -> None:
     recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml")
     assert isinstance(recipe, PretrainRecipe) and recipe.model is not None
-    model = random_llama(recipe.model, vocabulary=32000, end_token=0, seed=0)
+    model = random_llama(recipe.model, vocab_size=32000, end_token=0, seed=0)
     millions = int(name.removeprefix("lm1b-").removesuffix("m"))
     assert model.num_parameters() / 1e6 == pytest.approx(millions, rel=0.01)
 

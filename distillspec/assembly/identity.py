@@ -101,7 +101,7 @@ def check_identity(path: Path, found: Identity, *, has_trained: bool) -> list[st
         raise DistillSpecError(
             f"{' and '.join(_WORDS[name] for name in changed)} changed since this run was started",
             where="; ".join([*dict.fromkeys(places), str(path)]),
-            mend="put back what the run was started with, or start a new run from the recipe",
+            fix="put back what the run was started with, or start a new run from the recipe",
         )
     new = {**stored, "digests": {**digests, **found.digests}}
     new["files"] = {**stored.get("files", {}), **found.files}
@@ -122,7 +122,7 @@ def pair_identity(pair: ModelPair, path: Path) -> Identity:
     digests: dict[str, Value] = {
         "tokenizer": tokenizer_digest(pair.tokenizer),
         "chat_template": _text_digest(json.dumps(pair.tokenizer.chat_template, sort_keys=True)),
-        "end_tokens": sorted(pair.end_tokens),
+        "end_tokens": sorted(pair.eos_token_ids),
     }
     places = {"draft": "pair.draft"}
     if pair.draft_tokenizer is not None:
@@ -253,5 +253,5 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _kept(path: Path) -> BoundedText:
-    mend = "restore the file from a copy; if target, draft and data are as they were, delete it"
-    return BoundedText(path, "the record of what this run was started with", mend)
+    fix = "restore the file from a copy; if target, draft and data are as they were, delete it"
+    return BoundedText(path, "the record of what this run was started with", fix)

@@ -18,7 +18,7 @@ from distillspec.models.bare import bare_model
 from distillspec.models.loading.load import empty_model, fetch_model, load_model, load_tokenizer
 from distillspec.models.loading.precision import cast_parameters, fast_dtype
 from distillspec.models.runners.cache import check_rolls_back
-from distillspec.models.runners.eager import context_of_model, most_positions, vocabulary_size
+from distillspec.models.runners.eager import context_of_model, max_context_length, vocabulary_size
 from distillspec.models.runners.encoder_decoder import check_same_kind, is_seq2seq, start_token
 from distillspec.models.surgery.adapters import add_lora, check_targets
 from distillspec.models.surgery.frozen import FrozenTarget
@@ -49,14 +49,14 @@ def device_of(hardware: HardwareConfig) -> torch.device:
         raise DistillSpecError(
             "there is no GPU that torch can use",
             where="hardware.device",
-            mend="set hardware.device=auto, or install a torch build for your GPU",
+            fix="set hardware.device=auto, or install a torch build for your GPU",
         )
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def dtype_of(name: str, where: torch.device) -> torch.dtype:
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
     """The dtype that a recipe or suite names; "auto" is what `where` multiplies fastest."""
-    return fast_dtype(where) if name == "auto" else _DTYPES[name]
+    return fast_dtype(device) if name == "auto" else _DTYPES[name]
 
 
 def prepare_process(recipe: Recipe) -> None:
@@ -78,12 +78,12 @@ def seed_adapters(seed: int) -> None:
 
 @dataclass(frozen=True)
 class ModelPair:
-    """A checked pair. vocabulary: tokens that both models share. stops: what ends a text. start: a
+    """A checked pair. vocab_size: tokens that both models share. stops: what ends a text. start: a
     draft that is made.
 
     frozen: the target, or None where it is an endpoint; the tokenizer is then the draft's.
     kept: the tokens that a draft with a trimmed head scores, once they are known. bridge: between
-    the target's tokens and those of a draft with a tokenizer of its own; `vocabulary` is then the
+    the target's tokens and those of a draft with a tokenizer of its own; `vocab_size` is then the
     target's.
     """
 
@@ -91,7 +91,7 @@ class ModelPair:
     device: torch.device
     frozen: FrozenTarget | None
     tokenizer: PreTrainedTokenizerBase
-    vocabulary: int
+    vocab_size: int
     stops: EosTokens
     start: PreTrainedModel | None = None
     kept: Tokens | None = None
@@ -100,7 +100,7 @@ class ModelPair:
     draft_positions: int = UNLIMITED  # of its own tokens, where these are not the target's
 
     @property
-    def end_tokens(self) -> frozenset[int]:
+    def eos_token_ids(self) -> frozenset[int]:
         """What ends a text."""
         return self.stops.ids
 
@@ -111,7 +111,7 @@ class ModelPair:
             raise DistillSpecError(
                 "this needs the target's weights, and the target is an endpoint",
                 where=f"pair.endpoint: {self.recipe.pair.target_name}",
-                mend="name a folder or a Hub id in pair.target, in place of pair.endpoint",
+                fix="name a folder or a Hub id in pair.target, in place of pair.endpoint",
             )
         return self.frozen
 
@@ -135,11 +135,11 @@ class ModelPair:
 
     @property
     def pad_token(self) -> int:
-        return padding_token(self.tokenizer, self.vocabulary, min(self.end_tokens))
+        return padding_token(self.tokenizer, self.vocab_size, min(self.eos_token_ids))
 
     def check_tokens(self, texts: Iterable[tuple[str, Sequence[int]]]) -> None:
         """DistillSpecError for a text (name, tokens) with a token that the models do not have."""
-        check_in_vocabulary(texts, self.vocabulary, self.tokenizer)
+        check_in_vocabulary(texts, self.vocab_size, self.tokenizer)
 
     @property
     def exported_stop_ids(self) -> frozenset[int]:
@@ -152,22 +152,22 @@ class ModelPair:
             return vocabulary_size(draft)  # its own
         return vocabulary_size(self.frozen.model)
 
-    def draft(self, kind: torch.dtype = torch.float32) -> PreTrainedModel:
+    def draft(self, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
         """The undistilled draft, fresh from its folder or as it was made, to decode with."""
-        draft = self._plain_draft(kind)
+        draft = self._plain_draft(dtype)
         if self.kept is not None:
             trim_head(draft, self.kept)
             settle_head(draft)
         return draft
 
-    def _plain_draft(self, kind: torch.dtype) -> PreTrainedModel:
+    def _plain_draft(self, dtype: torch.dtype) -> PreTrainedModel:
         if self.start is None:
-            given = _draft(self.recipe, kind, self.device)
+            given = _draft(self.recipe, dtype, self.device)
             if self.bridge is not None:
                 attach(given, self.bridge)
             return given
         draft = copy.deepcopy(self.start)
-        cast_parameters(draft, kind)
+        cast_parameters(draft, dtype)
         torch.nn.Module.to(draft, self.device)
         return draft
 
@@ -181,16 +181,16 @@ class ModelPair:
         return draft
 
 
-def load_pair(recipe: Recipe, kind: torch.dtype | None = None) -> ModelPair:
+def load_pair(recipe: Recipe, dtype: torch.dtype | None = None) -> ModelPair:
     """Load the target (in `kind`; default: the hardware's precision) and check the pair.
 
     The tokenizers are compared before any weight is read. A draft that is made has the target's.
     Of a target behind an endpoint there is nothing to load or to compare.
     """
-    pair, where = recipe.pair, device_of(recipe.hardware)
+    pair, device = recipe.pair, device_of(recipe.hardware)
     if pair.endpoint is not None:
-        return _load_draft_alone(recipe, where)
-    kind = kind or dtype_of(recipe.hardware.precision, where)
+        return _load_draft_alone(recipe, device)
+    dtype = dtype or dtype_of(recipe.hardware.precision, device)
     tokenizer = load_tokenizer(
         pair.target_weights,
         trust_remote_code=pair.trust_remote_code,
@@ -198,30 +198,30 @@ def load_pair(recipe: Recipe, kind: torch.dtype | None = None) -> ModelPair:
         what="target",
     )
     if not isinstance(pair.draft, str):
-        return _made_pair(recipe, pair.draft, tokenizer, kind)
+        return _made_pair(recipe, pair.draft, tokenizer, dtype)
     draft_tokenizer = _draft_tokenizer(recipe)
-    target = _target(recipe, kind, where)
+    target = _target(recipe, dtype, device)
     return _given_pair(recipe, target, tokenizer, draft_tokenizer)
 
 
-def _target(recipe: Recipe, kind: torch.dtype, where: torch.device) -> PreTrainedModel:
+def _target(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     """Whole on this process, or split over all of them where the recipe wants it."""
     pair = recipe.pair
     shared: Any = {
-        "dtype": kind,
+        "dtype": dtype,
         "trust_remote_code": pair.trust_remote_code,
         "revision": pair.target_revision,
         "what": "target",
     }
     several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
     if not (recipe.hardware.shard_target and several):
-        return load_model(pair.target_weights, device=where, **shared)
+        return load_model(pair.target_weights, device=device, **shared)
     # Now, not while the others wait for the first process: a Hub's files take their time.
     fetch_model(pair.target_weights, **{key: shared[key] for key in shared if key != "dtype"})
     return split_over_processes(
         lambda: load_model(pair.target_weights, **shared),
         lambda: empty_model(pair.target_weights, **shared),
-        where,
+        device,
     )
 
 
@@ -254,27 +254,27 @@ def _given_pair(
             stops,
             bridge=bridge,
             draft_tokenizer=draft_tokenizer,
-            draft_positions=most_positions(draft),
+            draft_positions=max_context_length(draft),
         )
-    vocabulary = check_pair(tokenizer, draft_tokenizer, *sizes, names)
-    return ModelPair(recipe, where, FrozenTarget(target, vocabulary), tokenizer, vocabulary, stops)
+    vocab_size = check_pair(tokenizer, draft_tokenizer, *sizes, names)
+    return ModelPair(recipe, where, FrozenTarget(target, vocab_size), tokenizer, vocab_size, stops)
 
 
-def _load_draft_alone(recipe: Recipe, where: torch.device) -> ModelPair:
+def _load_draft_alone(recipe: Recipe, device: torch.device) -> ModelPair:
     tokenizer = _draft_tokenizer(recipe)
     draft = _draft(recipe, torch.float32, torch.device("cpu"))
     if is_seq2seq(draft):
         raise DistillSpecError(
             "an endpoint answers for causal drafts, and this one has an encoder",
             where=f"pair.draft={recipe.pair.draft}",
-            mend="name the target's folder or Hub id in pair.target, in place of pair.endpoint",
+            fix="name the target's folder or Hub id in pair.target, in place of pair.endpoint",
         )
     _check_length(recipe, draft)
     _check_draft(recipe, draft)
     size = vocabulary_size(draft)
     size = check_pair(tokenizer, tokenizer, size, size, f"pair.draft={recipe.pair.draft}")
     return ModelPair(
-        recipe, where, None, tokenizer, size, _stops(recipe, draft, tokenizer, "draft")
+        recipe, device, None, tokenizer, size, _stops(recipe, draft, tokenizer, "draft")
     )
 
 
@@ -282,20 +282,20 @@ def _made_pair(
     recipe: Recipe,
     plan: PrunedDraftConfig | RandomDraftConfig,
     tokenizer: PreTrainedTokenizerBase,
-    kind: torch.dtype,
+    dtype: torch.dtype,
 ) -> ModelPair:
     """A target and the draft that is made for it, from the target's weights as they are stored."""
-    where = device_of(recipe.hardware)
+    device = device_of(recipe.hardware)
     target = _stored_target(recipe)
     check_rolls_back(target)
     stops = _stops(recipe, target, tokenizer, "target")
     size = vocabulary_size(target)
-    vocabulary = check_pair(tokenizer, tokenizer, size, size, f"pair.target={recipe.pair.target}")
+    vocab_size = check_pair(tokenizer, tokenizer, size, size, f"pair.target={recipe.pair.target}")
     start = _made(recipe, plan, target, _end_of_text(tokenizer, stops.ids), recipe.seed)
-    cast_parameters(target, kind)
-    torch.nn.Module.to(target, where)
-    frozen = FrozenTarget(target, vocabulary)
-    return ModelPair(recipe, where, frozen, tokenizer, vocabulary, stops, start)
+    cast_parameters(target, dtype)
+    torch.nn.Module.to(target, device)
+    frozen = FrozenTarget(target, vocab_size)
+    return ModelPair(recipe, device, frozen, tokenizer, vocab_size, stops, start)
 
 
 def with_draft_of(pair: ModelPair, recipe: Recipe) -> ModelPair:
@@ -310,7 +310,7 @@ def with_draft_of(pair: ModelPair, recipe: Recipe) -> ModelPair:
     target = pair.target.model
     if isinstance(plan, str):
         return _given_pair(recipe, target, pair.tokenizer, _draft_tokenizer(recipe))
-    end = _end_of_text(pair.tokenizer, pair.end_tokens)
+    end = _end_of_text(pair.tokenizer, pair.eos_token_ids)
     start = _made(recipe, plan, _stored_target(recipe), end, pair.recipe.seed)
     size = vocabulary_size(target)
     size = check_pair(
@@ -342,7 +342,7 @@ def _made(
         raise DistillSpecError(
             "of an encoder-decoder target no draft can be made",
             where="pair.draft",
-            mend="name the folder or Hub id of a smaller model of its family, such as t5-small",
+            fix="name the folder or Hub id of a smaller model of its family, such as t5-small",
         )
     start = made_draft(plan, target, end_token=end_token, seed=seed)
     _check_length(recipe, target, start)
@@ -367,7 +367,7 @@ def _check_draft(recipe: Recipe, draft: PreTrainedModel) -> None:
         raise DistillSpecError(
             f"the draft's head cannot keep {plan.keep} tokens: it has {size}",
             where=f"pair.draft_head.keep={plan.keep}",
-            mend=f"give at most {size}, or leave draft_head out",
+            fix=f"give at most {size}, or leave draft_head out",
         )
 
 
@@ -391,7 +391,7 @@ def _check_seq2seq(recipe: Recipe) -> None:
             raise DistillSpecError(
                 f"this cannot be done with encoder-decoder models: {reason}",
                 where=where,
-                mend="leave it out for this pair",
+                fix="leave it out for this pair",
             )
 
 
@@ -405,12 +405,12 @@ def _draft_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     )
 
 
-def _draft(recipe: Recipe, kind: torch.dtype, where: torch.device) -> PreTrainedModel:
+def _draft(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     assert isinstance(recipe.pair.draft, str), "a made draft is in no folder"
     return load_model(
         recipe.pair.draft,
-        dtype=kind,
-        device=where,
+        dtype=dtype,
+        device=device,
         trust_remote_code=recipe.pair.trust_remote_code,
         revision=recipe.pair.draft_revision,
         what="draft",

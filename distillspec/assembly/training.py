@@ -72,7 +72,7 @@ def prompts(pair: ModelPair) -> PromptSets:
         raise DistillSpecError(
             "the data are chats, and their prompts hold the template and other people's turns",
             where="distill.on_prompts=true",
-            mend="set distill.on_prompts=false: then the loss is over the responses",
+            fix="set distill.on_prompts=false: then the loss is over the responses",
         )
     check_fixed(sets.training, pair.recipe.distill.source)
     pair.check_tokens(
@@ -95,7 +95,7 @@ def suite_prompts(pair: ModelPair, suite: Suite, drafts: Sequence[PreTrainedMode
             f"{holds} positions of the models' contexts: none is left for a prompt"
             + (f" ({reason})" if reason else ""),
             where=f"evaluation suite {suite.name}",
-            mend="lower max_new_tokens in the suite",
+            fix="lower max_new_tokens in the suite",
         )
     traffic = load_traffic(
         suite.prompts,
@@ -157,8 +157,8 @@ def target_store(pair: ModelPair, training: Sequence[Prompt]) -> StoredResponses
                 "max_response_tokens": recipe.data.max_response_tokens,
                 "dtype": str(pair.target.model.dtype).removeprefix("torch."),
                 "tokenizer": vocabulary_digest(pair.tokenizer),
-                "vocabulary": pair.vocabulary,
-                "end_tokens": ",".join(map(str, sorted(pair.end_tokens))),
+                "vocabulary": pair.vocab_size,
+                "end_tokens": ",".join(map(str, sorted(pair.eos_token_ids))),
             },
         ),
     )
@@ -180,9 +180,9 @@ def target_sampler(pair: ModelPair) -> Sampler:
             max_new_tokens=most,
             policy=SamplingPolicy(temperature=pair.recipe.distill.temperature),
             chance=RowSource.seeded(seeds, most, pair.device),
-            end_tokens=pair.end_tokens,
+            eos_token_ids=pair.eos_token_ids,
             pad_token=pair.pad_token,
-            vocabulary=pair.vocabulary,
+            vocab_size=pair.vocab_size,
         )
         return [response.tolist() for response in responses]
 
@@ -210,7 +210,7 @@ def signal_store(
         _place(pair, signal.store),
         texts,
         signal,
-        vocabulary=pair.vocabulary if scored is None else len(scored),
+        vocab_size=pair.vocab_size if scored is None else len(scored),
         temperature=plan.temperature,
         model=model_digest(pair.target.model),
         tokenizer=vocabulary_digest(pair.tokenizer),
@@ -249,7 +249,7 @@ def signal_scorer(pair: ModelPair, signal: CachedTargetConfig) -> Scorer:
     size = plan.micro_batch_size or plan.batch_size
 
     def score(texts: list[TopKText]) -> list[TopTokens]:
-        laws: list[TopTokens] = []
+        distributions: list[TopTokens] = []
         for start in range(0, len(texts), size):
             part = texts[start : start + size]
             pairs = [(text.tokens[: text.first], text.tokens[text.first :]) for text in part]
@@ -270,8 +270,8 @@ def signal_scorer(pair: ModelPair, signal: CachedTargetConfig) -> Scorer:
                 chunk_tokens=plan.chunk_tokens,
             )
             check_finite("the target", found.log_probability[:, 0])
-            laws += found.split([text.predicted for text in part])
-        return laws
+            distributions += found.split([text.predicted for text in part])
+        return distributions
 
     return score
 
@@ -350,9 +350,9 @@ def drafted_texts(
         max_new_tokens=pair.recipe.distill.probe.max_new_tokens,
         policy=SamplingPolicy(temperature=pair.recipe.distill.temperature),
         chance=GeneratorSource(generator),
-        end_tokens=pair.end_tokens,
+        eos_token_ids=pair.eos_token_ids,
         pad_token=pair.pad_token,
-        vocabulary=pair.vocabulary,
+        vocab_size=pair.vocab_size,
     )
     return [
         DrawnText(prompt.tokens, tuple(answer.tolist()))
@@ -365,7 +365,7 @@ def reach(pair: ModelPair, held_out: Sequence[Prompt]) -> float:
     policy = SamplingPolicy(temperature=pair.recipe.distill.temperature)
     texts = drawn_texts(pair, held_out)
     assert pair.scored is not None
-    return mass(pair.target.model, texts, policy, pair.scored, vocabulary=pair.vocabulary).mean()
+    return mass(pair.target.model, texts, policy, pair.scored, vocab_size=pair.vocab_size).mean()
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -392,10 +392,10 @@ def probe(pair: ModelPair, held_out: Sequence[Prompt]) -> AcceptanceProbe:
         probe_prompts(pair.recipe, held_out),
         pair.recipe.distill.probe,
         temperature=pair.recipe.distill.temperature,
-        end_tokens=pair.end_tokens,
+        eos_token_ids=pair.eos_token_ids,
         pad_token=pair.pad_token,
         seed=pair.recipe.seed,
-        vocabulary=pair.vocabulary,
+        vocab_size=pair.vocab_size,
         joint=pair.is_split,
     )
 
@@ -411,12 +411,12 @@ def kept_tokens(
     End-of-text and special tokens are kept whatever their counts.
     """
     own = [prompt.response for prompt in training if prompt.response is not None]
-    special = pair.end_tokens.union(pair.tokenizer.all_special_ids)
+    special = pair.eos_token_ids.union(pair.tokenizer.all_special_ids)
     return frequent_tokens(
         own if target_responses is None else target_responses.values(),
         keep,
-        always=frozenset(token for token in special if token < pair.vocabulary),
-        vocabulary=pair.vocabulary,
+        always=frozenset(token for token in special if token < pair.vocab_size),
+        vocab_size=pair.vocab_size,
     )
 
 
@@ -470,17 +470,17 @@ def reference(pair: ModelPair, recipe: Recipe) -> FrozenTarget | None:
         what="reference",
     )
     size = vocabulary_size(model)
-    if size < pair.vocabulary and pair.bridge is None:
+    if size < pair.vocab_size and pair.bridge is None:
         raise DistillSpecError(
-            f"the reference knows {size} tokens, and the pair has {pair.vocabulary} in common",
+            f"the reference knows {size} tokens, and the pair has {pair.vocab_size} in common",
             where=f"distill.select.reference={select.reference}",
-            mend="name a draft that was distilled from this pair's own draft",
+            fix="name a draft that was distilled from this pair's own draft",
         )
     if pair.kept is not None:
         trim_head(model, pair.kept)
     if pair.bridge is not None:
         attach(model, pair.bridge)
-    return FrozenTarget(model, pair.vocabulary)
+    return FrozenTarget(model, pair.vocab_size)
 
 
 def control_recipe(recipe: Recipe, minutes: float) -> Recipe:

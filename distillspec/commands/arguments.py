@@ -84,7 +84,7 @@ def distillation(arguments: Namespace) -> Recipe:
         raise DistillSpecError(
             "this recipe makes a model from nothing; it distils no pair",
             where=str(arguments.path),
-            mend=f"start it with: ./launch.sh pretrain {arguments.path}",
+            fix=f"start it with: ./launch.sh pretrain {arguments.path}",
         )
     return recipe
 
@@ -96,7 +96,7 @@ def pretraining(arguments: Namespace) -> PretrainRecipe:
         raise DistillSpecError(
             "this recipe distils a pair; `pretrain` needs one with `kind: pretrain`",
             where=str(arguments.path),
-            mend=f"start it with: ./launch.sh {arguments.path}",
+            fix=f"start it with: ./launch.sh {arguments.path}",
         )
     return recipe
 
@@ -113,7 +113,7 @@ def request(arguments: Namespace) -> Request:
         raise DistillSpecError(
             f"a resumed run keeps its recipe; it takes no '{arguments.overrides[0]}'",
             where=str(folder),
-            mend=f"resume it without overrides, or start a new run of {folder / 'recipe.yaml'}",
+            fix=f"resume it without overrides, or start a new run of {folder / 'recipe.yaml'}",
         )
     arguments.path = str(folder / "recipe.yaml")
     return Request(distillation(arguments), folder)
@@ -128,7 +128,7 @@ def run_folder(path: str) -> Path:
         raise DistillSpecError(
             f"the folder of this run cannot be read: {error.strerror}",
             where=path,
-            mend="change the permissions of the folder and of those that it lies in",
+            fix="change the permissions of the folder and of those that it lies in",
         ) from error
     except (OSError, ValueError):
         pass  # said below
@@ -137,7 +137,7 @@ def run_folder(path: str) -> Path:
         raise DistillSpecError(
             f"'{path}' is not the folder of a run: it {fault}",
             where="command line",
-            mend=f"run folders are {RUNS}/<recipe>/<run id>",
+            fix=f"run folders are {RUNS}/<recipe>/<run id>",
         )
     return folder
 
@@ -149,7 +149,7 @@ def latest_run(recipe: Recipe) -> Path:
         raise DistillSpecError(
             f"the recipe '{recipe.name}' has not been run yet",
             where=str(RUNS / recipe.name),
-            mend="start it with: ./launch.sh RECIPE",
+            fix="start it with: ./launch.sh RECIPE",
         )
     return newest
 

@@ -46,7 +46,7 @@ def main(arguments: Namespace) -> int:
         raise DistillSpecError(
             f"--temperature is {arguments.temperature:g}, which cannot be computed",
             where="command line: auto",
-            mend=f"give {ALLOWED}",
+            fix=f"give {ALLOWED}",
         )
     source = _source(arguments.prompts)
     from distillspec.workflows import tune
@@ -72,12 +72,12 @@ def _source(path: str | None) -> JsonlSource | PythonSource:
             include=("models/*/modeling_*.py", "models/*/configuration_*.py"),
             prompts_per_file=16,
         )
-    mend = 'give a JSONL file, a line a prompt: {"prompt": "..."}'
-    check_regular(Path(path), "the file of prompts", mend)
+    fix = 'give a JSONL file, a line a prompt: {"prompt": "..."}'
+    check_regular(Path(path), "the file of prompts", fix)
     if not os.path.isfile(path):
         raise DistillSpecError(
             "there is no such file of prompts",
             where=path,
-            mend=mend,
+            fix=fix,
         )
     return JsonlSource(kind="jsonl", path=path)

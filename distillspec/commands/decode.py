@@ -125,5 +125,5 @@ def _named(suite: Suite, name: str) -> MethodConfig | None:
 def _prompt(text: str) -> str:
     if not text.startswith("@"):
         return text
-    mend = "give a text file in UTF-8, or the text itself"
-    return read_text(BoundedText(Path(text[1:]), "the prompt", mend), most=_MOST_PROMPT_BYTES)
+    fix = "give a text file in UTF-8, or the text itself"
+    return read_text(BoundedText(Path(text[1:]), "the prompt", fix), most=_MOST_PROMPT_BYTES)

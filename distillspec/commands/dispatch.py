@@ -61,7 +61,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise DistillSpecError(
-            message, where=f"command line: {self.prog}", mend=f"see: {self.prog} --help"
+            message, where=f"command line: {self.prog}", fix=f"see: {self.prog} --help"
         )
 
 
@@ -138,7 +138,7 @@ def _dispatch(argv: list[str]) -> int:
     raise DistillSpecError(
         f"unknown verb '{verb}'",
         where="command line: distillspec",
-        mend=f"did you mean '{guess}'?" if guess else f"the verbs are {', '.join(COMMANDS)}",
+        fix=f"did you mean '{guess}'?" if guess else f"the verbs are {', '.join(COMMANDS)}",
     )
 
 
@@ -150,7 +150,7 @@ def _check_folder() -> None:
         raise DistillSpecError(
             f"the working folder cannot be used: {error.strerror}",
             where="command line: distillspec",
-            mend="change to a folder that exists: it was deleted or moved",
+            fix="change to a folder that exists: it was deleted or moved",
         ) from error
 
 
@@ -161,7 +161,7 @@ def _check_arguments(argv: Sequence[str]) -> None:
             raise DistillSpecError(
                 f"argument {number} is not UTF-8: {argument[:60]}",
                 where="command line: distillspec",
-                mend="write it in UTF-8; rename a file whose name is not",
+                fix="write it in UTF-8; rename a file whose name is not",
             )
 
 

@@ -18,7 +18,7 @@ def main(arguments: Namespace) -> int:
         raise DistillSpecError(
             "--json belongs to --dry-run and --dump-config",
             where="command line: distillspec run",
-            mend="a run writes its numbers to evaluation/<suite>/summary.json in its folder",
+            fix="a run writes its numbers to evaluation/<suite>/summary.json in its folder",
         )
     recipe, folder = request(arguments)
     if only_look(arguments, recipe, as_json=arguments.json):

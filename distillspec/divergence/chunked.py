@@ -52,7 +52,7 @@ def chunked_divergence(
     Under `no_grad` no gradient is formed.
     """
     assert target_hidden.shape[0] == draft_hidden.shape[0] == weights.shape[0]
-    assert target_head.vocabulary == draft_head.vocabulary, "trim the heads to one vocabulary"
+    assert target_head.vocab_size == draft_head.vocab_size, "trim the heads to one vocabulary"
     rows = rows_that_count(weights)
     plan = Plan(
         rows, weights, temperature, chunk_tokens, wide_precision(target_hidden, draft_hidden)

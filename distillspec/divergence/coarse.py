@@ -1,14 +1,14 @@
 """Divergences from a target of which its k likeliest tokens and the mass of the rest are known.
 
-Both laws are made *coarse*: k outcomes for the tokens that the target named, one for all others
-together. p's is as it was kept; q's lump is the sum over q's own other tokens. The divergence is
-that of the two coarse laws, over k + 1 outcomes. It is a divergence still: 0 where and only where q
-gives each of the k tokens and the rest together what p gives them.
+Both distributions are made *coarse*: k outcomes for the tokens that the target named, one for all
+others together. p's is as it was kept; q's lump is the sum over q's own other tokens. The
+divergence is that of the two coarse distributions, over k + 1 outcomes. It is a divergence still: 0
+where and only where q gives each of the k tokens and the rest together what p gives them.
 
 What it leaves out is how the rest is spread inside the lump. By the data-processing inequality an
-f-divergence (forward and reverse KL, JSD, TVD) of coarse laws is at most that of the whole ones,
-grows with k, and is equal to it at k = V. So 1 - TVD is *at least* the true alpha, and -log of it
-at most the true one; lk_lambda, whose mixture moves with alpha, has no such order.
+f-divergence (forward and reverse KL, JSD, TVD) of coarse distributions is at most that of the whole
+ones, grows with k, and is equal to it at k = V. So 1 - TVD is *at least* the true alpha, and -log
+of it at most the true one; lk_lambda, whose mixture moves with alpha, has no such order.
 
 The same numbers and the same gradient come of spreading p's rest in the proportions of q's (held
 fixed): q is not told anything about the rest but its mass. Dropping the rest and renormalising, by
@@ -42,7 +42,7 @@ from distillspec.divergence.top_tokens import TopTokens
 
 
 class AgainstTopK(NamedTuple):
-    """The divergence of the coarse laws."""
+    """The divergence of the coarse distributions."""
 
     divergence: Divergence
     top: TopTokens
@@ -90,7 +90,7 @@ def coarse_divergence(
     weights: Tensor,
     chunk_tokens: int,
 ) -> DivergenceSums:
-    """Sum of weights [N] * divergence of the coarse laws.
+    """Sum of weights [N] * divergence of the coarse distributions.
 
     draft: hidden states [N, H], or logits [N, V] where `draft_head` is None. temperature: of q, and
     the one that p was kept at. Chunks, precision and gradients as in `chunked_divergence`; the sum
@@ -114,7 +114,7 @@ def coarse_scores(
     temperature: float,
     chunk_tokens: int,
 ) -> RowScores:
-    """Each row's divergence and alpha of the coarse laws, without gradients."""
+    """Each row's divergence and alpha of the coarse distributions, without gradients."""
     _check(top, draft, draft_head)
     dtype = product_dtype(draft)
     plan = even_plan(draft, temperature, chunk_tokens, wide_precision(draft))
@@ -124,6 +124,6 @@ def coarse_scores(
 
 
 def _check(top: TopTokens, draft: Tensor, draft_head: OutputHead | None) -> None:
-    vocabulary = draft.shape[-1] if draft_head is None else draft_head.vocabulary
-    assert vocabulary == top.vocabulary, "trim the draft to the vocabulary of the kept law"
+    vocab_size = draft.shape[-1] if draft_head is None else draft_head.vocab_size
+    assert vocab_size == top.vocab_size, "trim the draft to the vocabulary of the kept law"
     assert draft.shape[0] == top.ids.shape[0]

@@ -22,7 +22,7 @@ class OutputHead(NamedTuple):
     softcap: float | None = None
 
     @property
-    def vocabulary(self) -> int:
+    def vocab_size(self) -> int:
         """V, the number of tokens that the head scores."""
         return self.weight.shape[0]
 

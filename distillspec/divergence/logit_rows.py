@@ -23,7 +23,7 @@ _HALF_PRECISION = (torch.bfloat16, torch.float16)
 class LogitRows(Protocol):
     """N rows of logits, a chunk at a time."""
 
-    vocabulary: int
+    vocab_size: int
 
     def load(self, chunk: slice) -> None:
         """Make rows `chunk` available, in place of the chunk before."""
@@ -38,10 +38,10 @@ def spans(start: int, stop: int, step: int) -> Iterator[slice]:
         yield slice(first, min(first + step, stop))
 
 
-def block_rows(vocabulary: int, device: torch.device) -> int:
+def block_rows(vocab_size: int, device: torch.device) -> int:
     """Rows of a block of V logits each."""
     elements = _BLOCK_ELEMENTS_CPU if device.type == "cpu" else _BLOCK_ELEMENTS_DEVICE
-    return max(1, elements // vocabulary)
+    return max(1, elements // vocab_size)
 
 
 def product_dtype(hidden: Tensor) -> torch.dtype:
@@ -73,11 +73,11 @@ class ProjectedLogits:
         self.weight = head.weight.detach().to(dtype)
         self.head = head
         self.temperature = temperature
-        self.vocabulary = head.vocabulary
+        self.vocab_size = head.vocab_size
         rows = min(chunk_rows, hidden.shape[0])
         kept = torch.float32 if hidden.is_cuda and dtype in _HALF_PRECISION else dtype
-        self.products = hidden.new_empty(rows, self.vocabulary, dtype=kept)
-        self._room = _Room(self.vocabulary, hidden.device, precision, rows)
+        self.products = hidden.new_empty(rows, self.vocab_size, dtype=kept)
+        self._room = _Room(self.vocab_size, hidden.device, precision, rows)
         self._bias = None if head.bias is None else head.bias.detach().to(precision)
         self._first = 0
 
@@ -123,7 +123,7 @@ class GivenLogits:
         self.source = logits.detach()
         self.rows = rows
         self.temperature = temperature
-        self.vocabulary = logits.shape[1]
+        self.vocab_size = logits.shape[1]
         self._room = _Room(logits.shape[1], logits.device, precision, logits.shape[0])
 
     def load(self, chunk: slice) -> None:
@@ -141,10 +141,10 @@ class _Room:
     """Memory for a block's logits and probabilities, reused from block to block."""
 
     def __init__(
-        self, vocabulary: int, device: torch.device, precision: torch.dtype, rows: int
+        self, vocab_size: int, device: torch.device, precision: torch.dtype, rows: int
     ) -> None:
         self.precision = precision
-        shape = (min(rows, block_rows(vocabulary, device)), vocabulary)
+        shape = (min(rows, block_rows(vocab_size, device)), vocab_size)
         self._probability = torch.empty(shape, dtype=precision, device=device)
         self._logits: Tensor | None = None
 

@@ -189,9 +189,9 @@ def row_scores(
 ) -> RowScores:
     """Of the M rows that count; their gradients go where they are wanted."""
     weights = plan.of(plan.weights).to(plan.precision)
-    count, rows = weights.shape[0], block_rows(draft.vocabulary, weights.device)
+    count, rows = weights.shape[0], block_rows(draft.vocab_size, weights.device)
     values, alphas = torch.empty_like(weights), torch.empty_like(weights)
-    room = weights.new_empty(min(rows, plan.chunk_rows, count), draft.vocabulary)
+    room = weights.new_empty(min(rows, plan.chunk_rows, count), draft.vocab_size)
     for chunk in spans(0, count, plan.chunk_rows):
         draft.load(chunk)
         against.load(chunk)

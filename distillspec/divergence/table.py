@@ -71,7 +71,7 @@ def divergence(name: str, settings: DivergenceSettings = DivergenceSettings()) -
         raise DistillSpecError(
             f"unknown divergence '{name}'",
             where="distill.divergence",
-            mend=f"choose one of {', '.join(DIVERGENCES)}",
+            fix=f"choose one of {', '.join(DIVERGENCES)}",
         )
     assert 0.0 < settings.jsd_weight < 1.0, f"jsd_weight {settings.jsd_weight} is not in (0, 1)"
     return DIVERGENCES[name](settings)

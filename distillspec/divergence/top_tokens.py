@@ -1,4 +1,4 @@
-"""The target's law, cut to its k likeliest tokens and the mass of all others."""
+"""The target's distribution, cut to its k likeliest tokens and the mass of all others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TopTokens(NamedTuple):
     """[N, k], nats"""
     log_rest: Tensor
     """[N], log of the mass of the other V - k tokens, nats; -inf where there are none"""
-    vocabulary: int
+    vocab_size: int
     """V, over which p was normalised"""
 
     def of(self, rows: Tensor | None) -> TopTokens:
@@ -43,7 +43,7 @@ class TopTokens(NamedTuple):
         """Rows one after another, cut into parts of these lengths, whose sum is N."""
         cuts = list(lengths)
         return [
-            TopTokens(ids, values, rest, self.vocabulary)
+            TopTokens(ids, values, rest, self.vocab_size)
             for ids, values, rest in zip(
                 self.ids.split(cuts),
                 self.log_probability.split(cuts),
@@ -58,7 +58,7 @@ class TopTokens(NamedTuple):
             self.ids.to(device),
             self.log_probability.to(device),
             self.log_rest.to(device),
-            self.vocabulary,
+            self.vocab_size,
         )
 
 
@@ -79,18 +79,18 @@ def top_tokens(
             if head is None
             else plan.projected(target, head, product_dtype(target))
         )
-        count, vocabulary = target.shape[0], rows.vocabulary
-        assert 1 <= k <= vocabulary
+        count, vocab_size = target.shape[0], rows.vocab_size
+        assert 1 <= k <= vocab_size
         ids = torch.empty(count, k, dtype=torch.int32, device=target.device)
         log_probability = plan.weights.new_empty(count, k)
         log_rest = plan.weights.new_empty(count)
         for chunk in spans(0, count, chunk_tokens):
             rows.load(chunk)
-            for block in spans(chunk.start, chunk.stop, block_rows(vocabulary, target.device)):
+            for block in spans(chunk.start, chunk.stop, block_rows(vocab_size, target.device)):
                 p = rows.distribution(block)
                 largest, places = p.logits.topk(k, dim=-1)
                 others = p.logits.scatter(1, places, -torch.inf)
                 ids[block] = places.to(torch.int32)
                 log_probability[block] = largest - p.log_partition.unsqueeze(-1)
                 log_rest[block] = others.logsumexp(-1) - p.log_partition
-    return TopTokens(ids, log_probability, log_rest, vocabulary)
+    return TopTokens(ids, log_probability, log_rest, vocab_size)

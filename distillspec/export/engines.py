@@ -152,9 +152,9 @@ _LLAMA_CPP_ARCHITECTURES = frozenset(
 
 
 def _sizes(target: ModelFacts, draft: ModelFacts) -> tuple[int, int] | None:
-    if target.vocabulary is None or draft.vocabulary is None:
+    if target.vocab_size is None or draft.vocab_size is None:
         return None
-    return target.vocabulary, draft.vocabulary
+    return target.vocab_size, draft.vocab_size
 
 
 def _by_transformers(target: ModelFacts, draft: ModelFacts) -> _Answer:

@@ -103,7 +103,7 @@ def _check_reload(draft: PreTrainedModel, written: Path, folder: Path) -> None:
             "the exported folder does not load as the draft that was saved: "
             + (f"{differing[0]} is another matrix" if differing else "its logits differ"),
             where=str(folder),
-            mend="this is a fault of config.json or of the weights (nan?); nothing was written",
+            fix="this is a fault of config.json or of the weights (nan?); nothing was written",
         )
 
 
@@ -125,8 +125,8 @@ def save_model(draft: PreTrainedModel, folder: Path) -> None:
             transformers_logging.enable_progress_bar()
 
 
-def fit_vocabulary(model: PreTrainedModel, vocabulary: int) -> None:
-    """Bring the embedding and the output head to `vocabulary` rows, in place.
+def fit_vocabulary(model: PreTrainedModel, vocab_size: int) -> None:
+    """Bring the embedding and the output head to `vocab_size` rows, in place.
 
     Rows beyond the tokenizer are cut off, or added as the mean of the others. The logit of a mean
     row is the mean of the logits, so its probability is their geometric mean: at most 1/vocabulary
@@ -136,13 +136,13 @@ def fit_vocabulary(model: PreTrainedModel, vocabulary: int) -> None:
     rows = _table(model.get_input_embeddings()).shape[0]
     for config in (model.config, model.config.get_text_config(decoder=True)):
         pad = getattr(config, "pad_token_id", None)
-        if pad is not None and pad >= vocabulary:
+        if pad is not None and pad >= vocab_size:
             config.pad_token_id = None  # no embedding can be made with such a one
-    if rows == vocabulary:
+    if rows == vocab_size:
         return
     with tied_as_it_is(model):
-        model.resize_token_embeddings(vocabulary, mean_resizing=False)
-    if rows > vocabulary:
+        model.resize_token_embeddings(vocab_size, mean_resizing=False)
+    if rows > vocab_size:
         return
     head = model.get_output_embeddings()
     bias = getattr(head, "bias", None)
@@ -194,7 +194,7 @@ def update_draft(folder: Path, *, num_assistant_tokens: int, card: str) -> None:
         raise DistillSpecError(
             "this is no draft exported by this project: its configuration cannot be read",
             where=str(folder),
-            mend="export the draft again",
+            fix="export the draft again",
         ) from error
     atomic.write_json(path, settings)
     atomic.write_text(folder / "README.md", _readme(card, unreadable))
@@ -216,7 +216,7 @@ def verify_export(
     expected_alpha: float,
     tolerance: float = 0.01,
     dtype: torch.dtype = torch.float32,
-    vocabulary: int | None = None,
+    vocab_size: int | None = None,
     kept: Sequence[int] | None = None,
     bridge: CrossTokenizerMap | None = None,
 ) -> float:
@@ -230,7 +230,7 @@ def verify_export(
         expected_alpha: Training's, on the same texts, policy and vocabulary.
         tolerance: How far alpha may be from `expected_alpha`.
         dtype: Of the reloaded draft.
-        vocabulary: Tokens that target and draft share; alpha is over these. None: over all rows.
+        vocab_size: Tokens that target and draft share; alpha is over these. None: over all rows.
         kept: The tokens of a trimmed head, which is put on again.
         bridge: To a draft with a tokenizer and a size of its own.
 
@@ -247,29 +247,29 @@ def verify_export(
         raise DistillSpecError(
             f"the exported draft has a vocabulary of {rows} tokens, the target {wanted}",
             where=str(folder),
-            mend="export the draft again for this target",
+            fix="export the draft again for this target",
         )
     if kept is not None:
         trim_head(draft, kept)
     if bridge is not None:
         attach(draft, bridge)
-    alpha = acceptance(target, draft, texts, policy, vocabulary=vocabulary).mean()
+    alpha = acceptance(target, draft, texts, policy, vocab_size=vocab_size).mean()
     # Written so that nan, the mark of broken weights, fails too.
     if not abs(alpha - expected_alpha) <= tolerance:
         raise DistillSpecError(
             f"the exported draft is not the trained one: alpha {alpha:.4f}, in training "
             f"{expected_alpha:.4f} (they may differ by {tolerance:g})",
             where=str(folder),
-            mend="do not serve this folder; export again, in float32 if bfloat16 loses too much",
+            fix="do not serve this folder; export again, in float32 if bfloat16 loses too much",
         )
     log.info("exported draft reloaded: alpha %.4f, in training %.4f", alpha, expected_alpha)
-    if vocabulary is not None and vocabulary < wanted:
+    if vocab_size is not None and vocab_size < wanted:
         whole = acceptance(target, draft, texts, policy).mean()
         if abs(whole - alpha) > tolerance:
             log.warning(
                 "the target gives padding rows probability (tokens from %d on, which no text has): "
                 "an engine that does not rule them out has alpha %.4f in place of %.4f",
-                vocabulary,
+                vocab_size,
                 whole,
                 alpha,
             )
@@ -281,7 +281,7 @@ def verify_reload(
     trained: PreTrainedModel,
     texts: Sequence[DrawnText],
     *,
-    vocabulary: int | None = None,
+    vocab_size: int | None = None,
     tolerance: float = 0.005,
     dtype: torch.dtype = torch.bfloat16,
 ) -> float:
@@ -289,7 +289,7 @@ def verify_reload(
 
     trained: the draft that was exported, whose weights are rounded to `dtype` for the comparison,
     as those in the folder are: small updates may be lost by that, which is no fault of the folder.
-    vocabulary: tokens that target and draft share; the loss is over these.
+    vocab_size: tokens that target and draft share; the loss is over these.
     Returns nats per token. Raises DistillSpecError for another size, or a loss further than
     `tolerance` from what was expected.
     """
@@ -301,7 +301,7 @@ def verify_reload(
     cast_parameters(rounded, dtype)
     cast_parameters(rounded, torch.float32)
     rows, wanted = (_table(m.get_input_embeddings()).shape[0] for m in (draft, rounded))
-    nats, expected = (surprise(m, texts, vocabulary=vocabulary).mean() for m in (draft, rounded))
+    nats, expected = (surprise(m, texts, vocab_size=vocab_size).mean() for m in (draft, rounded))
     # Written so that nan, the mark of broken weights, fails too.
     if rows != wanted or not abs(nats - expected) <= tolerance:
         raise DistillSpecError(
@@ -309,7 +309,7 @@ def verify_reload(
             f"{nats:.4f} nats, where {wanted} and {expected:.4f} were expected (losses may differ "
             f"by {tolerance:g})",
             where=str(folder),
-            mend="do not serve this folder; export again",
+            fix="do not serve this folder; export again",
         )
     log.info("exported draft reloaded: loss %.4f nats, expected %.4f", nats, expected)
     return nats

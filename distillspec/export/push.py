@@ -41,7 +41,7 @@ def check_repository(repository: str) -> None:
         raise DistillSpecError(
             f"{repository!r} is no name of a Hub repository: {fault}",
             where="export.push",
-            mend="give user/name: letters, digits, '-', '_' and '.'",
+            fix="give user/name: letters, digits, '-', '_' and '.'",
         )
 
 
@@ -57,7 +57,7 @@ def push(folder: Path, repository: str, private: bool) -> str:
         raise DistillSpecError(
             f"this is no exported draft: it has no {', '.join(missing)}",
             where=str(folder),
-            mend="give the draft/ folder of a finished run, or export first",
+            fix="give the draft/ folder of a finished run, or export first",
         )
     if is_offline_mode():
         raise _offline(repository)
@@ -66,7 +66,7 @@ def push(folder: Path, repository: str, private: bool) -> str:
         raise DistillSpecError(
             "uploading needs a token of the Hugging Face Hub, and none is set",
             where=f"export.push: {repository}",
-            mend="set HF_TOKEN, or run `hf auth login`, with a token that may write",
+            fix="set HF_TOKEN, or run `hf auth login`, with a token that may write",
         )
     api = HfApi(token=token)
     try:
@@ -84,7 +84,7 @@ def push(folder: Path, repository: str, private: bool) -> str:
         raise DistillSpecError(
             f"the Hugging Face Hub cannot be reached: {_without(token, str(error))}",
             where=f"{api.endpoint}/{repository}",
-            mend=f"check the network, then: ./launch.sh export RUN-FOLDER --push {repository}; "
+            fix=f"check the network, then: ./launch.sh export RUN-FOLDER --push {repository}; "
             f"the folder is ready: {folder}",
         ) from None
     log.info("uploaded %s to %s", folder, made.url)
@@ -95,7 +95,7 @@ def _offline(repository: str) -> DistillSpecError:
     return DistillSpecError(
         "uploading needs the network, and HF_HUB_OFFLINE is set",
         where=f"export.push: {repository}",
-        mend="unset HF_HUB_OFFLINE, or upload the folder from another machine",
+        fix="unset HF_HUB_OFFLINE, or upload the folder from another machine",
     )
 
 
@@ -106,12 +106,12 @@ def _refused(repository: str, error: HfHubHTTPError) -> DistillSpecError:
         return DistillSpecError(
             f"the Hub does not let this token write to the repository (HTTP {status})",
             where=f"export.push: {repository}",
-            mend="check the user's name, and that the token has the right to write there",
+            fix="check the user's name, and that the token has the right to write there",
         )
     return DistillSpecError(
         f"the Hub refused the upload (HTTP {status})",
         where=f"export.push: {repository}",
-        mend="try again later; an upload that was cut short goes on where it stopped",
+        fix="try again later; an upload that was cut short goes on where it stopped",
     )
 
 

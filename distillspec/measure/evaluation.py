@@ -46,7 +46,7 @@ def evaluate(
     prompts: Sequence[MeasuredPrompt],
     folder: Path,
     device: torch.device | str,
-    vocabulary: int | None = None,
+    vocab_size: int | None = None,
     ends: frozenset[int] | None = None,
     notes: Sequence[str] = (),
     progress: EvaluationProgress = lambda done, total, doing: None,
@@ -55,7 +55,7 @@ def evaluate(
 
     drafts: models by the names the suite and its methods use; others are left out. All models are
     on `device`, in the dtype they are to decode in. The first `suite.prompts.count` prompts are
-    taken, `suite.prompts.texts` for the target's texts. vocabulary: tokens that target and drafts
+    taken, `suite.prompts.texts` for the target's texts. vocab_size: tokens that target and drafts
     share, where theirs are padded differently. ends: what ends a text, where the recipe says so.
     notes: what the summary is to say of the prompts.
     A second call with the same arguments goes on where an interrupted one stopped; with other
@@ -86,7 +86,7 @@ def evaluate(
         raise DistillSpecError(
             f"there are rows without {_PLAN}, so nobody knows what was measured",
             where=str(folder / ROWS),
-            mend="move that folder away, then evaluate again",
+            fix="move that folder away, then evaluate again",
         )
     rows = RowLog(
         folder / ROWS,
@@ -100,7 +100,7 @@ def evaluate(
     if missing or prepared is None:
         progress(len(blocks) - len(missing), len(blocks), "preparing the models")
         with closing(
-            Bench(suite, target, chosen, taken, twice, torch.device(device), vocabulary)
+            Bench(suite, target, chosen, taken, twice, torch.device(device), vocab_size)
         ) as bench:
             prepared = bench.prepare()
             if rows.rows:
@@ -127,7 +127,7 @@ def evaluate(
         tokenizer=tokenizer,
         prompts=taken,
         text_prompts=prompts[: suite.prompts.read],
-        vocabulary=vocabulary,
+        vocab_size=vocab_size,
         ends=stop_ids(target, tokenizer).ids if ends is None else ends,
         notes=notes,
     )

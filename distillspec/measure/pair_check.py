@@ -64,13 +64,13 @@ class Expectation:
 
 @dataclass(frozen=True)
 class PairCheck:
-    """vocabulary: tokens both models share; chat_template: its sha256, None without one."""
+    """vocab_size: tokens both models share; chat_template: its sha256, None without one."""
 
     target_parameters: int
     draft_parameters: int
     target_vocabulary: int
     draft_vocabulary: int
-    vocabulary: int
+    vocab_size: int
     chat_template: str | None
     runner: str
     prompts: int
@@ -97,13 +97,13 @@ def assess(
     suite: Suite,
     load: TrainingLoad,
     device: torch.device | str,
-    vocabulary: int | None = None,
+    vocab_size: int | None = None,
     ends: frozenset[int] | None = None,
 ) -> PairCheck:
     """Measure the pair at the suite's temperatures and gammas, with its runner and first method.
 
     Both models are on `device`, in the dtype they are to decode in; the pair's tokenizers and
-    vocabularies were checked before (`models.vocabulary.check_pair` gives `vocabulary`). ends: what
+    vocabularies were checked before (`models.vocabulary.check_pair` gives `vocab_size`). ends: what
     ends a text, where the recipe says so.
     """
     started = time.monotonic()
@@ -112,11 +112,11 @@ def assess(
         raise DistillSpecError(
             "there are no prompts to measure acceptance on",
             where="check",
-            mend="give data.source in the recipe some prompts, or data.held_out",
+            fix="give data.source in the recipe some prompts, or data.held_out",
         )
     for model in (target, draft):
         model.train(False)
-    shared = vocabulary or min(vocabulary_size(target), vocabulary_size(draft))
+    shared = vocab_size or min(vocabulary_size(target), vocabulary_size(draft))
     steps = _steps(target, draft, taken, suite, device, shared)
     if ends is None:
         ends = stop_ids(target, tokenizer).ids
@@ -129,7 +129,7 @@ def assess(
         draft_parameters=parameters(draft),
         target_vocabulary=vocabulary_size(target),
         draft_vocabulary=vocabulary_size(draft),
-        vocabulary=shared,
+        vocab_size=shared,
         chat_template=template.hash() if template.exists else None,
         runner=suite.runner.kind,
         prompts=len(taken),
@@ -158,15 +158,15 @@ def _steps(
     prompts: Sequence[MeasuredPrompt],
     suite: Suite,
     device: torch.device | str,
-    vocabulary: int,
+    vocab_size: int,
 ) -> dict[float, StepTimes]:
     """Isolated step times by temperature."""
     capacity, kind = _capacity(prompts, suite), suite.runner.kind
     target_runner = make_runner(
-        target, kind, capacity, block_sizes(suite.gammas), vocabulary=vocabulary
+        target, kind, capacity, block_sizes(suite.gammas), vocab_size=vocab_size
     )
     texts = [prompt.tokens for prompt in prompts]
-    draft_runner = make_runner(draft, kind, capacity, (1, 2), vocabulary=vocabulary, prompts=texts)
+    draft_runner = make_runner(draft, kind, capacity, (1, 2), vocab_size=vocab_size, prompts=texts)
     middle = middle_prompt(texts, [draft_runner], most_slots(suite))
     return {
         at: measure_steps(
@@ -190,11 +190,11 @@ def _expected(
     prompts: Sequence[MeasuredPrompt],
     suite: Suite,
     steps: StepTimes,
-    vocabulary: int,
+    vocab_size: int,
 ) -> Expectation:
     policy = SamplingPolicy(steps.temperature, suite.top_k, suite.nucleus)
-    texts = _drawn(target, ends, prompts, suite, policy, vocabulary)
-    overlap = corpus_alpha.acceptance(target, draft, texts, policy, vocabulary=vocabulary)
+    texts = _drawn(target, ends, prompts, suite, policy, vocab_size)
+    overlap = corpus_alpha.acceptance(target, draft, texts, policy, vocab_size=vocab_size)
     sums = by_document(Sums(overlap.sums, overlap.tokens), [one.document for one in prompts])
     alpha = intervals.ratio(sums, suite.confidence).within(0.0, 1.0)
     c, v = steps.draft_to_target_time(_DRAFT), steps.verify_times()
@@ -208,7 +208,7 @@ def _expected(
         alpha=alpha.value,
         alpha_low=alpha.low,
         alpha_high=alpha.high,
-        entropy_nats=corpus_alpha.entropy(target, texts, policy, vocabulary=vocabulary).mean(),
+        entropy_nats=corpus_alpha.entropy(target, texts, policy, vocab_size=vocab_size).mean(),
         target_step_seconds=steps.target_seconds,
         draft_to_target_time=c,
         verify_times=v,
@@ -227,7 +227,7 @@ def _drawn(
     prompts: Sequence[MeasuredPrompt],
     suite: Suite,
     policy: SamplingPolicy,
-    vocabulary: int,
+    vocab_size: int,
 ) -> list[DrawnText]:
     """Text drawn from the target after each prompt."""
     responses = generate(
@@ -240,9 +240,9 @@ def _drawn(
                 derive_seed(suite.seed, "texts of check", policy.temperature)
             )
         ),
-        end_tokens=ends,
+        eos_token_ids=ends,
         pad_token=min(ends, default=0),
-        vocabulary=vocabulary,
+        vocab_size=vocab_size,
     )
     return [
         DrawnText(tuple(prompt.tokens), tuple(response.tolist()))

@@ -77,7 +77,7 @@ def middle_prompt(
         raise DistillSpecError(
             f"no prompt leaves the draft {slots} places for a block, in its own tokens",
             where="timing steps of a draft of another tokenizer",
-            mend="give shorter prompts, or take a draft with a longer context",
+            fix="give shorter prompts, or take a draft with a longer context",
         )
     return sorted(fitting, key=len)[len(fitting) // 2]
 
@@ -201,7 +201,7 @@ class _Bench:
             text=self._text,
             head=self._last,
             model=draft,
-            vocabulary=self._target.vocabulary,
+            vocab_size=self._target.vocab_size,
             policy=self._policy,
             chance=self._chance,
             stop=one.stop,
@@ -214,8 +214,8 @@ class _Bench:
         draft.synchronize()
         drafted = self._clock()
         p = self._policy.distribution(proposal.score(self._target, self._last))
-        verdict = proposal.judge(one.verify, p, self._chance)
-        proposal.keep(self._target, draft, self._held + 1, verdict)
+        verdict = proposal.verify(one.verify, p, self._chance)
+        proposal.commit(self._target, draft, self._held + 1, verdict)
         self._target.synchronize()
         verifying = self._clock() - drafted
         self._target.rollback(self._held)

@@ -25,7 +25,7 @@ def check_threads(threads: int | None, where: str) -> None:
         raise DistillSpecError(
             f"{threads:,} threads are too many for the {cores} cores of this machine",
             where=where,
-            mend=f"set it to at most {cores}, or leave it out",
+            fix=f"set it to at most {cores}, or leave it out",
         )
 
 
@@ -55,7 +55,7 @@ def check_memory(parameters: int, bytes_each: int, where: str) -> None:
             f"a model of {parameters:,} parameters needs {needed / 2**30:,.0f} GiB of memory, and "
             f"this machine has {there / 2**30:,.0f} GiB",
             where=where,
-            mend="lower hidden_size, intermediate_size, layers or the vocabulary",
+            fix="lower hidden_size, intermediate_size, layers or the vocabulary",
         )
 
 
@@ -72,5 +72,5 @@ def check_visits(rows: int, texts: int, where: str) -> None:
             f"{rows:,} rows at one time would show each of the {texts:,} texts to train on "
             f"{rows // texts:,} times",
             where=where,
-            mend=f"lower it: {texts:,} rows show each text once",
+            fix=f"lower it: {texts:,} rows show each text once",
         )

@@ -48,13 +48,11 @@ def complaint(
     meant = [one for one in faults if not _is_of_another_form(one, faults, data)]
     ordered = sorted(meant, key=lambda fault: fault.type != "extra_forbidden")
     first = ordered[0]
-    what, section, mend = _tell(first, data, schema)
+    what, section, fix = _tell(first, data, schema)
     others = sorted({dotted(f.path) for f in ordered if not _related(f.path, first.path)})
     if others:
-        mend += f" (faults too: {', '.join(others)})"
-    return DistillSpecError(
-        what, where=_where(first, section, where, overridden, schema), mend=mend
-    )
+        fix += f" (faults too: {', '.join(others)})"
+    return DistillSpecError(what, where=_where(first, section, where, overridden, schema), fix=fix)
 
 
 def dotted(path: Path) -> str:
@@ -141,12 +139,12 @@ def _unknown_key(path: Path, data: object, schema: SchemaNode) -> tuple[str, Pat
     guess = nearest(key, known)
     elsewhere = [name for name in sections_with(schema, key) if name != dotted(section)]
     if guess is not None:
-        mend = f"did you mean '{guess}'?"
+        fix = f"did you mean '{guess}'?"
     elif elsewhere:
-        mend = f"'{key}' belongs under '{elsewhere[0]}'"
+        fix = f"'{key}' belongs under '{elsewhere[0]}'"
     else:
-        mend = f"the keys here are {', '.join(known)}"
-    return f"unknown key '{key}'", section, mend
+        fix = f"the keys here are {', '.join(known)}"
+    return f"unknown key '{key}'", section, fix
 
 
 def _unknown_kind(path: Path, data: object, schema: SchemaNode) -> tuple[str, Path, str]:
@@ -165,13 +163,13 @@ def _wrong_value(path: Path, data: object, schema: SchemaNode) -> tuple[str, Pat
     what = f"'{dotted(path)}' must be {place.words()}, not {shown}"
     if not path:
         what = f"this is not a mapping of keys but {_shown(given)}"
-    mend = "give such a value"
+    fix = "give such a value"
     if isinstance(given, str) and not secret:
         guess = nearest(given, place.words().removeprefix("one of ").split(", "))
-        mend = f"did you mean '{guess}'?" if guess else mend
+        fix = f"did you mean '{guess}'?" if guess else fix
     if place.description():
-        mend += f" ({place.description()})"
-    return what, path[:-1], mend
+        fix += f" ({place.description()})"
+    return what, path[:-1], fix
 
 
 def _at(schema: SchemaNode, data: object, path: Path) -> SchemaNode:

@@ -80,12 +80,12 @@ def check_rows_fit(recipe: Recipe, contexts: Iterable[ContextLength], source: st
             f"a row may have {needed} tokens, and the pair's contexts hold {holds}{beside}{reason}",
             where=f"{before}data.max_prompt_tokens={data.max_prompt_tokens}, "
             f"data.max_response_tokens={data.max_response_tokens}",
-            mend=f"lower them to {holds} together",
+            fix=f"lower them to {holds} together",
         )
     packing = recipe.distill.packing
     if packing is not None and packing > whole:
         raise DistillSpecError(
             f"a packed row may have {packing} tokens, and the pair's contexts hold {whole}{reason}",
             where=f"{before}distill.packing={packing}",
-            mend=f"lower it to {whole}; more sequences a forward: distill.micro_batch_size",
+            fix=f"lower it to {whole}; more sequences a forward: distill.micro_batch_size",
         )

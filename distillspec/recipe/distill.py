@@ -80,7 +80,7 @@ class ReplayConfig(Section):
 
 
 class SpeculativeConfig(Section):
-    """Training text by speculative decoding: it follows the target's law."""
+    """Training text by speculative decoding: it follows the target's distribution."""
 
     gamma: Annotated[int, Field(ge=1, le=16)] = Field(4, description="tokens drafted a round")
     rejected: bool = Field(
@@ -189,9 +189,9 @@ class CachedTargetConfig(Section):
         description="folder of kept distributions, which recipes that ask the same share",
     )
 
-    def bytes_per_token(self, vocabulary: int) -> int:
+    def bytes_per_token(self, vocab_size: int) -> int:
         """Of one record: ids of 2 bytes (3 from 2**16 tokens on), values, and the rest's 4."""
-        of_id = 2 if vocabulary <= 2**16 else 3
+        of_id = 2 if vocab_size <= 2**16 else 3
         return self.k * (of_id + (2 if self.dtype == "float16" else 4)) + 4
 
 

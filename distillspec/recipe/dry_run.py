@@ -130,7 +130,7 @@ def _distillation(
         raise DistillSpecError(
             f"'{recipe.export.push}' is no name of a Hub repository",
             where=f"{source}: export.push",
-            mend="give user/name: letters, digits, '-', '_' and '.'",
+            fix="give user/name: letters, digits, '-', '_' and '.'",
         )
     pushed = f", uploaded to {recipe.export.push}" if recipe.export.push else ""
     lines.append(PlanLine("export", f"a Hugging Face folder draft/ in the run folder{pushed}"))
@@ -185,7 +185,7 @@ def _target(pair: PairConfig, source: str) -> str:
     try:
         check_can_ask(endpoint)
     except DistillSpecError as error:
-        doubt = f"; only stored answers can be used: {error.what} ({error.mend})"
+        doubt = f"; only stored answers can be used: {error.what} ({error.fix})"
     else:
         doubt = ""
     return (
@@ -241,17 +241,17 @@ def _prompts(source: PromptSource, where: str) -> str:
     if isinstance(source, AdversarialSource):
         return f"made from the seed: {', '.join(source.shapes)}"
     if isinstance(source, JsonlSource | HubSource) and source.path is not None:
-        mend = "mend the path; it is relative to the working folder"
-        check_regular(Path(source.path), f"the data file '{source.path}'", mend)
+        fix = "mend the path; it is relative to the working folder"
+        check_regular(Path(source.path), f"the data file '{source.path}'", fix)
         if not os.path.isfile(source.path):
             raise DistillSpecError(
-                f"no such data file: '{source.path}'", where=f"{where}.path", mend=mend
+                f"no such data file: '{source.path}'", where=f"{where}.path", fix=fix
             )
         if not os.access(source.path, os.R_OK):
             raise DistillSpecError(
                 f"the data file '{source.path}' cannot be read: Permission denied",
                 where=f"{where}.path",
-                mend="change its permissions",
+                fix="change its permissions",
             )
         return f"rows of {source.path}"
     if isinstance(source, HubSource):
@@ -269,7 +269,7 @@ def _python(source: PythonSource, where: str) -> str:
             raise DistillSpecError(
                 f"the package '{package}' is not installed",
                 where=f"{where}.packages",
-                mend=f"install it, or take it out of the list: pip install {package}",
+                fix=f"install it, or take it out of the list: pip install {package}",
             )
     names = [*(["the standard library"] if source.standard_library else []), *source.packages]
     return f"Python code of {', '.join(names)} ({', '.join(source.include)})"
@@ -312,7 +312,7 @@ def _evaluation(suite: Suite, path: str, drafts: Collection[str]) -> str:
         raise DistillSpecError(
             f"no such metric: '{suite.quality}'",
             where=f"{path}: quality",
-            mend="give the path of a metric for the `evaluate` library, as in eval/metrics/",
+            fix="give the path of a metric for the `evaluate` library, as in eval/metrics/",
         )
     for method in suite.methods:
         if method.parallel is not None:
@@ -333,5 +333,5 @@ def _check_wandb(recipe: Recipe, source: str) -> None:
         raise DistillSpecError(
             "the package 'wandb' is not installed",
             where=f"{source}: hardware.wandb_project",
-            mend="pip install 'distillspec[wandb]', or leave the key out",
+            fix="pip install 'distillspec[wandb]', or leave the key out",
         )

@@ -136,7 +136,7 @@ def check_can_ask(endpoint: EndpointConfig) -> None:
         raise DistillSpecError(
             "the package 'openai', which asks the endpoint, is not installed",
             where=f"pair.endpoint: {endpoint.url}",
-            mend="pip install 'distillspec[endpoint]'",
+            fix="pip install 'distillspec[endpoint]'",
         )
     if endpoint.key_variable is None:
         return
@@ -146,7 +146,7 @@ def check_can_ask(endpoint: EndpointConfig) -> None:
         raise DistillSpecError(
             f"the environment variable {endpoint.key_variable} {fault}",
             where="pair.endpoint.key_variable",
-            mend=f"export {endpoint.key_variable}=... in the shell that starts this",
+            fix=f"export {endpoint.key_variable}=... in the shell that starts this",
         )
 
 
@@ -162,6 +162,6 @@ def refuse_endpoint(endpoint: EndpointConfig | None, verb: str) -> None:
         raise DistillSpecError(
             f"`{verb}` needs the target's distribution, and an endpoint gives text alone",
             where=f"pair.endpoint: {endpoint.model} behind {endpoint.url}",
-            mend="where the target's weights are: ./launch.sh auto TARGET RUN-FOLDER/draft "
+            fix="where the target's weights are: ./launch.sh auto TARGET RUN-FOLDER/draft "
             "--prompts FILE.jsonl, or `check` with a recipe whose pair.draft is that folder",
         )

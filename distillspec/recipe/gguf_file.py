@@ -50,7 +50,7 @@ def gguf_file(path: str) -> Path | None:
         raise DistillSpecError(
             f"{found[0].name} is one part of a model",
             where=str(found[0]),
-            mend="merge the parts once (llama.cpp: llama-gguf-split --merge FIRST-PART OUT.gguf), "
+            fix="merge the parts once (llama.cpp: llama-gguf-split --merge FIRST-PART OUT.gguf), "
             "and name OUT.gguf",
         )
     if len(found) > 1:
@@ -59,13 +59,13 @@ def gguf_file(path: str) -> Path | None:
             f"the folder holds {len(found)} GGUF files, and each is a model: {some}"
             f"{', ...' if len(found) > _NAMED else ''}",
             where=str(given),
-            mend="name one of the files in place of the folder",
+            fix="name one of the files in place of the folder",
         )
     if pickled := sorted(filter(_PICKLED.fullmatch, names)):
         raise DistillSpecError(
             f"the folder holds two models: {found[0].name} and {pickled[0]}",
             where=str(given),
-            mend="name the GGUF file in place of the folder to take it; or, for the other, convert "
+            fix="name the GGUF file in place of the folder to take it; or, for the other, convert "
             "it to safetensors",
         )
     check_plain_files(found[0].parent)
@@ -88,6 +88,6 @@ def check_can_convert(file: Path) -> None:
         raise DistillSpecError(
             "a GGUF file is converted once before it is used, which needs the package 'gguf'",
             where=str(file),
-            mend="pip install 'distillspec[gguf]'; or name the Hugging Face folder that the file "
+            fix="pip install 'distillspec[gguf]'; or name the Hugging Face folder that the file "
             "was made from",
         )

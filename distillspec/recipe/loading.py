@@ -48,7 +48,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe | Pre
         raise DistillSpecError(
             f"'kind' must be one of {', '.join(_KINDS)}, not {json.dumps(kind)}",
             where=f"{path}: top level",
-            mend=f"did you mean '{guess}'?" if guess else "leave it out for a distillation",
+            fix=f"did you mean '{guess}'?" if guess else "leave it out for a distillation",
         )
     if model is Recipe:
         data = with_defaults(data)
@@ -66,7 +66,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
         raise DistillSpecError(
             "this is no suite but a comparison: it trains drafts",
             where=str(path),
-            mend=f"start it with: ./launch.sh compare {path}",
+            fix=f"start it with: ./launch.sh compare {path}",
         )
     changed = _override(data, overrides, str(path))
     data |= {"name": path.stem} if data.get("name") in (None, "") else {}
@@ -84,7 +84,7 @@ def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> Comparis
         raise DistillSpecError(
             "this is no comparison: it has no `kind: comparison`",
             where=f"{path}: top level",
-            mend="name one such as eval/suites/objectives.yaml; a suite is measured with: "
+            fix="name one such as eval/suites/objectives.yaml; a suite is measured with: "
             f"./launch.sh evaluate RUN-FOLDER --suite {path}",
         )
     changed = _override(data, overrides, str(path))
@@ -125,12 +125,12 @@ def _schema(form: Any, title: str) -> dict[str, Any]:
 
 def _read(path: Path, noun: str) -> dict[str, Any]:
     if os.path.isdir(path):
-        mend = f"give a {noun} file (.yaml)"
+        fix = f"give a {noun} file (.yaml)"
         if os.path.isfile(path / "recipe.yaml"):
-            mend += f"; to resume this run: ./launch.sh {path}"
-        raise DistillSpecError(f"this is a folder, not a {noun}", where=str(path), mend=mend)
+            fix += f"; to resume this run: ./launch.sh {path}"
+        raise DistillSpecError(f"this is a folder, not a {noun}", where=str(path), fix=fix)
     if _is_missing(path):
-        raise DistillSpecError(f"no such {noun}", where=str(path), mend=_near(path, noun))
+        raise DistillSpecError(f"no such {noun}", where=str(path), fix=_near(path, noun))
     text = read_text(
         BoundedText(path, f"this {noun}", "give a YAML file in UTF-8 that you may read")
     )
@@ -139,13 +139,13 @@ def _read(path: Path, noun: str) -> dict[str, Any]:
         raise DistillSpecError(
             f"this {noun} is empty",
             where=str(path),
-            mend="start from one of those that are shipped: recipes/*.yaml, eval/suites/*.yaml",
+            fix="start from one of those that are shipped: recipes/*.yaml, eval/suites/*.yaml",
         )
     if not isinstance(data, dict):
         raise DistillSpecError(
             f"this {noun} is not a mapping of keys but a {type(data).__name__}",
             where=str(path),
-            mend="write `key: value` lines; `./launch.sh schema` lists the keys",
+            fix="write `key: value` lines; `./launch.sh schema` lists the keys",
         )
     copied: dict[str, Any] = json.loads(json.dumps(data))  # aliases become separate values
     return copied
@@ -203,7 +203,7 @@ def _override(
             raise DistillSpecError(
                 f"'{text}' is not an override",
                 where="command line",
-                mend="write section.key=value, for example distill.temperature=0.8",
+                fix="write section.key=value, for example distill.temperature=0.8",
             )
         section = data
         for depth, key in enumerate(keys[:-1], start=1):
@@ -214,7 +214,7 @@ def _override(
                 raise DistillSpecError(
                     f"'{'.'.join(keys[:depth])}' is a value, not a section",
                     where=f"override '{dotted}=...' of {source}",
-                    mend=f"set it as a whole: {'.'.join(keys[:depth])}=VALUE",
+                    fix=f"set it as a whole: {'.'.join(keys[:depth])}=VALUE",
                 )
         section[keys[-1]] = yaml_text.parse(value, where=f"override '{dotted}=...'")
         changed[tuple(keys)] = text
@@ -227,7 +227,7 @@ def method_of(values: Any) -> MethodConfig:
         raise DistillSpecError(
             f"{values!r} is no decoding method",
             where="decode: method",
-            mend="give 'standard', or draft, stop and verify as a suite has them",
+            fix="give 'standard', or draft, stop and verify as a suite has them",
         )
     return _validate(MethodConfig, dict(values), "decode: method", {})
 

@@ -59,7 +59,7 @@ def model_folder(path: str, what: str = "model") -> Path:
         raise DistillSpecError(
             f"the {what}'s folder {reason}",
             where=path,
-            mend="give a Hugging Face model folder (config.json, model.safetensors, tokenizer), "
+            fix="give a Hugging Face model folder (config.json, model.safetensors, tokenizer), "
             "or a Hub id org/name"
             if missing
             else "change the permissions of the folder and of those that it lies in",
@@ -68,7 +68,7 @@ def model_folder(path: str, what: str = "model") -> Path:
         raise DistillSpecError(
             f"the {what}'s folder is a file, not a model folder",
             where=str(folder),
-            mend="give the folder that holds config.json",
+            fix="give the folder that holds config.json",
         )
     _entries(folder)
     return folder
@@ -124,7 +124,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise DistillSpecError(
             "the model folder has no config.json",
             where=str(folder),
-            mend="point to a folder written by save_pretrained, not to its parent",
+            fix="point to a folder written by save_pretrained, not to its parent",
         )
     return _read_json(folder / CONFIG)
 
@@ -136,7 +136,7 @@ def check_tokenizer_files(folder: Path) -> None:
         raise DistillSpecError(
             "the model folder has no tokenizer (tokenizer.json)",
             where=str(folder),
-            mend="save the model's tokenizer into the folder: tokenizer.save_pretrained(FOLDER)",
+            fix="save the model's tokenizer into the folder: tokenizer.save_pretrained(FOLDER)",
         )
 
 
@@ -157,13 +157,13 @@ def check_plain_files(folder: Path) -> None:
                 if gone
                 else f"{name} cannot be read: {error.strerror}",
                 where=str(path),
-                mend="download or copy the folder again" if gone else "change its permissions",
+                fix="download or copy the folder again" if gone else "change its permissions",
             ) from error
         if not stat.S_ISREG(mode):
             raise DistillSpecError(
                 f"{name} is {_kind(mode)}, not a file",
                 where=str(path),
-                mend="move it out of the model folder, and put the file there",
+                fix="move it out of the model folder, and put the file there",
             )
 
 
@@ -177,7 +177,7 @@ def _entries(folder: Path) -> set[str]:
         raise DistillSpecError(
             f"the model folder cannot be read: {error.strerror}",
             where=str(folder),
-            mend="change its permissions",
+            fix="change its permissions",
         ) from error
 
 
@@ -197,16 +197,16 @@ def _read_json(file: Path) -> dict[str, Any]:
         raise DistillSpecError(
             f"{file.name} cannot be read: {error.strerror}",
             where=str(file),
-            mend="change its permissions",
+            fix="change its permissions",
         ) from error
     except RecursionError as error:
         raise DistillSpecError(
-            f"{file.name} {fault}: it is nested too deeply", where=str(file), mend=_COPY_AGAIN
+            f"{file.name} {fault}: it is nested too deeply", where=str(file), fix=_COPY_AGAIN
         ) from error
     except ValueError as error:
         reason = error if file.stat().st_size else "it is empty"
         raise DistillSpecError(
-            f"{file.name} {fault}: {reason}", where=str(file), mend=_COPY_AGAIN
+            f"{file.name} {fault}: {reason}", where=str(file), fix=_COPY_AGAIN
         ) from error
     return value
 
@@ -216,7 +216,7 @@ def _listed(folder: Path, index: Path) -> tuple[Path, ...]:
     listed = _read_json(index).get("weight_map")
     if not isinstance(listed, dict) or not listed:
         raise DistillSpecError(
-            "the index of the weight files has no weight_map", where=str(index), mend=_COPY_AGAIN
+            "the index of the weight files has no weight_map", where=str(index), fix=_COPY_AGAIN
         )
     files = sorted({_inside(folder, name, index) for name in listed.values()})
     missing = [file.name for file in files if not os.path.isfile(file)]
@@ -224,7 +224,7 @@ def _listed(folder: Path, index: Path) -> tuple[Path, ...]:
         raise DistillSpecError(
             f"{len(missing)} of {len(files)} weight files are missing: {', '.join(missing)}",
             where=str(folder),
-            mend="download or copy the missing files; if the folder was merged into one file, "
+            fix="download or copy the missing files; if the folder was merged into one file, "
             f"delete {index.name}",
         )
     return tuple(files)
@@ -237,14 +237,14 @@ def _inside(folder: Path, name: object, said_by: Path) -> Path:
         raise DistillSpecError(
             f"{said_by.name} names a weight file outside of the folder: {name!r}",
             where=str(said_by),
-            mend="weight files lie in the model's own folder; do not trust this download",
+            fix="weight files lie in the model's own folder; do not trust this download",
         )
     file = folder.joinpath(*parts)
     if not file.name.endswith((".safetensors", ".safetensors.index.json")):
         raise DistillSpecError(
             f"{said_by.name} names a weight file that is no safetensors: {name!r}",
             where=str(said_by),
-            mend="save the model again with save_pretrained, as safetensors",
+            fix="save the model again with save_pretrained, as safetensors",
         )
     if len(parts) > 1 and os.path.isdir(file.parent):
         check_plain_files(file.parent)
@@ -263,7 +263,7 @@ def _notes(folder: Path, names: set[str], config: Mapping[str, Any]) -> tuple[st
         raise DistillSpecError(
             f"the folder holds a model and an adapter for it ({_ADAPTER}): with or without?",
             where=str(folder),
-            mend="merge the adapter (peft: merge_and_unload, save_pretrained into a new folder), "
+            fix="merge the adapter (peft: merge_and_unload, save_pretrained into a new folder), "
             f"or move {_ADAPTER} out of the folder to leave it out",
         )
     named = f" (of {base})" if isinstance(base, str) else ""
@@ -284,7 +284,7 @@ def _check_one_model(folder: Path, names: set[str], weights: tuple[Path, ...]) -
     raise DistillSpecError(
         f"the folder holds two models: {_WEIGHTS}, and {other}",
         where=str(folder),
-        mend="move the one that is out of date to another folder"
+        fix="move the one that is out of date to another folder"
         + (", and finish the copy of the other" if parts else ""),
     )
 
@@ -294,7 +294,7 @@ def _refuse_adapter(folder: Path) -> NoReturn:
     raise DistillSpecError(
         f"the folder holds an adapter alone, and no model (its base: {base})",
         where=str(folder),
-        mend="merge it into its base once: PeftModel.from_pretrained(BASE, FOLDER)"
+        fix="merge it into its base once: PeftModel.from_pretrained(BASE, FOLDER)"
         ".merge_and_unload().save_pretrained(NEW_FOLDER), and the tokenizer beside it",
     )
 
@@ -309,7 +309,7 @@ def _refuse_weights(folder: Path, names: set[str], wanted: Path) -> NoReturn:
             f"the model folder holds no weights ({wanted.name}); it has {', '.join(others[:3])}"
             f"{', ...' if len(others) > 3 else ''}",
             where=str(folder),
-            mend=f"of several files copy {_INDEX} beside them; a single one (a variant) is to be "
+            fix=f"of several files copy {_INDEX} beside them; a single one (a variant) is to be "
             f"called {_WEIGHTS}",
         )
     if _ADAPTER in names:
@@ -319,11 +319,11 @@ def _refuse_weights(folder: Path, names: set[str], wanted: Path) -> NoReturn:
             f"the weights are pickled ({pickled[0]}); only safetensors are loaded, because "
             "unpickling runs whatever code is in the file",
             where=str(folder),
-            mend="if you trust the file, convert it once: "
+            fix="if you trust the file, convert it once: "
             f"AutoModelForCausalLM.from_pretrained({str(folder)!r}).save_pretrained(NEW_FOLDER)",
         )
     raise DistillSpecError(
         f"the model folder holds no weights ({wanted.name})",
         where=str(folder),
-        mend="copy the weights into the folder, or point to a folder written by save_pretrained",
+        fix="copy the weights into the folder, or point to a folder written by save_pretrained",
     )

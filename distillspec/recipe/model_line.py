@@ -74,7 +74,7 @@ def hub_or_missing(name: str, noun: str, where: str) -> str:
         raise DistillSpecError(
             f"no such {noun}: '{name}'",
             where=where,
-            mend="mend the path (relative to the working folder), or give a Hub id: org/name",
+            fix="mend the path (relative to the working folder), or give a Hub id: org/name",
         )
     return f"{name} is no local folder: it would be fetched from the Hub"
 
@@ -89,4 +89,4 @@ def _gguf_line(file: Path) -> str:
 
 def _at(where: str, error: DistillSpecError) -> DistillSpecError:
     """The error with the recipe's key before the file."""
-    return DistillSpecError(error.what, where=f"{where}: {error.where}", mend=error.mend)
+    return DistillSpecError(error.what, where=f"{where}: {error.where}", fix=error.fix)

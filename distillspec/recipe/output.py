@@ -47,14 +47,14 @@ def check_output(recipe: PretrainRecipe, runs: Path, where: str) -> None:
         raise DistillSpecError(
             f"the model cannot be written to '{output}': this recipe's run folder is {runs}",
             where=where,
-            mend="name a folder outside of it, which does not contain it either",
+            fix="name a folder outside of it, which does not contain it either",
         )
     taken = recipe.tokenizer.take_from
     if _is_same(taken, output) and not _is_same(recipe.start_from, output):
         raise DistillSpecError(
             f"the model '{output}' would be replaced, and its tokenizer is taken for the new one",
             where=where,
-            mend="name another folder; only the model in start_from may be written over",
+            fix="name another folder; only the model in start_from may be written over",
         )
     check_replaceable(output, replaceable(recipe))
     # A folder that exists is renamed, so it is its parent that must be writable.
@@ -77,7 +77,7 @@ def check_writable(path: Path, where: str) -> None:
     raise DistillSpecError(
         f"cannot write to '{path}': {nearest} {reason}",
         where=where,
-        mend="choose a folder that you may write to, or mend its permissions",
+        fix="choose a folder that you may write to, or mend its permissions",
     )
 
 

@@ -102,5 +102,5 @@ def refuse_memory(model: str, kinds: list[str], where: str) -> NoReturn:
     raise DistillSpecError(
         f"the memory of {model}{detail} cannot be rolled back",
         where=where,
-        mend="use a model whose layers are all attention; recurrent layers are not supported",
+        fix="use a model whose layers are all attention; recurrent layers are not supported",
     )

@@ -76,7 +76,7 @@ class PrunedDraftConfig(Section):
         raise DistillSpecError(
             f"{asked}: the target has {layers}",
             where="pair.draft.layers",
-            mend=f"name layers from 0 to {layers - 1}, or at most {layers} of them",
+            fix=f"name layers from 0 to {layers - 1}, or at most {layers} of them",
         )
 
     def in_words(self) -> str:

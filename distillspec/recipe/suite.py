@@ -200,7 +200,7 @@ class Suite(Section):
             )
 
     def lossy_methods(self) -> list[str]:
-        """Names of methods that do not keep the target's law."""
+        """Names of methods that do not keep the target's distribution."""
         return [
             method.name
             for method in self.methods

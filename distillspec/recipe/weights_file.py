@@ -46,7 +46,7 @@ def stored_tensors(files: Sequence[Path]) -> dict[str, StoredTensor]:
                 raise DistillSpecError(
                     f"the weight {name} is in two files: {origin[name].name} and {file.name}",
                     where=str(file.parent),
-                    mend="copy the files again from one source",
+                    fix="copy the files again from one source",
                 )
             held[name], origin[name] = tensor, file
     return held
@@ -72,7 +72,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         end = 8 + length + max((one.data_offsets[1] for one in entries.values()), default=0)
     except OSError as error:
         raise DistillSpecError(
-            f"the weights cannot be read: {error.strerror}", where=str(file), mend=damaged
+            f"the weights cannot be read: {error.strerror}", where=str(file), fix=damaged
         ) from error
     except (
         *(ValueError, KeyError, IndexError, TypeError, AttributeError),
@@ -83,11 +83,11 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
             if size
             else "the weights are damaged: the file is empty",
             where=str(file),
-            mend=damaged,
+            fix=damaged,
         ) from error
     if size < end:
         raise DistillSpecError(
-            f"the weights are truncated: {size:,} bytes of {end:,}", where=str(file), mend=damaged
+            f"the weights are truncated: {size:,} bytes of {end:,}", where=str(file), fix=damaged
         )
     return tensors
 
@@ -124,5 +124,5 @@ def _too_large(files: ModelFiles, asked: str, there: str) -> DistillSpecError:
     return DistillSpecError(
         f"config.json asks for {asked}, and the weights beside it hold {there}",
         where=str(files.folder),
-        mend="config.json and the weights do not belong together: copy both from one source",
+        fix="config.json and the weights do not belong together: copy both from one source",
     )

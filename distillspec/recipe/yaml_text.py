@@ -95,7 +95,7 @@ def parse(text: str, *, where: str) -> Any:
         raise DistillSpecError(
             f"{len(text):,} characters are too many for settings",
             where=where,
-            mend=f"give at most {_MOST_CHARACTERS:,}; data belong into files of their own",
+            fix=f"give at most {_MOST_CHARACTERS:,}; data belong into files of their own",
         )
     try:
         value = _plain_values(text, where)
@@ -103,7 +103,7 @@ def parse(text: str, *, where: str) -> Any:
         raise DistillSpecError(
             f"not text: it holds the character {error.character!r}",
             where=f"{where}, line {_line(text, error.position)}",
-            mend="give a YAML file in UTF-8, without control characters",
+            fix="give a YAML file in UTF-8, without control characters",
         ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -111,14 +111,14 @@ def parse(text: str, *, where: str) -> Any:
         raise DistillSpecError(
             f"not YAML: {getattr(error, 'problem', None) or 'it cannot be read'}",
             where=f"{where}{line}",
-            mend="mend the text there; it may hold text, numbers, true/false, lists and mappings",
+            fix="mend the text there; it may hold text, numbers, true/false, lists and mappings",
         ) from error
     except (ValueError, RecursionError) as error:
         raise DistillSpecError(
             "not YAML that can be read as plain values: nested too deep, or a number of too many "
             "digits",
             where=where,
-            mend="mend the text",
+            fix="mend the text",
         ) from error
     _refuse_foreign(value, where)
     return value
@@ -138,7 +138,7 @@ def _plain_values(text: str, where: str) -> Any:
             raise DistillSpecError(
                 f"more than {_MOST_VALUES:,} values, with all that aliases repeat",
                 where=where,
-                mend="write less, or use fewer aliases (*name)",
+                fix="write less, or use fewer aliases (*name)",
             )
         return loader.construct_document(node)
     finally:
@@ -157,7 +157,7 @@ def _extent(node: yaml.Node, known: dict[int, _Extent], depth: int, where: str) 
     found = known.get(id(node))
     if depth + (found.levels if found else 1) > _DEEPEST:
         raise DistillSpecError(
-            f"nested deeper than {_DEEPEST} levels", where=where, mend="remove references to itself"
+            f"nested deeper than {_DEEPEST} levels", where=where, fix="remove references to itself"
         )
     if found is None:
         parts: list[yaml.Node] = []
@@ -191,7 +191,7 @@ def _refuse_foreign(value: Any, where: str) -> None:
     """DistillSpecError for what YAML can hold and JSON, or a file's name, cannot."""
     if isinstance(value, float) and not math.isfinite(value):
         raise DistillSpecError(
-            f"the number {value} is not finite", where=where, mend="give a finite number, or null"
+            f"the number {value} is not finite", where=where, fix="give a finite number, or null"
         )
     if isinstance(value, str):
         _refuse_unwritable(value, where)
@@ -199,7 +199,7 @@ def _refuse_foreign(value: Any, where: str) -> None:
         for key, item in value.items():
             if not isinstance(key, str):
                 raise DistillSpecError(
-                    f"the key {key!r} is not text", where=where, mend="put the key in quotes"
+                    f"the key {key!r} is not text", where=where, fix="put the key in quotes"
                 )
             _refuse_unwritable(key, where)
             _refuse_foreign(item, where)
@@ -213,5 +213,5 @@ def _refuse_unwritable(text: str, where: str) -> None:
         raise DistillSpecError(
             f"a text holds the character U+{ord(unwritable[0]):04X}, which no file can be named by",
             where=where,
-            mend="remove it",
+            fix="remove it",
         )

@@ -44,29 +44,29 @@ def explain(error: OSError, where: Path) -> DistillSpecError:
         return DistillSpecError(
             "the disk is full; nothing was left half-written",
             where=str(where),
-            mend="free some space, then go on: ./launch.sh RUN-FOLDER resumes a run, pretrain goes "
+            fix="free some space, then go on: ./launch.sh RUN-FOLDER resumes a run, pretrain goes "
             "on with --resume, generate and compare with the same command",
         )
     if error.errno in _UNWRITABLE:
         return DistillSpecError(
             f"cannot write here: {error.strerror}",
             where=str(where),
-            mend="choose a folder that you may write to, or mend its permissions",
+            fix="choose a folder that you may write to, or mend its permissions",
         )
     if error.errno == errno.ENOENT:
         return DistillSpecError(
             "the folder of this file is gone, or never was",
             where=str(where),
-            mend="make the folder; if it was deleted or moved while in use, put it back",
+            fix="make the folder; if it was deleted or moved while in use, put it back",
         )
     if error.errno == errno.ENOTEMPTY:
         return DistillSpecError(
             "a folder with this name is in the way",
             where=str(where),
-            mend="move it away or delete it, then give the command again",
+            fix="move it away or delete it, then give the command again",
         )
     return DistillSpecError(
-        f"writing failed: {error.strerror}", where=str(where), mend="see the system's message above"
+        f"writing failed: {error.strerror}", where=str(where), fix="see the system's message above"
     )
 
 
@@ -93,7 +93,7 @@ def explain_any(error: Exception) -> DistillSpecError | None:
     return DistillSpecError(
         f"the system refuses this file or folder: {os.strerror(number)}",
         where=where,
-        mend="correct its name or its permissions, put back what was removed, or choose another",
+        fix="correct its name or its permissions, put back what was removed, or choose another",
     )
 
 
@@ -109,7 +109,7 @@ def make_folder(path: Path) -> Path:
     except (RecursionError, ValueError) as error:  # thousands of levels, a null character
         reason = "too many levels" if isinstance(error, RecursionError) else str(error)
         raise DistillSpecError(
-            f"no folder can be made here: {reason}", where=str(path), mend="name another folder"
+            f"no folder can be made here: {reason}", where=str(path), fix="name another folder"
         ) from error
     return path
 
@@ -210,7 +210,7 @@ def _remove(folder: Path) -> None:
         raise DistillSpecError(
             f"an older folder, moved aside, cannot be deleted: {error.strerror}",
             where=str(folder),
-            mend="mend the permissions of this folder or delete it, then give the command again",
+            fix="mend the permissions of this folder or delete it, then give the command again",
         ) from error
 
 
@@ -281,13 +281,13 @@ def check_replaceable(path: Path, writes: Writes) -> None:
         raise DistillSpecError(
             "a folder is to be written here, and this is a file",
             where=str(path),
-            mend="move the file away, or name another folder",
+            fix="move the file away, or name another folder",
         )
     if Path.cwd().is_relative_to(path.resolve()):
         raise DistillSpecError(
             "this folder would be replaced as a whole, and the working folder lies in it",
             where=str(path),
-            mend="name another folder",
+            fix="name another folder",
         )
     if callable(writes):
         writes(path)
@@ -315,7 +315,7 @@ def refuse_foreign(folder: Path, names: Sequence[str]) -> None:
             "this folder would be replaced as a whole, and it holds other files: "
             f"{', '.join(names[:_NAMED])}{more}",
             where=str(folder),
-            mend="move these files away, or name another folder",
+            fix="move these files away, or name another folder",
         )
 
 
@@ -430,7 +430,7 @@ def _check_regular(path: Path) -> None:
         raise DistillSpecError(
             "a file is to be written here, and this is none",
             where=str(path),
-            mend="name another file",
+            fix="name another file",
         )
 
 

@@ -67,7 +67,7 @@ def run_lock(
                 raise DistillSpecError(
                     f"another run (process {holder}) is using this folder",
                     where=str(folder),
-                    mend="wait until it has finished, stop it, or start a new run",
+                    fix="wait until it has finished, stop it, or start a new run",
                 ) from error
             on_wait(holder)
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -105,5 +105,5 @@ def _deleted(folder: Path) -> DistillSpecError:
     return DistillSpecError(
         "the run folder was deleted while it was in use",
         where=str(folder),
-        mend="start a new run from the recipe",
+        fix="start a new run from the recipe",
     )

@@ -26,11 +26,11 @@ _DEEPEST = 64  # levels of nesting; ours have six
 
 
 class BoundedText(NamedTuple):
-    """A file, for errors. what: `the plan of this evaluation`. mend: what to do about it."""
+    """A file, for errors. what: `the plan of this evaluation`. fix: what to do about it."""
 
     path: Path
     what: str
-    mend: str
+    fix: str
 
     def record(
         self, form: type[_Form], value: Any, place: str = "", reading: TypedReader = _STRICT
@@ -43,7 +43,7 @@ class BoundedText(NamedTuple):
 
     def fault(self, why: str, place: str = "") -> DistillSpecError:
         where = f"{self.path}{f', {place}' if place else ''}"
-        return DistillSpecError(f"{self.what} cannot be read: {why}", where=where, mend=self.mend)
+        return DistillSpecError(f"{self.what} cannot be read: {why}", where=where, fix=self.fix)
 
 
 def read_bytes(kept: BoundedText, most: int = _MOST_BYTES) -> bytes:
@@ -131,7 +131,7 @@ def _number(text: str, kept: BoundedText, place: str) -> float:
         raise kept.fault(f"{text[:40]!r} is no number", place) from error
 
 
-def check_regular(path: Path, what: str, mend: str) -> None:
+def check_regular(path: Path, what: str, fix: str) -> None:
     """DistillSpecError for what exists and is no regular file, such as a named pipe."""
     try:
         mode = path.stat().st_mode
@@ -139,11 +139,9 @@ def check_regular(path: Path, what: str, mend: str) -> None:
         return
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise DistillSpecError(
-            f"{what} cannot be read: {why}", where=str(path), mend=mend
-        ) from error
+        raise DistillSpecError(f"{what} cannot be read: {why}", where=str(path), fix=fix) from error
     if not stat.S_ISREG(mode):
-        raise DistillSpecError(f"{what} is {_kind(mode)}, not a file", where=str(path), mend=mend)
+        raise DistillSpecError(f"{what} is {_kind(mode)}, not a file", where=str(path), fix=fix)
 
 
 def _kind(mode: int) -> str:

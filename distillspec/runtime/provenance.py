@@ -256,5 +256,5 @@ class _Starts(NamedTuple):
 
 def read(path: Path) -> tuple[Provenance, ...]:
     """The starts in a run.json, oldest first. A broken file is a DistillSpecError."""
-    mend = "give the folder of a run made by this project, or move this file away"
-    return read_json(BoundedText(path, "run.json, the record of a run,", mend), _Starts).starts
+    fix = "give the folder of a run made by this project, or move this file away"
+    return read_json(BoundedText(path, "run.json, the record of a run,", fix), _Starts).starts

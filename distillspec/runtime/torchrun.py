@@ -47,7 +47,7 @@ def _report(exit_code: int) -> int:
     error = DistillSpecError(
         f"a worker process was killed by {name}",
         where="this machine",
-        mend="SIGKILL mostly means that memory ran out: try a smaller distill.micro_batch_size;"
+        fix="SIGKILL mostly means that memory ran out: try a smaller distill.micro_batch_size;"
         " ./launch.sh RUN-FOLDER resumes the run",
     )
     say(str(error), sys.stderr)

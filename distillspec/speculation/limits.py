@@ -21,14 +21,14 @@ def check_room(prompt: Tensor, max_new_tokens: int, capacity: int) -> None:
         raise DistillSpecError(
             "the prompt has no tokens",
             where="decoding",
-            mend="begin the prompt with at least one token, such as the beginning-of-text token",
+            fix="begin the prompt with at least one token, such as the beginning-of-text token",
         )
     needed = prompt.shape[0] + max_new_tokens - 1
     if needed > capacity:
         raise DistillSpecError(
             f"the text needs room for {needed} tokens, a model or its cache has {capacity}",
             where=f"decoding {max_new_tokens} tokens after a prompt of {prompt.shape[0]}",
-            mend="shorten the prompt, lower max_new_tokens, or give the runner more capacity",
+            fix="shorten the prompt, lower max_new_tokens, or give the runner more capacity",
         )
 
 
@@ -58,9 +58,9 @@ def _has_room(runner: TextRunner, tokens: Tensor) -> bool:
     return min(runner.room_after(tokens.tolist())) >= 0
 
 
-def up_to_end(tokens: Sequence[int], end_tokens: frozenset[int]) -> tuple[list[int], bool]:
+def up_to_end(tokens: Sequence[int], eos_token_ids: frozenset[int]) -> tuple[list[int], bool]:
     """The tokens up to and including the first end token, and whether there was one."""
     for position, token in enumerate(tokens):
-        if token in end_tokens:
+        if token in eos_token_ids:
             return list(tokens[: position + 1]), True
     return list(tokens), False

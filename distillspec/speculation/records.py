@@ -21,11 +21,11 @@ class TokenStatus(IntEnum):
 class RoundAudit(NamedTuple):
     """What a round leaves beside its counts where it is audited.
 
-    arm: name@gamma of the configuration that decoded it. entropies: of the draft's untempered law
-    where each drafted token was drawn, in nats, by position; of several sequences their mean;
-    empty where the draft has no law. draft_seconds: drafting, its stop rule included.
-    verify_seconds: the target's forward, verification, and both caches brought to what was kept.
-    other_seconds: choosing and learning.
+    arm: name@gamma of the configuration that decoded it. entropies: of the draft's untempered
+    distribution where each drafted token was drawn, in nats, by position; of several sequences
+    their mean; empty where the draft has no distribution. draft_seconds: drafting, its stop rule
+    included. verify_seconds: the target's forward, verification, and both caches brought to what
+    was kept. other_seconds: choosing and learning.
     """
 
     arm: str
@@ -162,7 +162,7 @@ class Generation:
     def of_rounds(
         cls,
         rounds: Iterable[Round],
-        end_tokens: frozenset[int],
+        eos_token_ids: frozenset[int],
         *,
         prefill_seconds: float,
         decode_seconds: float,
@@ -177,7 +177,7 @@ class Generation:
             rounds=[emitted.record for emitted in rounds],
             prefill_seconds=prefill_seconds,
             decode_seconds=decode_seconds,
-            finished=bool(tokens) and tokens[-1] in end_tokens,
+            finished=bool(tokens) and tokens[-1] in eos_token_ids,
             busy=busy,
         )
 

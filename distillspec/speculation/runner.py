@@ -13,7 +13,7 @@ class TextRunner(Protocol):
     """One model and its cache over B rows of equal length, as texts."""
 
     @property
-    def vocabulary(self) -> int:
+    def vocab_size(self) -> int:
         """V, the size of the logits."""
         ...
 
@@ -126,7 +126,7 @@ class BigramRunner:
         self._tokens = torch.empty((1, 0), dtype=torch.long, device=table.device)
 
     @property
-    def vocabulary(self) -> int:
+    def vocab_size(self) -> int:
         return self._table.shape[1]
 
     @property

@@ -139,7 +139,7 @@ def check_finite(model: str, *doubts: Tensor) -> None:
         raise DistillSpecError(
             f"the logits of {model} are NaN or infinite: they give no distribution",
             where="what that model says of the next token",
-            mend="look for NaN in its weights; in half precision try bfloat16 or float32",
+            fix="look for NaN in its weights; in half precision try bfloat16 or float32",
         )
 
 
@@ -169,7 +169,7 @@ def _softmax(logits: Tensor, temperature: float) -> Tensor:
 
 
 def precise(logits: Tensor) -> torch.dtype:
-    """What laws are computed in: float32, or float64 where the logits are."""
+    """What distributions are computed in: float32, or float64 where the logits are."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
@@ -193,7 +193,7 @@ def _out_of_range(name: str, value: float, allowed: str) -> DistillSpecError:
     return DistillSpecError(
         f"{name} is {value}, out of range",
         where="sampling policy",
-        mend=f"give a {name} of {allowed}",
+        fix=f"give a {name} of {allowed}",
     )
 
 

@@ -18,7 +18,7 @@ def keep_chances(p: Tensor, q: Tensor, tokens: Tensor) -> Tensor:
     The probability that token verification had kept a drafted x there, given that x is what was
     emitted: it emits x with probability p(x), and keeps a drafted x with min(p(x), q(x)).
     """
-    of_p, of_q = (law.gather(-1, tokens[:, None])[:, 0] for law in (p, q))
+    of_p, of_q = (distribution.gather(-1, tokens[:, None])[:, 0] for distribution in (p, q))
     # p is 0 only where rounding parts this forward from the one that drew x: a draft's x stays.
     return torch.where(of_p > 0.0, (of_q / of_p).clamp(max=1.0), (of_q > 0.0).to(q.dtype))
 
@@ -55,16 +55,16 @@ def watch(
     for model in models:
         runner = drafts[model]
         drafted_here = runner.length >= len(text) - N  # all others were fed less
-        law = q[:N] if drafted_here else q[:0]
-        if len(law) < N:
+        distribution = q[:N] if drafted_here else q[:0]
+        if len(distribution) < N:
             unread = text[runner.length : -1]
             if min(room_after(runner, unread)) < 0:
                 rows.append(p.new_zeros(N))
                 continue
-            logits = runner.feed(tokens.new_tensor(unread).unsqueeze(0))[0, len(law) - N :]
-            law = torch.cat([law.to(p.dtype), policy.distribution(logits)])
-            doubts.append(law[:, 0].sum())
+            logits = runner.feed(tokens.new_tensor(unread).unsqueeze(0))[0, len(distribution) - N :]
+            distribution = torch.cat([distribution.to(p.dtype), policy.distribution(logits)])
+            doubts.append(distribution[:, 0].sum())
             forwards += 1
-        rows.append(keep_chances(p, law, tokens))
+        rows.append(keep_chances(p, distribution, tokens))
     check_finite("a draft", *doubts)
     return Watched(dict(zip(models, torch.stack(rows).tolist(), strict=True)), forwards)

@@ -12,8 +12,8 @@ from distillspec.speculation.chance import RandomSource
 class SharedRandomSource:
     """`RandomSource` for processes that decode the same text together, since their target is split.
 
-    Their laws may differ in the last bit, and a coin that falls differently would send one of them
-    another way: the others would then wait for its forward for ever.
+    Their distributions may differ in the last bit, and a coin that falls differently would send one
+    of them another way: the others would then wait for its forward for ever.
     """
 
     def __init__(self, own: RandomSource) -> None:

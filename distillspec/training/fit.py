@@ -110,8 +110,8 @@ def fit(
     folder: Path,
     resume: bool,
     label: str,
-    end_tokens: frozenset[int] | None = None,
-    vocabulary: int | None = None,
+    eos_token_ids: frozenset[int] | None = None,
+    vocab_size: int | None = None,
     reference: FrozenTarget | None = None,
     cached: CachedTopKTarget | None = None,
     on_checkpoint: Callable[[int], None] | None = None,
@@ -121,8 +121,8 @@ def fit(
     draft: float32 weights (the masters; products are made in `hardware.precision`). target: not
     needed by the divergence "nll", nor beside a `cached` one, which every predicted token is read
     from. folder: receives metrics.csv, tensorboard/, last.ckpt and best.ckpt; with `resume` the run
-    goes on after its last.ckpt, if it has one. end_tokens: of sampled responses; default: the
-    draft's. vocabulary: tokens common to both models. reference: of token selection.
+    goes on after its last.ckpt, if it has one. eos_token_ids: of sampled responses; default: the
+    draft's. vocab_size: tokens common to both models. reference: of token selection.
     on_checkpoint: told of each checkpoint, with the response tokens since this start.
 
     A run ends after `max_steps`, or `max_minutes` of training: probes and checkpoints do not count,
@@ -142,15 +142,15 @@ def fit(
     micro_batch_size = min(plan.micro_batch_size or rows, rows)
     accelerator = _accelerator(recipe.hardware)
     dtype = _dtype(recipe.hardware, accelerator)
-    end_tokens = end_tokens or stop_ids(draft, tokenizer).ids
+    eos_token_ids = eos_token_ids or stop_ids(draft, tokenizer).ids
     with _quiet(), _alone(folder, world):
         rollout = Rollout(
             plan,
             target,
             max_new_tokens=recipe.data.max_response_tokens,
-            end_tokens=end_tokens,
-            pad_token=padding_token(tokenizer, vocabulary, min(end_tokens)),
-            vocabulary=vocabulary,
+            eos_token_ids=eos_token_ids,
+            pad_token=padding_token(tokenizer, vocab_size, min(eos_token_ids)),
+            vocab_size=vocab_size,
             processes=world.size,
         )
         rollout.check(draft)
@@ -166,7 +166,7 @@ def fit(
         clock.seconds.update(position.seconds)
         step = Step(
             recipe,
-            Objective(plan, target, reference, cached, vocabulary),
+            Objective(plan, target, reference, cached, vocab_size),
             rollout,
             InferenceCopy(draft, dtype, sharded=name in SHARDED, compiled=recipe.hardware.compile),
             clock=clock,
@@ -257,7 +257,7 @@ def _rows_per_process(batch_size: int, processes: int) -> int:
         raise DistillSpecError(
             f"{batch_size} sequences cannot be shared equally by {processes} processes",
             where="distill.batch_size",
-            mend=f"set distill.batch_size={batch_size + -batch_size % processes}",
+            fix=f"set distill.batch_size={batch_size + -batch_size % processes}",
         )
     return batch_size // processes
 
@@ -268,7 +268,7 @@ def _accelerator(hardware: HardwareConfig) -> str:
             raise DistillSpecError(
                 "there is no GPU that torch can use",
                 where="hardware.device",
-                mend="set hardware.device=auto, or install a torch build for your GPU",
+                fix="set hardware.device=auto, or install a torch build for your GPU",
             )
         return hardware.device
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -291,7 +291,7 @@ def _loggers(recipe: Recipe, folder: Path, position: Position, label: str) -> li
             raise DistillSpecError(
                 "Weights & Biases is not installed",
                 where="hardware.wandb_project",
-                mend="pip install wandb, or leave hardware.wandb_project out",
+                fix="pip install wandb, or leave hardware.wandb_project out",
             )
         from lightning.pytorch.loggers import WandbLogger
 

@@ -49,11 +49,11 @@ class HeldOutLoss:
 
     joint = False
 
-    def __init__(self, texts: Sequence[DrawnText], *, vocabulary: int | None = None) -> None:
+    def __init__(self, texts: Sequence[DrawnText], *, vocab_size: int | None = None) -> None:
         assert any(text.response for text in texts), "a loss needs text"
         self._texts = texts
-        self._vocabulary = vocabulary
+        self._vocab_size = vocab_size
 
     def measure(self, draft: PreTrainedModel) -> LossResult:
-        sums = surprise(draft, self._texts, vocabulary=self._vocabulary)
+        sums = surprise(draft, self._texts, vocab_size=self._vocab_size)
         return LossResult(sums.mean(), sum(sums.tokens))

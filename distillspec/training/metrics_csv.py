@@ -79,8 +79,8 @@ class MetricsCsv(Logger):
         kept = io.StringIO()
         csv.writer(kept, lineterminator="\n").writerow(COLUMNS)
         if step is not None and self.path.exists():
-            mend = "move the file away: the curves then begin at the step that is resumed"
-            text = read_text(BoundedText(self.path, "the log of this training", mend))
+            fix = "move the file away: the curves then begin at the step that is resumed"
+            text = read_text(BoundedText(self.path, "the log of this training", fix))
             for line in text.splitlines(keepends=True)[1:]:
                 first = line.partition(",")[0]
                 if line.endswith("\n") and _NUMBER.fullmatch(first) and int(first) <= step:

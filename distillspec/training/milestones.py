@@ -203,7 +203,7 @@ class TrainingCallback(Callback):
                 f"the draft's distributions are not finite: {finding.words()}",
                 where=f"probe after step {position.step}; the checkpoints of earlier steps are as "
                 "they were",
-                mend="lower optimizer.learning_rate, or try hardware.precision=float32, and start "
+                fix="lower optimizer.learning_rate, or try hardware.precision=float32, and start "
                 "a new run; at step 0 the weights of target or draft are damaged",
             )
         self._reporter.note(f"step {position.step}: {finding.words()}")

@@ -28,9 +28,9 @@ from distillspec.training.sides import CachedTopK, LossInputs
 def predicts_response(batch: Batch) -> Tensor:
     """Positions whose next token belongs to a response: bool [B, T].
 
-    The one place of the shift: a causal model's output at position t is its law of token t + 1, so
-    the first response token is predicted at the prompt's last position, and the last position of a
-    row predicts nothing we know. Rows that are trees bring these positions with them.
+    The one place of the shift: a causal model's output at position t is its distribution of token t
+    + 1, so the first response token is predicted at the prompt's last position, and the last
+    position of a row predicts nothing we know. Rows that are trees bring these positions with them.
     """
     if batch.tree is not None:
         return batch.tree.predicts
@@ -67,9 +67,9 @@ class Objective:
     (a head that does more, LoRA on it, weights sharded over processes) the models make their own
     logits, and only the maths goes in chunks. Unequal vocabularies are trimmed to the common rows.
     Where the draft scores a part of the vocabulary, for its trimmed head or its own tokenizer, p is
-    the target's law given that part: its best draft is one of those that lose nothing but the mass
-    that they must. Tokens outside of it weigh nothing in `nll`, though they count in what the loss
-    is divided by.
+    the target's distribution given that part: its best draft is one of those that lose nothing but
+    the mass that they must. Tokens outside of it weigh nothing in `nll`, though they count in what
+    the loss is divided by.
 
     Divergences of single tokens are one pass, whatever their mixture. The others are passes of
     their own over the same hidden states: `nll` and `tvd_plus`, which are of the text's tokens, and
@@ -82,10 +82,10 @@ class Objective:
         target: FrozenTarget | None,
         reference: FrozenTarget | None = None,
         cached: CachedTopKTarget | None = None,
-        vocabulary: int | None = None,
+        vocab_size: int | None = None,
     ) -> None:
         """reference: of token selection; a draft that was distilled before. cached: in the place of
-        the target, which then is not asked. vocabulary: tokens common to both models, which `nll`
+        the target, which then is not asked. vocab_size: tokens common to both models, which `nll`
         too is normalised over.
         """
         assert target is not None or cached is not None or not distill.needs_target
@@ -95,7 +95,7 @@ class Objective:
         self.target = target if distill.reads_target and cached is None else None
         self.cached = cached
         self.reference = reference
-        self._vocabulary = vocabulary
+        self._vocab_size = vocab_size
         self._settings = DivergenceSettings(distill.jsd_weight, distill.lk_eta)
         self._of_tokens: dict[str, float] = {
             name: weight for name, weight in distill.terms.items() if name in DIVERGENCES
@@ -264,7 +264,7 @@ class Objective:
             head,
             temperature=self.distill.temperature,
             chunk_tokens=self.distill.chunk_tokens,
-            vocabulary=self._vocabulary,
+            vocab_size=self._vocab_size,
         )
 
 

@@ -212,7 +212,7 @@ def _check_finite(progress: PretrainProgress, state_file: Path) -> None:
         raise DistillSpecError(
             f"the loss is not finite at step {progress.step}",
             where=f"pretraining; the last good state is {state_file}",
-            mend="lower train.matrix_rate and train.other_rate, then start again: it resumes",
+            fix="lower train.matrix_rate and train.other_rate, then start again: it resumes",
         )
 
 
@@ -221,7 +221,7 @@ def _check_weights(model: nn.Module, step: int, state_file: Path) -> None:
         raise DistillSpecError(
             f"the weights are not finite after step {step}",
             where=f"pretraining; the last good state is {state_file}",
-            mend="lower train.matrix_rate and train.other_rate, then start again: it resumes",
+            fix="lower train.matrix_rate and train.other_rate, then start again: it resumes",
         )
 
 
@@ -256,7 +256,7 @@ def _restore(path: Path, model: nn.Module, steppers: list[torch.optim.Optimizer]
             raise DistillSpecError(
                 "the saved state belongs to a model of another shape",
                 where=str(path),
-                mend="give the recipe another name, or delete that run folder",
+                fix="give the recipe another name, or delete that run folder",
             ) from error
         for stepper, saved in zip(steppers, state["optimizers"], strict=True):
             stepper.load_state_dict(saved)

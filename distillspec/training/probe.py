@@ -81,10 +81,10 @@ class AcceptanceProbe:
         plan: distill.ProbeConfig,
         *,
         temperature: float,
-        end_tokens: frozenset[int],
+        eos_token_ids: frozenset[int],
         pad_token: int,
         seed: int,
-        vocabulary: int | None = None,
+        vocab_size: int | None = None,
         joint: bool = False,
     ) -> None:
         """joint: every process must measure, at the same time: the target is split over them."""
@@ -93,10 +93,10 @@ class AcceptanceProbe:
         self._target = target
         self._prompts = [prompt.tokens for prompt in prompts[: plan.prompts]]
         self._policy = SamplingPolicy(temperature=temperature)
-        self._end_tokens = end_tokens
+        self._eos_token_ids = eos_token_ids
         self._pad_token = pad_token
         self._seed = seed
-        self._vocabulary = vocabulary
+        self._vocab_size = vocab_size
         self.joint = joint
         self._texts: list[DrawnText] | None = None
 
@@ -106,7 +106,7 @@ class AcceptanceProbe:
         if self._texts is None:
             self._texts = self._drawn()
         sums = acceptance(
-            self._target.model, draft, self._texts, self._policy, vocabulary=self._vocabulary
+            self._target.model, draft, self._texts, self._policy, vocab_size=self._vocab_size
         )
         return ProbeResult(sums.mean(), sum(sums.tokens), self._decoded(draft), self.plan.gamma)
 
@@ -118,9 +118,9 @@ class AcceptanceProbe:
             max_new_tokens=self.plan.max_new_tokens,
             policy=self._policy,
             chance=self._chance(derive_seed(self._seed, "probe/text"), device),
-            end_tokens=self._end_tokens,
+            eos_token_ids=self._eos_token_ids,
             pad_token=self._pad_token,
-            vocabulary=self._vocabulary,
+            vocab_size=self._vocab_size,
         )
         pairs = zip(self._prompts, responses, strict=True)
         return [DrawnText(tuple(prompt), tuple(text.tolist())) for prompt, text in pairs]
@@ -132,8 +132,8 @@ class AcceptanceProbe:
     def _decoded(self, draft: PreTrainedModel) -> Counts:
         device = self._target.model.device
         decoder = SpeculativeDecoder(
-            eager_runner(self._target.model, vocabulary=self._vocabulary),
-            make_runner(draft, "eager", 0, (), vocabulary=self._vocabulary),
+            eager_runner(self._target.model, vocab_size=self._vocab_size),
+            make_runner(draft, "eager", 0, (), vocab_size=self._vocab_size),
             Configuration("probe", self.plan.gamma, ChainDraft(), FixedLength(), verify_token),
             self._policy,
             self._chance(derive_seed(self._seed, "probe/decode"), device),

@@ -143,7 +143,7 @@ def note_best(path: Path, position: Position) -> None:
             raise DistillSpecError(
                 f"the weights of the best step, {position.best_step}, are gone",
                 where=str(path),
-                mend="put the file back; or delete last.ckpt beside it: the run then trains from "
+                fix="put the file back; or delete last.ckpt beside it: the run then trains from "
                 "its beginning",
             )
         return
@@ -195,7 +195,7 @@ def load_best(draft: nn.Module, path: Path) -> None:
         raise DistillSpecError(
             f"the checkpoint belongs to another draft: it has {min(map(repr, missing))}",
             where=str(path),
-            mend="use the recipe and the draft that the run was started with",
+            fix="use the recipe and the draft that the run was started with",
         )
     with torch.no_grad(), restoring(path):
         for name, weight in weights.items():

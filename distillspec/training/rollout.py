@@ -52,9 +52,9 @@ class Rollout:
         target: FrozenTarget | None,
         *,
         max_new_tokens: int,
-        end_tokens: frozenset[int],
+        eos_token_ids: frozenset[int],
         pad_token: int,
-        vocabulary: int | None = None,
+        vocab_size: int | None = None,
         processes: int = 1,
     ) -> None:
         """target: needed where it writes too. processes: that the ring of replays is shared by."""
@@ -62,9 +62,9 @@ class Rollout:
         self.target = target
         self.policy = SamplingPolicy(temperature=distill.temperature)
         self.max_new_tokens = max_new_tokens
-        self.end_tokens = end_tokens
+        self.eos_token_ids = eos_token_ids
         self.pad_token = pad_token
-        self.vocabulary = vocabulary
+        self.vocab_size = vocab_size
         self._processes = processes
         self.ring = ReplayBuffer(
             math.ceil(distill.replay.sequences / processes), distill.replay.max_age
@@ -197,9 +197,9 @@ class Rollout:
             max_new_tokens=self.max_new_tokens,
             policy=self.policy,
             chance=chance,
-            end_tokens=self.end_tokens,
+            eos_token_ids=self.eos_token_ids,
             pad_token=self.pad_token,
-            vocabulary=self.vocabulary,
+            vocab_size=self.vocab_size,
         )
         return [
             Completed(prompt, response.tolist())
@@ -220,14 +220,17 @@ class Rollout:
             max_new_tokens=self.max_new_tokens,
             policy=self.policy,
             chance=chance,
-            end_tokens=self.end_tokens,
-            vocabulary=self.vocabulary,
+            eos_token_ids=self.eos_token_ids,
+            vocab_size=self.vocab_size,
         )
         pairs = zip(prompts, texts, strict=True)
         if self.distill.speculative.rejected:
             return [
                 visited(
-                    prompt, text, end_tokens=self.end_tokens, max_new_tokens=self.max_new_tokens
+                    prompt,
+                    text,
+                    eos_token_ids=self.eos_token_ids,
+                    max_new_tokens=self.max_new_tokens,
                 )
                 for prompt, text in pairs
             ]
@@ -241,7 +244,7 @@ def visited(
     prompt: Sequence[int],
     text: SpeculatedText,
     *,
-    end_tokens: frozenset[int],
+    eos_token_ids: frozenset[int],
     max_new_tokens: int,
 ) -> Completed:
     """The text with what was drafted beside it, each state as likely as a round comes there.
@@ -255,7 +258,7 @@ def visited(
         reached = [1.0, *block.acceptance.cumprod(0).tolist()]
         weights += reached[: block.kept + 1]
         drafted = block.drafted.tolist()
-        ends = (place for place, token in enumerate(drafted) if token in end_tokens)
+        ends = (place for place, token in enumerate(drafted) if token in eos_token_ids)
         stop = min(next(ends, len(drafted)), max_new_tokens - 1 - block.start)
         if block.kept < stop:
             after = [place + 1 for place in range(block.kept, stop)]

@@ -30,7 +30,9 @@ class CachedTopK(NamedTuple):
 
     hidden: Tensor | None  # [N, H]: projected in chunks, together with the draft's
     logits: Tensor | None  # [N, V]: where a head is no plain matrix, or is sharded
-    top: TopTokens | None = None  # N laws that were kept: divergences are those of coarse laws
+    top: TopTokens | None = (
+        None  # N distributions that were kept: divergences are those of coarse distributions
+    )
 
 
 class LossInputs:
@@ -51,15 +53,15 @@ class LossInputs:
         *,
         temperature: float,
         chunk_tokens: int,
-        vocabulary: int | None = None,
+        vocab_size: int | None = None,
     ) -> None:
-        """vocabulary: tokens that both models share; also where no target is read, the draft's
+        """vocab_size: tokens that both models share; also where no target is read, the draft's
         distributions are over these alone.
         """
         self._temperature, self._chunk_tokens = temperature, chunk_tokens
         self._target, self._draft = signal, draft
         self._target_head, self._draft_head = target_head, draft_head
-        self._vocabulary = vocabulary
+        self._vocab_size = vocab_size
 
     def divergence(self, measure: Divergence, weights: Tensor) -> DivergenceSums:
         """Sum of weights [N] * divergence."""
@@ -142,12 +144,12 @@ class LossInputs:
             return self._logits()[1], None
         if self._target.hidden is not None:
             return self._hidden()[2:]
-        rows, head = self._vocabulary, self._draft_head
+        rows, head = self._vocab_size, self._draft_head
         if self._target.top is not None:
-            rows = self._target.top.vocabulary
+            rows = self._target.top.vocab_size
         if head is None:
             return self._draft[:, :rows], None
-        return self._draft, head if rows is None else _trimmed(head, min(rows, head.vocabulary))
+        return self._draft, head if rows is None else _trimmed(head, min(rows, head.vocab_size))
 
     def _logits(self) -> tuple[Tensor, Tensor]:
         assert self._target.logits is not None
@@ -157,7 +159,7 @@ class LossInputs:
     def _hidden(self) -> tuple[Tensor, OutputHead, Tensor, OutputHead]:
         assert self._target.hidden is not None
         assert self._target_head is not None and self._draft_head is not None
-        rows = min(self._target_head.vocabulary, self._draft_head.vocabulary)
+        rows = min(self._target_head.vocab_size, self._draft_head.vocab_size)
         return (
             self._target.hidden,
             _trimmed(self._target_head, rows),

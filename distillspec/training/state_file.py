@@ -181,13 +181,13 @@ def verify(path: Path) -> None:
             _note_without_sum(path)
     except FileNotFoundError as error:
         raise DistillSpecError(
-            "there is no such checkpoint", where=str(path), mend="start a new run"
+            "there is no such checkpoint", where=str(path), fix="start a new run"
         ) from error
     except OSError as error:
         raise DistillSpecError(
             f"the checkpoint cannot be read: {error.strerror}",
             where=str(path),
-            mend="check its permissions and the disk",
+            fix="check its permissions and the disk",
         ) from error
 
 
@@ -292,6 +292,6 @@ def _damaged(path: Path, why: str) -> DamagedStateError:
     return DamagedStateError(
         f"not a checkpoint that can be used: {why}",
         where=str(path),
-        mend="restore it from a copy; or delete it, with the other *.ckpt and *.pt files of its "
+        fix="restore it from a copy; or delete it, with the other *.ckpt and *.pt files of its "
         "folder, and start the run again: it then trains from its beginning",
     )

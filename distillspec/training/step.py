@@ -134,7 +134,7 @@ class Step:
             raise DistillSpecError(
                 "no row of this step has a response",
                 where=f"step {position.step + 1}",
-                mend="look at the data with data.preview: responses are empty",
+                fix="look at the data with data.preview: responses are empty",
             )
         rate = self.rate = self._set_learning_rate(trainer)
         totals = torch.zeros(3, dtype=torch.float64, device=device)
@@ -251,7 +251,7 @@ class Step:
             f"the {what} is {value}: training stopped before this step was saved",
             where=f"step {self.position.step + 1}, at a learning rate of {self.rate:g}; the "
             "checkpoints of earlier steps are as they were",
-            mend="lower optimizer.learning_rate, raise optimizer.warmup_steps, or try "
+            fix="lower optimizer.learning_rate, raise optimizer.warmup_steps, or try "
             "hardware.precision=float32, and start a new run",
         )
 

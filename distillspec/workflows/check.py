@@ -65,8 +65,8 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
             process=libraries if pair.device.type == "cpu" else 0,
         ),
         device=pair.device,
-        vocabulary=pair.vocabulary,
-        ends=pair.end_tokens,
+        vocab_size=pair.vocab_size,
+        ends=pair.eos_token_ids,
     )
     if as_json:
         found = {**asdict(fitness), "predicted_speedup": fitness.predicted_speedup()}
@@ -123,7 +123,7 @@ def _print(
     console.print(
         f"target {found.target_parameters / 1e6:,.1f} M parameters, draft "
         f"{found.draft_parameters / 1e6:,.1f} M; tokenizers {recipe.pair.tokenizers}, "
-        f"{found.vocabulary:,} tokens "
+        f"{found.vocab_size:,} tokens "
         f"(outputs {found.target_vocabulary:,} and {found.draft_vocabulary:,}); chat template "
         f"{(found.chat_template or 'none')[:12]}; {found.runner} runner"
     )
@@ -149,7 +149,7 @@ def _print(
     if head is not None:
         console.print(
             f"the draft was measured with a head that scores {len(head.pair.kept or ()):,} of "
-            f"{found.vocabulary:,} tokens (pair.draft_head), counted in {head.counted_in}; "
+            f"{found.vocab_size:,} tokens (pair.draft_head), counted in {head.counted_in}; "
             "training counts them in all its stored responses",
             soft_wrap=True,
         )

@@ -78,7 +78,7 @@ def run(comparison: ComparisonConfig) -> int:
         raise DistillSpecError(
             "a comparison trains in one process",
             where=f"comparison {comparison.name}",
-            mend="start it without NPROC",
+            fix="start it without NPROC",
         )
     checked(comparison)
     folder = RUNS / "compare" / comparison.name
@@ -174,7 +174,7 @@ class _Comparing:
                 self.policy,
                 tokens=self.plan.max_new_tokens,
                 seed=derive_seed(0, "texts of compare", name),
-                vocabulary=self.pair.vocabulary,
+                vocab_size=self.pair.vocab_size,
             )
             for name, prompts in kinds.items()
         }
@@ -191,8 +191,8 @@ class _Comparing:
                 texts,
                 self.policy,
                 documents=self.documents[kind],
-                ends=pair.end_tokens,
-                vocabulary=pair.vocabulary,
+                ends=pair.eos_token_ids,
+                vocab_size=pair.vocab_size,
             )
             readings[kind] = VariantReading(
                 facts.expected_tau("draft", self.plan.gamma), facts.alpha("draft")
@@ -228,7 +228,7 @@ class _Comparing:
                 f"asking the target beforehand took {text_seconds / 60.0:.1f} of the "
                 f"{minutes:g} minutes of a run: nothing is left for training",
                 where=f"variant {variant}",
-                mend="raise minutes, lower data.max_prompts, or set counts_stored_text: false",
+                fix="raise minutes, lower data.max_prompts, or set counts_stored_text: false",
             )
         plan = recipe.distill.model_copy(update={"max_minutes": left})
         recipe = recipe.model_copy(update={"distill": plan})
@@ -259,8 +259,8 @@ class _Comparing:
             folder=place,
             resume=True,
             label=f"{variant} {seed}",
-            end_tokens=pair.end_tokens,
-            vocabulary=pair.vocabulary,
+            eos_token_ids=pair.eos_token_ids,
+            vocab_size=pair.vocab_size,
         )
         spent_on = outcome.seconds_by_phase
         cost = VariantCost(outcome.steps, outcome.response_tokens, spent_on, text_seconds)
@@ -329,7 +329,7 @@ class _Comparing:
             raise DistillSpecError(
                 "this run was made by another recipe",
                 where=str(place),
-                mend="give the comparison another name, or delete this folder to make it anew",
+                fix="give the comparison another name, or delete this folder to make it anew",
             )
         atomic.make_folder(place)
         atomic.write_text(path, text)
@@ -393,6 +393,6 @@ class _Stored(NamedTuple):
 
 def _read(path: Path) -> tuple[MeasuredVariant, dict[str, Any]]:
     """What was measured, and by what (`_Comparing._measuring`)."""
-    mend = "delete the file: the run is measured again"
-    found = read_json(BoundedText(path, "this measurement of a comparison", mend), _Stored)
+    fix = "delete the file: the run is measured again"
+    found = read_json(BoundedText(path, "this measurement of a comparison", fix), _Stored)
     return MeasuredVariant(found.readings, found.cost), found.measured_by

@@ -61,7 +61,7 @@ def variant_recipe(
         raise DistillSpecError(
             "a comparison is of distillations, and this recipe makes a model from nothing",
             where=comparison.recipe,
-            mend="name a recipe of kind distill",
+            fix="name a recipe of kind distill",
         )
     texts = [f"{key}={json.dumps(_placed(value, drafts))}" for key, value in changes.items()]
     recipe = load_recipe(comparison.recipe, texts)
@@ -76,13 +76,13 @@ def check_shared(base: Recipe, recipe: Recipe, variant: str) -> None:
             raise DistillSpecError(
                 f"variant {variant!r} changes pair.{key}, and a comparison has one target",
                 where="variants of the comparison",
-                mend=f"leave pair.{key} to the recipe, or make a comparison of its own",
+                fix=f"leave pair.{key} to the recipe, or make a comparison of its own",
             )
     if recipe.data != base.data:
         raise DistillSpecError(
             f"variant {variant!r} changes data, and a comparison trains all on the same prompts",
             where="variants of the comparison",
-            mend="put it under changes, which are of every run, or make a comparison of its own",
+            fix="put it under changes, which are of every run, or make a comparison of its own",
         )
 
 

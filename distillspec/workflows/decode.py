@@ -93,34 +93,33 @@ def decode(
     tokenizer: PreTrainedTokenizerBase | None = None,
     audit: str | Path | None = None,
 ) -> Iterator[DecodedToken]:
-    """Continue `prompt` up to end-of-text or max_new_tokens, with the law of the target.
+    """Continue `prompt` up to end-of-text or max_new_tokens, with the distribution of the target.
 
     target, draft: both causal or both encoder-decoder models in eval mode, folders or Hub ids; the
     latter answer the prompt, in place of going on with it. method: "standard", or a method as a
-    suite has it (`{"draft": {"kind": "sequences"}, "verify": {"kind": "kseq"}}`), or one of
-    `suite` by its name. One that chooses finds its arms in `suite`, and without that has `standard`
-    to choose from, at any gamma (`{"choose": {"kind": "ucb", "arms": ["standard@2",
-    "standard@8"]}}`): it begins anew with each text, and arms of unequal cost are first timed for a
-    moment. gamma: of methods that do not choose. tokenizer: the target's, if that is a model
-    without a folder. audit: a file to which a line a round is added when the text ends
-    (`measure.audit`). Tokens come once their round is verified. Only a method with
-    `verify: {kind: lenient}` leaves the target's law. A draft with another tokenizer proposes the
-    tokens that both have, in one process. DistillSpecError if the two do not fit
-    together or the prompt is empty.
+    suite has it (`{"draft": {"kind": "sequences"}, "verify": {"kind": "kseq"}}`), or one of `suite`
+    by its name. One that chooses finds its arms in `suite`, and without that has `standard` to
+    choose from, at any gamma (`{"choose": {"kind": "ucb", "arms": ["standard@2", "standard@8"]}}`):
+    it begins anew with each text, and arms of unequal cost are first timed for a moment. gamma: of
+    methods that do not choose. tokenizer: the target's, if that is a model without a folder. audit:
+    a file to which a line a round is added when the text ends (`measure.audit`). Tokens come once
+    their round is verified. Only a method with `verify: {kind: lenient}` leaves the target's
+    distribution. A draft with another tokenizer proposes the tokens that both have, in one process.
+    DistillSpecError if the two do not fit together or the prompt is empty.
     """
     for name, value, most in (("gamma", gamma, 64), ("max_new_tokens", max_new_tokens, None)):
         if not isinstance(value, int) or value < 1 or (most is not None and value > most):
             raise DistillSpecError(
                 f"{name} is {value!r}",
                 where="decode",
-                mend=f"give a whole number {'from 1 on' if most is None else f'of 1 to {most}'}",
+                fix=f"give a whole number {'from 1 on' if most is None else f'of 1 to {most}'}",
             )
     plan, plans = _planned(method, suite, gamma)
     if plan.parallel is not None and audit is not None:
         raise DistillSpecError(
             f"{plan.parallel.kind!r} keeps no audit: its draft works in another process",
             where="decode: audit",
-            mend="leave out audit, or choose a method of one process",
+            fix="leave out audit, or choose a method of one process",
         )
     audited = None if audit is None else Path(audit)
     if audited is not None:
@@ -135,30 +134,30 @@ def decode(
     sizes = vocabulary_size(big), vocabulary_size(small)
     bridge = None
     try:
-        vocabulary = check_pair(text, drafts_text, *sizes, _WHERE)
+        vocab_size = check_pair(text, drafts_text, *sizes, _WHERE)
     except TokenizersDifferError:
         if plan.parallel is not None or has_source:
             raise
-        vocabulary, bridge = sizes[0], CrossTokenizerMap(text, drafts_text, *sizes, _WHERE)
+        vocab_size, bridge = sizes[0], CrossTokenizerMap(text, drafts_text, *sizes, _WHERE)
         log.warning(
             "the tokenizers differ: the draft reads the text in its own tokens and proposes those "
             "%d of the target's %d that both have",
             len(bridge.target_ids),
-            vocabulary,
+            vocab_size,
         )
     ids: list[int] = text.encode(prompt)
     if not ids:
         raise DistillSpecError(
-            "the prompt has no tokens", where="decode", mend="give at least one character"
+            "the prompt has no tokens", where="decode", fix="give at least one character"
         )
-    check_in_vocabulary([("decode: prompt", ids)], vocabulary, text)
+    check_in_vocabulary([("decode: prompt", ids)], vocab_size, text)
     if has_source:
         start = start_token(big)
         ids = [*(token for token in ids if token != start), start]
     for one in (big,) if bridge else (big, small):  # one with its own tokens rests where it must
         check_text_fits(one, len(ids) + max_new_tokens)
     prompt_ids = torch.tensor(ids, dtype=torch.long, device=big.device)
-    runner, ends = make(big, vocabulary=vocabulary), stop_ids(big, text).ids
+    runner, ends = make(big, vocab_size=vocab_size), stop_ids(big, text).ids
     policy = SamplingPolicy(temperature, top_k, nucleus)
     chance = GeneratorSource(
         torch.Generator(big.device).manual_seed(derive_seed(seed, "tokens of decode"))
@@ -174,13 +173,13 @@ def decode(
             chance=chance,
             seed=seed,
             max_new_tokens=max_new_tokens,
-            end_tokens=ends,
+            eos_token_ids=ends,
         )
     else:
         needs_model = plan.choose is not None or any(one.needs_model for one, _ in ways)
         drafts: dict[str, Runner] = {}
         if needs_model and bridge is None:
-            drafts[_DRAFT] = make(small, vocabulary=vocabulary)
+            drafts[_DRAFT] = make(small, vocab_size=vocab_size)
         elif needs_model and bridge is not None:
             drafts[_DRAFT] = CrossTokenizerRunner(make(small), bridge)
         rounds = SpeculativeDecoder(
@@ -190,7 +189,7 @@ def decode(
             policy,
             chance,
             audited=audited is not None,
-        ).rounds(prompt_ids, max_new_tokens=max_new_tokens, end_tokens=ends)
+        ).rounds(prompt_ids, max_new_tokens=max_new_tokens, eos_token_ids=ends)
     if audited is not None:
         key = text_key("decode", prompt)
         what = Decoded(0, key, temperature, _folder(draft), plan.name, gamma)
@@ -242,7 +241,7 @@ def _planned(
             raise DistillSpecError(
                 f"no method '{method}'",
                 where=where or "decode: method",
-                mend="choose one of "
+                fix="choose one of "
                 + ", ".join(dict.fromkeys([STANDARD, *(one.name for one in plans.methods)])),
             )
     else:
@@ -271,7 +270,7 @@ def _check_arms(plans: Suite, plan: MethodConfig) -> None:
         raise DistillSpecError(
             "the method chooses once a text, and this is one text",
             where="decode: method: choose: per",
-            mend="choose per round, or name one of its arms",
+            fix="choose per round, or name one of its arms",
         )
     for arm, _ in configurations(plans, plan):
         if arm.model is not None:
@@ -282,7 +281,7 @@ def _names_a_draft(plan: MethodConfig) -> DistillSpecError:
     return DistillSpecError(
         f"the method {plan.name!r} names the draft '{plan.model}', but a draft is given beside it",
         where="decode: method: draft",
-        mend="leave out model, and give the draft that is meant; evaluate decodes with several",
+        fix="leave out model, and give the draft that is meant; evaluate decodes with several",
     )
 
 

@@ -156,7 +156,7 @@ class Run:
         found = target_text(self.pair, self.prompts, self.world, console, wanted=wanted)
         self._check_responses(found.responses)
         self._say_all(found.notes)
-        loss = HeldOutLoss(found.held_out, vocabulary=self.pair.vocabulary)
+        loss = HeldOutLoss(found.held_out, vocab_size=self.pair.vocab_size)
         return _Text(found.training, found.responses, loss, None)
 
     def _check_responses(self, responses: dict[str, Tokens] | None) -> None:
@@ -180,8 +180,8 @@ class Run:
             folder=folder,
             resume=True,
             label=label,
-            end_tokens=self.pair.end_tokens,
-            vocabulary=self.pair.vocabulary,
+            eos_token_ids=self.pair.eos_token_ids,
+            vocab_size=self.pair.vocab_size,
             on_checkpoint=lambda tokens: self._record(self.tokens + tokens),
         )
         self.tokens += outcome.response_tokens - outcome.tokens_before
@@ -205,9 +205,9 @@ class Run:
                 bound = build.reach(self.pair, self.prompts.held_out)
                 atomic.write_json(path, {**found._asdict(), "mass": bound})
         if not self.world.rank:
-            head = _read_head(path, self.pair.vocabulary)
+            head = _read_head(path, self.pair.vocab_size)
             self._say(
-                f"the draft's head keeps {len(head.tokens):,} of {self.pair.vocabulary:,} "
+                f"the draft's head keeps {len(head.tokens):,} of {self.pair.vocab_size:,} "
                 f"tokens: {head.share:.2%} of the text they were counted in; of the target's "
                 f"mass on held-out text {head.mass:.2%}, which alpha cannot exceed"
             )
@@ -219,7 +219,7 @@ class Run:
         reached = build.reach(self.pair, self.prompts.held_out)
         self._say(
             f"the draft has a tokenizer of its own: {len(bridge.target_ids):,} of the target's "
-            f"{self.pair.vocabulary:,} tokens are in both; of its mass on held-out text "
+            f"{self.pair.vocab_size:,} tokens are in both; of its mass on held-out text "
             f"{reached:.2%}, which alpha cannot exceed; {1.0 - reached:.2%} is lost"
         )
 
@@ -263,7 +263,7 @@ class Run:
         pair, policy = self.pair, SamplingPolicy(temperature=self.recipe.distill.temperature)
         texts = build.drawn_texts(pair, self.prompts.held_out)
         expected = acceptance(
-            pair.target.model, draft, texts, policy, vocabulary=pair.vocabulary
+            pair.target.model, draft, texts, policy, vocab_size=pair.vocab_size
         ).mean()
         alpha = verify_export(
             self.folder.draft,
@@ -271,7 +271,7 @@ class Run:
             texts,
             policy,
             expected_alpha=expected,
-            vocabulary=pair.vocabulary,
+            vocab_size=pair.vocab_size,
             kept=pair.kept,
             bridge=pair.bridge,
         )
@@ -283,7 +283,7 @@ class Run:
             return proof
         whole_head(draft)
         alpha = acceptance(
-            pair.target.model, draft, texts, policy, vocabulary=pair.vocabulary
+            pair.target.model, draft, texts, policy, vocab_size=pair.vocab_size
         ).mean()
         return (
             f"{proof}; an engine that knows nothing of {HOT_TOKENS} drafts with the whole head: "
@@ -296,9 +296,9 @@ class Run:
             texts = target_text(self.pair, self.prompts, alone, console, wanted=False).held_out
         else:
             texts = build.drafted_texts(self.pair, draft, self.prompts.held_out)
-        common = self.pair.vocabulary
-        nats = verify_reload(self.folder.draft, draft, texts, vocabulary=common)
-        trained = surprise(draft, texts, vocabulary=common).mean()
+        common = self.pair.vocab_size
+        nats = verify_reload(self.folder.draft, draft, texts, vocab_size=common)
+        trained = surprise(draft, texts, vocab_size=common).mean()
         what = "held-out loss" if self.pair.frozen is None else "loss on its own text"
         return f"its {what} is {nats:.4f} nats (before rounding to bfloat16 {trained:.4f})"
 
@@ -317,7 +317,7 @@ class Run:
         return DistillSpecError(
             "no draft has been trained here yet",
             where=str(folder),
-            mend=f"./launch.sh train {self.folder.path}",
+            fix=f"./launch.sh train {self.folder.path}",
         )
 
     def _gamma(self, summary: Summary | None) -> int:
@@ -400,8 +400,8 @@ class Run:
                 prompts=held_out,
                 folder=place,
                 device=pair.device,
-                vocabulary=pair.vocabulary,
-                ends=pair.end_tokens,
+                vocab_size=pair.vocab_size,
+                ends=pair.eos_token_ids,
                 notes=notes,
                 progress=lambda done, total, doing: status.update(f"{doing}: {done} of {total}"),
             )
@@ -495,7 +495,7 @@ def started(recipe: Recipe, folder: Path | None, resumed_by: str | None = None) 
         begun = RunFolder(folder) if folder is not None else RunFolder.begin(recipe)
     run_folder = told_by_rank_0(begun, world)  # who fixes its id
     if recipe.pair.draft_head is not None and run_folder.head_file.exists():
-        head = _read_head(run_folder.head_file, pair.vocabulary)
+        head = _read_head(run_folder.head_file, pair.vocab_size)
         pair = replace(pair, kept=head.tokens)
     if world.rank:
         yield Run(recipe, run_folder, world, None, pair, prompts)
@@ -539,11 +539,11 @@ class _Head(NamedTuple):
     mass: float
 
 
-def _read_head(path: Path, vocabulary: int) -> _Head:
+def _read_head(path: Path, vocab_size: int) -> _Head:
     kept = BoundedText(path, "the tokens that the draft's head keeps", "start a new run")
     head = read_json(kept, _Head)
-    if not head.tokens or not all(0 <= token < vocabulary for token in head.tokens):
-        raise kept.fault(f"its tokens are not all in a vocabulary of {vocabulary:,}")
+    if not head.tokens or not all(0 <= token < vocab_size for token in head.tokens):
+        raise kept.fault(f"its tokens are not all in a vocabulary of {vocab_size:,}")
     return head
 
 
@@ -565,14 +565,14 @@ def check_not_lost(folder: Path, name: str, run: RunFolder) -> None:
         name: The draft's, as training.json has it.
         run: The run that the training belongs to.
     """
-    mend = f"put the file back, or go on with the training: ./launch.sh train {run.path}"
+    fix = f"put the file back, or go on with the training: ./launch.sh train {run.path}"
     is_done = run.training_file.exists() and name in read_json(
-        BoundedText(run.training_file, "what training came to", mend), dict[str, Any]
+        BoundedText(run.training_file, "what training came to", fix), dict[str, Any]
     )
     if not is_done and not os.path.lexists(folder / LAST):
         return
     if is_done:
-        mend = (
+        fix = (
             f"put the file back; or delete {LAST} beside it and train again, from the beginning: "
             f"./launch.sh train {run.path}"
         )
@@ -582,7 +582,7 @@ def check_not_lost(folder: Path, name: str, run: RunFolder) -> None:
         else f"there are no best weights of the {name} draft: its training was stopped before it "
         "was measured, or the file is gone",
         where=str(folder / BEST),
-        mend=mend,
+        fix=fix,
     )
 
 

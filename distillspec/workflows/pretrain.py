@@ -22,7 +22,7 @@ from distillspec.measure.exact.corpus_alpha import entropy
 from distillspec.models.loading.digest import model_digest
 from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.models.loading.precision import cast_parameters
-from distillspec.models.runners.eager import most_positions
+from distillspec.models.runners.eager import max_context_length
 from distillspec.models.sampling.generate import DrawnText
 from distillspec.models.surgery.build_llama import random_llama
 from distillspec.models.vocabulary.train_tokenizer import train_tokenizer
@@ -55,7 +55,7 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
         raise DistillSpecError(
             "this recipe has been started before",
             where=str(folder),
-            mend="add --resume to go on with it, or delete that folder to begin anew",
+            fix="add --resume to go on with it, or delete that folder to begin anew",
         )
     where = device_of(recipe.hardware)
     if recipe.hardware.threads is not None:
@@ -139,8 +139,8 @@ def _check_identity(recipe: PretrainRecipe, files: CorpusFiles, path: Path) -> N
     if not path.exists():
         atomic.write_json(path, identity)
         return
-    mend = "give the recipe another name, or delete that run folder"
-    stored = read_json(BoundedText(path, "what this run was started with", mend), dict[str, Any])
+    fix = "give the recipe another name, or delete that run folder"
+    stored = read_json(BoundedText(path, "what this run was started with", fix), dict[str, Any])
     if not _has_trained(path.parent) and stored != identity:
         # Such as after an error in the recipe: only what the old one led to is in the way.
         shutil.rmtree(path.with_name("tokenizer"), ignore_errors=True)
@@ -152,7 +152,7 @@ def _check_identity(recipe: PretrainRecipe, files: CorpusFiles, path: Path) -> N
         raise DistillSpecError(
             f"this run was started with another {', '.join(changed)}",
             where=str(path.parent),
-            mend="give the recipe another name, or delete that run folder",
+            fix="give the recipe another name, or delete that run folder",
         )
 
 
@@ -166,13 +166,13 @@ def _check_start(digest: str | None, path: Path) -> None:
     if not path.exists():
         atomic.write_json(path, {"model": digest})
         return
-    mend = "give the recipe another name, or delete that run folder"
-    kept = BoundedText(path, "the digest of what this run began with", mend)
+    fix = "give the recipe another name, or delete that run folder"
+    kept = BoundedText(path, "the digest of what this run began with", fix)
     if read_json(kept, dict[str, str | None]).get("model") != digest:
         raise DistillSpecError(
             "the weights in start_from are not those that this run began with",
             where=str(path.parent),
-            mend="put them back; if this run has finished and written over them, it is done; to "
+            fix="put them back; if this run has finished and written over them, it is done; to "
             "begin anew, delete that folder",
         )
 
@@ -206,7 +206,7 @@ def _beginning(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> Pr
         check_memory(size, trained_bytes(recipe.hardware), "model")
         return random_llama(
             recipe.model,
-            vocabulary=len(tokenizer),
+            vocab_size=len(tokenizer),
             end_token=int(tokenizer.eos_token_id),
             seed=recipe.seed,
         )
@@ -219,14 +219,14 @@ def _beginning(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> Pr
             f"the model knows {len(of_model)} tokens, and they are not the tokenizer's "
             f"{len(tokenizer)}",
             where=where,
-            mend="tokenizer.take_from: the same folder as start_from",
+            fix="tokenizer.take_from: the same folder as start_from",
         )
-    if recipe.train.context > most_positions(model):
+    if recipe.train.context > max_context_length(model):
         raise DistillSpecError(
             f"train.context={recipe.train.context} is longer than the model's "
-            f"{most_positions(model)} positions",
+            f"{max_context_length(model)} positions",
             where=where,
-            mend=f"lower train.context to {most_positions(model)}",
+            fix=f"lower train.context to {max_context_length(model)}",
         )
     return model
 
@@ -254,7 +254,7 @@ def _bytes_per_token(files: CorpusFiles, held_out: torch.Tensor) -> float:
 
 
 def _entropy(model: PreTrainedModel, rows: torch.Tensor) -> float:
-    """Mean entropy of the model's next-token law over held-out rows, nats."""
+    """Mean entropy of the model's next-token distribution over held-out rows, nats."""
     texts = [DrawnText((int(row[0]),), tuple(row[1:].tolist())) for row in rows]
     return entropy(model.eval(), texts, SamplingPolicy()).mean()
 

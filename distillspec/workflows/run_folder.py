@@ -89,6 +89,6 @@ class RunFolder:
             raise DistillSpecError(
                 "this folder holds a pretraining run, not a distillation",
                 where=str(self.path),
-                mend="name the folder of a run that was started from a recipe of kind distill",
+                fix="name the folder of a run that was started from a recipe of kind distill",
             )
         return recipe

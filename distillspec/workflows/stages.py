@@ -91,7 +91,7 @@ def report(folder: Path) -> int:
         raise DistillSpecError(
             "nothing has been measured in this run yet",
             where=str(folder / "evaluation"),
-            mend=f"./launch.sh evaluate {folder}",
+            fix=f"./launch.sh evaluate {folder}",
         )
     for path in found:
         show_summary(read_summary(path), write_report(path.parent, RunFolder(folder).metrics))
@@ -107,7 +107,7 @@ def generate(recipe: Recipe) -> int:
         raise DistillSpecError(
             "a target that is split over processes writes no responses",
             where="hardware.shard_target=true",
-            mend="let a server write them (pair.endpoint in a recipe of its own), or take text of "
+            fix="let a server write them (pair.endpoint in a recipe of its own), or take text of "
             "the draft or of the data",
         )
     prepare_process(recipe)

@@ -59,7 +59,7 @@ class _Pair(NamedTuple):
     target: PreTrainedModel
     draft: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    vocabulary: int
+    vocab_size: int
     device: torch.device
 
 
@@ -98,7 +98,7 @@ def run(
     drafts = {_DRAFT: pair.draft}
     check(suite, pair.target, drafts, prompts)
     with console.status("preparing the models") as status:
-        bench = Bench(suite, pair.target, drafts, prompts, columns, pair.device, pair.vocabulary)
+        bench = Bench(suite, pair.target, drafts, prompts, columns, pair.device, pair.vocab_size)
         found = bench.prepare_without_times()
         outcome = race(
             _Decoder(bench, columns, temperature),
@@ -145,14 +145,14 @@ def _load(target: str, draft: str) -> _Pair:
     big = load_model(target, dtype=kind, device=device, what="target")
     small = load_model(draft, dtype=kind, device=device, what="draft")
     check_same_kind(big, small, "target and draft of auto")
-    vocabulary = check_pair(
+    vocab_size = check_pair(
         tokenizer,
         draft_tokenizer,
         vocabulary_size(big),
         vocabulary_size(small),
         where="target and draft of auto",
     )
-    return _Pair(big, small, tokenizer, vocabulary, device)
+    return _Pair(big, small, tokenizer, vocab_size, device)
 
 
 def _takes_trees(pair: _Pair) -> bool:
@@ -174,7 +174,7 @@ def _prompts(pair: _Pair, source: JsonlSource | PythonSource, suite: Suite) -> l
             f"the models' contexts hold {holds} tokens, and none is left for a prompt"
             + (f" ({reason})" if reason else ""),
             where=f"auto: --max-new-tokens={suite.max_new_tokens}",
-            mend="lower --max-new-tokens",
+            fix="lower --max-new-tokens",
         )
     if isinstance(source, PythonSource):
         room = min(room, _MOST_CODE)
@@ -188,13 +188,13 @@ def _prompts(pair: _Pair, source: JsonlSource | PythonSource, suite: Suite) -> l
         start=start_token(pair.target) if is_seq2seq(pair.target) else None,
     )
     check_in_vocabulary(
-        ((prompt.key, prompt.tokens) for prompt in found), pair.vocabulary, pair.tokenizer
+        ((prompt.key, prompt.tokens) for prompt in found), pair.vocab_size, pair.tokenizer
     )
     if len(found) < FEWEST:
         raise DistillSpecError(
             f"{len(found)} prompt is too few to compare anything on",
             where=_named(source),
-            mend="give at least 2 prompts that fit the models' contexts; some 50 tell more",
+            fix="give at least 2 prompts that fit the models' contexts; some 50 tell more",
         )
     return found
 
@@ -324,8 +324,8 @@ def _entry(winner: BenchColumn, suite: Suite) -> str:
 
 def _check_output(output: Path) -> None:
     """A suite that a person wrote is not overwritten."""
-    mend = "give another --output, or move it away"
-    check_regular(output, "the suite to write", mend)
+    fix = "give another --output, or move it away"
+    check_regular(output, "the suite to write", fix)
     if not output.exists():
         atomic.make_folder(output.parent)
         return
@@ -337,7 +337,7 @@ def _check_output(output: Path) -> None:
         raise DistillSpecError(
             "this is there already, and not from an earlier calibration",
             where=str(output),
-            mend=mend,
+            fix=fix,
         )
 
 

@@ -55,9 +55,9 @@ def quality(
     models: Models, prompts: Sequence[Prompt], policy: SamplingPolicy, tokens: int
 ) -> Quality:
     own = [DrawnText(tuple(one.tokens), tuple(one.response)) for one in prompts if one.response]
-    nats = surprise(models.target, own, vocabulary=models.vocabulary)
+    nats = surprise(models.target, own, vocab_size=models.vocab_size)
     texts = drawn_texts(
-        models.target, prompts, policy, tokens=tokens, seed=0, vocabulary=models.vocabulary
+        models.target, prompts, policy, tokens=tokens, seed=0, vocab_size=models.vocab_size
     )
     ends = stop_ids(models.target, models.tokenizer).ids
     facts = text_facts(
@@ -67,7 +67,7 @@ def quality(
         policy,
         documents=[prompt.document for prompt in prompts],
         ends=ends,
-        vocabulary=models.vocabulary,
+        vocab_size=models.vocab_size,
     )
     completions = []
     for prompt, text in zip(prompts, texts, strict=True):
@@ -83,8 +83,8 @@ def runners_of(models: Models, gammas: Sequence[int], capacity: int) -> tuple[Ru
     """Target and draft, compiled for every gamma."""
     sizes = (1, *(gamma + 1 for gamma in gammas))
     return (
-        make_runner(models.target, "compiled", capacity, sizes, vocabulary=models.vocabulary),
-        make_runner(models.draft, "compiled", capacity, (1, 2), vocabulary=models.vocabulary),
+        make_runner(models.target, "compiled", capacity, sizes, vocab_size=models.vocab_size),
+        make_runner(models.draft, "compiled", capacity, (1, 2), vocab_size=models.vocab_size),
     )
 
 
@@ -138,21 +138,21 @@ def load_all(pairs: Sequence[tuple[str, str, str]]) -> dict[str, Models]:
     names = [name for name, *_ in pairs]
     if len(set(names)) < len(names):
         raise DistillSpecError(
-            "two pairs have one name", where=f"--pair {', '.join(names)}", mend="name them apart"
+            "two pairs have one name", where=f"--pair {', '.join(names)}", fix="name them apart"
         )
     dtype = fast_dtype("cpu")
     found = {name: load_models(target, draft, dtype) for name, target, draft in pairs}
     first = found[names[0]]
-    vocabulary = first.vocabulary
+    vocab_size = first.vocab_size
     for name, models in found.items():
-        vocabulary = check_pair(
+        vocab_size = check_pair(
             first.tokenizer,
             models.tokenizer,
-            vocabulary,
-            models.vocabulary,
+            vocab_size,
+            models.vocab_size,
             where=f"--pair {names[0]} and {name}",
         )
-    return {name: models._replace(vocabulary=vocabulary) for name, models in found.items()}
+    return {name: models._replace(vocab_size=vocab_size) for name, models in found.items()}
 
 
 def parse() -> argparse.Namespace:

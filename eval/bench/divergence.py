@@ -59,7 +59,7 @@ class Measurement(NamedTuple):
     gradient_norms: list[float]
 
 
-def make_inputs(arguments: argparse.Namespace, vocabulary: int) -> Inputs:
+def make_inputs(arguments: argparse.Namespace, vocab_size: int) -> Inputs:
     """The same for every contender: drawn from one seed."""
     generator = torch.Generator().manual_seed(derive_seed(0, "inputs"))
     dtype, device = getattr(torch, arguments.dtype), arguments.device
@@ -70,9 +70,9 @@ def make_inputs(arguments: argparse.Namespace, vocabulary: int) -> Inputs:
 
     return Inputs(
         drawn(rows, 1.0).to(dtype),
-        drawn(vocabulary, 0.15).to(dtype),
+        drawn(vocab_size, 0.15).to(dtype),
         drawn(rows, 1.0).to(dtype).requires_grad_(),
-        drawn(vocabulary, 0.15).requires_grad_(),
+        drawn(vocab_size, 0.15).requires_grad_(),
     )
 
 
@@ -119,9 +119,9 @@ def loss_of(contender: str, arguments: argparse.Namespace) -> Callable[[Inputs],
     return ours if contender == "ours" else whole
 
 
-def contend(contender: str, vocabulary: int, arguments: argparse.Namespace) -> None:
+def contend(contender: str, vocab_size: int, arguments: argparse.Namespace) -> None:
     """A contender's process: a step for every line on stdin, a measurement on stdout for it."""
-    given, loss = make_inputs(arguments, vocabulary), loss_of(contender, arguments)
+    given, loss = make_inputs(arguments, vocab_size), loss_of(contender, arguments)
     device = torch.device(arguments.device)
     clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
     autocast = arguments.dtype == "bfloat16"
@@ -151,10 +151,10 @@ def _synchronize(device: torch.device) -> None:
 class Worker:
     """The parent's side of a contender's process."""
 
-    def __init__(self, contender: str, vocabulary: int) -> None:
+    def __init__(self, contender: str, vocab_size: int) -> None:
         command = [sys.executable, __file__, *sys.argv[1:]]
         self.process = subprocess.Popen(
-            [*command, "--contender", contender, "--vocabularies", str(vocabulary)],
+            [*command, "--contender", contender, "--vocabularies", str(vocab_size)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -180,9 +180,9 @@ class Worker:
         return line
 
 
-def compare(vocabulary: int, names: list[str], arguments: argparse.Namespace) -> None:
+def compare(vocab_size: int, names: list[str], arguments: argparse.Namespace) -> None:
     """One table: every contender at one vocabulary size."""
-    workers = {name: Worker(name, vocabulary) for name in names}
+    workers = {name: Worker(name, vocab_size) for name in names}
     rounds = [
         {name: worker.step() for name, worker in workers.items()}
         for _ in range(1 + arguments.repeats)
@@ -190,7 +190,7 @@ def compare(vocabulary: int, names: list[str], arguments: argparse.Namespace) ->
     for worker in workers.values():
         worker.close()
     first, timed = rounds[0], rounds[1:]
-    print(f"\nV = {vocabulary}, {arguments.tokens} tokens, H = {arguments.hidden}")
+    print(f"\nV = {vocab_size}, {arguments.tokens} tokens, H = {arguments.hidden}")
     print(f"  {'':6} {'ms':>9} {'ratio':>7} {'peak MiB':>10} {'ratio':>7}   value, nats")
     ours = statistics.median(each["ours"].seconds for each in timed)
     for name in names:
@@ -248,8 +248,8 @@ def main() -> None:
         f"{torch.get_num_threads()} thread(s), {arguments.clock} clock, torch {torch.__version__}; "
         f"medians of {arguments.repeats} steps after one warm-up, whose peak memory is shown"
     )
-    for vocabulary in arguments.vocabularies:
-        compare(vocabulary, names, arguments)
+    for vocab_size in arguments.vocabularies:
+        compare(vocab_size, names, arguments)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ CONFIDENCE = 0.95  # of every interval
 class BenchPair(NamedTuple):
     target: PreTrainedModel
     draft: PreTrainedModel
-    vocabulary: int
+    vocab_size: int
     prompts: list[Tensor]
     dtype: torch.dtype
 
@@ -48,14 +48,14 @@ class BenchPair(NamedTuple):
         """Target and draft, with room for that many tokens after any prompt."""
         capacity = max(len(prompt) for prompt in self.prompts) + room
         return (
-            make_runner(self.target, kind, capacity, block_sizes, vocabulary=self.vocabulary),
+            make_runner(self.target, kind, capacity, block_sizes, vocab_size=self.vocab_size),
             make_runner(
                 self.draft,
                 kind,
                 capacity,
                 (1, 2),
                 tells_entropy=tells_entropy,
-                vocabulary=self.vocabulary,
+                vocab_size=self.vocab_size,
             ),
         )
 
@@ -66,7 +66,7 @@ class Models(NamedTuple):
     target: PreTrainedModel
     draft: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    vocabulary: int
+    vocab_size: int
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, prompts: int) -> None:
@@ -86,7 +86,7 @@ def basis(
     draft: Runner, text: Tensor, policy: SamplingPolicy, chance: RandomSource, stop: StopRule
 ) -> DraftContext:
     """To draft after text, long [T], with that runner."""
-    return DraftContext(text.tolist(), text[-1:], draft, draft.vocabulary, policy, chance, stop)
+    return DraftContext(text.tolist(), text[-1:], draft, draft.vocab_size, policy, chance, stop)
 
 
 def load(arguments: argparse.Namespace) -> BenchPair:
@@ -95,21 +95,21 @@ def load(arguments: argparse.Namespace) -> BenchPair:
     dtype = fast_dtype("cpu") if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
     models = load_models(arguments.target, arguments.draft, dtype)
     prompts = _read_prompts(arguments, models.tokenizer)
-    return BenchPair(models.target, models.draft, models.vocabulary, prompts, dtype)
+    return BenchPair(models.target, models.draft, models.vocab_size, prompts, dtype)
 
 
 def load_models(target_path: str, draft_path: str, dtype: torch.dtype) -> Models:
     tokenizer = load_tokenizer(target_path, what="target")
     target = load_model(target_path, dtype=dtype, what="target")
     draft = load_model(draft_path, dtype=dtype, what="draft")
-    vocabulary = check_pair(
+    vocab_size = check_pair(
         tokenizer,
         load_tokenizer(draft_path, what="draft"),
         vocabulary_size(target),
         vocabulary_size(draft),
         where=f"{target_path}, {draft_path}",
     )
-    return Models(target, draft, tokenizer, vocabulary)
+    return Models(target, draft, tokenizer, vocab_size)
 
 
 def held_out_prompts(path: str, tokenizer: PreTrainedTokenizerBase) -> list[Prompt]:
@@ -132,7 +132,7 @@ def _recipe(path: str) -> Recipe:
         raise DistillSpecError(
             "this recipe makes a model; it names no prompts",
             where=path,
-            mend="give the recipe of a distillation",
+            fix="give the recipe of a distillation",
         )
     return recipe
 

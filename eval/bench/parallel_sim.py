@@ -75,7 +75,7 @@ class TimedRunner:
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
-        self.vocabulary = runner.vocabulary
+        self.vocab_size = runner.vocab_size
         self.capacity, self.positions = runner.capacity, runner.positions
         self.seconds: defaultdict[int, list[float]] = defaultdict(list)
 
@@ -168,7 +168,7 @@ class Bench:
             self.arguments.runner,
             self.capacity,
             sizes,
-            vocabulary=self.pair.vocabulary,
+            vocab_size=self.pair.vocab_size,
         )
 
     def _card(self) -> CardProcess:
@@ -179,7 +179,7 @@ class Bench:
             self.capacity,
             (1, 2),
             tree_sizes=(nodes,),
-            vocabulary=self.pair.vocabulary,
+            vocab_size=self.pair.vocab_size,
         ) as make:
             return CardProcess(make, width=nodes, depth=layers, threads=self.one)
 
@@ -189,12 +189,12 @@ class Bench:
             self.arguments.runner,
             self.capacity,
             (1, 2),
-            vocabulary=self.pair.vocabulary,
+            vocab_size=self.pair.vocab_size,
         ) as make:
             return PearlProcess(
                 make,
                 gamma=self.arguments.pearl_gamma,
-                vocabulary=self.pair.vocabulary,
+                vocab_size=self.pair.vocab_size,
                 threads=self.one,
             )
 
@@ -284,7 +284,7 @@ def card_in_virtual_time(
     """Time of decoding `text` after `prompt`, in the unit of the costs."""
     clock, arguments = VirtualClock(), bench.arguments
     decoder = CardDecoder(
-        TextTarget(torch.cat([prompt, text]), bench.pair.vocabulary, clock, costs.target),
+        TextTarget(torch.cat([prompt, text]), bench.pair.vocab_size, clock, costs.target),
         VirtualDraft(
             AheadDraft(draft, Candidates(arguments.nodes, arguments.layers)),
             policy,
@@ -304,7 +304,7 @@ def pearl_in_virtual_time(
 ) -> float:  # fmt: skip
     clock = VirtualClock()
     gamma = min(_LONGEST_GAMMA, max(1, round(1.0 / costs.draft(1))))
-    q = torch.zeros(gamma, bench.pair.vocabulary)
+    q = torch.zeros(gamma, bench.pair.vocab_size)
     servant = BlockWorker(lambda: runners[1], q)
     decoder = PearlDecoder(
         TimedTarget(runners[0], clock, costs.target),
@@ -396,8 +396,8 @@ def print_measured(spent: dict[str, Spent]) -> None:
 def print_predictions(bench: Bench, prompts: Sequence[Tensor], policy: SamplingPolicy) -> None:
     arguments = bench.arguments
     eager = (
-        CausalRunner(bench.pair.target, vocabulary=bench.pair.vocabulary),
-        CausalRunner(bench.pair.draft, vocabulary=bench.pair.vocabulary),
+        CausalRunner(bench.pair.target, vocab_size=bench.pair.vocab_size),
+        CausalRunner(bench.pair.draft, vocab_size=bench.pair.vocab_size),
     )
     texts = []
     quiet = TimedRunner(bench.targets[bench.all_threads])

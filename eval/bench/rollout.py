@@ -47,7 +47,7 @@ def ours(model: PreTrainedModel, ends: frozenset[int], new_tokens: int) -> Write
             max_new_tokens=new_tokens,
             policy=SamplingPolicy(temperature=1.0),
             chance=chance,
-            end_tokens=ends,
+            eos_token_ids=ends,
             pad_token=0,
             batch_rows=len(prompts),
         )
@@ -103,7 +103,7 @@ def main(arguments: argparse.Namespace) -> None:
     print("|---|---|---|---|")
     for name in ("draft", "target"):
         model = load_model(f"checkpoints/nano-python/{name}", dtype=dtype, device=pair.device)
-        settings = (model, pair.end_tokens, arguments.new_tokens)
+        settings = (model, pair.eos_token_ids, arguments.new_tokens)
         writers: dict[str, Writer] = {
             "ours": ours(*settings),
             "transformers": theirs(*settings, None, longest),

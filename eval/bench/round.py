@@ -46,8 +46,8 @@ class ClockedRunner:
         self.seconds = 0.0
 
     @property
-    def vocabulary(self) -> int:
-        return self._runner.vocabulary
+    def vocab_size(self) -> int:
+        return self._runner.vocab_size
 
     @property
     def length(self) -> int:

@@ -8,9 +8,9 @@ bias: on texts that the target has drawn at the temperature, all in float32 but 
 which goes through the shipped records. `rest` is the mean mass outside the k tokens; `value` is the
 coarse divergence over the whole one; the gradient is that of all weights of the draft, its error
 the norm of the difference over the norm of the whole one's. `renormalised` is the other way to
-treat the rest: to drop it and make the k tokens a law (its reverse KL is infinite). The rows of
-`all` hold the whole divergence, a mean per token. `cold` is a draft of the same shape with fresh
-random weights.
+treat the rest: to drop it and make the k tokens a distribution (its reverse KL is infinite). The
+rows of `all` hold the whole divergence, a mean per token. `cold` is a draft of the same shape with
+fresh random weights.
 
 speed: the shipped objective and store, micro-batches of the recipe, forward, backward and AdamW in
 the precision of training; the two contenders take turns on the same batch.
@@ -120,7 +120,7 @@ class Bench:
 
     def renormalised(self, name: str, kept: TopTokens) -> Found:
         """The k tokens as if there were no others; the logits of p are then log p * T."""
-        p = torch.full((kept.ids.shape[0], kept.vocabulary), -torch.inf)
+        p = torch.full((kept.ids.shape[0], kept.vocab_size), -torch.inf)
         p.scatter_(1, kept.ids.long(), kept.log_probability * self.texts.temperature)
         return self._found(
             lambda hidden, head, weights: chunked_divergence_from_logits(
@@ -168,9 +168,9 @@ def drawn(pair: bench_pair.BenchPair, temperature: float, length: int, seed: int
         chance=GeneratorSource(
             torch.Generator().manual_seed(derive_seed(seed, "texts", temperature))
         ),
-        end_tokens=ends,
+        eos_token_ids=ends,
         pad_token=min(ends),
-        vocabulary=pair.vocabulary,
+        vocab_size=pair.vocab_size,
     )
     rows = [(p.tolist(), r.tolist()) for p, r in zip(pair.prompts, responses, strict=True)]
     batch = collate(rows, min(ends))
@@ -213,7 +213,7 @@ def bias(arguments: argparse.Namespace) -> None:
             for k in arguments.k:
                 signal = CachedTargetConfig(kind="cached", k=k)
                 kept = bench.kept(k)
-                read = unpacked(packed(kept, record_type(signal, kept.vocabulary)), kept.vocabulary)
+                read = unpacked(packed(kept, record_type(signal, kept.vocab_size)), kept.vocab_size)
                 mine, other = bench.coarse(name, read), "| | | |"
                 if name != "reverse_kl":
                     one = bench.renormalised(name, read)
@@ -222,7 +222,7 @@ def bias(arguments: argparse.Namespace) -> None:
                         f"| {one.error(whole):.3f} |"
                     )
                 print(
-                    f"| {name} | {k} | {signal.bytes_per_token(kept.vocabulary)} "
+                    f"| {name} | {k} | {signal.bytes_per_token(kept.vocab_size)} "
                     f"| {float(kept.log_rest.exp().mean()):.4f} "
                     f"| {mine.value / whole.value:.4f} | {mine.alpha:.4f} "
                     f"| {mine.cosine(whole):.5f} | {mine.error(whole):.4f} {other}",

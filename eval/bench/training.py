@@ -103,7 +103,7 @@ def train_ours(contender: str, minutes: float, seed: int, folder: Path) -> Train
             pair.device,
             pair.frozen,
             pair.tokenizer,
-            pair.vocabulary,
+            pair.vocab_size,
             pair.stops,
         )
         responses = target_responses(kept, training, join()).by_key
@@ -125,8 +125,8 @@ def train_ours(contender: str, minutes: float, seed: int, folder: Path) -> Train
             folder=folder / "run",
             resume=False,
             label=contender,
-            end_tokens=pair.end_tokens,
-            vocabulary=pair.vocabulary,
+            eos_token_ids=pair.eos_token_ids,
+            vocab_size=pair.vocab_size,
         )
     assert data_module.began is not None
     seconds = time.monotonic() - data_module.began + 60.0 * (minutes - left)
@@ -236,7 +236,7 @@ def main(arguments: argparse.Namespace) -> None:
     policy = SamplingPolicy(temperature=1.0)
     held_out = build.prompts(pair).held_out[: arguments.texts]
     texts = drawn_texts(
-        pair.target.model, held_out, policy, tokens=64, seed=0, vocabulary=pair.vocabulary
+        pair.target.model, held_out, policy, tokens=64, seed=0, vocab_size=pair.vocab_size
     )
 
     def read(folder: str | Path) -> tuple[Sums, Sums]:
@@ -247,8 +247,8 @@ def main(arguments: argparse.Namespace) -> None:
             texts,
             policy,
             documents=[prompt.document for prompt in held_out],
-            ends=pair.end_tokens,
-            vocabulary=pair.vocabulary,
+            ends=pair.eos_token_ids,
+            vocab_size=pair.vocab_size,
         )
         return facts.expected_tau("draft", 4), facts.alpha("draft")
 

@@ -44,8 +44,8 @@ from distillspec.speculation.draft.stop import FixedLength
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.block import expected_by_block
-from distillspec.speculation.verify.kseq import kseq_law
-from distillspec.speculation.verify.recursive import recursive_law
+from distillspec.speculation.verify.kseq import kseq_distribution
+from distillspec.speculation.verify.recursive import recursive_distribution
 from distillspec.speculation.verify.token import expected_by_token
 from distillspec.speculation.verify.transport import optimal_acceptance
 from distillspec.speculation.verify.walk import PositionDistribution, expected_down
@@ -56,10 +56,12 @@ Rule = tuple[str, int, int]
 AGAINST = {"block": "token", "recursive": "kseq", "distinct": "kseq", "optimum": "kseq"}
 CHAINS = {"token": expected_by_token, "block": expected_by_block}
 INDEPENDENT: dict[str, PositionDistribution] = {
-    "kseq": kseq_law,
-    "recursive": partial(recursive_law, replacement=True),
+    "kseq": kseq_distribution,
+    "recursive": partial(recursive_distribution, replacement=True),
 }
-DISTINCT: dict[str, PositionDistribution] = {"distinct": partial(recursive_law, replacement=False)}
+DISTINCT: dict[str, PositionDistribution] = {
+    "distinct": partial(recursive_distribution, replacement=False)
+}
 
 
 class Recorder:
@@ -73,7 +75,7 @@ class Recorder:
         self._chance = GeneratorSource(torch.Generator().manual_seed(derive_seed(seed, "texts")))
 
     def round_starts(self, prompt: Tensor, new_tokens: int) -> tuple[Tensor, list[int]]:
-        """A text of the target's law, and the lengths at which rounds began."""
+        """A text of the target's distribution, and the lengths at which rounds began."""
         standard = configuration(MethodConfig(), self._gamma)
         decoder = SpeculativeDecoder(
             self._target, self._draft, standard, self._policy, self._chance
@@ -114,18 +116,18 @@ def expected(recorder: Recorder, text: Tensor, counts: list[int], draws: int) ->
     L = len(chain.tokens)
     found = {(name, 1, L): keeps(p, chain.q, chain.tokens) for name, keeps in CHAINS.items()}
     for K in counts:
-        for laws, is_distinct in ((INDEPENDENT, False), (DISTINCT, True)):
+        for distributions, is_distinct in ((INDEPENDENT, False), (DISTINCT, True)):
             several = SequencesDraft(K, distinct=is_distinct)
             p, bundle = recorder.block(several, text)
-            for name, law in laws.items():
-                found[name, K, L] = expected_down(p, bundle.q, bundle.tree, law)
+            for name, distribution in distributions.items():
+                found[name, K, L] = expected_down(p, bundle.q, bundle.tree, distribution)
                 found[name, K, 1] = 0.0
             if not is_distinct:
                 found["optimum", K, 1] = optimal_acceptance(p[0], chain.q[0], K)
             for _ in range(draws):
                 drafts = recorder.tokens(several, chain.q[0])
-                for name, law in laws.items():
-                    kept = law(p[0], chain.q[0], drafts)[list(set(drafts))].sum()
+                for name, distribution in distributions.items():
+                    kept = distribution(p[0], chain.q[0], drafts)[list(set(drafts))].sum()
                     found[name, K, 1] += float(kept) / draws
     return found
 

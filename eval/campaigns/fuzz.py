@@ -97,7 +97,7 @@ def attempt(target: Target, data: bytes, seconds: float = _SECONDS) -> Outcome:
         outcome = Outcome("taken")
     except DistillSpecError as error:
         outcome = Outcome("refused", None, str(error))
-        if not (error.what.strip() and error.where.strip() and error.mend.strip()):
+        if not (error.what.strip() and error.where.strip() and error.fix.strip()):
             outcome = Outcome("fault", Signature(target.name, "EmptyPart", "what, where, mend"))
     except HungError as error:
         outcome = Outcome("fault", Signature(target.name, "Hung", _place(error).split(":")[0]))

@@ -191,7 +191,7 @@ def _write_pair(folder: Path) -> None:
             max_positions=512,
         )
         model = random_llama(
-            shape, vocabulary=300, end_token=int(tokenizer.eos_token_id), seed=seed
+            shape, vocab_size=300, end_token=int(tokenizer.eos_token_id), seed=seed
         )
         with torch.no_grad():  # so that the models differ
             for weight in model.parameters():

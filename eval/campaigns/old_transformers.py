@@ -113,9 +113,9 @@ def _merges() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 def _of_class(kind: type, end: str = "<|endoftext|>") -> PreTrainedTokenizerBase:
     """A byte-level tokenizer of one of transformers' own classes."""
-    vocabulary, merges = _merges()
+    vocab_size, merges = _merges()
     tokens = {"eos_token": end, "bos_token": end, "unk_token": end, "pad_token": end}
-    tokenizer: PreTrainedTokenizerBase = kind(vocab=vocabulary, merges=merges, **tokens)
+    tokenizer: PreTrainedTokenizerBase = kind(vocab=vocab_size, merges=merges, **tokens)
     tokenizer.add_special_tokens({"extra_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     return tokenizer
 
@@ -140,9 +140,9 @@ def _sentencepiece_bpe(kind: type) -> PreTrainedTokenizerBase:
     """Characters and bytes alone: enough to show whether a space is put before a text."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     letters = sorted({c for text in _texts() for c in text if c.isalnum()} | {"▁"})
-    vocabulary = {piece: place for place, piece in enumerate([*pieces, *letters])}
+    vocab_size = {piece: place for place, piece in enumerate([*pieces, *letters])}
     names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-    tokenizer: PreTrainedTokenizerBase = kind(vocab=vocabulary, merges=[], **names)
+    tokenizer: PreTrainedTokenizerBase = kind(vocab=vocab_size, merges=[], **names)
     return tokenizer
 
 

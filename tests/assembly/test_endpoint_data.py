@@ -258,10 +258,10 @@ def test_the_draft_is_loaded_alone_and_the_missing_target_is_told_where_it_is_ne
     workplace: Path, server: Misbehaving
 ) -> None:
     pair = load_pair(recipe(server.url, "m"))
-    assert (pair.frozen, pair.vocabulary, pair.end_tokens) == (None, 4096, {0})
+    assert (pair.frozen, pair.vocab_size, pair.eos_token_ids) == (None, 4096, {0})
     with pytest.raises(DistillSpecError, match="needs the target's weights") as caught:
         pair.target  # noqa: B018
-    assert "pair.target" in caught.value.mend
+    assert "pair.target" in caught.value.fix
 
 
 def test_trying_out_tells_speed_and_count_and_stores_nothing(

@@ -31,15 +31,15 @@ def plan(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> di
 
 def test_a_pair_is_loaded_and_checked(plan: dict[str, Any]) -> None:
     pair = load_pair(recipe(plan))
-    assert pair.vocabulary == 300
-    assert pair.end_tokens == {0}
+    assert pair.vocab_size == 300
+    assert pair.eos_token_ids == {0}
     assert not any(p.requires_grad for p in pair.target.model.parameters())
     assert pair.draft().dtype == torch.float32
 
 
 def test_what_ends_a_text_is_what_the_recipe_names_if_it_names_any(plan: dict[str, Any]) -> None:
     pair = load_pair(recipe(plan, pair={**plan["pair"], "eos_token_ids": [5, 7]}))
-    assert pair.end_tokens == pair.exported_stop_ids == {5, 7}
+    assert pair.eos_token_ids == pair.exported_stop_ids == {5, 7}
     with pytest.raises(DistillSpecError, match="token 300 cannot end a text: the target knows 300"):
         load_pair(recipe(plan, pair={**plan["pair"], "eos_token_ids": [0, 300]}))
 
@@ -66,7 +66,7 @@ def test_the_token_behind_an_answer_of_the_template_ends_texts_of_every_kind(
     data = {**plan["data"], "source": {"kind": "jsonl", "path": str(tmp_path / "rows.jsonl")}}
     names = {name: str(tmp_path / name) for name in ("target", "draft")}
     pair = load_pair(recipe(plan, pair={**plan["pair"], **names}, data=data))
-    assert pair.end_tokens == pair.exported_stop_ids == {0, token}
+    assert pair.eos_token_ids == pair.exported_stop_ids == {0, token}
     sets = training.prompts(pair)
     assert f"{token} {end!r} (behind an answer in the chat template)" in sets.notes[0]
     assert {p.response[-1] for p in sets.training if p.response} == {token}
@@ -83,9 +83,9 @@ def test_tokenizers_that_differ_are_refused(plan: dict[str, Any], tmp_path: Path
     other = tmp_path / "other"
     shutil.copytree(plan["pair"]["draft"], other)
     text = json.loads((other / "tokenizer.json").read_text())
-    vocabulary = text["model"]["vocab"]
-    first, second = list(vocabulary)[50:52]
-    vocabulary[first], vocabulary[second] = vocabulary[second], vocabulary[first]
+    vocab_size = text["model"]["vocab"]
+    first, second = list(vocab_size)[50:52]
+    vocab_size[first], vocab_size[second] = vocab_size[second], vocab_size[first]
     (other / "tokenizer.json").write_text(json.dumps(text))
     with pytest.raises(DistillSpecError, match="differ"):
         load_pair(recipe(plan, pair={**plan["pair"], "draft": str(other)}))
@@ -117,7 +117,7 @@ def test_a_draft_is_made_of_the_stored_weights_whatever_the_target_is_cast_to(
     assert (whole.target.model.dtype, half.target.model.dtype) == (torch.float32, torch.bfloat16)
     one, two = (model_digest(pair.draft()) for pair in (whole, half))
     assert one == two
-    assert whole.vocabulary == 300
+    assert whole.vocab_size == 300
     first = whole.target.model.model.layers[0].mlp.up_proj.weight
     assert torch.equal(whole.draft().model.layers[0].mlp.up_proj.weight, first)
 
@@ -218,7 +218,7 @@ def test_packed_rows_longer_than_the_contexts_are_refused(plan: dict[str, Any]) 
     load_pair(recipe(plan, distill={**plan.get("distill", {}), "packing": 512}))
     with pytest.raises(DistillSpecError, match="packed row may have 513 tokens") as caught:
         load_pair(recipe(plan, distill={**plan.get("distill", {}), "packing": 513}))
-    assert "512" in caught.value.mend
+    assert "512" in caught.value.fix
 
 
 @pytest.fixture
@@ -257,7 +257,7 @@ def test_an_encoder_decoder_pair_is_loaded_and_knows_what_responses_begin_with(
 ) -> None:
     assert load_pair(recipe(plan)).start_token is None
     pair = load_pair(recipe(answering))
-    assert (pair.start_token, pair.end_tokens) == (START, {END})
+    assert (pair.start_token, pair.eos_token_ids) == (START, {END})
     sets = training.prompts(pair)
     assert all(prompt.tokens[-2:] == (END, START) for prompt in sets.training)
     adapted = load_pair(recipe(answering, lora={"rank": 2, "targets": ["q", "v"]}))

@@ -38,7 +38,7 @@ def test_a_prompt_with_a_token_that_the_models_lack_is_named_before_a_run_begins
     given = {**plan["pair"], "target": str(target)}
     for pair in (load_pair(recipe(plan, pair=made)), load_pair(recipe(plan, pair=given))):
         assert pair.tokenizer.pad_token_id == 301
-        assert (pair.vocabulary, pair.pad_token) == (300, 0)
+        assert (pair.vocab_size, pair.pad_token) == (300, 0)
         assert build.prompts(pair).training
     rows = Path("rows.jsonl").read_text().replace("def f7(", "<soft>def f7(")
     Path("rows.jsonl").write_text(rows)

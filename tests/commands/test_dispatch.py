@@ -95,7 +95,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "what", "mend"),
+    ("argv", "what", "fix"),
     [
         (["evalate"], "unknown verb 'evalate'", "did you mean 'evaluate'?"),
         (["xyz"], "unknown verb 'xyz'", "the verbs are run, check"),
@@ -110,7 +110,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_a_users_error_leaves_with_1_and_three_lines(
-    argv: list[str], what: str, mend: str, capsys: pytest.CaptureFixture[str]
+    argv: list[str], what: str, fix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(argv) == 1
     told = capsys.readouterr()
@@ -118,7 +118,7 @@ def test_a_users_error_leaves_with_1_and_three_lines(
     assert what in first
     assert where.startswith("  where: ")
     assert remedy.startswith("  mend:  ")
-    assert mend in remedy
+    assert fix in remedy
     assert told.out == ""
 
 
@@ -158,7 +158,7 @@ def refused_by_the_system() -> int:
 
 
 def users_error() -> int:
-    raise DistillSpecError("what", where="here", mend="so")
+    raise DistillSpecError("what", where="here", fix="so")
 
 
 def interrupt() -> int:
@@ -185,10 +185,10 @@ def test_what_the_system_refuses_is_the_users_error(
     ending: Ending, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ending(refused_by_the_system) == 1
-    what, where, mend = capsys.readouterr().err.splitlines()
+    what, where, fix = capsys.readouterr().err.splitlines()
     assert what == "the system refuses this file or folder: Permission denied"
     assert where == "  where: /some/folder"
-    assert "permissions" in mend
+    assert "permissions" in fix
 
 
 def test_an_interrupt_leaves_with_130_and_says_how_to_resume(

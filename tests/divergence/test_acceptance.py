@@ -1,4 +1,4 @@
-"""Laws of the acceptance rate."""
+"""Properties of the acceptance rate."""
 
 from __future__ import annotations
 

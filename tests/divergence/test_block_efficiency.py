@@ -67,7 +67,9 @@ def test_keep_chances_on_text_of_the_target_give_what_the_draft_keeps_in_expecta
     leaf = torch.randn(V, V, dtype=torch.float64, generator=generator).requires_grad_()
     q = leaf.softmax(-1)
     overlap = torch.minimum(p, q)
-    reached = torch.zeros(V, dtype=torch.float64)  # the target's law of what a block begins after
+    reached = torch.zeros(
+        V, dtype=torch.float64
+    )  # the target's distribution of what a block begins after
     reached[first] = 1.0
     kept = torch.zeros((), dtype=torch.float64)
     for start in range(T):

@@ -493,7 +493,7 @@ def test_a_broken_model_is_no_perfect_draft() -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, TEMPERATURE])
-def test_cross_entropy_at_a_temperature_is_of_the_tempered_law(temperature: float) -> None:
+def test_cross_entropy_at_a_temperature_is_of_the_tempered_distribution(temperature: float) -> None:
     both, weights = sides(), weights_of() - 1.0  # some are negative
     tokens = torch.arange(N) % V
     q = both.draft_head.logits(both.draft_hidden)

@@ -1,4 +1,4 @@
-"""Coarse divergences: laws, bounds, and the gradient through the lump of the rest."""
+"""Coarse divergences: properties, bounds, and the gradient through the lump of the rest."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def kept(k: int, p_logits: Tensor = P_LOGITS) -> TopTokens:
 
 
 def coarse_logits(top: TopTokens, logits: Tensor) -> Tensor:
-    """The law's k + 1 log-masses, by autograd: the reference for all that follows."""
+    """The distribution's k + 1 log-masses, by autograd: the reference for all that follows."""
     ids = top.ids.long()
     log_q = torch.log_softmax(logits, -1)
     others = log_q.scatter(1, ids, -torch.inf)
@@ -74,7 +74,7 @@ def values(name: str, k: int, q_logits: Tensor) -> Tensor:
     [{}, {"biased": True}, {"biased": True, "scale": 1.5, "softcap": 2.0}],
     ids=["plain", "bias", "softcap"],
 )
-def test_chunks_give_value_and_gradient_of_the_coarse_laws(
+def test_chunks_give_value_and_gradient_of_the_coarse_distributions(
     name: str, chunk_tokens: int, kind: dict[str, Any]
 ) -> None:
     top, its_head, hidden = kept(K), head(**kind), HIDDEN.clone().requires_grad_()
@@ -227,7 +227,7 @@ def test_rows_of_weight_zero_count_nowhere_even_if_they_are_nan() -> None:
 
 
 @every_name
-def test_masses_that_were_rounded_are_made_a_law_again(name: str) -> None:
+def test_masses_that_were_rounded_are_made_a_distribution_again(name: str) -> None:
     """Half precision moves every log-probability a little: q = p is as good as before."""
     top = kept(K)
     rounded = top._replace(log_probability=top.log_probability.half().float())

@@ -12,7 +12,7 @@ def test_logits_are_bias_then_scale_then_soft_cap() -> None:
     head = OutputHead(weight, torch.tensor([1.0, 0.0]), scale=0.5, softcap=3.0)
     expected = 3.0 * torch.tanh(torch.tensor([[2.0, 4.0]]) / 3.0)
     torch.testing.assert_close(head.logits(hidden), expected)
-    assert head.vocabulary == 2
+    assert head.vocab_size == 2
 
 
 def test_logits_are_in_the_dtype_of_the_hidden_states() -> None:

@@ -1,4 +1,4 @@
-"""Laws of the generalised Jensen-Shannon divergence."""
+"""Properties of the generalised Jensen-Shannon divergence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of the Kullback-Leibler divergences."""
+"""Properties of the Kullback-Leibler divergences."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_projected_rows_are_the_heads_logits_over_temperature(
         temperature=temperature,
         chunk_rows=4,
     )
-    assert source.vocabulary == V
+    assert source.vocab_size == V
     expected = expected_rows(head.logits(hidden) / temperature)
     torch.testing.assert_close(rows_of(source, 4, 3), expected)
 

@@ -1,4 +1,4 @@
-"""Laws that every divergence obeys, whatever its name."""
+"""Properties that every divergence has, whatever its name."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_divergence_knows_its_name(name: str) -> None:
 def test_an_unknown_name_is_a_users_error_that_lists_the_known_ones() -> None:
     with pytest.raises(DistillSpecError, match="unknown divergence 'kl'") as caught:
         divergence("kl")
-    assert "forward_kl" in caught.value.mend
+    assert "forward_kl" in caught.value.fix
 
 
 def test_the_jensen_shannon_weight_is_used() -> None:

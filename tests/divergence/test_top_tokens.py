@@ -1,4 +1,4 @@
-"""What is kept of a target's law is what a softmax over all of it says."""
+"""What is kept of a target's distribution is what a softmax over all of it says."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def of_hidden(k: int, chunk_tokens: int = 4, temperature: float = 0.7) -> TopTok
 
 @pytest.mark.parametrize("k", [1, 3, V])
 @pytest.mark.parametrize("chunk_tokens", [1, 4, 100])
-def test_tokens_and_rest_are_those_of_the_whole_law(k: int, chunk_tokens: int) -> None:
+def test_tokens_and_rest_are_those_of_the_whole_distribution(k: int, chunk_tokens: int) -> None:
     p = torch.softmax(HEAD.logits(HIDDEN) / 0.7, -1)
     expected, ids = p.sort(descending=True)
     found = of_hidden(k, chunk_tokens)
-    assert found.vocabulary == V and found.ids.dtype == torch.int32
+    assert found.vocab_size == V and found.ids.dtype == torch.int32
     assert torch.equal(found.ids.long(), ids[:, :k])
     torch.testing.assert_close(found.log_probability.exp(), expected[:, :k])
     torch.testing.assert_close(found.log_rest.exp(), expected[:, k:].sum(-1), rtol=1e-5, atol=0)
@@ -61,4 +61,4 @@ def test_rows_are_picked_together() -> None:
     assert torch.equal(picked.log_probability, found.log_probability[[4, 1]])
     assert torch.equal(picked.log_rest, found.log_rest[[4, 1]])
     assert found.of(None) is found
-    assert found.to("cpu").vocabulary == V
+    assert found.to("cpu").vocab_size == V

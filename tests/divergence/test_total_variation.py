@@ -1,4 +1,4 @@
-"""Laws of the total variation distance."""
+"""Properties of the total variation distance."""
 
 from __future__ import annotations
 

@@ -27,9 +27,9 @@ def planted(data: bytes) -> None:
     if b"bug" in data:
         raise ZeroDivisionError
     if b"refused" in data:
-        raise DistillSpecError("what", where="here", mend="so")
+        raise DistillSpecError("what", where="here", fix="so")
     if b"empty" in data:
-        raise DistillSpecError("what", where="here", mend=" ")
+        raise DistillSpecError("what", where="here", fix=" ")
     if b"escape" in data:
         print("\x1b[2J")
     if b"loop" in data:

@@ -13,8 +13,8 @@ from tests.seq2seq import written_pair
 ENGINES = ["transformers", "vLLM", "SGLang", "llama.cpp"]
 
 
-def _facts(vocabulary: int | None, architecture: str = "LlamaForCausalLM") -> ModelFacts:
-    return ModelFacts("x", local=True, architecture=architecture, vocabulary=vocabulary)
+def _facts(vocab_size: int | None, architecture: str = "LlamaForCausalLM") -> ModelFacts:
+    return ModelFacts("x", local=True, architecture=architecture, vocab_size=vocab_size)
 
 
 def _takes(target: ModelFacts, draft: ModelFacts) -> dict[str, bool | None]:

@@ -86,14 +86,14 @@ def _export(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     *,
-    vocabulary: int = VOCABULARY,
+    vocab_size: int = VOCABULARY,
     dtype: torch.dtype = torch.float32,
 ) -> Path:
     return export_draft(
         model,
         tokenizer,
         folder=folder,
-        target_vocabulary=vocabulary,
+        target_vocabulary=vocab_size,
         num_assistant_tokens=3,
         card="# card\n",
         dtype=dtype,
@@ -189,7 +189,7 @@ def test_the_trained_model_is_left_as_it_was(
 ) -> None:
     before = _weights(draft)
     settings = draft.generation_config
-    _export(draft, tokenizer, tmp_path / "draft", vocabulary=320, dtype=torch.bfloat16)
+    _export(draft, tokenizer, tmp_path / "draft", vocab_size=320, dtype=torch.bfloat16)
     assert draft.dtype == torch.float32
     assert draft.config.vocab_size == VOCABULARY
     assert draft.generation_config is settings
@@ -249,16 +249,16 @@ def test_a_tokenizer_beyond_the_targets_vocabulary_is_refused(
     draft: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     with pytest.raises(DistillSpecError, match="ids up to 299"):
-        _export(draft, tokenizer, tmp_path / "draft", vocabulary=299)
+        _export(draft, tokenizer, tmp_path / "draft", vocab_size=299)
     assert list(tmp_path.iterdir()) == []
 
 
 # --- vocabulary ----------------------------------------------------------------------------------
 
 
-def _untied(vocabulary: int) -> LlamaForCausalLM:
+def _untied(vocab_size: int) -> LlamaForCausalLM:
     shape = LlamaShape(hidden_size=16, intermediate_size=32, layers=1, heads=2)
-    model = random_llama(shape, vocabulary=vocabulary, end_token=0, seed=4)
+    model = random_llama(shape, vocab_size=vocab_size, end_token=0, seed=4)
     model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
     model.config.tie_word_embeddings = False
     return model
@@ -307,7 +307,7 @@ def test_trimming_changes_no_logit_that_stays(draft: PreTrainedModel) -> None:
 def test_a_padded_draft_is_reloaded_strictly(
     draft: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    folder = _export(draft, tokenizer, tmp_path / "draft", vocabulary=384)
+    folder = _export(draft, tokenizer, tmp_path / "draft", vocab_size=384)
     again = load_model(str(folder), dtype=torch.float32)
     assert again.config.vocab_size == 384
     assert again.get_input_embeddings().weight is again.get_output_embeddings().weight
@@ -328,13 +328,13 @@ def test_a_padding_token_that_the_models_lack_is_exported_with_the_tokenizer_alo
     assert load_tokenizer(str(folder)).pad_token_id == 300
 
 
-@pytest.mark.parametrize("vocabulary", [VOCABULARY, VOCABULARY + 20])
+@pytest.mark.parametrize("vocab_size", [VOCABULARY, VOCABULARY + 20])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize(
     "family", ["llama", "gpt2", "qwen2", "gemma2", "gemma3 shell", "gpt-neox", "t5", "t5 v1.1"]
 )
 def test_an_export_gives_the_same_logits_in_plain_transformers(
-    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, family: str, tied: bool, vocabulary: int
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, family: str, tied: bool, vocab_size: int
 ) -> None:
     model = _of_family(family)
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
@@ -344,12 +344,12 @@ def test_an_export_gives_the_same_logits_in_plain_transformers(
         head.weight = torch.nn.Parameter(torch.randn_like(head.weight))
     row = torch.arange(9, 15)[None]
     before = _logits(model, row)
-    folder = _export(model, tokenizer, tmp_path / "d", vocabulary=vocabulary, dtype=torch.float32)
+    folder = _export(model, tokenizer, tmp_path / "d", vocab_size=vocab_size, dtype=torch.float32)
     kind: Any = AutoModelForSeq2SeqLM if "t5" in family else AutoModelForCausalLM
     again, told = kind.from_pretrained(folder, output_loading_info=True)
     assert not any(told[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert torch.equal(_logits(again, row)[..., :VOCABULARY], before)
-    assert again.config.get_text_config(decoder=True).vocab_size == vocabulary
+    assert again.config.get_text_config(decoder=True).vocab_size == vocab_size
     assert is_tied(again) == tied
     if "t5" not in family:
         assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] == tied
@@ -488,7 +488,7 @@ def test_an_export_of_another_size_than_the_targets_is_found_out(
     texts: list[DrawnText],
     tmp_path: Path,
 ) -> None:
-    folder = _export(draft, tokenizer, tmp_path / "draft", vocabulary=320)
+    folder = _export(draft, tokenizer, tmp_path / "draft", vocab_size=320)
     with pytest.raises(DistillSpecError, match="vocabulary of 320 tokens, the target 300"):
         verify_export(folder, target, texts, SamplingPolicy(), expected_alpha=0.5)
 

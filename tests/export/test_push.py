@@ -169,7 +169,7 @@ def test_a_folder_that_is_no_export_is_refused(folder: Path) -> None:
 def test_offline_the_upload_is_refused_with_the_way_out(folder: Path) -> None:
     with pytest.raises(DistillSpecError, match="HF_HUB_OFFLINE is set") as caught:
         push(folder, "user/draft", private=True)
-    assert "unset HF_HUB_OFFLINE" in caught.value.mend
+    assert "unset HF_HUB_OFFLINE" in caught.value.fix
 
 
 # --- with a small hub on this machine ------------------------------------------------------------

@@ -62,7 +62,7 @@ def test_each_temperature_has_its_expectation_by_the_cost_model(fitness: PairChe
 
 
 def test_the_pair_is_described(fitness: PairCheck) -> None:
-    assert (fitness.target_vocabulary, fitness.draft_vocabulary, fitness.vocabulary) == (300,) * 3
+    assert (fitness.target_vocabulary, fitness.draft_vocabulary, fitness.vocab_size) == (300,) * 3
     assert fitness.chat_template is None
     assert fitness.prompts == 4
     assert fitness.memory.training() > fitness.memory.draft_training

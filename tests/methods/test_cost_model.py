@@ -1,4 +1,4 @@
-"""Laws of the cost model, and its closed forms against sums by hand."""
+"""Properties of the cost model, and its closed forms against sums by hand."""
 
 from __future__ import annotations
 

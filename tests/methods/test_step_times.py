@@ -142,7 +142,9 @@ def test_steps_are_timed_after_the_middle_one_of_the_prompts_that_each_draft_can
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_block_that_a_stop_rule_left_short_is_verified_whole(count: int) -> None:
-    """Over a flat law confidence stops at once; a step and a token of the target cost a second."""
+    """Over a flat distribution confidence stops at once; a step and a token of the target cost a
+    second.
+    """
     clock = Clock()
     draft = {"kind": "sequences", "count": count} if count > 1 else {"kind": "chain"}
     verify = {"kind": "kseq" if count > 1 else "token"}
@@ -175,7 +177,7 @@ def test_a_lookup_takes_no_step_of_a_draft_and_its_search_is_counted_all_the_sam
     clock = Clock()
 
     class Counted(SamplingPolicy):
-        """Forming the target's law takes a second: the part of a round that is no forward."""
+        """Forming the target's distribution takes a second: the part of a round that is no forward."""
 
         def distribution(self, logits: Tensor) -> Tensor:
             clock.now += 1.0

@@ -61,7 +61,7 @@ def check(folder: str) -> None:
             max_new_tokens=5,
             policy=SamplingPolicy(1.0),
             chance=GeneratorSource(torch.Generator().manual_seed(0)),
-            end_tokens=frozenset(),
+            eos_token_ids=frozenset(),
             pad_token=0,
         )
         for model in (split, whole)

@@ -30,8 +30,8 @@ def sentencepiece(
     pieces: Sequence[str], *, special: Sequence[str] = (END,)
 ) -> PreTrainedTokenizerFast:
     """One with bytes to fall back on, as Llama 2 has it."""
-    vocabulary = {p: i for i, p in enumerate(pieces)}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True))
+    vocab_size = {p: i for i, p in enumerate(pieces)}
+    backend = Tokenizer(models.BPE(vocab=vocab_size, merges=[], byte_fallback=True))
     backend.decoder = decoders.Sequence(
         [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
@@ -40,8 +40,8 @@ def sentencepiece(
 
 def word_level(pieces: Sequence[str]) -> PreTrainedTokenizerFast:
     """One whose tokens spell text in neither way."""
-    vocabulary = {p: i for i, p in enumerate(pieces)}
-    backend = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token=pieces[0]))
+    vocab_size = {p: i for i, p in enumerate(pieces)}
+    backend = Tokenizer(models.WordLevel(vocab=vocab_size, unk_token=pieces[0]))
     backend.decoder = decoders.WordPiece()
     return _whole(backend, ())
 
@@ -63,7 +63,7 @@ def save_other_draft(folder: Path, max_positions: int = 512) -> PreTrainedTokeni
         hidden_size=16, intermediate_size=32, layers=1, heads=2, max_positions=max_positions
     )
     end = int(tokenizer.eos_token_id)
-    random_llama(shape, vocabulary=310, end_token=end, seed=7).save_pretrained(folder)
+    random_llama(shape, vocab_size=310, end_token=end, seed=7).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return tokenizer
 

@@ -22,7 +22,7 @@ def test_parameters_are_those_of_the_model_that_is_built(key_value_heads: int | 
     shape = LlamaShape(
         hidden_size=16, intermediate_size=24, layers=3, heads=2, key_value_heads=key_value_heads
     )
-    model = random_llama(shape, vocabulary=50, end_token=0, seed=1)
+    model = random_llama(shape, vocab_size=50, end_token=0, seed=1)
     assert llama_parameters(shape, 50) == sum(one.numel() for one in model.parameters())
 
 

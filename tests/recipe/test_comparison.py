@@ -67,4 +67,4 @@ def test_the_shipped_comparisons_load() -> None:
 def test_a_suite_is_told_from_a_comparison() -> None:
     with pytest.raises(DistillSpecError, match="no comparison") as caught:
         load_comparison(Path(__file__).parents[2] / "eval" / "suites" / "quick.yaml")
-    assert "--suite" in caught.value.mend
+    assert "--suite" in caught.value.fix

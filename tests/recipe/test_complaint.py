@@ -35,41 +35,41 @@ def test_an_unknown_key_names_the_nearest_one_and_its_section() -> None:
 
 
 def test_an_unknown_key_of_another_section_is_sent_there() -> None:
-    assert told(recipe(distill={"learning_rate": 1})).mend == (
+    assert told(recipe(distill={"learning_rate": 1})).fix == (
         "'learning_rate' belongs under 'optimizer'"
     )
 
 
 def test_an_unknown_key_like_no_other_gets_the_list_of_keys() -> None:
     error = told(recipe(evaluate={"zzz": 1}))
-    assert error.mend == "the keys here are suite, control"
+    assert error.fix == "the keys here are suite, control"
     assert told(recipe(zzz=1)).where == "f.yaml: top level"
 
 
 def test_an_unknown_key_is_told_before_the_missing_one_that_it_stands_for() -> None:
     error = told(recipe(pair={"target": "t", "drft": "d"}))
     assert error.what == "unknown key 'drft'"
-    assert error.mend == "did you mean 'draft'? (faults too: pair.draft)"
+    assert error.fix == "did you mean 'draft'? (faults too: pair.draft)"
 
 
 def test_the_keys_of_the_chosen_kind_are_meant() -> None:
     error = told(recipe(data={"source": {"kind": "jsonl", "path": "x", "promt": "p"}}))
     assert error.where == "f.yaml: data.source"
-    assert error.mend == "did you mean 'prompt'?"
+    assert error.fix == "did you mean 'prompt'?"
 
 
 def test_a_missing_key_says_what_it_holds() -> None:
     error = told(recipe(pair={"target": "t"}))
     assert error.what == "missing key 'pair.draft'"
     assert error.where == "f.yaml: pair"
-    assert error.mend == (
+    assert error.fix == (
         "add `draft:` text or a mapping whose kind is one of pruned, random (draft to train: a "
         "local folder or a Hub id, or how one is made)"
     )
 
 
 @pytest.mark.parametrize(
-    ("draft", "what", "where", "mend"),
+    ("draft", "what", "where", "fix"),
     [
         (
             {"kind": "pruned", "layers": 2, "intermedate_size": 3},
@@ -111,11 +111,11 @@ def test_a_missing_key_says_what_it_holds() -> None:
     ],
 )
 def test_where_text_or_a_mapping_may_stand_the_one_that_stands_is_told_of(
-    draft: dict[str, Any], what: str, where: str, mend: str | None
+    draft: dict[str, Any], what: str, where: str, fix: str | None
 ) -> None:
     error = told(recipe(pair={"target": "t", "draft": draft}))
     assert (error.what, error.where) == (what, where)
-    assert mend is None or error.mend == mend
+    assert fix is None or error.fix == fix
 
 
 def test_a_mapping_where_only_text_may_stand_is_told_as_such() -> None:
@@ -156,13 +156,13 @@ def test_a_wrong_kind_names_the_kinds_and_the_nearest() -> None:
     assert error.what == (
         "'data.source.kind' must be one of hub, jsonl, python-source, not \"python-sauce\""
     )
-    assert error.mend == "did you mean 'python-source'?"
+    assert error.fix == "did you mean 'python-source'?"
 
 
 def test_a_missing_kind_is_a_missing_key() -> None:
     error = told(recipe(data={"source": {"path": "x"}}))
     assert error.what == "missing key 'data.source.kind'"
-    assert error.mend == "add `kind:`, one of hub, jsonl, python-source"
+    assert error.fix == "add `kind:`, one of hub, jsonl, python-source"
 
 
 def test_a_rule_over_several_keys_speaks_for_itself() -> None:
@@ -176,7 +176,7 @@ def test_a_rule_over_several_keys_speaks_for_itself() -> None:
 def test_several_faults_are_named() -> None:
     error = told(recipe(distill={"temperature": 9, "batch_size": 0}, seed=-1))
     assert "'seed'" in error.what
-    assert error.mend.endswith("(faults too: distill.batch_size, distill.temperature)")
+    assert error.fix.endswith("(faults too: distill.batch_size, distill.temperature)")
 
 
 def test_a_place_in_a_list_is_named_by_its_index() -> None:

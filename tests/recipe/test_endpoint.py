@@ -102,7 +102,7 @@ def test_fixed_text_and_the_targets_can_be_mixed(path: Path) -> None:
 def test_a_secret_in_a_recipe_is_refused_and_not_repeated(path: Path, override: str) -> None:
     error = refused(path, override)
     assert SECRET not in str(error)
-    assert "variable" in error.what + error.mend
+    assert "variable" in error.what + error.fix
     key, _, value = override.partition("=")
     if key == "pair.endpoint.url":  # in the file, too
         path.write_text(RECIPE.replace("http://localhost:8000/v1", value), encoding="utf-8")
@@ -124,11 +124,11 @@ def test_what_asking_needs_is_there_or_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "openai", None)  # as if it were not installed
     with pytest.raises(DistillSpecError, match="'openai'") as caught:
         check_can_ask(endpoint)
-    assert "pip install 'distillspec[endpoint]'" in caught.value.mend
+    assert "pip install 'distillspec[endpoint]'" in caught.value.fix
 
 
 def test_verbs_that_need_weights_say_what_to_do_instead() -> None:
     refuse_endpoint(None, "evaluate")
     with pytest.raises(DistillSpecError, match="`evaluate`") as caught:
         refuse_endpoint(EndpointConfig(url="http://h/v1", model="m"), "evaluate")
-    assert "auto TARGET" in caught.value.mend
+    assert "auto TARGET" in caught.value.fix

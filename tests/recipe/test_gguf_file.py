@@ -34,7 +34,7 @@ def test_several_files_and_parts_of_one_are_refused(packed: Path) -> None:
     (packed.parent / "small-Q8_0.gguf").write_bytes(b"GGUF")
     with pytest.raises(DistillSpecError, match="2 GGUF files.*small-Q4_1.gguf, small-Q8_0") as one:
         gguf_file(str(packed.parent))
-    assert "name one of the files" in one.value.mend
+    assert "name one of the files" in one.value.fix
     part = packed.parent / "large-00001-of-00002.gguf"
     part.write_bytes(b"GGUF")
     with pytest.raises(DistillSpecError, match="one part of a model"):
@@ -56,7 +56,7 @@ def test_pickled_weights_beside_it_are_a_second_model(packed: Path, name: str) -
     (packed.parent / name).write_bytes(b"x")
     with pytest.raises(DistillSpecError, match=f"two models: small-Q4_1.gguf and {name}") as one:
         gguf_file(str(packed.parent))
-    assert "name the GGUF file" in one.value.mend
+    assert "name the GGUF file" in one.value.fix
     assert gguf_file(str(packed)) == packed
 
 
@@ -87,4 +87,4 @@ def test_the_package_that_is_missing_is_named(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(DistillSpecError, match="needs the package 'gguf'") as caught:
         check_can_convert(packed)
-    assert "distillspec[gguf]" in caught.value.mend
+    assert "distillspec[gguf]" in caught.value.fix

@@ -114,7 +114,7 @@ def test_a_fault_in_an_override_is_sought_on_the_command_line(recipe: Path) -> N
     assert error.where == f"override 'distill.temperature=9' of {recipe}"
     error = refused(recipe, "distil.temperature=1")
     assert error.what == "unknown key 'distil'"
-    assert error.mend == "did you mean 'distill'?"
+    assert error.fix == "did you mean 'distill'?"
 
 
 @pytest.mark.parametrize("text", ["temperature", "=1", "a..b=1", ".a=1"])
@@ -134,20 +134,20 @@ def test_an_unknown_key_in_a_file_names_file_and_section(recipe: Path) -> None:
     recipe.write_text(SMALLEST + "distill: {divergense: tvd}\n", encoding="utf-8")
     error = refused(recipe)
     assert error.where == f"{recipe}: distill"
-    assert error.mend == "did you mean 'divergence'?"
+    assert error.fix == "did you mean 'divergence'?"
 
 
 def test_the_kind_chooses_the_model_and_an_unknown_one_is_refused(recipe: Path) -> None:
     assert isinstance(load_recipe(ROOT / "recipes/nano-python-target.yaml"), PretrainRecipe)
     error = refused(recipe, "kind=pretrian")
     assert error.what == "'kind' must be one of distill, pretrain, not \"pretrian\""
-    assert error.mend == "did you mean 'pretrain'?"
+    assert error.fix == "did you mean 'pretrain'?"
 
 
 def test_a_missing_file_names_the_nearest(recipe: Path) -> None:
     error = refused(recipe.with_name("my-pear.yaml"))
     assert error.what == "no such recipe"
-    assert error.mend == f"did you mean '{recipe}'?"
+    assert error.fix == f"did you mean '{recipe}'?"
 
 
 def test_a_missing_run_folder_names_the_runs_there_are(recipe: Path) -> None:
@@ -155,13 +155,13 @@ def test_a_missing_run_folder_names_the_runs_there_are(recipe: Path) -> None:
     run.mkdir(parents=True)
     (run / "recipe.yaml").touch()
     error = refused(run.with_name("nope"))
-    assert error.mend == f"the runs in {run.parent} are: {run.name}"
+    assert error.fix == f"the runs in {run.parent} are: {run.name}"
 
 
 def test_a_folder_is_refused_and_a_run_folder_says_how_to_resume(recipe: Path) -> None:
     assert refused(recipe.parent).what == "this is a folder, not a recipe"
     recipe.rename(recipe.with_name("recipe.yaml"))
-    assert f"./launch.sh {recipe.parent}" in refused(recipe.parent).mend
+    assert f"./launch.sh {recipe.parent}" in refused(recipe.parent).fix
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_a_missing_suite_is_answered_with_the_suites(monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(ROOT)
     with pytest.raises(DistillSpecError) as caught:
         load_suite("gird.yaml")
-    assert caught.value.mend == "did you mean 'eval/suites/grid.yaml'?"
+    assert caught.value.fix == "did you mean 'eval/suites/grid.yaml'?"
 
 
 def test_a_shipped_suite_is_pointed_at_a_file_by_one_override() -> None:
@@ -216,7 +216,7 @@ def test_a_shipped_suite_is_pointed_at_a_file_by_one_override() -> None:
     with pytest.raises(DistillSpecError) as caught:
         load_suite(path, ["prompts.source.pth=rows.jsonl"])
     assert caught.value.where.startswith("override 'prompts.source.pth=...'")
-    assert caught.value.mend == "did you mean 'path'?"
+    assert caught.value.fix == "did you mean 'path'?"
 
 
 def test_an_override_is_of_the_suite_where_only_a_suite_has_its_key() -> None:

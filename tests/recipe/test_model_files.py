@@ -78,7 +78,7 @@ def test_an_older_file_beside_newer_shards_is_refused(folder: Path) -> None:
     put_index(folder, *SHARDS)
     error = refused(folder)
     assert "two models" in error.what
-    assert "out of date" in error.mend
+    assert "out of date" in error.fix
 
 
 @pytest.mark.parametrize("shards", [SHARDS, SHARDS[1:], ["model-00001-of-00001.safetensors"]])
@@ -88,7 +88,7 @@ def test_an_older_file_beside_shards_that_wait_for_their_index_is_refused(
     put(folder, *shards, "model.safetensors")  # an interrupted copy has no index yet
     error = refused(folder)
     assert f"two models: model.safetensors, and {shards[0]}" in error.what
-    assert "finish the copy" in error.mend
+    assert "finish the copy" in error.fix
 
 
 def test_an_index_of_the_one_file_is_no_second_model(folder: Path) -> None:
@@ -118,7 +118,7 @@ def test_an_adapter_for_the_weights_beside_it_is_ambiguous(folder: Path) -> None
     (folder / "adapter_config.json").write_text(json.dumps(adapter))
     error = refused(folder)
     assert "with or without" in error.what
-    assert "merge" in error.mend
+    assert "merge" in error.fix
 
 
 def test_an_adapter_alone_says_how_it_is_merged(folder: Path) -> None:
@@ -128,7 +128,7 @@ def test_an_adapter_alone_says_how_it_is_merged(folder: Path) -> None:
     (folder / "config.json").unlink()
     error = refused(folder)
     assert "org/base" in error.what
-    assert "merge_and_unload" in error.mend
+    assert "merge_and_unload" in error.fix
 
 
 def test_shards_without_an_index_and_a_variant_alone_are_named(folder: Path) -> None:
@@ -139,7 +139,7 @@ def test_shards_without_an_index_and_a_variant_alone_are_named(folder: Path) -> 
     put(folder, "model.fp16.safetensors")
     error = refused(folder)
     assert "model.fp16.safetensors" in error.what
-    assert "is to be called model.safetensors" in error.mend
+    assert "is to be called model.safetensors" in error.fix
 
 
 def test_pickled_weights_alone_are_refused(folder: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_place_without_permission_says_so(closed: str) -> None:
             assert not is_missing(str(root / "model"))
             model_files(model_folder(str(root / "model")))
         assert "cannot be read: Permission denied" in caught.value.what
-        assert "permissions" in caught.value.mend
+        assert "permissions" in caught.value.fix
     finally:
         root.chmod(0o755)
         (root / "model").chmod(0o755)

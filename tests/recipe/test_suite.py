@@ -24,7 +24,7 @@ def test_a_key_of_earlier_versions_is_told_as_one(tmp_path: Path) -> None:
     (tmp_path / "old.yaml").write_text("name: old\nbootstrap: 1000\n", encoding="utf-8")
     with pytest.raises(DistillSpecError, match="unknown key 'bootstrap'") as caught:
         load_suite(str(tmp_path / "old.yaml"))
-    assert "delete it: intervals are Student's t over source documents" in caught.value.mend
+    assert "delete it: intervals are Student's t over source documents" in caught.value.fix
 
 
 @pytest.mark.parametrize("key", ["drafts", "gammas", "temperatures"])

@@ -441,7 +441,7 @@ def test_on_a_system_that_takes_no_writes_the_goal_is_named(
 
 def test_nothing_is_written_below_a_watched_folder_that_is_gone(tmp_path: Path) -> None:
     def gone() -> None:
-        raise DistillSpecError("deleted", where="-", mend="-")
+        raise DistillSpecError("deleted", where="-", fix="-")
 
     (tmp_path / "link").symlink_to(tmp_path / "run")
     with atomic.watched(tmp_path / "run", gone):

@@ -34,7 +34,7 @@ def refusal(read: Callable[[], Any]) -> DistillSpecError:
         read()
     error = caught.value
     assert error.what.startswith("the record cannot be read: ")
-    assert error.mend == "delete it"
+    assert error.fix == "delete it"
     return error
 
 

@@ -1,4 +1,6 @@
-"""Exact laws of shipped decoding code: every random choice walked with its weight, in float64."""
+"""Exact distributions of shipped decoding code: every random choice walked with its weight, in
+float64.
+"""
 
 from __future__ import annotations
 
@@ -97,22 +99,23 @@ def walk(
         path[-1] += 1
 
 
-def law_of(run: Callable[[Branches], Sequence[int]]) -> Law:
-    """The law of the tokens that `run` returns, branch by branch to the very end."""
-    law: Law = defaultdict(float)
+def distribution_of(run: Callable[[Branches], Sequence[int]]) -> Law:
+    """The distribution of the tokens that `run` returns, branch by branch to the very end."""
+    distribution: Law = defaultdict(float)
     for tokens, branches in walk(run):
-        law[tuple(tokens)] += branches.weight
-    return dict(law)
+        distribution[tuple(tokens)] += branches.weight
+    return dict(distribution)
 
 
-def law_by_rounds(
+def distribution_by_rounds(
     stream: Callable[[Branches], Iterator[Round]], state: Callable[[], Hashable]
 ) -> Law:
-    """The same law for a stream of rounds, with equal states between rounds walked only once.
+    """The same distribution for a stream of rounds, with equal states between rounds walked only
+    once.
 
     state: all that the next round depends on beside the tokens emitted so far.
     """
-    law: Law = defaultdict(float)
+    distribution: Law = defaultdict(float)
     weights: dict[tuple[Tokens, Hashable], float] = {((), ()): 1.0}
     ways: dict[tuple[Tokens, Hashable], tuple[int, list[int]]] = {((), ()): (0, [])}
     while weights:
@@ -128,35 +131,35 @@ def law_by_rounds(
 
         for (tokens, is_over), branches in walk(one_more, begin=way):
             if is_over:
-                law[tokens] += weight
+                distribution[tokens] += weight
                 continue
             there = (tokens, state())
             weights[there] = weights.get(there, 0.0) + weight * branches.weight
             ways.setdefault(there, (count + 1, branches.taken))
-    return dict(law)
+    return dict(distribution)
 
 
-def autoregressive_law(
+def autoregressive_distribution(
     model: Runner,
     policy: SamplingPolicy,
     prompt: Sequence[int],
     max_new_tokens: int,
-    end_tokens: frozenset[int] = frozenset(),
+    eos_token_ids: frozenset[int] = frozenset(),
 ) -> Law:
     """What the target says: each context fed anew from its first token, no cache, no engine."""
-    law: Law = {}
+    distribution: Law = {}
     open_ends: Law = {(): 1.0}
     while open_ends:
         tokens, weight = open_ends.popitem()
-        if len(tokens) == max_new_tokens or (tokens and tokens[-1] in end_tokens):
-            law[tokens] = weight
+        if len(tokens) == max_new_tokens or (tokens and tokens[-1] in eos_token_ids):
+            distribution[tokens] = weight
             continue
         model.reset()
         logits = model.feed(torch.tensor([[*prompt, *tokens]]))[0, -1]
         for token, p in enumerate(policy.distribution(logits).tolist()):
             if p > 0.0:
                 open_ends[(*tokens, token)] = weight * p
-    return law
+    return distribution
 
 
 def basis_of(
@@ -171,7 +174,7 @@ def basis_of(
     text = [*runner.tokens[0].tolist(), *pending]
     stop = FixedLength() if stop is None else stop
     return DraftContext(
-        text, torch.tensor(text[-1:]), runner, runner.vocabulary, policy, chance, stop
+        text, torch.tensor(text[-1:]), runner, runner.vocab_size, policy, chance, stop
     )
 
 
@@ -212,7 +215,7 @@ class HistoryRunner(BigramRunner):
     def _after(self, texts: Tensor) -> Tensor:
         positions = torch.arange(1, texts.shape[1] + 1)
         sums = ((texts + 1) * positions * positions).cumsum(1)
-        return self._table[(texts + sums) % self.vocabulary]
+        return self._table[(texts + sums) % self.vocab_size]
 
 
 class DoubleReader(HistoryRunner):

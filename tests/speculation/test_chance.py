@@ -52,7 +52,7 @@ def sums(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 either_sums = pytest.mark.usefixtures("sums")
 
 
-def law_over_grid(distribution: Tensor, grid: int) -> Tensor:
+def distribution_over_grid(distribution: Tensor, grid: int) -> Tensor:
     uniforms = torch.arange(grid, dtype=torch.float64) / grid
     tokens = token_at(distribution.expand(grid, -1), uniforms)
     return torch.bincount(tokens, minlength=distribution.shape[-1]) / grid
@@ -64,7 +64,7 @@ def test_equally_spaced_uniforms_give_each_token_exactly_its_probability(
     dtype: torch.dtype,
 ) -> None:
     distribution = torch.tensor([0.0, 0.25, 0.0, 0.0, 0.5, 0.125, 0.125, 0.0], dtype=dtype)
-    assert torch.equal(law_over_grid(distribution, 64), distribution.float())
+    assert torch.equal(distribution_over_grid(distribution, 64), distribution.float())
 
 
 @either_sums

@@ -48,4 +48,4 @@ def test_feeding_beyond_the_capacity_is_refused() -> None:
 
 def test_a_bigram_table_is_a_runner() -> None:
     runner: Runner = BigramRunner(TABLE, capacity=7)
-    assert (runner.vocabulary, runner.length, runner.capacity) == (3, 0, 7)
+    assert (runner.vocab_size, runner.length, runner.capacity) == (3, 0, 7)

@@ -20,7 +20,7 @@ def runner(seed: int, held: int = 0) -> HistoryRunner:
     return made
 
 
-def laws(seed: int, N: int) -> torch.Tensor:
+def distributions(seed: int, N: int) -> torch.Tensor:
     """Of each of the text's last N tokens."""
     return POLICY.distribution(runner(seed).feed(torch.tensor([TEXT]))[0, -N - 1 : -1])
 
@@ -37,9 +37,9 @@ def test_a_model_that_rested_reads_what_it_missed_and_speaks_of_the_last_tokens(
     held: int, N: int
 ) -> None:
     held = min(held, len(TEXT) - N - 1)
-    draft, p = runner(1, held), laws(0, N)
+    draft, p = runner(1, held), distributions(0, N)
     found = watch(["a"], {"a": draft}, TEXT, p, p[:0], POLICY)
-    expected = keep_chances(p, laws(1, N), torch.tensor(TEXT[-N:]))
+    expected = keep_chances(p, distributions(1, N), torch.tensor(TEXT[-N:]))
     assert found.chances == {"a": pytest.approx(expected.tolist(), abs=1e-12)}
     assert found.forwards == 1
     assert draft.tokens.tolist() == [TEXT[:-1]]
@@ -51,7 +51,7 @@ def test_the_model_that_drafted_says_what_it_drew_from_and_reads_one_token_at_mo
 ) -> None:
     """Of 3 tokens: all of its draft kept and a bonus, or a correction."""
     N = 3
-    q, p = laws(1, N), laws(0, N)
+    q, p = distributions(1, N), distributions(0, N)
     draft = runner(1, min(len(TEXT) - N + drafted - 1, len(TEXT) - 1))
     rows = torch.cat([q, q])[:drafted]
     found = watch([None], {None: draft}, TEXT, p, rows, POLICY)
@@ -63,15 +63,18 @@ def test_the_model_that_drafted_says_what_it_drew_from_and_reads_one_token_at_mo
 
 def test_where_nobody_watches_nothing_is_read() -> None:
     draft = BigramRunner(torch.zeros(3, 3))
-    assert watch((), {"a": draft}, TEXT, laws(0, 1), laws(1, 1), POLICY) == ({}, 0)
+    assert watch((), {"a": draft}, TEXT, distributions(0, 1), distributions(1, 1), POLICY) == (
+        {},
+        0,
+    )
     assert draft.length == 0
 
 
 def test_a_model_without_room_for_the_text_would_have_kept_nothing() -> None:
     full = DoubleReader(random_table(3, 2), capacity=8)
     full.feed(torch.tensor([TEXT[:2]]))
-    draft, p = runner(1, 2), laws(0, 2)
+    draft, p = runner(1, 2), distributions(0, 2)
     found = watch(["a", "full"], {"a": draft, "full": full}, TEXT, p, p[:0], POLICY)
-    expected = keep_chances(p, laws(1, 2), torch.tensor(TEXT[-2:]))
+    expected = keep_chances(p, distributions(1, 2), torch.tensor(TEXT[-2:]))
     assert found.chances == {"a": pytest.approx(expected.tolist(), abs=1e-12), "full": [0.0, 0.0]}
     assert (found.forwards, full.length) == (1, 2)

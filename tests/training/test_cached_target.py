@@ -76,7 +76,7 @@ def test_packed_texts_are_told_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("on_prompts", [False, True])
-def test_a_batchs_records_are_the_targets_own_law_of_it(
+def test_a_batchs_records_are_the_targets_own_distribution_of_it(
     tiny_pair: Path, tmp_path: Path, on_prompts: bool
 ) -> None:
     """In whatever company a text was scored, and is read."""
@@ -161,7 +161,7 @@ def _of_a_part(
 
 @pytest.mark.parametrize("part", ["trimmed", "bridged"])
 @pytest.mark.parametrize("name", ["forward_kl", "jsd", "tvd"])
-def test_a_draft_that_scores_a_part_learns_the_kept_law_of_it_as_the_online_one(
+def test_a_draft_that_scores_a_part_learns_the_kept_distribution_of_it_as_the_online_one(
     tiny_pair: Path, tmp_path: Path, name: str, part: str
 ) -> None:
     """With all of the part kept; with fewer tokens of it, divergences are bounds from below."""
@@ -235,7 +235,7 @@ def _gradient(parameter: Tensor) -> Tensor:
     return parameter.grad.flatten().clone()
 
 
-def test_training_by_the_whole_kept_law_makes_the_steps_of_online_training(
+def test_training_by_the_whole_kept_distribution_makes_the_steps_of_online_training(
     tiny_pair: Path, tmp_path: Path
 ) -> None:
     traces = []
@@ -255,7 +255,9 @@ def test_training_by_the_whole_kept_law_makes_the_steps_of_online_training(
         assert bound == pytest.approx(alpha, rel=1e-4)
 
 
-def test_a_run_resumed_on_the_kept_law_is_bit_equal(tiny_pair: Path, tmp_path: Path) -> None:
+def test_a_run_resumed_on_the_kept_distribution_is_bit_equal(
+    tiny_pair: Path, tmp_path: Path
+) -> None:
     few, even = {"k": 20, "dtype": "float16"}, {"warmup_steps": 0, "final_rate_share": 1.0}
     for name, steps in (("whole", [4]), ("twice", [2, 4])):
         for last in steps:

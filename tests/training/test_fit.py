@@ -166,7 +166,7 @@ def test_a_batch_that_processes_cannot_share_is_an_error(
     made = tiny_run.parts(tiny_pair, tiny_run.recipe())
     with pytest.raises(DistillSpecError, match="4 sequences cannot be shared") as caught:
         tiny_run.run(made, tmp_path)
-    assert "distill.batch_size=6" in caught.value.mend
+    assert "distill.batch_size=6" in caught.value.fix
 
 
 def test_a_missing_logger_is_named(tiny_pair: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def _wired(made: tiny_run.Parts, dtype: torch.dtype = torch.float32) -> DistillM
             made.recipe.distill,
             made.target,
             max_new_tokens=2,
-            end_tokens=frozenset(),
+            eos_token_ids=frozenset(),
             pad_token=0,
         ),
         InferenceCopy(made.draft, torch.bfloat16, sharded=False),

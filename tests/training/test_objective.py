@@ -74,7 +74,9 @@ def _distill(**values: Any) -> DistillConfig:
 
 
 class Whole(NamedTuple):
-    """Every response token's laws, by plain forwards of each row alone; differentiable in q."""
+    """Every response token's distributions, by plain forwards of each row alone; differentiable in
+    q.
+    """
 
     log_p: Tensor  # [N, V]
     log_q: Tensor  # [N, V]
@@ -85,8 +87,8 @@ class Whole(NamedTuple):
     def alpha(self) -> Tensor:
         return torch.minimum(self.log_p.exp(), self.log_q.exp()).sum(-1)
 
-    def of_tokens(self, law: Tensor) -> Tensor:
-        return law.gather(1, self.tokens[:, None])[:, 0]
+    def of_tokens(self, distribution: Tensor) -> Tensor:
+        return distribution.gather(1, self.tokens[:, None])[:, 0]
 
 
 def whole(target: FrozenTarget, draft: nn.Module, temperature: float = 1.0) -> Whole:
@@ -183,7 +185,7 @@ def test_cross_entropy_is_over_the_common_vocabulary(
             for position, token in enumerate(response, start=len(prompt)):
                 nats -= float(log_q[position - 1, token])
     objective = Objective(
-        _distill(divergence="nll"), target if has_target else None, vocabulary=common
+        _distill(divergence="nll"), target if has_target else None, vocab_size=common
     )
     sums = objective(draft, collate(ROWS, 0))
     assert float(sums.divergence.detach()) == pytest.approx(nats, rel=1e-5)
@@ -486,18 +488,21 @@ KEPT = (0, 6, 7, 8, 15, 16, 40, 41)  # 10, a response of one token, is not among
 
 
 @pytest.mark.parametrize("name", ["forward_kl", "tvd", "nll", "block_efficiency", "tvd_plus"])
-def test_a_trimmed_draft_is_compared_with_the_targets_law_given_what_it_keeps(
+def test_a_trimmed_draft_is_compared_with_the_targets_distribution_given_what_it_keeps(
     target: FrozenTarget, draft: nn.Module, name: str
 ) -> None:
     model = bare_model(draft)
     found = whole(target, draft, 0.8)
-    p, q = (law[:, list(KEPT)].log_softmax(-1).exp() for law in (found.log_p, found.log_q))
+    p, q = (
+        distribution[:, list(KEPT)].log_softmax(-1).exp()
+        for distribution in (found.log_p, found.log_q)
+    )
     trim_head(model, KEPT)
     plan = _distill(divergence=name, temperature=0.8)
     sums = Objective(plan, target if plan.needs_target else None)(draft, collate(ROWS, 0))
     if name == "nll":
-        law = whole(target, draft).log_q.detach()  # of the trimmed draft, at temperature 1
-        of_text = [float(law[i, t]) for i, t in enumerate(found.tokens) if int(t) in KEPT]
+        distribution = whole(target, draft).log_q.detach()  # of the trimmed draft, at temperature 1
+        of_text = [float(distribution[i, t]) for i, t in enumerate(found.tokens) if int(t) in KEPT]
         assert len(of_text) == 5
         assert float(sums.divergence.detach()) == pytest.approx(-sum(of_text), rel=1e-4)
         return
@@ -575,7 +580,7 @@ def _bridge(tiny_pair: Path) -> CrossTokenizerMap:
 def test_a_draft_of_another_tokenizer_learns_the_common_tokens_at_common_borders(
     target: FrozenTarget, draft: nn.Module, tiny_pair: Path, name: str
 ) -> None:
-    """Each context as the draft's pieces of its tokens, each law over the common tokens."""
+    """Each context as the draft's pieces of its tokens, each distribution over the common tokens."""
     bridge = _bridge(tiny_pair)
     rows = [((256, 299, 70), (299, 258, 44, 298, 0)), ((270,), (40,)), ((100, 297), (280, 41))]
     assert any(len(bridge.pieces(token)) > 1 for prompt, answer in rows for token in prompt)

@@ -25,7 +25,7 @@ SHAPE = LlamaShape(hidden_size=16, intermediate_size=32, layers=2, heads=2)
 
 
 def model() -> LlamaForCausalLM:
-    return random_llama(SHAPE, vocabulary=20, end_token=0, seed=0)
+    return random_llama(SHAPE, vocab_size=20, end_token=0, seed=0)
 
 
 def run(folder: Path, plan: PretrainConfig = PLAN) -> tuple[LlamaForCausalLM, PretrainProgress]:
@@ -136,7 +136,7 @@ def test_a_loss_that_is_not_finite_stops_with_a_message_and_keeps_the_last_state
 
 def test_a_state_of_another_shape_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
-    other = random_llama(SHAPE.model_copy(update={"layers": 1}), vocabulary=20, end_token=0, seed=0)
+    other = random_llama(SHAPE.model_copy(update={"layers": 1}), vocab_size=20, end_token=0, seed=0)
     tokens = torch.arange(2000, dtype=torch.int32) % 20
     with pytest.raises(DistillSpecError, match="another shape"):
         pretrain(

@@ -29,7 +29,7 @@ def _probe(target: FrozenTarget, *, seed: int = 0, prompts: int = 4) -> Acceptan
         tiny_run.prompts(6, seed=9),
         distill.ProbeConfig(prompts=prompts, gamma=2, max_new_tokens=9),
         temperature=1.0,
-        end_tokens=frozenset({0}),
+        eos_token_ids=frozenset({0}),
         pad_token=0,
         seed=seed,
     )

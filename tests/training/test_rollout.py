@@ -37,7 +37,7 @@ def rollout_of(target: PreTrainedModel | None = None, **distill: Any) -> Rollout
         DistillConfig.model_validate({"source": {"draft": 1.0}, **distill}),
         None if target is None else FrozenTarget(target),
         max_new_tokens=4,
-        end_tokens=frozenset({0}),
+        eos_token_ids=frozenset({0}),
         pad_token=0,
     )
 
@@ -252,13 +252,13 @@ def test_visits_are_in_expectation_the_states_of_the_targets_text(
             max_new_tokens=LIMIT,
             policy=SamplingPolicy(),
             chance=chance,
-            end_tokens=ENDS,
-            vocabulary=TOKENS,
+            eos_token_ids=ENDS,
+            vocab_size=TOKENS,
         )
         return text
 
     for text, branches in walk(run):
-        row = visited(prompt, text, end_tokens=ENDS, max_new_tokens=LIMIT)
+        row = visited(prompt, text, eos_token_ids=ENDS, max_new_tokens=LIMIT)
         mine, plain = defaultdict[tuple[int, ...], float](float), list(text.response.tolist())
         visits_by_state(mine, row, 1.0)
         for state, share in mine.items():
@@ -267,7 +267,7 @@ def test_visits_are_in_expectation_the_states_of_the_targets_text(
             texts[tuple(plain[:place])] += branches.weight
         spread[0] += branches.weight * mine[(2,)] ** 2
         spread[1] += branches.weight * (plain[0] == 2 and len(plain) > 1)
-    law: dict[tuple[int, ...], float] = {(): 1.0}
+    distribution: dict[tuple[int, ...], float] = {(): 1.0}
     open_states = [()]
     for state in open_states:
         if len(state) == LIMIT - 1:
@@ -276,11 +276,11 @@ def test_visits_are_in_expectation_the_states_of_the_targets_text(
             logits = models[0](torch.tensor([[*prompt, *state]])).logits[0, -1, :TOKENS]
         for token, p in enumerate(logits.softmax(-1).tolist()):
             if token not in ENDS:
-                law[(*state, token)] = law[state] * p
+                distribution[(*state, token)] = distribution[state] * p
                 open_states.append((*state, token))  # type: ignore[arg-type]
     for found in (visits, texts):
-        assert found.keys() == law.keys()
-        assert all(abs(found[state] - weight) < 1e-6 for state, weight in law.items())
+        assert found.keys() == distribution.keys()
+        assert all(abs(found[state] - weight) < 1e-6 for state, weight in distribution.items())
     assert spread[0] < spread[1]
 
 
@@ -317,7 +317,7 @@ def test_processes_share_the_ring_that_others_have_left() -> None:
             DistillConfig.model_validate({"source": {"draft": 0.5, "replay": 0.5}}),
             None,
             max_new_tokens=4,
-            end_tokens=frozenset(),
+            eos_token_ids=frozenset(),
             pad_token=0,
             processes=processes,
         )

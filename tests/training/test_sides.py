@@ -77,7 +77,7 @@ def test_without_a_target_the_draft_is_read_over_the_common_vocabulary() -> None
             its_head,
             temperature=2.0,
             chunk_tokens=3,
-            vocabulary=V,
+            vocab_size=V,
         )
         found = sides.cross_entropy(tokens, torch.ones(N), 1.0)
         torch.testing.assert_close(found.divergence, -likelihood.sum())

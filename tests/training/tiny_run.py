@@ -131,7 +131,7 @@ def parts(pair: Path, plan: Recipe) -> Parts:
         prompts(4, seed=9, start=start),
         plan.distill.probe,
         temperature=plan.distill.temperature,
-        end_tokens=frozenset({0}),
+        eos_token_ids=frozenset({0}),
         pad_token=0,
         seed=plan.seed,
         joint=is_sharded(target.model),

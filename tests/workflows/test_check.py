@@ -47,7 +47,7 @@ def test_what_was_found_is_json_with_a_verdict_per_engine(
 ) -> None:
     assert check.run(recipe, as_json=True, min_speedup=None) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["vocabulary"] == 300
+    assert found["vocab_size"] == 300
     assert {e["engine"] for e in found["engines"]} >= {"transformers", "vLLM", "SGLang"}
     (expected,) = found["expectations"]
     assert 0.0 < expected["alpha"] < 1.0

@@ -145,7 +145,7 @@ def test_a_bandit_decodes_with_the_arms_of_a_suite_and_tries_each(tmp_path: Path
 def constant(probabilities: list[float]) -> Any:
     """A model of the nano vocabulary that says this of its first tokens, whatever the text."""
     shape = LlamaShape(hidden_size=8, intermediate_size=8, layers=1, heads=1, max_positions=64)
-    model = random_llama(shape, vocabulary=4096, end_token=0, seed=0).eval()
+    model = random_llama(shape, vocab_size=4096, end_token=0, seed=0).eval()
     model.config.tie_word_embeddings = False
     logits = torch.full((4096,), -100.0)
     logits[1 : 1 + len(probabilities)] = torch.tensor(probabilities).log()
@@ -306,7 +306,7 @@ def other_draft(folder: Path, max_positions: int = 512) -> Path:
         hidden_size=32, intermediate_size=64, layers=1, heads=2, max_positions=max_positions
     )
     end = int(tokenizer.eos_token_id)
-    model = random_llama(shape, vocabulary=len(tokenizer) + 12, end_token=end, seed=3)
+    model = random_llama(shape, vocab_size=len(tokenizer) + 12, end_token=end, seed=3)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

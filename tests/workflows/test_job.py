@@ -67,4 +67,4 @@ def test_best_weights_that_are_gone_are_not_passed_over(name: str, tmp_path: Pat
     with pytest.raises(DistillSpecError, match=f"best step of the {name} draft are gone") as caught:
         check_not_lost(folder, name, run)
     assert caught.value.where == str(folder / "best.ckpt")
-    assert f"train {tmp_path}" in caught.value.mend
+    assert f"train {tmp_path}" in caught.value.fix

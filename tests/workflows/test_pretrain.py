@@ -106,7 +106,7 @@ def test_what_is_written_can_be_an_average_with_the_start() -> None:
 
 
 def test_tied_weights_are_averaged_once() -> None:
-    model = random_llama(recipe().model, vocabulary=300, end_token=0, seed=0)  # type: ignore[arg-type]
+    model = random_llama(recipe().model, vocab_size=300, end_token=0, seed=0)  # type: ignore[arg-type]
     assert model.config.tie_word_embeddings
     for weight in model.parameters():
         torch.nn.init.ones_(weight)
@@ -195,8 +195,8 @@ def test_rows_of_a_data_set_are_a_corpus_too() -> None:
         pretrain.run(recipe(corpus=other), resume=True)
     with pytest.raises(DistillSpecError, match="the row has no 'words'") as raised:
         pretrain.run(recipe(name="other", corpus={**corpus, "prompt": "words"}), resume=False)
-    assert "corpus.prompt=..." in raised.value.mend
-    assert "messages" not in raised.value.mend
+    assert "corpus.prompt=..." in raised.value.fix
+    assert "messages" not in raised.value.fix
     with pytest.raises(ValueError, match="as_chat is for prompts"):
         recipe(corpus={**corpus, "as_chat": "if-template"})
 

@@ -416,7 +416,7 @@ def test_what_is_kept_for_a_trimmed_head_is_generated_beforehand_and_read(
     stored = written("data/signals")
     stages.generate(kept)
     both = written("data/signals")
-    assert len(list(Path("data/signals").iterdir())) == 2  # the whole head has another law
+    assert len(list(Path("data/signals").iterdir())) == 2  # the whole head has another distribution
     stages.train(plan, None)
     assert written("data/signals") == both
     assert both.items() > stored.items()
@@ -436,7 +436,7 @@ def test_a_draft_of_another_tokenizer_is_trained_measured_and_exported(
     values["pair"] |= {"draft": "pair/other"}
     with pytest.raises(DistillSpecError, match="different tokenizers") as caught:
         stages.run(Recipe.model_validate(values), None)
-    assert "pair.tokenizers: bridged" in caught.value.mend
+    assert "pair.tokenizers: bridged" in caught.value.fix
     values["pair"] |= {"tokenizers": "bridged"}
     plan = Recipe.model_validate(values)
     stages.run(plan, None)

@@ -17,7 +17,7 @@ class TreeRows(NamedTuple):
     sees: Tensor
     """bool [B, T, T]: which tokens each one has before it, itself among them"""
     predicts: Tensor
-    """bool [B, T]: tokens whose next token's law is learned"""
+    """bool [B, T]: tokens whose next token's distribution is learned"""
     weights: Tensor
     """[B, T], of what each of these adds to the loss"""
     lengths: Tensor

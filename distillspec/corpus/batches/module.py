@@ -95,7 +95,7 @@ class PromptRows(LightningDataModule):
             raise DistillSpecError(
                 f"the training data are not those of the checkpoint: {', '.join(differing)} differ",
                 where="data, distill.batch_size, seed",
-                mend="restore the recipe and the data of this run, or start a new run",
+                fix="restore the recipe and the data of this run, or start a new run",
             )
         self.step = int(state_dict["step"])
 
@@ -138,6 +138,6 @@ def check_fixed(prompts: Sequence[Prompt], shares: SourceShares) -> None:
         raise DistillSpecError(
             f"{without} of {len(prompts)} prompts have no response of their own",
             where=f"distill.source.fixed={shares.fixed:g}",
-            mend="name the field with data.source.response=..., fill it in every row, or take "
+            fix="name the field with data.source.response=..., fill it in every row, or take "
             "responses from the target or the draft: distill.source.target=1, fixed=0",
         )

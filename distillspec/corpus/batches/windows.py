@@ -43,7 +43,7 @@ class Windows:
             raise DistillSpecError(
                 f"the corpus has {tokens.numel()} tokens, fewer than two windows of {context}",
                 where="corpus / train.context",
-                mend="widen corpus.include, or shorten train.context",
+                fix="widen corpus.include, or shorten train.context",
             )
         self.tokens, self.context, self.batch_size = tokens, context, batch_size
         self.seed = seed
@@ -77,7 +77,7 @@ def validation_rows(tokens: Tensor, *, context: int, rows: int) -> Tensor:
         raise DistillSpecError(
             f"the held-out text has {tokens.numel()} tokens, fewer than one window of {context}",
             where="held_out_percent / train.context",
-            mend="raise held_out_percent, shorten train.context, or take a larger corpus",
+            fix="raise held_out_percent, shorten train.context, or take a larger corpus",
         )
     windows = tokens[: tokens.numel() // context * context].view(-1, context)
     stride = max(1, windows.shape[0] // rows)

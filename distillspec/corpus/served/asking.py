@@ -240,7 +240,7 @@ class _Work:
             f"{self._given_up} of {len(self._questions)} prompts have got no usable answer; of the "
             f"last: {why}",
             where=place(self._endpoint, question),
-            mend="look at what the server answers; what was received is kept, and the same "
+            fix="look at what the server answers; what was received is kept, and the same "
             "command goes on; pair.endpoint.most_unanswered "
             f"({self._endpoint.most_unanswered:g}) says how many may stay unanswered",
         )
@@ -252,7 +252,7 @@ def _no_answer(
     return DistillSpecError(
         f"the endpoint gives no answer in {_tries(endpoint)}; the last: {fault.why}",
         where=place(endpoint, question),
-        mend="see that the server runs, has this address and is not overloaded "
+        fix="see that the server runs, has this address and is not overloaded "
         "(pair.endpoint.concurrency, timeout_seconds); what was received is kept, and the same "
         "command goes on",
     )

@@ -92,26 +92,26 @@ class EndpointClient:
             wait = asked_wait(error.response.headers.get("retry-after"))
             if wait is None or wait <= _LONGEST_WAIT:
                 return UnreachableError(f"status {status}{said}", wait=wait)
-            mend = f"start the same command again in {wait:,.0f} s, as the server asks"
+            fix = f"start the same command again in {wait:,.0f} s, as the server asks"
         elif 300 <= status < 400:
-            mend = (
+            fix = (
                 "no prompt is sent on to where a server points: if you trust that address, give it "
                 f"as pair.endpoint.url (it names {_location(error)})"
             )
         elif status in (401, 403):
             variable = self._endpoint.key_variable
-            mend = (
+            fix = (
                 f"put a key that this server takes into the environment variable {variable}"
                 if variable
                 else "name the environment variable that holds the key: pair.endpoint.key_variable"
             )
         elif status == 404:
-            mend = (
+            fix = (
                 "mend pair.endpoint.url (it mostly ends in /v1), pair.endpoint.model, or "
                 "pair.endpoint.api"
             )
         else:
-            mend = (
+            fix = (
                 "mend what the server names: pair.endpoint.{model, send_seed, length_field, body}, "
                 "data.max_prompt_tokens, data.max_response_tokens"
             )
@@ -119,7 +119,7 @@ class EndpointClient:
         return kind(
             f"the endpoint refuses: status {status}{said}",
             where=place(self._endpoint, question),
-            mend=mend,
+            fix=fix,
         )
 
     def _said(self, error: APIStatusError) -> str:

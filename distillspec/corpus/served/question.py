@@ -83,14 +83,14 @@ def check_fits(prompts: Sequence[Prompt], api: Api) -> None:
         raise DistillSpecError(
             f"{chats} of {len(prompts)} prompts are chats, and completions are asked with text",
             where="pair.endpoint.api=completions",
-            mend="set pair.endpoint.api=chat: then the server's own template renders them",
+            fix="set pair.endpoint.api=chat: then the server's own template renders them",
         )
     if api == "chat" and chats < len(prompts):
         raise DistillSpecError(
             f"{len(prompts) - chats} of {len(prompts)} prompts are plain text, and a chat is asked "
             "with messages",
             where="pair.endpoint.api=chat",
-            mend="set pair.endpoint.api=completions, give `messages` in the data, or make each "
+            fix="set pair.endpoint.api=completions, give `messages` in the data, or make each "
             "prompt a user's message: data.source.as_chat=if-template (the draft's tokenizer needs "
             "a chat template)",
         )

@@ -45,7 +45,7 @@ def odd_prompts(
         raise DistillSpecError(
             f"a limit of {most} tokens has no room for a prompt",
             where=where,
-            mend="raise prompts.max_tokens, or lower max_new_tokens or the largest gamma",
+            fix="raise prompts.max_tokens, or lower max_new_tokens or the largest gamma",
         )
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_encoder.values()}
     plain = [token for token in range(len(tokenizer)) if token not in special]
@@ -87,7 +87,7 @@ def _prose(dice: random.Random, tokenizer: Tokenizer, length: int) -> list[int]:
             raise DistillSpecError(
                 f"the prose on this machine has no {length} tokens",
                 where="source of kind adversarial: shape long",
-                mend="lower prompts.max_tokens, or leave `long` out of shapes",
+                fix="lower prompts.max_tokens, or leave `long` out of shapes",
             )
         tokens += tokenizer(
             texts[names.pop()] + "\n\n", add_special_tokens=False, split_special_tokens=True

@@ -33,7 +33,7 @@ def documents(
         raise DistillSpecError(
             f"{len(passages)} rows leave none for {'validation' if found.training else 'training'}",
             where="corpus",
-            mend="take a larger source, or change held_out_percent",
+            fix="take a larger source, or change held_out_percent",
         )
     return found
 

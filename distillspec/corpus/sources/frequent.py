@@ -18,7 +18,7 @@ class Frequent(NamedTuple):
 
 
 def frequent_tokens(
-    texts: Iterable[Sequence[int]], keep: int, *, always: frozenset[int], vocabulary: int
+    texts: Iterable[Sequence[int]], keep: int, *, always: frozenset[int], vocab_size: int
 ) -> Frequent:
     """The `keep` most frequent tokens, those of `always` among them, of equals the lowest ids.
 
@@ -26,20 +26,20 @@ def frequent_tokens(
     `keep` beyond the vocabulary or too small for `always`, and for no text at all.
     """
     where = f"pair.draft_head.keep={keep}"
-    if not len(always) <= keep <= vocabulary:
+    if not len(always) <= keep <= vocab_size:
         raise DistillSpecError(
             f"the draft's head cannot keep {keep} tokens",
             where=where,
-            mend=f"give {len(always)} (end of text and special tokens) to {vocabulary} (all)",
+            fix=f"give {len(always)} (end of text and special tokens) to {vocab_size} (all)",
         )
     counts = Counter(token for text in texts for token in text)
     if not counts:
         raise DistillSpecError(
             "there is no text to count tokens in",
             where=where,
-            mend="let the target sample (distill.source.target), or bring fixed responses",
+            fix="let the target sample (distill.source.target), or bring fixed responses",
         )
-    others = (token for token in range(vocabulary) if token not in always)
+    others = (token for token in range(vocab_size) if token not in always)
     ordered = sorted(others, key=lambda token: (-counts[token], token))
     kept = sorted([*always, *ordered[: keep - len(always)]])
     return Frequent(tuple(kept), sum(counts[token] for token in kept) / counts.total())

@@ -40,7 +40,7 @@ def hub_passages(
             "the data set has "
             + " and ".join(f"no column '{outer(path, columns)}'" for path in asked),
             where=where,
-            mend=f"its columns are: {', '.join(columns)}; choose with "
+            fix=f"its columns are: {', '.join(columns)}; choose with "
             + ", or ".join(f"{section}.{key}=..." for key in keys),
         )
     named = (*asked, *also, source.response, source.category, source.tools, source.document)
@@ -65,14 +65,14 @@ def _load(source: HubSource, section: str) -> datasets.Dataset:
         raise DistillSpecError(
             f"the data set cannot be loaded: {_first_line(error)}",
             where=f"{section}.dataset: {source.dataset}",
-            mend=_mend(section),
+            fix=_mend(section),
         ) from error
     if isinstance(loaded, datasets.DatasetDict):
         if source.split not in loaded:
             raise DistillSpecError(
                 f"the data set has no split '{source.split}'",
                 where=f"{section}.dataset: {source.dataset}",
-                mend=f"its splits are: {', '.join(map(str, loaded))}",
+                fix=f"its splits are: {', '.join(map(str, loaded))}",
             )
         loaded = loaded[source.split]
     assert isinstance(loaded, datasets.Dataset)

@@ -37,13 +37,13 @@ def jsonl_passages(
             raise DistillSpecError(
                 f"this line is not JSON: {error}",
                 where=where,
-                mend="each line is one JSON object, without line breaks inside",
+                fix="each line is one JSON object, without line breaks inside",
             ) from error
         if not isinstance(row, dict):
             raise DistillSpecError(
                 f"this line is JSON, but not an object: {text.strip()[:40]}",
                 where=where,
-                mend='write each line as {"prompt": "...", "response": "..."}',
+                fix='write each line as {"prompt": "...", "response": "..."}',
             )
         rows += 1
         _check_characters(text, row, where)
@@ -54,7 +54,7 @@ def jsonl_passages(
         raise (chats and chats.first_error) or too_short(source, str(path), section)
     if not passages:
         raise DistillSpecError(
-            "the file has no rows", where=str(path), mend="write one JSON object a line"
+            "the file has no rows", where=str(path), fix="write one JSON object a line"
         )
     check_categories(passages, source, str(path))
     return with_unique_keys(passages)
@@ -65,10 +65,10 @@ def _lines(path: Path) -> list[bytes]:
         raise DistillSpecError(
             "this is a folder, not a JSONL file",
             where=str(path),
-            mend="name the file; a folder that `datasets` can load is a source of kind: hub",
+            fix="name the file; a folder that `datasets` can load is a source of kind: hub",
         )
-    mend = "give the path of a JSONL file, relative to the working folder"
-    return read_bytes(BoundedText(path, "the data file", mend), most=_MOST_BYTES).splitlines()
+    fix = "give the path of a JSONL file, relative to the working folder"
+    return read_bytes(BoundedText(path, "the data file", fix), most=_MOST_BYTES).splitlines()
 
 
 def _decoded(line: bytes, where: str) -> str:
@@ -92,7 +92,7 @@ def _check_characters(text: str, row: Mapping[str, Any], where: str) -> None:
             f"a text has half a character, \\u{ord(error.object[error.start]):04x}: an emoji that "
             "was cut in two?",
             where=where,
-            mend="take the escape out, or give both halves of the surrogate pair",
+            fix="take the escape out, or give both halves of the surrogate pair",
         ) from error
 
 
@@ -100,5 +100,5 @@ def _binary(where: str) -> DistillSpecError:
     return DistillSpecError(
         "this is not UTF-8 text: a binary or compressed file?",
         where=where,
-        mend="unpack it, or save it as JSONL in UTF-8",
+        fix="unpack it, or save it as JSONL in UTF-8",
     )

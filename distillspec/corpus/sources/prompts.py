@@ -186,7 +186,7 @@ def _split_source(
             raise DistillSpecError(
                 f"no {name} prompt is left of {len(sides.training) + len(sides.held_out)}",
                 where=f"data.held_out_percent={percent:g}",
-                mend="change held_out_percent, add rows, or name a second source in data.held_out",
+                fix="change held_out_percent, add rows, or name a second source in data.held_out",
             )
     return iter(shuffled(sides.training, seed)), iter(shuffled(sides.held_out, seed))
 
@@ -355,7 +355,7 @@ class _Kept:
             return DistillSpecError(
                 f"the source gives no {name} prompt",
                 where=self._section,
-                mend="add rows or files (of python-source: with functions), or change "
+                fix="add rows or files (of python-source: with functions), or change "
                 "data.held_out_percent or data.held_out: what is held out is not trained on",
             )
         key, is_set, _ = self._limit.partition("=")
@@ -364,7 +364,7 @@ class _Kept:
             f"every {name} prompt is longer than {self._data.max_prompt_tokens} tokens; the "
             f"shortest has {self._encoder.length(shortest.prompt)}",
             where=self._limit,
-            mend=f"{raised}shorten the rows",
+            fix=f"{raised}shorten the rows",
         )
 
 

@@ -55,7 +55,7 @@ def python_files(source: PythonSource, held_out_percent: float) -> CorpusFiles:
         raise DistillSpecError(
             "the python-source matches no file",
             where="data.source.include / exclude",
-            mend="globs are relative to the package folder, for example 'models/*/modeling_*.py'",
+            fix="globs are relative to the package folder, for example 'models/*/modeling_*.py'",
         )
     training = [f for f in files if not is_held_out(f.key, held_out_percent)]
     held_out = [f for f in files if is_held_out(f.key, held_out_percent)]
@@ -64,7 +64,7 @@ def python_files(source: PythonSource, held_out_percent: float) -> CorpusFiles:
             raise DistillSpecError(
                 f"no {name} file is left of {len(files)}",
                 where="data.held_out_percent",
-                mend="widen `include`, or change held_out_percent",
+                fix="widen `include`, or change held_out_percent",
             )
     return CorpusFiles(training, held_out)
 
@@ -88,7 +88,7 @@ def _package_folder(package: str) -> Path:
         raise DistillSpecError(
             f"package '{package}' is not installed here, or is not a folder of modules",
             where="data.source.packages",
-            mend=f"pip install {package}, or take it out of the list",
+            fix=f"pip install {package}, or take it out of the list",
         )
     return Path(next(iter(spec.submodule_search_locations)))
 

@@ -40,7 +40,7 @@ def readable(
             f"every {name} text is longer than the {places} tokens that the draft can read; the "
             f"shortest has {min(longest)} of its own",
             where="pair.tokenizers=bridged, data.max_prompt_tokens, data.max_response_tokens",
-            mend="lower these two, or take a draft with a longer context or a nearer tokenizer",
+            fix="lower these two, or take a draft with a longer context or a nearer tokenizer",
         )
     if len(kept) == len(prompts):
         return Readable(kept, [])

@@ -47,7 +47,7 @@ class Chats:
         lost = "left out" if self._answers_wanted else "taken without the answers of the data"
         return (
             f"{self._split} chats {lost}: {self.first_error.what} ({self.first_error.where}); "
-            f"{self.first_error.mend}"
+            f"{self.first_error.fix}"
         )
 
 
@@ -112,7 +112,7 @@ def too_short(source: JsonlSource | HubSource, where: str, section: str) -> Dist
     return DistillSpecError(
         f"no text has more than {source.after_words} words",
         where=where,
-        mend=f"lower {section}.after_words",
+        fix=f"lower {section}.after_words",
     )
 
 
@@ -147,7 +147,7 @@ def check_categories(
         raise DistillSpecError(
             f"no row has a category: none has a field '{source.category}' with a value",
             where=where,
-            mend="name the field that has it, or take `category` out of the source",
+            fix="name the field that has it, or take `category` out of the source",
         )
 
 
@@ -177,7 +177,7 @@ def _prompt(
         raise DistillSpecError(
             f"the row has {lacks}",
             where=where,
-            mend=f"its fields are: {', '.join(map(str, row)) or 'none'}; name yours in a recipe or "
+            fix=f"its fields are: {', '.join(map(str, row)) or 'none'}; name yours in a recipe or "
             f"suite with {ways}, or rename it in the file",
         )
     if source.turns:
@@ -185,13 +185,13 @@ def _prompt(
             raise DistillSpecError(
                 f"'{name}' is {_said(found)}, not a list of turns",
                 where=where,
-                mend=f'write it as ["...", ...], or name a text with {section}.prompt=...',
+                fix=f'write it as ["...", ...], or name a text with {section}.prompt=...',
             )
         name, found = f"{name}.0", found[0]
     prompt = _text(found, f"'{name}'", where)
     if not prompt:
         raise DistillSpecError(
-            f"'{name}' is empty", where=where, mend="fill it, or take the row out"
+            f"'{name}' is empty", where=where, fix="fill it, or take the row out"
         )
     return source.before + prompt + source.after
 
@@ -204,7 +204,7 @@ def _category(row: Mapping[str, Any], source: JsonlSource | HubSource, where: st
         raise DistillSpecError(
             f"'{source.category}' is {_said(found)}, not the name of a category",
             where=where,
-            mend="write it as a string",
+            fix="write it as a string",
         )
     return source.merge.get(str(found), str(found))
 
@@ -218,7 +218,7 @@ def _document(row: Mapping[str, Any], source: JsonlSource | HubSource, where: st
         raise DistillSpecError(
             f"'{source.document}' is {_said(found)}, not the name of a document",
             where=where,
-            mend="write the file, conversation or question that the row comes from as a string or "
+            fix="write the file, conversation or question that the row comes from as a string or "
             "a number, or take `document` out of the source",
         )
     return f"{source.document}={found}"
@@ -239,7 +239,7 @@ def _chat(
         raise DistillSpecError(
             "the chat is one answer without a question",
             where=where,
-            mend="put the user's message before it, or take the row out",
+            fix="put the user's message before it, or take the row out",
         )
     turn = chats.turn(messages, tools, where)
     if turn is None:
@@ -254,7 +254,7 @@ def _messages(found: Any, where: str) -> Messages:
         raise DistillSpecError(
             f"the messages are {_said(found)}, not a list of messages",
             where=where,
-            mend='write them as [{"role": "user", "content": "..."}, ...]',
+            fix='write them as [{"role": "user", "content": "..."}, ...]',
         )
     for number, message in enumerate(found, start=1):
         calls = isinstance(message, Mapping) and message.get("tool_calls")
@@ -265,7 +265,7 @@ def _messages(found: Any, where: str) -> Messages:
             raise DistillSpecError(
                 f"message {number} is not an object with 'role' and 'content'",
                 where=where,
-                mend='write it as {"role": "user", "content": "..."}',
+                fix='write it as {"role": "user", "content": "..."}',
             )
         _text(message["role"], f"the role of message {number}", where)
         if calls:
@@ -290,7 +290,7 @@ def _check_content(content: Any, number: int, where: str) -> None:
                 + (f" of type {kind!r}" if kind is not None else "")
                 + ", and only text is read",
                 where=where,
-                mend='write parts as {"type": "text", "text": "..."}, or take the row out',
+                fix='write parts as {"type": "text", "text": "..."}, or take the row out',
             )
 
 
@@ -299,7 +299,7 @@ def _check_calls(calls: Any, number: int, where: str) -> None:
         raise DistillSpecError(
             f"the tool_calls of message {number} are {_said(calls)}, not a list of objects",
             where=where,
-            mend='write each as {"type": "function", "function": {"name": ..., "arguments": ...}}',
+            fix='write each as {"type": "function", "function": {"name": ..., "arguments": ...}}',
         )
 
 
@@ -314,7 +314,7 @@ def _tools(found: Any, name: str, where: str) -> Tools | None:
         raise DistillSpecError(
             f"'{name}' is {_said(found)}, not a list of tools",
             where=where,
-            mend='write each as {"type": "function", "function": {"name": ..., "parameters": ...}}',
+            fix='write each as {"type": "function", "function": {"name": ..., "parameters": ...}}',
         )
     return tuple(json.loads(json.dumps(found, default=str)))
 
@@ -322,7 +322,7 @@ def _tools(found: Any, name: str, where: str) -> Tools | None:
 def _text(value: Any, what: str, where: str) -> str:
     if not isinstance(value, str):
         raise DistillSpecError(
-            f"{what} is {_said(value)}, not a text", where=where, mend="write it as a string"
+            f"{what} is {_said(value)}, not a text", where=where, fix="write it as a string"
         )
     return value
 

@@ -24,7 +24,7 @@ def topics() -> dict[str, str]:
         raise DistillSpecError(
             "this Python has come without the texts of its help (pydoc_data.topics)",
             where="source of kind python-topics or adversarial",
-            mend="install the whole standard library, or take prose from a jsonl source",
+            fix="install the whole standard library, or take prose from a jsonl source",
         ) from error
     return dict(found.topics)
 

@@ -67,7 +67,7 @@ def load_traffic(
             raise DistillSpecError(
                 f"this source gives {len(prompts)} prompts, and its part is {decoded[section]}",
                 where=section,
-                mend="lower prompts.count, raise prompts.max_tokens, or take a larger source",
+                fix="lower prompts.count, raise prompts.max_tokens, or take a larger source",
             )
         found[section] = prompts
         notes += [f"{section}: {note}" for note in mine]

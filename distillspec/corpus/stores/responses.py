@@ -179,7 +179,7 @@ class StoredResponses:
             raise DistillSpecError(
                 f"{missing} of {len(self._names)} target responses are not sampled yet",
                 where=str(self.folder),
-                mend="start the same command again: it samples what is missing",
+                fix="start the same command again: it samples what is missing",
             )
         return found
 

@@ -100,7 +100,7 @@ def begin_store(folder: Path, entries: Mapping[str, Setting], what: str) -> None
         raise DistillSpecError(
             f"the manifest of the {what} is damaged: it is not what the folder is named by",
             where=str(path),
-            mend=f"delete {path} if nothing else in {folder} was changed, or {folder} to make the "
+            fix=f"delete {path} if nothing else in {folder} was changed, or {folder} to make the "
             f"{what} again",
         )
 

@@ -1,12 +1,12 @@
 """The target's distributions over known texts, computed once: shards of fixed-size records.
 
 A text is known by its tokens and by where its prediction begins, whatever prompt key or source it
-comes from: the target's law of it depends on nothing else, equal texts are kept once, and no row of
-a batch can be given another text's records. Texts lie in the order of their length, then of their
-digest; a text's records in the order of its predicted tokens. Shards hold whole texts, and end with
-a checksum of each, over its records, its digest and the manifest. They are written beside their
-place and renamed, so that a killed run leaves whole shards only, and several processes can each
-make their part.
+comes from: the target's distribution of it depends on nothing else, equal texts are kept once, and
+no row of a batch can be given another text's records. Texts lie in the order of their length, then
+of their digest; a text's records in the order of its predicted tokens. Shards hold whole texts, and
+end with a checksum of each, over its records, its digest and the manifest. They are written beside
+their place and renamed, so that a killed run leaves whole shards only, and several processes can
+each make their part.
 """
 
 from __future__ import annotations
@@ -92,29 +92,29 @@ class TopKStore:
         texts: Iterable[TopKText],
         signal: CachedTargetConfig,
         *,
-        vocabulary: int,
+        vocab_size: int,
         temperature: float,
         model: str,
         tokenizer: str,
         settings: dict[str, Setting],
         shard_bytes: int | None = None,
     ) -> None:
-        """Open or begin a store. vocabulary: tokens that the law is over. model, tokenizer:
-        digests. settings: all else that shapes the law, such as the target's dtype. shard_bytes: a
-        shard is at most so large; default: by the size of the whole.
+        """Open or begin a store. vocab_size: tokens that the distribution is over. model,
+        tokenizer: digests. settings: all else that shapes the distribution, such as the target's
+        dtype. shard_bytes: a shard is at most so large; default: by the size of the whole.
 
         The folder is named by a digest of all these: recipes that differ in nothing else share it.
 
         Errors: a k that the vocabulary does not have; a damaged manifest.
         """
-        if signal.k > vocabulary:
+        if signal.k > vocab_size:
             raise DistillSpecError(
-                f"the {signal.k} likeliest of {vocabulary} tokens cannot be kept",
+                f"the {signal.k} likeliest of {vocab_size} tokens cannot be kept",
                 where=f"distill.signal.k={signal.k}",
-                mend=f"set it to at most {vocabulary}, which keeps the whole distribution",
+                fix=f"set it to at most {vocab_size}, which keeps the whole distribution",
             )
-        self._vocabulary = vocabulary
-        self._kind = record_type(signal, vocabulary)
+        self._vocab_size = vocab_size
+        self._kind = record_type(signal, vocab_size)
         by_digest = {text.digest: text for text in texts if text.predicted}
         ordered = sorted(by_digest.items(), key=lambda each: (len(each[1].tokens), each[0]))
         if shard_bytes is None:
@@ -130,7 +130,7 @@ class TopKStore:
             "format": _FORMAT,
             "model": model,
             "tokenizer": tokenizer,
-            "vocabulary": vocabulary,
+            "vocabulary": vocab_size,
             "temperature": temperature,
             "k": signal.k,
             "dtype": signal.dtype,
@@ -185,7 +185,7 @@ class TopKStore:
                 f"the kept distributions need {in_words(needed)} more, and the disk has "
                 f"{in_words(free)} free",
                 where=str(self.folder),
-                mend=f"free some space, choose another disk (distill.signal.store=...), or lower "
+                fix=f"free some space, choose another disk (distill.signal.store=...), or lower "
                 f"distill.signal.k ({self.bytes_per_token} bytes a token now) or data.max_prompts",
             )
 
@@ -195,25 +195,27 @@ class TopKStore:
         """The texts of one shard, in their order."""
         return list(self._shards[number])
 
-    def append(self, number: int, laws: Iterable[TopTokens]) -> None:
-        """Write one shard, wholly or not at all; a law of each text of `contents(number)`.
+    def append(self, number: int, distributions: Iterable[TopTokens]) -> None:
+        """Write one shard, wholly or not at all; a distribution of each text of `contents(number)`.
 
-        Errors: a law that is not finite; a disk that is full.
+        Errors: a distribution that is not finite; a disk that is full.
         """
         records = np.empty(self._rows[number], self._kind)
         checksums = np.empty(len(self._shards[number]), _CHECKSUM)
-        for text, law in zip(self._shards[number], laws, strict=True):
+        for text, distribution in zip(self._shards[number], distributions, strict=True):
             place = self._places[text.digest]
-            assert law.ids.shape[0] == text.predicted and law.vocabulary == self._vocabulary
-            if not bool((law.log_probability[:, 0] > -np.inf).all()):
+            assert (
+                distribution.ids.shape[0] == text.predicted
+                and distribution.vocab_size == self._vocab_size
+            )
+            if not bool((distribution.log_probability[:, 0] > -np.inf).all()):
                 raise DistillSpecError(
                     "the target's distribution is not finite (NaN)",
                     where=f"shard {number} of {self.folder}",
-                    mend="try hardware.precision=float32, or look for damaged weights of the "
-                    "target",
+                    fix="try hardware.precision=float32, or look for damaged weights of the target",
                 )
             mine = records[place.start : place.stop]
-            mine[:] = packed(law, self._kind)
+            mine[:] = packed(distribution, self._kind)
             checksums[place.nth] = self._checksum(text.digest, mine)
         path = self._path(number)
         with replacing_file(path) as temporary, temporary.open("wb") as handle:
@@ -233,7 +235,7 @@ class TopKStore:
         """
         parts = [self._records(text) for text in texts if text.predicted]
         joined = np.concatenate(parts) if parts else np.empty(0, self._kind)
-        return unpacked(joined, self._vocabulary)
+        return unpacked(joined, self._vocab_size)
 
     def _records(self, text: TopKText) -> Records:
         digest = text.digest
@@ -242,7 +244,7 @@ class TopKStore:
             raise DistillSpecError(
                 f"of a text of {len(text.tokens)} tokens no distributions are kept",
                 where=str(self.folder),
-                mend="start the run again: it keeps what is missing. Texts must be the data's own "
+                fix="start the run again: it keeps what is missing. Texts must be the data's own "
                 "or the stored responses of the target",
             )
         shard = self._mapped(place.shard)
@@ -274,7 +276,7 @@ class TopKStore:
         return DistillSpecError(
             "a shard of kept distributions is missing, damaged or of another store",
             where=str(path),
-            mend=f"delete {path} and start again: only this shard is made anew",
+            fix=f"delete {path} and start again: only this shard is made anew",
         )
 
     # --- the layout ---

@@ -29,12 +29,12 @@ Records = NDArray[np.void]
 _LARGEST_VOCABULARY = 2**24
 
 
-def record_type(signal: CachedTargetConfig, vocabulary: int) -> np.dtype[np.void]:
+def record_type(signal: CachedTargetConfig, vocab_size: int) -> np.dtype[np.void]:
     """The record of `signal.k` tokens of that many; its size is `signal.bytes_per_token`."""
-    assert 1 <= signal.k <= vocabulary <= _LARGEST_VOCABULARY
+    assert 1 <= signal.k <= vocab_size <= _LARGEST_VOCABULARY
     value = "<f2" if signal.dtype == "float16" else "<f4"
     fields: list[Any] = [("ids", "<u2", (signal.k,))]
-    if vocabulary > 2**16:
+    if vocab_size > 2**16:
         fields.append(("high", "u1", (signal.k,)))
     fields += [("log_probability", value, (signal.k,)), ("log_rest", "<f4")]
     return np.dtype(fields)
@@ -52,7 +52,7 @@ def packed(top: TopTokens, kind: np.dtype[np.void]) -> Records:
     return records
 
 
-def unpacked(records: Records, vocabulary: int) -> TopTokens:
+def unpacked(records: Records, vocab_size: int) -> TopTokens:
     """N records -> TopTokens, in float32; the records may lie in a file."""
     kind = records.dtype
     ids = records["ids"].astype(np.int32)
@@ -62,7 +62,7 @@ def unpacked(records: Records, vocabulary: int) -> TopTokens:
         torch.from_numpy(ids),
         torch.from_numpy(records["log_probability"].astype(np.float32)),
         torch.from_numpy(records["log_rest"].astype(np.float32)),
-        vocabulary,
+        vocab_size,
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from distillspec.models.bare import bare_model, named
-from distillspec.models.runners.eager import most_positions
+from distillspec.models.runners.eager import max_context_length
 from distillspec.models.sampling.generate import DrawnText
 from distillspec.models.surgery.hidden import hidden_states, output_head, token_logits
 from distillspec.models.vocabulary.cross_tokenizer import bridge_of
@@ -43,21 +43,21 @@ def acceptance(
     texts: Sequence[DrawnText],
     policy: SamplingPolicy,
     *,
-    vocabulary: int | None = None,
+    vocab_size: int | None = None,
     chunk_tokens: int = _CHUNK_TOKENS,
 ) -> SumsPerText:
     """sum_v min(p_v, q_v) in [0, 1] per response token, added up per text.
 
     p and q are what `policy` makes of each model's logits: at temperature 0 both are one-hot, and
     the mean is the share of positions where target and draft name the same token.
-    vocabulary: logits are trimmed to this many tokens (padded vocabularies).
+    vocab_size: logits are trimmed to this many tokens (padded vocabularies).
     """
 
     def overlap(p_logits: Tensor, q_logits: Tensor, tokens: Tensor) -> Tensor:
         p, q = policy.distribution(p_logits), _drafted(policy, q_logits)
         return torch.minimum(p, q).sum(dim=-1)
 
-    return _summed(texts, _per_token((target, draft), texts, overlap, vocabulary, chunk_tokens))
+    return _summed(texts, _per_token((target, draft), texts, overlap, vocab_size, chunk_tokens))
 
 
 def entropy(
@@ -65,7 +65,7 @@ def entropy(
     texts: Sequence[DrawnText],
     policy: SamplingPolicy,
     *,
-    vocabulary: int | None = None,
+    vocab_size: int | None = None,
     chunk_tokens: int = _CHUNK_TOKENS,
 ) -> SumsPerText:
     """Entropy in nats of softmax(z / T_s), T_s = T, or 1 at temperature 0, per response token."""
@@ -74,14 +74,14 @@ def entropy(
         each: Tensor = torch.special.entr(policy.untempered(logits))
         return each.sum(dim=-1)
 
-    return _summed(texts, _per_token((target,), texts, nats, vocabulary, chunk_tokens))
+    return _summed(texts, _per_token((target,), texts, nats, vocab_size, chunk_tokens))
 
 
 def surprise(
     model: nn.Module,
     texts: Sequence[DrawnText],
     *,
-    vocabulary: int | None = None,
+    vocab_size: int | None = None,
     chunk_tokens: int = _CHUNK_TOKENS,
 ) -> SumsPerText:
     """-log q(token) in nats at temperature 1, per response token, added up per text.
@@ -94,7 +94,7 @@ def surprise(
         log_q = torch.log_softmax(logits.float(), dim=-1)
         return -log_q.gather(-1, tokens[:, None])[:, 0]
 
-    return _summed(texts, _per_token((model,), texts, nats, vocabulary, chunk_tokens))
+    return _summed(texts, _per_token((model,), texts, nats, vocab_size, chunk_tokens))
 
 
 def mass(
@@ -103,7 +103,7 @@ def mass(
     policy: SamplingPolicy,
     kept: Sequence[int],
     *,
-    vocabulary: int | None = None,
+    vocab_size: int | None = None,
     chunk_tokens: int = _CHUNK_TOKENS,
 ) -> SumsPerText:
     """What p gives these tokens, in [0, 1], per response token: no draft of them accepts more."""
@@ -112,7 +112,7 @@ def mass(
     def inside(logits: Tensor, tokens: Tensor) -> Tensor:
         return policy.distribution(logits)[:, index].sum(dim=-1)
 
-    return _summed(texts, _per_token((target,), texts, inside, vocabulary, chunk_tokens))
+    return _summed(texts, _per_token((target,), texts, inside, vocab_size, chunk_tokens))
 
 
 class Readings(NamedTuple):
@@ -135,7 +135,7 @@ def readings(
     texts: Sequence[DrawnText],
     policy: SamplingPolicy,
     *,
-    vocabulary: int | None = None,
+    vocab_size: int | None = None,
     chunk_tokens: int = _CHUNK_TOKENS,
 ) -> list[Readings]:
     """All of a draft in one pass over the texts."""
@@ -149,7 +149,7 @@ def readings(
         at_argmax = p.gather(-1, drafted).where(q.gather(-1, drafted) > 0.0, 0.0)[..., 0]
         return torch.stack([overlap, at_argmax, chance, nats], dim=-1)
 
-    found = _per_token((target, draft), texts, read, vocabulary, chunk_tokens)
+    found = _per_token((target, draft), texts, read, vocab_size, chunk_tokens)
     return [Readings(*values.reshape(-1, 4).T.tolist()) for values in found]
 
 
@@ -158,7 +158,7 @@ def _per_token(
     models: Sequence[nn.Module],
     texts: Sequence[DrawnText],
     quantity: Callable[..., Tensor],
-    vocabulary: int | None,
+    vocab_size: int | None,
     chunk_tokens: int,
 ) -> list[Tensor]:
     """quantity(logits of each model [N, V]..., tokens [N]) -> [N] or [N, k]; per text, float64."""
@@ -173,7 +173,7 @@ def _per_token(
         for start in range(0, len(order), _ROWS):
             group = order[start : start + _ROWS]
             rows = [texts[i] for i in group]
-            streams = [_logits(model, rows, vocabulary, chunk_tokens) for model in models]
+            streams = [_logits(model, rows, vocab_size, chunk_tokens) for model in models]
             drawn = [token for row in rows for token in row.response]
             tokens = torch.tensor(drawn, device=bare_model(models[0]).device)
             values: list[Tensor] = []
@@ -183,7 +183,7 @@ def _per_token(
                 values.append(quantity(*chunks, here).double())
             whole = torch.cat(values).cpu()
             if whole.isnan().any():
-                _blame(models, rows, vocabulary, chunk_tokens)
+                _blame(models, rows, vocab_size, chunk_tokens)
             parts = whole.split([len(row.response) for row in rows])
             for index, part in zip(group, parts, strict=True):
                 found[index] = part
@@ -196,12 +196,12 @@ def _per_token(
 def _blame(
     models: Sequence[nn.Module],
     rows: Sequence[DrawnText],
-    vocabulary: int | None,
+    vocab_size: int | None,
     chunk_tokens: int,
 ) -> None:
     """DistillSpecError that names the model whose logits are NaN or infinite on these texts."""
     for model in models:
-        for logits in _logits(model, rows, vocabulary, chunk_tokens):
+        for logits in _logits(model, rows, vocab_size, chunk_tokens):
             highest = logits.float().amax(-1)
             check_finite(named(model), highest.masked_fill(highest == -torch.inf, 0.0))
 
@@ -212,9 +212,9 @@ def _summed(texts: Sequence[DrawnText], values: Sequence[Tensor]) -> SumsPerText
 
 
 def _drafted(policy: SamplingPolicy, logits: Tensor) -> Tensor:
-    """The draft's law, all 0 where it has none: where all logits are -inf."""
-    has_law = (logits != -torch.inf).any(dim=-1, keepdim=True)
-    return policy.distribution(logits).where(has_law, 0.0)
+    """The draft's distribution, all 0 where it has none: where all logits are -inf."""
+    has_distribution = (logits != -torch.inf).any(dim=-1, keepdim=True)
+    return policy.distribution(logits).where(has_distribution, 0.0)
 
 
 def _size(text: DrawnText) -> int:
@@ -222,7 +222,7 @@ def _size(text: DrawnText) -> int:
 
 
 def _logits(
-    model: nn.Module, rows: Sequence[DrawnText], vocabulary: int | None, chunk_tokens: int
+    model: nn.Module, rows: Sequence[DrawnText], vocab_size: int | None, chunk_tokens: int
 ) -> Iterator[Tensor]:
     """Logits [n <= chunk_tokens, V] for every response token of the rows, in order.
 
@@ -238,14 +238,14 @@ def _logits(
         speaks[place, len(row.prompt) - 1 : _size(row) - 1] = True
     bridge = bridge_of(bare_model(model))
     if bridge is not None:
-        is_token = bridge.is_within(tokens, is_token, most_positions(bare_model(model)))
+        is_token = bridge.is_within(tokens, is_token, max_context_length(bare_model(model)))
     is_read = is_token[speaks].to(device)  # all of it, but where the draft's own tokens are many
     mask = None if bridge is None else is_token.to(device)
     tokens, speaks = tokens.to(device), speaks.to(device)
-    head = output_head(model, vocabulary if bridge is None else None)
+    head = output_head(model, vocab_size if bridge is None else None)
     if head is None:
         # The whole [rows, T, V] exists here, for models whose head cannot be taken apart.
-        whole = token_logits(model, tokens, mask, vocabulary)[speaks]
+        whole = token_logits(model, tokens, mask, vocab_size)[speaks]
         for logits, read in _chunks(whole, is_read, chunk_tokens):
             yield logits if bridge is None else logits.where(read, -torch.inf)
         return
@@ -253,7 +253,7 @@ def _logits(
     for part, read in _chunks(states, is_read, chunk_tokens):
         logits = head.logits(part)
         if bridge is not None:
-            logits = bridge.logits(logits)[..., :vocabulary].where(read, -torch.inf)
+            logits = bridge.logits(logits)[..., :vocab_size].where(read, -torch.inf)
         yield logits
 
 

@@ -1,10 +1,10 @@
 """Block efficiency expected on a given text of the target's: decoding without the dice.
 
-Speculative decoding emits text with the target's law, whatever the draft. So a text drawn from the
-target alone is a text that decoding could have emitted; given the text, each place was a kept draft
-token with a known probability, independently of the others, and what remains random is where rounds
-began. Both counts below are the exact expectations over that (a renewal process). The same texts
-serve all drafts, so that a difference between two of them holds nothing but the drafts.
+Speculative decoding emits text with the target's distribution, whatever the draft. So a text drawn
+from the target alone is a text that decoding could have emitted; given the text, each place was a
+kept draft token with a known probability, independently of the others, and what remains random is
+where rounds began. Both counts below are the exact expectations over that (a renewal process). The
+same texts serve all drafts, so that a difference between two of them holds nothing but the drafts.
 """
 
 from __future__ import annotations

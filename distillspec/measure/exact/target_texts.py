@@ -68,7 +68,7 @@ def drawn_texts(
     *,
     tokens: int,
     seed: int,
-    vocabulary: int | None,
+    vocab_size: int | None,
 ) -> list[DrawnText]:
     """A completion of `tokens` tokens per prompt, end-of-text ignored.
 
@@ -83,9 +83,9 @@ def drawn_texts(
         max_new_tokens=tokens,
         policy=policy,
         chance=GeneratorSource(generator),
-        end_tokens=_NO_TOKENS,
+        eos_token_ids=_NO_TOKENS,
         pad_token=0,
-        vocabulary=vocabulary,
+        vocab_size=vocab_size,
     )
     return [
         DrawnText(tuple(prompt.tokens), tuple(response.tolist()))
@@ -101,13 +101,13 @@ def text_facts(
     *,
     documents: Sequence[str],
     ends: frozenset[int],
-    vocabulary: int | None,
+    vocab_size: int | None,
 ) -> TextFacts:
     """Read every draft on the same texts. drafts: at least one. documents: of the prompts."""
     tokens = [len(up_to_end(text.response, ends)[0]) for text in texts]
     overlap, at_argmax, chances, entropy = {}, {}, {}, [0.0] * len(texts)
     for name, draft in drafts.items():
-        found = readings(target, draft, texts, policy, vocabulary=vocabulary)
+        found = readings(target, draft, texts, policy, vocab_size=vocab_size)
         ended = list(zip(found, tokens, strict=True))
         overlap[name] = [sum(one.overlap[:count]) for one, count in ended]
         at_argmax[name] = [sum(one.at_argmax[:count]) for one, count in ended]

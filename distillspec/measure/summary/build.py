@@ -51,7 +51,7 @@ def sum_up(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[MeasuredPrompt],
     text_prompts: Sequence[MeasuredPrompt],
-    vocabulary: int | None,
+    vocab_size: int | None,
     ends: frozenset[int],
     notes: Sequence[str] = (),
 ) -> Summary:
@@ -70,7 +70,7 @@ def sum_up(
             policy,
             tokens=suite.max_new_tokens,
             seed=suite.seed,
-            vocabulary=vocabulary,
+            vocab_size=vocab_size,
         )
         facts[temperature] = text_facts(
             target,
@@ -79,7 +79,7 @@ def sum_up(
             policy,
             documents=[prompt.document for prompt in text_prompts],
             ends=ends,
-            vocabulary=vocabulary,
+            vocab_size=vocab_size,
         )
     standard = frozenset(method.name for method in suite.methods if method.is_standard)
     tally = Tally(rows, prepared.steps, facts, suite.confidence, ends, standard)
@@ -94,7 +94,7 @@ def sum_up(
     shown = _COMPARED if _COMPARED in measured else measured[-1]
     recommendation = recommendations(tally)
     ranked = ranking(tally)
-    divergences = greedy_divergences(target, prompts, rows, vocabulary)
+    divergences = greedy_divergences(target, prompts, rows, vocab_size)
     runs = sorted({row.run for row in rows})
     of_run = [
         *([] if floor is None else [in_words(floor)]),

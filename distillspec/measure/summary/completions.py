@@ -38,7 +38,7 @@ def greedy_divergences(
     target: nn.Module,
     prompts: Sequence[MeasuredPrompt],
     rows: Sequence[CellRow],
-    vocabulary: int | None,
+    vocab_size: int | None,
 ) -> list[GreedyDivergence]:
     """Temperature-0 texts that differ from the baseline's, with the gap between the two tokens.
 
@@ -59,7 +59,7 @@ def greedy_divergences(
         key = row.prompt, position
         if key not in scores:
             text = [*prompts[row.prompt].tokens, *row.tokens[:position]]
-            scores[key] = _next_logits(target, text, vocabulary)
+            scores[key] = _next_logits(target, text, vocab_size)
         tokens = [row.tokens[position], plain[row.prompt][position]]
         gap, are_top_two = _tie(scores[key], tokens)
         found.append(
@@ -77,9 +77,9 @@ def greedy_divergences(
 
 
 @torch.no_grad()
-def _next_logits(target: nn.Module, tokens: list[int], vocabulary: int | None) -> Tensor:
+def _next_logits(target: nn.Module, tokens: list[int], vocab_size: int | None) -> Tensor:
     device = bare_model(target).device
-    logits = token_logits(target, torch.tensor([tokens], device=device), None, vocabulary)
+    logits = token_logits(target, torch.tensor([tokens], device=device), None, vocab_size)
     return logits[0, -1].float()
 
 

@@ -39,8 +39,8 @@ def write_summary(summary: Summary, path: Path) -> None:
 
 def read_summary(path: Path) -> Summary:
     """The records of a summary.json; DistillSpecError if it is not one."""
-    mend = "run `python -m distillspec evaluate` again; it goes on from rows.jsonl"
-    kept = BoundedText(path, "the summary of an evaluation", mend)
+    fix = "run `python -m distillspec evaluate` again; it goes on from rows.jsonl"
+    kept = BoundedText(path, "the summary of an evaluation", fix)
     found = read_json(kept, Summary, TypedReader(null_is_nan=True, absent=_BEFORE))
     _check(found, kept)
     if not found.documents:

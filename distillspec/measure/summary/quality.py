@@ -49,7 +49,7 @@ def score(metric: str, completions: Sequence[Completion]) -> dict[str, float]:
         raise DistillSpecError(
             f"the metric wants {', '.join(sorted(unknown))}, which completions do not have",
             where=metric,
-            mend=f"use a metric whose features are among {', '.join(sorted(columns))}",
+            fix=f"use a metric whose features are among {', '.join(sorted(columns))}",
         )
     kept = [
         i
@@ -74,7 +74,7 @@ def _load(metric: str) -> Any:
         raise DistillSpecError(
             "there is no metric module here",
             where=str(script),
-            mend="give the path of a folder NAME with NAME.py in it, such as eval/metrics/parses",
+            fix="give the path of a folder NAME with NAME.py in it, such as eval/metrics/parses",
         )
     folder = _cache_folder()
     try:
@@ -86,7 +86,7 @@ def _load(metric: str) -> Any:
         raise DistillSpecError(
             f"the metric cannot be loaded: {type(error).__name__}: {error}",
             where=str(script),
-            mend="the module must define one subclass of evaluate.Metric",
+            fix="the module must define one subclass of evaluate.Metric",
         ) from error
 
 

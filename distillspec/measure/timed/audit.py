@@ -26,9 +26,9 @@ class AuditedRound:
 
     prompt: its number; repeat: how often this was decoded before; round: from 0 within the text.
     drafted, accepted, emitted, draft_steps, cut: as in `speculation.records`. fate: of the last
-    token emitted: accepted, corrected, bonus, plain. entropies: of the draft's untempered law at
-    each position drafted, in nats. Milliseconds of drafting, of the target with verification, and
-    of the rest.
+    token emitted: accepted, corrected, bonus, plain. entropies: of the draft's untempered
+    distribution at each position drafted, in nats. Milliseconds of drafting, of the target with
+    verification, and of the rest.
     """
 
     prompt: int
@@ -115,8 +115,8 @@ def append(path: Path, rounds: Iterable[AuditedRound]) -> None:
 
 def _check_audit(path: Path) -> None:
     """Refuse a file of the user's whose first line is no audited round."""
-    mend = "name a file that does not exist yet, or one that an audit was written to before"
-    check_regular(path, "the file of the audit", mend)
+    fix = "name a file that does not exist yet, or one that an audit was written to before"
+    check_regular(path, "the file of the audit", fix)
     try:
         with path.open("rb") as handle:
             first = handle.readline(_LONGEST_LINE)
@@ -130,7 +130,7 @@ def _check_audit(path: Path) -> None:
         raise DistillSpecError(
             "rounds would be added to this file, and its first line is no round of an audit",
             where=str(path),
-            mend=mend,
+            fix=fix,
         ) from error
 
 

@@ -83,7 +83,7 @@ class Bench:
         prompts: Sequence[MeasuredPrompt],
         grid: Sequence[BenchColumn],
         device: torch.device,
-        vocabulary: int | None,
+        vocab_size: int | None,
     ) -> None:
         self._suite, self._prompts, self._grid, self._device = suite, prompts, grid, device
         longest = max(len(p.tokens) for p in prompts)
@@ -91,7 +91,7 @@ class Bench:
         kind = suite.runner.kind
         blocks, trees, rows = graph_sizes(suite)
         self._target = make_runner(
-            target, kind, capacity, blocks, tree_sizes=trees, vocabulary=vocabulary
+            target, kind, capacity, blocks, tree_sizes=trees, vocab_size=vocab_size
         )
         self._drafts: dict[str, Runner] = {
             name: make_runner(
@@ -101,7 +101,7 @@ class Bench:
                 draft_block_sizes(suite),
                 tree_sizes=rows,
                 tells_entropy=drafts_by_entropy(suite),
-                vocabulary=vocabulary,
+                vocab_size=vocab_size,
                 prompts=[prompt.tokens for prompt in prompts],
             )
             for name, model in drafts.items()
@@ -110,7 +110,7 @@ class Bench:
         self._arms: dict[
             tuple[BenchColumn, float], torch.Generator
         ] = {}  # of what chooses at random
-        self._parallel = ParallelBench(suite, target, drafts, capacity, vocabulary)
+        self._parallel = ParallelBench(suite, target, drafts, capacity, vocab_size)
         self._run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
 
     def prepare(self) -> Prepared:
@@ -148,8 +148,8 @@ class Bench:
         if not path.exists():  # it was killed after its first block
             log.warning("nothing is known of what the decoding methods had learnt: they begin anew")
             return
-        mend = "delete the file: what was measured stays, and the methods begin anew"
-        kept = BoundedText(path, "what the decoding methods had learnt", mend)
+        fix = "delete the file: what was measured stays, and the methods begin anew"
+        kept = BoundedText(path, "what the decoding methods had learnt", fix)
         found = read_json(kept, dict[str, Any])
         for (column, at), way in self._ways.items():
             way.restore(found.get(f"{column} T={at:g}"), where=str(path))

@@ -41,7 +41,7 @@ class ParallelBench:
         target: PreTrainedModel,
         drafts: Mapping[str, PreTrainedModel],
         capacity: int,
-        vocabulary: int | None,
+        vocab_size: int | None,
     ) -> None:
         self._suite = suite
         self._drafts: dict[tuple[str, Parallel], CardProcess | PearlProcess] = {}
@@ -59,13 +59,13 @@ class ParallelBench:
                             suite.runner.kind,
                             capacity,
                             block_sizes(gammas),
-                            vocabulary=vocabulary,
+                            vocab_size=vocab_size,
                         )
                 for name in suite.drafts:
                     if name in drafts:
-                        vocabulary = self._targets[threads].vocabulary
+                        vocab_size = self._targets[threads].vocab_size
                         self._drafts[name, plan] = _start(
-                            plan, gamma, drafts[name], suite.runner.kind, capacity, vocabulary
+                            plan, gamma, drafts[name], suite.runner.kind, capacity, vocab_size
                         )
         except BaseException:
             self.close()
@@ -117,14 +117,14 @@ def parallel_rounds(
     chance: RandomSource,
     seed: int,
     max_new_tokens: int,
-    end_tokens: frozenset[int],
+    eos_token_ids: frozenset[int],
 ) -> Iterator[Round]:
     """One text, with a draft's process that ends with it; the draft runs eager, as the target."""
-    process = _start(plan, gamma, draft, "eager", 0, target.vocabulary)
+    process = _start(plan, gamma, draft, "eager", 0, target.vocab_size)
     try:
         decoder = _decoder(target, process, policy, chance, gamma, seed)
         with closing(
-            decoder.rounds(prompt, max_new_tokens=max_new_tokens, end_tokens=end_tokens)
+            decoder.rounds(prompt, max_new_tokens=max_new_tokens, eos_token_ids=eos_token_ids)
         ) as rounds:
             while True:
                 with torch_threads(threads_of(plan)):  # what the caller does meanwhile is not ours
@@ -159,17 +159,17 @@ def _start(
     model: PreTrainedModel,
     kind: Literal["eager", "compiled"],
     capacity: int,
-    vocabulary: int,
+    vocab_size: int,
 ) -> CardProcess | PearlProcess:
     """capacity: tokens, of a compiled runner."""
     threads = threads_of(plan)
     if isinstance(plan, CardConfig):
         with saved(
-            model, kind, capacity, (1, 2), tree_sizes=(plan.nodes,), vocabulary=vocabulary
+            model, kind, capacity, (1, 2), tree_sizes=(plan.nodes,), vocab_size=vocab_size
         ) as make:
             return CardProcess(make, width=plan.nodes, depth=plan.layers, threads=threads)
-    with saved(model, kind, capacity, (1, 2), vocabulary=vocabulary) as make:
-        return PearlProcess(make, gamma=gamma, vocabulary=vocabulary, threads=threads)
+    with saved(model, kind, capacity, (1, 2), vocab_size=vocab_size) as make:
+        return PearlProcess(make, gamma=gamma, vocab_size=vocab_size, threads=threads)
 
 
 def _decoder(

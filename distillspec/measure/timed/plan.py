@@ -52,20 +52,20 @@ def check(
         raise DistillSpecError(
             "there are no prompts to evaluate on",
             where=where,
-            mend="give prompts.source in the suite, or held-out prompts in the recipe",
+            fix="give prompts.source in the suite, or held-out prompts in the recipe",
         )
     if not any(name in drafts for name in suite.drafts):
         raise DistillSpecError(
             "there is no draft to evaluate",
             where=f"{where}: drafts",
-            mend="name at least one draft that was made",
+            fix="name at least one draft that was made",
         )
     for model, method in suite.named_models().items():
         if model not in drafts:
             raise DistillSpecError(
                 f"method '{method}' drafts with '{model}', a draft that was not made",
                 where=f"{where}: methods",
-                mend=f"name one of {', '.join(drafts)}, or make that draft first",
+                fix=f"name one of {', '.join(drafts)}, or make that draft first",
             )
     longest = max(len(prompt.tokens) for prompt in prompts)
     needed = longest + suite.max_new_tokens + suite.reach
@@ -76,7 +76,7 @@ def check(
                 f"the longest prompt has {longest} tokens; max_new_tokens and a block make these "
                 f"{needed} positions, and the {name} has {holds}{reason and ': ' + reason}",
                 where=where,
-                mend="lower max_new_tokens in the suite, or data.max_prompt_tokens in the recipe",
+                fix="lower max_new_tokens in the suite, or data.max_prompt_tokens in the recipe",
             )
     _check_memory(suite, target, list(drafts.values()), longest, where)
     if len(prompts) < suite.prompts.most:
@@ -101,7 +101,7 @@ def _check_memory(
                 f"decoding with it needs about {needed / 2**30:.1f} GiB beside the weights, and "
                 f"there are {there_is / 2**30:.1f}",
                 where=where,
-                mend="lower draft.count or the gamma of that method (or nodes, layers)",
+                fix="lower draft.count or the gamma of that method (or nodes, layers)",
             )
 
 
@@ -162,8 +162,8 @@ def read_plan(path: Path, plan: Mapping[str, Any]) -> Prepared | None:
     """What an earlier process found on the same plan; None where nothing was begun."""
     if not path.exists():
         return None
-    mend = "delete the evaluation folder, then evaluate again"
-    found = read_json(BoundedText(path, "the plan of this evaluation", mend), _Stored)
+    fix = "delete the evaluation folder, then evaluate again"
+    found = read_json(BoundedText(path, "the plan of this evaluation", fix), _Stored)
     differing = [key for key in plan if found.plan.get(key) != plan[key]]
     differing += [key for key in found.plan if key not in plan]
     steps = {(method, t): times for method, t, times in found.steps}
@@ -171,7 +171,7 @@ def read_plan(path: Path, plan: Mapping[str, Any]) -> Prepared | None:
         raise DistillSpecError(
             f"this folder holds an evaluation with other {', '.join(differing)}",
             where=str(path.parent),
-            mend="delete that folder, or evaluate into another one",
+            fix="delete that folder, or evaluate into another one",
         )
     return Prepared(steps, found.runners)
 

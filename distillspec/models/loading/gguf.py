@@ -82,7 +82,7 @@ def _read(header: GgufHeader) -> tuple[PreTrainedModel, Any]:
         raise DistillSpecError(
             f"the GGUF file lacks {len(missing)} weights of its architecture: {missing[0]}",
             where=str(file),
-            mend="download the file again, or name the Hugging Face folder it was made from",
+            fix="download the file again, or name the Hugging Face folder it was made from",
         )
     if unused := sorted(_unused(header, model) | set(info["unexpected_keys"])):
         header.refuse(

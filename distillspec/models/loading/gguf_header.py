@@ -52,7 +52,7 @@ class GgufHeader(NamedTuple):
         raise DistillSpecError(
             what,
             where=str(self.file),
-            mend="name the Hugging Face folder that the file was made from",
+            fix="name the Hugging Face folder that the file was made from",
         )
 
 
@@ -82,7 +82,7 @@ def read_header(file: Path) -> GgufHeader:
         raise DistillSpecError(
             f"the GGUF file is damaged or cut: {str(error) or type(error).__name__}",
             where=str(file),
-            mend="download or copy the file again; if it is whole, it may be newer than the "
+            fix="download or copy the file again; if it is whole, it may be newer than the "
             "package that reads it: pip install --upgrade gguf",
         ) from error
     return header

@@ -88,7 +88,7 @@ def load_model(
         raise DistillSpecError(
             f"the {what} does not fit into the memory of {device}",
             where=path,
-            mend="take a smaller one, or a larger device; several processes can hold a target "
+            fix="take a smaller one, or a larger device; several processes can hold a target "
             "together for training (hardware.shard_target=true)",
         ) from error
     model.eval()
@@ -232,31 +232,31 @@ def _local_folder(
         raise DistillSpecError(
             f"access to the {what} on the Hugging Face Hub is restricted",
             where=where,
-            mend="accept its licence on the Hub, then set HF_TOKEN or run `hf auth login`",
+            fix="accept its licence on the Hub, then set HF_TOKEN or run `hf auth login`",
         ) from error
     except RevisionNotFoundError as error:
         raise DistillSpecError(
             f"the {what}'s repository has no such revision",
             where=where,
-            mend="give a branch, tag or commit that exists",
+            fix="give a branch, tag or commit that exists",
         ) from error
     except RepositoryNotFoundError as error:
         raise DistillSpecError(
             f"the {what} is neither a folder here nor a repository of the Hugging Face Hub",
             where=where,
-            mend="check the spelling; a private repository needs HF_TOKEN",
+            fix="check the spelling; a private repository needs HF_TOKEN",
         ) from error
     except HFValidationError as error:
         raise DistillSpecError(
             f"the {what} is neither a folder here nor a well-formed Hub id",
             where=where,
-            mend="give an existing folder, or org/name",
+            fix="give an existing folder, or org/name",
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
         raise DistillSpecError(
             f"the {what} is not a folder here, and the Hugging Face Hub cannot be reached",
             where=where,
-            mend="check the path; for a Hub id connect to the network and unset HF_HUB_OFFLINE, "
+            fix="check the path; for a Hub id connect to the network and unset HF_HUB_OFFLINE, "
             "or download it elsewhere and give its folder",
         ) from error
 
@@ -275,7 +275,7 @@ def _explained(path: str, what: str, view: Path | None = None) -> Iterator[None]
         raise DistillSpecError(
             f"the {what} needs a package that is not installed: {error.name or error}",
             where=path,
-            mend="install that package into this environment",
+            fix="install that package into this environment",
         ) from error
     except Exception as error:  # of any class: the body is one call into transformers
         reason = str(error).strip().splitlines() or [type(error).__name__]
@@ -283,7 +283,7 @@ def _explained(path: str, what: str, view: Path | None = None) -> Iterator[None]
         raise DistillSpecError(
             f"the {what} cannot be loaded: {reason[0]}",
             where=path,
-            mend="is it a causal or encoder-decoder language model that this version of "
+            fix="is it a causal or encoder-decoder language model that this version of "
             "transformers knows? If it brings its own code and you trust it, set "
             "pair.trust_remote_code: true",
         ) from error
@@ -308,20 +308,20 @@ def _check_loading(
     info: dict[str, Any], stored: dict[str, StoredTensor], files: ModelFiles, path: str, what: str
 ) -> list[str]:
     """Notes on weights that are left out; DistillSpecError for weights that do not fit."""
-    mend = "config.json and the weights do not belong together: copy both from one source"
+    fix = "config.json and the weights do not belong together: copy both from one source"
     if mismatched := sorted(info["mismatched_keys"]):
         name, shape, needed = mismatched[0]
         raise DistillSpecError(
             f"{len(mismatched)} weights of the {what} have a wrong shape: {name} is "
             f"{tuple(shape)}, config.json asks for {tuple(needed)}",
             where=path,
-            mend=mend,
+            fix=fix,
         )
     if missing := sorted(info["missing_keys"]):
         raise DistillSpecError(
             f"{len(missing)} weights of the {what} are missing: {_named(missing)}",
             where=path,
-            mend=mend,
+            fix=fix,
         )
     extra = explain_extra(info["unexpected_keys"], stored, files.config)
     if extra.unknown:
@@ -329,7 +329,7 @@ def _check_loading(
             f"the {what}'s file holds {len(extra.unknown)} weights that the model has no place "
             f"for: {_named(extra.unknown)}",
             where=path,
-            mend=f"{mend}; or, if the model is right without them, write it again: "
+            fix=f"{fix}; or, if the model is right without them, write it again: "
             "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)",
         )
     return [

@@ -18,7 +18,7 @@ class ModelFacts(NamedTuple):
     path: str
     local: bool
     architecture: str | None = None
-    vocabulary: int | None = None
+    vocab_size: int | None = None
     hidden_size: int | None = None
     layers: int | None = None
     max_positions: int | None = None
@@ -54,7 +54,7 @@ def folder_facts(path: str, what: str = "model") -> ModelFacts:
         architecture=str(architectures[0])
         if isinstance(architectures, list) and architectures
         else None,
-        vocabulary=_count(text, "vocab_size"),
+        vocab_size=_count(text, "vocab_size"),
         hidden_size=_count(text, "hidden_size", "d_model", "n_embd"),
         layers=_count(text, "num_hidden_layers", "num_layers", "n_layer"),
         max_positions=None if context == UNLIMITED else context,

@@ -34,7 +34,7 @@ from distillspec.models.runners.cache import (
     is_plainly_causal,
 )
 from distillspec.models.runners.cross_tokenizer import CrossTokenizerRunner
-from distillspec.models.runners.eager import CausalRunner, most_positions, vocabulary_size
+from distillspec.models.runners.eager import CausalRunner, max_context_length, vocabulary_size
 from distillspec.models.runners.encoder_decoder import is_seq2seq
 from distillspec.models.runners.tree_batch import eager_runner, runner_for_trees
 from distillspec.models.runners.tree_mask import TreePaths, check_takes_a_tree
@@ -59,7 +59,7 @@ def make_runner(
     *,
     tree_sizes: Sequence[int] = (),
     tells_entropy: bool = False,
-    vocabulary: int | None = None,
+    vocab_size: int | None = None,
     prompts: Iterable[Sequence[int]] = (),
 ) -> Runner:
     """A runner for one sequence; eager, with a warning, where the model cannot be compiled here.
@@ -73,7 +73,7 @@ def make_runner(
     """
     bridge = bridge_of(model)
     if bridge is not None:
-        places = min(bridge.places(prompts, capacity), most_positions(model))
+        places = min(bridge.places(prompts, capacity), max_context_length(model))
         own = _own_runner(model, kind, places, block_sizes, tree_sizes, tells_entropy=False)
         return CrossTokenizerRunner(own, bridge)
     return _own_runner(
@@ -83,7 +83,7 @@ def make_runner(
         block_sizes,
         tree_sizes,
         tells_entropy=tells_entropy,
-        vocabulary=vocabulary,
+        vocab_size=vocab_size,
     )
 
 
@@ -95,19 +95,19 @@ def _own_runner(
     tree_sizes: Sequence[int],
     *,
     tells_entropy: bool,
-    vocabulary: int | None = None,
+    vocab_size: int | None = None,
 ) -> Runner:
     """One over the model's own tokens."""
     if tree_sizes and not is_plainly_causal(model):
-        return runner_for_trees(model, vocabulary=vocabulary)
+        return runner_for_trees(model, vocab_size=vocab_size)
     if kind == "eager":
-        return eager_runner(model, vocabulary=vocabulary)
+        return eager_runner(model, vocab_size=vocab_size)
     if is_seq2seq(model):
         log.warning("%s has an encoder: its decoding is not compiled", type(model).__name__)
-        return eager_runner(model, vocabulary=vocabulary)
+        return eager_runner(model, vocab_size=vocab_size)
     if not compiler_available():
         log.warning("no C++ compiler found (CXX, g++): decoding runs eager, about half as fast")
-        return CausalRunner(model, vocabulary=vocabulary)
+        return CausalRunner(model, vocab_size=vocab_size)
     try:
         return CompiledRunner(
             model,
@@ -115,12 +115,12 @@ def _own_runner(
             block_sizes,
             tree_sizes=tree_sizes,
             tells_entropy=tells_entropy,
-            vocabulary=vocabulary,
+            vocab_size=vocab_size,
         )
     except TorchDynamoException as error:
         reason = str(error).strip().splitlines()[0]
         log.warning("%s cannot be compiled (%s): it runs eager", type(model).__name__, reason)
-        return CausalRunner(model, vocabulary=vocabulary)
+        return CausalRunner(model, vocab_size=vocab_size)
 
 
 def compiler_available() -> bool:
@@ -138,7 +138,7 @@ class CompiledRunner:
     block_sizes: numbers of tokens fed at once that are compiled, such as 1 and gamma + 1.
     tree_sizes: the same for `feed_tree`, padded as blocks are; larger trees run uncompiled.
     tells_entropy: makes one more graph, `feed_for_entropy`'s.
-    vocabulary: logits are trimmed to this many tokens (default: the model's own size).
+    vocab_size: logits are trimmed to this many tokens (default: the model's own size).
     """
 
     def __init__(
@@ -149,14 +149,14 @@ class CompiledRunner:
         *,
         tree_sizes: Sequence[int] = (),
         tells_entropy: bool = False,
-        vocabulary: int | None = None,
+        vocab_size: int | None = None,
     ) -> None:
         check_rolls_back(model)
         assert not model.training, "dropout would change the law: put the model in eval mode"
         assert block_sizes and min(block_sizes) >= 1
-        self.vocabulary: int = vocabulary or vocabulary_size(model)
+        self.vocab_size: int = vocab_size or vocabulary_size(model)
         self.capacity = capacity
-        self.positions: int = most_positions(model)
+        self.positions: int = max_context_length(model)
         self.length = 0
         self._model = model
         self._device = model.device
@@ -175,7 +175,7 @@ class CompiledRunner:
         if tells_entropy:
             self._token, self._temperature = self._longs(1, 1), torch.ones((), device=self._device)
             self._entropy_step = self._compile(
-                _entropy_step_of(model, self._cache, self.vocabulary),
+                _entropy_step_of(model, self._cache, self.vocab_size),
                 self._token,
                 self._start,
                 self._temperature,
@@ -213,7 +213,7 @@ class CompiledRunner:
             if self._device.type == "cuda":
                 logits = logits.clone()  # the graph's next run writes over its own output
         self.length += size
-        return logits[:, :size, : self.vocabulary]
+        return logits[:, :size, : self.vocab_size]
 
     @torch.no_grad()
     def feed_for_entropy(self, token: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -226,7 +226,7 @@ class CompiledRunner:
         if self._device.type == "cuda":
             logits, entropy = logits.clone(), entropy.clone()
         self.length += 1
-        return logits[..., : self.vocabulary], entropy
+        return logits[..., : self.vocab_size], entropy
 
     @torch.no_grad()
     def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
@@ -253,7 +253,7 @@ class CompiledRunner:
             if self._device.type == "cuda":
                 logits = logits.clone()
         self.length += size
-        return logits[:, :size, : self.vocabulary]
+        return logits[:, :size, : self.vocab_size]
 
     def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
         """Keep the first `length` slots, then these as text, then `tree` as a tree after it."""
@@ -366,7 +366,7 @@ def _step_of(model: PreTrainedModel, cache: GrowingCache) -> Step:
     capacity = buffers[0][0].shape[2]
     ready_mask = is_plainly_causal(model)
     dtype, device = model.dtype, model.device
-    last_position = most_positions(model) - 1
+    last_position = max_context_length(model) - 1
 
     def step(block: Tensor, start: Tensor) -> Tensor:
         positions = torch.arange(block.shape[1], device=device) + start
@@ -390,13 +390,13 @@ def _step_of(model: PreTrainedModel, cache: GrowingCache) -> Step:
     return step
 
 
-def _entropy_step_of(model: PreTrainedModel, cache: GrowingCache, vocabulary: int) -> Step:
+def _entropy_step_of(model: PreTrainedModel, cache: GrowingCache, vocab_size: int) -> Step:
     """`_step_of`, and the entropy after the block's last token at T_s (a scalar tensor)."""
     plain = _step_of(model, cache)
 
     def step(block: Tensor, start: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
         logits = plain(block, start)
-        return logits, entropy_in_one_pass(logits[0, -1, :vocabulary], temperature)
+        return logits, entropy_in_one_pass(logits[0, -1, :vocab_size], temperature)
 
     return step
 

@@ -1,8 +1,9 @@
 """A draft with a vocabulary of its own, as a runner over the target's tokens (TLI, 2502.05202).
 
-Its law is restricted to the tokens that both vocabularies have, and is verified like any other; so
-the output has the target's law, whatever the two tokenizers make of the text. The draft reads each
-committed token as its own pieces of the same string, and its cache is cut at their borders.
+Its distribution is restricted to the tokens that both vocabularies have, and is verified like any
+other; so the output has the target's distribution, whatever the two tokenizers make of the text.
+The draft reads each committed token as its own pieces of the same string, and its cache is cut at
+their borders.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class CrossTokenizerRunner:
     """
 
     def __init__(self, draft: Runner, bridge: CrossTokenizerMap) -> None:
-        self.vocabulary: int = bridge.target_vocabulary
+        self.vocab_size: int = bridge.target_vocabulary
         self._draft = draft
         self._bridge = bridge
         self._spans: list[_Span] = []
@@ -120,7 +121,7 @@ class CrossTokenizerRunner:
             raise DistillSpecError(
                 f"the text has {needed} of the draft's own tokens, and {limit}",
                 where="decoding with a draft of another tokenizer",
-                mend="shorten the prompt, lower max_new_tokens, or give the runner more capacity",
+                fix="shorten the prompt, lower max_new_tokens, or give the runner more capacity",
             )
         return like.new_tensor(pieces)
 

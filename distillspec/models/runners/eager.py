@@ -23,18 +23,18 @@ class CausalRunner:
     """`speculation.runner.Runner` over `rows` sequences of equal length, without compilation.
 
     length, positions: tokens in the cache, and tokens the model can read. The cache grows.
-    vocabulary: logits are trimmed to this many tokens (default: the model's own size). The model is
+    vocab_size: logits are trimmed to this many tokens (default: the model's own size). The model is
     used as it is, its weights may change between two decodes; it must be in eval mode.
     """
 
     def __init__(
-        self, model: PreTrainedModel, *, rows: int = 1, vocabulary: int | None = None
+        self, model: PreTrainedModel, *, rows: int = 1, vocab_size: int | None = None
     ) -> None:
         check_rolls_back(model)
         assert not model.training, "dropout would change the law: put the model in eval mode"
-        self.vocabulary: int = vocabulary or vocabulary_size(model)
+        self.vocab_size: int = vocab_size or vocabulary_size(model)
         self.capacity: int = UNLIMITED
-        self.positions: int = most_positions(model)
+        self.positions: int = max_context_length(model)
         self.length = 0
         self._model = model
         self._rows = rows
@@ -56,7 +56,7 @@ class CausalRunner:
         )
         self.length += tokens.shape[1]
         logits: Tensor = output.logits
-        return logits[..., : self.vocabulary]
+        return logits[..., : self.vocab_size]
 
     @torch.no_grad()
     def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
@@ -74,7 +74,7 @@ class CausalRunner:
         )
         self.length += tokens.shape[0]
         logits: Tensor = output.logits
-        return logits[..., : self.vocabulary]
+        return logits[..., : self.vocab_size]
 
     def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
         """Keep the first `length` slots, then these as text, then `tree` as a tree after it."""
@@ -104,7 +104,7 @@ def vocabulary_size(model: PreTrainedModel) -> int:
     return int(model.config.get_text_config(decoder=True).vocab_size)
 
 
-def most_positions(model: PreTrainedModel) -> int:
+def max_context_length(model: PreTrainedModel) -> int:
     """Tokens of the longest text the model can read."""
     return context_of_model(model).positions
 
@@ -116,7 +116,7 @@ def check_text_fits(model: PreTrainedModel, tokens: int) -> None:
         raise DistillSpecError(
             f"the text may have {tokens} tokens, {type(model).__name__} reads {holds}: {reason}",
             where=f"decoding with {model.name_or_path or 'a model of that class'}",
-            mend="shorten the prompt, or lower max_new_tokens",
+            fix="shorten the prompt, or lower max_new_tokens",
         )
 
 

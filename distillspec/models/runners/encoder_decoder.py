@@ -39,7 +39,7 @@ def start_token(model: PreTrainedModel) -> int:
         raise DistillSpecError(
             "the encoder-decoder model does not say what its decoder begins with",
             where=where,
-            mend="set decoder_start_token_id in its generation_config.json (T5: the padding token)",
+            fix="set decoder_start_token_id in its generation_config.json (T5: the padding token)",
         )
     ends = None if settings is None else settings.eos_token_id
     ends = getattr(config, "eos_token_id", None) if ends is None else ends
@@ -48,7 +48,7 @@ def start_token(model: PreTrainedModel) -> int:
             f"the decoder of {type(model).__name__} begins with the token that ends a text: source "
             "and response cannot be told apart",
             where=where,
-            mend="take a pair whose decoder has a start token of its own, such as the T5 family",
+            fix="take a pair whose decoder has a start token of its own, such as the T5 family",
         )
     return int(found)
 
@@ -63,7 +63,7 @@ def check_same_kind(target: PreTrainedModel, draft: PreTrainedModel, where: str)
         raise DistillSpecError(
             f"the target is {names[0]}, and the draft is {names[1]}",
             where=where,
-            mend="take both of one kind, best of one family",
+            fix="take both of one kind, best of one family",
         )
     if not kinds[0]:
         return False
@@ -72,7 +72,7 @@ def check_same_kind(target: PreTrainedModel, draft: PreTrainedModel, where: str)
         raise DistillSpecError(
             f"the target's decoder begins with token {starts[0]}, the draft's with {starts[1]}",
             where=where,
-            mend="set the same decoder_start_token_id in both generation_config.json",
+            fix="set the same decoder_start_token_id in both generation_config.json",
         )
     return True
 
@@ -267,8 +267,8 @@ class EncoderDecoderReading:
         logits: Tensor = output.logits
         return logits
 
-    def _nothing(self, shape: torch.Size, vocabulary: int | None = None) -> Tensor:
-        size = vocabulary or int(self._model.config.vocab_size)
+    def _nothing(self, shape: torch.Size, vocab_size: int | None = None) -> Tensor:
+        size = vocab_size or int(self._model.config.vocab_size)
         nothing = torch.full((), torch.nan, dtype=self._model.dtype, device=self._model.device)
         return nothing.expand(*shape, size)
 

@@ -36,7 +36,7 @@ class RunnerFactory:
     capacity: int
     block_sizes: tuple[int, ...]
     tree_sizes: tuple[int, ...]
-    vocabulary: int | None
+    vocab_size: int | None
     kept: tuple[int, ...] | None = None  # tokens of a trimmed head
 
     def __call__(self) -> Runner:
@@ -56,7 +56,7 @@ class RunnerFactory:
             self.capacity,
             self.block_sizes,
             tree_sizes=self.tree_sizes,
-            vocabulary=self.vocabulary,
+            vocab_size=self.vocab_size,
         )
 
 
@@ -68,7 +68,7 @@ def saved(
     block_sizes: Sequence[int],
     *,
     tree_sizes: Sequence[int] = (),
-    vocabulary: int | None = None,
+    vocab_size: int | None = None,
 ) -> Iterator[RunnerFactory]:
     """A factory for exactly these weights, wherever they come from; they lie on disk meanwhile.
 
@@ -79,7 +79,7 @@ def saved(
         raise DistillSpecError(
             "this draft has a tokenizer of its own: it cannot work in another process",
             where="a method with parallel",
-            mend="leave out methods with parallel, or take a draft of the target's family",
+            fix="leave out methods with parallel, or take a draft of the target's family",
         )
     with atomic.scratch_folder("draft") as folder:
         try:
@@ -96,6 +96,6 @@ def saved(
             capacity,
             tuple(block_sizes),
             tuple(tree_sizes),
-            vocabulary,
+            vocab_size,
             kept,
         )

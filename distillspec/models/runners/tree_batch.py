@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distillspec.models.runners.cache import is_plainly_causal
-from distillspec.models.runners.eager import CausalRunner, most_positions, vocabulary_size
+from distillspec.models.runners.eager import CausalRunner, max_context_length, vocabulary_size
 from distillspec.models.runners.encoder_decoder import is_seq2seq
 from distillspec.models.runners.reading import TextReading, reading
 from distillspec.recipe.context import UNLIMITED
@@ -19,29 +19,29 @@ from distillspec.speculation.runner import Runner
 log = logging.getLogger(__name__)
 
 
-def eager_runner(model: PreTrainedModel, *, vocabulary: int | None = None) -> Runner:
+def eager_runner(model: PreTrainedModel, *, vocab_size: int | None = None) -> Runner:
     """A runner of one text; what branches is for `runner_for_trees`."""
     if is_seq2seq(model):
-        return EncoderDecoderRunner(model, vocabulary=vocabulary)
-    return CausalRunner(model, vocabulary=vocabulary)
+        return EncoderDecoderRunner(model, vocab_size=vocab_size)
+    return CausalRunner(model, vocab_size=vocab_size)
 
 
-def runner_for_trees(model: PreTrainedModel, *, vocabulary: int | None = None) -> Runner:
+def runner_for_trees(model: PreTrainedModel, *, vocab_size: int | None = None) -> Runner:
     """An eager runner that reads trees in one row, or else, with a warning, in one row a path."""
     if is_plainly_causal(model):
-        return CausalRunner(model, vocabulary=vocabulary)
+        return CausalRunner(model, vocab_size=vocab_size)
     if is_seq2seq(model):
         log.warning(
             "%s has an encoder: several drafts are read as a batch, each with a copy of the cache",
             type(model).__name__,
         )
-        return EncoderDecoderRunner(model, vocabulary=vocabulary)
+        return EncoderDecoderRunner(model, vocab_size=vocab_size)
     log.warning(
         "%s takes no attention mask of ours: several drafts are read as a batch, each with a copy "
         "of the cache, eagerly",
         type(model).__name__,
     )
-    return BatchedTreeRunner(model, vocabulary=vocabulary)
+    return BatchedTreeRunner(model, vocab_size=vocab_size)
 
 
 class BatchedTreeRunner:
@@ -53,12 +53,12 @@ class BatchedTreeRunner:
     with each of them. Without a tree it is a `CausalRunner`.
     """
 
-    def __init__(self, model: PreTrainedModel, *, vocabulary: int | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, *, vocab_size: int | None = None) -> None:
         self._text: TextReading = reading(model)
         assert not model.training, "dropout would change the law: put the model in eval mode"
-        self.vocabulary: int = vocabulary or vocabulary_size(model)
+        self.vocab_size: int = vocab_size or vocabulary_size(model)
         self.capacity: int = UNLIMITED
-        self.positions: int = most_positions(model)
+        self.positions: int = max_context_length(model)
         self._device = model.device
         self._text_length = 0
         self._tree = _Tree(torch.empty(0, dtype=torch.long, device=self._device), [])
@@ -131,7 +131,7 @@ class BatchedTreeRunner:
             torch.cuda.synchronize(self._device)
 
     def _forward(self, tokens: Tensor, text: TextReading) -> Tensor:
-        return text.feed(tokens.to(self._device))[..., : self.vocabulary]
+        return text.feed(tokens.to(self._device))[..., : self.vocab_size]
 
     def _copies(self, rows: int) -> TextReading:
         """The text's cache in that many rows: those of the tree so far, if there are as many."""

@@ -64,12 +64,12 @@ def check_takes_a_tree(model: PreTrainedModel) -> None:
             f"{type(model).__name__} has an encoder, and several drafts in one forward are for "
             "causal models",
             where=str(model.name_or_path or type(model).__name__),
-            mend="choose a method with one draft (draft: {kind: chain})",
+            fix="choose a method with one draft (draft: {kind: chain})",
         )
     if not is_plainly_causal(model):
         raise DistillSpecError(
             f"{type(model).__name__} takes no attention mask of ours, so it cannot read several "
             "drafts in one forward",
             where=str(model.name_or_path or type(model).__name__),
-            mend="choose a method with one draft (draft: {kind: chain})",
+            fix="choose a method with one draft (draft: {kind: chain})",
         )

@@ -1,8 +1,9 @@
 """Batched sampling of whole responses: rollout of the draft, stored responses of the target.
 
-Exactly the model's law: each token is drawn from `SamplingPolicy.distribution` of its own row.
-Fast by what it leaves out: prompts are read with little padding, finished rows leave the batch, the
-cache is written in place, masks are cut from one, or not made where all rows are equally long.
+Exactly the model's distribution: each token is drawn from `SamplingPolicy.distribution` of its own
+row. Fast by what it leaves out: prompts are read with little padding, finished rows leave the
+batch, the cache is written in place, masks are cut from one, or not made where all rows are equally
+long.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ def generate(
     max_new_tokens: int,
     policy: SamplingPolicy,
     chance: RandomSource,
-    end_tokens: frozenset[int],
+    eos_token_ids: frozenset[int],
     pad_token: int,
     batch_rows: int = 64,
-    vocabulary: int | None = None,
+    vocab_size: int | None = None,
 ) -> list[Tensor]:
     """Draw one response per prompt, in the given order: long [t] each, end token included, CPU.
 
@@ -56,7 +57,7 @@ def generate(
     then a coin says of each token of each row which of them draws it. They run in eval mode and
     are left in the modes they were in. Under autocast weights are cast once, not once a step.
     chance: one stream for all rows, or a `RowChance` with a stream for each.
-    vocabulary: logits are trimmed to this many tokens.
+    vocab_size: logits are trimmed to this many tokens.
     """
     assert all(len(prompt) for prompt in prompts), "an empty prompt has no next token"
     assert max_new_tokens >= 1
@@ -70,7 +71,7 @@ def generate(
             check_rolls_back(bare_model(writer.model))
             forwards.append(stack.enter_context(forward_of(writer.model)))
         shares = [writer.share for writer in writers]
-        sampler = _Sampler(forwards, shares, policy, chance, end_tokens, pad_token, vocabulary)
+        sampler = _Sampler(forwards, shares, policy, chance, eos_token_ids, pad_token, vocab_size)
         for group in groups:
             drawn = sampler.sample([prompts[index] for index in group], max_new_tokens, group)
             for index, response in zip(group, drawn, strict=True):
@@ -87,18 +88,18 @@ class _Sampler:
         shares: Sequence[float],
         policy: SamplingPolicy,
         chance: RandomSource,
-        end_tokens: frozenset[int],
+        eos_token_ids: frozenset[int],
         pad_token: int,
-        vocabulary: int | None,
+        vocab_size: int | None,
     ) -> None:
         self._forwards = forwards
         self._device = forwards[0].device
         self._shares = torch.tensor(shares, device=self._device)
         self._policy = policy
         self._chance = chance
-        self._ends = torch.tensor(sorted(end_tokens), dtype=torch.long, device=self._device)
+        self._ends = torch.tensor(sorted(eos_token_ids), dtype=torch.long, device=self._device)
         self._pad_token = pad_token
-        self._vocabulary = vocabulary
+        self._vocab_size = vocab_size
         self._between_looks = _TOKENS_BETWEEN_LOOKS.get(
             self._device.type, _TOKENS_BETWEEN_LOOKS_ELSEWHERE
         )
@@ -137,11 +138,11 @@ class _Sampler:
         self, batches: Sequence[_Batch | Answering], rows: int, chance: RandomSource
     ) -> DrawnToken:
         """long [rows], each drawn by the model whose turn it is there."""
-        laws = [batch.next_logits()[:, : self._vocabulary] for batch in batches]
-        if len(laws) == 1:
-            return self._policy.draw_with_doubt(laws[0], chance)
+        distributions = [batch.next_logits()[:, : self._vocab_size] for batch in batches]
+        if len(distributions) == 1:
+            return self._policy.draw_with_doubt(distributions[0], chance)
         turns = chance.draw(self._shares.expand(rows, -1))
-        of_writers = torch.stack(laws)[turns, torch.arange(rows, device=self._device)]
+        of_writers = torch.stack(distributions)[turns, torch.arange(rows, device=self._device)]
         return self._policy.draw_with_doubt(of_writers, chance)
 
 

@@ -1,7 +1,7 @@
 """Batched sampling from a target by speculative decoding with a draft: rollout of many rows.
 
-Exactly the target's law. All rows share each forward; each keeps as much of its draft as it may.
-Caches are not cut per row: columns of rejected tokens are hidden from the row by its mask.
+Exactly the target's distribution. All rows share each forward; each keeps as much of its draft as
+it may. Caches are not cut per row: columns of rejected tokens are hidden from the row by its mask.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class DraftedBlock(NamedTuple):
 
 
 class SpeculatedText(NamedTuple):
-    """A response of the target's law, and what verifying it has told; on the CPU."""
+    """A response of the target's distribution, and what verifying it has told; on the CPU."""
 
     response: Tensor
     """long [t], end token included"""
@@ -63,14 +63,14 @@ def generate_speculatively(
     max_new_tokens: int,
     policy: SamplingPolicy,
     chance: RandomSource,
-    end_tokens: frozenset[int],
-    vocabulary: int | None = None,
+    eos_token_ids: frozenset[int],
+    vocab_size: int | None = None,
     batch_rows: int = 64,
 ) -> list[SpeculatedText]:
     """Draw one response of the target per prompt (long [t], not empty), in the given order.
 
     gamma: tokens drafted a round. The models run in eval mode and are left in the modes they were
-    in. vocabulary: logits are trimmed to this many tokens. Errors: DistillSpecError for a model
+    in. vocab_size: logits are trimmed to this many tokens. Errors: DistillSpecError for a model
     whose attention takes no mask of ours (sliding windows, flash kernels).
     """
     assert all(len(prompt) for prompt in prompts), "an empty prompt has no next token"
@@ -79,12 +79,12 @@ def generate_speculatively(
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     texts: dict[int, SpeculatedText] = {}
     with forward_of(target) as big, forward_of(draft) as small:
-        head = output_head(target, vocabulary)
-        ends = torch.tensor(sorted(end_tokens), dtype=torch.long, device=big.device)
+        head = output_head(target, vocab_size)
+        ends = torch.tensor(sorted(eos_token_ids), dtype=torch.long, device=big.device)
         for start in range(0, len(order), batch_rows):
             places = order[start : start + batch_rows]
             rows = [prompts[place].to(big.device) for place in places]
-            found = _Rounds(big, small, head, rows, gamma, policy, chance, vocabulary)
+            found = _Rounds(big, small, head, rows, gamma, policy, chance, vocab_size)
             found.run(max_new_tokens, ends)
             texts |= zip(places, found.texts(max_new_tokens, ends.cpu()), strict=True)
     return [texts[place] for place in range(len(prompts))]
@@ -119,9 +119,9 @@ class _Rounds:
         gamma: int,
         policy: SamplingPolicy,
         chance: RandomSource,
-        vocabulary: int | None,
+        vocab_size: int | None,
     ) -> None:
-        self._head, self._gamma, self._vocabulary = head, gamma, vocabulary
+        self._head, self._gamma, self._vocab_size = head, gamma, vocab_size
         self._policy, self._chance = policy, chance
         self._count = len(prompts)
         texts = [prompt[:-1] for prompt in prompts]
@@ -160,7 +160,7 @@ class _Rounds:
         goes_on = ~done
         drafted, q = self._drafts(goes_on)
         inputs = torch.cat([self._last[:, None], drafted], 1)
-        p, states = self._laws(inputs, goes_on)
+        p, states = self._distributions(inputs, goes_on)
         said = goes_on[:, None]  # what rows that have ended say is not asked for
         self._doubts = (
             self._doubts[0] + p[..., 0].where(said, 0.0).sum(),
@@ -177,26 +177,26 @@ class _Rounds:
         return drafted, kept, following
 
     def _drafts(self, goes_on: Tensor) -> tuple[Tensor, Tensor]:
-        """Drafted tokens, long [B, G], and the laws they were drawn from, [B, G, V].
+        """Drafted tokens, long [B, G], and the distributions they were drawn from, [B, G, V].
 
         Where all was kept, the draft has not read its last token yet: it does so now.
         """
         inputs = torch.stack([self._before_last, self._last], 1)
         is_text = torch.stack([self._is_unread, goes_on], 1)
-        tokens, laws = [], []
+        tokens, distributions = [], []
         for _ in range(self._gamma):
-            logits = self._draft.last_logits(inputs, is_text)[:, : self._vocabulary]
-            token, law = self._policy.draw_with_distribution(logits, self._chance)
+            logits = self._draft.last_logits(inputs, is_text)[:, : self._vocab_size]
+            token, distribution = self._policy.draw_with_distribution(logits, self._chance)
             tokens.append(token)
-            laws.append(law)
+            distributions.append(distribution)
             inputs, is_text = token[:, None], goes_on[:, None]
-        return torch.stack(tokens, 1), torch.stack(laws, 1)
+        return torch.stack(tokens, 1), torch.stack(distributions, 1)
 
-    def _laws(self, inputs: Tensor, goes_on: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The target's laws after each input, [B, G + 1, V], and its hidden states there."""
+    def _distributions(self, inputs: Tensor, goes_on: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The target's distributions after each input, [B, G + 1, V], and its hidden states there."""
         is_text = goes_on[:, None].expand(inputs.shape)
         if self._head is None:
-            logits = self._target.logits(inputs, is_text)[..., : self._vocabulary]
+            logits = self._target.logits(inputs, is_text)[..., : self._vocab_size]
             return self._policy.distribution(logits), None
         states = self._target.states(inputs, is_text)
         return self._policy.distribution(self._head.logits(states)), states

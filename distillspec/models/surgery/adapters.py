@@ -67,7 +67,7 @@ def check_targets(model: PreTrainedModel, lora: AdapterConfig) -> None:
             f"an update of rank {lora.rank} is no low-rank one: no linear layer of the draft has "
             f"more than rank {full}",
             where=f"lora.rank={lora.rank}",
-            mend="set lora.rank to 8 to 64, or train the whole draft (no lora)",
+            fix="set lora.rank to 8 to 64, or train the whole draft (no lora)",
         )
     if isinstance(lora.targets, str):
         return
@@ -79,12 +79,12 @@ def check_targets(model: PreTrainedModel, lora: AdapterConfig) -> None:
             raise DistillSpecError(
                 f"no linear layer of the draft is called {target!r}",
                 where="lora.targets",
-                mend=f"its linear layers are: {', '.join(names)}; or set targets: all-linear",
+                fix=f"its linear layers are: {', '.join(names)}; or set targets: all-linear",
             )
         if set(found) & set(tied):
             raise DistillSpecError(
                 f"the layer {target!r} is one tensor with the draft's embedding: adapting it alone "
                 "cannot be merged into a plain model",
                 where="lora.targets",
-                mend="leave it out, or train the whole draft (no lora)",
+                fix="leave it out, or train the whole draft (no lora)",
             )

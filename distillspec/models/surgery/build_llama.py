@@ -12,17 +12,17 @@ from distillspec.runtime.seeds import derive_seed
 
 
 def random_llama(
-    shape: LlamaShape, *, vocabulary: int, end_token: int, seed: int
+    shape: LlamaShape, *, vocab_size: int, end_token: int, seed: int
 ) -> LlamaForCausalLM:
     """A float32 Llama on the CPU, input and output embeddings tied, `end_token` for bos and eos.
 
     The same seed gives the same weights; the caller's random state is left as it was. A model that
     the memory cannot hold is a DistillSpecError.
     """
-    parameters = llama_parameters(shape, vocabulary)
+    parameters = llama_parameters(shape, vocab_size)
     check_memory(parameters, WEIGHT_BYTES, "the shape of a model with random weights")
     config = LlamaConfig(
-        vocab_size=vocabulary,
+        vocab_size=vocab_size,
         hidden_size=shape.hidden_size,
         intermediate_size=shape.intermediate_size,
         num_hidden_layers=shape.layers,
@@ -45,7 +45,7 @@ def random_llama(
             raise DistillSpecError(
                 f"there is not enough free memory for a model of {parameters:,} parameters",
                 where="the shape of a model with random weights",
-                mend="lower hidden_size, intermediate_size or layers, or end other programs",
+                fix="lower hidden_size, intermediate_size or layers, or end other programs",
             ) from error
     model.set_attn_implementation("sdpa")
     return model

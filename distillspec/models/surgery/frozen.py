@@ -22,18 +22,18 @@ class FrozenTarget:
     """A target in eval mode without gradients.
 
     It is no `nn.Module`: a module that holds one neither lists its parameters nor saves them.
-    vocabulary: logits are trimmed to this many tokens.
+    vocab_size: logits are trimmed to this many tokens.
     """
 
-    def __init__(self, model: PreTrainedModel, vocabulary: int | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, vocab_size: int | None = None) -> None:
         self.model = model.eval().requires_grad_(False)
         self.is_split = is_sharded(model)  # over all processes, which must ask it together
-        self._vocabulary = vocabulary
+        self._vocab_size = vocab_size
 
     @property
     def head(self) -> OutputHead | None:
         """Output weights for `hidden`, or None: then take `logits`."""
-        return output_head(self.model, self._vocabulary)
+        return output_head(self.model, self._vocab_size)
 
     @torch.no_grad()
     def hidden(
@@ -47,7 +47,7 @@ class FrozenTarget:
         self, tokens: Tensor, attention_mask: Tensor | None, layout: Layout | None = None
     ) -> Tensor:
         """long [B, T], bool [B, T] -> logits [B, T, V]."""
-        return token_logits(self.model, tokens, attention_mask, self._vocabulary, layout)
+        return token_logits(self.model, tokens, attention_mask, self._vocab_size, layout)
 
     def leave_processes(self) -> None:
         """Give up this process's part of a split target: its configuration is all that stays.

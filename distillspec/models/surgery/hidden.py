@@ -14,7 +14,7 @@ from distillspec.divergence.head import OutputHead
 from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
 from distillspec.models.runners.cache import additive_mask
-from distillspec.models.runners.eager import most_positions
+from distillspec.models.runners.eager import max_context_length
 from distillspec.models.runners.encoder_decoder import (
     head_scale,
     is_seq2seq,
@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 _HEAD_IS_WHOLE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-def output_head(model: nn.Module, vocabulary: int | None = None) -> OutputHead | None:
-    """The live output weights, trimmed to `vocabulary` rows, or None if they are not all there is.
+def output_head(model: nn.Module, vocab_size: int | None = None) -> OutputHead | None:
+    """The live output weights, trimmed to `vocab_size` rows, or None if they are not all there is.
 
     Of a head that scores a part of the vocabulary, the bias is -inf for all other tokens.
 
@@ -57,10 +57,10 @@ def output_head(model: nn.Module, vocabulary: int | None = None) -> OutputHead |
         _HEAD_IS_WHOLE[bare] = _agrees(bare, whole)
     if not _HEAD_IS_WHOLE[bare]:
         return None
-    if vocabulary is None or vocabulary == linear.weight.shape[0]:
+    if vocab_size is None or vocab_size == linear.weight.shape[0]:
         return whole
-    bias = None if bias is None else bias[:vocabulary]
-    return whole._replace(weight=linear.weight[:vocabulary], bias=bias)
+    bias = None if bias is None else bias[:vocab_size]
+    return whole._replace(weight=linear.weight[:vocab_size], bias=bias)
 
 
 def _forbidding(linear: nn.Linear, kept: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ def token_logits(
     model: nn.Module,
     tokens: Tensor,
     attention_mask: Tensor | None,
-    vocabulary: int | None = None,
+    vocab_size: int | None = None,
     layout: Layout | None = None,
 ) -> Tensor:
     """The model's own logits after each token: [B, T] -> [B, T, V]; works on sharded models too.
@@ -130,8 +130,8 @@ def token_logits(
         pieces = _pieces(bare_model(model), bridge, tokens, attention_mask)
         whole = model(input_ids=pieces.tokens, use_cache=False).logits
         own = torch.take_along_dim(whole, pieces.last[..., None], dim=1)
-        return bridge.logits(own)[..., :vocabulary]
-    return _own_logits(model, bare_model(model), tokens, attention_mask, layout)[..., :vocabulary]
+        return bridge.logits(own)[..., :vocab_size]
+    return _own_logits(model, bare_model(model), tokens, attention_mask, layout)[..., :vocab_size]
 
 
 def _own_logits(
@@ -160,12 +160,12 @@ def _pieces(
 ) -> Pieces:
     is_token = torch.ones_like(tokens, dtype=torch.bool) if is_token is None else is_token
     pieces = bridge.rows(tokens, is_token)
-    holds = most_positions(model)
+    holds = max_context_length(model)
     if pieces.tokens.shape[1] > holds:
         raise DistillSpecError(
             f"a row has {pieces.tokens.shape[1]} tokens of the draft's, its context holds {holds}",
             where=f"a row of {tokens.shape[1]} tokens of the target's",
-            mend="lower data.max_prompt_tokens or data.max_response_tokens",
+            fix="lower data.max_prompt_tokens or data.max_response_tokens",
         )
     return pieces
 

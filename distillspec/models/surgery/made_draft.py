@@ -27,7 +27,7 @@ def made_draft(
         model = pruned(target, plan)
     else:
         model = random_llama(
-            plan.shape, vocabulary=vocabulary_size(target), end_token=end_token, seed=seed
+            plan.shape, vocab_size=vocabulary_size(target), end_token=end_token, seed=seed
         )
         model.eval()
     model.name_or_path = plan.in_words()
@@ -40,5 +40,5 @@ def facts(model: PreTrainedModel) -> ModelFacts:
         path=str(model.name_or_path),
         local=True,
         architecture=type(model).__name__,
-        vocabulary=vocabulary_size(model),
+        vocab_size=vocabulary_size(model),
     )

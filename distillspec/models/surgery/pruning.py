@@ -180,14 +180,13 @@ def _axes(target: PreTrainedModel, sizes: Mapping[str, int]) -> _Axes:
             raise DistillSpecError(
                 f"{name} of a {config.model_type} model cannot be cut",
                 where=f"pair.draft.{name}",
-                mend=f"leave it out: layers can be chosen of any model, {name} of "
-                f"{', '.join(able)}",
+                fix=f"leave it out: layers can be chosen of any model, {name} of {', '.join(able)}",
             )
         if size > _units(config, name):
             raise DistillSpecError(
                 f"{name} {size} cannot be kept: the target has {_units(config, name)}",
                 where=f"pair.draft.{name}",
-                mend=f"give at most {_units(config, name)}",
+                fix=f"give at most {_units(config, name)}",
             )
     return family.axes if family is not None else {}
 
@@ -272,5 +271,5 @@ def _refuse(target: PreTrainedModel, why: str, error: Exception | None = None) -
     raise DistillSpecError(
         f"this target cannot be pruned ({type(target).__name__}): {why}",
         where="pair.draft",
-        mend="change what is kept, or take a given draft or {kind: random, shape: ...}",
+        fix="change what is kept, or take a given draft or {kind: random, shape: ...}",
     ) from error

@@ -35,7 +35,7 @@ def freeze_embeddings(draft: nn.Module) -> None:
         raise DistillSpecError(
             "the draft's embeddings are all that would be trained",
             where="optimizer.freeze_embeddings",
-            mend="leave it out",
+            fix="leave it out",
         )
 
 
@@ -90,7 +90,7 @@ def check_trains_as_it_decodes(draft: nn.Module) -> None:
                 f"the logits of {type(bare).__name__} in training are others than in decoding: its "
                 "layers draw random numbers that cannot be switched off",
                 where="pair.draft",
-                mend="take a draft of another architecture",
+                fix="take a draft of another architecture",
             )
     train_mode(draft)
 
@@ -138,7 +138,7 @@ def checkpoint_activations(draft: nn.Module) -> None:
         raise DistillSpecError(
             f"{type(bare).__name__} cannot compute its activations again",
             where="hardware.gradient_checkpointing",
-            mend="set it to false, and lower distill.micro_batch_size instead",
+            fix="set it to false, and lower distill.micro_batch_size instead",
         )
     # By either name: transformers has renamed it, and warns of the older one.
     name = "activation_checkpointing_enable"
@@ -156,7 +156,7 @@ def compile_forward(draft: nn.Module) -> None:
         raise DistillSpecError(
             "torch.compile needs a C++ compiler here, and there is none",
             where="hardware.compile",
-            mend="install g++ (or name one in CXX), or set hardware.compile=false",
+            fix="install g++ (or name one in CXX), or set hardware.compile=false",
         )
     for part in bodies(bare):
         part.compile(dynamic=True)

@@ -112,7 +112,7 @@ class ChatTemplate:
                 f"the chat template does not write {lacks}; behind the prompt it writes "
                 f"{response[:_SHOWN]!r}",
                 where=self._place(where),
-                mend="take a target whose template writes it, or take the row out",
+                fix="take a target whose template writes it, or take the row out",
             )
         return Turn(prompt, response)
 
@@ -137,7 +137,7 @@ class ChatTemplate:
             raise DistillSpecError(
                 f"the chat template refuses these messages: {_first_line(error)}",
                 where=self._place(where),
-                mend="each message needs role and content, in an order that the template allows",
+                fix="each message needs role and content, in an order that the template allows",
             ) from error
 
     def _apply(
@@ -186,7 +186,7 @@ class ChatTemplate:
             f"for its answer; from character {first} on the prompt is "
             f"{prompt[first : at + _SHOWN]!r}, the conversation {whole[first : at + _SHOWN]!r}",
             where=self._place(where),
-            mend="set the template's variables so that both agree, such as "
+            fix="set the template's variables so that both agree, such as "
             "data.template_variables={enable_thinking: false}, write the answer as the template "
             "does (with its reasoning), or take the row out",
         )
@@ -201,7 +201,7 @@ class ChatTemplate:
             raise DistillSpecError(
                 "the data are chats, but the target's tokenizer has no chat template",
                 where=str(self._tokenizer.name_or_path),
-                mend="take an instruction-tuned target, or give plain prompt and response fields",
+                fix="take an instruction-tuned target, or give plain prompt and response fields",
             )
         return template
 

@@ -83,7 +83,7 @@ class CrossTokenizerMap:
             raise DistillSpecError(
                 "the two vocabularies have no token in common",
                 where=where,
-                mend="take a draft whose tokenizer shares tokens with the target's",
+                fix="take a draft whose tokenizer shares tokens with the target's",
             )
         self._shared = found
         self._cuts: dict[int, tuple[int, ...]] = {}  # of those that were asked for
@@ -166,7 +166,7 @@ class CrossTokenizerMap:
     def logits(self, draft: Tensor) -> Tensor:
         """The draft's logits [..., V of the draft] over the target's tokens [..., V of the target].
 
-        Tokens that the draft has not are -inf: its law is that of the common ones.
+        Tokens that the draft has not are -inf: its distribution is that of the common ones.
         """
         theirs, mine = self.ids(draft.device)
         nothing = draft.new_full((*draft.shape[:-1], self.target_vocabulary), -torch.inf)
@@ -205,7 +205,7 @@ def _one_to_one(found: Mapping[int, int], first: int | None) -> dict[int, int]:
     return kept
 
 
-def _spelling(tokenizer: PreTrainedTokenizerBase, vocabulary: int, where: str) -> _Spelling:
+def _spelling(tokenizer: PreTrainedTokenizerBase, vocab_size: int, where: str) -> _Spelling:
     spell = _byte_level if _is_byte_level(tokenizer, where) else _sentencepiece
     added = tokenizer.added_tokens_decoder
     texts: dict[bytes, int] = {}
@@ -213,7 +213,7 @@ def _spelling(tokenizer: PreTrainedTokenizerBase, vocabulary: int, where: str) -
     specials: dict[str, int] = {}
     of_id: dict[int, bytes | str] = {}
     for piece, token in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]):
-        if token >= vocabulary:
+        if token >= vocab_size:
             continue
         if token in added and added[token].special:
             specials[piece] = token
@@ -244,7 +244,7 @@ def _is_byte_level(tokenizer: PreTrainedTokenizerBase, where: str) -> bool:
         f"how the tokens of this tokenizer spell text is not known here "
         f"({type(tokenizer).__name__})",
         where=where,
-        mend="take models with byte-level BPE or sentencepiece tokenizers",
+        fix="take models with byte-level BPE or sentencepiece tokenizers",
     )
 
 

@@ -126,14 +126,14 @@ def required_stop_ids(
         raise DistillSpecError(
             f"token {outside[0]} cannot end a text: the {what} knows {vocab_size}",
             where=f"{KEY}={list(given)}",
-            mend=f"give ids from 0 to {vocab_size - 1}, or leave the key out",
+            fix=f"give ids from 0 to {vocab_size - 1}, or leave the key out",
         )
     found = stop_ids(model, tokenizer, given=given, variables=variables)
     if not found.ids:
         raise DistillSpecError(
             f"the {what} names no end-of-text token",
             where=f"pair.{what}: generation_config.json and tokenizer",
-            mend=f"set eos_token_id in the {what}'s generation_config.json, or {KEY} in the recipe",
+            fix=f"set eos_token_id in the {what}'s generation_config.json, or {KEY} in the recipe",
         )
     return found
 

@@ -46,11 +46,11 @@ def check_pair(
     common = min(target_vocabulary, draft_vocabulary)
     idle = _idle(target_tokenizer) | _idle(draft_tokenizer)
     apart = [id_ for token, id_ in one.items() ^ two.items() if token in idle]
-    vocabulary = min(common, *apart) if apart else common
+    vocab_size = min(common, *apart) if apart else common
     ids = one | two
-    ruled_out = [token for token in idle if ids[token] >= vocabulary]
-    if any(ids[token] >= vocabulary for token in ids.keys() - set(ruled_out)):
-        vocabulary, ruled_out = common, []  # padding is what comes last: nothing is ruled out
+    ruled_out = [token for token in idle if ids[token] >= vocab_size]
+    if any(ids[token] >= vocab_size for token in ids.keys() - set(ruled_out)):
+        vocab_size, ruled_out = common, []  # padding is what comes last: nothing is ruled out
     mine, others = ({t: i for t, i in all_.items() if t not in ruled_out} for all_ in (one, two))
     _check_tokens(mine, others, where)
     _check_special(target_tokenizer, draft_tokenizer, ruled_out, where)
@@ -62,46 +62,46 @@ def check_pair(
             f"the tokenizer has ids up to {largest}, but the {smaller}'s output ends at "
             f"{common - 1} (target {target_vocabulary}, draft {draft_vocabulary} tokens)",
             where=where,
-            mend=f"resize the {smaller}'s embeddings to hold every token, or take another pair",
+            fix=f"resize the {smaller}'s embeddings to hold every token, or take another pair",
         )
     if ruled_out:
         say_once(
             "ruled out for both models, as padding is: tokens that one of them lacks ("
             f"{_named(sorted(ruled_out, key=ids.__getitem__), ids)})"
         )
-    return vocabulary
+    return vocab_size
 
 
 def check_in_vocabulary(
     texts: Iterable[tuple[str, Sequence[int]]],
-    vocabulary: int,
+    vocab_size: int,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     """DistillSpecError for a text with a token that the pair has no row for.
 
     Args:
         texts: Names of texts, and their token ids.
-        vocabulary: As `check_pair` gives it.
+        vocab_size: As `check_pair` gives it.
         tokenizer: The target's, to name the token.
     """
     for name, tokens in texts:
         largest = max(tokens, default=0)
-        if largest >= vocabulary:
+        if largest >= vocab_size:
             raise DistillSpecError(
                 f"a text has the token {tokenizer.convert_ids_to_tokens(largest)!r} ({largest}), "
-                f"and the models' common vocabulary ends at {vocabulary - 1}",
+                f"and the models' common vocabulary ends at {vocab_size - 1}",
                 where=name,
-                mend="take it out of the text, or resize the embeddings of both models to hold "
+                fix="take it out of the text, or resize the embeddings of both models to hold "
                 "every token of the tokenizer",
             )
 
 
 def padding_token(
-    tokenizer: PreTrainedTokenizerBase, vocabulary: int | None, otherwise: int
+    tokenizer: PreTrainedTokenizerBase, vocab_size: int | None, otherwise: int
 ) -> int:
     """What rows are padded with: any token serves that the models have, as masks hide it."""
     pad = tokenizer.pad_token_id
-    is_known = pad is not None and (vocabulary is None or pad < vocabulary)
+    is_known = pad is not None and (vocab_size is None or pad < vocab_size)
     return int(pad if is_known else otherwise)
 
 
@@ -192,7 +192,7 @@ def _different(what: str, where: str) -> TokenizersDifferError:
     return TokenizersDifferError(
         f"target and draft have different tokenizers: {what}",
         where=where,
-        mend="take a draft of the target's family (same tokenizer), or make one with the target's "
+        fix="take a draft of the target's family (same tokenizer), or make one with the target's "
         "tokenizer (`pretrain`, tokenizer.take_from); or set pair.tokenizers: bridged, and let the "
         "draft learn and propose the tokens that both have",
     )

@@ -2,7 +2,7 @@
 
 The draft's last matrix product shrinks with the tokens it scores (VocabTrim, 2506.22694). What q
 rules out cannot be drafted, so alpha is at most the target's mass on what is kept; the output keeps
-the target's law, as q = 0 is a law like any other.
+the target's distribution, as q = 0 is a distribution like any other.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def trim_head(model: PreTrainedModel, kept: Sequence[int]) -> None:
         raise DistillSpecError(
             f"the output head of a {type(model).__name__} is no plain matrix to be trimmed",
             where="pair.draft_head",
-            mend="leave draft_head out for this draft, and the output head out of lora.targets",
+            fix="leave draft_head out for this draft, and the output head out of lora.targets",
         )
     tokens = torch.tensor(sorted(kept), device=head.weight.device)
     model.set_output_embeddings(TrimmedHead(head, tokens))

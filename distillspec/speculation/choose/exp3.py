@@ -55,8 +55,8 @@ class EXP3:
         """What it knows is not of one text."""
 
     def choose(self) -> Configuration:
-        law = torch.tensor(self.probabilities(), dtype=torch.float64)
-        self._chosen = int(self._chance.draw(law))
+        distribution = torch.tensor(self.probabilities(), dtype=torch.float64)
+        self._chosen = int(self._chance.draw(distribution))
         return self._arms[self._chosen]
 
     def learn(self, outcome: RoundOutcome) -> None:

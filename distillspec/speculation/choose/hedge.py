@@ -72,8 +72,8 @@ class Hedge:
         if self._reward.counts_seconds and self._timed[least] < enough:
             self._chosen = least
         else:
-            law = torch.tensor(self.probabilities(), dtype=torch.float64)
-            self._chosen = int(self._chance.draw(law))
+            distribution = torch.tensor(self.probabilities(), dtype=torch.float64)
+            self._chosen = int(self._chance.draw(distribution))
         return self._arms[self._chosen]
 
     def learn(self, outcome: RoundOutcome) -> None:

@@ -1,7 +1,7 @@
 """Rounds of an arm that did not decode, on the text that another one did.
 
-Decoding has the law of the target whoever drafts, so what one arm emitted any other could have.
-Given a token that was emitted, token verification had kept a drafted one with probability
+Decoding has the distribution of the target whoever drafts, so what one arm emitted any other could
+have. Given a token that was emitted, token verification had kept a drafted one with probability
 min(1, q/p), independently of the others (see `speculation.trajectory`). So where an arm's rounds
 would have begun on the text is known without dice: their expected number is exactly that of
 decoding with that arm alone.
@@ -37,17 +37,17 @@ class ChainRounds:
         self.begin()
 
     def begin(self) -> None:
-        # The law of how many tokens of the present round there are: a round with gamma of them has
-        # kept its whole draft and awaits the bonus; with 0 it is about to begin.
-        self._law = [1.0] + [0.0] * self._gamma
+        # The distribution of how many tokens of the present round there are: a round with gamma of
+        # them has kept its whole draft and awaits the bonus; with 0 it is about to begin.
+        self._distribution = [1.0] + [0.0] * self._gamma
 
     def extend(self, outcome: RoundOutcome) -> float:
         begun = 0.0
         for chance in outcome.chances[self._model]:
-            begun += self._law[0]
-            drafting = self._law[:-1]
-            ended = self._law[-1] + (1.0 - chance) * sum(drafting)
-            self._law = [ended, *(chance * share for share in drafting)]
+            begun += self._distribution[0]
+            drafting = self._distribution[:-1]
+            ended = self._distribution[-1] + (1.0 - chance) * sum(drafting)
+            self._distribution = [ended, *(chance * share for share in drafting)]
         return begun
 
 

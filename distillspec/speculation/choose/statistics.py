@@ -61,5 +61,5 @@ def read_arms(
 
 def _foreign(what: str, where: str) -> DistillSpecError:
     return DistillSpecError(
-        what, where=where, mend="delete the file to begin anew, or name the one of this suite"
+        what, where=where, fix="delete the file to begin anew, or name the one of this suite"
     )

@@ -1,4 +1,6 @@
-"""The watch on one round that is audited: it overhears the draft's laws and stops the time."""
+"""The watch on one round that is audited: it overhears the draft's distributions and stops the
+time.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,9 @@ class Watch:
 
     `policy` goes to the draft in place of the plain one.
 
-    At temperature 0 the laws that verification sees are one-hot, so entropies need the logits; the
-    policy sees the logits of every token that a draft draws, whatever its kind. They are read when
-    the round is over and its time is taken, which costs the round a copy of them.
+    At temperature 0 the distributions that verification sees are one-hot, so entropies need the
+    logits; the policy sees the logits of every token that a draft draws, whatever its kind. They
+    are read when the round is over and its time is taken, which costs the round a copy of them.
     """
 
     def __init__(self, policy: SamplingPolicy) -> None:
@@ -55,8 +57,12 @@ class Watch:
         heard, plain = self.policy.heard, self.policy.plain
         if not heard:
             return ()
-        laws = (plain.untempered(logits) for logits in heard)
-        return tuple(torch.stack([torch.special.entr(law).sum(-1).mean() for law in laws]).tolist())
+        distributions = (plain.untempered(logits) for logits in heard)
+        return tuple(
+            torch.stack(
+                [torch.special.entr(distribution).sum(-1).mean() for distribution in distributions]
+            ).tolist()
+        )
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ __all__ = ["AutoregressiveDecoder", "Configuration", "SpeculativeDecoder"]
 
 
 class SpeculativeDecoder:
-    """Decodes one text at a time, with the law of the target under the policy.
+    """Decodes one text at a time, with the distribution of the target under the policy.
 
     All runners have the same vocabulary and device; prompts live on that device too. draft: the one
     that drafts, or several by the names that configurations know them by: each reads the prompt
@@ -49,7 +49,7 @@ class SpeculativeDecoder:
         self._drafts: dict[str | None, Runner] = (
             {name: draft[name] for name in draft} if isinstance(draft, Mapping) else {None: draft}
         )
-        same = (one.vocabulary == target.vocabulary for one in self._drafts.values())
+        same = (one.vocab_size == target.vocab_size for one in self._drafts.values())
         assert all(same), "target and draft differ in vocabulary"
         self._chooser = Fixed(way) if isinstance(way, Configuration) else way
         self._policy = policy
@@ -57,28 +57,28 @@ class SpeculativeDecoder:
         self._audited = audited
 
     def decode(
-        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
+        self, prompt: Tensor, *, max_new_tokens: int, eos_token_ids: frozenset[int] = NO_TOKENS
     ) -> Generation:
         """Continue prompt, long [T], T >= 1, by at most max_new_tokens or up to an end token."""
         started = time.perf_counter()
         prefill(prompt, max_new_tokens, self._target, *self._drafts.values())
         ready = time.perf_counter()
-        rounds = list(self._rounds(prompt, max_new_tokens, end_tokens))
+        rounds = list(self._rounds(prompt, max_new_tokens, eos_token_ids))
         self._target.synchronize()
         done = time.perf_counter()
         return Generation.of_rounds(
-            rounds, end_tokens, prefill_seconds=ready - started, decode_seconds=done - ready
+            rounds, eos_token_ids, prefill_seconds=ready - started, decode_seconds=done - ready
         )
 
     def rounds(
-        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
+        self, prompt: Tensor, *, max_new_tokens: int, eos_token_ids: frozenset[int] = NO_TOKENS
     ) -> Iterator[Round]:
         """`decode` as a stream: what each round adds, as soon as it is known."""
         prefill(prompt, max_new_tokens, self._target, *self._drafts.values())
-        yield from self._rounds(prompt, max_new_tokens, end_tokens)
+        yield from self._rounds(prompt, max_new_tokens, eos_token_ids)
 
     def _rounds(
-        self, prompt: Tensor, max_new_tokens: int, end_tokens: frozenset[int]
+        self, prompt: Tensor, max_new_tokens: int, eos_token_ids: frozenset[int]
     ) -> Iterator[Round]:
         """Between rounds the target's cache lacks the last committed token, the draft's one or two.
 
@@ -100,7 +100,7 @@ class SpeculativeDecoder:
                 text=committed,
                 head=head,
                 model=draft,
-                vocabulary=self._target.vocabulary,
+                vocab_size=self._target.vocab_size,
                 policy=auditor.policy if auditor else self._policy,
                 chance=self._chance,
                 stop=configuration.stop,
@@ -112,16 +112,16 @@ class SpeculativeDecoder:
             doubts = p[..., 0].sum(), proposal.q[..., 0].sum()
             if p.is_cpu:
                 _check(*doubts, configuration.model)
-            verdict = proposal.judge(configuration.verify, p, self._chance)
+            verdict = proposal.verify(configuration.verify, p, self._chance)
             if not p.is_cpu:  # the device has been waited for
                 _check(*doubts, configuration.model)
-            proposal.keep(self._target, draft, len(committed), verdict)
+            proposal.commit(self._target, draft, len(committed), verdict)
             if auditor:
                 auditor.verified(self._target)
             configuration.stop.learn(proposal.length, verdict.accepted, gamma)
 
             room = limit - len(committed)
-            tokens, is_finished = up_to_end(verdict.tokens[:room], end_tokens)
+            tokens, is_finished = up_to_end(verdict.tokens[:room], eos_token_ids)
             committed += tokens
             fresh = len(tokens)
             watched = watch(
@@ -185,7 +185,7 @@ class AutoregressiveDecoder:
         self._chance = chance
 
     def decode(
-        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
+        self, prompt: Tensor, *, max_new_tokens: int, eos_token_ids: frozenset[int] = NO_TOKENS
     ) -> Generation:
         """Continue prompt, long [T], T >= 1, by at most max_new_tokens or up to an end token.
 
@@ -203,7 +203,7 @@ class AutoregressiveDecoder:
             token, doubt = self._policy.draw_with_doubt(logits, self._chance)
             doubts = doubts + doubt
             drawn.append(token)
-            is_finished = bool(end_tokens) and int(token) in end_tokens
+            is_finished = bool(eos_token_ids) and int(token) in eos_token_ids
         tokens = torch.stack(drawn).tolist() if drawn else []
         self._target.synchronize()
         done = time.perf_counter()

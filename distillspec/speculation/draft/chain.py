@@ -27,13 +27,13 @@ class Chain(NamedTuple):
     def empty(cls, basis: DraftContext) -> Chain:
         """Nothing drafted, no forward made."""
         nothing = basis.head[:0]
-        return cls(nothing, nothing.new_empty((0, basis.vocabulary), dtype=torch.float32), steps=0)
+        return cls(nothing, nothing.new_empty((0, basis.vocab_size), dtype=torch.float32), steps=0)
 
     @classmethod
     def certain(cls, basis: DraftContext, tokens: Sequence[int]) -> Chain:
-        """These, each from a law that knows no other; no forward made."""
+        """These, each from a distribution that knows no other; no forward made."""
         drawn = basis.head.new_tensor(tokens)
-        q = torch.zeros((len(tokens), basis.vocabulary), device=drawn.device)
+        q = torch.zeros((len(tokens), basis.vocab_size), device=drawn.device)
         return cls(drawn, q.scatter_(1, drawn.unsqueeze(1), 1.0), steps=0)
 
     @property
@@ -47,10 +47,10 @@ class Chain(NamedTuple):
     def score(self, target: Runner, head: Tensor) -> Tensor:
         return target.feed(torch.cat([head, self.tokens]).unsqueeze(0))[0]
 
-    def judge(self, rule: Rule, p: Tensor, chance: RandomSource) -> VerifyResult:
+    def verify(self, rule: Rule, p: Tensor, chance: RandomSource) -> VerifyResult:
         return rule(p, self.q, self.tokens, chance)
 
-    def keep(
+    def commit(
         self, target: Runner, draft: Runner | None, committed: int, verdict: VerifyResult
     ) -> None:
         held = committed + verdict.accepted

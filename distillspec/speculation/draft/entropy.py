@@ -1,4 +1,4 @@
-"""Stop where the draft's own law is spread out: AdaEDL, SVIP."""
+"""Stop where the draft's own distribution is spread out: AdaEDL, SVIP."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ _FIRST_RATE = 0.9
 
 
 def entropy_nats(logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None) -> float:
-    """Entropy of the untempered law after logits [V], in nats, 0 or more; one look at the device.
+    """Entropy of the untempered distribution after logits [V], in nats, 0 or more; one look at the
+    device.
 
     entropy: the same where it is known. 0 log 0 is 0 here, as the logarithm is kept finite; half
-    the time of `torch.special.entr`, and nothing but the dot product where the draw needs the law.
+    the time of `torch.special.entr`, and nothing but the dot product where the draw needs the
+    distribution.
     """
     if entropy is None:
         q = policy.untempered(logits)

@@ -21,13 +21,14 @@ class DraftContext:
 
     text: all committed tokens, on the host, at least one. head: long [1], the last of them, where
     the models are. model: the runner that drafts, whose cache holds a beginning of the text without
-    the head; None for a rule that needs none. vocabulary: V, of the law each token is drawn from.
+    the head; None for a rule that needs none. vocab_size: V, of the distribution each token is
+    drawn from.
     """
 
     text: Sequence[int]
     head: Tensor
     model: Runner | None
-    vocabulary: int
+    vocab_size: int
     policy: SamplingPolicy
     chance: RandomSource
     stop: StopRule
@@ -66,7 +67,7 @@ class Proposal(Protocol):
 
     @property
     def q(self) -> Tensor:
-        """[n, V], the law that each drafted token was drawn from."""
+        """[n, V], the distribution that each drafted token was drawn from."""
         ...
 
     def score(self, target: Runner, head: Tensor) -> Tensor:
@@ -76,11 +77,11 @@ class Proposal(Protocol):
         """
         ...
 
-    def judge(self, rule: Rule, p: Tensor, chance: RandomSource) -> VerifyResult:
-        """What the rule keeps, given the target's law p after each context."""
+    def verify(self, rule: Rule, p: Tensor, chance: RandomSource) -> VerifyResult:
+        """What the rule keeps, given the target's distribution p after each context."""
         ...
 
-    def keep(
+    def commit(
         self, target: Runner, draft: Runner | None, committed: int, verdict: VerifyResult
     ) -> None:
         """Leave what was kept in the caches, after the `committed` tokens before this round.

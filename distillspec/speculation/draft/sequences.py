@@ -40,10 +40,10 @@ class Bundle:
         parents = [root - 1, *(root + parent for parent in self.tree.parents)]
         return target.feed_tree(tokens, parents)[0]
 
-    def judge(self, rule: Rule, p: Tensor, chance: RandomSource) -> VerifyResult:
+    def verify(self, rule: Rule, p: Tensor, chance: RandomSource) -> VerifyResult:
         return rule(p, self.q, self.tree, chance)
 
-    def keep(
+    def commit(
         self, target: Runner, draft: Runner | None, committed: int, verdict: VerifyResult
     ) -> None:
         assert draft is not None, "sequences are drafted with a model"
@@ -97,7 +97,7 @@ class SequencesDraft:
         """
         assert gamma >= 0
         if gamma == 0:
-            nothing = torch.empty((0, basis.vocabulary), device=basis.head.device)
+            nothing = torch.empty((0, basis.vocab_size), device=basis.head.device)
             return Bundle(Tree.of([]), nothing, (), steps=0, drafted=0)
         runner, policy, chance, stop = basis.runner, basis.policy, basis.chance, basis.stop
         logits = runner.feed(basis.pending().unsqueeze(0))[0, -1]

@@ -22,7 +22,7 @@ class StopRule:
     def stops(self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None) -> bool:
         """Whether to stop before a further token is drawn from the draft's logits [V].
 
-        entropy: of the untempered law after them, in nats, where it is known.
+        entropy: of the untempered distribution after them, in nats, where it is known.
         """
         return False
 

@@ -16,9 +16,9 @@ from distillspec.speculation.sampling import SamplingPolicy, check_finite
 class AheadDraft:
     """Grows `candidates` after a text that others continue.
 
-    Nothing here is drawn at random, and nothing here can change the output's law: what the target
-    emits it has drawn itself. Candidates are ranked by the untempered law at temperature 0, where
-    the other one knows a single token.
+    Nothing here is drawn at random, and nothing here can change the output's distribution: what the
+    target emits it has drawn itself. Candidates are ranked by the untempered distribution at
+    temperature 0, where the other one knows a single token.
     """
 
     def __init__(self, runner: Runner, candidates: Candidates) -> None:

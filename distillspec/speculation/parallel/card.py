@@ -53,7 +53,7 @@ class CandidateSource(Partner, Protocol):
 
 
 class CardDecoder(ParallelDecoder):
-    """Decodes one text at a time, with the law of the target under the policy.
+    """Decodes one text at a time, with the distribution of the target under the policy.
 
     longest: tokens of a path that one target forward verifies, at most.
     """
@@ -78,7 +78,7 @@ class CardDecoder(ParallelDecoder):
         self._draft.wait()  # so that neither has a head start when the clock begins
 
     def _rounds(
-        self, prompt: Tensor, max_new_tokens: int, end_tokens: frozenset[int]
+        self, prompt: Tensor, max_new_tokens: int, eos_token_ids: frozenset[int]
     ) -> Iterator[Round]:
         """Between rounds the target's cache lacks the last committed token."""
         committed = prompt.tolist()
@@ -94,7 +94,7 @@ class CardDecoder(ParallelDecoder):
                 accepted = _matching(drawn, path)
                 self._target.rollback(len(committed) + accepted)
                 room = limit - len(committed)
-                tokens, is_finished = up_to_end(drawn[: accepted + 1][:room], end_tokens)
+                tokens, is_finished = up_to_end(drawn[: accepted + 1][:room], eos_token_ids)
                 committed += tokens
                 self._draft.follow(tokens)
                 yield Round(

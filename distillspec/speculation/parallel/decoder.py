@@ -41,7 +41,7 @@ class ParallelDecoder(ABC):
         self._busy = 0.0  # seconds that the target has worked on this text
 
     def decode(
-        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
+        self, prompt: Tensor, *, max_new_tokens: int, eos_token_ids: frozenset[int] = NO_TOKENS
     ) -> Generation:
         """Continue prompt, long [T], T >= 1, by at most max_new_tokens or up to an end token."""
         started = time.perf_counter()
@@ -49,22 +49,22 @@ class ParallelDecoder(ABC):
         self._busy = 0.0
         ready = time.perf_counter()
         drafting = self._partner.busy_seconds
-        rounds = list(self._rounds(prompt, max_new_tokens, end_tokens))
+        rounds = list(self._rounds(prompt, max_new_tokens, eos_token_ids))
         done = time.perf_counter()
         return Generation.of_rounds(
             rounds,
-            end_tokens,
+            eos_token_ids,
             prefill_seconds=ready - started,
             decode_seconds=done - ready,
             busy=Busy(self._busy, self._partner.busy_seconds - drafting),
         )
 
     def rounds(
-        self, prompt: Tensor, *, max_new_tokens: int, end_tokens: frozenset[int] = NO_TOKENS
+        self, prompt: Tensor, *, max_new_tokens: int, eos_token_ids: frozenset[int] = NO_TOKENS
     ) -> Generator[Round, None, None]:
         """`decode` as a stream: what each round adds, as soon as it is known."""
         self._start(prompt, max_new_tokens)
-        yield from self._rounds(prompt, max_new_tokens, end_tokens)
+        yield from self._rounds(prompt, max_new_tokens, eos_token_ids)
 
     @abstractmethod
     def _start(self, prompt: Tensor, max_new_tokens: int) -> None:
@@ -72,6 +72,6 @@ class ParallelDecoder(ABC):
 
     @abstractmethod
     def _rounds(
-        self, prompt: Tensor, max_new_tokens: int, end_tokens: frozenset[int]
+        self, prompt: Tensor, max_new_tokens: int, eos_token_ids: frozenset[int]
     ) -> Iterator[Round]:
         """Round after round until the text ends."""

@@ -1,10 +1,10 @@
 """PEARL: the next block is drafted while the last one is verified (Liu et al. 2408.11850).
 
 Each round the draft makes gamma tokens and the target reads what was drafted before, both at once.
-Then the target's law is known after every token of that, so it judges all of them and the first
-token of the new block, by the token-wise rule with the q they were drawn from: lossless. If all
-stay, the rest of the new block is what the next round reads (post-verify); if not, nothing is left
-of it, and the next round judges a first token alone (pre-verify).
+Then the target's distribution is known after every token of that, so it judges all of them and the
+first token of the new block, by the token-wise rule with the q they were drawn from: lossless. If
+all stay, the rest of the new block is what the next round reads (post-verify); if not, nothing is
+left of it, and the next round judges a first token alone (pre-verify).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class BlockSource(Partner, Protocol):
 
 
 class PearlDecoder(ParallelDecoder):
-    """Decodes one text at a time, with the law of the target under the policy.
+    """Decodes one text at a time, with the distribution of the target under the policy.
 
     gamma: tokens of a block, >= 1; the protocol is best where drafting a block takes as long as
     verifying one. seed: of the draft's draws, which are independent of `chance` whatever its seed.
@@ -90,12 +90,12 @@ class PearlDecoder(ParallelDecoder):
         self._draft.wait()
 
     def _rounds(
-        self, prompt: Tensor, max_new_tokens: int, end_tokens: frozenset[int]
+        self, prompt: Tensor, max_new_tokens: int, eos_token_ids: frozenset[int]
     ) -> Iterator[Round]:
         """Between rounds the target's cache lacks the last committed token and what is pending."""
         committed = prompt.tolist()
         limit = len(committed) + max_new_tokens
-        pending = PearlBlock([], torch.empty((0, self._target.vocabulary)))
+        pending = PearlBlock([], torch.empty((0, self._target.vocab_size)))
         is_finished = False
         while len(committed) < limit and not is_finished:
             self._draft.begin(self._gamma)
@@ -122,7 +122,7 @@ class PearlDecoder(ParallelDecoder):
                 pending = PearlBlock([], new.q[:0])
                 self._draft.follow(len(committed) + accepted, emitted[-1])
             room = limit - len(committed)
-            tokens, is_finished = up_to_end(emitted[:room], end_tokens)
+            tokens, is_finished = up_to_end(emitted[:room], eos_token_ids)
             committed += tokens
             self._busy += time.perf_counter() - started
             last = TokenStatus.ACCEPTED if is_whole else TokenStatus.CORRECTED
@@ -161,11 +161,11 @@ class PearlProcess:
         make: Callable[[], Runner],
         *,
         gamma: int,
-        vocabulary: int,
+        vocab_size: int,
         threads: int | None = None,
         hang_seconds: float = 15.0,
     ) -> None:
-        self._q = torch.zeros(gamma, vocabulary).share_memory_()
+        self._q = torch.zeros(gamma, vocab_size).share_memory_()
         self._number = 0  # of the message that was answered last, or will be
         self._process = DraftProcess(
             partial(BlockWorker, make, self._q),
@@ -238,7 +238,8 @@ class GoOn(NamedTuple):
 
 
 class BlockWorker:
-    """The draft's side. q: [G, V] of float32, into which the law of every drawn token is written.
+    """The draft's side. q: [G, V] of float32, into which the distribution of every drawn token is
+    written.
 
     chance: default: a generator made from the seed of the text.
     """

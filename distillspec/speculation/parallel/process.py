@@ -185,7 +185,7 @@ class DraftProcess:
         except (EOFError, OSError):
             self._raise_why()
         if isinstance(answer, Failed):
-            self._end(answer.what, answer.mend)
+            self._end(answer.what, answer.fix)
         return answer
 
     def _check_life(self) -> None:
@@ -207,17 +207,17 @@ class DraftProcess:
             while self._link.poll():
                 said = receive(self._link, while_waiting=_give_up)
                 if isinstance(said, Failed):
-                    self._end(said.what, said.mend)
+                    self._end(said.what, said.fix)
         self._process.join(_END_SECONDS)
         code = self._process.exitcode or 0
         detail = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         hint = ", often for want of memory" if code == -9 else ""
         self._end(f"the draft's process {detail}{hint}")
 
-    def _end(self, what: str, mend: str | None = None) -> NoReturn:
-        self._failure = self._error(what, mend or self._mend)
+    def _end(self, what: str, fix: str | None = None) -> NoReturn:
+        self._failure = self._error(what, fix or self._mend)
         self.close()
         raise self._failure
 
-    def _error(self, what: str, mend: str = _AGAIN) -> DistillSpecError:
-        return DistillSpecError(what, where=f"{self._name}: parallel decoding", mend=mend)
+    def _error(self, what: str, fix: str = _AGAIN) -> DistillSpecError:
+        return DistillSpecError(what, where=f"{self._name}: parallel decoding", fix=fix)

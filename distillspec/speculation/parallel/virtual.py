@@ -38,8 +38,8 @@ class TextTarget:
 
     capacity = positions = 1 << 30
 
-    def __init__(self, text: Tensor, vocabulary: int, clock: VirtualClock, cost: Cost) -> None:
-        self.vocabulary, self.length = vocabulary, 0
+    def __init__(self, text: Tensor, vocab_size: int, clock: VirtualClock, cost: Cost) -> None:
+        self.vocab_size, self.length = vocab_size, 0
         self._text, self._clock, self._cost = text, clock, cost
 
     def reset(self) -> None:
@@ -51,7 +51,7 @@ class TextTarget:
         at = torch.arange(self.length, self.length + size) + 1
         self.length += size
         following = self._text[at.clamp(max=len(self._text) - 1)]
-        return torch.nn.functional.one_hot(following, self.vocabulary)[None].float()
+        return torch.nn.functional.one_hot(following, self.vocab_size)[None].float()
 
     def rollback(self, length: int) -> None:
         self.length = length
@@ -65,7 +65,7 @@ class TimedTarget:
 
     def __init__(self, runner: TextRunner, clock: VirtualClock, cost: Cost) -> None:
         self._runner, self._clock, self._cost = runner, clock, cost
-        self.vocabulary = runner.vocabulary
+        self.vocab_size = runner.vocab_size
         self.capacity, self.positions = runner.capacity, runner.positions
 
     @property

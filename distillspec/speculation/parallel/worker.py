@@ -49,7 +49,7 @@ class Failed(NamedTuple):
     """Why the process ended, in the words of `DistillSpecError`."""
 
     what: str
-    mend: str
+    fix: str
 
 
 class Stop(NamedTuple):
@@ -123,7 +123,7 @@ def _loop(link: Connection, servant: Worker, pulse: Heartbeat) -> None:
 
 def _tell(link: Connection, error: BaseException) -> None:
     if isinstance(error, DistillSpecError):
-        failed = Failed(error.what, error.mend)
+        failed = Failed(error.what, error.fix)
     elif (
         isinstance(error, MemoryError) or "allocate" in str(error) or "out of memory" in str(error)
     ):

@@ -36,8 +36,8 @@ def kseq_token(p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource) ->
     return int(chance.draw(_left(p, q, K, rho, beta)))
 
 
-def kseq_law(p: Tensor, q: Tensor, drafts: list[int]) -> Tensor:
-    """The law [V] of what `kseq_token` returns for these drafts."""
+def kseq_distribution(p: Tensor, q: Tensor, drafts: list[int]) -> Tensor:
+    """The distribution [V] of what `kseq_token` returns for these drafts."""
     K = len(drafts)
     at = torch.tensor(drafts, device=p.device)
     rho, beta = threshold(p, q, K)
@@ -60,7 +60,7 @@ def threshold(p: Tensor, q: Tensor, K: int) -> tuple[float, float]:
     beta(rho) = sum_x min(q(x), p(x)/rho) falls in rho and is A + B/rho between two neighbours among
     the ratios p/q. A ratio of at most 1 or at least K is on one side whatever rho is, so only the
     few between are sorted; bisection finds the interval, then the place in it. The upper end is
-    returned, since every rho above the smallest keeps the law.
+    returned, since every rho above the smallest keeps the distribution.
     """
     if K == 1:
         return 1.0, min(1.0, float(torch.minimum(p, q).sum(dtype=torch.float64)))

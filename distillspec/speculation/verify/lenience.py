@@ -1,4 +1,6 @@
-"""Lenient acceptance: more is kept than the target's law allows. Lossy, and only on request."""
+"""Lenient acceptance: more is kept than the target's distribution allows. Lossy, and only on
+request.
+"""
 
 from __future__ import annotations
 

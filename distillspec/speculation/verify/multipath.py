@@ -1,4 +1,4 @@
-"""Greedy multi-path block verification: the best of K paths, with the law of being chosen."""
+"""Greedy multi-path block verification: the best of K paths, with the distribution of being chosen."""
 
 from __future__ import annotations
 

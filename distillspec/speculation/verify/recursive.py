@@ -1,4 +1,6 @@
-"""Recursive rejection sampling: after each draft that is not kept, the target's law loses it."""
+"""Recursive rejection sampling: after each draft that is not kept, the target's distribution loses
+it.
+"""
 
 from __future__ import annotations
 
@@ -41,15 +43,15 @@ def recursive_token(
     return int(chance.draw(p))
 
 
-def recursive_law(p: Tensor, q: Tensor, drafts: list[int], *, replacement: bool) -> Tensor:
-    """The law [V] of what `recursive_token` returns for these drafts."""
-    law, open_ = torch.zeros_like(p), 1.0
+def recursive_distribution(p: Tensor, q: Tensor, drafts: list[int], *, replacement: bool) -> Tensor:
+    """The distribution [V] of what `recursive_token` returns for these drafts."""
+    distribution, open_ = torch.zeros_like(p), 1.0
     for token in drafts:
         kept = min(1.0, float(p[token] / q[token]))
-        law[token] += open_ * kept
+        distribution[token] += open_ * kept
         open_ *= 1.0 - kept
         p, q = _rejected(p, q, token, replacement=replacement)
-    return law + open_ * p
+    return distribution + open_ * p
 
 
 def _rejected(p: Tensor, q: Tensor, token: int, *, replacement: bool) -> tuple[Tensor, Tensor]:

@@ -160,7 +160,7 @@ def test_a_server_that_stays_down_ends_it_and_what_was_received_is_kept(
     server.replies = chain([good(), good()], repeat(status(500)))
     with pytest.raises(DistillSpecError, match="no answer in 3 tries; the last: status 500") as it:
         ask(store, server.endpoint())
-    assert "what was received is kept" in it.value.mend
+    assert "what was received is kept" in it.value.fix
     assert server.url in it.value.where
     assert "k2" in it.value.where
     assert kept(store).keys() == {"k0", "k1"}
@@ -318,7 +318,7 @@ def test_nonsense_is_bounded_and_told(store: ReceivedAnswers, server: Misbehavin
     with pytest.raises(DistillSpecError, match="2 of 8 prompts have got no usable") as caught:
         ask(store, server.endpoint())
     assert "<html>" in caught.value.what
-    assert "most_unanswered (0.01)" in caught.value.mend
+    assert "most_unanswered (0.01)" in caught.value.fix
     assert "k5" in caught.value.where
     assert len(server.requests) == 4 + 3 + 3
     assert len(kept(store)) == 4  # nothing is given up for good where it ends in an error

@@ -88,7 +88,7 @@ def test_what_a_real_server_refuses_is_told_in_its_words(served: Served) -> None
         asked(EndpointConfig(url=served.url, model=served.model, body={"top_q": 1}))
     with pytest.raises(DistillSpecError, match="status 404") as caught:
         asked(EndpointConfig(url=served.url.removesuffix("/v1"), model=served.model))
-    assert "ends in /v1" in caught.value.mend
+    assert "ends in /v1" in caught.value.fix
 
 
 # --- what is sent --------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def test_the_key_is_sent_and_nowhere_told(
     server.replies = repeat(status(401, {"error": {"message": f"wrong key {KEY}, dear user"}}))
     with pytest.raises(DistillSpecError, match="wrong key <key>, dear user") as caught:
         asked(endpoint)
-    assert "THE_KEY" in caught.value.mend
+    assert "THE_KEY" in caught.value.fix
     told = caplog.text + str(caught.value) + repr(maker(endpoint, ServedResponse(1.0, 12, 3)))
     assert "openai" in caplog.text
     assert KEY not in told
@@ -275,7 +275,7 @@ def test_what_will_not_pass_ends_at_once(server: Misbehaving, code: int) -> None
     with pytest.raises(DistillSpecError, match=f"status {code}: no") as caught:
         asked(replying(server, status(code)))
     assert server.url in caught.value.where
-    assert "pair.endpoint" in caught.value.mend
+    assert "pair.endpoint" in caught.value.fix
     assert len(server.requests) == 1
 
 
@@ -287,7 +287,7 @@ def test_a_wait_that_the_server_asks_for_is_passed_on_unless_it_is_too_long(
     assert caught.value.wait == 7.0
     with pytest.raises(DistillSpecError) as refused:
         asked(replying(server, status(429, retry_after="3600")))
-    assert "in 3,600 s" in refused.value.mend
+    assert "in 3,600 s" in refused.value.fix
 
 
 @pytest.mark.parametrize("reply", [slowly(2.0, good()), trickling], ids=["slow", "trickling"])

@@ -45,21 +45,21 @@ def test_a_chat_is_sent_as_its_messages(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("api", "what", "mend"),
+    ("api", "what", "fix"),
     [
         ("completions", "1 of 3 prompts are chats", "api=chat"),
         ("chat", "2 of 3 prompts are plain text", "as_chat=if-template"),
     ],
 )
 def test_prompts_of_the_other_kind_are_refused(
-    tokenizer: Tokenizer, api: str, what: str, mend: str
+    tokenizer: Tokenizer, api: str, what: str, fix: str
 ) -> None:
     given = [prompt(tokenizer, text, kind) for text, kind in
              (("a", "plain"), ("b", "chat"), ("c", "mid-body"))]  # fmt: skip
     with pytest.raises(DistillSpecError) as caught:
         questions(given, api, tokenizer)  # type: ignore[arg-type]
     assert what in caught.value.what
-    assert mend in caught.value.mend
+    assert fix in caught.value.fix
 
 
 def test_seeds_differ_by_prompt_seed_and_try_and_fit_in_31_bits() -> None:

@@ -74,7 +74,7 @@ def test_saved_data_sets_and_their_chats_are_read(
         assert passages[0].prompt == "<user>2+2?\n<assistant>"
     with pytest.raises(DistillSpecError, match="no split 'test'") as caught:
         hub_passages(hub(tmp_path / "many", split="test"), chats_of(tokenizer))
-    assert "train" in caught.value.mend
+    assert "train" in caught.value.fix
 
 
 def test_a_missing_column_is_told_with_those_that_are_there(
@@ -82,7 +82,7 @@ def test_a_missing_column_is_told_with_those_that_are_there(
 ) -> None:
     with pytest.raises(DistillSpecError, match="no column 'question'") as caught:
         hub_passages(hub(folder, prompt="question"), chats_of(tokenizer))
-    assert "prompt, response, more" in caught.value.mend
+    assert "prompt, response, more" in caught.value.fix
 
 
 def test_a_column_of_another_type_is_told_with_its_row(
@@ -104,7 +104,7 @@ def test_what_cannot_be_loaded_is_an_error_with_a_remedy(
     ):
         with pytest.raises(DistillSpecError, match="cannot be loaded") as caught:
             hub_passages(source, chats_of(tokenizer))
-        assert "network" in caught.value.mend
+        assert "network" in caught.value.fix
 
 
 def test_a_data_set_without_rows_is_an_error(
@@ -133,7 +133,7 @@ def test_turns_categories_and_fields_inside_columns_are_read(
         DistillSpecError, match="no column 'rounds'$|no column 'rounds'\n"
     ) as caught:
         hub_passages(hub(tmp_path / "set", turns="rounds"), chats_of(tokenizer), "prompts.source")
-    assert "prompts.source.turns=..." in caught.value.mend
+    assert "prompts.source.turns=..." in caught.value.fix
     with pytest.raises(DistillSpecError, match="no row has a category"):
         hub_passages(hub(tmp_path / "set", turns="turns", category="kind"), chats_of(tokenizer))
 
@@ -149,5 +149,5 @@ def test_without_a_network_the_error_names_the_way_with_a_file(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DistillSpecError) as caught:
         hub_passages(hub("nobody/has-this-data-set"), chats_of(tokenizer), "prompts.source")
-    assert caught.value.mend.startswith("HF_HUB_OFFLINE is set")
-    assert "prompts.source.path=FILE.jsonl" in caught.value.mend
+    assert caught.value.fix.startswith("HF_HUB_OFFLINE is set")
+    assert "prompts.source.path=FILE.jsonl" in caught.value.fix

@@ -83,7 +83,7 @@ def test_a_file_of_chats_that_cannot_be_split_is_an_error_that_shows_both_texts(
     with pytest.raises(DistillSpecError, match=r"<assistant><think>.*<assistant>4") as caught:
         jsonl_passages(source(path), chats_of(made))
     assert "line 1" in caught.value.where
-    assert "template_variables" in caught.value.mend
+    assert "template_variables" in caught.value.fix
 
 
 def test_files_that_are_no_jsonl_are_errors(

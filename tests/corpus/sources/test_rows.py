@@ -104,7 +104,7 @@ def test_missing_fields_are_told_with_those_that_are_there(
 ) -> None:
     with pytest.raises(DistillSpecError) as caught:
         passage({"ask": "a", "answer": "b"}, tokenizer)
-    assert "ask, answer" in caught.value.mend
+    assert "ask, answer" in caught.value.fix
 
 
 def test_question_and_answer_are_read_where_nothing_else_is_named(
@@ -320,7 +320,7 @@ def test_errors_name_the_keys_of_the_place_the_source_stands_in(
         passage_of(
             {"x": "a"}, SOURCE, chats_of(tokenizer), name="d", where="", section="prompts.source"
         )
-    assert "prompts.source.prompt=..." in caught.value.mend
+    assert "prompts.source.prompt=..." in caught.value.fix
 
 
 def test_a_text_is_cut_after_so_many_words(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -105,11 +105,11 @@ def test_the_plans_limit_comes_before_the_recipes_and_the_contexts_before_both(
     assert "longer than what fits into the models' contexts, 45 tokens" in note
     with pytest.raises(DistillSpecError) as caught:
         limited(max_tokens=60, room=5)
-    assert caught.value.mend == "shorten the rows"
+    assert caught.value.fix == "shorten the rows"
     with pytest.raises(DistillSpecError) as caught:
         limited(max_tokens=10)
     assert caught.value.where == "prompts.max_tokens=10"
-    assert caught.value.mend.startswith("raise prompts.max_tokens ")
+    assert caught.value.fix.startswith("raise prompts.max_tokens ")
 
 
 def test_what_is_left_out_is_told_by_category(

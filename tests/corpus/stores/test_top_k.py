@@ -41,7 +41,7 @@ def store(folder: Path, texts: list[TopKText] = TEXTS, **changed: Any) -> TopKSt
     return TopKStore(StoreFolder(folder, "target", ""), texts, **made)
 
 
-def law(text: TopKText) -> TopTokens:
+def distribution(text: TopKText) -> TopTokens:
     """A pure function of the text will do; values that half precision holds exactly."""
     size = sum(text.tokens) + text.first
     rows = torch.arange(text.predicted)[:, None]
@@ -51,7 +51,7 @@ def law(text: TopKText) -> TopTokens:
 
 
 def scorer(texts: list[TopKText]) -> list[TopTokens]:
-    return [law(text) for text in texts]
+    return [distribution(text) for text in texts]
 
 
 def filled(folder: Path, **changed: Any) -> TopKStore:
@@ -67,7 +67,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def assert_reads(made: TopKStore, texts: list[TopKText]) -> None:
-    found, expected = made.read(texts), [law(text) for text in texts]
+    found, expected = made.read(texts), [distribution(text) for text in texts]
     assert torch.equal(found.ids, torch.cat([one.ids for one in expected]))
     assert torch.equal(found.log_probability, torch.cat([one.log_probability for one in expected]))
     assert torch.equal(found.log_rest, torch.cat([one.log_rest for one in expected]))
@@ -236,11 +236,11 @@ def test_a_shard_of_another_store_is_not_taken_for_ones_own(tmp_path: Path) -> N
 def test_more_tokens_than_there_are_cannot_be_kept(tmp_path: Path) -> None:
     with pytest.raises(DistillSpecError, match="301 likeliest of 300 tokens") as caught:
         store(tmp_path / "new", signal=SIGNAL.model_copy(update={"k": 301}))
-    assert "at most 300" in caught.value.mend
+    assert "at most 300" in caught.value.fix
     assert not (tmp_path / "new").exists()
 
 
-def test_a_law_that_is_not_finite_is_not_kept(tmp_path: Path) -> None:
+def test_a_distribution_that_is_not_finite_is_not_kept(tmp_path: Path) -> None:
     made = store(tmp_path)
     poisoned = scorer(made.contents(0))
     poisoned[0].log_probability[0] = torch.nan
@@ -262,7 +262,7 @@ def test_a_disk_without_room_is_told_before_writing(
     monkeypatch.setattr(top_k.shutil, "disk_usage", lambda _: usage._replace(free=spare + 100))
     with pytest.raises(DistillSpecError, match="the disk has 16 MiB free") as caught:
         made.check_space()
-    assert f"{made.bytes_per_token} bytes a token" in caught.value.mend
+    assert f"{made.bytes_per_token} bytes a token" in caught.value.fix
     fill_signals(made, scorer)
     made.check_space()  # nothing is missing any more
 

@@ -17,20 +17,20 @@ def signal(k: int, dtype: str = "float16") -> CachedTargetConfig:
     return CachedTargetConfig.model_validate({"kind": "cached", "k": k, "dtype": dtype})
 
 
-def law(vocabulary: int, k: int) -> TopTokens:
-    logits = 3.0 * torch.randn(N, vocabulary, generator=torch.Generator().manual_seed(0))
-    logits[0, vocabulary - 1] = 20.0  # the largest id, nearly alone
+def distribution(vocab_size: int, k: int) -> TopTokens:
+    logits = 3.0 * torch.randn(N, vocab_size, generator=torch.Generator().manual_seed(0))
+    logits[0, vocab_size - 1] = 20.0  # the largest id, nearly alone
     return top_tokens(logits, None, k=k, temperature=1.0, chunk_tokens=4)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("vocabulary", [5, 2**16, 2**16 + 1, 152_064])
-def test_a_law_comes_back(vocabulary: int, dtype: str) -> None:
-    kept, plan = law(vocabulary, 4), signal(4, dtype)
-    records = packed(kept, record_type(plan, vocabulary))
-    assert records.itemsize == plan.bytes_per_token(vocabulary)
-    found = unpacked(np.frombuffer(records.tobytes(), records.dtype), vocabulary)
-    assert torch.equal(found.ids, kept.ids) and found.vocabulary == vocabulary
+@pytest.mark.parametrize("vocab_size", [5, 2**16, 2**16 + 1, 152_064])
+def test_a_distribution_comes_back(vocab_size: int, dtype: str) -> None:
+    kept, plan = distribution(vocab_size, 4), signal(4, dtype)
+    records = packed(kept, record_type(plan, vocab_size))
+    assert records.itemsize == plan.bytes_per_token(vocab_size)
+    found = unpacked(np.frombuffer(records.tobytes(), records.dtype), vocab_size)
+    assert torch.equal(found.ids, kept.ids) and found.vocab_size == vocab_size
     torch.testing.assert_close(found.log_rest, kept.log_rest, rtol=0, atol=0, equal_nan=True)
     rounded = 2.0**-11 if dtype == "float16" else 0.0
     torch.testing.assert_close(found.log_probability, kept.log_probability, rtol=rounded, atol=1e-7)
@@ -45,5 +45,5 @@ def test_a_probability_too_small_for_half_precision_stays_one() -> None:
 
 
 def test_no_positions_make_no_records() -> None:
-    kept = law(9, 2).of(torch.empty(0, dtype=torch.long))
+    kept = distribution(9, 2).of(torch.empty(0, dtype=torch.long))
     assert unpacked(packed(kept, record_type(signal(2), 9)), 9).ids.shape == (0, 2)

@@ -99,13 +99,13 @@ def test_entropy_is_the_targets_and_of_temperature_one_where_it_is_greedy(
 
 def test_the_mass_of_some_tokens_bounds_every_draft_of_them(setting: Setting) -> None:
     kept, policy = list(range(0, 300, 3)), SamplingPolicy(0.7)
-    found = mass(setting.target, TEXTS, policy, kept, vocabulary=299)
+    found = mass(setting.target, TEXTS, policy, kept, vocab_size=299)
     for text, total in zip(TEXTS, found.sums, strict=True):
         p = policy.distribution(logits(setting.target, text)[:, :299])
         assert total == pytest.approx(p[:, kept].sum().item(), abs=2e-5)
     draft = copy.deepcopy(setting.drafts["control"])
     trim_head(draft, kept)
-    alpha = acceptance(setting.target, draft, TEXTS, policy, vocabulary=299)
+    alpha = acceptance(setting.target, draft, TEXTS, policy, vocab_size=299)
     assert all(one <= most + 1e-6 for one, most in zip(alpha.sums, found.sums, strict=True))
 
 
@@ -176,11 +176,11 @@ def test_a_head_that_cannot_be_taken_apart_gives_the_same(setting: Setting) -> N
         pass
 
     policy, draft = SamplingPolicy(1.0), setting.drafts["control"]
-    expected = acceptance(setting.target, draft, TEXTS, policy, vocabulary=290)
+    expected = acceptance(setting.target, draft, TEXTS, policy, vocab_size=290)
     head = draft.get_output_embeddings()
     try:
         head.__class__ = OwnLinear
-        found = acceptance(setting.target, draft, TEXTS, policy, vocabulary=290)
+        found = acceptance(setting.target, draft, TEXTS, policy, vocab_size=290)
     finally:
         head.__class__ = nn.Linear
     assert found.sums == pytest.approx(expected.sums, abs=2e-5)

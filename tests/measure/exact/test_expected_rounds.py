@@ -15,7 +15,13 @@ from distillspec.speculation.draft.stop import FixedLength
 from distillspec.speculation.records import Round
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.token import verify_token
-from tests.speculation.branches import Branches, HistoryRunner, Tokens, autoregressive_law, walk
+from tests.speculation.branches import (
+    Branches,
+    HistoryRunner,
+    Tokens,
+    autoregressive_distribution,
+    walk,
+)
 
 PROMPT = (0, 1)
 POLICY = SamplingPolicy(0.7)
@@ -72,7 +78,7 @@ def test_they_are_the_decoders_own_in_expectation(V: int, gamma: int, length: in
     target, draft = runner(0, V), runner(1, V)
     expected = decoded(target, draft, gamma, length)
     emitted = verifications = 0.0
-    for text, weight in autoregressive_law(target, POLICY, PROMPT, length).items():
+    for text, weight in autoregressive_distribution(target, POLICY, PROMPT, length).items():
         counts = expected_counts(chances(target, draft, text), gamma)
         emitted += weight * counts.emitted
         verifications += weight * counts.verifications

@@ -26,7 +26,7 @@ def drawn(setting: Setting, temperature: float, seed: int = 0) -> list[DrawnText
         SamplingPolicy(temperature),
         tokens=20,
         seed=seed,
-        vocabulary=None,
+        vocab_size=None,
     )
 
 
@@ -48,7 +48,7 @@ def test_alpha_stops_at_the_end_of_a_text_and_the_expected_tau_does_not(setting:
             policy,
             documents=[prompt.document for prompt in setting.prompts],
             ends=frozenset(ends),
-            vocabulary=None,
+            vocab_size=None,
         )
         for ends in ((), (end,))
     }
@@ -73,7 +73,7 @@ def test_greedy_expectation_is_what_decoding_counts(setting: Setting) -> None:
         policy,
         documents=[prompt.document for prompt in setting.prompts],
         ends=frozenset({0}),
-        vocabulary=None,
+        vocab_size=None,
     )
     for name, draft in setting.drafts.items():
         decoder = SpeculativeDecoder(

@@ -1,4 +1,4 @@
-"""Intervals by hand, by their laws, and by how often they and the verdicts are wrong."""
+"""Intervals by hand, by their properties, and by how often they and the verdicts are wrong."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def test_alpha_is_read_on_texts_of_the_target_up_to_their_end(
     for temperature in (0.0, 1.0):
         policy = SamplingPolicy(temperature)
         whole = drawn_texts(
-            setting.target, setting.prompts, policy, tokens=12, seed=0, vocabulary=None
+            setting.target, setting.prompts, policy, tokens=12, seed=0, vocab_size=None
         )
         texts = [
             text._replace(response=tuple(up_to_end(text.response, frozenset({0}))[0]))
@@ -60,7 +60,7 @@ def test_there_can_be_more_texts_than_decoded_prompts(setting: Setting, measured
         prompts=setting.prompts,
         text_prompts=[*setting.prompts, *setting.prompts[:2]],
         ends=frozenset({0}),
-        vocabulary=None,
+        vocab_size=None,
     )
     assert (summary.prompts, summary.texts) == (4, 6)
     assert {(cell.prompts, cell.texts) for cell in summary.cells} == {(4, 6)}
@@ -135,7 +135,7 @@ def test_falling_back_to_eager_is_a_finding(
         prompts=setting.prompts,
         text_prompts=setting.prompts,
         ends=frozenset({0}),
-        vocabulary=None,
+        vocab_size=None,
     )
     assert any("could not be compiled: distilled." in note for note in summary.notes)
     assert any("takes no mask of ours: target." in note for note in summary.notes)
@@ -180,7 +180,7 @@ def test_an_interruption_that_made_methods_forget_is_a_finding(
             prompts=setting.prompts,
             text_prompts=setting.prompts,
             ends=frozenset({0}),
-            vocabulary=None,
+            vocab_size=None,
         ).notes
 
     (told,) = [one for one in notes([*rows[:-1], replace(rows[-1], run="2")]) if "anew" in one]

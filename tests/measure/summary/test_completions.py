@@ -73,26 +73,26 @@ def test_a_greedy_text_that_leaves_the_baseline_is_told_with_its_gap(setting: Se
     first, second, *_, last = logits.argsort(descending=True).tolist()
     rows[0].tokens[1] = rows[1].tokens[1] = first
     rows[2].tokens[1] = second
-    (found,) = greedy_divergences(setting.target, setting.prompts, rows, vocabulary=None)
+    (found,) = greedy_divergences(setting.target, setting.prompts, rows, vocab_size=None)
     assert (found.draft, found.prompt_key, found.position) == ("control", "p0", 1)
     assert found.method == "standard"
     assert found.gap == pytest.approx(float(logits[first] - logits[second]), rel=1e-4)
     assert found.are_top_two
     # The gap of the top two excuses no third token, whichever text it is in.
     rows[2].tokens[1] = last
-    (found,) = greedy_divergences(setting.target, setting.prompts, rows, vocabulary=None)
+    (found,) = greedy_divergences(setting.target, setting.prompts, rows, vocab_size=None)
     assert found.gap == pytest.approx(float(logits[first] - logits[last]), rel=1e-4)
     assert not found.are_top_two
     rows[0].tokens[1] = rows[1].tokens[1] = last
     rows[2].tokens[1] = second
-    found, *_ = greedy_divergences(setting.target, setting.prompts, rows, vocabulary=None)
+    found, *_ = greedy_divergences(setting.target, setting.prompts, rows, vocab_size=None)
     assert not found.are_top_two
 
 
 def test_texts_that_were_sampled_need_not_agree(setting: Setting) -> None:
     rows = [a_row(0, None, [5]), a_row(0, "control", [6])]
     sampled = [replace(row, temperature=1.0) for row in rows]
-    assert greedy_divergences(setting.target, setting.prompts, sampled, vocabulary=None) == []
+    assert greedy_divergences(setting.target, setting.prompts, sampled, vocab_size=None) == []
 
 
 def test_the_example_is_the_prompt_with_the_median_tau_told_for_every_draft(

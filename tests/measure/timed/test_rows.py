@@ -127,4 +127,4 @@ def test_rows_from_before_a_key_was_measured_are_refused(key: str, tmp_path: Pat
     path.write_text("".join(json.dumps(line) + "\n" for line in old))
     with pytest.raises(DistillSpecError, match=key) as caught:
         RowLog(path, rows_per_block=2, documents=DOCUMENTS)
-    assert "an earlier version" in caught.value.mend
+    assert "an earlier version" in caught.value.fix

@@ -86,7 +86,7 @@ def test_weights_that_the_conversion_leaves_out_are_named(
     with pytest.raises(DistillSpecError, match=r"leave out tensors.*\(4 of 24\)") as caught:
         load_model(str(file), dtype=torch.float32)
     assert "blk.0.attn_k.bias, blk.0.attn_q.bias, blk.1.attn_k.bias, ..." in caught.value.what
-    assert "Hugging Face folder" in caught.value.mend
+    assert "Hugging Face folder" in caught.value.fix
     assert not converted_folder(file).exists()
 
 
@@ -98,7 +98,7 @@ def test_an_architecture_that_transformers_does_not_convert_is_named(
     written(tiny_pair / "target", tmp_path / "new.gguf", architecture="news")
     with pytest.raises(DistillSpecError, match="architecture 'news' are not converted") as caught:
         load_model("new.gguf", dtype=torch.float32)
-    assert "Hugging Face folder" in caught.value.mend
+    assert "Hugging Face folder" in caught.value.fix
 
 
 @needs_gguf

@@ -35,7 +35,7 @@ def test_a_file_that_is_cut_anywhere_is_damaged(tiny_pair: Path, tmp_path: Path)
         file.write_bytes(whole[:length])
         with pytest.raises(DistillSpecError, match="damaged or cut") as caught:
             read_header(file)
-        assert "download or copy the file again" in caught.value.mend
+        assert "download or copy the file again" in caught.value.fix
         assert caught.value.where == str(file)
 
 
@@ -45,7 +45,7 @@ def test_a_file_of_another_kind_or_version_is_one_error(tmp_path: Path, content:
     (tmp_path / "odd.gguf").write_bytes(content)
     with pytest.raises(DistillSpecError, match="damaged or cut") as caught:
         read_header(tmp_path / "odd.gguf")
-    assert "upgrade gguf" in caught.value.mend
+    assert "upgrade gguf" in caught.value.fix
 
 
 def test_a_refusal_names_the_first_of_what_is_left_out() -> None:

@@ -47,7 +47,7 @@ def llama() -> LlamaConfig:
 def refused(header: GgufHeader, config: PretrainedConfig | None = None) -> str:
     with pytest.raises(DistillSpecError) as caught:
         carry_settings(header, config or llama())
-    assert "Hugging Face folder" in caught.value.mend
+    assert "Hugging Face folder" in caught.value.fix
     return caught.value.what
 
 

@@ -119,7 +119,7 @@ def test_a_text_begins_as_llama_cpp_has_it_where_the_file_is_silent(
 def test_an_unknown_way_of_cutting_is_refused(pre: str) -> None:
     with pytest.raises(DistillSpecError, match=f"cuts text as '{pre}'") as caught:
         check_tokenizer(header(pre=pre))
-    assert "Hugging Face folder" in caught.value.mend
+    assert "Hugging Face folder" in caught.value.fix
 
 
 def test_a_tokenizer_of_another_kind_is_refused() -> None:
@@ -140,8 +140,8 @@ def test_a_sentencepiece_model_cuts_in_one_way() -> None:
 
 
 def test_the_space_before_a_text_is_what_the_file_states() -> None:
-    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, "▁": 3, "a": 4, "▁a": 5}
-    tokenizer = LlamaTokenizer(vocab=vocabulary, merges=[("▁", "a")])
+    vocab_size = {"<unk>": 0, "<s>": 1, "</s>": 2, "▁": 3, "a": 4, "▁a": 5}
+    tokenizer = LlamaTokenizer(vocab=vocab_size, merges=[("▁", "a")])
     finish_tokenizer(header("llama"), tokenizer)
     finish_tokenizer(header("llama", add_space_prefix=True), tokenizer)
     with pytest.raises(DistillSpecError, match="puts no space before each text"):

@@ -107,7 +107,7 @@ def test_a_weight_without_a_place_says_how_to_go_on_without_it(folder: Path) -> 
     change_weights(folder, {"v_head.weight": torch.zeros(1, 32)})
     with pytest.raises(DistillSpecError, match="no place for: v_head.weight") as caught:
         load(folder)
-    assert "save_pretrained(NEW_FOLDER)" in caught.value.mend
+    assert "save_pretrained(NEW_FOLDER)" in caught.value.fix
 
 
 # --- the files that are checked are the files that are loaded ------------------------------------
@@ -244,7 +244,7 @@ def test_pickled_weights_are_refused_with_the_way_to_convert_them(folder: Path) 
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(DistillSpecError, match="pickled") as caught:
         load(folder)
-    assert "save_pretrained" in caught.value.mend
+    assert "save_pretrained" in caught.value.fix
 
 
 def test_an_unknown_architecture_is_one_error(folder: Path) -> None:

@@ -18,7 +18,7 @@ def test_facts_are_those_of_the_loaded_model(tiny_pair: Path) -> None:
     model = load_model(str(tiny_pair / "target"), dtype=torch.float32)
     assert facts.parameters == sum(p.numel() for p in model.parameters())
     assert facts.weight_bytes == 4 * (facts.parameters or 0)
-    assert (facts.vocabulary, facts.hidden_size, facts.layers) == (300, 32, 2)
+    assert (facts.vocab_size, facts.hidden_size, facts.layers) == (300, 32, 2)
     assert (facts.architecture, facts.dtype) == ("LlamaForCausalLM", "F32")
     assert (facts.local, facts.max_positions) == (True, 512)
 
@@ -39,4 +39,4 @@ def test_a_config_of_odd_values_gives_facts_that_are_not_known(
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, key: {"odd": []}}))
     facts = folder_facts(str(folder))
-    assert None in (facts.architecture, facts.vocabulary, facts.layers)
+    assert None in (facts.architecture, facts.vocab_size, facts.layers)

@@ -113,7 +113,7 @@ def test_a_model_trains_the_same_within() -> None:
     text = torch.arange(24).view(2, 12) % 50
     grads = []
     for within in (False, True):
-        model = random_llama(shape, vocabulary=50, end_token=0, seed=0)
+        model = random_llama(shape, vocab_size=50, end_token=0, seed=0)
         place = fast_whole_rows(model, torch.bfloat16) if within else nullcontext()
         with place, torch.autocast("cpu", dtype=torch.bfloat16):
             assert model.config._attn_implementation.startswith(

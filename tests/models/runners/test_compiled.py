@@ -93,7 +93,7 @@ def test_feeding_for_the_entropy_feeds(empty: CompiledRunner, text: Tensor) -> N
 def test_the_entropy_is_of_the_vocabulary_that_is_drawn_from(
     llama: PreTrainedModel, text: Tensor
 ) -> None:
-    trimmed = CompiledRunner(llama, CAPACITY, [1], tells_entropy=True, vocabulary=7)
+    trimmed = CompiledRunner(llama, CAPACITY, [1], tells_entropy=True, vocab_size=7)
     logits, entropy = trimmed.feed_for_entropy(text[:, :1] % 7, 1.0)
     assert logits.shape == (1, 1, 7)
     assert float(entropy) == pytest.approx(entropy_nats(logits[0, 0], SamplingPolicy()), rel=1e-4)
@@ -140,9 +140,9 @@ def test_a_second_model_in_the_process_has_its_own_graphs(
     empty: CompiledRunner, llama: PreTrainedModel, text: Tensor
 ) -> None:
     other = tiny_model("llama", seed=9)
-    second = CompiledRunner(other, CAPACITY, [1], vocabulary=50)
-    assert second.vocabulary == 50
-    assert empty.vocabulary == VOCABULARY
+    second = CompiledRunner(other, CAPACITY, [1], vocab_size=50)
+    assert second.vocab_size == 50
+    assert empty.vocab_size == VOCABULARY
     for token in text[:, :3].split(1, dim=1):
         mine, theirs = second.feed(token), empty.feed(token)
     expected = one_pass(other, text[:, :3])[:, 2:, :50]
@@ -231,7 +231,7 @@ def test_without_a_compiler_decoding_runs_eager_and_says_so(
 
 
 def test_eager_is_what_was_asked_for(llama: PreTrainedModel) -> None:
-    assert isinstance(make_runner(llama, "eager", CAPACITY, SIZES, vocabulary=50), CausalRunner)
+    assert isinstance(make_runner(llama, "eager", CAPACITY, SIZES, vocab_size=50), CausalRunner)
 
 
 @pytest.mark.parametrize("pieces", [[4, 1], [3, 2], [1, 1, 3], [5]], ids=str)

@@ -27,8 +27,8 @@ from tests.models.conftest import PARENTS, PATHS, TREE, tiny_model, tree_parents
 from tests.models.two_tokenizers import END, byte_level, wide_bridge
 from tests.speculation.branches import (
     HistoryRunner,
-    autoregressive_law,
-    law_by_rounds,
+    autoregressive_distribution,
+    distribution_by_rounds,
     total_variation,
 )
 
@@ -59,7 +59,7 @@ def table(V: int, seed: int) -> Tensor:
         (SequencesDraft(2), verify_traversal, 2, 2),
     ],
 )
-def test_whole_outputs_have_the_law_of_the_target(
+def test_whole_outputs_have_the_distribution_of_the_target(
     draft: Any, verify: Any, gamma: int, max_new_tokens: int, policy: SamplingPolicy
 ) -> None:
     target, inner = HistoryRunner(table(4, 1)), HistoryRunner(table(5, 2))
@@ -73,12 +73,12 @@ def test_whole_outputs_have_the_law_of_the_target(
     def state() -> Hashable:
         return tuple(target.tokens[0].tolist()), tuple(inner.tokens[0].tolist())
 
-    law = law_by_rounds(stream, state)
-    assert sum(law.values()) == pytest.approx(1.0, abs=1e-12)
-    expected = autoregressive_law(target, policy, PROMPT, max_new_tokens)
-    assert total_variation(law, expected) < 1e-9
+    distribution = distribution_by_rounds(stream, state)
+    assert sum(distribution.values()) == pytest.approx(1.0, abs=1e-12)
+    expected = autoregressive_distribution(target, policy, PROMPT, max_new_tokens)
+    assert total_variation(distribution, expected) < 1e-9
     if policy.temperature > 0.0:
-        assert any(3 in tokens for tokens in law)  # what the draft cannot say is said
+        assert any(3 in tokens for tokens in distribution)  # what the draft cannot say is said
 
 
 def fresh(text: list[int]) -> Tensor:
@@ -139,7 +139,7 @@ def test_a_cache_that_is_smaller_than_the_context_is_named() -> None:
 
 
 def decoded(places: int, prompt: tuple[int, ...], draft: Any, verify: Any) -> Generation:
-    """20 tokens by the law of a target that says "ab" often, which the draft cannot."""
+    """20 tokens by the distribution of a target that says "ab" often, which the draft cannot."""
     likes = table(4, 1)
     likes[:, 3] += 1.0
     translated = CrossTokenizerRunner(HistoryRunner(table(5, 2), capacity=places), tiny_bridge())
@@ -175,7 +175,7 @@ def test_a_prompt_that_the_draft_cannot_read_is_decoded_by_the_target_alone() ->
     assert {(one.drafted, one.draft_steps) for one in found.rounds} == {(0, 0)}
 
 
-def test_near_the_end_of_the_context_outputs_keep_the_law_of_the_target() -> None:
+def test_near_the_end_of_the_context_outputs_keep_the_distribution_of_the_target() -> None:
     target, inner = HistoryRunner(table(4, 1)), HistoryRunner(table(5, 2), capacity=5)
     translated = CrossTokenizerRunner(inner, tiny_bridge())
     way = Configuration("translated", 2, ChainDraft(), FixedLength(), verify_token)
@@ -187,8 +187,8 @@ def test_near_the_end_of_the_context_outputs_keep_the_law_of_the_target() -> Non
     def state() -> Hashable:
         return tuple(target.tokens[0].tolist()), tuple(inner.tokens[0].tolist())
 
-    expected = autoregressive_law(target, SamplingPolicy(1.0), PROMPT, 4)
-    assert total_variation(law_by_rounds(stream, state), expected) < 1e-9
+    expected = autoregressive_distribution(target, SamplingPolicy(1.0), PROMPT, 4)
+    assert total_variation(distribution_by_rounds(stream, state), expected) < 1e-9
 
 
 def test_what_the_drafts_tokenizer_begins_with_stands_before_the_text() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distillspec.models.runners.eager import CausalRunner, most_positions, vocabulary_size
+from distillspec.models.runners.eager import CausalRunner, max_context_length, vocabulary_size
 from distillspec.models.runners.tree_batch import BatchedTreeRunner
 from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.choose.configuration import Configuration
@@ -19,7 +19,11 @@ from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.kseq import verify_kseq
 from distillspec.speculation.verify.token import verify_token
 from tests.models.conftest import PATHS, TREE, VOCABULARY, one_pass, tiny_model, tree_parents
-from tests.speculation.branches import autoregressive_law, law_by_rounds, total_variation
+from tests.speculation.branches import (
+    autoregressive_distribution,
+    distribution_by_rounds,
+    total_variation,
+)
 
 KINDS = ["llama", "mistral", "gemma2", "gpt2"]
 
@@ -64,16 +68,18 @@ def test_rows_of_a_batch_are_independent(llama: PreTrainedModel, text: Tensor) -
 def test_logits_are_trimmed_to_the_vocabulary_asked_for(
     llama: PreTrainedModel, text: Tensor
 ) -> None:
-    runner = CausalRunner(llama, vocabulary=50)
+    runner = CausalRunner(llama, vocab_size=50)
     assert runner.feed(text).shape == (1, 48, 50)
-    assert runner.vocabulary == 50
-    assert CausalRunner(llama).vocabulary == vocabulary_size(llama) == VOCABULARY
+    assert runner.vocab_size == 50
+    assert CausalRunner(llama).vocab_size == vocabulary_size(llama) == VOCABULARY
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_padded_vocabularies_of_any_size_keep_the_law_of_the_target(temperature: float) -> None:
+def test_padded_vocabularies_of_any_size_keep_the_distribution_of_the_target(
+    temperature: float,
+) -> None:
     """Four tokens are known to both; what is beyond them is likely, and never said."""
-    target, draft = (CausalRunner(tiny_model("llama", seed=seed), vocabulary=4) for seed in (0, 1))
+    target, draft = (CausalRunner(tiny_model("llama", seed=seed), vocab_size=4) for seed in (0, 1))
     policy = SamplingPolicy(temperature)
     way = Configuration("padded", 2, ChainDraft(), FixedLength(), verify_token)
     prompt = (1, 3, 2)
@@ -82,17 +88,17 @@ def test_padded_vocabularies_of_any_size_keep_the_law_of_the_target(temperature:
         decoder = SpeculativeDecoder(target, draft, way, policy, chance)
         return decoder.rounds(torch.tensor(prompt), max_new_tokens=3)
 
-    law = law_by_rounds(stream, lambda: (target.length, draft.length))
-    expected = autoregressive_law(target, policy, prompt, 3)
-    assert total_variation(law, expected) < 1e-5
-    assert len(law) == (1 if temperature == 0.0 else 4**3)
+    distribution = distribution_by_rounds(stream, lambda: (target.length, draft.length))
+    expected = autoregressive_distribution(target, policy, prompt, 3)
+    assert total_variation(distribution, expected) < 1e-5
+    assert len(distribution) == (1 if temperature == 0.0 else 4**3)
 
 
 def test_positions_are_what_the_model_can_read_and_the_cache_grows(
     llama: PreTrainedModel,
 ) -> None:
     runner = CausalRunner(llama)
-    assert runner.positions == most_positions(llama) == 128
+    assert runner.positions == max_context_length(llama) == 128
     assert runner.capacity > 4 * 128
 
 

@@ -34,7 +34,11 @@ from distillspec.speculation.verify.token import verify_token
 from distillspec.speculation.verify.traversal import verify_traversal
 from tests.models.conftest import PATHS, TREE, tiny_model, tree_parents
 from tests.seq2seq import END, START, tiny_t5
-from tests.speculation.branches import autoregressive_law, law_by_rounds, total_variation
+from tests.speculation.branches import (
+    autoregressive_distribution,
+    distribution_by_rounds,
+    total_variation,
+)
 
 SOURCE = [5, 9, 33, 7, END]
 RESPONSE = [12, 40, 41, 6, 300]
@@ -116,7 +120,7 @@ def test_a_row_without_a_start_or_without_a_source_is_refused() -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_folder_gives_back_the_same_law_whether_the_head_is_the_embedding_or_its_own(
+def test_a_folder_gives_back_the_same_distribution_whether_the_head_is_the_embedding_or_its_own(
     tied: bool, tmp_path: Path
 ) -> None:
     model = tiny_t5(layers=2, tied=tied)
@@ -202,7 +206,9 @@ def small(seed: int) -> PreTrainedModel:
     return model
 
 
-def law(target: Any, draft: Any, way: Configuration, policy: SamplingPolicy, most: int) -> Any:
+def distribution(
+    target: Any, draft: Any, way: Configuration, policy: SamplingPolicy, most: int
+) -> Any:
     def stream(chance: RandomSource) -> Any:
         decoder = SpeculativeDecoder(target, draft, way, policy, chance)
         return decoder.rounds(torch.tensor(PROMPT), max_new_tokens=most)
@@ -210,7 +216,7 @@ def law(target: Any, draft: Any, way: Configuration, policy: SamplingPolicy, mos
     def state() -> Hashable:
         return target.length, draft.length
 
-    return law_by_rounds(stream, state)
+    return distribution_by_rounds(stream, state)
 
 
 @pytest.mark.parametrize(
@@ -225,31 +231,33 @@ def law(target: Any, draft: Any, way: Configuration, policy: SamplingPolicy, mos
         (SequencesDraft(2), verify_traversal, 1, 2),
     ],
 )
-def test_whole_outputs_have_the_law_of_the_target(
+def test_whole_outputs_have_the_distribution_of_the_target(
     draft: Any, verify: Any, gamma: int, most: int, policy: SamplingPolicy
 ) -> None:
     target, drafter = runner_for_trees(small(1)), runner_for_trees(small(2))
     way = Configuration("one", gamma, draft, FixedLength(), verify)
-    found = law(target, drafter, way, policy, most)
+    found = distribution(target, drafter, way, policy, most)
     assert sum(found.values()) == pytest.approx(1.0, abs=1e-12)
-    expected = autoregressive_law(target, policy, PROMPT, most)
+    expected = autoregressive_distribution(target, policy, PROMPT, most)
     assert total_variation(found, expected) < 1e-9
-    own = autoregressive_law(drafter, policy, PROMPT, most)
+    own = autoregressive_distribution(drafter, policy, PROMPT, most)
     assert total_variation(own, expected) > 0.1, "else any draft would pass"
 
 
-def test_a_cache_that_is_not_taken_back_shows_in_the_law(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_is_not_taken_back_shows_in_the_distribution(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     target, drafter = eager_runner(small(1)), eager_runner(small(2))
     way = Configuration("one", 2, ChainDraft(), FixedLength(), verify_token)
     policy = SamplingPolicy(1.0, top_k=3)
-    expected = autoregressive_law(target, policy, PROMPT, 3)
+    expected = autoregressive_distribution(target, policy, PROMPT, 3)
     plain = EncoderDecoderReading.keep
 
     def keep(self: EncoderDecoderReading, length: int) -> None:
         plain(self, length if length < len(PROMPT) else length + 1)  # one drafted token too many
 
     monkeypatch.setattr(EncoderDecoderReading, "keep", keep)
-    assert total_variation(law(target, drafter, way, policy, 3), expected) > 1e-3
+    assert total_variation(distribution(target, drafter, way, policy, 3), expected) > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,13 @@ def test_what_arrives_there_is_the_model_that_was_here(text: Tensor) -> None:
     with torch.no_grad():
         for weight in model.parameters():
             weight.add_(0.01)
-    with saved(model, "eager", 64, (1, 2), vocabulary=50) as factory:
+    with saved(model, "eager", 64, (1, 2), vocab_size=50) as factory:
         sent: RunnerFactory = pickle.loads(pickle.dumps(factory))
         runner = sent()
     assert isinstance(runner, CausalRunner)
-    assert runner.vocabulary == 50
+    assert runner.vocab_size == 50
     torch.testing.assert_close(
-        runner.feed(text), CausalRunner(model, vocabulary=50).feed(text), atol=0, rtol=0
+        runner.feed(text), CausalRunner(model, vocab_size=50).feed(text), atol=0, rtol=0
     )
 
 

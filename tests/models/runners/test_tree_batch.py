@@ -20,8 +20,8 @@ from distillspec.speculation.verify.kseq import verify_kseq
 from tests.models.conftest import PATHS, TREE, one_pass, tiny_model, tree_parents
 from tests.speculation.branches import (
     Branches,
-    autoregressive_law,
-    law_by_rounds,
+    autoregressive_distribution,
+    distribution_by_rounds,
     total_variation,
 )
 
@@ -113,7 +113,7 @@ def test_only_one_path_can_be_kept() -> None:
 def test_the_engine_is_lossless_through_it(temperature: float) -> None:
     """Exactly, in float64, on a vocabulary cut to 2 tokens and a text longer than the window."""
     target, draft = (
-        BatchedTreeRunner(tiny_model("mistral", seed=seed).double(), vocabulary=2)
+        BatchedTreeRunner(tiny_model("mistral", seed=seed).double(), vocab_size=2)
         for seed in (0, 1)
     )
     policy, prompt = SamplingPolicy(temperature), [1, 0, 1, 1, 0, 0, 1, 0, 1, 1]
@@ -123,9 +123,11 @@ def test_the_engine_is_lossless_through_it(temperature: float) -> None:
         decoder = SpeculativeDecoder(target, draft, way, policy, chance)
         return decoder.rounds(torch.tensor(prompt), max_new_tokens=3)
 
-    law = law_by_rounds(stream, lambda: draft.length)
-    alone = CausalRunner(tiny_model("mistral").double(), vocabulary=2)
-    assert total_variation(law, autoregressive_law(alone, policy, prompt, 3)) < 1e-9
+    distribution = distribution_by_rounds(stream, lambda: draft.length)
+    alone = CausalRunner(tiny_model("mistral").double(), vocab_size=2)
+    assert (
+        total_variation(distribution, autoregressive_distribution(alone, policy, prompt, 3)) < 1e-9
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -139,7 +141,7 @@ def test_sequences_that_share_more_than_a_token_decode_as_in_one_row(
     texts = []
     for kind in (BatchedTreeRunner, CausalRunner):
         target, draft = (
-            kind(tiny_model("llama", seed=side).double(), vocabulary=3) for side in (0, 1)
+            kind(tiny_model("llama", seed=side).double(), vocab_size=3) for side in (0, 1)
         )
         chance = GeneratorSource(torch.Generator().manual_seed(seed))
         decoder = SpeculativeDecoder(target, draft, way, policy, chance)
@@ -163,16 +165,16 @@ def test_a_model_with_masks_of_its_own_gets_it_with_a_warning(
 
 def test_other_models_do_not(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert isinstance(runner_for_trees(tiny_model("llama"), vocabulary=9), CausalRunner)
+        assert isinstance(runner_for_trees(tiny_model("llama"), vocab_size=9), CausalRunner)
     assert not caplog.records
 
 
 @pytest.mark.parametrize("kind", ["eager", "compiled"])
 def test_it_is_made_only_where_trees_are_fed(kind: str) -> None:
     model = tiny_model("mistral")
-    found = make_runner(model, kind, 40, [1], tree_sizes=[5], vocabulary=50)  # type: ignore[arg-type]
+    found = make_runner(model, kind, 40, [1], tree_sizes=[5], vocab_size=50)  # type: ignore[arg-type]
     assert isinstance(found, BatchedTreeRunner)
-    assert found.vocabulary == 50
+    assert found.vocab_size == 50
     assert isinstance(make_runner(model, "eager", 40, [1]), CausalRunner)
 
 

@@ -25,7 +25,7 @@ def drawn(model: object, prompts: list[Tensor], **changes: object) -> list[list[
         "max_new_tokens": 9,
         "policy": GREEDY,
         "chance": GeneratorSource(torch.Generator().manual_seed(0)),
-        "end_tokens": frozenset[int](),
+        "eos_token_ids": frozenset[int](),
         "pad_token": 0,
         **changes,
     }
@@ -37,7 +37,7 @@ def test_greedy_batches_equal_transformers_one_by_one() -> None:
     prompts = prompts_of([9, 3, 14, 1, 22, 9])
     ends = {drawn(model, prompts[:1])[0][4], drawn(model, prompts[1:2])[0][2]}
     model.generation_config.eos_token_id = sorted(ends)
-    found = drawn(model, prompts, batch_rows=4, end_tokens=frozenset(ends))
+    found = drawn(model, prompts, batch_rows=4, eos_token_ids=frozenset(ends))
     for prompt, response in zip(prompts, found, strict=True):
         expected = model.generate(input_ids=prompt[None, :-1], max_new_tokens=9, do_sample=False)
         assert response == expected[0, 1:].tolist()

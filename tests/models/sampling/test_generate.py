@@ -25,7 +25,7 @@ def drawn(model: nn.Module, prompts: list[Tensor], **changes: object) -> list[Te
         "max_new_tokens": 12,
         "policy": GREEDY,
         "chance": GeneratorSource(torch.Generator().manual_seed(0)),
-        "end_tokens": frozenset[int](),
+        "eos_token_ids": frozenset[int](),
         "pad_token": 0,
         **changes,
     }
@@ -33,7 +33,7 @@ def drawn(model: nn.Module, prompts: list[Tensor], **changes: object) -> list[Te
 
 
 def greedy_one_by_one(model: nn.Module, prompt: Tensor, tokens: int, ends: set[int]) -> list[int]:
-    """Greedy decoding by whole forwards, no cache: the law itself."""
+    """Greedy decoding by whole forwards, no cache: the distribution itself."""
     text = prompt.tolist()
     for _ in range(tokens):
         text.append(int(one_pass(model, torch.tensor([text]))[0, -1].argmax()))
@@ -56,7 +56,7 @@ def test_rows_end_at_their_end_token_and_the_others_go_on() -> None:
     prompts = prompts_of([4, 7, 5, 12, 9, 2, 6, 3])
     free = drawn(model, prompts)
     ends = {int(free[0][2]), int(free[3][5])}
-    responses = drawn(model, prompts, end_tokens=frozenset(ends))
+    responses = drawn(model, prompts, eos_token_ids=frozenset(ends))
     for prompt, response in zip(prompts, responses, strict=True):
         assert response.tolist() == greedy_one_by_one(model, prompt, 12, ends)
     assert len({len(response) for response in responses}) > 1
@@ -69,7 +69,7 @@ def test_equal_lengths_take_the_path_without_masks_to_the_same_result() -> None:
         assert response.tolist() == greedy_one_by_one(model, prompt, 12, set())
 
 
-def test_drawn_tokens_follow_the_models_law() -> None:
+def test_drawn_tokens_follow_the_models_distribution() -> None:
     model = tiny_model("llama")
     prompt = prompts_of([5])[0]
     rows = 4000
@@ -77,11 +77,11 @@ def test_drawn_tokens_follow_the_models_law() -> None:
     first = torch.stack(
         drawn(model, [prompt] * rows, policy=policy, max_new_tokens=1, batch_rows=1000)
     )
-    law = policy.distribution(one_pass(model, prompt[None])[0, -1])
+    distribution = policy.distribution(one_pass(model, prompt[None])[0, -1])
     counts = first.flatten().bincount(minlength=VOCABULARY)
-    assert (counts[law == 0] == 0).all()
-    spread = 5 * (law * (1 - law) * rows).sqrt()
-    assert ((counts - law * rows).abs() <= spread).all()
+    assert (counts[distribution == 0] == 0).all()
+    spread = 5 * (distribution * (1 - distribution) * rows).sqrt()
+    assert ((counts - distribution * rows).abs() <= spread).all()
 
 
 def test_the_same_seed_gives_the_same_text() -> None:
@@ -133,7 +133,7 @@ def test_autocast_casts_the_weights_and_leaves_the_parameters_alone() -> None:
 
 def test_tokens_beyond_the_shared_vocabulary_are_never_drawn() -> None:
     responses = drawn(
-        tiny_model("llama"), prompts_of([4, 6]), vocabulary=10, policy=SamplingPolicy()
+        tiny_model("llama"), prompts_of([4, 6]), vocab_size=10, policy=SamplingPolicy()
     )
     assert max(int(response.max()) for response in responses) < 10
 
@@ -148,7 +148,7 @@ def test_a_row_with_a_stream_of_its_own_draws_the_same_in_any_company() -> None:
     prompts = prompts_of([9, 3, 14, 3, 1, 22, 9])
     free = drawn(model, prompts, policy=SamplingPolicy(), chance=_streams(seeds))
     ends = frozenset({int(free[0][2]), int(free[3][5])})
-    settings = {"policy": SamplingPolicy(), "end_tokens": ends}
+    settings = {"policy": SamplingPolicy(), "eos_token_ids": ends}
     together = drawn(model, prompts, chance=_streams(seeds), batch_rows=3, **settings)
     for place, response in enumerate(together):
         one = _streams(seeds[place : place + 1])
@@ -173,6 +173,6 @@ def test_logits_that_give_no_distribution_are_an_error(temperature: float) -> No
             max_new_tokens=3,
             policy=SamplingPolicy(temperature),
             chance=GeneratorSource(torch.Generator().manual_seed(0)),
-            end_tokens=frozenset(),
+            eos_token_ids=frozenset(),
             pad_token=0,
         )

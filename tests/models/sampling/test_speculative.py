@@ -15,7 +15,7 @@ from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.models.conftest import one_pass, tiny_model
 from tests.models.sampling.test_generate import greedy_one_by_one, prompts_of
-from tests.speculation.branches import Branches, Law, law_of, total_variation
+from tests.speculation.branches import Branches, Law, distribution_of, total_variation
 
 GREEDY = SamplingPolicy(temperature=0.0)
 
@@ -39,7 +39,7 @@ def speculated_texts(
         "max_new_tokens": 12,
         "policy": GREEDY,
         "chance": GeneratorSource(torch.Generator().manual_seed(0)),
-        "end_tokens": frozenset[int](),
+        "eos_token_ids": frozenset[int](),
         **changes,
     }
     return generate_speculatively(target, draft, prompts, **settings)
@@ -70,7 +70,7 @@ def test_rows_end_at_their_end_token_and_the_others_go_on() -> None:
     prompts = prompts_of([4, 7, 5, 12, 9, 2, 6, 3])
     free = speculated_texts(target, close_draft(), prompts)
     ends = {int(free[0].response[2]), int(free[3].response[5])}
-    texts = speculated_texts(target, close_draft(), prompts, end_tokens=frozenset(ends))
+    texts = speculated_texts(target, close_draft(), prompts, eos_token_ids=frozenset(ends))
     for prompt, text in zip(prompts, texts, strict=True):
         assert text.response.tolist() == greedy_one_by_one(target, prompt, 12, ends)
         assert text.states is not None
@@ -90,21 +90,23 @@ def test_columns_that_nobody_sees_are_tidied_away(monkeypatch: pytest.MonkeyPatc
 POLICY = SamplingPolicy(temperature=0.7)
 
 
-def law_of_target(target: Any, prompt: Tensor, tokens: int, vocabulary: int) -> Law:
-    law: Law = {(): 1.0}
+def distribution_of_target(target: Any, prompt: Tensor, tokens: int, vocab_size: int) -> Law:
+    distribution: Law = {(): 1.0}
     for _ in range(tokens):
         longer: Law = {}
-        for text, weight in law.items():
+        for text, weight in distribution.items():
             row = torch.tensor([[*prompt.tolist(), *text]])
-            logits = one_pass(target, row)[0, -1, :vocabulary].double()
+            logits = one_pass(target, row)[0, -1, :vocab_size].double()
             for token, p in enumerate(POLICY.distribution(logits).tolist()):
                 longer[(*text, token)] = weight * p
-        law = longer
-    return law
+        distribution = longer
+    return distribution
 
 
 @pytest.mark.parametrize(("gamma", "tokens"), [(1, 3), (2, 3)])
-def test_every_branch_of_the_sampler_together_has_the_targets_law(gamma: int, tokens: int) -> None:
+def test_every_branch_of_the_sampler_together_has_the_targets_distribution(
+    gamma: int, tokens: int
+) -> None:
     """Exact up to single precision: the models' logits, coins and draws are what ships."""
     target, draft = tiny_model("llama").double(), close_draft(noise=0.1).double()
     prompt = prompts_of([4])[0]
@@ -118,15 +120,18 @@ def test_every_branch_of_the_sampler_together_has_the_targets_law(gamma: int, to
             max_new_tokens=tokens,
             policy=POLICY,
             chance=chance,
-            vocabulary=2,
+            vocab_size=2,
         )
         return [int(token) for token in found[0].response]
 
-    assert total_variation(law_of(run), law_of_target(target, prompt, tokens, 2)) < 1e-6
+    assert (
+        total_variation(distribution_of(run), distribution_of_target(target, prompt, tokens, 2))
+        < 1e-6
+    )
 
 
 @pytest.mark.parametrize("kept", [(0, 2), (1,)])
-def test_a_draft_that_scores_a_part_of_the_vocabulary_leaves_the_law_the_targets(
+def test_a_draft_that_scores_a_part_of_the_vocabulary_leaves_the_distribution_the_targets(
     kept: tuple[int, ...],
 ) -> None:
     target, draft = tiny_model("llama").double(), close_draft(noise=0.1).double()
@@ -143,16 +148,18 @@ def test_a_draft_that_scores_a_part_of_the_vocabulary_leaves_the_law_the_targets
             max_new_tokens=2,
             policy=POLICY,
             chance=chance,
-            vocabulary=3,
+            vocab_size=3,
         )
         drafted.update(token for block in found[0].blocks for token in block.drafted.tolist())
         return [int(token) for token in found[0].response]
 
-    assert total_variation(law_of(run), law_of_target(target, prompt, 2, 3)) < 1e-6
+    assert (
+        total_variation(distribution_of(run), distribution_of_target(target, prompt, 2, 3)) < 1e-6
+    )
     assert drafted == set(kept)
 
 
-def test_two_rows_of_unequal_length_have_their_laws_each() -> None:
+def test_two_rows_of_unequal_length_have_their_distributions_each() -> None:
     target, draft = tiny_model("llama").double(), close_draft(noise=0.1).double()
     prompts = prompts_of([2, 5])
 
@@ -165,13 +172,13 @@ def test_two_rows_of_unequal_length_have_their_laws_each() -> None:
             max_new_tokens=2,
             policy=POLICY,
             chance=chance,
-            vocabulary=2,
+            vocab_size=2,
         )
         return [int(token) for text in found for token in text.response]
 
-    one, other = (law_of_target(target, prompt, 2, 2) for prompt in prompts)
+    one, other = (distribution_of_target(target, prompt, 2, 2) for prompt in prompts)
     product = {(*a, *b): one[a] * other[b] for a in one for b in other}
-    assert total_variation(law_of(run), product) < 1e-6
+    assert total_variation(distribution_of(run), product) < 1e-6
 
 
 def sampled(**changes: Any) -> tuple[Any, Any, list[Tensor], list[SpeculatedText]]:
@@ -213,7 +220,7 @@ def test_blocks_tell_what_was_drafted_and_how_it_was_judged() -> None:
 
 
 def test_tokens_beyond_the_shared_vocabulary_are_never_drawn() -> None:
-    _, _, _, texts = sampled(vocabulary=10)
+    _, _, _, texts = sampled(vocab_size=10)
     assert max(int(text.response.max()) for text in texts) < 10
 
 

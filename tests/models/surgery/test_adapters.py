@@ -85,10 +85,10 @@ def test_dora_trains_the_size_of_each_row_apart() -> None:
 def test_targets_that_match_no_linear_layer_are_an_error_that_lists_them(target: str) -> None:
     with pytest.raises(DistillSpecError, match=f"no linear layer .* called '{target}'") as caught:
         add_lora(tiny_model("llama"), AdapterConfig(targets=("q_proj", target)))
-    assert "down_proj" in caught.value.mend
+    assert "down_proj" in caught.value.fix
     with pytest.raises(DistillSpecError) as caught:
         add_lora(tiny_model("gpt2"), AdapterConfig(targets=("query",)))
-    assert "are: c_attn, c_fc, c_proj; or" in caught.value.mend
+    assert "are: c_attn, c_fc, c_proj; or" in caught.value.fix
 
 
 def test_a_head_that_is_the_embedding_too_is_not_adapted_alone() -> None:

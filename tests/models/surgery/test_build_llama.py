@@ -14,7 +14,7 @@ SHAPE = LlamaShape(
 
 
 def test_the_shape_is_the_one_asked_for() -> None:
-    model = random_llama(SHAPE, vocabulary=40, end_token=3, seed=0)
+    model = random_llama(SHAPE, vocab_size=40, end_token=3, seed=0)
     config = model.config
     assert (config.vocab_size, config.hidden_size, config.intermediate_size) == (40, 16, 32)
     assert (config.num_hidden_layers, config.num_attention_heads) == (2, 4)
@@ -27,18 +27,18 @@ def test_the_shape_is_the_one_asked_for() -> None:
 
 def test_key_value_heads_default_to_heads() -> None:
     shape = SHAPE.model_copy(update={"key_value_heads": None})
-    model = random_llama(shape, vocabulary=40, end_token=0, seed=0)
+    model = random_llama(shape, vocab_size=40, end_token=0, seed=0)
     assert model.config.num_key_value_heads == 4
 
 
 def test_input_and_output_embeddings_are_one_tensor() -> None:
-    model = random_llama(SHAPE, vocabulary=40, end_token=0, seed=0)
+    model = random_llama(SHAPE, vocab_size=40, end_token=0, seed=0)
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
     first, again, other = (
-        random_llama(SHAPE, vocabulary=40, end_token=0, seed=seed).state_dict()
+        random_llama(SHAPE, vocab_size=40, end_token=0, seed=seed).state_dict()
         for seed in (7, 7, 8)
     )
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -47,14 +47,14 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
 
 def test_the_callers_random_state_is_left_alone() -> None:
     before = torch.random.get_rng_state()
-    random_llama(SHAPE, vocabulary=40, end_token=0, seed=5)
+    random_llama(SHAPE, vocab_size=40, end_token=0, seed=5)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_a_shape_beyond_the_memory_is_the_users_error() -> None:
     huge = LlamaShape(hidden_size=10**6, intermediate_size=10**6, layers=8, heads=2)
     with pytest.raises(DistillSpecError, match="GiB of memory"):
-        random_llama(huge, vocabulary=300, end_token=0, seed=0)
+        random_llama(huge, vocab_size=300, end_token=0, seed=0)
 
 
 def test_memory_that_cannot_be_had_is_the_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,4 +62,4 @@ def test_memory_that_cannot_be_had_is_the_users_error(monkeypatch: pytest.Monkey
     monkeypatch.setattr(build_llama, "check_memory", lambda *_: None)
     huge = LlamaShape(hidden_size=2**20, intermediate_size=2**20, layers=1, heads=2)
     with pytest.raises(DistillSpecError, match="not enough free memory"):
-        random_llama(huge, vocabulary=2**28, end_token=0, seed=0)
+        random_llama(huge, vocab_size=2**28, end_token=0, seed=0)

@@ -31,7 +31,7 @@ def test_it_scores_text_without_gradients(text: Tensor) -> None:
 
 
 def test_head_and_logits_are_trimmed_to_the_shared_vocabulary(text: Tensor) -> None:
-    target = FrozenTarget(tiny_model("llama"), vocabulary=50)
+    target = FrozenTarget(tiny_model("llama"), vocab_size=50)
     assert target.head is not None
     assert target.head.weight.shape == (50, 32)
     assert target.logits(text, None).shape == (1, 48, 50)

@@ -45,4 +45,4 @@ def test_equal_arguments_give_equal_bits() -> None:
 
 def test_engines_are_told_of_a_model_in_memory() -> None:
     found = facts(tiny_model("gpt2"))
-    assert (found.architecture, found.vocabulary) == ("GPT2LMHeadModel", VOCABULARY)
+    assert (found.architecture, found.vocab_size) == ("GPT2LMHeadModel", VOCABULARY)

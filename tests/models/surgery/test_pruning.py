@@ -207,7 +207,7 @@ def test_widths_that_are_not_there_or_cannot_be_cut_are_refused() -> None:
     assert "the target has 2" in refused("llama", plan(1, key_value_heads=3)).what
     error = refused("qwen2", plan(1, key_value_heads=1))
     assert error.what == "key_value_heads of a qwen2 model cannot be cut"
-    assert "llama, mistral, qwen3" in error.mend
+    assert "llama, mistral, qwen3" in error.fix
     assert "gemma2" in refused("gemma2", plan(1, intermediate_size=8)).what
 
 

@@ -48,8 +48,8 @@ def test_a_digest_is_of_tokens_and_ids_whatever_their_order(
     tokenizer: PreTrainedTokenizerBase, changed: Callable[[Change], PreTrainedTokenizerBase]
 ) -> None:
     def turn(content: dict[str, Any]) -> None:
-        vocabulary = content["model"]["vocab"]
-        content["model"]["vocab"] = dict(reversed(vocabulary.items()))
+        vocab_size = content["model"]["vocab"]
+        content["model"]["vocab"] = dict(reversed(vocab_size.items()))
 
     assert vocabulary_digest(changed(turn)) == vocabulary_digest(tokenizer)
 
@@ -58,9 +58,9 @@ def test_a_digest_changes_with_the_id_of_a_token(
     tokenizer: PreTrainedTokenizerBase, changed: Callable[[Change], PreTrainedTokenizerBase]
 ) -> None:
     def swap(content: dict[str, Any]) -> None:
-        vocabulary = content["model"]["vocab"]
-        one, other = list(vocabulary)[50:52]
-        vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+        vocab_size = content["model"]["vocab"]
+        one, other = list(vocab_size)[50:52]
+        vocab_size[one], vocab_size[other] = vocab_size[other], vocab_size[one]
 
     assert vocabulary_digest(changed(swap)) != vocabulary_digest(tokenizer)
 
@@ -85,9 +85,9 @@ def test_moved_tokens_are_counted_and_the_first_is_named(
     tokenizer: PreTrainedTokenizerBase, changed: Callable[[Change], PreTrainedTokenizerBase]
 ) -> None:
     def swap(content: dict[str, Any]) -> None:
-        vocabulary = content["model"]["vocab"]
-        names = {index: token for token, index in vocabulary.items()}
-        vocabulary[names[5]], vocabulary[names[6]] = 6, 5
+        vocab_size = content["model"]["vocab"]
+        names = {index: token for token, index in vocab_size.items()}
+        vocab_size[names[5]], vocab_size[names[6]] = 6, 5
 
     with pytest.raises(DistillSpecError, match=r"2 under another id \(first: .* is 5 in .* 6 in"):
         check_pair(tokenizer, changed(swap), 300, 300, "pair")

@@ -1,4 +1,4 @@
-"""Arms with known laws, and the regret of a chooser on them."""
+"""Arms with known distributions, and the regret of a chooser on them."""
 
 from __future__ import annotations
 

@@ -11,7 +11,12 @@ from distillspec.speculation.choose.chooser import Reward, RoundOutcome
 from distillspec.speculation.choose.exp3 import EXP3
 from distillspec.speculation.choose.ucb import UCB
 from distillspec.speculation.sampling import SamplingPolicy
-from tests.speculation.branches import Branches, autoregressive_law, law_of, total_variation
+from tests.speculation.branches import (
+    Branches,
+    autoregressive_distribution,
+    distribution_of,
+    total_variation,
+)
 from tests.speculation.choose.simulated import MOST, arms, rounds_to_emit, stopping_time_regret
 
 REWARD = Reward(most_tokens=MOST)
@@ -103,7 +108,7 @@ def test_statistics_are_kept_and_given_back(is_centred: bool) -> None:
     assert again.state() == chooser.state()
 
 
-def test_exploring_does_not_change_the_law_of_the_output() -> None:
+def test_exploring_does_not_change_the_distribution_of_the_output() -> None:
     from distillspec.speculation.decoding.engine import SpeculativeDecoder
     from tests.speculation.decoding.test_engine import PROMPT, random_pair
 
@@ -114,5 +119,5 @@ def test_exploring_does_not_change_the_law_of_the_output() -> None:
         decoder = SpeculativeDecoder(pair.target, pair.draft, chooser, policy, chance)
         return decoder.decode(torch.tensor(PROMPT), max_new_tokens=3).tokens
 
-    expected = autoregressive_law(pair.target, policy, PROMPT, 3)
-    assert total_variation(law_of(decode), expected) < 1e-9
+    expected = autoregressive_distribution(pair.target, policy, PROMPT, 3)
+    assert total_variation(distribution_of(decode), expected) < 1e-9

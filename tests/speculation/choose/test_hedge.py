@@ -19,8 +19,8 @@ from distillspec.speculation.verify.block import verify_block
 from tests.speculation.branches import (
     Branches,
     HistoryRunner,
-    autoregressive_law,
-    law_of,
+    autoregressive_distribution,
+    distribution_of,
     total_variation,
 )
 from tests.speculation.decoding.test_engine import PROMPT, random_table, standard
@@ -196,7 +196,7 @@ def test_statistics_are_kept_and_given_back() -> None:
     assert again.probabilities() == hedge.probabilities()
 
 
-def test_neither_watching_nor_choosing_changes_the_law_of_the_output() -> None:
+def test_neither_watching_nor_choosing_changes_the_distribution_of_the_output() -> None:
     target, one, other = (HistoryRunner(random_table(2, seed)) for seed in range(3))
     arms = [standard(2, model="one"), standard(1, model="other"), standard(2, draft=LookupDraft(2))]
     policy = SamplingPolicy(0.8)
@@ -206,4 +206,9 @@ def test_neither_watching_nor_choosing_changes_the_law_of_the_output() -> None:
         decoder = SpeculativeDecoder(target, {"one": one, "other": other}, hedge, policy, chance)
         return decoder.decode(torch.tensor(PROMPT), max_new_tokens=3).tokens
 
-    assert total_variation(law_of(text), autoregressive_law(target, policy, PROMPT, 3)) < 1e-9
+    assert (
+        total_variation(
+            distribution_of(text), autoregressive_distribution(target, policy, PROMPT, 3)
+        )
+        < 1e-9
+    )

@@ -50,13 +50,13 @@ def decoded(way: Configuration, policy: SamplingPolicy, *, audited: bool = True)
 
 
 def entropy(token: int, policy: SamplingPolicy) -> float:
-    """Of the draft's law after `token`, by hand: tempered (at T = 0 by 1), never filtered."""
-    law = (table(1)[token] / (policy.temperature or 1.0)).softmax(-1)
-    return -sum(float(p) * math.log(float(p)) for p in law)
+    """Of the draft's distribution after `token`, by hand: tempered (at T = 0 by 1), never filtered."""
+    distribution = (table(1)[token] / (policy.temperature or 1.0)).softmax(-1)
+    return -sum(float(p) * math.log(float(p)) for p in distribution)
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
-def test_the_first_entropy_of_a_round_is_of_the_drafts_law_after_the_last_token(
+def test_the_first_entropy_of_a_round_is_of_the_drafts_distribution_after_the_last_token(
     policy: SamplingPolicy,
 ) -> None:
     text = decoded(a_configuration(3), policy)
@@ -72,7 +72,7 @@ def test_the_first_entropy_of_a_round_is_of_the_drafts_law_after_the_last_token(
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
-def test_the_entropies_of_kept_tokens_are_those_of_the_laws_they_were_drawn_from(
+def test_the_entropies_of_kept_tokens_are_those_of_the_distributions_they_were_drawn_from(
     policy: SamplingPolicy,
 ) -> None:
     text = decoded(a_configuration(4), policy)

@@ -36,9 +36,9 @@ from tests.speculation.branches import (
     Branches,
     HistoryRunner,
     Law,
-    autoregressive_law,
-    law_by_rounds,
-    law_of,
+    autoregressive_distribution,
+    distribution_by_rounds,
+    distribution_of,
     mutant,
     total_variation,
 )
@@ -85,21 +85,21 @@ def random_pair(
     return Pair(target, draft)
 
 
-def law_of_engine(
+def distribution_of_engine(
     pair: Pair,
     configuration: Configuration,
     policy: SamplingPolicy,
     max_new_tokens: int,
-    end_tokens: frozenset[int] = frozenset(),
+    eos_token_ids: frozenset[int] = frozenset(),
     prompt: tuple[int, ...] = PROMPT,
 ) -> Law:
     def stream(chance: Branches) -> Any:
         decoder = SpeculativeDecoder(pair.target, pair.draft, configuration, policy, chance)
         return decoder.rounds(
-            torch.tensor(prompt), max_new_tokens=max_new_tokens, end_tokens=end_tokens
+            torch.tensor(prompt), max_new_tokens=max_new_tokens, eos_token_ids=eos_token_ids
         )
 
-    return law_by_rounds(stream, pair.state)
+    return distribution_by_rounds(stream, pair.state)
 
 
 def distance_from_the_target(
@@ -107,13 +107,16 @@ def distance_from_the_target(
     configuration: Configuration,
     policy: SamplingPolicy,
     max_new_tokens: int,
-    end_tokens: frozenset[int] = frozenset(),
+    eos_token_ids: frozenset[int] = frozenset(),
 ) -> float:
-    """Total variation between the law of whole outputs and the target's own."""
-    law = law_of_engine(pair, configuration, policy, max_new_tokens, end_tokens)
-    assert sum(law.values()) == pytest.approx(1.0, abs=1e-12)
+    """Total variation between the distribution of whole outputs and the target's own."""
+    distribution = distribution_of_engine(
+        pair, configuration, policy, max_new_tokens, eos_token_ids
+    )
+    assert sum(distribution.values()) == pytest.approx(1.0, abs=1e-12)
     return total_variation(
-        law, autoregressive_law(pair.target, policy, PROMPT, max_new_tokens, end_tokens)
+        distribution,
+        autoregressive_distribution(pair.target, policy, PROMPT, max_new_tokens, eos_token_ids),
     )
 
 
@@ -129,15 +132,19 @@ POLICIES = {
 }
 
 
-@pytest.mark.parametrize("end_tokens", [frozenset[int](), frozenset({2})], ids=["endless", "end"])
+@pytest.mark.parametrize(
+    "eos_token_ids", [frozenset[int](), frozenset({2})], ids=["endless", "end"]
+)
 @pytest.mark.parametrize("gamma", [1, 2, 3])
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES.keys())
-def test_whole_outputs_have_the_law_of_the_target(
-    policy: SamplingPolicy, gamma: int, end_tokens: frozenset[int]
+def test_whole_outputs_have_the_distribution_of_the_target(
+    policy: SamplingPolicy, gamma: int, eos_token_ids: frozenset[int]
 ) -> None:
     pair = random_pair(3)
-    max_new_tokens = {1: 4, 2: 3, 3: 3 if end_tokens else 2}[gamma]
-    distance = distance_from_the_target(pair, standard(gamma), policy, max_new_tokens, end_tokens)
+    max_new_tokens = {1: 4, 2: 3, 3: 3 if eos_token_ids else 2}[gamma]
+    distance = distance_from_the_target(
+        pair, standard(gamma), policy, max_new_tokens, eos_token_ids
+    )
     assert distance < EXACT
 
 
@@ -153,7 +160,7 @@ SEVERAL = {
 
 @pytest.mark.parametrize("parts", SEVERAL.values(), ids=SEVERAL.keys())
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_every_rule_gives_whole_outputs_the_law_of_the_target(
+def test_every_rule_gives_whole_outputs_the_distribution_of_the_target(
     parts: dict[str, Any], temperature: float
 ) -> None:
     pair = random_pair(3)
@@ -174,13 +181,13 @@ class Whimsical(StopRule):
 
 
 @pytest.mark.parametrize("name", ["k-seq", "recursive", "distinct", "traversal"])
-def test_sequences_that_end_at_different_places_keep_the_law(name: str) -> None:
+def test_sequences_that_end_at_different_places_keep_the_distribution(name: str) -> None:
     configuration = standard(2, **SEVERAL[name], stop=Whimsical())
     assert distance_from_the_target(random_pair(3), configuration, SamplingPolicy(), 2) < EXACT
 
 
 @pytest.mark.parametrize("name", ["block", "k-seq", "distinct", "traversal"])
-def test_adaedl_with_every_rule_that_takes_it_keeps_the_law(name: str) -> None:
+def test_adaedl_with_every_rule_that_takes_it_keeps_the_distribution(name: str) -> None:
     """With a threshold that learns as it goes; some drafts it ends, some it does not."""
     pair, policy, lengths = random_pair(3), SamplingPolicy(), set()
     walked: list[AdaEDL] = []
@@ -194,8 +201,11 @@ def test_adaedl_with_every_rule_that_takes_it_keeps_the_law(name: str) -> None:
             lengths.add(one.record.drafted)
             yield one
 
-    law = law_by_rounds(stream, lambda: (pair.state(), tuple(walked[-1].state())))
-    assert total_variation(law, autoregressive_law(pair.target, policy, PROMPT, 2)) < EXACT
+    distribution = distribution_by_rounds(stream, lambda: (pair.state(), tuple(walked[-1].state())))
+    assert (
+        total_variation(distribution, autoregressive_distribution(pair.target, policy, PROMPT, 2))
+        < EXACT
+    )
     assert len(lengths) > 1
 
 
@@ -229,7 +239,7 @@ def test_every_rule_keeps_to_a_cache_with_little_room(parts: dict[str, Any]) -> 
     "forbidden", [(0.0, 0.5), (0.5, 0.0), (0.5, 0.5)], ids=["draft", "target", "both"]
 )
 @pytest.mark.parametrize("seed", [1, 2])
-def test_the_law_holds_where_a_model_gives_tokens_probability_zero(
+def test_the_distribution_holds_where_a_model_gives_tokens_probability_zero(
     forbidden: tuple[float, float], seed: int
 ) -> None:
     pair = random_pair(4, forbidden=forbidden, seed=seed)
@@ -237,12 +247,12 @@ def test_the_law_holds_where_a_model_gives_tokens_probability_zero(
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0])
-def test_the_law_holds_on_a_bigram_pair_of_five_tokens(temperature: float) -> None:
+def test_the_distribution_holds_on_a_bigram_pair_of_five_tokens(temperature: float) -> None:
     pair = random_pair(5, runner=BigramRunner, forbidden=(0.0, 0.3), seed=5)
     assert distance_from_the_target(pair, standard(2), SamplingPolicy(temperature), 2) < EXACT
 
 
-def test_the_law_holds_for_a_draft_that_never_agrees() -> None:
+def test_the_distribution_holds_for_a_draft_that_never_agrees() -> None:
     target = random_table(4, 0)
     is_low = torch.arange(4) < 2
     pair = Pair(
@@ -252,18 +262,21 @@ def test_the_law_holds_for_a_draft_that_never_agrees() -> None:
     assert distance_from_the_target(pair, standard(2), SamplingPolicy(), 3) < EXACT
 
 
-def test_the_law_holds_after_a_prompt_of_one_token() -> None:
+def test_the_distribution_holds_after_a_prompt_of_one_token() -> None:
     pair, policy = random_pair(3), SamplingPolicy()
-    law = law_of_engine(pair, standard(2), policy, 3, prompt=(2,))
-    assert total_variation(law, autoregressive_law(pair.target, policy, (2,), 3)) < EXACT
+    distribution = distribution_of_engine(pair, standard(2), policy, 3, prompt=(2,))
+    assert (
+        total_variation(distribution, autoregressive_distribution(pair.target, policy, (2,), 3))
+        < EXACT
+    )
 
 
-def test_the_law_holds_where_the_cache_leaves_no_room_for_a_full_block() -> None:
+def test_the_distribution_holds_where_the_cache_leaves_no_room_for_a_full_block() -> None:
     pair = random_pair(3, capacity=len(PROMPT) + 3 - 1)
     assert distance_from_the_target(pair, standard(3), SamplingPolicy(), 3) < EXACT
 
 
-def test_the_law_holds_for_a_rule_that_stops_early_by_what_it_sees() -> None:
+def test_the_distribution_holds_for_a_rule_that_stops_early_by_what_it_sees() -> None:
     class WhereSure(StopRule):
         def stops(
             self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None
@@ -277,28 +290,41 @@ def test_the_law_holds_for_a_rule_that_stops_early_by_what_it_sees() -> None:
     assert distance < EXACT
 
 
-def test_walking_decode_to_the_very_end_gives_the_same_law_as_walking_round_by_round() -> None:
+def test_walking_decode_to_the_very_end_gives_the_same_distribution_as_walking_round_by_round() -> (
+    None
+):
     pair, policy = random_pair(3), SamplingPolicy()
 
     def decode(chance: Branches) -> list[int]:
         decoder = SpeculativeDecoder(pair.target, pair.draft, standard(2), policy, chance)
         return decoder.decode(torch.tensor(PROMPT), max_new_tokens=2).tokens
 
-    law = law_of(decode)
-    assert total_variation(law, law_of_engine(pair, standard(2), policy, 2)) < EXACT
-    assert total_variation(law, autoregressive_law(pair.target, policy, PROMPT, 2)) < EXACT
+    distribution = distribution_of(decode)
+    assert (
+        total_variation(distribution, distribution_of_engine(pair, standard(2), policy, 2)) < EXACT
+    )
+    assert (
+        total_variation(distribution, autoregressive_distribution(pair.target, policy, PROMPT, 2))
+        < EXACT
+    )
 
 
-@pytest.mark.parametrize("end_tokens", [frozenset[int](), frozenset({2})], ids=["endless", "end"])
-def test_the_autoregressive_decoder_has_the_law_of_the_target(end_tokens: frozenset[int]) -> None:
+@pytest.mark.parametrize(
+    "eos_token_ids", [frozenset[int](), frozenset({2})], ids=["endless", "end"]
+)
+def test_the_autoregressive_decoder_has_the_distribution_of_the_target(
+    eos_token_ids: frozenset[int],
+) -> None:
     runner, policy = HistoryRunner(random_table(3, 0)), SamplingPolicy(0.7)
 
     def decode(chance: Branches) -> list[int]:
         decoder = AutoregressiveDecoder(runner, policy, chance)
-        return decoder.decode(torch.tensor(PROMPT), max_new_tokens=3, end_tokens=end_tokens).tokens
+        return decoder.decode(
+            torch.tensor(PROMPT), max_new_tokens=3, eos_token_ids=eos_token_ids
+        ).tokens
 
-    expected = autoregressive_law(runner, policy, PROMPT, 3, end_tokens)
-    assert total_variation(law_of(decode), expected) < EXACT
+    expected = autoregressive_distribution(runner, policy, PROMPT, 3, eos_token_ids)
+    assert total_variation(distribution_of(decode), expected) < EXACT
 
 
 class InTurn:
@@ -323,7 +349,7 @@ class InTurn:
     def restore(self, state: Any, *, where: str) -> None: ...
 
 
-def law_in_turn(
+def distribution_in_turn(
     target: BigramRunner,
     drafts: dict[str, BigramRunner],
     arms: list[Configuration],
@@ -341,7 +367,7 @@ def law_in_turn(
         held = (tuple(one.tokens[0].tolist()) for one in (target, *drafts.values()))
         return (*held, choosers[-1].rounds)
 
-    return law_by_rounds(stream, state)
+    return distribution_by_rounds(stream, state)
 
 
 SEVERAL_DRAFTS = [
@@ -355,15 +381,18 @@ SEVERAL_DRAFTS = [
 
 @pytest.mark.parametrize("turn", range(5))
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_drafts_that_take_turns_with_each_other_with_lookup_and_with_none_keep_the_law(
+def test_drafts_that_take_turns_with_each_other_with_lookup_and_with_none_keep_the_distribution(
     temperature: float, turn: int
 ) -> None:
     target, policy = HistoryRunner(random_table(3, 0)), SamplingPolicy(temperature)
     drafts = {"one": HistoryRunner(random_table(3, 1)), "other": HistoryRunner(random_table(3, 2))}
     arms = SEVERAL_DRAFTS[turn:] + SEVERAL_DRAFTS[:turn]
-    law = law_in_turn(target, dict(drafts), arms, policy, 4)
-    assert sum(law.values()) == pytest.approx(1.0, abs=1e-12)
-    assert total_variation(law, autoregressive_law(target, policy, PROMPT, 4)) < EXACT
+    distribution = distribution_in_turn(target, dict(drafts), arms, policy, 4)
+    assert sum(distribution.values()) == pytest.approx(1.0, abs=1e-12)
+    assert (
+        total_variation(distribution, autoregressive_distribution(target, policy, PROMPT, 4))
+        < EXACT
+    )
 
 
 # --- the enumeration bites -----------------------------------------------------------------------
@@ -596,13 +625,13 @@ def test_a_decoder_can_be_used_again() -> None:
 
 def test_the_stream_emits_what_decode_returns() -> None:
     pair = random_pair(5)
-    prompt, end_tokens = torch.tensor([1, 2]), frozenset({4})
+    prompt, eos_token_ids = torch.tensor([1, 2]), frozenset({4})
     streaming, whole = (
         SpeculativeDecoder(pair.target, pair.draft, standard(2), SamplingPolicy(), seeded(7))
         for _ in range(2)
     )
-    rounds = list(streaming.rounds(prompt, max_new_tokens=12, end_tokens=end_tokens))
-    generation = whole.decode(prompt, max_new_tokens=12, end_tokens=end_tokens)
+    rounds = list(streaming.rounds(prompt, max_new_tokens=12, eos_token_ids=eos_token_ids))
+    generation = whole.decode(prompt, max_new_tokens=12, eos_token_ids=eos_token_ids)
     assert [token for emitted in rounds for token in emitted.tokens] == generation.tokens
     assert [fate for emitted in rounds for fate in emitted.fates] == generation.fates
     assert [emitted.record for emitted in rounds] == generation.rounds
@@ -622,7 +651,7 @@ def test_end_of_text_inside_a_block_cuts_the_output_after_it() -> None:
     decoder = SpeculativeDecoder(
         BigramRunner(table), BigramRunner(table), standard(4), SamplingPolicy(), seeded()
     )
-    generation = decoder.decode(torch.tensor([0]), max_new_tokens=30, end_tokens=frozenset({7}))
+    generation = decoder.decode(torch.tensor([0]), max_new_tokens=30, eos_token_ids=frozenset({7}))
     assert generation.tokens == [1, 2, 3, 4, 5, 6, 7]
     assert generation.finished
     assert [record.emitted for record in generation.rounds] == [5, 2]
@@ -653,7 +682,7 @@ def test_end_of_text_as_the_last_token_of_a_block_cuts_nothing() -> None:
     decoder = SpeculativeDecoder(
         BigramRunner(table), BigramRunner(table), standard(4), SamplingPolicy(), seeded()
     )
-    generation = decoder.decode(torch.tensor([0]), max_new_tokens=30, end_tokens=frozenset({5}))
+    generation = decoder.decode(torch.tensor([0]), max_new_tokens=30, eos_token_ids=frozenset({5}))
     assert generation.tokens == [1, 2, 3, 4, 5]
     assert generation.finished
     assert [record.cut for record in generation.rounds] == [False]
@@ -690,7 +719,7 @@ def test_tau_is_not_pulled_down_by_the_short_blocks_that_fit_before_the_limit() 
 
 def test_the_baseline_stops_at_end_of_text() -> None:
     decoder = AutoregressiveDecoder(BigramRunner(counting_table(9)), SamplingPolicy(), seeded())
-    generation = decoder.decode(torch.tensor([0]), max_new_tokens=8, end_tokens=frozenset({3}))
+    generation = decoder.decode(torch.tensor([0]), max_new_tokens=8, eos_token_ids=frozenset({3}))
     assert generation.tokens == [1, 2, 3]
     assert generation.finished
 

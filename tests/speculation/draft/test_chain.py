@@ -16,7 +16,7 @@ TABLE = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torc
 
 
 @pytest.mark.parametrize("policy", [SamplingPolicy(), SamplingPolicy(0.6, top_k=2)])
-def test_the_law_of_the_drafted_tokens_is_the_product_of_the_q_they_come_with(
+def test_the_distribution_of_the_drafted_tokens_is_the_product_of_the_q_they_come_with(
     policy: SamplingPolicy,
 ) -> None:
     total = 0.0

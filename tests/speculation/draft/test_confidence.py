@@ -30,7 +30,9 @@ def test_the_threshold_of_draft_and_verify_follows_acceptance_by_hand() -> None:
 
 @pytest.mark.parametrize("parts", [{}, {"draft": SequencesDraft(2), "verify": verify_kseq}])
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_the_law_of_the_output_is_the_targets(parts: dict[str, object], temperature: float) -> None:
+def test_the_distribution_of_the_output_is_the_targets(
+    parts: dict[str, object], temperature: float
+) -> None:
     configuration = standard(2, stop=Confidence(0.45), **parts)
     policy = SamplingPolicy(temperature)
     assert distance_from_the_target(random_pair(3), configuration, policy, 3) < 1e-9

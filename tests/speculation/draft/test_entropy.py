@@ -15,12 +15,12 @@ SURE, UNSURE = torch.tensor([9.0, 0.0, 0.0, 0.0]), torch.zeros(4)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
-def test_the_entropy_is_that_of_the_untempered_law(temperature: float) -> None:
+def test_the_entropy_is_that_of_the_untempered_distribution(temperature: float) -> None:
     assert entropy_nats(UNSURE, SamplingPolicy(temperature)) == pytest.approx(math.log(4))
     logits = torch.tensor([0.2, 0.8]).log()
     scaled = torch.tensor([0.2, 0.8]) ** (1.0 / (temperature or 1.0))
-    law = (scaled / scaled.sum()).tolist()
-    expected = -sum(share * math.log(share) for share in law)
+    distribution = (scaled / scaled.sum()).tolist()
+    expected = -sum(share * math.log(share) for share in distribution)
     assert entropy_nats(logits, SamplingPolicy(temperature)) == pytest.approx(expected, rel=1e-5)
 
 
@@ -94,7 +94,7 @@ def test_a_rate_that_is_wanted_and_reached_lets_the_threshold_stay() -> None:
 
 @pytest.mark.parametrize("rule", [AdaEDL(0.55, 0.9), SVIP(0.15, 0.3)])
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
-def test_the_law_of_the_output_is_the_targets(rule: StopRule, temperature: float) -> None:
+def test_the_distribution_of_the_output_is_the_targets(rule: StopRule, temperature: float) -> None:
     configuration = standard(3, stop=rule, draft=ChainDraft())
     if isinstance(rule, AdaEDL):
         rule.learn = lambda *_: None  # type: ignore[method-assign]  # no state between branches

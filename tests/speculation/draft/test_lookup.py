@@ -82,26 +82,28 @@ def test_it_needs_no_model_at_all() -> None:
 
 def test_a_certain_draft_is_kept_with_the_targets_probability_of_it() -> None:
     p = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]], dtype=torch.float64)
-    law: dict[tuple[int, ...], float] = {}
+    distribution: dict[tuple[int, ...], float] = {}
 
     def verified(chance: Branches) -> Tensor:
         basis = basis_of(BigramRunner(torch.zeros(3, 3)), [1, 0, 1], chance)
         chain = LookupDraft(1).propose(basis, 1)
-        return torch.tensor(chain.judge(verify_token, p, chance).tokens)
+        return torch.tensor(chain.verify(verify_token, p, chance).tokens)
 
     for tokens, branches in walk(verified):
         key = tuple(tokens.tolist())
-        law[key] = law.get(key, 0.0) + branches.weight
+        distribution[key] = distribution.get(key, 0.0) + branches.weight
     kept = {(0, token): 0.2 * share for token, share in enumerate([0.6, 0.3, 0.1])}
     expected = {**kept, (1,): 0.5, (2,): 0.3}  # p without the 0 that was drafted
-    assert law.keys() == expected.keys()
-    assert all(math.isclose(law[key], expected[key], abs_tol=1e-12) for key in law)
+    assert distribution.keys() == expected.keys()
+    assert all(
+        math.isclose(distribution[key], expected[key], abs_tol=1e-12) for key in distribution
+    )
 
 
 @pytest.mark.parametrize("verify", [verify_token, verify_block])
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_law_of_the_output_is_the_targets(
+def test_the_distribution_of_the_output_is_the_targets(
     verify: object, temperature: float, seed: int
 ) -> None:
     configuration = standard(2, draft=LookupDraft(2), verify=verify)

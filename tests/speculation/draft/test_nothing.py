@@ -18,7 +18,7 @@ from tests.speculation.decoding.test_engine import (
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_the_law_is_the_targets(temperature: float) -> None:
+def test_the_distribution_is_the_targets(temperature: float) -> None:
     way = standard(3, draft=NoDraft())
     assert distance_from_the_target(random_pair(3), way, SamplingPolicy(temperature), 3) < 1e-12
 

@@ -58,12 +58,12 @@ def test_sequences_are_independent_draws_from_the_q_they_come_with(K: int, gamma
 def test_distinct_sequences_begin_with_different_tokens_drawn_without_replacement() -> None:
     runner = HistoryRunner(TABLE)
     q = SamplingPolicy().distribution(runner.feed(torch.tensor([[1, 0, 2]]))[0, -1]).tolist()
-    law: Counter[tuple[int, ...]] = Counter()
+    distribution: Counter[tuple[int, ...]] = Counter()
     for found, branches in walk(
         lambda chance: bundle(SequencesDraft(2, distinct=True), HistoryRunner(TABLE), chance, 1)
     ):
-        law[tuple(found.tree.tokens)] += branches.weight  # type: ignore[assignment]
-    for (one, other), weight in law.items():
+        distribution[tuple(found.tree.tokens)] += branches.weight  # type: ignore[assignment]
+    for (one, other), weight in distribution.items():
         assert one != other
         assert weight == pytest.approx(q[one] * q[other] / (1.0 - q[one]), rel=1e-12)
 
@@ -85,7 +85,7 @@ def test_after_a_verdict_both_caches_hold_the_kept_path() -> None:
         proposal.score(target, torch.tensor([2]))
         for tokens in sequences(proposal, 3):
             mine, theirs = (_copy(runner) for runner in (target, draft))
-            proposal.keep(mine, theirs, 3, VerifyResult([*tokens, 0]))
+            proposal.commit(mine, theirs, 3, VerifyResult([*tokens, 0]))
             assert mine.tokens.tolist() == [[1, 0, 2, *tokens]]
             assert theirs.tokens.tolist() == [[1, 0, 2, tokens[0]]]
             assert proposal.is_whole(VerifyResult([*tokens, 0]))

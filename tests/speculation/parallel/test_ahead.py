@@ -120,8 +120,8 @@ def test_no_candidate_is_read_where_the_model_has_no_position() -> None:
     assert ahead.capacity == 4
 
 
-def test_candidates_at_temperature_0_are_ranked_by_the_untempered_law() -> None:
-    """The one-hot law would know one candidate and no second."""
+def test_candidates_at_temperature_0_are_ranked_by_the_untempered_distribution() -> None:
+    """The one-hot distribution would know one candidate and no second."""
     ahead = AheadDraft(BigramRunner(table(3)), Candidates(width=3, depth=1))
     ahead.start([0], SamplingPolicy(0.0))
     ahead.grow()

@@ -49,7 +49,7 @@ def test_a_reader_does_not_wait_for_ever_for_a_writer_that_died() -> None:
     board._lock.acquire()
 
     def is_dead() -> None:
-        raise DistillSpecError("the draft ended", where="here", mend="again")
+        raise DistillSpecError("the draft ended", where="here", fix="again")
 
     with pytest.raises(DistillSpecError, match="the draft ended"):
         board.read(while_waiting=is_dead)

@@ -23,8 +23,8 @@ from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.branches import (
     HistoryRunner,
     Law,
-    autoregressive_law,
-    law_of,
+    autoregressive_distribution,
+    distribution_of,
     total_variation,
 )
 
@@ -36,56 +36,62 @@ EXACT = 1e-9
 V = 3
 
 
-def law_of_card(
+def distribution_of_card(
     draft: Callable[[], ScheduledDraft],
     policy: SamplingPolicy,
     length: int,
     *,
     decoder: type[CardDecoder] = CardDecoder,
-    end_tokens: frozenset[int] = frozenset(),
+    eos_token_ids: frozenset[int] = frozenset(),
 ) -> Law:
     def run(chance: RandomSource) -> list[int]:
         card = decoder(HistoryRunner(random_table(V, 0)), draft(), policy, chance, longest=2)
         return card.decode(
-            torch.tensor(PROMPT), max_new_tokens=length, end_tokens=end_tokens
+            torch.tensor(PROMPT), max_new_tokens=length, eos_token_ids=eos_token_ids
         ).tokens
 
-    return law_of(run)
+    return distribution_of(run)
 
 
-def target_law(policy: SamplingPolicy, length: int, end: frozenset[int] = frozenset()) -> Law:
-    return autoregressive_law(HistoryRunner(random_table(V, 0)), policy, PROMPT, length, end)
+def target_distribution(
+    policy: SamplingPolicy, length: int, end: frozenset[int] = frozenset()
+) -> Law:
+    return autoregressive_distribution(
+        HistoryRunner(random_table(V, 0)), policy, PROMPT, length, end
+    )
 
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_whatever_the_order_of_events_whole_outputs_have_the_law_of_the_target(
+def test_whatever_the_order_of_events_whole_outputs_have_the_distribution_of_the_target(
     seed: int, temperature: float
 ) -> None:
     policy = SamplingPolicy(temperature)
-    law = law_of_card(lambda: ScheduledDraft(random_table(V, 1), random_schedule(seed)), policy, 3)
-    assert sum(law.values()) == pytest.approx(1.0, abs=1e-12)
-    assert total_variation(law, target_law(policy, 3)) < EXACT
+    distribution = distribution_of_card(
+        lambda: ScheduledDraft(random_table(V, 1), random_schedule(seed)), policy, 3
+    )
+    assert sum(distribution.values()) == pytest.approx(1.0, abs=1e-12)
+    assert total_variation(distribution, target_distribution(policy, 3)) < EXACT
 
 
 def test_an_end_token_ends_the_text_wherever_the_round_stands() -> None:
     policy, end = SamplingPolicy(1.0), frozenset({2})
     draft = partial(ScheduledDraft, random_table(V, 0), prompt_schedule)
-    law = law_of_card(draft, policy, 3, end_tokens=end)
-    assert total_variation(law, target_law(policy, 3, end)) < EXACT
+    distribution = distribution_of_card(draft, policy, 3, eos_token_ids=end)
+    assert total_variation(distribution, target_distribution(policy, 3, end)) < EXACT
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_candidates_that_are_plain_lies_cannot_change_the_law(seed: int) -> None:
+def test_candidates_that_are_plain_lies_cannot_change_the_distribution(seed: int) -> None:
     policy = SamplingPolicy(1.0)
-    law = law_of_card(lambda: LyingDraft(random_table(V, 1), seed), policy, 3)
-    assert total_variation(law, target_law(policy, 3)) < EXACT
+    distribution = distribution_of_card(lambda: LyingDraft(random_table(V, 1), seed), policy, 3)
+    assert total_variation(distribution, target_distribution(policy, 3)) < EXACT
 
 
 class Biased(CardDecoder):
     """Known wrong: the likeliest candidate is accepted with min(1, p/q), as if drawn from q.
 
-    The candidates' q here is the draft's own law, which is as good as the rule could get.
+    The candidates' q here is the draft's own distribution, which is as good as the rule could get.
     """
 
     def _drawn(self, block: Tensor) -> list[int]:
@@ -108,8 +114,8 @@ class Biased(CardDecoder):
 def test_accepting_the_likeliest_candidate_as_if_it_were_drawn_fails() -> None:
     policy = SamplingPolicy(1.0)
     draft = partial(ScheduledDraft, random_table(V, 1), prompt_schedule)
-    law = law_of_card(draft, policy, 2, decoder=Biased)
-    assert total_variation(law, target_law(policy, 2)) > 0.01
+    distribution = distribution_of_card(draft, policy, 2, decoder=Biased)
+    assert total_variation(distribution, target_distribution(policy, 2)) > 0.01
 
 
 def test_a_draft_that_keeps_up_and_agrees_is_kept_whole() -> None:

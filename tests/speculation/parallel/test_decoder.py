@@ -33,7 +33,7 @@ class OneByOne(ParallelDecoder):
         self._busy += 0.25
 
     def _rounds(
-        self, prompt: Tensor, max_new_tokens: int, end_tokens: frozenset[int]
+        self, prompt: Tensor, max_new_tokens: int, eos_token_ids: frozenset[int]
     ) -> Iterator[Round]:
         for _ in range(max_new_tokens):
             self._busy += 0.25
@@ -63,5 +63,5 @@ def test_a_stream_has_the_same_rounds() -> None:
 
 
 def test_a_text_that_ends_with_an_end_token_is_finished() -> None:
-    found = decoder().decode(torch.tensor([1]), max_new_tokens=1, end_tokens=frozenset({7}))
+    found = decoder().decode(torch.tensor([1]), max_new_tokens=1, eos_token_ids=frozenset({7}))
     assert found.finished

@@ -28,8 +28,8 @@ from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.branches import (
     HistoryRunner,
     Law,
-    autoregressive_law,
-    law_of,
+    autoregressive_distribution,
+    distribution_of,
     mutant,
     total_variation,
 )
@@ -72,7 +72,7 @@ class Inline:
         self._servant.receive(GoOn(length, token))
 
 
-def law_of_pearl(
+def distribution_of_pearl(
     gamma: int, policy: SamplingPolicy, length: int, end: frozenset[int] = frozenset()
 ) -> Law:
     def run(chance: RandomSource) -> list[int]:
@@ -84,31 +84,33 @@ def law_of_pearl(
             gamma=gamma,
             seed=0,
         )
-        return decoder.decode(torch.tensor(PROMPT), max_new_tokens=length, end_tokens=end).tokens
+        return decoder.decode(torch.tensor(PROMPT), max_new_tokens=length, eos_token_ids=end).tokens
 
-    return law_of(run)
+    return distribution_of(run)
 
 
 def distance(
     gamma: int, policy: SamplingPolicy, length: int, end: frozenset[int] = frozenset()
 ) -> float:
-    law = law_of_pearl(gamma, policy, length, end)
-    assert sum(law.values()) == pytest.approx(1.0, abs=1e-12)
-    wanted = autoregressive_law(HistoryRunner(random_table(V, 0)), policy, PROMPT, length, end)
-    return total_variation(law, wanted)
+    distribution = distribution_of_pearl(gamma, policy, length, end)
+    assert sum(distribution.values()) == pytest.approx(1.0, abs=1e-12)
+    wanted = autoregressive_distribution(
+        HistoryRunner(random_table(V, 0)), policy, PROMPT, length, end
+    )
+    return total_variation(distribution, wanted)
 
 
 @pytest.mark.parametrize(
     ("gamma", "length"), [(1, 3), (2, 3), (3, 2)], ids=lambda value: str(value)
 )
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_whole_outputs_have_the_law_of_the_target(
+def test_whole_outputs_have_the_distribution_of_the_target(
     gamma: int, length: int, temperature: float
 ) -> None:
     assert distance(gamma, SamplingPolicy(temperature), length) < EXACT
 
 
-def test_end_tokens_and_filters_keep_the_law() -> None:
+def test_end_tokens_and_filters_keep_the_distribution() -> None:
     assert distance(2, SamplingPolicy(1.3, top_k=2), 3, frozenset({2})) < EXACT
 
 
@@ -178,7 +180,7 @@ def test_a_text_whose_blocks_would_not_fit_is_refused_at_once() -> None:
 
 @pytest.fixture(scope="module")
 def draft() -> Iterator[PearlProcess]:
-    made = PearlProcess(make_draft, gamma=4, vocabulary=BIG, threads=1)
+    made = PearlProcess(make_draft, gamma=4, vocab_size=BIG, threads=1)
     yield made
     made.close()
 
@@ -218,7 +220,7 @@ def test_a_seed_makes_a_text_again_and_both_sides_work_at_once(draft: PearlProce
 
 
 def test_a_draft_that_dies_ends_in_seconds_with_an_error() -> None:
-    made = PearlProcess(make_draft, gamma=4, vocabulary=BIG, threads=1)
+    made = PearlProcess(make_draft, gamma=4, vocab_size=BIG, threads=1)
     rounds = decoder(made, 1.0).rounds(torch.tensor([1, 2, 3]), max_new_tokens=3000)
     next(rounds)
     os.kill(made.pid, signal.SIGKILL)

@@ -132,7 +132,7 @@ def test_it_ends_when_the_other_side_is_gone(start: Any) -> None:
 
 def test_a_fault_of_the_user_keeps_its_words(start: Any) -> None:
     def make() -> Worker:
-        raise DistillSpecError("no such folder", where="drafts", mend="name another one")
+        raise DistillSpecError("no such folder", where="drafts", fix="name another one")
 
     assert start(make).link.recv() == Failed("no such folder", "name another one")
 

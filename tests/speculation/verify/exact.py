@@ -1,4 +1,6 @@
-"""Exact laws of one round of verification, every branch of drafting and of the rule walked."""
+"""Exact distributions of one round of verification, every branch of drafting and of the rule
+walked.
+"""
 
 from __future__ import annotations
 
@@ -63,15 +65,15 @@ ADVERSARIAL = {
 adversarial = pytest.mark.parametrize(("p", "q"), ADVERSARIAL.values(), ids=list(ADVERSARIAL))
 
 
-def law_of_target(p: Model, V: int, length: int, begin: tuple[int, ...] = ()) -> Law:
-    law: Law = {begin: 1.0}
-    while any(len(text) < length for text in law):
-        text = next(text for text in law if len(text) < length)
-        weight = law.pop(text)
+def distribution_of_target(p: Model, V: int, length: int, begin: tuple[int, ...] = ()) -> Law:
+    distribution: Law = {begin: 1.0}
+    while any(len(text) < length for text in distribution):
+        text = next(text for text in distribution if len(text) < length)
+        weight = distribution.pop(text)
         for token, probability in enumerate(p(text).tolist()):
             if probability > 0.0:
-                law[(*text, token)] = weight * probability
-    return law
+                distribution[(*text, token)] = weight * probability
+    return distribution
 
 
 # --- drafting ------------------------------------------------------------------------------------
@@ -137,11 +139,11 @@ def distance(rounds: Iterator[tuple[VerifyResult, float]], p: Model, V: int, len
     for verdict, weight in rounds:
         emitted[tuple(verdict.tokens)] += weight
     assert sum(emitted.values()) == pytest.approx(1.0, abs=1e-12)
-    law: Law = defaultdict(float)
+    distribution: Law = defaultdict(float)
     for begin, share in emitted.items():
-        for text, weight in law_of_target(p, V, length, begin).items():
-            law[text] += share * weight
-    return total_variation(law, law_of_target(p, V, length))
+        for text, weight in distribution_of_target(p, V, length, begin).items():
+            distribution[text] += share * weight
+    return total_variation(distribution, distribution_of_target(p, V, length))
 
 
 def tree_distance(
@@ -191,12 +193,12 @@ def expected_accepted(rule: Rule, p: Tensor, q: Tensor, drafted: Tensor | Tree) 
     )
 
 
-def law_given(rule: Callable[[Branches], int], V: int) -> Tensor:
-    """The law [V] of a position rule's token, every branch of its coins walked."""
-    law = torch.zeros(V, dtype=torch.float64)
+def distribution_given(rule: Callable[[Branches], int], V: int) -> Tensor:
+    """The distribution [V] of a position rule's token, every branch of its coins walked."""
+    distribution = torch.zeros(V, dtype=torch.float64)
     for token, coins in walk(rule):
-        law[token] += coins.weight
-    return law
+        distribution[token] += coins.weight
+    return distribution
 
 
 def fixed_tree(

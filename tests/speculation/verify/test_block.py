@@ -25,13 +25,13 @@ from tests.speculation.verify.exact import (
 
 @pytest.mark.parametrize(("V", "L"), [(5, 1), (4, 2), (5, 3), (2, 4)])
 @pytest.mark.parametrize("zeros", [0.0, 0.5])
-def test_the_joint_law_of_a_round_is_the_targets(V: int, L: int, zeros: float) -> None:
+def test_the_joint_distribution_of_a_round_is_the_targets(V: int, L: int, zeros: float) -> None:
     p, q = random_model(V, L, 1, zeros=zeros), random_model(V, L, 2, zeros=zeros)
     assert chain_distance(verify_block, p, q, V, L) < EXACT
 
 
 @adversarial
-def test_the_joint_law_holds_for_adversarial_pairs(p: Model, q: Model) -> None:
+def test_the_joint_distribution_holds_for_adversarial_pairs(p: Model, q: Model) -> None:
     assert chain_distance(verify_block, p, q, 3, 3) < EXACT
 
 
@@ -91,7 +91,7 @@ def test_a_rule_of_cumulative_products_that_goes_under_its_name_fails() -> None:
     ],
     ids=["unscaled residual", "the first coin", "a surplus of 1"],
 )
-def test_the_law_fails_if_a_line_is_broken(line: str, broken: str, inside: Any) -> None:
+def test_the_distribution_fails_if_a_line_is_broken(line: str, broken: str, inside: Any) -> None:
     p, q = random_model(3, 3, 5), random_model(3, 3, 6)
     broken_rule = mutant(verify_block, line, broken, inside=inside)
     assert chain_distance(broken_rule, p, q, 3, 3) > 0.001

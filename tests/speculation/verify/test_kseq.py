@@ -10,7 +10,7 @@ from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.tree import Tree
 from distillspec.speculation.verify.kseq import (
     _left,
-    kseq_law,
+    kseq_distribution,
     kseq_token,
     threshold,
     verify_kseq,
@@ -27,7 +27,7 @@ from tests.speculation.verify.exact import (
     assert_follows_the_argmax,
     assert_judges_one_draft_as,
     assert_keeps_more_of_more_drafts,
-    law_given,
+    distribution_given,
     random_model,
     sizes,
     tree_distance,
@@ -35,13 +35,15 @@ from tests.speculation.verify.exact import (
 
 
 @sizes
-def test_the_joint_law_of_a_round_is_the_targets(V: int, L: int, K: int, zeros: float) -> None:
+def test_the_joint_distribution_of_a_round_is_the_targets(
+    V: int, L: int, K: int, zeros: float
+) -> None:
     p, q = random_model(V, L, 1, zeros=zeros), random_model(V, L, 2, zeros=zeros)
     assert tree_distance(verify_kseq, p, q, V, L, K) < EXACT
 
 
 @adversarial
-def test_the_joint_law_holds_for_adversarial_pairs(p: Model, q: Model) -> None:
+def test_the_joint_distribution_holds_for_adversarial_pairs(p: Model, q: Model) -> None:
     assert tree_distance(verify_kseq, p, q, 3, 2, 3) < EXACT
 
 
@@ -67,7 +69,7 @@ def test_merging_equal_drafts_first_fails() -> None:
     ],
     ids=["no threshold", "one trial", "p for what is left"],
 )
-def test_the_law_fails_if_a_line_is_broken(line: str, broken: str, inside: Any) -> None:
+def test_the_distribution_fails_if_a_line_is_broken(line: str, broken: str, inside: Any) -> None:
     token = mutant(kseq_token, line, broken, inside=inside)
 
     def rule(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
@@ -123,12 +125,12 @@ def test_the_threshold_is_the_smallest_that_holds_from_its_safe_side(K: int, see
 
 @pytest.mark.parametrize("drafts", [[0], [1, 1], [3, 0, 3], [2, 1, 0, 3]])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_law_given_the_drafts_is_that_of_the_shipped_coins(
+def test_the_distribution_given_the_drafts_is_that_of_the_shipped_coins(
     drafts: list[int], seed: int
 ) -> None:
     p, q = random_model(4, 0, seed, zeros=0.3)([]), random_model(4, 0, 50 + seed)([])
-    law = law_given(lambda coins: kseq_token(p, q, drafts, coins), 4)
-    torch.testing.assert_close(kseq_law(p, q, drafts), law, atol=1e-12, rtol=0.0)
+    distribution = distribution_given(lambda coins: kseq_token(p, q, drafts, coins), 4)
+    torch.testing.assert_close(kseq_distribution(p, q, drafts), distribution, atol=1e-12, rtol=0.0)
 
 
 def test_one_draft_is_verified_as_by_token_verification() -> None:

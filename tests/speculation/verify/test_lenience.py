@@ -21,7 +21,7 @@ def test_without_lenience_it_is_lossless(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_lenience_keeps_more_and_loses_the_law(form: str) -> None:
+def test_lenience_keeps_more_and_loses_the_distribution(form: str) -> None:
     p, q = random_model(4, 2, 1), random_model(4, 2, 2)
     assert chain_distance(lenient(form, 0.5), p, q, 4, 2) > 0.01
     lengths = [expected_of_chains(lenient(form, eps), p, q, 2) for eps in (1.0, 0.7, 0.4)]

@@ -19,13 +19,15 @@ from tests.speculation.verify.exact import (
 
 
 @sizes
-def test_the_joint_law_of_a_round_is_the_targets(V: int, L: int, K: int, zeros: float) -> None:
+def test_the_joint_distribution_of_a_round_is_the_targets(
+    V: int, L: int, K: int, zeros: float
+) -> None:
     p, q = random_model(V, L, 1, zeros=zeros), random_model(V, L, 2, zeros=zeros)
     assert tree_distance(verify_multipath, p, q, V, L, K) < EXACT
 
 
 @adversarial
-def test_the_joint_law_holds_for_adversarial_pairs(p: Model, q: Model) -> None:
+def test_the_joint_distribution_holds_for_adversarial_pairs(p: Model, q: Model) -> None:
     assert tree_distance(verify_multipath, p, q, 3, 2, 3) < EXACT
 
 
@@ -50,6 +52,6 @@ def test_at_temperature_zero_it_follows_the_targets_argmax() -> None:
     ],
     ids=["q as if it were not chosen", "the worst path", "lower paths forgotten"],
 )
-def test_the_law_fails_if_a_line_is_broken(line: str, broken: str) -> None:
+def test_the_distribution_fails_if_a_line_is_broken(line: str, broken: str) -> None:
     p, q = random_model(3, 2, 1), random_model(3, 2, 2)
     assert tree_distance(mutant(verify_multipath, line, broken), p, q, 3, 2, 2) > 0.001

@@ -6,7 +6,7 @@ import torch
 from distillspec.speculation.verify.kseq import verify_kseq
 from distillspec.speculation.verify.recursive import (
     _rejected,
-    recursive_law,
+    recursive_distribution,
     recursive_token,
     verify_recursive,
     verify_recursive_distinct,
@@ -22,9 +22,9 @@ from tests.speculation.verify.exact import (
     assert_follows_the_argmax,
     assert_judges_one_draft_as,
     distinct,
+    distribution_given,
     expected_of_trees,
     independent,
-    law_given,
     random_model,
     sizes,
     tree_distance,
@@ -39,7 +39,7 @@ BOTH = pytest.mark.parametrize(
 
 @BOTH
 @sizes
-def test_the_joint_law_of_a_round_is_the_targets(
+def test_the_joint_distribution_of_a_round_is_the_targets(
     rule: TreeRule, draft: Drafting, V: int, L: int, K: int, zeros: float
 ) -> None:
     p, q = random_model(V, L, 1, zeros=zeros), random_model(V, L, 2, zeros=zeros)
@@ -48,7 +48,7 @@ def test_the_joint_law_of_a_round_is_the_targets(
 
 @BOTH
 @adversarial
-def test_the_joint_law_holds_for_adversarial_pairs(
+def test_the_joint_distribution_holds_for_adversarial_pairs(
     p: Model, q: Model, rule: TreeRule, draft: Drafting
 ) -> None:
     assert tree_distance(rule, p, q, 3, 2, 3, draft) < EXACT
@@ -59,7 +59,7 @@ def test_drafts_without_replacement_need_the_rule_that_knows_it() -> None:
     assert tree_distance(verify_recursive, p, q, 3, 1, 2, distinct) > 0.001
 
 
-def test_the_law_fails_if_the_target_keeps_what_was_rejected() -> None:
+def test_the_distribution_fails_if_the_target_keeps_what_was_rejected() -> None:
     broken = mutant(recursive_token, "left / mass, p)", "p, p)", inside=_rejected)
 
     def rule(p, q, tree, chance):  # type: ignore[no-untyped-def]
@@ -76,13 +76,15 @@ def test_the_law_fails_if_the_target_keeps_what_was_rejected() -> None:
     [([1], True), ([2, 2, 0], True), ([0, 3, 1, 2], True), ([3], False), ([2, 0, 1, 3], False)],
 )
 @pytest.mark.parametrize("seed", range(4))
-def test_the_law_given_the_drafts_is_that_of_the_shipped_coins(
+def test_the_distribution_given_the_drafts_is_that_of_the_shipped_coins(
     drafts: list[int], replacement: bool, seed: int
 ) -> None:
     p, q = random_model(4, 0, seed, zeros=0.3)([]), random_model(4, 0, 50 + seed)([])
-    law = law_given(lambda coins: recursive_token(p, q, drafts, coins, replacement=replacement), 4)
-    found = recursive_law(p, q, drafts, replacement=replacement)
-    torch.testing.assert_close(found, law, atol=1e-12, rtol=0.0)
+    distribution = distribution_given(
+        lambda coins: recursive_token(p, q, drafts, coins, replacement=replacement), 4
+    )
+    found = recursive_distribution(p, q, drafts, replacement=replacement)
+    torch.testing.assert_close(found, distribution, atol=1e-12, rtol=0.0)
 
 
 @pytest.mark.parametrize("rule", [verify_recursive, verify_recursive_distinct])

@@ -1,4 +1,4 @@
-"""One round, exactly: the emitted text, completed by p to G + 1 tokens, has the law of p."""
+"""One round, exactly: the emitted text, completed by p to G + 1 tokens, has the distribution of p."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.speculation.branches import (
     Branches,
     GridBranches,
     Law,
-    law_of,
+    distribution_of,
     mutant,
     total_variation,
     walk,
@@ -42,24 +42,24 @@ from tests.speculation.verify.exact import (
 
 @pytest.mark.parametrize(("V", "gamma"), [(5, 1), (4, 2), (2, 3), (3, 3)])
 @pytest.mark.parametrize("zeros", [0.0, 0.5])
-def test_the_joint_law_of_a_round_is_the_targets(V: int, gamma: int, zeros: float) -> None:
+def test_the_joint_distribution_of_a_round_is_the_targets(V: int, gamma: int, zeros: float) -> None:
     p, q = random_model(V, gamma, 1, zeros=zeros), random_model(V, gamma, 2, zeros=zeros)
     assert chain_distance(verify_token, p, q, V, gamma) < EXACT
 
 
 @adversarial
-def test_the_joint_law_holds_for_adversarial_pairs(p: Model, q: Model) -> None:
+def test_the_joint_distribution_holds_for_adversarial_pairs(p: Model, q: Model) -> None:
     assert chain_distance(verify_token, p, q, 3, 2) < EXACT
 
 
 P_GRID, Q_GRID = constant(0.0, 0.25, 0.75), constant(0.25, 0.5, 0.25)  # ratios 0, 1/2, 1
 
 
-def test_the_law_holds_through_the_comparison_that_ships() -> None:
+def test_the_distribution_holds_through_the_comparison_that_ships() -> None:
     assert chain_distance(verify_token, P_GRID, Q_GRID, 3, 2, chance=GridBranches) < EXACT
 
 
-def test_the_law_fails_if_a_uniform_equal_to_the_probability_accepts() -> None:
+def test_the_distribution_fails_if_a_uniform_equal_to_the_probability_accepts() -> None:
     lax = mutant(passes, "uniform < probability", "uniform <= probability")
 
     def branches(path: Sequence[int]) -> Branches:
@@ -82,7 +82,7 @@ def test_the_law_fails_if_a_uniform_equal_to_the_probability_accepts() -> None:
     ],
     ids=["p for the residual", "accepts after a rejection", "bonus less q", "p for p/q"],
 )
-def test_the_law_fails_if_a_line_is_broken(line: str, broken: str, inside: Any) -> None:
+def test_the_distribution_fails_if_a_line_is_broken(line: str, broken: str, inside: Any) -> None:
     p, q = random_model(3, 2, 1), random_model(3, 2, 2)
     broken_rule = mutant(verify_token, line, broken, inside=inside)
     assert chain_distance(broken_rule, p, q, 3, 2) > 0.01
@@ -119,21 +119,21 @@ def one_of_the_rows(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) 
 
 @pytest.mark.parametrize(("V", "gamma"), [(5, 1), (4, 2), (2, 3)])
 @pytest.mark.parametrize("zeros", [0.0, 0.5])
-def test_the_joint_law_of_a_row_is_the_targets(V: int, gamma: int, zeros: float) -> None:
+def test_the_joint_distribution_of_a_row_is_the_targets(V: int, gamma: int, zeros: float) -> None:
     p, q = random_model(V, gamma, 1, zeros=zeros), random_model(V, gamma, 2, zeros=zeros)
     assert chain_distance(one_of_the_rows, p, q, V, gamma) < EXACT
 
 
 @adversarial
-def test_the_joint_law_of_a_row_holds_for_adversarial_pairs(p: Model, q: Model) -> None:
+def test_the_joint_distribution_of_a_row_holds_for_adversarial_pairs(p: Model, q: Model) -> None:
     assert chain_distance(one_of_the_rows, p, q, 3, 2) < EXACT
 
 
-def joint_law(p: Tensor, q: Tensor, tokens: Tensor, rule: Any = verify_token_rows) -> Law:
-    law: Law = defaultdict(float)
+def joint_distribution(p: Tensor, q: Tensor, tokens: Tensor, rule: Any = verify_token_rows) -> Law:
+    distribution: Law = defaultdict(float)
     for verdicts, coins in walk(lambda chance: row_verdicts(p, q, tokens, chance, rule)):
-        law[tuple(verdicts)] += coins.weight  # type: ignore[index]
-    return law
+        distribution[tuple(verdicts)] += coins.weight  # type: ignore[index]
+    return distribution
 
 
 TWO_ROWS = (
@@ -147,7 +147,7 @@ def product_of_the_rows() -> Law:
     rows = []
     for p, q, tokens in zip(*TWO_ROWS, strict=True):
         rows.append(
-            law_of(lambda chance, p=p, q=q, x=tokens: verify_token(p, q, x, chance).tokens)  # type: ignore[misc]
+            distribution_of(lambda chance, p=p, q=q, x=tokens: verify_token(p, q, x, chance).tokens)  # type: ignore[misc]
         )
     return {
         (one, other): a * b  # type: ignore[dict-item]
@@ -157,7 +157,7 @@ def product_of_the_rows() -> Law:
 
 
 def test_rows_are_judged_as_single_ones_and_independently() -> None:
-    assert total_variation(joint_law(*TWO_ROWS), product_of_the_rows()) < EXACT
+    assert total_variation(joint_distribution(*TWO_ROWS), product_of_the_rows()) < EXACT
 
 
 @pytest.mark.parametrize(
@@ -169,9 +169,9 @@ def test_rows_are_judged_as_single_ones_and_independently() -> None:
         ("(kept < gamma)", "(kept <= gamma)"),
     ],
 )
-def test_the_joint_law_fails_if_a_line_is_broken(line: str, broken: str) -> None:
+def test_the_joint_distribution_fails_if_a_line_is_broken(line: str, broken: str) -> None:
     rule = mutant(verify_token_rows, line, broken)
-    assert total_variation(joint_law(*TWO_ROWS, rule=rule), product_of_the_rows()) > 0.01
+    assert total_variation(joint_distribution(*TWO_ROWS, rule=rule), product_of_the_rows()) > 0.01
 
 
 def test_the_acceptance_of_every_drafted_token_is_told() -> None:

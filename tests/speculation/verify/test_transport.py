@@ -17,13 +17,15 @@ SOLVED = 1e-12
 
 
 @sizes
-def test_the_joint_law_of_a_round_is_the_targets(V: int, L: int, K: int, zeros: float) -> None:
+def test_the_joint_distribution_of_a_round_is_the_targets(
+    V: int, L: int, K: int, zeros: float
+) -> None:
     p, q = random_model(V, L, 1, zeros=zeros), random_model(V, L, 2, zeros=zeros)
     assert tree_distance(verify_transport, p, q, V, L, K) < SOLVED
 
 
 @adversarial
-def test_the_joint_law_holds_for_adversarial_pairs(p: Model, q: Model) -> None:
+def test_the_joint_distribution_holds_for_adversarial_pairs(p: Model, q: Model) -> None:
     assert tree_distance(verify_transport, p, q, 3, 1, 2) < SOLVED
 
 
@@ -80,6 +82,6 @@ def test_sets_of_small_ratios_are_enough(K: int, zeros: float) -> None:
         assert optimal_acceptance(p, q, K) == pytest.approx(1.0 + least, abs=1e-12)
 
 
-def test_one_draft_is_accepted_as_often_as_the_laws_overlap() -> None:
+def test_one_draft_is_accepted_as_often_as_the_distributions_overlap() -> None:
     p, q = random_model(4, 0, 1)([]), random_model(4, 0, 2)([])
     assert optimal_acceptance(p, q, 1) == pytest.approx(float(torch.minimum(p, q).sum()))

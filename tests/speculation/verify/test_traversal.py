@@ -30,7 +30,7 @@ DRAFTS = pytest.mark.parametrize("draft", [independent, distinct])
 
 @DRAFTS
 @sizes
-def test_the_joint_law_of_a_round_is_the_targets(
+def test_the_joint_distribution_of_a_round_is_the_targets(
     draft: Drafting, V: int, L: int, K: int, zeros: float
 ) -> None:
     p, q = random_model(V, L, 1, zeros=zeros), random_model(V, L, 2, zeros=zeros)
@@ -39,7 +39,9 @@ def test_the_joint_law_of_a_round_is_the_targets(
 
 @DRAFTS
 @adversarial
-def test_the_joint_law_holds_for_adversarial_pairs(p: Model, q: Model, draft: Drafting) -> None:
+def test_the_joint_distribution_holds_for_adversarial_pairs(
+    p: Model, q: Model, draft: Drafting
+) -> None:
     assert tree_distance(verify_traversal, p, q, 3, 2, 3, draft) < EXACT
 
 
@@ -72,7 +74,7 @@ def test_the_likeliest_cached_child_accepted_with_p_over_q_fails() -> None:
     ],
     ids=["p keeps what was rejected", "q keeps it", "w is not taken down"],
 )
-def test_the_law_fails_if_a_line_is_broken(line: str, broken: str) -> None:
+def test_the_distribution_fails_if_a_line_is_broken(line: str, broken: str) -> None:
     p, q = random_model(3, 2, 1), random_model(3, 2, 2)
     assert tree_distance(mutant(verify_traversal, line, broken), p, q, 3, 2, 2) > 0.001
 

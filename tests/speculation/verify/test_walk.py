@@ -9,8 +9,8 @@ from torch import Tensor
 
 from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.kseq import kseq_law, verify_kseq
-from distillspec.speculation.verify.recursive import recursive_law, verify_recursive
+from distillspec.speculation.verify.kseq import kseq_distribution, verify_kseq
+from distillspec.speculation.verify.recursive import recursive_distribution, verify_recursive
 from distillspec.speculation.verify.walk import expected_down, walk_down
 from tests.speculation.branches import Branches
 from tests.speculation.verify.exact import expected_accepted, fixed_tree, random_model
@@ -50,8 +50,11 @@ def test_without_drafts_there_is_the_bonus_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "law"),
-    [(verify_kseq, kseq_law), (verify_recursive, partial(recursive_law, replacement=True))],
+    ("rule", "distribution"),
+    [
+        (verify_kseq, kseq_distribution),
+        (verify_recursive, partial(recursive_distribution, replacement=True)),
+    ],
     ids=["kseq", "recursive"],
 )
 @pytest.mark.parametrize(
@@ -60,11 +63,13 @@ def test_without_drafts_there_is_the_bonus_alone() -> None:
     ids=["shared", "equal", "of different lengths", "alone"],
 )
 def test_the_expectation_of_a_tree_is_that_of_the_shipped_coins(
-    rule: Any, law: Any, sequences: list[list[int]]
+    rule: Any, distribution: Any, sequences: list[list[int]]
 ) -> None:
     rows = fixed_tree(sequences, random_model(3, 3, 1), random_model(3, 3, 2))
-    assert expected_down(*rows, law) == pytest.approx(expected_accepted(rule, *rows), abs=1e-12)
+    assert expected_down(*rows, distribution) == pytest.approx(
+        expected_accepted(rule, *rows), abs=1e-12
+    )
 
 
 def test_of_no_drafts_none_is_kept() -> None:
-    assert expected_down(P[:1], Q, Tree.of([]), kseq_law) == 0.0
+    assert expected_down(P[:1], Q, Tree.of([]), kseq_distribution) == 0.0
