@@ -177,7 +177,7 @@ def test_a_lookup_takes_no_step_of_a_draft_and_its_search_is_counted_all_the_sam
     clock = Clock()
 
     class Counted(SamplingPolicy):
-        """Forming the target's distribution takes a second: the part of a round that is no forward."""
+        """Forming the target distribution takes a second: a part of a round without a forward."""
 
         def distribution(self, logits: Tensor) -> Tensor:
             clock.now += 1.0

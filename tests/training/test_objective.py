@@ -580,7 +580,7 @@ def _bridge(tiny_pair: Path) -> CrossTokenizerMap:
 def test_a_draft_of_another_tokenizer_learns_the_common_tokens_at_common_borders(
     target: FrozenTarget, draft: nn.Module, tiny_pair: Path, name: str
 ) -> None:
-    """Each context as the draft's pieces of its tokens, each distribution over the common tokens."""
+    """Each context as the draft's pieces of its tokens, each distribution over common tokens."""
     bridge = _bridge(tiny_pair)
     rows = [((256, 299, 70), (299, 258, 44, 298, 0)), ((270,), (40,)), ((100, 297), (280, 41))]
     assert any(len(bridge.pieces(token)) > 1 for prompt, answer in rows for token in prompt)

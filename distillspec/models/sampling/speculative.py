@@ -193,7 +193,7 @@ class _Rounds:
         return torch.stack(tokens, 1), torch.stack(distributions, 1)
 
     def _distributions(self, inputs: Tensor, goes_on: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The target's distributions after each input, [B, G + 1, V], and its hidden states there."""
+        """Distributions after each input, [B, G + 1, V], and the hidden states there."""
         is_text = goes_on[:, None].expand(inputs.shape)
         if self._head is None:
             logits = self._target.logits(inputs, is_text)[..., : self._vocab_size]

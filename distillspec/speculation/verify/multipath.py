@@ -1,4 +1,4 @@
-"""Greedy multi-path block verification: the best of K paths, with the distribution of being chosen."""
+"""Greedy multi-path block verification: the best of K paths, and its probability."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def decoded(way: Configuration, policy: SamplingPolicy, *, audited: bool = True)
 
 
 def entropy(token: int, policy: SamplingPolicy) -> float:
-    """Of the draft's distribution after `token`, by hand: tempered (at T = 0 by 1), never filtered."""
+    """Of the draft after `token`, by hand: tempered (at T = 0 by 1), never filtered."""
     distribution = (table(1)[token] / (policy.temperature or 1.0)).softmax(-1)
     return -sum(float(p) * math.log(float(p)) for p in distribution)
 

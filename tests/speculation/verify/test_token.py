@@ -1,4 +1,4 @@
-"""One round, exactly: the emitted text, completed by p to G + 1 tokens, has the distribution of p."""
+"""One round, exactly: the emitted text, completed by p to G + 1 tokens, is distributed as p."""
 
 from __future__ import annotations
 
