@@ -18,7 +18,7 @@ def cross_entropy(q_logits: Tensor, tokens: Tensor) -> Tensor:
     return -log_q.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
 
-def cross_entropy_gradient(q: Distribution, tokens: Tensor, out: Tensor) -> ValueAndGradient:
+def fused_cross_entropy(q: Distribution, tokens: Tensor, out: Tensor) -> ValueAndGradient:
     """Value, and gradient q - onehot(token), written into `out` [N, V]; `tokens` long [N]."""
     index = tokens.unsqueeze(-1)
     value = q.log_partition - q.logits.gather(-1, index).squeeze(-1)

@@ -60,6 +60,16 @@ class HeadGradients:
             self.bias.addmv_(gradient.t(), self._factors[block].squeeze(-1))
         self._gradient[self._logits.local(block)].copy_(gradient)
 
+    def formed(
+        self, states: Tensor, rows: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Gradients of hidden states [N, H], weight and bias; 0 in the rows that do not count."""
+        hidden = self.hidden
+        if hidden is not None and rows is not None:
+            hidden = hidden.new_zeros(states.shape)
+            hidden[rows] = self.hidden
+        return hidden, self.weight, self.bias
+
     def finish(self, chunk: slice) -> None:
         """The two products."""
         hidden, factors = self._logits.hidden[chunk], self._factors[chunk]
@@ -87,6 +97,10 @@ class GivenGradients:
         self.logits[block if self._rows is None else self._rows[block]] = gradient.to(
             self.logits.dtype
         )
+
+    def formed(self, states: Tensor, rows: Tensor | None) -> tuple[Tensor, None, None]:
+        """The gradient of the logits [N, V]; 0 in the rows that do not count."""
+        return self.logits, None, None
 
     def finish(self, chunk: slice) -> None:
         """Nothing left to do."""

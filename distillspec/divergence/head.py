@@ -26,6 +26,11 @@ class OutputHead(NamedTuple):
         """V, the number of tokens that the head scores."""
         return self.weight.shape[0]
 
+    def trimmed(self, vocab_size: int) -> OutputHead:
+        """The head's first `vocab_size` tokens."""
+        bias = None if self.bias is None else self.bias[:vocab_size]
+        return self._replace(weight=self.weight[:vocab_size], bias=bias)
+
     def only(self, tokens: Tensor) -> OutputHead:
         """The head that scores these tokens alone: long [K] -> K rows, in their order."""
         bias = None if self.bias is None else self.bias[tokens]

@@ -34,7 +34,7 @@ def jensen_shannon(p_logits: Tensor, q_logits: Tensor, jsd_weight: float) -> Ten
     return jsd_weight * from_target + (1.0 - jsd_weight) * from_draft
 
 
-def jensen_shannon_gradient(
+def fused_jensen_shannon(
     p: Distribution, q: Distribution, out: Tensor, jsd_weight: float
 ) -> ValueAndGradient:
     """Value, and gradient (1 - beta) q_j (log(q_j / m_j) - KL(q || m)), written into `out` [N, V].

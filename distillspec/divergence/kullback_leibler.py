@@ -40,7 +40,7 @@ def expectation_of_log_ratio(log_a: Tensor, log_b: Tensor) -> Tensor:
     return (a * (log_a - log_b).masked_fill(a == 0, 0.0)).sum(-1)
 
 
-def forward_kl_gradient(p: Distribution, q: Distribution, out: Tensor) -> ValueAndGradient:
+def fused_forward_kl(p: Distribution, q: Distribution, out: Tensor) -> ValueAndGradient:
     """Value, and gradient q - p, written into `out` [N, V].
 
     With z the logits and Z the partitions: KL(p || q) = sum p (z_p - z_q) - log Z_p + log Z_q.
@@ -50,7 +50,7 @@ def forward_kl_gradient(p: Distribution, q: Distribution, out: Tensor) -> ValueA
     return ValueAndGradient(value, torch.sub(q.probability, p.probability, out=out))
 
 
-def reverse_kl_gradient(p: Distribution, q: Distribution, out: Tensor) -> ValueAndGradient:
+def fused_reverse_kl(p: Distribution, q: Distribution, out: Tensor) -> ValueAndGradient:
     """Value, and gradient q_j (log(q_j / p_j) - KL(q || p)), written into `out` [N, V].
 
     Both partitions cancel in the gradient: with d = z_q - z_p it is q_j (d_j - sum_i q_i d_i).

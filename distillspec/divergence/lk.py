@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from distillspec.divergence.distribution import Distribution, ValueAndGradient
-from distillspec.divergence.kullback_leibler import forward_kl, forward_kl_gradient
-from distillspec.divergence.total_variation import total_variation, total_variation_gradient
+from distillspec.divergence.kullback_leibler import forward_kl, fused_forward_kl
+from distillspec.divergence.total_variation import total_variation, fused_total_variation
 
 LEAST_ALPHA = 1e-5
 """Below it -log alpha is told as -log of this, and its slope is the slope there."""
@@ -25,9 +25,9 @@ def lk_alpha(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     return (slope - slope.detach()) - alpha.log()
 
 
-def lk_alpha_gradient(p: Distribution, q: Distribution, out: Tensor) -> ValueAndGradient:
+def fused_lk_alpha(p: Distribution, q: Distribution, out: Tensor) -> ValueAndGradient:
     """Value, and the gradient of the total variation over alpha, written into `out` [N, V]."""
-    distance, gradient = total_variation_gradient(p, q, out)
+    distance, gradient = fused_total_variation(p, q, out)
     alpha = _alpha(distance)
     return ValueAndGradient(-alpha.log(), gradient.div_(alpha.unsqueeze(-1)))
 
@@ -43,12 +43,12 @@ def lk_lambda(p_logits: Tensor, q_logits: Tensor, *, eta: float) -> Tensor:
     return share * forward_kl(p_logits, q_logits) + (1.0 - share) * distance
 
 
-def lk_lambda_gradient(
+def fused_lk_lambda(
     p: Distribution, q: Distribution, out: Tensor, *, eta: float
 ) -> ValueAndGradient:
     """Value, and the same mixture of both gradients, written into `out` [N, V]."""
-    distance, of_distance = total_variation_gradient(p, q, torch.empty_like(out))
-    nats, of_nats = forward_kl_gradient(p, q, out)
+    distance, of_distance = fused_total_variation(p, q, torch.empty_like(out))
+    nats, of_nats = fused_forward_kl(p, q, out)
     share = _share_of_kl(distance, eta)
     gradient = of_nats.mul_(share.unsqueeze(-1))
     gradient.addcmul_(of_distance, (1.0 - share).unsqueeze(-1))

@@ -1,13 +1,13 @@
 """Rows of logits that exist a chunk at a time: projected from hidden states, or cut from logits.
 
-A *chunk* is what one matrix product makes. A *block* is the part of it that one pass of softmax
-and divergence works on: on a CPU small enough to stay in its cache, whatever the chunk.
+A *chunk* is what one matrix product makes. A *block* is the part of a chunk that one pass of
+softmax and divergence works on; on a CPU it is small enough to stay in the cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,88 @@ from distillspec.divergence.head import OutputHead
 _BLOCK_ELEMENTS_CPU = 2**17
 _BLOCK_ELEMENTS_DEVICE = 2**25
 _HALF_PRECISION = (torch.bfloat16, torch.float16)
+
+
+class ModelRows(NamedTuple):
+    """N rows of one model: hidden states with their head, or logits that the model has made.
+
+    Give hidden states where the head is a plain matrix: they are projected a chunk at a time. Give
+    logits where the head does more, is adapted, or is sharded over processes.
+
+    Attributes:
+        states: Hidden states [N, H], or logits [N, V] if there is no head.
+        head: The output head of the hidden states.
+    """
+
+    states: Tensor
+    head: OutputHead | None = None
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the number of tokens that are scored."""
+        return self.states.shape[-1] if self.head is None else self.head.vocab_size
+
+    def trimmed(self, vocab_size: int) -> ModelRows:
+        """The same rows over the first `vocab_size` tokens; over all if there are no more."""
+        if self.vocab_size <= vocab_size:
+            return self
+        if self.head is None:
+            return ModelRows(self.states[:, :vocab_size])
+        return self._replace(head=self.head.trimmed(vocab_size))
+
+    def only(self, tokens: Tensor) -> ModelRows:
+        """The same rows over these tokens alone, long [K], in their order."""
+        if self.head is None:
+            return ModelRows(self.states[:, tokens])
+        return self._replace(head=self.head.only(tokens))
+
+
+class RowPlan(NamedTuple):
+    """How the rows of one call are processed.
+
+    Attributes:
+        rows: Indices of the rows that count, long [M]; None if all N count.
+        weights: Weight of each row, [N].
+        temperature: Divides the logits of both models.
+        chunk_rows: Rows of one matrix product.
+        precision: Of softmax, divergence and sums.
+    """
+
+    rows: Tensor | None
+    weights: Tensor
+    temperature: float
+    chunk_rows: int
+    precision: torch.dtype
+
+    @classmethod
+    def even(cls, temperature: float, chunk_rows: int, *states: Tensor) -> RowPlan:
+        """Every row of the `states` counts, with weight 1."""
+        precision = wide_precision(*states)
+        weights = torch.ones(states[0].shape[0], dtype=precision, device=states[0].device)
+        return cls(None, weights, temperature, chunk_rows, precision)
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """[N, ...] -> [M, ...]: the rows that count."""
+        return tensor if self.rows is None else tensor[self.rows]
+
+    def logits(self, model: ModelRows) -> ProjectedLogits | GivenLogits:
+        """The model's logits, a chunk at a time.
+
+        Products are in the dtype of autocast where it is on, so call this outside of any block
+        that turns autocast off.
+        """
+        if model.head is None:
+            return GivenLogits(
+                model.states, self.rows, precision=self.precision, temperature=self.temperature
+            )
+        return ProjectedLogits(
+            self.of(model.states.detach()),
+            model.head,
+            dtype=product_dtype(model.states),
+            precision=self.precision,
+            temperature=self.temperature,
+            chunk_rows=self.chunk_rows,
+        )
 
 
 class LogitRows(Protocol):
@@ -46,10 +128,18 @@ def block_rows(vocab_size: int, device: torch.device) -> int:
 
 def product_dtype(hidden: Tensor) -> torch.dtype:
     """The dtype in which `hidden` is multiplied: autocast's where it is on, else its own."""
-    kind = hidden.device.type
-    if hidden.dtype != torch.float64 and torch.is_autocast_enabled(kind):
-        return torch.get_autocast_dtype(kind)
+    device = hidden.device.type
+    if hidden.dtype != torch.float64 and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
     return hidden.dtype
+
+
+def wide_precision(*tensors: Tensor) -> torch.dtype:
+    """float32, or float64 if one of the tensors is."""
+    precision = torch.float32
+    for tensor in tensors:
+        precision = torch.promote_types(precision, tensor.dtype)
+    return precision
 
 
 class ProjectedLogits:

@@ -1,7 +1,9 @@
-"""One pass over the rows of a draft, block by block: their scores, and gradients on the way.
+"""One pass over the rows of a draft: the entry of this room for training and measurement.
 
-What the rows are compared with is a `RowComparison`; `chunked.py` and `coarse.py` offer the passes
-by what the target's side is.
+The logits of both models exist for one chunk of rows at a time. Gradients are formed while they
+exist, so the backward pass has nothing left to compute. A chunk costs one matrix product for the
+logits of each model, one for the gradient of the hidden states and one for that of the output
+weight. For small tensors and for tests, `Divergence.reference` gives the same values by autograd.
 """
 
 from __future__ import annotations
@@ -11,230 +13,176 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from distillspec.divergence.comparison import RowComparison
+from distillspec.divergence.comparison import Comparison, RowScorer
 from distillspec.divergence.gradients import GivenGradients, HeadGradients, LogitGradients
-from distillspec.divergence.head import OutputHead
 from distillspec.divergence.logit_rows import (
     GivenLogits,
     LogitRows,
+    ModelRows,
     ProjectedLogits,
+    RowPlan,
     block_rows,
-    product_dtype,
     spans,
+    wide_precision,
 )
 from distillspec.divergence.reduction import DivergenceSums
 
 
 class RowScores(NamedTuple):
-    """What each of N rows scores, without any gradient."""
+    """Scores of N rows, without a gradient."""
 
     value: Tensor  # [N]
     alpha: Tensor  # [N]
 
 
-class Plan(NamedTuple):
-    """How the rows of one call are gone through."""
+def weighted_sums(
+    draft: ModelRows,
+    comparison: Comparison,
+    *,
+    weights: Tensor,
+    temperature: float,
+    chunk_tokens: int,
+) -> DivergenceSums:
+    """Sum of weight * score over the rows; differentiable, once, in the draft.
 
-    rows: Tensor | None  # long [M], the rows that count; None: all N
-    weights: Tensor  # [N]
-    temperature: float
-    chunk_rows: int
-    precision: torch.dtype  # of softmax, divergence and sums
+    Args:
+        draft: N rows over V tokens. Gradients go to its states, and to weight and bias of its
+            head.
+        comparison: What the rows are compared with, over the same N rows and V tokens.
+        weights: [N]. Rows of weight 0 cost nothing and count nowhere, even if they are NaN.
+        temperature: Divides the logits of draft and target.
+        chunk_tokens: Rows whose logits exist at a time.
 
-    def of(self, tensor: Tensor) -> Tensor:
-        """[N, ...] -> [M, ...]: the rows that count."""
-        return tensor if self.rows is None else tensor[self.rows]
-
-    def projected(self, hidden: Tensor, head: OutputHead, dtype: torch.dtype) -> ProjectedLogits:
-        return ProjectedLogits(
-            self.of(hidden.detach()),
-            head,
-            dtype=dtype,
-            precision=self.precision,
-            temperature=self.temperature,
-            chunk_rows=self.chunk_rows,
-        )
-
-    def given(self, logits: Tensor) -> GivenLogits:
-        return GivenLogits(
-            logits, self.rows, precision=self.precision, temperature=self.temperature
-        )
-
-
-def even_plan(rows: Tensor, temperature: float, chunk_tokens: int, precision: torch.dtype) -> Plan:
-    """Every row counts, and as much as any other."""
-    weights = torch.ones(rows.shape[0], dtype=precision, device=rows.device)
-    return Plan(None, weights, temperature, chunk_tokens, precision)
+    Returns:
+        Sums over the rows that count. Products are in the dtype of the hidden states, or of
+        autocast; everything else is in float32 (float64 if given), gradients included. Under
+        `no_grad` no gradient is formed.
+    """
+    assert draft.states.shape[0] == weights.shape[0]
+    rows = rows_that_count(weights)
+    precision = wide_precision(*comparison.states, draft.states)
+    plan = RowPlan(rows, weights, temperature, chunk_tokens, precision)
+    weight, bias = (None, None) if draft.head is None else (draft.head.weight, draft.head.bias)
+    wanted = _Wanted(_wants(draft.states), _wants(weight), _wants(bias))
+    scorer, logits = comparison.scorer(plan, draft), plan.logits(draft)
+    divergence, alpha = _WeightedSums.apply(  # type: ignore[no-untyped-call]
+        draft.states, weight, bias, logits, scorer, plan, wanted
+    )
+    counted = weights.shape[0] if rows is None else rows.shape[0]
+    return DivergenceSums(divergence, alpha, torch.tensor(counted, device=weights.device))
 
 
-class _Formed(NamedTuple):
-    """A gradient formed in the forward, for a backward that has only to scale it."""
+@torch.no_grad()
+def row_scores(
+    draft: ModelRows, comparison: Comparison, *, temperature: float, chunk_tokens: int
+) -> RowScores:
+    """Score of each row, without gradients; arguments as of `weighted_sums`."""
+    plan = RowPlan.even(temperature, chunk_tokens, draft.states, *comparison.states)
+    scorer, logits = comparison.scorer(plan, draft), plan.logits(draft)
+    with torch.autocast(draft.states.device.type, enabled=False):
+        return _score_rows(logits, scorer, None, plan)
 
-    gradient: Tensor
-    dtype: torch.dtype  # of the tensor that it is the gradient of
 
-    def scaled(self, outer: Tensor) -> Tensor:
-        return self.gradient.mul_(outer).to(self.dtype)
+def rows_that_count(weights: Tensor) -> Tensor | None:
+    """Indices of the rows whose weight is not 0; None if that is all of them."""
+    rows = weights.detach().nonzero().squeeze(-1)
+    return None if rows.shape[0] == weights.shape[0] else rows
+
+
+def _score_rows(
+    draft: LogitRows, scorer: RowScorer, gradients: LogitGradients | None, plan: RowPlan
+) -> RowScores:
+    """Scores of the M rows that count; their gradients go to `gradients`."""
+    count = plan.weights.shape[0] if plan.rows is None else plan.rows.shape[0]
+    rows = block_rows(draft.vocab_size, plan.weights.device)
+    values = plan.weights.new_empty(count, dtype=plan.precision)
+    alphas = torch.empty_like(values)
+    room = values.new_empty(min(rows, plan.chunk_rows, count), draft.vocab_size)
+    for chunk in spans(0, count, plan.chunk_rows):
+        # 1. One product for each model gives the logits of the chunk.
+        draft.load(chunk)
+        scorer.load(chunk)
+        for block in spans(chunk.start, chunk.stop, rows):
+            # 2. Softmax, divergence and its gradient in the logits, block by block.
+            q = draft.distribution(block)
+            scores = scorer.score(block, q, room[: block.stop - block.start])
+            values[block], alphas[block] = scores.value, scores.alpha
+            if gradients is not None:
+                gradients.take(block, q, scores.gradient)
+        # 3. Two products carry the chunk's gradient on through the head.
+        if gradients is not None:
+            gradients.finish(chunk)
+    return RowScores(values, alphas)
 
 
 class _Wanted(NamedTuple):
     """Which gradients the caller will ask for."""
 
-    hidden: bool
+    states: bool
     weight: bool
     bias: bool
 
-    def gradients(self, logits: ProjectedLogits, weights: Tensor) -> HeadGradients | None:
+    def gradients(
+        self, logits: ProjectedLogits | GivenLogits, plan: RowPlan, weights: Tensor
+    ) -> HeadGradients | GivenGradients | None:
         if not any(self):
             return None
+        if isinstance(logits, GivenLogits):
+            return GivenGradients(logits.source, plan.rows, weights, plan.temperature)
         return HeadGradients(
-            logits, weights, hidden=self.hidden, weight=self.weight, bias=self.bias
+            logits, weights, hidden=self.states, weight=self.weight, bias=self.bias
         )
 
 
-def sums_from_hidden(
-    hidden: Tensor, head: OutputHead, against: RowComparison, plan: Plan
-) -> DivergenceSums:
-    """Of the draft's hidden states [N, H]; `against` holds the M rows of `plan`."""
-    wanted = _Wanted(_wants(hidden), _wants(head.weight), _wants(head.bias))
-    divergence, alpha = _FromHidden.apply(  # type: ignore[no-untyped-call]
-        hidden, head.weight, head.bias, head, against, plan, product_dtype(hidden), wanted
-    )
-    return DivergenceSums(divergence, alpha, _count(plan))
+class _Formed(NamedTuple):
+    """A gradient formed in the forward, which the backward only has to scale."""
+
+    gradient: Tensor
+    dtype: torch.dtype  # of the tensor that the gradient belongs to
+
+    def scaled(self, outer: Tensor) -> Tensor:
+        return self.gradient.mul_(outer).to(self.dtype)
 
 
-def sums_from_logits(logits: Tensor, against: RowComparison, plan: Plan) -> DivergenceSums:
-    """Of logits [N, V] that the draft has made itself."""
-    divergence, alpha = _FromLogits.apply(  # type: ignore[no-untyped-call]
-        logits, against, plan, _wants(logits)
-    )
-    return DivergenceSums(divergence, alpha, _count(plan))
-
-
-class _FromHidden(torch.autograd.Function):
-    """Gradients in the draft's hidden states [N, H], output weight [V, H] and bias [V]."""
+class _WeightedSums(torch.autograd.Function):
+    """Gradients in the draft's states [N, H or V], output weight [V, H] and bias [V]."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
+        states: Tensor,
+        weight: Tensor | None,
         bias: Tensor | None,
-        head: OutputHead,
-        against: RowComparison,
-        plan: Plan,
-        dtype: torch.dtype,
+        logits: ProjectedLogits | GivenLogits,
+        scorer: RowScorer,
+        plan: RowPlan,
         wanted: _Wanted,
     ) -> tuple[Tensor, Tensor]:
-        with torch.autocast(hidden.device.type, enabled=False):
-            logits = plan.projected(hidden, head, dtype)
+        with torch.autocast(states.device.type, enabled=False):
             weights = plan.of(plan.weights).to(plan.precision)
-            gradients = wanted.gradients(logits, weights)
-            divergence, alpha = _go_through(logits, against, gradients, plan)
-            of_hidden = None if gradients is None else gradients.hidden
-            if of_hidden is not None and plan.rows is not None:
-                of_rows, of_hidden = of_hidden, of_hidden.new_zeros(hidden.shape)
-                of_hidden[plan.rows] = of_rows
+            gradients = wanted.gradients(logits, plan, weights)
+            values, alphas = _score_rows(logits, scorer, gradients, plan)
+            divergence, alpha = (values * weights).sum(), alphas.sum()
         if gradients is not None:
-            ctx.formed = (
-                None if of_hidden is None else _Formed(of_hidden, hidden.dtype),
-                None if gradients.weight is None else _Formed(gradients.weight, weight.dtype),
-                None
-                if bias is None or gradients.bias is None
-                else _Formed(gradients.bias, bias.dtype),
+            ctx.formed = tuple(
+                None if gradient is None or tensor is None else _Formed(gradient, tensor.dtype)
+                for gradient, tensor in zip(
+                    gradients.formed(states, plan.rows), (states, weight, bias), strict=True
+                )
             )
         ctx.mark_non_differentiable(alpha)
         return divergence, alpha
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        formed = _handed_out_once(ctx)
-        return (*(None if each is None else each.scaled(outer[0]) for each in formed), *[None] * 5)
-
-
-class _FromLogits(torch.autograd.Function):
-    """The gradient in the draft's logits [N, V]."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, logits: Tensor, against: RowComparison, plan: Plan, wanted: bool
-    ) -> tuple[Tensor, Tensor]:
-        with torch.autocast(logits.device.type, enabled=False):
-            weights = plan.of(plan.weights).to(plan.precision)
-            gradients = None
-            if wanted:
-                gradients = GivenGradients(logits, plan.rows, weights, plan.temperature)
-                ctx.formed = (_Formed(gradients.logits, logits.dtype),)
-            divergence, alpha = _go_through(plan.given(logits), against, gradients, plan)
-        ctx.mark_non_differentiable(alpha)
-        return divergence, alpha
-
-    @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        (formed,) = _handed_out_once(ctx)
-        assert formed is not None
-        return formed.scaled(outer[0]), None, None, None
-
-
-def _go_through(
-    draft: LogitRows, against: RowComparison, gradients: LogitGradients | None, plan: Plan
-) -> tuple[Tensor, Tensor]:
-    """Sums of weights * divergence and of alpha over the M rows that count."""
-    values, alphas = row_scores(draft, against, gradients, plan)
-    return (values * plan.of(plan.weights).to(plan.precision)).sum(), alphas.sum()
-
-
-def row_scores(
-    draft: LogitRows, against: RowComparison, gradients: LogitGradients | None, plan: Plan
-) -> RowScores:
-    """Of the M rows that count; their gradients go where they are wanted."""
-    weights = plan.of(plan.weights).to(plan.precision)
-    count, rows = weights.shape[0], block_rows(draft.vocab_size, weights.device)
-    values, alphas = torch.empty_like(weights), torch.empty_like(weights)
-    room = weights.new_empty(min(rows, plan.chunk_rows, count), draft.vocab_size)
-    for chunk in spans(0, count, plan.chunk_rows):
-        draft.load(chunk)
-        against.load(chunk)
-        for block in spans(chunk.start, chunk.stop, rows):
-            q = draft.distribution(block)
-            scores = against.score(block, q, room[: block.stop - block.start])
-            values[block], alphas[block] = scores.value, scores.alpha
-            if gradients is not None:
-                gradients.take(block, q, scores.gradient)
-        if gradients is not None:
-            gradients.finish(chunk)
-    return RowScores(values, alphas)
-
-
-def _handed_out_once(ctx: Any) -> tuple[_Formed | None, ...]:
-    """The formed gradients, which are scaled in place: there is no second backward."""
-    formed: tuple[_Formed | None, ...] | None = ctx.formed
-    if formed is None:
-        raise RuntimeError(
-            "the gradients of a chunked divergence are formed once, in its forward, and have been "
-            "handed out; call it again for a second backward"
-        )
-    ctx.formed = None
-    return formed
-
-
-def rows_that_count(weights: Tensor) -> Tensor | None:
-    """Indices of the rows whose weight is not 0; None where that is all of them."""
-    rows = weights.detach().nonzero().squeeze(-1)
-    return None if rows.shape[0] == weights.shape[0] else rows
-
-
-def _count(plan: Plan) -> Tensor:
-    counted = plan.weights if plan.rows is None else plan.rows
-    return torch.tensor(counted.shape[0], device=counted.device)
-
-
-def wide_precision(*tensors: Tensor) -> torch.dtype:
-    """float32, or float64 if one of the tensors is."""
-    precision = torch.float32
-    for tensor in tensors:
-        precision = torch.promote_types(precision, tensor.dtype)
-    return precision
+        formed: tuple[_Formed | None, ...] | None = ctx.formed
+        if formed is None:
+            raise RuntimeError(
+                "the gradients of a chunked divergence are formed once, in its forward, and have "
+                "been used; call it again for a second backward"
+            )
+        ctx.formed = None  # they are scaled in place
+        return (*(None if each is None else each.scaled(outer[0]) for each in formed), *[None] * 4)
 
 
 def _wants(tensor: Tensor | None) -> bool:

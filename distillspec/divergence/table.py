@@ -10,31 +10,38 @@ import torch
 from torch import Tensor
 
 from distillspec.divergence.distribution import Distribution, ValueAndGradient
-from distillspec.divergence.jensen_shannon import jensen_shannon, jensen_shannon_gradient
+from distillspec.divergence.jensen_shannon import jensen_shannon, fused_jensen_shannon
 from distillspec.divergence.kullback_leibler import (
     forward_kl,
-    forward_kl_gradient,
+    fused_forward_kl,
     reverse_kl,
-    reverse_kl_gradient,
+    fused_reverse_kl,
 )
 from distillspec.divergence.lk import (
     lk_alpha,
-    lk_alpha_gradient,
+    fused_lk_alpha,
     lk_lambda,
-    lk_lambda_gradient,
+    fused_lk_lambda,
 )
-from distillspec.divergence.total_variation import total_variation, total_variation_gradient
+from distillspec.divergence.total_variation import total_variation, fused_total_variation
 from distillspec.errors import DistillSpecError
 
 
 class Divergence(NamedTuple):
-    """One divergence in two forms that agree: for autograd, and with its gradient worked out."""
+    """A divergence in two forms that agree to rounding.
+
+    Attributes:
+        name: As in recipes.
+        reference: The readable form: p_logits, q_logits [..., V] -> [...], differentiable by
+            autograd. Use it to check a result, and where all logits fit into memory.
+        fused: Value and gradient in one pass over a block: p, q at N positions, and a buffer
+            [N, V] for the gradient in q's logits. Training uses it, through
+            `row_pass.weighted_sums`.
+    """
 
     name: str
-    value: Callable[[Tensor, Tensor], Tensor]
-    """p_logits, q_logits [..., V] -> [...]"""
-    value_and_gradient: Callable[[Distribution, Distribution, Tensor], ValueAndGradient]
-    """p, q at N positions, and room [N, V] for the gradient in q's logits"""
+    reference: Callable[[Tensor, Tensor], Tensor]
+    fused: Callable[[Distribution, Distribution, Tensor], ValueAndGradient]
 
 
 class DivergenceSettings(NamedTuple):
@@ -47,19 +54,19 @@ class DivergenceSettings(NamedTuple):
 
 
 DIVERGENCES: dict[str, Callable[[DivergenceSettings], Divergence]] = {
-    "forward_kl": lambda _: Divergence("forward_kl", forward_kl, forward_kl_gradient),
-    "reverse_kl": lambda _: Divergence("reverse_kl", reverse_kl, reverse_kl_gradient),
+    "forward_kl": lambda _: Divergence("forward_kl", forward_kl, fused_forward_kl),
+    "reverse_kl": lambda _: Divergence("reverse_kl", reverse_kl, fused_reverse_kl),
     "jsd": lambda settings: Divergence(
         "jsd",
         partial(jensen_shannon, jsd_weight=settings.jsd_weight),
-        partial(jensen_shannon_gradient, jsd_weight=settings.jsd_weight),
+        partial(fused_jensen_shannon, jsd_weight=settings.jsd_weight),
     ),
-    "tvd": lambda _: Divergence("tvd", total_variation, total_variation_gradient),
-    "lk_alpha": lambda _: Divergence("lk_alpha", lk_alpha, lk_alpha_gradient),
+    "tvd": lambda _: Divergence("tvd", total_variation, fused_total_variation),
+    "lk_alpha": lambda _: Divergence("lk_alpha", lk_alpha, fused_lk_alpha),
     "lk_lambda": lambda settings: Divergence(
         "lk_lambda",
         partial(lk_lambda, eta=settings.lk_eta),
-        partial(lk_lambda_gradient, eta=settings.lk_eta),
+        partial(fused_lk_lambda, eta=settings.lk_eta),
     ),
 }
 """Name -> divergence, given its parameters."""
@@ -86,17 +93,17 @@ def mixture(
     if len(parts) == 1 and parts[0][0] == 1.0:
         return parts[0][1]
 
-    def value(p_logits: Tensor, q_logits: Tensor) -> Tensor:
-        return torch.stack([w * part.value(p_logits, q_logits) for w, part in parts]).sum(0)
+    def reference(p_logits: Tensor, q_logits: Tensor) -> Tensor:
+        return torch.stack([w * part.reference(p_logits, q_logits) for w, part in parts]).sum(0)
 
-    def value_and_gradient(p: Distribution, q: Distribution, out: Tensor) -> ValueAndGradient:
+    def fused(p: Distribution, q: Distribution, out: Tensor) -> ValueAndGradient:
         total = torch.zeros_like(q.log_partition)
         gradient = torch.zeros_like(out)
         for weight, part in parts:
-            found = part.value_and_gradient(p, q, out)
+            found = part.fused(p, q, out)
             total += weight * found.value
             gradient.add_(found.gradient, alpha=weight)
         return ValueAndGradient(total, gradient)
 
     name = " + ".join(f"{weight:g} {part.name}" for weight, part in parts)
-    return Divergence(name, value, value_and_gradient)
+    return Divergence(name, reference, fused)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from distillspec.divergence.head import OutputHead
-from distillspec.divergence.logit_rows import block_rows, product_dtype, spans
-from distillspec.divergence.row_pass import even_plan, wide_precision
+from distillspec.divergence.logit_rows import ModelRows, RowPlan, block_rows, spans
 
 
 class TopTokens(NamedTuple):
@@ -72,13 +71,9 @@ def top_tokens(
     the rest itself: one minus the mass of the k would be rounding noise where it is small. A row
     with a NaN gives NaN.
     """
-    plan = even_plan(target, temperature, chunk_tokens, wide_precision(target))
+    plan = RowPlan.even(temperature, chunk_tokens, target)
+    rows = plan.logits(ModelRows(target, head))
     with torch.autocast(target.device.type, enabled=False):
-        rows = (
-            plan.given(target)
-            if head is None
-            else plan.projected(target, head, product_dtype(target))
-        )
         count, vocab_size = target.shape[0], rows.vocab_size
         assert 1 <= k <= vocab_size
         ids = torch.empty(count, k, dtype=torch.int32, device=target.device)

@@ -19,7 +19,7 @@ def total_variation(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     return 0.5 * (p - q).abs().sum(-1)
 
 
-def total_variation_gradient(p: Distribution, q: Distribution, out: Tensor) -> ValueAndGradient:
+def fused_total_variation(p: Distribution, q: Distribution, out: Tensor) -> ValueAndGradient:
     """Value, and gradient q_j (s_j - sum_i q_i s_i) with s = sign(q - p) / 2, written into `out`.
 
     Where q = p exactly, the subgradient 0 is taken.

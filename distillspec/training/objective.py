@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from distillspec.corpus.batches.batching import Batch
 from distillspec.divergence.block_efficiency import block_worth
+from distillspec.divergence.comparison import Comparison, TokenLikelihood
+from distillspec.divergence.logit_rows import ModelRows
 from distillspec.divergence.reduction import DivergenceSums
+from distillspec.divergence.row_pass import RowScores, row_scores, weighted_sums
 from distillspec.divergence.table import DIVERGENCES, DivergenceSettings, divergence, mixture
 from distillspec.models.bare import bare_model
 from distillspec.models.surgery.frozen import FrozenTarget
@@ -22,42 +25,8 @@ from distillspec.models.vocabulary.trimmed_head import kept_tokens
 from distillspec.recipe.distill import DistillConfig
 from distillspec.training.cached_target import CachedTopKTarget
 from distillspec.training.emphasis import StepStatistics, TokenWeights
-from distillspec.training.sides import CachedTopK, LossInputs
-
-
-def predicts_response(batch: Batch) -> Tensor:
-    """Positions whose next token belongs to a response: bool [B, T].
-
-    The one place of the shift: a causal model's output at position t is its distribution of token t
-    + 1, so the first response token is predicted at the prompt's last position, and the last
-    position of a row predicts nothing we know. Rows that are trees bring these positions with them.
-    """
-    if batch.tree is not None:
-        return batch.tree.predicts
-    predicts = torch.zeros_like(batch.is_response)
-    predicts[:, :-1] = batch.is_response[:, 1:]
-    return predicts
-
-
-def texts_of(batch: Batch) -> Tensor:
-    """Tokens in the loss of each text, in the order of the N: long [texts]."""
-    return predicts_response(batch).sum(1) if batch.tree is None else batch.tree.lengths
-
-
-def token_weights(batch: Batch, reduction: str) -> Tensor:
-    """Weight of each predicted token in row-major order: [N], whose sum is what the loss is over.
-
-    "tokens": 1 each, so the sum counts tokens. "sequences": 1 / length of its response, so the sum
-    counts sequences. Rows that are trees have weights of their own. Divide the loss by the sum over
-    all micro-batches and processes of a step.
-    """
-    predicts = predicts_response(batch)
-    if batch.tree is not None:
-        return batch.tree.weights[predicts]
-    if reduction == "tokens":
-        return torch.ones(int(predicts.sum()), device=predicts.device)
-    lengths = predicts.sum(dim=1, keepdim=True).clamp(min=1)
-    return (1.0 / lengths).expand_as(predicts)[predicts]
+from distillspec.training.loss_inputs import LossInputs, TargetOutputs
+from distillspec.training.loss_positions import predicts_response, texts_of, token_weights
 
 
 class Objective:
@@ -106,31 +75,31 @@ class Objective:
 
         The batch is taken for the whole step, where that matters.
         """
-        signal = self.target_signal(draft, batch)
+        outputs = self.target_outputs(draft, batch)
         if not self.distill.reads_whole_steps:
-            return self.against(draft, batch, signal)
-        observed = self.observe(draft, batch, signal)
-        return self.against(draft, batch, signal, observed.emphasis([observed], self.distill))
+            return self.loss(draft, batch, outputs)
+        observed = self.observe(draft, batch, outputs)
+        return self.loss(draft, batch, outputs, observed.emphasis([observed], self.distill))
 
     @torch.no_grad()
-    def target_signal(self, draft: nn.Module, batch: Batch) -> CachedTopK:
+    def target_outputs(self, draft: nn.Module, batch: Batch) -> TargetOutputs:
         """The target's forward over the batch, kept at the positions that predict a response.
 
         What the batch has brought of it, or a cache has kept, is not computed again.
         """
         if self.cached is not None:
-            return CachedTopK(None, None, self.cached.top_tokens(batch))
+            return TargetOutputs(None, None, self.cached.top_tokens(batch))
         if self.target is None:
-            return CachedTopK(None, None)
+            return TargetOutputs(None, None)
         head = self.target.head
         if head is None:
             logits = self.target.logits(batch.tokens, batch.is_token, _layout(batch))
-            return CachedTopK(None, logits[predicts_response(batch)])
+            return TargetOutputs(None, logits[predicts_response(batch)])
         states = self._states(self.target, batch)
         read = [draft] if self.reference is None else [draft, self.reference.model]
         if any(output_head(model) is None for model in read):
-            return CachedTopK(states, head.logits(states))
-        return CachedTopK(states, None)
+            return TargetOutputs(states, head.logits(states))
+        return TargetOutputs(states, None)
 
     def _states(self, target: FrozenTarget, batch: Batch) -> Tensor:
         """The target's hidden states at the N positions, [N, H]."""
@@ -152,158 +121,180 @@ class Objective:
         return states
 
     @torch.no_grad()
-    def observe(self, draft: nn.Module, batch: Batch, signal: CachedTopK) -> StepStatistics:
-        """The first of two passes: what a token's weight in its step depends on."""
-        sides = self._sides(draft, batch, signal)
+    def observe(self, draft: nn.Module, batch: Batch, outputs: TargetOutputs) -> StepStatistics:
+        """The first of two passes: what the weight of a token in its step depends on."""
+        inputs = self._inputs(draft, batch, outputs)
         if self.reference is None:
-            chance, alpha = sides.scores(_scored(draft, batch).places)
-            return StepStatistics((chance < 1.0).to(chance.dtype), None, alpha)
+            tokens = _predicted(draft, batch).rows
+            acceptance, alpha = self._scores(inputs.draft, inputs.acceptance(tokens))
+            return StepStatistics((acceptance < 1.0).to(acceptance.dtype), None, alpha)
         nats = divergence("forward_kl")
-        mine, alpha = sides.scores(nats)
-        theirs = self._sides(self.reference.model, batch, signal).scores(nats).value
-        return StepStatistics(None, mine - theirs, alpha)
+        draft_nats, alpha = self._scores(inputs.draft, inputs.divergence(nats))
+        inputs = self._inputs(self.reference.model, batch, outputs)
+        reference_nats = self._scores(inputs.draft, inputs.divergence(nats)).value
+        return StepStatistics(None, draft_nats - reference_nats, alpha)
 
-    def against(
+    def loss(
         self,
         draft: nn.Module,
         batch: Batch,
-        signal: CachedTopK,
-        emphasis: TokenWeights | None = None,
+        outputs: TargetOutputs,
+        step_weights: TokenWeights | None = None,
     ) -> DivergenceSums:
         """The draft's forward and the sums; differentiable in the draft's weights.
 
-        emphasis: what `observe` has led to, for objectives that read whole steps.
+        Args:
+            draft: The model that is trained.
+            batch: One micro-batch.
+            outputs: What `target_outputs` gave for it.
+            step_weights: What `observe` has led to, for objectives that read entire steps.
         """
-        assert (emphasis is not None) == self.distill.reads_whole_steps
+        assert (step_weights is not None) == self.distill.reads_whole_steps
         weights = token_weights(batch, self.distill.reduction)
-        if emphasis is not None:
-            weights = emphasis.kept(weights)
-        sides = self._sides(draft, batch, signal)
-        terms, found = self.distill.terms, []
+        if step_weights is not None:
+            weights = step_weights.kept(weights)
+        inputs = self._inputs(draft, batch, outputs)
+        terms, sums = self.distill.terms, []
         if self._of_tokens:
-            found.append(sides.divergence(mixture(self._of_tokens, self._settings), weights))
+            measure = mixture(self._of_tokens, self._settings)
+            sums.append(self._sums(inputs.draft, inputs.divergence(measure), weights))
         if "block_efficiency" in terms:
             if self.distill.block_form == "drawn":
-                loss = self._drawn_blocks(sides, batch, _scored(draft, batch).places, weights)
+                tokens = _predicted(draft, batch).rows
+                blocks = self._drawn_blocks(inputs, batch, tokens, weights)
             else:
-                loss = self._block_efficiency(sides, batch, weights)
-            found.append(loss.times(terms["block_efficiency"]))
+                blocks = self._block_efficiency(inputs, batch, weights)
+            sums.append(blocks.times(terms["block_efficiency"]))
         if "tvd_plus" in terms:
-            assert emphasis is not None
-            loss = self._tvd_plus(sides, _scored(draft, batch), weights, emphasis)
-            found.append(loss.times(terms["tvd_plus"]))
-        if "nll" in terms:  # at temperature 1: data has none of its own
-            following = _scored(draft, batch)
-            loss = sides.cross_entropy(following.places, weights * following.is_scored, 1.0)
-            found.append(loss.times(terms["nll"]))
-        return DivergenceSums.added(found)
+            assert step_weights is not None
+            drawn = _predicted(draft, batch).rows
+            advantages = self._tvd_plus(inputs, drawn, weights, step_weights)
+            sums.append(advantages.times(terms["tvd_plus"]))
+        if "nll" in terms:  # at temperature 1: data has no temperature
+            rows, is_scored = _predicted(draft, batch)
+            likelihood = TokenLikelihood(rows)
+            nll = self._sums(inputs.draft, likelihood, weights * is_scored, temperature=1.0)
+            sums.append(nll.times(terms["nll"]))
+        return DivergenceSums.added(sums)
 
-    def _block_efficiency(self, sides: LossInputs, batch: Batch, weights: Tensor) -> DivergenceSums:
-        """Minus what blocks keep; its gradient is the total variation's, weighed by worth."""
-        distance = divergence("tvd")
+    def _block_efficiency(
+        self, inputs: LossInputs, batch: Batch, weights: Tensor
+    ) -> DivergenceSums:
+        """Minus the tokens that blocks keep; the gradient is the total variation's, by worth."""
+        distance = inputs.divergence(divergence("tvd"))
         lengths = texts_of(batch).tolist()
-        with torch.no_grad():
-            alpha = sides.scores(distance).alpha
+        alpha = self._scores(inputs.draft, distance).alpha
         worth = block_worth(alpha, lengths, self.distill.block_gamma)
-        sums = sides.divergence(distance, (weights * worth.weights).to(weights.dtype))
+        sums = self._sums(inputs.draft, distance, (weights * worth.weights).to(weights.dtype))
         kept = (weights * worth.kept).sum()
         value = sums.divergence - sums.divergence.detach() - kept
         return DivergenceSums(value, alpha.sum(), sums.tokens.new_tensor(alpha.shape[0]))
 
     def _drawn_blocks(
-        self, sides: LossInputs, batch: Batch, tokens: Tensor, weights: Tensor
+        self, inputs: LossInputs, batch: Batch, tokens: Tensor, weights: Tensor
     ) -> DivergenceSums:
-        """The same, by the keep chances r = min(1, q / p) of the text's tokens, long [N].
+        """The same, by the acceptance r = min(1, q / p) of the text's tokens, long [N].
 
-        Over texts of the target, what blocks keep of them and its gradient are unbiased. r has the
-        slope r * d log q where it is below 1, and none elsewhere.
+        Over texts of the target, the number of kept tokens and its gradient are unbiased. r has
+        the slope r * d log q where it is below 1, and none elsewhere.
         """
-        chance, alpha = sides.scores(tokens)
-        worth = block_worth(chance, texts_of(batch).tolist(), self.distill.block_gamma)
-        slope = weights * worth.weights * chance * (chance < 1.0)
-        sums = sides.cross_entropy(tokens, slope.to(weights.dtype), self.distill.temperature)
+        acceptance, alpha = self._scores(inputs.draft, inputs.acceptance(tokens))
+        worth = block_worth(acceptance, texts_of(batch).tolist(), self.distill.block_gamma)
+        slope = weights * worth.weights * acceptance * (acceptance < 1.0)
+        sums = self._sums(inputs.draft, TokenLikelihood(tokens), slope.to(weights.dtype))
         kept = (weights * worth.kept).sum()
         value = sums.divergence - sums.divergence.detach() - kept
         return DivergenceSums(value, alpha.sum(), sums.tokens.new_tensor(alpha.shape[0]))
 
     def _tvd_plus(
-        self, sides: LossInputs, drawn: _Scored, weights: Tensor, emphasis: TokenWeights
+        self, inputs: LossInputs, drawn: Tensor, weights: Tensor, step_weights: TokenWeights
     ) -> DivergenceSums:
-        """Minus log q of each token the draft has drawn, times its advantage (2403.00858).
+        """Minus log q of each token that the draft drew, long [N], times its advantage.
 
-        A surrogate whose slope is what counts: in one step the rewards alone would give, in
-        expectation, the gradient of the total variation.
+        A surrogate: its gradient counts, not its value. In one step the rewards alone would give,
+        in expectation, the gradient of the total variation. Source: TVD++, 2403.00858.
         """
-        assert emphasis.advantages is not None
-        sums = sides.cross_entropy(
-            drawn.places, weights * emphasis.advantages, self.distill.temperature
-        )
-        count = sums.tokens.new_tensor(emphasis.alpha.shape[0])
-        return DivergenceSums(sums.divergence, emphasis.alpha.sum(), count)
+        assert step_weights.advantages is not None
+        likelihood = TokenLikelihood(drawn)
+        sums = self._sums(inputs.draft, likelihood, weights * step_weights.advantages)
+        count = sums.tokens.new_tensor(step_weights.alpha.shape[0])
+        return DivergenceSums(sums.divergence, step_weights.alpha.sum(), count)
 
-    def _sides(self, draft: nn.Module, batch: Batch, signal: CachedTopK) -> LossInputs:
-        predicts = predicts_response(batch)
-        head, theirs = output_head(draft), None if self.target is None else self.target.head
-        whole = signal.logits is not None or head is None
-        states = token_logits if whole else hidden_states
-        mine = states(draft, batch.tokens, batch.is_token, layout=_layout(batch))[predicts]
-        head = None if whole else head
-        common = _common_rows(draft)
-        if common is not None:
-            theirs = theirs and theirs.only(common.target)
-            if signal.logits is not None:
-                signal = signal._replace(logits=signal.logits[:, common.target])
-            if head is None:
-                mine = mine[:, common.target]
-            else:
-                head = head.only(common.draft)
-        return LossInputs(
-            signal,
-            theirs,
-            mine,
-            head,
+    def _sums(
+        self,
+        draft: ModelRows,
+        comparison: Comparison,
+        weights: Tensor,
+        temperature: float | None = None,
+    ) -> DivergenceSums:
+        return weighted_sums(
+            draft,
+            comparison,
+            weights=weights,
+            temperature=self.distill.temperature if temperature is None else temperature,
+            chunk_tokens=self.distill.chunk_tokens,
+        )
+
+    def _scores(self, draft: ModelRows, comparison: Comparison) -> RowScores:
+        return row_scores(
+            draft,
+            comparison,
             temperature=self.distill.temperature,
             chunk_tokens=self.distill.chunk_tokens,
-            vocab_size=self._vocab_size,
         )
+
+    def _inputs(self, draft: nn.Module, batch: Batch, outputs: TargetOutputs) -> LossInputs:
+        """The rows of both models at the predicted tokens, over their common vocabulary."""
+        predicts, layout = predicts_response(batch), _layout(batch)
+        head = None if outputs.logits is not None else output_head(draft)
+        states = token_logits if head is None else hidden_states
+        rows = ModelRows(states(draft, batch.tokens, batch.is_token, layout=layout)[predicts], head)
+        target = outputs.rows(None if self.target is None else self.target.head)
+        common = _common_tokens(draft)
+        if common is not None:
+            rows = rows.only(common.target if head is None else common.draft)
+            target = None if target is None else target.only(common.target)
+        return LossInputs.of(rows, outputs.top or target, self._vocab_size)
 
 
 def _layout(batch: Batch) -> Layout | None:
     return None if batch.tree is None else Layout(batch.tree.positions, batch.tree.sees)
 
 
-class _Common(NamedTuple):
+class _CommonTokens(NamedTuple):
     """Rows of the two heads that stand for the same tokens, long [K]; the target's ascend."""
 
     target: Tensor
     draft: Tensor
 
 
-def _common_rows(draft: nn.Module) -> _Common | None:
+def _common_tokens(draft: nn.Module) -> _CommonTokens | None:
     """None where the draft scores all that it shares with the target, under the same ids."""
     model = bare_model(draft)
     kept, bridge = kept_tokens(model), bridge_of(model)
     if kept is not None:
-        return _Common(kept, kept)
+        return _CommonTokens(kept, kept)
     if bridge is not None:
-        return _Common(*bridge.ids(model.device))
+        return _CommonTokens(*bridge.ids(model.device))
     return None
 
 
-class _Scored(NamedTuple):
+class _Predicted(NamedTuple):
     """The token that each predicting position predicts, as the draft's head knows it.
 
-    places: its row of the head, long [N]; is_scored: whether it has one, [N].
+    Attributes:
+        rows: Row of the head, long [N].
+        is_scored: Whether the head has a row for it, [N].
     """
 
-    places: Tensor
+    rows: Tensor
     is_scored: Tensor
 
 
-def _scored(draft: nn.Module, batch: Batch) -> _Scored:
+def _predicted(draft: nn.Module, batch: Batch) -> _Predicted:
     tokens = batch.tokens[:, 1:][predicts_response(batch)[:, :-1]]
-    common = _common_rows(draft)
+    common = _common_tokens(draft)
     if common is None:
-        return _Scored(tokens, torch.ones_like(tokens))
-    places = torch.searchsorted(common.target, tokens).clamp_(max=len(common.target) - 1)
-    return _Scored(places, common.target[places] == tokens)
+        return _Predicted(tokens, torch.ones_like(tokens))
+    rows = torch.searchsorted(common.target, tokens).clamp_(max=len(common.target) - 1)
+    return _Predicted(rows, common.target[rows] == tokens)

@@ -95,7 +95,7 @@ def loss_of(contender: str, arguments: argparse.Namespace) -> Callable[[Inputs],
     def whole(given: Inputs) -> Tensor:
         with torch.no_grad():
             p_logits = OutputHead(given.target_weight).logits(given.target_hidden)
-        return measure.value(
+        return measure.reference(
             p_logits, OutputHead(given.draft_weight).logits(given.draft_hidden)
         ).sum()
 

@@ -48,7 +48,7 @@ class Sides(NamedTuple):
         """Unchunked, by autograd: all logits at once."""
         p = self.target_head.logits(self.target_hidden) / temperature
         q = self.draft_head.logits(self.draft_hidden) / temperature
-        value = (divergence(name).value(p, q) * weights).sum()
+        value = (divergence(name).reference(p, q) * weights).sum()
         counts = weights != 0
         return DivergenceSums(value, acceptance(p, q.detach())[counts].sum(), counts.sum())
 
@@ -133,7 +133,7 @@ def test_from_logits_chunked_equals_unchunked(
     generator = torch.Generator().manual_seed(2)
     p, q = torch.randn(2, N, V, generator=generator)
     weights, leaf = weights_of(), q.clone().requires_grad_()
-    expected = (divergence(name).value(p / temperature, leaf / temperature) * weights).sum()
+    expected = (divergence(name).reference(p / temperature, leaf / temperature) * weights).sum()
     (expected_gradient,) = torch.autograd.grad(expected, leaf)
     found = chunked_divergence_from_logits(
         divergence(name),
@@ -460,7 +460,7 @@ def test_scores_are_those_of_every_row(name: str, chunk_tokens: int) -> None:
     p = both.target_head.logits(both.target_hidden)
     q = both.draft_head.logits(both.draft_hidden).detach()
     how = {"temperature": TEMPERATURE, "chunk_tokens": chunk_tokens}
-    expected = divergence(name).value(p / TEMPERATURE, q / TEMPERATURE)
+    expected = divergence(name).reference(p / TEMPERATURE, q / TEMPERATURE)
     for found in (
         chunked_scores(divergence(name), *both, **how),  # type: ignore[arg-type]
         scores_from_logits(divergence(name), p, q, **how),  # type: ignore[arg-type]

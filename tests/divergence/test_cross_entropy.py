@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from distillspec.divergence.cross_entropy import cross_entropy, cross_entropy_gradient
+from distillspec.divergence.cross_entropy import cross_entropy, fused_cross_entropy
 from distillspec.divergence.distribution import distribution
 
 
@@ -18,7 +18,7 @@ def test_it_is_torchs_own_in_value_and_gradient() -> None:
     (gradient,) = torch.autograd.grad(expected.sum(), logits)
     torch.testing.assert_close(cross_entropy(logits, tokens), expected)
     q = distribution(logits.detach())
-    found = cross_entropy_gradient(q, tokens, torch.empty_like(q.logits))
+    found = fused_cross_entropy(q, tokens, torch.empty_like(q.logits))
     torch.testing.assert_close(found.value, expected.detach())
     torch.testing.assert_close(found.gradient, gradient)
 

@@ -11,9 +11,9 @@ from distillspec.divergence.kullback_leibler import forward_kl
 from distillspec.divergence.lk import (
     LEAST_ALPHA,
     lk_alpha,
-    lk_alpha_gradient,
+    fused_lk_alpha,
     lk_lambda,
-    lk_lambda_gradient,
+    fused_lk_lambda,
 )
 from distillspec.divergence.total_variation import total_variation
 
@@ -34,7 +34,7 @@ def test_a_cold_draft_has_a_gradient_still() -> None:
     p = torch.tensor([[0.0, -40.0, -40.0]], dtype=torch.float64)
     q = torch.tensor([[-40.0, 0.0, -1.0]], dtype=torch.float64)
     room = torch.empty_like(q)
-    value, gradient = lk_alpha_gradient(distribution(p), distribution(q), room)
+    value, gradient = fused_lk_alpha(distribution(p), distribution(q), room)
     assert float(value) == pytest.approx(-math.log(LEAST_ALPHA))
     leaf = q.clone().requires_grad_()
     (expected,) = torch.autograd.grad(total_variation(p, leaf).sum() / LEAST_ALPHA, leaf)
@@ -62,7 +62,7 @@ def test_the_gradient_of_lk_lambda_is_that_of_a_mixture_held_fixed() -> None:
         return share * forward_kl(p, logits) + (1.0 - share) * total_variation(p, logits)
 
     room = torch.empty_like(q)
-    gradient = lk_lambda_gradient(distribution(p), distribution(q), room, eta=eta).gradient
+    gradient = fused_lk_lambda(distribution(p), distribution(q), room, eta=eta).gradient
     for token in range(q.shape[1]):
         moved = torch.zeros_like(q)
         moved[:, token] = step

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from distillspec.divergence.distribution import distribution
-from distillspec.divergence.total_variation import total_variation, total_variation_gradient
+from distillspec.divergence.total_variation import total_variation, fused_total_variation
 
 
 def test_a_hand_sum() -> None:
@@ -32,7 +32,7 @@ def test_the_gradient_is_the_published_one() -> None:
     p, q = p_logits.softmax(-1), q_logits.softmax(-1)
     sign = torch.sign(q - p) / 2
     expected = q * (sign - (q * sign).sum(-1, keepdim=True))
-    found = total_variation_gradient(
+    found = fused_total_variation(
         distribution(p_logits), distribution(q_logits), torch.empty_like(p)
     )
     torch.testing.assert_close(found.gradient, expected)

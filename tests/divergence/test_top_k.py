@@ -51,7 +51,7 @@ def coarse_logits(top: TopTokens, logits: Tensor) -> Tensor:
 
 def by_autograd(name: str, top: TopTokens, q_logits: Tensor) -> Tensor:
     p = torch.cat((top.log_probability, top.log_rest[:, None]), -1)
-    return divergence(name).value(p, coarse_logits(top, q_logits / TEMPERATURE))
+    return divergence(name).reference(p, coarse_logits(top, q_logits / TEMPERATURE))
 
 
 def chunked(
@@ -125,7 +125,7 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
 @every_name
 def test_the_whole_vocabulary_gives_the_whole_divergence(name: str) -> None:
     q_logits = drawn(N, V).requires_grad_()
-    whole = (WEIGHTS * divergence(name).value(P_LOGITS / TEMPERATURE, q_logits / TEMPERATURE)).sum()
+    whole = (WEIGHTS * divergence(name).reference(P_LOGITS / TEMPERATURE, q_logits / TEMPERATURE)).sum()
     found = chunked(name, kept(V), q_logits, None)
     torch.testing.assert_close(found.divergence, whole, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
@@ -171,7 +171,7 @@ def test_it_is_the_whole_divergence_from_a_rest_in_the_drafts_proportions(name: 
     others = q.scatter(1, top.ids.long(), 0.0)
     filled = others * (top.log_rest.exp() / others.sum(-1))[:, None]
     filled = filled.scatter(1, top.ids.long(), top.log_probability.exp())
-    whole = (WEIGHTS * divergence(name).value(filled.log(), q_logits / TEMPERATURE)).sum()
+    whole = (WEIGHTS * divergence(name).reference(filled.log(), q_logits / TEMPERATURE)).sum()
     found = chunked(name, top, q_logits, None)
     torch.testing.assert_close(found.divergence, whole, rtol=1e-5, atol=1e-5)
     (mine,), (theirs,) = (torch.autograd.grad(one, q_logits) for one in (found.divergence, whole))
@@ -183,7 +183,7 @@ def test_it_is_the_whole_divergence_from_a_rest_in_the_drafts_proportions(name: 
 @pytest.mark.parametrize("name", BOUNDED)
 def test_it_grows_with_k_up_to_the_whole_divergence(name: str) -> None:
     q_logits = drawn(N, V)
-    whole = divergence(name).value(P_LOGITS / TEMPERATURE, q_logits / TEMPERATURE)
+    whole = divergence(name).reference(P_LOGITS / TEMPERATURE, q_logits / TEMPERATURE)
     before = torch.zeros(N)
     for k in (1, 2, 5, 12, 39):
         found = values(name, k, q_logits)
