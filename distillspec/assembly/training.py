@@ -47,7 +47,7 @@ from distillspec.recipe.suite import Suite
 from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorSource, RowSource
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
-from distillspec.training.objective import predicts_response
+from distillspec.training.loss_positions import predicts_response
 from distillspec.training.probe import AcceptanceProbe
 
 if TYPE_CHECKING:

@@ -64,10 +64,10 @@ class HeadGradients:
         self, states: Tensor, rows: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Gradients of hidden states [N, H], weight and bias; 0 in the rows that do not count."""
-        hidden = self.hidden
-        if hidden is not None and rows is not None:
-            hidden = hidden.new_zeros(states.shape)
-            hidden[rows] = self.hidden
+        if self.hidden is None or rows is None:
+            return self.hidden, self.weight, self.bias
+        hidden = self.hidden.new_zeros(states.shape)
+        hidden[rows] = self.hidden
         return hidden, self.weight, self.bias
 
     def finish(self, chunk: slice) -> None:

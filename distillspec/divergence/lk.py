@@ -7,7 +7,7 @@ from torch import Tensor
 
 from distillspec.divergence.distribution import Distribution, ValueAndGradient
 from distillspec.divergence.kullback_leibler import forward_kl, fused_forward_kl
-from distillspec.divergence.total_variation import total_variation, fused_total_variation
+from distillspec.divergence.total_variation import fused_total_variation, total_variation
 
 LEAST_ALPHA = 1e-5
 """Below it -log alpha is told as -log of this, and its slope is the slope there."""

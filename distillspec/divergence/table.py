@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from distillspec.divergence.distribution import Distribution, ValueAndGradient
-from distillspec.divergence.jensen_shannon import jensen_shannon, fused_jensen_shannon
+from distillspec.divergence.jensen_shannon import fused_jensen_shannon, jensen_shannon
 from distillspec.divergence.kullback_leibler import (
     forward_kl,
     fused_forward_kl,
-    reverse_kl,
     fused_reverse_kl,
+    reverse_kl,
 )
 from distillspec.divergence.lk import (
-    lk_alpha,
     fused_lk_alpha,
-    lk_lambda,
     fused_lk_lambda,
+    lk_alpha,
+    lk_lambda,
 )
-from distillspec.divergence.total_variation import total_variation, fused_total_variation
+from distillspec.divergence.total_variation import fused_total_variation, total_variation
 from distillspec.errors import DistillSpecError
 
 

@@ -1,4 +1,4 @@
-"""Divergences from cached top-k logits: the target's k most probable tokens and the mass of the rest.
+"""Divergences from cached top-k logits: the k most probable tokens and the mass of the rest.
 
 Both distributions are made *coarse*: k outcomes for the cached tokens, and one for all others
 together. The masses of p are the cached ones. The rest of q is the sum over its own other tokens.

@@ -22,7 +22,7 @@ class StepStatistics(NamedTuple):
     alpha: Tensor
     """[N], the acceptance rate"""
 
-    def emphasis(self, step: Sequence[StepStatistics], distill: DistillConfig) -> TokenWeights:
+    def weights(self, step: Sequence[StepStatistics], distill: DistillConfig) -> TokenWeights:
         """Of this batch's tokens, given all batches of the step, this one among them."""
         advantages = kept = None
         if self.preferred is not None:

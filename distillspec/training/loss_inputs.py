@@ -1,4 +1,4 @@
-"""The rows of target and draft that a loss compares: one row for each predicted token of a batch."""
+"""The rows of target and draft that a loss compares: one for each predicted token of a batch."""
 
 from __future__ import annotations
 

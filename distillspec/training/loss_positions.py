@@ -1,4 +1,4 @@
-"""Which positions of a batch a loss is over, and what each weighs. The shift is written here once."""
+"""Which positions of a batch a loss is over, and their weights. The shift is written here once."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from distillspec.corpus.batches.batching import Batch
 from distillspec.corpus.batches.module import TrainingRow
 from distillspec.divergence.reduction import DivergenceSums
 from distillspec.training.emphasis import TokenWeights
+from distillspec.training.loss_inputs import TargetOutputs
 from distillspec.training.optimizer import optimizers
-from distillspec.training.sides import CachedTopK
 from distillspec.training.step import Step
 from distillspec.training.strategy import make_update, shard
 
@@ -46,14 +46,14 @@ class DistillModule(LightningModule):
         return batch
 
     def forward(
-        self, batch: Batch, signal: CachedTopK, emphasis: TokenWeights | None
+        self, batch: Batch, outputs: TargetOutputs, weights: TokenWeights | None
     ) -> DivergenceSums:
-        """One micro-batch; called through the strategy's wrapper.
+        """The loss of one micro-batch; called through the wrapper of the strategy.
 
         Autocast begins here: DeepSpeed's wrapper ends any that is outside of it.
         """
         with self.step.autocast(batch.tokens.device):
-            return self.step.objective.against(self.draft, batch, signal, emphasis)
+            return self.step.objective.loss(self.draft, batch, outputs, weights)
 
     def training_step(self, rows: Sequence[TrainingRow]) -> None:
         self.step.run(self.trainer, self.draft, rows)

@@ -79,7 +79,7 @@ class Objective:
         if not self.distill.reads_whole_steps:
             return self.loss(draft, batch, outputs)
         observed = self.observe(draft, batch, outputs)
-        return self.loss(draft, batch, outputs, observed.emphasis([observed], self.distill))
+        return self.loss(draft, batch, outputs, observed.weights([observed], self.distill))
 
     @torch.no_grad()
     def target_outputs(self, draft: nn.Module, batch: Batch) -> TargetOutputs:
@@ -254,7 +254,7 @@ class Objective:
         if common is not None:
             rows = rows.only(common.target if head is None else common.draft)
             target = None if target is None else target.only(common.target)
-        return LossInputs.of(rows, outputs.top or target, self._vocab_size)
+        return LossInputs.of(rows, target if outputs.top is None else outputs.top, self._vocab_size)
 
 
 def _layout(batch: Batch) -> Layout | None:

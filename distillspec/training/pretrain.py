@@ -21,7 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from distillspec.corpus.batches.windows import Windows
-from distillspec.divergence.chunked import chunked_cross_entropy
+from distillspec.divergence.comparison import TokenLikelihood
+from distillspec.divergence.logit_rows import ModelRows
+from distillspec.divergence.row_pass import weighted_sums
 from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
 from distillspec.models.runners.attention import fast_whole_rows
@@ -75,11 +77,11 @@ def mean_nats(model: nn.Module, rows: Tensor) -> Tensor:
     head = output_head(model)
     assert head is not None, "pretraining builds models with a plain head"
     labels = rows[:, 1:].reshape(-1)
-    sums = chunked_cross_entropy(
-        hidden[:, :-1].reshape(labels.numel(), -1),
-        head,
-        labels,
+    sums = weighted_sums(
+        ModelRows(hidden[:, :-1].reshape(labels.numel(), -1), head),
+        TokenLikelihood(labels),
         weights=torch.ones(labels.numel(), device=rows.device),
+        temperature=1.0,
         chunk_tokens=1024,
     )
     return sums.divergence / sums.tokens

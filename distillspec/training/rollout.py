@@ -26,7 +26,7 @@ from distillspec.models.surgery.frozen import FrozenTarget
 from distillspec.recipe.distill import DistillConfig
 from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.training.objective import texts_of
+from distillspec.training.loss_positions import texts_of
 from distillspec.training.replay import Completed, ReplayBuffer
 
 if TYPE_CHECKING:

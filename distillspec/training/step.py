@@ -11,7 +11,6 @@ import torch.distributed
 from torch import Tensor, nn
 
 from distillspec.corpus.batches.module import TrainingRow
-from distillspec.divergence.reduction import DivergenceSums
 from distillspec.errors import DistillSpecError
 from distillspec.models.surgery.trainable import train_mode
 from distillspec.recipe.schema import Recipe
@@ -22,23 +21,24 @@ from distillspec.training.average import ExponentialMovingAverage
 from distillspec.training.clock import TRAINING_PHASES, StageClock
 from distillspec.training.emphasis import StepStatistics, TokenWeights
 from distillspec.training.finite import all_finite
-from distillspec.training.objective import Objective, token_weights
+from distillspec.training.loss_inputs import TargetOutputs
+from distillspec.training.loss_positions import token_weights
+from distillspec.training.objective import Objective
 from distillspec.training.optimizer import learning_rate, share_done
 from distillspec.training.replica import InferenceCopy
 from distillspec.training.resume import Position
 from distillspec.training.rollout import MicroBatch, Rollout
-from distillspec.training.sides import CachedTopK
 from distillspec.training.strategy import Update
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 
-class _Seen(NamedTuple):
-    """Of one micro-batch, after the first of two passes."""
+class _FirstPass(NamedTuple):
+    """What the first of two passes found for one micro-batch."""
 
-    signal: CachedTopK
-    emphasis: TokenWeights
+    outputs: TargetOutputs
+    weights: TokenWeights
 
 
 class StepResult(NamedTuple):
@@ -110,97 +110,133 @@ class Step:
     def run(self, trainer: Trainer, draft: nn.Module, rows: Sequence[TrainingRow]) -> None:
         """Train on `rows`, this process's share of the step. Every process must call it.
 
-        Errors: DistillSpecError when no row has a response, or when loss or gradient is not finite:
-        nothing of such a step is saved.
+        Raises:
+            DistillSpecError: No row has a response, or loss, gradient or a weight is not finite.
+                Nothing of such a step is saved.
         """
-        position, clock = self.position, self.clock
-        device, world = trainer.strategy.root_device, trainer.world_size
-        before = dict(clock.seconds)
-        # The dropout of LoRA, where it has one, is the only user of torch's own generator.
-        torch.manual_seed(derive_seed(self.recipe.seed, "dropout", *self._place(trainer)))
-        with clock.phase("rollout"):
+        before = dict(self.clock.seconds)
+        # LoRA's dropout, if there is any, is the only user of torch's own generator.
+        torch.manual_seed(derive_seed(self.recipe.seed, "dropout", *self._stream(trainer)))
+        # 1. Complete the rows: stored responses, or new ones from the draft or the target.
+        with self.clock.phase("rollout"):
             batches = self._micro_batches(trainer, draft, rows)
-        # How many tokens the whole step has is known before its first backward: each weighs the
-        # same, whichever micro-batch and process it is in.
-        emphases = self._emphases(trainer, draft, batches)
-        with clock.phase("update"):
-            mine = 0.0
-            for (_, batch), seen in zip(batches, emphases, strict=True):
-                weights = token_weights(batch, self.recipe.distill.reduction)
-                kept = weights if seen is None else seen.emphasis.kept(weights)
-                mine += float(kept.sum())
-            (weight,) = _summed(trainer, mine)
-        if not weight:
-            raise DistillSpecError(
-                "no row of this step has a response",
-                where=f"step {position.step + 1}",
-                fix="look at the data with data.preview: responses are empty",
-            )
-        rate = self.rate = self._set_learning_rate(trainer)
-        totals = torch.zeros(3, dtype=torch.float64, device=device)
-        for number, (micro, seen) in enumerate(zip(batches, emphases, strict=True), start=1):
-            batch = micro.batch
-            with clock.phase("target"):
-                signal = seen.signal if seen else self._signal(draft, micro)
-            emphasis = seen.emphasis if seen else None
-            with clock.phase("update"), self.update.accumulating(last=number == len(batches)):
-                assert trainer.strategy.model is not None
-                sums: DivergenceSums = trainer.strategy.model(batch, signal, emphasis)
-                self.update.backward(sums.divergence * (world / weight))
-                totals += torch.stack([value.detach().double() for value in sums])
-        with clock.phase("update"):
-            divergence, alpha, tokens, elapsed, asked_to_stop = _summed(
-                trainer, *totals.tolist(), clock.training_seconds, float(self.stop.is_made)
-            )
-            self.stops = bool(asked_to_stop)
-            if not math.isfinite(divergence):
-                self._check_target(batches)
-            self._check_finite("loss", divergence)
-            norm = self.update.apply()
-            self._check_finite("gradient", norm)
-            (spoilt,) = _summed(trainer, 0.0 if all_finite(draft) else 1.0)
-            self._check_finite("largest updated weight", math.nan if spoilt else 0.0)
-            if self.average is not None:
-                self.average.update()
-        seconds = {name: clock.seconds[name] - before[name] for name in TRAINING_PHASES}
+        # 2. Objectives that weigh a token by the entire step read the step once before.
+        passes = self._first_pass(trainer, draft, batches)
+        # 3. The weight of the entire step is known before its first backward. So a token weighs
+        #    the same in every micro-batch and process.
+        with self.clock.phase("update"):
+            weight = self._total_weight(trainer, batches, passes)
+        self.rate = self._set_learning_rate(trainer)
+        # 4. Both forwards, the loss and its backward, micro-batch by micro-batch.
+        totals = self._accumulate(trainer, draft, batches, passes, weight)
+        # 5. One update, refused if anything is not finite.
+        with self.clock.phase("update"):
+            divergence, alpha, tokens, seconds, norm = self._apply(trainer, draft, batches, totals)
         self.result = StepResult(
             divergence,
             weight,
             alpha,
             tokens,
-            rate,
+            self.rate,
             norm,
-            seconds,
+            {name: self.clock.seconds[name] - before[name] for name in TRAINING_PHASES},
             alpha_is_bound=self.objective.cached is not None,
             loss_is_in_nats=self.recipe.distill.loss_unit == "nats",
         )
-        position.step += 1
-        position.training_seconds = elapsed / world
-        position.response_tokens += int(tokens)
+        self.position.step += 1
+        self.position.training_seconds = seconds
+        self.position.response_tokens += int(tokens)
 
-    def _emphases(
+    def _first_pass(
         self, trainer: Trainer, draft: nn.Module, batches: Sequence[MicroBatch]
-    ) -> list[_Seen] | list[None]:
-        """The first of two passes over the step, where the objective needs one."""
+    ) -> list[_FirstPass] | list[None]:
+        """Statistics of the entire step, of all processes; None for objectives without them."""
         if not self.recipe.distill.reads_whole_steps:
             return [None] * len(batches)
-        signals, observed = [], []
+        outputs, observed = [], []
         for micro in batches:
             with self.clock.phase("target"):
-                signals.append(self._signal(draft, micro))
+                outputs.append(self._target_outputs(draft, micro))
             with self.clock.phase("update"), self.autocast(micro.batch.tokens.device):
-                observed.append(self.objective.observe(draft, micro.batch, signals[-1]))
+                observed.append(self.objective.observe(draft, micro.batch, outputs[-1]))
         step = _gathered(trainer, observed)
         return [
-            _Seen(signal, one.emphasis(step, self.recipe.distill))
-            for signal, one in zip(signals, observed, strict=True)
+            _FirstPass(target, statistics.weights(step, self.recipe.distill))
+            for target, statistics in zip(outputs, observed, strict=True)
         ]
 
-    def _signal(self, draft: nn.Module, micro: MicroBatch) -> CachedTopK:
-        """What the target says of the rows; of those that may come again it is kept."""
-        signal = self.objective.target_signal(draft, micro.batch)
-        self.rollout.learn(micro, signal.hidden)
-        return signal
+    def _total_weight(
+        self,
+        trainer: Trainer,
+        batches: Sequence[MicroBatch],
+        passes: Sequence[_FirstPass | None],
+    ) -> float:
+        """What the loss of the step is divided by: tokens or sequences of all processes."""
+        total = torch.zeros((), dtype=torch.float64, device=trainer.strategy.root_device)
+        for micro, first in zip(batches, passes, strict=True):
+            weights = token_weights(micro.batch, self.recipe.distill.reduction)
+            kept = weights if first is None else first.weights.kept(weights)
+            total += kept.sum()
+        (weight,) = _summed(trainer, total.unsqueeze(0))
+        if not weight:
+            raise DistillSpecError(
+                "no row of this step has a response",
+                where=f"step {self.position.step + 1}",
+                fix="look at the data with data.preview: its responses are empty",
+            )
+        return weight
+
+    def _accumulate(
+        self,
+        trainer: Trainer,
+        draft: nn.Module,
+        batches: Sequence[MicroBatch],
+        passes: Sequence[_FirstPass | None],
+        weight: float,
+    ) -> Tensor:
+        """Forward and backward of each micro-batch -> sums of this process: double [3]."""
+        totals = torch.zeros(3, dtype=torch.float64, device=trainer.strategy.root_device)
+        for number, (micro, first) in enumerate(zip(batches, passes, strict=True), start=1):
+            with self.clock.phase("target"):
+                outputs = first.outputs if first else self._target_outputs(draft, micro)
+            weights = first.weights if first else None
+            is_last = number == len(batches)
+            with self.clock.phase("update"), self.update.accumulating(last=is_last):
+                sums = self.update.loss(micro.batch, outputs, weights)
+                self.update.backward(sums.divergence * (trainer.world_size / weight))
+                totals += torch.stack([value.detach().double() for value in sums])
+        return totals
+
+    def _apply(
+        self,
+        trainer: Trainer,
+        draft: nn.Module,
+        batches: Sequence[MicroBatch],
+        totals: Tensor,
+    ) -> tuple[float, float, float, float, float]:
+        """Change the weights. Divergence, alpha, tokens, training seconds, gradient norm."""
+        own = totals.new_tensor([self.clock.training_seconds, float(self.stop.is_made)])
+        divergence, alpha, tokens, seconds, is_asked_to_stop = _summed(
+            trainer, torch.cat([totals, own])
+        )
+        self.stops = bool(is_asked_to_stop)
+        if not math.isfinite(divergence):
+            self._check_target(batches)
+        self._check_finite("loss", divergence)
+        norm = self.update.apply()
+        self._check_finite("gradient", norm)
+        is_spoilt = totals.new_tensor([0.0 if all_finite(draft) else 1.0])
+        (spoilt,) = _summed(trainer, is_spoilt)
+        self._check_finite("largest updated weight", math.nan if spoilt else 0.0)
+        if self.average is not None:
+            self.average.update()
+        return divergence, alpha, tokens, seconds / trainer.world_size, norm
+
+    def _target_outputs(self, draft: nn.Module, micro: MicroBatch) -> TargetOutputs:
+        """The target's forward; its hidden states are stored with rows that may be replayed."""
+        outputs = self.objective.target_outputs(draft, micro.batch)
+        self.rollout.learn(micro, outputs.hidden)
+        return outputs
 
     def _micro_batches(
         self, trainer: Trainer, draft: nn.Module, rows: Sequence[TrainingRow]
@@ -210,7 +246,7 @@ class Step:
         if self.rollout.writes:
             model = self.replica.refresh(device)
             generator = torch.Generator(device).manual_seed(
-                derive_seed(self.recipe.seed, "rollout", *self._place(trainer))
+                derive_seed(self.recipe.seed, "rollout", *self._stream(trainer))
             )
             completed = self.rollout.completed(model, rows, self.position.step, generator)
         else:
@@ -232,8 +268,8 @@ class Step:
         enabled = self.autocast_dtype != torch.float32
         return torch.autocast(device.type, self.autocast_dtype, enabled=enabled)
 
-    def _place(self, trainer: Trainer) -> tuple[int, int]:
-        """Where a stream of random numbers stands: a resumed run repeats it."""
+    def _stream(self, trainer: Trainer) -> tuple[int, int]:
+        """What identifies a stream of random numbers; a resumed run repeats it."""
         return self.position.step, trainer.global_rank
 
     def _check_target(self, batches: Sequence[MicroBatch]) -> None:
@@ -241,8 +277,8 @@ class Step:
         target = self.objective.target
         for _, batch in batches if target is not None else ():
             assert target is not None
-            said = target.logits(batch.tokens, batch.is_token)[batch.is_token]
-            check_finite("the target", said.float().amax(-1))
+            logits = target.logits(batch.tokens, batch.is_token)[batch.is_token]
+            check_finite("the target", logits.float().amax(-1))
 
     def _check_finite(self, what: str, value: float) -> None:
         if math.isfinite(value):
@@ -256,20 +292,18 @@ class Step:
         )
 
 
-def _gathered(trainer: Trainer, mine: list[StepStatistics]) -> list[StepStatistics]:
-    """Those of all processes, on this one's device."""
+def _gathered(trainer: Trainer, own: list[StepStatistics]) -> list[StepStatistics]:
+    """The statistics of all processes, on the device of this one."""
     if trainer.world_size == 1:
-        return mine
-    everyone: list[list[StepStatistics]] = [[]] * trainer.world_size
-    torch.distributed.all_gather_object(everyone, [one.to("cpu") for one in mine])
+        return own
+    gathered: list[list[StepStatistics]] = [[]] * trainer.world_size
+    torch.distributed.all_gather_object(gathered, [statistics.to("cpu") for statistics in own])
     device = trainer.strategy.root_device
-    return [one.to(device) for theirs in everyone for one in theirs]
+    return [statistics.to(device) for of_process in gathered for statistics in of_process]
 
 
-def _summed(trainer: Trainer, *values: float) -> list[float]:
-    """Each value, summed over all processes (double precision)."""
-    device = trainer.strategy.root_device
-    mine = torch.tensor(values, dtype=torch.float64, device=device)
-    total = trainer.strategy.reduce(mine, reduce_op="sum")
+def _summed(trainer: Trainer, values: Tensor) -> list[float]:
+    """Each of the values, double [n] on the device, summed over all processes."""
+    total = trainer.strategy.reduce(values, reduce_op="sum")
     assert isinstance(total, Tensor)
     return total.tolist()

@@ -26,6 +26,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from distillspec.divergence.reduction import DivergenceSums
 from distillspec.models.surgery.trainable import stacks
 from distillspec.recipe.schema import HardwareConfig
 from distillspec.runtime.atomic import replacing_folder
@@ -208,6 +209,9 @@ def full_tensors(draft: nn.Module) -> Iterator[tuple[str, Tensor]]:
 class Update(Protocol):
     """How a step's micro-batches become one change of the weights."""
 
+    def loss(self, *inputs: Any) -> DivergenceSums:
+        """The loss of one micro-batch, through the wrapper that shares gradients."""
+
     def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
         """Around the forward and backward of one micro-batch."""
 
@@ -232,6 +236,10 @@ class PlainUpdate:
         self._model = model
         self._optimizers = list(optimizers)
         self._clip_norm = clip_norm
+
+    def loss(self, *inputs: Any) -> DivergenceSums:
+        sums: DivergenceSums = self._model(*inputs)
+        return sums
 
     def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
         if isinstance(self._model, DistributedDataParallel) and not last:
@@ -260,6 +268,10 @@ class ZeroUpdate:
 
     def __init__(self, engine: Any) -> None:
         self._engine = engine
+
+    def loss(self, *inputs: Any) -> DivergenceSums:
+        sums: DivergenceSums = self._engine(*inputs)
+        return sums
 
     def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
         return nullcontext()

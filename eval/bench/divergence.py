@@ -4,7 +4,7 @@
     python eval/bench/divergence.py --dtype bfloat16 --divergence jsd
 
 One step = forward and backward from hidden states to the gradients of the draft's hidden states and
-output weight. Contenders: `ours` (chunked_divergence), `whole` (our own unchunked form under
+output weight. Contenders: `ours` (weighted_sums), `whole` (our own unchunked form under
 autograd), `trl` (ChunkedDivergenceFunction of trl 1.16.0, from the extra `bench`; it has no tvd).
 All get the same numbers, and are checked to give the same value and gradients.
 
@@ -31,8 +31,10 @@ import torch
 from peak import PeakMemory
 from torch import Tensor
 
-from distillspec.divergence.chunked import chunked_divergence
+from distillspec.divergence.comparison import TargetDivergence
 from distillspec.divergence.head import OutputHead
+from distillspec.divergence.logit_rows import ModelRows
+from distillspec.divergence.row_pass import weighted_sums
 from distillspec.divergence.table import DIVERGENCES, divergence
 from distillspec.runtime.seeds import derive_seed
 
@@ -81,12 +83,10 @@ def loss_of(contender: str, arguments: argparse.Namespace) -> Callable[[Inputs],
     measure = divergence(arguments.divergence)
 
     def ours(given: Inputs) -> Tensor:
-        return chunked_divergence(
-            measure,
-            given.target_hidden,
-            OutputHead(given.target_weight),
-            given.draft_hidden,
-            OutputHead(given.draft_weight),
+        target = ModelRows(given.target_hidden, OutputHead(given.target_weight))
+        return weighted_sums(
+            ModelRows(given.draft_hidden, OutputHead(given.draft_weight)),
+            TargetDivergence(measure, target),
             temperature=1.0,
             weights=torch.ones(given.draft_hidden.shape[0], device=given.draft_hidden.device),
             chunk_tokens=arguments.chunk_tokens,

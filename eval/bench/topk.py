@@ -34,11 +34,13 @@ from distillspec.assembly.pair import dtype_of, load_pair
 from distillspec.corpus.batches.batching import Batch, collate
 from distillspec.corpus.stores.top_k import fill_signals, in_words
 from distillspec.corpus.stores.top_k_records import packed, record_type, unpacked
-from distillspec.divergence.chunked import chunked_divergence, chunked_divergence_from_logits
-from distillspec.divergence.coarse import coarse_divergence
+from distillspec.divergence.comparison import TargetDivergence
 from distillspec.divergence.head import OutputHead
+from distillspec.divergence.logit_rows import ModelRows
 from distillspec.divergence.reduction import DivergenceSums
+from distillspec.divergence.row_pass import weighted_sums
 from distillspec.divergence.table import DIVERGENCES, divergence
+from distillspec.divergence.top_k import TopKDivergence
 from distillspec.divergence.top_tokens import TopTokens, top_tokens
 from distillspec.models.sampling.generate import generate
 from distillspec.models.surgery.hidden import hidden_states, output_head
@@ -49,7 +51,8 @@ from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.cached_target import CachedTopKTarget
-from distillspec.training.objective import Objective, predicts_response
+from distillspec.training.loss_positions import predicts_response
+from distillspec.training.objective import Objective
 
 CHUNK = 1024
 ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -93,12 +96,11 @@ class Bench:
 
     def whole(self, name: str) -> Found:
         return self._found(
-            lambda hidden, head, weights: chunked_divergence(
-                divergence(name),
-                self.texts.target_hidden,
-                self.target_head,
-                hidden,
-                head,
+            lambda hidden, head, weights: weighted_sums(
+                ModelRows(hidden, head),
+                TargetDivergence(
+                    divergence(name), ModelRows(self.texts.target_hidden, self.target_head)
+                ),
                 temperature=self.texts.temperature,
                 weights=weights,
                 chunk_tokens=CHUNK,
@@ -107,11 +109,9 @@ class Bench:
 
     def coarse(self, name: str, kept: TopTokens) -> Found:
         return self._found(
-            lambda hidden, head, weights: coarse_divergence(
-                divergence(name),
-                kept,
-                hidden,
-                head,
+            lambda hidden, head, weights: weighted_sums(
+                ModelRows(hidden, head),
+                TopKDivergence(divergence(name), kept),
                 temperature=self.texts.temperature,
                 weights=weights,
                 chunk_tokens=CHUNK,
@@ -123,10 +123,9 @@ class Bench:
         p = torch.full((kept.ids.shape[0], kept.vocab_size), -torch.inf)
         p.scatter_(1, kept.ids.long(), kept.log_probability * self.texts.temperature)
         return self._found(
-            lambda hidden, head, weights: chunked_divergence_from_logits(
-                divergence(name),
-                p,
-                head.logits(hidden),
+            lambda hidden, head, weights: weighted_sums(
+                ModelRows(head.logits(hidden)),
+                TargetDivergence(divergence(name), ModelRows(p)),
                 temperature=self.texts.temperature,
                 weights=weights,
                 chunk_tokens=CHUNK,
@@ -296,10 +295,10 @@ def _race(
         for batch in batches:
             for name, objective in contenders.items():
                 begun = time.perf_counter()
-                signal = objective.target_signal(draft, batch)
+                signal = objective.target_outputs(draft, batch)
                 told = time.perf_counter()
                 with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-                    sums = objective.against(draft, batch, signal)
+                    sums = objective.loss(draft, batch, signal)
                 (sums.divergence / sums.tokens).backward()
                 optimizer.step()
                 optimizer.zero_grad()

@@ -12,8 +12,8 @@ from distillspec.divergence.distribution import distribution
 from distillspec.divergence.kullback_leibler import (
     forward_kl,
     fused_forward_kl,
-    reverse_kl,
     fused_reverse_kl,
+    reverse_kl,
 )
 
 

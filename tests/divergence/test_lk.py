@@ -10,10 +10,10 @@ from distillspec.divergence.distribution import distribution
 from distillspec.divergence.kullback_leibler import forward_kl
 from distillspec.divergence.lk import (
     LEAST_ALPHA,
-    lk_alpha,
     fused_lk_alpha,
-    lk_lambda,
     fused_lk_lambda,
+    lk_alpha,
+    lk_lambda,
 )
 from distillspec.divergence.total_variation import total_variation
 

@@ -9,11 +9,14 @@ from distillspec.divergence.head import OutputHead
 from distillspec.divergence.logit_rows import (
     GivenLogits,
     LogitRows,
+    ModelRows,
     ProjectedLogits,
+    RowPlan,
     block_rows,
     multiply,
     product_dtype,
     spans,
+    wide_precision,
 )
 
 N, H, V = 11, 5, 13
@@ -92,3 +95,26 @@ def test_a_gpu_does_not_round_products_of_half_precision() -> None:
     product = torch.empty(64, 64, device="cuda")
     multiply(a, b, product)
     torch.testing.assert_close(product, a.float() @ b.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_maths_is_as_wide_as_the_widest_and_float32_at_least() -> None:
+    half, whole, double = (
+        torch.zeros(1, dtype=d) for d in (torch.bfloat16, torch.float32, torch.float64)
+    )
+    assert wide_precision(half, half) == torch.float32
+    assert wide_precision(half, whole) == torch.float32
+    assert wide_precision(half, double) == torch.float64
+
+
+def test_both_forms_of_rows_are_trimmed_and_chosen_alike() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(N, H, generator=generator), torch.randn(V, H, generator=generator)
+    projected, given = ModelRows(hidden, OutputHead(weight)), ModelRows(hidden @ weight.t())
+    assert projected.vocab_size == given.vocab_size == V
+    for rows in (projected, given):
+        assert rows.trimmed(V + 1) is rows
+        assert rows.trimmed(4).vocab_size == 4
+    chosen, plan = torch.tensor([5, 2]), RowPlan.even(1.0, N, hidden)
+    for change in (lambda rows: rows.trimmed(4), lambda rows: rows.only(chosen)):
+        a, b = (plan.logits(change(rows)) for rows in (projected, given))
+        torch.testing.assert_close(rows_of(a, N, N), rows_of(b, N, N))

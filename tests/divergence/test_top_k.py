@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from distillspec.divergence.acceptance import acceptance
-from distillspec.divergence.coarse import coarse_divergence, coarse_scores
 from distillspec.divergence.head import OutputHead
+from distillspec.divergence.logit_rows import ModelRows
 from distillspec.divergence.reduction import DivergenceSums
+from distillspec.divergence.row_pass import row_scores, weighted_sums
 from distillspec.divergence.table import DIVERGENCES, divergence
+from distillspec.divergence.top_k import TopKDivergence
 from distillspec.divergence.top_tokens import TopTokens, top_tokens
 
 N, V, H, K = 23, 40, 5, 6
@@ -58,13 +60,13 @@ def chunked(
     name: str, top: TopTokens, draft: Tensor, its_head: OutputHead | None, **changed: Any
 ) -> DivergenceSums:
     how = {"weights": WEIGHTS, "chunk_tokens": 6, "temperature": TEMPERATURE, **changed}
-    return coarse_divergence(divergence(name), top, draft, its_head, **how)
+    return weighted_sums(ModelRows(draft, its_head), TopKDivergence(divergence(name), top), **how)
 
 
 def values(name: str, k: int, q_logits: Tensor) -> Tensor:
     top = kept(k)
     how = {"temperature": TEMPERATURE, "chunk_tokens": 5}
-    return coarse_scores(divergence(name), top, q_logits, None, **how).value  # type: ignore[arg-type]
+    return row_scores(ModelRows(q_logits), TopKDivergence(divergence(name), top), **how).value  # type: ignore[arg-type]
 
 
 @every_name
@@ -125,7 +127,9 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
 @every_name
 def test_the_whole_vocabulary_gives_the_whole_divergence(name: str) -> None:
     q_logits = drawn(N, V).requires_grad_()
-    whole = (WEIGHTS * divergence(name).reference(P_LOGITS / TEMPERATURE, q_logits / TEMPERATURE)).sum()
+    whole = (
+        WEIGHTS * divergence(name).reference(P_LOGITS / TEMPERATURE, q_logits / TEMPERATURE)
+    ).sum()
     found = chunked(name, kept(V), q_logits, None)
     torch.testing.assert_close(found.divergence, whole, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(
@@ -197,7 +201,8 @@ def test_alpha_is_an_upper_bound_that_falls_with_k() -> None:
     q_logits = drawn(N, V)
     true = acceptance(P_LOGITS / TEMPERATURE, q_logits / TEMPERATURE)
     tvd, how = divergence("tvd"), {"temperature": TEMPERATURE, "chunk_tokens": 4}
-    bounds = [coarse_scores(tvd, kept(k), q_logits, None, **how).alpha for k in (1, 5, 39, V)]  # type: ignore[arg-type]
+    rows = ModelRows(q_logits)
+    bounds = [row_scores(rows, TopKDivergence(tvd, kept(k)), **how).alpha for k in (1, 5, 39, V)]  # type: ignore[arg-type]
     for larger, smaller in zip(bounds, [*bounds[1:], true], strict=True):
         assert bool((larger >= smaller - 1e-6).all())
     torch.testing.assert_close(bounds[-1], true)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from distillspec.divergence.distribution import distribution
-from distillspec.divergence.total_variation import total_variation, fused_total_variation
+from distillspec.divergence.total_variation import fused_total_variation, total_variation
 
 
 def test_a_hand_sum() -> None:

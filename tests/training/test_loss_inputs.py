@@ -1,15 +1,24 @@
+"""Both forms of both models over their common tokens give the same losses."""
+
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from distillspec.divergence.comparison import Comparison, TokenLikelihood
 from distillspec.divergence.head import OutputHead
+from distillspec.divergence.logit_rows import ModelRows
+from distillspec.divergence.reduction import DivergenceSums
+from distillspec.divergence.row_pass import row_scores, weighted_sums
 from distillspec.divergence.table import divergence
 from distillspec.divergence.top_tokens import top_tokens
-from distillspec.training.sides import CachedTopK, LossInputs
+from distillspec.training.loss_inputs import LossInputs, TargetOutputs
 
 N, V, LARGER = 7, 11, 13
+HOW: dict[str, Any] = {"temperature": 0.8, "chunk_tokens": 3}
 
 
 def drawn(*shape: int) -> Tensor:
@@ -19,19 +28,22 @@ def drawn(*shape: int) -> Tensor:
 TARGET_HIDDEN, DRAFT_HIDDEN = drawn(N, 5), drawn(N, 4)
 
 
+def sums(inputs: LossInputs, comparison: Comparison, weights: Tensor) -> DivergenceSums:
+    return weighted_sums(inputs.draft, comparison, weights=weights, **HOW)
+
+
+def scores(inputs: LossInputs, comparison: Comparison) -> Tensor:
+    return row_scores(inputs.draft, comparison, **HOW).value
+
+
 def both_forms(target_size: int, draft_size: int) -> tuple[LossInputs, LossInputs]:
-    """The same two sides, as hidden states and as logits."""
+    """The same rows of both models, as hidden states and as logits."""
     target, draft = OutputHead(drawn(target_size, 5)), OutputHead(drawn(draft_size, 4))
-    how = {"temperature": 0.8, "chunk_tokens": 3}
+    hidden = TargetOutputs(TARGET_HIDDEN, None).rows(target)
+    logits = TargetOutputs(None, target.logits(TARGET_HIDDEN)).rows(target)
     return (
-        LossInputs(CachedTopK(TARGET_HIDDEN, None), target, DRAFT_HIDDEN, draft, **how),  # type: ignore[arg-type]
-        LossInputs(
-            CachedTopK(None, target.logits(TARGET_HIDDEN)),
-            target,
-            draft.logits(DRAFT_HIDDEN),
-            None,
-            **how,  # type: ignore[arg-type]
-        ),
+        LossInputs.of(ModelRows(DRAFT_HIDDEN, draft), hidden),
+        LossInputs.of(ModelRows(draft.logits(DRAFT_HIDDEN)), logits),
     )
 
 
@@ -44,60 +56,58 @@ def test_both_forms_say_the_same_of_the_common_vocabulary(sizes: tuple[int, int]
     )
     nats = (log_p.exp() * (log_p - log_q)).sum(-1)
     likelihood = log_q.gather(1, tokens[:, None])[:, 0]
-    chance = (likelihood - log_p.gather(1, tokens[:, None])[:, 0]).exp().clamp(max=1.0)
-    for sides in both_forms(*sizes):
-        sums = sides.divergence(divergence("forward_kl"), weights)
-        torch.testing.assert_close(sums.divergence, (weights * nats).sum())
-        torch.testing.assert_close(sides.scores(divergence("forward_kl")).value, nats)
-        torch.testing.assert_close(sides.scores(tokens).value, chance)
-        found = sides.cross_entropy(tokens, weights, 0.8).divergence
+    acceptance = (likelihood - log_p.gather(1, tokens[:, None])[:, 0]).exp().clamp(max=1.0)
+    for inputs in both_forms(*sizes):
+        comparison = inputs.divergence(divergence("forward_kl"))
+        torch.testing.assert_close(
+            sums(inputs, comparison, weights).divergence, (weights * nats).sum()
+        )
+        torch.testing.assert_close(scores(inputs, comparison), nats)
+        torch.testing.assert_close(scores(inputs, inputs.acceptance(tokens)), acceptance)
+        found = sums(inputs, TokenLikelihood(tokens), weights).divergence
         torch.testing.assert_close(found, -(weights * likelihood).sum())
 
 
-def test_without_a_target_the_draft_is_read_whole() -> None:
-    head, tokens = OutputHead(drawn(LARGER, 4)), torch.full((N,), LARGER - 1)
-    likelihood = torch.log_softmax(head.logits(DRAFT_HIDDEN), -1)[:, -1]
-    for draft, its_head in ((DRAFT_HIDDEN, head), (head.logits(DRAFT_HIDDEN), None)):
-        sides = LossInputs(
-            CachedTopK(None, None), None, draft, its_head, temperature=2.0, chunk_tokens=3
-        )
-        found = sides.cross_entropy(tokens, torch.ones(N), 1.0)
+@pytest.mark.parametrize("common", [None, V])
+def test_without_a_target_the_draft_is_read_over_the_common_vocabulary(common: int | None) -> None:
+    head, tokens = OutputHead(drawn(LARGER, 4)), torch.full((N,), (common or LARGER) - 1)
+    logits = head.logits(DRAFT_HIDDEN)
+    likelihood = torch.log_softmax(logits[:, :common] / 0.8, -1)[:, -1]
+    for rows in (ModelRows(DRAFT_HIDDEN, head), ModelRows(logits)):
+        inputs = LossInputs.of(rows, TargetOutputs(None, None).rows(None), common)
+        found = sums(inputs, TokenLikelihood(tokens), torch.ones(N))
         torch.testing.assert_close(found.divergence, -likelihood.sum())
         assert bool(found.alpha.isnan())
 
 
-def test_without_a_target_the_draft_is_read_over_the_common_vocabulary() -> None:
-    head, tokens = OutputHead(drawn(LARGER, 4)), torch.full((N,), V - 1)
-    likelihood = torch.log_softmax(head.logits(DRAFT_HIDDEN)[:, :V], -1)[:, -1]
-    for draft, its_head in ((DRAFT_HIDDEN, head), (head.logits(DRAFT_HIDDEN), None)):
-        sides = LossInputs(
-            CachedTopK(None, None),
-            None,
-            draft,
-            its_head,
-            temperature=2.0,
-            chunk_tokens=3,
-            vocab_size=V,
-        )
-        found = sides.cross_entropy(tokens, torch.ones(N), 1.0)
-        torch.testing.assert_close(found.divergence, -likelihood.sum())
-
-
 @pytest.mark.parametrize("sizes", [(V, V), (V, LARGER)])
-def test_a_kept_signal_of_all_tokens_says_what_the_whole_one_says(sizes: tuple[int, int]) -> None:
-    """Over the vocabulary that it was kept of; the draft's may be larger."""
+def test_cached_logits_of_all_tokens_give_what_the_target_gives(sizes: tuple[int, int]) -> None:
+    """Over the vocabulary that was cached; the draft's may be larger."""
     weights, tokens = torch.rand(N), torch.arange(N)
     target, draft = OutputHead(drawn(sizes[0], 5)), OutputHead(drawn(sizes[1], 4))
-    kept = top_tokens(TARGET_HIDDEN, target, k=V, temperature=0.8, chunk_tokens=2)
-    signal = CachedTopK(None, None, kept)
-    whole = both_forms(*sizes)[0]
-    for states, head in ((DRAFT_HIDDEN, draft), (draft.logits(DRAFT_HIDDEN), None)):
-        sides = LossInputs(signal, None, states, head, temperature=0.8, chunk_tokens=3)
+    cached = top_tokens(TARGET_HIDDEN, target, k=V, temperature=0.8, chunk_tokens=2)
+    exact = both_forms(*sizes)[0]
+    for rows in (ModelRows(DRAFT_HIDDEN, draft), ModelRows(draft.logits(DRAFT_HIDDEN))):
+        inputs = LossInputs.of(rows, cached)
         for name in ("forward_kl", "tvd"):
             measure = divergence(name)
-            torch.testing.assert_close(
-                sides.divergence(measure, weights), whole.divergence(measure, weights)
-            )
-            torch.testing.assert_close(sides.scores(measure), whole.scores(measure))
-        found, expected = (s.cross_entropy(tokens, weights, 1.0) for s in (sides, whole))
+            mine, theirs = (sums(i, i.divergence(measure), weights) for i in (inputs, exact))
+            torch.testing.assert_close(mine, theirs)
+            torch.testing.assert_close(*(scores(i, i.divergence(measure)) for i in (inputs, exact)))
+        found, expected = (sums(i, TokenLikelihood(tokens), weights) for i in (inputs, exact))
         torch.testing.assert_close(found.divergence, expected.divergence)
+
+
+def test_logits_take_precedence_over_hidden_states() -> None:
+    head = OutputHead(drawn(V, 5))
+    rows = TargetOutputs(TARGET_HIDDEN, head.logits(TARGET_HIDDEN)).rows(head)
+    assert rows is not None and rows.head is None
+
+
+def test_cached_logits_know_no_acceptance() -> None:
+    cached = top_tokens(
+        TARGET_HIDDEN, OutputHead(drawn(V, 5)), k=2, temperature=1.0, chunk_tokens=2
+    )
+    inputs = LossInputs.of(ModelRows(DRAFT_HIDDEN, OutputHead(drawn(V, 4))), cached)
+    with pytest.raises(AssertionError):
+        inputs.acceptance(torch.zeros(N, dtype=torch.long))

@@ -57,7 +57,7 @@ def test_the_drafts_products_are_in_the_runs_precision_whatever_wraps_it(tiny_pa
     linear = bare_model(made.draft).model.layers[0].mlp.up_proj
     linear.register_forward_hook(lambda *call: seen.append(call[2].dtype))
     batch = collate([((5, 6, 7), (8, 9))], 0)
-    signal = wired.step.objective.target_signal(made.draft, batch)
+    signal = wired.step.objective.target_outputs(made.draft, batch)
     with torch.autocast("cpu", enabled=False):
         wired(batch, signal, None)
     assert seen[-1] == torch.bfloat16

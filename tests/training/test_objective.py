@@ -204,13 +204,13 @@ def test_the_gradient_of_a_batch_is_that_of_any_split_of_it(
     for split in splits:
         draft.zero_grad()
         batches = [collate(rows, 0) for rows in split]
-        signals = [loss.target_signal(draft, batch) for batch in batches]
+        signals = [loss.target_outputs(draft, batch) for batch in batches]
         emphases: list[TokenWeights | None] = [None] * len(batches)
         if plan.reads_whole_steps:
             step = [loss.observe(draft, *pair) for pair in zip(batches, signals, strict=True)]
-            emphases = [one.emphasis(step, plan) for one in step]
+            emphases = [one.weights(step, plan) for one in step]
         for batch, signal, emphasis in zip(batches, signals, emphases, strict=True):
-            sums = loss.against(draft, batch, signal, emphasis)
+            sums = loss.loss(draft, batch, signal, emphasis)
             (sums.divergence / 7.0).backward()  # type: ignore[no-untyped-call]
         results.append(_gradients(draft))
     assert any(gradient.any() for gradient in results[0])
