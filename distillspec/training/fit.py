@@ -35,15 +35,14 @@ from distillspec.runtime.atomic import make_folder
 from distillspec.runtime.interrupts import StopRequest
 from distillspec.runtime.lock import run_lock
 from distillspec.runtime.world import World
-from distillspec.training.average import ExponentialMovingAverage
 from distillspec.training.cached_target import CachedTopKTarget
+from distillspec.training.callback import ProbeMeasure, TrainingCallback, is_over
 from distillspec.training.clock import StageClock
+from distillspec.training.inference_copy import InferenceCopy
 from distillspec.training.metrics_csv import MetricsCsv
-from distillspec.training.milestones import ProbeMeasure, TrainingCallback, is_over
 from distillspec.training.module import DistillModule
 from distillspec.training.objective import Objective
 from distillspec.training.progress import make_reporter
-from distillspec.training.replica import InferenceCopy
 from distillspec.training.resume import (
     BEST,
     LAST,
@@ -54,6 +53,7 @@ from distillspec.training.resume import (
     settle_last,
 )
 from distillspec.training.rollout import Rollout
+from distillspec.training.running_average import ExponentialMovingAverage
 from distillspec.training.state_file import AtomicCheckpointIO
 from distillspec.training.step import Step
 from distillspec.training.strategy import SHARDED, ZERO, make_strategy, strategy_name

@@ -11,11 +11,11 @@ from torch import nn
 from distillspec.corpus.batches.batching import Batch
 from distillspec.corpus.batches.module import TrainingRow
 from distillspec.divergence.reduction import DivergenceSums
-from distillspec.training.emphasis import TokenWeights
 from distillspec.training.loss_inputs import TargetOutputs
 from distillspec.training.optimizer import optimizers
 from distillspec.training.step import Step
 from distillspec.training.strategy import make_update, shard
+from distillspec.training.token_weights import TokenWeights
 
 
 class DistillModule(LightningModule):

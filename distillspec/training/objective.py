@@ -24,9 +24,9 @@ from distillspec.models.vocabulary.cross_tokenizer import bridge_of
 from distillspec.models.vocabulary.trimmed_head import kept_tokens
 from distillspec.recipe.distill import DistillConfig
 from distillspec.training.cached_target import CachedTopKTarget
-from distillspec.training.emphasis import StepStatistics, TokenWeights
 from distillspec.training.loss_inputs import LossInputs, TargetOutputs
 from distillspec.training.loss_positions import predicts_response, texts_of, token_weights
+from distillspec.training.token_weights import StepStatistics, TokenWeights
 
 
 class Objective:

@@ -25,8 +25,8 @@ from distillspec.speculation.records import Counts
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.token import verify_token
 from distillspec.text.numbers import known
-from distillspec.training.agreed import SharedRandomSource
 from distillspec.training.resume import Position
+from distillspec.training.shared_random import SharedRandomSource
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -22,7 +22,7 @@ from torch import nn
 from distillspec.errors import DistillSpecError
 from distillspec.runtime.typed import typed
 from distillspec.runtime.world import World
-from distillspec.training.average import ExponentialMovingAverage
+from distillspec.training.running_average import ExponentialMovingAverage
 from distillspec.training.state_file import (
     POSITION,
     read_state,

@@ -17,18 +17,18 @@ from distillspec.recipe.schema import Recipe
 from distillspec.runtime.interrupts import StopRequest
 from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.sampling import check_finite
-from distillspec.training.average import ExponentialMovingAverage
 from distillspec.training.clock import TRAINING_PHASES, StageClock
-from distillspec.training.emphasis import StepStatistics, TokenWeights
 from distillspec.training.finite import all_finite
+from distillspec.training.inference_copy import InferenceCopy
 from distillspec.training.loss_inputs import TargetOutputs
 from distillspec.training.loss_positions import token_weights
 from distillspec.training.objective import Objective
 from distillspec.training.optimizer import learning_rate, share_done
-from distillspec.training.replica import InferenceCopy
 from distillspec.training.resume import Position
 from distillspec.training.rollout import MicroBatch, Rollout
+from distillspec.training.running_average import ExponentialMovingAverage
 from distillspec.training.strategy import Update
+from distillspec.training.token_weights import StepStatistics, TokenWeights
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer

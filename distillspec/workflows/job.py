@@ -62,9 +62,9 @@ from distillspec.runtime.terminal import Terminal
 from distillspec.runtime.world import World
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.cached_target import CachedTopKTarget
+from distillspec.training.callback import ProbeMeasure
 from distillspec.training.fit import FitOutcome, fit
 from distillspec.training.held_out_loss import HeldOutLoss
-from distillspec.training.milestones import ProbeMeasure
 from distillspec.training.resume import BEST, LAST, load_best
 from distillspec.workflows.exported import note_export, why_not_exported
 from distillspec.workflows.run_folder import RunFolder

@@ -6,7 +6,7 @@ import torch
 import torch.distributed
 
 from distillspec.speculation.chance import GeneratorSource
-from distillspec.training.agreed import SharedRandomSource
+from distillspec.training.shared_random import SharedRandomSource
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ from distillspec.corpus.batches.batching import collate
 from distillspec.models.bare import bare_model
 from distillspec.training import module
 from distillspec.training.clock import StageClock
+from distillspec.training.inference_copy import InferenceCopy
 from distillspec.training.module import DistillModule
 from distillspec.training.objective import Objective
-from distillspec.training.replica import InferenceCopy
 from distillspec.training.resume import Position
 from distillspec.training.rollout import Rollout
 from distillspec.training.step import Step

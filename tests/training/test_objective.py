@@ -16,8 +16,9 @@ from distillspec.models.surgery.hidden import Layout
 from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach
 from distillspec.models.vocabulary.trimmed_head import trim_head
 from distillspec.recipe.distill import DistillConfig, Term
-from distillspec.training.emphasis import TokenWeights
-from distillspec.training.objective import Objective, predicts_response, token_weights
+from distillspec.training.loss_positions import predicts_response, token_weights
+from distillspec.training.objective import Objective
+from distillspec.training.token_weights import TokenWeights
 from tests.models.two_tokenizers import byte_level
 
 ROWS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
@@ -121,22 +122,6 @@ def _logits(model: Any, tokens: Tensor) -> Tensor:
 
 def _gradients(model: nn.Module) -> list[Tensor]:
     return [p.grad.clone() for p in model.parameters() if p.grad is not None]
-
-
-def test_the_position_before_a_response_token_predicts_it() -> None:
-    batch = collate([((1, 2), (3, 4)), ((5,), (6,))], pad_token=0)
-    assert predicts_response(batch).tolist() == [
-        [False, True, True, False],
-        [True, False, False, False],
-    ]
-
-
-def test_token_weights_count_tokens_or_sequences() -> None:
-    batch = collate(ROWS, pad_token=0)
-    assert token_weights(batch, "tokens").tolist() == [1.0] * 6
-    by_sequence = token_weights(batch, "sequences")
-    assert by_sequence.tolist() == pytest.approx([1 / 3, 1 / 3, 1 / 3, 1.0, 0.5, 0.5])
-    assert float(by_sequence.sum()) == pytest.approx(3.0)  # rows that have a response
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

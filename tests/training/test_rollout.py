@@ -17,9 +17,9 @@ from distillspec.models.sampling.speculative import SpeculatedText, generate_spe
 from distillspec.models.surgery.frozen import FrozenTarget
 from distillspec.recipe.distill import DistillConfig, Origin
 from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.training.inference_copy import InferenceCopy
 from distillspec.training.objective import texts_of, token_weights
 from distillspec.training.replay import Completed
-from distillspec.training.replica import InferenceCopy
 from distillspec.training.rollout import Rollout, visited
 from tests.speculation.branches import Branches, walk
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from distillspec.recipe.distill import DistillConfig
-from distillspec.training.emphasis import StepStatistics
+from distillspec.training.token_weights import StepStatistics
 
 PLUS = DistillConfig(divergence="tvd_plus", source={"draft": 1.0})
 HALF = DistillConfig(select={"keep": 0.5, "reference": "draft"})

@@ -13,7 +13,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model
 from distillspec.recipe.distill import DistillConfig
 from distillspec.runtime.interrupts import Terminated
-from distillspec.training.milestones import is_over
+from distillspec.training.callback import is_over
 from distillspec.training.resume import Position
 from distillspec.training.state_file import read_state
 from tests.training import tiny_run

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from distillspec.training.average import ExponentialMovingAverage
+from distillspec.training.running_average import ExponentialMovingAverage
 
 
 def moved(model: nn.Linear, value: float) -> None:

@@ -10,7 +10,7 @@ from distillspec.models.loading.load import load_model
 from distillspec.models.loading.precision import cast_parameters
 from distillspec.models.surgery.adapters import add_lora
 from distillspec.recipe.schema import AdapterConfig
-from distillspec.training.replica import InferenceCopy
+from distillspec.training.inference_copy import InferenceCopy
 
 CPU = torch.device("cpu")
 
