@@ -28,7 +28,7 @@ from distillspec.recipe.dry_run import plan, render
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.schema import Recipe
-from distillspec.workflows import stages
+from distillspec.workflows import distill
 from tests.seq2seq import t5_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -198,7 +198,7 @@ def test_a_step_is_trained_on_small_models_of_the_same_classes(
     ]
     recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml", changes)
     assert isinstance(recipe, Recipe)
-    assert stages.train(recipe, None) == 0
+    assert distill.train(recipe, None) == 0
     (run,) = (place / "checkpoints" / "runs" / name).iterdir()
     config = json.loads((run / "draft" / "config.json").read_text())
     assert config["vocab_size"] == PAIRS[name][0].vocab_size

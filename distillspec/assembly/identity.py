@@ -125,8 +125,9 @@ def pair_identity(pair: ModelPair, path: Path) -> Identity:
         "end_tokens": sorted(pair.eos_token_ids),
     }
     places = {"draft": "pair.draft"}
-    if pair.draft_tokenizer is not None:
-        digests["draft_tokenizer"] = tokenizer_digest(pair.draft_tokenizer)
+    draft_tokenizer = pair.vocabulary.exported_tokenizer(pair.tokenizer)
+    if draft_tokenizer is not pair.tokenizer:
+        digests["draft_tokenizer"] = tokenizer_digest(draft_tokenizer)
     if pair.frozen is not None:
         digests["target"] = _model(plan.target_weights, plan.target_revision, known, files)
         places |= dict.fromkeys(("target", "tokenizer", "chat_template"), plan.target_weights)

@@ -5,13 +5,19 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed
 from torch import nn
 
+from distillspec.assembly.draft_vocabulary import (
+    CrossTokenizerVocabulary,
+    DraftVocabulary,
+    SameVocabulary,
+    TrimmedVocabulary,
+)
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
@@ -25,12 +31,12 @@ from distillspec.models.surgery.frozen import FrozenTarget
 from distillspec.models.surgery.made_draft import made_draft
 from distillspec.models.surgery.sharded import split_over_processes
 from distillspec.models.surgery.trainable import without_dropout
-from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap
 from distillspec.models.vocabulary.eos_tokens import EosTokens, required_stop_ids
 from distillspec.models.vocabulary.tokenizers import check_in_vocabulary, check_pair, padding_token
-from distillspec.models.vocabulary.trimmed_head import settle_head, trim_head
+from distillspec.models.vocabulary.trimmed_head import settle_head
 from distillspec.recipe.capacity import check_threads
-from distillspec.recipe.context import UNLIMITED, check_rows_fit
+from distillspec.recipe.context import check_rows_fit
 from distillspec.recipe.schema import HardwareConfig, Recipe
 from distillspec.recipe.start import PrunedDraftConfig, RandomDraftConfig
 from distillspec.runtime.seeds import derive_seed
@@ -55,7 +61,7 @@ def device_of(hardware: HardwareConfig) -> torch.device:
 
 
 def dtype_of(name: str, device: torch.device) -> torch.dtype:
-    """The dtype that a recipe or suite names; "auto" is what `where` multiplies fastest."""
+    """The dtype that a recipe or suite names; "auto" is what `device` multiplies fastest."""
     return fast_dtype(device) if name == "auto" else _DTYPES[name]
 
 
@@ -78,13 +84,17 @@ def seed_adapters(seed: int) -> None:
 
 @dataclass(frozen=True)
 class ModelPair:
-    """A checked pair. vocab_size: tokens that both models share. stops: what ends a text. start: a
-    draft that is made.
+    """A checked pair.
 
-    frozen: the target, or None where it is an endpoint; the tokenizer is then the draft's.
-    kept: the tokens that a draft with a trimmed head scores, once they are known. bridge: between
-    the target's tokens and those of a draft with a tokenizer of its own; `vocab_size` is then the
-    target's.
+    Attributes:
+        recipe: Names the pair.
+        device: Where both models are.
+        frozen: The target, or None if it is served behind an endpoint.
+        tokenizer: The target's; of a served target the draft's, which must be the same.
+        vocab_size: Tokens that both models share; with two tokenizers the target's.
+        stops: What ends a text.
+        start: A draft that is made, as it begins; None if the recipe names one.
+        vocabulary: How the draft's tokens relate to the target's.
     """
 
     recipe: Recipe
@@ -94,19 +104,20 @@ class ModelPair:
     vocab_size: int
     stops: EosTokens
     start: PreTrainedModel | None = None
-    kept: Tokens | None = None
-    bridge: CrossTokenizerMap | None = None
-    draft_tokenizer: PreTrainedTokenizerBase | None = None  # where it is not the target's
-    draft_positions: int = UNLIMITED  # of its own tokens, where these are not the target's
+    vocabulary: DraftVocabulary = field(default_factory=SameVocabulary)
 
     @property
     def eos_token_ids(self) -> frozenset[int]:
-        """What ends a text."""
+        """The tokens that end a text."""
         return self.stops.ids
 
     @property
     def target(self) -> FrozenTarget:
-        """Errors: a target whose weights are elsewhere."""
+        """The target's weights.
+
+        Raises:
+            DistillSpecError: The target is served, so its weights are elsewhere.
+        """
         if self.frozen is None:
             raise DistillSpecError(
                 "this needs the target's weights, and the target is an endpoint",
@@ -117,15 +128,20 @@ class ModelPair:
 
     @property
     def is_split(self) -> bool:
-        """Whether the target lies on all processes together, and can be asked by all alone."""
+        """Whether the target lies on all processes, which then must ask it together."""
         return self.frozen is not None and self.frozen.is_split
 
     @property
-    def scored(self) -> Tokens | None:
-        """The target's tokens that the draft scores, ascending; None where it scores them all."""
-        if self.bridge is not None:
-            return tuple(self.bridge.target_ids.tolist())
-        return self.kept
+    def kept(self) -> Tokens | None:
+        """The tokens that a trimmed head scores; None without one."""
+        is_trimmed = isinstance(self.vocabulary, TrimmedVocabulary)
+        return self.vocabulary.scored if is_trimmed else None
+
+    @property
+    def bridge(self) -> CrossTokenizerMap | None:
+        """The map between two tokenizers; None if there is one tokenizer."""
+        own = self.vocabulary
+        return own.map if isinstance(own, CrossTokenizerVocabulary) else None
 
     @property
     def start_token(self) -> int | None:
@@ -141,31 +157,20 @@ class ModelPair:
         """DistillSpecError for a text (name, tokens) with a token that the models do not have."""
         check_in_vocabulary(texts, self.vocab_size, self.tokenizer)
 
-    @property
-    def exported_stop_ids(self) -> frozenset[int]:
-        """What an exported draft is to name; nothing where its tokens are its own."""
-        return frozenset() if self.bridge is not None else self.stops.ids
-
-    def exported_vocabulary(self, draft: PreTrainedModel) -> int:
-        """Rows of the draft's embedding once it is exported: as many as the target has."""
-        if self.bridge is not None or self.frozen is None:
-            return vocabulary_size(draft)  # its own
-        return vocabulary_size(self.frozen.model)
+    def trimmed_to(self, tokens: Tokens) -> ModelPair:
+        """The pair with a draft whose head scores these tokens only."""
+        return replace(self, vocabulary=TrimmedVocabulary(tokens))
 
     def draft(self, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-        """The undistilled draft, fresh from its folder or as it was made, to decode with."""
+        """The undistilled draft, from its folder or as it was made, to decode with."""
         draft = self._plain_draft(dtype)
-        if self.kept is not None:
-            trim_head(draft, self.kept)
-            settle_head(draft)
+        self.vocabulary.prepare(draft)
+        settle_head(draft)
         return draft
 
     def _plain_draft(self, dtype: torch.dtype) -> PreTrainedModel:
         if self.start is None:
-            given = _draft(self.recipe, dtype, self.device)
-            if self.bridge is not None:
-                attach(given, self.bridge)
-            return given
+            return _draft(self.recipe, dtype, self.device)
         draft = copy.deepcopy(self.start)
         cast_parameters(draft, dtype)
         torch.nn.Module.to(draft, self.device)
@@ -176,13 +181,12 @@ class ModelPair:
         plain = self._plain_draft(torch.float32)
         without_dropout(plain)
         draft = plain if self.recipe.lora is None else add_lora(plain, self.recipe.lora)
-        if self.kept is not None:
-            trim_head(bare_model(draft), self.kept)
+        self.vocabulary.prepare(bare_model(draft))
         return draft
 
 
 def load_pair(recipe: Recipe, dtype: torch.dtype | None = None) -> ModelPair:
-    """Load the target (in `kind`; default: the hardware's precision) and check the pair.
+    """Load the target (in `dtype`; default: the hardware's precision) and check the pair.
 
     The tokenizers are compared before any weight is read. A draft that is made has the target's.
     Of a target behind an endpoint there is nothing to load or to compare.
@@ -232,7 +236,7 @@ def _given_pair(
     draft_tokenizer: PreTrainedTokenizerBase,
 ) -> ModelPair:
     """A target and the draft that the recipe names."""
-    pair, where = recipe.pair, device_of(recipe.hardware)
+    pair, device = recipe.pair, device_of(recipe.hardware)
     draft = _draft(recipe, torch.float32, torch.device("cpu"))
     check_rolls_back(target)
     check_rolls_back(draft)
@@ -244,20 +248,15 @@ def _given_pair(
     sizes = vocabulary_size(target), vocabulary_size(draft)
     stops = _stops(recipe, target, tokenizer, "target")
     if pair.tokenizers == "bridged":
-        bridge = CrossTokenizerMap(tokenizer, draft_tokenizer, *sizes, names)
-        return ModelPair(
-            recipe,
-            where,
-            FrozenTarget(target),
-            tokenizer,
-            sizes[0],
-            stops,
-            bridge=bridge,
-            draft_tokenizer=draft_tokenizer,
-            draft_positions=max_context_length(draft),
+        vocabulary = CrossTokenizerVocabulary(
+            CrossTokenizerMap(tokenizer, draft_tokenizer, *sizes, names),
+            draft_tokenizer,
+            max_context_length(draft),
         )
+        frozen = FrozenTarget(target)
+        return ModelPair(recipe, device, frozen, tokenizer, sizes[0], stops, vocabulary=vocabulary)
     vocab_size = check_pair(tokenizer, draft_tokenizer, *sizes, names)
-    return ModelPair(recipe, where, FrozenTarget(target, vocab_size), tokenizer, vocab_size, stops)
+    return ModelPair(recipe, device, FrozenTarget(target, vocab_size), tokenizer, vocab_size, stops)
 
 
 def _load_draft_alone(recipe: Recipe, device: torch.device) -> ModelPair:

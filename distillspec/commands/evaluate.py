@@ -33,9 +33,9 @@ def main(arguments: Namespace) -> int:
     if only_look(arguments, recipe, as_json=False, suite=suite, drafts=_drafts(recipe, folder)):
         return 0
     folder = latest_run(recipe) if folder is None else folder
-    from distillspec.workflows import stages
+    from distillspec.workflows import evaluate
 
-    return stages.evaluate(folder, path, changes)
+    return evaluate.evaluate(folder, path, changes)
 
 
 def _drafts(recipe: Recipe, folder: Path | None) -> list[str] | None:

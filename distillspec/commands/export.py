@@ -14,6 +14,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(arguments: Namespace) -> int:
     folder = run_folder(arguments.folder)
-    from distillspec.workflows import stages
+    from distillspec.workflows import export
 
-    return stages.export(folder, arguments.push)
+    return export.export(folder, arguments.push)

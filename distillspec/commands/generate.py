@@ -15,6 +15,6 @@ def main(arguments: Namespace) -> int:
     recipe = distillation(arguments)
     if only_look(arguments, recipe, as_json=False):
         return 0
-    from distillspec.workflows import stages
+    from distillspec.workflows import generate
 
-    return stages.generate(recipe)
+    return generate.generate(recipe)

@@ -13,6 +13,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def main(arguments: Namespace) -> int:
     folder = run_folder(arguments.folder)
-    from distillspec.workflows import stages
+    from distillspec.workflows import evaluate
 
-    return stages.report(folder)
+    return evaluate.report(folder)

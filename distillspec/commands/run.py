@@ -23,6 +23,6 @@ def main(arguments: Namespace) -> int:
     recipe, folder = request(arguments)
     if only_look(arguments, recipe, as_json=arguments.json):
         return 0
-    from distillspec.workflows import stages
+    from distillspec.workflows import distill
 
-    return stages.run(recipe, folder)
+    return distill.run(recipe, folder)

@@ -15,6 +15,6 @@ def main(arguments: Namespace) -> int:
     recipe, folder = request(arguments)
     if only_look(arguments, recipe, as_json=False):
         return 0
-    from distillspec.workflows import stages
+    from distillspec.workflows import distill
 
-    return stages.train(recipe, folder)
+    return distill.train(recipe, folder)

@@ -10,8 +10,10 @@ from dataclasses import asdict
 from rich.table import Table
 from rich.text import Text
 
-from distillspec.assembly import endpoint_data, training
+from distillspec.assembly import served_target
 from distillspec.assembly.pair import dtype_of, load_pair, prepare_process
+from distillspec.assembly.text import pair_prompts
+from distillspec.assembly.trimmed_head import ForeseenHead, foreseen_head
 from distillspec.export.engines import EngineVerdict, engine_verdicts
 from distillspec.measure.pair_check import Expectation, PairCheck, assess
 from distillspec.measure.summary.file import without_nan
@@ -42,8 +44,8 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
     verdicts = []
     if pair.bridge is None:
         verdicts = engine_verdicts(in_target, in_draft or facts(pair.draft()))
-    sets = training.prompts(pair)
-    head = training.foreseen_head(pair, sets.training)
+    sets = pair_prompts(pair)
+    head = foreseen_head(pair, sets.training)
     if head is not None:
         pair = head.pair
     kind = dtype_of(suite.runner.dtype, pair.device)
@@ -92,7 +94,7 @@ def _endpoint(
     if min_speedup is not None:
         refuse_endpoint(endpoint, "check --min-speedup")
     pair = load_pair(recipe)
-    found = endpoint_data.try_out(pair, training.prompts(pair))
+    found = served_target.try_out(pair, pair_prompts(pair))
     if as_json:
         say(json.dumps(found._asdict(), indent=2))
         return 0
@@ -109,7 +111,7 @@ def _endpoint(
         console.print(note)
     for warning in found.warnings:
         console.print(Text.assemble(("warning:", "yellow"), " ", visible(warning)))
-    console.print(endpoint_data.UNMEASURED)
+    console.print(served_target.UNMEASURED)
     return 0
 
 
@@ -117,7 +119,7 @@ def _print(
     recipe: Recipe,
     found: PairCheck,
     verdicts: list[EngineVerdict],
-    head: training.ForeseenHead | None,
+    head: ForeseenHead | None,
 ) -> None:
     console = Terminal()
     console.print(

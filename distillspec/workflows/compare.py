@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from distillspec.assembly import training as build
 from distillspec.assembly.identity import (
     IDENTITY,
     check_identity,
@@ -26,6 +25,9 @@ from distillspec.assembly.pair import (
     with_draft_of,
 )
 from distillspec.assembly.target_data import cached_target, target_responses
+from distillspec.assembly.text import pair_prompts, suite_prompts
+from distillspec.assembly.training import train_draft, training_text
+from distillspec.assembly.trimmed_head import with_head
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
@@ -59,7 +61,6 @@ from distillspec.runtime.seeds import derive_seed
 from distillspec.runtime.terminal import Terminal
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.cached_target import CachedTopKTarget
-from distillspec.training.fit import fit
 from distillspec.training.resume import BEST, load_best
 from distillspec.workflows.compare_variants import checked, source_in_words, variant_recipe
 
@@ -102,7 +103,7 @@ class _Comparing:
         self.base = variant_recipe(comparison, comparison.against, comparison.seeds[0], {})
         prepare_process(self.base)
         self.pair = load_pair(self.base)
-        self.prompts = build.prompts(self.pair)
+        self.prompts = pair_prompts(self.pair)
         self._check_started_with()
         self.policy = SamplingPolicy(temperature=self.base.distill.temperature)
         self.documents: dict[str, list[str]] = {}
@@ -163,7 +164,7 @@ class _Comparing:
         for name, source in self.plan.elsewhere.items():
             prompts = PromptsConfig(count=self.plan.texts, source=source)
             suite = Suite(name=name, prompts=prompts, max_new_tokens=self.plan.max_new_tokens)
-            kinds[name], notes = build.suite_prompts(self.pair, suite, [])
+            kinds[name], notes = suite_prompts(self.pair, suite, [])
             for note in notes:
                 console.print(f"{name}: {note}")
         self.documents = {name: [p.document for p in prompts] for name, prompts in kinds.items()}
@@ -243,25 +244,11 @@ class _Comparing:
             assert found.cost is not None
             return self._finished(place, variant, pair, found.cost)
         console.print(f"{place.relative_to(self.folder)}: {source_in_words(recipe)}")
-        text = build.text_for_draft(pair, self.prompts, responses)
+        text = training_text(pair, self.prompts, responses, cached)
         for note in text.notes:
             console.print(note)
         seed_adapters(seed)
-        outcome = fit(
-            recipe,
-            draft=pair.trainable_draft(),
-            target=pair.target if plan.needs_target and cached is None else None,
-            cached=cached,
-            reference=build.reference(pair, recipe),
-            tokenizer=pair.tokenizer,
-            data_module=build.rows(recipe, text.training, responses),
-            probe=build.probe(pair, text.held_out),
-            folder=place,
-            resume=True,
-            label=f"{variant} {seed}",
-            eos_token_ids=pair.eos_token_ids,
-            vocab_size=pair.vocab_size,
-        )
+        outcome = train_draft(pair, recipe, text, place, f"{variant} {seed}")
         spent_on = outcome.seconds_by_phase
         cost = VariantCost(outcome.steps, outcome.response_tokens, spent_on, text_seconds)
         return self._finished(place, variant, pair, cost)
@@ -301,17 +288,17 @@ class _Comparing:
     def _pair(self, recipe: Recipe, responses: dict[str, Tokens] | None) -> ModelPair:
         """The recipe's draft beside the target; its start is the same for all seeds."""
         pair = with_draft_of(self.pair, recipe)
-        return build.with_head(pair, self.prompts.training, responses)
+        return with_head(pair, self.prompts.training, responses)
 
     def _keep_draft(
         self, draft: PreTrainedModel, pair: ModelPair, folder: Path, variant: str
     ) -> None:
         export_draft(
             draft,
-            pair.draft_tokenizer or pair.tokenizer,
+            pair.vocabulary.exported_tokenizer(pair.tokenizer),
             folder=folder,
-            target_vocabulary=pair.exported_vocabulary(draft),
-            stop_ids=pair.exported_stop_ids,
+            target_vocabulary=pair.vocabulary.exported_size(draft, pair.target.model),
+            stop_ids=pair.vocabulary.exported_eos_ids(pair.eos_token_ids),
             num_assistant_tokens=self.plan.gamma,
             card=f"The draft of the variant {words(variant)} of the comparison "
             f"{words(self.plan.name)}.\n",
@@ -345,7 +332,7 @@ class _Comparing:
         if "target" in recipe.distill.source.stored:
             stored = target_responses(pair, training, world)
             responses, seconds = stored.by_key, stored.seconds
-        cached = cached_target(pair, training, responses, world)
+        cached = cached_target(with_head(pair, training, responses), training, responses, world)
         if cached is not None:
             seconds += cached.store.seconds
         return _Prepared(responses, cached, round(seconds, 3))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distillspec.assembly import training
+from distillspec.assembly.text import pair_prompts
 from distillspec.assembly.pair import load_pair
 from distillspec.models.loading.load import load_model
 from distillspec.models.loading.precision import describe, fast_dtype
@@ -93,7 +93,7 @@ def main(arguments: argparse.Namespace) -> None:
     recipe = load_recipe(RECIPE)
     assert isinstance(recipe, Recipe)
     pair = load_pair(recipe)
-    prompts = [torch.tensor(one.tokens) for one in training.prompts(pair).training]
+    prompts = [torch.tensor(one.tokens) for one in pair_prompts(pair).training]
     dtype = fast_dtype(pair.device)
     longest = max(
         map(len, prompts)

@@ -29,7 +29,8 @@ import pair as bench_pair
 import torch
 from torch import Tensor, nn
 
-from distillspec.assembly import training as build
+from distillspec.assembly.target_data import signal_scorer, signal_store
+from distillspec.assembly.text import pair_prompts
 from distillspec.assembly.pair import dtype_of, load_pair
 from distillspec.corpus.batches.batching import Batch, collate
 from distillspec.corpus.stores.top_k import fill_signals, in_words
@@ -254,7 +255,7 @@ def speed(arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe, changes)
     assert isinstance(recipe, Recipe)
     whole = load_pair(recipe)
-    training = build.prompts(whole).training
+    training = pair_prompts(whole).training
     draft = whole.draft().train()
     plan = recipe.distill
     size = plan.micro_batch_size or plan.batch_size
@@ -267,9 +268,9 @@ def speed(arguments: argparse.Namespace) -> None:
         contenders = {"online": Objective(plan, whole.target)}
         for k in arguments.k:
             signal = CachedTargetConfig(kind="cached", k=k, store=f"{folder}/{k}")
-            store = build.signal_store(whole, signal, training, None)
+            store = signal_store(whole, signal, training, None)
             started = time.perf_counter()
-            fill_signals(store, build.signal_scorer(whole, signal))
+            fill_signals(store, signal_scorer(whole, signal))
             spent = time.perf_counter() - started
             print(
                 f"k {k}: {store.tokens:,} tokens, {store.bytes_per_token} bytes each, "

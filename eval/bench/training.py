@@ -31,7 +31,8 @@ from typing import Any, NamedTuple
 import torch
 from peak import PeakMemory
 
-from distillspec.assembly import training as build
+from distillspec.assembly.text import pair_prompts
+from distillspec.assembly.training import training_rows
 from distillspec.assembly.pair import ModelPair, load_pair
 from distillspec.assembly.target_data import target_responses
 from distillspec.corpus.batches.module import PromptRows, TrainingRow
@@ -93,7 +94,7 @@ class Timed(PromptRows):
 def train_ours(contender: str, minutes: float, seed: int, folder: Path) -> Trained:
     data_seed = recipe_of(contender, minutes, 0)
     pair = load_pair(data_seed)
-    training = build.prompts(pair).training
+    training = pair_prompts(pair).training
     responses, left = None, minutes
     if "target" in data_seed.distill.source.stored:
         data = data_seed.data.model_copy(update={"store": str(folder / "responses")})
@@ -111,7 +112,7 @@ def train_ours(contender: str, minutes: float, seed: int, folder: Path) -> Train
         assert left > 0.0, "sampling the target's text took longer than all of the time: --minutes"
     recipe = recipe_of(contender, left, seed)
     draft = pair.trainable_draft()
-    data_module = build.rows(recipe, training, responses)
+    data_module = training_rows(recipe, training, responses)
     data_module.__class__ = Timed
     assert isinstance(data_module, Timed)
     with PeakMemory(pair.device.type) as memory:
@@ -141,7 +142,7 @@ def train_trl(minutes: float, seed: int, folder: Path) -> Trained:
 
     pair = load_pair(recipe_of("trl", minutes, 0))
     dtype = pair.target.model.dtype
-    prompts = {one.key: list(one.tokens) for one in build.prompts(pair).training}
+    prompts = {one.key: list(one.tokens) for one in pair_prompts(pair).training}
 
     class Counting(DistillationTrainer):  # type: ignore[misc]
         """TRL's own trainer, given our tokens; it counts those in its loss."""
@@ -234,7 +235,7 @@ def main(arguments: argparse.Namespace) -> None:
     recipe = recipe_of("ours", arguments.minutes, 0)
     pair = load_pair(recipe)
     policy = SamplingPolicy(temperature=1.0)
-    held_out = build.prompts(pair).held_out[: arguments.texts]
+    held_out = pair_prompts(pair).held_out[: arguments.texts]
     texts = drawn_texts(
         pair.target.model, held_out, policy, tokens=64, seed=0, vocab_size=pair.vocab_size
     )

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import pytest
 from safetensors.torch import load_file, save_file
 
-from distillspec.assembly import training
 from distillspec.assembly.identity import (
     Identity,
     check_identity,
@@ -19,6 +18,7 @@ from distillspec.assembly.identity import (
     tokenizer_digest,
 )
 from distillspec.assembly.pair import ModelPair, load_pair
+from distillspec.assembly.text import pair_prompts
 from distillspec.errors import DistillSpecError
 from tests.tiny_plan import recipe, written_plan
 
@@ -123,7 +123,7 @@ def test_files_are_read_again_only_where_their_times_have_changed(place: Place) 
 
 
 def test_other_text_is_named(place: Place) -> None:
-    sets = training.prompts(place.pair)
+    sets = pair_prompts(place.pair)
     check_identity(place.file, text_identity(sets, "rows.jsonl"), has_trained=False)
     edited = [sets.training[0]._replace(response=(1, 2)), *sets.training[1:]]
     other = text_identity(sets._replace(training=edited), "rows.jsonl")

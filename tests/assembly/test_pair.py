@@ -11,8 +11,9 @@ import torch
 from peft import PeftModel
 from transformers import MambaConfig, MambaForCausalLM
 
-from distillspec.assembly import training
 from distillspec.assembly.pair import device_of, load_pair, prepare_process, with_draft_of
+from distillspec.assembly.target_data import target_sampler
+from distillspec.assembly.text import pair_prompts
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.digest import model_digest
 from distillspec.models.loading.load import load_tokenizer
@@ -67,14 +68,14 @@ def test_the_token_behind_an_answer_of_the_template_ends_texts_of_every_kind(
     names = {name: str(tmp_path / name) for name in ("target", "draft")}
     pair = load_pair(recipe(plan, pair={**plan["pair"], **names}, data=data))
     assert pair.eos_token_ids == pair.exported_stop_ids == {0, token}
-    sets = training.prompts(pair)
+    sets = pair_prompts(pair)
     assert f"{token} {end!r} (behind an answer in the chat template)" in sets.notes[0]
     assert {p.response[-1] for p in sets.training if p.response} == {token}
     head = pair.target.model.get_output_embeddings().weight
     with torch.no_grad():
         head.zero_()  # all tokens are equally likely
     asked = sets.training * 20
-    drawn = training.target_sampler(pair)(asked, list(range(len(asked))))
+    drawn = target_sampler(pair)(asked, list(range(len(asked))))
     assert any(text[-1] == token for text in drawn)
     assert not any(token in text[:-1] for text in drawn)
 
@@ -258,7 +259,7 @@ def test_an_encoder_decoder_pair_is_loaded_and_knows_what_responses_begin_with(
     assert load_pair(recipe(plan)).start_token is None
     pair = load_pair(recipe(answering))
     assert (pair.start_token, pair.eos_token_ids) == (START, {END})
-    sets = training.prompts(pair)
+    sets = pair_prompts(pair)
     assert all(prompt.tokens[-2:] == (END, START) for prompt in sets.training)
     adapted = load_pair(recipe(answering, lora={"rank": 2, "targets": ["q", "v"]}))
     assert isinstance(adapted.trainable_draft(), PeftModel)

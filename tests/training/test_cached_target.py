@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distillspec.assembly import training
+from distillspec.assembly.draft_vocabulary import CrossTokenizerVocabulary
 from distillspec.assembly.pair import ModelPair
+from distillspec.assembly.target_data import signal_scorer, signal_store
 from distillspec.corpus.batches.batching import Batch, collate
 from distillspec.corpus.batches.visits import RejectedBranches, TreeRow, collate_trees
 from distillspec.corpus.stores.top_k import TopKText, fill_signals
@@ -140,20 +141,21 @@ def _of_a_part(
     model = bare_model(made.draft)
     if part == "trimmed":
         trim_head(model, PART)
-        whole = replace(whole, kept=PART)
+        whole = whole.trimmed_to(PART)
     else:
         pieces = sorted(made.tokenizer.get_vocab(), key=made.tokenizer.get_vocab().__getitem__)
         mine = [piece for i, piece in enumerate(pieces) if len(piece) == 1 or i % 2 == 0]
         other = byte_level(mine[::-1], special=(pieces[0],))
-        whole = replace(whole, bridge=CrossTokenizerMap(made.tokenizer, other, 300, 300, "here"))
-        assert whole.bridge is not None
-        attach(model, whole.bridge)
+        shared = CrossTokenizerMap(made.tokenizer, other, 300, 300, "here")
+        whole = replace(whole, vocabulary=CrossTokenizerVocabulary(shared, other, 512))
+        attach(model, shared)
     rows, signal = tiny_run.prompts(), given.distill.cached_signal
-    assert signal is not None and whole.scored is not None
-    size = min(k, len(whole.scored))
+    scored = whole.vocabulary.scored
+    assert signal is not None and scored is not None
+    size = min(k, len(scored))
     signal = signal.model_copy(update={"k": size})
-    store = training.signal_store(whole, signal, rows, {row.key: (5, 6, 7) for row in rows})
-    fill_signals(store, training.signal_scorer(whole, signal))
+    store = signal_store(whole, signal, rows, {row.key: (5, 6, 7) for row in rows})
+    fill_signals(store, signal_scorer(whole, signal))
     online = given.distill.model_copy(update={"signal": OnlineTargetConfig(kind="online")})
     cached = Objective(given.distill, None, None, CachedTopKTarget(store))
     return made.draft, Objective(online, made.target), cached
@@ -224,7 +226,9 @@ def test_distributions_of_another_part_are_another_store(tiny_pair: Path, tmp_pa
     assert signal is not None
     responses = {row.key: (5, 6, 7) for row in rows}
     folders = {
-        training.signal_store(replace(whole, kept=kept), signal, rows, responses).folder
+        signal_store(
+            (whole if kept is None else whole.trimmed_to(kept)), signal, rows, responses
+        ).folder
         for kept in (None, PART, PART[1:], (*PART[1:], 1))
     }
     assert len(folders) == 4

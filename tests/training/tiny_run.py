@@ -19,8 +19,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distillspec.assembly import training
 from distillspec.assembly.pair import ModelPair
+from distillspec.assembly.target_data import signal_scorer, signal_store
 from distillspec.corpus.batches.module import PromptRows, TrainingRow
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.stores.top_k import fill_signals
@@ -145,8 +145,8 @@ def parts(pair: Path, plan: Recipe) -> Parts:
         whole = ModelPair(
             plan, cpu, target, tokenizer, VOCABULARY, EosTokens(frozenset({0}), None, ())
         )
-        store = training.signal_store(whole, signal, rows, responses)
-        fill_signals(store, training.signal_scorer(whole, signal))
+        store = signal_store(whole, signal, rows, responses)
+        fill_signals(store, signal_scorer(whole, signal))
         cached = CachedTopKTarget(store)
     return Parts(plan, draft, target, tokenizer, data, probe, reference, cached)
 

@@ -7,7 +7,7 @@ import pytest
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.schema import Recipe
-from distillspec.workflows import check, stages
+from distillspec.workflows import check, generate
 from tests.served import NANO, Served
 
 SUITE = """\
@@ -114,7 +114,7 @@ def test_the_head_is_counted_in_the_targets_responses_that_are_there(
     values["distill"]["source"] = {"target": 1.0}
     values["pair"]["draft_head"] = {"keep": 50}
     plan = Recipe.model_validate(values)
-    stages.generate(plan)
+    generate.generate(plan)
     capsys.readouterr()
     check.run(plan, as_json=True, min_speedup=None)
     found = json.loads(capsys.readouterr().out)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from distillspec.assembly import training
 from distillspec.errors import DistillSpecError
 from distillspec.measure.summary.variants import VariantCost
 from distillspec.models.loading.load import load_tokenizer
@@ -18,7 +17,7 @@ from distillspec.recipe.comparison import ComparisonConfig
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
 from distillspec.runtime.world import World
-from distillspec.workflows import compare, stages
+from distillspec.workflows import compare, generate
 from distillspec.workflows.compare_variants import look
 from tests.models.two_tokenizers import save_other_draft
 
@@ -151,7 +150,7 @@ def test_responses_that_generate_has_stored_are_not_sampled_again_and_what_they_
 ) -> None:
     made = load_recipe("pair.yaml", ["distill.source={target: 1.0}"])
     assert isinstance(made, Recipe)
-    stages.generate(made)
+    generate.generate(made)
     (clock,) = Path("data/responses").glob("*/seconds-*.jsonl")
     rows = [json.loads(line) for line in clock.read_text().splitlines()]
     clock.write_text("".join(json.dumps({**row, "seconds": 100.0}) + "\n" for row in rows))
@@ -159,7 +158,7 @@ def test_responses_that_generate_has_stored_are_not_sampled_again_and_what_they_
     def sample(*_: object) -> list[list[int]]:
         raise AssertionError("all of them are there")
 
-    monkeypatch.setattr(training, "target_sampler", lambda _: sample)
+    monkeypatch.setattr("distillspec.assembly.target_data.target_sampler", lambda _: sample)
     variants = {"sampled": {"distill.source": {"target": 1.0}}}
     plan = comparison(counts_stored_text=True, minutes=1.0, variants=variants)
     with pytest.raises(DistillSpecError, match="nothing is left for training") as caught:

@@ -1,4 +1,4 @@
-"""A whole run on the tiny pair: the real stages, prompts from a file, the eager runner."""
+"""Runs from the pair to the report, on the tiny pair, with the eager runner."""
 
 from __future__ import annotations
 
@@ -16,110 +16,33 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distillspec.errors import DistillSpecError
 from distillspec.export.folder import fit_vocabulary
 from distillspec.models.loading.load import load_model, load_tokenizer
-from distillspec.recipe.loading import dump_yaml, is_of_suite
+from distillspec.recipe.loading import dump_yaml
 from distillspec.recipe.schema import Recipe
 from distillspec.training.held_out_loss import HeldOutLoss, LossResult
 from distillspec.training.probe import AcceptanceProbe, ProbeResult
-from distillspec.workflows import stages
+from distillspec.workflows import distill, evaluate, export, generate
 from distillspec.workflows.decode import decode
-from distillspec.workflows.run_folder import RunFolder
 from tests.models.two_tokenizers import save_other_draft
 from tests.seq2seq import START, t5_tokenizer, unigram_tokenizer, written_pair
-from tests.served import NANO, Served
+from tests.served import Served
 from tests.two_processes import run_by_two
-
-SUITE = """\
-name: tiny
-prompts: {count: 4}
-gammas: [1, 2]
-temperatures: [0.0, 1.0]
-max_new_tokens: 8
-runner: {kind: eager, dtype: float32}
-"""
-
-CELL_KEYS = {
-    "draft",
-    "method",
-    "gamma",
-    "temperature",
-    "prompts",
-    "alpha",
-    "tau",
-    "draft_to_target_time",
-    "predicted_speedup",
-    "speedup",
-    "speedup_low",
-    "speedup_high",
-    "tokens_per_second",
-}
-
-
-def recipe(**distill: object) -> Recipe:
-    return Recipe.model_validate(
-        {
-            "name": "tiny",
-            "pair": {"target": "pair/target", "draft": "pair/draft"},
-            "data": {
-                "source": {"kind": "jsonl", "path": "rows.jsonl"},
-                "held_out_percent": 25.0,
-                "max_prompt_tokens": 64,
-                "max_response_tokens": 8,
-            },
-            "distill": {
-                "divergence": "forward_kl",
-                "source": {"draft": 1.0},
-                "batch_size": 4,
-                "max_steps": 4,
-                "probe": {"every_steps": 2, "prompts": 2, "gamma": 3, "max_new_tokens": 8},
-                **distill,
-            },
-            "optimizer": {"learning_rate": 1e-2, "warmup_steps": 1},
-            "hardware": {"device": "cpu", "precision": "float32"},
-            "evaluate": {"suite": "tiny.yaml"},
-        }
-    )
-
-
-@pytest.fixture
-def workplace(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    shutil.copytree(tiny_pair, tmp_path / "pair")
-    rows = ({"prompt": f"def f{i}(x):", "response": f"\n    return x + {i}"} for i in range(40))
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "tiny.yaml").write_text(SUITE)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def written(folder: str) -> dict[Path, int]:
-    """When each file of stored responses was written: sampling again would write it again."""
-    files = (p for p in Path(folder).rglob("*") if p.is_file() and p.name != ".lock")
-    return {path: path.stat().st_mtime_ns for path in files}
-
-
-def only_run() -> Path:
-    (run,) = Path("checkpoints/runs/tiny").iterdir()
-    return run
-
-
-def trace(folder: Path, probed: str) -> list[list[str]]:
-    """What a training's log says of each step, but for its seconds."""
-    columns = ("step", "train/divergence_nats", "train/gradient_norm", probed)
-    with (folder / "metrics.csv").open(newline="") as handle:
-        return [[row[name] for name in columns] for row in csv.DictReader(handle)]
-
-
-def assert_one_greedy_text_a_prompt(run: Path) -> None:
-    """The target's own, with every draft at every gamma and with none."""
-    lines = (run / "evaluation/tiny/rows.jsonl").read_text().splitlines()
-    rows = [row for row in map(json.loads, lines) if row["temperature"] == 0.0]
-    assert {row["draft"] for row in rows} == {None, "undistilled", "distilled", "control"}
-    assert len({(row["prompt"], tuple(row["tokens"])) for row in rows}) == 4
+from tests.workflows.tiny_workplace import (
+    CELL_KEYS,
+    SHAPE,
+    SUITE,
+    assert_one_greedy_text_a_prompt,
+    behind,
+    only_run,
+    recipe,
+    trace,
+    written,
+)
 
 
 def test_one_run_goes_from_the_pair_to_the_report(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert stages.run(recipe(), None) == 0
+    assert distill.run(recipe(), None) == 0
     run = only_run()
     for name in (
         "recipe.yaml",
@@ -156,18 +79,18 @@ def test_one_run_goes_from_the_pair_to_the_report(
 
 
 def test_a_finished_run_that_is_started_again_repeats_nothing(workplace: Path) -> None:
-    stages.run(recipe(), None)
+    distill.run(recipe(), None)
     run = only_run()
     kept = {
         name: (run / name).read_bytes()
         for name in ("metrics.csv", "control/metrics.csv", "evaluation/tiny/rows.jsonl")
     }
-    stages.run(recipe(), run)
+    distill.run(recipe(), run)
     assert {name: (run / name).read_bytes() for name in kept} == kept
 
 
 def test_the_control_trains_as_long_as_the_distilled_draft(workplace: Path) -> None:
-    stages.train(recipe(max_steps=30), None)
+    distill.train(recipe(max_steps=30), None)
     outcome = json.loads((only_run() / "training.json").read_text())
     # The control stops after the first step that passes the distilled draft's seconds.
     seconds, steps = outcome["control"]["seconds"], outcome["control"]["steps"]
@@ -184,162 +107,21 @@ def test_a_probe_of_fewer_prompts_than_asked_for_is_told(
     values = recipe(max_steps=1).model_dump()
     values["distill"]["probe"]["prompts"] = 40
     values["evaluate"]["control"] = False
-    stages.train(Recipe.model_validate(values), None)
+    distill.train(Recipe.model_validate(values), None)
     assert re.search(r"\d+ held-out prompts for a probe of 40", capsys.readouterr().out)
-
-
-def test_target_responses_are_sampled_once_and_then_reused(workplace: Path) -> None:
-    plan = recipe(source={"target": 1.0}, divergence="tvd")
-    stages.generate(plan)
-    stored = written("data/responses")
-    assert stored
-    stages.train(plan, None)
-    assert written("data/responses") == stored
-
-
-@pytest.fixture
-def kept() -> Recipe:
-    signal = {"kind": "cached", "k": 16}
-    return recipe(source={"fixed": 0.5, "target": 0.5}, divergence="tvd", signal=signal)
-
-
-def test_distributions_are_kept_once_and_then_read(
-    workplace: Path, kept: Recipe, capsys: pytest.CaptureFixture[str]
-) -> None:
-    stages.generate(kept)
-    stored = written("data/signals")
-    told = capsys.readouterr().out
-    assert "k 16, 68 bytes per token" in told
-    assert "to make: 1 of 1 shards" in told
-    assert "distributions kept under data/signals/" in told
-    assert stages.run(kept, None) == 0
-    assert written("data/signals") == stored
-    assert "to make" not in capsys.readouterr().out
-    with (only_run() / "metrics.csv").open(newline="") as handle:
-        rows = list(csv.DictReader(handle))[1:]
-    assert all(0.0 < float(row["train/alpha_at_most"]) <= 1.0 for row in rows)
-    with (only_run() / "control/metrics.csv").open(newline="") as handle:
-        assert not any(row["train/alpha_at_most"] for row in csv.DictReader(handle))
-    assert "16 likeliest tokens" in (only_run() / "draft/README.md").read_text()
 
 
 def test_a_training_makes_what_is_missing_of_the_kept_distributions(
     workplace: Path, kept: Recipe
 ) -> None:
-    stages.train(kept, None)
+    distill.train(kept, None)
     before = written("data/signals")
     (shard,) = Path("data/signals").glob("*/shard-*")
     content = shard.read_bytes()
     shard.unlink()
-    stages.train(kept, only_run())  # a finished run: nothing is trained, all is made ready
+    distill.train(kept, only_run())  # a finished run: nothing is trained, all is made ready
     assert shard.read_bytes() == content
     assert written("data/signals").keys() == before.keys()
-
-
-def test_only_what_the_recipe_trains_on_is_generated(workplace: Path) -> None:
-    stages.generate(recipe(source={"fixed": 1.0}, signal={"kind": "cached", "k": 4}))
-    assert list(Path("data").iterdir()) == [Path("data/signals")]
-
-
-def test_recipes_that_ask_the_same_of_a_target_share_its_answers(workplace: Path) -> None:
-    """Whatever their names, objectives and other prompts are."""
-    plan = recipe(source={"target": 1.0}, divergence="tvd")
-    stages.generate(plan)
-    stored = written("data/responses")
-    few = plan.data.model_copy(update={"max_prompts": 7})
-    distill = plan.distill.model_copy(update={"divergence": "jsd"})
-    other = plan.model_copy(update={"name": "other", "data": few, "distill": distill})
-    stages.train(other, None)
-    assert written("data/responses") == stored
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"temperature": 0.5}, {"signal": {"kind": "cached", "k": 17}}, {"on_prompts": True}],
-    ids=str,
-)
-def test_distributions_of_another_recipe_are_kept_beside_those_that_are_there(
-    workplace: Path, change: dict[str, object]
-) -> None:
-    plan: dict[str, object] = {"source": {"fixed": 1.0}, "signal": {"kind": "cached", "k": 16}}
-    stages.generate(recipe(**plan))
-    stored = written("data/signals")
-    stages.generate(recipe(**{**plan, **change}))
-    both = written("data/signals")
-    assert both.items() > stored.items()
-    stages.generate(recipe(**plan))
-    assert written("data/signals") == both
-
-
-def test_distributions_of_another_target_are_not_taken(workplace: Path) -> None:
-    plan = recipe(source={"fixed": 1.0}, signal={"kind": "cached", "k": 16})
-    stages.generate(plan)
-    stored = written("data/signals")
-    shutil.rmtree("pair/target")
-    shutil.copytree("pair/draft", "pair/target")
-    stages.generate(plan)
-    assert written("data/signals").keys() > stored.keys()
-
-
-def test_a_report_needs_something_measured(workplace: Path) -> None:
-    stages.train(recipe(), None)
-    with pytest.raises(DistillSpecError, match="nothing has been measured"):
-        stages.report(only_run())
-    stages.evaluate(only_run(), "tiny.yaml")
-    assert stages.report(only_run()) == 0
-    (only_run() / "evaluation/tiny").rename(only_run() / "evaluation/.tiny.old")
-    with pytest.raises(DistillSpecError, match="nothing has been measured"):
-        stages.report(only_run())
-
-
-def test_the_exported_draft_carries_the_measured_gamma(workplace: Path) -> None:
-    stages.run(recipe(), None)
-    run = only_run()
-    summary = json.loads((run / "evaluation/tiny/summary.json").read_text())
-    best = next(
-        r["gamma"]
-        for r in summary["recommendation"]
-        if r["draft"] == "distilled" and r["temperature"] is None
-    )
-    config = json.loads((run / "draft/generation_config.json").read_text())
-    assert config["num_assistant_tokens"] == best
-
-    # A later suite whose first methods no engine has: 5 is their gamma alone.
-    methods = "[{name: adaedl, stop: {kind: adaedl}, gammas: [5]}, {name: standard, gammas: [2]}]"
-    stages.evaluate(run, "tiny.yaml", ["name=several", f"methods={methods}"])
-    several = json.loads((run / "evaluation/several/summary.json").read_text())
-    assert several["cells"][0]["method"] == "adaedl"
-    assert several["standard_methods"] == ["standard"]
-    assert {one["gamma"] for one in several["examples"]} == {2}
-    card = (run / "draft/README.md").read_text()
-    assert "| adaedl |" not in card
-    assert "blocks of 2 tokens: the fastest measured of what transformers and engines run" in card
-    stages.evaluate(run, "tiny.yaml", ["name=others", "methods=[{name: b, verify: {kind: block}}]"])
-    assert (run / "draft/README.md").read_text() == card
-
-
-def test_numbers_go_into_no_draft_but_the_one_that_was_exported(
-    workplace: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Damaged weights keep their card; exporting them again brings them and the numbers."""
-    stages.train(recipe(), None)
-    run = only_run()
-    weights, card = run / "draft" / "model.safetensors", run / "draft" / "README.md"
-    whole = weights.read_bytes()
-    weights.write_bytes(whole[:-2] + b"\xc0\x7f")  # a NaN, in bfloat16
-    before = card.read_text()
-    capsys.readouterr()
-    stages.evaluate(run, "tiny.yaml")
-    told = capsys.readouterr().out
-    assert "model.safetensors changed since the export" in told
-    assert f"./launch.sh export {run}" in told
-    assert "recommends blocks" not in told
-    assert card.read_text() == before
-    stages.export(run, None)
-    assert weights.read_bytes() == whole
-    assert "| distilled |" in card.read_text()
-    stages.evaluate(run, "tiny.yaml")
-    assert "recommends blocks" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("larger", ["target", "draft"])
@@ -352,7 +134,7 @@ def test_vocabularies_padded_to_different_sizes_train_decode_and_export(
     with torch.no_grad():
         model.get_input_embeddings().weight[300:] *= 50.0
     model.save_pretrained(f"pair/{larger}")
-    stages.train(recipe(source={"target": 0.5, "draft": 0.5}), None)
+    distill.train(recipe(source={"target": 0.5, "draft": 0.5}), None)
     folder = only_run() / "draft"
     size = 320 if larger == "target" else 300
     assert json.loads((folder / "config.json").read_text())["vocab_size"] == size
@@ -386,7 +168,7 @@ def test_a_trimmed_head_is_counted_once_trained_and_exported_whole(
     values["pair"]["draft_head"] = {"keep": 120}
     values["optimizer"] |= {"ema": 0.5, "layer_decay": 0.9}
     plan = Recipe.model_validate(values)
-    stages.run(plan, None)
+    distill.run(plan, None)
     run = only_run()
     head = json.loads((run / "draft_head.json").read_text())
     assert len(head["tokens"]) == 120
@@ -401,29 +183,8 @@ def test_a_trimmed_head_is_counted_once_trained_and_exported_whole(
     assert "the draft's head keeps 120 of 300 tokens" in printed
     assert "drafts with the whole head: alpha" in printed
     kept = (run / "best.ckpt").read_bytes()
-    stages.run(plan, run)
+    distill.run(plan, run)
     assert (run / "best.ckpt").read_bytes() == kept
-
-
-def test_what_is_kept_for_a_trimmed_head_is_generated_beforehand_and_read(
-    workplace: Path, kept: Recipe, capsys: pytest.CaptureFixture[str]
-) -> None:
-    values = kept.model_dump()
-    values["pair"]["draft_head"] = {"keep": 60}
-    values["evaluate"]["control"] = False
-    plan = Recipe.model_validate(values)
-    stages.generate(plan)
-    stored = written("data/signals")
-    stages.generate(kept)
-    both = written("data/signals")
-    assert len(list(Path("data/signals").iterdir())) == 2  # the whole head has another distribution
-    stages.train(plan, None)
-    assert written("data/signals") == both
-    assert both.items() > stored.items()
-    assert "the draft's head keeps 60 of 300 tokens" in capsys.readouterr().out
-    with (only_run() / "metrics.csv").open(newline="") as handle:
-        rows = list(csv.DictReader(handle))[1:]
-    assert all(0.0 < float(row["train/alpha_at_most"]) <= 1.0 for row in rows)
 
 
 def test_a_draft_of_another_tokenizer_is_trained_measured_and_exported(
@@ -435,11 +196,11 @@ def test_a_draft_of_another_tokenizer_is_trained_measured_and_exported(
     values["hardware"]["gradient_checkpointing"] = True
     values["pair"] |= {"draft": "pair/other"}
     with pytest.raises(DistillSpecError, match="different tokenizers") as caught:
-        stages.run(Recipe.model_validate(values), None)
+        distill.run(Recipe.model_validate(values), None)
     assert "pair.tokenizers: bridged" in caught.value.fix
     values["pair"] |= {"tokenizers": "bridged"}
     plan = Recipe.model_validate(values)
-    stages.run(plan, None)
+    distill.run(plan, None)
     run = only_run()
     printed = capsys.readouterr().out
     assert "of the target's 300 tokens are in both" in printed
@@ -454,7 +215,7 @@ def test_a_draft_of_another_tokenizer_is_trained_measured_and_exported(
     assert {cell["draft"] for cell in summary["cells"]} == {"undistilled", "distilled", "control"}
     assert_one_greedy_text_a_prompt(run)
     kept = (run / "best.ckpt").read_bytes()
-    stages.run(plan, run)
+    distill.run(plan, run)
     assert (run / "best.ckpt").read_bytes() == kept
 
 
@@ -472,7 +233,7 @@ def test_texts_too_long_in_the_drafts_own_tokens_are_left_out_and_decoded_withou
     values["evaluate"] = {"suite": "tiny.yaml", "control": False}
     suite = SUITE.replace("count: 4", "count: 12")
     Path("tiny.yaml").write_text(suite.replace("[0.0, 1.0]", "[0.0]").replace("[1, 2]", "[2]"))
-    stages.run(Recipe.model_validate(values), None)
+    distill.run(Recipe.model_validate(values), None)
     printed = capsys.readouterr().out
     assert "training texts are longer than the 72 tokens of its own" in printed
     assert "held-out texts are longer than the 64 tokens of its own" in printed
@@ -482,17 +243,6 @@ def test_texts_too_long_in_the_drafts_own_tokens_are_left_out_and_decoded_withou
         if row["method"] is not None:
             drafted.setdefault(row["prompt_key"], set()).add(row["counts"]["drafted"] > 0)
     assert set(map(frozenset, drafted.values())) == {frozenset({False}), frozenset({True})}
-
-
-def test_nothing_is_measured_before_a_trimmed_head_is_known(workplace: Path) -> None:
-    values = recipe(source={"target": 1.0}).model_dump()
-    values["pair"]["draft_head"] = {"keep": 120}
-    empty = RunFolder.begin(Recipe.model_validate(values))
-    with pytest.raises(DistillSpecError, match="no draft has been trained"):
-        stages.evaluate(empty.path, "tiny.yaml")
-
-
-SHAPE = {"hidden_size": 16, "intermediate_size": 32, "layers": 1, "heads": 2, "max_positions": 128}
 
 
 @pytest.mark.parametrize(
@@ -518,7 +268,7 @@ def test_a_draft_that_is_made_is_trained_measured_and_exported(
     plan = Recipe.model_validate(
         {**plan.model_dump(), "pair": {"target": "pair/target", "draft": draft}, "lora": lora}
     )
-    stages.run(plan, None)
+    distill.run(plan, None)
     run = only_run()
     config = json.loads((run / "draft/config.json").read_text())
     assert config["num_hidden_layers"] == layers
@@ -527,12 +277,12 @@ def test_a_draft_that_is_made_is_trained_measured_and_exported(
     summary = json.loads((run / "evaluation/tiny/summary.json").read_text())
     assert {cell["draft"] for cell in summary["cells"]} == {"undistilled", "distilled", "control"}
     assert_one_greedy_text_a_prompt(run)
-    stages.run(plan, run)  # the same start is made again
+    distill.run(plan, run)  # the same start is made again
     stored = json.loads((run / "identity.json").read_text())["digests"]
     (run / "identity.json").unlink()  # as an earlier version left it
     (run / "start.json").write_text(json.dumps({"draft": stored["draft"][::-1]}))
     with pytest.raises(DistillSpecError, match="the draft that it begins with changed"):
-        stages.run(plan, run)
+        distill.run(plan, run)
 
 
 def test_a_made_and_trimmed_draft_that_writes_with_the_target_resumes_bit_equal(
@@ -544,7 +294,7 @@ def test_a_made_and_trimmed_draft_that_writes_with_the_target_resumes_bit_equal(
     values["pair"] = {"target": "pair/target", "draft": made, "draft_head": {"keep": 120}}
     values["distill"]["probe"]["every_steps"] = 1
     plan = Recipe.model_validate(values)
-    stages.train(plan, None)
+    distill.train(plan, None)
     shutil.move(only_run(), "whole")
     measure, calls = AcceptanceProbe.measure, []
 
@@ -557,35 +307,21 @@ def test_a_made_and_trimmed_draft_that_writes_with_the_target_resumes_bit_equal(
     with monkeypatch.context() as patch:
         patch.setattr(AcceptanceProbe, "measure", interrupted)
         with pytest.raises(KeyboardInterrupt, match=r"with: \./launch\.sh train checkpoints"):
-            stages.train(plan, None)
-    stages.train(plan, only_run())
+            distill.train(plan, None)
+    distill.train(plan, only_run())
     assert len(trace(only_run(), "probe/alpha")) == 5
     assert trace(only_run(), "probe/alpha") == trace(Path("whole"), "probe/alpha")
     model = "draft/model.safetensors"
     assert (only_run() / model).read_bytes() == Path("whole", model).read_bytes()
 
 
-def test_exporting_a_folder_without_training_says_so(workplace: Path) -> None:
-    empty = RunFolder.begin(recipe())
-    with pytest.raises(DistillSpecError, match="no draft has been trained"):
-        stages.export(empty.path, None)
-
-
-def behind(served: Served) -> Recipe:
-    """SeqKD: the nano target served, the nano draft trained on what it says."""
-    plan = recipe(divergence="nll", source={"target": 1.0}, max_steps=3)
-    endpoint = {"url": served.url, "model": served.model}
-    pair = plan.pair.model_validate({"draft": str(NANO / "draft"), "endpoint": endpoint})
-    return plan.model_copy(update={"pair": pair})
-
-
 def test_a_draft_is_trained_on_what_an_endpoint_says(
     workplace: Path, served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = behind(served)
-    stages.generate(plan)
+    generate.generate(plan)
     stored = written("data/responses")
-    assert stages.run(plan, None) == 0
+    assert distill.run(plan, None) == 0
     assert written("data/responses") == stored
     run = only_run()
     outcome = json.loads((run / "training.json").read_text())
@@ -603,12 +339,12 @@ def test_a_draft_is_trained_on_what_an_endpoint_says(
     assert "alpha, tau and speed-up are not known" in printed
     assert f"./launch.sh auto TARGET {run}/draft" in printed
     before = (run / "metrics.csv").read_bytes()
-    stages.run(plan, run)  # finished: nothing is repeated
-    stages.export(run, None)
+    distill.run(plan, run)  # finished: nothing is repeated
+    export.export(run, None)
     assert (run / "metrics.csv").read_bytes() == before
     assert written("data/responses") == stored
     with pytest.raises(DistillSpecError, match="needs the target's weights"):
-        stages.evaluate(run, "tiny.yaml")
+        evaluate.evaluate(run, "tiny.yaml")
 
 
 def test_training_on_an_endpoints_text_resumes_bit_equal(
@@ -617,7 +353,7 @@ def test_training_on_an_endpoints_text_resumes_bit_equal(
     plan = behind(served)
     steps = plan.distill.model_copy(update={"checkpoint_every_steps": 1})
     plan = plan.model_copy(update={"distill": steps})
-    stages.train(plan, None)
+    distill.train(plan, None)
     whole = only_run()
     shutil.move(whole, "whole")
     measure, calls = HeldOutLoss.measure, []
@@ -631,8 +367,8 @@ def test_training_on_an_endpoints_text_resumes_bit_equal(
     with monkeypatch.context() as patch:
         patch.setattr(HeldOutLoss, "measure", interrupted)
         with pytest.raises(KeyboardInterrupt, match=r"with: \./launch\.sh train checkpoints"):
-            stages.train(plan, None)
-    stages.train(plan, only_run())
+            distill.train(plan, None)
+    distill.train(plan, only_run())
     assert len(trace(only_run(), "probe/nats")) == 4
     assert trace(only_run(), "probe/nats") == trace(Path("whole"), "probe/nats")
     model = "draft/model.safetensors"
@@ -673,7 +409,7 @@ def test_an_encoder_decoder_pair_goes_the_whole_way(
     written_pair(workplace / "t5", tokenizer())
     values = recipe(**distill).model_dump(mode="json") | changes
     values["pair"] |= {"target": "t5/target", "draft": "t5/draft"}
-    assert stages.run(Recipe.model_validate(values), None) == 0
+    assert distill.run(Recipe.model_validate(values), None) == 0
     run = only_run()
     assert_one_greedy_text_a_prompt(run)
     draft = load_model(str(run / "draft"), dtype=torch.float32)
@@ -711,59 +447,18 @@ def test_a_split_target_trains_and_exports_and_is_evaluated_by_one_process(
     (run,) = Path("checkpoints/runs").glob("*/*")
     assert (run / "draft" / "model.safetensors").is_file()
     assert not (run / "evaluation").exists()
-    assert stages.evaluate(run, "tiny.yaml") == 0
+    assert evaluate.evaluate(run, "tiny.yaml") == 0
     assert (run / "evaluation" / "tiny" / "report.html").is_file()
-
-
-def test_a_split_target_is_asked_for_no_responses(workplace: Path) -> None:
-    plan = recipe(source={"fixed": 1.0})
-    split = plan.hardware.model_copy(update={"shard_target": True})
-    with pytest.raises(DistillSpecError, match="writes no responses"):
-        stages.generate(plan.model_copy(update={"hardware": split}))
-    assert not (workplace / "data").exists()
 
 
 def test_an_export_that_was_interrupted_does_not_offer_to_train(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stages.train(recipe(), None)
+    distill.train(recipe(), None)
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distillspec.workflows.job.Run.export", interrupted)
+    monkeypatch.setattr("distillspec.workflows.distill.export_run", interrupted)
     with pytest.raises(KeyboardInterrupt, match="^$"):
-        stages.export(only_run(), None)
-
-
-def test_an_evaluation_that_was_interrupted_goes_on_with_the_command_that_is_said(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stages.train(recipe(), None)
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("distillspec.workflows.job.Run.evaluate", interrupted)
-    changes = ["name=mine", "prompts.count=2"]
-    with pytest.raises(KeyboardInterrupt) as raised:
-        stages.evaluate(only_run(), "s.yaml", changes)
-    *_, first, second = str(raised.value).split()
-    assert all(is_of_suite(change) for change in (first, second))
-    assert [c.removeprefix("suite.") for c in (first, second)] == changes
-
-
-def test_a_run_folder_that_is_deleted_as_soon_as_it_is_there_stays_deleted(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begin = RunFolder.begin
-
-    def deleted(plan: Recipe) -> RunFolder:
-        run = begin(plan)
-        shutil.rmtree(run.path)
-        return run
-
-    monkeypatch.setattr(RunFolder, "begin", deleted)
-    with pytest.raises(DistillSpecError, match="gone"):
-        stages.train(recipe(), None)
-    assert not list(Path("checkpoints/runs").glob("*/*"))
+        export.export(only_run(), None)

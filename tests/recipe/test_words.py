@@ -1,16 +1,9 @@
-"""What a job says and counts; its stages are run whole in test_stages.py."""
-
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import pytest
 
-from distillspec.errors import DistillSpecError
 from distillspec.recipe.schema import Recipe
-from distillspec.workflows.job import check_not_lost, plan_in_words
-from distillspec.workflows.run_folder import RunFolder
+from distillspec.recipe.words import plan_in_words
 
 
 def recipe(**distill: object) -> Recipe:
@@ -51,20 +44,3 @@ def recipe(**distill: object) -> Recipe:
 )
 def test_a_plan_is_one_line(distill: dict[str, object], words: str) -> None:
     assert plan_in_words(recipe(**distill)) == words
-
-
-@pytest.mark.parametrize("name", ["distilled", "control"])
-def test_best_weights_that_are_gone_are_not_passed_over(name: str, tmp_path: Path) -> None:
-    run = RunFolder(tmp_path)
-    folder = tmp_path if name == "distilled" else run.control
-    folder.mkdir(exist_ok=True)
-    check_not_lost(folder, name, run)  # nothing was trained
-    (folder / "last.ckpt").touch()
-    with pytest.raises(DistillSpecError, match=f"no best weights of the {name} draft"):
-        check_not_lost(folder, name, run)
-    (folder / "last.ckpt").unlink()
-    run.training_file.write_text(json.dumps({name: {"steps": 8}}))
-    with pytest.raises(DistillSpecError, match=f"best step of the {name} draft are gone") as caught:
-        check_not_lost(folder, name, run)
-    assert caught.value.where == str(folder / "best.ckpt")
-    assert f"train {tmp_path}" in caught.value.fix

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from distillspec.assembly import endpoint_data, training
-from distillspec.assembly.endpoint_data import TargetText, target_text, try_out
+from distillspec.assembly import served_target
 from distillspec.assembly.pair import load_pair
+from distillspec.assembly.served_target import TargetText, target_text, try_out
+from distillspec.assembly.text import pair_prompts
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_tokenizer
 from distillspec.recipe.loading import dump_yaml
@@ -98,7 +99,7 @@ def server() -> Iterator[Misbehaving]:
 
 def answered(plan: Recipe, *, wanted: bool = True) -> TargetText:
     pair = load_pair(plan)
-    return target_text(pair, training.prompts(pair), ALONE, Console(), wanted=wanted)
+    return target_text(pair, pair_prompts(pair), ALONE, Console(), wanted=wanted)
 
 
 def test_the_targets_text_comes_as_tokens_of_the_draft(workplace: Path, served: Served) -> None:
@@ -147,7 +148,7 @@ def test_the_draft_reads_the_prompts_that_the_servers_template_makes(
     )
     answered(plan)
     pair = load_pair(plan)
-    prompts = training.prompts(pair).training
+    prompts = pair_prompts(pair).training
     asked = {json.dumps(body["messages"]): body for body in server.requests}
     for prompt in prompts:
         body = asked[json.dumps(prompt.messages)]
@@ -167,7 +168,7 @@ def test_a_template_that_differs_from_the_servers_is_noticed(
     """The server counts the tokens of a prompt too."""
     same = chats_recipe(workplace, served.url, model=served.model)
     pair = load_pair(same)
-    (_, note) = try_out(pair, training.prompts(pair)).notes
+    (_, note) = try_out(pair, pair_prompts(pair)).notes
     assert "100% of the prompts agree" in note
     assert "?" not in note
     other = chats_recipe(
@@ -200,7 +201,7 @@ def test_prompts_of_the_wrong_kind_are_refused_with_the_data(
 ) -> None:
     plan = recipe(server.url, "m", pair__endpoint={"url": server.url, "model": "m", "api": "chat"})
     with pytest.raises(DistillSpecError, match="are plain text"):
-        training.prompts(load_pair(plan))
+        pair_prompts(load_pair(plan))
 
 
 def test_what_is_stored_is_not_asked_again_and_without_training_text_only_the_probe_asks(
@@ -268,7 +269,7 @@ def test_trying_out_tells_speed_and_count_and_stores_nothing(
     workplace: Path, served: Served
 ) -> None:
     pair = load_pair(recipe(served.url, served.model))
-    found = try_out(pair, training.prompts(pair))
+    found = try_out(pair, pair_prompts(pair))
     assert found.wanted == 14
     assert served.model in found.makers[0]
     assert found.seconds_per_answer > 0.0
@@ -279,7 +280,7 @@ def test_trying_out_tells_speed_and_count_and_stores_nothing(
 
 def test_a_server_that_does_not_sample_is_found_out(workplace: Path, server: Misbehaving) -> None:
     pair = load_pair(recipe(server.url, "m"))
-    (warning,) = try_out(pair, training.prompts(pair)).warnings
+    (warning,) = try_out(pair, pair_prompts(pair)).warnings
     assert "both answers to each of 4 prompts are the same" in warning
 
 
@@ -314,7 +315,7 @@ def test_two_processes_share_the_questions_and_keep_the_key_to_themselves(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert endpoint_data.UNMEASURED in " ".join(done.stdout.split())
+    assert served_target.UNMEASURED in " ".join(done.stdout.split())
     assert len(server.requests) == 14
     assert len({body["prompt"] for body in server.requests}) == 14
     files = sorted((workplace / "data/responses").glob("*/received-*.jsonl"))

@@ -1,16 +1,19 @@
-"""A target that is an endpoint: its answers take the place of a model."""
+"""A target behind an endpoint: its stored answers take the place of a model."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.status import Status
 
-from distillspec.assembly import training as build
 from distillspec.assembly.pair import ModelPair
+from distillspec.assembly.text import probe_prompts
+from distillspec.assembly.training import TrainingText
 from distillspec.corpus.served import asking
 from distillspec.corpus.served.asking import RequestProgress, ask_missing
 from distillspec.corpus.served.endpoint import ServedResponse, maker
@@ -20,11 +23,17 @@ from distillspec.corpus.sources.prompts import Prompt, PromptSets
 from distillspec.corpus.sources.tokenizing import Encoder, Tokens
 from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.errors import DistillSpecError
+from distillspec.export.folder import verify_reload
+from distillspec.measure.exact.corpus_alpha import surprise
 from distillspec.models.sampling.generate import DrawnText
 from distillspec.recipe.schema import Recipe
 from distillspec.runtime.processes import writing_store
 from distillspec.runtime.terminal import Terminal
 from distillspec.runtime.world import World
+from distillspec.training.held_out_loss import HeldOutLoss
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +45,60 @@ UNMEASURED = (
 _SECONDS_BETWEEN_LINES = 10.0
 _TRIED = 4  # prompts that `check` asks
 _ALIKE = 0.9  # share of answers with equal token counts below which tokenizers are doubted
+
+
+@dataclass(frozen=True)
+class ServedTarget:
+    """A target behind an OpenAI-compatible API, which answers with text and nothing else.
+
+    Its answers are stored first. Training then reads stored text, as it would with any target.
+    """
+
+    console: Terminal
+
+    @property
+    def evaluates(self) -> bool:
+        return False
+
+    def control_refusal(self) -> str | None:
+        return "no control: it would be the same training again, by plain NLL"
+
+    def training_text(
+        self,
+        pair: ModelPair,
+        sets: PromptSets,
+        world: World,
+        settle: Callable[[dict[str, Tokens] | None], ModelPair],
+    ) -> TrainingText:
+        wanted = "target" in pair.recipe.distill.source.stored
+        answers = target_text(pair, sets, world, self.console, wanted=wanted)
+        settle(answers.responses)
+        probe = HeldOutLoss(answers.held_out, vocab_size=pair.vocab_size)
+        return TrainingText(answers.training, answers.responses, probe, None, answers.notes)
+
+    def fill_stores(self, pair: ModelPair, sets: PromptSets, world: World) -> list[str]:
+        answers = target_text(pair, sets, world, self.console, wanted=True)
+        return [
+            f"{len(answers.responses or {})} responses stored under {answers.folder}",
+            *answers.notes,
+            f"{len(answers.held_out)} of them to held-out prompts, for the probe",
+        ]
+
+    def export_proof(
+        self, pair: ModelPair, draft: PreTrainedModel, sets: PromptSets, folder: Path
+    ) -> str:
+        """By the loss on the target's stored answers to held-out prompts."""
+        alone = World(1, 1, 0)  # the other processes have ended
+        texts = target_text(pair, sets, alone, self.console, wanted=False).held_out
+        nats = verify_reload(folder, draft, texts, vocab_size=pair.vocab_size)
+        trained = surprise(draft, texts, vocab_size=pair.vocab_size).mean()
+        return f"its held-out loss is {nats:.4f} nats (before rounding to bfloat16 {trained:.4f})"
+
+    def closing_lines(self, folder: Path, draft: Path) -> list[str]:
+        return [
+            UNMEASURED,
+            f"next, where the weights are: distillspec tune TARGET {draft} --prompts FILE.jsonl",
+        ]
 
 
 class TargetText(NamedTuple):
@@ -70,7 +133,7 @@ def target_text(
     place = StoreFolder(Path(recipe.data.store), endpoint.model, former=recipe.name)
     store = ReceivedAnswers(place, maker(endpoint, drawn))
     folder = store.folder
-    held_out = build.probe_prompts(recipe, sets.held_out)
+    held_out = probe_prompts(recipe, sets.held_out)
     prompts = [*held_out, *(sets.training if wanted else [])]
     asked = questions(prompts, endpoint.api, pair.tokenizer)
     with writing_store(folder, world, console), console.status("") as status:
@@ -140,7 +203,7 @@ def try_out(pair: ModelPair, sets: PromptSets) -> Tried:
         twice, given, Encoder(pair.tokenizer, stops=pair.stops), recipe.data.max_response_tokens
     )
     seconds = sum(trial.seconds for trial in trials) / len(given)
-    wanted = len(build.probe_prompts(recipe, sets.held_out)) + (
+    wanted = len(probe_prompts(recipe, sets.held_out)) + (
         len(sets.training) if recipe.distill.source.target else 0
     )
     warnings = []

@@ -1,0 +1,140 @@
+"""How the tokens of a draft relate to the target's: the same, some of them, or its own.
+
+`load_pair` chooses one `DraftVocabulary` for a pair. Training, probe, export and report ask it
+instead of the recipe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from distillspec.corpus.sources.tokenizing import Tokens
+from distillspec.models.runners.eager import vocabulary_size
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach
+from distillspec.models.vocabulary.trimmed_head import trim_head
+from distillspec.recipe.written_files import HOT_TOKENS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class DraftVocabulary(Protocol):
+    """The relation between the tokens of draft and target."""
+
+    @property
+    def scored(self) -> Tokens | None:
+        """The target's tokens that the draft scores, ascending; None if it scores all of them."""
+
+    def prepare(self, draft: PreTrainedModel) -> None:
+        """Make a loaded model such a draft, in place."""
+
+    def exported_tokenizer(self, target: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        """The tokenizer of an exported draft."""
+
+    def exported_eos_ids(self, target: frozenset[int]) -> frozenset[int]:
+        """The end tokens that an exported draft names; empty if its folder names its own."""
+
+    def exported_size(self, draft: PreTrainedModel, target: PreTrainedModel | None) -> int:
+        """Rows of the embedding of an exported draft; `target` is None if it is served."""
+
+    def caution(self) -> str | None:
+        """What a reader of the model card must know."""
+
+
+@dataclass(frozen=True)
+class SameVocabulary:
+    """Draft and target share their tokenizer and all of its tokens."""
+
+    @property
+    def scored(self) -> Tokens | None:
+        return None
+
+    def prepare(self, draft: PreTrainedModel) -> None:
+        """Nothing to change."""
+
+    def exported_tokenizer(self, target: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        return target
+
+    def exported_eos_ids(self, target: frozenset[int]) -> frozenset[int]:
+        return target
+
+    def exported_size(self, draft: PreTrainedModel, target: PreTrainedModel | None) -> int:
+        return vocabulary_size(draft if target is None else target)
+
+    def caution(self) -> str | None:
+        return None
+
+
+@dataclass(frozen=True)
+class TrimmedVocabulary:
+    """The draft scores the most frequent of the target's tokens only (VocabTrim, 2506.22694).
+
+    Attributes:
+        tokens: The kept tokens, ascending.
+    """
+
+    tokens: Tokens
+
+    @property
+    def scored(self) -> Tokens | None:
+        return self.tokens
+
+    def prepare(self, draft: PreTrainedModel) -> None:
+        trim_head(draft, self.tokens)
+
+    def exported_tokenizer(self, target: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        return target
+
+    def exported_eos_ids(self, target: frozenset[int]) -> frozenset[int]:
+        return target
+
+    def exported_size(self, draft: PreTrainedModel, target: PreTrainedModel | None) -> int:
+        return vocabulary_size(draft if target is None else target)  # the full head is exported
+
+    def caution(self) -> str | None:
+        return (
+            f"Everything here is of an output head that scores the {len(self.tokens):,} tokens "
+            f"of `{HOT_TOKENS}` alone. The folder holds the full head. An engine that does not "
+            "read that file drafts with the full head: its distribution differs, and drafting is "
+            "no faster."
+        )
+
+
+@dataclass(frozen=True)
+class CrossTokenizerVocabulary:
+    """The draft has a tokenizer of its own (TLI, 2502.05202).
+
+    Attributes:
+        map: Between the target's tokens and the draft's.
+        tokenizer: The draft's.
+        max_context_length: Of the draft, in its own tokens.
+    """
+
+    map: CrossTokenizerMap
+    tokenizer: PreTrainedTokenizerBase
+    max_context_length: int
+
+    @property
+    def scored(self) -> Tokens | None:
+        return tuple(self.map.target_ids.tolist())
+
+    def prepare(self, draft: PreTrainedModel) -> None:
+        attach(draft, self.map)
+
+    def exported_tokenizer(self, target: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        return self.tokenizer
+
+    def exported_eos_ids(self, target: frozenset[int]) -> frozenset[int]:
+        return frozenset()
+
+    def exported_size(self, draft: PreTrainedModel, target: PreTrainedModel | None) -> int:
+        return vocabulary_size(draft)
+
+    def caution(self) -> str | None:
+        return (
+            "This draft has a tokenizer of its own. Everything here is of decoding with the "
+            f"{len(self.map.target_ids):,} tokens that it shares with the target (TLI). Of the "
+            "launch lines below only transformers' can work, with tokenizer= and "
+            "assistant_tokenizer= given to generate, and by its own rules."
+        )

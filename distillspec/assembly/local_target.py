@@ -1,0 +1,147 @@
+"""A target whose weights this run has loaded, in one process or split over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distillspec.assembly.pair import ModelPair
+from distillspec.assembly.target_data import cached_target, target_responses
+from distillspec.assembly.text import drafted_texts, drawn_texts
+from distillspec.assembly.training import TrainingText, training_text
+from distillspec.assembly.trimmed_head import with_head
+from distillspec.corpus.sources.prompts import PromptSets
+from distillspec.corpus.sources.tokenizing import Tokens
+from distillspec.errors import DistillSpecError
+from distillspec.export.folder import verify_export, verify_reload
+from distillspec.measure.exact.corpus_alpha import acceptance, surprise
+from distillspec.models.vocabulary.trimmed_head import whole_head
+from distillspec.recipe.schema import Recipe
+from distillspec.recipe.written_files import HOT_TOKENS
+from distillspec.runtime.terminal import Terminal
+from distillspec.runtime.world import World
+from distillspec.speculation.sampling import SamplingPolicy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class LocalTarget:
+    """All weights are in this process."""
+
+    console: Terminal
+
+    @property
+    def evaluates(self) -> bool:
+        return True
+
+    def control_refusal(self) -> str | None:
+        return None
+
+    def training_text(
+        self,
+        pair: ModelPair,
+        sets: PromptSets,
+        world: World,
+        settle: Callable[[dict[str, Tokens] | None], ModelPair],
+    ) -> TrainingText:
+        responses = None
+        if "target" in pair.recipe.distill.source.stored:
+            responses = target_responses(pair, sets.training, world).by_key
+        pair = settle(responses)
+        cached = cached_target(pair, sets.training, responses, world)
+        return training_text(pair, sets, responses, cached)
+
+    def fill_stores(self, pair: ModelPair, sets: PromptSets, world: World) -> list[str]:
+        distill, lines, responses = pair.recipe.distill, list[str](), None
+        if "target" in distill.source.stored or distill.cached_signal is None:
+            stored = target_responses(pair, sets.training, world)
+            responses = stored.by_key
+            lines.append(f"{len(responses)} responses stored under {stored.folder}")
+        pair = with_head(pair, sets.training, responses)
+        cached = cached_target(pair, sets.training, responses, world)
+        if cached is not None:
+            lines.append(f"distributions kept under {cached.store.folder}")
+        return lines
+
+    def export_proof(
+        self, pair: ModelPair, draft: PreTrainedModel, sets: PromptSets, folder: Path
+    ) -> str:
+        """By alpha on the target's own text."""
+        policy = SamplingPolicy(temperature=pair.recipe.distill.temperature)
+        texts = drawn_texts(pair, sets.held_out)
+
+        def alpha_of(model: PreTrainedModel) -> float:
+            sums = acceptance(pair.target.model, model, texts, policy, vocab_size=pair.vocab_size)
+            return sums.mean()
+
+        expected = alpha_of(draft)
+        alpha = verify_export(
+            folder,
+            pair.target.model,
+            texts,
+            policy,
+            expected_alpha=expected,
+            vocab_size=pair.vocab_size,
+            kept=pair.kept,
+            bridge=pair.bridge,
+        )
+        proof = (
+            f"its alpha on {len(texts)} other held-out texts is {alpha:.4f}, before the export "
+            f"{expected:.4f}"
+        )
+        if pair.kept is None:
+            return proof
+        whole_head(draft)
+        return (
+            f"{proof}; an engine that knows nothing of {HOT_TOKENS} drafts with the full head: "
+            f"alpha {alpha_of(draft):.4f} there"
+        )
+
+    def closing_lines(self, folder: Path, draft: Path) -> list[str]:
+        return []
+
+
+@dataclass(frozen=True)
+class ShardedTarget(LocalTarget):
+    """The weights are split over all processes, which must ask it together.
+
+    It scores text for training and for the probe. When training ends the processes leave, so the
+    export is proved by the draft's own text, and nothing is evaluated.
+    """
+
+    @property
+    def evaluates(self) -> bool:
+        return False
+
+    def export_proof(
+        self, pair: ModelPair, draft: PreTrainedModel, sets: PromptSets, folder: Path
+    ) -> str:
+        texts = drafted_texts(pair, draft, sets.held_out)
+        nats = verify_reload(folder, draft, texts, vocab_size=pair.vocab_size)
+        trained = surprise(draft, texts, vocab_size=pair.vocab_size).mean()
+        return (
+            f"its loss on its own text is {nats:.4f} nats (before rounding to bfloat16 "
+            f"{trained:.4f})"
+        )
+
+    def closing_lines(self, folder: Path, draft: Path) -> list[str]:
+        return [
+            "not evaluated: the target is split over processes that have ended. Measure tau and "
+            f"speed-up in a serving engine, or by `distillspec evaluate {folder}` on a machine "
+            "that holds the target in one process"
+        ]
+
+
+def check_writes_text(recipe: Recipe) -> None:
+    """DistillSpecError, before anything is loaded, for a target that writes no responses."""
+    if recipe.hardware.shard_target:
+        raise DistillSpecError(
+            "a target that is split over processes writes no responses",
+            where="hardware.shard_target=true",
+            fix="let a server write them (pair.endpoint in a recipe of its own), or take text of "
+            "the draft or of the data",
+        )

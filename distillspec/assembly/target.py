@@ -1,0 +1,62 @@
+"""Where the target is: in this process, split over all processes, or behind an endpoint.
+
+`target_of` chooses one `Target` for a run. The verbs ask it instead of the recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from distillspec.assembly.local_target import LocalTarget, ShardedTarget
+from distillspec.assembly.pair import ModelPair
+from distillspec.assembly.served_target import ServedTarget
+from distillspec.assembly.training import TrainingText
+from distillspec.corpus.sources.prompts import PromptSets
+from distillspec.corpus.sources.tokenizing import Tokens
+from distillspec.runtime.terminal import Terminal
+from distillspec.runtime.world import World
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+Settle = Callable[[dict[str, Tokens] | None], ModelPair]
+"""Takes the target's stored responses, None if the recipe trains on other text. Returns the pair
+with the trimmed head that they decide, where the recipe trims it.
+"""
+
+
+class Target(Protocol):
+    """What a run can ask of its target."""
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether this process can decode with it, and so measure speed-up."""
+
+    def control_refusal(self) -> str | None:
+        """Why no control draft can be trained; None if one can."""
+
+    def training_text(
+        self, pair: ModelPair, sets: PromptSets, world: World, settle: Settle
+    ) -> TrainingText:
+        """What drafts are trained on. Each rank writes its part of what is missing."""
+
+    def fill_stores(self, pair: ModelPair, sets: PromptSets, world: World) -> list[str]:
+        """Write all that training would read, and list where it is. For the verb `generate`."""
+
+    def export_proof(
+        self, pair: ModelPair, draft: PreTrainedModel, sets: PromptSets, folder: Path
+    ) -> str:
+        """Compare the exported draft in `folder` with the trained one, and put it into words."""
+
+    def closing_lines(self, folder: Path, draft: Path) -> list[str]:
+        """What a run prints in place of an evaluation."""
+
+
+def target_of(pair: ModelPair, console: Terminal) -> Target:
+    """The target of a loaded pair; `console` shows progress."""
+    if pair.frozen is None:
+        return ServedTarget(console)
+    return ShardedTarget(console) if pair.is_split else LocalTarget(console)

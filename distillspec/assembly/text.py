@@ -1,0 +1,170 @@
+"""The text of a run: prompts of recipe and suite, and what target or draft writes to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from distillspec.assembly.pair import ModelPair
+from distillspec.assembly.target_data import target_sampler
+from distillspec.corpus.batches.batching import Batch, collate
+from distillspec.corpus.batches.module import check_fixed
+from distillspec.corpus.served.question import check_fits
+from distillspec.corpus.sources.prompts import Prompt, PromptSets, load_prompts
+from distillspec.corpus.sources.traffic import Traffic, load_traffic
+from distillspec.corpus.stores.responses import row_seed
+from distillspec.errors import DistillSpecError
+from distillspec.measure.exact.corpus_alpha import mass
+from distillspec.models.runners.eager import context_of_model
+from distillspec.models.sampling.generate import DrawnText, generate
+from distillspec.recipe.loading import load_suite
+from distillspec.recipe.schema import Recipe
+from distillspec.recipe.suite import Suite
+from distillspec.runtime.seeds import derive_seed
+from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.sampling import SamplingPolicy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def pair_prompts(pair: ModelPair) -> PromptSets:
+    endpoint = pair.recipe.pair.endpoint
+    sets = load_prompts(
+        pair.recipe.data,
+        pair.tokenizer,
+        seed=pair.recipe.seed,
+        start=pair.start_token,
+        variables=pair.recipe.template_variables,
+        stops=pair.stops,
+        answers_wanted=pair.recipe.distill.source.fixed > 0.0,
+    )
+    sets = sets._replace(notes=[*pair.stops.notes, *sets.notes])
+    if pair.recipe.distill.on_prompts and sets.template_hash is not None:
+        raise DistillSpecError(
+            "the data are chats, and their prompts hold the template and other people's turns",
+            where="distill.on_prompts=true",
+            fix="set distill.on_prompts=false: then the loss is over the responses",
+        )
+    check_fixed(sets.training, pair.recipe.distill.source)
+    pair.check_tokens(
+        (prompt.key, (*prompt.tokens, *(prompt.response or ())))
+        for prompt in (*sets.training, *sets.held_out)
+    )
+    if endpoint is not None:
+        check_fits([*sets.held_out, *sets.training], endpoint.api)
+    return sets
+
+
+def suite_prompts(pair: ModelPair, suite: Suite, drafts: Sequence[PreTrainedModel]) -> Traffic:
+    """The prompts of a suite that brings its own, as long as its plan and the contexts allow."""
+    recipe = pair.recipe
+    holds, reason = min(context_of_model(model) for model in (pair.target.model, *drafts))
+    room = holds - suite.max_new_tokens - suite.reach
+    if room < 1:
+        raise DistillSpecError(
+            f"max_new_tokens and a block need {suite.max_new_tokens + suite.reach} of the "
+            f"{holds} positions of the models' contexts: none is left for a prompt"
+            + (f" ({reason})" if reason else ""),
+            where=f"evaluation suite {suite.name}",
+            fix="lower max_new_tokens in the suite",
+        )
+    traffic = load_traffic(
+        suite.prompts,
+        recipe.data,
+        pair.tokenizer,
+        seed=recipe.seed,
+        room=room,
+        start=pair.start_token,
+        variables=recipe.template_variables,
+        stops=pair.stops,
+    )
+    pair.check_tokens(
+        (prompt.key, (*prompt.tokens, *(prompt.response or ()))) for prompt in traffic.prompts
+    )
+    return traffic
+
+
+def overlap_notes(recipe: Recipe, sets: PromptSets) -> list[str]:
+    """A note where there are too few held-out documents for probe and evaluation to differ."""
+    if recipe.pair.endpoint is not None:  # there will be no evaluation
+        return []
+    suite = load_suite(recipe.evaluate.suite)
+    taken = recipe.distill.probe.prompts + suite.prompts.most
+    measured = {prompt.document for prompt in sets.held_out[: suite.prompts.most]}
+    probed = {prompt.document for prompt in probe_prompts(recipe, sets.held_out)}
+    if suite.prompts.named or not measured & probed:
+        return []
+    documents = len({prompt.document for prompt in sets.held_out})
+    return [
+        f"{len(sets.held_out)} held-out prompts of {documents} documents are too few for the "
+        f"{taken} that probe and suite ask for: the best checkpoint is chosen on some of the "
+        "documents that it is measured on"
+    ]
+
+
+def preview_batch(pair: ModelPair, training: Sequence[Prompt]) -> Batch | None:
+    """The first rows of fixed text with their masks, as many as the recipe wants to show."""
+    rows = [(p.tokens, p.response) for p in training if p.response is not None]
+    rows = rows[: pair.recipe.data.preview]
+    if not rows:
+        return None
+    return collate(rows, pair.pad_token, on_prompts=pair.recipe.distill.on_prompts)
+
+
+def drawn_texts(pair: ModelPair, held_out: Sequence[Prompt]) -> list[DrawnText]:
+    """The target's own answers to held-out prompts, as the proof of an export reads them."""
+    taken = list(held_out[: pair.recipe.distill.probe.prompts])
+    seed = derive_seed(pair.recipe.seed, "proof by the target")
+    answers = target_sampler(pair)(taken, [row_seed(seed, prompt) for prompt in taken])
+    return [DrawnText(p.tokens, tuple(a)) for p, a in zip(taken, answers, strict=True)]
+
+
+def drafted_texts(
+    pair: ModelPair, draft: PreTrainedModel, held_out: Sequence[Prompt]
+) -> list[DrawnText]:
+    """A draft's own answers to held-out prompts: they prove an export where no target is."""
+    taken = list(held_out[: pair.recipe.distill.probe.prompts])
+    generator = torch.Generator(device=draft.device).manual_seed(
+        derive_seed(pair.recipe.seed, "proof by the draft")
+    )
+    answers = generate(
+        draft,
+        [torch.tensor(prompt.tokens) for prompt in taken],
+        max_new_tokens=pair.recipe.distill.probe.max_new_tokens,
+        policy=SamplingPolicy(temperature=pair.recipe.distill.temperature),
+        chance=GeneratorSource(generator),
+        eos_token_ids=pair.eos_token_ids,
+        pad_token=pair.pad_token,
+        vocab_size=pair.vocab_size,
+    )
+    return [
+        DrawnText(prompt.tokens, tuple(answer.tolist()))
+        for prompt, answer in zip(taken, answers, strict=True)
+    ]
+
+
+def reachable_mass(pair: ModelPair, held_out: Sequence[Prompt]) -> float:
+    """The target's mass on the tokens that the draft can propose, mean over its own texts."""
+    policy = SamplingPolicy(temperature=pair.recipe.distill.temperature)
+    texts = drawn_texts(pair, held_out)
+    scored = pair.vocabulary.scored
+    assert scored is not None
+    return mass(pair.target.model, texts, policy, scored, vocab_size=pair.vocab_size).mean()
+
+
+def probe_prompts(recipe: Recipe, held_out: Sequence[Prompt]) -> list[Prompt]:
+    """The best checkpoint is chosen on these; an evaluation takes the first held-out prompts.
+
+    One of each of the last documents, so that the first ones stay unseen; where there are fewer
+    documents than probed prompts, more of them, the last first.
+    """
+    first: dict[str, Prompt] = {}
+    for prompt in held_out:
+        first.setdefault(prompt.document, prompt)
+    chosen = list(first.values())[::-1]
+    taken = {prompt.key for prompt in chosen}
+    chosen += [prompt for prompt in held_out[::-1] if prompt.key not in taken]
+    return chosen[: recipe.distill.probe.prompts]

@@ -1,0 +1,25 @@
+"""A recipe in one line: objective, source of text, temperature and length of its training."""
+
+from __future__ import annotations
+
+from distillspec.recipe.schema import Recipe
+
+
+def plan_in_words(recipe: Recipe) -> str:
+    """One line: objective, source of text, temperature, length."""
+    plan = recipe.distill
+    shares = [f"{share:.0%} {name}" for name, share in plan.source.of.items()]
+    if plan.source.per != "sequence":
+        shares[-1] += f" by the {plan.source.per}"
+    steps = f"{plan.max_steps} steps" if plan.max_steps < 1_000_000 else ""
+    minutes = f"{plan.max_minutes:.3g} minutes" if plan.max_minutes else ""
+    text = "responses and their prompts" if plan.on_prompts else "responses"
+    muon = ", by Muon" if recipe.optimizer.kind == "muon" else ""
+    signal = plan.cached_signal
+    kept = f" against the target's {signal.k} likeliest tokens and their rest" if signal else ""
+    return (
+        f"{plan.loss_in_words}{kept} on {', '.join(shares)} {text}, "
+        f"temperature {plan.temperature:g}, "
+        f"batches of {plan.batch_size}, at most {' or '.join(filter(None, (steps, minutes)))}"
+        f"{muon}"
+    )

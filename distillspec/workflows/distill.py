@@ -1,0 +1,182 @@
+"""The verbs `run` and `train`: the distilled draft, then its control, then what follows them."""
+
+from __future__ import annotations
+
+import gc
+import os
+from pathlib import Path
+
+import torch
+
+from distillspec.assembly.identity import check_identity, responses_identity
+from distillspec.assembly.pair import ModelPair
+from distillspec.assembly.text import preview_batch, reachable_mass
+from distillspec.assembly.training import TrainingText, bucket_steps, control_recipe, train_draft
+from distillspec.assembly.trimmed_head import kept_tokens
+from distillspec.corpus.batches.preview import show
+from distillspec.corpus.sources.tokenizing import Tokens
+from distillspec.recipe.schema import Recipe
+from distillspec.recipe.words import plan_in_words
+from distillspec.runtime import atomic
+from distillspec.runtime.processes import leave
+from distillspec.training.fit import FitOutcome
+from distillspec.workflows.evaluate import evaluate_run
+from distillspec.workflows.export import export_run, push_draft
+from distillspec.workflows.run import Run, console, read_head, started
+
+
+def run(recipe: Recipe, folder: Path | None) -> int:
+    """Everything the recipe says, in a new run folder or going on in `folder`.
+
+    Where this process cannot decode with the target, nothing is evaluated, and the last lines
+    say so.
+    """
+    with started(recipe, folder, "distillspec run") as at_work:
+        train_drafts(at_work)
+        if at_work.world.rank:
+            return 0
+        export_run(at_work)
+        if at_work.target.evaluates:
+            evaluate_run(at_work, recipe.evaluate.suite)
+        at_work.close()
+        if recipe.export.push is not None:
+            push_draft(at_work, recipe.export.push)
+    return 0
+
+
+def train(recipe: Recipe, folder: Path | None) -> int:
+    """Training and export, without evaluation."""
+    with started(recipe, folder, "distillspec train") as at_work:
+        train_drafts(at_work)
+        if at_work.world.rank:
+            return 0
+        export_run(at_work)
+        at_work.close()
+    return 0
+
+
+def train_drafts(run: Run) -> None:
+    """The distilled draft, then its control; each is resumed where it stands."""
+    recipe = run.recipe
+    _show_preview(run)
+    bucket_steps(recipe.distill, len(run.prompts.training))
+    run.say(*_small_data_notes(run))
+    # 1. The target writes the stored text. The tokens of a trimmed head are counted in it.
+    text = run.target.training_text(run.pair, run.prompts, run.world, lambda x: _settled(run, x))
+    run.say(*text.notes)
+    _say_shared_tokens(run)
+    if text.cached is not None and run.world.rank:
+        run.pair.target.release()  # rank 0 probes, exports and evaluates with its own
+    # 2. The distilled draft.
+    distilled = _fit(run, recipe, run.folder.path, "distilled", text)
+    outcomes = {"distilled": distilled.record()}
+    # 3. The control trains for as long, by next-token loss.
+    control = control_recipe(recipe, distilled.seconds / 60.0)
+    if recipe.evaluate.control and _has_text_for(run, control):
+        outcomes["control"] = _fit(run, control, run.folder.control, "control", text).record()
+    if not run.world.rank:
+        atomic.write_json(run.folder.training_file, outcomes)
+    # 4. The other processes end, so that what is measured now has the entire machine.
+    if run.pair.is_split:
+        del text  # with the probe, which asks the target
+        run.pair.target.leave_processes()
+    leave(run.world)
+    if run.world.size > 1 and not run.world.rank:
+        torch.set_num_threads(recipe.hardware.threads or len(os.sched_getaffinity(0)))
+
+
+def _show_preview(run: Run) -> None:
+    rows = preview_batch(run.pair, run.prompts.training)
+    if rows is not None and not run.world.rank:
+        show(rows, run.pair.tokenizer, console)
+
+
+def _small_data_notes(run: Run) -> list[str]:
+    """Notes where probe or batch want more prompts than there are."""
+    notes, training = [], len(run.prompts.training)
+    asked, available = run.recipe.distill.probe.prompts, len(run.prompts.held_out)
+    if available < asked:
+        notes.append(
+            f"{available} held-out prompts for a probe of {asked}: the fewer, the more the choice "
+            "of the best step depends on chance (data.held_out, data.held_out_percent)"
+        )
+    batch = run.recipe.distill.batch_size
+    if batch > training:
+        notes.append(
+            f"a step is of {batch:,} sequences, and there are {training:,} training prompts: each "
+            "is taken several times (distill.batch_size)"
+        )
+    return notes
+
+
+def _settled(run: Run, responses: dict[str, Tokens] | None) -> ModelPair:
+    """The run's pair, once the responses that it trains on are known."""
+    if responses is not None and not run.world.rank:
+        # A resumed run trains on the responses that it was started with.
+        identity = responses_identity(responses, f"data.store: {run.recipe.data.store}")
+        check_identity(run.folder.identity_file, identity, has_trained=False)
+    if run.pair.frozen is not None:
+        _choose_head(run, responses)
+    return run.pair
+
+
+def _choose_head(run: Run, responses: dict[str, Tokens] | None) -> None:
+    """Count what a trimmed head keeps, once a run, and print what it cannot reach."""
+    plan, path = run.recipe.pair.draft_head, run.folder.head_file
+    if plan is None:
+        return
+    if run.pair.kept is None:
+        counted = kept_tokens(run.pair, run.prompts.training, responses, plan.keep)
+        run.pair = run.pair.trimmed_to(counted.tokens)
+        if not run.world.rank:
+            mass = reachable_mass(run.pair, run.prompts.held_out)
+            atomic.write_json(path, {**counted._asdict(), "mass": mass})
+    if not run.world.rank:
+        head = read_head(path, run.pair.vocab_size)
+        run.say(
+            f"the draft's head keeps {len(head.tokens):,} of {run.pair.vocab_size:,} tokens: "
+            f"{head.share:.2%} of the text they were counted in; of the target's mass on "
+            f"held-out text {head.mass:.2%}, which alpha cannot exceed"
+        )
+
+
+def _say_shared_tokens(run: Run) -> None:
+    shared = run.pair.bridge
+    if shared is None or run.world.rank:
+        return
+    mass = reachable_mass(run.pair, run.prompts.held_out)
+    run.say(
+        f"the draft has a tokenizer of its own: {len(shared.target_ids):,} of the target's "
+        f"{run.pair.vocab_size:,} tokens are in both; of its mass on held-out text {mass:.2%}, "
+        f"which alpha cannot exceed; {1.0 - mass:.2%} is lost"
+    )
+
+
+def _has_text_for(run: Run, control: Recipe) -> bool:
+    refusal = run.target.control_refusal()
+    lacks = any(prompt.response is None for prompt in run.prompts.training)
+    if refusal is None and control.distill.source.fixed and lacks:
+        refusal = "no control: the data has no responses that it could be trained on"
+    if refusal is not None:
+        run.say(refusal)
+    return refusal is None
+
+
+def _fit(run: Run, recipe: Recipe, folder: Path, label: str, text: TrainingText) -> FitOutcome:
+    run.say(f"training the {label} draft: {plan_in_words(recipe)}")
+    outcome = train_draft(
+        run.pair,
+        recipe,
+        text,
+        folder,
+        label,
+        on_checkpoint=lambda tokens: run.record(run.tokens + tokens),
+    )
+    run.tokens += outcome.response_tokens - outcome.tokens_before
+    run.record()
+    run.say(
+        f"{label}: {outcome.steps} steps, {outcome.response_tokens:,} tokens in the loss, "
+        f"{outcome.seconds:.0f} s; {outcome.best()}"
+    )
+    gc.collect()
+    return outcome

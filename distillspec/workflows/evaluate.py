@@ -1,0 +1,119 @@
+"""The verbs `evaluate` and `report`: decode with each draft of a run, and show the results."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distillspec.assembly.pair import dtype_of
+from distillspec.assembly.text import suite_prompts
+from distillspec.errors import DistillSpecError
+from distillspec.measure.evaluation import SUMMARY
+from distillspec.measure.evaluation import evaluate as measure_cells
+from distillspec.measure.summary.file import read_summary
+from distillspec.models.loading.precision import cast_parameters
+from distillspec.models.vocabulary.trimmed_head import settle_head
+from distillspec.recipe.loading import load_suite
+from distillspec.recipe.suite import Suite
+from distillspec.report.page import write_report
+from distillspec.training.resume import BEST
+from distillspec.workflows.export import update_exported
+from distillspec.workflows.run import Run, check_not_lost, console, show_summary, started
+from distillspec.workflows.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+def evaluate(folder: Path, suite: str, changes: Sequence[str] = ()) -> int:
+    """Measure the drafts of a run; what an interrupted evaluation has measured is kept.
+
+    Args:
+        folder: Of the run.
+        suite: A suite file.
+        changes: `section.key=value` overrides of the suite.
+    """
+    with started(RunFolder(folder).recipe(), folder) as run:
+        try:
+            evaluate_run(run, suite, changes)
+        except KeyboardInterrupt as interrupt:
+            command = ["distillspec", "evaluate", str(folder), "--suite", suite]
+            command += [f"suite.{change}" for change in changes]
+            raise type(interrupt)(f"go on with: {shlex.join(command)}") from None
+        run.close()
+    return 0
+
+
+def report(folder: Path) -> int:
+    """Write the report of each evaluation in a run folder again from its summary."""
+    summaries = sorted((folder / "evaluation").glob(f"[!.]*/{SUMMARY}"))
+    if not summaries:
+        raise DistillSpecError(
+            "nothing has been measured in this run yet",
+            where=str(folder / "evaluation"),
+            fix=f"distillspec evaluate {folder}",
+        )
+    for path in summaries:
+        show_summary(read_summary(path), write_report(path.parent, RunFolder(folder).metrics))
+    return 0
+
+
+def evaluate_run(run: Run, suite_path: str, changes: Sequence[str] = ()) -> None:
+    """Decode with each draft, write rows, summary, report and card, and print the table."""
+    pair = run.pair
+    suite = load_suite(suite_path, changes).scored_on(run.recipe.data.held_out_source)
+    if run.recipe.pair.draft_head is not None and pair.kept is None:
+        raise run.nothing_trained(run.folder.path)
+    dtype = dtype_of(suite.runner.dtype, pair.device)
+    cast_parameters(pair.target.model, dtype)
+    drafts = _drafts(run, dtype)
+    held_out, notes = run.prompts.held_out, list[str]()
+    if suite.prompts.named:
+        held_out, notes = suite_prompts(pair, suite, list(drafts.values()))
+    run.say(
+        f"measuring {', '.join(measured(suite, drafts))}: "
+        f"{min(suite.prompts.count, len(held_out))} prompts, methods "
+        f"{', '.join(method.name for method in suite.methods)}, "
+        f"temperature {', '.join(f'{temperature:g}' for temperature in suite.temperatures)}"
+    )
+    folder = run.folder.evaluation(suite.name)
+    with console.status("") as status:
+        summary = measure_cells(
+            suite,
+            target=pair.target.model,
+            drafts=drafts,
+            tokenizer=pair.tokenizer,
+            prompts=held_out,
+            folder=folder,
+            device=pair.device,
+            vocab_size=pair.vocab_size,
+            ends=pair.eos_token_ids,
+            notes=notes,
+            progress=lambda done, total, doing: status.update(f"{doing}: {done} of {total}"),
+        )
+    show_summary(summary, write_report(folder, run.folder.metrics))
+    if run.folder.draft.exists():
+        update_exported(run)
+
+
+def measured(suite: Suite, drafts: Iterable[str]) -> list[str]:
+    """The drafts that any method of the suite decodes with."""
+    return [name for name in drafts if any(suite.measures(name, way) for way in suite.methods)]
+
+
+def _drafts(run: Run, dtype: torch.dtype) -> dict[str, PreTrainedModel]:
+    """The undistilled draft and those that have been trained, by name."""
+    drafts = {"undistilled": run.pair.draft(dtype)}
+    for name, folder in (("distilled", run.folder.path), ("control", run.folder.control)):
+        if not (folder / BEST).exists():
+            check_not_lost(folder, name, run.folder)
+            continue
+        draft = run.trained_draft(folder, name)
+        draft.name_or_path = str(folder / BEST)  # for the summary
+        cast_parameters(draft, dtype)
+        settle_head(draft)
+        drafts[name] = draft
+    return drafts

@@ -1,0 +1,108 @@
+"""The verb `export`: the best checkpoint as a plain folder, reloaded and compared, and its card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from distillspec.export.card import CardFacts, draft_card, recommended_gamma
+from distillspec.export.evidence import evidence
+from distillspec.export.folder import export_draft, update_draft
+from distillspec.export.push import push
+from distillspec.measure.summary.records import DISTILLED, Summary
+from distillspec.recipe.schema import Recipe
+from distillspec.recipe.start import PrunedDraftConfig
+from distillspec.recipe.words import plan_in_words
+from distillspec.workflows.exported import note_export, why_not_exported
+from distillspec.workflows.run import Run, started
+from distillspec.workflows.run_folder import RunFolder
+
+
+def export(folder: Path, repository: str | None) -> int:
+    """Write draft/ of a run again, with the numbers that were measured; upload it if asked."""
+    with started(RunFolder(folder).recipe(), folder) as run:
+        export_run(run, repository)
+        if repository is not None:
+            push_draft(run, repository)
+    return 0
+
+
+def export_run(run: Run, repository: str | None = None) -> None:
+    """Write draft/ from the best checkpoint, load it again, and compare."""
+    pair, vocabulary = run.pair, run.pair.vocabulary
+    draft = run.trained_draft(run.folder.path)
+    summary = evidence(run.folder.evaluations, run.say)
+    gamma = _gamma(run, summary)
+    target = None if pair.frozen is None else pair.frozen.model
+    export_draft(
+        draft,
+        vocabulary.exported_tokenizer(pair.tokenizer),
+        folder=run.folder.draft,
+        target_vocabulary=vocabulary.exported_size(draft, target),
+        stop_ids=vocabulary.exported_eos_ids(pair.eos_token_ids),
+        num_assistant_tokens=gamma,
+        card=draft_card(_card_facts(run, gamma, repository), summary),
+    )
+    proof = run.target.export_proof(pair, draft, run.prompts, run.folder.draft)
+    note_export(run.folder)
+    run.say(f"exported to {run.folder.draft}; reloaded, {proof}")
+
+
+def push_draft(run: Run, repository: str) -> None:
+    """Upload draft/ to the Hub."""
+    url = push(run.folder.draft, repository, run.recipe.export.private)
+    run.say(f"uploaded to {url}")
+
+
+def update_exported(run: Run) -> None:
+    """Write the measured gamma and card into draft/, if it is the draft that was measured."""
+    doubt = why_not_exported(run.folder)
+    if doubt is not None:
+        run.say(
+            f"{run.folder.draft} keeps its card and its gamma: {doubt}, so these numbers may be "
+            "of another draft\n"
+            f"  fix:   write it again, with them: distillspec export {run.folder.path}"
+        )
+        return
+    summary = evidence(run.folder.evaluations, run.say)
+    gamma = _gamma(run, summary)
+    card = draft_card(_card_facts(run, gamma), summary)
+    update_draft(run.folder.draft, num_assistant_tokens=gamma, card=card)
+    note_export(run.folder)  # another version may write other keys
+    best = summary.servable(DISTILLED, None) if summary else None
+    basis = "nothing that engines run was measured"
+    if summary is not None and best is not None:
+        basis = (
+            f"the fastest measured of what engines run: method {best.method}, gamma {best.gamma}, "
+            f"{best.speedup:.2f}x in suite {summary.suite}"
+        )
+    run.say(f"draft/ recommends blocks of {gamma} tokens; {basis}")
+
+
+def _gamma(run: Run, summary: Summary | None) -> int:
+    """num_assistant_tokens: the recipe's, else the best measured, else the probe's."""
+    measured = recommended_gamma(summary) if summary else None
+    configured = run.recipe.export.num_assistant_tokens
+    return configured or measured or run.recipe.distill.probe.gamma
+
+
+def _card_facts(run: Run, gamma: int, repository: str | None = None) -> CardFacts:
+    recipe = run.recipe
+    only_text = "" if recipe.pair.endpoint is None else "; of the target, text alone was seen"
+    return CardFacts(
+        name=f"{recipe.name} draft",
+        draft=repository or recipe.export.push or str(run.folder.draft),
+        base_model=_base_model(recipe),
+        start=None if isinstance(recipe.pair.draft, str) else recipe.pair.draft.in_words(),
+        target=recipe.pair.target_name,
+        num_assistant_tokens=gamma,
+        training=plan_in_words(recipe) + only_text,
+        caution=run.pair.vocabulary.caution(),
+        has_encoder=run.pair.start_token is not None,
+    )
+
+
+def _base_model(recipe: Recipe) -> str | None:
+    """The model whose weights the draft began with."""
+    if isinstance(recipe.pair.draft, str):
+        return recipe.pair.draft
+    return recipe.pair.target_weights if isinstance(recipe.pair.draft, PrunedDraftConfig) else None

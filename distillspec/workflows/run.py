@@ -1,0 +1,224 @@
+"""A run at work: the run folder that a process works in, with what all verbs share.
+
+All processes train; rank 0 alone does the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from distillspec.assembly.identity import check_identity, pair_identity, text_identity
+from distillspec.assembly.pair import ModelPair, device_of, load_pair, prepare_process
+from distillspec.assembly.target import Target, target_of
+from distillspec.assembly.text import overlap_notes, pair_prompts
+from distillspec.corpus.sources.prompts import PromptSets
+from distillspec.errors import DistillSpecError
+from distillspec.measure.summary.records import Summary
+from distillspec.models.loading.precision import describe
+from distillspec.models.surgery.adapters import merged
+from distillspec.recipe.schema import Recipe
+from distillspec.report.terminal import summary_table
+from distillspec.runtime import provenance
+from distillspec.runtime.lock import run_lock
+from distillspec.runtime.plain_files import BoundedText, read_json
+from distillspec.runtime.processes import join, told_by_rank_0
+from distillspec.runtime.terminal import Terminal
+from distillspec.runtime.world import World
+from distillspec.training.resume import BEST, LAST, load_best
+from distillspec.workflows.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_NEXT_SUITES = (Path("eval/suites/grid.yaml"), Path("eval/suites/methods.yaml"))
+_PAGE = 160  # columns of a log or a pipe, which have no width of their own
+console = Terminal(width=None if sys.stdout.isatty() else _PAGE)
+
+
+@dataclass
+class Run:
+    """A run folder that this process works in.
+
+    Attributes:
+        recipe: Of the run.
+        folder: Where everything of it is.
+        world: The processes of this start.
+        log: run.json, on rank 0.
+        pair: Target and draft, loaded.
+        target: What the run can ask of its target.
+        prompts: Training and held-out prompts.
+        tokens: Response tokens in the loss so far, of this start.
+    """
+
+    recipe: Recipe
+    folder: RunFolder
+    world: World
+    log: provenance.RunLog | None
+    pair: ModelPair
+    target: Target
+    prompts: PromptSets
+    tokens: int = 0
+
+    def record(self, tokens: int | None = None, *, finished: bool = False) -> None:
+        """Write the cost so far into run.json."""
+        if self.log is not None:
+            self.log.record(tokens=self.tokens if tokens is None else tokens, finished=finished)
+
+    def say(self, *lines: str) -> None:
+        """Print on rank 0."""
+        for line in lines if not self.world.rank else ():
+            console.print(line, highlight=False, soft_wrap=True)
+
+    def trained_draft(self, folder: Path, name: str = "distilled") -> PreTrainedModel:
+        """A draft with the best weights of the training in `folder`, adapters merged.
+
+        Raises:
+            DistillSpecError: Nothing has been trained there, or its weights are gone.
+        """
+        if not (folder / BEST).exists():
+            check_not_lost(folder, name, self.folder)
+            raise self.nothing_trained(folder)
+        draft = self.pair.trainable_draft()
+        load_best(draft, folder / BEST)
+        plain = merged(draft)
+        plain.eval()
+        return plain
+
+    def nothing_trained(self, folder: Path) -> DistillSpecError:
+        return DistillSpecError(
+            "no draft has been trained here yet",
+            where=str(folder),
+            fix=f"distillspec train {self.folder.path}",
+        )
+
+    def close(self) -> None:
+        """The last lines of a run: where it is, and the next command to type."""
+        self.record(finished=True)
+        self.say(f"run folder: {self.folder.path}")
+        closing = self.target.closing_lines(self.folder.path, self.folder.draft)
+        if closing:
+            self.say(*closing)
+            return
+        for suite in _NEXT_SUITES:
+            if not self.folder.evaluation(suite.stem).exists():
+                self.say(f"next:  distillspec evaluate {self.folder.path} --suite {suite}")
+                break
+
+
+@contextmanager
+def started(recipe: Recipe, folder: Path | None, resumed_by: str | None = None) -> Iterator[Run]:
+    """Join the processes, hold the run folder, load the pair and the prompts.
+
+    Args:
+        recipe: Of the run.
+        folder: An earlier run that goes on; None begins a new one.
+        resumed_by: The command that goes on with this run, without its folder; printed at an
+            interrupt.
+    """
+    world = join()
+    prepare_process(recipe)
+    # A run folder is begun only when pair and data have turned out to be good.
+    pair = load_pair(recipe)
+    prompts = pair_prompts(pair)
+    begun = None
+    if not world.rank:
+        begun = RunFolder(folder) if folder is not None else RunFolder.begin(recipe)
+    run_folder = told_by_rank_0(begun, world)  # which chose its id
+    if recipe.pair.draft_head is not None and run_folder.head_file.exists():
+        pair = pair.trimmed_to(read_head(run_folder.head_file, pair.vocab_size).tokens)
+    run = Run(recipe, run_folder, world, None, pair, target_of(pair, console), prompts)
+    if world.rank:
+        yield run
+        return
+    with run_lock(run_folder.path, holds=run_folder.recipe_file.name):
+        notes = _check_identity(pair, prompts, run_folder)
+        run.log = provenance.RunLog(run_folder.provenance_file, provenance.gather())
+        console.print(f"run folder: {run_folder.path}", highlight=False)
+        console.print(describe(device_of(recipe.hardware)), highlight=False)
+        for note in [*notes, *prompts.notes, *overlap_notes(recipe, prompts)]:
+            console.print(note, highlight=False)
+        console.print(
+            f"{len(prompts.training):,} training prompts, {len(prompts.held_out)} held out"
+        )
+        try:
+            yield run
+        except KeyboardInterrupt as interrupt:
+            if str(interrupt) or resumed_by is None:
+                raise
+            command = f"{resumed_by} {shlex.quote(str(run_folder.path))}"
+            raise type(interrupt)(f"resume with: {command}") from None
+
+
+def show_summary(summary: Summary, page: Path) -> None:
+    """Print the tables of an evaluation and the path of its report."""
+    console.print(summary_table(summary))
+    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+class TrimmedHeadFile(NamedTuple):
+    """draft_head.json.
+
+    Attributes:
+        tokens: The kept tokens, ascending.
+        share: Of the text that they were counted in.
+        mass: Of the target on held-out text.
+    """
+
+    tokens: tuple[int, ...]
+    share: float
+    mass: float
+
+
+def read_head(path: Path, vocab_size: int) -> TrimmedHeadFile:
+    """The tokens that a trimmed head keeps, checked."""
+    kept = BoundedText(path, "the tokens that the draft's head keeps", "start a new run")
+    head = read_json(kept, TrimmedHeadFile)
+    if not head.tokens or not all(0 <= token < vocab_size for token in head.tokens):
+        raise kept.fault(f"its tokens are not all in a vocabulary of {vocab_size:,}")
+    return head
+
+
+def _check_identity(pair: ModelPair, prompts: PromptSets, folder: RunFolder) -> list[str]:
+    """Whether models and data are those that the run in `folder` was started with; notes."""
+    path, trained = folder.identity_file, (folder.path / LAST).exists()
+    named = pair.recipe.data.source.model_dump()
+    source = f"data.source: {named.get('path') or named.get('dataset') or named['kind']}"
+    notes = check_identity(path, pair_identity(pair, path), has_trained=trained)
+    check_identity(path, text_identity(prompts, source), has_trained=False)
+    return notes
+
+
+def check_not_lost(folder: Path, name: str, run: RunFolder) -> None:
+    """DistillSpecError where a draft has been trained and its best weights are not there.
+
+    Args:
+        folder: The training's.
+        name: The draft's, as training.json has it.
+        run: The run that the training belongs to.
+    """
+    fix = f"put the file back, or go on with the training: distillspec train {run.path}"
+    is_done = run.training_file.exists() and name in read_json(
+        BoundedText(run.training_file, "what training came to", fix), dict[str, Any]
+    )
+    if not is_done and not os.path.lexists(folder / LAST):
+        return
+    if is_done:
+        fix = (
+            f"put the file back; or delete {LAST} beside it and train again, from the beginning: "
+            f"distillspec train {run.path}"
+        )
+    raise DistillSpecError(
+        f"the weights of the best step of the {name} draft are gone"
+        if is_done
+        else f"there are no best weights of the {name} draft: its training was stopped before it "
+        "was measured, or the file is gone",
+        where=str(folder / BEST),
+        fix=fix,
+    )

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distillspec.assembly.pair import load_pair
+from distillspec.assembly.text import pair_prompts
+from distillspec.assembly.trimmed_head import foreseen_head, kept_tokens, with_head
+from tests.tiny_plan import recipe, written_plan
+
+
+@pytest.fixture
+def plan(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.chdir(tmp_path)
+    return written_plan(tiny_pair, tmp_path)
+
+
+def test_the_most_frequent_tokens_and_all_ends_are_kept(plan: dict[str, Any]) -> None:
+    pair = load_pair(recipe(plan))
+    training = pair_prompts(pair).training
+    responses = {training[0].key: (7, 7, 7, 9), training[1].key: (9, 11)}
+    assert kept_tokens(pair, training, responses, 3).tokens == (0, 7, 9)
+
+
+def test_a_recipe_without_a_trimmed_head_keeps_its_pair(plan: dict[str, Any]) -> None:
+    pair = load_pair(recipe(plan))
+    training = pair_prompts(pair).training
+    assert with_head(pair, training, None) is pair
+    assert foreseen_head(pair, training) is None
+
+
+def test_before_the_target_was_asked_tokens_are_counted_in_the_data(plan: dict[str, Any]) -> None:
+    trimmed = {**plan["pair"], "draft_head": {"keep": 20}}
+    pair = load_pair(recipe(plan, pair=trimmed, distill={"source": {"fixed": 1.0}}))
+    training = pair_prompts(pair).training
+    head = foreseen_head(pair, training)
+    assert head is not None and head.counted_in == "the data's own responses"
+    assert head.pair.kept is not None and len(head.pair.kept) == 20
+    assert with_head(pair, training, None).kept == head.pair.kept
