@@ -47,6 +47,7 @@ from distillspec.measure.summary.records import DISTILLED, Summary
 from distillspec.models.loading.precision import cast_parameters, describe
 from distillspec.models.surgery.adapters import merged
 from distillspec.models.vocabulary.trimmed_head import settle_head, whole_head
+from distillspec.recipe.builtin import located
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.start import PrunedDraftConfig
@@ -72,7 +73,7 @@ from distillspec.workflows.run_folder import RunFolder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_NEXT_SUITES = (Path("eval/suites/grid.yaml"), Path("eval/suites/methods.yaml"))
+_NEXT_SUITES = ("grid", "methods")
 _PAGE = 160  # columns of a log or a pipe, which have no width of their own
 console = Terminal(width=None if sys.stdout.isatty() else _PAGE)
 
@@ -334,7 +335,7 @@ class Run:
             draft=published or str(self.folder.draft),
             base_model=_base_model(recipe),
             start=None if isinstance(recipe.pair.draft, str) else recipe.pair.draft.in_words(),
-            target=recipe.pair.target_name,
+            target=located(recipe.pair.target_name),
             num_assistant_tokens=gamma,
             training=plan_in_words(recipe)
             + ("" if recipe.pair.endpoint is None else "; of the target, text alone was seen"),
@@ -457,7 +458,7 @@ class Run:
             )
             return
         for suite in _NEXT_SUITES:
-            if not self.folder.evaluation(suite.stem).exists():
+            if not self.folder.evaluation(suite).exists():
                 self._say(f"next:  ./launch.sh evaluate {self.folder.path} --suite {suite}")
                 break
 
