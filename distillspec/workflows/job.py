@@ -404,7 +404,7 @@ class Run:
                 vocab_size=pair.vocab_size,
                 ends=pair.eos_token_ids,
                 notes=notes,
-                progress=lambda done, total, doing: status.update(f"{doing}: {done} of {total}"),
+                progress=lambda done, total, doing: status.update(doing, done=done, total=total),
             )
         page = write_report(place, self.folder.metrics)
         show_summary(summary, page)

@@ -44,13 +44,18 @@ def run(recipe: Recipe, folder: Path | None) -> int:
 
 def train(recipe: Recipe, folder: Path | None) -> int:
     """Training and export, without evaluation."""
+    trained(recipe, folder)
+    return 0
+
+
+def trained(recipe: Recipe, folder: Path | None) -> RunFolder:
+    """Training and export; returns the folder of the run."""
     with started(recipe, folder, "./launch.sh train") as job:
         job.train()
-        if job.world.rank:
-            return 0
-        job.export()
-        job.close()
-    return 0
+        if not job.world.rank:
+            job.export()
+            job.close()
+    return job.folder
 
 
 def evaluate(folder: Path, suite: str, changes: Sequence[str] = ()) -> int:
