@@ -14,7 +14,6 @@ import threading
 import traceback
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from distillspec import __version__
