@@ -1,4 +1,4 @@
-"""The package as `pip install .` gives it: a wheel in a fresh environment, outside of a checkout."""
+"""The package as `pip install .` gives it: a wheel in a fresh environment, outside a checkout."""
 
 from __future__ import annotations
 
