@@ -8,6 +8,9 @@ ROOT = Path(__file__).parents[1]
 
 # Test files that are about the whole house, or about a file outside the package.
 OF_THE_WHOLE = {
+    "test_api.py",
+    "test_examples.py",
+    "test_wheel.py",
     "test_layers.py",
     "test_mirror.py",
     "test_launch.py",

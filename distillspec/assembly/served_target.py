@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from rich.status import Status
-
 from distillspec.assembly.pair import ModelPair
 from distillspec.assembly.text import probe_prompts
 from distillspec.assembly.training import TrainingText
 from distillspec.corpus.served import asking
-from distillspec.corpus.served.asking import RequestProgress, ask_missing
+from distillspec.corpus.served.asking import ask_missing
 from distillspec.corpus.served.endpoint import ServedResponse, maker
 from distillspec.corpus.served.question import questions
 from distillspec.corpus.served.received import Received, ReceivedAnswers, TokenCounts, tokenised
@@ -35,14 +31,11 @@ from distillspec.training.held_out_loss import HeldOutLoss
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-log = logging.getLogger(__name__)
-
 UNMEASURED = (
     "alpha, tau and speed-up are not known: they need the target's weights, and an endpoint gives "
     "text alone"
 )
 
-_SECONDS_BETWEEN_LINES = 10.0
 _TRIED = 4  # prompts that `check` asks
 _ALIKE = 0.9  # share of answers with equal token counts below which tokenizers are doubted
 
@@ -144,7 +137,9 @@ def target_text(
             drawn,
             rank=world.rank,
             world=world.size,
-            progress=_Told(console, status),
+            progress=lambda asked: status.update(
+                asked.words(), done=asked.settled, total=asked.total
+            ),
         )
     found = store.received(asked, Encoder(pair.tokenizer, stops=pair.stops), drawn.max_tokens)
     pair.check_tokens(found.responses.items())
@@ -159,20 +154,6 @@ def target_text(
     return TargetText(
         training, found.responses if wanted else None, texts, _notes(found, folder), folder
     )
-
-
-class _Told:
-    """Progress on a terminal, or a line now and then where there is none."""
-
-    def __init__(self, console: Terminal, status: Status) -> None:
-        self._status, self._lines = status, not console.is_terminal
-        self._next = 0.0  # on the clock of time.monotonic
-
-    def __call__(self, progress: RequestProgress) -> None:
-        self._status.update(progress.words())
-        if self._lines and progress.settled < progress.total and time.monotonic() >= self._next:
-            self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
-            log.info(progress.words())
 
 
 class Tried(NamedTuple):

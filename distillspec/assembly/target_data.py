@@ -68,7 +68,9 @@ def target_responses(pair: ModelPair, training: list[Prompt], world: World) -> T
                 target_sampler(pair),
                 rank=world.rank,
                 world=world.size,
-                progress=lambda done, total: status.update(f"target responses: {done} of {total}"),
+                progress=lambda done, total: status.update(
+                    "target responses", done=done, total=total
+                ),
             )
     return TargetResponses(store.responses(), store.folder, store.seconds)
 
@@ -106,7 +108,7 @@ def cached_target(
                 rank=world.rank,
                 world=world.size,
                 progress=lambda done, total: status.update(
-                    f"target distributions: shard {done} of {total}"
+                    "target distributions, shards", done=done, total=total
                 ),
             )
     return CachedTopKTarget(store)

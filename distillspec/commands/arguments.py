@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe import builtin
 from distillspec.recipe.dry_run import plan, render
 from distillspec.recipe.loading import dump_yaml, load_recipe
 from distillspec.recipe.output import RUNS
@@ -32,10 +33,10 @@ def add_recipe(parser: ArgumentParser, *, or_run_folder: bool = False) -> None:
     """RECIPE (or a run folder), `section.key=value` overrides, --dry-run and --dump-config."""
     if or_run_folder:
         parser.add_argument(
-            "path", metavar="RECIPE|RUN-FOLDER", help="a YAML file, or a run to resume"
+            "path", metavar="RECIPE|RUN-FOLDER", help="a YAML file or a built-in name, or a run"
         )
     else:
-        parser.add_argument("path", metavar="RECIPE", help="a YAML file")
+        parser.add_argument("path", metavar="RECIPE", help="a YAML file or a built-in name")
     parser.add_argument(
         "overrides", metavar="section.key=value", nargs="*", help="change a value of the recipe"
     )
@@ -103,7 +104,8 @@ def pretraining(arguments: Namespace) -> PretrainRecipe:
 
 def request(arguments: Namespace) -> Request:
     """A new run of a recipe file, or the run of a folder; a resumed run keeps its recipe."""
-    if not os.path.isdir(arguments.path):
+    is_recipe = builtin.find("recipe", arguments.path) != Path(arguments.path)
+    if is_recipe or not os.path.isdir(arguments.path):
         recipe = distillation(arguments)
         if not (arguments.dump_config or arguments.dry_run):
             plan(recipe, arguments.path)  # what would fail hours later fails now

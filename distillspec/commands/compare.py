@@ -9,7 +9,7 @@ from distillspec.text.foreign import say
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("path", metavar="COMPARISON", help="a YAML file with kind: comparison")
+    parser.add_argument("path", metavar="COMPARISON", help="a YAML file or a built-in name")
     parser.add_argument(
         "overrides", metavar="key=value", nargs="*", help="change a value of the comparison"
     )

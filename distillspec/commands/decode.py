@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from distillspec.workflows.decode import DecodedToken
 
 _MOST_PROMPT_BYTES = 16 * 2**20
-_SUITE = "eval/suites/methods.yaml"
+_SUITE = "methods"
 _STYLES = {"accepted": "green", "corrected": "red", "bonus": "cyan", "plain": ""}
 
 

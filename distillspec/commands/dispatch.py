@@ -14,7 +14,6 @@ import threading
 import traceback
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from distillspec import __version__
@@ -35,7 +34,7 @@ from distillspec.commands import (
 from distillspec.errors import DistillSpecError
 from distillspec.runtime.atomic import explain_any
 from distillspec.runtime.interrupts import Terminated, end_with_launcher, exit_code, terminable
-from distillspec.runtime.torchrun import ERROR_FOLDER
+from distillspec.runtime.torchrun import error_folder
 from distillspec.text.foreign import say, visible
 from distillspec.text.nearest import nearest
 from distillspec.text.secret import masked, masked_values
@@ -225,8 +224,8 @@ def _say_once(text: str, *, kin: str) -> None:
     Others stay silent when theirs is the same error (`kin`), else they say it in one line: theirs
     is mostly the consequence of the first, such as a lost connection.
     """
-    folder = os.environ.get(ERROR_FOLDER)
-    first = Path(folder, "first") if folder else None
+    folder = error_folder()
+    first = folder / "first" if folder else None
     try:
         if first is not None:
             mine = first.with_name(f"of-{os.getpid()}")

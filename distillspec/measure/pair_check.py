@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -99,12 +99,13 @@ def assess(
     device: torch.device | str,
     vocab_size: int | None = None,
     ends: frozenset[int] | None = None,
+    progress: Callable[[str], None] = lambda doing: None,
 ) -> PairCheck:
     """Measure the pair at the suite's temperatures and gammas, with its runner and first method.
 
     Both models are on `device`, in the dtype they are to decode in; the pair's tokenizers and
     vocabularies were checked before (`models.vocabulary.check_pair` gives `vocab_size`). ends: what
-    ends a text, where the recipe says so.
+    ends a text, where the recipe says so. progress: is called with what goes on.
     """
     started = time.monotonic()
     taken = list(prompts[: suite.prompts.count])
@@ -117,12 +118,14 @@ def assess(
     for model in (target, draft):
         model.train(False)
     shared = vocab_size or min(vocabulary_size(target), vocabulary_size(draft))
+    progress(f"preparing the models ({suite.runner.kind}) and timing their steps")
     steps = _steps(target, draft, taken, suite, device, shared)
     if ends is None:
         ends = stop_ids(target, tokenizer).ids
-    expectations = tuple(
-        _expected(target, draft, ends, taken, suite, steps[at], shared) for at in suite.temperatures
-    )
+    expectations = []
+    for at in suite.temperatures:
+        progress(f"measuring acceptance on {len(taken)} prompts at T = {at:g}")
+        expectations.append(_expected(target, draft, ends, taken, suite, steps[at], shared))
     template = ChatTemplate(tokenizer)
     return PairCheck(
         target_parameters=parameters(target),
@@ -133,7 +136,7 @@ def assess(
         chat_template=template.hash() if template.exists else None,
         runner=suite.runner.kind,
         prompts=len(taken),
-        expectations=expectations,
+        expectations=tuple(expectations),
         memory=memory_estimate(target, draft, load, _capacity(taken, suite)),
         warnings=tuple(
             warnings_about(

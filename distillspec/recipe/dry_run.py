@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe import builtin
 from distillspec.recipe.capacity import (
     check_memory,
     check_threads,
@@ -308,11 +309,11 @@ def _signal(signal: CachedTargetConfig, source: str) -> str:
 
 
 def _evaluation(suite: Suite, path: str, drafts: Collection[str]) -> str:
-    if suite.quality is not None and not os.path.exists(suite.quality):
+    if suite.quality is not None and not builtin.find("metric", suite.quality).exists():
         raise DistillSpecError(
             f"no such metric: '{suite.quality}'",
             where=f"{path}: quality",
-            fix="give the path of a metric for the `evaluate` library, as in eval/metrics/",
+            fix=builtin.hint("metric", suite.quality),
         )
     for method in suite.methods:
         if method.parallel is not None:

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.builtin import located
 from distillspec.recipe.model_files import check_plain_files, is_missing, model_folder
 
 CONVERTED = Path("checkpoints/converted")
@@ -32,7 +33,7 @@ def gguf_file(path: str) -> Path | None:
         DistillSpecError: A folder with several, or with pickled weights as well, or a file that is
             one part of several.
     """
-    given = Path(os.path.expanduser(path))
+    given = Path(os.path.expanduser(located(path)))
     names: list[str] = []
     if is_missing(path):
         return None

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe import yaml_text
+from distillspec.recipe import builtin, yaml_text
 from distillspec.recipe.comparison import ComparisonConfig
 from distillspec.recipe.complaint import complaint
 from distillspec.recipe.defaults import with_defaults
@@ -33,11 +33,13 @@ _KINDS: dict[str, type[Recipe] | type[PretrainRecipe]] = {
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe | PretrainRecipe:
-    """The recipe in the YAML file `path`, changed by `section.key=value` overrides.
+    """The recipe in the YAML file `path`, or the built-in one of that name.
+
+    It is changed by `section.key=value` overrides.
 
     Raises DistillSpecError for a file that cannot be read or does not fit the schema.
     """
-    path = Path(path)
+    path = builtin.find("recipe", path)
     data = _read(path, "recipe")
     changed = _override(data, overrides, str(path))
     data |= {"name": path.stem} if data.get("name") in (None, "") else {}
@@ -56,11 +58,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe | Pre
 
 
 def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
-    """The evaluation suite in the YAML file `path`, changed by `section.key=value` overrides.
+    """The evaluation suite in the YAML file `path`, or the built-in one of that name.
+
+    It is changed by `section.key=value` overrides.
 
     Raises DistillSpecError like load_recipe.
     """
-    path = Path(path)
+    path = _suite_file(path)
     data = _read(path, "suite")
     if data.get("kind") == "comparison":
         raise DistillSpecError(
@@ -74,17 +78,19 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
 
 
 def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> ComparisonConfig:
-    """The comparison in the YAML file `path`, changed by `section.key=value` overrides.
+    """The comparison in the YAML file `path`, or the built-in one of that name.
+
+    It is changed by `section.key=value` overrides.
 
     Raises DistillSpecError like load_recipe.
     """
-    path = Path(path)
+    path = _suite_file(path)
     data = _read(path, "comparison")
     if "kind" not in data:
         raise DistillSpecError(
             "this is no comparison: it has no `kind: comparison`",
             where=f"{path}: top level",
-            fix="name one such as eval/suites/objectives.yaml; a suite is measured with: "
+            fix="name one such as objectives; a suite is measured with: "
             f"./launch.sh evaluate RUN-FOLDER --suite {path}",
         )
     changed = _override(data, overrides, str(path))
@@ -123,7 +129,13 @@ def _schema(form: Any, title: str) -> dict[str, Any]:
     return head | {k: v for k, v in TypeAdapter(form).json_schema().items() if k != "title"}
 
 
-def _read(path: Path, noun: str) -> dict[str, Any]:
+def _suite_file(path: str | Path) -> Path:
+    """Suites and comparisons lie together; who asks for one kind is told of the other."""
+    found = builtin.find("suite", path)
+    return found if found != Path(path) else builtin.find("comparison", path)
+
+
+def _read(path: Path, noun: builtin.Kind) -> dict[str, Any]:
     if os.path.isdir(path):
         fix = f"give a {noun} file (.yaml)"
         if os.path.isfile(path / "recipe.yaml"):
@@ -139,7 +151,8 @@ def _read(path: Path, noun: str) -> dict[str, Any]:
         raise DistillSpecError(
             f"this {noun} is empty",
             where=str(path),
-            fix="start from one of those that are shipped: recipes/*.yaml, eval/suites/*.yaml",
+            fix="start from one that is built in: "
+            + ", ".join(builtin.names("recipe" if noun == "recipe" else "suite")),
         )
     if not isinstance(data, dict):
         raise DistillSpecError(
@@ -161,30 +174,32 @@ def _is_missing(path: Path) -> bool:
     return False
 
 
-def _near(path: Path, noun: str) -> str:
+def _near(path: Path, noun: builtin.Kind) -> str:
     """Names what there is instead of the missing file `path`."""
     try:
-        return _nearest_file(path, Path("recipes" if noun == "recipe" else "eval/suites"))
+        return _nearest_file(path, noun)
     except OSError:
         return "check the path and its permissions"
 
 
-def _nearest_file(path: Path, shipped: Path) -> str:
+def _nearest_file(path: Path, noun: builtin.Kind) -> str:
     if path.suffix not in (".yaml", ".yml") and path.parent.is_dir():
         runs = sorted(run.name for run in path.parent.iterdir() if (run / "recipe.yaml").is_file())
         if runs:
             return f"the runs in {path.parent} are: {', '.join(runs[-5:])}"
+    if builtin.is_name(path):
+        return builtin.hint(noun, str(path))
     folder, names = path.parent, _visible(path.parent)
-    if not names:
-        folder, names = shipped, _visible(shipped)
     guess = nearest(path.name, names)
     if guess is not None:
         return f"did you mean '{folder / guess}'?"
-    return (
-        f"there are: {', '.join(names)} in {folder}"
-        if names
-        else "check the path: it is taken from the folder you start in"
-    )
+    guess = nearest(path.stem, builtin.names(noun))
+    if guess is not None:
+        return f"did you mean the built-in '{guess}'?"
+    if names:
+        return f"there are: {', '.join(names)} in {folder}"
+    built_in = ", ".join(builtin.names(noun))
+    return f"check the path: it is taken from the folder you start in. Built in are {built_in}"
 
 
 def _visible(folder: Path) -> list[str]:

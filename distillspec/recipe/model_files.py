@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, NoReturn
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.builtin import located
 
 CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
@@ -50,7 +51,7 @@ class ModelFiles(NamedTuple):
 
 def model_folder(path: str, what: str = "model") -> Path:
     """`path` as an existing folder that can be read, else DistillSpecError."""
-    folder = Path(os.path.expanduser(path))
+    folder = Path(os.path.expanduser(located(path)))
     try:
         mode = folder.stat().st_mode
     except (OSError, ValueError) as error:
@@ -77,7 +78,7 @@ def model_folder(path: str, what: str = "model") -> Path:
 def is_missing(path: str) -> bool:
     """Whether nothing is at `path`; a place that this user may not look into is not missing."""
     try:
-        os.stat(os.path.expanduser(path))
+        os.stat(os.path.expanduser(located(path)))
     except PermissionError:
         return False
     except (OSError, ValueError):

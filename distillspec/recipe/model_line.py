@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.builtin import located
 from distillspec.recipe.gguf_file import check_can_convert, converted_folder, gguf_file
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.model_files import (
@@ -43,7 +44,10 @@ def model_line(name: str, where: str, *, decodes: bool = False) -> str:
             check_rolls_back(files.config, str(files.folder))
     except DistillSpecError as error:
         raise _at(where, error) from error
-    return "; ".join([f"local folder {name}", *files.notes])
+    place = f"local folder {name}"
+    if located(name) != name:
+        place = f"built-in {name} ({files.folder})"
+    return "; ".join([place, *files.notes])
 
 
 def tokenizer_line(name: str, where: str) -> str:

@@ -197,7 +197,7 @@ class HardwareConfig(Section):
 
 
 class EvaluateConfig(Section):
-    suite: str = Field("eval/suites/quick.yaml", description="the evaluation plan")
+    suite: str = Field("quick", description="the evaluation plan: a path, or a built-in name")
     control: bool = Field(
         True, description="also train the undistilled draft by plain NLL for the same wall-clock"
     )

@@ -64,7 +64,9 @@ class Suite(Section):
         "drafts lie apart",
     )
     quality: str | None = Field(
-        None, description="path of a metric for the `evaluate` library, run on the completions"
+        None,
+        description="a metric for the `evaluate` library, run on the completions: a path, or a "
+        "built-in name",
     )
     quality_on: tuple[SourceKind, ...] | None = Field(
         None,

@@ -1,7 +1,12 @@
-"""`torchrun` with our manners: a worker's exit code comes out unchanged, its error is told once.
+"""`torchrun`, with a worker's exit code and without torchrun's own traceback.
 
-torchrun itself answers a failing worker with a traceback of its own and exit code 1, which would
-bury a user's error and hide the code 2 of a stated floor.
+Plain `torchrun --nproc-per-node N -m distillspec run RECIPE` works as well: the processes train
+together, the first to fail prints its error, and all end with the launcher. This module gives three
+things more. `launch.sh` starts it for them:
+
+- The exit code of the worker that failed first. torchrun ends with 1 whatever the worker's is.
+- The error alone. torchrun adds a traceback and a table of some forty lines.
+- An explanation of a worker that was killed, by memory for example, and the code 128 + signal.
 """
 
 from __future__ import annotations
@@ -11,13 +16,23 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from distillspec.errors import DistillSpecError
 from distillspec.runtime import atomic
 from distillspec.runtime.interrupts import LAUNCHER
 from distillspec.text.foreign import say
 
-ERROR_FOLDER = "DISTILLSPEC_ERRORS"  # where the processes of one run agree on who reports a failure
+ERROR_FOLDER = "DISTILLSPEC_ERRORS"
+_ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # torchrun's: ATTEMPT/RANK/error.json, in a folder of a run
+
+
+def error_folder() -> Path | None:
+    """Where the processes of one run agree on who reports a failure; None for a single process."""
+    if folder := os.environ.get(ERROR_FOLDER):
+        return Path(folder)
+    file = os.environ.get(_ERROR_FILE)
+    return Path(file).parents[1] if file else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -44,3 +44,12 @@ def with_interval(value: float, low: float, high: float, form: str = ".2f", unit
     if not math.isfinite(value):
         return NOT_MEASURED
     return f"{value:{form}}{unit} {bracketed(low, high, form)}"
+
+
+def clock(seconds: float | None) -> str:
+    """Seconds as minutes:seconds or hours:minutes:seconds; "unknown" for None."""
+    if seconds is None:
+        return "unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -8,12 +8,11 @@ from typing import NamedTuple, Protocol
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from distillspec.runtime.terminal import Terminal
+from distillspec.runtime.terminal import LINE_SECONDS, Terminal
+from distillspec.text.numbers import clock
 from distillspec.training.clock import TRAINING_PHASES
 
 log = logging.getLogger(__name__)
-
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 class Report(NamedTuple):
@@ -50,7 +49,7 @@ class Report(NamedTuple):
         unit = f" {self.loss_unit}" if self.loss_unit else ""
         return (
             f"step {self._place()}  loss {self.loss:.4f}{unit}{alpha}  "
-            f"{self.tokens_per_second:,.0f} tokens/s  ({shares})  ETA {_clock(self.eta_seconds())}"
+            f"{self.tokens_per_second:,.0f} tokens/s  ({shares})  ETA {clock(self.eta_seconds())}"
         )
 
 
@@ -79,7 +78,7 @@ class ProgressLines:
     def step(self, report: Report) -> None:
         now = time.monotonic()
         self._unsaid = report
-        if now - self._last >= _SECONDS_BETWEEN_LINES:
+        if now - self._last >= LINE_SECONDS:
             self._last = now
             self._say()
 
@@ -139,11 +138,3 @@ def make_reporter(rank: int) -> Reporter:
         return NoProgress()
     console = Terminal(stderr=True)
     return ProgressBar(console) if console.is_terminal else ProgressLines()
-
-
-def _clock(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -52,24 +52,29 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
     cast_parameters(pair.target.model, kind)
     plan, data = recipe.distill, recipe.data
     trainable = pair.trainable_draft()
-    fitness = assess(
-        pair.target.model,
-        pair.draft(kind),
-        pair.tokenizer,
-        sets.held_out,
-        suite=suite,
-        load=TrainingLoad(
-            sequences=plan.micro_batch_size or plan.batch_size,
-            tokens_per_sequence=data.max_prompt_tokens + data.max_response_tokens,
-            chunk_tokens=plan.chunk_tokens,
-            trainable_parameters=sum(p.numel() for p in trainable.parameters() if p.requires_grad),
-            itemsize=dtype_of(recipe.hardware.precision, pair.device).itemsize,
-            process=libraries if pair.device.type == "cpu" else 0,
-        ),
-        device=pair.device,
-        vocab_size=pair.vocab_size,
-        ends=pair.eos_token_ids,
-    )
+    # On stderr: what is printed to stdout may be JSON.
+    with Terminal(stderr=True).status("measuring the pair") as status:
+        fitness = assess(
+            pair.target.model,
+            pair.draft(kind),
+            pair.tokenizer,
+            sets.held_out,
+            suite=suite,
+            load=TrainingLoad(
+                sequences=plan.micro_batch_size or plan.batch_size,
+                tokens_per_sequence=data.max_prompt_tokens + data.max_response_tokens,
+                chunk_tokens=plan.chunk_tokens,
+                trainable_parameters=sum(
+                    p.numel() for p in trainable.parameters() if p.requires_grad
+                ),
+                itemsize=dtype_of(recipe.hardware.precision, pair.device).itemsize,
+                process=libraries if pair.device.type == "cpu" else 0,
+            ),
+            device=pair.device,
+            vocab_size=pair.vocab_size,
+            ends=pair.eos_token_ids,
+            progress=status.update,
+        )
     if as_json:
         found = {**asdict(fitness), "predicted_speedup": fitness.predicted_speedup()}
         if head is not None:

@@ -365,9 +365,13 @@ class _Comparing:
 
 
 def _is_that(path: Path, recipe: Recipe) -> bool:
-    """Whether that file holds this recipe; one that this version cannot read does not."""
+    """Whether that file holds this recipe; one that this version cannot read does not.
+
+    The evaluation plan is left out: a comparison does not read it.
+    """
     try:
-        return load_recipe(path) == recipe
+        found = load_recipe(path)
+        return found.model_copy(update={"evaluate": recipe.evaluate}) == recipe
     except DistillSpecError:
         return False
 

@@ -23,6 +23,7 @@ from distillspec.training.fit import FitOutcome
 from distillspec.workflows.evaluate import evaluate_run
 from distillspec.workflows.export import export_run, push_draft
 from distillspec.workflows.run import Run, console, read_head, started
+from distillspec.workflows.run_folder import RunFolder
 
 
 def run(recipe: Recipe, folder: Path | None) -> int:
@@ -46,13 +47,18 @@ def run(recipe: Recipe, folder: Path | None) -> int:
 
 def train(recipe: Recipe, folder: Path | None) -> int:
     """Training and export, without evaluation."""
+    trained(recipe, folder)
+    return 0
+
+
+def trained(recipe: Recipe, folder: Path | None) -> RunFolder:
+    """Training and export; returns the folder of the run."""
     with started(recipe, folder, "distillspec train") as at_work:
         train_drafts(at_work)
-        if at_work.world.rank:
-            return 0
-        export_run(at_work)
-        at_work.close()
-    return 0
+        if not at_work.world.rank:
+            export_run(at_work)
+            at_work.close()
+    return at_work.folder
 
 
 def train_drafts(run: Run) -> None:

@@ -92,7 +92,7 @@ def evaluate_run(run: Run, suite_path: str, changes: Sequence[str] = ()) -> None
             vocab_size=pair.vocab_size,
             ends=pair.eos_token_ids,
             notes=notes,
-            progress=lambda done, total, doing: status.update(f"{doing}: {done} of {total}"),
+            progress=lambda done, total, doing: status.update(doing, done=done, total=total),
         )
     show_summary(summary, write_report(folder, run.folder.metrics))
     if run.folder.draft.exists():

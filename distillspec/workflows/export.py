@@ -9,6 +9,7 @@ from distillspec.export.evidence import evidence
 from distillspec.export.folder import export_draft, update_draft
 from distillspec.export.push import push
 from distillspec.measure.summary.records import DISTILLED, Summary
+from distillspec.recipe.builtin import located
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.start import PrunedDraftConfig
 from distillspec.recipe.words import plan_in_words
@@ -93,7 +94,7 @@ def _card_facts(run: Run, gamma: int, repository: str | None = None) -> CardFact
         draft=repository or recipe.export.push or str(run.folder.draft),
         base_model=_base_model(recipe),
         start=None if isinstance(recipe.pair.draft, str) else recipe.pair.draft.in_words(),
-        target=recipe.pair.target_name,
+        target=located(recipe.pair.target_name),
         num_assistant_tokens=gamma,
         training=plan_in_words(recipe) + only_text,
         caution=run.pair.vocabulary.caution(),

@@ -37,7 +37,7 @@ from distillspec.workflows.run_folder import RunFolder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_NEXT_SUITES = (Path("eval/suites/grid.yaml"), Path("eval/suites/methods.yaml"))
+_NEXT_SUITES = ("grid", "methods")
 _PAGE = 160  # columns of a log or a pipe, which have no width of their own
 console = Terminal(width=None if sys.stdout.isatty() else _PAGE)
 
@@ -107,7 +107,7 @@ class Run:
             self.say(*closing)
             return
         for suite in _NEXT_SUITES:
-            if not self.folder.evaluation(suite.stem).exists():
+            if not self.folder.evaluation(suite).exists():
                 self.say(f"next:  distillspec evaluate {self.folder.path} --suite {suite}")
                 break
 

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distillspec.assembly.text import pair_prompts
 from distillspec.assembly.pair import load_pair
+from distillspec.assembly.text import pair_prompts
 from distillspec.models.loading.load import load_model
 from distillspec.models.loading.precision import describe, fast_dtype
 from distillspec.models.sampling.generate import cut_at_ends, generate

@@ -29,9 +29,9 @@ import pair as bench_pair
 import torch
 from torch import Tensor, nn
 
+from distillspec.assembly.pair import dtype_of, load_pair
 from distillspec.assembly.target_data import signal_scorer, signal_store
 from distillspec.assembly.text import pair_prompts
-from distillspec.assembly.pair import dtype_of, load_pair
 from distillspec.corpus.batches.batching import Batch, collate
 from distillspec.corpus.stores.top_k import fill_signals, in_words
 from distillspec.corpus.stores.top_k_records import packed, record_type, unpacked

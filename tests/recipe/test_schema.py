@@ -35,7 +35,7 @@ def test_the_defaults_are_a_whole_recipe() -> None:
     recipe = Recipe.model_validate(smallest())
     assert recipe.distill.divergence == "jsd"
     assert recipe.distill.source == SourceShares(draft=0.5, target=0.5, per="batch")
-    assert recipe.evaluate.suite == "eval/suites/quick.yaml"
+    assert recipe.evaluate.suite == "quick"
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: m.__name__)

@@ -176,7 +176,7 @@ def test_a_metric_is_run_on_its_own_kinds_of_prompts_alone() -> None:
 @pytest.mark.parametrize("name", ["quick", "grid", "methods"])
 def test_the_suites_that_every_recipe_can_use_score_no_prose_as_python(name: str) -> None:
     suite = load_suite(f"eval/suites/{name}.yaml")
-    assert suite.scored_on(CODE).quality == "eval/metrics/parses"
+    assert suite.scored_on(CODE).quality == "parses"
     assert suite.scored_on(ROWS).quality is None
 
 

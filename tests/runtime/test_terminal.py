@@ -74,20 +74,63 @@ def test_nothing_else_in_the_package_prints_or_makes_a_console() -> None:
         name: {p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py") if name in calls(p)}
         for name in ("print", "Console")
     }
-    assert places == {"print": {"foreign.py"}, "Console": set()}
+    assert places == {"print": {"text/foreign.py"}, "Console": set()}
+
+
+class Clock:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_a_log_gets_a_line_of_progress_every_ten_seconds_at_most(
     is_terminal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: now)
+    clock = Clock(monkeypatch)
     file = io.StringIO()
     console = Terminal(file=file, force_terminal=is_terminal)
     with console.status("begins", refresh_per_second=0.01) as status:
-        for done in range(1, 26):
-            now = 100.0 + done
-            status.update(f"\x1b[31m{done} of 25")
+        for done in range(26):
+            clock.now = 100.0 + done
+            status.update("\x1b[31mtexts", done=done, total=25)
     lines = [line for line in file.getvalue().splitlines() if line.startswith("\\x1b")]
-    assert lines == ([] if is_terminal else ["\\x1b[31m10 of 25", "\\x1b[31m20 of 25"])
+    expected = ["texts: 10 of 25, 1/s, ETA 0:15", "texts: 20 of 25, 1/s, ETA 0:05"]
+    assert lines == ([] if is_terminal else [f"\\x1b[31m{line}" for line in expected])
+
+
+def test_a_rate_is_of_what_was_done_since_this_process_began(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch)
+    status = Terminal(file=io.StringIO()).status("")
+    status.update("answers", done=90, total=100)  # of an earlier run
+    clock.now += 60.0
+    assert status.text() == "answers: 90 of 100, 1:00"
+    status.update("answers (1 failed)", done=90, total=100)
+    status.update("answers", done=90, total=100)
+    clock.now += 60.0
+    status.update("answers", done=92, total=100)
+    assert status.text() == "answers: 92 of 100, 2/min, ETA 4:00"
+
+
+def test_a_log_gets_lines_while_nothing_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distillspec.runtime.terminal.LINE_SECONDS", 0.2)
+    file = io.StringIO()
+    with Terminal(file=file).status("compiling"):
+        time.sleep(0.9)
+    lines = file.getvalue().splitlines()
+    assert 2 <= len(lines) <= 4
+    assert all(line.startswith("compiling") for line in lines)
+    time.sleep(0.4)
+    assert file.getvalue().splitlines() == lines  # none after the end
+
+
+def test_only_rank_0_shows_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("distillspec.runtime.terminal.LINE_SECONDS", 0.0)
+    for is_terminal in (True, False):
+        file = io.StringIO()
+        with Terminal(file=file, force_terminal=is_terminal).status("texts") as status:
+            status.update("texts", done=1, total=2)
+        assert file.getvalue() == ""

@@ -75,3 +75,14 @@ def test_an_interrupt_of_the_launcher_reaches_the_workers(tmp_path: Path) -> Non
         process.send_signal(2)
         assert process.stdout.readline() == "stopping\n"
         assert process.wait(timeout=60) == 130
+
+
+def test_plain_torchrun_prints_a_users_error_once() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         "-m", "distillspec", "run", "none.yaml"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("no such recipe") == 1

@@ -75,7 +75,7 @@ def test_one_run_goes_from_the_pair_to_the_report(
     printed = capsys.readouterr().out
     assert "best alpha" in printed
     assert "next:  ./launch.sh evaluate" in printed
-    assert "--suite eval/suites/grid.yaml" in printed
+    assert "--suite grid" in printed
 
 
 def test_a_finished_run_that_is_started_again_repeats_nothing(workplace: Path) -> None:

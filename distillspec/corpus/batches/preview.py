@@ -1,7 +1,11 @@
-"""What is masked, to look at before training: read from a batch's own masks."""
+"""What is masked, to look at before training: read from a batch's own masks.
+
+The preview is short: of each row the lines around the place where the loss begins.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from rich.text import Text
@@ -12,7 +16,9 @@ from distillspec.models.vocabulary.decoded import decoded
 from distillspec.runtime.terminal import Terminal
 from distillspec.text.foreign import say, visible
 
-_EDGE = 12  # lines kept at each end of a longer part
+_MOST_LINES = 12  # of all rows together
+_LEAST_LINES = 3  # of a row, where many are asked for: its heading, and text on both sides
+_EDGE = 40  # characters kept at each end of a longer piece of a line
 
 
 class Part(NamedTuple):
@@ -39,26 +45,24 @@ def parts(batch: Batch, tokenizer: Tokenizer) -> list[list[Part]]:
 
 def plain_preview(batch: Batch, tokenizer: Tokenizer) -> str:
     """With markers, for logs and files: what stands between >>> and <<< is in the loss."""
-    lines = []
-    for number, row in enumerate(parts(batch, tokenizer), start=1):
-        lines.append(_heading(number, row))
-        lines.append(
-            "".join(f">>>{part.text}<<<" if part.in_loss else _shortened(part.text) for part in row)
-        )
-    return "\n".join(lines)
+    text = []
+    for heading, lines in _excerpts(parts(batch, tokenizer)):
+        text.append(heading)
+        text += [
+            "".join(f">>>{p.text}<<<" if p.in_loss else p.text for p in line) for line in lines
+        ]
+    return "\n".join(text)
 
 
 def coloured_preview(batch: Batch, tokenizer: Tokenizer) -> Text:
     """For terminals: masked tokens dim, tokens in the loss bright."""
     text = Text()
-    for number, row in enumerate(parts(batch, tokenizer), start=1):
-        text.append(_heading(number, row) + "\n", style="bold")
-        for part in row:
-            if part.in_loss:
-                text.append(visible(part.text), style="bold green")
-            else:
-                text.append(_shortened(visible(part.text)), style="dim")
-        text.append("\n")
+    for heading, lines in _excerpts(parts(batch, tokenizer)):
+        text.append("\n" * bool(text) + heading, style="bold")
+        for line in lines:
+            text.append("\n")
+            for piece in line:
+                text.append(visible(piece.text), style="bold green" if piece.in_loss else "dim")
     return text
 
 
@@ -70,6 +74,41 @@ def show(batch: Batch, tokenizer: Tokenizer, console: Terminal) -> None:
         say(plain_preview(batch, tokenizer), console.file)
 
 
+class _Piece(NamedTuple):
+    """A part of one line under one mask."""
+
+    text: str
+    in_loss: bool
+
+
+def _excerpts(rows: list[list[Part]]) -> Iterator[tuple[str, list[list[_Piece]]]]:
+    """Each row's heading, and its lines around the first token in the loss."""
+    per_row = max(_MOST_LINES // max(len(rows), 1), _LEAST_LINES) - 1
+    for number, row in enumerate(rows, start=1):
+        lines = _lines(row)
+        first = next((i for i, line in enumerate(lines) if any(p.in_loss for p in line)), 0)
+        start = max(min(first - per_row // 2, len(lines) - per_row), 0)
+        shown = lines[start : start + per_row]
+        after = len(lines) - start - len(shown)
+        if start:
+            shown[0] = [_Piece(f"[... {start} lines ...] ", False), *shown[0]]
+        if after:
+            shown[-1] = [*shown[-1], _Piece(f" [... {after} lines ...]", False)]
+        yield _heading(number, row), shown
+
+
+def _lines(row: list[Part]) -> list[list[_Piece]]:
+    """The row's text line by line, each as pieces under one mask."""
+    lines: list[list[_Piece]] = [[]]
+    for part in row:
+        for number, text in enumerate(part.text.split("\n")):
+            if number:
+                lines.append([])
+            if text:
+                lines[-1].append(_Piece(_shortened(text), part.in_loss))
+    return lines
+
+
 def _heading(number: int, row: list[Part]) -> str:
     judged = sum(part.tokens for part in row if part.in_loss)
     masked = sum(part.tokens for part in row if not part.in_loss)
@@ -77,8 +116,4 @@ def _heading(number: int, row: list[Part]) -> str:
 
 
 def _shortened(text: str) -> str:
-    lines = text.split("\n")
-    if len(lines) <= 2 * _EDGE:
-        return text
-    left_out = f"[... {len(lines) - 2 * _EDGE} lines ...]"
-    return "\n".join([*lines[:_EDGE], left_out, *lines[-_EDGE:]])
+    return text if len(text) <= 2 * _EDGE else f"{text[:_EDGE]} [...] {text[-_EDGE:]}"

@@ -37,8 +37,8 @@ class RequestProgress(NamedTuple):
     failed: int
 
     def words(self) -> str:
-        failed = f", {self.failed} failed tries" if self.failed else ""
-        return f"answers of the endpoint: {self.settled} of {self.total}{failed}"
+        failed = f" ({self.failed} failed tries)" if self.failed else ""
+        return f"answers of the endpoint{failed}"
 
 
 def ask_missing(

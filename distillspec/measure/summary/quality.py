@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import evaluate
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe import builtin
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +69,14 @@ def name_of(metric: str) -> str:
 
 
 def _load(metric: str) -> Any:
-    path = Path(metric)
+    path = builtin.find("metric", metric)
     script = path if path.suffix == ".py" else path / f"{path.name}.py"
     if not script.is_file():
         raise DistillSpecError(
             "there is no metric module here",
             where=str(script),
-            fix="give the path of a folder NAME with NAME.py in it, such as eval/metrics/parses",
+            fix="give the path of a folder NAME with NAME.py in it, or one of the built-in names: "
+            + ", ".join(builtin.names("metric")),
         )
     folder = _cache_folder()
     try:

@@ -53,10 +53,24 @@ def test_terminals_get_dim_and_bright_text_and_files_get_markers(
     assert file.getvalue() == plain_preview(batch, tokenizer) + "\n"
 
 
-def test_long_prompts_are_shown_by_their_edges(tokenizer: PreTrainedTokenizerFast) -> None:
-    prompt = "\n".join(f"line {i}" for i in range(100))
-    batch = collate([(list(tokenizer(prompt)["input_ids"]), [5])], 0)
-    text = plain_preview(batch, tokenizer)
-    assert "[... 76 lines ...]" in text
-    assert "line 99>>>" in text
+def test_of_long_rows_the_lines_around_the_first_token_in_the_loss_are_shown(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    prompt, answer = ("\n".join(f"{word} {i}" for i in range(100)) for word in ("line", "word"))
+    row = list(tokenizer(prompt)["input_ids"]), list(tokenizer(answer)["input_ids"])
+    text = plain_preview(collate([row], 0), tokenizer)
+    assert "[... 94 lines ...] line 94" in text
+    assert "line 99>>>word 0<<<" in text
+    assert ">>>word 5<<< [... 94 lines ...]" in text
     assert "line 50" not in text
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
+def test_a_preview_has_at_most_twelve_lines(rows: int, tokenizer: PreTrainedTokenizerFast) -> None:
+    text = "\n".join(f"line {i} {'x' * 500}" for i in range(40))
+    ids = list(tokenizer(text)["input_ids"])
+    batch = collate([(ids, ids)] * rows, 0)
+    for shown in (plain_preview(batch, tokenizer), coloured_preview(batch, tokenizer).plain):
+        assert shown.count("--- row") == rows
+        assert len(shown.splitlines()) <= 12
+        assert max(map(len, shown.splitlines())) < 250
