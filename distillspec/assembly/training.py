@@ -13,13 +13,13 @@ import torch
 
 from distillspec.assembly.pair import ModelPair
 from distillspec.corpus.batches.batching import Batch, collate
-from distillspec.corpus.batches.module import PromptRows, check_fixed
-from distillspec.corpus.served.question import check_fits
-from distillspec.corpus.sources.frequent import Frequent, frequent_tokens
+from distillspec.corpus.batches.data_module import PromptRows, check_fixed
+from distillspec.corpus.served.request import check_fits
+from distillspec.corpus.sources.draft_limit import readable
+from distillspec.corpus.sources.frequent_tokens import Frequent, frequent_tokens
 from distillspec.corpus.sources.prompts import Prompt, PromptSets, load_prompts
-from distillspec.corpus.sources.readable import readable
+from distillspec.corpus.sources.suite_prompts import Traffic, load_traffic
 from distillspec.corpus.sources.tokenizing import Tokens
-from distillspec.corpus.sources.traffic import Traffic, load_traffic
 from distillspec.corpus.stores.responses import SampledBy, Sampler, StoredResponses, row_seed
 from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.corpus.stores.top_k import Scorer, TopKStore, TopKText

@@ -34,7 +34,7 @@ from peak import PeakMemory
 from distillspec.assembly import training as build
 from distillspec.assembly.pair import ModelPair, load_pair
 from distillspec.assembly.target_data import target_responses
-from distillspec.corpus.batches.module import PromptRows, TrainingRow
+from distillspec.corpus.batches.data_module import PromptRows, TrainingRow
 from distillspec.measure.exact.target_texts import drawn_texts, text_facts
 from distillspec.measure.stats.intervals import Sums, ratio_of_runs, relative_of_runs
 from distillspec.models.bare import bare_model

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class TreeRows(NamedTuple):
-    """Rows of more than one text, none of which sees another (see `visits.py`)."""
+    """Rows of more than one text, none of which sees another (see `tree_rows.py`)."""
 
     positions: Tensor
     """long [B, T], each token's in its own branch"""

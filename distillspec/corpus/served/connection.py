@@ -10,7 +10,7 @@ import importlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from distillspec.corpus.served.retrying import UnusableError
+from distillspec.corpus.served.retry import UnusableError
 
 if TYPE_CHECKING:
     from openai import DefaultAsyncHttpxClient

@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+from distillspec.corpus.served.answers import Answer
 from distillspec.corpus.served.connection import bounded_client
-from distillspec.corpus.served.question import Question
-from distillspec.corpus.served.received import Answer
-from distillspec.corpus.served.retrying import UnreachableError, UnusableError, asked_wait
+from distillspec.corpus.served.request import Question
+from distillspec.corpus.served.retry import UnreachableError, UnusableError, asked_wait
 from distillspec.corpus.stores.store_folder import Setting
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.endpoint import EndpointConfig, check_can_ask, key_of

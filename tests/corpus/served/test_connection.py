@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from distillspec.corpus.served.answers import Answer, ReceivedAnswers
 from distillspec.corpus.served.connection import MOST_BYTES
 from distillspec.corpus.served.endpoint import ServedResponse, connected
-from distillspec.corpus.served.question import Question
-from distillspec.corpus.served.received import Answer, ReceivedAnswers
-from distillspec.corpus.served.retrying import UnusableError
+from distillspec.corpus.served.request import Question
+from distillspec.corpus.served.retry import UnusableError
 from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.errors import DistillSpecError
 from tests.misbehaving import Misbehaving, Reply, endless, good, misbehaving, raw, status

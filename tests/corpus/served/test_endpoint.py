@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from distillspec.corpus.served.answers import Answer
 from distillspec.corpus.served.endpoint import ServedResponse, connected, maker
-from distillspec.corpus.served.question import Question
-from distillspec.corpus.served.received import Answer
-from distillspec.corpus.served.retrying import TransientError, UnreachableError, UnusableError
+from distillspec.corpus.served.request import Question
+from distillspec.corpus.served.retry import TransientError, UnreachableError, UnusableError
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.endpoint import EndpointConfig
 from tests.misbehaving import (

@@ -281,7 +281,7 @@ def test_a_killed_process_leaves_whole_shards_only(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     program = (
         "import sys, time; from pathlib import Path\n"
-        "from tests.corpus import test_signal_store as t\n"
+        "from tests.corpus.stores import test_top_k as t\n"
         "def slow(texts):\n"
         "    time.sleep(0.05)\n"
         "    return t.scorer(texts)\n"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from distillspec.corpus.served.question import Question
+from distillspec.corpus.served.request import Question
 from distillspec.corpus.sources.tokenizing import Encoder, Tokens
 from distillspec.corpus.stores.store_folder import Setting, StoreFolder, begin_store
 from distillspec.runtime.journal import Append, appending

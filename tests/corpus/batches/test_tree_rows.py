@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from distillspec.corpus.batches.visits import (
+from distillspec.corpus.batches.tree_rows import (
     BranchSide,
     RejectedBranches,
     TreeRow,

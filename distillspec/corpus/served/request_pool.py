@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from distillspec.corpus.served.answers import Answer, AnswerWriter, ReceivedAnswers
 from distillspec.corpus.served.endpoint import (
     EndpointClient,
     RefusedError,
@@ -15,9 +16,8 @@ from distillspec.corpus.served.endpoint import (
     connected,
     place,
 )
-from distillspec.corpus.served.question import Question
-from distillspec.corpus.served.received import Answer, AnswerWriter, ReceivedAnswers
-from distillspec.corpus.served.retrying import (
+from distillspec.corpus.served.request import Question
+from distillspec.corpus.served.retry import (
     Patience,
     TransientError,
     UnreachableError,

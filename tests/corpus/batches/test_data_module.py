@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from distillspec.corpus.batches.module import PromptRows, TrainingRow
+from distillspec.corpus.batches.data_module import PromptRows, TrainingRow
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.distill import SourceShares

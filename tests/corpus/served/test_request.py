@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from distillspec.corpus.served.question import Question, questions
+from distillspec.corpus.served.request import Question, questions
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import PromptText, Tokenizer
 from distillspec.errors import DistillSpecError

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from distillspec.corpus.served.asking import RequestProgress, ask_missing, try_out
+from distillspec.corpus.served.answers import Answer, ReceivedAnswers
 from distillspec.corpus.served.endpoint import ServedResponse
-from distillspec.corpus.served.question import Question
-from distillspec.corpus.served.received import Answer, ReceivedAnswers
+from distillspec.corpus.served.request import Question
+from distillspec.corpus.served.request_pool import RequestProgress, ask_missing, try_out
 from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.endpoint import EndpointConfig
@@ -353,9 +353,10 @@ def test_an_interrupted_generation_goes_on_where_it_stood(
     program = (
         "import signal, sys; from pathlib import Path\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # maybe inherited as ignored\n"
-        "from tests.corpus.served.test_asking import ReceivedAnswers, StorePlace, Endpoint, ask\n"
-        "store = ReceivedAnswers(StorePlace(Path(sys.argv[1]), 'target', ''), {'url': 'u'})\n"
-        "ask(store, Endpoint(url=sys.argv[2], model='m', concurrency=1))\n"
+        "from distillspec.recipe.endpoint import EndpointConfig\n"
+        "from tests.corpus.served.test_request_pool import ReceivedAnswers, StoreFolder, ask\n"
+        "store = ReceivedAnswers(StoreFolder(Path(sys.argv[1]), 'target', ''), {'url': 'u'})\n"
+        "ask(store, EndpointConfig(url=sys.argv[2], model='m', concurrency=1))\n"
     )
     server.replies = chain([good(), good(), slowly(60.0, good())], repeat(good()))
     line = [sys.executable, "-c", program, str(store.folder.parent), server.url]

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from distillspec.corpus.sources.draft_limit import readable
 from distillspec.corpus.sources.prompts import Prompt
-from distillspec.corpus.sources.readable import readable
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from distillspec.corpus.sources.traffic import Traffic, load_traffic
+from distillspec.corpus.sources.suite_prompts import Traffic, load_traffic
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import DataConfig
 from distillspec.recipe.prompt_plan import PromptsConfig

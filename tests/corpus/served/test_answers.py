@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from tokenizers import pre_tokenizers
 
-from distillspec.corpus.served.question import Question
-from distillspec.corpus.served.received import Answer, ReceivedAnswers, tokenised
+from distillspec.corpus.served.answers import Answer, ReceivedAnswers, tokenised
+from distillspec.corpus.served.request import Question
 from distillspec.corpus.sources.tokenizing import Encoder, PromptText, Tokenizer
 from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.errors import DistillSpecError
@@ -83,7 +83,7 @@ def test_a_killed_process_loses_nothing_that_it_had_received(tmp_path: Path) -> 
     """kill -9 of a real process, as soon as it has written some answers."""
     program = (
         "import sys, time; from pathlib import Path\n"
-        "from tests.corpus.served.test_received import QUESTIONS, answer, store\n"
+        "from tests.corpus.served.test_answers import QUESTIONS, answer, store\n"
         "with store(Path(sys.argv[1])).writer(0) as writer:\n"
         "    for question in QUESTIONS:\n"
         "        writer.answer(question, answer('x')); time.sleep(0.3)\n"

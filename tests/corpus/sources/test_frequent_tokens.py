@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from distillspec.corpus.sources.frequent import frequent_tokens
+from distillspec.corpus.sources.frequent_tokens import frequent_tokens
 from distillspec.errors import DistillSpecError
 
 TEXTS = [(5, 5, 5, 2), (2, 7), (9,)]

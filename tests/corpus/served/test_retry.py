@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from distillspec.corpus.served.retrying import (
+from distillspec.corpus.served.retry import (
     Patience,
     TransientError,
     UnreachableError,
