@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
 from distillspec.corpus.sources.adversarial import odd_prompts
-from distillspec.corpus.sources.jsonl import jsonl_passages
-from distillspec.corpus.sources.passage import (
-    Messages,
-    Passage,
-    PassageSplit,
-    Tools,
-    by_category,
-    shuffled,
-    split,
-)
-from distillspec.corpus.sources.python_prompts import (
-    python_passages,
-    response_starts_with_line_break,
-)
-from distillspec.corpus.sources.python_source import CorpusFiles, SourceFile, python_files
+from distillspec.corpus.sources.passage import Messages, Passage, Tools, by_category, shuffled
+from distillspec.corpus.sources.python_source import python_files
 from distillspec.corpus.sources.rows import Chats
 from distillspec.corpus.sources.tokenizing import Encoder, PromptText, Tokenizer, Tokens
 from distillspec.corpus.sources.topics import topic_passages
+from distillspec.corpus.sources.training_split import file_passages, row_passages, training_split
 from distillspec.errors import DistillSpecError
 from distillspec.models.vocabulary.chat_template import ChatTemplate
 from distillspec.models.vocabulary.decoded import decoded
 from distillspec.models.vocabulary.eos_tokens import EosTokens
-from distillspec.recipe.data import DataConfig, HubSource, JsonlSource, PythonSource
+from distillspec.recipe.data import DataConfig, PythonSource
 from distillspec.recipe.prompt_plan import AdversarialSource, PromptSource, PythonTopicsSource
 
 _MOST_HELD_OUT = 2048  # more prompts than any probe or suite decodes
@@ -104,19 +92,12 @@ def load_prompts(
     notes: list[str] = []
     encoder = Encoder(tokenizer, start, stops)
     chats = _chats(data, tokenizer, variables, answers_wanted)
-    if data.held_out is None:
-        training, held_out = _split_source(
-            data.source, data.held_out_percent, tokenizer, seed, chats
-        )
-    else:
-        held_out_passages = list(_all_of(data.held_out, tokenizer, seed, chats))
-        held_out = iter(held_out_passages)
-        training = _without(_all_of(data.source, tokenizer, seed, chats), held_out_passages, notes)
+    sides = training_split(data, tokenizer, seed, chats, notes)
     notes += filter(None, [chats.note()])
     kept = _Kept(data, encoder, notes)
     return PromptSets(
-        training=kept.prompts(training, data.max_prompts, "training"),
-        held_out=kept.prompts(held_out, _MOST_HELD_OUT, "held-out"),
+        training=kept.prompts(sides.training, data.max_prompts, "training"),
+        held_out=kept.prompts(sides.held_out, _MOST_HELD_OUT, "held-out"),
         template_hash=chats.template.hash() if kept.chats else None,
         notes=notes,
     )
@@ -157,65 +138,14 @@ def load_all(
     kept = _Kept(data, Encoder(tokenizer, start, stops), notes, section, limit)
     if isinstance(source, PythonSource):
         files = python_files(source, data.held_out_percent).held_out
-        passages: Iterable[Passage] = _of_files(files, source, tokenizer, seed)
+        passages: Iterable[Passage] = file_passages(files, source, tokenizer, seed)
     elif isinstance(source, PythonTopicsSource):
         passages = topic_passages(source, seed)
     else:
         chats = _chats(data, tokenizer, variables, answers_wanted=False)
-        passages = by_category(shuffled(_of_rows(source, chats, section), seed))
+        passages = by_category(shuffled(row_passages(source, chats, section), seed))
         notes += filter(None, [chats.note()])
     return kept.prompts(passages, most, "usable")
-
-
-def _split_source(
-    source: PythonSource | JsonlSource | HubSource,
-    percent: float,
-    tokenizer: Tokenizer,
-    seed: int,
-    chats: Chats,
-) -> tuple[Iterator[Passage], Iterator[Passage]]:
-    if isinstance(source, PythonSource):
-        files = python_files(source, percent)
-        return (
-            _of_files(files.training, source, tokenizer, seed),
-            _of_files(files.held_out, source, tokenizer, seed),
-        )
-    sides: PassageSplit = split(_of_rows(source, chats), percent)
-    for side, name in ((sides.training, "training"), (sides.held_out, "held-out")):
-        if not side:
-            raise DistillSpecError(
-                f"no {name} prompt is left of {len(sides.training) + len(sides.held_out)}",
-                where=f"data.held_out_percent={percent:g}",
-                fix="change held_out_percent, add rows, or name a second source in data.held_out",
-            )
-    return iter(shuffled(sides.training, seed)), iter(shuffled(sides.held_out, seed))
-
-
-def _all_of(
-    source: PythonSource | JsonlSource | HubSource,
-    tokenizer: Tokenizer,
-    seed: int,
-    chats: Chats,
-) -> Iterator[Passage]:
-    if isinstance(source, PythonSource):
-        files = python_files(source, held_out_percent=50.0)  # both halves are wanted
-        return _of_files(_both(files), source, tokenizer, seed)
-    return iter(shuffled(_of_rows(source, chats), seed))
-
-
-def _both(files: CorpusFiles) -> list[SourceFile]:
-    return [*files.training, *files.held_out]
-
-
-def _of_files(
-    files: Sequence[SourceFile], source: PythonSource, tokenizer: Tokenizer, seed: int
-) -> Iterator[Passage]:
-    return python_passages(
-        files,
-        per_file=source.prompts_per_file,
-        seed=seed,
-        line_break_first=response_starts_with_line_break(tokenizer),
-    )
 
 
 def _chats(
@@ -227,35 +157,6 @@ def _chats(
     told = data.template_variables if variables is None else variables
     template = ChatTemplate(tokenizer, told, data.template_date)
     return Chats(template, answers_wanted=answers_wanted)
-
-
-def _of_rows(
-    source: JsonlSource | HubSource, chats: Chats, section: str = "data.source"
-) -> list[Passage]:
-    file = source if isinstance(source, JsonlSource) else source.local
-    if file is not None:
-        return jsonl_passages(file, chats, section)
-    assert isinstance(source, HubSource)
-    from distillspec.corpus.sources.hub import hub_passages  # `datasets` takes seconds to import
-
-    return hub_passages(source, chats, section)
-
-
-def _without(
-    passages: Iterator[Passage], held_out: Sequence[Passage], notes: list[str]
-) -> Iterator[Passage]:
-    """Training passages that are no held-out prompt, nor from a held-out prompt's document."""
-    texts, documents = {p.prompt for p in held_out}, {p.source for p in held_out}
-    dropped = 0
-    for passage in passages:
-        if passage.prompt in texts or passage.source in documents:
-            dropped += 1
-        else:
-            yield passage
-    if dropped:
-        notes.append(
-            f"{dropped} training prompts are held out, or of a held-out document: left out"
-        )
 
 
 class _Kept:

@@ -78,19 +78,6 @@ def test_prompts_carry_the_document_that_they_come_from(
     assert len(sets.held_out) == 3 * len(held_out)
 
 
-def test_no_training_prompt_shares_a_document_with_a_given_held_out_source(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    rows = [{**row, "talk": i // 3} for i, row in enumerate(numbered(60))]
-    source = {**rows_file(tmp_path / "a.jsonl", rows), "document": "talk"}
-    others = [{"prompt": f"another turn of {i}", "talk": i} for i in range(5)]
-    held_out = {**rows_file(tmp_path / "b.jsonl", others), "document": "talk"}
-    sets = load_prompts(data(source, held_out=held_out), tokenizer, seed=0)
-    assert len(sets.training) == 60 - 5 * 3
-    assert not {p.document for p in sets.training} & {p.document for p in sets.held_out}
-    assert sets.notes == ["15 training prompts are held out, or of a held-out document: left out"]
-
-
 def test_a_row_without_its_document_is_an_error_that_names_the_line(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -122,16 +109,6 @@ def test_a_response_that_reaches_the_end_of_the_file_gets_end_of_text(
         assert prompt.response is not None
         assert prompt.response.index(END) == len(prompt.response) - 1
         assert tokenizer.decode([*prompt.tokens, *prompt.response[:-1]]).count("def f") == 2
-
-
-def test_rows_have_one_side_each_and_copies_of_a_prompt_the_same(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    sets = load_prompts(data(rows_file(tmp_path / "a.jsonl", numbered(60) * 2)), tokenizer, seed=0)
-    training, held_out = ({p.text for p in side} for side in (sets.training, sets.held_out))
-    assert not training & held_out
-    assert len(sets.training) + len(sets.held_out) == 120
-    assert len({p.key for p in sets.training}) == len(sets.training)
 
 
 def test_prompt_and_response_are_tokenised_separately_and_responses_end_with_end_of_text(
@@ -285,17 +262,6 @@ def test_the_order_depends_on_seed_and_keys_and_any_first_prompts_are_those_of_m
     assert load_prompts(data(source), tokenizer, seed=0) == whole
 
 
-def test_a_given_held_out_source_is_held_out_whole_and_all_of_the_source_is_for_training(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    source = rows_file(tmp_path / "a.jsonl", numbered(30))
-    other = rows_file(tmp_path / "b.jsonl", [*numbered(8, "q"), *numbered(2)])
-    sets = load_prompts(data(source, held_out=other), tokenizer, seed=0)
-    assert len(sets.held_out) == 10
-    assert {p.text for p in sets.training} == {f"p{i}?" for i in range(2, 30)}
-    assert sets.notes == ["2 training prompts are held out, or of a held-out document: left out"]
-
-
 def test_too_long_rows_are_left_out_and_counted(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -316,15 +282,6 @@ def test_only_rows_longer_than_the_limit_are_an_error_that_says_how_long(
     with pytest.raises(DistillSpecError, match="the shortest has 40") as caught:
         load_prompts(data(source, max_prompt_tokens=39), tokenizer, seed=0)
     assert caught.value.where == "data.max_prompt_tokens=39"
-
-
-def test_a_split_that_leaves_one_side_empty_is_an_error(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    source = rows_file(tmp_path / "a.jsonl", numbered(3))
-    for percent, side in ((0.001, "held-out"), (99.999, "training")):
-        with pytest.raises(DistillSpecError, match=f"no {side} prompt"):
-            load_prompts(data(source, held_out_percent=percent), tokenizer, seed=0)
 
 
 def test_files_without_functions_are_an_error(

@@ -30,7 +30,7 @@ SIGNAL = CachedTargetConfig(kind="cached", k=K)
 def store(folder: Path, texts: list[TopKText] = TEXTS, **changed: Any) -> TopKStore:
     made: dict[str, Any] = {
         "signal": SIGNAL,
-        "vocabulary": VOCABULARY,
+        "vocab_size": VOCABULARY,
         "temperature": 0.7,
         "model": "abc123",
         "tokenizer": "def456",
@@ -116,7 +116,7 @@ def test_where_the_prediction_begins_tells_texts_apart(tmp_path: Path) -> None:
     tokens = (5, 6, 7, 8)
     early, late = TopKText(tokens, 1), TopKText(tokens, 3)
     made = filled(tmp_path, texts=[early])
-    with pytest.raises(DistillSpecError, match="no distributions are kept"):
+    with pytest.raises(DistillSpecError, match="no distributions are cached"):
         made.read([late])
 
 
@@ -171,7 +171,7 @@ def test_the_order_of_the_texts_changes_nothing(tmp_path: Path) -> None:
         {"model": "other"},
         {"tokenizer": "other"},
         {"temperature": 1.0},
-        {"vocabulary": 301},
+        {"vocab_size": 301},
         {"signal": SIGNAL.model_copy(update={"k": 4})},
         {"signal": SIGNAL.model_copy(update={"dtype": "float32"})},
         {"texts": TEXTS[1:]},
@@ -234,7 +234,7 @@ def test_a_shard_of_another_store_is_not_taken_for_ones_own(tmp_path: Path) -> N
 
 
 def test_more_tokens_than_there_are_cannot_be_kept(tmp_path: Path) -> None:
-    with pytest.raises(DistillSpecError, match="301 likeliest of 300 tokens") as caught:
+    with pytest.raises(DistillSpecError, match="301 .* of 300 tokens") as caught:
         store(tmp_path / "new", signal=SIGNAL.model_copy(update={"k": 301}))
     assert "at most 300" in caught.value.fix
     assert not (tmp_path / "new").exists()
