@@ -1,9 +1,8 @@
-"""Answers that a target behind an API has given: kept one by one, as they come.
+"""Answers of a target behind an API, stored one by one as they arrive.
 
-Each process appends to a file of its own, one JSON line an answer, which is on the disk before the
-next is written: an interrupted or failed generation keeps all that was received, and the next one
-asks for the rest. What is kept is text, as it came, and who gave it; tokens are made of it when it
-is read.
+Each process appends to a separate file, one JSON line per answer, which is on disk before the next
+one is written. An interrupted generation keeps everything received, and the next one requests the
+rest. A line holds the text as it arrived and the model that wrote it; reading tokenises the text.
 """
 
 from __future__ import annotations
@@ -19,13 +18,18 @@ from distillspec.runtime.journal import Append, appending
 from distillspec.runtime.plain_files import BoundedText, read_lines
 
 _FORMAT = "received 1"
-_UNDECODED = "\ufffd"  # what a server makes of a character whose bytes are not all there
+_UNDECODED = "\ufffd"  # what servers write for a character that lacks some of its bytes
 
 
 class Answer(NamedTuple):
-    """text: as it came. ended: by the model itself, not by the limit. tokens: by the server's
-    count, None where it gives none, and so prompt_tokens, those of the question. maker: model and
-    fingerprint, as the server calls them.
+    """One answer.
+
+    Attributes:
+        text: The text as it arrived.
+        ended: Whether the model ended it, rather than the limit.
+        tokens: Number of tokens by the server's count; None where it gives none.
+        maker: Model and fingerprint, as the server names them.
+        prompt_tokens: Number of tokens of the prompt by the server's count.
     """
 
     text: str
@@ -36,7 +40,14 @@ class Answer(NamedTuple):
 
 
 class _Line(NamedTuple):
-    """Of a file of answers. key, asked: of the question, and its digest. unanswered: why not."""
+    """One line of a file of answers.
+
+    Attributes:
+        key: The key of the question.
+        asked: The digest of the question.
+        answer: The answer; None for a question that was given up.
+        unanswered: The reason for giving up.
+    """
 
     key: str
     asked: str
@@ -45,8 +56,13 @@ class _Line(NamedTuple):
 
 
 class TokenCounts(NamedTuple):
-    """Over texts whose server counts: theirs by its count and by our tokenizer, and how many texts
-    have the same number in both.
+    """Token counts of the server compared with those of our tokenizer.
+
+    Attributes:
+        texts: Number of texts that both have counted.
+        server: Tokens of these texts by the server's count.
+        ours: Tokens of these texts by our tokenizer.
+        equal: Number of texts on which both agree.
     """
 
     texts: int
@@ -56,20 +72,32 @@ class TokenCounts(NamedTuple):
 
     @classmethod
     def of(cls, pairs: Iterable[tuple[int | None, int | None]], within: int) -> TokenCounts:
-        """pairs: a text's tokens by the server and by us. within: a difference that is none."""
-        known = [(one, other) for one, other in pairs if one is not None and other is not None]
+        """Sum up the counts of texts.
+
+        Args:
+            pairs: The counts of each text, by the server and by us; None where unknown.
+            within: Difference that still counts as equal, tokens.
+        """
+        known = [
+            (server, ours) for server, ours in pairs if server is not None and ours is not None
+        ]
         return cls(
             len(known),
-            sum(theirs for theirs, _ in known),
+            sum(server for server, _ in known),
             sum(ours for _, ours in known),
-            sum(abs(theirs - ours) <= within for theirs, ours in known),
+            sum(abs(server - ours) <= within for server, ours in known),
         )
 
 
 class Received(NamedTuple):
-    """responses: tokens by the key of their prompt. counts, prompts: how answers and their prompts
-    compare to the server's counts. makers: who gave them. unanswered: keys of questions that were
-    given up.
+    """The stored answers to some questions.
+
+    Attributes:
+        responses: Response tokens by the key of their prompt.
+        counts: Token counts of the answers, by the server and by us.
+        prompts: Token counts of their prompts, by the server and by us.
+        makers: The models that answered.
+        unanswered: Keys of the questions that were given up.
     """
 
     responses: dict[str, Tokens]
@@ -80,8 +108,12 @@ class Received(NamedTuple):
 
 
 class Tokenised(NamedTuple):
-    """tokens: of each answer. counts: how many they are, by the server too; prompts: of those that
-    were answered.
+    """Answers as tokens.
+
+    Attributes:
+        tokens: The tokens of each answer.
+        counts: Token counts of the answers, by the server and by us.
+        prompts: Token counts of their prompts, by the server and by us.
     """
 
     tokens: list[Tokens]
@@ -92,93 +124,119 @@ class Tokenised(NamedTuple):
 def tokenised(
     asked: Sequence[Question], answers: Sequence[Answer], encoder: Encoder, most: int
 ) -> Tokenised:
-    """The first `most` tokens of each answer. Those that ended by themselves get what ends a turn,
-    to chats, or end-of-text.
+    """Tokenise answers.
 
-    An answer that was cut may end inside a character, which its text shows as U+FFFD: that is
-    dropped.
+    An answer that the model ended gets the token that ends a turn (chats) or a text. An answer that
+    was cut may end inside a character, which its text shows as U+FFFD; that character is dropped.
+
+    Args:
+        asked: The question of each answer.
+        answers: The answers.
+        encoder: The draft's tokenizer.
+        most: Tokens kept of each answer.
     """
-    kinds = [(one.ended, question.is_chat) for question, one in zip(asked, answers, strict=True)]
-    found: dict[int, Tokens] = {}
+    kinds = [
+        (answer.ended, question.is_chat) for question, answer in zip(asked, answers, strict=True)
+    ]
+    by_index: dict[int, Tokens] = {}
     for ended, is_chat in set(kinds):
-        places = [i for i, kind in enumerate(kinds) if kind == (ended, is_chat)]
-        texts = [answers[i].text for i in places]
+        indices = [i for i, kind in enumerate(kinds) if kind == (ended, is_chat)]
+        texts = [answers[i].text for i in indices]
         if not ended:
             texts = [text.rstrip(_UNDECODED) for text in texts]
         end = encoder.turn_end if is_chat else encoder.end
-        rows = [(asked[i].prompt, text) for i, text in zip(places, texts, strict=True)]
+        rows = [(asked[i].prompt, text) for i, text in zip(indices, texts, strict=True)]
         encoded = encoder.responses(rows, most + 1, literal=True, whole=ended, end=end)
-        found |= dict(zip(places, encoded, strict=True))
+        by_index |= dict(zip(indices, encoded, strict=True))
     return Tokenised(
-        [found[i][:most] for i in range(len(answers))],
-        # the server may count what ends an answer, and may not
-        TokenCounts.of(((one.tokens, len(found[i])) for i, one in enumerate(answers)), within=1),
+        [by_index[i][:most] for i in range(len(answers))],
+        # A server may or may not count the token that ends an answer.
         TokenCounts.of(
-            ((one.prompt_tokens, q.tokens) for q, one in zip(asked, answers, strict=True)), within=0
+            ((answer.tokens, len(by_index[i])) for i, answer in enumerate(answers)), within=1
+        ),
+        TokenCounts.of(
+            (
+                (answer.prompt_tokens, question.tokens)
+                for question, answer in zip(asked, answers, strict=True)
+            ),
+            within=0,
         ),
     )
 
 
 class ReceivedAnswers:
-    """The answers in the store at `place` that were all asked for as `settings` say."""
+    """The store of the answers that were requested with the same settings."""
 
     def __init__(self, place: StoreFolder, settings: Mapping[str, Setting]) -> None:
-        """Open or begin it. Errors: a damaged manifest."""
+        """Open or begin the store.
+
+        Args:
+            place: The parent folder of the target's stores.
+            settings: All that shapes an answer besides its question.
+
+        Raises:
+            DistillSpecError: The manifest is damaged.
+        """
         entries = {"format": _FORMAT, **settings}
         self.folder = place.folder(entries)
         begin_store(self.folder, entries, "stored answers")
 
     def settled(self, questions: Sequence[Question]) -> set[str]:
-        """Keys of the questions that are answered, or that were given up before."""
-        found = self._read()
-        return {q.key for q in questions if (q.key, q.digest()) in found}
+        """Keys of the questions that are answered or were given up."""
+        stored = self._read()
+        return {q.key for q in questions if (q.key, q.digest()) in stored}
 
     def unanswered(self, questions: Sequence[Question]) -> set[str]:
-        """Keys of the questions that were given up, by whichever process."""
-        found = self._read()
-        given_up = {key for key, answer in found.items() if answer is None}
+        """Keys of the questions that any process has given up."""
+        given_up = {key for key, answer in self._read().items() if answer is None}
         return {q.key for q in questions if (q.key, q.digest()) in given_up}
 
     @contextmanager
     def writer(self, rank: int) -> Iterator[AnswerWriter]:
-        """What process `rank` adds. A line that a killed process left unfinished is dropped."""
+        """The writer of process `rank`. A line that a killed process left incomplete is dropped."""
         with appending(self.folder / f"received-{rank:05d}.jsonl") as append:
             yield AnswerWriter(append)
 
     def received(self, questions: Sequence[Question], encoder: Encoder, most: int) -> Received:
-        """Those of the questions' answers that are there, each cut at `most` tokens."""
-        found = self._read()
-        lines = [(q, found[key]) for q in questions if (key := (q.key, q.digest())) in found]
-        answered = [(question, one) for question, one in lines if one is not None]
-        asked, answers = [q for q, _ in answered], [one for _, one in answered]
+        """The stored answers to some questions.
+
+        Args:
+            questions: The questions.
+            encoder: The draft's tokenizer.
+            most: Tokens kept of each answer.
+        """
+        stored = self._read()
+        lines = [(q, stored[key]) for q in questions if (key := (q.key, q.digest())) in stored]
+        answered = [(question, answer) for question, answer in lines if answer is not None]
+        asked, answers = [q for q, _ in answered], [answer for _, answer in answered]
         made = tokenised(asked, answers, encoder, most)
         return Received(
             dict(zip((q.key for q in asked), made.tokens, strict=True)),
             made.counts,
             made.prompts,
-            sorted({one.maker for one in answers}),
-            [question.key for question, one in lines if one is None],
+            sorted({answer.maker for answer in answers}),
+            [question.key for question, answer in lines if answer is None],
         )
 
     def _read(self) -> dict[tuple[str, str], Answer | None]:
-        """By key and digest of the question; None for one that was given up."""
-        found: dict[tuple[str, str], Answer | None] = {}
+        """Answers by key and digest of their question; None for a question that was given up."""
+        stored: dict[tuple[str, str], Answer | None] = {}
         for path in sorted(self.folder.glob("received-*.jsonl")):
-            kept = BoundedText(
+            text = BoundedText(
                 path,
                 "a received answer",
-                "delete this line and start again: only its prompt is asked anew",
+                "delete this line and start again: only its prompt is requested again",
             )
-            for place, line in read_lines(kept, unfinished=True):
-                row = kept.record(_Line, line, place)
+            for position, line in read_lines(text, unfinished=True):
+                row = text.record(_Line, line, position)
                 if (row.answer is None) == (row.unanswered is None):
-                    raise kept.fault("it has no answer, or two", place)
-                found[row.key, row.asked] = row.answer
-        return found
+                    raise text.fault("it has not exactly one of answer and unanswered", position)
+                stored[row.key, row.asked] = row.answer
+        return stored
 
 
 class AnswerWriter:
-    """Adds lines; each is on the disk when the call returns."""
+    """Appends lines; each line is on disk when the call returns."""
 
     def __init__(self, append: Append) -> None:
         self._append = append
@@ -189,5 +247,5 @@ class AnswerWriter:
     def unanswered(self, question: Question, why: str) -> None:
         self._write(question, {"unanswered": why})
 
-    def _write(self, question: Question, what: dict[str, object]) -> None:
-        self._append([{"key": question.key, "asked": question.digest(), **what}])
+    def _write(self, question: Question, outcome: dict[str, object]) -> None:
+        self._append([{"key": question.key, "asked": question.digest(), **outcome}])

@@ -46,14 +46,14 @@ def test_no_prompt_and_no_key_follow_a_redirect(server: Misbehaving, code: int) 
             asked(server, status(code, location=location))
         assert other.requests == []
     assert len(server.requests) == 1
-    assert f"it names {other.url.removesuffix('/v1')})" in caught.value.fix
+    assert f"names {other.url.removesuffix('/v1')})" in caught.value.fix
 
 
 def test_a_redirect_within_the_server_is_not_followed_either(server: Misbehaving) -> None:
     with pytest.raises(DistillSpecError, match="status 307") as caught:
         asked(server, status(307, location="/v1/completions"))
     assert len(server.requests) == 1
-    assert "it names another path" in caught.value.fix
+    assert "names another path" in caught.value.fix
 
 
 def test_a_body_without_end_is_read_up_to_the_bound(server: Misbehaving) -> None:

@@ -208,7 +208,7 @@ def test_hidden_reasoning_is_found_out(server: Misbehaving) -> None:
     message = {"content": "4", "reasoning_content": "two and two"}
     reply = json_of({"choices": [{"finish_reason": "stop", "message": message}]})
     endpoint = replying(server, reply).model_copy(update={"api": "chat"})
-    with pytest.raises(UnusableError, match="keeps reasoning apart"):
+    with pytest.raises(UnusableError, match="reasoning"):
         asked(endpoint, CHAT)
 
 
@@ -222,7 +222,7 @@ def test_an_answer_is_read_from_whatever_a_server_adds_or_leaves_out(server: Mis
     bare = {"choices": [{"text": "x", "finish_reason": "length"}]}
     assert asked(replying(server, json_of(bare))) == Answer("x", False, None, "")
     as_text = raw(json.dumps(bare).encode(), "text/plain")
-    with pytest.raises(UnusableError, match="no JSON object"):
+    with pytest.raises(UnusableError, match="not a JSON object"):
         asked(replying(server, as_text))
 
 

@@ -158,9 +158,9 @@ def test_a_server_that_stays_down_ends_it_and_what_was_received_is_kept(
     store: ReceivedAnswers, server: Misbehaving
 ) -> None:
     server.replies = chain([good(), good()], repeat(status(500)))
-    with pytest.raises(DistillSpecError, match="no answer in 3 tries; the last: status 500") as it:
+    with pytest.raises(DistillSpecError, match="no answer in 3 tries; .*status 500") as it:
         ask(store, server.endpoint())
-    assert "what was received is kept" in it.value.fix
+    assert "timeout_seconds" in it.value.fix
     assert server.url in it.value.where
     assert "k2" in it.value.where
     assert kept(store).keys() == {"k0", "k1"}
@@ -315,7 +315,7 @@ def test_a_first_question_that_is_refused_ends_it_and_is_named(
 
 def test_nonsense_is_bounded_and_told(store: ReceivedAnswers, server: Misbehaving) -> None:
     server.replies = chain(repeat(good(), 4), repeat(raw(b"<html>", "text/html")))
-    with pytest.raises(DistillSpecError, match="2 of 8 prompts have got no usable") as caught:
+    with pytest.raises(DistillSpecError, match="2 of 8 prompts") as caught:
         ask(store, server.endpoint())
     assert "<html>" in caught.value.what
     assert "most_unanswered (0.01)" in caught.value.fix
