@@ -229,18 +229,18 @@ def test_an_answer_is_read_from_whatever_a_server_adds_or_leaves_out(server: Mis
 @pytest.mark.parametrize(
     ("reply", "why"),
     [
-        (raw(b"<html>busy</html>", "text/html"), "no JSON object but '<html>busy"),
+        (raw(b"<html>busy</html>", "text/html"), "not a JSON object: '<html>busy"),
         (raw(b'{"choices": [{"te'), "not JSON"),
         (raw(b""), "not JSON"),
-        (json_of([1]), "no JSON object"),
+        (json_of([1]), "not a JSON object"),
         (json_of({"choices": []}), "no choices"),
         (json_of({"choices": "many"}), "no choices"),
         (json_of({"error": "overloaded"}), "no choices"),
         (json_of({"choices": [{"finish_reason": "stop"}]}), "has no text"),
         (json_of({"choices": [{"text": 3, "finish_reason": "stop"}]}), "has no text"),
         (good("", "stop"), "is empty"),
-        (good("x", "content_filter"), "ended by 'content_filter'"),
-        (json_of({"choices": [{"text": "x"}]}), "ended by None"),
+        (good("x", "content_filter"), "'content_filter'"),
+        (json_of({"choices": [{"text": "x"}]}), "finish_reason is None"),
     ],
 )
 def test_nonsense_is_no_answer(server: Misbehaving, reply: Reply, why: str) -> None:
