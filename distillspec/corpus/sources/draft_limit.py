@@ -1,7 +1,7 @@
-"""Prompts whose texts a draft can read: in the tokens of a tokenizer of its own they may be longer.
+"""Leaves out prompts whose texts exceed the context of a draft with another tokenizer.
 
-Texts are the target's tokens, and their limits count those. What is left out depends on the texts
-alone, so that all processes and every resumption leave out the same.
+The limits in a recipe count the target's tokens; the draft's tokenizer may need more. The choice
+depends on the texts alone, so that all processes and every resumed run leave out the same prompts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap
 
 
 class Readable(NamedTuple):
-    """notes: how many were left out, if any were."""
+    """The prompts that the draft can read, and a note where some were left out."""
 
     prompts: list[Prompt]
     notes: list[str]
@@ -29,25 +29,34 @@ def readable(
     places: int,
     name: str,
 ) -> Readable:
-    """Those of which every text takes at most `places` tokens of the draft's, in their order.
+    """The prompts whose texts all fit into the draft's context, in their order.
 
-    texts: of a prompt, all that are made of it. DistillSpecError if none is left.
+    Args:
+        prompts: The prompts to choose from.
+        texts: Returns all texts that are made of a prompt.
+        bridge: Counts the draft's tokens of a text.
+        places: Length of the draft's context, in the draft's tokens.
+        name: What the texts are for, in messages.
+
+    Raises:
+        DistillSpecError: No prompt is left.
     """
     longest = [max(map(bridge.length, texts(prompt)), default=0) for prompt in prompts]
-    kept = [one for one, length in zip(prompts, longest, strict=True) if length <= places]
-    if not kept:
+    fitting = [p for p, length in zip(prompts, longest, strict=True) if length <= places]
+    if not fitting:
         raise DistillSpecError(
             f"every {name} text is longer than the {places} tokens that the draft can read; the "
-            f"shortest has {min(longest)} of its own",
+            f"shortest has {min(longest)} of the draft's tokens",
             where="pair.tokenizers=bridged, data.max_prompt_tokens, data.max_response_tokens",
-            fix="lower these two, or take a draft with a longer context or a nearer tokenizer",
+            fix="lower data.max_prompt_tokens or data.max_response_tokens, or take a draft with a "
+            "longer context or a more similar tokenizer",
         )
-    if len(kept) == len(prompts):
-        return Readable(kept, [])
+    if len(fitting) == len(prompts):
+        return Readable(fitting, [])
     return Readable(
-        kept,
+        fitting,
         [
-            f"{len(prompts) - len(kept)} of {len(prompts)} {name} texts are longer than the "
-            f"{places} tokens of its own that the draft can read: left out"
+            f"{len(prompts) - len(fitting)} of {len(prompts)} {name} texts are longer than the "
+            f"{places} tokens that the draft can read: left out"
         ],
     )
