@@ -45,5 +45,5 @@ def test_where_all_fit_nothing_is_left_out_or_said() -> None:
 
 
 def test_none_at_all_is_an_error_that_tells_the_shortest() -> None:
-    with pytest.raises(DistillSpecError, match="the shortest has 3 of its own"):
+    with pytest.raises(DistillSpecError, match="the shortest has 3"):
         readable(PROMPTS, whole, bridge(), 2, "training")

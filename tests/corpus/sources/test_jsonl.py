@@ -48,9 +48,9 @@ def test_a_prompt_keeps_its_key_when_rows_move(
         (b'{"prompt": 1}', "'prompt' is a number"),
         (b"\xff\xfe\x00", "not UTF-8 text"),
         (b'{"prompt": "a\0"}', "not UTF-8 text"),
-        (b'{"prompt": "well done \\ud83d"}', r"half a character, \\ud83d"),
-        (b'{"prompt": "a", "response": "\\udE42 done"}', r"half a character, \\ude42"),
-        (b'{"prompt": "a", "more": [{"\\udE42": 1}]}', r"half a character, \\ude42"),
+        (b'{"prompt": "well done \\ud83d"}', r"surrogate pair, \\ud83d"),
+        (b'{"prompt": "a", "response": "\\udE42 done"}', r"surrogate pair, \\ude42"),
+        (b'{"prompt": "a", "more": [{"\\udE42": 1}]}', r"surrogate pair, \\ude42"),
         (b"[" * 100_000, "not JSON"),
     ],
 )
