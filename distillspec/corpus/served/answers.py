@@ -167,18 +167,18 @@ def tokenised(
 class ReceivedAnswers:
     """The store of the answers that were requested with the same settings."""
 
-    def __init__(self, place: StoreFolder, settings: Mapping[str, Setting]) -> None:
+    def __init__(self, parent: StoreFolder, settings: Mapping[str, Setting]) -> None:
         """Open or begin the store.
 
         Args:
-            place: The parent folder of the target's stores.
+            parent: The parent folder of the target's stores.
             settings: All that shapes an answer besides its question.
 
         Raises:
             DistillSpecError: The manifest is damaged.
         """
         entries = {"format": _FORMAT, **settings}
-        self.folder = place.folder(entries)
+        self.folder = parent.folder(entries)
         begin_store(self.folder, entries, "stored answers")
 
     def settled(self, questions: Sequence[Question]) -> set[str]:

@@ -100,11 +100,11 @@ class EndpointClient:
         return _answer(reply, chat=chat)
 
     def _refusal(self, error: APIStatusError, question: Question) -> Exception:
-        status, said = error.status_code, self._said(error)
+        status, message = error.status_code, self._message(error)
         if status in _TRIED_AGAIN or status >= 500:
             wait = asked_wait(error.response.headers.get("retry-after"))
             if wait is None or wait <= _LONGEST_WAIT:
-                return UnreachableError(f"status {status}{said}", wait=wait)
+                return UnreachableError(f"status {status}{message}", wait=wait)
             fix = f"start the same command again in {wait:,.0f} s, as the server requests"
         elif 300 <= status < 400:
             fix = (
@@ -130,12 +130,12 @@ class EndpointClient:
             )
         kind = RefusedError if status in _OF_THE_PROMPT else DistillSpecError
         return kind(
-            f"the endpoint refuses: status {status}{said}",
+            f"the endpoint refuses: status {status}{message}",
             where=place(self._endpoint, question),
             fix=fix,
         )
 
-    def _said(self, error: APIStatusError) -> str:
+    def _message(self, error: APIStatusError) -> str:
         """The server's message in one line, with the key masked."""
         body = error.body
         if isinstance(body, Mapping):

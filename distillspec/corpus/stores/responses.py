@@ -96,7 +96,7 @@ class StoredResponses:
 
     def __init__(
         self,
-        place: StoreFolder,
+        parent: StoreFolder,
         prompts: Sequence[Prompt],
         sampled_by: SampledBy,
         *,
@@ -105,7 +105,7 @@ class StoredResponses:
         """Open a store; the first row creates it on disk.
 
         Args:
-            place: The parent folder of the target's stores.
+            parent: The parent folder of the target's stores.
             prompts: The requested prompts, with different keys.
             sampled_by: All that the responses depend on, except for their prompts.
             batch: Number of rows that are sampled together.
@@ -115,7 +115,7 @@ class StoredResponses:
         """
         assert len({p.key for p in prompts}) == len(prompts)
         self.sampled_by = sampled_by
-        self.folder = place.folder(sampled_by.entries())
+        self.folder = parent.folder(sampled_by.entries())
         # Prompts of similar length share a batch, so that sampling pads little.
         ordered = sorted(prompts, key=lambda p: (len(p.tokens), p.key))
         self._names = {p.key: row_name(p) for p in ordered}

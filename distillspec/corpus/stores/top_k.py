@@ -84,7 +84,7 @@ class TopKStore:
 
     def __init__(
         self,
-        place: StoreFolder,
+        parent: StoreFolder,
         texts: Iterable[TopKText],
         signal: CachedTargetConfig,
         *,
@@ -98,7 +98,7 @@ class TopKStore:
         """Open or begin a store, whose folder is named by a digest of all that shapes it.
 
         Args:
-            place: The parent folder of the target's stores.
+            parent: The parent folder of the target's stores.
             texts: The texts; equal ones are stored once, those without predicted tokens never.
             signal: How many tokens of each distribution are stored, and in which type.
             vocab_size: Number of tokens that the distribution is over.
@@ -139,7 +139,7 @@ class TopKStore:
             "texts": hashlib.sha256(b"".join(sorted(by_digest))).hexdigest(),
             **{f"settings.{name}": value for name, value in settings.items()},
         }
-        self.folder = place.folder(self.manifest)
+        self.folder = parent.folder(self.manifest)
         begin_store(self.folder, self.manifest, "cached distributions")
         self._seed = zlib.crc32(json.dumps(self.manifest, sort_keys=True).encode())
         self._open: dict[int, _Shard] = {}

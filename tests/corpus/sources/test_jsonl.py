@@ -54,7 +54,7 @@ def test_a_prompt_keeps_its_key_when_rows_move(
         (b"[" * 100_000, "not JSON"),
     ],
 )
-def test_a_broken_line_is_told_with_file_and_number(
+def test_a_broken_line_is_an_error_with_file_and_number(
     line: bytes, what: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     path = tmp_path / "rows.jsonl"
@@ -107,8 +107,8 @@ def test_a_category_that_no_row_has_is_an_error_of_the_file(
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a", "kind": "x"}\n{"prompt": "b"}\n')
     rows = source(path)
-    found = jsonl_passages(rows.model_copy(update={"category": "kind"}), chats_of(tokenizer))
-    assert [p.category for p in found] == ["x", None]
+    result = jsonl_passages(rows.model_copy(update={"category": "kind"}), chats_of(tokenizer))
+    assert [p.category for p in result] == ["x", None]
     with pytest.raises(DistillSpecError, match="no row has a category") as caught:
         jsonl_passages(rows.model_copy(update={"category": "sort"}), chats_of(tokenizer))
     assert caught.value.where == str(path)

@@ -47,7 +47,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"kind": "python-source", "packages": ["tiny_corpus"]}
 
 
-def test_prompts_of_files_are_split_by_whole_files(
+def test_prompts_of_files_are_split_by_entire_files(
     package: dict[str, Any], tokenizer: PreTrainedTokenizerFast
 ) -> None:
     sets = load_prompts(data(package), tokenizer, seed=0)
@@ -142,7 +142,7 @@ def test_chats_are_rendered_with_the_targets_template_whose_hash_is_kept(
 
 @pytest.mark.parametrize("held_out", [False, True])
 @pytest.mark.parametrize("kind", ["jsonl", "hub"])
-def test_chats_of_every_source_are_rendered_with_what_their_template_is_told(
+def test_chats_of_every_source_are_rendered_with_the_template_variables(
     tmp_path: Path,
     tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
@@ -150,21 +150,21 @@ def test_chats_of_every_source_are_rendered_with_what_their_template_is_told(
     held_out: bool,
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    told = copy.deepcopy(tokenizer)
-    told.chat_template = TEMPLATE + "{% if silent %}<silent>{% endif %}"
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = TEMPLATE + "{% if silent %}<silent>{% endif %}"
     chats = [{"messages": [{"role": "user", "content": f"{i}?"}]} for i in range(30)]
     source = rows_file(tmp_path / "a.jsonl", chats)
-    other = rows_file(tmp_path / "b.jsonl", [{"prompt": f"{i}!"} for i in range(30)])
-    for rows in (source, other):
+    second = rows_file(tmp_path / "b.jsonl", [{"prompt": f"{i}!"} for i in range(30)])
+    for rows in (source, second):
         rows["as_chat"] = "if-template"
         if kind == "hub":
             path = rows.pop("path")
             rows |= {"kind": "hub", "dataset": "json", "files": [path], "split": "train"}
-    plan = data(source, held_out=other if held_out else None)
-    sets = load_prompts(plan, told, seed=0, variables={"silent": True})
+    plan = data(source, held_out=second if held_out else None)
+    sets = load_prompts(plan, changed, seed=0, variables={"silent": True})
     assert all(p.text.endswith("<assistant><silent>") for p in [*sets.training, *sets.held_out])
-    assert sets.template_hash == ChatTemplate(told, {"silent": True}).hash()
-    assert sets.template_hash != ChatTemplate(told).hash()
+    assert sets.template_hash == ChatTemplate(changed, {"silent": True}).hash()
+    assert sets.template_hash != ChatTemplate(changed).hash()
 
 
 def test_a_chats_own_response_ends_as_the_template_ends_a_turn_and_a_texts_does_not(
@@ -173,8 +173,8 @@ def test_a_chats_own_response_ends_as_the_template_ends_a_turn_and_a_texts_does_
     chat = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
     rows = [{"messages": chat}] * 3 + numbered(20)
     source = data(rows_file(tmp_path / "a.jsonl", rows)).source
-    found = load_all(source, data(source.model_dump()), turning, seed=0)
-    ends = {(p.kind, p.response[-1]) for p in found if p.response is not None}
+    usable = load_all(source, data(source.model_dump()), turning, seed=0)
+    ends = {(p.kind, p.response[-1]) for p in usable if p.response is not None}
     assert ends == {("chat", turning.convert_tokens_to_ids(TURN_END)), ("plain", END)}
 
 
@@ -189,8 +189,8 @@ def test_a_chats_response_is_cut_at_the_first_token_that_ends_a_text(
         "{{ eos_token if m.role == 'assistant' else '' }}\n{% endfor %}"
         "{% if add_generation_prompt %}<assistant>{% endif %}"
     )
-    said = {"role": "assistant", "content": "4", "reasoning_content": "sum"}
-    chats = [{"messages": [{"role": "user", "content": f"{i}?"}, said]} for i in range(30)]
+    answer = {"role": "assistant", "content": "4", "reasoning_content": "sum"}
+    chats = [{"messages": [{"role": "user", "content": f"{i}?"}, answer]} for i in range(30)]
     sets = load_prompts(data(rows_file(tmp_path / "a.jsonl", chats)), made, seed=0)
     responses = {p.response for p in sets.training}
     assert responses == {tuple(made(f"sum{TURN_END}<final>4{made.eos_token}")["input_ids"])}
@@ -208,9 +208,9 @@ def test_the_sides_of_chats_do_not_depend_on_the_day(
         load_prompts(data(source, template_date=day), dated, seed=0)
         for day in ("2026-12-01", "2026-12-02")
     ]
-    for one, other in zip(days[0][:2], days[1][:2], strict=True):
-        assert [p.key for p in one] == [p.key for p in other]
-        assert [p.text.replace("01 Dec", "02 Dec") for p in one] == [p.text for p in other]
+    for first, second in zip(days[0][:2], days[1][:2], strict=True):
+        assert [p.key for p in first] == [p.key for p in second]
+        assert [p.text.replace("01 Dec", "02 Dec") for p in first] == [p.text for p in second]
     assert days[0].training[0].text.startswith("01 Dec 2026")
     assert load_prompts(data(source), dated, seed=0).training[0].text.startswith("01 Jan 2026")
 
@@ -218,15 +218,15 @@ def test_the_sides_of_chats_do_not_depend_on_the_day(
 def test_suites_render_chats_with_the_recipes_variables_and_date(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    told = copy.deepcopy(tokenizer)
-    told.chat_template = "{{ date_string }}" + TEMPLATE + "{% if silent %}<silent>{% endif %}"
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = "{{ date_string }}" + TEMPLATE + "{% if silent %}<silent>{% endif %}"
     chats = [{"messages": [{"role": "user", "content": f"{i}?"}]} for i in range(3)]
     plan = data(
         rows_file(tmp_path / "a.jsonl", chats),
         template_variables={"silent": True},
         template_date="2026-12-01",
     )
-    for prompt in load_all(plan.source, plan, told, seed=0):
+    for prompt in load_all(plan.source, plan, changed, seed=0):
         assert prompt.text.startswith("01 Dec 2026")
         assert prompt.text.endswith("<silent>")
     with pytest.raises(ValueError, match="may not hold 'add_generation_prompt'"):
@@ -240,9 +240,9 @@ def test_chats_that_cannot_be_split_are_left_out_with_a_note(
     made.chat_template += "{% if add_generation_prompt %}<think>{% endif %}"
     chats = []
     for i in range(40):
-        said = "4" if i % 4 == 0 else "<think>sum</think>4"
+        answer = "4" if i % 4 == 0 else "<think>sum</think>4"
         ask = {"role": "user", "content": f"{i}?"}
-        chats.append({"messages": [ask, {"role": "assistant", "content": said}]})
+        chats.append({"messages": [ask, {"role": "assistant", "content": answer}]})
     sets = load_prompts(data(rows_file(tmp_path / "a.jsonl", chats)), made, seed=0)
     assert len(sets.training) + len(sets.held_out) == 30
     assert sets.notes[0].startswith("10 chats left out: ")
@@ -267,15 +267,15 @@ def test_too_long_rows_are_left_out_and_counted(
 ) -> None:
     rows = [*numbered(40), {"prompt": "long " * 30, "response": "r"}]
     source = rows_file(tmp_path / "a.jsonl", rows)
-    other = rows_file(tmp_path / "b.jsonl", numbered(5, "q"))
-    sets = load_prompts(data(source, held_out=other, max_prompt_tokens=20), tokenizer, seed=0)
+    second = rows_file(tmp_path / "b.jsonl", numbered(5, "q"))
+    sets = load_prompts(data(source, held_out=second, max_prompt_tokens=20), tokenizer, seed=0)
     assert len(sets.training) == 40
     assert sets.notes == [
         "1 of 41 training prompts are longer than data.max_prompt_tokens=20 tokens: left out"
     ]
 
 
-def test_only_rows_longer_than_the_limit_are_an_error_that_says_how_long(
+def test_only_rows_longer_than_the_limit_are_an_error_with_the_shortest_length(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     source = rows_file(tmp_path / "a.jsonl", [{"prompt": f"{i:02d}" * 20} for i in range(40)])

@@ -50,12 +50,12 @@ def test_rows_have_one_side_each_and_copies_of_a_prompt_the_same(
     assert len({p.key for p in sets.training}) == len(sets.training)
 
 
-def test_a_given_held_out_source_is_held_out_whole_and_all_of_the_source_is_for_training(
+def test_a_given_held_out_source_is_held_out_entirely(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     source = rows_file(tmp_path / "a.jsonl", numbered(30))
-    other = rows_file(tmp_path / "b.jsonl", [*numbered(8, "q"), *numbered(2)])
-    sets = load_prompts(data(source, held_out=other), tokenizer, seed=0)
+    second = rows_file(tmp_path / "b.jsonl", [*numbered(8, "q"), *numbered(2)])
+    sets = load_prompts(data(source, held_out=second), tokenizer, seed=0)
     assert len(sets.held_out) == 10
     assert {p.text for p in sets.training} == {f"p{i}?" for i in range(2, 30)}
     assert sets.notes == ["2 training prompts are held out, or of a held-out document: left out"]
