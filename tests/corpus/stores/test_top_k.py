@@ -1,4 +1,4 @@
-"""A store of the target's distributions: complete or missing, never of another store, one range per text."""
+"""A store of the target's distributions: complete shards, and one range of records per text."""
 
 from __future__ import annotations
 
