@@ -33,9 +33,9 @@ class ServedResponse(NamedTuple):
     """How answers are sampled: from the entire distribution, without top-k or nucleus.
 
     Attributes:
-        temperature: Of the sampling.
+        temperature: Sampling temperature.
         max_tokens: Length limit of an answer.
-        seed: Of the recipe; each question and try derives another one.
+        seed: The recipe's seed, from which each question and try derives another.
     """
 
     temperature: float

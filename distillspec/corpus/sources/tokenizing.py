@@ -26,7 +26,7 @@ _MARGIN = 1.25
 _SEAM = 16  # tokens near an artificial cut that may differ from those of the entire text
 _CONTEXT = 512  # characters before a seam that are encoded again with the response
 _SURE = 8  # tokens before a seam that must equal those of the entire prompt
-# Texts before which a response is encoded, where its tokens differ from those of a separate text.
+# Put before a response, so that the tokenizer encodes it as a continuation, not as a new text.
 _SENTINELS = ("", "\N{WHITE SMILING FACE}", "a", ".", "\n")
 
 

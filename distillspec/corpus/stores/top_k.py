@@ -11,9 +11,9 @@ several processes can each make their part.
 
 Why not safetensors: shards of the same four fields take the same space (324.04 in place of 324.02
 bytes per token at k = 64 and a vocabulary of 152,064). Reading 16 texts of 200 tokens takes 1.3
-times the CPU time (3.1 in place of 2.4 ms, median of 60 batches), since each field is a slice of
-its own. The format checks no content, so the checksums would stay, and so would some 40 lines that
-read the shards of existing stores: the code would grow.
+times the CPU time (3.1 in place of 2.4 ms, medians of 60 batches), since each field is read
+separately. The format checks no content, so the checksums would stay. Some 40 lines that read the
+shards of existing stores would stay too, so the code would grow.
 """
 
 from __future__ import annotations
