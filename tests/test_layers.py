@@ -53,7 +53,7 @@ LIBRARIES = {
     "transformers": ("models/", "export/"),
     "peft": ("models/", "export/"),
     "gguf": ("models/loading/gguf_header.py",),
-    "lightning": ("training/", "corpus/batches/module.py", "assembly/training.py"),
+    "lightning": ("training/", "corpus/batches/data_module.py", "assembly/training.py"),
     "deepspeed": ("training/strategy.py",),
     "datasets": ("corpus/",),
     "evaluate": ("measure/summary/quality.py",),
@@ -203,7 +203,7 @@ def test_the_check_sees_each_kind_of_forbidden_import(path: str, source: str) ->
             "if TYPE_CHECKING:\n    from transformers import PreTrainedModel",
         ),
         ("models/x.py", "from distillspec.speculation.runner import Runner\nimport torch"),
-        ("corpus/batches/module.py", "from lightning.pytorch import LightningDataModule"),
+        ("corpus/batches/data_module.py", "from lightning.pytorch import LightningDataModule"),
     ],
 )
 def test_the_check_lets_allowed_imports_pass(path: str, source: str) -> None:

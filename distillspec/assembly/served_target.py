@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from distillspec.assembly.pair import ModelPair
 from distillspec.assembly.text import probe_prompts
 from distillspec.assembly.training import TrainingText
-from distillspec.corpus.served import asking
-from distillspec.corpus.served.asking import ask_missing
+from distillspec.corpus.served import request_pool
+from distillspec.corpus.served.answers import Received, ReceivedAnswers, TokenCounts, tokenised
 from distillspec.corpus.served.endpoint import ServedResponse, maker
-from distillspec.corpus.served.question import questions
-from distillspec.corpus.served.received import Received, ReceivedAnswers, TokenCounts, tokenised
+from distillspec.corpus.served.request import questions
+from distillspec.corpus.served.request_pool import ask_missing
 from distillspec.corpus.sources.prompts import Prompt, PromptSets
 from distillspec.corpus.sources.tokenizing import Encoder, Tokens
 from distillspec.corpus.stores.store_folder import StoreFolder
@@ -177,7 +177,7 @@ def try_out(pair: ModelPair, sets: PromptSets) -> Tried:
     recipe, endpoint = pair.recipe, pair.recipe.pair.endpoint
     assert endpoint is not None
     asked = questions(sets.held_out[:_TRIED], endpoint.api, pair.tokenizer)
-    trials = asking.try_out(asked, endpoint, _drawn(recipe))
+    trials = request_pool.try_out(asked, endpoint, _drawn(recipe))
     given = [answer for trial in trials for answer in trial.answers]
     twice = [question for question in asked for _ in range(2)]
     found = tokenised(

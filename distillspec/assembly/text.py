@@ -10,10 +10,10 @@ import torch
 from distillspec.assembly.pair import ModelPair
 from distillspec.assembly.target_data import target_sampler
 from distillspec.corpus.batches.batching import Batch, collate
-from distillspec.corpus.batches.module import check_fixed
-from distillspec.corpus.served.question import check_fits
+from distillspec.corpus.batches.data_module import check_fixed
+from distillspec.corpus.served.request import check_fits
 from distillspec.corpus.sources.prompts import Prompt, PromptSets, load_prompts
-from distillspec.corpus.sources.traffic import Traffic, load_traffic
+from distillspec.corpus.sources.suite_prompts import Traffic, load_traffic
 from distillspec.corpus.stores.responses import row_seed
 from distillspec.errors import DistillSpecError
 from distillspec.measure.exact.corpus_alpha import mass

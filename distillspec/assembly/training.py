@@ -10,9 +10,9 @@ from distillspec.assembly.draft_vocabulary import CrossTokenizerVocabulary
 from distillspec.assembly.pair import ModelPair
 from distillspec.assembly.target_data import known_responses
 from distillspec.assembly.text import probe_prompts
-from distillspec.corpus.batches.module import PromptRows
+from distillspec.corpus.batches.data_module import PromptRows
+from distillspec.corpus.sources.draft_limit import readable
 from distillspec.corpus.sources.prompts import Prompt, PromptSets
-from distillspec.corpus.sources.readable import readable
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model

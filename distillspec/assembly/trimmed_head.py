@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from distillspec.assembly.pair import ModelPair
 from distillspec.assembly.target_data import target_store
-from distillspec.corpus.sources.frequent import Frequent, frequent_tokens
+from distillspec.corpus.sources.frequent_tokens import Frequent, frequent_tokens
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import Tokens
 

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from distillspec.corpus.batches.batching import Batch
-from distillspec.corpus.batches.module import TrainingRow
+from distillspec.corpus.batches.data_module import TrainingRow
 from distillspec.divergence.reduction import DivergenceSums
 from distillspec.training.loss_inputs import TargetOutputs
 from distillspec.training.optimizer import optimizers

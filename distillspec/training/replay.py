@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from distillspec.corpus.batches.visits import RejectedBranches
+from distillspec.corpus.batches.tree_rows import RejectedBranches
 
 Tokens = Sequence[int]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from distillspec.corpus.batches.batching import Batch, KnownResponses, collate
-from distillspec.corpus.batches.module import TrainingRow
-from distillspec.corpus.batches.visits import (
+from distillspec.corpus.batches.data_module import TrainingRow
+from distillspec.corpus.batches.tree_rows import (
     BranchSide,
     RejectedBranches,
     TreeRow,

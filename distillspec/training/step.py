@@ -10,7 +10,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from distillspec.corpus.batches.module import TrainingRow
+from distillspec.corpus.batches.data_module import TrainingRow
 from distillspec.errors import DistillSpecError
 from distillspec.models.surgery.trainable import train_mode
 from distillspec.recipe.schema import Recipe

@@ -35,7 +35,7 @@ from distillspec.assembly.pair import ModelPair, load_pair
 from distillspec.assembly.target_data import target_responses
 from distillspec.assembly.text import pair_prompts
 from distillspec.assembly.training import training_rows
-from distillspec.corpus.batches.module import PromptRows, TrainingRow
+from distillspec.corpus.batches.data_module import PromptRows, TrainingRow
 from distillspec.measure.exact.target_texts import drawn_texts, text_facts
 from distillspec.measure.stats.intervals import Sums, ratio_of_runs, relative_of_runs
 from distillspec.models.bare import bare_model

@@ -18,8 +18,8 @@ import torch
 import yaml
 
 from distillspec.commands.dispatch import _dispatch
-from distillspec.corpus.served.question import Question
-from distillspec.corpus.served.received import ReceivedAnswers
+from distillspec.corpus.served.answers import ReceivedAnswers
+from distillspec.corpus.served.request import Question
 from distillspec.corpus.sources.prompts import load_prompts
 from distillspec.corpus.sources.tokenizing import Encoder
 from distillspec.corpus.stores.store_folder import StoreFolder

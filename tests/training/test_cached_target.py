@@ -14,7 +14,7 @@ from distillspec.assembly.draft_vocabulary import CrossTokenizerVocabulary
 from distillspec.assembly.pair import ModelPair
 from distillspec.assembly.target_data import signal_scorer, signal_store
 from distillspec.corpus.batches.batching import Batch, collate
-from distillspec.corpus.batches.visits import RejectedBranches, TreeRow, collate_trees
+from distillspec.corpus.batches.tree_rows import RejectedBranches, TreeRow, collate_trees
 from distillspec.corpus.stores.top_k import TopKText, fill_signals
 from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model

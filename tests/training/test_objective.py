@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from distillspec.corpus.batches.batching import Batch, KnownResponses, collate
-from distillspec.corpus.batches.visits import BranchSide, RejectedBranches, TreeRow, collate_trees
+from distillspec.corpus.batches.tree_rows import (
+    BranchSide,
+    RejectedBranches,
+    TreeRow,
+    collate_trees,
+)
 from distillspec.models.bare import bare_model
 from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.models.surgery.frozen import FrozenTarget

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from distillspec.corpus.batches.module import TrainingRow
-from distillspec.corpus.batches.visits import BranchSide, RejectedBranches
+from distillspec.corpus.batches.data_module import TrainingRow
+from distillspec.corpus.batches.tree_rows import BranchSide, RejectedBranches
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model

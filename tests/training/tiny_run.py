@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distillspec.assembly.pair import ModelPair
 from distillspec.assembly.target_data import signal_scorer, signal_store
-from distillspec.corpus.batches.module import PromptRows, TrainingRow
+from distillspec.corpus.batches.data_module import PromptRows, TrainingRow
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.stores.top_k import fill_signals
 from distillspec.models.loading.load import empty_model, load_model, load_tokenizer

@@ -1,4 +1,4 @@
-"""Rows of prompt and response -> one padded batch with its masks."""
+"""Rows of prompt and response become one padded batch with its masks."""
 
 from __future__ import annotations
 
@@ -10,37 +10,49 @@ from torch import Tensor
 
 
 class TreeRows(NamedTuple):
-    """Rows of more than one text, none of which sees another (see `visits.py`)."""
+    """Rows of several texts that do not attend to each other (see `tree_rows.py`).
+
+    Attributes:
+        positions: Position of each token in its branch, long [B, T].
+        sees: The tokens that each token attends to, itself included, bool [B, T, T].
+        predicts: Tokens after which the next-token distribution is in the loss, bool [B, T].
+        weights: Weight of each of these tokens in the loss, [B, T].
+        lengths: Number of tokens in the loss of each text, row by row, branches included,
+            long [texts].
+    """
 
     positions: Tensor
-    """long [B, T], each token's in its own branch"""
     sees: Tensor
-    """bool [B, T, T]: which tokens each one has before it, itself among them"""
     predicts: Tensor
-    """bool [B, T]: tokens whose next token's distribution is learned"""
     weights: Tensor
-    """[B, T], of what each of these adds to the loss"""
     lengths: Tensor
-    """long [texts], tokens in the loss of each text, sides included, row by row"""
 
 
 class KnownResponses(NamedTuple):
-    """What is known already of the target, for some of the N tokens in the loss, row by row."""
+    """The target's hidden states that are known for N' of the N tokens in the loss, row by row.
+
+    Attributes:
+        positions: Tokens whose state is known, bool [N].
+        states: The hidden states that predict these tokens, [N', H].
+    """
 
     positions: Tensor
-    """bool [N]"""
     states: Tensor
-    """[N', H]: the hidden states that predict these tokens"""
 
 
 class Batch(NamedTuple):
-    """tokens: [B, T] long. is_token: [B, T] bool, False on padding. is_response: [B, T] bool.
+    """One padded batch.
 
-    tree: of rows that are more than one text.
+    `is_response[b, t]` means that the token *at* t belongs to the response. The prediction in the
+    loss is made one position earlier; training/objective.py applies this shift. With training on
+    prompts, a prompt counts as response, except for its first token.
 
-    A prompt that is learned from as well counts as response, but for its first token.
-    `is_response[b, t]` says that the token *at* t belongs to the response; the position whose
-    prediction is judged is the one before it (the shift is written in training/objective.py).
+    Attributes:
+        tokens: Token ids, long [B, T].
+        is_token: False on padding, bool [B, T].
+        is_response: True on tokens of the response, bool [B, T].
+        tree: Positions and masks of rows with several texts; else None.
+        known: Hidden states of the target that need no forward.
     """
 
     tokens: Tensor
@@ -50,7 +62,7 @@ class Batch(NamedTuple):
     known: KnownResponses | None = None
 
     def to(self, device: torch.device) -> Batch:
-        """On that device."""
+        """The batch on `device`."""
         tokens, is_token, is_response = (field.to(device) for field in self[:3])
         tree = None if self.tree is None else TreeRows(*(field.to(device) for field in self.tree))
         known = (
@@ -67,10 +79,15 @@ def collate(
     *,
     on_prompts: bool = False,
 ) -> Batch:
-    """Pairs (prompt, response) of token ids, padded on the right with `pad_token`.
+    """Pad rows on the right to one batch.
 
-    The masks come from the lengths, never from the ids: where padding and end-of-text are one
-    token, a real end-of-text stays a token of the response.
+    The masks are made from the lengths, never from the ids. Where padding and end-of-text share an
+    id, a real end-of-text stays a token of the response.
+
+    Args:
+        rows: Pairs (prompt, response) of token ids; prompts are not empty.
+        pad_token: Id of the padding.
+        on_prompts: Whether the loss includes the prompts.
     """
     assert rows
     assert all(prompt for prompt, _ in rows)

@@ -1,4 +1,4 @@
-"""Which prompt is trained on at which step, and where its response comes from."""
+"""The order of training: which prompt a step uses, and where its response comes from."""
 
 from __future__ import annotations
 
@@ -15,18 +15,23 @@ _GOLDEN = (5**0.5 - 1) / 2  # multiples of it, taken modulo 1, fill the interval
 
 
 class Choice(NamedTuple):
-    """place: of the prompt in the given list. origin: of its response."""
+    """One sequence of a step.
+
+    Attributes:
+        place: Index of the prompt in the list of prompts.
+        origin: Where its response comes from.
+    """
 
     place: int
     origin: Origin
 
 
 class SequenceOrder:
-    """An endless order of prompts, a pure function of (seed, step): nothing to save but the step.
+    """An endless order of prompts, a pure function of (seed, step), so only the step is saved.
 
-    Each epoch visits every prompt once, in an order of its own. Origins follow the shares as
-    closely as whole sequences can within a step, or whole steps within the run, and on average
-    exactly. Where the shares are of tokens, every sequence is "draft": it begins to write them.
+    Each epoch visits every prompt once, in a new order. Origins follow the shares exactly on
+    average, and within a step (or a run, for shares of steps) as closely as entire sequences allow.
+    Where the shares are of tokens, every sequence is "draft", which starts writing the response.
     """
 
     def __init__(
@@ -39,8 +44,16 @@ class SequenceOrder:
         lengths: Sequence[int] = (),
         bucket_steps: int = 1,
     ) -> None:
-        """lengths: of each prompt's text, tokens, by which the sequences of `bucket_steps`
-        neighbouring steps are sorted, then dealt out in turn to steps whose order is drawn.
+        """Prepare the order.
+
+        Args:
+            count: Number of prompts.
+            shares: The share of each origin.
+            batch_size: Sequences per step, over all processes.
+            seed: Of the order.
+            lengths: Length of each prompt's text, tokens; needed for `bucket_steps` above 1.
+            bucket_steps: Neighbouring steps whose sequences are sorted by length together. Each
+                step then takes sequences of similar length, and the order of the steps is random.
         """
         assert count > 0
         assert bucket_steps == 1 or len(lengths) == count
@@ -54,22 +67,22 @@ class SequenceOrder:
 
     def step(self, step: int) -> list[Choice]:
         """All `batch_size` sequences of one optimizer step, over all processes."""
-        places = self._places(step)
-        return [Choice(p, o) for p, o in zip(places, self._origins_of(step), strict=True)]
+        indices, origins = self._indices(step), self._origins_of(step)
+        return [Choice(i, origin) for i, origin in zip(indices, origins, strict=True)]
 
-    def _places(self, step: int) -> list[int]:
+    def _indices(self, step: int) -> list[int]:
         if self._bucket == 1:
             first = step * self._batch
-            return [self._place(turn) for turn in range(first, first + self._batch)]
+            return [self._index(turn) for turn in range(first, first + self._batch)]
         bucket, within = divmod(step, self._bucket)
         size = self._bucket * self._batch
-        places = [self._place(turn) for turn in range(bucket * size, (bucket + 1) * size)]
-        places.sort(key=lambda place: self._lengths[place])
+        indices = [self._index(turn) for turn in range(bucket * size, (bucket + 1) * size)]
+        indices.sort(key=lambda index: self._lengths[index])
         generator = np.random.default_rng(derive_seed(self._seed, "bucket", bucket))
         first = int(generator.permutation(self._bucket)[within]) * self._batch
-        return places[first : first + self._batch]
+        return indices[first : first + self._batch]
 
-    def _place(self, turn: int) -> int:
+    def _index(self, turn: int) -> int:
         epoch, within = divmod(turn, self._count)
         if self._epoch is None or self._epoch[0] != epoch:
             generator = np.random.default_rng(derive_seed(self._seed, "order", epoch))
@@ -77,7 +90,7 @@ class SequenceOrder:
         return int(self._epoch[1][within])
 
     def _origins_of(self, step: int) -> list[Origin]:
-        """Evenly spaced points with one random offset, dealt to the sequences at random."""
+        """Assign evenly spaced points with one random offset to the sequences at random."""
         if self._by_step:
             offset = np.random.default_rng(derive_seed(self._seed, "origin of steps")).random()
             share = np.searchsorted(self._bounds, (offset + step * _GOLDEN) % 1.0, side="right")

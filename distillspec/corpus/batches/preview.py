@@ -1,6 +1,6 @@
-"""What is masked, to look at before training: read from a batch's own masks.
+"""A preview of a batch that shows which tokens are masked and which are in the loss.
 
-The preview is short: of each row the lines around the place where the loss begins.
+The preview is short: of each row it shows the lines around the place where the loss begins.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ _EDGE = 40  # characters kept at each end of a longer piece of a line
 
 
 class Part(NamedTuple):
-    """A run of tokens of one row under one mask. in_loss: whether they are judged."""
+    """Consecutive tokens of a row with the same mask.
+
+    Attributes:
+        text: The decoded tokens.
+        tokens: Number of tokens.
+        in_loss: Whether they are in the loss.
+    """
 
     text: str
     tokens: int
@@ -30,21 +36,21 @@ class Part(NamedTuple):
 
 
 def parts(batch: Batch, tokenizer: Tokenizer) -> list[list[Part]]:
-    """Each row as runs of masked and judged tokens, special tokens written out, no padding."""
+    """The parts of each row, with special tokens written out and without padding."""
     rows = []
     for ids, is_token, is_response in zip(*(field.tolist() for field in batch[:3]), strict=True):
         runs: list[tuple[bool, list[int]]] = []
-        for token, real, judged in zip(ids, is_token, is_response, strict=True):
-            if real and runs and runs[-1][0] == judged:
+        for token, real, in_loss in zip(ids, is_token, is_response, strict=True):
+            if real and runs and runs[-1][0] == in_loss:
                 runs[-1][1].append(token)
             elif real:
-                runs.append((judged, [token]))
-        rows.append([Part(decoded(tokenizer, run), len(run), judged) for judged, run in runs])
+                runs.append((in_loss, [token]))
+        rows.append([Part(decoded(tokenizer, run), len(run), in_loss) for in_loss, run in runs])
     return rows
 
 
 def plain_preview(batch: Batch, tokenizer: Tokenizer) -> str:
-    """With markers, for logs and files: what stands between >>> and <<< is in the loss."""
+    """The preview for logs and files: text between >>> and <<< is in the loss."""
     text = []
     for heading, lines in _excerpts(parts(batch, tokenizer)):
         text.append(heading)
@@ -55,7 +61,7 @@ def plain_preview(batch: Batch, tokenizer: Tokenizer) -> str:
 
 
 def coloured_preview(batch: Batch, tokenizer: Tokenizer) -> Text:
-    """For terminals: masked tokens dim, tokens in the loss bright."""
+    """The preview for terminals: masked tokens are dim, tokens in the loss bright."""
     text = Text()
     for heading, lines in _excerpts(parts(batch, tokenizer)):
         text.append("\n" * bool(text) + heading, style="bold")
@@ -67,7 +73,7 @@ def coloured_preview(batch: Batch, tokenizer: Tokenizer) -> Text:
 
 
 def show(batch: Batch, tokenizer: Tokenizer, console: Terminal) -> None:
-    """Print the form that `console` can render."""
+    """Print the preview in the form that `console` can render."""
     if console.is_terminal:
         console.print(coloured_preview(batch, tokenizer))
     else:
@@ -110,9 +116,9 @@ def _lines(row: list[Part]) -> list[list[_Piece]]:
 
 
 def _heading(number: int, row: list[Part]) -> str:
-    judged = sum(part.tokens for part in row if part.in_loss)
+    in_loss = sum(part.tokens for part in row if part.in_loss)
     masked = sum(part.tokens for part in row if not part.in_loss)
-    return f"--- row {number}: {masked} tokens masked, {judged} tokens in the loss ---"
+    return f"--- row {number}: {masked} tokens masked, {in_loss} tokens in the loss ---"
 
 
 def _shortened(text: str) -> str:

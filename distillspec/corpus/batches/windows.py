@@ -1,4 +1,4 @@
-"""Packed rows for pretraining: documents joined by end-of-text, cut into windows of one length."""
+"""Packed rows for pretraining: documents joined by end-of-text, cut into equal windows."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _FILES_AT_ONCE = 4096
 
 
 def pack(files: Sequence[SourceFile], tokenizer: Any, end_token: int) -> Tensor:
-    """All files as one row of token ids, each preceded by end-of-text: [N] int32."""
+    """Tokenise all files into one row of ids, with end-of-text before each file: [N] int32."""
     parts = []
-    for start in range(0, len(files), _FILES_AT_ONCE):  # lists of ints take many times the room
+    for start in range(0, len(files), _FILES_AT_ONCE):  # lists of ints need many times the memory
         encoded = tokenizer(
             [f.text for f in files[start : start + _FILES_AT_ONCE]],
             add_special_tokens=False,
-            split_special_tokens=True,  # code that mentions end-of-text does not end there
+            split_special_tokens=True,  # code that spells end-of-text does not end there
         )["input_ids"]
         tokens = [i for ids in encoded for i in (end_token, *ids)]
         parts.append(torch.tensor(tokens, dtype=torch.int32))
@@ -33,12 +33,23 @@ def pack(files: Sequence[SourceFile], tokenizer: Any, end_token: int) -> Tensor:
 class Windows:
     """Batches [B, T] of windows over packed tokens, in an order fixed by the seed.
 
-    An epoch visits each window once in random order; epochs differ in order and in the offset of
-    their windows. Which batch a step gets depends on (seed, step) alone, so a resumed run goes on
+    An epoch visits each window once in random order. Epochs differ in the order and in the offset
+    of their windows. The batch of a step depends on (seed, step) alone, so a resumed run continues
     exactly where it stopped.
     """
 
     def __init__(self, tokens: Tensor, *, context: int, batch_size: int, seed: int) -> None:
+        """Check that the tokens suffice.
+
+        Args:
+            tokens: The packed tokens, [N].
+            context: Length of a window, tokens.
+            batch_size: Windows per step.
+            seed: Of the order.
+
+        Raises:
+            DistillSpecError: There are fewer than two windows of tokens.
+        """
         if tokens.numel() < 2 * context:
             raise DistillSpecError(
                 f"the corpus has {tokens.numel()} tokens, fewer than two windows of {context}",
@@ -57,9 +68,9 @@ class Windows:
         return torch.stack([self._window(i) for i in range(first, first + self.batch_size)])
 
     def _window(self, index: int) -> Tensor:
-        epoch, place = divmod(index, self.per_epoch)
+        epoch, turn = divmod(index, self.per_epoch)
         order, offset = self._epoch(epoch)
-        start = offset + int(order[place]) * self.context
+        start = offset + int(order[turn]) * self.context
         return self.tokens[start : start + self.context].long()
 
     def _epoch(self, epoch: int) -> tuple[Tensor, int]:
@@ -72,7 +83,7 @@ class Windows:
 
 
 def validation_rows(tokens: Tensor, *, context: int, rows: int) -> Tensor:
-    """Up to `rows` windows spread evenly over held-out tokens: [R, T] long, R >= 1."""
+    """Up to `rows` windows, spread evenly over held-out tokens: [R, T] long, R >= 1."""
     if tokens.numel() < context:
         raise DistillSpecError(
             f"the held-out text has {tokens.numel()} tokens, fewer than one window of {context}",

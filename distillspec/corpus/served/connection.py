@@ -1,7 +1,7 @@
-"""The HTTP client for an endpoint: it follows no redirect, and reads no more than an answer takes.
+"""The HTTP client for an endpoint: it follows no redirect and bounds the size of an answer.
 
-A server may send a request on to any address, and may send without end; prompts are private, and
-memory is finite. The time that an answer takes is bounded where it is asked for.
+Prompts are private, so the client sends them to no other address. Memory is finite, so it reads a
+limited number of bytes. `endpoint.py` bounds the time of an answer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from distillspec.corpus.served.retrying import UnusableError
+from distillspec.corpus.served.retry import UnusableError
 
 if TYPE_CHECKING:
     from openai import DefaultAsyncHttpxClient
@@ -19,14 +19,14 @@ MOST_BYTES = 4 * 2**20  # of an answer; 128,000 tokens of English are about 0.6 
 
 
 def bounded_client() -> DefaultAsyncHttpxClient:
-    """A client of the library that `openai` brings, for one endpoint.
+    """A client of the HTTP library that `openai` uses, for one endpoint.
 
-    An answer with more than MOST_BYTES, or a compressed one, whose size nothing bounds, ends in
-    UnusableError below the library's own error.
+    The client raises UnusableError, as the cause of the library's error, for an answer of more than
+    MOST_BYTES. It does so for a compressed answer too, whose unpacked size has no bound.
     """
     from openai import DefaultAsyncHttpxClient
 
-    # httpx or its successor, by the version of openai.
+    # httpx or its successor, depending on the version of openai.
     library = next(c for c in DefaultAsyncHttpxClient.__mro__ if c.__name__ == "AsyncClient")
     stream_class = importlib.import_module(library.__module__.partition(".")[0]).AsyncByteStream
     bounded = _bounded(stream_class)
@@ -46,7 +46,7 @@ def bounded_client() -> DefaultAsyncHttpxClient:
 
 def _bounded(stream_class: Any) -> Any:
     class Bounded(stream_class):  # type: ignore[misc]
-        """A body that ends in an error behind MOST_BYTES."""
+        """A body that raises an error after MOST_BYTES."""
 
         def __init__(self, body: Any) -> None:
             self._body = body

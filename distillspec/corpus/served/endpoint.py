@@ -1,6 +1,6 @@
-"""One request to an OpenAI-compatible API, and what may become of it.
+"""One request to an OpenAI-compatible API, and the errors it may end in.
 
-The client library speaks HTTP; what it takes for an answer is checked here, since servers differ.
+The client library handles HTTP. This module checks each answer, since servers differ.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+from distillspec.corpus.served.answers import Answer
 from distillspec.corpus.served.connection import bounded_client
-from distillspec.corpus.served.question import Question
-from distillspec.corpus.served.received import Answer
-from distillspec.corpus.served.retrying import UnreachableError, UnusableError, asked_wait
+from distillspec.corpus.served.request import Question
+from distillspec.corpus.served.retry import UnreachableError, UnusableError, asked_wait
 from distillspec.corpus.stores.store_folder import Setting
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.endpoint import EndpointConfig, check_can_ask, key_of
@@ -24,13 +24,19 @@ if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
 
 _TRIED_AGAIN = {408, 409, 425, 429}  # and all from 500 on
-_OF_THE_PROMPT = {400, 413, 422}  # may be: too long, or filtered
-_LONGEST_WAIT = 300.0  # seconds; who asks for more is asked again by hand
-_SHOWN = 300  # characters of a server's words
+_OF_THE_PROMPT = {400, 413, 422}  # the prompt may be too long, or filtered
+_LONGEST_WAIT = 300.0  # seconds; for a longer wait the user starts the command again
+_SHOWN = 300  # characters of a server's message
 
 
 class ServedResponse(NamedTuple):
-    """How answers are: from the whole distribution at `temperature`, of at most `max_tokens`."""
+    """How answers are sampled: from the entire distribution, without top-k or nucleus.
+
+    Attributes:
+        temperature: Sampling temperature.
+        max_tokens: Length limit of an answer.
+        seed: The recipe's seed, from which each question and try derives another.
+    """
 
     temperature: float
     max_tokens: int
@@ -38,11 +44,11 @@ class ServedResponse(NamedTuple):
 
 
 class RefusedError(DistillSpecError):
-    """What another try cannot mend, while the next prompt may well be answered."""
+    """A refusal that another try cannot change, while the server may answer the next prompt."""
 
 
 class EndpointClient:
-    """Asks the endpoint of a recipe."""
+    """Sends questions to the endpoint of a recipe."""
 
     def __init__(
         self, endpoint: EndpointConfig, library: AsyncOpenAI, key: str | None, drawn: ServedResponse
@@ -52,10 +58,17 @@ class EndpointClient:
         self._seed = drawn.seed
 
     async def answer(self, question: Question, attempt: int) -> Answer:
-        """The target's answer. attempt: the number of the try, for its seed.
+        """The target's answer to a question.
 
-        Errors: UnreachableError, UnusableError; DistillSpecError for what another try cannot mend,
-        RefusedError where that may be due to the prompt.
+        Args:
+            question: The prompt to send.
+            attempt: Number of the try, for its seed.
+
+        Raises:
+            UnreachableError: The server does not answer.
+            UnusableError: The server's answer cannot be used.
+            RefusedError: The server refuses the request, maybe due to the prompt.
+            DistillSpecError: The server refuses all such requests.
         """
         import openai
 
@@ -70,7 +83,7 @@ class EndpointClient:
         }
         path = "/chat/completions" if chat else "/completions"
         try:
-            async with asyncio.timeout(endpoint.timeout_seconds):  # one that trickles ends as well
+            async with asyncio.timeout(endpoint.timeout_seconds):  # also for a slow stream of bytes
                 reply = await self._library.post(path, cast_to=object, body=body)
         except (openai.APITimeoutError, TimeoutError) as error:
             raise UnreachableError(f"no answer within {endpoint.timeout_seconds:g} s") from error
@@ -87,43 +100,43 @@ class EndpointClient:
         return _answer(reply, chat=chat)
 
     def _refusal(self, error: APIStatusError, question: Question) -> Exception:
-        status, said = error.status_code, self._said(error)
+        status, message = error.status_code, self._message(error)
         if status in _TRIED_AGAIN or status >= 500:
             wait = asked_wait(error.response.headers.get("retry-after"))
             if wait is None or wait <= _LONGEST_WAIT:
-                return UnreachableError(f"status {status}{said}", wait=wait)
-            fix = f"start the same command again in {wait:,.0f} s, as the server asks"
+                return UnreachableError(f"status {status}{message}", wait=wait)
+            fix = f"start the same command again in {wait:,.0f} s, as the server requests"
         elif 300 <= status < 400:
             fix = (
-                "no prompt is sent on to where a server points: if you trust that address, give it "
-                f"as pair.endpoint.url (it names {_location(error)})"
+                "prompts are not sent to the address of a redirect: if you trust it, set "
+                f"pair.endpoint.url (the server names {_location(error)})"
             )
         elif status in (401, 403):
             variable = self._endpoint.key_variable
             fix = (
-                f"put a key that this server takes into the environment variable {variable}"
+                f"put a key that this server accepts into the environment variable {variable}"
                 if variable
-                else "name the environment variable that holds the key: pair.endpoint.key_variable"
+                else "set pair.endpoint.key_variable to the environment variable that holds the key"
             )
         elif status == 404:
             fix = (
-                "mend pair.endpoint.url (it mostly ends in /v1), pair.endpoint.model, or "
+                "correct pair.endpoint.url (it usually ends in /v1), pair.endpoint.model, or "
                 "pair.endpoint.api"
             )
         else:
             fix = (
-                "mend what the server names: pair.endpoint.{model, send_seed, length_field, body}, "
-                "data.max_prompt_tokens, data.max_response_tokens"
+                "change what the server names: pair.endpoint.{model, send_seed, length_field, "
+                "body}, data.max_prompt_tokens, data.max_response_tokens"
             )
         kind = RefusedError if status in _OF_THE_PROMPT else DistillSpecError
         return kind(
-            f"the endpoint refuses: status {status}{said}",
+            f"the endpoint refuses: status {status}{message}",
             where=place(self._endpoint, question),
             fix=fix,
         )
 
-    def _said(self, error: APIStatusError) -> str:
-        """The server's words, in one line and without the key, should it repeat it."""
+    def _message(self, error: APIStatusError) -> str:
+        """The server's message in one line, with the key masked."""
         body = error.body
         if isinstance(body, Mapping):
             body = body.get("message") or body.get("detail") or body.get("error") or body
@@ -134,7 +147,7 @@ class EndpointClient:
 
 
 def place(endpoint: EndpointConfig, question: Question) -> str:
-    """Where a fault lies, for errors: one prompt alone may be what a server cannot answer."""
+    """Endpoint and prompt, for the `where` of an error: the fault may be due to the prompt."""
     return f"pair.endpoint: {endpoint.url}, asked with prompt {question.key}"
 
 
@@ -142,16 +155,20 @@ def place(endpoint: EndpointConfig, question: Question) -> str:
 async def connected(
     endpoint: EndpointConfig, drawn: ServedResponse
 ) -> AsyncIterator[EndpointClient]:
-    """A client with its connections. Errors: as of `check_can_ask`."""
+    """A client with its connections.
+
+    Raises:
+        DistillSpecError: The `openai` package or the key is missing.
+    """
     check_can_ask(endpoint)
     from openai import AsyncOpenAI
 
     key = key_of(endpoint)
     async with AsyncOpenAI(
         base_url=endpoint.url,
-        api_key=key or "none",  # the library insists on one
+        api_key=key or "none",  # the library requires a key
         timeout=endpoint.timeout_seconds,
-        max_retries=0,  # ours count nonsense too, and can be ended
+        max_retries=0,  # `Patience` also retries unusable answers, and can be ended
         http_client=bounded_client(),
     ) as library:
         yield EndpointClient(endpoint, library, key, drawn)
@@ -160,7 +177,7 @@ async def connected(
 def _fields(endpoint: EndpointConfig, drawn: ServedResponse) -> dict[str, Any]:
     """The fields of a request that shape its answer.
 
-    top_p is sent although 1 is the API's default: servers take theirs from the model's folder.
+    top_p is sent although 1 is the API's default: servers take a default from the model's folder.
     """
     return {
         "temperature": drawn.temperature,
@@ -171,8 +188,8 @@ def _fields(endpoint: EndpointConfig, drawn: ServedResponse) -> dict[str, Any]:
 
 
 def maker(endpoint: EndpointConfig, drawn: ServedResponse) -> dict[str, Setting]:
-    """What answers depend on, for a manifest; a seed that is not sent shapes nothing."""
-    told: dict[str, Setting] = {
+    """All that answers depend on, for a manifest. A seed that is not sent has no effect."""
+    fields: dict[str, Setting] = {
         name: value if isinstance(value, str | int | float) else json.dumps(value, sort_keys=True)
         for name, value in _fields(endpoint, drawn).items()
     }
@@ -181,14 +198,14 @@ def maker(endpoint: EndpointConfig, drawn: ServedResponse) -> dict[str, Setting]
         "model": endpoint.model,
         "api": endpoint.api,
         "seed": drawn.seed if endpoint.send_seed else None,
-        **{f"request.{name}": value for name, value in told.items()},
+        **{f"request.{name}": value for name, value in fields.items()},
     }
 
 
 def _answer(reply: Any, *, chat: bool) -> Answer:
-    """Errors: UnusableError, which says what is missing."""
+    """The answer in a reply; UnusableError names what is missing."""
     if not isinstance(reply, Mapping):
-        raise UnusableError(f"the answer is no JSON object but {str(reply)[:40]!r}")
+        raise UnusableError(f"the answer is not a JSON object: {str(reply)[:40]!r}")
     choices = reply.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(first, Mapping):
@@ -198,14 +215,15 @@ def _answer(reply: Any, *, chat: bool) -> Answer:
     text = message.get("content")
     if message.get("reasoning_content") or message.get("reasoning"):
         raise UnusableError(
-            "the server keeps reasoning apart, so the text is not what the model wrote after this "
-            "prompt (turn it off, as with body: {chat_template_kwargs: {enable_thinking: false}})"
+            "the server returns reasoning separately, so the text is not what the model wrote "
+            "after this prompt (turn reasoning off, for example with body: "
+            "{chat_template_kwargs: {enable_thinking: false}})"
         )
     reason = first.get("finish_reason")
     if reason not in ("stop", "length"):
-        raise UnusableError(f"it ended by {reason!r}, neither by 'stop' nor by 'length'")
+        raise UnusableError(f"finish_reason is {reason!r}, neither 'stop' nor 'length'")
     if not isinstance(text, str):
-        raise UnusableError("the answer's choice has no text")
+        raise UnusableError("the first choice has no text")
     if not text:
         raise UnusableError("the answer is empty")
     usage = reply.get("usage")
@@ -221,7 +239,7 @@ def _answer(reply: Any, *, chat: bool) -> Answer:
 
 
 def as_sent(question: Question) -> Any:
-    """The content of a question as the API has it: arguments of tool calls are JSON in a string."""
+    """The content in the API's form, where the arguments of tool calls are JSON in a string."""
     if isinstance(question.content, str):
         return question.content
     return [_with_written_arguments(message) for message in question.content]
@@ -239,7 +257,7 @@ def _with_written_arguments(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _whole_characters(text: str) -> str:
-    """Half a character, as JSON can spell it, becomes what servers make of bytes that lack some."""
+    """Replace half a surrogate pair, which JSON can spell, by U+FFFD as servers do."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
@@ -248,13 +266,13 @@ def _count(value: Any) -> int | None:
 
 
 def _location(error: APIStatusError) -> str:
-    """Scheme and host of where a redirect points; its path may hold anything."""
+    """Scheme and host of a redirect's address, without the path, which may hold anything."""
     parts = urlsplit(str(error.response.headers.get("location", "")))
     return f"{parts.scheme}://{parts.netloc}"[:_SHOWN] if parts.netloc else "another path"
 
 
 def _root(error: BaseException) -> BaseException:
-    """What lies behind the library's `Connection error.`; its text may name an address."""
+    """The first cause of the library's `Connection error.`, whose text may name an address."""
     while error.__cause__ is not None:
         error = error.__cause__
     return error

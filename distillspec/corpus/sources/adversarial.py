@@ -1,4 +1,4 @@
-"""Prompts that a draft meets unprepared: noise, loops, next to nothing, and as much as there is."""
+"""Prompts unlike any training text: random tokens, loops, very short and very long prompts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from distillspec.errors import DistillSpecError
 from distillspec.recipe.prompt_plan import AdversarialSource, Shape
 from distillspec.runtime.seeds import derive_seed
 
-_SHORT = 2  # tokens: what measuring needs
-_ATTEMPTS = 20  # at a prompt that is not there yet; a small source may have too few
-_LOOP = 4  # tokens that a repeated prompt repeats, at most
+_SHORT = 2  # tokens, the fewest that can be measured
+_ATTEMPTS = 20  # to draw a new prompt; a source with few different prompts may repeat one
+_LOOP = 4  # most tokens of the loop in a repeated prompt
 
 
 class OddPrompt(NamedTuple):
-    """tokens: those a tokenizer puts before any text included. shape: as in the plan."""
+    """A prompt made of tokens.
+
+    Attributes:
+        key: Unique name.
+        tokens: The tokens, with those that the tokenizer puts before a text.
+        shape: One of the plan's shapes.
+    """
 
     key: str
     tokens: Tokens
@@ -34,10 +40,17 @@ def odd_prompts(
     where: str,
     start: int | None = None,
 ) -> list[OddPrompt]:
-    """`source.prompts` prompts of at most `most` tokens, the shapes in turn; seed decides all.
+    """Draw `source.prompts` prompts, with the shapes in turn and without special tokens.
 
-    They are tokens, not texts: drawn ones would be others after decoding and encoding. No special
-    token is among them. where: the source's place, for errors. start: as `load_prompts` has it.
+    The prompts are tokens, since decoding and encoding would change random tokens.
+
+    Args:
+        source: Number, shapes and length of the prompts.
+        tokenizer: The target's tokenizer.
+        most: Longest prompt, tokens.
+        seed: Decides all prompts.
+        where: Where the suite names the source, for errors.
+        start: See `load_prompts`.
     """
     encoder = Encoder(tokenizer, start)
     room = most - len(encoder.prefix) - len(encoder.suffix)
@@ -51,43 +64,43 @@ def odd_prompts(
     plain = [token for token in range(len(tokenizer)) if token not in special]
     length = min(source.tokens, room)
     makers: dict[Shape, Callable[[random.Random], Sequence[int]]] = {
-        "random": lambda dice: dice.choices(plain, k=length),
-        "repeated": lambda dice: _repeated(dice, plain, length),
-        "short": lambda dice: dice.choices(plain, k=_SHORT),
-        "long": lambda dice: _prose(dice, tokenizer, room),
+        "random": lambda generator: generator.choices(plain, k=length),
+        "repeated": lambda generator: _repeated(generator, plain, length),
+        "short": lambda generator: generator.choices(plain, k=_SHORT),
+        "long": lambda generator: _prose(generator, tokenizer, room),
     }
-    found = []
+    prompts = []
     seen: set[Tokens] = set()
     for number in range(source.prompts):
         shape = source.shapes[number % len(source.shapes)]
         key = f"adversarial/{shape}:{number // len(source.shapes)}"
         for attempt in range(_ATTEMPTS):
-            dice = random.Random(derive_seed(seed, "adversarial", key, attempt))
-            tokens = (*encoder.prefix, *makers[shape](dice), *encoder.suffix)
+            generator = random.Random(derive_seed(seed, "adversarial", key, attempt))
+            tokens = (*encoder.prefix, *makers[shape](generator), *encoder.suffix)
             if tokens not in seen:
                 break
         seen.add(tokens)
-        found.append(OddPrompt(key, tokens, shape))
-    return found
+        prompts.append(OddPrompt(key, tokens, shape))
+    return prompts
 
 
-def _repeated(dice: random.Random, plain: Sequence[int], length: int) -> list[int]:
-    loop = dice.choices(plain, k=dice.randint(1, _LOOP))
-    return [loop[place % len(loop)] for place in range(length)]
+def _repeated(generator: random.Random, plain: Sequence[int], length: int) -> list[int]:
+    loop = generator.choices(plain, k=generator.randint(1, _LOOP))
+    return [loop[position % len(loop)] for position in range(length)]
 
 
-def _prose(dice: random.Random, tokenizer: Tokenizer, length: int) -> list[int]:
-    """Topics of the language reference in a drawn order, joined until they fill `length`."""
+def _prose(generator: random.Random, tokenizer: Tokenizer, length: int) -> list[int]:
+    """Topics of the language reference in random order, joined until they fill `length`."""
     texts = topics()
     names = sorted(texts)
-    dice.shuffle(names)
+    generator.shuffle(names)
     tokens: list[int] = []
     while len(tokens) < length:
         if not names:
             raise DistillSpecError(
-                f"the prose on this machine has no {length} tokens",
+                f"the prose on this machine has fewer than {length} tokens",
                 where="source of kind adversarial: shape long",
-                fix="lower prompts.max_tokens, or leave `long` out of shapes",
+                fix="lower prompts.max_tokens, or remove `long` from shapes",
             )
         tokens += tokenizer(
             texts[names.pop()] + "\n\n", add_special_tokens=False, split_special_tokens=True

@@ -1,4 +1,4 @@
-"""Whole texts to train a language model on: files of Python code, or rows of a data set."""
+"""Entire texts to train a language model on: files of Python code, or rows of a data set."""
 
 from __future__ import annotations
 
@@ -13,29 +13,31 @@ from distillspec.recipe.data import HubSource, JsonlSource, PythonSource
 def documents(
     source: PythonSource | JsonlSource | HubSource, held_out_percent: float
 ) -> CorpusFiles:
-    """All texts of `source`, some of them held out by a hash of their keys.
+    """All texts of `source`, part of which is held out by a hash of their keys.
 
-    A row's text is its prompt and, where it has one, its response right behind it. Errors: as the
-    sources'; a side that is empty is a DistillSpecError.
+    The text of a row is its prompt, directly followed by its response if there is one.
+
+    Raises:
+        DistillSpecError: The source cannot be read, or one of the two parts is empty.
     """
     if isinstance(source, PythonSource):
         return python_files(source, held_out_percent)
-    whole = source.model_copy(update={"after_words": None, "messages": ""})  # chats are no texts
-    local = whole if isinstance(whole, JsonlSource) else whole.local
+    uncut = source.model_copy(update={"after_words": None, "messages": ""})  # no chats
+    local = uncut if isinstance(uncut, JsonlSource) else uncut.local
     if local is not None:
         passages = jsonl_passages(local, None, "corpus")
     else:
-        assert isinstance(whole, HubSource)
-        passages = hub_passages(whole, None, "corpus")
+        assert isinstance(uncut, HubSource)
+        passages = hub_passages(uncut, None, "corpus")
     sides = split(passages, held_out_percent)
-    found = CorpusFiles(*([_document(one) for one in side] for side in sides))
-    if not found.training or not found.held_out:
+    files = CorpusFiles(*([_document(passage) for passage in side] for side in sides))
+    if not files.training or not files.held_out:
         raise DistillSpecError(
-            f"{len(passages)} rows leave none for {'validation' if found.training else 'training'}",
+            f"{len(passages)} rows leave none for {'validation' if files.training else 'training'}",
             where="corpus",
             fix="take a larger source, or change held_out_percent",
         )
-    return found
+    return files
 
 
 def _document(passage: Passage) -> SourceFile:

@@ -1,4 +1,4 @@
-"""Passages of a data set of the Hugging Face Hub, or of a folder that `datasets` can load."""
+"""Passages of a Hugging Face Hub data set, or of a folder that `datasets` can load."""
 
 from __future__ import annotations
 
@@ -24,10 +24,15 @@ from distillspec.recipe.data import HubSource
 def hub_passages(
     source: HubSource, chats: Chats | None, section: str = "data.source"
 ) -> list[Passage]:
-    """One passage a row, in the order of the data set.
+    """One passage per row, in the order of the data set.
 
-    section: the source's place in recipe or suite, for errors: a data set that cannot be reached or
-    loaded, a split or column that is not there.
+    Args:
+        source: The data set, and the columns to read.
+        chats: Renders chats; None if chats are not read.
+        section: Where recipe or suite name the source, for errors.
+
+    Raises:
+        DistillSpecError: The data set cannot be loaded, or lacks the split or a column.
     """
     rows = _load(source, section)
     where = f"data set {source.dataset}, split {source.split}"
@@ -46,12 +51,12 @@ def hub_passages(
     named = (*asked, *also, source.response, source.category, source.tools, source.document)
     wanted = {outer(path, columns) for path in named if path is not None}
     name = Path(source.dataset).name
-    found = [
+    by_row = [
         passage_of(row, source, chats, name=name, where=f"{where}, row {number}", section=section)
         for number, row in enumerate(rows.select_columns([c for c in columns if c in wanted]))
     ]
-    passages = [passage for passage in found if passage is not None]
-    if found and not passages:
+    passages = [passage for passage in by_row if passage is not None]
+    if by_row and not passages:
         raise (chats and chats.first_error) or too_short(source, where, section)
     check_categories(passages, source, where)
     return with_unique_keys(passages)
@@ -61,11 +66,11 @@ def _load(source: HubSource, section: str) -> datasets.Dataset:
     folder = Path(source.dataset)
     try:
         loaded = _from_disk(folder) if _was_saved(folder) else _from_library(source)
-    except Exception as error:  # the library raises of every kind; all of it is about the data
+    except Exception as error:  # the library raises many types; all concern the data
         raise DistillSpecError(
             f"the data set cannot be loaded: {_first_line(error)}",
             where=f"{section}.dataset: {source.dataset}",
-            fix=_mend(section),
+            fix=_fix(section),
         ) from error
     if isinstance(loaded, datasets.DatasetDict):
         if source.split not in loaded:
@@ -79,13 +84,13 @@ def _load(source: HubSource, section: str) -> datasets.Dataset:
     return loaded
 
 
-def _mend(section: str) -> str:
-    path = f"a copy of its rows on this machine is taken with {section}.path=FILE.jsonl"
+def _fix(section: str) -> str:
+    path = f"set {section}.path=FILE.jsonl to a local copy of its rows"
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return f"HF_HUB_OFFLINE is set, so nothing comes over the network: unset it, or {path}"
+        return f"unset HF_HUB_OFFLINE, which blocks the network, or {path}"
     return (
-        "check the name and the configuration, and that the split exists and has rows; a Hub id "
-        f"needs the network (and HF_TOKEN where it is private), a local folder does not; {path}"
+        "check the name and the configuration, and that the split exists and has rows; check the "
+        f"network (a private data set also needs HF_TOKEN), or {path}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Passages of a JSONL file: one object a line; every fault is told with its file and line."""
+"""Passages of a JSONL file with one object per line; errors name the file and the line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ def jsonl_passages(
 ) -> list[Passage]:
     """One passage for each line that is not blank, in the order of the file.
 
-    section: the source's place in recipe or suite, for errors.
+    Args:
+        source: The file, and the fields to read.
+        chats: Renders chats; None if chats are not read.
+        section: Where recipe or suite name the source, for errors.
+
+    Raises:
+        DistillSpecError: The file or one of its lines cannot be read, or gives no passage.
     """
     path = Path(source.path)
     passages = []
@@ -37,7 +43,7 @@ def jsonl_passages(
             raise DistillSpecError(
                 f"this line is not JSON: {error}",
                 where=where,
-                fix="each line is one JSON object, without line breaks inside",
+                fix="write one JSON object per line, without line breaks inside",
             ) from error
         if not isinstance(row, dict):
             raise DistillSpecError(
@@ -54,7 +60,7 @@ def jsonl_passages(
         raise (chats and chats.first_error) or too_short(source, str(path), section)
     if not passages:
         raise DistillSpecError(
-            "the file has no rows", where=str(path), fix="write one JSON object a line"
+            "the file has no rows", where=str(path), fix="write one JSON object per line"
         )
     check_categories(passages, source, str(path))
     return with_unique_keys(passages)
@@ -65,9 +71,9 @@ def _lines(path: Path) -> list[bytes]:
         raise DistillSpecError(
             "this is a folder, not a JSONL file",
             where=str(path),
-            fix="name the file; a folder that `datasets` can load is a source of kind: hub",
+            fix="name the file; for a folder that `datasets` can load, set kind: hub",
         )
-    fix = "give the path of a JSONL file, relative to the working folder"
+    fix = "set `path` to a JSONL file, relative to the working folder"
     return read_bytes(BoundedText(path, "the data file", fix), most=_MOST_BYTES).splitlines()
 
 
@@ -82,17 +88,17 @@ def _decoded(line: bytes, where: str) -> str:
 
 
 def _check_characters(text: str, row: Mapping[str, Any], where: str) -> None:
-    """JSON can spell half a character, which no text can hold."""
+    """Refuse half a surrogate pair, which JSON can spell but no text can hold."""
     if "\\u" not in text:
         return
     try:
         json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise DistillSpecError(
-            f"a text has half a character, \\u{ord(error.object[error.start]):04x}: an emoji that "
-            "was cut in two?",
+            f"a text has half a surrogate pair, \\u{ord(error.object[error.start]):04x}: an emoji "
+            "that was cut in two?",
             where=where,
-            fix="take the escape out, or give both halves of the surrogate pair",
+            fix="remove the escape, or write both halves of the surrogate pair",
         ) from error
 
 

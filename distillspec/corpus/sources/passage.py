@@ -1,4 +1,4 @@
-"""A prompt as text, before any tokenizer: what every source of prompts yields."""
+"""A prompt and its response as text, before tokenisation; every source yields these."""
 
 from __future__ import annotations
 
@@ -15,17 +15,23 @@ Kind = Literal["function-head", "mid-body", "prose", "plain", "chat"]
 Messages = tuple[Mapping[str, Any], ...]
 Tools = tuple[Mapping[str, Any], ...]
 
-
-_SAID = ("role", "name", "content", "reasoning_content", "reasoning", "thinking")
+# Fields of a message that count for the key of a chat.
+_CONTENT_FIELDS = ("role", "name", "content", "reasoning_content", "reasoning", "thinking")
 
 
 class Passage(NamedTuple):
-    """key: names it for ever, unique within its source; prompt and response: whole texts.
+    """A prompt as text.
 
-    category: what it is about, for reports; None where the source does not say. messages and tools:
-    what the template has made the prompt of, where it is a chat; its response is then what the
-    template writes, with the end of the turn. document: what it comes from (a file, a conversation,
-    a question), whose passages are not independent; "" if it is alone (see `source`).
+    Attributes:
+        key: Permanent name, unique within its source.
+        prompt: The entire prompt.
+        response: The entire response; for a chat the template's text with the end of the turn.
+        kind: Where the prompt ends, or what it is.
+        category: Topic, for reports; None where the source names none.
+        messages: The messages of a chat, from which the template has made the prompt.
+        tools: The tools that the chat may call.
+        document: The file, conversation or question it comes from, whose passages are not
+            independent; "" where no other passage comes from it (see `source`).
     """
 
     key: str
@@ -39,7 +45,7 @@ class Passage(NamedTuple):
 
     @property
     def source(self) -> str:
-        """Its document; of one that is alone its key without `#n`, which duplicates share."""
+        """The document; where there is none, the key without `#n`, which duplicates share."""
         return self.document or self.key.partition("#")[0]
 
 
@@ -49,30 +55,30 @@ class PassageSplit(NamedTuple):
 
 
 def text_key(name: str, prompt: str) -> str:
-    """A key made of the source's name and the prompt's text: a row keeps it when rows move."""
+    """A key from the source's name and the prompt's text, which a row keeps when rows move."""
     return f"{name}:{hashlib.sha256(prompt.encode()).hexdigest()[:16]}"
 
 
 def chat_key(name: str, messages: Messages, tools: Tools | None) -> str:
-    """As `text_key`, of a chat: by what was said, not by what a template makes of it on one day.
+    """A key from a chat's messages, independent of the template, which may render the date.
 
-    Ids and times of messages do not count: dumps of the same chat differ in them.
+    Ids and times of messages do not count, since dumps of the same chat differ in them.
     """
-    said: dict[str, Any] = {"messages": [_what_was_said(message) for message in messages]}
+    content: dict[str, Any] = {"messages": [_content(message) for message in messages]}
     if tools:
-        said["tools"] = tools
-    return text_key(name, json.dumps(said, sort_keys=True))
+        content["tools"] = tools
+    return text_key(name, json.dumps(content, sort_keys=True))
 
 
-def _what_was_said(message: Mapping[str, Any]) -> dict[str, Any]:
-    said = {key: message[key] for key in _SAID if message.get(key) is not None}
+def _content(message: Mapping[str, Any]) -> dict[str, Any]:
+    content = {key: message[key] for key in _CONTENT_FIELDS if message.get(key) is not None}
     if calls := message.get("tool_calls"):
-        said["tool_calls"] = [call.get("function", call) for call in calls]
-    return said
+        content["tool_calls"] = [call.get("function", call) for call in calls]
+    return content
 
 
 def with_unique_keys(passages: Iterable[Passage]) -> list[Passage]:
-    """The second passage of one key gets `#2`, the third `#3`, and so on."""
+    """Append `#2` to the second passage with the same key, `#3` to the third, and so on."""
     seen: Counter[str] = Counter()
     unique = []
     for passage in passages:
@@ -83,45 +89,45 @@ def with_unique_keys(passages: Iterable[Passage]) -> list[Passage]:
 
 
 def split(passages: Iterable[Passage], held_out_percent: float) -> PassageSplit:
-    """By the hash of the document: all passages of one, and duplicates, land on one side.
+    """Divide passages by the hash of their document, so that a document is on one side only.
 
-    A copy of a training prompt in a document that is held out is on neither.
+    A held-out passage with the prompt of a training passage is left out.
     """
     training: list[Passage] = []
     held_out: list[Passage] = []
     for passage in passages:
-        out = is_held_out(passage.source, held_out_percent)
-        (held_out if out else training).append(passage)
-    read = {passage.prompt for passage in training}
-    return PassageSplit(training, [p for p in held_out if p.prompt not in read])
+        side = held_out if is_held_out(passage.source, held_out_percent) else training
+        side.append(passage)
+    trained = {passage.prompt for passage in training}
+    return PassageSplit(training, [p for p in held_out if p.prompt not in trained])
 
 
 def shuffled(passages: Iterable[Passage], seed: int) -> list[Passage]:
-    """In an order that depends on seed and keys alone, so that any first n are a fair sample.
+    """Shuffle passages by seed and keys alone, so that any first n are a fair sample.
 
-    One of each document, then a second of each, and so on: the first n come from as many documents
-    as there are.
+    The order takes one passage of each document, then a second of each, and so on. The first n
+    passages therefore come from as many documents as possible.
     """
     turns: Counter[str] = Counter()
-    placed = []
+    by_turn = []
     for passage in sorted(passages, key=lambda p: (rank(seed, p.key), p.key)):
         turns[passage.source] += 1
-        placed.append((turns[passage.source], passage))
-    return [passage for _, passage in sorted(placed, key=lambda one: one[0])]
+        by_turn.append((turns[passage.source], passage))
+    return [passage for _, passage in sorted(by_turn, key=lambda item: item[0])]
 
 
 def by_category(passages: Iterable[Passage]) -> list[Passage]:
-    """One of each category in turn, as long as they last, so that any first n have equal parts.
+    """One passage of each category in turn, so that any first n have equal parts.
 
-    Categories come in the order of their first passages, and so do the passages of each.
+    Categories come in the order of their first passages. Within a category the order stays.
     """
     groups: dict[str | None, list[Passage]] = {}
     for passage in passages:
         groups.setdefault(passage.category, []).append(passage)
     rounds = zip_longest(*groups.values())
-    return [passage for one in rounds for passage in one if passage is not None]
+    return [passage for turn in rounds for passage in turn if passage is not None]
 
 
 def rank(seed: int, name: str) -> bytes:
-    """A place in a seeded order of names, the same on every machine."""
+    """A sort key that puts names into a seeded order, the same on every machine."""
     return hashlib.sha256(f"{seed}:{name}".encode()).digest()

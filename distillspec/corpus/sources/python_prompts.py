@@ -1,8 +1,8 @@
 """Prompts cut from Python files: function heads, and positions inside function bodies.
 
-A *function-head* ends with a function's docstring, a *mid-body* prompt with a statement of a body;
-both begin at the beginning of the file, and the response is the rest of the file. Functions are
-found by their `def` lines and parsed one by one: parsing whole files would take minutes.
+A *function-head* prompt ends with a function's docstring, a *mid-body* prompt with a statement of a
+body. Both begin at the start of the file, and the response is the rest of the file. The module
+searches `def` lines and parses each function separately, since parsing entire files takes minutes.
 """
 
 from __future__ import annotations
@@ -29,11 +29,16 @@ _BLANK_LINES = re.compile(r"(?:[ \t]*\n)*")
 def python_passages(
     files: Sequence[SourceFile], *, per_file: int, seed: int, line_break_first: bool
 ) -> Iterator[Passage]:
-    """At most `per_file` passages a file: one of each file, then a second of each, and so on.
+    """At most `per_file` passages per file: first one of each file, then a second of each.
 
-    Which ones, and the order of the files, depends on seed and keys alone. The kinds alternate; a
-    file that has too few of one kind gives more of the other. line_break_first: see
-    `response_starts_with_line_break`.
+    The choice and the order of the files depend on seed and keys alone. The kinds alternate; a file
+    that has too few of one kind gives more of the other kind.
+
+    Args:
+        files: The files to cut.
+        per_file: Passages per file, at most.
+        seed: Decides the choice and the order.
+        line_break_first: See `response_starts_with_line_break`.
     """
     ordered = sorted(files, key=lambda f: (rank(seed, f.key), f.key))
     plans: dict[str, list[Passage]] = {}
@@ -49,18 +54,18 @@ def python_passages(
 
 
 def response_starts_with_line_break(tokenizer: Tokenizer) -> bool:
-    """Whether a line break belongs to what follows it, for this tokenizer, or to what precedes it.
+    """Whether this tokenizer joins a line break to the text after it, rather than before it.
 
-    Tokenizers join line breaks to the signs before (`):\\n`) or to the indentation after
-    (`\\n    `); a prompt must end where a token of running text ends, or its last token is one that
-    the target has hardly ever seen there.
+    Tokenizers join line breaks to the characters before (`):\\n`) or to the indentation after
+    (`\\n    `). A prompt must end where a token of running text ends. Otherwise its last token is
+    one that the target has rarely seen in that position.
     """
 
     def seamless(before: str, after: str) -> bool:
-        whole, head, tail = tokenizer([before + after, before, after], add_special_tokens=False)[
+        joined, head, tail = tokenizer([before + after, before, after], add_special_tokens=False)[
             "input_ids"
         ]
-        return bool(whole == [*head, *tail])
+        return bool(joined == [*head, *tail])
 
     lines = [('    """Doc."""', "    return x"), ("        x = f(y)", "        return x")]
     return not all(seamless(a + "\n", b) for a, b in lines) and all(
@@ -68,13 +73,8 @@ def response_starts_with_line_break(tokenizer: Tokenizer) -> bool:
     )
 
 
-def _passage(
-    file: SourceFile,
-    end: int,
-    kind: PythonKind,
-    line_break_first: bool,
-) -> Passage:
-    """end: of the prompt's last line. Blank lines go with the line break, whole."""
+def _passage(file: SourceFile, end: int, kind: PythonKind, line_break_first: bool) -> Passage:
+    """The passage whose last line ends at `end`. Blank lines stay with the line break."""
     line = file.text.count("\n", 0, end) + 1
     cut = end
     if not line_break_first:
@@ -91,7 +91,7 @@ def _cuts(
     starts = list(_DEF.finditer(file.text))
     starts.sort(key=lambda m: rank(seed, f"{file.key}@{m.start()}"))
     heads = _distinct(_head_end(file.text, m) for m in starts)
-    # From the other end of the order: of another function, where there are several.
+    # In the reverse order, so that the two kinds use different functions where there are several.
     bodies = _distinct(_body_end(file, m, seed) for m in reversed(starts))
     kinds: list[tuple[Iterator[int], PythonKind]] = [
         (heads, "function-head"),
@@ -99,14 +99,14 @@ def _cuts(
     ]
     if not heads_first:
         kinds.reverse()
-    found: list[tuple[int, PythonKind]] = []
-    while kinds and len(found) < count:
+    cuts: list[tuple[int, PythonKind]] = []
+    while kinds and len(cuts) < count:
         ends, kind = kinds.pop(0)
         end = next(ends, None)
         if end is not None:
-            found.append((end, kind))
+            cuts.append((end, kind))
             kinds.append((ends, kind))
-    return found
+    return cuts
 
 
 def _distinct(ends: Iterator[int | None]) -> Iterator[int]:
@@ -118,7 +118,7 @@ def _distinct(ends: Iterator[int | None]) -> Iterator[int]:
 
 
 def _head_end(text: str, start: re.Match[str]) -> int | None:
-    """Where the line of the docstring's end ends; None without docstring or without a body."""
+    """The end of the docstring's last line; None without docstring or without a body."""
     opening = _DOCSTRING_OPENS.search(text, start.end())
     if opening is None or _DEF.search(text, start.end(), opening.start()):
         return None
@@ -127,7 +127,7 @@ def _head_end(text: str, start: re.Match[str]) -> int | None:
         return None
     end = _line_end(text, close)
     node = _parsed(text[start.start() : end], start[1])
-    # The head alone is one statement: the docstring. What follows it must be deeper than the `def`.
+    # The head has one statement, the docstring. The next line must be deeper than the `def`.
     if node is None or len(node.body) != 1 or ast.get_docstring(node, clean=False) is None:
         return None
     body = _after_blank_lines(text, end)
@@ -139,7 +139,7 @@ def _head_end(text: str, start: re.Match[str]) -> int | None:
 
 
 def _body_end(file: SourceFile, start: re.Match[str], seed: int) -> int | None:
-    """Where the last line of some statement of the body ends, but not of the last one."""
+    """The end of a statement's last line in the body, but not of the body's last statement."""
     function = _function_text(file.text, start)
     if function is None or (node := _parsed(function, start[1])) is None:
         return None
@@ -155,7 +155,7 @@ def _body_end(file: SourceFile, start: re.Match[str], seed: int) -> int | None:
 
 
 def _function_text(text: str, start: re.Match[str]) -> str | None:
-    """From `def` to the last line deeper than it; None for one too long to parse for a prompt."""
+    """The text from `def` to the last line deeper than it; None if it is too long to parse."""
     end = first = _line_end(text, start.start())
     while end < len(text) and end - start.start() <= _LONGEST_FUNCTION:
         following = _line_end(text, end + 1)
@@ -173,9 +173,9 @@ def _function_text(text: str, start: re.Match[str]) -> str | None:
 
 
 def _parsed(source: str, indentation: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-    """The function of an indented text; its line numbers count from 1, or 2 where indented."""
+    """The parsed function; its line numbers count from 1, or from 2 for an indented function."""
     try:
-        with warnings.catch_warnings():  # an odd escape in someone's string is no concern of ours
+        with warnings.catch_warnings():  # invalid escapes in the parsed code do not matter
             warnings.simplefilter("ignore")
             module = ast.parse(f"if 1:\n{source}" if indentation else source)
     except (SyntaxError, ValueError, RecursionError):
@@ -199,12 +199,12 @@ def _is_text(statement: ast.stmt) -> bool:
 
 
 def _inside_string(text: str, position: int) -> bool:
-    """Whether a `def` stands in a docstring's example: an odd number of quotes lies before it."""
+    """Whether a `def` is inside a docstring's example: an odd number of quotes precedes it."""
     return text.count('"""', 0, position) % 2 == 1
 
 
 def _after_blank_lines(text: str, line_end: int) -> int:
-    """The beginning of the next line that is not blank."""
+    """The start of the next line that is not blank."""
     following = _BLANK_LINES.match(text, line_end)
     assert following is not None
     return following.end()

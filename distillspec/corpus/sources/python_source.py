@@ -1,8 +1,8 @@
-"""Python code that is on every machine which has installed the project, as a corpus.
+"""A corpus of Python code that every machine with this project has.
 
-The standard library of the running interpreter and named installed packages, without tests and
-generated tables. Whole files are held out, by a fixed hash of their path, so that the same files
-are held out on every machine and whatever else is in the corpus.
+It consists of the interpreter's standard library and of installed packages, without tests and
+generated tables. Entire files are held out, by a fixed hash of their path. The same files are
+therefore held out on every machine, independent of the rest of the corpus.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ _MOST_BYTES = 1_000_000
 
 
 class SourceFile(NamedTuple):
-    """key: package-relative path, e.g. `transformers/models/llama/modeling_llama.py`."""
+    """A file of code.
+
+    Attributes:
+        key: Path with its package, such as `transformers/models/llama/modeling_llama.py`.
+        text: The code without leading comment lines.
+    """
 
     key: str
     text: str
@@ -37,7 +42,7 @@ class CorpusFiles(NamedTuple):
 
 
 def is_held_out(key: str, percent: float) -> bool:
-    """Whether the item named `key` is kept from training: fixed for ever by the SHA-256 of key."""
+    """Whether the item named `key` is held out from training; its SHA-256 decides, permanently."""
     bucket = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64
     return bucket * 100.0 < percent
 
@@ -45,10 +50,11 @@ def is_held_out(key: str, percent: float) -> bool:
 def python_files(source: PythonSource, held_out_percent: float) -> CorpusFiles:
     """All files of `source` in the order of their keys, split by `is_held_out`.
 
-    Leading comment lines (licence headers) are dropped: thousands of copies of one text would
-    flatter every measure.
+    Leading comment lines (licence headers) are dropped, since thousands of copies of one text would
+    make every measurement look better than it is.
 
-    Errors: a package that is not installed, and globs that match nothing, are DistillSpecErrors.
+    Raises:
+        DistillSpecError: A package is not installed, or a part has no file.
     """
     files = list(_files(source))
     if not files:
@@ -86,9 +92,9 @@ def _package_folder(package: str) -> Path:
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise DistillSpecError(
-            f"package '{package}' is not installed here, or is not a folder of modules",
+            f"package '{package}' is not installed, or is not a folder of modules",
             where="data.source.packages",
-            fix=f"pip install {package}, or take it out of the list",
+            fix=f"run `pip install {package}`, or remove it from data.source.packages",
         )
     return Path(next(iter(spec.submodule_search_locations)))
 
@@ -98,13 +104,13 @@ def _wanted(relative: PurePosixPath, source: PythonSource) -> bool:
         return False
     if any(fnmatch.fnmatch(str(relative), pattern) for pattern in (*_GENERATED, *source.exclude)):
         return False
-    # A leading `**/` also matches no folder at all, as in a shell.
+    # As in a shell, a leading `**/` also matches files without a folder.
     patterns = [*source.include, *(p[3:] for p in source.include if p.startswith("**/"))]
     return any(fnmatch.fnmatch(str(relative), pattern) for pattern in patterns)
 
 
 def _text(path: Path) -> str | None:
-    """The file's code without its leading comments; None for what is no code worth learning."""
+    """The code without its leading comments; None for tables, other encodings and huge files."""
     if path.stat().st_size > _MOST_BYTES:
         return None
     try:

@@ -1,35 +1,45 @@
-"""A row of a user's data set -> a passage: its prompt and response, or its chat."""
+"""A row of a user's data set becomes a passage: its prompt and response, or its chat."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
+from distillspec.corpus.sources.messages import checked_text, messages_of, tools_of, type_name
 from distillspec.corpus.sources.passage import Messages, Passage, Tools, chat_key, text_key
 from distillspec.errors import DistillSpecError
 from distillspec.models.vocabulary.chat_template import ChatTemplate, SplitTurnError, Turn
 from distillspec.recipe.data import HubSource, JsonlSource
 
-# Fields that are taken where the source names none and the row lacks the usual ones.
+# Fields that are read where the source names none and the row lacks the usual ones.
 QUESTION_AND_ANSWER = ("question", "answer")
 
 
 class Chats:
-    """What a target's template makes of chats, and an account of those that it cannot split."""
+    """Renders chats with the target's template, and counts those that it cannot split.
+
+    Attributes:
+        template: The target's chat template.
+        first_error: The error of the first chat that could not be split.
+    """
 
     def __init__(self, template: ChatTemplate, *, answers_wanted: bool = True) -> None:
-        """answers_wanted: a chat is of use only with the answer that the data has for it."""
+        """Keep the template.
+
+        Args:
+            template: The target's chat template.
+            answers_wanted: Whether chats are used only with the answer in the data.
+        """
         self.template = template
         self._answers_wanted = answers_wanted
         self._split = 0
         self.first_error: SplitTurnError | None = None
 
     def turn(self, messages: Messages, tools: Tools | None, where: str) -> Turn | None:
-        """A chat whose answer cannot be told from its prompt is counted: it is None, or has no
-        answer where none is wanted.
+        """The rendered chat; a chat whose answer cannot be separated from its prompt is counted.
+
+        Such a chat is None, or has no answer if answers are not wanted.
         """
         try:
             return self.template.turn(messages, tools, where=where)
@@ -41,10 +51,10 @@ class Chats:
             return Turn(self.template.prompt(messages[:-1], tools, where=where), None)
 
     def note(self) -> str | None:
-        """How many chats were left out or lost their answers, with the first of them."""
+        """How many chats were left out or lost their answers, with the error of the first one."""
         if self.first_error is None:
             return None
-        lost = "left out" if self._answers_wanted else "taken without the answers of the data"
+        lost = "left out" if self._answers_wanted else "used without the answers in the data"
         return (
             f"{self._split} chats {lost}: {self.first_error.what} ({self.first_error.where}); "
             f"{self.first_error.fix}"
@@ -60,16 +70,28 @@ def passage_of(
     where: str,
     section: str = "data.source",
 ) -> Passage | None:
-    """The passage of one row. A row that has both a chat and a prompt is taken as its chat, and
-    where the source names turns, the first turn is the prompt. None for a text too short to be cut
-    where the source wants it, and for a chat that the template cannot split.
+    """The passage of one row.
 
-    chats: None where no row is one. name: of the source, for the key. where: the row's place,
-    section: the source's place in recipe or suite, for errors: wrong or missing fields are
-    DistillSpecErrors.
+    A row that has both a chat and a prompt is read as a chat. Where the source names turns, the
+    first turn is the prompt.
+
+    Args:
+        row: Values by field.
+        source: The fields to read.
+        chats: Renders chats; None if chats are not read.
+        name: The source's name, for the key.
+        where: The row, for errors.
+        section: Where recipe or suite name the source, for errors.
+
+    Returns:
+        None for a text that is too short to be cut after `source.after_words`, and for a chat that
+        the template cannot split.
+
+    Raises:
+        DistillSpecError: A field is missing, or has a wrong type.
     """
-    found = _passage_of(row, source, chats, name, where, section)
-    return found and found._replace(document=_document(row, source, where))
+    passage = _passage_of(row, source, chats, name, where, section)
+    return passage and passage._replace(document=_document(row, source, where))
 
 
 def _passage_of(
@@ -82,33 +104,33 @@ def _passage_of(
 ) -> Passage | None:
     category = _category(row, source, where)
     if chats is not None and source.turns is None and field(row, source.messages) is not None:
-        messages = _messages(field(row, source.messages), where)
-        tools = _tools(field(row, source.tools), source.tools, where)
+        messages = messages_of(field(row, source.messages), where)
+        tools = tools_of(field(row, source.tools), source.tools, where)
         return _chat(messages, tools, chats, category, name=name, where=where)
     prompt = _prompt(row, source, where, section)
     if source.after_words is not None:
         cut = _cut(prompt, source.after_words)
         return cut and Passage(text_key(name, cut[0]), *cut, "plain", category)
-    place = _also(row, source, "response")
-    response = field(row, place)
+    path = _path_of(row, source, "response")
+    response = field(row, path)
     if response is not None:
-        response = _text(response, f"'{place}'", where)
+        response = checked_text(response, f"'{path}'", where)
     if chats is not None and source.as_chat == "if-template" and chats.template.exists:
-        said: Messages = ({"role": "user", "content": prompt},)
+        messages = ({"role": "user", "content": prompt},)
         if response is not None:
-            said = (*said, {"role": "assistant", "content": response})
-        return _chat(said, None, chats, category, name=name, where=where)
+            messages = (*messages, {"role": "assistant", "content": response})
+        return _chat(messages, None, chats, category, name=name, where=where)
     return Passage(text_key(name, prompt), prompt, response, "plain", category)
 
 
 def _cut(text: str, words: int) -> tuple[str, str] | None:
-    """The first words, and all behind them with the space between; None without more."""
-    found = re.match(rf"\s*\S+(?:\s+\S+){{{words - 1}}}(?=\s+\S)", text)
-    return None if found is None else (found[0], text[found.end() :])
+    """The first `words` words, and the rest with the space before it; None if there is no rest."""
+    match = re.match(rf"\s*\S+(?:\s+\S+){{{words - 1}}}(?=\s+\S)", text)
+    return None if match is None else (match[0], text[match.end() :])
 
 
 def too_short(source: JsonlSource | HubSource, where: str, section: str) -> DistillSpecError:
-    """The error for a source of which no text can be cut."""
+    """The error for a source whose texts are all too short to be cut."""
     return DistillSpecError(
         f"no text has more than {source.after_words} words",
         where=where,
@@ -117,9 +139,9 @@ def too_short(source: JsonlSource | HubSource, where: str, section: str) -> Dist
 
 
 def field(row: Mapping[str, Any], path: str) -> Any:
-    """What stands at `path`: a field's name, or `a.b` and `a.0` for what is inside; None if absent.
+    """The value at `path`: a field's name, or `a.b` and `a.0` for nested values; None if absent.
 
-    A field whose own name has a dot comes first.
+    A field whose name contains the dot takes precedence.
     """
     if path in row:
         return row[path]
@@ -135,29 +157,30 @@ def field(row: Mapping[str, Any], path: str) -> Any:
 
 
 def outer(path: str, fields: Iterable[str]) -> str:
-    """The field that `path` begins in: itself where it is one."""
+    """The field in which `path` begins; `path` itself if it is a field."""
     return path if path in set(fields) else path.partition(".")[0]
 
 
 def check_categories(
     passages: Sequence[Passage], source: JsonlSource | HubSource, where: str
 ) -> None:
-    """Rows may lack a category, but not all of them: then its field has another name."""
+    """Raise a DistillSpecError if no row has a category: the field then has another name."""
     if source.category is not None and all(p.category is None for p in passages):
         raise DistillSpecError(
             f"no row has a category: none has a field '{source.category}' with a value",
             where=where,
-            fix="name the field that has it, or take `category` out of the source",
+            fix="name the field that has it, or remove `category` from the source",
         )
 
 
-def _also(row: Mapping[str, Any], source: JsonlSource | HubSource, role: str) -> str:
-    """The field of a prompt or response: the one that is named, or, in a row of question and answer
-    for which nothing is named, that.
+def _path_of(row: Mapping[str, Any], source: JsonlSource | HubSource, role: str) -> str:
+    """The path of a row's prompt or response.
+
+    Where the source names no field, a row with `question` and `answer` is read by these.
     """
     named: str = getattr(source, role)
-    asks = source.prompt == "prompt" and field(row, "prompt") is None and "question" in row
-    if not asks or named != role or field(row, named) is not None:
+    is_question = source.prompt == "prompt" and field(row, "prompt") is None and "question" in row
+    if not is_question or named != role or field(row, named) is not None:
         return named
     return QUESTION_AND_ANSWER[role == "response"]
 
@@ -165,9 +188,9 @@ def _also(row: Mapping[str, Any], source: JsonlSource | HubSource, role: str) ->
 def _prompt(
     row: Mapping[str, Any], source: JsonlSource | HubSource, where: str, section: str
 ) -> str:
-    name = source.turns or _also(row, source, "prompt")
-    found = field(row, name)
-    if found is None:
+    name = source.turns or _path_of(row, source, "prompt")
+    value = field(row, name)
+    if value is None:
         ways, lacks = f"{section}.prompt=...", f"no '{name}'"
         if source.turns:
             ways = f"{section}.turns=..., or {ways}"
@@ -177,51 +200,49 @@ def _prompt(
         raise DistillSpecError(
             f"the row has {lacks}",
             where=where,
-            fix=f"its fields are: {', '.join(map(str, row)) or 'none'}; name yours in a recipe or "
-            f"suite with {ways}, or rename it in the file",
+            fix=f"name a field in the recipe or suite with {ways}, or rename it in the file; the "
+            f"row's fields are: {', '.join(map(str, row)) or 'none'}",
         )
     if source.turns:
-        if not isinstance(found, Sequence) or isinstance(found, str) or not found:
+        if not isinstance(value, Sequence) or isinstance(value, str) or not value:
             raise DistillSpecError(
-                f"'{name}' is {_said(found)}, not a list of turns",
+                f"'{name}' is {type_name(value)}, not a list of turns",
                 where=where,
                 fix=f'write it as ["...", ...], or name a text with {section}.prompt=...',
             )
-        name, found = f"{name}.0", found[0]
-    prompt = _text(found, f"'{name}'", where)
+        name, value = f"{name}.0", value[0]
+    prompt = checked_text(value, f"'{name}'", where)
     if not prompt:
-        raise DistillSpecError(
-            f"'{name}' is empty", where=where, fix="fill it, or take the row out"
-        )
+        raise DistillSpecError(f"'{name}' is empty", where=where, fix="fill it, or remove the row")
     return source.before + prompt + source.after
 
 
 def _category(row: Mapping[str, Any], source: JsonlSource | HubSource, where: str) -> str | None:
-    found = None if source.category is None else field(row, source.category)
-    if found is None or found == "":
+    value = None if source.category is None else field(row, source.category)
+    if value is None or value == "":
         return None
-    if not isinstance(found, str | int):
+    if not isinstance(value, str | int):
         raise DistillSpecError(
-            f"'{source.category}' is {_said(found)}, not the name of a category",
+            f"'{source.category}' is {type_name(value)}, not the name of a category",
             where=where,
             fix="write it as a string",
         )
-    return source.merge.get(str(found), str(found))
+    return source.merge.get(str(value), str(value))
 
 
 def _document(row: Mapping[str, Any], source: JsonlSource | HubSource, where: str) -> str:
-    """What the source says that the row is a part of; "" where it does not, and rows are alone."""
+    """The document that the row is a part of; "" if the source names no field for it."""
     if source.document is None:
         return ""
-    found = field(row, source.document)
-    if isinstance(found, bool) or not isinstance(found, str | int) or found == "":
+    value = field(row, source.document)
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise DistillSpecError(
-            f"'{source.document}' is {_said(found)}, not the name of a document",
+            f"'{source.document}' is {type_name(value)}, not the name of a document",
             where=where,
             fix="write the file, conversation or question that the row comes from as a string or "
-            "a number, or take `document` out of the source",
+            "a number, or remove `document` from the source",
         )
-    return f"{source.document}={found}"
+    return f"{source.document}={value}"
 
 
 def _chat(
@@ -233,104 +254,16 @@ def _chat(
     name: str,
     where: str,
 ) -> Passage | None:
-    """The last message, where it is the assistant's, is the response; all before it the prompt."""
+    """The passage of a chat, whose last message is the response if it is the assistant's."""
     asked = messages[:-1] if messages[-1]["role"] == "assistant" else messages
     if not asked:
         raise DistillSpecError(
             "the chat is one answer without a question",
             where=where,
-            fix="put the user's message before it, or take the row out",
+            fix="put the user's message before it, or remove the row",
         )
     turn = chats.turn(messages, tools, where)
     if turn is None:
         return None
     key = chat_key(name, asked, tools)
     return Passage(key, turn.prompt, turn.response, "chat", category, asked, tools)
-
-
-def _messages(found: Any, where: str) -> Messages:
-    """The messages as they stand in the row, as JSON has them, without fields that are null."""
-    if not isinstance(found, Sequence) or isinstance(found, str) or not found:
-        raise DistillSpecError(
-            f"the messages are {_said(found)}, not a list of messages",
-            where=where,
-            fix='write them as [{"role": "user", "content": "..."}, ...]',
-        )
-    for number, message in enumerate(found, start=1):
-        calls = isinstance(message, Mapping) and message.get("tool_calls")
-        if not isinstance(message, Mapping) or not {"role", "content"} <= {
-            *message,
-            *(["content"] if calls else []),
-        }:
-            raise DistillSpecError(
-                f"message {number} is not an object with 'role' and 'content'",
-                where=where,
-                fix='write it as {"role": "user", "content": "..."}',
-            )
-        _text(message["role"], f"the role of message {number}", where)
-        if calls:
-            _check_calls(calls, number, where)
-        if not (calls and message.get("content") is None):
-            _check_content(message["content"], number, where)
-    plain = json.loads(json.dumps([dict(message) for message in found], default=str))  # times
-    return tuple({k: v for k, v in message.items() if v is not None} for message in plain)
-
-
-def _check_content(content: Any, number: int, where: str) -> None:
-    """A text, or a list of parts that are all text: a draft reads nothing else."""
-    what = f"the content of message {number}"
-    if not isinstance(content, list):
-        _text(content, what, where)
-        return
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind != "text" or not isinstance(part.get("text"), str):
-            raise DistillSpecError(
-                f"{what} has a part that is {_said(part)}"
-                + (f" of type {kind!r}" if kind is not None else "")
-                + ", and only text is read",
-                where=where,
-                fix='write parts as {"type": "text", "text": "..."}, or take the row out',
-            )
-
-
-def _check_calls(calls: Any, number: int, where: str) -> None:
-    if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
-        raise DistillSpecError(
-            f"the tool_calls of message {number} are {_said(calls)}, not a list of objects",
-            where=where,
-            fix='write each as {"type": "function", "function": {"name": ..., "arguments": ...}}',
-        )
-
-
-def _tools(found: Any, name: str, where: str) -> Tools | None:
-    """The tools that a chat may call; some data sets hold them as JSON in a string."""
-    if isinstance(found, str):
-        with suppress(ValueError, RecursionError):
-            found = json.loads(found) if found.strip() else None
-    if not found:
-        return None
-    if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
-        raise DistillSpecError(
-            f"'{name}' is {_said(found)}, not a list of tools",
-            where=where,
-            fix='write each as {"type": "function", "function": {"name": ..., "parameters": ...}}',
-        )
-    return tuple(json.loads(json.dumps(found, default=str)))
-
-
-def _text(value: Any, what: str, where: str) -> str:
-    if not isinstance(value, str):
-        raise DistillSpecError(
-            f"{what} is {_said(value)}, not a text", where=where, fix="write it as a string"
-        )
-    return value
-
-
-def _said(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
-    if value is None:
-        return "null"
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return "a number"
-    return "an empty list" if value == [] else names.get(type(value), type(value).__name__)

@@ -1,9 +1,9 @@
-"""Texts to tokens, the way a serving engine sees them.
+"""Texts become tokens in the way that a serving engine sees them.
 
-A prompt keeps the tokens that a server reads it as; a model goes on from the last of them, whatever
-piece the tokenizer would have chosen over the seam. A response is what the tokens of both have
-behind the prompt's; where a piece goes over the seam, it is encoded so that both together decode to
-the text.
+A prompt has the tokens that a server reads. A model continues after the last of them, even where
+the tokenizer would choose one token across the seam of prompt and response. The tokens of a
+response are those behind the prompt's when both are encoded together. Where a token crosses the
+seam, the response is encoded so that the tokens of both decode to the text.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ Tokens = tuple[int, ...]
 _Encode = Callable[[list[str], list[int]], list[list[int]]]
 
 _CHARACTERS_PER_TOKEN = 8.0  # code and prose have 3 to 5
-_SAMPLE = 16  # texts that tell how many it really is
+_SAMPLE = 16  # texts from which the real number is estimated
 _MARGIN = 1.25
-_SEAM = 16  # tokens near an artificial cut that may differ from those of the whole text
-_CONTEXT = 512  # characters before a seam that are read again with what follows
-_SURE = 8  # tokens before a seam that must be those of the whole prompt
-# Texts that a response is encoded behind, where it does not begin as a text of its own.
+_SEAM = 16  # tokens near an artificial cut that may differ from those of the entire text
+_CONTEXT = 512  # characters before a seam that are encoded again with the response
+_SURE = 8  # tokens before a seam that must equal those of the entire prompt
+# Put before a response, so that the tokenizer encodes it as a continuation, not as a new text.
 _SENTINELS = ("", "\N{WHITE SMILING FACE}", "a", ".", "\n")
 
 
 class PromptText(NamedTuple):
-    """A prompt and the tokens that a server reads it as, maybe without its beginning.
+    """A prompt and the tokens that a server reads.
 
-    literal: the text of a special token in it is plain text.
+    Attributes:
+        text: The entire prompt.
+        tokens: Its tokens, maybe without the beginning.
+        literal: Whether the text of a special token is plain text.
     """
 
     text: str
@@ -42,37 +45,48 @@ class PromptText(NamedTuple):
 
 
 class Encoder:
-    """One tokenizer's rules. `end`: its end-of-text, None where it has none.
+    """Encodes prompts and responses with a tokenizer.
 
-    `stops`: all tokens that end a text. `turn_end`: the one that ends an assistant's turn in its
-    chat template, else `end`.
-    `prefix`: the tokens that the tokenizer itself puts before a plain text (beginning-of-text).
-    `suffix`: of prompts for encoder-decoder models, what it puts behind, and the decoder's start.
+    Attributes:
+        end: The end-of-text token; None where the tokenizer has none.
+        stops: All tokens that end a text.
+        turn_end: The token that ends an assistant's turn in the chat template, else `end`.
+        prefix: Tokens that the tokenizer puts before a plain text (beginning-of-text).
+        suffix: Tokens behind a prompt for an encoder-decoder model, with the decoder's start.
     """
 
     def __init__(
         self, tokenizer: Tokenizer, start: int | None = None, stops: EosTokens | None = None
     ) -> None:
-        """start: the token that an encoder-decoder model's responses begin with. stops: default:
-        what the tokenizer says.
+        """Read the tokenizer's special tokens.
+
+        Args:
+            tokenizer: The tokenizer.
+            start: Token that begins the responses of an encoder-decoder model.
+            stops: Tokens that end a text. Default: those of the tokenizer.
         """
         self._tokenizer = tokenizer
         stops = stop_ids(None, tokenizer) if stops is None else stops
         self.stops, end = stops.ids, tokenizer.eos_token_id
         self.end: int | None = int(end) if end in stops.ids else min(stops.ids, default=None)
         self.turn_end = self.end if stops.turn_end is None else stops.turn_end
-        spelt = [one.content for one in tokenizer.added_tokens_decoder.values() if one.special]
-        self._spelt = re.compile("|".join(map(re.escape, spelt)) or "(?!)")
-        self.prefix, behind = _dressing(tokenizer)
+        added = tokenizer.added_tokens_decoder.values()
+        special = [token.content for token in added if token.special]
+        self._special = re.compile("|".join(map(re.escape, special)) or "(?!)")
+        self.prefix, suffix = _affixes(tokenizer)
         self._start = start
-        self.suffix: Tokens = () if start is None else (*behind, start)
+        self.suffix: Tokens = () if start is None else (*suffix, start)
 
     def tails(
         self, texts: Sequence[str], most: int, *, prefix: bool, literal: bool
     ) -> list[Tokens]:
-        """The last `most` tokens of each text, `prefix` included where it is wanted.
+        """The last `most` tokens of each text.
 
-        literal: the text of a special token is plain text, as in source code that speaks of it.
+        Args:
+            texts: The texts.
+            most: Tokens per text, with prefix and suffix.
+            prefix: Whether the tokens begin with `self.prefix`.
+            literal: Whether the text of a special token is plain text, as in source code.
         """
         before = self.prefix if prefix else ()
         room = max(most - len(before) - len(self.suffix), 1)
@@ -84,7 +98,7 @@ class Encoder:
     def wholes(
         self, texts: Sequence[str], most: int, *, prefix: bool, literal: bool
     ) -> list[Tokens | None]:
-        """The tokens of each text; None for a text of more than `most` tokens."""
+        """The tokens of each text; None for a text of more than `most` tokens. See `tails`."""
         before = self.prefix if prefix else ()
         room = most - len(before) - len(self.suffix)
         ends = self._ends(texts, max(room, 1), from_the_end=False, encode=self._alone(literal))
@@ -99,73 +113,84 @@ class Encoder:
         literal: bool,
         whole: bool = True,
     ) -> list[Tokens]:
-        """The first `most` tokens of each response; one that ends before gets `end`, if any.
+        """The first `most` tokens of each response.
 
-        A token that ends a text ends a response there, as it would end a generation.
+        A token that ends a text ends the response, as it ends a generation.
 
         Args:
-            rows: Prompts, None for a text that nothing is known to come before, and responses.
-            end: What is put behind a response; None where it holds its own.
-            literal: The text of a special token in a response is plain text.
-            whole: Texts that were cut off somewhere (False) get no end.
+            rows: Prompts and responses; None for an unknown prompt.
+            most: Tokens per response.
+            end: Token to append to a shorter response; None where the text contains its end.
+            literal: Whether the text of a special token in a response is plain text.
+            whole: Whether the responses are complete; a response that was cut gets no end.
         """
         prompts, texts = [prompt for prompt, _ in rows], [text for _, text in rows]
 
-        def encode(pieces: list[str], places: list[int]) -> list[list[int]]:
-            return self._behind([prompts[i] for i in places], pieces, literal=literal)
+        def encode(pieces: list[str], indices: list[int]) -> list[list[int]]:
+            return self._behind([prompts[i] for i in indices], pieces, literal=literal)
 
-        found, ends = [], {*self.stops, end}
+        responses, ends = [], {*self.stops, end}
         for ids in self._ends(texts, most, from_the_end=False, encode=encode):
-            inside = next((place for place, token in enumerate(ids) if token in ends), None)
-            if inside is not None:
-                ids = ids[: inside + 1]
+            first_end = next((i for i, token in enumerate(ids) if token in ends), None)
+            if first_end is not None:
+                ids = ids[: first_end + 1]
             elif whole and end is not None:
                 ids = [*ids, end]
-            found.append(tuple(ids[:most]))
-        return found
+            responses.append(tuple(ids[:most]))
+        return responses
 
     def length(self, text: str) -> int:
-        """Tokens of the whole text, with what is put before and behind it."""
-        inside = self._encode([text], False)[0]
-        return len(self.prefix) + len(inside) + len(self.suffix)
+        """Number of tokens of the entire text, with prefix and suffix."""
+        ids = self._encode([text], False)[0]
+        return len(self.prefix) + len(ids) + len(self.suffix)
 
     def _behind(
         self, prompts: Sequence[PromptText | None], texts: Sequence[str], *, literal: bool
     ) -> list[list[int]]:
-        """The tokens of each text as what comes behind the tokens of its prompt."""
-        found: dict[int, list[int]] = {}
-        if self._start is None:  # else a response is a text of its own
+        """The tokens of each text that follow the tokens of its prompt.
+
+        Three ways are tried in turn: encoding prompt and text together, encoding the text behind a
+        sentinel, and encoding the text alone.
+        """
+        encoded: dict[int, list[int]] = {}
+        if self._start is None:  # a decoder's response begins as a separate text
             for split in (False, True):
                 rows = [
                     (i, prompt, text)
                     for i, (prompt, text) in enumerate(zip(prompts, texts, strict=True))
                     if prompt is not None
                     and prompt.literal == split
-                    and (literal == split or not self._spelt.search(text))
+                    and (literal == split or not self._special.search(text))
                 ]
                 for size in (_CONTEXT, None):
-                    rows = self._joined([row for row in rows if row[0] not in found], size, found)
+                    rows = [row for row in rows if row[0] not in encoded]
+                    rows = self._joined(rows, size, encoded)
         for sentinel in _SENTINELS:
-            left = [i for i in range(len(texts)) if i not in found]
-            before, *read = self._encode([sentinel, *(sentinel + texts[i] for i in left)], literal)
-            for i, ids in zip(left, read, strict=True):
+            left = [i for i in range(len(texts)) if i not in encoded]
+            before, *both = self._encode([sentinel, *(sentinel + texts[i] for i in left)], literal)
+            for i, ids in zip(left, both, strict=True):
                 rest = ids[len(before) :]
                 if ids[: len(before)] == before and self._fits(prompts[i], rest, texts[i]):
-                    found[i] = rest
-        left = [i for i in range(len(texts)) if i not in found]  # no tokens say just this
-        found |= zip(left, self._encode([texts[i] for i in left], literal), strict=True)
-        return [found[i] for i in range(len(texts))]
+                    encoded[i] = rest
+        left = [i for i in range(len(texts)) if i not in encoded]  # no tokens decode to just this
+        encoded |= zip(left, self._encode([texts[i] for i in left], literal), strict=True)
+        return [encoded[i] for i in range(len(texts))]
 
     def _joined(
         self,
         rows: Sequence[tuple[int, PromptText, str]],
         characters: int | None,
-        found: dict[int, list[int]],
+        encoded: dict[int, list[int]],
     ) -> list[tuple[int, PromptText, str]]:
-        """Reads prompts and texts together; the rows whose prompts need be longer than that.
+        """Encode prompts and texts together.
 
-        characters: of each prompt's end; None: all of it. found: takes the tokens behind the
-        prompts, of rows where none goes over the seam.
+        Args:
+            rows: Index, prompt and text.
+            characters: Characters to read of each prompt's end; None reads all of it.
+            encoded: Receives the tokens behind the prompt where no token crosses the seam.
+
+        Returns:
+            The rows that need more of their prompts.
         """
         if not rows:
             return []
@@ -176,41 +201,46 @@ class Encoder:
         alone = self._encode(contexts, literal)
         both = self._encode([c + row[2] for c, row in zip(contexts, rows, strict=True)], literal)
         unsure = []
-        for row, before, whole in zip(rows, alone, both, strict=True):
+        for row, before, joined in zip(rows, alone, both, strict=True):
             sure = min(_SURE, len(before), len(row[1].tokens))
             if tuple(before[len(before) - sure :]) != row[1].tokens[len(row[1].tokens) - sure :]:
                 unsure.append(row)
-            elif whole[: len(before)] == before:
-                found[row[0]] = whole[len(before) :]
+            elif joined[: len(before)] == before:
+                encoded[row[0]] = joined[len(before) :]
         return unsure
 
     def _fits(self, prompt: PromptText | None, ids: list[int], text: str) -> bool:
-        """Whether the tokens say the text behind the prompt: looked at near the seam."""
+        """Whether the tokens behind the prompt decode to the text; checked near the seam."""
         if prompt is None or self._start is not None:
             return True
         unknown = self._tokenizer.unk_token_id
-        if unknown in ids:  # it says no text: what stands before it is looked at
+        if unknown in ids:  # it decodes to no text, so only the tokens before it are checked
             ids = ids[: ids.index(unknown)]
             if not ids:
                 return True
         context = prompt.tokens[-_SURE:]
         before = decoded(self._tokenizer, context)
-        said = decoded(self._tokenizer, [*context, *ids[:_SEAM]])
-        behind = said[len(before) :].rstrip("\ufffd")  # half a character is cut
-        return said.startswith(before) and text.startswith(behind) and bool(behind or not text)
+        both = decoded(self._tokenizer, [*context, *ids[:_SEAM]])
+        behind = both[len(before) :].rstrip("\ufffd")  # an incomplete character at the cut
+        return both.startswith(before) and text.startswith(behind) and bool(behind or not text)
 
     def _alone(self, literal: bool) -> _Encode:
-        return lambda pieces, places: self._encode(pieces, literal)
+        return lambda pieces, indices: self._encode(pieces, literal)
 
     def _ends(
         self, texts: Sequence[str], most: int, *, from_the_end: bool, encode: _Encode
     ) -> list[list[int]]:
-        """Tokens of each text, or of so much of one end of it that holds more than `most` tokens.
+        """Tokens of each text, or of a piece at one end of it that has more than `most` tokens.
 
-        Whole files are not tokenised for the sake of their last lines. encode: of pieces of the
-        texts at these places.
+        This avoids tokenising entire files when only their last lines are needed.
+
+        Args:
+            texts: The texts.
+            most: Tokens needed of each text.
+            from_the_end: Whether the last tokens are needed, rather than the first ones.
+            encode: Encodes pieces of the texts, given the indices of the texts.
         """
-        found: dict[int, list[int]] = {}
+        tokens: dict[int, list[int]] = {}
         characters_per_token = _CHARACTERS_PER_TOKEN
         waiting = list(range(min(len(texts), _SAMPLE)))
         sampled = False
@@ -222,15 +252,15 @@ class Encoder:
             read = encode(pieces, waiting)
             for i, ids in zip(waiting, read, strict=True):
                 if len(ids) >= most + _SEAM or len(texts[i]) <= characters:
-                    found[i] = ids
-            if sampled:  # what has more is read again, longer
+                    tokens[i] = ids
+            if sampled:  # a piece that was too short is read again, twice as long
                 characters_per_token *= 2
             else:
-                tokens = max(1, sum(map(len, read)))
-                characters_per_token = _MARGIN * max(1.0, sum(map(len, pieces)) / tokens)
+                count = max(1, sum(map(len, read)))
+                characters_per_token = _MARGIN * max(1.0, sum(map(len, pieces)) / count)
                 sampled = True
-            waiting = [i for i in range(len(texts)) if i not in found]
-        return [found[i] for i in range(len(texts))]
+            waiting = [i for i in range(len(texts)) if i not in tokens]
+        return [tokens[i] for i in range(len(texts))]
 
     def _encode(self, texts: list[str], literal: bool) -> list[list[int]]:
         if not texts:
@@ -242,15 +272,15 @@ class Encoder:
             return_attention_mask=False,
             verbose=False,
         )["input_ids"]
-        if self._start is not None:  # a source that spells it would end there
+        if self._start is not None:  # a text that spells the start token would end there
             encoded = [[token for token in ids if token != self._start] for ids in encoded]
         return encoded
 
 
-def _dressing(tokenizer: Tokenizer) -> tuple[Tokens, Tokens]:
-    """What the tokenizer puts before a text, and behind it."""
+def _affixes(tokenizer: Tokenizer) -> tuple[Tokens, Tokens]:
+    """The tokens that the tokenizer puts before and behind a text."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    dressed = tokenizer("a")["input_ids"]
-    starts = (i for i in range(len(dressed)) if dressed[i : i + len(bare)] == bare)
+    marked = tokenizer("a")["input_ids"]
+    starts = (i for i in range(len(marked)) if marked[i : i + len(bare)] == bare)
     before = next(starts, 0)
-    return tuple(dressed[:before]), tuple(dressed[before + len(bare) :])
+    return tuple(marked[:before]), tuple(marked[before + len(bare) :])

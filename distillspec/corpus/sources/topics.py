@@ -1,7 +1,7 @@
-"""Prose that is on every machine: Python's language reference, as the interpreter's help shows it.
+"""Prose that every machine has: Python's language reference, from the interpreter's help.
 
-`pydoc_data.topics` comes with the interpreter. No python-source takes it, so no training on code
-has seen it.
+`pydoc_data.topics` is part of the interpreter. A python-source leaves it out, so that no training
+on code has seen it.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ _PARAGRAPH = re.compile(r"(?:^[^\s*=~+\"-].*\n?){3,}", re.MULTILINE)  # no code,
 
 
 def topics() -> dict[str, str]:
-    """The texts of the language reference by topic; DistillSpecError where it is not installed."""
+    """The texts of the language reference by topic; a DistillSpecError if it is not installed."""
     try:
-        found = importlib.import_module("pydoc_data.topics")
+        module = importlib.import_module("pydoc_data.topics")
     except ImportError as error:
         raise DistillSpecError(
-            "this Python has come without the texts of its help (pydoc_data.topics)",
+            "this Python lacks the texts of its help (pydoc_data.topics)",
             where="source of kind python-topics or adversarial",
-            fix="install the whole standard library, or take prose from a jsonl source",
+            fix="install the entire standard library, or take prose from a jsonl source",
         ) from error
-    return dict(found.topics)
+    return dict(module.topics)
 
 
 def topic_passages(source: PythonTopicsSource, seed: int) -> list[Passage]:
-    """At most `prompts_per_topic` passages a topic: one of each, then a second of each, and so on.
+    """At most `prompts_per_topic` passages per topic: first one of each, then a second of each.
 
-    A prompt is a topic from its beginning to a line inside a paragraph, so that prose goes on; the
-    response is the rest of the topic. Which ones, and their order, depends on the seed alone.
+    A prompt is a topic from its beginning to a line inside a paragraph, so that prose follows. The
+    response is the rest of the topic. The choice and the order depend on the seed alone.
     """
     texts = topics()
     plans = {
@@ -55,7 +55,7 @@ def topic_passages(source: PythonTopicsSource, seed: int) -> list[Passage]:
 
 
 def _ends(name: str, text: str, count: int, seed: int) -> list[int]:
-    """Ends of lines that are not the last of their paragraph, at most one of a paragraph."""
+    """Ends of lines that are not the last of their paragraph, at most one per paragraph."""
     ends = []
     for paragraph in _PARAGRAPH.finditer(text):
         breaks = [paragraph.start() + m.start() for m in re.finditer("\n", paragraph[0].rstrip())]

@@ -1,1 +1,1 @@
-"""What the target has answered, kept on disk."""
+"""Stores of the target's responses and distributions on disk."""

@@ -1,13 +1,13 @@
-"""Responses that the target sampled once: stored row by row, for every recipe that asks the same.
+"""Responses that the target has sampled, stored row by row and shared by recipes.
 
-A store belongs to one target and one way of sampling (`SampledBy`), and its folder is named by a
-digest of these. A row is a prompt's key, its tokens and the response to it. Recipes with the same
-target and settings share rows, whatever their names and their other prompts are.
+A store belongs to one target and one way of sampling (`SampledBy`); a digest of these names its
+folder. A row is a prompt's key and tokens with the response. Recipes with the same target and
+settings share rows, even if their names and their other prompts differ.
 
-Each row has a stream of random numbers of its own, seeded by the recipe's seed and the row. Rows
-are sampled in batches whose composition depends on the wanted prompts alone, and a batch is on the
-disk before the next one begins. A killed run loses the batch in flight, and what the next run
-samples is what an uninterrupted run, or one of several processes, has sampled.
+Each row is sampled with a separate stream of random numbers, seeded by the recipe's seed and the
+row. Rows are sampled in batches that depend on the requested prompts alone, and a batch is on disk
+before the next one begins. A killed run loses the batch in flight; the next run samples the same
+responses as an uninterrupted run, or a run of several processes.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ Sampler = Callable[[list[Prompt], list[int]], list[list[int]]]
 Progress = Callable[[int, int], None]
 
 _FORMAT = 2
-_MOST_TOKENS = 2**31  # of a vocabulary that nobody has named
+_MOST_TOKENS = 2**31  # where the settings do not name the size of the vocabulary
 
 
 class SampledBy(NamedTuple):
-    """All that a response depends on beside its prompt.
+    """All that a response depends on, except for its prompt.
 
     Attributes:
-        seed: Of the recipe.
-        temperature: Of the sampling.
+        seed: The recipe's seed.
+        temperature: Sampling temperature.
         model: Digest of the target's weights.
         settings: All else that shapes a response, such as max_response_tokens and dtype.
     """
@@ -56,7 +56,7 @@ class SampledBy(NamedTuple):
     settings: Mapping[str, Setting]
 
     def entries(self) -> dict[str, Setting]:
-        """Flat, as in manifest.json."""
+        """The flat entries of manifest.json."""
         fields: dict[str, Setting] = {
             "format": _FORMAT,
             "seed": self.seed,
@@ -67,18 +67,24 @@ class SampledBy(NamedTuple):
 
 
 def row_name(prompt: Prompt) -> str:
-    """32 hex digits that name the prompt's row: of its key and tokens."""
+    """32 hex digits that name the prompt's row: a digest of its key and tokens."""
     content = json.dumps([prompt.key, prompt.tokens]).encode()
     return hashlib.sha256(content).hexdigest()[:32]
 
 
 def row_seed(seed: int, prompt: Prompt) -> int:
-    """In [0, 2**63): what the stream of random numbers of the prompt's row starts from."""
+    """The seed of the row's stream of random numbers, in [0, 2**63)."""
     return derive_seed(seed, "target's response", row_name(prompt))
 
 
 class _Line(NamedTuple):
-    """Of a file of responses. row: by which it is found. key: of its prompt."""
+    """One line of a file of responses.
+
+    Attributes:
+        row: The row's name, by which it is looked up.
+        key: The prompt's key.
+        response: The response's tokens.
+    """
 
     row: str
     key: str
@@ -86,31 +92,31 @@ class _Line(NamedTuple):
 
 
 class StoredResponses:
-    """The responses to `prompts` in a store, some of them maybe still missing."""
+    """The responses to some prompts, part of which may still be missing."""
 
     def __init__(
         self,
-        place: StoreFolder,
+        parent: StoreFolder,
         prompts: Sequence[Prompt],
         sampled_by: SampledBy,
         *,
         batch: int = 64,
     ) -> None:
-        """Open a store; it begins to be on the disk with its first row.
+        """Open a store; the first row creates it on disk.
 
         Args:
-            place: Where stores of the target lie.
-            prompts: The wanted ones, with different keys.
-            sampled_by: What the responses depend on.
-            batch: Rows that are sampled together.
+            parent: The parent folder of the target's stores.
+            prompts: The requested prompts, with different keys.
+            sampled_by: All that the responses depend on, except for their prompts.
+            batch: Number of rows that are sampled together.
 
         Raises:
             DistillSpecError: The store's manifest is damaged.
         """
         assert len({p.key for p in prompts}) == len(prompts)
         self.sampled_by = sampled_by
-        self.folder = place.folder(sampled_by.entries())
-        # Prompts of one length share a batch: little padding while sampling.
+        self.folder = parent.folder(sampled_by.entries())
+        # Prompts of similar length share a batch, so that sampling pads little.
         ordered = sorted(prompts, key=lambda p: (len(p.tokens), p.key))
         self._names = {p.key: row_name(p) for p in ordered}
         self._batches = [ordered[i : i + batch] for i in range(0, len(ordered), batch)]
@@ -121,11 +127,11 @@ class StoredResponses:
         begin_store(self.folder, self.sampled_by.entries(), "stored responses")
 
     def prompts(self, rank: int = 0, world: int = 1) -> list[Prompt]:
-        """Those of the batches whose number is `rank` modulo `world`."""
+        """The prompts of the batches whose number is `rank` modulo `world`."""
         return [prompt for batch in self._batches[rank::world] for prompt in batch]
 
     def missing(self) -> list[list[Prompt]]:
-        """Of each batch, the prompts whose responses are not stored yet."""
+        """For each batch, the prompts whose responses are not stored yet."""
         stored = self._read()
         return [[p for p in batch if self._names[p.key] not in stored] for batch in self._batches]
 
@@ -141,13 +147,13 @@ class StoredResponses:
         rank: int = 0,
         seconds: float = 0.0,
     ) -> None:
-        """Store the responses to some prompts; they are on the disk when this returns.
+        """Store the responses to some prompts; they are on disk when this returns.
 
         Args:
-            prompts: Some of the store's.
-            responses: One for each of them, in their order.
-            rank: This process, which appends to a file of its own.
-            seconds: What sampling them took.
+            prompts: Some of the store's prompts.
+            responses: The response to each of them, in their order.
+            rank: Number of this process, which appends to a separate file.
+            seconds: Time spent on sampling them.
         """
         self._begin()
         records = []
@@ -163,50 +169,53 @@ class StoredResponses:
             append(records)
 
     def known(self) -> dict[str, Tokens]:
-        """The response tokens that are there, by the key of their prompt."""
+        """The stored response tokens, by the key of their prompt."""
         stored = self._read()
         return {key: stored[name] for key, name in self._names.items() if name in stored}
 
     def responses(self) -> dict[str, Tokens]:
-        """Response tokens by the key of their prompt.
+        """All response tokens, by the key of their prompt.
 
         Raises:
             DistillSpecError: Rows are missing or damaged.
         """
-        found = self.known()
-        missing = len(self._names) - len(found)
+        responses = self.known()
+        missing = len(self._names) - len(responses)
         if missing:
             raise DistillSpecError(
                 f"{missing} of {len(self._names)} target responses are not sampled yet",
                 where=str(self.folder),
                 fix="start the same command again: it samples what is missing",
             )
-        return found
+        return responses
 
     @property
     def seconds(self) -> float:
-        """What sampling the wanted rows took, whichever recipes have asked for them."""
+        """Time spent on sampling the requested rows, by any recipe."""
         return seconds_of(self.folder, self._names.values())
 
     def _read(self) -> dict[str, Tokens]:
         """Response tokens by the name of their row."""
         known = self.sampled_by.settings.get("vocabulary")
-        most = known if isinstance(known, int) else _MOST_TOKENS
-        found: dict[str, Tokens] = {}
+        vocab_size = known if isinstance(known, int) else _MOST_TOKENS
+        responses: dict[str, Tokens] = {}
         for path in sorted(self.folder.glob("rows-*.jsonl")):
-            kept = BoundedText(
+            text = BoundedText(
                 path,
                 "a stored response",
                 "delete this line and start again: only its prompt is sampled again",
             )
-            for place, line in read_lines(kept, unfinished=True):
+            for position, line in read_lines(text, unfinished=True):
                 if line.pop("check", None) != _checksum(line):
-                    raise kept.fault("it is damaged", place)
-                row = kept.record(_Line, line, place)
-                if not all(0 <= token < most for token in row.response):
-                    raise kept.fault(f"it has tokens outside of the {most} of the target", place)
-                found[row.row] = row.response
-        return found
+                    raise text.fault("it is damaged", position)
+                row = text.record(_Line, line, position)
+                if not all(0 <= token < vocab_size for token in row.response):
+                    raise text.fault(
+                        f"it has tokens outside of the target's vocabulary of {vocab_size}",
+                        position,
+                    )
+                responses[row.row] = row.response
+        return responses
 
 
 def fill(
@@ -220,12 +229,12 @@ def fill(
     """Sample and store the missing rows of the batches whose number is `rank` modulo `world`.
 
     Args:
-        store: What is filled.
-        sampler: Of prompts and a seed for each, their responses.
-        rank: This process.
-        world: How many processes share the work.
-        progress: Called with (rows of this process that are stored, rows of this process), first
-            for what earlier runs have stored.
+        store: The store to fill.
+        sampler: Returns the responses to some prompts, given a seed for each.
+        rank: Number of this process.
+        world: Number of processes that share the work.
+        progress: Called with (stored rows, rows) of this process, first for what earlier runs have
+            stored.
     """
     waiting = store.missing()[rank::world]
     total = len(store.prompts(rank, world))
@@ -234,7 +243,8 @@ def fill(
         progress(done, total)
     for prompts in filter(None, waiting):
         began = time.monotonic()
-        responses = sampler(prompts, [row_seed(store.sampled_by.seed, one) for one in prompts])
+        seeds = [row_seed(store.sampled_by.seed, prompt) for prompt in prompts]
+        responses = sampler(prompts, seeds)
         store.append(prompts, responses, rank=rank, seconds=time.monotonic() - began)
         done += len(prompts)
         if progress is not None:
@@ -242,7 +252,7 @@ def fill(
 
 
 def prompts_digest(prompts: Sequence[Prompt]) -> str:
-    """SHA-256 over keys and tokens, whatever their order."""
+    """SHA-256 over keys and tokens, independent of their order."""
     digest = hashlib.sha256()
     for prompt in sorted(prompts, key=lambda p: p.key):
         digest.update(json.dumps([prompt.key, prompt.tokens]).encode())

@@ -1,4 +1,7 @@
-"""The folder of what was asked of a target: named by all that determines it, not by a recipe."""
+"""The folder of a store, named by a digest of all that determines its content.
+
+Recipes that request the same from a target share a store, since its name has no recipe in it.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,12 @@ _SECONDS = "seconds-{:05d}.jsonl"
 
 
 class StoreFolder(NamedTuple):
-    """Where stores of one target lie.
+    """The parent folder of the stores of one target.
 
     Attributes:
         root: The folder of all stores.
         target: The target's name, whose last parts begin the folder's name for readers.
-        former: The recipe's name, under which earlier versions kept a store in `root`.
+        former: The recipe's name, which earlier versions gave to a store in `root`.
     """
 
     root: Path
@@ -38,10 +41,10 @@ class StoreFolder(NamedTuple):
     former: str
 
     def folder(self, entries: Mapping[str, Setting]) -> Path:
-        """The folder of the store that `entries` determine; one that is there is found by them.
+        """The folder of the store that `entries` determine, whether it exists or not.
 
-        A store that an earlier version kept under the recipe's name moves there, if it is the
-        same; else a warning says that it is not used.
+        A store that an earlier version named after the recipe is renamed to this folder, if it is
+        the same store. Otherwise a warning reports that it is not used.
         """
         digest = hashlib.sha256(json.dumps(dict(entries), sort_keys=True).encode()).hexdigest()
         digest = digest[:_DIGITS]
@@ -67,10 +70,10 @@ class StoreFolder(NamedTuple):
                 )
                 return
         except (OSError, DistillSpecError):
-            pass  # it is not used; the warning says so
+            pass  # the warning below reports that it is not used
         log.warning(
-            "%s was stored under the recipe's name, by an earlier version or other settings, and "
-            "is not used; %s is. Delete the former when you no longer need it",
+            "%s is not used: an earlier version or other settings stored it under the recipe's "
+            "name. %s is used instead. Delete the former when you no longer need it",
             former,
             folder,
         )
@@ -80,12 +83,12 @@ def begin_store(folder: Path, entries: Mapping[str, Setting], what: str) -> None
     """Make a store's folder with its manifest, or check the manifest that is there.
 
     Args:
-        folder: As `StoreFolder.folder` has found it.
-        entries: What the folder is named by.
-        what: Is kept there, in the plural.
+        folder: The folder that `StoreFolder.folder` has returned.
+        entries: The entries that the folder is named by.
+        what: The content of the store, in the plural, for errors.
 
     Raises:
-        DistillSpecError: The manifest is not what the folder is named by, or cannot be written.
+        DistillSpecError: The manifest differs from `entries`, or cannot be written.
     """
     make_folder(folder)
     path = folder / "manifest.json"
@@ -98,7 +101,7 @@ def begin_store(folder: Path, entries: Mapping[str, Setting], what: str) -> None
         stored = {}
     if stored != entries:
         raise DistillSpecError(
-            f"the manifest of the {what} is damaged: it is not what the folder is named by",
+            f"the manifest of the {what} is damaged: it does not match the folder's name",
             where=str(path),
             fix=f"delete {path} if nothing else in {folder} was changed, or {folder} to make the "
             f"{what} again",
@@ -115,21 +118,28 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 def note_seconds(folder: Path, rank: int, names: Iterable[str], seconds: float) -> None:
-    """Write down what making these parts of a store took; all of them alike."""
-    found = list(names)
+    """Record the time spent on some parts of a store.
+
+    Args:
+        folder: The store's folder.
+        rank: Number of this process, which appends to a separate file.
+        names: The parts, which share the time evenly.
+        seconds: Time spent on all of them together.
+    """
+    parts = list(names)
     with appending(folder / _SECONDS.format(rank)) as append:
-        append([{"names": found, "seconds": round(seconds / len(found), 6)}])
+        append([{"names": parts, "seconds": round(seconds / len(parts), 6)}])
 
 
 def seconds_of(folder: Path, names: Iterable[str]) -> float:
-    """What making these parts of a store took, over all processes; 0 where nothing is known."""
+    """Time spent on these parts of a store, over all processes; 0 where nothing is recorded."""
     wanted, total = set(names), 0.0
     for path in sorted(folder.glob("seconds-*.jsonl")):
-        kept = BoundedText(path, "the clock of a store", "correct the file's permissions")
-        for line in read_bytes(kept).splitlines():
+        text = BoundedText(path, "the times of a store", "correct the file's permissions")
+        for line in read_bytes(text).splitlines():
             try:
                 row: _Seconds = typed(_Seconds, json.loads(line))
             except (ValueError, RecursionError):
-                continue  # a clock alone: no result depends on it
+                continue  # no result depends on the times
             total += row.seconds * len(wanted.intersection(row.names))
     return total

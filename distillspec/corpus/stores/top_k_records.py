@@ -1,16 +1,18 @@
-"""One record of a cache of the target's distributions: packed bytes of one size, and back.
+"""A record of the top-k store: a distribution packed into a fixed number of bytes, and back.
 
 | field | bytes | holds |
 |---|---|---|
-| `ids` | 2 k | the k likeliest tokens, likeliest first; their lower 16 bits |
+| `ids` | 2 k | lower 16 bits of the k most probable tokens, most probable first |
 | `high` | k, from a vocabulary of 2**16 on | bits 16 to 23 of the ids |
 | `log_probability` | 2 k or 4 k | nats, float16 or float32 |
 | `log_rest` | 4 | log of the mass of all other tokens, nats, float32 |
 
-All little-endian, in this order, without gaps. Log-probabilities rather than probabilities, since
-half precision makes 0 of a probability below 6e-8, at which reverse KL is infinite; float16 rather
-than bfloat16, which moves a gradient of KL eight times as far (`eval/bench/topk.py rounding`). The
-slope of a total variation jumps where q meets p, so that any rounding moves it there.
+All fields are little-endian, in this order, without gaps.
+
+Records hold log-probabilities, since half precision rounds a probability below 6e-8 to 0, where
+reverse KL is infinite. The type is float16, since bfloat16 moves a gradient of KL eight times as
+far (`eval/bench/topk.py rounding`). The slope of a total variation jumps where q equals p, so any
+rounding changes it there.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ _LARGEST_VOCABULARY = 2**24
 
 
 def record_type(signal: CachedTargetConfig, vocab_size: int) -> np.dtype[np.void]:
-    """The record of `signal.k` tokens of that many; its size is `signal.bytes_per_token`."""
+    """The dtype of a record with `signal.k` of `vocab_size` tokens.
+
+    Its size is `signal.bytes_per_token(vocab_size)`.
+    """
     assert 1 <= signal.k <= vocab_size <= _LARGEST_VOCABULARY
     value = "<f2" if signal.dtype == "float16" else "<f4"
     fields: list[Any] = [("ids", "<u2", (signal.k,))]
@@ -40,12 +45,12 @@ def record_type(signal: CachedTargetConfig, vocab_size: int) -> np.dtype[np.void
     return np.dtype(fields)
 
 
-def packed(top: TopTokens, kind: np.dtype[np.void]) -> Records:
+def packed(top: TopTokens, dtype: np.dtype[np.void]) -> Records:
     """TopTokens of N positions -> N records."""
-    records = np.zeros(top.ids.shape[0], kind)
+    records = np.zeros(top.ids.shape[0], dtype)
     ids = top.ids.cpu().numpy()
     records["ids"] = ids & 0xFFFF
-    if "high" in _names(kind):
+    if "high" in _names(dtype):
         records["high"] = ids >> 16
     records["log_probability"] = top.log_probability.cpu().float().numpy()
     records["log_rest"] = top.log_rest.cpu().float().numpy()
@@ -53,10 +58,9 @@ def packed(top: TopTokens, kind: np.dtype[np.void]) -> Records:
 
 
 def unpacked(records: Records, vocab_size: int) -> TopTokens:
-    """N records -> TopTokens, in float32; the records may lie in a file."""
-    kind = records.dtype
+    """N records -> TopTokens in float32; the records may be mapped from a file."""
     ids = records["ids"].astype(np.int32)
-    if "high" in _names(kind):
+    if "high" in _names(records.dtype):
         ids |= records["high"].astype(np.int32) << 16
     return TopTokens(
         torch.from_numpy(ids),
@@ -66,5 +70,5 @@ def unpacked(records: Records, vocab_size: int) -> TopTokens:
     )
 
 
-def _names(kind: np.dtype[Any]) -> tuple[str, ...]:
-    return kind.names or ()
+def _names(dtype: np.dtype[Any]) -> tuple[str, ...]:
+    return dtype.names or ()

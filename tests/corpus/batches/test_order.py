@@ -8,7 +8,7 @@ from distillspec.recipe.distill import SourceShares
 DRAFT = SourceShares(draft=1.0)
 
 
-def test_every_epoch_visits_every_prompt_once_in_an_order_of_its_own() -> None:
+def test_every_epoch_visits_every_prompt_once_in_a_new_order() -> None:
     order = SequenceOrder(10, DRAFT, batch_size=4, seed=0)
     places = [choice.place for step in range(5) for choice in order.step(step)]
     assert sorted(places[:10]) == sorted(places[10:]) == list(range(10))
@@ -17,13 +17,13 @@ def test_every_epoch_visits_every_prompt_once_in_an_order_of_its_own() -> None:
 
 def test_a_step_depends_on_seed_and_number_alone() -> None:
     shares = SourceShares(fixed=0.25, target=0.25, draft=0.5)
-    one, other = (SequenceOrder(7, shares, batch_size=3, seed=5) for _ in range(2))
-    forward = [one.step(n) for n in range(9)]
-    assert [other.step(n) for n in reversed(range(9))] == forward[::-1]
+    first, second = (SequenceOrder(7, shares, batch_size=3, seed=5) for _ in range(2))
+    forward = [first.step(n) for n in range(9)]
+    assert [second.step(n) for n in reversed(range(9))] == forward[::-1]
     assert SequenceOrder(7, shares, batch_size=3, seed=6).step(0) != forward[0]
 
 
-def test_origins_follow_the_shares_as_closely_as_whole_sequences_can() -> None:
+def test_origins_follow_the_shares_as_closely_as_entire_sequences_can() -> None:
     order = SequenceOrder(50, SourceShares(fixed=0.3, draft=0.7), batch_size=16, seed=1)
     total: Counter[str] = Counter()
     for step in range(200):
@@ -46,13 +46,13 @@ def test_whole_batches_have_one_origin_and_the_run_the_shares() -> None:
 
 
 def test_buckets_deal_sequences_of_like_length_to_a_step() -> None:
-    lengths = [(place * 37) % 101 for place in range(96)]
+    lengths = [(index * 37) % 101 for index in range(96)]
     whole = SequenceOrder(96, DRAFT, batch_size=4, seed=2, lengths=lengths, bucket_steps=6)
     plain = SequenceOrder(96, DRAFT, batch_size=4, seed=2)
 
     def spread(order: SequenceOrder) -> float:
-        found = [[lengths[choice.place] for choice in order.step(step)] for step in range(24)]
-        return sum(max(step) - min(step) for step in found) / len(found)
+        steps = [[lengths[choice.place] for choice in order.step(step)] for step in range(24)]
+        return sum(max(step) - min(step) for step in steps) / len(steps)
 
     assert spread(whole) < 0.5 * spread(plain)
     for start in range(0, 24, 6):  # a bucket has the prompts that its steps would have had

@@ -10,7 +10,7 @@ def windows(**changes: int) -> Windows:
     return Windows(torch.arange(1000, dtype=torch.int32), **settings)
 
 
-def test_a_step_gets_the_same_rows_whatever_was_asked_before() -> None:
+def test_a_step_gets_the_same_rows_in_any_order_of_steps() -> None:
     used = windows()
     for step in (40, 2, 100):
         used.batch(step)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from distillspec.corpus.served.answers import Answer, ReceivedAnswers
 from distillspec.corpus.served.connection import MOST_BYTES
 from distillspec.corpus.served.endpoint import ServedResponse, connected
-from distillspec.corpus.served.question import Question
-from distillspec.corpus.served.received import Answer, ReceivedAnswers
-from distillspec.corpus.served.retrying import UnusableError
+from distillspec.corpus.served.request import Question
+from distillspec.corpus.served.retry import UnusableError
 from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.errors import DistillSpecError
 from tests.misbehaving import Misbehaving, Reply, endless, good, misbehaving, raw, status
@@ -23,8 +23,8 @@ PROMPT = "a private prompt"
 
 @pytest.fixture
 def server() -> Iterator[Misbehaving]:
-    with misbehaving(repeat(good())) as found:
-        yield found
+    with misbehaving(repeat(good())) as started:
+        yield started
 
 
 def asked(server: Misbehaving, reply: Reply) -> Answer:
@@ -40,20 +40,20 @@ def asked(server: Misbehaving, reply: Reply) -> Answer:
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 def test_no_prompt_and_no_key_follow_a_redirect(server: Misbehaving, code: int) -> None:
-    with misbehaving(repeat(good())) as other:
-        location = f"{other.url}/stolen?{'x' * 500}"
+    with misbehaving(repeat(good())) as elsewhere:
+        location = f"{elsewhere.url}/stolen?{'x' * 500}"
         with pytest.raises(DistillSpecError, match=f"status {code}") as caught:
             asked(server, status(code, location=location))
-        assert other.requests == []
+        assert elsewhere.requests == []
     assert len(server.requests) == 1
-    assert f"it names {other.url.removesuffix('/v1')})" in caught.value.fix
+    assert f"names {elsewhere.url.removesuffix('/v1')})" in caught.value.fix
 
 
 def test_a_redirect_within_the_server_is_not_followed_either(server: Misbehaving) -> None:
     with pytest.raises(DistillSpecError, match="status 307") as caught:
         asked(server, status(307, location="/v1/completions"))
     assert len(server.requests) == 1
-    assert "it names another path" in caught.value.fix
+    assert "names another path" in caught.value.fix
 
 
 def test_a_body_without_end_is_read_up_to_the_bound(server: Misbehaving) -> None:
@@ -93,10 +93,10 @@ def test_odd_counts_and_names_of_a_server_are_stored_and_read_again(
     server: Misbehaving, tmp_path: Path
 ) -> None:
     usage = {"completion_tokens": True, "prompt_tokens": 10**400}
-    found = asked(server, good("x", usage=usage, system_fingerprint="f\ud800"))
-    assert (found.tokens, found.prompt_tokens) == (None, None)
+    result = asked(server, good("x", usage=usage, system_fingerprint="f\ud800"))
+    assert (result.tokens, result.prompt_tokens) == (None, None)
     question = Question("k", PROMPT)
     store = ReceivedAnswers(StoreFolder(tmp_path, "t", ""), {"a": 1})
     with store.writer(0) as writer:
-        writer.answer(question, found)
+        writer.answer(question, result)
     assert store.settled([question]) == {"k"}

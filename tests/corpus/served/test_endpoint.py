@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from distillspec.corpus.served.answers import Answer
 from distillspec.corpus.served.endpoint import ServedResponse, connected, maker
-from distillspec.corpus.served.question import Question
-from distillspec.corpus.served.received import Answer
-from distillspec.corpus.served.retrying import TransientError, UnreachableError, UnusableError
+from distillspec.corpus.served.request import Question
+from distillspec.corpus.served.retry import TransientError, UnreachableError, UnusableError
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.endpoint import EndpointConfig
 from tests.misbehaving import (
@@ -47,8 +47,8 @@ def asked(
 
 @pytest.fixture
 def server() -> Iterator[Misbehaving]:
-    with misbehaving(repeat(good())) as found:
-        yield found
+    with misbehaving(repeat(good())) as result:
+        yield result
 
 
 def replying(server: Misbehaving, reply: Reply) -> EndpointConfig:
@@ -60,28 +60,28 @@ def replying(server: Misbehaving, reply: Reply) -> EndpointConfig:
 
 
 def test_a_real_server_completes_a_text(served: Served) -> None:
-    found = asked(EndpointConfig(url=served.url, model=served.model))
-    assert found.text
-    assert (found.ended, found.tokens) == (False, 12)
-    assert served.model in found.maker
+    result = asked(EndpointConfig(url=served.url, model=served.model))
+    assert result.text
+    assert (result.ended, result.tokens) == (False, 12)
+    assert served.model in result.maker
 
 
 def test_a_real_server_answers_a_chat(served: Served) -> None:
-    found = asked(EndpointConfig(url=served.url, model=served.model, api="chat"), CHAT)
-    assert found.text
-    assert found.tokens == 12
+    result = asked(EndpointConfig(url=served.url, model=served.model, api="chat"), CHAT)
+    assert result.text
+    assert result.tokens == 12
 
 
 def test_a_real_server_takes_seed_and_temperature_and_draws_accordingly(served: Served) -> None:
     endpoint = EndpointConfig(url=served.url, model=served.model)
-    one, again = asked(endpoint), asked(endpoint)
-    assert one == again
+    first, again = asked(endpoint), asked(endpoint)
+    assert first == again
     assert len({asked(endpoint, attempt=n).text for n in range(5)}) > 1
     cold = [asked(endpoint, attempt=n, temperature=1e-4).text for n in range(2)]
     assert cold[0] == cold[1]
 
 
-def test_what_a_real_server_refuses_is_told_in_its_words(served: Served) -> None:
+def test_the_refusal_of_a_real_server_is_an_error_in_its_words(served: Served) -> None:
     with pytest.raises(DistillSpecError, match="status 400.*pinned to './nano'"):
         asked(EndpointConfig(url=served.url, model="another"))
     with pytest.raises(DistillSpecError, match=r"status 422.*Unexpected fields.*top_q"):
@@ -94,7 +94,7 @@ def test_what_a_real_server_refuses_is_told_in_its_words(served: Served) -> None
 # --- what is sent --------------------------------------------------------------------------------
 
 
-def test_a_request_says_how_the_answer_is_to_be_drawn(server: Misbehaving) -> None:
+def test_a_request_holds_how_the_answer_is_sampled(server: Misbehaving) -> None:
     asked(server.endpoint(), temperature=0.7)
     (body,) = server.requests
     assert body.pop("seed") == TEXT.seed(3, 0)
@@ -136,8 +136,10 @@ def test_tools_go_with_a_chat_and_arguments_of_calls_as_a_string(server: Misbeha
         {"type": "function", "function": {"name": "stock", "arguments": {"item": "bolt"}}},
         {"name": "stock", "arguments": {"item": "bolt"}},
     ):
-        said = {"role": "assistant", "tool_calls": [call]}
-        asked(server.endpoint(api="chat"), Question("k", (ask, said, answer), tools=(tool,)))
+        call_message = {"role": "assistant", "tool_calls": [call]}
+        asked(
+            server.endpoint(api="chat"), Question("k", (ask, call_message, answer), tools=(tool,))
+        )
         body = server.requests[-1]
         assert body["tools"] == [tool]
         assert body["messages"] == [ask, {"role": "assistant", "tool_calls": [framed]}, answer]
@@ -156,7 +158,7 @@ def test_half_a_character_in_an_answer_is_what_servers_make_of_broken_bytes(
         assert asked(replying(server, good(text))).text == read
 
 
-def test_the_key_is_sent_and_nowhere_told(
+def test_the_key_is_sent_and_never_printed(
     server: Misbehaving, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("THE_KEY", f"{KEY}\n")  # as files have it
@@ -170,12 +172,12 @@ def test_the_key_is_sent_and_nowhere_told(
     with pytest.raises(DistillSpecError, match="wrong key <key>, dear user") as caught:
         asked(endpoint)
     assert "THE_KEY" in caught.value.fix
-    told = caplog.text + str(caught.value) + repr(maker(endpoint, ServedResponse(1.0, 12, 3)))
+    output = caplog.text + str(caught.value) + repr(maker(endpoint, ServedResponse(1.0, 12, 3)))
     assert "openai" in caplog.text
-    assert KEY not in told
+    assert KEY not in output
 
 
-def test_a_key_that_is_not_there_is_told_before_anything_is_asked(
+def test_a_missing_key_is_an_error_before_any_request(
     server: Misbehaving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("THE_KEY", raising=False)
@@ -186,8 +188,8 @@ def test_a_key_that_is_not_there_is_told_before_anything_is_asked(
 
 def test_the_manifest_has_what_shapes_an_answer_and_nothing_else() -> None:
     endpoint = EndpointConfig(url="http://h/v1/", model="m", concurrency=3, body={"min_p": [0.1]})
-    found = maker(endpoint, ServedResponse(0.5, 9, 4))
-    assert found == {
+    result = maker(endpoint, ServedResponse(0.5, 9, 4))
+    assert result == {
         "url": "http://h/v1",
         "model": "m",
         "api": "completions",
@@ -204,43 +206,43 @@ def test_the_manifest_has_what_shapes_an_answer_and_nothing_else() -> None:
 
 
 def test_hidden_reasoning_is_found_out(server: Misbehaving) -> None:
-    """What follows it is not what the target says right after the prompt."""
+    """What follows it is not what the target writes right after the prompt."""
     message = {"content": "4", "reasoning_content": "two and two"}
     reply = json_of({"choices": [{"finish_reason": "stop", "message": message}]})
     endpoint = replying(server, reply).model_copy(update={"api": "chat"})
-    with pytest.raises(UnusableError, match="keeps reasoning apart"):
+    with pytest.raises(UnusableError, match="reasoning"):
         asked(endpoint, CHAT)
 
 
 # --- faults --------------------------------------------------------------------------------------
 
 
-def test_an_answer_is_read_from_whatever_a_server_adds_or_leaves_out(server: Misbehaving) -> None:
+def test_an_answer_is_read_with_fields_added_or_left_out(server: Misbehaving) -> None:
     usage = {"completion_tokens": 5, "prompt_tokens": 7}
     more = {"usage": usage, "system_fingerprint": "fp", "foo": [1]}
     assert asked(replying(server, good("x", "stop", **more))) == Answer("x", True, 5, "m-1 fp", 7)
     bare = {"choices": [{"text": "x", "finish_reason": "length"}]}
     assert asked(replying(server, json_of(bare))) == Answer("x", False, None, "")
     as_text = raw(json.dumps(bare).encode(), "text/plain")
-    with pytest.raises(UnusableError, match="no JSON object"):
+    with pytest.raises(UnusableError, match="not a JSON object"):
         asked(replying(server, as_text))
 
 
 @pytest.mark.parametrize(
     ("reply", "why"),
     [
-        (raw(b"<html>busy</html>", "text/html"), "no JSON object but '<html>busy"),
+        (raw(b"<html>busy</html>", "text/html"), "not a JSON object: '<html>busy"),
         (raw(b'{"choices": [{"te'), "not JSON"),
         (raw(b""), "not JSON"),
-        (json_of([1]), "no JSON object"),
+        (json_of([1]), "not a JSON object"),
         (json_of({"choices": []}), "no choices"),
         (json_of({"choices": "many"}), "no choices"),
         (json_of({"error": "overloaded"}), "no choices"),
         (json_of({"choices": [{"finish_reason": "stop"}]}), "has no text"),
         (json_of({"choices": [{"text": 3, "finish_reason": "stop"}]}), "has no text"),
         (good("", "stop"), "is empty"),
-        (good("x", "content_filter"), "ended by 'content_filter'"),
-        (json_of({"choices": [{"text": "x"}]}), "ended by None"),
+        (good("x", "content_filter"), "'content_filter'"),
+        (json_of({"choices": [{"text": "x"}]}), "finish_reason is None"),
     ],
 )
 def test_nonsense_is_no_answer(server: Misbehaving, reply: Reply, why: str) -> None:

@@ -17,26 +17,26 @@ def written(path: Path, count: int) -> Path:
     return path
 
 
-def test_rows_are_whole_texts_whatever_prompts_are_cut_from_them(tmp_path: Path) -> None:
+def test_rows_are_entire_texts_even_where_prompts_are_cut_from_them(tmp_path: Path) -> None:
     path = written(tmp_path / "rows.jsonl", 200)
     source = JsonlSource(kind="jsonl", path=str(path), prompt="text", after_words=2)
-    found = documents(source, 10.0)
-    texts = [one.text for side in found for one in side]
+    files = documents(source, 10.0)
+    texts = [file.text for side in files for file in side]
     assert sorted(texts) == sorted(f"sentence {i} of the corpus ." for i in range(200))
-    assert 5 <= len(found.held_out) <= 40
+    assert 5 <= len(files.held_out) <= 40
     both = documents(source.model_copy(update={"response": "more"}), 10.0)
-    assert "sentence 7 of the corpus . And 7." in [one.text for side in both for one in side]
+    assert "sentence 7 of the corpus . And 7." in [file.text for side in both for file in side]
     of_the_hub = HubSource(kind="hub", dataset="someone/corpus", path=str(path), prompt="text")
-    assert documents(of_the_hub, 10.0) == found
+    assert documents(of_the_hub, 10.0) == files
 
 
-def test_chats_beside_the_text_are_passed_over(tmp_path: Path) -> None:
+def test_chats_next_to_the_text_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     chat = [{"role": "user", "content": "hello"}]
     rows = ({"text": f"text {i}", "messages": chat} for i in range(40))
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = documents(JsonlSource(kind="jsonl", path=str(path), prompt="text"), 30.0)
-    assert {one.text for side in found for one in side} == {f"text {i}" for i in range(40)}
+    files = documents(JsonlSource(kind="jsonl", path=str(path), prompt="text"), 30.0)
+    assert {file.text for side in files for file in side} == {f"text {i}" for i in range(40)}
 
 
 def test_prompts_of_texts_that_are_all_too_short_are_an_error(tmp_path: Path) -> None:
@@ -48,8 +48,8 @@ def test_prompts_of_texts_that_are_all_too_short_are_an_error(tmp_path: Path) ->
 
 
 def test_a_source_of_code_is_its_files() -> None:
-    found = documents(PythonSource(kind="python-source", packages=("yaml",)), 30.0)
-    assert all(one.key.startswith("yaml/") for side in found for one in side)
+    files = documents(PythonSource(kind="python-source", packages=("yaml",)), 30.0)
+    assert all(file.key.startswith("yaml/") for side in files for file in side)
 
 
 def test_a_corpus_that_leaves_a_side_empty_is_refused(tmp_path: Path) -> None:

@@ -24,12 +24,12 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder of files, as people have them: train and test in JSON lines."""
-    place = tmp_path / "task"
-    place.mkdir()
+    task_folder = tmp_path / "task"
+    task_folder.mkdir()
     rows = "".join(f'{{"prompt": "p{i}", "response": "r{i}", "more": {i}}}\n' for i in range(3))
-    (place / "train.jsonl").write_text(rows)
-    (place / "test.jsonl").write_text('{"prompt": "t", "response": "u", "more": 1}\n')
-    return place
+    (task_folder / "train.jsonl").write_text(rows)
+    (task_folder / "test.jsonl").write_text('{"prompt": "t", "response": "u", "more": 1}\n')
+    return task_folder
 
 
 def hub(
@@ -38,20 +38,20 @@ def hub(
     return HubSource(kind="hub", dataset=str(dataset), split=split, prompt=prompt, **more)
 
 
-def test_tools_beside_chats_and_columns_of_question_and_answer_are_read(
+def test_tools_of_chats_and_columns_of_question_and_answer_are_read(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     made = copy.deepcopy(tokenizer)
     made.chat_template = "{% for t in tools or [] %}[{{ t.name }}]{% endfor %}" + TEMPLATE
     chats = {"messages": [CHAT, CHAT[:1]], "tools": [[{"name": "look"}], []]}
     datasets.Dataset.from_dict(chats).save_to_disk(str(tmp_path / "chats"))
-    one, other = hub_passages(hub(tmp_path / "chats"), chats_of(made))
-    assert one.prompt.startswith("[look]<user>")
-    assert (one.tools, other.tools) == (({"name": "look"},), None)
+    first, second = hub_passages(hub(tmp_path / "chats"), chats_of(made))
+    assert first.prompt.startswith("[look]<user>")
+    assert (first.tools, second.tools) == (({"name": "look"},), None)
     sums = {"question": ["2+2?"], "answer": ["4"], "id": [7]}
     datasets.Dataset.from_dict(sums).save_to_disk(str(tmp_path / "sums"))
-    (found,) = hub_passages(hub(tmp_path / "sums"), chats_of(tokenizer))
-    assert (found.prompt, found.response) == ("2+2?", "4")
+    (result,) = hub_passages(hub(tmp_path / "sums"), chats_of(tokenizer))
+    assert (result.prompt, result.response) == ("2+2?", "4")
 
 
 def test_a_local_folder_gives_one_passage_a_row(
@@ -77,7 +77,7 @@ def test_saved_data_sets_and_their_chats_are_read(
     assert "train" in caught.value.fix
 
 
-def test_a_missing_column_is_told_with_those_that_are_there(
+def test_a_missing_column_is_an_error_that_lists_the_columns(
     folder: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     with pytest.raises(DistillSpecError, match="no column 'question'") as caught:
@@ -85,7 +85,7 @@ def test_a_missing_column_is_told_with_those_that_are_there(
     assert "prompt, response, more" in caught.value.fix
 
 
-def test_a_column_of_another_type_is_told_with_its_row(
+def test_a_column_of_another_type_is_an_error_that_names_the_row(
     folder: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     with pytest.raises(DistillSpecError, match="'more' is a number") as caught:
@@ -127,8 +127,8 @@ def test_turns_categories_and_fields_inside_columns_are_read(
     }
     datasets.Dataset.from_dict(columns).save_to_disk(str(tmp_path / "set"))
     source = hub(tmp_path / "set", turns="turns", category="meta.task")
-    found = hub_passages(source, chats_of(tokenizer))
-    assert [(p.prompt, p.category) for p in found] == [("first", "qa"), ("only", "math")]
+    result = hub_passages(source, chats_of(tokenizer))
+    assert [(p.prompt, p.category) for p in result] == [("first", "qa"), ("only", "math")]
     with pytest.raises(
         DistillSpecError, match="no column 'rounds'$|no column 'rounds'\n"
     ) as caught:
@@ -149,5 +149,5 @@ def test_without_a_network_the_error_names_the_way_with_a_file(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(DistillSpecError) as caught:
         hub_passages(hub("nobody/has-this-data-set"), chats_of(tokenizer), "prompts.source")
-    assert caught.value.fix.startswith("HF_HUB_OFFLINE is set")
+    assert "HF_HUB_OFFLINE" in caught.value.fix
     assert "prompts.source.path=FILE.jsonl" in caught.value.fix

@@ -48,13 +48,13 @@ def test_a_prompt_keeps_its_key_when_rows_move(
         (b'{"prompt": 1}', "'prompt' is a number"),
         (b"\xff\xfe\x00", "not UTF-8 text"),
         (b'{"prompt": "a\0"}', "not UTF-8 text"),
-        (b'{"prompt": "well done \\ud83d"}', r"half a character, \\ud83d"),
-        (b'{"prompt": "a", "response": "\\udE42 done"}', r"half a character, \\ude42"),
-        (b'{"prompt": "a", "more": [{"\\udE42": 1}]}', r"half a character, \\ude42"),
+        (b'{"prompt": "well done \\ud83d"}', r"surrogate pair, \\ud83d"),
+        (b'{"prompt": "a", "response": "\\udE42 done"}', r"surrogate pair, \\ude42"),
+        (b'{"prompt": "a", "more": [{"\\udE42": 1}]}', r"surrogate pair, \\ude42"),
         (b"[" * 100_000, "not JSON"),
     ],
 )
-def test_a_broken_line_is_told_with_file_and_number(
+def test_a_broken_line_is_an_error_with_file_and_number(
     line: bytes, what: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     path = tmp_path / "rows.jsonl"
@@ -107,8 +107,8 @@ def test_a_category_that_no_row_has_is_an_error_of_the_file(
     path = tmp_path / "rows.jsonl"
     path.write_text('{"prompt": "a", "kind": "x"}\n{"prompt": "b"}\n')
     rows = source(path)
-    found = jsonl_passages(rows.model_copy(update={"category": "kind"}), chats_of(tokenizer))
-    assert [p.category for p in found] == ["x", None]
+    result = jsonl_passages(rows.model_copy(update={"category": "kind"}), chats_of(tokenizer))
+    assert [p.category for p in result] == ["x", None]
     with pytest.raises(DistillSpecError, match="no row has a category") as caught:
         jsonl_passages(rows.model_copy(update={"category": "sort"}), chats_of(tokenizer))
     assert caught.value.where == str(path)

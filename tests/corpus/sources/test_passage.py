@@ -17,7 +17,7 @@ def passages(count: int) -> list[Passage]:
     ]
 
 
-def test_a_chat_is_known_by_what_was_said_whatever_the_order_of_its_fields() -> None:
+def test_the_key_of_a_chat_depends_on_its_content_not_on_the_order_of_fields() -> None:
     asked = {"role": "user", "content": "a?"}
     turned = {"content": "a?", "role": "user"}
     tool = {"name": "look"}
@@ -32,7 +32,7 @@ def test_a_chat_is_known_by_what_was_said_whatever_the_order_of_its_fields() -> 
     assert len(keys) == 5
 
 
-def test_a_chat_is_the_same_whatever_ids_and_times_a_dump_gives_it() -> None:
+def test_the_key_of_a_chat_ignores_ids_and_times() -> None:
     call = {"type": "function", "function": {"name": "look", "arguments": {"at": "b"}}}
     plain = ({"role": "user", "content": "a?"}, {"role": "assistant", "tool_calls": [call]})
     dumped = (
@@ -40,8 +40,8 @@ def test_a_chat_is_the_same_whatever_ids_and_times_a_dump_gives_it() -> None:
         {"role": "assistant", "content": None, "id": 7, "tool_calls": [{"id": "call_8", **call}]},
     )
     assert chat_key("rows", plain, None) == chat_key("rows", dumped, None)
-    other = {**call, "function": {"name": "look", "arguments": {"at": "c"}}}
-    elsewhere = (plain[0], {"role": "assistant", "tool_calls": [other]})
+    second = {**call, "function": {"name": "look", "arguments": {"at": "c"}}}
+    elsewhere = (plain[0], {"role": "assistant", "tool_calls": [second]})
     assert chat_key("rows", plain, None) != chat_key("rows", elsewhere, None)
 
 
@@ -54,7 +54,7 @@ def test_a_copy_of_a_training_prompt_in_a_held_out_document_is_on_neither_side()
     assert 5 < len(held_out) < 40  # both copies are held out: 9 %
 
 
-def test_every_copy_of_a_prompt_has_a_key_of_its_own() -> None:
+def test_every_copy_of_a_prompt_has_a_unique_key() -> None:
     keys = [p.key for p in with_unique_keys([*passages(2), *passages(2), *passages(1)])]
     assert len(set(keys)) == 5
     assert keys[2] == f"{keys[0]}#2"
@@ -75,9 +75,9 @@ def test_the_side_of_a_prompt_does_not_depend_on_the_others() -> None:
 
 
 def test_a_shuffle_depends_on_the_seed_and_not_on_the_given_order() -> None:
-    there = shuffled(passages(20), seed=1)
-    assert shuffled(passages(20)[::-1], seed=1) == there
-    assert shuffled(passages(20), seed=2) != there
+    forwards = shuffled(passages(20), seed=1)
+    assert shuffled(passages(20)[::-1], seed=1) == forwards
+    assert shuffled(passages(20), seed=2) != forwards
 
 
 def of_documents(count: int, each: int) -> list[Passage]:
@@ -92,16 +92,16 @@ def test_passages_of_one_document_land_on_one_side_of_the_split() -> None:
 
 
 def test_a_shuffle_gives_one_passage_of_each_document_before_a_second_one() -> None:
-    found = shuffled(of_documents(7, 3), seed=0)
-    assert len(found) == 21
+    order = shuffled(of_documents(7, 3), seed=0)
+    assert len(order) == 21
     for turn in range(3):
-        assert len({p.source for p in found[7 * turn : 7 * turn + 7]}) == 7
+        assert len({p.source for p in order[7 * turn : 7 * turn + 7]}) == 7
 
 
 def test_a_passage_that_is_alone_is_its_own_document_and_copies_share_it() -> None:
-    one, copy, other = with_unique_keys([*passages(1), *passages(1), passages(2)[1]])
-    assert one.source == copy.source == one.key
-    assert other.source != one.source
+    first, copy, second = with_unique_keys([*passages(1), *passages(1), passages(2)[1]])
+    assert first.source == copy.source == first.key
+    assert second.source != first.source
 
 
 def test_categories_take_turns_as_long_as_they_last_and_nothing_is_lost() -> None:

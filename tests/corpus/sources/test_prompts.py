@@ -47,7 +47,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"kind": "python-source", "packages": ["tiny_corpus"]}
 
 
-def test_prompts_of_files_are_split_by_whole_files(
+def test_prompts_of_files_are_split_by_entire_files(
     package: dict[str, Any], tokenizer: PreTrainedTokenizerFast
 ) -> None:
     sets = load_prompts(data(package), tokenizer, seed=0)
@@ -76,19 +76,6 @@ def test_prompts_carry_the_document_that_they_come_from(
     assert training | held_out == {f"talk={i}" for i in range(20)}
     assert not training & held_out
     assert len(sets.held_out) == 3 * len(held_out)
-
-
-def test_no_training_prompt_shares_a_document_with_a_given_held_out_source(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    rows = [{**row, "talk": i // 3} for i, row in enumerate(numbered(60))]
-    source = {**rows_file(tmp_path / "a.jsonl", rows), "document": "talk"}
-    others = [{"prompt": f"another turn of {i}", "talk": i} for i in range(5)]
-    held_out = {**rows_file(tmp_path / "b.jsonl", others), "document": "talk"}
-    sets = load_prompts(data(source, held_out=held_out), tokenizer, seed=0)
-    assert len(sets.training) == 60 - 5 * 3
-    assert not {p.document for p in sets.training} & {p.document for p in sets.held_out}
-    assert sets.notes == ["15 training prompts are held out, or of a held-out document: left out"]
 
 
 def test_a_row_without_its_document_is_an_error_that_names_the_line(
@@ -124,16 +111,6 @@ def test_a_response_that_reaches_the_end_of_the_file_gets_end_of_text(
         assert tokenizer.decode([*prompt.tokens, *prompt.response[:-1]]).count("def f") == 2
 
 
-def test_rows_have_one_side_each_and_copies_of_a_prompt_the_same(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    sets = load_prompts(data(rows_file(tmp_path / "a.jsonl", numbered(60) * 2)), tokenizer, seed=0)
-    training, held_out = ({p.text for p in side} for side in (sets.training, sets.held_out))
-    assert not training & held_out
-    assert len(sets.training) + len(sets.held_out) == 120
-    assert len({p.key for p in sets.training}) == len(sets.training)
-
-
 def test_prompt_and_response_are_tokenised_separately_and_responses_end_with_end_of_text(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
@@ -165,7 +142,7 @@ def test_chats_are_rendered_with_the_targets_template_whose_hash_is_kept(
 
 @pytest.mark.parametrize("held_out", [False, True])
 @pytest.mark.parametrize("kind", ["jsonl", "hub"])
-def test_chats_of_every_source_are_rendered_with_what_their_template_is_told(
+def test_chats_of_every_source_are_rendered_with_the_template_variables(
     tmp_path: Path,
     tokenizer: PreTrainedTokenizerFast,
     monkeypatch: pytest.MonkeyPatch,
@@ -173,21 +150,21 @@ def test_chats_of_every_source_are_rendered_with_what_their_template_is_told(
     held_out: bool,
 ) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    told = copy.deepcopy(tokenizer)
-    told.chat_template = TEMPLATE + "{% if silent %}<silent>{% endif %}"
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = TEMPLATE + "{% if silent %}<silent>{% endif %}"
     chats = [{"messages": [{"role": "user", "content": f"{i}?"}]} for i in range(30)]
     source = rows_file(tmp_path / "a.jsonl", chats)
-    other = rows_file(tmp_path / "b.jsonl", [{"prompt": f"{i}!"} for i in range(30)])
-    for rows in (source, other):
+    second = rows_file(tmp_path / "b.jsonl", [{"prompt": f"{i}!"} for i in range(30)])
+    for rows in (source, second):
         rows["as_chat"] = "if-template"
         if kind == "hub":
             path = rows.pop("path")
             rows |= {"kind": "hub", "dataset": "json", "files": [path], "split": "train"}
-    plan = data(source, held_out=other if held_out else None)
-    sets = load_prompts(plan, told, seed=0, variables={"silent": True})
+    plan = data(source, held_out=second if held_out else None)
+    sets = load_prompts(plan, changed, seed=0, variables={"silent": True})
     assert all(p.text.endswith("<assistant><silent>") for p in [*sets.training, *sets.held_out])
-    assert sets.template_hash == ChatTemplate(told, {"silent": True}).hash()
-    assert sets.template_hash != ChatTemplate(told).hash()
+    assert sets.template_hash == ChatTemplate(changed, {"silent": True}).hash()
+    assert sets.template_hash != ChatTemplate(changed).hash()
 
 
 def test_a_chats_own_response_ends_as_the_template_ends_a_turn_and_a_texts_does_not(
@@ -196,8 +173,8 @@ def test_a_chats_own_response_ends_as_the_template_ends_a_turn_and_a_texts_does_
     chat = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
     rows = [{"messages": chat}] * 3 + numbered(20)
     source = data(rows_file(tmp_path / "a.jsonl", rows)).source
-    found = load_all(source, data(source.model_dump()), turning, seed=0)
-    ends = {(p.kind, p.response[-1]) for p in found if p.response is not None}
+    usable = load_all(source, data(source.model_dump()), turning, seed=0)
+    ends = {(p.kind, p.response[-1]) for p in usable if p.response is not None}
     assert ends == {("chat", turning.convert_tokens_to_ids(TURN_END)), ("plain", END)}
 
 
@@ -212,8 +189,8 @@ def test_a_chats_response_is_cut_at_the_first_token_that_ends_a_text(
         "{{ eos_token if m.role == 'assistant' else '' }}\n{% endfor %}"
         "{% if add_generation_prompt %}<assistant>{% endif %}"
     )
-    said = {"role": "assistant", "content": "4", "reasoning_content": "sum"}
-    chats = [{"messages": [{"role": "user", "content": f"{i}?"}, said]} for i in range(30)]
+    answer = {"role": "assistant", "content": "4", "reasoning_content": "sum"}
+    chats = [{"messages": [{"role": "user", "content": f"{i}?"}, answer]} for i in range(30)]
     sets = load_prompts(data(rows_file(tmp_path / "a.jsonl", chats)), made, seed=0)
     responses = {p.response for p in sets.training}
     assert responses == {tuple(made(f"sum{TURN_END}<final>4{made.eos_token}")["input_ids"])}
@@ -231,9 +208,9 @@ def test_the_sides_of_chats_do_not_depend_on_the_day(
         load_prompts(data(source, template_date=day), dated, seed=0)
         for day in ("2026-12-01", "2026-12-02")
     ]
-    for one, other in zip(days[0][:2], days[1][:2], strict=True):
-        assert [p.key for p in one] == [p.key for p in other]
-        assert [p.text.replace("01 Dec", "02 Dec") for p in one] == [p.text for p in other]
+    for first, second in zip(days[0][:2], days[1][:2], strict=True):
+        assert [p.key for p in first] == [p.key for p in second]
+        assert [p.text.replace("01 Dec", "02 Dec") for p in first] == [p.text for p in second]
     assert days[0].training[0].text.startswith("01 Dec 2026")
     assert load_prompts(data(source), dated, seed=0).training[0].text.startswith("01 Jan 2026")
 
@@ -241,15 +218,15 @@ def test_the_sides_of_chats_do_not_depend_on_the_day(
 def test_suites_render_chats_with_the_recipes_variables_and_date(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    told = copy.deepcopy(tokenizer)
-    told.chat_template = "{{ date_string }}" + TEMPLATE + "{% if silent %}<silent>{% endif %}"
+    changed = copy.deepcopy(tokenizer)
+    changed.chat_template = "{{ date_string }}" + TEMPLATE + "{% if silent %}<silent>{% endif %}"
     chats = [{"messages": [{"role": "user", "content": f"{i}?"}]} for i in range(3)]
     plan = data(
         rows_file(tmp_path / "a.jsonl", chats),
         template_variables={"silent": True},
         template_date="2026-12-01",
     )
-    for prompt in load_all(plan.source, plan, told, seed=0):
+    for prompt in load_all(plan.source, plan, changed, seed=0):
         assert prompt.text.startswith("01 Dec 2026")
         assert prompt.text.endswith("<silent>")
     with pytest.raises(ValueError, match="may not hold 'add_generation_prompt'"):
@@ -263,9 +240,9 @@ def test_chats_that_cannot_be_split_are_left_out_with_a_note(
     made.chat_template += "{% if add_generation_prompt %}<think>{% endif %}"
     chats = []
     for i in range(40):
-        said = "4" if i % 4 == 0 else "<think>sum</think>4"
+        answer = "4" if i % 4 == 0 else "<think>sum</think>4"
         ask = {"role": "user", "content": f"{i}?"}
-        chats.append({"messages": [ask, {"role": "assistant", "content": said}]})
+        chats.append({"messages": [ask, {"role": "assistant", "content": answer}]})
     sets = load_prompts(data(rows_file(tmp_path / "a.jsonl", chats)), made, seed=0)
     assert len(sets.training) + len(sets.held_out) == 30
     assert sets.notes[0].startswith("10 chats left out: ")
@@ -285,46 +262,26 @@ def test_the_order_depends_on_seed_and_keys_and_any_first_prompts_are_those_of_m
     assert load_prompts(data(source), tokenizer, seed=0) == whole
 
 
-def test_a_given_held_out_source_is_held_out_whole_and_all_of_the_source_is_for_training(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    source = rows_file(tmp_path / "a.jsonl", numbered(30))
-    other = rows_file(tmp_path / "b.jsonl", [*numbered(8, "q"), *numbered(2)])
-    sets = load_prompts(data(source, held_out=other), tokenizer, seed=0)
-    assert len(sets.held_out) == 10
-    assert {p.text for p in sets.training} == {f"p{i}?" for i in range(2, 30)}
-    assert sets.notes == ["2 training prompts are held out, or of a held-out document: left out"]
-
-
 def test_too_long_rows_are_left_out_and_counted(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     rows = [*numbered(40), {"prompt": "long " * 30, "response": "r"}]
     source = rows_file(tmp_path / "a.jsonl", rows)
-    other = rows_file(tmp_path / "b.jsonl", numbered(5, "q"))
-    sets = load_prompts(data(source, held_out=other, max_prompt_tokens=20), tokenizer, seed=0)
+    second = rows_file(tmp_path / "b.jsonl", numbered(5, "q"))
+    sets = load_prompts(data(source, held_out=second, max_prompt_tokens=20), tokenizer, seed=0)
     assert len(sets.training) == 40
     assert sets.notes == [
         "1 of 41 training prompts are longer than data.max_prompt_tokens=20 tokens: left out"
     ]
 
 
-def test_only_rows_longer_than_the_limit_are_an_error_that_says_how_long(
+def test_only_rows_longer_than_the_limit_are_an_error_with_the_shortest_length(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     source = rows_file(tmp_path / "a.jsonl", [{"prompt": f"{i:02d}" * 20} for i in range(40)])
     with pytest.raises(DistillSpecError, match="the shortest has 40") as caught:
         load_prompts(data(source, max_prompt_tokens=39), tokenizer, seed=0)
     assert caught.value.where == "data.max_prompt_tokens=39"
-
-
-def test_a_split_that_leaves_one_side_empty_is_an_error(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
-) -> None:
-    source = rows_file(tmp_path / "a.jsonl", numbered(3))
-    for percent, side in ((0.001, "held-out"), (99.999, "training")):
-        with pytest.raises(DistillSpecError, match=f"no {side} prompt"):
-            load_prompts(data(source, held_out_percent=percent), tokenizer, seed=0)
 
 
 def test_files_without_functions_are_an_error(

@@ -70,7 +70,7 @@ def cut(text: str, *, per_file: int = 9, seed: int = 0, first: bool = False) -> 
 
 
 def docstring_ends(text: str) -> set[int]:
-    """Line numbers, by parsing the whole file, of functions that do more than say what they do."""
+    """Line numbers, by parsing the entire file, of functions with more than a docstring."""
     functions = ast.FunctionDef | ast.AsyncFunctionDef
     return {
         node.body[0].end_lineno or 0
@@ -80,7 +80,7 @@ def docstring_ends(text: str) -> set[int]:
 
 
 def inner_ends(text: str) -> set[int]:
-    """Last lines, by parsing the whole file, of statements of bodies that others follow."""
+    """Last lines, by parsing the entire file, of statements of bodies that others follow."""
     ends = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -105,13 +105,13 @@ def test_a_function_head_ends_with_the_line_of_its_docstrings_end() -> None:
 
 
 def test_a_mid_body_prompt_ends_with_a_statement_that_others_follow() -> None:
-    found = {line_of(p) for s in SEEDS for p in cut(MODULE, seed=s) if p.kind == "mid-body"}
-    assert found
-    assert found <= inner_ends(MODULE) - docstring_ends(MODULE)
-    assert len(found) >= 4
+    lines = {line_of(p) for s in SEEDS for p in cut(MODULE, seed=s) if p.kind == "mid-body"}
+    assert lines
+    assert lines <= inner_ends(MODULE) - docstring_ends(MODULE)
+    assert len(lines) >= 4
 
 
-def test_prompt_and_response_are_the_whole_file() -> None:
+def test_prompt_and_response_are_the_entire_file() -> None:
     for first in (True, False):
         assert all(p.prompt + (p.response or "") == MODULE for p in cut(MODULE, first=first))
 
@@ -129,12 +129,12 @@ def test_the_line_break_goes_where_the_tokenizer_wants_it() -> None:
 
 def test_which_positions_are_cut_depends_on_the_seed_and_the_key_alone() -> None:
     files = [SourceFile(f"pkg/{i}.py", MODULE) for i in range(6)]
-    there = list(python_passages(files, per_file=2, seed=3, line_break_first=False))
+    forwards = list(python_passages(files, per_file=2, seed=3, line_break_first=False))
     mixed = random.Random(0).sample(files, len(files))
-    assert list(python_passages(mixed, per_file=2, seed=3, line_break_first=False)) == there
-    assert list(python_passages(files, per_file=2, seed=4, line_break_first=False)) != there
+    assert list(python_passages(mixed, per_file=2, seed=3, line_break_first=False)) == forwards
+    assert list(python_passages(files, per_file=2, seed=4, line_break_first=False)) != forwards
     alone = list(python_passages(files[:1], per_file=2, seed=3, line_break_first=False))
-    assert {p.key for p in alone} == {p.key for p in there if p.key.startswith("pkg/0.py")}
+    assert {p.key for p in alone} == {p.key for p in forwards if p.key.startswith("pkg/0.py")}
 
 
 def test_the_first_prompts_are_of_different_files_and_of_both_kinds() -> None:
@@ -198,7 +198,7 @@ def test_prompt_and_response_meet_where_a_token_of_running_text_ends(
     assert response_starts_with_line_break(tokenizer) is first
 
     def seams(first: bool) -> int:
-        """Cuts after which separate tokens are not those of the whole text."""
+        """Cuts after which separate tokens are not those of the entire text."""
         passages = [p for s in SEEDS for p in cut(MODULE, seed=s, first=first)]
         whole = tokenizer(MODULE)["input_ids"]
         parts = [tokenizer([p.prompt, p.response or ""])["input_ids"] for p in passages]

@@ -38,26 +38,26 @@ def test_a_response_that_ends_within_the_limit_carries_end_of_text(
 def test_a_response_that_is_cut_carries_no_end_of_text(
     encoder: Encoder, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    found = encoder.responses(alone("abcdef", "abcde"), 5, end=END, literal=False)
-    assert found == [ids(tokenizer, "abcde")] * 2
+    result = encoder.responses(alone("abcdef", "abcde"), 5, end=END, literal=False)
+    assert result == [ids(tokenizer, "abcde")] * 2
 
 
 def test_end_of_text_inside_a_response_ends_it(
     encoder: Encoder, tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    found = encoder.responses(alone("ab<|endoftext|>cd"), 9, end=END, literal=False)
-    assert found == [(*ids(tokenizer, "ab"), END)]
+    result = encoder.responses(alone("ab<|endoftext|>cd"), 9, end=END, literal=False)
+    assert result == [(*ids(tokenizer, "ab"), END)]
 
 
 def test_another_end_may_be_asked_for_and_both_end_a_response(
     encoder: Encoder, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     (turn,) = ids(tokenizer, "|")
-    found = encoder.responses(
+    result = encoder.responses(
         alone("ab", "a|b", "a<|endoftext|>b", "abcd"), 4, end=turn, literal=False
     )
     a, b = ids(tokenizer, "ab")
-    assert found == [(a, b, turn), (a, turn), (a, END), ids(tokenizer, "abcd")]
+    assert result == [(a, b, turn), (a, turn), (a, END), ids(tokenizer, "abcd")]
     assert encoder.responses(alone("ab"), 4, end=None, literal=False) == [(a, b)]
 
 
@@ -104,19 +104,19 @@ def test_prompt_and_response_together_decode_to_the_text(
     (read,) = encoder.wholes([prompt], 9999, prefix=True, literal=False)
     assert read == tuple(made(prompt, add_special_tokens=False)["input_ids"])
     row = (PromptText(prompt, read), response)
-    (found,) = encoder.responses([row], 99, end=encoder.end, literal=False)
-    assert made.decode([*read, *found[:-1]]) == prompt + response
+    (result,) = encoder.responses([row], 99, end=encoder.end, literal=False)
+    assert made.decode([*read, *result[:-1]]) == prompt + response
     whole = tuple(made(prompt + response, add_special_tokens=False)["input_ids"])
     if whole[: len(read)] == read:
-        assert found[:-1] == whole[len(read) :]
-    assert found[-1] == encoder.end
+        assert result[:-1] == whole[len(read) :]
+    assert result[-1] == encoder.end
     # What a server answered is read in the same way.
-    assert encoder.responses([row], 99, end=encoder.end, literal=True) == [found]
+    assert encoder.responses([row], 99, end=encoder.end, literal=True) == [result]
 
 
 @pytest.mark.parametrize("adds_space", [False, True])
 @pytest.mark.parametrize(("prompt", "response"), SEAMS)
-def test_pieces_of_bytes_say_the_text_too_whatever_goes_over_the_seam(
+def test_pieces_of_bytes_decode_to_the_text_across_the_seam(
     adds_space: bool, prompt: str, response: str
 ) -> None:
     backend = Tokenizer(models.BPE())
@@ -132,8 +132,8 @@ def test_pieces_of_bytes_say_the_text_too_whatever_goes_over_the_seam(
     made = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>")
     encoder = Encoder(made)
     read = tuple(made(prompt, add_special_tokens=False)["input_ids"])
-    (found,) = encoder.responses([(PromptText(prompt, read), response)], 99, end=0, literal=False)
-    assert made.decode([*read, *found[:-1]]).removeprefix(" ") == prompt + response
+    (result,) = encoder.responses([(PromptText(prompt, read), response)], 99, end=0, literal=False)
+    assert made.decode([*read, *result[:-1]]).removeprefix(" ") == prompt + response
 
 
 def test_a_chats_answer_has_the_tokens_of_the_rendered_conversation() -> None:
@@ -144,8 +144,8 @@ def test_a_chats_answer_has_the_tokens_of_the_rendered_conversation() -> None:
     assert read is not None
     row = (PromptText(prompt, read), response)
     whole = tuple(made(prompt + response, add_special_tokens=False)["input_ids"])
-    (found,) = encoder.responses([row], 99, end=None, literal=False)
-    assert (*read, *found) == whole[: whole.index(encoder.end) + 1]
+    (result,) = encoder.responses([row], 99, end=None, literal=False)
+    assert (*read, *result) == whole[: whole.index(encoder.end) + 1]
     # An answer that spells a special token is plain text behind a prompt that holds some.
     (spelt,) = encoder.responses([(PromptText(prompt, read), "a</s>b")], 99, end=None, literal=True)
     assert encoder.end not in spelt
@@ -156,11 +156,11 @@ def test_a_prompt_that_lost_its_beginning_keeps_its_last_tokens() -> None:
     encoder = Encoder(made)
     text = "the cat on 7 " * 90 + "ma"
     (read,) = encoder.tails([text], 20, prefix=True, literal=True)
-    (found,) = encoder.responses([(PromptText(text, read, True), "ts")], 9, end=None, literal=True)
-    assert made.decode([*read, *found]).endswith("on 7 mats")
+    (result,) = encoder.responses([(PromptText(text, read, True), "ts")], 9, end=None, literal=True)
+    assert made.decode([*read, *result]).endswith("on 7 mats")
 
 
-def test_a_turn_ends_as_the_template_says_else_as_a_text_does(
+def test_a_turn_ends_as_in_the_template_else_as_a_text_does(
     encoder: Encoder, turning: PreTrainedTokenizerFast
 ) -> None:
     assert (encoder.end, encoder.turn_end) == (END, END)
@@ -171,19 +171,19 @@ def test_source_code_may_speak_of_special_tokens_without_containing_them(
     encoder: Encoder, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     text = 'end = "<|endoftext|>"'
-    (found,) = encoder.responses(alone(text), 100, end=END, literal=True)
-    assert END not in found[:-1]
-    assert tokenizer.decode(found[:-1]) == text
+    (result,) = encoder.responses(alone(text), 100, end=END, literal=True)
+    assert END not in result[:-1]
+    assert tokenizer.decode(result[:-1]) == text
     (tail,) = encoder.tails([text], 100, prefix=True, literal=True)
     assert END not in tail
 
 
-def test_the_end_of_a_long_text_is_that_of_the_whole_text(
+def test_the_end_of_a_long_text_is_that_of_the_entire_text(
     encoder: Encoder, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     texts = [f"{i} " * 500 for i in range(40)]
-    found = encoder.tails(texts, 50, prefix=True, literal=True)
-    assert found == [ids(tokenizer, text)[-50:] for text in texts]
+    result = encoder.tails(texts, 50, prefix=True, literal=True)
+    assert result == [ids(tokenizer, text)[-50:] for text in texts]
 
 
 def test_texts_of_few_tokens_a_character_are_read_until_the_limit_is_reached() -> None:
@@ -209,11 +209,11 @@ def test_a_character_that_the_tokenizer_lacks_does_not_move_the_seam() -> None:
     words = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
     assert ids(words, "thes") == (5,)  # a piece goes over the seam
     prompt = PromptText("the", (4,))
-    found = Encoder(words).responses([(prompt, "scж"), (prompt, "жs")], 9, end=None, literal=False)
-    assert found == [(2, 6, 0), (0, 2)]
+    result = Encoder(words).responses([(prompt, "scж"), (prompt, "жs")], 9, end=None, literal=False)
+    assert result == [(2, 6, 0), (0, 2)]
 
 
-def test_a_text_longer_than_the_limit_is_no_whole(
+def test_a_text_longer_than_the_limit_is_none(
     encoder: Encoder, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     assert encoder.wholes(["abc", "abcd", "a" * 999], 3, prefix=True, literal=False) == [
@@ -240,7 +240,7 @@ def test_beginning_of_text_stays_in_front_of_a_truncated_prompt(
     assert encoder.length("def") == 4
 
 
-def test_a_text_that_was_cut_off_gets_no_end_of_its_own(
+def test_a_text_that_was_cut_off_gets_no_end(
     encoder: Encoder, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     texts = ["ab", "abcd", "a<|endoftext|>b"]
@@ -265,8 +265,8 @@ def test_prompts_for_an_encoder_end_with_what_the_tokenizer_adds_and_the_start_t
     # What spells the start token would end the source there.
     (spelt,) = encoder.wholes(["abc<pad> def"], 99, prefix=True, literal=False)
     assert spelt is not None and spelt.index(START) == len(spelt) - 1
-    found = encoder.responses(alone("abc"), 9, end=encoder.end, literal=False)
-    assert found == [(*ids(tokenizer, "abc"), T5_END)]
+    result = encoder.responses(alone("abc"), 9, end=encoder.end, literal=False)
+    assert result == [(*ids(tokenizer, "abc"), T5_END)]
 
 
 def test_prompts_for_a_causal_model_have_nothing_behind_them() -> None:

@@ -53,9 +53,9 @@ def test_every_prompt_gets_its_response(tmp_path: Path) -> None:
     assert sum(map(len, made.missing())) == len(PROMPTS)
     fill(made, sampler)
     assert made.complete
-    found = made.responses()
-    assert found.keys() == {p.key for p in PROMPTS}
-    assert all(found[p.key][:3] == p.tokens for p in PROMPTS)
+    result = made.responses()
+    assert result.keys() == {p.key for p in PROMPTS}
+    assert all(result[p.key][:3] == p.tokens for p in PROMPTS)
     assert made.seconds > 0.0
 
 
@@ -130,11 +130,11 @@ def test_other_prompts_take_the_rows_that_are_there_and_sample_the_rest(tmp_path
     more = store(tmp_path, [*PROMPTS[:3], changed, *PROMPTS[4:]])
     fill(more, noting)
     assert sorted(asked) == sorted(["key3", *(p.key for p in PROMPTS[9:])])
-    found = more.responses()
-    assert {key: found[key] for key in first if key != "key3"} == {
+    result = more.responses()
+    assert {key: result[key] for key in first if key != "key3"} == {
         key: response for key, response in first.items() if key != "key3"
     }
-    assert found["key3"][:3] == (7, 7, 7)
+    assert result["key3"][:3] == (7, 7, 7)
     assert store(tmp_path, PROMPTS[:9]).responses() == first
 
 
@@ -152,8 +152,8 @@ def test_another_way_of_sampling_is_another_store_and_what_is_there_is_kept(
     change: dict[str, Any], tmp_path: Path
 ) -> None:
     whole = filled(tmp_path)
-    other = store(tmp_path, **change)
-    assert sum(map(len, other.missing())) == len(PROMPTS)
+    second = store(tmp_path, **change)
+    assert sum(map(len, second.missing())) == len(PROMPTS)
     assert store(tmp_path).responses() == whole
 
 
@@ -165,15 +165,15 @@ def test_missing_responses_are_not_passed_over_in_silence(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("bit", [0, 3, 6])
-@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("position", [0.1, 0.5, 0.9])
 def test_a_damaged_row_is_an_error_and_is_sampled_again_when_it_is_deleted(
-    tmp_path: Path, place: float, bit: int
+    tmp_path: Path, position: float, bit: int
 ) -> None:
     whole = filled(tmp_path)
     (path,) = tmp_path.rglob("rows-*.jsonl")
     content = path.read_bytes().splitlines(keepends=True)
     line = bytearray(content[5])
-    line[int(place * len(line))] ^= 1 << bit
+    line[int(position * len(line))] ^= 1 << bit
     path.write_bytes(b"".join([*content[:5], bytes(line), *content[6:]]))
     with pytest.raises(DistillSpecError, match="a stored response cannot be read: it is") as caught:
         store(tmp_path).responses()
@@ -183,7 +183,7 @@ def test_a_damaged_row_is_an_error_and_is_sampled_again_when_it_is_deleted(
 
 
 @pytest.mark.parametrize("token", [300, -1, 2**40])
-def test_a_token_that_the_target_does_not_have_is_told_with_its_line(
+def test_a_token_outside_the_vocabulary_is_an_error_that_names_its_line(
     tmp_path: Path, token: int
 ) -> None:
     settings = {"vocabulary": 300}
@@ -194,7 +194,7 @@ def test_a_token_that_the_target_does_not_have_is_told_with_its_line(
     row["response"][1] = token
     written = [*lines(tmp_path), json.dumps({**row, "check": _checksum(row)}).encode()]
     path.write_bytes(b"".join(line + b"\n" for line in written))
-    with pytest.raises(DistillSpecError, match="has tokens outside of the 300") as caught:
+    with pytest.raises(DistillSpecError, match="outside .* 300") as caught:
         store(tmp_path, settings=settings).responses()
     assert caught.value.where == f"{path}, line {len(written)}"
 
@@ -221,7 +221,7 @@ def test_a_store_that_is_only_looked_at_is_not_begun(tmp_path: Path) -> None:
     assert len(made.known()) == 12
 
 
-def test_the_manifest_says_how_the_responses_were_made(tmp_path: Path) -> None:
+def test_the_manifest_holds_how_the_responses_were_made(tmp_path: Path) -> None:
     made = store(tmp_path)
     fill(made, sampler)
     entries = json.loads((made.folder / "manifest.json").read_text())
@@ -252,8 +252,8 @@ def test_a_killed_process_loses_nothing_it_had_stored_and_another_goes_on(tmp_pa
         process.wait()
     again = store(folder)
     assert 0 < sum(map(len, again.missing())) < len(PROMPTS)
-    kept = lines(folder)
+    before = lines(folder)
     fill(again, sampler)
     assert again.responses() == filled(tmp_path / "whole")
-    assert lines(folder)[: len(kept)] == kept
+    assert lines(folder)[: len(before)] == before
     assert lines(folder) == lines(tmp_path / "whole")

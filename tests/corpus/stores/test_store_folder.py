@@ -17,19 +17,19 @@ from distillspec.errors import DistillSpecError
 ENTRIES: dict[str, Setting] = {"model": "abc", "temperature": 1.0, "seed": 3}
 
 
-def begun(place: StoreFolder, entries: dict[str, Setting] = ENTRIES) -> Path:
-    folder = place.folder(entries)
+def begun(parent: StoreFolder, entries: dict[str, Setting] = ENTRIES) -> Path:
+    folder = parent.folder(entries)
     begin_store(folder, entries, "stored responses")
     return folder
 
 
 def test_a_store_is_named_by_its_target_and_by_all_that_determines_it(tmp_path: Path) -> None:
-    place = StoreFolder(tmp_path, "org/Model-7B", "tiny")
-    folder = begun(place)
+    parent = StoreFolder(tmp_path, "org/Model-7B", "tiny")
+    folder = begun(parent)
     assert folder.name.startswith("org-Model-7B-")
     assert folder == begun(StoreFolder(tmp_path, "org/Model-7B", "another-recipe"))
-    assert folder == place.folder(dict(reversed(ENTRIES.items())))
-    others = [place.folder(ENTRIES | change) for change in ({"seed": 4}, {"temperature": 0.5})]
+    assert folder == parent.folder(dict(reversed(ENTRIES.items())))
+    others = [parent.folder(ENTRIES | change) for change in ({"seed": 4}, {"temperature": 0.5})]
     assert len({folder, *others}) == 3
 
 

@@ -1,4 +1,4 @@
-"""A store of the target's distributions: whole or missing, never foreign, each text its own."""
+"""A store of the target's distributions: complete shards, and one range of records per text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIGNAL = CachedTargetConfig(kind="cached", k=K)
 def store(folder: Path, texts: list[TopKText] = TEXTS, **changed: Any) -> TopKStore:
     made: dict[str, Any] = {
         "signal": SIGNAL,
-        "vocabulary": VOCABULARY,
+        "vocab_size": VOCABULARY,
         "temperature": 0.7,
         "model": "abc123",
         "tokenizer": "def456",
@@ -67,10 +67,12 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def assert_reads(made: TopKStore, texts: list[TopKText]) -> None:
-    found, expected = made.read(texts), [distribution(text) for text in texts]
-    assert torch.equal(found.ids, torch.cat([one.ids for one in expected]))
-    assert torch.equal(found.log_probability, torch.cat([one.log_probability for one in expected]))
-    assert torch.equal(found.log_rest, torch.cat([one.log_rest for one in expected]))
+    actual, expected = made.read(texts), [distribution(text) for text in texts]
+    assert torch.equal(actual.ids, torch.cat([part.ids for part in expected]))
+    assert torch.equal(
+        actual.log_probability, torch.cat([part.log_probability for part in expected])
+    )
+    assert torch.equal(actual.log_rest, torch.cat([part.log_rest for part in expected]))
 
 
 def test_each_text_gets_its_own_records_in_any_order(tmp_path: Path) -> None:
@@ -82,13 +84,13 @@ def test_each_text_gets_its_own_records_in_any_order(tmp_path: Path) -> None:
     assert made.read([]).ids.shape == (0, K)
 
 
-def test_size_is_told_before_anything_is_written(tmp_path: Path) -> None:
+def test_the_size_is_known_before_anything_is_written(tmp_path: Path) -> None:
     made = store(tmp_path)
     assert not list(tmp_path.rglob("shard*"))
-    said = made.size_bytes
+    expected_bytes = made.size_bytes
     fill_signals(made, scorer)
-    assert sum(path.stat().st_size for path in tmp_path.rglob("shard*")) == said
-    assert said == made.tokens * made.bytes_per_token + 4 * made.texts
+    assert sum(path.stat().st_size for path in tmp_path.rglob("shard*")) == expected_bytes
+    assert expected_bytes == made.tokens * made.bytes_per_token + 4 * made.texts
     assert made.tokens == sum(text.predicted for text in set(TEXTS))
 
 
@@ -112,11 +114,11 @@ def test_equal_texts_are_kept_once_and_empty_ones_not_at_all(tmp_path: Path) -> 
     assert made.read([empty]).ids.shape == (0, K)
 
 
-def test_where_the_prediction_begins_tells_texts_apart(tmp_path: Path) -> None:
+def test_where_the_prediction_begins_distinguishes_texts(tmp_path: Path) -> None:
     tokens = (5, 6, 7, 8)
     early, late = TopKText(tokens, 1), TopKText(tokens, 3)
     made = filled(tmp_path, texts=[early])
-    with pytest.raises(DistillSpecError, match="no distributions are kept"):
+    with pytest.raises(DistillSpecError, match="no distributions are cached"):
         made.read([late])
 
 
@@ -171,7 +173,7 @@ def test_the_order_of_the_texts_changes_nothing(tmp_path: Path) -> None:
         {"model": "other"},
         {"tokenizer": "other"},
         {"temperature": 1.0},
-        {"vocabulary": 301},
+        {"vocab_size": 301},
         {"signal": SIGNAL.model_copy(update={"k": 4})},
         {"signal": SIGNAL.model_copy(update={"dtype": "float32"})},
         {"texts": TEXTS[1:]},
@@ -184,8 +186,8 @@ def test_another_making_is_another_store_and_what_is_there_is_kept(
 ) -> None:
     filled(tmp_path)
     before = contents(tmp_path)
-    other = store(tmp_path, **change)
-    assert len(other.missing()) == other.shards
+    second = store(tmp_path, **change)
+    assert len(second.missing()) == second.shards
     assert contents(tmp_path).items() > before.items()
     assert store(tmp_path).missing() == []
 
@@ -210,7 +212,7 @@ def damaged(path: Path) -> None:
      lambda path: path.write_bytes(path.read_bytes()[:-1])],
     ids=["a bit", "empty", "gone", "short"],
 )  # fmt: skip
-def test_damage_is_told_with_the_file_to_delete(hurt: Any, tmp_path: Path) -> None:
+def test_damage_is_an_error_that_names_the_file_to_delete(hurt: Any, tmp_path: Path) -> None:
     made = filled(tmp_path)
     first = made.contents(0)
     hurt(made.folder / "shard-000000.bin")
@@ -223,18 +225,18 @@ def test_damage_is_told_with_the_file_to_delete(hurt: Any, tmp_path: Path) -> No
     assert_reads(store(tmp_path), first)
 
 
-def test_a_shard_of_another_store_is_not_taken_for_ones_own(tmp_path: Path) -> None:
-    """Same texts, same size: only the manifest tells them apart, and the checksums know it."""
-    mine = filled(tmp_path / "mine")
-    other = filled(tmp_path / "other", model="other")
+def test_a_shard_of_another_store_is_refused(tmp_path: Path) -> None:
+    """Same texts, same size: only the manifest differs, and the checksums include it."""
+    own = filled(tmp_path / "mine")
+    second = filled(tmp_path / "other", model="other")
     name = "shard-000000.bin"
-    (mine.folder / name).write_bytes((other.folder / name).read_bytes())
+    (own.folder / name).write_bytes((second.folder / name).read_bytes())
     with pytest.raises(DistillSpecError, match="of another store"):
-        store(tmp_path / "mine").read(mine.contents(0))
+        store(tmp_path / "mine").read(own.contents(0))
 
 
 def test_more_tokens_than_there_are_cannot_be_kept(tmp_path: Path) -> None:
-    with pytest.raises(DistillSpecError, match="301 likeliest of 300 tokens") as caught:
+    with pytest.raises(DistillSpecError, match="301 .* of 300 tokens") as caught:
         store(tmp_path / "new", signal=SIGNAL.model_copy(update={"k": 301}))
     assert "at most 300" in caught.value.fix
     assert not (tmp_path / "new").exists()
@@ -249,7 +251,7 @@ def test_a_distribution_that_is_not_finite_is_not_kept(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*shard*"))
 
 
-def test_a_disk_without_room_is_told_before_writing(
+def test_a_disk_without_room_is_an_error_before_writing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = store(tmp_path)
@@ -277,11 +279,11 @@ def test_only_the_shards_used_last_stay_open(
     assert list(made._open) == [0, 2]
 
 
-def test_a_killed_process_leaves_whole_shards_only(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_complete_shards_only(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     program = (
         "import sys, time; from pathlib import Path\n"
-        "from tests.corpus import test_signal_store as t\n"
+        "from tests.corpus.stores import test_top_k as t\n"
         "def slow(texts):\n"
         "    time.sleep(0.05)\n"
         "    return t.scorer(texts)\n"
@@ -301,7 +303,7 @@ def test_a_killed_process_leaves_whole_shards_only(tmp_path: Path) -> None:
     assert contents(folder) == contents(tmp_path / "whole")
 
 
-def test_sizes_are_told_in_the_unit_they_reach() -> None:
+def test_sizes_are_written_in_the_unit_they_reach() -> None:
     assert [in_words(size) for size in (260, 2048, 3 * 2**29, 5 * 2**40)] == [
         "260 bytes",
         "2 KiB",

@@ -1,4 +1,4 @@
-"""Packed records come back as they were, up to the rounding that their type says."""
+"""Packed records come back as they were, up to the rounding of their type."""
 
 from __future__ import annotations
 
@@ -26,24 +26,26 @@ def distribution(vocab_size: int, k: int) -> TopTokens:
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("vocab_size", [5, 2**16, 2**16 + 1, 152_064])
 def test_a_distribution_comes_back(vocab_size: int, dtype: str) -> None:
-    kept, plan = distribution(vocab_size, 4), signal(4, dtype)
-    records = packed(kept, record_type(plan, vocab_size))
+    original, plan = distribution(vocab_size, 4), signal(4, dtype)
+    records = packed(original, record_type(plan, vocab_size))
     assert records.itemsize == plan.bytes_per_token(vocab_size)
-    found = unpacked(np.frombuffer(records.tobytes(), records.dtype), vocab_size)
-    assert torch.equal(found.ids, kept.ids) and found.vocab_size == vocab_size
-    torch.testing.assert_close(found.log_rest, kept.log_rest, rtol=0, atol=0, equal_nan=True)
+    result = unpacked(np.frombuffer(records.tobytes(), records.dtype), vocab_size)
+    assert torch.equal(result.ids, original.ids) and result.vocab_size == vocab_size
+    torch.testing.assert_close(result.log_rest, original.log_rest, rtol=0, atol=0, equal_nan=True)
     rounded = 2.0**-11 if dtype == "float16" else 0.0
-    torch.testing.assert_close(found.log_probability, kept.log_probability, rtol=rounded, atol=1e-7)
+    torch.testing.assert_close(
+        result.log_probability, original.log_probability, rtol=rounded, atol=1e-7
+    )
 
 
 def test_a_probability_too_small_for_half_precision_stays_one() -> None:
     logits = torch.tensor([[0.0, -30.0, -80.0]])
-    kept = top_tokens(logits, None, k=3, temperature=1.0, chunk_tokens=1)
-    found = unpacked(packed(kept, record_type(signal(3), 3)), 3)
-    assert found.log_probability[0].tolist() == pytest.approx([0.0, -30.0, -80.0])
-    assert bool(found.log_rest.isneginf().all())
+    original = top_tokens(logits, None, k=3, temperature=1.0, chunk_tokens=1)
+    result = unpacked(packed(original, record_type(signal(3), 3)), 3)
+    assert result.log_probability[0].tolist() == pytest.approx([0.0, -30.0, -80.0])
+    assert bool(result.log_rest.isneginf().all())
 
 
 def test_no_positions_make_no_records() -> None:
-    kept = distribution(9, 2).of(torch.empty(0, dtype=torch.long))
-    assert unpacked(packed(kept, record_type(signal(2), 9)), 9).ids.shape == (0, 2)
+    original = distribution(9, 2).of(torch.empty(0, dtype=torch.long))
+    assert unpacked(packed(original, record_type(signal(2), 9)), 9).ids.shape == (0, 2)

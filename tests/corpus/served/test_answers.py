@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from tokenizers import pre_tokenizers
 
-from distillspec.corpus.served.question import Question
-from distillspec.corpus.served.received import Answer, ReceivedAnswers, tokenised
+from distillspec.corpus.served.answers import Answer, ReceivedAnswers, tokenised
+from distillspec.corpus.served.request import Question
 from distillspec.corpus.sources.tokenizing import Encoder, PromptText, Tokenizer
 from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.errors import DistillSpecError
@@ -56,14 +56,14 @@ def test_answers_of_all_processes_are_read_and_those_of_earlier_ones_stay(
         writer.answer(QUESTIONS[3], answer("other"))
     with made.writer(0) as writer:
         writer.answer(QUESTIONS[4], answer("later"))
-    found = made.received(QUESTIONS, Encoder(tokenizer), 9)
-    assert {key: tokenizer.decode(ids) for key, ids in found.responses.items()} == {
+    result = made.received(QUESTIONS, Encoder(tokenizer), 9)
+    assert {key: tokenizer.decode(ids) for key, ids in result.responses.items()} == {
         "k0": "so k0",
         "k1": "so k1",
         "k3": "other",
         "k4": "later",
     }
-    assert found.makers == ["m-1"]
+    assert result.makers == ["m-1"]
 
 
 def test_a_line_that_a_killed_process_left_unfinished_costs_its_answer_alone(
@@ -83,7 +83,7 @@ def test_a_killed_process_loses_nothing_that_it_had_received(tmp_path: Path) -> 
     """kill -9 of a real process, as soon as it has written some answers."""
     program = (
         "import sys, time; from pathlib import Path\n"
-        "from tests.corpus.served.test_received import QUESTIONS, answer, store\n"
+        "from tests.corpus.served.test_answers import QUESTIONS, answer, store\n"
         "with store(Path(sys.argv[1])).writer(0) as writer:\n"
         "    for question in QUESTIONS:\n"
         "        writer.answer(question, answer('x')); time.sleep(0.3)\n"
@@ -138,9 +138,9 @@ def test_what_was_given_up_is_settled_and_has_no_response(
     with made.writer(0) as writer:
         writer.unanswered(QUESTIONS[2], "it was empty")
     assert made.settled(QUESTIONS) == {"k0", "k2"}
-    found = made.received(QUESTIONS, Encoder(tokenizer), 9)
-    assert found.responses.keys() == {"k0"}
-    assert found.unanswered == ["k2"]
+    result = made.received(QUESTIONS, Encoder(tokenizer), 9)
+    assert result.responses.keys() == {"k0"}
+    assert result.unanswered == ["k2"]
     assert made.unanswered(QUESTIONS) == {"k2"}
     assert made.unanswered([Question("k2", "another text")]) == set()
 
@@ -165,19 +165,19 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 def test_only_what_ended_by_itself_gets_an_end_of_text(tokenizer: Tokenizer) -> None:
     given = [answer("abc", ended=True), answer("abc"), answer("abcdef", ended=True)]
-    found = tokenised(QUESTIONS[: len(given)], given, Encoder(tokenizer), 5).tokens
+    result = tokenised(QUESTIONS[: len(given)], given, Encoder(tokenizer), 5).tokens
     letters = tokenizer("abcdef", add_special_tokens=False)["input_ids"]
     end = tokenizer.eos_token_id
-    assert found == [(*letters[:3], end), tuple(letters[:3]), tuple(letters[:5])]
+    assert result == [(*letters[:3], end), tuple(letters[:3]), tuple(letters[:5])]
 
 
 def test_an_answer_to_a_chat_ends_as_the_template_ends_a_turn(turning: Tokenizer) -> None:
     """The target ends it so, and not with the tokenizer's end-of-text."""
     chat = Question("c", ({"role": "user", "content": "a?"},))
     given = [answer("a", ended=True), answer("a", ended=True), answer("a")]
-    found = tokenised([chat, QUESTIONS[0], chat], given, Encoder(turning), 5).tokens
+    result = tokenised([chat, QUESTIONS[0], chat], given, Encoder(turning), 5).tokens
     turn_end = turning.convert_tokens_to_ids(TURN_END)
-    assert [ids[1:] for ids in found] == [(turn_end,), (turning.eos_token_id,), ()]
+    assert [ids[1:] for ids in result] == [(turn_end,), (turning.eos_token_id,), ()]
 
 
 def test_an_answer_goes_on_from_the_last_token_of_its_prompt(tokenizer: Tokenizer) -> None:
@@ -186,21 +186,21 @@ def test_an_answer_goes_on_from_the_last_token_of_its_prompt(tokenizer: Tokenize
     made.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     read = PromptText("ab", tuple(made("ab", add_special_tokens=False)["input_ids"]))
     given = [answer("cd", ended=True)]
-    (found,) = tokenised([Question("k", "ab", read)], given, Encoder(made), 9).tokens
-    assert made.decode([*read.tokens, *found]) == f" abcd{made.eos_token}"
+    (result,) = tokenised([Question("k", "ab", read)], given, Encoder(made), 9).tokens
+    assert made.decode([*read.tokens, *result]) == f" abcd{made.eos_token}"
 
 
 def test_half_a_character_at_a_cut_is_dropped_and_elsewhere_it_stays(tokenizer: Tokenizer) -> None:
     given = [answer("ab\ufffd"), answer("a\ufffdb"), answer("ab\ufffd", ended=True)]
-    found = [tokenizer.decode(ids, skip_special_tokens=True) for ids in
+    result = [tokenizer.decode(ids, skip_special_tokens=True) for ids in
              tokenised(QUESTIONS[: len(given)], given, Encoder(tokenizer), 20).tokens]  # fmt: skip
-    assert found == ["ab", "a\ufffdb", "ab\ufffd"]
+    assert result == ["ab", "a\ufffdb", "ab\ufffd"]
 
 
 def test_the_name_of_a_special_token_in_an_answer_is_plain_text(tokenizer: Tokenizer) -> None:
     given = [answer(f"a{tokenizer.eos_token}b")]
-    (found,) = tokenised(QUESTIONS[:1], given, Encoder(tokenizer), 50).tokens
-    assert tokenizer.eos_token_id not in found
+    (result,) = tokenised(QUESTIONS[:1], given, Encoder(tokenizer), 50).tokens
+    assert tokenizer.eos_token_id not in result
 
 
 def test_the_servers_counts_are_compared_with_ours(tokenizer: Tokenizer) -> None:
@@ -220,13 +220,13 @@ def test_the_servers_counts_of_the_prompts_are_compared_with_what_the_draft_read
 ) -> None:
     read = PromptText("abcdefg", tuple(tokenizer("abcdefg")["input_ids"]))
     asked = [Question(f"k{i}", "text", one) for i, one in enumerate([read, read, read, None])]
-    given = [answer("a")._replace(prompt_tokens=theirs) for theirs in (7, 6, None, 7)]
+    given = [answer("a")._replace(prompt_tokens=server_count) for server_count in (7, 6, None, 7)]
     made = store(tmp_path)
     with made.writer(0) as writer:
         for question, one in zip(asked, given, strict=True):
             writer.answer(question, one)
-    found = made.received(asked, Encoder(tokenizer), 9)
-    assert found.prompts._asdict() == {"texts": 2, "server": 13, "ours": 14, "equal": 1}
+    result = made.received(asked, Encoder(tokenizer), 9)
+    assert result.prompts._asdict() == {"texts": 2, "server": 13, "ours": 14, "equal": 1}
 
 
 def test_answers_that_were_stored_without_a_count_of_the_prompt_are_read(

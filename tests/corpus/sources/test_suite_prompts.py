@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from distillspec.corpus.sources.traffic import Traffic, load_traffic
+from distillspec.corpus.sources.suite_prompts import Traffic, load_traffic
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import DataConfig
 from distillspec.recipe.prompt_plan import PromptsConfig
@@ -29,8 +29,8 @@ def rows(path: Path, *prompts: str, **fields: Any) -> dict[str, Any]:
 def loaded(
     plan: dict[str, Any], tokenizer: PreTrainedTokenizerFast, *, room: int = 1000
 ) -> Traffic:
-    found = PromptsConfig.model_validate(plan)
-    return load_traffic(found, DATA, tokenizer, seed=0, room=room)
+    result = PromptsConfig.model_validate(plan)
+    return load_traffic(result, DATA, tokenizer, seed=0, room=room)
 
 
 @pytest.fixture
@@ -54,10 +54,10 @@ def test_prompts_that_are_only_read_come_after_the_decoded_ones(
     two: dict[str, Any], tokenizer: PreTrainedTokenizerFast
 ) -> None:
     plan = {"count": 4, "texts": 10, "sources": two}
-    found = loaded(plan, tokenizer).prompts
-    assert [p.category for p in found[:4]] == ["code", "code", "prose", "prose"]
-    assert [p.category for p in found[4:]] == ["code"] * 3 + ["prose"] * 3
-    assert found[:4] == loaded({"count": 4, "sources": two}, tokenizer).prompts
+    result = loaded(plan, tokenizer).prompts
+    assert [p.category for p in result[:4]] == ["code", "code", "prose", "prose"]
+    assert [p.category for p in result[4:]] == ["code"] * 3 + ["prose"] * 3
+    assert result[:4] == loaded({"count": 4, "sources": two}, tokenizer).prompts
 
 
 def test_a_source_that_gives_less_than_its_part_is_an_error(
@@ -88,8 +88,8 @@ def test_the_plans_limit_comes_before_the_recipes_and_the_contexts_before_both(
     source = rows(tmp_path / "rows", "x" * 20, "y" * 40, "z" * 60)
 
     def limited(room: int = 1000, **plan: int) -> tuple[int, list[str]]:
-        found = loaded({"source": source, **plan}, tokenizer, room=room)
-        return len(found.prompts), found.notes
+        result = loaded({"source": source, **plan}, tokenizer, room=room)
+        return len(result.prompts), result.notes
 
     assert limited() == (
         1,
@@ -112,7 +112,7 @@ def test_the_plans_limit_comes_before_the_recipes_and_the_contexts_before_both(
     assert caught.value.fix.startswith("raise prompts.max_tokens ")
 
 
-def test_what_is_left_out_is_told_by_category(
+def test_prompts_left_out_are_counted_by_category(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     lengths = {"qa": 5, "rag": 50, "sum": 60}
@@ -121,13 +121,13 @@ def test_what_is_left_out_is_told_by_category(
         "".join(json.dumps({"prompt": "x" * n, "of": name}) + "\n" for name, n in lengths.items())
     )
     source = {"kind": "jsonl", "path": str(path), "category": "of"}
-    found = loaded({"source": source}, tokenizer)
-    assert [p.category for p in found.prompts] == ["qa"]
-    (note,) = found.notes
+    result = loaded({"source": source}, tokenizer)
+    assert [p.category for p in result.prompts] == ["qa"]
+    (note,) = result.notes
     assert "rag 1" in note and "sum 1" in note and "qa" not in note
 
 
-def test_questions_that_are_no_chat_for_want_of_a_template_are_told(
+def test_questions_without_a_chat_template_are_noted(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:
     source = {**rows(tmp_path / "rows", "2+2?"), "as_chat": "if-template"}
@@ -147,8 +147,8 @@ def test_one_source_keeps_its_own_categories_which_take_turns(
     lines = [{"prompt": f"p{i}", "of": "ab"[i > 5]} for i in range(8)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     source = {"kind": "jsonl", "path": str(path), "category": "of"}
-    found = loaded({"source": source, "count": 4}, tokenizer).prompts
-    assert sorted(p.category or "" for p in found) == ["a", "a", "b", "b"]
+    result = loaded({"source": source, "count": 4}, tokenizer).prompts
+    assert sorted(p.category or "" for p in result) == ["a", "a", "b", "b"]
 
 
 def test_a_file_stands_in_for_a_data_set_of_the_hub(
@@ -171,9 +171,9 @@ def test_prose_and_odd_prompts_need_nothing_but_this_machine(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
     sources = {"prose": {"kind": "python-topics"}, "odd": {"kind": "adversarial"}}
-    found = loaded({"count": 10, "sources": sources}, tokenizer).prompts
-    assert [p.kind for p in found] == ["prose"] * 5 + ["adversarial"] * 5
-    assert all(2 <= len(p.tokens) <= 30 for p in found)
-    assert found[0].text.endswith(tokenizer.decode(found[0].tokens))
+    result = loaded({"count": 10, "sources": sources}, tokenizer).prompts
+    assert [p.kind for p in result] == ["prose"] * 5 + ["adversarial"] * 5
+    assert all(2 <= len(p.tokens) <= 30 for p in result)
+    assert result[0].text.endswith(tokenizer.decode(result[0].tokens))
     alone = loaded({"count": 4, "source": {"kind": "adversarial"}}, tokenizer).prompts
     assert [p.category for p in alone] == ["random", "repeated", "short", "long"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from distillspec.corpus.batches.visits import (
+from distillspec.corpus.batches.tree_rows import (
     BranchSide,
     RejectedBranches,
     TreeRow,
@@ -93,5 +93,5 @@ def test_more_than_the_response_may_be_in_the_loss() -> None:
 def test_texts_are_packed_into_few_rows_and_none_is_cut() -> None:
     texts = [TreeRow((1,) * n, (), RejectedBranches((), [])) for n in (7, 3, 5, 2, 5, 1)]
     groups = packed(texts, 8)
-    assert [[one.tokens for one in group] for group in groups] == [[7, 1], [5, 3], [5, 2]]
-    assert [[one.tokens for one in group] for group in packed(texts[:2], 4)] == [[7], [3]]
+    assert [[text.tokens for text in group] for group in groups] == [[7, 1], [5, 3], [5, 2]]
+    assert [[text.tokens for text in group] for group in packed(texts[:2], 4)] == [[7], [3]]

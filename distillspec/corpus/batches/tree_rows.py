@@ -1,9 +1,10 @@
-"""Rows that hold more than one text: several packed together, or a text and its rejected drafts.
+"""Rows that hold several texts: packed together, or a text and its rejected drafts.
 
-A round of speculative decoding drafts G tokens whatever happens to them; its i-th state, the text
-and i drafted tokens, is reached with probability prod_{j <= i} min(1, p_j/q_j). Text is what the
-coins made of that: the sum over all states of a round, each by this probability, is the expected
-sum over those that became text, so a loss weighed so is the loss on the text with less of its dice.
+A round of speculative decoding drafts G tokens. Its i-th state, the text and i drafted tokens, is
+reached with probability prod_{j <= i} min(1, p_j/q_j). Sampling decides which of these states
+become text. The sum over all states of a round, weighted by these probabilities, is the expected
+sum over the states that become text. A loss weighted so has the same mean as the loss on the text,
+with less variance.
 """
 
 from __future__ import annotations
@@ -17,30 +18,38 @@ from distillspec.corpus.batches.batching import Batch, TreeRows
 
 
 class BranchSide(NamedTuple):
-    """The end of a draft that was not kept."""
+    """The rejected end of a draft.
+
+    Attributes:
+        after: Number of response tokens before it.
+        tokens: The rejected tokens.
+        weights: Weight of the state after each of them.
+    """
 
     after: int
-    """tokens of the response that it follows"""
     tokens: Sequence[int]
     weights: Sequence[float]
-    """of the state after each of these"""
 
 
 class RejectedBranches(NamedTuple):
-    """What is learned from of a text, and what was visited while its response was written."""
+    """The states in the loss of a text: those of the text, and those that decoding rejected.
+
+    Attributes:
+        weights: Weight of the state before each token in the loss, the last tokens of the text.
+        sides: The rejected branches.
+    """
 
     weights: Sequence[float]
-    """of the state before each token in the loss; they are the last tokens of the text"""
     sides: Sequence[BranchSide]
 
     @classmethod
     def of_text(cls, tokens: int, weight: float = 1.0) -> RejectedBranches:
-        """Of a text with `tokens` tokens in the loss, beside which nothing was drafted."""
+        """Those of a text with `tokens` tokens in the loss and no rejected branch."""
         return cls([weight] * tokens, [])
 
 
 class TreeRow(NamedTuple):
-    """Token ids, and what of them is learned from."""
+    """Token ids of a text, and its states in the loss."""
 
     prompt: Sequence[int]
     response: Sequence[int]
@@ -48,19 +57,23 @@ class TreeRow(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """Places that it takes."""
+        """Number of positions that it takes in a row."""
         sides = sum(len(side.tokens) for side in self.visits.sides)
         return len(self.prompt) + len(self.response) + sides
 
 
 def collate_trees(rows: Sequence[Sequence[TreeRow]], pad_token: int) -> Batch:
-    """Each row its texts one after another, each with its sides behind it, padded on the right.
+    """Put texts and their branches into a batch, padded on the right.
 
-    No token sees one of another text or side. States of the loss are in the order of the row:
-    those of the text, then of each side.
+    A row holds its texts in order, each followed by its branches. No token attends to another text
+    or branch. States in the loss are in the order of the row: those of a text, then of each branch.
+
+    Args:
+        rows: The texts of each row.
+        pad_token: Id of the padding.
     """
     assert rows and all(rows)
-    longest = max(sum(one.tokens for one in row) for row in rows)
+    longest = max(sum(text.tokens for text in row) for row in rows)
     shape = (len(rows), longest)
     batch = Batch(
         torch.full(shape, pad_token, dtype=torch.long),
@@ -71,19 +84,19 @@ def collate_trees(rows: Sequence[Sequence[TreeRow]], pad_token: int) -> Batch:
             sees=torch.eye(longest, dtype=torch.bool).repeat(len(rows), 1, 1),
             predicts=torch.zeros(shape, dtype=torch.bool),
             weights=torch.zeros(shape),
-            lengths=torch.tensor([_predicted(one) for row in rows for one in row]),
+            lengths=torch.tensor([_predicted(text) for row in rows for text in row]),
         ),
     )
     for at, row in enumerate(rows):
         first = 0
-        for one in row:
-            _place(batch, at, first, one)
-            first += one.tokens
+        for text in row:
+            _write(batch, at, first, text)
+            first += text.tokens
     return batch
 
 
-def _place(batch: Batch, at: int, first: int, row: TreeRow) -> None:
-    """Write one text with its sides into row `at`, from place `first` on."""
+def _write(batch: Batch, at: int, first: int, row: TreeRow) -> None:
+    """Write a text with its branches into row `at` of the batch, from position `first` on."""
     assert batch.tree is not None
     tree, prompt = batch.tree, len(row.prompt)
     text = prompt + len(row.response)
@@ -115,19 +128,19 @@ def _predicted(row: TreeRow) -> int:
 
 
 def packed(rows: Sequence[TreeRow], tokens: int) -> list[list[TreeRow]]:
-    """Texts put together into few rows of at most `tokens` (or of one longer text), longest first.
+    """Pack texts into few rows of at most `tokens` tokens; a longer text has a row alone.
 
-    First-fit decreasing: at most 11/9 of the fewest rows there could be, and one.
+    First-fit decreasing needs at most 11/9 of the smallest possible number of rows, plus one.
     """
-    found: list[list[TreeRow]] = []
+    bins: list[list[TreeRow]] = []
     room: list[int] = []
     for row in sorted(rows, key=lambda row: -row.tokens):
-        fits = (place for place, left in enumerate(room) if left >= row.tokens)
-        place = next(fits, None)
-        if place is None:
-            found.append([row])
+        fitting = (number for number, left in enumerate(room) if left >= row.tokens)
+        number = next(fitting, None)
+        if number is None:
+            bins.append([row])
             room.append(tokens - row.tokens)
         else:
-            found[place].append(row)
-            room[place] -= row.tokens
-    return found
+            bins[number].append(row)
+            room[number] -= row.tokens
+    return bins

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from distillspec.corpus.sources.frequent import frequent_tokens
+from distillspec.corpus.sources.frequent_tokens import frequent_tokens
 from distillspec.errors import DistillSpecError
 
 TEXTS = [(5, 5, 5, 2), (2, 7), (9,)]
 NONE: frozenset[int] = frozenset()
 
 
-def test_the_most_frequent_tokens_are_kept_and_what_they_cover_is_told() -> None:
+def test_the_most_frequent_tokens_are_kept_with_their_share() -> None:
     assert frequent_tokens(TEXTS, 2, always=NONE, vocab_size=10) == ((2, 5), 5 / 7)
 
 
-def test_special_tokens_are_kept_whatever_their_counts() -> None:
+def test_special_tokens_are_kept_with_any_count() -> None:
     assert frequent_tokens(TEXTS, 3, always=frozenset({0, 9}), vocab_size=10).tokens == (0, 5, 9)
 
 

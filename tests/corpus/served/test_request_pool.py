@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from distillspec.corpus.served.asking import RequestProgress, ask_missing, try_out
+from distillspec.corpus.served.answers import Answer, ReceivedAnswers
 from distillspec.corpus.served.endpoint import ServedResponse
-from distillspec.corpus.served.question import Question
-from distillspec.corpus.served.received import Answer, ReceivedAnswers
+from distillspec.corpus.served.request import Question
+from distillspec.corpus.served.request_pool import RequestProgress, ask_missing, try_out
 from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.endpoint import EndpointConfig
@@ -36,8 +36,8 @@ def store(tmp_path: Path) -> ReceivedAnswers:
 
 @pytest.fixture
 def server() -> Iterator[Misbehaving]:
-    with misbehaving(repeat(good())) as found:
-        yield found
+    with misbehaving(repeat(good())) as rows:
+        yield rows
 
 
 def ask(store: ReceivedAnswers, endpoint: EndpointConfig, **more: Any) -> None:
@@ -48,9 +48,9 @@ def kept(store: ReceivedAnswers) -> dict[str, Any]:
     """The stored lines by their keys."""
     lines = [line for path in sorted(store.folder.glob("received-*.jsonl"))
              for line in path.read_text().splitlines()]  # fmt: skip
-    found = {row["key"]: row for row in map(json.loads, lines)}
-    assert len(found) == len(lines), "something was kept twice"
-    return found
+    rows = {row["key"]: row for row in map(json.loads, lines)}
+    assert len(rows) == len(lines), "something was kept twice"
+    return rows
 
 
 def only_to(question: Question, reply: Reply) -> Reply:
@@ -70,12 +70,12 @@ def replies(*first: Reply) -> Iterator[Reply]:
 
 
 def test_every_question_gets_its_own_answer(store: ReceivedAnswers, server: Misbehaving) -> None:
-    told: list[RequestProgress] = []
-    ask(store, server.endpoint(concurrency=3), progress=told.append)
+    reports: list[RequestProgress] = []
+    ask(store, server.endpoint(concurrency=3), progress=reports.append)
     assert {key: row["answer"]["text"] for key, row in kept(store).items()} == {
         q.key: f"after {q.content}" for q in QUESTIONS
     }
-    assert [(p.settled, p.total) for p in told] == [(n, 8) for n in range(9)]
+    assert [(p.settled, p.total) for p in reports] == [(n, 8) for n in range(9)]
 
 
 def test_no_more_requests_are_under_way_than_allowed_and_as_many_as_allowed(
@@ -109,9 +109,9 @@ def test_processes_ask_disjoint_parts_and_together_all(
 def test_a_real_server_answers_all_questions(store: ReceivedAnswers, served: Served) -> None:
     endpoint = EndpointConfig(url=served.url, model=served.model, concurrency=4)
     ask(store, endpoint)
-    found = kept(store)
-    assert found.keys() == KEYS
-    assert all(row["answer"]["tokens"] <= 8 for row in found.values())
+    rows = kept(store)
+    assert rows.keys() == KEYS
+    assert all(row["answer"]["tokens"] <= 8 for row in rows.values())
 
 
 def test_trying_out_asks_twice_with_different_seeds_and_stores_nothing(
@@ -129,11 +129,11 @@ def test_faults_that_pass_are_waited_out_and_counted(
     store: ReceivedAnswers, server: Misbehaving
 ) -> None:
     server.replies = replies(status(500), broken_off, good(), raw(b"?"), EMPTY, good(), status(503))
-    told: list[RequestProgress] = []
-    ask(store, server.endpoint(), progress=told.append)
+    reports: list[RequestProgress] = []
+    ask(store, server.endpoint(), progress=reports.append)
     assert kept(store).keys() == KEYS
-    assert told[-1].failed == 5
-    assert "5 failed tries" in told[-1].words()
+    assert reports[-1].failed == 5
+    assert "5 failed tries" in reports[-1].words()
     assert len(server.requests) == 13
 
 
@@ -158,9 +158,9 @@ def test_a_server_that_stays_down_ends_it_and_what_was_received_is_kept(
     store: ReceivedAnswers, server: Misbehaving
 ) -> None:
     server.replies = chain([good(), good()], repeat(status(500)))
-    with pytest.raises(DistillSpecError, match="no answer in 3 tries; the last: status 500") as it:
+    with pytest.raises(DistillSpecError, match="no answer in 3 tries; .*status 500") as it:
         ask(store, server.endpoint())
-    assert "what was received is kept" in it.value.fix
+    assert "timeout_seconds" in it.value.fix
     assert server.url in it.value.where
     assert "k2" in it.value.where
     assert kept(store).keys() == {"k0", "k1"}
@@ -200,9 +200,9 @@ def test_a_prompt_that_the_server_always_refuses_or_fails_is_given_up(
 ) -> None:
     server.replies = repeat(only_to(QUESTIONS[bad], reply))
     ask(store, server.endpoint(retries=2))
-    found = kept(store)
-    assert found.keys() == KEYS
-    assert {key: row["unanswered"] for key, row in found.items() if "unanswered" in row} == {
+    rows = kept(store)
+    assert rows.keys() == KEYS
+    assert {key: row["unanswered"] for key, row in rows.items() if "unanswered" in row} == {
         f"k{bad}": why
     }
     assert sum(body["prompt"] == f"text {bad}" for body in server.requests) == tries
@@ -213,8 +213,8 @@ def test_prompts_that_fail_are_given_up_where_only_stored_answers_show_that_othe
 ) -> None:
     """An earlier call had got all other answers, and asked the failing ones first."""
     for number, bad in enumerate((status(400), status(500), EMPTY)):
-        place = ReceivedAnswers(StoreFolder(store.folder, str(number), ""), {"url": str(number)})
-        with place.writer(0) as writer:
+        separate = ReceivedAnswers(StoreFolder(store.folder, str(number), ""), {"url": str(number)})
+        with separate.writer(0) as writer:
             for question in QUESTIONS[4:]:
                 writer.answer(question, ANSWER)
         failing = {question.content for question in QUESTIONS[:4]}
@@ -223,8 +223,8 @@ def test_prompts_that_fail_are_given_up_where_only_stored_answers_show_that_othe
             (bad if body["prompt"] in failing else good())(handler, body)
 
         server.replies = repeat(reply)
-        ask(place, server.endpoint(most_unanswered=0.5, retries=0))
-        assert place.unanswered(QUESTIONS) == {"k0", "k1", "k2", "k3"}
+        ask(separate, server.endpoint(most_unanswered=0.5, retries=0))
+        assert separate.unanswered(QUESTIONS) == {"k0", "k1", "k2", "k3"}
 
 
 def test_refusals_are_bounded_and_the_prompt_is_named(
@@ -264,11 +264,11 @@ def test_the_bound_is_over_all_processes_and_over_earlier_calls(
 def test_what_another_process_has_given_up_meanwhile_counts(
     store: ReceivedAnswers, server: Misbehaving
 ) -> None:
-    told: list[RequestProgress] = []
+    reports: list[RequestProgress] = []
 
     def meanwhile(progress: RequestProgress) -> None:
-        told.append(progress)
-        if len(told) == 2:
+        reports.append(progress)
+        if len(reports) == 2:
             with store.writer(1) as writer:
                 writer.unanswered(QUESTIONS[1], "it was empty")
 
@@ -313,9 +313,11 @@ def test_a_first_question_that_is_refused_ends_it_and_is_named(
     assert "prompt k0" in caught.value.where
 
 
-def test_nonsense_is_bounded_and_told(store: ReceivedAnswers, server: Misbehaving) -> None:
+def test_unusable_answers_are_bounded_and_named(
+    store: ReceivedAnswers, server: Misbehaving
+) -> None:
     server.replies = chain(repeat(good(), 4), repeat(raw(b"<html>", "text/html")))
-    with pytest.raises(DistillSpecError, match="2 of 8 prompts have got no usable") as caught:
+    with pytest.raises(DistillSpecError, match="2 of 8 prompts") as caught:
         ask(store, server.endpoint())
     assert "<html>" in caught.value.what
     assert "most_unanswered (0.01)" in caught.value.fix
@@ -338,10 +340,10 @@ def test_a_few_unanswered_prompts_are_left_out_and_not_asked_again(
 ) -> None:
     server.replies = chain([good(), EMPTY, EMPTY, EMPTY], repeat(good()))
     ask(store, server.endpoint(most_unanswered=0.2))
-    found = kept(store)
-    assert found.keys() == KEYS
-    assert found["k1"]["unanswered"] == "the answer is empty"
-    assert sum("answer" in row for row in found.values()) == 7
+    rows = kept(store)
+    assert rows.keys() == KEYS
+    assert rows["k1"]["unanswered"] == "the answer is empty"
+    assert sum("answer" in row for row in rows.values()) == 7
     ask(store, server.endpoint(most_unanswered=0.2))
     assert len(server.requests) == 10
 
@@ -353,9 +355,10 @@ def test_an_interrupted_generation_goes_on_where_it_stood(
     program = (
         "import signal, sys; from pathlib import Path\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # maybe inherited as ignored\n"
-        "from tests.corpus.served.test_asking import ReceivedAnswers, StorePlace, Endpoint, ask\n"
-        "store = ReceivedAnswers(StorePlace(Path(sys.argv[1]), 'target', ''), {'url': 'u'})\n"
-        "ask(store, Endpoint(url=sys.argv[2], model='m', concurrency=1))\n"
+        "from distillspec.recipe.endpoint import EndpointConfig\n"
+        "from tests.corpus.served.test_request_pool import ReceivedAnswers, StoreFolder, ask\n"
+        "store = ReceivedAnswers(StoreFolder(Path(sys.argv[1]), 'target', ''), {'url': 'u'})\n"
+        "ask(store, EndpointConfig(url=sys.argv[2], model='m', concurrency=1))\n"
     )
     server.replies = chain([good(), good(), slowly(60.0, good())], repeat(good()))
     line = [sys.executable, "-c", program, str(store.folder.parent), server.url]

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from distillspec.corpus.sources.draft_limit import readable
 from distillspec.corpus.sources.prompts import Prompt
-from distillspec.corpus.sources.readable import readable
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap
@@ -34,9 +34,9 @@ def whole(prompt: Prompt) -> list[Tokens]:
 
 
 def test_prompts_of_a_text_that_is_too_long_in_the_drafts_tokens_are_left_out() -> None:
-    found = readable(PROMPTS, whole, bridge(), 5, "training")
-    assert [one.key for one in found.prompts] == ["short", "edge"]
-    (note,) = found.notes
+    result = readable(PROMPTS, whole, bridge(), 5, "training")
+    assert [fitting.key for fitting in result.prompts] == ["short", "edge"]
+    (note,) = result.notes
     assert note.startswith("2 of 4 training texts are longer than the 5 tokens")
 
 
@@ -44,6 +44,6 @@ def test_where_all_fit_nothing_is_left_out_or_said() -> None:
     assert readable(PROMPTS, whole, bridge(), 6, "training") == (PROMPTS, [])
 
 
-def test_none_at_all_is_an_error_that_tells_the_shortest() -> None:
-    with pytest.raises(DistillSpecError, match="the shortest has 3 of its own"):
+def test_no_fitting_prompt_is_an_error_with_the_shortest_length() -> None:
+    with pytest.raises(DistillSpecError, match="the shortest has 3"):
         readable(PROMPTS, whole, bridge(), 2, "training")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from distillspec.corpus.served.retrying import (
+from distillspec.corpus.served.retry import (
     Patience,
     TransientError,
     UnreachableError,
@@ -32,14 +32,14 @@ def test_the_first_success_ends_the_trying_and_failures_are_counted() -> None:
 
     async def run() -> tuple[int, int]:
         patience = Patience(5, first_wait=0.001)
-        found = await patience.try_again(failing(3, lambda: UnusableError("no"), tried))
-        return found, patience.failed
+        result = await patience.try_again(failing(3, lambda: UnusableError("no"), tried))
+        return result, patience.failed
 
     assert asyncio.run(run()) == (3, 3)
     assert len(tried) == 4
 
 
-def test_tries_are_bounded_and_the_last_fault_is_told() -> None:
+def test_tries_are_bounded_and_the_last_fault_is_raised() -> None:
     tried: list[float] = []
 
     async def run() -> None:
@@ -69,13 +69,15 @@ def test_where_the_server_asks_to_wait_everybody_waits() -> None:
             others[0] = time.monotonic() - started
             return number
 
-        one: list[float] = []
-        refused = patience.try_again(failing(1, lambda: UnreachableError("", wait=0.4), one))
+        first_tries: list[float] = []
+        refused = patience.try_again(
+            failing(1, lambda: UnreachableError("", wait=0.4), first_tries)
+        )
         task = asyncio.create_task(refused)
         await asyncio.sleep(0.05)
         await patience.try_again(other)
         await task
-        return one[1] - started, others
+        return first_tries[1] - started, others
 
     again, others = asyncio.run(run())
     assert again >= 0.39
@@ -109,6 +111,6 @@ def test_retry_after_is_a_number_or_a_date_or_nothing() -> None:
     assert asked_wait("7") == 7.0
     assert asked_wait("-3") == 0.0
     date = email.utils.formatdate(time.time() + 100.0, usegmt=True)
-    found = asked_wait(date)
-    assert found is not None
-    assert 90.0 < found <= 100.0
+    result = asked_wait(date)
+    assert result is not None
+    assert 90.0 < result <= 100.0

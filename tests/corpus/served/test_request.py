@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from distillspec.corpus.served.question import Question, questions
+from distillspec.corpus.served.request import Question, questions
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import PromptText, Tokenizer
 from distillspec.errors import DistillSpecError
@@ -15,7 +15,7 @@ def prompt(tokenizer: Tokenizer, text: str, kind: str, *, lost: int = 0) -> Prom
     return Prompt(f"k:{text}", tokens, None, text, kind, None, MESSAGES if kind == "chat" else None)
 
 
-def test_a_text_is_sent_whole_and_code_without_the_beginning_that_it_lost(
+def test_a_text_is_sent_entirely_and_code_without_the_beginning_that_it_lost(
     tokenizer: Tokenizer,
 ) -> None:
     given = [prompt(tokenizer, "a b", "plain"), prompt(tokenizer, "abc def", "mid-body", lost=3)]
@@ -40,8 +40,8 @@ def test_what_the_tokenizer_puts_before_a_text_is_left_to_the_server(tokenizer: 
 
 
 def test_a_chat_is_sent_as_its_messages(tokenizer: Tokenizer) -> None:
-    (found,) = questions([prompt(tokenizer, "<user>a?", "chat")], "chat", tokenizer)
-    assert (found.content, found.tokens) == (MESSAGES, len("<user>a?"))
+    (question,) = questions([prompt(tokenizer, "<user>a?", "chat")], "chat", tokenizer)
+    assert (question.content, question.tokens) == (MESSAGES, len("<user>a?"))
 
 
 @pytest.mark.parametrize(
@@ -63,11 +63,11 @@ def test_prompts_of_the_other_kind_are_refused(
 
 
 def test_seeds_differ_by_prompt_seed_and_try_and_fit_in_31_bits() -> None:
-    one, other = Question("a", "x"), Question("b", "x")
-    seeds = [q.seed(s, n) for q in (one, other) for s in (0, 1) for n in (0, 1, 2)]
+    first, second = Question("a", "x"), Question("b", "x")
+    seeds = [q.seed(s, n) for q in (first, second) for s in (0, 1) for n in (0, 1, 2)]
     assert len(set(seeds)) == 12
     assert all(0 <= seed < 2**31 for seed in seeds)
-    assert one.seed(0, 0) == Question("a", "y").seed(0, 0)
+    assert first.seed(0, 0) == Question("a", "y").seed(0, 0)
 
 
 def test_the_digest_is_of_the_content() -> None:

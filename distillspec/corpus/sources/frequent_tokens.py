@@ -1,4 +1,4 @@
-"""The tokens that texts are made of, the most frequent first."""
+"""The most frequent tokens of some texts, for a draft head with part of the vocabulary."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from distillspec.errors import DistillSpecError
 
 
 class Frequent(NamedTuple):
-    """tokens: ascending ids. share: of the counted text that they cover, in [0, 1]."""
+    """The chosen tokens.
+
+    Attributes:
+        tokens: Their ids, ascending.
+        share: Share of the counted tokens that they cover, in [0, 1].
+    """
 
     tokens: Tokens
     share: float
@@ -20,26 +25,33 @@ class Frequent(NamedTuple):
 def frequent_tokens(
     texts: Iterable[Sequence[int]], keep: int, *, always: frozenset[int], vocab_size: int
 ) -> Frequent:
-    """The `keep` most frequent tokens, those of `always` among them, of equals the lowest ids.
+    """The `keep` most frequent tokens; among equally frequent ones the lowest ids.
 
-    Tokens that no text has are taken only to fill up, again by their ids. DistillSpecError for
-    `keep` beyond the vocabulary or too small for `always`, and for no text at all.
+    Args:
+        texts: The texts to count.
+        keep: Number of tokens.
+        always: Tokens that are chosen in any case.
+        vocab_size: Number of tokens to choose from.
+
+    Raises:
+        DistillSpecError: `keep` exceeds the vocabulary or is too small for `always`, or there is no
+            text.
     """
     where = f"pair.draft_head.keep={keep}"
     if not len(always) <= keep <= vocab_size:
         raise DistillSpecError(
             f"the draft's head cannot keep {keep} tokens",
             where=where,
-            fix=f"give {len(always)} (end of text and special tokens) to {vocab_size} (all)",
+            fix=f"set it from {len(always)} (end of text and special tokens) to {vocab_size} (all)",
         )
     counts = Counter(token for text in texts for token in text)
     if not counts:
         raise DistillSpecError(
             "there is no text to count tokens in",
             where=where,
-            fix="let the target sample (distill.source.target), or bring fixed responses",
+            fix="let the target sample (distill.source.target), or use data with responses",
         )
     others = (token for token in range(vocab_size) if token not in always)
     ordered = sorted(others, key=lambda token: (-counts[token], token))
-    kept = sorted([*always, *ordered[: keep - len(always)]])
-    return Frequent(tuple(kept), sum(counts[token] for token in kept) / counts.total())
+    chosen = sorted([*always, *ordered[: keep - len(always)]])
+    return Frequent(tuple(chosen), sum(counts[token] for token in chosen) / counts.total())

@@ -1,4 +1,4 @@
-"""What is sent to a target behind an API for one prompt: what the draft will be trained after."""
+"""The content that is sent to a target behind an API for one prompt."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ Api = Literal["completions", "chat"]
 
 
 class Question(NamedTuple):
-    """A text, or a chat's messages and the tools that it may call. key: of its prompt. prompt: as
-    the draft reads it; None where that is not known.
+    """One prompt as the API receives it.
+
+    Attributes:
+        key: The key of its prompt.
+        content: A text, or the messages of a chat.
+        prompt: The prompt as the draft reads it; None where that is not known.
+        tools: The tools that the chat may call.
     """
 
     key: str
@@ -29,7 +34,7 @@ class Question(NamedTuple):
 
     @property
     def tokens(self) -> int | None:
-        """How many the draft reads it as."""
+        """Number of tokens that the draft reads it as."""
         return None if self.prompt is None else len(self.prompt.tokens)
 
     @property
@@ -37,22 +42,23 @@ class Question(NamedTuple):
         return not isinstance(self.content, str)
 
     def digest(self) -> str:
-        """Of the content, 16 hexadecimal digits: a key may come to stand for another text."""
-        asked = [self.content, self.tools] if self.tools else self.content
-        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+        """16 hexadecimal digits of the content, since a key may later stand for another text."""
+        content = [self.content, self.tools] if self.tools else self.content
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def seed(self, seed: int, attempt: int) -> int:
-        """In [0, 2**31), another for every try: the same would bring the same nonsense."""
+        """A seed in [0, 2**31) that differs for every try: the same would repeat a bad answer."""
         return derive_seed(seed, "question", self.key, attempt) >> 32
 
 
 def questions(prompts: Sequence[Prompt], api: Api, tokenizer: Tokenizer) -> list[Question]:
-    """One for each prompt: its messages, or the text of its tokens.
+    """One question for each prompt: its messages, or the text of its tokens.
 
-    A prompt that lost its beginning is sent without it, so that target and draft see the same; what
-    the tokenizer puts before a text is left to the server, which does that too.
+    A prompt that lost its beginning is sent without it, so that target and draft see the same text.
+    The tokens that a tokenizer puts before a text are left out, since the server adds them.
 
-    Errors: chats that would be sent as text, and texts that would be sent as chats.
+    Raises:
+        DistillSpecError: A chat would be sent as text, or a text as a chat.
     """
     check_fits(prompts, api)
     if api == "chat":
@@ -77,20 +83,20 @@ def _read(prompt: Prompt) -> PromptText:
 
 
 def check_fits(prompts: Sequence[Prompt], api: Api) -> None:
-    """DistillSpecError where the API would show the target other tokens than the draft sees."""
+    """Raise a DistillSpecError where target and draft would see different tokens."""
     chats = sum(p.messages is not None for p in prompts)
     if api == "completions" and chats:
         raise DistillSpecError(
-            f"{chats} of {len(prompts)} prompts are chats, and completions are asked with text",
+            f"{chats} of {len(prompts)} prompts are chats, and the completions API takes text",
             where="pair.endpoint.api=completions",
-            fix="set pair.endpoint.api=chat: then the server's own template renders them",
+            fix="set pair.endpoint.api=chat: then the server's template renders them",
         )
     if api == "chat" and chats < len(prompts):
         raise DistillSpecError(
-            f"{len(prompts) - chats} of {len(prompts)} prompts are plain text, and a chat is asked "
-            "with messages",
+            f"{len(prompts) - chats} of {len(prompts)} prompts are plain text, and the chat API "
+            "takes messages",
             where="pair.endpoint.api=chat",
-            fix="set pair.endpoint.api=completions, give `messages` in the data, or make each "
+            fix="set pair.endpoint.api=completions, provide `messages` in the data, or make each "
             "prompt a user's message: data.source.as_chat=if-template (the draft's tokenizer needs "
             "a chat template)",
         )

@@ -1,4 +1,4 @@
-"""The prompts that a suite brings: of one source, or of several that take turns."""
+"""The prompts of a suite that names its sources: one source, or several in turn."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from distillspec.recipe.prompt_plan import PromptsConfig
 
 
 class Traffic(NamedTuple):
-    """prompts: the first `count` of a plan are what is decoded, in the plan's order, and those
-    after them are only read. notes: what was left out, one line each, for the user.
+    """The prompts of a suite.
+
+    Attributes:
+        prompts: The first `count` prompts of the plan are decoded, in the plan's order. The target
+            only reads the prompts after them.
+        notes: One line per reason for leaving prompts out, for the user.
     """
 
     prompts: list[Prompt]
@@ -34,26 +38,37 @@ def load_traffic(
     variables: Mapping[str, Any] | None = None,
     stops: EosTokens | None = None,
 ) -> Traffic:
-    """The prompts of `plan`, which brings some; of several sources each with its name as category.
+    """The prompts of `plan`, which names at least one source.
 
-    room: tokens that a prompt may have in the models' contexts. start, variables, stops: as
-    `load_prompts` has them.
-    Errors: as the sources'; one of several that gives less than its part; one that gives nothing.
+    With several sources, the category of a prompt is the name of its source.
+
+    Args:
+        plan: The sources and the number of prompts.
+        data: The limits of the recipe.
+        tokenizer: The target's tokenizer.
+        seed: Decides which prompts are taken, and their order.
+        room: Tokens that a prompt may have in the models' contexts.
+        start: See `load_prompts`.
+        variables: See `load_prompts`.
+        stops: See `load_prompts`.
+
+    Raises:
+        DistillSpecError: A source cannot be read, or gives fewer prompts than its part.
     """
     limited, limit = _limited(plan, data, room)
     notes: list[str] = []
     shares = _shares(plan.most, len(plan.named))
-    found: dict[str, list[Prompt]] = {}
+    by_section: dict[str, list[Prompt]] = {}
     decoded = dict(zip(plan.named, _shares(plan.count, len(plan.named)), strict=True))
     for (section, source), share in zip(plan.named.items(), shares, strict=True):
-        mine: list[str] = []
+        source_notes: list[str] = []
         prompts = load_all(
             source,
             limited,
             tokenizer,
             seed=seed,
             most=share,
-            notes=mine,
+            notes=source_notes,
             section=section,
             limit=limit,
             start=start,
@@ -62,25 +77,25 @@ def load_traffic(
         )
         is_asked = isinstance(source, JsonlSource | HubSource) and source.as_chat != "never"
         if is_asked and tokenizer.chat_template is None:
-            mine.append("asked as plain text: the target's tokenizer has no chat template")
+            source_notes.append("asked as plain text: the target's tokenizer has no chat template")
         if plan.sources and len(prompts) < decoded[section]:
             raise DistillSpecError(
                 f"this source gives {len(prompts)} prompts, and its part is {decoded[section]}",
                 where=section,
                 fix="lower prompts.count, raise prompts.max_tokens, or take a larger source",
             )
-        found[section] = prompts
-        notes += [f"{section}: {note}" for note in mine]
+        by_section[section] = prompts
+        notes += [f"{section}: {note}" for note in source_notes]
     if plan.source is not None:
-        return Traffic(found["prompts.source"], notes)
+        return Traffic(by_section["prompts.source"], notes)
     named = {
-        section.removeprefix("prompts.sources."): prompts for section, prompts in found.items()
+        section.removeprefix("prompts.sources."): prompts for section, prompts in by_section.items()
     }
     return Traffic(_mixed(named, plan.count, plan.order), notes)
 
 
 def _limited(plan: PromptsConfig, data: DataConfig, room: int) -> tuple[DataConfig, str]:
-    """The limits of `data` with the plan's longest prompt, and what sets that."""
+    """The limits of `data` with the plan's longest prompt, and the name of what sets it."""
     wanted = plan.max_tokens or data.max_prompt_tokens
     if wanted > room:
         name, wanted = f"what fits into the models' contexts, {room}", room
@@ -92,21 +107,21 @@ def _limited(plan: PromptsConfig, data: DataConfig, room: int) -> tuple[DataConf
 
 
 def _shares(total: int, parts: int) -> list[int]:
-    """`total` as evenly as it goes; the first parts have what is left over."""
+    """Divide `total` as evenly as possible; the first parts take the remainder."""
     return [total // parts + (part < total % parts) for part in range(parts)]
 
 
 def _mixed(
     named: Mapping[str, Sequence[Prompt]], count: int, order: Literal["in-turn", "alternating"]
 ) -> list[Prompt]:
-    """The decoded prompts first, in `order`; keys are unique, categories the sources' names."""
+    """The decoded prompts in `order`, then the others; each is marked with its source's name."""
     decoded, rest = [], []
     for (name, prompts), share in zip(named.items(), _shares(count, len(named)), strict=True):
-        dressed = [
+        marked = [
             p._replace(key=f"{name}/{p.key}", category=name, part_of=f"{name}/{p.document}")
             for p in prompts
         ]
-        decoded.append(dressed[:share])
-        rest += dressed[share:]
+        decoded.append(marked[:share])
+        rest += marked[share:]
     turns = decoded if order == "in-turn" else zip_longest(*decoded)
     return [*(p for p in chain.from_iterable(turns) if p is not None), *rest]

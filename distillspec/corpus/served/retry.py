@@ -1,4 +1,4 @@
-"""Tries that fail in a way which another may not: bounded, with growing, scattered waits."""
+"""Retries of requests that failed for a passing reason, with growing, randomised waits."""
 
 from __future__ import annotations
 
@@ -18,39 +18,51 @@ _LONGEST_WAIT = 60.0
 
 
 class TransientError(Exception):
-    """A try that failed, where another may not. wait: seconds that the server asks to wait, if it
-    does.
-    """
+    """A try that failed, while another try may succeed."""
 
     def __init__(self, why: str, *, wait: float | None = None) -> None:
+        """Keep the reason.
+
+        Args:
+            why: What went wrong, for the user.
+            wait: Seconds that the server asks to wait, if it does.
+        """
         super().__init__(why)
         self.why = why
         self.wait = wait
 
 
 class UnreachableError(TransientError):
-    """The server did not answer, or said that it cannot now."""
+    """The server did not answer, or answered that it cannot at the moment."""
 
 
 class UnusableError(TransientError):
-    """The server did answer, with something that is no answer."""
+    """The server answered with something that is not a usable response."""
 
 
 class Patience:
-    """How often and after what waits one tries again; shared by all requests to one server.
+    """The number of retries and the waits between them, shared by all requests to one server.
 
-    Where the server asks to wait, all wait: the request that comes next would be refused too.
+    Where the server asks to wait, all requests wait: the next one would be refused too.
+
+    Attributes:
+        failed: Tries that have failed so far.
     """
 
     def __init__(self, retries: int, *, first_wait: float = _FIRST_WAIT) -> None:
-        """retries: tries after the first. first_wait: seconds."""
+        """Set the bounds.
+
+        Args:
+            retries: Tries after the first one.
+            first_wait: Seconds after the first failure; each further wait doubles it.
+        """
         self._retries, self._first_wait = retries, first_wait
         self._not_before = 0.0  # on the clock of time.monotonic
         self._end = asyncio.Event()
-        self.failed = 0  # tries so far
+        self.failed = 0
 
     def end(self) -> None:
-        """Nobody tries again; what is under way may still come in."""
+        """Stop all retries; requests under way may still complete."""
         self._end.set()
 
     @property
@@ -58,9 +70,10 @@ class Patience:
         return self._end.is_set()
 
     async def try_again(self, attempt: Callable[[int], Awaitable[_Result]]) -> _Result:
-        """`attempt(n)` for n = 0, 1, ... up to the first that does not raise TransientError.
+        """Call `attempt(n)` for n = 0, 1, ... until one does not raise TransientError.
 
-        Errors: the last TransientError, when all tries have failed or the end has come.
+        Raises:
+            TransientError: The last one, when all tries have failed or `end` was called.
         """
         number = 0
         while True:
@@ -80,20 +93,21 @@ class Patience:
             number += 1
 
     async def _pause(self, seconds: float) -> None:
-        """Seconds, or to the end."""
+        """Wait some seconds, or until `end` is called."""
         if seconds > 0.0 and not self.ended:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._end.wait(), seconds)
 
     def _wait(self, number: int) -> float:
-        """Seconds after try `number`: between half and the whole of the doubled first wait, so that
-        requests which failed together do not come back together.
+        """Seconds to wait after try `number`.
+
+        A random factor from 0.5 to 1 keeps requests that failed together from returning together.
         """
         return min(_LONGEST_WAIT, self._first_wait * 2.0**number) * random.uniform(0.5, 1.0)
 
 
 def asked_wait(header: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for: a number or a date; None where it says none."""
+    """Seconds that a `Retry-After` header asks for, as a number or a date; None without either."""
     if header is None:
         return None
     with contextlib.suppress(ValueError):

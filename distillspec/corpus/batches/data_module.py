@@ -1,4 +1,4 @@
-"""Training rows for Lightning: each process its part of every step, from any step on."""
+"""The data module of training: it gives each process its rows of every step, from any step on."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ from distillspec.recipe.distill import Origin, SourceShares
 
 
 class TrainingRow(NamedTuple):
-    """prompt: with its response where `origin` is "fixed" or "target"; else it is still to come."""
+    """One sequence to train on.
+
+    Attributes:
+        prompt: The prompt, with its response if `origin` is "fixed" or "target".
+        origin: Where the response comes from.
+    """
 
     prompt: Prompt
     origin: Origin
 
 
 class PromptRows(LightningDataModule):
-    """Yields, for each optimizer step, this process's rows of it: a `list[Row]`.
+    """Yields this process's rows of each optimizer step, a `list[TrainingRow]`.
 
-    The sequences of a step depend on (seed, step) alone, whatever the number of processes: they are
-    sorted by prompt length and dealt out in turn, so that processes get rows of like lengths.
+    The sequences of a step depend on (seed, step) alone, not on the number of processes. They are
+    sorted by prompt length and assigned in turn, so that processes get rows of similar lengths.
     """
 
     def __init__(
@@ -39,10 +44,18 @@ class PromptRows(LightningDataModule):
         target_responses: Mapping[str, Tokens] | None = None,
         bucket_steps: int = 1,
     ) -> None:
-        """batch_size: sequences per optimizer step, over all processes. bucket_steps: steps whose
-        sequences are sorted by length together.
+        """Prepare the order of the rows.
 
-        Errors: a share of fixed responses of data that has none.
+        Args:
+            prompts: The training prompts.
+            shares: The share of each origin.
+            batch_size: Sequences per optimizer step, over all processes.
+            seed: Of the order.
+            target_responses: The target's responses by prompt key, if the shares need them.
+            bucket_steps: Steps whose sequences are sorted by length together.
+
+        Raises:
+            DistillSpecError: The shares need fixed responses, which some prompts lack.
         """
         super().__init__()
         check_fixed(prompts, shares)
@@ -76,10 +89,10 @@ class PromptRows(LightningDataModule):
         return _Steps(self)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """The rows of the step that begins now.
+        """Replace the fetched batch by the rows of the step that begins now.
 
-        Lightning's iterator is a batch ahead, maybe since before a checkpoint was loaded: what it
-        fetched is only a turn, and `step` counts the turns that training has really taken.
+        Lightning's iterator is a batch ahead, maybe since before a checkpoint was loaded. The
+        content of its batch is therefore ignored; `step` counts the steps that training has taken.
         """
         rows = self.rows(self.step, *self._process())
         self.step += 1
@@ -89,18 +102,22 @@ class PromptRows(LightningDataModule):
         return {"step": self.step, **self._identity}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on after the saved step. Errors: other prompts, batch size or seed than saved."""
+        """Continue after the saved step.
+
+        Raises:
+            DistillSpecError: Prompts, batch size, seed or bucket_steps differ from the saved ones.
+        """
         differing = [k for k, v in self._identity.items() if state_dict.get(k) != v]
         if differing:
             raise DistillSpecError(
-                f"the training data are not those of the checkpoint: {', '.join(differing)} differ",
+                f"the training data differ from the checkpoint's in {', '.join(differing)}",
                 where="data, distill.batch_size, seed",
                 fix="restore the recipe and the data of this run, or start a new run",
             )
         self.step = int(state_dict["step"])
 
     def _length(self, prompt: Prompt) -> int:
-        """Tokens, of the text as far as it is known."""
+        """Number of tokens of the prompt, and of its response if it is known."""
         response = self._targets.get(prompt.key) or prompt.response or ()
         return len(prompt.tokens) + len(response)
 
@@ -119,7 +136,7 @@ class PromptRows(LightningDataModule):
 
 
 class _Steps:
-    """An endless iterable over the steps that follow the module's own."""
+    """An endless iterable over the steps from the module's step on."""
 
     def __init__(self, module: PromptRows) -> None:
         self._module = module
@@ -132,11 +149,11 @@ class _Steps:
 
 
 def check_fixed(prompts: Sequence[Prompt], shares: SourceShares) -> None:
-    """DistillSpecError where responses of the data are asked for and some prompts have none."""
+    """Raise a DistillSpecError if the shares need fixed responses, which some prompts lack."""
     without = sum(prompt.response is None for prompt in prompts)
     if shares.fixed and without:
         raise DistillSpecError(
-            f"{without} of {len(prompts)} prompts have no response of their own",
+            f"{without} of {len(prompts)} prompts have no response in the data",
             where=f"distill.source.fixed={shares.fixed:g}",
             fix="name the field with data.source.response=..., fill it in every row, or take "
             "responses from the target or the draft: distill.source.target=1, fixed=0",

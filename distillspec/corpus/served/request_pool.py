@@ -1,4 +1,7 @@
-"""All questions to an endpoint: so many at a time, what comes is kept, what fails is bounded."""
+"""Workers that send a process's questions to an endpoint and store the answers as they arrive.
+
+The recipe bounds how many requests run at a time and how many questions may stay unanswered.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from distillspec.corpus.served.answers import Answer, AnswerWriter, ReceivedAnswers
 from distillspec.corpus.served.endpoint import (
     EndpointClient,
     RefusedError,
@@ -15,9 +19,8 @@ from distillspec.corpus.served.endpoint import (
     connected,
     place,
 )
-from distillspec.corpus.served.question import Question
-from distillspec.corpus.served.received import Answer, AnswerWriter, ReceivedAnswers
-from distillspec.corpus.served.retrying import (
+from distillspec.corpus.served.request import Question
+from distillspec.corpus.served.retry import (
     Patience,
     TransientError,
     UnreachableError,
@@ -26,11 +29,17 @@ from distillspec.corpus.served.retrying import (
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.endpoint import EndpointConfig
 
-_WITHOUT_ANY_ANSWER = 3  # questions given up before the first usable answer: it is the server
+_WITHOUT_ANY_ANSWER = 3  # questions given up without one usable answer: the server is at fault
 
 
 class RequestProgress(NamedTuple):
-    """Of this process: questions that are settled, of how many; tries that failed so far."""
+    """Progress of this process.
+
+    Attributes:
+        settled: Questions that are answered or given up.
+        total: Questions of this process.
+        failed: Tries that have failed so far.
+    """
 
     settled: int
     total: int
@@ -51,37 +60,47 @@ def ask_missing(
     world: int = 1,
     progress: Callable[[RequestProgress], None] | None = None,
 ) -> None:
-    """Ask those of process `rank`'s questions that are not settled yet, and store what comes.
+    """Send the questions of process `rank` that are not settled yet, and store the answers.
 
-    Process `rank` of `world` takes every world-th question. One that gets no usable answer, or that
-    is refused or fails while the server answers others, is given up, and stored as such once all
-    others are settled, so that it is not asked again. More than `endpoint.most_unanswered` of all
-    processes' questions, those given up before among them, are an error, and so is a server that
-    answers nothing. Then nothing new is asked; what is under way still comes in and is kept.
+    Process `rank` of `world` takes every world-th question. A question is given up if it gets no
+    usable answer, or is refused or fails while the server answers other questions. It is stored as
+    given up once all other questions are settled, so that no later run sends it again. After an
+    error no further question is sent; answers to requests under way are still stored.
 
-    Errors: DistillSpecError, from all of these and from what the server refuses.
+    Args:
+        store: Receives the answers.
+        questions: Those of all processes.
+        endpoint: The server and its limits.
+        drawn: How answers are sampled.
+        rank: Number of this process.
+        world: Number of processes.
+        progress: Called after each question.
+
+    Raises:
+        DistillSpecError: The server refuses a request or answers nothing, or the questions given up
+            exceed `endpoint.most_unanswered` of all questions, earlier runs included.
     """
-    mine = list(questions)[rank::world]
+    own = list(questions)[rank::world]
     settled, given_up = store.settled(questions), store.unanswered(questions)
-    waiting = [question for question in mine if question.key not in settled]
+    waiting = [question for question in own if question.key not in settled]
     if progress is not None:
-        progress(RequestProgress(len(mine) - len(waiting), len(mine), 0))
+        progress(RequestProgress(len(own) - len(waiting), len(own), 0))
     if not waiting:
         return
     answered = next((q for q in questions if q.key in settled - given_up), None)
-    asked = _Asked(questions, len(mine), waiting, answered, len(given_up))
+    asked = _Asked(questions, len(own), waiting, answered, len(given_up))
 
     async def ask(writer: AnswerWriter) -> None:
         async with connected(endpoint, drawn) as client:
-            work = _Work(client, endpoint, store, writer, asked, progress)
-            await work.done_by(max(1, endpoint.concurrency // world))
+            pool = _Pool(client, endpoint, store, writer, asked, progress)
+            await pool.run(max(1, endpoint.concurrency // world))
 
     with store.writer(rank) as writer:
         asyncio.run(ask(writer))
 
 
 class Trial(NamedTuple):
-    """Two answers to one question, and the seconds that both together took."""
+    """Two answers to the same question, and the seconds that both took together."""
 
     answers: tuple[Answer, Answer]
     seconds: float
@@ -90,16 +109,20 @@ class Trial(NamedTuple):
 def try_out(
     asked: Sequence[Question], endpoint: EndpointConfig, drawn: ServedResponse
 ) -> list[Trial]:
-    """Each question twice, one request at a time; nothing is stored. Errors: as of ask_missing."""
+    """Send each question twice, one request at a time, and store nothing.
+
+    Raises:
+        DistillSpecError: The server refuses a request or does not answer.
+    """
 
     async def ask() -> list[Trial]:
-        found = []
+        trials = []
         async with connected(endpoint, drawn) as client:
             for question in asked:
                 started = time.perf_counter()
-                one, other = [await _alone(client, endpoint, question, n) for n in (0, 1)]
-                found.append(Trial((one, other), time.perf_counter() - started))
-        return found
+                first, second = [await _alone(client, endpoint, question, n) for n in (0, 1)]
+                trials.append(Trial((first, second), time.perf_counter() - started))
+        return trials
 
     return asyncio.run(ask())
 
@@ -107,7 +130,7 @@ def try_out(
 async def _alone(
     client: EndpointClient, endpoint: EndpointConfig, question: Question, number: int
 ) -> Answer:
-    """The `number`-th answer to a question, whose seeds are others than those of the next."""
+    """Answer 0 or 1 to a question; the tries for the two use different seeds."""
 
     async def attempt(tried: int) -> Answer:
         return await client.answer(question, number + 2 * tried)
@@ -119,19 +142,25 @@ async def _alone(
 
 
 class _Asked(NamedTuple):
-    """questions: of all processes. mine: how many are this one's, waiting: those of them that are
-    not settled. answered: one that the server has answered before; given_up: how many it has not.
+    """What a process has to send.
+
+    Attributes:
+        questions: Those of all processes.
+        own: Number of questions of this process.
+        waiting: Questions of this process that are not settled.
+        answered: A question that the server has answered before.
+        given_up: Number of questions that were given up before.
     """
 
     questions: Sequence[Question]
-    mine: int
+    own: int
     waiting: Sequence[Question]
     answered: Question | None
     given_up: int
 
 
-class _Work:
-    """The questions of one process on their way."""
+class _Pool:
+    """Workers that share the questions of one process."""
 
     def __init__(
         self,
@@ -144,7 +173,7 @@ class _Work:
     ) -> None:
         self._client, self._endpoint = client, endpoint
         self._store, self._writer = store, writer
-        self._questions, self._total = asked.questions, asked.mine
+        self._questions, self._total = asked.questions, asked.own
         self._waiting, self._left = iter(asked.waiting), len(asked.waiting)
         self._progress = progress
         self._patience = Patience(endpoint.retries)
@@ -154,11 +183,11 @@ class _Work:
         self._unanswered: list[tuple[Question, str]] = []
         self._error: Exception | None = None
 
-    async def done_by(self, workers: int) -> None:
+    async def run(self, workers: int) -> None:
         await asyncio.gather(*(self._worker() for _ in range(workers)))
         if self._error is not None:
             raise self._error
-        if self._unanswered:  # other processes may have given up theirs meanwhile
+        if self._unanswered:  # other processes may have given up questions meanwhile
             self._given_up_before = len(self._store.unanswered(self._questions))
             self._check_unanswered()
         for question, why in self._unanswered:
@@ -167,14 +196,15 @@ class _Work:
     async def _worker(self) -> None:
         for question in self._waiting:
             try:
-                await self._one(question)
+                await self._settle(question)
             except Exception as error:
                 self._error = self._error or error
                 self._patience.end()
             if self._patience.ended:
                 return
 
-    async def _one(self, question: Question) -> None:
+    async def _settle(self, question: Question) -> None:
+        """Store the answer, or give the question up where the server answers other questions."""
         before = 0
 
         async def attempt(number: int) -> Answer:
@@ -207,8 +237,10 @@ class _Work:
             self._progress(RequestProgress(settled, self._total, self._patience.failed))
 
     async def _answers_others(self, before: int = 0) -> bool:
-        """Whether the server has given more than `before` answers in this call, or else answers
-        again what it has answered: if so, a fault is the prompt's.
+        """Whether the server answers other questions, so that the prompt is at fault.
+
+        It does if it has given more than `before` answers in this call, or if it answers again a
+        question that it has answered before.
         """
         if self._answers > before:
             return True
@@ -227,7 +259,7 @@ class _Work:
 
     def _check_unanswered(self) -> None:
         share = self._endpoint.most_unanswered * len(self._questions)
-        if self._given_up > math.ceil(round(share, 9)):  # 0.07 of 100 are a little more than 7
+        if self._given_up > math.ceil(round(share, 9)):  # 0.07 * 100 is a little more than 7
             raise self._too_many()
 
     @property
@@ -237,12 +269,12 @@ class _Work:
     def _too_many(self) -> DistillSpecError:
         question, why = self._unanswered[-1]
         return DistillSpecError(
-            f"{self._given_up} of {len(self._questions)} prompts have got no usable answer; of the "
-            f"last: {why}",
+            f"{self._given_up} of {len(self._questions)} prompts have no usable answer; the last "
+            f"reason: {why}",
             where=place(self._endpoint, question),
-            fix="look at what the server answers; what was received is kept, and the same "
-            "command goes on; pair.endpoint.most_unanswered "
-            f"({self._endpoint.most_unanswered:g}) says how many may stay unanswered",
+            fix="check what the server answers, then give the same command again: it keeps the "
+            "answers received. To allow more unanswered prompts, raise "
+            f"pair.endpoint.most_unanswered ({self._endpoint.most_unanswered:g})",
         )
 
 
@@ -250,11 +282,11 @@ def _no_answer(
     endpoint: EndpointConfig, question: Question, fault: TransientError
 ) -> DistillSpecError:
     return DistillSpecError(
-        f"the endpoint gives no answer in {_tries(endpoint)}; the last: {fault.why}",
+        f"the endpoint gives no answer in {_tries(endpoint)}; the last reason: {fault.why}",
         where=place(endpoint, question),
-        fix="see that the server runs, has this address and is not overloaded "
-        "(pair.endpoint.concurrency, timeout_seconds); what was received is kept, and the same "
-        "command goes on",
+        fix="check that the server runs, has this address and is not overloaded "
+        "(pair.endpoint.concurrency, timeout_seconds), then give the same command again: it keeps "
+        "the answers received",
     )
 
 

@@ -1,0 +1,131 @@
+"""The passages of a source, divided into training and held-out ones.
+
+A file, conversation or question is on one side only, so that no held-out text has been trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from distillspec.corpus.sources.jsonl import jsonl_passages
+from distillspec.corpus.sources.passage import Passage, PassageSplit, shuffled, split
+from distillspec.corpus.sources.python_prompts import (
+    python_passages,
+    response_starts_with_line_break,
+)
+from distillspec.corpus.sources.python_source import SourceFile, python_files
+from distillspec.corpus.sources.rows import Chats
+from distillspec.corpus.sources.tokenizing import Tokenizer
+from distillspec.errors import DistillSpecError
+from distillspec.recipe.data import DataConfig, HubSource, JsonlSource, PythonSource
+
+
+class TrainingSplit(NamedTuple):
+    """Passages in their training order; Python files are cut into passages while one iterates."""
+
+    training: Iterator[Passage]
+    held_out: Iterator[Passage]
+
+
+def training_split(
+    data: DataConfig, tokenizer: Tokenizer, seed: int, chats: Chats, notes: list[str]
+) -> TrainingSplit:
+    """Divide the passages of `data.source`, or take the held-out ones from `data.held_out`.
+
+    Args:
+        data: The sources and the held-out share.
+        tokenizer: Decides where prompts of Python code end.
+        seed: Decides the order, together with the keys of the passages.
+        chats: Renders chats; counts those that the template cannot split.
+        notes: Receives the number of training passages left out, when the last one is read.
+
+    Raises:
+        DistillSpecError: One side of a divided data set is empty.
+    """
+    if data.held_out is None:
+        return _divided(data.source, data.held_out_percent, tokenizer, seed, chats)
+    held_out = list(_all_passages(data.held_out, tokenizer, seed, chats))
+    training = _all_passages(data.source, tokenizer, seed, chats)
+    return TrainingSplit(_without_held_out(training, held_out, notes), iter(held_out))
+
+
+def file_passages(
+    files: Sequence[SourceFile], source: PythonSource, tokenizer: Tokenizer, seed: int
+) -> Iterator[Passage]:
+    """The passages of Python files, cut where tokens of `tokenizer` end."""
+    return python_passages(
+        files,
+        per_file=source.prompts_per_file,
+        seed=seed,
+        line_break_first=response_starts_with_line_break(tokenizer),
+    )
+
+
+def row_passages(
+    source: JsonlSource | HubSource, chats: Chats, section: str = "data.source"
+) -> list[Passage]:
+    """The passages of a file or data set, in its order.
+
+    Args:
+        source: The file or data set.
+        chats: Renders chats.
+        section: Where recipe or suite name the source, for errors.
+    """
+    local = source if isinstance(source, JsonlSource) else source.local
+    if local is not None:
+        return jsonl_passages(local, chats, section)
+    assert isinstance(source, HubSource)
+    from distillspec.corpus.sources.hub import hub_passages  # `datasets` takes seconds to import
+
+    return hub_passages(source, chats, section)
+
+
+def _divided(
+    source: PythonSource | JsonlSource | HubSource,
+    percent: float,
+    tokenizer: Tokenizer,
+    seed: int,
+    chats: Chats,
+) -> TrainingSplit:
+    if isinstance(source, PythonSource):
+        files = python_files(source, percent)
+        return TrainingSplit(
+            file_passages(files.training, source, tokenizer, seed),
+            file_passages(files.held_out, source, tokenizer, seed),
+        )
+    sides: PassageSplit = split(row_passages(source, chats), percent)
+    for side, name in ((sides.training, "training"), (sides.held_out, "held-out")):
+        if not side:
+            raise DistillSpecError(
+                f"no {name} prompt is left of {len(sides.training) + len(sides.held_out)}",
+                where=f"data.held_out_percent={percent:g}",
+                fix="change held_out_percent, add rows, or name a second source in data.held_out",
+            )
+    return TrainingSplit(iter(shuffled(sides.training, seed)), iter(shuffled(sides.held_out, seed)))
+
+
+def _all_passages(
+    source: PythonSource | JsonlSource | HubSource, tokenizer: Tokenizer, seed: int, chats: Chats
+) -> Iterator[Passage]:
+    if isinstance(source, PythonSource):
+        files = python_files(source, held_out_percent=50.0)  # both halves are used
+        return file_passages([*files.training, *files.held_out], source, tokenizer, seed)
+    return iter(shuffled(row_passages(source, chats), seed))
+
+
+def _without_held_out(
+    training: Iterator[Passage], held_out: Sequence[Passage], notes: list[str]
+) -> Iterator[Passage]:
+    """Leave out training passages with the prompt or the document of a held-out passage."""
+    prompts, documents = {p.prompt for p in held_out}, {p.source for p in held_out}
+    dropped = 0
+    for passage in training:
+        if passage.prompt in prompts or passage.source in documents:
+            dropped += 1
+        else:
+            yield passage
+    if dropped:
+        notes.append(
+            f"{dropped} training prompts are held out, or of a held-out document: left out"
+        )
