@@ -45,7 +45,7 @@ from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorSource, RowSource
+from distillspec.speculation.random_source import GeneratorSource, RowSource
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
 from distillspec.training.objective import predicts_response
 from distillspec.training.probe import AcceptanceProbe

@@ -10,14 +10,13 @@ from distillspec.methods.step_times import StepTimes
 from distillspec.recipe import methods as plan
 from distillspec.recipe.methods import MethodConfig, Parallel
 from distillspec.recipe.suite import Suite
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.choose.chooser import Chooser, Reward
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.exp3 import EXP3
+from distillspec.speculation.choose.fallback import FallbackChooser
 from distillspec.speculation.choose.hedge import Hedge
 from distillspec.speculation.choose.per_prompt import PerPrompt
 from distillspec.speculation.choose.ucb import UCB
-from distillspec.speculation.choose.valve import FallbackChooser
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.confidence import Confidence, DraftVerify
 from distillspec.speculation.draft.entropy import SVIP, AdaEDL
@@ -26,14 +25,15 @@ from distillspec.speculation.draft.nothing import NoDraft
 from distillspec.speculation.draft.proposal import DraftRule
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength, StopRule
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.kseq import verify_kseq
 from distillspec.speculation.verify.lenience import lenient
 from distillspec.speculation.verify.multipath import verify_multipath
 from distillspec.speculation.verify.recursive import verify_recursive, verify_recursive_distinct
+from distillspec.speculation.verify.result import Rule
 from distillspec.speculation.verify.token import verify_token
 from distillspec.speculation.verify.traversal import verify_traversal
-from distillspec.speculation.verify.verdict import Rule
 
 DRAFTS: dict[str, Callable[[Any], DraftRule]] = {
     "chain": lambda _: ChainDraft(),

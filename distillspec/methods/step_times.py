@@ -12,11 +12,11 @@ from torch import Tensor
 
 from distillspec.errors import DistillSpecError
 from distillspec.methods import cost_model
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.draft.chain import Chain
 from distillspec.speculation.draft.proposal import DraftContext, Proposal
 from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.runner import PieceReader, Runner
 from distillspec.speculation.sampling import SamplingPolicy
 

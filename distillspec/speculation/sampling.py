@@ -15,7 +15,7 @@ from torch import Tensor
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.temperature import LOWEST_TEMPERATURE, is_computable
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,6 @@ from distillspec.models.runners.eager import CausalRunner
 from distillspec.models.runners.factory import saved
 from distillspec.recipe.methods import MethodConfig
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.decoding.engine import AutoregressiveDecoder, SpeculativeDecoder
 from distillspec.speculation.parallel.ahead import AheadDraft
 from distillspec.speculation.parallel.candidates import Candidates
@@ -58,6 +57,7 @@ from distillspec.speculation.parallel.virtual import (
     VirtualClock,
     VirtualDraft,
 )
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.records import Busy, Generation
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy

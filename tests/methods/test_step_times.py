@@ -10,7 +10,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.methods.build import configuration
 from distillspec.methods.step_times import StepTimes, measure_steps, middle_prompt
 from distillspec.recipe.methods import MethodConfig
-from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.branches import DoubleReader

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource, passes
 from distillspec.speculation.draft.proposal import DraftContext
 from distillspec.speculation.draft.stop import FixedLength, StopRule
+from distillspec.speculation.random_source import RandomSource, passes
 from distillspec.speculation.records import Round
 from distillspec.speculation.runner import BigramRunner, Room, Runner
 from distillspec.speculation.sampling import SamplingPolicy

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from distillspec.speculation.draft.proposal import DraftRule
 from distillspec.speculation.draft.stop import StopRule
-from distillspec.speculation.verify.verdict import Rule
+from distillspec.speculation.verify.result import Rule
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.choose.chooser import Reward, RoundOutcome
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.statistics import arms_of, read_arms
+from distillspec.speculation.random_source import RandomSource
 
 
 class EXP3:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.choose.chooser import Reward, RoundOutcome
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.imagined import ChainRounds, ImaginedRounds, LookupRounds
@@ -16,6 +15,7 @@ from distillspec.speculation.choose.statistics import arms_of, read_arms
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.lookup import LookupDraft
 from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.verify.token import verify_token
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.choose.configuration import Configuration
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.records import RoundAudit
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy

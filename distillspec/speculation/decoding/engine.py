@@ -8,18 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.choose.chooser import Chooser, RoundOutcome
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.decoding.audit import Watch
 from distillspec.speculation.draft.proposal import DraftContext, Proposal
 from distillspec.speculation.limits import NO_TOKENS, prefill, up_to_end
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.records import Generation, Round, RoundRecord, TokenStatus
 from distillspec.speculation.runner import Runner, room_after
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
 from distillspec.speculation.trajectory import watch
-from distillspec.speculation.verify.verdict import VerifyResult
+from distillspec.speculation.verify.result import VerifyResult
 
 __all__ = ["AutoregressiveDecoder", "Configuration", "SpeculativeDecoder"]
 

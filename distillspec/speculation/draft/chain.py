@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.draft.proposal import DraftContext
 from distillspec.speculation.draft.stop import StopRule
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.runner import EntropyRunner, Runner
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.speculation.verify.verdict import Rule, VerifyResult
+from distillspec.speculation.verify.result import Rule, VerifyResult
 
 
 class Chain(NamedTuple):

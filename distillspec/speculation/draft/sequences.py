@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.draft.proposal import DraftContext
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import Rule, VerifyResult
+from distillspec.speculation.verify.result import Rule, VerifyResult
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.limits import check_room, longest_text, prefill, up_to_end
 from distillspec.speculation.parallel.ahead import AheadDraft
-from distillspec.speculation.parallel.board import Published, SharedBuffer
 from distillspec.speculation.parallel.candidates import Candidates, likeliest_path
 from distillspec.speculation.parallel.decoder import ParallelDecoder, Partner
 from distillspec.speculation.parallel.process import DraftProcess, spawning
+from distillspec.speculation.parallel.shared_buffer import Published, SharedBuffer
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.records import Round, RoundRecord, TokenStatus
 from distillspec.speculation.runner import Runner, TextRunner
 from distillspec.speculation.sampling import SamplingPolicy, check_finite

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.limits import NO_TOKENS
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.records import Busy, Generation, Round
 from distillspec.speculation.runner import TextRunner
 from distillspec.speculation.sampling import SamplingPolicy

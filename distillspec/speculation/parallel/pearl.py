@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.limits import check_room, longest_text, prefill, up_to_end
 from distillspec.speculation.parallel.decoder import ParallelDecoder, Partner
 from distillspec.speculation.parallel.process import DraftProcess
+from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.records import Round, RoundRecord, TokenStatus
 from distillspec.speculation.runner import Runner, TextRunner
 from distillspec.speculation.sampling import SamplingPolicy, check_finite

@@ -14,8 +14,8 @@ from typing import Any, NoReturn, Self
 from torch.multiprocessing import get_context
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.parallel.board import Heartbeat
-from distillspec.speculation.parallel.link import receive, send
+from distillspec.speculation.parallel.channel import receive, send
+from distillspec.speculation.parallel.shared_buffer import Heartbeat
 from distillspec.speculation.parallel.worker import Failed, Ready, Stop, Worker, serve
 
 _WAIT_SECONDS = 0.05

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.parallel.ahead import AheadDraft
-from distillspec.speculation.parallel.board import Published
 from distillspec.speculation.parallel.pearl import Begin, BlockWorker, GoOn, MakeBlock, PearlBlock
+from distillspec.speculation.parallel.shared_buffer import Published
 from distillspec.speculation.runner import TextRunner
 from distillspec.speculation.sampling import SamplingPolicy
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.parallel.board import Heartbeat
-from distillspec.speculation.parallel.link import send
+from distillspec.speculation.parallel.channel import send
+from distillspec.speculation.parallel.shared_buffer import Heartbeat
 
 _IDLE_SECONDS = 0.2  # until a loop that has nothing to do looks again
 _BEAT_SECONDS = 0.1

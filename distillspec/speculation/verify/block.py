@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
+from distillspec.speculation.verify.result import VerifyResult
 from distillspec.speculation.verify.token import ratios, residual
-from distillspec.speculation.verify.verdict import VerifyResult
 
 
 def verify_block(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> VerifyResult:

@@ -7,9 +7,9 @@ from bisect import bisect_left
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import VerifyResult
+from distillspec.speculation.verify.result import VerifyResult
 from distillspec.speculation.verify.walk import walk_down
 
 _HALVINGS = 60

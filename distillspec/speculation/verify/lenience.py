@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
+from distillspec.speculation.verify.result import VerifyResult, VerifyRule
 from distillspec.speculation.verify.token import residual
-from distillspec.speculation.verify.verdict import VerifyResult, VerifyRule
 
 FORMS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "exp": lambda p, eps: p**eps,

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
-from distillspec.speculation.verify.verdict import VerifyResult
+from distillspec.speculation.random_source import RandomSource
+from distillspec.speculation.verify.result import VerifyResult
 
 
 def verify_token(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> VerifyResult:

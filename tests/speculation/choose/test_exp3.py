@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.choose.chooser import Reward, RoundOutcome
 from distillspec.speculation.choose.exp3 import EXP3
 from distillspec.speculation.choose.ucb import UCB
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.branches import (
     Branches,

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.choose.chooser import Reward, RoundOutcome
+from distillspec.speculation.choose.fallback import FallbackChooser
 from distillspec.speculation.choose.hedge import Hedge
-from distillspec.speculation.choose.valve import FallbackChooser
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.entropy import AdaEDL
 from distillspec.speculation.draft.lookup import LookupDraft
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.block import verify_block
 from tests.speculation.branches import (

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.decoding.audit import Watch
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
@@ -18,6 +17,7 @@ from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.entropy import AdaEDL
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.records import Generation
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy

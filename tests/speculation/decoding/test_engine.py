@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.choose.chooser import RoundOutcome
 from distillspec.speculation.decoding.engine import (
     AutoregressiveDecoder,
@@ -22,6 +21,7 @@ from distillspec.speculation.draft.lookup import LookupDraft
 from distillspec.speculation.draft.nothing import NoDraft
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength, StopRule
+from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.records import TokenStatus
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.lookup import LookupDraft
 from distillspec.speculation.draft.nothing import NoDraft
 from distillspec.speculation.draft.proposal import DraftRule
 from distillspec.speculation.draft.sequences import SequencesDraft
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.branches import Branches, basis_of

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.decoding.engine import AutoregressiveDecoder
 from distillspec.speculation.parallel.card import CardDecoder, CardProcess
+from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.records import TokenStatus
 from distillspec.speculation.runner import BigramRunner, Runner
 from distillspec.speculation.sampling import SamplingPolicy

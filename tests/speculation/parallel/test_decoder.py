@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.parallel.decoder import ParallelDecoder
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.records import Round, RoundRecord, TokenStatus
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.decoding.engine import AutoregressiveDecoder
 from distillspec.speculation.parallel import pearl
 from distillspec.speculation.parallel.pearl import (
@@ -22,6 +21,7 @@ from distillspec.speculation.parallel.pearl import (
     PearlDecoder,
     PearlProcess,
 )
+from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.records import TokenStatus
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.parallel.ahead import AheadDraft
 from distillspec.speculation.parallel.candidates import Candidates
 from distillspec.speculation.parallel.card import CardDecoder
@@ -17,6 +16,7 @@ from distillspec.speculation.parallel.virtual import (
     VirtualClock,
     VirtualDraft,
 )
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.records import Round
 from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy

@@ -13,8 +13,8 @@ import pytest
 
 from distillspec.errors import DistillSpecError
 from distillspec.speculation.parallel import worker
-from distillspec.speculation.parallel.board import Heartbeat
-from distillspec.speculation.parallel.link import send
+from distillspec.speculation.parallel.channel import send
+from distillspec.speculation.parallel.shared_buffer import Heartbeat
 from distillspec.speculation.parallel.worker import Failed, Ready, Stop, Worker, serve
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import Rule, TreeRule, VerifyResult, VerifyRule
+from distillspec.speculation.verify.result import Rule, TreeRule, VerifyResult, VerifyRule
 from tests.speculation.branches import Branches, Law, total_variation, walk
 
 EXACT = 1e-9

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import GeneratorSource, RandomSource
+from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.verify.block import _coins, expected_by_block, verify_block
+from distillspec.speculation.verify.result import VerifyResult
 from distillspec.speculation.verify.token import residual, verify_token
-from distillspec.speculation.verify.verdict import VerifyResult
 from tests.speculation.branches import mutant
 from tests.speculation.verify.exact import (
     EXACT,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.tree import Tree
 from distillspec.speculation.verify.kseq import (
     _left,
@@ -15,9 +15,9 @@ from distillspec.speculation.verify.kseq import (
     threshold,
     verify_kseq,
 )
+from distillspec.speculation.verify.result import VerifyResult
 from distillspec.speculation.verify.token import verify_token
 from distillspec.speculation.verify.transport import optimal_acceptance
-from distillspec.speculation.verify.verdict import VerifyResult
 from distillspec.speculation.verify.walk import walk_down
 from tests.speculation.branches import mutant, walk
 from tests.speculation.verify.exact import (

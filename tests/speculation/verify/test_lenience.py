@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.verify.lenience import FORMS, lenient
 from distillspec.speculation.verify.token import verify_token
 from tests.speculation.verify.exact import (

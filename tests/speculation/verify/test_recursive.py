@@ -11,8 +11,8 @@ from distillspec.speculation.verify.recursive import (
     verify_recursive,
     verify_recursive_distinct,
 )
+from distillspec.speculation.verify.result import TreeRule
 from distillspec.speculation.verify.token import verify_token
-from distillspec.speculation.verify.verdict import TreeRule
 from tests.speculation.branches import mutant
 from tests.speculation.verify.exact import (
     EXACT,

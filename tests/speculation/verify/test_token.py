@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import GeneratorSource, RandomSource, passes
+from distillspec.speculation.random_source import GeneratorSource, RandomSource, passes
+from distillspec.speculation.verify.result import VerifyResult
 from distillspec.speculation.verify.token import (
     expected_by_token,
     ratios,
@@ -18,7 +19,6 @@ from distillspec.speculation.verify.token import (
     verify_token,
     verify_token_rows,
 )
-from distillspec.speculation.verify.verdict import VerifyResult
 from tests.speculation.branches import (
     Branches,
     GridBranches,

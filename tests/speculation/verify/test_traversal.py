@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.tree import Tree
 from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.recursive import verify_recursive_distinct
+from distillspec.speculation.verify.result import VerifyResult
 from distillspec.speculation.verify.traversal import verify_traversal
-from distillspec.speculation.verify.verdict import VerifyResult
 from tests.speculation.branches import mutant
 from tests.speculation.verify.exact import (
     EXACT,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.tree import Tree
 from distillspec.speculation.verify.kseq import kseq_distribution, verify_kseq
 from distillspec.speculation.verify.recursive import recursive_distribution, verify_recursive

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+from distillspec.speculation.verify.result import VerifyResult, VerifyRule
 from distillspec.speculation.verify.token import verify_token
-from distillspec.speculation.verify.verdict import VerifyResult, VerifyRule
 
 
 def test_a_verdict_is_the_kept_tokens_and_then_one_of_the_targets() -> None:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.parallel.board import Heartbeat, Published, SharedBuffer
 from distillspec.speculation.parallel.candidates import Snapshot
 from distillspec.speculation.parallel.process import spawning
+from distillspec.speculation.parallel.shared_buffer import Heartbeat, Published, SharedBuffer
 
 SOME = Published(3, 20, 5, Snapshot([7, 8, 9], [-1, -1, 0], [-0.5, -1.5, -0.75]))
 

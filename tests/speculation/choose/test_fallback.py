@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 
 from distillspec.speculation.choose.chooser import Reward, RoundOutcome
+from distillspec.speculation.choose.fallback import FallbackChooser
 from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.choose.per_prompt import PerPrompt
 from distillspec.speculation.choose.ucb import UCB
-from distillspec.speculation.choose.valve import FallbackChooser
 from tests.speculation.decoding.test_engine import standard
 
 BASELINE, ADAPTIVE = standard(2), standard(8)

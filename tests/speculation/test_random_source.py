@@ -4,8 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.speculation import chance as chance_module
-from distillspec.speculation.chance import GeneratorSource, RowSource, for_rows, passes, token_at
+from distillspec.speculation import random_source as chance_module
+from distillspec.speculation.random_source import (
+    GeneratorSource,
+    RowSource,
+    for_rows,
+    passes,
+    token_at,
+)
 
 ALMOST_ONE = 1.0 - 2.0**-53  # the largest float64 that torch.rand returns
 

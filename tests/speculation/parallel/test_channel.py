@@ -7,7 +7,7 @@ from threading import Thread
 
 import pytest
 
-from distillspec.speculation.parallel.link import receive, send
+from distillspec.speculation.parallel.channel import receive, send
 
 
 def never() -> None:
