@@ -31,6 +31,14 @@ from typing import NamedTuple
 import pair
 import torch
 from torch import Tensor
+from virtual_time import (
+    Cost,
+    TextTarget,
+    TimedTarget,
+    VirtualBlocks,
+    VirtualClock,
+    VirtualDraft,
+)
 
 from distillspec.errors import DistillSpecError
 from distillspec.measure.exact.expected_rounds import expected_counts
@@ -49,14 +57,6 @@ from distillspec.speculation.parallel.ahead import AheadDraft
 from distillspec.speculation.parallel.candidates import Candidates
 from distillspec.speculation.parallel.card import CardDecoder, CardProcess
 from distillspec.speculation.parallel.pearl import BlockWorker, PearlDecoder, PearlProcess
-from distillspec.speculation.parallel.virtual import (
-    Cost,
-    TextTarget,
-    TimedTarget,
-    VirtualBlocks,
-    VirtualClock,
-    VirtualDraft,
-)
 from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.records import Busy, Generation
 from distillspec.speculation.runner import Runner

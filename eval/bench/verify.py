@@ -28,6 +28,15 @@ from typing import Any
 
 import pair
 import torch
+from expected_lengths import (
+    PositionDistribution,
+    expected_by_block,
+    expected_by_token,
+    expected_down,
+    kseq_distribution,
+    recursive_distribution,
+)
+from optimal_transport import optimal_acceptance
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
@@ -43,12 +52,6 @@ from distillspec.speculation.draft.stop import FixedLength
 from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.speculation.verify.block import expected_by_block
-from distillspec.speculation.verify.kseq import kseq_distribution
-from distillspec.speculation.verify.recursive import recursive_distribution
-from distillspec.speculation.verify.token import expected_by_token
-from distillspec.speculation.verify.transport import optimal_acceptance
-from distillspec.speculation.verify.walk import PositionDistribution, expected_down
 
 Rule = tuple[str, int, int]
 """Its name, K, and L, the length of a draft."""

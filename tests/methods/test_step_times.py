@@ -11,8 +11,8 @@ from distillspec.methods.build import configuration
 from distillspec.methods.step_times import StepTimes, measure_steps, middle_prompt
 from distillspec.recipe.methods import MethodConfig
 from distillspec.speculation.random_source import GeneratorSource
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import DoubleReader
 
 

@@ -17,8 +17,9 @@ from distillspec.speculation.draft.proposal import DraftContext
 from distillspec.speculation.draft.stop import FixedLength, StopRule
 from distillspec.speculation.random_source import RandomSource, passes
 from distillspec.speculation.records import Round
-from distillspec.speculation.runner import BigramRunner, Room, Runner
+from distillspec.speculation.runner import Room, Runner
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.bigram import BigramRunner
 
 Tokens = tuple[int, ...]
 Law = dict[Tokens, float]

@@ -5,7 +5,7 @@ import torch
 
 from distillspec.errors import DistillSpecError
 from distillspec.speculation.limits import check_room, prefill, up_to_end
-from distillspec.speculation.runner import BigramRunner
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import DoubleReader
 
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.trajectory import keep_chances, watch
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import DoubleReader, HistoryRunner
 from tests.speculation.decoding.test_engine import random_table
 

@@ -21,7 +21,7 @@ def verify_block(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> 
     gamma = tokens.shape[0]
     if gamma == 0:
         return VerifyResult([int(chance.draw(p[0]))])
-    h, w = _coins(p, q, tokens)
+    h, w = acceptance_probabilities(p, q, tokens)
     coins = chance.accept(h).tolist()
     kept = max((i + 1 for i, fell in enumerate(coins) if fell), default=0)
     if kept == gamma:
@@ -32,19 +32,7 @@ def verify_block(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> 
     return VerifyResult(torch.cat([tokens[:kept], following.view(1)]).tolist())
 
 
-def expected_by_block(p: Tensor, q: Tensor, tokens: Tensor) -> float:
-    """Drafted tokens that `verify_block` keeps of this block, in expectation over its coins.
-
-    p [G+1, V], q [G, V], long [G] -> in [0, G]: the sum over i of 1 - prod_{j >= i} (1 - h_j), the
-    chance that the coin of i or of a longer prefix falls.
-    """
-    if tokens.shape[0] == 0:
-        return 0.0
-    h, _ = _coins(p, q, tokens)
-    return float((1.0 - (1.0 - h).flip(0).cumprod(0)).sum())
-
-
-def _coins(p: Tensor, q: Tensor, tokens: Tensor) -> tuple[Tensor, list[float]]:
+def acceptance_probabilities(p: Tensor, q: Tensor, tokens: Tensor) -> tuple[Tensor, list[float]]:
     """h_1 .. h_G as a tensor [G], and w_1 .. w_G."""
     w = _weights(ratios(p, q, tokens).tolist())
     on_path = p.new_tensor(w[:-1])[:, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisectresidual_weights
 
 import torch
 from torch import Tensor
@@ -33,21 +33,10 @@ def kseq_token(p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource) ->
     coins = chance.accept(p[at] / (rho * q[at])).tolist()
     if True in coins:
         return drafts[coins.index(True)]
-    return int(chance.draw(_left(p, q, K, rho, beta)))
+    return int(chance.draw(residual_weights(p, q, K, rho, beta)))
 
 
-def kseq_distribution(p: Tensor, q: Tensor, drafts: list[int]) -> Tensor:
-    """The distribution [V] of what `kseq_token` returns for these drafts."""
-    K = len(drafts)
-    at = torch.tensor(drafts, device=p.device)
-    rho, beta = threshold(p, q, K)
-    kept = (p[at] / (rho * q[at])).clamp(max=1.0)
-    none = torch.cat([p.new_ones(1), (1.0 - kept).cumprod(0)])  # of the first 0 .. K
-    left = _left(p, q, K, rho, beta)
-    return (none[-1] * left / left.sum()).index_add(0, at, kept * none[:-1])
-
-
-def _left(p: Tensor, q: Tensor, K: int, rho: float, beta: float) -> Tensor:
+def residual_weights(p: Tensor, q: Tensor, K: int, rho: float, beta: float) -> Tensor:
     """Weights [V] of the draw after K drafts of which none was accepted."""
     trials = (1.0 - (1.0 - beta) ** K) / beta if beta > 0.0 else float(K)  # p_acc / beta
     left = (p - torch.minimum(q, p / rho) * trials).clamp_(min=0.0)
@@ -86,7 +75,7 @@ def threshold(p: Tensor, q: Tensor, K: int) -> tuple[float, float]:
     if holds(1.0, mass(0, 1.0)):
         return 1.0, mass(0, 1.0)
     # At K it holds by Bernoulli's inequality, whatever rounding says: the last edge is not asked.
-    piece = bisect_left(
+    piece = bisectresidual_weights(
         range(len(edges) - 1), True, key=lambda i: holds(edges[i], mass(i, edges[i]))
     )
     low, high = edges[piece - 1] if piece else 1.0, edges[piece]

@@ -39,22 +39,13 @@ def recursive_token(
     for token in drafts:
         if bool(chance.accept((p[token] / q[token]).view(1))):
             return token
-        p, q = _rejected(p, q, token, replacement=replacement)
+        p, q = after_rejection(p, q, token, replacement=replacement)
     return int(chance.draw(p))
 
 
-def recursive_distribution(p: Tensor, q: Tensor, drafts: list[int], *, replacement: bool) -> Tensor:
-    """The distribution [V] of what `recursive_token` returns for these drafts."""
-    distribution, open_ = torch.zeros_like(p), 1.0
-    for token in drafts:
-        kept = min(1.0, float(p[token] / q[token]))
-        distribution[token] += open_ * kept
-        open_ *= 1.0 - kept
-        p, q = _rejected(p, q, token, replacement=replacement)
-    return distribution + open_ * p
-
-
-def _rejected(p: Tensor, q: Tensor, token: int, *, replacement: bool) -> tuple[Tensor, Tensor]:
+def after_rejection(
+    p: Tensor, q: Tensor, token: int, *, replacement: bool
+) -> tuple[Tensor, Tensor]:
     """What p and q become once a draft of that token was not kept."""
     left = (p - q).clamp(min=0.0)
     mass = left.sum()

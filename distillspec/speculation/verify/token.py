@@ -55,14 +55,6 @@ def verify_token_rows(
     return BatchVerifyResult(kept, chance.draw(excess), ratio.clamp(max=1.0))
 
 
-def expected_by_token(p: Tensor, q: Tensor, tokens: Tensor) -> float:
-    """Drafted tokens that `verify_token` keeps of this block, in expectation over its coins.
-
-    p [G+1, V], q [G, V], long [G] -> in [0, G]: the sum over i of prod_{j <= i} min(1, p_j/q_j).
-    """
-    return float(ratios(p, q, tokens).clamp(max=1.0).cumprod(0).sum())
-
-
 def ratios(p: Tensor, q: Tensor, tokens: Tensor) -> Tensor:
     """p_i(x_i) / q_i(x_i) of a block: p [G+1, V], q [G, V], long [G] -> [G] >= 0."""
     drafted = tokens.unsqueeze(1)

@@ -17,12 +17,6 @@ class PositionRule(Protocol):
         ...
 
 
-class PositionDistribution(Protocol):
-    def __call__(self, p: Tensor, q: Tensor, drafts: list[int], /) -> Tensor:
-        """The distribution [V] of a position rule's token, given the drafts."""
-        ...
-
-
 def walk_down(
     p: Tensor, q: Tensor, tree: Tree, chance: RandomSource, rule: PositionRule
 ) -> VerifyResult:
@@ -43,20 +37,3 @@ def walk_down(
             return VerifyResult(emitted)
         context = node + 1
     return VerifyResult([*emitted, int(chance.draw(p[context]))])
-
-
-def expected_down(p: Tensor, q: Tensor, tree: Tree, distribution: PositionDistribution) -> float:
-    """Drafted tokens that `walk_down` keeps of this tree, in expectation over its rule's coins.
-
-    p [N+1, V] by context, q by the tree's rows, the distribution of the rule -> in [0, depth of the
-    tree]: the sum over nodes of the probability that the walk reaches them.
-    """
-    reached = [1.0] + [0.0] * len(tree)  # by context
-    for context, nodes in enumerate(tree.drawn):
-        if not nodes or reached[context] == 0.0:
-            continue
-        drafts = [tree.tokens[node] for node in nodes]
-        following = distribution(p[context], q[tree.q_rows[context]], drafts)
-        for node in set(nodes):
-            reached[node + 1] = reached[context] * float(following[tree.tokens[node]])
-    return sum(reached[1:])

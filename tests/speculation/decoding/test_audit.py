@@ -20,11 +20,11 @@ from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength
 from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.records import Generation, RoundAudit
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.kseq import verify_kseq
 from distillspec.speculation.verify.result import VerifyResult
 from distillspec.speculation.verify.token import verify_token
+from tests.speculation.bigram import BigramRunner
 
 V = 5
 POLICIES = [SamplingPolicy(0.0), SamplingPolicy(1.0), SamplingPolicy(0.5, top_k=2)]

@@ -23,15 +23,15 @@ from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength, StopRule
 from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.records import TokenStatus
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.kseq import verify_kseq
 from distillspec.speculation.verify.multipath import verify_multipath
 from distillspec.speculation.verify.recursive import verify_recursive, verify_recursive_distinct
 from distillspec.speculation.verify.token import verify_token
-from distillspec.speculation.verify.transport import verify_transport
 from distillspec.speculation.verify.traversal import verify_traversal
+from eval.bench.optimal_transport import verify_transport
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import (
     Branches,
     HistoryRunner,

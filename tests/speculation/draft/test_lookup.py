@@ -8,10 +8,10 @@ from torch import Tensor
 
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.lookup import LookupDraft, continuation
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.token import verify_token
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import Branches, HistoryRunner, basis_of, walk
 from tests.speculation.decoding.test_engine import (
     counting_table,

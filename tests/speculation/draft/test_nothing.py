@@ -6,8 +6,8 @@ import torch
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.nothing import NoDraft
 from distillspec.speculation.records import TokenStatus
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.decoding.test_engine import (
     distance_from_the_target,
     random_pair,

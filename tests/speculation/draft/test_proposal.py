@@ -9,8 +9,8 @@ from distillspec.speculation.draft.nothing import NoDraft
 from distillspec.speculation.draft.proposal import DraftRule
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.random_source import GeneratorSource
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import Branches, basis_of
 
 

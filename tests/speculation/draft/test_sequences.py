@@ -9,9 +9,9 @@ from torch import Tensor
 
 from distillspec.speculation.draft.sequences import Bundle, SequencesDraft
 from distillspec.speculation.draft.stop import StopRule
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.result import VerifyResult
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import Branches, HistoryRunner, basis_of, walk
 
 TABLE = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -7,8 +7,8 @@ import torch
 
 from distillspec.speculation.parallel.ahead import AheadDraft
 from distillspec.speculation.parallel.candidates import ROOT, Candidates, likeliest_path
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import HistoryRunner
 
 V = 4

@@ -18,8 +18,9 @@ from distillspec.speculation.decoding.engine import AutoregressiveDecoder
 from distillspec.speculation.parallel.card import CardDecoder, CardProcess
 from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.records import TokenStatus
-from distillspec.speculation.runner import BigramRunner, Runner
+from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import (
     HistoryRunner,
     Law,

@@ -8,8 +8,8 @@ from torch import Tensor
 from distillspec.speculation.parallel.decoder import ParallelDecoder
 from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.records import Round, RoundRecord, TokenStatus
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.bigram import BigramRunner
 
 
 class Colleague:

@@ -23,8 +23,8 @@ from distillspec.speculation.parallel.pearl import (
 )
 from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.records import TokenStatus
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import (
     HistoryRunner,
     Law,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.random_source import GeneratorSource, RandomSource
-from distillspec.speculation.verify.block import _coins, expected_by_block, verify_block
+from distillspec.speculation.verify.block import acceptance_probabilities, verify_block
 from distillspec.speculation.verify.result import VerifyResult
 from distillspec.speculation.verify.token import residual, verify_token
 from tests.speculation.branches import mutant
@@ -16,9 +16,7 @@ from tests.speculation.verify.exact import (
     Model,
     adversarial,
     chain_distance,
-    expected_accepted,
     expected_of_chains,
-    random_block,
     random_model,
 )
 
@@ -87,7 +85,7 @@ def test_a_rule_of_cumulative_products_that_goes_under_its_name_fails() -> None:
             None,
         ),
         ("max((i + 1 for i, fell", "min((i + 1 for i, fell", None),
-        ("(1.0 - on_path[:, 0])", "1.0", _coins),
+        ("(1.0 - on_path[:, 0])", "1.0", acceptance_probabilities),
     ],
     ids=["unscaled residual", "the first coin", "a surplus of 1"],
 )
@@ -95,13 +93,3 @@ def test_the_distribution_fails_if_a_line_is_broken(line: str, broken: str, insi
     p, q = random_model(3, 3, 5), random_model(3, 3, 6)
     broken_rule = mutant(verify_block, line, broken, inside=inside)
     assert chain_distance(broken_rule, p, q, 3, 3) > 0.001
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_the_expectation_of_a_block_is_that_of_the_shipped_coins(seed: int) -> None:
-    p, q = random_block(5, 4, seed)
-    for tokens in ([0, 1, 2, 3], [4, 4, 0, 0], [2, 3], [1], []):
-        drafted = torch.tensor(tokens, dtype=torch.long)
-        rows = p[: len(tokens) + 1], q[: len(tokens)]
-        found = expected_by_block(*rows, drafted)
-        assert found == pytest.approx(expected_accepted(verify_block, *rows, drafted), abs=1e-12)

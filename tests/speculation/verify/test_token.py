@@ -13,7 +13,6 @@ from torch import Tensor
 from distillspec.speculation.random_source import GeneratorSource, RandomSource, passes
 from distillspec.speculation.verify.result import VerifyResult
 from distillspec.speculation.verify.token import (
-    expected_by_token,
     ratios,
     residual,
     verify_token,
@@ -34,7 +33,6 @@ from tests.speculation.verify.exact import (
     adversarial,
     chain_distance,
     constant,
-    expected_accepted,
     random_block,
     random_model,
 )
@@ -86,16 +84,6 @@ def test_the_distribution_fails_if_a_line_is_broken(line: str, broken: str, insi
     p, q = random_model(3, 2, 1), random_model(3, 2, 2)
     broken_rule = mutant(verify_token, line, broken, inside=inside)
     assert chain_distance(broken_rule, p, q, 3, 2) > 0.01
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_the_expectation_of_a_block_is_that_of_the_shipped_coins(seed: int) -> None:
-    p, q = random_block(5, 4, seed)
-    for tokens in ([0, 1, 2, 3], [4, 4, 0, 0], [2, 3], [1], []):
-        drafted = torch.tensor(tokens, dtype=torch.long)
-        rows = p[: len(tokens) + 1], q[: len(tokens)]
-        found = expected_by_token(*rows, drafted)
-        assert found == pytest.approx(expected_accepted(verify_token, *rows, drafted), abs=1e-12)
 
 
 # --- many rows -----------------------------------------------------------------------------------

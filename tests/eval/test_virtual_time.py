@@ -8,7 +8,10 @@ from distillspec.speculation.parallel.ahead import AheadDraft
 from distillspec.speculation.parallel.candidates import Candidates
 from distillspec.speculation.parallel.card import CardDecoder
 from distillspec.speculation.parallel.pearl import BlockWorker, PearlDecoder
-from distillspec.speculation.parallel.virtual import (
+from distillspec.speculation.random_source import GeneratorSource
+from distillspec.speculation.records import Round
+from distillspec.speculation.sampling import SamplingPolicy
+from eval.bench.virtual_time import (
     Cost,
     TextTarget,
     TimedTarget,
@@ -16,10 +19,7 @@ from distillspec.speculation.parallel.virtual import (
     VirtualClock,
     VirtualDraft,
 )
-from distillspec.speculation.random_source import GeneratorSource
-from distillspec.speculation.records import Round
-from distillspec.speculation.runner import BigramRunner
-from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.bigram import BigramRunner
 
 V = 8
 PROMPT = torch.tensor([0, 1])
