@@ -84,7 +84,7 @@ def test_a_rule_of_cumulative_products_that_goes_under_its_name_fails() -> None:
             "_scaled_residual(1.0, p[kept], q[kept])",
             None,
         ),
-        ("max((i + 1 for i, fell", "min((i + 1 for i, fell", None),
+        ("max((i + 1 for i, succeeds", "min((i + 1 for i, succeeds", None),
         ("(1.0 - on_path[:, 0])", "1.0", acceptance_probabilities),
     ],
     ids=["unscaled residual", "the first coin", "a surplus of 1"],
