@@ -1,4 +1,4 @@
-"""What decoding knows of a model: tokens in, logits out, and a cache that can forget its end."""
+"""What decoding needs of a model: tokens in, logits out, and a cache that can forget its end."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class TextRunner(Protocol):
 
     @property
     def capacity(self) -> int:
-        """Slots of the cache: `length` plus the fed tokens must not exceed it."""
+        """Slots of the cache; `length` plus the fed tokens must not exceed it."""
         ...
 
     @property
     def positions(self) -> int:
-        """Tokens of the longest text, or way through a tree, that the model can read."""
+        """Tokens of the longest text, or path through a tree, that the model can read."""
         ...
 
     def reset(self) -> None:
@@ -44,32 +44,47 @@ class TextRunner(Protocol):
         ...
 
     def synchronize(self) -> None:
-        """Wait for the device; to be called before a clock is read."""
+        """Wait for the device; call it before reading a clock."""
         ...
 
 
 class Runner(TextRunner, Protocol):
-    """One that can also read several continuations of its text at once."""
+    """A runner that can also read several continuations of its text at once."""
 
     def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
-        """Append long [n] to the cache of one row -> logits [1, n, V] after each of them.
+        """Append the nodes of a tree to the cache of one row.
 
-        Token i goes into slot `length + i` and continues the text that ends in slot parents[i] (-1:
-        none), which is all it sees. Slots are no positions until `keep` makes one text of them.
+        Token i goes into slot `length + i`, and sees only the text that ends in slot parents[i].
+        Slots are no positions until `keep` makes one text of them.
+
+        Args:
+            tokens: long [n].
+            parents: For each token, the slot before it; -1 for none.
+
+        Returns:
+            Logits [1, n, V] after each token.
         """
         ...
 
     def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
-        """Keep the first `length` slots, then these, in their order: one text again.
+        """Make one text of the cache again.
 
-        tree: further slots, ascending, that stay a tree after that text, in the slots next to it;
-        the parent of each is among them or is the text's last slot.
+        Args:
+            length: The first slots, which stay.
+            slots: The slots that follow them, in their order in the text.
+            tree: Further slots, ascending, that stay a tree after that text, in the slots next to
+                it. The parent of each is among them or is the text's last slot.
         """
         ...
 
 
 class Room(NamedTuple):
-    """Tokens that still fit: into a cache, and into what the model can read. Below 0: too many."""
+    """Tokens that still fit; below 0 there are too many.
+
+    Attributes:
+        slots: Into the cache.
+        positions: Into what the model can read.
+    """
 
     slots: int
     positions: int
@@ -77,18 +92,19 @@ class Room(NamedTuple):
 
 @runtime_checkable
 class PieceReader(Protocol):
-    """A runner whose model reads tokens as pieces of its own: what fits depends on which they are.
+    """A runner whose model reads each token as pieces of another tokenizer.
 
-    Not every text fits; the runner then rests, and whoever decodes goes on without it.
+    What fits depends on the tokens. For a text that does not fit the runner drafts nothing, and
+    decoding goes on without it.
     """
 
     def room_after(self, tokens: Sequence[int]) -> Room:
-        """What is left once these are read after the text, for tokens that are a piece each."""
+        """Room after the text and these tokens, for tokens of one piece each."""
         ...
 
 
 def room_after(runner: TextRunner, tokens: Sequence[int]) -> Room:
-    """What is left in a runner once these are read after what it holds."""
+    """Room of a runner after it has read these tokens behind its text."""
     if isinstance(runner, PieceReader):
         return runner.room_after(tokens)
     length = runner.length + len(tokens)
@@ -97,16 +113,22 @@ def room_after(runner: TextRunner, tokens: Sequence[int]) -> Room:
 
 @runtime_checkable
 class EntropyRunner(Protocol):
-    """A runner that computes the entropy with the logits, which is cheaper than after them."""
+    """A runner that computes the entropy together with the logits, which is cheaper."""
 
     @property
     def tells_entropy(self) -> bool:
-        """Whether this one does."""
+        """Whether this runner does so."""
         ...
 
     def feed_for_entropy(self, token: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Append long [1, 1] -> logits [1, 1, V], and the entropy of softmax(z / temperature).
+        """Append one token to the cache.
 
-        In nats, a scalar where the model is. temperature: above 0.
+        Args:
+            token: long [1, 1].
+            temperature: Above 0.
+
+        Returns:
+            Logits [1, 1, V], and the entropy of softmax(z / temperature) in nats, a scalar on the
+            device.
         """
         ...

@@ -17,7 +17,7 @@ def test_a_text_that_just_fits_has_room_and_one_token_more_has_not() -> None:
     """The last token is emitted, never fed."""
     check_room(torch.tensor([0, 1, 2]), 6, 8)
     with pytest.raises(
-        DistillSpecError, match="needs room for 9 tokens, a model or its cache has 8"
+        DistillSpecError, match="needs room for 9 tokens; a model or its cache has 8"
     ):
         prefill(torch.tensor([0, 1, 2]), 7, runner(99), runner())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisectresidual_weights
+from bisect import bisect_left
 
 import torch
 from torch import Tensor
@@ -107,7 +107,7 @@ def threshold(p: Tensor, q: Tensor, K: int) -> tuple[float, float]:
     if holds(1.0, mass(0, 1.0)):
         return 1.0, mass(0, 1.0)
     # At K it holds by Bernoulli's inequality, so rounding cannot decide the last edge.
-    piece = bisectresidual_weights(
+    piece = bisect_left(
         range(len(edges) - 1), True, key=lambda i: holds(edges[i], mass(i, edges[i]))
     )
     low, high = edges[piece - 1] if piece else 1.0, edges[piece]

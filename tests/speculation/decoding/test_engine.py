@@ -755,7 +755,7 @@ def test_a_text_that_no_cache_can_hold_is_refused(small: int) -> None:
     target, draft = (BigramRunner(random_table(4, 0), capacity=size) for size in capacities)
     decoder = SpeculativeDecoder(target, draft, standard(2), SamplingPolicy(), seeded())
     with pytest.raises(
-        DistillSpecError, match="needs room for 10 tokens, a model or its cache has 9"
+        DistillSpecError, match="needs room for 10 tokens; a model or its cache has 9"
     ):
         decoder.decode(torch.tensor([1, 2]), max_new_tokens=9)
 
