@@ -15,18 +15,34 @@ from distillspec.speculation.verify.token import ratios
 
 
 def expected_by_token(p: Tensor, q: Tensor, tokens: Tensor) -> float:
-    """Drafted tokens that `verify_token` keeps of this block, in expectation over its coins.
+    """Drafted tokens that `verify_token` keeps of this block, in expectation.
 
-    p [G+1, V], q [G, V], long [G] -> in [0, G]: the sum over i of prod_{j <= i} min(1, p_j/q_j).
+    It is the sum over i of prod_{j <= i} min(1, p_j/q_j).
+
+    Args:
+        p: Shape [G+1, V].
+        q: Shape [G, V].
+        tokens: long [G].
+
+    Returns:
+        In [0, G].
     """
     return float(ratios(p, q, tokens).clamp(max=1.0).cumprod(0).sum())
 
 
 def expected_by_block(p: Tensor, q: Tensor, tokens: Tensor) -> float:
-    """Drafted tokens that `verify_block` keeps of this block, in expectation over its coins.
+    """Drafted tokens that `verify_block` keeps of this block, in expectation.
 
-    p [G+1, V], q [G, V], long [G] -> in [0, G]: the sum over i of 1 - prod_{j >= i} (1 - h_j), the
-    chance that the coin of i or of a longer prefix falls.
+    It is the sum over i of 1 - prod_{j >= i} (1 - h_j), the probability that the trial of i or of a
+    longer prefix succeeds.
+
+    Args:
+        p: Shape [G+1, V].
+        q: Shape [G, V].
+        tokens: long [G].
+
+    Returns:
+        In [0, G].
     """
     if tokens.shape[0] == 0:
         return 0.0
@@ -35,16 +51,26 @@ def expected_by_block(p: Tensor, q: Tensor, tokens: Tensor) -> float:
 
 
 class PositionDistribution(Protocol):
+    """The distribution of a position rule's token, given the drafts."""
+
     def __call__(self, p: Tensor, q: Tensor, drafts: list[int], /) -> Tensor:
-        """The distribution [V] of a position rule's token, given the drafts."""
+        """p [V], q [V], drafts in drawing order -> distribution [V]."""
         ...
 
 
 def expected_down(p: Tensor, q: Tensor, tree: Tree, distribution: PositionDistribution) -> float:
-    """Drafted tokens that `walk_down` keeps of this tree, in expectation over its rule's coins.
+    """Drafted tokens that `walk_down` keeps of this tree, in expectation.
 
-    p [N+1, V] by context, q by the tree's rows, the distribution of the rule -> in [0, depth of the
-    tree]: the sum over nodes of the probability that the walk reaches them.
+    It is the sum over nodes of the probability that the walk reaches them.
+
+    Args:
+        p: By context, shape [N+1, V].
+        q: By the tree's rows.
+        tree: The drafted tree of N nodes.
+        distribution: That of the rule's token at a context.
+
+    Returns:
+        In [0, depth of the tree].
     """
     reached = [1.0] + [0.0] * len(tree)  # by context
     for context, nodes in enumerate(tree.drawn):

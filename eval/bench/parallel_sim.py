@@ -305,10 +305,10 @@ def pearl_in_virtual_time(
     clock = VirtualClock()
     gamma = min(_LONGEST_GAMMA, max(1, round(1.0 / costs.draft(1))))
     q = torch.zeros(gamma, bench.pair.vocab_size)
-    servant = BlockWorker(lambda: runners[1], q)
+    worker = BlockWorker(lambda: runners[1], q)
     decoder = PearlDecoder(
         TimedTarget(runners[0], clock, costs.target),
-        VirtualBlocks(servant, q, clock, costs.draft),
+        VirtualBlocks(worker, q, clock, costs.draft),
         policy,
         chance(seed),
         gamma=gamma,

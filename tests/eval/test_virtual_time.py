@@ -109,10 +109,10 @@ def test_a_block_is_waited_for_as_long_as_it_takes(c: float, seconds: float) -> 
     """Nine tokens of a perfect draft, blocks of four: 1, 4 and 4; the prompt costs 1."""
     clock = VirtualClock()
     q = torch.zeros(4, V)
-    servant = BlockWorker(lambda: BigramRunner(cycle(1)), q)
+    worker = BlockWorker(lambda: BigramRunner(cycle(1)), q)
     decoder = PearlDecoder(
         TimedTarget(BigramRunner(cycle(1)), clock, lambda size: 1.0),
-        VirtualBlocks(servant, q, clock, lambda size: c),
+        VirtualBlocks(worker, q, clock, lambda size: c),
         SamplingPolicy(0.0),
         GeneratorSource(torch.Generator()),
         gamma=4,

@@ -1,4 +1,4 @@
-"""Messages between the two processes: nobody is stopped by a side that has stopped."""
+"""Messages between the two processes; a side that has stopped never blocks the other one."""
 
 from __future__ import annotations
 
@@ -15,15 +15,23 @@ _SIZE = "!i"  # bytes that follow, as `Connection` writes it
 _WAIT_SECONDS = 0.05
 
 
-def send(link: Connection, message: Any, while_waiting: Callable[[], None]) -> None:
-    """Any picklable message, as `link.recv` takes it. link: an end of `multiprocessing.Pipe()`.
+def send(channel: Connection, message: Any, while_waiting: Callable[[], None]) -> None:
+    """Send any picklable message, to be read by `channel.recv` or `receive`.
 
-    While the pipe is full, `while_waiting` is called again and again. It may raise; the message is
-    then lost, and the pipe can only be closed. OSError if the other side is gone.
+    While the pipe is full, `while_waiting` is called again and again. If it raises, the message is
+    lost and the pipe can only be closed.
+
+    Args:
+        channel: An end of `multiprocessing.Pipe()`.
+        message: Any picklable object.
+        while_waiting: Raises if there is no point in waiting.
+
+    Raises:
+        OSError: The other side is gone.
     """
     data = pickle.dumps(message)
     left = memoryview(struct.pack(_SIZE, len(data)) + data)
-    with _as_socket(link) as pipe:
+    with _as_socket(channel) as pipe:
         while left:
             try:
                 left = left[pipe.send(left, socket.MSG_DONTWAIT) :]
@@ -32,18 +40,26 @@ def send(link: Connection, message: Any, while_waiting: Callable[[], None]) -> N
                 while_waiting()
 
 
-def receive(link: Connection, while_waiting: Callable[[], None]) -> Any:
-    """The next message of `send`, of which the other side may have sent only a part so far.
+def receive(channel: Connection, while_waiting: Callable[[], None]) -> Any:
+    """The next message of `send`, also where the other side has sent only a part so far.
 
-    While it is not whole, `while_waiting` is called again and again. It may raise; the pipe can
-    then only be closed. EOFError or OSError if the other side is gone.
+    While the message is incomplete, `while_waiting` is called again and again. If it raises, the
+    pipe can only be closed.
+
+    Args:
+        channel: An end of `multiprocessing.Pipe()`.
+        while_waiting: Raises if there is no point in waiting.
+
+    Raises:
+        EOFError, OSError: The other side is gone.
     """
-    with _as_socket(link) as pipe:
+    with _as_socket(channel) as pipe:
         (size,) = struct.unpack(_SIZE, _exactly(struct.calcsize(_SIZE), pipe, while_waiting))
         return pickle.loads(_exactly(size, pipe, while_waiting))
 
 
 def _exactly(size: int, pipe: socket.socket, while_waiting: Callable[[], None]) -> bytearray:
+    """The next `size` bytes."""
     data = bytearray(size)
     left = memoryview(data)
     while left:
@@ -59,6 +75,6 @@ def _exactly(size: int, pipe: socket.socket, while_waiting: Callable[[], None]) 
     return data
 
 
-def _as_socket(link: Connection) -> socket.socket:
-    """The same pipe, to be closed apart; a `Connection` can only block."""
-    return socket.socket(fileno=os.dup(link.fileno()))
+def _as_socket(channel: Connection) -> socket.socket:
+    """The same pipe as a socket, to be closed separately; a `Connection` can only block."""
+    return socket.socket(fileno=os.dup(channel.fileno()))

@@ -79,9 +79,6 @@ def threshold(p: Tensor, q: Tensor, K: int) -> tuple[float, float]:
         p: The target's distribution, shape [V].
         q: The draft's distribution, shape [V].
         K: Drafts, at least 1.
-
-    Returns:
-        rho and beta.
     """
     if K == 1:
         return 1.0, min(1.0, float(torch.minimum(p, q).sum(dtype=torch.float64)))

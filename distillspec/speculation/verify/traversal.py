@@ -11,7 +11,7 @@ from distillspec.speculation.verify.result import VerifyResult
 
 
 def verify_traversal(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
-    """Traversal verification of a tree. Lossless.
+    """Traversal verification of a tree. Lossless (2505.12398).
 
     1. Go down the first remaining child of each context, w(child) = min(1, w p(x)/q(x)), to a leaf.
     2. Accept the leaf with probability w.
@@ -20,15 +20,7 @@ def verify_traversal(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> 
     4. The accepted context draws the next token from its p.
 
     Equal independent drafts of a context are one child. On a single chain this is block
-    verification.
-
-    Args:
-        p: The target's distribution after each context, shape [N+1, V].
-        q: The draft's distributions, by the tree's rows.
-        tree: The drafted tree of N nodes.
-        chance: The source of every random choice.
-
-    Source: 2505.12398.
+    verification. Shapes: p [N+1, V] by context, q by the rows of the tree of N nodes.
     """
     reached = [1.0] * (len(tree) + 1)  # w by context
     p_left: dict[int, Tensor] = {}

@@ -238,7 +238,7 @@ def test_a_draft_that_is_stopped_while_it_holds_the_candidates_is_missed_too() -
     made = CardProcess(make_draft, width=4, depth=6, threads=1, hang_seconds=1.0)
     rounds = decoder(made, 1.0).rounds(torch.tensor([1, 2, 3]), max_new_tokens=3000)
     next(rounds)
-    made._board._lock.acquire()  # as the draft does when it copies
+    made._buffer._lock.acquire()  # as the draft does when it copies
     os.kill(made.pid, signal.SIGSTOP)
     with pytest.raises(DistillSpecError, match="no sign of life"):
         list(rounds)

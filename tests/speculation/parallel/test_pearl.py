@@ -50,18 +50,18 @@ class Inline:
 
     def __init__(self, chance: RandomSource, *, gamma: int, seed: int = 1) -> None:
         q = torch.zeros(gamma, V, dtype=torch.float64)
-        self._servant = BlockWorker(lambda: HistoryRunner(random_table(V, seed)), q, chance)
+        self._worker = BlockWorker(lambda: HistoryRunner(random_table(V, seed)), q, chance)
         self._q = q
         self._tokens: list[int] = []
 
     def start(self, prompt: Sequence[int], policy: SamplingPolicy, seed: int) -> None:
-        self._servant.receive(Begin(0, list(prompt), policy, seed))
+        self._worker.receive(Begin(0, list(prompt), policy, seed))
 
     def wait(self) -> None:
         """It has read the prompt already."""
 
     def begin(self, gamma: int) -> None:
-        made = self._servant.receive(MakeBlock(0, gamma))
+        made = self._worker.receive(MakeBlock(0, gamma))
         assert made is not None
         self._tokens = made[1]
 
@@ -69,7 +69,7 @@ class Inline:
         return PearlBlock(self._tokens, self._q[: len(self._tokens)].clone())
 
     def follow(self, length: int, token: int) -> None:
-        self._servant.receive(GoOn(length, token))
+        self._worker.receive(GoOn(length, token))
 
 
 def distribution_of_pearl(
@@ -117,18 +117,18 @@ def test_end_tokens_and_filters_keep_the_distribution() -> None:
 @pytest.mark.parametrize(
     ("line", "broken"),
     [
-        ("residual(p[kept], judged.q[kept])", "p[kept]"),
-        ("p.gather(1, drafted) / judged.q", "judged.q.gather(1, drafted) / judged.q"),
+        ("residual(p[kept], block.q[kept])", "p[kept]"),
+        ("p.gather(1, drafted) / block.q", "block.q.gather(1, drafted) / block.q"),
     ],
     ids=["the residual", "the coin"],
 )
 def test_a_broken_rule_is_seen(line: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pearl, "_judge", mutant(pearl._judge, line, broken))
+    monkeypatch.setattr(pearl, "_verify", mutant(pearl._verify, line, broken))
     assert distance(2, SamplingPolicy(1.0), 2) > 0.01
 
 
 def test_a_draft_that_agrees_is_one_block_ahead_all_the_time() -> None:
-    """The first round judges one token, each later one a whole block; no bonus, no correction."""
+    """The first round verifies one token, each later one a full block; no bonus, no correction."""
     chance = GeneratorSource(torch.Generator().manual_seed(0))
     decoder = PearlDecoder(
         HistoryRunner(random_table(V, 1)),
@@ -143,7 +143,7 @@ def test_a_draft_that_agrees_is_one_block_ahead_all_the_time() -> None:
     assert found.fates == [TokenStatus.ACCEPTED] * 13
 
 
-def test_after_a_correction_a_single_token_is_judged() -> None:
+def test_after_a_correction_a_single_token_is_verified() -> None:
     chance = GeneratorSource(torch.Generator().manual_seed(0))
     decoder = PearlDecoder(
         HistoryRunner(random_table(V, 0)),
@@ -236,7 +236,7 @@ class Sampled(Inline):
 
     def __init__(self, table: torch.Tensor) -> None:
         self._q = torch.zeros(1, len(table))
-        self._servant = BlockWorker(lambda: BigramRunner(table), self._q)
+        self._worker = BlockWorker(lambda: BigramRunner(table), self._q)
         self._tokens: list[int] = []
 
 

@@ -181,7 +181,7 @@ def test_a_stopped_process_stops_nobody_who_sends_to_it() -> None:
 def test_a_process_that_stops_amid_its_answer_stops_nobody() -> None:
     with DraftProcess(Clerk, name="clerk", hang_seconds=1.0) as process:
         process.send(("long", 10_000_000))
-        assert process._link.poll(5.0)
+        assert process._channel.poll(5.0)
         time.sleep(0.2)  # by now the pipe is full, and most of the answer is still to come
         os.kill(process.pid, signal.SIGSTOP)
         started = time.monotonic()
