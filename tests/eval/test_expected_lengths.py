@@ -30,7 +30,7 @@ from tests.speculation.verify.exact import (
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_expectation_of_token_verification_is_that_of_the_shipped_coins(seed: int) -> None:
+def test_the_expectation_of_token_verification_is_that_of_the_shipped_rule(seed: int) -> None:
     p, q = random_block(5, 4, seed)
     for tokens in ([0, 1, 2, 3], [4, 4, 0, 0], [2, 3], [1], []):
         drafted = torch.tensor(tokens, dtype=torch.long)
@@ -40,7 +40,7 @@ def test_the_expectation_of_token_verification_is_that_of_the_shipped_coins(seed
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_expectation_of_block_verification_is_that_of_the_shipped_coins(seed: int) -> None:
+def test_the_expectation_of_block_verification_is_that_of_the_shipped_rule(seed: int) -> None:
     p, q = random_block(5, 4, seed)
     for tokens in ([0, 1, 2, 3], [4, 4, 0, 0], [2, 3], [1], []):
         drafted = torch.tensor(tokens, dtype=torch.long)
@@ -51,11 +51,11 @@ def test_the_expectation_of_block_verification_is_that_of_the_shipped_coins(seed
 
 @pytest.mark.parametrize("drafts", [[0], [1, 1], [3, 0, 3], [2, 1, 0, 3]])
 @pytest.mark.parametrize("seed", range(4))
-def test_the_distribution_of_k_seq_given_the_drafts_is_that_of_the_shipped_coins(
+def test_the_distribution_of_k_seq_given_the_drafts_is_that_of_the_shipped_rule(
     drafts: list[int], seed: int
 ) -> None:
     p, q = random_model(4, 0, seed, zeros=0.3)([]), random_model(4, 0, 50 + seed)([])
-    distribution = distribution_given(lambda coins: kseq_token(p, q, drafts, coins), 4)
+    distribution = distribution_given(lambda branches: kseq_token(p, q, drafts, branches), 4)
     torch.testing.assert_close(kseq_distribution(p, q, drafts), distribution, atol=1e-12, rtol=0.0)
 
 
@@ -64,12 +64,12 @@ def test_the_distribution_of_k_seq_given_the_drafts_is_that_of_the_shipped_coins
     [([1], True), ([2, 2, 0], True), ([0, 3, 1, 2], True), ([3], False), ([2, 0, 1, 3], False)],
 )
 @pytest.mark.parametrize("seed", range(4))
-def test_the_distribution_of_recursive_rejection_given_the_drafts_is_that_of_the_shipped_coins(
+def test_the_distribution_of_recursive_rejection_given_the_drafts_is_that_of_the_shipped_rule(
     drafts: list[int], replacement: bool, seed: int
 ) -> None:
     p, q = random_model(4, 0, seed, zeros=0.3)([]), random_model(4, 0, 50 + seed)([])
     distribution = distribution_given(
-        lambda coins: recursive_token(p, q, drafts, coins, replacement=replacement), 4
+        lambda branches: recursive_token(p, q, drafts, branches, replacement=replacement), 4
     )
     found = recursive_distribution(p, q, drafts, replacement=replacement)
     torch.testing.assert_close(found, distribution, atol=1e-12, rtol=0.0)
@@ -88,7 +88,7 @@ def test_the_distribution_of_recursive_rejection_given_the_drafts_is_that_of_the
     [[[1, 2], [1, 0], [0, 2]], [[2, 2], [2, 2]], [[0], [1, 1], [1]], [[1, 0, 2]]],
     ids=["shared", "equal", "of different lengths", "alone"],
 )
-def test_the_expectation_of_a_tree_is_that_of_the_shipped_coins(
+def test_the_expectation_of_a_tree_is_that_of_the_shipped_rule(
     rule: Any, distribution: Any, sequences: list[list[int]]
 ) -> None:
     rows = fixed_tree(sequences, random_model(3, 3, 1), random_model(3, 3, 2))

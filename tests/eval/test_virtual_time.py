@@ -37,7 +37,7 @@ def counting_text(length: int) -> Tensor:
 
 
 class Race:
-    """A text decoded in virtual time; a target's forward takes 1, whatever it reads."""
+    """A text decoded in virtual time; a target's forward takes 1 for any block."""
 
     def __init__(
         self, *, draft: Tensor, c: float, width: int = 1, depth: int = 4, verify: Cost = lambda n: 1
@@ -97,7 +97,7 @@ def test_a_longer_block_costs_what_it_is_said_to_cost() -> None:
     assert race.clock.now == pytest.approx(1 + 1 + 1.3 + 1.3)
 
 
-def test_a_full_tree_rests_and_goes_on_when_it_hears_something() -> None:
+def test_a_full_tree_waits_and_goes_on_with_the_next_message() -> None:
     """Two layers: one becomes text, the other is the path, and with it the tree is used up."""
     race = Race(draft=cycle(1), c=0.01, depth=2)
     assert [one.record.emitted for one in race.rounds(9)] == [1, 2, 1, 2, 1, 2]

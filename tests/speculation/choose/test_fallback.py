@@ -96,7 +96,7 @@ def test_an_adaptive_way_that_changes_its_mind_is_left_and_taken_up_again_in_sta
     assert sum(fast[back:]) >= 0.85 * len(fast[back:])
 
 
-def test_a_new_text_is_told_to_the_way_behind_it() -> None:
+def test_the_adaptive_chooser_learns_that_a_new_text_begins() -> None:
     made = []
 
     def make() -> Fixed:
@@ -109,14 +109,15 @@ def test_a_new_text_is_told_to_the_way_behind_it() -> None:
     assert len(made) == 3
 
 
-def test_it_says_why_it_falls_back(caplog: pytest.LogCaptureFixture) -> None:
-    one = valve()
+def test_the_log_explains_why_it_falls_back(caplog: pytest.LogCaptureFixture) -> None:
+    chooser = valve()
     with caplog.at_level(logging.WARNING):
-        run(one, 20, lambda adaptive, _: 2.0 if adaptive else 1.0)
-    assert one.has_fallen_back
-    (said,) = caplog.messages
+        run(chooser, 20, lambda adaptive, _: 2.0 if adaptive else 1.0)
+    assert chooser.has_fallen_back
+    (message,) = caplog.messages
     assert (
-        said == "2 tokens/s over 10 rounds, below 3 of standard@2, which takes the next 100 rounds"
+        message
+        == "2 tokens/s over 10 rounds, below 3 of standard@2, which takes the next 100 rounds"
     )
 
 

@@ -26,7 +26,7 @@ def test_what_was_written_is_read_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "says"),
+    ("state", "message"),
     [
         ("nonsense", "no statistics"),
         ({"kind": "ucb"}, "no statistics"),
@@ -43,6 +43,6 @@ def test_what_was_written_is_read_again() -> None:
         ({"kind": "ucb", "arms": arms_of(arms(2), [[1.0, float("nan")]] * 2)}, "not finite"),
     ],
 )
-def test_foreign_or_broken_statistics_are_refused(state: Any, says: str) -> None:
-    with pytest.raises(DistillSpecError, match=says):
+def test_foreign_or_broken_statistics_are_refused(state: Any, message: str) -> None:
+    with pytest.raises(DistillSpecError, match=message):
         read_arms(state, "ucb", arms(2), 2, "here")

@@ -86,9 +86,9 @@ def test_the_entropies_of_kept_tokens_are_those_of_the_distributions_they_were_d
     at = 0
     for record in text.rounds:
         assert record.audit is not None
-        kept = min(record.accepted, record.emitted)
-        expected = [entropy(before[at + place], policy) for place in range(kept)]
-        assert record.audit.entropies[:kept] == pytest.approx(expected)
+        accepted = min(record.accepted, record.emitted)
+        expected = [entropy(before[at + offset], policy) for offset in range(accepted)]
+        assert record.audit.entropies[:accepted] == pytest.approx(expected)
         at += record.emitted
 
 
@@ -161,8 +161,8 @@ def test_logits_that_a_runner_overwrites_are_remembered_as_they_were() -> None:
     logits = torch.tensor([0.0, 0.0, -torch.inf])
     watcher.policy.draw_with_distribution(logits, drawing())
     logits.fill_(1.0)
-    (found,) = audit_of(watcher).entropies
-    assert found == pytest.approx(math.log(2.0))
+    (nats,) = audit_of(watcher).entropies
+    assert nats == pytest.approx(math.log(2.0))
 
 
 def test_of_several_rows_the_mean_entropy_is_recorded() -> None:

@@ -43,7 +43,7 @@ V = 3
 
 
 class Inline:
-    """A `BlockSource` in this process, with the draft's dice in the same hands as the target's."""
+    """A `BlockSource` in this process, with one random source for draft and target."""
 
     capacity = 64
     busy_seconds = 0.0
@@ -120,7 +120,7 @@ def test_end_tokens_and_filters_keep_the_distribution() -> None:
         ("residual(p[kept], block.q[kept])", "p[kept]"),
         ("p.gather(1, drafted) / block.q", "block.q.gather(1, drafted) / block.q"),
     ],
-    ids=["the residual", "the coin"],
+    ids=["the residual", "the ratio"],
 )
 def test_a_broken_rule_is_seen(line: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pearl, "_verify", mutant(pearl._verify, line, broken))
@@ -138,9 +138,9 @@ def test_a_draft_that_agrees_is_one_block_ahead_all_the_time() -> None:
         gamma=3,
         seed=0,
     )
-    found = decoder.decode(torch.tensor(PROMPT), max_new_tokens=13)
-    assert [record.emitted for record in found.rounds] == [1, 3, 3, 3, 3]
-    assert found.fates == [TokenStatus.ACCEPTED] * 13
+    generation = decoder.decode(torch.tensor(PROMPT), max_new_tokens=13)
+    assert [record.emitted for record in generation.rounds] == [1, 3, 3, 3, 3]
+    assert generation.fates == [TokenStatus.ACCEPTED] * 13
 
 
 def test_after_a_correction_a_single_token_is_verified() -> None:
@@ -157,7 +157,7 @@ def test_after_a_correction_a_single_token_is_verified() -> None:
     for before, after in pairwise(rounds):
         wanted = 1 if before.fates[-1] is TokenStatus.CORRECTED else 3
         assert after.record.drafted == wanted
-    assert {one.record.drafted for one in rounds} == {1, 3}
+    assert {emitted.record.drafted for emitted in rounds} == {1, 3}
 
 
 def test_a_text_whose_blocks_would_not_fit_is_refused_at_once() -> None:
@@ -203,20 +203,20 @@ def test_two_processes_decode_what_the_target_alone_does(draft: PearlProcess) ->
     )
     wanted = plain.decode(prompt, max_new_tokens=60).tokens
     for _ in range(2):
-        found = decoder(draft, 0.0).decode(prompt, max_new_tokens=60)
-        assert found.tokens == wanted
-    assert found.counts().accepted > 0
+        generation = decoder(draft, 0.0).decode(prompt, max_new_tokens=60)
+        assert generation.tokens == wanted
+    assert generation.counts().accepted > 0
     assert draft.bytes == 4 * 4 * BIG
 
 
 def test_a_seed_makes_a_text_again_and_both_sides_work_at_once(draft: PearlProcess) -> None:
     """Blocks of four at 2 ms take 8 ms, a forward of the target takes 10."""
-    one, two = (
+    first, second = (
         decoder(draft, 1.0).decode(torch.tensor([1, 2, 3]), max_new_tokens=60) for _ in range(2)
     )
-    assert one.tokens == two.tokens
-    assert one.busy is not None
-    assert one.busy.target_seconds + one.busy.draft_seconds > one.decode_seconds
+    assert first.tokens == second.tokens
+    assert first.busy is not None
+    assert first.busy.target_seconds + first.busy.draft_seconds > first.decode_seconds
 
 
 def test_a_draft_that_dies_ends_in_seconds_with_an_error() -> None:
@@ -232,7 +232,7 @@ def test_a_draft_that_dies_ends_in_seconds_with_an_error() -> None:
 
 
 class Sampled(Inline):
-    """The draft's dice are made from the seed, as in a process of its own."""
+    """The draft's source is made from the seed, as in its own process."""
 
     def __init__(self, table: torch.Tensor) -> None:
         self._q = torch.zeros(1, len(table))
@@ -241,7 +241,7 @@ class Sampled(Inline):
 
 
 def test_one_seed_for_both_sides_gives_two_independent_streams() -> None:
-    """Coins that knew the draft's draws would never emit token 1 here: 2000 seeds, p = 1/32."""
+    """A source that knew the draft's draws would never emit token 1 here: 2000 seeds, p = 1/32."""
     p, q = torch.tensor([1 / 32, 1 / 32, 30 / 32]), torch.tensor([0.5, 0.5, 1e-9])
     target, draft = (row.log().expand(3, 3).contiguous() for row in (p, q))
     counts = [0, 0, 0]
@@ -255,5 +255,5 @@ def test_one_seed_for_both_sides_gives_two_independent_streams() -> None:
             seed=seed,
         )
         counts[decoder.decode(torch.tensor([0]), max_new_tokens=1).tokens[0]] += 1
-    for found, wanted in zip(counts, p.tolist(), strict=True):
-        assert abs(found - 2000 * wanted) < 4.5 * (2000 * wanted) ** 0.5
+    for count, wanted in zip(counts, p.tolist(), strict=True):
+        assert abs(count - 2000 * wanted) < 4.5 * (2000 * wanted) ** 0.5

@@ -56,9 +56,9 @@ def test_a_reader_does_not_wait_for_ever_for_a_writer_that_died() -> None:
 
 
 def test_a_pulse_adds_up() -> None:
-    pulse = Heartbeat()
-    pulse.beat()
-    pulse.beat()
-    pulse.add(0.25)
-    pulse.add(0.5)
-    assert (pulse.beats, pulse.busy_seconds) == (2, 0.75)
+    heartbeat = Heartbeat()
+    heartbeat.beat()
+    heartbeat.beat()
+    heartbeat.add(0.25)
+    heartbeat.add(0.5)
+    assert (heartbeat.beats, heartbeat.busy_seconds) == (2, 0.75)

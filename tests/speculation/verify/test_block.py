@@ -43,7 +43,7 @@ def test_it_keeps_at_least_as_much_as_token_verification_in_expectation(seed: in
     assert by_block > by_token + 1e-4  # on random pairs it is more, not just no less
 
 
-def test_a_block_of_one_token_is_judged_as_by_token_verification() -> None:
+def test_a_block_of_one_token_is_verified_as_by_token_verification() -> None:
     p, q = random_model(5, 1, 3), random_model(5, 1, 4)
     by_block, by_token = (
         expected_of_chains(rule, p, q, 1) for rule in (verify_block, verify_token)
@@ -66,9 +66,9 @@ def test_a_rule_of_cumulative_products_that_goes_under_its_name_fails() -> None:
     def rule(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> VerifyResult:
         drafted = tokens[:, None]
         products = (p[:-1].gather(1, drafted) / q.gather(1, drafted)).squeeze(1).cumprod(0)
-        coins = chance.accept(products).tolist()
-        kept = max((i + 1 for i, fell in enumerate(coins) if fell), default=0)
-        last = kept == len(coins)
+        trials = chance.accept(products).tolist()
+        kept = max((i + 1 for i, succeeds in enumerate(trials) if succeeds), default=0)
+        last = kept == len(trials)
         following = chance.draw(p[kept] if last else residual(p[kept], q[kept]))
         return VerifyResult([*tokens[:kept].tolist(), int(following)])
 
@@ -87,7 +87,7 @@ def test_a_rule_of_cumulative_products_that_goes_under_its_name_fails() -> None:
         ("max((i + 1 for i, succeeds", "min((i + 1 for i, succeeds", None),
         ("(1.0 - on_path[:, 0])", "1.0", acceptance_probabilities),
     ],
-    ids=["unscaled residual", "the first coin", "a surplus of 1"],
+    ids=["unscaled residual", "the first trial", "a surplus of 1"],
 )
 def test_the_distribution_fails_if_a_line_is_broken(line: str, broken: str, inside: Any) -> None:
     p, q = random_model(3, 3, 5), random_model(3, 3, 6)

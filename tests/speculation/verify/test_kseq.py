@@ -24,8 +24,8 @@ from tests.speculation.verify.exact import (
     Model,
     adversarial,
     assert_follows_the_argmax,
-    assert_judges_one_draft_as,
     assert_keeps_more_of_more_drafts,
+    assert_verifies_one_draft_as,
     random_model,
     sizes,
     tree_distance,
@@ -81,24 +81,24 @@ def acceptance(p: Tensor, q: Tensor, K: int) -> float:
     """How often the emitted token is one of the drafts, by enumeration."""
     met = 0.0
 
-    def one(chance: RandomSource) -> bool:
+    def trial(chance: RandomSource) -> bool:
         drafts = chance.draw(q.expand(K, -1)).tolist()
         return kseq_token(p, q, drafts, chance) in drafts
 
-    for is_met, branches in walk(one):
+    for is_met, branches in walk(trial):
         met += branches.weight * is_met
     return met
 
 
 @pytest.mark.parametrize("K", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(8))
-def test_acceptance_lies_between_the_published_share_and_the_whole_of_the_optimum(
+def test_acceptance_lies_between_the_published_share_of_the_optimum_and_the_optimum(
     K: int, seed: int
 ) -> None:
     p, q = random_model(4, 0, seed)([]), random_model(4, 0, 50 + seed)([])
     best = optimal_acceptance(p, q, K)
-    found = acceptance(p, q, K)
-    assert (1.0 - (1.0 - 1.0 / K) ** K) * best - 1e-12 <= found <= best + 1e-12
+    accepted = acceptance(p, q, K)
+    assert (1.0 - (1.0 - 1.0 / K) ** K) * best - 1e-12 <= accepted <= best + 1e-12
 
 
 @pytest.mark.parametrize("K", [1, 2, 5, 8, 64])
@@ -122,7 +122,7 @@ def test_the_threshold_is_the_smallest_that_holds_from_its_safe_side(K: int, see
 
 
 def test_one_draft_is_verified_as_by_token_verification() -> None:
-    assert_judges_one_draft_as(verify_token, verify_kseq)
+    assert_verifies_one_draft_as(verify_token, verify_kseq)
 
 
 def test_more_drafts_are_kept_longer() -> None:

@@ -18,7 +18,7 @@ from tests.speculation.verify.exact import (
     Model,
     adversarial,
     assert_follows_the_argmax,
-    assert_judges_one_draft_as,
+    assert_verifies_one_draft_as,
     distinct,
     expected_of_trees,
     independent,
@@ -70,7 +70,7 @@ def test_the_distribution_fails_if_the_target_keeps_what_was_rejected() -> None:
 
 @pytest.mark.parametrize("rule", [verify_recursive, verify_recursive_distinct])
 def test_one_draft_is_verified_as_by_token_verification(rule: TreeRule) -> None:
-    assert_judges_one_draft_as(verify_token, rule)
+    assert_verifies_one_draft_as(verify_token, rule)
 
 
 def test_without_replacement_more_is_kept_than_by_k_seq_on_most_pairs() -> None:

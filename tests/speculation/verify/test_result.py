@@ -5,8 +5,8 @@ from distillspec.speculation.verify.token import verify_token
 
 
 def test_a_verdict_is_the_kept_tokens_and_then_one_of_the_targets() -> None:
-    verdict = VerifyResult([4, 5, 6])
-    assert (verdict.accepted, verdict.next_token) == (2, 6)
+    result = VerifyResult([4, 5, 6])
+    assert (result.accepted, result.next_token) == (2, 6)
     assert (VerifyResult([9]).accepted, VerifyResult([9]).next_token) == (0, 9)
 
 

@@ -11,11 +11,11 @@ from tests.speculation.branches import Branches
 TREE = Tree.of([[1, 2], [1, 3], [4, 2]])
 ONE_HOT = torch.eye(6)
 P = ONE_HOT[[5] * (len(TREE) + 1)]  # the bonus is always 5
-Q = torch.arange(6.0).repeat(6, 1) * torch.arange(6.0)[:, None]  # each row tells its number
+Q = torch.arange(6.0).repeat(6, 1) * torch.arange(6.0)[:, None]  # each row holds its number
 
 
 class Scripted:
-    """A position rule that says what it is told to, and remembers what it was shown."""
+    """A position rule that returns a script, and remembers what it was shown."""
 
     def __init__(self, *tokens: int) -> None:
         self._tokens = iter(tokens)
@@ -28,8 +28,8 @@ class Scripted:
 
 def test_each_context_shows_its_own_drafts_with_the_q_they_came_from() -> None:
     rule = Scripted(1, 3)
-    verdict = walk_down(P, Q, TREE, Branches(), rule)
-    assert verdict.tokens == [1, 3, 5]
+    result = walk_down(P, Q, TREE, Branches(), rule)
+    assert result.tokens == [1, 3, 5]
     assert rule.shown == [(0, [1, 1, 4]), (1, [2, 3])]
 
 
