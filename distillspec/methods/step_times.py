@@ -138,6 +138,7 @@ def measure_steps(
     kinds = [(configuration, name) for configuration in configurations for name in drafts]
     samples = _Samples([configuration.gamma for configuration in configurations], drafts)
     for round_ in range(-_WARM_UP, rounds):
+        # The first step follows a verification; only the second follows a step of its kind.
         bench.target_step()
         seconds = bench.target_step()
         is_counted = round_ >= 0

@@ -1,4 +1,4 @@
-"""A calibration tries what the field offers, and nothing that changes the output."""
+"""`tune` tries what the field offers, and nothing that changes the output."""
 
 from __future__ import annotations
 

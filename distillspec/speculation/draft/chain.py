@@ -94,6 +94,7 @@ class ChainDraft:
             token, q = policy.draw_with_distribution(logits, chance)
             distributions.append(q)
             tokens.append(token)
+            # A token once drawn is submitted, also where the rule stops after it.
             if len(tokens) == gamma or stop.stops_after(logits, token, policy):
                 break
             logits, entropy = read(token.view(1, 1))

@@ -93,11 +93,16 @@ class CardDecoder(ParallelDecoder):
         steps = 0
         try:
             while len(committed) < limit and not is_finished:
+                # 1. Take the candidates as they stand, which may be none.
                 published = self._draft.query()
                 longest = min(self._longest, longest_text(self._target) - len(committed))
                 path = likeliest_path(published.snapshot, committed[published.committed :], longest)
+
+                # 2. Draw the target's own token after each token of the path.
                 drawn = self._drawn(prompt.new_tensor([[committed[-1], *path]]))
                 accepted = _matching(drawn, path)
+
+                # 3. Commit the drawn tokens up to the first that leaves the path.
                 self._target.rollback(len(committed) + accepted)
                 room = limit - len(committed)
                 tokens, is_finished = up_to_end(drawn[: accepted + 1][:room], eos_token_ids)

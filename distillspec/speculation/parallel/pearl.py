@@ -114,29 +114,30 @@ class PearlDecoder(ParallelDecoder):
         pending = PearlBlock([], torch.empty((0, self._target.vocab_size)))
         is_finished = False
         while len(committed) < limit and not is_finished:
+            # 1. The draft makes the next block while the target reads the pending one.
             self._draft.begin(self._gamma)
-            started = time.perf_counter()
-            unread = prompt.new_tensor([[committed[-1], *pending.tokens]])
-            p = self._policy.distribution(self._target.feed(unread)[0])
-            self._target.synchronize()
-            self._busy += time.perf_counter() - started
+            p = self._distributions(prompt.new_tensor([[committed[-1], *pending.tokens]]))
             new = self._draft.collect()
+
+            # 2. Verify the pending block and the first token of the new one.
             started = time.perf_counter()
-            block = PearlBlock(
-                [*pending.tokens, new.tokens[0]],
-                torch.cat([pending.q.to(p.device), new.q[:1].to(p.device)]),
-            )
+            q = torch.cat([pending.q.to(p.device), new.q[:1].to(p.device)])
+            block = PearlBlock([*pending.tokens, new.tokens[0]], q)
             check_finite("the target", p[:, 0])
             check_finite("the draft", block.q[:, 0])
             emitted = _verify(p, block, self._chance)
             is_whole = len(emitted) == len(block.tokens) and emitted == block.tokens
             accepted = len(emitted) if is_whole else len(emitted) - 1
             self._target.rollback(len(committed) + len(emitted) - 1)
+
+            # 3. The rest of the new block is pending now, unless a correction makes it worthless.
             if is_whole:
                 pending = PearlBlock(new.tokens[1:], new.q[1:])
             else:
                 pending = PearlBlock([], new.q[:0])
                 self._draft.follow(len(committed) + accepted, emitted[-1])
+
+            # 4. Commit what was emitted to the text.
             room = limit - len(committed)
             tokens, is_finished = up_to_end(emitted[:room], eos_token_ids)
             committed += tokens
@@ -153,6 +154,14 @@ class PearlDecoder(ParallelDecoder):
                     cut=len(tokens) < len(emitted) or room < self._gamma,
                 ),
             )
+
+    def _distributions(self, unread: Tensor) -> Tensor:
+        """p [G, V] after each of the unread tokens, long [1, G]; adds to the busy time."""
+        started = time.perf_counter()
+        p = self._policy.distribution(self._target.feed(unread)[0])
+        self._target.synchronize()
+        self._busy += time.perf_counter() - started
+        return p
 
 
 def _verify(p: Tensor, block: PearlBlock, chance: RandomSource) -> list[int]:

@@ -176,10 +176,10 @@ def test_only_models_of_its_chains_are_watched_and_only_where_it_learns() -> Non
     arms = [*ARMS, standard(2, draft=LookupDraft(2))]
     hedge = Hedge(arms, ROUNDS, Branches())
     assert hedge.watches == ("one", "other")
-    valve = FallbackChooser(hedge, standard(2, model="one"), window=1, pause=1)
-    assert valve.watches == ()
-    valve.learn(RoundOutcome(1, 1.0))
-    assert valve.watches == ("one", "other")
+    fallback = FallbackChooser(hedge, standard(2, model="one"), window=1, pause=1)
+    assert fallback.watches == ()
+    fallback.learn(RoundOutcome(1, 1.0))
+    assert fallback.watches == ("one", "other")
 
 
 @pytest.mark.parametrize("parts", [{"stop": AdaEDL(0.4, 0.9)}, {"verify": verify_block}])
