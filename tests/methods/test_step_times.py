@@ -136,7 +136,7 @@ def test_steps_are_timed_after_the_middle_one_of_the_prompts_that_each_draft_can
     assert len(middle_prompt(prompts, [plain], 4)) == 5
     assert len(middle_prompt(prompts, [plain, narrow], 2)) == 3
     assert len(middle_prompt(prompts, [plain, narrow], 7)) == 2
-    with pytest.raises(DistillSpecError, match="no prompt leaves the draft 9 places"):
+    with pytest.raises(DistillSpecError, match="room for a block of 9"):
         middle_prompt(prompts, [plain, narrow], 9)
 
 

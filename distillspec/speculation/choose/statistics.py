@@ -64,7 +64,7 @@ def read_arms(
         len(learnt) == len(arm.stop.state()) for learnt, arm in zip(stops, arms, strict=True)
     )
     if not fits or not all(map(math.isfinite, chain.from_iterable([*values, *stops]))):
-        raise _foreign("an arm has missing, surplus or infinite numbers", where)
+        raise _foreign("an arm has numbers that are missing, surplus or not finite", where)
     for learnt, arm in zip(stops, arms, strict=True):
         arm.stop.restore(learnt)
     return values

@@ -37,7 +37,7 @@ def test_what_was_written_is_read_again() -> None:
             },
             "no stat",
         ),
-        ({**GOOD, "kind": "exp3"}, "of the chooser 'exp3', not 'ucb'"),
+        ({**GOOD, "kind": "exp3"}, "'exp3', not 'ucb'"),
         ({"kind": "ucb", "arms": arms_of(arms(3), [[0.0, 0.0]] * 3)}, "of other arms"),
         ({"kind": "ucb", "arms": arms_of(arms(2), [[1.0], [2.0]])}, "missing"),
         ({"kind": "ucb", "arms": arms_of(arms(2), [[1.0, float("nan")]] * 2)}, "not finite"),
