@@ -39,5 +39,5 @@ def test_it_stores_nothing_and_takes_nothing_else() -> None:
     assert state == PerPrompt(make).state()
     assert state["arms"] == []
     chooser.restore(state, where="here")
-    with pytest.raises(DistillSpecError, match="of the chooser 'ucb'"):
+    with pytest.raises(DistillSpecError, match="'ucb'"):
         chooser.restore(make().state(), where="here")
