@@ -25,7 +25,7 @@ from distillspec.recipe.distill import (
     CachedTargetConfig,
     SourceShares,
 )
-from distillspec.speculation.chance import RowSource
+from distillspec.speculation.random_source import RowSource
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
 from distillspec.training.loss_positions import predicts_response
 

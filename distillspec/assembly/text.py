@@ -23,7 +23,7 @@ from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.suite import Suite
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from distillspec.models.vocabulary.eos_tokens import stop_ids
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""A suite's method, which is data, becomes the objects that decode. One table a part, by kind."""
+"""A suite's method, which is data, becomes the objects that decode. One table per part, by kind."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from distillspec.methods.step_times import StepTimes
 from distillspec.recipe import methods as plan
 from distillspec.recipe.methods import MethodConfig, Parallel
 from distillspec.recipe.suite import Suite
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.choose.chooser import Chooser, Reward
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.exp3 import EXP3
+from distillspec.speculation.choose.fallback import FallbackChooser
 from distillspec.speculation.choose.hedge import Hedge
 from distillspec.speculation.choose.per_prompt import PerPrompt
 from distillspec.speculation.choose.ucb import UCB
-from distillspec.speculation.choose.valve import FallbackChooser
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.confidence import Confidence, DraftVerify
 from distillspec.speculation.draft.entropy import SVIP, AdaEDL
@@ -26,50 +25,53 @@ from distillspec.speculation.draft.nothing import NoDraft
 from distillspec.speculation.draft.proposal import DraftRule
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength, StopRule
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.kseq import verify_kseq
 from distillspec.speculation.verify.lenience import lenient
 from distillspec.speculation.verify.multipath import verify_multipath
 from distillspec.speculation.verify.recursive import verify_recursive, verify_recursive_distinct
+from distillspec.speculation.verify.result import Rule
 from distillspec.speculation.verify.token import verify_token
 from distillspec.speculation.verify.traversal import verify_traversal
-from distillspec.speculation.verify.verdict import Rule
 
 DRAFTS: dict[str, Callable[[Any], DraftRule]] = {
     "chain": lambda _: ChainDraft(),
-    "sequences": lambda one: SequencesDraft(one.count, one.distinct),
-    "lookup": lambda one: LookupDraft(one.longest),
+    "sequences": lambda draft: SequencesDraft(draft.count, draft.distinct),
+    "lookup": lambda draft: LookupDraft(draft.longest),
     "none": lambda _: NoDraft(),
 }
 STOPS: dict[str, Callable[[Any], StopRule]] = {
     "fixed": lambda _: FixedLength(),
-    "adaedl": lambda one: AdaEDL(one.threshold, one.wanted_rate),
-    "svip": lambda one: SVIP(one.weight, one.threshold),
-    "confidence": lambda one: Confidence(one.threshold),
-    "draft_verify": lambda one: DraftVerify(one.threshold, one.wanted_rate),
+    "adaedl": lambda stop: AdaEDL(stop.threshold, stop.wanted_rate),
+    "svip": lambda stop: SVIP(stop.weight, stop.threshold),
+    "confidence": lambda stop: Confidence(stop.threshold),
+    "draft_verify": lambda stop: DraftVerify(stop.threshold, stop.wanted_rate),
 }
 VERIFIERS: dict[str, Callable[[Any], Rule]] = {
     "token": lambda _: verify_token,
     "block": lambda _: verify_block,
-    "lenient": lambda one: lenient(one.verify.form, one.verify.eps),
+    "lenient": lambda method: lenient(method.verify.form, method.verify.eps),
     "kseq": lambda _: verify_kseq,
-    "recursive": lambda one: verify_recursive_distinct if _is_distinct(one) else verify_recursive,
+    "recursive": lambda method: (
+        verify_recursive_distinct if _is_distinct(method) else verify_recursive
+    ),
     "traversal": lambda _: verify_traversal,
     "multipath": lambda _: verify_multipath,
 }
 CHOOSERS: dict[str, Callable[[Any, Sequence[Configuration], Reward, RandomSource], Chooser]] = {
-    "ucb": lambda one, arms, reward, _: UCB(
+    "ucb": lambda choose, arms, reward, _: UCB(
         arms,
         reward,
-        delta=one.delta,
-        scale=one.scale,
-        discount=one.discount,
-        window=one.window,
+        delta=choose.delta,
+        scale=choose.scale,
+        discount=choose.discount,
+        window=choose.window,
     ),
-    "exp3": lambda one, arms, reward, chance: EXP3(
-        arms, reward, chance, scale=one.scale, is_centred=one.estimate == "centred"
+    "exp3": lambda choose, arms, reward, chance: EXP3(
+        arms, reward, chance, scale=choose.scale, is_centred=choose.estimate == "centred"
     ),
-    "hedge": lambda one, arms, reward, chance: Hedge(arms, reward, chance, scale=one.scale),
+    "hedge": lambda choose, arms, reward, chance: Hedge(arms, reward, chance, scale=choose.scale),
 }
 
 _PADDING = 2
@@ -78,9 +80,9 @@ _PADDING = 2
 def block_sizes(gammas: Sequence[int]) -> list[int]:
     """Numbers of tokens that the target's runner prepares graphs for: 1, and blocks of gamma + 1.
 
-    Graphs are few, since each takes long to compile: a block goes through the next larger one, at
-    most two tokens of padding, which on hardware bound by memory cost next to nothing. What they do
-    cost is in v and in the wall-clock alike.
+    Each graph takes long to compile, so they are few. A block goes through the next larger graph
+    with at most two tokens of padding. On hardware bound by memory these cost next to nothing, and
+    what they cost is in v and in the wall-clock alike.
     """
     sizes: list[int] = []
     for size in sorted((gamma + 1 for gamma in gammas), reverse=True):
@@ -92,16 +94,16 @@ def block_sizes(gammas: Sequence[int]) -> list[int]:
 def graph_sizes(suite: Suite) -> tuple[list[int], list[int], list[int]]:
     """Sizes of the target's blocks, of its trees and of the draft's trees.
 
-    Blocks that may end early get graphs of half the size and so on; so do trees, whose sequences
-    share what they share.
+    Blocks that may end early also get graphs of half the size, of a quarter and so on. Trees get
+    one graph of half the size, since sequences share their common tokens.
     """
     chains: set[int] = set()
     trees: set[int] = set()
     rows: set[int] = set()
     for method, gamma in fixed_arms(suite):
         if isinstance(method.draft, plan.SequencesDraftConfig):
-            most = method.draft.count * gamma
-            trees |= {most + 1, most // 2 + 1}
+            drafted = method.draft.count * gamma
+            trees |= {drafted + 1, drafted // 2 + 1}
             rows.add(method.draft.count)
             continue
         if isinstance(method.draft, plan.NoDraftConfig):
@@ -115,52 +117,52 @@ def graph_sizes(suite: Suite) -> tuple[list[int], list[int], list[int]]:
 
 
 def most_drafted(suite: Suite) -> list[tuple[MethodConfig, int, int]]:
-    """Every method and gamma, and how many tokens a round of it has beyond the text, at most."""
+    """Every method and gamma, with the most tokens that one of its rounds has beyond the text."""
     rounds = [
-        (one, gamma, DRAFTS[one.draft.kind](one.draft).slots(gamma))
-        for one, gamma in fixed_arms(suite)
+        (method, gamma, DRAFTS[method.draft.kind](method.draft).slots(gamma))
+        for method, gamma in fixed_arms(suite)
     ]
     protocols = [
-        (one, gamma, slots(protocol, gamma)) for one, protocol, gamma in protocols_of(suite)
+        (method, gamma, slots(protocol, gamma)) for method, protocol, gamma in protocols_of(suite)
     ]
     return [*rounds, *protocols]
 
 
 def protocols_of(suite: Suite) -> list[tuple[MethodConfig, Parallel, int]]:
-    """Every method of two processes and gamma that any way of the suite decodes texts with."""
-    found = [(method, gamma) for method in suite.methods for gamma in suite.of(method)]
-    found += [arm for method in suite.methods if method.choose for arm in suite.arms(method)]
+    """Every method of two processes, with its gamma, that decodes texts in this suite."""
+    arms = [(method, gamma) for method in suite.methods for gamma in suite.of(method)]
+    arms += [arm for method in suite.methods if method.choose for arm in suite.arms(method)]
     return [
         (method, method.parallel, gamma)
-        for method, gamma in dict.fromkeys(found)
+        for method, gamma in dict.fromkeys(arms)
         if method.parallel is not None
     ]
 
 
 def slots(protocol: Parallel, gamma: int) -> int:
-    """Places in a cache that a parallel protocol takes beyond the text, at most."""
+    """Slots of a cache that a parallel protocol takes beyond the text, at most."""
     if isinstance(protocol, plan.CardConfig):
         return protocol.nodes * protocol.layers
     return 2 * gamma
 
 
 def draft_block_sizes(suite: Suite) -> list[int]:
-    """Numbers of tokens that a draft's runner prepares graphs for: 1, and what it may have missed.
+    """Numbers of tokens that a draft's runner prepares graphs for.
 
-    A draft in use has one or two tokens to read. One that rests has what others committed since: a
-    round's tokens at least; after a longer rest they are read like a prompt.
+    A draft in use has one or two tokens to read. After a round of another draft it has that round's
+    tokens to read. After many such rounds it reads the tokens like a prompt, without a graph.
     """
-    rests = [
+    pausing = [  # methods whose rounds may leave a draft out
         method
         for method in suite.methods
         if method.choose is not None
         and len({(arm.needs_model, arm.model) for arm, _ in suite.arms(method)}) > 1
     ]
-    return sorted({1, 2, *(gamma + 1 for method in rests for gamma in suite.of(method))})
+    return sorted({1, 2, *(gamma + 1 for method in pausing for gamma in suite.of(method))})
 
 
 def drafts_by_entropy(suite: Suite) -> bool:
-    """Whether a chain of some method ends where the draft is unsure, by its entropy."""
+    """Whether the chain drafts of some method stop by the draft's entropy."""
     return any(
         isinstance(method.draft, plan.ChainDraftConfig)
         and STOPS[method.stop.kind](method.stop).reads_entropy
@@ -169,41 +171,42 @@ def drafts_by_entropy(suite: Suite) -> bool:
 
 
 def most_slots(suite: Suite) -> int:
-    """Places in a cache that any way of the suite takes beyond the text."""
+    """Slots of a cache that any method of the suite takes beyond the text, at most."""
     return max(drafted for _, _, drafted in most_drafted(suite))
 
 
 def fixed_arms(suite: Suite) -> list[tuple[MethodConfig, int]]:
-    """Every method and gamma that rounds in one process are decoded with, each once."""
-    found = [one for method in suite.methods for one in configurations(suite, method)]
-    return list(dict.fromkeys(found))
+    """Every method and gamma that decodes rounds in one process, each once."""
+    arms = [arm for method in suite.methods for arm in configurations(suite, method)]
+    return list(dict.fromkeys(arms))
 
 
 def configurations(suite: Suite, method: MethodConfig) -> list[tuple[MethodConfig, int]]:
-    """Every method and gamma that may decode a round of `method`, whatever its gamma."""
+    """Every method and gamma that may decode a round of `method`."""
     if method.choose is None:
-        found = [(method, gamma) for gamma in suite.of(method)]
+        arms = [(method, gamma) for gamma in suite.of(method)]
     else:
-        found = suite.arms(method)
-    found = [(one, gamma) for one, gamma in found if one.parallel is None]
-    return found if method.valve is None else [*found, suite.baseline(method)]
+        arms = suite.arms(method)
+    arms = [(arm, gamma) for arm, gamma in arms if arm.parallel is None]
+    return arms if method.valve is None else [*arms, suite.baseline(method)]
 
 
 def models(suite: Suite, method: MethodConfig, draft: str) -> list[str]:
     """The draft models that a method's rounds need, in a column of `draft`."""
-    names = (model_of(one, draft) for one, _ in configurations(suite, method))
+    names = (model_of(arm, draft) for arm, _ in configurations(suite, method))
     return list(dict.fromkeys(name for name in names if name is not None))
 
 
 def model_of(method: MethodConfig, draft: str | None) -> str | None:
-    """The draft model of a method in a column of `draft`; None: it drafts without one."""
+    """The draft model of a method in a column of `draft`; None if it drafts without a model."""
     return (method.model or draft) if method.needs_model else None
 
 
 def configuration(method: MethodConfig, gamma: int, draft: str | None = None) -> Configuration:
-    """`method` with blocks of at most gamma tokens, drafted by `draft` unless it names another.
+    """`method` with blocks of at most gamma tokens.
 
-    Of a method of two processes, an arm that is chosen per text, just name and gamma mean anything.
+    It drafts with the method's own model if it names one, else with `draft`. For a method of two
+    processes, which is an arm that is chosen per text, only name and gamma have a meaning.
     """
     return Configuration(
         name=method.name,
@@ -222,7 +225,15 @@ def chooser(
     most_tokens_per_second: float,
     draft: str | None = None,
 ) -> Chooser:
-    """What a method that chooses becomes, with arms that know nothing yet."""
+    """What a method that chooses becomes, with arms that know nothing yet.
+
+    Args:
+        suite: Where the arms are defined.
+        method: A method with `choose`.
+        chance: The source of the chooser's draws.
+        most_tokens_per_second: The highest possible speed, for rewards that count seconds.
+        draft: The draft of the column.
+    """
     choose = method.choose
     assert choose is not None
     counts_seconds = choose.reward == "tokens_per_second"
@@ -232,7 +243,7 @@ def chooser(
     )
 
     def make() -> Chooser:
-        arms = [configuration(one, gamma, draft) for one, gamma in suite.arms(method)]
+        arms = [configuration(arm, gamma, draft) for arm, gamma in suite.arms(method)]
         return CHOOSERS[choose.kind](choose, arms, reward, chance)
 
     return PerPrompt(make) if choose.memory == "prompt" else make()
@@ -241,10 +252,16 @@ def chooser(
 def most_tokens_per_second(
     suite: Suite, method: MethodConfig, draft: str, steps: Mapping[str, StepTimes]
 ) -> float:
-    """What the arms' drafts would reach if never rejected: as chains, and by lookup if one does.
+    """Speed of the arms' drafts if they were never rejected, as chains or by lookup.
 
-    Also those of arms in two processes; of arms that draft nothing, the column's. steps: by method,
-    at one temperature.
+    It includes the drafts of arms in two processes. For arms that draft nothing it is that of the
+    column's draft.
+
+    Args:
+        suite: Where the arms are defined.
+        method: A method with `choose`.
+        draft: The draft of the column.
+        steps: Step times by method, at one temperature.
     """
     arms = [arm for arm, _ in suite.arms(method)]
     drafts = set(models(suite, method, draft))
@@ -252,21 +269,21 @@ def most_tokens_per_second(
         drafts.add(draft)
     lookups = {arm.name for arm in arms if arm.draft.kind == "lookup"}
     caps = {
-        (name, one): cost_model.perfect_draft_cap(
-            times.draft_to_target_time(one), times.verify_times()
+        (name, model): cost_model.perfect_draft_cap(
+            times.draft_to_target_time(model), times.verify_times()
         ).speedup
         / times.target_seconds
         for name, times in steps.items()
-        for one in times.draft_seconds
-        if suite.named(name).drafts and (name in lookups or one in drafts)
+        for model in times.draft_seconds
+        if suite.named(name).drafts and (name in lookups or model in drafts)
     }
-    found = {name for name, _ in caps}
-    plain = {one.name for one in suite.methods if one.is_standard} & found or found
-    return max(cap for (name, _), cap in caps.items() if name in plain | lookups)
+    timed = {name for name, _ in caps}
+    standard = {arm.name for arm in suite.methods if arm.is_standard} & timed or timed
+    return max(cap for (name, _), cap in caps.items() if name in standard | lookups)
 
 
 def guarded(suite: Suite, method: MethodConfig, way: Chooser, draft: str | None = None) -> Chooser:
-    """`way` behind the method's valve, if it has one."""
+    """`way` behind the method's fallback, if it has one."""
     if method.valve is None:
         return way
     plan = method.valve

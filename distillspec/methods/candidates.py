@@ -1,4 +1,4 @@
-"""The methods that a calibration tries: lossless, with published or middling settings."""
+"""The methods that `tune` tries: lossless, with published or typical settings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _CHAINS = (
     {"name": "svip", "stop": {"kind": "svip"}, "gammas": [8]},
     {"name": "confidence", "stop": {"kind": "confidence"}, "gammas": [8]},
 )
-# At temperature 0 every verifier decides alike, and all sequences that a draft draws are the same.
-_CHAINS_WITH_DICE = (
+# At temperature 0 all verifiers decide alike, and all sequences that a draft draws are equal.
+_CHAINS_AT_RANDOM = (
     {"name": "block", "verify": {"kind": "block"}, "gammas": [4, 6, 8]},
     {
         "name": "adaedl-block",
@@ -44,10 +44,15 @@ _SEQUENCES = (
 
 
 def candidates(temperature: float, *, takes_trees: bool) -> tuple[MethodConfig, ...]:
-    """What is worth trying at this temperature; takes_trees: both models read several drafts."""
-    found = list(_CHAINS)
+    """Methods worth a try at this temperature.
+
+    Args:
+        temperature: 0 or above.
+        takes_trees: Whether both models read several drafts at once.
+    """
+    methods = list(_CHAINS)
     if temperature > 0.0:
-        found += _CHAINS_WITH_DICE
+        methods += _CHAINS_AT_RANDOM
         if takes_trees:
-            found += _SEQUENCES
-    return tuple(MethodConfig.model_validate(one) for one in found)
+            methods += _SEQUENCES
+    return tuple(MethodConfig.model_validate(method) for method in methods)

@@ -1,7 +1,9 @@
-"""What speculative decoding must gain, from acceptance and isolated step times. Pure arithmetic.
+"""The speed-up that speculative decoding must give, from acceptance and isolated step times.
 
-All times are over the time of a one-token target step: `draft_to_target_time` (c) of one draft
-step, `verify_times[gamma]` (v) of one target forward over gamma + 1 tokens, verification included.
+This is pure arithmetic. All times are relative to a one-token target step: `draft_to_target_time`
+(c) is one draft step, and `verify_times[gamma]` (v) is one target forward over gamma + 1 tokens
+with its verification.
+
 Source: Leviathan et al. 2211.17192, section 3, with v in place of 1.
 """
 
@@ -13,7 +15,12 @@ from typing import NamedTuple
 
 
 class Best(NamedTuple):
-    """The block size with the highest predicted speed-up, and that speed-up."""
+    """The block size with the highest predicted speed-up.
+
+    Attributes:
+        gamma: The block size.
+        speedup: Its predicted speed-up.
+    """
 
     gamma: int
     speedup: float
@@ -35,9 +42,9 @@ def predicted_speedup(
 
 
 def verify_time_between(verify_times: Mapping[int, float], drafted: float) -> float:
-    """v for this many drafted tokens, linear between the numbers of tokens whose v is known.
+    """v for a mean number of drafted tokens, linear between the numbers whose v is known.
 
-    v(0) is 1. Beyond the largest known number its v. nan for nan.
+    v(0) is 1. Beyond the largest known number it is that number's v. It is nan for nan.
     """
     if math.isnan(drafted):
         return math.nan
@@ -58,7 +65,7 @@ def speedup_iid(alpha: float, gamma: int, draft_to_target_time: float, verify_ti
 def best_gamma(
     alpha: float, draft_to_target_time: float, verify_times: Mapping[int, float]
 ) -> Best:
-    """The best of the block sizes whose verification time is known; the smaller one of equals."""
+    """The best of the block sizes with a known verification time; of equals the smaller one."""
     assert verify_times, "at least one block size is measured"
     candidates = [
         Best(gamma, speedup_iid(alpha, gamma, draft_to_target_time, verify_times[gamma]))
@@ -68,14 +75,14 @@ def best_gamma(
 
 
 def perfect_draft_cap(draft_to_target_time: float, verify_times: Mapping[int, float]) -> Best:
-    """Speed-up of a draft that is never rejected, at its best gamma: no training can pass it."""
+    """Speed-up of a draft that is never rejected, at its best gamma: a limit for all training."""
     return best_gamma(1.0, draft_to_target_time, verify_times)
 
 
 def break_even_alpha(
     draft_to_target_time: float, verify_times: Mapping[int, float]
 ) -> float | None:
-    """The alpha in [0, 1] at which the best gamma gives speed-up 1; None: not even at alpha 1."""
+    """The alpha in [0, 1] at which the best gamma gives speed-up 1; None if alpha 1 gives less."""
     if perfect_draft_cap(draft_to_target_time, verify_times).speedup < 1.0:
         return None
     low, high = 0.0, 1.0

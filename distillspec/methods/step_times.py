@@ -1,4 +1,4 @@
-"""Isolated step times of a pair: what the cost model predicts from. Never from the timed loop."""
+"""Isolated step times of a pair, which the cost model needs; never taken from decoding."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from distillspec.errors import DistillSpecError
 from distillspec.methods import cost_model
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.draft.chain import Chain
 from distillspec.speculation.draft.proposal import DraftContext, Proposal
 from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.runner import PieceReader, Runner
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -31,13 +31,17 @@ ROUNDS = 30
 class StepTimes:
     """Medians in seconds, at one temperature.
 
-    target_seconds: a one-token forward of the target, drawing its token included.
-    verify_seconds[gamma]: a target forward over a block as long as that gamma allows, which is of
-    drafted[gamma] tokens and the one before them, its verification included.
-    draft_seconds[draft]: one step of the draft, drawing its token and the stop rule included; 0 for
-    a method that drafts without a model, whose search is in verify_seconds.
-    samples: rounds the medians are over. spread: distance between the quartiles of a kind of step,
-    as a share of its median, the largest of all kinds: near 0 on a quiet machine.
+    Attributes:
+        temperature: Of the sampling policy.
+        target_seconds: A one-token forward of the target, with the draw of its token.
+        verify_seconds: For each gamma, a target forward over the longest block of that gamma, with
+            its verification. The block is `drafted` tokens and the one before them.
+        drafted: For each gamma, the drafted tokens of that block.
+        draft_seconds: For each draft, one step with the draw of its token and the stop rule. 0 for
+            a method that drafts without a model; its search is in verify_seconds.
+        samples: Rounds that the medians are over.
+        spread: The largest distance between the quartiles of a kind of step, as a share of its
+            median. Near 0 on a quiet machine.
     """
 
     temperature: float
@@ -57,10 +61,11 @@ class StepTimes:
         return self.verify_seconds[gamma] / self.target_seconds
 
     def verify_times(self) -> dict[int, float]:
+        """v for each gamma."""
         return {gamma: self.verify_time(gamma) for gamma in self.verify_seconds}
 
     def verify_time_of(self, drafted: float) -> float:
-        """v of rounds that drafted so many tokens on average: stop rules and lookups draft less."""
+        """v for this mean number of drafted tokens; stop rules and lookups draft less."""
         known = {self.drafted[gamma]: self.verify_time(gamma) for gamma in self.verify_seconds}
         return cost_model.verify_time_between(known, drafted)
 
@@ -68,24 +73,32 @@ class StepTimes:
 def middle_prompt(
     prompts: Iterable[Sequence[int]], drafts: Collection[Runner], slots: int
 ) -> Sequence[int]:
-    """The one of middle length to time steps after, of those that leave drafts so many places.
+    """The prompt of middle length, of those that leave the drafts enough room.
 
-    DistillSpecError if there is none: a draft with a tokenizer of its own may be able to read none.
+    Args:
+        prompts: The prompts to choose from.
+        drafts: The draft models.
+        slots: Tokens that each draft must have room for after the prompt.
+
+    Raises:
+        DistillSpecError: No prompt leaves so much room. A draft with another tokenizer may read
+            none.
     """
     fitting = [prompt for prompt in prompts if has_room(prompt, drafts, slots)]
     if not fitting:
         raise DistillSpecError(
-            f"no prompt leaves the draft {slots} places for a block, in its own tokens",
-            where="timing steps of a draft of another tokenizer",
-            fix="give shorter prompts, or take a draft with a longer context",
+            f"no prompt leaves the draft room for a block of {slots} of its own tokens",
+            where="step times of a draft with another tokenizer",
+            fix="use shorter prompts, or a draft with a longer context",
         )
     return sorted(fitting, key=len)[len(fitting) // 2]
 
 
 def has_room(prompt: Sequence[int], drafts: Iterable[Runner], slots: int) -> bool:
-    """Whether those that read pieces have so many places left after the prompt; they are emptied.
+    """Whether drafts that read pieces have room for so many tokens after the prompt.
 
-    All others have: decoding checks it for the prompt and all that follows.
+    These drafts are emptied. All others have room: decoding checks it for the prompt and its
+    answer.
     """
     for draft in drafts:
         if isinstance(draft, PieceReader):
@@ -106,59 +119,91 @@ def measure_steps(
     rounds: int = ROUNDS,
     clock: Clock = time.perf_counter,
 ) -> StepTimes:
-    """Time every kind of step after `prompt` (long [T], T >= 1), one method at its block sizes.
+    """Time every kind of step after a prompt, for one method at its block sizes.
 
-    Nothing is decoded: each step starts from the same text. But each is timed in the company it
-    has when decoding, which decides what the processor's caches hold: a one-token target step
-    after another, a draft's block after a verification, a verification after a draft's block. The
-    kinds take turns in an order that rotates, so that drift meets all alike; the first rounds are
-    thrown away. A block that a stop rule or a lookup left short is filled up before it is verified:
-    how long they draft after this one text says nothing of others.
+    The kinds take turns in an order that rotates, so that drift meets all alike. The first rounds
+    are dropped.
+
+    Args:
+        target: The target model.
+        drafts: The draft models by name.
+        configurations: The method at its block sizes.
+        prompt: long [T], T >= 1.
+        policy: What makes a distribution of logits.
+        chance: The source of random choices.
+        rounds: Rounds that count.
+        clock: Seconds since some moment.
     """
     bench = _Bench(target, drafts, prompt, policy, chance, clock)
-    kinds = [(one, name) for one in configurations for name in drafts]
-    alone: list[float] = []
-    drafting: dict[tuple[int, str], list[float]] = {(one.gamma, name): [] for one, name in kinds}
-    verifying: dict[int, list[float]] = {one.gamma: [] for one in configurations}
-    lengths: dict[int, list[int]] = {one.gamma: [] for one in configurations}
+    kinds = [(configuration, name) for configuration in configurations for name in drafts]
+    samples = _Samples([configuration.gamma for configuration in configurations], drafts)
     for round_ in range(-_WARM_UP, rounds):
-        is_counted = round_ >= 0
+        # The first step follows a verification; only the second follows a step of its kind.
         bench.target_step()
         seconds = bench.target_step()
+        is_counted = round_ >= 0
         if is_counted:
-            alone.append(seconds)
+            samples.target.append(seconds)
         turn = round_ % len(kinds)
-        for one, name in kinds[turn:] + kinds[:turn]:
-            draft_seconds, verify_seconds, length = bench.round(one, drafts[name])
+        for configuration, name in kinds[turn:] + kinds[:turn]:
+            draft_seconds, verify_seconds, length = bench.round(configuration, drafts[name])
             if is_counted:
-                lengths[one.gamma].append(length)
-                drafting[one.gamma, name].append(draft_seconds)
-                verifying[one.gamma].append(verify_seconds)
-    gammas = [one.gamma for one in configurations]
-    return StepTimes(
-        temperature=policy.temperature,
-        target_seconds=median(alone),
-        verify_seconds={gamma: median(verifying[gamma]) for gamma in gammas},
-        drafted={gamma: round(median(lengths[gamma])) for gamma in gammas},
-        draft_seconds={
-            name: median(
-                sum(at_one_round) / len(gammas)
-                for at_one_round in zip(*(drafting[gamma, name] for gamma in gammas), strict=True)
-            )
-            for name in drafts
-        },
-        samples=rounds,
-        spread=max(_spread(times) for times in (alone, *drafting.values(), *verifying.values())),
-    )
+                samples.add(configuration.gamma, name, draft_seconds, verify_seconds, length)
+    return samples.medians(policy.temperature)
+
+
+class _Samples:
+    """The seconds of every counted step, by kind."""
+
+    def __init__(self, gammas: Sequence[int], drafts: Collection[str]) -> None:
+        self._gammas, self._drafts = gammas, drafts
+        self.target: list[float] = []
+        self._drafting: dict[tuple[int, str], list[float]] = {
+            (gamma, name): [] for gamma in gammas for name in drafts
+        }
+        self._verifying: dict[int, list[float]] = {gamma: [] for gamma in gammas}
+        self._lengths: dict[int, list[int]] = {gamma: [] for gamma in gammas}
+
+    def add(
+        self, gamma: int, draft: str, draft_seconds: float, verify_seconds: float, length: int
+    ) -> None:
+        self._drafting[gamma, draft].append(draft_seconds)
+        self._verifying[gamma].append(verify_seconds)
+        self._lengths[gamma].append(length)
+
+    def medians(self, temperature: float) -> StepTimes:
+        kinds = (self.target, *self._drafting.values(), *self._verifying.values())
+        return StepTimes(
+            temperature=temperature,
+            target_seconds=median(self.target),
+            verify_seconds={gamma: median(self._verifying[gamma]) for gamma in self._gammas},
+            drafted={gamma: round(median(self._lengths[gamma])) for gamma in self._gammas},
+            draft_seconds={name: self._draft_step(name) for name in self._drafts},
+            samples=len(self.target),
+            spread=max(_spread(seconds) for seconds in kinds),
+        )
+
+    def _draft_step(self, draft: str) -> float:
+        """Median over the rounds of the mean over the block sizes."""
+        by_gamma = (self._drafting[gamma, draft] for gamma in self._gammas)
+        return median(
+            sum(one_round) / len(self._gammas) for one_round in zip(*by_gamma, strict=True)
+        )
 
 
 def _spread(seconds: Sequence[float]) -> float:
+    """Distance between the quartiles, as a share of the median."""
     lower, middle, upper = quantiles(seconds, n=4)
-    return (upper - lower) / middle if middle else 0.0  # no time at all: drafted without a step
+    return (upper - lower) / middle if middle else 0.0  # no draft step, no time
 
 
 class _Bench:
-    """Every runner holds prompt[:-1]; each step is taken from there, timed, and taken back."""
+    """Times steps without decoding: each step starts from prompt[:-1] and is taken back.
+
+    Each step is timed next to the steps that surround it in decoding, which decides what the
+    processor's caches hold. A one-token target step follows another one, a draft's block follows a
+    verification, and a verification follows a draft's block.
+    """
 
     def __init__(
         self,
@@ -180,6 +225,7 @@ class _Bench:
                 runner.feed(prompt[:-1].unsqueeze(0))
 
     def target_step(self) -> float:
+        """Seconds of a one-token target step."""
         with torch.no_grad():
             self._target.synchronize()
             started = self._clock()
@@ -190,32 +236,35 @@ class _Bench:
         self._target.rollback(self._held)
         return seconds
 
-    def round(self, one: Configuration, draft: Runner) -> tuple[float, float, int]:
-        """Seconds per draft step, and of the rest: the target's part of the round; tokens drafted.
+    def round(self, configuration: Configuration, draft: Runner) -> tuple[float, float, int]:
+        """Time one round.
 
-        What drafts without a step of a model has all of its time in the rest.
+        A draft that needs no step of a model has all of its time in the second number.
+
+        Returns:
+            Seconds per draft step, seconds of the target's part of the round, and drafted tokens.
         """
         draft.synchronize()
         started = self._clock()
-        basis = DraftContext(
+        context = DraftContext(
             text=self._text,
             head=self._last,
             model=draft,
             vocab_size=self._target.vocab_size,
             policy=self._policy,
             chance=self._chance,
-            stop=one.stop,
+            stop=configuration.stop,
         )
-        proposal = one.draft.propose(basis, one.gamma)
+        proposal = configuration.draft.propose(context, configuration.gamma)
         draft.synchronize()
         drafting = self._clock() - started
         steps = proposal.steps
-        proposal = self._whole(one, basis, proposal)
+        proposal = self._full_length(configuration, context, proposal)
         draft.synchronize()
         drafted = self._clock()
         p = self._policy.distribution(proposal.score(self._target, self._last))
-        verdict = proposal.verify(one.verify, p, self._chance)
-        proposal.commit(self._target, draft, self._held + 1, verdict)
+        result = proposal.verify(configuration.verify, p, self._chance)
+        proposal.commit(self._target, draft, self._held + 1, result)
         self._target.synchronize()
         verifying = self._clock() - drafted
         self._target.rollback(self._held)
@@ -224,11 +273,19 @@ class _Bench:
             return 0.0, drafting + verifying, proposal.drafted
         return drafting / steps, verifying, proposal.drafted
 
-    def _whole(self, one: Configuration, basis: DraftContext, proposal: Proposal) -> Proposal:
-        """The proposal, or one as long as gamma allows in its place."""
-        if proposal.drafted == one.draft.slots(one.gamma):
+    def _full_length(
+        self, configuration: Configuration, context: DraftContext, proposal: Proposal
+    ) -> Proposal:
+        """The proposal, or one as long as gamma allows in its place.
+
+        A stop rule or a lookup may leave a block short. Its length after this one text holds for no
+        other.
+        """
+        if proposal.drafted == configuration.draft.slots(configuration.gamma):
             return proposal
         if proposal.steps:
-            basis.runner.rollback(self._held)
-            return one.draft.propose(replace(basis, stop=FixedLength()), one.gamma)
-        return Chain.certain(basis, [self._text[-1]] * one.gamma)
+            context.runner.rollback(self._held)
+            return configuration.draft.propose(
+                replace(context, stop=FixedLength()), configuration.gamma
+            )
+        return Chain.certain(context, [self._text[-1]] * configuration.gamma)

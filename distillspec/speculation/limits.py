@@ -1,4 +1,4 @@
-"""Where a text begins and ends: the prompt before the first round, end tokens and limits after."""
+"""Where a text begins and ends: the prompt before the first round, end tokens and limits."""
 
 from __future__ import annotations
 
@@ -13,9 +13,15 @@ NO_TOKENS: frozenset[int] = frozenset()
 
 
 def check_room(prompt: Tensor, max_new_tokens: int, capacity: int) -> None:
-    """DistillSpecError for a prompt without tokens, or a text that no cache can hold.
+    """Check that all models can hold the text.
 
-    capacity: tokens of the longest text that all models can hold.
+    Args:
+        prompt: long [T].
+        max_new_tokens: Tokens that may follow.
+        capacity: Tokens of the longest text that all models can hold.
+
+    Raises:
+        DistillSpecError: The prompt has no tokens, or the text is too long.
     """
     if prompt.shape[0] == 0:
         raise DistillSpecError(
@@ -26,21 +32,22 @@ def check_room(prompt: Tensor, max_new_tokens: int, capacity: int) -> None:
     needed = prompt.shape[0] + max_new_tokens - 1
     if needed > capacity:
         raise DistillSpecError(
-            f"the text needs room for {needed} tokens, a model or its cache has {capacity}",
+            f"the text needs room for {needed} tokens; a model or its cache has {capacity}",
             where=f"decoding {max_new_tokens} tokens after a prompt of {prompt.shape[0]}",
             fix="shorten the prompt, lower max_new_tokens, or give the runner more capacity",
         )
 
 
 def longest_text(runner: TextRunner) -> int:
-    """Tokens of the longest text that its model can read and its cache can hold."""
+    """Tokens of the longest text that the model can read and its cache can hold."""
     return min(runner.capacity, runner.positions)
 
 
 def prefill(prompt: Tensor, max_new_tokens: int, *runners: TextRunner) -> None:
-    """Start anew: feed all of the prompt but its last token, which heads the first block.
+    """Empty the caches and feed all of the prompt but its last token, which heads the first block.
 
-    A draft that reads pieces and has no room for those of the prompt stays empty: it rests.
+    A draft that reads pieces, and has no room for those of the prompt, stays empty and drafts
+    nothing.
     """
     measured = [runner for runner in runners if not isinstance(runner, PieceReader)]
     check_room(prompt, max_new_tokens, min(map(longest_text, measured)))
@@ -54,7 +61,7 @@ def prefill(prompt: Tensor, max_new_tokens: int, *runners: TextRunner) -> None:
 
 def _has_room(runner: TextRunner, tokens: Tensor) -> bool:
     if not isinstance(runner, PieceReader):
-        return True  # it has been checked
+        return True  # `check_room` has checked it
     return min(runner.room_after(tokens.tolist())) >= 0
 
 

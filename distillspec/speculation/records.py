@@ -1,4 +1,4 @@
-"""What happened, in counts: sums that add over rounds, prompts and ranks. Rates are formed last."""
+"""What happened, in counts: sums that add over rounds, prompts and ranks. Rates come last."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from typing import NamedTuple
 class TokenStatus(IntEnum):
     """How a token came to be emitted."""
 
-    ACCEPTED = 0  # drafted, and kept by the target
-    CORRECTED = 1  # the target's, in place of a drafted one
-    BONUS = 2  # the target's, after a block that was kept whole
-    PLAIN = 3  # the target's, nothing was drafted
+    ACCEPTED = 0  # drafted, and kept by verification
+    CORRECTED = 1  # drawn from the target in place of a rejected token
+    BONUS = 2  # drawn from the target after a fully accepted block
+    PLAIN = 3  # drawn from the target in a round without a draft
 
 
 class RoundAudit(NamedTuple):
-    """What a round leaves beside its counts where it is audited.
+    """What an audited round records in addition to its counts.
 
-    arm: name@gamma of the configuration that decoded it. entropies: of the draft's untempered
-    distribution where each drafted token was drawn, in nats, by position; of several sequences
-    their mean; empty where the draft has no distribution. draft_seconds: drafting, its stop rule
-    included. verify_seconds: the target's forward, verification, and both caches brought to what
-    was kept. other_seconds: choosing and learning.
+    Attributes:
+        arm: name@gamma of the configuration that decoded it.
+        entropies: For each position that was drawn, entropy of the draft's untempered distribution
+            in nats; the mean over several sequences. Empty where the draft has no distribution.
+        draft_seconds: Drafting, with its stop rule.
+        verify_seconds: The target's forward, verification, and the update of both caches.
+        other_seconds: Choosing and learning.
     """
 
     arm: str
@@ -38,12 +40,15 @@ class RoundAudit(NamedTuple):
 class RoundRecord(NamedTuple):
     """One forward of the target.
 
-    accepted: drafted tokens that verification kept, whether or not they were then cut off.
-    emitted: tokens that joined the output. draft_steps: forwards of drafts.
-    cut: end-of-text shortened the block, or the length limit or a model's cache left no room for a
-    full one. Such a round is left out of every rate: near the limit only short blocks would be seen
-    whole.
-    audit: None where nobody asked for it.
+    Attributes:
+        drafted: Tokens drawn from the draft.
+        accepted: Drafted tokens that verification kept, also those that were then cut off.
+        emitted: Tokens that joined the output.
+        draft_steps: Forwards of draft models.
+        cut: Whether an end of text shortened the block, or the length limit or a cache left no room
+            for a full block. Rates leave such rounds out: near the limit only short blocks would be
+            seen in full.
+        audit: Only where rounds are audited.
     """
 
     drafted: int
@@ -55,7 +60,13 @@ class RoundRecord(NamedTuple):
 
 
 class Round(NamedTuple):
-    """What one round added to the output: tokens and fates [emitted], and its record."""
+    """What one round added to the output.
+
+    Attributes:
+        tokens: The emitted tokens.
+        fates: The status of each of them.
+        record: The counts of the round.
+    """
 
     tokens: list[int]
     fates: list[TokenStatus]
@@ -66,8 +77,16 @@ class Round(NamedTuple):
 class Counts:
     """Sums over rounds; `a + b` are the counts of both. Rates are nan where nothing was counted.
 
-    tokens, target_forwards: of all rounds. All others: of the rounds that were not cut.
-    accepted_at[i]: rounds that kept at least i + 1 drafted tokens. drafts: rounds that drafted.
+    Attributes:
+        tokens: Emitted tokens of all rounds.
+        target_forwards: All rounds.
+        verifications: Rounds that were not cut, as in all counts below.
+        emitted: Emitted tokens.
+        drafts: Rounds that drafted.
+        drafted: Drafted tokens.
+        accepted: Drafted tokens that were kept.
+        draft_steps: Forwards of draft models.
+        accepted_at: At index i, rounds that kept at least i + 1 drafted tokens.
     """
 
     tokens: int = 0
@@ -82,20 +101,21 @@ class Counts:
 
     @classmethod
     def of(cls, rounds: Iterable[RoundRecord]) -> Counts:
+        """The counts of these rounds."""
         rounds = list(rounds)
-        whole = [record for record in rounds if not record.cut]
-        longest = max((record.drafted for record in whole), default=0)
+        uncut = [record for record in rounds if not record.cut]
+        longest = max((record.drafted for record in uncut), default=0)
         return cls(
             tokens=sum(record.emitted for record in rounds),
             target_forwards=len(rounds),
-            verifications=len(whole),
-            emitted=sum(record.emitted for record in whole),
-            drafts=sum(record.drafted > 0 for record in whole),
-            drafted=sum(record.drafted for record in whole),
-            accepted=sum(record.accepted for record in whole),
-            draft_steps=sum(record.draft_steps for record in whole),
+            verifications=len(uncut),
+            emitted=sum(record.emitted for record in uncut),
+            drafts=sum(record.drafted > 0 for record in uncut),
+            drafted=sum(record.drafted for record in uncut),
+            accepted=sum(record.accepted for record in uncut),
+            draft_steps=sum(record.draft_steps for record in uncut),
             accepted_at=tuple(
-                sum(record.accepted > position for record in whole) for position in range(longest)
+                sum(record.accepted > position for record in uncut) for position in range(longest)
             ),
         )
 
@@ -110,11 +130,11 @@ class Counts:
             drafted=self.drafted + other.drafted,
             accepted=self.accepted + other.accepted,
             draft_steps=self.draft_steps + other.draft_steps,
-            accepted_at=tuple(mine + theirs for mine, theirs in at),
+            accepted_at=tuple(first + second for first, second in at),
         )
 
     def block_efficiency(self) -> float:
-        """tau: tokens emitted per target forward, correction or bonus included, in [1, gamma+1]."""
+        """tau: tokens emitted per target forward, with correction or bonus, in [1, gamma+1]."""
         return _ratio(self.emitted, self.verifications)
 
     def draft_acceptance(self) -> float:
@@ -122,9 +142,9 @@ class Counts:
         return _ratio(self.accepted, self.drafted)
 
     def acceptance_at(self, position: int) -> float:
-        """Drafts of which the token at `position` (from 0) was kept, per draft made, in [0, 1]."""
-        kept = self.accepted_at[position] if position < len(self.accepted_at) else 0
-        return _ratio(kept, self.drafts)
+        """Rounds that kept the token at `position` (from 0), per round that drafted, in [0, 1]."""
+        accepted = self.accepted_at[position] if position < len(self.accepted_at) else 0
+        return _ratio(accepted, self.drafts)
 
     def draft_steps_per_round(self) -> float:
         """Forwards of the draft per forward of the target."""
@@ -136,7 +156,12 @@ class Counts:
 
 
 class Busy(NamedTuple):
-    """Seconds that each side of a parallel decoding worked; over decode_seconds, its share."""
+    """Working time of each side of a parallel decoding; over decode_seconds it is a share.
+
+    Attributes:
+        target_seconds: Time in which the target worked.
+        draft_seconds: Time in which the draft worked.
+    """
 
     target_seconds: float
     draft_seconds: float
@@ -144,10 +169,16 @@ class Busy(NamedTuple):
 
 @dataclass(frozen=True)
 class Generation:
-    """One decoded text. finished: it ended with an end token (which `tokens` includes).
+    """One decoded text.
 
-    prefill_seconds: both models over the prompt but its last token. decode_seconds: all after.
-    busy: where both work at the same time.
+    Attributes:
+        tokens: The emitted tokens, with the end token if there is one.
+        fates: The status of each token.
+        rounds: The counts of each round.
+        prefill_seconds: Time of both models over the prompt but its last token.
+        decode_seconds: Time of everything after it.
+        finished: Whether the text ended with an end token.
+        busy: Only where both models work at the same time.
     """
 
     tokens: list[int]
@@ -182,6 +213,7 @@ class Generation:
         )
 
     def counts(self) -> Counts:
+        """The counts of all rounds."""
         return Counts.of(self.rounds)
 
 

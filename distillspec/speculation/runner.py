@@ -1,11 +1,10 @@
-"""What decoding knows of a model: tokens in, logits out, and a cache that can forget its end."""
+"""What decoding needs of a model: tokens in, logits out, and a cache that can forget its end."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 
@@ -24,12 +23,12 @@ class TextRunner(Protocol):
 
     @property
     def capacity(self) -> int:
-        """Slots of the cache: `length` plus the fed tokens must not exceed it."""
+        """Slots of the cache; `length` plus the fed tokens must not exceed it."""
         ...
 
     @property
     def positions(self) -> int:
-        """Tokens of the longest text, or way through a tree, that the model can read."""
+        """Tokens of the longest text, or path through a tree, that the model can read."""
         ...
 
     def reset(self) -> None:
@@ -45,32 +44,47 @@ class TextRunner(Protocol):
         ...
 
     def synchronize(self) -> None:
-        """Wait for the device; to be called before a clock is read."""
+        """Wait for the device; call it before reading a clock."""
         ...
 
 
 class Runner(TextRunner, Protocol):
-    """One that can also read several continuations of its text at once."""
+    """A runner that can also read several continuations of its text at once."""
 
     def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
-        """Append long [n] to the cache of one row -> logits [1, n, V] after each of them.
+        """Append the nodes of a tree to the cache of one row.
 
-        Token i goes into slot `length + i` and continues the text that ends in slot parents[i] (-1:
-        none), which is all it sees. Slots are no positions until `keep` makes one text of them.
+        Token i goes into slot `length + i`, and sees only the text that ends in slot parents[i].
+        Slots are no positions until `keep` makes one text of them.
+
+        Args:
+            tokens: long [n].
+            parents: For each token, the slot before it; -1 for none.
+
+        Returns:
+            Logits [1, n, V] after each token.
         """
         ...
 
     def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
-        """Keep the first `length` slots, then these, in their order: one text again.
+        """Make one text of the cache again.
 
-        tree: further slots, ascending, that stay a tree after that text, in the slots next to it;
-        the parent of each is among them or is the text's last slot.
+        Args:
+            length: The first slots, which stay.
+            slots: The slots that follow them, in their order in the text.
+            tree: Further slots, ascending, that stay a tree after that text, in the slots next to
+                it. The parent of each is among them or is the text's last slot.
         """
         ...
 
 
 class Room(NamedTuple):
-    """Tokens that still fit: into a cache, and into what the model can read. Below 0: too many."""
+    """Tokens that still fit; below 0 there are too many.
+
+    Attributes:
+        slots: Into the cache.
+        positions: Into what the model can read.
+    """
 
     slots: int
     positions: int
@@ -78,18 +92,19 @@ class Room(NamedTuple):
 
 @runtime_checkable
 class PieceReader(Protocol):
-    """A runner whose model reads tokens as pieces of its own: what fits depends on which they are.
+    """A runner whose model reads each token as pieces of another tokenizer.
 
-    Not every text fits; the runner then rests, and whoever decodes goes on without it.
+    What fits depends on the tokens. For a text that does not fit the runner drafts nothing, and
+    decoding goes on without it.
     """
 
     def room_after(self, tokens: Sequence[int]) -> Room:
-        """What is left once these are read after the text, for tokens that are a piece each."""
+        """Room after the text and these tokens, for tokens of one piece each."""
         ...
 
 
 def room_after(runner: TextRunner, tokens: Sequence[int]) -> Room:
-    """What is left in a runner once these are read after what it holds."""
+    """Room of a runner after it has read these tokens behind its text."""
     if isinstance(runner, PieceReader):
         return runner.room_after(tokens)
     length = runner.length + len(tokens)
@@ -98,75 +113,22 @@ def room_after(runner: TextRunner, tokens: Sequence[int]) -> Room:
 
 @runtime_checkable
 class EntropyRunner(Protocol):
-    """A runner that computes the entropy with the logits, which is cheaper than after them."""
+    """A runner that computes the entropy together with the logits, which is cheaper."""
 
     @property
     def tells_entropy(self) -> bool:
-        """Whether this one does."""
+        """Whether this runner does so."""
         ...
 
     def feed_for_entropy(self, token: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Append long [1, 1] -> logits [1, 1, V], and the entropy of softmax(z / temperature).
+        """Append one token to the cache.
 
-        In nats, a scalar where the model is. temperature: above 0.
+        Args:
+            token: long [1, 1].
+            temperature: Above 0.
+
+        Returns:
+            Logits [1, 1, V], and the entropy of softmax(z / temperature) in nats, a scalar on the
+            device.
         """
         ...
-
-
-class BigramRunner:
-    """The smallest real model: the next token's logits are a row of a [V, V] table.
-
-    It keeps its tokens like any cache does, and computes in the table's dtype (float64 for proofs).
-    """
-
-    def __init__(self, table: Tensor, *, capacity: int = 1 << 20) -> None:
-        assert table.shape == (len(table), len(table)), "a bigram table is square"
-        self._table = table
-        self._capacity = capacity
-        self._tokens = torch.empty((1, 0), dtype=torch.long, device=table.device)
-
-    @property
-    def vocab_size(self) -> int:
-        return self._table.shape[1]
-
-    @property
-    def length(self) -> int:
-        return self._tokens.shape[1]
-
-    @property
-    def capacity(self) -> int:
-        return self._capacity
-
-    @property
-    def positions(self) -> int:
-        return self._capacity
-
-    @property
-    def tokens(self) -> Tensor:
-        """What the cache holds: long [B, length]."""
-        return self._tokens
-
-    def reset(self) -> None:
-        self._tokens = self._tokens[:1, :0]
-
-    def feed(self, tokens: Tensor) -> Tensor:
-        assert self.length + tokens.shape[1] <= self._capacity, "fed beyond the cache's capacity"
-        held = self._tokens if self.length else tokens[:, :0]
-        self._tokens = torch.cat([held, tokens], dim=1)
-        return self._table[tokens]
-
-    def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
-        assert self._tokens.shape[0] == 1, "a tree grows in one row"
-        assert all(parent < self.length + i for i, parent in enumerate(parents))
-        return self.feed(tokens.unsqueeze(0))
-
-    def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
-        self._tokens = self._tokens[:, [*range(length), *slots, *tree]]
-
-    def rollback(self, length: int) -> None:
-        assert 0 <= length <= self.length, "a rollback only shortens"
-        self._tokens = self._tokens[:, :length]
-
-    def synchronize(self) -> None:
-        if self._table.is_cuda:
-            torch.cuda.synchronize(self._table.device)

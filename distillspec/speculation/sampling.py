@@ -1,7 +1,7 @@
-"""The one place where logits become the distribution that is drawn from and verified.
+"""The only place where logits become the distribution that is drawn from and verified.
 
-Decoding does little arithmetic and many small operations, each of which finds cold caches after a
-forward: what need not be computed is not.
+Decoding does little arithmetic in many small operations, each of which finds cold caches after a
+forward. So this file computes nothing that is not needed.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from torch import Tensor
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.temperature import LOWEST_TEMPERATURE, is_computable
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
 
 
 @dataclass(frozen=True)
 class SamplingPolicy:
     """Temperature, then top-k, then nucleus (top-p), the same for target and draft.
 
-    temperature: 0, the one-hot distribution of the argmax, lowest index at a tie; or from
-    `LOWEST_TEMPERATURE` on.
-    top_k: keep this many tokens, lowest indices among those that tie at the k-th logit.
-    nucleus: keep the smallest set of likeliest tokens with at least this mass, in (0, 1].
+    Logits may be -inf, but not NaN, not +inf, and not all -inf. For such a row the probability of
+    token 0 is NaN, with every policy. Nothing waits for the device to find out; `check_finite`
+    checks it once per round or text.
 
-    Logits may be -inf, but neither NaN nor +inf, nor all -inf: of such a row the probability of
-    token 0 is NaN, whatever the policy. Nothing waits for the device to find out; `check_finite`
-    asks once a round or text.
+    Attributes:
+        temperature: 0 or at least `LOWEST_TEMPERATURE`. 0 is the one-hot distribution of the
+            argmax, with the lowest index at a tie.
+        top_k: Keep this many tokens; of those that tie at the k-th logit, the lowest indices.
+        nucleus: Keep the smallest set of most probable tokens with at least this mass, in (0, 1].
     """
 
     temperature: float = 1.0
@@ -65,11 +66,11 @@ class SamplingPolicy:
         return distribution
 
     def draw(self, logits: Tensor, chance: RandomSource) -> Tensor:
-        """One token a row of logits [..., V] -> long [...]."""
+        """One token per row of logits [..., V] -> long [...]."""
         return self.draw_with_doubt(logits, chance).token
 
     def draw_with_doubt(self, logits: Tensor, chance: RandomSource) -> DrawnToken:
-        """`draw`, and what `check_finite` wants of it."""
+        """`draw`, together with what `check_finite` needs."""
         if self.temperature == 0.0:
             highest, token = _largest(logits)
             return DrawnToken(token, highest)
@@ -77,7 +78,7 @@ class SamplingPolicy:
         return DrawnToken(chance.draw(distribution), distribution[..., 0])
 
     def draw_with_distribution(self, logits: Tensor, chance: RandomSource) -> tuple[Tensor, Tensor]:
-        """`draw`, and the distribution it was drawn from, as `distribution` gives it."""
+        """`draw`, together with the distribution of `distribution`."""
         if self.temperature == 0.0:
             largest = _largest(logits)
             return largest.indices, _one_hot(largest, logits)
@@ -87,35 +88,40 @@ class SamplingPolicy:
     def untempered(self, logits: Tensor) -> Tensor:
         """softmax(z / T_s), T_s = T if T > 0 else 1, unfiltered: what stop rules read.
 
-        At temperature 0 `distribution` is one-hot and would show no rule any doubt.
+        At temperature 0 `distribution` is one-hot, and no rule would see an unsure draft.
         """
         return self._unfiltered(logits)
 
     @property
     def reading_temperature(self) -> float:
-        """T_s, of `untempered`."""
+        """T_s of `untempered`."""
         return self.temperature if self.temperature > 0.0 else 1.0
 
     def _unfiltered(self, logits: Tensor) -> Tensor:
-        """One softmax for a stop rule and for the draw that follows it, not one each."""
+        """`untempered`; a stop rule and the draw after it share one softmax."""
         latest = self._latest.seen
         if latest is not None and latest[0] is logits:
             return latest[1]
-        found = _softmax(logits, self.reading_temperature)
-        if logits.dim() == 1:  # of many rows nobody asks twice, and holding them takes memory
-            self._latest.seen = logits, found
-        return found
+        distribution = _softmax(logits, self.reading_temperature)
+        if logits.dim() == 1:  # many rows are read once, and holding them takes memory
+            self._latest.seen = logits, distribution
+        return distribution
 
 
 class DrawnToken(NamedTuple):
-    """Tokens, long [...], and of each what tells `check_finite` whether it was drawn at all."""
+    """Tokens, and a value per token that shows whether it was drawn from a distribution.
+
+    Attributes:
+        token: long [...].
+        doubt: Shape [...]; NaN or infinite where the logits gave no distribution.
+    """
 
     token: Tensor
     doubt: Tensor
 
 
 class _Latest:
-    """The row of logits [V] asked about last, and its softmax. Neither is written to by anyone."""
+    """The last row of logits [V] and its softmax. Nobody writes to either of them."""
 
     seen: tuple[Tensor, Tensor] | None = None  # one value: threads may share a policy
 
@@ -125,21 +131,22 @@ class _Latest:
 
 
 def check_finite(model: str, *doubts: Tensor) -> None:
-    """Ask whether logits gave distributions; waits for the device.
+    """Check that logits gave distributions; waits for the device.
 
     Args:
-        model: Whose logits they are, for the error.
-        doubts: Of any shape: finite but where logits were NaN, +inf or all -inf. The probability of
-            token 0 in what a policy made of logits, or `DrawnToken.doubt`; sums of them serve too.
+        model: The model of the logits, for the error.
+        doubts: Of any shape; finite unless logits were NaN, +inf or all -inf. They are the
+            probability of token 0 in what a policy made of logits, `DrawnToken.doubt`, or sums of
+            these.
 
     Raises:
-        DistillSpecError: The logits gave none.
+        DistillSpecError: The logits gave no distribution.
     """
     if not math.isfinite(sum(float(doubt.sum()) for doubt in doubts)):
         raise DistillSpecError(
             f"the logits of {model} are NaN or infinite: they give no distribution",
-            where="what that model says of the next token",
-            fix="look for NaN in its weights; in half precision try bfloat16 or float32",
+            where="its logits for the next token",
+            fix="check its weights for NaN; in half precision use bfloat16 or float32",
         )
 
 
@@ -149,12 +156,12 @@ def likeliest(logits: Tensor) -> Tensor:
 
 
 def _largest(logits: Tensor) -> torch.return_types.max:
-    """The largest of each row and its place: NaN or infinite where a row gives no distribution."""
+    """The largest logit of each row and its index; not finite for a row without distribution."""
     return logits.to(precise(logits)).max(-1)  # half precision is twice as slow
 
 
 def _one_hot(largest: torch.return_types.max, logits: Tensor) -> Tensor:
-    """[...] -> [..., V], in the precision and shape of the logits' distribution."""
+    """[...] -> one-hot [..., V], in the precision of the logits' distribution."""
     nothing = torch.zeros_like(logits, dtype=precise(logits))
     one_hot = nothing.scatter_(-1, largest.indices.unsqueeze(-1), 1.0)
     one_hot[..., 0] += largest.values - largest.values
@@ -169,11 +176,12 @@ def _softmax(logits: Tensor, temperature: float) -> Tensor:
 
 
 def precise(logits: Tensor) -> torch.dtype:
-    """What distributions are computed in: float32, or float64 where the logits are."""
+    """The dtype of distributions: float32, or float64 where the logits are float64."""
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
 def _is_in_top_k(scores: Tensor, k: int) -> Tensor:
+    """bool [..., V]: exactly k per row, the lowest indices among ties."""
     kth = scores.topk(k, dim=-1).values[..., -1:]
     above = scores > kth
     ties = scores == kth
@@ -182,9 +190,10 @@ def _is_in_top_k(scores: Tensor, k: int) -> Tensor:
 
 
 def _is_in_nucleus(scores: Tensor, mass: float) -> Tensor:
+    """bool [..., V]: the most probable tokens until their mass reaches `mass`."""
     probabilities, order = scores.softmax(-1).sort(dim=-1, descending=True, stable=True)
-    likelier = probabilities.cumsum(-1) - probabilities
-    is_kept = likelier < mass
+    mass_before = probabilities.cumsum(-1) - probabilities
+    is_kept = mass_before < mass
     is_kept[..., 0] = True
     return torch.zeros_like(is_kept).scatter_(-1, order, is_kept)
 
@@ -193,12 +202,20 @@ def _out_of_range(name: str, value: float, allowed: str) -> DistillSpecError:
     return DistillSpecError(
         f"{name} is {value}, out of range",
         where="sampling policy",
-        fix=f"give a {name} of {allowed}",
+        fix=f"set {name} to {allowed}",
     )
 
 
 def entropy_in_one_pass(logits: Tensor, temperature: Tensor) -> Tensor:
-    """The same of logits [V] at T_s (a scalar) -> a scalar, for a graph that fuses it all."""
+    """Entropy of softmax(z / T_s) in nats, in a form that a compiled graph fuses.
+
+    Args:
+        logits: Shape [V].
+        temperature: T_s, a scalar above 0.
+
+    Returns:
+        A scalar on the device.
+    """
     scores = logits.to(precise(logits)) / temperature
     scores = scores - scores.max()
     weights = scores.exp()

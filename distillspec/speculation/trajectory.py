@@ -1,4 +1,4 @@
-"""What drafts say of tokens that were emitted, whoever drafted them."""
+"""How a draft model would have done on emitted tokens, whichever draft they came from."""
 
 from __future__ import annotations
 
@@ -13,18 +13,31 @@ from distillspec.speculation.sampling import SamplingPolicy, check_finite
 
 
 def keep_chances(p: Tensor, q: Tensor, tokens: Tensor) -> Tensor:
-    """min(1, q(x)/p(x)): p, q [N, V], emitted tokens long [N] -> [N] in [0, 1].
+    """Probability that token verification had kept each emitted token as a drafted one.
 
-    The probability that token verification had kept a drafted x there, given that x is what was
-    emitted: it emits x with probability p(x), and keeps a drafted x with min(p(x), q(x)).
+    It is min(1, q(x)/p(x)): token verification emits x with probability p(x), and keeps a drafted x
+    with min(p(x), q(x)).
+
+    Args:
+        p: The target's distributions, shape [N, V].
+        q: The draft's distributions, shape [N, V].
+        tokens: Emitted tokens, long [N].
+
+    Returns:
+        Shape [N], in [0, 1].
     """
     of_p, of_q = (distribution.gather(-1, tokens[:, None])[:, 0] for distribution in (p, q))
-    # p is 0 only where rounding parts this forward from the one that drew x: a draft's x stays.
+    # p is 0 only where this forward is rounded otherwise than the one that drew x.
     return torch.where(of_p > 0.0, (of_q / of_p).clamp(max=1.0), (of_q > 0.0).to(q.dtype))
 
 
 class Watched(NamedTuple):
-    """chances: by model, `keep_chances` of a round's tokens. forwards: of drafts, to know them."""
+    """What watching a round found.
+
+    Attributes:
+        chances: For each model, `keep_chances` of the round's tokens.
+        forwards: Forwards of draft models that this took.
+    """
 
     chances: dict[str | None, list[float]]
     forwards: int
@@ -38,13 +51,19 @@ def watch(
     q: Tensor,
     policy: SamplingPolicy,
 ) -> Watched:
-    """Read what a round emitted with each of the models, of which one or none drafted in it.
+    """Read what a round emitted with each of the models; at most one of them drafted in it.
 
-    text: the committed tokens; the round's, at most one for each row of the target's p [G + 1, V],
-    are its last len(p). q: [G, V], what the round's chain was drawn from. The model that drafted
-    need be fed nothing, or the one token it drew last; each other all that it has not read. One
-    that has no room for that could not have drafted, and would have kept nothing. Waits for the
-    device once, if there are models.
+    The model that drafted has to read nothing, or only the token it drew last. Each other model
+    reads all that it has not read yet. A model without room for that could not have drafted, so its
+    probabilities are 0. Waits for the device once, if there are models.
+
+    Args:
+        models: The models to watch, by name.
+        drafts: The runners by name.
+        text: The committed tokens; its last N are the round's.
+        p: The target's distributions of these tokens, shape [N, V].
+        q: What the round's chain was drawn from, shape [G, V].
+        policy: What makes a distribution of logits.
     """
     if not models:
         return Watched({}, 0)
@@ -54,8 +73,8 @@ def watch(
     doubts: list[Tensor] = []
     for model in models:
         runner = drafts[model]
-        drafted_here = runner.length >= len(text) - N  # all others were fed less
-        distribution = q[:N] if drafted_here else q[:0]
+        has_drafted = runner.length >= len(text) - N  # all others have read less
+        distribution = q[:N] if has_drafted else q[:0]
         if len(distribution) < N:
             unread = text[runner.length : -1]
             if min(room_after(runner, unread)) < 0:

@@ -1,4 +1,4 @@
-"""Drafted sequences with their shared beginnings stored once, and who drew what in which order."""
+"""Drafted sequences as a tree: shared beginnings stored once, with the order of all draws."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tree:
-    """Nodes 0..N-1, parents before children; contexts 0..N: the root, then node i as i + 1.
+    """Nodes 0..N-1, parents before children, and contexts 0..N: the root, then node i as i + 1.
 
     A context is what stands before the next token: the committed text for the root, a path for the
-    others. p has a row a context. tokens, parents: by node, the parent as a context.
-    drawn: by context, the nodes drawn after it, in drawing order, one entry a draw: two draws of
-    the same token are two entries of one node.
-    q_rows: by context, the row of q its children were drawn from; -1 where it has none.
+    others. p has one row per context.
+
+    Attributes:
+        tokens: The token of each node.
+        parents: The parent of each node, as a context.
+        drawn: For each context, the nodes drawn after it, in drawing order, one entry per draw. Two
+            draws of the same token are two entries of one node.
+        q_rows: For each context, the row of q that its children were drawn from; -1 without
+            children.
     """
 
     tokens: tuple[int, ...]
@@ -24,28 +29,29 @@ class Tree:
 
     @classmethod
     def of(cls, sequences: Sequence[Sequence[int]]) -> Tree:
-        """K drafted sequences; row k * length + i of q is what token i of sequence k came from.
+        """The tree of K drafted sequences.
 
-        length: of the longest one. Sequences may end early.
+        Row k * length + i of q is what token i of sequence k was drawn from. `length` is that of
+        the longest sequence; others may end early.
         """
         length = max((len(sequence) for sequence in sequences), default=0)
         tokens: list[int] = []
         parents: list[int] = []
         drawn: list[list[int]] = [[]]
         q_rows: list[int] = [-1]
-        found: dict[tuple[int, int], int] = {}
+        nodes: dict[tuple[int, int], int] = {}
         for number, sequence in enumerate(sequences):
             context = 0
             for position, token in enumerate(sequence):
                 if q_rows[context] < 0:
                     q_rows[context] = number * length + position
-                if (context, token) not in found:
-                    found[context, token] = len(tokens)
+                if (context, token) not in nodes:
+                    nodes[context, token] = len(tokens)
                     tokens.append(token)
                     parents.append(context)
                     drawn.append([])
                     q_rows.append(-1)
-                node = found[context, token]
+                node = nodes[context, token]
                 drawn[context].append(node)
                 context = node + 1
         return cls(tuple(tokens), tuple(parents), tuple(map(tuple, drawn)), tuple(q_rows))
@@ -54,7 +60,7 @@ class Tree:
         return len(self.tokens)
 
     def child(self, context: int, token: int) -> int | None:
-        """The node of that token after that context."""
+        """The node of that token after that context, if there is one."""
         return next((node for node in self.drawn[context] if self.tokens[node] == token), None)
 
     def path(self, context: int) -> list[int]:
@@ -66,7 +72,7 @@ class Tree:
         return nodes[::-1]
 
     def depths(self) -> list[int]:
-        """By node, tokens on its path, itself included."""
+        """For each node, the tokens on its path, itself included."""
         depths: list[int] = []
         for parent in self.parents:
             depths.append(depths[parent - 1] + 1 if parent else 1)

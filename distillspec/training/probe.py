@@ -16,11 +16,11 @@ from distillspec.models.sampling.generate import DrawnText, generate
 from distillspec.models.surgery.frozen import FrozenTarget
 from distillspec.recipe import distill
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.records import Counts
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.token import verify_token

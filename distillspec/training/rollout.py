@@ -24,7 +24,7 @@ from distillspec.models.sampling.generate import ResponseWriter, generate
 from distillspec.models.sampling.speculative import SpeculatedText, generate_speculatively
 from distillspec.models.surgery.frozen import FrozenTarget
 from distillspec.recipe.distill import DistillConfig
-from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.loss_positions import texts_of
 from distillspec.training.replay import Completed, ReplayBuffer

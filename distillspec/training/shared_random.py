@@ -6,7 +6,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
 
 
 class SharedRandomSource:

@@ -41,10 +41,10 @@ from distillspec.recipe.loading import load_suite, method_of, suite_of
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.choose.chooser import Chooser
 from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.records import Round, RoundRecord, TokenStatus
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy

@@ -23,9 +23,9 @@ from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.kseq import verify_kseq
 from distillspec.speculation.verify.multipath import verify_multipath
 from distillspec.speculation.verify.recursive import verify_recursive
+from distillspec.speculation.verify.result import Rule
 from distillspec.speculation.verify.token import verify_token
 from distillspec.speculation.verify.traversal import verify_traversal
-from distillspec.speculation.verify.verdict import Rule
 from distillspec.workflows import distill
 from distillspec.workflows.evaluate import evaluate as evaluate_folder
 from distillspec.workflows.run_folder import RunFolder

@@ -36,8 +36,8 @@ from distillspec.methods.build import configuration
 from distillspec.models.loading.precision import describe
 from distillspec.recipe.methods import MethodConfig
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.decoding.engine import AutoregressiveDecoder, SpeculativeDecoder
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 

@@ -21,9 +21,9 @@ from distillspec.models.runners.eager import vocabulary_size
 from distillspec.models.vocabulary.tokenizers import check_pair
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.draft.proposal import DraftContext
 from distillspec.speculation.draft.stop import StopRule
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 

@@ -31,6 +31,14 @@ from typing import NamedTuple
 import pair
 import torch
 from torch import Tensor
+from virtual_time import (
+    Cost,
+    TextTarget,
+    TimedTarget,
+    VirtualBlocks,
+    VirtualClock,
+    VirtualDraft,
+)
 
 from distillspec.errors import DistillSpecError
 from distillspec.measure.exact.expected_rounds import expected_counts
@@ -44,20 +52,12 @@ from distillspec.models.runners.eager import CausalRunner
 from distillspec.models.runners.factory import saved
 from distillspec.recipe.methods import MethodConfig
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.decoding.engine import AutoregressiveDecoder, SpeculativeDecoder
 from distillspec.speculation.parallel.ahead import AheadDraft
 from distillspec.speculation.parallel.candidates import Candidates
 from distillspec.speculation.parallel.card import CardDecoder, CardProcess
 from distillspec.speculation.parallel.pearl import BlockWorker, PearlDecoder, PearlProcess
-from distillspec.speculation.parallel.virtual import (
-    Cost,
-    TextTarget,
-    TimedTarget,
-    VirtualBlocks,
-    VirtualClock,
-    VirtualDraft,
-)
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.records import Busy, Generation
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
@@ -305,10 +305,10 @@ def pearl_in_virtual_time(
     clock = VirtualClock()
     gamma = min(_LONGEST_GAMMA, max(1, round(1.0 / costs.draft(1))))
     q = torch.zeros(gamma, bench.pair.vocab_size)
-    servant = BlockWorker(lambda: runners[1], q)
+    worker = BlockWorker(lambda: runners[1], q)
     decoder = PearlDecoder(
         TimedTarget(runners[0], clock, costs.target),
-        VirtualBlocks(servant, q, clock, costs.draft),
+        VirtualBlocks(worker, q, clock, costs.draft),
         policy,
         chance(seed),
         gamma=gamma,

@@ -29,7 +29,7 @@ from distillspec.models.sampling.generate import cut_at_ends, generate
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 
 RECIPE = "recipes/nano-python.yaml"

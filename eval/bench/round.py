@@ -28,8 +28,8 @@ from distillspec.methods.step_times import StepTimes, measure_steps
 from distillspec.models.loading.precision import describe
 from distillspec.recipe.methods import MethodConfig
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.decoding.engine import AutoregressiveDecoder, SpeculativeDecoder
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.records import Generation
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy

@@ -42,12 +42,12 @@ from distillspec.methods.build import configuration
 from distillspec.models.loading.precision import describe
 from distillspec.recipe.methods import MethodConfig
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.confidence import Confidence, DraftVerify
 from distillspec.speculation.draft.entropy import SVIP, AdaEDL, guessed_acceptance
 from distillspec.speculation.draft.stop import FixedLength, StopRule
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 

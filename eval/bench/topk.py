@@ -49,7 +49,7 @@ from distillspec.recipe.distill import CachedTargetConfig
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.cached_target import CachedTopKTarget
 from distillspec.training.loss_positions import predicts_response

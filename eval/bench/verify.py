@@ -28,6 +28,15 @@ from typing import Any
 
 import pair
 import torch
+from expected_lengths import (
+    PositionDistribution,
+    expected_by_block,
+    expected_by_token,
+    expected_down,
+    kseq_distribution,
+    recursive_distribution,
+)
+from optimal_transport import optimal_acceptance
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
@@ -35,20 +44,14 @@ from distillspec.measure.stats.intervals import Interval, Sums, ratio, relative
 from distillspec.methods.build import configuration
 from distillspec.recipe.methods import MethodConfig
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.proposal import DraftRule, Proposal
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.speculation.verify.block import expected_by_block
-from distillspec.speculation.verify.kseq import kseq_distribution
-from distillspec.speculation.verify.recursive import recursive_distribution
-from distillspec.speculation.verify.token import expected_by_token
-from distillspec.speculation.verify.transport import optimal_acceptance
-from distillspec.speculation.verify.walk import PositionDistribution, expected_down
 
 Rule = tuple[str, int, int]
 """Its name, K, and L, the length of a draft."""

@@ -28,13 +28,13 @@ from distillspec.methods.build import (
 from distillspec.methods.step_times import StepTimes
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.choose.chooser import RoundOutcome
 from distillspec.speculation.choose.hedge import Hedge
 from distillspec.speculation.choose.per_prompt import PerPrompt
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.lookup import LookupDraft
 from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.verify.recursive import verify_recursive, verify_recursive_distinct
 from distillspec.speculation.verify.token import verify_token
 
@@ -83,7 +83,7 @@ SUITE = Suite.model_validate(
 def test_graphs_fit_blocks_that_may_end_early_and_trees_that_share() -> None:
     blocks, trees, rows = graph_sizes(SUITE)
     assert blocks == [1, 5, 9]
-    assert trees == [4, 7, 13]  # of 3 sequences of 4 and of 2 tokens, whole and half
+    assert trees == [4, 7, 13]  # of 3 sequences of 4 and of 2 tokens, full and half size
     assert rows == [3]
     assert most_slots(SUITE) == 12
 
@@ -94,8 +94,8 @@ def test_what_chooses_knows_its_arms_and_their_reward() -> None:
     ucb = chooser(SUITE, by_name["ucb"], chance, 500.0)
     seen = []
     for _ in range(3):
-        one = ucb.choose()
-        seen.append((one.name, one.gamma))
+        first = ucb.choose()
+        seen.append((first.name, first.gamma))
         ucb.learn(RoundOutcome(2, 0.01))
     assert seen == [("standard", 2), ("standard", 4), ("spectr", 2)]
     exp3 = chooser(SUITE, by_name["exp3"], chance, 500.0)
@@ -154,8 +154,10 @@ def test_slots_are_what_stands_beyond_the_text() -> None:
             ],
         }
     )
-    found = [(method.name, gamma, drafted) for method, gamma, drafted in most_drafted(suite)]
-    assert found == [
+    drafted_by_method = [
+        (method.name, gamma, drafted) for method, gamma, drafted in most_drafted(suite)
+    ]
+    assert drafted_by_method == [
         ("standard", 3, 3),
         ("spectr", 3, 12),
         ("card", 3, 15),
@@ -222,17 +224,17 @@ def test_each_arm_knows_its_draft() -> None:
     assert configuration(BY_NAME["lookup"], 8).draft == LookupDraft(2)
 
 
-def test_what_is_learnt_begins_anew_with_a_prompt_if_the_suite_says_so() -> None:
+def test_with_memory_prompt_each_prompt_starts_without_statistics() -> None:
     chance = GeneratorSource(torch.Generator().manual_seed(0))
     made = chooser(SEVERAL, BY_NAME["hedge"], chance, 500.0, "distilled")
     assert isinstance(made, PerPrompt)
     first = made.choose()
     made.begin()
     assert made.choose() != first  # arms of its own, whose stop rules know nothing either
-    kept = BY_NAME["hedge"].model_copy(
+    stored = BY_NAME["hedge"].model_copy(
         update={"choose": BY_NAME["hedge"].choose.model_copy(update={"memory": "kept"})}  # type: ignore[union-attr]
     )
-    assert isinstance(chooser(SEVERAL, kept, chance, 500.0, "distilled"), Hedge)
+    assert isinstance(chooser(SEVERAL, stored, chance, 500.0, "distilled"), Hedge)
 
 
 def test_drafts_that_may_rest_get_graphs_for_what_they_miss() -> None:
@@ -240,7 +242,7 @@ def test_drafts_that_may_rest_get_graphs_for_what_they_miss() -> None:
     assert draft_block_sizes(SEVERAL) == [1, 2, 7, 9]
 
 
-def test_a_chain_that_stops_by_its_entropy_gets_a_graph_that_tells_it() -> None:
+def test_a_chain_that_stops_by_its_entropy_gets_a_graph_that_computes_it() -> None:
     def suite(**method: object) -> Suite:
         return Suite.model_validate({"gammas": [8], "methods": [{"name": "one", **method}]})
 
@@ -286,12 +288,12 @@ def test_the_most_that_arms_can_earn_is_that_of_their_own_drafts() -> None:
         "weak": times(undistilled=0.25),
         "lookup": times(distilled=0.0),
     }
-    most = {
+    speeds = {
         name: most_tokens_per_second(SEVERAL, BY_NAME[name], "distilled", steps)
         for name in ("two", "free", "guarded")
     }
-    assert most["two"] == pytest.approx(9 / (8 * 0.25 + 1))
-    assert most["free"] == most["guarded"] == pytest.approx(9.0)
+    assert speeds["two"] == pytest.approx(9 / (8 * 0.25 + 1))
+    assert speeds["free"] == speeds["guarded"] == pytest.approx(9.0)
 
 
 @pytest.mark.parametrize("arms", [["card"], ["card", "plain"], ["plain"]])
@@ -315,5 +317,5 @@ def test_arms_that_draft_in_two_processes_or_nothing_can_earn_what_chains_of_the
         "weak": times(8, undistilled=0.01),
         "plain": times(1, distilled=0.0),
     }
-    most = most_tokens_per_second(suite, suite.named("ucb"), "distilled", steps)
-    assert most == pytest.approx(5 / (4 * 0.25 + 1))
+    speed = most_tokens_per_second(suite, suite.named("ucb"), "distilled", steps)
+    assert speed == pytest.approx(5 / (4 * 0.25 + 1))

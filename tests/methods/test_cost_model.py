@@ -23,7 +23,7 @@ def test_tau_is_the_published_closed_form(alpha: float, gamma: int) -> None:
 
 
 @pytest.mark.parametrize("gamma", [1, 3, 8])
-def test_tau_runs_from_one_token_to_the_whole_block_and_never_falls(gamma: int) -> None:
+def test_tau_runs_from_one_token_to_the_full_block_and_never_falls(gamma: int) -> None:
     values = [tau_iid(step / 20, gamma) for step in range(21)]
     assert values[0] == 1.0
     assert values[-1] == gamma + 1

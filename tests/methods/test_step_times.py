@@ -10,14 +10,14 @@ from distillspec.errors import DistillSpecError
 from distillspec.methods.build import configuration
 from distillspec.methods.step_times import StepTimes, measure_steps, middle_prompt
 from distillspec.recipe.methods import MethodConfig
-from distillspec.speculation.chance import GeneratorSource
-from distillspec.speculation.runner import BigramRunner
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import DoubleReader
 
 
 class Clock:
-    """Time that passes only where a model says so."""
+    """Time that passes only where a model adds it."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -136,26 +136,26 @@ def test_steps_are_timed_after_the_middle_one_of_the_prompts_that_each_draft_can
     assert len(middle_prompt(prompts, [plain], 4)) == 5
     assert len(middle_prompt(prompts, [plain, narrow], 2)) == 3
     assert len(middle_prompt(prompts, [plain, narrow], 7)) == 2
-    with pytest.raises(DistillSpecError, match="no prompt leaves the draft 9 places"):
+    with pytest.raises(DistillSpecError, match="room for a block of 9"):
         middle_prompt(prompts, [plain, narrow], 9)
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_a_block_that_a_stop_rule_left_short_is_verified_whole(count: int) -> None:
+def test_a_block_that_a_stop_rule_left_short_is_verified_at_full_length(count: int) -> None:
     """Over a flat distribution confidence stops at once; a step and a token of the target cost a
     second.
     """
     clock = Clock()
     draft = {"kind": "sequences", "count": count} if count > 1 else {"kind": "chain"}
     verify = {"kind": "kseq" if count > 1 else "token"}
-    one = MethodConfig.model_validate(
+    method = MethodConfig.model_validate(
         {"name": "sure", "draft": draft, "stop": {"kind": "confidence"}, "verify": verify}
     )
-    target, small = SlowBigram(clock, 1.0, 1.0), SlowBigram(clock, 0.5)
+    target, draft = SlowBigram(clock, 1.0, 1.0), SlowBigram(clock, 0.5)
     times = measure_steps(
         target,
-        {"draft": small},
-        [configuration(one, 4)],
+        {"draft": draft},
+        [configuration(method, 4)],
         torch.tensor([1, 2, 3]),
         policy=SamplingPolicy(1.0),
         chance=GeneratorSource(torch.Generator().manual_seed(0)),
@@ -167,7 +167,7 @@ def test_a_block_that_a_stop_rule_left_short_is_verified_whole(count: int) -> No
     if count == 1:
         assert times.verify_time(4) == pytest.approx(3.0)
         assert times.verify_time_of(2.0) == pytest.approx(2.0)
-    assert target.tokens.tolist() == small.tokens.tolist() == [[1, 2]]
+    assert target.tokens.tolist() == draft.tokens.tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize("prompt", [[1, 2, 3], [1, 2, 1]], ids=["no match", "a match"])

@@ -28,7 +28,7 @@ SEEDING = {
 # Calls whose seed was derived by their caller. All others derive it themselves.
 DERIVED_BY_THE_CALLER = {
     ("distillspec/measure/timed/bench.py", "_chance"),
-    ("distillspec/speculation/chance.py", "seeded"),  # corpus.stored derives one per row
+    ("distillspec/speculation/random_source.py", "seeded"),  # corpus.stored derives one per row
     ("distillspec/training/probe.py", "_chance"),
 }
 

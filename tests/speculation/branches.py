@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource, passes
 from distillspec.speculation.draft.proposal import DraftContext
 from distillspec.speculation.draft.stop import FixedLength, StopRule
+from distillspec.speculation.random_source import RandomSource, passes
 from distillspec.speculation.records import Round
-from distillspec.speculation.runner import BigramRunner, Room, Runner
+from distillspec.speculation.runner import Room, Runner
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.bigram import BigramRunner
 
 Tokens = tuple[int, ...]
 Law = dict[Tokens, float]
@@ -39,8 +40,8 @@ class Branches:
 
     def accept(self, probability: Tensor) -> Tensor:
         sure = [min(h, 1.0) for h in probability.flatten().tolist()]
-        coins = [self._choose([1.0 - h, h]) == 1 for h in sure]
-        return torch.tensor(coins, dtype=torch.bool).view(probability.shape)
+        accepted = [self._choose([1.0 - h, h]) == 1 for h in sure]
+        return torch.tensor(accepted, dtype=torch.bool).view(probability.shape)
 
     def draw(self, weights: Tensor) -> Tensor:
         distribution = weights / weights.sum(-1, keepdim=True)
@@ -58,7 +59,7 @@ class Branches:
 
 
 class GridBranches(Branches):
-    """Coins through the comparison that ships: uniforms on {0, 1/grid, ..., (grid-1)/grid}.
+    """Trials through the shipped comparison: uniforms on {0, 1/grid, ..., (grid-1)/grid}.
 
     Exact for probabilities that are multiples of 1/grid, and it has the uniform of exactly 0.
     """
@@ -113,14 +114,14 @@ def distribution_by_rounds(
     """The same distribution for a stream of rounds, with equal states between rounds walked only
     once.
 
-    state: all that the next round depends on beside the tokens emitted so far.
+    state: all that the next round depends on except the tokens emitted so far.
     """
     distribution: Law = defaultdict(float)
     weights: dict[tuple[Tokens, Hashable], float] = {((), ()): 1.0}
     ways: dict[tuple[Tokens, Hashable], tuple[int, list[int]]] = {((), ()): (0, [])}
     while weights:
-        here = min(weights, key=lambda key: len(key[0]))  # all that leads here has been walked
-        weight, (count, way) = weights.pop(here), ways[here]
+        state_key = min(weights, key=lambda key: len(key[0]))  # all that leads here has been walked
+        weight, (count, way) = weights.pop(state_key), ways[state_key]
 
         def one_more(chance: Branches, count: int = count) -> tuple[Tokens, bool]:
             rounds = stream(chance)
@@ -133,9 +134,9 @@ def distribution_by_rounds(
             if is_over:
                 distribution[tokens] += weight
                 continue
-            there = (tokens, state())
-            weights[there] = weights.get(there, 0.0) + weight * branches.weight
-            ways.setdefault(there, (count + 1, branches.taken))
+            next_key = (tokens, state())
+            weights[next_key] = weights.get(next_key, 0.0) + weight * branches.weight
+            ways.setdefault(next_key, (count + 1, branches.taken))
     return dict(distribution)
 
 
@@ -146,7 +147,7 @@ def autoregressive_distribution(
     max_new_tokens: int,
     eos_token_ids: frozenset[int] = frozenset(),
 ) -> Law:
-    """What the target says: each context fed anew from its first token, no cache, no engine."""
+    """What the target predicts: each context fed from its first token, no cache, no engine."""
     distribution: Law = {}
     open_ends: Law = {(): 1.0}
     while open_ends:
@@ -162,7 +163,7 @@ def autoregressive_distribution(
     return distribution
 
 
-def basis_of(
+def context_of(
     runner: BigramRunner,
     pending: Sequence[int],
     chance: RandomSource,
@@ -178,8 +179,8 @@ def basis_of(
     )
 
 
-def total_variation(one: Law, other: Law) -> float:
-    return 0.5 * sum(abs(one.get(key, 0.0) - other.get(key, 0.0)) for key in {*one, *other})
+def total_variation(first: Law, second: Law) -> float:
+    return 0.5 * sum(abs(first.get(key, 0.0) - second.get(key, 0.0)) for key in {*first, *second})
 
 
 class HistoryRunner(BigramRunner):
@@ -206,7 +207,7 @@ class HistoryRunner(BigramRunner):
     def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
         super().keep(length, slots, tree)
         text = length + len(slots)
-        moved = {slot: text + place for place, slot in enumerate(tree)}
+        moved = {slot: text + offset for offset, slot in enumerate(tree)}
         self._text = {
             new: [*range(text), *(moved[slot] for slot in self._text[old] if slot in moved)]
             for old, new in moved.items()

@@ -22,14 +22,14 @@ def test_rates_are_those_of_a_sum_by_hand() -> None:
 
 
 def test_a_cut_round_counts_as_a_forward_and_its_tokens_as_tokens_and_no_more() -> None:
-    whole, cut = Counts.of(ROUNDS[:3]), Counts.of(ROUNDS)
-    assert (cut.tokens, cut.target_forwards) == (whole.tokens + 1, whole.target_forwards + 1)
-    assert cut.block_efficiency() == whole.block_efficiency()
-    assert cut.draft_acceptance() == whole.draft_acceptance()
-    assert cut.accepted_at == whole.accepted_at
+    uncut, cut = Counts.of(ROUNDS[:3]), Counts.of(ROUNDS)
+    assert (cut.tokens, cut.target_forwards) == (uncut.tokens + 1, uncut.target_forwards + 1)
+    assert cut.block_efficiency() == uncut.block_efficiency()
+    assert cut.draft_acceptance() == uncut.draft_acceptance()
+    assert cut.accepted_at == uncut.accepted_at
 
 
-def test_counts_of_the_parts_add_up_to_those_of_the_whole() -> None:
+def test_counts_of_the_parts_add_up_to_those_of_all() -> None:
     rounds = [*ROUNDS, block(5, 4), block(0, 0), block(1, 1)]
     for split in range(len(rounds) + 1):
         assert Counts.of(rounds[:split]) + Counts.of(rounds[split:]) == Counts.of(rounds)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
-from distillspec.speculation.runner import BigramRunner, Runner
+from distillspec.speculation.runner import Room, Runner, room_after
+from tests.speculation.bigram import BigramRunner
 
 TABLE = torch.arange(9, dtype=torch.float64).view(3, 3)
 
@@ -49,3 +52,24 @@ def test_feeding_beyond_the_capacity_is_refused() -> None:
 def test_a_bigram_table_is_a_runner() -> None:
     runner: Runner = BigramRunner(TABLE, capacity=7)
     assert (runner.vocab_size, runner.length, runner.capacity) == (3, 0, 7)
+
+
+def test_a_runner_has_room_for_what_its_cache_and_its_model_can_still_hold() -> None:
+    runner = BigramRunner(TABLE, capacity=7)
+    runner.feed(torch.tensor([[0, 1]]))
+    assert room_after(runner, [2, 2, 2]) == Room(slots=2, positions=2)
+    assert room_after(runner, [2] * 6) == Room(slots=-1, positions=-1)
+
+
+class Pieces(BigramRunner):
+    """Reads every token as two pieces."""
+
+    def room_after(self, tokens: Sequence[int]) -> Room:
+        left = self.capacity - 2 * (self.length + len(tokens))
+        return Room(left, left)
+
+
+def test_the_room_of_a_model_that_reads_pieces_is_its_own_answer() -> None:
+    runner = Pieces(TABLE, capacity=7)
+    runner.feed(torch.tensor([[0]]))
+    assert room_after(runner, [1]) == Room(slots=3, positions=3)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
 
 ALL = [
@@ -69,11 +69,11 @@ def test_temperature_zero_is_one_hot_at_the_lowest_index_of_the_maximum() -> Non
 @pytest.mark.parametrize("policy", ALL)
 def test_a_token_is_drawn_from_the_distribution_it_comes_with(policy: SamplingPolicy) -> None:
     logits = torch.randn(200, 7, generator=torch.Generator().manual_seed(5)) * 2
-    coins = [GeneratorSource(torch.Generator().manual_seed(6)) for _ in range(3)]
-    token, distribution = policy.draw_with_distribution(logits, coins[0])
+    sources = [GeneratorSource(torch.Generator().manual_seed(6)) for _ in range(3)]
+    token, distribution = policy.draw_with_distribution(logits, sources[0])
     assert torch.equal(distribution, policy.distribution(logits))
-    assert torch.equal(token, coins[1].draw(distribution))
-    assert torch.equal(policy.draw(logits, coins[2]), token)
+    assert torch.equal(token, sources[1].draw(distribution))
+    assert torch.equal(policy.draw(logits, sources[2]), token)
 
 
 def test_temperature_divides_the_logits() -> None:
@@ -107,10 +107,10 @@ def test_logits_that_give_no_distribution_are_found_whichever_they_are(
     policy: SamplingPolicy, dtype: torch.dtype, value: float
 ) -> None:
     chance = GeneratorSource(torch.Generator().manual_seed(0))
-    for place in range(6):
-        logits = torch.randn(2, 6, generator=torch.Generator().manual_seed(place)).to(dtype)
-        logits[0, (place + 1) % 6] = -torch.inf  # a masked token is no fault
-        logits[1, place] = value
+    for position in range(6):
+        logits = torch.randn(2, 6, generator=torch.Generator().manual_seed(position)).to(dtype)
+        logits[0, (position + 1) % 6] = -torch.inf  # a masked token is no fault
+        logits[1, position] = value
         if value == -torch.inf:
             logits[1] = value
         p, drawn = policy.distribution(logits), policy.draw_with_doubt(logits, chance)
@@ -122,7 +122,7 @@ def test_logits_that_give_no_distribution_are_found_whichever_they_are(
                 check_finite("the draft", doubt)
 
 
-def test_top_k_keeps_the_k_likeliest_and_renormalises() -> None:
+def test_top_k_keeps_the_k_most_probable_and_renormalises() -> None:
     logits = torch.tensor([0.1, 0.4, 0.3, 0.2]).log()
     distribution = SamplingPolicy(top_k=2).distribution(logits)
     assert torch.allclose(distribution, torch.tensor([0.0, 4 / 7, 3 / 7, 0.0]))
@@ -131,15 +131,15 @@ def test_top_k_keeps_the_k_likeliest_and_renormalises() -> None:
 @pytest.mark.parametrize("k", [1, 2, 3, 4, 9])
 def test_ties_at_the_kth_logit_go_to_the_lowest_indices(k: int) -> None:
     logits = torch.tensor([0.0, 1.0, 1.0, 5.0, 1.0])
-    kept = SamplingPolicy(top_k=k).distribution(logits).nonzero().flatten().tolist()
-    assert kept == sorted([3, 1, 2, 4, 0][:k])
+    tokens = SamplingPolicy(top_k=k).distribution(logits).nonzero().flatten().tolist()
+    assert tokens == sorted([3, 1, 2, 4, 0][:k])
 
 
 def test_the_nucleus_is_the_smallest_set_with_the_mass() -> None:
     logits = torch.tensor([0.05, 0.4, 0.15, 0.3, 0.1], dtype=torch.float64).log()
-    for mass, kept in ((0.01, [1]), (0.39, [1]), (0.41, [1, 3]), (0.71, [1, 2, 3])):
+    for mass, tokens in ((0.01, [1]), (0.39, [1]), (0.41, [1, 3]), (0.71, [1, 2, 3])):
         distribution = SamplingPolicy(nucleus=mass).distribution(logits)
-        assert distribution.nonzero().flatten().tolist() == kept
+        assert distribution.nonzero().flatten().tolist() == tokens
         assert distribution.sum() == pytest.approx(1.0)
 
 
@@ -185,13 +185,13 @@ def test_a_value_out_of_range_is_named(values: dict[str, float], name: str) -> N
 
 def test_a_stop_rule_and_the_draw_after_it_share_one_softmax() -> None:
     policy = SamplingPolicy(0.7)
-    one, other = torch.randn(2, 9, generator=torch.Generator().manual_seed(0))
-    assert policy.untempered(one) is policy.distribution(one)
-    assert torch.equal(policy.distribution(other), (other / 0.7).softmax(-1))
-    assert torch.equal(policy.untempered(one), (one / 0.7).softmax(-1))
+    first, second = torch.randn(2, 9, generator=torch.Generator().manual_seed(0))
+    assert policy.untempered(first) is policy.distribution(first)
+    assert torch.equal(policy.distribution(second), (second / 0.7).softmax(-1))
+    assert torch.equal(policy.untempered(first), (first / 0.7).softmax(-1))
 
 
-def test_policies_with_the_same_settings_are_equal_whatever_they_were_asked() -> None:
+def test_policies_with_the_same_settings_are_equal_after_any_use() -> None:
     policy = SamplingPolicy(0.7)
     policy.distribution(torch.zeros(3))
     assert policy == SamplingPolicy(0.7)

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.trajectory import keep_chances, watch
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import DoubleReader, HistoryRunner
 from tests.speculation.decoding.test_engine import random_table
 
@@ -38,15 +38,15 @@ def test_a_model_that_rested_reads_what_it_missed_and_speaks_of_the_last_tokens(
 ) -> None:
     held = min(held, len(TEXT) - N - 1)
     draft, p = runner(1, held), distributions(0, N)
-    found = watch(["a"], {"a": draft}, TEXT, p, p[:0], POLICY)
+    watched = watch(["a"], {"a": draft}, TEXT, p, p[:0], POLICY)
     expected = keep_chances(p, distributions(1, N), torch.tensor(TEXT[-N:]))
-    assert found.chances == {"a": pytest.approx(expected.tolist(), abs=1e-12)}
-    assert found.forwards == 1
+    assert watched.chances == {"a": pytest.approx(expected.tolist(), abs=1e-12)}
+    assert watched.forwards == 1
     assert draft.tokens.tolist() == [TEXT[:-1]]
 
 
 @pytest.mark.parametrize(("drafted", "forwards"), [(2, 1), (3, 0), (5, 0)])
-def test_the_model_that_drafted_says_what_it_drew_from_and_reads_one_token_at_most(
+def test_the_model_that_drafted_gives_what_it_drew_from_and_reads_one_token_at_most(
     drafted: int, forwards: int
 ) -> None:
     """Of 3 tokens: all of its draft kept and a bonus, or a correction."""
@@ -54,10 +54,10 @@ def test_the_model_that_drafted_says_what_it_drew_from_and_reads_one_token_at_mo
     q, p = distributions(1, N), distributions(0, N)
     draft = runner(1, min(len(TEXT) - N + drafted - 1, len(TEXT) - 1))
     rows = torch.cat([q, q])[:drafted]
-    found = watch([None], {None: draft}, TEXT, p, rows, POLICY)
+    watched = watch([None], {None: draft}, TEXT, p, rows, POLICY)
     expected = keep_chances(p, q, torch.tensor(TEXT[-N:]))
-    assert found.chances == {None: pytest.approx(expected.tolist(), abs=1e-12)}
-    assert found.forwards == forwards
+    assert watched.chances == {None: pytest.approx(expected.tolist(), abs=1e-12)}
+    assert watched.forwards == forwards
     assert draft.tokens.tolist() == [TEXT[:-1]]
 
 
@@ -74,7 +74,7 @@ def test_a_model_without_room_for_the_text_would_have_kept_nothing() -> None:
     full = DoubleReader(random_table(3, 2), capacity=8)
     full.feed(torch.tensor([TEXT[:2]]))
     draft, p = runner(1, 2), distributions(0, 2)
-    found = watch(["a", "full"], {"a": draft, "full": full}, TEXT, p, p[:0], POLICY)
+    watched = watch(["a", "full"], {"a": draft, "full": full}, TEXT, p, p[:0], POLICY)
     expected = keep_chances(p, distributions(1, 2), torch.tensor(TEXT[-2:]))
-    assert found.chances == {"a": pytest.approx(expected.tolist(), abs=1e-12), "full": [0.0, 0.0]}
-    assert (found.forwards, full.length) == (1, 2)
+    assert watched.chances == {"a": pytest.approx(expected.tolist(), abs=1e-12), "full": [0.0, 0.0]}
+    assert (watched.forwards, full.length) == (1, 2)

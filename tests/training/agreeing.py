@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.distributed
 
-from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.training.shared_random import SharedRandomSource
 
 

@@ -11,7 +11,7 @@ import torch
 from distillspec.divergence.table import DIVERGENCES
 from distillspec.errors import DistillSpecError
 from distillspec.methods.build import VERIFIERS
-from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.workflows.library import divergences, evaluate, train, verification_rules
 from tests.tiny_plan import recipe, written_plan
 

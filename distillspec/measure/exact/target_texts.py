@@ -17,8 +17,8 @@ from distillspec.measure.exact.prompt import MeasuredPrompt
 from distillspec.measure.stats.intervals import Sums, by_document
 from distillspec.models.sampling.generate import DrawnText, generate
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.limits import up_to_end
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 
 if TYPE_CHECKING:

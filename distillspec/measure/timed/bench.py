@@ -36,11 +36,11 @@ from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
 from distillspec.runtime.plain_files import BoundedText, read_json
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.choose.chooser import Chooser, RoundOutcome
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.decoding.engine import AutoregressiveDecoder, SpeculativeDecoder
+from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.records import Generation
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy

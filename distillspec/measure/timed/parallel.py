@@ -15,9 +15,9 @@ from distillspec.models.runners.factory import saved
 from distillspec.recipe.capacity import check_threads
 from distillspec.recipe.methods import CardConfig, MethodConfig, Parallel
 from distillspec.recipe.suite import Suite
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.parallel.card import CardDecoder, CardProcess
 from distillspec.speculation.parallel.pearl import PearlDecoder, PearlProcess
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.records import Generation, Round
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy

@@ -21,7 +21,7 @@ from distillspec.models.runners.encoder_decoder import is_seq2seq
 from distillspec.models.sampling.encoder_decoder import Answering
 from distillspec.models.sampling.forward import Forward, forward_of, read_prompts
 from distillspec.models.surgery.hidden import left_padded_positions
-from distillspec.speculation.chance import RandomSource, for_rows
+from distillspec.speculation.random_source import RandomSource, for_rows
 from distillspec.speculation.sampling import DrawnToken, SamplingPolicy, check_finite
 
 # Rows are looked through for their ends every so many tokens: on a GPU each look is a wait.

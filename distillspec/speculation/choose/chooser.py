@@ -1,4 +1,4 @@
-"""The protocol of choosers, what a round showed, and what it earned."""
+"""The protocol of choosers, what a round showed them, and the reward they maximise."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from distillspec.speculation.choose.configuration import Configuration
 class RoundOutcome:
     """What a round showed.
 
-    tokens: emitted, before a limit or an end of text cut them. seconds: all that the round took.
-    text: the committed tokens; the last `fresh` of them are this round's. chances: by each model
-    that the chooser watches, for each of the fresh tokens, the probability that a token drafted by
-    the model had been kept there.
+    Attributes:
+        tokens: Tokens emitted, before a limit or an end of text cut them. seconds: Time of the
+        round from choosing to learning. text: The committed tokens; the last `fresh` of them are
+        this round's. fresh: Tokens of this round that joined the text. chances: For each draft
+        model that the chooser watches, one probability per fresh token: that
+            verification had kept this token if the model had drafted it.
     """
 
     tokens: int
@@ -27,9 +29,11 @@ class RoundOutcome:
 
 
 class Chooser(Protocol):
+    """Chooses the configuration of each round, and learns from what the round showed."""
+
     @property
     def watches(self) -> Collection[str | None]:
-        """Draft models that must read all that the next round emits, so that `learn` is told."""
+        """Draft models that read all tokens of a round, so that `learn` gets their chances."""
         ...
 
     def begin(self) -> None:
@@ -41,26 +45,33 @@ class Chooser(Protocol):
         ...
 
     def learn(self, outcome: RoundOutcome) -> None:
-        """What the round just decoded showed."""
+        """Learn from the round that was decoded last."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """What it has learnt, as plain data, to be kept across prompts or processes."""
+        """What the chooser has learnt, as plain data that outlives a prompt or process."""
         ...
 
     def restore(self, state: Any, *, where: str) -> None:
-        """Go on from what `state` gave; DistillSpecError if that is of another chooser or arms."""
+        """Continue from what `state` returned.
+
+        Raises:
+            DistillSpecError: The state belongs to another chooser or to other arms.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Reward:
-    """What a chooser maximises.
+    """What a chooser maximises: tokens per round or tokens per second.
 
-    most_tokens: L, the largest gamma among the arms: a round emits 1 .. L + 1 tokens.
-    most_tokens_per_second: if given, tokens per second are counted instead, as a share of this (the
-    perfect draft's speed, say): arms of unequal cost need that, since tokens per round always
-    favour the largest gamma.
+    Tokens per round always favour the largest gamma, so arms of unequal cost need tokens per
+    second.
+
+    Attributes:
+        most_tokens: L, the largest gamma among the arms; a round emits 1 to L + 1 tokens.
+        most_tokens_per_second: If given, the reward is tokens per second as a share of this number,
+            for example of the perfect draft's speed.
     """
 
     most_tokens: int
@@ -72,17 +83,17 @@ class Reward:
 
     @property
     def range(self) -> float:
-        """Between the least and the most an arm can earn in a round."""
+        """Distance between the lowest and the highest reward of a round."""
         return float(self.most_tokens) if self.most_tokens_per_second is None else 1.0
 
     def mean(self, rounds: float, tokens: float, seconds: float) -> float:
-        """What an arm has earned: a ratio of sums, not a mean of ratios."""
+        """Mean reward of an arm: a ratio of sums, not a mean of ratios."""
         if self.most_tokens_per_second is None:
             return tokens / rounds
         return min(1.0, tokens / seconds / self.most_tokens_per_second)
 
     def loss(self, tokens: int, seconds: float) -> float:
-        """Of one round, in [0, 1]: 0 is the most that can be earned."""
+        """Loss of one round, in [0, 1]; 0 is the highest possible reward."""
         if self.most_tokens_per_second is None:
             return (self.most_tokens + 1 - tokens) / self.most_tokens
         return 1.0 - min(1.0, tokens / seconds / self.most_tokens_per_second)

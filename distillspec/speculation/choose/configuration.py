@@ -6,14 +6,20 @@ from dataclasses import dataclass
 
 from distillspec.speculation.draft.proposal import DraftRule
 from distillspec.speculation.draft.stop import StopRule
-from distillspec.speculation.verify.verdict import Rule
+from distillspec.speculation.verify.result import Rule
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """gamma: the most tokens drafted in a round, >= 1.
+    """One way to decode a round.
 
-    model: which of a decoder's draft models it drafts with; None: the only one, or none at all.
+    Attributes:
+        name: The method's name.
+        gamma: The most tokens drafted in a round, at least 1.
+        draft: How tokens are drafted.
+        stop: When drafting stops before gamma tokens.
+        verify: The verification rule; it must fit what `draft` proposes.
+        model: The draft model, by its name in the decoder; None for the only one, or for no model.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""EXP3Spec: arms drawn by weights that no adversary can exploit (2505.15141)."""
+"""EXP3Spec: arms are drawn from weights that no adversary can exploit (2505.15141)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from typing import Any
 
 import torch
 
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.choose.chooser import Reward, RoundOutcome
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.statistics import arms_of, read_arms
+from distillspec.speculation.random_source import RandomSource
 
 
 class EXP3:
-    """Arm i with probability proportional to exp(-rate_t sum of its loss estimates).
+    """Draws arm i with probability proportional to exp(-rate_t sum of its loss estimates).
 
-    The estimate of a round is loss / p_i for the arm that was drawn, 0 for the others; rate_t =
-    scale sqrt(log A / (t A)), A arms, round t. scale: 1 is published. Where losses are centred,
-    loss is what the round lost beyond the mean of those before it: all arms' expectations shift
-    alike, which no probability notices, and the estimates scatter less.
+    The loss estimate of a round is loss / p_i for the arm that was drawn and 0 for the others. The
+    rate is rate_t = scale sqrt(log A / (t A)) for A arms in round t.
+
+    With centred losses, the loss is the distance to the mean loss of the rounds before. All arms'
+    expectations then shift alike, which changes no probability, and the estimates scatter less.
     """
 
     watches = ()
@@ -34,17 +35,26 @@ class EXP3:
         scale: float = 1.0,
         is_centred: bool = False,
     ) -> None:
+        """Make a chooser that knows nothing yet.
+
+        Args:
+            arms: The configurations to choose from, at least 1.
+            reward: What is maximised.
+            chance: The source of the draws.
+            scale: Factor of the rate; 1 is the published value.
+            is_centred: Whether losses are centred.
+        """
         assert arms
         self._arms = list(arms)
         self._reward, self._chance, self._scale = reward, chance, scale
         self._is_centred = is_centred
         self._losses = [0.0] * len(arms)
-        self._lost = 0.0
+        self._total_loss = 0.0
         self._rounds = 0
         self._chosen = 0
 
     def probabilities(self) -> list[float]:
-        """Of each arm, in the next round."""
+        """Probability of each arm in the next round."""
         A = len(self._arms)
         rate = self._scale * math.sqrt(math.log(max(A, 2)) / ((self._rounds + 1) * A))
         least = min(self._losses)
@@ -52,7 +62,7 @@ class EXP3:
         return [weight / sum(weights) for weight in weights]
 
     def begin(self) -> None:
-        """What it knows is not of one text."""
+        """Nothing to do: what the chooser knows holds for every text."""
 
     def choose(self) -> Configuration:
         distribution = torch.tensor(self.probabilities(), dtype=torch.float64)
@@ -62,16 +72,16 @@ class EXP3:
     def learn(self, outcome: RoundOutcome) -> None:
         share = self.probabilities()[self._chosen]
         loss = self._reward.loss(outcome.tokens, outcome.seconds)
-        usual = self._lost / self._rounds if self._rounds and self._is_centred else 0.0
-        self._losses[self._chosen] += (loss - usual) / share
-        self._lost += loss
+        baseline = self._total_loss / self._rounds if self._rounds and self._is_centred else 0.0
+        self._losses[self._chosen] += (loss - baseline) / share
+        self._total_loss += loss
         self._rounds += 1
 
     def state(self) -> dict[str, Any]:
-        values = [[loss, self._rounds, self._lost] for loss in self._losses]
+        values = [[loss, self._rounds, self._total_loss] for loss in self._losses]
         return {"kind": "exp3", "arms": arms_of(self._arms, values)}
 
     def restore(self, state: Any, *, where: str) -> None:
         values = read_arms(state, "exp3", self._arms, 3, where)
-        self._losses = [one[0] for one in values]
-        self._rounds, self._lost = int(values[0][1]), values[0][2]
+        self._losses = [loss for loss, _, _ in values]
+        self._rounds, self._total_loss = int(values[0][1]), values[0][2]

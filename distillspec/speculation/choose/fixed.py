@@ -1,4 +1,4 @@
-"""The chooser that has made up its mind."""
+"""The chooser of one fixed configuration."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Fixed:
         self._configuration = configuration
 
     def begin(self) -> None:
-        """Nothing is of one text."""
+        """Nothing to do: the choice is the same for every text."""
 
     def choose(self) -> Configuration:
         return self._configuration
 
     def learn(self, outcome: RoundOutcome) -> None:
-        """There is nothing to learn, but for the stop rule, which learns by itself."""
+        """Nothing to learn: the stop rule has its own feedback."""
 
     def state(self) -> dict[str, Any]:
         return {"kind": "fixed", "arms": arms_of([self._configuration], [[]])}

@@ -1,4 +1,4 @@
-"""Hedge with full information: every arm learns from every round, whichever decoded it."""
+"""Hedge with full information: every arm learns from every round, also of other arms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.choose.chooser import Reward, RoundOutcome
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.imagined import ChainRounds, ImaginedRounds, LookupRounds
@@ -16,23 +15,28 @@ from distillspec.speculation.choose.statistics import arms_of, read_arms
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.lookup import LookupDraft
 from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.verify.token import verify_token
 
 
 class Hedge:
-    """Arm i with probability proportional to exp(-rate_t loss_i), t tokens emitted so far.
+    """Draws arm i with probability proportional to exp(-rate_t loss_i) after t emitted tokens.
 
-    loss_i: the rounds that arm i alone would have taken to emit them, in expectation: at most one a
-    token, so that the regret is that of the stopping time. With tokens per second for a reward,
-    each of them weighs the arm's seconds per round over those of the slowest arm: means over the
-    rounds it decoded, the only thing that is not known of the others. So that one slow moment is
-    not believed for ever, arms that decoded fewer than 1 + log(1 + rounds/A) rounds go first.
-    rate_t = scale sqrt(8 log A / t), A arms (Cesa-Bianchi and Lugosi, Prediction, Learning, and
-    Games, 2006, theorem 2.3); its bound holds for rounds, not for seconds, whose weights are
-    learnt on the way. Full information from the one target pass is HedgeSpec's idea (2510.20064).
+    loss_i is the expected number of rounds that arm i alone would have taken to emit these tokens.
+    It is at most one per token, so the regret is that of the stopping time. The rate is rate_t =
+    scale sqrt(8 log A / t) for A arms.
 
-    Arms are chains of fixed length under token verification, or lookups: of those alone the
-    expected rounds are known. Every draft model among them reads all that is emitted, every round.
+    If the reward is tokens per second, each loss is weighted by the arm's mean seconds per round
+    over those of the slowest arm. Only these means need rounds that the arm itself decoded. So arms
+    that decoded fewer than 1 + log(1 + rounds/A) rounds go first; one slow moment is then corrected
+    later. The bound of the rate holds for rounds, not for seconds, whose weights are learnt on the
+    way.
+
+    Arms must be chains of fixed length under token verification, or lookups: only for these are the
+    expected rounds known. Every draft model among them reads all emitted tokens in every round.
+
+    Source of the rate: Cesa-Bianchi and Lugosi, Prediction, Learning, and Games, 2006, theorem 2.3.
+    Source of full information from the one target pass: HedgeSpec (2510.20064).
     """
 
     def __init__(
@@ -43,6 +47,14 @@ class Hedge:
         *,
         scale: float = 1.0,
     ) -> None:
+        """Make a chooser that knows nothing yet.
+
+        Args:
+            arms: The configurations to choose from, at least 1.
+            reward: What is maximised.
+            chance: The source of the draws.
+            scale: Factor of the rate; 1 is the theorem's value.
+        """
         assert arms
         self._arms = list(arms)
         self._reward, self._chance, self._scale = reward, chance, scale
@@ -50,14 +62,14 @@ class Hedge:
         models = [arm.model for arm in arms if isinstance(arm.draft, ChainDraft)]
         self.watches: tuple[str | None, ...] = tuple(dict.fromkeys(models))
         self._tokens = 0
-        self._rounds = [0.0] * len(arms)  # expected, of each arm alone
+        self._rounds = [0.0] * len(arms)  # expected number, for each arm alone
         self._timed = [0] * len(arms)
         self._seconds = [0.0] * len(arms)
-        self._reached = -1  # tokens of the text when it last learnt
+        self._reached = -1  # length of the text at the last `learn`
         self._chosen = 0
 
     def probabilities(self) -> list[float]:
-        """Of each arm, in the next round, once each has been timed."""
+        """Probability of each arm in the next round, once each arm has been timed."""
         losses = self._losses()
         rate = self._scale * math.sqrt(8.0 * math.log(len(self._arms)) / max(1, self._tokens))
         weights = [math.exp(-rate * (loss - min(losses))) for loss in losses]
@@ -81,7 +93,7 @@ class Hedge:
         self._seconds[self._chosen] += outcome.seconds
         follows = len(outcome.text) - outcome.fresh == self._reached
         for arm, imagined in enumerate(self._imagined):
-            if not follows:  # a new text, or rounds that it was not shown
+            if not follows:  # a new text, or the arm missed rounds
                 imagined.begin()
             self._rounds[arm] += imagined.extend(outcome)
         self._tokens += outcome.fresh
@@ -97,16 +109,21 @@ class Hedge:
     def restore(self, state: Any, *, where: str) -> None:
         values = read_arms(state, "hedge", self._arms, 4, where)
         self._tokens = int(values[0][0])
-        self._rounds = [one[1] for one in values]
-        self._timed = [int(one[2]) for one in values]
-        self._seconds = [one[3] for one in values]
+        self._rounds = [rounds for _, rounds, _, _ in values]
+        self._timed = [int(timed) for _, _, timed, _ in values]
+        self._seconds = [seconds for _, _, _, seconds in values]
         self.begin()
 
     def _losses(self) -> list[float]:
+        """Loss of each arm: its expected rounds, weighted by time if the reward counts seconds."""
         if not self._reward.counts_seconds:
             return self._rounds
-        means = [s / n for s, n in zip(self._seconds, self._timed, strict=True)]
-        return [r * mean / max(means) for r, mean in zip(self._rounds, means, strict=True)]
+        means = [
+            seconds / rounds for seconds, rounds in zip(self._seconds, self._timed, strict=True)
+        ]
+        return [
+            rounds * mean / max(means) for rounds, mean in zip(self._rounds, means, strict=True)
+        ]
 
 
 def _imagined(arm: Configuration) -> ImaginedRounds:

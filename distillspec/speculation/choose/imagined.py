@@ -1,10 +1,9 @@
-"""Rounds of an arm that did not decode, on the text that another one did.
+"""Expected rounds of an arm on a text that another arm decoded.
 
-Decoding has the distribution of the target whoever drafts, so what one arm emitted any other could
-have. Given a token that was emitted, token verification had kept a drafted one with probability
-min(1, q/p), independently of the others (see `speculation.trajectory`). So where an arm's rounds
-would have begun on the text is known without dice: their expected number is exactly that of
-decoding with that arm alone.
+Decoding has the distribution of the target for every draft, so what one arm emitted any other arm
+could have emitted. Given an emitted token, token verification had kept it as a drafted token with
+probability min(1, q/p), independently of the others (see `speculation.trajectory`). So the expected
+number of rounds that begin at each token is exactly that of decoding with this arm alone.
 """
 
 from __future__ import annotations
@@ -17,12 +16,14 @@ from distillspec.speculation.draft.lookup import continuation
 
 
 class ImaginedRounds(Protocol):
+    """Follows a text and counts the rounds that an arm would have begun on it."""
+
     def begin(self) -> None:
-        """A round begins at the next token: of a text, or of a part that follows unseen ones."""
+        """A round begins at the next token, since the text is new or tokens were missed."""
         ...
 
     def extend(self, outcome: RoundOutcome) -> float:
-        """Expected rounds that begin at the outcome's fresh tokens, one at most at each.
+        """Expected rounds that begin at the outcome's fresh tokens, at most one per token.
 
         Their sum over a text is the expected number of target forwards to emit it.
         """
@@ -30,44 +31,44 @@ class ImaginedRounds(Protocol):
 
 
 class ChainRounds:
-    """Of chains of gamma tokens by `model`, under token verification."""
+    """Rounds of chains of gamma tokens by `model`, under token verification."""
 
     def __init__(self, model: str | None, gamma: int) -> None:
         self._model, self._gamma = model, gamma
         self.begin()
 
     def begin(self) -> None:
-        # The distribution of how many tokens of the present round there are: a round with gamma of
-        # them has kept its whole draft and awaits the bonus; with 0 it is about to begin.
+        # Probability that the present round has emitted n tokens, n = 0 .. gamma. At gamma it has
+        # kept its entire draft and its bonus comes next; at 0 it is about to begin.
         self._distribution = [1.0] + [0.0] * self._gamma
 
     def extend(self, outcome: RoundOutcome) -> float:
-        begun = 0.0
+        expected = 0.0
         for chance in outcome.chances[self._model]:
-            begun += self._distribution[0]
+            expected += self._distribution[0]
             drafting = self._distribution[:-1]
             ended = self._distribution[-1] + (1.0 - chance) * sum(drafting)
             self._distribution = [ended, *(chance * share for share in drafting)]
-        return begun
+        return expected
 
 
 class LookupRounds:
-    """Of prompt lookup: nothing is random in it once the text is known."""
+    """Rounds of prompt lookup, which are certain once the text is known."""
 
     def __init__(self, longest: int, gamma: int) -> None:
         self._longest, self._gamma = longest, gamma
         self.begin()
 
     def begin(self) -> None:
-        self._left: Sequence[int] | None = None  # of the present round's draft
+        self._draft: Sequence[int] | None = None  # what is left of the present round's draft
 
     def extend(self, outcome: RoundOutcome) -> float:
-        begun = 0.0
+        expected = 0.0
         text = outcome.text
-        for place in range(len(text) - outcome.fresh, len(text)):
-            if self._left is None:
-                begun += 1.0
-                self._left = continuation(text[:place], self._longest, self._gamma)
-            is_kept = bool(self._left) and self._left[0] == text[place]
-            self._left = self._left[1:] if is_kept else None
-        return begun
+        for position in range(len(text) - outcome.fresh, len(text)):
+            if self._draft is None:
+                expected += 1.0
+                self._draft = continuation(text[:position], self._longest, self._gamma)
+            is_kept = bool(self._draft) and self._draft[0] == text[position]
+            self._draft = self._draft[1:] if is_kept else None
+        return expected

@@ -1,4 +1,4 @@
-"""Statistics of one prompt alone: another chooser, begun anew with every text."""
+"""A chooser for each prompt alone: every text starts with a new chooser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KIND = "per prompt"
 
 
 class PerPrompt:
-    """make: the chooser of each text, with arms that know nothing yet. Nothing of it is stored."""
+    """Makes a new chooser for every text. Their arms know nothing yet; no state is stored."""
 
     def __init__(self, make: Callable[[], Chooser]) -> None:
         self._make = make

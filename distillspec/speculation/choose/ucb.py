@@ -1,4 +1,4 @@
-"""UCBSpec: the arm that may be the best, given how little is known of it (2505.15141)."""
+"""UCBSpec: the arm with the highest upper confidence bound (2505.15141)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from distillspec.speculation.choose.statistics import arms_of, read_arms
 
 
 class UCB:
-    """Each arm once, then the largest mean + scale (range/2) sqrt(bonus(n, t)).
+    """Each arm once, then the arm with the largest mean + scale (range/2) sqrt(bonus(n, t)).
 
-    bonus = (1 + n)/n^2 (1 + 2 log(A t^2 sqrt(1 + n) / delta)): A arms, n rounds of this one, t of
-    all. scale: 1 is published; the raw bonus is about the whole range within one reply. For traffic
-    that changes: discount, below 1, weighs what was seen that much less with every further round;
-    window lets only so many last rounds count.
+    bonus = (1 + n)/n^2 (1 + 2 log(A t^2 sqrt(1 + n) / delta)) for A arms, n rounds of this arm and
+    t rounds of all. The raw bonus (scale 1, as published) is about the entire range within one
+    reply. Use `discount` or `window` for traffic that changes.
     """
 
     watches = ()
@@ -33,6 +32,15 @@ class UCB:
         discount: float = 1.0,
         window: int | None = None,
     ) -> None:
+        """Make a chooser that knows nothing yet.
+
+        Args:
+            arms: The configurations to choose from, at least 1. reward: What is maximised. delta:
+            The paper's confidence parameter, in (0, 1); it names no value. scale: Factor of the
+            bonus; 1 is the published value. discount: Weight that a round loses with every further
+            round, in (0, 1]; 1 is no discount. window: Count only this many last rounds, at least
+            the number of arms; None counts all.
+        """
         assert arms and 0.0 < delta < 1.0 and 0.0 < discount <= 1.0
         assert window is None or (window >= len(arms) and discount == 1.0)
         self._arms = list(arms)
@@ -43,7 +51,7 @@ class UCB:
         self._chosen = 0
 
     def begin(self) -> None:
-        """What it knows is not of one text."""
+        """Nothing to do: what the chooser knows holds for every text."""
 
     def choose(self) -> Configuration:
         self._chosen = max(range(len(self._arms)), key=self._index)
@@ -52,7 +60,7 @@ class UCB:
     def learn(self, outcome: RoundOutcome) -> None:
         tokens, seconds = outcome.tokens, outcome.seconds
         if self._discount < 1.0:
-            self._seen = [_Seen(*(self._discount * value for value in one)) for one in self._seen]
+            self._seen = [_Seen(*(self._discount * value for value in seen)) for seen in self._seen]
         self._seen[self._chosen] = self._seen[self._chosen].plus(1, tokens, seconds)
         if self._window is None:
             return
@@ -62,25 +70,28 @@ class UCB:
             self._seen[arm] = self._seen[arm].plus(-1, -old_tokens, -old_seconds)
 
     def _index(self, arm: int) -> float:
+        """Upper confidence bound of an arm; infinite for an arm without rounds."""
         seen = self._seen[arm]
         n = seen.rounds
-        if n == 0.0:  # never, or not within the window
+        if n == 0.0:  # no round yet, or none within the window
             return math.inf
-        t = max(1.0, sum(one.rounds for one in self._seen))
+        t = max(1.0, sum(other.rounds for other in self._seen))
         inside = len(self._arms) * t * t * math.sqrt(1.0 + n) / self._delta
         bonus = math.sqrt((1.0 + n) / n**2 * (1.0 + 2.0 * math.log(inside)))
         return self._reward.mean(*seen) + self._scale * self._reward.range / 2.0 * bonus
 
     def state(self) -> dict[str, Any]:
-        if self._window is not None:  # its rounds are not kept one by one: it begins anew
+        if self._window is not None:  # single rounds are not stored, so a window starts empty
             return {"kind": "ucb", "arms": arms_of(self._arms, [[0.0] * 3] * len(self._arms))}
-        return {"kind": "ucb", "arms": arms_of(self._arms, [list(one) for one in self._seen])}
+        return {"kind": "ucb", "arms": arms_of(self._arms, [list(seen) for seen in self._seen])}
 
     def restore(self, state: Any, *, where: str) -> None:
         self._seen = [_Seen(*values) for values in read_arms(state, "ucb", self._arms, 3, where)]
 
 
 class _Seen(NamedTuple):
+    """Sums over the rounds of an arm."""
+
     rounds: float
     tokens: float
     seconds: float

@@ -1,6 +1,4 @@
-"""The watch on one round that is audited: it overhears the draft's distributions and stops the
-time.
-"""
+"""The audit of rounds: an observer that records who drafted, how unsure and how long."""
 
 from __future__ import annotations
 
@@ -10,54 +8,57 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
-from distillspec.speculation.choose.configuration import Configuration
-from distillspec.speculation.records import RoundAudit
+from distillspec.speculation.decoding.observers import DecodedRound, RoundObserver
+from distillspec.speculation.random_source import RandomSource
+from distillspec.speculation.records import RoundAudit, RoundRecord
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
 
 
-class Watch:
-    """Of one round, from the moment that drafting begins.
+class Audit(RoundObserver):
+    """Adds a `RoundAudit` to every record. It comes last, so that its times cover all learning.
 
-    `policy` goes to the draft in place of the plain one.
-
-    At temperature 0 the distributions that verification sees are one-hot, so entropies need the
-    logits; the policy sees the logits of every token that a draft draws, whatever its kind. They
-    are read when the round is over and its time is taken, which costs the round a copy of them.
+    Drafts must draw under `policy` in place of the plain one. At temperature 0 the distributions
+    that verification sees are one-hot, so entropies need the logits. The policy sees the logits of
+    every token that a draft draws, for each kind of draft. The audit reads them after it has taken
+    the round's time, which costs the round a copy of the logits.
     """
 
     def __init__(self, policy: SamplingPolicy) -> None:
-        self.policy = _Overhearing(policy.temperature, policy.top_k, policy.nucleus, policy)
-        self._drafting = self._drafted = self._verified = time.perf_counter()
+        self.policy = _RecordingPolicy(policy.temperature, policy.top_k, policy.nucleus, policy)
+        self._began = self._started = self._drafted = self._verified = 0.0
+
+    def round_started(self, began: float) -> None:
+        self.policy.recorded.clear()
+        self._began, self._started = began, time.perf_counter()
 
     def drafted(self, draft: Runner | None) -> None:
-        """Drafting is over; waits for the draft's device, if there is one."""
         if draft is not None:
             draft.synchronize()
         self._drafted = time.perf_counter()
 
     def verified(self, target: Runner) -> None:
-        """Verification is over; waits for the target's device."""
         target.synchronize()
         self._verified = time.perf_counter()
 
-    def audit(self, configuration: Configuration, began: float) -> RoundAudit:
-        """The round is over, which began before there was anything to draft with."""
+    def committed(self, decoded: DecodedRound, record: RoundRecord) -> RoundRecord:
         done = time.perf_counter()
-        return RoundAudit(
+        configuration = decoded.configuration
+        audit = RoundAudit(
             arm=f"{configuration.name}@{configuration.gamma}",
             entropies=self._entropies(),
-            draft_seconds=self._drafted - self._drafting,
+            draft_seconds=self._drafted - self._started,
             verify_seconds=self._verified - self._drafted,
-            other_seconds=self._drafting - began + done - self._verified,
+            other_seconds=self._started - self._began + done - self._verified,
         )
+        return record._replace(audit=audit)
 
     def _entropies(self) -> tuple[float, ...]:
-        heard, plain = self.policy.heard, self.policy.plain
-        if not heard:
+        """Entropy in nats at each position that was drawn from; of several rows, their mean."""
+        recorded, plain = self.policy.recorded, self.policy.plain
+        if not recorded:
             return ()
-        distributions = (plain.untempered(logits) for logits in heard)
+        distributions = (plain.untempered(logits) for logits in recorded)
         return tuple(
             torch.stack(
                 [torch.special.entr(distribution).sum(-1).mean() for distribution in distributions]
@@ -66,16 +67,16 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class _Overhearing(SamplingPolicy):
+class _RecordingPolicy(SamplingPolicy):
     """Does what `plain` does, and keeps the logits of each position that is drawn from."""
 
     plain: SamplingPolicy = field(default_factory=SamplingPolicy)
-    heard: list[Tensor] = field(default_factory=list)
+    recorded: list[Tensor] = field(default_factory=list)
 
     def distribution(self, logits: Tensor) -> Tensor:
-        self.heard.append(logits.clone())  # a compiled runner writes its next ones in their place
+        self.recorded.append(logits.clone())  # a compiled runner overwrites its last logits
         return self.plain.distribution(logits)
 
     def draw_with_distribution(self, logits: Tensor, chance: RandomSource) -> tuple[Tensor, Tensor]:
-        self.heard.append(logits.clone())
+        self.recorded.append(logits.clone())
         return self.plain.draw_with_distribution(logits, chance)

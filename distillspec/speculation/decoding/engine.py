@@ -1,4 +1,4 @@
-"""The loop: choose, draft, verify, commit. It knows no rule by name."""
+"""The decode loop: choose, draft, verify, commit. It names no method, rule or temperature."""
 
 from __future__ import annotations
 
@@ -8,18 +8,23 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
-from distillspec.speculation.choose.chooser import Chooser, RoundOutcome
+from distillspec.speculation.choose.chooser import Chooser
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.choose.fixed import Fixed
-from distillspec.speculation.decoding.audit import Watch
+from distillspec.speculation.decoding.audit import Audit
+from distillspec.speculation.decoding.observers import (
+    ChooserFeedback,
+    DecodedRound,
+    Observers,
+    StopRuleFeedback,
+)
 from distillspec.speculation.draft.proposal import DraftContext, Proposal
 from distillspec.speculation.limits import NO_TOKENS, prefill, up_to_end
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.records import Generation, Round, RoundRecord, TokenStatus
 from distillspec.speculation.runner import Runner, room_after
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
-from distillspec.speculation.trajectory import watch
-from distillspec.speculation.verify.verdict import VerifyResult
+from distillspec.speculation.verify.result import VerifyResult
 
 __all__ = ["AutoregressiveDecoder", "Configuration", "SpeculativeDecoder"]
 
@@ -27,12 +32,9 @@ __all__ = ["AutoregressiveDecoder", "Configuration", "SpeculativeDecoder"]
 class SpeculativeDecoder:
     """Decodes one text at a time, with the distribution of the target under the policy.
 
-    All runners have the same vocabulary and device; prompts live on that device too. draft: the one
-    that drafts, or several by the names that configurations know them by: each reads the prompt
-    beforehand, and all that was committed while others drafted when its turn comes, within the time
-    of that round. way: one configuration for every round, or what chooses one. audited: records
-    tell of every round who drafted, how unsure and how long; that takes time, which the times
-    include.
+    All runners have the same vocabulary and device; prompts live on that device too. A draft reads
+    the prompt before the first round. When a later round chooses it, the draft first reads what was
+    committed while others drafted, within the time of that round.
     """
 
     def __init__(
@@ -45,16 +47,31 @@ class SpeculativeDecoder:
         *,
         audited: bool = False,
     ) -> None:
+        """Make a decoder.
+
+        Args:
+            target: The model whose distribution the output has.
+            draft: The draft model, or several by the names that configurations use for them.
+            way: One configuration for every round, or the chooser of configurations.
+            policy: What makes a distribution of logits, for target and drafts.
+            chance: The source of every random choice.
+            audited: Whether records hold a `RoundAudit`. It costs time, which the times include.
+        """
         self._target = target
         self._drafts: dict[str | None, Runner] = (
             {name: draft[name] for name in draft} if isinstance(draft, Mapping) else {None: draft}
         )
-        same = (one.vocab_size == target.vocab_size for one in self._drafts.values())
+        same = (runner.vocab_size == target.vocab_size for runner in self._drafts.values())
         assert all(same), "target and draft differ in vocabulary"
         self._chooser = Fixed(way) if isinstance(way, Configuration) else way
-        self._policy = policy
+        self._policy = self._draft_policy = policy
         self._chance = chance
-        self._audited = audited
+        feedback = StopRuleFeedback(), ChooserFeedback(self._chooser, self._drafts, policy)
+        self._observer = Observers(*feedback)
+        if audited:
+            audit = Audit(policy)
+            self._draft_policy = audit.policy
+            self._observer = Observers(*feedback, audit)
 
     def decode(
         self, prompt: Tensor, *, max_new_tokens: int, eos_token_ids: frozenset[int] = NO_TOKENS
@@ -73,102 +90,93 @@ class SpeculativeDecoder:
     def rounds(
         self, prompt: Tensor, *, max_new_tokens: int, eos_token_ids: frozenset[int] = NO_TOKENS
     ) -> Iterator[Round]:
-        """`decode` as a stream: what each round adds, as soon as it is known."""
+        """`decode` as a stream: the tokens of each round, as soon as they are known."""
         prefill(prompt, max_new_tokens, self._target, *self._drafts.values())
         yield from self._rounds(prompt, max_new_tokens, eos_token_ids)
 
     def _rounds(
         self, prompt: Tensor, max_new_tokens: int, eos_token_ids: frozenset[int]
     ) -> Iterator[Round]:
-        """Between rounds the target's cache lacks the last committed token, the draft's one or two.
+        """Yield round after round until the text ends.
 
-        So each committed token is fed to each model once, at the head of a later block; to a draft
-        that rests, at the head of the next block which is its own.
+        Between rounds the target's cache lacks the last committed token, the draft's one or two. So
+        each model reads each committed token once, at the head of a later block. A draft that other
+        drafts replace for some rounds reads what it missed at the head of its next block.
         """
         self._chooser.begin()
-        committed = prompt.tolist()
-        limit = len(committed) + max_new_tokens
+        text = prompt.tolist()
+        limit = len(text) + max_new_tokens
         is_finished = False
-        while len(committed) < limit and not is_finished:
+        while len(text) < limit and not is_finished:
+            # 1. Choose the configuration of the round. Near a limit its blocks are shorter.
             began = time.perf_counter()
             configuration = self._chooser.choose()
             draft = self._drafts.get(configuration.model)
-            gamma = self._gamma(configuration, draft, committed)
-            head = prompt.new_tensor(committed[-1:])
-            auditor = Watch(self._policy) if self._audited else None
-            basis = DraftContext(
-                text=committed,
-                head=head,
-                model=draft,
-                vocab_size=self._target.vocab_size,
-                policy=auditor.policy if auditor else self._policy,
-                chance=self._chance,
-                stop=configuration.stop,
-            )
-            proposal = configuration.draft.propose(basis, gamma)
-            if auditor:
-                auditor.drafted(draft)
-            p = self._policy.distribution(proposal.score(self._target, head))
-            doubts = p[..., 0].sum(), proposal.q[..., 0].sum()
-            if p.is_cpu:
-                _check(*doubts, configuration.model)
-            verdict = proposal.verify(configuration.verify, p, self._chance)
-            if not p.is_cpu:  # the device has been waited for
-                _check(*doubts, configuration.model)
-            proposal.commit(self._target, draft, len(committed), verdict)
-            if auditor:
-                auditor.verified(self._target)
-            configuration.stop.learn(proposal.length, verdict.accepted, gamma)
+            gamma = self._gamma(configuration, draft, text)
+            head = prompt.new_tensor(text[-1:])
+            self._observer.round_started(began)
 
-            room = limit - len(committed)
-            tokens, is_finished = up_to_end(verdict.tokens[:room], eos_token_ids)
-            committed += tokens
-            fresh = len(tokens)
-            watched = watch(
-                self._chooser.watches,
-                self._drafts,
-                committed,
-                p[:fresh],
-                proposal.q,
-                self._policy,
+            # 2. Draft at most gamma tokens, and keep the q that each was drawn from.
+            context = self._context(configuration, draft, text, head)
+            proposal = configuration.draft.propose(context, gamma)
+            self._observer.drafted(draft)
+
+            # 3. Verify: one forward of the target gives p after the head and each drafted token.
+            p = self._policy.distribution(proposal.score(self._target, head))
+            result = self._verify(configuration, proposal, p)
+
+            # 4. Commit what was kept, and the target's own token after it, to caches and text.
+            proposal.commit(self._target, draft, len(text), result)
+            self._observer.verified(self._target)
+            room = limit - len(text)
+            tokens, is_finished = up_to_end(result.tokens[:room], eos_token_ids)
+            text += tokens
+
+            decoded = DecodedRound(
+                configuration, gamma, proposal, p, result, text, len(tokens), room
             )
-            self._chooser.learn(
-                RoundOutcome(
-                    tokens=len(verdict.tokens),
-                    seconds=time.perf_counter() - began,
-                    text=committed,
-                    fresh=fresh,
-                    chances=watched.chances,
-                )
-            )
-            yield Round(
-                tokens,
-                _fates(proposal, verdict)[: len(tokens)],
-                RoundRecord(
-                    drafted=proposal.drafted,
-                    accepted=verdict.accepted,
-                    emitted=len(tokens),
-                    draft_steps=proposal.steps + watched.forwards,
-                    cut=(
-                        len(tokens) < len(verdict.tokens)
-                        or room <= configuration.gamma
-                        or gamma < configuration.gamma
-                    ),
-                    audit=auditor.audit(configuration, began) if auditor else None,
-                ),
-            )
+            record = self._observer.committed(decoded, decoded.record())
+            yield Round(tokens, decoded.statuses(), record)
+
+    def _context(
+        self, configuration: Configuration, draft: Runner | None, text: list[int], head: Tensor
+    ) -> DraftContext:
+        return DraftContext(
+            text=text,
+            head=head,
+            model=draft,
+            vocab_size=self._target.vocab_size,
+            policy=self._draft_policy,
+            chance=self._chance,
+            stop=configuration.stop,
+        )
+
+    def _verify(self, configuration: Configuration, proposal: Proposal, p: Tensor) -> VerifyResult:
+        """What the rule keeps of the proposal; an error if p or q is no distribution.
+
+        On a CPU the check comes first. On other devices it comes after verification, which has
+        waited for the device already.
+        """
+        sums = p[..., 0].sum(), proposal.q[..., 0].sum()
+        if p.is_cpu:
+            _check(*sums, configuration.model)
+        result = proposal.verify(configuration.verify, p, self._chance)
+        if not p.is_cpu:
+            _check(*sums, configuration.model)
+        return result
 
     def _gamma(
-        self, configuration: Configuration, draft: Runner | None, committed: Sequence[int]
+        self, configuration: Configuration, draft: Runner | None, text: Sequence[int]
     ) -> int:
-        """Its gamma, or less where a model's limit is near: shapes stay fixed wherever they fit.
+        """The configuration's gamma, or less where a model's limit is near.
 
-        0 where the draft has no room for what it has not read yet: it rests from there on.
+        Shapes stay fixed wherever they fit. It is 0 where the draft has no room for the tokens that
+        it has not read yet: the target then goes on without it.
         """
-        slots = self._target.capacity - len(committed)
-        positions = self._target.positions - len(committed)
-        if draft is not None:  # it is not fed the last token that it draws
-            room = room_after(draft, committed[draft.length :])
+        slots = self._target.capacity - len(text)
+        positions = self._target.positions - len(text)
+        if draft is not None:  # the draft does not read the last token that it draws
+            room = room_after(draft, text[draft.length :])
             slots, positions = min(slots, room.slots + 1), min(positions, room.positions + 1)
         gamma = max(0, min(configuration.gamma, positions))
         while gamma and configuration.draft.slots(gamma) > slots:
@@ -177,7 +185,7 @@ class SpeculativeDecoder:
 
 
 class AutoregressiveDecoder:
-    """The baseline: one target forward a token."""
+    """The baseline: one target forward per token."""
 
     def __init__(self, target: Runner, policy: SamplingPolicy, chance: RandomSource) -> None:
         self._target = target
@@ -189,7 +197,7 @@ class AutoregressiveDecoder:
     ) -> Generation:
         """Continue prompt, long [T], T >= 1, by at most max_new_tokens or up to an end token.
 
-        Without end tokens nothing is copied to the host before the end.
+        Without end tokens the host waits for the device only once, at the end.
         """
         started = time.perf_counter()
         prefill(prompt, max_new_tokens, self._target)
@@ -222,10 +230,3 @@ class AutoregressiveDecoder:
 def _check(p: Tensor, q: Tensor, draft: str | None) -> None:
     check_finite("the target", p)
     check_finite("the draft" if draft is None else f"the draft {draft!r}", q)
-
-
-def _fates(proposal: Proposal, verdict: VerifyResult) -> list[TokenStatus]:
-    if proposal.drafted == 0:
-        return [TokenStatus.PLAIN]
-    last = TokenStatus.BONUS if proposal.is_whole(verdict) else TokenStatus.CORRECTED
-    return [TokenStatus.ACCEPTED] * verdict.accepted + [last]

@@ -1,4 +1,4 @@
-"""One sequence, token after token: x_i ~ q_i."""
+"""Chain drafts: one sequence, token after token, x_i ~ q_i."""
 
 from __future__ import annotations
 
@@ -8,32 +8,40 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.draft.proposal import DraftContext
 from distillspec.speculation.draft.stop import StopRule
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.runner import EntropyRunner, Runner
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.speculation.verify.verdict import Rule, VerifyResult
+from distillspec.speculation.verify.result import Rule, VerifyResult
 
 
 class Chain(NamedTuple):
-    """tokens: long [G]; q: [G, V], the distribution each token was drawn from; steps: forwards."""
+    """A drafted sequence.
+
+    Attributes:
+        tokens: Drafted tokens, long [G].
+        q: The distribution each token was drawn from, shape [G, V].
+        steps: Forwards of the draft model.
+    """
 
     tokens: Tensor
     q: Tensor
     steps: int
 
     @classmethod
-    def empty(cls, basis: DraftContext) -> Chain:
-        """Nothing drafted, no forward made."""
-        nothing = basis.head[:0]
-        return cls(nothing, nothing.new_empty((0, basis.vocab_size), dtype=torch.float32), steps=0)
+    def empty(cls, context: DraftContext) -> Chain:
+        """A proposal without tokens, made without a forward."""
+        nothing = context.head[:0]
+        return cls(
+            nothing, nothing.new_empty((0, context.vocab_size), dtype=torch.float32), steps=0
+        )
 
     @classmethod
-    def certain(cls, basis: DraftContext, tokens: Sequence[int]) -> Chain:
-        """These, each from a distribution that knows no other; no forward made."""
-        drawn = basis.head.new_tensor(tokens)
-        q = torch.zeros((len(tokens), basis.vocab_size), device=drawn.device)
+    def certain(cls, context: DraftContext, tokens: Sequence[int]) -> Chain:
+        """These tokens, each from a one-hot q, made without a forward."""
+        drawn = context.head.new_tensor(tokens)
+        q = torch.zeros((len(tokens), context.vocab_size), device=drawn.device)
         return cls(drawn, q.scatter_(1, drawn.unsqueeze(1), 1.0), steps=0)
 
     @property
@@ -51,39 +59,42 @@ class Chain(NamedTuple):
         return rule(p, self.q, self.tokens, chance)
 
     def commit(
-        self, target: Runner, draft: Runner | None, committed: int, verdict: VerifyResult
+        self, target: Runner, draft: Runner | None, committed: int, result: VerifyResult
     ) -> None:
-        held = committed + verdict.accepted
+        held = committed + result.accepted
         target.rollback(held)
         if draft is not None:
-            draft.rollback(min(held, draft.length))  # it was not fed the last token it drew
+            draft.rollback(min(held, draft.length))  # the draft did not read its last token
 
-    def is_whole(self, verdict: VerifyResult) -> bool:
-        return verdict.accepted == self.drafted
+    def is_whole(self, result: VerifyResult) -> bool:
+        return result.accepted == self.drafted
 
 
 class ChainDraft:
+    """Drafts one token after another with the draft model."""
+
     def slots(self, gamma: int) -> int:
         return gamma
 
-    def propose(self, basis: DraftContext, gamma: int) -> Chain:
-        """Draft up to gamma tokens; the last one drawn is not fed to the draft.
+    def propose(self, context: DraftContext, gamma: int) -> Chain:
+        """Draft up to gamma tokens.
 
-        With gamma 0 the runner is left alone and the proposal is empty.
+        The model does not read the last token that it draws. With gamma 0 it reads nothing.
         """
         assert gamma >= 0
         if gamma == 0:
-            return Chain.empty(basis)
-        runner, policy, chance, stop = basis.runner, basis.policy, basis.chance, basis.stop
+            return Chain.empty(context)
+        runner, policy, chance, stop = context.runner, context.policy, context.chance, context.stop
         distributions: list[Tensor] = []
         tokens: list[Tensor] = []
         read = _reader(runner, policy, stop)
-        logits, _ = read(basis.pending().unsqueeze(0))
+        logits, _ = read(context.pending().unsqueeze(0))
         steps = 1
         while True:
             token, q = policy.draw_with_distribution(logits, chance)
             distributions.append(q)
             tokens.append(token)
+            # A token once drawn is submitted, also where the rule stops after it.
             if len(tokens) == gamma or stop.stops_after(logits, token, policy):
                 break
             logits, entropy = read(token.view(1, 1))
@@ -96,17 +107,18 @@ class ChainDraft:
 def _reader(
     runner: Runner, policy: SamplingPolicy, stop: StopRule
 ) -> Callable[[Tensor], tuple[Tensor, Tensor | None]]:
-    """Feeds long [1, G] -> logits [V] after the last token, and their entropy if the model tells.
+    """A function that feeds long [1, G] and returns logits [V] after the last token.
 
-    Single tokens go one way, wanted or not: another graph has a copy of the weights to bring along.
+    It also returns their entropy if the runner computes it. Single tokens always take the graph
+    with the entropy, needed or not: a second graph would hold its own copy of the weights.
     """
     if stop.reads_entropy and isinstance(runner, EntropyRunner) and runner.tells_entropy:
-        teller, temperature = runner, policy.reading_temperature
+        entropy_runner, temperature = runner, policy.reading_temperature
 
         def with_entropy(tokens: Tensor) -> tuple[Tensor, Tensor | None]:
             if tokens.shape[1] > 1:
                 return runner.feed(tokens)[0, -1], None
-            logits, entropy = teller.feed_for_entropy(tokens, temperature)
+            logits, entropy = entropy_runner.feed_for_entropy(tokens, temperature)
             return logits[0, -1], entropy
 
         return with_entropy

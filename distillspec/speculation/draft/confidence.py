@@ -1,4 +1,4 @@
-"""Stop after a token the draft was unsure of: a fixed threshold, or one that follows acceptance."""
+"""Stop after a token that the draft was unsure of, by a fixed or a following threshold."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from distillspec.speculation.sampling import SamplingPolicy
 
 
 class Confidence(StopRule):
-    """Stop after a token whose untempered probability is below the threshold (transformers: 0.4).
+    """Stop after a token whose untempered probability is below the threshold.
 
-    The token is submitted all the same.
+    The token is submitted to verification all the same. transformers uses 0.4.
     """
 
     def __init__(self, threshold: float) -> None:
@@ -23,9 +23,9 @@ class Confidence(StopRule):
 
 
 class DraftVerify(FollowingThreshold):
-    """The same with a threshold that follows how much is accepted (Draft&Verify, 2309.08168).
+    """`Confidence` with a threshold that follows acceptance (Draft&Verify, 2309.08168).
 
-    A higher one is wanted where rate <= wanted_rate, else a lower one.
+    It wants a higher threshold where rate <= wanted_rate, else a lower one.
     """
 
     def __init__(self, threshold: float, wanted_rate: float) -> None:
@@ -40,5 +40,5 @@ class DraftVerify(FollowingThreshold):
 
 
 def _confidence(logits: Tensor, token: Tensor, policy: SamplingPolicy) -> float:
-    """The untempered probability of token (long []) after logits [V]; one look at the device."""
+    """Untempered probability of token (long []) after logits [V]; waits for the device."""
     return float(policy.untempered(logits)[token])

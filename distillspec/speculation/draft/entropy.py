@@ -1,4 +1,4 @@
-"""Stop where the draft's own distribution is spread out: AdaEDL, SVIP."""
+"""Stop where the draft's own distribution is spread out: AdaEDL and SVIP."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ _FIRST_RATE = 0.9
 
 
 def entropy_nats(logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None) -> float:
-    """Entropy of the untempered distribution after logits [V], in nats, 0 or more; one look at the
-    device.
+    """Entropy of the untempered distribution after logits [V]; waits for the device.
 
-    entropy: the same where it is known. 0 log 0 is 0 here, as the logarithm is kept finite; half
-    the time of `torch.special.entr`, and nothing but the dot product where the draw needs the
-    distribution.
+    It takes half the time of `torch.special.entr`, since the draw needs the distribution anyway and
+    only a dot product comes on top. The logarithm is kept finite, so that 0 log 0 is 0.
+
+    Args:
+        logits: The draft's logits, shape [V].
+        policy: Gives the temperature.
+        entropy: The same entropy in nats, if it is known already.
+
+    Returns:
+        Nats, at least 0.
     """
     if entropy is None:
         q = policy.untempered(logits)
@@ -32,16 +38,17 @@ def entropy_nats(logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None 
 def guessed_acceptance(
     logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None
 ) -> float:
-    """AdaEDL's guess at the acceptance of the token to come, 1 - sqrt(0.2 H), at most 1."""
+    """AdaEDL's guess at the acceptance of the next token, 1 - sqrt(0.2 H), at most 1."""
     return 1.0 - math.sqrt(_ENTROPY_WEIGHT * entropy_nats(logits, policy, entropy))
 
 
 class AdaEDL(FollowingThreshold):
     """Stop where 1 - sqrt(0.2 H) < threshold, a guess at the next token's acceptance (2410.18351).
 
-    A heuristic, no bound. A higher threshold is wanted where rate < wanted_rate (published: 0.9);
-    else the same one if the draft ran to its end, and a lower one if it did not. Where drafts are
-    kept less often than that whatever they are, the threshold climbs until hardly any is made.
+    The guess is a heuristic, not a bound. AdaEDL wants a higher threshold where rate < wanted_rate
+    (published: 0.9). Else it wants the same one if the draft ran to its end, and a lower one if
+    not. Where no draft is accepted that often, the threshold climbs until hardly any token is
+    drafted.
     """
 
     reads_entropy = True

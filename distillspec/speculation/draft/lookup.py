@@ -1,4 +1,4 @@
-"""Drafting without a model: what followed the last tokens where they stood before."""
+"""Drafting without a model: the tokens that followed an earlier occurrence of the text's end."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ from distillspec.speculation.draft.proposal import DraftContext
 
 @dataclass(frozen=True)
 class LookupDraft:
-    """Prompt lookup, or n-gram drafting: free, and right wherever a text repeats itself.
+    """Prompt lookup (n-gram drafting): free, and useful wherever a text repeats itself.
 
-    longest: n, tokens at the text's end that are looked for, at most. The draft is certain, q is
-    one-hot, so every rule for chains verifies it: token verification keeps x with probability p(x)
-    and else draws from p without x. (Saxena, github.com/apoorvumang/prompt-lookup-decoding, 2023.)
+    The draft is certain: q is one-hot, so every rule for chains verifies it. Token verification
+    keeps x with probability p(x), and else draws from p without x.
+
+    Attributes:
+        longest: n, the most tokens at the text's end that are searched for.
+
+    Source: Saxena, github.com/apoorvumang/prompt-lookup-decoding, 2023.
     """
 
     longest: int
@@ -23,27 +27,31 @@ class LookupDraft:
     def slots(self, gamma: int) -> int:
         return gamma
 
-    def propose(self, basis: DraftContext, gamma: int) -> Chain:
-        """Up to gamma tokens; none where the text does not repeat itself. No forward of a model."""
+    def propose(self, context: DraftContext, gamma: int) -> Chain:
+        """Draft up to gamma tokens; none where the text does not repeat itself."""
         assert gamma >= 0
-        return Chain.certain(basis, continuation(basis.text, self.longest, gamma))
+        return Chain.certain(context, continuation(context.text, self.longest, gamma))
 
 
 def continuation(text: Sequence[int], longest: int, gamma: int) -> list[int]:
     """At most gamma tokens that followed the longest end of `text` which occurs in it earlier.
 
-    Ends of 1 to `longest` tokens count. Of several occurrences, the latest of those that most
-    tokens follow, gamma at most: in a loop the latest of all would give no more than one turn.
+    Ends of 1 to `longest` tokens count. Of several occurrences it takes the latest of those that
+    most tokens follow, up to gamma. In a loop, the latest of all would give no more than one turn.
     """
     end = len(text) - 1
-    best, found = (0, 0), end
-    for place in range(end):
-        if text[place] != text[end]:
+    best, match = (0, 0), end
+    for position in range(end):
+        if text[position] != text[end]:
             continue
         length = 1
-        while length < longest and length <= place and text[place - length] == text[end - length]:
+        while (
+            length < longest
+            and length <= position
+            and text[position - length] == text[end - length]
+        ):
             length += 1
-        rank = (length, min(gamma, end - place))
+        rank = (length, min(gamma, end - position))
         if rank >= best:
-            best, found = rank, place
-    return list(text[found + 1 : found + 1 + gamma])
+            best, match = rank, position
+    return list(text[match + 1 : match + 1 + gamma])

@@ -10,12 +10,12 @@ from distillspec.speculation.draft.proposal import DraftContext
 
 @dataclass(frozen=True)
 class NoDraft:
-    """A round is one step of the target; the draft models rest."""
+    """Drafts nothing. A round is one forward of the target, without a draft model."""
 
     def slots(self, gamma: int) -> int:
         return 0
 
-    def propose(self, basis: DraftContext, gamma: int) -> Chain:
-        """The empty chain, whatever gamma is."""
+    def propose(self, context: DraftContext, gamma: int) -> Chain:
+        """The empty chain, for every gamma."""
         assert gamma >= 0
-        return Chain.empty(basis)
+        return Chain.empty(context)

@@ -1,4 +1,4 @@
-"""What a draft hands to verification, and the protocols of whatever makes it."""
+"""What a draft hands to verification, and the protocols of draft rules and proposals."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ from typing import Protocol
 
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.draft.stop import StopRule
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.speculation.verify.verdict import Rule, VerifyResult
+from distillspec.speculation.verify.result import Rule, VerifyResult
 
 
 @dataclass(frozen=True)
 class DraftContext:
     """What a draft is made from.
 
-    text: all committed tokens, on the host, at least one. head: long [1], the last of them, where
-    the models are. model: the runner that drafts, whose cache holds a beginning of the text without
-    the head; None for a rule that needs none. vocab_size: V, of the distribution each token is
-    drawn from.
+    Attributes:
+        text: All committed tokens, on the host, at least one.
+        head: The last of them, long [1], on the device of the models.
+        model: The runner that drafts; its cache holds a beginning of the text without the head.
+            None for a rule that needs no model.
+        vocab_size: V, the size of each q.
+        policy: What makes q of the draft's logits.
+        chance: The source of the draws.
+        stop: When drafting stops early.
     """
 
     text: Sequence[int]
@@ -35,12 +40,15 @@ class DraftContext:
 
     @property
     def runner(self) -> Runner:
-        """The model, for a rule that needs one."""
+        """The model, for a rule that needs it."""
         assert self.model is not None, "this rule drafts with a model"
         return self.model
 
     def pending(self) -> Tensor:
-        """The committed tokens that the model has not read, long [n], n >= 1: many after a rest."""
+        """The committed tokens that the model has not read, long [n], n >= 1.
+
+        They are many where other drafts decoded the rounds before.
+        """
         held = self.runner.length
         if held == len(self.text) - 1:
             return self.head
@@ -48,11 +56,11 @@ class DraftContext:
 
 
 class Proposal(Protocol):
-    """Drafted tokens: how the target reads them, how they are judged, what of them is kept."""
+    """Drafted tokens: how the target reads them, how they are verified, and what is kept."""
 
     @property
     def steps(self) -> int:
-        """Forwards of the draft."""
+        """Forwards of the draft model."""
         ...
 
     @property
@@ -62,18 +70,23 @@ class Proposal(Protocol):
 
     @property
     def length(self) -> int:
-        """Tokens of the longest draft."""
+        """Tokens of the longest drafted sequence."""
         ...
 
     @property
     def q(self) -> Tensor:
-        """[n, V], the distribution that each drafted token was drawn from."""
+        """The distribution that each drafted token was drawn from, shape [n, V]."""
         ...
 
     def score(self, target: Runner, head: Tensor) -> Tensor:
-        """Feed the target head (long [1], the last committed token) and the draft.
+        """Feed the drafted tokens to the target.
 
-        -> logits [contexts, V] of the next token after each of them.
+        Args:
+            target: Its cache holds the text without the head.
+            head: The last committed token, long [1].
+
+        Returns:
+            Logits [contexts, V] of the next token after the head and after each drafted token.
         """
         ...
 
@@ -82,24 +95,30 @@ class Proposal(Protocol):
         ...
 
     def commit(
-        self, target: Runner, draft: Runner | None, committed: int, verdict: VerifyResult
+        self, target: Runner, draft: Runner | None, committed: int, result: VerifyResult
     ) -> None:
-        """Leave what was kept in the caches, after the `committed` tokens before this round.
+        """Leave what was kept in the caches.
 
-        draft: the model it was drafted with, if there was one.
+        Args:
+            target: The runner that scored the proposal.
+            draft: The model that drafted it, if there is one.
+            committed: Tokens of the text before this round.
+            result: What verification kept.
         """
         ...
 
-    def is_whole(self, verdict: VerifyResult) -> bool:
-        """Whether a draft was kept to its end: the last token is then a bonus."""
+    def is_whole(self, result: VerifyResult) -> bool:
+        """Whether a draft was kept to its end, so that the last token is a bonus."""
         ...
 
 
 class DraftRule(Protocol):
+    """Makes a proposal of at most gamma tokens."""
+
     def slots(self, gamma: int) -> int:
-        """Places in the target's cache that drafts of gamma tokens take, at most."""
+        """Slots of the target's cache that drafts of gamma tokens take, at most."""
         ...
 
-    def propose(self, basis: DraftContext, gamma: int) -> Proposal:
-        """Drafts of at most gamma tokens after the basis' text."""
+    def propose(self, context: DraftContext, gamma: int) -> Proposal:
+        """Draft at most gamma tokens after the context's text."""
         ...

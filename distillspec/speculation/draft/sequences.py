@@ -1,4 +1,4 @@
-"""Several sequences at once: K drawn independently, or K that begin differently."""
+"""Several drafted sequences: K independent ones, or K that start with different tokens."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.draft.proposal import DraftContext
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import Rule, VerifyResult
+from distillspec.speculation.verify.result import Rule, VerifyResult
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """Drafted sequences, what they have in common stored once.
+    """Drafted sequences, with their common beginnings stored once.
 
-    q: [K * L, V], row k * L + i is what token i of sequence k was drawn from. slots: by node, each
-    sequence that fed it, with the place it has in the draft's cache for that one. drafted: tokens
-    drawn.
+    Attributes:
+        tree: The tree of all sequences.
+        q: Shape [K * L, V]; row k * L + i is what token i of sequence k was drawn from.
+        slots: For each node and each sequence that fed it, its slot in the draft's cache.
+        steps: Forwards of the draft model.
+        drafted: Tokens drawn.
     """
 
     tree: Tree
@@ -34,7 +37,7 @@ class Bundle:
         return max(self.tree.depths(), default=0)
 
     def score(self, target: Runner, head: Tensor) -> Tensor:
-        """One forward; a shared beginning is read once."""
+        """Feed all sequences in one forward; the target reads a shared beginning once."""
         root = target.length  # the slot of head
         tokens = torch.cat([head, head.new_tensor(self.tree.tokens)])
         parents = [root - 1, *(root + parent for parent in self.tree.parents)]
@@ -44,21 +47,21 @@ class Bundle:
         return rule(p, self.q, self.tree, chance)
 
     def commit(
-        self, target: Runner, draft: Runner | None, committed: int, verdict: VerifyResult
+        self, target: Runner, draft: Runner | None, committed: int, result: VerifyResult
     ) -> None:
         assert draft is not None, "sequences are drafted with a model"
-        path = self._path(verdict)
+        path = self._path(result)
         target.keep(committed, [committed + node for node in path])
         draft.keep(min(committed, draft.length), self._fed(path))
 
-    def is_whole(self, verdict: VerifyResult) -> bool:
-        path = self._path(verdict)
+    def is_whole(self, result: VerifyResult) -> bool:
+        path = self._path(result)
         return not self.tree.drawn[path[-1] + 1 if path else 0]
 
     def _fed(self, path: list[int]) -> list[int]:
-        """Where the draft's cache has a path as far as it was fed: all of it in one sequence.
+        """Slots of the draft's cache that hold a path, as far as one sequence fed it.
 
-        What sequences share each of them has fed for itself, and what follows sees its own copy.
+        Each sequence feeds shared tokens for itself, and its later tokens see its own copy only.
         """
         deepest = max((node for node in path if self.slots[node]), default=None)
         if deepest is None:
@@ -66,10 +69,10 @@ class Bundle:
         sequence = next(iter(self.slots[deepest]))
         return [self.slots[node][sequence] for node in path if node <= deepest]
 
-    def _path(self, verdict: VerifyResult) -> list[int]:
-        """The nodes that were kept."""
+    def _path(self, result: VerifyResult) -> list[int]:
+        """The nodes that were kept, from the root on."""
         context, path = 0, []
-        for token in verdict.tokens[: verdict.accepted]:
+        for token in result.tokens[: result.accepted]:
             node = self.tree.child(context, token)
             assert node is not None, "a rule keeps what was drafted"
             path.append(node)
@@ -79,9 +82,12 @@ class Bundle:
 
 @dataclass(frozen=True)
 class SequencesDraft:
-    """count: K, the sequences, each one row of every forward of the draft.
+    """Drafts several sequences; each is one row of every forward of the draft.
 
-    distinct: the first tokens are drawn without replacement, so that no two sequences begin alike.
+    Attributes:
+        count: K, the number of sequences.
+        distinct: Whether first tokens are drawn without replacement, so that no two sequences start
+            with the same token.
     """
 
     count: int
@@ -90,68 +96,24 @@ class SequencesDraft:
     def slots(self, gamma: int) -> int:
         return self.count * gamma
 
-    def propose(self, basis: DraftContext, gamma: int) -> Bundle:
-        """Draft K sequences of up to gamma tokens; the last tokens drawn are not fed to the draft.
+    def propose(self, context: DraftContext, gamma: int) -> Bundle:
+        """Draft K sequences of up to gamma tokens; the draft does not read their last tokens.
 
-        Each sequence stops by itself; a stop rule waits for the host once a sequence and step.
+        A stop rule waits for the device once per sequence and step.
         """
         assert gamma >= 0
         if gamma == 0:
-            nothing = torch.empty((0, basis.vocab_size), device=basis.head.device)
+            nothing = torch.empty((0, context.vocab_size), device=context.head.device)
             return Bundle(Tree.of([]), nothing, (), steps=0, drafted=0)
-        runner, policy, chance, stop = basis.runner, basis.policy, basis.chance, basis.stop
-        logits = runner.feed(basis.pending().unsqueeze(0))[0, -1]
-        steps = 1
-        root = policy.distribution(logits)
-        tokens = self.first(root, chance)
-        K = len(tokens)
-        drawn, rows = [tokens], [root.expand(K, -1)]
-        fed: list[list[int]] = []  # by position, the slots of the K sequences
-        alive = [k for k in range(K) if not stop.stops_after(logits, tokens[k], policy)]
-        lengths = [1] * K
-        parents = [runner.length - 1] * K
-        while alive and len(drawn) < gamma:
-            first_slot = runner.length
-            fed_tokens = drawn[-1] if len(alive) == K else drawn[-1][alive]
-            logits = runner.feed_tree(fed_tokens, [parents[k] for k in alive])[0]
-            steps += 1
-            for offset, k in enumerate(alive):
-                parents[k] = first_slot + offset
-            fed.append([parents[k] if k in alive else -1 for k in range(K)])
-            going = [
-                (offset, k)
-                for offset, k in enumerate(alive)
-                if not stop.stops(logits[offset], policy)
-            ]
-            if not going:
-                break
-            alive = [k for _, k in going]
-            chosen = [offset for offset, _ in going]
-            further = logits if len(chosen) == len(logits) else logits[chosen]
-            token, q = policy.draw_with_distribution(further, chance)
-            for k in alive:
-                lengths[k] += 1
-            unsure = [
-                stop.stops_after(logits[offset], token[row], policy)
-                for row, (offset, _) in enumerate(going)
-            ]
-            if len(alive) == K:
-                drawn.append(token)
-                rows.append(q)
-            else:
-                at = torch.tensor(alive, device=token.device)
-                drawn.append(drawn[-1].index_copy(0, at, token))
-                rows.append(torch.zeros_like(rows[0]).index_copy(0, at, q))
-            alive = [k for k, is_last in zip(alive, unsure, strict=True) if not is_last]
-            if not alive:
-                break
-        table = torch.stack(drawn, dim=1).tolist()
-        tree = Tree.of([row[: lengths[k]] for k, row in enumerate(table)])
-        q_rows = torch.stack(rows, dim=1)[:, : max(lengths)].reshape(-1, root.shape[-1])
-        return Bundle(tree, q_rows, _slots(tree, table, lengths, fed), steps, sum(lengths))
+        logits = context.runner.feed(context.pending().unsqueeze(0))[0, -1]
+        root = context.policy.distribution(logits)
+        sequences = _Sequences(context, self.first(root, context.chance), root, logits)
+        while sequences.alive and len(sequences.drawn) < gamma:
+            sequences.draw(sequences.feed())
+        return sequences.bundle()
 
     def first(self, root: Tensor, chance: RandomSource) -> Tensor:
-        """First tokens from q [V] -> long [K], or fewer distinct ones where q has fewer."""
+        """First tokens from q [V]: long [K], or fewer distinct ones where q has fewer."""
         if not self.distinct:
             return chance.draw(root.expand(self.count, -1))
         left, tokens = root.clone(), []
@@ -162,10 +124,80 @@ class SequencesDraft:
         return torch.stack(tokens)
 
 
+class _Sequences:
+    """K sequences that grow together, until each has stopped by itself."""
+
+    def __init__(self, context: DraftContext, tokens: Tensor, root: Tensor, logits: Tensor) -> None:
+        """Start from the first tokens, long [K], drawn from q `root` [V] after `logits` [V]."""
+        self._context = context
+        self._K = K = len(tokens)
+        self.drawn = [tokens]  # by position, long [K]
+        self._rows = [root.expand(K, -1)]  # by position, q of the K sequences
+        self._fed: list[list[int]] = []  # by position, the draft's slots of the K sequences
+        self._lengths = [1] * K
+        self._parents = [context.runner.length - 1] * K
+        self._steps = 1
+        stop, policy = context.stop, context.policy
+        self.alive = [k for k in range(K) if not stop.stops_after(logits, tokens[k], policy)]
+
+    def feed(self) -> Tensor:
+        """Feed the last token of each sequence that goes on: logits [alive, V] after it."""
+        runner, alive = self._context.runner, self.alive
+        first_slot = runner.length
+        tokens = self.drawn[-1] if len(alive) == self._K else self.drawn[-1][alive]
+        logits = runner.feed_tree(tokens, [self._parents[k] for k in alive])[0]
+        self._steps += 1
+        for offset, k in enumerate(alive):
+            self._parents[k] = first_slot + offset
+        self._fed.append([self._parents[k] if k in alive else -1 for k in range(self._K)])
+        return logits
+
+    def draw(self, logits: Tensor) -> None:
+        """Draw a further token of each sequence that does not stop at its logits [alive, V]."""
+        stop, policy = self._context.stop, self._context.policy
+        going = [
+            (offset, k)
+            for offset, k in enumerate(self.alive)
+            if not stop.stops(logits[offset], policy)
+        ]
+        self.alive = [k for _, k in going]
+        if not going:
+            return
+        chosen = [offset for offset, _ in going]
+        further = logits if len(chosen) == len(logits) else logits[chosen]
+        tokens, q = policy.draw_with_distribution(further, self._context.chance)
+        for k in self.alive:
+            self._lengths[k] += 1
+        # A token once drawn is submitted, also where the rule stops after it.
+        is_last = [
+            stop.stops_after(logits[offset], tokens[row], policy)
+            for row, offset in enumerate(chosen)
+        ]
+        self._append(tokens, q)
+        self.alive = [k for k, stops in zip(self.alive, is_last, strict=True) if not stops]
+
+    def _append(self, tokens: Tensor, q: Tensor) -> None:
+        """One more position; the rows of sequences that stopped before are filled up."""
+        if len(self.alive) < self._K:
+            at = torch.tensor(self.alive, device=tokens.device)
+            tokens = self.drawn[-1].index_copy(0, at, tokens)
+            q = torch.zeros_like(self._rows[0]).index_copy(0, at, q)
+        self.drawn.append(tokens)
+        self._rows.append(q)
+
+    def bundle(self) -> Bundle:
+        table = torch.stack(self.drawn, dim=1).tolist()
+        lengths = self._lengths
+        tree = Tree.of([row[: lengths[k]] for k, row in enumerate(table)])
+        q = torch.stack(self._rows, dim=1)[:, : max(lengths)].reshape(-1, self._rows[0].shape[-1])
+        slots = _slots(tree, table, lengths, self._fed)
+        return Bundle(tree, q, slots, self._steps, sum(lengths))
+
+
 def _slots(
     tree: Tree, table: list[list[int]], lengths: list[int], fed: list[list[int]]
 ) -> tuple[dict[int, int], ...]:
-    """By node, where the draft's cache has it for each sequence that fed it."""
+    """For each node, its slot in the draft's cache for each sequence that fed it."""
     slots: list[dict[int, int]] = [{} for _ in range(len(tree))]
     for k, length in enumerate(lengths):
         context = 0

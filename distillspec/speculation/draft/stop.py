@@ -11,18 +11,21 @@ from distillspec.speculation.sampling import SamplingPolicy
 
 
 class StopRule:
-    """Never early, unless a rule says otherwise.
+    """Never stops early; a rule overrides what it needs.
 
-    A rule may look at the context and at a token that was drawn, but a token once drawn is always
+    A rule may look at the context and at a token that was drawn. But a token once drawn is always
     submitted to verification, else the output is biased.
     """
 
-    reads_entropy: ClassVar[bool] = False  # then who has it already passes it to `stops`
+    reads_entropy: ClassVar[bool] = False  # callers that know the entropy then pass it to `stops`
 
     def stops(self, logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None = None) -> bool:
-        """Whether to stop before a further token is drawn from the draft's logits [V].
+        """Whether to stop before a further token is drawn.
 
-        entropy: of the untempered distribution after them, in nats, where it is known.
+        Args:
+            logits: The draft's logits for that token, shape [V].
+            policy: Gives the untempered distribution.
+            entropy: Entropy of the untempered distribution in nats, where it is known.
         """
         return False
 
@@ -31,15 +34,21 @@ class StopRule:
         return False
 
     def state(self) -> list[float]:
-        """What it has learnt, to be kept across prompts or processes; `restore` takes it."""
+        """What the rule has learnt, for `restore` in a later prompt or process."""
         return []
 
     def restore(self, state: Sequence[float]) -> None:
-        """Go on from what `state` gave."""
+        """Continue from what `state` returned."""
 
     def learn(self, length: int, accepted: int, gamma: int) -> None:
-        """A round is over: of a draft of `length` tokens, gamma at most, `accepted` were kept."""
+        """Learn from a round.
+
+        Args:
+            length: Tokens of the longest drafted sequence.
+            accepted: Drafted tokens that verification kept.
+            gamma: The most tokens that the round could draft.
+        """
 
 
 class FixedLength(StopRule):
-    """gamma tokens a round, and no look at the device."""
+    """Drafts gamma tokens in every round, and never waits for the device."""

@@ -1,4 +1,4 @@
-"""A stop rule's threshold that follows how much of its drafts is kept: AdaEDL's, Draft&Verify's."""
+"""A stop threshold that follows the acceptance of its drafts: for AdaEDL and Draft&Verify."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ _KEEP_THRESHOLD = 0.9
 
 
 class FollowingThreshold(StopRule, ABC):
-    """Learns after every round that drafted; what stops by it, and which way it goes, a rule says.
+    """Moves its threshold after every round that drafted; a rule gives the direction.
 
-    rate <- 0.5 rate + 0.5 m for a round that kept the share m; the threshold wanted is 0.01 higher,
-    the same or 0.01 lower; threshold <- 0.9 threshold + 0.1 wanted. So it moves by 0.001 a round at
-    most, and where it starts matters. It stays within [lowest, 1]: beyond, it would stop always or
-    never.
+    For a round that kept the share m of its draft:
+        rate <- 0.5 rate + 0.5 m
+        wanted = the threshold, or 0.01 above or below it
+        threshold <- 0.9 threshold + 0.1 wanted
+
+    So the threshold moves by at most 0.001 per round, and its start matters. It stays within
+    [lowest, 1], since a rule beyond these limits stops always or never.
     """
 
     def __init__(self, threshold: float, rate: float, lowest: float) -> None:
@@ -27,7 +30,7 @@ class FollowingThreshold(StopRule, ABC):
 
     @abstractmethod
     def direction(self, length: int, gamma: int) -> int:
-        """1: a higher threshold is wanted, -1: a lower one, after a draft of `length` tokens."""
+        """1 if a higher threshold is wanted after this draft, -1 if a lower one, else 0."""
 
     def state(self) -> list[float]:
         return [self.threshold, self.rate]

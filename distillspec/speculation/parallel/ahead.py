@@ -1,4 +1,4 @@
-"""CARD's draft: it runs ahead of the target, one layer of candidates a forward, and never waits."""
+"""CARD's draft: it runs ahead of the target, one layer of candidates per forward."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from distillspec.speculation.parallel.candidates import ROOT, Candidates, Child,
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
 
+_IMPOSSIBLE = float("-inf")
+
 
 class AheadDraft:
     """Grows `candidates` after a text that others continue.
 
-    Nothing here is drawn at random, and nothing here can change the output's distribution: what the
-    target emits it has drawn itself. Candidates are ranked by the untempered distribution at
-    temperature 0, where the other one knows a single token.
+    It draws nothing at random and cannot change the output's distribution, since the target draws
+    every emitted token itself. It ranks candidates by the untempered distribution: at temperature 0
+    the other distribution knows a single token.
     """
 
     def __init__(self, runner: Runner, candidates: Candidates) -> None:
@@ -26,7 +28,7 @@ class AheadDraft:
         self._candidates = candidates
         self._policy = SamplingPolicy()
         self._text: list[int] = []
-        self._slots: list[int] = []  # by node, its place in the cache, or -1
+        self._slots: list[int] = []  # for each node, its slot in the cache, or -1
         self.steps = 0
 
     @property
@@ -39,7 +41,7 @@ class AheadDraft:
         return len(self._text)
 
     def start(self, prompt: Sequence[int], policy: SamplingPolicy) -> None:
-        """A new text, T >= 1 tokens. Only its last token is left for `grow` to read."""
+        """Start a new text of T >= 1 tokens. Only its last token is left for `grow` to read."""
         self._runner.reset()
         self._candidates.clear()
         self._text, self._slots, self._policy = list(prompt), [], policy
@@ -48,22 +50,22 @@ class AheadDraft:
         self.steps = 0
 
     def follow(self, tokens: Sequence[int]) -> bool:
-        """The target has emitted these; returns whether the last one was a candidate (a hit)."""
+        """Continue the text by these tokens; True if the last one was a candidate (a hit)."""
         length = min(len(self._text), self._runner.length)
         self._text += tokens
         descent = self._candidates.descend(tokens)
         slots = [self._slots[node] for node in descent.path]
         read = [slot for slot in slots if slot >= 0]
-        rest = [self._slots[node] for node in descent.survivors]
-        kept = [slot for slot in rest if slot >= 0]
+        survivors = [self._slots[node] for node in descent.survivors]
+        kept = [slot for slot in survivors if slot >= 0]
         self._runner.keep(length, read, kept)
-        place = {slot: length + len(read) + i for i, slot in enumerate(kept)}
-        self._slots = [place.get(slot, -1) for slot in rest]
-        self._slots += [-1] * (len(self._candidates.nodes) - len(rest))
+        moved = {slot: length + len(read) + i for i, slot in enumerate(kept)}
+        self._slots = [moved.get(slot, -1) for slot in survivors]
+        self._slots += [-1] * (len(self._candidates.nodes) - len(survivors))
         return descent.is_whole
 
     def grow(self) -> bool:
-        """One forward of the draft, a layer more; False, and nothing done, where all is full."""
+        """Add a layer by one forward of the draft. False, without a forward, where all is full."""
         if not self.next_size():
             return False
         frontier = self._candidates.frontier()
@@ -83,7 +85,11 @@ class AheadDraft:
         frontier = self._candidates.frontier()
         unread = len(self._text) - self._runner.length
         nodes = self._candidates.nodes
-        depth = 0 if frontier == [ROOT] else max((nodes[one].depth for one in frontier), default=0)
+        depth = (
+            0
+            if frontier == [ROOT]
+            else max((nodes[number].depth for number in frontier), default=0)
+        )
         size = unread if frontier == [ROOT] else len(frontier)
         fits = (
             self._runner.length + size <= self._runner.capacity
@@ -95,23 +101,26 @@ class AheadDraft:
         return self._candidates.snapshot()
 
     def _feed(self, frontier: list[int]) -> Tensor:
+        """Feed the frontier's nodes: logits [n, V] after each of them."""
         nodes = [self._candidates.nodes[number] for number in frontier]
         first = self._runner.length
         text_end = len(self._text) - 1
-        parents = [text_end if one.parent == ROOT else self._slots[one.parent] for one in nodes]
-        logits = self._runner.feed_tree(torch.tensor([one.token for one in nodes]), parents)[0]
-        for place, number in enumerate(frontier):
-            self._slots[number] = first + place
+        parents = [text_end if node.parent == ROOT else self._slots[node.parent] for node in nodes]
+        logits = self._runner.feed_tree(torch.tensor([node.token for node in nodes]), parents)[0]
+        for offset, number in enumerate(frontier):
+            self._slots[number] = first + offset
         return logits
 
     def _best(self, logits: Tensor) -> list[list[Child]]:
+        """For each row of logits [n, V], the most probable children, the best first."""
         log_q = self._policy.untempered(logits).log()
         values, tokens = log_q.topk(min(self._candidates.width, log_q.shape[-1]), dim=-1)
         check_finite("the draft", values[:, 0])
         return [
-            [Child(token, value) for token, value in zip(row, scores, strict=True) if value > _NO]
+            [
+                Child(token, value)
+                for token, value in zip(row, scores, strict=True)
+                if value > _IMPOSSIBLE
+            ]
             for row, scores in zip(tokens.tolist(), values.tolist(), strict=True)
         ]
-
-
-_NO = float("-inf")

@@ -1,9 +1,9 @@
 """CARD's cache: layers of likely continuations of a text, pruned as the text goes on (2508.04462).
 
-A tree: each node is a token after its parent, with the draft's probability of the whole path. A
-layer holds at most N nodes, the likeliest paths of its depth. Every node whose children are known
-keeps the N best of them, so that a layer which pruning has emptied can be made again without a
-forward.
+The cache is a tree. Each node is a token after its parent, with the draft's probability of the
+entire path. A layer holds at most N nodes, the most probable paths of its depth. Every node with
+known children keeps the N best of them. So a layer that pruning has emptied can be built again
+without a forward.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ ROOT = -1
 
 
 class Child(NamedTuple):
-    """A token that may follow, and the log of its conditional probability."""
+    """A token that may follow.
+
+    Attributes:
+        token: The token.
+        log_q: Log of its conditional probability.
+    """
 
     token: int
     log_q: float
@@ -25,7 +30,15 @@ class Child(NamedTuple):
 
 @dataclass
 class Node:
-    """log_weight: log of the path's probability. children: the best ones, once they are known."""
+    """A token of the tree.
+
+    Attributes:
+        token: The token.
+        parent: The number of the parent node, or ROOT.
+        depth: Tokens on the path, this one included.
+        log_weight: Log of the path's probability.
+        children: The best children, once they are known.
+    """
 
     token: int
     parent: int
@@ -37,8 +50,10 @@ class Node:
 class Descent(NamedTuple):
     """Where a text went on through the tree.
 
-    path: nodes it passed, by their old numbers. is_whole: every token of it was a node.
-    survivors: old numbers of the nodes that stay, ascending; they are numbered anew in this order.
+    Attributes:
+        path: The nodes it passed, by their old numbers.
+        is_whole: Whether every token of it was a node.
+        survivors: Old numbers of the nodes that stay, ascending. They are renumbered in this order.
     """
 
     path: list[int]
@@ -47,7 +62,13 @@ class Descent(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """The nodes as lists, parents (by number, ROOT: none) before children; log weights of paths."""
+    """The nodes as lists, parents before children.
+
+    Attributes:
+        tokens: The token of each node.
+        parents: The number of each node's parent, or ROOT.
+        log_weights: Log of the probability of each node's path.
+    """
 
     tokens: list[int]
     parents: list[int]
@@ -56,7 +77,13 @@ class Snapshot(NamedTuple):
 
 @dataclass
 class Candidates:
-    """At most `width` nodes a layer (N) and `depth` layers after the text."""
+    """The tree of candidates after a text.
+
+    Attributes:
+        width: N, the most nodes per layer.
+        depth: The most layers after the text.
+        nodes: All nodes, parents before children.
+    """
 
     width: int
     depth: int
@@ -65,17 +92,22 @@ class Candidates:
     _layers: list[list[int]] = field(default_factory=list)
 
     def clear(self) -> None:
-        """Nothing is known of what may follow the text."""
+        """Forget all candidates."""
         self.nodes, self._layers, self._root = [], [], None
 
     def frontier(self) -> list[int]:
-        """The nodes (ROOT: the text itself) whose children are wanted next; none if it is full."""
+        """The nodes (ROOT: the text itself) whose children come next; none if the tree is full."""
         if self._root is None:
             return [ROOT]
         return list(self._layers[-1]) if 0 < len(self._layers) < self.depth else []
 
     def extend(self, parents: Sequence[int], children: Iterable[Sequence[Child]]) -> None:
-        """Children of the frontier's nodes, likeliest first: the best of all are the next layer."""
+        """Add a layer: the best of all these children.
+
+        Args:
+            parents: The frontier's nodes.
+            children: For each of them its children, the most probable first.
+        """
         for parent, best in zip(parents, children, strict=True):
             if parent == ROOT:
                 self._root = list(best)
@@ -84,24 +116,24 @@ class Candidates:
         self._add_layer(parents)
 
     def descend(self, tokens: Sequence[int]) -> Descent:
-        """The text went on by these tokens: what begins with them stays, a layer each higher.
+        """Continue the text by these tokens: the subtree after them stays, closer to the root.
 
-        Where a token is no node all is forgotten.
+        If a token is no node, all candidates are forgotten.
         """
         path: list[int] = []
-        here = ROOT
+        top = ROOT
         for token in tokens:
-            found = self._child(here, token)
-            if found is None:
+            child = self._child(top, token)
+            if child is None:
                 self.clear()
                 return Descent(path, False, [])
-            path.append(found)
-            here = found
-        if here == ROOT:
+            path.append(child)
+            top = child
+        if top == ROOT:
             return Descent([], True, list(range(len(self.nodes))))
-        survivors = self._below(here)
-        number = {here: ROOT} | {old: new for new, old in enumerate(survivors)}
-        base = self.nodes[here]
+        survivors = self._below(top)
+        number = {top: ROOT} | {old: new for new, old in enumerate(survivors)}
+        base = self.nodes[top]
         self._root = base.children
         self.nodes = [
             Node(
@@ -119,6 +151,7 @@ class Candidates:
         return Descent(path, True, survivors)
 
     def snapshot(self) -> Snapshot:
+        """The present nodes as lists."""
         return Snapshot(
             [node.token for node in self.nodes],
             [node.parent for node in self.nodes],
@@ -132,7 +165,7 @@ class Candidates:
         return None
 
     def _below(self, top: int) -> list[int]:
-        """The nodes under `top`, ascending, itself left out."""
+        """The nodes below `top`, ascending, without `top` itself."""
         inside = {top}
         for number, node in enumerate(self.nodes):
             if node.parent in inside:
@@ -140,9 +173,9 @@ class Candidates:
         return sorted(inside - {top})
 
     def _rebuild(self) -> None:
-        """Pruning may have emptied the layer after nodes whose children are known."""
+        """Add the layer that pruning has emptied, if the children of its parents are known."""
         last = self._layers[-1] if self._layers else [ROOT]
-        known = [one for one in last if self._children(one) is not None]
+        known = [parent for parent in last if self._children(parent) is not None]
         if known and len(self._layers) < self.depth:
             self._add_layer(known)
 
@@ -155,7 +188,7 @@ class Candidates:
             for parent in parents
             for child in self._children(parent) or []
         ]
-        best = heapq.nlargest(self.width, scored, key=lambda one: one[0])
+        best = heapq.nlargest(self.width, scored, key=lambda child: child[0])
         layer = []
         for log_weight, parent, token in best:
             layer.append(len(self.nodes))
@@ -169,9 +202,15 @@ class Candidates:
 
 
 def likeliest_path(snapshot: Snapshot, tokens: Sequence[int], longest: int) -> list[int]:
-    """The tokens that follow `tokens` in the tree, always the likeliest child: up to `longest`.
+    """The path after `tokens` that always takes the most probable child.
 
-    Empty where `tokens` leave the tree or nothing is known after them.
+    Args:
+        snapshot: The tree.
+        tokens: Where to start, from the root on.
+        longest: The most tokens of the path.
+
+    Returns:
+        The tokens of the path; none where `tokens` leave the tree or nothing is known after them.
     """
     best: dict[int, int] = {}
     after: dict[tuple[int, int], int] = {}
@@ -180,13 +219,13 @@ def likeliest_path(snapshot: Snapshot, tokens: Sequence[int], longest: int) -> l
         held = best.get(parent)
         if held is None or snapshot.log_weights[number] > snapshot.log_weights[held]:
             best[parent] = number
-    here = ROOT
+    end = ROOT
     for token in tokens:
-        if (here, token) not in after:
+        if (end, token) not in after:
             return []
-        here = after[here, token]
+        end = after[end, token]
     path: list[int] = []
-    while here in best and len(path) < longest:
-        here = best[here]
-        path.append(snapshot.tokens[here])
+    while end in best and len(path) < longest:
+        end = best[end]
+        path.append(snapshot.tokens[end])
     return path

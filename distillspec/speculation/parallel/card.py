@@ -1,10 +1,10 @@
-"""CARD: the target asks the shared candidates for the likeliest path, and corrects it (2508.04462).
+"""CARD: the target verifies the most probable path of shared candidates (2508.04462).
 
-The draft runs ahead in its own process and never waits; the target never waits for it longer than
-the query takes. After each token the target draws its own next one, y ~ p, and goes on along the
-path if y is what the path has there. So every emitted token is the target's own draw, whatever the
-candidates are and however late they come: lossless at any temperature. (Accepting the likeliest
-candidate with min(1, p/q) would not be: it was not drawn from q.)
+The draft runs ahead in its own process and never waits. The target waits for the draft no longer
+than a query takes. After each token the target draws its own next token, y ~ p, and goes on along
+the path if y is what the path has there. So the target draws every emitted token itself, whatever
+the candidates are and however late they come: CARD is lossless at any temperature. Accepting the
+most probable candidate with min(1, p/q) would not be lossless, since it was not drawn from q.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.limits import check_room, longest_text, prefill, up_to_end
 from distillspec.speculation.parallel.ahead import AheadDraft
-from distillspec.speculation.parallel.board import Published, SharedBuffer
 from distillspec.speculation.parallel.candidates import Candidates, likeliest_path
 from distillspec.speculation.parallel.decoder import ParallelDecoder, Partner
 from distillspec.speculation.parallel.process import DraftProcess, spawning
+from distillspec.speculation.parallel.shared_buffer import Published, SharedBuffer
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.records import Round, RoundRecord, TokenStatus
 from distillspec.speculation.runner import Runner, TextRunner
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
 
 
 class CandidateSource(Partner, Protocol):
-    """A draft that runs ahead, wherever it lives."""
+    """A draft that runs ahead, in this process or another."""
 
     def start(self, prompt: Sequence[int], policy: SamplingPolicy) -> None:
-        """A new text; returns at once."""
+        """Start a new text; returns at once."""
         ...
 
     def wait(self) -> None:
-        """Until it has read the prompt; from then on it works."""
+        """Wait until the draft has read the prompt; from then on it works."""
         ...
 
     def query(self) -> Published:
@@ -44,19 +44,16 @@ class CandidateSource(Partner, Protocol):
         ...
 
     def follow(self, tokens: Sequence[int]) -> None:
-        """The text went on by these; returns at once."""
+        """Continue the text by these tokens; returns at once."""
         ...
 
     def finish(self) -> None:
-        """The text is over."""
+        """End the text."""
         ...
 
 
 class CardDecoder(ParallelDecoder):
-    """Decodes one text at a time, with the distribution of the target under the policy.
-
-    longest: tokens of a path that one target forward verifies, at most.
-    """
+    """Decodes one text at a time, with the distribution of the target under the policy."""
 
     def __init__(
         self,
@@ -67,6 +64,15 @@ class CardDecoder(ParallelDecoder):
         *,
         longest: int,
     ) -> None:
+        """Make a decoder.
+
+        Args:
+            target: The model whose distribution the output has.
+            draft: The candidates.
+            policy: What makes a distribution of logits.
+            chance: The source of the target's draws.
+            longest: The most tokens of a path that one target forward verifies.
+        """
         super().__init__(target, draft, policy, chance)
         self._draft = draft
         self._longest = longest
@@ -75,7 +81,7 @@ class CardDecoder(ParallelDecoder):
         check_room(prompt, max_new_tokens, min(longest_text(self._target), self._draft.capacity))
         self._draft.start(prompt.tolist(), self._policy)
         prefill(prompt, max_new_tokens, self._target)
-        self._draft.wait()  # so that neither has a head start when the clock begins
+        self._draft.wait()  # both have read the prompt when the clock starts
 
     def _rounds(
         self, prompt: Tensor, max_new_tokens: int, eos_token_ids: frozenset[int]
@@ -87,11 +93,16 @@ class CardDecoder(ParallelDecoder):
         steps = 0
         try:
             while len(committed) < limit and not is_finished:
-                found = self._draft.query()
+                # 1. Take the candidates as they stand, which may be none.
+                published = self._draft.query()
                 longest = min(self._longest, longest_text(self._target) - len(committed))
-                path = likeliest_path(found.snapshot, committed[found.committed :], longest)
+                path = likeliest_path(published.snapshot, committed[published.committed :], longest)
+
+                # 2. Draw the target's own token after each token of the path.
                 drawn = self._drawn(prompt.new_tensor([[committed[-1], *path]]))
                 accepted = _matching(drawn, path)
+
+                # 3. Commit the drawn tokens up to the first that leaves the path.
                 self._target.rollback(len(committed) + accepted)
                 room = limit - len(committed)
                 tokens, is_finished = up_to_end(drawn[: accepted + 1][:room], eos_token_ids)
@@ -99,36 +110,31 @@ class CardDecoder(ParallelDecoder):
                 self._draft.follow(tokens)
                 yield Round(
                     tokens,
-                    _fates(path, accepted)[: len(tokens)],
+                    _statuses(path, accepted)[: len(tokens)],
                     RoundRecord(
                         drafted=len(path),
                         accepted=accepted,
                         emitted=len(tokens),
-                        draft_steps=found.steps - steps,
+                        draft_steps=published.steps - steps,
                         cut=len(tokens) <= accepted or room <= self._longest,
                     ),
                 )
-                steps = found.steps
+                steps = published.steps
         finally:
             self._draft.finish()
 
     def _drawn(self, block: Tensor) -> list[int]:
-        """What the target says after each token of the block long [1, G]."""
+        """What the target draws after each token of the block, long [1, G]."""
         started = time.perf_counter()
-        found = self._policy.draw_with_doubt(self._target.feed(block)[0], self._chance)
-        drawn: list[int] = found.token.tolist()
+        draws = self._policy.draw_with_doubt(self._target.feed(block)[0], self._chance)
+        drawn: list[int] = draws.token.tolist()
         self._busy += time.perf_counter() - started
-        check_finite("the target", found.doubt)
+        check_finite("the target", draws.doubt)
         return drawn
 
 
 class CardProcess:
-    """A draft in a process of its own, which runs ahead and shows its candidates on a board.
-
-    make: picklable, makes the draft's runner there. width: N, nodes of a layer; depth: layers.
-    The remaining arguments are `DraftProcess`'s. It serves one text at a time: a new one ends the
-    one before.
-    """
+    """A draft in its own process. It runs ahead and publishes its candidates in a shared buffer."""
 
     def __init__(
         self,
@@ -139,9 +145,18 @@ class CardProcess:
         threads: int | None = None,
         hang_seconds: float = 15.0,
     ) -> None:
-        self._board = SharedBuffer(spawning, width * depth)
+        """Start the process. It serves one text at a time; a new text ends the one before.
+
+        Args:
+            make: Picklable; makes the draft's runner in the process.
+            width: N, the most nodes of a layer.
+            depth: The most layers.
+            threads: As for `DraftProcess`.
+            hang_seconds: As for `DraftProcess`.
+        """
+        self._buffer = SharedBuffer(spawning, width * depth)
         self._process = DraftProcess(
-            partial(_CardWorker, make, self._board, width, depth),
+            partial(_CardWorker, make, self._buffer, width, depth),
             name="card",
             threads=threads,
             hang_seconds=hang_seconds,
@@ -154,8 +169,8 @@ class CardProcess:
 
     @property
     def bytes(self) -> int:
-        """Of the shared candidates."""
-        return self._board.bytes
+        """Size of the shared candidates."""
+        return self._buffer.bytes
 
     @property
     def capacity(self) -> int:
@@ -171,21 +186,21 @@ class CardProcess:
 
     def wait(self) -> None:
         while self._process.answer() != self._request:
-            pass  # the answer to an earlier request, which nobody waited for
+            pass  # an answer to an earlier request that was interrupted
         self._process.send(_Go(self._request))
 
     def query(self) -> Published:
         self._process.check()
-        found = self._board.read(while_waiting=self._process.check)
-        assert found.request == self._request, "one text at a time"
-        return found
+        published = self._buffer.read(while_waiting=self._process.check)
+        assert published.request == self._request, "one text at a time"
+        return published
 
     def follow(self, tokens: Sequence[int]) -> None:
         self._process.send(_Follow(self._request, list(tokens)))
 
     def finish(self) -> None:
         if self._process.is_open:
-            self._process.send(_Rest(self._request))
+            self._process.send(_Finish(self._request))
 
     def close(self) -> None:
         self._process.close()
@@ -206,64 +221,64 @@ class _Follow(NamedTuple):
     tokens: list[int]
 
 
-class _Rest(NamedTuple):
+class _Finish(NamedTuple):
     request: int
 
 
 class _CardWorker:
-    """The draft's side, in its process. What belongs to an earlier request is passed over."""
+    """The draft's side, in its process. It ignores messages of earlier requests."""
 
     def __init__(
-        self, make: Callable[[], Runner], board: SharedBuffer, width: int, depth: int
+        self, make: Callable[[], Runner], buffer: SharedBuffer, width: int, depth: int
     ) -> None:
         self._ahead = AheadDraft(make(), Candidates(width, depth))
-        self._board = board
+        self._buffer = buffer
         self._request = 0
-        self._is_resting = True
+        self._is_idle = True
 
     @property
     def capacity(self) -> int:
         return self._ahead.capacity
 
-    def receive(self, message: _Begin | _Go | _Follow | _Rest) -> int | None:
+    def receive(self, message: _Begin | _Go | _Follow | _Finish) -> int | None:
         if isinstance(message, _Begin):
             self._ahead.start(message.prompt, message.policy)
-            self._request, self._is_resting = message.request, True
+            self._request, self._is_idle = message.request, True
             self._publish()
             return message.request
         if message.request == self._request:
             match message:
                 case _Go():
-                    self._is_resting = False
+                    self._is_idle = False
                 case _Follow(_, tokens):
                     self._ahead.follow(tokens)
                     self._publish()
-                case _Rest():
-                    self._is_resting = True
+                case _Finish():
+                    self._is_idle = True
         return None
 
     def work(self) -> bool:
-        if self._is_resting or not self._ahead.grow():
+        if self._is_idle or not self._ahead.grow():
             return False
         self._publish()
         return True
 
     def _publish(self) -> None:
         ahead = self._ahead
-        self._board.publish(
+        self._buffer.publish(
             Published(self._request, ahead.committed, ahead.steps, ahead.snapshot())
         )
 
 
 def _matching(drawn: list[int], path: list[int]) -> int:
-    """How far the path is what was drawn."""
+    """How many tokens of the path equal what was drawn."""
     for position, token in enumerate(path):
         if drawn[position] != token:
             return position
     return len(path)
 
 
-def _fates(path: list[int], accepted: int) -> list[TokenStatus]:
+def _statuses(path: list[int], accepted: int) -> list[TokenStatus]:
     if not path:
         return [TokenStatus.PLAIN]
     last = TokenStatus.BONUS if accepted == len(path) else TokenStatus.CORRECTED

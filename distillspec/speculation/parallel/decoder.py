@@ -1,4 +1,4 @@
-"""What decoders of two processes have in common: a text, timed, whole or round by round."""
+"""What decoders of two processes share: a text, timed, at once or round by round."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Protocol
 
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.limits import NO_TOKENS
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.records import Busy, Generation, Round
 from distillspec.speculation.runner import TextRunner
 from distillspec.speculation.sampling import SamplingPolicy
 
 
 class Partner(Protocol):
-    """A draft that works while the target does, wherever it lives."""
+    """A draft that works while the target does, in this process or another."""
 
     @property
     def capacity(self) -> int:
@@ -26,12 +26,12 @@ class Partner(Protocol):
 
     @property
     def busy_seconds(self) -> float:
-        """Time it has worked so far."""
+        """Time that the draft has worked so far."""
         ...
 
 
 class ParallelDecoder(ABC):
-    """Decodes one text at a time. A protocol says how a text starts and what a round is."""
+    """Decodes one text at a time. A subclass defines how a text starts and what a round is."""
 
     def __init__(
         self, target: TextRunner, partner: Partner, policy: SamplingPolicy, chance: RandomSource
@@ -62,16 +62,16 @@ class ParallelDecoder(ABC):
     def rounds(
         self, prompt: Tensor, *, max_new_tokens: int, eos_token_ids: frozenset[int] = NO_TOKENS
     ) -> Generator[Round, None, None]:
-        """`decode` as a stream: what each round adds, as soon as it is known."""
+        """`decode` as a stream: the tokens of each round, as soon as they are known."""
         self._start(prompt, max_new_tokens)
         yield from self._rounds(prompt, max_new_tokens, eos_token_ids)
 
     @abstractmethod
     def _start(self, prompt: Tensor, max_new_tokens: int) -> None:
-        """Both models read the prompt, but for its last token; the clock begins after it."""
+        """Let both models read the prompt but its last token; the clock starts after it."""
 
     @abstractmethod
     def _rounds(
         self, prompt: Tensor, max_new_tokens: int, eos_token_ids: frozenset[int]
     ) -> Iterator[Round]:
-        """Round after round until the text ends."""
+        """Yield round after round until the text ends."""

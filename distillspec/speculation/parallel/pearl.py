@@ -1,10 +1,12 @@
-"""PEARL: the next block is drafted while the last one is verified (Liu et al. 2408.11850).
+"""PEARL: the draft makes the next block while the target verifies the last one.
 
-Each round the draft makes gamma tokens and the target reads what was drafted before, both at once.
-Then the target's distribution is known after every token of that, so it judges all of them and the
-first token of the new block, by the token-wise rule with the q they were drawn from: lossless. If
-all stay, the rest of the new block is what the next round reads (post-verify); if not, nothing is
-left of it, and the next round judges a first token alone (pre-verify).
+In each round the draft makes gamma tokens while the target reads what was drafted before. Then the
+target's distribution is known after every token of that. So it verifies all of them and the first
+token of the new block, by the token rule with the q they were drawn from: lossless. If all are
+kept, the next round reads the rest of the new block (post-verify). If not, the new block is
+dropped, and the next round verifies a first token alone (pre-verify).
+
+Source: Liu et al. 2408.11850.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ import torch
 from torch import Tensor
 
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.limits import check_room, longest_text, prefill, up_to_end
 from distillspec.speculation.parallel.decoder import ParallelDecoder, Partner
 from distillspec.speculation.parallel.process import DraftProcess
+from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.records import Round, RoundRecord, TokenStatus
 from distillspec.speculation.runner import Runner, TextRunner
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
@@ -29,41 +31,45 @@ from distillspec.speculation.verify.token import residual
 
 
 class PearlBlock(NamedTuple):
-    """tokens: drafted, in order; q: [G, V], what each was drawn from."""
+    """Drafted tokens in order.
+
+    Attributes:
+        tokens: G drafted tokens.
+        q: The distribution each was drawn from, shape [G, V].
+    """
 
     tokens: list[int]
     q: Tensor
 
 
 class BlockSource(Partner, Protocol):
-    """A draft that makes blocks while others work, wherever it lives."""
+    """A draft that makes blocks while the target works, in this process or another."""
 
     def start(self, prompt: Sequence[int], policy: SamplingPolicy, seed: int) -> None:
-        """A new text; returns at once."""
+        """Start a new text; returns at once."""
         ...
 
     def wait(self) -> None:
-        """Until it has read the prompt."""
+        """Wait until the draft has read the prompt."""
         ...
 
     def begin(self, gamma: int) -> None:
-        """A block after all that was drafted and followed so far; returns at once."""
+        """Draft a block after all that was drafted and followed so far; returns at once."""
         ...
 
     def collect(self) -> PearlBlock:
-        """Wait for the block begun last."""
+        """Wait for the last block."""
         ...
 
     def follow(self, length: int, token: int) -> None:
-        """Of the text only the first `length` tokens stay; then comes this one. Returns at once."""
+        """Cut the text to `length` tokens and append this token; returns at once."""
         ...
 
 
 class PearlDecoder(ParallelDecoder):
     """Decodes one text at a time, with the distribution of the target under the policy.
 
-    gamma: tokens of a block, >= 1; the protocol is best where drafting a block takes as long as
-    verifying one. seed: of the draft's draws, which are independent of `chance` whatever its seed.
+    The protocol is best where drafting a block takes as long as verifying it.
     """
 
     def __init__(
@@ -76,13 +82,23 @@ class PearlDecoder(ParallelDecoder):
         gamma: int,
         seed: int,
     ) -> None:
+        """Make a decoder.
+
+        Args:
+            target: The model whose distribution the output has.
+            draft: The source of blocks.
+            policy: What makes a distribution of logits, for both models.
+            chance: The source of the target's random choices.
+            gamma: Tokens of a block, at least 1.
+            seed: Of the draft's draws. They are independent of `chance`, also for equal seeds.
+        """
         assert gamma >= 1
         super().__init__(target, draft, policy, chance)
         self._draft = draft
         self._gamma, self._seed = gamma, seed
 
     def _start(self, prompt: Tensor, max_new_tokens: int) -> None:
-        """Two blocks may stand beyond the text when it ends."""
+        """Two blocks may stand beyond the text when it ends, so they need room too."""
         room = min(longest_text(self._target), self._draft.capacity)
         check_room(prompt, max_new_tokens + 2 * self._gamma, room)
         self._draft.start(prompt.tolist(), self._policy, self._seed)
@@ -98,29 +114,30 @@ class PearlDecoder(ParallelDecoder):
         pending = PearlBlock([], torch.empty((0, self._target.vocab_size)))
         is_finished = False
         while len(committed) < limit and not is_finished:
+            # 1. The draft makes the next block while the target reads the pending one.
             self._draft.begin(self._gamma)
-            started = time.perf_counter()
-            block = prompt.new_tensor([[committed[-1], *pending.tokens]])
-            p = self._policy.distribution(self._target.feed(block)[0])
-            self._target.synchronize()
-            self._busy += time.perf_counter() - started
+            p = self._distributions(prompt.new_tensor([[committed[-1], *pending.tokens]]))
             new = self._draft.collect()
+
+            # 2. Verify the pending block and the first token of the new one.
             started = time.perf_counter()
-            judged = PearlBlock(
-                [*pending.tokens, new.tokens[0]],
-                torch.cat([pending.q.to(p.device), new.q[:1].to(p.device)]),
-            )
+            q = torch.cat([pending.q.to(p.device), new.q[:1].to(p.device)])
+            block = PearlBlock([*pending.tokens, new.tokens[0]], q)
             check_finite("the target", p[:, 0])
-            check_finite("the draft", judged.q[:, 0])
-            emitted = _judge(p, judged, self._chance)
-            is_whole = len(emitted) == len(judged.tokens) and emitted == judged.tokens
+            check_finite("the draft", block.q[:, 0])
+            emitted = _verify(p, block, self._chance)
+            is_whole = len(emitted) == len(block.tokens) and emitted == block.tokens
             accepted = len(emitted) if is_whole else len(emitted) - 1
             self._target.rollback(len(committed) + len(emitted) - 1)
+
+            # 3. The rest of the new block is pending now, unless a correction makes it worthless.
             if is_whole:
                 pending = PearlBlock(new.tokens[1:], new.q[1:])
             else:
                 pending = PearlBlock([], new.q[:0])
                 self._draft.follow(len(committed) + accepted, emitted[-1])
+
+            # 4. Commit what was emitted to the text.
             room = limit - len(committed)
             tokens, is_finished = up_to_end(emitted[:room], eos_token_ids)
             committed += tokens
@@ -130,7 +147,7 @@ class PearlDecoder(ParallelDecoder):
                 tokens,
                 ([TokenStatus.ACCEPTED] * (len(emitted) - 1) + [last])[: len(tokens)],
                 RoundRecord(
-                    drafted=len(judged.tokens),
+                    drafted=len(block.tokens),
                     accepted=accepted,
                     emitted=len(tokens),
                     draft_steps=self._gamma,
@@ -138,23 +155,37 @@ class PearlDecoder(ParallelDecoder):
                 ),
             )
 
+    def _distributions(self, unread: Tensor) -> Tensor:
+        """p [G, V] after each of the unread tokens, long [1, G]; adds to the busy time."""
+        started = time.perf_counter()
+        p = self._policy.distribution(self._target.feed(unread)[0])
+        self._target.synchronize()
+        self._busy += time.perf_counter() - started
+        return p
 
-def _judge(p: Tensor, judged: PearlBlock, chance: RandomSource) -> list[int]:
-    """p [G, V] after the token before each -> the tokens kept, and a correction unless all are."""
-    drafted = torch.tensor(judged.tokens, device=p.device).unsqueeze(1)
-    ratio = (p.gather(1, drafted) / judged.q.gather(1, drafted)).squeeze(1)
-    coins: list[bool] = chance.accept(ratio).tolist()
-    if all(coins):
-        return list(judged.tokens)
-    kept = coins.index(False)
-    return [*judged.tokens[:kept], int(chance.draw(residual(p[kept], judged.q[kept])))]
+
+def _verify(p: Tensor, block: PearlBlock, chance: RandomSource) -> list[int]:
+    """Token verification of the pending block and the first token of the new one.
+
+    Args:
+        p: The target's distribution before each token, shape [G, V].
+        block: G drafted tokens and their q.
+        chance: The source of the random choices.
+
+    Returns:
+        The tokens that were kept, and a correction unless all were kept.
+    """
+    drafted = torch.tensor(block.tokens, device=p.device).unsqueeze(1)
+    ratio = (p.gather(1, drafted) / block.q.gather(1, drafted)).squeeze(1)
+    accepted: list[bool] = chance.accept(ratio).tolist()
+    if all(accepted):
+        return list(block.tokens)
+    kept = accepted.index(False)
+    return [*block.tokens[:kept], int(chance.draw(residual(p[kept], block.q[kept])))]
 
 
 class PearlProcess:
-    """A draft in a process of its own that makes blocks; their q come through shared memory.
-
-    make: picklable, makes the draft's runner there. gamma: tokens of the longest block.
-    """
+    """A draft in its own process that makes blocks. Their q come through shared memory."""
 
     def __init__(
         self,
@@ -165,8 +196,17 @@ class PearlProcess:
         threads: int | None = None,
         hang_seconds: float = 15.0,
     ) -> None:
+        """Start the process.
+
+        Args:
+            make: Picklable; makes the draft's runner in the process.
+            gamma: Tokens of the longest block.
+            vocab_size: V.
+            threads: As for `DraftProcess`.
+            hang_seconds: As for `DraftProcess`.
+        """
         self._q = torch.zeros(gamma, vocab_size).share_memory_()
-        self._number = 0  # of the message that was answered last, or will be
+        self._number = 0  # of the last message that gets an answer
         self._process = DraftProcess(
             partial(BlockWorker, make, self._q),
             name="pearl",
@@ -180,7 +220,7 @@ class PearlProcess:
 
     @property
     def bytes(self) -> int:
-        """Of the shared q."""
+        """Size of the shared q."""
         return int(self._q.nbytes)
 
     @property
@@ -198,7 +238,7 @@ class PearlProcess:
 
     def wait(self) -> None:
         while self._process.answer() != (self._number, []):
-            pass  # something of an earlier text, which nobody waited for
+            pass  # an answer of an earlier text that was interrupted
 
     def begin(self, gamma: int) -> None:
         self._process.check()
@@ -238,21 +278,26 @@ class GoOn(NamedTuple):
 
 
 class BlockWorker:
-    """The draft's side. q: [G, V] of float32, into which the distribution of every drawn token is
-    written.
-
-    chance: default: a generator made from the seed of the text.
-    """
+    """The draft's side: drafts blocks and writes the distribution of every drawn token."""
 
     def __init__(
         self, make: Callable[[], Runner], q: Tensor, chance: RandomSource | None = None
     ) -> None:
+        """Make the draft.
+
+        Args:
+            make: Makes the draft's runner.
+            q: float32 [G, V]; gets the distribution of every drawn token.
+            chance: The source of the draws; by default a generator from the seed of each text.
+        """
         self._runner = make()
         self._q = q
         self._given = chance
         self._text: list[int] = []
         self._policy = SamplingPolicy()
-        self._chance: RandomSource = chance or _drafting_chance(0)  # each text brings its own
+        self._chance: RandomSource = chance or _drafting_chance(
+            0
+        )  # until the first text brings its seed
 
     @property
     def capacity(self) -> int:
@@ -268,7 +313,7 @@ class BlockWorker:
                     self._runner.feed(torch.tensor([prompt[:-1]]))
                 return number, []
             case MakeBlock(number, gamma):
-                return number, [self._next(place) for place in range(gamma)]
+                return number, [self._next(position) for position in range(gamma)]
             case GoOn(length, token):
                 self._text[length:] = [token]
                 self._runner.rollback(min(length, self._runner.length))
@@ -277,15 +322,15 @@ class BlockWorker:
     def work(self) -> bool:
         return False
 
-    def _next(self, place: int) -> int:
-        """What is drawn is drawn from the q that is written, in the precision it is written in."""
+    def _next(self, position: int) -> int:
+        """Draw a token from the q that was written, in the precision it was written in."""
         logits = self._runner.feed(torch.tensor([self._text[self._runner.length :]]))[0, -1]
-        self._q[place] = self._policy.distribution(logits)
-        token = int(self._chance.draw(self._q[place]))
+        self._q[position] = self._policy.distribution(logits)
+        token = int(self._chance.draw(self._q[position]))
         self._text.append(token)
         return token
 
 
 def _drafting_chance(seed: int) -> RandomSource:
-    """The target may be given the same seed: its coins must not know what the draft has drawn."""
+    """A generator that shares no number with the target's, even if both have one seed."""
     return GeneratorSource(torch.Generator().manual_seed(derive_seed(seed, "draft of PEARL")))

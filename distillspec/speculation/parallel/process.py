@@ -1,4 +1,4 @@
-"""The target's hold on the draft's process: started, watched, and ended with it."""
+"""The target's handle of the draft's process: started, watched, and ended with it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from torch.multiprocessing import get_context
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.parallel.board import Heartbeat
-from distillspec.speculation.parallel.link import receive, send
+from distillspec.speculation.parallel.channel import receive, send
+from distillspec.speculation.parallel.shared_buffer import Heartbeat
 from distillspec.speculation.parallel.worker import Failed, Ready, Stop, Worker, serve
 
 _WAIT_SECONDS = 0.05
 _END_SECONDS = 3.0
-_AGAIN = "start the decoding again"
+_AGAIN = "start decoding again"
 _GUARD = (
-    "in a script of your own, call this below `if __name__ == '__main__':`, since the new process "
-    "reads the script; else its own message stands above"
+    "in your own script, call this below `if __name__ == '__main__':`, since the new process reads "
+    "the script; in all other cases see its own message above"
 )
 
 spawning = get_context("spawn")
@@ -31,7 +32,7 @@ spawning = get_context("spawn")
 
 
 class _WouldWaitError(Exception):
-    """The pipe is full, or what is in it is not whole."""
+    """The pipe is full, or its message is incomplete."""
 
 
 def _give_up() -> None:
@@ -40,10 +41,10 @@ def _give_up() -> None:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Ignore Ctrl-C: here for the moment of the block, and for good in what is started in it.
+    """Ignore Ctrl-C for the block, and for good in a process that is started in it.
 
     A new process imports for seconds before it can ignore the signal itself, and would print a
-    traceback. Only the main thread may change this, and only it is interrupted.
+    traceback. Only the main thread may change this, and only the main thread is interrupted.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -56,12 +57,10 @@ def _without_interrupts() -> Iterator[None]:
 
 
 class DraftProcess:
-    """A process that makes a servant and serves. A context manager, to be closed in any case.
+    """A process that makes a worker and serves. A context manager; it must be closed.
 
-    make: picklable. threads: of torch in that process. start_seconds: time to load and compile.
-    hang_seconds: without a sign of life for so long it counts as hung.
-    Every method raises DistillSpecError if the process failed, ended or hangs, and ends it; from
-    then on, always the same one.
+    Every method raises DistillSpecError if the process failed, ended or hangs, and ends the
+    process. From then on it raises the same error again.
     """
 
     def __init__(
@@ -73,39 +72,32 @@ class DraftProcess:
         start_seconds: float = 600.0,
         hang_seconds: float = 15.0,
     ) -> None:
+        """Start the process and wait until its worker is ready.
+
+        Args:
+            make: Picklable; makes the worker in the process.
+            name: Of the protocol, for errors.
+            threads: Of torch in the process; None leaves the default.
+            start_seconds: The longest time to load and compile.
+            hang_seconds: The longest time without a sign of life.
+        """
         self._name, self._hang_seconds = name, hang_seconds
-        self._pulse = Heartbeat()
-        self._link, theirs = spawning.Pipe()
+        self._heartbeat = Heartbeat()
+        self._channel, remote_end = spawning.Pipe()
         self._process = spawning.Process(
-            target=serve, args=(theirs, make, self._pulse, threads), name=name, daemon=True
+            target=serve, args=(remote_end, make, self._heartbeat, threads), name=name, daemon=True
         )
         self._seen, self._seen_at = -1, time.monotonic()
         self._failure: DistillSpecError | None = None
-        self._mend = _GUARD
-        try:
-            with _without_interrupts():
-                self._process.start()
-            # The interpreter's end asks its children to stop, and waits: for one that is stopped
-            # itself, or hangs, for ever.
-            atexit.register(self._process.kill)
-        except BaseException as error:
-            self._link.close()
-            if self._process.pid is not None:
-                self._process.kill()
-            if not isinstance(error, Exception):
-                raise
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            what = f"the draft's process cannot be started: {first}"
-            raise self._error(what, _GUARD) from error
-        finally:
-            theirs.close()
+        self._fix = _GUARD
+        self._start(remote_end)
         try:
             self.pid, self.capacity = self._ready(start_seconds)
-        except BaseException:  # no caller has this object yet, so nobody else would end it
+        except BaseException:  # no caller has this object yet to end the process
             self._process.kill()
             self.close()
             raise
-        self._mend = _AGAIN
+        self._fix = _AGAIN
 
     @property
     def is_open(self) -> bool:
@@ -114,14 +106,15 @@ class DraftProcess:
 
     @property
     def busy_seconds(self) -> float:
-        """Time it has worked so far."""
-        return self._pulse.busy_seconds
+        """Time that the process has worked so far."""
+        return self._heartbeat.busy_seconds
 
     def send(self, message: Any) -> None:
+        """Send a message."""
         if self._failure is not None:
             raise self._failure
         try:
-            send(self._link, message, while_waiting=self._check_life)
+            send(self._channel, message, while_waiting=self._check_life)
         except OSError:
             self._raise_why()
 
@@ -129,33 +122,34 @@ class DraftProcess:
         """Wait for an answer."""
         if self._failure is not None:
             raise self._failure
-        while not self._link.poll(_WAIT_SECONDS):
+        while not self._channel.poll(_WAIT_SECONDS):
             self._check_life()
         return self._received()
 
     def check(self) -> None:
-        """Costs microseconds; to be called once a round, where no answer is waited for.
+        """Check that the process lives; costs microseconds.
 
-        What an interrupted round did not wait for is thrown away.
+        Call it once per round where no answer is awaited. It drops answers of a round that was
+        interrupted.
         """
         if self._failure is not None:
             raise self._failure
-        while self._link.poll():
+        while self._channel.poll():
             self._received()
         self._check_life()
 
     def close(self) -> None:
-        """End the process; again and again is fine. One that does not end by itself is killed."""
+        """End the process, and kill it if it does not end. Further calls do nothing."""
         if self._failure is None:
             self._failure = self._error("the draft's process was closed")
         with suppress(OSError, _WouldWaitError):
-            send(self._link, Stop(), while_waiting=_give_up)
+            send(self._channel, Stop(), while_waiting=_give_up)
             self._process.join(_END_SECONDS)
         if self._process.is_alive():
             self._process.kill()
             self._process.join(_END_SECONDS)
         atexit.unregister(self._process.kill)
-        self._link.close()
+        self._channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -168,10 +162,30 @@ class DraftProcess:
     ) -> None:
         self.close()
 
+    def _start(self, remote_end: Connection) -> None:
+        """Start the process, which gets its end of the pipe; this one closes it."""
+        try:
+            with _without_interrupts():
+                self._process.start()
+            # At its end the interpreter asks its children to stop and waits for them. It would wait
+            # for ever for a child that is suspended or hangs.
+            atexit.register(self._process.kill)
+        except BaseException as error:
+            self._channel.close()
+            if self._process.pid is not None:
+                self._process.kill()
+            if not isinstance(error, Exception):
+                raise
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            what = f"the draft's process cannot be started: {first}"
+            raise self._error(what, _GUARD) from error
+        finally:
+            remote_end.close()
+
     def _ready(self, seconds: float) -> Ready:
-        """It loads and compiles."""
+        """Wait while the process loads and compiles."""
         until = time.monotonic() + seconds
-        while not self._link.poll(_WAIT_SECONDS):
+        while not self._channel.poll(_WAIT_SECONDS):
             self._check_life()
             if time.monotonic() > until:
                 self._end(f"the draft's process was not ready after {seconds:g} s")
@@ -181,7 +195,7 @@ class DraftProcess:
 
     def _received(self) -> Any:
         try:
-            answer = receive(self._link, while_waiting=self._check_life)
+            answer = receive(self._channel, while_waiting=self._check_life)
         except (EOFError, OSError):
             self._raise_why()
         if isinstance(answer, Failed):
@@ -189,33 +203,33 @@ class DraftProcess:
         return answer
 
     def _check_life(self) -> None:
-        if not self._process.is_alive() and not self._link.poll():
+        if not self._process.is_alive() and not self._channel.poll():
             self._raise_why()
-        beats = self._pulse.beats
+        beats = self._heartbeat.beats
         now = time.monotonic()
         if beats != self._seen:
             self._seen, self._seen_at = beats, now
         elif self._seen > 0 and now - self._seen_at > self._hang_seconds:
-            self._process.kill()  # SIGKILL: a stopped process takes no other
+            self._process.kill()  # SIGKILL: a suspended process ignores other signals
             self._end(f"the draft's process gave no sign of life for {self._hang_seconds:g} s")
 
     def _raise_why(self) -> NoReturn:
-        """The process ended, or says that it will: find out why."""
+        """Find out why the process ended or will end, and raise it."""
         if self._failure is not None:
             raise self._failure
         with suppress(EOFError, OSError, _WouldWaitError):
-            while self._link.poll():
-                said = receive(self._link, while_waiting=_give_up)
-                if isinstance(said, Failed):
-                    self._end(said.what, said.fix)
+            while self._channel.poll():
+                message = receive(self._channel, while_waiting=_give_up)
+                if isinstance(message, Failed):
+                    self._end(message.what, message.fix)
         self._process.join(_END_SECONDS)
         code = self._process.exitcode or 0
         detail = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        hint = ", often for want of memory" if code == -9 else ""
+        hint = ", often for lack of memory" if code == -9 else ""
         self._end(f"the draft's process {detail}{hint}")
 
     def _end(self, what: str, fix: str | None = None) -> NoReturn:
-        self._failure = self._error(what, fix or self._mend)
+        self._failure = self._error(what, fix or self._fix)
         self.close()
         raise self._failure
 

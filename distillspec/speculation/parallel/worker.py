@@ -1,4 +1,4 @@
-"""The draft's process: a loop that takes what the target says and works on until it says more."""
+"""The draft's process: a loop that takes the target's messages and works in between."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.parallel.board import Heartbeat
-from distillspec.speculation.parallel.link import send
+from distillspec.speculation.parallel.channel import send
+from distillspec.speculation.parallel.shared_buffer import Heartbeat
 
-_IDLE_SECONDS = 0.2  # until a loop that has nothing to do looks again
+_IDLE_SECONDS = 0.2  # how long a loop without work waits for a message
 _BEAT_SECONDS = 0.1
 
 
 class Worker(Protocol):
-    """What a protocol's draft does; made in its own process."""
+    """The draft's side of a protocol; made in its own process."""
 
     @property
     def capacity(self) -> int:
@@ -30,23 +30,23 @@ class Worker(Protocol):
         ...
 
     def receive(self, message: Any) -> Any | None:
-        """Take a message; what is returned, unless None, is sent back."""
+        """Take a message. A result that is not None is sent back."""
         ...
 
     def work(self) -> bool:
-        """A short piece of work nobody asked for; False where there is none."""
+        """Do a short piece of work that no message asked for. False where there is none."""
         ...
 
 
 class Ready(NamedTuple):
-    """The servant is made and waits for messages."""
+    """The worker is made and waits for messages."""
 
     pid: int
     capacity: int
 
 
 class Failed(NamedTuple):
-    """Why the process ended, in the words of `DistillSpecError`."""
+    """Why the process ended: `what` and `fix` of a `DistillSpecError`."""
 
     what: str
     fix: str
@@ -57,24 +57,33 @@ class Stop(NamedTuple):
 
 
 def serve(
-    link: Connection, make: Callable[[], Worker], pulse: Heartbeat, threads: int | None
+    channel: Connection, make: Callable[[], Worker], heartbeat: Heartbeat, threads: int | None
 ) -> None:
-    """The whole life of the process. It ends with a `Stop`, a failure, or the other side's end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the target, which then ends this
-    pulse.beat()  # whoever is ready has shown life, else one that stops now would never be missed
+    """The entire life of the process. It ends with a `Stop`, a failure, or the other side's end.
+
+    Args:
+        channel: The process's end of the pipe.
+        make: Makes the worker.
+        heartbeat: Where the process shows that it lives.
+        threads: Of torch; None leaves the default.
+    """
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the target, which then ends this process
+    heartbeat.beat()  # before Ready, so that a process that stops now is noticed
     over = threading.Event()
-    beating = threading.Thread(target=_beat, args=(pulse, _parent(), over), daemon=True)
+    beating = threading.Thread(target=_beat, args=(heartbeat, _parent(), over), daemon=True)
     beating.start()
     try:
         if threads is not None:
             torch.set_num_threads(threads)
-        servant = make()
-        _send(link, Ready(os.getpid(), servant.capacity))
-        _loop(link, servant, pulse)
+        worker = make()
+        _send(channel, Ready(os.getpid(), worker.capacity))
+        _loop(channel, worker, heartbeat)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the target's process is gone
     except BaseException as error:
-        _tell(link, error)
+        _report(channel, error)
         raise SystemExit(1) from None
     finally:
         over.set()
@@ -82,46 +91,46 @@ def serve(
 
 
 def _parent() -> int:
-    """The process that started this one, also where it has ended since."""
+    """The process that started this one, also where that process has ended since."""
     parent = parent_process()
     return os.getppid() if parent is None or parent.pid is None else parent.pid
 
 
-def _beat(pulse: Heartbeat, parent: int, over: threading.Event) -> None:
-    """Signs of life, also during a long forward; and an end at once if the target's process ended.
+def _beat(heartbeat: Heartbeat, parent: int, over: threading.Event) -> None:
+    """Show signs of life, also during a long forward; end at once if the target's process ended.
 
     A process that is stopped has no thread that beats.
     """
     while not over.wait(_BEAT_SECONDS):
-        pulse.beat()
+        heartbeat.beat()
         if os.getppid() != parent:
             os._exit(1)
 
 
-def _send(link: Connection, message: Any) -> None:
-    send(link, message, while_waiting=lambda: None)
+def _send(channel: Connection, message: Any) -> None:
+    send(channel, message, while_waiting=lambda: None)
 
 
-def _loop(link: Connection, servant: Worker, pulse: Heartbeat) -> None:
+def _loop(channel: Connection, worker: Worker, heartbeat: Heartbeat) -> None:
     is_working = False
     while True:
-        while link.poll(0.0 if is_working else _IDLE_SECONDS):
-            message = link.recv()
+        while channel.poll(0.0 if is_working else _IDLE_SECONDS):
+            message = channel.recv()
             if isinstance(message, Stop):
                 return
             started = time.perf_counter()
-            reply = servant.receive(message)
-            pulse.add(time.perf_counter() - started)
+            reply = worker.receive(message)
+            heartbeat.add(time.perf_counter() - started)
             if reply is not None:
-                _send(link, reply)
+                _send(channel, reply)
             is_working = True
         started = time.perf_counter()
-        is_working = servant.work()
+        is_working = worker.work()
         if is_working:
-            pulse.add(time.perf_counter() - started)
+            heartbeat.add(time.perf_counter() - started)
 
 
-def _tell(link: Connection, error: BaseException) -> None:
+def _report(channel: Connection, error: BaseException) -> None:
     if isinstance(error, DistillSpecError):
         failed = Failed(error.what, error.fix)
     elif (
@@ -135,9 +144,9 @@ def _tell(link: Connection, error: BaseException) -> None:
     else:
         failed = Failed(
             f"the draft's process failed: {type(error).__name__}: {error}",
-            "decode with this draft in one process (draft: {kind: chain}) to see more",
+            "decode with this draft in one process (draft: {kind: chain}) to see the traceback",
         )
     try:
-        _send(link, failed)
+        _send(channel, failed)
     except OSError:
-        return  # nobody is left to hear it
+        return  # the other side is gone

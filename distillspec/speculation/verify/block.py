@@ -1,29 +1,40 @@
-"""Block verification: how far to keep a block is decided for the block as a whole."""
+"""Block verification: the length that is kept is decided for the block as a whole."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
+from distillspec.speculation.verify.result import VerifyResult
 from distillspec.speculation.verify.token import ratios, residual
-from distillspec.speculation.verify.verdict import VerifyResult
 
 
 def verify_block(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> VerifyResult:
-    """p [G+1, V], q [G, V], drafted tokens long [G] -> verdict. Lossless; 3 waits for the host.
+    """Block verification of one drafted sequence. Lossless.
 
-    With w_0 = 1 and w_i = min(1, w_{i-1} p_i(x_i)/q_i(x_i)), the longest i is kept whose own coin
-    falls: with probability h_i = S_i / (S_i + 1 - w_i), S_i = sum_v (w_i p_{i+1} - q_{i+1})_+, and
-    h_G = w_G. Then a draw from norm((w_i p_{i+1} - q_{i+1})_+), or the bonus from p_{G+1}.
-    Never fewer tokens than token verification in expectation (Sun et al. 2403.10444).
+    With w_0 = 1 and w_i = min(1, w_{i-1} p_i(x_i)/q_i(x_i)), each prefix i has an independent trial
+    of probability h_i = S_i / (S_i + 1 - w_i), S_i = sum_v (w_i p_{i+1} - q_{i+1})_+, and h_G =
+    w_G. The longest prefix whose trial succeeds is kept. Then a token is drawn from norm((w_i
+    p_{i+1} - q_{i+1})_+), or the bonus from p_{G+1}.
+
+    It never keeps fewer tokens than token verification in expectation. It waits for the device
+    three times.
+
+    Args:
+        p: The target's distributions, shape [G+1, V].
+        q: The draft's distributions, shape [G, V].
+        tokens: Drafted tokens, long [G].
+        chance: The source of every random choice.
+
+    Source: Sun et al. 2403.10444.
     """
     gamma = tokens.shape[0]
     if gamma == 0:
         return VerifyResult([int(chance.draw(p[0]))])
-    h, w = _coins(p, q, tokens)
-    coins = chance.accept(h).tolist()
-    kept = max((i + 1 for i, fell in enumerate(coins) if fell), default=0)
+    h, w = acceptance_probabilities(p, q, tokens)
+    trials = chance.accept(h).tolist()
+    kept = max((i + 1 for i, succeeds in enumerate(trials) if succeeds), default=0)
     if kept == gamma:
         following = chance.draw(p[gamma])
     else:
@@ -32,20 +43,14 @@ def verify_block(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> 
     return VerifyResult(torch.cat([tokens[:kept], following.view(1)]).tolist())
 
 
-def expected_by_block(p: Tensor, q: Tensor, tokens: Tensor) -> float:
-    """Drafted tokens that `verify_block` keeps of this block, in expectation over its coins.
+def acceptance_probabilities(p: Tensor, q: Tensor, tokens: Tensor) -> tuple[Tensor, list[float]]:
+    """h_1 .. h_G as a tensor [G], and w_1 .. w_G, of a block of G >= 1 tokens.
 
-    p [G+1, V], q [G, V], long [G] -> in [0, G]: the sum over i of 1 - prod_{j >= i} (1 - h_j), the
-    chance that the coin of i or of a longer prefix falls.
+    Args:
+        p: The target's distributions, shape [G+1, V].
+        q: The draft's distributions, shape [G, V].
+        tokens: Drafted tokens, long [G].
     """
-    if tokens.shape[0] == 0:
-        return 0.0
-    h, _ = _coins(p, q, tokens)
-    return float((1.0 - (1.0 - h).flip(0).cumprod(0)).sum())
-
-
-def _coins(p: Tensor, q: Tensor, tokens: Tensor) -> tuple[Tensor, list[float]]:
-    """h_1 .. h_G as a tensor [G], and w_1 .. w_G."""
     w = _weights(ratios(p, q, tokens).tolist())
     on_path = p.new_tensor(w[:-1])[:, None]
     excess = (on_path * p[1:-1] - q[1:]).clamp_(min=0.0).sum(-1)
@@ -54,15 +59,15 @@ def _coins(p: Tensor, q: Tensor, tokens: Tensor) -> tuple[Tensor, list[float]]:
     return torch.cat([h, p.new_tensor(w[-1:])]), w
 
 
-def _weights(on_tokens: list[float]) -> list[float]:
-    """w_1 .. w_G from p/q of the tokens, clamped at each step."""
-    w, found = 1.0, []
-    for ratio in on_tokens:
+def _weights(token_ratios: list[float]) -> list[float]:
+    """w_1 .. w_G from the ratios p/q of the tokens, clamped at each step."""
+    w, weights = 1.0, []
+    for ratio in token_ratios:
         w = min(1.0, w * ratio)
-        found.append(w)
-    return found
+        weights.append(w)
+    return weights
 
 
 def _scaled_residual(w: float, p: Tensor, q: Tensor) -> Tensor:
-    """Weights (w p - q)_+, or p where nothing is left by rounding."""
+    """Weights (w p - q)_+ [V], or p where rounding leaves nothing."""
     return residual(p, q) if w == 1.0 else torch.where((w * p > q).any(), (w * p - q).clamp(0), p)

@@ -1,4 +1,4 @@
-"""K-SEQ: one of K independent drafts of a position is kept, by a threshold on p/q (SpecTr)."""
+"""K-SEQ: a threshold on p/q accepts one of K independent drafts of a position (SpecTr)."""
 
 from __future__ import annotations
 
@@ -7,60 +7,78 @@ from bisect import bisect_left
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import VerifyResult
+from distillspec.speculation.verify.result import VerifyResult
 from distillspec.speculation.verify.walk import walk_down
 
 _HALVINGS = 60
 
 
 def verify_kseq(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
-    """p [N+1, V] by context, q by the tree's rows, independent drafts -> verdict. Lossless."""
+    """K-SEQ at each context of a tree of independent drafts. Lossless.
+
+    Args:
+        p: The target's distribution after each context, shape [N+1, V].
+        q: The draft's distributions, by the tree's rows.
+        tree: The drafted tree of N nodes.
+        chance: The source of every random choice.
+    """
     return walk_down(p, q, tree, chance, kseq_token)
 
 
 def kseq_token(p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource) -> int:
-    """p [V], q [V], K tokens drawn from q independently, equal ones included -> a token ~ p.
+    """The next token, distributed as p, from K independent draws of q.
 
-    The first draft that its coin accepts is it: with probability min(1, p(x) / (rho q(x))). If none
-    is: a draw from (p - min(q, p/rho) p_acc/beta)_+, p_acc = 1 - (1 - beta)^K (Sun et al.
-    2310.15141). A draft drawn twice has two trials: merging them would bias the output.
+    The first draft whose trial succeeds is the token; a trial has probability min(1, p(x) / (rho
+    q(x))). If none succeeds, the token is drawn from (p - min(q, p/rho) p_acc/beta)_+ with p_acc =
+    1 - (1 - beta)^K. A draft that was drawn twice has two trials: merging them would bias the
+    output.
+
+    Args:
+        p: The target's distribution, shape [V].
+        q: The draft's distribution, shape [V].
+        drafts: K tokens drawn from q, in drawing order, equal ones included.
+        chance: The source of every random choice.
+
+    Source: Sun et al. 2310.15141.
     """
     K = len(drafts)
     at = torch.tensor(drafts, device=p.device)
     rho, beta = threshold(p, q, K)
-    coins = chance.accept(p[at] / (rho * q[at])).tolist()
-    if True in coins:
-        return drafts[coins.index(True)]
-    return int(chance.draw(_left(p, q, K, rho, beta)))
+    trials = chance.accept(p[at] / (rho * q[at])).tolist()
+    if True in trials:
+        return drafts[trials.index(True)]
+    return int(chance.draw(residual_weights(p, q, K, rho, beta)))
 
 
-def kseq_distribution(p: Tensor, q: Tensor, drafts: list[int]) -> Tensor:
-    """The distribution [V] of what `kseq_token` returns for these drafts."""
-    K = len(drafts)
-    at = torch.tensor(drafts, device=p.device)
-    rho, beta = threshold(p, q, K)
-    kept = (p[at] / (rho * q[at])).clamp(max=1.0)
-    none = torch.cat([p.new_ones(1), (1.0 - kept).cumprod(0)])  # of the first 0 .. K
-    left = _left(p, q, K, rho, beta)
-    return (none[-1] * left / left.sum()).index_add(0, at, kept * none[:-1])
+def residual_weights(p: Tensor, q: Tensor, K: int, rho: float, beta: float) -> Tensor:
+    """Weights [V] of the draw after K drafts of which none was accepted.
 
-
-def _left(p: Tensor, q: Tensor, K: int, rho: float, beta: float) -> Tensor:
-    """Weights [V] of the draw after K drafts of which none was accepted."""
+    Args:
+        p: The target's distribution, shape [V].
+        q: The draft's distribution, shape [V].
+        K: Drafts, at least 1.
+        rho: The threshold.
+        beta: The acceptance mass at rho.
+    """
     trials = (1.0 - (1.0 - beta) ** K) / beta if beta > 0.0 else float(K)  # p_acc / beta
     left = (p - torch.minimum(q, p / rho) * trials).clamp_(min=0.0)
     return torch.where(left.any(), left, p)
 
 
 def threshold(p: Tensor, q: Tensor, K: int) -> tuple[float, float]:
-    """p [V], q [V] -> (rho, beta): the smallest rho in [1, K] with 1 - (1-beta)^K <= rho beta.
+    """The smallest rho in [1, K] with 1 - (1-beta)^K <= rho beta, and beta at this rho.
 
-    beta(rho) = sum_x min(q(x), p(x)/rho) falls in rho and is A + B/rho between two neighbours among
-    the ratios p/q. A ratio of at most 1 or at least K is on one side whatever rho is, so only the
-    few between are sorted; bisection finds the interval, then the place in it. The upper end is
-    returned, since every rho above the smallest keeps the distribution.
+    beta(rho) = sum_x min(q(x), p(x)/rho) falls in rho. Between two neighbours among the ratios p/q
+    it is A + B/rho. A ratio of at most 1 or at least K is on one side for every rho, so only the
+    few between them are sorted. Bisection finds the interval, then the rho in it. The upper end of
+    the last interval is returned: every rho above the smallest keeps the distribution.
+
+    Args:
+        p: The target's distribution, shape [V].
+        q: The draft's distribution, shape [V].
+        K: Drafts, at least 1.
     """
     if K == 1:
         return 1.0, min(1.0, float(torch.minimum(p, q).sum(dtype=torch.float64)))
@@ -85,7 +103,7 @@ def threshold(p: Tensor, q: Tensor, K: int) -> tuple[float, float]:
 
     if holds(1.0, mass(0, 1.0)):
         return 1.0, mass(0, 1.0)
-    # At K it holds by Bernoulli's inequality, whatever rounding says: the last edge is not asked.
+    # At K it holds by Bernoulli's inequality, so rounding cannot decide the last edge.
     piece = bisect_left(
         range(len(edges) - 1), True, key=lambda i: holds(edges[i], mass(i, edges[i]))
     )

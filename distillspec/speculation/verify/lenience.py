@@ -1,6 +1,4 @@
-"""Lenient acceptance: more is kept than the target's distribution allows. Lossy, and only on
-request.
-"""
+"""Lenient acceptance: keeps more than the target's distribution allows. Lossy, only on request."""
 
 from __future__ import annotations
 
@@ -9,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
+from distillspec.speculation.verify.result import VerifyResult, VerifyRule
 from distillspec.speculation.verify.token import residual
-from distillspec.speculation.verify.verdict import VerifyResult, VerifyRule
 
 FORMS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "exp": lambda p, eps: p**eps,
@@ -21,10 +19,16 @@ FORMS: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 
 def lenient(form: str, eps: float) -> VerifyRule:
-    """Token verification that keeps x with probability min(1, f(p(x)) / q(x)), eps in (0, 1].
+    """Token verification that keeps x with probability min(1, f(p(x)) / q(x)).
 
-    f: p^eps, p / eps or p / eps^2 (Zhou et al. 2310.08461). eps = 1 is lossless, and at
-    temperature 0 it changes nothing. A token not kept is replaced from norm((p - q)_+), as ever.
+    A token that is not kept is replaced from norm((p - q)_+), as in token verification. At
+    temperature 0 lenience changes nothing.
+
+    Args:
+        form: f: "exp" is p^eps, "lin" is p / eps, "sq" is p / eps^2.
+        eps: In (0, 1]; 1 is lossless.
+
+    Source: Zhou et al. 2310.08461.
     """
     assert 0.0 < eps <= 1.0
     widened = FORMS[form]

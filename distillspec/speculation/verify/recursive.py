@@ -1,6 +1,4 @@
-"""Recursive rejection sampling: after each draft that is not kept, the target's distribution loses
-it.
-"""
+"""Recursive rejection sampling: after each rejected draft, p loses what that draft could take."""
 
 from __future__ import annotations
 
@@ -9,58 +7,63 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import VerifyResult
+from distillspec.speculation.verify.result import VerifyResult
 from distillspec.speculation.verify.walk import walk_down
 
 
 def verify_recursive(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
-    """p [N+1, V] by context, q by the tree's rows, independent drafts -> verdict. Lossless."""
+    """Recursive rejection at each context of a tree of independent drafts. Lossless.
+
+    Args:
+        p: The target's distribution after each context, shape [N+1, V].
+        q: The draft's distributions, by the tree's rows.
+        tree: The drafted tree of N nodes.
+        chance: The source of every random choice.
+    """
     return walk_down(p, q, tree, chance, partial(recursive_token, replacement=True))
 
 
 def verify_recursive_distinct(
     p: Tensor, q: Tensor, tree: Tree, chance: RandomSource
 ) -> VerifyResult:
-    """The same for drafts that were drawn without replacement at each context."""
+    """`verify_recursive` for drafts that each context drew without replacement."""
     return walk_down(p, q, tree, chance, partial(recursive_token, replacement=False))
 
 
 def recursive_token(
     p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource, *, replacement: bool
 ) -> int:
-    """p [V], q [V], tokens drawn from q with or without replacement -> a token ~ p.
+    """The next token, distributed as p, from tokens drawn from q.
 
-    One draft after another is kept with probability min(1, p(x)/q(x)); after one that is not,
-    p <- norm((p - q)_+), and without replacement q(x) <- 0, renormalised. At the end a draw from
-    what p has become.
+    One draft after another is kept with probability min(1, p(x)/q(x)). After a rejected draft, p <-
+    norm((p - q)_+); without replacement also q(x) <- 0, renormalised. If none is kept, the token is
+    drawn from what p has become.
+
+    Args:
+        p: The target's distribution, shape [V].
+        q: The draft's distribution, shape [V].
+        drafts: Tokens drawn from q, in drawing order.
+        chance: The source of every random choice.
+        replacement: Whether they were drawn with replacement.
     """
     for token in drafts:
         if bool(chance.accept((p[token] / q[token]).view(1))):
             return token
-        p, q = _rejected(p, q, token, replacement=replacement)
+        p, q = after_rejection(p, q, token, replacement=replacement)
     return int(chance.draw(p))
 
 
-def recursive_distribution(p: Tensor, q: Tensor, drafts: list[int], *, replacement: bool) -> Tensor:
-    """The distribution [V] of what `recursive_token` returns for these drafts."""
-    distribution, open_ = torch.zeros_like(p), 1.0
-    for token in drafts:
-        kept = min(1.0, float(p[token] / q[token]))
-        distribution[token] += open_ * kept
-        open_ *= 1.0 - kept
-        p, q = _rejected(p, q, token, replacement=replacement)
-    return distribution + open_ * p
-
-
-def _rejected(p: Tensor, q: Tensor, token: int, *, replacement: bool) -> tuple[Tensor, Tensor]:
-    """What p and q become once a draft of that token was not kept."""
+def after_rejection(
+    p: Tensor, q: Tensor, token: int, *, replacement: bool
+) -> tuple[Tensor, Tensor]:
+    """p and q, each [V], after a draft of that token was rejected."""
     left = (p - q).clamp(min=0.0)
     mass = left.sum()
     p = torch.where(mass > 0.0, left / mass, p)
     if not replacement:
         q = q.clone()
         q[token] = 0.0
-        q = q / q.sum()  # nan where nothing is left: then there are no further drafts
+        q = q / q.sum()  # nan where no token is left, and then no further draft follows
     return p, q

@@ -1,4 +1,4 @@
-"""Token verification: the first rejected token is corrected, all before it stay."""
+"""Token verification: the first rejected token is corrected, all before it are kept."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
-from distillspec.speculation.verify.verdict import VerifyResult
+from distillspec.speculation.random_source import RandomSource
+from distillspec.speculation.verify.result import VerifyResult
 
 
 def verify_token(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> VerifyResult:
-    """p [G+1, V], q [G, V], drafted tokens long [G] -> verdict. Lossless; waits for the host twice.
+    """Token verification of one drafted sequence. Lossless.
 
-    Left to right, x_i stays with probability min(1, p_i(x_i)/q_i(x_i)); the first that does not is
-    replaced by a draw from norm((p_i - q_i)_+); if all stay, a bonus is drawn from p_{G+1}
-    (Leviathan et al. 2211.17192; Chen et al. 2302.01318).
+    From left to right, x_i is kept with probability min(1, p_i(x_i)/q_i(x_i)). The first token that
+    is not kept is replaced by a draw from norm((p_i - q_i)_+). If all are kept, a bonus is drawn
+    from p_{G+1}. It waits for the device twice.
+
+    Args:
+        p: The target's distributions, shape [G+1, V].
+        q: The draft's distributions, shape [G, V].
+        tokens: Drafted tokens, long [G].
+        chance: The source of every random choice.
+
+    Source: Leviathan et al. 2211.17192; Chen et al. 2302.01318.
     """
     gamma = tokens.shape[0]
     if gamma == 0:
@@ -27,8 +35,12 @@ def verify_token(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> 
 
 
 class BatchVerifyResult(NamedTuple):
-    """Of B rows: drafted tokens kept, long [B]; the token that follows them, long [B]; min(1, p/q)
-    of each drafted token, [B, G].
+    """Token verification of B rows.
+
+    Attributes:
+        kept: Drafted tokens that were kept, long [B].
+        following: The token after them, long [B].
+        acceptance: min(1, p/q) of each drafted token, shape [B, G].
     """
 
     kept: Tensor
@@ -39,10 +51,16 @@ class BatchVerifyResult(NamedTuple):
 def verify_token_rows(
     p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource
 ) -> BatchVerifyResult:
-    """`verify_token` of many rows at once: p [B, G+1, V], q [B, G, V], drafted long [B, G].
+    """`verify_token` of many rows at once, without waiting for the device.
 
-    Nothing waits for the host, so coins are thrown for all G tokens, also for those after a
-    rejected one: they decide nothing.
+    All G tokens have their random trial, also those after a rejected token, where it decides
+    nothing.
+
+    Args:
+        p: The target's distributions, shape [B, G+1, V].
+        q: The draft's distributions, shape [B, G, V].
+        tokens: Drafted tokens, long [B, G].
+        chance: The source of every random choice.
     """
     rows, gamma = tokens.shape
     at = torch.arange(rows, device=tokens.device)
@@ -55,28 +73,21 @@ def verify_token_rows(
     return BatchVerifyResult(kept, chance.draw(excess), ratio.clamp(max=1.0))
 
 
-def expected_by_token(p: Tensor, q: Tensor, tokens: Tensor) -> float:
-    """Drafted tokens that `verify_token` keeps of this block, in expectation over its coins.
-
-    p [G+1, V], q [G, V], long [G] -> in [0, G]: the sum over i of prod_{j <= i} min(1, p_j/q_j).
-    """
-    return float(ratios(p, q, tokens).clamp(max=1.0).cumprod(0).sum())
-
-
 def ratios(p: Tensor, q: Tensor, tokens: Tensor) -> Tensor:
-    """p_i(x_i) / q_i(x_i) of a block: p [G+1, V], q [G, V], long [G] -> [G] >= 0."""
+    """p_i(x_i) / q_i(x_i) of a block: p [G+1, V], q [G, V], tokens long [G] -> [G] >= 0."""
     drafted = tokens.unsqueeze(1)
     return (p[:-1].gather(1, drafted) / q.gather(1, drafted)).squeeze(1)
 
 
 def residual(p: Tensor, q: Tensor) -> Tensor:
-    """Weights (p - q)_+: [..., V], [..., V] -> [..., V]; where nothing is left of a row, since
-    p = q up to rounding, p.
+    """Weights (p - q)_+: [..., V], [..., V] -> [..., V].
+
+    A row is p where nothing is left of it, since p = q up to rounding.
     """
     excess = (p - q).clamp_(min=0.0)
     return torch.where(excess.any(-1, keepdim=True), excess, p)
 
 
-def _leading(coins: list[bool]) -> int:
-    """How many are true before the first that is not."""
-    return coins.index(False) if False in coins else len(coins)
+def _leading(accepted: list[bool]) -> int:
+    """How many are true before the first that is false."""
+    return accepted.index(False) if False in accepted else len(accepted)

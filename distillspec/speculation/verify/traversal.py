@@ -1,23 +1,26 @@
-"""Traversal verification: a tree is judged from its leaves to its root, path by path."""
+"""Traversal verification: a tree is verified from its leaves to its root, path by path."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import VerifyResult
+from distillspec.speculation.verify.result import VerifyResult
 
 
 def verify_traversal(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
-    """p [N+1, V] by context, q by the tree's rows -> verdict. Lossless (2505.12398).
+    """Traversal verification of a tree. Lossless (2505.12398).
 
-    Down the first remaining child of each context, w(child) = min(1, w p(x)/q(x)), to a leaf, which
-    is accepted with probability w. Else it is removed, and its parent takes with r = (w p - q)_+
-    and s = sum r: w <- s / (s + 1 - w), p <- r / s, q(x) <- 0, renormalised; then on from there.
-    The accepted context draws the next token from its p. Equal independent drafts of a context are
-    one child; on a single chain this is block verification.
+    1. Go down the first remaining child of each context, w(child) = min(1, w p(x)/q(x)), to a leaf.
+    2. Accept the leaf with probability w.
+    3. Else remove it. With r = (w p - q)_+ and s = sum r its parent takes w <- s / (s + 1 - w),
+       p <- r / s, q(x) <- 0, renormalised. Then go on from the parent.
+    4. The accepted context draws the next token from its p.
+
+    Equal independent drafts of a context are one child. On a single chain this is block
+    verification. Shapes: p [N+1, V] by context, q by the rows of the tree of N nodes.
     """
     reached = [1.0] * (len(tree) + 1)  # w by context
     p_left: dict[int, Tensor] = {}
@@ -55,7 +58,7 @@ def verify_traversal(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> 
 
 
 def _without(q: Tensor, token: int) -> Tensor:
-    """q with a token taken out, renormalised; all zero where nothing is left."""
+    """q [V] without a token, renormalised; all zero where nothing is left."""
     rest = q.clone()
     rest[token] = 0.0
     mass = rest.sum()

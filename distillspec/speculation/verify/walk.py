@@ -1,4 +1,4 @@
-"""Verification of several drafts position by position: down the tree as long as a draft is met."""
+"""Verification of several drafts position by position: down the tree while a draft matches."""
 
 from __future__ import annotations
 
@@ -6,31 +6,34 @@ from typing import Protocol
 
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import VerifyResult
+from distillspec.speculation.verify.result import VerifyResult
 
 
 class PositionRule(Protocol):
+    """Draws the next token of a context, given the drafts after it."""
+
     def __call__(self, p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource, /) -> int:
-        """p [V], q [V], drafted tokens in drawing order (repeated ones too) -> a token ~ p."""
-        ...
-
-
-class PositionDistribution(Protocol):
-    def __call__(self, p: Tensor, q: Tensor, drafts: list[int], /) -> Tensor:
-        """The distribution [V] of a position rule's token, given the drafts."""
+        """p [V], q [V], drafts in drawing order (repeated ones too) -> a token ~ p."""
         ...
 
 
 def walk_down(
     p: Tensor, q: Tensor, tree: Tree, chance: RandomSource, rule: PositionRule
 ) -> VerifyResult:
-    """p [N+1, V] by context, q by the tree's rows -> verdict.
+    """Draw token after token with a position rule, as long as a draft has each token.
 
-    At each context the rule draws the next token. A token that a draft has there, be it accepted
-    or drawn from what is left, leads on to that draft's node; any other one ends the round. After
-    a context without drafts the bonus is drawn from p.
+    A token that a draft has leads on to the draft's node, be it accepted or drawn from the
+    residual. Any other token ends the round. After a context without drafts, the bonus is drawn
+    from p.
+
+    Args:
+        p: The target's distribution after each context, shape [N+1, V].
+        q: The draft's distributions, by the tree's rows.
+        tree: The drafted tree of N nodes.
+        chance: The source of every random choice.
+        rule: Draws the token at each context.
     """
     emitted: list[int] = []
     context = 0
@@ -43,20 +46,3 @@ def walk_down(
             return VerifyResult(emitted)
         context = node + 1
     return VerifyResult([*emitted, int(chance.draw(p[context]))])
-
-
-def expected_down(p: Tensor, q: Tensor, tree: Tree, distribution: PositionDistribution) -> float:
-    """Drafted tokens that `walk_down` keeps of this tree, in expectation over its rule's coins.
-
-    p [N+1, V] by context, q by the tree's rows, the distribution of the rule -> in [0, depth of the
-    tree]: the sum over nodes of the probability that the walk reaches them.
-    """
-    reached = [1.0] + [0.0] * len(tree)  # by context
-    for context, nodes in enumerate(tree.drawn):
-        if not nodes or reached[context] == 0.0:
-            continue
-        drafts = [tree.tokens[node] for node in nodes]
-        following = distribution(p[context], q[tree.q_rows[context]], drafts)
-        for node in set(nodes):
-            reached[node + 1] = reached[context] * float(following[tree.tokens[node]])
-    return sum(reached[1:])

@@ -6,10 +6,10 @@ import pytest
 
 from distillspec.measure.exact.target_texts import drawn_texts, text_facts
 from distillspec.models.runners.eager import CausalRunner
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.decoding.engine import Configuration, SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.records import Counts
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.token import verify_token

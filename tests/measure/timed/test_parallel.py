@@ -14,7 +14,7 @@ from distillspec.measure.evaluation import ROWS, evaluate
 from distillspec.measure.timed.parallel import ParallelBench, threads_of, torch_threads
 from distillspec.recipe.methods import PearlConfig
 from distillspec.recipe.suite import Suite
-from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.measured import Setting
 

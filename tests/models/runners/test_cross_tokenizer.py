@@ -11,12 +11,12 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.runners.cross_tokenizer import CrossTokenizerRunner
 from distillspec.models.runners.tree_batch import runner_for_trees
 from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap
-from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.records import Generation
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.block import verify_block

@@ -9,12 +9,12 @@ from transformers import PreTrainedModel
 
 from distillspec.models.runners.eager import CausalRunner, max_context_length, vocabulary_size
 from distillspec.models.runners.tree_batch import BatchedTreeRunner
-from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.kseq import verify_kseq
 from distillspec.speculation.verify.token import verify_token

@@ -21,12 +21,12 @@ from distillspec.models.runners.tree_batch import eager_runner, runner_for_trees
 from distillspec.models.runners.tree_mask import check_takes_a_tree
 from distillspec.models.surgery.hidden import hidden_states, output_head, token_logits
 from distillspec.models.vocabulary.trimmed_head import settle_head, trim_head
-from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.kseq import verify_kseq

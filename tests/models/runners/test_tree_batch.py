@@ -10,11 +10,11 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.runners.compiled import make_runner
 from distillspec.models.runners.eager import CausalRunner
 from distillspec.models.runners.tree_batch import BatchedTreeRunner, runner_for_trees
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.kseq import verify_kseq
 from tests.models.conftest import PATHS, TREE, one_pass, tiny_model, tree_parents

@@ -7,7 +7,7 @@ from torch import Tensor
 from distillspec.models.sampling.encoder_decoder import Answering
 from distillspec.models.sampling.forward import forward_of
 from distillspec.models.sampling.generate import ResponseWriter, generate
-from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.seq2seq import END, START, tiny_t5
 

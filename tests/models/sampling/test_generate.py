@@ -8,7 +8,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.sampling.generate import generate
 from distillspec.models.surgery.adapters import add_lora
 from distillspec.recipe.schema import AdapterConfig
-from distillspec.speculation.chance import GeneratorSource, RowSource
+from distillspec.speculation.random_source import GeneratorSource, RowSource
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.models.conftest import VOCABULARY, one_pass, tiny_model
 

@@ -11,7 +11,7 @@ from distillspec.models.sampling import speculative
 from distillspec.models.sampling.speculative import SpeculatedText, generate_speculatively
 from distillspec.models.surgery.hidden import hidden_states, output_head
 from distillspec.models.vocabulary.trimmed_head import trim_head
-from distillspec.speculation.chance import GeneratorSource, RandomSource
+from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.models.conftest import one_pass, tiny_model
 from tests.models.sampling.test_generate import greedy_one_by_one, prompts_of

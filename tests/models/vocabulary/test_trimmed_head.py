@@ -19,11 +19,11 @@ from distillspec.models.vocabulary.trimmed_head import (
     with_whole_head,
 )
 from distillspec.recipe.schema import AdapterConfig
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.choose.configuration import Configuration
 from distillspec.speculation.decoding.engine import AutoregressiveDecoder, SpeculativeDecoder
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.entropy import AdaEDL
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.block import verify_block
 from tests.models.conftest import VOCABULARY, one_pass, tiny_model

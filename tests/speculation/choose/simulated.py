@@ -19,9 +19,9 @@ def arms(count: int) -> list[Configuration]:
 
 
 def tokens_of(mean: float, generator: torch.Generator) -> int:
-    """1 + MOST coins that each show (mean - 1) / MOST."""
-    coins = torch.rand(MOST, generator=generator)
-    return 1 + int((coins < (mean - 1.0) / MOST).sum())
+    """1 + MOST trials of probability (mean - 1) / MOST."""
+    uniforms = torch.rand(MOST, generator=generator)
+    return 1 + int((uniforms < (mean - 1.0) / MOST).sum())
 
 
 def rounds_to_emit(
@@ -50,12 +50,12 @@ def stopping_time_regret(
     """
 
     def regret(seed: int) -> float:
-        coins = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         played: Counter[int] = Counter()
 
         def tokens(arm: int, _: int) -> int:
             played[arm] += 1
-            return tokens_of(means[arm], coins)
+            return tokens_of(means[arm], generator)
 
         rounds_to_emit(length, make(seed), tokens)
         return sum(count * (max(means) - means[arm]) for arm, count in played.items()) / max(means)

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.choose.chooser import Reward, RoundOutcome
 from distillspec.speculation.choose.exp3 import EXP3
 from distillspec.speculation.choose.ucb import UCB
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.branches import (
     Branches,
@@ -53,7 +53,7 @@ def test_a_centred_loss_is_what_a_round_lost_beyond_those_before_it() -> None:
 
 
 def test_centred_losses_scatter_less() -> None:
-    """Where every arm loses much in every round, most of an estimate says nothing."""
+    """Where every arm loses much in every round, most of an estimate is noise."""
     means = [1.2, 1.3, 1.8]
     plain, centred = (
         stopping_time_regret(lambda seed, c=c: exp3(3, seed, is_centred=c), means, 2000, 20)  # type: ignore[misc]
@@ -74,7 +74,7 @@ def test_stopping_time_regret_grows_at_most_like_the_root_of_the_length(is_centr
 
 @every_estimate
 def test_on_an_adversarial_sequence_it_holds_where_ucb_does_not(is_centred: bool) -> None:
-    """The adversary knows UCB, which draws nothing, and pays it least whatever it will choose."""
+    """The adversary knows UCB, which draws nothing, and pays it least for every choice."""
     schedule: list[int] = []
     victim = UCB(arms(2), REWARD)
     for _ in range(1500):

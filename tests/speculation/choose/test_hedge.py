@@ -7,13 +7,13 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.choose.chooser import Reward, RoundOutcome
+from distillspec.speculation.choose.fallback import FallbackChooser
 from distillspec.speculation.choose.hedge import Hedge
-from distillspec.speculation.choose.valve import FallbackChooser
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.entropy import AdaEDL
 from distillspec.speculation.draft.lookup import LookupDraft
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.block import verify_block
 from tests.speculation.branches import (
@@ -36,9 +36,9 @@ def steady(_: int) -> dict[str | None, float]:
     return {"one": 0.5, "other": 0.8}
 
 
-def switching(place: int) -> dict[str | None, float]:
+def switching(position: int) -> dict[str | None, float]:
     """The first model is good on the first half of 1000 tokens, the other one on the second."""
-    good, bad = ("one", "other") if place % 1000 < 500 else ("other", "one")
+    good, bad = ("one", "other") if position % 1000 < 500 else ("other", "one")
     return {good: 0.9, bad: 0.2}
 
 
@@ -47,23 +47,23 @@ class Spent(NamedTuple):
     seconds: float
 
 
-def decode(hedge: Hedge, chances: Chances, length: int, coins: torch.Generator) -> Spent:
-    """Rounds by arms whose drafts are kept by the toss of a coin; a drafted token takes 0.2 s."""
+def decode(hedge: Hedge, chances: Chances, length: int, generator: torch.Generator) -> Spent:
+    """Rounds by arms whose drafts are kept at random; a drafted token takes 0.2 s."""
     text: list[int] = []
     rounds, seconds = 0, 0.0
     hedge.begin()
     while len(text) < length:
         arm = hedge.choose()
-        start, kept = len(text), 0
-        while kept < arm.gamma:
-            if float(torch.rand((), generator=coins)) >= chances(start + kept)[arm.model]:
+        start, accepted = len(text), 0
+        while accepted < arm.gamma:
+            if float(torch.rand((), generator=generator)) >= chances(start + accepted)[arm.model]:
                 break
-            kept += 1
-        text += [0] * (kept + 1)
-        told = [chances(place) for place in range(start, len(text))]
+            accepted += 1
+        text += [0] * (accepted + 1)
+        known = [chances(position) for position in range(start, len(text))]
         took = 1.0 + 0.2 * arm.gamma
-        by_model = {model: [one[model] for one in told] for model in told[0]}
-        hedge.learn(RoundOutcome(kept + 1, took, text, kept + 1, by_model))
+        by_model = {model: [row[model] for row in known] for model in known[0]}
+        hedge.learn(RoundOutcome(accepted + 1, took, text, accepted + 1, by_model))
         rounds, seconds = rounds + 1, seconds + took
     return Spent(rounds, seconds)
 
@@ -158,7 +158,7 @@ def test_it_learns_of_arms_that_it_does_not_play_and_so_from_few_rounds() -> Non
     assert taus == pytest.approx(expected, rel=0.03)
 
 
-def test_what_it_was_not_shown_begins_its_imagined_rounds_anew() -> None:
+def test_missed_rounds_restart_the_imagined_rounds() -> None:
     hedge = Hedge(ARMS, ROUNDS, Branches())
     sure = {"one": [1.0], "other": [1.0]}
     hedge.choose()
@@ -176,10 +176,10 @@ def test_only_models_of_its_chains_are_watched_and_only_where_it_learns() -> Non
     arms = [*ARMS, standard(2, draft=LookupDraft(2))]
     hedge = Hedge(arms, ROUNDS, Branches())
     assert hedge.watches == ("one", "other")
-    valve = FallbackChooser(hedge, standard(2, model="one"), window=1, pause=1)
-    assert valve.watches == ()
-    valve.learn(RoundOutcome(1, 1.0))
-    assert valve.watches == ("one", "other")
+    fallback = FallbackChooser(hedge, standard(2, model="one"), window=1, pause=1)
+    assert fallback.watches == ()
+    fallback.learn(RoundOutcome(1, 1.0))
+    assert fallback.watches == ("one", "other")
 
 
 @pytest.mark.parametrize("parts", [{"stop": AdaEDL(0.4, 0.9)}, {"verify": verify_block}])
@@ -197,13 +197,13 @@ def test_statistics_are_kept_and_given_back() -> None:
 
 
 def test_neither_watching_nor_choosing_changes_the_distribution_of_the_output() -> None:
-    target, one, other = (HistoryRunner(random_table(2, seed)) for seed in range(3))
+    target, first, second = (HistoryRunner(random_table(2, seed)) for seed in range(3))
     arms = [standard(2, model="one"), standard(1, model="other"), standard(2, draft=LookupDraft(2))]
     policy = SamplingPolicy(0.8)
 
     def text(chance: Branches) -> list[int]:
         hedge = Hedge(arms, ROUNDS, chance)
-        decoder = SpeculativeDecoder(target, {"one": one, "other": other}, hedge, policy, chance)
+        decoder = SpeculativeDecoder(target, {"one": first, "other": second}, hedge, policy, chance)
         return decoder.decode(torch.tensor(PROMPT), max_new_tokens=3).tokens
 
     assert (

@@ -36,13 +36,13 @@ def test_rounds_by_hand() -> None:
 
 def test_how_the_text_came_in_pieces_does_not_matter() -> None:
     chances = torch.rand(12, generator=torch.Generator().manual_seed(0)).tolist()
-    whole, pieces = ChainRounds("a", 3), ChainRounds("a", 3)
+    entire, pieces = ChainRounds("a", 3), ChainRounds("a", 3)
     parts = [chances[:1], chances[1:6], chances[6:]]
     total = sum(pieces.extend(outcome(part)) for part in parts)
-    assert total == pytest.approx(whole.extend(outcome(chances)), abs=1e-12)
+    assert total == pytest.approx(entire.extend(outcome(chances)), abs=1e-12)
 
 
-def test_it_agrees_with_the_expected_counts_of_a_whole_text() -> None:
+def test_it_agrees_with_the_expected_counts_of_an_entire_text() -> None:
     """There, rounds without room for a full one are left out: those that begin near the end."""
     chances = torch.rand(20, generator=torch.Generator().manual_seed(1)).tolist()
     begun = ChainRounds("a", 3).extend(outcome(chances[:17]))
@@ -73,44 +73,44 @@ def expectation(
     make: Callable[[Branches], Chooser], count: Callable[[Chooser, int], float]
 ) -> float:
     """Of count(chooser, rounds of the target) over every branch of decoding."""
-    target, one, other = (HistoryRunner(random_table(2, seed)) for seed in range(3))
-    found = 0.0
+    target, first, second = (HistoryRunner(random_table(2, seed)) for seed in range(3))
+    total = 0.0
 
     def decode(chance: Branches) -> float:
         chooser = make(chance)
-        drafts = {"one": one, "other": other}
+        drafts = {"one": first, "other": second}
         decoder = SpeculativeDecoder(target, drafts, chooser, POLICY, chance)
         rounds = decoder.decode(torch.tensor(PROMPT), max_new_tokens=NEW_TOKENS).rounds
         return count(chooser, len(rounds))
 
     for counted, branches in walk(decode):
-        found += branches.weight * counted
-    return found
+        total += branches.weight * counted
+    return total
 
 
 @pytest.mark.parametrize("arm", range(3))
 def test_the_expected_rounds_of_arms_that_others_decode_for_are_their_own(arm: int) -> None:
-    def decoding(other: Configuration) -> Callable[[Branches], Chooser]:
+    def decoding(arm: Configuration) -> Callable[[Branches], Chooser]:
         def make(chance: Branches) -> Chooser:
             hedge = Hedge(ARMS, Reward(2), chance)
-            hedge.choose = lambda: other  # type: ignore[method-assign]
+            hedge.choose = lambda: arm  # type: ignore[method-assign]
             return hedge
 
         return make
 
     alone = expectation(lambda _: Fixed(ARMS[arm]), lambda _, rounds: rounds)
     assert 1.0 < alone < NEW_TOKENS
-    for other in ARMS:
-        told = expectation(
-            decoding(other), lambda hedge, _: hedge.state()["arms"][arm]["values"][1]
+    for decoding_arm in ARMS:
+        expected = expectation(
+            decoding(decoding_arm), lambda hedge, _: hedge.state()["arms"][arm]["values"][1]
         )
-        assert told == pytest.approx(alone, abs=1e-9)
+        assert expected == pytest.approx(alone, abs=1e-9)
 
 
 def test_they_are_unbiased_while_hedge_draws_its_arms() -> None:
     alone = expectation(lambda _: Fixed(ARMS[1]), lambda _, rounds: rounds)
-    told = expectation(
+    expected = expectation(
         lambda chance: Hedge(ARMS, Reward(2), chance),
         lambda hedge, _: hedge.state()["arms"][1]["values"][1],
     )
-    assert told == pytest.approx(alone, abs=1e-9)
+    assert expected == pytest.approx(alone, abs=1e-9)

@@ -22,14 +22,14 @@ def chosen(chooser: Chooser, rounds: int) -> list[int]:
     return gammas
 
 
-def test_within_a_prompt_it_learns_and_with_the_next_it_begins_anew() -> None:
-    kept, anew = make(), PerPrompt(make)
-    for chooser in (kept, anew):
+def test_within_a_prompt_it_learns_and_the_next_prompt_has_a_new_chooser() -> None:
+    stored, renewed = make(), PerPrompt(make)
+    for chooser in (stored, renewed):
         chooser.begin()
         assert chosen(chooser, 5) == [1, 2, 3, 1, 1]
         chooser.begin()
-    assert chosen(kept, 3) == [1, 1, 1]
-    assert chosen(anew, 3) == [1, 2, 3]
+    assert chosen(stored, 3) == [1, 1, 1]
+    assert chosen(renewed, 3) == [1, 2, 3]
 
 
 def test_it_stores_nothing_and_takes_nothing_else() -> None:
@@ -39,5 +39,5 @@ def test_it_stores_nothing_and_takes_nothing_else() -> None:
     assert state == PerPrompt(make).state()
     assert state["arms"] == []
     chooser.restore(state, where="here")
-    with pytest.raises(DistillSpecError, match="of the chooser 'ucb'"):
+    with pytest.raises(DistillSpecError, match="'ucb'"):
         chooser.restore(make().state(), where="here")

@@ -26,7 +26,7 @@ def test_what_was_written_is_read_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "says"),
+    ("state", "message"),
     [
         ("nonsense", "no statistics"),
         ({"kind": "ucb"}, "no statistics"),
@@ -37,12 +37,12 @@ def test_what_was_written_is_read_again() -> None:
             },
             "no stat",
         ),
-        ({**GOOD, "kind": "exp3"}, "of the chooser 'exp3', not 'ucb'"),
+        ({**GOOD, "kind": "exp3"}, "'exp3', not 'ucb'"),
         ({"kind": "ucb", "arms": arms_of(arms(3), [[0.0, 0.0]] * 3)}, "of other arms"),
         ({"kind": "ucb", "arms": arms_of(arms(2), [[1.0], [2.0]])}, "missing"),
         ({"kind": "ucb", "arms": arms_of(arms(2), [[1.0, float("nan")]] * 2)}, "not finite"),
     ],
 )
-def test_foreign_or_broken_statistics_are_refused(state: Any, says: str) -> None:
-    with pytest.raises(DistillSpecError, match=says):
+def test_foreign_or_broken_statistics_are_refused(state: Any, message: str) -> None:
+    with pytest.raises(DistillSpecError, match=message):
         read_arms(state, "ucb", arms(2), 2, "here")

@@ -44,7 +44,7 @@ def test_each_arm_has_a_bonus_of_its_own() -> None:
     for _ in range(30):
         chooser.choose()
         chooser.learn(RoundOutcome(2, 1.0))
-    played = [one.rounds for one in chooser._seen]
+    played = [seen.rounds for seen in chooser._seen]
     assert min(played) >= 14  # equal means: the lesser known is taken
 
 
@@ -62,10 +62,10 @@ def test_stopping_time_regret_grows_like_the_logarithm_of_the_length() -> None:
 
 def test_on_changing_traffic_a_window_or_a_discount_finds_the_new_best_arm_sooner() -> None:
     def rounds(seed: int, **how: Any) -> int:
-        coins = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
 
         def tokens(arm: int, t: int) -> int:
-            return tokens_of(3.5 if (arm == 0) == (t < 400) else 2.0, coins)
+            return tokens_of(3.5 if (arm == 0) == (t < 400) else 2.0, generator)
 
         return rounds_to_emit(3000, UCB(arms(2), REWARD, scale=0.1, **how), tokens)
 
@@ -78,14 +78,14 @@ def test_on_changing_traffic_a_window_or_a_discount_finds_the_new_best_arm_soone
 
 def rounds_to_recover(seed: int, switch: int = 400, horizon: int = 600, **how: Any) -> int:
     """After the arms change places: rounds until 16 of 20 are the new best arm's."""
-    coins = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     chooser = UCB(arms(2), REWARD, scale=0.1, **how)
     chosen = []
     for t in range(switch + horizon):
         arm = chooser.choose().gamma - 1
         chosen.append(arm == 1)
         best = (arm == 0) == (t < switch)
-        chooser.learn(RoundOutcome(tokens_of(3.5 if best else 2.0, coins), 1.0))
+        chooser.learn(RoundOutcome(tokens_of(3.5 if best else 2.0, generator), 1.0))
     assert sum(chosen[:switch]) < 0.25 * switch
     for t in range(switch, switch + horizon):
         if sum(chosen[t : t + 20]) >= 16:

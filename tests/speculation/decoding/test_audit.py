@@ -1,4 +1,4 @@
-"""What an audited round tells: checked against tables whose entropies are known."""
+"""What the record of an audited round holds: checked against tables whose entropies are known."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.choose.configuration import Configuration
-from distillspec.speculation.decoding.audit import Watch
+from distillspec.speculation.decoding.audit import Audit
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
-from distillspec.speculation.draft.chain import ChainDraft
+from distillspec.speculation.decoding.observers import DecodedRound
+from distillspec.speculation.draft.chain import Chain, ChainDraft
 from distillspec.speculation.draft.entropy import AdaEDL
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength
-from distillspec.speculation.records import Generation
-from distillspec.speculation.runner import BigramRunner
+from distillspec.speculation.random_source import GeneratorSource
+from distillspec.speculation.records import Generation, RoundAudit
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.kseq import verify_kseq
+from distillspec.speculation.verify.result import VerifyResult
 from distillspec.speculation.verify.token import verify_token
+from tests.speculation.bigram import BigramRunner
 
 V = 5
 POLICIES = [SamplingPolicy(0.0), SamplingPolicy(1.0), SamplingPolicy(0.5, top_k=2)]
@@ -30,6 +32,10 @@ POLICIES = [SamplingPolicy(0.0), SamplingPolicy(1.0), SamplingPolicy(0.5, top_k=
 
 def table(seed: int) -> Tensor:
     return torch.randn(V, V, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def drawing() -> GeneratorSource:
+    return GeneratorSource(torch.Generator().manual_seed(0))
 
 
 def a_configuration(gamma: int, **parts: Any) -> Configuration:
@@ -80,9 +86,9 @@ def test_the_entropies_of_kept_tokens_are_those_of_the_distributions_they_were_d
     at = 0
     for record in text.rounds:
         assert record.audit is not None
-        kept = min(record.accepted, record.emitted)
-        expected = [entropy(before[at + place], policy) for place in range(kept)]
-        assert record.audit.entropies[:kept] == pytest.approx(expected)
+        accepted = min(record.accepted, record.emitted)
+        expected = [entropy(before[at + offset], policy) for offset in range(accepted)]
+        assert record.audit.entropies[:accepted] == pytest.approx(expected)
         at += record.emitted
 
 
@@ -102,7 +108,7 @@ def test_several_sequences_have_one_entropy_a_position_their_mean() -> None:
         assert record.audit is not None
         assert record.drafted == 6
         first, second = record.audit.entropies
-        assert any(first == pytest.approx(one) for one in possible)
+        assert any(first == pytest.approx(value) for value in possible)
         assert min(possible) <= second <= max(possible)
 
 
@@ -119,37 +125,55 @@ def test_auditing_changes_no_token_and_without_it_nothing_is_recorded(
         assert [record._replace(audit=None) for record in audited.rounds] == plain.rounds
 
 
+def audit_of(watcher: Audit) -> RoundAudit:
+    """What the observer adds to the record of a round that drafted nothing."""
+    nothing = Chain(torch.zeros(0, dtype=torch.long), torch.zeros(0, V), steps=0)
+    result = VerifyResult([0])
+    decoded = DecodedRound(a_configuration(1), 1, nothing, torch.zeros(1, V), result, [0], 1, 1)
+    record = watcher.committed(decoded, decoded.record())
+    assert record._replace(audit=None) == decoded.record()
+    assert record.audit is not None
+    return record.audit
+
+
 def test_the_parts_of_a_round_add_up_to_its_time() -> None:
     runner = BigramRunner(table(0), capacity=8)
+    watcher = Audit(SamplingPolicy(1.0))
     began = time.perf_counter()
     time.sleep(0.02)
-    watch = Watch(SamplingPolicy(1.0))
+    watcher.round_started(began)
     time.sleep(0.01)
-    watch.drafted(runner)
+    watcher.drafted(runner)
     time.sleep(0.03)
-    watch.verified(runner)
-    audit = watch.audit(a_configuration(1), began)
-    whole = time.perf_counter() - began
+    watcher.verified(runner)
+    audit = audit_of(watcher)
+    total = time.perf_counter() - began
     assert audit.entropies == ()
     assert audit.draft_seconds >= 0.01
     assert audit.verify_seconds >= 0.03
     assert audit.other_seconds >= 0.02
     parts = audit.draft_seconds + audit.verify_seconds + audit.other_seconds
-    assert 0.06 <= parts <= whole
+    assert 0.06 <= parts <= total
 
 
 def test_logits_that_a_runner_overwrites_are_remembered_as_they_were() -> None:
-    watch = Watch(SamplingPolicy(1.0))
+    watcher = Audit(SamplingPolicy(1.0))
     logits = torch.tensor([0.0, 0.0, -torch.inf])
-    chance = GeneratorSource(torch.Generator().manual_seed(0))
-    watch.policy.draw_with_distribution(logits, chance)
+    watcher.policy.draw_with_distribution(logits, drawing())
     logits.fill_(1.0)
-    (found,) = watch.audit(a_configuration(1), 0.0).entropies
-    assert found == pytest.approx(math.log(2.0))
+    (nats,) = audit_of(watcher).entropies
+    assert nats == pytest.approx(math.log(2.0))
 
 
-def test_of_several_rows_the_mean_entropy_is_told() -> None:
-    watch = Watch(SamplingPolicy(0.0))
+def test_of_several_rows_the_mean_entropy_is_recorded() -> None:
+    watcher = Audit(SamplingPolicy(0.0))
     rows = torch.tensor([[0.0, 0.0, -torch.inf], [0.0, -torch.inf, -torch.inf]])
-    watch.policy.draw_with_distribution(rows, GeneratorSource(torch.Generator().manual_seed(0)))
-    assert watch.audit(a_configuration(1), 0.0).entropies == pytest.approx([math.log(2.0) / 2])
+    watcher.policy.draw_with_distribution(rows, drawing())
+    assert audit_of(watcher).entropies == pytest.approx([math.log(2.0) / 2])
+
+
+def test_a_round_holds_no_entropy_of_the_round_before() -> None:
+    watcher = Audit(SamplingPolicy(1.0))
+    watcher.policy.draw_with_distribution(torch.zeros(V), drawing())
+    watcher.round_started(0.0)
+    assert audit_of(watcher).entropies == ()

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.choose.chooser import RoundOutcome
 from distillspec.speculation.decoding.engine import (
     AutoregressiveDecoder,
@@ -22,16 +21,17 @@ from distillspec.speculation.draft.lookup import LookupDraft
 from distillspec.speculation.draft.nothing import NoDraft
 from distillspec.speculation.draft.sequences import SequencesDraft
 from distillspec.speculation.draft.stop import FixedLength, StopRule
+from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.records import TokenStatus
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.kseq import verify_kseq
 from distillspec.speculation.verify.multipath import verify_multipath
 from distillspec.speculation.verify.recursive import verify_recursive, verify_recursive_distinct
 from distillspec.speculation.verify.token import verify_token
-from distillspec.speculation.verify.transport import verify_transport
 from distillspec.speculation.verify.traversal import verify_traversal
+from eval.bench.optimal_transport import verify_transport
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import (
     Branches,
     HistoryRunner,
@@ -66,7 +66,7 @@ class Pair(NamedTuple):
     draft: BigramRunner
 
     def state(self) -> Hashable:
-        """All that the engine keeps between rounds beside the tokens it has emitted."""
+        """All that the engine keeps between rounds except the tokens it has emitted."""
         return tuple(self.target.tokens[0].tolist()), tuple(self.draft.tokens[0].tolist())
 
 
@@ -109,7 +109,7 @@ def distance_from_the_target(
     max_new_tokens: int,
     eos_token_ids: frozenset[int] = frozenset(),
 ) -> float:
-    """Total variation between the distribution of whole outputs and the target's own."""
+    """Total variation between the distribution of entire outputs and the target's own."""
     distribution = distribution_of_engine(
         pair, configuration, policy, max_new_tokens, eos_token_ids
     )
@@ -160,7 +160,7 @@ SEVERAL = {
 
 @pytest.mark.parametrize("parts", SEVERAL.values(), ids=SEVERAL.keys())
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_every_rule_gives_whole_outputs_the_distribution_of_the_target(
+def test_every_rule_gives_entire_outputs_the_distribution_of_the_target(
     parts: dict[str, Any], temperature: float
 ) -> None:
     pair = random_pair(3)
@@ -195,11 +195,11 @@ def test_adaedl_with_every_rule_that_takes_it_keeps_the_distribution(name: str) 
     def stream(chance: Branches) -> Any:
         walked.append(AdaEDL(0.62, 0.5))
         way = standard(2, **SEVERAL[name], stop=walked[-1])
-        for one in SpeculativeDecoder(pair.target, pair.draft, way, policy, chance).rounds(
+        for emitted in SpeculativeDecoder(pair.target, pair.draft, way, policy, chance).rounds(
             torch.tensor(PROMPT), max_new_tokens=2
         ):
-            lengths.add(one.record.drafted)
-            yield one
+            lengths.add(emitted.record.drafted)
+            yield emitted
 
     distribution = distribution_by_rounds(stream, lambda: (pair.state(), tuple(walked[-1].state())))
     assert (
@@ -221,8 +221,8 @@ def test_after_every_round_the_drafts_cache_holds_the_text_or_its_beginning(name
             seeded(seed),
         )
         text = list(PROMPT)
-        for one in decoder.rounds(torch.tensor(PROMPT), max_new_tokens=12):
-            text += one.tokens
+        for emitted in decoder.rounds(torch.tensor(PROMPT), max_new_tokens=12):
+            text += emitted.tokens
             for runner in (target, draft):
                 held = runner.tokens[0].tolist()
                 common = min(len(held), len(text))  # the last round may be cut short
@@ -364,7 +364,7 @@ def distribution_in_turn(
         return decoder.rounds(torch.tensor(PROMPT), max_new_tokens=max_new_tokens)
 
     def state() -> Hashable:
-        held = (tuple(one.tokens[0].tolist()) for one in (target, *drafts.values()))
+        held = (tuple(runner.tokens[0].tolist()) for runner in (target, *drafts.values()))
         return (*held, choosers[-1].rounds)
 
     return distribution_by_rounds(stream, state)
@@ -443,9 +443,7 @@ def random_float32_pair(V: int, seed: int) -> Pair:
 
 @pytest.mark.parametrize("gamma", [1, 4, 7])
 @pytest.mark.parametrize("seed", range(5))
-def test_greedy_decoding_emits_the_targets_argmax_whatever_the_draft_says(
-    gamma: int, seed: int
-) -> None:
+def test_greedy_decoding_emits_the_targets_argmax_for_every_draft(gamma: int, seed: int) -> None:
     pair, prompt = random_float32_pair(50, seed), torch.tensor([3, 1, 4])
     policy = SamplingPolicy(0.0)
     decoder = SpeculativeDecoder(pair.target, pair.draft, standard(gamma), policy, seeded(seed))
@@ -461,7 +459,7 @@ def test_greedy_decoding_emits_the_targets_argmax_whatever_the_draft_says(
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("gamma", [1, 4])
-def test_a_draft_equal_to_the_target_is_accepted_whole(gamma: int, temperature: float) -> None:
+def test_a_draft_equal_to_the_target_is_fully_accepted(gamma: int, temperature: float) -> None:
     table = torch.randn(40, 40, generator=torch.Generator().manual_seed(1))
     decoder = SpeculativeDecoder(
         HistoryRunner(table),
@@ -527,7 +525,7 @@ def test_no_committed_token_is_ever_forgotten_and_fed_again(gamma: int, likeness
 
 def test_a_draft_that_rested_reads_what_was_committed_meanwhile_once_and_in_its_own_round() -> None:
     tables = torch.randn(3, 20, 20, generator=torch.Generator().manual_seed(4))
-    target, one, other = (FeedingLog(table) for table in tables)
+    target, first, second = (FeedingLog(table) for table in tables)
     arms = [
         standard(2, model="one"),
         standard(3, draft=LookupDraft(2)),
@@ -536,17 +534,18 @@ def test_a_draft_that_rested_reads_what_was_committed_meanwhile_once_and_in_its_
     ]
     prompt = [5, 6, 7, 8]
     decoder = SpeculativeDecoder(
-        target, {"one": one, "other": other}, InTurn(*arms), SamplingPolicy(), seeded()
+        target, {"one": first, "other": second}, InTurn(*arms), SamplingPolicy(), seeded()
     )
     text, rested = list(prompt), {"one": 0, "other": 0}
-    logs = {"one": one, "other": other}
+    logs = {"one": first, "other": second}
     for number, emitted in enumerate(decoder.rounds(torch.tensor(prompt), max_new_tokens=60)):
         if number == 0:
-            one.fed, other.fed = one.fed[3:], other.fed[3:]  # the prompt, before the clock runs
+            for runner in (first, second):  # the prompt, before the clock runs
+                runner.fed = runner.fed[3:]
         uses = arms[number % len(arms)].model
         for name, log in logs.items():
             if name != uses:
-                assert log.fed == []  # who rests costs nothing
+                assert log.fed == []  # a draft that is not chosen costs nothing
                 continue
             gamma, missing = arms[number % len(arms)].gamma, len(text) - rested[name] - 3
             caught_up = list(enumerate(text))[rested[name] + 3 :]
@@ -559,12 +558,12 @@ def test_a_draft_that_rested_reads_what_was_committed_meanwhile_once_and_in_its_
     assert len(text) == 64
 
 
-def test_a_chooser_is_told_where_a_text_begins() -> None:
-    class Told(InTurn):
+def test_a_chooser_learns_where_a_text_begins() -> None:
+    class Informed(InTurn):
         def begin(self) -> None:
             self.begun = [*getattr(self, "begun", []), self.rounds]
 
-    chooser, pair = Told(standard(1)), random_pair(4)
+    chooser, pair = Informed(standard(1)), random_pair(4)
     decoder = SpeculativeDecoder(pair.target, pair.draft, chooser, SamplingPolicy(0.0), seeded())
     first = len(decoder.decode(torch.tensor([1, 2]), max_new_tokens=5).rounds)
     assert len(list(decoder.rounds(torch.tensor([1, 2]), max_new_tokens=5))) == first > 1
@@ -573,24 +572,24 @@ def test_a_chooser_is_told_where_a_text_begins() -> None:
 
 def test_watched_drafts_read_every_token_once_and_their_reading_is_counted() -> None:
     tables = torch.randn(3, 20, 20, generator=torch.Generator().manual_seed(4))
-    target, one, other = (FeedingLog(table) for table in tables)
+    target, first, second = (FeedingLog(table) for table in tables)
     arms = [standard(3, model="one"), standard(2, draft=LookupDraft(2)), standard(1, model="other")]
     chooser, prompt = InTurn(*arms), [5, 6, 7, 8]
     chooser.watches = ("one", "other")
     decoder = SpeculativeDecoder(
-        target, {"one": one, "other": other}, chooser, SamplingPolicy(), seeded()
+        target, {"one": first, "other": second}, chooser, SamplingPolicy(), seeded()
     )
     text, steps = list(prompt), 0
     for emitted in decoder.rounds(torch.tensor(prompt), max_new_tokens=40):
         text += emitted.tokens
         steps += emitted.record.draft_steps
         if len(text) < 44:
-            assert one.tokens.tolist() == other.tokens.tolist() == [text[:-1]]
-            for model in (one, other):
+            assert first.tokens.tolist() == second.tokens.tolist() == [text[:-1]]
+            for model in (first, second):
                 assert all(text[at : at + 1] != [token] for at, token in model.forgotten)
-        one.forgotten.clear()
-        other.forgotten.clear()
-    assert one.forwards + other.forwards == 2 + steps
+        first.forgotten.clear()
+        second.forgotten.clear()
+    assert first.forwards + second.forwards == 2 + steps
 
 
 def test_the_target_is_run_fewer_times_than_tokens_come_out() -> None:
@@ -626,12 +625,12 @@ def test_a_decoder_can_be_used_again() -> None:
 def test_the_stream_emits_what_decode_returns() -> None:
     pair = random_pair(5)
     prompt, eos_token_ids = torch.tensor([1, 2]), frozenset({4})
-    streaming, whole = (
+    streaming, decoding = (
         SpeculativeDecoder(pair.target, pair.draft, standard(2), SamplingPolicy(), seeded(7))
         for _ in range(2)
     )
     rounds = list(streaming.rounds(prompt, max_new_tokens=12, eos_token_ids=eos_token_ids))
-    generation = whole.decode(prompt, max_new_tokens=12, eos_token_ids=eos_token_ids)
+    generation = decoding.decode(prompt, max_new_tokens=12, eos_token_ids=eos_token_ids)
     assert [token for emitted in rounds for token in emitted.tokens] == generation.tokens
     assert [fate for emitted in rounds for fate in emitted.fates] == generation.fates
     assert [emitted.record for emitted in rounds] == generation.rounds
@@ -666,14 +665,14 @@ def test_end_of_text_inside_a_block_cuts_the_output_after_it() -> None:
 def test_fates_tell_the_targets_corrections_from_what_it_kept_and_what_it_added() -> None:
     V = 20
     target, draft = counting_table(V), counting_table(V)
-    draft[3] = counting_table(V)[10]  # after 3 the draft says 11
+    draft[3] = counting_table(V)[10]  # after 3 the draft predicts 11
     decoder = SpeculativeDecoder(
         BigramRunner(target), BigramRunner(draft), standard(2), SamplingPolicy(), seeded()
     )
     generation = decoder.decode(torch.tensor([0]), max_new_tokens=7)
     assert generation.tokens == [1, 2, 3, 4, 5, 6, 7]
-    kept, corrected, bonus = TokenStatus.ACCEPTED, TokenStatus.CORRECTED, TokenStatus.BONUS
-    assert generation.fates == [kept, kept, bonus, corrected, kept, kept, bonus]
+    accepted, corrected, bonus = TokenStatus.ACCEPTED, TokenStatus.CORRECTED, TokenStatus.BONUS
+    assert generation.fates == [accepted, accepted, bonus, corrected, accepted, accepted, bonus]
     assert [record.accepted for record in generation.rounds] == [2, 0, 2]
 
 
@@ -707,7 +706,7 @@ def test_the_length_limit_is_kept_and_rounds_without_room_are_left_out_of_tau(
 
 
 def test_tau_is_not_pulled_down_by_the_short_blocks_that_fit_before_the_limit() -> None:
-    """In room for one token only a block without an accepted one ends whole: it must not count."""
+    """In room for one token only a block without an accepted one is complete: it must not count."""
     never = random_float32_pair(50, 0)
     decoder = SpeculativeDecoder(
         never.target, never.draft, standard(4), SamplingPolicy(0.0), seeded()
@@ -755,7 +754,7 @@ def test_a_text_that_no_cache_can_hold_is_refused(small: int) -> None:
     target, draft = (BigramRunner(random_table(4, 0), capacity=size) for size in capacities)
     decoder = SpeculativeDecoder(target, draft, standard(2), SamplingPolicy(), seeded())
     with pytest.raises(
-        DistillSpecError, match="needs room for 10 tokens, a model or its cache has 9"
+        DistillSpecError, match="needs room for 10 tokens; a model or its cache has 9"
     ):
         decoder.decode(torch.tensor([1, 2]), max_new_tokens=9)
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from distillspec.speculation.draft.chain import ChainDraft
 from distillspec.speculation.draft.stop import StopRule
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
-from tests.speculation.branches import Branches, HistoryRunner, basis_of, walk
+from tests.speculation.bigram import BigramRunner
+from tests.speculation.branches import Branches, HistoryRunner, context_of, walk
 
 TABLE = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -24,7 +24,7 @@ def test_the_distribution_of_the_drafted_tokens_is_the_product_of_the_q_they_com
     def draft(chance: Branches) -> tuple[Tensor, Tensor]:
         runner = HistoryRunner(TABLE)
         runner.feed(torch.tensor([[1]]))
-        proposal = ChainDraft().propose(basis_of(runner, [0, 2], chance, policy=policy), 3)
+        proposal = ChainDraft().propose(context_of(runner, [0, 2], chance, policy=policy), 3)
         return proposal.tokens, proposal.q
 
     for (tokens, q), branches in walk(draft):
@@ -41,14 +41,14 @@ def test_the_distribution_of_the_drafted_tokens_is_the_product_of_the_q_they_com
 @pytest.mark.parametrize("gamma", [1, 2, 5])
 def test_all_but_the_last_drafted_token_are_fed_once(pending: list[int], gamma: int) -> None:
     runner = BigramRunner(TABLE)
-    proposal = ChainDraft().propose(basis_of(runner, pending, Branches()), gamma)
+    proposal = ChainDraft().propose(context_of(runner, pending, Branches()), gamma)
     assert runner.tokens.tolist() == [[*pending, *proposal.tokens.tolist()[:-1]]]
     assert proposal.steps == gamma == len(proposal.tokens)
 
 
 def test_without_room_nothing_is_drafted_and_nothing_is_fed() -> None:
     runner = BigramRunner(TABLE)
-    proposal = ChainDraft().propose(basis_of(runner, [1], Branches()), 0)
+    proposal = ChainDraft().propose(context_of(runner, [1], Branches()), 0)
     assert (len(proposal.tokens), proposal.q.shape, proposal.steps) == (0, (0, 3), 0)
     assert runner.length == 0
 
@@ -64,13 +64,13 @@ def test_a_stop_rule_ends_the_draft_after_the_forward_it_looked_at() -> None:
             return self.looks == 2
 
     runner = BigramRunner(TABLE)
-    proposal = ChainDraft().propose(basis_of(runner, [1], Branches(), stop=AfterTwoLooks()), 5)
+    proposal = ChainDraft().propose(context_of(runner, [1], Branches(), stop=AfterTwoLooks()), 5)
     assert (len(proposal.tokens), proposal.steps) == (2, 3)
     assert runner.tokens.tolist() == [[1, *proposal.tokens.tolist()]]
 
 
 class Telling(BigramRunner):
-    """Tells a made-up entropy: the number of tokens it holds."""
+    """Computes a made-up entropy: the number of tokens it holds."""
 
     tells_entropy = True
 
@@ -80,7 +80,9 @@ class Telling(BigramRunner):
 
 
 @pytest.mark.parametrize(("temperature", "read_at"), [(0.0, 1.0), (0.5, 0.5)])
-def test_a_rule_gets_the_entropy_that_the_model_tells(temperature: float, read_at: float) -> None:
+def test_a_rule_gets_the_entropy_that_the_model_computes(
+    temperature: float, read_at: float
+) -> None:
     class AtThree(StopRule):
         reads_entropy = True
 
@@ -90,12 +92,12 @@ def test_a_rule_gets_the_entropy_that_the_model_tells(temperature: float, read_a
             return entropy is not None and float(entropy) == 3.0
 
     runner, policy = Telling(TABLE), SamplingPolicy(temperature)
-    basis = basis_of(runner, [1], Branches(), stop=AtThree(), policy=policy)
-    proposal = ChainDraft().propose(basis, 8)
+    context = context_of(runner, [1], Branches(), stop=AtThree(), policy=policy)
+    proposal = ChainDraft().propose(context, 8)
     assert (proposal.drafted, proposal.steps, runner.temperature) == (2, 3, read_at)
 
 
 def test_a_model_is_not_asked_for_the_entropy_in_vain() -> None:
     runner = Telling(TABLE)
-    ChainDraft().propose(basis_of(runner, [1], Branches()), 3)
+    ChainDraft().propose(context_of(runner, [1], Branches()), 3)
     assert not hasattr(runner, "temperature")

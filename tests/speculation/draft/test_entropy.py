@@ -36,8 +36,8 @@ def test_both_ways_to_the_entropy_agree(temperature: float) -> None:
     at = torch.tensor(policy.reading_temperature)
     for scale in (0.0, 1.0, 30.0, 1e4):
         logits = scale * torch.randn(50, generator=torch.Generator().manual_seed(0))
-        found = float(entropy_in_one_pass(logits, at))
-        assert found == pytest.approx(entropy_nats(logits, policy), rel=1e-4, abs=1e-6)
+        nats = float(entropy_in_one_pass(logits, at))
+        assert nats == pytest.approx(entropy_nats(logits, policy), rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("rule", [AdaEDL(0.5, 0.9), SVIP(0.15, 0.3)])

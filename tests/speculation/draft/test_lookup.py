@@ -8,11 +8,11 @@ from torch import Tensor
 
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.lookup import LookupDraft, continuation
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.token import verify_token
-from tests.speculation.branches import Branches, HistoryRunner, basis_of, walk
+from tests.speculation.bigram import BigramRunner
+from tests.speculation.branches import Branches, HistoryRunner, context_of, walk
 from tests.speculation.decoding.test_engine import (
     counting_table,
     distance_from_the_target,
@@ -47,12 +47,13 @@ def test_against_the_definition_on_random_texts() -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(200):
         text = torch.randint(3, (12,), generator=generator).tolist()
-        found = continuation(text, 3, 4)
+        drafted = continuation(text, 3, 4)
         lengths = [n for n in (3, 2, 1) if _places(text, n)]
         follow = [
-            text[place : place + 4] for place in (_places(text, lengths[0]) if lengths else [])
+            text[position : position + 4]
+            for position in (_places(text, lengths[0]) if lengths else [])
         ]
-        assert found == max(reversed(follow), key=len, default=[])
+        assert drafted == max(reversed(follow), key=len, default=[])
 
 
 def _places(text: list[int], n: int) -> list[int]:
@@ -63,7 +64,7 @@ def _places(text: list[int], n: int) -> list[int]:
 def test_no_model_is_run_and_the_draft_is_certain() -> None:
     runner = BigramRunner(torch.zeros(5, 5))
     runner.feed(torch.tensor([[1, 2, 3, 1]]))
-    proposal = LookupDraft(3).propose(basis_of(runner, [2], Branches()), 2)
+    proposal = LookupDraft(3).propose(context_of(runner, [2], Branches()), 2)
     assert (proposal.tokens.tolist(), proposal.steps, proposal.drafted) == ([3, 1], 0, 2)
     assert proposal.q.tolist() == [[0, 0, 0, 1, 0], [0, 1, 0, 0, 0]]
     assert runner.length == 4
@@ -75,7 +76,7 @@ def test_it_needs_no_model_at_all() -> None:
     decoder = SpeculativeDecoder(target, {}, lookup, SamplingPolicy(), seeded())
     generation = decoder.decode(torch.tensor([0, 1]), max_new_tokens=14)
     assert generation.tokens == [(2 + i) % 4 for i in range(14)]
-    assert [one.drafted for one in generation.rounds] == [0, 0, 0, 3, 3, 3]
+    assert [record.drafted for record in generation.rounds] == [0, 0, 0, 3, 3, 3]
     assert generation.counts().draft_acceptance() == 1.0
     assert generation.counts().draft_steps == 0
 
@@ -85,15 +86,15 @@ def test_a_certain_draft_is_kept_with_the_targets_probability_of_it() -> None:
     distribution: dict[tuple[int, ...], float] = {}
 
     def verified(chance: Branches) -> Tensor:
-        basis = basis_of(BigramRunner(torch.zeros(3, 3)), [1, 0, 1], chance)
-        chain = LookupDraft(1).propose(basis, 1)
+        context = context_of(BigramRunner(torch.zeros(3, 3)), [1, 0, 1], chance)
+        chain = LookupDraft(1).propose(context, 1)
         return torch.tensor(chain.verify(verify_token, p, chance).tokens)
 
     for tokens, branches in walk(verified):
         key = tuple(tokens.tolist())
         distribution[key] = distribution.get(key, 0.0) + branches.weight
-    kept = {(0, token): 0.2 * share for token, share in enumerate([0.6, 0.3, 0.1])}
-    expected = {**kept, (1,): 0.5, (2,): 0.3}  # p without the 0 that was drafted
+    accepted = {(0, token): 0.2 * share for token, share in enumerate([0.6, 0.3, 0.1])}
+    expected = {**accepted, (1,): 0.5, (2,): 0.3}  # p without the 0 that was drafted
     assert distribution.keys() == expected.keys()
     assert all(
         math.isclose(distribution[key], expected[key], abs_tol=1e-12) for key in distribution
@@ -111,10 +112,10 @@ def test_the_distribution_of_the_output_is_the_targets(
     assert distance_from_the_target(pair, configuration, SamplingPolicy(temperature), 4) < 1e-9
 
 
-def test_the_enumeration_rejects_a_lookup_that_says_it_was_drawn_by_chance() -> None:
+def test_the_enumeration_rejects_a_lookup_with_a_q_it_was_not_drawn_from() -> None:
     class Modest(LookupDraft):
-        def propose(self, basis, gamma):  # type: ignore[no-untyped-def]
-            chain = super().propose(basis, gamma)
+        def propose(self, context, gamma):  # type: ignore[no-untyped-def]
+            chain = super().propose(context, gamma)
             return chain._replace(q=torch.full_like(chain.q, 1 / 3))
 
     pair = random_pair(3)

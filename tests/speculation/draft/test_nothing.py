@@ -6,8 +6,8 @@ import torch
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.draft.nothing import NoDraft
 from distillspec.speculation.records import TokenStatus
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.decoding.test_engine import (
     distance_from_the_target,
     random_pair,
@@ -27,7 +27,9 @@ def test_every_round_is_a_step_of_the_target_and_none_of_the_draft() -> None:
     target, draft = BigramRunner(random_table(5, 0)), BigramRunner(random_table(5, 1))
     way = standard(1, draft=NoDraft())
     decoder = SpeculativeDecoder(target, draft, way, SamplingPolicy(), seeded(0))
-    found = decoder.decode(torch.tensor([1, 2]), max_new_tokens=7)
-    assert found.fates == [TokenStatus.PLAIN] * 7
-    assert [(one.drafted, one.draft_steps, one.emitted) for one in found.rounds] == [(0, 0, 1)] * 7
+    generation = decoder.decode(torch.tensor([1, 2]), max_new_tokens=7)
+    assert generation.fates == [TokenStatus.PLAIN] * 7
+    assert [
+        (record.drafted, record.draft_steps, record.emitted) for record in generation.rounds
+    ] == [(0, 0, 1)] * 7
     assert (target.length, draft.length) == (8, 1)

@@ -6,7 +6,7 @@ from distillspec.speculation.draft.threshold import FollowingThreshold
 
 
 class Going(FollowingThreshold):
-    """Goes one way, whatever happens."""
+    """Always goes one way."""
 
     def __init__(self, way: int, threshold: float = 0.4, lowest: float = 0.0) -> None:
         super().__init__(threshold, rate=0.8, lowest=lowest)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from distillspec.speculation.parallel.ahead import AheadDraft
-from distillspec.speculation.parallel.board import Published
 from distillspec.speculation.parallel.candidates import Candidates, Snapshot
+from distillspec.speculation.parallel.shared_buffer import Published
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.branches import HistoryRunner
 

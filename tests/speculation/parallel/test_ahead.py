@@ -7,8 +7,8 @@ import torch
 
 from distillspec.speculation.parallel.ahead import AheadDraft
 from distillspec.speculation.parallel.candidates import ROOT, Candidates, likeliest_path
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import HistoryRunner
 
 V = 4
@@ -27,10 +27,10 @@ def path_to(candidates: Candidates, number: int) -> list[int]:
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_whatever_happens_each_node_has_the_probability_that_the_draft_gives_its_path(
+def test_after_any_events_each_node_has_the_probability_that_the_draft_gives_its_path(
     seed: int,
 ) -> None:
-    """Growing and following in any order, against the whole text fed anew for each node."""
+    """Growing and following in any order, against the entire text fed again for each node."""
     rng = random.Random(seed)
     runner, fresh = HistoryRunner(table(seed), capacity=60), HistoryRunner(table(seed))
     candidates = Candidates(rng.choice([1, 2, 5]), rng.choice([1, 2, 4]))
@@ -100,14 +100,14 @@ def test_a_miss_feeds_the_new_token_alone() -> None:
     assert runner.fed == fed + 1
 
 
-def test_it_rests_where_the_tree_or_the_cache_is_full() -> None:
+def test_it_waits_where_the_tree_or_the_cache_is_full() -> None:
     ahead = AheadDraft(BigramRunner(table(2)), Candidates(width=1, depth=2))
     ahead.start([0], SamplingPolicy())
     assert [ahead.grow() for _ in range(4)] == [True, True, False, False]
     assert ahead.steps == 2
-    small = AheadDraft(BigramRunner(table(2), capacity=3), Candidates(width=2, depth=9))
-    small.start([0], SamplingPolicy())
-    assert [small.grow() for _ in range(4)] == [True, True, False, False]
+    full = AheadDraft(BigramRunner(table(2), capacity=3), Candidates(width=2, depth=9))
+    full.start([0], SamplingPolicy())
+    assert [full.grow() for _ in range(4)] == [True, True, False, False]
 
 
 def test_no_candidate_is_read_where_the_model_has_no_position() -> None:

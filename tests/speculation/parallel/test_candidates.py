@@ -17,11 +17,11 @@ def children(*pairs: tuple[int, float]) -> list[Child]:
 
 def paths(candidates: Candidates) -> list[list[int]]:
     """By node, the tokens on its way."""
-    found: list[list[int]] = []
+    paths: list[list[int]] = []
     for node in candidates.nodes:
-        before = [] if node.parent == ROOT else found[node.parent]
-        found.append([*before, node.token])
-    return found
+        before = [] if node.parent == ROOT else paths[node.parent]
+        paths.append([*before, node.token])
+    return paths
 
 
 def two_layers() -> Candidates:
@@ -34,7 +34,7 @@ def two_layers() -> Candidates:
     return candidates
 
 
-def test_a_layer_holds_the_likeliest_paths_of_all_parents() -> None:
+def test_a_layer_holds_the_most_probable_paths_of_all_parents() -> None:
     candidates = two_layers()
     assert paths(candidates) == [[5], [6], [5, 7], [6, 7]]
     assert [node.log_weight for node in candidates.nodes] == [-1.0, -2.0, -1.5, -2.25]
@@ -70,7 +70,7 @@ def test_a_layer_that_pruning_emptied_is_made_again_from_what_is_known() -> None
     assert candidates.frontier() == [0, 1]
 
 
-def test_a_deeper_layer_is_made_again_too_by_the_likeliest_of_its_parents() -> None:
+def test_a_deeper_layer_is_made_again_too_by_the_most_probable_of_its_parents() -> None:
     candidates = Candidates(width=2, depth=4)
     candidates.extend([ROOT], [children((1, -0.1), (2, -0.5))])
     candidates.extend([0, 1], [children((3, -0.1), (4, -5.0)), children((5, -0.2), (6, -6.0))])
@@ -107,7 +107,7 @@ def path(snapshot: Snapshot, tokens: Sequence[int], longest: int = 9) -> list[in
     return likeliest_path(snapshot, tokens, longest)
 
 
-def test_the_likeliest_child_is_followed_step_by_step() -> None:
+def test_the_most_probable_child_is_followed_step_by_step() -> None:
     snapshot = two_layers().snapshot()
     assert path(snapshot, []) == [5, 7]
     assert path(snapshot, [], longest=1) == [5]

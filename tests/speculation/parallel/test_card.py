@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.decoding.engine import AutoregressiveDecoder
 from distillspec.speculation.parallel.card import CardDecoder, CardProcess
+from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.records import TokenStatus
-from distillspec.speculation.runner import BigramRunner, Runner
+from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import (
     HistoryRunner,
     Law,
@@ -63,7 +64,7 @@ def target_distribution(
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_whatever_the_order_of_events_whole_outputs_have_the_distribution_of_the_target(
+def test_in_any_order_of_events_entire_outputs_have_the_distribution_of_the_target(
     seed: int, temperature: float
 ) -> None:
     policy = SamplingPolicy(temperature)
@@ -89,7 +90,7 @@ def test_candidates_that_are_plain_lies_cannot_change_the_distribution(seed: int
 
 
 class Biased(CardDecoder):
-    """Known wrong: the likeliest candidate is accepted with min(1, p/q), as if drawn from q.
+    """Known wrong: the most probable candidate is accepted with min(1, p/q), as if drawn from q.
 
     The candidates' q here is the draft's own distribution, which is as good as the rule could get.
     """
@@ -111,15 +112,15 @@ class Biased(CardDecoder):
         return drawn
 
 
-def test_accepting_the_likeliest_candidate_as_if_it_were_drawn_fails() -> None:
+def test_accepting_the_most_probable_candidate_as_if_it_were_drawn_fails() -> None:
     policy = SamplingPolicy(1.0)
     draft = partial(ScheduledDraft, random_table(V, 1), prompt_schedule)
     distribution = distribution_of_card(draft, policy, 2, decoder=Biased)
     assert total_variation(distribution, target_distribution(policy, 2)) > 0.01
 
 
-def test_a_draft_that_keeps_up_and_agrees_is_kept_whole() -> None:
-    """Each round emits the whole path and one more token, and says so."""
+def test_a_draft_that_keeps_up_and_agrees_is_fully_accepted() -> None:
+    """Each round emits and records the entire path and one more token."""
     card = CardDecoder(
         HistoryRunner(random_table(V, 0)),
         ScheduledDraft(random_table(V, 0), lambda text: ["hear", "grow", "grow", "grow"]),
@@ -127,11 +128,11 @@ def test_a_draft_that_keeps_up_and_agrees_is_kept_whole() -> None:
         GeneratorSource(torch.Generator()),
         longest=2,
     )
-    found = card.decode(torch.tensor(PROMPT), max_new_tokens=12)
-    assert [record.accepted for record in found.rounds] == [2] * 4
-    assert found.fates == [TokenStatus.ACCEPTED, TokenStatus.ACCEPTED, TokenStatus.BONUS] * 4
-    assert found.counts().block_efficiency() == 3.0
-    assert sum(record.draft_steps for record in found.rounds) > 0
+    generation = card.decode(torch.tensor(PROMPT), max_new_tokens=12)
+    assert [record.accepted for record in generation.rounds] == [2] * 4
+    assert generation.fates == [TokenStatus.ACCEPTED, TokenStatus.ACCEPTED, TokenStatus.BONUS] * 4
+    assert generation.counts().block_efficiency() == 3.0
+    assert sum(record.draft_steps for record in generation.rounds) > 0
 
 
 def test_a_draft_that_shows_nothing_in_time_leaves_plain_decoding() -> None:
@@ -142,8 +143,8 @@ def test_a_draft_that_shows_nothing_in_time_leaves_plain_decoding() -> None:
         GeneratorSource(torch.Generator()),
         longest=2,
     )
-    found = card.decode(torch.tensor(PROMPT), max_new_tokens=5)
-    assert found.fates == [TokenStatus.PLAIN] * 5
+    generation = card.decode(torch.tensor(PROMPT), max_new_tokens=5)
+    assert generation.fates == [TokenStatus.PLAIN] * 5
 
 
 def test_candidates_after_an_older_text_are_used_where_the_text_goes_on_in_them() -> None:
@@ -156,8 +157,8 @@ def test_candidates_after_an_older_text_are_used_where_the_text_goes_on_in_them(
         GeneratorSource(torch.Generator()),
         longest=1,
     )
-    found = card.decode(torch.tensor(PROMPT), max_new_tokens=5)
-    assert [record.accepted for record in found.rounds] == [1, 1, 0]
+    generation = card.decode(torch.tensor(PROMPT), max_new_tokens=5)
+    assert [record.accepted for record in generation.rounds] == [1, 1, 0]
 
 
 # --- two processes -------------------------------------------------------------------------------
@@ -189,24 +190,26 @@ def test_two_processes_decode_what_the_target_alone_does(draft: CardProcess) -> 
     )
     wanted = plain.decode(prompt, max_new_tokens=60).tokens
     for _ in range(2):  # the second request finds nothing of the first one
-        found = decoder(draft, 0.0).decode(prompt, max_new_tokens=60)
-        assert found.tokens == wanted
-    assert found.counts().accepted > 0
+        generation = decoder(draft, 0.0).decode(prompt, max_new_tokens=60)
+        assert generation.tokens == wanted
+    assert generation.counts().accepted > 0
     assert draft.pid != os.getpid()
 
 
 def test_both_sides_are_busy_at_the_same_time(draft: CardProcess) -> None:
-    found = decoder(draft, 1.0).decode(torch.tensor([1, 2, 3]), max_new_tokens=60)
-    assert found.busy is not None
-    assert found.busy.target_seconds + found.busy.draft_seconds > found.decode_seconds
-    assert found.busy.target_seconds <= found.decode_seconds
+    generation = decoder(draft, 1.0).decode(torch.tensor([1, 2, 3]), max_new_tokens=60)
+    assert generation.busy is not None
+    assert (
+        generation.busy.target_seconds + generation.busy.draft_seconds > generation.decode_seconds
+    )
+    assert generation.busy.target_seconds <= generation.decode_seconds
 
 
 def test_the_shared_candidates_are_bounded_and_their_bytes_known(draft: CardProcess) -> None:
     assert draft.bytes == 8 * (4 + 2 * 4 * 6) + 8 * 4 * 6
 
 
-def test_it_rests_between_two_texts(draft: CardProcess) -> None:
+def test_it_does_nothing_between_two_texts(draft: CardProcess) -> None:
     decoder(draft, 0.0).decode(torch.tensor([1]), max_new_tokens=3)
     time.sleep(0.3)
     before = draft.busy_seconds
@@ -215,19 +218,19 @@ def test_it_rests_between_two_texts(draft: CardProcess) -> None:
 
 
 @pytest.mark.parametrize(
-    ("blow", "told"),
+    ("blow", "message"),
     [(signal.SIGKILL, "was killed by signal 9"), (signal.SIGSTOP, "no sign of life")],
     ids=["killed", "hung"],
 )
 def test_a_draft_that_dies_or_hangs_ends_in_seconds_with_an_error(
-    blow: signal.Signals, told: str
+    blow: signal.Signals, message: str
 ) -> None:
     made = CardProcess(make_draft, width=4, depth=6, threads=1, hang_seconds=2.0)
     rounds = decoder(made, 1.0).rounds(torch.tensor([1, 2, 3]), max_new_tokens=3000)
     next(rounds)
     os.kill(made.pid, blow)
     started = time.monotonic()
-    with pytest.raises(DistillSpecError, match=told):
+    with pytest.raises(DistillSpecError, match=message):
         list(rounds)
     assert time.monotonic() - started < 8.0
     assert not is_alive(made.pid)
@@ -237,7 +240,7 @@ def test_a_draft_that_is_stopped_while_it_holds_the_candidates_is_missed_too() -
     made = CardProcess(make_draft, width=4, depth=6, threads=1, hang_seconds=1.0)
     rounds = decoder(made, 1.0).rounds(torch.tensor([1, 2, 3]), max_new_tokens=3000)
     next(rounds)
-    made._board._lock.acquire()  # as the draft does when it copies
+    made._buffer._lock.acquire()  # as the draft does when it copies
     os.kill(made.pid, signal.SIGSTOP)
     with pytest.raises(DistillSpecError, match="no sign of life"):
         list(rounds)
@@ -273,7 +276,7 @@ def failing(error: type[Exception], words: str) -> Runner:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (partial(failing, MemoryError, ""), "ran out of memory"),
         (partial(failing, RuntimeError, "can't allocate memory: 9 GB"), "ran out of memory"),
@@ -281,8 +284,10 @@ def failing(error: type[Exception], words: str) -> Runner:
     ],
     ids=["memory", "torch's memory", "anything"],
 )
-def test_a_draft_that_cannot_start_says_why(make: Callable[[], Runner], told: str) -> None:
-    with pytest.raises(DistillSpecError, match=told):
+def test_a_draft_that_cannot_start_raises_the_reason(
+    make: Callable[[], Runner], message: str
+) -> None:
+    with pytest.raises(DistillSpecError, match=message):
         CardProcess(make, width=4, depth=6)
 
 
@@ -343,7 +348,7 @@ def test_a_text_that_was_broken_off_leaves_nothing_to_the_next_one(draft: CardPr
         GeneratorSource(torch.Generator()),
         longest=4,
     )
-    with pytest.raises(MemoryError):  # after the draft was told to begin, before it was waited for
+    with pytest.raises(MemoryError):  # after the message to begin, before the wait
         broken.decode(prompt, max_new_tokens=5)
     left = decoder(draft, 1.0).rounds(prompt, max_new_tokens=3000)
     next(left)
@@ -351,6 +356,6 @@ def test_a_text_that_was_broken_off_leaves_nothing_to_the_next_one(draft: CardPr
     first = next(again)
     left.close()  # it ends a text that is over: the new one goes on
     rounds = [first, *again]
-    assert [token for one in rounds for token in one.tokens] == wanted.tokens
-    assert sum(one.record.accepted for one in rounds) > 0
-    assert all(one.record.draft_steps >= 0 for one in rounds)
+    assert [token for emitted in rounds for token in emitted.tokens] == wanted.tokens
+    assert sum(emitted.record.accepted for emitted in rounds) > 0
+    assert all(emitted.record.draft_steps >= 0 for emitted in rounds)

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.parallel.decoder import ParallelDecoder
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.records import Round, RoundRecord, TokenStatus
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.bigram import BigramRunner
 
 
 class Colleague:
@@ -50,18 +50,18 @@ def decoder() -> OneByOne:
 
 
 def test_busy_seconds_are_those_of_the_rounds_of_this_text_on_both_sides() -> None:
-    one = decoder()
+    parallel = decoder()
     for _ in range(2):
-        found = one.decode(torch.tensor([1]), max_new_tokens=3)
-        assert found.busy == (0.75, 1.0)
-        assert (found.tokens, found.finished) == ([7, 7, 7], False)
+        generation = parallel.decode(torch.tensor([1]), max_new_tokens=3)
+        assert generation.busy == (0.75, 1.0)
+        assert (generation.tokens, generation.finished) == ([7, 7, 7], False)
 
 
 def test_a_stream_has_the_same_rounds() -> None:
     rounds = decoder().rounds(torch.tensor([1]), max_new_tokens=2)
-    assert [one.tokens for one in rounds] == [[7], [7]]
+    assert [emitted.tokens for emitted in rounds] == [[7], [7]]
 
 
 def test_a_text_that_ends_with_an_end_token_is_finished() -> None:
-    found = decoder().decode(torch.tensor([1]), max_new_tokens=1, eos_token_ids=frozenset({7}))
-    assert found.finished
+    generation = decoder().decode(torch.tensor([1]), max_new_tokens=1, eos_token_ids=frozenset({7}))
+    assert generation.finished

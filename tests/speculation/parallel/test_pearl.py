@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.decoding.engine import AutoregressiveDecoder
 from distillspec.speculation.parallel import pearl
 from distillspec.speculation.parallel.pearl import (
@@ -22,9 +21,10 @@ from distillspec.speculation.parallel.pearl import (
     PearlDecoder,
     PearlProcess,
 )
+from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.records import TokenStatus
-from distillspec.speculation.runner import BigramRunner
 from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import (
     HistoryRunner,
     Law,
@@ -43,25 +43,25 @@ V = 3
 
 
 class Inline:
-    """A `BlockSource` in this process, with the draft's dice in the same hands as the target's."""
+    """A `BlockSource` in this process, with one random source for draft and target."""
 
     capacity = 64
     busy_seconds = 0.0
 
     def __init__(self, chance: RandomSource, *, gamma: int, seed: int = 1) -> None:
         q = torch.zeros(gamma, V, dtype=torch.float64)
-        self._servant = BlockWorker(lambda: HistoryRunner(random_table(V, seed)), q, chance)
+        self._worker = BlockWorker(lambda: HistoryRunner(random_table(V, seed)), q, chance)
         self._q = q
         self._tokens: list[int] = []
 
     def start(self, prompt: Sequence[int], policy: SamplingPolicy, seed: int) -> None:
-        self._servant.receive(Begin(0, list(prompt), policy, seed))
+        self._worker.receive(Begin(0, list(prompt), policy, seed))
 
     def wait(self) -> None:
         """It has read the prompt already."""
 
     def begin(self, gamma: int) -> None:
-        made = self._servant.receive(MakeBlock(0, gamma))
+        made = self._worker.receive(MakeBlock(0, gamma))
         assert made is not None
         self._tokens = made[1]
 
@@ -69,7 +69,7 @@ class Inline:
         return PearlBlock(self._tokens, self._q[: len(self._tokens)].clone())
 
     def follow(self, length: int, token: int) -> None:
-        self._servant.receive(GoOn(length, token))
+        self._worker.receive(GoOn(length, token))
 
 
 def distribution_of_pearl(
@@ -117,18 +117,18 @@ def test_end_tokens_and_filters_keep_the_distribution() -> None:
 @pytest.mark.parametrize(
     ("line", "broken"),
     [
-        ("residual(p[kept], judged.q[kept])", "p[kept]"),
-        ("p.gather(1, drafted) / judged.q", "judged.q.gather(1, drafted) / judged.q"),
+        ("residual(p[kept], block.q[kept])", "p[kept]"),
+        ("p.gather(1, drafted) / block.q", "block.q.gather(1, drafted) / block.q"),
     ],
-    ids=["the residual", "the coin"],
+    ids=["the residual", "the ratio"],
 )
 def test_a_broken_rule_is_seen(line: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pearl, "_judge", mutant(pearl._judge, line, broken))
+    monkeypatch.setattr(pearl, "_verify", mutant(pearl._verify, line, broken))
     assert distance(2, SamplingPolicy(1.0), 2) > 0.01
 
 
 def test_a_draft_that_agrees_is_one_block_ahead_all_the_time() -> None:
-    """The first round judges one token, each later one a whole block; no bonus, no correction."""
+    """The first round verifies one token, each later one a full block; no bonus, no correction."""
     chance = GeneratorSource(torch.Generator().manual_seed(0))
     decoder = PearlDecoder(
         HistoryRunner(random_table(V, 1)),
@@ -138,12 +138,12 @@ def test_a_draft_that_agrees_is_one_block_ahead_all_the_time() -> None:
         gamma=3,
         seed=0,
     )
-    found = decoder.decode(torch.tensor(PROMPT), max_new_tokens=13)
-    assert [record.emitted for record in found.rounds] == [1, 3, 3, 3, 3]
-    assert found.fates == [TokenStatus.ACCEPTED] * 13
+    generation = decoder.decode(torch.tensor(PROMPT), max_new_tokens=13)
+    assert [record.emitted for record in generation.rounds] == [1, 3, 3, 3, 3]
+    assert generation.fates == [TokenStatus.ACCEPTED] * 13
 
 
-def test_after_a_correction_a_single_token_is_judged() -> None:
+def test_after_a_correction_a_single_token_is_verified() -> None:
     chance = GeneratorSource(torch.Generator().manual_seed(0))
     decoder = PearlDecoder(
         HistoryRunner(random_table(V, 0)),
@@ -157,7 +157,7 @@ def test_after_a_correction_a_single_token_is_judged() -> None:
     for before, after in pairwise(rounds):
         wanted = 1 if before.fates[-1] is TokenStatus.CORRECTED else 3
         assert after.record.drafted == wanted
-    assert {one.record.drafted for one in rounds} == {1, 3}
+    assert {emitted.record.drafted for emitted in rounds} == {1, 3}
 
 
 def test_a_text_whose_blocks_would_not_fit_is_refused_at_once() -> None:
@@ -203,20 +203,20 @@ def test_two_processes_decode_what_the_target_alone_does(draft: PearlProcess) ->
     )
     wanted = plain.decode(prompt, max_new_tokens=60).tokens
     for _ in range(2):
-        found = decoder(draft, 0.0).decode(prompt, max_new_tokens=60)
-        assert found.tokens == wanted
-    assert found.counts().accepted > 0
+        generation = decoder(draft, 0.0).decode(prompt, max_new_tokens=60)
+        assert generation.tokens == wanted
+    assert generation.counts().accepted > 0
     assert draft.bytes == 4 * 4 * BIG
 
 
 def test_a_seed_makes_a_text_again_and_both_sides_work_at_once(draft: PearlProcess) -> None:
     """Blocks of four at 2 ms take 8 ms, a forward of the target takes 10."""
-    one, two = (
+    first, second = (
         decoder(draft, 1.0).decode(torch.tensor([1, 2, 3]), max_new_tokens=60) for _ in range(2)
     )
-    assert one.tokens == two.tokens
-    assert one.busy is not None
-    assert one.busy.target_seconds + one.busy.draft_seconds > one.decode_seconds
+    assert first.tokens == second.tokens
+    assert first.busy is not None
+    assert first.busy.target_seconds + first.busy.draft_seconds > first.decode_seconds
 
 
 def test_a_draft_that_dies_ends_in_seconds_with_an_error() -> None:
@@ -232,16 +232,16 @@ def test_a_draft_that_dies_ends_in_seconds_with_an_error() -> None:
 
 
 class Sampled(Inline):
-    """The draft's dice are made from the seed, as in a process of its own."""
+    """The draft's source is made from the seed, as in its own process."""
 
     def __init__(self, table: torch.Tensor) -> None:
         self._q = torch.zeros(1, len(table))
-        self._servant = BlockWorker(lambda: BigramRunner(table), self._q)
+        self._worker = BlockWorker(lambda: BigramRunner(table), self._q)
         self._tokens: list[int] = []
 
 
 def test_one_seed_for_both_sides_gives_two_independent_streams() -> None:
-    """Coins that knew the draft's draws would never emit token 1 here: 2000 seeds, p = 1/32."""
+    """A source that knew the draft's draws would never emit token 1 here: 2000 seeds, p = 1/32."""
     p, q = torch.tensor([1 / 32, 1 / 32, 30 / 32]), torch.tensor([0.5, 0.5, 1e-9])
     target, draft = (row.log().expand(3, 3).contiguous() for row in (p, q))
     counts = [0, 0, 0]
@@ -255,5 +255,5 @@ def test_one_seed_for_both_sides_gives_two_independent_streams() -> None:
             seed=seed,
         )
         counts[decoder.decode(torch.tensor([0]), max_new_tokens=1).tokens[0]] += 1
-    for found, wanted in zip(counts, p.tolist(), strict=True):
-        assert abs(found - 2000 * wanted) < 4.5 * (2000 * wanted) ** 0.5
+    for count, wanted in zip(counts, p.tolist(), strict=True):
+        assert abs(count - 2000 * wanted) < 4.5 * (2000 * wanted) ** 0.5

@@ -15,7 +15,7 @@ from distillspec.speculation.parallel.process import DraftProcess
 
 
 class Clerk:
-    """Does what it is told, which may be to die."""
+    """Does what its messages ask, which may be to die."""
 
     capacity = 9
 
@@ -59,7 +59,7 @@ def test_its_work_is_counted(clerk: DraftProcess) -> None:
     assert clerk.busy_seconds - before >= 0.1
 
 
-def test_every_call_after_its_end_tells_the_same_reason() -> None:
+def test_every_call_after_its_end_raises_the_same_error() -> None:
     with DraftProcess(Clerk, name="clerk") as process:
         with pytest.raises(DistillSpecError, match="ended with exit code 3") as first:
             ask(process, ("exit", 3))
@@ -69,7 +69,7 @@ def test_every_call_after_its_end_tells_the_same_reason() -> None:
             assert again.value is first.value
 
 
-def test_a_failure_is_told_in_its_own_words_and_ends_it() -> None:
+def test_a_failure_is_raised_with_its_message_and_ends_it() -> None:
     with DraftProcess(Clerk, name="clerk") as process:
         with pytest.raises(DistillSpecError, match="ValueError: three legs"):
             ask(process, ("fail", "three legs"))
@@ -92,14 +92,14 @@ def test_closing_twice_is_fine() -> None:
     process.close()
 
 
-def test_a_script_without_a_guard_is_told_about_it(tmp_path: Path) -> None:
+def test_a_script_without_a_guard_gets_an_error_that_names_it(tmp_path: Path) -> None:
     """The new process reads the script, and would start a process of its own."""
     script = tmp_path / "script.py"
     script.write_text(
         "from distillspec.speculation.parallel.process import DraftProcess\n"
         "DraftProcess(int, name='clerk')\n"
     )
-    found = subprocess.run(
+    result = subprocess.run(
         [sys.executable, str(script)],
         capture_output=True,
         text=True,
@@ -107,7 +107,7 @@ def test_a_script_without_a_guard_is_told_about_it(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         check=False,
     )
-    last = found.stderr.strip().splitlines()[-3:]
+    last = result.stderr.strip().splitlines()[-3:]
     assert "ended with exit code 1" in last[0]
     assert "if __name__ == '__main__'" in last[2]
 
@@ -181,7 +181,7 @@ def test_a_stopped_process_stops_nobody_who_sends_to_it() -> None:
 def test_a_process_that_stops_amid_its_answer_stops_nobody() -> None:
     with DraftProcess(Clerk, name="clerk", hang_seconds=1.0) as process:
         process.send(("long", 10_000_000))
-        assert process._link.poll(5.0)
+        assert process._channel.poll(5.0)
         time.sleep(0.2)  # by now the pipe is full, and most of the answer is still to come
         os.kill(process.pid, signal.SIGSTOP)
         started = time.monotonic()

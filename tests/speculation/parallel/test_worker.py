@@ -13,13 +13,13 @@ import pytest
 
 from distillspec.errors import DistillSpecError
 from distillspec.speculation.parallel import worker
-from distillspec.speculation.parallel.board import Heartbeat
-from distillspec.speculation.parallel.link import send
+from distillspec.speculation.parallel.channel import send
+from distillspec.speculation.parallel.shared_buffer import Heartbeat
 from distillspec.speculation.parallel.worker import Failed, Ready, Stop, Worker, serve
 
 
 class Echo:
-    """Answers, and has as many pieces of work as the message says."""
+    """Answers, and has as many pieces of work as the message asks."""
 
     capacity = 9
 
@@ -42,8 +42,8 @@ class Echo:
 
 
 class Served(NamedTuple):
-    link: Connection
-    pulse: Heartbeat
+    channel: Connection
+    heartbeat: Heartbeat
     thread: Thread
 
 
@@ -53,61 +53,61 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Callable[[], Wo
     running: list[Served] = []
 
     def begin(make: Callable[[], Worker]) -> Served:
-        ours, theirs = Pipe()
-        pulse = Heartbeat()
+        near, far = Pipe()
+        heartbeat = Heartbeat()
 
         def life() -> None:
             try:
-                serve(theirs, make, pulse, None)
+                serve(far, make, heartbeat, None)
             except SystemExit:
-                theirs.close()
+                far.close()
 
-        served = Served(ours, pulse, Thread(target=life, daemon=True))
+        served = Served(near, heartbeat, Thread(target=life, daemon=True))
         served.thread.start()
         running.append(served)
         return served
 
     yield begin
-    for one in running:
-        one.link.close()
-        one.thread.join(5.0)
-        assert not one.thread.is_alive()
+    for served in running:
+        served.channel.close()
+        served.thread.join(5.0)
+        assert not served.thread.is_alive()
 
 
-def tell(link: Connection, message: Any) -> None:
-    send(link, message, while_waiting=lambda: None)
+def post(channel: Connection, message: Any) -> None:
+    send(channel, message, while_waiting=lambda: None)
 
 
-def ask(link: Connection, message: Any) -> Any:
-    tell(link, message)
-    assert link.poll(5.0)
-    return link.recv()
+def ask(channel: Connection, message: Any) -> Any:
+    post(channel, message)
+    assert channel.poll(5.0)
+    return channel.recv()
 
 
 def test_it_works_on_by_itself_until_nothing_is_left(start: Any) -> None:
     served = start(Echo)
-    assert isinstance(served.link.recv(), Ready)
-    tell(served.link, 5)
+    assert isinstance(served.channel.recv(), Ready)
+    post(served.channel, 5)
     until = time.monotonic() + 5.0
-    while ask(served.link, 0) < 5 and time.monotonic() < until:
+    while ask(served.channel, 0) < 5 and time.monotonic() < until:
         pass
-    assert ask(served.link, 0) == 5
-    assert served.pulse.busy_seconds > 0.0
-    assert served.pulse.beats > 0
+    assert ask(served.channel, 0) == 5
+    assert served.heartbeat.busy_seconds > 0.0
+    assert served.heartbeat.beats > 0
 
 
 def test_whoever_is_ready_has_shown_life(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is stopped just then, before its beating thread had a turn, must be missed."""
     monkeypatch.setattr(worker, "_beat", lambda *_: None)
     served = start(Echo)
-    served.link.recv()
-    assert served.pulse.beats == 1
+    served.channel.recv()
+    assert served.heartbeat.beats == 1
 
 
-def test_it_ends_when_it_is_told_to(start: Any) -> None:
+def test_it_ends_by_a_stop_message(start: Any) -> None:
     served = start(Echo)
-    served.link.recv()
-    tell(served.link, Stop())
+    served.channel.recv()
+    post(served.channel, Stop())
     served.thread.join(5.0)
     assert not served.thread.is_alive()
 
@@ -116,16 +116,16 @@ def test_no_thread_of_it_goes_on_after_its_end(start: Any) -> None:
     """One that beats while the interpreter ends would abort the process."""
     before = set(threading.enumerate())
     served = start(Echo)
-    served.link.recv()
-    tell(served.link, Stop())
+    served.channel.recv()
+    post(served.channel, Stop())
     served.thread.join(5.0)
     assert set(threading.enumerate()) <= before
 
 
 def test_it_ends_when_the_other_side_is_gone(start: Any) -> None:
     served = start(Echo)
-    served.link.recv()
-    served.link.close()
+    served.channel.recv()
+    served.channel.close()
     served.thread.join(5.0)
     assert not served.thread.is_alive()
 
@@ -134,14 +134,14 @@ def test_a_fault_of_the_user_keeps_its_words(start: Any) -> None:
     def make() -> Worker:
         raise DistillSpecError("no such folder", where="drafts", fix="name another one")
 
-    assert start(make).link.recv() == Failed("no such folder", "name another one")
+    assert start(make).channel.recv() == Failed("no such folder", "name another one")
 
 
-def test_a_fault_of_ours_is_told_with_its_kind(start: Any) -> None:
+def test_an_internal_error_is_reported_with_its_type(start: Any) -> None:
     class Broken(Echo):
         def work(self) -> bool:
             raise IndexError("beyond the end")
 
     served = start(Broken)
-    served.link.recv()
-    assert "IndexError: beyond the end" in ask(served.link, 1).what
+    served.channel.recv()
+    assert "IndexError: beyond the end" in ask(served.channel, 1).what

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from distillspec.speculation.runner import BigramRunner, Runner
+from distillspec.speculation.runner import Runner
+from tests.speculation.bigram import BigramRunner
 
 V = 50
 CAPACITY = 4096

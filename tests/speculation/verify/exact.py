@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import Rule, TreeRule, VerifyResult, VerifyRule
+from distillspec.speculation.verify.result import Rule, TreeRule, VerifyResult, VerifyRule
 from tests.speculation.branches import Branches, Law, total_variation, walk
 
 EXACT = 1e-9
 Model = Callable[[Sequence[int]], Tensor]  # context -> [V]
 Drafting = Callable[[Model, int, int, Branches], list[list[int]]]
-Coins = Callable[[Sequence[int]], Branches]
+MakeBranches = Callable[[Sequence[int]], Branches]
 
 sizes = pytest.mark.parametrize(
     ("V", "L", "K", "zeros"),
@@ -112,32 +112,32 @@ def distinct(q: Model, L: int, K: int, branches: Branches) -> list[list[int]]:
 def tree_rounds(
     rule: TreeRule, p: Model, q: Model, L: int, K: int, draft: Drafting = independent
 ) -> Iterator[tuple[VerifyResult, float]]:
-    """Every way a round with K drafts of L tokens can go: the verdict and its probability."""
-    for sequences, drafting in walk(lambda coins: draft(q, L, K, coins)):
+    """Every way a round with K drafts of L tokens can go: the result and its probability."""
+    for sequences, drafting in walk(lambda branches: draft(q, L, K, branches)):
         p_rows, q_rows, tree = fixed_tree(sequences, p, q)
-        for verdict, coins in walk(lambda coins: rule(p_rows, q_rows, tree, coins)):  # noqa: B023
-            yield verdict, drafting.weight * coins.weight
+        for result, branches in walk(lambda branches: rule(p_rows, q_rows, tree, branches)):  # noqa: B023
+            yield result, drafting.weight * branches.weight
 
 
 def chain_rounds(
-    rule: VerifyRule, p: Model, q: Model, L: int, chance: Coins = Branches
+    rule: VerifyRule, p: Model, q: Model, L: int, chance: MakeBranches = Branches
 ) -> Iterator[tuple[VerifyResult, float]]:
-    for (tokens,), drafting in walk(lambda coins: independent(q, L, 1, coins), chance=chance):
+    for (tokens,), drafting in walk(lambda branches: independent(q, L, 1, branches), chance=chance):
         p_rows = torch.stack([p(tokens[:position]) for position in range(L + 1)])
         q_rows = torch.stack([q(tokens[:position]) for position in range(L)])
         drafted = torch.tensor(tokens)
-        for verdict, coins in walk(
-            lambda coins: rule(p_rows, q_rows, drafted, coins),  # noqa: B023
+        for result, branches in walk(
+            lambda branches: rule(p_rows, q_rows, drafted, branches),  # noqa: B023
             chance=chance,
         ):
-            yield verdict, drafting.weight * coins.weight
+            yield result, drafting.weight * branches.weight
 
 
 def distance(rounds: Iterator[tuple[VerifyResult, float]], p: Model, V: int, length: int) -> float:
     """Total variation of what is emitted, completed by p to `length` tokens, and the target's."""
     emitted: Law = defaultdict(float)
-    for verdict, weight in rounds:
-        emitted[tuple(verdict.tokens)] += weight
+    for result, weight in rounds:
+        emitted[tuple(result.tokens)] += weight
     assert sum(emitted.values()) == pytest.approx(1.0, abs=1e-12)
     distribution: Law = defaultdict(float)
     for begin, share in emitted.items():
@@ -153,14 +153,14 @@ def tree_distance(
 
 
 def chain_distance(
-    rule: VerifyRule, p: Model, q: Model, V: int, L: int, chance: Coins = Branches
+    rule: VerifyRule, p: Model, q: Model, V: int, L: int, chance: MakeBranches = Branches
 ) -> float:
     return distance(chain_rounds(rule, p, q, L, chance), p, V, L + 1)
 
 
 def expected_tokens(rounds: Iterator[tuple[VerifyResult, float]]) -> float:
     """Tokens a round emits in expectation, drafting included."""
-    return sum(weight * len(verdict.tokens) for verdict, weight in rounds)
+    return sum(weight * len(result.tokens) for result, weight in rounds)
 
 
 def expected_of_trees(
@@ -186,18 +186,18 @@ def random_block(V: int, L: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def expected_accepted(rule: Rule, p: Tensor, q: Tensor, drafted: Tensor | Tree) -> float:
-    """Drafted tokens that a rule keeps of these drafts, every branch of its coins walked."""
+    """Drafted tokens that a rule keeps of these drafts, every branch of it walked."""
     return sum(
-        coins.weight * verdict.accepted
-        for verdict, coins in walk(lambda coins: rule(p, q, drafted, coins))
+        branches.weight * result.accepted
+        for result, branches in walk(lambda branches: rule(p, q, drafted, branches))
     )
 
 
 def distribution_given(rule: Callable[[Branches], int], V: int) -> Tensor:
-    """The distribution [V] of a position rule's token, every branch of its coins walked."""
+    """The distribution [V] of a position rule's token, every branch of it walked."""
     distribution = torch.zeros(V, dtype=torch.float64)
-    for token, coins in walk(rule):
-        distribution[token] += coins.weight
+    for token, branches in walk(rule):
+        distribution[token] += branches.weight
     return distribution
 
 
@@ -208,14 +208,14 @@ def fixed_tree(
     tree = Tree.of(sequences)
     paths = [[tree.tokens[node] for node in tree.path(at)] for at in range(len(tree) + 1)]
     length = max(map(len, sequences))
-    rows = [q(one[:i]) for one in sequences for i in range(length)]
+    rows = [q(sequence[:i]) for sequence in sequences for i in range(length)]
     return torch.stack([p(path) for path in paths]), torch.stack(rows), tree
 
 
 # --- what every rule for several drafts does -----------------------------------------------------
 
 
-def assert_judges_one_draft_as(chain_rule: VerifyRule, rule: TreeRule) -> None:
+def assert_verifies_one_draft_as(chain_rule: VerifyRule, rule: TreeRule) -> None:
     """Of a single draft of 3 tokens as much is kept as by a rule for chains."""
     p, q = random_model(4, 3, 7), random_model(4, 3, 8)
     assert expected_of_trees(rule, p, q, 3, 1) == pytest.approx(
@@ -237,6 +237,6 @@ def assert_follows_the_argmax(rule: TreeRule) -> None:
         ([[1, 2], [1, 2]], [1, 2, 3], [1, 2, 3]),
     ):
         tree = Tree.of(sequences)
-        p, q = one_hot[argmax], one_hot[[token for one in sequences for token in one]]
-        for verdict, coins in walk(lambda coins: rule(p, q, tree, coins)):  # noqa: B023
-            assert (verdict.tokens, coins.weight) == (emitted, 1.0)
+        p, q = one_hot[argmax], one_hot[[token for sequence in sequences for token in sequence]]
+        for result, branches in walk(lambda branches: rule(p, q, tree, branches)):  # noqa: B023
+            assert (result.tokens, branches.weight) == (emitted, 1.0)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distillspec.speculation.chance import GeneratorSource
+from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.verify.lenience import FORMS, lenient
 from distillspec.speculation.verify.token import verify_token
 from tests.speculation.verify.exact import (
@@ -33,5 +33,5 @@ def test_lenience_keeps_more_and_loses_the_distribution(form: str) -> None:
 def test_at_temperature_zero_it_changes_nothing(form: str) -> None:
     one_hot = torch.eye(4)
     chance = GeneratorSource(torch.Generator().manual_seed(0))
-    verdict = lenient(form, 0.3)(one_hot[[1, 2, 3]], one_hot[[1, 3]], torch.tensor([1, 3]), chance)
-    assert verdict.tokens == [1, 2]
+    result = lenient(form, 0.3)(one_hot[[1, 2, 3]], one_hot[[1, 3]], torch.tensor([1, 3]), chance)
+    assert result.tokens == [1, 2]

@@ -10,8 +10,8 @@ from tests.speculation.verify.exact import (
     Model,
     adversarial,
     assert_follows_the_argmax,
-    assert_judges_one_draft_as,
     assert_keeps_more_of_more_drafts,
+    assert_verifies_one_draft_as,
     random_model,
     sizes,
     tree_distance,
@@ -32,7 +32,7 @@ def test_the_joint_distribution_holds_for_adversarial_pairs(p: Model, q: Model) 
 
 
 def test_on_a_chain_it_is_block_verification() -> None:
-    assert_judges_one_draft_as(verify_block, verify_multipath)
+    assert_verifies_one_draft_as(verify_block, verify_multipath)
 
 
 def test_more_paths_are_kept_longer() -> None:

@@ -1,18 +1,16 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from distillspec.speculation.verify.kseq import verify_kseq
 from distillspec.speculation.verify.recursive import (
-    _rejected,
-    recursive_distribution,
+    after_rejection,
     recursive_token,
     verify_recursive,
     verify_recursive_distinct,
 )
+from distillspec.speculation.verify.result import TreeRule
 from distillspec.speculation.verify.token import verify_token
-from distillspec.speculation.verify.verdict import TreeRule
 from tests.speculation.branches import mutant
 from tests.speculation.verify.exact import (
     EXACT,
@@ -20,9 +18,8 @@ from tests.speculation.verify.exact import (
     Model,
     adversarial,
     assert_follows_the_argmax,
-    assert_judges_one_draft_as,
+    assert_verifies_one_draft_as,
     distinct,
-    distribution_given,
     expected_of_trees,
     independent,
     random_model,
@@ -60,7 +57,7 @@ def test_drafts_without_replacement_need_the_rule_that_knows_it() -> None:
 
 
 def test_the_distribution_fails_if_the_target_keeps_what_was_rejected() -> None:
-    broken = mutant(recursive_token, "left / mass, p)", "p, p)", inside=_rejected)
+    broken = mutant(recursive_token, "left / mass, p)", "p, p)", inside=after_rejection)
 
     def rule(p, q, tree, chance):  # type: ignore[no-untyped-def]
         from distillspec.speculation.verify.walk import walk_down
@@ -71,25 +68,9 @@ def test_the_distribution_fails_if_the_target_keeps_what_was_rejected() -> None:
     assert tree_distance(rule, p, q, 3, 1, 2) > 0.01
 
 
-@pytest.mark.parametrize(
-    ("drafts", "replacement"),
-    [([1], True), ([2, 2, 0], True), ([0, 3, 1, 2], True), ([3], False), ([2, 0, 1, 3], False)],
-)
-@pytest.mark.parametrize("seed", range(4))
-def test_the_distribution_given_the_drafts_is_that_of_the_shipped_coins(
-    drafts: list[int], replacement: bool, seed: int
-) -> None:
-    p, q = random_model(4, 0, seed, zeros=0.3)([]), random_model(4, 0, 50 + seed)([])
-    distribution = distribution_given(
-        lambda coins: recursive_token(p, q, drafts, coins, replacement=replacement), 4
-    )
-    found = recursive_distribution(p, q, drafts, replacement=replacement)
-    torch.testing.assert_close(found, distribution, atol=1e-12, rtol=0.0)
-
-
 @pytest.mark.parametrize("rule", [verify_recursive, verify_recursive_distinct])
 def test_one_draft_is_verified_as_by_token_verification(rule: TreeRule) -> None:
-    assert_judges_one_draft_as(verify_token, rule)
+    assert_verifies_one_draft_as(verify_token, rule)
 
 
 def test_without_replacement_more_is_kept_than_by_k_seq_on_most_pairs() -> None:

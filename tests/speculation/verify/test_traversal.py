@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.tree import Tree
 from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.recursive import verify_recursive_distinct
+from distillspec.speculation.verify.result import VerifyResult
 from distillspec.speculation.verify.traversal import verify_traversal
-from distillspec.speculation.verify.verdict import VerifyResult
 from tests.speculation.branches import mutant
 from tests.speculation.verify.exact import (
     EXACT,
@@ -16,7 +16,7 @@ from tests.speculation.verify.exact import (
     Model,
     adversarial,
     assert_follows_the_argmax,
-    assert_judges_one_draft_as,
+    assert_verifies_one_draft_as,
     distinct,
     expected_of_trees,
     independent,
@@ -46,23 +46,23 @@ def test_the_joint_distribution_holds_for_adversarial_pairs(
 
 
 def test_on_a_chain_it_is_block_verification() -> None:
-    assert_judges_one_draft_as(verify_block, verify_traversal)
+    assert_verifies_one_draft_as(verify_block, verify_traversal)
 
 
-def test_the_likeliest_cached_child_accepted_with_p_over_q_fails() -> None:
-    """Known wrong: a child that was looked up, not drawn, judged as if it had been drawn."""
+def test_the_most_probable_cached_child_accepted_with_p_over_q_fails() -> None:
+    """Known wrong: a child that was looked up, not drawn, verified as if it had been drawn."""
 
     def rule(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
         return verify_traversal(p, q, tree, chance)
 
-    def likeliest(q: Model, L: int, K: int, branches: RandomSource) -> list[list[int]]:
+    def most_probable(q: Model, L: int, K: int, branches: RandomSource) -> list[list[int]]:
         sequence: list[int] = []
         while len(sequence) < L:
             sequence.append(int(q(sequence).argmax()))
         return [sequence]
 
     p, q = random_model(3, 2, 1), random_model(3, 2, 2)
-    assert tree_distance(rule, p, q, 3, 2, 1, likeliest) > 0.01
+    assert tree_distance(rule, p, q, 3, 2, 1, most_probable) > 0.01
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_the_distribution_fails_if_a_line_is_broken(line: str, broken: str) -> N
 @pytest.mark.parametrize("seed", range(6))
 def test_it_keeps_at_least_as_much_as_recursive_rejection_of_the_same_drafts(seed: int) -> None:
     p, q = random_model(3, 2, seed), random_model(3, 2, 100 + seed)
-    found = expected_of_trees(verify_traversal, p, q, 2, 2, distinct)
-    assert found >= expected_of_trees(verify_recursive_distinct, p, q, 2, 2, distinct) - 1e-12
+    expected = expected_of_trees(verify_traversal, p, q, 2, 2, distinct)
+    assert expected >= expected_of_trees(verify_recursive_distinct, p, q, 2, 2, distinct) - 1e-12
 
 
 def test_at_temperature_zero_it_follows_the_targets_argmax() -> None:

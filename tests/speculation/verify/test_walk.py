@@ -1,28 +1,21 @@
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
-import pytest
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.kseq import kseq_distribution, verify_kseq
-from distillspec.speculation.verify.recursive import recursive_distribution, verify_recursive
-from distillspec.speculation.verify.walk import expected_down, walk_down
+from distillspec.speculation.verify.walk import walk_down
 from tests.speculation.branches import Branches
-from tests.speculation.verify.exact import expected_accepted, fixed_tree, random_model
 
 TREE = Tree.of([[1, 2], [1, 3], [4, 2]])
 ONE_HOT = torch.eye(6)
 P = ONE_HOT[[5] * (len(TREE) + 1)]  # the bonus is always 5
-Q = torch.arange(6.0).repeat(6, 1) * torch.arange(6.0)[:, None]  # each row tells its number
+Q = torch.arange(6.0).repeat(6, 1) * torch.arange(6.0)[:, None]  # each row holds its number
 
 
 class Scripted:
-    """A position rule that says what it is told to, and remembers what it was shown."""
+    """A position rule that returns a script, and remembers what it was shown."""
 
     def __init__(self, *tokens: int) -> None:
         self._tokens = iter(tokens)
@@ -35,8 +28,8 @@ class Scripted:
 
 def test_each_context_shows_its_own_drafts_with_the_q_they_came_from() -> None:
     rule = Scripted(1, 3)
-    verdict = walk_down(P, Q, TREE, Branches(), rule)
-    assert verdict.tokens == [1, 3, 5]
+    result = walk_down(P, Q, TREE, Branches(), rule)
+    assert result.tokens == [1, 3, 5]
     assert rule.shown == [(0, [1, 1, 4]), (1, [2, 3])]
 
 
@@ -47,29 +40,3 @@ def test_a_token_that_no_draft_has_ends_the_round() -> None:
 
 def test_without_drafts_there_is_the_bonus_alone() -> None:
     assert walk_down(P[:1], Q, Tree.of([]), Branches(), Scripted()).tokens == [5]
-
-
-@pytest.mark.parametrize(
-    ("rule", "distribution"),
-    [
-        (verify_kseq, kseq_distribution),
-        (verify_recursive, partial(recursive_distribution, replacement=True)),
-    ],
-    ids=["kseq", "recursive"],
-)
-@pytest.mark.parametrize(
-    "sequences",
-    [[[1, 2], [1, 0], [0, 2]], [[2, 2], [2, 2]], [[0], [1, 1], [1]], [[1, 0, 2]]],
-    ids=["shared", "equal", "of different lengths", "alone"],
-)
-def test_the_expectation_of_a_tree_is_that_of_the_shipped_coins(
-    rule: Any, distribution: Any, sequences: list[list[int]]
-) -> None:
-    rows = fixed_tree(sequences, random_model(3, 3, 1), random_model(3, 3, 2))
-    assert expected_down(*rows, distribution) == pytest.approx(
-        expected_accepted(rule, *rows), abs=1e-12
-    )
-
-
-def test_of_no_drafts_none_is_kept() -> None:
-    assert expected_down(P[:1], Q, Tree.of([]), kseq_distribution) == 0.0

@@ -1,4 +1,4 @@
-"""What verification decides, and the protocols of rules."""
+"""What verification decides, and the protocols of verification rules."""
 
 from __future__ import annotations
 
@@ -6,28 +6,32 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.tree import Tree
 
 
 class VerifyResult(NamedTuple):
-    """tokens: what the round emits, drafted tokens that were kept and then one of the target's."""
+    """What a round emits.
+
+    Attributes:
+        tokens: The drafted tokens that were kept, and then one of the target's.
+    """
 
     tokens: list[int]
 
     @property
     def accepted(self) -> int:
-        """Drafted tokens kept."""
+        """Number of drafted tokens that were kept."""
         return len(self.tokens) - 1
 
     @property
     def next_token(self) -> int:
-        """The correction, or the bonus where all were kept."""
+        """The correction, or the bonus where all drafted tokens were kept."""
         return self.tokens[-1]
 
 
 class Rule(Protocol):
-    """Any rule: of the two below, the one that fits what was drafted."""
+    """Either of the rules below; it must fit what was drafted."""
 
     def __call__(
         self, p: Tensor, q: Tensor, drafted: Any, chance: RandomSource, /
@@ -35,14 +39,18 @@ class Rule(Protocol):
 
 
 class VerifyRule(Protocol):
+    """Verifies one drafted sequence."""
+
     def __call__(
         self, p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource, /
     ) -> VerifyResult:
-        """p [G+1, V], q [G, V], drafted tokens long [G] -> verdict."""
+        """p [G+1, V], q [G, V], drafted tokens long [G] -> result."""
         ...
 
 
 class TreeRule(Protocol):
+    """Verifies a drafted tree."""
+
     def __call__(self, p: Tensor, q: Tensor, tree: Tree, chance: RandomSource, /) -> VerifyResult:
-        """p [N+1, V] by context, q by the tree's rows, the drafted tree -> verdict."""
+        """p [N+1, V] by context, q by the tree's rows, the drafted tree -> result."""
         ...

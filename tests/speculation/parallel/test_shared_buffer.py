@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.speculation.parallel.board import Heartbeat, Published, SharedBuffer
 from distillspec.speculation.parallel.candidates import Snapshot
 from distillspec.speculation.parallel.process import spawning
+from distillspec.speculation.parallel.shared_buffer import Heartbeat, Published, SharedBuffer
 
 SOME = Published(3, 20, 5, Snapshot([7, 8, 9], [-1, -1, 0], [-0.5, -1.5, -0.75]))
 
@@ -56,9 +56,9 @@ def test_a_reader_does_not_wait_for_ever_for_a_writer_that_died() -> None:
 
 
 def test_a_pulse_adds_up() -> None:
-    pulse = Heartbeat()
-    pulse.beat()
-    pulse.beat()
-    pulse.add(0.25)
-    pulse.add(0.5)
-    assert (pulse.beats, pulse.busy_seconds) == (2, 0.75)
+    heartbeat = Heartbeat()
+    heartbeat.beat()
+    heartbeat.beat()
+    heartbeat.add(0.25)
+    heartbeat.add(0.5)
+    assert (heartbeat.beats, heartbeat.busy_seconds) == (2, 0.75)

@@ -4,12 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.parallel.ahead import AheadDraft
 from distillspec.speculation.parallel.candidates import Candidates
 from distillspec.speculation.parallel.card import CardDecoder
 from distillspec.speculation.parallel.pearl import BlockWorker, PearlDecoder
-from distillspec.speculation.parallel.virtual import (
+from distillspec.speculation.random_source import GeneratorSource
+from distillspec.speculation.records import Round
+from distillspec.speculation.sampling import SamplingPolicy
+from eval.bench.virtual_time import (
     Cost,
     TextTarget,
     TimedTarget,
@@ -17,9 +19,7 @@ from distillspec.speculation.parallel.virtual import (
     VirtualClock,
     VirtualDraft,
 )
-from distillspec.speculation.records import Round
-from distillspec.speculation.runner import BigramRunner
-from distillspec.speculation.sampling import SamplingPolicy
+from tests.speculation.bigram import BigramRunner
 
 V = 8
 PROMPT = torch.tensor([0, 1])
@@ -37,7 +37,7 @@ def counting_text(length: int) -> Tensor:
 
 
 class Race:
-    """A text decoded in virtual time; a target's forward takes 1, whatever it reads."""
+    """A text decoded in virtual time; a target's forward takes 1 for any block."""
 
     def __init__(
         self, *, draft: Tensor, c: float, width: int = 1, depth: int = 4, verify: Cost = lambda n: 1
@@ -97,7 +97,7 @@ def test_a_longer_block_costs_what_it_is_said_to_cost() -> None:
     assert race.clock.now == pytest.approx(1 + 1 + 1.3 + 1.3)
 
 
-def test_a_full_tree_rests_and_goes_on_when_it_hears_something() -> None:
+def test_a_full_tree_waits_and_goes_on_with_the_next_message() -> None:
     """Two layers: one becomes text, the other is the path, and with it the tree is used up."""
     race = Race(draft=cycle(1), c=0.01, depth=2)
     assert [one.record.emitted for one in race.rounds(9)] == [1, 2, 1, 2, 1, 2]
@@ -109,10 +109,10 @@ def test_a_block_is_waited_for_as_long_as_it_takes(c: float, seconds: float) -> 
     """Nine tokens of a perfect draft, blocks of four: 1, 4 and 4; the prompt costs 1."""
     clock = VirtualClock()
     q = torch.zeros(4, V)
-    servant = BlockWorker(lambda: BigramRunner(cycle(1)), q)
+    worker = BlockWorker(lambda: BigramRunner(cycle(1)), q)
     decoder = PearlDecoder(
         TimedTarget(BigramRunner(cycle(1)), clock, lambda size: 1.0),
-        VirtualBlocks(servant, q, clock, lambda size: c),
+        VirtualBlocks(worker, q, clock, lambda size: c),
         SamplingPolicy(0.0),
         GeneratorSource(torch.Generator()),
         gamma=4,

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
+from distillspec.speculation.verify.result import VerifyResult, VerifyRule
 from distillspec.speculation.verify.token import verify_token
-from distillspec.speculation.verify.verdict import VerifyResult, VerifyRule
 
 
 def test_a_verdict_is_the_kept_tokens_and_then_one_of_the_targets() -> None:
-    verdict = VerifyResult([4, 5, 6])
-    assert (verdict.accepted, verdict.next_token) == (2, 6)
+    result = VerifyResult([4, 5, 6])
+    assert (result.accepted, result.next_token) == (2, 6)
     assert (VerifyResult([9]).accepted, VerifyResult([9]).next_token) == (0, 9)
 
 

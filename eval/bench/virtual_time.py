@@ -1,8 +1,8 @@
-"""The shipped protocols in virtual time: what two real devices would make of the same pair.
+"""The shipped parallel protocols in virtual time: what two real devices would make of a pair.
 
-Nothing waits here. A forward moves a clock by what it is said to cost, and the draft gets as many
-steps as fit in between. The draft and the decoder are the ones that ship; the target is a text it
-has drawn before, since no candidate can change what it says.
+Nothing waits. A forward moves a clock by its given cost, and the draft gets as many steps as fit in
+between. The draft and the decoder are the shipped ones. The target is a text that it has drawn
+before, since no candidate can change what it draws.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from distillspec.speculation.parallel.ahead import AheadDraft
-from distillspec.speculation.parallel.board import Published
 from distillspec.speculation.parallel.pearl import Begin, BlockWorker, GoOn, MakeBlock, PearlBlock
+from distillspec.speculation.parallel.shared_buffer import Published
 from distillspec.speculation.runner import TextRunner
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -24,14 +24,14 @@ Cost = Callable[[int], float]
 
 
 class VirtualClock:
-    """now: in the unit of the costs."""
+    """The present time, `now`, in the unit of the costs."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
 
 class TextTarget:
-    """A `TextRunner` that knows its text, long [T], and says its next token; moves the clock.
+    """A `TextRunner` that predicts the next token of its text, long [T], and moves the clock.
 
     Decode it at temperature 0. Like any target it is fed candidates, which change nothing.
     """
@@ -57,11 +57,11 @@ class TextTarget:
         self.length = length
 
     def synchronize(self) -> None:
-        """Nothing runs on its own."""
+        """Nothing runs asynchronously."""
 
 
 class TimedTarget:
-    """A real target whose forwards move the clock, in place of taking their own time."""
+    """A real target whose forwards move the clock by a given cost."""
 
     def __init__(self, runner: TextRunner, clock: VirtualClock, cost: Cost) -> None:
         self._runner, self._clock, self._cost = runner, clock, cost
@@ -83,35 +83,35 @@ class TimedTarget:
         self._runner.rollback(length)
 
     def synchronize(self) -> None:
-        """Nothing runs on its own."""
+        """Nothing runs asynchronously."""
 
 
 class VirtualBlocks:
-    """PEARL's draft: a block is there when its steps have had their time, and not before."""
+    """PEARL's draft: a block is complete when its steps have had their time."""
 
-    def __init__(self, servant: BlockWorker, q: Tensor, clock: VirtualClock, cost: Cost) -> None:
-        """q: the one that the servant writes into."""
-        self._servant, self._q, self._clock, self._cost = servant, q, clock, cost
+    def __init__(self, worker: BlockWorker, q: Tensor, clock: VirtualClock, cost: Cost) -> None:
+        """q: the tensor that the worker writes into."""
+        self._worker, self._q, self._clock, self._cost = worker, q, clock, cost
         self._tokens: list[int] = []
         self._ready_at = 0.0
         self._busy = 0.0
 
     @property
     def capacity(self) -> int:
-        return self._servant.capacity
+        return self._worker.capacity
 
     @property
     def busy_seconds(self) -> float:
         return self._busy
 
     def start(self, prompt: Sequence[int], policy: SamplingPolicy, seed: int) -> None:
-        self._servant.receive(Begin(0, list(prompt), policy, seed))
+        self._worker.receive(Begin(0, list(prompt), policy, seed))
 
     def wait(self) -> None:
-        """It has read the prompt."""
+        """The draft has read the prompt."""
 
     def begin(self, gamma: int) -> None:
-        made = self._servant.receive(MakeBlock(0, gamma))
+        made = self._worker.receive(MakeBlock(0, gamma))
         assert made is not None
         self._tokens = made[1]
         seconds = gamma * self._cost(1)
@@ -123,13 +123,13 @@ class VirtualBlocks:
         return PearlBlock(self._tokens, self._q[: len(self._tokens)].clone())
 
     def follow(self, length: int, token: int) -> None:
-        self._servant.receive(GoOn(length, token))
+        self._worker.receive(GoOn(length, token))
 
 
 class VirtualDraft:
-    """CARD's draft: it makes the steps that the clock leaves it, and hears messages between two.
+    """CARD's draft: it makes the steps that the clock leaves it, and reads messages between two.
 
-    policy: the one the text was drawn under.
+    policy: the policy under which the text was drawn.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class VirtualDraft:
         self._ahead, self._policy, self._clock, self._cost = ahead, policy, clock, cost
         self._free_at = 0.0
         self._busy = 0.0
-        self._unheard: deque[tuple[float, list[int]]] = deque()
+        self._unread: deque[tuple[float, list[int]]] = deque()
 
     @property
     def capacity(self) -> int:
@@ -150,10 +150,10 @@ class VirtualDraft:
 
     def start(self, prompt: Sequence[int], policy: SamplingPolicy) -> None:
         self._ahead.start(prompt, self._policy)
-        self._unheard.clear()
+        self._unread.clear()
 
     def wait(self) -> None:
-        """Both have read the prompt: the race begins now."""
+        """Both have read the prompt: the clock starts for the draft."""
         self._free_at = self._clock.now
 
     def query(self) -> Published:
@@ -163,23 +163,23 @@ class VirtualDraft:
 
     def follow(self, tokens: Sequence[int]) -> None:
         self._catch_up()
-        self._unheard.append((self._clock.now, list(tokens)))
+        self._unread.append((self._clock.now, list(tokens)))
 
     def finish(self) -> None:
-        self._unheard.clear()
+        self._unread.clear()
 
     def _catch_up(self) -> None:
-        """All steps that end by now. One that would end later has not begun to matter."""
+        """Make all steps that end by now; a later step has no effect yet."""
         while True:
-            while self._unheard and self._unheard[0][0] <= self._free_at:
-                self._ahead.follow(self._unheard.popleft()[1])
+            while self._unread and self._unread[0][0] <= self._free_at:
+                self._ahead.follow(self._unread.popleft()[1])
             size = self._ahead.next_size()
-            if size == 0:  # it rests until it hears something
-                if not self._unheard or self._unheard[0][0] > self._clock.now:
+            if size == 0:  # it waits for the next message
+                if not self._unread or self._unread[0][0] > self._clock.now:
                     self._free_at = max(self._free_at, self._clock.now)
-                    if not self._unheard:
+                    if not self._unread:
                         return
-                self._free_at = max(self._free_at, self._unheard[0][0])
+                self._free_at = max(self._free_at, self._unread[0][0])
                 continue
             end = self._free_at + self._cost(size)
             if end > self._clock.now:

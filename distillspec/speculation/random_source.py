@@ -1,4 +1,4 @@
-"""Every random choice of decoding: a generator in production, every branch in tests."""
+"""Every random choice of decoding: from a generator in production, all branches in tests."""
 
 from __future__ import annotations
 
@@ -13,19 +13,36 @@ _MASS = 2.0**50  # weights become integers that sum to about this: exact in floa
 
 
 class RandomSource(Protocol):
+    """Makes every random choice. Tests pass one that enumerates all outcomes."""
+
     def accept(self, probability: Tensor) -> Tensor:
-        """Independent coins: [G] >= 0 -> bool [G], true with that probability; above 1, always."""
+        """Independent trials.
+
+        Args:
+            probability: Probability of True, shape [G], at least 0; above 1 it is always True.
+
+        Returns:
+            bool [G].
+        """
         ...
 
     def draw(self, weights: Tensor) -> Tensor:
-        """One token a row: [V] or [B, V], >= 0, rows of any positive sum -> long [] or [B]."""
+        """One token per row.
+
+        Args:
+            weights: Shape [V] or [B, V], at least 0; each row has a positive sum, not necessarily
+                1.
+
+        Returns:
+            long [] or [B].
+        """
         ...
 
 
 class GeneratorSource:
-    """Chance from a `torch.Generator`, which lives on the device of the distributions.
+    """Random choices from a `torch.Generator` on the device of the distributions.
 
-    Nothing is copied to the host, so a block of draws runs through without waiting for the device.
+    It copies nothing to the host, so a block of draws does not wait for the device.
     """
 
     def __init__(self, generator: torch.Generator) -> None:
@@ -51,28 +68,32 @@ class GeneratorSource:
 
 
 class RowSource:
-    """A stream for each row of a batch: what a row draws does not depend on the rows beside it."""
+    """A stream per row of a batch: what a row draws does not depend on the other rows."""
 
     def __init__(self, uniforms: Tensor) -> None:
-        """uniforms: float64 [B, n] in [0, 1), one for each draw of each row."""
+        """Make streams from given numbers.
+
+        Args:
+            uniforms: float64 [B, n] in [0, 1), one for each draw of each row.
+        """
         self._uniforms, self._drawn = uniforms, 0
 
     @classmethod
     def seeded(cls, seeds: Sequence[int], draws: int, device: torch.device) -> RowSource:
-        """Streams of so many draws; the same for one seed on every device."""
+        """Streams of `draws` draws each. A seed gives the same stream on every device."""
         rows = [np.random.default_rng(seed).random(draws) for seed in seeds]
         return cls(torch.from_numpy(np.stack(rows)).to(device))
 
     def of(self, rows: Tensor) -> RowSource:
-        """The streams of these rows (long [B']), where they stand."""
+        """The streams of these rows (long [B']), from their present position on."""
         return RowSource(self._uniforms[rows.to(self._uniforms.device), self._drawn :])
 
     def accept(self, probability: Tensor) -> Tensor:
-        """A coin for each row: [B] -> bool [B]."""
+        """One trial per row: [B] -> bool [B]."""
         return passes(self._next(), probability)
 
     def draw(self, weights: Tensor) -> Tensor:
-        """A token for each row: [B, V] -> long [B]."""
+        """One token per row: [B, V] -> long [B]."""
         return token_at(weights, self._next())
 
     def _next(self) -> Tensor:
@@ -81,7 +102,7 @@ class RowSource:
 
 
 def for_rows(chance: RandomSource, rows: Tensor) -> RandomSource:
-    """What draws for these rows of a batch from now on."""
+    """The source that draws for these rows of a batch from now on."""
     return chance.of(rows) if isinstance(chance, RowSource) else chance
 
 
@@ -91,17 +112,24 @@ def passes(uniform: Tensor, probability: Tensor) -> Tensor:
 
 
 def token_at(weights: Tensor, uniform: Tensor) -> Tensor:
-    """Inverse of the cumulative sums: [..., V] >= 0, float64 [...] in [0, 1) -> long [...].
+    """The token at which the cumulative sums pass the share `uniform` of their total.
 
-    A token of weight 0 has no width and is never returned, since the sums never fall: on a CPU
-    they are formed in float64 one after the other, elsewhere, where a scan adds in any order, in
-    integers (the weights' shares rounded down to multiples of 2^-50).
+    A token of weight 0 has no width and is never returned, since the sums never fall. On a CPU they
+    are formed in float64 in order. On other devices a scan adds in any order, so the sums are of
+    integers: the weights' shares rounded down to multiples of 2^-50.
+
+    Args:
+        weights: Shape [..., V], at least 0.
+        uniform: float64 [...] in [0, 1).
+
+    Returns:
+        long [...].
     """
     cumulative = _sums_in_order(weights) if weights.is_cpu else _sums_in_integers(weights)
     goal = uniform.unsqueeze(-1) * cumulative[..., -1:]  # < the total, as the uniform is < 1
-    found = torch.searchsorted(cumulative, goal.to(cumulative.dtype), right=True)
-    # NaN has no sums: any token will do, since `sampling.check_finite` refuses it.
-    return found.squeeze(-1).clamp_(max=weights.shape[-1] - 1)
+    token = torch.searchsorted(cumulative, goal.to(cumulative.dtype), right=True)
+    # NaN has no sums. Any token is fine, since `sampling.check_finite` raises later.
+    return token.squeeze(-1).clamp_(max=weights.shape[-1] - 1)
 
 
 def _sums_in_order(weights: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from distillspec.speculation.verify.transport import (
+from eval.bench.optimal_transport import (
     optimal_acceptance,
     optimal_plan,
     verify_transport,

@@ -1,4 +1,4 @@
-"""A safety valve: an adaptive way that is slower than a plain one gives way to it."""
+"""A safety net: an adaptive chooser that is slower than a fixed configuration falls back to it."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ log = logging.getLogger(__name__)
 
 
 class _Phase(Enum):
-    BASELINE = "the baseline is timed"
-    WATCHED = "the adaptive way decodes, and is timed"
-    FALLEN_BACK = "the baseline decodes, until it is time to try again"
+    BASELINE = "measures the baseline"
+    WATCHED = "decodes by the adaptive chooser, and measures it"
+    FALLEN_BACK = "decodes by the baseline until the next trial"
 
 
 class FallbackChooser:
     """Decodes by `way` as long as that is not slower than `baseline` by more than `margin`.
 
-    The baseline is timed for `window` rounds, then `way` decodes. Whenever `window` rounds of it
-    emitted fewer than 1 - margin of the baseline's tokens per second, the baseline takes over for
-    `pause` rounds (and is timed anew), and then `way` is tried again. A `way` that keeps up hands
-    over to the baseline for `window` rounds after every `pause`, so that the two are compared on
-    traffic of the same time.
+    1. The baseline decodes `window` rounds, which gives its tokens per second.
+    2. Then `way` decodes. If `window` of its rounds emit fewer than 1 - margin of the baseline's
+       tokens per second, the baseline takes over for `pause` rounds. These give the baseline's new
+       speed, and `way` is tried again.
+    3. A `way` that keeps up hands over to the baseline for `window` rounds after every `pause`, so
+       that the comparison is of traffic of the same time.
     """
 
     def __init__(
@@ -38,6 +39,15 @@ class FallbackChooser:
         margin: float = 0.05,
         pause: int = 512,
     ) -> None:
+        """Make a chooser that first measures the baseline.
+
+        Args:
+            way: The adaptive chooser.
+            baseline: The configuration to fall back to.
+            window: Rounds per comparison, at least 1.
+            margin: Share of the baseline's speed that `way` may lose, in [0, 1).
+            pause: Rounds of the baseline before `way` is tried again, at least `window`.
+        """
         assert window >= 1 and pause >= window and 0.0 <= margin < 1.0
         self._way, self._baseline = way, baseline
         self._window, self._margin, self._pause = window, margin, pause
@@ -67,20 +77,20 @@ class FallbackChooser:
         self._tokens += outcome.tokens
         self._seconds += outcome.seconds
         if self._phase is _Phase.WATCHED:
-            self._watch()
+            self._compare()
         elif self._rounds >= (self._window if self._phase is _Phase.BASELINE else self._pause):
             self._speed = self._tokens / self._seconds
             self._since = 0
             self._enter(_Phase.WATCHED)
 
     def state(self) -> dict[str, Any]:
-        """Of the way alone: the baseline is timed anew in each process."""
+        """The state of `way` alone; each process measures the baseline for itself."""
         return self._way.state()
 
     def restore(self, state: Any, *, where: str) -> None:
         self._way.restore(state, where=where)
 
-    def _watch(self) -> None:
+    def _compare(self) -> None:
         self._since += 1
         if self._rounds < self._window:
             return

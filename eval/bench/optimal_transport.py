@@ -1,4 +1,4 @@
-"""Optimal transport: what no rule can beat. The rule itself, as a flow, for tiny V."""
+"""Optimal transport: the acceptance that no rule can beat, and the rule itself for tiny V."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distillspec.speculation.chance import RandomSource
+from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.tree import Tree
-from distillspec.speculation.verify.verdict import VerifyResult
+from distillspec.speculation.verify.result import VerifyResult
 from distillspec.speculation.verify.walk import walk_down
 
 Floats = NDArray[np.float64]
 
 
 def verify_transport(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
-    """p [N+1, V] by context, q by the tree's rows, independent drafts -> verdict. Lossless."""
+    """p [N+1, V] by context, q by the tree's rows, independent drafts -> result. Lossless."""
     return walk_down(p, q, tree, chance, transport_token)
 
 
 def transport_token(p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource) -> int:
-    """p [V], q [V], K independent draws from q -> a token ~ p, one of them as often as can be."""
+    """p [V], q [V], K independent draws from q -> a token ~ p, as often as possible one of them."""
     plan, _ = optimal_plan(p, q, len(drafts))
     row = plan[tuple(drafts)].to(p.device)
     return int(chance.draw(torch.where(row.any(), row, p)))
@@ -73,9 +73,18 @@ def _normalized(probabilities: Tensor) -> Floats:
 
 
 def _largest_flow(supply: Floats, demand: Floats, is_open: NDArray[np.bool_]) -> Floats:
-    """[S], [V], [S, V] -> flow [S, V] >= 0 of the largest sum: shortest augmenting paths.
+    """The flow of the largest sum, by shortest augmenting paths.
 
-    Each path empties a supply, a demand or a flow that it takes back, exactly: so it ends.
+    Each path empties a supply, a demand or a flow that it takes back, exactly, so the search ends.
+
+    Args:
+        supply: Shape [S].
+        demand: Shape [V].
+        is_open: Which edges exist, shape [S, V].
+
+    Returns:
+        Shape [S, V], at least 0.
+
     Source: Edmonds and Karp, Journal of the ACM 19 (1972).
     """
     flow = np.zeros(is_open.shape)
@@ -95,33 +104,41 @@ def _largest_flow(supply: Floats, demand: Floats, is_open: NDArray[np.bool_]) ->
 def _augmenting_path(
     left: Floats, lacking: Floats, flow: Floats, is_open: NDArray[np.bool_]
 ) -> list[tuple[int, int]]:
-    """Edges (set, token) from a set with something left to a token that lacks some; [] if none.
+    """Edges (set, token) from a set with supply left to a token that lacks some; [] if none.
 
-    Edges with odd numbers are gone through backwards: their flow goes elsewhere.
+    Edges with odd numbers are passed backwards: their flow goes elsewhere.
     """
-    found = deque((int(s), [(int(s), -1)]) for s in np.flatnonzero(left > 0.0))
-    seen_sets, seen_tokens = {s for s, _ in found}, set[int]()
-    while found:
-        s, path = found.popleft()
+    queue = deque((int(s), [(int(s), -1)]) for s in np.flatnonzero(left > 0.0))
+    seen_sets, seen_tokens = {s for s, _ in queue}, set[int]()
+    while queue:
+        s, path = queue.popleft()
         for y in map(int, np.flatnonzero(is_open[s])):
             if y in seen_tokens:
                 continue
             seen_tokens.add(y)
-            here = [*path[:-1], (s, y)]
+            longer = [*path[:-1], (s, y)]
             if lacking[y] > 0.0:
-                return here
+                return longer
             for other in map(int, np.flatnonzero(flow[:, y] > 0.0)):
                 if other not in seen_sets:
                     seen_sets.add(other)
-                    found.append((other, [*here, (other, y), (other, -1)]))
+                    queue.append((other, [*longer, (other, y), (other, -1)]))
     return []
 
 
 def optimal_acceptance(p: Tensor, q: Tensor, K: int) -> float:
-    """The value of that program in closed form, for any V: 1 + min over sets H of p(H) - q(H)^K.
+    """The value of `optimal_plan` in closed form, for any V: 1 + min over sets H of p(H) - q(H)^K.
 
     Where s is q of the best set, {p < K s^(K-1) q} is as good, since s^K lies above its tangent. So
     only sets of all tokens with p/q below some ratio need be tried.
+
+    Args:
+        p: Target's distribution, shape [V].
+        q: Draft's distribution, shape [V].
+        K: Independent drafts, at least 1.
+
+    Returns:
+        P(Y among X_1..X_K) of the best rule.
     """
     on_p, on_q = p.double(), q.double()
     order = (on_p / on_q).nan_to_num(nan=torch.inf, posinf=torch.inf).argsort()

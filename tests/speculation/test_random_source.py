@@ -4,8 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.speculation import chance as chance_module
-from distillspec.speculation.chance import GeneratorSource, RowSource, for_rows, passes, token_at
+from distillspec.speculation import random_source as chance_module
+from distillspec.speculation.random_source import (
+    GeneratorSource,
+    RowSource,
+    for_rows,
+    passes,
+    token_at,
+)
 
 ALMOST_ONE = 1.0 - 2.0**-53  # the largest float64 that torch.rand returns
 
@@ -14,7 +20,7 @@ def chance(seed: int = 0) -> GeneratorSource:
     return GeneratorSource(torch.Generator().manual_seed(seed))
 
 
-# --- coins ---------------------------------------------------------------------------------------
+# --- trials ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -25,16 +31,16 @@ def test_a_uniform_of_zero_does_not_accept_probability_zero(dtype: torch.dtype) 
 
 
 def test_probability_zero_is_never_accepted_and_probability_one_always() -> None:
-    coins = chance()
+    source = chance()
     for _ in range(20):
-        assert not coins.accept(torch.zeros(10_000)).any()
-        assert coins.accept(torch.ones(10_000)).all()
+        assert not source.accept(torch.zeros(10_000)).any()
+        assert source.accept(torch.ones(10_000)).all()
 
 
 def test_coins_are_independent_and_fall_as_often_as_they_should() -> None:
     probability = torch.tensor([0.1, 0.5, 0.9])
-    coins = chance()
-    falls = torch.stack([coins.accept(probability) for _ in range(4000)]).double()
+    source = chance()
+    falls = torch.stack([source.accept(probability) for _ in range(4000)]).double()
     assert torch.allclose(falls.mean(0), probability.double(), atol=0.03)
     assert torch.corrcoef(falls.T).triu(1).abs().max() < 0.06
 
@@ -144,24 +150,24 @@ def test_choices_on_a_gpu_do_not_wait_for_the_host_until_a_verdict_does() -> Non
     from distillspec.speculation.verify.token import verify_token
 
     device = torch.device("cuda")
-    coins = GeneratorSource(torch.Generator(device=device).manual_seed(0))
+    source = GeneratorSource(torch.Generator(device=device).manual_seed(0))
     p, q = torch.rand(2, 5, 4096, device=device).softmax(-1)
     tokens = torch.zeros(4, dtype=torch.long, device=device)
-    verify_token(p, q[:4], tokens, coins)
+    verify_token(p, q[:4], tokens, source)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        coins.draw(p)
-        coins.accept(p[:, 0])
+        source.draw(p)
+        source.accept(p[:, 0])
         with pytest.raises(RuntimeError, match="synchroniz"):
-            verify_token(p, q[:4], tokens, coins)
+            verify_token(p, q[:4], tokens, source)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_streams_of_rows_go_on_where_they_stood_when_rows_leave() -> None:
     weights = torch.rand(3, 50, generator=torch.Generator().manual_seed(1))
-    whole = RowSource.seeded([7, 8, 9], 4, torch.device("cpu"))
-    drawn = torch.stack([whole.draw(weights) for _ in range(4)])
+    streams = RowSource.seeded([7, 8, 9], 4, torch.device("cpu"))
+    drawn = torch.stack([streams.draw(weights) for _ in range(4)])
     parted = RowSource.seeded([7, 8, 9], 4, torch.device("cpu"))
     first = torch.stack([parted.draw(weights) for _ in range(2)])
     rows = torch.tensor([2, 0])
@@ -169,13 +175,13 @@ def test_the_streams_of_rows_go_on_where_they_stood_when_rows_leave() -> None:
     last = torch.stack([left.draw(weights[rows]) for _ in range(2)])
     assert torch.equal(first, drawn[:2])
     assert torch.equal(last, drawn[2:, rows])
-    coins = RowSource.seeded([7, 8], 1, torch.device("cpu")).accept(torch.tensor([0.0, 1.0]))
-    assert coins.tolist() == [False, True]
+    source = RowSource.seeded([7, 8], 1, torch.device("cpu")).accept(torch.tensor([0.0, 1.0]))
+    assert source.tolist() == [False, True]
 
 
 def test_a_row_draws_its_distribution() -> None:
     """Frequencies of 4,000 rows' first draws: a standard error is below 0.008."""
     weights = torch.tensor([1.0, 2.0, 0.0, 5.0])
     chance = RowSource.seeded(range(4000), 1, torch.device("cpu"))
-    found = chance.draw(weights.expand(4000, -1)).bincount(minlength=4) / 4000
-    torch.testing.assert_close(found, weights / 8.0, atol=0.03, rtol=0.0)
+    shares = chance.draw(weights.expand(4000, -1)).bincount(minlength=4) / 4000
+    torch.testing.assert_close(shares, weights / 8.0, atol=0.03, rtol=0.0)

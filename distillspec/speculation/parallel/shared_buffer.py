@@ -1,4 +1,4 @@
-"""The memory that draft and target share: the candidates as they stand, and signs of life."""
+"""The memory that draft and target share: the present candidates, and signs of life."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ _WAIT_SECONDS = 0.05
 
 
 class Published(NamedTuple):
-    """Candidates after the first `committed` tokens of a request's text.
+    """Candidates of a request's text.
 
-    steps: forwards of the draft that this request took so far.
+    Attributes:
+        request: The number of the request.
+        committed: Tokens of the text after which the candidates stand.
+        steps: Forwards of the draft for this request so far.
+        snapshot: The candidates.
     """
 
     request: int
@@ -27,15 +31,21 @@ class Published(NamedTuple):
 
 
 class SharedBuffer:
-    """Written by the draft, read by the target; each holds it just long enough to copy.
+    """Written by the draft, read by the target; each locks it just long enough to copy.
 
-    most: nodes it has room for. Its memory has no name and is gone when both processes are; the
-    lock has one until then. A process that is killed or stopped while it copies never gives the
-    lock back: the target then asks whether the draft lives, and the draft ends with the target.
+    The memory has no name and is gone when both processes are; the lock has a name until then. A
+    process that is killed or stopped while it copies never releases the lock. The target then
+    checks whether the draft lives, and the draft ends with the target.
     """
 
     def __init__(self, context: BaseContext, most: int) -> None:
-        self._most = most
+        """Make a buffer before the process starts.
+
+        Args:
+            context: Of the process that will share it.
+            most: Nodes that it has room for.
+        """
+        self._max_nodes = most
         self._lock = context.Lock()
         self._numbers = torch.zeros(_HEADER + 2 * most, dtype=torch.long).share_memory_()
         self._log_weights = torch.zeros(most, dtype=torch.float64).share_memory_()
@@ -45,9 +55,10 @@ class SharedBuffer:
         return int(self._numbers.nbytes) + int(self._log_weights.nbytes)
 
     def publish(self, published: Published) -> None:
+        """Replace the candidates."""
         tokens, parents, log_weights = published.snapshot
         n = len(tokens)
-        assert n <= self._most, "more candidates than the board has room for"
+        assert n <= self._max_nodes, "more candidates than the buffer has room for"
         head = [published.request, published.committed, published.steps, n]
         numbers = torch.tensor([*head, *tokens, *parents])
         weights = torch.tensor(log_weights, dtype=torch.float64)
@@ -80,7 +91,7 @@ class SharedBuffer:
 
 
 class Heartbeat:
-    """What the working process shows of itself: that it lives, and how long it was busy."""
+    """What the working process shows: that it lives, and how long it was busy."""
 
     def __init__(self) -> None:
         self._beats = torch.zeros(1, dtype=torch.long).share_memory_()
