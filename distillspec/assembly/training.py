@@ -30,9 +30,9 @@ from distillspec.models.loading.digest import model_digest
 from distillspec.models.loading.load import load_model
 from distillspec.models.runners.eager import context_of_model, vocabulary_size
 from distillspec.models.sampling.generate import DrawnText, generate
-from distillspec.models.surgery.frozen import FrozenTarget
+from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.models.vocabulary.cross_tokenizer import attach
-from distillspec.models.vocabulary.tokenizers import vocabulary_digest
+from distillspec.models.vocabulary.tokenizer_pair import vocabulary_digest
 from distillspec.models.vocabulary.trimmed_head import trim_head
 from distillspec.recipe.capacity import check_visits
 from distillspec.recipe.distill import (

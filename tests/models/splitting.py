@@ -14,7 +14,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import empty_model, load_model
 from distillspec.models.runners.tree_batch import eager_runner
 from distillspec.models.sampling.generate import generate
-from distillspec.models.surgery.hidden import is_sharded, output_head, token_logits
+from distillspec.models.surgery.hidden_states import is_sharded, output_head, token_logits
 from distillspec.models.surgery.sharded import split_over_processes
 from distillspec.speculation.chance import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy

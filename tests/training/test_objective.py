@@ -11,8 +11,8 @@ from distillspec.corpus.batches.batching import Batch, KnownResponses, collate
 from distillspec.corpus.batches.visits import BranchSide, RejectedBranches, TreeRow, collate_trees
 from distillspec.models.bare import bare_model
 from distillspec.models.loading.load import load_model, load_tokenizer
-from distillspec.models.surgery.frozen import FrozenTarget
-from distillspec.models.surgery.hidden import Layout
+from distillspec.models.surgery.frozen_target import FrozenTarget
+from distillspec.models.surgery.hidden_states import Layout
 from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach
 from distillspec.models.vocabulary.trimmed_head import trim_head
 from distillspec.recipe.distill import DistillConfig, Term

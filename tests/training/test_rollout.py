@@ -14,7 +14,7 @@ from distillspec.corpus.sources.prompts import Prompt
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model
 from distillspec.models.sampling.speculative import SpeculatedText, generate_speculatively
-from distillspec.models.surgery.frozen import FrozenTarget
+from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.recipe.distill import DistillConfig, Origin
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.objective import texts_of, token_weights

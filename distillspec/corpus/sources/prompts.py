@@ -28,7 +28,7 @@ from distillspec.corpus.sources.tokenizing import Encoder, PromptText, Tokenizer
 from distillspec.corpus.sources.topics import topic_passages
 from distillspec.errors import DistillSpecError
 from distillspec.models.vocabulary.chat_template import ChatTemplate
-from distillspec.models.vocabulary.decoded import decoded
+from distillspec.models.vocabulary.detokenize import decoded
 from distillspec.models.vocabulary.eos_tokens import EosTokens
 from distillspec.recipe.data import DataConfig, HubSource, JsonlSource, PythonSource
 from distillspec.recipe.prompt_plan import AdversarialSource, PromptSource, PythonTopicsSource

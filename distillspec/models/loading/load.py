@@ -31,8 +31,8 @@ from transformers.utils import logging as transformers_logging
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.checkpoint_view import checkpoint_view
 from distillspec.models.loading.extra_weights import explain_extra
-from distillspec.models.loading.gguf import converted
-from distillspec.models.loading.tied import state_tying
+from distillspec.models.loading.gguf_conversion import converted
+from distillspec.models.loading.tied_embeddings import state_tying
 from distillspec.recipe.gguf_file import converted_folder, gguf_file
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.model_files import (

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from distillspec.models.runners.cache import is_plainly_causal
 from distillspec.models.runners.eager import CausalRunner, max_context_length, vocabulary_size
 from distillspec.models.runners.encoder_decoder import is_seq2seq
-from distillspec.models.runners.reading import TextReading, reading
+from distillspec.models.runners.text_reading import TextReading, reading
 from distillspec.recipe.context import UNLIMITED
 from distillspec.speculation.runner import Runner
 

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from distillspec.models.bare import bare_model
 from distillspec.models.runners.attention import fast_single_queries
 from distillspec.models.runners.cache import GrowingCache, is_plainly_causal
-from distillspec.models.surgery.hidden import is_sharded
+from distillspec.models.surgery.hidden_states import is_sharded
 
 # Prompts are read this many tokens at a time, padding included: enough to keep the device busy.
 _TOKENS_READ_AT_ONCE = {"cpu": 2048}

@@ -20,7 +20,7 @@ from distillspec.models.runners.cache import additive_mask, check_rolls_back
 from distillspec.models.runners.encoder_decoder import is_seq2seq
 from distillspec.models.sampling.encoder_decoder import Answering
 from distillspec.models.sampling.forward import Forward, forward_of, read_prompts
-from distillspec.models.surgery.hidden import left_padded_positions
+from distillspec.models.surgery.hidden_states import left_padded_positions
 from distillspec.speculation.chance import RandomSource, for_rows
 from distillspec.speculation.sampling import DrawnToken, SamplingPolicy, check_finite
 

@@ -17,7 +17,7 @@ from distillspec.models.bare import bare_model
 from distillspec.models.runners.cache import additive_mask
 from distillspec.models.runners.tree_mask import check_takes_a_tree
 from distillspec.models.sampling.forward import Forward, forward_of, read_prompts
-from distillspec.models.surgery.hidden import output_head
+from distillspec.models.surgery.hidden_states import output_head
 from distillspec.speculation.chance import RandomSource
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
 from distillspec.speculation.verify.token import verify_token_rows

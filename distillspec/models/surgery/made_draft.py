@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from distillspec.models.loading.model_folder import ModelFacts
+from distillspec.models.loading.model_facts import ModelFacts
 from distillspec.models.runners.eager import vocabulary_size
-from distillspec.models.surgery.build_llama import random_llama
 from distillspec.models.surgery.pruning import pruned
+from distillspec.models.surgery.random_llama import random_llama
 from distillspec.recipe.start import PrunedDraftConfig, RandomDraftConfig
 
 

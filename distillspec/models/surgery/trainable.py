@@ -15,7 +15,7 @@ from distillspec.models.bare import bare_model, named
 from distillspec.models.runners.compiled import compiler_available
 from distillspec.models.runners.eager import vocabulary_size
 from distillspec.models.runners.encoder_decoder import is_seq2seq, probe_row
-from distillspec.models.surgery.hidden import token_logits
+from distillspec.models.surgery.hidden_states import token_logits
 from distillspec.speculation.sampling import check_finite
 
 _PROBE_TOKENS = 8

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
 from distillspec.models.vocabulary.chat_template import ChatTemplate, Message, Tool, common_length
-from distillspec.models.vocabulary.decoded import decoded
+from distillspec.models.vocabulary.detokenize import decoded
 
 KEY = "pair.eos_token_ids"
 

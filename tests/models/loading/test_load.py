@@ -13,7 +13,7 @@ from torch import Tensor
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.digest import model_digest
 from distillspec.models.loading.load import empty_model, load_model, load_tokenizer
-from distillspec.models.loading.model_folder import folder_facts
+from distillspec.models.loading.model_facts import folder_facts
 from distillspec.models.surgery.adapters import add_lora
 from distillspec.recipe.schema import AdapterConfig
 

@@ -12,7 +12,7 @@ from distillspec.models.runners.attention import (
     fast_single_queries,
     fast_whole_rows,
 )
-from distillspec.models.surgery.build_llama import random_llama
+from distillspec.models.surgery.random_llama import random_llama
 from distillspec.recipe.start import LlamaShape
 from tests.models.conftest import one_pass, tiny_model
 

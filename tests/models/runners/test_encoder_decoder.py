@@ -19,7 +19,7 @@ from distillspec.models.runners.encoder_decoder import (
 )
 from distillspec.models.runners.tree_batch import eager_runner, runner_for_trees
 from distillspec.models.runners.tree_mask import check_takes_a_tree
-from distillspec.models.surgery.hidden import hidden_states, output_head, token_logits
+from distillspec.models.surgery.hidden_states import hidden_states, output_head, token_logits
 from distillspec.models.vocabulary.trimmed_head import settle_head, trim_head
 from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.choose.configuration import Configuration

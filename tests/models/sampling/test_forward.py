@@ -6,7 +6,7 @@ from torch import Tensor
 
 from distillspec.models.runners.cache import GrowingCache, additive_mask
 from distillspec.models.sampling.forward import Forward, forward_of, read_prompts
-from distillspec.models.surgery.hidden import hidden_states
+from distillspec.models.surgery.hidden_states import hidden_states
 from tests.models.conftest import VOCABULARY, one_pass, tiny_model
 from tests.models.sampling.test_generate import prompts_of
 

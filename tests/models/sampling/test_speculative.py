@@ -9,7 +9,7 @@ from torch import Tensor
 from distillspec.errors import DistillSpecError
 from distillspec.models.sampling import speculative
 from distillspec.models.sampling.speculative import SpeculatedText, generate_speculatively
-from distillspec.models.surgery.hidden import hidden_states, output_head
+from distillspec.models.surgery.hidden_states import hidden_states, output_head
 from distillspec.models.vocabulary.trimmed_head import trim_head
 from distillspec.speculation.chance import GeneratorSource, RandomSource
 from distillspec.speculation.sampling import SamplingPolicy

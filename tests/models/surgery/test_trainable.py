@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from distillspec.errors import DistillSpecError
 from distillspec.models.surgery import trainable
 from distillspec.models.surgery.adapters import add_lora
-from distillspec.models.surgery.hidden import token_logits
+from distillspec.models.surgery.hidden_states import token_logits
 from distillspec.models.surgery.trainable import (
     check_trains_as_it_decodes,
     checkpoint_activations,

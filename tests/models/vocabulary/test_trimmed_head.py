@@ -10,7 +10,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
 from distillspec.models.runners.eager import CausalRunner
 from distillspec.models.surgery.adapters import add_lora, merged
-from distillspec.models.surgery.hidden import hidden_states, output_head
+from distillspec.models.surgery.hidden_states import hidden_states, output_head
 from distillspec.models.vocabulary.trimmed_head import (
     kept_tokens,
     settle_head,

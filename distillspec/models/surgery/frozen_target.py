@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distillspec.divergence.head import OutputHead
-from distillspec.models.surgery.hidden import (
+from distillspec.models.surgery.hidden_states import (
     Layout,
     hidden_states,
     is_sharded,

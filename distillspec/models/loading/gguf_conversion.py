@@ -15,7 +15,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.loading.gguf_header import ROPE_FACTORS, GgufHeader, read_header
 from distillspec.models.loading.gguf_settings import carry_settings
 from distillspec.models.loading.gguf_tokenizer import check_tokenizer, finish_tokenizer
-from distillspec.models.loading.tied import state_tying
+from distillspec.models.loading.tied_embeddings import state_tying
 from distillspec.recipe.gguf_file import check_can_convert, converted_folder
 from distillspec.recipe.written_files import MODEL_FILES
 from distillspec.runtime import atomic

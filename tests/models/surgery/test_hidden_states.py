@@ -9,7 +9,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
 from distillspec.models.runners.compiled import make_runner
 from distillspec.models.surgery.adapters import add_lora
-from distillspec.models.surgery.hidden import (
+from distillspec.models.surgery.hidden_states import (
     hidden_states,
     left_padded_positions,
     output_head,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.surgery import build_llama
-from distillspec.models.surgery.build_llama import random_llama
+from distillspec.models.surgery import random_llama as build_llama
+from distillspec.models.surgery.random_llama import random_llama
 from distillspec.recipe.start import LlamaShape
 
 SHAPE = LlamaShape(

@@ -11,7 +11,7 @@ from transformers import AddedToken, PreTrainedTokenizerBase
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_tokenizer
-from distillspec.models.vocabulary.tokenizers import (
+from distillspec.models.vocabulary.tokenizer_pair import (
     check_in_vocabulary,
     check_pair,
     padding_token,
