@@ -9,15 +9,6 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -26,13 +17,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.checkpoint_view import checkpoint_view
 from distillspec.models.loading.extra_weights import explain_extra
-from distillspec.models.loading.gguf_conversion import converted
+from distillspec.models.loading.local_folder import MODEL_FILES, TEXT_FILES, local_folder
 from distillspec.models.loading.tied_embeddings import state_tying
+from distillspec.models.loading.transformers_calls import explained, quiet
 from distillspec.recipe.gguf_file import converted_folder, gguf_file
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.model_files import (
@@ -45,8 +36,6 @@ from distillspec.recipe.model_files import (
 from distillspec.recipe.weights_file import StoredTensor, check_size, stored_tensors
 from distillspec.runtime.notes import say_once
 
-_TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
-_MODEL_FILES = [*_TEXT_FILES, "*.safetensors"]
 _NAMED = 4
 
 
@@ -68,7 +57,7 @@ def load_model(
     they are stored in. what: names the model in errors ("target", "draft"). Raises
     DistillSpecError.
     """
-    folder = _local_folder(path, revision, what, _MODEL_FILES, trust_remote_code)
+    folder = local_folder(path, revision, what, MODEL_FILES, trust_remote_code)
     files = model_files(folder)
     check_size(files)
     stored = stored_tensors(files.weights)
@@ -107,7 +96,7 @@ def _from_pretrained(
     kind: Any = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
     with (
         checkpoint_view(files, with_code=trust_remote_code) as view,
-        _explained(path, what, view),
+        explained(path, what, view),
         quiet(),
     ):
         model, info = kind.from_pretrained(
@@ -135,10 +124,10 @@ def empty_model(
 
     Only the configuration is read. No two weights are one tensor. Raises DistillSpecError.
     """
-    folder = _local_folder(path, revision, what, _TEXT_FILES, trust_remote_code)
+    folder = local_folder(path, revision, what, TEXT_FILES, trust_remote_code)
     has_encoder = bool(read_config(folder).get("is_encoder_decoder"))
     kind: Any = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
-    with _explained(path, what), quiet():
+    with explained(path, what), quiet():
         config = AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
@@ -168,7 +157,7 @@ def fetch_model(
     path: str, *, trust_remote_code: bool = False, revision: str | None = None, what: str = "model"
 ) -> None:
     """See to it that the folder or Hub repository `path` is on this machine's disk."""
-    _local_folder(path, revision, what, _MODEL_FILES, trust_remote_code)
+    local_folder(path, revision, what, MODEL_FILES, trust_remote_code)
 
 
 def loaded_folder(path: str, revision: str | None = None) -> Path:
@@ -191,9 +180,9 @@ def load_tokenizer(
     what: str = "model",
 ) -> PreTrainedTokenizerBase:
     """The tokenizer in the folder or Hub repository `path`; raises DistillSpecError."""
-    folder = _local_folder(path, revision, what, _TEXT_FILES, trust_remote_code)
+    folder = local_folder(path, revision, what, TEXT_FILES, trust_remote_code)
     check_tokenizer_files(folder)
-    with _explained(path, f"{what}'s tokenizer"), quiet():
+    with explained(path, f"{what}'s tokenizer"), quiet():
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
@@ -202,106 +191,6 @@ def load_tokenizer(
             raise TypeError("model_max_length of tokenizer_config.json is no number")
         tokenizer("")  # other settings of the wrong type show here
     return tokenizer
-
-
-def _local_folder(
-    path: str, revision: str | None, what: str, patterns: list[str], trust_remote_code: bool
-) -> Path:
-    """`path` itself where it is a folder, else the downloaded (or cached) Hub repository.
-
-    A GGUF file is converted to a folder first.
-    """
-    if (packed := gguf_file(path)) is not None:
-        with quiet():
-            return converted(packed, lambda: _explained(path, what))
-    if not is_hub_id(path):
-        return model_folder(path, what)
-    if trust_remote_code:
-        patterns = [*patterns, "*.py"]
-    where = f"{path}@{revision}" if revision else path
-    try:
-        return Path(
-            snapshot_download(
-                path,
-                revision=revision,
-                allow_patterns=patterns,
-                ignore_patterns=["consolidated*", "original/*"],
-            )
-        )
-    except GatedRepoError as error:
-        raise DistillSpecError(
-            f"access to the {what} on the Hugging Face Hub is restricted",
-            where=where,
-            fix="accept its licence on the Hub, then set HF_TOKEN or run `hf auth login`",
-        ) from error
-    except RevisionNotFoundError as error:
-        raise DistillSpecError(
-            f"the {what}'s repository has no such revision",
-            where=where,
-            fix="give a branch, tag or commit that exists",
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise DistillSpecError(
-            f"the {what} is neither a folder here nor a repository of the Hugging Face Hub",
-            where=where,
-            fix="check the spelling; a private repository needs HF_TOKEN",
-        ) from error
-    except HFValidationError as error:
-        raise DistillSpecError(
-            f"the {what} is neither a folder here nor a well-formed Hub id",
-            where=where,
-            fix="give an existing folder, or org/name",
-        ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        raise DistillSpecError(
-            f"the {what} is not a folder here, and the Hugging Face Hub cannot be reached",
-            where=where,
-            fix="check the path; for a Hub id connect to the network and unset HF_HUB_OFFLINE, "
-            "or download it elsewhere and give its folder",
-        ) from error
-
-
-@contextmanager
-def _explained(path: str, what: str, view: Path | None = None) -> Iterator[None]:
-    """Whatever the folder's files make transformers raise, as one error of ours.
-
-    view: what transformers was given in place of `path`, which the user does not know.
-    """
-    try:
-        yield
-    except DistillSpecError:
-        raise
-    except ImportError as error:
-        raise DistillSpecError(
-            f"the {what} needs a package that is not installed: {error.name or error}",
-            where=path,
-            fix="install that package into this environment",
-        ) from error
-    except Exception as error:  # of any class: the body is one call into transformers
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        reason[0] = reason[0] if view is None else reason[0].replace(str(view), path)
-        raise DistillSpecError(
-            f"the {what} cannot be loaded: {reason[0]}",
-            where=path,
-            fix="is it a causal or encoder-decoder language model that this version of "
-            "transformers knows? If it brings its own code and you trust it, set "
-            "pair.trust_remote_code: true",
-        ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """transformers prints its report of odd weights; ours is the error below."""
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def _check_loading(

@@ -11,7 +11,8 @@ import torch
 from transformers import PreTrainedModel
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.loading.load import load_model, quiet
+from distillspec.models.loading.load import load_model
+from distillspec.models.loading.transformers_calls import quiet
 from distillspec.models.runners.compiled import make_runner
 from distillspec.models.vocabulary.cross_tokenizer import bridge_of
 from distillspec.models.vocabulary.trimmed_head import settle_head, trim_head, with_whole_head

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from pathlib import Path
 
@@ -46,17 +45,6 @@ def test_tied_weights_are_not_missing(folder: Path) -> None:
     assert "lm_head.weight" not in load_file(folder / "model.safetensors")
     model = load(folder)
     assert model.lm_head.weight is model.model.embed_tokens.weight
-
-
-def test_a_missing_folder_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DistillSpecError, match="folder does not exist"):
-        load(tmp_path / "absent")
-
-
-def test_a_file_in_place_of_a_folder_says_so(tmp_path: Path) -> None:
-    (tmp_path / "model").write_text("")
-    with pytest.raises(DistillSpecError, match="is a file"):
-        load(tmp_path / "model")
 
 
 def test_a_truncated_file_says_how_much_is_there(folder: Path) -> None:
@@ -274,21 +262,6 @@ def test_a_damaged_tokenizer_is_one_error(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(DistillSpecError, match="tokenizer cannot be loaded"):
         load_tokenizer(str(folder))
-
-
-def test_a_hub_id_without_network_says_so_and_prints_nothing(
-    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.DEBUG), pytest.raises(DistillSpecError) as caught:
-        load("nobody-at-all/no-model")
-    assert "cannot be reached" in caught.value.what
-    assert caught.value.where == "nobody-at-all/no-model"
-    assert capfd.readouterr().err == ""
-
-
-def test_a_malformed_hub_id_says_so() -> None:
-    with pytest.raises(DistillSpecError, match="well-formed"):
-        load("nobody/--what..is")
 
 
 def test_a_model_that_fits_no_memory_is_the_users_error(

@@ -1,0 +1,54 @@
+"""Calls into transformers: quiet, and with one error of ours for all that they raise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from transformers.utils import logging as transformers_logging
+
+from distillspec.errors import DistillSpecError
+
+
+@contextmanager
+def explained(path: str, what: str, view: Path | None = None) -> Iterator[None]:
+    """Whatever the folder's files make transformers raise, as one error of ours.
+
+    view: what transformers was given in place of `path`, which the user does not know.
+    """
+    try:
+        yield
+    except DistillSpecError:
+        raise
+    except ImportError as error:
+        raise DistillSpecError(
+            f"the {what} needs a package that is not installed: {error.name or error}",
+            where=path,
+            fix="install that package into this environment",
+        ) from error
+    except Exception as error:  # of any class: the body is one call into transformers
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        reason[0] = reason[0] if view is None else reason[0].replace(str(view), path)
+        raise DistillSpecError(
+            f"the {what} cannot be loaded: {reason[0]}",
+            where=path,
+            fix="is it a causal or encoder-decoder language model that this version of "
+            "transformers knows? If it brings its own code and you trust it, set "
+            "pair.trust_remote_code: true",
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """transformers prints its report of odd weights; ours is the error below."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
