@@ -68,7 +68,7 @@ def test_the_token_behind_an_answer_of_the_template_ends_texts_of_every_kind(
     pair = load_pair(recipe(plan, pair={**plan["pair"], **names}, data=data))
     assert pair.eos_token_ids == pair.exported_stop_ids == {0, token}
     sets = training.prompts(pair)
-    assert f"{token} {end!r} (behind an answer in the chat template)" in sets.notes[0]
+    assert f"{token} {end!r} (after an answer in the chat template)" in sets.notes[0]
     assert {p.response[-1] for p in sets.training if p.response} == {token}
     head = pair.target.model.get_output_embeddings().weight
     with torch.no_grad():

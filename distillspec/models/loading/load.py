@@ -1,4 +1,4 @@
-"""Model folders and Hub ids become models and tokenizers: strictly, or with an error that helps."""
+"""Load models and tokenizers from folders and Hub ids. All weights are checked."""
 
 from __future__ import annotations
 
@@ -48,14 +48,24 @@ def load_model(
     revision: str | None = None,
     what: str = "model",
 ) -> PreTrainedModel:
-    """The causal or encoder-decoder model in the folder or Hub repository `path`, in eval mode.
+    """The causal or encoder-decoder model of a folder or Hub repository, in eval mode.
 
-    Every weight must be found with the right shape, and none may be left over but what is known to
-    be no part of a forward, which a note names (`models.extra_weights`). Tied weights are stored
-    once; two matrices that config.json calls one stay two, and the model's configuration then says
-    so. Only safetensors are read, those that `recipe.model_files` chooses. dtype: "auto" is the one
-    they are stored in. what: names the model in errors ("target", "draft"). Raises
-    DistillSpecError.
+    The file must hold every weight in the right shape. It may hold other weights only if they are
+    known to have no effect (`loading.extra_weights`); a note names them. Tied weights are stored
+    once. If config.json ties two matrices that are stored separately, both are used, and the loaded
+    configuration is corrected. Only the safetensors files that `recipe.model_files` chooses are
+    read.
+
+    Args:
+        path: A folder, a GGUF file or a Hub id.
+        dtype: Type of the weights; "auto" is the stored type.
+        device: The device of the model.
+        trust_remote_code: Whether code in the folder may run.
+        revision: Branch, tag or commit of a Hub repository.
+        what: Name of the model in errors ("target", "draft").
+
+    Raises:
+        DistillSpecError: The folder is missing, or its files do not fit together.
     """
     folder = local_folder(path, revision, what, MODEL_FILES, trust_remote_code)
     files = model_files(folder)
@@ -77,8 +87,8 @@ def load_model(
         raise DistillSpecError(
             f"the {what} does not fit into the memory of {device}",
             where=path,
-            fix="take a smaller one, or a larger device; several processes can hold a target "
-            "together for training (hardware.shard_target=true)",
+            fix="use a smaller model or a larger device; several processes can share a target "
+            "in training (hardware.shard_target=true)",
         ) from error
     model.eval()
     return model
@@ -91,15 +101,15 @@ def _from_pretrained(
     path: str,
     what: str,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The model of these files alone, and what transformers tells about its weights."""
+    """The model of these files, and transformers' report on its weights."""
     has_encoder = bool(files.config.get("is_encoder_decoder"))
-    kind: Any = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
+    model_class: Any = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
     with (
         checkpoint_view(files, with_code=trust_remote_code) as view,
         explained(path, what, view),
         quiet(),
     ):
-        model, info = kind.from_pretrained(
+        model, info = model_class.from_pretrained(
             view,
             dtype=dtype,
             trust_remote_code=trust_remote_code,
@@ -120,19 +130,24 @@ def empty_model(
     revision: str | None = None,
     what: str = "model",
 ) -> PreTrainedModel:
-    """The model of `load_model` without its weights, on the CPU: memory that nobody has touched.
+    """The model of `load_model` with uninitialised weights, on the CPU.
 
-    Only the configuration is read. No two weights are one tensor. Raises DistillSpecError.
+    Only the configuration is read. No two weights share memory.
+
+    Raises:
+        DistillSpecError: The folder is missing, or transformers cannot build the model.
     """
     folder = local_folder(path, revision, what, TEXT_FILES, trust_remote_code)
     has_encoder = bool(read_config(folder).get("is_encoder_decoder"))
-    kind: Any = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
+    model_class: Any = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
     with explained(path, what), quiet():
         config = AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
         with torch.device("meta"):
-            model = kind.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+            model = model_class.from_config(
+                config, dtype=dtype, trust_remote_code=trust_remote_code
+            )
     assert isinstance(model, PreTrainedModel)
     with _untouched():
         model.to_empty(device="cpu")
@@ -143,7 +158,7 @@ def empty_model(
 
 @contextmanager
 def _untouched() -> Iterator[None]:
-    """Within, new memory is not written to, deterministic mode or not."""
+    """Within this context, torch does not write to new memory, even in deterministic mode."""
     settings: Any = torch.utils.deterministic
     fills = settings.fill_uninitialized_memory
     settings.fill_uninitialized_memory = False
@@ -156,17 +171,17 @@ def _untouched() -> Iterator[None]:
 def fetch_model(
     path: str, *, trust_remote_code: bool = False, revision: str | None = None, what: str = "model"
 ) -> None:
-    """See to it that the folder or Hub repository `path` is on this machine's disk."""
+    """Download or convert `path` if it is not yet on this disk."""
     local_folder(path, revision, what, MODEL_FILES, trust_remote_code)
 
 
 def loaded_folder(path: str, revision: str | None = None) -> Path:
     """The folder that `path` was loaded from; nothing is downloaded or converted.
 
-    Of a model of the Hub it is the snapshot in the cache, which has the name of its commit.
+    For a Hub id this is the snapshot in the cache, whose name is the commit.
     """
-    if (packed := gguf_file(path)) is not None:
-        return converted_folder(packed)
+    if (gguf := gguf_file(path)) is not None:
+        return converted_folder(gguf)
     if not is_hub_id(path):
         return model_folder(path)
     return Path(snapshot_download(path, revision=revision, local_files_only=True))
@@ -179,7 +194,11 @@ def load_tokenizer(
     revision: str | None = None,
     what: str = "model",
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer in the folder or Hub repository `path`; raises DistillSpecError."""
+    """The tokenizer of a folder or Hub repository.
+
+    Raises:
+        DistillSpecError: The folder has no tokenizer, or a damaged one.
+    """
     folder = local_folder(path, revision, what, TEXT_FILES, trust_remote_code)
     check_tokenizer_files(folder)
     with explained(path, f"{what}'s tokenizer"), quiet():
@@ -196,8 +215,12 @@ def load_tokenizer(
 def _check_loading(
     info: dict[str, Any], stored: dict[str, StoredTensor], files: ModelFiles, path: str, what: str
 ) -> list[str]:
-    """Notes on weights that are left out; DistillSpecError for weights that do not fit."""
-    fix = "config.json and the weights do not belong together: copy both from one source"
+    """Notes on weights that are left out.
+
+    Raises:
+        DistillSpecError: Weights are missing, unknown or of the wrong shape.
+    """
+    fix = "config.json and the weights are of different models: copy both from one source"
     if mismatched := sorted(info["mismatched_keys"]):
         name, shape, needed = mismatched[0]
         raise DistillSpecError(
@@ -215,10 +238,10 @@ def _check_loading(
     extra = explain_extra(info["unexpected_keys"], stored, files.config)
     if extra.unknown:
         raise DistillSpecError(
-            f"the {what}'s file holds {len(extra.unknown)} weights that the model has no place "
-            f"for: {_named(extra.unknown)}",
+            f"the {what}'s file holds {len(extra.unknown)} weights that the model does not "
+            f"use: {_named(extra.unknown)}",
             where=path,
-            fix=f"{fix}; or, if the model is right without them, write it again: "
+            fix=f"{fix}; or, if the model is complete without them, save it again: "
             "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)",
         )
     return [

@@ -1,4 +1,4 @@
-"""The folder on this disk of a path, a GGUF file or a Hub id: converted or downloaded once."""
+"""The folder on this disk that belongs to a path, a GGUF file or a Hub id."""
 
 from __future__ import annotations
 
@@ -29,13 +29,18 @@ MODEL_FILES = [*TEXT_FILES, "*.safetensors"]
 def local_folder(
     path: str, revision: str | None, what: str, patterns: list[str], trust_remote_code: bool
 ) -> Path:
-    """`path` itself where it is a folder, else the downloaded (or cached) Hub repository.
+    """The model folder, after downloading or converting it if needed.
 
-    A GGUF file is converted to a folder first.
+    Args:
+        path: A folder, a GGUF file or a Hub id.
+        revision: Branch, tag or commit of a Hub repository.
+        what: Name of the model in errors ("target", "draft").
+        patterns: Names of the files to download.
+        trust_remote_code: Whether to download code too.
     """
-    if (packed := gguf_file(path)) is not None:
+    if (gguf := gguf_file(path)) is not None:
         with quiet():
-            return converted(packed, lambda: explained(path, what))
+            return converted(gguf, lambda: explained(path, what))
     if not is_hub_id(path):
         return model_folder(path, what)
     if trust_remote_code:
@@ -44,7 +49,7 @@ def local_folder(
 
 
 def _snapshot(path: str, revision: str | None, what: str, patterns: list[str]) -> Path:
-    """The downloaded (or cached) files of a Hub repository."""
+    """The folder of a Hub repository in the cache, downloaded if needed."""
     where = f"{path}@{revision}" if revision else path
     try:
         return Path(
@@ -65,24 +70,24 @@ def _snapshot(path: str, revision: str | None, what: str, patterns: list[str]) -
         raise DistillSpecError(
             f"the {what}'s repository has no such revision",
             where=where,
-            fix="give a branch, tag or commit that exists",
+            fix="set a branch, tag or commit that exists",
         ) from error
     except RepositoryNotFoundError as error:
         raise DistillSpecError(
-            f"the {what} is neither a folder here nor a repository of the Hugging Face Hub",
+            f"the {what} is neither a local folder nor a repository of the Hugging Face Hub",
             where=where,
             fix="check the spelling; a private repository needs HF_TOKEN",
         ) from error
     except HFValidationError as error:
         raise DistillSpecError(
-            f"the {what} is neither a folder here nor a well-formed Hub id",
+            f"the {what} is neither a local folder nor a well-formed Hub id",
             where=where,
-            fix="give an existing folder, or org/name",
+            fix="set an existing folder, or org/name",
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
         raise DistillSpecError(
-            f"the {what} is not a folder here, and the Hugging Face Hub cannot be reached",
+            f"the {what} is not a local folder, and the Hugging Face Hub cannot be reached",
             where=where,
-            fix="check the path; for a Hub id connect to the network and unset HF_HUB_OFFLINE, "
-            "or download it elsewhere and give its folder",
+            fix="check the path; for a Hub id, connect to the network and unset HF_HUB_OFFLINE, "
+            "or download it elsewhere and set its folder",
         ) from error

@@ -1,4 +1,4 @@
-"""Calls into transformers: quiet, and with one error of ours for all that they raise."""
+"""Context managers for calls into transformers: one error for all failures, no output."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from distillspec.errors import DistillSpecError
 
 @contextmanager
 def explained(path: str, what: str, view: Path | None = None) -> Iterator[None]:
-    """Whatever the folder's files make transformers raise, as one error of ours.
+    """Turn every exception into a DistillSpecError.
 
-    view: what transformers was given in place of `path`, which the user does not know.
+    Args:
+        path: The path that the user knows.
+        what: Name of the model in errors.
+        view: The folder that transformers read in place of `path`; replaced in messages.
     """
     try:
         yield
@@ -41,7 +44,7 @@ def explained(path: str, what: str, view: Path | None = None) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """transformers prints its report of odd weights; ours is the error below."""
+    """Silence transformers: our own checks report odd weights."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -1,9 +1,9 @@
-"""The compiled runner: blocks of a few fixed sizes, a preallocated cache, no work but the model's.
+"""The compiled runner: blocks of a few fixed sizes and a preallocated cache.
 
-Each block size is one graph, compiled when the runner is made. A block is padded to the next size;
-what stands behind its end is masked and overwritten later. Longer texts (prompts) are read without
-compilation, into the same memory. On a CPU the weights are packed into the graph once (inductor's
-freezing), so a runner belongs to one set of weights: make a new one after training on.
+Each block size is one graph, compiled when the runner is made. A shorter block is padded to the
+next size; the padding is masked and overwritten later. Longer texts (prompts) are read without
+compilation, into the same cache. On a CPU the graph contains the packed weights (inductor's
+freezing). So a runner belongs to one set of weights: make a new runner after further training.
 """
 
 from __future__ import annotations
@@ -51,20 +51,29 @@ def make_runner(
     vocab_size: int | None = None,
     prompts: Iterable[Sequence[int]] = (),
 ) -> Runner:
-    """A runner for one sequence; eager, with a warning, where the model cannot be compiled here.
+    """A runner for one sequence; eager, with a warning, if the model cannot be compiled.
 
-    A draft with a tokenizer of its own is run over the target's tokens (`models/bridge.py`), with
-    twice the places or more: its own may be shorter.
+    A draft with another tokenizer gets a `CrossTokenizerRunner` over the target's tokens. Its cache
+    has at least twice the capacity, because its own tokens may be shorter.
 
-    prompts: what will be decoded, where that is known: such a draft's places are made for them.
-    tree_sizes: none if no trees are fed. A model whose masks are its own reads trees eagerly.
-    tells_entropy: whether stop rules that read it draft with the model; only graphs can tell it.
+    Args:
+        model: The model, in eval mode.
+        kind: "eager" or "compiled".
+        capacity: Tokens of the longest text.
+        block_sizes: Numbers of tokens fed at once that get a graph.
+        tree_sizes: The same for trees; empty if no trees are fed. A model that makes its own masks
+            reads trees eagerly.
+        tells_entropy: Whether a stop rule needs the entropy after each token; only graphs compute
+            it.
+        vocab_size: Logits are trimmed to this many tokens.
+        prompts: The prompts that will be decoded, if known; they set the capacity of a draft with
+            another tokenizer.
     """
-    bridge = bridge_of(model)
-    if bridge is not None:
-        places = min(bridge.places(prompts, capacity), max_context_length(model))
-        own = _own_runner(model, kind, places, block_sizes, tree_sizes, tells_entropy=False)
-        return CrossTokenizerRunner(own, bridge)
+    token_map = bridge_of(model)
+    if token_map is not None:
+        draft_capacity = min(token_map.places(prompts, capacity), max_context_length(model))
+        own = _own_runner(model, kind, draft_capacity, block_sizes, tree_sizes, tells_entropy=False)
+        return CrossTokenizerRunner(own, token_map)
     return _own_runner(
         model,
         kind,
@@ -86,7 +95,7 @@ def _own_runner(
     tells_entropy: bool,
     vocab_size: int | None = None,
 ) -> Runner:
-    """One over the model's own tokens."""
+    """A runner over the model's own tokens."""
     if tree_sizes and not is_plainly_causal(model):
         return runner_for_trees(model, vocab_size=vocab_size)
     if kind == "eager":
@@ -95,7 +104,7 @@ def _own_runner(
         log.warning("%s has an encoder: its decoding is not compiled", type(model).__name__)
         return eager_runner(model, vocab_size=vocab_size)
     if not compiler_available():
-        log.warning("no C++ compiler found (CXX, g++): decoding runs eager, about half as fast")
+        log.warning("no C++ compiler found (CXX, g++): decoding runs eagerly, about half as fast")
         return CausalRunner(model, vocab_size=vocab_size)
     try:
         return CompiledRunner(
@@ -108,7 +117,7 @@ def _own_runner(
         )
     except TorchDynamoException as error:
         reason = str(error).strip().splitlines()[0]
-        log.warning("%s cannot be compiled (%s): it runs eager", type(model).__name__, reason)
+        log.warning("%s cannot be compiled (%s): it runs eagerly", type(model).__name__, reason)
         return CausalRunner(model, vocab_size=vocab_size)
 
 
@@ -124,10 +133,13 @@ def compiler_available() -> bool:
 class CompiledRunner:
     """`speculation.runner.Runner` over one sequence of at most `capacity` tokens.
 
-    block_sizes: numbers of tokens fed at once that are compiled, such as 1 and gamma + 1.
-    tree_sizes: the same for `feed_tree`, padded as blocks are; larger trees run uncompiled.
-    tells_entropy: makes one more graph, `feed_for_entropy`'s.
-    vocab_size: logits are trimmed to this many tokens (default: the model's own size).
+    Args:
+        model: The model, in eval mode.
+        capacity: Tokens of the longest text.
+        block_sizes: Numbers of tokens fed at once that are compiled, such as 1 and gamma + 1.
+        tree_sizes: The same for `feed_tree`, padded in the same way; larger trees run uncompiled.
+        tells_entropy: Compile one more graph, for `feed_for_entropy`.
+        vocab_size: Logits are trimmed to this many tokens (default: the model's own size).
     """
 
     def __init__(
@@ -141,7 +153,9 @@ class CompiledRunner:
         vocab_size: int | None = None,
     ) -> None:
         check_rolls_back(model)
-        assert not model.training, "dropout would change the law: put the model in eval mode"
+        assert not model.training, (
+            "dropout would change the distribution: put the model in eval mode"
+        )
         assert block_sizes and min(block_sizes) >= 1
         self.vocab_size: int = vocab_size or vocabulary_size(model)
         self.capacity = capacity
@@ -199,7 +213,7 @@ class CompiledRunner:
         ]
 
     def reset(self) -> None:
-        """Empty the cache; its memory is kept."""
+        """Empty the cache; its memory stays allocated."""
         self.rollback(0)
 
     @torch.no_grad()
@@ -216,13 +230,13 @@ class CompiledRunner:
             self._start.fill_(self.length)
             logits = self._steps[index](block, self._start)
             if self._device.type == "cuda":
-                logits = logits.clone()  # the graph's next run writes over its own output
+                logits = logits.clone()  # the next run overwrites the output
         self.length += size
         return logits[:, :size, : self.vocab_size]
 
     @torch.no_grad()
     def feed_for_entropy(self, token: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """`feed` of one token, long [1, 1], and the entropy of softmax(z / temperature) then."""
+        """Feed one token, long [1, 1]; also return the entropy of softmax(logits / temperature)."""
         assert self.length < self.capacity, "fed beyond the cache's capacity"
         self._token.copy_(token)
         self._start.fill_(self.length)
@@ -235,7 +249,7 @@ class CompiledRunner:
 
     @torch.no_grad()
     def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
-        """long [n], each after the text that ends in its parent's slot -> logits [1, n, V]."""
+        """long [n], each after the text that ends at its parent's slot -> logits [1, n, V]."""
         size = tokens.shape[0]
         assert self.length + size <= self.capacity, "fed beyond the cache's capacity"
         if not self._takes_a_tree:
@@ -261,7 +275,7 @@ class CompiledRunner:
         return logits[:, :size, : self.vocab_size]
 
     def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
-        """Keep the first `length` slots, then these as text, then `tree` as a tree after it."""
+        """Keep the first `length` slots, then `slots` as text, then `tree` as a tree after that."""
         paths = self._paths.kept(length + len(slots), tree)
         self.rollback(length)
         moved = [*slots, *tree]
@@ -271,7 +285,7 @@ class CompiledRunner:
             self.length = length + len(moved)
 
     def rollback(self, length: int) -> None:
-        """Forget all but the first `length` tokens."""
+        """Keep only the first `length` tokens."""
         assert 0 <= length <= self.length, f"rollback to {length} of {self.length}"
         self.length = length
         self._paths = TreePaths()
@@ -281,10 +295,10 @@ class CompiledRunner:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
-    def _feed_eagerly(self, tokens: Tensor, **where: Tensor) -> Tensor:
+    def _feed_eagerly(self, tokens: Tensor, **inputs: Tensor) -> Tensor:
         self._cache.keep(self.length)
         output = self._model(
-            input_ids=tokens.to(self._device), past_key_values=self._cache, use_cache=True, **where
+            input_ids=tokens.to(self._device), past_key_values=self._cache, use_cache=True, **inputs
         )
         logits: Tensor = output.logits
         return logits

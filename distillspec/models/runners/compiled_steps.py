@@ -1,7 +1,7 @@
 """The graphs of the compiled runner: the model as a function of one block of fixed size.
 
-A step reads a block at a start that is a tensor, and writes into a preallocated cache. So one graph
-serves every position.
+The start of the block is a tensor, and the cache is preallocated. So one graph serves every
+position.
 """
 
 from __future__ import annotations
@@ -35,7 +35,13 @@ _NUMBER = count()
 
 
 class TreeInput(NamedTuple):
-    """tokens long [1, n], positions long [n], visible bool [n, room]: who sees which slot."""
+    """The inputs of a tree's graph.
+
+    Attributes:
+        tokens: Long [1, n].
+        positions: Long [n].
+        visible: Bool [n, room], which slots each node sees.
+    """
 
     tokens: Tensor
     positions: Tensor
@@ -43,7 +49,7 @@ class TreeInput(NamedTuple):
 
 
 class _BlockLayer(DynamicLayer):
-    """A layer of fixed size inside a graph: writes the block at `positions`, shows all its room."""
+    """A cache layer of fixed size in a graph: it writes a block and shows the complete buffer."""
 
     is_compileable = True
     keys: Tensor
@@ -71,7 +77,7 @@ class _BlockLayer(DynamicLayer):
 
 
 def full_cache(model: PreTrainedModel, capacity: int) -> GrowingCache:
-    """A cache with room for `capacity` tokens; a first token shows how many layers and heads."""
+    """A cache with room for `capacity` tokens. One forward shows the number of layers and heads."""
     cache = GrowingCache()
     with torch.no_grad():
         token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
@@ -84,7 +90,7 @@ def full_cache(model: PreTrainedModel, capacity: int) -> GrowingCache:
 
 
 def step_of(model: PreTrainedModel, cache: GrowingCache) -> Step:
-    """The model as a function of a block long [1, G] and of its start (a scalar tensor)."""
+    """The model as a function of a block, long [1, G], and its start (a scalar tensor)."""
     buffers = [layer.buffers for layer in cache.layers]
     capacity = buffers[0][0].shape[2]
     ready_mask = is_plainly_causal(model)
@@ -103,7 +109,7 @@ def step_of(model: PreTrainedModel, cache: GrowingCache) -> Step:
         output = model(
             input_ids=block,
             attention_mask=mask,
-            position_ids=positions.clamp(max=last_position)[None],  # padding may stand beyond it
+            position_ids=positions.clamp(max=last_position)[None],  # padding may reach beyond it
             past_key_values=Cache(layers=layers),
             use_cache=True,
         )
@@ -114,7 +120,7 @@ def step_of(model: PreTrainedModel, cache: GrowingCache) -> Step:
 
 
 def entropy_step_of(model: PreTrainedModel, cache: GrowingCache, vocab_size: int) -> Step:
-    """`step_of`, and the entropy after the block's last token at T_s (a scalar tensor)."""
+    """`step_of` with the entropy after the last token at a temperature (a scalar tensor)."""
     plain = step_of(model, cache)
 
     def step(block: Tensor, start: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,7 +131,7 @@ def entropy_step_of(model: PreTrainedModel, cache: GrowingCache, vocab_size: int
 
 
 def tree_step_of(model: PreTrainedModel, cache: GrowingCache) -> Step:
-    """The model as a function of a tree: its tokens long [1, n], its start, `TreeInput`'s rest."""
+    """The model as a function of a tree: tokens long [1, n], start, positions, visible slots."""
     buffers = [layer.buffers for layer in cache.layers]
     dtype, device = model.dtype, model.device
 
@@ -147,7 +153,7 @@ def tree_step_of(model: PreTrainedModel, cache: GrowingCache) -> Step:
 
 @torch.no_grad()
 def compile_step(model: PreTrainedModel, step: Step, *inputs: Tensor) -> Step:
-    """One graph, run at once: what compiles, records or allocates does it now."""
+    """Compile one graph and run it, so that compiling, recording and allocating happen now."""
     options = _ON_GPU if model.device.type == "cuda" else _ON_CPU
     started = time.perf_counter()
     compiled = _without_guards(step, options)
@@ -156,7 +162,7 @@ def compile_step(model: PreTrainedModel, step: Step, *inputs: Tensor) -> Step:
         inductor_config.patch(options),
         warnings.catch_warnings(),
     ):
-        # torch's own modules, imported when it compiles, use what torch has deprecated.
+        # Modules that torch imports when it compiles use deprecated functions of torch.
         warnings.simplefilter("ignore", DeprecationWarning)
         for _ in range(3 if model.device.type == "cuda" else 1):
             compiled(*inputs)
@@ -170,18 +176,18 @@ def compile_step(model: PreTrainedModel, step: Step, *inputs: Tensor) -> Step:
 
 
 def _without_guards(step: Step, options: dict[str, Any]) -> Step:
-    """`step`, compiled without guards: its shapes and its model never change.
+    """Compile `step` without guards, because its shapes and its model never change.
 
-    Dynamo keeps what it compiled by code object and tells entries apart by the guards that are left
-    out here; so each step gets a code object of its own.
+    Dynamo stores compiled code by code object, and distinguishes entries by guards, which are left
+    out. So each step gets a new code object.
     """
     assert isinstance(step, FunctionType)
     name = f"step_{next(_NUMBER)}"
-    own = FunctionType(
+    renamed = FunctionType(
         step.__code__.replace(co_name=name), step.__globals__, name, None, step.__closure__
     )
     compiled: Step = torch.compile(
-        own,
+        renamed,
         dynamic=False,
         fullgraph=True,
         options={**options, "guard_filter_fn": lambda guards: [False] * len(guards)},

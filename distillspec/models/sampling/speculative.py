@@ -1,7 +1,7 @@
-"""Batched sampling from a target by speculative decoding with a draft: rollout of many rows.
+"""Batched sampling from a target by speculative decoding with a draft.
 
-Exactly the target's distribution. All rows share each forward; each keeps as much of its draft as
-it may. Caches are not cut per row: columns of rejected tokens are hidden from the row by its mask.
+The texts have exactly the target's distribution. All rows share each forward, and each row keeps as
+many drafted tokens as the verification accepts.
 """
 
 from __future__ import annotations
@@ -22,30 +22,37 @@ from distillspec.speculation.sampling import SamplingPolicy
 
 
 class DraftedBlock(NamedTuple):
-    """What was drafted for one text in one round, on the CPU."""
+    """The tokens drafted for one text in one round, on the CPU.
+
+    Attributes:
+        start: Tokens of the response before the block.
+        drafted: Long [G].
+        acceptance: Shape [G], min(1, p/q) of each token given those before it.
+        kept: Number of accepted tokens.
+        states: Shape [G + 1, H], the target's hidden states that predict each drafted token and the
+            token after the last.
+    """
 
     start: int
-    """tokens of the response before it"""
     drafted: Tensor
-    """long [G]"""
     acceptance: Tensor
-    """[G], min(1, p/q) of each, given those before it"""
     kept: int
     states: Tensor | None
-    """[G + 1, H]: the target's hidden states from which each drafted token, and the one after the
-    last, was predicted"""
 
 
 class SpeculatedText(NamedTuple):
-    """A response of the target's distribution, and what verifying it has told; on the CPU."""
+    """A response with the target's distribution, and the data of its verification, on the CPU.
+
+    Attributes:
+        response: Long [t], including the end token.
+        states: Shape [t, H], the target's hidden states that each token was drawn from; None if the
+            logits need more than the head.
+        blocks: The rounds that wrote the response; the last one may reach beyond its end.
+    """
 
     response: Tensor
-    """long [t], end token included"""
     states: Tensor | None
-    """[t, H]: the target's hidden states that each token was drawn from; None where its head is
-    not all that follows them"""
     blocks: list[DraftedBlock]
-    """the rounds that wrote it; the last one may go beyond its end"""
 
 
 @torch.no_grad()
@@ -62,11 +69,25 @@ def generate_speculatively(
     vocab_size: int | None = None,
     batch_rows: int = 64,
 ) -> list[SpeculatedText]:
-    """Draw one response of the target per prompt (long [t], not empty), in the given order.
+    """Draw one response of the target per prompt, in the order of the prompts.
 
-    gamma: tokens drafted a round. The models run in eval mode and are left in the modes they were
-    in. vocab_size: logits are trimmed to this many tokens. Errors: DistillSpecError for a model
-    whose attention takes no mask of ours (sliding windows, flash kernels).
+    Both models run in eval mode, and their modes are restored.
+
+    Args:
+        target: The target.
+        draft: The draft, on the target's device.
+        prompts: Long [t] each, not empty.
+        gamma: Tokens drafted per round.
+        max_new_tokens: Tokens of the longest response.
+        policy: Temperature and truncation, for both models.
+        chance: The random source.
+        eos_token_ids: Tokens that end a response.
+        vocab_size: Logits are trimmed to this many tokens.
+        batch_rows: Prompts per batch.
+
+    Raises:
+        DistillSpecError: A model does not accept a prepared attention mask (sliding windows, flash
+            kernels).
     """
     assert all(len(prompt) for prompt in prompts), "an empty prompt has no next token"
     for model in (target, draft):
@@ -92,7 +113,7 @@ def generate_speculatively(
 def _text(
     records: Sequence[SpeculatedRound], row: int, max_new_tokens: int, ends: Tensor
 ) -> SpeculatedText:
-    """The response of one row, from the rounds it took part in."""
+    """The response of one row, from the rounds in which it took part."""
     rounds = [record for record in records if record.took_part[row]]
     blocks = [
         DraftedBlock(

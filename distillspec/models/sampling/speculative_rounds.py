@@ -1,4 +1,4 @@
-"""The rounds of batched speculative sampling: draft, verify, keep, for all rows at once."""
+"""The rounds of batched speculative sampling: draft, verify and keep, for all rows at once."""
 
 from __future__ import annotations
 
@@ -18,19 +18,31 @@ _DONE_SHARE = 0.125  # finished rows leave once they are this share of the batch
 
 
 class SpeculatedRound(NamedTuple):
-    """One round of B rows, whether or not they still take part."""
+    """One round of B rows, including rows that have already ended.
 
-    start: Tensor  # long [B], tokens before it
-    took_part: Tensor  # bool [B]
-    drafted: Tensor  # long [B, G]
-    acceptance: Tensor  # [B, G]
-    kept: Tensor  # long [B]
-    following: Tensor  # long [B]
-    states: Tensor | None  # [B, G + 1, H]
+    Attributes:
+        start: Long [B], tokens of the response before the round.
+        took_part: Bool [B].
+        drafted: Long [B, G].
+        acceptance: Shape [B, G], min(1, p/q).
+        kept: Long [B], number of accepted tokens.
+        following: Long [B], the token after the accepted ones.
+        states: Shape [B, G + 1, H], the target's hidden states, or None.
+    """
+
+    start: Tensor
+    took_part: Tensor
+    drafted: Tensor
+    acceptance: Tensor
+    kept: Tensor
+    following: Tensor
+    states: Tensor | None
 
     def on_cpu(self) -> SpeculatedRound:
         states = None if self.states is None else self.states.cpu()
-        start, took_part, drafted, acceptance, kept, following = (p.cpu() for p in self[:-1])
+        start, took_part, drafted, acceptance, kept, following = (
+            field.cpu() for field in self[:-1]
+        )
         return SpeculatedRound(start, took_part, drafted, acceptance, kept, following, states)
 
 
@@ -61,7 +73,7 @@ class SpeculativeRounds:
         self._doubts = nothing, nothing  # of the target, of the draft
 
     def run(self, max_new_tokens: int, ends: Tensor) -> None:
-        """Round after round, until every row has ended or has all its tokens."""
+        """Run rounds until every row has ended or has all its tokens."""
         rows = torch.arange(self._count, device=self._last.device)
         written = torch.zeros_like(self._last)
         done = torch.zeros_like(self._is_unread)
@@ -72,7 +84,7 @@ class SpeculativeRounds:
             is_emitted = torch.arange(self._gamma + 1, device=rows.device) <= kept[:, None]
             written = written + kept + 1
             done |= (torch.isin(emitted, ends) & is_emitted).any(1) | (written >= max_new_tokens)
-            left = len(rows) - int(done.sum())  # once a round, which is several tokens
+            left = len(rows) - int(done.sum())  # one wait for the device per round
             if not left:
                 check_finite("the target", self._doubts[0])
                 check_finite("the draft", self._doubts[1])
@@ -83,15 +95,15 @@ class SpeculativeRounds:
                 self._keep_rows(stay)
 
     def _round(self, rows: Tensor, written: Tensor, done: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Drafted long [B, G], how many of them are kept, and what follows these, long [B]."""
+        """Drafted tokens, long [B, G], how many are accepted, and the next token, long [B]."""
         goes_on = ~done
         drafted, q = self._drafts(goes_on)
         inputs = torch.cat([self._last[:, None], drafted], 1)
         p, states = self._distributions(inputs, goes_on)
-        said = goes_on[:, None]  # what rows that have ended say is not asked for
+        counts = goes_on[:, None]  # the logits of finished rows may be anything
         self._doubts = (
-            self._doubts[0] + p[..., 0].where(said, 0.0).sum(),
-            self._doubts[1] + q[..., 0].where(said, 0.0).sum(),
+            self._doubts[0] + p[..., 0].where(counts, 0.0).sum(),
+            self._doubts[1] + q[..., 0].where(counts, 0.0).sum(),
         )
         kept, following, acceptance = verify_token_rows(p, q, drafted, self._chance)
         is_kept = torch.arange(self._gamma, device=rows.device) < kept[:, None]
@@ -108,7 +120,7 @@ class SpeculativeRounds:
     def _drafts(self, goes_on: Tensor) -> tuple[Tensor, Tensor]:
         """Drafted tokens, long [B, G], and the distributions they were drawn from, [B, G, V].
 
-        Where all was kept, the draft has not read its last token yet: it does so now.
+        If a round accepted all tokens, the draft has not read the last one yet. It reads it now.
         """
         inputs = torch.stack([self._before_last, self._last], 1)
         is_text = torch.stack([self._is_unread, goes_on], 1)

@@ -1,4 +1,4 @@
-"""A model as hidden states and an output head, so that a loss can project chunk by chunk."""
+"""A model as hidden states and an output head, so that a loss can project in chunks."""
 
 from __future__ import annotations
 
@@ -27,51 +27,57 @@ from distillspec.models.vocabulary.trimmed_head import TrimmedHead
 
 log = logging.getLogger(__name__)
 
-# Whether head(hidden states) was found to be the model's own logits; asked once per model.
-_HEAD_IS_WHOLE: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+# Whether head(hidden states) equals the model's own logits; checked once per model.
+_HEAD_GIVES_LOGITS: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def output_head(model: nn.Module, vocab_size: int | None = None) -> OutputHead | None:
-    """The live output weights, trimmed to `vocab_size` rows, or None if they are not all there is.
+    """The live output weights, trimmed to `vocab_size` rows, or None if they do not give the
+    logits.
 
-    Of a head that scores a part of the vocabulary, the bias is -inf for all other tokens.
+    The bias of a trimmed head is -inf for all tokens that it does not score.
 
-    None (the caller then takes `token_logits`) when the weights are sharded over processes, adapted
-    by LoRA, or when scale and soft cap do not account for what the model does after its last layer:
-    that is found out by comparing with the model's own logits, once per model.
+    The result is None (use `token_logits` then) in three cases: the weights are sharded over
+    processes; LoRA adapts them; or the model does more after its last layer than scale and soft
+    cap. The last case is found by comparing with the model's own logits, once per model.
     """
     bare = bare_model(model)
-    linear = bare.get_output_embeddings()
-    trimmed = linear if isinstance(linear, TrimmedHead) else None
-    linear = trimmed.whole if trimmed is not None else linear
-    if type(linear) is not nn.Linear or is_sharded(bare):
+    output = bare.get_output_embeddings()
+    trimmed_head = output if isinstance(output, TrimmedHead) else None
+    output = trimmed_head.whole if trimmed_head is not None else output
+    if type(output) is not nn.Linear or is_sharded(bare):
         return None
     config = bare.config.get_text_config(decoder=True)
     scale = float(getattr(config, "logit_scale", None) or 1.0)
     scale /= float(getattr(config, "logits_scaling", None) or 1.0)
     scale *= head_scale(bare)
     softcap = getattr(config, "final_logit_softcapping", None)
-    bias = linear.bias if trimmed is None else _forbidding(linear, trimmed.kept)
-    whole = OutputHead(linear.weight, bias, scale, float(softcap) if softcap else None)
-    if bare not in _HEAD_IS_WHOLE:
-        _HEAD_IS_WHOLE[bare] = _agrees(bare, whole)
-    if not _HEAD_IS_WHOLE[bare]:
+    bias = output.bias if trimmed_head is None else _forbidding(output, trimmed_head.kept)
+    head = OutputHead(output.weight, bias, scale, float(softcap) if softcap else None)
+    if bare not in _HEAD_GIVES_LOGITS:
+        _HEAD_GIVES_LOGITS[bare] = _agrees(bare, head)
+    if not _HEAD_GIVES_LOGITS[bare]:
         return None
-    if vocab_size is None or vocab_size == linear.weight.shape[0]:
-        return whole
+    if vocab_size is None or vocab_size == output.weight.shape[0]:
+        return head
     bias = None if bias is None else bias[:vocab_size]
-    return whole._replace(weight=linear.weight[:vocab_size], bias=bias)
+    return head._replace(weight=output.weight[:vocab_size], bias=bias)
 
 
 def _forbidding(linear: nn.Linear, kept: Tensor) -> Tensor:
-    """The bias [V], -inf but for the kept tokens."""
-    none = linear.weight.new_full((linear.out_features,), -torch.inf)
-    allowed = none.index_fill(0, kept, 0.0)
+    """The bias [V], -inf except for the kept tokens."""
+    ruled_out = linear.weight.new_full((linear.out_features,), -torch.inf)
+    allowed = ruled_out.index_fill(0, kept, 0.0)
     return allowed if linear.bias is None else allowed + linear.bias
 
 
 class Layout(NamedTuple):
-    """Rows that are trees. positions: long [B, T]. sees: bool [B, T, T], whom each token sees."""
+    """Rows that are trees.
+
+    Attributes:
+        positions: Long [B, T].
+        sees: Bool [B, T, T], which tokens each token sees.
+    """
 
     positions: Tensor
     sees: Tensor
@@ -80,30 +86,37 @@ class Layout(NamedTuple):
 def hidden_states(
     model: nn.Module, tokens: Tensor, attention_mask: Tensor | None, layout: Layout | None = None
 ) -> Tensor:
-    """Last hidden states, as the head reads them: long [B, T], bool [B, T] (token) -> [B, T, H].
+    """Last hidden states before the output head.
 
-    layout: of rows that are trees, in place of the mask; the model must take one of ours
-    (`tree_mask.check_takes_a_tree`).
+    Padding on the right needs no mask in a causal model, and attention without a mask is much
+    faster. States at padded positions are undefined. A cross-tokenizer draft is also given the
+    target's tokens, padded on the right only: its states are those after the last piece of each
+    token. Without a mask it also reads the padding.
 
-    Padding on the right needs no mask in a causal model: its kernels then know the shape of the
-    attention and are much faster. What stands at padded positions is undefined. A draft with a
-    tokenizer of its own is given the target's tokens, too, padded on the right alone: its states
-    are those after the last piece of each. Without a mask it reads padding, too, as many pieces.
+    Args:
+        model: The model.
+        tokens: Long [B, T].
+        attention_mask: Bool [B, T], True for tokens, or None.
+        layout: For rows that are trees, instead of the mask; the model must accept a prepared mask
+            (`tree_mask.check_takes_a_tree`).
+
+    Returns:
+        Shape [B, T, H].
     """
     bare = bare_model(model)
-    bridge = bridge_of(bare)
-    if bridge is not None:
+    token_map = bridge_of(bare)
+    if token_map is not None:
         assert layout is None, "the recipe has been checked"
-        pieces = _pieces(bare, bridge, tokens, attention_mask)
-        read = _own_states(bare, pieces.tokens, None, None)
-        return torch.take_along_dim(read, pieces.last[..., None], dim=1)
+        pieces = _pieces(bare, token_map, tokens, attention_mask)
+        states = _own_states(bare, pieces.tokens, None, None)
+        return torch.take_along_dim(states, pieces.last[..., None], dim=1)
     return _own_states(bare, tokens, attention_mask, layout)
 
 
 def _own_states(
     model: PreTrainedModel, tokens: Tensor, is_token: Tensor | None, layout: Layout | None
 ) -> Tensor:
-    """Of the model's own tokens."""
+    """Hidden states over the model's own tokens."""
     if is_seq2seq(model):
         assert layout is None, "the recipe has been checked"
         return row_states(model, tokens, is_token)
@@ -120,17 +133,28 @@ def token_logits(
     vocab_size: int | None = None,
     layout: Layout | None = None,
 ) -> Tensor:
-    """The model's own logits after each token: [B, T] -> [B, T, V]; works on sharded models too.
+    """The model's logits after each token; also works on sharded models.
 
-    Of a draft with a vocabulary of its own, over the target's, -inf for what it has not.
+    For a cross-tokenizer draft, logits over the target's vocabulary, -inf for tokens that the draft
+    lacks.
+
+    Args:
+        model: The model, possibly wrapped.
+        tokens: Long [B, T].
+        attention_mask: Bool [B, T], True for tokens, or None.
+        vocab_size: Logits are trimmed to this many tokens.
+        layout: As for `hidden_states`.
+
+    Returns:
+        Shape [B, T, V].
     """
-    bridge = bridge_of(bare_model(model))
-    if bridge is not None:
+    token_map = bridge_of(bare_model(model))
+    if token_map is not None:
         assert layout is None, "the recipe has been checked"
-        pieces = _pieces(bare_model(model), bridge, tokens, attention_mask)
-        whole = model(input_ids=pieces.tokens, use_cache=False).logits
-        own = torch.take_along_dim(whole, pieces.last[..., None], dim=1)
-        return bridge.logits(own)[..., :vocab_size]
+        pieces = _pieces(bare_model(model), token_map, tokens, attention_mask)
+        piece_logits = model(input_ids=pieces.tokens, use_cache=False).logits
+        logits = torch.take_along_dim(piece_logits, pieces.last[..., None], dim=1)
+        return token_map.logits(logits)[..., :vocab_size]
     return _own_logits(model, bare_model(model), tokens, attention_mask, layout)[..., :vocab_size]
 
 
@@ -141,7 +165,7 @@ def _own_logits(
     is_token: Tensor | None,
     layout: Layout | None,
 ) -> Tensor:
-    """Of the model's own tokens; the call goes through what `bare` is wrapped in."""
+    """Logits over the model's own tokens; the call goes through the wrapper of `bare`."""
     if is_seq2seq(bare):
         assert layout is None, "the recipe has been checked"
         return row_logits(model, bare, tokens, is_token)
@@ -156,15 +180,16 @@ def left_padded_positions(is_token: Tensor) -> Tensor:
 
 
 def _pieces(
-    model: PreTrainedModel, bridge: CrossTokenizerMap, tokens: Tensor, is_token: Tensor | None
+    model: PreTrainedModel, token_map: CrossTokenizerMap, tokens: Tensor, is_token: Tensor | None
 ) -> Pieces:
     is_token = torch.ones_like(tokens, dtype=torch.bool) if is_token is None else is_token
-    pieces = bridge.rows(tokens, is_token)
-    holds = max_context_length(model)
-    if pieces.tokens.shape[1] > holds:
+    pieces = token_map.rows(tokens, is_token)
+    max_tokens = max_context_length(model)
+    if pieces.tokens.shape[1] > max_tokens:
         raise DistillSpecError(
-            f"a row has {pieces.tokens.shape[1]} tokens of the draft's, its context holds {holds}",
-            where=f"a row of {tokens.shape[1]} tokens of the target's",
+            f"a row has {pieces.tokens.shape[1]} tokens in the draft's tokenizer, but its context "
+            f"holds {max_tokens}",
+            where=f"a row of {tokens.shape[1]} tokens in the target's tokenizer",
             fix="lower data.max_prompt_tokens or data.max_response_tokens",
         )
     return pieces
@@ -187,39 +212,42 @@ def _mask_inputs(
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Weights split over processes: DTensor (FSDP2), or DeepSpeed's ZeRO-3 (marks them `ds_id`)."""
+    """Whether weights are split over processes: DTensor (FSDP2), or ZeRO-3 (attribute `ds_id`)."""
     from torch.distributed.tensor import DTensor
 
-    return any(isinstance(p, DTensor) or hasattr(p, "ds_id") for p in model.parameters())
+    return any(
+        isinstance(parameter, DTensor) or hasattr(parameter, "ds_id")
+        for parameter in model.parameters()
+    )
 
 
 @torch.no_grad()
 def _agrees(model: PreTrainedModel, head: OutputHead) -> bool:
-    """Whether `head` makes the model's own logits of its hidden states, on one short row."""
+    """Whether `head` gives the model's own logits from its hidden states, on one short row."""
     device = head.weight.device
-    spoken = slice(None)
+    response = slice(None)
     if is_seq2seq(model):
         tokens, first = probe_row(model)
-        tokens, spoken = tokens.to(device), slice(first, None)
+        tokens, response = tokens.to(device), slice(first, None)
     else:
         tokens = torch.arange(4, device=device)[None] % head.weight.shape[0]
     was_training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         with torch.autocast(device.type, enabled=False):
-            expected = _own_logits(model, model, tokens, None, None)[0, spoken]
-            logits = head.logits(_own_states(model, tokens, None, None)[0, spoken])
+            expected = _own_logits(model, model, tokens, None, None)[0, response]
+            logits = head.logits(_own_states(model, tokens, None, None)[0, response])
     finally:
         for module in was_training:
             module.training = True
     tolerance = 1e-4 if expected.dtype == torch.float32 else 3e-2
     ruled_out = expected == -torch.inf
-    found, wanted = (z.float().masked_fill(ruled_out, 0.0) for z in (logits, expected))
-    size = float(wanted.abs().max())
-    agrees = bool(((found - wanted).abs() <= tolerance * max(size, 1e-6)).all())
+    actual, wanted = (values.float().masked_fill(ruled_out, 0.0) for values in (logits, expected))
+    largest = float(wanted.abs().max())
+    agrees = bool(((actual - wanted).abs() <= tolerance * max(largest, 1e-6)).all())
     if not agrees:
         log.info(
-            "%s does more than project its hidden states: the loss uses its whole logits",
+            "%s does more than project its hidden states: the loss uses its full logits",
             type(model).__name__,
         )
     return agrees

@@ -66,7 +66,7 @@ def test_a_damaged_gguf_file_is_one_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.gguf").write_bytes(content)
-    with pytest.raises(DistillSpecError, match="damaged or cut"):
+    with pytest.raises(DistillSpecError, match="damaged"):
         load_model("broken.gguf", dtype=torch.float32, what="target")
     assert not converted_folder(Path("broken.gguf")).exists()
 
@@ -96,7 +96,7 @@ def test_an_architecture_that_transformers_does_not_convert_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     written(tiny_pair / "target", tmp_path / "new.gguf", architecture="news")
-    with pytest.raises(DistillSpecError, match="architecture 'news' are not converted") as caught:
+    with pytest.raises(DistillSpecError, match="architecture 'news'") as caught:
         load_model("new.gguf", dtype=torch.float32)
     assert "Hugging Face folder" in caught.value.fix
 

@@ -33,7 +33,7 @@ def change_weights(folder: Path, change: dict[str, Tensor | None]) -> None:
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def test_a_whole_folder_loads_in_eval_mode_and_the_type_asked_for(folder: Path) -> None:
+def test_a_complete_folder_loads_in_eval_mode_and_the_type_asked_for(folder: Path) -> None:
     model = load_model(str(folder), dtype=torch.bfloat16)
     assert model.dtype == torch.bfloat16
     assert not model.training
@@ -66,9 +66,9 @@ def test_a_missing_weight_is_named(folder: Path) -> None:
         load(folder)
 
 
-def test_a_weight_without_a_place_is_named(folder: Path) -> None:
+def test_an_unused_weight_is_named(folder: Path) -> None:
     change_weights(folder, {"model.layers.7.mlp.up_proj.weight": torch.zeros(64, 32)})
-    with pytest.raises(DistillSpecError, match=r"no place for: model.layers.7.mlp"):
+    with pytest.raises(DistillSpecError, match=r"model.layers.7.mlp"):
         load(folder)
 
 
@@ -88,12 +88,12 @@ def test_buffers_and_further_heads_are_left_out_and_named(
     assert "(MTP) are left out (model.layers.2.mlp.up_proj.weight, mtp.norm.weight)" in caplog.text
     assert "buffers that the model computes itself are left out" in caplog.text
     load(folder)
-    assert caplog.text.count("(MTP)") == 1  # said once, however often it is loaded
+    assert caplog.text.count("(MTP)") == 1  # logged once, although it is loaded twice
 
 
-def test_a_weight_without_a_place_says_how_to_go_on_without_it(folder: Path) -> None:
+def test_the_error_on_an_unused_weight_explains_how_to_remove_it(folder: Path) -> None:
     change_weights(folder, {"v_head.weight": torch.zeros(1, 32)})
-    with pytest.raises(DistillSpecError, match="no place for: v_head.weight") as caught:
+    with pytest.raises(DistillSpecError, match="v_head.weight") as caught:
         load(folder)
     assert "save_pretrained(NEW_FOLDER)" in caught.value.fix
 
@@ -207,7 +207,7 @@ def test_a_models_own_code_is_run_only_where_it_is_trusted(
     assert load_model(str(again), dtype=torch.float32, trust_remote_code=True).scale == 7
 
 
-def test_two_matrices_that_the_config_calls_one_stay_two(
+def test_two_matrices_that_the_config_ties_stay_two(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     head = torch.randn(300, 32, generator=torch.Generator().manual_seed(0))

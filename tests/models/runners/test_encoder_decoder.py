@@ -333,14 +333,14 @@ def test_a_start_that_is_missing_or_ends_texts_too_is_refused() -> None:
     model = tiny_t5()
     model.generation_config.decoder_start_token_id = None
     model.config.decoder_start_token_id = None
-    with pytest.raises(DistillSpecError, match="does not say what its decoder begins with"):
+    with pytest.raises(DistillSpecError, match="decoder_start_token_id"):
         start_token(model)
     bart = BartForConditionalGeneration(
         BartConfig(vocab_size=20, d_model=8, encoder_layers=1, decoder_layers=1,
                    encoder_attention_heads=1, decoder_attention_heads=1, encoder_ffn_dim=8,
                    decoder_ffn_dim=8, max_position_embeddings=16)
     )  # fmt: skip
-    with pytest.raises(DistillSpecError, match="cannot be told apart"):
+    with pytest.raises(DistillSpecError, match="end-of-text token"):
         start_token(bart)
 
 
@@ -351,5 +351,5 @@ def test_a_pair_has_two_models_of_one_kind_that_begin_alike() -> None:
         check_same_kind(tiny_t5(), tiny_model("llama"), "here")
     other = tiny_t5()
     other.generation_config.decoder_start_token_id = 7
-    with pytest.raises(DistillSpecError, match="begins with token 0, the draft's with 7"):
+    with pytest.raises(DistillSpecError, match="token 0, the draft's with 7"):
         check_same_kind(tiny_t5(), other, "here")

@@ -105,7 +105,7 @@ def test_a_text_that_is_begun_anew_may_branch_again(text: Tensor) -> None:
 def test_only_one_path_can_be_kept() -> None:
     runner = BatchedTreeRunner(tiny_model("mistral"))
     runner.feed_tree(torch.tensor(TREE), tree_parents(0))
-    with pytest.raises(AssertionError, match="one text"):
+    with pytest.raises(AssertionError, match="one path"):
         runner.keep(0, [0, 1, 2])
 
 
@@ -159,7 +159,7 @@ def test_a_model_with_masks_of_its_own_gets_it_with_a_warning(
     with caplog.at_level(logging.WARNING):
         assert isinstance(runner_for_trees(tiny_model("mistral")), BatchedTreeRunner)
     assert len(caplog.records) == 1
-    assert "MistralForCausalLM takes no attention mask of ours" in caplog.text
+    assert "MistralForCausalLM does not accept a prepared attention mask" in caplog.text
     assert "read as a batch" in caplog.text
 
 
@@ -180,7 +180,7 @@ def test_it_is_made_only_where_trees_are_fed(kind: str) -> None:
 
 def test_a_runner_made_for_chains_still_refuses_a_tree() -> None:
     runner = CausalRunner(tiny_model("mistral"))
-    with pytest.raises(DistillSpecError, match="takes no attention mask of ours"):
+    with pytest.raises(DistillSpecError, match="prepared attention mask"):
         runner.feed_tree(torch.tensor(TREE), tree_parents(0))
 
 

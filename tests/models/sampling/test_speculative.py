@@ -221,7 +221,7 @@ def test_models_are_left_as_they_were() -> None:
 
 
 def test_windows_are_refused() -> None:
-    with pytest.raises(DistillSpecError, match="takes no attention mask of ours"):
+    with pytest.raises(DistillSpecError, match="prepared attention mask"):
         speculated_texts(tiny_model("mistral"), close_draft(), prompts_of([4]))
 
 

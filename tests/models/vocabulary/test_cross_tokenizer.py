@@ -87,12 +87,12 @@ def test_ids_beyond_a_models_output_are_not_shared() -> None:
 
 
 def test_tokens_of_another_spelling_are_refused() -> None:
-    with pytest.raises(DistillSpecError, match="spell text is not known"):
+    with pytest.raises(DistillSpecError, match="spell text"):
         bridge(byte_level([END, "a"]), word_level(["a", "b"]), (2, 2))
 
 
 def test_vocabularies_that_share_nothing_are_refused() -> None:
-    with pytest.raises(DistillSpecError, match="no token in common"):
+    with pytest.raises(DistillSpecError, match="share no token"):
         bridge(byte_level(["a"], special=()), byte_level(["b"], special=()), (1, 1))
 
 

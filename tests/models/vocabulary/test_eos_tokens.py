@@ -99,7 +99,7 @@ def test_a_token_that_a_tool_call_ends_with_ends_a_text(
     found = stop_ids(None, tokenizer)
     assert found.ids == {END} | ids(tokenizer, "<|call|>", "<|im_end|>")
     assert found.turn_end in ids(tokenizer, "<|im_end|>")
-    assert "'<|call|>' (behind an answer in the chat template)" in found.notes[0]
+    assert "'<|call|>' (after an answer in the chat template)" in found.notes[0]
 
 
 def test_what_closes_a_channel_inside_of_an_answer_ends_no_text(
@@ -112,7 +112,7 @@ def test_what_closes_a_channel_inside_of_an_answer_ends_no_text(
     found = stop_ids(None, tokenizer)
     assert found.ids == {END} | ids(tokenizer, "<|call|>")
     said = " ".join(found.notes)
-    assert "'<|end|>', and writes it inside of answers too" in said
+    assert "'<|end|>' and also writes it inside answers" in said
     assert "pair.eos_token_ids" in said
 
 
@@ -126,7 +126,7 @@ def test_an_end_that_answers_have_inside_is_told(
     tokenizer.chat_template = CHANNELS.replace("LAST", "<|im_end|>")
     found = stop_ids(model, tokenizer)
     assert end in found.ids
-    assert "'<|end|>' ends a text, and the chat template writes it inside" in found.notes[1]
+    assert "'<|end|>' ends a text, but the chat template writes it inside" in found.notes[1]
 
 
 def test_the_recipes_ids_take_the_place_of_all_others(

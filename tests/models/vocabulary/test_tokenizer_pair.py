@@ -99,7 +99,7 @@ def test_equal_tokens_with_other_merges_are_found_by_the_probe(
     def forget_merges(content: dict[str, Any]) -> None:
         content["model"]["merges"] = []
 
-    with pytest.raises(DistillSpecError, match="cut differently"):
+    with pytest.raises(DistillSpecError, match="split differently"):
         check_pair(tokenizer, changed(forget_merges), 300, 300, "pair")
 
 
@@ -109,7 +109,7 @@ def test_another_normalisation_is_found_by_the_probe(
     def lower_case(content: dict[str, Any]) -> None:
         content["normalizer"] = {"type": "Lowercase"}
 
-    with pytest.raises(DistillSpecError, match="cut differently"):
+    with pytest.raises(DistillSpecError, match="split differently"):
         check_pair(tokenizer, changed(lower_case), 300, 300, "pair")
 
 
@@ -138,7 +138,7 @@ def test_a_padding_token_that_only_one_tokenizer_has_is_ruled_out(
     assert check_pair(other, tokenizer, *rows, "pair") == 300
     say_once.cache_clear()
     check_pair(tokenizer, other, *rows, "pair")
-    assert "ruled out for both models, as padding is" in caplog.text
+    assert "ruled out for both models" in caplog.text
     assert "'[PAD]' = 300" in caplog.text
     assert padding_token(other, 300, 7) == padding_token(other, 299, 7) == 7
     assert padding_token(other, 301, 7) == padding_token(other, None, 7) == 300
