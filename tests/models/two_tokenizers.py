@@ -47,13 +47,15 @@ def word_level(pieces: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def wide_bridge() -> CrossTokenizerMap:
-    """Of two tiny models: 61 tokens each, in another order, every third one the target's alone."""
+    """For two tiny models: 61 tokens each, in another order; every third is the target's alone."""
     letters = [chr(ord("a") + i % 26) for i in range(60)]
-    names = [f"{one}{i // 26}" for i, one in enumerate(letters)]
-    theirs = byte_level([END, *names])
+    names = [f"{letter}{i // 26}" for i, letter in enumerate(letters)]
+    target = byte_level([END, *names])
     alphabet = sorted({*letters, "0", "1", "2"})
-    mine = [name for i, name in enumerate(names) if i % 3][: 60 - len(alphabet)]
-    return CrossTokenizerMap(theirs, byte_level([*alphabet, *reversed(mine), END]), 61, 61, "here")
+    shared = [name for i, name in enumerate(names) if i % 3][: 60 - len(alphabet)]
+    return CrossTokenizerMap(
+        target, byte_level([*alphabet, *reversed(shared), END]), 61, 61, "here"
+    )
 
 
 def save_other_draft(folder: Path, max_positions: int = 512) -> PreTrainedTokenizerBase:

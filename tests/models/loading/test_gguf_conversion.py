@@ -49,13 +49,18 @@ def test_a_gguf_file_loads_as_the_model_that_it_was_made_from(
     with torch.no_grad():
         p, q = plain(row).logits, model(row).logits
     torch.testing.assert_close(q, p, rtol=1e-4, atol=1e-4)
-    tokenizer, other = load_tokenizer(str(file)), load_tokenizer(str(tiny_pair / "target"))
+    tokenizer, converted_model = (
+        load_tokenizer(str(file)),
+        load_tokenizer(str(tiny_pair / "target")),
+    )
     text = "def f(x):\n    return x  # ÅÅ"
-    assert tokenizer.encode(text) == other.encode(text)
+    assert tokenizer.encode(text) == converted_model.encode(text)
     assert tokenizer.eos_token_id == 0
     folder = converted_folder(file)
     assert [p.name for p in folder.parent.iterdir() if not p.name.startswith(".")] == [folder.name]
-    assert folder_facts(str(file)).parameters == sum(one.numel() for one in plain.parameters())
+    assert folder_facts(str(file)).parameters == sum(
+        original.numel() for original in plain.parameters()
+    )
     assert model_digest(folder) == model_digest(again)
 
 

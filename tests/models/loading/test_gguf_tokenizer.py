@@ -135,7 +135,9 @@ def test_a_file_that_does_not_state_it_is_refused() -> None:
 def test_a_sentencepiece_model_cuts_in_one_way() -> None:
     check_tokenizer(header("llama"))
     check_tokenizer(header("llama", "default"))
-    with pytest.raises(DistillSpecError, match="SentencePiece model that splits text as 'llama-bpe'"):
+    with pytest.raises(
+        DistillSpecError, match="SentencePiece model that splits text as 'llama-bpe'"
+    ):
         check_tokenizer(header("llama", "llama-bpe"))
 
 

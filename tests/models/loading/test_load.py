@@ -103,8 +103,8 @@ def test_the_error_on_an_unused_weight_explains_how_to_remove_it(folder: Path) -
 
 def logits(model: torch.nn.Module) -> Tensor:
     with torch.no_grad():
-        found: Tensor = model(torch.arange(20)[None]).logits
-    return found
+        result: Tensor = model(torch.arange(20)[None]).logits
+    return result
 
 
 def change_config(folder: Path, **values: object) -> None:
@@ -164,8 +164,8 @@ def test_a_snapshot_of_the_hubs_cache_loads_like_its_folder(
     cache = tmp_path / "hub" / "models--org--name"
     snapshot = cache / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
-    for place in ("blobs", "refs"):
-        (cache / place).mkdir()
+    for part in ("blobs", "refs"):
+        (cache / part).mkdir()
     (cache / "refs" / "main").write_text("a" * 40)
     for number, file in enumerate(sorted(folder.iterdir())):
         shutil.copy(file, cache / "blobs" / f"b{number}")
@@ -196,14 +196,14 @@ def test_a_models_own_code_is_run_only_where_it_is_trusted(
         load(folder)
     assert str(folder) in caught.value.what
     assert "distillspec-view" not in str(caught.value)
-    one, two = (
+    first, second = (
         load_model(str(folder), dtype=torch.float32, trust_remote_code=True) for _ in range(2)
     )
-    assert type(one).__name__ == "OwnModel"
-    assert one.scale == 7
-    assert type(one) is type(two)
+    assert type(first).__name__ == "OwnModel"
+    assert first.scale == 7
+    assert type(first) is type(second)
     again = tmp_path / "again"
-    one.save_pretrained(again)
+    first.save_pretrained(again)
     assert load_model(str(again), dtype=torch.float32, trust_remote_code=True).scale == 7
 
 

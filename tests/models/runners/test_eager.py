@@ -132,11 +132,13 @@ def test_every_path_of_a_tree_reads_as_if_it_were_alone(
     runner = CausalRunner(model)
     runner.feed(text[:, :20])
     tokens, parents = torch.tensor(TREE), tree_parents(20)
-    found, start = [], 0
+    node_logits, start = [], 0
     for size in pieces:
-        found.append(runner.feed_tree(tokens[start : start + size], parents[start : start + size]))
+        node_logits.append(
+            runner.feed_tree(tokens[start : start + size], parents[start : start + size])
+        )
         start += size
-    logits = torch.cat(found, dim=1)[0]
+    logits = torch.cat(node_logits, dim=1)[0]
     assert runner.length == 25
     for node, path in enumerate(PATHS):
         alone = one_pass(model, torch.cat([text[:, :20], tokens[path][None]], dim=1))

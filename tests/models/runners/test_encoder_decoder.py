@@ -46,20 +46,20 @@ ROW = [*SOURCE, START, *RESPONSE]
 
 
 def own_logits(model: PreTrainedModel, row: Sequence[int]) -> Tensor:
-    """What transformers says of the response of one unpadded row: [R, V], start token first."""
-    place = list(row).index(START)
+    """transformers' logits for the response of one unpadded row: [R, V], start token first."""
+    start = list(row).index(START)
     with torch.no_grad():
         output = model(
-            input_ids=torch.tensor([list(row[:place])]),
-            decoder_input_ids=torch.tensor([list(row[place:])]),
+            input_ids=torch.tensor([list(row[:start])]),
+            decoder_input_ids=torch.tensor([list(row[start:])]),
             use_cache=False,
         )
     logits: Tensor = output.logits
     return logits[0]
 
 
-def close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+def close(actual: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 # --- whole rows ----------------------------------------------------------------------------------
@@ -76,17 +76,17 @@ def test_rows_padded_on_either_side_read_as_they_do_alone(tied: bool) -> None:
     head = output_head(model)
     assert head is not None, "the loss can go through hidden states"
     with torch.no_grad():
-        found = {
+        by_side = {
             "right": (token_logits(model, right, None), hidden_states(model, right, None)),
             "left": (token_logits(model, left, is_token), hidden_states(model, left, is_token)),
         }
     for number, row in enumerate(rows):
-        expected, place = own_logits(model, row), row.index(START)
-        for side, (logits, states) in found.items():
+        expected, start = own_logits(model, row), row.index(START)
+        for side, (logits, states) in by_side.items():
             shift = longest - len(row) if side == "left" else 0
-            spoken = slice(shift + place, shift + len(row))
-            close(logits[number, spoken], expected)
-            close(head.logits(states[number, spoken]), expected)
+            response = slice(shift + start, shift + len(row))
+            close(logits[number, response], expected)
+            close(head.logits(states[number, response]), expected)
 
 
 def test_gradients_through_states_and_head_are_those_of_the_models_own_logits() -> None:
@@ -146,7 +146,7 @@ def test_a_text_in_pieces_reads_as_a_whole(pieces: list[int]) -> None:
     logits = torch.cat([runner.feed(part) for part in tokens.split(pieces, dim=1)], dim=1)[0]
     assert runner.length == len(ROW)
     close(logits[len(SOURCE) :], own_logits(model, ROW))
-    assert logits[: len(SOURCE)].isnan().all(), "nothing is said of a source"
+    assert logits[: len(SOURCE)].isnan().all(), "a source has no logits"
 
 
 @pytest.mark.parametrize("length", range(len(ROW)))
@@ -156,12 +156,12 @@ def test_after_going_back_the_text_goes_on_from_there(length: int) -> None:
     runner.feed(torch.tensor([[*SOURCE, START, 9, 9, 9, 9, 9]]))
     runner.rollback(length)
     assert runner.length == length
-    other = [*([8, 8] if length < len(SOURCE) else []), *ROW[length:]]
-    whole = [*([*SOURCE, START, 9, 9, 9, 9, 9][:length]), *other]
-    logits = runner.feed(torch.tensor([other]))[0]
+    rest = [*([8, 8] if length < len(SOURCE) else []), *ROW[length:]]
+    whole = [*([*SOURCE, START, 9, 9, 9, 9, 9][:length]), *rest]
+    logits = runner.feed(torch.tensor([rest]))[0]
     expected = own_logits(model, whole)
-    spoken = min(len(other), len(expected))
-    close(logits[-spoken:], expected[-spoken:])
+    compared = min(len(rest), len(expected))
+    close(logits[-compared:], expected[-compared:])
 
 
 @pytest.mark.parametrize("with_start", [True, False], ids=["text first", "tree from the start"])
@@ -174,9 +174,9 @@ def test_every_path_of_a_tree_reads_as_if_it_were_alone(with_start: bool) -> Non
     if not with_start:
         nodes = [START, *TREE]
         parents = [len(text) - 1, *(parent + 1 for parent in tree_parents(len(text)))]
-    found = runner.feed_tree(torch.tensor(nodes), parents)[0]
+    logits = runner.feed_tree(torch.tensor(nodes), parents)[0]
     begun = [] if with_start else [START]
-    for row, path in zip(found[len(begun) :], PATHS, strict=True):
+    for row, path in zip(logits[len(begun) :], PATHS, strict=True):
         close(row, own_logits(model, [*text, *begun, *(TREE[node] for node in path)])[-1])
     first = len(text) + len(begun)
     runner.keep(len(text), [*range(len(text), first), first, first + 2])
@@ -184,7 +184,7 @@ def test_every_path_of_a_tree_reads_as_if_it_were_alone(with_start: bool) -> Non
     close(runner.feed(torch.tensor([[44]]))[0, -1], own_logits(model, [*kept, 44])[-1])
 
 
-def test_several_drafts_of_a_model_with_an_encoder_are_a_batch_and_that_is_said(
+def test_several_drafts_of_a_model_with_an_encoder_are_a_batch_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     runner_for_trees(tiny_t5())
@@ -207,11 +207,11 @@ def small(seed: int) -> PreTrainedModel:
 
 
 def distribution(
-    target: Any, draft: Any, way: Configuration, policy: SamplingPolicy, most: int
+    target: Any, draft: Any, way: Configuration, policy: SamplingPolicy, max_tokens: int
 ) -> Any:
     def stream(chance: RandomSource) -> Any:
         decoder = SpeculativeDecoder(target, draft, way, policy, chance)
-        return decoder.rounds(torch.tensor(PROMPT), max_new_tokens=most)
+        return decoder.rounds(torch.tensor(PROMPT), max_new_tokens=max_tokens)
 
     def state() -> Hashable:
         return target.length, draft.length
@@ -223,7 +223,7 @@ def distribution(
     "policy", [SamplingPolicy(0.0), SamplingPolicy(1.0), SamplingPolicy(0.7, top_k=3)], ids=str
 )
 @pytest.mark.parametrize(
-    ("draft", "verify", "gamma", "most"),
+    ("draft", "verify", "gamma", "max_tokens"),
     [
         (ChainDraft(), verify_token, 2, 3),
         (ChainDraft(), verify_block, 2, 3),
@@ -232,15 +232,15 @@ def distribution(
     ],
 )
 def test_whole_outputs_have_the_distribution_of_the_target(
-    draft: Any, verify: Any, gamma: int, most: int, policy: SamplingPolicy
+    draft: Any, verify: Any, gamma: int, max_tokens: int, policy: SamplingPolicy
 ) -> None:
     target, drafter = runner_for_trees(small(1)), runner_for_trees(small(2))
     way = Configuration("one", gamma, draft, FixedLength(), verify)
-    found = distribution(target, drafter, way, policy, most)
-    assert sum(found.values()) == pytest.approx(1.0, abs=1e-12)
-    expected = autoregressive_distribution(target, policy, PROMPT, most)
-    assert total_variation(found, expected) < 1e-9
-    own = autoregressive_distribution(drafter, policy, PROMPT, most)
+    actual = distribution(target, drafter, way, policy, max_tokens)
+    assert sum(actual.values()) == pytest.approx(1.0, abs=1e-12)
+    expected = autoregressive_distribution(target, policy, PROMPT, max_tokens)
+    assert total_variation(actual, expected) < 1e-9
+    own = autoregressive_distribution(drafter, policy, PROMPT, max_tokens)
     assert total_variation(own, expected) > 0.1, "else any draft would pass"
 
 
@@ -286,7 +286,7 @@ def test_an_encoder_reads_each_prompt_once(draft: Any, verify: Any) -> None:
 
 
 def test_what_is_made_of_a_source_is_made_once_and_before_decoding_begins() -> None:
-    """Timed steps feed the start token, go back to the source, and begin anew."""
+    """Timed steps feed the start token, roll back to the source, and start again."""
     model = tiny_t5(layers=2)
     expected = {token: own_logits(model, [*SOURCE, START, token]) for token in RESPONSE}
     encoded = projected = 0
@@ -322,8 +322,8 @@ def test_a_trimmed_head_rules_the_others_out() -> None:
         states = hidden_states(model, torch.tensor([ROW]), None)[0, len(SOURCE) :]
         for logits in (own_logits(model, ROW), head.logits(states)):
             close(logits[:, kept], whole[:, kept])
-            others = [token for token in range(whole.shape[1]) if token not in kept]
-            assert (logits[:, others] == -torch.inf).all()
+            ruled_out = [token for token in range(whole.shape[1]) if token not in kept]
+            assert (logits[:, ruled_out] == -torch.inf).all()
 
 
 # --- what is refused -----------------------------------------------------------------------------
@@ -349,7 +349,7 @@ def test_a_pair_has_two_models_of_one_kind_that_begin_alike() -> None:
     assert not check_same_kind(tiny_model("llama"), tiny_model("gpt2"), "here")
     with pytest.raises(DistillSpecError, match="target is an encoder-decoder.*draft is a causal"):
         check_same_kind(tiny_t5(), tiny_model("llama"), "here")
-    other = tiny_t5()
-    other.generation_config.decoder_start_token_id = 7
+    other_start = tiny_t5()
+    other_start.generation_config.decoder_start_token_id = 7
     with pytest.raises(DistillSpecError, match="token 0, the draft's with 7"):
-        check_same_kind(tiny_t5(), other, "here")
+        check_same_kind(tiny_t5(), other_start, "here")

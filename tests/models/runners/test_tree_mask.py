@@ -46,7 +46,7 @@ def test_what_is_kept_of_a_tree_grows_on_after_the_text() -> None:
     assert seen == [[0, 1, 2, 3, 6], [0, 1, 2, 3, 4, 7], [0, 1, 2, 3, 4, 5, 8]]
 
 
-def test_a_tree_of_which_nothing_is_kept_begins_anew_anywhere() -> None:
+def test_a_tree_of_which_nothing_is_kept_starts_again_anywhere() -> None:
     paths = TreePaths()
     paths.add(3, [2, 3])
     positions, _ = paths.kept(4, []).add(9, [8])

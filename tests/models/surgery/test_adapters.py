@@ -77,8 +77,8 @@ def test_dora_trains_the_size_of_each_row_apart() -> None:
         tiny_model("llama"), AdapterConfig(rank=2, targets=("up_proj",), use_dora=True)
     )
     sizes = [p for name, p in adapted.named_parameters() if "magnitude" in name]
-    assert [tuple(one.shape) for one in sizes] == [(48,)] * 2
-    assert all(one.requires_grad for one in sizes)
+    assert [tuple(name_.shape) for name_ in sizes] == [(48,)] * 2
+    assert all(name_.requires_grad for name_ in sizes)
 
 
 @pytest.mark.parametrize("target", ["query", "mlp", "embed_tokens", "proj"])

@@ -37,12 +37,12 @@ def test_input_and_output_embeddings_are_one_tensor() -> None:
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
-    first, again, other = (
+    first, again, second = (
         random_llama(SHAPE, vocab_size=40, end_token=0, seed=seed).state_dict()
         for seed in (7, 7, 8)
     )
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
+    assert not torch.equal(first["lm_head.weight"], second["lm_head.weight"])
 
 
 def test_the_callers_random_state_is_left_alone() -> None:

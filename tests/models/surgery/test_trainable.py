@@ -143,8 +143,8 @@ def test_a_draft_whose_randomness_cannot_be_switched_off_is_refused() -> None:
 @pytest.mark.parametrize("kind", ["t5", "llama"])
 def test_layers_are_those_of_both_halves(kind: str) -> None:
     model = tiny_t5(layers=2) if kind == "t5" else tiny_model("llama")
-    found = [type(layer).__name__ for part in stacks(model) for layer in part]
-    assert found == (["T5Block"] * 4 if kind == "t5" else ["LlamaDecoderLayer"] * 2)
+    layers = [type(layer).__name__ for part in stacks(model) for layer in part]
+    assert layers == (["T5Block"] * 4 if kind == "t5" else ["LlamaDecoderLayer"] * 2)
 
 
 def test_activations_are_computed_again_in_training_only(text: torch.Tensor) -> None:
@@ -167,7 +167,7 @@ def test_an_architecture_that_cannot_is_refused(monkeypatch: pytest.MonkeyPatch)
         checkpoint_activations(model)
 
 
-def test_a_missing_compiler_is_said_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_an_error_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainable, "compiler_available", lambda: False)
     with pytest.raises(DistillSpecError, match=r"needs a C\+\+ compiler"):
         compile_forward(tiny_model("llama"))
