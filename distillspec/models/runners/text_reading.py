@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distillspec.models.runners.cache import GrowingCache, check_rolls_back
-from distillspec.models.runners.encoder_decoder import EncoderDecoderReading, is_seq2seq
+from distillspec.models.runners.encoder_decoder import is_seq2seq
+from distillspec.models.runners.encoder_decoder_reading import EncoderDecoderReading
 
 
 class TextReading(Protocol):

@@ -8,7 +8,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_outputs import BaseModelOutput
 
 from distillspec.models.bare import bare_model
-from distillspec.models.runners.encoder_decoder import both_caches, empty_caches, start_token
+from distillspec.models.runners.encoder_decoder import start_token
+from distillspec.models.runners.encoder_decoder_reading import both_caches, empty_caches
 from distillspec.models.sampling.forward import Forward
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.models.runners.encoder_decoder import EncoderDecoderReading
+from distillspec.models.runners.encoder_decoder_reading import EncoderDecoderReading
 from distillspec.models.runners.text_reading import CausalReading, reading
 from tests.models.conftest import one_pass, tiny_model
 from tests.seq2seq import tiny_t5
