@@ -208,7 +208,7 @@ def load_tokenizer(
         assert isinstance(tokenizer, PreTrainedTokenizerBase)
         if not isinstance(tokenizer.model_max_length, int | float):  # compared when it encodes
             raise TypeError("model_max_length of tokenizer_config.json is no number")
-        tokenizer("")  # other settings of the wrong type show here
+        tokenizer("")  # settings of the wrong type raise in this call
     return tokenizer
 
 

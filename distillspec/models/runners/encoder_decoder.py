@@ -1,8 +1,8 @@
 """Encoder-decoder models behind the interface of causal models: a text is one row of tokens.
 
 A row is source, start token, response. The encoder reads the tokens before the first start token.
-The decoder reads the rest, and its output for each token stands at that token's position in the
-row. So prompts, masks, caches and losses are those of causal models. The model never predicts
+The decoder reads the remaining tokens. Its output for each token stands at that token's position in
+the row. So prompts, masks, caches and losses are those of causal models. The model never predicts
 inside a source.
 """
 

@@ -108,10 +108,12 @@ class EncoderDecoderReading:
 
 
 def empty_caches() -> EncoderDecoderCache:
+    """Caches for the decoder's own tokens and for the source, both empty."""
     return EncoderDecoderCache(GrowingCache(), GrowingCache())
 
 
 def both_caches(cache: EncoderDecoderCache) -> tuple[GrowingCache, GrowingCache]:
+    """The cache of the decoder's tokens and that of the source."""
     own, cross = cache.self_attention_cache, cache.cross_attention_cache
     assert isinstance(own, GrowingCache) and isinstance(cross, GrowingCache)
     return own, cross

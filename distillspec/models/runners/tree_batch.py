@@ -100,9 +100,9 @@ class BatchedTreeRunner:
 
     def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
         """Keep the first `length` slots, then `slots` as text, then `tree` as a tree after that."""
-        rest = self._tree.part([slot - self._text_length for slot in tree])
+        remaining = self._tree.part([slot - self._text_length for slot in tree])
         self._keep_text(length, slots)
-        self._tree = rest
+        self._tree = remaining
 
     def _keep_text(self, length: int, slots: Sequence[int]) -> None:
         nodes = [slot - self._text_length for slot in (*range(self._text_length, length), *slots)]
@@ -112,7 +112,7 @@ class BatchedTreeRunner:
             self._text_length = length
             return
         assert nodes == self._tree.path(nodes[-1]), "the kept nodes must form one path"
-        if self._rows is None:  # the tree is the rest of an earlier one and was not read again
+        if self._rows is None:  # the tree remained from an earlier one and was not read again
             table = self._tree.table()
             self._rows = self._text.repeated(table.shape[0])
             with torch.no_grad():

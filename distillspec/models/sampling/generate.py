@@ -147,11 +147,11 @@ class _Sampler:
             if not left:
                 break
             if left <= len(rows) * (1 - _DONE_SHARE):
-                kept = (~done).nonzero()[:, 0]
-                rows, done = rows[kept], done[kept]
-                chance = for_rows(chance, kept)
+                unfinished = (~done).nonzero()[:, 0]
+                rows, done = rows[unfinished], done[unfinished]
+                chance = for_rows(chance, unfinished)
                 for batch in batches:
-                    batch.keep_rows(kept)
+                    batch.keep_rows(unfinished)
         check_finite(" or ".join(named(forward.model) for forward in self._forwards), doubts)
         return cut_at_ends(drawn.cpu(), self._ends.cpu())
 
