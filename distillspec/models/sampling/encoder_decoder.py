@@ -13,7 +13,7 @@ from distillspec.models.runners.encoder_decoder_reading import both_caches, empt
 from distillspec.models.sampling.forward import Forward
 
 
-class Answering:
+class EncoderDecoderBatch:
     """Rows whose responses are being written, each after its own source (`sampling.generate`).
 
     Responses start and grow together. Sources are padded on the right and masked.

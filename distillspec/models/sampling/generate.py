@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from distillspec.models.bare import bare_model, named
 from distillspec.models.runners.cache import additive_mask, check_rolls_back
 from distillspec.models.runners.encoder_decoder import is_seq2seq
-from distillspec.models.sampling.encoder_decoder import Answering
+from distillspec.models.sampling.encoder_decoder import EncoderDecoderBatch
 from distillspec.models.sampling.forward import Forward, forward_of, read_prompts
 from distillspec.models.surgery.hidden_states import left_padded_positions
 from distillspec.speculation.chance import RandomSource, for_rows
@@ -156,7 +156,7 @@ class _Sampler:
         return cut_at_ends(drawn.cpu(), self._ends.cpu())
 
     def _next_tokens(
-        self, batches: Sequence[_Batch | Answering], rows: int, chance: RandomSource
+        self, batches: Sequence[_Batch | EncoderDecoderBatch], rows: int, chance: RandomSource
     ) -> DrawnToken:
         """long [rows], each drawn by the model whose turn it is in that row."""
         distributions = [batch.next_logits()[:, : self._vocab_size] for batch in batches]
@@ -167,9 +167,11 @@ class _Sampler:
         return self._policy.draw_with_doubt(of_writers, chance)
 
 
-def _begun(prompts: list[Tensor], max_new_tokens: int, forward: Forward) -> _Batch | Answering:
+def _begun(
+    prompts: list[Tensor], max_new_tokens: int, forward: Forward
+) -> _Batch | EncoderDecoderBatch:
     is_answer = is_seq2seq(bare_model(forward.model))
-    return (Answering if is_answer else _Batch)(prompts, max_new_tokens, forward)
+    return (EncoderDecoderBatch if is_answer else _Batch)(prompts, max_new_tokens, forward)
 
 
 def cut_at_ends(drawn: Tensor, ends: Tensor) -> list[Tensor]:

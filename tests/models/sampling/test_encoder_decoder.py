@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.models.sampling.encoder_decoder import Answering
+from distillspec.models.sampling.encoder_decoder import EncoderDecoderBatch
 from distillspec.models.sampling.forward import forward_of
 from distillspec.models.sampling.generate import ResponseWriter, generate
 from distillspec.speculation.chance import GeneratorSource
@@ -71,4 +71,4 @@ def test_under_autocast_weights_are_cast_and_the_source_is_read_once() -> None:
 
 def test_a_prompt_ends_with_the_start_token() -> None:
     with forward_of(tiny_t5()) as forward, pytest.raises(AssertionError, match="no start token"):
-        Answering([torch.tensor([5, 6, END])], 4, forward)
+        EncoderDecoderBatch([torch.tensor([5, 6, END])], 4, forward)
