@@ -59,7 +59,7 @@ def wide_bridge() -> CrossTokenizerMap:
 
 
 def save_other_draft(folder: Path, max_positions: int = 512) -> PreTrainedTokenizerBase:
-    """A tiny draft of 310 tokens with a tokenizer of its own, which is given back."""
+    """Save a tiny draft of 310 tokens with another tokenizer, and return the tokenizer."""
     tokenizer = train_tokenizer([Path(__file__).read_text(encoding="utf-8")], 290)
     shape = LlamaShape(
         hidden_size=16, intermediate_size=32, layers=1, heads=2, max_positions=max_positions

@@ -78,7 +78,7 @@ def test_whole_outputs_have_the_distribution_of_the_target(
     expected = autoregressive_distribution(target, policy, PROMPT, max_new_tokens)
     assert total_variation(distribution, expected) < 1e-9
     if policy.temperature > 0.0:
-        assert any(3 in tokens for tokens in distribution)  # what the draft cannot say is said
+        assert any(3 in tokens for tokens in distribution)  # a token that the draft lacks
 
 
 def fresh(text: list[int]) -> Tensor:
@@ -139,7 +139,7 @@ def test_a_cache_that_is_smaller_than_the_context_is_named() -> None:
 
 
 def decoded(capacity: int, prompt: tuple[int, ...], draft: Any, verify: Any) -> Generation:
-    """20 tokens by the distribution of a target that says "ab" often, which the draft cannot."""
+    """20 tokens from a target that often draws "ab", which the draft lacks."""
     likes = table(4, 1)
     likes[:, 3] += 1.0
     translated = CrossTokenizerRunner(HistoryRunner(table(5, 2), capacity=capacity), tiny_map())

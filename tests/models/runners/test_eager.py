@@ -78,7 +78,7 @@ def test_logits_are_trimmed_to_the_vocabulary_asked_for(
 def test_padded_vocabularies_of_any_size_keep_the_distribution_of_the_target(
     temperature: float,
 ) -> None:
-    """Four tokens are known to both; what is beyond them is likely, and never said."""
+    """Both share four tokens; the tokens beyond them are likely, but never drawn."""
     target, draft = (CausalRunner(tiny_model("llama", seed=seed), vocab_size=4) for seed in (0, 1))
     policy = SamplingPolicy(temperature)
     way = Configuration("padded", 2, ChainDraft(), FixedLength(), verify_token)

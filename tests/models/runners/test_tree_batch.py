@@ -66,7 +66,7 @@ def test_the_kept_path_of_a_tree_is_a_text_again(
         runner.feed(text[:, :length])
     runner.feed_tree(torch.tensor(TREE), tree_parents(length))
     slots = [length + node for node in path]
-    if named == "by length":  # as the engine says that the head of a tree is kept
+    if named == "by length":  # as the engine keeps the head of a tree
         leading = sum(slot == length + start for start, slot in enumerate(slots))
         runner.keep(length + leading, slots[leading:])
     else:

@@ -110,7 +110,7 @@ def test_fields_with_an_entry_for_each_layer_follow_the_layers() -> None:
 
 
 def _silence(target: PreTrainedModel, tails: Mapping[str, tuple[int, Tensor]]) -> None:
-    """Zero these rows or columns, so that what they belong to says nothing."""
+    """Zero these rows or columns, so that their units have no effect."""
     with torch.no_grad():
         for name, parameter in target.named_parameters():
             for tail, (axis, units) in tails.items():

@@ -58,7 +58,7 @@ def test_a_shape_beyond_the_memory_is_the_users_error() -> None:
 
 
 def test_memory_that_cannot_be_had_is_the_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Beyond what any kernel gives out, whatever this machine has.
+    # More than any kernel allocates, on every machine.
     monkeypatch.setattr(build_llama, "check_memory", lambda *_: None)
     huge = LlamaShape(hidden_size=2**20, intermediate_size=2**20, layers=1, heads=2)
     with pytest.raises(DistillSpecError, match="not enough free memory"):

@@ -43,7 +43,7 @@ def test_a_draft_of_embeddings_alone_has_nothing_to_train() -> None:
         freeze_embeddings(model)
 
 
-# By family: what its configuration is made of beside the shape, with every rate that it has.
+# By family: its configuration without the shape, with every rate that it has.
 RANDOM: dict[str, dict[str, Any]] = {
     "bloom": {"hidden_dropout": 0.3, "attention_dropout": 0.3},
     "biogpt": {"hidden_dropout_prob": 0.3, "layerdrop": 0.3, "activation_dropout": 0.3},
@@ -87,7 +87,7 @@ def family(kind: str) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config).eval()
-        with torch.no_grad():  # fresh weights say nearly the same of every token
+        with torch.no_grad():  # fresh weights give nearly equal logits
             for parameter in model.parameters():
                 if parameter.ndim == 2:
                     parameter.mul_(4.0)
@@ -130,7 +130,7 @@ def test_the_dropout_that_a_recipe_asks_of_lora_stays() -> None:
 
 class AlwaysRandom(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return nn.functional.dropout(hidden, 0.3)  # as remote code may: whatever the mode
+        return nn.functional.dropout(hidden, 0.3)  # as remote code may, in every mode
 
 
 def test_a_draft_whose_randomness_cannot_be_switched_off_is_refused() -> None:

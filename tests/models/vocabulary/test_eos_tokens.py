@@ -76,7 +76,7 @@ def test_generation_config_and_tokenizer_name_what_ends_a_text_and_each_may_be_s
         ("<plain>{% endfor %}", None),  # the template's own words, or a token that is not special
         ("{% endfor %}", None),
         ("{% endfor %}{{ raise_exception('no such chat') }}", None),
-        ("{% break %}{% endfor %}", None),  # what was said is not shown
+        ("{% break %}{% endfor %}", None),  # the template does not write the answer
     ],
 )
 def test_the_special_token_behind_an_answer_ends_a_text_too(

@@ -44,7 +44,7 @@ def test_equal_tokenizers_share_the_smaller_padded_size(
     assert check_pair(tokenizer, tokenizer, 304, 320, "pair") == 304
 
 
-def test_a_digest_is_of_tokens_and_ids_whatever_their_order(
+def test_a_digest_is_of_tokens_and_ids_in_any_order(
     tokenizer: PreTrainedTokenizerBase, changed: Callable[[Change], PreTrainedTokenizerBase]
 ) -> None:
     def turn(content: dict[str, Any]) -> None:
