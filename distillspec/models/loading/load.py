@@ -81,6 +81,12 @@ def load_model(
     for note in notes:
         say_once(note)
     model.name_or_path = path
+    _move(model, device, path, what)
+    model.eval()
+    return model
+
+
+def _move(model: PreTrainedModel, device: torch.device | str, path: str, what: str) -> None:
     try:
         torch.nn.Module.to(model, device)
     except torch.OutOfMemoryError as error:
@@ -90,8 +96,6 @@ def load_model(
             fix="use a smaller model or a larger device; several processes can share a target "
             "in training (hardware.shard_target=true)",
         ) from error
-    model.eval()
-    return model
 
 
 def _from_pretrained(

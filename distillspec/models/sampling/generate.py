@@ -66,7 +66,6 @@ def generate(
         chance: One stream for all rows, or a `RowSource` with a stream per row.
         eos_token_ids: Tokens that end a response.
         pad_token: Any token of the vocabulary.
-        batch_rows: Prompts per batch.
         vocab_size: Logits are trimmed to this many tokens.
 
     Returns:

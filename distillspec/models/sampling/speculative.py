@@ -74,13 +74,11 @@ def generate_speculatively(
     Both models run in eval mode, and their modes are restored.
 
     Args:
-        target: The target.
         draft: The draft, on the target's device.
         prompts: Long [t] each, not empty.
         gamma: Tokens drafted per round.
         max_new_tokens: Tokens of the longest response.
         policy: Temperature and truncation, for both models.
-        chance: The random source.
         eos_token_ids: Tokens that end a response.
         vocab_size: Logits are trimmed to this many tokens.
         batch_rows: Prompts per batch.

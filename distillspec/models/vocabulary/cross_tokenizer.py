@@ -86,16 +86,7 @@ class CrossTokenizerMap:
         self._draft_spelling = _spelling(draft, draft_vocabulary, where)
         self._spelled = target_spelling.of_id
         self._longest = max(map(len, self._draft_spelling.texts), default=1)
-        matches = {
-            token: self._draft_spelling.texts[spelled]
-            for spelled, token in target_spelling.texts.items()
-            if spelled in self._draft_spelling.texts
-        }
-        matches |= {
-            token: self._draft_spelling.specials[content]
-            for content, token in target_spelling.specials.items()
-            if content in self._draft_spelling.specials
-        }
+        matches = _equal_spellings(target_spelling, self._draft_spelling)
         for role in _ROLES:
             target_id, draft_id = getattr(target, role), getattr(draft, role)
             if (
@@ -222,6 +213,19 @@ def bridge_of(model: PreTrainedModel) -> CrossTokenizerMap | None:
     token_map = model.__dict__.get("token_map")
     assert token_map is None or isinstance(token_map, CrossTokenizerMap)
     return token_map
+
+
+def _equal_spellings(target: _Spelling, draft: _Spelling) -> dict[int, int]:
+    """Target tokens with a draft token of the same bytes, or the same special content."""
+    return {
+        token: draft.texts[spelled]
+        for spelled, token in target.texts.items()
+        if spelled in draft.texts
+    } | {
+        token: draft.specials[content]
+        for content, token in target.specials.items()
+        if content in draft.specials
+    }
 
 
 def _one_to_one(matches: Mapping[int, int], first: int | None) -> dict[int, int]:

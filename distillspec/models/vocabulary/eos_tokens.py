@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -98,17 +98,8 @@ def stop_ids(
         else:
             ids.add(ends[0])
             named[ends[0]] = "after an answer in the chat template"
-    for token in sorted(ids & inside):
-        notes.append(
-            f"{_shown(tokenizer, token)} ends a text, but the chat template writes it inside "
-            f"answers, which are cut there; to change this, set {KEY}"
-        )
     plain_answer = next((answer for answer in written if not answer.calls), None)
-    if plain_answer is not None and not ids & set(plain_answer.behind):
-        notes.append(
-            "the chat template puts none of these after an answer, so chats do not teach "
-            f"the draft where to stop; to end a text with another token, set {KEY}"
-        )
+    notes += _disagreements(tokenizer, ids, inside, plain_answer)
     turn_end = (
         next((token for token in plain_answer.behind if token in ids), None)
         if plain_answer
@@ -117,6 +108,25 @@ def stop_ids(
     descriptions = (f"{_shown(tokenizer, token)} ({named[token]})" for token in sorted(ids))
     summary = f"a text ends with {', '.join(descriptions)}" if ids else "nothing ends a text"
     return EosTokens(frozenset(ids), turn_end, (summary, *dict.fromkeys(notes)))
+
+
+def _disagreements(
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Set[int],
+    inside: Set[int],
+    plain_answer: _Written | None,
+) -> Iterator[str]:
+    """Notes on end tokens that the chat template uses otherwise."""
+    for token in sorted(ids & inside):
+        yield (
+            f"{_shown(tokenizer, token)} ends a text, but the chat template writes it inside "
+            f"answers, which are cut there; to change this, set {KEY}"
+        )
+    if plain_answer is not None and not ids & set(plain_answer.behind):
+        yield (
+            "the chat template puts none of these after an answer, so chats do not teach "
+            f"the draft where to stop; to end a text with another token, set {KEY}"
+        )
 
 
 def required_stop_ids(

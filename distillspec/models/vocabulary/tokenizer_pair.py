@@ -54,12 +54,7 @@ def check_pair(
     target_ids, draft_ids = target_tokenizer.get_vocab(), draft_tokenizer.get_vocab()
     common = min(target_vocabulary, draft_vocabulary)
     idle = _idle(target_tokenizer) | _idle(draft_tokenizer)
-    apart = [id_ for name, id_ in target_ids.items() ^ draft_ids.items() if name in idle]
-    vocab_size = min(common, *apart) if apart else common
-    ids = target_ids | draft_ids
-    ruled_out = [name for name in idle if ids[name] >= vocab_size]
-    if any(ids[name] >= vocab_size for name in ids.keys() - set(ruled_out)):
-        vocab_size, ruled_out = common, []  # only the last tokens can be padding
+    vocab_size, ruled_out = _without_idle_end(target_ids, draft_ids, idle, common)
     target_kept, draft_kept = (
         {token: id_ for token, id_ in ids_of.items() if token not in ruled_out}
         for ids_of in (target_ids, draft_ids)
@@ -67,7 +62,19 @@ def check_pair(
     _check_tokens(target_kept, draft_kept, where)
     _check_special(target_tokenizer, draft_tokenizer, ruled_out, where)
     _check_probe(target_tokenizer, draft_tokenizer, ruled_out, where)
-    largest = max(target_kept.values())
+    _check_rows(max(target_kept.values()), target_vocabulary, draft_vocabulary, where)
+    if ruled_out:
+        ids = target_ids | draft_ids
+        say_once(
+            "ruled out for both models, like padding: tokens that one of them lacks ("
+            f"{_named(sorted(ruled_out, key=ids.__getitem__), ids)})"
+        )
+    return vocab_size
+
+
+def _check_rows(largest: int, target_vocabulary: int, draft_vocabulary: int, where: str) -> None:
+    """Raise DistillSpecError if an output lacks a row for the largest token id."""
+    common = min(target_vocabulary, draft_vocabulary)
     if largest >= common:
         smaller = "target" if target_vocabulary < draft_vocabulary else "draft"
         raise DistillSpecError(
@@ -76,12 +83,19 @@ def check_pair(
             where=where,
             fix=f"resize the {smaller}'s embeddings to hold every token, or use another pair",
         )
-    if ruled_out:
-        say_once(
-            "ruled out for both models, like padding: tokens that one of them lacks ("
-            f"{_named(sorted(ruled_out, key=ids.__getitem__), ids)})"
-        )
-    return vocab_size
+
+
+def _without_idle_end(
+    target_ids: dict[str, int], draft_ids: dict[str, int], idle: set[str], common: int
+) -> tuple[int, list[str]]:
+    """The vocabulary before the idle tokens that differ, and the tokens that this rules out."""
+    apart = [id_ for name, id_ in target_ids.items() ^ draft_ids.items() if name in idle]
+    vocab_size = min(common, *apart) if apart else common
+    ids = target_ids | draft_ids
+    ruled_out = [name for name in idle if ids[name] >= vocab_size]
+    if any(ids[name] >= vocab_size for name in ids.keys() - set(ruled_out)):
+        return common, []  # only the last tokens can be padding
+    return vocab_size, ruled_out
 
 
 def check_in_vocabulary(
