@@ -77,7 +77,7 @@ def tiny_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Both: a float32 Llama with random weights, 300 tokens, byte-level BPE, end of text = id 0.
     Read-only by convention: a test that changes a model folder copies it first.
     """
-    from distillspec.models.surgery.build_llama import random_llama
+    from distillspec.models.surgery.random_llama import random_llama
     from distillspec.recipe.start import LlamaShape
 
     folder = tmp_path_factory.mktemp("tiny-pair")

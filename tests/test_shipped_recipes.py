@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.surgery.build_llama import random_llama
+from distillspec.models.surgery.random_llama import random_llama
 from distillspec.recipe.data import HubSource
 from distillspec.recipe.dry_run import plan, render
 from distillspec.recipe.loading import load_recipe

@@ -27,13 +27,17 @@ from distillspec.models.runners.cache import check_rolls_back
 from distillspec.models.runners.eager import context_of_model, max_context_length, vocabulary_size
 from distillspec.models.runners.encoder_decoder import check_same_kind, is_seq2seq, start_token
 from distillspec.models.surgery.adapters import add_lora, check_targets
-from distillspec.models.surgery.frozen import FrozenTarget
+from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.models.surgery.made_draft import made_draft
 from distillspec.models.surgery.sharded import split_over_processes
 from distillspec.models.surgery.trainable import without_dropout
 from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap
 from distillspec.models.vocabulary.eos_tokens import EosTokens, required_stop_ids
-from distillspec.models.vocabulary.tokenizers import check_in_vocabulary, check_pair, padding_token
+from distillspec.models.vocabulary.tokenizer_pair import (
+    check_in_vocabulary,
+    check_pair,
+    padding_token,
+)
 from distillspec.models.vocabulary.trimmed_head import settle_head
 from distillspec.recipe.capacity import check_threads
 from distillspec.recipe.context import check_rows_fit

@@ -20,7 +20,7 @@ from distillspec.corpus.stores.top_k import Scorer, TopKStore, TopKText
 from distillspec.divergence.top_tokens import TopTokens, top_tokens
 from distillspec.models.loading.digest import model_digest
 from distillspec.models.sampling.generate import generate
-from distillspec.models.vocabulary.tokenizers import vocabulary_digest
+from distillspec.models.vocabulary.tokenizer_pair import vocabulary_digest
 from distillspec.recipe.distill import (
     CachedTargetConfig,
     SourceShares,

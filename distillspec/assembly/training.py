@@ -17,7 +17,7 @@ from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model
 from distillspec.models.runners.eager import vocabulary_size
-from distillspec.models.surgery.frozen import FrozenTarget
+from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.recipe.capacity import check_visits
 from distillspec.recipe.distill import (
     DistillConfig,

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable
 from typing import NamedTuple
 
-from distillspec.models.loading.model_folder import ModelFacts
+from distillspec.models.loading.model_facts import ModelFacts
 
 # --- launching -----------------------------------------------------------------------------------
 

@@ -21,10 +21,10 @@ from distillspec.export.old_readers import add_old_keys
 from distillspec.measure.exact.corpus_alpha import acceptance, surprise
 from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.models.loading.precision import cast_parameters
-from distillspec.models.loading.tied import state_tying, tied_as_it_is
+from distillspec.models.loading.tied_embeddings import state_tying, tied_as_it_is
 from distillspec.models.sampling.generate import DrawnText
 from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach
-from distillspec.models.vocabulary.tokenizers import check_pair
+from distillspec.models.vocabulary.tokenizer_pair import check_pair
 from distillspec.models.vocabulary.trimmed_head import kept_tokens, trim_head, whole_head
 from distillspec.recipe.written_files import HOT_TOKENS, MODEL_FILES
 from distillspec.runtime import atomic

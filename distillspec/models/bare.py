@@ -1,4 +1,4 @@
-"""The transformers model itself, without what peft wraps around it."""
+"""The transformers model inside a peft wrapper."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from transformers import PreTrainedModel
 
 
 def bare_model(model: nn.Module) -> PreTrainedModel:
-    """The transformers model itself: what peft wraps, with its adapters in place, else `model`."""
+    """The transformers model that peft wraps, with its adapters in place, or `model` itself."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(inner, PreTrainedModel), f"{type(inner).__name__} is no language model"
     return inner
 
 
 def named(model: nn.Module) -> str:
-    """Which model it is, for errors."""
+    """Class and path of the model, for error messages."""
     bare = bare_model(model)
-    kind = type(bare).__name__
-    return f"{kind} ({bare.name_or_path})" if bare.name_or_path else kind
+    class_name = type(bare).__name__
+    return f"{class_name} ({bare.name_or_path})" if bare.name_or_path else class_name

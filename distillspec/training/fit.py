@@ -21,7 +21,7 @@ from torch import nn
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.precision import fast_dtype
-from distillspec.models.surgery.frozen import FrozenTarget
+from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.models.surgery.trainable import (
     check_trains_as_it_decodes,
     checkpoint_activations,
@@ -29,7 +29,7 @@ from distillspec.models.surgery.trainable import (
     freeze_embeddings,
 )
 from distillspec.models.vocabulary.eos_tokens import stop_ids
-from distillspec.models.vocabulary.tokenizers import padding_token
+from distillspec.models.vocabulary.tokenizer_pair import padding_token
 from distillspec.recipe.schema import HardwareConfig, Recipe
 from distillspec.runtime.atomic import make_folder
 from distillspec.runtime.interrupts import StopRequest

@@ -18,8 +18,13 @@ from distillspec.divergence.reduction import DivergenceSums
 from distillspec.divergence.row_pass import RowScores, row_scores, weighted_sums
 from distillspec.divergence.table import DIVERGENCES, DivergenceSettings, divergence, mixture
 from distillspec.models.bare import bare_model
-from distillspec.models.surgery.frozen import FrozenTarget
-from distillspec.models.surgery.hidden import Layout, hidden_states, output_head, token_logits
+from distillspec.models.surgery.frozen_target import FrozenTarget
+from distillspec.models.surgery.hidden_states import (
+    Layout,
+    hidden_states,
+    output_head,
+    token_logits,
+)
 from distillspec.models.vocabulary.cross_tokenizer import bridge_of
 from distillspec.models.vocabulary.trimmed_head import kept_tokens
 from distillspec.recipe.distill import DistillConfig

@@ -27,7 +27,7 @@ from distillspec.divergence.row_pass import weighted_sums
 from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
 from distillspec.models.runners.attention import fast_whole_rows
-from distillspec.models.surgery.hidden import hidden_states, output_head
+from distillspec.models.surgery.hidden_states import hidden_states, output_head
 from distillspec.recipe.pretraining import PretrainConfig
 from distillspec.runtime.atomic import explain, replacing_file
 from distillspec.runtime.interrupts import StopRequest

@@ -13,7 +13,7 @@ from distillspec.measure.exact.corpus_alpha import acceptance
 from distillspec.models.runners.compiled import make_runner
 from distillspec.models.runners.tree_batch import eager_runner
 from distillspec.models.sampling.generate import DrawnText, generate
-from distillspec.models.surgery.frozen import FrozenTarget
+from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.recipe import distill
 from distillspec.runtime.seeds import derive_seed
 from distillspec.speculation.choose.configuration import Configuration

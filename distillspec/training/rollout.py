@@ -22,7 +22,7 @@ from distillspec.models.bare import bare_model
 from distillspec.models.runners.tree_mask import check_takes_a_tree
 from distillspec.models.sampling.generate import ResponseWriter, generate
 from distillspec.models.sampling.speculative import SpeculatedText, generate_speculatively
-from distillspec.models.surgery.frozen import FrozenTarget
+from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.recipe.distill import DistillConfig
 from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.sampling import SamplingPolicy

@@ -18,7 +18,7 @@ from distillspec.export.engines import EngineVerdict, engine_verdicts
 from distillspec.measure.pair_check import Expectation, PairCheck, assess
 from distillspec.measure.summary.file import without_nan
 from distillspec.measure.timed.memory import TrainingLoad
-from distillspec.models.loading.model_folder import folder_facts
+from distillspec.models.loading.model_facts import folder_facts
 from distillspec.models.loading.precision import cast_parameters
 from distillspec.models.surgery.made_draft import facts
 from distillspec.recipe.endpoint import EndpointConfig, refuse_endpoint

@@ -30,9 +30,9 @@ from distillspec.models.runners.eager import check_text_fits, vocabulary_size
 from distillspec.models.runners.encoder_decoder import check_same_kind, start_token
 from distillspec.models.runners.tree_batch import eager_runner, runner_for_trees
 from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap
-from distillspec.models.vocabulary.decoded import decoded
+from distillspec.models.vocabulary.detokenize import decoded
 from distillspec.models.vocabulary.eos_tokens import stop_ids
-from distillspec.models.vocabulary.tokenizers import (
+from distillspec.models.vocabulary.tokenizer_pair import (
     TokenizersDifferError,
     check_in_vocabulary,
     check_pair,

@@ -24,7 +24,7 @@ from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.models.loading.precision import cast_parameters
 from distillspec.models.runners.eager import max_context_length
 from distillspec.models.sampling.generate import DrawnText
-from distillspec.models.surgery.build_llama import random_llama
+from distillspec.models.surgery.random_llama import random_llama
 from distillspec.models.vocabulary.train_tokenizer import train_tokenizer
 from distillspec.recipe.capacity import check_memory, check_threads, llama_parameters, trained_bytes
 from distillspec.recipe.loading import dump_yaml

@@ -31,7 +31,7 @@ from distillspec.models.loading.precision import describe, fast_dtype
 from distillspec.models.runners.eager import context_of_model, vocabulary_size
 from distillspec.models.runners.encoder_decoder import check_same_kind, is_seq2seq, start_token
 from distillspec.models.runners.tree_mask import check_takes_a_tree
-from distillspec.models.vocabulary.tokenizers import check_in_vocabulary, check_pair
+from distillspec.models.vocabulary.tokenizer_pair import check_in_vocabulary, check_pair
 from distillspec.recipe import yaml_text
 from distillspec.recipe.data import DataConfig, JsonlSource, PythonSource
 from distillspec.recipe.prompt_plan import PromptsConfig

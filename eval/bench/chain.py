@@ -34,7 +34,7 @@ from distillspec.models.loading.precision import describe, fast_dtype
 from distillspec.models.runners.compiled import make_runner
 from distillspec.models.sampling.generate import DrawnText
 from distillspec.models.vocabulary.eos_tokens import stop_ids
-from distillspec.models.vocabulary.tokenizers import check_pair
+from distillspec.models.vocabulary.tokenizer_pair import check_pair
 from distillspec.speculation.limits import up_to_end
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy

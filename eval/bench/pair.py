@@ -18,7 +18,7 @@ from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.models.loading.precision import fast_dtype
 from distillspec.models.runners.compiled import make_runner
 from distillspec.models.runners.eager import vocabulary_size
-from distillspec.models.vocabulary.tokenizers import check_pair
+from distillspec.models.vocabulary.tokenizer_pair import check_pair
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
 from distillspec.speculation.draft.proposal import DraftContext

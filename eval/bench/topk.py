@@ -44,7 +44,7 @@ from distillspec.divergence.table import DIVERGENCES, divergence
 from distillspec.divergence.top_k import TopKDivergence
 from distillspec.divergence.top_tokens import TopTokens, top_tokens
 from distillspec.models.sampling.generate import generate
-from distillspec.models.surgery.hidden import hidden_states, output_head
+from distillspec.models.surgery.hidden_states import hidden_states, output_head
 from distillspec.recipe.distill import CachedTargetConfig
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe

@@ -31,7 +31,7 @@ from distillspec.measure.timed.bench import Bench
 from distillspec.measure.timed.plan import read_plan
 from distillspec.measure.timed.rows import RowLog
 from distillspec.models.loading.load import load_model, load_tokenizer
-from distillspec.models.loading.model_folder import folder_facts
+from distillspec.models.loading.model_facts import folder_facts
 from distillspec.recipe.data import DataConfig
 from distillspec.recipe.loading import dump_yaml, load_recipe, load_suite
 from distillspec.recipe.pretraining import PretrainConfig

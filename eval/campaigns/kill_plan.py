@@ -177,7 +177,7 @@ def _write_pair(folder: Path) -> None:
     """A target and a draft of some kilobytes, with a byte-level tokenizer."""
     import torch
 
-    from distillspec.models.surgery.build_llama import random_llama
+    from distillspec.models.surgery.random_llama import random_llama
     from distillspec.models.vocabulary.train_tokenizer import train_tokenizer
     from distillspec.recipe.start import LlamaShape
 

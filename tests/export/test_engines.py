@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from distillspec.export.engines import engine_verdicts, launch_lines
-from distillspec.models.loading.model_folder import ModelFacts, folder_facts
+from distillspec.models.loading.model_facts import ModelFacts, folder_facts
 from tests.seq2seq import written_pair
 
 ENGINES = ["transformers", "vLLM", "SGLang", "llama.cpp"]

@@ -39,10 +39,10 @@ from distillspec.export.folder import (
 )
 from distillspec.measure.exact.corpus_alpha import acceptance, surprise
 from distillspec.models.loading.load import load_model, load_tokenizer
-from distillspec.models.loading.tied import is_tied
+from distillspec.models.loading.tied_embeddings import is_tied
 from distillspec.models.sampling.generate import DrawnText
 from distillspec.models.surgery.adapters import add_lora, merged
-from distillspec.models.surgery.build_llama import random_llama
+from distillspec.models.surgery.random_llama import random_llama
 from distillspec.recipe.schema import AdapterConfig
 from distillspec.recipe.start import LlamaShape
 from distillspec.recipe.written_files import HOT_TOKENS

@@ -44,7 +44,7 @@ def tiny_model(kind: str, *, seed: int = 0) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config)
-        with torch.no_grad():  # fresh weights say nearly the same of every token
+        with torch.no_grad():  # fresh weights give nearly equal logits
             for parameter in model.parameters():
                 if parameter.ndim == 2:
                     parameter.mul_(6.0)
@@ -78,7 +78,7 @@ def one_pass(model: PreTrainedModel, text: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-# A tree: 5 continues the text, 6 and 7 continue 5, 8 continues 7, 9 begins anew after the text.
+# A tree: 5 continues the text, 6 and 7 continue 5, 8 continues 7, 9 also continues the text.
 TREE, PARENTS, PATHS = [5, 6, 7, 8, 9], [-1, 0, 0, 2, -1], [[0], [0, 1], [0, 2], [0, 2, 3], [4]]
 
 

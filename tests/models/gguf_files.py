@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.torch import load_file
+from torch import Tensor
 
 needs_gguf = pytest.mark.skipif(
     importlib.util.find_spec("gguf") is None, reason="the extra `gguf` is not installed"
@@ -44,7 +45,7 @@ def written(
 
     add: writes more settings and tensors with the GGUFWriter that it is called with.
     """
-    from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType, quants
+    from gguf import GGUFWriter, LlamaFileType
 
     writer = GGUFWriter(file, architecture)
     writer.add_block_count(2)
@@ -68,7 +69,21 @@ def written(
     writer.add_token_merges([" ".join(merge) for merge in tokenizer["merges"]])
     writer.add_eos_token_id(0)
     writer.add_bos_token_id(0)
-    for name, weight in load_file(model / "model.safetensors").items():
+    _write_tensors(writer, load_file(model / "model.safetensors"), architecture, is_float)
+    add(writer)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file
+
+
+def _write_tensors(
+    writer: Any, weights: dict[str, Tensor], architecture: str, is_float: bool
+) -> None:
+    from gguf import GGMLQuantizationType, quants
+
+    for name, weight in weights.items():
         for long, short in NAMES.items():
             name = name.replace(long, short)
         values = weight.numpy()
@@ -80,9 +95,3 @@ def written(
         else:
             quantised = quants.quantize(values, GGMLQuantizationType.Q8_0)
             writer.add_tensor(name, quantised, raw_dtype=GGMLQuantizationType.Q8_0)
-    add(writer)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return file

@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from distillspec.models.surgery.build_llama import random_llama
+from distillspec.models.surgery.random_llama import random_llama
 from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap
 from distillspec.models.vocabulary.train_tokenizer import train_tokenizer
 from distillspec.recipe.start import LlamaShape
@@ -47,17 +47,19 @@ def word_level(pieces: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def wide_bridge() -> CrossTokenizerMap:
-    """Of two tiny models: 61 tokens each, in another order, every third one the target's alone."""
+    """For two tiny models: 61 tokens each, in another order; every third is the target's alone."""
     letters = [chr(ord("a") + i % 26) for i in range(60)]
-    names = [f"{one}{i // 26}" for i, one in enumerate(letters)]
-    theirs = byte_level([END, *names])
+    names = [f"{letter}{i // 26}" for i, letter in enumerate(letters)]
+    target = byte_level([END, *names])
     alphabet = sorted({*letters, "0", "1", "2"})
-    mine = [name for i, name in enumerate(names) if i % 3][: 60 - len(alphabet)]
-    return CrossTokenizerMap(theirs, byte_level([*alphabet, *reversed(mine), END]), 61, 61, "here")
+    shared = [name for i, name in enumerate(names) if i % 3][: 60 - len(alphabet)]
+    return CrossTokenizerMap(
+        target, byte_level([*alphabet, *reversed(shared), END]), 61, 61, "here"
+    )
 
 
 def save_other_draft(folder: Path, max_positions: int = 512) -> PreTrainedTokenizerBase:
-    """A tiny draft of 310 tokens with a tokenizer of its own, which is given back."""
+    """Save a tiny draft of 310 tokens with another tokenizer, and return the tokenizer."""
     tokenizer = train_tokenizer([Path(__file__).read_text(encoding="utf-8")], 290)
     shape = LlamaShape(
         hidden_size=16, intermediate_size=32, layers=1, heads=2, max_positions=max_positions

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.surgery.build_llama import random_llama
+from distillspec.models.surgery.random_llama import random_llama
 from distillspec.recipe.capacity import (
     check_memory,
     check_threads,

@@ -18,7 +18,7 @@ from distillspec.corpus.batches.tree_rows import RejectedBranches, TreeRow, coll
 from distillspec.corpus.stores.top_k import TopKText, fill_signals
 from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
-from distillspec.models.surgery.hidden import token_logits
+from distillspec.models.surgery.hidden_states import token_logits
 from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach
 from distillspec.models.vocabulary.eos_tokens import EosTokens
 from distillspec.models.vocabulary.trimmed_head import trim_head

@@ -16,8 +16,8 @@ from distillspec.corpus.batches.tree_rows import (
 )
 from distillspec.models.bare import bare_model
 from distillspec.models.loading.load import load_model, load_tokenizer
-from distillspec.models.surgery.frozen import FrozenTarget
-from distillspec.models.surgery.hidden import Layout
+from distillspec.models.surgery.frozen_target import FrozenTarget
+from distillspec.models.surgery.hidden_states import Layout
 from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach
 from distillspec.models.vocabulary.trimmed_head import trim_head
 from distillspec.recipe.distill import DistillConfig, Term

@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 
 from distillspec.corpus.batches.windows import Windows, validation_rows
 from distillspec.errors import DistillSpecError
-from distillspec.models.surgery.build_llama import random_llama
+from distillspec.models.surgery.random_llama import random_llama
 from distillspec.recipe.pretraining import PretrainConfig
 from distillspec.recipe.start import LlamaShape
 from distillspec.training import pretrain as pretrain_module

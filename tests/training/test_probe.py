@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel
 
 from distillspec.models.loading.load import load_model
-from distillspec.models.surgery.frozen import FrozenTarget
+from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.recipe import distill
 from distillspec.training.probe import AcceptanceProbe
 from tests.training import tiny_run

@@ -14,7 +14,7 @@ from distillspec.corpus.sources.prompts import Prompt
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model
 from distillspec.models.sampling.speculative import SpeculatedText, generate_speculatively
-from distillspec.models.surgery.frozen import FrozenTarget
+from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.recipe.distill import DistillConfig, Origin
 from distillspec.speculation.sampling import SamplingPolicy
 from distillspec.training.inference_copy import InferenceCopy
@@ -214,7 +214,7 @@ def test_models_that_take_no_mask_of_ours_cannot_speculate_in_batches(
 ) -> None:
     rollout_of(target, source={"speculative": 1.0}).check(draft)
     draft.config.sliding_window = 8
-    with pytest.raises(DistillSpecError, match="takes no attention mask of ours"):
+    with pytest.raises(DistillSpecError, match="prepared attention mask"):
         rollout_of(target, source={"speculative": 1.0}).check(draft)
     rollout_of(target).check(draft)
 

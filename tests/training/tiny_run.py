@@ -27,8 +27,8 @@ from distillspec.corpus.stores.top_k import fill_signals
 from distillspec.models.loading.load import empty_model, load_model, load_tokenizer
 from distillspec.models.runners.encoder_decoder import is_seq2seq, start_token
 from distillspec.models.surgery.adapters import add_lora
-from distillspec.models.surgery.frozen import FrozenTarget
-from distillspec.models.surgery.hidden import is_sharded
+from distillspec.models.surgery.frozen_target import FrozenTarget
+from distillspec.models.surgery.hidden_states import is_sharded
 from distillspec.models.surgery.sharded import split_over_processes
 from distillspec.models.surgery.trainable import without_dropout
 from distillspec.models.vocabulary.eos_tokens import EosTokens

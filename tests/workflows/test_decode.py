@@ -13,7 +13,7 @@ import distillspec
 from distillspec.errors import DistillSpecError
 from distillspec.measure.timed.audit import read
 from distillspec.models.loading.load import load_model, load_tokenizer
-from distillspec.models.surgery.build_llama import random_llama
+from distillspec.models.surgery.random_llama import random_llama
 from distillspec.models.vocabulary.train_tokenizer import train_tokenizer
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.start import LlamaShape

@@ -9,7 +9,7 @@ import torch
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model, load_tokenizer
-from distillspec.models.surgery.build_llama import random_llama
+from distillspec.models.surgery.random_llama import random_llama
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.workflows import pretrain
 

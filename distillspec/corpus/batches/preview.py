@@ -12,7 +12,7 @@ from rich.text import Text
 
 from distillspec.corpus.batches.batching import Batch
 from distillspec.corpus.sources.tokenizing import Tokenizer
-from distillspec.models.vocabulary.decoded import decoded
+from distillspec.models.vocabulary.detokenize import decoded
 from distillspec.runtime.terminal import Terminal
 from distillspec.text.foreign import say, visible
 

@@ -11,7 +11,7 @@ from distillspec.corpus.sources.passage import Messages, Tools
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import Encoder, PromptText, Tokenizer
 from distillspec.errors import DistillSpecError
-from distillspec.models.vocabulary.decoded import decoded
+from distillspec.models.vocabulary.detokenize import decoded
 from distillspec.runtime.seeds import derive_seed
 
 Api = Literal["completions", "chat"]

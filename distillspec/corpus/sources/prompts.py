@@ -16,7 +16,7 @@ from distillspec.corpus.sources.topics import topic_passages
 from distillspec.corpus.sources.training_split import file_passages, row_passages, training_split
 from distillspec.errors import DistillSpecError
 from distillspec.models.vocabulary.chat_template import ChatTemplate
-from distillspec.models.vocabulary.decoded import decoded
+from distillspec.models.vocabulary.detokenize import decoded
 from distillspec.models.vocabulary.eos_tokens import EosTokens
 from distillspec.recipe.data import DataConfig, PythonSource
 from distillspec.recipe.prompt_plan import AdversarialSource, PromptSource, PythonTopicsSource

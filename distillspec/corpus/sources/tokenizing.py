@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from distillspec.models.vocabulary.decoded import decoded
+from distillspec.models.vocabulary.detokenize import decoded
 from distillspec.models.vocabulary.eos_tokens import EosTokens, stop_ids
 
 # A `PreTrainedTokenizerBase`; only models/ and export/ know the library it comes from.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from distillspec.models.bare import bare_model, named
 from distillspec.models.runners.eager import max_context_length
 from distillspec.models.sampling.generate import DrawnText
-from distillspec.models.surgery.hidden import hidden_states, output_head, token_logits
+from distillspec.models.surgery.hidden_states import hidden_states, output_head, token_logits
 from distillspec.models.vocabulary.cross_tokenizer import bridge_of
 from distillspec.speculation.sampling import SamplingPolicy, check_finite, likeliest
 from distillspec.speculation.trajectory import keep_chances

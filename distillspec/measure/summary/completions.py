@@ -13,8 +13,8 @@ from distillspec.measure.exact.prompt import MeasuredPrompt
 from distillspec.measure.summary.records import Example, GreedyDivergence, Piece
 from distillspec.measure.timed.rows import FATES, CellRow
 from distillspec.models.bare import bare_model
-from distillspec.models.surgery.hidden import token_logits
-from distillspec.models.vocabulary.decoded import decoded
+from distillspec.models.surgery.hidden_states import token_logits
+from distillspec.models.vocabulary.detokenize import decoded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

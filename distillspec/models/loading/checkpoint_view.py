@@ -1,4 +1,4 @@
-"""A folder of links in which transformers finds the chosen files of a model and nothing else."""
+"""A folder of links that shows transformers the chosen files of a model and nothing else."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ _READ = (CONFIG, "generation_config.json")
 def checkpoint_view(files: ModelFiles, *, with_code: bool) -> Iterator[Path]:
     """A temporary folder with links to `files`, for one call of `from_pretrained`.
 
-    transformers looks for more than weights: it applies an adapter that lies beside them, prefers
-    an older `model.safetensors` to newer shards, and takes distributed checkpoints. Here it finds
-    what `recipe.model_files` has chosen and what was checked.
+    transformers looks for more than weights. It applies an adapter stored next to them, prefers an
+    older `model.safetensors` to newer shards, and takes distributed checkpoints. In this folder it
+    sees only the files that `recipe.model_files` chose and checked.
 
     Args:
         files: The chosen files.
-        with_code: Link everything else but weights too: a model's own code may need it.
+        with_code: Link everything but weights too: a model's own code may need it.
 
     Yields:
-        The folder; it has the name of the original, after which transformers calls loaded code.
+        The folder. It has the name of the original, because transformers names loaded code after
+        it.
     """
     try:
         with atomic.scratch_folder("view") as root:
@@ -44,12 +45,12 @@ def checkpoint_view(files: ModelFiles, *, with_code: bool) -> Iterator[Path]:
 def _linked(files: ModelFiles, with_code: bool) -> Iterator[Path]:
     chosen = [*files.weights, *([files.listing] if files.listing is not None else [])]
     yield from chosen
-    taken = {path.relative_to(files.folder).parts[0] for path in chosen}
+    chosen_names = {path.relative_to(files.folder).parts[0] for path in chosen}
     for path in sorted(files.folder.iterdir()):
-        if path.name in _READ or (with_code and _is_beside(path) and path.name not in taken):
+        if path.name in _READ or (with_code and _is_code(path) and path.name not in chosen_names):
             yield path
 
 
-def _is_beside(path: Path) -> bool:
-    """Code and its data: no weights, and nothing of an adapter."""
+def _is_code(path: Path) -> bool:
+    """Code and its data: neither weights nor adapter files."""
     return not path.name.startswith((".", "adapter_")) and ".safetensors" not in path.name

@@ -1,4 +1,4 @@
-"""A name for a set of weights: equal weights, equal digest, in memory as on disk."""
+"""A digest of a set of weights: equal weights have equal digests, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from distillspec.recipe.model_files import model_files, model_folder
 
 
 def model_digest(model: nn.Module | str | Path) -> str:
-    """sha256 (hex) over the weights of a model, or of a model folder as they are stored.
+    """SHA-256 (hex) over the weights of a model, or of a model folder as stored.
 
-    Tied weights count once, under the name they are saved by; so a folder and the model loaded from
-    it in the stored type have one digest, if the folder holds no weights that loading leaves out.
+    Tied weights count once, under the name they are saved by. A folder and the model loaded from it
+    in the stored type have the same digest, unless loading leaves weights of the folder out.
     """
     if isinstance(model, nn.Module):
         return weights_digest(model.named_parameters())
@@ -25,7 +25,7 @@ def model_digest(model: nn.Module | str | Path) -> str:
 
 
 def weights_digest(weights: Iterable[tuple[str, Tensor]]) -> str:
-    """sha256 (hex) over names, types, shapes and bytes; the order given does not matter."""
+    """SHA-256 (hex) over names, types, shapes and bytes; the order of `weights` does not matter."""
     lines = []
     for name, weight in weights:
         data = weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()

@@ -1,4 +1,4 @@
-"""Weights of a file that the model has no place for: which of them it is right to leave out."""
+"""Weights in a file that the model does not use: which of them may be left out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ _MTP_LAYERS = ("num_nextn_predict_layers", "num_mtp_modules", "mtp_num_layers")
 
 
 class ExtraWeights(NamedTuple):
-    """known: names by what they are. unknown: all others, in order."""
+    """Weights that the model does not use.
+
+    Attributes:
+        known: Names by what they are; loading may leave them out.
+        unknown: All other names, in order.
+    """
 
     known: dict[str, list[str]]
     unknown: list[str]
@@ -31,16 +36,17 @@ class ExtraWeights(NamedTuple):
 def explain_extra(
     names: Iterable[str], stored: Mapping[str, StoredTensor], config: Mapping[str, Any]
 ) -> ExtraWeights:
-    """Sort the weights that transformers had no place for.
+    """Sort the weights that transformers could not assign.
 
-    Known are what older versions of transformers saved as weights (rotary frequencies, causal
-    masks, position ids), and the layers by which some models predict further tokens, which no
-    causal language model of transformers has. All else may be a part of the model that is missing.
+    Known weights are of two kinds. Older versions of transformers saved buffers as weights: rotary
+    frequencies, causal masks, position ids. Some models have layers that predict further tokens,
+    which no causal language model of transformers has. All other weights may belong to a part of
+    the model that is missing.
 
     Args:
-        names: The weights without a place.
-        stored: All weights of the files; names may have been renamed in loading and be absent.
-        config: config.json.
+        names: The weights that transformers could not assign.
+        stored: All weights of the files. Loading may rename weights, so a name may be absent.
+        config: Content of config.json.
     """
     known: dict[str, list[str]] = {}
     unknown = []
@@ -64,18 +70,18 @@ def _is_buffer(name: str, tensor: StoredTensor | None) -> bool:
 
 
 def _is_further_layer(name: str, config: Mapping[str, Any]) -> bool:
-    """A layer behind the last, where config.json says that such layers predict further tokens."""
+    """A layer after the last one, if config.json says that such layers predict further tokens."""
     inner = config.get("text_config")
     text = inner if isinstance(inner, dict) else config
     layers, further = (
         text.get("num_hidden_layers"),
-        sum(_whole(text.get(key)) for key in _MTP_LAYERS),
+        sum(_integer(text.get(key)) for key in _MTP_LAYERS),
     )
-    found = _LAYER.search(name)
-    if found is None or not isinstance(layers, int):
+    match = _LAYER.search(name)
+    if match is None or not isinstance(layers, int):
         return False
-    return layers <= int(found.group(2)) < layers + further
+    return layers <= int(match.group(2)) < layers + further
 
 
-def _whole(value: object) -> int:
+def _integer(value: object) -> int:
     return value if isinstance(value, int) else 0

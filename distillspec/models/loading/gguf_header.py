@@ -1,4 +1,4 @@
-"""What a GGUF file states about itself; a file that is damaged or cut is refused here."""
+"""The header of a GGUF file: settings and tensor names. Damaged or truncated files are refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from distillspec.errors import DistillSpecError
 
 ROPE_FACTORS = "rope_freqs.weight"
 _MAX_NAMED = 3
-# Long lists that nobody here reads: a vocabulary of 150,000 tokens takes seconds.
+# Long lists that the conversion does not read: 150,000 tokens take seconds.
 _LISTS = frozenset(
     f"tokenizer.ggml.{name}" for name in ("tokens", "merges", "scores", "token_type")
 )
@@ -19,9 +19,12 @@ _LISTS = frozenset(
 class GgufHeader(NamedTuple):
     """A GGUF file without its weights.
 
-    settings: the metadata, except for the lists of tokens and merges. tensors: their names.
-    rope_factors: what each rotary frequency is divided by (Llama 3.x), None where the file does not
-    say.
+    Attributes:
+        file: The GGUF file.
+        settings: The metadata, without the lists of tokens and merges.
+        tensors: Names of the tensors.
+        rope_factors: The divisor of each rotary frequency (Llama 3.x), or None if the file has
+            none.
     """
 
     file: Path
@@ -31,12 +34,12 @@ class GgufHeader(NamedTuple):
 
     @property
     def architecture(self) -> str:
-        """llama.cpp's name of the architecture, which begins the names of the model's settings."""
+        """llama.cpp's name of the architecture, the first part of each model setting's name."""
         return str(self.settings["general.architecture"])
 
     @property
     def model_settings(self) -> dict[str, Any]:
-        """The settings of the model, without the name of the architecture before them."""
+        """The settings of the model, without the architecture in front of their names."""
         start = f"{self.architecture}."
         return {
             key.removeprefix(start): value
@@ -45,22 +48,28 @@ class GgufHeader(NamedTuple):
         }
 
     def refuse(self, what: str, names: Sequence[str] = ()) -> NoReturn:
-        """DistillSpecError for what the conversion would leave out; the first `names` follow it."""
+        """Raise DistillSpecError for what the conversion would leave out.
+
+        Args:
+            what: The message.
+            names: Names to append to it; the first three are shown.
+        """
         if names:
-            some = ", ".join(names[:_MAX_NAMED])
-            what += f": {some}{', ...' if len(names) > _MAX_NAMED else ''}"
+            first_names = ", ".join(names[:_MAX_NAMED])
+            what += f": {first_names}{', ...' if len(names) > _MAX_NAMED else ''}"
         raise DistillSpecError(
             what,
             where=str(self.file),
-            fix="name the Hugging Face folder that the file was made from",
+            fix="use the Hugging Face folder that the file was made from",
         )
 
 
 def read_header(file: Path) -> GgufHeader:
-    """The header of `file`, with every tensor's place in the file checked.
+    """The header of `file`; also checks that the file holds every tensor.
 
     Raises:
-        DistillSpecError: The file is damaged, cut, or of a version that the package does not know.
+        DistillSpecError: The file is damaged, truncated, or of a version that the package does not
+            know.
     """
     from gguf import GGUFReader
 
@@ -78,11 +87,11 @@ def read_header(file: Path) -> GgufHeader:
         )
         if not header.architecture or not header.tensors:
             raise ValueError("it holds no model")
-    except Exception as error:  # of any class: each way of being broken raises another one
+    except Exception as error:  # of any class: it depends on the damage
         raise DistillSpecError(
-            f"the GGUF file is damaged or cut: {str(error) or type(error).__name__}",
+            f"the GGUF file is damaged or truncated: {str(error) or type(error).__name__}",
             where=str(file),
-            fix="download or copy the file again; if it is whole, it may be newer than the "
+            fix="download or copy the file again; if it is complete, it may be newer than the "
             "package that reads it: pip install --upgrade gguf",
         ) from error
     return header

@@ -1,6 +1,6 @@
-"""The settings of a GGUF file in the configuration that transformers makes: carried, or refused.
+"""Settings of a GGUF file: copied into the transformers configuration, or refused.
 
-transformers leaves out what its table for the architecture does not name, without a word.
+For each architecture, transformers has a table of settings. It silently drops all other settings.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from distillspec.models.loading.gguf_header import GgufHeader
 
-# Architectures with one kind of rotary positions, over the whole head.
+# Architectures with one kind of rotary positions, over all channels of a head.
 _PLAIN_ROPE = ("llama", "qwen2", "qwen2moe", "qwen3", "qwen3moe")
 _SCALING = "rope.scaling."
 _YARN_BETAS = {"yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow"}
-# Llama 3.1 to 3.3 differ in the factor alone, which is the largest of those in the file.
+# Llama 3.1 to 3.3 differ only in the factor, which is the largest of those in the file.
 _LLAMA3 = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
 
-# No effect on what the model computes, or one on the shapes of weights, which loading checks.
+# These settings have no effect on the result, or only on weight shapes, which loading checks.
 _LEFT_OUT = frozenset(
     {
         "context_length",
@@ -44,10 +44,10 @@ _LEFT_OUT = frozenset(
 
 
 def carry_settings(header: GgufHeader, config: PretrainedConfig) -> None:
-    """Write into `config` what transformers left out of it.
+    """Write into `config` the settings that transformers dropped.
 
     Raises:
-        DistillSpecError: The file states something about the model that `config` does not have.
+        DistillSpecError: The file has a model setting that `config` cannot hold.
     """
     from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
     from transformers.integrations.gguf.utils import is_gguf_arch_supported
@@ -77,18 +77,18 @@ def carry_settings(header: GgufHeader, config: PretrainedConfig) -> None:
 
 
 def _carry_rope(header: GgufHeader, config: PretrainedConfig) -> None:
-    """The scaling of rotary positions: translated where transformers computes the same."""
+    """Copy the scaling of rotary positions, if transformers computes the same."""
     scaling = {
         name.removeprefix(_SCALING): value
         for name, value in header.model_settings.items()
         if name.startswith(_SCALING)
     }
-    # llama.cpp takes a factor without a type as linear.
+    # llama.cpp reads a factor without a type as linear.
     kind = scaling.get("type", "linear" if scaling.get("factor") else "none")
     factors = header.rope_factors
     if kind == "none" and (factors is None or set(factors) == {1.0}):
         return
-    named = kind if factors is None else "rope_freqs.weight"
+    scaling_name = kind if factors is None else "rope_freqs.weight"
     rope = getattr(config, "rope_parameters", None) or {}
     translated = None
     if header.architecture in _PLAIN_ROPE and rope.get("rope_type") == "default":
@@ -98,13 +98,13 @@ def _carry_rope(header: GgufHeader, config: PretrainedConfig) -> None:
             translated = _llama3(config, factors)
     if translated is None:
         header.refuse(
-            f"the GGUF file scales rotary positions ({named}) in a way that is not converted"
+            f"the GGUF file scales rotary positions ({scaling_name}), which cannot be converted"
         )
     config.rope_parameters = rope | translated
 
 
 def _scaled(kind: str, scaling: dict[str, Any]) -> dict[str, Any] | None:
-    """transformers' name and numbers of a scaling; None for one that it may compute otherwise."""
+    """The scaling in transformers' terms, or None if transformers may compute it differently."""
     known = {"type", "factor", "finetuned", "original_context_length"}
     if not scaling.get("factor"):
         return None
@@ -124,20 +124,20 @@ def _scaled(kind: str, scaling: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _llama3(config: PretrainedConfig, factors: tuple[float, ...]) -> dict[str, Any] | None:
-    """The settings of Llama 3.x that give these factors; None where they give others."""
-    found = {"rope_type": "llama3", "factor": max(factors), **_LLAMA3}
+    """The settings of Llama 3.x that give these factors, or None if they give other factors."""
+    rope = {"rope_type": "llama3", "factor": max(factors), **_LLAMA3}
     scaled = copy.deepcopy(config)
-    scaled.rope_parameters = scaled.rope_parameters | found
+    scaled.rope_parameters = scaled.rope_parameters | rope
     frequencies, _ = ROPE_INIT_FUNCTIONS["llama3"](scaled, torch.device("cpu"))
     steps = torch.arange(len(frequencies)) / len(frequencies)
     plain = config.rope_parameters["rope_theta"] ** -steps
     if len(frequencies) != len(factors):
         return None
     wanted = plain / torch.tensor(factors)
-    return found if torch.allclose(frequencies, wanted, rtol=1e-4, atol=0.0) else None
+    return rope if torch.allclose(frequencies, wanted, rtol=1e-4, atol=0.0) else None
 
 
-# --- settings that the configuration may have by default -----------------------------------------
+# --- settings that the configuration may hold by default -----------------------------------------
 
 
 def _rotary_width(config: PretrainedConfig) -> float | None:

@@ -1,6 +1,6 @@
-"""The tokenizer of a GGUF file: how it cuts text before merging is one word in the file.
+"""The tokenizer of a GGUF file. One word in the file names how it splits text before merging.
 
-transformers knows some of the words, and cuts as GPT-2 does for all others.
+transformers knows some of these words. For all others it splits text as GPT-2 does.
 """
 
 from __future__ import annotations
@@ -32,12 +32,14 @@ _TEKKEN = (
 
 
 class Cutting(NamedTuple):
-    """How a byte-level tokenizer treats text before and while it merges.
+    """How a byte-level tokenizer treats text before and during merging.
 
-    pattern: each match is merged alone; None for GPT-2's. single_digits: each digit stands alone,
-    before the pattern is applied. composes: Unicode is brought into its composed form (NFC) first.
-    takes_whole: a match that is a token is one, whatever the merges make of it. begins: a text
-    begins with the BOS token where the file says nothing about it.
+    Attributes:
+        pattern: Each match is merged separately; None for GPT-2's pattern.
+        single_digits: Each digit is a piece; applied before the pattern.
+        composes: Unicode is normalised to its composed form (NFC) first.
+        takes_whole: A match that is a token stays one token, even if the merges would not build it.
+        begins: A text begins with the BOS token if the file does not state it.
     """
 
     pattern: str | None = None
@@ -69,28 +71,30 @@ CUTTINGS = {
 
 
 def check_tokenizer(header: GgufHeader) -> None:
-    """DistillSpecError for a tokenizer that cuts text in a way that is not known here."""
+    """Raise DistillSpecError for a tokenizer whose way of splitting text is unknown."""
     word, model = header.settings.get(_PRE), header.settings.get("tokenizer.ggml.model")
     if model not in _MODELS:
-        header.refuse(f"the GGUF file's tokenizer is of the kind '{model}', which is not converted")
+        header.refuse(
+            f"the GGUF file's tokenizer has the type '{model}', which cannot be converted"
+        )
     if model == "gpt2" and word not in CUTTINGS:
         header.refuse(
-            f"the GGUF file's tokenizer cuts text as '{word}', which is not converted"
+            f"the GGUF file's tokenizer splits text as '{word}', which cannot be converted"
             if word is not None
-            else "the GGUF file does not state how its tokenizer cuts text (tokenizer.ggml.pre)"
+            else "the GGUF file does not state how its tokenizer splits text (tokenizer.ggml.pre)"
         )
     if model == "llama" and word not in (None, "default"):
         header.refuse(
-            f"the GGUF file's tokenizer is a SentencePiece model that cuts text as '{word}', "
-            "which is not converted"
+            f"the GGUF file's tokenizer is a SentencePiece model that splits text as '{word}', "
+            "which cannot be converted"
         )
 
 
 def finish_tokenizer(header: GgufHeader, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give the tokenizer that transformers made what the file states and transformers left out.
+    """Add to a tokenizer what the file states and transformers left out.
 
     Raises:
-        DistillSpecError: It is made in another way than the file states.
+        DistillSpecError: The tokenizer does not do what the file states.
     """
     model = header.settings.get("tokenizer.ggml.model")
     if model == "llama":
@@ -98,7 +102,7 @@ def finish_tokenizer(header: GgufHeader, tokenizer: PreTrainedTokenizerBase) -> 
         if tokenizer.tokenize("a")[0].startswith("▁") != stated:
             header.refuse(
                 f"the GGUF file's tokenizer {'puts a' if stated else 'puts no'} space before each "
-                "text (add_space_prefix), which is not converted"
+                "text (add_space_prefix), which cannot be converted"
             )
     if model == "gpt2":
         _cut(tokenizer, CUTTINGS[header.settings[_PRE]], header)

@@ -1,4 +1,4 @@
-"""Model folders and Hub ids become models and tokenizers: strictly, or with an error that helps."""
+"""Load models and tokenizers from folders and Hub ids. All weights are checked."""
 
 from __future__ import annotations
 
@@ -9,15 +9,6 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -26,13 +17,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as transformers_logging
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.checkpoint_view import checkpoint_view
 from distillspec.models.loading.extra_weights import explain_extra
-from distillspec.models.loading.gguf import converted
-from distillspec.models.loading.tied import state_tying
+from distillspec.models.loading.local_folder import MODEL_FILES, TEXT_FILES, local_folder
+from distillspec.models.loading.tied_embeddings import state_tying
+from distillspec.models.loading.transformers_calls import explained, quiet
 from distillspec.recipe.gguf_file import converted_folder, gguf_file
 from distillspec.recipe.hub_id import is_hub_id
 from distillspec.recipe.model_files import (
@@ -45,8 +36,6 @@ from distillspec.recipe.model_files import (
 from distillspec.recipe.weights_file import StoredTensor, check_size, stored_tensors
 from distillspec.runtime.notes import say_once
 
-_TEXT_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
-_MODEL_FILES = [*_TEXT_FILES, "*.safetensors"]
 _NAMED = 4
 
 
@@ -59,16 +48,26 @@ def load_model(
     revision: str | None = None,
     what: str = "model",
 ) -> PreTrainedModel:
-    """The causal or encoder-decoder model in the folder or Hub repository `path`, in eval mode.
+    """The causal or encoder-decoder model of a folder or Hub repository, in eval mode.
 
-    Every weight must be found with the right shape, and none may be left over but what is known to
-    be no part of a forward, which a note names (`models.extra_weights`). Tied weights are stored
-    once; two matrices that config.json calls one stay two, and the model's configuration then says
-    so. Only safetensors are read, those that `recipe.model_files` chooses. dtype: "auto" is the one
-    they are stored in. what: names the model in errors ("target", "draft"). Raises
-    DistillSpecError.
+    The file must hold every weight in the right shape. It may hold other weights only if they are
+    known to have no effect (`loading.extra_weights`); a note names them. Tied weights are stored
+    once. If config.json ties two matrices that are stored separately, both are used, and the loaded
+    configuration is corrected. Only the safetensors files that `recipe.model_files` chooses are
+    read.
+
+    Args:
+        path: A folder, a GGUF file or a Hub id.
+        dtype: Type of the weights; "auto" is the stored type.
+        device: The device of the model.
+        trust_remote_code: Whether code in the folder may run.
+        revision: Branch, tag or commit of a Hub repository.
+        what: Name of the model in errors ("target", "draft").
+
+    Raises:
+        DistillSpecError: The folder is missing, or its files do not fit together.
     """
-    folder = _local_folder(path, revision, what, _MODEL_FILES, trust_remote_code)
+    folder = local_folder(path, revision, what, MODEL_FILES, trust_remote_code)
     files = model_files(folder)
     check_size(files)
     stored = stored_tensors(files.weights)
@@ -82,17 +81,21 @@ def load_model(
     for note in notes:
         say_once(note)
     model.name_or_path = path
+    _move(model, device, path, what)
+    model.eval()
+    return model
+
+
+def _move(model: PreTrainedModel, device: torch.device | str, path: str, what: str) -> None:
     try:
         torch.nn.Module.to(model, device)
     except torch.OutOfMemoryError as error:
         raise DistillSpecError(
             f"the {what} does not fit into the memory of {device}",
             where=path,
-            fix="take a smaller one, or a larger device; several processes can hold a target "
-            "together for training (hardware.shard_target=true)",
+            fix="use a smaller model or a larger device; several processes can share a target "
+            "in training (hardware.shard_target=true)",
         ) from error
-    model.eval()
-    return model
 
 
 def _from_pretrained(
@@ -102,15 +105,15 @@ def _from_pretrained(
     path: str,
     what: str,
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """The model of these files alone, and what transformers tells about its weights."""
+    """The model of these files, and transformers' report on its weights."""
     has_encoder = bool(files.config.get("is_encoder_decoder"))
-    kind: Any = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
+    model_class: Any = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
     with (
         checkpoint_view(files, with_code=trust_remote_code) as view,
-        _explained(path, what, view),
+        explained(path, what, view),
         quiet(),
     ):
-        model, info = kind.from_pretrained(
+        model, info = model_class.from_pretrained(
             view,
             dtype=dtype,
             trust_remote_code=trust_remote_code,
@@ -131,19 +134,24 @@ def empty_model(
     revision: str | None = None,
     what: str = "model",
 ) -> PreTrainedModel:
-    """The model of `load_model` without its weights, on the CPU: memory that nobody has touched.
+    """The model of `load_model` with uninitialised weights, on the CPU.
 
-    Only the configuration is read. No two weights are one tensor. Raises DistillSpecError.
+    Only the configuration is read. No two weights share memory.
+
+    Raises:
+        DistillSpecError: The folder is missing, or transformers cannot build the model.
     """
-    folder = _local_folder(path, revision, what, _TEXT_FILES, trust_remote_code)
+    folder = local_folder(path, revision, what, TEXT_FILES, trust_remote_code)
     has_encoder = bool(read_config(folder).get("is_encoder_decoder"))
-    kind: Any = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
-    with _explained(path, what), quiet():
+    model_class: Any = AutoModelForSeq2SeqLM if has_encoder else AutoModelForCausalLM
+    with explained(path, what), quiet():
         config = AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
         with torch.device("meta"):
-            model = kind.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
+            model = model_class.from_config(
+                config, dtype=dtype, trust_remote_code=trust_remote_code
+            )
     assert isinstance(model, PreTrainedModel)
     with _untouched():
         model.to_empty(device="cpu")
@@ -154,7 +162,7 @@ def empty_model(
 
 @contextmanager
 def _untouched() -> Iterator[None]:
-    """Within, new memory is not written to, deterministic mode or not."""
+    """Within this context, torch does not write to new memory, even in deterministic mode."""
     settings: Any = torch.utils.deterministic
     fills = settings.fill_uninitialized_memory
     settings.fill_uninitialized_memory = False
@@ -167,17 +175,17 @@ def _untouched() -> Iterator[None]:
 def fetch_model(
     path: str, *, trust_remote_code: bool = False, revision: str | None = None, what: str = "model"
 ) -> None:
-    """See to it that the folder or Hub repository `path` is on this machine's disk."""
-    _local_folder(path, revision, what, _MODEL_FILES, trust_remote_code)
+    """Download or convert `path` if it is not yet on this disk."""
+    local_folder(path, revision, what, MODEL_FILES, trust_remote_code)
 
 
 def loaded_folder(path: str, revision: str | None = None) -> Path:
     """The folder that `path` was loaded from; nothing is downloaded or converted.
 
-    Of a model of the Hub it is the snapshot in the cache, which has the name of its commit.
+    For a Hub id this is the snapshot in the cache, whose name is the commit.
     """
-    if (packed := gguf_file(path)) is not None:
-        return converted_folder(packed)
+    if (gguf := gguf_file(path)) is not None:
+        return converted_folder(gguf)
     if not is_hub_id(path):
         return model_folder(path)
     return Path(snapshot_download(path, revision=revision, local_files_only=True))
@@ -190,125 +198,33 @@ def load_tokenizer(
     revision: str | None = None,
     what: str = "model",
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer in the folder or Hub repository `path`; raises DistillSpecError."""
-    folder = _local_folder(path, revision, what, _TEXT_FILES, trust_remote_code)
+    """The tokenizer of a folder or Hub repository.
+
+    Raises:
+        DistillSpecError: The folder has no tokenizer, or a damaged one.
+    """
+    folder = local_folder(path, revision, what, TEXT_FILES, trust_remote_code)
     check_tokenizer_files(folder)
-    with _explained(path, f"{what}'s tokenizer"), quiet():
+    with explained(path, f"{what}'s tokenizer"), quiet():
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
         assert isinstance(tokenizer, PreTrainedTokenizerBase)
         if not isinstance(tokenizer.model_max_length, int | float):  # compared when it encodes
             raise TypeError("model_max_length of tokenizer_config.json is no number")
-        tokenizer("")  # other settings of the wrong type show here
+        tokenizer("")  # settings of the wrong type raise in this call
     return tokenizer
-
-
-def _local_folder(
-    path: str, revision: str | None, what: str, patterns: list[str], trust_remote_code: bool
-) -> Path:
-    """`path` itself where it is a folder, else the downloaded (or cached) Hub repository.
-
-    A GGUF file is converted to a folder first.
-    """
-    if (packed := gguf_file(path)) is not None:
-        with quiet():
-            return converted(packed, lambda: _explained(path, what))
-    if not is_hub_id(path):
-        return model_folder(path, what)
-    if trust_remote_code:
-        patterns = [*patterns, "*.py"]
-    where = f"{path}@{revision}" if revision else path
-    try:
-        return Path(
-            snapshot_download(
-                path,
-                revision=revision,
-                allow_patterns=patterns,
-                ignore_patterns=["consolidated*", "original/*"],
-            )
-        )
-    except GatedRepoError as error:
-        raise DistillSpecError(
-            f"access to the {what} on the Hugging Face Hub is restricted",
-            where=where,
-            fix="accept its licence on the Hub, then set HF_TOKEN or run `hf auth login`",
-        ) from error
-    except RevisionNotFoundError as error:
-        raise DistillSpecError(
-            f"the {what}'s repository has no such revision",
-            where=where,
-            fix="give a branch, tag or commit that exists",
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise DistillSpecError(
-            f"the {what} is neither a folder here nor a repository of the Hugging Face Hub",
-            where=where,
-            fix="check the spelling; a private repository needs HF_TOKEN",
-        ) from error
-    except HFValidationError as error:
-        raise DistillSpecError(
-            f"the {what} is neither a folder here nor a well-formed Hub id",
-            where=where,
-            fix="give an existing folder, or org/name",
-        ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        raise DistillSpecError(
-            f"the {what} is not a folder here, and the Hugging Face Hub cannot be reached",
-            where=where,
-            fix="check the path; for a Hub id connect to the network and unset HF_HUB_OFFLINE, "
-            "or download it elsewhere and give its folder",
-        ) from error
-
-
-@contextmanager
-def _explained(path: str, what: str, view: Path | None = None) -> Iterator[None]:
-    """Whatever the folder's files make transformers raise, as one error of ours.
-
-    view: what transformers was given in place of `path`, which the user does not know.
-    """
-    try:
-        yield
-    except DistillSpecError:
-        raise
-    except ImportError as error:
-        raise DistillSpecError(
-            f"the {what} needs a package that is not installed: {error.name or error}",
-            where=path,
-            fix="install that package into this environment",
-        ) from error
-    except Exception as error:  # of any class: the body is one call into transformers
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        reason[0] = reason[0] if view is None else reason[0].replace(str(view), path)
-        raise DistillSpecError(
-            f"the {what} cannot be loaded: {reason[0]}",
-            where=path,
-            fix="is it a causal or encoder-decoder language model that this version of "
-            "transformers knows? If it brings its own code and you trust it, set "
-            "pair.trust_remote_code: true",
-        ) from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """transformers prints its report of odd weights; ours is the error below."""
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def _check_loading(
     info: dict[str, Any], stored: dict[str, StoredTensor], files: ModelFiles, path: str, what: str
 ) -> list[str]:
-    """Notes on weights that are left out; DistillSpecError for weights that do not fit."""
-    fix = "config.json and the weights do not belong together: copy both from one source"
+    """Notes on weights that are left out.
+
+    Raises:
+        DistillSpecError: Weights are missing, unknown or of the wrong shape.
+    """
+    fix = "config.json and the weights are of different models: copy both from one source"
     if mismatched := sorted(info["mismatched_keys"]):
         name, shape, needed = mismatched[0]
         raise DistillSpecError(
@@ -326,10 +242,10 @@ def _check_loading(
     extra = explain_extra(info["unexpected_keys"], stored, files.config)
     if extra.unknown:
         raise DistillSpecError(
-            f"the {what}'s file holds {len(extra.unknown)} weights that the model has no place "
-            f"for: {_named(extra.unknown)}",
+            f"the {what}'s file holds {len(extra.unknown)} weights that the model does not "
+            f"use: {_named(extra.unknown)}",
             where=path,
-            fix=f"{fix}; or, if the model is right without them, write it again: "
+            fix=f"{fix}; or, if the model is complete without them, save it again: "
             "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)",
         )
     return [

@@ -1,4 +1,4 @@
-"""Which floating-point type this machine multiplies fastest: measured, not guessed."""
+"""The floating-point type that this machine multiplies fastest, by measurement."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _MARGIN = 1.5
 
 
 def fast_dtype(device: torch.device | str) -> torch.dtype:
-    """bfloat16 where the machine multiplies it 1.5 times as fast as float32, else float32."""
+    """bfloat16 if the machine multiplies it at least 1.5 times as fast as float32, else float32."""
     if torch.device(device).type == "cuda":
-        has_it = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if has_it else torch.float32
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bfloat16 else torch.float32
     return torch.bfloat16 if _bfloat16_gain() >= _MARGIN else torch.float32
 
 
 def cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
-    """The weights of `model` in `dtype`, in place, its buffers as they are.
+    """Cast the weights of `model` to `dtype` in place; buffers keep their type.
 
-    `model.to(dtype)` would also round the rotary frequencies, which no loader does: positions of a
-    few hundred tokens would then be off by a noticeable angle.
+    `model.to(dtype)` would also round the rotary frequencies, which no loader does. Positions
+    beyond a few hundred tokens would then have noticeably wrong angles.
     """
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
 
 
 def describe(device: torch.device | str) -> str:
-    """One line on the machine and what was chosen, for logs and run.json."""
+    """One line on the machine and the chosen type, for logs and run.json."""
     name = str(fast_dtype(device)).removeprefix("torch.")
     if torch.device(device).type == "cuda":
         return f"{torch.cuda.get_device_name(device)}: {name}"
@@ -45,7 +45,7 @@ def describe(device: torch.device | str) -> str:
 
 @cache
 def _bfloat16_gain() -> float:
-    """Time of a 512 x 512 matrix product in float32 over that in bfloat16; best of five, CPU."""
+    """Time of a 512 x 512 product in float32 over that in bfloat16, best of five, on the CPU."""
     best: dict[torch.dtype, float] = {}
     for _ in range(_TRIES):
         for dtype in (torch.float32, torch.bfloat16):

@@ -1,1 +1,1 @@
-"""Models behind the protocol of decoding: caches, masks, compiled graphs."""
+"""Models behind the protocol of decoding: caches, masks and compiled graphs."""

@@ -1,7 +1,7 @@
-"""A key-value cache that is preallocated and is rolled back by its length alone.
+"""A preallocated key-value cache that is rolled back by changing its length.
 
-Every layer keeps all its past, sliding-window layers too: their windows are made by the mask, so
-that any number of tokens can be taken back. Models whose memory is a running state are refused.
+Every layer keeps all its past, including sliding-window layers. The mask makes their windows, so
+any number of tokens can be rolled back. Models with a running state as memory are refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from distillspec.recipe.rolls_back import ROLLS_BACK, refuse_memory
 
 
 class GrowingLayer(DynamicLayer):
-    """A layer whose `keys` and `values`, [B, heads, length, dim], are views of larger buffers."""
+    """A layer whose `keys` and `values` [B, heads, length, dim] are views of larger buffers."""
 
     keys: Tensor
     values: Tensor
@@ -48,15 +48,15 @@ class GrowingLayer(DynamicLayer):
 
     @property
     def buffers(self) -> tuple[Tensor, Tensor]:
-        """Keys and values with all room they have, [B, heads, capacity, dim].
+        """The complete buffers of keys and values, [B, heads, capacity, dim].
 
-        They stay in place until `reserve` is called.
+        They keep their address until `reserve` is called.
         """
         return self._key_buffer, self._value_buffer
 
     @classmethod
     def of(cls, keys: Tensor, values: Tensor, length: int) -> GrowingLayer:
-        """A layer in these buffers [B, heads, capacity, dim]; their first `length` are held."""
+        """A layer in buffers [B, heads, capacity, dim] that holds their first `length` tokens."""
         layer = cls()
         layer.lazy_initialization(keys, values)
         layer._key_buffer, layer._value_buffer = keys, values
@@ -70,19 +70,19 @@ class GrowingLayer(DynamicLayer):
         self.keep(self.keys.shape[2])
 
     def keep(self, length: int) -> None:
-        """The first `length` tokens are held; no data moves."""
+        """Hold the first `length` tokens; no data moves."""
         self.keys = self._key_buffer[:, :, :length]
         self.values = self._value_buffer[:, :, :length]
 
     def keep_slots(self, length: int, slots: Tensor) -> None:
-        """Keep the first `length` tokens, then those in `slots` (long [n]), moved up to them."""
+        """Keep the first `length` tokens, then move those in `slots` (long [n]) behind them."""
         end = length + len(slots)
         for buffer in (self._key_buffer, self._value_buffer):
             buffer[:, :, length:end] = buffer[:, :, slots]
         self.keep(end)
 
     def keep_columns(self, columns: Tensor) -> None:
-        """Keep of each row its own tokens (long [B, n], ascending), in this order."""
+        """Keep for each row its own tokens (long [B, n], ascending), in this order."""
         count = columns.shape[1]
         for buffer in (self._key_buffer, self._value_buffer):
             index = columns[:, None, :, None].expand(-1, buffer.shape[1], -1, buffer.shape[3])
@@ -90,7 +90,7 @@ class GrowingLayer(DynamicLayer):
         self.keep(count)
 
     def keep_rows(self, rows: Tensor) -> None:
-        """Keep the sequences `rows` (long [B'], ascending) of the batch, moved to its front."""
+        """Keep the sequences `rows` (long [B'], ascending), moved to the front of the batch."""
         length = self.keys.shape[2]
         for buffer in (self._key_buffer, self._value_buffer):
             buffer[: len(rows), :, :length] = buffer[rows, :, :length]
@@ -100,39 +100,39 @@ class GrowingLayer(DynamicLayer):
 
 
 def _enlarged(states: Tensor, capacity: int) -> Tensor:
-    """A buffer [B, heads, capacity, dim] that begins with `states` [B, heads, length, dim]."""
+    """A buffer [B, heads, capacity, dim] that starts with `states` [B, heads, length, dim]."""
     buffer = states.new_zeros((*states.shape[:2], capacity, states.shape[3]))
     buffer[:, :, : states.shape[2]] = states
     return buffer
 
 
 class GrowingCache(Cache):
-    """A cache of `GrowingLayer`s, made as the model's layers ask for them."""
+    """A cache of `GrowingLayer`s, created when the model's layers ask for them."""
 
-    layers: list[GrowingLayer]  # type: ignore[assignment]  # no other kind is made
+    layers: list[GrowingLayer]  # type: ignore[assignment]  # only these layers are created
 
     def __init__(self) -> None:
         super().__init__(layer_class_to_replicate=GrowingLayer)
 
     def reserve(self, capacity: int) -> None:
-        """Make room for `capacity` tokens in every layer used so far; what is held stays."""
+        """Make room for `capacity` tokens in every layer used so far; the content stays."""
         for layer in self.layers:
             layer.reserve(capacity)
 
     @classmethod
     def of(cls, buffers: Sequence[tuple[Tensor, Tensor]], length: int) -> GrowingCache:
-        """A cache in these keys and values, [B, heads, capacity, dim], of each layer."""
+        """A cache in these buffers (keys, values) of each layer, [B, heads, capacity, dim]."""
         cache = cls()
         cache.layers += [GrowingLayer.of(keys, values, length) for keys, values in buffers]
         return cache
 
     @property
     def rows(self) -> int:
-        """Sequences held; 0 before the first token."""
+        """Number of sequences; 0 before the first token."""
         return self.layers[0].keys.shape[0] if self.layers else 0
 
     def repeated(self, rows: int) -> GrowingCache:
-        """A copy of the one row held, in each of `rows` rows."""
+        """A copy of the only row in each of `rows` rows."""
         held = self.get_seq_length()
         return GrowingCache.of(
             [
@@ -161,12 +161,12 @@ class GrowingCache(Cache):
             layer.keep(length)
 
     def keep_slots(self, length: int, slots: Tensor) -> None:
-        """Keep the first `length` tokens, then those in `slots` (long [n]), moved up to them."""
+        """Keep the first `length` tokens, then move those in `slots` (long [n]) behind them."""
         for layer in self.layers:
             layer.keep_slots(length, slots)
 
     def keep_columns(self, columns: Tensor) -> None:
-        """Keep of each row its own tokens (long [B, n], ascending), in this order."""
+        """Keep for each row its own tokens (long [B, n], ascending), in this order."""
         for layer in self.layers:
             layer.keep_columns(columns)
 
@@ -177,21 +177,21 @@ class GrowingCache(Cache):
 
 
 def check_rolls_back(model: PreTrainedModel) -> None:
-    """DistillSpecError for a model whose past cannot be taken back token by token."""
+    """Raise DistillSpecError for a model whose past cannot be rolled back by tokens."""
     config = model.config.get_text_config(decoder=True)
-    kinds = set(getattr(config, "layer_types", None) or ()) - ROLLS_BACK
-    if model._is_stateful or kinds:
+    layer_types = set(getattr(config, "layer_types", None) or ()) - ROLLS_BACK
+    if model._is_stateful or layer_types:
         name = type(model).__name__
-        refuse_memory(name, sorted(kinds), str(model.name_or_path or name))
+        refuse_memory(name, sorted(layer_types), str(model.name_or_path or name))
 
 
 def is_plainly_causal(model: PreTrainedModel) -> bool:
-    """Whether one mask serves all layers: the model then takes a ready mask [B, 1, G, L]."""
+    """Whether one mask serves all layers: the model accepts a prepared mask [B, 1, G, L]."""
     config = model.config.get_text_config(decoder=True)
-    kinds = getattr(config, "layer_types", None)
+    layer_types = getattr(config, "layer_types", None)
     plain = (
-        set(kinds) == {"full_attention"}
-        if kinds
+        set(layer_types) == {"full_attention"}
+        if layer_types
         else getattr(config, "sliding_window", None) is None
         and getattr(config, "attention_chunk_size", None) is None
     )
@@ -204,6 +204,6 @@ def is_plainly_causal(model: PreTrainedModel) -> bool:
 
 
 def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """An additive mask: 0 where bool `visible` is True, the lowest number of `dtype` elsewhere."""
+    """An additive mask: 0 where `visible` is True, else the lowest number of `dtype`."""
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     return mask.masked_fill_(~visible, torch.finfo(dtype).min)

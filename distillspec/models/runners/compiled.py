@@ -1,37 +1,33 @@
-"""The compiled runner: blocks of a few fixed sizes, a preallocated cache, no work but the model's.
+"""The compiled runner: blocks of a few fixed sizes and a preallocated cache.
 
-Each block size is one graph, compiled when the runner is made. A block is padded to the next size;
-what stands behind its end is masked and overwritten later. Longer texts (prompts) are read without
-compilation, into the same memory. On a CPU the weights are packed into the graph once (inductor's
-freezing), so a runner belongs to one set of weights: make a new one after training on.
+Each block size is one graph, compiled when the runner is made. A shorter block is padded to the
+next size; the padding is masked and overwritten later. Longer texts (prompts) are read without
+compilation, into the same cache. On a CPU the graph contains the packed weights (inductor's
+freezing). So a runner belongs to one set of weights: make a new runner after further training.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-import warnings
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
-from itertools import count
-from types import FunctionType
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
-from torch._inductor import config as inductor_config
 from torch._inductor.cpp_builder import get_cpp_compiler
 from torch._inductor.exc import InvalidCxxCompiler
 from transformers import PreTrainedModel
-from transformers.cache_utils import Cache, DynamicLayer
 
-from distillspec.models.runners.attention import fast_single_queries
-from distillspec.models.runners.cache import (
-    GrowingCache,
-    additive_mask,
-    check_rolls_back,
-    is_plainly_causal,
+from distillspec.models.runners.cache import additive_mask, check_rolls_back, is_plainly_causal
+from distillspec.models.runners.compiled_steps import (
+    TreeInput,
+    compile_step,
+    entropy_step_of,
+    full_cache,
+    step_of,
+    tree_step_of,
 )
 from distillspec.models.runners.cross_tokenizer import CrossTokenizerRunner
 from distillspec.models.runners.eager import CausalRunner, max_context_length, vocabulary_size
@@ -40,15 +36,8 @@ from distillspec.models.runners.tree_batch import eager_runner, runner_for_trees
 from distillspec.models.runners.tree_mask import TreePaths, check_takes_a_tree
 from distillspec.models.vocabulary.cross_tokenizer import bridge_of
 from distillspec.speculation.runner import Runner
-from distillspec.speculation.sampling import entropy_in_one_pass
 
 log = logging.getLogger(__name__)
-
-Step = Callable[..., Any]
-
-_ON_CPU = {"freezing": True, "cpp.enable_concat_linear": True}
-_ON_GPU = {"triton.cudagraphs": True}
-_NUMBER = count()
 
 
 def make_runner(
@@ -62,20 +51,29 @@ def make_runner(
     vocab_size: int | None = None,
     prompts: Iterable[Sequence[int]] = (),
 ) -> Runner:
-    """A runner for one sequence; eager, with a warning, where the model cannot be compiled here.
+    """A runner for one sequence; eager, with a warning, if the model cannot be compiled.
 
-    A draft with a tokenizer of its own is run over the target's tokens (`models/bridge.py`), with
-    twice the places or more: its own may be shorter.
+    A draft with another tokenizer gets a `CrossTokenizerRunner` over the target's tokens. Its cache
+    has at least twice the capacity, because its own tokens may be shorter.
 
-    prompts: what will be decoded, where that is known: such a draft's places are made for them.
-    tree_sizes: none if no trees are fed. A model whose masks are its own reads trees eagerly.
-    tells_entropy: whether stop rules that read it draft with the model; only graphs can tell it.
+    Args:
+        model: The model, in eval mode.
+        kind: "eager" or "compiled".
+        capacity: Tokens of the longest text.
+        block_sizes: Numbers of tokens fed at once that get a graph.
+        tree_sizes: The same for trees; empty if no trees are fed. A model that makes its own masks
+            reads trees eagerly.
+        tells_entropy: Whether a stop rule needs the entropy after each token; only graphs compute
+            it.
+        vocab_size: Logits are trimmed to this many tokens.
+        prompts: The prompts that will be decoded, if known; they set the capacity of a draft with
+            another tokenizer.
     """
-    bridge = bridge_of(model)
-    if bridge is not None:
-        places = min(bridge.places(prompts, capacity), max_context_length(model))
-        own = _own_runner(model, kind, places, block_sizes, tree_sizes, tells_entropy=False)
-        return CrossTokenizerRunner(own, bridge)
+    token_map = bridge_of(model)
+    if token_map is not None:
+        draft_capacity = min(token_map.places(prompts, capacity), max_context_length(model))
+        own = _own_runner(model, kind, draft_capacity, block_sizes, tree_sizes, tells_entropy=False)
+        return CrossTokenizerRunner(own, token_map)
     return _own_runner(
         model,
         kind,
@@ -97,7 +95,7 @@ def _own_runner(
     tells_entropy: bool,
     vocab_size: int | None = None,
 ) -> Runner:
-    """One over the model's own tokens."""
+    """A runner over the model's own tokens."""
     if tree_sizes and not is_plainly_causal(model):
         return runner_for_trees(model, vocab_size=vocab_size)
     if kind == "eager":
@@ -106,7 +104,7 @@ def _own_runner(
         log.warning("%s has an encoder: its decoding is not compiled", type(model).__name__)
         return eager_runner(model, vocab_size=vocab_size)
     if not compiler_available():
-        log.warning("no C++ compiler found (CXX, g++): decoding runs eager, about half as fast")
+        log.warning("no C++ compiler found (CXX, g++): decoding runs eagerly, about half as fast")
         return CausalRunner(model, vocab_size=vocab_size)
     try:
         return CompiledRunner(
@@ -119,7 +117,7 @@ def _own_runner(
         )
     except TorchDynamoException as error:
         reason = str(error).strip().splitlines()[0]
-        log.warning("%s cannot be compiled (%s): it runs eager", type(model).__name__, reason)
+        log.warning("%s cannot be compiled (%s): it runs eagerly", type(model).__name__, reason)
         return CausalRunner(model, vocab_size=vocab_size)
 
 
@@ -135,10 +133,13 @@ def compiler_available() -> bool:
 class CompiledRunner:
     """`speculation.runner.Runner` over one sequence of at most `capacity` tokens.
 
-    block_sizes: numbers of tokens fed at once that are compiled, such as 1 and gamma + 1.
-    tree_sizes: the same for `feed_tree`, padded as blocks are; larger trees run uncompiled.
-    tells_entropy: makes one more graph, `feed_for_entropy`'s.
-    vocab_size: logits are trimmed to this many tokens (default: the model's own size).
+    Args:
+        model: The model, in eval mode.
+        capacity: Tokens of the longest text.
+        block_sizes: Numbers of tokens fed at once that are compiled, such as 1 and gamma + 1.
+        tree_sizes: The same for `feed_tree`, padded in the same way; larger trees run uncompiled.
+        tells_entropy: Compile one more graph, for `feed_for_entropy`.
+        vocab_size: Logits are trimmed to this many tokens (default: the model's own size).
     """
 
     def __init__(
@@ -152,7 +153,9 @@ class CompiledRunner:
         vocab_size: int | None = None,
     ) -> None:
         check_rolls_back(model)
-        assert not model.training, "dropout would change the law: put the model in eval mode"
+        assert not model.training, (
+            "dropout would change the distribution: put the model in eval mode"
+        )
         assert block_sizes and min(block_sizes) >= 1
         self.vocab_size: int = vocab_size or vocabulary_size(model)
         self.capacity = capacity
@@ -162,26 +165,36 @@ class CompiledRunner:
         self._device = model.device
         self._sizes, self._tree_sizes = sorted(set(block_sizes)), sorted(set(tree_sizes))
         room = capacity + max(*self._sizes, *self._tree_sizes, 1)
-        self._cache = _full_cache(model, room)
+        self._cache = full_cache(model, room)
         self._paths = TreePaths()
         self._takes_a_tree = is_plainly_causal(model)
         self._start = torch.zeros((), dtype=torch.long, device=self._device)
-        self._blocks = [self._longs(1, size) for size in self._sizes]
-        self._steps = [
-            self._compile(_step_of(model, self._cache), block, self._start)
-            for block in self._blocks
-        ]
+        self._compile_blocks()
         self.tells_entropy = tells_entropy
         if tells_entropy:
-            self._token, self._temperature = self._longs(1, 1), torch.ones((), device=self._device)
-            self._entropy_step = self._compile(
-                _entropy_step_of(model, self._cache, self.vocab_size),
-                self._token,
-                self._start,
-                self._temperature,
-            )
+            self._compile_entropy()
+        self._compile_trees(room)
+
+    def _compile_blocks(self) -> None:
+        self._blocks = [self._longs(1, size) for size in self._sizes]
+        self._steps = [
+            compile_step(self._model, step_of(self._model, self._cache), block, self._start)
+            for block in self._blocks
+        ]
+
+    def _compile_entropy(self) -> None:
+        self._token, self._temperature = self._longs(1, 1), torch.ones((), device=self._device)
+        self._entropy_step = compile_step(
+            self._model,
+            entropy_step_of(self._model, self._cache, self.vocab_size),
+            self._token,
+            self._start,
+            self._temperature,
+        )
+
+    def _compile_trees(self, room: int) -> None:
         self._trees = [
-            _TreeInput(
+            TreeInput(
                 self._longs(1, size),
                 self._longs(size),
                 torch.zeros(size, room, dtype=torch.bool, device=self._device),
@@ -189,12 +202,18 @@ class CompiledRunner:
             for size in self._tree_sizes
         ]
         self._tree_steps = [
-            self._compile(_tree_step_of(model, self._cache), tree.tokens, self._start, *tree[1:])
+            compile_step(
+                self._model,
+                tree_step_of(self._model, self._cache),
+                tree.tokens,
+                self._start,
+                *tree[1:],
+            )
             for tree in self._trees
         ]
 
     def reset(self) -> None:
-        """Empty the cache; its memory is kept."""
+        """Empty the cache; its memory stays allocated."""
         self.rollback(0)
 
     @torch.no_grad()
@@ -211,13 +230,13 @@ class CompiledRunner:
             self._start.fill_(self.length)
             logits = self._steps[index](block, self._start)
             if self._device.type == "cuda":
-                logits = logits.clone()  # the graph's next run writes over its own output
+                logits = logits.clone()  # the next run overwrites the output
         self.length += size
         return logits[:, :size, : self.vocab_size]
 
     @torch.no_grad()
     def feed_for_entropy(self, token: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """`feed` of one token, long [1, 1], and the entropy of softmax(z / temperature) then."""
+        """Feed one token, long [1, 1]; also return the entropy of softmax(logits / temperature)."""
         assert self.length < self.capacity, "fed beyond the cache's capacity"
         self._token.copy_(token)
         self._start.fill_(self.length)
@@ -230,7 +249,7 @@ class CompiledRunner:
 
     @torch.no_grad()
     def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
-        """long [n], each after the text that ends in its parent's slot -> logits [1, n, V]."""
+        """long [n], each after the text that ends at its parent's slot -> logits [1, n, V]."""
         size = tokens.shape[0]
         assert self.length + size <= self.capacity, "fed beyond the cache's capacity"
         if not self._takes_a_tree:
@@ -256,7 +275,7 @@ class CompiledRunner:
         return logits[:, :size, : self.vocab_size]
 
     def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
-        """Keep the first `length` slots, then these as text, then `tree` as a tree after it."""
+        """Keep the first `length` slots, then `slots` as text, then `tree` as a tree after that."""
         paths = self._paths.kept(length + len(slots), tree)
         self.rollback(length)
         moved = [*slots, *tree]
@@ -266,7 +285,7 @@ class CompiledRunner:
             self.length = length + len(moved)
 
     def rollback(self, length: int) -> None:
-        """Forget all but the first `length` tokens."""
+        """Keep only the first `length` tokens."""
         assert 0 <= length <= self.length, f"rollback to {length} of {self.length}"
         self.length = length
         self._paths = TreePaths()
@@ -276,167 +295,13 @@ class CompiledRunner:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
 
-    def _feed_eagerly(self, tokens: Tensor, **where: Tensor) -> Tensor:
+    def _feed_eagerly(self, tokens: Tensor, **inputs: Tensor) -> Tensor:
         self._cache.keep(self.length)
         output = self._model(
-            input_ids=tokens.to(self._device), past_key_values=self._cache, use_cache=True, **where
+            input_ids=tokens.to(self._device), past_key_values=self._cache, use_cache=True, **inputs
         )
         logits: Tensor = output.logits
         return logits
 
     def _longs(self, *shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.long, device=self._device)
-
-    @torch.no_grad()
-    def _compile(self, step: Step, *inputs: Tensor) -> Step:
-        """One graph, run at once: what compiles, records or allocates does it now."""
-        options = _ON_GPU if self._device.type == "cuda" else _ON_CPU
-        started = time.perf_counter()
-        compiled = _compiled(step, options)
-        with (
-            fast_single_queries(self._model, self._model.dtype),
-            inductor_config.patch(options),
-            warnings.catch_warnings(),
-        ):
-            # torch's own modules, imported when it compiles, use what torch has deprecated.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            for _ in range(3 if self._device.type == "cuda" else 1):
-                compiled(*inputs)
-        log.info(
-            "compiled %s for %d token(s) in %.1f s",
-            type(self._model).__name__,
-            inputs[0].shape[1],
-            time.perf_counter() - started,
-        )
-        return compiled
-
-
-class _TreeInput(NamedTuple):
-    """tokens long [1, n], positions long [n], visible bool [n, room]: who sees which slot."""
-
-    tokens: Tensor
-    positions: Tensor
-    visible: Tensor
-
-
-class _BlockLayer(DynamicLayer):
-    """A layer of fixed size inside a graph: writes the block at `positions`, shows all its room."""
-
-    is_compileable = True
-    keys: Tensor
-    values: Tensor
-
-    def __init__(self, keys: Tensor, values: Tensor, start: Tensor, positions: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.keys, self.values = keys, values
-        self.is_initialized = True
-        self._start = start
-        self._positions = positions
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
-    ) -> tuple[Tensor, Tensor]:
-        self.keys.index_copy_(2, self._positions, key_states)
-        self.values.index_copy_(2, self._positions, value_states)
-        return self.keys, self.values
-
-    def get_seq_length(self, *_: Any) -> Tensor:  # type: ignore[override]  # as StaticLayer's
-        return self._start
-
-    def get_mask_sizes(self, *_: Any) -> tuple[int, int]:
-        return self.keys.shape[2], 0
-
-
-def _full_cache(model: PreTrainedModel, capacity: int) -> GrowingCache:
-    """A cache with room for `capacity` tokens; a first token shows how many layers and heads."""
-    cache = GrowingCache()
-    with torch.no_grad():
-        token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
-        model(input_ids=token, past_key_values=cache, use_cache=True)
-    cache.reserve(capacity)
-    for layer in cache.layers:
-        for buffer in layer.buffers:
-            torch._dynamo.mark_static_address(buffer)
-    return cache
-
-
-def _step_of(model: PreTrainedModel, cache: GrowingCache) -> Step:
-    """The model as a function of a block long [1, G] and of its start (a scalar tensor)."""
-    buffers = [layer.buffers for layer in cache.layers]
-    capacity = buffers[0][0].shape[2]
-    ready_mask = is_plainly_causal(model)
-    dtype, device = model.dtype, model.device
-    last_position = max_context_length(model) - 1
-
-    def step(block: Tensor, start: Tensor) -> Tensor:
-        positions = torch.arange(block.shape[1], device=device) + start
-        layers: list[Any] = [
-            _BlockLayer(keys, values, start, positions) for keys, values in buffers
-        ]
-        mask = None
-        if ready_mask:
-            seen = torch.arange(capacity, device=device) <= positions[:, None]
-            mask = additive_mask(seen[None, None], dtype)
-        output = model(
-            input_ids=block,
-            attention_mask=mask,
-            position_ids=positions.clamp(max=last_position)[None],  # padding may stand beyond it
-            past_key_values=Cache(layers=layers),
-            use_cache=True,
-        )
-        logits: Tensor = output.logits
-        return logits
-
-    return step
-
-
-def _entropy_step_of(model: PreTrainedModel, cache: GrowingCache, vocab_size: int) -> Step:
-    """`_step_of`, and the entropy after the block's last token at T_s (a scalar tensor)."""
-    plain = _step_of(model, cache)
-
-    def step(block: Tensor, start: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-        logits = plain(block, start)
-        return logits, entropy_in_one_pass(logits[0, -1, :vocab_size], temperature)
-
-    return step
-
-
-def _tree_step_of(model: PreTrainedModel, cache: GrowingCache) -> Step:
-    """The model as a function of a tree: its tokens long [1, n], its start, `_TreeInput`'s rest."""
-    buffers = [layer.buffers for layer in cache.layers]
-    dtype, device = model.dtype, model.device
-
-    def step(tokens: Tensor, start: Tensor, positions: Tensor, visible: Tensor) -> Tensor:
-        slots = torch.arange(tokens.shape[1], device=device) + start
-        layers: list[Any] = [_BlockLayer(keys, values, start, slots) for keys, values in buffers]
-        output = model(
-            input_ids=tokens,
-            attention_mask=additive_mask(visible[None, None], dtype),
-            position_ids=positions[None],
-            past_key_values=Cache(layers=layers),
-            use_cache=True,
-        )
-        logits: Tensor = output.logits
-        return logits
-
-    return step
-
-
-def _compiled(step: Step, options: dict[str, Any]) -> Step:
-    """`step`, compiled without guards: its shapes and its model never change.
-
-    Dynamo keeps what it compiled by code object and tells entries apart by the guards that are left
-    out here; so each step gets a code object of its own.
-    """
-    assert isinstance(step, FunctionType)
-    name = f"step_{next(_NUMBER)}"
-    own = FunctionType(
-        step.__code__.replace(co_name=name), step.__globals__, name, None, step.__closure__
-    )
-    compiled: Step = torch.compile(
-        own,
-        dynamic=False,
-        fullgraph=True,
-        options={**options, "guard_filter_fn": lambda guards: [False] * len(guards)},
-    )
-    return compiled

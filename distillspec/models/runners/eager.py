@@ -22,16 +22,25 @@ from distillspec.recipe.context import UNLIMITED, ContextLength, context_of
 class CausalRunner:
     """`speculation.runner.Runner` over `rows` sequences of equal length, without compilation.
 
-    length, positions: tokens in the cache, and tokens the model can read. The cache grows.
-    vocab_size: logits are trimmed to this many tokens (default: the model's own size). The model is
-    used as it is, its weights may change between two decodes; it must be in eval mode.
+    The model must be in eval mode. Its weights may change between two decodes. The cache grows.
+
+    Args:
+        model: A causal model.
+        rows: Number of sequences.
+        vocab_size: Logits are trimmed to this many tokens (default: the model's own size).
+
+    Attributes:
+        length: Tokens in the cache.
+        positions: Tokens that the model can read.
     """
 
     def __init__(
         self, model: PreTrainedModel, *, rows: int = 1, vocab_size: int | None = None
     ) -> None:
         check_rolls_back(model)
-        assert not model.training, "dropout would change the law: put the model in eval mode"
+        assert not model.training, (
+            "dropout would change the distribution: put the model in eval mode"
+        )
         self.vocab_size: int = vocab_size or vocabulary_size(model)
         self.capacity: int = UNLIMITED
         self.positions: int = max_context_length(model)
@@ -44,7 +53,7 @@ class CausalRunner:
         self._takes_a_tree = is_plainly_causal(model)
 
     def reset(self) -> None:
-        """Empty the cache; its memory is kept."""
+        """Empty the cache; its memory stays allocated."""
         self.rollback(0)
 
     @torch.no_grad()
@@ -60,7 +69,7 @@ class CausalRunner:
 
     @torch.no_grad()
     def feed_tree(self, tokens: Tensor, parents: Sequence[int]) -> Tensor:
-        """long [n], each after the text that ends in its parent's slot -> logits [1, n, V]."""
+        """long [n], each after the text that ends at its parent's slot -> logits [1, n, V]."""
         assert self._rows == 1, "a tree grows in one row"
         if not self._takes_a_tree:
             check_takes_a_tree(self._model)
@@ -77,7 +86,7 @@ class CausalRunner:
         return logits[..., : self.vocab_size]
 
     def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
-        """Keep the first `length` slots, then these as text, then `tree` as a tree after it."""
+        """Keep the first `length` slots, then `slots` as text, then `tree` as a tree after that."""
         moved = [*slots, *tree]
         if moved:
             self._cache.keep_slots(length, torch.tensor(moved, device=self._device))
@@ -87,7 +96,7 @@ class CausalRunner:
             self.rollback(length)
 
     def rollback(self, length: int) -> None:
-        """Forget all but the first `length` tokens."""
+        """Keep only the first `length` tokens."""
         assert 0 <= length <= self.length, f"rollback to {length} of {self.length}"
         self._cache.keep(length)
         self.length = length
@@ -100,28 +109,30 @@ class CausalRunner:
 
 
 def vocabulary_size(model: PreTrainedModel) -> int:
-    """Rows of the model's output: tokens it gives a logit, padding included."""
+    """Number of logits per position, padding included."""
     return int(model.config.get_text_config(decoder=True).vocab_size)
 
 
 def max_context_length(model: PreTrainedModel) -> int:
-    """Tokens of the longest text the model can read."""
+    """Number of tokens of the longest text the model can read."""
     return context_of_model(model).positions
 
 
 def check_text_fits(model: PreTrainedModel, tokens: int) -> None:
-    """DistillSpecError for a text that reaches where the model's RoPE changes its frequencies."""
-    holds, reason = context_of_model(model)
-    if reason and tokens > holds:
+    """Raise DistillSpecError for a text that reaches a change of the model's RoPE frequencies."""
+    limit, reason = context_of_model(model)
+    if reason and tokens > limit:
         raise DistillSpecError(
-            f"the text may have {tokens} tokens, {type(model).__name__} reads {holds}: {reason}",
+            f"the text may have {tokens} tokens, {type(model).__name__} reads {limit}: {reason}",
             where=f"decoding with {model.name_or_path or 'a model of that class'}",
             fix="shorten the prompt, or lower max_new_tokens",
         )
 
 
 def context_of_model(model: PreTrainedModel) -> ContextLength:
-    """How long a text the model can read, and why not a longer one."""
+    """How long a text the model can read, and why not longer."""
     config = model.config.get_text_config(decoder=True)
-    length = getattr(config, "max_position_embeddings", None)  # whatever the family calls it
+    length = getattr(
+        config, "max_position_embeddings", None
+    )  # the attribute maps the family's own name
     return context_of({**vars(config), "max_position_embeddings": length})

@@ -1,4 +1,4 @@
-"""A model's runner in another process: what to send there, and how it is made there."""
+"""A model's runner in another process: what is sent, and how the process makes the runner."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from transformers import PreTrainedModel
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.loading.load import load_model, quiet
+from distillspec.models.loading.load import load_model
+from distillspec.models.loading.transformers_calls import quiet
 from distillspec.models.runners.compiled import make_runner
 from distillspec.models.vocabulary.cross_tokenizer import bridge_of
 from distillspec.models.vocabulary.trimmed_head import settle_head, trim_head, with_whole_head
@@ -23,9 +24,19 @@ _REMOTE = "transformers_modules"  # where transformers puts code that came with 
 
 @dataclass(frozen=True)
 class RunnerFactory:
-    """Small and picklable. Calling it loads the model and makes its runner: `make_runner`'s rest.
+    """Small and picklable. A call loads the model and makes its runner (see `make_runner`).
 
-    capacity: tokens. A model whose own code was allowed here is allowed it there.
+    Attributes:
+        folder: The saved model.
+        dtype: Type of the weights.
+        device: Device of the model.
+        trusts_code: Whether the model's own code may run, as in this process.
+        kind: "eager" or "compiled".
+        capacity: Tokens of the longest text.
+        block_sizes: Numbers of tokens fed at once.
+        tree_sizes: The same for trees.
+        vocab_size: Logits are trimmed to this many tokens.
+        kept: Tokens of a trimmed head, else None.
     """
 
     folder: str
@@ -37,7 +48,7 @@ class RunnerFactory:
     block_sizes: tuple[int, ...]
     tree_sizes: tuple[int, ...]
     vocab_size: int | None
-    kept: tuple[int, ...] | None = None  # tokens of a trimmed head
+    kept: tuple[int, ...] | None = None
 
     def __call__(self) -> Runner:
         model = load_model(
@@ -70,16 +81,19 @@ def saved(
     tree_sizes: Sequence[int] = (),
     vocab_size: int | None = None,
 ) -> Iterator[RunnerFactory]:
-    """A factory for exactly these weights, wherever they come from; they lie on disk meanwhile.
+    """Save these weights in a temporary folder and yield a factory for them.
 
-    The other process must have made its runner before the context ends. DistillSpecError if the
-    disk is full, and for a draft with a tokenizer of its own: it works in one process only.
+    The other process must have made its runner before the context ends.
+
+    Raises:
+        DistillSpecError: The disk is full, or the draft has another tokenizer, which works in one
+            process only.
     """
     if bridge_of(model) is not None:
         raise DistillSpecError(
-            "this draft has a tokenizer of its own: it cannot work in another process",
-            where="a method with parallel",
-            fix="leave out methods with parallel, or take a draft of the target's family",
+            "a draft with another tokenizer cannot run in another process",
+            where="a method with the key parallel",
+            fix="remove methods with parallel, or use a draft of the target's family",
         )
     with atomic.scratch_folder("draft") as folder:
         try:

@@ -1,4 +1,4 @@
-"""Several texts in one row of a cache: who sees whom, and at which position."""
+"""Several texts in one row of a cache: which slots each token sees, and its position."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from distillspec.models.runners.encoder_decoder import is_seq2seq
 
 
 class TreePaths:
-    """The paths of a tree that grows after a text: by slot, the tree's slots that it sees."""
+    """The paths of a growing tree after a text: the slots that each tree slot sees."""
 
     def __init__(self) -> None:
         self._text: int | None = None  # length of the text before the tree
-        self._seen: list[bytes] = []  # by slot after the text: a byte a slot, 1 where it is seen
+        self._seen: list[bytes] = []  # for each slot after the text: one byte per slot, 1 if seen
         self._depths: list[int] = []
 
     def add(self, length: int, parents: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Slots from `length` on, with these parents -> positions long [n], bool [n, length + n].
+        """Add slots with these parents, from slot `length` on.
 
-        The second says which slots each new one sees: the text, its path, itself. Rows are bytes
-        while they are made: a tensor's elements one by one take longer than a small forward.
+        Rows are bytes while they are built: writing tensor elements singly takes longer than a
+        small forward.
+
+        Returns:
+            Positions, long [n], and the slots that each new slot sees, bool [n, length + n]: the
+            text, its path, itself.
         """
         if self._text is None:
             self._text = length
@@ -33,7 +37,7 @@ class TreePaths:
         assert length == text + len(self._seen)
         first, width = len(self._seen), length + len(parents)
         for row, parent in enumerate(parents):
-            above = parent - text  # in the tree; -1: the end of the text
+            above = parent - text  # index in the tree; -1 is the end of the text
             assert -1 <= above < len(self._seen), "a parent is fed before its child"
             before = self._seen[above] if above >= 0 else b"\1" * text
             self._seen.append(before.ljust(length + row, b"\0") + b"\1")
@@ -43,33 +47,33 @@ class TreePaths:
         return torch.tensor([text + depth for depth in self._depths[first:]]), visible
 
     def kept(self, text: int, slots: Sequence[int]) -> TreePaths:
-        """What is left when these slots, ascending, move up to a text of `text` slots."""
+        """The paths that remain when these slots, ascending, move behind a text of `text` slots."""
         paths = TreePaths()
         if not slots:
             return paths
         assert self._text is not None, "there was a tree"
         paths._text = text
-        for place, slot in enumerate(slots):
+        for index, slot in enumerate(slots):
             seen = self._seen[slot - self._text]
-            above = bytes(seen[other] for other in slots[:place])
+            above = bytes(seen[ancestor] for ancestor in slots[:index])
             paths._seen.append(b"\1" * text + above + b"\1")
             paths._depths.append(sum(above))
         return paths
 
 
 def check_takes_a_tree(model: PreTrainedModel) -> None:
-    """DistillSpecError for a model whose attention takes no mask of ours."""
+    """Raise DistillSpecError for a model whose attention does not accept a prepared mask."""
     if is_seq2seq(model):
         raise DistillSpecError(
-            f"{type(model).__name__} has an encoder, and several drafts in one forward are for "
-            "causal models",
+            f"{type(model).__name__} has an encoder; several drafts in one forward need a "
+            "causal model",
             where=str(model.name_or_path or type(model).__name__),
             fix="choose a method with one draft (draft: {kind: chain})",
         )
     if not is_plainly_causal(model):
         raise DistillSpecError(
-            f"{type(model).__name__} takes no attention mask of ours, so it cannot read several "
-            "drafts in one forward",
+            f"{type(model).__name__} does not accept a prepared attention mask, which several "
+            "drafts in one forward need",
             where=str(model.name_or_path or type(model).__name__),
             fix="choose a method with one draft (draft: {kind: chain})",
         )

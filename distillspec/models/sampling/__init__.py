@@ -1,1 +1,1 @@
-"""Whole responses in batches."""
+"""Complete responses, sampled in batches."""

@@ -1,4 +1,4 @@
-"""Responses of an encoder-decoder model, written for many sources at once."""
+"""Responses of an encoder-decoder model, sampled for many sources at once."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.modeling_outputs import BaseModelOutput
 
 from distillspec.models.bare import bare_model
-from distillspec.models.runners.encoder_decoder import both_caches, empty_caches, start_token
+from distillspec.models.runners.encoder_decoder import start_token
+from distillspec.models.runners.encoder_decoder_reading import both_caches, empty_caches
 from distillspec.models.sampling.forward import Forward
 
 
-class Answering:
-    """Rows whose responses are being written, each after a source of its own (`models.generate`).
+class EncoderDecoderBatch:
+    """Rows whose responses are being written, each after its own source (`sampling.generate`).
 
-    Responses begin and grow together; sources are padded on the right, and masked.
+    Responses start and grow together. Sources are padded on the right and masked.
     """
 
     def __init__(self, prompts: list[Tensor], max_new_tokens: int, forward: Forward) -> None:
-        """prompts: long [t] each: a source and the start token, nothing after it."""
+        """Start a batch.
+
+        Args:
+            prompts: Long [t] each: a source and the start token, nothing after it.
+            max_new_tokens: Tokens of the longest response.
+            forward: The model.
+        """
         self._forward = forward
         start = start_token(bare_model(forward.model))
         for prompt in prompts:
@@ -32,7 +39,7 @@ class Answering:
         self._mask = (columns < lengths[:, None]).long()
         self._encoded: Tensor | None = None
         self._cache = empty_caches()
-        self._most = max_new_tokens
+        self._max_new_tokens = max_new_tokens
 
     def next_logits(self) -> Tensor:
         """[B, V] after the last token of each row."""
@@ -52,16 +59,16 @@ class Answering:
         )
         if self._encoded is None:
             self._encoded = output.encoder_last_hidden_state
-            both_caches(self._cache)[0].reserve(self._most)
+            both_caches(self._cache)[0].reserve(self._max_new_tokens)
         logits: Tensor = output.logits
         return logits[:, -1]
 
     def append(self, tokens: Tensor) -> None:
-        """One more token for each row, long [B]."""
+        """Add one token to each row, long [B]."""
         self._input = tokens[:, None]
 
     def keep_rows(self, rows: Tensor) -> None:
-        """Go on with these rows only, long [B']."""
+        """Keep only these rows, long [B']."""
         for cache in both_caches(self._cache):
             cache.keep_rows(rows)
         self._input, self._mask = self._input[rows], self._mask[rows]

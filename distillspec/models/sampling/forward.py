@@ -1,4 +1,4 @@
-"""A model as a plain function over a batch with a cache, and the reading of its prompts."""
+"""A model as a function over a batch with a cache, and the reading of prompts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from distillspec.models.bare import bare_model
 from distillspec.models.runners.attention import fast_single_queries
 from distillspec.models.runners.cache import GrowingCache, is_plainly_causal
-from distillspec.models.surgery.hidden import is_sharded
+from distillspec.models.surgery.hidden_states import is_sharded
 
 # Prompts are read this many tokens at a time, padding included: enough to keep the device busy.
 _TOKENS_READ_AT_ONCE = {"cpu": 2048}
@@ -23,7 +23,17 @@ _TOKENS_READ_AT_ONCE_ELSEWHERE = 32768
 
 
 class Forward(NamedTuple):
-    """The model as a function of tokens, cache, mask and positions."""
+    """The model as a function of tokens, cache, mask and positions.
+
+    Attributes:
+        model: The model, possibly wrapped.
+        weights: Weights that were cast for autocast, or None.
+        keeps_last: Whether the model can compute logits of the last position only.
+        takes_ready_mask: Whether it accepts a prepared mask [B, 1, G, L].
+        tokens_at_once: Tokens of prompts that are read in one call.
+        device: Device of the model.
+        dtype: Type of the computation.
+    """
 
     model: nn.Module
     weights: dict[str, Tensor] | None
@@ -45,14 +55,15 @@ class Forward(NamedTuple):
     def logits(
         self, tokens: Tensor, cache: GrowingCache, mask: Tensor | None, positions: Tensor | None
     ) -> Tensor:
-        """Of all positions: long [B, T] -> [B, T, V]."""
+        """Logits of all positions: long [B, T] -> [B, T, V]."""
         return self._output(self._inputs(tokens, cache, mask, positions))
 
     def states(
         self, tokens: Tensor, cache: GrowingCache, mask: Tensor | None, positions: Tensor | None
     ) -> Tensor:
-        """Hidden states as the output head reads them: long [B, T] -> [B, T, H]. Not of weights
-        that were cast.
+        """Hidden states before the output head: long [B, T] -> [B, T, H].
+
+        Not available with cast weights.
         """
         assert self.weights is None
         backbone = bare_model(self.model).base_model
@@ -76,7 +87,7 @@ class Forward(NamedTuple):
         return logits
 
     def run(self, inputs: dict[str, Any]) -> Any:
-        """The model's whole output for these arguments of its own."""
+        """The model's complete output for its own arguments."""
         if self.weights is None:
             return self.model(**inputs)
         return functional_call(self.model, self.weights, kwargs=inputs)
@@ -84,9 +95,9 @@ class Forward(NamedTuple):
 
 @contextmanager
 def forward_of(model: nn.Module) -> Iterator[Forward]:
-    """Within, the model in eval mode; it is left in the modes it was in.
+    """Within this context the model is in eval mode; then its modes are restored.
 
-    Under autocast its weights are cast once, not once a call.
+    Under autocast, the weights are cast once instead of once per call.
     """
     bare = bare_model(model)
     device = bare.device
@@ -96,7 +107,7 @@ def forward_of(model: nn.Module) -> Iterator[Forward]:
     if autocast and not is_sharded(bare):
         weights = {name: weight.to(dtype) for name, weight in model.named_parameters()}
     signature = inspect.signature(bare.forward).parameters
-    takes_ready_mask = is_plainly_causal(bare)  # asked before its attention is replaced
+    takes_ready_mask = is_plainly_causal(bare)  # before its attention is replaced
     with (
         _eval_mode(model),
         torch.autocast(device.type, dtype=dtype, enabled=autocast and weights is None),
@@ -125,11 +136,15 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def read_prompts(forward: Forward, texts: list[Tensor], room: int) -> GrowingCache:
-    """A cache that ends with each row's text, padded on the left, and has room for more tokens.
+    """A cache that holds each row's text, padded on the left, with room for more tokens.
 
-    texts: long [t] each, by ascending length; a text may be empty. Rows of like length are read
-    with padding on the right, which costs little and needs no mask, some at a time; what was read
-    is then moved to the right end.
+    Texts of similar length are read in one group, with padding on the right. This costs little and
+    needs no mask. Then their keys and values are moved to the right end.
+
+    Args:
+        forward: The model.
+        texts: Long [t] each, by ascending length; a text may be empty.
+        room: Further tokens that the cache can hold.
     """
     lengths = [len(text) for text in texts]
     longest = lengths[-1]
@@ -144,15 +159,15 @@ def read_prompts(forward: Forward, texts: list[Tensor], room: int) -> GrowingCac
                 for keys, values in ((layer.keys, layer.values) for layer in cache.layers)
             ]
         for layer, pair in zip(cache.layers, buffers, strict=True):
-            for read, buffer in zip((layer.keys, layer.values), pair, strict=True):
-                for place, row in enumerate(group):
+            for states, buffer in zip((layer.keys, layer.values), pair, strict=True):
+                for index, row in enumerate(group):
                     length = lengths[row]
-                    buffer[row, :, longest - length : longest] = read[place, :, :length]
+                    buffer[row, :, longest - length : longest] = states[index, :, :length]
     return GrowingCache.of(buffers, longest)
 
 
 def _groups(lengths: Sequence[int], tokens: int) -> Iterable[list[int]]:
-    """Rows with any text, of ascending lengths, in groups of at most `tokens`, padding included."""
+    """Rows that are not empty, in groups of at most `tokens` tokens including padding."""
     group: list[int] = []
     for row, length in enumerate(lengths):
         if length == 0:
@@ -166,5 +181,5 @@ def _groups(lengths: Sequence[int], tokens: int) -> Iterable[list[int]]:
 
 
 def _room(states: Tensor, rows: int, capacity: int) -> Tensor:
-    """Zeros [rows, heads, capacity, dim] for states like [B, heads, T, dim]."""
+    """Zeros [rows, heads, capacity, dim] in the type of states [B, heads, T, dim]."""
     return states.new_zeros(rows, states.shape[1], capacity, states.shape[3])

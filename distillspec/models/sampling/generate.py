@@ -1,9 +1,9 @@
-"""Batched sampling of whole responses: rollout of the draft, stored responses of the target.
+"""Batched sampling of responses: rollouts of the draft, stored responses of the target.
 
-Exactly the model's distribution: each token is drawn from `SamplingPolicy.distribution` of its own
-row. Fast by what it leaves out: prompts are read with little padding, finished rows leave the
-batch, the cache is written in place, masks are cut from one, or not made where all rows are equally
-long.
+The responses have exactly the model's distribution: each token is drawn from
+`SamplingPolicy.distribution` of its row. The sampler is fast because it avoids work: prompts are
+read with little padding, finished rows leave the batch, and the cache is updated in place. Masks
+are slices of one mask, and rows of equal length need none.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from torch import Tensor, nn
 from distillspec.models.bare import bare_model, named
 from distillspec.models.runners.cache import additive_mask, check_rolls_back
 from distillspec.models.runners.encoder_decoder import is_seq2seq
-from distillspec.models.sampling.encoder_decoder import Answering
+from distillspec.models.sampling.encoder_decoder import EncoderDecoderBatch
 from distillspec.models.sampling.forward import Forward, forward_of, read_prompts
-from distillspec.models.surgery.hidden import left_padded_positions
+from distillspec.models.surgery.hidden_states import left_padded_positions
 from distillspec.speculation.random_source import RandomSource, for_rows
 from distillspec.speculation.sampling import DrawnToken, SamplingPolicy, check_finite
 
-# Rows are looked through for their ends every so many tokens: on a GPU each look is a wait.
+# The sampler looks for finished rows every so many tokens: on a GPU each look waits for the device.
 _TOKENS_BETWEEN_LOOKS = {"cpu": 1}
 _TOKENS_BETWEEN_LOOKS_ELSEWHERE = 8
-# Finished rows leave once they are this share of the batch: leaving costs a pass over the cache.
+# Finished rows leave when they are this share of the batch: removing rows copies the cache.
 _DONE_SHARE = 0.125
 
 
 class ResponseWriter(NamedTuple):
-    """One of the models that write a text by turns: of each token it writes this share."""
+    """One of several models that write a text together, and the share of tokens it writes."""
 
     model: nn.Module
     share: float
@@ -51,13 +51,25 @@ def generate(
     batch_rows: int = 64,
     vocab_size: int | None = None,
 ) -> list[Tensor]:
-    """Draw one response per prompt, in the given order: long [t] each, end token included, CPU.
+    """Draw one response per prompt, in the order of the prompts.
 
-    model: a causal model, plain or with LoRA adapters (unwrap DDP first), or several on one device:
-    then a coin says of each token of each row which of them draws it. They run in eval mode and
-    are left in the modes they were in. Under autocast weights are cast once, not once a step.
-    chance: one stream for all rows, or a `RowChance` with a stream for each.
-    vocab_size: logits are trimmed to this many tokens.
+    Models run in eval mode, and their modes are restored. Under autocast, weights are cast once,
+    not once per step.
+
+    Args:
+        model: A causal or encoder-decoder model, plain or with LoRA adapters (unwrap DDP first).
+            With several models on one device, a random choice per token and row selects the model
+            that draws it.
+        prompts: Long [t] each, not empty.
+        max_new_tokens: Tokens of the longest response, at least 1.
+        policy: Temperature and truncation of the distribution.
+        chance: One stream for all rows, or a `RowSource` with a stream per row.
+        eos_token_ids: Tokens that end a response.
+        pad_token: Any token of the vocabulary.
+        vocab_size: Logits are trimmed to this many tokens.
+
+    Returns:
+        Long [t] each, on the CPU, including the end token.
     """
     assert all(len(prompt) for prompt in prompts), "an empty prompt has no next token"
     assert max_new_tokens >= 1
@@ -104,9 +116,17 @@ class _Sampler:
             self._device.type, _TOKENS_BETWEEN_LOOKS_ELSEWHERE
         )
 
-    def sample(self, prompts: list[Tensor], max_new_tokens: int, places: list[int]) -> list[Tensor]:
-        """One batch, sorted by length. places: of its rows among all prompts."""
-        chance = for_rows(self._chance, torch.tensor(places))
+    def sample(
+        self, prompts: list[Tensor], max_new_tokens: int, indices: list[int]
+    ) -> list[Tensor]:
+        """Responses of one batch, sorted by length.
+
+        Args:
+            prompts: Long [t] each.
+            max_new_tokens: Tokens of the longest response.
+            indices: Index of each prompt among all prompts.
+        """
+        chance = for_rows(self._chance, torch.tensor(indices))
         batches = [_begun(prompts, max_new_tokens, forward) for forward in self._forwards]
         device = self._device
         drawn = torch.full((len(prompts), max_new_tokens), self._pad_token, device=device)
@@ -126,18 +146,18 @@ class _Sampler:
             if not left:
                 break
             if left <= len(rows) * (1 - _DONE_SHARE):
-                kept = (~done).nonzero()[:, 0]
-                rows, done = rows[kept], done[kept]
-                chance = for_rows(chance, kept)
+                unfinished = (~done).nonzero()[:, 0]
+                rows, done = rows[unfinished], done[unfinished]
+                chance = for_rows(chance, unfinished)
                 for batch in batches:
-                    batch.keep_rows(kept)
-        check_finite(" or ".join(named(one.model) for one in self._forwards), doubts)
+                    batch.keep_rows(unfinished)
+        check_finite(" or ".join(named(forward.model) for forward in self._forwards), doubts)
         return cut_at_ends(drawn.cpu(), self._ends.cpu())
 
     def _next_tokens(
-        self, batches: Sequence[_Batch | Answering], rows: int, chance: RandomSource
+        self, batches: Sequence[_Batch | EncoderDecoderBatch], rows: int, chance: RandomSource
     ) -> DrawnToken:
-        """long [rows], each drawn by the model whose turn it is there."""
+        """long [rows], each drawn by the model whose turn it is in that row."""
         distributions = [batch.next_logits()[:, : self._vocab_size] for batch in batches]
         if len(distributions) == 1:
             return self._policy.draw_with_doubt(distributions[0], chance)
@@ -146,13 +166,20 @@ class _Sampler:
         return self._policy.draw_with_doubt(of_writers, chance)
 
 
-def _begun(prompts: list[Tensor], max_new_tokens: int, forward: Forward) -> _Batch | Answering:
+def _begun(
+    prompts: list[Tensor], max_new_tokens: int, forward: Forward
+) -> _Batch | EncoderDecoderBatch:
     is_answer = is_seq2seq(bare_model(forward.model))
-    return (Answering if is_answer else _Batch)(prompts, max_new_tokens, forward)
+    return (EncoderDecoderBatch if is_answer else _Batch)(prompts, max_new_tokens, forward)
 
 
 def cut_at_ends(drawn: Tensor, ends: Tensor) -> list[Tensor]:
-    """long [B, T], the tokens that end a text -> each row up to its first of them, included."""
+    """Cut each row after its first end token.
+
+    Args:
+        drawn: Long [B, T].
+        ends: The tokens that end a text.
+    """
     is_end = torch.isin(drawn, ends)
     ended = is_end.any(-1)
     length = torch.where(ended, is_end.int().argmax(-1) + 1, drawn.shape[1])
@@ -160,9 +187,9 @@ def cut_at_ends(drawn: Tensor, ends: Tensor) -> list[Tensor]:
 
 
 class _Batch:
-    """Rows that are being continued: what the model has read of them, and what it reads next.
+    """Rows that are being continued: their cache and the next input.
 
-    The cache is padded on the left, so that all rows grow at one place.
+    The cache is padded on the left, so that all rows grow at the same column.
     """
 
     def __init__(self, prompts: list[Tensor], max_new_tokens: int, forward: Forward) -> None:
@@ -195,11 +222,11 @@ class _Batch:
         return self._forward(self._input, self._cache, mask, positions)
 
     def append(self, tokens: Tensor) -> None:
-        """One more token for each row, long [B]."""
+        """Add one token to each row, long [B]."""
         self._input = tokens[:, None]
 
     def keep_rows(self, rows: Tensor) -> None:
-        """Go on with these rows only, long [B']."""
+        """Keep only these rows, long [B']."""
         self._cache.keep_rows(rows)
         self._input = self._input[rows]
         if self._mask is not None and self._positions is not None:
@@ -207,7 +234,7 @@ class _Batch:
 
 
 class DrawnText(NamedTuple):
-    """A prompt and what the target drew after it, token ids; the prompt is not empty."""
+    """A prompt, not empty, and the response that the target drew after it, as token ids."""
 
     prompt: tuple[int, ...]
     response: tuple[int, ...]

@@ -1,1 +1,1 @@
-"""Models changed for training: heads, adapters, pruning, sharding."""
+"""Models prepared for training: heads, adapters, pruning and sharding."""

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, DoRA) through peft: added for training, merged away for export."""
+"""Low-rank adapters (LoRA, DoRA) through peft: added for training, merged for export."""
 
 from __future__ import annotations
 
@@ -17,34 +17,37 @@ from distillspec.recipe.schema import AdapterConfig
 
 
 def add_lora(model: PreTrainedModel, lora: AdapterConfig) -> PeftModel:
-    """`model` with trainable adapters in place; all its other weights are frozen.
+    """`model` with trainable adapters; all its other weights are frozen.
 
-    Raises DistillSpecError when `lora.targets` names anything but linear layers of the model, or
-    an output head that is one tensor with the embedding: merging would change both.
+    Raises:
+        DistillSpecError: `lora.targets` names something other than linear layers of the model, or
+            an output head that is tied to the embedding: merging would change both.
     """
     check_targets(model, lora)
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     config = LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.lora_alpha,  # type: ignore[arg-type]  # any number serves
+        lora_alpha=lora.lora_alpha,  # type: ignore[arg-type]  # any number is allowed
         lora_dropout=lora.dropout,
         target_modules=targets,
         use_dora=lora.use_dora,
         task_type=TaskType.SEQ_2_SEQ_LM if is_seq2seq(model) else TaskType.CAUSAL_LM,
     )
     with warnings.catch_warnings():
-        # peft asks transformers under a name that transformers has deprecated.
+        # peft uses a function name that transformers has deprecated.
         warnings.filterwarnings(
             "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
         )
-        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False")  # and sets it for GPT-2
+        warnings.filterwarnings(
+            "ignore", "fan_in_fan_out is set to False"
+        )  # peft then sets it for GPT-2
         adapted = get_peft_model(model, config)
     assert isinstance(adapted, PeftModel)
     return adapted
 
 
 def merged(model: nn.Module) -> PreTrainedModel:
-    """A plain model with the adapters added into its weights; `model` itself stays as it is.
+    """A plain model with the adapters merged into its weights; `model` itself does not change.
 
     A model without adapters is returned unchanged.
     """
@@ -56,35 +59,48 @@ def merged(model: nn.Module) -> PreTrainedModel:
 
 
 def check_targets(model: PreTrainedModel, lora: AdapterConfig) -> None:
-    """DistillSpecError for targets that are no linear layers of `model`, or its tied head, and for
-    a rank that none of its layers has.
+    """Check that the adapters fit the model.
+
+    Raises:
+        DistillSpecError: A target is no linear layer of `model` or is its tied head, or the rank is
+            larger than that of every layer.
     """
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
-    full = max((min(m.weight.shape) for m in linear.values() if m is not head), default=0)
-    if lora.rank > full:
+    linear = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    }
+    max_rank = max(
+        (min(module.weight.shape) for module in linear.values() if module is not head), default=0
+    )
+    if lora.rank > max_rank:
         raise DistillSpecError(
-            f"an update of rank {lora.rank} is no low-rank one: no linear layer of the draft has "
-            f"more than rank {full}",
+            f"an update of rank {lora.rank} is not low-rank: no linear layer of the draft has "
+            f"a rank above {max_rank}",
             where=f"lora.rank={lora.rank}",
-            fix="set lora.rank to 8 to 64, or train the whole draft (no lora)",
+            fix="set lora.rank to 8 to 64, or train all weights of the draft (no lora)",
         )
     if isinstance(lora.targets, str):
         return
-    tied = [n for n, m in linear.items() if m is head and head.weight is embedding.weight]
+    tied = [
+        name
+        for name, module in linear.items()
+        if module is head and head.weight is embedding.weight
+    ]
     for target in lora.targets:
-        found = [name for name in linear if name == target or name.endswith("." + target)]
-        if not found:
+        matches = [name for name in linear if name == target or name.endswith("." + target)]
+        if not matches:
             names = sorted({name.rpartition(".")[2] for name in linear if name not in tied})
             raise DistillSpecError(
                 f"no linear layer of the draft is called {target!r}",
                 where="lora.targets",
                 fix=f"its linear layers are: {', '.join(names)}; or set targets: all-linear",
             )
-        if set(found) & set(tied):
+        if set(matches) & set(tied):
             raise DistillSpecError(
                 f"the layer {target!r} is one tensor with the draft's embedding: adapting it alone "
                 "cannot be merged into a plain model",
                 where="lora.targets",
-                fix="leave it out, or train the whole draft (no lora)",
+                fix="remove it, or train all weights of the draft (no lora)",
             )

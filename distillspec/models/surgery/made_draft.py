@@ -1,13 +1,13 @@
-"""What a draft that is made begins as: a part of its target, or random weights."""
+"""A draft created from a recipe: a part of its target, or random weights."""
 
 from __future__ import annotations
 
 from transformers import PreTrainedModel
 
-from distillspec.models.loading.model_folder import ModelFacts
+from distillspec.models.loading.model_facts import ModelFacts
 from distillspec.models.runners.eager import vocabulary_size
-from distillspec.models.surgery.build_llama import random_llama
 from distillspec.models.surgery.pruning import pruned
+from distillspec.models.surgery.random_llama import random_llama
 from distillspec.recipe.start import PrunedDraftConfig, RandomDraftConfig
 
 
@@ -20,8 +20,14 @@ def made_draft(
 ) -> PreTrainedModel:
     """A draft for `target`, with its vocabulary, on the CPU and in eval mode.
 
-    Pruned: in the target's type; to be made from weights as they are stored, so that it is the same
-    draft whatever the target is cast to. Random: float32. Equal arguments give equal bits.
+    Equal arguments give equal bits. A pruned draft has the target's type. Pass the target with its
+    weights as stored, so that the draft does not depend on a later cast.
+
+    Args:
+        plan: How to create the draft.
+        target: The target.
+        end_token: The token that ends a text.
+        seed: Seed of random weights.
     """
     if isinstance(plan, PrunedDraftConfig):
         model = pruned(target, plan)
@@ -35,7 +41,7 @@ def made_draft(
 
 
 def facts(model: PreTrainedModel) -> ModelFacts:
-    """Of a model in memory, what an engine asks about one (`models.folder.folder_facts`)."""
+    """Facts about a model in memory, like `loading.model_facts.folder_facts`."""
     return ModelFacts(
         path=str(model.name_or_path),
         local=True,

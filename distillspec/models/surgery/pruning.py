@@ -1,4 +1,4 @@
-"""A draft cut out of its target: some of the layers, and of their width what weighs most."""
+"""A draft cut out of its target: some layers, and the heaviest units of their width."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from distillspec.recipe.start import PrunedDraftConfig
 
 _NEURONS, _HEADS, _HIDDEN = "intermediate_size", "key_value_heads", "hidden_size"
 
-# What each axis of a weight counts, by the end of the weight's name; None is never cut.
+# The width of each axis of a weight, by the end of the weight's name; None is never cut.
 _Axes = Mapping[str, tuple[str | None, ...]]
 _LLAMA: _Axes = {
     "self_attn.q_proj.weight": (_HEADS, _HIDDEN),
@@ -43,7 +43,7 @@ _GPT_NEOX: _Axes = {
     "mlp.dense_h_to_4h.bias": (_NEURONS,),
     "mlp.dense_4h_to_h.weight": (None, _NEURONS),
 }
-_GPT2: _Axes = {  # its matrices lie the other way round: [in, out]
+_GPT2: _Axes = {  # its matrices are transposed: [in, out]
     "mlp.c_fc.weight": (None, _NEURONS),
     "mlp.c_fc.bias": (_NEURONS,),
     "mlp.c_proj.weight": (_NEURONS, None),
@@ -51,15 +51,20 @@ _GPT2: _Axes = {  # its matrices lie the other way round: [in, out]
 
 
 class _Family(NamedTuple):
-    """Models that name their weights alike. cuts: the widths that their configuration can tell."""
+    """Models that name their weights alike.
+
+    Attributes:
+        axes: The width of each axis of each weight.
+        cuts: The widths that their configuration can express.
+    """
 
     axes: _Axes
     cuts: frozenset[str]
 
 
 _ALL = frozenset((_NEURONS, _HEADS, _HIDDEN))
-# Heads and channels are cut where the size of a head is a number of its own: engines derive it from
-# the others elsewhere.
+# Heads and channels are cut only in families that state the head size: for the others, engines
+# derive it from the hidden size.
 _FAMILIES = {
     "llama": _Family(_LLAMA, _ALL),
     "mistral": _Family(_LLAMA, _ALL),
@@ -71,13 +76,15 @@ _FAMILIES = {
 
 
 def pruned(target: PreTrainedModel, plan: PrunedDraftConfig) -> PreTrainedModel:
-    """A model of the target's own class, in eval mode, with copies of the weights that are kept.
+    """A model of the target's class, in eval mode, with copies of the kept weights.
 
-    Layers are those that the plan names. Of a width those units stay that have the largest L2 norm
-    over all the weights that touch them (group norm, 2301.12900), the first of equals, in the
-    target's order: neurons and heads are chosen layer by layer, a key-value head together with the
-    queries that read it, channels for all kept layers at once. The same target and plan give the
-    same bits. DistillSpecError for layers that are not there, and for what cannot be cut.
+    The plan names the layers. In each width, the units with the largest L2 norm over all weights
+    that touch them stay (group norm, 2301.12900), in the target's order; of equal norms the first.
+    Neurons and heads are chosen per layer, a key-value head together with the queries that read it.
+    Channels are chosen once for all kept layers. The same target and plan give the same bits.
+
+    Raises:
+        DistillSpecError: A layer does not exist, or a width cannot be cut.
     """
     config = target.config
     if config.get_text_config(decoder=True) is not config:
@@ -89,11 +96,11 @@ def pruned(target: PreTrainedModel, plan: PrunedDraftConfig) -> PreTrainedModel:
         if (size := getattr(plan, name)) is not None
     }
     axes = _axes(target, sizes)
-    place = _place_of_layers(target)
+    prefix = _layer_prefix(target)
     weights = target.state_dict()
-    sources = _Sources(place, kept)
+    sources = _Sources(prefix, kept)
     used = {name: weights[name] for name in weights if sources.uses(name)}
-    chosen = _Choice(used, axes, {name: _units(config, name) for name in sizes}, sizes, place)
+    chosen = _Choice(used, axes, {name: _units(config, name) for name in sizes}, sizes, prefix)
     model = _empty(target, _smaller(config, kept, sizes))
     try:
         model.load_state_dict(
@@ -111,25 +118,25 @@ def pruned(target: PreTrainedModel, plan: PrunedDraftConfig) -> PreTrainedModel:
 
 
 class _Sources:
-    """From the names of the new weights to those of the target."""
+    """Maps the names of the new weights to those of the target."""
 
-    def __init__(self, place: str, kept: tuple[int, ...]) -> None:
-        self._place, self._kept = place, kept
+    def __init__(self, prefix: str, kept: tuple[int, ...]) -> None:
+        self._prefix, self._kept = prefix, kept
 
     def of(self, name: str) -> str:
-        layer = _layer(name, self._place)
+        layer = _layer(name, self._prefix)
         if layer is None:
             return name
-        rest = name[len(f"{self._place}{layer}") :]
-        return f"{self._place}{self._kept[layer]}{rest}"
+        rest = name[len(f"{self._prefix}{layer}") :]
+        return f"{self._prefix}{self._kept[layer]}{rest}"
 
     def uses(self, name: str) -> bool:
-        """Whether a weight of the target lives on."""
-        return (layer := _layer(name, self._place)) is None or layer in self._kept
+        """Whether the draft contains this weight of the target."""
+        return (layer := _layer(name, self._prefix)) is None or layer in self._kept
 
 
 class _Choice:
-    """Which units of each width are kept; `part` cuts a weight of the target down to them."""
+    """Which units of each width are kept; `part` cuts a weight of the target to them."""
 
     def __init__(
         self,
@@ -137,9 +144,9 @@ class _Choice:
         axes: _Axes,
         units: Mapping[str, int],
         sizes: Mapping[str, int],
-        place: str,
+        prefix: str,
     ) -> None:
-        self._axes, self._units, self._place = axes, units, place
+        self._axes, self._units, self._prefix = axes, units, prefix
         touched: dict[tuple[str, int | None], list[Tensor]] = {}
         for name, weight in weights.items():
             for axis, width in _axes_of(name, axes):
@@ -159,34 +166,38 @@ class _Choice:
         return weight
 
     def _key(self, width: str, name: str) -> tuple[str, int | None]:
-        """Channels run through all layers; the others are chosen in each."""
-        return width, None if width == _HIDDEN else _layer(name, self._place)
+        """Channels are chosen for all layers together, other widths for each layer."""
+        return width, None if width == _HIDDEN else _layer(name, self._prefix)
 
 
 def _largest(parts: Iterable[Tensor], keep: int) -> Tensor:
-    """Indices of the `keep` rows of largest norm over all parts [units, ...], ascending."""
+    """Indices of the `keep` rows with the largest norm over all parts [units, ...], ascending."""
     squares = sum(part.double().square().sum(1).cpu() for part in parts)
     assert isinstance(squares, Tensor)
     return squares.argsort(descending=True, stable=True)[:keep].sort().values
 
 
 def _axes(target: PreTrainedModel, sizes: Mapping[str, int]) -> _Axes:
-    """What the axes of the target's weights count; DistillSpecError where `sizes` do not fit it."""
+    """The widths of the target's weights.
+
+    Raises:
+        DistillSpecError: The family cannot be cut in a width, or `sizes` exceed the target.
+    """
     config = target.config
     family = _FAMILIES.get(config.model_type)
     for name, size in sizes.items():
         if family is None or name not in family.cuts:
-            able = [model for model, one in _FAMILIES.items() if name in one.cuts]
+            able = [model for model, other in _FAMILIES.items() if name in other.cuts]
             raise DistillSpecError(
                 f"{name} of a {config.model_type} model cannot be cut",
                 where=f"pair.draft.{name}",
-                fix=f"leave it out: layers can be chosen of any model, {name} of {', '.join(able)}",
+                fix=f"remove it: layers can be chosen in any model, {name} in {', '.join(able)}",
             )
         if size > _units(config, name):
             raise DistillSpecError(
                 f"{name} {size} cannot be kept: the target has {_units(config, name)}",
                 where=f"pair.draft.{name}",
-                fix=f"give at most {_units(config, name)}",
+                fix=f"set at most {_units(config, name)}",
             )
     return family.axes if family is not None else {}
 
@@ -202,7 +213,7 @@ def _units(config: PretrainedConfig, width: str) -> int:
 def _smaller(
     config: PretrainedConfig, kept: tuple[int, ...], sizes: Mapping[str, int]
 ) -> PretrainedConfig:
-    """The configuration of what is left, the fields with an entry for each layer included."""
+    """The configuration of the draft, including fields with one entry per layer."""
     layers = int(config.num_hidden_layers)
     smaller = copy.deepcopy(config)
     smaller.num_hidden_layers = len(kept)
@@ -226,7 +237,7 @@ def _smaller(
 
 
 def _empty(target: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:
-    """A model to load weights into, on the CPU, in the target's type and with its attention."""
+    """A model to load weights into, on the CPU, with the target's type and attention."""
     try:
         checked = type(config).from_dict(config.to_dict())
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -240,36 +251,38 @@ def _empty(target: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel
     return model
 
 
-def _place_of_layers(target: PreTrainedModel) -> str:
-    """The beginning of the layers' names, such as `model.layers.`"""
+def _layer_prefix(target: PreTrainedModel) -> str:
+    """The prefix of the layers' names, such as `model.layers.`."""
     layers = int(target.config.num_hidden_layers)
-    found = [
+    prefixes = [
         f"{name}."
         for name, module in target.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == layers
     ]
     outer = [
-        one for one in found if not any(one != other and one.startswith(other) for other in found)
+        prefix
+        for prefix in prefixes
+        if not any(prefix != outside and prefix.startswith(outside) for outside in prefixes)
     ]
     if len(outer) != 1:
         _refuse(target, "its layers are not one list of modules")
     return outer[0]
 
 
-def _layer(name: str, place: str) -> int | None:
-    """The number of the layer that a weight belongs to."""
-    return int(name[len(place) :].split(".", 1)[0]) if name.startswith(place) else None
+def _layer(name: str, prefix: str) -> int | None:
+    """The number of the layer that a weight belongs to, or None."""
+    return int(name[len(prefix) :].split(".", 1)[0]) if name.startswith(prefix) else None
 
 
 def _axes_of(name: str, axes: _Axes) -> list[tuple[int, str]]:
-    """Which axes of a weight can be cut, and what they count."""
-    found = next((widths for end, widths in axes.items() if name.endswith(end)), ())
-    return [(axis, width) for axis, width in enumerate(found) if width is not None]
+    """The axes of a weight that can be cut, and their widths."""
+    widths = next((suffix_widths for end, suffix_widths in axes.items() if name.endswith(end)), ())
+    return [(axis, width) for axis, width in enumerate(widths) if width is not None]
 
 
 def _refuse(target: PreTrainedModel, why: str, error: Exception | None = None) -> NoReturn:
     raise DistillSpecError(
         f"this target cannot be pruned ({type(target).__name__}): {why}",
         where="pair.draft",
-        fix="change what is kept, or take a given draft or {kind: random, shape: ...}",
+        fix="change the kept layers or widths, or use a ready draft or {kind: random, shape: ...}",
     ) from error

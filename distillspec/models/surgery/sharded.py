@@ -1,7 +1,7 @@
-"""A frozen model split over all processes (FSDP2), for targets that no device holds whole.
+"""A frozen model split over all processes (FSDP2), for targets larger than one device.
 
-A forward gathers the weights of one layer after the other and lets them go again. So every process
-must make the same forwards in the same order, with whatever rows of its own.
+A forward gathers the weights of one layer after another and frees them again. So all processes must
+run the same forwards in the same order, each with its own rows.
 """
 
 from __future__ import annotations
@@ -26,15 +26,19 @@ def split_over_processes(
     empty: Callable[[], PreTrainedModel],
     device: torch.device,
 ) -> PreTrainedModel:
-    """The model that `load` gives, on the CPU, split over the processes of the default group.
+    """Load a model and split it over the processes of the default group.
 
-    load: called by rank 0 alone, which needs memory for all of it. empty: the same model with any
-    weights. Every process must call this; what rank 0 raises in loading all others raise, too.
+    Every process must call this function. An error of rank 0 in loading is raised in all processes.
+
+    Args:
+        load: Returns the model on the CPU; only rank 0 calls it and needs memory for all of it.
+        empty: Returns the same model with any weights.
+        device: The device of this process.
     """
-    whole = _loaded_by_the_first(load)
-    model = (empty() if whole is None else whole).requires_grad_(False).eval()
+    loaded = _loaded_by_the_first(load)
+    model = (empty() if loaded is None else loaded).requires_grad_(False).eval()
     _share_alike(model)
-    state = {} if whole is None else model.state_dict()
+    state = {} if loaded is None else model.state_dict()
     buffers = {name: buffer.to(device, copy=True) for name, buffer in model.named_buffers()}
     assert device.type != "cuda" or torch.cuda.current_device() == device.index
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
@@ -54,24 +58,24 @@ def split_over_processes(
 
 
 def _share_alike(model: PreTrainedModel) -> None:
-    """What is one tensor on rank 0 is one everywhere, and all processes have the same weights."""
+    """Tie the same tensors as on rank 0, and check that all processes have the same weights."""
     names: dict[int, list[str]] = {}
     for name, weight in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(weight), []).append(name)
     groups = [list(names.values())]
     torch.distributed.broadcast_object_list(groups)
-    for first, *others in groups[0]:
-        for name in others:
-            place, _, key = name.rpartition(".")
-            setattr(model.get_submodule(place), key, model.get_parameter(first))
-    mine = [(name, tuple(weight.shape)) for name, weight in model.named_parameters()]
-    told = [mine]
-    torch.distributed.broadcast_object_list(told)
-    assert mine == told[0], "the configuration makes another model than the weights"
+    for first, *tied in groups[0]:
+        for name in tied:
+            module_name, _, key = name.rpartition(".")
+            setattr(model.get_submodule(module_name), key, model.get_parameter(first))
+    shapes = [(name, tuple(weight.shape)) for name, weight in model.named_parameters()]
+    received = [shapes]
+    torch.distributed.broadcast_object_list(received)
+    assert shapes == received[0], "the configuration and the weights give different models"
 
 
 def _loaded_by_the_first(load: Callable[[], PreTrainedModel]) -> PreTrainedModel | None:
-    """On rank 0 the model, elsewhere nothing; its error everywhere, so that no process waits."""
+    """The model on rank 0, None on the others; an error is raised in all, so that none waits."""
     model: PreTrainedModel | None = None
     fault: DistillSpecError | None = None
     if torch.distributed.get_rank() == 0:
@@ -79,8 +83,8 @@ def _loaded_by_the_first(load: Callable[[], PreTrainedModel]) -> PreTrainedModel
             model = load()
         except DistillSpecError as error:
             fault = error
-    told = [fault]
-    torch.distributed.broadcast_object_list(told)
-    if told[0] is not None:
-        raise told[0]
+    faults = [fault]
+    torch.distributed.broadcast_object_list(faults)
+    if faults[0] is not None:
+        raise faults[0]
     return model

@@ -1,4 +1,4 @@
-"""A draft made ready for training: what of it is trained, and how its forward is computed."""
+"""Prepare a draft for training: which weights are trained, and how its forward is computed."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from distillspec.models.bare import bare_model, named
 from distillspec.models.runners.compiled import compiler_available
 from distillspec.models.runners.eager import vocabulary_size
 from distillspec.models.runners.encoder_decoder import is_seq2seq, probe_row
-from distillspec.models.surgery.hidden import token_logits
+from distillspec.models.surgery.hidden_states import token_logits
 from distillspec.speculation.sampling import check_finite
 
 _PROBE_TOKENS = 8
 _FORWARDS = 2
-_SAME = 1e-3  # of the largest logit: kernels may add in another order
+_SAME = 1e-3  # relative to the largest logit: kernels may add in another order
 
 
 def freeze_embeddings(draft: nn.Module) -> None:
-    """Leave the input embeddings as they are, and with them an output head that shares them.
+    """Freeze the input embeddings, and an output head that is tied to them.
 
-    Errors: DistillSpecError where nothing is left to train.
+    Raises:
+        DistillSpecError: No weight is left to train.
     """
     bare = bare_model(draft)
     for parameter in bare.get_input_embeddings().parameters():
@@ -35,33 +36,33 @@ def freeze_embeddings(draft: nn.Module) -> None:
         raise DistillSpecError(
             "the draft's embeddings are all that would be trained",
             where="optimizer.freeze_embeddings",
-            fix="leave it out",
+            fix="remove it",
         )
 
 
 def without_dropout(draft: PreTrainedModel) -> None:
-    """Set every rate of dropout to 0, in place; the draft's configuration keeps them.
+    """Set every dropout rate to 0, in place; the draft's configuration keeps its rates.
 
-    What a draft is distilled to is a distribution; with dropout it would be trained, weighted and
-    sampled with others. The rates matter where `training` is set (`train_mode`).
+    Distillation trains the draft's distribution. With dropout the draft would be trained, weighted
+    and sampled with other distributions. The rates matter where `training` is set (`train_mode`).
     """
-    quiet: dict[int, PreTrainedConfig] = {}
+    without_rates: dict[int, PreTrainedConfig] = {}
     for module in draft.modules():
-        rates = vars(module)  # attention reads its rate from a float of its own
+        rates = vars(module)  # attention stores its rate as a float
         for name, value in rates.items():
             if isinstance(value, float) and (_is_rate(name) or _is_dropout(module, name)):
                 rates[name] = 0.0
         config = rates.get("config")
         if isinstance(module, GradientCheckpointingLayer) and isinstance(config, PreTrainedConfig):
-            rates["config"] = quiet.setdefault(id(config), _without_rates(config))
+            rates["config"] = without_rates.setdefault(id(config), _without_rates(config))
 
 
 def train_mode(draft: nn.Module) -> None:
-    """Put a draft into the mode it is trained in: that of decoding, but for the dropout of LoRA.
+    """Put a draft into the mode it is trained in: eval mode, except for LoRA's dropout.
 
-    Layers are random in many ways where `training` is set: dropout whose rate is read from the
-    configuration, noise on a router's inputs, skipped layers, rounding of a router's weights. So it
-    stays unset, but for layers that compute their activations again, which ask for it.
+    With `training` set, layers are random in many ways: dropout with a rate from the configuration,
+    noise on a router's inputs, skipped layers, rounding of a router's weights. So it stays unset,
+    except for layers that recompute activations, which need it.
     """
     draft.eval()
     for name, module in draft.named_modules():
@@ -71,9 +72,10 @@ def train_mode(draft: nn.Module) -> None:
 
 @torch.no_grad()
 def check_trains_as_it_decodes(draft: nn.Module) -> None:
-    """Compare logits in training and in evaluation mode, on one short row; leaves `train_mode`.
+    """Compare logits in training and eval mode on one short row; the draft ends in `train_mode`.
 
-    Errors: DistillSpecError where they differ, LoRA's dropout left out, or are not finite.
+    Raises:
+        DistillSpecError: The logits differ (without LoRA's dropout) or are not finite.
     """
     bare = bare_model(draft)
     draft.eval()
@@ -87,16 +89,16 @@ def check_trains_as_it_decodes(draft: nn.Module) -> None:
     for _ in range(_FORWARDS):
         if not float((_probed(bare) - expected).abs().max()) <= tolerance:
             raise DistillSpecError(
-                f"the logits of {type(bare).__name__} in training are others than in decoding: its "
+                f"the logits of {type(bare).__name__} differ between training and decoding: its "
                 "layers draw random numbers that cannot be switched off",
                 where="pair.draft",
-                fix="take a draft of another architecture",
+                fix="use a draft of another architecture",
             )
     train_mode(draft)
 
 
 def _probed(bare: PreTrainedModel) -> Tensor:
-    """Logits of a short row, what is masked left out."""
+    """Logits of a short row, with 0 for masked tokens."""
     device = bare.device
     with torch.autocast(device.type, enabled=False):
         if is_seq2seq(bare):
@@ -120,41 +122,43 @@ def _is_of_lora_dropout(name: str) -> bool:
 
 
 def _without_rates(config: PreTrainedConfig) -> PreTrainedConfig:
-    """A copy for layers that read their rates when they are called."""
-    quiet = copy.deepcopy(config)
-    for name, value in vars(quiet).items():
+    """A copy without dropout, for layers that read their rates when they are called."""
+    copied = copy.deepcopy(config)
+    for name, value in vars(copied).items():
         if isinstance(value, float) and _is_rate(name):
-            setattr(quiet, name, 0.0)
-    return quiet
+            setattr(copied, name, 0.0)
+    return copied
 
 
 def checkpoint_activations(draft: nn.Module) -> None:
-    """Compute activations again in the backward pass, layer by layer.
+    """Recompute activations in the backward pass, layer by layer.
 
-    Errors: DistillSpecError for an architecture that cannot.
+    Raises:
+        DistillSpecError: The architecture does not support it.
     """
     bare = bare_model(draft)
     if not bare.supports_gradient_checkpointing:
         raise DistillSpecError(
-            f"{type(bare).__name__} cannot compute its activations again",
+            f"{type(bare).__name__} cannot recompute its activations",
             where="hardware.gradient_checkpointing",
             fix="set it to false, and lower distill.micro_batch_size instead",
         )
-    # By either name: transformers has renamed it, and warns of the older one.
+    # transformers has renamed the method and warns about the older name.
     name = "activation_checkpointing_enable"
     enable = getattr(bare, name, None) or bare.gradient_checkpointing_enable
     enable({"use_reentrant": False})
 
 
 def compile_forward(draft: nn.Module) -> None:
-    """Compile the layers for rows of any length; copies of the draft stay as they are.
+    """Compile the layers for rows of any length; copies of the draft are not compiled.
 
-    Errors: DistillSpecError on a CPU without a C++ compiler.
+    Raises:
+        DistillSpecError: There is no C++ compiler, on a CPU.
     """
     bare = bare_model(draft)
     if bare.device.type == "cpu" and not compiler_available():
         raise DistillSpecError(
-            "torch.compile needs a C++ compiler here, and there is none",
+            "torch.compile on a CPU needs a C++ compiler, and none is installed",
             where="hardware.compile",
             fix="install g++ (or name one in CXX), or set hardware.compile=false",
         )
@@ -163,7 +167,7 @@ def compile_forward(draft: nn.Module) -> None:
 
 
 def stacks(draft: nn.Module) -> list[nn.ModuleList]:
-    """The transformer layers, from the input on: one list, or the encoder's and the decoder's."""
+    """The transformer layers in order: one list, or the encoder's and the decoder's."""
     return [
         max(_outer_lists(body), key=len, default=nn.ModuleList())
         for body in bodies(bare_model(draft))
@@ -171,15 +175,15 @@ def stacks(draft: nn.Module) -> list[nn.ModuleList]:
 
 
 def bodies(bare: PreTrainedModel) -> list[nn.Module]:
-    """What makes hidden states: of an encoder-decoder model both halves."""
+    """The modules that compute hidden states: the model, or its encoder and decoder."""
     if is_seq2seq(bare):
         return [bare.get_encoder(), bare.get_decoder()]
     return [bare.base_model]
 
 
 def _outer_lists(body: nn.Module) -> list[nn.ModuleList]:
-    """Lists of modules that are in no other: layers, and not the parts or experts of one."""
-    found = []
+    """Module lists that are in no other list: layers, but not the parts or experts of a layer."""
+    lists = []
     for child in body.children():
-        found += [child] if isinstance(child, nn.ModuleList) else _outer_lists(child)
-    return found
+        lists += [child] if isinstance(child, nn.ModuleList) else _outer_lists(child)
+    return lists

@@ -1,1 +1,1 @@
-"""Tokenizers, chat templates, end tokens, and vocabularies that differ."""
+"""Tokenizers, chat templates, end tokens, and pairs of different vocabularies."""

@@ -1,4 +1,4 @@
-"""Chats become text through the target's own template: prompts, and the answers to them."""
+"""Chats become text through the target's chat template: prompts and answers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ from distillspec.recipe.data import TEMPLATE_DATE
 Message = Mapping[str, Any]
 Tool = Mapping[str, Any]
 
-_SAID = "distillspec"  # a word that no template changes
+_MARKER = "distillspec"  # a word that no template changes
 _CLOCK = "strftime_now"
-_SHOWN = 120  # characters on each side of the place where two renderings part
+_SHOWN = 120  # characters around the position where two renderings differ
 
 
 class Turn(NamedTuple):
-    """prompt: what is read before the answer. response: what the template writes for the answer,
-    with all that it puts behind it; None for a chat that ends with a question.
+    """A prompt and its answer.
+
+    Attributes:
+        prompt: The text before the answer.
+        response: The answer as the template writes it, with everything after it; None for a chat
+            that ends with a question.
     """
 
     prompt: str
@@ -34,14 +38,13 @@ class Turn(NamedTuple):
 
 
 class SplitTurnError(DistillSpecError):
-    """The template does not write an answer behind the prompt that asks for it."""
+    """The template does not write an answer after the prompt that asks for it."""
 
 
 class ChatTemplate:
-    """The template of a tokenizer with what else it reads: variables, and a fixed date.
+    """The template of a tokenizer, with its variables and a fixed date.
 
-    Texts that it writes hold the special tokens already: encode them with
-    `add_special_tokens=False`.
+    Its texts already contain the special tokens: encode them with `add_special_tokens=False`.
     """
 
     def __init__(
@@ -50,11 +53,12 @@ class ChatTemplate:
         variables: Mapping[str, Any] | None = None,
         date: Date = TEMPLATE_DATE,
     ) -> None:
-        """Wrap the template of `tokenizer`; one without a template is an error once it is used.
+        """Wrap the template of `tokenizer`. A missing template is an error at the first use.
 
         Args:
-            variables: What the template reads besides the messages, such as `enable_thinking`.
-            date: What it takes for today, at midnight.
+            tokenizer: The tokenizer.
+            variables: Variables that the template reads, such as `enable_thinking`.
+            date: The template's current date, at midnight.
         """
         self._tokenizer, self._variables, self._date = tokenizer, dict(variables or {}), date
 
@@ -63,7 +67,7 @@ class ChatTemplate:
         return self._tokenizer.chat_template is not None
 
     def hash(self) -> str:
-        """SHA-256 (hex) of the template and of its variables, if it has any."""
+        """SHA-256 (hex) of the template, and of its variables if there are any."""
         template = self._required()
         text = template if isinstance(template, str) else json.dumps(template, sort_keys=True)
         if self._variables:
@@ -76,55 +80,56 @@ class ChatTemplate:
         """The text that asks the model for its next turn.
 
         Args:
-            messages: `[{"role": ..., "content": ...}, ...]`, tool calls and parts included.
-            where: The place of the messages, for errors.
+            messages: `[{"role": ..., "content": ...}, ...]`, possibly with tool calls and parts.
+            tools: Tools that the model may call.
+            where: Location of the messages, for errors.
         """
         return self._rendered(messages, tools, where, asks=True)
 
     def conversation(
         self, messages: Sequence[Message], tools: Sequence[Tool] | None = None, *, where: str = ""
     ) -> str:
-        """The text of a whole conversation, nothing asked for."""
+        """The text of a complete conversation, without a request for another turn."""
         return self._rendered(messages, tools, where, asks=False)
 
     def turn(
         self, messages: Sequence[Message], tools: Sequence[Tool] | None = None, *, where: str = ""
     ) -> Turn:
-        """A chat as its prompt and, where the assistant speaks last, its answer.
+        """A chat as its prompt and, if the last message is the assistant's, its answer.
 
-        The answer is what the whole conversation has behind the prompt.
+        The answer is the text of the conversation after the prompt.
 
         Raises:
-            SplitTurnError: The conversation does not begin with the prompt, or lacks the answer.
+            SplitTurnError: The conversation does not start with the prompt, or lacks the answer.
         """
         if messages[-1].get("role") != "assistant":
             return Turn(self.prompt(messages, tools, where=where), None)
         prompt = self.prompt(messages[:-1], tools, where=where)
-        whole = self.conversation(messages, tools, where=where)
-        if not whole.startswith(prompt):
-            raise self._parts_ways(prompt, whole, where)
-        response = whole[len(prompt) :]
+        conversation = self.conversation(messages, tools, where=where)
+        if not conversation.startswith(prompt):
+            raise self._differ(prompt, conversation, where)
+        response = conversation[len(prompt) :]
         names = [str(_function(call).get("name")) for call in messages[-1].get("tool_calls") or ()]
         missing = next((name for name in names if name not in response), None)
         if missing is not None or not response:
             lacks = "the answer" if missing is None else f"the call of {missing!r}"
             raise SplitTurnError(
-                f"the chat template does not write {lacks}; behind the prompt it writes "
+                f"the chat template does not write {lacks}; after the prompt it writes "
                 f"{response[:_SHOWN]!r}",
-                where=self._place(where),
-                fix="take a target whose template writes it, or take the row out",
+                where=self._location(where),
+                fix="use a target whose template writes it, or remove the row",
             )
         return Turn(prompt, response)
 
     @cached_property
     def takes_parts(self) -> bool:
-        """Whether contents may be lists of parts, of which the template writes the text."""
-        asked = [{"role": "user", "content": [{"type": "text", "text": _SAID}]}]
+        """Whether contents may be lists of parts whose text the template writes."""
+        asked = [{"role": "user", "content": [{"type": "text", "text": _MARKER}]}]
         try:
             text = self._apply(asked, None, asks=False)
         except Exception:
             return False
-        return _SAID in text and f"'{_SAID}'" not in text and f'"{_SAID}"' not in text
+        return _MARKER in text and f"'{_MARKER}'" not in text and f'"{_MARKER}"' not in text
 
     def _rendered(
         self, messages: Sequence[Message], tools: Sequence[Tool] | None, where: str, *, asks: bool
@@ -133,10 +138,10 @@ class ChatTemplate:
         made = [_as_templates_read(message, self.takes_parts) for message in messages]
         try:
             return self._apply(made, tools, asks=asks)
-        except Exception as error:  # a template is a program of somebody else's
+        except Exception as error:  # a template is a foreign program: any class
             raise DistillSpecError(
                 f"the chat template refuses these messages: {_first_line(error)}",
-                where=self._place(where),
+                where=self._location(where),
                 fix="each message needs role and content, in an order that the template allows",
             ) from error
 
@@ -157,9 +162,9 @@ class ChatTemplate:
         return text
 
     def _without_clock(self, template: str) -> str:
-        """The template with a macro in place of the function that reads the clock.
+        """The template with a macro that replaces the function that reads the clock.
 
-        A macro, because the library lets no function through to a template.
+        It is a macro because the library passes no functions to a template.
         """
         if _CLOCK not in template:
             return template
@@ -167,31 +172,32 @@ class ChatTemplate:
         marks = [f"%{flag}{letter}" for letter in ascii_letters for flag in ("-", "")]
         written = [("%%", "\0"), *((mark, midnight.strftime(mark)) for mark in marks), ("\0", "%")]
         filters = "".join(f" | replace({mark!r}, {text!r})" for mark, text in written)
-        # The line break goes with the block: the template begins where it did.
+        # Jinja removes the line break after the block, so the template's text does not change.
         return (
             f"{{% macro {_CLOCK}(format) %}}{{{{ format{filters} }}}}{{% endmacro %}}\n{template}"
         )
 
     def _date_of(self, template: str) -> dict[str, str]:
-        """`date_string`, unless the template has a constant of its own, which servers write too."""
+        """`date_string`, unless the template sets its own constant, as serving engines do too."""
         if _CLOCK not in template and "set date_string" in template:
             return {}
         return {"date_string": self._date.strftime("%d %b %Y")}
 
-    def _parts_ways(self, prompt: str, whole: str, where: str) -> SplitTurnError:
-        at = common_length(prompt, whole)
-        first = max(at - _SHOWN // 2, 0)
+    def _differ(self, prompt: str, conversation: str, where: str) -> SplitTurnError:
+        position = common_length(prompt, conversation)
+        first = max(position - _SHOWN // 2, 0)
         return SplitTurnError(
-            "the chat template writes the whole conversation otherwise than the prompt that asks "
+            "the chat template writes the conversation differently from the prompt that asks "
             f"for its answer; from character {first} on the prompt is "
-            f"{prompt[first : at + _SHOWN]!r}, the conversation {whole[first : at + _SHOWN]!r}",
-            where=self._place(where),
+            f"{prompt[first : position + _SHOWN]!r}, the conversation "
+            f"{conversation[first : position + _SHOWN]!r}",
+            where=self._location(where),
             fix="set the template's variables so that both agree, such as "
             "data.template_variables={enable_thinking: false}, write the answer as the template "
-            "does (with its reasoning), or take the row out",
+            "does (with its reasoning), or remove the row",
         )
 
-    def _place(self, where: str) -> str:
+    def _location(self, where: str) -> str:
         name = f"chat template of {self._tokenizer.name_or_path or 'the tokenizer'}"
         return f"{where}; {name}" if where else name
 
@@ -201,30 +207,30 @@ class ChatTemplate:
             raise DistillSpecError(
                 "the data are chats, but the target's tokenizer has no chat template",
                 where=str(self._tokenizer.name_or_path),
-                fix="take an instruction-tuned target, or give plain prompt and response fields",
+                fix="use an instruction-tuned target, or set plain prompt and response fields",
             )
         return template
 
 
-def common_length(one: str, other: str) -> int:
-    """Characters that both begin with."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+def common_length(first: str, second: str) -> int:
+    """Length of the common prefix, in characters."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((i for i, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def _as_templates_read(message: Message, takes_parts: bool) -> dict[str, Any]:
-    """Arguments of tool calls as objects, and contents of parts as text where they must be.
+    """Parse the arguments of tool calls, and join contents of parts to text if needed.
 
-    The API writes arguments as a string of JSON and servers parse it before they render. Parts are
-    joined by line breaks, as vLLM joins them.
+    The API writes arguments as a JSON string, and serving engines parse it before rendering. Parts
+    are joined by line breaks, as in vLLM.
     """
-    made = dict(message)
-    content = made.get("content")
+    result = dict(message)
+    content = result.get("content")
     if isinstance(content, Sequence) and not isinstance(content, str) and not takes_parts:
-        made["content"] = "\n".join(str(part.get("text", "")) for part in content)
-    if made.get("tool_calls"):
-        made["tool_calls"] = [_parsed_call(call) for call in made["tool_calls"]]
-    return made
+        result["content"] = "\n".join(str(part.get("text", "")) for part in content)
+    if result.get("tool_calls"):
+        result["tool_calls"] = [_parsed_call(call) for call in result["tool_calls"]]
+    return result
 
 
 def _parsed_call(call: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,12 +245,12 @@ def _parsed_call(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _function(call: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`{"name": ..., "arguments": ...}`, which some data sets write without a frame."""
+    """`{"name": ..., "arguments": ...}`, which some data sets write without the outer object."""
     function = call.get("function", call)
     return function if isinstance(function, Mapping) else {}
 
 
 def _first_line(error: Exception) -> str:
-    said = next(iter(str(error).splitlines()), "")
+    line = next(iter(str(error).splitlines()), "")
     known = type(error).__module__.startswith("jinja2")
-    return said if known and said else f"{type(error).__name__}: {said}"
+    return line if known and line else f"{type(error).__name__}: {line}"

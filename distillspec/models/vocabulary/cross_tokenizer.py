@@ -1,4 +1,4 @@
-"""Two vocabularies, and what of one is written in the other: by the bytes that tokens stand for."""
+"""Two vocabularies, and text of one written in the other, matched by the bytes of the tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ _ROLES = ("eos_token_id", "bos_token_id", "pad_token_id")
 
 
 class _Spelling(NamedTuple):
-    """One vocabulary. texts: bytes -> id; specials: content -> id; of_id: either, by id."""
+    """One vocabulary.
+
+    Attributes:
+        texts: Id of each spelled text.
+        specials: Id of each special token.
+        of_id: Spelled text (bytes) or special token (str) of each id.
+    """
 
     texts: Mapping[bytes, int]
     specials: Mapping[str, int]
@@ -32,8 +38,10 @@ class _Spelling(NamedTuple):
 class Pieces(NamedTuple):
     """Rows of the target's tokens as rows of the draft's, padded on the right.
 
-    tokens: long [B, T']; last: long [B, T], where each token of the target ends in its row, any
-    place of the row for padding.
+    Attributes:
+        tokens: Long [B, T'], the draft's tokens.
+        last: Long [B, T], position of the last piece of each target token; any position for
+            padding.
     """
 
     tokens: Tensor
@@ -41,11 +49,22 @@ class Pieces(NamedTuple):
 
 
 class CrossTokenizerMap:
-    """Which tokens two vocabularies share, and how a text of one's tokens is read in the other's.
+    """The tokens that two vocabularies share, and how one's text is read in the other's tokens.
 
-    target_ids, draft_ids: long [N], the tokens that both have, under their ids in each: those that
-    stand for the same bytes, special tokens of the same content, and end, beginning and padding of
-    text by their roles. prefix: what the draft's tokenizer puts before a text.
+    Shared are tokens that stand for the same bytes, special tokens of the same content, and the
+    tokens that end, start and pad a text.
+
+    Args:
+        target: The target's tokenizer.
+        draft: The draft's tokenizer.
+        target_vocabulary: Size of the target's output.
+        draft_vocabulary: Size of the draft's output.
+        where: Location of the pair, for errors.
+
+    Attributes:
+        target_ids: Long [N], the shared tokens under the target's ids.
+        draft_ids: Long [N], the same tokens under the draft's ids.
+        prefix: The tokens that the draft's tokenizer puts before a text.
     """
 
     def __init__(
@@ -56,37 +75,35 @@ class CrossTokenizerMap:
         draft_vocabulary: int,
         where: str,
     ) -> None:
-        """The sizes are those of the models' outputs. DistillSpecError for tokenizers whose tokens
-        have no spelling that is known here, and for vocabularies that share nothing.
+        """Match the two vocabularies.
+
+        Raises:
+            DistillSpecError: The spelling of a tokenizer's tokens is unknown, or no token is
+                shared.
         """
         self.target_vocabulary = target_vocabulary
-        theirs = _spelling(target, target_vocabulary, where)
-        self._mine = _spelling(draft, draft_vocabulary, where)
-        self._spelled = theirs.of_id
-        self._longest = max(map(len, self._mine.texts), default=1)
-        found = {
-            token: self._mine.texts[text]
-            for text, token in theirs.texts.items()
-            if text in self._mine.texts
-        }
-        found |= {
-            token: self._mine.specials[content]
-            for content, token in theirs.specials.items()
-            if content in self._mine.specials
-        }
+        target_spelling = _spelling(target, target_vocabulary, where)
+        self._draft_spelling = _spelling(draft, draft_vocabulary, where)
+        self._spelled = target_spelling.of_id
+        self._longest = max(map(len, self._draft_spelling.texts), default=1)
+        matches = _equal_spellings(target_spelling, self._draft_spelling)
         for role in _ROLES:
-            one, other = getattr(target, role), getattr(draft, role)
-            if one in theirs.of_id and other in self._mine.of_id and one not in found:
-                found[int(one)] = int(other)
-        shared = _one_to_one(found, first=target.eos_token_id)
+            target_id, draft_id = getattr(target, role), getattr(draft, role)
+            if (
+                target_id in target_spelling.of_id
+                and draft_id in self._draft_spelling.of_id
+                and target_id not in matches
+            ):
+                matches[int(target_id)] = int(draft_id)
+        shared = _one_to_one(matches, first=target.eos_token_id)
         if not shared:
             raise DistillSpecError(
-                "the two vocabularies have no token in common",
+                "the two vocabularies share no token",
                 where=where,
-                fix="take a draft whose tokenizer shares tokens with the target's",
+                fix="use a draft whose tokenizer shares tokens with the target's",
             )
-        self._shared = found
-        self._cuts: dict[int, tuple[int, ...]] = {}  # of those that were asked for
+        self._shared = matches
+        self._cuts: dict[int, tuple[int, ...]] = {}  # of the tokens seen so far
         self._ids: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self._end = int(draft.eos_token_id if draft.eos_token_id is not None else 0)
         self.target_ids = torch.tensor(sorted(shared))
@@ -96,9 +113,9 @@ class CrossTokenizerMap:
     def pieces(self, token: int) -> tuple[int, ...]:
         """A token of the target as tokens of the draft, at least one.
 
-        One that both have is itself; any other is cut into the longest tokens of the draft from
-        its beginning on, whatever its tokenizer would do with the whole text: what was read before
-        then stays as it was read.
+        A shared token is one piece. Any other token is split greedily, from its start, into the
+        longest tokens of the draft. The draft's tokenizer might split the complete text
+        differently, but this way the pieces already read stay the same.
         """
         if token in self._shared:
             return (self._shared[token],)
@@ -109,99 +126,119 @@ class CrossTokenizerMap:
         return self._cuts[token]
 
     def _cut(self, text: bytes) -> Iterator[int]:
-        place = 0
-        while place < len(text):
-            for size in range(min(self._longest, len(text) - place), 0, -1):
-                piece = self._mine.texts.get(text[place : place + size])
+        position = 0
+        while position < len(text):
+            for size in range(min(self._longest, len(text) - position), 0, -1):
+                piece = self._draft_spelling.texts.get(text[position : position + size])
                 if piece is not None:
                     yield piece
                     break
-            place += size
+            position += size
 
     def text(self, tokens: Sequence[int]) -> list[tuple[int, ...]]:
-        """The pieces of each token of a text from its beginning on, `prefix` before the first."""
-        found = [self.pieces(token) for token in tokens]
-        if found and found[0][:1] != self.prefix[:1]:
-            found[0] = (*self.prefix, *found[0])
-        return found
+        """The pieces of each token of a text from its start, with `prefix` before the first."""
+        pieces = [self.pieces(token) for token in tokens]
+        if pieces and pieces[0][:1] != self.prefix[:1]:
+            pieces[0] = (*self.prefix, *pieces[0])
+        return pieces
 
     def length(self, tokens: Sequence[int]) -> int:
-        """Of a text, in the draft's tokens."""
+        """Length of a text in the draft's tokens."""
         return sum(map(len, self.text(tokens)))
 
     def places(self, prompts: Iterable[Sequence[int]], capacity: int) -> int:
-        """Of the draft's, for texts of `capacity` tokens of the target's that go on from these.
+        """Draft tokens needed for texts of `capacity` target tokens that continue these prompts.
 
-        What follows a prompt is taken to need as many a token as the prompt does, two at least.
+        The continuation is assumed to need as many draft tokens per token as the prompt, and at
+        least two.
         """
-        most = 2 * capacity
+        max_length = 2 * capacity
         for prompt in prompts:
             length = self.length(prompt)
-            each = max(2.0, length / len(prompt))
-            most = max(most, length + ceil(each * (capacity - len(prompt))))
-        return most
+            per_token = max(2.0, length / len(prompt))
+            max_length = max(max_length, length + ceil(per_token * (capacity - len(prompt))))
+        return max_length
 
     def rows(self, tokens: Tensor, is_token: Tensor) -> Pieces:
-        """long [B, T], bool [B, T], padded on the right: padding is not read, whatever its id."""
+        """Rows of target tokens in the draft's tokens.
+
+        Args:
+            tokens: Long [B, T], padded on the right.
+            is_token: Bool [B, T]; padding is not read.
+        """
         T = tokens.shape[1]
         pieces = [
             self.text(row[:size])
             for row, size in zip(tokens.tolist(), is_token.sum(1).tolist(), strict=True)
         ]
-        flat = [[one for token in row for one in token] for row in pieces]
+        flat = [[piece for token in row for piece in token] for row in pieces]
         longest = max(1, *map(len, flat))
         padded = [row + [self._end] * (longest - len(row)) for row in flat]
         last = [[end - 1 for end in accumulate(map(len, row))] for row in pieces]
-        whole = [row + [0] * (T - len(row)) for row in last]
-        return Pieces(tokens.new_tensor(padded), tokens.new_tensor(whole))
+        padded_last = [row + [0] * (T - len(row)) for row in last]
+        return Pieces(tokens.new_tensor(padded), tokens.new_tensor(padded_last))
 
     def is_within(self, tokens: Tensor, is_token: Tensor, places: int) -> Tensor:
-        """Tokens that end within so many places of the draft's: bool [B, T], of rows like these."""
+        """Whether each token ends within the draft's first `places` tokens: bool [B, T]."""
         return is_token & (self.rows(tokens, is_token).last < places)
 
     def __deepcopy__(self, memo: object) -> CrossTokenizerMap:
-        """It says the same for ever: copies of a draft share it."""
+        """The map never changes, so copies of a draft share it."""
         return self
 
     def logits(self, draft: Tensor) -> Tensor:
-        """The draft's logits [..., V of the draft] over the target's tokens [..., V of the target].
+        """The draft's logits [..., draft V] over the target's vocabulary [..., target V].
 
-        Tokens that the draft has not are -inf: its distribution is that of the common ones.
+        Tokens that the draft lacks are -inf: its distribution covers the shared tokens only.
         """
-        theirs, mine = self.ids(draft.device)
-        nothing = draft.new_full((*draft.shape[:-1], self.target_vocabulary), -torch.inf)
-        return nothing.index_copy(-1, theirs, draft.index_select(-1, mine))
+        target_ids, draft_ids = self.ids(draft.device)
+        ruled_out = draft.new_full((*draft.shape[:-1], self.target_vocabulary), -torch.inf)
+        return ruled_out.index_copy(-1, target_ids, draft.index_select(-1, draft_ids))
 
     def ids(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """target_ids and draft_ids, brought to a device once."""
+        """`target_ids` and `draft_ids` on a device; moved once."""
         if device not in self._ids:
             self._ids[device] = self.target_ids.to(device), self.draft_ids.to(device)
         return self._ids[device]
 
 
-def attach(model: PreTrainedModel, bridge: CrossTokenizerMap) -> None:
-    """Let `model` be read and run over the target's tokens, wherever it is given as a draft."""
-    model.bridge = bridge  # type: ignore[assignment]  # no module, no tensor: it travels in copies
+def attach(model: PreTrainedModel, token_map: CrossTokenizerMap) -> None:
+    """Let `model` be read and run over the target's tokens wherever it is used as a draft."""
+    # Neither module nor tensor: a plain attribute, which copies of the model keep.
+    model.token_map = token_map  # type: ignore[assignment]
 
 
 def bridge_of(model: PreTrainedModel) -> CrossTokenizerMap | None:
-    """What stands between the target's tokens and this draft, if they are not its own."""
-    found = model.__dict__.get("bridge")
-    assert found is None or isinstance(found, CrossTokenizerMap)
-    return found
+    """The cross-tokenizer map of this draft, or None if it uses the target's tokenizer."""
+    token_map = model.__dict__.get("token_map")
+    assert token_map is None or isinstance(token_map, CrossTokenizerMap)
+    return token_map
 
 
-def _one_to_one(found: Mapping[int, int], first: int | None) -> dict[int, int]:
-    """A token of the draft stands for one of the target's: its mass counts once.
+def _equal_spellings(target: _Spelling, draft: _Spelling) -> dict[int, int]:
+    """Target tokens with a draft token of the same bytes, or the same special content."""
+    return {
+        token: draft.texts[spelled]
+        for spelled, token in target.texts.items()
+        if spelled in draft.texts
+    } | {
+        token: draft.specials[content]
+        for content, token in target.specials.items()
+        if content in draft.specials
+    }
 
-    Of several the one named, which ends a text and so occurs in each, else the lowest.
+
+def _one_to_one(matches: Mapping[int, int], first: int | None) -> dict[int, int]:
+    """Let each draft token stand for one target token, so that its mass counts once.
+
+    Of several candidates, `first` (the end-of-text token) wins, then the lowest id.
     """
     taken: set[int] = set()
     kept: dict[int, int] = {}
-    for token in sorted(found, key=lambda one: (one != first, one)):
-        if found[token] not in taken:
-            taken.add(found[token])
-            kept[token] = found[token]
+    for token in sorted(matches, key=lambda token: (token != first, token)):
+        if matches[token] not in taken:
+            taken.add(matches[token])
+            kept[token] = matches[token]
     return kept
 
 
@@ -229,7 +266,11 @@ def _spelling(tokenizer: PreTrainedTokenizerBase, vocab_size: int, where: str) -
 
 
 def _is_byte_level(tokenizer: PreTrainedTokenizerBase, where: str) -> bool:
-    """True for byte-level BPE, False for sentencepiece's way; DistillSpecError for any other."""
+    """True for byte-level BPE, False for sentencepiece.
+
+    Raises:
+        DistillSpecError: The tokenizer is of another kind.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     decoder = json.loads(backend.to_str())["decoder"] if backend is not None else None
     parts = list(_parts(decoder))
@@ -241,10 +282,9 @@ def _is_byte_level(tokenizer: PreTrainedTokenizerBase, where: str) -> bool:
     ):
         return False
     raise DistillSpecError(
-        f"how the tokens of this tokenizer spell text is not known here "
-        f"({type(tokenizer).__name__})",
+        f"it is unknown how the tokens of this tokenizer spell text ({type(tokenizer).__name__})",
         where=where,
-        fix="take models with byte-level BPE or sentencepiece tokenizers",
+        fix="use models with byte-level BPE or sentencepiece tokenizers",
     )
 
 
@@ -272,7 +312,7 @@ def _sentencepiece(piece: str) -> bytes:
 
 
 def _prefix(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    dressed = tokenizer("a")["input_ids"]
-    starts = (i for i in range(len(dressed)) if dressed[i : i + len(bare)] == bare)
-    return tuple(dressed[: next(starts, 0)])
+    text_tokens = tokenizer("a", add_special_tokens=False)["input_ids"]
+    tokens = tokenizer("a")["input_ids"]
+    starts = (i for i in range(len(tokens)) if tokens[i : i + len(text_tokens)] == text_tokens)
+    return tuple(tokens[: next(starts, 0)])

@@ -1,4 +1,4 @@
-"""A byte-level BPE trained on given texts, as a Hugging Face tokenizer."""
+"""Train a byte-level BPE on texts, as a Hugging Face tokenizer."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from transformers import PreTrainedTokenizerFast
 
 END_OF_TEXT = "<|endoftext|>"
 
-# Words with one leading sign, numbers by three digits, runs of signs, line ends with what blank
-# lines precede them, and indentation: white space is most of what Python code has in common.
+# Words with one leading sign, numbers of up to three digits, runs of signs, line ends with the
+# blank lines before them, and indentation: white space is the most frequent part of Python code.
 _PIECES = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of `vocab_size` tokens (fewer on a small corpus), id 0 being end-of-text.
+    """A tokenizer of `vocab_size` tokens (fewer on a small corpus); id 0 is end-of-text.
 
-    Any bytes round-trip.
+    Any bytes can be encoded and decoded without loss.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

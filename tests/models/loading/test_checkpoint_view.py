@@ -31,10 +31,10 @@ def folder(tmp_path: Path) -> Path:
 def seen(folder: Path, *, with_code: bool) -> set[str]:
     with checkpoint_view(model_files(folder), with_code=with_code) as view:
         assert view.name == "some-model"
-        found = {p.relative_to(view).as_posix() for p in view.rglob("*") if p.is_file()}
+        names = {p.relative_to(view).as_posix() for p in view.rglob("*") if p.is_file()}
         assert (view / "part/w.safetensors").read_text() == "x"
     assert not view.exists()
-    return found
+    return names
 
 
 def test_only_what_makes_the_model_is_seen(folder: Path) -> None:

@@ -28,5 +28,5 @@ def test_every_bit_name_and_shape_counts() -> None:
 
 
 def test_the_order_does_not_count() -> None:
-    one, two = ("a", torch.ones(2)), ("b", torch.zeros(()))
-    assert weights_digest([one, two]) == weights_digest([two, one])
+    first, two = ("a", torch.ones(2)), ("b", torch.zeros(()))
+    assert weights_digest([first, two]) == weights_digest([two, first])

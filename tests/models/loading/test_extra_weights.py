@@ -32,9 +32,9 @@ VECTOR = StoredTensor("F32", (96,), 384)
 def test_what_is_known_to_be_no_part_of_the_forward_passes(
     name: str, tensor: StoredTensor, config: dict[str, Any]
 ) -> None:
-    found = explain_extra([name], {name: tensor}, config)
-    assert found.unknown == []
-    assert list(found.known.values()) == [[name]]
+    extra = explain_extra([name], {name: tensor}, config)
+    assert extra.unknown == []
+    assert list(extra.known.values()) == [[name]]
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_what_is_known_to_be_no_part_of_the_forward_passes(
     ],
 )
 def test_anything_else_is_unknown(name: str, config: dict[str, Any]) -> None:
-    found = explain_extra([name], {name: VECTOR}, config)
-    assert (found.known, found.unknown) == ({}, [name])
+    extra = explain_extra([name], {name: VECTOR}, config)
+    assert (extra.known, extra.unknown) == ({}, [name])
 
 
 def test_a_mask_of_a_name_that_no_file_holds_is_unknown() -> None:

@@ -33,7 +33,7 @@ def test_a_file_that_is_cut_anywhere_is_damaged(tiny_pair: Path, tmp_path: Path)
     whole = file.read_bytes()
     for length in [*range(0, len(whole), len(whole) // 40), len(whole) - 1]:
         file.write_bytes(whole[:length])
-        with pytest.raises(DistillSpecError, match="damaged or cut") as caught:
+        with pytest.raises(DistillSpecError, match="damaged") as caught:
             read_header(file)
         assert "download or copy the file again" in caught.value.fix
         assert caught.value.where == str(file)
@@ -43,7 +43,7 @@ def test_a_file_that_is_cut_anywhere_is_damaged(tiny_pair: Path, tmp_path: Path)
 @pytest.mark.parametrize("content", [b"not a model", b"GGUF\x63\0\0\0" + b"\0" * 99])
 def test_a_file_of_another_kind_or_version_is_one_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "odd.gguf").write_bytes(content)
-    with pytest.raises(DistillSpecError, match="damaged or cut") as caught:
+    with pytest.raises(DistillSpecError, match="damaged") as caught:
         read_header(tmp_path / "odd.gguf")
     assert "upgrade gguf" in caught.value.fix
 

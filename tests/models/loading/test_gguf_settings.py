@@ -53,17 +53,17 @@ def refused(header: GgufHeader, config: PretrainedConfig | None = None) -> str:
 
 def llama3_factors(factor: float) -> np.ndarray:
     """What llama.cpp's converter divides each frequency by, for Llama 3.x."""
-    found = []
+    factors = []
     for pair in range(WIDTH // 2):
         wavelength = 2 * math.pi * THETA ** (2 * pair / WIDTH)
         if wavelength < 8192 / 4:
-            found.append(1.0)
+            factors.append(1.0)
         elif wavelength > 8192:
-            found.append(factor)
+            factors.append(factor)
         else:
             smooth = (8192 / wavelength - 1) / (4 - 1)
-            found.append(1 / ((1 - smooth) / factor + smooth))
-    return np.array(found, dtype=np.float32)
+            factors.append(1 / ((1 - smooth) / factor + smooth))
+    return np.array(factors, dtype=np.float32)
 
 
 def logits_of(model: torch.nn.Module) -> Tensor:

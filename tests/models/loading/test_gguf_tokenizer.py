@@ -117,25 +117,27 @@ def test_a_text_begins_as_llama_cpp_has_it_where_the_file_is_silent(
 
 @pytest.mark.parametrize("pre", ["falcon", "default", "deepseek-coder", "anything"])
 def test_an_unknown_way_of_cutting_is_refused(pre: str) -> None:
-    with pytest.raises(DistillSpecError, match=f"cuts text as '{pre}'") as caught:
+    with pytest.raises(DistillSpecError, match=f"splits text as '{pre}'") as caught:
         check_tokenizer(header(pre=pre))
     assert "Hugging Face folder" in caught.value.fix
 
 
 def test_a_tokenizer_of_another_kind_is_refused() -> None:
-    with pytest.raises(DistillSpecError, match="of the kind 'rwkv'"):
+    with pytest.raises(DistillSpecError, match="'rwkv'"):
         check_tokenizer(header("rwkv"))
 
 
 def test_a_file_that_does_not_state_it_is_refused() -> None:
-    with pytest.raises(DistillSpecError, match="does not state how its tokenizer cuts"):
+    with pytest.raises(DistillSpecError, match="tokenizer.ggml.pre"):
         check_tokenizer(header())
 
 
 def test_a_sentencepiece_model_cuts_in_one_way() -> None:
     check_tokenizer(header("llama"))
     check_tokenizer(header("llama", "default"))
-    with pytest.raises(DistillSpecError, match="SentencePiece model that cuts text as 'llama-bpe'"):
+    with pytest.raises(
+        DistillSpecError, match="SentencePiece model that splits text as 'llama-bpe'"
+    ):
         check_tokenizer(header("llama", "llama-bpe"))
 
 

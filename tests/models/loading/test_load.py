@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.digest import model_digest
 from distillspec.models.loading.load import empty_model, load_model, load_tokenizer
-from distillspec.models.loading.model_folder import folder_facts
+from distillspec.models.loading.model_facts import folder_facts
 from distillspec.models.surgery.adapters import add_lora
 from distillspec.recipe.schema import AdapterConfig
 
@@ -34,7 +33,7 @@ def change_weights(folder: Path, change: dict[str, Tensor | None]) -> None:
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def test_a_whole_folder_loads_in_eval_mode_and_the_type_asked_for(folder: Path) -> None:
+def test_a_complete_folder_loads_in_eval_mode_and_the_type_asked_for(folder: Path) -> None:
     model = load_model(str(folder), dtype=torch.bfloat16)
     assert model.dtype == torch.bfloat16
     assert not model.training
@@ -46,17 +45,6 @@ def test_tied_weights_are_not_missing(folder: Path) -> None:
     assert "lm_head.weight" not in load_file(folder / "model.safetensors")
     model = load(folder)
     assert model.lm_head.weight is model.model.embed_tokens.weight
-
-
-def test_a_missing_folder_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DistillSpecError, match="folder does not exist"):
-        load(tmp_path / "absent")
-
-
-def test_a_file_in_place_of_a_folder_says_so(tmp_path: Path) -> None:
-    (tmp_path / "model").write_text("")
-    with pytest.raises(DistillSpecError, match="is a file"):
-        load(tmp_path / "model")
 
 
 def test_a_truncated_file_says_how_much_is_there(folder: Path) -> None:
@@ -78,9 +66,9 @@ def test_a_missing_weight_is_named(folder: Path) -> None:
         load(folder)
 
 
-def test_a_weight_without_a_place_is_named(folder: Path) -> None:
+def test_an_unused_weight_is_named(folder: Path) -> None:
     change_weights(folder, {"model.layers.7.mlp.up_proj.weight": torch.zeros(64, 32)})
-    with pytest.raises(DistillSpecError, match=r"no place for: model.layers.7.mlp"):
+    with pytest.raises(DistillSpecError, match=r"model.layers.7.mlp"):
         load(folder)
 
 
@@ -100,12 +88,12 @@ def test_buffers_and_further_heads_are_left_out_and_named(
     assert "(MTP) are left out (model.layers.2.mlp.up_proj.weight, mtp.norm.weight)" in caplog.text
     assert "buffers that the model computes itself are left out" in caplog.text
     load(folder)
-    assert caplog.text.count("(MTP)") == 1  # said once, however often it is loaded
+    assert caplog.text.count("(MTP)") == 1  # logged once, although it is loaded twice
 
 
-def test_a_weight_without_a_place_says_how_to_go_on_without_it(folder: Path) -> None:
+def test_the_error_on_an_unused_weight_explains_how_to_remove_it(folder: Path) -> None:
     change_weights(folder, {"v_head.weight": torch.zeros(1, 32)})
-    with pytest.raises(DistillSpecError, match="no place for: v_head.weight") as caught:
+    with pytest.raises(DistillSpecError, match="v_head.weight") as caught:
         load(folder)
     assert "save_pretrained(NEW_FOLDER)" in caught.value.fix
 
@@ -115,8 +103,8 @@ def test_a_weight_without_a_place_says_how_to_go_on_without_it(folder: Path) -> 
 
 def logits(model: torch.nn.Module) -> Tensor:
     with torch.no_grad():
-        found: Tensor = model(torch.arange(20)[None]).logits
-    return found
+        result: Tensor = model(torch.arange(20)[None]).logits
+    return result
 
 
 def change_config(folder: Path, **values: object) -> None:
@@ -124,7 +112,7 @@ def change_config(folder: Path, **values: object) -> None:
     (folder / "config.json").write_text(json.dumps({**config, **values}))
 
 
-def test_an_adapter_beside_whole_weights_is_not_applied(
+def test_an_adapter_next_to_complete_weights_is_not_applied(
     folder: Path, tiny_pair: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = logits(load(folder))
@@ -139,7 +127,7 @@ def test_an_adapter_beside_whole_weights_is_not_applied(
     model = load(folder)
     assert torch.equal(logits(model), before)
     assert not any("lora" in name for name, _ in model.named_parameters())
-    assert f"the adapter beside them (of {tiny_pair}/target) is not" in caplog.text
+    assert "adapter" in caplog.text and f"{tiny_pair}/target" in caplog.text
     assert model_digest(folder) == model_digest(model)
 
 
@@ -159,7 +147,7 @@ def test_shards_and_an_older_single_file_are_never_mixed_up(folder: Path) -> Non
             read(folder)
 
 
-def test_a_distributed_checkpoint_beside_the_weights_is_not_taken(folder: Path) -> None:
+def test_a_distributed_checkpoint_next_to_the_weights_is_not_read(folder: Path) -> None:
     (folder / ".metadata").write_bytes(b"")
     (folder / "__0_0.distcp").write_bytes(b"")
     load(folder)
@@ -176,8 +164,8 @@ def test_a_snapshot_of_the_hubs_cache_loads_like_its_folder(
     cache = tmp_path / "hub" / "models--org--name"
     snapshot = cache / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
-    for place in ("blobs", "refs"):
-        (cache / place).mkdir()
+    for part in ("blobs", "refs"):
+        (cache / part).mkdir()
     (cache / "refs" / "main").write_text("a" * 40)
     for number, file in enumerate(sorted(folder.iterdir())):
         shutil.copy(file, cache / "blobs" / f"b{number}")
@@ -193,7 +181,7 @@ def test_a_snapshot_of_the_hubs_cache_loads_like_its_folder(
 def test_a_models_own_code_is_run_only_where_it_is_trusted(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Code in two files, one of which imports the other, beside the weights."""
+    """Code in two files next to the weights; one file imports the other."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "m"))
     (folder / "modeling_own.py").write_text(
         "from transformers import LlamaConfig, LlamaForCausalLM\n"
@@ -208,18 +196,18 @@ def test_a_models_own_code_is_run_only_where_it_is_trusted(
         load(folder)
     assert str(folder) in caught.value.what
     assert "distillspec-view" not in str(caught.value)
-    one, two = (
+    first, second = (
         load_model(str(folder), dtype=torch.float32, trust_remote_code=True) for _ in range(2)
     )
-    assert type(one).__name__ == "OwnModel"
-    assert one.scale == 7
-    assert type(one) is type(two)
+    assert type(first).__name__ == "OwnModel"
+    assert first.scale == 7
+    assert type(first) is type(second)
     again = tmp_path / "again"
-    one.save_pretrained(again)
+    first.save_pretrained(again)
     assert load_model(str(again), dtype=torch.float32, trust_remote_code=True).scale == 7
 
 
-def test_two_matrices_that_the_config_calls_one_stay_two(
+def test_two_matrices_that_the_config_ties_stay_two(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     head = torch.randn(300, 32, generator=torch.Generator().manual_seed(0))
@@ -274,21 +262,6 @@ def test_a_damaged_tokenizer_is_one_error(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(DistillSpecError, match="tokenizer cannot be loaded"):
         load_tokenizer(str(folder))
-
-
-def test_a_hub_id_without_network_says_so_and_prints_nothing(
-    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.DEBUG), pytest.raises(DistillSpecError) as caught:
-        load("nobody-at-all/no-model")
-    assert "cannot be reached" in caught.value.what
-    assert caught.value.where == "nobody-at-all/no-model"
-    assert capfd.readouterr().err == ""
-
-
-def test_a_malformed_hub_id_says_so() -> None:
-    with pytest.raises(DistillSpecError, match="well-formed"):
-        load("nobody/--what..is")
 
 
 def test_a_model_that_fits_no_memory_is_the_users_error(

@@ -12,7 +12,7 @@ from distillspec.models.runners.attention import (
     fast_single_queries,
     fast_whole_rows,
 )
-from distillspec.models.surgery.build_llama import random_llama
+from distillspec.models.surgery.random_llama import random_llama
 from distillspec.recipe.start import LlamaShape
 from tests.models.conftest import one_pass, tiny_model
 
@@ -85,17 +85,17 @@ def whole_rows(**changes: int) -> list[Tensor]:
 
 
 def test_whole_rows_attend_causally_with_the_same_gradients() -> None:
-    ours, theirs = whole_rows(), whole_rows()
+    ours, torch_gradients = whole_rows(), whole_rows()
     output, _ = _attend_whole(Attention(), ours[0], ours[1], ours[2], None)
     expected = torch.nn.functional.scaled_dot_product_attention(
-        theirs[0], theirs[1], theirs[2], is_causal=True
+        torch_gradients[0], torch_gradients[1], torch_gradients[2], is_causal=True
     ).transpose(1, 2)
     torch.testing.assert_close(output, expected)
     weights = torch.arange(output.numel()).view(output.shape).sin()
     (output * weights).sum().backward()
     (expected * weights).sum().backward()
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one.grad, other.grad)
+    for gradient, torch_gradient in zip(ours, torch_gradients, strict=True):
+        torch.testing.assert_close(gradient.grad, torch_gradient.grad)
 
 
 def test_whole_rows_with_fewer_stored_heads_take_torchs_kernel() -> None:
@@ -114,8 +114,8 @@ def test_a_model_trains_the_same_within() -> None:
     grads = []
     for within in (False, True):
         model = random_llama(shape, vocab_size=50, end_token=0, seed=0)
-        place = fast_whole_rows(model, torch.bfloat16) if within else nullcontext()
-        with place, torch.autocast("cpu", dtype=torch.bfloat16):
+        module = fast_whole_rows(model, torch.bfloat16) if within else nullcontext()
+        with module, torch.autocast("cpu", dtype=torch.bfloat16):
             assert model.config._attn_implementation.startswith(
                 "distillspec-whole" if within else "sdpa"
             )

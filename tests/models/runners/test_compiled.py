@@ -72,7 +72,7 @@ def test_what_was_rolled_back_leaves_no_trace(
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 1.7])
-def test_the_entropy_it_tells_is_what_a_stop_rule_reads_from_the_logits(
+def test_its_entropy_is_what_a_stop_rule_reads_from_the_logits(
     empty: CompiledRunner, text: Tensor, temperature: float
 ) -> None:
     policy = SamplingPolicy(temperature)
@@ -139,15 +139,17 @@ def test_other_lengths_compile_nothing_new(empty: CompiledRunner, text: Tensor) 
 def test_a_second_model_in_the_process_has_its_own_graphs(
     empty: CompiledRunner, llama: PreTrainedModel, text: Tensor
 ) -> None:
-    other = tiny_model("llama", seed=9)
-    second = CompiledRunner(other, CAPACITY, [1], vocab_size=50)
+    second_model = tiny_model("llama", seed=9)
+    second = CompiledRunner(second_model, CAPACITY, [1], vocab_size=50)
     assert second.vocab_size == 50
     assert empty.vocab_size == VOCABULARY
     for token in text[:, :3].split(1, dim=1):
-        mine, theirs = second.feed(token), empty.feed(token)
-    expected = one_pass(other, text[:, :3])[:, 2:, :50]
-    torch.testing.assert_close(mine, expected, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(theirs, one_pass(llama, text[:, :3])[:, 2:], atol=1e-4, rtol=1e-4)
+        second_logits, first_logits = second.feed(token), empty.feed(token)
+    expected = one_pass(second_model, text[:, :3])[:, 2:, :50]
+    torch.testing.assert_close(second_logits, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        first_logits, one_pass(llama, text[:, :3])[:, 2:], atol=1e-4, rtol=1e-4
+    )
 
 
 def test_a_trimmed_head_is_compiled_with_the_model(text: Tensor) -> None:
@@ -166,8 +168,10 @@ def test_a_draft_of_another_tokenizer_is_compiled_over_its_own_tokens() -> None:
     assert isinstance(compiled, CrossTokenizerRunner)
     assert compiled.capacity == 2 * 20
     for tokens in ([4, 9], [3], [1], [6]):
-        mine, theirs = (runner.feed(torch.tensor([tokens])) for runner in (compiled, eager))
-        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+        compiled_logits, eager_logits = (
+            runner.feed(torch.tensor([tokens])) for runner in (compiled, eager)
+        )
+        torch.testing.assert_close(compiled_logits, eager_logits, atol=1e-4, rtol=1e-4)
     compiled.rollback(1)
     eager.rollback(1)
     again = torch.tensor([[10]])
@@ -175,10 +179,10 @@ def test_a_draft_of_another_tokenizer_is_compiled_over_its_own_tokens() -> None:
 
 
 def test_a_draft_of_another_tokenizer_has_places_for_the_prompts_that_are_known() -> None:
-    model, bridge = tiny_model("llama"), wide_bridge()
-    bridge.prefix = (5,)
-    attach(model, bridge)
-    assert len(bridge.pieces(4)) == 2
+    model, token_map = tiny_model("llama"), wide_bridge()
+    token_map.prefix = (5,)
+    attach(model, token_map)
+    assert len(token_map.pieces(4)) == 2
     known = make_runner(model, "compiled", 20, [1], prompts=[[4, 4, 4, 4], [4]])
     assert known.capacity == 3 + 3 * 19
 
@@ -219,7 +223,7 @@ def test_a_gpu_runs_the_same_graphs(text: Tensor) -> None:
     torch.testing.assert_close(torch.cat(pieces, dim=1).cpu(), expected, atol=1e-3, rtol=1e-3)
 
 
-def test_without_a_compiler_decoding_runs_eager_and_says_so(
+def test_without_a_compiler_decoding_runs_eagerly_with_a_warning(
     llama: PreTrainedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Not by monkeypatch, which would leave the setting hidden from all later tests.
@@ -235,14 +239,14 @@ def test_eager_is_what_was_asked_for(llama: PreTrainedModel) -> None:
 
 
 @pytest.mark.parametrize("pieces", [[4, 1], [3, 2], [1, 1, 3], [5]], ids=str)
-def test_trees_agree_with_the_eager_runner_and_compile_nothing_anew(
+def test_trees_agree_with_the_eager_runner_and_compile_no_new_graph(
     empty: CompiledRunner, llama: PreTrainedModel, text: Tensor, pieces: list[int]
 ) -> None:
     """The last one is larger than every size there is: it runs uncompiled."""
     eager = CausalRunner(llama)
     before = compilations()
-    for one in (empty, eager):
-        one.feed(text[:, :20])
+    for runner in (empty, eager):
+        runner.feed(text[:, :20])
     tokens, parents, start = torch.tensor(TREE), tree_parents(20), 0
     for size in pieces:
         part = tokens[start : start + size], parents[start : start + size]
@@ -250,15 +254,15 @@ def test_trees_agree_with_the_eager_runner_and_compile_nothing_anew(
             empty.feed_tree(*part), eager.feed_tree(*part), atol=1e-4, rtol=1e-4
         )
         start += size
-    for one in (empty, eager):
-        one.keep(20, [20, 22, 23])
+    for runner in (empty, eager):
+        runner.keep(20, [20, 22, 23])
     assert empty.length == eager.length == 23
     torch.testing.assert_close(
         empty.feed(text[:, 20:30]), eager.feed(text[:, 20:30]), atol=1e-4, rtol=1e-4
     )
-    for one in (empty, eager):
-        one.feed_tree(tokens, tree_parents(33))
-        one.keep(33, [33], [35, 36])
+    for runner in (empty, eager):
+        runner.feed_tree(tokens, tree_parents(33))
+        runner.keep(33, [33], [35, 36])
     again = tokens[:3], [33, 34, 35]
     torch.testing.assert_close(
         empty.feed_tree(*again), eager.feed_tree(*again), atol=1e-4, rtol=1e-4

@@ -36,7 +36,7 @@ PROMPT = (1, 3)  # the second is "ab", which the draft reads as two tokens
 POLICIES = [SamplingPolicy(0.0), SamplingPolicy(1.0), SamplingPolicy(0.8, top_k=2)]
 
 
-def tiny_bridge() -> CrossTokenizerMap:
+def tiny_map() -> CrossTokenizerMap:
     """A target of 4 tokens, a draft of 5; they share 3."""
     return CrossTokenizerMap(
         byte_level([END, "a", "b", "ab"]), byte_level(["b", END, "a", "ba", "c"]), 4, 5, "here"
@@ -63,7 +63,7 @@ def test_whole_outputs_have_the_distribution_of_the_target(
     draft: Any, verify: Any, gamma: int, max_new_tokens: int, policy: SamplingPolicy
 ) -> None:
     target, inner = HistoryRunner(table(4, 1)), HistoryRunner(table(5, 2))
-    translated = CrossTokenizerRunner(inner, tiny_bridge())
+    translated = CrossTokenizerRunner(inner, tiny_map())
     way = Configuration("translated", gamma, draft, FixedLength(), verify)
 
     def stream(chance: RandomSource) -> Any:
@@ -78,7 +78,7 @@ def test_whole_outputs_have_the_distribution_of_the_target(
     expected = autoregressive_distribution(target, policy, PROMPT, max_new_tokens)
     assert total_variation(distribution, expected) < 1e-9
     if policy.temperature > 0.0:
-        assert any(3 in tokens for tokens in distribution)  # what the draft cannot say is said
+        assert any(3 in tokens for tokens in distribution)  # a token that the draft lacks
 
 
 def fresh(text: list[int]) -> Tensor:
@@ -91,18 +91,18 @@ def test_a_cache_that_was_rolled_back_and_fed_again_holds_the_text() -> None:
     runner.feed(torch.tensor([[1, 2, 3, 4, 5]]))
     assert runner.length == 5
     runner.rollback(2)
-    found = runner.feed(torch.tensor([[7, 10, 12]]))
-    assert found.shape == (1, 3, 61)
-    for place, text in enumerate(([1, 2, 7], [1, 2, 7, 10], [1, 2, 7, 10, 12])):
-        torch.testing.assert_close(found[0, place], fresh(text), rtol=1e-4, atol=1e-4)
+    logits = runner.feed(torch.tensor([[7, 10, 12]]))
+    assert logits.shape == (1, 3, 61)
+    for start, text in enumerate(([1, 2, 7], [1, 2, 7, 10], [1, 2, 7, 10, 12])):
+        torch.testing.assert_close(logits[0, start], fresh(text), rtol=1e-4, atol=1e-4)
 
 
 def test_a_tree_is_read_path_by_path_and_what_is_kept_is_a_text() -> None:
     runner = CrossTokenizerRunner(runner_for_trees(tiny_model("llama")), wide_bridge())
     text = [1, 4, 2]
     runner.feed(torch.tensor([text]))
-    found = runner.feed_tree(torch.tensor(TREE), tree_parents(3))
-    for row, path in zip(found[0], PATHS, strict=True):
+    logits = runner.feed_tree(torch.tensor(TREE), tree_parents(3))
+    for row, path in zip(logits[0], PATHS, strict=True):
         expected = fresh([*text, *(TREE[node] for node in path)])
         torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-4)
     assert len(PARENTS) == runner.length - 3
@@ -114,13 +114,13 @@ def test_a_tree_is_read_path_by_path_and_what_is_kept_is_a_text() -> None:
 
 
 def test_the_drafts_places_bound_the_text_and_are_never_passed() -> None:
-    runner = CrossTokenizerRunner(HistoryRunner(table(5, 2), capacity=24), tiny_bridge())
+    runner = CrossTokenizerRunner(HistoryRunner(table(5, 2), capacity=24), tiny_map())
     assert (runner.capacity, runner.positions) == (24, 24)
     runner.feed(torch.tensor([[3, 3]]))
     assert (runner.length, runner.capacity) == (2, 22)
     assert runner.room_after([3, 1]) == (17, 17)
     assert runner.room_after([3] * 11) == (-2, -2)
-    with pytest.raises(DistillSpecError, match="26 of the draft's own tokens, and it can read 24"):
+    with pytest.raises(DistillSpecError, match="26 tokens.*can read 24"):
         runner.feed(torch.full((1, 11), 3))
 
 
@@ -133,16 +133,16 @@ class Roomy(HistoryRunner):
 
 
 def test_a_cache_that_is_smaller_than_the_context_is_named() -> None:
-    runner = CrossTokenizerRunner(Roomy(table(5, 2), capacity=4), tiny_bridge())
-    with pytest.raises(DistillSpecError, match="6 of the draft's own tokens, and its cache has 4"):
+    runner = CrossTokenizerRunner(Roomy(table(5, 2), capacity=4), tiny_map())
+    with pytest.raises(DistillSpecError, match="6 tokens.*cache holds 4"):
         runner.feed(torch.full((1, 3), 3))
 
 
-def decoded(places: int, prompt: tuple[int, ...], draft: Any, verify: Any) -> Generation:
-    """20 tokens by the distribution of a target that says "ab" often, which the draft cannot."""
+def decoded(capacity: int, prompt: tuple[int, ...], draft: Any, verify: Any) -> Generation:
+    """20 tokens from a target that often draws "ab", which the draft lacks."""
     likes = table(4, 1)
     likes[:, 3] += 1.0
-    translated = CrossTokenizerRunner(HistoryRunner(table(5, 2), capacity=places), tiny_bridge())
+    translated = CrossTokenizerRunner(HistoryRunner(table(5, 2), capacity=capacity), tiny_map())
     way = Configuration("translated", 3, draft, FixedLength(), verify)
     decoder = SpeculativeDecoder(
         HistoryRunner(likes),
@@ -159,25 +159,25 @@ def decoded(places: int, prompt: tuple[int, ...], draft: Any, verify: Any) -> Ge
     ("draft", "verify"),
     [(ChainDraft(), verify_token), (SequencesDraft(2), verify_traversal)],
 )
-def test_a_draft_rests_once_the_text_fills_its_context(draft: Any, verify: Any) -> None:
-    for places in range(6, 40):
-        found = decoded(places, PROMPT, draft, verify)
-        assert len(found.tokens) == 20
-        drafted = [one.drafted for one in found.rounds]
+def test_the_draft_pauses_once_the_text_fills_its_context(draft: Any, verify: Any) -> None:
+    for capacity in range(6, 40):
+        tokens = decoded(capacity, PROMPT, draft, verify)
+        assert len(tokens.tokens) == 20
+        drafted = [round_.drafted for round_ in tokens.rounds]
         assert max(drafted) > 0
-        if places < 16:
+        if capacity < 16:
             assert drafted[-1] == 0
 
 
 def test_a_prompt_that_the_draft_cannot_read_is_decoded_by_the_target_alone() -> None:
-    found = decoded(8, (1, 3, 3, 3, 3, 3), ChainDraft(), verify_token)
-    assert len(found.tokens) == len(found.rounds) == 20
-    assert {(one.drafted, one.draft_steps) for one in found.rounds} == {(0, 0)}
+    tokens = decoded(8, (1, 3, 3, 3, 3, 3), ChainDraft(), verify_token)
+    assert len(tokens.tokens) == len(tokens.rounds) == 20
+    assert {(round_.drafted, round_.draft_steps) for round_ in tokens.rounds} == {(0, 0)}
 
 
 def test_near_the_end_of_the_context_outputs_keep_the_distribution_of_the_target() -> None:
     target, inner = HistoryRunner(table(4, 1)), HistoryRunner(table(5, 2), capacity=5)
-    translated = CrossTokenizerRunner(inner, tiny_bridge())
+    translated = CrossTokenizerRunner(inner, tiny_map())
     way = Configuration("translated", 2, ChainDraft(), FixedLength(), verify_token)
 
     def stream(chance: RandomSource) -> Any:
@@ -192,10 +192,10 @@ def test_near_the_end_of_the_context_outputs_keep_the_distribution_of_the_target
 
 
 def test_what_the_drafts_tokenizer_begins_with_stands_before_the_text() -> None:
-    bridge = tiny_bridge()
-    bridge.prefix = (1,)
+    token_map = tiny_map()
+    token_map.prefix = (1,)
     inner = HistoryRunner(table(5, 2))
-    runner = CrossTokenizerRunner(inner, bridge)
+    runner = CrossTokenizerRunner(inner, token_map)
     runner.feed(torch.tensor([[3, 1]]))
     assert inner.tokens.tolist() == [[1, 2, 0, 2]]
     runner.rollback(0)

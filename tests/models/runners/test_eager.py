@@ -78,7 +78,7 @@ def test_logits_are_trimmed_to_the_vocabulary_asked_for(
 def test_padded_vocabularies_of_any_size_keep_the_distribution_of_the_target(
     temperature: float,
 ) -> None:
-    """Four tokens are known to both; what is beyond them is likely, and never said."""
+    """Both share four tokens; the tokens beyond them are likely, but never drawn."""
     target, draft = (CausalRunner(tiny_model("llama", seed=seed), vocab_size=4) for seed in (0, 1))
     policy = SamplingPolicy(temperature)
     way = Configuration("padded", 2, ChainDraft(), FixedLength(), verify_token)
@@ -132,11 +132,13 @@ def test_every_path_of_a_tree_reads_as_if_it_were_alone(
     runner = CausalRunner(model)
     runner.feed(text[:, :20])
     tokens, parents = torch.tensor(TREE), tree_parents(20)
-    found, start = [], 0
+    node_logits, start = [], 0
     for size in pieces:
-        found.append(runner.feed_tree(tokens[start : start + size], parents[start : start + size]))
+        node_logits.append(
+            runner.feed_tree(tokens[start : start + size], parents[start : start + size])
+        )
         start += size
-    logits = torch.cat(found, dim=1)[0]
+    logits = torch.cat(node_logits, dim=1)[0]
     assert runner.length == 25
     for node, path in enumerate(PATHS):
         alone = one_pass(model, torch.cat([text[:, :20], tokens[path][None]], dim=1))

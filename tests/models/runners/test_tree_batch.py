@@ -40,11 +40,13 @@ def test_every_path_of_a_tree_reads_as_if_it_were_alone(
     if length:
         runner.feed(text[:, :length])
     tokens, parents = torch.tensor(TREE), tree_parents(length)
-    found, start = [], 0
+    node_logits, start = [], 0
     for size in pieces:
-        found.append(runner.feed_tree(tokens[start : start + size], parents[start : start + size]))
+        node_logits.append(
+            runner.feed_tree(tokens[start : start + size], parents[start : start + size])
+        )
         start += size
-    logits = torch.cat(found, dim=1)[0]
+    logits = torch.cat(node_logits, dim=1)[0]
     assert runner.length == length + 5
     for node, path in enumerate(PATHS):
         alone = one_pass(model, torch.cat([text[:, :length], tokens[path][None]], dim=1))
@@ -64,8 +66,8 @@ def test_the_kept_path_of_a_tree_is_a_text_again(
         runner.feed(text[:, :length])
     runner.feed_tree(torch.tensor(TREE), tree_parents(length))
     slots = [length + node for node in path]
-    if named == "by length":  # as the engine says that the head of a tree is kept
-        leading = sum(slot == length + place for place, slot in enumerate(slots))
+    if named == "by length":  # as the engine keeps the head of a tree
+        leading = sum(slot == length + start for start, slot in enumerate(slots))
         runner.keep(length + leading, slots[leading:])
     else:
         runner.keep(length, slots)
@@ -89,7 +91,7 @@ def test_a_tree_of_which_nothing_is_kept_leaves_no_trace(kind: str, text: Tensor
     torch.testing.assert_close(again, one_pass(model, text)[:, 15:30], atol=1e-4, rtol=1e-4)
 
 
-def test_a_text_that_is_begun_anew_may_branch_again(text: Tensor) -> None:
+def test_a_text_that_is_started_again_may_branch_again(text: Tensor) -> None:
     model = tiny_model("mistral")
     runner = BatchedTreeRunner(model)
     runner.feed(text[:, :20])
@@ -97,15 +99,15 @@ def test_a_text_that_is_begun_anew_may_branch_again(text: Tensor) -> None:
     runner.reset()
     assert runner.length == 0
     torch.testing.assert_close(runner.feed(text), one_pass(model, text), atol=1e-4, rtol=1e-4)
-    found = runner.feed_tree(torch.tensor([7]), [47])
+    node_logits = runner.feed_tree(torch.tensor([7]), [47])
     whole = torch.cat([text, torch.tensor([[7]])], dim=1)
-    torch.testing.assert_close(found[0], one_pass(model, whole)[0, -1:], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(node_logits[0], one_pass(model, whole)[0, -1:], atol=1e-4, rtol=1e-4)
 
 
 def test_only_one_path_can_be_kept() -> None:
     runner = BatchedTreeRunner(tiny_model("mistral"))
     runner.feed_tree(torch.tensor(TREE), tree_parents(0))
-    with pytest.raises(AssertionError, match="one text"):
+    with pytest.raises(AssertionError, match="one path"):
         runner.keep(0, [0, 1, 2])
 
 
@@ -159,7 +161,7 @@ def test_a_model_with_masks_of_its_own_gets_it_with_a_warning(
     with caplog.at_level(logging.WARNING):
         assert isinstance(runner_for_trees(tiny_model("mistral")), BatchedTreeRunner)
     assert len(caplog.records) == 1
-    assert "MistralForCausalLM takes no attention mask of ours" in caplog.text
+    assert "MistralForCausalLM does not accept a prepared attention mask" in caplog.text
     assert "read as a batch" in caplog.text
 
 
@@ -172,15 +174,15 @@ def test_other_models_do_not(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.parametrize("kind", ["eager", "compiled"])
 def test_it_is_made_only_where_trees_are_fed(kind: str) -> None:
     model = tiny_model("mistral")
-    found = make_runner(model, kind, 40, [1], tree_sizes=[5], vocab_size=50)  # type: ignore[arg-type]
-    assert isinstance(found, BatchedTreeRunner)
-    assert found.vocab_size == 50
+    runner = make_runner(model, kind, 40, [1], tree_sizes=[5], vocab_size=50)  # type: ignore[arg-type]
+    assert isinstance(runner, BatchedTreeRunner)
+    assert runner.vocab_size == 50
     assert isinstance(make_runner(model, "eager", 40, [1]), CausalRunner)
 
 
 def test_a_runner_made_for_chains_still_refuses_a_tree() -> None:
     runner = CausalRunner(tiny_model("mistral"))
-    with pytest.raises(DistillSpecError, match="takes no attention mask of ours"):
+    with pytest.raises(DistillSpecError, match="prepared attention mask"):
         runner.feed_tree(torch.tensor(TREE), tree_parents(0))
 
 

@@ -32,7 +32,7 @@ def test_a_tree_may_begin_where_nothing_stands() -> None:
 
 @pytest.mark.parametrize("kind", ["mistral", "gemma2"])
 def test_a_model_with_masks_of_its_own_is_refused_with_a_way_out(kind: str) -> None:
-    with pytest.raises(DistillSpecError, match="takes no attention mask of ours"):
+    with pytest.raises(DistillSpecError, match="prepared attention mask"):
         check_takes_a_tree(tiny_model(kind))
 
 
@@ -46,7 +46,7 @@ def test_what_is_kept_of_a_tree_grows_on_after_the_text() -> None:
     assert seen == [[0, 1, 2, 3, 6], [0, 1, 2, 3, 4, 7], [0, 1, 2, 3, 4, 5, 8]]
 
 
-def test_a_tree_of_which_nothing_is_kept_begins_anew_anywhere() -> None:
+def test_a_tree_of_which_nothing_is_kept_starts_again_anywhere() -> None:
     paths = TreePaths()
     paths.add(3, [2, 3])
     positions, _ = paths.kept(4, []).add(9, [8])

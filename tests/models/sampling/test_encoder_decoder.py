@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distillspec.models.sampling.encoder_decoder import Answering
+from distillspec.models.sampling.encoder_decoder import EncoderDecoderBatch
 from distillspec.models.sampling.forward import forward_of
 from distillspec.models.sampling.generate import ResponseWriter, generate
 from distillspec.speculation.random_source import GeneratorSource
@@ -29,7 +29,7 @@ def drawn(model: object, prompts: list[Tensor], **changes: object) -> list[list[
         "pad_token": 0,
         **changes,
     }
-    return [one.tolist() for one in generate(model, prompts, **settings)]  # type: ignore[arg-type]
+    return [row.tolist() for row in generate(model, prompts, **settings)]  # type: ignore[arg-type]
 
 
 def test_greedy_batches_equal_transformers_one_by_one() -> None:
@@ -37,19 +37,19 @@ def test_greedy_batches_equal_transformers_one_by_one() -> None:
     prompts = prompts_of([9, 3, 14, 1, 22, 9])
     ends = {drawn(model, prompts[:1])[0][4], drawn(model, prompts[1:2])[0][2]}
     model.generation_config.eos_token_id = sorted(ends)
-    found = drawn(model, prompts, batch_rows=4, eos_token_ids=frozenset(ends))
-    for prompt, response in zip(prompts, found, strict=True):
+    responses = drawn(model, prompts, batch_rows=4, eos_token_ids=frozenset(ends))
+    for prompt, response in zip(prompts, responses, strict=True):
         expected = model.generate(input_ids=prompt[None, :-1], max_new_tokens=9, do_sample=False)
         assert response == expected[0, 1:].tolist()
-    assert len({len(response) for response in found}) > 1, "some rows leave before others"
+    assert len({len(response) for response in responses}) > 1, "some rows leave before others"
 
 
 def test_models_take_turns_over_one_source_each() -> None:
-    one, other = tiny_t5(layers=2, seed=3), tiny_t5(seed=4)
+    first, second = tiny_t5(layers=2, seed=3), tiny_t5(seed=4)
     prompts = prompts_of([5, 2, 7, 7])
-    alone = [drawn(model, prompts) for model in (one, other)]
-    assert drawn([ResponseWriter(one, 1.0), ResponseWriter(other, 0.0)], prompts) == alone[0]
-    assert drawn([ResponseWriter(one, 0.0), ResponseWriter(other, 1.0)], prompts) == alone[1]
+    alone = [drawn(model, prompts) for model in (first, second)]
+    assert drawn([ResponseWriter(first, 1.0), ResponseWriter(second, 0.0)], prompts) == alone[0]
+    assert drawn([ResponseWriter(first, 0.0), ResponseWriter(second, 1.0)], prompts) == alone[1]
 
 
 def test_under_autocast_weights_are_cast_and_the_source_is_read_once() -> None:
@@ -71,4 +71,4 @@ def test_under_autocast_weights_are_cast_and_the_source_is_read_once() -> None:
 
 def test_a_prompt_ends_with_the_start_token() -> None:
     with forward_of(tiny_t5()) as forward, pytest.raises(AssertionError, match="no start token"):
-        Answering([torch.tensor([5, 6, END])], 4, forward)
+        EncoderDecoderBatch([torch.tensor([5, 6, END])], 4, forward)

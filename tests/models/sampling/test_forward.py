@@ -6,7 +6,7 @@ from torch import Tensor
 
 from distillspec.models.runners.cache import GrowingCache, additive_mask
 from distillspec.models.sampling.forward import Forward, forward_of, read_prompts
-from distillspec.models.surgery.hidden import hidden_states
+from distillspec.models.surgery.hidden_states import hidden_states
 from tests.models.conftest import VOCABULARY, one_pass, tiny_model
 from tests.models.sampling.test_generate import prompts_of
 
@@ -18,12 +18,12 @@ def test_logits_and_states_go_on_from_the_cache() -> None:
         for read in (forward.logits, forward.states, forward):
             cache = GrowingCache()
             forward(text[None, :7], cache, None, None)
-            found = read(text[None, 7:], cache, None, None)
+            actual = read(text[None, 7:], cache, None, None)
             if read == forward.states:
                 expected = hidden_states(model, text[None], None)[:, 7:]
             else:
                 expected = one_pass(model, text[None])[:, 7:]
-            torch.testing.assert_close(found, expected if found.ndim == 3 else expected[:, -1])
+            torch.testing.assert_close(actual, expected if actual.ndim == 3 else expected[:, -1])
 
 
 @pytest.mark.parametrize("tokens_at_once", [2048, 12])

@@ -88,8 +88,8 @@ def test_the_same_seed_gives_the_same_text() -> None:
     model = tiny_model("llama")
     prompts = prompts_of([5, 8, 2])
     policy = SamplingPolicy()
-    one, two = (drawn(model, prompts, policy=policy) for _ in range(2))
-    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    first, second = (drawn(model, prompts, policy=policy) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_modes_and_gradients_are_left_as_they_were() -> None:
@@ -143,16 +143,16 @@ def test_no_prompts_give_no_responses() -> None:
 
 
 def test_a_row_with_a_stream_of_its_own_draws_the_same_in_any_company() -> None:
-    """In whatever batch it is, and whichever rows have ended before it."""
+    """In every batch, and whichever rows have ended before it."""
     model, seeds = tiny_model("llama", seed=4), [3, 1, 4, 15, 9, 2, 6]
     prompts = prompts_of([9, 3, 14, 3, 1, 22, 9])
     free = drawn(model, prompts, policy=SamplingPolicy(), chance=_streams(seeds))
     ends = frozenset({int(free[0][2]), int(free[3][5])})
     settings = {"policy": SamplingPolicy(), "eos_token_ids": ends}
     together = drawn(model, prompts, chance=_streams(seeds), batch_rows=3, **settings)
-    for place, response in enumerate(together):
-        one = _streams(seeds[place : place + 1])
-        (alone,) = drawn(model, prompts[place : place + 1], chance=one, **settings)
+    for row, response in enumerate(together):
+        stream = _streams(seeds[row : row + 1])
+        (alone,) = drawn(model, prompts[row : row + 1], chance=stream, **settings)
         assert response.tolist() == alone.tolist()
     assert len({len(response) for response in together}) > 1
 

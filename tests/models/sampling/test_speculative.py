@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.sampling import speculative
 from distillspec.models.sampling.speculative import SpeculatedText, generate_speculatively
-from distillspec.models.surgery.hidden import hidden_states, output_head
+from distillspec.models.surgery.hidden_states import hidden_states, output_head
 from distillspec.models.vocabulary.trimmed_head import trim_head
 from distillspec.speculation.random_source import GeneratorSource, RandomSource
 from distillspec.speculation.sampling import SamplingPolicy
@@ -18,6 +17,7 @@ from tests.models.sampling.test_generate import greedy_one_by_one, prompts_of
 from tests.speculation.branches import Branches, Law, distribution_of, total_variation
 
 GREEDY = SamplingPolicy(temperature=0.0)
+POLICY = SamplingPolicy(temperature=0.7)
 
 
 def close_draft(kind: str = "llama", *, noise: float = 0.03) -> Any:
@@ -78,18 +78,6 @@ def test_rows_end_at_their_end_token_and_the_others_go_on() -> None:
     assert len({len(text.response) for text in texts}) > 1
 
 
-def test_columns_that_nobody_sees_are_tidied_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speculative, "_MOST_HIDDEN", 4)
-    target = tiny_model("llama")
-    prompts = prompts_of([9, 3, 14])
-    texts = speculated_texts(target, close_draft(noise=0.3), prompts, max_new_tokens=60)
-    for prompt, text in zip(prompts, texts, strict=True):
-        assert text.response.tolist() == greedy_one_by_one(target, prompt, 60, set())
-
-
-POLICY = SamplingPolicy(temperature=0.7)
-
-
 def distribution_of_target(target: Any, prompt: Tensor, tokens: int, vocab_size: int) -> Law:
     distribution: Law = {(): 1.0}
     for _ in range(tokens):
@@ -107,12 +95,12 @@ def distribution_of_target(target: Any, prompt: Tensor, tokens: int, vocab_size:
 def test_every_branch_of_the_sampler_together_has_the_targets_distribution(
     gamma: int, tokens: int
 ) -> None:
-    """Exact up to single precision: the models' logits, coins and draws are what ships."""
+    """Exact up to single precision: the test walks the shipped code over all random choices."""
     target, draft = tiny_model("llama").double(), close_draft(noise=0.1).double()
     prompt = prompts_of([4])[0]
 
     def run(chance: Branches) -> list[int]:
-        found = speculated_texts(
+        texts = speculated_texts(
             target,
             draft,
             [prompt],
@@ -122,7 +110,7 @@ def test_every_branch_of_the_sampler_together_has_the_targets_distribution(
             chance=chance,
             vocab_size=2,
         )
-        return [int(token) for token in found[0].response]
+        return [int(token) for token in texts[0].response]
 
     assert (
         total_variation(distribution_of(run), distribution_of_target(target, prompt, tokens, 2))
@@ -140,7 +128,7 @@ def test_a_draft_that_scores_a_part_of_the_vocabulary_leaves_the_distribution_th
     drafted: set[int] = set()
 
     def run(chance: Branches) -> list[int]:
-        found = speculated_texts(
+        texts = speculated_texts(
             target,
             draft,
             [prompt],
@@ -150,8 +138,8 @@ def test_a_draft_that_scores_a_part_of_the_vocabulary_leaves_the_distribution_th
             chance=chance,
             vocab_size=3,
         )
-        drafted.update(token for block in found[0].blocks for token in block.drafted.tolist())
-        return [int(token) for token in found[0].response]
+        drafted.update(token for block in texts[0].blocks for token in block.drafted.tolist())
+        return [int(token) for token in texts[0].response]
 
     assert (
         total_variation(distribution_of(run), distribution_of_target(target, prompt, 2, 3)) < 1e-6
@@ -164,7 +152,7 @@ def test_two_rows_of_unequal_length_have_their_distributions_each() -> None:
     prompts = prompts_of([2, 5])
 
     def run(chance: RandomSource) -> list[int]:
-        found = speculated_texts(
+        texts = speculated_texts(
             target,
             draft,
             prompts,
@@ -174,10 +162,10 @@ def test_two_rows_of_unequal_length_have_their_distributions_each() -> None:
             chance=chance,
             vocab_size=2,
         )
-        return [int(token) for text in found for token in text.response]
+        return [int(token) for text in texts for token in text.response]
 
-    one, other = (distribution_of_target(target, prompt, 2, 2) for prompt in prompts)
-    product = {(*a, *b): one[a] * other[b] for a in one for b in other}
+    first, second = (distribution_of_target(target, prompt, 2, 2) for prompt in prompts)
+    product = {(*a, *b): first[a] * second[b] for a in first for b in second}
     assert total_variation(distribution_of(run), product) < 1e-6
 
 
@@ -198,14 +186,14 @@ def test_the_states_are_what_the_target_says_of_the_text_read_at_once() -> None:
         assert torch.allclose(text.states, expected, atol=1e-4)
 
 
-def test_blocks_tell_what_was_drafted_and_how_it_was_judged() -> None:
+def test_blocks_hold_the_drafted_tokens_and_their_acceptance() -> None:
     target, draft, prompts, texts = sampled()
     head = output_head(target)
     assert head is not None
     for prompt, text in zip(prompts, texts, strict=True):
-        place = 0
+        position = 0
         for block in text.blocks:
-            assert block.start == place
+            assert block.start == position
             before = text.response[: block.start]
             whole = torch.cat([prompt, before, block.drafted])[None]
             first = len(prompt) + block.start - 1
@@ -215,8 +203,8 @@ def test_blocks_tell_what_was_drafted_and_how_it_was_judged() -> None:
             assert torch.allclose(block.acceptance, ratio, atol=1e-4)
             assert block.states is not None
             assert torch.allclose(head.logits(block.states).softmax(-1), p, atol=1e-5)
-            place += block.kept + 1
-        assert place >= len(text.response)
+            position += block.kept + 1
+        assert position >= len(text.response)
 
 
 def test_tokens_beyond_the_shared_vocabulary_are_never_drawn() -> None:
@@ -233,7 +221,7 @@ def test_models_are_left_as_they_were() -> None:
 
 
 def test_windows_are_refused() -> None:
-    with pytest.raises(DistillSpecError, match="takes no attention mask of ours"):
+    with pytest.raises(DistillSpecError, match="prepared attention mask"):
         speculated_texts(tiny_model("mistral"), close_draft(), prompts_of([4]))
 
 

@@ -77,8 +77,8 @@ def test_dora_trains_the_size_of_each_row_apart() -> None:
         tiny_model("llama"), AdapterConfig(rank=2, targets=("up_proj",), use_dora=True)
     )
     sizes = [p for name, p in adapted.named_parameters() if "magnitude" in name]
-    assert [tuple(one.shape) for one in sizes] == [(48,)] * 2
-    assert all(one.requires_grad for one in sizes)
+    assert [tuple(name_.shape) for name_ in sizes] == [(48,)] * 2
+    assert all(name_.requires_grad for name_ in sizes)
 
 
 @pytest.mark.parametrize("target", ["query", "mlp", "embed_tokens", "proj"])
@@ -102,6 +102,6 @@ def test_a_head_that_is_the_embedding_too_is_not_adapted_alone() -> None:
 
 
 def test_a_rank_that_no_layer_has_is_an_error_before_memory_is_asked_for() -> None:
-    with pytest.raises(DistillSpecError, match="rank 4096 is no low-rank one") as caught:
+    with pytest.raises(DistillSpecError, match="rank 4096") as caught:
         add_lora(tiny_model("llama"), AdapterConfig(rank=4096))
     assert caught.value.where == "lora.rank=4096"

@@ -34,15 +34,15 @@ def test_equal_arguments_give_equal_bits() -> None:
         RandomDraftConfig(kind="random", shape=SHAPE),
         PrunedDraftConfig(kind="pruned", layers=(1,)),
     ):
-        one, two = (
+        first, two = (
             model_digest(made_draft(plan, target, end_token=2, seed=seed)) for seed in (5, 5)
         )
-        assert one == two
-    other = made_draft(RandomDraftConfig(kind="random", shape=SHAPE), target, end_token=2, seed=6)
+        assert first == two
+    second = made_draft(RandomDraftConfig(kind="random", shape=SHAPE), target, end_token=2, seed=6)
     same = made_draft(RandomDraftConfig(kind="random", shape=SHAPE), target, end_token=2, seed=5)
-    assert model_digest(other) != model_digest(same)
+    assert model_digest(second) != model_digest(same)
 
 
-def test_engines_are_told_of_a_model_in_memory() -> None:
-    found = facts(tiny_model("gpt2"))
-    assert (found.architecture, found.vocab_size) == ("GPT2LMHeadModel", VOCABULARY)
+def test_a_model_in_memory_has_facts_for_engines() -> None:
+    model_facts = facts(tiny_model("gpt2"))
+    assert (model_facts.architecture, model_facts.vocab_size) == ("GPT2LMHeadModel", VOCABULARY)

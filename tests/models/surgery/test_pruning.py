@@ -56,9 +56,9 @@ def plan(layers: Any, **cuts: int) -> PrunedDraftConfig:
 
 def layers_of(target: PreTrainedModel) -> nn.ModuleList:
     backbone = target.base_model
-    found = getattr(backbone, "layers", None) or getattr(backbone, "h", None)
-    assert isinstance(found, nn.ModuleList)
-    return found
+    layers = getattr(backbone, "layers", None) or getattr(backbone, "h", None)
+    assert isinstance(layers, nn.ModuleList)
+    return layers
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -69,7 +69,10 @@ def test_all_layers_kept_are_the_target_itself(kind: str, text: Tensor) -> None:
     assert not draft.training
     torch.testing.assert_close(one_pass(draft, text), one_pass(target, text), rtol=0, atol=0)
     weights = draft.state_dict()
-    assert all(torch.equal(weights[name], one) for name, one in target.state_dict().items())
+    assert all(
+        torch.equal(weights[name], draft_weight)
+        for name, draft_weight in target.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("kind", FAMILIES)
@@ -107,7 +110,7 @@ def test_fields_with_an_entry_for_each_layer_follow_the_layers() -> None:
 
 
 def _silence(target: PreTrainedModel, tails: Mapping[str, tuple[int, Tensor]]) -> None:
-    """Zero these rows or columns, so that what they belong to says nothing."""
+    """Zero these rows or columns, so that their units have no effect."""
     with torch.no_grad():
         for name, parameter in target.named_parameters():
             for tail, (axis, units) in tails.items():
@@ -166,16 +169,16 @@ def test_channels_are_the_same_ones_everywhere() -> None:
     assert (draft.config.hidden_size, draft.config.head_dim) == (16, 8)
     for name, axis in (("self_attn.q_proj", 1), ("self_attn.o_proj", 0), ("mlp.down_proj", 0)):
         ours = draft.get_parameter(f"model.layers.0.{name}.weight")
-        theirs = target.get_parameter(f"model.layers.1.{name}.weight")
-        assert torch.equal(ours, theirs.index_select(axis, loud))
+        target_weight = target.get_parameter(f"model.layers.1.{name}.weight")
+        assert torch.equal(ours, target_weight.index_select(axis, loud))
     assert torch.equal(draft.model.norm.weight, target.model.norm.weight[loud])
 
 
 def test_the_same_plan_gives_the_same_bits_and_leaves_random_numbers_alone() -> None:
     target = model("llama")
     before = torch.random.get_rng_state()
-    one, two = (pruned(target, plan(1, intermediate_size=20)).state_dict() for _ in range(2))
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    first, two = (pruned(target, plan(1, intermediate_size=20)).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], two[name]) for name in first)
     assert torch.equal(before, torch.random.get_rng_state())
 
 

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from distillspec.errors import DistillSpecError
 from distillspec.models.surgery import trainable
 from distillspec.models.surgery.adapters import add_lora
-from distillspec.models.surgery.hidden import token_logits
+from distillspec.models.surgery.hidden_states import token_logits
 from distillspec.models.surgery.trainable import (
     check_trains_as_it_decodes,
     checkpoint_activations,
@@ -43,7 +43,7 @@ def test_a_draft_of_embeddings_alone_has_nothing_to_train() -> None:
         freeze_embeddings(model)
 
 
-# By family: what its configuration is made of beside the shape, with every rate that it has.
+# By family: its configuration without the shape, with every rate that it has.
 RANDOM: dict[str, dict[str, Any]] = {
     "bloom": {"hidden_dropout": 0.3, "attention_dropout": 0.3},
     "biogpt": {"hidden_dropout_prob": 0.3, "layerdrop": 0.3, "activation_dropout": 0.3},
@@ -87,7 +87,7 @@ def family(kind: str) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config).eval()
-        with torch.no_grad():  # fresh weights say nearly the same of every token
+        with torch.no_grad():  # fresh weights give nearly equal logits
             for parameter in model.parameters():
                 if parameter.ndim == 2:
                     parameter.mul_(4.0)
@@ -130,21 +130,21 @@ def test_the_dropout_that_a_recipe_asks_of_lora_stays() -> None:
 
 class AlwaysRandom(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        return nn.functional.dropout(hidden, 0.3)  # as remote code may: whatever the mode
+        return nn.functional.dropout(hidden, 0.3)  # as remote code may, in every mode
 
 
 def test_a_draft_whose_randomness_cannot_be_switched_off_is_refused() -> None:
     model = tiny_model("llama")
     model.model.layers[0].mlp.act_fn = AlwaysRandom()
-    with pytest.raises(DistillSpecError, match="LlamaForCausalLM in training are others"):
+    with pytest.raises(DistillSpecError, match="LlamaForCausalLM differ"):
         check_trains_as_it_decodes(model)
 
 
 @pytest.mark.parametrize("kind", ["t5", "llama"])
 def test_layers_are_those_of_both_halves(kind: str) -> None:
     model = tiny_t5(layers=2) if kind == "t5" else tiny_model("llama")
-    found = [type(layer).__name__ for part in stacks(model) for layer in part]
-    assert found == (["T5Block"] * 4 if kind == "t5" else ["LlamaDecoderLayer"] * 2)
+    layers = [type(layer).__name__ for part in stacks(model) for layer in part]
+    assert layers == (["T5Block"] * 4 if kind == "t5" else ["LlamaDecoderLayer"] * 2)
 
 
 def test_activations_are_computed_again_in_training_only(text: torch.Tensor) -> None:
@@ -163,11 +163,11 @@ def test_activations_are_computed_again_in_training_only(text: torch.Tensor) -> 
 def test_an_architecture_that_cannot_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama")
     monkeypatch.setattr(type(model), "supports_gradient_checkpointing", False)
-    with pytest.raises(DistillSpecError, match="cannot compute its activations again"):
+    with pytest.raises(DistillSpecError, match="cannot recompute its activations"):
         checkpoint_activations(model)
 
 
-def test_a_missing_compiler_is_said_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_an_error_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainable, "compiler_available", lambda: False)
     with pytest.raises(DistillSpecError, match=r"needs a C\+\+ compiler"):
         compile_forward(tiny_model("llama"))

@@ -44,8 +44,8 @@ def test_an_answer_is_what_the_conversation_has_behind_its_prompt(
 
 def test_a_reasoning_that_the_prompt_opens_is_opened_once(chatty: PreTrainedTokenizerBase) -> None:
     chatty.chat_template = TEMPLATE.replace("<assistant>", "<assistant><think>")
-    said = {"role": "assistant", "content": "<think>so</think>Ho"}
-    assert ChatTemplate(chatty).turn([ASK, said]).response == "so</think>Ho"
+    answer = {"role": "assistant", "content": "<think>so</think>Ho"}
+    assert ChatTemplate(chatty).turn([ASK, answer]).response == "so</think>Ho"
     with pytest.raises(SplitTurnError) as caught:
         ChatTemplate(chatty).turn([ASK, ANSWER], where="rows, line 3")
     assert "'<user>Hi<assistant><think>'" in caught.value.what
@@ -99,7 +99,7 @@ def test_messages_that_the_template_refuses_are_an_error(chatty: PreTrainedToken
         "{{ messages | tojson(indent='x', separators=3) }}",
     ],
 )
-def test_whatever_a_template_raises_is_an_error_that_names_it(
+def test_every_error_of_a_template_names_the_template(
     chatty: PreTrainedTokenizerBase, fault: str
 ) -> None:
     chatty.chat_template = fault
@@ -158,14 +158,14 @@ def test_arguments_of_calls_are_objects_to_a_template_however_they_are_written(
     texts = set()
     for arguments in ({"item": "bolt"}, '{"item": "bolt"}'):
         call = {"type": "function", "function": {"name": "stock", "arguments": arguments}}
-        said = {"role": "assistant", "tool_calls": [call]}
-        texts.add(ChatTemplate(chatty).conversation([ASK, said]))
+        answer = {"role": "assistant", "tool_calls": [call]}
+        texts.add(ChatTemplate(chatty).conversation([ASK, answer]))
     (text,) = texts
     assert '"arguments": {"item": "bolt"}' in text
     bare: dict[str, Any] = {"name": "stock", "arguments": "{}"}
-    said = {"role": "assistant", "tool_calls": [bare]}
-    found = ChatTemplate(chatty).conversation([ASK, said])
-    assert found == '{"name": "stock", "arguments": {}}'
+    answer = {"role": "assistant", "tool_calls": [bare]}
+    rendered = ChatTemplate(chatty).conversation([ASK, answer])
+    assert rendered == '{"name": "stock", "arguments": {}}'
     deep = {"role": "assistant", "tool_calls": [{"name": "stock", "arguments": "[" * 100_000}]}
     assert "[[[" in ChatTemplate(chatty).conversation([ASK, deep])
 

@@ -76,19 +76,19 @@ def test_generation_config_and_tokenizer_name_what_ends_a_text_and_each_may_be_s
         ("<plain>{% endfor %}", None),  # the template's own words, or a token that is not special
         ("{% endfor %}", None),
         ("{% endfor %}{{ raise_exception('no such chat') }}", None),
-        ("{% break %}{% endfor %}", None),  # what was said is not shown
+        ("{% break %}{% endfor %}", None),  # the template does not write the answer
     ],
 )
 def test_the_special_token_behind_an_answer_ends_a_text_too(
     tokenizer: PreTrainedTokenizerBase, behind: str, end: str | None
 ) -> None:
     tokenizer.chat_template = SPEAKS + behind + ASKS
-    found = stop_ids(None, tokenizer)
+    ends = stop_ids(None, tokenizer)
     named = ids(tokenizer, end) if end else set()
-    assert found.ids == {END} | named
-    assert found.turn_end == next(iter(named), None)
+    assert ends.ids == {END} | named
+    assert ends.turn_end == next(iter(named), None)
     refuses = "raise_exception" in behind or "break" in behind
-    assert ("puts none of these behind" in " ".join(found.notes)) == (end is None and not refuses)
+    assert ("puts none of these behind" in " ".join(ends.notes)) == (end is None and not refuses)
 
 
 def test_a_token_that_a_tool_call_ends_with_ends_a_text(
@@ -96,27 +96,27 @@ def test_a_token_that_a_tool_call_ends_with_ends_a_text(
 ) -> None:
     end = "{{ '<|call|>' if m.tool_calls else '<|im_end|>' }}\n{% endfor %}"
     tokenizer.chat_template = SPEAKS + CALLS + end + ASKS
-    found = stop_ids(None, tokenizer)
-    assert found.ids == {END} | ids(tokenizer, "<|call|>", "<|im_end|>")
-    assert found.turn_end in ids(tokenizer, "<|im_end|>")
-    assert "'<|call|>' (behind an answer in the chat template)" in found.notes[0]
+    ends = stop_ids(None, tokenizer)
+    assert ends.ids == {END} | ids(tokenizer, "<|call|>", "<|im_end|>")
+    assert ends.turn_end in ids(tokenizer, "<|im_end|>")
+    assert "'<|call|>' (after an answer in the chat template)" in ends.notes[0]
 
 
 def test_what_closes_a_channel_inside_of_an_answer_ends_no_text(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     tokenizer.chat_template = CHANNELS.replace("LAST", "<|im_end|>")
-    found = stop_ids(None, tokenizer)
-    assert found.ids == {END} | ids(tokenizer, "<|im_end|>", "<|call|>")
+    ends = stop_ids(None, tokenizer)
+    assert ends.ids == {END} | ids(tokenizer, "<|im_end|>", "<|call|>")
     tokenizer.chat_template = CHANNELS.replace("LAST", "<|end|>")
-    found = stop_ids(None, tokenizer)
-    assert found.ids == {END} | ids(tokenizer, "<|call|>")
-    said = " ".join(found.notes)
-    assert "'<|end|>', and writes it inside of answers too" in said
-    assert "pair.eos_token_ids" in said
+    ends = stop_ids(None, tokenizer)
+    assert ends.ids == {END} | ids(tokenizer, "<|call|>")
+    notes = " ".join(ends.notes)
+    assert "'<|end|>' and also writes it inside answers" in notes
+    assert "pair.eos_token_ids" in notes
 
 
-def test_an_end_that_answers_have_inside_is_told(
+def test_a_note_names_an_end_token_inside_answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     (end,) = ids(tokenizer, "<|end|>")
@@ -124,9 +124,9 @@ def test_an_end_that_answers_have_inside_is_told(
     assert settings is not None
     settings.eos_token_id = end
     tokenizer.chat_template = CHANNELS.replace("LAST", "<|im_end|>")
-    found = stop_ids(model, tokenizer)
-    assert end in found.ids
-    assert "'<|end|>' ends a text, and the chat template writes it inside" in found.notes[1]
+    ends = stop_ids(model, tokenizer)
+    assert end in ends.ids
+    assert "'<|end|>' ends a text, but the chat template writes it inside" in ends.notes[1]
 
 
 def test_the_recipes_ids_take_the_place_of_all_others(

@@ -10,7 +10,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
 from distillspec.models.runners.eager import CausalRunner
 from distillspec.models.surgery.adapters import add_lora, merged
-from distillspec.models.surgery.hidden import hidden_states, output_head
+from distillspec.models.surgery.hidden_states import hidden_states, output_head
 from distillspec.models.vocabulary.trimmed_head import (
     kept_tokens,
     settle_head,
@@ -42,9 +42,9 @@ def test_kept_tokens_have_their_logits_and_others_none(
     trim_head(model, KEPT)
     if settled:
         settle_head(model)
-    found = one_pass(model, text)
-    torch.testing.assert_close(found[..., list(KEPT)], expected[..., list(KEPT)])
-    assert bool((found[..., OTHERS] == -torch.inf).all())
+    trimmed_logits = one_pass(model, text)
+    torch.testing.assert_close(trimmed_logits[..., list(KEPT)], expected[..., list(KEPT)])
+    assert bool((trimmed_logits[..., OTHERS] == -torch.inf).all())
     assert kept_tokens(model) is not None
     whole_head(model)
     assert kept_tokens(model) is None
@@ -83,9 +83,9 @@ def test_gradients_reach_the_rows_that_are_kept_and_tied_weights_stay_tied(text:
 def test_a_copy_of_a_trimmed_model_is_tied_in_itself() -> None:
     model = tiny_model("llama")
     trim_head(model, KEPT)
-    other = copy.deepcopy(model)
-    assert other.lm_head.whole.weight is other.model.embed_tokens.weight
-    assert other.lm_head.whole.weight is not model.lm_head.whole.weight
+    copied = copy.deepcopy(model)
+    assert copied.lm_head.whole.weight is copied.model.embed_tokens.weight
+    assert copied.lm_head.whole.weight is not model.lm_head.whole.weight
 
 
 def test_adapters_are_merged_under_a_trimmed_head(text: Tensor) -> None:
@@ -126,5 +126,5 @@ def test_greedy_text_is_the_targets_own_with_a_draft_that_cannot_say_all_of_it(
     expected = plain.decode(prompt, max_new_tokens=40).tokens
     assert set(expected) - set(KEPT)
     way = Configuration("trimmed", 3, ChainDraft(), AdaEDL(0.2, 0.9), verify_block)
-    found = SpeculativeDecoder(CausalRunner(target), CausalRunner(draft), way, policy, chance)
-    assert found.decode(prompt, max_new_tokens=40).tokens == expected
+    response = SpeculativeDecoder(CausalRunner(target), CausalRunner(draft), way, policy, chance)
+    assert response.decode(prompt, max_new_tokens=40).tokens == expected

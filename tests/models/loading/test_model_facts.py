@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from distillspec.models.loading.load import load_model
-from distillspec.models.loading.model_folder import folder_facts
+from distillspec.models.loading.model_facts import folder_facts
 
 
 def test_facts_are_those_of_the_loaded_model(tiny_pair: Path) -> None:
@@ -25,7 +25,7 @@ def test_facts_are_those_of_the_loaded_model(tiny_pair: Path) -> None:
 
 def test_reading_facts_imports_no_torch(tiny_pair: Path) -> None:
     code = (
-        "import sys; from distillspec.models.loading.model_folder import folder_facts;"
+        "import sys; from distillspec.models.loading.model_facts import folder_facts;"
         f"folder_facts({str(tiny_pair / 'draft')!r}); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""What a model folder says about itself, read without torch: for `--dry-run` and early errors."""
+"""Facts about a model folder, read without torch: for `--dry-run` and early errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from distillspec.recipe.weights_file import stored_tensors
 
 
 class ModelFacts(NamedTuple):
-    """A local model folder in numbers. For a Hub id (`local` False) the rest is not known yet."""
+    """Facts about a local model folder; for a Hub id (`local` False) only the path is known."""
 
     path: str
     local: bool
@@ -29,18 +29,19 @@ class ModelFacts(NamedTuple):
 
 
 def folder_facts(path: str, what: str = "model") -> ModelFacts:
-    """Facts of the folder `path`, or of a Hub id `org/name`, which is only named.
+    """Facts about the folder `path`; of a Hub id `org/name` only the path.
 
-    A GGUF file is only named, too, until it has been converted.
+    A GGUF file that has not been converted yet has no other facts either.
 
-    Raises DistillSpecError for a folder that is missing, or that holds no whole model.
+    Raises:
+        DistillSpecError: The folder is missing or incomplete.
     """
     if is_hub_id(path):
         return ModelFacts(path, local=False)
-    packed = gguf_file(path)
-    if packed is not None and not converted_folder(packed).is_dir():
+    gguf = gguf_file(path)
+    if gguf is not None and not converted_folder(gguf).is_dir():
         return ModelFacts(path, local=True)
-    folder = converted_folder(packed) if packed is not None else model_folder(path, what)
+    folder = converted_folder(gguf) if gguf is not None else model_folder(path, what)
     files = model_files(folder)
     config, tensors = files.config, list(stored_tensors(files.weights).values())
     check_tokenizer_files(folder)
@@ -66,6 +67,6 @@ def folder_facts(path: str, what: str = "model") -> ModelFacts:
 
 
 def _count(config: dict[str, Any], *keys: str) -> int | None:
-    """The first of these keys that holds a whole number: families name them differently."""
+    """The first of these keys with a positive integer: model families use different names."""
     values = (config.get(key) for key in keys)
     return next((value for value in values if isinstance(value, int) and value > 0), None)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.surgery import build_llama
-from distillspec.models.surgery.build_llama import random_llama
+from distillspec.models.surgery import random_llama as build_llama
+from distillspec.models.surgery.random_llama import random_llama
 from distillspec.recipe.start import LlamaShape
 
 SHAPE = LlamaShape(
@@ -37,12 +37,12 @@ def test_input_and_output_embeddings_are_one_tensor() -> None:
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others() -> None:
-    first, again, other = (
+    first, again, second = (
         random_llama(SHAPE, vocab_size=40, end_token=0, seed=seed).state_dict()
         for seed in (7, 7, 8)
     )
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
+    assert not torch.equal(first["lm_head.weight"], second["lm_head.weight"])
 
 
 def test_the_callers_random_state_is_left_alone() -> None:
@@ -58,7 +58,7 @@ def test_a_shape_beyond_the_memory_is_the_users_error() -> None:
 
 
 def test_memory_that_cannot_be_had_is_the_users_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Beyond what any kernel gives out, whatever this machine has.
+    # More than any kernel allocates, on every machine.
     monkeypatch.setattr(build_llama, "check_memory", lambda *_: None)
     huge = LlamaShape(hidden_size=2**20, intermediate_size=2**20, layers=1, heads=2)
     with pytest.raises(DistillSpecError, match="not enough free memory"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from distillspec.models.loading.tied import is_tied, state_tying, tied_as_it_is
+from distillspec.models.loading.tied_embeddings import is_tied, state_tying, tied_as_it_is
 from distillspec.models.vocabulary.trimmed_head import trim_head
 from tests.models.conftest import tiny_model
 from tests.seq2seq import tiny_t5

@@ -4,11 +4,11 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from distillspec.models.vocabulary.decoded import decoded
+from distillspec.models.vocabulary.detokenize import decoded
 
 
 @pytest.mark.parametrize("tidies", [False, True])
-def test_spaces_stay_as_they_are_whatever_the_tokenizer_would_tidy(tidies: bool) -> None:
+def test_spaces_stay_as_they_are_even_if_the_tokenizer_cleans_up(tidies: bool) -> None:
     words = Tokenizer(models.WordLevel({"?": 0, "do": 1, "n't": 2, ".": 3}, unk_token="?"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     made = PreTrainedTokenizerFast(

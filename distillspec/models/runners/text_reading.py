@@ -1,6 +1,6 @@
-"""A text that a model has read, in one row or several: it goes on from there, or back.
+"""A text that a model has read, in one or several rows: it can be continued or rolled back.
 
-What a causal model and an encoder-decoder model do alike; runners are made of it.
+Causal and encoder-decoder models share this protocol; runners are built on it.
 """
 
 from __future__ import annotations
@@ -11,27 +11,28 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distillspec.models.runners.cache import GrowingCache, check_rolls_back
-from distillspec.models.runners.encoder_decoder import EncoderDecoderReading, is_seq2seq
+from distillspec.models.runners.encoder_decoder import is_seq2seq
+from distillspec.models.runners.encoder_decoder_reading import EncoderDecoderReading
 
 
 class TextReading(Protocol):
-    """Rows of equal length, and what the model keeps of them."""
+    """Rows of equal length and the model's memory of them."""
 
     @property
     def rows(self) -> int:
-        """Texts that are read at once; 0 or 1 before the first token."""
+        """Number of texts; 0 or 1 before the first token."""
         ...
 
     def feed(self, tokens: Tensor) -> Tensor:
-        """long [B, G], on the model's device -> logits [B, G, V] after each of them."""
+        """long [B, G], on the model's device -> logits [B, G, V] after each token."""
         ...
 
     def keep(self, length: int) -> None:
-        """Forget all but the first `length` tokens."""
+        """Keep only the first `length` tokens."""
         ...
 
     def repeated(self, rows: int) -> Self:
-        """A copy of the one text held, in each of `rows` rows."""
+        """A copy of the only text in each of `rows` rows."""
         ...
 
     def one_row(self, row: int, length: int) -> Self:
@@ -40,13 +41,17 @@ class TextReading(Protocol):
 
 
 def reading(model: PreTrainedModel) -> TextReading:
-    """Nothing read yet. Errors: DistillSpecError for a model that cannot go back."""
+    """An empty reading.
+
+    Raises:
+        DistillSpecError: The model's memory cannot be rolled back.
+    """
     check_rolls_back(model)
     return EncoderDecoderReading(model) if is_seq2seq(model) else CausalReading(model)
 
 
 class CausalReading:
-    """Of a causal model: its cache is all there is."""
+    """The text that a causal model has read: its cache."""
 
     def __init__(self, model: PreTrainedModel, cache: GrowingCache | None = None) -> None:
         self._model = model

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from distillspec.models.surgery.frozen import FrozenTarget
+from distillspec.models.surgery.frozen_target import FrozenTarget
 from tests.models.conftest import one_pass, tiny_model
 
 

@@ -13,7 +13,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.digest import model_digest
 from distillspec.models.loading.load import load_model, load_tokenizer
-from distillspec.models.loading.model_folder import folder_facts
+from distillspec.models.loading.model_facts import folder_facts
 from distillspec.recipe.gguf_file import converted_folder
 from tests.models.gguf_files import needs_gguf, written
 
@@ -49,13 +49,18 @@ def test_a_gguf_file_loads_as_the_model_that_it_was_made_from(
     with torch.no_grad():
         p, q = plain(row).logits, model(row).logits
     torch.testing.assert_close(q, p, rtol=1e-4, atol=1e-4)
-    tokenizer, other = load_tokenizer(str(file)), load_tokenizer(str(tiny_pair / "target"))
+    tokenizer, converted_model = (
+        load_tokenizer(str(file)),
+        load_tokenizer(str(tiny_pair / "target")),
+    )
     text = "def f(x):\n    return x  # ÅÅ"
-    assert tokenizer.encode(text) == other.encode(text)
+    assert tokenizer.encode(text) == converted_model.encode(text)
     assert tokenizer.eos_token_id == 0
     folder = converted_folder(file)
     assert [p.name for p in folder.parent.iterdir() if not p.name.startswith(".")] == [folder.name]
-    assert folder_facts(str(file)).parameters == sum(one.numel() for one in plain.parameters())
+    assert folder_facts(str(file)).parameters == sum(
+        original.numel() for original in plain.parameters()
+    )
     assert model_digest(folder) == model_digest(again)
 
 
@@ -66,7 +71,7 @@ def test_a_damaged_gguf_file_is_one_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.gguf").write_bytes(content)
-    with pytest.raises(DistillSpecError, match="damaged or cut"):
+    with pytest.raises(DistillSpecError, match="damaged"):
         load_model("broken.gguf", dtype=torch.float32, what="target")
     assert not converted_folder(Path("broken.gguf")).exists()
 
@@ -96,7 +101,7 @@ def test_an_architecture_that_transformers_does_not_convert_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     written(tiny_pair / "target", tmp_path / "new.gguf", architecture="news")
-    with pytest.raises(DistillSpecError, match="architecture 'news' are not converted") as caught:
+    with pytest.raises(DistillSpecError, match="architecture 'news'") as caught:
         load_model("new.gguf", dtype=torch.float32)
     assert "Hugging Face folder" in caught.value.fix
 

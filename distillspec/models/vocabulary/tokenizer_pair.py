@@ -1,4 +1,4 @@
-"""Are two tokenizers one and the same function? Speculative decoding needs equal token ids."""
+"""Whether two tokenizers are the same function: speculative decoding needs equal token ids."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PROBE = (
 
 
 class TokenizersDifferError(DistillSpecError):
-    """Target and draft cut text into tokens in two ways (`models/bridge.py` can stand between)."""
+    """Target and draft split text differently (see `vocabulary.cross_tokenizer`)."""
 
 
 def check_pair(
@@ -32,44 +32,70 @@ def check_pair(
     draft_vocabulary: int,
     where: str,
 ) -> int:
-    """The vocabulary both models share, tokens; DistillSpecError says what differs.
+    """The size of the vocabulary that both models share.
 
-    TokenizersDifferError where it is the tokenizers.
+    The models' outputs may differ by padding: logits beyond the shared size must then be trimmed.
+    Tokens at the end of the vocabulary that only one tokenizer has, or that a model has no row for,
+    count as padding too if no text needs them. These are added tokens that neither start or end a
+    text nor occur in the chat template. A note names them, and `check_in_vocabulary` rejects a text
+    that contains one.
 
-    The sizes are those of the models' outputs. They may differ by padding: the smaller one is
-    returned, and logits beyond it are to be trimmed. Tokens at the end that one tokenizer alone
-    has, or that a model has no row for, count as padding too, if no text needs them: tokens added
-    to the vocabulary that neither end or begin a text nor stand in the chat template. A note names
-    them, and `check_in_vocabulary` finds a text that has one.
+    Args:
+        target_tokenizer: The target's tokenizer.
+        draft_tokenizer: The draft's tokenizer.
+        target_vocabulary: Size of the target's output.
+        draft_vocabulary: Size of the draft's output.
+        where: Location of the pair, for errors.
+
+    Raises:
+        TokenizersDifferError: The tokenizers differ.
+        DistillSpecError: A model's output lacks rows for tokens.
     """
-    one, two = target_tokenizer.get_vocab(), draft_tokenizer.get_vocab()
+    target_ids, draft_ids = target_tokenizer.get_vocab(), draft_tokenizer.get_vocab()
     common = min(target_vocabulary, draft_vocabulary)
     idle = _idle(target_tokenizer) | _idle(draft_tokenizer)
-    apart = [id_ for token, id_ in one.items() ^ two.items() if token in idle]
-    vocab_size = min(common, *apart) if apart else common
-    ids = one | two
-    ruled_out = [token for token in idle if ids[token] >= vocab_size]
-    if any(ids[token] >= vocab_size for token in ids.keys() - set(ruled_out)):
-        vocab_size, ruled_out = common, []  # padding is what comes last: nothing is ruled out
-    mine, others = ({t: i for t, i in all_.items() if t not in ruled_out} for all_ in (one, two))
-    _check_tokens(mine, others, where)
+    vocab_size, ruled_out = _without_idle_end(target_ids, draft_ids, idle, common)
+    target_kept, draft_kept = (
+        {token: id_ for token, id_ in ids_of.items() if token not in ruled_out}
+        for ids_of in (target_ids, draft_ids)
+    )
+    _check_tokens(target_kept, draft_kept, where)
     _check_special(target_tokenizer, draft_tokenizer, ruled_out, where)
     _check_probe(target_tokenizer, draft_tokenizer, ruled_out, where)
-    largest = max(mine.values())
+    _check_rows(max(target_kept.values()), target_vocabulary, draft_vocabulary, where)
+    if ruled_out:
+        ids = target_ids | draft_ids
+        say_once(
+            "ruled out for both models, like padding: tokens that one of them lacks ("
+            f"{_named(sorted(ruled_out, key=ids.__getitem__), ids)})"
+        )
+    return vocab_size
+
+
+def _check_rows(largest: int, target_vocabulary: int, draft_vocabulary: int, where: str) -> None:
+    """Raise DistillSpecError if an output lacks a row for the largest token id."""
+    common = min(target_vocabulary, draft_vocabulary)
     if largest >= common:
         smaller = "target" if target_vocabulary < draft_vocabulary else "draft"
         raise DistillSpecError(
             f"the tokenizer has ids up to {largest}, but the {smaller}'s output ends at "
             f"{common - 1} (target {target_vocabulary}, draft {draft_vocabulary} tokens)",
             where=where,
-            fix=f"resize the {smaller}'s embeddings to hold every token, or take another pair",
+            fix=f"resize the {smaller}'s embeddings to hold every token, or use another pair",
         )
-    if ruled_out:
-        say_once(
-            "ruled out for both models, as padding is: tokens that one of them lacks ("
-            f"{_named(sorted(ruled_out, key=ids.__getitem__), ids)})"
-        )
-    return vocab_size
+
+
+def _without_idle_end(
+    target_ids: dict[str, int], draft_ids: dict[str, int], idle: set[str], common: int
+) -> tuple[int, list[str]]:
+    """The vocabulary before the idle tokens that differ, and the tokens that this rules out."""
+    apart = [id_ for name, id_ in target_ids.items() ^ draft_ids.items() if name in idle]
+    vocab_size = min(common, *apart) if apart else common
+    ids = target_ids | draft_ids
+    ruled_out = [name for name in idle if ids[name] >= vocab_size]
+    if any(ids[name] >= vocab_size for name in ids.keys() - set(ruled_out)):
+        return common, []  # only the last tokens can be padding
+    return vocab_size, ruled_out
 
 
 def check_in_vocabulary(
@@ -77,12 +103,15 @@ def check_in_vocabulary(
     vocab_size: int,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """DistillSpecError for a text with a token that the pair has no row for.
+    """Check that the pair has a row for every token of the texts.
 
     Args:
         texts: Names of texts, and their token ids.
-        vocab_size: As `check_pair` gives it.
+        vocab_size: The result of `check_pair`.
         tokenizer: The target's, to name the token.
+
+    Raises:
+        DistillSpecError: A text contains a token outside the shared vocabulary.
     """
     for name, tokens in texts:
         largest = max(tokens, default=0)
@@ -91,7 +120,7 @@ def check_in_vocabulary(
                 f"a text has the token {tokenizer.convert_ids_to_tokens(largest)!r} ({largest}), "
                 f"and the models' common vocabulary ends at {vocab_size - 1}",
                 where=name,
-                fix="take it out of the text, or resize the embeddings of both models to hold "
+                fix="remove it from the text, or resize the embeddings of both models to hold "
                 "every token of the tokenizer",
             )
 
@@ -99,14 +128,14 @@ def check_in_vocabulary(
 def padding_token(
     tokenizer: PreTrainedTokenizerBase, vocab_size: int | None, otherwise: int
 ) -> int:
-    """What rows are padded with: any token serves that the models have, as masks hide it."""
+    """The token that pads rows; masks hide it, so any token of the models is possible."""
     pad = tokenizer.pad_token_id
     is_known = pad is not None and (vocab_size is None or pad < vocab_size)
     return int(pad if is_known else otherwise)
 
 
 def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """sha256 (hex) over tokens and their ids: what ids that were kept on disk stand for."""
+    """SHA-256 (hex) over tokens and ids: the meaning of token ids stored on disk."""
     tokens = sorted(tokenizer.get_vocab().items())
     return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
 
@@ -133,9 +162,9 @@ def _check_tokens(target: dict[str, int], draft: dict[str, int], where: str) -> 
 
 
 def _idle(tokenizer: PreTrainedTokenizerBase) -> set[str]:
-    """Added tokens that a text has only if somebody writes their names into it, padding above all.
+    """Added tokens that occur in a text only if somebody writes their names, mainly padding.
 
-    Not those with a role in texts: its begin and end, and what the chat template writes.
+    Tokens with a role are not idle: start and end of text, and those in the chat template.
     """
     roles = {tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token}
     template = str(tokenizer.chat_template or "")
@@ -155,7 +184,7 @@ def _check_special(
             f"{draft.eos_token!r} ({draft.eos_token_id}) in the draft's",
             where,
         )
-    # What pads is no matter of text: masks come from lengths.
+    # Padding tokens may differ: masks come from lengths.
     padding = {target.pad_token, draft.pad_token, *ruled_out}
     differing = set(target.all_special_tokens) ^ set(draft.all_special_tokens)
     specials = sorted(differing - padding)
@@ -169,21 +198,25 @@ def _check_probe(
     ruled_out: Sequence[str],
     where: str,
 ) -> None:
-    named = dict.fromkeys([*target.all_special_tokens, *draft.all_special_tokens])
-    specials = "x".join(token for token in named if token not in ruled_out)
+    special_tokens = dict.fromkeys([*target.all_special_tokens, *draft.all_special_tokens])
+    specials = "x".join(token for token in special_tokens if token not in ruled_out)
     for add_special_tokens in (False, True):
         for text in (_PROBE, specials + _PROBE):
-            one = target.encode(text, add_special_tokens=add_special_tokens)
-            two = draft.encode(text, add_special_tokens=add_special_tokens)
-            if one == two:
+            target_tokens = target.encode(text, add_special_tokens=add_special_tokens)
+            draft_tokens = draft.encode(text, add_special_tokens=add_special_tokens)
+            if target_tokens == draft_tokens:
                 continue
-            pairs = zip(one, two, strict=False)
-            first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(two)))
+            pairs = zip(target_tokens, draft_tokens, strict=False)
+            first = next(
+                (i for i, (a, b) in enumerate(pairs) if a != b),
+                min(len(target_tokens), len(draft_tokens)),
+            )
+            part = slice(first, first + 3)
             raise _different(
-                "the tokens are the same, but a text is cut differently: from token "
-                f"{first} on, the target's gives {target.decode(one[first : first + 3])!r} "
-                f"{one[first : first + 3]}, the draft's {draft.decode(two[first : first + 3])!r} "
-                f"{two[first : first + 3]}",
+                "the tokens are the same, but a text is split differently: from token "
+                f"{first} on, the target's gives {target.decode(target_tokens[part])!r} "
+                f"{target_tokens[part]}, the draft's {draft.decode(draft_tokens[part])!r} "
+                f"{draft_tokens[part]}",
                 where,
             )
 
@@ -192,9 +225,9 @@ def _different(what: str, where: str) -> TokenizersDifferError:
     return TokenizersDifferError(
         f"target and draft have different tokenizers: {what}",
         where=where,
-        fix="take a draft of the target's family (same tokenizer), or make one with the target's "
+        fix="use a draft of the target's family (same tokenizer), or train one with the target's "
         "tokenizer (`pretrain`, tokenizer.take_from); or set pair.tokenizers: bridged, and let the "
-        "draft learn and propose the tokens that both have",
+        "draft learn and propose the shared tokens",
     )
 
 

@@ -9,7 +9,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
 from distillspec.models.runners.compiled import make_runner
 from distillspec.models.surgery.adapters import add_lora
-from distillspec.models.surgery.hidden import (
+from distillspec.models.surgery.hidden_states import (
     hidden_states,
     left_padded_positions,
     output_head,
@@ -116,16 +116,16 @@ def test_an_adapted_model_shows_its_adapters(text: Tensor) -> None:
 
 def test_a_draft_of_another_tokenizer_is_read_at_the_ends_of_the_targets_tokens() -> None:
     """Its logits over the target's tokens are those of a cache that is fed token by token."""
-    model, bridge = tiny_model("llama"), wide_bridge()
+    model, token_map = tiny_model("llama"), wide_bridge()
     text = torch.tensor([[1, 3, 4, 6, 2], [9, 10, 11, 12, 0]])
-    attach(model, bridge)
-    found = token_logits(model, text, None)
+    attach(model, token_map)
+    row_logits = token_logits(model, text, None)
     states = hidden_states(model, text, None)
     assert states.shape == (2, 5, 32)
     head = output_head(model)
     assert head is not None
-    torch.testing.assert_close(bridge.logits(head.logits(states)), found)
-    for row, logits in zip(text, found, strict=True):
+    torch.testing.assert_close(token_map.logits(head.logits(states)), row_logits)
+    for row, logits in zip(text, row_logits, strict=True):
         runner = make_runner(model, "eager", 64, ())
         torch.testing.assert_close(runner.feed(row[None])[0], logits, rtol=1e-4, atol=1e-4)
 
@@ -138,8 +138,10 @@ def test_padding_of_a_draft_of_another_tokenizer_is_not_read() -> None:
     tokens = torch.cat([text, torch.full((1, 95), 4)], dim=1)
     is_token = torch.arange(100)[None] < 5
     for read in (hidden_states, token_logits):
-        found = read(model, tokens, is_token)
-        torch.testing.assert_close(found[:, :5], read(model, text, None), rtol=1e-4, atol=1e-4)
+        padded_states = read(model, tokens, is_token)
+        torch.testing.assert_close(
+            padded_states[:, :5], read(model, text, None), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_a_row_longer_than_the_drafts_context_in_its_own_tokens_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Whether output head and input embedding are one matrix: the weights decide, not the config."""
+"""Whether output head and input embedding are one matrix. The weights decide, not the config."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from distillspec.models.vocabulary.trimmed_head import TrimmedHead
 
 
 def is_tied(model: PreTrainedModel) -> bool:
-    """Whether the output head is one tensor with the input embedding."""
+    """Whether the output head and the input embedding are one tensor."""
     head = model.get_output_embeddings()
     head = head.whole if isinstance(head, TrimmedHead) else head
     weight = getattr(head, "weight", None)
@@ -19,11 +19,11 @@ def is_tied(model: PreTrainedModel) -> bool:
 
 
 def state_tying(model: PreTrainedModel) -> bool:
-    """Let the configuration say what the weights are; True where it called two matrices one.
+    """Correct the configuration's tying flag; True if it tied two separate matrices.
 
-    Whatever reads the flag later (resizing, saving, an engine that loads the export) would make one
-    matrix of two, or look for a second one that was never stored. Encoder-decoder models are left
-    alone: their families read other things from the flag, and load two matrices rightly.
+    Resizing, saving and serving engines read the flag. With a wrong flag they would make two
+    matrices of one, or look for a matrix that was never stored. Encoder-decoder models keep their
+    flag: their families use it for other things, and load two matrices correctly.
     """
     tied, stated = is_tied(model), bool(model.config.tie_word_embeddings)
     if tied == stated or model.config.is_encoder_decoder:
@@ -35,7 +35,7 @@ def state_tying(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def tied_as_it_is(model: PreTrainedModel) -> Iterator[None]:
-    """Within, the flag is the truth: `resize_token_embeddings` ties whatever it calls tied."""
+    """Within this context the tying flag is correct, for `resize_token_embeddings`."""
     before = [(config, config.tie_word_embeddings) for config in _configs(model)]
     tied = is_tied(model)
     for config, _ in before:
@@ -48,6 +48,6 @@ def tied_as_it_is(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _configs(model: PreTrainedModel) -> list[PretrainedConfig]:
-    """The whole one and that of the text: one object, unless the model reads images too."""
-    whole, text = model.config, model.config.get_text_config(decoder=True)
-    return [whole] if text is whole else [whole, text]
+    """The model's configuration and that of its text part; one object unless it reads images."""
+    config, text = model.config, model.config.get_text_config(decoder=True)
+    return [config] if text is config else [config, text]

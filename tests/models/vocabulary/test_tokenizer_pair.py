@@ -11,7 +11,7 @@ from transformers import AddedToken, PreTrainedTokenizerBase
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_tokenizer
-from distillspec.models.vocabulary.tokenizers import (
+from distillspec.models.vocabulary.tokenizer_pair import (
     check_in_vocabulary,
     check_pair,
     padding_token,
@@ -44,7 +44,7 @@ def test_equal_tokenizers_share_the_smaller_padded_size(
     assert check_pair(tokenizer, tokenizer, 304, 320, "pair") == 304
 
 
-def test_a_digest_is_of_tokens_and_ids_whatever_their_order(
+def test_a_digest_is_of_tokens_and_ids_in_any_order(
     tokenizer: PreTrainedTokenizerBase, changed: Callable[[Change], PreTrainedTokenizerBase]
 ) -> None:
     def turn(content: dict[str, Any]) -> None:
@@ -59,8 +59,8 @@ def test_a_digest_changes_with_the_id_of_a_token(
 ) -> None:
     def swap(content: dict[str, Any]) -> None:
         vocab_size = content["model"]["vocab"]
-        one, other = list(vocab_size)[50:52]
-        vocab_size[one], vocab_size[other] = vocab_size[other], vocab_size[one]
+        first, second = list(vocab_size)[50:52]
+        vocab_size[first], vocab_size[second] = vocab_size[second], vocab_size[first]
 
     assert vocabulary_digest(changed(swap)) != vocabulary_digest(tokenizer)
 
@@ -99,7 +99,7 @@ def test_equal_tokens_with_other_merges_are_found_by_the_probe(
     def forget_merges(content: dict[str, Any]) -> None:
         content["model"]["merges"] = []
 
-    with pytest.raises(DistillSpecError, match="cut differently"):
+    with pytest.raises(DistillSpecError, match="split differently"):
         check_pair(tokenizer, changed(forget_merges), 300, 300, "pair")
 
 
@@ -109,7 +109,7 @@ def test_another_normalisation_is_found_by_the_probe(
     def lower_case(content: dict[str, Any]) -> None:
         content["normalizer"] = {"type": "Lowercase"}
 
-    with pytest.raises(DistillSpecError, match="cut differently"):
+    with pytest.raises(DistillSpecError, match="split differently"):
         check_pair(tokenizer, changed(lower_case), 300, 300, "pair")
 
 
@@ -132,22 +132,22 @@ def test_a_padding_token_that_only_one_tokenizer_has_is_ruled_out(
     caplog: pytest.LogCaptureFixture,
     rows: tuple[int, int],
 ) -> None:
-    other = grown(tiny_pair, "[PAD]")
-    other.pad_token = "[PAD]"
-    assert check_pair(tokenizer, other, *rows, "pair") == 300
-    assert check_pair(other, tokenizer, *rows, "pair") == 300
+    padded = grown(tiny_pair, "[PAD]")
+    padded.pad_token = "[PAD]"
+    assert check_pair(tokenizer, padded, *rows, "pair") == 300
+    assert check_pair(padded, tokenizer, *rows, "pair") == 300
     say_once.cache_clear()
-    check_pair(tokenizer, other, *rows, "pair")
-    assert "ruled out for both models, as padding is" in caplog.text
+    check_pair(tokenizer, padded, *rows, "pair")
+    assert "ruled out for both models" in caplog.text
     assert "'[PAD]' = 300" in caplog.text
-    assert padding_token(other, 300, 7) == padding_token(other, 299, 7) == 7
-    assert padding_token(other, 301, 7) == padding_token(other, None, 7) == 300
+    assert padding_token(padded, 300, 7) == padding_token(padded, 299, 7) == 7
+    assert padding_token(padded, 301, 7) == padding_token(padded, None, 7) == 300
 
 
 def test_different_tokens_at_the_end_of_both_are_ruled_out(tiny_pair: Path) -> None:
-    one, other = grown(tiny_pair, "<soft>", "<one>"), grown(tiny_pair, "<soft>", "<other>")
-    assert check_pair(one, other, 302, 302, "pair") == 301
-    assert check_pair(one, other, 300, 302, "pair") == 300
+    first, second = grown(tiny_pair, "<soft>", "<one>"), grown(tiny_pair, "<soft>", "<other>")
+    assert check_pair(first, second, 302, 302, "pair") == 301
+    assert check_pair(first, second, 300, 302, "pair") == 300
 
 
 def test_a_token_that_no_model_has_a_row_for_is_ruled_out(tiny_pair: Path) -> None:
@@ -182,13 +182,13 @@ def test_a_text_with_a_token_that_is_ruled_out_is_named(tiny_pair: Path) -> None
 def test_another_padding_token_of_the_same_vocabulary_is_no_difference(
     tokenizer: PreTrainedTokenizerBase, tiny_pair: Path
 ) -> None:
-    other = load_tokenizer(str(tiny_pair / "draft"))
-    other.pad_token = "a"
-    assert check_pair(tokenizer, other, 300, 300, "pair") == 300
+    padded = load_tokenizer(str(tiny_pair / "draft"))
+    padded.pad_token = "a"
+    assert check_pair(tokenizer, padded, 300, 300, "pair") == 300
 
 
 def test_another_end_of_text_is_found(tokenizer: PreTrainedTokenizerBase, tiny_pair: Path) -> None:
-    other = load_tokenizer(str(tiny_pair / "draft"))
-    other.eos_token = "a"
+    changed = load_tokenizer(str(tiny_pair / "draft"))
+    changed.eos_token = "a"
     with pytest.raises(DistillSpecError, match=r"end of text is '<\|endoftext\|>' \(0\)"):
-        check_pair(tokenizer, other, 300, 300, "recipe.yaml: pair")
+        check_pair(tokenizer, changed, 300, 300, "recipe.yaml: pair")

@@ -1,4 +1,4 @@
-"""The frozen target: scores text, is never trained and never saved."""
+"""The frozen target: it scores text and is never trained or saved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distillspec.divergence.head import OutputHead
-from distillspec.models.surgery.hidden import (
+from distillspec.models.surgery.hidden_states import (
     Layout,
     hidden_states,
     is_sharded,
@@ -21,18 +21,21 @@ from distillspec.models.surgery.hidden import (
 class FrozenTarget:
     """A target in eval mode without gradients.
 
-    It is no `nn.Module`: a module that holds one neither lists its parameters nor saves them.
-    vocab_size: logits are trimmed to this many tokens.
+    It is no `nn.Module`, so a module that holds it neither lists nor saves its parameters.
+
+    Args:
+        model: The target; it is frozen in place.
+        vocab_size: Logits are trimmed to this many tokens.
     """
 
     def __init__(self, model: PreTrainedModel, vocab_size: int | None = None) -> None:
         self.model = model.eval().requires_grad_(False)
-        self.is_split = is_sharded(model)  # over all processes, which must ask it together
+        self.is_split = is_sharded(model)  # over all processes, which must call it together
         self._vocab_size = vocab_size
 
     @property
     def head(self) -> OutputHead | None:
-        """Output weights for `hidden`, or None: then take `logits`."""
+        """Output weights for `hidden`, or None: then use `logits`."""
         return output_head(self.model, self._vocab_size)
 
     @torch.no_grad()
@@ -50,9 +53,10 @@ class FrozenTarget:
         return token_logits(self.model, tokens, attention_mask, self._vocab_size, layout)
 
     def leave_processes(self) -> None:
-        """Give up this process's part of a split target: its configuration is all that stays.
+        """Release this process's part of a split target, but keep the configuration.
 
-        Before the process group ends: what it still owned then would end with the interpreter.
+        Call it before the process group ends. Otherwise the weights are freed at interpreter exit,
+        after the group.
         """
         assert self.is_split
         with torch.device("meta"):
@@ -60,10 +64,10 @@ class FrozenTarget:
         gc.collect()
 
     def release(self) -> None:
-        """Give the memory of the weights back: nothing can be asked of it any more."""
+        """Free the memory of the weights; the target cannot be used afterwards."""
         self.model.to("meta")
 
     def to(self, device: torch.device | str) -> FrozenTarget:
-        """Move the weights; returns itself."""
+        """Move the weights; return the same object."""
         self.model.to(device)
         return self

@@ -1,4 +1,4 @@
-"""A Llama-architecture model with random weights: where a nano pair begins."""
+"""A Llama model with random weights: the start of a nano pair."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ from distillspec.runtime.seeds import derive_seed
 def random_llama(
     shape: LlamaShape, *, vocab_size: int, end_token: int, seed: int
 ) -> LlamaForCausalLM:
-    """A float32 Llama on the CPU, input and output embeddings tied, `end_token` for bos and eos.
+    """A float32 Llama on the CPU with tied embeddings and `end_token` as bos and eos.
 
-    The same seed gives the same weights; the caller's random state is left as it was. A model that
-    the memory cannot hold is a DistillSpecError.
+    The same seed gives the same weights. The caller's random state does not change.
+
+    Args:
+        shape: Sizes of the model.
+        vocab_size: Number of tokens.
+        end_token: The token that starts and ends a text.
+        seed: Seed of the weights.
+
+    Raises:
+        DistillSpecError: The model does not fit into memory.
     """
     parameters = llama_parameters(shape, vocab_size)
     check_memory(parameters, WEIGHT_BYTES, "the shape of a model with random weights")
@@ -34,7 +42,7 @@ def random_llama(
         tie_word_embeddings=True,
         dtype=torch.float32,
     )
-    # Only the CPU generator is seeded: `torch.manual_seed` would change the GPUs' ones as well.
+    # Only the CPU generator is seeded: `torch.manual_seed` would also change the GPUs' generators.
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(derive_seed(seed, "weights of a llama"))
         try:

@@ -1,4 +1,4 @@
-"""GGUF files become Hugging Face folders, once: everything else reads such folders alone."""
+"""GGUF files become Hugging Face folders, once; all other code reads only such folders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.loading.gguf_header import ROPE_FACTORS, GgufHeader, read_header
 from distillspec.models.loading.gguf_settings import carry_settings
 from distillspec.models.loading.gguf_tokenizer import check_tokenizer, finish_tokenizer
-from distillspec.models.loading.tied import state_tying
+from distillspec.models.loading.tied_embeddings import state_tying
 from distillspec.recipe.gguf_file import check_can_convert, converted_folder
 from distillspec.recipe.written_files import MODEL_FILES
 from distillspec.runtime import atomic
@@ -26,18 +26,18 @@ _FLOATS = {0: torch.float32, 1: torch.float16, 32: torch.bfloat16}
 
 
 def converted(file: Path, explained: Callable[[], AbstractContextManager[object]]) -> Path:
-    """The Hugging Face folder of a GGUF file, converted where that has not been done yet.
+    """The Hugging Face folder of a GGUF file; converts the file at the first call.
 
-    Quantised weights are computed as llama.cpp does and stored in bfloat16, whose rounding is small
-    against that of the quantisation; floats keep their type.
+    Quantised weights are dequantised as in llama.cpp and stored in bfloat16, whose rounding error
+    is small against that of the quantisation. Float weights keep their type.
 
     Args:
         file: The GGUF file.
         explained: Turns what transformers raises into a DistillSpecError.
 
     Raises:
-        DistillSpecError: The package `gguf` is missing, the file is damaged, its architecture is
-            none that transformers converts, or the conversion would leave something out.
+        DistillSpecError: The package `gguf` is missing, the file is damaged, transformers cannot
+            convert its architecture, or the conversion would leave something out.
     """
     folder = converted_folder(file)
     if folder.is_dir():
@@ -53,8 +53,8 @@ def converted(file: Path, explained: Callable[[], AbstractContextManager[object]
                 model.save_pretrained(temporary)
                 tokenizer.save_pretrained(temporary)
                 for path in temporary.iterdir():
-                    path.chmod(0o644)  # safetensors leaves its files to their owner alone
-            say_once(f"{file} is converted to {folder} ({model.dtype})")
+                    path.chmod(0o644)  # safetensors makes files that only the owner can read
+            say_once(f"converted {file} to {folder} ({model.dtype})")
     return folder
 
 
@@ -62,11 +62,11 @@ def _read(header: GgufHeader) -> tuple[PreTrainedModel, Any]:
     from transformers import GgufConfig
 
     file = header.file
-    named = {"gguf_file": file.name, "local_files_only": True}
+    source = {"gguf_file": file.name, "local_files_only": True}
     try:
-        config = AutoConfig.from_pretrained(file.parent, **named)
+        config = AutoConfig.from_pretrained(file.parent, **source)
     except ValueError:
-        header.refuse(f"GGUF files of the architecture '{header.architecture}' are not converted")
+        header.refuse(f"GGUF files of the architecture '{header.architecture}' cannot be converted")
     carry_settings(header, config)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         file.parent,
@@ -74,7 +74,7 @@ def _read(header: GgufHeader) -> tuple[PreTrainedModel, Any]:
         quantization_config=GgufConfig(dequantize=True),
         dtype=_FLOATS.get(header.settings.get("general.file_type", -1), torch.bfloat16),
         output_loading_info=True,
-        **named,
+        **source,
     )
     model, info = loaded
     assert isinstance(model, PreTrainedModel)
@@ -82,7 +82,7 @@ def _read(header: GgufHeader) -> tuple[PreTrainedModel, Any]:
         raise DistillSpecError(
             f"the GGUF file lacks {len(missing)} weights of its architecture: {missing[0]}",
             where=str(file),
-            fix="download the file again, or name the Hugging Face folder it was made from",
+            fix="download the file again, or use the Hugging Face folder it was made from",
         )
     if unused := sorted(_unused(header, model) | set(info["unexpected_keys"])):
         header.refuse(
@@ -91,7 +91,7 @@ def _read(header: GgufHeader) -> tuple[PreTrainedModel, Any]:
             unused,
         )
     state_tying(model)
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, **named)
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
     finish_tokenizer(header, tokenizer)
     return model, tokenizer
 
@@ -99,8 +99,7 @@ def _read(header: GgufHeader) -> tuple[PreTrainedModel, Any]:
 def _unused(header: GgufHeader, model: PreTrainedModel) -> set[str]:
     """The tensors of the file that no weight of the model was made from.
 
-    `missing_keys` does not name them: a bias that the configuration does not ask for is in the file
-    alone.
+    `missing_keys` does not name them: the file may hold a bias that the configuration does not use.
     """
     from transformers.integrations.gguf.utils import is_gguf_arch_supported
     from transformers.modeling_gguf_pytorch_utils import (
@@ -113,8 +112,8 @@ def _unused(header: GgufHeader, model: PreTrainedModel) -> set[str]:
         return set()  # read by newer code, which names them in `unexpected_keys`
     make: Any = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)
     used = get_gguf_hf_weights_map(model, make(config=model.config.to_dict()))
-    # The weights of experts, stacked in the file, have no `.weight` in the map. The factors of
-    # rotary frequencies are in the configuration.
+    # Stacked expert weights have no `.weight` suffix in the map. The configuration already holds
+    # the factors of rotary frequencies.
     return {
         name
         for name in header.tensors
@@ -124,7 +123,7 @@ def _unused(header: GgufHeader, model: PreTrainedModel) -> set[str]:
 
 @contextmanager
 def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Every process of a run comes here; the first converts, the others wait for it."""
+    """The first process of a run converts the file; the others wait for it."""
     atomic.make_folder(folder.parent)
     try:
         handle = (folder.parent / f".{folder.name}.lock").open("a+")  # a pipe does not block it

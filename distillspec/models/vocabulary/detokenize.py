@@ -1,4 +1,4 @@
-"""Tokens back to text, as they are: no space is tidied away."""
+"""Tokens back to text, without clean-up of spaces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 def decoded(
     tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], *, skip_special_tokens: bool = False
 ) -> str:
-    """The text of the tokens, whatever `clean_up_tokenization_spaces` the tokenizer has."""
+    """The text of the tokens, regardless of the tokenizer's `clean_up_tokenization_spaces`."""
     text = tokenizer.decode(
         list(tokens),
         skip_special_tokens=skip_special_tokens,
