@@ -17,8 +17,8 @@ lock_stamp="$venv/made-from-lock" # what the environment was made from: hashes
 package_stamp="$venv/made-from-project"
 unfinished="$root/.venv.unfinished" # exists while packages are being installed
 
-fail() { # what, where, mend: the form of all our errors
-    printf '%s\n  where: %s\n  mend:  %s\n' "$1" "$2" "$3" >&2
+fail() { # what, where, fix: the form of all our errors
+    printf '%s\n  where: %s\n  fix:   %s\n' "$1" "$2" "$3" >&2
     exit 1
 }
 

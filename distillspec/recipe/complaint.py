@@ -98,7 +98,7 @@ def _related(one: Path, other: Path) -> bool:
 
 
 def _tell(fault: _Fault, data: object, schema: SchemaNode) -> tuple[str, Path, str]:
-    """What is wrong, the section it is in, and how to mend it."""
+    """What is wrong, the section it is in, and how to fix it."""
     path = fault.path
     if fault.type == "extra_forbidden":
         return _unknown_key(path, data, schema)

@@ -241,7 +241,7 @@ def _prompts(source: PromptSource, where: str) -> str:
     if isinstance(source, AdversarialSource):
         return f"made from the seed: {', '.join(source.shapes)}"
     if isinstance(source, JsonlSource | HubSource) and source.path is not None:
-        fix = "mend the path; it is relative to the working folder"
+        fix = "correct the path; it is relative to the working folder"
         check_regular(Path(source.path), f"the data file '{source.path}'", fix)
         if not os.path.isfile(source.path):
             raise DistillSpecError(

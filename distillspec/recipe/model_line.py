@@ -74,7 +74,7 @@ def hub_or_missing(name: str, noun: str, where: str) -> str:
         raise DistillSpecError(
             f"no such {noun}: '{name}'",
             where=where,
-            fix="mend the path (relative to the working folder), or give a Hub id: org/name",
+            fix="correct the path (relative to the working folder), or give a Hub id: org/name",
         )
     return f"{name} is no local folder: it would be fetched from the Hub"
 

@@ -37,7 +37,7 @@ class LlamaShape(Section):
 class PrunedDraftConfig(Section):
     """A copy of the target with some of its layers, and less of their width where asked for.
 
-    Width is kept by the size of the weights (`models/pruning.py`); training has to mend the rest.
+    Width is kept by the size of the weights (`models/pruning.py`); training repairs the rest.
     """
 
     kind: Literal["pruned"]

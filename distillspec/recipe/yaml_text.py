@@ -111,14 +111,14 @@ def parse(text: str, *, where: str) -> Any:
         raise DistillSpecError(
             f"not YAML: {getattr(error, 'problem', None) or 'it cannot be read'}",
             where=f"{where}{line}",
-            fix="mend the text there; it may hold text, numbers, true/false, lists and mappings",
+            fix="correct this line; a file may hold text, numbers, true/false, lists and mappings",
         ) from error
     except (ValueError, RecursionError) as error:
         raise DistillSpecError(
             "not YAML that can be read as plain values: nested too deep, or a number of too many "
             "digits",
             where=where,
-            fix="mend the text",
+            fix="nest the values less deeply, or shorten the number",
         ) from error
     _refuse_foreign(value, where)
     return value

@@ -51,7 +51,7 @@ def explain(error: OSError, where: Path) -> DistillSpecError:
         return DistillSpecError(
             f"cannot write here: {error.strerror}",
             where=str(where),
-            fix="choose a folder that you may write to, or mend its permissions",
+            fix="choose a folder that you may write to, or change its permissions",
         )
     if error.errno == errno.ENOENT:
         return DistillSpecError(
@@ -210,7 +210,7 @@ def _remove(folder: Path) -> None:
         raise DistillSpecError(
             f"an older folder, moved aside, cannot be deleted: {error.strerror}",
             where=str(folder),
-            fix="mend the permissions of this folder or delete it, then give the command again",
+            fix="change the permissions of this folder or delete it, then run the same command again",
         ) from error
 
 

@@ -37,7 +37,7 @@ def test_what_cannot_be_calibrated_is_the_users_error(
     assert main(["auto", "./target", "./draft", *arguments]) == 1
     told = capsys.readouterr().err
     assert says in told
-    assert "mend:" in told
+    assert "fix:" in told
     assert not Path("auto.yaml").exists()
 
 

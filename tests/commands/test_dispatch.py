@@ -106,7 +106,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "none.yaml"], "no such recipe", ""),
         (["run", "/dev/zero"], "this recipe cannot be read: it is a device", "YAML"),
         (["run", "x" * 300], "this recipe cannot be read: File name too long", "YAML"),
-        (["run", "recipes/nano-python.yaml", "pair.target=~nobody_here/x"], "", "mend"),
+        (["run", "recipes/nano-python.yaml", "pair.target=~nobody_here/x"], "", "correct the path"),
     ],
 )
 def test_a_users_error_leaves_with_1_and_three_lines(
@@ -117,7 +117,7 @@ def test_a_users_error_leaves_with_1_and_three_lines(
     first, where, remedy = told.err.splitlines()
     assert what in first
     assert where.startswith("  where: ")
-    assert remedy.startswith("  mend:  ")
+    assert remedy.startswith("  fix:   ")
     assert fix in remedy
     assert told.out == ""
 
@@ -239,7 +239,7 @@ def test_of_several_processes_one_tells_the_common_error(
     monkeypatch.setenv(ERROR_FOLDER, str(tmp_path))
     monkeypatch.setenv("RANK", "1")
     assert ending(users_error) == 1
-    assert capsys.readouterr().err == "what\n  where: here\n  mend:  so\n"
+    assert capsys.readouterr().err == "what\n  where: here\n  fix:   so\n"
     assert ending(users_error) == 1
     assert capsys.readouterr().err == ""
     assert ending(bug) == 1

@@ -30,7 +30,7 @@ def recipe(**sections: Any) -> dict[str, Any]:
 def test_an_unknown_key_names_the_nearest_one_and_its_section() -> None:
     error = told(recipe(distill={"probe": {"gama": 3}}))
     assert str(error) == (
-        "unknown key 'gama'\n  where: f.yaml: distill.probe\n  mend:  did you mean 'gamma'?"
+        "unknown key 'gama'\n  where: f.yaml: distill.probe\n  fix:   did you mean 'gamma'?"
     )
 
 
