@@ -84,7 +84,7 @@ def distillation(arguments: Namespace) -> Recipe:
         raise DistillSpecError(
             "this recipe makes a model from nothing; it distils no pair",
             where=str(arguments.path),
-            fix=f"start it with: ./launch.sh pretrain {arguments.path}",
+            fix=f"start it with: distillspec pretrain {arguments.path}",
         )
     return recipe
 
@@ -96,7 +96,7 @@ def pretraining(arguments: Namespace) -> PretrainRecipe:
         raise DistillSpecError(
             "this recipe distils a pair; `pretrain` needs one with `kind: pretrain`",
             where=str(arguments.path),
-            fix=f"start it with: ./launch.sh {arguments.path}",
+            fix=f"start it with: distillspec run {arguments.path}",
         )
     return recipe
 
@@ -149,7 +149,7 @@ def latest_run(recipe: Recipe) -> Path:
         raise DistillSpecError(
             f"the recipe '{recipe.name}' has not been run yet",
             where=str(RUNS / recipe.name),
-            fix="start it with: ./launch.sh RECIPE",
+            fix="start it with: distillspec run RECIPE",
         )
     return newest
 

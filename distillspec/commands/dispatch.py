@@ -118,7 +118,7 @@ def _after_an_interrupt(argv: Sequence[str]) -> str:
         return "the same command goes on where it stopped, with --resume"
     if argv and argv[0] in ("auto", "check", "decode", "export", "report"):
         return "the same command begins again"
-    return "a run that was training resumes with: ./launch.sh RUN-FOLDER"
+    return "a run that was training resumes with: distillspec run RUN-FOLDER"
 
 
 def _dispatch(argv: list[str]) -> int:

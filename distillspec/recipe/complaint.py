@@ -122,7 +122,7 @@ def _tell(fault: _Fault, data: object, schema: SchemaNode) -> tuple[str, Path, s
             message,
             path,
             (
-                "change these values; `./launch.sh schema` explains every key, and "
+                "change these values; `distillspec schema` explains every key, and "
                 "`schema --suite` those of suites"
             ),
         )

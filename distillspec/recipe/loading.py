@@ -66,7 +66,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
         raise DistillSpecError(
             "this is no suite but a comparison: it trains drafts",
             where=str(path),
-            fix=f"start it with: ./launch.sh compare {path}",
+            fix=f"start it with: distillspec compare {path}",
         )
     changed = _override(data, overrides, str(path))
     data |= {"name": path.stem} if data.get("name") in (None, "") else {}
@@ -85,7 +85,7 @@ def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> Comparis
             "this is no comparison: it has no `kind: comparison`",
             where=f"{path}: top level",
             fix="name one such as eval/suites/objectives.yaml; a suite is measured with: "
-            f"./launch.sh evaluate RUN-FOLDER --suite {path}",
+            f"distillspec evaluate RUN-FOLDER --suite {path}",
         )
     changed = _override(data, overrides, str(path))
     data |= {"name": path.stem} if data.get("name") in (None, "") else {}
@@ -127,7 +127,7 @@ def _read(path: Path, noun: str) -> dict[str, Any]:
     if os.path.isdir(path):
         fix = f"give a {noun} file (.yaml)"
         if os.path.isfile(path / "recipe.yaml"):
-            fix += f"; to resume this run: ./launch.sh {path}"
+            fix += f"; to resume this run: distillspec run {path}"
         raise DistillSpecError(f"this is a folder, not a {noun}", where=str(path), fix=fix)
     if _is_missing(path):
         raise DistillSpecError(f"no such {noun}", where=str(path), fix=_near(path, noun))
@@ -145,7 +145,7 @@ def _read(path: Path, noun: str) -> dict[str, Any]:
         raise DistillSpecError(
             f"this {noun} is not a mapping of keys but a {type(data).__name__}",
             where=str(path),
-            fix="write `key: value` lines; `./launch.sh schema` lists the keys",
+            fix="write `key: value` lines; `distillspec schema` lists the keys",
         )
     copied: dict[str, Any] = json.loads(json.dumps(data))  # aliases become separate values
     return copied

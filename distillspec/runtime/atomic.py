@@ -44,8 +44,8 @@ def explain(error: OSError, where: Path) -> DistillSpecError:
         return DistillSpecError(
             "the disk is full; nothing was left half-written",
             where=str(where),
-            fix="free some space, then go on: ./launch.sh RUN-FOLDER resumes a run, pretrain goes "
-            "on with --resume, generate and compare with the same command",
+            fix="free some space, then resume: `distillspec run RUN-FOLDER` resumes a run, `pretrain "
+            "--resume` a pretraining, and the same command `generate` or `compare`",
         )
     if error.errno in _UNWRITABLE:
         return DistillSpecError(

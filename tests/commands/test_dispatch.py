@@ -166,7 +166,7 @@ def interrupt() -> int:
 
 
 def interrupt_with_a_hint() -> int:
-    raise KeyboardInterrupt("resume with: ./launch.sh a/b")
+    raise KeyboardInterrupt("resume with: distillspec run a/b")
 
 
 def test_a_verbs_exit_code_is_passed_on(ending: Ending) -> None:
@@ -195,9 +195,9 @@ def test_an_interrupt_leaves_with_130_and_says_how_to_resume(
     ending: Ending, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ending(interrupt) == 130
-    assert "resumes with: ./launch.sh RUN-FOLDER" in capsys.readouterr().err
+    assert "resumes with: distillspec run RUN-FOLDER" in capsys.readouterr().err
     assert ending(interrupt_with_a_hint) == 130
-    assert capsys.readouterr().err == "interrupted; resume with: ./launch.sh a/b\n"
+    assert capsys.readouterr().err == "interrupted; resume with: distillspec run a/b\n"
 
 
 def test_of_several_processes_the_first_one_says_how_to_resume(
