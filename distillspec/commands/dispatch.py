@@ -19,7 +19,6 @@ from typing import Any, NoReturn
 
 from distillspec import __version__
 from distillspec.commands import (
-    auto,
     check,
     compare,
     decode,
@@ -31,6 +30,7 @@ from distillspec.commands import (
     run,
     schema,
     train,
+    tune,
 )
 from distillspec.errors import DistillSpecError
 from distillspec.runtime.atomic import explain_any
@@ -50,10 +50,12 @@ COMMANDS = {
     "report": report,
     "compare": compare,
     "decode": decode,
-    "auto": auto,
+    "tune": tune,
     "pretrain": pretrain,
     "schema": schema,
 }
+# Verbs of 0.1 that still work and are not listed: the verb, and what differed in its defaults.
+_ALIASES = {"auto": ("tune", "--output", "auto.yaml")}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -116,7 +118,7 @@ def _after_an_interrupt(argv: Sequence[str]) -> str:
         return "the same command goes on where it stopped"
     if argv and argv[0] == "pretrain":
         return "the same command goes on where it stopped, with --resume"
-    if argv and argv[0] in ("auto", "check", "decode", "export", "report"):
+    if argv and argv[0] in ("tune", "auto", "check", "decode", "export", "report"):
         return "the same command begins again"
     return "a run that was training resumes with: distillspec run RUN-FOLDER"
 
@@ -124,14 +126,16 @@ def _after_an_interrupt(argv: Sequence[str]) -> str:
 def _dispatch(argv: list[str]) -> int:
     _check_folder()
     _check_arguments(argv)
-    verb = argv[0] if argv else "--help"
+    verb, *defaults = _ALIASES.get(argv[0], (argv[0],)) if argv else ("--help",)
+    if argv and verb != argv[0]:
+        say(f"note: the verb `{argv[0]}` is called `{verb}` now", sys.stderr)
     if verb in COMMANDS:
         command = COMMANDS[verb]
         summary = (command.__doc__ or "").partition(": ")[2]
         parser = _Parser(prog=f"distillspec {verb}", description=summary, allow_abbrev=False)
         command.add_arguments(parser)
         _log_to_stderr()
-        return int(command.main(parser.parse_intermixed_args(argv[1:])))
+        return int(command.main(parser.parse_intermixed_args([*defaults, *argv[1:]])))
     if verb.startswith("-"):
         _overview().parse_args(argv or ["--help"])
     guess = nearest(verb, list(COMMANDS))

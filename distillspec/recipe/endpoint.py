@@ -162,6 +162,6 @@ def refuse_endpoint(endpoint: EndpointConfig | None, verb: str) -> None:
         raise DistillSpecError(
             f"`{verb}` needs the target's distribution, and an endpoint gives text alone",
             where=f"pair.endpoint: {endpoint.model} behind {endpoint.url}",
-            fix="where the target's weights are: distillspec auto TARGET RUN-FOLDER/draft "
+            fix="where the target's weights are: distillspec tune TARGET RUN-FOLDER/draft "
             "--prompts FILE.jsonl, or `check` with a recipe whose pair.draft is that folder",
         )

@@ -124,13 +124,13 @@ PLANS = (
     Plan("decode", f"{_DECODE} --audit audit.jsonl", repeats="audit.jsonl"),
     Plan("compare", "compare cmp.yaml", is_timed=True),
     Plan(
-        "auto",
-        "auto target draft --prompts rows.jsonl --minutes 0.01 --max-new-tokens 4",
+        "tune",
+        "tune target draft --prompts rows.jsonl --minutes 0.01 --max-new-tokens 4",
         is_timed=True,
     ),
     Plan("card", f"{_DECODE} --method card --suite card.yaml"),
 )
-RARE = ("compare", "auto", "card")  # which take long
+RARE = ("compare", "tune", "card")  # which take long
 
 
 def make_template(folder: Path, run: Callable[[Sequence[str], Path], None]) -> Path:

@@ -342,7 +342,7 @@ def test_no_verb_passes_control_characters_to_the_terminal(
         (["check", "tiny.yaml"], 0),
         (["generate", "tiny.yaml", "distill.source={target: 1.0}"], 0),
         (["decode", *pair, f"{HOSTILE}\tx\n", "--max-new-tokens", "8", "--temperature", "2"], 0),
-        (["auto", *pair, "--prompts", "rows.jsonl", *short], 0),
+        (["tune", *pair, "--prompts", "rows.jsonl", *short], 0),
         (["decode", *pair, f"@{HOSTILE}"], 1),
         (["run", f"{HOSTILE}.yaml"], 1),
         (["run", "tiny.yaml", f"{HOSTILE}=1"], 1),

@@ -131,4 +131,4 @@ def test_verbs_that_need_weights_say_what_to_do_instead() -> None:
     refuse_endpoint(None, "evaluate")
     with pytest.raises(DistillSpecError, match="`evaluate`") as caught:
         refuse_endpoint(EndpointConfig(url="http://h/v1", model="m"), "evaluate")
-    assert "auto TARGET" in caught.value.fix
+    assert "tune TARGET" in caught.value.fix

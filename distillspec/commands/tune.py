@@ -1,4 +1,4 @@
-"""`auto`: find the fastest way to decode with a pair on your prompts, and write it as a suite."""
+"""`tune`: find the fastest decoding method for a pair on your prompts, and write it as a suite."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="eager",
         help="the one you will serve with: which method is fastest depends on it",
     )
-    parser.add_argument("--output", metavar="FILE.yaml", default="auto.yaml", help="the suite")
+    parser.add_argument("--output", metavar="FILE.yaml", default="tune.yaml", help="the suite")
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
 
 
@@ -45,7 +45,7 @@ def main(arguments: Namespace) -> int:
     if not is_computable(arguments.temperature):
         raise DistillSpecError(
             f"--temperature is {arguments.temperature:g}, which cannot be computed",
-            where="command line: auto",
+            where="command line: tune",
             fix=f"give {ALLOWED}",
         )
     source = _source(arguments.prompts)
