@@ -58,7 +58,7 @@ def cached_target(
 
     Those for a draft with a trimmed head are of the tokens that it keeps.
     """
-    signal = pair.recipe.distill.cached_signal
+    signal = pair.recipe.distill.cached_logits
     if signal is None:
         return None
     pair = build.with_head(pair, training, responses)
@@ -72,8 +72,8 @@ def cached_target(
             highlight=False,
             soft_wrap=True,
         )
-        if pair.recipe.distill.signal_caveat is not None:
-            console.print(pair.recipe.distill.signal_caveat, highlight=False, soft_wrap=True)
+        if pair.recipe.distill.cached_logits_caveat is not None:
+            console.print(pair.recipe.distill.cached_logits_caveat, highlight=False, soft_wrap=True)
     if world.size > 1 or store.missing():
         with writing_store(store.folder, world, console), console.status("") as status:
             store.check_space()

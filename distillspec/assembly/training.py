@@ -498,7 +498,7 @@ def control_recipe(recipe: Recipe, minutes: float) -> Recipe:
             "divergence": "nll",
             "mix": None,
             "select": None,
-            "signal": OnlineTargetConfig(kind="online"),
+            "target_logits": OnlineTargetConfig(kind="online"),
             "source": shares,
             "max_steps": 1_000_000_000,
             "max_minutes": minutes,

@@ -186,7 +186,7 @@ def configurations(suite: Suite, method: MethodConfig) -> list[tuple[MethodConfi
     else:
         found = suite.arms(method)
     found = [(one, gamma) for one, gamma in found if one.parallel is None]
-    return found if method.valve is None else [*found, suite.baseline(method)]
+    return found if method.fallback is None else [*found, suite.baseline(method)]
 
 
 def models(suite: Suite, method: MethodConfig, draft: str) -> list[str]:
@@ -267,9 +267,9 @@ def most_tokens_per_second(
 
 def guarded(suite: Suite, method: MethodConfig, way: Chooser, draft: str | None = None) -> Chooser:
     """`way` behind the method's valve, if it has one."""
-    if method.valve is None:
+    if method.fallback is None:
         return way
-    plan = method.valve
+    plan = method.fallback
     return FallbackChooser(
         way,
         configuration(*suite.baseline(method), draft),

@@ -38,9 +38,9 @@ def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
         source = _OF_DATA if "nll" in losses else _OF_DRAFT
     elif (
         is_endpoint
-        or pair.get("tokenizers") == "bridged"
+        or pair.get("tokenizers") == "cross-tokenizer"
         or "nll" in losses
-        or _section(distill, "signal").get("kind") == "cached"
+        or _section(distill, "target_logits").get("kind") == "cached"
         or ("block_efficiency" in losses and distill.get("block_form") == "drawn")
     ):
         source = _OF_TARGET

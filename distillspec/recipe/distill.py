@@ -195,7 +195,7 @@ class CachedTargetConfig(Section):
         return self.k * (of_id + (2 if self.dtype == "float16" else 4)) + 4
 
 
-Signal = Annotated[OnlineTargetConfig | CachedTargetConfig, Field(discriminator="kind")]
+TargetLogits = Annotated[OnlineTargetConfig | CachedTargetConfig, Field(discriminator="kind")]
 
 
 class DistillConfig(Section):
@@ -228,7 +228,7 @@ class DistillConfig(Section):
     )
     replay: ReplayConfig = Field(default_factory=ReplayConfig)
     speculative: SpeculativeConfig = Field(default_factory=SpeculativeConfig)
-    signal: Signal = Field(
+    target_logits: TargetLogits = Field(
         default_factory=lambda: OnlineTargetConfig(kind="online"),
         description="where the target's distributions come from: its forward now, or a cache of it",
     )
@@ -305,14 +305,14 @@ class DistillConfig(Section):
         return units.pop() if len(units) == 1 else ""
 
     @property
-    def cached_signal(self) -> CachedTargetConfig | None:
+    def cached_logits(self) -> CachedTargetConfig | None:
         """How the target's distributions are kept, where they are."""
-        return self.signal if isinstance(self.signal, CachedTargetConfig) else None
+        return self.target_logits if isinstance(self.target_logits, CachedTargetConfig) else None
 
     @property
-    def signal_caveat(self) -> str | None:
-        """What is to be said of a cached signal under this loss; None: nothing."""
-        if self.cached_signal is None or "reverse_kl" not in self.terms:
+    def cached_logits_caveat(self) -> str | None:
+        """What is to be said of cached logits under this loss; None: nothing."""
+        if self.cached_logits is None or "reverse_kl" not in self.terms:
             return None
         return (
             "reverse_kl hangs on how the target spreads the mass of the rest, which is not kept: "
@@ -356,12 +356,12 @@ class DistillConfig(Section):
             )
         if "block_efficiency" in self.terms and self.block_form == "drawn":
             others = set(self.source.of) - {"target", "speculative", "replay"}
-            if others or self.on_prompts or self.cached_signal is not None:
+            if others or self.on_prompts or self.cached_logits is not None:
                 raise ValueError(
                     "block_form: drawn goes by the tokens that the target has drawn: take the "
                     "sources target and speculative alone (replay beside the latter), on_prompts: "
-                    "false and signal: {kind: online}; or block_form: overlap, which any text will "
-                    "do for"
+                    "false and target_logits: {kind: online}; or block_form: overlap, which any "
+                    "text will do for"
                 )
         if "nll" in self.terms and self.source.draft:
             raise ValueError(
@@ -369,17 +369,17 @@ class DistillConfig(Section):
                 "fixed, target or speculative as source, or a divergence, which any text will do "
                 "for"
             )
-        if self.cached_signal is not None:
+        if self.cached_logits is not None:
             if self.source.of != self.source.stored:
                 raise ValueError(
-                    "signal: {kind: cached} keeps what the target says of text that is known "
-                    "before training, and the draft writes its text in each step anew: take the "
-                    "sources fixed and target alone, such as source: {target: 1.0}, or signal: "
-                    "{kind: online}"
+                    "target_logits: {kind: cached} keeps what the target gives for text that is "
+                    "known before training, and the draft writes new text in each step: take the "
+                    "sources fixed and target alone, such as source: {target: 1.0}, or "
+                    "target_logits: {kind: online}"
                 )
             if not self.reads_target:
                 raise ValueError(
-                    "nll reads no target, so there is no signal to cache: leave signal out"
+                    "nll reads no target, so there are no logits to cache: leave target_logits out"
                 )
         whole = {"tvd_plus", "block_efficiency"} & set(self.terms)
         self._can_learn_from_rejected(whole | ({"nll"} & set(self.terms)))

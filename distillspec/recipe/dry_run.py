@@ -105,10 +105,10 @@ def _distillation(
         bound = "" if recipe.data.max_prompts else "; data.max_prompts would bound them"
         text = f"one target response to each training prompt is kept in {store}{bound}"
         lines.append(PlanLine("store", text))
-    if distill.cached_signal is not None:
-        lines.append(PlanLine("signal", _signal(distill.cached_signal, source)))
-        if distill.signal_caveat is not None:
-            lines.append(PlanLine("note", distill.signal_caveat))
+    if distill.cached_logits is not None:
+        lines.append(PlanLine("signal", _signal(distill.cached_logits, source)))
+        if distill.cached_logits_caveat is not None:
+            lines.append(PlanLine("note", distill.cached_logits_caveat))
     lines.append(PlanLine("train", _training(distill)))
     if distill.select is not None:
         where = f"{source}: distill.select.reference"
@@ -145,13 +145,13 @@ def _pretraining(recipe: PretrainRecipe, source: str) -> list[PlanLine]:
         where = f"{source}: tokenizer.take_from"
         text = tokenizer_line(tokenizer.take_from, where)
     else:
-        text = f"a new byte-level BPE of {tokenizer.train_vocabulary} tokens"
+        text = f"a new byte-level BPE of {tokenizer.vocab_size} tokens"
     if recipe.start_from is not None:
         model = f"goes on from {model_line(recipe.start_from, f'{source}: start_from')}"
     else:
         assert recipe.model is not None, "the schema asks for one of the two"
         known = local_config(tokenizer.take_from) if tokenizer.take_from else {}
-        vocab_size = tokenizer.train_vocabulary or _whole(known or {}, "vocab_size")
+        vocab_size = tokenizer.vocab_size or _whole(known or {}, "vocab_size")
         _check_size(recipe.model, vocab_size, recipe.hardware, f"{source}: model")
         model = f"Llama, {recipe.model.layers} layers, hidden size {recipe.model.hidden_size}"
     train = recipe.train
@@ -298,7 +298,7 @@ def _training(distill: DistillConfig) -> str:
 
 
 def _signal(signal: CachedTargetConfig, source: str) -> str:
-    check_writable(Path(signal.store), f"{source}: distill.signal.store")
+    check_writable(Path(signal.store), f"{source}: distill.target_logits.store")
     small, large = (signal.bytes_per_token(size) for size in (2**16, 2**16 + 1))
     return (
         f"the target's {signal.k} likeliest tokens and the mass of the rest are kept in"

@@ -51,7 +51,7 @@ class EndpointConfig(Section):
     timeout_seconds: float = Field(
         120.0, gt=0.0, le=86_400.0, description="patience with one request, seconds"
     )
-    most_unanswered: Share = Field(
+    max_unanswered: Share = Field(
         0.01,
         description="share of prompts, rounded up, that may stay without a usable answer: they are "
         "left out of training; more of them are an error",

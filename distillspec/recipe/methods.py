@@ -283,7 +283,7 @@ class MethodConfig(Section):
     parallel: Parallel | None = Field(
         None, description="in place of all of them: draft and target in two processes"
     )
-    valve: FallbackConfig | None = Field(None, description="around a method that adapts")
+    fallback: FallbackConfig | None = Field(None, description="around a method that adapts")
     gammas: tuple[Gamma, ...] | None = Field(
         None, min_length=1, description="block sizes, tokens; default: the suite's"
     )
@@ -338,9 +338,9 @@ class MethodConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.valve is not None and not self.adapts:
+        if self.fallback is not None and not self.adapts:
             raise ValueError(f"method {self.name!r} adapts nothing; it needs no valve")
-        if self.valve is not None and self.choose is not None and self.choose.per == "text":
+        if self.fallback is not None and self.choose is not None and self.choose.per == "text":
             raise ValueError(f"method {self.name!r}: a valve compares rounds; set per: round")
         if self.choose is not None:
             self._leaves_out(

@@ -25,15 +25,15 @@ from distillspec.recipe.start import LlamaShape
 class TokenizerConfig(Section):
     """Either train a byte-level BPE on the corpus, or take the tokenizer of another model."""
 
-    train_vocabulary: Annotated[int, Field(ge=257, le=2**20)] | None = Field(
+    vocab_size: Annotated[int, Field(ge=257, le=2**20)] | None = Field(
         None, description="size of a new byte-level BPE, tokens"
     )
     take_from: str | None = Field(None, description="model folder whose tokenizer is used")
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
-        if (self.train_vocabulary is None) == (self.take_from is None):
-            raise ValueError("give exactly one of train_vocabulary and take_from")
+        if (self.vocab_size is None) == (self.take_from is None):
+            raise ValueError("give exactly one of vocab_size and take_from")
         return self
 
 

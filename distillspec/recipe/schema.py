@@ -39,10 +39,10 @@ class PairConfig(Section):
     )
     target_revision: str | None = Field(None, description="Hub revision of the target")
     draft_revision: str | None = Field(None, description="Hub revision of the draft")
-    tokenizers: Literal["equal", "bridged"] = Field(
+    tokenizers: Literal["equal", "cross-tokenizer"] = Field(
         "equal",
-        description="bridged: the draft has a tokenizer of its own and learns and proposes the "
-        "tokens that both vocabularies have (TLI, 2502.05202)",
+        description="cross-tokenizer: the draft has another tokenizer, and learns and proposes "
+        "the tokens that both vocabularies have (TLI, 2502.05202)",
     )
     draft_head: DraftHeadConfig | None = Field(
         None, description="let the draft score a part of the vocabulary only; default: all of it"
@@ -91,9 +91,9 @@ class PairConfig(Section):
                 "tokenizer, and an endpoint gives neither: give a folder or a Hub id as draft, or "
                 "name the target's weights in pair.target"
             )
-        if self.tokenizers == "bridged":
+        if self.tokenizers == "cross-tokenizer":
             raise ValueError(
-                "tokenizers: bridged compares the draft's tokens with the target's, and an "
+                "tokenizers: cross-tokenizer compares the draft's tokens with the target's, and an "
                 "endpoint gives text, which the draft reads in its own: leave tokenizers out"
             )
         if self.draft_head is not None:
@@ -112,14 +112,14 @@ class PairConfig(Section):
 
     @model_validator(mode="after")
     def _bridges_two_tokenizers(self) -> Self:
-        if self.tokenizers == "bridged" and not isinstance(self.draft, str):
+        if self.tokenizers == "cross-tokenizer" and not isinstance(self.draft, str):
             raise ValueError(
-                "tokenizers: bridged is for a given draft: one that is made has the target's"
+                "tokenizers: cross-tokenizer is for a given draft: a made one has the target's"
             )
-        if self.tokenizers == "bridged" and self.draft_head is not None:
+        if self.tokenizers == "cross-tokenizer" and self.draft_head is not None:
             raise ValueError(
                 "draft_head is of the target's tokens: leave it out with tokenizers: "
-                "bridged, which restricts the draft already"
+                "cross-tokenizer, which restricts the draft already"
             )
         return self
 
@@ -258,25 +258,26 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _bridged_drafts_read_what_others_write(self) -> Self:
+    def _cross_tokenizer_drafts_read_text_of_others(self) -> Self:
         if self.pair.tokenizers == "equal":
             return self
         source = self.distill.source
         if source.of != source.stored:
             raise ValueError(
-                "with pair.tokenizers: bridged the draft writes none of its training text, nor "
-                "drafts any of it: set distill.source to shares of target and fixed"
+                "with pair.tokenizers: cross-tokenizer the draft writes none of its training "
+                "text, nor drafts any of it: set distill.source to shares of target and fixed"
             )
         if self.distill.packing is not None:
             raise ValueError(
                 "distill.packing puts the target's tokens into rows, and with pair.tokenizers: "
-                "bridged the draft cuts each text into tokens of its own: leave packing out"
+                "cross-tokenizer the draft cuts each text into tokens of its own: leave packing out"
             )
-        self._counts_no_blocks("pair.tokenizers: bridged")
+        self._counts_no_blocks("pair.tokenizers: cross-tokenizer")
         if self.hardware.strategy in ("fsdp2", "zero3"):
             raise ValueError(
-                "pair.tokenizers: bridged takes rows out of a whole head, and hardware.strategy="
-                f"{self.hardware.strategy} splits it: take the strategy ddp or zero2"
+                "pair.tokenizers: cross-tokenizer takes rows out of an entire head, and "
+                f"hardware.strategy={self.hardware.strategy} splits it: take the strategy ddp or "
+                "zero2"
             )
         return self
 
@@ -321,10 +322,10 @@ class Recipe(Section):
         faults = {
             "distill.source.target": source.target > 0.0,
             "distill.source.speculative": source.speculative > 0.0,
-            "distill.signal: {kind: cached}": self.distill.cached_signal is not None,
+            "distill.target_logits: {kind: cached}": self.distill.cached_logits is not None,
             "pair.draft as a section": not isinstance(pair.draft, str),
             "pair.draft_head": pair.draft_head is not None,
-            "pair.tokenizers: bridged": pair.tokenizers == "bridged",
+            "pair.tokenizers: cross-tokenizer": pair.tokenizers == "cross-tokenizer",
             "pair.endpoint": pair.endpoint is not None,
         }
         for name, is_set in faults.items():

@@ -87,7 +87,7 @@ class Suite(Section):
                 raise ValueError(f"method {method.name!r} lists a gamma twice")
             if method.choose is not None:
                 self._check_arms(method, method.choose)
-            if method.valve is not None:
+            if method.fallback is not None:
                 self.baseline(method)
         return self
 
@@ -210,12 +210,12 @@ class Suite(Section):
 
     def baseline(self, method: MethodConfig) -> tuple[MethodConfig, int]:
         """What the valve of a method falls back to."""
-        assert method.valve is not None
-        found = self._named(method, method.valve.baseline)
+        assert method.fallback is not None
+        found = self._named(method, method.fallback.baseline)
         if len(found) != 1 or found[0][0].adapts:
             raise ValueError(
                 f"method {method.name!r}: the valve's baseline must be one method that adapts "
-                f"nothing, with its gamma, such as 'standard@4', not {method.valve.baseline!r}"
+                f"nothing, with its gamma, such as 'standard@4', not {method.fallback.baseline!r}"
             )
         return found[0]
 

@@ -44,8 +44,8 @@ def explain(error: OSError, where: Path) -> DistillSpecError:
         return DistillSpecError(
             "the disk is full; nothing was left half-written",
             where=str(where),
-            fix="free some space, then resume: `distillspec run RUN-FOLDER` resumes a run, `pretrain "
-            "--resume` a pretraining, and the same command `generate` or `compare`",
+            fix="free some space, then resume: `distillspec run RUN-FOLDER` resumes a run, "
+            "`pretrain --resume` a pretraining, and the same command `generate` or `compare`",
         )
     if error.errno in _UNWRITABLE:
         return DistillSpecError(
@@ -210,7 +210,7 @@ def _remove(folder: Path) -> None:
         raise DistillSpecError(
             f"an older folder, moved aside, cannot be deleted: {error.strerror}",
             where=str(folder),
-            fix="change the permissions of this folder or delete it, then run the same command again",
+            fix="change the permissions of this folder or delete it, then repeat the command",
         ) from error
 
 

@@ -124,7 +124,7 @@ def generate(recipe: Recipe) -> int:
         kept += found.notes
         kept.append(f"{len(found.held_out)} of them to held-out prompts, for the probe")
     else:
-        if "target" in wanted or recipe.distill.cached_signal is None:
+        if "target" in wanted or recipe.distill.cached_logits is None:
             responses = target_responses(pair, sets.training, world)
             kept.append(f"{len(responses.by_key)} responses stored under {responses.folder}")
         known = None if responses is None else responses.by_key

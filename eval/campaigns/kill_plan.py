@@ -152,7 +152,7 @@ def make_template(folder: Path, run: Callable[[Sequence[str], Path], None]) -> P
     _write_pair(plain)
     rows = ({"prompt": f"def f{i}(x):", "response": f"\n    return x + {i}"} for i in range(60))
     (plain / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    cached = "  signal: {kind: cached, k: 16}"
+    cached = "  target_logits: {kind: cached, k: 16}"
     texts = {
         "suite.yaml": _SUITE.format(name="tiny"),
         "other.yaml": _SUITE.format(name="other"),

@@ -37,7 +37,7 @@ def test_responses_are_sampled_once(plan: dict[str, Any], monkeypatch: pytest.Mo
 def test_the_size_of_a_cache_is_told_before_it_is_made(
     plan: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fixed = {"source": {"fixed": 1.0}, "signal": {"kind": "cached", "k": 8}}
+    fixed = {"source": {"fixed": 1.0}, "target_logits": {"kind": "cached", "k": 8}}
     pair = load_pair(recipe(plan, distill=fixed))
     training = build.prompts(pair).training
     assert cached_target(pair, training, None, ALONE) is not None

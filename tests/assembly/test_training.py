@@ -166,11 +166,11 @@ def test_prompts_of_a_suite_leave_room_for_what_is_decoded_in_the_shortest_conte
 
 def test_every_text_that_training_may_show_is_kept(plan: dict[str, Any]) -> None:
     source = {"fixed": 0.5, "target": 0.5}
-    given = recipe(plan, distill={"source": source, "signal": {"kind": "cached", "k": 8}})
+    given = recipe(plan, distill={"source": source, "target_logits": {"kind": "cached", "k": 8}})
     pair = load_pair(given)
     training = build.prompts(pair).training
     responses = {prompt.key: (5, 6, 7) for prompt in training}
-    signal = given.distill.cached_signal
+    signal = given.distill.cached_logits
     assert signal is not None
     store = build.signal_store(pair, signal, training, responses)
     assert store.folder.parent == Path("data/signals")
@@ -182,9 +182,9 @@ def test_every_text_that_training_may_show_is_kept(plan: dict[str, Any]) -> None
 
 def test_the_control_reads_no_kept_signal(plan: dict[str, Any]) -> None:
     signal = {"kind": "cached"}
-    given = recipe(plan, distill={"source": {"fixed": 1.0}, "signal": signal})
+    given = recipe(plan, distill={"source": {"fixed": 1.0}, "target_logits": signal})
     control = build.control_recipe(given, 1.0)
-    assert control.distill.cached_signal is None
+    assert control.distill.cached_logits is None
     assert Recipe.model_validate(control.model_dump()) == control
 
 
@@ -194,12 +194,12 @@ def test_a_prompts_tokens_are_kept_too_where_they_are_learned_from(plan: dict[st
         distill = {
             "source": {"fixed": 1.0},
             "on_prompts": on_prompts,
-            "signal": {"kind": "cached", "k": 8, "store": f"signals-{on_prompts}"},
+            "target_logits": {"kind": "cached", "k": 8, "store": f"signals-{on_prompts}"},
         }
         given = recipe(plan, distill=distill)
         pair = load_pair(given)
         training = build.prompts(pair).training
-        signal = given.distill.cached_signal
+        signal = given.distill.cached_logits
         assert signal is not None
         counts.append(build.signal_store(pair, signal, training, None).tokens)
     assert counts[1] - counts[0] == sum(len(prompt.tokens) - 1 for prompt in training)
@@ -212,7 +212,7 @@ def test_text_is_left_out_that_is_too_long_in_the_drafts_own_tokens(plan: dict[s
     save_other_draft(Path("other"), max_positions=90)
     given = recipe(
         plan,
-        pair={**plan["pair"], "draft": "other", "tokenizers": "bridged"},
+        pair={**plan["pair"], "draft": "other", "tokenizers": "cross-tokenizer"},
         distill={"source": {"fixed": 0.5, "target": 0.5}, "probe": {"max_new_tokens": 8}},
     )
     pair = load_pair(given)

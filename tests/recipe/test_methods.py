@@ -33,11 +33,11 @@ DISTINCT = {"kind": "sequences", "distinct": True}
             {"choose": {"kind": "ucb", "arms": ["standard"], "window": 9, "discount": 0.9}},
             "discount or window, not both",
         ),
-        ({"valve": {"baseline": "standard@2"}}, "adapts nothing; it needs no valve"),
+        ({"fallback": {"baseline": "standard@2"}}, "adapts nothing; it needs no valve"),
         (
             {
                 "stop": {"kind": "svip"},
-                "valve": {"baseline": "standard@2", "window": 9, "pause": 3},
+                "fallback": {"baseline": "standard@2", "window": 9, "pause": 3},
             },
             "must be at least window",
         ),
@@ -59,11 +59,11 @@ DISTINCT = {"kind": "sequences", "distinct": True}
         (
             {
                 "choose": {"kind": "ucb", "arms": ["card"], "per": "text"},
-                "valve": {"baseline": "standard@2"},
+                "fallback": {"baseline": "standard@2"},
             },
             "a valve compares rounds",
         ),
-        ({"parallel": {"kind": "pearl"}, "valve": {"baseline": "standard@2"}}, "needs no valve"),
+        ({"parallel": {"kind": "pearl"}, "fallback": {"baseline": "standard@2"}}, "needs no valve"),
         (
             {"parallel": {"kind": "card"}, "choose": {"kind": "ucb", "arms": ["standard"]}},
             "leave out parallel",

@@ -44,9 +44,9 @@ def test_every_section_is_frozen_and_forbids_unknown_keys(model: type[BaseModel]
     assert model.model_config["extra"] == "forbid"
 
 
-BRIDGED = {"target": "t", "draft": "d", "tokenizers": "bridged"}
+BRIDGED = {"target": "t", "draft": "d", "tokenizers": "cross-tokenizer"}
 FIXED = {"source": {"fixed": 1.0}}
-CACHED = {"signal": {"kind": "cached"}}
+CACHED = {"target_logits": {"kind": "cached"}}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_pairs_that_cannot_be_are_refused(sections: dict[str, Any], why: str) ->
             },
             r"{kind: random} is made with the target's",
         ),
-        ({"tokenizers": "bridged"}, "leave tokenizers out"),
+        ({"tokenizers": "cross-tokenizer"}, "leave tokenizers out"),
         ({"draft_head": {"keep": 9}}, "leave draft_head out"),
     ],
 )
@@ -114,11 +114,14 @@ def test_drafts_that_score_a_part_of_the_vocabulary_go_with_a_cached_signal(
     pair: dict[str, Any],
 ) -> None:
     made = Recipe.model_validate(smallest(pair=pair, distill=FIXED | CACHED))
-    assert made.distill.cached_signal is not None
+    assert made.distill.cached_logits is not None
 
 
 def test_a_bridged_pair_reads_fixed_text_and_the_targets() -> None:
-    assert Recipe.model_validate(smallest(pair=BRIDGED, distill=FIXED)).pair.tokenizers == "bridged"
+    assert (
+        Recipe.model_validate(smallest(pair=BRIDGED, distill=FIXED)).pair.tokenizers
+        == "cross-tokenizer"
+    )
 
 
 def test_a_trimmed_head_needs_text_to_count_and_whole_matrices() -> None:
@@ -212,7 +215,7 @@ def test_a_split_target_is_asked_for_text_that_is_there_or_the_drafts() -> None:
             Recipe.model_validate(smallest(**split, **changes))
 
 
-@pytest.mark.parametrize("pair", [{"draft_head": {"keep": 9}}, {"tokenizers": "bridged"}])
+@pytest.mark.parametrize("pair", [{"draft_head": {"keep": 9}}, {"tokenizers": "cross-tokenizer"}])
 def test_blocks_are_not_counted_where_some_tokens_are_never_said(pair: dict[str, Any]) -> None:
     plan = {"divergence": "block_efficiency", "source": {"fixed": 1.0}}
     with pytest.raises(ValidationError, match="ends a block"):

@@ -81,8 +81,11 @@ SEQUENCES = {"kind": "sequences", "count": 2}
         ({"choose": {"kind": "exp3", "arms": ["standard", "standard@4"]}}, "lists an arm twice"),
         ({"choose": {"kind": "exp3", "arms": ["lossy"]}}, "has a lossy arm and must say so"),
         ({"gammas": [4, 4]}, "lists a gamma twice"),
-        ({"stop": {"kind": "svip"}, "valve": {"baseline": "mine@2"}}, "must be one method that"),
-        ({"stop": {"kind": "svip"}, "valve": {"baseline": "standard"}}, "must be one method that"),
+        ({"stop": {"kind": "svip"}, "fallback": {"baseline": "mine@2"}}, "must be one method that"),
+        (
+            {"stop": {"kind": "svip"}, "fallback": {"baseline": "standard"}},
+            "must be one method that",
+        ),
         ({"choose": {"kind": "ucb", "arms": ["card"]}}, "set choose.per: text"),
         ({"choose": {"kind": "hedge", "arms": ["standard"], "per": "text"}}, "learns from rounds"),
         ({"choose": {"kind": "hedge", "arms": ["block"]}}, "leave out 'block'"),

@@ -38,7 +38,7 @@ def plan(store: Path, *, cached: bool = True, **distill: Any) -> dict[str, Any]:
     kept = {"kind": "cached", "k": 300, "dtype": "float32", **distill.pop("kept", {})}
     signal = {**kept, "store": str(store)} if cached else {"kind": "online"}
     source = {"fixed": 0.5, "target": 0.5}
-    return {"distill": {"source": source, "signal": signal, **distill}}
+    return {"distill": {"source": source, "target_logits": signal, **distill}}
 
 
 def parts(pair: Path, store: Path, **distill: Any) -> tiny_run.Parts:
@@ -148,13 +148,13 @@ def _of_a_part(
         whole = replace(whole, bridge=CrossTokenizerMap(made.tokenizer, other, 300, 300, "here"))
         assert whole.bridge is not None
         attach(model, whole.bridge)
-    rows, signal = tiny_run.prompts(), given.distill.cached_signal
+    rows, signal = tiny_run.prompts(), given.distill.cached_logits
     assert signal is not None and whole.scored is not None
     size = min(k, len(whole.scored))
     signal = signal.model_copy(update={"k": size})
     store = training.signal_store(whole, signal, rows, {row.key: (5, 6, 7) for row in rows})
     fill_signals(store, training.signal_scorer(whole, signal))
-    online = given.distill.model_copy(update={"signal": OnlineTargetConfig(kind="online")})
+    online = given.distill.model_copy(update={"target_logits": OnlineTargetConfig(kind="online")})
     cached = Objective(given.distill, None, None, CachedTopKTarget(store))
     return made.draft, Objective(online, made.target), cached
 
@@ -220,7 +220,7 @@ def test_distributions_of_another_part_are_another_store(tiny_pair: Path, tmp_pa
         300,
         EosTokens(frozenset({0}), None, ()),
     )
-    rows, signal = tiny_run.prompts(), given.distill.cached_signal
+    rows, signal = tiny_run.prompts(), given.distill.cached_logits
     assert signal is not None
     responses = {row.key: (5, 6, 7) for row in rows}
     folders = {

@@ -200,7 +200,7 @@ def test_target_responses_are_sampled_once_and_then_reused(workplace: Path) -> N
 @pytest.fixture
 def kept() -> Recipe:
     signal = {"kind": "cached", "k": 16}
-    return recipe(source={"fixed": 0.5, "target": 0.5}, divergence="tvd", signal=signal)
+    return recipe(source={"fixed": 0.5, "target": 0.5}, divergence="tvd", target_logits=signal)
 
 
 def test_distributions_are_kept_once_and_then_read(
@@ -237,7 +237,7 @@ def test_a_training_makes_what_is_missing_of_the_kept_distributions(
 
 
 def test_only_what_the_recipe_trains_on_is_generated(workplace: Path) -> None:
-    stages.generate(recipe(source={"fixed": 1.0}, signal={"kind": "cached", "k": 4}))
+    stages.generate(recipe(source={"fixed": 1.0}, target_logits={"kind": "cached", "k": 4}))
     assert list(Path("data").iterdir()) == [Path("data/signals")]
 
 
@@ -255,13 +255,16 @@ def test_recipes_that_ask_the_same_of_a_target_share_its_answers(workplace: Path
 
 @pytest.mark.parametrize(
     "change",
-    [{"temperature": 0.5}, {"signal": {"kind": "cached", "k": 17}}, {"on_prompts": True}],
+    [{"temperature": 0.5}, {"target_logits": {"kind": "cached", "k": 17}}, {"on_prompts": True}],
     ids=str,
 )
 def test_distributions_of_another_recipe_are_kept_beside_those_that_are_there(
     workplace: Path, change: dict[str, object]
 ) -> None:
-    plan: dict[str, object] = {"source": {"fixed": 1.0}, "signal": {"kind": "cached", "k": 16}}
+    plan: dict[str, object] = {
+        "source": {"fixed": 1.0},
+        "target_logits": {"kind": "cached", "k": 16},
+    }
     stages.generate(recipe(**plan))
     stored = written("data/signals")
     stages.generate(recipe(**{**plan, **change}))
@@ -272,7 +275,7 @@ def test_distributions_of_another_recipe_are_kept_beside_those_that_are_there(
 
 
 def test_distributions_of_another_target_are_not_taken(workplace: Path) -> None:
-    plan = recipe(source={"fixed": 1.0}, signal={"kind": "cached", "k": 16})
+    plan = recipe(source={"fixed": 1.0}, target_logits={"kind": "cached", "k": 16})
     stages.generate(plan)
     stored = written("data/signals")
     shutil.rmtree("pair/target")
@@ -436,8 +439,8 @@ def test_a_draft_of_another_tokenizer_is_trained_measured_and_exported(
     values["pair"] |= {"draft": "pair/other"}
     with pytest.raises(DistillSpecError, match="different tokenizers") as caught:
         stages.run(Recipe.model_validate(values), None)
-    assert "pair.tokenizers: bridged" in caught.value.fix
-    values["pair"] |= {"tokenizers": "bridged"}
+    assert "pair.tokenizers: cross-tokenizer" in caught.value.fix
+    values["pair"] |= {"tokenizers": "cross-tokenizer"}
     plan = Recipe.model_validate(values)
     stages.run(plan, None)
     run = only_run()
@@ -468,7 +471,7 @@ def test_texts_too_long_in_the_drafts_own_tokens_are_left_out_and_decoded_withou
             row = {"prompt": f"{i}:" + " import" * 20, "response": "\n    return x"}
             rows.write(json.dumps(row) + "\n")
     values = recipe(source={"target": 0.5, "fixed": 0.5}).model_dump()
-    values["pair"] |= {"draft": "pair/other", "tokenizers": "bridged"}
+    values["pair"] |= {"draft": "pair/other", "tokenizers": "cross-tokenizer"}
     values["evaluate"] = {"suite": "tiny.yaml", "control": False}
     suite = SUITE.replace("count: 4", "count: 12")
     Path("tiny.yaml").write_text(suite.replace("[0.0, 1.0]", "[0.0]").replace("[1, 2]", "[2]"))
@@ -657,7 +660,7 @@ def test_training_on_an_endpoints_text_resumes_bit_equal(
             {
                 "divergence": "jsd",
                 "source": {"target": 1.0},
-                "signal": {"kind": "cached", "k": 16, "store": "signals"},
+                "target_logits": {"kind": "cached", "k": 16, "store": "signals"},
             },
             {"optimizer": {"learning_rate": 1e-2, "ema": 0.5, "layer_decay": 0.9}},
         ),

@@ -55,7 +55,7 @@ def ask_missing(
 
     Process `rank` of `world` takes every world-th question. One that gets no usable answer, or that
     is refused or fails while the server answers others, is given up, and stored as such once all
-    others are settled, so that it is not asked again. More than `endpoint.most_unanswered` of all
+    others are settled, so that it is not asked again. More than `endpoint.max_unanswered` of all
     processes' questions, those given up before among them, are an error, and so is a server that
     answers nothing. Then nothing new is asked; what is under way still comes in and is kept.
 
@@ -226,7 +226,7 @@ class _Work:
         self._check_unanswered()
 
     def _check_unanswered(self) -> None:
-        share = self._endpoint.most_unanswered * len(self._questions)
+        share = self._endpoint.max_unanswered * len(self._questions)
         if self._given_up > math.ceil(round(share, 9)):  # 0.07 of 100 are a little more than 7
             raise self._too_many()
 
@@ -241,8 +241,8 @@ class _Work:
             f"last: {why}",
             where=place(self._endpoint, question),
             fix="look at what the server answers; what was received is kept, and the same "
-            "command goes on; pair.endpoint.most_unanswered "
-            f"({self._endpoint.most_unanswered:g}) says how many may stay unanswered",
+            "command goes on; pair.endpoint.max_unanswered "
+            f"({self._endpoint.max_unanswered:g}) says how many may stay unanswered",
         )
 
 

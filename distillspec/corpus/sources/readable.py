@@ -39,7 +39,8 @@ def readable(
         raise DistillSpecError(
             f"every {name} text is longer than the {places} tokens that the draft can read; the "
             f"shortest has {min(longest)} of its own",
-            where="pair.tokenizers=bridged, data.max_prompt_tokens, data.max_response_tokens",
+            where="pair.tokenizers=cross-tokenizer, data.max_prompt_tokens, "
+            "data.max_response_tokens",
             fix="lower these two, or take a draft with a longer context or a nearer tokenizer",
         )
     if len(kept) == len(prompts):

@@ -193,8 +193,8 @@ def _different(what: str, where: str) -> TokenizersDifferError:
         f"target and draft have different tokenizers: {what}",
         where=where,
         fix="take a draft of the target's family (same tokenizer), or make one with the target's "
-        "tokenizer (`pretrain`, tokenizer.take_from); or set pair.tokenizers: bridged, and let the "
-        "draft learn and propose the tokens that both have",
+        "tokenizer (`pretrain`, tokenizer.take_from); or set pair.tokenizers: cross-tokenizer, and "
+        "let the draft learn and propose the tokens that both have",
     )
 
 
