@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
+from distillspec.recipe.distill_rules import DISTILL, SOURCE
+from distillspec.recipe.rule import RefusedError
 from distillspec.recipe.section import Block, Count, Minutes, Rows, Section, Share, Tokens
 from distillspec.recipe.temperature import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 
@@ -14,6 +16,8 @@ Origin = Literal["fixed", "target", "draft", "speculative", "replay"]
 
 class SourceShares(Section):
     """Where responses come from; the shares add up to 1."""
+
+    rules = SOURCE
 
     fixed: Share = Field(0.0, description="the data set's own responses")
     target: Share = Field(
@@ -55,17 +59,10 @@ class SourceShares(Section):
     def _add_up(self) -> Self:
         total = sum(self.of.values())
         if abs(total - 1.0) > 1e-6:
-            raise ValueError(
-                f"the shares {' + '.join(get_args(Origin))} must add up to 1, not {total:g}"
-            )
-        if self.per == "token" and set(self.of) != {"draft", "target"}:
-            raise ValueError(
-                "per: token is for draft and target, who write one sequence by turns: "
-                "{draft: 0.5, target: 0.5, per: token}; else set per: sequence"
-            )
-        if self.replay and not (self.draft + self.speculative):
-            raise ValueError(
-                "replay repeats what draft or speculative have written: give one of them a share"
+            raise RefusedError(
+                f"the shares {' + '.join(get_args(Origin))} must add up to 1, not {total:g}",
+                keys=[],
+                fix="change the shares, such as {draft: 0.5, target: 0.5}",
             )
         return self
 
@@ -149,7 +146,11 @@ class MixConfig(Section):
     @model_validator(mode="after")
     def _mixes_something(self) -> Self:
         if not self.terms:
-            raise ValueError("names no loss: {forward_kl: 0.5, tvd: 0.5}")
+            raise RefusedError(
+                "distill.mix names no loss",
+                keys=["forward_kl"],
+                fix="give at least one weight: {forward_kl: 0.5, tvd: 0.5}",
+            )
         return self
 
 
@@ -199,6 +200,8 @@ TargetLogits = Annotated[OnlineTargetConfig | CachedTargetConfig, Field(discrimi
 
 
 class DistillConfig(Section):
+    rules = DISTILL
+
     divergence: Term | Literal["mix"] = Field(
         "jsd",
         description="loss per response token; nll needs no target; mix: see mix. Default: jsd, the "
@@ -337,74 +340,3 @@ class DistillConfig(Section):
     def reads_whole_steps(self) -> bool:
         """Whether a token's weight depends on all tokens of its step: then two passes are made."""
         return "tvd_plus" in self.terms or self.select is not None
-
-    @model_validator(mode="after")
-    def _mixes_something(self) -> Self:
-        if (self.divergence == "mix") != (self.mix is not None):
-            raise ValueError(
-                "divergence: mix and mix go together: {divergence: mix, mix: {forward_kl: 0.5, "
-                "tvd: 0.5}}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _has_the_text_it_needs(self) -> Self:
-        if "tvd_plus" in self.terms and (not self.source.is_drafts or self.on_prompts):
-            raise ValueError(
-                "tvd_plus is an expectation over tokens that the draft has drawn: set source: "
-                "{draft: 1.0} and on_prompts: false, or take tvd, which any text will do for"
-            )
-        if "block_efficiency" in self.terms and self.block_form == "drawn":
-            others = set(self.source.of) - {"target", "speculative", "replay"}
-            if others or self.on_prompts or self.cached_logits is not None:
-                raise ValueError(
-                    "block_form: drawn goes by the tokens that the target has drawn: take the "
-                    "sources target and speculative alone (replay beside the latter), on_prompts: "
-                    "false and target_logits: {kind: online}; or block_form: overlap, which any "
-                    "text will do for"
-                )
-        if "nll" in self.terms and self.source.draft:
-            raise ValueError(
-                "nll learns to write what it reads, and here that is the draft's own text: take "
-                "fixed, target or speculative as source, or a divergence, which any text will do "
-                "for"
-            )
-        if self.cached_logits is not None:
-            if self.source.of != self.source.stored:
-                raise ValueError(
-                    "target_logits: {kind: cached} keeps what the target gives for text that is "
-                    "known before training, and the draft writes new text in each step: take the "
-                    "sources fixed and target alone, such as source: {target: 1.0}, or "
-                    "target_logits: {kind: online}"
-                )
-            if not self.reads_target:
-                raise ValueError(
-                    "nll reads no target, so there are no logits to cache: leave target_logits out"
-                )
-        whole = {"tvd_plus", "block_efficiency"} & set(self.terms)
-        self._can_learn_from_rejected(whole | ({"nll"} & set(self.terms)))
-        if self.select is not None and whole:
-            raise ValueError(
-                f"select drops tokens, and {min(whole)} weighs each by its neighbours or its whole "
-                "step: leave one of them out"
-            )
-        return self
-
-    def _can_learn_from_rejected(self, of_texts: set[str]) -> None:
-        if not (self.source.speculative and self.speculative.rejected):
-            return
-        if self.source.replay:
-            raise ValueError(
-                "speculative.rejected weighs what was drafted by the draft that drafted it, and "
-                "replay trains another one on it: leave one of them out"
-            )
-        if of_texts:
-            raise ValueError(
-                f"{min(of_texts)} is of the tokens of a text, and rejected ones are in none: set "
-                "speculative.rejected: false"
-            )
-        if self.select is not None or self.on_prompts or self.reduction == "sequences":
-            raise ValueError(
-                "speculative.rejected has weights of its own: leave out select, on_prompts and "
-                "reduction: sequences"
-            )

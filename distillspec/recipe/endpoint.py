@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import reserved_variables
+from distillspec.recipe.rule import RefusedError
 from distillspec.recipe.section import Section, Share, Threads
 from distillspec.text.secret import masked, names_a_secret
 
@@ -75,17 +76,23 @@ class EndpointConfig(Section):
             host = b""
         written = self.url.isprintable() and " " not in self.url
         if not host or not written or parts.scheme not in ("http", "https"):
-            raise ValueError("url is no address: write http://HOST:PORT/v1 or https://HOST/v1")
+            raise RefusedError(
+                "url is no address",
+                keys=["url"],
+                fix="write http://HOST:PORT/v1 or https://HOST/v1",
+            )
         if (
             parts.username is not None
             or parts.password is not None
             or parts.query
             or parts.fragment
         ):
-            raise ValueError(
-                "url holds a user, a password, a query or a fragment, and recipes are no place for "
-                "secrets: give the bare address, put the key into an environment variable, and "
-                "name that with key_variable"
+            raise RefusedError(
+                "url holds a user, a password, a query or a fragment",
+                keys=["url"],
+                fix="give the bare address; put the key into an environment variable, and name "
+                "that variable with key_variable",
+                why="recipes are copied into run folders, and must hold no secrets",
             )
         return self
 
@@ -100,12 +107,19 @@ class EndpointConfig(Section):
     def _tells_the_template(self) -> Self:
         found = self.body.get(_TEMPLATE, {})
         if not isinstance(found, dict):
-            raise ValueError(f"body.{_TEMPLATE} is no object: write {{enable_thinking: false}}")
+            raise RefusedError(
+                f"body.{_TEMPLATE} is no object",
+                keys=[f"body.{_TEMPLATE}"],
+                fix="write an object, such as {enable_thinking: false}",
+            )
         taken = reserved_variables(found)
         if taken:
-            raise ValueError(
-                f"body.{_TEMPLATE} may not hold '{taken[0]}': the draft reads prompts through its "
-                "own template, which ends where the model is to speak"
+            raise RefusedError(
+                f"body.{_TEMPLATE} may not hold '{taken[0]}'",
+                keys=[f"body.{_TEMPLATE}"],
+                fix=f"remove {taken[0]}",
+                why="the draft reads prompts through its own template, which ends where the model "
+                "is to speak",
             )
         return self
 
@@ -113,9 +127,12 @@ class EndpointConfig(Section):
     def _sends_no_secret(self) -> Self:
         named = sorted(key for key in self.body if names_a_secret(key))
         if named or masked(json.dumps(self.body)) != json.dumps(self.body):
-            raise ValueError(
-                f"body holds {named[0] if named else 'a secret'}, and recipes are no place for "
-                "secrets: put the key into an environment variable, and name that with key_variable"
+            raise RefusedError(
+                f"body holds {named[0] if named else 'a secret'}",
+                keys=["body"],
+                fix="remove it; put the key into an environment variable, and name that variable "
+                "with key_variable",
+                why="recipes are copied into run folders, and must hold no secrets",
             )
         return self
 
@@ -123,9 +140,12 @@ class EndpointConfig(Section):
     def _adds_fields(self) -> Self:
         taken = sorted({*_OURS, "max_tokens", "max_completion_tokens"} & self.body.keys())
         if taken:
-            raise ValueError(
-                f"body may not hold '{taken[0]}': the recipe says it elsewhere, or (stop) answers "
-                "would not end where the target ends them"
+            raise RefusedError(
+                f"body may not hold '{taken[0]}'",
+                keys=[f"body.{taken[0]}"],
+                fix="remove it",
+                why="another key of the recipe sets it; stop would end answers where the target "
+                "does not",
             )
         return self
 

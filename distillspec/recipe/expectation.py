@@ -138,6 +138,15 @@ def sections_with(place: SchemaNode, key: str, prefix: str = "") -> Iterator[str
             yield from sections_with(child, key, f"{prefix}{name}.")
 
 
+def all_keys(place: SchemaNode, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all keys; alternatives by kind are not entered."""
+    for name in place.names():
+        yield f"{prefix}{name}"
+        child = place.child(name)
+        if child is not None:
+            yield from all_keys(child, f"{prefix}{name}.")
+
+
 def _value_at(data: object, part: str | int) -> object:
     if isinstance(data, dict):
         return data.get(part)

@@ -12,12 +12,17 @@ from pydantic import Field, JsonValue, model_validator
 from distillspec.recipe.data import DataConfig
 from distillspec.recipe.distill import DistillConfig
 from distillspec.recipe.endpoint import EndpointConfig
+from distillspec.recipe.pair_rules import PAIR
+from distillspec.recipe.recipe_rules import RECIPE
+from distillspec.recipe.rule import RefusedError
 from distillspec.recipe.section import (
+    SCHEMA_VERSION,
     ClipNorm,
     Count,
     Decay,
     FolderName,
     LearningRate,
+    SchemaVersion,
     Section,
     Share,
     Steps,
@@ -30,6 +35,8 @@ from distillspec.recipe.start import DraftHeadConfig, MadeDraft
 
 
 class PairConfig(Section):
+    rules = PAIR
+
     target: str | None = Field(None, description="frozen target: a local folder or a Hub id")
     endpoint: EndpointConfig | None = Field(
         None, description="in place of `target`: an API that answers with the target's text"
@@ -67,62 +74,6 @@ class PairConfig(Section):
         assert self.target is not None, "the validator has seen to it"
         return self.target
 
-    @model_validator(mode="after")
-    def _has_one_target(self) -> Self:
-        if (self.target is None) == (self.endpoint is None):
-            raise ValueError(
-                "give exactly one of pair.target (a folder or a Hub id: the weights) and "
-                "pair.endpoint (an API: its text alone)"
-            )
-        if self.endpoint is not None and self.target_revision is not None:
-            raise ValueError(
-                "pair.target_revision is of a model on the Hub, and an endpoint has none: leave it "
-                "out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _has_the_weights_it_needs(self) -> Self:
-        if self.endpoint is None:
-            return self
-        if not isinstance(self.draft, str):
-            raise ValueError(
-                f"draft: {{kind: {self.draft.kind}}} is made with the target's weights and "
-                "tokenizer, and an endpoint gives neither: give a folder or a Hub id as draft, or "
-                "name the target's weights in pair.target"
-            )
-        if self.tokenizers == "cross-tokenizer":
-            raise ValueError(
-                "tokenizers: cross-tokenizer compares the draft's tokens with the target's, and an "
-                "endpoint gives text, which the draft reads in its own: leave tokenizers out"
-            )
-        if self.draft_head is not None:
-            raise ValueError(
-                "draft_head loses what of the target's distribution is outside of it, and an "
-                "endpoint does not tell that: leave draft_head out, or name the target's weights "
-                "in pair.target"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _revises_what_is_fetched(self) -> Self:
-        if self.draft_revision is not None and not isinstance(self.draft, str):
-            raise ValueError("draft_revision is of a draft on the Hub, and this one is made")
-        return self
-
-    @model_validator(mode="after")
-    def _bridges_two_tokenizers(self) -> Self:
-        if self.tokenizers == "cross-tokenizer" and not isinstance(self.draft, str):
-            raise ValueError(
-                "tokenizers: cross-tokenizer is for a given draft: a made one has the target's"
-            )
-        if self.tokenizers == "cross-tokenizer" and self.draft_head is not None:
-            raise ValueError(
-                "draft_head is of the target's tokens: leave it out with tokenizers: "
-                "cross-tokenizer, which restricts the draft already"
-            )
-        return self
-
 
 class OptimizerConfig(Section):
     kind: Literal["adamw", "muon"] = Field(
@@ -149,6 +100,16 @@ class OptimizerConfig(Section):
         description="decay of a running average of the weights, such as 0.999: what is probed and "
         "exported is the average. Not where weights are sharded",
     )
+
+    @model_validator(mode="after")
+    def _averages_something(self) -> Self:
+        if self.ema == 0.0:
+            raise RefusedError(
+                "optimizer.ema=0 averages nothing",
+                keys=["ema"],
+                fix="remove optimizer.ema, or set it to a decay such as 0.999",
+            )
+        return self
 
 
 class AdapterConfig(Section):
@@ -214,6 +175,9 @@ class ExportConfig(Section):
 class Recipe(Section):
     """One model pair, one training plan, one evaluation plan."""
 
+    rules = RECIPE
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
     kind: Literal["distill"] = "distill"
     name: FolderName = Field("", description="names the run folder; default: the file's name")
     seed: int = Field(0, ge=0, lt=2**32)
@@ -232,147 +196,3 @@ class Recipe(Section):
         endpoint = self.pair.endpoint
         told = {} if endpoint is None else endpoint.template_variables
         return {**self.data.template_variables, **told}
-
-    @model_validator(mode="after")
-    def _averages_whole_weights(self) -> Self:
-        if self.optimizer.ema is not None and self.hardware.strategy in ("fsdp2", "zero3"):
-            raise ValueError(
-                f"optimizer.ema averages whole weights, and hardware.strategy="
-                f"{self.hardware.strategy} shards them: take ddp or zero2, or leave ema out"
-            )
-        if self.optimizer.ema is not None and self.optimizer.ema == 0.0:
-            raise ValueError("optimizer.ema=0 averages nothing: leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _packs_whole_texts(self) -> Self:
-        packing, longest = (
-            self.distill.packing,
-            (self.data.max_prompt_tokens + self.data.max_response_tokens),
-        )
-        if packing is not None and packing < longest:
-            raise ValueError(
-                f"distill.packing={packing} is shorter than a text may be, {longest} tokens "
-                "(data.max_prompt_tokens + data.max_response_tokens): raise it, or lower them"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _cross_tokenizer_drafts_read_text_of_others(self) -> Self:
-        if self.pair.tokenizers == "equal":
-            return self
-        source = self.distill.source
-        if source.of != source.stored:
-            raise ValueError(
-                "with pair.tokenizers: cross-tokenizer the draft writes none of its training "
-                "text, nor drafts any of it: set distill.source to shares of target and fixed"
-            )
-        if self.distill.packing is not None:
-            raise ValueError(
-                "distill.packing puts the target's tokens into rows, and with pair.tokenizers: "
-                "cross-tokenizer the draft cuts each text into tokens of its own: leave packing out"
-            )
-        self._counts_no_blocks("pair.tokenizers: cross-tokenizer")
-        if self.hardware.strategy in ("fsdp2", "zero3"):
-            raise ValueError(
-                "pair.tokenizers: cross-tokenizer takes rows out of an entire head, and "
-                f"hardware.strategy={self.hardware.strategy} splits it: take the strategy ddp or "
-                "zero2"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _head_has_text_to_count(self) -> Self:
-        if self.pair.draft_head is None:
-            return self
-        if not self.distill.source.stored:
-            raise ValueError(
-                "pair.draft_head counts tokens in text that is there before training: give "
-                "distill.source a share of target or fixed, per sequence or batch"
-            )
-        self._counts_no_blocks("pair.draft_head")
-        if self.hardware.strategy in ("fsdp2", "zero3"):
-            raise ValueError(
-                "pair.draft_head takes rows out of a whole matrix, and hardware.strategy="
-                f"{self.hardware.strategy} splits it: take the strategy ddp or zero2"
-            )
-        return self
-
-    def _counts_no_blocks(self, what: str) -> None:
-        if "block_efficiency" in self.distill.terms:
-            raise ValueError(
-                f"{what} leaves some of the target's tokens unsaid, which ends a block, and "
-                "divergence: block_efficiency is told nothing of them: take another divergence"
-            )
-
-    @model_validator(mode="after")
-    def _two_passes_see_one_draft(self) -> Self:
-        if self.lora is not None and self.lora.dropout and self.distill.reads_whole_steps:
-            raise ValueError(
-                f"lora.dropout={self.lora.dropout:g} makes another draft of each pass, and "
-                "distill.select and divergence: tvd_plus read a step twice: set lora.dropout=0"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _a_split_target_is_asked_by_all_at_once(self) -> Self:
-        if not self.hardware.shard_target:
-            return self
-        source, pair = self.distill.source, self.pair
-        faults = {
-            "distill.source.target": source.target > 0.0,
-            "distill.source.speculative": source.speculative > 0.0,
-            "distill.target_logits: {kind: cached}": self.distill.cached_logits is not None,
-            "pair.draft as a section": not isinstance(pair.draft, str),
-            "pair.draft_head": pair.draft_head is not None,
-            "pair.tokenizers: cross-tokenizer": pair.tokenizers == "cross-tokenizer",
-            "pair.endpoint": pair.endpoint is not None,
-        }
-        for name, is_set in faults.items():
-            if is_set:
-                raise ValueError(
-                    f"hardware.shard_target=true scores text with all processes at once, and {name}"
-                    " wants the target in one of them: take text of the draft or of the data (a "
-                    "server can write the target's: pair.endpoint in a recipe of its own)"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _dora_sees_whole_matrices(self) -> Self:
-        splits = self.hardware.strategy in ("fsdp2", "zero3")
-        if self.lora is not None and self.lora.use_dora and splits:
-            raise ValueError(
-                "lora.use_dora=true needs the norms of whole matrices, and hardware.strategy="
-                f"{self.hardware.strategy} splits them: take use_dora: false, or the strategy ddp "
-                "or zero2"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _muon_sees_whole_matrices(self) -> Self:
-        if self.optimizer.kind == "muon" and self.hardware.strategy not in ("auto", "ddp"):
-            raise ValueError(
-                "optimizer.kind=muon needs whole matrices, and hardware.strategy="
-                f"{self.hardware.strategy} splits them: take adamw, or the strategy auto or ddp"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _asks_of_an_endpoint_what_it_can_give(self) -> Self:
-        if self.pair.endpoint is None:
-            return self
-        plan = self.distill
-        if plan.reads_target:
-            readers = "distill.select" if plan.select else f"distill.divergence={plan.divergence}"
-            raise ValueError(
-                "pair.endpoint gives the target's text, not its distribution, which "
-                f"{readers} reads: set distill.divergence=nll and distill.source={{target: 1.0}} "
-                "(SeqKD), or name the target's weights in pair.target"
-            )
-        if plan.needs_target:
-            raise ValueError(
-                f"distill.source.speculative={plan.source.speculative:g} verifies by the target's "
-                "distribution, and pair.endpoint gives text alone: take the sources target and "
-                "fixed"
-            )
-        return self

@@ -16,7 +16,8 @@ from distillspec.recipe.methods import (
     UCBConfig,
 )
 from distillspec.recipe.prompt_plan import PromptsConfig, PromptSource
-from distillspec.recipe.section import FolderName, Section, Tokens
+from distillspec.recipe.rule import RefusedError
+from distillspec.recipe.section import SCHEMA_VERSION, FolderName, SchemaVersion, Section, Tokens
 from distillspec.recipe.temperature import Temperature
 from distillspec.text.nearest import nearest
 
@@ -33,6 +34,7 @@ class RunnerConfig(Section):
 
 
 class Suite(Section):
+    schema_version: SchemaVersion = SCHEMA_VERSION
     name: FolderName = Field(
         "", description="names the evaluation folder; default: the file's name"
     )
@@ -78,13 +80,23 @@ class Suite(Section):
         for key in ("drafts", "gammas", "temperatures"):
             values = getattr(self, key)
             if len(set(values)) != len(values):
-                raise ValueError(f"{key} lists a value twice: {list(values)}")
+                raise RefusedError(
+                    f"{key} lists a value twice: {list(values)}",
+                    keys=[key],
+                    fix="list each value once",
+                )
         names = [method.name for method in self.methods]
         if len(set(names)) != len(names):
-            raise ValueError(f"methods have the same name twice: {names}")
+            raise RefusedError(
+                f"methods have the same name twice: {names}",
+                keys=[
+                    f"methods[{i}].name" for i, name in enumerate(names) if names.count(name) > 1
+                ],
+                fix="give each method a name that no other has",
+            )
         for method in self.methods:
             if method.gammas is not None and len(set(method.gammas)) != len(method.gammas):
-                raise ValueError(f"method {method.name!r} lists a gamma twice")
+                raise self._refused(method, "lists a gamma twice", "gammas", "list each gamma once")
             if method.choose is not None:
                 self._check_arms(method, method.choose)
             if method.fallback is not None:
@@ -166,37 +178,55 @@ class Suite(Section):
     ) -> None:
         arms = self.arms(method)
         if len(set(arms)) != len(arms):
-            raise ValueError(f"method {method.name!r} lists an arm twice")
+            raise self._refused(
+                method,
+                "lists an arm twice",
+                "choose.arms",
+                "name each arm once; a name without @ stands for all its gammas",
+            )
         if isinstance(choose, UCBConfig) and choose.window and choose.window < len(arms):
-            raise ValueError(
-                f"method {method.name!r}: a window of {choose.window} rounds cannot hold "
-                f"{len(arms)} arms"
+            raise self._refused(
+                method,
+                f"has a window of {choose.window} rounds, which cannot hold {len(arms)} arms",
+                "choose.window",
+                f"raise the window to at least {len(arms)}, or remove arms",
             )
         own = {arm.name for arm, _ in arms}
         timed = [one for one in self.methods if one.choose is None and one.drafts]
         if choose.reward == "tokens_per_second" and not any(
             one.model is None or one.name in own for one in timed
         ):
-            raise ValueError(
-                f"method {method.name!r}: what its arms can earn is told from the steps of a "
-                "method that drafts in one process, and there is none; add {name: standard} to the "
-                "suite"
+            raise self._refused(
+                method,
+                "has no arm that drafts in one process, and neither has the suite",
+                "choose.arms",
+                "add {name: standard} to the suite's methods",
+                "what an arm can earn is computed from the step times of such a method",
             )
         unknown = [arm for arm, _ in arms if not arm.has_known_rounds]
         if isinstance(choose, HedgeConfig) and choose.per == "text":
-            raise ValueError(
-                f"method {method.name!r}: hedge learns from rounds; set per: round, or choose by "
-                "ucb or exp3"
+            raise self._refused(
+                method,
+                "chooses by hedge per text",
+                "choose.per",
+                "set per: round, or choose by ucb or exp3",
+                "hedge learns from rounds",
             )
         if isinstance(choose, HedgeConfig) and unknown:
-            raise ValueError(
-                f"method {method.name!r}: hedge scores chains and lookups of fixed length under "
-                f"token verification; leave out {unknown[0].name!r}, or choose by ucb or exp3"
+            raise self._refused(
+                method,
+                f"chooses by hedge, which cannot score the arm {unknown[0].name!r}",
+                "choose.arms",
+                f"leave out {unknown[0].name!r}, or choose by ucb or exp3",
+                "hedge scores chains and lookups of fixed length under token verification",
             )
         if any(arm.verify.kind == "lenient" for arm, _ in arms) and "lossy" not in method.name:
-            raise ValueError(
-                f"method {method.name!r} has a lossy arm and must say so: "
-                f"name it 'lossy-{method.name}'"
+            raise self._refused(
+                method,
+                "has a lossy arm and must say so in its name",
+                "name",
+                f"name it 'lossy-{method.name}'",
+                "its text does not follow the target's distribution",
             )
 
     def lossy_methods(self) -> list[str]:
@@ -209,36 +239,55 @@ class Suite(Section):
         ]
 
     def baseline(self, method: MethodConfig) -> tuple[MethodConfig, int]:
-        """What the valve of a method falls back to."""
+        """The method that this one falls back to."""
         assert method.fallback is not None
         found = self._named(method, method.fallback.baseline)
         if len(found) != 1 or found[0][0].adapts:
-            raise ValueError(
-                f"method {method.name!r}: the valve's baseline must be one method that adapts "
-                f"nothing, with its gamma, such as 'standard@4', not {method.fallback.baseline!r}"
+            raise self._refused(
+                method,
+                f"cannot fall back to {method.fallback.baseline!r}",
+                "fallback.baseline",
+                "name one method that adapts nothing, with its gamma, such as 'standard@4'",
             )
         return found[0]
+
+    def _refused(
+        self, method: MethodConfig, what: str, key: str, fix: str, why: str | None = None
+    ) -> RefusedError:
+        position = next(i for i, known in enumerate(self.methods) if known is method)
+        return RefusedError(
+            f"method {method.name!r} {what}", keys=[f"methods[{position}].{key}"], fix=fix, why=why
+        )
 
     def _named(self, method: MethodConfig, arm: str) -> list[tuple[MethodConfig, int]]:
         """`name@gamma`, or all gammas of `name`."""
         named = {one.name: one for one in self.methods if one.choose is None}
         name, _, gamma = arm.partition("@")
+        key = "choose.arms" if method.choose is not None else "fallback.baseline"
         if name not in named:
             guess = nearest(name, list(named))
-            raise ValueError(
-                f"method {method.name!r}: no method {name!r}; "
-                + (f"did you mean {guess!r}?" if guess else f"there are {', '.join(named)}")
+            raise self._refused(
+                method,
+                f"names no method of this suite: {name!r}",
+                key,
+                f"did you mean {guess!r}?" if guess else f"name one of {', '.join(named)}",
             )
         if gamma and isinstance(named[name].draft, NoDraftConfig):
-            raise ValueError(
-                f"method {method.name!r}: {name!r} drafts nothing, name it without @{gamma}"
+            raise self._refused(
+                method,
+                f"gives a gamma to {name!r}, which drafts nothing",
+                key,
+                f"name it without @{gamma}",
             )
         if gamma and not (gamma.isdigit() and 1 <= int(gamma) <= 64):
-            raise ValueError(f"method {method.name!r}: {arm!r} needs a gamma of 1 to 64")
+            raise self._refused(method, f"names {arm!r}", key, "give a gamma of 1 to 64")
         per_text = method.choose is not None and method.choose.per == "text"
         if named[name].parallel is not None and not per_text:
-            raise ValueError(
-                f"method {method.name!r}: {name!r} decodes whole texts, it is no way for a "
-                "single round; set choose.per: text, or name methods of one process"
+            raise self._refused(
+                method,
+                f"names {name!r}, a method of two processes, for single rounds",
+                key,
+                "set choose.per: text, or name methods of one process",
+                "a method of two processes decodes entire texts",
             )
         return [(named[name], one) for one in ((int(gamma),) if gamma else self.of(named[name]))]
