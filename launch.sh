@@ -67,7 +67,7 @@ install_lock() {
         # pip downloads first and rolls back what it could not install: an older environment stays.
         [[ ${#quiet[@]} == 0 ]] || rm -f -- "$unfinished"
         fail "installing the locked packages failed" "$lock" \
-            "read pip's message above (network? disk?), then start the same command again"
+            "check the network and the free disk space (pip names the cause above), then start the same command again"
     fi
     fingerprint "$lock" >"$lock_stamp"
     rm -f -- "$unfinished"
@@ -75,7 +75,7 @@ install_lock() {
 
 install_package() { # distillspec itself: in place, with what the lock has brought
     "$python" -m pip install --quiet --no-deps --no-build-isolation --editable "$root" >&2 ||
-        fail "installing the package failed" "$root" "read pip's message above"
+        fail "installing the package failed" "$root" "repair what pip names above, then start the same command again"
     fingerprint "$project" >"$package_stamp"
 }
 

@@ -66,7 +66,10 @@ def explain(error: OSError, where: Path) -> DistillSpecError:
             fix="move it away or delete it, then give the command again",
         )
     return DistillSpecError(
-        f"writing failed: {error.strerror}", where=str(where), fix="see the system's message above"
+        f"writing failed: {error.strerror}",
+        where=str(where),
+        fix="check that the disk is mounted and healthy, or choose another folder, then repeat the "
+        "command",
     )
 
 
