@@ -118,7 +118,7 @@ count_gpus() {
 prepare_machine() { # sets gpus and nproc; exports what torch reads at its start
     gpus="$(count_gpus)"
     nproc="${NPROC:-$((gpus > 0 ? gpus : 1))}"
-    [[ "$nproc" =~ ^[1-9][0-9]*$ ]] || fail "NPROC must be a whole number >= 1, not '$nproc'" "environment" "NPROC=2 ./launch.sh ..."
+    [[ "$nproc" =~ ^[1-9][0-9]*$ ]] || fail "NPROC must be an integer >= 1, not '$nproc'" "environment" "NPROC=2 ./launch.sh ..."
     if ((nproc > 1)); then # torchrun would leave each process one thread
         local cores
         cores="$(command nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)"

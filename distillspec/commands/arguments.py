@@ -40,7 +40,7 @@ def add_recipe(parser: ArgumentParser, *, or_run_folder: bool = False) -> None:
         "overrides", metavar="section.key=value", nargs="*", help="change a value of the recipe"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="check everything, say what would happen, and stop"
+        "--dry-run", action="store_true", help="check everything, print what would happen, and stop"
     )
     parser.add_argument(
         "--dump-config", action="store_true", help="print the resolved recipe as YAML, and stop"
@@ -131,7 +131,7 @@ def run_folder(path: str) -> Path:
             fix="change the permissions of the folder and of those that it lies in",
         ) from error
     except (OSError, ValueError):
-        pass  # said below
+        pass  # reported below
     if not os.path.isfile(folder / "recipe.yaml"):
         fault = "has no recipe.yaml" if os.path.isdir(folder) else "is not a folder"
         raise DistillSpecError(
@@ -174,8 +174,12 @@ def only_look(
 ) -> bool:
     """Serve --dump-config and --dry-run; True when one was asked for: there is no more to do.
 
-    suite: the recipe's, where the command line has changed it. drafts: those of the run that it
-    evaluates, if there is one.
+    Args:
+        arguments: The command line.
+        recipe: The recipe to show.
+        as_json: Whether to print JSON in place of text.
+        suite: The recipe's suite, where the command line has changed it.
+        drafts: The drafts of the run that is evaluated, where there is a run.
     """
     if arguments.dump_config:
         values = recipe.model_dump(mode="json")

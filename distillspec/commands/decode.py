@@ -32,18 +32,25 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--suite",
         default=_SUITE,
-        help=f"where methods, and the arms of those that choose, stand; default: {_SUITE}",
+        help=f"suite with the method and its arms; default: {_SUITE}",
     )
     parser.add_argument(
         "--gamma",
         type=whole(1, 64),
         default=4,
-        help="tokens drafted per round, at most; arms of a method that chooses have their own",
+        help="most tokens drafted per round, 1 to 64; default: 4. A method that chooses uses the "
+        "gammas of its arms",
     )
-    parser.add_argument("--temperature", type=number(0.0, 4.0), default=1.0)
-    parser.add_argument("--max-new-tokens", type=whole(1, 2**24), default=128)
-    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
-    parser.add_argument("--audit", metavar="FILE", help="add a line a round to this JSONL file")
+    parser.add_argument(
+        "--temperature", type=number(0.0, 4.0), default=1.0, help="0 is greedy; default: 1"
+    )
+    parser.add_argument("--max-new-tokens", type=whole(1, 2**24), default=128, help="default: 128")
+    parser.add_argument(
+        "--seed", type=whole(0, 2**32 - 1), default=0, help="seed of sampling; default: 0"
+    )
+    parser.add_argument(
+        "--audit", metavar="FILE", help="append a line per round to this JSONL file"
+    )
 
 
 def main(arguments: Namespace) -> int:
@@ -77,20 +84,20 @@ def main(arguments: Namespace) -> int:
     plan = None if suite is None else _named(suite, arguments.method)
     is_parallel = plan is not None and plan.parallel is not None
     try:
-        for one, waited in _timed(tokens, with_printing=is_parallel):
-            if one.begins_round:
-                rounds.append(one.round)
+        for token, waited in _timed(tokens, with_printing=is_parallel):
+            if token.begins_round:
+                rounds.append(token.round)
             if len(rounds) == 1:  # its time is reading the prompt, too
                 in_first_round += 1
             else:
                 seconds += waited
-            console.print(one.text, end="", style=_STYLES[one.fate.name.lower()])
+            console.print(token.text, end="", style=_STYLES[token.fate.name.lower()])
             emitted += 1
     except BaseException:  # so that every error begins on a new line
         console.print()
         raise
     counts = Counts.of(rounds)
-    tau = "tau unknown, no round was whole"
+    tau = "tau unknown, every round was cut short"
     if counts.verifications:
         tau = f"tau {counts.block_efficiency():.2f}"
     if 0 < counts.verifications < len(rounds):
@@ -103,7 +110,7 @@ def main(arguments: Namespace) -> int:
     forwards = f"{emitted} tokens in {len(rounds)} target forwards: {tau}{speed}"
     console.print(legend.append(f"   {forwards}", style=""))
     if suite is not None and arguments.method in suite.lossy_methods():
-        console.print("LOSSY: this text does not follow the target's law")
+        console.print("LOSSY: this text does not follow the target's distribution")
     return 0
 
 
@@ -112,9 +119,9 @@ def _timed(
 ) -> Iterator[tuple[DecodedToken, float]]:
     """Each with the seconds that it took; printing counts only where a draft works meanwhile."""
     began = time.perf_counter()
-    for one in tokens:
+    for token in tokens:
         done = time.perf_counter()
-        yield one, done - began
+        yield token, done - began
         began = done if with_printing else time.perf_counter()
 
 

@@ -91,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:
         explained = explain_any(error)
-        said = traceback.format_exc() if explained is None else str(explained)
-        _say_once(said, kin=f"{type(error).__name__}: {error}")
+        text = traceback.format_exc() if explained is None else str(explained)
+        _say_once(text, kin=f"{type(error).__name__}: {error}")
         if isinstance(error, OSError) and error.filename is None:
             _drop_output()
         return 1
@@ -215,7 +215,7 @@ def _overview() -> argparse.ArgumentParser:
         prog="distillspec",
         usage="distillspec VERB ...",
         description="Distil a draft model for speculative decoding, and measure what it gains.",
-        epilog=f"verbs:\n{verbs}\n\ndistillspec VERB --help tells what a verb takes.",
+        epilog=f"verbs:\n{verbs}\n\n`distillspec VERB --help` lists the arguments of a verb.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -226,19 +226,19 @@ def _overview() -> argparse.ArgumentParser:
 def _say_once(text: str, *, kin: str) -> None:
     """Print `text` to stderr; of several processes of one run, the first to fail speaks in full.
 
-    Others stay silent when theirs is the same error (`kin`), else they say it in one line: theirs
-    is mostly the consequence of the first, such as a lost connection.
+    Others stay silent when their error is the same (`kin`), else they print it in one line: it is
+    mostly the consequence of the first, such as a lost connection.
     """
     folder = os.environ.get(ERROR_FOLDER)
     first = Path(folder, "first") if folder else None
     try:
         if first is not None:
-            mine = first.with_name(f"of-{os.getpid()}")
-            mine.write_text(kin, encoding="utf-8")
+            own = first.with_name(f"of-{os.getpid()}")
+            own.write_text(kin, encoding="utf-8")
             try:
-                os.link(mine, first)  # appears whole: one written in place could be read empty
+                os.link(own, first)  # appears complete: a file written in place could be read empty
             finally:
-                mine.unlink()
+                own.unlink()
     except FileExistsError:
         assert first is not None
         if first.read_text(encoding="utf-8") == kin:

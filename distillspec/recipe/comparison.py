@@ -57,7 +57,7 @@ class ComparisonConfig(Section):
     seeds: Seeds = Field((0,), description="a run for each: order of the data, sampling, dropout")
     counts_stored_text: bool = Field(
         True,
-        description="sampling the target's stored responses, and caching its signal, are part of "
+        description="sampling the target's stored responses, and caching its logits, are part of "
         "the minutes of the variants that read them, in full, as if each had its own",
     )
     finals: FinalsConfig | None = None
@@ -142,7 +142,7 @@ class ComparisonConfig(Section):
 
 def _look(value: Any, found: list[str]) -> None:
     if isinstance(value, dict):
-        for one in value.values():
-            _look(one, found)
+        for inner in value.values():
+            _look(inner, found)
     elif isinstance(value, str) and value.startswith(OF_VARIANT):
         found.append(value.removeprefix(OF_VARIANT))

@@ -50,16 +50,22 @@ def complaint(
 ) -> DistillSpecError:
     """The error to show for `data` that does not fit `schema`.
 
-    where: the file's name. overridden: path -> the command line's `section.key=value` that set it,
-    so that a fault in it is not sought in the file. Several faults: the first is told in full (an
-    unknown key before the missing one that it probably stands for), the others are named.
+    Of several faults the first is printed in full, and the others are named. An unknown key comes
+    before a missing key, which it probably stands for.
+
+    Args:
+        error: What pydantic raised.
+        data: The values that were checked.
+        schema: The outermost node of the JSON schema that they must fit.
+        where: The file's name.
+        overridden: The command line's `section.key=value` that set a path, by path.
     """
     found = (
         _Fault(_path(item["loc"], data), item["type"], item["msg"], _refusal(item))
         for item in error.errors(include_url=False)
     )
     faults = list({(fault.path, fault.type): fault for fault in found}.values())
-    meant = [one for one in faults if not _is_of_another_form(one, faults, data)]
+    meant = [fault for fault in faults if not _is_of_another_form(fault, faults, data)]
     ordered = sorted(meant, key=lambda fault: fault.type != "extra_forbidden")
     first = ordered[0]
     words = _tell(first, data, schema)
@@ -101,16 +107,18 @@ def _names_a_form(part: int | str) -> bool:
 
 
 def _is_of_another_form(fault: _Fault, faults: Sequence[_Fault], data: object) -> bool:
-    """Where a mapping stands that is told what it lacks, that it is no text either says nothing."""
+    """Whether a mapping is blamed for being no text, and another fault names what it lacks."""
     if fault.type != "string_type" or not isinstance(_value(data, fault.path), dict):
         return False
-    return any(one.path[: len(fault.path)] == fault.path for one in faults if one is not fault)
+    return any(
+        inner.path[: len(fault.path)] == fault.path for inner in faults if inner is not fault
+    )
 
 
-def _related(one: Path, other: Path) -> bool:
-    """Whether one path leads to the other: then both faults are the same one, told twice."""
-    shorter = min(len(one), len(other))
-    return one[:shorter] == other[:shorter]
+def _related(first: Path, second: Path) -> bool:
+    """Whether one path leads to the other: then both faults are the same."""
+    shorter = min(len(first), len(second))
+    return first[:shorter] == second[:shorter]
 
 
 def _tell(fault: _Fault, data: object, schema: SchemaNode) -> _Words:

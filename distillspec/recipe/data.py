@@ -61,8 +61,8 @@ class _Rows(Section):
     )
     after_words: Tokens | None = Field(
         None,
-        description="the prompt field is a whole text: its first so many words are the prompt, "
-        "the rest of it the response; texts without more are left out",
+        description="use this many first words of a plain text as the prompt, and the rest as the "
+        "response; shorter texts are left out",
     )
     response: str = Field("response", description="field of the response text, where there is one")
     messages: str = Field("messages", description="field of a chat; the target's template is used")
@@ -80,7 +80,7 @@ class _Rows(Section):
         "stands alone",
     )
     merge: dict[str, str] = Field(
-        {}, description="categories that are told as another one: {writing: mt_bench}"
+        {}, description="categories that are counted as another: {writing: mt_bench}"
     )
     as_chat: Literal["never", "if-template"] = Field(
         "never",
@@ -137,10 +137,10 @@ class DataConfig(Section):
     max_prompts: Count | None = Field(None, description="use at most this many training prompts")
     store: str = Field(
         "data/responses",
-        description="folder of stored target responses, which recipes that ask the same share",
+        description="folder of stored target responses, which recipes with the same request share",
     )
     preview: int = Field(
-        2, ge=0, le=10_000, description="rows shown with their mask before training"
+        2, ge=0, le=10_000, description="rows that are printed with their loss mask before training"
     )
     template_variables: dict[str, JsonValue] = Field(
         {},

@@ -26,15 +26,15 @@ class SourceShares(Section):
     draft: Share = Field(0.0, description="sampled now from the draft's current weights")
     speculative: Share = Field(
         0.0,
-        description="the target's law, now, by speculative decoding with the draft's current "
-        "weights: see distill.speculative",
+        description="sampled from the target now, by speculative decoding with the draft's "
+        "current weights; set it up in distill.speculative",
     )
     replay: Share = Field(
         0.0, description="draft or speculative responses of earlier steps: see distill.replay"
     )
     per: Literal["sequence", "batch", "token"] = Field(
         "sequence",
-        description="what the shares are of: the sequences of each batch, or whole batches, or "
+        description="what the shares divide: the sequences of each batch, entire batches, or "
         "the tokens of each sequence, which draft and target then write by turns",
     )
 
@@ -70,9 +70,11 @@ class SourceShares(Section):
 class ReplayConfig(Section):
     """A ring of the latest responses that were written during training."""
 
-    sequences: Rows = Field(256, description="responses kept, over all processes")
+    sequences: Rows = Field(256, description="responses kept for replay, over all processes")
     max_age: Count = Field(
-        20, description="steps that a response may be old; where none is young enough, new ones"
+        20,
+        description="largest age of a replayed response, optimizer steps; new ones are written "
+        "where all are older",
     )
 
 
@@ -82,9 +84,8 @@ class SpeculativeConfig(Section):
     gamma: Annotated[int, Field(ge=1, le=16)] = Field(4, description="tokens drafted a round")
     rejected: bool = Field(
         False,
-        description="learn at every position that was drafted, also those after a rejected token, "
-        "each weighed by the probability that a round comes so far: the loss on the text, with "
-        "less of its dice",
+        description="learn at every drafted position, also after a rejected token, weighed by the "
+        "probability that a round reaches it; this estimates the loss on the text with less noise",
     )
 
 
@@ -168,26 +169,26 @@ class SelectConfig(Section):
 
 
 class OnlineTargetConfig(Section):
-    """The target's forward over every batch: its whole distribution, nothing kept."""
+    """The target runs on every batch and gives its entire distribution; nothing is kept."""
 
     kind: Literal["online"]
 
 
 class CachedTargetConfig(Section):
-    """The target's forward once, of which a compressed form is kept on disk: text must be known."""
+    """The target runs once on known text, and its top-k logits are kept on disk."""
 
     kind: Literal["cached"]
     k: Tokens = Field(
         64,
-        description="likeliest tokens kept of each predicted token's distribution, with the mass "
-        "of the rest",
+        description="most probable tokens that are kept for each position, with the mass of the "
+        "rest; more cost more disk",
     )
     dtype: Literal["float16", "float32"] = Field(
-        "float16", description="of the kept log-probabilities"
+        "float16", description="type of the kept log-probabilities; float16 halves the disk space"
     )
     store: str = Field(
         "data/signals",
-        description="folder of kept distributions, which recipes that ask the same share",
+        description="folder of the cache; recipes that need the same logits share it",
     )
 
     def bytes_per_token(self, vocab_size: int) -> int:
@@ -219,11 +220,12 @@ class DistillConfig(Section):
     )
     block_form: Literal["overlap", "drawn"] = Field(
         "overlap",
-        description="what block_efficiency multiplies along a text: alpha, on any text, an "
-        "approximation; or min(1, q / p) of its tokens, unbiased on text of the target, with more "
-        "dice",
+        description="factors of block_efficiency along a text. overlap: alpha, an approximation "
+        "on any text. drawn: min(1, q / p) of its tokens, unbiased on text of the target, noisier",
     )
-    select: SelectConfig | None = Field(None, description="learn from a part of the tokens only")
+    select: SelectConfig | None = Field(
+        None, description="learn from the most useful tokens only (AdaSPEC)"
+    )
     source: SourceShares = Field(
         default_factory=lambda: SourceShares(draft=0.5, target=0.5, per="batch"),
         description="where responses come from. Default: {draft: 0.5, target: 0.5, per: batch}, "
@@ -233,45 +235,52 @@ class DistillConfig(Section):
     speculative: SpeculativeConfig = Field(default_factory=SpeculativeConfig)
     target_logits: TargetLogits = Field(
         default_factory=lambda: OnlineTargetConfig(kind="online"),
-        description="where the target's distributions come from: its forward now, or a cache of it",
+        description="where the target's logits come from. online: its forward now. cached: stored "
+        "top-k logits, to train on the same text more than once",
     )
     temperature: float = Field(
         1.0,
         ge=LOWEST_TEMPERATURE,
         le=HIGHEST_TEMPERATURE,
-        description="of sampling and of both distributions in the loss",
+        description="temperature of sampling and of both distributions in the loss, 1e-5 to 4; use "
+        "the one of your traffic",
     )
     on_prompts: bool = Field(
         False,
-        description="the loss is over the prompts' tokens too: for plain text, where a prompt is "
-        "text like any other. Not for chats",
+        description="also learn from the tokens of prompts; use it for plain text, not for chats",
     )
     reduction: Literal["tokens", "sequences"] = Field(
         "tokens", description="mean over the tokens in the loss, or mean of the means per sequence"
     )
     batch_size: Rows = Field(32, description="sequences per optimizer step, over all processes")
     micro_batch_size: Rows | None = Field(
-        None, description="sequences per forward and process; default: batch_size / processes"
+        None,
+        description="sequences per forward and process; lower it to save memory; default: "
+        "batch_size / processes",
     )
     max_steps: Count = Field(1000, description="optimizer steps")
     max_minutes: Minutes | None = Field(
-        None, description="stop after this much training, minutes; whichever comes first"
+        None,
+        description="stop after this many minutes of training, if that is before max_steps",
     )
-    chunk_tokens: Tokens = Field(1024, description="response tokens whose logits exist at one time")
+    chunk_tokens: Tokens = Field(
+        1024,
+        description="response tokens whose logits exist at one time; lower it to save memory",
+    )
     packing: Tokens | None = Field(
         None,
-        description="put several texts into one row of at most so many tokens, none of which sees "
-        "another; for models that take an attention mask of ours",
+        description="pack several texts into rows of this many tokens, against padding; texts do "
+        "not see each other. The model must take a custom attention mask",
     )
     bucket_steps: Count = Field(
         1,
-        description="sequences of so many neighbouring steps are sorted by length before they are "
-        "dealt to steps, whose order is then drawn: less padding, less mixing",
+        description="sort the sequences of this many steps by length, then shuffle the steps; more "
+        "means less padding and less mixing",
     )
     checkpoint_every_steps: Count = Field(100, description="steps between two resumable states")
     checkpoint_every_minutes: Minutes = Field(
         10.0,
-        description="minutes of training between two resumable states, where the steps are long",
+        description="largest time between two resumable states, minutes; for long steps",
     )
     probe: ProbeConfig = Field(default_factory=ProbeConfig)
 
@@ -314,7 +323,7 @@ class DistillConfig(Section):
 
     @property
     def cached_logits_caveat(self) -> str | None:
-        """What is to be said of cached logits under this loss; None: nothing."""
+        """A warning about cached logits under this loss; None where there is none."""
         if self.cached_logits is None or "reverse_kl" not in self.terms:
             return None
         return (

@@ -1,4 +1,4 @@
-"""What a recipe would do, told without doing it: paths are checked, nothing heavy is loaded."""
+"""What a recipe would do: its paths are checked, and nothing heavy is loaded."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def plan(
     if drafts is None:
         drafts = ("undistilled", "distilled", *(["control"] if recipe.evaluate.control else []))
     lines = _distillation(recipe, source, suite, drafts)
-    return lines if suite is None else [one for one in lines if one.about in _OF_EVALUATIONS]
+    return lines if suite is None else [line for line in lines if line.about in _OF_EVALUATIONS]
 
 
 def render(lines: list[PlanLine]) -> str:
@@ -286,7 +286,7 @@ def _responses(shares: SourceShares) -> str:
     if shares.per == "token":
         return f"{shares.draft:.0%} of the tokens the draft's, {shares.target:.0%} the target's"
     found = ", ".join(f"{share:.0%} {words[origin]}" for origin, share in shares.of.items())
-    return found + (" (whole batches)" if shares.per == "batch" else "")
+    return found + (" (entire batches)" if shares.per == "batch" else "")
 
 
 def _training(distill: DistillConfig) -> str:
@@ -301,7 +301,7 @@ def _signal(signal: CachedTargetConfig, source: str) -> str:
     check_writable(Path(signal.store), f"{source}: distill.target_logits.store")
     small, large = (signal.bytes_per_token(size) for size in (2**16, 2**16 + 1))
     return (
-        f"the target's {signal.k} likeliest tokens and the mass of the rest are kept in"
+        f"the target's {signal.k} most probable tokens and the mass of the rest are kept in"
         f" {signal.store}, {small} bytes for each predicted token ({large} from a vocabulary of"
         " 65,537 on)"
     )
@@ -317,7 +317,7 @@ def _evaluation(suite: Suite, path: str, drafts: Collection[str]) -> str:
     for method in suite.methods:
         if method.parallel is not None:
             check_threads(method.parallel.threads, f"{path}: {method.name}: parallel.threads")
-    brought = [_prompts(one, f"{path}: {key}") for key, one in suite.prompts.named.items()]
+    brought = [_prompts(prompts, f"{path}: {key}") for key, prompts in suite.prompts.named.items()]
     scored = "" if suite.quality is None else f", scored by {suite.quality}"
     measured = [name for name in suite.measured_drafts() if name in drafts]
     return (

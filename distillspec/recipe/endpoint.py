@@ -43,14 +43,12 @@ class EndpointConfig(Section):
         description="name (in capitals) of the environment variable that holds the key; null: "
         "the server wants none",
     )
-    concurrency: Threads = Field(
-        8, description="requests that are under way at one time, over all processes"
-    )
+    concurrency: Threads = Field(8, description="requests at one time, over all processes")
     retries: Annotated[int, Field(ge=0, le=20)] = Field(
         5, description="tries after the first for one prompt, with growing waits between them"
     )
     timeout_seconds: float = Field(
-        120.0, gt=0.0, le=86_400.0, description="patience with one request, seconds"
+        120.0, gt=0.0, le=86_400.0, description="longest wait for one request, seconds"
     )
     max_unanswered: Share = Field(
         0.01,
@@ -98,7 +96,7 @@ class EndpointConfig(Section):
 
     @property
     def template_variables(self) -> dict[str, JsonValue]:
-        """What the server's chat template is told beside the messages, and so the draft's."""
+        """Variables of the chat template besides the messages, for server and draft."""
         found = self.body.get(_TEMPLATE, {})
         assert isinstance(found, dict), "the section has been checked"
         return found

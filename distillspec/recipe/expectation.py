@@ -15,13 +15,13 @@ _TYPE_WORDS = {
 
 
 class SchemaNode(NamedTuple):
-    """One node of a JSON schema, with the whole schema's definitions to resolve references."""
+    """One node of a JSON schema, with the schema's definitions to resolve references."""
 
     node: dict[str, Any]
     definitions: dict[str, Any]
 
     def names(self, kind: object = None) -> list[str]:
-        """Keys of a section, in their order; `kind` chooses among alternatives told apart by it.
+        """Keys of a section, in their order; `kind` chooses among the alternatives.
 
         Empty where no mapping is expected.
         """

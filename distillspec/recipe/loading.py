@@ -35,9 +35,17 @@ _KINDS: dict[str, type[Recipe] | type[PretrainRecipe]] = {
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe | PretrainRecipe:
-    """The recipe in the YAML file `path`, changed by `section.key=value` overrides.
+    """Load the recipe in a YAML file.
 
-    Raises DistillSpecError for a file that cannot be read or does not fit the schema.
+    Args:
+        path: The file.
+        overrides: `section.key=value` texts that change it.
+
+    Returns:
+        The recipe, of either kind, with all defaults.
+
+    Raises:
+        DistillSpecError: The file cannot be read, or does not fit the schema.
     """
     path = Path(path)
     data = _read(path, "recipe")
@@ -59,15 +67,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe | Pre
 
 
 def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
-    """The evaluation suite in the YAML file `path`, changed by `section.key=value` overrides.
-
-    Raises DistillSpecError like load_recipe.
-    """
+    """Load the evaluation suite in a YAML file, like `load_recipe`."""
     path = Path(path)
     data = _read(path, "suite")
     if data.get("kind") == "comparison":
         raise DistillSpecError(
-            "this is no suite but a comparison: it trains drafts",
+            "this file is a comparison, which trains drafts, and not a suite",
             where=str(path),
             fix=f"start it with: distillspec compare {path}",
         )
@@ -78,10 +83,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
 
 
 def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> ComparisonConfig:
-    """The comparison in the YAML file `path`, changed by `section.key=value` overrides.
-
-    Raises DistillSpecError like load_recipe.
-    """
+    """Load the comparison in a YAML file, like `load_recipe`."""
     path = Path(path)
     data = _read(path, "comparison")
     if "kind" not in data:
@@ -239,7 +241,7 @@ def _override(
                 raise DistillSpecError(
                     f"'{'.'.join(keys[:depth])}' is a value, not a section",
                     where=f"override '{dotted}=...' of {source}",
-                    fix=f"set it as a whole: {'.'.join(keys[:depth])}=VALUE",
+                    fix=f"set the entire value: {'.'.join(keys[:depth])}=VALUE",
                 )
         section[keys[-1]] = parsed
         changed[tuple(keys)] = text

@@ -24,7 +24,7 @@ Share = Annotated[float, Field(gt=0.0, le=1.0)]
 class _ModelDraft(Section):
     model: DraftName | None = Field(
         None,
-        description="the draft that drafts, whatever the suite's drafts; default: each of them",
+        description="the draft to use; default: each draft of the suite",
     )
 
 
@@ -140,11 +140,12 @@ class _Choose(Section):
         description="tokens: per round, as published; it favours the largest gamma",
     )
     memory: Literal["kept", "prompt"] = Field(
-        "kept", description="what is learnt is kept across prompts, or begins anew with each"
+        "kept",
+        description="kept: the chooser learns across prompts; prompt: it starts again with each",
     )
     per: Literal["round", "text"] = Field(
         "round",
-        description="text: one arm decodes a whole text, which methods of two processes need",
+        description="text: one arm decodes an entire text, which methods of two processes need",
     )
 
 
@@ -161,8 +162,8 @@ class EXP3Config(_Choose):
     scale: Scale = Field(1.0, description="of the learning rate")
     estimate: Literal["published", "centred"] = Field(
         "published",
-        description="of an arm's loss; centred: the mean loss so far is taken from each round's, "
-        "which changes what is expected of no arm beside another, and scatters less",
+        description="how an arm's loss is estimated; centred: minus the mean loss so far, which "
+        "has the same expected order of arms and less variance",
     )
 
 

@@ -1,4 +1,4 @@
-"""What the dry run tells of a model or a tokenizer: where it lies, and what is left out of it."""
+"""The line of a dry run about a model or a tokenizer: where it is, and which files are not used."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class AdversarialSource(Section):
         ("random", "repeated", "short", "long"),
         min_length=1,
         description="random: tokens drawn evenly from the vocabulary; repeated: few tokens again "
-        "and again; short: two tokens; long: prose that fills the whole limit",
+        "and again; short: two tokens; long: prose that fills the limit",
     )
     tokens: Annotated[int, Field(ge=2, le=2**20)] = Field(
         64, description="length of random and repeated"

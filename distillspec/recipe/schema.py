@@ -89,16 +89,16 @@ class OptimizerConfig(Section):
     clip_norm: ClipNorm = Field(1.0, description="gradient norm is clipped here")
     layer_decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         1.0,
-        description="each layer's rate is this share of the rate of the one above it; the output "
-        "head and the last norm have the full one, the embeddings the smallest",
+        description="factor of the learning rate from one layer to the next lower one, in (0, 1]; "
+        "1: all layers learn alike",
     )
     freeze_embeddings: bool = Field(
         False, description="leave the input embeddings, and a head that shares them, as they are"
     )
     ema: Decay | None = Field(
         None,
-        description="decay of a running average of the weights, such as 0.999: what is probed and "
-        "exported is the average. Not where weights are sharded",
+        description="decay of a running average of the weights, such as 0.999; the average is "
+        "probed and exported. Not with sharded weights",
     )
 
     @model_validator(mode="after")
@@ -122,7 +122,7 @@ class AdapterConfig(Section):
     )
     use_dora: bool = Field(
         False,
-        description="DoRA: the size of each row is trained apart from its direction (2402.09353)",
+        description="DoRA: train the size of each row apart from its direction (2402.09353)",
     )
 
 
@@ -139,34 +139,39 @@ class HardwareConfig(Section):
     )
     shard_target: bool = Field(
         False,
-        description="split the frozen target over all processes: for one that no device holds "
-        "whole. Rank 0 reads it into the CPU's memory first",
+        description="split the frozen target over all processes; use it where no device holds the "
+        "entire target. Rank 0 reads it into CPU memory first",
     )
     threads: Threads | None = Field(None, description="CPU threads per process; default: cores")
     gradient_checkpointing: bool = Field(
-        False, description="compute the draft's activations again when the gradient needs them"
+        False,
+        description="recompute the draft's activations in the backward pass to save memory",
     )
     compile: bool = Field(
         False, description="torch.compile the draft's training forward; needs a C++ compiler"
     )
     deterministic: bool = Field(
         False,
-        description="refuse operations whose result depends on the order of threads: slower, and "
-        "two runs on one machine are alike to the last bit",
+        description="refuse operations whose result depends on the order of threads; two runs on "
+        "one machine are then bit-equal, and slower",
     )
-    wandb_project: str | None = Field(None, description="log to Weights & Biases as well")
+    wandb_project: str | None = Field(
+        None, description="project of Weights & Biases to log to; default: no logging there"
+    )
 
 
 class EvaluateConfig(Section):
     suite: str = Field("eval/suites/quick.yaml", description="the evaluation plan")
     control: bool = Field(
-        True, description="also train the undistilled draft by plain NLL for the same wall-clock"
+        True,
+        description="also train the undistilled draft by plain NLL for the same time, to show what "
+        "distillation adds",
     )
 
 
 class ExportConfig(Section):
     push: str | None = Field(None, description="Hub repository to upload to: user/name")
-    private: bool = Field(True, description="of a repository that the upload creates")
+    private: bool = Field(True, description="make a repository private that the upload creates")
     num_assistant_tokens: Count | None = Field(
         None, description="written to generation_config; default: the best measured gamma"
     )
@@ -194,5 +199,5 @@ class Recipe(Section):
     def template_variables(self) -> dict[str, JsonValue]:
         """What the chat template reads besides the messages; an endpoint's own come last."""
         endpoint = self.pair.endpoint
-        told = {} if endpoint is None else endpoint.template_variables
-        return {**self.data.template_variables, **told}
+        of_server = {} if endpoint is None else endpoint.template_variables
+        return {**self.data.template_variables, **of_server}

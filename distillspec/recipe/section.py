@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from distillspec.recipe.rule import Rule, check_rules
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-# Their upper bounds are far above what anybody uses: a slip of the finger is told at once, and not
-# by a library that runs out of memory or time.
+# Their upper bounds are far above what anybody uses: a slip of the finger is an error at
+# once, and not when a library runs out of memory or time.
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Tokens = Annotated[int, Field(ge=1, le=2**24)]  # the length of a text
 Rows = Annotated[int, Field(ge=1, le=2**20)]  # texts that are held at one time

@@ -88,7 +88,7 @@ class PrunedDraftConfig(Section):
         else:
             if self.layers[-1] < layers:
                 return self.layers
-            missing = [str(one) for one in self.layers if one >= layers]
+            missing = [str(layer) for layer in self.layers if layer >= layers]
             asked = f"there is no layer {', '.join(missing)} to keep"
         raise DistillSpecError(
             f"{asked}: the target has {layers}",

@@ -26,7 +26,8 @@ SourceKind = Literal["python-source", "jsonl", "hub", "python-topics", "adversar
 
 class RunnerConfig(Section):
     kind: Literal["eager", "compiled"] = Field(
-        "compiled", description="compiled: fixed shapes, torch.compile; eager where no compiler is"
+        "compiled",
+        description="compiled: fixed shapes and torch.compile, or eager where no compiler is found",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="weights while decoding; auto: bfloat16 where it is faster"
@@ -42,28 +43,36 @@ class Suite(Section):
     prompts: PromptsConfig = Field(default_factory=PromptsConfig)
     drafts: tuple[DraftName, ...] = Field(
         ("undistilled", "distilled", "control"),
-        description="every method drafts with each of them, but for those that name another",
+        description="drafts that every method is measured with, except methods that name another",
     )
     methods: tuple[MethodConfig, ...] = Field((MethodConfig(),), min_length=1)
     gammas: tuple[Gamma, ...] = Field((2, 4, 6), min_length=1, description="block sizes, tokens")
-    temperatures: tuple[Temperature, ...] = Field((0.0, 1.0), min_length=1)
-    top_k: Tokens | None = None
+    temperatures: tuple[Temperature, ...] = Field(
+        (0.0, 1.0), min_length=1, description="temperatures to decode at; 0 is greedy"
+    )
+    top_k: Tokens | None = Field(
+        None, description="sample from this many most probable tokens; default: all"
+    )
     nucleus: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
-        None, description="top-p: smallest set with this mass"
+        None,
+        description="top-p: sample from the smallest set of tokens with this mass; default: all",
     )
     max_new_tokens: Tokens = Field(64, description="tokens decoded per prompt and cell")
-    repeats: Annotated[int, Field(ge=1, le=1000)] = Field(1, description="times each cell is timed")
+    repeats: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="times each cell is timed; raise it on a noisy machine"
+    )
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(
-        0.95, description="of an interval, and of all verdicts of a report together"
+        0.95, description="confidence of an interval, and of all verdicts of a report together"
     )
     runner: RunnerConfig = Field(default_factory=RunnerConfig)
     audit: bool = Field(
-        False, description="write a line a round to audit.jsonl; the times then include that"
+        False,
+        description="write each round to audit.jsonl; the measured times then include this",
     )
     noise_floor: bool = Field(
         True,
-        description="time one cell a second time (last gamma, highest temperature): how far equal "
-        "drafts lie apart",
+        description="time one cell twice (last gamma, highest temperature), to show how much equal "
+        "drafts differ",
     )
     quality: str | None = Field(
         None, description="path of a metric for the `evaluate` library, run on the completions"
@@ -72,7 +81,7 @@ class Suite(Section):
         None,
         min_length=1,
         description="score the completions only if all prompts come from sources of these kinds; "
-        "default: of any. A metric of Python code says nothing about other text",
+        "default: any kind. Use it for a metric that fits one kind of text, such as Python code",
     )
 
     @model_validator(mode="after")
@@ -133,14 +142,16 @@ class Suite(Section):
     def measured_drafts(self) -> list[str]:
         """Drafts that some method decodes with, where the run has them."""
         named = dict.fromkeys([*self.drafts, *self.named_models()])
-        return [name for name in named if any(self.measures(name, one) for one in self.methods)]
+        return [
+            name for name in named if any(self.measures(name, method) for method in self.methods)
+        ]
 
     def scored_on(self, recipes_prompts: PromptSource) -> Self:
         """The suite without its metric where its prompts are of no kind in `quality_on`.
 
         recipes_prompts: where prompts come from if the suite brings none.
         """
-        kinds = {one.kind for one in self.prompts.named.values()} or {recipes_prompts.kind}
+        kinds = {source.kind for source in self.prompts.named.values()} or {recipes_prompts.kind}
         if self.quality is None or self.quality_on is None or kinds <= set(self.quality_on):
             return self
         return self.model_copy(update={"quality": None})
@@ -192,9 +203,9 @@ class Suite(Section):
                 f"raise the window to at least {len(arms)}, or remove arms",
             )
         own = {arm.name for arm, _ in arms}
-        timed = [one for one in self.methods if one.choose is None and one.drafts]
+        timed = [known for known in self.methods if known.choose is None and known.drafts]
         if choose.reward == "tokens_per_second" and not any(
-            one.model is None or one.name in own for one in timed
+            known.model is None or known.name in own for known in timed
         ):
             raise self._refused(
                 method,
@@ -261,7 +272,7 @@ class Suite(Section):
 
     def _named(self, method: MethodConfig, arm: str) -> list[tuple[MethodConfig, int]]:
         """`name@gamma`, or all gammas of `name`."""
-        named = {one.name: one for one in self.methods if one.choose is None}
+        named = {known.name: known for known in self.methods if known.choose is None}
         name, _, gamma = arm.partition("@")
         key = "choose.arms" if method.choose is not None else "fallback.baseline"
         if name not in named:
@@ -290,4 +301,5 @@ class Suite(Section):
                 "set choose.per: text, or name methods of one process",
                 "a method of two processes decodes entire texts",
             )
-        return [(named[name], one) for one in ((int(gamma),) if gamma else self.of(named[name]))]
+        gammas = (int(gamma),) if gamma else self.of(named[name])
+        return [(named[name], size) for size in gammas]

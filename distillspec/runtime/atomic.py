@@ -1,4 +1,4 @@
-"""Writes that happen wholly or not at all: a temporary name beside the goal, then a rename."""
+"""Writes that happen entirely or not at all: a temporary name next to the goal, then a rename."""
 
 from __future__ import annotations
 
@@ -132,14 +132,14 @@ def watched(folder: Path, check: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def replacing_file(path: Path, previous: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes `path`'s name when the block ends well.
+    """Yield a temporary path next to `path`; it takes `path`'s name when the block ends well.
 
     A symbolic link is followed: the file that it names is replaced, and the link stays.
 
     Args:
         path: The file to write.
         previous: Where an older file at `path` is moved; None deletes it. A process killed between
-            the two renames leaves `previous` alone, whole.
+            the two renames leaves `previous` complete.
     """
     goal = followed(path)
     make_folder(goal.parent)
@@ -219,11 +219,11 @@ def _remove(folder: Path) -> None:
 
 @contextmanager
 def replacing_folder(path: Path, writes: Writes, previous: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; it replaces `path` when the block ends well.
+    """Yield a temporary folder next to `path`; it replaces `path` when the block ends well.
 
-    An older folder at `path` stays whole until the new one is; it is moved aside, then deleted. A
-    process killed just between the two leaves it aside: `recover_folder` puts it back. A symbolic
-    link is followed.
+    An older folder at `path` stays complete until the new one is; then it is moved aside and
+    deleted. A process killed just between the two leaves it aside: `recover_folder` puts it
+    back. A symbolic link is followed.
 
     Args:
         path: The folder to write.
@@ -288,7 +288,7 @@ def check_replaceable(path: Path, writes: Writes) -> None:
         )
     if Path.cwd().is_relative_to(path.resolve()):
         raise DistillSpecError(
-            "this folder would be replaced as a whole, and the working folder lies in it",
+            "this folder would be replaced, and the working folder lies in it",
             where=str(path),
             fix="name another folder",
         )
@@ -306,7 +306,10 @@ def names_in(folder: Path) -> list[str]:
     return sorted(
         (Path(root) / name).relative_to(folder).as_posix()
         for root, folders, files in os.walk(folder)
-        for name in [*files, *(one for one in folders if (Path(root) / one).is_symlink())]
+        for name in [
+            *files,
+            *(folder_name for folder_name in folders if (Path(root) / folder_name).is_symlink()),
+        ]
     )
 
 
@@ -315,7 +318,7 @@ def refuse_foreign(folder: Path, names: Sequence[str]) -> None:
     if names:
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         raise DistillSpecError(
-            "this folder would be replaced as a whole, and it holds other files: "
+            "this folder would be replaced, and it holds other files: "
             f"{', '.join(names[:_NAMED])}{more}",
             where=str(folder),
             fix="move these files away, or name another folder",

@@ -1,4 +1,4 @@
-"""`torchrun` with our manners: a worker's exit code comes out unchanged, its error is told once.
+"""`torchrun` that passes a worker's exit code on, and prints its error once.
 
 torchrun itself answers a failing worker with a traceback of its own and exit code 1, which would
 bury a user's error and hide the code 2 of a stated floor.
