@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from distillspec.recipe.suite import Suite
 from distillspec.runtime.plain_files import BoundedText, read_text
 
 if TYPE_CHECKING:
+    from distillspec.speculation.records import RoundRecord
     from distillspec.workflows.decode import DecodedToken
 
 _MOST_PROMPT_BYTES = 16 * 2**20
@@ -61,7 +62,6 @@ def main(arguments: Namespace) -> int:
     from rich.text import Text
 
     from distillspec.runtime.terminal import Terminal
-    from distillspec.speculation.records import Counts, RoundRecord
     from distillspec.workflows.decode import decode
 
     console = Terminal(soft_wrap=True)
@@ -96,22 +96,28 @@ def main(arguments: Namespace) -> int:
     except BaseException:  # so that every error begins on a new line
         console.print()
         raise
-    counts = Counts.of(rounds)
-    tau = "tau unknown, every round was cut short"
-    if counts.verifications:
-        tau = f"tau {counts.block_efficiency():.2f}"
-    if 0 < counts.verifications < len(rounds):
-        tau += f" over the {counts.verifications} that no limit cut short"
     speed = ""
     if len(rounds) > 1:
         speed = f", {(emitted - in_first_round) / seconds:.0f} tokens/s (not compiled)"
     console.print()
     legend = Text.assemble(("accepted", "green"), " ", ("corrected", "red"), " ", ("bonus", "cyan"))
-    forwards = f"{emitted} tokens in {len(rounds)} target forwards: {tau}{speed}"
+    forwards = f"{emitted} tokens in {len(rounds)} target forwards: {_tau(rounds)}{speed}"
     console.print(legend.append(f"   {forwards}", style=""))
     if suite is not None and arguments.method in suite.lossy_methods():
         console.print("LOSSY: this text does not follow the target's distribution")
     return 0
+
+
+def _tau(rounds: Sequence[RoundRecord]) -> str:
+    from distillspec.speculation.records import Counts
+
+    counts = Counts.of(rounds)
+    if not counts.verifications:
+        return "tau unknown, every round was cut short"
+    tau = f"tau {counts.block_efficiency():.2f}"
+    if counts.verifications < len(rounds):
+        tau += f" over the {counts.verifications} that no limit cut short"
+    return tau
 
 
 def _timed(

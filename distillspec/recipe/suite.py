@@ -214,23 +214,8 @@ class Suite(Section):
                 "add {name: standard} to the suite's methods",
                 "what an arm can earn is computed from the step times of such a method",
             )
-        unknown = [arm for arm, _ in arms if not arm.has_known_rounds]
-        if isinstance(choose, HedgeConfig) and choose.per == "text":
-            raise self._refused(
-                method,
-                "chooses by hedge per text",
-                "choose.per",
-                "set per: round, or choose by ucb or exp3",
-                "hedge learns from rounds",
-            )
-        if isinstance(choose, HedgeConfig) and unknown:
-            raise self._refused(
-                method,
-                f"chooses by hedge, which cannot score the arm {unknown[0].name!r}",
-                "choose.arms",
-                f"leave out {unknown[0].name!r}, or choose by ucb or exp3",
-                "hedge scores chains and lookups of fixed length under token verification",
-            )
+        if isinstance(choose, HedgeConfig):
+            self._check_hedge(method, choose, arms)
         if any(arm.verify.kind == "lenient" for arm, _ in arms) and "lossy" not in method.name:
             raise self._refused(
                 method,
@@ -238,6 +223,27 @@ class Suite(Section):
                 "name",
                 f"name it 'lossy-{method.name}'",
                 "its text does not follow the target's distribution",
+            )
+
+    def _check_hedge(
+        self, method: MethodConfig, choose: HedgeConfig, arms: list[tuple[MethodConfig, int]]
+    ) -> None:
+        unknown = [arm for arm, _ in arms if not arm.has_known_rounds]
+        if choose.per == "text":
+            raise self._refused(
+                method,
+                "chooses by hedge per text",
+                "choose.per",
+                "set per: round, or choose by ucb or exp3",
+                "hedge learns from rounds",
+            )
+        if unknown:
+            raise self._refused(
+                method,
+                f"chooses by hedge, which cannot score the arm {unknown[0].name!r}",
+                "choose.arms",
+                f"leave out {unknown[0].name!r}, or choose by ucb or exp3",
+                "hedge scores chains and lookups of fixed length under token verification",
             )
 
     def lossy_methods(self) -> list[str]:

@@ -60,7 +60,7 @@ def test_the_shipped_comparisons_load() -> None:
     assert found
     for path in found:
         assert load_comparison(path).name == path.stem
-        with pytest.raises(DistillSpecError, match="no suite but a comparison"):
+        with pytest.raises(DistillSpecError, match="is a comparison"):
             load_suite(path)
 
 
