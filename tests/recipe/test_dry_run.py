@@ -67,7 +67,7 @@ def test_the_plan_tells_the_stages_in_order_and_creates_nothing(place: Path) -> 
     ]  # fmt: skip
     assert told["responses"] == (
         "50% sampled from the target once, 50% sampled from the draft's current weights "
-        "(whole batches)"
+        "(entire batches)"
     )
     assert "jsd[0.5], 1000 steps or 4 minutes" in told["train"]
     assert told["run folder"] == "checkpoints/runs/r/<run id>"
