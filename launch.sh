@@ -17,8 +17,8 @@ lock_stamp="$venv/made-from-lock" # what the environment was made from: hashes
 package_stamp="$venv/made-from-project"
 unfinished="$root/.venv.unfinished" # exists while packages are being installed
 
-fail() { # what, where, mend: the form of all our errors
-    printf '%s\n  where: %s\n  mend:  %s\n' "$1" "$2" "$3" >&2
+fail() { # what, where, fix: the form of all our errors
+    printf '%s\n  where: %s\n  fix:   %s\n' "$1" "$2" "$3" >&2
     exit 1
 }
 
@@ -67,7 +67,7 @@ install_lock() {
         # pip downloads first and rolls back what it could not install: an older environment stays.
         [[ ${#quiet[@]} == 0 ]] || rm -f -- "$unfinished"
         fail "installing the locked packages failed" "$lock" \
-            "read pip's message above (network? disk?), then start the same command again"
+            "check the network and the free disk space (pip names the cause above), then start the same command again"
     fi
     fingerprint "$lock" >"$lock_stamp"
     rm -f -- "$unfinished"
@@ -75,7 +75,7 @@ install_lock() {
 
 install_package() { # distillspec itself: in place, with what the lock has brought
     "$python" -m pip install --quiet --no-deps --no-build-isolation --editable "$root" >&2 ||
-        fail "installing the package failed" "$root" "read pip's message above"
+        fail "installing the package failed" "$root" "repair what pip names above, then start the same command again"
     fingerprint "$project" >"$package_stamp"
 }
 
@@ -118,7 +118,7 @@ count_gpus() {
 prepare_machine() { # sets gpus and nproc; exports what torch reads at its start
     gpus="$(count_gpus)"
     nproc="${NPROC:-$((gpus > 0 ? gpus : 1))}"
-    [[ "$nproc" =~ ^[1-9][0-9]*$ ]] || fail "NPROC must be a whole number >= 1, not '$nproc'" "environment" "NPROC=2 ./launch.sh ..."
+    [[ "$nproc" =~ ^[1-9][0-9]*$ ]] || fail "NPROC must be an integer >= 1, not '$nproc'" "environment" "NPROC=2 ./launch.sh ..."
     if ((nproc > 1)); then # torchrun would leave each process one thread
         local cores
         cores="$(command nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)"

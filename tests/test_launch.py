@@ -127,7 +127,7 @@ def test_without_a_fit_python_there_is_a_clear_error(launch: Launcher) -> None:
     assert done.returncode == 1
     assert "no Python 3.11 or newer" in done.stderr
     assert "  where: PATH (tried " in done.stderr
-    assert "  mend:  install it" in done.stderr
+    assert "  fix:   install it" in done.stderr
     assert launch.asked("-m venv") == []
 
 

@@ -57,7 +57,7 @@ class LocalTarget:
 
     def fill_stores(self, pair: ModelPair, sets: PromptSets, world: World) -> list[str]:
         distill, lines, responses = pair.recipe.distill, list[str](), None
-        if "target" in distill.source.stored or distill.cached_signal is None:
+        if "target" in distill.source.stored or distill.cached_logits is None:
             stored = target_responses(pair, sets.training, world)
             responses = stored.by_key
             lines.append(f"{len(responses)} responses stored under {stored.folder}")

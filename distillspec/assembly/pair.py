@@ -251,7 +251,7 @@ def _given_pair(
         _check_seq2seq(recipe)
     sizes = vocabulary_size(target), vocabulary_size(draft)
     stops = _stops(recipe, target, tokenizer, "target")
-    if pair.tokenizers == "bridged":
+    if pair.tokenizers == "cross-tokenizer":
         vocabulary = CrossTokenizerVocabulary(
             CrossTokenizerMap(tokenizer, draft_tokenizer, *sizes, names),
             draft_tokenizer,
@@ -384,8 +384,8 @@ def _check_seq2seq(recipe: Recipe) -> None:
             distill.source.speculative > 0,
             "speculation in batches is for causal pairs; take draft, or target",
         ),
-        "pair.tokenizers: bridged": (
-            recipe.pair.tokenizers == "bridged",
+        "pair.tokenizers: cross-tokenizer": (
+            recipe.pair.tokenizers == "cross-tokenizer",
             "drafts with a tokenizer of their own are for causal pairs",
         ),
     }

@@ -149,7 +149,7 @@ def target_text(
         raise DistillSpecError(
             f"no {'held-out' if training else 'training'} prompt has got a usable answer",
             where=str(folder),
-            fix="lower pair.endpoint.most_unanswered, and delete this folder to ask again",
+            fix="lower pair.endpoint.max_unanswered, and delete this folder to ask again",
         )
     return TargetText(
         training, found.responses if wanted else None, texts, _notes(found, folder), folder

@@ -84,7 +84,7 @@ def cached_target(
     the disk has been found large enough. With a trimmed head they are of the kept tokens, so the
     pair must know these.
     """
-    signal = pair.recipe.distill.cached_signal
+    signal = pair.recipe.distill.cached_logits
     if signal is None:
         return None
     store = signal_store(pair, signal, training, responses)
@@ -97,8 +97,8 @@ def cached_target(
             highlight=False,
             soft_wrap=True,
         )
-        if pair.recipe.distill.signal_caveat is not None:
-            console.print(pair.recipe.distill.signal_caveat, highlight=False, soft_wrap=True)
+        if pair.recipe.distill.cached_logits_caveat is not None:
+            console.print(pair.recipe.distill.cached_logits_caveat, highlight=False, soft_wrap=True)
     if world.size > 1 or store.missing():
         with writing_store(store.folder, world, console), console.status("") as status:
             store.check_space()

@@ -97,7 +97,7 @@ def train_draft(
         label: Of the draft, in progress lines.
         on_checkpoint: Called at each checkpoint with the response tokens since this start.
     """
-    cached = text.cached if recipe.distill.cached_signal is not None else None
+    cached = text.cached if recipe.distill.cached_logits is not None else None
     return fit(
         recipe,
         draft=pair.trainable_draft(),
@@ -190,7 +190,7 @@ def control_recipe(recipe: Recipe, minutes: float) -> Recipe:
             "divergence": "nll",
             "mix": None,
             "select": None,
-            "signal": OnlineTargetConfig(kind="online"),
+            "target_logits": OnlineTargetConfig(kind="online"),
             "source": shares,
             "max_steps": 1_000_000_000,
             "max_minutes": minutes,

@@ -41,7 +41,7 @@ def add_recipe(parser: ArgumentParser, *, or_run_folder: bool = False) -> None:
         "overrides", metavar="section.key=value", nargs="*", help="change a value of the recipe"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="check everything, say what would happen, and stop"
+        "--dry-run", action="store_true", help="check everything, print what would happen, and stop"
     )
     parser.add_argument(
         "--dump-config", action="store_true", help="print the resolved recipe as YAML, and stop"
@@ -85,7 +85,7 @@ def distillation(arguments: Namespace) -> Recipe:
         raise DistillSpecError(
             "this recipe makes a model from nothing; it distils no pair",
             where=str(arguments.path),
-            fix=f"start it with: ./launch.sh pretrain {arguments.path}",
+            fix=f"start it with: distillspec pretrain {arguments.path}",
         )
     return recipe
 
@@ -97,7 +97,7 @@ def pretraining(arguments: Namespace) -> PretrainRecipe:
         raise DistillSpecError(
             "this recipe distils a pair; `pretrain` needs one with `kind: pretrain`",
             where=str(arguments.path),
-            fix=f"start it with: ./launch.sh {arguments.path}",
+            fix=f"start it with: distillspec run {arguments.path}",
         )
     return recipe
 
@@ -133,7 +133,7 @@ def run_folder(path: str) -> Path:
             fix="change the permissions of the folder and of those that it lies in",
         ) from error
     except (OSError, ValueError):
-        pass  # said below
+        pass  # reported below
     if not os.path.isfile(folder / "recipe.yaml"):
         fault = "has no recipe.yaml" if os.path.isdir(folder) else "is not a folder"
         raise DistillSpecError(
@@ -151,7 +151,7 @@ def latest_run(recipe: Recipe) -> Path:
         raise DistillSpecError(
             f"the recipe '{recipe.name}' has not been run yet",
             where=str(RUNS / recipe.name),
-            fix="start it with: ./launch.sh RECIPE",
+            fix="start it with: distillspec run RECIPE",
         )
     return newest
 
@@ -176,8 +176,12 @@ def only_look(
 ) -> bool:
     """Serve --dump-config and --dry-run; True when one was asked for: there is no more to do.
 
-    suite: the recipe's, where the command line has changed it. drafts: those of the run that it
-    evaluates, if there is one.
+    Args:
+        arguments: The command line.
+        recipe: The recipe to show.
+        as_json: Whether to print JSON in place of text.
+        suite: The recipe's suite, where the command line has changed it.
+        drafts: The drafts of the run that is evaluated, where there is a run.
     """
     if arguments.dump_config:
         values = recipe.model_dump(mode="json")

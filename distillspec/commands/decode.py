@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from distillspec.recipe.suite import Suite
 from distillspec.runtime.plain_files import BoundedText, read_text
 
 if TYPE_CHECKING:
+    from distillspec.speculation.records import RoundRecord
     from distillspec.workflows.decode import DecodedToken
 
 _MOST_PROMPT_BYTES = 16 * 2**20
@@ -32,18 +33,25 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--suite",
         default=_SUITE,
-        help=f"where methods, and the arms of those that choose, stand; default: {_SUITE}",
+        help=f"suite with the method and its arms; default: {_SUITE}",
     )
     parser.add_argument(
         "--gamma",
         type=whole(1, 64),
         default=4,
-        help="tokens drafted per round, at most; arms of a method that chooses have their own",
+        help="most tokens drafted per round, 1 to 64; default: 4. A method that chooses uses the "
+        "gammas of its arms",
     )
-    parser.add_argument("--temperature", type=number(0.0, 4.0), default=1.0)
-    parser.add_argument("--max-new-tokens", type=whole(1, 2**24), default=128)
-    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
-    parser.add_argument("--audit", metavar="FILE", help="add a line a round to this JSONL file")
+    parser.add_argument(
+        "--temperature", type=number(0.0, 4.0), default=1.0, help="0 is greedy; default: 1"
+    )
+    parser.add_argument("--max-new-tokens", type=whole(1, 2**24), default=128, help="default: 128")
+    parser.add_argument(
+        "--seed", type=whole(0, 2**32 - 1), default=0, help="seed of sampling; default: 0"
+    )
+    parser.add_argument(
+        "--audit", metavar="FILE", help="append a line per round to this JSONL file"
+    )
 
 
 def main(arguments: Namespace) -> int:
@@ -54,7 +62,6 @@ def main(arguments: Namespace) -> int:
     from rich.text import Text
 
     from distillspec.runtime.terminal import Terminal
-    from distillspec.speculation.records import Counts, RoundRecord
     from distillspec.workflows.decode import decode
 
     console = Terminal(soft_wrap=True)
@@ -77,34 +84,40 @@ def main(arguments: Namespace) -> int:
     plan = None if suite is None else _named(suite, arguments.method)
     is_parallel = plan is not None and plan.parallel is not None
     try:
-        for one, waited in _timed(tokens, with_printing=is_parallel):
-            if one.begins_round:
-                rounds.append(one.round)
+        for token, waited in _timed(tokens, with_printing=is_parallel):
+            if token.begins_round:
+                rounds.append(token.round)
             if len(rounds) == 1:  # its time is reading the prompt, too
                 in_first_round += 1
             else:
                 seconds += waited
-            console.print(one.text, end="", style=_STYLES[one.fate.name.lower()])
+            console.print(token.text, end="", style=_STYLES[token.fate.name.lower()])
             emitted += 1
     except BaseException:  # so that every error begins on a new line
         console.print()
         raise
-    counts = Counts.of(rounds)
-    tau = "tau unknown, no round was whole"
-    if counts.verifications:
-        tau = f"tau {counts.block_efficiency():.2f}"
-    if 0 < counts.verifications < len(rounds):
-        tau += f" over the {counts.verifications} that no limit cut short"
     speed = ""
     if len(rounds) > 1:
         speed = f", {(emitted - in_first_round) / seconds:.0f} tokens/s (not compiled)"
     console.print()
     legend = Text.assemble(("accepted", "green"), " ", ("corrected", "red"), " ", ("bonus", "cyan"))
-    forwards = f"{emitted} tokens in {len(rounds)} target forwards: {tau}{speed}"
+    forwards = f"{emitted} tokens in {len(rounds)} target forwards: {_tau(rounds)}{speed}"
     console.print(legend.append(f"   {forwards}", style=""))
     if suite is not None and arguments.method in suite.lossy_methods():
-        console.print("LOSSY: this text does not follow the target's law")
+        console.print("LOSSY: this text does not follow the target's distribution")
     return 0
+
+
+def _tau(rounds: Sequence[RoundRecord]) -> str:
+    from distillspec.speculation.records import Counts
+
+    counts = Counts.of(rounds)
+    if not counts.verifications:
+        return "tau unknown, every round was cut short"
+    tau = f"tau {counts.block_efficiency():.2f}"
+    if counts.verifications < len(rounds):
+        tau += f" over the {counts.verifications} that no limit cut short"
+    return tau
 
 
 def _timed(
@@ -112,9 +125,9 @@ def _timed(
 ) -> Iterator[tuple[DecodedToken, float]]:
     """Each with the seconds that it took; printing counts only where a draft works meanwhile."""
     began = time.perf_counter()
-    for one in tokens:
+    for token in tokens:
         done = time.perf_counter()
-        yield one, done - began
+        yield token, done - began
         began = done if with_printing else time.perf_counter()
 
 

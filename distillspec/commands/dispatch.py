@@ -18,7 +18,6 @@ from typing import Any, NoReturn
 
 from distillspec import __version__
 from distillspec.commands import (
-    auto,
     check,
     compare,
     decode,
@@ -30,6 +29,7 @@ from distillspec.commands import (
     run,
     schema,
     train,
+    tune,
 )
 from distillspec.errors import DistillSpecError
 from distillspec.runtime.atomic import explain_any
@@ -49,10 +49,12 @@ COMMANDS = {
     "report": report,
     "compare": compare,
     "decode": decode,
-    "auto": auto,
+    "tune": tune,
     "pretrain": pretrain,
     "schema": schema,
 }
+# Verbs of 0.1 that still work and are not listed: the verb, and what differed in its defaults.
+_ALIASES = {"auto": ("tune", "--output", "auto.yaml")}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -88,8 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:
         explained = explain_any(error)
-        said = traceback.format_exc() if explained is None else str(explained)
-        _say_once(said, kin=f"{type(error).__name__}: {error}")
+        text = traceback.format_exc() if explained is None else str(explained)
+        _say_once(text, kin=f"{type(error).__name__}: {error}")
         if isinstance(error, OSError) and error.filename is None:
             _drop_output()
         return 1
@@ -115,22 +117,24 @@ def _after_an_interrupt(argv: Sequence[str]) -> str:
         return "the same command goes on where it stopped"
     if argv and argv[0] == "pretrain":
         return "the same command goes on where it stopped, with --resume"
-    if argv and argv[0] in ("auto", "check", "decode", "export", "report"):
+    if argv and argv[0] in ("tune", "auto", "check", "decode", "export", "report"):
         return "the same command begins again"
-    return "a run that was training resumes with: ./launch.sh RUN-FOLDER"
+    return "a run that was training resumes with: distillspec run RUN-FOLDER"
 
 
 def _dispatch(argv: list[str]) -> int:
     _check_folder()
     _check_arguments(argv)
-    verb = argv[0] if argv else "--help"
+    verb, *defaults = _ALIASES.get(argv[0], (argv[0],)) if argv else ("--help",)
+    if argv and verb != argv[0]:
+        say(f"note: the verb `{argv[0]}` is called `{verb}` now", sys.stderr)
     if verb in COMMANDS:
         command = COMMANDS[verb]
         summary = (command.__doc__ or "").partition(": ")[2]
         parser = _Parser(prog=f"distillspec {verb}", description=summary, allow_abbrev=False)
         command.add_arguments(parser)
         _log_to_stderr()
-        return int(command.main(parser.parse_intermixed_args(argv[1:])))
+        return int(command.main(parser.parse_intermixed_args([*defaults, *argv[1:]])))
     if verb.startswith("-"):
         _overview().parse_args(argv or ["--help"])
     guess = nearest(verb, list(COMMANDS))
@@ -210,7 +214,7 @@ def _overview() -> argparse.ArgumentParser:
         prog="distillspec",
         usage="distillspec VERB ...",
         description="Distil a draft model for speculative decoding, and measure what it gains.",
-        epilog=f"verbs:\n{verbs}\n\ndistillspec VERB --help tells what a verb takes.",
+        epilog=f"verbs:\n{verbs}\n\n`distillspec VERB --help` lists the arguments of a verb.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -221,19 +225,19 @@ def _overview() -> argparse.ArgumentParser:
 def _say_once(text: str, *, kin: str) -> None:
     """Print `text` to stderr; of several processes of one run, the first to fail speaks in full.
 
-    Others stay silent when theirs is the same error (`kin`), else they say it in one line: theirs
-    is mostly the consequence of the first, such as a lost connection.
+    Others stay silent when their error is the same (`kin`), else they print it in one line: it is
+    mostly the consequence of the first, such as a lost connection.
     """
     folder = error_folder()
     first = folder / "first" if folder else None
     try:
         if first is not None:
-            mine = first.with_name(f"of-{os.getpid()}")
-            mine.write_text(kin, encoding="utf-8")
+            own = first.with_name(f"of-{os.getpid()}")
+            own.write_text(kin, encoding="utf-8")
             try:
-                os.link(mine, first)  # appears whole: one written in place could be read empty
+                os.link(own, first)  # appears complete: a file written in place could be read empty
             finally:
-                mine.unlink()
+                own.unlink()
     except FileExistsError:
         assert first is not None
         if first.read_text(encoding="utf-8") == kin:

@@ -188,7 +188,7 @@ def configurations(suite: Suite, method: MethodConfig) -> list[tuple[MethodConfi
     else:
         arms = suite.arms(method)
     arms = [(arm, gamma) for arm, gamma in arms if arm.parallel is None]
-    return arms if method.valve is None else [*arms, suite.baseline(method)]
+    return arms if method.fallback is None else [*arms, suite.baseline(method)]
 
 
 def models(suite: Suite, method: MethodConfig, draft: str) -> list[str]:
@@ -284,9 +284,9 @@ def most_tokens_per_second(
 
 def guarded(suite: Suite, method: MethodConfig, way: Chooser, draft: str | None = None) -> Chooser:
     """`way` behind the method's fallback, if it has one."""
-    if method.valve is None:
+    if method.fallback is None:
         return way
-    plan = method.valve
+    plan = method.fallback
     return FallbackChooser(
         way,
         configuration(*suite.baseline(method), draft),

@@ -7,7 +7,17 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from distillspec.recipe.prompt_plan import PromptSource
-from distillspec.recipe.section import Count, FolderName, Minutes, Rows, Section, Tokens
+from distillspec.recipe.rule import RefusedError
+from distillspec.recipe.section import (
+    SCHEMA_VERSION,
+    Count,
+    FolderName,
+    Minutes,
+    Rows,
+    SchemaVersion,
+    Section,
+    Tokens,
+)
 
 VariantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$")]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**32)], ...], Field(min_length=1)]
@@ -27,6 +37,7 @@ class FinalsConfig(Section):
 
 
 class ComparisonConfig(Section):
+    schema_version: SchemaVersion = SCHEMA_VERSION
     kind: Literal["comparison"]
     name: FolderName = Field("", description="names the folder; default: the file's name")
     recipe: str = Field(description="the recipe that all variants change")
@@ -46,7 +57,7 @@ class ComparisonConfig(Section):
     seeds: Seeds = Field((0,), description="a run for each: order of the data, sampling, dropout")
     counts_stored_text: bool = Field(
         True,
-        description="sampling the target's stored responses, and caching its signal, are part of "
+        description="sampling the target's stored responses, and caching its logits, are part of "
         "the minutes of the variants that read them, in full, as if each had its own",
     )
     finals: FinalsConfig | None = None
@@ -76,37 +87,62 @@ class ComparisonConfig(Section):
     @model_validator(mode="after")
     def _names_variants(self) -> Self:
         if self.against not in self.variants:
-            raise ValueError(f"baseline is no variant: there are {', '.join(self.variants)}")
+            raise RefusedError(
+                f"baseline {self.against!r} is no variant",
+                keys=["baseline"],
+                fix=f"name one of {', '.join(self.variants)}",
+            )
         if UNDISTILLED in self.variants:
-            raise ValueError(
-                f"a variant is called {UNDISTILLED}, as the row of the draft that all begin with: "
-                "give it another name"
+            raise RefusedError(
+                f"a variant is called {UNDISTILLED}",
+                keys=[f"variants.{UNDISTILLED}"],
+                fix="give it another name",
+                why="the row of the draft that all variants begin with has this name",
             )
         if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds lists one twice: {list(self.seeds)}")
+            raise RefusedError(
+                f"seeds lists a value twice: {list(self.seeds)}",
+                keys=["seeds"],
+                fix="list each seed once",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reads_earlier_variants(self) -> Self:
         earlier: list[str] = []
         for name in self.variants:
             for needed in self.needs(name):
                 if needed not in earlier:
-                    raise ValueError(
-                        f"variant {name!r} reads the draft of {needed!r}, which stands before it "
-                        "nowhere: name one of the variants above it"
+                    raise RefusedError(
+                        f"variant {name!r} reads the draft of {needed!r}, which is not above it",
+                        keys=[f"variants.{name}"],
+                        fix=f"name one of the variants above it: {', '.join(earlier)}"
+                        if earlier
+                        else f"move {needed!r} above it",
+                        why="variants are trained in their order",
                     )
             earlier.append(name)
+        return self
+
+    @model_validator(mode="after")
+    def _changes_no_cost(self) -> Self:
         fixed = {"name", "seed", "distill.max_minutes", "distill.max_steps"}
         for name in self.variants:
             taken = fixed & self.changes_of(name).keys()
             if taken:
-                raise ValueError(
-                    f"variant {name!r} sets {min(taken)}, which the comparison sets itself: see "
-                    "minutes and seeds"
+                section = "changes" if min(taken) in self.changes else f"variants.{name}"
+                raise RefusedError(
+                    f"variant {name!r} sets {min(taken)}, which the comparison sets itself",
+                    keys=[f"{section}.{min(taken)}"],
+                    fix="remove it; set minutes and seeds of the comparison",
+                    why="variants are compared at equal cost",
                 )
         return self
 
 
 def _look(value: Any, found: list[str]) -> None:
     if isinstance(value, dict):
-        for one in value.values():
-            _look(one, found)
+        for inner in value.values():
+            _look(inner, found)
     elif isinstance(value, str) and value.startswith(OF_VARIANT):
         found.append(value.removeprefix(OF_VARIANT))

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from distillspec.errors import DistillSpecError
-from distillspec.recipe.expectation import SchemaNode, descend, sections_with
+from distillspec.recipe.expectation import SchemaNode, all_keys, descend, sections_with
+from distillspec.recipe.rule import RefusedError
 from distillspec.text.nearest import nearest
 from distillspec.text.secret import names_a_secret
 
@@ -22,9 +24,21 @@ _REMOVED = {  # keys of earlier versions
 
 
 class _Fault(NamedTuple):
+    """One fault that pydantic found. refusal: of a broken rule, which brings its own words."""
+
     path: Path
     type: str
     message: str
+    refusal: RefusedError | None
+
+
+class _Words(NamedTuple):
+    """What is printed of a fault. keys: the section, or the keys in conflict."""
+
+    what: str
+    keys: tuple[Path, ...]
+    fix: str
+    why: str | None = None
 
 
 def complaint(
@@ -36,23 +50,31 @@ def complaint(
 ) -> DistillSpecError:
     """The error to show for `data` that does not fit `schema`.
 
-    where: the file's name. overridden: path -> the command line's `section.key=value` that set it,
-    so that a fault in it is not sought in the file. Several faults: the first is told in full (an
-    unknown key before the missing one that it probably stands for), the others are named.
+    Of several faults the first is printed in full, and the others are named. An unknown key comes
+    before a missing key, which it probably stands for.
+
+    Args:
+        error: What pydantic raised.
+        data: The values that were checked.
+        schema: The outermost node of the JSON schema that they must fit.
+        where: The file's name.
+        overridden: The command line's `section.key=value` that set a path, by path.
     """
     found = (
-        _Fault(_path(item["loc"], data), item["type"], item["msg"])
+        _Fault(_path(item["loc"], data), item["type"], item["msg"], _refusal(item))
         for item in error.errors(include_url=False)
     )
     faults = list({(fault.path, fault.type): fault for fault in found}.values())
-    meant = [one for one in faults if not _is_of_another_form(one, faults, data)]
+    meant = [fault for fault in faults if not _is_of_another_form(fault, faults, data)]
     ordered = sorted(meant, key=lambda fault: fault.type != "extra_forbidden")
     first = ordered[0]
-    what, section, fix = _tell(first, data, schema)
+    words = _tell(first, data, schema)
+    fix = words.fix
     others = sorted({dotted(f.path) for f in ordered if not _related(f.path, first.path)})
     if others:
         fix += f" (faults too: {', '.join(others)})"
-    return DistillSpecError(what, where=_where(first, section, where, overridden, schema), fix=fix)
+    place = _where(first, words.keys, where, overridden, schema)
+    return DistillSpecError(words.what, where=place, fix=fix, why=words.why)
 
 
 def dotted(path: Path) -> str:
@@ -85,56 +107,51 @@ def _names_a_form(part: int | str) -> bool:
 
 
 def _is_of_another_form(fault: _Fault, faults: Sequence[_Fault], data: object) -> bool:
-    """Where a mapping stands that is told what it lacks, that it is no text either says nothing."""
+    """Whether a mapping is blamed for being no text, and another fault names what it lacks."""
     if fault.type != "string_type" or not isinstance(_value(data, fault.path), dict):
         return False
-    return any(one.path[: len(fault.path)] == fault.path for one in faults if one is not fault)
+    return any(
+        inner.path[: len(fault.path)] == fault.path for inner in faults if inner is not fault
+    )
 
 
-def _related(one: Path, other: Path) -> bool:
-    """Whether one path leads to the other: then both faults are the same one, told twice."""
-    shorter = min(len(one), len(other))
-    return one[:shorter] == other[:shorter]
+def _related(first: Path, second: Path) -> bool:
+    """Whether one path leads to the other: then both faults are the same."""
+    shorter = min(len(first), len(second))
+    return first[:shorter] == second[:shorter]
 
 
-def _tell(fault: _Fault, data: object, schema: SchemaNode) -> tuple[str, Path, str]:
-    """What is wrong, the section it is in, and how to mend it."""
+def _tell(fault: _Fault, data: object, schema: SchemaNode) -> _Words:
     path = fault.path
     if fault.type == "extra_forbidden":
         return _unknown_key(path, data, schema)
     if fault.type == "union_tag_not_found":
         path, fault = (*path, "kind"), fault._replace(type="missing")
         kinds = _at(schema, data, path[:-1]).choices()
-        return f"missing key '{dotted(path)}'", path[:-1], f"add `kind:`, one of {', '.join(kinds)}"
+        fix = f"add `kind:`, one of {', '.join(kinds)}"
+        return _Words(f"missing key '{dotted(path)}'", (path[:-1],), fix)
     if fault.type == "union_tag_invalid":
         return _unknown_kind(path, data, schema)
     if fault.type == "missing" and path and isinstance(path[-1], str):
         place = _at(schema, data, path)
         meaning = f" ({place.description()})" if place.description() else ""
-        return (
+        return _Words(
             f"missing key '{dotted(path)}'",
-            path[:-1],
+            (path[:-1],),
             f"add `{path[-1]}:` {place.words()}{meaning}",
         )
-    if fault.type == "value_error":
-        message = fault.message.removeprefix("Value error, ")
-        return (
-            message,
-            path,
-            (
-                "change these values; `./launch.sh schema` explains every key, and "
-                "`schema --suite` those of suites"
-            ),
-        )
+    if fault.refusal is not None:
+        keys = tuple((*path, *key.split(".")) for key in fault.refusal.keys)
+        return _Words(fault.refusal.what, keys or (path,), fault.refusal.fix, fault.refusal.why)
     if fault.type == "missing":  # an element of a list of fixed length
         path = path[:-1]
     return _wrong_value(path, data, schema)
 
 
-def _unknown_key(path: Path, data: object, schema: SchemaNode) -> tuple[str, Path, str]:
+def _unknown_key(path: Path, data: object, schema: SchemaNode) -> _Words:
     section, key = path[:-1], str(path[-1])
     if reason := _REMOVED.get(dotted(path)):
-        return f"unknown key '{key}'", section, f"delete it: {reason}"
+        return _Words(f"unknown key '{key}'", (section,), f"delete it: {reason}")
     known = _at(schema, data, section).names(_value(data, (*section, "kind")))
     guess = nearest(key, known)
     elsewhere = [name for name in sections_with(schema, key) if name != dotted(section)]
@@ -142,20 +159,31 @@ def _unknown_key(path: Path, data: object, schema: SchemaNode) -> tuple[str, Pat
         fix = f"did you mean '{guess}'?"
     elif elsewhere:
         fix = f"'{key}' belongs under '{elsewhere[0]}'"
+    elif meant := _nearest_elsewhere(key, dotted(section), schema):
+        fix = f"did you mean {' or '.join(repr(name) for name in meant)}?"
     else:
         fix = f"the keys here are {', '.join(known)}"
-    return f"unknown key '{key}'", section, fix
+    return _Words(f"unknown key '{key}'", (section,), fix)
 
 
-def _unknown_kind(path: Path, data: object, schema: SchemaNode) -> tuple[str, Path, str]:
+def _nearest_elsewhere(key: str, section: str, schema: SchemaNode) -> list[str]:
+    """Dotted names of the nearest key of other sections, those inside `section` before others."""
+    names = list(all_keys(schema))
+    guess = nearest(key, sorted({name.rpartition(".")[2] for name in names}))
+    matches = [name for name in names if name.rpartition(".")[2] == guess]
+    inside = [name for name in matches if name.startswith(f"{section}.")]
+    return (inside or matches)[:3]
+
+
+def _unknown_kind(path: Path, data: object, schema: SchemaNode) -> _Words:
     kinds = _at(schema, data, path).choices()
     given = _value(data, (*path, "kind"))
     guess = nearest(str(given), kinds)
     what = f"'{dotted((*path, 'kind'))}' must be one of {', '.join(kinds)}, not {_shown(given)}"
-    return what, path, f"did you mean '{guess}'?" if guess else "choose one of these"
+    return _Words(what, (path,), f"did you mean '{guess}'?" if guess else "choose one of these")
 
 
-def _wrong_value(path: Path, data: object, schema: SchemaNode) -> tuple[str, Path, str]:
+def _wrong_value(path: Path, data: object, schema: SchemaNode) -> _Words:
     place = _at(schema, data, path)
     given = _value(data, path)
     secret = isinstance(given, str | dict) and place.may_hold_secret()
@@ -169,7 +197,7 @@ def _wrong_value(path: Path, data: object, schema: SchemaNode) -> tuple[str, Pat
         fix = f"did you mean '{guess}'?" if guess else fix
     if place.description():
         fix += f" ({place.description()})"
-    return what, path[:-1], fix
+    return _Words(what, (path[:-1],), fix)
 
 
 def _at(schema: SchemaNode, data: object, path: Path) -> SchemaNode:
@@ -188,12 +216,30 @@ def _value(data: object, path: Path) -> Any:
 
 
 def _where(
-    fault: _Fault, section: Path, where: str, overridden: dict[Path, str], schema: SchemaNode
+    fault: _Fault,
+    keys: tuple[Path, ...],
+    where: str,
+    overridden: dict[Path, str],
+    schema: SchemaNode,
 ) -> str:
-    for path, text in overridden.items():
-        if fault.path[: len(path)] == path:
-            return f"override '{_override(path, text, fault, schema)}' of {where}"
-    return f"{where}: {dotted(section) or 'top level'}"
+    """The file and its keys, with the overrides that set any of them."""
+    named = ", ".join(dotted(key) for key in keys) or "top level"
+    if fault.refusal is None:
+        for path, text in overridden.items():
+            if fault.path[: len(path)] == path:
+                return f"override '{_override(path, text, fault, schema)}' of {where}"
+        return f"{where}: {named}"
+    setting = [
+        f"override '{_override(path, text, fault, schema)}'"
+        for path, text in overridden.items()
+        if any(_related(path, key) for key in keys)
+    ]
+    return f"{', '.join([where, *setting])}: {named}"
+
+
+def _refusal(item: ErrorDetails) -> RefusedError | None:
+    error = item.get("ctx", {}).get("error")
+    return error if isinstance(error, RefusedError) else None
 
 
 def _override(path: Path, text: str, fault: _Fault, schema: SchemaNode) -> str:

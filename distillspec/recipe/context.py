@@ -14,7 +14,12 @@ _LONG = ("longrope", "su")  # "su" is what the first Phi-3 called it
 
 
 class ContextLength(NamedTuple):
-    """positions: tokens of the longest text. reason: why not more, "" for the usual one."""
+    """How long a text a model can read.
+
+    Attributes:
+        positions: Tokens of the longest text.
+        reason: Why there are not more; empty for the usual reason.
+    """
 
     positions: int
     reason: str = ""
@@ -24,7 +29,7 @@ def context_of(config: Mapping[str, Any]) -> ContextLength:
     """Read the context length from config.json, or from the attributes of a configuration.
 
     Some kinds of RoPE change all frequencies once a text grows beyond a length. What was cached
-    before is then rotated by other frequencies than a forward over the whole text would use, and
+    before is then rotated by other frequencies than a forward over the entire text would use, and
     the rows of a batch depend on the longest of them. Such a text is not read at all.
     """
     inner = config.get("text_config")
@@ -51,7 +56,7 @@ def _switches(config: Mapping[str, Any], positions: int) -> Iterable[tuple[str, 
             found.append((kind, original))
         elif "dynamic" in kind:
             found.append((kind, positions))
-    return sorted(found, key=lambda one: one[1])
+    return sorted(found, key=lambda entry: entry[1])
 
 
 def _ropes(config: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
@@ -60,7 +65,7 @@ def _ropes(config: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
         given = config.get(key)
         if isinstance(given, Mapping):
             yield given
-            yield from (one for one in given.values() if isinstance(one, Mapping))
+            yield from (inner for inner in given.values() if isinstance(inner, Mapping))
 
 
 def check_rows_fit(recipe: Recipe, contexts: Iterable[ContextLength], source: str = "") -> None:

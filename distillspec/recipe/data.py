@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
 
+from distillspec.recipe.data_rules import ROWS
+from distillspec.recipe.rule import RefusedError
 from distillspec.recipe.section import Count, Rows, Section, Tokens
 
 TEMPLATE_DATE = Date(2026, 1, 1)
@@ -33,12 +35,18 @@ class PythonSource(Section):
     @model_validator(mode="after")
     def _names_something(self) -> Self:
         if not self.standard_library and not self.packages:
-            raise ValueError("names no code: set standard_library: true or list packages")
+            raise RefusedError(
+                "the source of kind python-source names no code",
+                keys=["standard_library", "packages"],
+                fix="set standard_library: true, or list packages",
+            )
         return self
 
 
 class _Rows(Section):
     """What a row of a data set is read by; `a.b` and `a.0` name a field inside another one."""
+
+    rules = ROWS
 
     prompt: str = Field(
         "prompt",
@@ -53,8 +61,8 @@ class _Rows(Section):
     )
     after_words: Tokens | None = Field(
         None,
-        description="the prompt field is a whole text: its first so many words are the prompt, "
-        "the rest of it the response; texts without more are left out",
+        description="use this many first words of a plain text as the prompt, and the rest as the "
+        "response; shorter texts are left out",
     )
     response: str = Field("response", description="field of the response text, where there is one")
     messages: str = Field("messages", description="field of a chat; the target's template is used")
@@ -72,25 +80,13 @@ class _Rows(Section):
         "stands alone",
     )
     merge: dict[str, str] = Field(
-        {}, description="categories that are told as another one: {writing: mt_bench}"
+        {}, description="categories that are counted as another: {writing: mt_bench}"
     )
     as_chat: Literal["never", "if-template"] = Field(
         "never",
         description="if-template: a prompt is asked as a user's message where the target's "
         "tokenizer has a chat template, and is plain text where it has none",
     )
-
-    @model_validator(mode="after")
-    def _merges_something(self) -> Self:
-        if self.merge and self.category is None:
-            raise ValueError("merge renames categories: name their field with category")
-        if self.after_words is not None and (self.turns is not None or self.as_chat != "never"):
-            raise ValueError("after_words cuts plain texts: leave out turns and as_chat")
-        if self.after_words is not None and self.after:
-            raise ValueError(
-                "after_words cuts a text, and nothing stands in the cut: leave out after"
-            )
-        return self
 
 
 class JsonlSource(_Rows):
@@ -141,10 +137,10 @@ class DataConfig(Section):
     max_prompts: Count | None = Field(None, description="use at most this many training prompts")
     store: str = Field(
         "data/responses",
-        description="folder of stored target responses, which recipes that ask the same share",
+        description="folder of stored target responses, which recipes with the same request share",
     )
     preview: int = Field(
-        2, ge=0, le=10_000, description="rows shown with their mask before training"
+        2, ge=0, le=10_000, description="rows that are printed with their loss mask before training"
     )
     template_variables: dict[str, JsonValue] = Field(
         {},
@@ -160,9 +156,11 @@ class DataConfig(Section):
     def _leaves_the_prompt_to_us(self) -> Self:
         taken = reserved_variables(self.template_variables)
         if taken:
-            raise ValueError(
-                f"template_variables may not hold '{taken[0]}': prompts end where the model is to "
-                "speak"
+            raise RefusedError(
+                f"template_variables may not hold '{taken[0]}'",
+                keys=[f"template_variables.{taken[0]}"],
+                fix="remove it",
+                why="prompts end where the model is to speak",
             )
         return self
 

@@ -1,7 +1,7 @@
 """What a recipe minimises, and on which text, where it does not say so.
 
 The best that was measured at equal wall-clock (`eval/measured.md`) is JSD on text of draft and
-target, in whole batches by turns. A pair or an objective that rules this out gets the nearest
+target, in entire batches by turns. A pair or an objective that rules this out gets the nearest
 choice that it allows, so that a recipe of a pair and data alone is valid for every kind of pair.
 """
 
@@ -38,9 +38,9 @@ def with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
         source = _OF_DATA if "nll" in losses else _OF_DRAFT
     elif (
         is_endpoint
-        or pair.get("tokenizers") == "bridged"
+        or pair.get("tokenizers") == "cross-tokenizer"
         or "nll" in losses
-        or _section(distill, "signal").get("kind") == "cached"
+        or _section(distill, "target_logits").get("kind") == "cached"
         or ("block_efficiency" in losses and distill.get("block_form") == "drawn")
     ):
         source = _OF_TARGET

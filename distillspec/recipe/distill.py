@@ -6,6 +6,8 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
+from distillspec.recipe.distill_rules import DISTILL, SOURCE
+from distillspec.recipe.rule import RefusedError
 from distillspec.recipe.section import Block, Count, Minutes, Rows, Section, Share, Tokens
 from distillspec.recipe.temperature import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 
@@ -15,6 +17,8 @@ Origin = Literal["fixed", "target", "draft", "speculative", "replay"]
 class SourceShares(Section):
     """Where responses come from; the shares add up to 1."""
 
+    rules = SOURCE
+
     fixed: Share = Field(0.0, description="the data set's own responses")
     target: Share = Field(
         0.0, description="sampled from the target once, stored; with per: token, now"
@@ -22,15 +26,15 @@ class SourceShares(Section):
     draft: Share = Field(0.0, description="sampled now from the draft's current weights")
     speculative: Share = Field(
         0.0,
-        description="the target's law, now, by speculative decoding with the draft's current "
-        "weights: see distill.speculative",
+        description="sampled from the target now, by speculative decoding with the draft's "
+        "current weights; set it up in distill.speculative",
     )
     replay: Share = Field(
         0.0, description="draft or speculative responses of earlier steps: see distill.replay"
     )
     per: Literal["sequence", "batch", "token"] = Field(
         "sequence",
-        description="what the shares are of: the sequences of each batch, or whole batches, or "
+        description="what the shares divide: the sequences of each batch, entire batches, or "
         "the tokens of each sequence, which draft and target then write by turns",
     )
 
@@ -55,17 +59,10 @@ class SourceShares(Section):
     def _add_up(self) -> Self:
         total = sum(self.of.values())
         if abs(total - 1.0) > 1e-6:
-            raise ValueError(
-                f"the shares {' + '.join(get_args(Origin))} must add up to 1, not {total:g}"
-            )
-        if self.per == "token" and set(self.of) != {"draft", "target"}:
-            raise ValueError(
-                "per: token is for draft and target, who write one sequence by turns: "
-                "{draft: 0.5, target: 0.5, per: token}; else set per: sequence"
-            )
-        if self.replay and not (self.draft + self.speculative):
-            raise ValueError(
-                "replay repeats what draft or speculative have written: give one of them a share"
+            raise RefusedError(
+                f"the shares {' + '.join(get_args(Origin))} must add up to 1, not {total:g}",
+                keys=[],
+                fix="change the shares, such as {draft: 0.5, target: 0.5}",
             )
         return self
 
@@ -73,9 +70,11 @@ class SourceShares(Section):
 class ReplayConfig(Section):
     """A ring of the latest responses that were written during training."""
 
-    sequences: Rows = Field(256, description="responses kept, over all processes")
+    sequences: Rows = Field(256, description="responses kept for replay, over all processes")
     max_age: Count = Field(
-        20, description="steps that a response may be old; where none is young enough, new ones"
+        20,
+        description="largest age of a replayed response, optimizer steps; new ones are written "
+        "where all are older",
     )
 
 
@@ -85,9 +84,8 @@ class SpeculativeConfig(Section):
     gamma: Annotated[int, Field(ge=1, le=16)] = Field(4, description="tokens drafted a round")
     rejected: bool = Field(
         False,
-        description="learn at every position that was drafted, also those after a rejected token, "
-        "each weighed by the probability that a round comes so far: the loss on the text, with "
-        "less of its dice",
+        description="learn at every drafted position, also after a rejected token, weighed by the "
+        "probability that a round reaches it; this estimates the loss on the text with less noise",
     )
 
 
@@ -149,7 +147,11 @@ class MixConfig(Section):
     @model_validator(mode="after")
     def _mixes_something(self) -> Self:
         if not self.terms:
-            raise ValueError("names no loss: {forward_kl: 0.5, tvd: 0.5}")
+            raise RefusedError(
+                "distill.mix names no loss",
+                keys=["forward_kl"],
+                fix="give at least one weight: {forward_kl: 0.5, tvd: 0.5}",
+            )
         return self
 
 
@@ -167,26 +169,26 @@ class SelectConfig(Section):
 
 
 class OnlineTargetConfig(Section):
-    """The target's forward over every batch: its whole distribution, nothing kept."""
+    """The target runs on every batch and gives its entire distribution; nothing is kept."""
 
     kind: Literal["online"]
 
 
 class CachedTargetConfig(Section):
-    """The target's forward once, of which a compressed form is kept on disk: text must be known."""
+    """The target runs once on known text, and its top-k logits are kept on disk."""
 
     kind: Literal["cached"]
     k: Tokens = Field(
         64,
-        description="likeliest tokens kept of each predicted token's distribution, with the mass "
-        "of the rest",
+        description="most probable tokens that are kept for each position, with the mass of the "
+        "rest; more cost more disk",
     )
     dtype: Literal["float16", "float32"] = Field(
-        "float16", description="of the kept log-probabilities"
+        "float16", description="type of the kept log-probabilities; float16 halves the disk space"
     )
     store: str = Field(
         "data/signals",
-        description="folder of kept distributions, which recipes that ask the same share",
+        description="folder of the cache; recipes that need the same logits share it",
     )
 
     def bytes_per_token(self, vocab_size: int) -> int:
@@ -195,10 +197,12 @@ class CachedTargetConfig(Section):
         return self.k * (of_id + (2 if self.dtype == "float16" else 4)) + 4
 
 
-Signal = Annotated[OnlineTargetConfig | CachedTargetConfig, Field(discriminator="kind")]
+TargetLogits = Annotated[OnlineTargetConfig | CachedTargetConfig, Field(discriminator="kind")]
 
 
 class DistillConfig(Section):
+    rules = DISTILL
+
     divergence: Term | Literal["mix"] = Field(
         "jsd",
         description="loss per response token; nll needs no target; mix: see mix. Default: jsd, the "
@@ -216,11 +220,12 @@ class DistillConfig(Section):
     )
     block_form: Literal["overlap", "drawn"] = Field(
         "overlap",
-        description="what block_efficiency multiplies along a text: alpha, on any text, an "
-        "approximation; or min(1, q / p) of its tokens, unbiased on text of the target, with more "
-        "dice",
+        description="factors of block_efficiency along a text. overlap: alpha, an approximation "
+        "on any text. drawn: min(1, q / p) of its tokens, unbiased on text of the target, noisier",
     )
-    select: SelectConfig | None = Field(None, description="learn from a part of the tokens only")
+    select: SelectConfig | None = Field(
+        None, description="learn from the most useful tokens only (AdaSPEC)"
+    )
     source: SourceShares = Field(
         default_factory=lambda: SourceShares(draft=0.5, target=0.5, per="batch"),
         description="where responses come from. Default: {draft: 0.5, target: 0.5, per: batch}, "
@@ -228,47 +233,54 @@ class DistillConfig(Section):
     )
     replay: ReplayConfig = Field(default_factory=ReplayConfig)
     speculative: SpeculativeConfig = Field(default_factory=SpeculativeConfig)
-    signal: Signal = Field(
+    target_logits: TargetLogits = Field(
         default_factory=lambda: OnlineTargetConfig(kind="online"),
-        description="where the target's distributions come from: its forward now, or a cache of it",
+        description="where the target's logits come from. online: its forward now. cached: stored "
+        "top-k logits, to train on the same text more than once",
     )
     temperature: float = Field(
         1.0,
         ge=LOWEST_TEMPERATURE,
         le=HIGHEST_TEMPERATURE,
-        description="of sampling and of both distributions in the loss",
+        description="temperature of sampling and of both distributions in the loss, 1e-5 to 4; use "
+        "the one of your traffic",
     )
     on_prompts: bool = Field(
         False,
-        description="the loss is over the prompts' tokens too: for plain text, where a prompt is "
-        "text like any other. Not for chats",
+        description="also learn from the tokens of prompts; use it for plain text, not for chats",
     )
     reduction: Literal["tokens", "sequences"] = Field(
         "tokens", description="mean over the tokens in the loss, or mean of the means per sequence"
     )
     batch_size: Rows = Field(32, description="sequences per optimizer step, over all processes")
     micro_batch_size: Rows | None = Field(
-        None, description="sequences per forward and process; default: batch_size / processes"
+        None,
+        description="sequences per forward and process; lower it to save memory; default: "
+        "batch_size / processes",
     )
     max_steps: Count = Field(1000, description="optimizer steps")
     max_minutes: Minutes | None = Field(
-        None, description="stop after this much training, minutes; whichever comes first"
+        None,
+        description="stop after this many minutes of training, if that is before max_steps",
     )
-    chunk_tokens: Tokens = Field(1024, description="response tokens whose logits exist at one time")
+    chunk_tokens: Tokens = Field(
+        1024,
+        description="response tokens whose logits exist at one time; lower it to save memory",
+    )
     packing: Tokens | None = Field(
         None,
-        description="put several texts into one row of at most so many tokens, none of which sees "
-        "another; for models that take an attention mask of ours",
+        description="pack several texts into rows of this many tokens, against padding; texts do "
+        "not see each other. The model must take a custom attention mask",
     )
     bucket_steps: Count = Field(
         1,
-        description="sequences of so many neighbouring steps are sorted by length before they are "
-        "dealt to steps, whose order is then drawn: less padding, less mixing",
+        description="sort the sequences of this many steps by length, then shuffle the steps; more "
+        "means less padding and less mixing",
     )
     checkpoint_every_steps: Count = Field(100, description="steps between two resumable states")
     checkpoint_every_minutes: Minutes = Field(
         10.0,
-        description="minutes of training between two resumable states, where the steps are long",
+        description="largest time between two resumable states, minutes; for long steps",
     )
     probe: ProbeConfig = Field(default_factory=ProbeConfig)
 
@@ -305,20 +317,19 @@ class DistillConfig(Section):
         return units.pop() if len(units) == 1 else ""
 
     @property
-    def cached_signal(self) -> CachedTargetConfig | None:
+    def cached_logits(self) -> CachedTargetConfig | None:
         """How the target's distributions are kept, where they are."""
-        return self.signal if isinstance(self.signal, CachedTargetConfig) else None
+        return self.target_logits if isinstance(self.target_logits, CachedTargetConfig) else None
 
     @property
-    def signal_caveat(self) -> str | None:
-        """What is to be said of a cached signal under this loss; None: nothing."""
-        if self.cached_signal is None or "reverse_kl" not in self.terms:
+    def cached_logits_caveat(self) -> str | None:
+        """A warning about cached logits under this loss; None where there is none."""
+        if self.cached_logits is None or "reverse_kl" not in self.terms:
             return None
         return (
             "reverse_kl hangs on how the target spreads the mass of the rest, which is not kept: "
             "of the loss and its gradient a large part is missing at any small k "
-            "(eval/measured.md); "
-            "forward_kl, jsd and tvd are served well"
+            "(eval/measured.md); forward_kl, jsd and tvd are served well"
         )
 
     @property
@@ -337,74 +348,3 @@ class DistillConfig(Section):
     def reads_whole_steps(self) -> bool:
         """Whether a token's weight depends on all tokens of its step: then two passes are made."""
         return "tvd_plus" in self.terms or self.select is not None
-
-    @model_validator(mode="after")
-    def _mixes_something(self) -> Self:
-        if (self.divergence == "mix") != (self.mix is not None):
-            raise ValueError(
-                "divergence: mix and mix go together: {divergence: mix, mix: {forward_kl: 0.5, "
-                "tvd: 0.5}}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _has_the_text_it_needs(self) -> Self:
-        if "tvd_plus" in self.terms and (not self.source.is_drafts or self.on_prompts):
-            raise ValueError(
-                "tvd_plus is an expectation over tokens that the draft has drawn: set source: "
-                "{draft: 1.0} and on_prompts: false, or take tvd, which any text will do for"
-            )
-        if "block_efficiency" in self.terms and self.block_form == "drawn":
-            others = set(self.source.of) - {"target", "speculative", "replay"}
-            if others or self.on_prompts or self.cached_signal is not None:
-                raise ValueError(
-                    "block_form: drawn goes by the tokens that the target has drawn: take the "
-                    "sources target and speculative alone (replay beside the latter), on_prompts: "
-                    "false and signal: {kind: online}; or block_form: overlap, which any text will "
-                    "do for"
-                )
-        if "nll" in self.terms and self.source.draft:
-            raise ValueError(
-                "nll learns to write what it reads, and here that is the draft's own text: take "
-                "fixed, target or speculative as source, or a divergence, which any text will do "
-                "for"
-            )
-        if self.cached_signal is not None:
-            if self.source.of != self.source.stored:
-                raise ValueError(
-                    "signal: {kind: cached} keeps what the target says of text that is known "
-                    "before training, and the draft writes its text in each step anew: take the "
-                    "sources fixed and target alone, such as source: {target: 1.0}, or signal: "
-                    "{kind: online}"
-                )
-            if not self.reads_target:
-                raise ValueError(
-                    "nll reads no target, so there is no signal to cache: leave signal out"
-                )
-        whole = {"tvd_plus", "block_efficiency"} & set(self.terms)
-        self._can_learn_from_rejected(whole | ({"nll"} & set(self.terms)))
-        if self.select is not None and whole:
-            raise ValueError(
-                f"select drops tokens, and {min(whole)} weighs each by its neighbours or its whole "
-                "step: leave one of them out"
-            )
-        return self
-
-    def _can_learn_from_rejected(self, of_texts: set[str]) -> None:
-        if not (self.source.speculative and self.speculative.rejected):
-            return
-        if self.source.replay:
-            raise ValueError(
-                "speculative.rejected weighs what was drafted by the draft that drafted it, and "
-                "replay trains another one on it: leave one of them out"
-            )
-        if of_texts:
-            raise ValueError(
-                f"{min(of_texts)} is of the tokens of a text, and rejected ones are in none: set "
-                "speculative.rejected: false"
-            )
-        if self.select is not None or self.on_prompts or self.reduction == "sequences":
-            raise ValueError(
-                "speculative.rejected has weights of its own: leave out select, on_prompts and "
-                "reduction: sequences"
-            )

@@ -1,4 +1,4 @@
-"""What a recipe would do, told without doing it: paths are checked, nothing heavy is loaded."""
+"""What a recipe would do: its paths are checked, and nothing heavy is loaded."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def plan(
     if drafts is None:
         drafts = ("undistilled", "distilled", *(["control"] if recipe.evaluate.control else []))
     lines = _distillation(recipe, source, suite, drafts)
-    return lines if suite is None else [one for one in lines if one.about in _OF_EVALUATIONS]
+    return lines if suite is None else [line for line in lines if line.about in _OF_EVALUATIONS]
 
 
 def render(lines: list[PlanLine]) -> str:
@@ -106,10 +106,10 @@ def _distillation(
         bound = "" if recipe.data.max_prompts else "; data.max_prompts would bound them"
         text = f"one target response to each training prompt is kept in {store}{bound}"
         lines.append(PlanLine("store", text))
-    if distill.cached_signal is not None:
-        lines.append(PlanLine("signal", _signal(distill.cached_signal, source)))
-        if distill.signal_caveat is not None:
-            lines.append(PlanLine("note", distill.signal_caveat))
+    if distill.cached_logits is not None:
+        lines.append(PlanLine("signal", _signal(distill.cached_logits, source)))
+        if distill.cached_logits_caveat is not None:
+            lines.append(PlanLine("note", distill.cached_logits_caveat))
     lines.append(PlanLine("train", _training(distill)))
     if distill.select is not None:
         where = f"{source}: distill.select.reference"
@@ -146,13 +146,13 @@ def _pretraining(recipe: PretrainRecipe, source: str) -> list[PlanLine]:
         where = f"{source}: tokenizer.take_from"
         text = tokenizer_line(tokenizer.take_from, where)
     else:
-        text = f"a new byte-level BPE of {tokenizer.train_vocabulary} tokens"
+        text = f"a new byte-level BPE of {tokenizer.vocab_size} tokens"
     if recipe.start_from is not None:
         model = f"goes on from {model_line(recipe.start_from, f'{source}: start_from')}"
     else:
         assert recipe.model is not None, "the schema asks for one of the two"
         known = local_config(tokenizer.take_from) if tokenizer.take_from else {}
-        vocab_size = tokenizer.train_vocabulary or _whole(known or {}, "vocab_size")
+        vocab_size = tokenizer.vocab_size or _whole(known or {}, "vocab_size")
         _check_size(recipe.model, vocab_size, recipe.hardware, f"{source}: model")
         model = f"Llama, {recipe.model.layers} layers, hidden size {recipe.model.hidden_size}"
     train = recipe.train
@@ -242,7 +242,7 @@ def _prompts(source: PromptSource, where: str) -> str:
     if isinstance(source, AdversarialSource):
         return f"made from the seed: {', '.join(source.shapes)}"
     if isinstance(source, JsonlSource | HubSource) and source.path is not None:
-        fix = "mend the path; it is relative to the working folder"
+        fix = "correct the path; it is relative to the working folder"
         check_regular(Path(source.path), f"the data file '{source.path}'", fix)
         if not os.path.isfile(source.path):
             raise DistillSpecError(
@@ -287,7 +287,7 @@ def _responses(shares: SourceShares) -> str:
     if shares.per == "token":
         return f"{shares.draft:.0%} of the tokens the draft's, {shares.target:.0%} the target's"
     found = ", ".join(f"{share:.0%} {words[origin]}" for origin, share in shares.of.items())
-    return found + (" (whole batches)" if shares.per == "batch" else "")
+    return found + (" (entire batches)" if shares.per == "batch" else "")
 
 
 def _training(distill: DistillConfig) -> str:
@@ -299,10 +299,10 @@ def _training(distill: DistillConfig) -> str:
 
 
 def _signal(signal: CachedTargetConfig, source: str) -> str:
-    check_writable(Path(signal.store), f"{source}: distill.signal.store")
+    check_writable(Path(signal.store), f"{source}: distill.target_logits.store")
     small, large = (signal.bytes_per_token(size) for size in (2**16, 2**16 + 1))
     return (
-        f"the target's {signal.k} likeliest tokens and the mass of the rest are kept in"
+        f"the target's {signal.k} most probable tokens and the mass of the rest are kept in"
         f" {signal.store}, {small} bytes for each predicted token ({large} from a vocabulary of"
         " 65,537 on)"
     )
@@ -318,7 +318,7 @@ def _evaluation(suite: Suite, path: str, drafts: Collection[str]) -> str:
     for method in suite.methods:
         if method.parallel is not None:
             check_threads(method.parallel.threads, f"{path}: {method.name}: parallel.threads")
-    brought = [_prompts(one, f"{path}: {key}") for key, one in suite.prompts.named.items()]
+    brought = [_prompts(prompts, f"{path}: {key}") for key, prompts in suite.prompts.named.items()]
     scored = "" if suite.quality is None else f", scored by {suite.quality}"
     measured = [name for name in suite.measured_drafts() if name in drafts]
     return (

@@ -12,6 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import reserved_variables
+from distillspec.recipe.rule import RefusedError
 from distillspec.recipe.section import Section, Share, Threads
 from distillspec.text.secret import masked, names_a_secret
 
@@ -42,16 +43,14 @@ class EndpointConfig(Section):
         description="name (in capitals) of the environment variable that holds the key; null: "
         "the server wants none",
     )
-    concurrency: Threads = Field(
-        8, description="requests that are under way at one time, over all processes"
-    )
+    concurrency: Threads = Field(8, description="requests at one time, over all processes")
     retries: Annotated[int, Field(ge=0, le=20)] = Field(
         5, description="tries after the first for one prompt, with growing waits between them"
     )
     timeout_seconds: float = Field(
-        120.0, gt=0.0, le=86_400.0, description="patience with one request, seconds"
+        120.0, gt=0.0, le=86_400.0, description="longest wait for one request, seconds"
     )
-    most_unanswered: Share = Field(
+    max_unanswered: Share = Field(
         0.01,
         description="share of prompts, rounded up, that may stay without a usable answer: they are "
         "left out of training; more of them are an error",
@@ -75,23 +74,29 @@ class EndpointConfig(Section):
             host = b""
         written = self.url.isprintable() and " " not in self.url
         if not host or not written or parts.scheme not in ("http", "https"):
-            raise ValueError("url is no address: write http://HOST:PORT/v1 or https://HOST/v1")
+            raise RefusedError(
+                "url is no address",
+                keys=["url"],
+                fix="write http://HOST:PORT/v1 or https://HOST/v1",
+            )
         if (
             parts.username is not None
             or parts.password is not None
             or parts.query
             or parts.fragment
         ):
-            raise ValueError(
-                "url holds a user, a password, a query or a fragment, and recipes are no place for "
-                "secrets: give the bare address, put the key into an environment variable, and "
-                "name that with key_variable"
+            raise RefusedError(
+                "url holds a user, a password, a query or a fragment",
+                keys=["url"],
+                fix="give the bare address; put the key into an environment variable, and name "
+                "that variable with key_variable",
+                why="recipes are copied into run folders, and must hold no secrets",
             )
         return self
 
     @property
     def template_variables(self) -> dict[str, JsonValue]:
-        """What the server's chat template is told beside the messages, and so the draft's."""
+        """Variables of the chat template besides the messages, for server and draft."""
         found = self.body.get(_TEMPLATE, {})
         assert isinstance(found, dict), "the section has been checked"
         return found
@@ -100,12 +105,19 @@ class EndpointConfig(Section):
     def _tells_the_template(self) -> Self:
         found = self.body.get(_TEMPLATE, {})
         if not isinstance(found, dict):
-            raise ValueError(f"body.{_TEMPLATE} is no object: write {{enable_thinking: false}}")
+            raise RefusedError(
+                f"body.{_TEMPLATE} is no object",
+                keys=[f"body.{_TEMPLATE}"],
+                fix="write an object, such as {enable_thinking: false}",
+            )
         taken = reserved_variables(found)
         if taken:
-            raise ValueError(
-                f"body.{_TEMPLATE} may not hold '{taken[0]}': the draft reads prompts through its "
-                "own template, which ends where the model is to speak"
+            raise RefusedError(
+                f"body.{_TEMPLATE} may not hold '{taken[0]}'",
+                keys=[f"body.{_TEMPLATE}"],
+                fix=f"remove {taken[0]}",
+                why="the draft reads prompts through its own template, which ends where the model "
+                "is to speak",
             )
         return self
 
@@ -113,9 +125,12 @@ class EndpointConfig(Section):
     def _sends_no_secret(self) -> Self:
         named = sorted(key for key in self.body if names_a_secret(key))
         if named or masked(json.dumps(self.body)) != json.dumps(self.body):
-            raise ValueError(
-                f"body holds {named[0] if named else 'a secret'}, and recipes are no place for "
-                "secrets: put the key into an environment variable, and name that with key_variable"
+            raise RefusedError(
+                f"body holds {named[0] if named else 'a secret'}",
+                keys=["body"],
+                fix="remove it; put the key into an environment variable, and name that variable "
+                "with key_variable",
+                why="recipes are copied into run folders, and must hold no secrets",
             )
         return self
 
@@ -123,9 +138,12 @@ class EndpointConfig(Section):
     def _adds_fields(self) -> Self:
         taken = sorted({*_OURS, "max_tokens", "max_completion_tokens"} & self.body.keys())
         if taken:
-            raise ValueError(
-                f"body may not hold '{taken[0]}': the recipe says it elsewhere, or (stop) answers "
-                "would not end where the target ends them"
+            raise RefusedError(
+                f"body may not hold '{taken[0]}'",
+                keys=[f"body.{taken[0]}"],
+                fix="remove it",
+                why="another key of the recipe sets it; stop would end answers where the target "
+                "does not",
             )
         return self
 
@@ -162,6 +180,6 @@ def refuse_endpoint(endpoint: EndpointConfig | None, verb: str) -> None:
         raise DistillSpecError(
             f"`{verb}` needs the target's distribution, and an endpoint gives text alone",
             where=f"pair.endpoint: {endpoint.model} behind {endpoint.url}",
-            fix="where the target's weights are: ./launch.sh auto TARGET RUN-FOLDER/draft "
+            fix="where the target's weights are: distillspec tune TARGET RUN-FOLDER/draft "
             "--prompts FILE.jsonl, or `check` with a recipe whose pair.draft is that folder",
         )

@@ -15,13 +15,13 @@ _TYPE_WORDS = {
 
 
 class SchemaNode(NamedTuple):
-    """One node of a JSON schema, with the whole schema's definitions to resolve references."""
+    """One node of a JSON schema, with the schema's definitions to resolve references."""
 
     node: dict[str, Any]
     definitions: dict[str, Any]
 
     def names(self, kind: object = None) -> list[str]:
-        """Keys of a section, in their order; `kind` chooses among alternatives told apart by it.
+        """Keys of a section, in their order; `kind` chooses among the alternatives.
 
         Empty where no mapping is expected.
         """
@@ -136,6 +136,15 @@ def sections_with(place: SchemaNode, key: str, prefix: str = "") -> Iterator[str
             yield f"{prefix}{name}"
         if child is not None:
             yield from sections_with(child, key, f"{prefix}{name}.")
+
+
+def all_keys(place: SchemaNode, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all keys; alternatives by kind are not entered."""
+    for name in place.names():
+        yield f"{prefix}{name}"
+        child = place.child(name)
+        if child is not None:
+            yield from all_keys(child, f"{prefix}{name}.")
 
 
 def _value_at(data: object, part: str | int) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe import builtin, yaml_text
+from distillspec.recipe.aliases import renew, renew_changes, renew_override
 from distillspec.recipe.comparison import ComparisonConfig
 from distillspec.recipe.complaint import complaint
 from distillspec.recipe.defaults import with_defaults
@@ -20,7 +22,7 @@ from distillspec.recipe.expectation import root
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.schema import Recipe
-from distillspec.recipe.section import Section
+from distillspec.recipe.section import SCHEMA_VERSION, Section
 from distillspec.recipe.suite import Suite
 from distillspec.runtime.plain_files import BoundedText, read_text
 from distillspec.text.nearest import nearest
@@ -33,14 +35,21 @@ _KINDS: dict[str, type[Recipe] | type[PretrainRecipe]] = {
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe | PretrainRecipe:
-    """The recipe in the YAML file `path`, or the built-in one of that name.
+    """Load the recipe in a YAML file, or the built-in one of that name.
 
-    It is changed by `section.key=value` overrides.
+    Args:
+        path: The file.
+        overrides: `section.key=value` texts that change it.
 
-    Raises DistillSpecError for a file that cannot be read or does not fit the schema.
+    Returns:
+        The recipe, of either kind, with all defaults.
+
+    Raises:
+        DistillSpecError: The file cannot be read, or does not fit the schema.
     """
     path = builtin.find("recipe", path)
     data = _read(path, "recipe")
+    renew(data, str(path))
     changed = _override(data, overrides, str(path))
     data |= {"name": path.stem} if data.get("name") in (None, "") else {}
     kind = data.get("kind", "distill")
@@ -58,32 +67,23 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe | Pre
 
 
 def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
-    """The evaluation suite in the YAML file `path`, or the built-in one of that name.
-
-    It is changed by `section.key=value` overrides.
-
-    Raises DistillSpecError like load_recipe.
-    """
+    """Load the evaluation suite in a YAML file, or the built-in one, like `load_recipe`."""
     path = _suite_file(path)
     data = _read(path, "suite")
     if data.get("kind") == "comparison":
         raise DistillSpecError(
-            "this is no suite but a comparison: it trains drafts",
+            "this file is a comparison, which trains drafts, and not a suite",
             where=str(path),
-            fix=f"start it with: ./launch.sh compare {path}",
+            fix=f"start it with: distillspec compare {path}",
         )
+    renew(data, str(path))
     changed = _override(data, overrides, str(path))
     data |= {"name": path.stem} if data.get("name") in (None, "") else {}
     return _validate(Suite, data, str(path), changed)
 
 
 def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> ComparisonConfig:
-    """The comparison in the YAML file `path`, or the built-in one of that name.
-
-    It is changed by `section.key=value` overrides.
-
-    Raises DistillSpecError like load_recipe.
-    """
+    """Load the comparison in a YAML file, or the built-in one, like `load_recipe`."""
     path = _suite_file(path)
     data = _read(path, "comparison")
     if "kind" not in data:
@@ -91,11 +91,23 @@ def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> Comparis
             "this is no comparison: it has no `kind: comparison`",
             where=f"{path}: top level",
             fix="name one such as objectives; a suite is measured with: "
-            f"./launch.sh evaluate RUN-FOLDER --suite {path}",
+            f"distillspec evaluate RUN-FOLDER --suite {path}",
         )
     changed = _override(data, overrides, str(path))
+    _renew_comparison(data, str(path))
     data |= {"name": path.stem} if data.get("name") in (None, "") else {}
     return _validate(ComparisonConfig, data, str(path), changed)
+
+
+def _renew_comparison(data: dict[str, Any], where: str) -> None:
+    """What it changes of the recipe: new names in place of the old ones."""
+    if "changes" in data:
+        data["changes"] = renew_changes(data["changes"], where)
+    variants = data.get("variants")
+    if isinstance(variants, dict):
+        data["variants"] = {
+            name: renew_changes(changes, where) for name, changes in variants.items()
+        }
 
 
 def is_of_suite(override: str) -> bool:
@@ -139,7 +151,7 @@ def _read(path: Path, noun: builtin.Kind) -> dict[str, Any]:
     if os.path.isdir(path):
         fix = f"give a {noun} file (.yaml)"
         if os.path.isfile(path / "recipe.yaml"):
-            fix += f"; to resume this run: ./launch.sh {path}"
+            fix += f"; to resume this run: distillspec run {path}"
         raise DistillSpecError(f"this is a folder, not a {noun}", where=str(path), fix=fix)
     if _is_missing(path):
         raise DistillSpecError(f"no such {noun}", where=str(path), fix=_near(path, noun))
@@ -158,9 +170,16 @@ def _read(path: Path, noun: builtin.Kind) -> dict[str, Any]:
         raise DistillSpecError(
             f"this {noun} is not a mapping of keys but a {type(data).__name__}",
             where=str(path),
-            fix="write `key: value` lines; `./launch.sh schema` lists the keys",
+            fix="write `key: value` lines; `distillspec schema` lists the keys",
         )
     copied: dict[str, Any] = json.loads(json.dumps(data))  # aliases become separate values
+    version = copied.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise DistillSpecError(
+            f"schema_version {version} is newer than this distillspec reads ({SCHEMA_VERSION})",
+            where=f"{path}: schema_version",
+            fix="install a newer version: pip install --upgrade distillspec",
+        )
     return copied
 
 
@@ -220,6 +239,8 @@ def _override(
                 where="command line",
                 fix="write section.key=value, for example distill.temperature=0.8",
             )
+        parsed = yaml_text.parse(value, where=f"override '{dotted}=...'")
+        keys, parsed = renew_override(keys, parsed, f"override '{dotted}=...'")
         section = data
         for depth, key in enumerate(keys[:-1], start=1):
             if section.get(key) is None:
@@ -229,9 +250,9 @@ def _override(
                 raise DistillSpecError(
                     f"'{'.'.join(keys[:depth])}' is a value, not a section",
                     where=f"override '{dotted}=...' of {source}",
-                    fix=f"set it as a whole: {'.'.join(keys[:depth])}=VALUE",
+                    fix=f"set the entire value: {'.'.join(keys[:depth])}=VALUE",
                 )
-        section[keys[-1]] = yaml_text.parse(value, where=f"override '{dotted}=...'")
+        section[keys[-1]] = parsed
         changed[tuple(keys)] = text
     return changed
 
@@ -244,12 +265,16 @@ def method_of(values: Any) -> MethodConfig:
             where="decode: method",
             fix="give 'standard', or draft, stop and verify as a suite has them",
         )
-    return _validate(MethodConfig, dict(values), "decode: method", {})
+    data = dict(values)
+    renew({"methods": [data]}, "decode: method")
+    return _validate(MethodConfig, data, "decode: method", {})
 
 
 def suite_of(values: Mapping[str, Any]) -> Suite:
     """A suite as a program gives it; DistillSpecError if it is none."""
-    return _validate(Suite, dict(values), "decode: method", {})
+    data = copy.deepcopy(dict(values))
+    renew(data, "decode: method")
+    return _validate(Suite, data, "decode: method", {})
 
 
 def _validate(

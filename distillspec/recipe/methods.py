@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from distillspec.recipe.method_rules import CHOOSE, METHOD
+from distillspec.recipe.rule import RefusedError
 from distillspec.recipe.section import Count, Section, Threads
 
 DraftName = Literal["undistilled", "distilled", "control"]
@@ -21,7 +24,7 @@ Share = Annotated[float, Field(gt=0.0, le=1.0)]
 class _ModelDraft(Section):
     model: DraftName | None = Field(
         None,
-        description="the draft that drafts, whatever the suite's drafts; default: each of them",
+        description="the draft to use; default: each draft of the suite",
     )
 
 
@@ -127,6 +130,8 @@ class MultipathVerifyConfig(Section):
 
 
 class _Choose(Section):
+    rules = CHOOSE
+
     arms: tuple[str, ...] = Field(
         min_length=1, description="methods of this suite, `name@gamma`; without @, all its gammas"
     )
@@ -135,20 +140,13 @@ class _Choose(Section):
         description="tokens: per round, as published; it favours the largest gamma",
     )
     memory: Literal["kept", "prompt"] = Field(
-        "kept", description="what is learnt is kept across prompts, or begins anew with each"
+        "kept",
+        description="kept: the chooser learns across prompts; prompt: it starts again with each",
     )
     per: Literal["round", "text"] = Field(
         "round",
-        description="text: one arm decodes a whole text, which methods of two processes need",
+        description="text: one arm decodes an entire text, which methods of two processes need",
     )
-
-    @model_validator(mode="after")
-    def _can_be_per_text(self) -> Self:
-        if self.per == "text" and self.reward == "tokens":
-            raise ValueError("per: text compares speeds; set reward: tokens_per_second")
-        if self.per == "text" and self.memory == "prompt":
-            raise ValueError("per: text learns from text to text; set memory: kept")
-        return self
 
 
 class UCBConfig(_Choose):
@@ -158,20 +156,14 @@ class UCBConfig(_Choose):
     discount: Share = Field(1.0, description="weight of a round after each further one")
     window: Count | None = Field(None, description="rounds that count; default: all")
 
-    @model_validator(mode="after")
-    def _forgets_in_one_way(self) -> Self:
-        if self.window is not None and self.discount < 1.0:
-            raise ValueError("give discount or window, not both")
-        return self
-
 
 class EXP3Config(_Choose):
     kind: Literal["exp3"]
     scale: Scale = Field(1.0, description="of the learning rate")
     estimate: Literal["published", "centred"] = Field(
         "published",
-        description="of an arm's loss; centred: the mean loss so far is taken from each round's, "
-        "which changes what is expected of no arm beside another, and scatters less",
+        description="how an arm's loss is estimated; centred: minus the mean loss so far, which "
+        "has the same expected order of arms and less variance",
     )
 
 
@@ -205,9 +197,11 @@ class CardConfig(Section):
     def _fits_its_budget(self) -> Self:
         needed = self.nodes**2 * self.layers * _BYTES_PER_CHILD / 2**20
         if needed > self.budget_mib:
-            raise ValueError(
+            raise RefusedError(
                 f"{self.layers} layers of {self.nodes} nodes, with as many children each, take "
-                f"about {needed:.0f} MiB, budget_mib is {self.budget_mib:g}: lower nodes or layers"
+                f"about {needed:.0f} MiB, budget_mib is {self.budget_mib:g}",
+                keys=["nodes", "layers", "budget_mib"],
+                fix=f"lower nodes or layers, or raise budget_mib to {math.ceil(needed)}",
             )
         return self
 
@@ -234,7 +228,11 @@ class FallbackConfig(Section):
     @model_validator(mode="after")
     def _pauses_long_enough(self) -> Self:
         if self.pause < self.window:
-            raise ValueError(f"pause ({self.pause}) must be at least window ({self.window})")
+            raise RefusedError(
+                f"pause ({self.pause}) must be at least window ({self.window})",
+                keys=["pause", "window"],
+                fix="raise pause, or lower window",
+            )
         return self
 
 
@@ -264,16 +262,14 @@ Choose = Annotated[UCBConfig | EXP3Config | HedgeConfig, Field(discriminator="ki
 
 Parallel = Annotated[CardConfig | PearlConfig, Field(discriminator="kind")]
 
-_FOR_CHAINS: tuple[str, ...] = ("token", "block", "lenient")
-_FOR_SEQUENCES: tuple[str, ...] = ("kseq", "recursive", "traversal", "multipath")
-_FOR_DISTINCT: tuple[str, ...] = ("recursive", "traversal")
-
 
 class MethodConfig(Section):
     """A decoding method as data: what drafts, when it stops, what verifies; or what chooses.
 
     Or, with `parallel`, a protocol of two processes, which brings its own of all that.
     """
+
+    rules = METHOD
 
     name: Annotated[str, Field(pattern=r"^[^@\s]+$")] = "standard"
     draft: Draft = Field(default_factory=ChainDraftConfig)
@@ -283,7 +279,7 @@ class MethodConfig(Section):
     parallel: Parallel | None = Field(
         None, description="in place of all of them: draft and target in two processes"
     )
-    valve: FallbackConfig | None = Field(None, description="around a method that adapts")
+    fallback: FallbackConfig | None = Field(None, description="around a method that adapts")
     gammas: tuple[Gamma, ...] | None = Field(
         None, min_length=1, description="block sizes, tokens; default: the suite's"
     )
@@ -329,65 +325,11 @@ class MethodConfig(Section):
     @classmethod
     def _can_be_decoded_with(cls, stop: Any) -> Any:
         if isinstance(stop, dict) and stop.get("kind") == "oracle":
-            raise ValueError(
-                "an oracle knows what will be rejected, so no text can be decoded with it: leave "
-                "this method out; beside a standard method and another one, the report tells what "
-                "an oracle would reach by itself"
+            raise RefusedError(
+                "stop of kind oracle is no method: no text can be decoded with it",
+                keys=["kind"],
+                fix="remove this method; the report shows what an oracle would reach where a suite "
+                "has a standard method and another one",
+                why="an oracle knows what will be rejected",
             )
         return stop
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.valve is not None and not self.adapts:
-            raise ValueError(f"method {self.name!r} adapts nothing; it needs no valve")
-        if self.valve is not None and self.choose is not None and self.choose.per == "text":
-            raise ValueError(f"method {self.name!r}: a valve compares rounds; set per: round")
-        if self.choose is not None:
-            self._leaves_out(
-                "choose takes its arms' parts", "draft", "stop", "verify", "gammas", "parallel"
-            )
-            return self
-        if self.parallel is not None:
-            self._leaves_out(
-                f"{self.parallel.kind!r} drafts and verifies in its own way",
-                "draft",
-                "stop",
-                "verify",
-            )
-            return self
-        rule = self.verify.kind
-        if isinstance(self.draft, LookupDraftConfig) and self.stop.kind != "fixed":
-            raise ValueError(
-                f"method {self.name!r}: {self.stop.kind!r} reads the draft's law, and a lookup has "
-                "none; set stop: {kind: fixed}"
-            )
-        if isinstance(self.draft, NoDraftConfig):
-            self._leaves_out("it drafts nothing", "stop", "verify", "gammas")
-            return self
-        if isinstance(self.draft, ChainDraftConfig | LookupDraftConfig):
-            fitting, drafts = _FOR_CHAINS, "one chain"
-        elif self.draft.distinct:
-            fitting, drafts = _FOR_DISTINCT, "sequences that begin differently"
-        else:
-            fitting, drafts = _FOR_SEQUENCES, "independent sequences"
-        if rule not in fitting:
-            raise ValueError(
-                f"method {self.name!r}: {rule!r} does not verify {drafts}; "
-                f"choose one of {', '.join(fitting)}"
-            )
-        if rule == "lenient" and "lossy" not in self.name:
-            raise ValueError(
-                f"method {self.name!r} is lossy and must say so: name it 'lossy-{self.name}'"
-            )
-        if rule == "multipath" and self.stop.kind != "fixed":
-            raise ValueError(
-                f"method {self.name!r}: 'multipath' needs sequences of one length; "
-                "set stop: {kind: fixed}"
-            )
-        return self
-
-    def _leaves_out(self, reason: str, *parts: str) -> None:
-        plain = MethodConfig()
-        given = [part for part in parts if getattr(self, part) != getattr(plain, part)]
-        if given:
-            raise ValueError(f"method {self.name!r}: {reason}; leave out " + ", ".join(given))

@@ -1,4 +1,4 @@
-"""What the dry run tells of a model or a tokenizer: where it lies, and what is left out of it."""
+"""The line of a dry run about a model or a tokenizer: where it is, and which files are not used."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def hub_or_missing(name: str, noun: str, where: str) -> str:
         raise DistillSpecError(
             f"no such {noun}: '{name}'",
             where=where,
-            fix="mend the path (relative to the working folder), or give a Hub id: org/name",
+            fix="correct the path (relative to the working folder), or give a Hub id: org/name",
         )
     return f"{name} is no local folder: it would be fetched from the Hub"
 

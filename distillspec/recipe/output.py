@@ -77,7 +77,7 @@ def check_writable(path: Path, where: str) -> None:
     raise DistillSpecError(
         f"cannot write to '{path}': {nearest} {reason}",
         where=where,
-        fix="choose a folder that you may write to, or mend its permissions",
+        fix="choose a folder that you may write to, or change its permissions",
     )
 
 

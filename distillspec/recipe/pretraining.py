@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from distillspec.recipe.data import PythonSource, Source
+from distillspec.recipe.data import Source
+from distillspec.recipe.pretrain_rules import PRETRAIN, TOKENIZER
 from distillspec.recipe.schema import HardwareConfig
 from distillspec.recipe.section import (
+    SCHEMA_VERSION,
     ClipNorm,
     Count,
     FolderName,
     LearningRate,
     Rows,
+    SchemaVersion,
     Section,
     Share,
     Steps,
@@ -25,16 +28,12 @@ from distillspec.recipe.start import LlamaShape
 class TokenizerConfig(Section):
     """Either train a byte-level BPE on the corpus, or take the tokenizer of another model."""
 
-    train_vocabulary: Annotated[int, Field(ge=257, le=2**20)] | None = Field(
+    rules = TOKENIZER
+
+    vocab_size: Annotated[int, Field(ge=257, le=2**20)] | None = Field(
         None, description="size of a new byte-level BPE, tokens"
     )
     take_from: str | None = Field(None, description="model folder whose tokenizer is used")
-
-    @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
-        if (self.train_vocabulary is None) == (self.take_from is None):
-            raise ValueError("give exactly one of train_vocabulary and take_from")
-        return self
 
 
 class PretrainConfig(Section):
@@ -64,6 +63,9 @@ class PretrainConfig(Section):
 class PretrainRecipe(Section):
     """A causal language model trained on a corpus, from nothing or further: half of a nano pair."""
 
+    rules = PRETRAIN
+
+    schema_version: SchemaVersion = SCHEMA_VERSION
     kind: Literal["pretrain"]
     name: FolderName = Field("", description="names the run folder; default: the file's name")
     seed: int = Field(0, ge=0, lt=2**32)
@@ -75,18 +77,3 @@ class PretrainRecipe(Section):
     start_from: str | None = Field(None, description="model folder that is trained further")
     train: PretrainConfig = Field(default_factory=PretrainConfig)
     hardware: HardwareConfig = Field(default_factory=HardwareConfig)
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if (self.model is None) == (self.start_from is None):
-            raise ValueError("give exactly one of model and start_from")
-        if not isinstance(self.corpus, PythonSource) and self.corpus.as_chat != "never":
-            raise ValueError("corpus.as_chat is for prompts, and a corpus is of whole texts")
-        if self.train.start_share and self.start_from is None:
-            raise ValueError("train.start_share needs start_from: there is nothing to average with")
-        if self.model is not None and self.train.context > self.model.max_positions:
-            raise ValueError(
-                f"train.context={self.train.context} is longer than "
-                f"model.max_positions={self.model.max_positions}"
-            )
-        return self

@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from distillspec.recipe.data import HubSource, JsonlSource, PythonSource
+from distillspec.recipe.data_rules import PROMPTS
+from distillspec.recipe.rule import RefusedError
 from distillspec.recipe.section import Rows, Section, Tokens
 
 
@@ -28,7 +30,7 @@ class AdversarialSource(Section):
         ("random", "repeated", "short", "long"),
         min_length=1,
         description="random: tokens drawn evenly from the vocabulary; repeated: few tokens again "
-        "and again; short: two tokens; long: prose that fills the whole limit",
+        "and again; short: two tokens; long: prose that fills the limit",
     )
     tokens: Annotated[int, Field(ge=2, le=2**20)] = Field(
         64, description="length of random and repeated"
@@ -38,7 +40,11 @@ class AdversarialSource(Section):
     @model_validator(mode="after")
     def _no_repeats(self) -> Self:
         if len(set(self.shapes)) != len(self.shapes):
-            raise ValueError(f"shapes lists a value twice: {list(self.shapes)}")
+            raise RefusedError(
+                f"shapes lists a value twice: {list(self.shapes)}",
+                keys=["shapes"],
+                fix="list each value once",
+            )
         return self
 
 
@@ -49,6 +55,8 @@ PromptSource = Annotated[
 
 
 class PromptsConfig(Section):
+    rules = PROMPTS
+
     count: Rows = Field(32, description="prompts per cell")
     texts: Rows | None = Field(
         None,
@@ -88,25 +96,3 @@ class PromptsConfig(Section):
         if self.source is not None:
             return {"prompts.source": self.source}
         return {f"prompts.sources.{name}": source for name, source in self.sources.items()}
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if self.source is not None and self.sources:
-            raise ValueError("give source or sources, not both")
-        if not self.sources and self.order != "in-turn":
-            raise ValueError("order is of several sources: name them in sources")
-        if self.max_tokens is not None and not self.named:
-            raise ValueError(
-                "max_tokens limits prompts that the suite brings; the recipe's own are limited by "
-                "its data.max_prompt_tokens"
-            )
-        if self.count < len(self.sources):
-            raise ValueError(
-                f"{self.count} prompts cannot be of {len(self.sources)} sources: raise count"
-            )
-        if self.sources and self.read < self.count:
-            raise ValueError(
-                f"texts ({self.read}) would leave out the last sources: give at least "
-                f"count ({self.count})"
-            )
-        return self

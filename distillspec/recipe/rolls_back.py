@@ -73,11 +73,11 @@ def check_rolls_back(config: Mapping[str, Any], where: str) -> None:
     inner = config.get("text_config")
     text = inner if isinstance(inner, dict) else config
     given = (config.get("model_type"), text.get("model_type"))
-    types = sorted({one for one in given if isinstance(one, str)})
+    types = sorted({name for name in given if isinstance(name, str)})
     layers = text.get("layer_types")
-    named = {str(one) for one in layers} if isinstance(layers, list) else _unnamed(types, text)
+    named = {str(layer) for layer in layers} if isinstance(layers, list) else _unnamed(types, text)
     kinds = sorted(named - _ROLLS_BACK_ON_DISK)
-    recurrent = [one for one in types if one in RECURRENT]
+    recurrent = [name for name in types if name in RECURRENT]
     if kinds or recurrent:
         refuse_memory(", ".join(recurrent or types) or "this model", kinds, where)
 
@@ -89,7 +89,7 @@ def _unnamed(types: list[str], config: Mapping[str, Any]) -> set[str]:
         return set()
     attention = config.get("full_attn_idxs")
     if "lfm2" in types and isinstance(attention, list):
-        places = {one for one in attention if isinstance(one, int) and 0 <= one < layers}
+        places = {index for index in attention if isinstance(index, int) and 0 <= index < layers}
         return {"conv"} if len(places) < layers else set()
     if types == ["minimax"] and layers == 1:  # every second layer keeps a state
         return set()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from distillspec.recipe.rule import Rule, check_rules
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
-# Their upper bounds are far above what anybody uses: a slip of the finger is told at once, and not
-# by a library that runs out of memory or time.
+# Their upper bounds are far above what anybody uses: a slip of the finger is an error at
+# once, and not when a library runs out of memory or time.
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Tokens = Annotated[int, Field(ge=1, le=2**24)]  # the length of a text
 Rows = Annotated[int, Field(ge=1, le=2**20)]  # texts that are held at one time
@@ -20,6 +22,11 @@ WeightDecay = Annotated[float, Field(ge=0.0, le=10.0)]
 ClipNorm = Annotated[float, Field(ge=1e-6, le=1e6)]
 Minutes = Annotated[float, Field(gt=0.0, le=10_000_000.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+SCHEMA_VERSION: Final = 2  # of all files; those of 0.1 have none
+SchemaVersion = Annotated[
+    Literal[2],
+    Field(description="version of the keys in this file; files of distillspec 0.1 have none"),
+]
 FolderName = Annotated[str, Field(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.-]{0,99})?$")]
 
 
@@ -27,3 +34,9 @@ class Section(BaseModel):
     """A part of a recipe: unknown keys are errors, values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    rules: ClassVar[tuple[Rule, ...]] = ()  # about its settings, checked in this order
+
+    @model_validator(mode="after")
+    def _check_rules(self) -> Self:
+        check_rules(self, self.rules)
+        return self

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from distillspec.errors import DistillSpecError
+from distillspec.recipe.rule import RefusedError
 from distillspec.recipe.section import Section, Tokens
 
 _Index = Annotated[int, Field(ge=0, le=4095)]
@@ -28,16 +29,28 @@ class LlamaShape(Section):
     @model_validator(mode="after")
     def _divides(self) -> Self:
         if self.hidden_size % (2 * self.heads):
-            raise ValueError("hidden_size must be an even multiple of heads (rotary positions)")
+            raise RefusedError(
+                f"hidden_size ({self.hidden_size}) must be an even multiple of heads "
+                f"({self.heads})",
+                keys=["hidden_size", "heads"],
+                fix=f"set hidden_size to a multiple of {2 * self.heads}, or change heads",
+                why="each head rotates pairs of channels",
+            )
         if self.heads % (self.key_value_heads or self.heads):
-            raise ValueError("heads must be a multiple of key_value_heads")
+            raise RefusedError(
+                f"heads ({self.heads}) must be a multiple of key_value_heads "
+                f"({self.key_value_heads})",
+                keys=["heads", "key_value_heads"],
+                fix="change one of them; equal numbers always fit",
+                why="each key-value head serves the same number of heads",
+            )
         return self
 
 
 class PrunedDraftConfig(Section):
     """A copy of the target with some of its layers, and less of their width where asked for.
 
-    Width is kept by the size of the weights (`models/pruning.py`); training has to mend the rest.
+    Width is kept by the size of the weights (`models/pruning.py`); training repairs the rest.
     """
 
     kind: Literal["pruned"]
@@ -58,7 +71,11 @@ class PrunedDraftConfig(Section):
     @model_validator(mode="after")
     def _ascends(self) -> Self:
         if not isinstance(self.layers, int) and list(self.layers) != sorted(set(self.layers)):
-            raise ValueError("layers must be distinct and in ascending order, as in the target")
+            raise RefusedError(
+                "layers must be distinct and in ascending order, as in the target",
+                keys=["layers"],
+                fix=f"write layers: {sorted(set(self.layers))}",
+            )
         return self
 
     def kept_layers(self, layers: int) -> tuple[int, ...]:
@@ -71,7 +88,7 @@ class PrunedDraftConfig(Section):
         else:
             if self.layers[-1] < layers:
                 return self.layers
-            missing = [str(one) for one in self.layers if one >= layers]
+            missing = [str(layer) for layer in self.layers if layer >= layers]
             asked = f"there is no layer {', '.join(missing)} to keep"
         raise DistillSpecError(
             f"{asked}: the target has {layers}",

@@ -16,7 +16,8 @@ from distillspec.recipe.methods import (
     UCBConfig,
 )
 from distillspec.recipe.prompt_plan import PromptsConfig, PromptSource
-from distillspec.recipe.section import FolderName, Section, Tokens
+from distillspec.recipe.rule import RefusedError
+from distillspec.recipe.section import SCHEMA_VERSION, FolderName, SchemaVersion, Section, Tokens
 from distillspec.recipe.temperature import Temperature
 from distillspec.text.nearest import nearest
 
@@ -25,7 +26,8 @@ SourceKind = Literal["python-source", "jsonl", "hub", "python-topics", "adversar
 
 class RunnerConfig(Section):
     kind: Literal["eager", "compiled"] = Field(
-        "compiled", description="compiled: fixed shapes, torch.compile; eager where no compiler is"
+        "compiled",
+        description="compiled: fixed shapes and torch.compile, or eager where no compiler is found",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="weights while decoding; auto: bfloat16 where it is faster"
@@ -33,6 +35,7 @@ class RunnerConfig(Section):
 
 
 class Suite(Section):
+    schema_version: SchemaVersion = SCHEMA_VERSION
     name: FolderName = Field(
         "", description="names the evaluation folder; default: the file's name"
     )
@@ -40,28 +43,36 @@ class Suite(Section):
     prompts: PromptsConfig = Field(default_factory=PromptsConfig)
     drafts: tuple[DraftName, ...] = Field(
         ("undistilled", "distilled", "control"),
-        description="every method drafts with each of them, but for those that name another",
+        description="drafts that every method is measured with, except methods that name another",
     )
     methods: tuple[MethodConfig, ...] = Field((MethodConfig(),), min_length=1)
     gammas: tuple[Gamma, ...] = Field((2, 4, 6), min_length=1, description="block sizes, tokens")
-    temperatures: tuple[Temperature, ...] = Field((0.0, 1.0), min_length=1)
-    top_k: Tokens | None = None
+    temperatures: tuple[Temperature, ...] = Field(
+        (0.0, 1.0), min_length=1, description="temperatures to decode at; 0 is greedy"
+    )
+    top_k: Tokens | None = Field(
+        None, description="sample from this many most probable tokens; default: all"
+    )
     nucleus: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
-        None, description="top-p: smallest set with this mass"
+        None,
+        description="top-p: sample from the smallest set of tokens with this mass; default: all",
     )
     max_new_tokens: Tokens = Field(64, description="tokens decoded per prompt and cell")
-    repeats: Annotated[int, Field(ge=1, le=1000)] = Field(1, description="times each cell is timed")
+    repeats: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1, description="times each cell is timed; raise it on a noisy machine"
+    )
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = Field(
-        0.95, description="of an interval, and of all verdicts of a report together"
+        0.95, description="confidence of an interval, and of all verdicts of a report together"
     )
     runner: RunnerConfig = Field(default_factory=RunnerConfig)
     audit: bool = Field(
-        False, description="write a line a round to audit.jsonl; the times then include that"
+        False,
+        description="write each round to audit.jsonl; the measured times then include this",
     )
     noise_floor: bool = Field(
         True,
-        description="time one cell a second time (last gamma, highest temperature): how far equal "
-        "drafts lie apart",
+        description="time one cell twice (last gamma, highest temperature), to show how much equal "
+        "drafts differ",
     )
     quality: str | None = Field(
         None,
@@ -72,7 +83,7 @@ class Suite(Section):
         None,
         min_length=1,
         description="score the completions only if all prompts come from sources of these kinds; "
-        "default: of any. A metric of Python code says nothing about other text",
+        "default: any kind. Use it for a metric that fits one kind of text, such as Python code",
     )
 
     @model_validator(mode="after")
@@ -80,16 +91,26 @@ class Suite(Section):
         for key in ("drafts", "gammas", "temperatures"):
             values = getattr(self, key)
             if len(set(values)) != len(values):
-                raise ValueError(f"{key} lists a value twice: {list(values)}")
+                raise RefusedError(
+                    f"{key} lists a value twice: {list(values)}",
+                    keys=[key],
+                    fix="list each value once",
+                )
         names = [method.name for method in self.methods]
         if len(set(names)) != len(names):
-            raise ValueError(f"methods have the same name twice: {names}")
+            raise RefusedError(
+                f"methods have the same name twice: {names}",
+                keys=[
+                    f"methods[{i}].name" for i, name in enumerate(names) if names.count(name) > 1
+                ],
+                fix="give each method a name that no other has",
+            )
         for method in self.methods:
             if method.gammas is not None and len(set(method.gammas)) != len(method.gammas):
-                raise ValueError(f"method {method.name!r} lists a gamma twice")
+                raise self._refused(method, "lists a gamma twice", "gammas", "list each gamma once")
             if method.choose is not None:
                 self._check_arms(method, method.choose)
-            if method.valve is not None:
+            if method.fallback is not None:
                 self.baseline(method)
         return self
 
@@ -123,14 +144,16 @@ class Suite(Section):
     def measured_drafts(self) -> list[str]:
         """Drafts that some method decodes with, where the run has them."""
         named = dict.fromkeys([*self.drafts, *self.named_models()])
-        return [name for name in named if any(self.measures(name, one) for one in self.methods)]
+        return [
+            name for name in named if any(self.measures(name, method) for method in self.methods)
+        ]
 
     def scored_on(self, recipes_prompts: PromptSource) -> Self:
         """The suite without its metric where its prompts are of no kind in `quality_on`.
 
         recipes_prompts: where prompts come from if the suite brings none.
         """
-        kinds = {one.kind for one in self.prompts.named.values()} or {recipes_prompts.kind}
+        kinds = {source.kind for source in self.prompts.named.values()} or {recipes_prompts.kind}
         if self.quality is None or self.quality_on is None or kinds <= set(self.quality_on):
             return self
         return self.model_copy(update={"quality": None})
@@ -168,37 +191,61 @@ class Suite(Section):
     ) -> None:
         arms = self.arms(method)
         if len(set(arms)) != len(arms):
-            raise ValueError(f"method {method.name!r} lists an arm twice")
+            raise self._refused(
+                method,
+                "lists an arm twice",
+                "choose.arms",
+                "name each arm once; a name without @ stands for all its gammas",
+            )
         if isinstance(choose, UCBConfig) and choose.window and choose.window < len(arms):
-            raise ValueError(
-                f"method {method.name!r}: a window of {choose.window} rounds cannot hold "
-                f"{len(arms)} arms"
+            raise self._refused(
+                method,
+                f"has a window of {choose.window} rounds, which cannot hold {len(arms)} arms",
+                "choose.window",
+                f"raise the window to at least {len(arms)}, or remove arms",
             )
         own = {arm.name for arm, _ in arms}
-        timed = [one for one in self.methods if one.choose is None and one.drafts]
+        timed = [known for known in self.methods if known.choose is None and known.drafts]
         if choose.reward == "tokens_per_second" and not any(
-            one.model is None or one.name in own for one in timed
+            known.model is None or known.name in own for known in timed
         ):
-            raise ValueError(
-                f"method {method.name!r}: what its arms can earn is told from the steps of a "
-                "method that drafts in one process, and there is none; add {name: standard} to the "
-                "suite"
+            raise self._refused(
+                method,
+                "has no arm that drafts in one process, and neither has the suite",
+                "choose.arms",
+                "add {name: standard} to the suite's methods",
+                "what an arm can earn is computed from the step times of such a method",
             )
-        unknown = [arm for arm, _ in arms if not arm.has_known_rounds]
-        if isinstance(choose, HedgeConfig) and choose.per == "text":
-            raise ValueError(
-                f"method {method.name!r}: hedge learns from rounds; set per: round, or choose by "
-                "ucb or exp3"
-            )
-        if isinstance(choose, HedgeConfig) and unknown:
-            raise ValueError(
-                f"method {method.name!r}: hedge scores chains and lookups of fixed length under "
-                f"token verification; leave out {unknown[0].name!r}, or choose by ucb or exp3"
-            )
+        if isinstance(choose, HedgeConfig):
+            self._check_hedge(method, choose, arms)
         if any(arm.verify.kind == "lenient" for arm, _ in arms) and "lossy" not in method.name:
-            raise ValueError(
-                f"method {method.name!r} has a lossy arm and must say so: "
-                f"name it 'lossy-{method.name}'"
+            raise self._refused(
+                method,
+                "has a lossy arm and must say so in its name",
+                "name",
+                f"name it 'lossy-{method.name}'",
+                "its text does not follow the target's distribution",
+            )
+
+    def _check_hedge(
+        self, method: MethodConfig, choose: HedgeConfig, arms: list[tuple[MethodConfig, int]]
+    ) -> None:
+        unknown = [arm for arm, _ in arms if not arm.has_known_rounds]
+        if choose.per == "text":
+            raise self._refused(
+                method,
+                "chooses by hedge per text",
+                "choose.per",
+                "set per: round, or choose by ucb or exp3",
+                "hedge learns from rounds",
+            )
+        if unknown:
+            raise self._refused(
+                method,
+                f"chooses by hedge, which cannot score the arm {unknown[0].name!r}",
+                "choose.arms",
+                f"leave out {unknown[0].name!r}, or choose by ucb or exp3",
+                "hedge scores chains and lookups of fixed length under token verification",
             )
 
     def lossy_methods(self) -> list[str]:
@@ -211,36 +258,56 @@ class Suite(Section):
         ]
 
     def baseline(self, method: MethodConfig) -> tuple[MethodConfig, int]:
-        """What the valve of a method falls back to."""
-        assert method.valve is not None
-        found = self._named(method, method.valve.baseline)
+        """The method that this one falls back to."""
+        assert method.fallback is not None
+        found = self._named(method, method.fallback.baseline)
         if len(found) != 1 or found[0][0].adapts:
-            raise ValueError(
-                f"method {method.name!r}: the valve's baseline must be one method that adapts "
-                f"nothing, with its gamma, such as 'standard@4', not {method.valve.baseline!r}"
+            raise self._refused(
+                method,
+                f"cannot fall back to {method.fallback.baseline!r}",
+                "fallback.baseline",
+                "name one method that adapts nothing, with its gamma, such as 'standard@4'",
             )
         return found[0]
 
+    def _refused(
+        self, method: MethodConfig, what: str, key: str, fix: str, why: str | None = None
+    ) -> RefusedError:
+        position = next(i for i, known in enumerate(self.methods) if known is method)
+        return RefusedError(
+            f"method {method.name!r} {what}", keys=[f"methods[{position}].{key}"], fix=fix, why=why
+        )
+
     def _named(self, method: MethodConfig, arm: str) -> list[tuple[MethodConfig, int]]:
         """`name@gamma`, or all gammas of `name`."""
-        named = {one.name: one for one in self.methods if one.choose is None}
+        named = {known.name: known for known in self.methods if known.choose is None}
         name, _, gamma = arm.partition("@")
+        key = "choose.arms" if method.choose is not None else "fallback.baseline"
         if name not in named:
             guess = nearest(name, list(named))
-            raise ValueError(
-                f"method {method.name!r}: no method {name!r}; "
-                + (f"did you mean {guess!r}?" if guess else f"there are {', '.join(named)}")
+            raise self._refused(
+                method,
+                f"names no method of this suite: {name!r}",
+                key,
+                f"did you mean {guess!r}?" if guess else f"name one of {', '.join(named)}",
             )
         if gamma and isinstance(named[name].draft, NoDraftConfig):
-            raise ValueError(
-                f"method {method.name!r}: {name!r} drafts nothing, name it without @{gamma}"
+            raise self._refused(
+                method,
+                f"gives a gamma to {name!r}, which drafts nothing",
+                key,
+                f"name it without @{gamma}",
             )
         if gamma and not (gamma.isdigit() and 1 <= int(gamma) <= 64):
-            raise ValueError(f"method {method.name!r}: {arm!r} needs a gamma of 1 to 64")
+            raise self._refused(method, f"names {arm!r}", key, "give a gamma of 1 to 64")
         per_text = method.choose is not None and method.choose.per == "text"
         if named[name].parallel is not None and not per_text:
-            raise ValueError(
-                f"method {method.name!r}: {name!r} decodes whole texts, it is no way for a "
-                "single round; set choose.per: text, or name methods of one process"
+            raise self._refused(
+                method,
+                f"names {name!r}, a method of two processes, for single rounds",
+                key,
+                "set choose.per: text, or name methods of one process",
+                "a method of two processes decodes entire texts",
             )
-        return [(named[name], one) for one in ((int(gamma),) if gamma else self.of(named[name]))]
+        gammas = (int(gamma),) if gamma else self.of(named[name])
+        return [(named[name], size) for size in gammas]

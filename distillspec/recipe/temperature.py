@@ -6,9 +6,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from distillspec.recipe.rule import RefusedError
+
 LOWEST_TEMPERATURE = 1e-5
 HIGHEST_TEMPERATURE = 4.0
-ALLOWED = f"0 (the likeliest token), or {LOWEST_TEMPERATURE:g} to {HIGHEST_TEMPERATURE:g}"
+ALLOWED = f"0 (the most probable token), or {LOWEST_TEMPERATURE:g} to {HIGHEST_TEMPERATURE:g}"
 
 
 def is_computable(temperature: float) -> bool:
@@ -18,7 +20,12 @@ def is_computable(temperature: float) -> bool:
 
 def _checked(temperature: float) -> float:
     if not is_computable(temperature):
-        raise ValueError(f"a temperature of {temperature:g} cannot be computed: give {ALLOWED}")
+        raise RefusedError(
+            f"a temperature of {temperature:g} cannot be computed",
+            keys=[],
+            fix=f"give {ALLOWED}",
+            why="logits divided by it would overflow",
+        )
     return temperature
 
 

@@ -63,13 +63,15 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
             header: Any = json.loads(handle.read(length)) if length <= _HEADER_LIMIT else None
         named = {key: value for key, value in header.items() if key != "__metadata__"}
         entries: dict[str, _Entry] = typed(dict[str, _Entry], named)
-        if any(min((*one.shape, *one.data_offsets)) < 0 for one in entries.values()):
+        if any(min((*entry.shape, *entry.data_offsets)) < 0 for entry in entries.values()):
             raise ValueError("a negative size")
         tensors = {
-            key: StoredTensor(one.dtype, one.shape, one.data_offsets[1] - one.data_offsets[0])
-            for key, one in entries.items()
+            key: StoredTensor(
+                entry.dtype, entry.shape, entry.data_offsets[1] - entry.data_offsets[0]
+            )
+            for key, entry in entries.items()
         }
-        end = 8 + length + max((one.data_offsets[1] for one in entries.values()), default=0)
+        end = 8 + length + max((entry.data_offsets[1] for entry in entries.values()), default=0)
     except OSError as error:
         raise DistillSpecError(
             f"the weights cannot be read: {error.strerror}", where=str(file), fix=damaged

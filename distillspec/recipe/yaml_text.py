@@ -89,7 +89,12 @@ _Dumper.add_representer(str, _represent_text)
 def parse(text: str, *, where: str) -> Any:
     """`text` as None, bool, int, float, str, list or dict with text keys.
 
-    where: the file or argument, for errors. Raises DistillSpecError with the line of the fault.
+    Args:
+        text: YAML of a file or an override.
+        where: The file or argument, for errors.
+
+    Raises:
+        DistillSpecError: It is not YAML of plain values; `where` has the line.
     """
     if len(text) > _MOST_CHARACTERS:
         raise DistillSpecError(
@@ -111,14 +116,14 @@ def parse(text: str, *, where: str) -> Any:
         raise DistillSpecError(
             f"not YAML: {getattr(error, 'problem', None) or 'it cannot be read'}",
             where=f"{where}{line}",
-            fix="mend the text there; it may hold text, numbers, true/false, lists and mappings",
+            fix="correct this line; a file may hold text, numbers, true/false, lists and mappings",
         ) from error
     except (ValueError, RecursionError) as error:
         raise DistillSpecError(
             "not YAML that can be read as plain values: nested too deep, or a number of too many "
             "digits",
             where=where,
-            fix="mend the text",
+            fix="nest the values less deeply, or shorten the number",
         ) from error
     _refuse_foreign(value, where)
     return value
@@ -146,14 +151,19 @@ def _plain_values(text: str, where: str) -> Any:
 
 
 class _Extent(NamedTuple):
-    """values: of a node, aliases expanded. levels: of nesting."""
+    """The size of a node.
+
+    Attributes:
+        values: Number of values, with aliases expanded.
+        levels: Levels of nesting.
+    """
 
     values: int
     levels: int
 
 
 def _extent(node: yaml.Node, known: dict[int, _Extent], depth: int, where: str) -> _Extent:
-    """known: of the nodes that were measured already, so that it takes as long as the text is."""
+    """Measure a node; `known` holds the nodes that were measured, so that the time is linear."""
     found = known.get(id(node))
     if depth + (found.levels if found else 1) > _DEEPEST:
         raise DistillSpecError(

@@ -1,4 +1,4 @@
-"""Writes that happen wholly or not at all: a temporary name beside the goal, then a rename."""
+"""Writes that happen entirely or not at all: a temporary name next to the goal, then a rename."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def explain(error: OSError, where: Path) -> DistillSpecError:
         return DistillSpecError(
             "the disk is full; nothing was left half-written",
             where=str(where),
-            fix="free some space, then go on: ./launch.sh RUN-FOLDER resumes a run, pretrain goes "
-            "on with --resume, generate and compare with the same command",
+            fix="free some space, then resume: `distillspec run RUN-FOLDER` resumes a run, "
+            "`pretrain --resume` a pretraining, and the same command `generate` or `compare`",
         )
     if error.errno in _UNWRITABLE:
         return DistillSpecError(
             f"cannot write here: {error.strerror}",
             where=str(where),
-            fix="choose a folder that you may write to, or mend its permissions",
+            fix="choose a folder that you may write to, or change its permissions",
         )
     if error.errno == errno.ENOENT:
         return DistillSpecError(
@@ -66,7 +66,10 @@ def explain(error: OSError, where: Path) -> DistillSpecError:
             fix="move it away or delete it, then give the command again",
         )
     return DistillSpecError(
-        f"writing failed: {error.strerror}", where=str(where), fix="see the system's message above"
+        f"writing failed: {error.strerror}",
+        where=str(where),
+        fix="check that the disk is mounted and healthy, or choose another folder, then repeat the "
+        "command",
     )
 
 
@@ -129,14 +132,14 @@ def watched(folder: Path, check: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def replacing_file(path: Path, previous: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes `path`'s name when the block ends well.
+    """Yield a temporary path next to `path`; it takes `path`'s name when the block ends well.
 
     A symbolic link is followed: the file that it names is replaced, and the link stays.
 
     Args:
         path: The file to write.
         previous: Where an older file at `path` is moved; None deletes it. A process killed between
-            the two renames leaves `previous` alone, whole.
+            the two renames leaves `previous` complete.
     """
     goal = followed(path)
     make_folder(goal.parent)
@@ -210,17 +213,17 @@ def _remove(folder: Path) -> None:
         raise DistillSpecError(
             f"an older folder, moved aside, cannot be deleted: {error.strerror}",
             where=str(folder),
-            fix="mend the permissions of this folder or delete it, then give the command again",
+            fix="change the permissions of this folder or delete it, then repeat the command",
         ) from error
 
 
 @contextmanager
 def replacing_folder(path: Path, writes: Writes, previous: Path | None = None) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; it replaces `path` when the block ends well.
+    """Yield a temporary folder next to `path`; it replaces `path` when the block ends well.
 
-    An older folder at `path` stays whole until the new one is; it is moved aside, then deleted. A
-    process killed just between the two leaves it aside: `recover_folder` puts it back. A symbolic
-    link is followed.
+    An older folder at `path` stays complete until the new one is; then it is moved aside and
+    deleted. A process killed just between the two leaves it aside: `recover_folder` puts it
+    back. A symbolic link is followed.
 
     Args:
         path: The folder to write.
@@ -285,7 +288,7 @@ def check_replaceable(path: Path, writes: Writes) -> None:
         )
     if Path.cwd().is_relative_to(path.resolve()):
         raise DistillSpecError(
-            "this folder would be replaced as a whole, and the working folder lies in it",
+            "this folder would be replaced, and the working folder lies in it",
             where=str(path),
             fix="name another folder",
         )
@@ -303,7 +306,10 @@ def names_in(folder: Path) -> list[str]:
     return sorted(
         (Path(root) / name).relative_to(folder).as_posix()
         for root, folders, files in os.walk(folder)
-        for name in [*files, *(one for one in folders if (Path(root) / one).is_symlink())]
+        for name in [
+            *files,
+            *(folder_name for folder_name in folders if (Path(root) / folder_name).is_symlink()),
+        ]
     )
 
 
@@ -312,7 +318,7 @@ def refuse_foreign(folder: Path, names: Sequence[str]) -> None:
     if names:
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         raise DistillSpecError(
-            "this folder would be replaced as a whole, and it holds other files: "
+            "this folder would be replaced, and it holds other files: "
             f"{', '.join(names[:_NAMED])}{more}",
             where=str(folder),
             fix="move these files away, or name another folder",

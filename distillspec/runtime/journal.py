@@ -22,7 +22,7 @@ def appending(path: Path) -> Iterator[Append]:
     """Yield a function that adds records; they are on the disk when it returns.
 
     A last line that a killed process left unfinished is removed first. Records that cannot be
-    written whole, on a full disk, leave nothing behind.
+    written completely, on a full disk, leave nothing behind.
 
     Raises:
         DistillSpecError: The file cannot be read or written, or is no regular file.
@@ -33,7 +33,11 @@ def appending(path: Path) -> Iterator[Append]:
             handle.truncate(_whole_lines(handle))
 
             def append(records: list[dict[str, Any]]) -> None:
-                _write(handle, b"".join(json.dumps(one).encode() + b"\n" for one in records), path)
+                _write(
+                    handle,
+                    b"".join(json.dumps(record).encode() + b"\n" for record in records),
+                    path,
+                )
 
             yield append
     except OSError as error:
@@ -41,7 +45,7 @@ def appending(path: Path) -> Iterator[Append]:
 
 
 def add_lines(path: Path, text: str) -> None:
-    """Add whole lines to a file and see them safely on the disk; all of them, or none.
+    """Add lines to a file and see them safely on the disk; all of them, or none.
 
     Raises:
         DistillSpecError: The file cannot be written, or is no regular file.
@@ -75,7 +79,7 @@ def _write(handle: FileIO, data: bytes, path: Path) -> None:
 
 
 def _whole_lines(handle: FileIO) -> int:
-    """Bytes up to the end of the last line that is whole."""
+    """Bytes up to the end of the last complete line."""
     end = handle.seek(0, os.SEEK_END)
     while end:
         start = max(0, end - _CHUNK)

@@ -1,4 +1,4 @@
-"""One run, one folder: a second process that would write into it is told so at once."""
+"""A lock of a run folder: a second process that would write into it stops with an error."""
 
 from __future__ import annotations
 

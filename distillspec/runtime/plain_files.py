@@ -1,4 +1,4 @@
-"""Small files that are read whole: text, JSON, JSON lines and CSV, of bounded size and known type.
+"""Readers of small files: text, JSON, JSON lines and CSV, of bounded size and known type.
 
 A file of a run folder or a store may be damaged, edited, of another version, or no file at all (a
 named pipe would block for ever). Whatever is wrong with it is one DistillSpecError that names the

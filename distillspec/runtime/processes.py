@@ -56,11 +56,11 @@ def writing_store(folder: Path, world: World, console: Terminal) -> Iterator[Non
         DistillSpecError: This run has several processes, and another run is writing.
     """
 
-    def told(holder: str) -> None:
+    def report_wait(holder: str) -> None:
         console.print(f"waiting for process {holder}, which writes into {folder}", soft_wrap=True)
 
     if world.size == 1:
-        with run_lock(folder, on_wait=told):
+        with run_lock(folder, on_wait=report_wait):
             yield
         return
     if world.rank:

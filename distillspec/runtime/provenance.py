@@ -29,7 +29,12 @@ _FAST_MATRIX_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf
 
 @dataclass(frozen=True)
 class Git:
-    """commit: full SHA, None outside a repository. dirty: anything differs from that commit."""
+    """The state of the repository.
+
+    Attributes:
+        commit: Full SHA; None outside a repository.
+        dirty: Whether any file differs from that commit.
+    """
 
     commit: str | None
     dirty: bool | None
@@ -37,9 +42,15 @@ class Git:
 
 @dataclass(frozen=True)
 class Machine:
-    """memory_bytes: what this process may use (a container's limit counts).
+    """The machine of a run.
 
-    gpus: their names, empty as long as nobody has imported torch.
+    Attributes:
+        system: Name of the operating system.
+        cpu: Name of the processor.
+        cpu_flags: Its instruction sets.
+        cores: Cores of the processor.
+        memory_bytes: Memory that this process may use; a container's limit counts.
+        gpus: Their names; empty until torch is imported.
     """
 
     system: str
@@ -52,10 +63,13 @@ class Machine:
 
 @dataclass(frozen=True)
 class RunCost:
-    """seconds: wall-clock. tokens: trained on or decoded, as the caller counts them.
+    """What a run took.
 
-    peak_memory_bytes: largest resident size of this process (rank 0). peak_gpu_bytes: largest
-    amount allocated on its GPUs together, 0 without one.
+    Attributes:
+        seconds: Wall-clock time.
+        tokens: Tokens that were trained on or decoded, as the caller counts them.
+        peak_memory_bytes: Largest resident size of this process (rank 0).
+        peak_gpu_bytes: Largest amount allocated on its GPUs together; 0 without a GPU.
     """
 
     seconds: float
@@ -198,7 +212,7 @@ def _peak_memory_bytes() -> int:
 
 
 class RunLog:
-    """run.json: a record for every start of a run, so that a resumed run tells its whole story.
+    """run.json: a record for every start of a run, so that a resumed run shows all of its starts.
 
     Create it once per process of rank 0. Every write replaces the file atomically.
     """

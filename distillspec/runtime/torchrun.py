@@ -62,8 +62,8 @@ def _report(exit_code: int) -> int:
     error = DistillSpecError(
         f"a worker process was killed by {name}",
         where="this machine",
-        fix="SIGKILL mostly means that memory ran out: try a smaller distill.micro_batch_size;"
-        " ./launch.sh RUN-FOLDER resumes the run",
+        fix="SIGKILL mostly means that memory ran out: lower distill.micro_batch_size; to resume,"
+        " run the same command with the run folder in place of the recipe",
     )
     say(str(error), sys.stderr)
     return 128 - exit_code

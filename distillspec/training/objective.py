@@ -63,7 +63,7 @@ class Objective:
         too is normalised over.
         """
         assert target is not None or cached is not None or not distill.needs_target
-        assert cached is None or distill.cached_signal is not None
+        assert cached is None or distill.cached_logits is not None
         assert (reference is None) == (distill.select is None)
         self.distill = distill
         self.target = target if distill.reads_target and cached is None else None

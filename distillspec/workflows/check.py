@@ -148,7 +148,7 @@ def _print(
     for verdict in verdicts:
         mark = {True: "yes", False: "no", None: "?"}[verdict.takes]
         console.print(f"{verdict.engine:<13} {mark:<4} {verdict.why}", soft_wrap=True)
-    if recipe.pair.tokenizers == "bridged":
+    if recipe.pair.tokenizers == "cross-tokenizer":
         console.print(
             "the engines were not asked: most want equal tokenizers, others bridge them by rules "
             "of their own"

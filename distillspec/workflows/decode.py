@@ -246,7 +246,7 @@ def _planned(
             )
     else:
         plan = method if isinstance(method, MethodConfig) else method_of(method)
-    if plan.choose is not None or plan.valve is not None:
+    if plan.choose is not None or plan.fallback is not None:
         others = [one for one in plans.methods if one.name != plan.name]
         if plan.name == STANDARD:
             plan = plan.model_copy(update={"name": "chooser"})

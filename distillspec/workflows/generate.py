@@ -34,7 +34,7 @@ def generate(recipe: Recipe) -> int:
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
     distill = recipe.distill
-    if "target" not in distill.source.stored and distill.cached_signal is None:
+    if "target" not in distill.source.stored and distill.cached_logits is None:
         console.print("next: set shares under distill.source, then: distillspec run RECIPE")
     else:
         console.print("next: distillspec run RECIPE")

@@ -130,7 +130,11 @@ def _check_identity(recipe: PretrainRecipe, files: CorpusFiles, path: Path) -> N
     identity = {
         "corpus": digest.hexdigest(),
         "seed": recipe.seed,
-        "tokenizer": recipe.tokenizer.model_dump(),
+        # With the key of 0.1, so that runs begun with that resume.
+        "tokenizer": {
+            "train_vocabulary": recipe.tokenizer.vocab_size,
+            "take_from": recipe.tokenizer.take_from,
+        },
         "model": recipe.model.model_dump() if recipe.model else None,
         "start_from": recipe.start_from,
         "context": recipe.train.context,
@@ -190,10 +194,8 @@ def _tokenizer(recipe: PretrainRecipe, files: CorpusFiles, folder: Path) -> PreT
         return load_tokenizer(recipe.tokenizer.take_from, what="tokenizer.take_from")
     kept = folder / "tokenizer"
     if not kept.exists():
-        assert recipe.tokenizer.train_vocabulary is not None
-        trained = train_tokenizer(
-            (f.text for f in files.training), recipe.tokenizer.train_vocabulary
-        )
+        assert recipe.tokenizer.vocab_size is not None
+        trained = train_tokenizer((f.text for f in files.training), recipe.tokenizer.vocab_size)
         with atomic.replacing_folder(kept, TOKENIZER_FILES) as temporary:
             trained.save_pretrained(temporary)
     return load_tokenizer(str(kept))

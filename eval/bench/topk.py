@@ -278,7 +278,7 @@ def speed(arguments: argparse.Namespace) -> None:
                 f"({store.tokens / spent:,.0f} tokens/s)",
                 flush=True,
             )
-            kept = plan.model_copy(update={"signal": signal})
+            kept = plan.model_copy(update={"target_logits": signal})
             contenders[f"k {k}"] = Objective(kept, None, cached=CachedTopKTarget(store))
         _race(contenders, draft, batches, dtype_of("auto", whole.device), arguments.rounds)
 

@@ -3,7 +3,7 @@
     python eval/campaigns/fuzz.py 20000 1 --scratch /tmp/fuzz           # all targets
     python eval/campaigns/fuzz.py 2000 7 --only recipe suite            # some of them
 
-A fault is: another exception than DistillSpecError, or one without what, where and remedy; more
+A fault is: another exception than DistillSpecError, or one without what, where and fix; more
 than ten seconds of the processor's time; more memory than a few GiB; a control character on the
 terminal. The smallest input of each fault is written into the scratch folder. Last line:
 `N tried, M faults`.
@@ -98,7 +98,7 @@ def attempt(target: Target, data: bytes, seconds: float = _SECONDS) -> Outcome:
     except DistillSpecError as error:
         outcome = Outcome("refused", None, str(error))
         if not (error.what.strip() and error.where.strip() and error.fix.strip()):
-            outcome = Outcome("fault", Signature(target.name, "EmptyPart", "what, where, mend"))
+            outcome = Outcome("fault", Signature(target.name, "EmptyPart", "what, where, fix"))
     except HungError as error:
         outcome = Outcome("fault", Signature(target.name, "Hung", _place(error).split(":")[0]))
     except SystemExit:

@@ -7,7 +7,7 @@ Most kills are SIGKILL, some are SIGINT or SIGTERM; half of them fall into the m
 (a part of a checkpoint, an fsync, a rename, a removal). Afterwards the verb runs to its end, or as
 a run folder that is resumed. A fault is: other artefacts than of an uninterrupted run (clocks
 apart), a file of somebody else that is gone, a temporary file that stays, a process that outlives
-its parent, a traceback, another exit code. `compare` and `auto` are bounded by time, so that only
+its parent, a traceback, another exit code. `compare` and `tune` are bounded by time, so that only
 their ends and the names of their files are compared.
 
 The process imports torch and the package once, and each trial is a fork of it.

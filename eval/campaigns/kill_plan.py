@@ -124,13 +124,13 @@ PLANS = (
     Plan("decode", f"{_DECODE} --audit audit.jsonl", repeats="audit.jsonl"),
     Plan("compare", "compare cmp.yaml", is_timed=True),
     Plan(
-        "auto",
-        "auto target draft --prompts rows.jsonl --minutes 0.01 --max-new-tokens 4",
+        "tune",
+        "tune target draft --prompts rows.jsonl --minutes 0.01 --max-new-tokens 4",
         is_timed=True,
     ),
     Plan("card", f"{_DECODE} --method card --suite card.yaml"),
 )
-RARE = ("compare", "auto", "card")  # which take long
+RARE = ("compare", "tune", "card")  # which take long
 
 
 def make_template(folder: Path, run: Callable[[Sequence[str], Path], None]) -> Path:
@@ -152,7 +152,7 @@ def make_template(folder: Path, run: Callable[[Sequence[str], Path], None]) -> P
     _write_pair(plain)
     rows = ({"prompt": f"def f{i}(x):", "response": f"\n    return x + {i}"} for i in range(60))
     (plain / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    cached = "  signal: {kind: cached, k: 16}"
+    cached = "  target_logits: {kind: cached, k: 16}"
     texts = {
         "suite.yaml": _SUITE.format(name="tiny"),
         "other.yaml": _SUITE.format(name="other"),

@@ -26,7 +26,7 @@ def plan(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> di
 @pytest.mark.parametrize("share", ["target", "fixed"])
 def test_responses_are_settled_before_anything_is_cached(plan: dict[str, Any], share: str) -> None:
     signal = {"kind": "cached", "k": 8}
-    pair = load_pair(recipe(plan, distill={"source": {share: 1.0}, "signal": signal}))
+    pair = load_pair(recipe(plan, distill={"source": {share: 1.0}, "target_logits": signal}))
     sets = pair_prompts(pair)
     seen: list[dict[str, Tokens] | None] = []
 

@@ -231,7 +231,7 @@ def test_an_unanswered_prompt_is_told_and_not_trained_on(
 ) -> None:
     server.replies = chain([good(), good(), good(), EMPTY, EMPTY], repeat(good()))
     endpoint = {"url": server.url, "model": "m", "retries": 1, "concurrency": 1}
-    plan = recipe(server.url, "m", pair__endpoint={**endpoint, "most_unanswered": 0.1})
+    plan = recipe(server.url, "m", pair__endpoint={**endpoint, "max_unanswered": 0.1})
     found = answered(plan)
     assert len(found.training) == 11
     (note,) = [note for note in found.notes if "1 prompts have got no usable answer" in note]

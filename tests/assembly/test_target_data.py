@@ -45,7 +45,7 @@ def test_responses_are_sampled_once(plan: dict[str, Any], monkeypatch: pytest.Mo
 def test_the_size_of_a_cache_is_told_before_it_is_made(
     plan: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fixed = {"source": {"fixed": 1.0}, "signal": {"kind": "cached", "k": 8}}
+    fixed = {"source": {"fixed": 1.0}, "target_logits": {"kind": "cached", "k": 8}}
     pair = load_pair(recipe(plan, distill=fixed))
     training = pair_prompts(pair).training
     assert cached_target(pair, training, None, ALONE) is not None
@@ -74,11 +74,11 @@ def test_a_rows_response_does_not_depend_on_the_rows_beside_it(plan: dict[str, A
 
 def test_every_text_that_training_may_show_is_kept(plan: dict[str, Any]) -> None:
     source = {"fixed": 0.5, "target": 0.5}
-    given = recipe(plan, distill={"source": source, "signal": {"kind": "cached", "k": 8}})
+    given = recipe(plan, distill={"source": source, "target_logits": {"kind": "cached", "k": 8}})
     pair = load_pair(given)
     training = pair_prompts(pair).training
     responses = {prompt.key: (5, 6, 7) for prompt in training}
-    signal = given.distill.cached_signal
+    signal = given.distill.cached_logits
     assert signal is not None
     store = signal_store(pair, signal, training, responses)
     assert store.folder.parent == Path("data/signals")
@@ -94,12 +94,12 @@ def test_a_prompts_tokens_are_kept_too_where_they_are_learned_from(plan: dict[st
         distill = {
             "source": {"fixed": 1.0},
             "on_prompts": on_prompts,
-            "signal": {"kind": "cached", "k": 8, "store": f"signals-{on_prompts}"},
+            "target_logits": {"kind": "cached", "k": 8, "store": f"signals-{on_prompts}"},
         }
         given = recipe(plan, distill=distill)
         pair = load_pair(given)
         training = pair_prompts(pair).training
-        signal = given.distill.cached_signal
+        signal = given.distill.cached_logits
         assert signal is not None
         counts.append(signal_store(pair, signal, training, None).tokens)
     assert counts[1] - counts[0] == sum(len(prompt.tokens) - 1 for prompt in training)

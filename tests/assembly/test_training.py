@@ -67,9 +67,9 @@ def test_the_control_reads_the_same_stored_text(
 
 def test_the_control_reads_no_kept_signal(plan: dict[str, Any]) -> None:
     signal = {"kind": "cached"}
-    given = recipe(plan, distill={"source": {"fixed": 1.0}, "signal": signal})
+    given = recipe(plan, distill={"source": {"fixed": 1.0}, "target_logits": signal})
     control = control_recipe(given, 1.0)
-    assert control.distill.cached_signal is None
+    assert control.distill.cached_logits is None
     assert Recipe.model_validate(control.model_dump()) == control
 
 
@@ -86,7 +86,7 @@ def test_text_is_left_out_that_is_too_long_in_the_drafts_own_tokens(plan: dict[s
     save_other_draft(Path("other"), max_positions=90)
     given = recipe(
         plan,
-        pair={**plan["pair"], "draft": "other", "tokenizers": "bridged"},
+        pair={**plan["pair"], "draft": "other", "tokenizers": "cross-tokenizer"},
         distill={"source": {"fixed": 0.5, "target": 0.5}, "probe": {"max_new_tokens": 8}},
     )
     pair = load_pair(given)

@@ -17,7 +17,7 @@ PRETRAIN = """\
 kind: pretrain
 output: out
 corpus: {kind: python-source, packages: [pytest]}
-tokenizer: {train_vocabulary: 300}
+tokenizer: {vocab_size: 300}
 model: {hidden_size: 32, intermediate_size: 64, layers: 2, heads: 2}
 """
 

@@ -53,10 +53,10 @@ def test_each_kind_of_recipe_goes_to_its_own_verb() -> None:
     assert isinstance(arguments.pretraining(parsed("pretrain.yaml")), PretrainRecipe)
     with pytest.raises(DistillSpecError) as caught:
         arguments.distillation(parsed("pretrain.yaml"))
-    assert caught.value.fix == "start it with: ./launch.sh pretrain pretrain.yaml"
+    assert caught.value.fix == "start it with: distillspec pretrain pretrain.yaml"
     with pytest.raises(DistillSpecError) as caught:
         arguments.pretraining(parsed("pair.yaml"))
-    assert caught.value.fix == "start it with: ./launch.sh pair.yaml"
+    assert caught.value.fix == "start it with: distillspec run pair.yaml"
 
 
 def test_the_latest_run_is_the_one_started_last() -> None:

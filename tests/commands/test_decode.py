@@ -50,7 +50,7 @@ def test_what_cannot_be_decoded_is_the_users_error(
 
 
 @pytest.mark.parametrize(
-    "fault", [DistillSpecError("a fault", where="somewhere", fix="mend it"), KeyboardInterrupt()]
+    "fault", [DistillSpecError("a fault", where="somewhere", fix="repeat it"), KeyboardInterrupt()]
 )
 def test_a_fault_while_tokens_are_printed_begins_a_line_of_its_own(
     fault: BaseException, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

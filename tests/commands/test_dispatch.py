@@ -106,7 +106,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "none.yaml"], "no such recipe", ""),
         (["run", "/dev/zero"], "this recipe cannot be read: it is a device", "YAML"),
         (["run", "x" * 300], "this recipe cannot be read: File name too long", "YAML"),
-        (["run", "recipes/nano-python.yaml", "pair.target=~nobody_here/x"], "", "mend"),
+        (["run", "recipes/nano-python.yaml", "pair.target=~nobody_here/x"], "", "correct the path"),
     ],
 )
 def test_a_users_error_leaves_with_1_and_three_lines(
@@ -117,7 +117,7 @@ def test_a_users_error_leaves_with_1_and_three_lines(
     first, where, remedy = told.err.splitlines()
     assert what in first
     assert where.startswith("  where: ")
-    assert remedy.startswith("  mend:  ")
+    assert remedy.startswith("  fix:   ")
     assert fix in remedy
     assert told.out == ""
 
@@ -166,7 +166,7 @@ def interrupt() -> int:
 
 
 def interrupt_with_a_hint() -> int:
-    raise KeyboardInterrupt("resume with: ./launch.sh a/b")
+    raise KeyboardInterrupt("resume with: distillspec run a/b")
 
 
 def test_a_verbs_exit_code_is_passed_on(ending: Ending) -> None:
@@ -195,9 +195,9 @@ def test_an_interrupt_leaves_with_130_and_says_how_to_resume(
     ending: Ending, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ending(interrupt) == 130
-    assert "resumes with: ./launch.sh RUN-FOLDER" in capsys.readouterr().err
+    assert "resumes with: distillspec run RUN-FOLDER" in capsys.readouterr().err
     assert ending(interrupt_with_a_hint) == 130
-    assert capsys.readouterr().err == "interrupted; resume with: ./launch.sh a/b\n"
+    assert capsys.readouterr().err == "interrupted; resume with: distillspec run a/b\n"
 
 
 def test_of_several_processes_the_first_one_says_how_to_resume(
@@ -239,7 +239,7 @@ def test_of_several_processes_one_tells_the_common_error(
     monkeypatch.setenv(ERROR_FOLDER, str(tmp_path))
     monkeypatch.setenv("RANK", "1")
     assert ending(users_error) == 1
-    assert capsys.readouterr().err == "what\n  where: here\n  mend:  so\n"
+    assert capsys.readouterr().err == "what\n  where: here\n  fix:   so\n"
     assert ending(users_error) == 1
     assert capsys.readouterr().err == ""
     assert ending(bug) == 1
@@ -342,7 +342,7 @@ def test_no_verb_passes_control_characters_to_the_terminal(
         (["check", "tiny.yaml"], 0),
         (["generate", "tiny.yaml", "distill.source={target: 1.0}"], 0),
         (["decode", *pair, f"{HOSTILE}\tx\n", "--max-new-tokens", "8", "--temperature", "2"], 0),
-        (["auto", *pair, "--prompts", "rows.jsonl", *short], 0),
+        (["tune", *pair, "--prompts", "rows.jsonl", *short], 0),
         (["decode", *pair, f"@{HOSTILE}"], 1),
         (["run", f"{HOSTILE}.yaml"], 1),
         (["run", "tiny.yaml", f"{HOSTILE}=1"], 1),

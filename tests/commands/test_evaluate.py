@@ -83,7 +83,7 @@ def test_evaluate_of_a_target_behind_an_endpoint_says_why_not_and_what_instead(
     assert main(["evaluate", "b.yaml", "--dry-run"]) == 1
     said = capsys.readouterr().err
     assert "an endpoint gives text alone" in said
-    assert "./launch.sh auto TARGET RUN-FOLDER/draft" in said
+    assert "distillspec tune TARGET RUN-FOLDER/draft" in said
 
 
 @pytest.mark.parametrize("path", ["pair.yaml", "checkpoints/runs/pair/1"])

@@ -16,7 +16,7 @@ def test_pretrain_tells_what_the_recipe_would_do(capsys: pytest.CaptureFixture[s
 
 def test_pretrain_dumps_the_resolved_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretrain", "pretrain.yaml", "--dump-config"]) == 0
-    assert capsys.readouterr().out.startswith("kind: pretrain\nname: pretrain\n")
+    assert capsys.readouterr().out.startswith("schema_version: 2\nkind: pretrain\nname: pretrain\n")
 
 
 def test_pretrain_refuses_a_recipe_that_distils(capsys: pytest.CaptureFixture[str]) -> None:

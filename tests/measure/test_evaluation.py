@@ -208,7 +208,7 @@ EVERY_METHOD = [
     {
         "name": "guarded",
         "stop": {"kind": "adaedl"},
-        "valve": {"baseline": "standard@2", "window": 3, "pause": 4},
+        "fallback": {"baseline": "standard@2", "window": 3, "pause": 4},
     },
     {"name": "lossy", "verify": {"kind": "lenient", "eps": 0.8}},
     {"name": "draft-verify", "stop": {"kind": "draft_verify"}},

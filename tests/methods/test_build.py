@@ -187,7 +187,7 @@ SEVERAL = Suite.model_validate(
             {
                 "name": "guarded",
                 "choose": {"kind": "ucb", "arms": ["lookup"]},
-                "valve": {"baseline": "weak@2"},
+                "fallback": {"baseline": "weak@2"},
             },
         ],
     }

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.complaint import complaint, dotted
 from distillspec.recipe.expectation import root
+from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.section import Section
 from distillspec.recipe.suite import Suite
@@ -30,7 +32,7 @@ def recipe(**sections: Any) -> dict[str, Any]:
 def test_an_unknown_key_names_the_nearest_one_and_its_section() -> None:
     error = told(recipe(distill={"probe": {"gama": 3}}))
     assert str(error) == (
-        "unknown key 'gama'\n  where: f.yaml: distill.probe\n  mend:  did you mean 'gamma'?"
+        "unknown key 'gama'\n  where: f.yaml: distill.probe\n  fix:   did you mean 'gamma'?"
     )
 
 
@@ -98,8 +100,8 @@ def test_a_missing_key_says_what_it_holds() -> None:
         (
             {"kind": "pruned", "layers": [3, 1]},
             "layers must be distinct and in ascending order, as in the target",
-            "f.yaml: pair.draft",
-            None,
+            "f.yaml: pair.draft.layers",
+            "write layers: [1, 3]",
         ),
         (
             {"kind": "pruned", "layers": "all"},
@@ -192,3 +194,23 @@ def test_paths_are_written_with_dots_and_indices() -> None:
 def test_the_nearest_word_is_found_or_none() -> None:
     assert nearest("gama", ["alpha", "gamma"]) == "gamma"
     assert nearest("xyz", ["alpha", "gamma"]) is None
+
+
+@pytest.mark.parametrize(
+    ("override", "fix"),
+    [
+        ("distill.gama=3", "did you mean 'distill.speculative.gamma' or 'distill.probe.gamma'?"),
+        ("distill.learning_rat=3", "did you mean 'optimizer.learning_rate'?"),
+        ("learning_rate=3", "'learning_rate' belongs under 'optimizer'"),
+        ("evaluate.zzz=1", "the keys here are suite, control"),
+    ],
+)
+def test_a_misspelt_override_names_the_nearest_key_of_any_section(
+    override: str, fix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(json.dumps(recipe()), encoding="utf-8")
+    with pytest.raises(DistillSpecError) as caught:
+        load_recipe(path, [override])
+    assert caught.value.fix == fix
+    assert override.partition("=")[0] in caught.value.where

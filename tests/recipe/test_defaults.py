@@ -16,7 +16,7 @@ ENDPOINT = {"endpoint": {"url": "http://localhost:1/v1", "model": "m"}, "draft":
 MADE = {"target": "t", "draft": {"kind": "pruned", "layers": 1}}
 BEST = {"draft": 0.5, "target": 0.5}
 TARGET, DRAFT, OWN = {"target": 1.0}, {"draft": 1.0}, {"fixed": 1.0}
-CACHED = {"signal": {"kind": "cached"}}
+CACHED = {"target_logits": {"kind": "cached"}}
 SPLIT = {"shard_target": True}
 
 
@@ -26,7 +26,7 @@ SPLIT = {"shard_target": True}
         (GIVEN, {}, {}, "jsd", BEST),
         (MADE, {}, {}, "jsd", BEST),
         (GIVEN | {"draft_head": {"keep": 9}}, {}, {}, "jsd", BEST),
-        (GIVEN | {"tokenizers": "bridged"}, {}, {}, "jsd", TARGET),
+        (GIVEN | {"tokenizers": "cross-tokenizer"}, {}, {}, "jsd", TARGET),
         (ENDPOINT, {}, {}, "nll", TARGET),
         (GIVEN, {}, SPLIT, "jsd", DRAFT),
         (GIVEN, {"divergence": "nll"}, {}, "nll", TARGET),
@@ -63,7 +63,7 @@ def test_what_a_recipe_gives_is_never_changed() -> None:
     given = {"divergence": "forward_kl", "source": {"draft": 1.0}}
     values = {"pair": ENDPOINT, "data": DATA, "distill": given}
     assert with_defaults(values) is values
-    with pytest.raises(ValidationError, match="gives the target's text"):
+    with pytest.raises(ValidationError, match=r"pair\.endpoint"):
         Recipe.model_validate(values)
 
 
@@ -74,12 +74,12 @@ def test_overrides_count_as_what_the_file_says(tmp_path: Path) -> None:
     assert isinstance(plain, Recipe) and plain.distill.source.of == BEST
     texts = load_recipe(path, ["distill.divergence=nll"])
     assert isinstance(texts, Recipe) and texts.distill.source.of == TARGET
-    bridged = load_recipe(path, ["pair.tokenizers=bridged"])
+    bridged = load_recipe(path, ["pair.tokenizers=cross-tokenizer"])
     assert isinstance(bridged, Recipe) and bridged.distill.source.of == TARGET
 
 
 @pytest.mark.parametrize("name", ["pair", "distill", "hardware"])
-@pytest.mark.parametrize("value", [None, 3, "text", [1], {"signal": 4, "mix": "x"}])
+@pytest.mark.parametrize("value", [None, 3, "text", [1], {"target_logits": 4, "mix": "x"}])
 def test_sections_of_any_form_reach_the_check_that_names_them(name: str, value: Any) -> None:
     with pytest.raises(ValidationError, match=name):
         Recipe.model_validate(with_defaults({"pair": GIVEN, "data": DATA, name: value}))

@@ -67,7 +67,7 @@ def test_the_plan_tells_the_stages_in_order_and_creates_nothing(place: Path) -> 
     ]  # fmt: skip
     assert told["responses"] == (
         "50% sampled from the target once, 50% sampled from the draft's current weights "
-        "(whole batches)"
+        "(entire batches)"
     )
     assert "jsd[0.5], 1000 steps or 4 minutes" in told["train"]
     assert told["run folder"] == "checkpoints/runs/r/<run id>"
@@ -109,7 +109,11 @@ def test_an_endpoint_is_named_and_what_it_cannot_give_is_told(
 
 
 def test_a_cache_of_the_targets_word_is_told_with_its_size(place: Path) -> None:
-    cached = ("distill.source={fixed: 1.0}", "distill.signal.kind=cached", "distill.signal.k=32")
+    cached = (
+        "distill.source={fixed: 1.0}",
+        "distill.target_logits.kind=cached",
+        "distill.target_logits.k=32",
+    )
     assert (
         "data/signals, 132 bytes for each predicted token (164"
         in lines("r.yaml", *cached)["signal"]
@@ -118,8 +122,8 @@ def test_a_cache_of_the_targets_word_is_told_with_its_size(place: Path) -> None:
     assert "note" not in lines("r.yaml", *cached)
     assert "hangs on how" in lines("r.yaml", *cached, "distill.divergence=reverse_kl")["note"]
     (place / "kept").write_text("")
-    error = refused("r.yaml", *cached, "distill.signal.store=kept")
-    assert "distill.signal.store" in error.where
+    error = refused("r.yaml", *cached, "distill.target_logits.store=kept")
+    assert "distill.target_logits.store" in error.where
 
 
 def test_a_hub_id_would_be_fetched(place: Path) -> None:
@@ -300,7 +304,7 @@ def test_pretraining_is_told_too(place: Path) -> None:
     assert told["tokenizer"] == "taken from models/target"
     assert told["model"] == "Llama, 2 layers, hidden size 32"
     assert told["output"] == "out"
-    told = lines("p.yaml", "tokenizer={train_vocabulary: 300}")
+    told = lines("p.yaml", "tokenizer={vocab_size: 300}")
     assert told["tokenizer"] == "a new byte-level BPE of 300 tokens"
 
 

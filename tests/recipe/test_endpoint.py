@@ -43,18 +43,18 @@ def test_an_endpoint_takes_the_place_of_a_target(path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("pair.target=org/name", "exactly one of pair.target"),
-        ("pair.endpoint=null", "exactly one of pair.target"),
+        ("pair.target=org/name", "both given"),
+        ("pair.endpoint=null", "needs a target"),
         ("pair.target_revision=main", "target_revision"),
-        ("distill.divergence=tvd", "distribution, which distill.divergence=tvd reads"),
+        ("distill.divergence=tvd", "distill.divergence: tvd"),
         (
             "distill={divergence: mix, mix: {nll: 1.0, tvd: 1.0}, source: {target: 1.0}}",
-            "distill.divergence=mix reads",
+            "distill.divergence: mix",
         ),
-        ("distill.select={reference: d}", "distill.select reads"),
-        ("distill.source={draft: 1.0}", "the draft's own text"),
-        ("distill.source={target: 0.9, draft: 0.1}", "the draft's own text"),
-        ("distill.source={speculative: 1.0}", "distill.source.speculative=1 verifies"),
+        ("distill.select={reference: d}", "distill.select"),
+        ("distill.source={draft: 1.0}", "text of the draft"),
+        ("distill.source={target: 0.9, draft: 0.1}", "text of the draft"),
+        ("distill.source={speculative: 1.0}", "target verifies"),
         ("pair.endpoint.body={chat_template_kwargs: no}", "is no object"),
         ("pair.endpoint.body={chat_template_kwargs: {add_generation_prompt: false}}", "may not"),
         ("pair.endpoint.url=localhost:8000", "no address"),
@@ -78,9 +78,9 @@ def test_what_an_endpoint_cannot_give_or_be_is_refused_when_the_recipe_is_read(
 
 
 def test_the_objectives_that_an_endpoint_can_serve_are_named(path: Path) -> None:
-    what = refused(path, "distill={divergence: jsd}").what
-    assert "distill.divergence=nll" in what
-    assert "distill.source={target: 1.0}" in what
+    fix = refused(path, "distill={divergence: jsd}").fix
+    assert "distill.divergence: nll" in fix
+    assert "distill.source: {target: 1.0}" in fix
 
 
 def test_fixed_text_and_the_targets_can_be_mixed(path: Path) -> None:
@@ -131,4 +131,4 @@ def test_verbs_that_need_weights_say_what_to_do_instead() -> None:
     refuse_endpoint(None, "evaluate")
     with pytest.raises(DistillSpecError, match="`evaluate`") as caught:
         refuse_endpoint(EndpointConfig(url="http://h/v1", model="m"), "evaluate")
-    assert "auto TARGET" in caught.value.fix
+    assert "tune TARGET" in caught.value.fix

@@ -161,7 +161,7 @@ def test_a_missing_run_folder_names_the_runs_there_are(recipe: Path) -> None:
 def test_a_folder_is_refused_and_a_run_folder_says_how_to_resume(recipe: Path) -> None:
     assert refused(recipe.parent).what == "this is a folder, not a recipe"
     recipe.rename(recipe.with_name("recipe.yaml"))
-    assert f"./launch.sh {recipe.parent}" in refused(recipe.parent).fix
+    assert f"distillspec run {recipe.parent}" in refused(recipe.parent).fix
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from distillspec.recipe.pretraining import PretrainRecipe, TokenizerConfig
 
 
-@pytest.mark.parametrize("plan", [{}, {"train_vocabulary": 4096, "take_from": "x"}])
+@pytest.mark.parametrize("plan", [{}, {"vocab_size": 4096, "take_from": "x"}])
 def test_a_tokenizer_is_either_trained_or_taken(plan: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match="exactly one"):
         TokenizerConfig.model_validate(plan)
@@ -18,7 +18,7 @@ def test_a_pretraining_recipe_says_its_kind() -> None:
     recipe = {
         "output": "o",
         "corpus": {"kind": "python-source", "standard_library": True},
-        "tokenizer": {"train_vocabulary": 300},
+        "tokenizer": {"vocab_size": 300},
         "model": {"hidden_size": 32, "intermediate_size": 64, "layers": 1, "heads": 2},
     }
     assert PretrainRecipe.model_validate({"kind": "pretrain", **recipe}).train.context == 256

@@ -22,11 +22,11 @@ def test_what_a_suite_brings_is_told_by_the_key_it_stands_under() -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"source": TOPICS, "sources": {"odd": ODD}}, "source or sources, not both"),
-        ({"order": "alternating"}, "order is of several sources"),
-        ({"source": TOPICS, "order": "alternating"}, "order is of several sources"),
-        ({"max_tokens": 9}, "limits prompts that the suite brings"),
-        ({"count": 1, "sources": {"prose": TOPICS, "odd": ODD}}, "cannot be of 2 sources"),
+        ({"source": TOPICS, "sources": {"odd": ODD}}, "prompts.source cannot"),
+        ({"order": "alternating"}, "prompts.order"),
+        ({"source": TOPICS, "order": "alternating"}, "prompts.order"),
+        ({"max_tokens": 9}, "prompts.max_tokens"),
+        ({"count": 1, "sources": {"prose": TOPICS, "odd": ODD}}, "cannot be of 2"),
         ({"count": 4, "texts": 3, "sources": {"prose": TOPICS}}, "leave out the last sources"),
         ({"sources": {"prose": {"kind": "prose"}}}, "prose"),
         ({"source": {**ODD, "shapes": []}}, "shapes"),
@@ -34,7 +34,7 @@ def test_what_a_suite_brings_is_told_by_the_key_it_stands_under() -> None:
         ({"source": {**ODD, "tokens": 1}}, "tokens"),
         (
             {"source": {"kind": "jsonl", "path": "p", "merge": {"a": "b"}}},
-            "merge renames categories",
+            "category is missing",
         ),
     ],
 )

@@ -44,29 +44,29 @@ def test_every_section_is_frozen_and_forbids_unknown_keys(model: type[BaseModel]
     assert model.model_config["extra"] == "forbid"
 
 
-BRIDGED = {"target": "t", "draft": "d", "tokenizers": "bridged"}
+BRIDGED = {"target": "t", "draft": "d", "tokenizers": "cross-tokenizer"}
 FIXED = {"source": {"fixed": 1.0}}
-CACHED = {"signal": {"kind": "cached"}}
+CACHED = {"target_logits": {"kind": "cached"}}
 
 
 @pytest.mark.parametrize(
     ("sections", "why"),
     [
-        ({"pair": BRIDGED}, "writes none of its training text"),
+        ({"pair": BRIDGED}, "needs text that is known"),
         *(
-            ({"pair": BRIDGED, "distill": {"source": source}}, "writes none of its training text")
+            ({"pair": BRIDGED, "distill": {"source": source}}, "needs text that is known")
             for source in (
                 {"fixed": 0.5, "speculative": 0.5},
                 {"fixed": 0.5, "speculative": 0.25, "replay": 0.25},
                 {"draft": 0.5, "target": 0.5, "per": "token"},
             )
         ),
-        ({"pair": BRIDGED, "distill": FIXED | {"packing": 768}}, "leave packing out"),
-        ({"pair": BRIDGED, "distill": FIXED, "hardware": {"strategy": "zero3"}}, "whole head"),
-        ({"pair": BRIDGED | {"draft_head": {"keep": 9}}, "distill": FIXED}, "draft_head is of"),
-        ({"pair": BRIDGED | {"draft": {"kind": "pruned", "layers": 1}}, "distill": FIXED}, "given"),
+        ({"pair": BRIDGED, "distill": FIXED | {"packing": 768}}, r"remove distill\.packing"),
+        ({"pair": BRIDGED, "distill": FIXED, "hardware": {"strategy": "zero3"}}, "strategy: z"),
+        ({"pair": BRIDGED | {"draft_head": {"keep": 9}}, "distill": FIXED}, "draft_head"),
+        ({"pair": BRIDGED | {"draft": {"kind": "pruned", "layers": 1}}, "distill": FIXED}, "made"),
         ({"pair": {"target": "t", "draft": {"kind": "pruned", "layers": 1},
-                   "draft_revision": "main"}}, "this one is made"),
+                   "draft_revision": "main"}}, r"remove pair\.draft_revision"),
     ],
 )  # fmt: skip
 def test_pairs_that_cannot_be_are_refused(sections: dict[str, Any], why: str) -> None:
@@ -77,7 +77,7 @@ def test_pairs_that_cannot_be_are_refused(sections: dict[str, Any], why: str) ->
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"draft": {"kind": "pruned", "layers": 1}}, r"{kind: pruned} is made with the target's"),
+        ({"draft": {"kind": "pruned", "layers": 1}}, "kind pruned or random"),
         (
             {
                 "draft": {
@@ -90,10 +90,10 @@ def test_pairs_that_cannot_be_are_refused(sections: dict[str, Any], why: str) ->
                     },
                 }
             },
-            r"{kind: random} is made with the target's",
+            "kind pruned or random",
         ),
-        ({"tokenizers": "bridged"}, "leave tokenizers out"),
-        ({"draft_head": {"keep": 9}}, "leave draft_head out"),
+        ({"tokenizers": "cross-tokenizer"}, r"remove pair\.tokenizers"),
+        ({"draft_head": {"keep": 9}}, r"remove pair\.draft_head"),
     ],
 )
 def test_a_draft_that_needs_the_targets_weights_has_no_endpoint(
@@ -114,32 +114,35 @@ def test_drafts_that_score_a_part_of_the_vocabulary_go_with_a_cached_signal(
     pair: dict[str, Any],
 ) -> None:
     made = Recipe.model_validate(smallest(pair=pair, distill=FIXED | CACHED))
-    assert made.distill.cached_signal is not None
+    assert made.distill.cached_logits is not None
 
 
 def test_a_bridged_pair_reads_fixed_text_and_the_targets() -> None:
-    assert Recipe.model_validate(smallest(pair=BRIDGED, distill=FIXED)).pair.tokenizers == "bridged"
+    assert (
+        Recipe.model_validate(smallest(pair=BRIDGED, distill=FIXED)).pair.tokenizers
+        == "cross-tokenizer"
+    )
 
 
 def test_a_trimmed_head_needs_text_to_count_and_whole_matrices() -> None:
     pair = {"target": "t", "draft": "d", "draft_head": {"keep": 9}}
-    with pytest.raises(ValidationError, match="counts tokens in text that is there"):
+    with pytest.raises(ValidationError, match=r"pair\.draft_head needs text"):
         Recipe.model_validate(smallest(pair=pair, distill={"source": {"draft": 1.0}}))
     counted = {"pair": pair, "distill": {"source": {"fixed": 0.1, "draft": 0.9}}}
     assert Recipe.model_validate(smallest(**counted)).pair.draft_head is not None
     for source in ({"speculative": 1.0}, {"draft": 0.5, "target": 0.5, "per": "token"}):
-        with pytest.raises(ValidationError, match="counts tokens in text that is there"):
+        with pytest.raises(ValidationError, match=r"pair\.draft_head needs text"):
             Recipe.model_validate(smallest(pair=pair, distill={"source": source}))
     spread = {"source": {"target": 0.2, "speculative": 0.2, "replay": 0.6}, "packing": 768}
     assert Recipe.model_validate(smallest(pair=pair, distill=spread)).distill.packing == 768
-    with pytest.raises(ValidationError, match="rows out of a whole matrix"):
+    with pytest.raises(ValidationError, match=r"hardware\.strategy: fsdp2"):
         Recipe.model_validate(smallest(**counted, hardware={"strategy": "fsdp2"}))
 
 
 @pytest.mark.parametrize("strategy", ["fsdp2", "zero3"])
 def test_dora_is_refused_where_matrices_are_split(strategy: str) -> None:
     parts = {"lora": {"use_dora": True}, "hardware": {"strategy": strategy}}
-    with pytest.raises(ValidationError, match="norms of whole matrices"):
+    with pytest.raises(ValidationError, match=r"lora\.use_dora"):
         Recipe.model_validate(smallest(**parts))
     parts["hardware"] = {"strategy": "zero2"}
     assert Recipe.model_validate(smallest(**parts)).lora is not None
@@ -148,7 +151,7 @@ def test_dora_is_refused_where_matrices_are_split(strategy: str) -> None:
 @pytest.mark.parametrize("strategy", ["fsdp2", "zero2", "zero3"])
 def test_muon_is_refused_where_matrices_are_split(strategy: str) -> None:
     parts = {"optimizer": {"kind": "muon"}, "hardware": {"strategy": strategy}}
-    with pytest.raises(ValidationError, match="needs whole matrices"):
+    with pytest.raises(ValidationError, match=r"optimizer\.kind"):
         Recipe.model_validate(smallest(**parts))
 
 
@@ -179,9 +182,9 @@ def test_a_llama_shape_that_does_not_divide_is_refused(shape: dict[str, int]) ->
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"optimizer": {"ema": 0.9}, "hardware": {"strategy": "fsdp2"}}, "averages whole weights"),
+        ({"optimizer": {"ema": 0.9}, "hardware": {"strategy": "fsdp2"}}, r"optimizer\.ema"),
         ({"optimizer": {"ema": 0.0}}, "averages nothing"),
-        ({"distill": {"packing": 100}}, "shorter than a text may be, 768 tokens"),
+        ({"distill": {"packing": 100}}, "100 < 768 tokens"),
     ],
 )
 def test_comfort_that_cannot_be_is_refused(changes: dict[str, Any], words: str) -> None:
@@ -208,14 +211,14 @@ def test_a_split_target_is_asked_for_text_that_is_there_or_the_drafts() -> None:
         {"pair": BRIDGED, "distill": FIXED},
     ]
     for changes in refused:
-        with pytest.raises(ValidationError, match="scores text with all processes at once"):
+        with pytest.raises(ValidationError, match=r"hardware\.shard_target"):
             Recipe.model_validate(smallest(**split, **changes))
 
 
-@pytest.mark.parametrize("pair", [{"draft_head": {"keep": 9}}, {"tokenizers": "bridged"}])
+@pytest.mark.parametrize("pair", [{"draft_head": {"keep": 9}}, {"tokenizers": "cross-tokenizer"}])
 def test_blocks_are_not_counted_where_some_tokens_are_never_said(pair: dict[str, Any]) -> None:
     plan = {"divergence": "block_efficiency", "source": {"fixed": 1.0}}
-    with pytest.raises(ValidationError, match="ends a block"):
+    with pytest.raises(ValidationError, match="block_efficiency"):
         Recipe.model_validate(smallest(pair={"target": "t", "draft": "d", **pair}, distill=plan))
 
 

@@ -45,7 +45,7 @@ def unbounded(node: Any, path: str = "") -> Iterator[str]:
     """Where a JSON schema takes numbers of any size."""
     if isinstance(node, dict):
         is_number = node.get("type") in ("integer", "number")
-        if is_number and not {"maximum", "exclusiveMaximum"} & node.keys():
+        if is_number and not {"maximum", "exclusiveMaximum", "const"} & node.keys():
             yield path
         for key, part in node.items():
             yield from unbounded(part, f"{path}/{key}")

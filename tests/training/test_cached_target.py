@@ -39,7 +39,7 @@ def plan(store: Path, *, cached: bool = True, **distill: Any) -> dict[str, Any]:
     kept = {"kind": "cached", "k": 300, "dtype": "float32", **distill.pop("kept", {})}
     signal = {**kept, "store": str(store)} if cached else {"kind": "online"}
     source = {"fixed": 0.5, "target": 0.5}
-    return {"distill": {"source": source, "signal": signal, **distill}}
+    return {"distill": {"source": source, "target_logits": signal, **distill}}
 
 
 def parts(pair: Path, store: Path, **distill: Any) -> tiny_run.Parts:
@@ -149,19 +149,19 @@ def _of_a_part(
         shared = CrossTokenizerMap(made.tokenizer, other, 300, 300, "here")
         whole = replace(whole, vocabulary=CrossTokenizerVocabulary(shared, other, 512))
         attach(model, shared)
-    rows, signal = tiny_run.prompts(), given.distill.cached_signal
+    rows, signal = tiny_run.prompts(), given.distill.cached_logits
     scored = whole.vocabulary.scored
     assert signal is not None and scored is not None
     size = min(k, len(scored))
     signal = signal.model_copy(update={"k": size})
     store = signal_store(whole, signal, rows, {row.key: (5, 6, 7) for row in rows})
     fill_signals(store, signal_scorer(whole, signal))
-    online = given.distill.model_copy(update={"signal": OnlineTargetConfig(kind="online")})
+    online = given.distill.model_copy(update={"target_logits": OnlineTargetConfig(kind="online")})
     cached = Objective(given.distill, None, None, CachedTopKTarget(store))
     return made.draft, Objective(online, made.target), cached
 
 
-@pytest.mark.parametrize("part", ["trimmed", "bridged"])
+@pytest.mark.parametrize("part", ["trimmed", "cross-tokenizer"])
 @pytest.mark.parametrize("name", ["forward_kl", "jsd", "tvd"])
 def test_a_draft_that_scores_a_part_learns_the_kept_distribution_of_it_as_the_online_one(
     tiny_pair: Path, tmp_path: Path, name: str, part: str
@@ -187,7 +187,7 @@ def test_a_draft_that_scores_a_part_learns_the_kept_distribution_of_it_as_the_on
     assert bounds[-1] < 0.9 * bounds[0]
 
 
-@pytest.mark.parametrize("part", ["trimmed", "bridged"])
+@pytest.mark.parametrize("part", ["trimmed", "cross-tokenizer"])
 def test_the_gradient_of_few_kept_tokens_of_a_part_is_that_of_their_loss(
     tiny_pair: Path, tmp_path: Path, part: str
 ) -> None:
@@ -222,7 +222,7 @@ def test_distributions_of_another_part_are_another_store(tiny_pair: Path, tmp_pa
         300,
         EosTokens(frozenset({0}), None, ()),
     )
-    rows, signal = tiny_run.prompts(), given.distill.cached_signal
+    rows, signal = tiny_run.prompts(), given.distill.cached_logits
     assert signal is not None
     responses = {row.key: (5, 6, 7) for row in rows}
     folders = {

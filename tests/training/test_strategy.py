@@ -60,7 +60,7 @@ def _layered(plan: dict[str, Any]) -> dict[str, Any]:
 def _kept(folder: Path) -> dict[str, Any]:
     """Half of the vocabulary is kept, as all processes read it."""
     store = str(folder / "signals")
-    return {"signal": {"kind": "cached", "k": 150, "dtype": "float32", "store": store}}
+    return {"target_logits": {"kind": "cached", "k": 150, "dtype": "float32", "store": store}}
 
 
 @pytest.fixture(scope="module")

@@ -139,7 +139,7 @@ def parts(pair: Path, plan: Recipe) -> Parts:
     reference = None
     if plan.distill.select is not None:  # the target's own shape serves: any model will do
         reference = FrozenTarget(load_model(str(pair / "target"), dtype=torch.float32))
-    cached, signal = None, plan.distill.cached_signal
+    cached, signal = None, plan.distill.cached_logits
     if signal is not None:
         cpu = torch.device("cpu")
         whole = ModelPair(

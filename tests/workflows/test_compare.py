@@ -223,7 +223,7 @@ def test_variants_may_begin_with_another_draft(workplace: Path) -> None:
         "chosen": {
             "pair.draft_head": {"keep": 60},
             "distill.select": {"keep": 0.5, "reference": "variant:trimmed"},
-            "distill.signal": {"kind": "cached", "k": 8},
+            "distill.target_logits": {"kind": "cached", "k": 8},
         },
     }
     fixed = {"distill.source": {"fixed": 1.0}}
@@ -259,10 +259,10 @@ def test_a_comparison_may_begin_with_a_draft_that_is_made(workplace: Path) -> No
 
 def test_variants_may_bridge_two_tokenizers(workplace: Path) -> None:
     tokenizer = save_other_draft(Path("pair/other"))
-    bridged = {"pair.tokenizers": "bridged", "distill.source": {"fixed": 1.0}}
+    bridged = {"pair.tokenizers": "cross-tokenizer", "distill.source": {"fixed": 1.0}}
     variants = {
         "equal": {},
-        "bridged": {"pair.draft": "pair/other", **bridged},
+        "cross-tokenizer": {"pair.draft": "pair/other", **bridged},
         "further": {"pair.draft": "variant:bridged", **bridged},
     }
     plan = comparison(**ONCE, variants=variants)

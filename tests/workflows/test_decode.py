@@ -52,7 +52,7 @@ def models() -> tuple[Any, Any, Any]:
         {"draft": {"kind": "none"}},
         UCB,
         {"choose": {"kind": "exp3", "arms": ["standard@1", "standard@3"], "reward": "tokens"}},
-        {"valve": {"baseline": "standard@2"}, "stop": {"kind": "adaedl"}},
+        {"fallback": {"baseline": "standard@2"}, "stop": {"kind": "adaedl"}},
     ],
 )
 def test_greedy_text_is_the_targets_own_whatever_the_method(method: Any) -> None:

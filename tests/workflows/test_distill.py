@@ -197,8 +197,8 @@ def test_a_draft_of_another_tokenizer_is_trained_measured_and_exported(
     values["pair"] |= {"draft": "pair/other"}
     with pytest.raises(DistillSpecError, match="different tokenizers") as caught:
         distill.run(Recipe.model_validate(values), None)
-    assert "pair.tokenizers: bridged" in caught.value.fix
-    values["pair"] |= {"tokenizers": "bridged"}
+    assert "pair.tokenizers: cross-tokenizer" in caught.value.fix
+    values["pair"] |= {"tokenizers": "cross-tokenizer"}
     plan = Recipe.model_validate(values)
     distill.run(plan, None)
     run = only_run()
@@ -229,7 +229,7 @@ def test_texts_too_long_in_the_drafts_own_tokens_are_left_out_and_decoded_withou
             row = {"prompt": f"{i}:" + " import" * 20, "response": "\n    return x"}
             rows.write(json.dumps(row) + "\n")
     values = recipe(source={"target": 0.5, "fixed": 0.5}).model_dump()
-    values["pair"] |= {"draft": "pair/other", "tokenizers": "bridged"}
+    values["pair"] |= {"draft": "pair/other", "tokenizers": "cross-tokenizer"}
     values["evaluate"] = {"suite": "tiny.yaml", "control": False}
     suite = SUITE.replace("count: 4", "count: 12")
     Path("tiny.yaml").write_text(suite.replace("[0.0, 1.0]", "[0.0]").replace("[1, 2]", "[2]"))
@@ -393,7 +393,7 @@ def test_training_on_an_endpoints_text_resumes_bit_equal(
             {
                 "divergence": "jsd",
                 "source": {"target": 1.0},
-                "signal": {"kind": "cached", "k": 16, "store": "signals"},
+                "target_logits": {"kind": "cached", "k": 16, "store": "signals"},
             },
             {"optimizer": {"learning_rate": 1e-2, "ema": 0.5, "layer_decay": 0.9}},
         ),

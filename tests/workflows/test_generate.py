@@ -66,13 +66,16 @@ def test_recipes_that_ask_the_same_of_a_target_share_its_answers(workplace: Path
 
 @pytest.mark.parametrize(
     "change",
-    [{"temperature": 0.5}, {"signal": {"kind": "cached", "k": 17}}, {"on_prompts": True}],
+    [{"temperature": 0.5}, {"target_logits": {"kind": "cached", "k": 17}}, {"on_prompts": True}],
     ids=str,
 )
 def test_distributions_of_another_recipe_are_kept_beside_those_that_are_there(
     workplace: Path, change: dict[str, object]
 ) -> None:
-    plan: dict[str, object] = {"source": {"fixed": 1.0}, "signal": {"kind": "cached", "k": 16}}
+    plan: dict[str, object] = {
+        "source": {"fixed": 1.0},
+        "target_logits": {"kind": "cached", "k": 16},
+    }
     generate.generate(recipe(**plan))
     stored = written("data/signals")
     generate.generate(recipe(**{**plan, **change}))

@@ -34,7 +34,7 @@ def recipe(**changes: object) -> PretrainRecipe:
                 "include": ["json/*.py", "email/*.py"],
             },
             "held_out_percent": 20.0,
-            "tokenizer": {"train_vocabulary": 300},
+            "tokenizer": {"vocab_size": 300},
             "model": {"hidden_size": 16, "intermediate_size": 32, "layers": 1, "heads": 2},
             "train": {
                 "context": 32,
@@ -137,7 +137,7 @@ def test_an_average_needs_a_start() -> None:
 def test_a_start_with_another_tokenizer_is_refused() -> None:
     pretrain.run(recipe(), resume=False)
     other = recipe(
-        name="further", tokenizer={"train_vocabulary": 320}, model=None, start_from="made/target"
+        name="further", tokenizer={"vocab_size": 320}, model=None, start_from="made/target"
     )
     with pytest.raises(DistillSpecError, match="knows 300 tokens"):
         pretrain.run(other, resume=False)
@@ -245,13 +245,13 @@ def test_a_model_may_be_replaced_by_its_continuation_and_by_one_from_nothing() -
 def test_a_recipe_that_failed_before_it_trained_can_be_corrected() -> None:
     plan = recipe().train.model_dump()
     plan["context"] = 2**20
-    wrong = recipe(train=plan, model=LONG, tokenizer={"train_vocabulary": 290})
+    wrong = recipe(train=plan, model=LONG, tokenizer={"vocab_size": 290})
     with pytest.raises(DistillSpecError, match="fewer than"):
         pretrain.run(wrong, resume=False)
     assert pretrain.run(recipe(), resume=False) == 0
     assert len(load_tokenizer("made/target")) == 300
     with pytest.raises(DistillSpecError, match="another tokenizer"):
-        pretrain.run(recipe(tokenizer={"train_vocabulary": 290}), resume=True)
+        pretrain.run(recipe(tokenizer={"vocab_size": 290}), resume=True)
 
 
 def test_a_log_that_is_a_named_pipe_is_refused() -> None:

@@ -76,7 +76,7 @@ def test_training_logs_are_named_like_the_drafts_that_were_trained(tmp_path: Pat
 def test_a_pretraining_folder_is_no_distillation_run(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(
         "kind: pretrain\noutput: out\ncorpus: {kind: python-source, standard_library: true}\n"
-        "tokenizer: {train_vocabulary: 300}\n"
+        "tokenizer: {vocab_size: 300}\n"
         "model: {hidden_size: 16, intermediate_size: 32, layers: 1, heads: 2}\n"
     )
     with pytest.raises(DistillSpecError, match="pretraining run"):

@@ -78,7 +78,7 @@ def ask_missing(
 
     Raises:
         DistillSpecError: The server refuses a request or answers nothing, or the questions given up
-            exceed `endpoint.most_unanswered` of all questions, earlier runs included.
+            exceed `endpoint.max_unanswered` of all questions, earlier runs included.
     """
     own = list(questions)[rank::world]
     settled, given_up = store.settled(questions), store.unanswered(questions)
@@ -258,7 +258,7 @@ class _Pool:
         self._check_unanswered()
 
     def _check_unanswered(self) -> None:
-        share = self._endpoint.most_unanswered * len(self._questions)
+        share = self._endpoint.max_unanswered * len(self._questions)
         if self._given_up > math.ceil(round(share, 9)):  # 0.07 * 100 is a little more than 7
             raise self._too_many()
 
@@ -274,7 +274,7 @@ class _Pool:
             where=place(self._endpoint, question),
             fix="check what the server answers, then give the same command again: it keeps the "
             "answers received. To allow more unanswered prompts, raise "
-            f"pair.endpoint.most_unanswered ({self._endpoint.most_unanswered:g})",
+            f"pair.endpoint.max_unanswered ({self._endpoint.max_unanswered:g})",
         )
 
 

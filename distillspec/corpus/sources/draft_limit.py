@@ -47,7 +47,8 @@ def readable(
         raise DistillSpecError(
             f"every {name} text is longer than the {places} tokens that the draft can read; the "
             f"shortest has {min(longest)} of the draft's tokens",
-            where="pair.tokenizers=bridged, data.max_prompt_tokens, data.max_response_tokens",
+            where="pair.tokenizers=cross-tokenizer, data.max_prompt_tokens, "
+            "data.max_response_tokens",
             fix="lower data.max_prompt_tokens or data.max_response_tokens, or take a draft with a "
             "longer context or a more similar tokenizer",
         )

@@ -114,7 +114,7 @@ class TopKStore:
         if signal.k > vocab_size:
             raise DistillSpecError(
                 f"the {signal.k} most probable of {vocab_size} tokens cannot be cached",
-                where=f"distill.signal.k={signal.k}",
+                where=f"distill.target_logits.k={signal.k}",
                 fix=f"set it to at most {vocab_size}, which caches the entire distribution",
             )
         self._vocab_size = vocab_size
@@ -191,8 +191,9 @@ class TopKStore:
                 f"the cached distributions need {in_words(needed)} more, and the disk has "
                 f"{in_words(free)} free",
                 where=str(self.folder),
-                fix=f"free some space, choose another disk (distill.signal.store=...), or lower "
-                f"distill.signal.k ({self.bytes_per_token} bytes a token now) or data.max_prompts",
+                fix=f"free some space, choose another disk (distill.target_logits.store=...), or "
+                f"lower distill.target_logits.k ({self.bytes_per_token} bytes a token now) or "
+                "data.max_prompts",
             )
 
     # --- writing ---

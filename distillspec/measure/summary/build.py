@@ -227,7 +227,7 @@ def _begun_anew(suite: Suite, processes: int) -> list[str]:
     forgot = [
         method.name
         for method in suite.methods
-        if method.valve
+        if method.fallback
         or (
             isinstance(method.choose, UCBConfig)
             and method.choose.window

@@ -137,6 +137,8 @@ def plan_of(
             "runner",
         },
     )
+    for method in cells["methods"]:  # its key of 0.1, so that folders begun with that go on
+        method["valve"] = method.pop("fallback")
     if again is not None:
         cells["noise_floor"] = again
     if suite.audit:  # named only then: folders that were begun without it stay as they are

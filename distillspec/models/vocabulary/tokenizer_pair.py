@@ -226,8 +226,8 @@ def _different(what: str, where: str) -> TokenizersDifferError:
         f"target and draft have different tokenizers: {what}",
         where=where,
         fix="use a draft of the target's family (same tokenizer), or train one with the target's "
-        "tokenizer (`pretrain`, tokenizer.take_from); or set pair.tokenizers: bridged, and let the "
-        "draft learn and propose the shared tokens",
+        "tokenizer (`pretrain`, tokenizer.take_from); or set pair.tokenizers: cross-tokenizer, and "
+        "let the draft learn and propose the shared tokens",
     )
 
 

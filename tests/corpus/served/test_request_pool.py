@@ -180,7 +180,7 @@ def test_a_server_that_is_down_when_few_are_missing_gives_up_none_of_them(
     for reply, said in ((status(503), "no answer"), (status(400), "refuses"), (EMPTY, "of 8")):
         server.replies = repeat(reply)
         with pytest.raises(DistillSpecError, match=said):
-            ask(store, server.endpoint(most_unanswered=0.12, retries=0))
+            ask(store, server.endpoint(max_unanswered=0.12, retries=0))
         assert not store.unanswered(QUESTIONS)
 
 
@@ -223,7 +223,7 @@ def test_prompts_that_fail_are_given_up_where_only_stored_answers_show_that_othe
             (bad if body["prompt"] in failing else good())(handler, body)
 
         server.replies = repeat(reply)
-        ask(separate, server.endpoint(most_unanswered=0.5, retries=0))
+        ask(separate, server.endpoint(max_unanswered=0.5, retries=0))
         assert separate.unanswered(QUESTIONS) == {"k0", "k1", "k2", "k3"}
 
 
@@ -243,7 +243,7 @@ def test_what_is_not_the_prompts_fault_ends_it_though_others_were_answered(
 ) -> None:
     server.replies = chain([good()], repeat(status(code)))
     with pytest.raises(DistillSpecError, match=f"status {code}"):
-        ask(store, server.endpoint(most_unanswered=1.0))
+        ask(store, server.endpoint(max_unanswered=1.0))
     assert len(server.requests) == 2
 
 
@@ -254,11 +254,11 @@ def test_the_bound_is_over_all_processes_and_over_earlier_calls(
     sixth = 1 / 6
     for rank in (1, 2):
         server.replies = replies(EMPTY)
-        ask(store, server.endpoint(most_unanswered=sixth, retries=0), rank=rank, world=4)
+        ask(store, server.endpoint(max_unanswered=sixth, retries=0), rank=rank, world=4)
     assert store.unanswered(QUESTIONS) == {"k1", "k2"}
     server.replies = replies(EMPTY)
     with pytest.raises(DistillSpecError, match="3 of 8 prompts"):
-        ask(store, server.endpoint(most_unanswered=sixth, retries=0), rank=3, world=4)
+        ask(store, server.endpoint(max_unanswered=sixth, retries=0), rank=3, world=4)
 
 
 def test_what_another_process_has_given_up_meanwhile_counts(
@@ -283,7 +283,7 @@ def test_none_may_stay_unanswered_where_the_share_is_0(
 ) -> None:
     server.replies = chain([good()], repeat(only_to(QUESTIONS[1], EMPTY)))
     with pytest.raises(DistillSpecError, match="1 of 8 prompts"):
-        ask(store, server.endpoint(most_unanswered=0.0))
+        ask(store, server.endpoint(max_unanswered=0.0))
 
 
 def test_a_refusal_ends_it_at_once_and_what_is_under_way_is_still_kept(
@@ -305,7 +305,7 @@ def test_a_first_question_that_is_refused_ends_it_and_is_named(
     """A wrong model name is not asked through all prompts."""
     server.replies = repeat(status(400))
     with pytest.raises(DistillSpecError, match="status 400") as caught:
-        ask(store, server.endpoint(most_unanswered=1.0))
+        ask(store, server.endpoint(max_unanswered=1.0))
     assert "prompt k0" in caught.value.where
     assert len(server.requests) == 1
     with pytest.raises(DistillSpecError) as caught:
@@ -320,7 +320,7 @@ def test_unusable_answers_are_bounded_and_named(
     with pytest.raises(DistillSpecError, match="2 of 8 prompts") as caught:
         ask(store, server.endpoint())
     assert "<html>" in caught.value.what
-    assert "most_unanswered (0.01)" in caught.value.fix
+    assert "max_unanswered (0.01)" in caught.value.fix
     assert "k5" in caught.value.where
     assert len(server.requests) == 4 + 3 + 3
     assert len(kept(store)) == 4  # nothing is given up for good where it ends in an error
@@ -331,7 +331,7 @@ def test_a_server_that_has_never_answered_is_not_asked_through_all_prompts(
 ) -> None:
     server.replies = repeat(EMPTY)
     with pytest.raises(DistillSpecError, match="3 of 8 prompts"):
-        ask(store, server.endpoint(most_unanswered=1.0, retries=0))
+        ask(store, server.endpoint(max_unanswered=1.0, retries=0))
     assert len(server.requests) == 3
 
 
@@ -339,12 +339,12 @@ def test_a_few_unanswered_prompts_are_left_out_and_not_asked_again(
     store: ReceivedAnswers, server: Misbehaving
 ) -> None:
     server.replies = chain([good(), EMPTY, EMPTY, EMPTY], repeat(good()))
-    ask(store, server.endpoint(most_unanswered=0.2))
+    ask(store, server.endpoint(max_unanswered=0.2))
     rows = kept(store)
     assert rows.keys() == KEYS
     assert rows["k1"]["unanswered"] == "the answer is empty"
     assert sum("answer" in row for row in rows.values()) == 7
-    ask(store, server.endpoint(most_unanswered=0.2))
+    ask(store, server.endpoint(max_unanswered=0.2))
     assert len(server.requests) == 10
 
 

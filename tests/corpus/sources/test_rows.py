@@ -330,5 +330,5 @@ def test_what_stands_before_every_prompt_stands_before_no_chat(
     source = reading(before="summarize: ")
     assert passage({"prompt": "abc"}, tokenizer, source).prompt == "summarize: abc"
     assert "summarize" not in passage({"messages": [ASK, ANSWER]}, tokenizer, source).prompt
-    with pytest.raises(ValueError, match="leave out after"):
+    with pytest.raises(ValueError, match="remove after"):
         reading(after_words=2, after="!")

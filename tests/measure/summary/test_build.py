@@ -154,7 +154,7 @@ def test_an_interruption_that_made_methods_forget_is_a_finding(
         {"name": "standard"},
         {"name": "ucb", "choose": {"kind": "ucb", "arms": named}},
         {"name": "windowed", "choose": {"kind": "ucb", "arms": named, "window": 9}},
-        {"name": "safe", "stop": {"kind": "adaedl"}, "valve": {"baseline": "standard@1"}},
+        {"name": "safe", "stop": {"kind": "adaedl"}, "fallback": {"baseline": "standard@1"}},
     ]
     suite = tiny_suite.model_copy(
         update={

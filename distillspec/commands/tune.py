@@ -1,4 +1,4 @@
-"""`auto`: find the fastest way to decode with a pair on your prompts, and write it as a suite."""
+"""`tune`: find the fastest decoding method for a pair on your prompts, and write it as a suite."""
 
 from __future__ import annotations
 
@@ -21,31 +21,46 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="FILE.jsonl",
         help="your prompts, a line each with `prompt` or `messages`; default: Python code",
     )
-    parser.add_argument("--temperature", type=number(0.0, 4.0), default=1.0, help="of your traffic")
     parser.add_argument(
-        "--max-new-tokens", type=whole(1, 2**24), default=64, help="decoded per prompt"
+        "--temperature",
+        type=number(0.0, 4.0),
+        default=1.0,
+        help="sampling temperature of your traffic, 0 to 4; default: 1",
+    )
+    parser.add_argument(
+        "--max-new-tokens",
+        type=whole(1, 2**24),
+        default=64,
+        help="tokens decoded per prompt; default: 64",
     )
     parser.add_argument(
         "--minutes",
         type=number(1e-3, 1e6),
         default=3.0,
-        help="of decoding, after the models are prepared",
+        help="minutes of decoding, after the models are loaded; default: 3",
     )
     parser.add_argument(
         "--runner",
         choices=("eager", "compiled"),
         default="eager",
-        help="the one you will serve with: which method is fastest depends on it",
+        help="the runner that you serve with; it decides which method is fastest",
     )
-    parser.add_argument("--output", metavar="FILE.yaml", default="auto.yaml", help="the suite")
-    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
+    parser.add_argument(
+        "--output",
+        metavar="FILE.yaml",
+        default="tune.yaml",
+        help="suite to write; default: tune.yaml",
+    )
+    parser.add_argument(
+        "--seed", type=whole(0, 2**32 - 1), default=0, help="seed of sampling; default: 0"
+    )
 
 
 def main(arguments: Namespace) -> int:
     if not is_computable(arguments.temperature):
         raise DistillSpecError(
             f"--temperature is {arguments.temperature:g}, which cannot be computed",
-            where="command line: auto",
+            where="command line: tune",
             fix=f"give {ALLOWED}",
         )
     source = _source(arguments.prompts)

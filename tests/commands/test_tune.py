@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from distillspec.__main__ import main
+from distillspec.commands import tune
+from distillspec.commands.dispatch import COMMANDS as DISPATCHED
 from distillspec.recipe.loading import load_suite
 
 
@@ -25,7 +27,7 @@ from distillspec.recipe.loading import load_suite
         ([], "the target's folder does not exist"),
     ],
 )
-def test_what_cannot_be_calibrated_is_the_users_error(
+def test_a_setting_that_cannot_be_tuned_is_the_users_error(
     arguments: list[str],
     says: str,
     capsys: pytest.CaptureFixture[str],
@@ -34,14 +36,14 @@ def test_what_cannot_be_calibrated_is_the_users_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")
-    assert main(["auto", "./target", "./draft", *arguments]) == 1
-    told = capsys.readouterr().err
-    assert says in told
-    assert "mend:" in told
-    assert not Path("auto.yaml").exists()
+    assert main(["tune", "./target", "./draft", *arguments]) == 1
+    stderr = capsys.readouterr().err
+    assert says in stderr
+    assert "fix:" in stderr
+    assert not Path("tune.yaml").exists()
 
 
-def test_a_pair_is_calibrated_and_decodes_as_the_last_line_says(
+def test_a_pair_is_tuned_and_decodes_as_the_last_line_says(
     tiny_pair: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -51,9 +53,22 @@ def test_a_pair_is_calibrated_and_decodes_as_the_last_line_says(
     Path("rows.jsonl").write_text('{"prompt": "def f(x):"}\n{"prompt": "class A:"}\n')
     pair = [str(tiny_pair / "target"), str(tiny_pair / "draft")]
     options = ["--temperature", "0", "--max-new-tokens", "6", "--minutes", "0.01"]
-    assert main(["auto", *pair, "--prompts", "rows.jsonl", *options]) == 0
-    assert load_suite("auto.yaml").name == "auto"
-    program, *command = shlex.split(capsys.readouterr().out.partition("next:")[2])
-    assert program == "./launch.sh"
+    assert main(["tune", *pair, "--prompts", "rows.jsonl", *options]) == 0
+    assert load_suite("tune.yaml").methods
+    _, *command = shlex.split(capsys.readouterr().out.partition("next:")[2])
     assert command[3] in ("def f(x):", "class A:")
     assert main([*command, "--max-new-tokens", "8"]) == 0
+
+
+def test_the_old_verb_still_works_and_names_the_new_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outputs: list[str] = []
+    monkeypatch.setattr(tune, "main", lambda arguments: outputs.append(arguments.output) or 0)
+    assert main(["auto", "target", "draft"]) == 0
+    assert main(["auto", "target", "draft", "--output", "mine.yaml"]) == 0
+    assert main(["tune", "target", "draft"]) == 0
+    assert outputs == ["auto.yaml", "mine.yaml", "tune.yaml"]
+    assert "tune" in capsys.readouterr().err
+    assert "auto" not in DISPATCHED

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from distillspec.recipe.incompatible import Incompatible
+from distillspec.recipe.recipe_rules import RECIPE
+from tests.recipe.rule_walk import check, entries, name
+
+
+@pytest.mark.parametrize("entry", entries(RECIPE), ids=name)
+def test_settings_of_several_sections_that_cannot_be_combined_are_refused_and_the_fix_is_accepted(
+    entry: Incompatible, tmp_path: Path
+) -> None:
+    check(entry, tmp_path)
