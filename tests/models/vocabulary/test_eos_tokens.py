@@ -88,7 +88,9 @@ def test_the_special_token_behind_an_answer_ends_a_text_too(
     assert ends.ids == {END} | named
     assert ends.turn_end == next(iter(named), None)
     refuses = "raise_exception" in behind or "break" in behind
-    assert ("puts none of these behind" in " ".join(ends.notes)) == (end is None and not refuses)
+    assert ("puts none of these after an answer" in " ".join(ends.notes)) == (
+        end is None and not refuses
+    )
 
 
 def test_a_token_that_a_tool_call_ends_with_ends_a_text(
