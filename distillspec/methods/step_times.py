@@ -186,9 +186,8 @@ class _Samples:
     def _draft_step(self, draft: str) -> float:
         """Median over the rounds of the mean over the block sizes."""
         by_gamma = (self._drafting[gamma, draft] for gamma in self._gammas)
-        return median(
-            sum(one_round) / len(self._gammas) for one_round in zip(*by_gamma, strict=True)
-        )
+        means = [sum(seconds) / len(self._gammas) for seconds in zip(*by_gamma, strict=True)]
+        return float(median(means))
 
 
 def _spread(seconds: Sequence[float]) -> float:

@@ -105,6 +105,10 @@ class Progress(Status):
         elif not self._is_log:
             super().stop()
 
+    def __enter__(self) -> Progress:
+        super().__enter__()
+        return self
+
     def update(
         self,
         status: RenderableType | None = None,
