@@ -1,7 +1,7 @@
 """Writes the generated pages of docs/reference from the argument parsers and the schemas.
 
-    python docs/generate.py            # writes cli.md, recipe.md, suite.md and comparison.md
-    python docs/generate.py --check    # writes nothing; exit code 1 if a page is stale
+python docs/generate.py            # writes cli.md, recipe.md, suite.md and comparison.md
+python docs/generate.py --check    # writes nothing; exit code 1 if a page is stale
 """
 
 from __future__ import annotations
@@ -62,9 +62,11 @@ In a checkout, `./launch.sh VERB ...` does the same after it has set up the envi
 | environment variable | effect |
 |---|---|
 | `NPROC` | processes that `launch.sh` starts; default: one per GPU, or one without GPUs |
-| `NNODES`, `RDZV_ENDPOINT`, `NODE_RANK` | several machines: [Use several GPUs](../how-to/several-gpus.md) |
+| `NNODES`, `RDZV_ENDPOINT`, `NODE_RANK` | several machines |
 | `PYTHON` | interpreter that `launch.sh` makes the environment with |
 | `HF_TOKEN`, `HF_HOME`, `HF_HUB_OFFLINE` | as in the Hugging Face libraries |
+
+[Use several GPUs](../how-to/several-gpus.md) explains the first two rows.
 """,
     "Next step: [Recipe](recipe.md), the file that most verbs read.\n",
 )
@@ -91,7 +93,8 @@ SUITE = Page(
     """# Suite
 
 This page lists every key of a suite, with its type, default and range.
-A suite is a YAML file that says what to measure: prompts, drafts, methods, block sizes, temperatures.
+A suite is a YAML file with an evaluation plan: prompts, drafts, methods, block sizes,
+temperatures.
 
 - Measure a run with it: `distillspec evaluate RUN-FOLDER --suite SUITE.yaml`.
 - [Write a suite](../how-to/write-a-suite.md) explains prompts, benchmarks and metrics.
@@ -156,7 +159,9 @@ def cli_body() -> str:
         rows = [_argument_row(action) for action in parser._actions if action.dest != "help"]
         table = _table(("argument", "values", "default", "meaning"), rows)
         epilog = f"\n{parser.epilog}\n" if parser.epilog else ""
-        parts.append(f"## {shown}\n\n{_sentence(summary)}\n\n```text\n{usage}\n```\n\n{table}{epilog}")
+        parts.append(
+            f"## {shown}\n\n{_sentence(summary)}\n\n```text\n{usage}\n```\n\n{table}{epilog}"
+        )
     return "\n".join(parts)
 
 
@@ -339,9 +344,7 @@ def pages() -> dict[str, str]:
         SUITE: schema_body(suite, suite, "Keys of a suite", {}),
         COMPARISON: schema_body(comparison, comparison, "Keys of a comparison", {}),
     }
-    return {
-        page.name: f"{NOTE}\n{page.head}\n{body}\n{page.foot}" for page, body in bodies.items()
-    }
+    return {page.name: f"{NOTE}\n{page.head}\n{body}\n{page.foot}" for page, body in bodies.items()}
 
 
 def stale() -> list[str]:

@@ -8,6 +8,7 @@ ROOT = Path(__file__).parents[1]
 
 # Test files that are about the whole house, or about a file outside the package.
 OF_THE_WHOLE = {
+    "test_docs.py",
     "test_layers.py",
     "test_mirror.py",
     "test_launch.py",
