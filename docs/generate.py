@@ -51,6 +51,21 @@ In a checkout, `./launch.sh VERB ...` does the same after it has set up the envi
 - Overrides have the form `section.key=value`. The value is YAML.
 - Paths are relative to the folder you start in. Run folders are made there too.
 
+| verb | when to use it |
+|---|---|
+| `run` | you want everything: responses, training, export, evaluation, report |
+| `check` | before training: does the pair fit, and what can it gain on this machine? |
+| `generate` | the target should write its responses beforehand, or its top-k logits be cached |
+| `train` | training and export, without evaluation |
+| `evaluate` | measure a run's drafts again, with another suite or on other prompts |
+| `export` | write or upload the draft again |
+| `report` | write the report again from measured rows |
+| `pretrain` | make a model from nothing, or train one further, on code or a data set |
+| `compare` | find the best objective, source or other key at equal cost |
+| `decode` | look at one text, with the status of every token |
+| `tune` | find the fastest way to decode with a pair on your prompts |
+| `schema` | set up an editor |
+
 | exit code | meaning |
 |---|---|
 | 0 | success |
