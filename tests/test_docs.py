@@ -7,6 +7,7 @@ import importlib.util
 import re
 import shutil
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -217,6 +218,19 @@ def test_pages_begin_with_what_they_are_for_and_end_with_the_next_step(page: Pat
     parts = [part.strip() for part in prose(page).split("\n\n") if part.strip()]
     assert re.search(r"\bThis (page|tutorial)\b", parts[1]), parts[1]
     assert parts[-1].startswith("Next step: ")
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_lists_and_tables_stand_apart_from_the_text_before(page: Path) -> None:
+    """Else the site shows them as part of that text."""
+    lines = prose(page).splitlines()
+    begins = re.compile(r"- |\d+\. |\|")
+    glued = [
+        line
+        for before, line in pairwise(lines)
+        if begins.match(line) and before.strip() and not re.match(r"- |\d+\. |\||  ", before)
+    ]
+    assert glued == []
 
 
 def sentences(page: Path) -> list[int]:

@@ -6,7 +6,8 @@
 Commands marked as needing a GPU, the Hub or an engine are left out; `docs_blocks.py` lists the
 marks. The scratch folder gets the recipes, suites and files that the commands name. RUN-FOLDER
 stands for the newest run, so the first tutorial is always run first. A fault is: an exit code that
-is not 0, a traceback, or a command that takes longer than --patience.
+is not 0, a traceback, or a command that takes longer than --patience. All run on one core with one
+thread, since threads that wait for each other take long where other programs run.
 """
 
 from __future__ import annotations
@@ -78,7 +79,11 @@ def newest_run(scratch: Path) -> str:
 def fault_of(job: Job, scratch: Path, patience: float) -> str | None:
     """What went wrong; None: nothing."""
     arguments = [newest_run(scratch) if one == "RUN-FOLDER" else one for one in job.arguments]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     try:
         done = subprocess.run(
             [sys.executable, *arguments],
@@ -106,6 +111,8 @@ def main() -> int:
     given = parser.parse_args()
     scratch = given.scratch.resolve()
     prepare(scratch)
+    if sys.platform == "linux":  # the commands inherit it
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     blocks = every_block()
     if given.pages:
         wanted = {FIRST, *(f"docs/{name}" for name in given.pages)}
