@@ -11,6 +11,7 @@ OF_THE_WHOLE = {
     "test_api.py",
     "test_examples.py",
     "test_wheel.py",
+    "test_docs.py",
     "test_layers.py",
     "test_mirror.py",
     "test_launch.py",
