@@ -11,8 +11,11 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from distillspec.export import markdown
 from distillspec.export.engines import launch_lines
-from distillspec.measure.summary.records import DISTILLED, Cell, DraftComparison, Summary
+from distillspec.measure.stats.intervals import Interval
+from distillspec.measure.summary.cells import Cell
+from distillspec.measure.summary.records import DISTILLED, DraftComparison, Summary
 from distillspec.recipe.hub_id import is_hub_id
+from distillspec.report.columns import card_cells
 from distillspec.text.numbers import bracketed, known, number, with_interval
 
 TAGS = ("speculative-decoding", "draft-model", "knowledge-distillation")
@@ -100,23 +103,20 @@ def _metadata(facts: CardFacts, summary: Summary | None) -> ModelCardData:
 
 def _results(summary: Summary) -> Iterator[EvalResult]:
     for cell in _chosen(summary):
-        for kind, name, value, low, high in (
-            ("speedup", "speed-up over autoregressive decoding",
-             cell.speedup, cell.speedup_low, cell.speedup_high),
-            ("block_efficiency", "block efficiency tau (tokens per target forward)",
-             cell.tau, cell.tau_low, cell.tau_high),
+        for kind, name, estimate in (
+            ("speedup", "speed-up over autoregressive decoding", cell.speedup),
+            ("block_efficiency", "block efficiency tau (tokens per target forward)", cell.tau),
             ("expected_block_efficiency", "block efficiency tau expected on texts of the target",
-             cell.expected_tau, cell.expected_tau_low, cell.expected_tau_high),
-            ("acceptance_rate", "acceptance rate alpha, sampled drafts",
-             cell.alpha, cell.alpha_low, cell.alpha_high),
+             cell.expected_tau),
+            ("acceptance_rate", "acceptance rate alpha, sampled drafts", cell.alpha),
             ("acceptance_rate_argmax", "acceptance rate p(argmax q), argmax drafts",
-             cell.alpha_argmax, cell.alpha_argmax_low, cell.alpha_argmax_high),
+             cell.alpha_argmax),
         ):  # fmt: skip
             if kind == "acceptance_rate_argmax" and cell.temperature == 0.0:
                 continue  # it is alpha
             on_texts = kind not in ("speedup", "block_efficiency")
             prompts = cell.texts if on_texts else cell.prompts
-            if math.isfinite(value):
+            if math.isfinite(estimate.value):
                 yield EvalResult(
                     task_type="text-generation",
                     task_name="speculative decoding",
@@ -126,15 +126,15 @@ def _results(summary: Summary) -> Iterator[EvalResult]:
                     dataset_args={"method": cell.method},
                     metric_type=kind,
                     metric_name=name,
-                    metric_value=round(value, 4),
-                    metric_args=_bounds(low, high),
+                    metric_value=round(estimate.value, 4),
+                    metric_args=_bounds(estimate),
                 )
 
 
-def _bounds(low: float, high: float) -> dict[str, float] | None:
-    if not (math.isfinite(low) and math.isfinite(high)):
+def _bounds(estimate: Interval) -> dict[str, float] | None:
+    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
         return None
-    return {"interval_low": round(low, 4), "interval_high": round(high, 4)}
+    return {"interval_low": round(estimate.low, 4), "interval_high": round(estimate.high, 4)}
 
 
 # --- numbers -------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ def _measured(summary: Summary) -> Iterator[str]:
     if own:
         yield "Each draft at its own best gamma: " + "; ".join(
             f"{markdown.words(r.draft)}, T = {r.temperature:g}: gamma {r.gamma}, "
-            f"{with_interval(r.speedup, r.speedup_low, r.speedup_high, unit='x')}"
+            f"{with_interval(*r.speedup, unit='x')}"
             for r in own
         ) + "."  # fmt: skip
     yield from (f"Note: {markdown.words(note)}" for note in summary.cautions)
@@ -192,34 +192,12 @@ def _measured(summary: Summary) -> Iterator[str]:
 
 def _table(summary: Summary, chosen: Sequence[Cell]) -> str:
     """A row per temperature and draft, all drafts at the gamma chosen for the distilled one."""
-    columns = (
-        "temperature", "method", "gamma", "draft", "alpha", "alpha of argmax drafts",
-        "expected tau", "tau", "speed-up", "tokens/s",
-    )  # fmt: skip
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for one in chosen:
-        for draft in summary.drafts():
-            cell = summary.cell(draft, one.method, one.gamma, one.temperature)
-            if cell is not None:
-                lines.append(_row(cell))
-    return "\n".join(lines)
-
-
-def _row(cell: Cell) -> str:
-    argmax = (cell.alpha_argmax, cell.alpha_argmax_low, cell.alpha_argmax_high)
-    columns = (
-        f"{cell.temperature:g}",
-        markdown.words(cell.method),
-        f"{cell.gamma}",
-        markdown.words(cell.draft),
-        with_interval(cell.alpha, cell.alpha_low, cell.alpha_high, ".3f"),
-        with_interval(*argmax, ".3f") if cell.temperature else "as alpha",
-        with_interval(cell.expected_tau, cell.expected_tau_low, cell.expected_tau_high),
-        with_interval(cell.tau, cell.tau_low, cell.tau_high),
-        with_interval(cell.speedup, cell.speedup_low, cell.speedup_high, unit="x"),
-        known(cell.tokens_per_second, ".0f"),
-    )
-    return f"| {' | '.join(columns)} |"
+    cells = [
+        summary.cell(draft, cell.method, cell.gamma, cell.temperature)
+        for cell in chosen
+        for draft in summary.drafts()
+    ]
+    return markdown.table(card_cells(summary, [cell for cell in cells if cell is not None]))
 
 
 def _chosen(summary: Summary) -> list[Cell]:
@@ -237,8 +215,8 @@ def _chosen(summary: Summary) -> list[Cell]:
         ]
         best = summary.servable(DISTILLED, temperature)
         advised = [c for c in cells if best and (c.method, c.gamma) == (best.method, best.gamma)]
-        timed = [c for c in cells if math.isfinite(c.speedup)]
-        chosen += (advised or sorted(timed, key=lambda c: -c.speedup) or cells)[:1]
+        timed = [c for c in cells if math.isfinite(c.speedup.value)]
+        chosen += (advised or sorted(timed, key=lambda c: -c.speedup.value) or cells)[:1]
     return chosen
 
 
@@ -247,14 +225,13 @@ def _findings(summary: Summary, chosen: Sequence[Cell]) -> Iterator[str]:
     yield from map(_finding, _tested(summary))
     for cell in chosen:
         advice = [
-            (r.speedup_low, r.speedup_high)  # wider: picked from several gammas
+            r.speedup  # wider: picked from several gammas
             for r in summary.recommendation
-            if (r.draft, r.method, r.gamma, r.temperature)
-            == (cell.draft, cell.method, cell.gamma, cell.temperature)
+            if (r.draft, r.method, r.gamma, r.temperature) == cell.key
         ]
-        low, high = advice[0] if advice else (cell.speedup_low, cell.speedup_high)
-        if not low > 1.0:
-            speedup = with_interval(cell.speedup, low, high, unit="x")
+        bounds = advice[0] if advice else cell.speedup
+        if not bounds.low > 1.0:
+            speedup = with_interval(cell.speedup.value, bounds.low, bounds.high, unit="x")
             yield (
                 f"T = {cell.temperature:g}: **no gain shown over decoding without a draft** "
                 f"({speedup}): do not expect this draft to be faster there."
@@ -269,10 +246,10 @@ def _tested(summary: Summary) -> list[DraftComparison]:
 def _finding(found: DraftComparison) -> str:
     quantity = _QUANTITIES[found.quantity]
     values = f"{_number(found.value)} against {_number(found.against_value)}"
-    percent = bracketed(100 * found.relative_low, 100 * found.relative_high, "+.1f", " %")
+    percent = bracketed(100 * found.relative.low, 100 * found.relative.high, "+.1f", " %")
     change = (
-        f"difference {with_interval(found.difference, found.low, found.high, '.3f')}, "
-        f"{number(100 * found.relative, '+.1f', ' %')} {percent}"
+        f"difference {with_interval(*found.difference, form='.3f')}, "
+        f"{number(100 * found.relative.value, '+.1f', ' %')} {percent}"
     )
     at = "" if found.gamma is None else f", gamma {found.gamma}"
     start = f"T = {found.temperature:g}{at}: {quantity} of the {found.draft} draft"
@@ -301,7 +278,7 @@ def _advice(gamma: int, summary: Summary | None) -> str:
     best = summary.servable(DISTILLED, None) if summary else None
     if summary is None or best is None:
         return f"{text}; which gamma is fastest was not measured."
-    speedup = with_interval(best.speedup, best.speedup_low, best.speedup_high, unit="x")
+    speedup = with_interval(*best.speedup, unit="x")
     measured = (
         f"(method {markdown.name(best.method)}, suite {markdown.name(summary.suite)}, "
         f"{speedup} over all its temperatures)"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from html import escape
 
+from distillspec.report.grid import Grid
 from distillspec.text.foreign import visible
 
 _PLAIN = re.compile(r"[\w./ @:+=-]+")
@@ -36,3 +37,17 @@ def code_block(language: str, text: str) -> str:
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"
+
+
+def table(grid: Grid) -> str:
+    """A table with its words escaped; numbers are right-aligned."""
+    rows = [
+        [
+            cell if head.is_number else words(cell)
+            for head, cell in zip(grid.heads, line.cells, strict=True)
+        ]
+        for line in grid.lines
+    ]
+    rules = ["---:" if head.is_number else "---" for head in grid.heads]
+    lines = [[head.title for head in grid.heads], rules, *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -433,7 +433,7 @@ class Run:
         if proof is not None and best is not None:
             basis = (
                 f"the fastest measured of what engines run: method {best.method}, gamma "
-                f"{best.gamma}, {best.speedup:.2f}x in suite {proof.suite}"
+                f"{best.gamma}, {best.speedup.value:.2f}x in suite {proof.suite}"
             )
         self._say(f"draft/ recommends blocks of {gamma} tokens; {basis}")
 

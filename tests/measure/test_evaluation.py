@@ -110,8 +110,8 @@ def test_a_draft_that_is_the_target_is_always_accepted(
     arguments = {**setting.arguments(), "drafts": {"distilled": setting.target}}
     summary = evaluate(tiny_suite, folder=tmp_path, **arguments)
     for cell in summary.cells:
-        assert cell.alpha == pytest.approx(1.0, abs=1e-5)
-        assert cell.tau == cell.gamma + 1
+        assert cell.alpha.value == pytest.approx(1.0, abs=1e-5)
+        assert cell.tau.value == cell.gamma + 1
         assert cell.acceptance_by_position == [1.0] * cell.gamma
 
 
@@ -256,9 +256,9 @@ def test_every_method_decodes_the_targets_text_and_finds_its_place_in_the_rankin
     ]
     choosing = [method["name"] for method in EVERY_METHOD if "choose" in method]
     for cell in summary.cells:
-        assert 1.0 <= cell.tau <= cell.gamma + 1
+        assert 1.0 <= cell.tau.value <= cell.gamma + 1
         assert math.isnan(cell.v) == (cell.method in choosing)
-        assert math.isnan(cell.expected_tau) == (cell.method not in ("standard", "weak"))
+        assert math.isnan(cell.expected_tau.value) == (cell.method not in ("standard", "weak"))
         assert cell.draft == ("undistilled" if cell.method == "weak" else "distilled")
         assert (cell.draft_steps == 0.0) == (cell.method in ("lookup", "plain"))
     assert any(note.startswith("LOSSY: lossy.") for note in summary.notes)

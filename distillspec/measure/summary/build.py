@@ -90,7 +90,7 @@ def sum_up(
         if _COMPARED in drafts
         else []
     )
-    measured = [place[0] for place in tally.places()]
+    measured = [key.draft for key in tally.cell_keys()]
     shown = _COMPARED if _COMPARED in measured else measured[-1]
     recommendation = recommendations(tally)
     ranked = ranking(tally)

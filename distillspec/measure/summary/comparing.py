@@ -48,27 +48,24 @@ def comparisons(
 
 
 def _pairs(tally: Tally, draft: str, against: Sequence[str]) -> Iterator[_Pair]:
-    places = tally.places()
-    mine = [place for place in places if place[0] == draft]
+    keys = [key for key in tally.cell_keys() if key.draft == draft]
     for other in against:
-        for temperature in sorted({place[3] for place in mine}):
+        for temperature in sorted({key.temperature for key in keys}):
             facts = tally.facts[temperature]
             sums = facts.alpha(draft), facts.alpha(other)
             yield _Pair("alpha", other, None, None, temperature, *sums)
-            for gamma in sorted({place[2] for place in mine if place[1] in tally.standard}):
+            for gamma in sorted({key.gamma for key in keys if key.method in tally.standard}):
                 sums = facts.expected_tau(draft, gamma), facts.expected_tau(other, gamma)
                 yield _Pair("expected tau", other, None, gamma, temperature, *sums)
-        for place in mine:
-            theirs = (other, *place[1:])
-            if theirs in places:
-                yield _Pair("tau", other, *place[1:], tally.tau(place), tally.tau(theirs))
-                yield _Pair("speed", other, *place[1:], tally.speed(place), tally.speed(theirs))
+        for key in keys:
+            other_key = key._replace(draft=other)
+            if other_key in tally.cell_keys():
+                yield _Pair("tau", *other_key, tally.tau(key), tally.tau(other_key))
+                yield _Pair("speed", *other_key, tally.speed(key), tally.speed(other_key))
 
 
 def _compared(tally: Tally, draft: str, pair: _Pair) -> DraftComparison:
     one, other = pair.one, pair.other
-    difference = intervals.difference(one, other, tally.confidence)
-    relative = intervals.relative(one, other, tally.confidence)
     return DraftComparison(
         quantity=pair.quantity,
         draft=draft,
@@ -80,11 +77,7 @@ def _compared(tally: Tally, draft: str, pair: _Pair) -> DraftComparison:
         documents=len(one.numerators),
         value=one.ratio(),
         against_value=other.ratio(),
-        difference=difference.value,
-        low=difference.low,
-        high=difference.high,
-        relative=relative.value,
-        relative_low=relative.low,
-        relative_high=relative.high,
+        difference=intervals.difference(one, other, tally.confidence),
+        relative=intervals.relative(one, other, tally.confidence),
         verdict="not tested",
     )

@@ -57,7 +57,7 @@ def _differences(comparisons: Sequence[DraftComparison]) -> list[str]:
     Everything that was not tested has its interval in the table, and no sentence.
     """
     tested = [one for one in comparisons if one.verdict != "not tested"]
-    shown = [one for one in tested if math.isfinite(one.difference)]
+    shown = [one for one in tested if math.isfinite(one.difference.value)]
     order = ("expected tau", "tau", "alpha", "speed")
     shown.sort(
         key=lambda one: (
@@ -81,10 +81,10 @@ def _difference(one: DraftComparison) -> str:
     name = "tokens/s" if one.quantity == "speed" else one.quantity
     gamma = "" if one.gamma is None else f", gamma {_place(one)}"
     numbers = f"{one.against_value:{form}} -> {one.value:{form}}"
-    if math.isfinite(one.relative):
-        numbers += f", {one.relative:+.1%}"
-    if math.isfinite(one.relative_low + one.relative_high):  # none where a side is 0 in all texts
-        numbers += f" {bracketed(one.relative_low, one.relative_high, '+.1%')}"
+    if math.isfinite(one.relative.value):
+        numbers += f", {one.relative.value:+.1%}"
+    if math.isfinite(one.relative.low + one.relative.high):  # none where a side is 0 in all texts
+        numbers += f" {bracketed(one.relative.low, one.relative.high, '+.1%')}"
     words = {
         "higher": f"{name} is higher ({numbers})",
         "lower": f"{name} is lower ({numbers})",

@@ -44,27 +44,21 @@ def noise_floor(rows: Sequence[CellRow], confidence: float) -> NoiseFloor | None
         if not row.again and (row.draft, row.method, row.gamma, row.temperature) == cell
     ]
     assert one.draft is not None and one.method is not None and one.gamma is not None
-    speed = intervals.relative(_speed(second), _speed(first), confidence)
-    tau = intervals.relative(_tau(second), _tau(first), confidence)
     return NoiseFloor(
         draft=one.draft,
         method=one.method,
         gamma=one.gamma,
         temperature=one.temperature,
         documents=len({row.unit for row in second}),
-        speed=speed.value,
-        speed_low=speed.low,
-        speed_high=speed.high,
-        tau=tau.value,
-        tau_low=tau.low,
-        tau_high=tau.high,
+        speed=intervals.relative(_speed(second), _speed(first), confidence),
+        tau=intervals.relative(_tau(second), _tau(first), confidence),
     )
 
 
 def in_words(found: NoiseFloor) -> str:
     """A sentence for the findings."""
-    speed = with_interval(found.speed, found.speed_low, found.speed_high, "+.1%")
-    tau = with_interval(found.tau, found.tau_low, found.tau_high, "+.1%")
+    speed = with_interval(*found.speed, form="+.1%")
+    tau = with_interval(*found.tau, form="+.1%")
     return (
         f"Noise floor: the {found.draft} draft timed a second time (gamma {found.gamma}, T = "
         f"{found.temperature:g}) differs from itself by {speed} in tokens/s and {tau} in tau."

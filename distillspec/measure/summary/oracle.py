@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from distillspec.measure.stats import intervals
 from distillspec.measure.stats.intervals import Sums
+from distillspec.measure.summary.cells import CellKey
 from distillspec.measure.summary.ranking import per_token
 from distillspec.measure.summary.records import Oracle, Ranked
-from distillspec.measure.summary.tally import Place, Tally
+from distillspec.measure.summary.tally import Tally
 from distillspec.methods import cost_model
 from distillspec.speculation.records import Counts
 
@@ -17,45 +18,33 @@ def oracles(tally: Tally, ranking: Sequence[Ranked]) -> list[Oracle]:
     """A line a draft and temperature, where methods are ranked and chains are among them."""
     found = []
     for first in ranking:
-        at = first.temperature
         if first.verdict != "fastest":
             continue
-        fastest = (first.draft, first.method, first.gamma, at)
-        for draft in dict.fromkeys(place[0] for place in tally.places() if place[3] == at):
-            chains = [
-                place
-                for place in tally.places()
-                if place[0] == draft and place[1] in tally.standard and place[3] == at
-            ]
+        keys = [key for key in tally.cell_keys() if key.temperature == first.temperature]
+        for draft in dict.fromkeys(key.draft for key in keys):
+            chains = [key for key in keys if key.draft == draft and key.method in tally.standard]
             if chains:
-                found.append(_oracle(tally, max(chains, key=lambda one: one[2]), fastest))
+                found.append(_oracle(tally, max(chains, key=lambda key: key.gamma), first.key))
     return found
 
 
-def _oracle(tally: Tally, place: Place, fastest: Place) -> Oracle:
-    draft, method, gamma, temperature = place
-    steps = tally.steps[method, temperature]
-    tokens, seconds = tally.speed_by_prompt(place)
-    c, v = steps.draft_to_target_time(draft), steps.verify_times()
-    by_prompt = tally.counts(place)
-    shares = [shortened(counts, gamma, c, v) for counts in by_prompt]
+def _oracle(tally: Tally, key: CellKey, fastest: CellKey) -> Oracle:
+    steps = tally.steps[key.method, key.temperature]
+    tokens, seconds = tally.speed_by_prompt(key)
+    c, v = steps.draft_to_target_time(key.draft), steps.verify_times()
+    by_prompt = tally.counts(key)
+    shares = [shortened(counts, key.gamma, c, v) for counts in by_prompt]
     cut = [s * share for s, share in zip(seconds, shares, strict=True)]
     speed = tally.by_document(Sums(tokens, cut))
-    cells = sum(one[3] == temperature for one in tally.places())
-    beyond = intervals.relative(speed, tally.speed(fastest), tally.confidence, cells)
+    cells = sum(other.temperature == key.temperature for other in tally.cell_keys())
     counts = sum(by_prompt, start=Counts())
     return Oracle(
-        draft=draft,
-        method=method,
-        gamma=gamma,
-        temperature=temperature,
+        *key,
         tokens_per_second=speed.ratio(),
-        tau=tally.tau(place).ratio(),
+        tau=tally.tau(key).ratio(),
         drafted_per_token=per_token(counts.accepted, counts),
         forwards_per_token=per_token(counts.verifications, counts),
-        relative=beyond.value,
-        relative_low=beyond.low,
-        relative_high=beyond.high,
+        relative=intervals.relative(speed, tally.speed(fastest), tally.confidence, cells),
     )
 
 

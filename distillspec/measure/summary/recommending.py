@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from distillspec.measure.stats import intervals
 from distillspec.measure.stats.intervals import Sums
+from distillspec.measure.summary.cells import CellKey
 from distillspec.measure.summary.records import Recommendation
 from distillspec.measure.summary.tally import Tally
 from distillspec.text.numbers import with_interval
@@ -14,12 +15,10 @@ from distillspec.text.numbers import with_interval
 def recommendations(tally: Tally) -> list[Recommendation]:
     """Per draft and method: the best gamma at each temperature, and over all of them."""
     found = []
-    for draft, method in dict.fromkeys(place[:2] for place in tally.places()):
-        temperatures = sorted({p[3] for p in tally.places() if p[:2] == (draft, method)})
-        for at in (*temperatures, None):
-            found.append(
-                _recommended(tally, draft, method, at, temperatures if at is None else [at])
-            )
+    for draft, method in dict.fromkeys((key.draft, key.method) for key in tally.cell_keys()):
+        keys = [key for key in tally.cell_keys() if (key.draft, key.method) == (draft, method)]
+        for temperature in (*sorted({key.temperature for key in keys}), None):
+            found.append(_recommended(tally, keys, temperature))
     return found
 
 
@@ -28,25 +27,33 @@ def recommended(tally: Tally, draft: str) -> dict[float, tuple[str, int]]:
 
     Of the standard methods, where there are some: those are what engines run.
     """
-    mine = [place for place in tally.places() if place[0] == draft]
-    mine = [place for place in mine if place[1] in tally.standard] or mine
+    keys = [key for key in tally.cell_keys() if key.draft == draft]
+    keys = [key for key in keys if key.method in tally.standard] or keys
     found = {}
-    for temperature in sorted({place[3] for place in mine}):
-        here = [place for place in mine if place[3] == temperature]
-        best = max(here, key=lambda place: tally.speedup(place).ratio())
-        found[temperature] = (best[1], best[2])
+    for temperature in sorted({key.temperature for key in keys}):
+        candidates = [key for key in keys if key.temperature == temperature]
+        best = max(candidates, key=lambda key: tally.speedup(key).ratio())
+        found[temperature] = (best.method, best.gamma)
     return found
 
 
 def _recommended(
-    tally: Tally, draft: str, method: str, at: float | None, temperatures: Sequence[float]
+    tally: Tally, keys: Sequence[CellKey], temperature: float | None
 ) -> Recommendation:
-    gammas = sorted({place[2] for place in tally.places() if place[:2] == (draft, method)})
+    """keys: cells of one draft and method. temperature: None adds all temperatures up."""
+    draft, method = keys[0].draft, keys[0].method
+    gammas = sorted({key.gamma for key in keys})
     sums = {
-        gamma: _added([tally.speedup((draft, method, gamma, t)) for t in temperatures])
+        gamma: _added(
+            [
+                tally.speedup(key)
+                for key in sorted(keys, key=lambda key: key.temperature)
+                if key.gamma == gamma and temperature in (None, key.temperature)
+            ]
+        )
         for gamma in gammas
     }
-    gamma = max(gammas, key=lambda one: sums[one].ratio())
+    gamma = max(gammas, key=lambda gamma: sums[gamma].ratio())
     among, confidence = len(gammas), tally.confidence
     best = intervals.ratio(sums[gamma], confidence, among)
     named = "" if method in tally.standard else f"{method}, "
@@ -67,7 +74,7 @@ def _recommended(
         ]
         if near:
             words += f"; within noise of it: gamma {', '.join(map(str, near))}"
-    return Recommendation(draft, method, at, gamma, best.value, best.low, best.high, words)
+    return Recommendation(draft, method, temperature, gamma, best, words)
 
 
 def _added(parts: Sequence[Sums]) -> Sums:

@@ -10,78 +10,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from distillspec.measure.stats.intervals import Verdict
-from distillspec.measure.summary.breakdown import CategoryCell, ContextBin
+from distillspec.measure.stats.intervals import Interval, Verdict
+from distillspec.measure.summary.cells import (
+    Baseline,
+    CategoryCell,
+    Cell,
+    CellKey,
+    ContextBin,
+    InCell,
+)
 
 DISTILLED = "distilled"
 Quantity = Literal["alpha", "expected tau", "tau", "speed"]
 RegretQuantity = Literal["rounds", "seconds"]
-Place = Literal["fastest", "within noise of it", "slower", "too few documents"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One draft, method, gamma and temperature; every quantity as in DEFINITIONS."""
-
-    draft: str
-    method: str
-    gamma: int
-    temperature: float
-    prompts: int
-    texts: int
-    alpha: float
-    alpha_low: float
-    alpha_high: float
-    alpha_argmax: float
-    alpha_argmax_low: float
-    alpha_argmax_high: float
-    tau: float
-    tau_low: float
-    tau_high: float
-    expected_tau: float
-    expected_tau_low: float
-    expected_tau_high: float
-    tau_iid: float
-    draft_acceptance: float
-    acceptance_by_position: list[float]
-    draft_steps: float
-    draft_to_target_time: float
-    v: float
-    predicted_speedup: float
-    predicted_from_alpha: float
-    speedup: float
-    speedup_low: float
-    speedup_high: float
-    speedup_with_prefill: float
-    measured_over_predicted: float
-    tokens_per_second: float
-    break_even_alpha: float | None
-    perfect_draft_cap: float
-    perfect_draft_gamma: int
-    repeated_ngram_share: float | None
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """Autoregressive decoding with the target alone.
-
-    entropy_nats: of the target's distribution at this temperature (at 0: at temperature 1), per
-    token of its own text. after_end_share: share of the timed tokens after an end-of-text.
-    step_spread: distance between the quartiles of an isolated step's times over their median, the
-    largest of all kinds of steps.
-    """
-
-    temperature: float
-    prompts: int
-    tokens_per_second: float
-    tokens_per_second_low: float
-    tokens_per_second_high: float
-    prefill_seconds: float
-    target_step_seconds: float
-    step_spread: float
-    entropy_nats: float
-    after_end_share: float
-    repeated_ngram_share: float | None
+RankVerdict = Literal["fastest", "within noise of it", "slower", "too few documents"]
 
 
 @dataclass(frozen=True)
@@ -103,18 +45,14 @@ class DraftComparison:
     prompts: int
     value: float
     against_value: float
-    difference: float
-    low: float
-    high: float
-    relative: float
-    relative_low: float
-    relative_high: float
+    difference: Interval
+    relative: Interval
     verdict: Verdict
     documents: int
 
 
 @dataclass(frozen=True)
-class Ranked:
+class Ranked(InCell):
     """One method's place at a temperature, by tokens per second; the fastest comes first.
 
     Per token emitted: drafted tokens that were judged, those of them that were not kept (nan where
@@ -124,10 +62,6 @@ class Ranked:
     whichever cell turns out fastest.
     """
 
-    draft: str
-    method: str
-    gamma: int
-    temperature: float
     tokens_per_second: float
     tau: float
     drafted_per_token: float
@@ -135,30 +69,22 @@ class Ranked:
     forwards_per_token: float
     target_busy: float
     draft_busy: float
-    relative: float
-    relative_low: float
-    relative_high: float
-    verdict: Place
+    relative: Interval
+    verdict: RankVerdict
 
 
 @dataclass(frozen=True)
-class Oracle:
+class Oracle(InCell):
     """What drafting the best length each round would reach, told in hindsight; see DEFINITIONS.
 
     method, gamma: of the cell whose rounds it is read from. Others: as of Ranked.
     """
 
-    draft: str
-    method: str
-    gamma: int
-    temperature: float
     tokens_per_second: float
     tau: float
     drafted_per_token: float
     forwards_per_token: float
-    relative: float
-    relative_low: float
-    relative_high: float
+    relative: Interval
 
 
 @dataclass(frozen=True)
@@ -180,9 +106,7 @@ class Regret:
     chosen: float
     best: float
     mean: float
-    relative: float
-    relative_low: float
-    relative_high: float
+    relative: Interval
     regret: list[float]
     mean_regret: list[float]
 
@@ -195,27 +119,17 @@ class Recommendation:
     method: str
     temperature: float | None
     gamma: int
-    speedup: float
-    speedup_low: float
-    speedup_high: float
+    speedup: Interval
     words: str
 
 
 @dataclass(frozen=True)
-class NoiseFloor:
+class NoiseFloor(InCell):
     """A cell timed a second time, over its first time minus 1: tokens per second and tau."""
 
-    draft: str
-    method: str
-    gamma: int
-    temperature: float
     documents: int
-    speed: float
-    speed_low: float
-    speed_high: float
-    tau: float
-    tau_low: float
-    tau_high: float
+    speed: Interval
+    tau: Interval
 
 
 @dataclass(frozen=True)
@@ -238,13 +152,9 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Example:
+class Example(InCell):
     """A completion with the fate of every token; the prompt whose tau is the median one."""
 
-    draft: str
-    method: str
-    gamma: int
-    temperature: float
     prompt_key: str
     prompt: str
     tau: float
@@ -321,10 +231,8 @@ class Summary:
         return sorted({cell.temperature for cell in self.cells})
 
     def cell(self, draft: str, method: str, gamma: int, temperature: float) -> Cell | None:
-        wanted = (draft, method, gamma, temperature)
-        return next(
-            (c for c in self.cells if (c.draft, c.method, c.gamma, c.temperature) == wanted), None
-        )
+        key = CellKey(draft, method, gamma, temperature)
+        return next((cell for cell in self.cells if cell.key == key), None)
 
     @property
     def shown_draft(self) -> str:
@@ -363,10 +271,10 @@ class Summary:
         """Of each draft, method and temperature the gamma that is recommended, one category after
         another.
         """
-        best = {(o.draft, o.method, o.gamma, o.temperature) for o in self.recommendation}
-        found = [o for o in self.categories if (o.draft, o.method, o.gamma, o.temperature) in best]
-        names = list(dict.fromkeys(one.category for one in found))
-        return sorted(found, key=lambda one: (one.temperature, names.index(one.category)))
+        best = {(r.draft, r.method, r.gamma, r.temperature) for r in self.recommendation}
+        cells = [cell for cell in self.categories if cell.key in best]
+        names = list(dict.fromkeys(cell.category for cell in cells))
+        return sorted(cells, key=lambda cell: (cell.temperature, names.index(cell.category)))
 
 
 def fastest(
@@ -376,6 +284,6 @@ def fastest(
     timed = [
         one
         for one in recommendation
-        if (one.draft, one.temperature) == (draft, temperature) and math.isfinite(one.speedup)
+        if (one.draft, one.temperature) == (draft, temperature) and math.isfinite(one.speedup.value)
     ]
-    return max(timed, key=lambda one: one.speedup, default=None)
+    return max(timed, key=lambda one: one.speedup.value, default=None)

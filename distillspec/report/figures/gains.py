@@ -30,7 +30,7 @@ def speedup_maps(summary: Summary, look: Theme) -> Figure | None:
     method, shown = summary.shown_method, summary.of_shown_method()
     drafts = ordered(list(dict.fromkeys(cell.draft for cell in shown)))
     gammas, temperatures = sorted({cell.gamma for cell in shown}), summary.temperatures()
-    known = [cell.speedup for cell in shown if math.isfinite(cell.speedup)]
+    known = [cell.speedup.value for cell in shown if math.isfinite(cell.speedup.value)]
     if not known:
         return None
     # Ratios: twice as fast and half as fast are equally far from 1.
@@ -90,7 +90,7 @@ def speedup_maps(summary: Summary, look: Theme) -> Figure | None:
 
 def _speedup(summary: Summary, draft: str, method: str, gamma: int, temperature: float) -> float:
     cell = summary.cell(draft, method, gamma, temperature)
-    return math.nan if cell is None else cell.speedup
+    return math.nan if cell is None else cell.speedup.value
 
 
 def tau_and_alpha(summary: Summary, look: Theme) -> Figure | None:
@@ -112,7 +112,7 @@ def tau_and_alpha(summary: Summary, look: Theme) -> Figure | None:
                 with_intervals(
                     panel,
                     places,
-                    [(c.tau, c.tau_low, c.tau_high) for c in cells],
+                    [c.tau for c in cells],
                     draft,
                     look,
                     line=True,
@@ -131,7 +131,7 @@ def tau_and_alpha(summary: Summary, look: Theme) -> Figure | None:
         for place, temperature in enumerate(temperatures):
             cells = [c for c in summary.cells if (c.draft, c.temperature) == (draft, temperature)]
             if cells:
-                alphas.append((cells[0].alpha, cells[0].alpha_low, cells[0].alpha_high))
+                alphas.append(cells[0].alpha)
                 places.append(place + 0.16 * (shift - (len(drafts) - 1) / 2))
         with_intervals(last, places, alphas, draft, look, line=False)
     plain_axes(last, look, "", "alpha")
@@ -157,7 +157,7 @@ def differences(summary: Summary, look: Theme) -> Figure | None:
         one
         for kind in kinds
         for one in summary.comparisons
-        if one.quantity == kind and math.isfinite(one.relative_low + one.relative_high)
+        if one.quantity == kind and math.isfinite(one.relative.low + one.relative.high)
     ]
     if not found:
         return None
@@ -168,7 +168,7 @@ def differences(summary: Summary, look: Theme) -> Figure | None:
     for row, one in enumerate(reversed(found)):
         stands = one.verdict in ("higher", "lower")
         paint = colour(one.draft, look) if stands else look.faint
-        low, value, high = (100 * x for x in (one.relative_low, one.relative, one.relative_high))
+        value, low, high = (100 * x for x in one.relative)
         panel.plot([low, high], [row, row], color=paint, linewidth=2.2, solid_capstyle="round")
         panel.plot([value], [row], marker="o", markersize=5.5, color=paint)
         kind = kinds[one.quantity]
@@ -187,7 +187,7 @@ def prediction(summary: Summary, look: Theme) -> Figure | None:
     """Measured against predicted speed-up: on the line, the cost model holds."""
     figure = Figure(figsize=(4.6, 3.6), layout="constrained")
     panel = figure.subplots()
-    shown = [c for c in summary.cells if math.isfinite(c.predicted_speedup + c.speedup)]
+    shown = [c for c in summary.cells if math.isfinite(c.predicted_speedup + c.speedup.value)]
     if not shown:
         return None
     for draft in ordered(summary.drafts()):
@@ -195,7 +195,7 @@ def prediction(summary: Summary, look: Theme) -> Figure | None:
         if cells:
             panel.plot(
                 [c.predicted_speedup for c in cells],
-                [c.speedup for c in cells],
+                [c.speedup.value for c in cells],
                 linestyle="none",
                 marker=MARKERS.get(draft, "^"),
                 markersize=5.5,
@@ -203,7 +203,7 @@ def prediction(summary: Summary, look: Theme) -> Figure | None:
                 alpha=0.9,
                 label=draft,
             )
-    numbers = [x for c in shown for x in (c.predicted_speedup, c.speedup)]
+    numbers = [x for c in shown for x in (c.predicted_speedup, c.speedup.value)]
     low, high = min(numbers) - 0.05, max(numbers) + 0.05
     panel.plot([low, high], [low, high], color=look.faint, linewidth=1.0, linestyle=(0, (4, 3)))
     plain_axes(panel, look, "predicted speed-up", "measured speed-up")

@@ -58,7 +58,7 @@ def acceptance_by_context(summary: Summary, look: Theme) -> Figure | None:
     shown = [
         one
         for one in summary.contexts
-        if (one.method, one.gamma) == (method, gamma) and math.isfinite(one.draft_acceptance)
+        if (one.method, one.gamma) == (method, gamma) and math.isfinite(one.draft_acceptance.value)
     ]
     if not shown:
         return None
@@ -72,10 +72,7 @@ def acceptance_by_context(summary: Summary, look: Theme) -> Figure | None:
             with_intervals(
                 panel,
                 [one.from_tokens.bit_length() - 1 + aside for one in mine],
-                [
-                    (o.draft_acceptance, o.draft_acceptance_low, o.draft_acceptance_high)
-                    for o in mine
-                ],
+                [one.draft_acceptance for one in mine],
                 draft,
                 look,
                 line=True,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from distillspec.measure.stats.intervals import Interval
 from distillspec.measure.summary.records import Summary
 
 
@@ -73,7 +74,7 @@ def colour(draft: str, look: Theme) -> str:
 def with_intervals(
     panel: Axes,
     places: Sequence[float],
-    intervals: Sequence[tuple[float, float, float]],
+    intervals: Sequence[Interval],
     draft: str,
     look: Theme,
     *,

@@ -39,7 +39,7 @@ def test_alpha_is_read_on_texts_of_the_target_up_to_their_end(
             cell = measured.summary.cell(draft, "standard", 3, temperature)
             assert cell is not None
             alpha = acceptance(setting.target, model, texts, policy).mean()
-            assert cell.alpha == pytest.approx(alpha, abs=1e-6)
+            assert cell.alpha.value == pytest.approx(alpha, abs=1e-6)
         (plain,) = [b for b in measured.summary.baseline if b.temperature == temperature]
         found = entropy(setting.target, texts, policy).mean()
         assert plain.entropy_nats == pytest.approx(found, abs=1e-5)
@@ -71,7 +71,7 @@ def test_there_can_be_more_texts_than_decoded_prompts(setting: Setting, measured
 def test_alpha_does_not_depend_on_gamma(measured: Measured) -> None:
     alphas = {(c.draft, c.temperature): set() for c in measured.summary.cells}
     for cell in measured.summary.cells:
-        alphas[cell.draft, cell.temperature].add(cell.alpha)
+        alphas[cell.draft, cell.temperature].add(cell.alpha.value)
     assert all(len(values) == 1 for values in alphas.values())
 
 
@@ -88,9 +88,9 @@ def test_a_draft_near_the_target_is_found_better_than_a_stranger(measured: Measu
         far = measured.summary.cell("undistilled", "standard", 3, temperature)
         assert near is not None
         assert far is not None
-        assert near.alpha > far.alpha
-        assert near.tau > far.tau
-        assert near.expected_tau > far.expected_tau
+        assert near.alpha.value > far.alpha.value
+        assert near.tau.value > far.tau.value
+        assert near.expected_tau.value > far.expected_tau.value
 
 
 def test_quality_is_scored_for_the_target_alone_and_with_every_draft(measured: Measured) -> None:

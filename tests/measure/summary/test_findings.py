@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+from distillspec.measure.stats.intervals import NOTHING, Interval
+from distillspec.measure.summary.cells import Baseline, Cell
 from distillspec.measure.summary.findings import findings, served_cautions
-from distillspec.measure.summary.records import Baseline, Cell, DraftComparison, GreedyDivergence
+from distillspec.measure.summary.records import DraftComparison, GreedyDivergence
 from tests.measured import a_baseline, a_cell, a_comparison, a_recommendation
 
 
@@ -27,10 +28,8 @@ def test_the_best_measured_gamma_comes_first() -> None:
 
 
 NULL = {
-    "difference": 0.0,
-    "relative": 0.0,
-    "relative_low": -0.02,
-    "relative_high": 0.03,
+    "difference": Interval(0.0, 0.1, 0.3),
+    "relative": Interval(0.0, -0.02, 0.03),
     "verdict": "no difference shown",
 }
 
@@ -42,10 +41,10 @@ def test_a_null_result_is_said_plainly_with_what_can_be_excluded() -> None:
 
 
 def test_what_no_text_shows_is_left_out_and_never_nan() -> None:
-    nothing = {"relative": -1.0, "relative_low": math.nan, "relative_high": math.nan}
+    nothing = {"relative": NOTHING._replace(value=-1.0)}
     words = said(comparisons=[a_comparison(gamma=4, **(NULL | nothing))])
     assert "is shown (2.00 -> 2.20, -100.0%)" in words
-    unknown = {"relative": math.nan, "relative_low": math.nan, "relative_high": math.nan}
+    unknown = {"relative": NOTHING}
     words = said(comparisons=[a_comparison(gamma=4, **(NULL | unknown))])
     assert "is shown (2.00 -> 2.20)" in words
 
@@ -89,7 +88,7 @@ def test_a_null_result_in_alpha_is_said_plainly() -> None:
     words = said(
         comparisons=[
             a_comparison(quantity="alpha", gamma=None, value=0.8125, against_value=0.8129,
-                         difference=-0.0004, low=-0.011, high=0.011,
+                         difference=Interval(-0.0004, -0.011, 0.011),
                          verdict="no difference shown")
         ]
     )  # fmt: skip

@@ -67,7 +67,7 @@ def test_the_oracle_is_read_from_chains_where_methods_are_ranked(tally: Tally) -
     assert one.drafted_per_token == pytest.approx(15 / 25)
     assert one.forwards_per_token == pytest.approx(10 / 25)
     fastest = max(place.tokens_per_second for place in ranking(ranked))
-    assert one.relative == pytest.approx(one.tokens_per_second / fastest - 1.0)
+    assert one.relative.value == pytest.approx(one.tokens_per_second / fastest - 1.0)
 
 
 def test_the_oracle_is_read_from_the_longest_chains() -> None:

@@ -40,7 +40,7 @@ def test_the_fastest_stands_first_and_the_others_are_told_by_what_they_reach_of_
     assert places[2:] == [("distilled", "standard"), ("undistilled", "standard")]
     assert {method for _, method in places[:2]} == {"block"}
     assert [one.tokens_per_second for one in found] == pytest.approx([12, 12, 4, 2.4])
-    assert [one.relative for one in found] == pytest.approx([0, 0, 4 / 12 - 1, 2.4 / 12 - 1])
+    assert [one.relative.value for one in found] == pytest.approx([0, 0, 4 / 12 - 1, 2.4 / 12 - 1])
     # Two documents are too few to call any of them slower.
     assert [one.verdict for one in found] == ["fastest", *["too few documents"] * 3]
 

@@ -34,7 +34,7 @@ def test_the_recommendation_is_the_fastest_gamma_in_words() -> None:
     )
     found = {(one.draft, one.temperature): one for one in recommendations(tally)}
     best = found["distilled", 1.0]
-    assert (best.gamma, best.speedup) == (2, pytest.approx(2.0))
+    assert (best.gamma, best.speedup.value) == (2, pytest.approx(2.0))
     assert best.words.startswith("gamma 2: 2.00x")
     assert found["distilled", None].speedup == best.speedup
     assert (found["undistilled", 1.0].gamma, found["undistilled", None].gamma) == (2, 2)

@@ -51,7 +51,7 @@ def test_regret_is_what_was_needed_beyond_the_best_arm_of_the_whole_sequence() -
     assert (rounds.chosen, rounds.best, rounds.mean) == (12.0, 11.0, 13.0)
     assert rounds.regret == [2.0, 1.0]
     assert rounds.mean_regret == [2.0, 2.0]
-    assert rounds.relative == pytest.approx(1 / 11)
+    assert rounds.relative.value == pytest.approx(1 / 11)
     assert (seconds.quantity, seconds.best_arm) == ("seconds", "standard@2")
     assert seconds.regret == [1.0, 1.0]
     assert seconds.mean_regret == [1.5, 3.0]
