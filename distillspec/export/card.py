@@ -30,13 +30,20 @@ _QUANTITIES = {
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the card says besides numbers.
+    """The content of a card that is not a measured number.
 
-    name: of the draft. draft: folder or Hub id in the launch lines. base_model: whose weights the
-    draft began with, if any. start: what it was made of, in words, unless it is base_model trained
-    further. caution: said before the numbers. has_encoder: of an encoder-decoder pair. training:
-    one line (objective, source of text, temperature, steps). licence: a Hub licence id. data: name
-    of the data set, where it has one on the Hub.
+    Attributes:
+        name: Name of the draft.
+        draft: Folder or Hub id in the launch lines.
+        base_model: The model whose weights the draft started from, if any.
+        target: Folder or Hub id of the target.
+        num_assistant_tokens: The gamma in generation_config.json.
+        training: One line: objective, source of text, temperature, steps.
+        start: How the initial draft was made, in words. None: it is base_model.
+        caution: A paragraph before the numbers.
+        licence: A Hub licence id.
+        data: The data set's name on the Hub, if it has one.
+        has_encoder: Whether the pair is encoder-decoder.
     """
 
     name: str
@@ -55,15 +62,17 @@ class CardFacts:
 def draft_card(facts: CardFacts, summary: Summary | None = None) -> str:
     """README.md: metadata, what the draft is for, what was measured, how to launch it.
 
-    Without a summary the card says that nothing was measured.
+    Args:
+        facts: The content that is not measured.
+        summary: The evaluation; without one, the card says that nothing was measured.
     """
     parts = [
         f"---\n{_metadata(facts, summary).to_yaml()}\n---",
         f"# {markdown.words(facts.name)}",
         f"A draft model for speculative decoding with the target {_shown(facts.target)}, distilled "
-        f"from {_start(facts)}. On its own it is a weaker language "
-        "model; its use is to agree with the target, so that the target decodes several tokens in "
-        "one forward. The target's outputs keep their distribution.",
+        f"from {_start(facts)}. Used alone, it is a weaker language model. It agrees with the "
+        "target, so that the target decodes several tokens in one forward. The distribution of the "
+        "target's outputs does not change.",
         f"Training: {markdown.words(facts.training)}." if facts.training else "",
         "## What was measured",
         facts.caution or "",
@@ -76,7 +85,7 @@ def draft_card(facts: CardFacts, summary: Summary | None = None) -> str:
 
 
 def recommended_gamma(summary: Summary) -> int | None:
-    """Of the fastest configuration of the distilled draft that engines run, all temperatures."""
+    """The distilled draft's fastest gamma over all temperatures, of methods that engines run."""
     best = summary.servable(DISTILLED, None)
     return None if best is None else best.gamma
 
@@ -85,7 +94,7 @@ def recommended_gamma(summary: Summary) -> int | None:
 
 
 def _metadata(facts: CardFacts, summary: Summary | None) -> ModelCardData:
-    """Only names that exist on the Hub go into base_model and datasets: it links them."""
+    """Metadata for the Hub. The Hub links base_model and datasets, so both must exist there."""
     base = facts.base_model if facts.base_model and is_hub_id(facts.base_model) else None
     results = list(_results(summary)) if summary else []
     return ModelCardData(
@@ -113,7 +122,7 @@ def _results(summary: Summary) -> Iterator[EvalResult]:
              cell.alpha_argmax),
         ):  # fmt: skip
             if kind == "acceptance_rate_argmax" and cell.temperature == 0.0:
-                continue  # it is alpha
+                continue  # equal to alpha
             on_texts = kind not in ("speedup", "block_efficiency")
             prompts = cell.texts if on_texts else cell.prompts
             if math.isfinite(estimate.value):
@@ -144,31 +153,31 @@ def _measured(summary: Summary) -> Iterator[str]:
     chosen = _chosen(summary)
     if not chosen:
         yield (
-            "Nothing that serving engines run: the evaluation has no method of one draft and fixed "
-            "gamma, verified token by token. Its report has the methods that it measured."
+            "Nothing that serving engines run: the evaluation has no method with one draft and a "
+            "fixed gamma, verified token by token. Its report shows the methods that it measured."
         )
         return
     methods = " and ".join(dict.fromkeys(markdown.name(cell.method) for cell in chosen))
     yield (
         f"Suite {markdown.name(summary.suite)}, {summary.prompts} held-out prompts, "
         f"{summary.max_new_tokens} new tokens each (alpha and expected tau: {summary.texts} "
-        f"prompts); in brackets {100 * summary.confidence:g} % intervals over source documents. "
+        f"prompts). Brackets hold {100 * summary.confidence:g} % intervals over source documents. "
         f"All numbers are of the method {methods}: one draft, chains of gamma tokens, verified "
-        "token by token, which is what the engines below run. All drafts at the block size (gamma) "
-        "that was fastest for the distilled one; undistilled is the same model before "
+        "token by token. This is what the engines below run. All drafts use the block size (gamma) "
+        "that was fastest for the distilled draft. `undistilled` is the same model before "
         "distillation."
     )
     yield (
         "Above temperature 0, alpha, tau and speed-up are of *sampled* drafts: each drafted token "
         "is drawn from the draft's distribution q. An engine that drafts by argmax accepts with "
-        "another probability, p(argmax q), which stands beside alpha; its tau and speed-up were "
+        "another probability, p(argmax q), in the column after alpha. Its tau and speed-up were "
         "not measured."
     )
     yield _table(summary, chosen)
     findings = "\n".join(f"- {line}" for line in _findings(summary, chosen))
     if findings:
         yield findings
-    if any(one.verdict in ("higher", "lower") for one in _tested(summary)):
+    if any(comparison.verdict in ("higher", "lower") for comparison in _tested(summary)):
         yield "Comparisons with a verdict were tested together (Holm)."
     own = [
         best
@@ -191,7 +200,7 @@ def _measured(summary: Summary) -> Iterator[str]:
 
 
 def _table(summary: Summary, chosen: Sequence[Cell]) -> str:
-    """A row per temperature and draft, all drafts at the gamma chosen for the distilled one."""
+    """A row per temperature and draft, all drafts at the gamma chosen for the distilled draft."""
     cells = [
         summary.cell(draft, cell.method, cell.gamma, cell.temperature)
         for cell in chosen
@@ -201,9 +210,9 @@ def _table(summary: Summary, chosen: Sequence[Cell]) -> str:
 
 
 def _chosen(summary: Summary) -> list[Cell]:
-    """Per temperature, the distilled draft's fastest cell of those that engines can run.
+    """At each temperature, the distilled draft's fastest cell of those that engines can run.
 
-    Cells whose speed-up does not exist (nan) are shown only where there is no other.
+    A cell without a speed-up (nan) is used only if no cell has one.
     """
     chosen = []
     for temperature in summary.temperatures():
@@ -221,7 +230,7 @@ def _chosen(summary: Summary) -> list[Cell]:
 
 
 def _findings(summary: Summary, chosen: Sequence[Cell]) -> Iterator[str]:
-    """What distillation changed, whether the draft pays at all; a null result in plain words."""
+    """What distillation changed, and whether the draft is faster than decoding without it."""
     yield from map(_finding, _tested(summary))
     for cell in chosen:
         advice = [
@@ -239,30 +248,28 @@ def _findings(summary: Summary, chosen: Sequence[Cell]) -> Iterator[str]:
 
 
 def _tested(summary: Summary) -> list[DraftComparison]:
-    of_draft = [one for one in summary.comparisons if one.draft == DISTILLED]
-    return [one for one in of_draft if one.verdict != "not tested"]
+    of_draft = [comparison for comparison in summary.comparisons if comparison.draft == DISTILLED]
+    return [comparison for comparison in of_draft if comparison.verdict != "not tested"]
 
 
-def _finding(found: DraftComparison) -> str:
-    quantity = _QUANTITIES[found.quantity]
-    values = f"{_number(found.value)} against {_number(found.against_value)}"
-    percent = bracketed(100 * found.relative.low, 100 * found.relative.high, "+.1f", " %")
+def _finding(comparison: DraftComparison) -> str:
+    quantity, against = _QUANTITIES[comparison.quantity], comparison.against
+    values = f"{_number(comparison.value)} against {_number(comparison.against_value)}"
+    percent = bracketed(100 * comparison.relative.low, 100 * comparison.relative.high, "+.1f", " %")
     change = (
-        f"difference {with_interval(*found.difference, form='.3f')}, "
-        f"{number(100 * found.relative.value, '+.1f', ' %')} {percent}"
+        f"difference {with_interval(*comparison.difference, form='.3f')}, "
+        f"{number(100 * comparison.relative.value, '+.1f', ' %')} {percent}"
     )
-    at = "" if found.gamma is None else f", gamma {found.gamma}"
-    start = f"T = {found.temperature:g}{at}: {quantity} of the {found.draft} draft"
-    if found.verdict == "too few documents":
+    at = "" if comparison.gamma is None else f", gamma {comparison.gamma}"
+    start = f"T = {comparison.temperature:g}{at}: {quantity} of the {comparison.draft} draft"
+    if comparison.verdict == "too few documents":
         return (
-            f"{start} against the {found.against} one: {values}; {change}; {found.documents} "
-            "documents are too few to say more."
+            f"{start} against the {against} draft: {values}; {change}; {comparison.documents} "
+            "documents are too few for a verdict."
         )
-    if found.verdict == "no difference shown":
-        return (
-            f"{start}: **no difference shown** to the {found.against} draft ({values}; {change})."
-        )
-    return f"{start} is {found.verdict} than of the {found.against} one ({values}; {change})."
+    if comparison.verdict == "no difference shown":
+        return f"{start}: **no difference shown** to the {against} draft ({values}; {change})."
+    return f"{start} is {comparison.verdict} than of the {against} draft ({values}; {change})."
 
 
 def _number(value: float) -> str:
@@ -273,7 +280,7 @@ def _number(value: float) -> str:
 
 
 def _advice(gamma: int, summary: Summary | None) -> str:
-    """What the exported gamma rests on, with the measured method named."""
+    """Where the exported gamma comes from, with the name of the measured method."""
     text = f"`generation_config.json` recommends blocks of {gamma} tokens"
     best = summary.servable(DISTILLED, None) if summary else None
     if summary is None or best is None:
@@ -285,7 +292,7 @@ def _advice(gamma: int, summary: Summary | None) -> str:
     )
     if gamma == best.gamma:
         return f"{text}: the fastest measured of what transformers and engines run {measured}."
-    return f"{text}, as its recipe sets; the fastest measured was gamma {best.gamma} {measured}."
+    return f"{text}, as its recipe sets. The fastest measured gamma was {best.gamma} {measured}."
 
 
 def _start(facts: CardFacts) -> str:

@@ -141,7 +141,7 @@ def test_a_caution_stands_before_the_numbers(summary: Summary) -> None:
     assert "## What was measured\n\nTake care." in card
 
 
-def test_a_draft_that_was_made_says_of_what(summary: Summary) -> None:
+def test_a_derived_draft_names_its_source(summary: Summary) -> None:
     pruned = replace(FACTS, base_model="org/target", start="2 layers of the target")
     card = draft_card(pruned, summary)
     assert "distilled from 2 layers of the target." in card
@@ -186,30 +186,32 @@ def test_the_drafts_stand_side_by_side_at_one_gamma(summary: Summary) -> None:
     assert "1.90x [1.80, 2.00] | 321 |" in card
 
 
-def test_a_gain_is_told_with_its_interval(summary: Summary) -> None:
+def test_a_gain_is_shown_with_its_interval(summary: Summary) -> None:
     card = draft_card(FACTS, summary)
     assert (
         "T = 1, gamma 4: block efficiency tau of the distilled draft is higher than of the "
-        "undistilled one (2.500 against 2.000; difference 0.500 [0.400, 0.600], "
+        "undistilled draft (2.500 against 2.000; difference 0.500 [0.400, 0.600], "
         "+25.0 % [+20.0 %, +30.0 %])"
     ) in card
 
 
-def test_a_comparison_that_was_not_tested_is_not_told(summary: Summary) -> None:
+def test_an_untested_comparison_is_not_in_the_card(summary: Summary) -> None:
     assert "77.0" not in draft_card(FACTS, summary)
 
 
 def test_a_comparison_of_alpha_belongs_to_every_gamma(summary: Summary) -> None:
     card = draft_card(FACTS, summary)
-    assert "acceptance rate alpha of the distilled draft is higher than of the control one" in card
+    assert (
+        "acceptance rate alpha of the distilled draft is higher than of the control draft" in card
+    )
 
 
-def test_a_null_result_is_said_plainly(summary: Summary) -> None:
+def test_a_null_result_is_explicit(summary: Summary) -> None:
     card = draft_card(FACTS, summary)
     assert "**no difference shown** to the undistilled draft" in card
 
 
-def test_a_draft_that_does_not_pay_is_said_to(summary: Summary) -> None:
+def test_a_draft_without_a_gain_is_named(summary: Summary) -> None:
     card = draft_card(FACTS, summary)
     told = [line for line in card.splitlines() if "no gain shown" in line]
     assert len(told) == 1
@@ -220,16 +222,16 @@ def test_too_few_documents_are_no_verdict(summary: Summary) -> None:
     few = [replace(one, verdict="too few documents", documents=3) for one in summary.comparisons]
     card = draft_card(FACTS, replace(summary, comparisons=few))
     assert "is higher than" not in card and "no difference shown" not in card
-    assert "3 documents are too few to say more" in card
+    assert "3 documents are too few" in card
 
 
-def test_cautions_and_definitions_are_kept_and_findings_are_not_said_twice(
+def test_cautions_and_definitions_are_in_the_card_and_findings_not_twice(
     summary: Summary,
 ) -> None:
     card = draft_card(FACTS, summary)
     assert "Note: the machine was busy" in card
     assert "tau is higher." not in card
-    assert card.count("against undistilled") + card.count("than of the undistilled one") == 1
+    assert card.count("against undistilled") + card.count("than of the undistilled draft") == 1
     assert "- alpha: the mean overlap." in card
 
 
@@ -292,7 +294,7 @@ def test_of_several_methods_the_one_that_engines_run_is_recommended_and_named(
 def test_a_gamma_that_the_recipe_sets_is_not_called_the_fastest(summary: Summary) -> None:
     card = draft_card(replace(FACTS, num_assistant_tokens=7), summary)
     assert (
-        "blocks of 7 tokens, as its recipe sets; the fastest measured was gamma 4 (method" in card
+        "blocks of 7 tokens, as its recipe sets. The fastest measured gamma was 4 (method" in card
     )
 
 
@@ -304,7 +306,7 @@ def test_without_a_method_of_engines_the_card_has_no_numbers(several: Summary) -
     assert recommended_gamma(replace(several, standard_methods=[])) is None
 
 
-def test_the_card_says_that_its_drafts_are_sampled(summary: Summary) -> None:
+def test_the_card_states_that_its_drafts_are_sampled(summary: Summary) -> None:
     card = draft_card(FACTS, summary)
     assert "alpha, tau and speed-up are of *sampled* drafts" in card
     assert '"draft_sample_method":"probabilistic"' in card
@@ -350,7 +352,7 @@ def test_a_path_with_backticks_does_not_end_its_block(summary: Summary) -> None:
     assert card.count("\n`````\n") == 4  # transformers, vLLM, SGLang, llama.cpp
 
 
-def test_the_card_says_how_every_engine_is_launched(summary: Summary) -> None:
+def test_the_card_has_the_launch_line_of_every_engine(summary: Summary) -> None:
     card = draft_card(FACTS, summary)
     for word in ("assistant_model=draft", "vllm serve", "sglang.launch_server", "llama-server"):
         assert word in card
