@@ -1,4 +1,4 @@
-"""The table in the terminal says what the report says."""
+"""The table in the terminal has the numbers of the report."""
 
 from __future__ import annotations
 
