@@ -127,7 +127,7 @@ def tiny_suite() -> Suite:
 def measured(
     setting: Setting, tiny_suite: Suite, tmp_path_factory: pytest.TempPathFactory
 ) -> Measured:
-    """One whole evaluation; read-only by convention."""
+    """One full evaluation; read-only by convention."""
     from distillspec.measure.evaluation import evaluate
 
     folder = tmp_path_factory.mktemp("evaluation")

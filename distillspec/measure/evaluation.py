@@ -1,4 +1,4 @@
-"""The grid: every draft, method, gamma and temperature, timed around one interleaved baseline."""
+"""Evaluate a suite: time every draft, method, gamma and temperature against a baseline."""
 
 from __future__ import annotations
 
@@ -51,15 +51,26 @@ def evaluate(
     notes: Sequence[str] = (),
     progress: EvaluationProgress = lambda done, total, doing: None,
 ) -> Summary:
-    """Run what is missing of the suite in `folder`; write rows.jsonl and summary.json there.
+    """Run what is missing of the suite in `folder`; write rows.jsonl and summary.json.
 
-    drafts: models by the names the suite and its methods use; others are left out. All models are
-    on `device`, in the dtype they are to decode in. The first `suite.prompts.count` prompts are
-    taken, `suite.prompts.texts` for the target's texts. vocab_size: tokens that target and drafts
-    share, where theirs are padded differently. ends: what ends a text, where the recipe says so.
-    notes: what the summary is to say of the prompts.
-    A second call with the same arguments goes on where an interrupted one stopped; with other
-    models, prompts or cells it is a DistillSpecError.
+    A second call with the same arguments resumes an interrupted evaluation.
+
+    Args:
+        suite: What to measure.
+        target: The target, on `device`, in the dtype that it decodes in.
+        drafts: Models by the names that the suite and its methods use; others are not used.
+        tokenizer: The pair's tokenizer.
+        prompts: The first `suite.prompts.count` are decoded, and `suite.prompts.texts` give the
+            target's texts.
+        folder: The evaluation's folder.
+        device: Where the models are.
+        vocab_size: Tokens that all models share, if their vocabularies are padded differently.
+        ends: Ids of tokens that end a text; None: those of the target.
+        notes: Sentences about the prompts for the summary.
+        progress: Receives done and total blocks, and the current step in words.
+
+    Raises:
+        DistillSpecError: The folder holds an evaluation of other models, prompts or cells.
     """
     used = dict.fromkeys([*suite.drafts, *suite.named_models()])
     chosen: dict[str, PreTrainedModel] = {name: drafts[name] for name in used if name in drafts}
@@ -79,12 +90,12 @@ def evaluate(
     atomic.make_folder(folder)
     again = timed_again(suite, chosen)
     if was_begun_without(folder / _PLAN, "noise_floor"):
-        again = None  # an earlier version began here, or a suite without it
+        again = None  # an earlier version or a suite without a noise floor started this folder
     plan = plan_of(suite, target, chosen, taken, device, None if again is None else str(again))
     prepared = read_plan(folder / _PLAN, plan)
     if prepared is None and (folder / ROWS).exists():
         raise DistillSpecError(
-            f"there are rows without {_PLAN}, so nobody knows what was measured",
+            f"the folder has rows but no {_PLAN}, so it is unknown what was measured",
             where=str(folder / ROWS),
             fix="move that folder away, then evaluate again",
         )
@@ -113,8 +124,10 @@ def evaluate(
                 progress(len(blocks) - len(missing) + missing.index(block), len(blocks), "decoding")
                 among = twice if block[1] == suite.again_at else grid
                 timed = list(bench.block(number, *block, among))
-                if suite.audit:  # first: of rounds without their rows a resumed one gets rid
-                    audit.append(folder / AUDIT, [one for text in timed for one in text.rounds])
+                if suite.audit:  # first, because a resumed evaluation removes rounds without rows
+                    audit.append(
+                        folder / AUDIT, [audited for text in timed for audited in text.rounds]
+                    )
                 rows.append([text.row for text in timed])
                 atomic.write_json(folder / _LEARNT, bench.learnt())
     progress(len(blocks), len(blocks), "reading the drafts on texts of the target")

@@ -33,7 +33,7 @@ class InCell:
 
 @dataclass(frozen=True)
 class Cell(InCell):
-    """One draft, method, gamma and temperature; every quantity as in DEFINITIONS."""
+    """The numbers of a cell. DEFINITIONS defines every quantity."""
 
     prompts: int
     texts: int
@@ -63,10 +63,12 @@ class Cell(InCell):
 class Baseline:
     """Autoregressive decoding with the target alone.
 
-    entropy_nats: of the target's distribution at this temperature (at 0: at temperature 1), per
-    token of its own text. after_end_share: share of the timed tokens after an end-of-text.
-    step_spread: distance between the quartiles of an isolated step's times over their median, the
-    largest of all kinds of steps.
+    Attributes:
+        step_spread: Distance between the quartiles of an isolated step's times over their median;
+            the largest of all kinds of steps.
+        entropy_nats: Entropy per token of the target's text, at this temperature (at 0: at
+            temperature 1).
+        after_end_share: Share of the timed tokens after an end-of-text.
     """
 
     temperature: float
@@ -82,9 +84,9 @@ class Baseline:
 
 @dataclass(frozen=True)
 class CategoryCell(InCell):
-    """A cell on the prompts of one category. Counts are of whole rounds.
+    """A cell on the prompts of one category. Counts are of complete rounds.
 
-    Rates and intervals do not exist (nan) where there are fewer than FEW prompts.
+    With fewer than FEW prompts, rates and intervals are nan.
     """
 
     category: str
@@ -100,10 +102,10 @@ class CategoryCell(InCell):
 
 @dataclass(frozen=True)
 class ContextBin(InCell):
-    """A cell's whole rounds with from_tokens <= prompt and output so far < to_tokens.
+    """A cell's complete rounds with from_tokens <= tokens of prompt and output < to_tokens.
 
-    prompts: that have such a round. The acceptance does not exist (nan) where they are fewer than
-    FEW.
+    Attributes:
+        prompts: Number of prompts with such a round. With fewer than FEW, the acceptance is nan.
     """
 
     from_tokens: int

@@ -1,4 +1,4 @@
-"""The length an oracle would draft each round: what no stop rule can beat, told in hindsight."""
+"""An oracle that drafts the best length in each round: an upper bound for stop rules."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from distillspec.speculation.records import Counts
 
 
 def oracles(tally: Tally, ranking: Sequence[Ranked]) -> list[Oracle]:
-    """A line a draft and temperature, where methods are ranked and chains are among them."""
-    found = []
+    """One record per draft and temperature, if methods are ranked and include chains."""
+    shown = []
     for first in ranking:
         if first.verdict != "fastest":
             continue
@@ -24,8 +24,8 @@ def oracles(tally: Tally, ranking: Sequence[Ranked]) -> list[Oracle]:
         for draft in dict.fromkeys(key.draft for key in keys):
             chains = [key for key in keys if key.draft == draft and key.method in tally.standard]
             if chains:
-                found.append(_oracle(tally, max(chains, key=lambda key: key.gamma), first.key))
-    return found
+                shown.append(_oracle(tally, max(chains, key=lambda key: key.gamma), first.key))
+    return shown
 
 
 def _oracle(tally: Tally, key: CellKey, fastest: CellKey) -> Oracle:
@@ -51,18 +51,25 @@ def _oracle(tally: Tally, key: CellKey, fastest: CellKey) -> Oracle:
 def shortened(
     counts: Counts, gamma: int, draft_to_target_time: float, verify_times: Mapping[int, float]
 ) -> float:
-    """Time of rounds cut by the oracle over that of the rounds as they were, in the cost model.
+    """Time of rounds shortened by the oracle over the time of the measured rounds.
 
-    counts: of chains of `gamma` tokens. A round that kept a tokens took gamma c + v(gamma); the
-    oracle stops just before the first token that would be rejected, so it drafts those a tokens and
-    takes a c + v(a), and emits as many: the target's token comes as a bonus in place of a
-    correction. c, v: over the time of a one-token target step; v(0) is 1, and between the block
-    sizes that were timed v is taken as linear. 1 where no round was whole.
+    In the cost model, a round that accepted a tokens took gamma c + v(gamma). The oracle stops just
+    before the first token that would be rejected: it drafts only these a tokens, takes a c + v(a),
+    and emits as many, since the target's token comes as a bonus instead of a correction.
+
+    Args:
+        counts: Counts of chains of `gamma` tokens.
+        gamma: Drafted tokens per block.
+        draft_to_target_time: c, over the time of a one-token target step.
+        verify_times: v by gamma, in the same unit. v(0) is 1, and v is linear between timed sizes.
+
+    Returns:
+        1 if no round was complete.
     """
     c, N = draft_to_target_time, counts.verifications
     if not N:
         return 1.0
-    at_least = [N, *counts.accepted_at, 0]  # rounds that kept a tokens or more
+    at_least = [N, *counts.accepted_at, 0]  # rounds that accepted a tokens or more
     cut = sum(
         (at_least[a] - at_least[a + 1]) * (a * c + cost_model.verify_time_between(verify_times, a))
         for a in range(len(at_least) - 1)

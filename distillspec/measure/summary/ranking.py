@@ -1,4 +1,4 @@
-"""Methods against each other: which decodes fastest, and what each wastes on the way."""
+"""Ranking of methods by speed, with the tokens that each method wastes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from distillspec.speculation.records import Counts
 
 
 def ranking(tally: Tally) -> list[Ranked]:
-    """All cells of a temperature by tokens per second; empty where there is one method."""
+    """The cells of each temperature by tokens per second; empty with a single method."""
     if len({key.method for key in tally.cell_keys()}) < 2:
         return []
-    found = []
+    ranked = []
     for temperature in tally.temperatures():
         keys = [key for key in tally.cell_keys() if key.temperature == temperature]
         keys.sort(key=lambda key: -tally.speed(key).ratio())
-        found += [_ranked(tally, key, keys[0], comparisons=len(keys) - 1) for key in keys]
-    return found
+        ranked += [_ranked(tally, key, keys[0], comparisons=len(keys) - 1) for key in keys]
+    return ranked
 
 
 def _ranked(tally: Tally, key: CellKey, fastest: CellKey, comparisons: int) -> Ranked:
@@ -37,7 +37,7 @@ def _ranked(tally: Tally, key: CellKey, fastest: CellKey, comparisons: int) -> R
     elif beyond.high < 0.0:
         verdict = "slower"
     target_busy = _share_of_time(tally, key, lambda row: row.target_busy_seconds)
-    is_parallel = not math.isnan(target_busy)  # its draft throws away what nobody judged
+    is_parallel = not math.isnan(target_busy)  # its draft discards tokens that were never verified
     wasted = per_token(counts.drafted - counts.accepted, counts)
     return Ranked(
         *key,
@@ -54,12 +54,12 @@ def _ranked(tally: Tally, key: CellKey, fastest: CellKey, comparisons: int) -> R
 
 
 def _share_of_time(tally: Tally, key: CellKey, busy: Callable[[CellRow], float | None]) -> float:
-    """nan where one process does it all."""
+    """Busy seconds over all seconds; nan if one process does all the work."""
     rows = tally.rows(key)
-    seconds = sum(math.nan if (one := busy(row)) is None else one for row in rows)
+    seconds = sum(math.nan if (value := busy(row)) is None else value for row in rows)
     return seconds / sum(row.seconds for row in rows)
 
 
 def per_token(count: int, counts: Counts) -> float:
-    """What was counted of whole rounds, per token they emitted; nan where no round was whole."""
+    """A count per token emitted in complete rounds; nan without complete rounds."""
     return count / counts.emitted if counts.emitted else math.nan

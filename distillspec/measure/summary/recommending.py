@@ -1,4 +1,4 @@
-"""Which gamma to decode with, said in words; where speculation only costs, it says so."""
+"""Which gamma to use, in words, and whether speculation pays at all."""
 
 from __future__ import annotations
 
@@ -13,34 +13,40 @@ from distillspec.text.numbers import with_interval
 
 
 def recommendations(tally: Tally) -> list[Recommendation]:
-    """Per draft and method: the best gamma at each temperature, and over all of them."""
-    found = []
+    """For each draft and method, the best gamma at each temperature and over all of them."""
+    shown = []
     for draft, method in dict.fromkeys((key.draft, key.method) for key in tally.cell_keys()):
         keys = [key for key in tally.cell_keys() if (key.draft, key.method) == (draft, method)]
         for temperature in (*sorted({key.temperature for key in keys}), None):
-            found.append(_recommended(tally, keys, temperature))
-    return found
+            shown.append(_recommended(tally, keys, temperature))
+    return shown
 
 
 def recommended(tally: Tally, draft: str) -> dict[float, tuple[str, int]]:
-    """Of this draft, by temperature: the method and gamma with the highest measured speed-up.
+    """Method and gamma with the draft's highest measured speed-up, by temperature.
 
-    Of the standard methods, where there are some: those are what engines run.
+    Only standard methods, which engines run, if there are any.
     """
     keys = [key for key in tally.cell_keys() if key.draft == draft]
     keys = [key for key in keys if key.method in tally.standard] or keys
-    found = {}
+    chosen = {}
     for temperature in sorted({key.temperature for key in keys}):
         candidates = [key for key in keys if key.temperature == temperature]
         best = max(candidates, key=lambda key: tally.speedup(key).ratio())
-        found[temperature] = (best.method, best.gamma)
-    return found
+        chosen[temperature] = (best.method, best.gamma)
+    return chosen
 
 
 def _recommended(
     tally: Tally, keys: Sequence[CellKey], temperature: float | None
 ) -> Recommendation:
-    """keys: cells of one draft and method. temperature: None adds all temperatures up."""
+    """The best gamma of these cells.
+
+    Args:
+        tally: The evaluation.
+        keys: Cells of one draft and method.
+        temperature: None adds up all temperatures.
+    """
     draft, method = keys[0].draft, keys[0].method
     gammas = sorted({key.gamma for key in keys})
     sums = {
@@ -64,13 +70,14 @@ def _recommended(
     elif verdict == "no difference shown":
         words = f"no gain shown: the interval contains 1 ({words})"
     elif verdict == "too few documents":
-        words += f"; {tally.documents()} documents are too few to say more"
+        words += f"; {tally.documents()} documents are too few for a verdict"
     else:
         near = [
-            one
-            for one in gammas
-            if one != gamma
-            and not intervals.relative(sums[one], sums[gamma], confidence, among - 1).high < 0.0
+            other_gamma
+            for other_gamma in gammas
+            if other_gamma != gamma
+            and not intervals.relative(sums[other_gamma], sums[gamma], confidence, among - 1).high
+            < 0.0
         ]
         if near:
             words += f"; within noise of it: gamma {', '.join(map(str, near))}"
@@ -78,7 +85,7 @@ def _recommended(
 
 
 def _added(parts: Sequence[Sums]) -> Sums:
-    """Document by document."""
+    """Sum for each document."""
     return Sums(
         [sum(values) for values in zip(*(part.numerators for part in parts), strict=True)],
         [sum(values) for values in zip(*(part.denominators for part in parts), strict=True)],

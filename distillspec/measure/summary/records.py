@@ -1,6 +1,7 @@
-"""What an evaluation found, as records that the table, report and card read.
+"""Records of an evaluation, which the terminal, the report and the card show.
 
-DEFINITIONS, in measure/definitions.py, says what each number means.
+DEFINITIONS in summary/definitions.py defines every number. Records of a single cell are in
+summary/cells.py.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ RankVerdict = Literal["fastest", "within noise of it", "slower", "too few docume
 
 @dataclass(frozen=True)
 class DraftComparison:
-    """draft against another, paired over documents. method and gamma are None for alpha,
-    method for the expected tau.
+    """One draft against another, paired over documents.
 
-    quantity speed: tokens per second. low, high: interval of the difference. verdict: at the
-    recommended gamma of each temperature, all of them tested together; elsewhere "not tested".
-    documents: 0 in summaries that were written before documents were kept.
+    Attributes:
+        quantity: speed means tokens per second.
+        method, gamma: None for alpha; expected tau has no method.
+        verdict: At the recommended gamma of each temperature, all of them tested together;
+            elsewhere "not tested".
+        documents: 0 in summaries of an earlier version.
     """
 
     quantity: Quantity
@@ -53,13 +56,16 @@ class DraftComparison:
 
 @dataclass(frozen=True)
 class Ranked(InCell):
-    """One method's place at a temperature, by tokens per second; the fastest comes first.
+    """A cell in the ranking of a temperature by tokens per second.
 
-    Per token emitted: drafted tokens that were judged, those of them that were not kept (nan where
-    two processes draft and judge, and much is thrown away unjudged), forwards of the target.
-    target_busy, draft_busy: share of the time that each side works, where both work at once.
-    relative: tokens per second beyond the fastest one's, paired, with an interval that holds
-    whichever cell turns out fastest.
+    Attributes:
+        drafted_per_token: Verified draft tokens per emitted token.
+        wasted_per_token: Rejected ones of these; nan for parallel methods, which discard tokens
+            without verifying them.
+        forwards_per_token: Forwards of the target per emitted token.
+        target_busy, draft_busy: Share of the time that each side works, if both work in parallel.
+        relative: Tokens per second over the fastest cell's minus 1, paired. The interval is valid
+            for any fastest cell.
     """
 
     tokens_per_second: float
@@ -75,9 +81,10 @@ class Ranked(InCell):
 
 @dataclass(frozen=True)
 class Oracle(InCell):
-    """What drafting the best length each round would reach, told in hindsight; see DEFINITIONS.
+    """The speed of drafting the best length in each round; see DEFINITIONS.
 
-    method, gamma: of the cell whose rounds it is read from. Others: as of Ranked.
+    Attributes:
+        method, gamma: The cell whose rounds were measured. Other attributes as in Ranked.
     """
 
     tokens_per_second: float
@@ -89,11 +96,14 @@ class Oracle(InCell):
 
 @dataclass(frozen=True)
 class Regret:
-    """A method that chooses against the best of its arms; see DEFINITIONS.
+    """A method that chooses, against the best of its arms; see DEFINITIONS.
 
-    chosen, best, mean: of all prompts, by the chooser, by best_arm, and on average over the arms.
-    relative: chosen beyond best, with its interval, paired over prompts. regret, mean_regret: after
-    each prompt. untimed_arms: those that are no cells of the suite; the best may be among them.
+    Attributes:
+        untimed_arms: Arms that are not cells of the suite. The best may be among them.
+        chosen, best, mean: Total over all prompts of the chooser, of best_arm, and the mean of the
+            arms.
+        relative: chosen / best - 1, paired over documents.
+        regret, mean_regret: Cumulative after each prompt, of the chooser and the mean arm.
     """
 
     draft: str
@@ -113,7 +123,7 @@ class Regret:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The best measured gamma of a draft at a temperature; temperature None: over all of them."""
+    """The best measured gamma of a draft at a temperature; None: over all temperatures."""
 
     draft: str
     method: str
@@ -125,7 +135,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class NoiseFloor(InCell):
-    """A cell timed a second time, over its first time minus 1: tokens per second and tau."""
+    """A cell timed a second time: tokens per second and tau over those of the first, minus 1."""
 
     documents: int
     speed: Interval
@@ -134,7 +144,7 @@ class NoiseFloor(InCell):
 
 @dataclass(frozen=True)
 class Quality:
-    """Scores of a metric over completions: of the target alone, or decoded with a draft."""
+    """Scores of a metric over completions of the target alone, or decoded with a draft."""
 
     completions_of: str
     temperature: float
@@ -145,7 +155,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class Piece:
-    """A token's text and its fate: accepted, corrected, bonus."""
+    """The text of a token and its fate: accepted, corrected, bonus."""
 
     text: str
     fate: str
@@ -153,7 +163,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Example(InCell):
-    """A completion with the fate of every token; the prompt whose tau is the median one."""
+    """A completion with the fate of every token, of the prompt with the median tau."""
 
     prompt_key: str
     prompt: str
@@ -164,11 +174,14 @@ class Example(InCell):
 
 @dataclass(frozen=True)
 class GreedyDivergence:
-    """Where greedy speculative output first leaves the baseline's, and how near the tie was.
+    """The first position where greedy speculative output differs from the baseline's.
 
-    gap: the target's highest logit there less the lower of the two tokens' logits. In low
-    precision, forwards over one and over several tokens differ in the last bits, and near-ties can
-    flip. are_top_two: no third token has a higher logit than either; else the gap excuses nothing.
+    In low precision, forwards over one and over several tokens differ in the last bits, so the
+    argmax of a near-tie can change.
+
+    Attributes:
+        gap: The target's highest logit minus the lower logit of the two tokens.
+        are_top_two: No other token has a higher logit. If False, a near-tie is no explanation.
     """
 
     draft: str
@@ -182,13 +195,16 @@ class GreedyDivergence:
 
 @dataclass(frozen=True)
 class Summary:
-    """All of an evaluation.
+    """All results of an evaluation.
 
-    standard_methods: names of the methods that transformers and serving engines run too: one
-    draft, chains of fixed gamma, verified token by token, lossless. documents, text_documents: that
-    the prompts and the texts' prompts come from; 0 in summaries that were written before documents
-    were kept. notes: all findings, in sentences. cautions: those of them that make the numbers of
-    the standard methods doubtful; a model card repeats these.
+    Attributes:
+        standard_methods: Names of the methods that transformers and serving engines run too: one
+            draft, chains of fixed gamma, verified token by token, lossless.
+        notes: All findings as sentences.
+        cautions: Findings that make the numbers of the standard methods doubtful. A model card
+            repeats them.
+        documents, text_documents: Number of documents of the prompts and of the texts' prompts; 0
+            in summaries of an earlier version.
     """
 
     suite: str
@@ -236,28 +252,36 @@ class Summary:
 
     @property
     def shown_draft(self) -> str:
-        """The draft that an evaluation is about: the distilled one, else the last one."""
+        """The draft of interest: the distilled draft, else the last draft."""
         names = self.drafts()
         return DISTILLED if DISTILLED in names else names[-1]
 
     def servable(self, draft: str, temperature: float | None) -> Recommendation | None:
         """The fastest measured configuration of `draft` that transformers and engines can run.
 
-        temperature: None for the one over all temperatures. None where nothing of that kind was
-        measured.
+        Args:
+            draft: Name of the draft.
+            temperature: None: over all temperatures.
+
+        Returns:
+            None if no such configuration was measured.
         """
-        runnable = [one for one in self.recommendation if one.method in self.standard_methods]
+        runnable = [
+            recommended
+            for recommended in self.recommendation
+            if recommended.method in self.standard_methods
+        ]
         return fastest(runnable, draft, temperature)
 
     def fastest(self, draft: str, temperature: float | None) -> Recommendation | None:
-        """The fastest measured configuration of `draft`, whatever its method."""
+        """The fastest measured configuration of `draft`, of any method."""
         return fastest(self.recommendation, draft, temperature)
 
     @property
     def shown_method(self) -> str:
-        """The method that a figure shows where it has room for one alone.
+        """The method of figures that show a single method.
 
-        The one that engines can run, else the fastest of the shown draft, else the first.
+        The fastest that engines can run, else the fastest of the shown draft, else the first.
         """
         draft = self.shown_draft
         best = self.servable(draft, None) or self.fastest(draft, None)
@@ -268,9 +292,7 @@ class Summary:
         return [cell for cell in self.cells if cell.method == method]
 
     def best_by_category(self) -> list[CategoryCell]:
-        """Of each draft, method and temperature the gamma that is recommended, one category after
-        another.
-        """
+        """Cells of each draft, method and temperature at the best gamma, by category."""
         best = {(r.draft, r.method, r.gamma, r.temperature) for r in self.recommendation}
         cells = [cell for cell in self.categories if cell.key in best]
         names = list(dict.fromkeys(cell.category for cell in cells))
@@ -280,10 +302,11 @@ class Summary:
 def fastest(
     recommendation: Iterable[Recommendation], draft: str, temperature: float | None
 ) -> Recommendation | None:
-    """The one with the highest speed-up; None without any whose speed-up exists."""
+    """The recommendation with the highest speed-up; None if no speed-up exists."""
     timed = [
-        one
-        for one in recommendation
-        if (one.draft, one.temperature) == (draft, temperature) and math.isfinite(one.speedup.value)
+        recommended
+        for recommended in recommendation
+        if (recommended.draft, recommended.temperature) == (draft, temperature)
+        and math.isfinite(recommended.speedup.value)
     ]
-    return max(timed, key=lambda one: one.speedup.value, default=None)
+    return max(timed, key=lambda recommended: recommended.speedup.value, default=None)

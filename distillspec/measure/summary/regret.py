@@ -1,4 +1,4 @@
-"""What a method that chooses has lost against its best fixed arm, known in hindsight."""
+"""Regret of methods that choose: time lost against the best fixed arm, known in hindsight."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from distillspec.measure.timed.rows import CellRow
 
 
 class Arm(NamedTuple):
-    """draft: the one that the arm itself names; None: it drafts with the chooser's."""
+    """An arm of a chooser.
+
+    Attributes:
+        draft: The arm's draft; None: the chooser's draft.
+    """
 
     method: str
     gamma: int
@@ -32,10 +36,14 @@ def regrets(
 ) -> list[Regret]:
     """Stopping-time regret (2505.15141) of each chooser, draft and temperature.
 
-    choosers: by name, with their arms.
-    All decoded the same prompts to the same length around the same baseline, each with dice of its
-    own. An arm that is no cell of the suite was not timed, and is left out; a chooser without any
-    timed arm has no regret to show.
+    All cells decoded the same prompts to the same length, with independent random numbers. An arm
+    that is not a cell of the suite was not timed and is left out. A chooser without a timed arm has
+    no regret.
+
+    Args:
+        rows: All rows of an evaluation.
+        choosers: The arms of each chooser, by name.
+        confidence: Confidence of the intervals.
     """
     cells: dict[CellKey, dict[int, list[CellRow]]] = {}
     for row in rows:
@@ -44,7 +52,7 @@ def regrets(
             cells.setdefault(key, {}).setdefault(row.prompt, []).append(row)
     order = {name: i for i, name in enumerate(choosers)}
     unit = {row.prompt: row.unit for row in rows}
-    found = []
+    shown = []
     for key in cells:
         if key.method not in choosers:
             continue
@@ -59,8 +67,10 @@ def regrets(
                 chosen = _by_prompt(cells[key], count)
                 arms = {name: _by_prompt(cells[arm], count) for name, arm in timed.items()}
                 documents = [unit[prompt] for prompt in sorted(cells[key])]
-                found.append(_regret(key, quantity, chosen, arms, untimed, documents, confidence))
-    return sorted(found, key=lambda one: (one.draft, one.temperature, order[one.method]))
+                shown.append(_regret(key, quantity, chosen, arms, untimed, documents, confidence))
+    return sorted(
+        shown, key=lambda regret: (regret.draft, regret.temperature, order[regret.method])
+    )
 
 
 def named(arm: Arm) -> str:
@@ -70,7 +80,7 @@ def named(arm: Arm) -> str:
 def _by_prompt(
     cell: Mapping[int, Sequence[CellRow]], count: Callable[[CellRow], float]
 ) -> list[float]:
-    """Of each prompt, in their order: the mean over its repeats."""
+    """The mean over repeats of each prompt, in the order of the prompts."""
     return [sum(map(count, cell[i])) / len(cell[i]) for i in sorted(cell)]
 
 
@@ -83,7 +93,7 @@ def _regret(
     documents: Sequence[str],
     confidence: float,
 ) -> Regret:
-    """documents: of the prompts. The interval allows for the best arm having been picked."""
+    """The interval is corrected for picking the best arm. documents: of the prompts."""
     best = min(arms, key=lambda name: sum(arms[name]))
     once = [1.0] * len(chosen)
     beyond = intervals.relative(
@@ -110,6 +120,6 @@ def _regret(
     )
 
 
-def _beyond(one: Sequence[float], best: Sequence[float]) -> list[float]:
-    """After each prompt, what has been needed beyond the best arm so far."""
-    return list(accumulate(a - b for a, b in zip(one, best, strict=True)))
+def _beyond(needed: Sequence[float], best: Sequence[float]) -> list[float]:
+    """The cumulative difference to the best arm after each prompt."""
+    return list(accumulate(a - b for a, b in zip(needed, best, strict=True)))

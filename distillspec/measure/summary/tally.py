@@ -1,4 +1,4 @@
-"""Rows, step times and acceptance become sums over documents by cell, and the cells' numbers."""
+"""Sums over documents by cell, from rows, step times and acceptance; the cells' numbers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from distillspec.speculation.records import Counts
 
 
 class Tally:
-    """All rows of an evaluation, looked at by cell; prompts stand in one fixed order."""
+    """All rows of an evaluation by cell. Prompts are in one fixed order."""
 
     def __init__(
         self,
@@ -37,10 +37,16 @@ class Tally:
         ends: frozenset[int],
         standard: frozenset[str] = frozenset({"standard"}),
     ) -> None:
-        """steps: by method and temperature. facts: by temperature. ends: what ends a text.
+        """Group the rows by cell.
 
-        standard: names of methods that verify chains of fixed length token by token, of which alone
-        the expected tau is known. A method that chooses has no steps of its own.
+        Args:
+            rows: All rows, without those of a second time.
+            steps: Step times by method and temperature; methods that choose have none.
+            facts: Acceptance on the target's texts, by temperature.
+            confidence: Confidence of the intervals.
+            ends: Ids of tokens that end a text.
+            standard: Names of methods that verify chains of fixed length token by token. Only
+                these have an expected tau.
         """
         self.steps, self.facts, self.confidence, self._ends = steps, facts, confidence, ends
         self.standard = standard
@@ -56,8 +62,8 @@ class Tally:
                 key = CellKey(row.draft, row.method, row.gamma, row.temperature)
                 by_prompt = self._cells.setdefault(key, {})
             by_prompt.setdefault(row.prompt, []).append(row)
-        # Blocks rotate their order; cells are told draft by draft, gammas rising.
-        drafts = [name for one in facts.values() for name in one.overlap]
+        # Blocks rotate their order; cells are sorted by draft, and by gamma within it.
+        drafts = [name for text_facts in facts.values() for name in text_facts.overlap]
         in_order = sorted(
             self._cells,
             key=lambda at: (drafts.index(at.draft), at.method, at.temperature, at.gamma),
@@ -77,7 +83,7 @@ class Tally:
         return len(self._prompts)
 
     def texts(self, temperature: float) -> int:
-        """Of the target, on which alpha and the expected tau are read."""
+        """Number of the target's texts, which give alpha and expected tau."""
         return len(self.facts[temperature].tokens)
 
     def documents(self) -> int:
@@ -142,13 +148,13 @@ class Tally:
         )
 
     def categories(self) -> list[CategoryCell]:
-        """Every cell by the prompts' categories; empty where they have less than two."""
+        """Every cell by category of the prompts; empty with fewer than two categories."""
         of = {row.prompt: row.category for key in self._cells for row in self.rows(key)}
         names = [of.get(prompt) for prompt in self._prompts]
         return [
-            one
+            cell
             for key in self._cells
-            for one in by_category(
+            for cell in by_category(
                 key,
                 names,
                 self._documents,
@@ -158,11 +164,11 @@ class Tally:
         ]
 
     def contexts(self) -> list[ContextBin]:
-        """Every cell by how much stood before the draft."""
+        """Every cell by length of the context."""
         return [
-            one
+            context_bin
             for key, rows in self._cells.items()
-            for one in by_context(key, rows, self.confidence)
+            for context_bin in by_context(key, rows, self.confidence)
         ]
 
     def baselines(self) -> list[Baseline]:
@@ -175,7 +181,9 @@ class Tally:
         seconds = [sum(r.seconds for r in by_prompt[i]) for i in self._prompts]
         speed = intervals.ratio(self.by_document(Sums(tokens, seconds)), self.confidence)
         by_method = {name: s for (name, at), s in self.steps.items() if at == temperature}
-        names = sorted(by_method, key=lambda name: name not in self.standard)  # else in their order
+        names = sorted(
+            by_method, key=lambda name: name not in self.standard
+        )  # otherwise in their order
         steps = by_method[names[0]] if names else None
         return Baseline(
             temperature=temperature,
@@ -195,18 +203,18 @@ class Tally:
     # --- sums over documents ---------------------------------------------------------------------
 
     def by_document(self, sums: Sums) -> Sums:
-        """Sums over the prompts, in their order, added up by document."""
+        """Sums over prompts, added up by document."""
         return by_document(sums, self._documents)
 
     def tau(self, key: CellKey) -> Sums:
         return self.by_document(self._rounds(key))
 
     def speed(self, key: CellKey) -> Sums:
-        """Tokens over seconds, prefill apart."""
+        """Tokens over seconds, without the prefill."""
         return self.by_document(self.speed_by_prompt(key))
 
     def speedup(self, key: CellKey) -> Sums:
-        """Mean seconds of the baseline over mean seconds of the cell, of equally long texts."""
+        """Mean seconds of the baseline over mean seconds of the cell, for texts of equal length."""
         return self.by_document(self._times(key))
 
     # --- sums over prompts -----------------------------------------------------------------------
@@ -241,7 +249,7 @@ class Tally:
         )
 
     def counts(self, key: CellKey) -> list[Counts]:
-        """Of each prompt, over its repeats."""
+        """Counts of each prompt, summed over its repeats."""
         by_prompt = self._cells[key]
         return [sum((row.counts for row in by_prompt[i]), start=Counts()) for i in self._prompts]
 

@@ -1,4 +1,4 @@
-"""By category and by context, by hand; what few prompts say is told in counts."""
+"""By category and by context, by hand; few prompts only give counts."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def test_quality_is_scored_for_the_target_alone_and_with_every_draft(measured: M
     assert len(set(greedy)) == 1
 
 
-def test_the_environment_says_what_ran_where(measured: Measured) -> None:
+def test_the_environment_names_models_runners_and_machine(measured: Measured) -> None:
     found = measured.summary.environment
     assert found["runners"] == dict.fromkeys(
         ("target", "undistilled", "distilled", "control"), "CausalRunner"
@@ -120,7 +120,7 @@ def test_falling_back_to_eager_is_a_finding(
     )
     prepared = Prepared(
         {(MethodConfig().name, t): steps for t in tiny_suite.temperatures},
-        {"target": "PathRowsRunner", "distilled": "CausalRunner", "control": "CompiledRunner"},
+        {"target": "BatchedTreeRunner", "distilled": "CausalRunner", "control": "CompiledRunner"},
     )
     suite = tiny_suite.model_copy(
         update={"runner": tiny_suite.runner.model_copy(update={"kind": "compiled"})}
@@ -137,12 +137,12 @@ def test_falling_back_to_eager_is_a_finding(
         ends=frozenset({0}),
         vocab_size=None,
     )
-    assert any("could not be compiled: distilled." in note for note in summary.notes)
-    assert any("takes no mask of ours: target." in note for note in summary.notes)
-    assert not any("began anew" in note for note in summary.notes)
+    assert any("could not be compiled" in note and "distilled." in note for note in summary.notes)
+    assert any("tree mask" in note and "target." in note for note in summary.notes)
+    assert not any("started empty" in note for note in summary.notes)
     assert summary.quality == []
     assert set(summary.cautions) < set(summary.notes)
-    assert any("could not be compiled" in one for one in summary.cautions)
+    assert any("could not be compiled" in caution for caution in summary.cautions)
     assert not any("against" in one or "gamma" in one for one in summary.cautions)
 
 
@@ -183,6 +183,8 @@ def test_an_interruption_that_made_methods_forget_is_a_finding(
             vocab_size=None,
         ).notes
 
-    (told,) = [one for one in notes([*rows[:-1], replace(rows[-1], run="2")]) if "anew" in one]
+    (told,) = [
+        one for one in notes([*rows[:-1], replace(rows[-1], run="2")]) if "started empty" in one
+    ]
     assert "in each of 2 processes: windowed, safe." in told
-    assert not any("anew" in one for one in notes(list(rows)))
+    assert not any("started empty" in one for one in notes(list(rows)))

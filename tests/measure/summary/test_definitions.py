@@ -1,4 +1,4 @@
-"""What the page tells of each number is complete."""
+"""Every number has a definition."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def test_where_all_is_kept_there_is_nothing_to_gain() -> None:
     assert shortened(rounds(4, 4), 4, 0.3, V) == pytest.approx(1.0)
 
 
-def test_rounds_that_were_cut_off_and_texts_without_a_whole_round_tell_nothing() -> None:
+def test_cut_rounds_and_texts_without_a_complete_round_count_nothing() -> None:
     cut = RoundRecord(4, 4, 2, 4, cut=True)
     whole = RoundRecord(4, 1, 2, 4, cut=False)
     assert shortened(Counts.of([cut]), 4, 0.1, V) == 1.0

@@ -45,7 +45,7 @@ ROWS = [
 ]
 
 
-def test_regret_is_what_was_needed_beyond_the_best_arm_of_the_whole_sequence() -> None:
+def test_regret_is_what_was_needed_beyond_the_best_arm_of_the_sequence() -> None:
     rounds, seconds = regrets(ROWS, {"ucb": ARMS}, CONFIDENCE)
     assert (rounds.quantity, rounds.best_arm) == ("rounds", "standard@4")
     assert (rounds.chosen, rounds.best, rounds.mean) == (12.0, 11.0, 13.0)
