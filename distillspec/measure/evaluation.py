@@ -17,7 +17,7 @@ from distillspec.measure.summary.noise_floor import timed_again
 from distillspec.measure.summary.records import Summary
 from distillspec.measure.timed import audit
 from distillspec.measure.timed.audit import AUDIT
-from distillspec.measure.timed.bench import Bench, BenchColumn
+from distillspec.measure.timed.bench import Bench, BenchColumn, TimedTexts
 from distillspec.measure.timed.plan import check, plan_of, read_plan, was_begun_without, write_plan
 from distillspec.measure.timed.rows import RowLog
 from distillspec.models.vocabulary.eos_tokens import stop_ids
@@ -119,16 +119,11 @@ def evaluate(
             write_plan(folder / _PLAN, plan, prepared)
             if suite.audit:
                 audit.keep_blocks(folder / AUDIT, {row.block for row in rows.rows})
-            for block in missing:
-                number = blocks.index(block)
-                progress(len(blocks) - len(missing) + missing.index(block), len(blocks), "decoding")
+            for done, block in enumerate(missing, start=len(blocks) - len(missing)):
+                progress(done, len(blocks), "decoding")
                 among = twice if block[1] == suite.again_at else grid
-                timed = list(bench.block(number, *block, among))
-                if suite.audit:  # first, because a resumed evaluation removes rounds without rows
-                    audit.append(
-                        folder / AUDIT, [audited for text in timed for audited in text.rounds]
-                    )
-                rows.append([text.row for text in timed])
+                timed = list(bench.block(blocks.index(block), *block, among))
+                _write_block(folder, timed, rows, has_audit=suite.audit)
                 atomic.write_json(folder / _LEARNT, bench.learnt())
     progress(len(blocks), len(blocks), "reading the drafts on texts of the target")
     summary = sum_up(
@@ -146,3 +141,12 @@ def evaluate(
     )
     write_summary(summary, folder / SUMMARY)
     return summary
+
+
+def _write_block(
+    folder: Path, timed: Sequence[TimedTexts], rows: RowLog, *, has_audit: bool
+) -> None:
+    """Append the audit first, because a resumed evaluation removes rounds without rows."""
+    if has_audit:
+        audit.append(folder / AUDIT, [audited for text in timed for audited in text.rounds])
+    rows.append([text.row for text in timed])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distillspec.measure.exact.prompt import MeasuredPrompt
-from distillspec.measure.exact.target_texts import drawn_texts, text_facts
+from distillspec.measure.exact.target_texts import TextFacts, drawn_texts, text_facts
 from distillspec.measure.summary.comparing import comparisons
 from distillspec.measure.summary.completions import completion_text, examples, greedy_divergences
 from distillspec.measure.summary.definitions import DEFINITIONS
@@ -71,26 +71,10 @@ def sum_up(
     """
     floor = noise_floor(rows, suite.confidence)
     rows = [row for row in rows if not row.again]
-    facts = {}
-    for temperature in suite.temperatures:
-        policy = SamplingPolicy(temperature, suite.top_k, suite.nucleus)
-        drawn = drawn_texts(
-            target,
-            text_prompts,
-            policy,
-            tokens=suite.max_new_tokens,
-            seed=suite.seed,
-            vocab_size=vocab_size,
-        )
-        facts[temperature] = text_facts(
-            target,
-            drafts,
-            drawn,
-            policy,
-            documents=[prompt.document for prompt in text_prompts],
-            ends=ends,
-            vocab_size=vocab_size,
-        )
+    facts = {
+        temperature: _facts(suite, temperature, target, drafts, text_prompts, ends, vocab_size)
+        for temperature in suite.temperatures
+    }
     standard = frozenset(method.name for method in suite.methods if method.is_standard)
     tally = Tally(rows, prepared.steps, facts, suite.confidence, ends, standard)
     cells, baseline = tally.cells(), tally.baselines()
@@ -150,6 +134,36 @@ def sum_up(
         documents=tally.documents(),
         text_documents=len({prompt.document for prompt in text_prompts}),
         noise_floor=floor,
+    )
+
+
+def _facts(
+    suite: Suite,
+    temperature: float,
+    target: PreTrainedModel,
+    drafts: Mapping[str, PreTrainedModel],
+    prompts: Sequence[MeasuredPrompt],
+    ends: frozenset[int],
+    vocab_size: int | None,
+) -> TextFacts:
+    """Acceptance of every draft on new texts of the target at one temperature."""
+    policy = SamplingPolicy(temperature, suite.top_k, suite.nucleus)
+    texts = drawn_texts(
+        target,
+        prompts,
+        policy,
+        tokens=suite.max_new_tokens,
+        seed=suite.seed,
+        vocab_size=vocab_size,
+    )
+    return text_facts(
+        target,
+        drafts,
+        texts,
+        policy,
+        documents=[prompt.document for prompt in prompts],
+        ends=ends,
+        vocab_size=vocab_size,
     )
 
 
