@@ -23,7 +23,7 @@ setup(
     ],
     package_dir={f"distillspec.builtin.{name}": folder for name, (folder, _) in BUILTIN.items()},
     package_data={
-        "distillspec": ["py.typed"],
+        "distillspec": ["py.typed", "report/templates/*"],
         **{f"distillspec.builtin.{name}": files for name, (_, files) in BUILTIN.items()},
     },
     include_package_data=False,

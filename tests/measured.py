@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from distillspec.measure.summary.breakdown import FEW, CategoryCell, ContextBin
+from distillspec.measure.stats.intervals import NOTHING, Interval
+from distillspec.measure.summary.breakdown import FEW
+from distillspec.measure.summary.cells import Baseline, CategoryCell, Cell, ContextBin
 from distillspec.measure.summary.definitions import DEFINITIONS
 from distillspec.measure.summary.records import (
-    Baseline,
-    Cell,
     DraftComparison,
     Example,
     GreedyDivergence,
@@ -127,7 +127,7 @@ def tiny_suite() -> Suite:
 def measured(
     setting: Setting, tiny_suite: Suite, tmp_path_factory: pytest.TempPathFactory
 ) -> Measured:
-    """One whole evaluation; read-only by convention."""
+    """One full evaluation; read-only by convention."""
     from distillspec.measure.evaluation import evaluate
 
     folder = tmp_path_factory.mktemp("evaluation")
@@ -137,6 +137,17 @@ def measured(
 # --- by hand -------------------------------------------------------------------------------------
 
 
+def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`values` with the changes; a number for an interval changes its estimate alone."""
+    intervals = {name: value for name, value in values.items() if isinstance(value, Interval)}
+    joined = {
+        name: intervals[name]._replace(value=change) if isinstance(change, float) else change
+        for name, change in changes.items()
+        if name in intervals
+    }
+    return {**values, **changes, **joined}
+
+
 def a_cell(draft: str, gamma: int, temperature: float, **changes: Any) -> Cell:
     values: dict[str, Any] = {
         "draft": draft,
@@ -144,19 +155,11 @@ def a_cell(draft: str, gamma: int, temperature: float, **changes: Any) -> Cell:
         "gamma": gamma,
         "temperature": temperature,
         "prompts": 24,
-        "alpha": 0.7,
-        "alpha_low": 0.65,
-        "alpha_high": 0.75,
-        "alpha_argmax": 0.6,
-        "alpha_argmax_low": 0.55,
-        "alpha_argmax_high": 0.65,
-        "tau": 2.2,
-        "tau_low": 2.0,
-        "tau_high": 2.4,
+        "alpha": Interval(0.7, 0.65, 0.75),
+        "alpha_argmax": Interval(0.6, 0.55, 0.65),
+        "tau": Interval(2.2, 2.0, 2.4),
         "texts": 20,
-        "expected_tau": 2.2,
-        "expected_tau_low": 2.1,
-        "expected_tau_high": 2.3,
+        "expected_tau": Interval(2.2, 2.1, 2.3),
         "tau_iid": 2.19,
         "draft_acceptance": 0.6,
         "acceptance_by_position": [0.7 / (i + 1) for i in range(gamma)],
@@ -165,9 +168,7 @@ def a_cell(draft: str, gamma: int, temperature: float, **changes: Any) -> Cell:
         "v": 1.1,
         "predicted_speedup": 1.7,
         "predicted_from_alpha": 1.68,
-        "speedup": 1.6,
-        "speedup_low": 1.5,
-        "speedup_high": 1.7,
+        "speedup": Interval(1.6, 1.5, 1.7),
         "speedup_with_prefill": 1.5,
         "measured_over_predicted": 0.94,
         "tokens_per_second": 400.0,
@@ -176,7 +177,7 @@ def a_cell(draft: str, gamma: int, temperature: float, **changes: Any) -> Cell:
         "perfect_draft_gamma": 6,
         "repeated_ngram_share": 0.1 if temperature == 0.0 else None,
     }
-    return Cell(**{**values, **changes})
+    return Cell(**changed(values, changes))
 
 
 def a_comparison(**changes: Any) -> DraftComparison:
@@ -190,25 +191,19 @@ def a_comparison(**changes: Any) -> DraftComparison:
         "prompts": 24,
         "value": 2.2,
         "against_value": 2.0,
-        "difference": 0.2,
-        "low": 0.1,
-        "high": 0.3,
-        "relative": 0.1,
-        "relative_low": 0.05,
-        "relative_high": 0.15,
+        "difference": Interval(0.2, 0.1, 0.3),
+        "relative": Interval(0.1, 0.05, 0.15),
         "verdict": "higher",
         "documents": 10,
     }
-    return DraftComparison(**{**values, **changes})
+    return DraftComparison(**changed(values, changes))
 
 
 def a_baseline(temperature: float, **changes: Any) -> Baseline:
     values: dict[str, Any] = {
         "temperature": temperature,
         "prompts": 24,
-        "tokens_per_second": 250.0,
-        "tokens_per_second_low": 240.0,
-        "tokens_per_second_high": 260.0,
+        "tokens_per_second": Interval(250.0, 240.0, 260.0),
         "prefill_seconds": 0.02,
         "target_step_seconds": 0.004,
         "step_spread": 0.05,
@@ -216,12 +211,12 @@ def a_baseline(temperature: float, **changes: Any) -> Baseline:
         "after_end_share": 0.0,
         "repeated_ngram_share": 0.1 if temperature == 0.0 else None,
     }
-    return Baseline(**{**values, **changes})
+    return Baseline(**changed(values, changes))
 
 
 def a_recommendation(temperature: float | None, draft: str = "distilled") -> Recommendation:
     return Recommendation(
-        draft, "standard", temperature, 4, 1.6, 1.5, 1.7, "gamma 4: 1.60x [1.50, 1.70]"
+        draft, "standard", temperature, 4, Interval(1.6, 1.5, 1.7), "gamma 4: 1.60x [1.50, 1.70]"
     )
 
 
@@ -238,12 +233,10 @@ def a_place(**changes: Any) -> Ranked:
         "forwards_per_token": 0.29,
         "target_busy": float("nan"),
         "draft_busy": float("nan"),
-        "relative": -0.125,
-        "relative_low": -0.2,
-        "relative_high": -0.05,
+        "relative": Interval(-0.125, -0.2, -0.05),
         "verdict": "slower",
     }
-    return Ranked(**{**values, **changes})
+    return Ranked(**changed(values, changes))
 
 
 def an_oracle(**changes: Any) -> Oracle:
@@ -256,11 +249,9 @@ def an_oracle(**changes: Any) -> Oracle:
         "tau": 3.1,
         "drafted_per_token": 0.68,
         "forwards_per_token": 0.32,
-        "relative": 0.25,
-        "relative_low": 0.2,
-        "relative_high": 0.3,
+        "relative": Interval(0.25, 0.2, 0.3),
     }
-    return Oracle(**{**values, **changes})
+    return Oracle(**changed(values, changes))
 
 
 def a_regret(**changes: Any) -> Regret:
@@ -275,27 +266,25 @@ def a_regret(**changes: Any) -> Regret:
         "chosen": 66.0,
         "best": 60.0,
         "mean": 72.0,
-        "relative": 0.1,
-        "relative_low": 0.05,
-        "relative_high": 0.15,
+        "relative": Interval(0.1, 0.05, 0.15),
         "regret": [4.0, 5.0, 6.0],
         "mean_regret": [4.0, 8.0, 12.0],
     }
-    return Regret(**{**values, **changes})
+    return Regret(**changed(values, changes))
 
 
 def a_category(draft: str, temperature: float, name: str, prompts: int) -> CategoryCell:
     few = prompts < FEW
-    rates = (0.6, 0.5, 0.7, 2.2, 2.0, 2.4, 1.6, 1.5, 1.7)
-    numbers = (math.nan,) * 9 if few else rates
+    rates = (Interval(0.6, 0.5, 0.7), Interval(2.2, 2.0, 2.4), Interval(1.6, 1.5, 1.7))
+    numbers = (NOTHING,) * 3 if few else rates
     place = (draft, "standard", 4, temperature)
     return CategoryCell(*place, name, prompts, 100, 60, 85, 25, *numbers)
 
 
 def a_bin(draft: str, temperature: float, start: int, prompts: int) -> ContextBin:
-    numbers = (math.nan,) * 3 if prompts < FEW else (0.6, 0.5, 0.7)
+    acceptance = NOTHING if prompts < FEW else Interval(0.6, 0.5, 0.7)
     place = (draft, "standard", 4, temperature)
-    return ContextBin(*place, start, 2 * start, prompts, 25, 100, 60, *numbers)
+    return ContextBin(*place, start, 2 * start, prompts, 25, 100, 60, acceptance)
 
 
 @pytest.fixture
@@ -333,7 +322,12 @@ def by_hand() -> Summary:
         contexts=[],
         comparisons=[
             a_comparison(),
-            a_comparison(gamma=4, low=-0.1, relative_low=-0.05, verdict="not tested"),
+            a_comparison(
+                gamma=4,
+                difference=Interval(0.2, -0.1, 0.3),
+                relative=Interval(0.1, -0.05, 0.15),
+                verdict="not tested",
+            ),
             a_comparison(quantity="alpha", gamma=None, method=None),
             a_comparison(quantity="speed", value=400.0, against_value=360.0),
         ],
@@ -379,7 +373,9 @@ def several_methods(by_hand: Summary) -> Summary:
     def advice(method: str, gamma: int, speedup: float) -> list[Recommendation]:
         at = (0.0, 1.0, None)
         return [
-            Recommendation("distilled", method, t, gamma, speedup, speedup - 0.1, speedup + 0.1, "")
+            Recommendation(
+                "distilled", method, t, gamma, Interval(speedup, speedup - 0.1, speedup + 0.1), ""
+            )
             for t in at
         ]
 

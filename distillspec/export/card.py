@@ -11,8 +11,11 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from distillspec.export import markdown
 from distillspec.export.engines import launch_lines
-from distillspec.measure.summary.records import DISTILLED, Cell, DraftComparison, Summary
+from distillspec.measure.stats.intervals import Interval
+from distillspec.measure.summary.cells import Cell
+from distillspec.measure.summary.records import DISTILLED, DraftComparison, Summary
 from distillspec.recipe.hub_id import is_hub_id
+from distillspec.report.columns import card_cells
 from distillspec.text.numbers import bracketed, known, number, with_interval
 
 TAGS = ("speculative-decoding", "draft-model", "knowledge-distillation")
@@ -27,13 +30,20 @@ _QUANTITIES = {
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the card says besides numbers.
+    """The content of a card that is not a measured number.
 
-    name: of the draft. draft: folder or Hub id in the launch lines. base_model: whose weights the
-    draft began with, if any. start: what it was made of, in words, unless it is base_model trained
-    further. caution: said before the numbers. has_encoder: of an encoder-decoder pair. training:
-    one line (objective, source of text, temperature, steps). licence: a Hub licence id. data: name
-    of the data set, where it has one on the Hub.
+    Attributes:
+        name: Name of the draft.
+        draft: Folder or Hub id in the launch lines.
+        base_model: The model whose weights the draft started from, if any.
+        target: Folder or Hub id of the target.
+        num_assistant_tokens: The gamma in generation_config.json.
+        training: One line: objective, source of text, temperature, steps.
+        start: How the initial draft was made, in words. None: it is base_model.
+        caution: A paragraph before the numbers.
+        licence: A Hub licence id.
+        data: The data set's name on the Hub, if it has one.
+        has_encoder: Whether the pair is encoder-decoder.
     """
 
     name: str
@@ -52,15 +62,17 @@ class CardFacts:
 def draft_card(facts: CardFacts, summary: Summary | None = None) -> str:
     """README.md: metadata, what the draft is for, what was measured, how to launch it.
 
-    Without a summary the card says that nothing was measured.
+    Args:
+        facts: The content that is not measured.
+        summary: The evaluation; without one, the card says that nothing was measured.
     """
     parts = [
         f"---\n{_metadata(facts, summary).to_yaml()}\n---",
         f"# {markdown.words(facts.name)}",
         f"A draft model for speculative decoding with the target {_shown(facts.target)}, distilled "
-        f"from {_start(facts)}. On its own it is a weaker language "
-        "model; its use is to agree with the target, so that the target decodes several tokens in "
-        "one forward. The target's outputs keep their distribution.",
+        f"from {_start(facts)}. Used alone, it is a weaker language model. It agrees with the "
+        "target, so that the target decodes several tokens in one forward. The distribution of the "
+        "target's outputs does not change.",
         f"Training: {markdown.words(facts.training)}." if facts.training else "",
         "## What was measured",
         facts.caution or "",
@@ -73,7 +85,7 @@ def draft_card(facts: CardFacts, summary: Summary | None = None) -> str:
 
 
 def recommended_gamma(summary: Summary) -> int | None:
-    """Of the fastest configuration of the distilled draft that engines run, all temperatures."""
+    """The distilled draft's fastest gamma over all temperatures, of methods that engines run."""
     best = summary.servable(DISTILLED, None)
     return None if best is None else best.gamma
 
@@ -82,7 +94,7 @@ def recommended_gamma(summary: Summary) -> int | None:
 
 
 def _metadata(facts: CardFacts, summary: Summary | None) -> ModelCardData:
-    """Only names that exist on the Hub go into base_model and datasets: it links them."""
+    """Metadata for the Hub. The Hub links base_model and datasets, so both must exist there."""
     base = facts.base_model if facts.base_model and is_hub_id(facts.base_model) else None
     results = list(_results(summary)) if summary else []
     return ModelCardData(
@@ -100,23 +112,20 @@ def _metadata(facts: CardFacts, summary: Summary | None) -> ModelCardData:
 
 def _results(summary: Summary) -> Iterator[EvalResult]:
     for cell in _chosen(summary):
-        for kind, name, value, low, high in (
-            ("speedup", "speed-up over autoregressive decoding",
-             cell.speedup, cell.speedup_low, cell.speedup_high),
-            ("block_efficiency", "block efficiency tau (tokens per target forward)",
-             cell.tau, cell.tau_low, cell.tau_high),
+        for kind, name, estimate in (
+            ("speedup", "speed-up over autoregressive decoding", cell.speedup),
+            ("block_efficiency", "block efficiency tau (tokens per target forward)", cell.tau),
             ("expected_block_efficiency", "block efficiency tau expected on texts of the target",
-             cell.expected_tau, cell.expected_tau_low, cell.expected_tau_high),
-            ("acceptance_rate", "acceptance rate alpha, sampled drafts",
-             cell.alpha, cell.alpha_low, cell.alpha_high),
+             cell.expected_tau),
+            ("acceptance_rate", "acceptance rate alpha, sampled drafts", cell.alpha),
             ("acceptance_rate_argmax", "acceptance rate p(argmax q), argmax drafts",
-             cell.alpha_argmax, cell.alpha_argmax_low, cell.alpha_argmax_high),
+             cell.alpha_argmax),
         ):  # fmt: skip
             if kind == "acceptance_rate_argmax" and cell.temperature == 0.0:
-                continue  # it is alpha
+                continue  # equal to alpha
             on_texts = kind not in ("speedup", "block_efficiency")
             prompts = cell.texts if on_texts else cell.prompts
-            if math.isfinite(value):
+            if math.isfinite(estimate.value):
                 yield EvalResult(
                     task_type="text-generation",
                     task_name="speculative decoding",
@@ -126,15 +135,15 @@ def _results(summary: Summary) -> Iterator[EvalResult]:
                     dataset_args={"method": cell.method},
                     metric_type=kind,
                     metric_name=name,
-                    metric_value=round(value, 4),
-                    metric_args=_bounds(low, high),
+                    metric_value=round(estimate.value, 4),
+                    metric_args=_bounds(estimate),
                 )
 
 
-def _bounds(low: float, high: float) -> dict[str, float] | None:
-    if not (math.isfinite(low) and math.isfinite(high)):
+def _bounds(estimate: Interval) -> dict[str, float] | None:
+    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
         return None
-    return {"interval_low": round(low, 4), "interval_high": round(high, 4)}
+    return {"interval_low": round(estimate.low, 4), "interval_high": round(estimate.high, 4)}
 
 
 # --- numbers -------------------------------------------------------------------------------------
@@ -144,31 +153,31 @@ def _measured(summary: Summary) -> Iterator[str]:
     chosen = _chosen(summary)
     if not chosen:
         yield (
-            "Nothing that serving engines run: the evaluation has no method of one draft and fixed "
-            "gamma, verified token by token. Its report has the methods that it measured."
+            "Nothing that serving engines run: the evaluation has no method with one draft and a "
+            "fixed gamma, verified token by token. Its report shows the methods that it measured."
         )
         return
     methods = " and ".join(dict.fromkeys(markdown.name(cell.method) for cell in chosen))
     yield (
         f"Suite {markdown.name(summary.suite)}, {summary.prompts} held-out prompts, "
         f"{summary.max_new_tokens} new tokens each (alpha and expected tau: {summary.texts} "
-        f"prompts); in brackets {100 * summary.confidence:g} % intervals over source documents. "
+        f"prompts). Brackets hold {100 * summary.confidence:g} % intervals over source documents. "
         f"All numbers are of the method {methods}: one draft, chains of gamma tokens, verified "
-        "token by token, which is what the engines below run. All drafts at the block size (gamma) "
-        "that was fastest for the distilled one; undistilled is the same model before "
+        "token by token. This is what the engines below run. All drafts use the block size (gamma) "
+        "that was fastest for the distilled draft. `undistilled` is the same model before "
         "distillation."
     )
     yield (
         "Above temperature 0, alpha, tau and speed-up are of *sampled* drafts: each drafted token "
         "is drawn from the draft's distribution q. An engine that drafts by argmax accepts with "
-        "another probability, p(argmax q), which stands beside alpha; its tau and speed-up were "
+        "another probability, p(argmax q), in the column after alpha. Its tau and speed-up were "
         "not measured."
     )
     yield _table(summary, chosen)
     findings = "\n".join(f"- {line}" for line in _findings(summary, chosen))
     if findings:
         yield findings
-    if any(one.verdict in ("higher", "lower") for one in _tested(summary)):
+    if any(comparison.verdict in ("higher", "lower") for comparison in _tested(summary)):
         yield "Comparisons with a verdict were tested together (Holm)."
     own = [
         best
@@ -179,7 +188,7 @@ def _measured(summary: Summary) -> Iterator[str]:
     if own:
         yield "Each draft at its own best gamma: " + "; ".join(
             f"{markdown.words(r.draft)}, T = {r.temperature:g}: gamma {r.gamma}, "
-            f"{with_interval(r.speedup, r.speedup_low, r.speedup_high, unit='x')}"
+            f"{with_interval(*r.speedup, unit='x')}"
             for r in own
         ) + "."  # fmt: skip
     yield from (f"Note: {markdown.words(note)}" for note in summary.cautions)
@@ -191,41 +200,19 @@ def _measured(summary: Summary) -> Iterator[str]:
 
 
 def _table(summary: Summary, chosen: Sequence[Cell]) -> str:
-    """A row per temperature and draft, all drafts at the gamma chosen for the distilled one."""
-    columns = (
-        "temperature", "method", "gamma", "draft", "alpha", "alpha of argmax drafts",
-        "expected tau", "tau", "speed-up", "tokens/s",
-    )  # fmt: skip
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    for one in chosen:
-        for draft in summary.drafts():
-            cell = summary.cell(draft, one.method, one.gamma, one.temperature)
-            if cell is not None:
-                lines.append(_row(cell))
-    return "\n".join(lines)
-
-
-def _row(cell: Cell) -> str:
-    argmax = (cell.alpha_argmax, cell.alpha_argmax_low, cell.alpha_argmax_high)
-    columns = (
-        f"{cell.temperature:g}",
-        markdown.words(cell.method),
-        f"{cell.gamma}",
-        markdown.words(cell.draft),
-        with_interval(cell.alpha, cell.alpha_low, cell.alpha_high, ".3f"),
-        with_interval(*argmax, ".3f") if cell.temperature else "as alpha",
-        with_interval(cell.expected_tau, cell.expected_tau_low, cell.expected_tau_high),
-        with_interval(cell.tau, cell.tau_low, cell.tau_high),
-        with_interval(cell.speedup, cell.speedup_low, cell.speedup_high, unit="x"),
-        known(cell.tokens_per_second, ".0f"),
-    )
-    return f"| {' | '.join(columns)} |"
+    """A row per temperature and draft, all drafts at the gamma chosen for the distilled draft."""
+    cells = [
+        summary.cell(draft, cell.method, cell.gamma, cell.temperature)
+        for cell in chosen
+        for draft in summary.drafts()
+    ]
+    return markdown.table(card_cells(summary, [cell for cell in cells if cell is not None]))
 
 
 def _chosen(summary: Summary) -> list[Cell]:
-    """Per temperature, the distilled draft's fastest cell of those that engines can run.
+    """At each temperature, the distilled draft's fastest cell of those that engines can run.
 
-    Cells whose speed-up does not exist (nan) are shown only where there is no other.
+    A cell without a speed-up (nan) is used only if no cell has one.
     """
     chosen = []
     for temperature in summary.temperatures():
@@ -237,24 +224,23 @@ def _chosen(summary: Summary) -> list[Cell]:
         ]
         best = summary.servable(DISTILLED, temperature)
         advised = [c for c in cells if best and (c.method, c.gamma) == (best.method, best.gamma)]
-        timed = [c for c in cells if math.isfinite(c.speedup)]
-        chosen += (advised or sorted(timed, key=lambda c: -c.speedup) or cells)[:1]
+        timed = [c for c in cells if math.isfinite(c.speedup.value)]
+        chosen += (advised or sorted(timed, key=lambda c: -c.speedup.value) or cells)[:1]
     return chosen
 
 
 def _findings(summary: Summary, chosen: Sequence[Cell]) -> Iterator[str]:
-    """What distillation changed, whether the draft pays at all; a null result in plain words."""
+    """What distillation changed, and whether the draft is faster than decoding without it."""
     yield from map(_finding, _tested(summary))
     for cell in chosen:
         advice = [
-            (r.speedup_low, r.speedup_high)  # wider: picked from several gammas
+            r.speedup  # wider: picked from several gammas
             for r in summary.recommendation
-            if (r.draft, r.method, r.gamma, r.temperature)
-            == (cell.draft, cell.method, cell.gamma, cell.temperature)
+            if (r.draft, r.method, r.gamma, r.temperature) == cell.key
         ]
-        low, high = advice[0] if advice else (cell.speedup_low, cell.speedup_high)
-        if not low > 1.0:
-            speedup = with_interval(cell.speedup, low, high, unit="x")
+        bounds = advice[0] if advice else cell.speedup
+        if not bounds.low > 1.0:
+            speedup = with_interval(cell.speedup.value, bounds.low, bounds.high, unit="x")
             yield (
                 f"T = {cell.temperature:g}: **no gain shown over decoding without a draft** "
                 f"({speedup}): do not expect this draft to be faster there."
@@ -262,30 +248,28 @@ def _findings(summary: Summary, chosen: Sequence[Cell]) -> Iterator[str]:
 
 
 def _tested(summary: Summary) -> list[DraftComparison]:
-    of_draft = [one for one in summary.comparisons if one.draft == DISTILLED]
-    return [one for one in of_draft if one.verdict != "not tested"]
+    of_draft = [comparison for comparison in summary.comparisons if comparison.draft == DISTILLED]
+    return [comparison for comparison in of_draft if comparison.verdict != "not tested"]
 
 
-def _finding(found: DraftComparison) -> str:
-    quantity = _QUANTITIES[found.quantity]
-    values = f"{_number(found.value)} against {_number(found.against_value)}"
-    percent = bracketed(100 * found.relative_low, 100 * found.relative_high, "+.1f", " %")
+def _finding(comparison: DraftComparison) -> str:
+    quantity, against = _QUANTITIES[comparison.quantity], comparison.against
+    values = f"{_number(comparison.value)} against {_number(comparison.against_value)}"
+    percent = bracketed(100 * comparison.relative.low, 100 * comparison.relative.high, "+.1f", " %")
     change = (
-        f"difference {with_interval(found.difference, found.low, found.high, '.3f')}, "
-        f"{number(100 * found.relative, '+.1f', ' %')} {percent}"
+        f"difference {with_interval(*comparison.difference, form='.3f')}, "
+        f"{number(100 * comparison.relative.value, '+.1f', ' %')} {percent}"
     )
-    at = "" if found.gamma is None else f", gamma {found.gamma}"
-    start = f"T = {found.temperature:g}{at}: {quantity} of the {found.draft} draft"
-    if found.verdict == "too few documents":
+    at = "" if comparison.gamma is None else f", gamma {comparison.gamma}"
+    start = f"T = {comparison.temperature:g}{at}: {quantity} of the {comparison.draft} draft"
+    if comparison.verdict == "too few documents":
         return (
-            f"{start} against the {found.against} one: {values}; {change}; {found.documents} "
-            "documents are too few to say more."
+            f"{start} against the {against} draft: {values}; {change}; {comparison.documents} "
+            "documents are too few for a verdict."
         )
-    if found.verdict == "no difference shown":
-        return (
-            f"{start}: **no difference shown** to the {found.against} draft ({values}; {change})."
-        )
-    return f"{start} is {found.verdict} than of the {found.against} one ({values}; {change})."
+    if comparison.verdict == "no difference shown":
+        return f"{start}: **no difference shown** to the {against} draft ({values}; {change})."
+    return f"{start} is {comparison.verdict} than of the {against} draft ({values}; {change})."
 
 
 def _number(value: float) -> str:
@@ -296,19 +280,19 @@ def _number(value: float) -> str:
 
 
 def _advice(gamma: int, summary: Summary | None) -> str:
-    """What the exported gamma rests on, with the measured method named."""
+    """Where the exported gamma comes from, with the name of the measured method."""
     text = f"`generation_config.json` recommends blocks of {gamma} tokens"
     best = summary.servable(DISTILLED, None) if summary else None
     if summary is None or best is None:
         return f"{text}; which gamma is fastest was not measured."
-    speedup = with_interval(best.speedup, best.speedup_low, best.speedup_high, unit="x")
+    speedup = with_interval(*best.speedup, unit="x")
     measured = (
         f"(method {markdown.name(best.method)}, suite {markdown.name(summary.suite)}, "
         f"{speedup} over all its temperatures)"
     )
     if gamma == best.gamma:
         return f"{text}: the fastest measured of what transformers and engines run {measured}."
-    return f"{text}, as its recipe sets; the fastest measured was gamma {best.gamma} {measured}."
+    return f"{text}, as its recipe sets. The fastest measured gamma was {best.gamma} {measured}."
 
 
 def _start(facts: CardFacts) -> str:

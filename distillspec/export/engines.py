@@ -1,4 +1,4 @@
-"""What serving engines make of a pair: the lines that launch it, and whether each will take it."""
+"""How each serving engine is launched with a pair, and whether it accepts the pair."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from distillspec.models.loading.model_facts import ModelFacts
 
 
 class Launch(NamedTuple):
-    """How to run a pair with an engine. language: of `text`, as in a Markdown code fence."""
+    """How to run a pair with an engine.
+
+    Attributes:
+        language: Language of `text`, as in a Markdown code fence.
+    """
 
     engine: str
     language: str
@@ -22,9 +26,12 @@ class Launch(NamedTuple):
 
 
 def launch_lines(target: str, draft: str, gamma: int, *, has_encoder: bool = False) -> list[Launch]:
-    """Complete launch texts for a target and a draft (folders or Hub ids), gamma tokens a block.
+    """Complete launch texts of every engine.
 
-    has_encoder: of an encoder-decoder pair, which transformers alone decodes with a draft.
+    Args:
+        target, draft: Folders or Hub ids.
+        gamma: Drafted tokens per block.
+        has_encoder: Whether the pair is encoder-decoder; only transformers decodes it with a draft.
     """
     if has_encoder:
         return [_transformers(target, draft, gamma, "AutoModelForSeq2SeqLM")]
@@ -37,8 +44,8 @@ def launch_lines(target: str, draft: str, gamma: int, *, has_encoder: bool = Fal
 
 
 _BY_ARGMAX = (
-    "drafts are the likeliest tokens at every temperature, which are accepted with probability "
-    "p(argmax q) and not alpha"
+    "drafts are the most probable tokens at every temperature, which are accepted with "
+    "probability p(argmax q) and not alpha"
 )
 
 
@@ -57,9 +64,9 @@ inputs = tokenizer({prompt!r}, return_tensors="pt")
 outputs = target.generate(**inputs, assistant_model=draft, max_new_tokens=64)
 print(tokenizer.decode(outputs[0]))"""
     note = (
-        "The three settings are already in the draft's generation_config.json; generate reads them "
-        "there and ignores them as its own arguments. One prompt at a time. With do_sample=True "
-        "and a temperature, drafts are sampled too, as they were measured here."
+        "The draft's generation_config.json already has the three settings. `generate` reads them "
+        "from there and ignores them as arguments. It decodes one prompt at a time. With "
+        "do_sample=True and a temperature, drafts are sampled too, as in the measurement."
     )
     return Launch("transformers", "python", text, note)
 
@@ -77,7 +84,7 @@ def _vllm(target: str, draft: str, gamma: int) -> Launch:
         f"vllm serve {shlex.quote(target)} "
         f"--speculative-config {shlex.quote(json.dumps(speculation, separators=(',', ':')))}",
         'For vLLM 0.22 and later: "draft_sample_method":"probabilistic" draws drafts from q, as '
-        "they were measured here. Without the key, and in older versions, which do not know it, "
+        "in the measurement. Without this key, and in older versions, "
         f"{_BY_ARGMAX}.",
     )
 
@@ -90,7 +97,7 @@ def _sglang(target: str, draft: str, gamma: int) -> Launch:
         f"--speculative-algorithm STANDALONE --speculative-draft-model-path {shlex.quote(draft)} "
         f"--speculative-num-steps {gamma} --speculative-eagle-topk 1 "
         f"--speculative-num-draft-tokens {gamma + 1}",
-        "SGLang counts the token it already has among the draft tokens: one more than gamma. "
+        "SGLang counts the token it already has as a draft token, so the number is gamma + 1. "
         f"{_BY_ARGMAX.capitalize()}.",
     )
 
@@ -104,9 +111,8 @@ def _llama_cpp(target: str, draft: str, gamma: int) -> Launch:
         f"llama-server -m target.gguf -md draft.gguf --spec-type draft-simple "
         f"--spec-draft-n-max {gamma} --spec-draft-p-min 0",
         "Without --spec-type the draft is loaded and never used; --draft-max was removed. "
-        f"{_BY_ARGMAX.capitalize()}. The converter takes local folders; it must know the "
-        "architecture and the tokenizer's way of splitting text: a tokenizer trained from nothing "
-        "has to be added to it.",
+        f"{_BY_ARGMAX.capitalize()}. The converter takes local folders. It must know the "
+        "architecture and how the tokenizer splits text: a new tokenizer must be added to it.",
     )
 
 
@@ -114,7 +120,12 @@ def _llama_cpp(target: str, draft: str, gamma: int) -> Launch:
 
 
 class EngineVerdict(NamedTuple):
-    """takes: None where it cannot be known yet (a Hub id that was not looked into)."""
+    """Whether an engine accepts a pair.
+
+    Attributes:
+        takes: None if unknown, such as for a Hub id that was not downloaded.
+        why: The reason in words.
+    """
 
     engine: str
     takes: bool | None
@@ -122,23 +133,22 @@ class EngineVerdict(NamedTuple):
 
 
 def engine_verdicts(target: ModelFacts, draft: ModelFacts) -> list[EngineVerdict]:
-    """A verdict per engine on a pair whose tokenizers are equal (models.vocabulary checks that).
+    """A verdict per engine on a pair with equal tokenizers (models.vocabulary checks that).
 
-    Equal tokenizers may still come with embeddings padded to different sizes, and the engines
-    differ in what they make of that.
+    Embeddings may still be padded to different sizes, which some engines accept and some do not.
     """
     return [EngineVerdict(name, *rule(target, draft)) for name, rule in _RULES.items()]
 
 
 _Answer = tuple[bool | None, str]
 
-_CAUSAL_ONLY: _Answer = (False, "decodes encoder-decoder models with no draft")
-_UNKNOWN: _Answer = (None, "the vocabulary sizes are not known before the models are downloaded")
+_CAUSAL_ONLY: _Answer = (False, "does not decode encoder-decoder models with a draft")
+_UNKNOWN: _Answer = (None, "the vocabulary sizes are unknown until the models are downloaded")
 
 # Highest difference of vocabulary sizes, from llama.cpp's common/speculative.cpp.
 _LLAMA_CPP_DIFFERENCE = 128
 
-# Architectures that llama.cpp's converter is known to know: a hint, the list grows every week.
+# Architectures that llama.cpp's converter supports: a hint, since the list grows every week.
 _LLAMA_CPP_ARCHITECTURES = frozenset(
     f"{name}ForCausalLM"
     for name in (
@@ -160,9 +170,9 @@ def _sizes(target: ModelFacts, draft: ModelFacts) -> tuple[int, int] | None:
 def _by_transformers(target: ModelFacts, draft: ModelFacts) -> _Answer:
     sizes = _sizes(target, draft)
     if sizes is None or sizes[0] == sizes[1]:
-        return True, "takes any draft with the target's tokenizer"
+        return True, "accepts any draft with the target's tokenizer"
     return True, (
-        f"vocabulary sizes differ ({sizes[0]} and {sizes[1]}): generate then also wants tokenizer= "
+        f"vocabulary sizes differ ({sizes[0]} and {sizes[1]}): generate then also needs tokenizer= "
         "and assistant_tokenizer=; the exported draft has the target's size and needs neither"
     )
 
@@ -176,8 +186,8 @@ def _by_exact_size(target: ModelFacts, draft: ModelFacts) -> _Answer:
     if sizes[0] == sizes[1]:
         return True, f"equal vocabulary sizes ({sizes[0]})"
     return False, (
-        f"wants equal vocabulary sizes, these are {sizes[0]} (target) and {sizes[1]} (draft); "
-        f"the exported draft is brought to {sizes[0]}, and is taken"
+        f"needs equal vocabulary sizes, these are {sizes[0]} (target) and {sizes[1]} (draft); "
+        f"the exported draft gets {sizes[0]} and is accepted"
     )
 
 
@@ -190,14 +200,14 @@ def _by_llama_cpp(target: ModelFacts, draft: ModelFacts) -> _Answer:
     apart = abs(sizes[0] - sizes[1])
     if apart > _LLAMA_CPP_DIFFERENCE:
         return False, (
-            f"takes vocabulary sizes at most {_LLAMA_CPP_DIFFERENCE} apart, these are {apart}; "
-            f"the exported draft is brought to {sizes[0]}, and is taken"
+            f"accepts vocabulary sizes at most {_LLAMA_CPP_DIFFERENCE} apart, these are {apart}; "
+            f"the exported draft gets {sizes[0]} and is accepted"
         )
     unknown = {str(facts.architecture) for facts in (target, draft)} - _LLAMA_CPP_ARCHITECTURES
     if unknown:
         return None, (
-            f"vocabulary sizes fit; whether its converter knows {' and '.join(sorted(unknown))} "
-            "is for you to look up"
+            f"vocabulary sizes fit; check whether its converter supports "
+            f"{' and '.join(sorted(unknown))}"
         )
     return True, (
         f"vocabulary sizes {apart} apart (at most {_LLAMA_CPP_DIFFERENCE}), architectures known; "

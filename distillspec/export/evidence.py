@@ -1,4 +1,4 @@
-"""Which of a run's evaluations the exported draft and its card speak of."""
+"""Which of a run's evaluations the exported draft and its card use."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ UNDISTILLED = "undistilled"
 def evidence(evaluations: Path, say: Callable[[str], None]) -> Summary | None:
     """The newest evaluation that timed the distilled draft as engines run it.
 
-    One that timed the undistilled draft by the same method comes before any that did not: only
-    that shows what distilling changed. None where no evaluation says anything of the kind.
+    An evaluation that also timed the undistilled draft by the same method has priority, because
+    only it shows what distilling changed. None if no evaluation timed the distilled draft.
 
     Args:
         evaluations: The run's folder of evaluations, one folder a suite.
-        say: Takes a sentence about each summary that cannot be read.
+        say: Receives a sentence about each summary that cannot be read.
     """
     newest_first = sorted(
         evaluations.glob(f"[!.]*/{SUMMARY}"), key=lambda path: path.stat().st_mtime, reverse=True
@@ -31,7 +31,7 @@ def evidence(evaluations: Path, say: Callable[[str], None]) -> Summary | None:
         try:
             summary = read_summary(path)
         except DistillSpecError as error:  # of another version: `evaluate` writes it again
-            say(f"passed over: {error.what} (at {error.where})")
+            say(f"skipped: {error.what} (at {error.where})")
             continue
         best = summary.servable(DISTILLED, None)
         if best is None:

@@ -1,4 +1,4 @@
-"""The finished draft as a plain Hugging Face folder, and the proof that it is what was trained."""
+"""Export of a draft as a plain Hugging Face folder, and checks that it is the trained draft."""
 
 from __future__ import annotations
 
@@ -47,20 +47,29 @@ def export_draft(
     dtype: torch.dtype = torch.bfloat16,
     stop_ids: Collection[int] = (),
 ) -> Path:
-    """Write `model` so that every engine can serve it; `model` itself is left unchanged.
+    """Write `model` as a folder that every engine can serve. `model` is not changed.
 
-    model: a plain model, adapters already merged. target_vocabulary: rows of the target's
-    embedding; the draft gets as many. A trimmed head is written whole, as engines load no other,
-    with the ids that it scores beside it (HOT_TOKENS). card: text of README.md (export.card).
-    stop_ids: what ends a text, for generation_config; default: what the draft's own names. The
-    folder appears whole or not at all, and replaces an older one. transformers 5 and 4.57 read it
-    alike; where the latter has no keys for the model's RoPE, README.md says so. Raises
-    DistillSpecError for a disk that is full or read-only, and for a tokenizer that does not fit
-    into the target's vocabulary.
+    The folder is complete or absent, and replaces an older one. transformers 5 and 4.57 read the
+    same model; if 4.57 has no keys for the model's RoPE, README.md says so. Engines cannot load a
+    trimmed head: it is written with all rows, and its token ids in a file (HOT_TOKENS).
+
+    Args:
+        model: A plain model, with adapters merged.
+        tokenizer: The pair's tokenizer.
+        folder: Where to write.
+        target_vocabulary: Rows of the target's embedding; the draft gets as many.
+        num_assistant_tokens: The gamma for generation_config.json.
+        card: Text of README.md (export.card).
+        dtype: Of the written weights.
+        stop_ids: Ids of tokens that end a text, for generation_config.json; default: the draft's.
+
+    Raises:
+        DistillSpecError: The disk is full or read-only, or the tokenizer has tokens beyond the
+            target's vocabulary.
     """
     check_pair(tokenizer, tokenizer, target_vocabulary, target_vocabulary, str(folder))
     draft = copy.deepcopy(model).cpu()
-    kept = kept_tokens(draft)
+    trimmed_tokens = kept_tokens(draft)
     whole_head(draft)
     fit_vocabulary(draft, target_vocabulary)
     cast_parameters(draft, dtype)
@@ -71,17 +80,19 @@ def export_draft(
         tokenizer.save_pretrained(temporary)
         unreadable = add_old_keys(temporary)
         _check_reload(draft, temporary, folder)
-        if kept is not None:
-            (temporary / HOT_TOKENS).write_text(json.dumps(kept.tolist()), encoding="utf-8")
+        if trimmed_tokens is not None:
+            (temporary / HOT_TOKENS).write_text(
+                json.dumps(trimmed_tokens.tolist()), encoding="utf-8"
+            )
         (temporary / "README.md").write_text(_readme(card, unreadable), encoding="utf-8")
     log.info("draft exported to %s (%s, vocabulary %d)", folder, dtype, target_vocabulary)
     return folder
 
 
 def _check_reload(draft: PreTrainedModel, written: Path, folder: Path) -> None:
-    """DistillSpecError where the folder, loaded strictly, is not the very model that was saved.
+    """Raise DistillSpecError if the folder, loaded strictly, is not the saved model.
 
-    That is: its configuration says something else than its weights do (a tied head, a size).
+    This happens if the configuration contradicts the weights (a tied head, a size).
     """
     again = load_model(str(written), dtype=draft.dtype, what="exported draft")
     stored = dict(draft.named_parameters(remove_duplicate=False))
@@ -96,28 +107,28 @@ def _check_reload(draft: PreTrainedModel, written: Path, folder: Path) -> None:
         if draft.config.is_encoder_decoder:
             inputs["decoder_input_ids"] = row
         p, q = (model(**inputs).logits.float() for model in (draft.eval(), again))
-    # Written so that nan, the mark of broken weights, fails too. Kernels may differ in rounding.
+    # `not <=`, so that nan from broken weights fails too. Kernels may differ in rounding.
     alike = p.shape == q.shape and bool((p - q).abs().max() <= _ROUNDING * p.abs().max())
     if differing or not alike:
         raise DistillSpecError(
             "the exported folder does not load as the draft that was saved: "
-            + (f"{differing[0]} is another matrix" if differing else "its logits differ"),
+            + (f"{differing[0]} differs" if differing else "its logits differ"),
             where=str(folder),
-            fix="this is a fault of config.json or of the weights (nan?); nothing was written",
+            fix="check config.json and the weights (nan?); nothing was written",
         )
 
 
 def save_model(draft: PreTrainedModel, folder: Path) -> None:
-    """save_pretrained without its progress bar, and with the system's error where there is one."""
+    """save_pretrained without its progress bar. A system error stays an OSError."""
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     state_tying(draft)
     try:
         draft.save_pretrained(folder)
         for file in folder.iterdir():
-            file.chmod(0o644)  # safetensors leaves its files to their owner alone
+            file.chmod(0o644)  # safetensors makes files that only their owner can read
     except SafetensorError as error:
-        # safetensors wraps what the system said: `... No space left on device (os error 28)`.
+        # safetensors wraps the system's error: `... No space left on device (os error 28)`.
         code = re.search(r"os error (\d+)", str(error))
         raise OSError(int(code.group(1)) if code else errno.EIO, str(error)) from error
     finally:
@@ -126,18 +137,18 @@ def save_model(draft: PreTrainedModel, folder: Path) -> None:
 
 
 def fit_vocabulary(model: PreTrainedModel, vocab_size: int) -> None:
-    """Bring the embedding and the output head to `vocab_size` rows, in place.
+    """Resize the embedding and the output head to `vocab_size` rows, in place.
 
     Rows beyond the tokenizer are cut off, or added as the mean of the others. The logit of a mean
     row is the mean of the logits, so its probability is their geometric mean: at most 1/vocabulary
-    (inequality of the means), and for a trained model far less, whatever the text. A row of zeros
-    would get exp(0), which can be the largest of all.
+    (inequality of the means), and for a trained model far less, for any text. A row of zeros would
+    get exp(0), which can be the largest of all.
     """
     rows = _table(model.get_input_embeddings()).shape[0]
     for config in (model.config, model.config.get_text_config(decoder=True)):
         pad = getattr(config, "pad_token_id", None)
         if pad is not None and pad >= vocab_size:
-            config.pad_token_id = None  # no embedding can be made with such a one
+            config.pad_token_id = None  # an embedding cannot have this padding id
     if rows == vocab_size:
         return
     with tied_as_it_is(model):
@@ -163,11 +174,11 @@ def _table(module: torch.nn.Module) -> Tensor:
 def _generation_config(
     draft: PreTrainedModel, num_assistant_tokens: int, stop_ids: list[int]
 ) -> GenerationConfig:
-    """The token ids, and how far to draft; sampling settings are the target's business."""
+    """Token ids and gamma. Sampling settings belong to the target."""
     ids = draft.generation_config or GenerationConfig.from_model_config(draft.config)
     rows, pad = _table(draft.get_input_embeddings()).shape[0], ids.pad_token_id
     if pad is not None and pad >= rows:
-        pad = None  # it could not be read
+        pad = None  # beyond the embedding
     ends = (stop_ids if len(stop_ids) > 1 else stop_ids[0]) if stop_ids else ids.eos_token_id
     return GenerationConfig(
         bos_token_id=ids.bos_token_id,
@@ -184,7 +195,7 @@ def _generation_config(
 
 
 def update_draft(folder: Path, *, num_assistant_tokens: int, card: str) -> None:
-    """Write the measured recommendation and the card with its numbers into an exported folder."""
+    """Write the measured gamma, and the card with its numbers, into an exported folder."""
     path = folder / "generation_config.json"
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
@@ -192,7 +203,7 @@ def update_draft(folder: Path, *, num_assistant_tokens: int, card: str) -> None:
         unreadable = add_old_keys(folder)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DistillSpecError(
-            "this is no draft exported by this project: its configuration cannot be read",
+            "not a draft exported by this project: its configuration cannot be read",
             where=str(folder),
             fix="export the draft again",
         ) from error
@@ -224,21 +235,21 @@ def verify_export(
 
     Args:
         folder: The exported draft.
-        target: The model whose text `texts` are.
-        texts: What alpha is read on.
-        policy: What makes distributions of logits.
-        expected_alpha: Training's, on the same texts, policy and vocabulary.
-        tolerance: How far alpha may be from `expected_alpha`.
+        target: The target that drew the texts.
+        texts: The texts on which alpha is measured.
+        policy: Makes distributions from logits.
+        expected_alpha: Alpha in training, on the same texts, policy and vocabulary.
+        tolerance: Largest accepted difference to `expected_alpha`.
         dtype: Of the reloaded draft.
         vocab_size: Tokens that target and draft share; alpha is over these. None: over all rows.
-        kept: The tokens of a trimmed head, which is put on again.
-        bridge: To a draft with a tokenizer and a size of its own.
+        kept: Tokens of a trimmed head, which is trimmed again.
+        bridge: Map to a draft with another tokenizer and vocabulary size.
 
     Returns:
-        Alpha in [0, 1]. What padding rows change for an engine that lets them through is logged.
+        Alpha in [0, 1]. A warning is logged if padding rows change it.
 
     Raises:
-        DistillSpecError: Folder and target disagree in size, or alpha is not the expected one.
+        DistillSpecError: Folder and target differ in size, or alpha is not the expected one.
     """
     draft = load_model(str(folder), dtype=dtype, device=target.device, what="exported draft")
     load_tokenizer(str(folder), what="exported draft")
@@ -254,23 +265,23 @@ def verify_export(
     if bridge is not None:
         attach(draft, bridge)
     alpha = acceptance(target, draft, texts, policy, vocab_size=vocab_size).mean()
-    # Written so that nan, the mark of broken weights, fails too.
+    # `not <=`, so that nan from broken weights fails too.
     if not abs(alpha - expected_alpha) <= tolerance:
         raise DistillSpecError(
-            f"the exported draft is not the trained one: alpha {alpha:.4f}, in training "
-            f"{expected_alpha:.4f} (they may differ by {tolerance:g})",
+            f"the exported draft is not the trained draft: alpha {alpha:.4f}, in training "
+            f"{expected_alpha:.4f} (tolerance {tolerance:g})",
             where=str(folder),
-            fix="do not serve this folder; export again, in float32 if bfloat16 loses too much",
+            fix="do not serve this folder; export again, in float32 if bfloat16 is too coarse",
         )
     log.info("exported draft reloaded: alpha %.4f, in training %.4f", alpha, expected_alpha)
     if vocab_size is not None and vocab_size < wanted:
-        whole = acceptance(target, draft, texts, policy).mean()
-        if abs(whole - alpha) > tolerance:
+        padded_alpha = acceptance(target, draft, texts, policy).mean()
+        if abs(padded_alpha - alpha) > tolerance:
             log.warning(
                 "the target gives padding rows probability (tokens from %d on, which no text has): "
-                "an engine that does not rule them out has alpha %.4f in place of %.4f",
+                "an engine that does not mask them has alpha %.4f instead of %.4f",
                 vocab_size,
-                whole,
+                padded_alpha,
                 alpha,
             )
     return alpha
@@ -285,13 +296,22 @@ def verify_reload(
     tolerance: float = 0.005,
     dtype: torch.dtype = torch.bfloat16,
 ) -> float:
-    """Reload `folder` strictly and measure its loss on `texts`: the proof where no target is.
+    """Reload `folder` strictly and measure its loss on `texts`: the check without a target.
 
-    trained: the draft that was exported, whose weights are rounded to `dtype` for the comparison,
-    as those in the folder are: small updates may be lost by that, which is no fault of the folder.
-    vocab_size: tokens that target and draft share; the loss is over these.
-    Returns nats per token. Raises DistillSpecError for another size, or a loss further than
-    `tolerance` from what was expected.
+    Args:
+        folder: The exported draft.
+        trained: The draft that was exported. Its weights are rounded to `dtype` for the comparison,
+            like those in the folder.
+        texts: The texts on which the loss is measured.
+        vocab_size: Tokens that target and draft share; the loss is over these.
+        tolerance: Largest accepted difference of the losses.
+        dtype: Of the weights in the folder.
+
+    Returns:
+        The loss in nats per token.
+
+    Raises:
+        DistillSpecError: The size or the loss differs from the trained draft's.
     """
     draft = load_model(
         str(folder), dtype=torch.float32, device=trained.device, what="exported draft"
@@ -302,12 +322,12 @@ def verify_reload(
     cast_parameters(rounded, torch.float32)
     rows, wanted = (_table(m.get_input_embeddings()).shape[0] for m in (draft, rounded))
     nats, expected = (surprise(m, texts, vocab_size=vocab_size).mean() for m in (draft, rounded))
-    # Written so that nan, the mark of broken weights, fails too.
+    # `not <=`, so that nan from broken weights fails too.
     if rows != wanted or not abs(nats - expected) <= tolerance:
         raise DistillSpecError(
-            f"the exported draft is not the trained one: {rows} tokens and a held-out loss of "
-            f"{nats:.4f} nats, where {wanted} and {expected:.4f} were expected (losses may differ "
-            f"by {tolerance:g})",
+            f"the exported draft is not the trained draft: {rows} tokens and a held-out loss of "
+            f"{nats:.4f} nats, but {wanted} and {expected:.4f} were expected (tolerance of the "
+            f"loss {tolerance:g})",
             where=str(folder),
             fix="do not serve this folder; export again",
         )

@@ -1,9 +1,9 @@
-"""Keys that transformers 4.57, and engines built on it, read in place of those of transformers 5.
+"""Configuration keys of transformers 4.57, and of engines built on it, for exported folders.
 
-transformers 5 writes `rope_parameters`, `dtype` and the tokenizer class `TokenizersBackend` alone.
+transformers 5 writes only `rope_parameters`, `dtype` and the tokenizer class `TokenizersBackend`.
 transformers 4.57 ignores the first without a warning (RoPE's base is then 10,000, without scaling),
-older ones ignore the second, and neither has that class. Both sets of keys mean the same, so that
-each version reads the same model.
+older versions ignore the second, and neither has that class. Exported folders have both sets of
+keys with the same meaning, so that every version reads the same model.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from distillspec.runtime import atomic
 
 Config = dict[str, Any]
 
-# What a base alone says. `axial` is the place in an image: 4.57 has no type for it, as a vision
-# stack has no other RoPE there.
+# RoPE types with only a base. `axial` is the position in an image: 4.57 has no type for it, since
+# a vision stack has no other RoPE.
 _PLAIN = ("default", "axial")
 _TYPES = {"linear", "dynamic", "yarn", "longrope", "llama3"}
 _GPT_NEOX = ("gpt_neox", "gpt_neox_japanese")
@@ -29,17 +29,17 @@ _BY_LAYER = {
     "gemma3n_text": ("rope_theta", "rope_local_base_freq"),
     "modernbert-decoder": ("global_rope_theta", "local_rope_theta"),
 }
-_SCALES = "scale_decoder_outputs"  # of T5 and its kind: 1.1 and FLAN do not
+_SCALES = "scale_decoder_outputs"  # of T5 models; 1.1 and FLAN do not scale
 _ROPE = "rope_parameters"
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 _OLD_CLASS = "PreTrainedTokenizerFast"
 
 
 def add_old_keys(folder: Path) -> str | None:
-    """Write the old keys beside the new ones of config.json and tokenizer_config.json in `folder`.
+    """Add the old keys to config.json and tokenizer_config.json in `folder`.
 
     Returns:
-        A sentence about what transformers 4 cannot be told, for the model's card; None if nothing.
+        A sentence for the model's card about settings without old keys; None if there are none.
     """
     config = _read(folder / "config.json")
     old, is_readable = old_config(config, has_head=_SCALES in config and _has_head(folder))
@@ -54,49 +54,49 @@ def add_old_keys(folder: Path) -> str | None:
 _UNREADABLE = (
     "Do not load this folder with transformers before 5, nor with an engine built on it: "
     "config.json has settings (`rope_parameters` or `scale_decoder_outputs`) that have no keys "
-    "there, and it would be read wrongly without a warning."
+    "there, so it would be read wrongly without a warning."
 )
 
 
 def old_config(config: Config, *, has_head: bool = False) -> tuple[Config, bool]:
-    """`config` with the old keys, and whether transformers 4.57 reads all of it rightly.
+    """`config` with the old keys, and whether transformers 4.57 reads all of it correctly.
 
-    A model with images or of two stacks keeps RoPE in nested configurations (`text_config`,
-    `decoder`), each of which has its own model type and gets its own old keys.
+    A model with images or with two stacks has RoPE in nested configurations (`text_config`,
+    `decoder`). Each has its model type and gets its old keys.
     """
     keys = old_config_keys(config, has_head=has_head)
-    found, is_readable = {**config, **(keys or {})}, keys is not None
+    merged, is_readable = {**config, **(keys or {})}, keys is not None
     for name, value in config.items():
         if isinstance(value, dict) and _holds_rope(value):
-            found[name], is_nested_readable = old_config(value)
+            merged[name], is_nested_readable = old_config(value)
             is_readable = is_readable and is_nested_readable
-    return found, is_readable
+    return merged, is_readable
 
 
 def _holds_rope(config: Config) -> bool:
-    """Whether it is a configuration with RoPE, or holds one."""
+    """Whether it is or contains a configuration with RoPE."""
     parts = [value for value in config.values() if isinstance(value, dict)]
     return bool(config.get(_ROPE)) or any(map(_holds_rope, parts))
 
 
 def old_config_keys(config: Config, *, has_head: bool = False) -> Config | None:
-    """What one configuration lacks for transformers 4.57; None where that has no keys for it.
+    """The keys that one configuration lacks for transformers 4.57; None if 4.57 has no such keys.
 
     Args:
-        config: config.json of transformers 5, or one nested in it.
-        has_head: Whether the weights hold an output head of their own; read of T5's kind alone.
+        config: config.json of transformers 5, or a part of it.
+        has_head: Whether the weights contain a separate output head; only used for T5 models.
     """
-    found: Config = {}
+    old_keys: Config = {}
     if config.get("dtype") is not None:
-        found["torch_dtype"] = config["dtype"]
+        old_keys["torch_dtype"] = config["dtype"]
     if _SCALES in config:
-        # 4.57 scales what it reads with a tied head, and nothing else; 5 writes `true` for all.
+        # 4.57 scales exactly the models with a tied head; 5 writes `true` for all.
         if config[_SCALES] == has_head:
             return None
-        found["tie_word_embeddings"] = not has_head
+        old_keys["tie_word_embeddings"] = not has_head
     rope = config.get(_ROPE)
     if not rope:
-        return found
+        return old_keys
     kind = str(config.get("model_type"))
     by_layer = {key: value for key, value in rope.items() if isinstance(value, dict)}
     if by_layer:
@@ -112,11 +112,11 @@ def old_config_keys(config: Config, *, has_head: bool = False) -> Config | None:
     if kind in _GPT_NEOX:
         keys["rotary_emb_base"] = keys["rope_theta"]
         keys["rotary_pct"] = keys.pop("partial_rotary_factor", 1.0)
-    return {**found, **keys}
+    return {**old_keys, **keys}
 
 
 def _of_all_layers(rope: Config) -> Config | None:
-    """rope_theta, rope_scaling (null for none) and partial_rotary_factor, where there is one."""
+    """rope_theta, rope_scaling (null for none) and, if present, partial_rotary_factor."""
     kind = rope.get("rope_type", "default")
     if kind not in {*_PLAIN, *_TYPES} or "rope_theta" not in rope:
         return None
@@ -153,7 +153,7 @@ def _of_phimoe(rope: Config) -> Config | None:
 
 
 def _of_layers(kind: str, rope: Config) -> Config | None:
-    """Of models whose kinds of layer have their own RoPE; None where 4.57 has one for all."""
+    """Keys of a model with a RoPE per kind of layer; None if 4.57 has one RoPE for all layers."""
     full, sliding = rope.get(_FULL), rope.get(_SLIDING)
     if full is None or sliding is None or set(rope) != {_FULL, _SLIDING}:
         return None
@@ -165,23 +165,23 @@ def _of_layers(kind: str, rope: Config) -> Config | None:
         keys[local_base] = local["rope_theta"]
         keys[base] = keys.pop("rope_theta")
         return keys
-    # 4.57's Olmo 3 scales full attention alone; to all others one RoPE goes for all layers.
+    # 4.57 scales only full attention of Olmo 3; all other models have one RoPE for all layers.
     is_olmo = kind == "olmo3" and {**keys, "rope_scaling": None} == local
     return keys if is_olmo or keys == local else None
 
 
 def old_tokenizer_config(config: Config) -> Config:
-    """tokenizer_config.json for both versions, of a tokenizer whose tokenizer.json says it all.
+    """tokenizer_config.json for both versions, of a tokenizer with a complete tokenizer.json.
 
-    The class that is named reads tokenizer.json as it stands, in either version.
+    In both versions, the class that it names reads tokenizer.json unchanged.
     """
-    found = {**config, "tokenizer_class": _OLD_CLASS}
-    extra = found.get("extra_special_tokens")
-    if isinstance(extra, list):  # 4.57 takes a dict alone under this name
-        found["additional_special_tokens"] = found.pop("extra_special_tokens")
-    # What its own class would say: without it 4.57 returns token_type_ids, which generate refuses.
-    found.setdefault("model_input_names", ["input_ids", "attention_mask"])
-    return found
+    merged = {**config, "tokenizer_class": _OLD_CLASS}
+    extra = merged.get("extra_special_tokens")
+    if isinstance(extra, list):  # 4.57 accepts only a dict under this name
+        merged["additional_special_tokens"] = merged.pop("extra_special_tokens")
+    # Without this key, 4.57 returns token_type_ids, which generate refuses.
+    merged.setdefault("model_input_names", ["input_ids", "attention_mask"])
+    return merged
 
 
 def _has_head(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Upload of an exported draft to the Hugging Face Hub. The token is read there, never shown."""
+"""Upload of an exported draft to the Hugging Face Hub. The token is never shown."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TRANSPORT: type[Exception] = next(
 
 
 def check_repository(repository: str) -> None:
-    """DistillSpecError unless `repository` is a well-formed `user/name`. Asks nobody."""
+    """Raise DistillSpecError unless `repository` is `user/name`. Needs no network."""
     try:
         validate_repo_id(repository)
         fault = None if repository.count("/") == 1 else "it must be user/name"
@@ -39,23 +39,31 @@ def check_repository(repository: str) -> None:
         fault = str(error).splitlines()[0]
     if fault is not None:
         raise DistillSpecError(
-            f"{repository!r} is no name of a Hub repository: {fault}",
+            f"{repository!r} is not the name of a Hub repository: {fault}",
             where="export.push",
             fix="give user/name: letters, digits, '-', '_' and '.'",
         )
 
 
 def push(folder: Path, repository: str, private: bool) -> str:
-    """Upload `folder` to the Hub as `repository` (user/name), made if need be; returns its URL.
+    """Upload `folder` to the Hub. HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are respected.
 
-    private: of a repository that is made now; one that exists keeps its visibility. HF_TOKEN,
-    HF_ENDPOINT and HF_HUB_OFFLINE are respected. Raises DistillSpecError; the folder is untouched.
+    Args:
+        folder: An exported draft, which is not changed.
+        repository: user/name; created if it does not exist.
+        private: Visibility of a new repository. An existing one keeps its visibility.
+
+    Returns:
+        The URL of the repository.
+
+    Raises:
+        DistillSpecError: The upload is not possible.
     """
     check_repository(repository)
     missing = [name for name in _NEEDED if not (folder / name).is_file()]
     if missing:
         raise DistillSpecError(
-            f"this is no exported draft: it has no {', '.join(missing)}",
+            f"not an exported draft: it has no {', '.join(missing)}",
             where=str(folder),
             fix="give the draft/ folder of a finished run, or export first",
         )
@@ -64,9 +72,9 @@ def push(folder: Path, repository: str, private: bool) -> str:
     token = get_token()
     if token is None:
         raise DistillSpecError(
-            "uploading needs a token of the Hugging Face Hub, and none is set",
+            "the upload needs a token of the Hugging Face Hub, and none is set",
             where=f"export.push: {repository}",
-            fix="set HF_TOKEN, or run `hf auth login`, with a token that may write",
+            fix="set HF_TOKEN, or run `hf auth login`, with a token that has write access",
         )
     api = HfApi(token=token)
     try:
@@ -84,7 +92,7 @@ def push(folder: Path, repository: str, private: bool) -> str:
         raise DistillSpecError(
             f"the Hugging Face Hub cannot be reached: {_without(token, str(error))}",
             where=f"{api.endpoint}/{repository}",
-            fix=f"check the network, then: ./launch.sh export RUN-FOLDER --push {repository}; "
+            fix=f"check the network, then run: distillspec export RUN-FOLDER --push {repository}; "
             f"the folder is ready: {folder}",
         ) from None
     log.info("uploaded %s to %s", folder, made.url)
@@ -93,25 +101,25 @@ def push(folder: Path, repository: str, private: bool) -> str:
 
 def _offline(repository: str) -> DistillSpecError:
     return DistillSpecError(
-        "uploading needs the network, and HF_HUB_OFFLINE is set",
+        "the upload needs the network, but HF_HUB_OFFLINE is set",
         where=f"export.push: {repository}",
         fix="unset HF_HUB_OFFLINE, or upload the folder from another machine",
     )
 
 
 def _refused(repository: str, error: HfHubHTTPError) -> DistillSpecError:
-    """The Hub's answer in our words. Its own text may quote request headers: it is not shown."""
+    """An error for the Hub's answer. Its text is not shown, since it may quote request headers."""
     status = error.response.status_code
     if status in (401, 403) or isinstance(error, RepositoryNotFoundError):
         return DistillSpecError(
-            f"the Hub does not let this token write to the repository (HTTP {status})",
+            f"this token has no write access to the repository (HTTP {status})",
             where=f"export.push: {repository}",
-            fix="check the user's name, and that the token has the right to write there",
+            fix="check the user name, and that the token has write access",
         )
     return DistillSpecError(
         f"the Hub refused the upload (HTTP {status})",
         where=f"export.push: {repository}",
-        fix="try again later; an upload that was cut short goes on where it stopped",
+        fix="try again later; an interrupted upload is resumed",
     )
 
 

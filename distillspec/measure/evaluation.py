@@ -1,4 +1,4 @@
-"""The grid: every draft, method, gamma and temperature, timed around one interleaved baseline."""
+"""Evaluate a suite: time every draft, method, gamma and temperature against a baseline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from distillspec.measure.summary.noise_floor import timed_again
 from distillspec.measure.summary.records import Summary
 from distillspec.measure.timed import audit
 from distillspec.measure.timed.audit import AUDIT
-from distillspec.measure.timed.bench import Bench, BenchColumn
+from distillspec.measure.timed.bench import Bench, BenchColumn, TimedTexts
 from distillspec.measure.timed.plan import check, plan_of, read_plan, was_begun_without, write_plan
 from distillspec.measure.timed.rows import RowLog
 from distillspec.models.vocabulary.eos_tokens import stop_ids
@@ -51,15 +51,26 @@ def evaluate(
     notes: Sequence[str] = (),
     progress: EvaluationProgress = lambda done, total, doing: None,
 ) -> Summary:
-    """Run what is missing of the suite in `folder`; write rows.jsonl and summary.json there.
+    """Run what is missing of the suite in `folder`; write rows.jsonl and summary.json.
 
-    drafts: models by the names the suite and its methods use; others are left out. All models are
-    on `device`, in the dtype they are to decode in. The first `suite.prompts.count` prompts are
-    taken, `suite.prompts.texts` for the target's texts. vocab_size: tokens that target and drafts
-    share, where theirs are padded differently. ends: what ends a text, where the recipe says so.
-    notes: what the summary is to say of the prompts.
-    A second call with the same arguments goes on where an interrupted one stopped; with other
-    models, prompts or cells it is a DistillSpecError.
+    A second call with the same arguments resumes an interrupted evaluation.
+
+    Args:
+        suite: What to measure.
+        target: The target, on `device`, in the dtype that it decodes in.
+        drafts: Models by the names that the suite and its methods use; others are not used.
+        tokenizer: The pair's tokenizer.
+        prompts: The first `suite.prompts.count` are decoded, and `suite.prompts.texts` give the
+            target's texts.
+        folder: The evaluation's folder.
+        device: Where the models are.
+        vocab_size: Tokens that all models share, if their vocabularies are padded differently.
+        ends: Ids of tokens that end a text; None: those of the target.
+        notes: Sentences about the prompts for the summary.
+        progress: Receives done and total blocks, and the current step in words.
+
+    Raises:
+        DistillSpecError: The folder holds an evaluation of other models, prompts or cells.
     """
     used = dict.fromkeys([*suite.drafts, *suite.named_models()])
     chosen: dict[str, PreTrainedModel] = {name: drafts[name] for name in used if name in drafts}
@@ -79,12 +90,12 @@ def evaluate(
     atomic.make_folder(folder)
     again = timed_again(suite, chosen)
     if was_begun_without(folder / _PLAN, "noise_floor"):
-        again = None  # an earlier version began here, or a suite without it
+        again = None  # an earlier version or a suite without a noise floor started this folder
     plan = plan_of(suite, target, chosen, taken, device, None if again is None else str(again))
     prepared = read_plan(folder / _PLAN, plan)
     if prepared is None and (folder / ROWS).exists():
         raise DistillSpecError(
-            f"there are rows without {_PLAN}, so nobody knows what was measured",
+            f"the folder has rows but no {_PLAN}, so it is unknown what was measured",
             where=str(folder / ROWS),
             fix="move that folder away, then evaluate again",
         )
@@ -108,14 +119,11 @@ def evaluate(
             write_plan(folder / _PLAN, plan, prepared)
             if suite.audit:
                 audit.keep_blocks(folder / AUDIT, {row.block for row in rows.rows})
-            for block in missing:
-                number = blocks.index(block)
-                progress(len(blocks) - len(missing) + missing.index(block), len(blocks), "decoding")
+            for done, block in enumerate(missing, start=len(blocks) - len(missing)):
+                progress(done, len(blocks), "decoding")
                 among = twice if block[1] == suite.again_at else grid
-                timed = list(bench.block(number, *block, among))
-                if suite.audit:  # first: of rounds without their rows a resumed one gets rid
-                    audit.append(folder / AUDIT, [one for text in timed for one in text.rounds])
-                rows.append([text.row for text in timed])
+                timed = list(bench.block(blocks.index(block), *block, among))
+                _write_block(folder, timed, rows, has_audit=suite.audit)
                 atomic.write_json(folder / _LEARNT, bench.learnt())
     progress(len(blocks), len(blocks), "reading the drafts on texts of the target")
     summary = sum_up(
@@ -133,3 +141,12 @@ def evaluate(
     )
     write_summary(summary, folder / SUMMARY)
     return summary
+
+
+def _write_block(
+    folder: Path, timed: Sequence[TimedTexts], rows: RowLog, *, has_audit: bool
+) -> None:
+    """Append the audit first, because a resumed evaluation removes rounds without rows."""
+    if has_audit:
+        audit.append(folder / AUDIT, [audited for text in timed for audited in text.rounds])
+    rows.append([text.row for text in timed])

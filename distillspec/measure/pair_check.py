@@ -1,4 +1,4 @@
-"""Is the pair worth training? Costs and acceptance, measured before the first training step."""
+"""Costs and acceptance of a pair before training, and warnings if it cannot gain."""
 
 from __future__ import annotations
 
@@ -39,11 +39,13 @@ _CLOSE = 1.1
 
 @dataclass(frozen=True)
 class Expectation:
-    """What to expect at one temperature; quantities as in measure/definitions.py.
+    """What to expect at one temperature. summary/definitions.py defines the quantities.
 
-    against_break_even: whether alpha is higher or lower, all temperatures tested together.
-    verify_times: v by gamma. predicted_speedup: at best_gamma, for independent tokens of `alpha`,
-    the draft as it is now. break_even_alpha: None if even alpha = 1 does not break even.
+    Attributes:
+        verify_times: v by gamma.
+        break_even_alpha: None if even alpha = 1 does not break even.
+        predicted_speedup: At best_gamma, for independent tokens with acceptance rate `alpha`.
+        against_break_even: Whether alpha is higher or lower. All temperatures are tested together.
     """
 
     temperature: float
@@ -64,7 +66,13 @@ class Expectation:
 
 @dataclass(frozen=True)
 class PairCheck:
-    """vocab_size: tokens both models share; chat_template: its sha256, None without one."""
+    """The result of `check`.
+
+    Attributes:
+        vocab_size: Tokens that both models share.
+        chat_template: Its sha256; None without a template.
+        seconds: Time that the check took.
+    """
 
     target_parameters: int
     draft_parameters: int
@@ -80,12 +88,12 @@ class PairCheck:
     seconds: float
 
     def predicted_speedup(self) -> float:
-        """The lowest over the temperatures: what a floor is held against."""
-        return min(one.predicted_speedup for one in self.expectations)
+        """The lowest over the temperatures, for comparison with a required minimum."""
+        return min(expectation.predicted_speedup for expectation in self.expectations)
 
     def perfect_draft_cap(self) -> float:
-        """The lowest over the temperatures: no training passes it everywhere."""
-        return min(one.perfect_draft_cap for one in self.expectations)
+        """The lowest over the temperatures: no training exceeds it at every temperature."""
+        return min(expectation.perfect_draft_cap for expectation in self.expectations)
 
 
 def assess(
@@ -101,11 +109,18 @@ def assess(
     ends: frozenset[int] | None = None,
     progress: Callable[[str], None] = lambda doing: None,
 ) -> PairCheck:
-    """Measure the pair at the suite's temperatures and gammas, with its runner and first method.
+    """Measure the pair at the suite's temperatures and gammas, with its runner.
 
-    Both models are on `device`, in the dtype they are to decode in; the pair's tokenizers and
-    vocabularies were checked before (`models.vocabulary.check_pair` gives `vocab_size`). ends: what
-    ends a text, where the recipe says so. progress: is called with what goes on.
+    Args:
+        target, draft: On `device`, in the dtype that they decode in.
+        tokenizer: The pair's tokenizer, checked before.
+        prompts: The first `suite.prompts.count` are used.
+        suite: Gives temperatures, gammas, the runner and the confidence.
+        load: What one training process holds, for the memory estimate.
+        device: Where the models are.
+        vocab_size: Tokens that both models share, from `models.vocabulary.check_pair`.
+        ends: Ids of tokens that end a text; None: those of the target.
+        progress: Called with what goes on.
     """
     started = time.monotonic()
     taken = list(prompts[: suite.prompts.count])
@@ -113,7 +128,7 @@ def assess(
         raise DistillSpecError(
             "there are no prompts to measure acceptance on",
             where="check",
-            fix="give data.source in the recipe some prompts, or data.held_out",
+            fix="add prompts to data.source or data.held_out in the recipe",
         )
     for model in (target, draft):
         model.train(False)
@@ -142,7 +157,7 @@ def assess(
             warnings_about(
                 expectations,
                 vocabulary_size(target),
-                # A draft with a vocabulary of its own is not padded differently, but another's.
+                # A draft with another tokenizer is not padded differently: it has other tokens.
                 vocabulary_size(draft if bridge_of(draft) is None else target),
             )
         ),
@@ -198,7 +213,7 @@ def _expected(
     policy = SamplingPolicy(steps.temperature, suite.top_k, suite.nucleus)
     texts = _drawn(target, ends, prompts, suite, policy, vocab_size)
     overlap = corpus_alpha.acceptance(target, draft, texts, policy, vocab_size=vocab_size)
-    sums = by_document(Sums(overlap.sums, overlap.tokens), [one.document for one in prompts])
+    sums = by_document(Sums(overlap.sums, overlap.tokens), [prompt.document for prompt in prompts])
     alpha = intervals.ratio(sums, suite.confidence).within(0.0, 1.0)
     c, v = steps.draft_to_target_time(_DRAFT), steps.verify_times()
     cap, best = cost_model.perfect_draft_cap(c, v), cost_model.best_gamma(alpha.value, c, v)
@@ -260,29 +275,28 @@ def warnings_about(
     expectations: Sequence[Expectation], target_vocabulary: int, draft_vocabulary: int
 ) -> list[str]:
     """What the user should know before training this pair."""
-    said = []
-    for one in expectations:
-        at = f"at T = {one.temperature:g}"
-        if one.break_even_alpha is None:
-            said.append(
+    warnings = []
+    for expectation in expectations:
+        at, cap = f"at T = {expectation.temperature:g}", f"{expectation.perfect_draft_cap:.2f}x"
+        if expectation.break_even_alpha is None:
+            warnings.append(
                 f"{at} even a perfect draft cannot win on this machine: a draft step costs "
-                f"{one.draft_to_target_time:.2f} of a target step, the cap is "
-                f"{one.perfect_draft_cap:.2f}x. Take a smaller draft; training cannot mend this"
+                f"{expectation.draft_to_target_time:.2f} of a target step, the cap is "
+                f"{cap}. Take a smaller draft: training cannot fix this"
             )
-        elif one.perfect_draft_cap < _CLOSE:
-            said.append(
-                f"{at} a perfect draft would bring {one.perfect_draft_cap:.2f}x at most: there is "
-                "next to nothing to gain"
+        elif expectation.perfect_draft_cap < _CLOSE:
+            warnings.append(
+                f"{at} a perfect draft would give at most {cap}: there is almost nothing to gain"
             )
-        elif one.against_break_even == "lower":
-            said.append(
-                f"{at} the draft as it is slows decoding down: alpha {one.alpha:.3f}, break-even "
-                f"{one.break_even_alpha:.3f}; distillation must first bring that much"
+        elif expectation.against_break_even == "lower":
+            warnings.append(
+                f"{at} the untrained draft slows decoding down: alpha is {expectation.alpha:.3f}, "
+                f"break-even {expectation.break_even_alpha:.3f}. Distillation must close this gap"
             )
     if target_vocabulary != draft_vocabulary:
-        said.append(
+        warnings.append(
             f"the outputs are padded differently (target {target_vocabulary}, draft "
-            f"{draft_vocabulary} tokens): some engines refuse such a pair; the exported draft is "
-            "given the target's size"
+            f"{draft_vocabulary} tokens): some engines refuse such a pair, so the exported draft "
+            "gets the target's size"
         )
-    return said
+    return warnings

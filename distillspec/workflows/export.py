@@ -74,7 +74,7 @@ def update_exported(run: Run) -> None:
     if summary is not None and best is not None:
         basis = (
             f"the fastest measured of what engines run: method {best.method}, gamma {best.gamma}, "
-            f"{best.speedup:.2f}x in suite {summary.suite}"
+            f"{best.speedup.value:.2f}x in suite {summary.suite}"
         )
     run.say(f"draft/ recommends blocks of {gamma} tokens; {basis}")
 

@@ -9,7 +9,9 @@ import yaml
 from huggingface_hub import ModelCard
 
 from distillspec.export.card import CardFacts, draft_card, recommended_gamma
-from distillspec.measure.summary.records import Cell, DraftComparison, Recommendation, Summary
+from distillspec.measure.stats.intervals import NOTHING, Interval
+from distillspec.measure.summary.cells import Cell
+from distillspec.measure.summary.records import DraftComparison, Recommendation, Summary
 from tests.measure.missing import NO_NUMBER, without
 
 FACTS = CardFacts(
@@ -26,15 +28,13 @@ FACTS = CardFacts(
 def _cell(draft: str, gamma: int, temperature: float, tau: float, speedup: float) -> Cell:
     return Cell(
         draft=draft, method="standard", gamma=gamma, temperature=temperature, prompts=32, texts=64,
-        alpha=0.6543, alpha_low=0.64, alpha_high=0.67,
-        alpha_argmax=0.5123, alpha_argmax_low=0.5, alpha_argmax_high=0.52,
-        tau=tau, tau_low=tau - 0.1,
-        tau_high=tau + 0.1, tau_iid=tau,
-        expected_tau=tau, expected_tau_low=tau - 0.1, expected_tau_high=tau + 0.1,
+        alpha=Interval(0.6543, 0.64, 0.67), alpha_argmax=Interval(0.5123, 0.5, 0.52),
+        tau=Interval(tau, tau - 0.1, tau + 0.1), tau_iid=tau,
+        expected_tau=Interval(tau, tau - 0.1, tau + 0.1),
         draft_acceptance=0.6, acceptance_by_position=[0.7, 0.5],
         draft_steps=float(gamma), draft_to_target_time=0.1, v=1.1, predicted_speedup=speedup,
-        predicted_from_alpha=speedup, speedup=speedup, speedup_low=speedup - 0.1,
-        speedup_high=speedup + 0.1, speedup_with_prefill=speedup, measured_over_predicted=1.0,
+        predicted_from_alpha=speedup, speedup=Interval(speedup, speedup - 0.1, speedup + 0.1),
+        speedup_with_prefill=speedup, measured_over_predicted=1.0,
         tokens_per_second=321.0, break_even_alpha=0.3, perfect_draft_cap=3.0,
         perfect_draft_gamma=8, repeated_ngram_share=None,
     )  # fmt: skip
@@ -45,8 +45,9 @@ def _comparison(
 ) -> DraftComparison:
     found = DraftComparison(
         quantity="tau", draft="distilled", against="undistilled", method="standard", gamma=gamma,
-        temperature=temperature, prompts=32, value=2.5, against_value=2.0, difference=0.5, low=0.4,
-        high=0.6, relative=0.25, relative_low=0.2, relative_high=0.3, verdict=verdict,  # type: ignore[arg-type]
+        temperature=temperature, prompts=32, value=2.5, against_value=2.0,
+        difference=Interval(0.5, 0.4, 0.6), relative=Interval(0.25, 0.2, 0.3),
+        verdict=verdict,  # type: ignore[arg-type]
         documents=30,
     )  # fmt: skip
     return replace(found, **changes)  # type: ignore[arg-type]
@@ -55,7 +56,7 @@ def _comparison(
 def _advice(temperature: float | None, gamma: int, speedup: float) -> Recommendation:
     return Recommendation(
         draft="distilled", method="standard", temperature=temperature, gamma=gamma,
-        speedup=speedup, speedup_low=speedup - 0.1, speedup_high=speedup + 0.1, words="",
+        speedup=Interval(speedup, speedup - 0.1, speedup + 0.1), words="",
     )  # fmt: skip
 
 
@@ -85,7 +86,7 @@ def summary() -> Summary:
             _comparison("higher", 1.0, 4),
             _comparison("not tested", 1.0, 2, value=77.0),
             _comparison("higher", 1.0, None, quantity="alpha", method=None, against="control"),
-            _comparison("no difference shown", 0.0, 2, low=-0.1, high=0.2),
+            _comparison("no difference shown", 0.0, 2, difference=Interval(0.5, -0.1, 0.2)),
         ],
         recommendation=[_advice(1.0, 4, 1.9), _advice(0.0, 2, 1.01), _advice(None, 4, 1.4)],
         quality=[], greedy_divergences=[], examples=[],
@@ -140,7 +141,7 @@ def test_a_caution_stands_before_the_numbers(summary: Summary) -> None:
     assert "## What was measured\n\nTake care." in card
 
 
-def test_a_draft_that_was_made_says_of_what(summary: Summary) -> None:
+def test_a_derived_draft_names_its_source(summary: Summary) -> None:
     pruned = replace(FACTS, base_model="org/target", start="2 layers of the target")
     card = draft_card(pruned, summary)
     assert "distilled from 2 layers of the target." in card
@@ -151,10 +152,8 @@ def test_a_draft_that_was_made_says_of_what(summary: Summary) -> None:
 
 
 def test_a_number_that_does_not_exist_is_no_result(summary: Summary) -> None:
-    nan = math.nan
     cells = [
-        replace(c, speedup=nan, speedup_low=nan, speedup_high=nan, tau_low=nan, tau_high=nan)
-        for c in summary.cells
+        replace(c, speedup=NOTHING, tau=NOTHING._replace(value=c.tau.value)) for c in summary.cells
     ]
     text = draft_card(FACTS, replace(summary, cells=cells, recommendation=[]))
     kinds = [r.metric_type for r in ModelCard(text).data.eval_results or []]
@@ -175,42 +174,44 @@ def test_the_drafts_stand_side_by_side_at_one_gamma(summary: Summary) -> None:
     card = draft_card(FACTS, summary)
     rows = [line for line in card.splitlines() if line.startswith(("| 0 ", "| 1 "))]
     assert [row.split(" | ")[1:4] for row in rows] == [
-        ["standard", "2", "undistilled"], ["standard", "2", "distilled"],
-        ["standard", "2", "control"], ["standard", "4", "undistilled"],
-        ["standard", "4", "distilled"], ["standard", "4", "control"],
+        ["undistilled", "standard", "2"], ["distilled", "standard", "2"],
+        ["control", "standard", "2"], ["undistilled", "standard", "4"],
+        ["distilled", "standard", "4"], ["control", "standard", "4"],
     ]  # fmt: skip
     assert (
-        "| 1 | standard | 4 | distilled | 0.654 [0.640, 0.670] | 0.512 [0.500, 0.520] | "
-        "2.50 [2.40, 2.60] | "
+        "| 1 | distilled | standard | 4 | 0.654 [0.640, 0.670] | 0.512 [0.500, 0.520] | "
+        "2.500 [2.400, 2.600] | "
     ) in card
-    assert "| 0 | standard | 2 | distilled | 0.654 [0.640, 0.670] | as alpha | " in card
+    assert "| 0 | distilled | standard | 2 | 0.654 [0.640, 0.670] | as alpha | " in card
     assert "1.90x [1.80, 2.00] | 321 |" in card
 
 
-def test_a_gain_is_told_with_its_interval(summary: Summary) -> None:
+def test_a_gain_is_shown_with_its_interval(summary: Summary) -> None:
     card = draft_card(FACTS, summary)
     assert (
         "T = 1, gamma 4: block efficiency tau of the distilled draft is higher than of the "
-        "undistilled one (2.500 against 2.000; difference 0.500 [0.400, 0.600], "
+        "undistilled draft (2.500 against 2.000; difference 0.500 [0.400, 0.600], "
         "+25.0 % [+20.0 %, +30.0 %])"
     ) in card
 
 
-def test_a_comparison_that_was_not_tested_is_not_told(summary: Summary) -> None:
+def test_an_untested_comparison_is_not_in_the_card(summary: Summary) -> None:
     assert "77.0" not in draft_card(FACTS, summary)
 
 
 def test_a_comparison_of_alpha_belongs_to_every_gamma(summary: Summary) -> None:
     card = draft_card(FACTS, summary)
-    assert "acceptance rate alpha of the distilled draft is higher than of the control one" in card
+    assert (
+        "acceptance rate alpha of the distilled draft is higher than of the control draft" in card
+    )
 
 
-def test_a_null_result_is_said_plainly(summary: Summary) -> None:
+def test_a_null_result_is_explicit(summary: Summary) -> None:
     card = draft_card(FACTS, summary)
     assert "**no difference shown** to the undistilled draft" in card
 
 
-def test_a_draft_that_does_not_pay_is_said_to(summary: Summary) -> None:
+def test_a_draft_without_a_gain_is_named(summary: Summary) -> None:
     card = draft_card(FACTS, summary)
     told = [line for line in card.splitlines() if "no gain shown" in line]
     assert len(told) == 1
@@ -221,23 +222,23 @@ def test_too_few_documents_are_no_verdict(summary: Summary) -> None:
     few = [replace(one, verdict="too few documents", documents=3) for one in summary.comparisons]
     card = draft_card(FACTS, replace(summary, comparisons=few))
     assert "is higher than" not in card and "no difference shown" not in card
-    assert "3 documents are too few to say more" in card
+    assert "3 documents are too few" in card
 
 
-def test_cautions_and_definitions_are_kept_and_findings_are_not_said_twice(
+def test_cautions_and_definitions_are_in_the_card_and_findings_not_twice(
     summary: Summary,
 ) -> None:
     card = draft_card(FACTS, summary)
     assert "Note: the machine was busy" in card
     assert "tau is higher." not in card
-    assert card.count("against undistilled") + card.count("than of the undistilled one") == 1
+    assert card.count("against undistilled") + card.count("than of the undistilled draft") == 1
     assert "- alpha: the mean overlap." in card
 
 
 def test_without_advice_the_fastest_cell_is_shown(summary: Summary) -> None:
     card = draft_card(FACTS, replace(summary, recommendation=[]))
-    assert "| 1 | standard | 4 | distilled |" in card
-    assert "| 0 | standard | 2 | distilled |" in card
+    assert "| 1 | distilled | standard | 4 |" in card
+    assert "| 0 | distilled | standard | 2 |" in card
 
 
 def test_without_an_evaluation_the_card_has_no_numbers() -> None:
@@ -293,19 +294,19 @@ def test_of_several_methods_the_one_that_engines_run_is_recommended_and_named(
 def test_a_gamma_that_the_recipe_sets_is_not_called_the_fastest(summary: Summary) -> None:
     card = draft_card(replace(FACTS, num_assistant_tokens=7), summary)
     assert (
-        "blocks of 7 tokens, as its recipe sets; the fastest measured was gamma 4 (method" in card
+        "blocks of 7 tokens, as its recipe sets. The fastest measured gamma was 4 (method" in card
     )
 
 
 def test_without_a_method_of_engines_the_card_has_no_numbers(several: Summary) -> None:
     card = draft_card(FACTS, replace(several, standard_methods=[]))
     assert "Nothing that serving engines run" in card
-    assert "| temperature |" not in card
+    assert "| expected tau |" not in card
     assert "model-index" not in _metadata(card)
     assert recommended_gamma(replace(several, standard_methods=[])) is None
 
 
-def test_the_card_says_that_its_drafts_are_sampled(summary: Summary) -> None:
+def test_the_card_states_that_its_drafts_are_sampled(summary: Summary) -> None:
     card = draft_card(FACTS, summary)
     assert "alpha, tau and speed-up are of *sampled* drafts" in card
     assert '"draft_sample_method":"probabilistic"' in card
@@ -338,7 +339,7 @@ def test_nothing_foreign_is_read_as_html_or_markdown(summary: Summary) -> None:
     assert "<" not in said
     assert "\x1b" not in card
     assert said.count("# [c]") == 0
-    widths = {line.replace("\\|", "").count("|") for line in said.splitlines() if "|---" in line}
+    widths = {line.replace("\\|", "").count("|") for line in said.splitlines() if "| ---" in line}
     rows = {
         line.replace("\\|", "").count("|") for line in said.splitlines() if line.startswith("| ")
     }
@@ -351,7 +352,7 @@ def test_a_path_with_backticks_does_not_end_its_block(summary: Summary) -> None:
     assert card.count("\n`````\n") == 4  # transformers, vLLM, SGLang, llama.cpp
 
 
-def test_the_card_says_how_every_engine_is_launched(summary: Summary) -> None:
+def test_the_card_has_the_launch_line_of_every_engine(summary: Summary) -> None:
     card = draft_card(FACTS, summary)
     for word in ("assistant_model=draft", "vllm serve", "sglang.launch_server", "llama-server"):
         assert word in card

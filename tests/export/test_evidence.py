@@ -1,4 +1,4 @@
-"""The exported draft speaks of what engines run, whatever was evaluated last."""
+"""The exported draft uses what engines run, not the newest evaluation."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_later_suite_of_other_methods_changes_nothing(
 def test_the_newest_that_shows_what_distilling_changed_comes_first(
     by_hand: Summary, tmp_path: Path
 ) -> None:
-    """`methods` times the undistilled draft by a method of its own, so that none is comparable."""
+    """`methods` times the undistilled draft by another method, so that none is comparable."""
     cells = [a_cell("distilled", 4, 1.0), a_cell("undistilled", 4, 1.0, method="weak")]
     methods = replace(
         by_hand, suite="methods", cells=cells, recommendation=[a_recommendation(None)],
@@ -65,7 +65,7 @@ def test_a_summary_of_another_version_is_passed_over_aloud(
     assert found is not None
     assert found.suite == "quick"
     assert len(said) == 1
-    assert "passed over" in said[0]
+    assert "skipped" in said[0]
 
 
 def test_a_folder_that_was_moved_aside_is_no_evaluation(by_hand: Summary, tmp_path: Path) -> None:

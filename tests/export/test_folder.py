@@ -223,7 +223,7 @@ def test_a_second_export_replaces_the_first_wholly(
     assert [file.name for file in tmp_path.iterdir()] == ["draft"]
 
 
-def test_an_export_does_not_replace_what_others_put_beside_it(
+def test_an_export_does_not_replace_other_files_in_its_folder(
     draft: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     folder = _export(draft, tokenizer, tmp_path / "draft")
@@ -233,7 +233,7 @@ def test_an_export_does_not_replace_what_others_put_beside_it(
     assert (folder / "draft.gguf").read_text() == "converted"
 
 
-def test_a_full_disk_leaves_the_older_export_whole(
+def test_a_full_disk_leaves_the_older_export_complete(
     draft: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     older = tmp_path / "draft"
@@ -431,7 +431,7 @@ def test_the_recommendation_and_the_card_are_brought_up_to_date(
 
 
 def test_a_folder_that_is_no_export_cannot_be_updated(tmp_path: Path) -> None:
-    with pytest.raises(DistillSpecError, match="no draft exported"):
+    with pytest.raises(DistillSpecError, match="not a draft exported"):
         update_draft(tmp_path, num_assistant_tokens=7, card="")
 
 
@@ -465,7 +465,7 @@ def test_an_export_of_other_weights_is_found_out(
     with torch.no_grad():
         draft.get_input_embeddings().weight.mul_(3.0)
     folder = _export(draft, tokenizer, tmp_path / "draft")
-    with pytest.raises(DistillSpecError, match="not the trained one"):
+    with pytest.raises(DistillSpecError, match="not the trained draft"):
         verify_export(folder, target, texts, policy, expected_alpha=trained)
 
 
@@ -477,7 +477,7 @@ def test_an_alpha_that_is_no_number_is_found_out(
     tmp_path: Path,
 ) -> None:
     folder = _export(draft, tokenizer, tmp_path / "draft")
-    with pytest.raises(DistillSpecError, match="not the trained one"):
+    with pytest.raises(DistillSpecError, match="not the trained draft"):
         verify_export(folder, target, texts, SamplingPolicy(), expected_alpha=float("nan"))
 
 
@@ -538,7 +538,7 @@ def test_without_a_target_the_reloaded_draft_is_compared_by_its_loss(
     assert draft.dtype == torch.float32
     with torch.no_grad():
         draft.get_input_embeddings().weight.mul_(3.0)
-    with pytest.raises(DistillSpecError, match="not the trained one"):
+    with pytest.raises(DistillSpecError, match="not the trained draft"):
         verify_reload(folder, draft, texts)
     with torch.no_grad():
         draft.get_input_embeddings().weight.fill_(float("nan"))

@@ -1,4 +1,4 @@
-"""Foreign text stays text, whatever is in it."""
+"""Foreign text stays text."""
 
 from __future__ import annotations
 

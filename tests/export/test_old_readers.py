@@ -1,4 +1,4 @@
-"""The keys of transformers 4.57 stand beside the new ones, and say the same.
+"""The keys of transformers 4.57 are added to the new ones, with the same meaning.
 
 That 4.57 reads them so is tested by eval/campaigns/old_transformers.py, in its own environment.
 """
@@ -130,7 +130,7 @@ def _by_layer(full: dict[str, Any], sliding: dict[str, Any]) -> dict[str, Any]:
         {"other_attention": {"rope_theta": 1e6}},
     ],
 )
-def test_what_4_57_has_no_keys_for_is_left_out_and_said(
+def test_settings_without_keys_in_4_57_are_left_out_and_reported(
     rope: dict[str, Any], tmp_path: Path
 ) -> None:
     config = {"model_type": "novel", "dtype": "float32", "rope_parameters": rope}

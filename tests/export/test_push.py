@@ -152,7 +152,7 @@ except DistillSpecError as error:
     "name", ["draft", "", "user/", "/draft", "a/b/c", "user/dr aft", "user/-x", "user/x.git", "ü/x"]
 )
 def test_a_malformed_name_is_refused_before_anything_else(name: str, tmp_path: Path) -> None:
-    with pytest.raises(DistillSpecError, match="no name of a Hub repository"):
+    with pytest.raises(DistillSpecError, match="Hub repository"):
         push(tmp_path / "nowhere", name, private=True)
 
 
@@ -194,7 +194,7 @@ def test_without_a_token_nothing_is_sent(folder: Path, hub: SmallHub) -> None:
 
 def test_a_token_that_may_not_write_is_explained_and_not_shown(folder: Path, hub: SmallHub) -> None:
     said = _push_online(folder, "somebody-else/draft", hub.endpoint, TOKEN)
-    assert "does not let this token write" in said
+    assert "no write access" in said
     assert TOKEN not in said
     assert hub.files == {}
 

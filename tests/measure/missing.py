@@ -6,11 +6,12 @@ import re
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
+from distillspec.measure.stats.intervals import Interval
+
 _Record = TypeVar("_Record")
 
 NO_NUMBER = re.compile(r"(?<![a-zA-Z])[-+]?(nan|inf)(?![a-zA-Z])")
 _SETTINGS = ("temperature", "confidence")
-_BOUND = re.compile(r"(.*_)?(low|high)")
 
 
 def without(record: _Record, missing: float, *, bounds_alone: bool) -> _Record:
@@ -19,8 +20,10 @@ def without(record: _Record, missing: float, *, bounds_alone: bool) -> _Record:
     changes: dict[str, Any] = {}
     for field in fields(record):
         value = getattr(record, field.name)
-        is_taken = not bounds_alone or _BOUND.fullmatch(field.name)
-        if isinstance(value, float) and is_taken and field.name not in _SETTINGS:
+        if isinstance(value, Interval):
+            estimate = value.value if bounds_alone else missing
+            changes[field.name] = Interval(estimate, missing, missing)
+        elif isinstance(value, float) and not bounds_alone and field.name not in _SETTINGS:
             changes[field.name] = missing
         elif isinstance(value, list) and value and is_dataclass(value[0]):
             changes[field.name] = [without(x, missing, bounds_alone=bounds_alone) for x in value]

@@ -94,7 +94,7 @@ def test_a_pair_that_cannot_win_is_warned_of() -> None:
 
 def test_a_pair_with_next_to_nothing_to_gain_is_warned_of() -> None:
     (words,) = warnings_about([replace(GOOD, perfect_draft_cap=1.05)], 300, 300)
-    assert "next to nothing to gain" in words
+    assert "almost nothing to gain" in words
 
 
 def test_a_draft_below_its_break_even_is_warned_of() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.summary.file import write_summary
 from distillspec.measure.summary.records import Summary
 from distillspec.measure.timed.audit import append
+from distillspec.measure.timed.rows import FATES
 from distillspec.report.page import render, write_report
 from tests.measure.timed.test_audit import a_round
 from tests.measured import a_place, a_regret
 
+CSS = files("distillspec.report").joinpath("templates/style.css").read_text(encoding="utf-8")
 VOID = {"meta", "img", "source", "link", "br"}
 
 
@@ -139,3 +142,39 @@ def test_categories_and_contexts_have_their_place(
     Balance(html)
     for title in ("By category", "Acceptance by position in the context"):
         assert f"<h2>{title}</h2>" in html
+
+
+def test_what_others_wrote_is_escaped(page: str) -> None:
+    assert "<b>" not in page
+    assert "<script>" not in page
+    assert "&lt;b&gt;" in page
+    assert "x &amp; y" in page
+
+
+def test_tokens_carry_their_fate_and_line_breaks_stay_visible(page: str) -> None:
+    for fate in ("accepted", "corrected", "bonus"):
+        assert f'<span class="piece {fate}" title="{fate}">' in page
+    assert '<span class="break">↵</span>\n' in page
+
+
+def test_drafts_of_an_example_stand_before_and_after(by_hand: Summary) -> None:
+    text = render(replace(by_hand, examples=list(reversed(by_hand.examples))), {})
+    assert text.index("undistilled, standard:") < text.index(">distilled, standard:")
+
+
+# --- the style sheet ------------------------------------------------------------------------------
+
+
+def test_the_style_sheet_loads_nothing() -> None:
+    assert not re.search(r"url\(|@import|https?:", CSS)
+
+
+def test_each_fate_of_a_speculated_token_has_a_colour() -> None:
+    for fate in set(FATES.values()) - {"plain"}:
+        assert f".piece.{fate} {{" in CSS
+        assert CSS.count(f"--{fate}:") == 2
+
+
+def test_every_colour_of_the_dark_page_has_its_light_one() -> None:
+    light, dark = (set(re.findall(r"(--\w+):", part)) for part in CSS.split("@media (prefers", 1))
+    assert dark <= light

@@ -1,4 +1,4 @@
-"""The table in the terminal says what the report says."""
+"""The table in the terminal has the numbers of the report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_each_cell_has_its_line_under_its_temperature(by_hand: Summary) -> None:
     text = shown(by_hand)
     at_zero, at_one = text.index("T = 0 "), text.index("T = 1 ")
     assert at_zero < at_one
-    first = [line for line in text[at_zero:at_one].splitlines() if "1.50 - 1.70" in line]
+    first = [line for line in text[at_zero:at_one].splitlines() if "1.50 to 1.70" in line]
     assert len(first) == 3 * 2
     assert "autoregressive 250 tokens/s" in text
     assert "repeated 4-grams 10%" in text
@@ -38,7 +38,7 @@ def test_a_null_result_stands_in_words(by_hand: Summary) -> None:
 
 def test_what_was_not_tested_has_its_interval_and_no_verdict(by_hand: Summary) -> None:
     text = shown(replace(by_hand, comparisons=[a_comparison(verdict="not tested")]))
-    assert "+0.10 ... +0.30" in text
+    assert "+0.10 to +0.30" in text
     assert "not tested" not in text
 
 
@@ -65,7 +65,7 @@ def test_methods_are_listed_in_the_order_of_their_speed(by_hand: Summary) -> Non
     at = [next(i for i, line in enumerate(lines) if word in line) for word in ("fastest", "8.75")]
     spectr = next(line for line in lines if "spectr" in line)
     assert at == sorted(at)
-    for number in ("321", "3.40", "9.50", "8.75", "0.29", "88%", "80% - 95%", "slower"):
+    for number in ("321", "3.40", "9.50", "8.75", "0.29", "88%", "80% to 95%", "slower"):
         assert number in spectr
 
 
@@ -84,6 +84,6 @@ def test_categories_have_their_rates_and_small_ones_their_counts(
     lines = shown(broken_down).splitlines()
     many, few = ([line for line in lines if name in line] for name in ("q & a", "rare"))
     assert (len(many), len(few)) == (2, 2)
-    for number in ("60.0%", "50.0% - 70.0%", "2.20", "1.60x", "1.50 - 1.70"):
+    for number in ("60.0%", "50.0% to 70.0%", "2.20", "1.60x", "1.50 to 1.70"):
         assert number in many[0]
     assert "60 of 100" in few[0] and "85 in 25" in few[0] and "nan" not in few[0]

@@ -1,8 +1,8 @@
-"""Corpus alpha: how much of the target's mass a draft covers, on text drawn from the target.
+"""Acceptance rate alpha of a draft on text drawn from the target, teacher-forced.
 
-Teacher-forced, so one forward of each model per text; it does not depend on gamma and needs no
-decoding. Sums per text travel: intervals are over their documents. Where a draft with a tokenizer
-of its own cannot read any further, it drafts nothing: q is 0 there.
+One forward of each model per text is enough: alpha does not depend on gamma and needs no decoding.
+Functions return sums per text, because intervals are over documents. Where a draft with another
+tokenizer cannot read further, it drafts nothing, and q is 0.
 """
 
 from __future__ import annotations
@@ -26,13 +26,18 @@ _CHUNK_TOKENS = 256
 
 
 class SumsPerText(NamedTuple):
-    """sums[i]: the quantity added up over the response of text i; tokens[i]: its length."""
+    """A quantity of each text.
+
+    Attributes:
+        sums: The quantity summed over the response of each text.
+        tokens: The length of each response.
+    """
 
     sums: tuple[float, ...]
     tokens: tuple[int, ...]
 
     def mean(self) -> float:
-        """Per token; nan without tokens."""
+        """Mean per token; nan without tokens."""
         count = sum(self.tokens)
         return sum(self.sums) / count if count else float("nan")
 
@@ -48,9 +53,15 @@ def acceptance(
 ) -> SumsPerText:
     """sum_v min(p_v, q_v) in [0, 1] per response token, added up per text.
 
-    p and q are what `policy` makes of each model's logits: at temperature 0 both are one-hot, and
-    the mean is the share of positions where target and draft name the same token.
-    vocab_size: logits are trimmed to this many tokens (padded vocabularies).
+    `policy` makes p and q from the logits. At temperature 0 both are one-hot, and the mean is the
+    share of positions where target and draft have the same argmax.
+
+    Args:
+        target, draft: The models.
+        texts: Text drawn from the target.
+        policy: Makes distributions from logits.
+        vocab_size: Logits are trimmed to this many tokens (padded vocabularies).
+        chunk_tokens: Positions whose logits exist at the same time.
     """
 
     def overlap(p_logits: Tensor, q_logits: Tensor, tokens: Tensor) -> Tensor:
@@ -87,7 +98,7 @@ def surprise(
     """-log q(token) in nats at temperature 1, per response token, added up per text.
 
     On text that a target has drawn at temperature 1, its mean is the target's entropy plus
-    KL(p || q): two models differ in it by what they differ in KL.
+    KL(p || q), so two models differ in it by their difference in KL.
     """
 
     def nats(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -106,7 +117,7 @@ def mass(
     vocab_size: int | None = None,
     chunk_tokens: int = _CHUNK_TOKENS,
 ) -> SumsPerText:
-    """What p gives these tokens, in [0, 1], per response token: no draft of them accepts more."""
+    """Mass of p on these tokens, in [0, 1], per response token: an upper bound of their alpha."""
     index = torch.tensor(kept, device=bare_model(target).device)
 
     def inside(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -116,11 +127,13 @@ def mass(
 
 
 class Readings(NamedTuple):
-    """Of one text, a number per response token x, p and q being what the policy makes of logits.
+    """Numbers per response token x of one text. The policy makes p and q from the logits.
 
-    overlap: sum_v min(p_v, q_v), which a draft drawn from q is accepted with. at_argmax:
-    p(argmax q), which the draft's likeliest token is accepted with. chance: that token verification
-    had kept a drafted x there, as in `keep_chances`. entropy: of the untempered p, nats.
+    Attributes:
+        overlap: sum_v min(p_v, q_v), the acceptance rate of a token drawn from q.
+        at_argmax: p(argmax q), the acceptance rate of the draft's most probable token.
+        chance: Probability that token verification accepted a drafted x, as in `keep_chances`.
+        entropy: Entropy of p without temperature, in nats.
     """
 
     overlap: list[float]
@@ -138,7 +151,7 @@ def readings(
     vocab_size: int | None = None,
     chunk_tokens: int = _CHUNK_TOKENS,
 ) -> list[Readings]:
-    """All of a draft in one pass over the texts."""
+    """All quantities of a draft in one pass over the texts. Arguments as in `acceptance`."""
 
     def read(p_logits: Tensor, q_logits: Tensor, tokens: Tensor) -> Tensor:
         p, q = policy.distribution(p_logits), _drafted(policy, q_logits)
@@ -149,8 +162,8 @@ def readings(
         at_argmax = p.gather(-1, drafted).where(q.gather(-1, drafted) > 0.0, 0.0)[..., 0]
         return torch.stack([overlap, at_argmax, chance, nats], dim=-1)
 
-    found = _per_token((target, draft), texts, read, vocab_size, chunk_tokens)
-    return [Readings(*values.reshape(-1, 4).T.tolist()) for values in found]
+    per_text = _per_token((target, draft), texts, read, vocab_size, chunk_tokens)
+    return [Readings(*values.reshape(-1, 4).T.tolist()) for values in per_text]
 
 
 @torch.no_grad()
@@ -162,7 +175,7 @@ def _per_token(
     chunk_tokens: int,
 ) -> list[Tensor]:
     """quantity(logits of each model [N, V]..., tokens [N]) -> [N] or [N, k]; per text, float64."""
-    found = [torch.zeros(0, dtype=torch.float64)] * len(texts)
+    per_text = [torch.zeros(0, dtype=torch.float64)] * len(texts)
     order = sorted(
         (i for i in range(len(texts)) if texts[i].response), key=lambda i: _size(texts[i])
     )
@@ -178,19 +191,19 @@ def _per_token(
             tokens = torch.tensor(drawn, device=bare_model(models[0]).device)
             values: list[Tensor] = []
             for chunks in zip(*streams, strict=True):
-                place = sum(len(part) for part in values)
-                here = tokens[place : place + len(chunks[0])]
-                values.append(quantity(*chunks, here).double())
-            whole = torch.cat(values).cpu()
-            if whole.isnan().any():
+                offset = sum(len(part) for part in values)
+                chunk = tokens[offset : offset + len(chunks[0])]
+                values.append(quantity(*chunks, chunk).double())
+            joined = torch.cat(values).cpu()
+            if joined.isnan().any():
                 _blame(models, rows, vocab_size, chunk_tokens)
-            parts = whole.split([len(row.response) for row in rows])
+            parts = joined.split([len(row.response) for row in rows])
             for index, part in zip(group, parts, strict=True):
-                found[index] = part
+                per_text[index] = part
     finally:
         for module in training:
             module.training = True
-    return found
+    return per_text
 
 
 def _blame(
@@ -199,7 +212,7 @@ def _blame(
     vocab_size: int | None,
     chunk_tokens: int,
 ) -> None:
-    """DistillSpecError that names the model whose logits are NaN or infinite on these texts."""
+    """Raise DistillSpecError for the model whose logits are NaN or infinite on these texts."""
     for model in models:
         for logits in _logits(model, rows, vocab_size, chunk_tokens):
             highest = logits.float().amax(-1)
@@ -212,7 +225,7 @@ def _summed(texts: Sequence[DrawnText], values: Sequence[Tensor]) -> SumsPerText
 
 
 def _drafted(policy: SamplingPolicy, logits: Tensor) -> Tensor:
-    """The draft's distribution, all 0 where it has none: where all logits are -inf."""
+    """The draft's distribution; all 0 at positions where all logits are -inf."""
     has_distribution = (logits != -torch.inf).any(dim=-1, keepdim=True)
     return policy.distribution(logits).where(has_distribution, 0.0)
 
@@ -226,27 +239,27 @@ def _logits(
 ) -> Iterator[Tensor]:
     """Logits [n <= chunk_tokens, V] for every response token of the rows, in order.
 
-    The shift: position t speaks about token t + 1, so a response of R tokens after a prompt of P is
-    read off positions P - 1 .. P + R - 2.
+    The shift: position t predicts token t + 1, so a response of R tokens after a prompt of P tokens
+    is predicted at positions P - 1 .. P + R - 2.
     """
     device = bare_model(model).device
     tokens = torch.zeros(len(rows), max(_size(row) for row in rows), dtype=torch.long)
     speaks, is_token = (torch.zeros_like(tokens, dtype=torch.bool) for _ in range(2))
-    for place, row in enumerate(rows):
-        tokens[place, : _size(row)] = torch.tensor(row.prompt + row.response)
-        is_token[place, : _size(row)] = True
-        speaks[place, len(row.prompt) - 1 : _size(row) - 1] = True
+    for index, row in enumerate(rows):
+        tokens[index, : _size(row)] = torch.tensor(row.prompt + row.response)
+        is_token[index, : _size(row)] = True
+        speaks[index, len(row.prompt) - 1 : _size(row) - 1] = True
     bridge = bridge_of(bare_model(model))
     if bridge is not None:
         is_token = bridge.is_within(tokens, is_token, max_context_length(bare_model(model)))
-    is_read = is_token[speaks].to(device)  # all of it, but where the draft's own tokens are many
+    is_read = is_token[speaks].to(device)  # False where the draft's own tokens exceed its context
     mask = None if bridge is None else is_token.to(device)
     tokens, speaks = tokens.to(device), speaks.to(device)
     head = output_head(model, vocab_size if bridge is None else None)
     if head is None:
-        # The whole [rows, T, V] exists here, for models whose head cannot be taken apart.
-        whole = token_logits(model, tokens, mask, vocab_size)[speaks]
-        for logits, read in _chunks(whole, is_read, chunk_tokens):
+        # All of [rows, T, V] exists at once, for models whose head cannot be separated.
+        all_logits = token_logits(model, tokens, mask, vocab_size)[speaks]
+        for logits, read in _chunks(all_logits, is_read, chunk_tokens):
             yield logits if bridge is None else logits.where(read, -torch.inf)
         return
     states = hidden_states(model, tokens, mask)[speaks]
@@ -258,5 +271,5 @@ def _logits(
 
 
 def _chunks(values: Tensor, is_read: Tensor, chunk_tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """[N, ...] and bool [N, 1], so many tokens at a time."""
+    """[N, ...] and bool [N, 1], chunk_tokens at a time."""
     return zip(values.split(chunk_tokens), is_read[:, None].split(chunk_tokens), strict=True)

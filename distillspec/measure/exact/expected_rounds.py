@@ -1,10 +1,10 @@
-"""Block efficiency expected on a given text of the target's: decoding without the dice.
+"""Expected block efficiency on a given text of the target, without sampling.
 
-Speculative decoding emits text with the target's distribution, whatever the draft. So a text drawn
-from the target alone is a text that decoding could have emitted; given the text, each place was a
-kept draft token with a known probability, independently of the others, and what remains random is
-where rounds began. Both counts below are the exact expectations over that (a renewal process). The
-same texts serve all drafts, so that a difference between two of them holds nothing but the drafts.
+Speculative decoding emits text with the target's distribution for every draft. So a text drawn from
+the target alone could have been emitted by decoding. Given the text, each position was an accepted
+draft token with a known probability, independently of the others. Only the positions where rounds
+began remain random, and the counts below are exact expectations over them (a renewal process). All
+drafts share the same texts, so two drafts differ only by the drafts.
 """
 
 from __future__ import annotations
@@ -14,29 +14,33 @@ from typing import NamedTuple
 
 
 class ExpectedCounts(NamedTuple):
-    """Of whole rounds, as in `speculation.records.Counts`: their tokens, and their number."""
+    """Expected counts of complete rounds, as in `speculation.records.Counts`."""
 
     emitted: float
     verifications: float
 
 
 def expected_counts(chances: Sequence[float], gamma: int) -> ExpectedCounts:
-    """Chances [N] that the text's token i was a kept draft token, if a draft stood there.
+    """Expected tokens and rounds of a text of N tokens.
 
-    Rounds with fewer than gamma + 1 tokens of the text left are left out, as when decoding.
+    Rounds with fewer than gamma + 1 tokens of the text left are not counted, as in decoding.
     A round at s emits 1 + L tokens, L >= k with probability chances[s] * ... * chances[s + k - 1],
     L <= gamma.
+
+    Args:
+        chances: Probability that token i was accepted, if it was drafted; N of them.
+        gamma: Drafted tokens per block.
     """
-    begins = [0.0] * (len(chances) + 1)  # probability that a round begins at this place
+    begins = [0.0] * (len(chances) + 1)  # probability that a round begins at each position
     begins[0] = 1.0
     emitted = verifications = 0.0
     for start in range(len(chances) - gamma):
-        kept, tokens = 1.0, 1.0
-        for place in range(start, start + gamma):
-            begins[place + 1] += begins[start] * kept * (1.0 - chances[place])
-            kept *= chances[place]
-            tokens += kept
-        begins[start + gamma + 1] += begins[start] * kept
+        reach, tokens = 1.0, 1.0
+        for position in range(start, start + gamma):
+            begins[position + 1] += begins[start] * reach * (1.0 - chances[position])
+            reach *= chances[position]
+            tokens += reach
+        begins[start + gamma + 1] += begins[start] * reach
         emitted += begins[start] * tokens
         verifications += begins[start]
     return ExpectedCounts(emitted, verifications)

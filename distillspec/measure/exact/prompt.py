@@ -1,4 +1,4 @@
-"""What a prompt must have to be measured on."""
+"""The protocol of a prompt that is measured."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class MeasuredPrompt(Protocol):
-    """What a prompt must have to be measured on; `corpus` makes them."""
+    """A prompt that is measured; `corpus` makes them."""
 
     @property
     def key(self) -> str:
@@ -23,17 +23,18 @@ class MeasuredPrompt(Protocol):
 
     @property
     def response(self) -> tuple[int, ...] | None:
-        """The reference that the data has for it, token ids."""
+        """The reference response of the data, token ids."""
         ...
 
     @property
     def document(self) -> str:
-        """The source document (file, conversation, question) that it comes from: its own key where
-        no other prompt comes from there.
+        """The source document (file, conversation, question) of the prompt.
+
+        The prompt's key if no other prompt has this document.
         """
         ...
 
     @property
     def category(self) -> str | None:
-        """What it is about; None where the data does not say."""
+        """The category of the prompt, if the data has one."""
         ...

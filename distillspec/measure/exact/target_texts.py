@@ -1,6 +1,6 @@
-"""Text drawn from the target, and what it says about every draft: no clock, and no drafting.
+"""Text drawn from the target, and acceptance of every draft on it, without timing or drafting.
 
-Batches of it are cheap, so there can be many more prompts here than are decoded one by one.
+Batches are cheap, so there can be many more prompts than are decoded one by one.
 """
 
 from __future__ import annotations
@@ -29,14 +29,18 @@ _NO_TOKENS: frozenset[int] = frozenset()
 
 @dataclass(frozen=True)
 class TextFacts:
-    """What teacher-forcing found at one temperature, a text per prompt.
+    """Teacher-forced quantities at one temperature, one text per prompt.
 
-    overlap[draft][i]: sum_v min(p_v, q_v) added over the tokens of text i up to its end.
-    at_argmax[draft][i]: p(argmax q), added likewise. entropy[i]: nats, added likewise.
-    tokens[i]: their number. chances[draft][i]: of each token of text i, beyond its end too, that
-    it was a kept draft token (`corpus_alpha.Readings`): timed decoding ignores end-of-text, and so
-    does the tau that is expected of it. documents[i]: what the prompt of text i comes from; alpha
-    and expected tau are sums over these.
+    Attributes:
+        overlap: overlap[draft][i] is sum_v min(p_v, q_v), summed over the tokens of text i up to
+            its end-of-text.
+        at_argmax: The same of p(argmax q).
+        entropy: entropy[i] is the target's entropy in nats, summed over the same tokens.
+        tokens: tokens[i] is the number of these tokens.
+        chances: chances[draft][i] has for each token of text i, also after end-of-text, the
+            probability that it was an accepted draft token (`corpus_alpha.Readings`). Timed
+            decoding ignores end-of-text, and so does the expected tau.
+        documents: documents[i] is the document of text i.
     """
 
     overlap: dict[str, list[float]]
@@ -53,10 +57,10 @@ class TextFacts:
         return by_document(Sums(self.at_argmax[draft], self.tokens), self.documents)
 
     def expected_tau(self, draft: str, gamma: int) -> Sums:
-        """Expected tokens over expected verifications, chains of gamma, token verification."""
+        """Expected tokens over expected rounds, for chains of gamma and token verification."""
         counts = [expected_counts(chances, gamma) for chances in self.chances[draft]]
         return by_document(
-            Sums([one.emitted for one in counts], [one.verifications for one in counts]),
+            Sums([text.emitted for text in counts], [text.verifications for text in counts]),
             self.documents,
         )
 
@@ -70,9 +74,9 @@ def drawn_texts(
     seed: int,
     vocab_size: int | None,
 ) -> list[DrawnText]:
-    """A completion of `tokens` tokens per prompt, end-of-text ignored.
+    """Completions of `tokens` tokens per prompt, ignoring end-of-text.
 
-    The same for the same models, prompts and seed on one machine.
+    They are the same for the same models, prompts and seed on one machine.
     """
     generator = torch.Generator(target.device).manual_seed(
         derive_seed(seed, "texts of the target", policy.temperature)
@@ -103,14 +107,26 @@ def text_facts(
     ends: frozenset[int],
     vocab_size: int | None,
 ) -> TextFacts:
-    """Read every draft on the same texts. drafts: at least one. documents: of the prompts."""
+    """Read every draft on the same texts.
+
+    Args:
+        target: The model that drew the texts.
+        drafts: At least one draft, by name.
+        texts: One text per prompt.
+        policy: Makes distributions from logits.
+        documents: Documents of the prompts.
+        ends: Ids of tokens that end a text.
+        vocab_size: Tokens that all models share.
+    """
     tokens = [len(up_to_end(text.response, ends)[0]) for text in texts]
     overlap, at_argmax, chances, entropy = {}, {}, {}, [0.0] * len(texts)
     for name, draft in drafts.items():
-        found = readings(target, draft, texts, policy, vocab_size=vocab_size)
-        ended = list(zip(found, tokens, strict=True))
-        overlap[name] = [sum(one.overlap[:count]) for one, count in ended]
-        at_argmax[name] = [sum(one.at_argmax[:count]) for one, count in ended]
-        entropy = [sum(one.entropy[:count]) for one, count in ended]  # the target's: always equal
-        chances[name] = [one.chance for one in found]
+        texts_read = readings(target, draft, texts, policy, vocab_size=vocab_size)
+        ended = list(zip(texts_read, tokens, strict=True))
+        overlap[name] = [sum(text_read.overlap[:count]) for text_read, count in ended]
+        at_argmax[name] = [sum(text_read.at_argmax[:count]) for text_read, count in ended]
+        entropy = [
+            sum(text_read.entropy[:count]) for text_read, count in ended
+        ]  # the target's, so the same for every draft
+        chances[name] = [text_read.chance for text_read in texts_read]
     return TextFacts(overlap, at_argmax, entropy, tokens, chances, list(documents))

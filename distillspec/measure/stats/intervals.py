@@ -1,18 +1,17 @@
-"""Every interval and every claim in words: Student's t over source documents.
+"""All intervals and verdicts: Student's t over source documents.
 
 The unit is the document (file, conversation, question), because prompts of one document, and the
-tokens of one prompt, are not independent. Every rate here is a ratio of sums over documents
-(tokens / forwards, seconds / seconds), so counts travel to this file and only here are divided.
+tokens of one prompt, are not independent. Every rate is a ratio of sums over documents (tokens /
+forwards, seconds / seconds). Sums come to this file, and only this file divides them.
 
 An interval is Student's t on the logarithm of the ratio (a difference: on the ratio itself), with
 the jackknife's standard error, leaving out one document at a time (Efron & Tibshirani 1993, chapter
 11; without its factor (n - 1) / n, with which few documents cover too rarely). Its degrees of
-freedom are the documents of equal weight less one (Kish's effective number: a few large ones count
-like fewer), or fewer where a few documents carry the scatter (by its kurtosis). Where one of many
-is picked for being the best, or several are compared, the confidence is divided among them
-(Bonferroni). Claims in words are made by `verdicts`, `verdicts_of_runs` and `verdict_against`
-alone, and not below FEWEST documents.
-`eval/campaigns/intervals.py` shows how often all of it is wrong.
+freedom are the effective number of documents minus one (Kish: a few large documents count like
+fewer), or fewer if a few documents carry the variance (by its kurtosis). If the best of many is
+picked, or several are compared, the confidence is divided among them (Bonferroni). Only `verdicts`,
+`verdicts_of_runs` and `verdict_against` make claims in words, and only from FEWEST documents on.
+`eval/campaigns/intervals.py` measures how often intervals and verdicts are wrong.
 """
 
 from __future__ import annotations
@@ -29,19 +28,22 @@ Floats = NDArray[np.float64]
 _Scale = Callable[[Floats], Floats]
 Verdict = Literal["higher", "lower", "no difference shown", "too few documents", "not tested"]
 
-_ROUNDING = 1e-12  # of equal sums, which may have been added up in another order
-FEWEST = 8  # documents; with fewer nothing is claimed in words
+_ROUNDING = 1e-12  # equal sums may have been added up in another order
+FEWEST = 8  # documents; below this there is no verdict
 
 
 class Interval(NamedTuple):
-    """An estimate with its bounds: nan where nothing was counted, or in one document only."""
+    """An estimate with its bounds.
+
+    Without counts all are nan; with one document the bounds are nan.
+    """
 
     value: float
     low: float
     high: float
 
     def within(self, lowest: float, highest: float) -> Interval:
-        """The same of a quantity that cannot lie beyond these."""
+        """The interval of a quantity that cannot be outside these limits."""
         return Interval(self.value, max(self.low, lowest), min(self.high, highest))
 
 
@@ -49,58 +51,59 @@ NOTHING = Interval(math.nan, math.nan, math.nan)
 
 
 class Sums(NamedTuple):
-    """Per unit, in one fixed order: what is counted, and what it is divided by.
+    """Numerators and denominators of a ratio per unit, in one fixed order.
 
-    Of prompts until `by_document` adds up those of one document; intervals are of documents.
+    The units are prompts until `by_document` adds up those of one document. Intervals need
+    documents.
     """
 
     numerators: Sequence[float]
     denominators: Sequence[float]
 
     def ratio(self) -> float:
-        """Sum over sum, nan if the denominators add up to nothing."""
+        """Sum over sum; nan if the denominators add up to 0."""
         below = float(sum(self.denominators))
         return float(sum(self.numerators)) / below if below else float("nan")
 
 
 def by_document(sums: Sums, documents: Sequence[str]) -> Sums:
-    """Sums over prompts -> over their documents, in the order in which these first appear.
+    """Add up the prompts of each document, in the order in which documents first appear.
 
     Args:
-        sums: Per prompt.
-        documents: Of each prompt, the document that it comes from.
+        sums: One entry per prompt.
+        documents: The document of each prompt.
     """
-    assert len(sums.numerators) == len(documents), "a document for each prompt"
+    assert len(sums.numerators) == len(documents), "one document for each prompt"
     above: dict[str, float] = {}
     below: dict[str, float] = {}
-    for document, one, other in zip(documents, *sums, strict=True):
-        above[document] = above.get(document, 0.0) + one
-        below[document] = below.get(document, 0.0) + other
+    for document, numerator, denominator in zip(documents, *sums, strict=True):
+        above[document] = above.get(document, 0.0) + numerator
+        below[document] = below.get(document, 0.0) + denominator
     return Sums(list(above.values()), list(below.values()))
 
 
 def ratio(sums: Sums, confidence: float, among: int = 1) -> Interval:
-    """Sum over sum.
+    """Sum over sum, with its interval.
 
     Args:
-        sums: Per document.
-        confidence: That the interval holds the truth, in (0, 1).
-        among: Candidates of which this one was picked for its value; 1 if it was not picked.
+        sums: One entry per document.
+        confidence: Probability that the interval contains the true value, in (0, 1).
+        among: Number of candidates from which the best was picked; 1 without picking.
     """
     return _around(sums.ratio(), _Estimate.of(logarithm, sums), confidence, among)
 
 
-def difference(one: Sums, other: Sums, confidence: float, among: int = 1) -> Interval:
-    """ratio(one) - ratio(other), paired by document; confidence and among as of `ratio`."""
-    found = _Estimate.of(np.asarray, one, other)
-    reach = found.reach(confidence, among)
-    return Interval(found.value, found.value - reach, found.value + reach)
+def difference(sums: Sums, base: Sums, confidence: float, among: int = 1) -> Interval:
+    """ratio(sums) - ratio(base), paired by document; confidence and among as in `ratio`."""
+    estimate = _Estimate.of(np.asarray, sums, base)
+    reach = estimate.reach(confidence, among)
+    return Interval(estimate.value, estimate.value - reach, estimate.value + reach)
 
 
-def relative(one: Sums, other: Sums, confidence: float, among: int = 1) -> Interval:
-    """ratio(one) / ratio(other) - 1, paired by document; 0.1 means 10 % more."""
-    found = _Estimate.of(logarithm, one, other)
-    return _more(_around(_quotient(one, other), found, confidence, among))
+def relative(sums: Sums, base: Sums, confidence: float, among: int = 1) -> Interval:
+    """ratio(sums) / ratio(base) - 1, paired by document; 0.1 means 10 % more."""
+    estimate = _Estimate.of(logarithm, sums, base)
+    return _more(_around(_quotient(sums, base), estimate, confidence, among))
 
 
 # --- several runs on the same documents -----------------------------------------------------------
@@ -109,32 +112,32 @@ def relative(one: Sums, other: Sums, confidence: float, among: int = 1) -> Inter
 def ratio_of_runs(runs: Sequence[Sums], confidence: float, among: int = 1) -> Interval:
     """Ratio of sums over several runs (seeds) on the same documents.
 
-    Documents and runs both scatter: their variances add up, and so do their degrees of freedom
-    (Satterthwaite). How a single run would scatter is not seen.
+    Documents and runs both vary: their variances add up, and degrees of freedom follow from
+    Satterthwaite. With a single run, the variance between runs is unknown and left out.
     """
     return _around(_joined(runs).ratio(), _over_runs(runs), confidence, among)
 
 
 def relative_of_runs(
-    one: Sequence[Sums], other: Sequence[Sums], confidence: float, among: int = 1
+    runs: Sequence[Sums], base: Sequence[Sums], confidence: float, among: int = 1
 ) -> Interval:
-    """ratio(one) / ratio(other) - 1 over runs: paired in the documents, not in the runs."""
-    value = _quotient(_joined(one), _joined(other))
-    return _more(_around(value, _over_runs(one, other), confidence, among))
+    """ratio(runs) / ratio(base) - 1: documents are paired, runs are not."""
+    value = _quotient(_joined(runs), _joined(base))
+    return _more(_around(value, _over_runs(runs, base), confidence, among))
 
 
 # --- claims in words ------------------------------------------------------------------------------
 
 
 def verdicts(pairs: Sequence[tuple[Sums, Sums]], confidence: float) -> list[Verdict]:
-    """Whether each first one's ratio is higher or lower than the second's, all claims together.
+    """Whether the first ratio of each pair is higher or lower than the second, tested together.
 
-    Holm's procedure (1979): if no two differ, a claim that some do is made with a probability of at
-    most 1 - confidence, however many are tested.
+    Holm's procedure (1979): if no pair differs, the probability of any claim of a difference is at
+    most 1 - confidence, for any number of pairs.
 
     Args:
-        pairs: Every pair of which something will be said in words; paired by document.
-        confidence: Of the whole family of claims.
+        pairs: Every pair that gets a verdict; paired by document.
+        confidence: Confidence of all claims together.
     """
     return _holm([_Estimate.of(logarithm, *pair) for pair in pairs], confidence)
 
@@ -142,31 +145,34 @@ def verdicts(pairs: Sequence[tuple[Sums, Sums]], confidence: float) -> list[Verd
 def verdicts_of_runs(
     pairs: Sequence[tuple[Sequence[Sums], Sequence[Sums]]], confidence: float
 ) -> list[Verdict]:
-    """As `verdicts`, each side over several runs."""
+    """As `verdicts`, with several runs on each side."""
     return _holm([_over_runs(*pair) for pair in pairs], confidence)
 
 
 def verdict_against(sums: Sums, number: float, confidence: float, among: int = 1) -> Verdict:
-    """Whether the ratio is higher or lower than a number; arguments as of `ratio`.
+    """Whether the ratio is higher or lower than a number; arguments as in `ratio`.
 
-    A ratio of counts is at least 0, so that any above 0 is higher than 0, without a test.
+    A ratio of counts is at least 0, so any ratio above 0 is higher than 0 without a test.
     """
-    found = _Estimate.of(logarithm, sums)
+    estimate = _Estimate.of(logarithm, sums)
     if number <= 0.0:
-        return found._replace(value=1.0).claim(sums.ratio() > number)
-    moved = found._replace(value=found.value - math.log(number))
+        return estimate._replace(value=1.0).claim(sums.ratio() > number)
+    moved = estimate._replace(value=estimate.value - math.log(number))
     return moved.claim(moved.p() < (1.0 - confidence) / max(1, among))
 
 
-def _holm(found: Sequence[_Estimate], confidence: float) -> list[Verdict]:
-    claimed = holm(np.array([one.p() for one in found]), 1.0 - confidence)
-    return [one.claim(bool(is_claimed)) for one, is_claimed in zip(found, claimed, strict=True)]
+def _holm(estimates: Sequence[_Estimate], confidence: float) -> list[Verdict]:
+    claimed = holm(np.array([estimate.p() for estimate in estimates]), 1.0 - confidence)
+    return [
+        estimate.claim(bool(is_claimed))
+        for estimate, is_claimed in zip(estimates, claimed, strict=True)
+    ]
 
 
 def holm(p: Floats, level: float) -> NDArray[np.bool_]:
-    """Which of the hypotheses are rejected, of families of k: [..., k] -> [..., k].
+    """Which hypotheses of families of k are rejected: [..., k] -> [..., k].
 
-    From the smallest p on, as long as each is below level / (number of those not yet rejected).
+    Starts at the smallest p and goes on while p < level / (number of hypotheses not yet rejected).
     """
     k = p.shape[-1]
     order = np.argsort(p, axis=-1, kind="stable")
@@ -180,7 +186,13 @@ def holm(p: Floats, level: float) -> NDArray[np.bool_]:
 
 
 class Jackknifed(NamedTuple):
-    """value: on the scale of the test; error: its standard error, nan where there is none."""
+    """An estimate on the scale of the test.
+
+    Attributes:
+        value: The estimate.
+        error: Its standard error; nan if unknown.
+        degrees: Degrees of freedom of the error.
+    """
 
     value: Floats
     error: Floats
@@ -188,33 +200,34 @@ class Jackknifed(NamedTuple):
 
     def reach(self, confidence: float, among: int = 1) -> Floats:
         """Half the width of the interval."""
-        found: Floats = -special.stdtrit(self.degrees, (1.0 - confidence) / (2 * max(1, among)))
-        return found * self.error
+        quantile: Floats = -special.stdtrit(self.degrees, (1.0 - confidence) / (2 * max(1, among)))
+        return quantile * self.error
 
     def p(self) -> Floats:
-        """That a value as far from 0 is met if the truth is 0, two-sided; 1 if not known."""
+        """Two-sided p value of the hypothesis that the true value is 0; 1 if unknown."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            found = 2.0 * special.stdtr(self.degrees, -np.abs(self.value) / self.error)
+            two_sided = 2.0 * special.stdtr(self.degrees, -np.abs(self.value) / self.error)
         known = np.isfinite(self.error) & (np.abs(self.value) >= _ROUNDING)
-        made: Floats = np.where(known, np.where(self.error == 0.0, 0.0, found), 1.0)
+        made: Floats = np.where(known, np.where(self.error == 0.0, 0.0, two_sided), 1.0)
         return made
 
 
 def jackknife(scale: _Scale, parts: Sequence[Floats]) -> Jackknifed:
-    """Of scale(ratio), or of the difference of two such, over the documents of the last axis.
+    """Jackknife of scale(ratio), or of the difference of two, over the documents.
 
     Args:
-        scale: Of the ratio: `logarithm`, or as it is.
-        parts: Numerators and denominators by document, [..., n] each: two, or four that are paired.
+        scale: `logarithm`, or the identity.
+        parts: Numerators and denominators by document, shape [..., n] each. Two of them, or four
+            of two ratios that are paired by document.
     """
     n = parts[0].shape[-1]
     totals = [part.sum(axis=-1) for part in parts]
-    whole = _contrast(scale, totals)
+    value = _contrast(scale, totals)
     left_out = _contrast(scale, [s[..., None] - x for s, x in zip(totals, parts, strict=True)])
     with np.errstate(all="ignore"):
         squares = (left_out - left_out.mean(axis=-1, keepdims=True)) ** 2
         scatter = squares.sum(axis=-1)
-        error = np.where(np.isfinite(whole) & (n > 1), np.sqrt(scatter), np.nan)
+        error = np.where(np.isfinite(value) & (n > 1), np.sqrt(scatter), np.nan)
         shares = np.stack([x / s[..., None] for s, x in zip(totals, parts, strict=True)])
         counted = np.stack([s != 0.0 for s in totals])
         weight = np.where(counted[..., None], shares, 0.0).sum(axis=0)
@@ -222,21 +235,21 @@ def jackknife(scale: _Scale, parts: Sequence[Floats]) -> Jackknifed:
         degrees = 1.0 / (weight**2).sum(axis=-1) - 1.0
         degrees = np.fmin(degrees, _degrees_of_scatter(squares))
         degrees = np.maximum(1.0, degrees)
-    return Jackknifed(whole, error, degrees)
+    return Jackknifed(value, error, degrees)
 
 
 def _degrees_of_scatter(squares: Floats) -> Floats:
-    """Degrees of freedom with which n documents know their own scatter; n - 1 for normal ones.
+    """Degrees of freedom of the variance of n documents; n - 1 for normal documents.
 
     The variance of a sample's variance s2 is sigma^4 (kurtosis - (n - 3) / (n - 1)) / n, and a
-    chi-squared of d degrees has 2 / d: a few documents that carry the scatter leave few. The
+    chi-squared of d degrees has 2 / d: if a few documents carry the variance, d is small. The
     kurtosis is estimated without bias for normal documents (G2 of Joanes & Gill 1998).
 
     Args:
-        squares: Of the deviations from their mean, [..., n].
+        squares: Squared deviations from the mean, shape [..., n].
 
     Returns:
-        Shape [...]; nan for no limit: below four documents, or with light tails.
+        Shape [...]. nan means no limit: fewer than four documents, or light tails.
     """
     n = squares.shape[-1]
     if n < 4:
@@ -248,7 +261,7 @@ def _degrees_of_scatter(squares: Floats) -> Floats:
 
 
 class _Estimate(NamedTuple):
-    """Numbers as of `Jackknifed`, of so many documents."""
+    """The numbers of `Jackknifed` as floats, and the number of documents."""
 
     value: float
     error: float
@@ -256,16 +269,16 @@ class _Estimate(NamedTuple):
     units: int
 
     @classmethod
-    def of(cls, scale: _Scale, one: Sums, other: Sums | None = None) -> _Estimate:
-        """scale(ratio), or the difference of two that are paired by document."""
-        sides = [one] if other is None else [one, other]
+    def of(cls, scale: _Scale, sums: Sums, base: Sums | None = None) -> _Estimate:
+        """scale(ratio), or with `base` the difference of two ratios, paired by document."""
+        sides = [sums] if base is None else [sums, base]
         parts = [np.asarray(part, dtype=np.float64) for side in sides for part in side]
-        assert len({len(part) for part in parts}) == 1, "paired sums are over the same documents"
+        assert len({len(part) for part in parts}) == 1, "paired sums have the same documents"
         value, error, degrees = map(float, jackknife(scale, parts))
         return cls(value, error, degrees, len(parts[0]))
 
     def _numbers(self) -> Jackknifed:
-        return Jackknifed(*(np.asarray(one) for one in self[:3]))
+        return Jackknifed(*(np.asarray(field) for field in self[:3]))
 
     def reach(self, confidence: float, among: int) -> float:
         return float(self._numbers().reach(confidence, among))
@@ -282,52 +295,52 @@ class _Estimate(NamedTuple):
 
 
 def _over_runs(*sides: Sequence[Sums]) -> _Estimate:
-    """Of one side, or of one against the other, on the scale of logarithms."""
-    found = _Estimate.of(logarithm, *map(_joined, sides))
-    parts = [(found.error**2, found.degrees)]
+    """Logarithm of the ratio of one side, or the difference of two sides, over several runs."""
+    estimate = _Estimate.of(logarithm, *map(_joined, sides))
+    parts = [(estimate.error**2, estimate.degrees)]
     for side in sides:
         if len(side) > 1:
             runs = logarithm(np.array([run.ratio() for run in side]))
             parts.append((float(runs.var(ddof=1)) / len(side), len(side) - 1.0))
     variance = sum(part for part, _ in parts)
     below = sum(part**2 / degrees for part, degrees in parts)
-    degrees = variance**2 / below if below else found.degrees
-    return found._replace(error=math.sqrt(variance), degrees=degrees)
+    degrees = variance**2 / below if below else estimate.degrees
+    return estimate._replace(error=math.sqrt(variance), degrees=degrees)
 
 
 def _joined(runs: Sequence[Sums]) -> Sums:
-    """Added up document by document."""
+    """Sum of the runs for each document."""
     above, below = zip(*runs, strict=True)
-    assert len({len(part) for part in above}) == 1, "of the same documents"
+    assert len({len(part) for part in above}) == 1, "runs have the same documents"
     return Sums(*([sum(of_one) for of_one in zip(*part, strict=True)] for part in (above, below)))
 
 
 def _contrast(scale: _Scale, parts: Sequence[Floats]) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = [a / np.where(b, b, np.nan) for a, b in zip(parts[::2], parts[1::2], strict=True)]
-        values = [scale(one) for one in ratios]
-        found: Floats = values[0] - values[1] if len(values) > 1 else values[0]
-    return found
+        values = [scale(ratio) for ratio in ratios]
+        contrast: Floats = values[0] - values[1] if len(values) > 1 else values[0]
+    return contrast
 
 
 def logarithm(ratios: Floats) -> Floats:
-    """The scale on which ratios are compared; -inf and nan pass without a warning."""
+    """The scale on which ratios are compared. -inf and nan give no warning."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        found: Floats = np.log(ratios)
-    return found
+        logarithms: Floats = np.log(ratios)
+    return logarithms
 
 
-def _around(value: float, found: _Estimate, confidence: float, among: int) -> Interval:
-    """The interval of a value whose logarithm was estimated."""
+def _around(value: float, estimate: _Estimate, confidence: float, among: int) -> Interval:
+    """The interval of a value from the estimate of its logarithm."""
     with np.errstate(over="ignore"):
-        factor = float(np.exp(found.reach(confidence, among)))
+        factor = float(np.exp(estimate.reach(confidence, among)))
     return Interval(value, value / factor, value * factor)
 
 
-def _quotient(one: Sums, other: Sums) -> float:
-    base = other.ratio()
-    return one.ratio() / base if base else math.nan
+def _quotient(sums: Sums, base_sums: Sums) -> float:
+    base = base_sums.ratio()
+    return sums.ratio() / base if base else math.nan
 
 
-def _more(found: Interval) -> Interval:
-    return Interval(*(bound - 1.0 for bound in found))
+def _more(ratios: Interval) -> Interval:
+    return Interval(*(bound - 1.0 for bound in ratios))

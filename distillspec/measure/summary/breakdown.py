@@ -1,154 +1,108 @@
-"""A cell's numbers by what the prompts are about, and by how much stands before the draft."""
+"""A cell's numbers by category of the prompts, and by length of the context."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from distillspec.measure.stats import intervals
 from distillspec.measure.stats.intervals import NOTHING, Interval, Sums, by_document
+from distillspec.measure.summary.cells import CategoryCell, CellKey, ContextBin
 from distillspec.measure.timed.rows import CellRow
 
-FEW = 5  # prompts; of fewer only counts are told, since an interval over them says nothing
-UNNAMED = "(none)"  # prompts without a category, beside some that have one
-
-
-@dataclass(frozen=True)
-class CategoryCell:
-    """A cell on the prompts of one category. Counts are of whole rounds.
-
-    Rates and intervals do not exist (nan) where there are fewer than FEW prompts.
-    """
-
-    draft: str
-    method: str
-    gamma: int
-    temperature: float
-    category: str
-    prompts: int
-    drafted: int
-    accepted: int
-    emitted: int
-    verifications: int
-    draft_acceptance: float
-    draft_acceptance_low: float
-    draft_acceptance_high: float
-    tau: float
-    tau_low: float
-    tau_high: float
-    speedup: float
-    speedup_low: float
-    speedup_high: float
-
-
-@dataclass(frozen=True)
-class ContextBin:
-    """A cell's whole rounds with from_tokens <= prompt and output so far < to_tokens.
-
-    prompts: that have such a round. The acceptance does not exist (nan) where they are fewer than
-    FEW.
-    """
-
-    draft: str
-    method: str
-    gamma: int
-    temperature: float
-    from_tokens: int
-    to_tokens: int
-    prompts: int
-    rounds: int
-    drafted: int
-    accepted: int
-    draft_acceptance: float
-    draft_acceptance_low: float
-    draft_acceptance_high: float
+FEW = 5  # prompts; with fewer only counts are shown, since an interval would be too wide
+UNNAMED = "(none)"  # prompts without a category, if others have one
 
 
 def by_category(
-    place: tuple[str, str, int, float],
+    key: CellKey,
     categories: Sequence[str | None],
     documents: Sequence[str],
     sums: tuple[Sums, Sums, Sums],
     confidence: float,
 ) -> list[CategoryCell]:
-    """The cell at `place` (draft, method, gamma, temperature) by category, in order of appearance.
+    """The numbers of a cell by category, in order of appearance.
 
-    categories, documents: of the prompts, in the order of the sums, which are accepted over
-    drafted, emitted over verifications, and seconds of the baseline over the cell's. Empty where
-    all prompts are of one category, or of none.
+    Args:
+        key: The cell.
+        categories, documents: Of each prompt, in the order of the sums.
+        sums: Per prompt: accepted over drafted tokens, emitted tokens over rounds, and seconds of
+            the baseline over the cell's.
+        confidence: Confidence of the intervals.
+
+    Returns:
+        Empty if the prompts have fewer than two categories.
     """
-    names = list(dict.fromkeys(UNNAMED if one is None else one for one in categories))
+    names = list(
+        dict.fromkeys(UNNAMED if category is None else category for category in categories)
+    )
     if len(names) < 2:
         return []
-    found = []
+    cells = []
     for name in names:
-        mine = [i for i, one in enumerate(categories) if name == (one or UNNAMED)]
-        of = [documents[i] for i in mine]
-        kept, rounds, times = (_some(one, mine) for one in sums)
-        acceptance, efficiency, gain = (_rate(one, of, confidence) for one in (kept, rounds, times))
-        acceptance = acceptance.within(0.0, 1.0)
-        found.append(
+        indices = [i for i, category in enumerate(categories) if name == (category or UNNAMED)]
+        of = [documents[i] for i in indices]
+        accepted, rounds, times = (_some(of_prompts, indices) for of_prompts in sums)
+        acceptance, efficiency, gain = (
+            _rate(of_category, of, confidence) for of_category in (accepted, rounds, times)
+        )
+        cells.append(
             CategoryCell(
-                *place,
+                *key,
                 category=name,
-                prompts=len(mine),
-                drafted=int(sum(kept.denominators)),
-                accepted=int(sum(kept.numerators)),
+                prompts=len(indices),
+                drafted=int(sum(accepted.denominators)),
+                accepted=int(sum(accepted.numerators)),
                 emitted=int(sum(rounds.numerators)),
                 verifications=int(sum(rounds.denominators)),
-                draft_acceptance=acceptance.value,
-                draft_acceptance_low=acceptance.low,
-                draft_acceptance_high=acceptance.high,
-                tau=efficiency.value,
-                tau_low=efficiency.low,
-                tau_high=efficiency.high,
-                speedup=gain.value,
-                speedup_low=gain.low,
-                speedup_high=gain.high,
+                draft_acceptance=acceptance.within(0.0, 1.0),
+                tau=efficiency,
+                speedup=gain,
             )
         )
-    return found
+    return cells
 
 
 def by_context(
-    place: tuple[str, str, int, float], rows: Mapping[int, Sequence[CellRow]], confidence: float
+    key: CellKey, rows: Mapping[int, Sequence[CellRow]], confidence: float
 ) -> list[ContextBin]:
-    """Rounds of the cell's rows (by prompt) that drafted, by the power of two below their context.
+    """Rounds that drafted, by the power of two below the length of their context.
 
-    A bin's rounds come from those prompts alone that reach it: long contexts are late rounds, and
-    rounds of long prompts.
+    Only prompts that reach a bin have rounds in it: long contexts are late rounds, and rounds of
+    long prompts.
+
+    Args:
+        key: The cell.
+        rows: Its rows by prompt.
+        confidence: Confidence of the intervals.
     """
     bins: dict[int, dict[int, list[tuple[int, int]]]] = {}
     for prompt, some in rows.items():
         for row in some:
-            for one in row.rounds:
-                if one.drafted:
-                    power = one.context.bit_length() - 1
+            for drafted_round in row.rounds:
+                if drafted_round.drafted:
+                    power = drafted_round.context.bit_length() - 1
                     rounds = bins.setdefault(power, {}).setdefault(prompt, [])
-                    rounds.append((one.accepted, one.drafted))
-    found = []
+                    rounds.append((drafted_round.accepted, drafted_round.drafted))
+    context_bins = []
     for power, by_prompt in sorted(bins.items()):
         sums = Sums(
             [float(sum(accepted for accepted, _ in rounds)) for rounds in by_prompt.values()],
             [float(sum(drafted for _, drafted in rounds)) for rounds in by_prompt.values()],
         )
         of = [rows[prompt][0].unit for prompt in by_prompt]
-        acceptance = _rate(sums, of, confidence).within(0.0, 1.0)
-        found.append(
+        context_bins.append(
             ContextBin(
-                *place,
+                *key,
                 from_tokens=2**power,
                 to_tokens=2 ** (power + 1),
                 prompts=len(by_prompt),
                 rounds=sum(map(len, by_prompt.values())),
                 drafted=int(sum(sums.denominators)),
                 accepted=int(sum(sums.numerators)),
-                draft_acceptance=acceptance.value,
-                draft_acceptance_low=acceptance.low,
-                draft_acceptance_high=acceptance.high,
+                draft_acceptance=_rate(sums, of, confidence).within(0.0, 1.0),
             )
         )
-    return found
+    return context_bins
 
 
 def _some(sums: Sums, which: Sequence[int]) -> Sums:

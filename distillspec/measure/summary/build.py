@@ -1,4 +1,4 @@
-"""From rows to the summary: teacher-forced acceptance, tallies, quality, examples, environment."""
+"""Make the summary of an evaluation from its rows and the target's texts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distillspec.measure.exact.prompt import MeasuredPrompt
-from distillspec.measure.exact.target_texts import drawn_texts, text_facts
+from distillspec.measure.exact.target_texts import TextFacts, drawn_texts, text_facts
 from distillspec.measure.summary.comparing import comparisons
 from distillspec.measure.summary.completions import completion_text, examples, greedy_divergences
 from distillspec.measure.summary.definitions import DEFINITIONS
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _COMPARED = "distilled"
 _PLAIN_NAME = "target alone"
-_MIXED = "Ratios of a compiled and an eager model say little about a serving engine."
+_MIXED = "Ratios of a compiled and an eager model do not predict a serving engine."
 
 
 def sum_up(
@@ -55,32 +55,26 @@ def sum_up(
     ends: frozenset[int],
     notes: Sequence[str] = (),
 ) -> Summary:
-    """Everything the rows of `prompts` say, and acceptance on the target's text_prompts.
+    """The summary of an evaluation.
 
-    ends: what ends a text. notes: sentences about the prompts, told last.
+    Args:
+        suite: What was measured.
+        rows: All rows of the evaluation.
+        prepared: Step times and runners.
+        target, drafts: The models.
+        tokenizer: The pair's tokenizer.
+        prompts: The decoded prompts.
+        text_prompts: The prompts of the target's texts, for alpha and expected tau.
+        vocab_size: Tokens that all models share.
+        ends: Ids of tokens that end a text.
+        notes: Sentences about the prompts, which come last.
     """
     floor = noise_floor(rows, suite.confidence)
     rows = [row for row in rows if not row.again]
-    facts = {}
-    for temperature in suite.temperatures:
-        policy = SamplingPolicy(temperature, suite.top_k, suite.nucleus)
-        drawn = drawn_texts(
-            target,
-            text_prompts,
-            policy,
-            tokens=suite.max_new_tokens,
-            seed=suite.seed,
-            vocab_size=vocab_size,
-        )
-        facts[temperature] = text_facts(
-            target,
-            drafts,
-            drawn,
-            policy,
-            documents=[prompt.document for prompt in text_prompts],
-            ends=ends,
-            vocab_size=vocab_size,
-        )
+    facts = {
+        temperature: _facts(suite, temperature, target, drafts, text_prompts, ends, vocab_size)
+        for temperature in suite.temperatures
+    }
     standard = frozenset(method.name for method in suite.methods if method.is_standard)
     tally = Tally(rows, prepared.steps, facts, suite.confidence, ends, standard)
     cells, baseline = tally.cells(), tally.baselines()
@@ -90,7 +84,7 @@ def sum_up(
         if _COMPARED in drafts
         else []
     )
-    measured = [place[0] for place in tally.places()]
+    measured = [key.draft for key in tally.cell_keys()]
     shown = _COMPARED if _COMPARED in measured else measured[-1]
     recommendation = recommendations(tally)
     ranked = ranking(tally)
@@ -124,7 +118,7 @@ def sum_up(
         notes=[
             *findings(cells, baseline, compared, recommendation, divergences, tally.documents()),
             *of_run,
-            *_begun_anew(suite, len(runs)),
+            *_forgotten(suite, len(runs)),
             *_lossy(suite),
             *_audited(suite),
             *notes,
@@ -143,6 +137,36 @@ def sum_up(
     )
 
 
+def _facts(
+    suite: Suite,
+    temperature: float,
+    target: PreTrainedModel,
+    drafts: Mapping[str, PreTrainedModel],
+    prompts: Sequence[MeasuredPrompt],
+    ends: frozenset[int],
+    vocab_size: int | None,
+) -> TextFacts:
+    """Acceptance of every draft on new texts of the target at one temperature."""
+    policy = SamplingPolicy(temperature, suite.top_k, suite.nucleus)
+    texts = drawn_texts(
+        target,
+        prompts,
+        policy,
+        tokens=suite.max_new_tokens,
+        seed=suite.seed,
+        vocab_size=vocab_size,
+    )
+    return text_facts(
+        target,
+        drafts,
+        texts,
+        policy,
+        documents=[prompt.document for prompt in prompts],
+        ends=ends,
+        vocab_size=vocab_size,
+    )
+
+
 def _quality(
     suite: Suite,
     tokenizer: PreTrainedTokenizerBase,
@@ -150,10 +174,10 @@ def _quality(
     rows: Sequence[CellRow],
     ends: frozenset[int],
 ) -> list[Quality]:
-    """The metric on the target's own completions and on those decoded with each draft.
+    """The metric on completions of the target alone and on those decoded with each draft.
 
-    Speculative decoding is lossless, so these must agree but for the noise of sampling; lossy
-    methods, which stand apart, need not.
+    Speculative decoding is lossless, so these agree up to the noise of sampling. Lossy methods,
+    which are listed separately, may differ.
     """
     if suite.quality is None:
         return []
@@ -191,39 +215,38 @@ def _quality(
 
 
 def _fallbacks(suite: Suite, prepared: Prepared) -> list[str]:
-    """Models that could not be run as the suite asks for, or not in one row."""
+    """Notes about models that run eagerly, or with several drafts as a batch."""
     eager = _run_by(CausalRunner, prepared) if suite.runner.kind == "compiled" else ""
     as_a_batch = _run_by(BatchedTreeRunner, prepared)
     with_source = _run_by(EncoderDecoderRunner, prepared)
-    found = []
+    notes = []
     if with_source:
-        found.append(
-            "Run eagerly, and several drafts as a batch, since they are encoder-decoder models: "
-            f"{with_source}."
+        notes.append(
+            f"Encoder-decoder models ran eagerly, and several drafts as a batch: {with_source}."
         )
     if eager:
-        found.append(f"Run eagerly, since they could not be compiled: {eager}.")
+        notes.append(f"These models could not be compiled and ran eagerly: {eager}.")
     if as_a_batch:
-        found.append(
-            "Read several drafts as a batch, eagerly, since their attention takes no mask of ours: "
+        notes.append(
+            "These models accept no tree mask, so several drafts ran eagerly as a batch: "
             f"{as_a_batch}."
         )
-    if found and suite.runner.kind == "compiled":
-        found[-1] += f" {_MIXED}"
-    return found
+    if notes and suite.runner.kind == "compiled":
+        notes[-1] += f" {_MIXED}"
+    return notes
 
 
 def _processes(runs: int) -> list[str]:
     if runs == 1:
         return []
     return [
-        f"{runs} processes timed these rows (the evaluation was interrupted); every comparison "
-        "block comes from one of them."
+        f"{runs} processes timed these rows (the evaluation was interrupted). Every block of "
+        "comparisons comes from one process."
     ]
 
 
-def _begun_anew(suite: Suite, processes: int) -> list[str]:
-    """Methods that an interrupted evaluation made forget what they had seen."""
+def _forgotten(suite: Suite, processes: int) -> list[str]:
+    """A note about methods that lost their state when the evaluation was interrupted."""
     forgot = [
         method.name
         for method in suite.methods
@@ -237,8 +260,8 @@ def _begun_anew(suite: Suite, processes: int) -> list[str]:
     if processes == 1 or not forgot:
         return []
     return [
-        f"Windows and valves began anew in each of {processes} processes: {', '.join(forgot)}. Not "
-        "so in an evaluation that is never interrupted."
+        f"Windows and valves started empty in each of {processes} processes: {', '.join(forgot)}. "
+        "They keep their state in an evaluation without interruption."
     ]
 
 
@@ -247,7 +270,7 @@ def _run_by(runner: type[Runner], prepared: Prepared) -> str:
 
 
 def _choosers(suite: Suite) -> dict[str, list[Arm]]:
-    """Methods that choose, with their arms."""
+    """The methods that choose, with their arms."""
     return {
         method.name: [Arm(arm.name, gamma, arm.model) for arm, gamma in suite.arms(method)]
         for method in suite.methods
@@ -260,8 +283,8 @@ def _lossy(suite: Suite) -> list[str]:
     if not names:
         return []
     return [
-        f"LOSSY: {', '.join(names)}. What they emit does not follow the target's law; their task "
-        "quality stands beside their speed."
+        f"LOSSY: {', '.join(names)}. Their output does not follow the target's distribution. See "
+        "their task quality, not only their speed."
     ]
 
 
@@ -269,8 +292,8 @@ def _audited(suite: Suite) -> list[str]:
     if not suite.audit:
         return []
     return [
-        "Every round was audited, and the times of speculative decoding include the auditing: "
-        "leave `audit` out of the suite to compare speeds."
+        "Every round was audited, and the times of speculative decoding include the audit. "
+        "Remove `audit` from the suite to compare speeds."
     ]
 
 

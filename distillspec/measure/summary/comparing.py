@@ -1,4 +1,4 @@
-"""Drafts against each other, paired over the same documents; a verdict where one is stated."""
+"""Comparisons of drafts, paired over the same documents."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class _Pair(NamedTuple):
     method: str | None
     gamma: int | None
     temperature: float
-    one: Sums
-    other: Sums
+    sums: Sums
+    base: Sums
 
     def is_stated(self, stated: _Stated) -> bool:
         method, gamma = stated[self.temperature]
@@ -32,14 +32,18 @@ class _Pair(NamedTuple):
 def comparisons(
     tally: Tally, draft: str, against: Sequence[str], stated: _Stated
 ) -> list[DraftComparison]:
-    """`draft` against each other one: on the target's texts, then tau and speed per cell.
+    """Compare `draft` with the others: on the target's texts, then tau and speed per cell.
 
-    stated: where a verdict is given, which is one place a temperature. All these verdicts are one
-    family of claims; the other places have intervals alone, each by itself.
+    Args:
+        tally: The evaluation.
+        draft: The draft of interest.
+        against: The drafts that it is compared with.
+        stated: Method and gamma with a verdict, by temperature. All verdicts are tested together;
+            the other cells have intervals without a correction.
     """
     pairs = list(_pairs(tally, draft, against))
     tested = [pair for pair in pairs if pair.is_stated(stated)]
-    made = intervals.verdicts([(pair.one, pair.other) for pair in tested], tally.confidence)
+    made = intervals.verdicts([(pair.sums, pair.base) for pair in tested], tally.confidence)
     verdicts = {id(pair): verdict for pair, verdict in zip(tested, made, strict=True)}
     return [
         replace(_compared(tally, draft, pair), verdict=verdicts.get(id(pair), "not tested"))
@@ -48,27 +52,24 @@ def comparisons(
 
 
 def _pairs(tally: Tally, draft: str, against: Sequence[str]) -> Iterator[_Pair]:
-    places = tally.places()
-    mine = [place for place in places if place[0] == draft]
-    for other in against:
-        for temperature in sorted({place[3] for place in mine}):
+    keys = [key for key in tally.cell_keys() if key.draft == draft]
+    for base in against:
+        for temperature in sorted({key.temperature for key in keys}):
             facts = tally.facts[temperature]
-            sums = facts.alpha(draft), facts.alpha(other)
-            yield _Pair("alpha", other, None, None, temperature, *sums)
-            for gamma in sorted({place[2] for place in mine if place[1] in tally.standard}):
-                sums = facts.expected_tau(draft, gamma), facts.expected_tau(other, gamma)
-                yield _Pair("expected tau", other, None, gamma, temperature, *sums)
-        for place in mine:
-            theirs = (other, *place[1:])
-            if theirs in places:
-                yield _Pair("tau", other, *place[1:], tally.tau(place), tally.tau(theirs))
-                yield _Pair("speed", other, *place[1:], tally.speed(place), tally.speed(theirs))
+            sums = facts.alpha(draft), facts.alpha(base)
+            yield _Pair("alpha", base, None, None, temperature, *sums)
+            for gamma in sorted({key.gamma for key in keys if key.method in tally.standard}):
+                sums = facts.expected_tau(draft, gamma), facts.expected_tau(base, gamma)
+                yield _Pair("expected tau", base, None, gamma, temperature, *sums)
+        for key in keys:
+            other_key = key._replace(draft=base)
+            if other_key in tally.cell_keys():
+                yield _Pair("tau", *other_key, tally.tau(key), tally.tau(other_key))
+                yield _Pair("speed", *other_key, tally.speed(key), tally.speed(other_key))
 
 
 def _compared(tally: Tally, draft: str, pair: _Pair) -> DraftComparison:
-    one, other = pair.one, pair.other
-    difference = intervals.difference(one, other, tally.confidence)
-    relative = intervals.relative(one, other, tally.confidence)
+    sums, base = pair.sums, pair.base
     return DraftComparison(
         quantity=pair.quantity,
         draft=draft,
@@ -77,14 +78,10 @@ def _compared(tally: Tally, draft: str, pair: _Pair) -> DraftComparison:
         gamma=pair.gamma,
         temperature=pair.temperature,
         prompts=tally.prompts() if pair.method else tally.texts(pair.temperature),
-        documents=len(one.numerators),
-        value=one.ratio(),
-        against_value=other.ratio(),
-        difference=difference.value,
-        low=difference.low,
-        high=difference.high,
-        relative=relative.value,
-        relative_low=relative.low,
-        relative_high=relative.high,
+        documents=len(sums.numerators),
+        value=sums.ratio(),
+        against_value=base.ratio(),
+        difference=intervals.difference(sums, base, tally.confidence),
+        relative=intervals.relative(sums, base, tally.confidence),
         verdict="not tested",
     )

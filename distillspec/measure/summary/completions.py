@@ -1,4 +1,4 @@
-"""The texts behind the numbers: where they end, what repeats, where greedy ones part, examples."""
+"""Decoded texts: repetition, divergence of greedy texts, examples."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _CONTEXT = 8
 
 
 def repeated_share(texts: Iterable[Sequence[int]], n: int = _NGRAM) -> float:
-    """Share of all n-grams that occurred earlier in the same text, in [0, 1]; nan without any."""
+    """Share of n-grams that occurred earlier in the same text, in [0, 1]; nan without n-grams."""
     repeated = grams = 0
     for tokens in texts:
-        here = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
-        grams += len(here)
-        repeated += len(here) - len(set(here))
+        ngrams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+        grams += len(ngrams)
+        repeated += len(ngrams) - len(set(ngrams))
     return repeated / grams if grams else float("nan")
 
 
@@ -40,29 +40,29 @@ def greedy_divergences(
     rows: Sequence[CellRow],
     vocab_size: int | None,
 ) -> list[GreedyDivergence]:
-    """Temperature-0 texts that differ from the baseline's, with the gap between the two tokens.
+    """Texts at temperature 0 that differ from the baseline's, with the gap of the two tokens.
 
-    The gap is of one teacher-forced forward over the shared text. A near-tie explains a flip, if
-    the two tokens are the target's top two.
+    The gap comes from one teacher-forced forward over the common text. A near-tie explains a
+    difference if the two tokens are the target's top two.
     """
     greedy = [row for row in rows if row.temperature == 0.0]
     plain = {row.prompt: row.tokens for row in greedy if row.draft is None}
     scores: dict[tuple[int, int], Tensor] = {}
-    found = []
+    divergences = []
     for row in greedy:
         if row.draft is None or row.method is None or row.gamma is None:
             continue
         if row.tokens == plain[row.prompt]:
             continue
         both = zip(row.tokens, plain[row.prompt], strict=True)
-        position = next(i for i, (one, other) in enumerate(both) if one != other)
+        position = next(i for i, (token, plain_token) in enumerate(both) if token != plain_token)
         key = row.prompt, position
         if key not in scores:
             text = [*prompts[row.prompt].tokens, *row.tokens[:position]]
             scores[key] = _next_logits(target, text, vocab_size)
         tokens = [row.tokens[position], plain[row.prompt][position]]
         gap, are_top_two = _tie(scores[key], tokens)
-        found.append(
+        divergences.append(
             GreedyDivergence(
                 draft=row.draft,
                 method=row.method,
@@ -73,7 +73,7 @@ def greedy_divergences(
                 are_top_two=are_top_two,
             )
         )
-    return found
+    return divergences
 
 
 @torch.no_grad()
@@ -84,7 +84,7 @@ def _next_logits(target: nn.Module, tokens: list[int], vocab_size: int | None) -
 
 
 def _tie(logits: Tensor, tokens: list[int]) -> tuple[float, bool]:
-    """[V], two tokens -> the highest logit less the lower of theirs; whether none lies between."""
+    """[V], two tokens -> highest logit minus the lower of the two; whether they are the top two."""
     first, second = logits.topk(2).values.tolist()
     lower = float(logits[tokens].min())
     return first - lower, lower >= second
@@ -96,20 +96,24 @@ def examples(
     rows: Sequence[CellRow],
     shown_at: dict[float, tuple[str, int]],
 ) -> list[Example]:
-    """Per temperature, one prompt decoded with every draft by every method at one gamma.
+    """At each temperature, one prompt decoded with every draft and method at one gamma.
 
-    shown_at: by temperature, that gamma, and the method by whose tau the prompt is chosen.
+    The prompt is the one on which the last draft's tau is the median.
 
-    Not picked by hand: the prompt on which the last draft's tau is the median.
+    Args:
+        tokenizer: Decodes the tokens.
+        prompts: The decoded prompts.
+        rows: Their rows.
+        shown_at: Method and gamma by temperature; the method gives the tau.
     """
-    found = []
+    shown = []
     for temperature, (method, gamma) in sorted(shown_at.items()):
-        here = [
+        candidates = [
             row
             for row in rows
             if row.temperature == temperature and row.gamma == gamma and row.repeat == 0
         ]
-        by_method = [row for row in here if row.method == method]
+        by_method = [row for row in candidates if row.method == method]
         drafts = list(dict.fromkeys(row.draft for row in by_method))
         taus = {
             row.prompt: row.counts.block_efficiency()
@@ -120,8 +124,8 @@ def examples(
             continue
         middle = median_low(taus.values())
         chosen = next(prompt for prompt, tau in taus.items() if tau == middle)
-        found += [_example(tokenizer, prompts[chosen], r) for r in here if r.prompt == chosen]
-    return found
+        shown += [_example(tokenizer, prompts[chosen], r) for r in candidates if r.prompt == chosen]
+    return shown
 
 
 def _example(tokenizer: PreTrainedTokenizerBase, prompt: MeasuredPrompt, row: CellRow) -> Example:
@@ -147,23 +151,23 @@ def _example(tokenizer: PreTrainedTokenizerBase, prompt: MeasuredPrompt, row: Ce
 def token_texts(
     tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], tokens: Sequence[int]
 ) -> Iterator[str]:
-    """The text each token adds after the prompt; the first part of a split letter adds none."""
+    """The text that each token adds. The first part of a split character adds nothing."""
     context = list(prompt[-_CONTEXT:])
-    said = decoded(tokenizer, context)
+    before = decoded(tokenizer, context)
     for end in range(1, len(tokens) + 1):
         text = decoded(tokenizer, [*context, *tokens[:end]])
         if text.endswith("\ufffd") and end < len(tokens):
             yield ""
             continue
-        yield text[len(said) :]
-        said = text
+        yield text[len(before) :]
+        before = text
 
 
 def completion_text(
     tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], tokens: Sequence[int]
 ) -> str:
-    """What the tokens say after the prompt, end-of-text and other specials left out."""
+    """The text of the tokens after the prompt, without special tokens."""
     context = list(prompt[-_CONTEXT:])
     before = decoded(tokenizer, context, skip_special_tokens=True)
-    whole = decoded(tokenizer, [*context, *tokens], skip_special_tokens=True)
-    return whole[len(before) :]
+    full = decoded(tokenizer, [*context, *tokens], skip_special_tokens=True)
+    return full[len(before) :]

@@ -1,4 +1,4 @@
-"""What an evaluation found, in sentences; a null result is said as plainly as a gain."""
+"""The findings of an evaluation as sentences. A null result is as explicit as a gain."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import math
 from collections.abc import Collection, Sequence
 
 from distillspec.measure.stats import intervals
+from distillspec.measure.summary.cells import Baseline, Cell
 from distillspec.measure.summary.records import (
-    Baseline,
-    Cell,
     DraftComparison,
     GreedyDivergence,
     Recommendation,
@@ -28,9 +27,11 @@ def findings(
     divergences: Sequence[GreedyDivergence],
     documents: int,
 ) -> list[str]:
-    """Sentences, the most important first; the last ones are cautions.
+    """Sentences, the most important first. Cautions come last.
 
-    documents: how many the decoded prompts come from.
+    Args:
+        cells, baseline, comparisons, recommendation, divergences: Records of the evaluation.
+        documents: Number of documents that the decoded prompts come from.
     """
     return [
         *_gains(recommendation),
@@ -41,62 +42,76 @@ def findings(
 
 
 def _gains(recommendation: Sequence[Recommendation]) -> list[str]:
-    best = [one for one in recommendation if one.temperature is not None]
+    best = [recommended for recommended in recommendation if recommended.temperature is not None]
     last = best[-1].draft if best else ""
-    shown = [one for one in best if one.draft == ("distilled" if _has(best) else last)]
-    return [f"T = {one.temperature:g}, {one.draft} draft: {one.words}." for one in shown]
+    shown = [
+        recommended
+        for recommended in best
+        if recommended.draft == ("distilled" if _has(best) else last)
+    ]
+    return [
+        f"T = {recommended.temperature:g}, {recommended.draft} draft: {recommended.words}."
+        for recommended in shown
+    ]
 
 
 def _has(best: Sequence[Recommendation]) -> bool:
-    return any(one.draft == "distilled" for one in best)
+    return any(recommended.draft == "distilled" for recommended in best)
 
 
 def _differences(comparisons: Sequence[DraftComparison]) -> list[str]:
-    """What was tested, a sentence per pair of drafts, temperature and quantity.
+    """One sentence per tested pair of drafts, temperature and quantity.
 
-    Everything that was not tested has its interval in the table, and no sentence.
+    Comparisons without a test have an interval in the table, and no sentence.
     """
-    tested = [one for one in comparisons if one.verdict != "not tested"]
-    shown = [one for one in tested if math.isfinite(one.difference)]
+    tested = [comparison for comparison in comparisons if comparison.verdict != "not tested"]
+    shown = [comparison for comparison in tested if math.isfinite(comparison.difference.value)]
     order = ("expected tau", "tau", "alpha", "speed")
     shown.sort(
-        key=lambda one: (
-            order.index(one.quantity),
-            one.against != "undistilled",
-            one.against,
-            one.temperature,
+        key=lambda comparison: (
+            order.index(comparison.quantity),
+            comparison.against != "undistilled",
+            comparison.against,
+            comparison.temperature,
         )
     )
-    said = [_difference(one) for one in shown]
-    if len(shown) > 1 and any(one.verdict in ("higher", "lower") for one in shown):
-        said.append(
+    sentences = [_difference(comparison) for comparison in shown]
+    if len(shown) > 1 and any(comparison.verdict in ("higher", "lower") for comparison in shown):
+        sentences.append(
             f"These {len(shown)} comparisons were tested together (Holm); the intervals of "
-            "single cells allow for no other cell."
+            "single cells are not corrected for the number of cells."
         )
-    return said
+    return sentences
 
 
-def _difference(one: DraftComparison) -> str:
-    form = {"tau": ".2f", "speed": ".0f"}.get(one.quantity, ".3f")
-    name = "tokens/s" if one.quantity == "speed" else one.quantity
-    gamma = "" if one.gamma is None else f", gamma {_place(one)}"
-    numbers = f"{one.against_value:{form}} -> {one.value:{form}}"
-    if math.isfinite(one.relative):
-        numbers += f", {one.relative:+.1%}"
-    if math.isfinite(one.relative_low + one.relative_high):  # none where a side is 0 in all texts
-        numbers += f" {bracketed(one.relative_low, one.relative_high, '+.1%')}"
+def _difference(comparison: DraftComparison) -> str:
+    form = {"tau": ".2f", "speed": ".0f"}.get(comparison.quantity, ".3f")
+    name = "tokens/s" if comparison.quantity == "speed" else comparison.quantity
+    gamma = "" if comparison.gamma is None else f", gamma {_configuration(comparison)}"
+    numbers = f"{comparison.against_value:{form}} -> {comparison.value:{form}}"
+    if math.isfinite(comparison.relative.value):
+        numbers += f", {comparison.relative.value:+.1%}"
+    if math.isfinite(
+        comparison.relative.low + comparison.relative.high
+    ):  # none where a side is 0 in all texts
+        numbers += f" {bracketed(comparison.relative.low, comparison.relative.high, '+.1%')}"
     words = {
         "higher": f"{name} is higher ({numbers})",
         "lower": f"{name} is lower ({numbers})",
-        "too few documents": f"{name} {numbers}; {one.documents} documents are too few to say more",
-    }.get(one.verdict, f"no difference in {name} is shown ({numbers})")
-    head = f"{one.draft.capitalize()} against {one.against} at T = {one.temperature:g}{gamma}: "
-    return f"{head}{words}."
+        "too few documents": f"{name} {numbers}; {comparison.documents} documents are too few "
+        "for a verdict",
+    }.get(comparison.verdict, f"no difference in {name} is shown ({numbers})")
+    drafts = f"{comparison.draft.capitalize()} against {comparison.against}"
+    return f"{drafts} at T = {comparison.temperature:g}{gamma}: {words}."
 
 
-def _place(one: DraftComparison) -> str:
-    """Its gamma, and its method if that is not the standard one."""
-    return str(one.gamma) if one.method in (None, "standard") else f"{one.gamma} ({one.method})"
+def _configuration(comparison: DraftComparison) -> str:
+    """The gamma, and the method unless it is the standard method."""
+    return (
+        str(comparison.gamma)
+        if comparison.method in (None, "standard")
+        else f"{comparison.gamma} ({comparison.method})"
+    )
 
 
 def served_cautions(
@@ -106,28 +121,30 @@ def served_cautions(
     documents: int,
     standard: Collection[str],
 ) -> list[str]:
-    """Those about the methods that engines run, by name in `standard`."""
+    """Cautions about the methods that engines run, whose names are in `standard`."""
     return cautions(
-        [one for one in cells if one.method in standard],
+        [record for record in cells if record.method in standard],
         baseline,
-        [one for one in divergences if one.method in standard],
+        [record for record in divergences if record.method in standard],
         documents,
     )
 
 
 def _limits(cells: Sequence[Cell]) -> list[str]:
-    """Pairs that cannot win, whatever the training."""
-    said = []
+    """Drafts that cannot be faster with any training."""
+    sentences = []
     for draft in dict.fromkeys(cell.draft for cell in cells):
-        mine = [cell for cell in cells if cell.draft == draft]
-        known = [cell.perfect_draft_cap for cell in mine if math.isfinite(cell.perfect_draft_cap)]
+        of_draft = [cell for cell in cells if cell.draft == draft]
+        known = [
+            cell.perfect_draft_cap for cell in of_draft if math.isfinite(cell.perfect_draft_cap)
+        ]
         cap = max(known, default=math.inf)
         if cap < 1.0:
-            said.append(
+            sentences.append(
                 f"Even a perfect {draft} draft would be slower than autoregressive decoding on "
-                f"this machine (cap {cap:.2f}x): a smaller draft is needed, not a better one."
+                f"this machine (cap {cap:.2f}x): a smaller draft is needed, not a better draft."
             )
-    return said
+    return sentences
 
 
 def cautions(
@@ -136,43 +153,43 @@ def cautions(
     divergences: Sequence[GreedyDivergence],
     documents: int,
 ) -> list[str]:
-    """What makes the numbers of these cells doubtful: also of a part of an evaluation's cells."""
-    said = []
+    """Reasons to doubt the numbers of these cells, which may be a part of an evaluation's cells."""
+    sentences = []
     short = [cell for cell in cells if cell.measured_over_predicted < _PREDICTION_FLOOR]
     if short:
         worst = min(cell.measured_over_predicted for cell in short)
-        said.append(
+        sentences.append(
             f"{len(short)} of {len(cells)} cells reach less than {_PREDICTION_FLOOR:.0%} of their "
-            f"predicted speed-up (lowest {worst:.0%}): time goes where the model does not look."
+            f"predicted speed-up (lowest {worst:.0%}): the cost model misses part of the time."
         )
-    spread = max((one.step_spread for one in baseline), default=0.0)
+    spread = max((line.step_spread for line in baseline), default=0.0)
     if spread > _QUIET:
-        said.append(
+        sentences.append(
             "The machine was not quiet while single steps were timed (quartiles up to "
-            f"{spread:.0%} of a median apart): c, v and the predictions are rough."
+            f"{spread:.0%} of a median apart): c, v and the predictions are imprecise."
         )
     if cells and documents < intervals.FEWEST:
-        said.append(
+        sentences.append(
             f"The {cells[0].prompts} prompts come from {documents} documents, and fewer than "
-            f"{intervals.FEWEST} say too little: no verdict is given."
+            f"{intervals.FEWEST} are too few: no verdict is given."
         )
-    for one in baseline:
-        if one.repeated_ngram_share is not None and one.repeated_ngram_share > _LOOPING:
-            said.append(
-                f"At T = {one.temperature:g} {one.repeated_ngram_share:.0%} of the 4-grams repeat "
-                "earlier ones: the target loops, which flatters alpha and tau."
+    for line in baseline:
+        if line.repeated_ngram_share is not None and line.repeated_ngram_share > _LOOPING:
+            sentences.append(
+                f"At T = {line.temperature:g}, {line.repeated_ngram_share:.0%} of the 4-grams "
+                "occurred before: the target loops, which makes alpha and tau too high."
             )
     if divergences:
-        texts = {(one.prompt_key, one.position) for one in divergences}
-        widest = max(one.gap for one in divergences)
-        said.append(
-            f"At T = 0, {len(divergences)} of the speculative texts leave the baseline's, at "
-            f"{len(texts)} places; the target's logits of the two tokens lie there at most "
-            f"{known(widest, '.3g')} below the highest."
+        texts = {(d.prompt_key, d.position) for d in divergences}
+        widest = max(d.gap for d in divergences)
+        sentences.append(
+            f"At T = 0, {len(divergences)} of the speculative texts differ from the "
+            f"baseline's at {len(texts)} positions. There, the target's logits of "
+            f"the two tokens are at most {known(widest, '.3g')} below the highest."
         )
-        if third := sum(not one.are_top_two for one in divergences):
-            said.append(
-                f"{third} of them have a token there that is not among the target's top two: no "
-                "near-tie explains that. Please report it."
+        if third := sum(not d.are_top_two for d in divergences):
+            sentences.append(
+                f"{third} of them have a token that is not among the target's top two: a near-tie "
+                "does not explain this. Please report it."
             )
-    return said
+    return sentences

@@ -1,4 +1,4 @@
-"""The same draft timed twice: how far two equal drafts lie apart in this evaluation (A/A)."""
+"""One cell timed twice (A/A): how much two equal drafts differ in this evaluation."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from distillspec.text.numbers import with_interval
 
 
 def timed_again(suite: Suite, drafts: Iterable[str]) -> BenchColumn | None:
-    """The cell that is timed a second time; None where the suite wants none, or none is standard.
+    """The cell that is timed a second time, at temperature `suite.again_at`.
 
-    Of the distilled draft, or the last one, at the last gamma; at `suite.again_at` alone.
+    It has the distilled or the last draft, the first standard method and the last gamma. None if
+    the suite has no noise floor or no standard method.
     """
     of_suite = [name for name in drafts if name in suite.drafts]
     standard = [method for method in suite.methods if method.is_standard and method.model is None]
@@ -27,65 +28,61 @@ def timed_again(suite: Suite, drafts: Iterable[str]) -> BenchColumn | None:
 
 
 def noise_floor(rows: Sequence[CellRow], confidence: float) -> NoiseFloor | None:
-    """The second time over the first, paired by document; None where nothing was timed twice.
+    """The second time over the first, paired by document; None if no cell was timed twice.
 
     Args:
-        rows: All of an evaluation, those of the second time included.
-        confidence: Of the intervals.
+        rows: All rows of an evaluation, with those of the second time.
+        confidence: Confidence of the intervals.
     """
     second = [row for row in rows if row.again]
     if not second:
         return None
-    one = second[0]
-    cell = (one.draft, one.method, one.gamma, one.temperature)
+    row_again = second[0]
+    cell = (row_again.draft, row_again.method, row_again.gamma, row_again.temperature)
     first = [
         row
         for row in rows
         if not row.again and (row.draft, row.method, row.gamma, row.temperature) == cell
     ]
-    assert one.draft is not None and one.method is not None and one.gamma is not None
-    speed = intervals.relative(_speed(second), _speed(first), confidence)
-    tau = intervals.relative(_tau(second), _tau(first), confidence)
+    assert (
+        row_again.draft is not None and row_again.method is not None and row_again.gamma is not None
+    )
     return NoiseFloor(
-        draft=one.draft,
-        method=one.method,
-        gamma=one.gamma,
-        temperature=one.temperature,
+        draft=row_again.draft,
+        method=row_again.method,
+        gamma=row_again.gamma,
+        temperature=row_again.temperature,
         documents=len({row.unit for row in second}),
-        speed=speed.value,
-        speed_low=speed.low,
-        speed_high=speed.high,
-        tau=tau.value,
-        tau_low=tau.low,
-        tau_high=tau.high,
+        speed=intervals.relative(_speed(second), _speed(first), confidence),
+        tau=intervals.relative(_tau(second), _tau(first), confidence),
     )
 
 
-def in_words(found: NoiseFloor) -> str:
+def in_words(floor: NoiseFloor) -> str:
     """A sentence for the findings."""
-    speed = with_interval(found.speed, found.speed_low, found.speed_high, "+.1%")
-    tau = with_interval(found.tau, found.tau_low, found.tau_high, "+.1%")
+    speed = with_interval(*floor.speed, form="+.1%")
+    tau = with_interval(*floor.tau, form="+.1%")
     return (
-        f"Noise floor: the {found.draft} draft timed a second time (gamma {found.gamma}, T = "
-        f"{found.temperature:g}) differs from itself by {speed} in tokens/s and {tau} in tau."
+        f"Noise floor: the {floor.draft} draft timed a second time (gamma {floor.gamma}, T = "
+        f"{floor.temperature:g}) differs from itself by {speed} in tokens/s and {tau} in tau."
     )
 
 
 def _ordered(rows: Sequence[CellRow]) -> list[CellRow]:
-    """By prompt, so that documents come in one order."""
+    """The rows in the order of their prompts, so that documents are paired."""
     return sorted(rows, key=lambda row: (row.prompt, row.repeat))
 
 
 def _speed(rows: Sequence[CellRow]) -> Sums:
-    mine = _ordered(rows)
-    sums = Sums([float(len(row.tokens)) for row in mine], [row.seconds for row in mine])
-    return by_document(sums, [row.unit for row in mine])
+    ordered = _ordered(rows)
+    sums = Sums([float(len(row.tokens)) for row in ordered], [row.seconds for row in ordered])
+    return by_document(sums, [row.unit for row in ordered])
 
 
 def _tau(rows: Sequence[CellRow]) -> Sums:
-    mine = _ordered(rows)
+    ordered = _ordered(rows)
     sums = Sums(
-        [float(row.counts.emitted) for row in mine],
-        [float(row.counts.verifications) for row in mine],
+        [float(row.counts.emitted) for row in ordered],
+        [float(row.counts.verifications) for row in ordered],
     )
-    return by_document(sums, [row.unit for row in mine])
+    return by_document(sums, [row.unit for row in ordered])

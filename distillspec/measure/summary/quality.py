@@ -22,7 +22,12 @@ log = logging.getLogger(__name__)
 
 
 class Completion(NamedTuple):
-    """finished: the text ended with an end-of-text token. reference: None where there is none."""
+    """A completion that a metric scores.
+
+    Attributes:
+        finished: Whether the text ended with an end-of-text token.
+        reference: The data's response, if it has one.
+    """
 
     prompt: str
     text: str
@@ -31,40 +36,49 @@ class Completion(NamedTuple):
 
 
 def score(metric: str, completions: Sequence[Completion]) -> dict[str, float]:
-    """Numbers by name, from a metric that lies at the path `metric`: a folder or a .py file.
+    """The scores of a metric by name. Nothing is downloaded.
 
-    A metric is given what its features name: `predictions`, `references`, `prompts`, `finished`.
-    One that wants references is asked about the completions that have one; an empty result says
-    that there were none. Nothing is downloaded. Raises DistillSpecError.
+    A metric receives the columns that its features name: `predictions`, `references`, `prompts`,
+    `finished`. A metric with references only receives completions that have one.
+
+    Args:
+        metric: Path of the metric, a folder or a .py file.
+        completions: What to score.
+
+    Returns:
+        Empty if the metric needs references and no completion has one.
+
+    Raises:
+        DistillSpecError: The metric cannot be loaded, or names an unknown column.
     """
     module = _load(metric)
     wanted = set(module.features)
     columns: dict[str, list[Any]] = {
-        "predictions": [one.text for one in completions],
-        "prompts": [one.prompt for one in completions],
-        "finished": [one.finished for one in completions],
-        "references": [one.reference for one in completions],
+        "predictions": [completion.text for completion in completions],
+        "prompts": [completion.prompt for completion in completions],
+        "finished": [completion.finished for completion in completions],
+        "references": [completion.reference for completion in completions],
     }
     unknown = wanted - set(columns)
     if unknown:
         raise DistillSpecError(
-            f"the metric wants {', '.join(sorted(unknown))}, which completions do not have",
+            f"the metric needs {', '.join(sorted(unknown))}, which completions do not have",
             where=metric,
             fix=f"use a metric whose features are among {', '.join(sorted(columns))}",
         )
-    kept = [
+    scored = [
         i
-        for i, one in enumerate(completions)
-        if "references" not in wanted or one.reference is not None
+        for i, completion in enumerate(completions)
+        if "references" not in wanted or completion.reference is not None
     ]
-    if not kept:
+    if not scored:
         return {}
-    result = module.compute(**{name: [columns[name][i] for i in kept] for name in wanted})
+    result = module.compute(**{name: [columns[name][i] for i in scored] for name in wanted})
     return {name: float(value) for name, value in result.items() if isinstance(value, int | float)}
 
 
 def name_of(metric: str) -> str:
-    """A metric's short name: its file's."""
+    """The short name of a metric, from its path."""
     return Path(metric).stem
 
 
@@ -73,18 +87,18 @@ def _load(metric: str) -> Any:
     script = path if path.suffix == ".py" else path / f"{path.name}.py"
     if not script.is_file():
         raise DistillSpecError(
-            "there is no metric module here",
+            "there is no metric module at this path",
             where=str(script),
             fix="give the path of a folder NAME with NAME.py in it, or one of the built-in names: "
             + ", ".join(builtin.names("metric")),
         )
     folder = _cache_folder()
     try:
-        # A path that exists is never looked up on the Hub; the module is copied and imported.
+        # An existing path is never looked up on the Hub; the module is copied and imported.
         return evaluate.load(
             str(script.resolve()), cache_dir=str(folder / "metrics"), keep_in_memory=True
         )
-    except Exception as error:  # code of the user's runs here and may raise anything
+    except Exception as error:  # the user's code may raise anything
         raise DistillSpecError(
             f"the metric cannot be loaded: {type(error).__name__}: {error}",
             where=str(script),
@@ -94,9 +108,9 @@ def _load(metric: str) -> Any:
 
 @cache
 def _cache_folder() -> Path:
-    """Where `evaluate` copies modules to: its own cache, or a temporary one if that is read-only.
+    """The folder for `evaluate`'s copies of modules: its cache, or a temporary one if read-only.
 
-    One folder per process: Python imports the copies as one package, which cannot move.
+    One folder per process, because Python imports the copies as one package.
     """
     usual = Path(evaluate.config.HF_MODULES_CACHE)
     with contextlib.suppress(OSError):

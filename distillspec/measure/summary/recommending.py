@@ -1,4 +1,4 @@
-"""Which gamma to decode with, said in words; where speculation only costs, it says so."""
+"""Which gamma to use, in words, and whether speculation pays at all."""
 
 from __future__ import annotations
 
@@ -6,47 +6,60 @@ from collections.abc import Sequence
 
 from distillspec.measure.stats import intervals
 from distillspec.measure.stats.intervals import Sums
+from distillspec.measure.summary.cells import CellKey
 from distillspec.measure.summary.records import Recommendation
 from distillspec.measure.summary.tally import Tally
 from distillspec.text.numbers import with_interval
 
 
 def recommendations(tally: Tally) -> list[Recommendation]:
-    """Per draft and method: the best gamma at each temperature, and over all of them."""
-    found = []
-    for draft, method in dict.fromkeys(place[:2] for place in tally.places()):
-        temperatures = sorted({p[3] for p in tally.places() if p[:2] == (draft, method)})
-        for at in (*temperatures, None):
-            found.append(
-                _recommended(tally, draft, method, at, temperatures if at is None else [at])
-            )
-    return found
+    """For each draft and method, the best gamma at each temperature and over all of them."""
+    shown = []
+    for draft, method in dict.fromkeys((key.draft, key.method) for key in tally.cell_keys()):
+        keys = [key for key in tally.cell_keys() if (key.draft, key.method) == (draft, method)]
+        for temperature in (*sorted({key.temperature for key in keys}), None):
+            shown.append(_recommended(tally, keys, temperature))
+    return shown
 
 
 def recommended(tally: Tally, draft: str) -> dict[float, tuple[str, int]]:
-    """Of this draft, by temperature: the method and gamma with the highest measured speed-up.
+    """Method and gamma with the draft's highest measured speed-up, by temperature.
 
-    Of the standard methods, where there are some: those are what engines run.
+    Only standard methods, which engines run, if there are any.
     """
-    mine = [place for place in tally.places() if place[0] == draft]
-    mine = [place for place in mine if place[1] in tally.standard] or mine
-    found = {}
-    for temperature in sorted({place[3] for place in mine}):
-        here = [place for place in mine if place[3] == temperature]
-        best = max(here, key=lambda place: tally.speedup(place).ratio())
-        found[temperature] = (best[1], best[2])
-    return found
+    keys = [key for key in tally.cell_keys() if key.draft == draft]
+    keys = [key for key in keys if key.method in tally.standard] or keys
+    chosen = {}
+    for temperature in sorted({key.temperature for key in keys}):
+        candidates = [key for key in keys if key.temperature == temperature]
+        best = max(candidates, key=lambda key: tally.speedup(key).ratio())
+        chosen[temperature] = (best.method, best.gamma)
+    return chosen
 
 
 def _recommended(
-    tally: Tally, draft: str, method: str, at: float | None, temperatures: Sequence[float]
+    tally: Tally, keys: Sequence[CellKey], temperature: float | None
 ) -> Recommendation:
-    gammas = sorted({place[2] for place in tally.places() if place[:2] == (draft, method)})
+    """The best gamma of these cells.
+
+    Args:
+        tally: The evaluation.
+        keys: Cells of one draft and method.
+        temperature: None adds up all temperatures.
+    """
+    draft, method = keys[0].draft, keys[0].method
+    gammas = sorted({key.gamma for key in keys})
     sums = {
-        gamma: _added([tally.speedup((draft, method, gamma, t)) for t in temperatures])
+        gamma: _added(
+            [
+                tally.speedup(key)
+                for key in sorted(keys, key=lambda key: key.temperature)
+                if key.gamma == gamma and temperature in (None, key.temperature)
+            ]
+        )
         for gamma in gammas
     }
-    gamma = max(gammas, key=lambda one: sums[one].ratio())
+    gamma = max(gammas, key=lambda gamma: sums[gamma].ratio())
     among, confidence = len(gammas), tally.confidence
     best = intervals.ratio(sums[gamma], confidence, among)
     named = "" if method in tally.standard else f"{method}, "
@@ -57,21 +70,22 @@ def _recommended(
     elif verdict == "no difference shown":
         words = f"no gain shown: the interval contains 1 ({words})"
     elif verdict == "too few documents":
-        words += f"; {tally.documents()} documents are too few to say more"
+        words += f"; {tally.documents()} documents are too few for a verdict"
     else:
         near = [
-            one
-            for one in gammas
-            if one != gamma
-            and not intervals.relative(sums[one], sums[gamma], confidence, among - 1).high < 0.0
+            other_gamma
+            for other_gamma in gammas
+            if other_gamma != gamma
+            and not intervals.relative(sums[other_gamma], sums[gamma], confidence, among - 1).high
+            < 0.0
         ]
         if near:
             words += f"; within noise of it: gamma {', '.join(map(str, near))}"
-    return Recommendation(draft, method, at, gamma, best.value, best.low, best.high, words)
+    return Recommendation(draft, method, temperature, gamma, best, words)
 
 
 def _added(parts: Sequence[Sums]) -> Sums:
-    """Document by document."""
+    """Sum for each document."""
     return Sums(
         [sum(values) for values in zip(*(part.numerators for part in parts), strict=True)],
         [sum(values) for values in zip(*(part.denominators for part in parts), strict=True)],

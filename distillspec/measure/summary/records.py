@@ -1,6 +1,7 @@
-"""What an evaluation found, as records that the table, report and card read.
+"""Records of an evaluation, which the terminal, the report and the card show.
 
-DEFINITIONS, in measure/definitions.py, says what each number means.
+DEFINITIONS in summary/definitions.py defines every number. Records of a single cell are in
+summary/cells.py.
 """
 
 from __future__ import annotations
@@ -10,88 +11,32 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from distillspec.measure.stats.intervals import Verdict
-from distillspec.measure.summary.breakdown import CategoryCell, ContextBin
+from distillspec.measure.stats.intervals import Interval, Verdict
+from distillspec.measure.summary.cells import (
+    Baseline,
+    CategoryCell,
+    Cell,
+    CellKey,
+    ContextBin,
+    InCell,
+)
 
 DISTILLED = "distilled"
 Quantity = Literal["alpha", "expected tau", "tau", "speed"]
 RegretQuantity = Literal["rounds", "seconds"]
-Place = Literal["fastest", "within noise of it", "slower", "too few documents"]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One draft, method, gamma and temperature; every quantity as in DEFINITIONS."""
-
-    draft: str
-    method: str
-    gamma: int
-    temperature: float
-    prompts: int
-    texts: int
-    alpha: float
-    alpha_low: float
-    alpha_high: float
-    alpha_argmax: float
-    alpha_argmax_low: float
-    alpha_argmax_high: float
-    tau: float
-    tau_low: float
-    tau_high: float
-    expected_tau: float
-    expected_tau_low: float
-    expected_tau_high: float
-    tau_iid: float
-    draft_acceptance: float
-    acceptance_by_position: list[float]
-    draft_steps: float
-    draft_to_target_time: float
-    v: float
-    predicted_speedup: float
-    predicted_from_alpha: float
-    speedup: float
-    speedup_low: float
-    speedup_high: float
-    speedup_with_prefill: float
-    measured_over_predicted: float
-    tokens_per_second: float
-    break_even_alpha: float | None
-    perfect_draft_cap: float
-    perfect_draft_gamma: int
-    repeated_ngram_share: float | None
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """Autoregressive decoding with the target alone.
-
-    entropy_nats: of the target's distribution at this temperature (at 0: at temperature 1), per
-    token of its own text. after_end_share: share of the timed tokens after an end-of-text.
-    step_spread: distance between the quartiles of an isolated step's times over their median, the
-    largest of all kinds of steps.
-    """
-
-    temperature: float
-    prompts: int
-    tokens_per_second: float
-    tokens_per_second_low: float
-    tokens_per_second_high: float
-    prefill_seconds: float
-    target_step_seconds: float
-    step_spread: float
-    entropy_nats: float
-    after_end_share: float
-    repeated_ngram_share: float | None
+RankVerdict = Literal["fastest", "within noise of it", "slower", "too few documents"]
 
 
 @dataclass(frozen=True)
 class DraftComparison:
-    """draft against another, paired over documents. method and gamma are None for alpha,
-    method for the expected tau.
+    """One draft against another, paired over documents.
 
-    quantity speed: tokens per second. low, high: interval of the difference. verdict: at the
-    recommended gamma of each temperature, all of them tested together; elsewhere "not tested".
-    documents: 0 in summaries that were written before documents were kept.
+    Attributes:
+        quantity: speed means tokens per second.
+        method, gamma: None for alpha; expected tau has no method.
+        verdict: At the recommended gamma of each temperature, all of them tested together;
+            elsewhere "not tested".
+        documents: 0 in summaries of an earlier version.
     """
 
     quantity: Quantity
@@ -103,31 +48,26 @@ class DraftComparison:
     prompts: int
     value: float
     against_value: float
-    difference: float
-    low: float
-    high: float
-    relative: float
-    relative_low: float
-    relative_high: float
+    difference: Interval
+    relative: Interval
     verdict: Verdict
     documents: int
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """One method's place at a temperature, by tokens per second; the fastest comes first.
+class Ranked(InCell):
+    """A cell in the ranking of a temperature by tokens per second.
 
-    Per token emitted: drafted tokens that were judged, those of them that were not kept (nan where
-    two processes draft and judge, and much is thrown away unjudged), forwards of the target.
-    target_busy, draft_busy: share of the time that each side works, where both work at once.
-    relative: tokens per second beyond the fastest one's, paired, with an interval that holds
-    whichever cell turns out fastest.
+    Attributes:
+        drafted_per_token: Verified draft tokens per emitted token.
+        wasted_per_token: Rejected ones of these; nan for parallel methods, which discard tokens
+            without verifying them.
+        forwards_per_token: Forwards of the target per emitted token.
+        target_busy, draft_busy: Share of the time that each side works, if both work in parallel.
+        relative: Tokens per second over the fastest cell's minus 1, paired. The interval is valid
+            for any fastest cell.
     """
 
-    draft: str
-    method: str
-    gamma: int
-    temperature: float
     tokens_per_second: float
     tau: float
     drafted_per_token: float
@@ -135,39 +75,35 @@ class Ranked:
     forwards_per_token: float
     target_busy: float
     draft_busy: float
-    relative: float
-    relative_low: float
-    relative_high: float
-    verdict: Place
+    relative: Interval
+    verdict: RankVerdict
 
 
 @dataclass(frozen=True)
-class Oracle:
-    """What drafting the best length each round would reach, told in hindsight; see DEFINITIONS.
+class Oracle(InCell):
+    """The speed of drafting the best length in each round; see DEFINITIONS.
 
-    method, gamma: of the cell whose rounds it is read from. Others: as of Ranked.
+    Attributes:
+        method, gamma: The cell whose rounds were measured. Other attributes as in Ranked.
     """
 
-    draft: str
-    method: str
-    gamma: int
-    temperature: float
     tokens_per_second: float
     tau: float
     drafted_per_token: float
     forwards_per_token: float
-    relative: float
-    relative_low: float
-    relative_high: float
+    relative: Interval
 
 
 @dataclass(frozen=True)
 class Regret:
-    """A method that chooses against the best of its arms; see DEFINITIONS.
+    """A method that chooses, against the best of its arms; see DEFINITIONS.
 
-    chosen, best, mean: of all prompts, by the chooser, by best_arm, and on average over the arms.
-    relative: chosen beyond best, with its interval, paired over prompts. regret, mean_regret: after
-    each prompt. untimed_arms: those that are no cells of the suite; the best may be among them.
+    Attributes:
+        untimed_arms: Arms that are not cells of the suite. The best may be among them.
+        chosen, best, mean: Total over all prompts of the chooser, of best_arm, and the mean of the
+            arms.
+        relative: chosen / best - 1, paired over documents.
+        regret, mean_regret: Cumulative after each prompt, of the chooser and the mean arm.
     """
 
     draft: str
@@ -180,47 +116,35 @@ class Regret:
     chosen: float
     best: float
     mean: float
-    relative: float
-    relative_low: float
-    relative_high: float
+    relative: Interval
     regret: list[float]
     mean_regret: list[float]
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The best measured gamma of a draft at a temperature; temperature None: over all of them."""
+    """The best measured gamma of a draft at a temperature; None: over all temperatures."""
 
     draft: str
     method: str
     temperature: float | None
     gamma: int
-    speedup: float
-    speedup_low: float
-    speedup_high: float
+    speedup: Interval
     words: str
 
 
 @dataclass(frozen=True)
-class NoiseFloor:
-    """A cell timed a second time, over its first time minus 1: tokens per second and tau."""
+class NoiseFloor(InCell):
+    """A cell timed a second time: tokens per second and tau over those of the first, minus 1."""
 
-    draft: str
-    method: str
-    gamma: int
-    temperature: float
     documents: int
-    speed: float
-    speed_low: float
-    speed_high: float
-    tau: float
-    tau_low: float
-    tau_high: float
+    speed: Interval
+    tau: Interval
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Scores of a metric over completions: of the target alone, or decoded with a draft."""
+    """Scores of a metric over completions of the target alone, or decoded with a draft."""
 
     completions_of: str
     temperature: float
@@ -231,20 +155,16 @@ class Quality:
 
 @dataclass(frozen=True)
 class Piece:
-    """A token's text and its fate: accepted, corrected, bonus."""
+    """The text of a token and its fate: accepted, corrected, bonus."""
 
     text: str
     fate: str
 
 
 @dataclass(frozen=True)
-class Example:
-    """A completion with the fate of every token; the prompt whose tau is the median one."""
+class Example(InCell):
+    """A completion with the fate of every token, of the prompt with the median tau."""
 
-    draft: str
-    method: str
-    gamma: int
-    temperature: float
     prompt_key: str
     prompt: str
     tau: float
@@ -254,11 +174,14 @@ class Example:
 
 @dataclass(frozen=True)
 class GreedyDivergence:
-    """Where greedy speculative output first leaves the baseline's, and how near the tie was.
+    """The first position where greedy speculative output differs from the baseline's.
 
-    gap: the target's highest logit there less the lower of the two tokens' logits. In low
-    precision, forwards over one and over several tokens differ in the last bits, and near-ties can
-    flip. are_top_two: no third token has a higher logit than either; else the gap excuses nothing.
+    In low precision, forwards over one and over several tokens differ in the last bits, so the
+    argmax of a near-tie can change.
+
+    Attributes:
+        gap: The target's highest logit minus the lower logit of the two tokens.
+        are_top_two: No other token has a higher logit. If False, a near-tie is no explanation.
     """
 
     draft: str
@@ -272,13 +195,16 @@ class GreedyDivergence:
 
 @dataclass(frozen=True)
 class Summary:
-    """All of an evaluation.
+    """All results of an evaluation.
 
-    standard_methods: names of the methods that transformers and serving engines run too: one
-    draft, chains of fixed gamma, verified token by token, lossless. documents, text_documents: that
-    the prompts and the texts' prompts come from; 0 in summaries that were written before documents
-    were kept. notes: all findings, in sentences. cautions: those of them that make the numbers of
-    the standard methods doubtful; a model card repeats these.
+    Attributes:
+        standard_methods: Names of the methods that transformers and serving engines run too: one
+            draft, chains of fixed gamma, verified token by token, lossless.
+        notes: All findings as sentences.
+        cautions: Findings that make the numbers of the standard methods doubtful. A model card
+            repeats them.
+        documents, text_documents: Number of documents of the prompts and of the texts' prompts; 0
+            in summaries of an earlier version.
     """
 
     suite: str
@@ -321,35 +247,41 @@ class Summary:
         return sorted({cell.temperature for cell in self.cells})
 
     def cell(self, draft: str, method: str, gamma: int, temperature: float) -> Cell | None:
-        wanted = (draft, method, gamma, temperature)
-        return next(
-            (c for c in self.cells if (c.draft, c.method, c.gamma, c.temperature) == wanted), None
-        )
+        key = CellKey(draft, method, gamma, temperature)
+        return next((cell for cell in self.cells if cell.key == key), None)
 
     @property
     def shown_draft(self) -> str:
-        """The draft that an evaluation is about: the distilled one, else the last one."""
+        """The draft of interest: the distilled draft, else the last draft."""
         names = self.drafts()
         return DISTILLED if DISTILLED in names else names[-1]
 
     def servable(self, draft: str, temperature: float | None) -> Recommendation | None:
         """The fastest measured configuration of `draft` that transformers and engines can run.
 
-        temperature: None for the one over all temperatures. None where nothing of that kind was
-        measured.
+        Args:
+            draft: Name of the draft.
+            temperature: None: over all temperatures.
+
+        Returns:
+            None if no such configuration was measured.
         """
-        runnable = [one for one in self.recommendation if one.method in self.standard_methods]
+        runnable = [
+            recommended
+            for recommended in self.recommendation
+            if recommended.method in self.standard_methods
+        ]
         return fastest(runnable, draft, temperature)
 
     def fastest(self, draft: str, temperature: float | None) -> Recommendation | None:
-        """The fastest measured configuration of `draft`, whatever its method."""
+        """The fastest measured configuration of `draft`, of any method."""
         return fastest(self.recommendation, draft, temperature)
 
     @property
     def shown_method(self) -> str:
-        """The method that a figure shows where it has room for one alone.
+        """The method of figures that show a single method.
 
-        The one that engines can run, else the fastest of the shown draft, else the first.
+        The fastest that engines can run, else the fastest of the shown draft, else the first.
         """
         draft = self.shown_draft
         best = self.servable(draft, None) or self.fastest(draft, None)
@@ -360,22 +292,21 @@ class Summary:
         return [cell for cell in self.cells if cell.method == method]
 
     def best_by_category(self) -> list[CategoryCell]:
-        """Of each draft, method and temperature the gamma that is recommended, one category after
-        another.
-        """
-        best = {(o.draft, o.method, o.gamma, o.temperature) for o in self.recommendation}
-        found = [o for o in self.categories if (o.draft, o.method, o.gamma, o.temperature) in best]
-        names = list(dict.fromkeys(one.category for one in found))
-        return sorted(found, key=lambda one: (one.temperature, names.index(one.category)))
+        """Cells of each draft, method and temperature at the best gamma, by category."""
+        best = {(r.draft, r.method, r.gamma, r.temperature) for r in self.recommendation}
+        cells = [cell for cell in self.categories if cell.key in best]
+        names = list(dict.fromkeys(cell.category for cell in cells))
+        return sorted(cells, key=lambda cell: (cell.temperature, names.index(cell.category)))
 
 
 def fastest(
     recommendation: Iterable[Recommendation], draft: str, temperature: float | None
 ) -> Recommendation | None:
-    """The one with the highest speed-up; None without any whose speed-up exists."""
+    """The recommendation with the highest speed-up; None if no speed-up exists."""
     timed = [
-        one
-        for one in recommendation
-        if (one.draft, one.temperature) == (draft, temperature) and math.isfinite(one.speedup)
+        recommended
+        for recommended in recommendation
+        if (recommended.draft, recommended.temperature) == (draft, temperature)
+        and math.isfinite(recommended.speedup.value)
     ]
-    return max(timed, key=lambda one: one.speedup, default=None)
+    return max(timed, key=lambda recommended: recommended.speedup.value, default=None)

@@ -1,4 +1,4 @@
-"""What a method that chooses has lost against its best fixed arm, known in hindsight."""
+"""Regret of methods that choose: time lost against the best fixed arm, known in hindsight."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from typing import NamedTuple
 
 from distillspec.measure.stats import intervals
 from distillspec.measure.stats.intervals import Sums, by_document
+from distillspec.measure.summary.cells import CellKey
 from distillspec.measure.summary.records import Regret, RegretQuantity
 from distillspec.measure.timed.rows import CellRow
 
 
 class Arm(NamedTuple):
-    """draft: the one that the arm itself names; None: it drafts with the chooser's."""
+    """An arm of a chooser.
+
+    Attributes:
+        draft: The arm's draft; None: the chooser's draft.
+    """
 
     method: str
     gamma: int
@@ -31,38 +36,41 @@ def regrets(
 ) -> list[Regret]:
     """Stopping-time regret (2505.15141) of each chooser, draft and temperature.
 
-    choosers: by name, with their arms.
-    All decoded the same prompts to the same length around the same baseline, each with dice of its
-    own. An arm that is no cell of the suite was not timed, and is left out; a chooser without any
-    timed arm has no regret to show.
+    All cells decoded the same prompts to the same length, with independent random numbers. An arm
+    that is not a cell of the suite was not timed and is left out. A chooser without a timed arm has
+    no regret.
+
+    Args:
+        rows: All rows of an evaluation.
+        choosers: The arms of each chooser, by name.
+        confidence: Confidence of the intervals.
     """
-    cells: dict[tuple[str, str, int, float], dict[int, list[CellRow]]] = {}
+    cells: dict[CellKey, dict[int, list[CellRow]]] = {}
     for row in rows:
         if row.draft is not None and row.method is not None and row.gamma is not None:
-            cell = row.draft, row.method, row.gamma, row.temperature
-            cells.setdefault(cell, {}).setdefault(row.prompt, []).append(row)
-    order = {name: place for place, name in enumerate(choosers)}
+            key = CellKey(row.draft, row.method, row.gamma, row.temperature)
+            cells.setdefault(key, {}).setdefault(row.prompt, []).append(row)
+    order = {name: i for i, name in enumerate(choosers)}
     unit = {row.prompt: row.unit for row in rows}
-    found = []
-    for draft, method, gamma, temperature in cells:
-        if method not in choosers:
+    shown = []
+    for key in cells:
+        if key.method not in choosers:
             continue
-        places = {
-            arm: (arm.draft or draft, arm.method, arm.gamma, temperature)
-            for arm in choosers[method]
+        keys = {
+            arm: CellKey(arm.draft or key.draft, arm.method, arm.gamma, key.temperature)
+            for arm in choosers[key.method]
         }
-        timed = {named(arm): place for arm, place in places.items() if place in cells}
-        untimed = [named(arm) for arm, place in places.items() if place not in cells]
+        timed = {named(arm): arm_key for arm, arm_key in keys.items() if arm_key in cells}
+        untimed = [named(arm) for arm, arm_key in keys.items() if arm_key not in cells]
         for quantity, count in _COUNTED.items():
             if timed:
-                mine = _by_prompt(cells[draft, method, gamma, temperature], count)
-                arms = {name: _by_prompt(cells[place], count) for name, place in timed.items()}
-                where = (draft, method, temperature)
-                documents = [
-                    unit[prompt] for prompt in sorted(cells[draft, method, gamma, temperature])
-                ]
-                found.append(_regret(where, quantity, mine, arms, untimed, documents, confidence))
-    return sorted(found, key=lambda one: (one.draft, one.temperature, order[one.method]))
+                chosen = _by_prompt(cells[key], count)
+                arms = {name: _by_prompt(cells[arm], count) for name, arm in timed.items()}
+                documents = [unit[prompt] for prompt in sorted(cells[key])]
+                shown.append(_regret(key, quantity, chosen, arms, untimed, documents, confidence))
+    return sorted(
+        shown, key=lambda regret: (regret.draft, regret.temperature, order[regret.method])
+    )
 
 
 def named(arm: Arm) -> str:
@@ -72,49 +80,46 @@ def named(arm: Arm) -> str:
 def _by_prompt(
     cell: Mapping[int, Sequence[CellRow]], count: Callable[[CellRow], float]
 ) -> list[float]:
-    """Of each prompt, in their order: the mean over its repeats."""
+    """The mean over repeats of each prompt, in the order of the prompts."""
     return [sum(map(count, cell[i])) / len(cell[i]) for i in sorted(cell)]
 
 
 def _regret(
-    place: tuple[str, str, float],
+    key: CellKey,
     quantity: RegretQuantity,
-    mine: Sequence[float],
+    chosen: Sequence[float],
     arms: Mapping[str, Sequence[float]],
     untimed: list[str],
     documents: Sequence[str],
     confidence: float,
 ) -> Regret:
-    """documents: of the prompts. The interval allows for the best arm having been picked."""
-    draft, method, temperature = place
+    """The interval is corrected for picking the best arm. documents: of the prompts."""
     best = min(arms, key=lambda name: sum(arms[name]))
-    once = [1.0] * len(mine)
+    once = [1.0] * len(chosen)
     beyond = intervals.relative(
-        by_document(Sums(mine, once), documents),
+        by_document(Sums(chosen, once), documents),
         by_document(Sums(arms[best], once), documents),
         confidence,
         len(arms),
     )
     mean = [sum(of_prompt) / len(arms) for of_prompt in zip(*arms.values(), strict=True)]
     return Regret(
-        draft=draft,
-        method=method,
-        temperature=temperature,
+        draft=key.draft,
+        method=key.method,
+        temperature=key.temperature,
         quantity=quantity,
         arms=list(arms),
         untimed_arms=untimed,
         best_arm=best,
-        chosen=sum(mine),
+        chosen=sum(chosen),
         best=sum(arms[best]),
         mean=sum(mean),
-        relative=beyond.value,
-        relative_low=beyond.low,
-        relative_high=beyond.high,
-        regret=_beyond(mine, arms[best]),
+        relative=beyond,
+        regret=_beyond(chosen, arms[best]),
         mean_regret=_beyond(mean, arms[best]),
     )
 
 
-def _beyond(one: Sequence[float], best: Sequence[float]) -> list[float]:
-    """After each prompt, what has been needed beyond the best arm so far."""
-    return list(accumulate(a - b for a, b in zip(one, best, strict=True)))
+def _beyond(needed: Sequence[float], best: Sequence[float]) -> list[float]:
+    """The cumulative difference to the best arm after each prompt."""
+    return list(accumulate(a - b for a, b in zip(needed, best, strict=True)))

@@ -1,4 +1,4 @@
-"""Rows, step times and acceptance become sums over documents by cell, and the cells' numbers."""
+"""Sums over documents by cell, from rows, step times and acceptance; the cells' numbers."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ from itertools import chain
 from distillspec.measure.exact.target_texts import TextFacts
 from distillspec.measure.stats import intervals
 from distillspec.measure.stats.intervals import NOTHING, Sums, by_document
-from distillspec.measure.summary.breakdown import CategoryCell, ContextBin, by_category, by_context
+from distillspec.measure.summary.breakdown import by_category, by_context
+from distillspec.measure.summary.cells import (
+    Baseline,
+    CategoryCell,
+    Cell,
+    CellKey,
+    ContextBin,
+)
 from distillspec.measure.summary.completions import repeated_share
-from distillspec.measure.summary.records import Baseline, Cell
 from distillspec.measure.timed.rows import CellRow
 from distillspec.methods import cost_model
 from distillspec.methods.step_times import StepTimes
 from distillspec.speculation.limits import up_to_end
 from distillspec.speculation.records import Counts
 
-Place = tuple[str, str, int, float]
-"""Draft, method, gamma, temperature."""
-
 
 class Tally:
-    """All rows of an evaluation, looked at by cell; prompts stand in one fixed order."""
+    """All rows of an evaluation by cell. Prompts are in one fixed order."""
 
     def __init__(
         self,
@@ -34,10 +37,16 @@ class Tally:
         ends: frozenset[int],
         standard: frozenset[str] = frozenset({"standard"}),
     ) -> None:
-        """steps: by method and temperature. facts: by temperature. ends: what ends a text.
+        """Group the rows by cell.
 
-        standard: names of methods that verify chains of fixed length token by token, of which alone
-        the expected tau is known. A method that chooses has no steps of its own.
+        Args:
+            rows: All rows, without those of a second time.
+            steps: Step times by method and temperature; methods that choose have none.
+            facts: Acceptance on the target's texts, by temperature.
+            confidence: Confidence of the intervals.
+            ends: Ids of tokens that end a text.
+            standard: Names of methods that verify chains of fixed length token by token. Only
+                these have an expected tau.
         """
         self.steps, self.facts, self.confidence, self._ends = steps, facts, confidence, ends
         self.standard = standard
@@ -45,51 +54,54 @@ class Tally:
         document_of = {row.prompt: row.unit for row in rows}
         self._documents = [document_of[prompt] for prompt in self._prompts]
         self._plain: dict[float, dict[int, list[CellRow]]] = {}
-        self._cells: dict[Place, dict[int, list[CellRow]]] = {}
+        self._cells: dict[CellKey, dict[int, list[CellRow]]] = {}
         for row in rows:
             if row.draft is None or row.method is None or row.gamma is None:
                 by_prompt = self._plain.setdefault(row.temperature, {})
             else:
-                place = (row.draft, row.method, row.gamma, row.temperature)
-                by_prompt = self._cells.setdefault(place, {})
+                key = CellKey(row.draft, row.method, row.gamma, row.temperature)
+                by_prompt = self._cells.setdefault(key, {})
             by_prompt.setdefault(row.prompt, []).append(row)
-        # Blocks rotate their order; cells are told draft by draft, gammas rising.
-        drafts = [name for one in facts.values() for name in one.overlap]
-        in_order = sorted(self._cells, key=lambda at: (drafts.index(at[0]), at[1], at[3], at[2]))
-        self._cells = {place: self._cells[place] for place in in_order}
+        # Blocks rotate their order; cells are sorted by draft, and by gamma within it.
+        drafts = [name for text_facts in facts.values() for name in text_facts.overlap]
+        in_order = sorted(
+            self._cells,
+            key=lambda at: (drafts.index(at.draft), at.method, at.temperature, at.gamma),
+        )
+        self._cells = {key: self._cells[key] for key in in_order}
 
-    def places(self) -> list[Place]:
+    def cell_keys(self) -> list[CellKey]:
         return list(self._cells)
 
     def temperatures(self) -> list[float]:
         return sorted(self._plain)
 
-    def rows(self, place: Place) -> list[CellRow]:
-        return list(chain.from_iterable(self._cells[place].values()))
+    def rows(self, key: CellKey) -> list[CellRow]:
+        return list(chain.from_iterable(self._cells[key].values()))
 
     def prompts(self) -> int:
         return len(self._prompts)
 
     def texts(self, temperature: float) -> int:
-        """Of the target, on which alpha and the expected tau are read."""
+        """Number of the target's texts, which give alpha and expected tau."""
         return len(self.facts[temperature].tokens)
 
     def documents(self) -> int:
         return len(set(self._documents))
 
     def cells(self) -> list[Cell]:
-        return [self._cell(place) for place in self._cells]
+        return [self._cell(key) for key in self._cells]
 
-    def _cell(self, place: Place) -> Cell:
-        draft, method, gamma, temperature = place
-        counts = sum((c for c in self.counts(place)), start=Counts())
+    def _cell(self, key: CellKey) -> Cell:
+        draft, method, gamma, temperature = key
+        counts = sum((c for c in self.counts(key)), start=Counts())
         steps = self.steps.get((method, temperature))
         c = v = cap_speedup = tau_iid = from_alpha = math.nan
         cap_gamma = gamma
         break_even: float | None = None
         if steps is not None:
             c, v = steps.draft_to_target_time(draft), steps.verify_time(gamma)
-        tau = intervals.ratio(self.tau(place), self.confidence).within(1.0, math.inf)
+        tau = intervals.ratio(self.tau(key), self.confidence).within(1.0, math.inf)
         facts = self.facts[temperature]
         alpha = intervals.ratio(facts.alpha(draft), self.confidence).within(0.0, 1.0)
         alpha_argmax = intervals.ratio(facts.alpha_argmax(draft), self.confidence)
@@ -102,7 +114,7 @@ class Tally:
             from_alpha = cost_model.speedup_iid(alpha.value, gamma, c, v)
             cap_gamma, cap_speedup = cost_model.perfect_draft_cap(c, steps.verify_times())
             break_even = cost_model.break_even_alpha(c, steps.verify_times())
-        speedup = intervals.ratio(self.speedup(place), self.confidence)
+        speedup = intervals.ratio(self.speedup(key), self.confidence)
         predicted = math.nan
         if steps is not None:
             at_its_length = steps.verify_time_of(counts.drafted_per_round())
@@ -110,24 +122,13 @@ class Tally:
                 tau.value, counts.draft_steps_per_round(), c, at_its_length
             )
         return Cell(
-            draft=draft,
-            method=method,
-            gamma=gamma,
-            temperature=temperature,
+            *key,
             prompts=len(self._prompts),
             texts=len(facts.tokens),
-            alpha=alpha.value,
-            alpha_low=alpha.low,
-            alpha_high=alpha.high,
-            alpha_argmax=alpha_argmax.value,
-            alpha_argmax_low=alpha_argmax.low,
-            alpha_argmax_high=alpha_argmax.high,
-            tau=tau.value,
-            tau_low=tau.low,
-            tau_high=tau.high,
-            expected_tau=expected.value,
-            expected_tau_low=expected.low,
-            expected_tau_high=expected.high,
+            alpha=alpha,
+            alpha_argmax=alpha_argmax,
+            tau=tau,
+            expected_tau=expected,
             tau_iid=tau_iid,
             draft_acceptance=counts.draft_acceptance(),
             acceptance_by_position=[counts.acceptance_at(i) for i in range(gamma)],
@@ -136,40 +137,38 @@ class Tally:
             v=v,
             predicted_speedup=predicted,
             predicted_from_alpha=from_alpha,
-            speedup=speedup.value,
-            speedup_low=speedup.low,
-            speedup_high=speedup.high,
-            speedup_with_prefill=self._speedup_with_prefill(place).ratio(),
+            speedup=speedup,
+            speedup_with_prefill=self._speedup_with_prefill(key).ratio(),
             measured_over_predicted=speedup.value / predicted,
-            tokens_per_second=self.speed(place).ratio(),
+            tokens_per_second=self.speed(key).ratio(),
             break_even_alpha=break_even,
             perfect_draft_cap=cap_speedup,
             perfect_draft_gamma=cap_gamma,
-            repeated_ngram_share=self._repeated(self._cells[place], temperature),
+            repeated_ngram_share=self._repeated(self._cells[key], temperature),
         )
 
     def categories(self) -> list[CategoryCell]:
-        """Every cell by the prompts' categories; empty where they have less than two."""
-        of = {row.prompt: row.category for place in self._cells for row in self.rows(place)}
+        """Every cell by category of the prompts; empty with fewer than two categories."""
+        of = {row.prompt: row.category for key in self._cells for row in self.rows(key)}
         names = [of.get(prompt) for prompt in self._prompts]
         return [
-            one
-            for place in self._cells
-            for one in by_category(
-                place,
+            cell
+            for key in self._cells
+            for cell in by_category(
+                key,
                 names,
                 self._documents,
-                (self._kept(place), self._rounds(place), self._times(place)),
+                (self._kept(key), self._rounds(key), self._times(key)),
                 self.confidence,
             )
         ]
 
     def contexts(self) -> list[ContextBin]:
-        """Every cell by how much stood before the draft."""
+        """Every cell by length of the context."""
         return [
-            one
-            for place, rows in self._cells.items()
-            for one in by_context(place, rows, self.confidence)
+            context_bin
+            for key, rows in self._cells.items()
+            for context_bin in by_context(key, rows, self.confidence)
         ]
 
     def baselines(self) -> list[Baseline]:
@@ -182,14 +181,14 @@ class Tally:
         seconds = [sum(r.seconds for r in by_prompt[i]) for i in self._prompts]
         speed = intervals.ratio(self.by_document(Sums(tokens, seconds)), self.confidence)
         by_method = {name: s for (name, at), s in self.steps.items() if at == temperature}
-        names = sorted(by_method, key=lambda name: name not in self.standard)  # else in their order
+        names = sorted(
+            by_method, key=lambda name: name not in self.standard
+        )  # otherwise in their order
         steps = by_method[names[0]] if names else None
         return Baseline(
             temperature=temperature,
             prompts=len(self._prompts),
-            tokens_per_second=speed.value,
-            tokens_per_second_low=speed.low,
-            tokens_per_second_high=speed.high,
+            tokens_per_second=speed,
             prefill_seconds=sum(row.prefill_seconds for row in rows) / len(rows),
             target_step_seconds=steps.target_seconds if steps else math.nan,
             step_spread=steps.spread if steps else math.nan,
@@ -204,54 +203,54 @@ class Tally:
     # --- sums over documents ---------------------------------------------------------------------
 
     def by_document(self, sums: Sums) -> Sums:
-        """Sums over the prompts, in their order, added up by document."""
+        """Sums over prompts, added up by document."""
         return by_document(sums, self._documents)
 
-    def tau(self, place: Place) -> Sums:
-        return self.by_document(self._rounds(place))
+    def tau(self, key: CellKey) -> Sums:
+        return self.by_document(self._rounds(key))
 
-    def speed(self, place: Place) -> Sums:
-        """Tokens over seconds, prefill apart."""
-        return self.by_document(self.speed_by_prompt(place))
+    def speed(self, key: CellKey) -> Sums:
+        """Tokens over seconds, without the prefill."""
+        return self.by_document(self.speed_by_prompt(key))
 
-    def speedup(self, place: Place) -> Sums:
-        """Mean seconds of the baseline over mean seconds of the cell, of equally long texts."""
-        return self.by_document(self._times(place))
+    def speedup(self, key: CellKey) -> Sums:
+        """Mean seconds of the baseline over mean seconds of the cell, for texts of equal length."""
+        return self.by_document(self._times(key))
 
     # --- sums over prompts -----------------------------------------------------------------------
 
-    def _rounds(self, place: Place) -> Sums:
-        counts = self.counts(place)
+    def _rounds(self, key: CellKey) -> Sums:
+        counts = self.counts(key)
         return Sums([c.emitted for c in counts], [c.verifications for c in counts])
 
-    def _kept(self, place: Place) -> Sums:
-        counts = self.counts(place)
+    def _kept(self, key: CellKey) -> Sums:
+        counts = self.counts(key)
         return Sums([c.accepted for c in counts], [c.drafted for c in counts])
 
-    def speed_by_prompt(self, place: Place) -> Sums:
-        by_prompt = self._cells[place]
+    def speed_by_prompt(self, key: CellKey) -> Sums:
+        by_prompt = self._cells[key]
         return Sums(
             [float(sum(len(row.tokens) for row in by_prompt[i])) for i in self._prompts],
             [sum(row.seconds for row in by_prompt[i]) for i in self._prompts],
         )
 
-    def _times(self, place: Place) -> Sums:
-        plain, cell = self._plain[place[3]], self._cells[place]
+    def _times(self, key: CellKey) -> Sums:
+        plain, cell = self._plain[key.temperature], self._cells[key]
         return Sums(
             [_mean([row.seconds for row in plain[i]]) for i in self._prompts],
             [_mean([row.seconds for row in cell[i]]) for i in self._prompts],
         )
 
-    def _speedup_with_prefill(self, place: Place) -> Sums:
-        plain, cell = self._plain[place[3]], self._cells[place]
+    def _speedup_with_prefill(self, key: CellKey) -> Sums:
+        plain, cell = self._plain[key.temperature], self._cells[key]
         return Sums(
             [_mean([row.seconds + row.prefill_seconds for row in plain[i]]) for i in self._prompts],
             [_mean([row.seconds + row.prefill_seconds for row in cell[i]]) for i in self._prompts],
         )
 
-    def counts(self, place: Place) -> list[Counts]:
-        """Of each prompt, over its repeats."""
-        by_prompt = self._cells[place]
+    def counts(self, key: CellKey) -> list[Counts]:
+        """Counts of each prompt, summed over its repeats."""
+        by_prompt = self._cells[key]
         return [sum((row.counts for row in by_prompt[i]), start=Counts()) for i in self._prompts]
 
     def _repeated(self, by_prompt: Mapping[int, list[CellRow]], temperature: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Drafts that were trained in different ways, side by side: tau and alpha on the same texts."""
+"""Comparison of drafts trained in different ways, by tau and alpha on the same texts."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from distillspec.text.numbers import NONE, bracketed, number, with_interval
 
 
 class VariantReading(NamedTuple):
-    """What one draft has come to on one kind of prompts, a number per source document.
+    """The measurements of one draft on one kind of prompts, per source document.
 
-    tau: expected tokens over expected verifications. alpha: sums of overlaps over tokens.
+    Attributes:
+        tau: Expected tokens over expected rounds.
+        alpha: Sums of overlaps over tokens.
     """
 
     tau: Sums
@@ -33,7 +35,14 @@ class VariantReading(NamedTuple):
 
 
 class VariantCost(NamedTuple):
-    """Of one training run. seconds: by phase; text: of sampling stored responses before it."""
+    """Cost of one training run.
+
+    Attributes:
+        steps: Optimizer steps.
+        response_tokens: Tokens that the draft was trained on.
+        seconds: Time by phase.
+        text_seconds: Time for sampling stored responses before training.
+    """
 
     steps: int
     response_tokens: int
@@ -42,16 +51,18 @@ class VariantCost(NamedTuple):
 
 
 class MeasuredVariant(NamedTuple):
-    """One run: its readings by kind of prompts, and its cost; None of a draft not trained here."""
+    """One run: its measurements by kind of prompts, and its cost; None without training."""
 
     readings: dict[str, VariantReading]
     cost: VariantCost | None
 
 
 class VariantStanding(NamedTuple):
-    """One variant on one kind of prompts. relative: of tau to the baseline's, minus 1.
+    """One variant on one kind of prompts.
 
-    verdict: on that difference, all variants of a table tested together.
+    Attributes:
+        relative: tau over the baseline's tau, minus 1.
+        verdict: On this difference, with all variants of a table tested together.
     """
 
     variant: str
@@ -60,39 +71,41 @@ class VariantStanding(NamedTuple):
     alpha: Interval
     tau_of_runs: list[float]
     tokens: float
-    """response tokens of a run, on average; nan where nothing was trained"""
+    """Mean response tokens of a run; nan without training."""
     seconds: dict[str, float]
-    """of a run, by phase, on average"""
+    """Mean seconds of a run by phase."""
     verdict: Verdict
 
 
 def standings(
     runs: Mapping[str, Sequence[MeasuredVariant]], baseline: str, kind: str, confidence: float
 ) -> list[VariantStanding]:
-    """Every variant, the largest tau first."""
+    """All variants, the largest tau first."""
     base = [run.readings[kind].tau for run in runs[baseline]]
-    taus_of = {name: [run.readings[kind].tau for run in mine] for name, mine in runs.items()}
+    taus_of = {
+        name: [run.readings[kind].tau for run in of_variant] for name, of_variant in runs.items()
+    }
     others = [name for name in runs if name != baseline]
     made = verdicts_of_runs([(taus_of[name], base) for name in others], confidence)
     verdicts = dict(zip(others, made, strict=True))
-    found = []
-    for variant, mine in runs.items():
+    ranked = []
+    for variant, of_variant in runs.items():
         taus = taus_of[variant]
-        alphas = [run.readings[kind].alpha for run in mine]
-        costs = [run.cost for run in mine if run.cost is not None]
-        found.append(
+        alphas = [run.readings[kind].alpha for run in of_variant]
+        costs = [run.cost for run in of_variant if run.cost is not None]
+        ranked.append(
             VariantStanding(
                 variant,
                 ratio_of_runs(taus, confidence),
                 relative_of_runs(taus, base, confidence),
                 ratio_of_runs(alphas, confidence).within(0.0, 1.0),
-                [one.ratio() for one in taus],
+                [standing.ratio() for standing in taus],
                 _mean([cost.response_tokens for cost in costs]),
                 _mean_seconds(costs),
                 verdicts.get(variant, "not tested"),
             )
         )
-    return sorted(found, key=lambda one: -one.tau.value)
+    return sorted(ranked, key=lambda standing: -standing.tau.value)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -101,65 +114,71 @@ def _mean(values: Sequence[float]) -> float:
 
 def _mean_seconds(costs: Sequence[VariantCost]) -> dict[str, float]:
     phases = dict.fromkeys(name for cost in costs for name in cost.seconds)
-    found = {name: _mean([cost.seconds.get(name, 0.0) for cost in costs]) for name in phases}
+    means = {name: _mean([cost.seconds.get(name, 0.0) for cost in costs]) for name in phases}
     if any(cost.text_seconds for cost in costs):
-        found = {"text": _mean([cost.text_seconds for cost in costs]), **found}
-    return found
+        means = {"text": _mean([cost.text_seconds for cost in costs]), **means}
+    return means
 
 
 _SPLIT = ("text", "rollout", "target", "update")
 
 
-def reached(found: Sequence[VariantStanding], baseline: str, confidence: float) -> list[list[str]]:
-    """Text of the cells of a table, headings first: how good each variant became."""
+def reached(
+    variants: Sequence[VariantStanding], baseline: str, confidence: float
+) -> list[list[str]]:
+    """Cells of a table with the quality of each variant; headings come first."""
     share = f"[{confidence:.0%}]"
     rows = [["variant", f"tau {share}", f"against {baseline}", f"alpha {share}"]]
-    for one in found:
-        against = "" if one.variant == baseline else _relative(one)
-        tau, alpha = (with_interval(*found, ".3f") for found in (one.tau, one.alpha))
-        rows.append([one.variant, tau, against, alpha])
+    for standing in variants:
+        against = "" if standing.variant == baseline else _relative(standing)
+        tau, alpha = (
+            with_interval(*variants, ".3f") for variants in (standing.tau, standing.alpha)
+        )
+        rows.append([standing.variant, tau, against, alpha])
     return rows
 
 
-def spent(found: Sequence[VariantStanding]) -> list[list[str]]:
-    """The same of what each run came to, and what a run cost on average."""
+def spent(variants: Sequence[VariantStanding]) -> list[list[str]]:
+    """Cells of a table with tau of each run and the mean cost of a run; headings come first."""
     rows = [["variant", "tau of each run", "tokens", " / ".join(_SPLIT) + ", s"]]
-    for one in found:
-        seconds = " / ".join(number(one.seconds.get(phase, 0.0), ".0f") for phase in _SPLIT)
-        cost = [number(one.tokens, ",.0f"), seconds if one.seconds else NONE]
-        rows.append([one.variant, " ".join(number(tau, ".3f") for tau in one.tau_of_runs), *cost])
+    for standing in variants:
+        seconds = " / ".join(number(standing.seconds.get(phase, 0.0), ".0f") for phase in _SPLIT)
+        cost = [number(standing.tokens, ",.0f"), seconds if standing.seconds else NONE]
+        rows.append(
+            [standing.variant, " ".join(number(tau, ".3f") for tau in standing.tau_of_runs), *cost]
+        )
     return rows
 
 
-def _relative(one: VariantStanding) -> str:
-    low, high = (100.0 * bound for bound in (one.relative.low, one.relative.high))
-    text = f"{number(one.relative.value, '+.1%')} {bracketed(low, high, '+.1f')}"
+def _relative(standing: VariantStanding) -> str:
+    low, high = (100.0 * bound for bound in (standing.relative.low, standing.relative.high))
+    text = f"{number(standing.relative.value, '+.1%')} {bracketed(low, high, '+.1f')}"
     words = {"no difference shown": ": none shown", "too few documents": ": too few documents"}
-    return text + words.get(one.verdict, "")
+    return text + words.get(standing.verdict, "")
 
 
 def tables(
-    title: str, found: Sequence[VariantStanding], baseline: str, confidence: float
+    title: str, variants: Sequence[VariantStanding], baseline: str, confidence: float
 ) -> tuple[Table, Table]:
-    """For a terminal: what was reached, and what it cost."""
+    """Tables for a terminal: quality and cost."""
     return (
-        _table(title, reached(found, baseline, confidence)),
-        _table("what a run came to, and cost", spent(found)),
+        _table(title, reached(variants, baseline, confidence)),
+        _table("tau and cost of each run", spent(variants)),
     )
 
 
 def _table(title: str, rows: Sequence[Sequence[str]]) -> Table:
     shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for place, name in enumerate(rows[0]):
-        shown.add_column(name, justify="left" if place == 0 else "right")
+    for column, name in enumerate(rows[0]):
+        shown.add_column(name, justify="left" if column == 0 else "right")
     for row in rows[1:]:
         shown.add_row(*row)
     return shown
 
 
-def markdown(found: Sequence[VariantStanding], baseline: str, confidence: float) -> str:
-    """Both as one Markdown table."""
-    both = zip(reached(found, baseline, confidence), spent(found), strict=True)
+def markdown(variants: Sequence[VariantStanding], baseline: str, confidence: float) -> str:
+    """Quality and cost as one Markdown table."""
+    both = zip(reached(variants, baseline, confidence), spent(variants), strict=True)
     head, *lines = [[*of_quality, *of_cost[1:]] for of_quality, of_cost in both]
     lines = [head, ["---"] * len(head), *lines]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)

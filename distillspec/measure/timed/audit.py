@@ -1,4 +1,4 @@
-"""audit.jsonl: a line per round of what was decoded, for suites and programs that ask for it."""
+"""audit.jsonl: one line per decoding round, for suites and programs that ask for it."""
 
 from __future__ import annotations
 
@@ -17,18 +17,27 @@ from distillspec.speculation.records import RoundRecord, TokenStatus
 
 AUDIT = "audit.jsonl"
 _LONGEST_LINE = 2**20
-_UNFINISHED = re.compile(rb'\{"prompt": \d+, "prompt_key": ')  # of a round that a kill cut short
+_UNFINISHED = re.compile(
+    rb'\{"prompt": \d+, "prompt_key": '
+)  # an unfinished round of a killed process
 
 
 @dataclass(frozen=True)
 class AuditedRound:
-    """One round. draft, method, gamma: of the cell; arm: name@gamma that decoded this round.
+    """One decoding round.
 
-    prompt: its number; repeat: how often this was decoded before; round: from 0 within the text.
-    drafted, accepted, emitted, draft_steps, cut: as in `speculation.records`. fate: of the last
-    token emitted: accepted, corrected, bonus, plain. entropies: of the draft's untempered
-    distribution at each position drafted, in nats. Milliseconds of drafting, of the target with
-    verification, and of the rest.
+    Attributes:
+        prompt: Number of the prompt.
+        draft, method, gamma: The cell.
+        repeat: How often this text was decoded before.
+        round: Number within the text, from 0.
+        arm: name@gamma that decoded this round.
+        drafted, accepted, emitted, draft_steps, cut: As in `speculation.records`.
+        fate: Fate of the last emitted token: accepted, corrected, bonus, plain.
+        entropies: Entropy of the draft's distribution, without temperature, at each drafted
+            position, in nats.
+        draft_ms, verify_ms, other_ms: Milliseconds of drafting, of the target with verification,
+            and of the rest.
     """
 
     prompt: int
@@ -58,7 +67,7 @@ class AuditedRound:
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a text was decoded as: what its rounds have in common."""
+    """What all rounds of a decoded text have in common."""
 
     prompt: int
     prompt_key: str
@@ -69,9 +78,9 @@ class Decoded:
     repeat: int = 0
 
     def line(self, number: int, record: RoundRecord, fate: TokenStatus) -> AuditedRound:
-        """Of its round `number`, the last token of which had this fate."""
+        """The record of round `number`, whose last token had this fate."""
         audit = record.audit
-        assert audit is not None, "the decoder was told to audit"
+        assert audit is not None, "the decoder audits"
         return AuditedRound(
             **asdict(self),
             round=number,
@@ -91,36 +100,41 @@ class Decoded:
     def lines(
         self, records: Sequence[RoundRecord], fates: Sequence[TokenStatus]
     ) -> list[AuditedRound]:
-        """Of its rounds that were audited; fates: of all its tokens."""
-        found, end = [], 0
+        """The records of the audited rounds.
+
+        Args:
+            records: All rounds of the text.
+            fates: Fates of all its tokens.
+        """
+        audited, end = [], 0
         for number, record in enumerate(records):
             end += record.emitted
-            if record.audit is not None:  # a decoder that is no loop of rounds has none
-                found.append(self.line(number, record, fates[end - 1]))
-        return found
+            if record.audit is not None:  # a decoder without a loop of rounds has no audit
+                audited.append(self.line(number, record, fates[end - 1]))
+        return audited
 
 
 def append(path: Path, rounds: Iterable[AuditedRound]) -> None:
-    """Add these rounds and see them safely on the disk; all of them, or none.
+    """Add all rounds or none, and wait until they are on the disk.
 
-    A last line that was left unfinished is removed first.
+    An unfinished last line is removed first.
 
     Raises:
-        DistillSpecError: The file cannot be written, or it holds anything but an audit.
+        DistillSpecError: The file cannot be written, or it is not an audit.
     """
     _check_audit(path)
     with appending(path) as add:
-        add([vars(one) for one in rounds])
+        add([vars(audited) for audited in rounds])
 
 
 def _check_audit(path: Path) -> None:
-    """Refuse a file of the user's whose first line is no audited round."""
-    fix = "name a file that does not exist yet, or one that an audit was written to before"
+    """Raise if the first line of the file is not an audited round."""
+    fix = "give a file that does not exist yet, or the file of an earlier audit"
     check_regular(path, "the file of the audit", fix)
     try:
         with path.open("rb") as handle:
             first = handle.readline(_LONGEST_LINE)
-    except OSError:  # there is none; or writing will say what is wrong
+    except OSError:  # no file yet, or writing will report what is wrong
         return
     if not first or (not first.endswith(b"\n") and _UNFINISHED.match(first)):
         return
@@ -128,30 +142,31 @@ def _check_audit(path: Path) -> None:
         typed(AuditedRound, json.loads(first))
     except (ValueError, RecursionError) as error:
         raise DistillSpecError(
-            "rounds would be added to this file, and its first line is no round of an audit",
+            "rounds would be added to this file, but its first line is not a round of an audit",
             where=str(path),
             fix=fix,
         ) from error
 
 
 def read(path: Path) -> list[AuditedRound]:
-    """All rounds, none where nothing was audited; a last line left unfinished is passed over."""
+    """All rounds, without an unfinished last line; empty without an audit."""
     if not path.exists():
         return []
-    kept = BoundedText(
+    file = BoundedText(
         path,
         "a round of this audit",
-        "move that file away: the report is then drawn without it",
+        "move that file away: the report is then written without it",
     )
-    lines = read_lines(kept, unfinished=True)
-    return [kept.record(AuditedRound, line, place) for place, line in lines]
+    lines = read_lines(file, unfinished=True)
+    return [file.record(AuditedRound, line, where) for where, line in lines]
 
 
 def keep_blocks(path: Path, blocks: set[tuple[int, float]]) -> None:
-    """Leave the rounds of these blocks alone: an interrupted block is decoded again."""
-    found = read(path)
+    """Remove the rounds of all other blocks: an interrupted block is decoded again."""
+    rounds = read(path)
     if path.exists():
-        kept = (one for one in found if one.block in blocks)
+        remaining = (audited for audited in rounds if audited.block in blocks)
         atomic.write_text(
-            path, "".join(json.dumps(vars(one), ensure_ascii=False) + "\n" for one in kept)
+            path,
+            "".join(json.dumps(vars(audited), ensure_ascii=False) + "\n" for audited in remaining),
         )

@@ -1,4 +1,4 @@
-"""All runners of an evaluation side by side: prepared, then timed block by block."""
+"""All runners of an evaluation: prepared together, then timed block by block."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ class BenchColumn(NamedTuple):
 
 
 class TimedTexts(NamedTuple):
-    """A text that was timed; of its rounds, what the suite wants audited."""
+    """A timed text, and its audited rounds if the suite asks for them."""
 
     row: CellRow
     rounds: list[AuditedRound]
 
 
 class Bench:
-    """All runners of an evaluation, side by side, so that cells can be interleaved."""
+    """All runners of an evaluation in one process, so that cells can be interleaved."""
 
     def __init__(
         self,
@@ -107,19 +107,18 @@ class Bench:
             for name, model in drafts.items()
         }
         self._ways: dict[tuple[BenchColumn, float], Chooser] = {}
-        self._arms: dict[
-            tuple[BenchColumn, float], torch.Generator
-        ] = {}  # of what chooses at random
+        # Of choosers that draw at random.
+        self._arms: dict[tuple[BenchColumn, float], torch.Generator] = {}
         self._parallel = ParallelBench(suite, target, drafts, capacity, vocab_size)
         self._run = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}"
 
     def prepare(self) -> Prepared:
-        """Meet every shape, then time isolated steps of every method at every temperature."""
+        """Run every shape once, then time isolated steps of every method at every temperature."""
         self._warm_up()
         return self._begun(self._steps())
 
     def prepare_without_times(self) -> Prepared:
-        """The same without step times, for a grid in which nothing chooses."""
+        """The same without step times, for a grid without choosers."""
         self._warm_up()
         return self._begun({})
 
@@ -140,26 +139,28 @@ class Bench:
         return Prepared(steps, kinds)
 
     def learnt(self) -> dict[str, Any]:
-        """What choosers and stop rules know by now, by column and temperature."""
+        """The state of choosers and stop rules, by column and temperature."""
         return {f"{column} T={at:g}": way.state() for (column, at), way in self._ways.items()}
 
     def remember(self, path: Path) -> None:
-        """Go on from what an interrupted evaluation had learnt."""
+        """Restore the state of choosers and stop rules of an interrupted evaluation."""
         if not path.exists():  # it was killed after its first block
-            log.warning("nothing is known of what the decoding methods had learnt: they begin anew")
+            log.warning(
+                "no stored state of the decoding methods: they start without what they learned"
+            )
             return
-        fix = "delete the file: what was measured stays, and the methods begin anew"
-        kept = BoundedText(path, "what the decoding methods had learnt", fix)
-        found = read_json(kept, dict[str, Any])
+        fix = "delete the file: measured rows stay, and the methods start without what they learned"
+        file = BoundedText(path, "the state of the decoding methods", fix)
+        states = read_json(file, dict[str, Any])
         for (column, at), way in self._ways.items():
-            way.restore(found.get(f"{column} T={at:g}"), where=str(path))
+            way.restore(states.get(f"{column} T={at:g}"), where=str(path))
 
     def close(self) -> None:
         """End the processes of parallel methods."""
         self._parallel.close()
 
     def _warm_up(self) -> None:
-        """Meet every shape that any method or arm has, at full speed."""
+        """Run every shape of every method and arm, so that nothing compiles while timing."""
         prompt = self._tokens(0)
         parallel = [
             BenchColumn(name, method, gamma)
@@ -178,20 +179,20 @@ class Bench:
                 gamma = 0 if column is None else column.gamma
                 length = min(self._suite.max_new_tokens, _WARM_UP_ROUNDS * (gamma + 1))
                 if column is not None and column.method.parallel is None:
-                    one = configuration(column.method, column.gamma, column.draft)
-                    self._ways[column, temperature] = Fixed(one)
+                    arm_configuration = configuration(column.method, column.gamma, column.draft)
+                    self._ways[column, temperature] = Fixed(arm_configuration)
                 seed = derive_seed(self._suite.seed, "warm-up")
                 self._decode(prompt, column, temperature, seed=seed, length=length)
 
     def _way(self, column: BenchColumn, temperature: float, steps: Steps) -> Chooser:
-        """What this column decodes with, prompt after prompt: what it learns it keeps."""
+        """The chooser of this column, which keeps its state from prompt to prompt."""
         if column.method.choose is None:
             return Fixed(configuration(column.method, column.gamma, column.draft))
         at_this = {name: times for (name, at), times in steps.items() if at == temperature}
-        most = most_tokens_per_second(self._suite, column.method, column.draft, at_this)
+        fastest = most_tokens_per_second(self._suite, column.method, column.draft, at_this)
         generator = self._arms[column, temperature] = torch.Generator()  # drawn on the host
         chance = GeneratorSource(generator)
-        return chooser(self._suite, column.method, chance, most, column.draft)
+        return chooser(self._suite, column.method, chance, fastest, column.draft)
 
     def _steps(self) -> Steps:
         texts = [prompt.tokens for prompt in self._prompts]
@@ -224,10 +225,15 @@ class Bench:
         temperature: float,
         among: Sequence[BenchColumn] | None = None,
     ) -> Iterator[TimedTexts]:
-        """The baseline, every cell once, the baseline, ...: `repeats` times, closed by a baseline.
+        """Time the baseline and then every cell, `repeats` times, and the baseline at the end.
 
-        The order of the cells rotates from block to block, so that none is always first. among:
-        cells of the grid, default all.
+        The order of the cells rotates from block to block, so that no cell is always first.
+
+        Args:
+            number: Number of the block.
+            prompt: Number of the prompt.
+            temperature: Of the target and the drafts.
+            among: Cells to time; None: all of the grid.
         """
         grid = self._grid if among is None else among
         order: list[tuple[BenchColumn | None, int]] = [(None, 0)]
@@ -236,11 +242,16 @@ class Bench:
             rotated = [*grid[turn:], *grid[:turn]]
             order += [(column, repeat) for column in rotated]
             order.append((None, repeat + 1))
-        for place, (column, repeat) in enumerate(order):
-            yield self._timed(prompt, temperature, column, repeat, place)
+        for position, (column, repeat) in enumerate(order):
+            yield self._timed(prompt, temperature, column, repeat, position)
 
     def _timed(
-        self, prompt: int, temperature: float, column: BenchColumn | None, repeat: int, place: int
+        self,
+        prompt: int,
+        temperature: float,
+        column: BenchColumn | None,
+        repeat: int,
+        position: int,
     ) -> TimedTexts:
         key = self._prompts[prompt].key
         generation = self._decode(
@@ -264,7 +275,7 @@ class Bench:
             method=None if column is None else column.method.name,
             gamma=None if column is None else column.gamma,
             repeat=repeat,
-            place=place,
+            place=position,
             run=self._run,
             seconds=generation.decode_seconds,
             prefill_seconds=generation.prefill_seconds,
@@ -283,22 +294,22 @@ class Bench:
     def _decode(
         self, prompt: Tensor, column: BenchColumn | None, temperature: float, seed: int, length: int
     ) -> Generation:
-        """End-of-text is ignored: all texts of a comparison have one length."""
+        """Decode a text. End-of-text is ignored, so that compared texts have equal lengths."""
         policy = self._policy(temperature)
         chance = self._chance(derive_seed(seed, "tokens of bench"))
         if column is None:
             plain = AutoregressiveDecoder(self._target, policy, chance)
             return plain.decode(prompt, max_new_tokens=length)
-        if (column, temperature) in self._arms:  # a resumed evaluation draws as a whole one
+        if (column, temperature) in self._arms:  # so that a resumed evaluation draws the same
             self._arms[column, temperature].manual_seed(derive_seed(seed, "arms of bench"))
         if column.method.choose is not None and column.method.choose.per == "text":
             of_texts = self._ways[column, temperature]
             of_texts.begin()
             arm = of_texts.choose()
             chosen = BenchColumn(column.draft, self._suite.named(arm.name), arm.gamma)
-            found = self._decode_with(chosen, arm, prompt, policy, chance, seed, length)
-            of_texts.learn(RoundOutcome(len(found.tokens), found.decode_seconds))
-            return found
+            generation = self._decode_with(chosen, arm, prompt, policy, chance, seed, length)
+            of_texts.learn(RoundOutcome(len(generation.tokens), generation.decode_seconds))
+            return generation
         way = self._ways.get((column, temperature))
         return self._decode_with(column, way, prompt, policy, chance, seed, length)
 
@@ -312,7 +323,7 @@ class Bench:
         seed: int,
         length: int,
     ) -> Generation:
-        """way: None for methods of two processes, which bring their own."""
+        """way: None for parallel methods, which have their own."""
         draft, method, gamma, _ = column
         if method.parallel is not None:
             return self._parallel.decode(

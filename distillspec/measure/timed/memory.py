@@ -1,4 +1,4 @@
-"""Bytes that training and decoding a pair will need; weights are exact, activations a rule."""
+"""Estimated bytes for training and decoding a pair."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Memory:
-    """Estimates in bytes; weights and optimizer are exact, activations are a rule of thumb.
+    """Estimates in bytes. Weights and optimizer are exact, activations are a rule of thumb.
 
-    process: what Python and its libraries hold of the memory that the models are in, before any
-    model is loaded; 0 for a GPU's.
+    Attributes:
+        process: Memory of Python and its libraries before any model is loaded; 0 on a GPU.
     """
 
     process: int
@@ -45,10 +45,15 @@ class Memory:
 
 @dataclass(frozen=True)
 class TrainingLoad:
-    """What one process trains on at a time: sequences, tokens of each, logits rows at one time.
+    """What one process holds while it trains.
 
-    trainable_parameters: None means the whole draft (no LoRA). itemsize: bytes of a number in the
-    training's precision, which need not be the one that is decoded in. process: as of `Memory`.
+    Attributes:
+        sequences: Sequences per batch.
+        tokens_per_sequence: Tokens of each.
+        chunk_tokens: Positions whose logits exist at the same time.
+        trainable_parameters: None means all parameters of the draft (no LoRA).
+        itemsize: Bytes of a number in the training's precision, which may differ from decoding's.
+        process: As in `Memory`.
     """
 
     sequences: int
@@ -64,24 +69,25 @@ def memory_estimate(
 ) -> Memory:
     """Bytes of training with `load`, and of decoding one text of `context` tokens.
 
-    Trained parameters: float32 weight, gradient and two moments, 16 bytes each; in a lower
-    precision a copy beside them, which writes text. Activations: 34 bytes per token, layer and
+    Trained parameters: float32 weight, gradient and two moments, 16 bytes each. Training in a lower
+    precision adds a copy, which writes text. Activations: 34 bytes per token, layer and
     hidden unit in 16 bits (Korthikanti et al. 2205.05198, without attention scores) for the draft;
-    one layer's worth for the target, which keeps none. Of logits the two sides of a chunk exist.
+    one layer for the target, which stores none. Logits of both models exist for one chunk.
     """
     trained = load.trainable_parameters
-    whole = parameters(draft)
+    all_parameters = parameters(draft)
     tokens = load.sequences * load.tokens_per_sequence
     layers, hidden = _shape(draft)
     _, target_hidden = _shape(target)
     width = load.itemsize / 2
-    copy = load.itemsize * whole if load.itemsize < 4 else 0
+    copy = load.itemsize * all_parameters if load.itemsize < 4 else 0
     return Memory(
         process=load.process,
         target_weights=_weight_bytes(target),
         target_in_training=load.itemsize * parameters(target),
         draft_weights=_weight_bytes(draft),
-        draft_training=copy + (16 * whole if trained is None else 4 * whole + 16 * trained),
+        draft_training=copy
+        + (16 * all_parameters if trained is None else 4 * all_parameters + 16 * trained),
         activations=int(34 * width * tokens * (layers * hidden + target_hidden)),
         logits_chunk=2 * 4 * min(load.chunk_tokens, tokens) * vocabulary_size(target),
         decoding_caches=_cache_bytes(target, context) + _cache_bytes(draft, context),
@@ -96,10 +102,16 @@ def round_bytes(
     drafted: int,
     judged: int,
 ) -> int:
-    """Bytes that decoding needs beside the weights, with `drafted` tokens in a round.
+    """Bytes that decoding needs in addition to the weights.
 
-    The caches of all models over a text of `text` tokens and the drafts; the target's logits after
-    each judged token and the text, and p and q in float32.
+    These are the caches of all models over the text and the drafts, the target's logits after the
+    text and after each verified token, and p and q in float32.
+
+    Args:
+        target, drafts: The models.
+        text: Tokens of prompt and output.
+        drafted: Drafted tokens per round.
+        judged: Drafted tokens per round that are verified.
     """
     caches = sum(_cache_bytes(model, text + drafted) for model in (target, *drafts))
     V = vocabulary_size(target)
@@ -125,5 +137,5 @@ def _cache_bytes(model: PreTrainedModel, context: int) -> int:
     heads = int(config.num_attention_heads)
     key_value_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     head_size = int(getattr(config, "head_dim", None) or hidden // heads)
-    layers *= 2 if is_seq2seq(model) else 1  # keys and values of the source, beside the text's
+    layers *= 2 if is_seq2seq(model) else 1  # plus keys and values of the source
     return 2 * layers * key_value_heads * head_size * context * model.dtype.itemsize

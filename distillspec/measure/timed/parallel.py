@@ -1,4 +1,4 @@
-"""Methods whose draft has a process of its own, beside the others of an evaluation."""
+"""The draft processes of an evaluation's parallel methods."""
 
 from __future__ import annotations
 
@@ -27,12 +27,11 @@ if TYPE_CHECKING:
 
 
 class ParallelBench:
-    """The processes that an evaluation's parallel methods need: one a draft and plan.
+    """The processes of an evaluation's parallel methods: one per draft and plan.
 
-    On a CPU each side gets `threads` threads, by default half of torch's: then the two together
-    have what autoregressive decoding has. The graphs of a runner know how many threads they are
-    made for, so the target gets a second runner here. While nothing is asked of them the processes
-    sleep.
+    On a CPU each side gets `threads` threads, by default half of torch's: both together then have
+    as many as autoregressive decoding. The graphs of a runner are made for one number of threads,
+    so the target gets a second runner. The processes sleep while they have no work.
     """
 
     def __init__(
@@ -48,7 +47,9 @@ class ParallelBench:
         self._targets: dict[int, Runner] = {}
         used = protocols_of(suite)
         gammas = sorted({gamma for _, _, gamma in used})
-        longest = {plan: max(g for _, one, g in used if one == plan) for _, plan, _ in used}
+        longest = {
+            plan: max(g for _, used_plan, g in used if used_plan == plan) for _, plan, _ in used
+        }
         try:
             for plan, gamma in longest.items():
                 threads = threads_of(plan)
@@ -92,11 +93,11 @@ class ParallelBench:
             return decoder.decode(prompt, max_new_tokens=length)
 
     def bytes(self) -> dict[str, int]:
-        """Of the memory each process shares, by draft and method."""
+        """Bytes of shared memory of each process, by draft and method."""
         return {
-            f"{name}/{method.name}": one.bytes
+            f"{name}/{method.name}": process.bytes
             for method in self._suite.methods
-            for (name, plan), one in self._drafts.items()
+            for (name, plan), process in self._drafts.items()
             if plan == method.parallel
         }
 
@@ -119,7 +120,7 @@ def parallel_rounds(
     max_new_tokens: int,
     eos_token_ids: frozenset[int],
 ) -> Iterator[Round]:
-    """One text, with a draft's process that ends with it; the draft runs eager, as the target."""
+    """The rounds of one text, with a draft process that ends after it. The draft runs eager."""
     process = _start(plan, gamma, draft, "eager", 0, target.vocab_size)
     try:
         decoder = _decoder(target, process, policy, chance, gamma, seed)
@@ -127,24 +128,28 @@ def parallel_rounds(
             decoder.rounds(prompt, max_new_tokens=max_new_tokens, eos_token_ids=eos_token_ids)
         ) as rounds:
             while True:
-                with torch_threads(threads_of(plan)):  # what the caller does meanwhile is not ours
-                    one = next(rounds, None)
-                if one is None:
+                with torch_threads(threads_of(plan)):  # not while the caller works
+                    following = next(rounds, None)
+                if following is None:
                     return
-                yield one
+                yield following
     finally:
         process.close()
 
 
 def threads_of(plan: Parallel) -> int:
-    """Of each side; DistillSpecError for far more than this machine has cores."""
+    """Threads of each side.
+
+    Raises:
+        DistillSpecError: The plan wants far more threads than the machine has cores.
+    """
     check_threads(plan.threads, f"parallel: kind={plan.kind}: threads")
     return plan.threads or max(1, torch.get_num_threads() // 2)
 
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """torch works with so many threads inside."""
+    """Set torch's number of threads inside the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -161,7 +166,7 @@ def _start(
     capacity: int,
     vocab_size: int,
 ) -> CardProcess | PearlProcess:
-    """capacity: tokens, of a compiled runner."""
+    """Start a draft process. capacity: tokens of a compiled runner's cache."""
     threads = threads_of(plan)
     if isinstance(plan, CardConfig):
         with saved(

@@ -1,4 +1,4 @@
-"""What an evaluation folder holds: checked before it starts, recognised when it goes on."""
+"""The plan of an evaluation folder: checked before decoding, compared when it is resumed."""
 
 from __future__ import annotations
 
@@ -28,14 +28,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ROWS_FORMAT = 3  # 3: step times of whole blocks, whatever a stop rule or a lookup drafts
+_ROWS_FORMAT = 3  # 3: step times of whole blocks, for every stop rule and lookup
 
 Steps = dict[tuple[str, float], StepTimes]
 """By method and temperature."""
 
 
 class Prepared(NamedTuple):
-    """What was found before the first block: step times, and by model the kind of runner it got."""
+    """What is known before the first block.
+
+    Attributes:
+        steps: Step times by method and temperature.
+        runners: The class of the runner by model.
+    """
 
     steps: Steps
     runners: dict[str, str]
@@ -47,34 +52,36 @@ def check(
     drafts: Mapping[str, PreTrainedModel],
     prompts: Sequence[MeasuredPrompt],
 ) -> None:
+    """Raise DistillSpecError if the suite cannot be decoded with these models and prompts."""
     where = f"evaluation suite {suite.name}"
     if not prompts:
         raise DistillSpecError(
             "there are no prompts to evaluate on",
             where=where,
-            fix="give prompts.source in the suite, or held-out prompts in the recipe",
+            fix="set prompts.source in the suite, or add held-out prompts to the recipe",
         )
     if not any(name in drafts for name in suite.drafts):
         raise DistillSpecError(
             "there is no draft to evaluate",
             where=f"{where}: drafts",
-            fix="name at least one draft that was made",
+            fix="name at least one draft that exists",
         )
-    for model, method in suite.named_models().items():
-        if model not in drafts:
+    for needed_draft, method in suite.named_models().items():
+        if needed_draft not in drafts:
             raise DistillSpecError(
-                f"method '{method}' drafts with '{model}', a draft that was not made",
+                f"method '{method}' drafts with '{needed_draft}', a draft that does not exist",
                 where=f"{where}: methods",
-                fix=f"name one of {', '.join(drafts)}, or make that draft first",
+                fix=f"use one of {', '.join(drafts)}, or train that draft first",
             )
     longest = max(len(prompt.tokens) for prompt in prompts)
     needed = longest + suite.max_new_tokens + suite.reach
-    for name, one in {"target": target, **drafts}.items():
-        holds, reason = context_of_model(one)
+    for name, model in {"target": target, **drafts}.items():
+        holds, reason = context_of_model(model)
         if needed > holds:
             raise DistillSpecError(
-                f"the longest prompt has {longest} tokens; max_new_tokens and a block make these "
-                f"{needed} positions, and the {name} has {holds}{reason and ': ' + reason}",
+                f"the longest prompt has {longest} tokens. With max_new_tokens and a block, "
+                f"decoding needs {needed} positions, and the {name} has {holds}"
+                f"{reason and ': ' + reason}",
                 where=where,
                 fix="lower max_new_tokens in the suite, or data.max_prompt_tokens in the recipe",
             )
@@ -90,16 +97,16 @@ def _check_memory(
     longest: int,
     where: str,
 ) -> None:
-    """Before anything is compiled: K and gamma multiply."""
-    text, there_is = longest + suite.max_new_tokens, _memory(target.device)
+    """Raise before compilation if a round needs too much memory: K and gamma multiply."""
+    text, available = longest + suite.max_new_tokens, _memory(target.device)
     for method, gamma, drafted in most_drafted(suite):
         judged = drafted if method.parallel is None else gamma
         needed = round_bytes(target, drafts, text=text, drafted=drafted, judged=judged)
-        if needed > there_is:
+        if needed > available:
             raise DistillSpecError(
                 f"a round of {method.name!r} at gamma {gamma} drafts up to {drafted:,} tokens; "
-                f"decoding with it needs about {needed / 2**30:.1f} GiB beside the weights, and "
-                f"there are {there_is / 2**30:.1f}",
+                f"decoding needs about {needed / 2**30:.1f} GiB in addition to the weights, and "
+                f"{available / 2**30:.1f} GiB are available",
                 where=where,
                 fix="lower draft.count or the gamma of that method (or nodes, layers)",
             )
@@ -119,9 +126,11 @@ def plan_of(
     device: torch.device | str,
     again: str | None = None,
 ) -> dict[str, Any]:
-    """What the rows of a folder depend on; rows of another plan must not be mixed in.
+    """What the rows of a folder depend on. Rows of another plan must not be mixed in.
 
-    again: the cell that is timed a second time.
+    Args:
+        suite, target, drafts, prompts, device: As of the evaluation.
+        again: The cell that is timed a second time, if any.
     """
     cells = suite.model_dump(
         mode="json",
@@ -141,7 +150,7 @@ def plan_of(
         method["valve"] = method.pop("fallback")
     if again is not None:
         cells["noise_floor"] = again
-    if suite.audit:  # named only then: folders that were begun without it stay as they are
+    if suite.audit:  # only then, so that older folders keep their plan
         cells["audit"] = True
     texts = json.dumps([[p.key, list(p.tokens), p.category] for p in prompts])
     return {
@@ -161,29 +170,33 @@ class _Stored(NamedTuple):
 
 
 def read_plan(path: Path, plan: Mapping[str, Any]) -> Prepared | None:
-    """What an earlier process found on the same plan; None where nothing was begun."""
+    """What an earlier process prepared for the same plan; None without one.
+
+    Raises:
+        DistillSpecError: The folder holds another plan.
+    """
     if not path.exists():
         return None
     fix = "delete the evaluation folder, then evaluate again"
-    found = read_json(BoundedText(path, "the plan of this evaluation", fix), _Stored)
-    differing = [key for key in plan if found.plan.get(key) != plan[key]]
-    differing += [key for key in found.plan if key not in plan]
-    steps = {(method, t): times for method, t, times in found.steps}
+    stored = read_json(BoundedText(path, "the plan of this evaluation", fix), _Stored)
+    differing = [key for key in plan if stored.plan.get(key) != plan[key]]
+    differing += [key for key in stored.plan if key not in plan]
+    steps = {(method, t): times for method, t, times in stored.steps}
     if differing:
         raise DistillSpecError(
-            f"this folder holds an evaluation with other {', '.join(differing)}",
+            f"this folder holds an evaluation with different {', '.join(differing)}",
             where=str(path.parent),
-            fix="delete that folder, or evaluate into another one",
+            fix="delete that folder, or evaluate into another folder",
         )
-    return Prepared(steps, found.runners)
+    return Prepared(steps, stored.runners)
 
 
 def was_begun_without(path: Path, key: str) -> bool:
-    """Whether an earlier process began here, on a plan without this key."""
+    """Whether the folder has a plan without this key."""
     try:
         return key not in json.loads(path.read_text(encoding="utf-8"))["plan"]
     except (OSError, ValueError, KeyError, TypeError):
-        return False  # nothing was begun, or `read_plan` says what is wrong
+        return False  # no plan yet, or `read_plan` reports what is wrong
 
 
 def write_plan(path: Path, plan: Mapping[str, Any], prepared: Prepared) -> None:

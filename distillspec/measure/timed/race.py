@@ -1,4 +1,4 @@
-"""Many ways to decode, few prompts each; who is clearly slower leaves, the others go on."""
+"""Find the fastest of many ways to decode: clearly slower ways are dropped after few prompts."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from distillspec.measure.stats.intervals import (
 )
 from distillspec.methods.step_times import Clock
 
-FIRST_LOOK = 12  # documents; fewer tell ways apart only where one is hopeless
-FEWEST = 2  # prompts, with which two ways can be compared at all
-_FRESH = 64  # documents, at most, that the winner's own speed is measured on
-_FEWEST_FRESH = 16  # else it is told of the race, allowing for its having been picked
+FIRST_LOOK = 12  # documents; fewer only separate ways that are far apart
+FEWEST = 2  # prompts that a comparison of two ways needs
+_FRESH = 64  # documents, at most, on which the winner's speed is measured alone
+_FEWEST_FRESH = 16  # below this, the speed comes from the race, corrected for picking
 _FRESH_SHARE = 1 / 3  # of the documents, at most
 _FRESH_TIME = 0.2  # of the seconds
-CLEARLY = 0.99  # confidence that a given way, if it is as fast as any, is not dropped
+CLEARLY = 0.99  # confidence that a given way that is as fast as any is not dropped
 _ALL_DECODED = "all prompts were decoded"
-_RARELY = 0.5  # what a text that was not met may add to a way's mean time, over that time
+_RARELY = 0.5  # share of its mean time that an unseen text may add to a way's time
 
 
 class Texts(NamedTuple):
-    """What decoding one prompt took: tokens, and seconds of the baseline and of each way."""
+    """The tokens of one prompt's text, and seconds of the baseline and of each way."""
 
     tokens: int
     plain_seconds: float
@@ -39,18 +39,22 @@ class Texts(NamedTuple):
 
 class Decode(Protocol):
     def __call__(self, prompt: int, among: Sequence[int]) -> Texts:
-        """Decode a prompt in the ways of these numbers, interleaved with the baseline."""
+        """Decode a prompt in the ways with these numbers, interleaved with the baseline."""
         ...
 
 
 class RaceStanding(NamedTuple):
-    """How a way (by its number) came out of a race.
+    """The result of one way in a race.
 
-    prompts: that it decoded. tokens_per_second, speedup (over the baseline): of the winner on fresh
-    texts, which it was not picked by; of the others with intervals that allow for any of them
-    having been picked. relative: beyond the winner, on the prompts that both decoded; all zero for
-    the winner itself. dropped: it was clearly slower than the best of that moment. gain: whether
-    the speed-up is higher than 1. documents: that the prompts of the first two come from.
+    Attributes:
+        way: Its number.
+        prompts: Number of prompts that it decoded.
+        tokens_per_second, speedup: Speed, and speed over the baseline's. For the winner on fresh
+            texts, which did not pick it. For the others with intervals that allow for picking.
+        relative: Speed over the winner's minus 1, on the prompts that both decoded.
+        dropped: Whether it was clearly slower than the fastest way at that time.
+        gain: Whether the speed-up is higher than 1.
+        documents: Number of documents behind tokens_per_second and speedup.
     """
 
     way: int
@@ -69,10 +73,16 @@ class RaceStanding(NamedTuple):
 
 
 class RaceOutcome(NamedTuple):
-    """standings: the winner first, by speed, the dropped ones last. plain: baseline, tokens/s.
+    """The result of a race.
 
-    documents: that ways were compared on. fresh: prompts after them, decoded by the winner alone,
-    that its speed is of; 0 where these were too few, and it is of the race.
+    Attributes:
+        standings: The winner first, the others by speed, dropped ways last.
+        plain: Tokens per second of the baseline.
+        prompts: Number of prompts in the race.
+        documents: Number of documents on which ways were compared.
+        fresh: Number of later prompts on which the winner's speed was measured. 0: there were too
+            few, so its speed comes from the race.
+        why_it_ended: In words.
     """
 
     standings: list[RaceStanding]
@@ -88,38 +98,38 @@ class RaceOutcome(NamedTuple):
 
 
 class _Texts(NamedTuple):
-    """Texts that were decoded, with their documents."""
+    """Decoded texts with their documents."""
 
     seen: list[Texts]
     documents: list[str]
 
-    def add(self, found: Texts, document: str) -> None:
-        self.seen.append(found)
+    def add(self, texts: Texts, document: str) -> None:
+        self.seen.append(texts)
         self.documents.append(document)
 
     def of(self, way: int) -> _Texts:
-        """Those that this way decoded."""
+        """The texts that this way decoded."""
         both = zip(self.seen, self.documents, strict=True)
-        mine = [(text, document) for text, document in both if way in text.seconds]
-        return _Texts([text for text, _ in mine], [document for _, document in mine])
+        decoded = [(text, document) for text, document in both if way in text.seconds]
+        return _Texts([text for text, _ in decoded], [document for _, document in decoded])
 
     def units(self) -> int:
         return len(set(self.documents))
 
     def speed(self, way: int) -> Sums:
         """Tokens over seconds."""
-        return self._sums([one.tokens for one in self.seen], self._seconds(way))
+        return self._sums([text.tokens for text in self.seen], self._seconds(way))
 
     def speedup(self, way: int) -> Sums:
-        return self._sums([one.plain_seconds for one in self.seen], self._seconds(way))
+        return self._sums([text.plain_seconds for text in self.seen], self._seconds(way))
 
     def plain(self) -> Sums:
         return self._sums(
-            [one.tokens for one in self.seen], [one.plain_seconds for one in self.seen]
+            [text.tokens for text in self.seen], [text.plain_seconds for text in self.seen]
         )
 
     def _seconds(self, way: int) -> list[float]:
-        return [one.seconds[way] for one in self.seen]
+        return [text.seconds[way] for text in self.seen]
 
     def _sums(self, above: Sequence[float], below: Sequence[float]) -> Sums:
         return by_document(Sums(above, below), self.documents)
@@ -135,25 +145,25 @@ def race(
     clock: Clock = time.perf_counter,
     progress: Callable[[int, int], None] = lambda prompt, left: None,
 ) -> RaceOutcome:
-    """Decode prompt after prompt in all ways that are still in the race; then time the winner.
+    """Decode each prompt in all ways that are still in the race, then time the winner alone.
 
-    After 12, 24, 48, ... documents those ways are dropped whose tokens per second are below the
-    best one's, paired over documents, by more than what so few documents may have left unseen: a
-    given way that is as fast as any is dropped in about 1 race of 100 at most, whichever the others
-    are, however often one looks, and also if one text in ten takes it half or twice the time
-    (`eval/campaigns/intervals.py`). The race ends when one way is left, or when the prompts or the
-    seconds are used up, but for a third of the documents and a fifth of the seconds: on these the
-    winner is decoded alone, so that its speed is not that of the texts that made it win. Two
-    prompts are raced whatever the time.
+    After 12, 24, 48, ... documents, a way is dropped if its tokens per second, paired over
+    documents, are below the fastest way's by more than a margin for unseen texts. A given way that
+    is as fast as any is dropped in at most about 1 race of 100, for any number of comparisons, and
+    also if one text in ten takes it half or twice the time (`eval/campaigns/intervals.py`).
+
+    The race ends when one way is left, or when its prompts or seconds are used up. A third of the
+    documents and a fifth of the seconds are reserved: on these the winner is decoded alone, so that
+    its speed does not come from the texts that made it win. At least two prompts are raced.
 
     Args:
-        decode: Decodes a prompt, by its number.
-        ways: How many there are.
-        documents: What each prompt comes from.
-        seconds: For all of it.
-        confidence: Of the intervals.
-        clock: What the seconds are told by.
-        progress: Is told the prompt and how many ways are left.
+        decode: Decodes a prompt, given by its number.
+        ways: Number of ways.
+        documents: The document of each prompt.
+        seconds: Time for the race and for timing the winner.
+        confidence: Confidence of the intervals.
+        clock: Measures the seconds.
+        progress: Receives the prompt and the number of ways left.
     """
     assert ways >= 1 and len(documents) >= FEWEST
     began = clock()
@@ -174,7 +184,7 @@ def race(
             look *= 2
             left = _kept(left, seen, comparisons)
         if len(left) == 1 < ways:
-            why = "one was left"
+            why = "one way was left"
             break
     winner = max(left, key=lambda way: seen.speed(way).ratio())
     fresh = _Texts([], [])
@@ -187,14 +197,20 @@ def race(
     has_fresh = fresh.units() >= _FEWEST_FRESH
     if has_fresh:
         standings[winner] = _on_fresh(standings[winner], fresh, confidence)
-    standings.sort(key=lambda one: (one.way != winner, one.dropped, -one.tokens_per_second.value))
+    standings.sort(
+        key=lambda standing: (
+            standing.way != winner,
+            standing.dropped,
+            -standing.tokens_per_second.value,
+        )
+    )
     plain = intervals.ratio(seen.plain(), confidence)
     prompts = len(fresh.seen) if has_fresh else 0
     return RaceOutcome(standings, plain, len(seen.seen), seen.units(), prompts, why)
 
 
 def split(documents: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Prompts to race on, and one of each of the last documents, to time the winner on."""
+    """Prompts for the race, and one prompt of each reserved document, to time the winner."""
     first: dict[str, int] = {}
     for prompt, document in enumerate(documents):
         first.setdefault(document, prompt)
@@ -207,12 +223,12 @@ def split(documents: Sequence[str]) -> tuple[list[int], list[int]]:
 
 
 def looks(documents: int) -> int:
-    """How often ways are compared while so many documents are decoded."""
+    """Number of comparisons while this many documents are decoded."""
     return max(0, math.floor(math.log2(max(1, documents) / FIRST_LOOK))) + 1
 
 
 def _kept(left: Sequence[int], seen: _Texts, comparisons: int) -> list[int]:
-    """Those that may be as fast as the best, texts included that were not met."""
+    """The ways that may be as fast as the fastest, allowing for unseen texts."""
     speeds = {way: seen.speed(way) for way in left}
     fastest = max(left, key=lambda way: speeds[way].ratio())
     beyond = {
@@ -224,11 +240,10 @@ def _kept(left: Sequence[int], seen: _Texts, comparisons: int) -> list[int]:
 
 
 def unseen(documents: int) -> float:
-    """How far a mean time may be off, over itself, by a kind of text that was not met.
+    """Relative error of a mean time that a kind of unseen text may cause.
 
-    Texts met with probability f are missing among n documents with probability exp(-f n): with a
-    confidence of CLEARLY they are rarer than -log(1 - CLEARLY) / n. They add as much times
-    _RARELY.
+    Texts of frequency f are missing among n documents with probability exp(-f n): with confidence
+    CLEARLY they are rarer than -log(1 - CLEARLY) / n. They add _RARELY times as much.
     """
     return _RARELY * -math.log(1.0 - CLEARLY) / documents
 
@@ -251,7 +266,7 @@ def _standing(
 
 
 def _on_fresh(winner: RaceStanding, fresh: _Texts, confidence: float) -> RaceStanding:
-    """Its own numbers by texts that it was not picked by."""
+    """The winner with the numbers of texts that did not pick it."""
     speed, speedup = fresh.speed(winner.way), fresh.speedup(winner.way)
     return winner._replace(
         tokens_per_second=intervals.ratio(speed, confidence),

@@ -1,8 +1,8 @@
-"""rows.jsonl: a line per prompt and cell, raw counts and seconds; everything else follows from it.
+"""rows.jsonl: one line per prompt and cell with raw counts and seconds.
 
-A block is all that was timed around one prompt at one temperature: the baseline and every cell,
-interleaved. It is appended whole, so its rows come from one process, and an interrupted evaluation
-goes on with the first unfinished block.
+A block is everything that was timed for one prompt at one temperature: the baseline and every cell,
+interleaved. A block is appended at once, so its rows come from one process, and an interrupted
+evaluation goes on with the first unfinished block.
 """
 
 from __future__ import annotations
@@ -28,7 +28,13 @@ FATES = {letter: fate.name.lower() for fate, letter in _LETTERS.items()}
 
 
 class DraftedAt(NamedTuple):
-    """A round that was not cut. context: tokens before its first drafted one, prompt and output."""
+    """A round that was not cut by the length limit.
+
+    Attributes:
+        context: Tokens of prompt and output before the first drafted token.
+        drafted: Drafted tokens.
+        accepted: Drafted tokens that were accepted.
+    """
 
     context: int
     drafted: int
@@ -37,14 +43,22 @@ class DraftedAt(NamedTuple):
 
 @dataclass(frozen=True)
 class CellRow:
-    """One decoded text. draft, method and gamma are None for autoregressive decoding.
+    """One decoded text.
 
-    prompt: its number; repeat: how often this was timed before; place: when within the block;
-    run: the process that timed it. fates: a letter a token: accepted, corrected, bonus, plain.
-    seconds: decoding, after the prefill. counts: as in `speculation.records`. The busy seconds are
-    those of each side where the two work at the same time. rounds: those that drafted and were not
-    cut. category: the prompt's, None where it has none. document: what the prompt comes from; None
-    in rows that an earlier version wrote. again: of a cell that is timed a second time.
+    Attributes:
+        prompt: Number of the prompt.
+        draft, method, gamma: The cell; None for autoregressive decoding.
+        repeat: How often this text was timed before.
+        place: Position within the block.
+        run: The process that timed it.
+        seconds: Decoding time, without the prefill.
+        fates: One letter per token: accepted, corrected, bonus, plain.
+        counts: As in `speculation.records`.
+        target_busy_seconds, draft_busy_seconds: Work of each side, if both work at the same time.
+        rounds: Rounds that drafted and were not cut.
+        category: Category of the prompt, if it has one.
+        document: Document of the prompt; None in rows of an earlier version.
+        again: Whether the cell is timed a second time.
     """
 
     prompt: int
@@ -70,7 +84,7 @@ class CellRow:
 
     @property
     def unit(self) -> str:
-        """The document; of an earlier version's row the prompt itself."""
+        """The document; in rows of an earlier version the prompt."""
         return f"prompt {self.prompt}" if self.document is None else self.document
 
     @property
@@ -79,22 +93,22 @@ class CellRow:
 
 
 def letters(generation: Generation) -> str:
-    """The fates of a text as one letter a token."""
+    """The fates of a text, one letter per token."""
     return "".join(_LETTERS[fate] for fate in generation.fates)
 
 
 def drafted_at(generation: Generation, prompt_tokens: int) -> list[DraftedAt]:
-    """Where in the context each round of a text drafted, and what became of it; cut ones apart."""
-    found, context = [], prompt_tokens
+    """The rounds of a text that drafted, with their context, without cut rounds."""
+    drafted, context = [], prompt_tokens
     for record in generation.rounds:
         if record.drafted and not record.cut:
-            found.append(DraftedAt(context, record.drafted, record.accepted))
+            drafted.append(DraftedAt(context, record.drafted, record.accepted))
         context += record.emitted
-    return found
+    return drafted
 
 
 class RowLog:
-    """The rows of finished blocks, and the file they are appended to."""
+    """The rows of finished blocks, and their file."""
 
     def __init__(
         self,
@@ -104,22 +118,25 @@ class RowLog:
         again: Mapping[float, int] | None = None,
         documents: Sequence[str] | None = None,
     ) -> None:
-        """Read what an earlier process finished; what it left half-done is removed.
+        """Read finished blocks of an earlier process, and remove an unfinished block.
 
-        again: temperatures whose blocks have so many rows more, of the cell that is timed twice.
-        documents: of the prompts, for rows that were written before documents were kept.
+        Args:
+            path: rows.jsonl.
+            rows_per_block: Rows of each block.
+            again: Additional rows per block by temperature, for the cell that is timed twice.
+            documents: Documents of the prompts, for rows of an earlier version.
         """
         self._path = path
         self._rows_per_block, self._again = rows_per_block, again or {}
         self.rows: list[CellRow] = []
         if path.exists():
-            found = _read(path)
+            stored = _read(path)
             sizes: dict[tuple[int, float], int] = {}
-            for row in found:
+            for row in stored:
                 sizes[row.block] = sizes.get(row.block, 0) + 1
             self.rows = [
                 row if documents is None else _of_document(row, documents)
-                for row in found
+                for row in stored
                 if sizes[row.block] == self._size(row.temperature)
             ]
             atomic.write_text(path, "".join(_line(row) for row in self.rows))
@@ -131,9 +148,9 @@ class RowLog:
         return any(row.block == block for row in self.rows)
 
     def append(self, block: Sequence[CellRow]) -> None:
-        """Add a whole block and see it safely on the disk."""
-        whole = self._size(block[0].temperature)
-        assert len(block) == whole, "a block is appended whole"
+        """Add all rows of a block, and wait until they are on the disk."""
+        size = self._size(block[0].temperature)
+        assert len(block) == size, "all rows of a block are appended at once"
         add_lines(self._path, "".join(_line(row) for row in block))
         self.rows.extend(block)
 
@@ -147,19 +164,20 @@ def _line(row: CellRow) -> str:
 
 
 def _read(path: Path) -> list[CellRow]:
-    """All rows; a last line that a killed process left unfinished is passed over.
+    """All rows, without an unfinished last line of a killed process.
 
-    A line without rounds or category was written before they were measured: it is refused.
+    Raises:
+        DistillSpecError: A row of an earlier version, without rounds or category.
     """
-    kept = BoundedText(
+    file = BoundedText(
         path,
         "a row of this evaluation",
         "delete the evaluation folder (of an earlier version?), then evaluate again",
     )
     rows = []
-    for place, line in read_lines(kept, unfinished=True):
+    for where, line in read_lines(file, unfinished=True):
         for name in ("rounds", "category"):
             if name not in line:
-                raise kept.fault(f"'{name}' is missing", place)
-        rows.append(kept.record(CellRow, line, place))
+                raise file.fault(f"'{name}' is missing", where)
+        rows.append(file.record(CellRow, line, where))
     return rows

@@ -1,4 +1,4 @@
-"""Figures of what choosers and stop rules did: regret, shares of the arms, entropies of drafts."""
+"""Figures of choosers and stop rules: regret, shares of the arms, entropies of drafts."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from distillspec.measure.summary.records import Regret, Summary
 from distillspec.measure.timed.audit import AuditedRound
 from distillspec.report.figures.theme import Theme, degrees, legend, ordered, plain_axes, titled
 
-_PERIODS = 30  # parts of the rounds in which an arm's share is told
-_FEWEST = 8  # rounds of a part
+_PERIODS = 30  # parts of the rounds for which arms' shares are shown
+_FEWEST = 8  # rounds per part
 _BINS = 30
 
 
 def shown_draft(drafts: Sequence[str]) -> str:
-    """The figures show one draft: the distilled one, or the last."""
+    """The draft that the figures show: the distilled draft, or the last."""
     return "distilled" if "distilled" in drafts else ordered(drafts)[-1]
 
 
 def regret_curves(summary: Summary, look: Theme) -> Figure | None:
-    """Cumulative regret over the prompts, a row a quantity; dotted: the mean of the arms."""
+    """Cumulative regret over the prompts, one row per quantity; dotted: the mean of the arms."""
     if not summary.regrets:
         return None
-    draft = shown_draft([one.draft for one in summary.regrets])
-    here = [one for one in summary.regrets if one.draft == draft]
-    temperatures = sorted({one.temperature for one in here})
-    quantities = list(dict.fromkeys(one.quantity for one in here))
-    methods = list(dict.fromkeys(one.method for one in here))
+    draft = shown_draft([regret.draft for regret in summary.regrets])
+    shown = [regret for regret in summary.regrets if regret.draft == draft]
+    temperatures = sorted({regret.temperature for regret in shown})
+    quantities = list(dict.fromkeys(regret.quantity for regret in shown))
+    methods = list(dict.fromkeys(regret.method for regret in shown))
     width, height = 3.2 * len(temperatures) + 0.6, 2.5 * len(quantities) + 0.4
     figure = Figure(figsize=(width, height), layout="constrained")
     grid = figure.subplots(len(quantities), len(temperatures), squeeze=False)
     for panels, quantity in zip(grid, quantities, strict=True):
         for panel, temperature in zip(panels, temperatures, strict=True):
-            wanted = [r for r in here if (r.quantity, r.temperature) == (quantity, temperature)]
-            for one in wanted:
-                _curve(panel, one, _paint(methods.index(one.method), len(methods)))
+            wanted = [r for r in shown if (r.quantity, r.temperature) == (quantity, temperature)]
+            for regret in wanted:
+                _curve(panel, regret, _paint(methods.index(regret.method), len(methods)))
             panel.axhline(0.0, color=look.ink, linewidth=1.0)
             plain_axes(panel, look, "prompts", f"{quantity} beyond the best arm")
             titled(panel, degrees(temperature), look)
@@ -48,25 +48,25 @@ def regret_curves(summary: Summary, look: Theme) -> Figure | None:
     return figure
 
 
-def _curve(panel: Axes, one: Regret, paint: tuple[float, float, float, float]) -> None:
-    prompts = range(1, len(one.regret) + 1)
-    panel.plot(prompts, one.regret, color=paint, linewidth=1.8, label=one.method)
+def _curve(panel: Axes, regret: Regret, paint: tuple[float, float, float, float]) -> None:
+    prompts = range(1, len(regret.regret) + 1)
+    panel.plot(prompts, regret.regret, color=paint, linewidth=1.8, label=regret.method)
     panel.plot(
         prompts,
-        one.mean_regret,
+        regret.mean_regret,
         color=paint,
         linewidth=1.3,
         linestyle=":",
-        label=f"mean arm of {one.method}",
+        label=f"mean arm of {regret.method}",
     )
 
 
 def arm_shares(rounds: Sequence[AuditedRound], look: Theme) -> Figure | None:
-    """Who decoded, over time: a panel a method that had a choice and a temperature."""
+    """Which arm decoded, over time: one panel per method with a choice and temperature."""
     several: dict[tuple[str, float], list[str]] = {}
-    for one in _of_shown_draft(rounds):
-        several.setdefault((one.method, one.temperature), []).append(one.arm)
-    several = {place: arms for place, arms in several.items() if len(set(arms)) > 1}
+    for audited in _of_shown_draft(rounds):
+        several.setdefault((audited.method, audited.temperature), []).append(audited.arm)
+    several = {key: arms for key, arms in several.items() if len(set(arms)) > 1}
     if not several:
         return None
     methods = list(dict.fromkeys(method for method, _ in several))
@@ -99,7 +99,15 @@ def arm_shares(rounds: Sequence[AuditedRound], look: Theme) -> Figure | None:
 def shares_by_period(
     arms: Sequence[str], names: Sequence[str]
 ) -> tuple[list[int], list[list[float]]]:
-    """Rounds in their order, by arm -> the ends of equal parts of them, and each name's shares."""
+    """Shares of the arms over time.
+
+    Args:
+        arms: The arm of each round, in order.
+        names: The arms to show.
+
+    Returns:
+        The ends of equal parts of the rounds, and each name's share of every part.
+    """
     periods = max(1, min(_PERIODS, len(arms) // _FEWEST))
     ends = [round(len(arms) * (i + 1) / periods) for i in range(periods)]
     parts = [arms[start:end] for start, end in zip([0, *ends], ends, strict=False)]
@@ -107,18 +115,20 @@ def shares_by_period(
 
 
 def entropy_histograms(rounds: Sequence[AuditedRound], look: Theme) -> Figure | None:
-    """How unsure the draft was of what was kept, and of the first token that was not."""
+    """Entropy of the draft at accepted tokens, and at the first rejected token of a round."""
     shown = _of_shown_draft(rounds)
-    temperatures = sorted({one.temperature for one in shown})
-    found = {t: kept_and_rejected([r for r in shown if r.temperature == t]) for t in temperatures}
-    found = {t: both for t, both in found.items() if any(both)}
-    if not found:
+    temperatures = sorted({audited.temperature for audited in shown})
+    entropies = {
+        t: kept_and_rejected([r for r in shown if r.temperature == t]) for t in temperatures
+    }
+    entropies = {t: both for t, both in entropies.items() if any(both)}
+    if not entropies:
         return None
-    most = max(max([*kept, *rejected]) for kept, rejected in found.values()) or 1.0
-    edges = [most * i / _BINS for i in range(_BINS + 1)]
-    figure = Figure(figsize=(3.2 * len(found) + 0.6, 2.9), layout="constrained")
-    panels = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
-    for panel, (temperature, both) in zip(panels, found.items(), strict=True):
+    highest = max(max([*accepted, *rejected]) for accepted, rejected in entropies.values()) or 1.0
+    edges = [highest * i / _BINS for i in range(_BINS + 1)]
+    figure = Figure(figsize=(3.2 * len(entropies) + 0.6, 2.9), layout="constrained")
+    panels = figure.subplots(1, len(entropies), squeeze=False, sharey=True)[0]
+    for panel, (temperature, both) in zip(panels, entropies.items(), strict=True):
         for values, paint, name in zip(
             both, (look.fast, look.slow), ("accepted", "first rejected"), strict=True
         ):
@@ -140,22 +150,26 @@ def entropy_histograms(rounds: Sequence[AuditedRound], look: Theme) -> Figure | 
 
 
 def kept_and_rejected(rounds: Sequence[AuditedRound]) -> tuple[list[float], list[float]]:
-    """Entropies at positions that were kept, and at the first of each round that was not.
+    """Entropies at accepted positions, and at the first rejected position of each round.
 
-    Of rounds that drafted one sequence: of several, a position has a mean. What stands behind a
-    rejected token was not judged.
+    Only rounds that drafted a single sequence count: with several, a position has a mean. Tokens
+    after a rejected token were not verified.
     """
-    chains = [one for one in rounds if len(one.entropies) == one.drafted]
-    kept = [entropy for one in chains for entropy in one.entropies[: one.accepted]]
-    rejected = [one.entropies[one.accepted] for one in chains if one.accepted < one.drafted]
-    return kept, rejected
+    chains = [audited for audited in rounds if len(audited.entropies) == audited.drafted]
+    accepted = [entropy for audited in chains for entropy in audited.entropies[: audited.accepted]]
+    rejected = [
+        audited.entropies[audited.accepted]
+        for audited in chains
+        if audited.accepted < audited.drafted
+    ]
+    return accepted, rejected
 
 
 def _of_shown_draft(rounds: Sequence[AuditedRound]) -> list[AuditedRound]:
     if not rounds:
         return []
-    draft = shown_draft(list(dict.fromkeys(one.draft for one in rounds)))
-    return [one for one in rounds if one.draft == draft]
+    draft = shown_draft(list(dict.fromkeys(audited.draft for audited in rounds)))
+    return [audited for audited in rounds if audited.draft == draft]
 
 
 def _by_name_and_gamma(arm: str) -> tuple[str, int]:
@@ -164,6 +178,6 @@ def _by_name_and_gamma(arm: str) -> tuple[str, int]:
 
 
 def _paint(number: int, of: int) -> tuple[float, float, float, float]:
-    """A colour legible on both pages."""
+    """A colour that is legible on light and dark pages."""
     red, green, blue, opacity = colormaps["turbo"](0.1 + 0.8 * number / max(1, of - 1))
     return red, green, blue, opacity

@@ -1,4 +1,4 @@
-"""Figures of what a draft gains: speed-up, tau and alpha, differences, the prediction's worth."""
+"""Figures of a draft's gain: speed-up, tau and alpha, differences, prediction."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import math
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
-from distillspec.measure.summary.records import Cell, Summary
+from distillspec.measure.summary.cells import Cell
+from distillspec.measure.summary.records import Summary
 from distillspec.report.figures.theme import (
     MARKERS,
     Theme,
@@ -23,14 +24,14 @@ from distillspec.report.figures.theme import (
 
 
 def speedup_maps(summary: Summary, look: Theme) -> Figure | None:
-    """Measured speed-up over gamma x temperature, one map a draft, one colour scale for all.
+    """Measured speed-up over gamma x temperature: one map per draft, one colour scale for all.
 
-    Of one method, which each map names where the evaluation has several.
+    The maps show one method, and name it if the evaluation has several.
     """
     method, shown = summary.shown_method, summary.of_shown_method()
     drafts = ordered(list(dict.fromkeys(cell.draft for cell in shown)))
     gammas, temperatures = sorted({cell.gamma for cell in shown}), summary.temperatures()
-    known = [cell.speedup for cell in shown if math.isfinite(cell.speedup)]
+    known = [cell.speedup.value for cell in shown if math.isfinite(cell.speedup.value)]
     if not known:
         return None
     # Ratios: twice as fast and half as fast are equally far from 1.
@@ -90,13 +91,13 @@ def speedup_maps(summary: Summary, look: Theme) -> Figure | None:
 
 def _speedup(summary: Summary, draft: str, method: str, gamma: int, temperature: float) -> float:
     cell = summary.cell(draft, method, gamma, temperature)
-    return math.nan if cell is None else cell.speedup
+    return math.nan if cell is None else cell.speedup.value
 
 
 def tau_and_alpha(summary: Summary, look: Theme) -> Figure | None:
-    """tau over gamma with intervals, a panel a temperature; alpha of every draft at the right.
+    """tau over gamma with intervals, one panel per temperature; alpha of every draft at the right.
 
-    tau is of one method, which the panels name where the evaluation has several.
+    tau is of one method, which the panels name if the evaluation has several.
     """
     temperatures, drafts = summary.temperatures(), ordered(summary.drafts())
     method = summary.shown_method
@@ -108,11 +109,11 @@ def tau_and_alpha(summary: Summary, look: Theme) -> Figure | None:
         for shift, draft in enumerate(drafts):
             cells = _series(summary, draft, method, temperature)
             if cells:
-                places = [c.gamma + 0.06 * (shift - (len(drafts) - 1) / 2) for c in cells]
+                positions = [c.gamma + 0.06 * (shift - (len(drafts) - 1) / 2) for c in cells]
                 with_intervals(
                     panel,
-                    places,
-                    [(c.tau, c.tau_low, c.tau_high) for c in cells],
+                    positions,
+                    [c.tau for c in cells],
                     draft,
                     look,
                     line=True,
@@ -127,13 +128,13 @@ def tau_and_alpha(summary: Summary, look: Theme) -> Figure | None:
         panel.set_ylim(1.0, highest)
     last = panels[-1]
     for shift, draft in enumerate(drafts):
-        alphas, places = [], []
-        for place, temperature in enumerate(temperatures):
+        alphas, positions = [], []
+        for index, temperature in enumerate(temperatures):
             cells = [c for c in summary.cells if (c.draft, c.temperature) == (draft, temperature)]
             if cells:
-                alphas.append((cells[0].alpha, cells[0].alpha_low, cells[0].alpha_high))
-                places.append(place + 0.16 * (shift - (len(drafts) - 1) / 2))
-        with_intervals(last, places, alphas, draft, look, line=False)
+                alphas.append(cells[0].alpha)
+                positions.append(index + 0.16 * (shift - (len(drafts) - 1) / 2))
+        with_intervals(last, positions, alphas, draft, look, line=False)
     plain_axes(last, look, "", "alpha")
     last.set_xticks(range(count), [degrees(t) for t in temperatures])
     last.set_xlim(-0.5, count - 0.5)
@@ -148,46 +149,47 @@ def _series(summary: Summary, draft: str, method: str, temperature: float) -> li
 
 
 def differences(summary: Summary, look: Theme) -> Figure | None:
-    """Paired relative difference in tau, with its interval; in colour where a verdict stands.
+    """Paired relative difference in tau with its interval; coloured if a verdict shows it.
 
-    Expected on the target's texts first, then as decoded: that has the dice of decoding in it.
+    First the expected tau on the target's texts, then the decoded tau, which has sampling noise.
     """
     kinds = {"expected tau": "expected", "tau": "decoded"}
-    found = [
-        one
+    shown = [
+        comparison
         for kind in kinds
-        for one in summary.comparisons
-        if one.quantity == kind and math.isfinite(one.relative_low + one.relative_high)
+        for comparison in summary.comparisons
+        if comparison.quantity == kind
+        and math.isfinite(comparison.relative.low + comparison.relative.high)
     ]
-    if not found:
+    if not shown:
         return None
     several = len(summary.methods()) > 1
-    figure = Figure(figsize=(7.6, 0.9 + 0.27 * len(found)), layout="constrained")
+    figure = Figure(figsize=(7.6, 0.9 + 0.27 * len(shown)), layout="constrained")
     panel = figure.subplots()
     labels = []
-    for row, one in enumerate(reversed(found)):
-        stands = one.verdict in ("higher", "lower")
-        paint = colour(one.draft, look) if stands else look.faint
-        low, value, high = (100 * x for x in (one.relative_low, one.relative, one.relative_high))
+    for row, comparison in enumerate(reversed(shown)):
+        stands = comparison.verdict in ("higher", "lower")
+        paint = colour(comparison.draft, look) if stands else look.faint
+        value, low, high = (100 * x for x in comparison.relative)
         panel.plot([low, high], [row, row], color=paint, linewidth=2.2, solid_capstyle="round")
         panel.plot([value], [row], marker="o", markersize=5.5, color=paint)
-        kind = kinds[one.quantity]
-        method = f"{one.method}   " if several and one.method is not None else ""
-        where = f"{degrees(one.temperature)}   {method}gamma {one.gamma}"
-        labels.append(f"{kind}   vs {one.against}   {where}")
+        kind = kinds[comparison.quantity]
+        method = f"{comparison.method}   " if several and comparison.method is not None else ""
+        where = f"{degrees(comparison.temperature)}   {method}gamma {comparison.gamma}"
+        labels.append(f"{kind}   vs {comparison.against}   {where}")
     panel.axvline(0.0, color=look.ink, linewidth=1.0)
-    plain_axes(panel, look, f"difference in tau of the {found[0].draft} draft, percent", "")
+    plain_axes(panel, look, f"difference in tau of the {shown[0].draft} draft, percent", "")
     panel.grid(axis="y", visible=False)
-    panel.set_yticks(range(len(found)), labels, fontsize=8.5)
-    panel.set_ylim(-0.7, len(found) - 0.3)
+    panel.set_yticks(range(len(shown)), labels, fontsize=8.5)
+    panel.set_ylim(-0.7, len(shown) - 0.3)
     return figure
 
 
 def prediction(summary: Summary, look: Theme) -> Figure | None:
-    """Measured against predicted speed-up: on the line, the cost model holds."""
+    """Measured against predicted speed-up. On the line both agree."""
     figure = Figure(figsize=(4.6, 3.6), layout="constrained")
     panel = figure.subplots()
-    shown = [c for c in summary.cells if math.isfinite(c.predicted_speedup + c.speedup)]
+    shown = [c for c in summary.cells if math.isfinite(c.predicted_speedup + c.speedup.value)]
     if not shown:
         return None
     for draft in ordered(summary.drafts()):
@@ -195,7 +197,7 @@ def prediction(summary: Summary, look: Theme) -> Figure | None:
         if cells:
             panel.plot(
                 [c.predicted_speedup for c in cells],
-                [c.speedup for c in cells],
+                [c.speedup.value for c in cells],
                 linestyle="none",
                 marker=MARKERS.get(draft, "^"),
                 markersize=5.5,
@@ -203,7 +205,7 @@ def prediction(summary: Summary, look: Theme) -> Figure | None:
                 alpha=0.9,
                 label=draft,
             )
-    numbers = [x for c in shown for x in (c.predicted_speedup, c.speedup)]
+    numbers = [x for c in shown for x in (c.predicted_speedup, c.speedup.value)]
     low, high = min(numbers) - 0.05, max(numbers) + 0.05
     panel.plot([low, high], [low, high], color=look.faint, linewidth=1.0, linestyle=(0, (4, 3)))
     plain_axes(panel, look, "predicted speed-up", "measured speed-up")

@@ -1,4 +1,4 @@
-"""Figures of where drafted tokens are kept: along the block, and along the context."""
+"""Figures of acceptance by position in the block and in the context."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from distillspec.report.figures.theme import (
 
 
 def acceptance_by_position(summary: Summary, look: Theme) -> Figure | None:
-    """Share of drafts accepted at each position, at the largest gamma."""
+    """Share of drafts that are accepted at each position, at the largest gamma."""
     temperatures, method = summary.temperatures(), summary.shown_method
     gamma = max(cell.gamma for cell in summary.of_shown_method())
     figure = Figure(figsize=(3.1 * len(temperatures) + 0.4, 2.9), layout="constrained")
@@ -51,31 +51,29 @@ def acceptance_by_position(summary: Summary, look: Theme) -> Figure | None:
 
 
 def acceptance_by_context(summary: Summary, look: Theme) -> Figure | None:
-    """Share of drafted tokens accepted, by the tokens before the draft, at the largest gamma."""
+    """Share of accepted drafted tokens, by length of the context, at the largest gamma."""
     temperatures, drafts = summary.temperatures(), ordered(summary.drafts())
     method = summary.shown_method
     gamma = max(cell.gamma for cell in summary.of_shown_method())
     shown = [
-        one
-        for one in summary.contexts
-        if (one.method, one.gamma) == (method, gamma) and math.isfinite(one.draft_acceptance)
+        context_bin
+        for context_bin in summary.contexts
+        if (context_bin.method, context_bin.gamma) == (method, gamma)
+        and math.isfinite(context_bin.draft_acceptance.value)
     ]
     if not shown:
         return None
     figure = Figure(figsize=(3.4 * len(temperatures) + 0.4, 2.9), layout="constrained")
     panels = figure.subplots(1, len(temperatures), squeeze=False, sharey=True)[0]
-    powers = [one.from_tokens.bit_length() - 1 for one in shown]
+    powers = [context_bin.from_tokens.bit_length() - 1 for context_bin in shown]
     for panel, temperature in zip(panels, temperatures, strict=True):
         for shift, draft in enumerate(drafts):
-            mine = [o for o in shown if (o.draft, o.temperature) == (draft, temperature)]
+            bins = [o for o in shown if (o.draft, o.temperature) == (draft, temperature)]
             aside = 0.1 * (shift - (len(drafts) - 1) / 2)
             with_intervals(
                 panel,
-                [one.from_tokens.bit_length() - 1 + aside for one in mine],
-                [
-                    (o.draft_acceptance, o.draft_acceptance_low, o.draft_acceptance_high)
-                    for o in mine
-                ],
+                [context_bin.from_tokens.bit_length() - 1 + aside for context_bin in bins],
+                [context_bin.draft_acceptance for context_bin in bins],
                 draft,
                 look,
                 line=True,

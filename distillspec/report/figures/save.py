@@ -1,4 +1,4 @@
-"""Every figure of the report that has data, written for a light and a dark page."""
+"""Writes every figure that has data, for a light and a dark page."""
 
 from __future__ import annotations
 
@@ -26,9 +26,16 @@ def save_figures(
     folder: Path,
     rounds: Sequence[AuditedRound] = (),
 ) -> dict[str, tuple[Path, Path]]:
-    """Write every figure that has data to `folder`: name -> (light PNG, dark PNG).
+    """Write every figure that has data to `folder`.
 
-    rounds: what was audited, if anything was.
+    Args:
+        summary: What was measured.
+        metrics_csv: Training logs by name of the run.
+        folder: Where to write.
+        rounds: Audited rounds, if any.
+
+    Returns:
+        Name -> (light PNG, dark PNG).
     """
     atomic.make_folder(folder)
     written: dict[str, tuple[Path, Path]] = {}

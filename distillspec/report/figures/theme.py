@@ -1,4 +1,4 @@
-"""How the report's figures look on a light and on a dark page. No global matplotlib state."""
+"""The look of the report's figures on a light and a dark page, without global matplotlib state."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from distillspec.measure.stats.intervals import Interval
 from distillspec.measure.summary.records import Summary
 
 
@@ -52,7 +53,7 @@ _ORDER = ("undistilled", "control", "distilled")
 
 
 def ordered(drafts: Sequence[str]) -> list[str]:
-    """Before, control, after; names nobody foresaw come last."""
+    """Undistilled, control, distilled; other names come last."""
     known = [name for name in _ORDER if name in drafts]
     return known + [name for name in drafts if name not in _ORDER]
 
@@ -62,7 +63,7 @@ def degrees(temperature: float) -> str:
 
 
 def named(summary: Summary) -> str:
-    """What a title adds where several methods were measured and the figure shows one of them."""
+    """The method for a title, if several methods were measured and the figure shows one."""
     return f", {summary.shown_method}" if len(summary.methods()) > 1 else ""
 
 
@@ -72,8 +73,8 @@ def colour(draft: str, look: Theme) -> str:
 
 def with_intervals(
     panel: Axes,
-    places: Sequence[float],
-    intervals: Sequence[tuple[float, float, float]],
+    positions: Sequence[float],
+    intervals: Sequence[Interval],
     draft: str,
     look: Theme,
     *,
@@ -83,7 +84,7 @@ def with_intervals(
     below = [max(0.0, value - low) for value, low, _ in intervals]
     above = [max(0.0, high - value) for value, _, high in intervals]
     panel.errorbar(
-        places,
+        positions,
         values,
         yerr=[below, above],
         marker=MARKERS.get(draft, "^"),

@@ -1,4 +1,4 @@
-"""Training curves, from the CSV logs of the runs."""
+"""Training curves from the CSV logs of the runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PANELS = (
 
 
 def read_curves(metrics_csv: Mapping[str, Path]) -> Curves:
-    """Run -> column -> [(step, value)] of CSV logs; runs without a log are left out."""
+    """CSV logs as run -> column -> [(step, value)]. Runs without a log are left out."""
     curves: Curves = {}
     for run, path in metrics_csv.items():
         if not path.exists():
@@ -37,7 +37,7 @@ def read_curves(metrics_csv: Mapping[str, Path]) -> Curves:
 
 
 def training_curves(curves: Curves, look: Theme) -> Figure | None:
-    """Loss, alpha and decoded tau over the steps, one line a run; probes are marked."""
+    """Loss, alpha and decoded tau over the steps, one line per run. Markers are probes."""
     panels = [
         (title, names)
         for title, names in _PANELS

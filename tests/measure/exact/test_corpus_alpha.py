@@ -1,4 +1,4 @@
-"""Teacher-forced sums: against plain whole-text formulas, in any order and chunk."""
+"""Teacher-forced sums: against plain formulas over full texts, in any order and chunk."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TEXTS = [
 
 
 def logits(model: nn.Module, text: DrawnText) -> Tensor:
-    """What the model says before each response token: [R, V], one text at a time."""
+    """The logits before each response token: [R, V], one text at a time."""
     tokens = torch.tensor([text.prompt + text.response])
     with torch.no_grad():
         whole: Tensor = model(input_ids=tokens).logits[0]
@@ -123,7 +123,7 @@ def test_a_draft_of_another_tokenizer_is_read_over_the_targets_tokens() -> None:
 
 
 def test_a_draft_of_another_tokenizer_covers_nothing_beyond_its_context() -> None:
-    """Token 4 is two of its own: it reads 64 of them. Shorter rows beside that one are whole."""
+    """Token 4 is two draft tokens: the draft reads 64 of them. Shorter rows are complete."""
     target, draft = tiny_model("llama"), tiny_model("llama", seed=1)
     attach(draft, wide_bridge())
     texts = [DrawnText((4,) * 60, (4,) * 8), DrawnText((9,), (10, 11)), DrawnText((4,) * 70, (2,))]

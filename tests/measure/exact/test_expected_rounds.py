@@ -35,7 +35,7 @@ def runner(seed: int, V: int) -> HistoryRunner:
 def decoded(
     target: HistoryRunner, draft: HistoryRunner, gamma: int, length: int
 ) -> tuple[float, float]:
-    """Expected tokens and number of whole rounds, over every branch of the shipped decoder."""
+    """Expected tokens and number of complete rounds, over every branch of the shipped decoder."""
     way = Configuration("standard", gamma, ChainDraft(), FixedLength(), verify_token)
     emitted = verifications = 0.0
     weights: dict[Tokens, float] = {(): 1.0}

@@ -112,7 +112,7 @@ def test_pairs_are_compared_document_by_document() -> None:
     assert tuple(relative(Sums(hard, ones), Sums(hard, ones), 0.95)) == (0.0, 0.0, 0.0)
 
 
-def test_a_bounded_quantity_is_told_within_its_bounds() -> None:
+def test_the_interval_of_a_bounded_quantity_stays_within_its_bounds() -> None:
     found = ratio(Sums([9.0, 10.0, 6.0], [10.0, 10.0, 10.0]), 0.95)
     assert found.high > 1.0
     assert found.within(0.0, 1.0) == (found.value, found.low, 1.0)

@@ -39,7 +39,7 @@ def test_alpha_is_read_on_texts_of_the_target_up_to_their_end(
             cell = measured.summary.cell(draft, "standard", 3, temperature)
             assert cell is not None
             alpha = acceptance(setting.target, model, texts, policy).mean()
-            assert cell.alpha == pytest.approx(alpha, abs=1e-6)
+            assert cell.alpha.value == pytest.approx(alpha, abs=1e-6)
         (plain,) = [b for b in measured.summary.baseline if b.temperature == temperature]
         found = entropy(setting.target, texts, policy).mean()
         assert plain.entropy_nats == pytest.approx(found, abs=1e-5)
@@ -71,7 +71,7 @@ def test_there_can_be_more_texts_than_decoded_prompts(setting: Setting, measured
 def test_alpha_does_not_depend_on_gamma(measured: Measured) -> None:
     alphas = {(c.draft, c.temperature): set() for c in measured.summary.cells}
     for cell in measured.summary.cells:
-        alphas[cell.draft, cell.temperature].add(cell.alpha)
+        alphas[cell.draft, cell.temperature].add(cell.alpha.value)
     assert all(len(values) == 1 for values in alphas.values())
 
 
@@ -88,9 +88,9 @@ def test_a_draft_near_the_target_is_found_better_than_a_stranger(measured: Measu
         far = measured.summary.cell("undistilled", "standard", 3, temperature)
         assert near is not None
         assert far is not None
-        assert near.alpha > far.alpha
-        assert near.tau > far.tau
-        assert near.expected_tau > far.expected_tau
+        assert near.alpha.value > far.alpha.value
+        assert near.tau.value > far.tau.value
+        assert near.expected_tau.value > far.expected_tau.value
 
 
 def test_quality_is_scored_for_the_target_alone_and_with_every_draft(measured: Measured) -> None:
@@ -101,7 +101,7 @@ def test_quality_is_scored_for_the_target_alone_and_with_every_draft(measured: M
     assert len(set(greedy)) == 1
 
 
-def test_the_environment_says_what_ran_where(measured: Measured) -> None:
+def test_the_environment_names_models_runners_and_machine(measured: Measured) -> None:
     found = measured.summary.environment
     assert found["runners"] == dict.fromkeys(
         ("target", "undistilled", "distilled", "control"), "CausalRunner"
@@ -120,7 +120,7 @@ def test_falling_back_to_eager_is_a_finding(
     )
     prepared = Prepared(
         {(MethodConfig().name, t): steps for t in tiny_suite.temperatures},
-        {"target": "PathRowsRunner", "distilled": "CausalRunner", "control": "CompiledRunner"},
+        {"target": "BatchedTreeRunner", "distilled": "CausalRunner", "control": "CompiledRunner"},
     )
     suite = tiny_suite.model_copy(
         update={"runner": tiny_suite.runner.model_copy(update={"kind": "compiled"})}
@@ -137,12 +137,12 @@ def test_falling_back_to_eager_is_a_finding(
         ends=frozenset({0}),
         vocab_size=None,
     )
-    assert any("could not be compiled: distilled." in note for note in summary.notes)
-    assert any("takes no mask of ours: target." in note for note in summary.notes)
-    assert not any("began anew" in note for note in summary.notes)
+    assert any("could not be compiled" in note and "distilled." in note for note in summary.notes)
+    assert any("tree mask" in note and "target." in note for note in summary.notes)
+    assert not any("started empty" in note for note in summary.notes)
     assert summary.quality == []
     assert set(summary.cautions) < set(summary.notes)
-    assert any("could not be compiled" in one for one in summary.cautions)
+    assert any("could not be compiled" in caution for caution in summary.cautions)
     assert not any("against" in one or "gamma" in one for one in summary.cautions)
 
 
@@ -183,6 +183,8 @@ def test_an_interruption_that_made_methods_forget_is_a_finding(
             vocab_size=None,
         ).notes
 
-    (told,) = [one for one in notes([*rows[:-1], replace(rows[-1], run="2")]) if "anew" in one]
+    (told,) = [
+        one for one in notes([*rows[:-1], replace(rows[-1], run="2")]) if "started empty" in one
+    ]
     assert "in each of 2 processes: windowed, safe." in told
-    assert not any("anew" in one for one in notes(list(rows)))
+    assert not any("started empty" in one for one in notes(list(rows)))

@@ -26,29 +26,29 @@ def test_comparisons_are_paired_and_say_what_is_shown(ten_documents: Tally) -> N
     }
     assert found["tau"].value == pytest.approx(2.5)
     assert found["tau"].against_value == pytest.approx(18 / 10)
-    assert found["tau"].difference == pytest.approx(0.7)
-    assert found["tau"].relative == pytest.approx(2.5 / 1.8 - 1)
+    assert found["tau"].difference.value == pytest.approx(0.7)
+    assert found["tau"].relative.value == pytest.approx(2.5 / 1.8 - 1)
     assert found["tau"].verdict == "higher"
     assert (found["tau"].prompts, found["tau"].documents) == (10, 10)
-    assert found["alpha"].difference == pytest.approx(0.15)
+    assert found["alpha"].difference.value == pytest.approx(0.15)
     assert (found["alpha"].gamma, found["alpha"].method) == (None, None)
     # 1 token in 1 round, and 2 (kept, corrected) + 3 (kept, kept, bonus: cut off, so not counted)
     assert found["expected tau"].against_value == pytest.approx((1 + 2 + 3) / 3)
     assert (found["expected tau"].gamma, found["expected tau"].method) == (2, None)
-    assert found["speed"].relative == pytest.approx(10 / 6 - 1)
+    assert found["speed"].relative.value == pytest.approx(10 / 6 - 1)
 
 
 def test_the_reverse_comparison_has_the_opposite_verdict(ten_documents: Tally) -> None:
     found = comparisons(ten_documents, "undistilled", ["distilled"], STATED)
     (tau,) = [one for one in found if one.quantity == "tau"]
-    assert tau.difference == pytest.approx(-0.7)
+    assert tau.difference.value == pytest.approx(-0.7)
     assert tau.verdict == "lower"
 
 
 def test_two_documents_are_too_few_for_a_verdict_and_have_intervals(tally: Tally) -> None:
     for one in comparisons(tally, "distilled", ["undistilled"], STATED):
         assert one.verdict == "too few documents"
-        assert one.low < one.difference < one.high or one.low == one.difference == one.high
+        assert one.difference.low <= one.difference.value <= one.difference.high
 
 
 def test_prompts_of_two_documents_are_two_units_however_many_they_are() -> None:

@@ -59,7 +59,9 @@ def test_the_pieces_of_a_text_add_up_to_it(setting: Setting, text: str) -> None:
     assert completion_text(setting.tokenizer, prompt, [*tokens, 0]) == text
 
 
-def test_a_greedy_text_that_leaves_the_baseline_is_told_with_its_gap(setting: Setting) -> None:
+def test_a_greedy_text_that_differs_from_the_baseline_is_listed_with_its_gap(
+    setting: Setting,
+) -> None:
     rows = [
         a_row(0, None, [5, 6, 7]),
         a_row(0, "distilled", [5, 6, 7]),
@@ -95,7 +97,7 @@ def test_texts_that_were_sampled_need_not_agree(setting: Setting) -> None:
     assert greedy_divergences(setting.target, setting.prompts, sampled, vocab_size=None) == []
 
 
-def test_the_example_is_the_prompt_with_the_median_tau_told_for_every_draft(
+def test_the_example_is_the_prompt_with_the_median_tau_for_every_draft(
     setting: Setting,
 ) -> None:
     taus = {0: 2.5, 1: 1.5, 2: 2.0}
@@ -110,6 +112,6 @@ def test_the_example_is_the_prompt_with_the_median_tau_told_for_every_draft(
     assert [piece.fate for piece in found[0].pieces] == ["accepted", "accepted"]
 
 
-def test_without_a_whole_round_there_is_no_example(setting: Setting) -> None:
+def test_without_a_complete_round_there_is_no_example(setting: Setting) -> None:
     row = replace(a_row(0, "distilled", [40]), counts=Counts())
     assert examples(setting.tokenizer, setting.prompts, [row], {0.0: ("standard", 2)}) == []

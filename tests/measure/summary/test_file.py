@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from distillspec.errors import DistillSpecError
-from distillspec.measure.summary.file import read_summary, write_summary
+from distillspec.measure.summary.file import SCHEMA_VERSION, read_summary, write_summary
 from distillspec.measure.summary.records import Summary
 from tests.measured import a_cell, a_recommendation
 
@@ -27,7 +27,7 @@ def test_categories_and_contexts_read_back_and_those_with_few_prompts_have_no_ra
     again = read_summary(tmp_path / "summary.json")
     assert [one.category for one in again.categories[:2]] == ["q & a", "rare"]
     assert again.categories[0] == broken_down.categories[0]
-    assert math.isnan(again.categories[1].tau)
+    assert math.isnan(again.categories[1].tau.value)
     assert again.contexts[:2] == broken_down.contexts[:2]
     best = [(one.draft, one.temperature, one.category) for one in again.best_by_category()]
     assert best == [
@@ -91,7 +91,7 @@ def test_a_number_that_does_not_exist_is_null_in_the_file_and_nan_in_the_record(
     assert json.loads(text)["cells"][0]["tau"] is None
     assert "NaN" not in text
     cell = read_summary(tmp_path / "summary.json").cells[0]
-    assert math.isnan(cell.tau)
+    assert math.isnan(cell.tau.value)
     assert cell.repeated_ngram_share is None
 
 
@@ -122,4 +122,57 @@ def test_what_cannot_be_drawn_is_the_users_error(
     found["cells"][0] |= changes
     path.write_text(json.dumps(found))
     with pytest.raises(DistillSpecError, match=why):
+        read_summary(path)
+
+
+def test_the_file_has_a_version_and_three_keys_per_interval(
+    by_hand: Summary, tmp_path: Path
+) -> None:
+    path = tmp_path / "summary.json"
+    write_summary(by_hand, path)
+    written = json.loads(path.read_text())
+    assert written["schema_version"] == SCHEMA_VERSION
+    cell, comparison = written["cells"][0], written["comparisons"][0]
+    assert (cell["tau"], cell["tau_low"], cell["tau_high"]) == (2.2, 2.0, 2.4)
+    assert [comparison[key] for key in ("difference", "low", "high")] == [0.2, 0.1, 0.3]
+
+
+def test_a_summary_from_before_versions_and_argmax_drafts_is_read(
+    by_hand: Summary, tmp_path: Path
+) -> None:
+    path = tmp_path / "summary.json"
+    write_summary(by_hand, path)
+    old = json.loads(path.read_text())
+    del old["schema_version"]
+    for cell in old["cells"]:
+        for key in ("alpha_argmax", "alpha_argmax_low", "alpha_argmax_high"):
+            del cell[key]
+    path.write_text(json.dumps(old))
+    read = read_summary(path)
+    assert read.comparisons == by_hand.comparisons
+    assert all(map(math.isnan, read.cells[0].alpha_argmax))
+
+
+@pytest.mark.parametrize(("key", "value"), [("tau_low", "low"), ("tau_low", None)])
+def test_an_interval_without_a_bound_names_it(
+    key: str, value: str | None, by_hand: Summary, tmp_path: Path
+) -> None:
+    path = tmp_path / "summary.json"
+    write_summary(by_hand, path)
+    broken = json.loads(path.read_text())
+    if value is None:
+        del broken["cells"][0][key]
+    else:
+        broken["cells"][0][key] = value
+    path.write_text(json.dumps(broken))
+    with pytest.raises(DistillSpecError, match=r"cells\[0\]\.tau\.low"):
+        read_summary(path)
+
+
+def test_a_summary_of_another_version_is_refused(by_hand: Summary, tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    write_summary(by_hand, path)
+    later = json.loads(path.read_text()) | {"schema_version": SCHEMA_VERSION + 1}
+    path.write_text(json.dumps(later))
+    with pytest.raises(DistillSpecError, match="schema_version"):
         read_summary(path)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+from distillspec.measure.stats.intervals import NOTHING, Interval
+from distillspec.measure.summary.cells import Baseline, Cell
 from distillspec.measure.summary.findings import findings, served_cautions
-from distillspec.measure.summary.records import Baseline, Cell, DraftComparison, GreedyDivergence
+from distillspec.measure.summary.records import DraftComparison, GreedyDivergence
 from tests.measured import a_baseline, a_cell, a_comparison, a_recommendation
 
 
@@ -27,30 +28,28 @@ def test_the_best_measured_gamma_comes_first() -> None:
 
 
 NULL = {
-    "difference": 0.0,
-    "relative": 0.0,
-    "relative_low": -0.02,
-    "relative_high": 0.03,
+    "difference": Interval(0.0, 0.1, 0.3),
+    "relative": Interval(0.0, -0.02, 0.03),
     "verdict": "no difference shown",
 }
 
 
-def test_a_null_result_is_said_plainly_with_what_can_be_excluded() -> None:
+def test_a_null_result_is_a_sentence_with_its_interval() -> None:
     words = said(comparisons=[a_comparison(gamma=4, **NULL)])
     assert "gamma 4: no difference in tau is shown (2.00 -> 2.20, +0.0% [-2.0%, +3.0%])" in words
     assert "Holm" not in words
 
 
 def test_what_no_text_shows_is_left_out_and_never_nan() -> None:
-    nothing = {"relative": -1.0, "relative_low": math.nan, "relative_high": math.nan}
+    nothing = {"relative": NOTHING._replace(value=-1.0)}
     words = said(comparisons=[a_comparison(gamma=4, **(NULL | nothing))])
     assert "is shown (2.00 -> 2.20, -100.0%)" in words
-    unknown = {"relative": math.nan, "relative_low": math.nan, "relative_high": math.nan}
+    unknown = {"relative": NOTHING}
     words = said(comparisons=[a_comparison(gamma=4, **(NULL | unknown))])
     assert "is shown (2.00 -> 2.20)" in words
 
 
-def test_gains_losses_and_nulls_are_told_apart_and_were_tested_together() -> None:
+def test_gains_losses_and_null_results_differ_and_are_tested_together() -> None:
     words = said(
         comparisons=[
             a_comparison(),
@@ -62,11 +61,11 @@ def test_gains_losses_and_nulls_are_told_apart_and_were_tested_together() -> Non
     assert "T = 1, gamma 2: tau is higher (2.00 -> 2.20, +10.0% [+5.0%, +15.0%])" in words
     assert "T = 0, gamma 2: tau is lower (2.00 -> 2.20, -10.0%" in words
     assert "against control at T = 1, gamma 2: no difference in tau is shown" in words
-    assert "10 documents are too few to say more" in words
+    assert "10 documents are too few" in words
     assert "These 4 comparisons were tested together (Holm)" in words
 
 
-def test_of_what_was_not_tested_nothing_is_said() -> None:
+def test_an_untested_comparison_has_no_sentence() -> None:
     assert "against" not in said(comparisons=[a_comparison(gamma=6, verdict="not tested")])
 
 
@@ -85,11 +84,11 @@ def test_each_pair_of_drafts_and_temperature_has_its_own_sentence() -> None:
     ]
 
 
-def test_a_null_result_in_alpha_is_said_plainly() -> None:
+def test_a_null_result_in_alpha_is_a_sentence() -> None:
     words = said(
         comparisons=[
             a_comparison(quantity="alpha", gamma=None, value=0.8125, against_value=0.8129,
-                         difference=-0.0004, low=-0.011, high=0.011,
+                         difference=Interval(-0.0004, -0.011, 0.011),
                          verdict="no difference shown")
         ]
     )  # fmt: skip
@@ -126,7 +125,7 @@ def test_cautions_are_given_only_where_there_is_reason() -> None:
 def test_a_third_token_is_not_excused_by_the_gap_of_the_top_two() -> None:
     found = GreedyDivergence("distilled", "standard", 2, "a", 3, 0.0625, are_top_two=False)
     words = said(cells=[a_cell("distilled", 2, 1.0)], divergences=[found])
-    assert "1 of them have a token there that is not among the target's top two" in words
+    assert "1 of them have a token that is not among the target's top two" in words
 
 
 def test_cautions_of_a_card_leave_out_the_methods_that_engines_do_not_run() -> None:
@@ -138,4 +137,4 @@ def test_cautions_of_a_card_leave_out_the_methods_that_engines_do_not_run() -> N
     assert served_cautions(cells, [], [apart], 20, ["standard"]) == []
     (slow, texts) = served_cautions(cells, [], [apart], 20, ["standard", "block"])
     assert slow.startswith("1 of 2 cells")
-    assert "leave the baseline's" in texts
+    assert "differ from the baseline's" in texts

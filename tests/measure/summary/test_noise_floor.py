@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from distillspec.measure.evaluation import ROWS, evaluate
+from distillspec.measure.stats.intervals import NOTHING
 from distillspec.measure.summary.noise_floor import in_words, noise_floor, timed_again
 from distillspec.recipe.suite import Suite
 from tests.measure.two_prompts import CONFIDENCE, a_row, copied, counts
@@ -32,12 +32,10 @@ def test_the_second_time_is_compared_with_the_first_document_by_document() -> No
         1.0,
     )
     assert found.documents == 10
-    assert found.speed == pytest.approx(2.0 / 1.6 - 1.0)
-    assert (found.tau, found.tau_low, found.tau_high) == (0.0, 0.0, 0.0)
+    assert found.speed.value == pytest.approx(2.0 / 1.6 - 1.0)
+    assert found.tau == (0.0, 0.0, 0.0)
     assert "differs from itself by +25.0%" in in_words(found)
-    assert "+0.0% [no interval] in tau" in in_words(
-        replace(found, tau_low=math.nan, tau_high=math.nan)
-    )
+    assert "+0.0% [no interval] in tau" in in_words(replace(found, tau=NOTHING._replace(value=0.0)))
     assert noise_floor([*first, *other], CONFIDENCE) is None
 
 

@@ -34,7 +34,7 @@ def test_where_all_is_kept_there_is_nothing_to_gain() -> None:
     assert shortened(rounds(4, 4), 4, 0.3, V) == pytest.approx(1.0)
 
 
-def test_rounds_that_were_cut_off_and_texts_without_a_whole_round_tell_nothing() -> None:
+def test_cut_rounds_and_texts_without_a_complete_round_count_nothing() -> None:
     cut = RoundRecord(4, 4, 2, 4, cut=True)
     whole = RoundRecord(4, 1, 2, 4, cut=False)
     assert shortened(Counts.of([cut]), 4, 0.1, V) == 1.0
@@ -67,7 +67,7 @@ def test_the_oracle_is_read_from_chains_where_methods_are_ranked(tally: Tally) -
     assert one.drafted_per_token == pytest.approx(15 / 25)
     assert one.forwards_per_token == pytest.approx(10 / 25)
     fastest = max(place.tokens_per_second for place in ranking(ranked))
-    assert one.relative == pytest.approx(one.tokens_per_second / fastest - 1.0)
+    assert one.relative.value == pytest.approx(one.tokens_per_second / fastest - 1.0)
 
 
 def test_the_oracle_is_read_from_the_longest_chains() -> None:

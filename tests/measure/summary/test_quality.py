@@ -110,8 +110,8 @@ def test_a_module_that_is_no_metric_is_the_users_error(tmp_path: Path) -> None:
         score(str(tmp_path / "odd.py"), [])
 
 
-def test_a_metric_that_wants_something_else_is_told_so(tmp_path: Path) -> None:
+def test_a_metric_with_an_unknown_column_is_an_error(tmp_path: Path) -> None:
     source = (METRICS / "parses" / "parses.py").read_text()
     (tmp_path / "odd2.py").write_text(source.replace('"prompts"', '"sources"'))
-    with pytest.raises(DistillSpecError, match="wants sources"):
+    with pytest.raises(DistillSpecError, match="sources"):
         score(str(tmp_path / "odd2.py"), [])

@@ -23,7 +23,7 @@ from tests.measure.two_prompts import (
 
 
 def ranked_with(seconds: float, **busy: float) -> Tally:
-    """The standard method beside one whose texts take so long each."""
+    """The standard method and another whose texts take this long each."""
     block = [replace(row, method="block", seconds=seconds, **busy) for row in rows()[4:]]
     steps = {("standard", 1.0): STEPS, ("block", 1.0): STEPS}
     return Tally([*rows(), *block], steps, {1.0: FACTS}, CONFIDENCE, frozenset())
@@ -33,19 +33,19 @@ def test_one_method_alone_is_not_ranked(tally: Tally) -> None:
     assert ranking(tally) == []
 
 
-def test_the_fastest_stands_first_and_the_others_are_told_by_what_they_reach_of_it() -> None:
+def test_the_fastest_comes_first_and_the_others_are_relative_to_it() -> None:
     found = ranking(ranked_with(1.0))
     places = [(one.draft, one.method) for one in found]
     # 24 tokens in 2, 2, 6 and 10 seconds; of equals, the cell that comes first.
     assert places[2:] == [("distilled", "standard"), ("undistilled", "standard")]
     assert {method for _, method in places[:2]} == {"block"}
     assert [one.tokens_per_second for one in found] == pytest.approx([12, 12, 4, 2.4])
-    assert [one.relative for one in found] == pytest.approx([0, 0, 4 / 12 - 1, 2.4 / 12 - 1])
+    assert [one.relative.value for one in found] == pytest.approx([0, 0, 4 / 12 - 1, 2.4 / 12 - 1])
     # Two documents are too few to call any of them slower.
     assert [one.verdict for one in found] == ["fastest", *["too few documents"] * 3]
 
 
-def test_what_a_method_spends_is_told_per_token_it_emits() -> None:
+def test_the_cost_of_a_method_is_per_emitted_token() -> None:
     one = next(one for one in ranking(ranked_with(1.0)) if one.draft == "distilled")
     assert one.tau == pytest.approx(25 / 10)
     assert one.drafted_per_token == pytest.approx(20 / 25)
@@ -61,7 +61,7 @@ def test_sides_are_busy_for_a_share_of_the_time_where_both_work_at_once() -> Non
     assert all(map(math.isnan, busy["standard"]))
 
 
-def test_a_method_is_called_slower_only_if_its_whole_interval_is() -> None:
+def test_a_method_is_called_slower_only_if_its_upper_bound_is() -> None:
     """Twice as slow on all documents; and faster on one half, slower on the other."""
     standard = [a_row(i, "distilled", 2.0, counts(5, (3, 1))) for i in (0, 1)]
     slow = [replace(row, method="slow", seconds=4.0) for row in standard]

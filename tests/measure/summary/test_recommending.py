@@ -34,7 +34,7 @@ def test_the_recommendation_is_the_fastest_gamma_in_words() -> None:
     )
     found = {(one.draft, one.temperature): one for one in recommendations(tally)}
     best = found["distilled", 1.0]
-    assert (best.gamma, best.speedup) == (2, pytest.approx(2.0))
+    assert (best.gamma, best.speedup.value) == (2, pytest.approx(2.0))
     assert best.words.startswith("gamma 2: 2.00x")
     assert found["distilled", None].speedup == best.speedup
     assert (found["undistilled", 1.0].gamma, found["undistilled", None].gamma) == (2, 2)
@@ -91,9 +91,9 @@ def test_a_gain_the_interval_does_not_show_is_called_that() -> None:
     assert all(r.words.startswith("no gain shown") for r in recommendations(tally))
 
 
-def test_of_two_documents_the_numbers_are_told_and_no_more(tally: Tally) -> None:
+def test_two_documents_give_numbers_and_no_verdict(tally: Tally) -> None:
     assert all(
-        r.words.endswith("2 documents are too few to say more") for r in recommendations(tally)
+        r.words.endswith("2 documents are too few for a verdict") for r in recommendations(tally)
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
+from distillspec.measure.stats.intervals import NOTHING
 from distillspec.measure.summary.records import Summary
 
 
@@ -22,7 +22,7 @@ def test_what_engines_can_run_is_the_fastest_standard_method(several_methods: Su
     for temperature in (0.0, 1.0, None):
         best = several_methods.servable("distilled", temperature)
         assert best is not None
-        assert (best.method, best.gamma, best.speedup) == ("standard", 4, 1.6)
+        assert (best.method, best.gamma, best.speedup.value) == ("standard", 4, 1.6)
         fastest = several_methods.fastest("distilled", temperature)
         assert fastest is not None
         assert fastest.method == "block"
@@ -39,5 +39,5 @@ def test_without_a_method_of_engines_the_fastest_one_is_shown(several_methods: S
     none = replace(several_methods, standard_methods=[])
     assert none.servable("distilled", None) is None
     assert none.shown_method == "block"
-    untimed = [replace(one, speedup=math.nan) for one in none.recommendation]
+    untimed = [replace(one, speedup=NOTHING) for one in none.recommendation]
     assert replace(none, recommendation=untimed).shown_method == "adaedl"

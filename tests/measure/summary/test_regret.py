@@ -45,13 +45,13 @@ ROWS = [
 ]
 
 
-def test_regret_is_what_was_needed_beyond_the_best_arm_of_the_whole_sequence() -> None:
+def test_regret_is_what_was_needed_beyond_the_best_arm_of_the_sequence() -> None:
     rounds, seconds = regrets(ROWS, {"ucb": ARMS}, CONFIDENCE)
     assert (rounds.quantity, rounds.best_arm) == ("rounds", "standard@4")
     assert (rounds.chosen, rounds.best, rounds.mean) == (12.0, 11.0, 13.0)
     assert rounds.regret == [2.0, 1.0]
     assert rounds.mean_regret == [2.0, 2.0]
-    assert rounds.relative == pytest.approx(1 / 11)
+    assert rounds.relative.value == pytest.approx(1 / 11)
     assert (seconds.quantity, seconds.best_arm) == ("seconds", "standard@2")
     assert seconds.regret == [1.0, 1.0]
     assert seconds.mean_regret == [1.5, 3.0]

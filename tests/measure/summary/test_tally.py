@@ -14,23 +14,23 @@ from tests.measure.two_prompts import CONFIDENCE, FACTS, STEPS, a_row, counts, r
 def test_a_cell_by_hand(tally: Tally) -> None:
     cell = tally.cells()[1]
     assert (cell.draft, cell.gamma, cell.temperature, cell.prompts) == ("distilled", 2, 1.0, 2)
-    assert cell.tau == pytest.approx((15 + 10) / 10)
+    assert cell.tau.value == pytest.approx((15 + 10) / 10)
     assert cell.draft_acceptance == pytest.approx(15 / 20)
     assert cell.acceptance_by_position == pytest.approx([9 / 10, 6 / 10])
-    assert cell.alpha == pytest.approx(15 / 20)
-    assert cell.alpha_argmax == pytest.approx(13 / 20)
-    assert cell.alpha_argmax_low <= cell.alpha_argmax <= cell.alpha_argmax_high
+    assert cell.alpha.value == pytest.approx(15 / 20)
+    assert cell.alpha_argmax.value == pytest.approx(13 / 20)
+    assert cell.alpha_argmax.low <= cell.alpha_argmax.value <= cell.alpha_argmax.high
     # 1 + 1/2 + 1/4 tokens in the one round of the first text, 9 in 3 of the second.
-    assert cell.expected_tau == pytest.approx((1.75 + 9) / 4)
+    assert cell.expected_tau.value == pytest.approx((1.75 + 9) / 4)
     # Two documents tell little; but a round emits a token at least, and gamma + 1 at most.
-    assert (cell.expected_tau_low, cell.expected_tau_high) == (1.0, 3.0)
-    assert cell.tau_low >= 1.0
+    assert cell.expected_tau[1:] == (1.0, 3.0)
+    assert cell.tau.low >= 1.0
     assert cell.tau_iid == pytest.approx(1 + 0.75 + 0.75**2)
     assert cell.draft_to_target_time == pytest.approx(0.2)
     assert cell.v == pytest.approx(1.2)
     assert cell.predicted_speedup == pytest.approx(2.5 / (2 * 0.2 + 1.2))
     assert cell.predicted_from_alpha == pytest.approx(cell.tau_iid / 1.6)
-    assert cell.speedup == pytest.approx((4.0 + 8.0) / (2.0 + 4.0))
+    assert cell.speedup.value == pytest.approx((4.0 + 8.0) / (2.0 + 4.0))
     assert cell.speedup_with_prefill == pytest.approx((5.0 + 9.0) / (3.0 + 5.0))
     assert cell.measured_over_predicted == pytest.approx(2.0 / (2.5 / 1.6))
     assert cell.tokens_per_second == pytest.approx(24 / 6)
@@ -41,7 +41,7 @@ def test_a_cell_by_hand(tally: Tally) -> None:
 
 def test_the_baseline_by_hand(tally: Tally) -> None:
     (plain,) = tally.baselines()
-    assert plain.tokens_per_second == pytest.approx(48 / 24)
+    assert plain.tokens_per_second.value == pytest.approx(48 / 24)
     assert plain.entropy_nats == pytest.approx(30 / 20)
     assert plain.after_end_share == 0.0
     assert (plain.target_step_seconds, plain.step_spread) == (0.010, 0.1)
@@ -89,11 +89,11 @@ def test_categories_and_contexts_are_those_of_the_prompts_of_each_cell() -> None
     tally = Tally(wide, {("standard", 1.0): STEPS}, {1.0: FACTS}, CONFIDENCE, frozenset())
     code, prose = tally.categories()
     assert (code.category, code.prompts, prose.category) == ("code", 5, "prose")
-    assert (code.speedup, prose.speedup) == (pytest.approx(3.0), pytest.approx(2.0))
-    assert code.draft_acceptance == pytest.approx(4 / 10)
-    assert code.tau == pytest.approx(9 / 5)
+    assert (code.speedup.value, prose.speedup.value) == (pytest.approx(3.0), pytest.approx(2.0))
+    assert code.draft_acceptance.value == pytest.approx(4 / 10)
+    assert code.tau.value == pytest.approx(9 / 5)
     first, second = tally.contexts()
-    assert (first.from_tokens, first.prompts, first.draft_acceptance) == (16, 10, 0.5)
+    assert (first.from_tokens, first.prompts, first.draft_acceptance.value) == (16, 10, 0.5)
     assert (second.from_tokens, second.accepted, second.drafted) == (32, 0, 20)
 
 

@@ -1,4 +1,4 @@
-"""audit.jsonl reads back, survives a kill, and names a line that is none of its own."""
+"""audit.jsonl reads back, survives a kill, and names a foreign line."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_rounds_are_not_glued_to_a_line_that_was_left_unfinished(tmp_path: Path)
 def test_rounds_are_not_added_to_a_file_of_the_users(theirs: str, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(theirs)
-    with pytest.raises(DistillSpecError, match="its first line is no round of an audit"):
+    with pytest.raises(DistillSpecError, match="first line is not a round of an audit"):
         append(path, [])
     assert path.read_text() == theirs
 

@@ -28,7 +28,7 @@ def test_weights_and_optimizer_are_exact(setting: Setting) -> None:
 
 
 def test_the_process_and_the_precision_of_training_count(setting: Setting) -> None:
-    """Both models are in float32 here: what is decoded in says nothing of the training."""
+    """Both models are in float32, independent of the precision of the training."""
     draft = setting.drafts["undistilled"]
     full = memory_estimate(setting.target, draft, LOAD, context=100)
     half = memory_estimate(setting.target, draft, replace(LOAD, itemsize=2), context=100)

@@ -33,7 +33,7 @@ def suite_of(tiny_suite: Suite, *methods: dict[str, Any]) -> Suite:
     )
 
 
-def test_two_processes_are_measured_beside_one(
+def test_two_processes_are_measured_together_with_one(
     setting: Setting, tiny_suite: Suite, tmp_path: Path
 ) -> None:
     suite = suite_of(tiny_suite, {"name": "standard"}, CARD, PEARL)
@@ -56,7 +56,7 @@ def test_two_processes_are_measured_beside_one(
         assert b"spawn_main" not in command, "a draft's process is left"
 
 
-def test_a_chooser_of_whole_texts_has_both_kinds_among_its_arms(
+def test_a_chooser_per_text_has_both_kinds_among_its_arms(
     setting: Setting, tiny_suite: Suite, tmp_path: Path
 ) -> None:
     adaedl = {"name": "adaedl", "stop": {"kind": "adaedl"}, "gammas": [3]}

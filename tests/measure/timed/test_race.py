@@ -1,4 +1,4 @@
-"""A race by hand: speeds that are known, a clock that is told what to say."""
+"""A race by hand: known speeds and a fake clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from distillspec.measure.timed.race import FIRST_LOOK, RaceOutcome, Texts, race,
 
 
 def raced(decode: object, prompts: int, *, ways: int, seconds: float = 1e9) -> RaceOutcome:
-    """Each prompt of a document of its own."""
+    """Each prompt has a separate document."""
     documents = [str(i) for i in range(prompts)]
     return race(decode, ways=ways, documents=documents, seconds=seconds, confidence=0.95)  # type: ignore[arg-type]
 
@@ -36,7 +36,7 @@ def test_who_is_clearly_slower_leaves_at_the_first_look_and_the_last_one_wins() 
     course = Course(1.0, 0.5, 0.8)
     outcome = raced(course, 30, ways=3)
     assert len(course.asked) == outcome.prompts == outcome.documents == FIRST_LOOK
-    assert outcome.why_it_ended == "one was left"
+    assert outcome.why_it_ended == "one way was left"
     assert [one.way for one in outcome.standings] == [1, 2, 0]
     assert [one.dropped for one in outcome.standings] == [False, True, True]
     best = outcome.standings[0]
@@ -133,7 +133,7 @@ def test_a_slower_way_is_compared_on_the_prompts_that_both_decoded() -> None:
     assert -0.55 < slow.relative.value < -0.45
 
 
-def test_of_equals_hardly_one_is_dropped_and_none_is_told_from_the_winner() -> None:
+def test_equal_ways_are_rarely_dropped_and_none_differs_from_the_winner() -> None:
     generator = np.random.default_rng(0)
 
     def decode(prompt: int, among: Sequence[int]) -> Texts:

@@ -1,4 +1,4 @@
-"""rows.jsonl survives a kill at any moment, and tells a broken line from an unfinished one."""
+"""rows.jsonl survives a kill at any moment. A broken line is an error, an unfinished one is not."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_line_broken_in_the_middle_of_the_file_is_named(tmp_path: Path) -> Non
     assert caught.value.where.endswith("line 2")
 
 
-def test_a_block_is_written_whole_or_refused(tmp_path: Path) -> None:
+def test_a_block_is_complete_or_refused(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         RowLog(tmp_path / "rows.jsonl", rows_per_block=2, documents=DOCUMENTS).append(block(0)[:1])
 

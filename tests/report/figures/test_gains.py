@@ -1,4 +1,4 @@
-"""The figures show what the summary says, and leave out what there is not."""
+"""The figures show the numbers of the summary, and leave out missing ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training curves from CSV logs, whatever rows and columns they have."""
+"""Training curves from CSV logs with any rows and columns."""
 
 from __future__ import annotations
 
