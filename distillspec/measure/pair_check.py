@@ -290,7 +290,7 @@ def warnings_about(
             )
         elif expectation.against_break_even == "lower":
             warnings.append(
-                f"{at} the untrained draft slows decoding down: alpha is {expectation.alpha:.3f}, "
+                f"{at} this draft slows decoding down: alpha is {expectation.alpha:.3f}, "
                 f"break-even {expectation.break_even_alpha:.3f}. Distillation must close this gap"
             )
     if target_vocabulary != draft_vocabulary:

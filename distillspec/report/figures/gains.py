@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 
 from distillspec.measure.summary.cells import Cell
@@ -50,22 +51,7 @@ def speedup_maps(summary: Summary, look: Theme) -> Figure | None:
             norm=norm,
             aspect="auto",
         )
-        for row, values in enumerate(grid):
-            best = max((v for v in values if math.isfinite(v)), default=math.nan)
-            for column, value in enumerate(values):
-                if math.isfinite(value):
-                    red, green, blue, _ = colours(norm(math.log2(value)))
-                    dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
-                    panel.text(
-                        column,
-                        row,
-                        f"{value:.2f}×",
-                        ha="center",
-                        va="center",
-                        fontsize=9.5,
-                        fontweight="bold" if value == best else "normal",
-                        color="#ffffff" if dark else "#1c2330",
-                    )
+        _write_values(panel, grid, colours, norm)
         titled(panel, f"{draft}{named(summary)}", look)
         panel.set_xticks(range(len(gammas)), [str(g) for g in gammas])
         panel.set_yticks(range(len(temperatures)), [degrees(t) for t in temperatures])
@@ -87,6 +73,26 @@ def speedup_maps(summary: Summary, look: Theme) -> Figure | None:
     bar.set_ticks(ticks, labels=[f"{2**tick:.2f}×" for tick in ticks])
     bar.set_label("speed-up", color=look.faint, fontsize=9)
     return figure
+
+
+def _write_values(panel: Axes, grid: list[list[float]], colours: Colormap, norm: Normalize) -> None:
+    """Write every speed-up on its square, legible on its colour; the best of a row is bold."""
+    for row, values in enumerate(grid):
+        best = max((value for value in values if math.isfinite(value)), default=math.nan)
+        for column, value in enumerate(values):
+            if math.isfinite(value):
+                red, green, blue, _ = colours(norm(math.log2(value)))
+                dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.55
+                panel.text(
+                    column,
+                    row,
+                    f"{value:.2f}×",
+                    ha="center",
+                    va="center",
+                    fontsize=9.5,
+                    fontweight="bold" if value == best else "normal",
+                    color="#ffffff" if dark else "#1c2330",
+                )
 
 
 def _speedup(summary: Summary, draft: str, method: str, gamma: int, temperature: float) -> float:
