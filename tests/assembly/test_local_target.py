@@ -50,7 +50,8 @@ def test_all_that_training_would_read_is_written_once(plan: dict[str, Any]) -> N
 
 def test_a_split_target_writes_no_text(plan: dict[str, Any]) -> None:
     check_writes_text(recipe(plan))
-    split = recipe(plan, hardware={**plan["hardware"], "shard_target": True})
+    hardware = {**plan["hardware"], "shard_target": True}
+    split = recipe(plan, hardware=hardware, distill={"source": {"draft": 1.0}})
     with pytest.raises(DistillSpecError) as caught:
         check_writes_text(split)
     assert "hardware.shard_target" in caught.value.where

@@ -40,7 +40,7 @@ def test_a_pair_is_loaded_and_checked(plan: dict[str, Any]) -> None:
 
 def test_what_ends_a_text_is_what_the_recipe_names_if_it_names_any(plan: dict[str, Any]) -> None:
     pair = load_pair(recipe(plan, pair={**plan["pair"], "eos_token_ids": [5, 7]}))
-    assert pair.eos_token_ids == pair.exported_stop_ids == {5, 7}
+    assert pair.eos_token_ids == {5, 7}
     with pytest.raises(DistillSpecError, match="token 300 cannot end a text: the target knows 300"):
         load_pair(recipe(plan, pair={**plan["pair"], "eos_token_ids": [0, 300]}))
 
@@ -67,7 +67,7 @@ def test_the_token_behind_an_answer_of_the_template_ends_texts_of_every_kind(
     data = {**plan["data"], "source": {"kind": "jsonl", "path": str(tmp_path / "rows.jsonl")}}
     names = {name: str(tmp_path / name) for name in ("target", "draft")}
     pair = load_pair(recipe(plan, pair={**plan["pair"], **names}, data=data))
-    assert pair.eos_token_ids == pair.exported_stop_ids == {0, token}
+    assert pair.eos_token_ids == {0, token}
     sets = pair_prompts(pair)
     assert f"{token} {end!r} (behind an answer in the chat template)" in sets.notes[0]
     assert {p.response[-1] for p in sets.training if p.response} == {token}
@@ -147,11 +147,6 @@ def test_a_pair_takes_the_draft_of_another_recipe_beside_the_target_that_is_ther
     assert one == two  # by the pair's own seed
     with pytest.raises(DistillSpecError, match="nowhere"):
         with_draft_of(pair, recipe(plan, pair={"target": target, "draft": "./nowhere"}))
-
-
-def test_the_export_has_the_targets_rows(plan: dict[str, Any]) -> None:
-    pair = load_pair(recipe(plan))
-    assert pair.exported_vocabulary(pair.draft()) == 300
 
 
 def test_training_a_made_draft_leaves_its_start_as_it_was(plan: dict[str, Any]) -> None:
