@@ -74,7 +74,7 @@ _IMPORTED = (
     "pretraining",
     "stages",
 )  # before the forks, and what their functions import late:
-_LATE = ("datasets", "lightning.pytorch.loggers", "matplotlib.figure", "torch.utils.tensorboard")
+LATE = ("datasets", "lightning.pytorch.loggers", "matplotlib.figure", "torch.utils.tensorboard")
 
 
 class Plan(NamedTuple):
@@ -141,7 +141,7 @@ def make_template(folder: Path, run: Callable[[Sequence[str], Path], None]) -> P
     importlib.import_module("transformers").utils.logging.disable_progress_bar()
     for name in _IMPORTED:
         importlib.import_module(f"distillspec.{name}")
-    for name in _LATE:
+    for name in LATE:
         importlib.import_module(name)
     from distillspec.models.precision import fast_dtype
 

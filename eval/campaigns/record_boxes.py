@@ -182,7 +182,7 @@ def _write_suites(folder: Path, shipped: Path, extra: list[dict[str, Any]]) -> N
 def _tidy(folder: Path) -> None:
     """Take out logs, figures and half-written files, and what names this machine."""
     for path in sorted(folder.rglob("*")):
-        if path.name in ("log.txt", "report.html") or (path.name == ".lock" or path.suffix == ".tmp"):
+        if path.name in ("log.txt", "report.html", ".lock") or path.suffix == ".tmp":
             path.unlink()
         elif path.name in ("tensorboard", "figures"):
             shutil.rmtree(path)
