@@ -49,7 +49,6 @@ _MEASURED = {  # every section of a report but quality, whose library writes out
     "temperatures": [0.0, 1.0],
     "max_new_tokens": 10,
     "runner": _RUNNER,
-    "audit": True,
 }
 _HALVES = {  # runs that are stopped on their way, by the name of their case in cases.yaml
     "half-mixed": "jsd",
@@ -107,10 +106,10 @@ def _stop_half(box: Path, argv: list[str], name: str, rows: int = 5) -> None:
             raise SystemExit(f"{name} could not be stopped half-way")
         if ended.code != -9:
             raise SystemExit(f"{name} ends with {ended.code}:\n{ended.said[-3000:]}")
-        for run in box.glob(f"checkpoints/runs/{name}/[!.]*"):
-            log = run / "metrics.csv"
-            written = log.read_text().count("\n") if log.exists() else 0
-            if written > rows and any((run / one).exists() for one in ("best.ckpt", "state.pt")):
+        for log in box.glob(f"checkpoints/runs/{name}/**/metrics.csv"):
+            written = log.read_text().count("\n")
+            kept = ("best.ckpt", "state.pt")
+            if written > rows and any(log.with_name(one).exists() for one in kept):
                 return
         shutil.rmtree(box / f"checkpoints/runs/{name}", ignore_errors=True)
 
@@ -182,7 +181,12 @@ def _write_suites(folder: Path, shipped: Path, extra: list[dict[str, Any]]) -> N
 def _tidy(folder: Path) -> None:
     """Take out logs, figures and half-written files, and what names this machine."""
     for path in sorted(folder.rglob("*")):
-        if path.name in ("log.txt", "report.html", ".lock") or path.suffix == ".tmp":
+        names = (
+            "log.txt",
+            "report.html",
+            ".lock",
+        )  # and a checkpoint before the last, for its size
+        if path.name in names or path.suffix == ".tmp" or ".previous." in path.name:
             path.unlink()
         elif path.name in ("tensorboard", "figures"):
             shutil.rmtree(path)

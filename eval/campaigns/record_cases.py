@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 import yaml
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 # All of the package that is reached other than by its command line.
 from distillspec import decode
@@ -29,8 +31,8 @@ from eval.campaigns.record_verbs import (
 )
 
 _PROMPTS = ("def f3(x):", "def f7(x):\n    return x + 7\ndef f8(x):\n    return")
+_MEASURED = ("standard", "rrs", "lookup", "weak", "exp3spec", "ucb-two-drafts", "adaedl")
 _OF_CLOCKS = ("adaedl-valve", "ucbspec-windowed-valve", "ucb-texts", "card", "pearl")
-_TWO_PROCESSES = ({"kind": "card", "nodes": 4, "layers": 6}, {"kind": "pearl"})
 
 
 # --- resolved ------------------------------------------------------------------------------------
@@ -43,7 +45,7 @@ def resolved(boxes: Boxes) -> Values:
         kind = yaml.safe_load(path.read_text(encoding="utf-8")).get("kind", "distill")
         name = path.relative_to(ROOT).as_posix()
         if kind == "distill" and path.parent.name == "suites":
-            found[name] = yaml.safe_load(dump_yaml(load_suite(path)))
+            found[name] = _plain(yaml.safe_load(dump_yaml(load_suite(path))))
             continue
         shutil.copy(path, box / path.name)
         verb = {"distill": "run", "pretrain": "pretrain", "comparison": "compare"}[kind]
@@ -61,7 +63,12 @@ def resolved(boxes: Boxes) -> Values:
 
 def _dumped(box: Path, *argv: str) -> Any:
     ended = run_verb([*argv, "--dump-config"], box)
-    return ended.code or yaml.safe_load(ended.said)
+    return ended.code or _plain(yaml.safe_load(ended.said))
+
+
+def _plain(values: Any) -> Any:
+    """Without days, which JSON has none of."""
+    return json.loads(json.dumps(values, default=str))
 
 
 def _bare(schema: Any, parts: Mapping[str, Any]) -> Any:
@@ -85,8 +92,8 @@ def _bare(schema: Any, parts: Mapping[str, Any]) -> Any:
 def decoding(boxes: Boxes) -> Values:
     """Tokens, fates and rounds of every method, of the library's `decode` and of an evaluation.
 
-    Left out is what clocks decide: valves, choosers per text, and rounds of two processes, of
-    which the greedy text alone is fixed. Compiled runners would take minutes.
+    Left out is what clocks decide: valves, choosers per text, rounds of two processes. Compiled
+    runners would take minutes.
     """
     box, found = boxes("decoding", True), Values()
     with chdir(box):
@@ -97,10 +104,6 @@ def decoding(boxes: Boxes) -> Values:
                 found[at] = _decoded("target", "near", temperature, **asked)
         for name, pair, more in _pairs():
             found[name] = _decoded(*pair, 1.0, **more)
-        for plan in _TWO_PROCESSES:
-            argv = ["target", "near", 0.0]
-            told = _decoded(*argv, method={"parallel": plan})  # type: ignore[arg-type]
-            found[f"{plan['kind']} T=0"] = [one.get("text", one) for one in told]
     found |= _rows(box)
     return found
 
@@ -111,9 +114,8 @@ def _methods(box: Path) -> Iterator[tuple[str, str | None, Any, int]]:
     for path in sorted(box.glob("suites/*.yaml")):
         suite = yaml.safe_load(path.read_text(encoding="utf-8"))
         for method in suite.get("methods", [{"name": "standard"}]):
-            if method["name"] in _OF_CLOCKS or method in seen:
+            if method["name"] in _OF_CLOCKS:
                 continue
-            seen.append(method)
             if "choose" in method:
                 arms = [arm.partition("@")[0] for arm in method["choose"]["arms"]]
                 named = [one for one in suite["methods"] if one["name"] in arms]
@@ -126,6 +128,9 @@ def _methods(box: Path) -> Iterator[tuple[str, str | None, Any, int]]:
             if "model" in given.get("draft", {}):
                 continue  # an evaluation has it, below
             for gamma in method.get("gammas") or suite.get("gammas", [4]):
+                if (given, gamma) in seen:
+                    continue
+                seen.append((given, gamma))
                 yield f"{path.stem}/{method['name']}", None, given, gamma
 
 
@@ -143,8 +148,10 @@ def _pairs() -> Iterator[tuple[str, tuple[str, str], Values]]:
 
 def _decoded(target: str, draft: str, temperature: float, **more: Any) -> list[Values]:
     found = list[Values]()
-    for prompt in _PROMPTS:
-        settings = {"temperature": temperature, "max_new_tokens": 20, **more}
+    settings = {"temperature": temperature, "max_new_tokens": 20, **more}
+    if target == "target" and draft != "other":
+        settings["tokenizer"] = _tokenizer(target)  # of both: loading it takes long
+    for prompt in _PROMPTS[temperature > 0.0 :][:1]:
         try:
             tokens = list(decode(_model(target), _model(draft), prompt, **settings))
         except Exception as error:  # a fault, told as the value
@@ -165,29 +172,28 @@ def _decoded(target: str, draft: str, temperature: float, **more: Any) -> list[V
     return found
 
 
-_models: dict[str, Any] = {}
-
-
+@functools.cache
 def _model(folder: str) -> Any:
     """In float32, whatever this machine multiplies fastest."""
-    if folder not in _models:
-        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    kind = AutoModelForSeq2SeqLM if folder.startswith("t5") else AutoModelForCausalLM
+    return kind.from_pretrained(folder, dtype=torch.float32).eval()
 
-        kind = AutoModelForSeq2SeqLM if folder.startswith("t5") else AutoModelForCausalLM
-        _models[folder] = kind.from_pretrained(folder, dtype=torch.float32).eval()
-    return _models[folder]
+
+@functools.cache
+def _tokenizer(folder: str) -> Any:
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def _rows(box: Path) -> Values:
     """Rows of an evaluation: many cells side by side, each with a random stream of its own."""
     suite = yaml.safe_load((box / "suites/methods.yaml").read_text(encoding="utf-8"))
-    methods = [one for one in suite["methods"] if one["name"] not in _OF_CLOCKS]
     fresh = {
-        "methods": methods,
+        "methods": [one for one in suite["methods"] if one["name"] in _MEASURED],
+        "gammas": [2],
         "drafts": ["distilled"],
         "temperatures": [0.0, 1.0],
-        "prompts": {"count": 2},
-        "max_new_tokens": 12,
+        "prompts": {"count": 5},
+        "max_new_tokens": 8,
         "noise_floor": False,
         "runner": {"kind": "eager", "dtype": "float32"},
     }
