@@ -17,11 +17,9 @@ compared exactly: `about.json` says with which versions they were recorded.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import lzma
 import os
-import pkgutil
 import shutil
 import sys
 import tarfile
@@ -41,25 +39,14 @@ warnings.filterwarnings("ignore")
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-import distillspec  # noqa: E402
 from eval.campaigns.kill_compare import differing  # noqa: E402
-from eval.campaigns.kill_plan import LATE  # noqa: E402
+from eval.campaigns.kill_plan import warm  # noqa: E402
 from eval.campaigns.record_cases import PARTS  # noqa: E402
 from eval.campaigns.record_verbs import DATA, Values, cases  # noqa: E402
 
 _ARCHIVE = DATA / "boxes.tar.xz"
 _OF_RUNS = ("checkpoints", "data", "made")  # beside what runs begin with
 _TOLD = 4  # differences of a case that are printed
-
-
-def warm() -> None:
-    """Import all that command lines do, so that forks of this process begin at once."""
-    torch.set_num_threads(1)
-    transformers.utils.logging.disable_progress_bar()
-    for module in pkgutil.walk_packages(distillspec.__path__, "distillspec."):
-        importlib.import_module(module.name)
-    for name in LATE:
-        importlib.import_module(name)
 
 
 def about() -> dict[str, str]:
@@ -150,6 +137,7 @@ def main() -> int:
     arguments = parser.parse_args()
     scratch = arguments.scratch.absolute()
     scratch.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
     warm()
     record, began = Record(scratch), time.monotonic()
     if arguments.do == "make":

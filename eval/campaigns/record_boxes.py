@@ -19,6 +19,7 @@ import yaml
 from eval.campaigns.kill import Moment, run_verb
 from eval.campaigns.kill_plan import make_template
 
+_UNREAD = ("log.txt", "report.html", "audit.jsonl", ".lock")
 _FOREIGN = (b"/tmp", b"/work", b"/root", b"/home", b"/dev/shm")
 _CHAT = (
     "{% for m in messages %}<{{ mood or 'plain' }} {{ m['role'] }}>{{ m['content'] }}"
@@ -49,6 +50,7 @@ _MEASURED = {  # every section of a report but quality, whose library writes out
     "temperatures": [0.0, 1.0],
     "max_new_tokens": 10,
     "runner": _RUNNER,
+    "audit": True,
 }
 _HALVES = {  # runs that are stopped on their way, by the name of their case in cases.yaml
     "half-mixed": "jsd",
@@ -179,14 +181,9 @@ def _write_suites(folder: Path, shipped: Path, extra: list[dict[str, Any]]) -> N
 
 
 def _tidy(folder: Path) -> None:
-    """Take out logs, figures and half-written files, and what names this machine."""
+    """Take out what no case reads, half-written files, and places of this machine."""
     for path in sorted(folder.rglob("*")):
-        names = (
-            "log.txt",
-            "report.html",
-            ".lock",
-        )  # and a checkpoint before the last, for its size
-        if path.name in names or path.suffix == ".tmp" or ".previous." in path.name:
+        if path.name in _UNREAD or path.suffix == ".tmp" or ".previous." in path.name:
             path.unlink()
         elif path.name in ("tensorboard", "figures"):
             shutil.rmtree(path)

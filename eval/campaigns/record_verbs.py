@@ -22,6 +22,7 @@ Values = dict[str, Any]
 Boxes = Callable[[str, bool], Path]
 """A fresh copy of the stored folder under a name; with its runs and stores, or without."""
 
+_PROBE = "{every_steps: 4, prompts: 2, gamma: 2, max_new_tokens: 4}"
 _TIMED = ("environment",)  # of a summary: the machine, and when it was measured
 
 
@@ -54,7 +55,7 @@ def traces(boxes: Boxes) -> Values:
     """Each step's loss and its like, the digests of texts and models, and the trained draft."""
     box, found = boxes("traces", False), Values()
     for name, overrides in cases()["traces"].items():
-        argv = ["train", "tiny.yaml", f"name={name}", *overrides]
+        argv = ["train", "tiny.yaml", f"name={name}", f"distill.probe={_PROBE}", *overrides]
         found[name] = _trained(box, argv, f"checkpoints/runs/{name}")
     found["pretrain"] = _pretrained(box, ["pretrain", "pre.yaml"], "pre", "made")
     further = ["model=null", "start_from=made", "train.start_share=0.25", "name=on", "output=on"]
