@@ -79,9 +79,10 @@ class Record:
 
     def values(self, part: str) -> Values:
         """What the cases of a part come to now."""
-        began = time.monotonic()
+        began, worked = time.monotonic(), sum(os.times()[:4])
         found = json.loads(json.dumps(PARTS[part](self.box)))
-        print(f"{part}: {len(found)} cases, {time.monotonic() - began:.0f} s", flush=True)
+        took, worked = time.monotonic() - began, sum(os.times()[:4]) - worked
+        print(f"{part}: {len(found)} cases, {took:.0f} s, {worked:.0f} s of CPU", flush=True)
         return dict(found)
 
 
