@@ -23,7 +23,7 @@ Boxes = Callable[[str, bool], Path]
 """A fresh copy of the stored folder under a name; with its runs and stores, or without."""
 
 _PROBE = "{every_steps: 4, prompts: 2, gamma: 2, max_new_tokens: 4}"
-_TIMED = ("environment",)  # of a summary: the machine, and when it was measured
+_UNTOLD = ("environment", "created", "definitions")  # of a summary: machine, date, prose
 
 
 def cases() -> Mapping[str, Any]:
@@ -108,7 +108,7 @@ def summary(boxes: Boxes) -> Values:
         if ended.code:
             return found | {"said": ended.said[-300:]}
     for name, value in json.loads((place / "summary.json").read_text(encoding="utf-8")).items():
-        if name not in _TIMED:
+        if name not in _UNTOLD:
             found[f"summary {name}"] = _keyed(value)
     page = (place / "report.html").read_text(encoding="utf-8").partition("<h2>Environment")[0]
     for number, table in enumerate(re.findall(r"<table.*?</table>", page, re.DOTALL)):
