@@ -121,7 +121,11 @@ def _child(argv: Sequence[str], box: Path, act: Callable[[bool, int], None] | No
 
 
 def run_verb(
-    argv: Sequence[str], box: Path, moment: Moment | None = None, counted: Path | None = None
+    argv: Sequence[str],
+    box: Path,
+    moment: Moment | None = None,
+    counted: Path | None = None,
+    patience: float = _SECONDS,
 ) -> Ended:
     """Fork, run a command line in the folder `box`, signal at the moment, wait for the end.
 
@@ -130,6 +134,7 @@ def run_verb(
         box: The working folder; what the command says is kept there as log.txt.
         moment: When to send a signal.
         counted: A file that gets a letter for each step of writing.
+        patience: Seconds after which it is ended.
 
     Returns:
         How it ended.
@@ -161,7 +166,7 @@ def run_verb(
             assert moment is not None
             os.kill(pid, moment.number)
             sent = True
-        if spent > _SECONDS:
+        if spent > patience:
             os.killpg(pid, signal.SIGKILL)
         time.sleep(0.002)
     seconds = time.monotonic() - began

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 # All of the package that is reached other than by its command line.
 from distillspec import decode
 from distillspec.recipe.loading import dump_yaml, load_suite
-from eval.campaigns.kill import ROOT, run_verb
+from eval.campaigns.kill import ROOT
 from eval.campaigns.record_verbs import (
     Boxes,
     Values,
@@ -26,12 +26,13 @@ from eval.campaigns.record_verbs import (
     export,
     old,
     run_of,
+    run_verb,
     summary,
     traces,
 )
 
 _PROMPTS = ("def f3(x):", "def f7(x):\n    return x + 7\ndef f8(x):\n    return")
-_MEASURED = ("standard", "rrs", "lookup", "weak", "exp3spec", "ucb-two-drafts", "adaedl")
+_MEASURED = ("standard", "lookup", "weak", "exp3spec", "ucb-two-drafts", "adaedl")
 _OF_CLOCKS = ("adaedl-valve", "ucbspec-windowed-valve", "ucb-texts", "card", "pearl")
 
 
@@ -95,7 +96,8 @@ def decoding(boxes: Boxes) -> Values:
     Left out is what clocks decide: valves, choosers per text, rounds of two processes. Compiled
     runners would take minutes.
     """
-    box, found = boxes("decoding", True), Values()
+    box = boxes("decoding", True)
+    found = _rows(box)
     with chdir(box):
         for name, suite, method, gamma in _methods(box):
             for temperature in (0.0, 1.0):
@@ -104,7 +106,6 @@ def decoding(boxes: Boxes) -> Values:
                 found[at] = _decoded("target", "near", temperature, **asked)
         for name, pair, more in _pairs():
             found[name] = _decoded(*pair, 1.0, **more)
-    found |= _rows(box)
     return found
 
 
@@ -187,11 +188,12 @@ def _tokenizer(folder: str) -> Any:
 def _rows(box: Path) -> Values:
     """Rows of an evaluation: many cells side by side, each with a random stream of its own."""
     suite = yaml.safe_load((box / "suites/methods.yaml").read_text(encoding="utf-8"))
+    methods = [one for one in suite["methods"] if one["name"] in _MEASURED]
+    methods[0]["gammas"] = [2, 4]
     fresh = {
-        "methods": [one for one in suite["methods"] if one["name"] in _MEASURED],
-        "gammas": [2],
+        "methods": methods,
         "drafts": ["distilled"],
-        "temperatures": [0.0, 1.0],
+        "temperatures": [1.0],
         "prompts": {"count": 5},
         "max_new_tokens": 8,
         "noise_floor": False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import html
 import json
@@ -15,13 +16,14 @@ from typing import Any
 
 import yaml
 
-from eval.campaigns.kill import run_verb
+from eval.campaigns.kill import run_verb as forked
 
 DATA = Path(__file__).with_name("record")
 Values = dict[str, Any]
 Boxes = Callable[[str, bool], Path]
 """A fresh copy of the stored folder under a name; with its runs and stores, or without."""
 
+run_verb = functools.partial(forked, patience=3000.0)  # the machine may have much else to do
 _PROBE = "{every_steps: 4, prompts: 2, gamma: 2, max_new_tokens: 4}"
 _UNTOLD = ("environment", "created", "definitions")  # of a summary: machine, date, prose
 
