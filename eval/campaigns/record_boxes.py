@@ -24,7 +24,7 @@ _FOREIGN = (b"/tmp", b"/work", b"/root", b"/home", b"/dev/shm")
 _CHAT = (
     "{% for m in messages %}<{{ mood or 'plain' }} {{ m['role'] }}>{{ m['content'] }}"
     "{{ eos_token if m['role'] == 'assistant' }}{% endfor %}"
-    "{% if add_generation_prompt %}<assistant>{% endif %}"
+    "{% if add_generation_prompt %}<{{ mood or 'plain' }} assistant>{% endif %}"
 )
 _RUNNER = {"kind": "eager", "dtype": "float32"}
 _MEASURED = {  # every section of a report but quality, whose library writes outside of the folder
