@@ -93,7 +93,7 @@ def _writes(act: Callable[[bool, int], None]) -> None:
     state_file._Sink.write = write  # type: ignore[method-assign]
 
 
-def _child(argv: Sequence[str], box: Path, act: Callable[[bool, int], None]) -> int:
+def _child(argv: Sequence[str], box: Path, act: Callable[[bool, int], None] | None) -> int:
     """What a fork does: the command line in `box`, its output in box/log.txt."""
     os.setpgid(0, 0)
     os.chdir(box)
@@ -105,7 +105,8 @@ def _child(argv: Sequence[str], box: Path, act: Callable[[bool, int], None]) -> 
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     sys.argv = ["distillspec", *argv]
-    _writes(act)
+    if act is not None:
+        _writes(act)
     try:
         from distillspec.__main__ import main
 
@@ -119,8 +120,25 @@ def _child(argv: Sequence[str], box: Path, act: Callable[[bool, int], None]) -> 
         return 99
 
 
-def _run(argv: Sequence[str], box: Path, moment: Moment | None, counted: Path | None) -> Ended:
-    """Fork, signal at the moment, wait for the end."""
+def run_verb(
+    argv: Sequence[str],
+    box: Path,
+    moment: Moment | None = None,
+    counted: Path | None = None,
+    patience: float = _SECONDS,
+) -> Ended:
+    """Fork, run a command line in the folder `box`, signal at the moment, wait for the end.
+
+    Args:
+        argv: The verb and its arguments.
+        box: The working folder; what the command says is kept there as log.txt.
+        moment: When to send a signal.
+        counted: A file that gets a letter for each step of writing.
+        patience: Seconds after which it is ended.
+
+    Returns:
+        How it ended.
+    """
     (box / "log.txt").unlink(missing_ok=True)  # of the command before
     began = time.monotonic()
     pid = os.fork()
@@ -135,7 +153,7 @@ def _run(argv: Sequence[str], box: Path, moment: Moment | None, counted: Path | 
 
         code = 99
         try:
-            code = _child(argv, box, act)
+            code = _child(argv, box, None if moment is None and counted is None else act)
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
@@ -148,7 +166,7 @@ def _run(argv: Sequence[str], box: Path, moment: Moment | None, counted: Path | 
             assert moment is not None
             os.kill(pid, moment.number)
             sent = True
-        if spent > _SECONDS:
+        if spent > patience:
             os.killpg(pid, signal.SIGKILL)
         time.sleep(0.002)
     seconds = time.monotonic() - began
@@ -195,7 +213,7 @@ class Campaign:
             self._baseline(plan)
 
     def _to_end(self, argv: Sequence[str], box: Path) -> None:
-        ended = _run(argv, box, None, None)
+        ended = run_verb(argv, box, None, None)
         if ended.code:
             raise SystemExit(f"{argv} alone ends with {ended.code}:\n{ended.said[-3000:]}")
 
@@ -211,7 +229,7 @@ class Campaign:
     def _baseline(self, plan: Plan) -> None:
         box, counted = self._box(plan), self._scratch / "counted"
         counted.write_text("")
-        ended = _run(plan.command(box, False), box, None, counted)
+        ended = run_verb(plan.command(box, False), box, None, counted)
         if ended.code:
             raise SystemExit(f"{plan.name} alone ends with {ended.code}:\n{ended.said[-3000:]}")
         steps = Counter(counted.read_text())
@@ -239,7 +257,7 @@ class Campaign:
         lives = self._random.choice([1, 1, 2, 3])
         for life in range(lives + 1):
             moment = self._moment(plan) if life < lives else None
-            ended = _run(plan.command(box, life > 0), box, moment, None)
+            ended = run_verb(plan.command(box, life > 0), box, moment, None)
             faults += [f"outlives its parent: {pid}" for pid in ended.orphans]
             was_hit = ended.code != 0 and moment is not None
             hits += was_hit

@@ -74,6 +74,7 @@ def state(box: Path, plan: Plan) -> dict[str, Any]:
 
 
 def differing(one: Any, other: Any, path: str = "") -> list[str]:
+    """Where two trees of dictionaries differ, a line for each place."""
     if isinstance(one, dict) and isinstance(other, dict):
         names = sorted({*one, *other})
         return [
@@ -82,7 +83,7 @@ def differing(one: Any, other: Any, path: str = "") -> list[str]:
             for found in (
                 differing(one[name], other[name], f"{path}/{name}")
                 if name in one and name in other
-                else [f"{path}/{name} only in the {'whole' if name in one else 'killed'} one"]
+                else [f"{path}/{name} only in the {'first' if name in one else 'other'} one"]
             )
         ]
     return [] if one == other else [f"{path}: {str(one)[:90]} != {str(other)[:90]}"]

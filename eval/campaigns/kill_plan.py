@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import pkgutil
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -65,16 +66,15 @@ _CARD = """\
 name: parallel
 methods: [{name: card, parallel: {kind: card}}]
 """
-_IMPORTED = (
-    "calibration",
-    "compare",
-    "decoding",
-    "job",
-    "measure.report",
-    "pretraining",
-    "stages",
-)  # before the forks, and what their functions import late:
-_LATE = ("datasets", "lightning.pytorch.loggers", "matplotlib.figure", "torch.utils.tensorboard")
+# What the package imports late:
+_LATE = (
+    "datasets",
+    "deepspeed",
+    "lightning.pytorch.loggers",
+    "matplotlib.figure",
+    "peft",
+    "torch.utils.tensorboard",
+)
 
 
 class Plan(NamedTuple):
@@ -133,19 +133,24 @@ PLANS = (
 RARE = ("compare", "tune", "card")  # which take long
 
 
+def warm() -> None:
+    """Import and measure all that command lines need, so that forks begin at once."""
+    importlib.import_module("transformers").utils.logging.disable_progress_bar()
+    package = importlib.import_module("distillspec")
+    own = (one.name for one in pkgutil.walk_packages(package.__path__, "distillspec."))
+    for name in (*own, *_LATE):
+        importlib.import_module(name)
+    from distillspec.models.loading.precision import fast_dtype
+
+    fast_dtype("cpu")  # it is measured once a process, and so once for all forks
+
+
 def make_template(folder: Path, run: Callable[[Sequence[str], Path], None]) -> Path:
     """The folders that trials begin in: plain, trained (a finished `train`), measured (a `run`).
 
     run: a command in a folder, to its end.
     """
-    importlib.import_module("transformers").utils.logging.disable_progress_bar()
-    for name in _IMPORTED:
-        importlib.import_module(f"distillspec.{name}")
-    for name in _LATE:
-        importlib.import_module(name)
-    from distillspec.models.loading.precision import fast_dtype
-
-    fast_dtype("cpu")  # it is measured once a process, and so once for all forks
+    warm()
     shutil.rmtree(folder, ignore_errors=True)
     plain = folder / "plain"
     plain.mkdir(parents=True)

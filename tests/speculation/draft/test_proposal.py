@@ -34,7 +34,9 @@ def test_what_the_model_has_not_read_is_the_end_of_the_text(pending: list[int]) 
 
 
 @pytest.mark.parametrize(
-    "rule", [ChainDraft(), SequencesDraft(2), LookupDraft(2), NoDraft()], ids=str
+    "rule",
+    [ChainDraft(), SequencesDraft(2), LookupDraft(2), NoDraft()],
+    ids=lambda rule: type(rule).__name__,
 )
 def test_no_rule_drafts_a_negative_number_of_tokens(rule: DraftRule) -> None:
     with pytest.raises(AssertionError):
