@@ -64,7 +64,9 @@ def resolved(boxes: Boxes) -> Values:
 
 def _dumped(box: Path, *argv: str) -> Any:
     ended = run_verb([*argv, "--dump-config"], box)
-    return ended.code or _plain(yaml.safe_load(ended.said))
+    # A renamed key is reported in a line of its own.
+    lines = [line for line in ended.said.splitlines() if not line.startswith("note:")]
+    return ended.code or _plain(yaml.safe_load("\n".join(lines)))
 
 
 def _plain(values: Any) -> Any:
