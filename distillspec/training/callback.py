@@ -192,7 +192,7 @@ class TrainingCallback(Callback):
         clock, position = self._step.clock, self._step.position
         before = clock.seconds["probe"]
         with clock.phase("probe"):
-            model = self._step.replica.refresh(trainer.strategy.root_device)
+            model = self._step.inference_copy.refresh(trainer.strategy.root_device)
             measures = trainer.is_global_zero or self._probe.joint
             finding = self._probe.measure(model) if measures else None
             train_mode(self._draft)

@@ -147,33 +147,23 @@ def _pretrain(
     steppers = optimizers(model, plan)
     step, spent, losses = _restore(state_file, model, steppers)
     _keep_rows(metrics_file, step)
-    autocast = _autocast(next(model.parameters()).device.type, precision)
-    rows_tokens = windows.batch_size * windows.context
+    tokens_per_step = windows.batch_size * windows.context
     start = time.perf_counter() - spent
     saved_at = spent
-    progress = PretrainProgress(step, step * rows_tokens, spent, math.nan, math.nan)
+    progress = PretrainProgress(step, step * tokens_per_step, spent, math.nan, math.nan)
     model.train()
     if step >= plan.max_steps:
         held_out = held_out_nats(model, validation, windows.batch_size, precision)
         return progress._replace(validation_nats_per_token=held_out)
     while step < plan.max_steps:
-        with autocast, fast_whole_rows(bare_model(model), precision):
-            loss = mean_nats(model, windows.batch(step).to(validation.device))
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)
-        share = rate_share(step, plan)
-        for stepper in steppers:
-            for group in stepper.param_groups:
-                group["lr"] = group["peak"] * share
-            stepper.step()
-            stepper.zero_grad()
-        losses.append(loss.detach())
+        rows = windows.batch(step).to(validation.device)
+        losses.append(_train_step(model, rows, steppers, step, plan, precision))
         step += 1
         if step % plan.validate_every_steps == 0 or step == plan.max_steps:
             held_out = held_out_nats(model, validation, windows.batch_size, precision)
             progress = PretrainProgress(
                 step,
-                step * rows_tokens,
+                step * tokens_per_step,
                 time.perf_counter() - start,
                 float(torch.stack(losses).mean()),
                 held_out,
@@ -193,6 +183,29 @@ def _pretrain(
         if stop.is_made and step < plan.max_steps:
             raise stop.interrupt()
     return progress
+
+
+def _train_step(
+    model: nn.Module,
+    rows: Tensor,
+    steppers: list[torch.optim.Optimizer],
+    step: int,
+    plan: PretrainConfig,
+    precision: torch.dtype,
+) -> Tensor:
+    """Forward, backward and update on `rows`, long [B, T]; returns the loss, [] nats per token."""
+    autocast = _autocast(next(model.parameters()).device.type, precision)
+    with autocast, fast_whole_rows(bare_model(model), precision):
+        loss = mean_nats(model, rows)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)
+    share = rate_share(step, plan)
+    for stepper in steppers:
+        for group in stepper.param_groups:
+            group["lr"] = group["peak"] * share
+        stepper.step()
+        stepper.zero_grad()
+    return loss.detach()
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from distillspec.training.loss_inputs import TargetOutputs
 from distillspec.training.loss_positions import token_weights
 from distillspec.training.objective import Objective
 from distillspec.training.optimizer import learning_rate, share_done
+from distillspec.training.process_plan import ProcessPlan
 from distillspec.training.resume import Position
 from distillspec.training.rollout import MicroBatch, Rollout
 from distillspec.training.running_average import ExponentialMovingAverage
@@ -84,24 +85,34 @@ class Step:
         recipe: Recipe,
         objective: Objective,
         rollout: Rollout,
-        replica: InferenceCopy,
+        inference_copy: InferenceCopy,
         *,
-        clock: StageClock,
+        processes: ProcessPlan,
         position: Position,
-        autocast_dtype: torch.dtype,
-        micro_batch_size: int,
         average: ExponentialMovingAverage | None = None,
         stop: StopRequest | None = None,
     ) -> None:
-        """stop: asked once a step, and answered by all processes alike."""
+        """Build the step that continues after `position`.
+
+        Args:
+            recipe: How to train.
+            objective: The losses, and the target's forward.
+            rollout: Writes responses.
+            inference_copy: The draft that the rollout decodes with.
+            processes: Device, precision and batch sizes.
+            position: Progress of the run; `run` updates it.
+            average: Moving average of the weights, if the recipe has one.
+            stop: Read once a step. All processes stop after the same step.
+        """
         self.recipe = recipe
         self.objective = objective
         self.rollout = rollout
-        self.replica = replica
-        self.clock = clock
+        self.inference_copy = inference_copy
+        self.clock = StageClock(torch.device(processes.accelerator))
+        self.clock.seconds.update(position.seconds)
         self.position = position
-        self.autocast_dtype = autocast_dtype
-        self.micro_batch_size = micro_batch_size
+        self.autocast_dtype = processes.dtype
+        self.micro_batch_size = processes.micro_batch_size
         self.average = average
         self.stop = stop or StopRequest()
         self.rate = 0.0
@@ -244,7 +255,7 @@ class Step:
         """The rows with their responses, written now with the current weights where asked for."""
         device = trainer.strategy.root_device
         if self.rollout.writes:
-            model = self.replica.refresh(device)
+            model = self.inference_copy.refresh(device)
             generator = torch.Generator(device).manual_seed(
                 derive_seed(self.recipe.seed, "rollout", *self._stream(trainer))
             )
