@@ -188,12 +188,14 @@ class ProjectedLogits:
         """Apply bias, scale, soft cap and temperature in float32, then the softmax."""
         products = self.products[self.local(block)]
         head, factor = self.head, self.head.scale / self.temperature
+        # The products are the logits themselves: no copy is needed.
         plain = self._bias is None and head.softcap is None and factor == 1.0
         if plain and products.dtype == self._room.precision:
             return self._room.distribution(products)
         logits = self._room.logits(products)
         if self._bias is not None:
             logits.add_(self._bias)
+        # The bias holds for unscaled products, so the scale is a part of the next factor.
         if head.softcap is not None:
             logits.mul_(head.scale / head.softcap).tanh_()
             logits.mul_(head.softcap / self.temperature)

@@ -118,6 +118,7 @@ class Objective:
             return target.hidden(batch.tokens, batch.is_token, _layout(batch))[predicts]
         if bool(known.positions.all()):
             return known.states
+        # A row has one forward: if any of its positions is unknown, all are computed.
         row_of = predicts.nonzero()[:, 0]
         is_new = torch.zeros_like(predicts[:, 0])
         is_new[row_of[~known.positions]] = True  # rows with at least one unknown position
@@ -166,6 +167,7 @@ class Objective:
             weights = step_weights.kept(weights)
         inputs = self._inputs(draft, batch, outputs)
         terms, sums = self.distill.terms, []
+        # Each loss below adds the sums of its pass.
         if self._token_divergences:
             measure = mixture(self._token_divergences, self._settings)
             sums.append(self._sums(inputs.draft, inputs.divergence(measure), weights))
@@ -200,8 +202,9 @@ class Objective:
         alpha = self._scores(inputs.draft, distance).alpha
         worth = block_worth(alpha, lengths, self.distill.block_gamma)
         sums = self._sums(inputs.draft, distance, (weights * worth.weights).to(weights.dtype))
-        kept = (weights * worth.kept).sum()
-        value = sums.divergence - sums.divergence.detach() - kept
+        # The value is minus the kept tokens; the gradient comes from the weighted divergence.
+        kept_sum = (weights * worth.kept).sum()
+        value = sums.divergence - sums.divergence.detach() - kept_sum
         return DivergenceSums(value, alpha.sum(), sums.tokens.new_tensor(alpha.shape[0]))
 
     def _drawn_blocks(
@@ -216,8 +219,8 @@ class Objective:
         worth = block_worth(acceptance, texts_of(batch).tolist(), self.distill.block_gamma)
         slope = weights * worth.weights * acceptance * (acceptance < 1.0)
         sums = self._sums(inputs.draft, TokenLikelihood(tokens), slope.to(weights.dtype))
-        kept = (weights * worth.kept).sum()
-        value = sums.divergence - sums.divergence.detach() - kept
+        kept_sum = (weights * worth.kept).sum()
+        value = sums.divergence - sums.divergence.detach() - kept_sum
         return DivergenceSums(value, alpha.sum(), sums.tokens.new_tensor(alpha.shape[0]))
 
     def _tvd_plus(
@@ -266,6 +269,7 @@ class Objective:
         states = token_logits if head is None else hidden_states
         rows = ModelRows(states(draft, batch.tokens, batch.is_token, layout=layout)[predicts], head)
         target = outputs.rows(None if self.target is None else self.target.head)
+        # A draft that scores a part of the vocabulary: both models over that part.
         common = _common_tokens(draft)
         if common is not None:
             rows = rows.only(common.target if head is None else common.draft)

@@ -29,6 +29,7 @@ def optimizers(draft: nn.Module, plan: OptimizerConfig) -> list[torch.optim.Opti
     vectors = [p for p in trainable if p.ndim < 2]
     if plan.kind == "adamw":
         return [_adamw(matrices, vectors, plan, shares)]
+    # Muon orthogonalises matrices between hidden states; a table of tokens is no such matrix.
     tables = {id(weight) for weight in vocabulary_weights(draft)}
     hidden = [p for p in matrices if p.ndim == 2 and id(p) not in tables]
     remaining = [p for p in matrices if p.ndim != 2 or id(p) in tables]

@@ -205,13 +205,15 @@ def _pretrain(
                 held_out,
             )
             losses.clear()
-            _check_finite(progress, state_file)
+            is_finite = math.isfinite(progress.train_nats_per_token + held_out)
+            _check_finite(is_finite, "loss is", step, state_file)
             _append(metrics_file, progress)
+        # Save after each validation, on a stop request, and when a kill would lose minutes.
         spent = time.perf_counter() - start
         is_validated = progress.step == step
         if is_validated or stop.is_made or spent - saved_at >= _SAVE_SECONDS:
             check_still_there(folder)
-            _check_weights(model, step, state_file)
+            _check_finite(all_finite(model), "weights are", step, state_file)
             _save(state_file, model, steppers, Progressed(step, spent, losses))
             saved_at = spent
         if is_validated:
@@ -265,21 +267,12 @@ def _autocast(device: str, precision: torch.dtype) -> AbstractContextManager[Any
     return torch.autocast(device, dtype=precision, enabled=precision != torch.float32)
 
 
-def _check_finite(progress: PretrainProgress, state_file: Path) -> None:
-    if not math.isfinite(progress.train_nats_per_token + progress.validation_nats_per_token):
+def _check_finite(is_finite: bool, what: str, step: int, state_file: Path) -> None:
+    if not is_finite:
         raise DistillSpecError(
-            f"the loss is not finite at step {progress.step}",
+            f"the {what} not finite at step {step}",
             where=f"pretraining; the last good state is {state_file}",
-            fix="lower train.matrix_rate and train.other_rate, then start again: it resumes",
-        )
-
-
-def _check_weights(model: nn.Module, step: int, state_file: Path) -> None:
-    if not all_finite(model):
-        raise DistillSpecError(
-            f"the weights are not finite after step {step}",
-            where=f"pretraining; the last good state is {state_file}",
-            fix="lower train.matrix_rate and train.other_rate, then start again: it resumes",
+            fix="lower train.matrix_rate and train.other_rate, then start again: the run resumes",
         )
 
 

@@ -128,6 +128,7 @@ class AcceptanceProbe:
     @torch.no_grad()
     def measure(self, draft: PreTrainedModel) -> ProbeResult:
         """Alpha and tau of a draft in eval mode, on the device of the target."""
+        # All drafts are measured on the same text, so it is drawn once.
         if self._texts is None:
             self._texts = self._drawn()
         sums = acceptance(
@@ -142,7 +143,7 @@ class AcceptanceProbe:
             [torch.tensor(prompt) for prompt in self._prompts],
             max_new_tokens=self.plan.max_new_tokens,
             policy=self._policy,
-            chance=self._chance(derive_seed(self._seed, "probe/text"), device),
+            chance=self._random_source(derive_seed(self._seed, "probe/text"), device),
             eos_token_ids=self._eos_token_ids,
             pad_token=self._pad_token,
             vocab_size=self._vocab_size,
@@ -150,7 +151,7 @@ class AcceptanceProbe:
         pairs = zip(self._prompts, responses, strict=True)
         return [DrawnText(tuple(prompt), tuple(text.tolist())) for prompt, text in pairs]
 
-    def _chance(self, seed: int, device: torch.device) -> RandomSource:
+    def _random_source(self, seed: int, device: torch.device) -> RandomSource:
         source = GeneratorSource(torch.Generator(device).manual_seed(seed))
         return SharedRandomSource(source) if self.joint else source
 
@@ -161,7 +162,7 @@ class AcceptanceProbe:
             make_runner(draft, "eager", 0, (), vocab_size=self._vocab_size),
             Configuration("probe", self.plan.gamma, ChainDraft(), FixedLength(), verify_token),
             self._policy,
-            self._chance(derive_seed(self._seed, "probe/decode"), device),
+            self._random_source(derive_seed(self._seed, "probe/decode"), device),
         )
         counts = Counts()
         for prompt in self._prompts:

@@ -131,6 +131,7 @@ def settle_last(path: Path, world: World) -> None:
     Raises:
         DistillSpecError: No checkpoint is undamaged. Every process raises it.
     """
+    # Rank 0 sends its failure to all, so that no process waits at a barrier forever.
     failure: list[DistillSpecError | None] = [None]
     if not world.rank:
         try:
@@ -156,6 +157,7 @@ def load_position(path: Path, data: HasPosition, rollout: HasReplayBuffer, rank:
         DistillSpecError: The checkpoint is damaged.
     """
     verify(path)
+    # DeepSpeed's folder keeps the position in a file that is readable before its set-up.
     state = read_state(path / POSITION if path.is_dir() else path, ("position", "data"))
     with restoring(path):
         data.load_state_dict(state["data"])
@@ -184,6 +186,7 @@ def note_best(path: Path, position: Position) -> None:
     state = read_state(path, ("step", "alpha", "nats"))
     with restoring(path):
         best: _Best = typed(_Best, {name: state[name] for name in _Best._fields})
+    # The run may have been killed between a new best.ckpt and the next last.ckpt.
     if position.best_step is None or best.step > position.best_step:
         position.best_step = best.step
         position.best_alpha, position.best_nats = best.alpha, best.nats

@@ -108,6 +108,7 @@ def write_state(state: dict[str, Any], path: Path, previous: Path | None = None)
             torch.save(state, cast(IO[bytes], sink))
             handle.write(_MARK + sink.digest.hexdigest().encode() + b"\n")
         except (OSError, RuntimeError) as error:
+            # torch.save hides the cause: report a full disk or an interrupt as such.
             if sink.failure is not None:
                 raise sink.failure from None
             interrupt = _interrupt_behind(error)
@@ -246,6 +247,7 @@ def write_sums(folder: Path, sums: dict[str, str]) -> None:
 
 def _verify_file(path: Path) -> None:
     stat = path.stat()
+    # Hashing a checkpoint takes seconds: each version of a file is verified once per process.
     identity = (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
     if identity in _verified:
         return
