@@ -27,7 +27,7 @@ from distillspec.recipe.distill import (
 from distillspec.recipe.schema import Recipe
 from distillspec.training.cached_target import CachedTopKTarget
 from distillspec.training.callback import ProbeMeasure
-from distillspec.training.fit import FitOutcome, fit
+from distillspec.training.fit import FitInputs, FitOutcome, fit
 from distillspec.training.probe import AcceptanceProbe
 
 
@@ -98,22 +98,19 @@ def train_draft(
         on_checkpoint: Called at each checkpoint with the response tokens since this start.
     """
     cached = text.cached if recipe.distill.cached_logits is not None else None
-    return fit(
+    inputs = FitInputs(
         recipe,
         draft=pair.trainable_draft(),
         target=pair.target if recipe.distill.needs_target and cached is None else None,
-        cached=cached,
         reference=load_reference(pair, recipe),
         tokenizer=pair.tokenizer,
         data_module=training_rows(recipe, text.training, text.responses),
         probe=text.probe,
-        folder=folder,
-        resume=True,
-        label=label,
         eos_token_ids=pair.eos_token_ids,
         vocab_size=pair.vocab_size,
-        on_checkpoint=on_checkpoint,
+        cached=cached,
     )
+    return fit(inputs, folder=folder, label=label, resume=True, on_checkpoint=on_checkpoint)
 
 
 def bucket_steps(plan: DistillConfig, prompts: int) -> int:

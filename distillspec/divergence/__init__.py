@@ -1,1 +1,1 @@
-"""How far the draft's distribution is from the target's: pure maths, and its chunking."""
+"""Distances between the draft's and the target's distribution, computed in chunks of rows."""

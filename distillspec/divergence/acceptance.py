@@ -9,9 +9,16 @@ from distillspec.divergence.distribution import at_least_float32
 
 
 def acceptance(p_logits: Tensor, q_logits: Tensor) -> Tensor:
-    """alpha = sum_v min(p_v, q_v): [..., V], [..., V] -> [...] in [0, 1], dimensionless.
+    """The probability that a token drawn from q is accepted against p: sum_v min(p_v, q_v).
 
-    The chance that a token drawn from q is accepted against p (Leviathan et al. 2211.17192).
+    Args:
+        p_logits: The target's logits, shape [..., V].
+        q_logits: The draft's logits, shape [..., V].
+
+    Returns:
+        alpha, shape [...], in [0, 1], dimensionless.
+
+    Source: Leviathan et al. 2211.17192.
     """
     p = torch.softmax(at_least_float32(p_logits), -1)
     q = torch.softmax(at_least_float32(q_logits), -1)

@@ -1,7 +1,8 @@
-"""Expected block efficiency as a loss: what an accepted token is worth depends on its neighbours.
+"""Expected block efficiency as a loss: the value of an accepted token depends on its neighbours.
 
-A block of gamma drafted tokens that begins at position s keeps, if positions were independent,
-sum_{l=1..gamma} prod_{i=s..s+l-1} alpha_i of them. The loss is minus that, over all beginnings s.
+A block of gamma drafted tokens begins at position s. If positions were independent, verification
+would keep sum_{l=1..gamma} prod_{i=s..s+l-1} alpha_i of its tokens. The loss is minus that number,
+summed over all starts s.
 """
 
 from __future__ import annotations
@@ -14,24 +15,37 @@ from torch import Tensor
 
 
 class BlockWorth(NamedTuple):
-    """What the blocks of some texts keep, and what that depends on."""
+    """Tokens that the blocks of some texts keep, and the gradient of that number.
+
+    Attributes:
+        kept: Expected kept tokens of the block that begins at each position, [N], in [0, gamma].
+        weights: Gradient of the sum of `kept` in alpha at each position, [N], at least 0.
+    """
 
     kept: Tensor
-    """[N], of the block that begins at each position: in [0, gamma], tokens"""
     weights: Tensor
-    """[N] >= 0: how much more all blocks keep for each unit of alpha at this position"""
 
 
 def block_worth(alpha: Tensor, lengths: Sequence[int], gamma: int) -> BlockWorth:
-    """alpha [N] in [0, 1] of texts one after another, of `lengths` (their sum is N) -> their worth.
+    """Expected kept tokens of every block, and their gradient in alpha.
 
-    weights = d (sum of kept) / d alpha. Of one block, alpha_j is worth prod_{i<j} alpha_i (what it
-    takes to come there) times 1 + sum_{l>j} prod_{j<i<=l} alpha_i (the token itself and what it
-    opens). Weights from the alphas before j alone would optimise the chance that the whole block
-    passes. Blocks end with their text. The products along one path are an approximation: they take
-    the draft's tokens for the text's own. With min(1, q / p) of the text's tokens in place of alpha
-    there is none, on text of the target: the draft draws a block with chance prod q, and keeps it
-    with prod min(1, p / q), which is prod p times prod min(1, q / p).
+    The weight of alpha_j in a block is a product of two factors. The first is prod_{i<j} alpha_i,
+    the probability that verification reaches position j. The second is
+    1 + sum_{l>j} prod_{j<i<=l} alpha_i: token j itself, and the tokens that can follow it. Weights
+    of the first factor alone would optimise the probability that the entire block is kept.
+
+    Blocks end with their text. With acceptance rates the products are an approximation, because
+    they treat the draft's tokens as the tokens of the text. With min(1, q / p) of the text's tokens
+    in place of alpha they are exact on text of the target: the draft draws a block with probability
+    prod q and keeps it with prod min(1, p / q), which is prod p times prod min(1, q / p).
+
+    Args:
+        alpha: Acceptance rates of all texts, concatenated, shape [N], in [0, 1], detached.
+        lengths: Positions of each text; their sum is N.
+        gamma: Drafted tokens per block, at least 1.
+
+    Returns:
+        Kept tokens and weights, both [N].
     """
     assert gamma >= 1 and sum(lengths) == alpha.shape[0]
     assert alpha.ndim == 1 and not alpha.requires_grad
@@ -45,11 +59,11 @@ def block_worth(alpha: Tensor, lengths: Sequence[int], gamma: int) -> BlockWorth
     kept = torch.stack(chains[1:]).sum(0)
     weights = torch.zeros_like(rows)
     for before in range(width):  # the block began this many positions before j
-        opened = torch.ones_like(rows)
-        for more in range(1, width - before):
-            opened += _shifted(chains[more], 1)
-        came = _shifted(chains[before], -before)
-        weights += came * opened
+        following = torch.ones_like(rows)
+        for length in range(1, width - before):
+            following += _shifted(chains[length], 1)
+        reached = _shifted(chains[before], -before)
+        weights += reached * following
     inside = _inside(rows, lengths)
     return BlockWorth(kept[inside], weights[inside])
 
@@ -62,17 +76,18 @@ def _padded(alpha: Tensor, lengths: Sequence[int]) -> Tensor:
 
 
 def _inside(rows: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Positions before the end of their text, bool [B, T]."""
     position = torch.arange(rows.shape[1], device=rows.device)
     return position < torch.tensor(lengths, device=rows.device)[:, None]
 
 
 def _shifted(rows: Tensor, by: int) -> Tensor:
     """[b, t] -> [b, t + by], 0 beyond either end."""
-    found = torch.zeros_like(rows)
+    shifted = torch.zeros_like(rows)
     T = rows.shape[1]
     if abs(by) < T:
         if by >= 0:
-            found[:, : T - by] = rows[:, by:]
+            shifted[:, : T - by] = rows[:, by:]
         else:
-            found[:, -by:] = rows[:, :by]
-    return found
+            shifted[:, -by:] = rows[:, :by]
+    return shifted

@@ -1,6 +1,6 @@
-"""What the draft's rows are compared with: a target, or given tokens.
+"""What the draft's rows are compared with: a target's distributions, or given tokens.
 
-A `Comparison` holds N rows. Its `scorer` goes over the rows that count, a chunk at a time.
+A `Comparison` holds N rows. Its `scorer` scores the rows that count, one chunk at a time.
 """
 
 from __future__ import annotations
@@ -17,21 +17,33 @@ from distillspec.divergence.table import Divergence
 
 
 class Scores(NamedTuple):
-    """A block of n rows, compared."""
+    """Scores of a block of n rows.
 
-    value: Tensor  # [n], the divergence
-    alpha: Tensor  # [n], the acceptance rate
-    gradient: Tensor  # [n, V], of the value in q.logits
+    Attributes:
+        value: Divergence of each row, [n].
+        alpha: Acceptance rate of each row, [n].
+        gradient: Gradient of `value` in the draft's tempered logits, [n, V].
+    """
+
+    value: Tensor
+    alpha: Tensor
+    gradient: Tensor
 
 
 class RowScorer(Protocol):
-    """Scores the draft's rows, a chunk at a time."""
+    """Scores the draft's rows, one chunk at a time."""
 
     def load(self, chunk: slice) -> None:
         """Prepare what the rows of `chunk` are compared with."""
 
     def score(self, block: slice, q: Distribution, room: Tensor) -> Scores:
-        """Score the rows `block` of the chunk; the gradient is written into `room` [n, V]."""
+        """Score the rows `block` of the loaded chunk.
+
+        Args:
+            block: Rows inside the chunk, n of them.
+            q: The draft's distributions of these rows.
+            room: Buffer [n, V] that receives the gradient.
+        """
 
 
 class Comparison(Protocol):
@@ -39,10 +51,10 @@ class Comparison(Protocol):
 
     @property
     def states(self) -> tuple[Tensor, ...]:
-        """Tensors of the other model, which take part in choosing the precision."""
+        """The target's tensors, which decide the precision together with the draft's."""
 
     def scorer(self, plan: RowPlan, draft: ModelRows) -> RowScorer:
-        """Scorer of the rows that count in `plan`."""
+        """The scorer of the rows that count in `plan`."""
 
 
 class TargetDivergence(NamedTuple):
@@ -61,7 +73,7 @@ class TargetDivergence(NamedTuple):
 
 
 class TokenLikelihood(NamedTuple):
-    """-log q of given tokens, long [N]. There is no target, so alpha is NaN."""
+    """-log q of given tokens, long [N], in nats. Without a target alpha is NaN."""
 
     tokens: Tensor
 
@@ -75,9 +87,13 @@ class TokenLikelihood(NamedTuple):
 
 
 class TokenAcceptance(NamedTuple):
-    """min(1, q / p) of given tokens, long [N]: the probability that verification accepts them.
+    """min(1, q / p) of given tokens: the probability that verification accepts them.
 
-    It has no gradient: a loss that needs one has its own.
+    The score has no gradient. Losses that need one compute their own.
+
+    Attributes:
+        tokens: Long [N].
+        target: The target's rows, over the same N rows and V tokens as the draft's.
     """
 
     tokens: Tensor
@@ -115,7 +131,7 @@ class _LikelihoodScorer(NamedTuple):
     tokens: Tensor  # long [M]
 
     def load(self, chunk: slice) -> None:
-        """The tokens are there already."""
+        """Nothing to prepare: the tokens are in memory."""
 
     def score(self, block: slice, q: Distribution, room: Tensor) -> Scores:
         value, gradient = fused_cross_entropy(q, self.tokens[block], room)
@@ -133,6 +149,6 @@ class _AcceptanceScorer(NamedTuple):
         p = self.target.distribution(block)
         alpha = torch.minimum(p.probability, q.probability, out=room).sum(-1)
         tokens = self.tokens[block].unsqueeze(-1)
-        p_token, q_token = (side.probability.gather(1, tokens)[:, 0] for side in (p, q))
+        p_token, q_token = (model.probability.gather(1, tokens)[:, 0] for model in (p, q))
         acceptance = torch.where(q_token >= p_token, 1.0, q_token / p_token)  # 1 where p = 0
         return Scores(acceptance, alpha, room.zero_())

@@ -1,4 +1,4 @@
-"""A softmax kept in the forms that the analytic gradients need, with one exponential a logit."""
+"""A softmax in the forms that the analytic gradients need, at one exponential per logit."""
 
 from __future__ import annotations
 
@@ -9,28 +9,40 @@ from torch import Tensor
 
 
 class Distribution(NamedTuple):
-    """p (or q) at N positions: logits z, probabilities softmax(z), and log sum exp z.
+    """p (or q) at N positions, with log p_v = logits_v - log_partition.
 
-    log p_v = logits_v - log_partition. A logit of -inf is an impossible token, probability 0.
+    Attributes:
+        logits: z, [N, V], temperature applied. A logit of -inf is an impossible token.
+        probability: softmax(z), [N, V]; rows sum to 1.
+        log_partition: log sum exp z, [N], nats.
     """
 
-    logits: Tensor  # [N, V], temperature applied
-    probability: Tensor  # [N, V], rows sum to 1
-    log_partition: Tensor  # [N], nats
+    logits: Tensor
+    probability: Tensor
+    log_partition: Tensor
 
 
 class ValueAndGradient(NamedTuple):
-    """A divergence at N positions and its gradient in the draft's logits."""
+    """A divergence at N positions and its gradient in the draft's logits.
 
-    value: Tensor  # [N], nats or dimensionless
-    gradient: Tensor  # [N, V]
+    Attributes:
+        value: [N], nats or dimensionless.
+        gradient: [N, V].
+    """
+
+    value: Tensor
+    gradient: Tensor
 
 
 def distribution(logits: Tensor, out: Tensor | None = None) -> Distribution:
-    """Logits [N, V] -> their distribution; the probabilities are written into `out` if given.
+    """The distributions of logits.
 
-    The log partition comes from the likeliest token, log sum exp z = max z - log max p, which
+    The log partition comes from the most probable token: log sum exp z = max z - log max p. That
     saves a second pass of exponentials over [N, V]. A NaN in a row makes its log partition NaN.
+
+    Args:
+        logits: [N, V], temperature applied.
+        out: Buffer [N, V] that receives the probabilities; None allocates one.
     """
     probability = torch.softmax(logits, -1) if out is None else torch.softmax(logits, -1, out=out)
     log_partition = logits.amax(-1) - probability.amax(-1).log()
@@ -38,13 +50,13 @@ def distribution(logits: Tensor, out: Tensor | None = None) -> Distribution:
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """float32, or float64 if given: the precision of every softmax and logarithm here."""
+    """`logits` in float32, or in float64 if they are: the precision of every softmax here."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def without_impossible(products: Tensor) -> Tensor:
-    """In place: terms x log(x / y) of impossible tokens (0 * inf or 0 * NaN) become their limit 0.
+    """Set the terms x log(x / y) of impossible tokens to their limit 0, in place.
 
-    An infinite term (x > 0 where y = 0) stays infinite.
+    Such a term is 0 * inf or 0 * NaN. An infinite term (x > 0 where y = 0) stays infinite.
     """
     return products.nan_to_num_(0.0, float("inf"), float("-inf"))

@@ -1,4 +1,4 @@
-"""Where the gradient of each block of logits goes: on through the output head, or into logits."""
+"""Receivers of the gradient in each block of logits: the output head, or given logits."""
 
 from __future__ import annotations
 
@@ -17,17 +17,29 @@ class LogitGradients(Protocol):
     """Takes the gradient in the tempered logits, block by block, in the order of the rows."""
 
     def take(self, block: slice, q: Distribution, gradient: Tensor) -> None:
-        """d divergence / d q.logits of rows `block`, [n, V]: may be changed, must be copied."""
+        """Take the gradient of the rows `block`.
+
+        Args:
+            block: n rows of the loaded chunk.
+            q: The draft's distributions of these rows.
+            gradient: d divergence / d q.logits, [n, V]. The receiver may change it and must copy
+                it: the next block reuses its memory.
+        """
 
     def finish(self, chunk: slice) -> None:
-        """Every block of `chunk` has been taken."""
+        """Called after the last block of `chunk`."""
 
 
 class HeadGradients:
     """Carries gradients through the draft's head to its hidden states, weight and bias.
 
-    The logits' own buffer takes up their gradient, and two matrix products use it up before the
-    next chunk. The rows' weights act on the small side of the products: w (G W) and G^T (w h).
+    The gradient G overwrites the logits in their buffer. Two matrix products read it before the
+    next chunk. The row weights w multiply the narrow factor of each product, w (G W) and G^T (w h).
+
+    Attributes:
+        hidden: Gradient of the hidden states that count, [M, H]; None if not asked for.
+        weight: Gradient of the head's weight, [V, H]; None if not asked for.
+        bias: Gradient of the head's bias, [V]; None if not asked for.
     """
 
     def __init__(
@@ -51,7 +63,7 @@ class HeadGradients:
         )
 
     def take(self, block: slice, q: Distribution, gradient: Tensor) -> None:
-        """The soft cap's slope 1 - (z / softcap)^2, the bias, and a copy for the products."""
+        """Apply the soft cap's slope 1 - (z / softcap)^2, add to the bias, copy for `finish`."""
         head = self._logits.head
         if head.softcap is not None:
             capped = q.logits * (self._logits.temperature / head.softcap)
@@ -63,7 +75,7 @@ class HeadGradients:
     def formed(
         self, states: Tensor, rows: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Gradients of hidden states [N, H], weight and bias; 0 in the rows that do not count."""
+        """Gradients of hidden states [N, H], weight and bias; 0 in rows that do not count."""
         if self.hidden is None or rows is None:
             return self.hidden, self.weight, self.bias
         hidden = self.hidden.new_zeros(states.shape)
@@ -71,7 +83,7 @@ class HeadGradients:
         return hidden, self.weight, self.bias
 
     def finish(self, chunk: slice) -> None:
-        """The two products."""
+        """Multiply the chunk's gradient into hidden states and weight."""
         hidden, factors = self._logits.hidden[chunk], self._factors[chunk]
         gradient = self._gradient[: hidden.shape[0]]
         if self.hidden is not None:
@@ -82,7 +94,7 @@ class HeadGradients:
 
 
 class GivenGradients:
-    """Writes gradients into one tensor of the given logits' shape and dtype."""
+    """Writes gradients into `logits`, a tensor of the given logits' shape and dtype."""
 
     def __init__(
         self, logits: Tensor, rows: Tensor | None, weights: Tensor, temperature: float
@@ -92,25 +104,30 @@ class GivenGradients:
         self.logits = torch.empty_like(logits) if rows is None else torch.zeros_like(logits)
 
     def take(self, block: slice, q: Distribution, gradient: Tensor) -> None:
-        """Scaled by weight / temperature."""
+        """Store the gradient, scaled by weight / temperature."""
         gradient.mul_(self._factors[block])
         self.logits[block if self._rows is None else self._rows[block]] = gradient.to(
             self.logits.dtype
         )
 
     def formed(self, states: Tensor, rows: Tensor | None) -> tuple[Tensor, None, None]:
-        """The gradient of the logits [N, V]; 0 in the rows that do not count."""
+        """The gradient of the logits, [N, V]; 0 in rows that do not count."""
         return self.logits, None, None
 
     def finish(self, chunk: slice) -> None:
-        """Nothing left to do."""
+        """Nothing to do: `take` has written the gradient."""
 
 
 def accumulate(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total [M, H] += a [M, n] @ b [n, H], where the total may be wider than the factors.
+    """Add a @ b to `total`, whose dtype may be wider than that of the factors.
 
-    A CPU multiplies bfloat16 into bfloat16 only: each product is rounded once, then added in
+    A CPU multiplies bfloat16 into bfloat16 only. So each product is rounded once and then added in
     float32, in pieces that stay in the cache.
+
+    Args:
+        total: [M, H], changed in place.
+        a: [M, n].
+        b: [n, H].
     """
     if total.dtype == a.dtype:
         total.addmm_(a, b)

@@ -10,14 +10,17 @@ from torch import Tensor
 
 
 class OutputHead(NamedTuple):
-    """logits = cap(scale * (W h + b)), cap(z) = softcap * tanh(z / softcap), identity if None.
+    """logits = cap(scale * (W h + b)), with cap(z) = softcap * tanh(z / softcap).
 
-    The scale is Cohere's and Granite's, the soft cap Gemma's. The weight may be shared with the
-    input embedding: its gradient is that of any other use of the parameter.
+    Attributes:
+        weight: W, [V, H]. It may be the input embedding's parameter; gradients then add up.
+        bias: b, [V]; -inf forbids a token.
+        scale: Factor of Cohere's and Granite's models.
+        softcap: Bound of Gemma's logits; None leaves them as they are.
     """
 
-    weight: Tensor  # [V, H]
-    bias: Tensor | None = None  # [V]; -inf forbids a token
+    weight: Tensor
+    bias: Tensor | None = None
     scale: float = 1.0
     softcap: float | None = None
 
@@ -27,17 +30,17 @@ class OutputHead(NamedTuple):
         return self.weight.shape[0]
 
     def trimmed(self, vocab_size: int) -> OutputHead:
-        """The head's first `vocab_size` tokens."""
+        """The head over its first `vocab_size` tokens."""
         bias = None if self.bias is None else self.bias[:vocab_size]
         return self._replace(weight=self.weight[:vocab_size], bias=bias)
 
     def only(self, tokens: Tensor) -> OutputHead:
-        """The head that scores these tokens alone: long [K] -> K rows, in their order."""
+        """The head that scores only `tokens`, long [K]: K rows in their order."""
         bias = None if self.bias is None else self.bias[tokens]
         return self._replace(weight=self.weight[tokens], bias=bias)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., H] -> [..., V], unchunked, in the dtype of `hidden` (or autocast's)."""
+        """All logits at once: [..., H] -> [..., V], in the dtype of `hidden` (or autocast's)."""
         bias = None if self.bias is None else self.bias.to(hidden.dtype)
         logits = F.linear(hidden, self.weight.to(hidden.dtype), bias)
         if self.scale != 1.0:

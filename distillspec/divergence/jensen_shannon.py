@@ -1,4 +1,4 @@
-"""Generalised Jensen-Shannon divergence, and its gradient in the draft's logits."""
+"""Generalised Jensen-Shannon divergence and its gradient in the draft's logits."""
 
 from __future__ import annotations
 
@@ -16,11 +16,20 @@ from distillspec.divergence.kullback_leibler import expectation_of_log_ratio
 
 
 def jensen_shannon(p_logits: Tensor, q_logits: Tensor, jsd_weight: float) -> Tensor:
-    """beta KL(p || m) + (1 - beta) KL(q || m), m = beta p + (1 - beta) q, beta = `jsd_weight`.
+    """beta KL(p || m) + (1 - beta) KL(q || m), with m = beta p + (1 - beta) q.
 
-    [..., V], [..., V] -> [...], nats, at most the entropy of (beta, 1 - beta): log 2 at beta = 1/2,
-    where it is symmetric. Divided by beta it tends to KL(p || q) as beta -> 0, divided by 1 - beta
-    to KL(q || p) as beta -> 1 (the weights of Agarwal et al. 2306.13649).
+    At beta = 1/2 it is symmetric. Divided by beta it tends to KL(p || q) as beta -> 0; divided by
+    1 - beta it tends to KL(q || p) as beta -> 1.
+
+    Args:
+        p_logits: The target's logits, shape [..., V].
+        q_logits: The draft's logits, shape [..., V].
+        jsd_weight: beta, the target's weight, in (0, 1).
+
+    Returns:
+        Shape [...], nats, from 0 to the entropy of (beta, 1 - beta): log 2 at beta = 1/2.
+
+    Source: Agarwal et al. 2306.13649.
     """
     log_p = torch.log_softmax(at_least_float32(p_logits), -1)
     log_q = torch.log_softmax(at_least_float32(q_logits), -1)
@@ -39,8 +48,8 @@ def fused_jensen_shannon(
 ) -> ValueAndGradient:
     """Value, and gradient (1 - beta) q_j (log(q_j / m_j) - KL(q || m)), written into `out` [N, V].
 
-    The ratios to m are at most 1 / beta and 1 / (1 - beta). Held above the smallest normal number
-    before division and logarithm, they give 0, not NaN, where the probabilities are 0.
+    The ratios to m are at most 1 / beta and 1 / (1 - beta). Both are clamped to the smallest normal
+    number before division and logarithm, so a probability of 0 gives 0 and not NaN.
     """
     tiny = torch.finfo(out.dtype).tiny
     mixture = torch.lerp(q.probability, p.probability, jsd_weight).clamp_min_(tiny)

@@ -1,4 +1,4 @@
-"""LK losses: the likelihood of acceptance itself, alone or mixed with forward KL (2602.23881)."""
+"""LK losses: the likelihood of acceptance, alone or mixed with forward KL (2602.23881)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from distillspec.divergence.kullback_leibler import forward_kl, fused_forward_kl
 from distillspec.divergence.total_variation import fused_total_variation, total_variation
 
 LEAST_ALPHA = 1e-5
-"""Below it -log alpha is told as -log of this, and its slope is the slope there."""
+"""A smaller alpha counts as this value, in -log alpha and in its slope."""
 
 
 def lk_alpha(p_logits: Tensor, q_logits: Tensor) -> Tensor:
-    """-log alpha, alpha = sum_v min(p_v, q_v): [..., V], [..., V] -> [...] in [0, 11.6], nats.
+    """-log alpha, with alpha = sum_v min(p_v, q_v).
 
     The gradient is that of (1 - alpha) / max(alpha, 1e-5) with the denominator held fixed. A
-    clamp inside the logarithm would have none just where the draft is cold.
+    clamp inside the logarithm would have no gradient where an untrained draft needs it.
+
+    Args:
+        p_logits: The target's logits, shape [..., V].
+        q_logits: The draft's logits, shape [..., V].
+
+    Returns:
+        Shape [...], in [0, 11.6], nats.
     """
     distance = total_variation(p_logits, q_logits)
     alpha = _alpha(distance.detach())
@@ -33,10 +40,18 @@ def fused_lk_alpha(p: Distribution, q: Distribution, out: Tensor) -> ValueAndGra
 
 
 def lk_lambda(p_logits: Tensor, q_logits: Tensor, *, eta: float) -> Tensor:
-    """lam KL(p || q) + (1 - lam) (1 - alpha): [..., V], [..., V] -> [...] in [0, inf].
+    """lam KL(p || q) + (1 - lam) (1 - alpha), with lam = exp(-eta alpha) of each position.
 
-    lam = exp(-eta alpha) of each position, held fixed in the gradient: forward KL where the draft
-    is cold, the acceptance itself where it is warm. eta: 3 is published; 0 is forward KL.
+    lam is held fixed in the gradient. Forward KL dominates where alpha is low, the acceptance
+    rate where alpha is high.
+
+    Args:
+        p_logits: The target's logits, shape [..., V].
+        q_logits: The draft's logits, shape [..., V].
+        eta: At least 0. The paper uses 3; 0 gives forward KL.
+
+    Returns:
+        Shape [...], in [0, inf]; a mixture of nats and a dimensionless part.
     """
     distance = total_variation(p_logits, q_logits)
     share = _share_of_kl(distance.detach(), eta)
@@ -46,7 +61,7 @@ def lk_lambda(p_logits: Tensor, q_logits: Tensor, *, eta: float) -> Tensor:
 def fused_lk_lambda(
     p: Distribution, q: Distribution, out: Tensor, *, eta: float
 ) -> ValueAndGradient:
-    """Value, and the same mixture of both gradients, written into `out` [N, V]."""
+    """Value, and the mixture of both gradients, written into `out` [N, V]."""
     distance, of_distance = fused_total_variation(p, q, torch.empty_like(out))
     nats, of_nats = fused_forward_kl(p, q, out)
     share = _share_of_kl(distance, eta)

@@ -1,7 +1,7 @@
-"""Rows of logits that exist a chunk at a time: projected from hidden states, or cut from logits.
+"""Rows of logits, one chunk at a time: projected from hidden states, or read from given logits.
 
-A *chunk* is what one matrix product makes. A *block* is the part of a chunk that one pass of
-softmax and divergence works on; on a CPU it is small enough to stay in the cache.
+A *chunk* is the rows of one matrix product. A *block* is the part of a chunk that softmax and
+divergence process in one pass; on a CPU it fits into the cache.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _HALF_PRECISION = (torch.bfloat16, torch.float16)
 
 
 class ModelRows(NamedTuple):
-    """N rows of one model: hidden states with their head, or logits that the model has made.
+    """N rows of one model: hidden states with their head, or logits that the model has computed.
 
-    Give hidden states where the head is a plain matrix: they are projected a chunk at a time. Give
-    logits where the head does more, is adapted, or is sharded over processes.
+    Give hidden states if the head is a plain matrix: they are projected one chunk at a time. Give
+    logits if the head does more, has adapters, or is sharded over processes.
 
     Attributes:
         states: Hidden states [N, H], or logits [N, V] if there is no head.
@@ -40,7 +40,7 @@ class ModelRows(NamedTuple):
         return self.states.shape[-1] if self.head is None else self.head.vocab_size
 
     def trimmed(self, vocab_size: int) -> ModelRows:
-        """The same rows over the first `vocab_size` tokens; over all if there are no more."""
+        """The same rows over the first `vocab_size` tokens; unchanged if V is not larger."""
         if self.vocab_size <= vocab_size:
             return self
         if self.head is None:
@@ -48,7 +48,7 @@ class ModelRows(NamedTuple):
         return self._replace(head=self.head.trimmed(vocab_size))
 
     def only(self, tokens: Tensor) -> ModelRows:
-        """The same rows over these tokens alone, long [K], in their order."""
+        """The same rows over `tokens` only, long [K], in their order."""
         if self.head is None:
             return ModelRows(self.states[:, tokens])
         return self._replace(head=self.head.only(tokens))
@@ -62,7 +62,7 @@ class RowPlan(NamedTuple):
         weights: Weight of each row, [N].
         temperature: Divides the logits of both models.
         chunk_rows: Rows of one matrix product.
-        precision: Of softmax, divergence and sums.
+        precision: Dtype of softmax, divergence and sums.
     """
 
     rows: Tensor | None
@@ -73,20 +73,20 @@ class RowPlan(NamedTuple):
 
     @classmethod
     def even(cls, temperature: float, chunk_rows: int, *states: Tensor) -> RowPlan:
-        """Every row of the `states` counts, with weight 1."""
+        """A plan in which every row of the `states` counts, with weight 1."""
         precision = wide_precision(*states)
         weights = torch.ones(states[0].shape[0], dtype=precision, device=states[0].device)
         return cls(None, weights, temperature, chunk_rows, precision)
 
     def of(self, tensor: Tensor) -> Tensor:
-        """[N, ...] -> [M, ...]: the rows that count."""
+        """The rows that count: [N, ...] -> [M, ...]."""
         return tensor if self.rows is None else tensor[self.rows]
 
     def logits(self, model: ModelRows) -> ProjectedLogits | GivenLogits:
-        """The model's logits, a chunk at a time.
+        """The model's logits, one chunk at a time.
 
-        Products are in the dtype of autocast where it is on, so call this outside of any block
-        that turns autocast off.
+        Products use autocast's dtype if autocast is on. So call this outside of blocks that turn
+        autocast off.
         """
         if model.head is None:
             return GivenLogits(
@@ -103,31 +103,34 @@ class RowPlan(NamedTuple):
 
 
 class LogitRows(Protocol):
-    """N rows of logits, a chunk at a time."""
+    """N rows of logits, one chunk at a time."""
 
     vocab_size: int
 
     def load(self, chunk: slice) -> None:
-        """Make rows `chunk` available, in place of the chunk before."""
+        """Compute the rows `chunk`, which replace the chunk before."""
 
     def distribution(self, block: slice) -> Distribution:
-        """softmax(logits / temperature) of rows `block`, inside the chunk; valid until the next."""
+        """softmax(logits / temperature) of the rows `block` of the chunk.
+
+        The next call overwrites its tensors.
+        """
 
 
 def spans(start: int, stop: int, step: int) -> Iterator[slice]:
-    """Slices of at most `step` that cover start..stop in order."""
+    """Slices of at most `step` rows that cover start..stop in order."""
     for first in range(start, stop, step):
         yield slice(first, min(first + step, stop))
 
 
 def block_rows(vocab_size: int, device: torch.device) -> int:
-    """Rows of a block of V logits each."""
+    """Rows of a block whose rows have V logits."""
     elements = _BLOCK_ELEMENTS_CPU if device.type == "cpu" else _BLOCK_ELEMENTS_DEVICE
     return max(1, elements // vocab_size)
 
 
 def product_dtype(hidden: Tensor) -> torch.dtype:
-    """The dtype in which `hidden` is multiplied: autocast's where it is on, else its own."""
+    """The dtype in which `hidden` is multiplied: autocast's if it is on, else that of `hidden`."""
     device = hidden.device.type
     if hidden.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
@@ -135,7 +138,7 @@ def product_dtype(hidden: Tensor) -> torch.dtype:
 
 
 def wide_precision(*tensors: Tensor) -> torch.dtype:
-    """float32, or float64 if one of the tensors is."""
+    """float32, or float64 if any of the tensors is float64."""
     precision = torch.float32
     for tensor in tensors:
         precision = torch.promote_types(precision, tensor.dtype)
@@ -145,8 +148,8 @@ def wide_precision(*tensors: Tensor) -> torch.dtype:
 class ProjectedLogits:
     """Logits of hidden states [N, H] under an output head, in one reused buffer [chunk, V].
 
-    On a CPU products of bfloat16 come out rounded to bfloat16 (torch has no other there), as in the
-    model's own forward; on a GPU they are kept in float32.
+    On a CPU torch rounds products of bfloat16 to bfloat16, as in the model's own forward. On a GPU
+    they stay in float32.
     """
 
     def __init__(
@@ -165,32 +168,34 @@ class ProjectedLogits:
         self.temperature = temperature
         self.vocab_size = head.vocab_size
         rows = min(chunk_rows, hidden.shape[0])
-        kept = torch.float32 if hidden.is_cuda and dtype in _HALF_PRECISION else dtype
-        self.products = hidden.new_empty(rows, self.vocab_size, dtype=kept)
+        stored = torch.float32 if hidden.is_cuda and dtype in _HALF_PRECISION else dtype
+        self.products = hidden.new_empty(rows, self.vocab_size, dtype=stored)
         self._room = _Room(self.vocab_size, hidden.device, precision, rows)
         self._bias = None if head.bias is None else head.bias.detach().to(precision)
         self._first = 0
 
     def load(self, chunk: slice) -> None:
-        """hidden @ weight^T of rows `chunk`, into `products`."""
+        """Compute hidden @ weight^T of the rows `chunk` into `products`."""
         self._first = chunk.start
         hidden = self.hidden[chunk]
         multiply(hidden, self.weight.t(), self.products[: hidden.shape[0]])
 
     def local(self, block: slice) -> slice:
-        """Where rows `block` lie in `products`."""
+        """Position of the rows `block` in `products`."""
         return slice(block.start - self._first, block.stop - self._first)
 
     def distribution(self, block: slice) -> Distribution:
-        """Bias, scale, soft cap and temperature, in float32, then the softmax."""
+        """Apply bias, scale, soft cap and temperature in float32, then the softmax."""
         products = self.products[self.local(block)]
         head, factor = self.head, self.head.scale / self.temperature
+        # The products are the logits themselves: no copy is needed.
         plain = self._bias is None and head.softcap is None and factor == 1.0
         if plain and products.dtype == self._room.precision:
             return self._room.distribution(products)
         logits = self._room.logits(products)
         if self._bias is not None:
             logits.add_(self._bias)
+        # The bias holds for unscaled products, so the scale is a part of the next factor.
         if head.softcap is not None:
             logits.mul_(head.scale / head.softcap).tanh_()
             logits.mul_(head.softcap / self.temperature)
@@ -200,7 +205,10 @@ class ProjectedLogits:
 
 
 class GivenLogits:
-    """Logits that a model has made itself: [N, V], of which `rows` (long [M]; None: all) count."""
+    """Logits that a model has computed itself, [N, V].
+
+    `rows`, long [M], are the indices of those that count; None if all count.
+    """
 
     def __init__(
         self,
@@ -217,10 +225,10 @@ class GivenLogits:
         self._room = _Room(logits.shape[1], logits.device, precision, logits.shape[0])
 
     def load(self, chunk: slice) -> None:
-        """Nothing to make."""
+        """Nothing to compute."""
 
     def distribution(self, block: slice) -> Distribution:
-        """Temperature, in float32, then the softmax; the logits given stay as they are."""
+        """Apply the temperature in float32, then the softmax; the given logits do not change."""
         logits = self.source[block if self.rows is None else self.rows[block]]
         if self.temperature != 1.0 or logits.dtype != self._room.precision:
             logits = self._room.logits(logits).div_(self.temperature)
@@ -239,7 +247,7 @@ class _Room:
         self._logits: Tensor | None = None
 
     def logits(self, source: Tensor) -> Tensor:
-        """A copy of `source` in the precision of the maths, that may be changed."""
+        """A copy of `source` in this precision, which the caller may change."""
         if self._logits is None:
             self._logits = torch.empty_like(self._probability)
         return self._logits[: source.shape[0]].copy_(source)
@@ -249,7 +257,7 @@ class _Room:
 
 
 def multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """out = a @ b; `out` in float32 for half-precision factors works on a GPU only."""
+    """out = a @ b. A float32 `out` for half-precision factors works on a GPU only."""
     if out.dtype == a.dtype:
         torch.mm(a, b, out=out)
     else:

@@ -1,4 +1,4 @@
-"""What a loss gives back: sums, to be added over chunks, batches and processes, divided once."""
+"""The result of a loss: sums over chunks, batches and processes, which are divided once."""
 
 from __future__ import annotations
 
@@ -9,22 +9,29 @@ from torch import Tensor
 
 
 class DivergenceSums(NamedTuple):
-    """Sums over the rows whose weight is not 0; the other rows are left out of all three."""
+    """Sums over the rows whose weight is not 0.
+
+    Attributes:
+        divergence: Sum of weight * divergence, scalar, differentiable. In nats; dimensionless for
+            tvd.
+        alpha: Unweighted sum of sum_v min(p_v, q_v), scalar, detached. NaN without a target.
+        tokens: Number of rows, long scalar.
+    """
 
     divergence: Tensor
-    """scalar, differentiable: sum of weight * divergence, nats (dimensionless for tvd)"""
     alpha: Tensor
-    """scalar, detached: unweighted sum of sum_v min(p_v, q_v); NaN where there is no target"""
     tokens: Tensor
-    """scalar, long: number of rows"""
 
     def times(self, weight: float) -> DivergenceSums:
-        """The same rows, whose divergence counts that much."""
+        """The same sums with the divergence multiplied by `weight`."""
         return self if weight == 1.0 else self._replace(divergence=weight * self.divergence)
 
     @staticmethod
     def added(parts: Sequence[DivergenceSums]) -> DivergenceSums:
-        """Losses of the same rows: alpha and the number of rows are those of the first part."""
+        """The sum of several losses over the same rows.
+
+        Alpha and the number of rows are those of the first loss.
+        """
         total = parts[0].divergence
         for part in parts[1:]:
             total = total + part.divergence

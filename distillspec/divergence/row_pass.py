@@ -1,9 +1,9 @@
-"""One pass over the rows of a draft: the entry of this room for training and measurement.
+"""One pass over the rows of a draft: the entry of `divergence` for training and measurement.
 
-The logits of both models exist for one chunk of rows at a time. Gradients are formed while they
-exist, so the backward pass has nothing left to compute. A chunk costs one matrix product for the
-logits of each model, one for the gradient of the hidden states and one for that of the output
-weight. For small tensors and for tests, `Divergence.reference` gives the same values by autograd.
+The logits of both models exist for one chunk of rows at a time. The forward pass also forms the
+gradients, so the backward pass only scales them. A chunk costs one matrix product for the logits of
+each model, one for the gradient of the hidden states and one for that of the output weight. For
+small tensors and for tests, `Divergence.reference` gives the same values by autograd.
 """
 
 from __future__ import annotations
@@ -29,10 +29,15 @@ from distillspec.divergence.reduction import DivergenceSums
 
 
 class RowScores(NamedTuple):
-    """Scores of N rows, without a gradient."""
+    """Scores of N rows, without a gradient.
 
-    value: Tensor  # [N]
-    alpha: Tensor  # [N]
+    Attributes:
+        value: Divergence, or the score of the comparison, [N].
+        alpha: Acceptance rate, [N].
+    """
+
+    value: Tensor
+    alpha: Tensor
 
 
 def weighted_sums(
@@ -51,11 +56,11 @@ def weighted_sums(
         comparison: What the rows are compared with, over the same N rows and V tokens.
         weights: [N]. Rows of weight 0 cost nothing and count nowhere, even if they are NaN.
         temperature: Divides the logits of draft and target.
-        chunk_tokens: Rows whose logits exist at a time.
+        chunk_tokens: Rows of one chunk.
 
     Returns:
-        Sums over the rows that count. Products are in the dtype of the hidden states, or of
-        autocast; everything else is in float32 (float64 if given), gradients included. Under
+        Sums over the rows whose weight is not 0. Products are in the dtype of the hidden states,
+        or of autocast. Everything else is in float32 (float64 if given), gradients included. Under
         `no_grad` no gradient is formed.
     """
     assert draft.states.shape[0] == weights.shape[0]
@@ -76,7 +81,7 @@ def weighted_sums(
 def row_scores(
     draft: ModelRows, comparison: Comparison, *, temperature: float, chunk_tokens: int
 ) -> RowScores:
-    """Score of each row, without gradients; arguments as of `weighted_sums`."""
+    """Score of each row, without gradients; the arguments are those of `weighted_sums`."""
     plan = RowPlan.even(temperature, chunk_tokens, draft.states, *comparison.states)
     scorer, logits = comparison.scorer(plan, draft), plan.logits(draft)
     with torch.autocast(draft.states.device.type, enabled=False):
@@ -84,7 +89,7 @@ def row_scores(
 
 
 def rows_that_count(weights: Tensor) -> Tensor | None:
-    """Indices of the rows whose weight is not 0; None if that is all of them."""
+    """Indices of the rows whose weight is not 0, long [M]; None if no weight is 0."""
     rows = weights.detach().nonzero().squeeze(-1)
     return None if rows.shape[0] == weights.shape[0] else rows
 
@@ -92,7 +97,7 @@ def rows_that_count(weights: Tensor) -> Tensor | None:
 def _score_rows(
     draft: LogitRows, scorer: RowScorer, gradients: LogitGradients | None, plan: RowPlan
 ) -> RowScores:
-    """Scores of the M rows that count; their gradients go to `gradients`."""
+    """Scores of the M rows that count; `gradients` receives their gradients."""
     count = plan.weights.shape[0] if plan.rows is None else plan.rows.shape[0]
     rows = block_rows(draft.vocab_size, plan.weights.device)
     values = plan.weights.new_empty(count, dtype=plan.precision)
@@ -116,7 +121,7 @@ def _score_rows(
 
 
 class _Wanted(NamedTuple):
-    """Which gradients the caller will ask for."""
+    """The gradients that autograd needs."""
 
     states: bool
     weight: bool
@@ -135,7 +140,7 @@ class _Wanted(NamedTuple):
 
 
 class _Formed(NamedTuple):
-    """A gradient formed in the forward, which the backward only has to scale."""
+    """A gradient that the forward pass has formed; the backward pass scales it."""
 
     gradient: Tensor
     dtype: torch.dtype  # of the tensor that the gradient belongs to
@@ -178,11 +183,12 @@ class _WeightedSums(torch.autograd.Function):
         formed: tuple[_Formed | None, ...] | None = ctx.formed
         if formed is None:
             raise RuntimeError(
-                "the gradients of a chunked divergence are formed once, in its forward, and have "
-                "been used; call it again for a second backward"
+                "a chunked divergence forms its gradients once, in its forward, and a backward has "
+                "used them: call the divergence again for a second backward"
             )
         ctx.formed = None  # they are scaled in place
-        return (*(None if each is None else each.scaled(outer[0]) for each in formed), *[None] * 4)
+        scaled = (None if part is None else part.scaled(outer[0]) for part in formed)
+        return (*scaled, *[None] * 4)
 
 
 def _wants(tensor: Tensor | None) -> bool:

@@ -1,4 +1,4 @@
-"""Every divergence between target and draft, by the name that recipes use."""
+"""The table of all divergences between target and draft, by the names that recipes use."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Divergence(NamedTuple):
     """A divergence in two forms that agree to rounding.
 
     Attributes:
-        name: As in recipes.
+        name: Its name in recipes.
         reference: The readable form: p_logits, q_logits [..., V] -> [...], differentiable by
-            autograd. Use it to check a result, and where all logits fit into memory.
-        fused: Value and gradient in one pass over a block: p, q at N positions, and a buffer
-            [N, V] for the gradient in q's logits. Training uses it, through
+            autograd. Use it to check a result, or if all logits fit into memory.
+        fused: Value and gradient in one pass over a block. It takes p and q at N positions and a
+            buffer [N, V] for the gradient in q's logits. Training uses it through
             `row_pass.weighted_sums`.
     """
 
@@ -45,12 +45,15 @@ class Divergence(NamedTuple):
 
 
 class DivergenceSettings(NamedTuple):
-    """Parameters of the divergences that have some."""
+    """Parameters of single divergences.
+
+    Attributes:
+        jsd_weight: beta of JSD[beta], the target's weight, in (0, 1).
+        lk_eta: eta of LK-lambda, at least 0.
+    """
 
     jsd_weight: float = 0.5
-    """beta of JSD[beta], the target's weight, in (0, 1)"""
     lk_eta: float = 3.0
-    """eta of LK-lambda, >= 0"""
 
 
 DIVERGENCES: dict[str, Callable[[DivergenceSettings], Divergence]] = {
@@ -69,11 +72,15 @@ DIVERGENCES: dict[str, Callable[[DivergenceSettings], Divergence]] = {
         partial(fused_lk_lambda, eta=settings.lk_eta),
     ),
 }
-"""Name -> divergence, given its parameters."""
+"""Constructors of the divergences, by name."""
 
 
 def divergence(name: str, settings: DivergenceSettings = DivergenceSettings()) -> Divergence:  # noqa: B008, a constant
-    """The divergence called `name`."""
+    """The divergence of this name.
+
+    Raises:
+        DistillSpecError: No divergence has this name.
+    """
     if name not in DIVERGENCES:
         raise DistillSpecError(
             f"unknown divergence '{name}'",
@@ -88,7 +95,12 @@ def mixture(
     weights: Mapping[str, float],
     settings: DivergenceSettings = DivergenceSettings(),  # noqa: B008
 ) -> Divergence:
-    """sum of weight * divergence, by name; weights > 0, at least one."""
+    """The weighted sum of several divergences.
+
+    Args:
+        weights: Weight of each divergence, by name; all positive, at least one entry.
+        settings: Parameters of the divergences.
+    """
     parts = [(weight, divergence(name, settings)) for name, weight in weights.items()]
     if len(parts) == 1 and parts[0][0] == 1.0:
         return parts[0][1]
@@ -100,9 +112,9 @@ def mixture(
         total = torch.zeros_like(q.log_partition)
         gradient = torch.zeros_like(out)
         for weight, part in parts:
-            found = part.fused(p, q, out)
-            total += weight * found.value
-            gradient.add_(found.gradient, alpha=weight)
+            addend = part.fused(p, q, out)
+            total += weight * addend.value
+            gradient.add_(addend.gradient, alpha=weight)
         return ValueAndGradient(total, gradient)
 
     name = " + ".join(f"{weight:g} {part.name}" for weight, part in parts)

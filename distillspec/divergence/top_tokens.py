@@ -1,4 +1,4 @@
-"""The target's distribution, cut to its k likeliest tokens and the mass of all others."""
+"""The target's distribution as its k most probable tokens and the mass of all others."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from distillspec.divergence.logit_rows import ModelRows, RowPlan, block_rows, sp
 
 
 class TopTokens(NamedTuple):
-    """p at N positions, at the temperature that it was taken at.
+    """p at N positions, at the temperature of `top_tokens`.
 
-    The k + 1 masses need not add up to 1 exactly, since they may have been rounded: who reads them
+    The cache may have rounded the k + 1 masses, so they may not add up to exactly 1. The reader
     normalises them.
+
+    Attributes:
+        ids: The k most probable tokens in falling order, int32 [N, k].
+        log_probability: Their log-probabilities, [N, k], nats.
+        log_rest: Log of the mass of the V - k remaining tokens, [N], nats; -inf if k = V.
+        vocab_size: V, the number of tokens over which p is normalised.
     """
 
     ids: Tensor
-    """int32 [N, k], the likeliest tokens, likeliest first"""
     log_probability: Tensor
-    """[N, k], nats"""
     log_rest: Tensor
-    """[N], log of the mass of the other V - k tokens, nats; -inf where there are none"""
     vocab_size: int
-    """V, over which p was normalised"""
 
     def of(self, rows: Tensor | None) -> TopTokens:
-        """Those rows (long [M]); None: all."""
+        """The given rows, long [M]; all if None."""
         if rows is None:
             return self
         return self._replace(
@@ -39,20 +41,20 @@ class TopTokens(NamedTuple):
         )
 
     def split(self, lengths: Sequence[int]) -> list[TopTokens]:
-        """Rows one after another, cut into parts of these lengths, whose sum is N."""
-        cuts = list(lengths)
+        """Cut the rows into consecutive parts of these lengths, whose sum is N."""
+        sizes = list(lengths)
         return [
             TopTokens(ids, values, rest, self.vocab_size)
             for ids, values, rest in zip(
-                self.ids.split(cuts),
-                self.log_probability.split(cuts),
-                self.log_rest.split(cuts),
+                self.ids.split(sizes),
+                self.log_probability.split(sizes),
+                self.log_rest.split(sizes),
                 strict=True,
             )
         ]
 
     def to(self, device: torch.device | str) -> TopTokens:
-        """On that device."""
+        """The same rows on `device`."""
         return TopTokens(
             self.ids.to(device),
             self.log_probability.to(device),
@@ -65,11 +67,18 @@ class TopTokens(NamedTuple):
 def top_tokens(
     target: Tensor, head: OutputHead | None, *, k: int, temperature: float, chunk_tokens: int
 ) -> TopTokens:
-    """Of softmax(z / temperature), from hidden states [N, H], or logits [N, V] where head is None.
+    """The most probable tokens of softmax(logits / temperature).
 
-    1 <= k <= V. Logits exist for one chunk of rows at a time. The mass of the rest is summed from
-    the rest itself: one minus the mass of the k would be rounding noise where it is small. A row
-    with a NaN gives NaN.
+    Logits exist for one chunk of rows at a time. The mass of the rest is the sum over its tokens:
+    one minus the mass of the k tokens would be rounding noise if it is small. A row with a NaN
+    gives NaN.
+
+    Args:
+        target: Hidden states [N, H], or logits [N, V] if there is no head.
+        head: Output head of the hidden states.
+        k: Tokens to keep per row, in [1, V].
+        temperature: Divides the logits.
+        chunk_tokens: Rows of one chunk.
     """
     plan = RowPlan.even(temperature, chunk_tokens, target)
     rows = plan.logits(ModelRows(target, head))
@@ -83,9 +92,9 @@ def top_tokens(
             rows.load(chunk)
             for block in spans(chunk.start, chunk.stop, block_rows(vocab_size, target.device)):
                 p = rows.distribution(block)
-                largest, places = p.logits.topk(k, dim=-1)
-                others = p.logits.scatter(1, places, -torch.inf)
-                ids[block] = places.to(torch.int32)
+                largest, tokens = p.logits.topk(k, dim=-1)
+                rest = p.logits.scatter(1, tokens, -torch.inf)
+                ids[block] = tokens.to(torch.int32)
                 log_probability[block] = largest - p.log_partition.unsqueeze(-1)
-                log_rest[block] = others.logsumexp(-1) - p.log_partition
+                log_rest[block] = rest.logsumexp(-1) - p.log_partition
     return TopTokens(ids, log_probability, log_rest, vocab_size)

@@ -1,4 +1,4 @@
-"""Total variation distance: one minus the acceptance rate."""
+"""Total variation distance, which is one minus the acceptance rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from distillspec.divergence.distribution import (
 
 
 def total_variation(p_logits: Tensor, q_logits: Tensor) -> Tensor:
-    """1/2 sum_v |p_v - q_v| = 1 - alpha: [..., V], [..., V] -> [...] in [0, 1], dimensionless."""
+    """1/2 sum_v |p_v - q_v| = 1 - alpha.
+
+    Args:
+        p_logits: The target's logits, shape [..., V].
+        q_logits: The draft's logits, shape [..., V].
+
+    Returns:
+        Shape [...], in [0, 1], dimensionless.
+    """
     p = torch.softmax(at_least_float32(p_logits), -1)
     q = torch.softmax(at_least_float32(q_logits), -1)
     return 0.5 * (p - q).abs().sum(-1)
@@ -22,7 +30,7 @@ def total_variation(p_logits: Tensor, q_logits: Tensor) -> Tensor:
 def fused_total_variation(p: Distribution, q: Distribution, out: Tensor) -> ValueAndGradient:
     """Value, and gradient q_j (s_j - sum_i q_i s_i) with s = sign(q - p) / 2, written into `out`.
 
-    Where q = p exactly, the subgradient 0 is taken.
+    The subgradient at q = p is 0.
     """
     difference = torch.sub(q.probability, p.probability, out=out)
     value = 0.5 * difference.abs().sum(-1)

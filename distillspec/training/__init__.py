@@ -1,1 +1,1 @@
-"""The room that knows Lightning: objective, rollout, strategies, probe, resume."""
+"""Training with Lightning: objective, rollout, strategies, probe and checkpoints."""

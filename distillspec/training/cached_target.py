@@ -1,4 +1,4 @@
-"""The target's word on a batch, read from disk in place of a forward."""
+"""The target's distributions for a batch, read from disk in place of a forward."""
 
 from __future__ import annotations
 
@@ -8,22 +8,27 @@ from distillspec.divergence.top_tokens import TopTokens
 
 
 class CachedTopKTarget:
-    """Finds a batch's rows in a store by their tokens: nothing else has to travel with a row."""
+    """Cached top-k logits of a store, which finds the rows of a batch by their tokens."""
 
     def __init__(self, store: TopKStore) -> None:
         self.store = store
 
     def top_tokens(self, batch: Batch) -> TopTokens:
-        """Of each predicted token, row by row as `predicts_response` has them, on their device.
+        """The target's distribution of each predicted token, in the order of `predicts_response`.
 
-        Errors: as the store's: a row that it does not have, damage.
+        Returns:
+            N rows on the device of the batch.
+
+        Raises:
+            DistillSpecError: The store lacks a row, or is damaged.
         """
         return self.store.read(texts_of(batch)).to(batch.tokens.device)
 
 
 def texts_of(batch: Batch) -> list[TopKText]:
-    """Each text without padding, and where its prediction begins: in a row alone at its first
-    response token, among others where the row says so.
+    """Each text without padding, with the position of its first token in the loss.
+
+    In a padded batch that is the first response token. Packed rows store it with each text.
     """
     if batch.tree is not None:
         return _packed_texts(batch, batch.tree)
@@ -35,13 +40,13 @@ def texts_of(batch: Batch) -> list[TopKText]:
 
 
 def _packed_texts(batch: Batch, tree: TreeRows) -> list[TopKText]:
-    """Texts begin where positions do; there are no sides, since no draft has written anything."""
+    """Split packed rows where positions restart at 0; cached rows have no rejected branches."""
     texts = []
     lengths = batch.is_token.sum(1).tolist()
     for row, positions, length in zip(
         batch.tokens.tolist(), tree.positions.tolist(), lengths, strict=True
     ):
-        starts = [place for place in range(length) if positions[place] == 0]
+        starts = [index for index in range(length) if positions[index] == 0]
         ends = [*starts[1:], length]
         texts += [tuple(row[start:end]) for start, end in zip(starts, ends, strict=True)]
     return [

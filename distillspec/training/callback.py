@@ -1,4 +1,4 @@
-"""When things happen during a run: log, probe, keep the best, checkpoint, stop."""
+"""What a run does after each step, and when: probe, save the best, log, checkpoint, stop."""
 
 from __future__ import annotations
 
@@ -36,29 +36,32 @@ log = logging.getLogger(__name__)
 
 
 class BestMeasure(Protocol):
-    """What a probe has found; it travels to all processes."""
+    """The result of a probe. Rank 0 sends it to all processes."""
 
     @property
     def is_a_number(self) -> bool:
-        """False where a distribution was not finite."""
+        """False if a distribution was not finite."""
         ...
 
     def beats(self, best: Position) -> bool:
         """Whether no earlier draft was better."""
 
     def keep(self, best: Position) -> None:
-        """Note it as the best."""
+        """Store the result in `best`."""
 
     def metrics(self) -> dict[str, float]:
-        """Its columns of metrics.csv."""
+        """The result's columns of metrics.csv."""
 
-    def words(self) -> str: ...
+    def words(self) -> str:
+        """The result as a text for a progress line."""
+        ...
 
 
 class ProbeMeasure(Protocol):
-    """Measures a draft in eval mode, every time on the same held-out text.
+    """Measures a draft in eval mode, each time on the same held-out text.
 
-    joint: every process does, and they find the same; else rank 0 alone.
+    Attributes:
+        joint: Whether every process must measure, with equal results; else only rank 0 measures.
     """
 
     joint: bool
@@ -67,10 +70,10 @@ class ProbeMeasure(Protocol):
 
 
 class TrainingCallback(Callback):
-    """After each step, in this order: probe, best, log, checkpoint, stop.
+    """Probes, saves the best draft, logs, saves a checkpoint and stops, in this order.
 
-    So a row of metrics.csv is whole when it is written, and no checkpoint is ahead of its rows.
-    `best` is by what the probe measures; without a probe it is the last step.
+    With this order a row of metrics.csv is complete when it is written, and no checkpoint is ahead
+    of its rows. The probe decides which step is the best; without a probe it is the last step.
     """
 
     def __init__(
@@ -85,7 +88,18 @@ class TrainingCallback(Callback):
         label: str,
         on_checkpoint: Callable[[int], None] | None = None,
     ) -> None:
-        """on_checkpoint: is told of each, with the response tokens since this start."""
+        """Watch a run from its current position.
+
+        Args:
+            step: What the module runs. The callback reads its result and saves its position.
+            draft: The model that is trained.
+            data: Saved with each checkpoint.
+            probe: None for runs without measurements.
+            reporter: Shows progress.
+            folder: Run folder.
+            label: Name of the draft in progress lines.
+            on_checkpoint: Called at each checkpoint with the response tokens since this start.
+        """
         self._step = step
         self._draft = draft
         self._data = data
@@ -98,10 +112,11 @@ class TrainingCallback(Callback):
         self._plan = step.recipe.distill
         self._saved_at = step.position.training_seconds
         self._signals = ExitStack()
-        self.interrupt: KeyboardInterrupt | None = None  # which Lightning turns into an exit
+        self.interrupt: KeyboardInterrupt | None = None  # Lightning turns it into an exit
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # In place of Lightning's, whose SIGTERM sends word to the other processes amid their own.
+        # These handlers replace Lightning's. On SIGTERM those would broadcast to the other
+        # processes in the middle of a step's own communication.
         self._signals.enter_context(self._step.stop.watching())
         self._reporter.start(self._label)
         if trainer.is_global_zero:
@@ -125,11 +140,13 @@ class TrainingCallback(Callback):
         metrics = self._step.result.metrics()
         metrics["train/training_seconds"] = position.training_seconds
         self._report(metrics)
+        # 1. Probe, and save the draft if it is the best so far.
         if self._probe is not None and (ends or position.step % plan.probe.every_steps == 0):
             metrics |= self._probed(trainer)
         elif self._probe is None and ends:
             with self._averaged():
-                self._keep_best(trainer)
+                self._save_best(trainer)
+        # 2. Log, then save: a checkpoint is never ahead of metrics.csv.
         _log(trainer, metrics, position.step)
         stops = ends or self._step.stops
         if stops or self._is_due(position):
@@ -166,11 +183,11 @@ class TrainingCallback(Callback):
         try:
             check_still_there(self._folder)
         except DistillSpecError:
-            trainer.loggers = []  # which would write into it once more to be closed
+            trainer.loggers = []  # closing them would write into the missing folder
             raise
 
     def _is_due(self, position: Position) -> bool:
-        """Whether this step is saved: by steps, and by the time that a killed run would lose."""
+        """Whether this step is saved: every n steps, or when a killed run would lose n minutes."""
         seconds = position.training_seconds - self._saved_at
         return (
             position.step % self._plan.checkpoint_every_steps == 0
@@ -178,41 +195,41 @@ class TrainingCallback(Callback):
         )
 
     def _averaged(self) -> AbstractContextManager[None]:
-        """Within, the draft is what would be exported."""
+        """While this is open, the draft has the weights that would be exported."""
         average = self._step.average
         return nullcontext() if average is None else average.placed()
 
     def _probed(self, trainer: Trainer) -> dict[str, float]:
-        """Measure the draft on rank 0 and keep it if no earlier one was better."""
+        """Measure the draft, and save it if no earlier draft was better."""
         with self._averaged():
-            return self._probed_as_it_is(trainer)
+            return self._measured(trainer)
 
-    def _probed_as_it_is(self, trainer: Trainer) -> dict[str, float]:
+    def _measured(self, trainer: Trainer) -> dict[str, float]:
         assert self._probe is not None
         clock, position = self._step.clock, self._step.position
         before = clock.seconds["probe"]
         with clock.phase("probe"):
-            model = self._step.replica.refresh(trainer.strategy.root_device)
+            model = self._step.inference_copy.refresh(trainer.strategy.root_device)
             measures = trainer.is_global_zero or self._probe.joint
-            finding = self._probe.measure(model) if measures else None
+            result = self._probe.measure(model) if measures else None
             train_mode(self._draft)
-            finding = trainer.strategy.broadcast(finding)
-        assert finding is not None
-        if not finding.is_a_number:
+            result = trainer.strategy.broadcast(result)
+        assert result is not None
+        if not result.is_a_number:
             raise DistillSpecError(
-                f"the draft's distributions are not finite: {finding.words()}",
-                where=f"probe after step {position.step}; the checkpoints of earlier steps are as "
-                "they were",
+                f"the draft's distributions are not finite: {result.words()}",
+                where=f"probe after step {position.step}; the checkpoints of earlier steps are "
+                "unchanged",
                 fix="lower optimizer.learning_rate, or try hardware.precision=float32, and start "
                 "a new run; at step 0 the weights of target or draft are damaged",
             )
-        self._reporter.note(f"step {position.step}: {finding.words()}")
-        if finding.beats(position):
-            finding.keep(position)
-            self._keep_best(trainer)
-        return {**finding.metrics(), "probe/seconds": clock.seconds["probe"] - before}
+        self._reporter.note(f"step {position.step}: {result.words()}")
+        if result.beats(position):
+            result.keep(position)
+            self._save_best(trainer)
+        return {**result.metrics(), "probe/seconds": clock.seconds["probe"] - before}
 
-    def _keep_best(self, trainer: Trainer) -> None:
+    def _save_best(self, trainer: Trainer) -> None:
         position = self._step.position
         position.best_step = position.step
         with self._step.clock.phase("checkpoint"):
@@ -237,7 +254,7 @@ class TrainingCallback(Callback):
 
 
 def is_over(position: Position, plan: DistillConfig) -> bool:
-    """Whether the plan has been carried out: all its steps, or all its training time."""
+    """Whether the run has done all steps of the plan, or used all of its training time."""
     return share_done(position.step, position.training_seconds, plan) >= 1.0
 
 

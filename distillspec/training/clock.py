@@ -1,4 +1,4 @@
-"""Where the seconds go: rollout, target, update, probe, checkpoint."""
+"""Seconds of a run by phase: rollout, target, update, probe, checkpoint."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ PHASES = (*TRAINING_PHASES, "probe", "checkpoint")
 
 
 class StageClock:
-    """Seconds by phase, summed over the run; a phase's end waits for the device.
+    """Seconds by phase, summed over the run. The end of a phase waits for the device.
 
-    Training time is what the TRAINING_PHASES took: probes and checkpoints are not part of it, so
-    that two runs of equal `max_minutes` train equally long however often they are measured.
+    Training time is the sum of TRAINING_PHASES. It leaves out probes and checkpoints, so two runs
+    of equal `max_minutes` train equally long, however often a probe measures them.
+
+    Attributes:
+        device: Synchronised at the end of each phase.
+        seconds: By phase.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -25,6 +29,7 @@ class StageClock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        """Add the seconds of a `with` block to the phase `name`."""
         started = time.perf_counter()
         try:
             yield
@@ -35,4 +40,5 @@ class StageClock:
 
     @property
     def training_seconds(self) -> float:
+        """Sum of the TRAINING_PHASES."""
         return sum(self.seconds[name] for name in TRAINING_PHASES)

@@ -1,4 +1,4 @@
-"""Whether an update has left weights that can be used, asked before they are saved or probed."""
+"""A check for finite weights, before a checkpoint or a probe uses them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from torch.distributed.tensor import DTensor
 
 @torch.no_grad()
 def all_finite(model: nn.Module) -> bool:
-    """Whether every trained weight is finite, of those that this process holds.
+    """Whether every trained weight on this process is finite.
 
-    Of sharded weights that is a part: all processes ask, and agree on the answer.
+    A process holds only a part of sharded weights. The caller combines the answers of all
+    processes.
     """
-    ends = [
-        end
+    extremes = [
+        extreme
         for weight in model.parameters()
         if weight.requires_grad and (part := _own(weight)).numel()
-        for end in part.aminmax()  # NaN where any is; no copy of the weights
+        for extreme in part.aminmax()  # NaN if any weight is NaN; makes no copy of the weights
     ]
-    return not ends or bool(torch.stack(ends).isfinite().all())
+    return not extremes or bool(torch.stack(extremes).isfinite().all())
 
 
 def _own(weight: Tensor) -> Tensor:
+    """The part of `weight` that this process holds."""
     if isinstance(weight, DTensor):
         return weight.to_local()
     part = getattr(weight, "ds_tensor", None)  # DeepSpeed's part of a ZeRO-3 partition

@@ -1,4 +1,4 @@
-"""How well the draft foresees the target's text: all that can be known of it without the target."""
+"""A probe without the target: the draft's loss on held-out text that the target has written."""
 
 from __future__ import annotations
 
@@ -15,14 +15,19 @@ if TYPE_CHECKING:
 
 
 class LossResult(NamedTuple):
-    """nats: mean of -log q over the `tokens` tokens of the texts."""
+    """The result of `HeldOutLoss.measure`.
+
+    Attributes:
+        nats: Mean of -log q per token, nats.
+        tokens: Response tokens that it is a mean over.
+    """
 
     nats: float
     tokens: int
 
     @property
     def is_a_number(self) -> bool:
-        """False where a distribution was not finite."""
+        """False if a distribution was not finite."""
         return not math.isnan(self.nats)
 
     def beats(self, best: Position) -> bool:
@@ -30,21 +35,24 @@ class LossResult(NamedTuple):
         return best.best_nats is None or self.nats < best.best_nats
 
     def keep(self, best: Position) -> None:
+        """Store the loss in `best`."""
         best.best_nats = self.nats
 
     def metrics(self) -> dict[str, float]:
+        """The columns of metrics.csv."""
         return {"probe/nats": self.nats}
 
     def words(self) -> str:
+        """The loss as a text for a progress line."""
         return f"held-out loss {self.nats:.4f} nats over {self.tokens} tokens"
 
 
 class HeldOutLoss:
-    """Answers of the target to held-out prompts, which every measurement reads again.
+    """Measures the draft's loss on the target's answers to held-out prompts.
 
-    It is the loss of `nll` on text that is not trained on, so it tells when training has begun to
-    learn its text by heart. At temperature 1 two drafts differ in it by their KL(p || q); alpha it
-    is not.
+    This is the loss of `nll` on text outside of the training data, so it rises when training begins
+    to memorise its text. At temperature 1 the losses of two drafts differ by the difference of
+    their KL(p || q). The loss is no estimate of alpha.
     """
 
     joint = False
@@ -55,5 +63,6 @@ class HeldOutLoss:
         self._vocab_size = vocab_size
 
     def measure(self, draft: PreTrainedModel) -> LossResult:
+        """The loss of a draft in eval mode."""
         sums = surprise(draft, self._texts, vocab_size=self._vocab_size)
         return LossResult(sums.mean(), sum(sums.tokens))

@@ -1,4 +1,4 @@
-"""The draft as a plain model: what rollouts and probes decode with, at its current weights."""
+"""The draft as a plain model at its current weights, for rollouts and probes."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 class InferenceCopy:
-    """A copy of the draft in the decoding dtype, whole on this process, refreshed on demand.
+    """A complete copy of the draft in the decoding dtype, refreshed on demand.
 
-    Decoding under autocast would cast every weight in every step; a copy in bfloat16 does it once.
-    Sharded training has no whole model to decode with at all, and graphs that were compiled for
-    training do not fit a cache. Where none of this is the case (float32) the copy is the draft.
+    Training needs a copy in three cases. Under autocast, decoding would cast every weight in every
+    step; a bfloat16 copy casts it once. Sharded training has no complete model on any process.
+    Graphs that were compiled for training do not accept a cache. In all other cases (float32) the
+    copy is the draft itself.
     """
 
     def __init__(
@@ -35,15 +36,16 @@ class InferenceCopy:
             cast_parameters(self._copy, dtype)
 
     def refresh(self, device: torch.device) -> PreTrainedModel:
-        """The model at the draft's current weights, in eval mode. Every process must call it.
+        """Copy the draft's current weights. Every process must call it.
 
-        Its owner puts the draft back into `train_mode`.
+        Returns:
+            The model in eval mode. It may be the draft itself: the caller sets `train_mode` again.
         """
         if self._copy is not self._draft:
             self._copy.to(device)
-            mine = dict(self._copy.named_parameters())
+            parameters = dict(self._copy.named_parameters())
             with torch.no_grad():
-                for name, whole in full_tensors(self._draft):
-                    mine[name].copy_(whole)
+                for name, weight in full_tensors(self._draft):
+                    parameters[name].copy_(weight)
         self._copy.eval()
         return bare_model(self._copy)

@@ -15,12 +15,12 @@ from distillspec.divergence.top_tokens import TopTokens
 
 
 class TargetOutputs(NamedTuple):
-    """What the frozen target gives for the N predicted tokens of a batch; all None without one.
+    """The frozen target's outputs for the N predicted tokens of a batch; all None without a target.
 
     Attributes:
         hidden: Hidden states [N, H], projected in chunks together with the draft's.
-        logits: Logits [N, V], where a head is no plain matrix or is sharded. They take precedence:
-            hidden states are then kept for later steps only.
+        logits: Logits [N, V], if a head is no plain matrix or is sharded. They take precedence:
+            hidden states are then stored for later steps only.
         top: Cached top-k logits of the N tokens.
     """
 
@@ -61,7 +61,7 @@ class LossInputs(NamedTuple):
         Args:
             draft: The draft's rows, over all of its tokens.
             target: The target's rows, over all of its tokens.
-            vocab_size: Tokens that both models share; used where no target is read.
+            vocab_size: Tokens that both models share; used if no target is read.
         """
         if target is None:
             return cls(draft if vocab_size is None else draft.trimmed(vocab_size), None)
@@ -71,7 +71,7 @@ class LossInputs(NamedTuple):
         return cls(draft.trimmed(common), target.trimmed(common))
 
     def divergence(self, measure: Divergence) -> Comparison:
-        """The comparison of each row with the target; of cached top-k logits a coarse one."""
+        """Compare each row with the target, or with its cached top-k logits."""
         assert self.target is not None
         if isinstance(self.target, TopTokens):
             return TopKDivergence(measure, self.target)
@@ -80,7 +80,7 @@ class LossInputs(NamedTuple):
     def acceptance(self, tokens: Tensor) -> Comparison:
         """The probability that verification accepts each of the tokens, long [N].
 
-        Cached top-k logits do not know it, since they lack most tokens.
+        Cached top-k logits cannot give it, since they lack most tokens.
         """
-        assert isinstance(self.target, ModelRows), "the recipe's check has refused it"
+        assert isinstance(self.target, ModelRows), "the recipe's check refuses cached logits here"
         return TokenAcceptance(tokens, self.target)

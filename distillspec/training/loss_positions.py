@@ -1,4 +1,4 @@
-"""Which positions of a batch a loss is over, and their weights. The shift is written here once."""
+"""The positions of a batch that are in the loss, and their weights; the only place of the shift."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from distillspec.corpus.batches.batching import Batch
 
 
 def predicts_response(batch: Batch) -> Tensor:
-    """Positions whose next token belongs to a response: bool [B, T].
+    """Positions whose next token belongs to a response, bool [B, T].
 
-    The one place of the shift: a causal model's output at position t is its distribution of token t
-    + 1, so the first response token is predicted at the prompt's last position, and the last
-    position of a row predicts nothing we know. Rows that are trees bring these positions with them.
+    A causal model's output at position t is its distribution of token t + 1. So the prompt's last
+    position predicts the first response token, and the last position of a row predicts no known
+    token. Tree rows store these positions.
     """
     if batch.tree is not None:
         return batch.tree.predicts
@@ -23,16 +23,22 @@ def predicts_response(batch: Batch) -> Tensor:
 
 
 def texts_of(batch: Batch) -> Tensor:
-    """Tokens in the loss of each text, in the order of the N: long [texts]."""
+    """Number of tokens in the loss per text, long [texts], in the order of the N tokens."""
     return predicts_response(batch).sum(1) if batch.tree is None else batch.tree.lengths
 
 
 def token_weights(batch: Batch, reduction: str) -> Tensor:
-    """Weight of each predicted token in row-major order: [N], whose sum is what the loss is over.
+    """Weight of each predicted token.
 
-    "tokens": 1 each, so the sum counts tokens. "sequences": 1 / length of its response, so the sum
-    counts sequences. Rows that are trees have weights of their own. Divide the loss by the sum over
-    all micro-batches and processes of a step.
+    Divide the loss by the sum of the weights over all micro-batches and processes of a step.
+
+    Args:
+        batch: Its tree rows, if any, bring their weights.
+        reduction: "tokens" weighs each token 1, so the sum counts tokens. "sequences" weighs it
+            1 / length of its response, so the sum counts sequences.
+
+    Returns:
+        Shape [N], in row-major order.
     """
     predicts = predicts_response(batch)
     if batch.tree is not None:

@@ -1,4 +1,4 @@
-"""metrics.csv: one row a step, written at once, cut back to the checkpoint when a run resumes."""
+"""metrics.csv: one row per step, written at once, cut back to the checkpoint on a resumption."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ COLUMNS = (
     "probe/tau_tokens",
     "probe/seconds",
     "probe/nats",
-    "train/alpha_at_most",  # in place of train/alpha, where the target's signal is cached
-    "train/divergence",  # in place of train/divergence_nats, of a loss that is not in nats
+    "train/alpha_at_most",  # replaces train/alpha if the target's top-k logits are cached
+    "train/divergence",  # replaces train/divergence_nats if the loss is not in nats
 )
 
 
 class MetricsCsv(Logger):
-    """A Lightning logger with fixed columns; floats are written so that they read back the same.
+    """A Lightning logger with fixed columns. Floats read back with the same bits.
 
-    A step's row is complete in one `log_metrics` call. Errors: DistillSpecError when the file
-    cannot be written.
+    Each `log_metrics` call writes a complete row. It raises DistillSpecError if the file cannot be
+    written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,7 +58,7 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
-        """The resolved recipe lies beside this file already."""
+        """Nothing to do: the resolved recipe is in the same folder."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -75,14 +75,18 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def start_after(self, step: int | None) -> None:
-        """Keep the rows up to `step` byte by byte, drop later and half-written ones. None: all."""
-        kept = io.StringIO()
-        csv.writer(kept, lineterminator="\n").writerow(COLUMNS)
+        """Drop the rows after `step` and incomplete ones; earlier rows keep their bytes.
+
+        Args:
+            step: Last step to keep; None drops all rows.
+        """
+        content = io.StringIO()
+        csv.writer(content, lineterminator="\n").writerow(COLUMNS)
         if step is not None and self.path.exists():
-            fix = "move the file away: the curves then begin at the step that is resumed"
+            fix = "move the file away: its rows then begin at the step that the run resumes at"
             text = read_text(BoundedText(self.path, "the log of this training", fix))
             for line in text.splitlines(keepends=True)[1:]:
                 first = line.partition(",")[0]
                 if line.endswith("\n") and _NUMBER.fullmatch(first) and int(first) <= step:
-                    kept.write(line)
-        write_text(self.path, kept.getvalue())
+                    content.write(line)
+        write_text(self.path, content.getvalue())

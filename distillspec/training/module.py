@@ -1,4 +1,4 @@
-"""The draft as Lightning trains it: wiring, no formula, no mask."""
+"""The LightningModule of the draft: wiring without formulas or masks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from distillspec.training.token_weights import TokenWeights
 
 
 class DistillModule(LightningModule):
-    """The draft is its only module: the target, held by the step's objective, is none."""
+    """Its only submodule is the draft. The step's objective holds the target."""
 
     def __init__(self, draft: nn.Module, step: Step, *, fsdp2: bool) -> None:
         super().__init__()
@@ -42,15 +42,15 @@ class DistillModule(LightningModule):
     def transfer_batch_to_device(
         self, batch: Sequence[TrainingRow], device: torch.device, dataloader_idx: int
     ) -> Sequence[TrainingRow]:
-        """Rows are token ids; their micro-batches are moved one by one."""
+        """Leave the rows as they are: the step moves each micro-batch to the device."""
         return batch
 
     def forward(
         self, batch: Batch, outputs: TargetOutputs, weights: TokenWeights | None
     ) -> DivergenceSums:
-        """The loss of one micro-batch; called through the wrapper of the strategy.
+        """The loss of one micro-batch, called through the strategy's wrapper.
 
-        Autocast begins here: DeepSpeed's wrapper ends any that is outside of it.
+        Autocast begins here, because DeepSpeed's wrapper turns off any outer autocast.
         """
         with self.step.autocast(batch.tokens.device):
             return self.step.objective.loss(self.draft, batch, outputs, weights)

@@ -1,6 +1,6 @@
-"""What a step minimises: losses at the response tokens of a batch, summed.
+"""The objective of a step: sums of losses at the response tokens of a batch.
 
-Callable without a trainer. Sums come out, nothing is divided here.
+It is callable without a trainer. It returns sums; `step` divides them.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from distillspec.training.token_weights import StepStatistics, TokenWeights
 class Objective:
     """The losses of a recipe, weighted and added up.
 
-    Where both heads are plain matrices, hidden states are kept and projected chunk by chunk. Else
-    (a head that does more, LoRA on it, weights sharded over processes) the models make their own
-    logits, and only the maths goes in chunks. Unequal vocabularies are trimmed to the common rows.
-    Where the draft scores a part of the vocabulary, for its trimmed head or its own tokenizer, p is
-    the target's distribution given that part: its best draft is one of those that lose nothing but
-    the mass that they must. Tokens outside of it weigh nothing in `nll`, though they count in what
-    the loss is divided by.
+    If both heads are plain matrices, hidden states are projected chunk by chunk. Otherwise (a head
+    that does more, LoRA on it, weights sharded over processes) the models compute their own logits,
+    and only the divergence is chunked. Unequal vocabularies are trimmed to the common rows.
 
-    Divergences of single tokens are one pass, whatever their mixture. The others are passes of
-    their own over the same hidden states: `nll` and `tvd_plus`, which are of the text's tokens, and
-    `block_efficiency`, whose tokens weigh what their neighbours make of them.
+    A draft with a trimmed head or its own tokenizer scores a part of the vocabulary. Then p is the
+    target's distribution conditioned on that part: a draft that matches it loses only the mass
+    outside of the part. Tokens outside weigh 0 in `nll`, but count in the divisor of the loss.
+
+    All divergences of single tokens share one pass over the hidden states. These losses add a pass
+    each: `nll` and `tvd_plus`, which score the tokens of the text, and `block_efficiency`, whose
+    token weights depend on neighbouring tokens.
     """
 
     def __init__(
@@ -58,9 +58,14 @@ class Objective:
         cached: CachedTopKTarget | None = None,
         vocab_size: int | None = None,
     ) -> None:
-        """reference: of token selection; a draft that was distilled before. cached: in the place of
-        the target, which then is not asked. vocab_size: tokens common to both models, which `nll`
-        too is normalised over.
+        """Prepare the losses of a recipe.
+
+        Args:
+            distill: The recipe's section.
+            target: None if `cached` is given or no loss reads a target.
+            reference: A draft that was distilled before, for token selection.
+            cached: Cached top-k logits, read in place of the target.
+            vocab_size: Tokens that both models share; all losses are normalised over them.
         """
         assert target is not None or cached is not None or not distill.needs_target
         assert cached is None or distill.cached_logits is not None
@@ -71,14 +76,14 @@ class Objective:
         self.reference = reference
         self._vocab_size = vocab_size
         self._settings = DivergenceSettings(distill.jsd_weight, distill.lk_eta)
-        self._of_tokens: dict[str, float] = {
+        self._token_divergences: dict[str, float] = {
             name: weight for name, weight in distill.terms.items() if name in DIVERGENCES
         }
 
     def __call__(self, draft: nn.Module, batch: Batch) -> DivergenceSums:
-        """All forwards; sums over the batch's response tokens, by their `token_weights`.
+        """Run all forwards; return sums over the batch's response tokens by their `token_weights`.
 
-        The batch is taken for the whole step, where that matters.
+        Objectives that read entire steps treat the batch as the entire step.
         """
         outputs = self.target_outputs(draft, batch)
         if not self.distill.reads_whole_steps:
@@ -88,9 +93,9 @@ class Objective:
 
     @torch.no_grad()
     def target_outputs(self, draft: nn.Module, batch: Batch) -> TargetOutputs:
-        """The target's forward over the batch, kept at the positions that predict a response.
+        """The target's forward over the batch, at the positions that predict a response.
 
-        What the batch has brought of it, or a cache has kept, is not computed again.
+        Hidden states that the batch brings, and cached logits, are not computed again.
         """
         if self.cached is not None:
             return TargetOutputs(None, None, self.cached.top_tokens(batch))
@@ -101,8 +106,8 @@ class Objective:
             logits = self.target.logits(batch.tokens, batch.is_token, _layout(batch))
             return TargetOutputs(None, logits[predicts_response(batch)])
         states = self._states(self.target, batch)
-        read = [draft] if self.reference is None else [draft, self.reference.model]
-        if any(output_head(model) is None for model in read):
+        compared = [draft] if self.reference is None else [draft, self.reference.model]
+        if any(output_head(model) is None for model in compared):
             return TargetOutputs(states, head.logits(states))
         return TargetOutputs(states, None)
 
@@ -113,21 +118,23 @@ class Objective:
             return target.hidden(batch.tokens, batch.is_token, _layout(batch))[predicts]
         if bool(known.positions.all()):
             return known.states
-        at = predicts.nonzero()[:, 0]
-        new = torch.zeros_like(predicts[:, 0])
-        new[at[~known.positions]] = True  # rows in which anything is not known
+        # A row has one forward: if any of its positions is unknown, all are computed.
+        row_of = predicts.nonzero()[:, 0]
+        is_new = torch.zeros_like(predicts[:, 0])
+        is_new[row_of[~known.positions]] = True  # rows with at least one unknown position
         layout = _layout(batch)
         if layout is not None:
-            layout = Layout(layout.positions[new], layout.sees[new])
-        found = target.hidden(batch.tokens[new], batch.is_token[new], layout)[predicts[new]]
-        states = found.new_empty(len(at), found.shape[1])
-        states[new[at]] = found
-        states[known.positions] = known.states.to(found.dtype)
+            layout = Layout(layout.positions[is_new], layout.sees[is_new])
+        computed = target.hidden(batch.tokens[is_new], batch.is_token[is_new], layout)
+        computed = computed[predicts[is_new]]
+        states = computed.new_empty(len(row_of), computed.shape[1])
+        states[is_new[row_of]] = computed
+        states[known.positions] = known.states.to(computed.dtype)
         return states
 
     @torch.no_grad()
     def observe(self, draft: nn.Module, batch: Batch, outputs: TargetOutputs) -> StepStatistics:
-        """The first of two passes: what the weight of a token in its step depends on."""
+        """The first of two passes: the statistics that token weights depend on."""
         inputs = self._inputs(draft, batch, outputs)
         if self.reference is None:
             tokens = _predicted(draft, batch).rows
@@ -146,13 +153,13 @@ class Objective:
         outputs: TargetOutputs,
         step_weights: TokenWeights | None = None,
     ) -> DivergenceSums:
-        """The draft's forward and the sums; differentiable in the draft's weights.
+        """Run the draft's forward; the sums are differentiable in its weights.
 
         Args:
             draft: The model that is trained.
             batch: One micro-batch.
-            outputs: What `target_outputs` gave for it.
-            step_weights: What `observe` has led to, for objectives that read entire steps.
+            outputs: Result of `target_outputs` for it.
+            step_weights: Token weights from `observe`, for objectives that read entire steps.
         """
         assert (step_weights is not None) == self.distill.reads_whole_steps
         weights = token_weights(batch, self.distill.reduction)
@@ -160,8 +167,9 @@ class Objective:
             weights = step_weights.kept(weights)
         inputs = self._inputs(draft, batch, outputs)
         terms, sums = self.distill.terms, []
-        if self._of_tokens:
-            measure = mixture(self._of_tokens, self._settings)
+        # Each loss below adds the sums of its pass.
+        if self._token_divergences:
+            measure = mixture(self._token_divergences, self._settings)
             sums.append(self._sums(inputs.draft, inputs.divergence(measure), weights))
         if "block_efficiency" in terms:
             if self.distill.block_form == "drawn":
@@ -175,7 +183,7 @@ class Objective:
             drawn = _predicted(draft, batch).rows
             advantages = self._tvd_plus(inputs, drawn, weights, step_weights)
             sums.append(advantages.times(terms["tvd_plus"]))
-        if "nll" in terms:  # at temperature 1: data has no temperature
+        if "nll" in terms:  # at temperature 1: stored text has no temperature
             rows, is_scored = _predicted(draft, batch)
             likelihood = TokenLikelihood(rows)
             nll = self._sums(inputs.draft, likelihood, weights * is_scored, temperature=1.0)
@@ -185,30 +193,34 @@ class Objective:
     def _block_efficiency(
         self, inputs: LossInputs, batch: Batch, weights: Tensor
     ) -> DivergenceSums:
-        """Minus the tokens that blocks keep; the gradient is the total variation's, by worth."""
+        """Minus the tokens that blocks keep.
+
+        The gradient is that of the total variation, weighted by `block_worth`.
+        """
         distance = inputs.divergence(divergence("tvd"))
         lengths = texts_of(batch).tolist()
         alpha = self._scores(inputs.draft, distance).alpha
         worth = block_worth(alpha, lengths, self.distill.block_gamma)
         sums = self._sums(inputs.draft, distance, (weights * worth.weights).to(weights.dtype))
-        kept = (weights * worth.kept).sum()
-        value = sums.divergence - sums.divergence.detach() - kept
+        # The value is minus the kept tokens; the gradient comes from the weighted divergence.
+        kept_sum = (weights * worth.kept).sum()
+        value = sums.divergence - sums.divergence.detach() - kept_sum
         return DivergenceSums(value, alpha.sum(), sums.tokens.new_tensor(alpha.shape[0]))
 
     def _drawn_blocks(
         self, inputs: LossInputs, batch: Batch, tokens: Tensor, weights: Tensor
     ) -> DivergenceSums:
-        """The same, by the acceptance r = min(1, q / p) of the text's tokens, long [N].
+        """Minus the tokens that blocks keep, by r = min(1, q / p) of the text's tokens, long [N].
 
         Over texts of the target, the number of kept tokens and its gradient are unbiased. r has
-        the slope r * d log q where it is below 1, and none elsewhere.
+        the slope r * d log q where it is below 1, and slope 0 elsewhere.
         """
         acceptance, alpha = self._scores(inputs.draft, inputs.acceptance(tokens))
         worth = block_worth(acceptance, texts_of(batch).tolist(), self.distill.block_gamma)
         slope = weights * worth.weights * acceptance * (acceptance < 1.0)
         sums = self._sums(inputs.draft, TokenLikelihood(tokens), slope.to(weights.dtype))
-        kept = (weights * worth.kept).sum()
-        value = sums.divergence - sums.divergence.detach() - kept
+        kept_sum = (weights * worth.kept).sum()
+        value = sums.divergence - sums.divergence.detach() - kept_sum
         return DivergenceSums(value, alpha.sum(), sums.tokens.new_tensor(alpha.shape[0]))
 
     def _tvd_plus(
@@ -216,8 +228,10 @@ class Objective:
     ) -> DivergenceSums:
         """Minus log q of each token that the draft drew, long [N], times its advantage.
 
-        A surrogate: its gradient counts, not its value. In one step the rewards alone would give,
-        in expectation, the gradient of the total variation. Source: TVD++, 2403.00858.
+        The loss is a surrogate: only its gradient has a meaning. Rewards in place of advantages
+        would give the gradient of the total variation, in expectation over one step.
+
+        Source: TVD++, 2403.00858.
         """
         assert step_weights.advantages is not None
         likelihood = TokenLikelihood(drawn)
@@ -255,6 +269,7 @@ class Objective:
         states = token_logits if head is None else hidden_states
         rows = ModelRows(states(draft, batch.tokens, batch.is_token, layout=layout)[predicts], head)
         target = outputs.rows(None if self.target is None else self.target.head)
+        # A draft that scores a part of the vocabulary: both models over that part.
         common = _common_tokens(draft)
         if common is not None:
             rows = rows.only(common.target if head is None else common.draft)
@@ -267,25 +282,30 @@ def _layout(batch: Batch) -> Layout | None:
 
 
 class _CommonTokens(NamedTuple):
-    """Rows of the two heads that stand for the same tokens, long [K]; the target's ascend."""
+    """Rows of the two heads that stand for the same tokens.
+
+    Attributes:
+        target: Row of the target's head, ascending, long [K].
+        draft: Row of the draft's head, long [K].
+    """
 
     target: Tensor
     draft: Tensor
 
 
 def _common_tokens(draft: nn.Module) -> _CommonTokens | None:
-    """None where the draft scores all that it shares with the target, under the same ids."""
+    """None if the draft's head has a row for every shared token, under the same ids."""
     model = bare_model(draft)
-    kept, bridge = kept_tokens(model), bridge_of(model)
-    if kept is not None:
-        return _CommonTokens(kept, kept)
+    tokens, bridge = kept_tokens(model), bridge_of(model)
+    if tokens is not None:
+        return _CommonTokens(tokens, tokens)
     if bridge is not None:
         return _CommonTokens(*bridge.ids(model.device))
     return None
 
 
 class _Predicted(NamedTuple):
-    """The token that each predicting position predicts, as the draft's head knows it.
+    """The token after each predicting position, as a row of the draft's head.
 
     Attributes:
         rows: Row of the head, long [N].

@@ -1,4 +1,4 @@
-"""AdamW or Muon, and their schedule: linear warm-up, cosine over the whole run."""
+"""AdamW or Muon, and their schedule: linear warm-up, then a cosine over the entire run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from distillspec.recipe.schema import OptimizerConfig
 
 
 def optimizers(draft: nn.Module, plan: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """What trains the trainable weights; norms and biases are not decayed.
+    """The optimizers of the trainable weights, without weight decay on norms and biases.
 
-    muon: the update of each hidden matrix is orthogonal (Keller Jordan's), scaled to the size that
-    AdamW's would have (Moonlight, 2502.16982), so that both go by one rate; embeddings, output
-    weights and vectors stay with AdamW.
+    "muon" gives each hidden matrix an orthogonal update (Keller Jordan). The update is scaled to
+    the size of AdamW's (Moonlight, 2502.16982), so that both share one learning rate. Embeddings,
+    output weights and vectors stay with AdamW.
     """
     shares = rate_shares(draft, plan.layer_decay)
     trainable = [parameter for parameter in draft.parameters() if parameter.requires_grad]
@@ -29,12 +29,13 @@ def optimizers(draft: nn.Module, plan: OptimizerConfig) -> list[torch.optim.Opti
     vectors = [p for p in trainable if p.ndim < 2]
     if plan.kind == "adamw":
         return [_adamw(matrices, vectors, plan, shares)]
-    ends = {id(weight) for weight in vocabulary_weights(draft)}
-    hidden = [p for p in matrices if p.ndim == 2 and id(p) not in ends]
-    others = [p for p in matrices if p.ndim != 2 or id(p) in ends]
-    found: list[torch.optim.Optimizer] = []
+    # Muon orthogonalises matrices between hidden states; a table of tokens is no such matrix.
+    tables = {id(weight) for weight in vocabulary_weights(draft)}
+    hidden = [p for p in matrices if p.ndim == 2 and id(p) not in tables]
+    remaining = [p for p in matrices if p.ndim != 2 or id(p) in tables]
+    chosen: list[torch.optim.Optimizer] = []
     if hidden:
-        found.append(
+        chosen.append(
             torch.optim.Muon(
                 _groups(hidden, plan.weight_decay, shares),
                 lr=plan.learning_rate,
@@ -42,9 +43,9 @@ def optimizers(draft: nn.Module, plan: OptimizerConfig) -> list[torch.optim.Opti
                 adjust_lr_fn="match_rms_adamw",
             )
         )
-    if others or vectors:
-        found.append(_adamw(others, vectors, plan, shares))
-    return found
+    if remaining or vectors:
+        chosen.append(_adamw(remaining, vectors, plan, shares))
+    return chosen
 
 
 def _adamw(
@@ -64,29 +65,32 @@ def _adamw(
 def _groups(
     parameters: Sequence[nn.Parameter], weight_decay: float, shares: Mapping[int, float]
 ) -> list[dict[str, Any]]:
-    """A group for each share of the rate."""
+    """One parameter group for each share of the learning rate."""
     by_share: dict[float, list[nn.Parameter]] = {}
     for parameter in parameters:
         by_share.setdefault(shares.get(id(parameter), 1.0), []).append(parameter)
     return [
-        {"params": some, "weight_decay": weight_decay, "rate_share": share}
-        for share, some in by_share.items()
+        {"params": members, "weight_decay": weight_decay, "rate_share": share}
+        for share, members in by_share.items()
     ]
 
 
 def rate_shares(draft: nn.Module, layer_decay: float) -> dict[int, float]:
-    """Of parameters (by id), the share of the rate, where that is below 1.
+    """The share of the learning rate of each parameter that layer decay slows down.
 
-    layer_decay^n, n layers below the output: 1 for the last layer, and one more than there are
-    layers for the embeddings, unless the output head shares them. An encoder lies below its
-    decoder.
+    The share is layer_decay^n for a layer n layers below the output head, so n is 1 for the last
+    layer. Embeddings are below the first layer, unless the output head shares their weight. An
+    encoder is below its decoder.
+
+    Returns:
+        Share by the id of the parameter; parameters without an entry have the share 1.
     """
     if layer_decay == 1.0:
         return {}
     layers = list(chain.from_iterable(stacks(draft)))
     shares = {
-        id(parameter): layer_decay ** (len(layers) - place)
-        for place, layer in enumerate(layers)
+        id(parameter): layer_decay ** (len(layers) - depth)
+        for depth, layer in enumerate(layers)
         for parameter in layer.parameters()
     }
     bare = bare_model(draft)
@@ -99,23 +103,35 @@ def rate_shares(draft: nn.Module, layer_decay: float) -> dict[int, float]:
 
 
 def vocabulary_weights(draft: nn.Module) -> list[Tensor]:
-    """Weights with a row per token or per position: of embeddings and of the output head."""
+    """Weights with one row per token or position: those of embeddings and of the output head."""
     tables = [module.weight for module in draft.modules() if isinstance(module, nn.Embedding)]
     head = bare_model(draft).get_output_embeddings()
     return [*tables, *(head.parameters() if head is not None else [])]
 
 
 def share_done(step: int, elapsed_seconds: float, distill: DistillConfig) -> float:
-    """Share of the run behind us in [0, 1]: by steps or by training time, whichever is further."""
+    """The part of the run that is done, in [0, 1]: the larger of steps and training time.
+
+    Args:
+        step: Steps done.
+        elapsed_seconds: Training time.
+        distill: Its max_steps and max_minutes are the entire run.
+    """
     by_steps = step / distill.max_steps
     by_time = elapsed_seconds / (60.0 * distill.max_minutes) if distill.max_minutes else 0.0
     return min(1.0, max(by_steps, by_time))
 
 
 def learning_rate(step: int, done: float, plan: OptimizerConfig) -> float:
-    """Rate of the update after `step` finished ones, with `done` of the run behind us.
+    """The learning rate of the next update.
 
-    Warm-up goes by steps, the cosine by the share done: from the peak to final_rate_share of it.
+    The warm-up depends on steps. The cosine depends on the share done, and falls from the peak to
+    final_rate_share of it.
+
+    Args:
+        step: Steps done.
+        done: Result of `share_done`, in [0, 1].
+        plan: Peak rate and schedule.
     """
     rising = min(1.0, (step + 1) / max(1, plan.warmup_steps))
     cosine = 0.5 * (1.0 + math.cos(math.pi * done))

@@ -1,9 +1,9 @@
-"""A causal language model from nothing: how the nano pair was made (verb `pretrain`).
+"""Pretraining of a causal language model from random weights (verb `pretrain`).
 
-Muon for the hidden matrices, AdamW for everything else; warm-up, a level part, a linear decay. The
-level part makes the run extensible: raising `max_steps` before the decay began gives the very run
-that the larger number would have given from the start. One process; what a step trains on depends
-on (seed, step) alone, so that a killed run goes on exactly where its last state stands.
+Muon trains the hidden matrices, AdamW everything else. The learning rate has a warm-up, a constant
+part and a linear decay. The constant part makes a run extensible: raising `max_steps` before the
+decay begins gives the same run as the larger number from the start. There is one process. The rows
+of a step depend only on (seed, step), so a killed run repeats the bits of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -40,13 +40,21 @@ from distillspec.training.state_file import previous_of, read_state, restoring, 
 
 log = logging.getLogger(__name__)
 
-_SAVE_SECONDS = 600.0  # between two states, where validations are further apart
+_SAVE_SECONDS = 600.0  # between two states, if validations are further apart
 
 COLUMNS = ("step", "tokens", "seconds", "train_nats_per_token", "validation_nats_per_token")
 
 
 class PretrainProgress(NamedTuple):
-    """One row of metrics.csv. tokens: trained on so far, repeats counted."""
+    """One row of metrics.csv.
+
+    Attributes:
+        step: Steps done.
+        tokens: Tokens trained on so far, repeats included.
+        seconds: Time of the run so far.
+        train_nats_per_token: Mean loss since the last validation.
+        validation_nats_per_token: Loss on the held-out rows.
+    """
 
     step: int
     tokens: int
@@ -56,7 +64,13 @@ class PretrainProgress(NamedTuple):
 
 
 class Progressed(NamedTuple):
-    """Where a state stands. losses: of the steps since the last validation, [] each."""
+    """The progress that a saved state holds.
+
+    Attributes:
+        step: Steps done.
+        seconds: Time of the run so far.
+        losses: Of the steps since the last validation, [] each.
+    """
 
     step: int
     seconds: float
@@ -64,7 +78,7 @@ class Progressed(NamedTuple):
 
 
 def rate_share(step: int, plan: PretrainConfig) -> float:
-    """Share of the peak rate at `step` (from 0): warm-up, level at 1, linear decay to the end."""
+    """Share of the peak rate at `step` (from 0): warm-up, constant 1, linear decay to the end."""
     rising = min(1.0, (step + 1) / max(1, plan.warmup_steps))
     decay_steps = plan.decay_share * plan.max_steps
     falling = min(1.0, (plan.max_steps - step) / decay_steps) if decay_steps else 1.0
@@ -72,7 +86,15 @@ def rate_share(step: int, plan: PretrainConfig) -> float:
 
 
 def mean_nats(model: nn.Module, rows: Tensor) -> Tensor:
-    """Cross entropy of each row's tokens after its first: long [B, T] -> [] nats per token."""
+    """Mean cross entropy of all tokens but the first of each row.
+
+    Args:
+        model: Has a plain output head.
+        rows: Long [B, T].
+
+    Returns:
+        Scalar, nats per token.
+    """
     hidden = hidden_states(model, rows, torch.ones_like(rows, dtype=torch.bool))
     head = output_head(model)
     assert head is not None, "pretraining builds models with a plain head"
@@ -91,7 +113,7 @@ def optimizers(model: nn.Module, plan: PretrainConfig) -> list[torch.optim.Optim
     """Muon on the hidden matrices; AdamW on embeddings, head and norms."""
     tables = {id(weight) for weight in vocabulary_weights(model)}
     matrices = [p for p in model.parameters() if p.ndim == 2 and id(p) not in tables]
-    others = [p for p in model.parameters() if p.ndim != 2 or id(p) in tables]
+    remaining = [p for p in model.parameters() if p.ndim != 2 or id(p) in tables]
     return [
         torch.optim.Muon(
             [{"params": matrices, "peak": plan.matrix_rate}],
@@ -100,7 +122,7 @@ def optimizers(model: nn.Module, plan: PretrainConfig) -> list[torch.optim.Optim
             adjust_lr_fn="original",
         ),
         torch.optim.AdamW(
-            [{"params": others, "peak": plan.other_rate}],
+            [{"params": remaining, "peak": plan.other_rate}],
             lr=plan.other_rate,
             betas=(0.9, 0.95),
             weight_decay=0.0,
@@ -119,13 +141,27 @@ def pretrain(
     precision: torch.dtype,
     report: Callable[[PretrainProgress], None],
 ) -> PretrainProgress:
-    """Train `model` in place until plan.max_steps; returns the last line of progress.
+    """Train `model` in place until plan.max_steps.
 
-    validation: held-out rows, long [R, T]. precision: dtype of matrix products (autocast).
-    Goes on from `folder`/state.pt where there is one; writes it and metrics.csv. A row is written
-    before the state that it leads to, so that a killed run loses none: later ones are cut off.
-    Errors: a loss that is not finite, or a state of another model, is a DistillSpecError.
-    SIGINT and SIGTERM stop it after a step, whose state is saved.
+    The run continues after `folder`/state.pt if the file exists. A row of metrics.csv is written
+    before the state of its step, so a killed run loses no row; a resumed run drops rows after its
+    state. On SIGINT and SIGTERM the run finishes its step, saves the state and stops.
+
+    Args:
+        model: Causal language model with a plain output head.
+        windows: Gives the rows of each step.
+        validation: Held-out rows, long [R, T].
+        plan: Steps, rates and schedule.
+        folder: Receives state.pt and metrics.csv.
+        precision: Dtype of matrix products (autocast).
+        report: Called after each validation.
+
+    Returns:
+        The last row of metrics.csv.
+
+    Raises:
+        DistillSpecError: A loss is not finite, or the state belongs to another model.
+        KeyboardInterrupt: A signal stopped the run.
     """
     stop = StopRequest()
     stop.wait_for_steps()
@@ -147,45 +183,37 @@ def _pretrain(
     steppers = optimizers(model, plan)
     step, spent, losses = _restore(state_file, model, steppers)
     _keep_rows(metrics_file, step)
-    autocast = _autocast(next(model.parameters()).device.type, precision)
-    rows_tokens = windows.batch_size * windows.context
+    tokens_per_step = windows.batch_size * windows.context
     start = time.perf_counter() - spent
     saved_at = spent
-    progress = PretrainProgress(step, step * rows_tokens, spent, math.nan, math.nan)
+    progress = PretrainProgress(step, step * tokens_per_step, spent, math.nan, math.nan)
     model.train()
     if step >= plan.max_steps:
         held_out = held_out_nats(model, validation, windows.batch_size, precision)
         return progress._replace(validation_nats_per_token=held_out)
     while step < plan.max_steps:
-        with autocast, fast_whole_rows(bare_model(model), precision):
-            loss = mean_nats(model, windows.batch(step).to(validation.device))
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)
-        share = rate_share(step, plan)
-        for stepper in steppers:
-            for group in stepper.param_groups:
-                group["lr"] = group["peak"] * share
-            stepper.step()
-            stepper.zero_grad()
-        losses.append(loss.detach())
+        rows = windows.batch(step).to(validation.device)
+        losses.append(_train_step(model, rows, steppers, step, plan, precision))
         step += 1
         if step % plan.validate_every_steps == 0 or step == plan.max_steps:
             held_out = held_out_nats(model, validation, windows.batch_size, precision)
             progress = PretrainProgress(
                 step,
-                step * rows_tokens,
+                step * tokens_per_step,
                 time.perf_counter() - start,
                 float(torch.stack(losses).mean()),
                 held_out,
             )
             losses.clear()
-            _check_finite(progress, state_file)
+            is_finite = math.isfinite(progress.train_nats_per_token + held_out)
+            _check_finite(is_finite, "loss is", step, state_file)
             _append(metrics_file, progress)
+        # Save after each validation, on a stop request, and when a kill would lose minutes.
         spent = time.perf_counter() - start
         is_validated = progress.step == step
         if is_validated or stop.is_made or spent - saved_at >= _SAVE_SECONDS:
             check_still_there(folder)
-            _check_weights(model, step, state_file)
+            _check_finite(all_finite(model), "weights are", step, state_file)
             _save(state_file, model, steppers, Progressed(step, spent, losses))
             saved_at = spent
         if is_validated:
@@ -195,9 +223,39 @@ def _pretrain(
     return progress
 
 
+def _train_step(
+    model: nn.Module,
+    rows: Tensor,
+    steppers: list[torch.optim.Optimizer],
+    step: int,
+    plan: PretrainConfig,
+    precision: torch.dtype,
+) -> Tensor:
+    """Forward, backward and update on `rows`, long [B, T]; returns the loss, [] nats per token."""
+    autocast = _autocast(next(model.parameters()).device.type, precision)
+    with autocast, fast_whole_rows(bare_model(model), precision):
+        loss = mean_nats(model, rows)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), plan.clip_norm)
+    share = rate_share(step, plan)
+    for stepper in steppers:
+        for group in stepper.param_groups:
+            group["lr"] = group["peak"] * share
+        stepper.step()
+        stepper.zero_grad()
+    return loss.detach()
+
+
 @torch.no_grad()
 def held_out_nats(model: nn.Module, rows: Tensor, batch_size: int, precision: torch.dtype) -> float:
-    """Mean nats per token over all rows [R, T], products in `precision`."""
+    """Mean nats per token over all rows.
+
+    Args:
+        model: Set to eval mode and back to training mode.
+        rows: Held-out rows, long [R, T].
+        batch_size: Rows of one forward.
+        precision: Dtype of matrix products.
+    """
     model.eval()
     with _autocast(rows.device.type, precision):
         parts = [(mean_nats(model, part), part.shape[0]) for part in rows.split(batch_size)]
@@ -209,21 +267,12 @@ def _autocast(device: str, precision: torch.dtype) -> AbstractContextManager[Any
     return torch.autocast(device, dtype=precision, enabled=precision != torch.float32)
 
 
-def _check_finite(progress: PretrainProgress, state_file: Path) -> None:
-    if not math.isfinite(progress.train_nats_per_token + progress.validation_nats_per_token):
+def _check_finite(is_finite: bool, what: str, step: int, state_file: Path) -> None:
+    if not is_finite:
         raise DistillSpecError(
-            f"the loss is not finite at step {progress.step}",
+            f"the {what} not finite at step {step}",
             where=f"pretraining; the last good state is {state_file}",
-            fix="lower train.matrix_rate and train.other_rate, then start again: it resumes",
-        )
-
-
-def _check_weights(model: nn.Module, step: int, state_file: Path) -> None:
-    if not all_finite(model):
-        raise DistillSpecError(
-            f"the weights are not finite after step {step}",
-            where=f"pretraining; the last good state is {state_file}",
-            fix="lower train.matrix_rate and train.other_rate, then start again: it resumes",
+            fix="lower train.matrix_rate and train.other_rate, then start again: the run resumes",
         )
 
 
@@ -246,7 +295,7 @@ class _At(NamedTuple):
 
 
 def _restore(path: Path, model: nn.Module, steppers: list[torch.optim.Optimizer]) -> Progressed:
-    """How far the state in `path` is, which is loaded; the beginning where there is none."""
+    """Load the state at `path` into model and optimizers; step 0 if there is none."""
     settle(path)
     if not path.exists():
         return Progressed(0, 0.0, [])
@@ -263,29 +312,29 @@ def _restore(path: Path, model: nn.Module, steppers: list[torch.optim.Optimizer]
         for stepper, saved in zip(steppers, state["optimizers"], strict=True):
             stepper.load_state_dict(saved)
         at: _At = typed(_At, {name: state[name] for name in _At._fields})
-        # An earlier version saved after validations alone.
+        # States of an earlier version have no losses: it saved only after validations.
         losses = state.get("losses", torch.zeros(0)).to(next(model.parameters()).device)
-        return Progressed(at.step, at.seconds, [one.reshape(()) for one in losses])
+        return Progressed(at.step, at.seconds, [loss.reshape(()) for loss in losses])
 
 
 _DIGITS = 18  # of a step
 
 
 def _keep_rows(path: Path, step: int) -> None:
-    """Drop lines of metrics.csv that are later than the state that training goes on from."""
-    kept = [",".join(COLUMNS) + "\r\n"]
+    """Drop the rows of metrics.csv after `step`, which the resumed run will write again."""
+    lines = [",".join(COLUMNS) + "\r\n"]
     check_regular(path, "the log of this training", "move it out of the run folder")
     if path.exists():
         with path.open(encoding="utf-8", errors="replace", newline="") as handle:
-            kept += [
+            lines += [
                 line for line in handle if _is_row(line) and int(line.partition(",")[0]) <= step
             ]
     with replacing_file(path) as temporary:
-        temporary.write_text("".join(kept), encoding="utf-8", newline="")
+        temporary.write_text("".join(lines), encoding="utf-8", newline="")
 
 
 def _is_row(line: str) -> bool:
-    """Not the header, not cut by the end of a process, and of a step that there can be."""
+    """Whether the line is complete and begins with a possible step number."""
     step = line.partition(",")[0]
     return line.endswith("\n") and step.isdecimal() and len(step) <= _DIGITS
 

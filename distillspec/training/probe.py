@@ -1,4 +1,4 @@
-"""How good the draft is right now: alpha on the target's own text, and a really decoded tau."""
+"""The probe: alpha of the draft on text of the target, and tau of real speculative decoding."""
 
 from __future__ import annotations
 
@@ -33,8 +33,13 @@ if TYPE_CHECKING:
 
 
 class ProbeResult(NamedTuple):
-    """alpha in [0, 1] over `tokens` tokens of text; counts of the decoded rounds of `gamma`
-    drafted tokens, for tau.
+    """The result of `AcceptanceProbe.measure`.
+
+    Attributes:
+        alpha: Mean acceptance rate over `tokens`, in [0, 1]; NaN without tokens.
+        tokens: Tokens of the target's text.
+        counts: Sums over the decoded rounds, from which tau follows.
+        gamma: Drafted tokens per round.
     """
 
     alpha: float
@@ -44,23 +49,26 @@ class ProbeResult(NamedTuple):
 
     @property
     def is_a_number(self) -> bool:
-        """False where a distribution was not finite."""
+        """False if a distribution was not finite."""
         return not math.isnan(self.alpha) or not self.tokens
 
     def beats(self, best: Position) -> bool:
         """Whether no earlier draft was better."""
-        return not self.alpha <= best.best_alpha  # also true of the first, against nan
+        return not self.alpha <= best.best_alpha  # also true if the best alpha is still NaN
 
     def keep(self, best: Position) -> None:
+        """Store alpha in `best`."""
         best.best_alpha = self.alpha
 
     def metrics(self) -> dict[str, float]:
+        """The columns of metrics.csv."""
         return {
             "probe/alpha": self.alpha,
             "probe/tau_tokens": self.counts.block_efficiency(),
         }
 
     def words(self) -> str:
+        """The result as a text for a progress line."""
         return (
             f"alpha {known(self.alpha, '.4f')} over {self.tokens} tokens, "
             f"tau {known(self.counts.block_efficiency(), '.3f', ' tokens')} at gamma {self.gamma}"
@@ -68,10 +76,15 @@ class ProbeResult(NamedTuple):
 
 
 class AcceptanceProbe:
-    """Held-out prompts, and the target's answers to them, drawn once at the first measurement.
+    """Measures drafts on held-out prompts and the target's answers to them.
 
-    Every measurement sees the same text and the same random numbers, also after a resumption, so
-    that two of them differ by the draft alone. One probe can serve several drafts.
+    The first measurement draws the answers. All measurements use the same text and the same random
+    numbers, also after a resumption, so their results differ by the draft only. A probe can measure
+    several drafts.
+
+    Attributes:
+        plan: The recipe's section.
+        joint: Whether every process must measure, at the same time.
     """
 
     def __init__(
@@ -87,7 +100,19 @@ class AcceptanceProbe:
         vocab_size: int | None = None,
         joint: bool = False,
     ) -> None:
-        """joint: every process must measure, at the same time: the target is split over them."""
+        """Prepare a probe.
+
+        Args:
+            target: Writes the answers and verifies the drafts.
+            prompts: Held-out prompts, of which the first `plan.prompts` are used.
+            plan: The recipe's section.
+            temperature: Of both models.
+            eos_token_ids: End an answer.
+            pad_token: Fills batches.
+            seed: The recipe's seed.
+            vocab_size: Tokens that both models share; None if they share all.
+            joint: Whether the target is split over processes, so that all must measure together.
+        """
         assert prompts, "a probe needs prompts"
         self.plan = plan
         self._target = target
@@ -103,6 +128,7 @@ class AcceptanceProbe:
     @torch.no_grad()
     def measure(self, draft: PreTrainedModel) -> ProbeResult:
         """Alpha and tau of a draft in eval mode, on the device of the target."""
+        # All drafts are measured on the same text, so it is drawn once.
         if self._texts is None:
             self._texts = self._drawn()
         sums = acceptance(
@@ -117,7 +143,7 @@ class AcceptanceProbe:
             [torch.tensor(prompt) for prompt in self._prompts],
             max_new_tokens=self.plan.max_new_tokens,
             policy=self._policy,
-            chance=self._chance(derive_seed(self._seed, "probe/text"), device),
+            chance=self._random_source(derive_seed(self._seed, "probe/text"), device),
             eos_token_ids=self._eos_token_ids,
             pad_token=self._pad_token,
             vocab_size=self._vocab_size,
@@ -125,9 +151,9 @@ class AcceptanceProbe:
         pairs = zip(self._prompts, responses, strict=True)
         return [DrawnText(tuple(prompt), tuple(text.tolist())) for prompt, text in pairs]
 
-    def _chance(self, seed: int, device: torch.device) -> RandomSource:
-        own = GeneratorSource(torch.Generator(device).manual_seed(seed))
-        return SharedRandomSource(own) if self.joint else own
+    def _random_source(self, seed: int, device: torch.device) -> RandomSource:
+        source = GeneratorSource(torch.Generator(device).manual_seed(seed))
+        return SharedRandomSource(source) if self.joint else source
 
     def _decoded(self, draft: PreTrainedModel) -> Counts:
         device = self._target.model.device
@@ -136,7 +162,7 @@ class AcceptanceProbe:
             make_runner(draft, "eager", 0, (), vocab_size=self._vocab_size),
             Configuration("probe", self.plan.gamma, ChainDraft(), FixedLength(), verify_token),
             self._policy,
-            self._chance(derive_seed(self._seed, "probe/decode"), device),
+            self._random_source(derive_seed(self._seed, "probe/decode"), device),
         )
         counts = Counts()
         for prompt in self._prompts:

@@ -1,4 +1,4 @@
-"""What one sees while it trains: a bar on a terminal, plain log lines elsewhere; rank 0 only."""
+"""Progress of a training run, on rank 0: a bar on a terminal, log lines elsewhere."""
 
 from __future__ import annotations
 
@@ -16,9 +16,18 @@ log = logging.getLogger(__name__)
 
 
 class Report(NamedTuple):
-    """One step. done: share of the run, in [0, 1]. seconds: of the run, by phase.
+    """The numbers of one step.
 
-    alpha_is_bound: alpha is at most that. loss_unit: empty for none.
+    Attributes:
+        step: Steps done.
+        max_steps: Steps of the run.
+        loss: Per token, or per sequence.
+        alpha: Acceptance rate; NaN without a target.
+        tokens_per_second: Response tokens per second of training.
+        done: Share of the run that is done, in [0, 1].
+        seconds: Of the run so far, by phase.
+        alpha_is_bound: Whether `alpha` is only an upper bound.
+        loss_unit: Empty for a dimensionless loss.
     """
 
     step: int
@@ -32,70 +41,72 @@ class Report(NamedTuple):
     loss_unit: str = "nats"
 
     def eta_seconds(self) -> float | None:
-        """Training time still to go, if the rest goes like the part behind us."""
+        """Remaining training time at the mean speed so far; None before the first step."""
         spent = sum(self.seconds[name] for name in TRAINING_PHASES)
         return spent * (1.0 - self.done) / self.done if self.done else None
 
-    def _place(self) -> str:
-        """A run that is bounded by time alone has no number of steps to go to."""
+    def _step_text(self) -> str:
+        """The step, with the number of steps unless only `max_minutes` ends the run."""
         return f"{self.step}/{self.max_steps}" if self.max_steps < 10**6 else str(self.step)
 
     def text(self) -> str:
-        """The step in one line of numbers with their units."""
+        """The step as a line of numbers with their units."""
         spent = sum(self.seconds[name] for name in TRAINING_PHASES) or 1.0
         shares = ", ".join(f"{name} {self.seconds[name] / spent:.0%}" for name in TRAINING_PHASES)
         bound = "<= " if self.alpha_is_bound else ""
         alpha = "" if self.alpha != self.alpha else f"  alpha {bound}{self.alpha:.3f}"
         unit = f" {self.loss_unit}" if self.loss_unit else ""
         return (
-            f"step {self._place()}  loss {self.loss:.4f}{unit}{alpha}  "
+            f"step {self._step_text()}  loss {self.loss:.4f}{unit}{alpha}  "
             f"{self.tokens_per_second:,.0f} tokens/s  ({shares})  ETA {clock(self.eta_seconds())}"
         )
 
 
 class Reporter(Protocol):
+    """Shows the progress of a run."""
+
     def start(self, label: str) -> None: ...
 
     def step(self, report: Report) -> None: ...
 
     def note(self, text: str) -> None:
-        """A line that stays: a probe's result."""
+        """Print a line that stays, such as the result of a probe."""
 
     def stop(self) -> None: ...
 
 
 class ProgressLines:
-    """Log lines: the first step, then one every ten seconds, then the last."""
+    """Log lines: the first step, then a line every LINE_SECONDS, then the last step."""
 
     def __init__(self) -> None:
         self._label = ""
         self._last = float("-inf")
-        self._unsaid: Report | None = None
+        self._pending: Report | None = None
 
     def start(self, label: str) -> None:
         self._label = label
 
     def step(self, report: Report) -> None:
         now = time.monotonic()
-        self._unsaid = report
+        self._pending = report
         if now - self._last >= LINE_SECONDS:
             self._last = now
-            self._say()
+            self._flush()
 
     def note(self, text: str) -> None:
         log.info("%s: %s", self._label, text)
 
     def stop(self) -> None:
-        self._say()
+        self._flush()
 
-    def _say(self) -> None:
-        if self._unsaid is not None:
-            log.info("%s: %s", self._label, self._unsaid.text())
-            self._unsaid = None
+    def _flush(self) -> None:
+        if self._pending is not None:
+            log.info("%s: %s", self._label, self._pending.text())
+            self._pending = None
 
 
 class ProgressBar:
-    """A rich bar that is drawn over itself."""
+    """A bar of `rich` that redraws its line."""
 
     def __init__(self, console: Terminal) -> None:
         self._bar = Progress(
@@ -133,7 +144,7 @@ class NoProgress:
 
 
 def make_reporter(rank: int) -> Reporter:
-    """The bar on a terminal, lines elsewhere, nothing on ranks other than 0."""
+    """A bar on a terminal, log lines elsewhere, nothing on ranks other than 0."""
     if rank:
         return NoProgress()
     console = Terminal(stderr=True)

@@ -1,4 +1,4 @@
-"""A ring of the latest responses that were written during training."""
+"""A buffer of the latest responses that models wrote during training."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ Tokens = Sequence[int]
 
 
 class Completed(NamedTuple):
-    """Token ids; the response's end-of-text included, where it ended there.
+    """A prompt with its response.
 
-    states: [t, H], the target's hidden states that predict the t tokens in the loss, and those of
-    the visits after them, on the CPU; None where they are not known. visits: see `corpus/visits`.
+    Attributes:
+        prompt: Token ids.
+        response: Token ids, with the end-of-text token if the response ended with it.
+        states: The target's hidden states that predict the t tokens in the loss, then those of the
+            rejected branches, [t, H], on the CPU. None if they are unknown.
+        visits: Drafted tokens that verification rejected, and the weight of each token.
     """
 
     prompt: Tokens
@@ -35,25 +39,36 @@ class _Entry:
 
 
 class ReplayBuffer:
-    """The latest `capacity` responses that were written, each with the step it was written at."""
+    """The latest responses that models wrote, each with the step that wrote it."""
 
     def __init__(self, capacity: int, max_age: int) -> None:
-        """max_age: steps after which a response is drawn no more."""
+        """Make an empty buffer.
+
+        Args:
+            capacity: Responses to hold; new ones replace the oldest.
+            max_age: Steps after which a response is no longer drawn.
+        """
         self._entries: deque[_Entry] = deque(maxlen=capacity)
         self._max_age = max_age
 
     def add(self, rows: Sequence[Completed], step: int) -> None:
-        """What step `step` has written; the oldest give way."""
+        """Add the responses that `step` wrote."""
         self._entries.extend(_Entry(row, step) for row in rows)
 
     def draw(self, count: int, step: int, generator: torch.Generator) -> list[Completed]:
-        """Different ones of earlier steps, none too old: at most `count`, fewer where fewer are."""
-        young = [one.row for one in self._entries if step - self._max_age <= one.step < step]
+        """Draw responses of earlier steps without replacement.
+
+        Args:
+            count: Responses wanted; fewer are returned if the buffer has fewer.
+            step: The current step. Its own responses and those older than `max_age` are left out.
+            generator: Decides the draw.
+        """
+        young = [entry.row for entry in self._entries if step - self._max_age <= entry.step < step]
         order = torch.randperm(len(young), generator=generator, device=generator.device).tolist()
-        return [young[place] for place in order[:count]]
+        return [young[index] for index in order[:count]]
 
     def learn(self, row: Completed, states: Tensor) -> None:
-        """What the target says of a row, where the ring holds it."""
+        """Store the target's hidden states of `row` if the buffer holds it."""
         for entry in self._entries:
             if entry.row is row:
                 entry.row = row._replace(states=states.cpu())
@@ -62,18 +77,18 @@ class ReplayBuffer:
         """The entries, oldest first, as plain values and tensors."""
         return [
             {
-                "prompt": list(one.row.prompt),
-                "response": list(one.row.response),
-                "states": one.row.states,
-                "step": one.step,
+                "prompt": list(entry.row.prompt),
+                "response": list(entry.row.response),
+                "states": entry.row.states,
+                "step": entry.step,
             }
-            for one in self._entries
+            for entry in self._entries
         ]
 
     def load_state_dict(self, entries: Sequence[dict[str, Any]]) -> None:
-        """Hold these."""
+        """Replace the contents by `entries`, which `state_dict` returned."""
         self._entries.clear()
         self._entries.extend(
-            _Entry(Completed(one["prompt"], one["response"], one["states"]), one["step"])
-            for one in entries
+            _Entry(Completed(entry["prompt"], entry["response"], entry["states"]), entry["step"])
+            for entry in entries
         )

@@ -1,10 +1,10 @@
-"""Checkpoints: what a killed run goes on from, and the best draft so far.
+"""Checkpoints: the state that a killed run resumes from, and the best draft so far.
 
-`last.ckpt` holds the draft, the optimizer's state, the position in the run (from which follow the
-learning rate and every random stream) and in the data, and the responses that may be replayed.
-`best.ckpt` holds the trained weights of the best probe. Neither holds the target. Both replace
-their predecessor only when wholly written, and load with `weights_only=True`: a checkpoint runs no
-code. `last.previous.ckpt` is the checkpoint before: a damaged `last.ckpt` falls back to it.
+`last.ckpt` holds the draft, the optimizer's state, the position in the run and in the data, and the
+responses that may be replayed. The learning rate and every random stream follow from the position.
+`best.ckpt` holds the trained weights of the best probe. Neither holds the target. A new checkpoint
+replaces the old file only when it is complete. Files load with `weights_only=True`, so they run no
+code. `last.previous.ckpt` is the checkpoint before; it replaces a damaged `last.ckpt`.
 """
 
 from __future__ import annotations
@@ -42,9 +42,16 @@ BEST = "best.ckpt"
 
 @dataclasses.dataclass
 class Position:
-    """How far a run is. seconds: by phase; training_seconds: as all processes agreed on them.
+    """The progress of a run.
 
-    best_alpha, best_nats: of the best step, by whichever the probe measures; nan and None else.
+    Attributes:
+        step: Steps done.
+        response_tokens: Tokens in the loss so far, of all processes.
+        training_seconds: Training time so far, the mean over processes.
+        seconds: By phase, of this process.
+        best_step: Step of the best draft; None before the first.
+        best_alpha: Of the best step; NaN if the probe does not measure it.
+        best_nats: Held-out loss of the best step; None if the probe does not measure it.
     """
 
     step: int = 0
@@ -57,7 +64,7 @@ class Position:
 
 
 class _Best(NamedTuple):
-    """Of the step whose weights `best.ckpt` holds."""
+    """The step whose weights `best.ckpt` holds, and its result."""
 
     step: int
     alpha: float
@@ -65,7 +72,7 @@ class _Best(NamedTuple):
 
 
 class HasPosition(Protocol):
-    """A data module that can say where it is and go back there."""
+    """A data module that saves and restores its position."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -73,7 +80,7 @@ class HasPosition(Protocol):
 
 
 class HasReplayBuffer(Protocol):
-    """A rollout that keeps responses of its process for later steps."""
+    """A rollout that stores responses of its process for later steps."""
 
     def state_dict(self) -> list[dict[str, Any]]: ...
 
@@ -88,20 +95,29 @@ def save_last(
     path: Path,
     average: ExponentialMovingAverage | None = None,
 ) -> None:
-    """Write `last.ckpt`. Every process must call it."""
+    """Write a checkpoint to resume from. Every process must call it.
+
+    Args:
+        trainer: Has the weights and the optimizer.
+        data: Its position is saved.
+        rollout: Its responses are saved, those of each process.
+        position: Progress of the run.
+        path: `last.ckpt` of the run folder.
+        average: Moving average of the weights, if the recipe has one.
+    """
     strategy = trainer.strategy
-    kept: list[list[dict[str, Any]]] = [rollout.state_dict()]
+    responses: list[list[dict[str, Any]]] = [rollout.state_dict()]
     if trainer.world_size > 1:
-        is_first = trainer.is_global_zero  # which alone writes them
-        everyone: list[list[dict[str, Any]]] = [[]] * trainer.world_size
-        torch.distributed.gather_object(kept[0], everyone if is_first else None, dst=0)
-        kept = everyone
+        is_writer = trainer.is_global_zero
+        gathered: list[list[dict[str, Any]]] = [[]] * trainer.world_size
+        torch.distributed.gather_object(responses[0], gathered if is_writer else None, dst=0)
+        responses = gathered
     state = {
         "state_dict": strategy.lightning_module_state_dict(),
         "optimizer_states": [strategy.optimizer_state(o) for o in strategy.optimizers],
         "position": dataclasses.asdict(position),
         "data": data.state_dict(),
-        "rollout": kept,
+        "rollout": responses,
     }
     if average is not None:
         state["average"] = average.state_dict()
@@ -110,7 +126,12 @@ def save_last(
 
 
 def settle_last(path: Path, world: World) -> None:
-    """Rank 0 leaves the newest whole checkpoint at `path` before any process looks for it."""
+    """Rank 0 moves the newest undamaged checkpoint to `path` before any process reads it.
+
+    Raises:
+        DistillSpecError: No checkpoint is undamaged. Every process raises it.
+    """
+    # Rank 0 sends its failure to all, so that no process waits at a barrier forever.
     failure: list[DistillSpecError | None] = [None]
     if not world.rank:
         try:
@@ -124,8 +145,19 @@ def settle_last(path: Path, world: World) -> None:
 
 
 def load_position(path: Path, data: HasPosition, rollout: HasReplayBuffer, rank: int) -> Position:
-    """Put data and rollout back to where `last.ckpt` was written; the position to go on from."""
+    """Restore data and rollout from `last.ckpt`, and return the position of the run.
+
+    Args:
+        path: The checkpoint.
+        data: Is moved to its saved position.
+        rollout: Receives the saved responses of its process.
+        rank: This process.
+
+    Raises:
+        DistillSpecError: The checkpoint is damaged.
+    """
     verify(path)
+    # DeepSpeed's folder keeps the position in a file that is readable before its set-up.
     state = read_state(path / POSITION if path.is_dir() else path, ("position", "data"))
     with restoring(path):
         data.load_state_dict(state["data"])
@@ -137,28 +169,33 @@ def load_position(path: Path, data: HasPosition, rollout: HasReplayBuffer, rank:
 
 
 def note_best(path: Path, position: Position) -> None:
-    """Let `position` know of a best draft that was kept after `last.ckpt` was written."""
+    """Update `position` if `best.ckpt` was written after `last.ckpt`.
+
+    Raises:
+        DistillSpecError: `best.ckpt` is damaged, or missing although the run had a best step.
+    """
     if not path.exists():
         if position.best_step is not None:
             raise DistillSpecError(
-                f"the weights of the best step, {position.best_step}, are gone",
+                f"the weights of the best step, {position.best_step}, are missing",
                 where=str(path),
-                fix="put the file back; or delete last.ckpt beside it: the run then trains from "
-                "its beginning",
+                fix="restore the file; or delete last.ckpt in the same folder, and the run trains "
+                "from step 0",
             )
         return
     state = read_state(path, ("step", "alpha", "nats"))
     with restoring(path):
-        kept: _Best = typed(_Best, {name: state[name] for name in _Best._fields})
-    if position.best_step is None or kept.step > position.best_step:
-        position.best_step = kept.step
-        position.best_alpha, position.best_nats = kept.alpha, kept.nats
+        best: _Best = typed(_Best, {name: state[name] for name in _Best._fields})
+    # The run may have been killed between a new best.ckpt and the next last.ckpt.
+    if position.best_step is None or best.step > position.best_step:
+        position.best_step = best.step
+        position.best_alpha, position.best_nats = best.alpha, best.nats
 
 
 def load_tensors(
     trainer: Trainer, path: Path, average: ExponentialMovingAverage | None = None
 ) -> None:
-    """Put draft, optimizer and average back to where they were; the strategy is set up already."""
+    """Restore draft, optimizer and average, once the strategy is set up."""
     strategy = trainer.strategy
     state = strategy.load_checkpoint(path, weights_only=True)
     if not isinstance(strategy, LoadsItself):
@@ -171,9 +208,9 @@ def load_tensors(
 def save_best(trainer: Trainer, draft: nn.Module, position: Position, path: Path) -> None:
     """Write the trained weights by their names. Every process must call it."""
     weights = {}
-    for name, whole in full_tensors(draft):
+    for name, weight in full_tensors(draft):
         if trainer.is_global_zero:
-            weights[name] = whole.to("cpu", copy=True)
+            weights[name] = weight.to("cpu", copy=True)
     if trainer.is_global_zero:
         record = {
             "step": position.best_step,
@@ -186,7 +223,11 @@ def save_best(trainer: Trainer, draft: nn.Module, position: Position, path: Path
 
 
 def load_best(draft: nn.Module, path: Path) -> None:
-    """Give an unsharded draft the weights of `best.ckpt`; LoRA adapters must be in place."""
+    """Copy the weights of `best.ckpt` into an unsharded draft, which has its LoRA adapters.
+
+    Raises:
+        DistillSpecError: The checkpoint is damaged or belongs to another draft.
+    """
     weights = read_state(path, ("weights",))["weights"]
     parameters = dict(draft.named_parameters())
     with restoring(path):

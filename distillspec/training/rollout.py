@@ -1,4 +1,4 @@
-"""Where a step's responses come from: the data, models as they are now, or earlier steps."""
+"""The responses of a step: from the data, from the models at their current weights, or replayed."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 
 
 class MicroBatch(NamedTuple):
-    """Rows, in the order of the batch that they make."""
+    """Rows with the batch that they form, in the same order."""
 
     rows: list[Completed]
     batch: Batch
 
 
 class Rollout:
-    """Completes the rows of a step: those whose response is still to come are written now.
+    """Completes the rows of a step: a model writes the responses that are missing.
 
-    Writing happens without gradients and at the temperature of the loss.
+    It writes without gradients and at the temperature of the loss.
     """
 
     def __init__(
@@ -57,7 +57,17 @@ class Rollout:
         vocab_size: int | None = None,
         processes: int = 1,
     ) -> None:
-        """target: needed where it writes too. processes: that the ring of replays is shared by."""
+        """Prepare the rollout of a run.
+
+        Args:
+            distill: Sources of responses, replay and packing.
+            target: None if only the draft writes.
+            max_new_tokens: Longest response.
+            eos_token_ids: End a response.
+            pad_token: Fills batches.
+            vocab_size: Tokens that both models share; None if they share all.
+            processes: Processes that share the replay buffer.
+        """
         self.distill = distill
         self.target = target
         self.policy = SamplingPolicy(temperature=distill.temperature)
@@ -73,11 +83,16 @@ class Rollout:
 
     @property
     def writes(self) -> bool:
-        """Whether any response is written during training."""
+        """Whether a model writes responses during training."""
         return self.distill.source.of != self.distill.source.stored
 
     def check(self, draft: nn.Module) -> None:
-        """DistillSpecError where the models cannot write as the recipe wants it."""
+        """Check that the models can write as the recipe asks.
+
+        Raises:
+            DistillSpecError: Speculative sampling or packing needs tree attention, and a model
+                does not support it.
+        """
         if self.distill.source.speculative or self.distill.packing:
             check_takes_a_tree(bare_model(draft))
             if self.target is not None:
@@ -90,47 +105,68 @@ class Rollout:
         step: int,
         generator: torch.Generator,
     ) -> list[Completed]:
-        """The rows, those of "fixed" and "target" text first; written ones by `draft` as it is.
+        """Complete the rows of a step.
 
-        Where the ring has too few for the rows of "replay", these are written anew.
+        Args:
+            draft: Writes responses with its current weights.
+            rows: Rows of this process.
+            step: The current step.
+            generator: Decides draws and replays.
+
+        Returns:
+            As many rows: stored responses first, then replayed ones, then new ones.
         """
+        # 1. Responses of earlier steps. Those that the buffer lacks are written below.
         wanted = sum(row.origin == "replay" for row in rows)
-        repeated = self.ring.draw(wanted, step, generator) if wanted else []
-        ways: dict[str, list[list[int]]] = {"draft": [], "speculative": []}
-        stored, left = [], len(repeated)
-        instead = "draft" if self.distill.source.draft else "speculative"
+        replayed = self.ring.draw(wanted, step, generator) if wanted else []
+        # 2. Sort the other rows: responses from the data, and prompts by the way to write.
+        prompts: dict[str, list[list[int]]] = {"draft": [], "speculative": []}
+        stored, left = [], len(replayed)
+        fallback = "draft" if self.distill.source.draft else "speculative"
         for row in rows:
             if row.prompt.response is not None:
                 stored.append(_stored(row))
             elif row.origin == "replay" and left:
                 left -= 1
             else:
-                way = instead if row.origin == "replay" else row.origin
-                ways[way].append(list(row.prompt.tokens))
-        chance = GeneratorSource(generator)
-        written = self._drafted(draft, ways["draft"], chance)
-        written += self._speculated(draft, ways["speculative"], chance)
+                way = fallback if row.origin == "replay" else row.origin
+                prompts[way].append(list(row.prompt.tokens))
+        # 3. Write, and store what later steps may replay.
+        source = GeneratorSource(generator)
+        written = self._drafted(draft, prompts["draft"], source)
+        written += self._speculated(draft, prompts["speculative"], source)
         if self.distill.source.replay:
             self.ring.add(written, step)
-        return [*stored, *repeated, *written]
+        return [*stored, *replayed, *written]
 
     def stored(self, rows: Sequence[TrainingRow]) -> list[Completed]:
-        """The rows in their order, where none is still to be written."""
+        """The rows in their order, if all of them have a response."""
         return [_stored(row) for row in rows]
 
     def micro_batches(
         self, rows: Sequence[Completed], size: int, device: torch.device
     ) -> list[MicroBatch]:
-        """Batches of at most `size` rows of similar length, padded on the right, or packed.
+        """Batches of rows of similar length, padded on the right, or packed.
 
-        Their number depends on that of the rows alone: processes that shard weights go in step.
+        The number of batches depends only on the number of rows, so that processes with sharded
+        weights run the same number of forwards.
+
+        Args:
+            rows: Completed rows of this process.
+            size: Rows of a batch, at most.
+            device: Receives the batches.
         """
         by_length = sorted(rows, key=lambda row: len(row.prompt) + len(row.response))
         parts = [by_length[start : start + size] for start in range(0, len(by_length), size)]
         return [self._micro_batch(part, device) for part in parts]
 
     def learn(self, micro: MicroBatch, states: Tensor | None) -> None:
-        """Keep what the target says of rows that may come again: [N, H], one by one of each row."""
+        """Store the target's hidden states of rows that may be replayed.
+
+        Args:
+            micro: Rows and batch.
+            states: [N, H], row after row; None if the target gave none.
+        """
         if states is None or not self.distill.source.replay or not self._keeps_states:
             return
         counts = texts_of(micro.batch).tolist()
@@ -139,17 +175,23 @@ class Rollout:
                 self.ring.learn(row, part)
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """What the rows of later steps depend on, beside the weights."""
+        """The replay buffer: with the weights, all that the rows of later steps depend on."""
         return self.ring.state_dict()
 
     def load_state_dict(self, of_processes: Sequence[list[dict[str, Any]]], rank: int) -> None:
-        """What each process had kept; as many as before go on with their own, others share it."""
+        """Restore the replay buffer.
+
+        Args:
+            of_processes: `state_dict` of each process that saved. If the number of processes has
+                changed, the entries are dealt out to the new ones.
+            rank: This process.
+        """
         if len(of_processes) == self._processes:
             self.ring.load_state_dict(of_processes[rank])
             return
-        everything = [entry for entries in of_processes for entry in entries]
-        everything.sort(key=lambda entry: entry["step"])
-        self.ring.load_state_dict(everything[rank :: self._processes])
+        merged = [entry for entries in of_processes for entry in entries]
+        merged.sort(key=lambda entry: entry["step"])
+        self.ring.load_state_dict(merged[rank :: self._processes])
 
     def _micro_batch(self, rows: list[Completed], device: torch.device) -> MicroBatch:
         packing = self.distill.packing
@@ -157,10 +199,10 @@ class Rollout:
             texts = [(row.prompt, row.response) for row in rows]
             batch = collate(texts, self.pad_token, on_prompts=self.distill.on_prompts)
         else:
-            made = [self._tree(row) for row in rows]
-            groups = packed(made, packing) if packing else [[one] for one in made]
-            place = {id(one): row for one, row in zip(made, rows, strict=True)}
-            rows = [place[id(one)] for group in groups for one in group]
+            trees = [self._tree(row) for row in rows]
+            groups = packed(trees, packing) if packing else [[tree] for tree in trees]
+            row_of = {id(tree): row for tree, row in zip(trees, rows, strict=True)}
+            rows = [row_of[id(tree)] for group in groups for tree in group]
             batch = collate_trees(groups, self.pad_token)
         counts = texts_of(batch).tolist()
         is_known = [
@@ -181,22 +223,22 @@ class Rollout:
         return TreeRow(row.prompt, row.response, visits)
 
     def _drafted(
-        self, draft: PreTrainedModel, prompts: list[list[int]], chance: GeneratorSource
+        self, draft: PreTrainedModel, prompts: list[list[int]], source: GeneratorSource
     ) -> list[Completed]:
-        """Responses of the draft, or of draft and target by turns."""
+        """Responses of the draft, or of draft and target, which then alternate by token."""
         if not prompts:
             return []
-        source = self.distill.source
-        writers: list[ResponseWriter] = [ResponseWriter(draft, source.draft)]
-        if source.per == "token":
+        shares = self.distill.source
+        writers: list[ResponseWriter] = [ResponseWriter(draft, shares.draft)]
+        if shares.per == "token":
             assert self.target is not None
-            writers.append(ResponseWriter(self.target.model, source.target))
+            writers.append(ResponseWriter(self.target.model, shares.target))
         responses = generate(
             writers,
             [torch.tensor(tokens) for tokens in prompts],
             max_new_tokens=self.max_new_tokens,
             policy=self.policy,
-            chance=chance,
+            chance=source,
             eos_token_ids=self.eos_token_ids,
             pad_token=self.pad_token,
             vocab_size=self.vocab_size,
@@ -207,8 +249,9 @@ class Rollout:
         ]
 
     def _speculated(
-        self, draft: PreTrainedModel, prompts: list[list[int]], chance: GeneratorSource
+        self, draft: PreTrainedModel, prompts: list[list[int]], source: GeneratorSource
     ) -> list[Completed]:
+        """Responses of speculative sampling, with rejected branches if the recipe asks for them."""
         if not prompts:
             return []
         assert self.target is not None
@@ -219,7 +262,7 @@ class Rollout:
             gamma=self.distill.speculative.gamma,
             max_new_tokens=self.max_new_tokens,
             policy=self.policy,
-            chance=chance,
+            chance=source,
             eos_token_ids=self.eos_token_ids,
             vocab_size=self.vocab_size,
         )
@@ -247,9 +290,15 @@ def visited(
     eos_token_ids: frozenset[int],
     max_new_tokens: int,
 ) -> Completed:
-    """The text with what was drafted beside it, each state as likely as a round comes there.
+    """The text with its rejected branches, each state weighted by the probability to reach it.
 
-    States after an end-of-text, or beyond the most tokens of a response, are none.
+    States after an end-of-text token, or beyond the longest response, are left out.
+
+    Args:
+        prompt: Token ids.
+        text: Result of speculative sampling.
+        eos_token_ids: End a response.
+        max_new_tokens: Longest response.
     """
     weights: list[float] = []
     sides: list[BranchSide] = []
@@ -258,22 +307,22 @@ def visited(
         reached = [1.0, *block.acceptance.cumprod(0).tolist()]
         weights += reached[: block.kept + 1]
         drafted = block.drafted.tolist()
-        ends = (place for place, token in enumerate(drafted) if token in eos_token_ids)
+        ends = (index for index, token in enumerate(drafted) if token in eos_token_ids)
         stop = min(next(ends, len(drafted)), max_new_tokens - 1 - block.start)
         if block.kept < stop:
-            after = [place + 1 for place in range(block.kept, stop)]
+            after = [index + 1 for index in range(block.kept, stop)]
             sides.append(
                 BranchSide(
                     block.start + block.kept,
                     drafted[block.kept : stop],
-                    [reached[place] for place in after],
+                    [reached[index] for index in after],
                 )
             )
             if block.states is not None:
                 states.append(block.states[after])
     visits = RejectedBranches(weights[: len(text.response)], sides)
-    kept = torch.cat(states) if states else None
-    return Completed(prompt, text.response.tolist(), kept, visits)
+    known = torch.cat(states) if states else None
+    return Completed(prompt, text.response.tolist(), known, visits)
 
 
 def _stored(row: TrainingRow) -> Completed:

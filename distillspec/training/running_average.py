@@ -1,4 +1,4 @@
-"""A running average of the draft's weights, which is often better than where they are."""
+"""A moving average of the draft's weights, often a better draft than the weights themselves."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 class ExponentialMovingAverage:
-    """average <- d average + (1 - d) weights after each step, of the trained weights.
+    """average <- d average + (1 - d) weights after each step, over the trained weights.
 
-    d is `decay`, and less in the first steps, min(decay, (1 + t) / (10 + t)), so that where
-    training began is soon forgotten.
+    d is min(decay, (1 + t) / (10 + t)) after t steps, so that the average soon leaves the initial
+    weights behind.
     """
 
     def __init__(self, draft: nn.Module, decay: float) -> None:
@@ -24,7 +24,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights as they are."""
+        """Add the current weights to the average."""
         decay = min(self._decay, (1.0 + self._steps) / (10.0 + self._steps))
         self._steps += 1
         for name, weight in self._weights.items():
@@ -32,7 +32,7 @@ class ExponentialMovingAverage:
 
     @contextmanager
     def placed(self) -> Iterator[None]:
-        """Within, the draft has the average for its weights."""
+        """While this is open, the draft has the averaged weights."""
         self._swap()
         try:
             yield
@@ -42,21 +42,21 @@ class ExponentialMovingAverage:
     @torch.no_grad()
     def _swap(self) -> None:
         for name, weight in self._weights.items():
-            here = weight.clone()
+            trained = weight.clone()
             weight.copy_(self._average[name])
-            self._average[name].copy_(here)
+            self._average[name].copy_(trained)
 
     def to(self, device: torch.device) -> None:
-        """Keep the average there, where the weights are."""
+        """Move the average to `device`, where the weights are."""
         self._average = {name: value.to(device) for name, value in self._average.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The average by the names of the weights; `steps` beside them."""
+        """The average by the names of the weights, and `steps`."""
         return {**self._average, "steps": torch.tensor(self._steps)}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from there."""
+        """Continue from a saved average."""
         self._steps = int(state["steps"])
         for name, value in self._average.items():
             value.copy_(state[name])

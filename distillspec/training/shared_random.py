@@ -1,4 +1,4 @@
-"""Chance that all processes share: what rank 0 draws is what happens everywhere."""
+"""A random source that all processes share: rank 0 draws and sends the result to the others."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from distillspec.speculation.random_source import RandomSource
 class SharedRandomSource:
     """`RandomSource` for processes that decode the same text together, since their target is split.
 
-    Their distributions may differ in the last bit, and a coin that falls differently would send one
-    of them another way: the others would then wait for its forward for ever.
+    Their distributions may differ in the last bit. If one process accepted a token that the others
+    reject, the others would wait forever for its next forward.
     """
 
-    def __init__(self, own: RandomSource) -> None:
-        self._own = own
+    def __init__(self, source: RandomSource) -> None:
+        self._source = source
 
     def accept(self, probability: Tensor) -> Tensor:
-        """As rank 0 finds it."""
-        coins = self._own.accept(probability).to(torch.uint8)
-        torch.distributed.broadcast(coins, src=0)
-        return coins.bool()
+        """Rank 0's decisions."""
+        accepted = self._source.accept(probability).to(torch.uint8)
+        torch.distributed.broadcast(accepted, src=0)
+        return accepted.bool()
 
     def draw(self, weights: Tensor) -> Tensor:
-        """As rank 0 finds it."""
-        tokens = self._own.draw(weights).contiguous()
+        """Rank 0's tokens."""
+        tokens = self._source.draw(weights).contiguous()
         torch.distributed.broadcast(tokens, src=0)
         return tokens

@@ -1,8 +1,9 @@
-"""Tensors and plain values in a file: written wholly or not at all; reading it runs no code.
+"""Tensors and plain values in a file, which is written completely or not at all.
 
-A file ends with the SHA-256 of all that is before it, so that damage is found before a value is
-used; `torch.load` passes over this end. A folder of DeepSpeed has the sums of its files in one of
-them. The checkpoint before the newest one is kept, for the case that the newest is damaged.
+A file ends with the SHA-256 of its content, so that reading detects damage before it uses a value.
+`torch.load` ignores this end, and loads without running code. A DeepSpeed checkpoint is a folder;
+one of its files holds the checksums. The checkpoint before the newest stays on disk and replaces
+the newest if that is damaged.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from distillspec.runtime.atomic import move, replacing_file, write_json
 
 log = logging.getLogger(__name__)
 
-POSITION = "position.ckpt"  # in a folder of DeepSpeed: readable before its set-up
-SUMS = "sums.json"  # in a folder: SHA-256 of each of its other files
+POSITION = "position.ckpt"  # in a DeepSpeed folder: readable before DeepSpeed is set up
+SUMS = "sums.json"  # in a DeepSpeed folder: SHA-256 of each other file
 
 _MARK = b"\ndistillspec sha256 "
 _HEX = 64
@@ -35,11 +36,11 @@ _END_OF_ZIP = b"PK\x05\x06"  # begins the last 22 bytes of what torch.save write
 _PIECE = 1 << 22
 _THREADS = 8
 
-_verified: set[tuple[str, int, int, int]] = set()  # files of this process that need no second look
+_verified: set[tuple[str, int, int, int]] = set()  # files that this process has verified
 
 
 class DamagedStateError(DistillSpecError):
-    """A checkpoint that is not what was written."""
+    """The content of a checkpoint differs from what was written."""
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -60,8 +61,9 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 class _Sink(io.RawIOBase):
-    """A file that sums up what is written, and remembers why that failed: torch.save tells another
-    reason.
+    """A file that hashes what is written and stores the first failure.
+
+    torch.save would report another reason for the failure.
     """
 
     def __init__(self, handle: IO[bytes]) -> None:
@@ -85,17 +87,17 @@ class _Sink(io.RawIOBase):
 
 
 def previous_of(path: Path) -> Path:
-    """Where the checkpoint before the one at `path` is kept: last.previous.ckpt of last.ckpt."""
+    """Path of the checkpoint before the one at `path`: last.previous.ckpt for last.ckpt."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def write_state(state: dict[str, Any], path: Path, previous: Path | None = None) -> None:
-    """Write `state` with its checksum, wholly or not at all.
+    """Write `state` with its checksum, completely or not at all.
 
     Args:
         state: Tensors and plain values.
         path: The file.
-        previous: Where an older file at `path` is kept; None deletes it.
+        previous: Path that an older file at `path` moves to; None deletes it.
 
     Raises:
         DistillSpecError: The disk is full.
@@ -106,6 +108,7 @@ def write_state(state: dict[str, Any], path: Path, previous: Path | None = None)
             torch.save(state, cast(IO[bytes], sink))
             handle.write(_MARK + sink.digest.hexdigest().encode() + b"\n")
         except (OSError, RuntimeError) as error:
+            # torch.save hides the cause: report a full disk or an interrupt as such.
             if sink.failure is not None:
                 raise sink.failure from None
             interrupt = _interrupt_behind(error)
@@ -115,22 +118,22 @@ def write_state(state: dict[str, Any], path: Path, previous: Path | None = None)
 
 
 def _interrupt_behind(error: BaseException) -> KeyboardInterrupt | None:
-    """The interrupt that torch.save answers with a complaint about its half-written archive."""
-    found: BaseException | None = error
-    while found is not None and not isinstance(found, KeyboardInterrupt):
-        found = found.__context__
-    return found
+    """The interrupt that torch.save has replaced by an error about its incomplete archive."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__context__
+    return cause
 
 
 def read_state(path: Path, needs: Iterable[str] = ()) -> dict[str, Any]:
-    """What `write_state` wrote, on the CPU.
+    """Read a state of `write_state` onto the CPU.
 
     Args:
         path: The file.
         needs: Keys that the state must have.
 
     Raises:
-        DamagedStateError: The file is not what was written, or no checkpoint of this program.
+        DamagedStateError: The file is damaged, or is no checkpoint of distillspec.
         DistillSpecError: There is no such file.
     """
     verify(path)
@@ -148,10 +151,13 @@ def read_state(path: Path, needs: Iterable[str] = ()) -> dict[str, Any]:
 
 @contextmanager
 def restoring(path: Path) -> Iterator[None]:
-    """What torch and its optimizers raise, where a state of another content is put into them.
+    """Turn the errors of loading a state of unexpected content into a DamagedStateError.
+
+    Args:
+        path: The checkpoint that the state comes from.
 
     Raises:
-        DamagedStateError: The content is not what a program of this version wrote.
+        DamagedStateError: The content is not what this version of distillspec writes.
     """
     try:
         yield
@@ -164,7 +170,7 @@ def restoring(path: Path) -> Iterator[None]:
 def verify(path: Path) -> None:
     """Compare a checkpoint, a file or a folder, with its checksums.
 
-    One that an earlier version wrote has none: a note says so.
+    A checkpoint of an earlier version has no checksum; a log line reports it.
 
     Raises:
         DamagedStateError: They differ.
@@ -192,13 +198,13 @@ def verify(path: Path) -> None:
 
 
 def settle(path: Path) -> None:
-    """Leave at `path` the newest whole checkpoint, if there is one; a note says which.
+    """Move the newest undamaged checkpoint to `path`, if there is any; a log line reports a move.
 
-    A damaged one is kept under another name, and the one before takes its place. To be called by
-    one process, before any reads it.
+    A damaged checkpoint gets another name, and the checkpoint before replaces it. Call this in one
+    process, before any process reads the checkpoint.
 
     Raises:
-        DamagedStateError: It is damaged, and there is none before it.
+        DamagedStateError: The checkpoint is damaged, and so is the one before, or it is missing.
     """
     previous = previous_of(path)
     if not path.exists():
@@ -215,7 +221,7 @@ def settle(path: Path) -> None:
         move(path, aside)
         previous.replace(path)
         log.warning(
-            "%s: %s. It is now %s, and the run goes on from the checkpoint before",
+            "%s: %s. It is renamed to %s, and the run resumes from the checkpoint before",
             path,
             error.what,
             aside.name,
@@ -225,14 +231,14 @@ def settle(path: Path) -> None:
 def file_sums(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """SHA-256 (hex) of files in `folder`, by name."""
     names = list(names)
-    with ThreadPoolExecutor(_THREADS) as pool:  # hashlib works beside other threads
+    with ThreadPoolExecutor(_THREADS) as pool:  # hashlib releases Python's global lock
         return dict(zip(names, pool.map(lambda name: _sum(folder / name), names), strict=True))
 
 
 def files_in(folder: Path) -> list[str]:
-    """The files of a checkpoint folder that have a sum, sorted."""
-    found = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    return sorted(name for name in found if name != SUMS)
+    """The files of a checkpoint folder that have a checksum, sorted by name."""
+    names = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+    return sorted(name for name in names if name != SUMS)
 
 
 def write_sums(folder: Path, sums: dict[str, str]) -> None:
@@ -241,6 +247,7 @@ def write_sums(folder: Path, sums: dict[str, str]) -> None:
 
 def _verify_file(path: Path) -> None:
     stat = path.stat()
+    # Hashing a checkpoint takes seconds: each version of a file is verified once per process.
     identity = (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
     if identity in _verified:
         return
@@ -252,7 +259,7 @@ def _verify_file(path: Path) -> None:
         end = handle.read()
     if end.startswith(_MARK):
         if f"{_sum(path, stat.st_size - length)}\n".encode() != end[len(_MARK) :]:
-            raise _damaged(path, "its checksum is another")
+            raise _damaged(path, "its checksum differs")
     elif end[-22:-18] == _END_OF_ZIP:
         _note_without_sum(path)
     else:
@@ -263,19 +270,19 @@ def _verify_file(path: Path) -> None:
 def _verify_folder(folder: Path) -> None:
     try:
         sums = json.loads((folder / SUMS).read_text(encoding="utf-8"))
-        wanted = set(sums)
+        expected = set(sums)
     except (ValueError, TypeError) as error:
         raise _damaged(folder, f"{SUMS} cannot be read") from error
     names = files_in(folder)
-    if wanted != set(names):
-        raise _damaged(folder, f"{sorted(wanted ^ set(names))[0]} is missing or not of it")
-    differing = [name for name, found in file_sums(folder, names).items() if found != sums[name]]
+    if expected != set(names):
+        raise _damaged(folder, f"{sorted(expected ^ set(names))[0]} is missing or unexpected")
+    differing = [name for name, value in file_sums(folder, names).items() if value != sums[name]]
     if differing:
-        raise _damaged(folder, f"the checksum of {differing[0]} is another")
+        raise _damaged(folder, f"the checksum of {differing[0]} differs")
 
 
 def _sum(path: Path, length: int | None = None) -> str:
-    """SHA-256 (hex) of the first `length` bytes; None: of all."""
+    """SHA-256 (hex) of the first `length` bytes, or of all if None."""
     digest, left = hashlib.sha256(), path.stat().st_size if length is None else length
     with path.open("rb") as handle:
         while left > 0 and (piece := handle.read(min(left, _PIECE))):
@@ -292,6 +299,6 @@ def _damaged(path: Path, why: str) -> DamagedStateError:
     return DamagedStateError(
         f"not a checkpoint that can be used: {why}",
         where=str(path),
-        fix="restore it from a copy; or delete it, with the other *.ckpt and *.pt files of its "
-        "folder, and start the run again: it then trains from its beginning",
+        fix="restore it from a copy; or delete it with the other *.ckpt and *.pt files of its "
+        "folder and start the run again, which then trains from step 0",
     )

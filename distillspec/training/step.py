@@ -24,6 +24,7 @@ from distillspec.training.loss_inputs import TargetOutputs
 from distillspec.training.loss_positions import token_weights
 from distillspec.training.objective import Objective
 from distillspec.training.optimizer import learning_rate, share_done
+from distillspec.training.process_plan import ProcessPlan
 from distillspec.training.resume import Position
 from distillspec.training.rollout import MicroBatch, Rollout
 from distillspec.training.running_average import ExponentialMovingAverage
@@ -35,26 +36,39 @@ if TYPE_CHECKING:
 
 
 class _FirstPass(NamedTuple):
-    """What the first of two passes found for one micro-batch."""
+    """The first of two passes over one micro-batch: the target's outputs and the token weights."""
 
     outputs: TargetOutputs
     weights: TokenWeights
 
 
 class StepResult(NamedTuple):
-    """Sums over all processes; seconds by phase on this one. Rates are formed from them."""
+    """Sums of one step over all processes; its methods form the rates.
 
-    loss: float  # weighted sum
-    weight: float  # what that sum is over: tokens, or sequences
-    alpha: float  # sum over tokens; nan without a target
+    Attributes:
+        loss: Weighted sum of the losses.
+        weight: Sum of the weights: tokens, or sequences.
+        alpha: Sum of the acceptance rates over tokens; NaN without a target.
+        tokens: Tokens in the loss.
+        learning_rate: Of the update.
+        gradient_norm: Before clipping.
+        seconds: By training phase, on this process.
+        alpha_is_bound: Whether the true alpha is at most this value (cached top-k logits).
+        loss_is_in_nats: False for dimensionless losses.
+    """
+
+    loss: float
+    weight: float
+    alpha: float
     tokens: float
     learning_rate: float
     gradient_norm: float
     seconds: dict[str, float]
-    alpha_is_bound: bool = False  # of a kept signal: the true one is at most that
+    alpha_is_bound: bool = False
     loss_is_in_nats: bool = True
 
     def mean_loss(self) -> float:
+        """Loss per token, or per sequence."""
         return self.loss / self.weight
 
     def metrics(self) -> dict[str, float]:
@@ -74,9 +88,16 @@ class StepResult(NamedTuple):
 
 
 class Step:
-    """What a step is. The module calls it, the milestones read `result` and move `position` on."""
+    """One training step. The module calls `run`; the training callback reads `result` after it.
 
-    update: Update  # made once the strategy has wrapped the model
+    Attributes:
+        update: How weights change; set when the strategy has wrapped the model.
+        result: Of the last step.
+        position: Progress of the run, which `run` updates.
+        stops: Whether a stop request made this step the last of this start.
+    """
+
+    update: Update
     result: StepResult
 
     def __init__(
@@ -84,28 +105,38 @@ class Step:
         recipe: Recipe,
         objective: Objective,
         rollout: Rollout,
-        replica: InferenceCopy,
+        inference_copy: InferenceCopy,
         *,
-        clock: StageClock,
+        processes: ProcessPlan,
         position: Position,
-        autocast_dtype: torch.dtype,
-        micro_batch_size: int,
         average: ExponentialMovingAverage | None = None,
         stop: StopRequest | None = None,
     ) -> None:
-        """stop: asked once a step, and answered by all processes alike."""
+        """Build the step that continues after `position`.
+
+        Args:
+            recipe: How to train.
+            objective: The losses, and the target's forward.
+            rollout: Writes responses.
+            inference_copy: The draft that the rollout decodes with.
+            processes: Device, precision and batch sizes.
+            position: Progress of the run; `run` updates it.
+            average: Moving average of the weights, if the recipe has one.
+            stop: Read once a step. All processes stop after the same step.
+        """
         self.recipe = recipe
         self.objective = objective
         self.rollout = rollout
-        self.replica = replica
-        self.clock = clock
+        self.inference_copy = inference_copy
+        self.clock = StageClock(torch.device(processes.accelerator))
+        self.clock.seconds.update(position.seconds)
         self.position = position
-        self.autocast_dtype = autocast_dtype
-        self.micro_batch_size = micro_batch_size
+        self.autocast_dtype = processes.dtype
+        self.micro_batch_size = processes.micro_batch_size
         self.average = average
         self.stop = stop or StopRequest()
         self.rate = 0.0
-        self.stops = False  # this step is the last of this start
+        self.stops = False
 
     def run(self, trainer: Trainer, draft: nn.Module, rows: Sequence[TrainingRow]) -> None:
         """Train on `rows`, this process's share of the step. Every process must call it.
@@ -115,12 +146,12 @@ class Step:
                 Nothing of such a step is saved.
         """
         before = dict(self.clock.seconds)
-        # LoRA's dropout, if there is any, is the only user of torch's own generator.
+        # Only LoRA's dropout uses torch's global generator.
         torch.manual_seed(derive_seed(self.recipe.seed, "dropout", *self._stream(trainer)))
         # 1. Complete the rows: stored responses, or new ones from the draft or the target.
         with self.clock.phase("rollout"):
             batches = self._micro_batches(trainer, draft, rows)
-        # 2. Objectives that weigh a token by the entire step read the step once before.
+        # 2. Objectives that weigh a token by the entire step need a first pass over it.
         passes = self._first_pass(trainer, draft, batches)
         # 3. The weight of the entire step is known before its first backward. So a token weighs
         #    the same in every micro-batch and process.
@@ -175,14 +206,14 @@ class Step:
         total = torch.zeros((), dtype=torch.float64, device=trainer.strategy.root_device)
         for micro, first in zip(batches, passes, strict=True):
             weights = token_weights(micro.batch, self.recipe.distill.reduction)
-            kept = weights if first is None else first.weights.kept(weights)
-            total += kept.sum()
+            counted = weights if first is None else first.weights.kept(weights)
+            total += counted.sum()
         (weight,) = _summed(trainer, total.unsqueeze(0))
         if not weight:
             raise DistillSpecError(
                 "no row of this step has a response",
                 where=f"step {self.position.step + 1}",
-                fix="look at the data with data.preview: its responses are empty",
+                fix="check the responses of the data set, for example with data.preview",
             )
         return weight
 
@@ -194,7 +225,11 @@ class Step:
         passes: Sequence[_FirstPass | None],
         weight: float,
     ) -> Tensor:
-        """Forward and backward of each micro-batch -> sums of this process: double [3]."""
+        """Run forward and backward of each micro-batch.
+
+        Returns:
+            Sums of this process, double [3]: divergence, alpha, tokens.
+        """
         totals = torch.zeros(3, dtype=torch.float64, device=trainer.strategy.root_device)
         for number, (micro, first) in enumerate(zip(batches, passes, strict=True), start=1):
             with self.clock.phase("target"):
@@ -214,26 +249,31 @@ class Step:
         batches: Sequence[MicroBatch],
         totals: Tensor,
     ) -> tuple[float, float, float, float, float]:
-        """Change the weights. Divergence, alpha, tokens, training seconds, gradient norm."""
-        own = totals.new_tensor([self.clock.training_seconds, float(self.stop.is_made)])
-        divergence, alpha, tokens, seconds, is_asked_to_stop = _summed(
-            trainer, torch.cat([totals, own])
+        """Update the weights.
+
+        Returns:
+            Divergence, alpha and tokens of all processes, the mean training time (s) and the
+            gradient norm.
+        """
+        local = totals.new_tensor([self.clock.training_seconds, float(self.stop.is_made)])
+        divergence, alpha, tokens, seconds, stop_requests = _summed(
+            trainer, torch.cat([totals, local])
         )
-        self.stops = bool(is_asked_to_stop)
+        self.stops = bool(stop_requests)
         if not math.isfinite(divergence):
             self._check_target(batches)
         self._check_finite("loss", divergence)
         norm = self.update.apply()
         self._check_finite("gradient", norm)
-        is_spoilt = totals.new_tensor([0.0 if all_finite(draft) else 1.0])
-        (spoilt,) = _summed(trainer, is_spoilt)
-        self._check_finite("largest updated weight", math.nan if spoilt else 0.0)
+        is_damaged = totals.new_tensor([0.0 if all_finite(draft) else 1.0])
+        (damaged,) = _summed(trainer, is_damaged)
+        self._check_finite("largest updated weight", math.nan if damaged else 0.0)
         if self.average is not None:
             self.average.update()
         return divergence, alpha, tokens, seconds / trainer.world_size, norm
 
     def _target_outputs(self, draft: nn.Module, micro: MicroBatch) -> TargetOutputs:
-        """The target's forward; its hidden states are stored with rows that may be replayed."""
+        """Run the target's forward, and store its hidden states with rows that may be replayed."""
         outputs = self.objective.target_outputs(draft, micro.batch)
         self.rollout.learn(micro, outputs.hidden)
         return outputs
@@ -241,10 +281,10 @@ class Step:
     def _micro_batches(
         self, trainer: Trainer, draft: nn.Module, rows: Sequence[TrainingRow]
     ) -> list[MicroBatch]:
-        """The rows with their responses, written now with the current weights where asked for."""
+        """Complete the rows with the current weights, and form micro-batches."""
         device = trainer.strategy.root_device
         if self.rollout.writes:
-            model = self.replica.refresh(device)
+            model = self.inference_copy.refresh(device)
             generator = torch.Generator(device).manual_seed(
                 derive_seed(self.recipe.seed, "rollout", *self._stream(trainer))
             )
@@ -264,16 +304,16 @@ class Step:
         return rate
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """What the draft's forward runs in."""
+        """The autocast context of the draft's forward."""
         enabled = self.autocast_dtype != torch.float32
         return torch.autocast(device.type, self.autocast_dtype, enabled=enabled)
 
     def _stream(self, trainer: Trainer) -> tuple[int, int]:
-        """What identifies a stream of random numbers; a resumed run repeats it."""
+        """Step and process, which identify a stream of random numbers in a resumed run too."""
         return self.position.step, trainer.global_rank
 
     def _check_target(self, batches: Sequence[MicroBatch]) -> None:
-        """DistillSpecError where it is the target's logits that are not finite."""
+        """Raise DistillSpecError if the target's logits are not finite."""
         target = self.objective.target
         for _, batch in batches if target is not None else ():
             assert target is not None
@@ -286,24 +326,24 @@ class Step:
         raise DistillSpecError(
             f"the {what} is {value}: training stopped before this step was saved",
             where=f"step {self.position.step + 1}, at a learning rate of {self.rate:g}; the "
-            "checkpoints of earlier steps are as they were",
+            "checkpoints of earlier steps are unchanged",
             fix="lower optimizer.learning_rate, raise optimizer.warmup_steps, or try "
             "hardware.precision=float32, and start a new run",
         )
 
 
-def _gathered(trainer: Trainer, own: list[StepStatistics]) -> list[StepStatistics]:
-    """The statistics of all processes, on the device of this one."""
+def _gathered(trainer: Trainer, local: list[StepStatistics]) -> list[StepStatistics]:
+    """The statistics of all processes, on the device of this process."""
     if trainer.world_size == 1:
-        return own
+        return local
     gathered: list[list[StepStatistics]] = [[]] * trainer.world_size
-    torch.distributed.all_gather_object(gathered, [statistics.to("cpu") for statistics in own])
+    torch.distributed.all_gather_object(gathered, [statistics.to("cpu") for statistics in local])
     device = trainer.strategy.root_device
     return [statistics.to(device) for of_process in gathered for statistics in of_process]
 
 
 def _summed(trainer: Trainer, values: Tensor) -> list[float]:
-    """Each of the values, double [n] on the device, summed over all processes."""
+    """Sum each of the values, double [n] on the device, over all processes."""
     total = trainer.strategy.reduce(values, reduce_op="sum")
     assert isinstance(total, Tensor)
     return total.tolist()

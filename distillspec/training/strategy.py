@@ -1,8 +1,8 @@
-"""One process to many: plain, DDP, FSDP2, DeepSpeed ZeRO-2/3, on GPUs or on CPU processes.
+"""Strategies for one or more processes: plain, DDP, FSDP2, DeepSpeed ZeRO-2/3, on GPUs or CPUs.
 
-A step is several micro-batches, each one forward and one backward of the wrapped model, then one
-update. So every wrapper is called once per micro-batch, not once per training step as Lightning
-does it. All of these average gradients over processes: the loss is multiplied by their number.
+A step runs a forward and a backward of the wrapped model for each micro-batch, then an update. So
+the step calls the wrapper once per micro-batch; Lightning would call it once per training step. All
+strategies average gradients over processes, so the step multiplies the loss by their number.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ ZERO = frozenset({"zero2", "zero3"})
 
 
 def strategy_name(hardware: HardwareConfig, world: World) -> str:
-    """What "auto" stands for: plain with one process, DDP with several."""
+    """The recipe's strategy; "auto" gives plain for a single process and DDP for several."""
     if hardware.strategy != "auto":
         return hardware.strategy
     return "ddp" if world.size > 1 else "plain"
@@ -58,23 +58,24 @@ def strategy_name(hardware: HardwareConfig, world: World) -> str:
 
 
 class PerMicroBatchDDP(DDPStrategy):
-    """DDP whose wrapper the training step itself calls, once per micro-batch."""
+    """DDP whose wrapper is called by the training step, once per micro-batch."""
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
         assert self.lightning_module is not None
         return self.lightning_module.training_step(*args, **kwargs)
 
     def pre_backward(self, closure_loss: Tensor) -> None:
-        """The wrapper's own forward has prepared its backward."""
+        """Nothing to do: the wrapper's forward has prepared its backward."""
 
     def post_backward(self, closure_loss: Tensor) -> None:
-        """Nothing was postponed."""
+        """Nothing to do: no reduction was postponed."""
 
 
 class PerMicroBatchZero(DeepSpeedStrategy):
-    """DeepSpeed called once per micro-batch, on CPU processes too.
+    """DeepSpeed called once per micro-batch, also on CPU processes.
 
-    Lightning refuses CPUs by two checks and one device name only; DeepSpeed itself runs on gloo.
+    DeepSpeed itself runs on gloo. Lightning's two device checks and its device name, which refuse
+    CPUs, are replaced below.
     """
 
     def __init__(self, micro_batches: int, config: dict[str, Any]) -> None:
@@ -87,7 +88,7 @@ class PerMicroBatchZero(DeepSpeedStrategy):
 
     def _format_config(self) -> None:
         super()._format_config()
-        # Lightning takes this from an option that it refuses where the step is ours.
+        # Lightning reads this from an option that it refuses with manual optimization.
         assert isinstance(self.config, dict)
         self.config["gradient_accumulation_steps"] = self._micro_batches
 
@@ -101,8 +102,8 @@ class PerMicroBatchZero(DeepSpeedStrategy):
         from lightning.fabric.utilities.seed import reset_seed
 
         if self.root_device.type == "cpu":
-            # Else DeepSpeed compiles a shared-memory operation for minutes where there is a C++
-            # compiler, and waits for ever for the lock of a build that was killed. Gloo serves.
+            # With a C++ compiler DeepSpeed would build a shared-memory operation for minutes, or
+            # wait forever for the lock of a killed build. Gloo does the same work.
             deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         reset_seed()
         self.set_world_ranks()
@@ -117,42 +118,55 @@ class PerMicroBatchZero(DeepSpeedStrategy):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
     ) -> None:
-        """A folder with a part from each process; it takes its name when all parts are written."""
+        """Write a folder with a part from each process.
+
+        It is a temporary folder, which gets its final name when all parts are complete.
+        """
         goal = Path(self.broadcast(str(filepath)))
         swap: AbstractContextManager[Path | None] = nullcontext(None)
         if self.is_global_zero:
             swap = replacing_folder(goal, ("*",), previous_of(goal))
-        with swap as mine:
-            parts = self.broadcast(str(mine))
+        with swap as temporary:  # None on ranks other than 0
+            parts = self.broadcast(str(temporary))
             super().save_checkpoint(checkpoint, parts, storage_options)
-            if mine is not None:
+            if temporary is not None:
                 position = {name: checkpoint[name] for name in ("position", "data", "rollout")}
-                write_state(position, mine / POSITION)
+                write_state(position, temporary / POSITION)
             self.barrier()
             sums = self._sums(Path(parts))
-            if mine is not None:
-                write_sums(mine, sums)
+            if temporary is not None:
+                write_sums(temporary, sums)
         self.barrier()
 
     def _sums(self, folder: Path) -> dict[str, str]:
-        """SHA-256 of all files in `folder`; every process sums its share of them."""
-        mine = file_sums(folder, files_in(folder)[self.global_rank :: self.world_size])
-        everyone: list[dict[str, str]] = [{}] * self.world_size
+        """SHA-256 of all files in `folder`; every process hashes its share of them."""
+        local = file_sums(folder, files_in(folder)[self.global_rank :: self.world_size])
+        gathered: list[dict[str, str]] = [{}] * self.world_size
         if self.world_size > 1:
-            torch.distributed.all_gather_object(everyone, mine)
+            torch.distributed.all_gather_object(gathered, local)
         else:
-            everyone = [mine]
-        return {name: value for found in everyone for name, value in found.items()}
+            gathered = [local]
+        return {name: value for sums in gathered for name, value in sums.items()}
 
 
-# Strategies whose `load_checkpoint` itself fills model and optimizer.
+# Strategies whose `load_checkpoint` also loads model and optimizer.
 LoadsItself = (DeepSpeedStrategy, ModelParallelStrategy)
 
 
 def make_strategy(
     name: str, world: World, *, clip_norm: float, micro_batches: int
 ) -> Strategy | str:
-    """The Lightning strategy of a name of `strategy_name`; "auto" for one plain process."""
+    """Build the Lightning strategy.
+
+    Args:
+        name: Result of `strategy_name`.
+        world: The processes of this run.
+        clip_norm: Largest gradient norm, which DeepSpeed applies itself.
+        micro_batches: Micro-batches of a step on each process.
+
+    Returns:
+        A strategy, or "auto" for a single plain process.
+    """
     if name == "plain":
         return "auto"
     if name == "ddp":
@@ -168,15 +182,15 @@ def make_strategy(
         {
             "zero_optimization": {"stage": 2 if name == "zero2" else 3},
             "zero_allow_untested_optimizer": True,
-            "zero_force_ds_cpu_optimizer": False,  # its own Adam needs a compiler
-            "train_micro_batch_size_per_gpu": 1,  # only for DeepSpeed's own throughput lines
+            "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's Adam needs a compiler
+            "train_micro_batch_size_per_gpu": 1,  # read only by DeepSpeed's throughput log
             "gradient_clipping": clip_norm,
         },
     )
 
 
 def shard(draft: nn.Module, mesh: DeviceMesh) -> None:
-    """FSDP2: each transformer layer is a unit, what remains is another."""
+    """Shard with FSDP2: each transformer layer is a unit, and the remaining weights are another."""
     from torch.distributed.fsdp import fully_shard
 
     for layer in chain.from_iterable(stacks(draft)):
@@ -185,9 +199,9 @@ def shard(draft: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def full_tensors(draft: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The trained parameters by name, one at a time, whole on every process.
+    """The trained parameters with their names, gathered from all processes one after another.
 
-    Every process must go through all of them; a tensor is valid until the next is asked for.
+    Every process must iterate to the end. A tensor is valid until the next iteration.
     """
     for name, parameter in draft.named_parameters():
         if not parameter.requires_grad:
@@ -213,21 +227,23 @@ class Update(Protocol):
         """The loss of one micro-batch, through the wrapper that shares gradients."""
 
     def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
-        """Around the forward and backward of one micro-batch."""
+        """The context of the forward and backward of one micro-batch."""
 
     def backward(self, loss: Tensor) -> None: ...
 
     def apply(self) -> float:
-        """Clip, step, clear; returns the norm of the whole gradient before clipping.
+        """Clip the gradient, update the weights, and clear the gradient.
 
-        A norm that is not finite ends the run: the weights may then be spoilt.
+        Returns:
+            The norm of the entire gradient before clipping. If it is not finite, the weights may be
+            damaged and the caller ends the run.
         """
 
 
 class PlainUpdate:
     """One process, DDP, FSDP2: torch's own backward, clip and optimizer.
 
-    The weights stay as they are when the norm is not finite.
+    The weights do not change if the norm is not finite.
     """
 
     def __init__(
@@ -255,12 +271,12 @@ class PlainUpdate:
         norm = nn.utils.clip_grad_norm_(parameters, self._clip_norm)
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
-        whole = float(norm)
+        total = float(norm)
         for optimizer in self._optimizers:
-            if math.isfinite(whole):
+            if math.isfinite(total):
                 optimizer.step()
             optimizer.zero_grad()
-        return whole
+        return total
 
 
 class ZeroUpdate:
@@ -277,7 +293,7 @@ class ZeroUpdate:
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
-        # The engine divides by the number of micro-batches: ours is divided by tokens already.
+        # The engine divides by the number of micro-batches, but the loss is divided by tokens.
         self._engine.backward(loss * self._engine.gradient_accumulation_steps())
         if not self._engine.is_gradient_accumulation_boundary():
             self._engine.step()
@@ -288,7 +304,7 @@ class ZeroUpdate:
 
 
 def make_update(trainer: Trainer, *, clip_norm: float) -> Update:
-    """The update that belongs to the trainer's strategy, once its setup is done."""
+    """The update of the trainer's strategy, once its setup is done."""
     if isinstance(trainer.strategy, PerMicroBatchZero):
         return ZeroUpdate(trainer.strategy.model)
     assert trainer.strategy.model is not None

@@ -44,7 +44,7 @@ from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
 from distillspec.runtime.processes import join
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.training.fit import fit
+from distillspec.training.fit import FitInputs, fit
 
 CONTENDERS = ("trl", "ours", "recipe")
 BATCH, PROMPT, RESPONSE, RATE, WARMUP = 32, 96, 128, 3e-4, 20
@@ -116,19 +116,17 @@ def train_ours(contender: str, minutes: float, seed: int, folder: Path) -> Train
     data_module.__class__ = Timed
     assert isinstance(data_module, Timed)
     with PeakMemory(pair.device.type) as memory:
-        outcome = fit(
+        inputs = FitInputs(
             recipe,
             draft=draft,
             target=pair.target,
             tokenizer=pair.tokenizer,
             data_module=data_module,
             probe=None,
-            folder=folder / "run",
-            resume=False,
-            label=contender,
             eos_token_ids=pair.eos_token_ids,
             vocab_size=pair.vocab_size,
         )
+        outcome = fit(inputs, folder=folder / "run", label=contender, resume=False)
     assert data_module.began is not None
     seconds = time.monotonic() - data_module.began + 60.0 * (minutes - left)
     bare_model(draft).save_pretrained(folder / "draft")

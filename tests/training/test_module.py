@@ -6,11 +6,12 @@ import torch
 
 from distillspec.corpus.batches.batching import collate
 from distillspec.models.bare import bare_model
+from distillspec.runtime.world import World
 from distillspec.training import module
-from distillspec.training.clock import StageClock
 from distillspec.training.inference_copy import InferenceCopy
 from distillspec.training.module import DistillModule
 from distillspec.training.objective import Objective
+from distillspec.training.process_plan import ProcessPlan
 from distillspec.training.resume import Position
 from distillspec.training.rollout import Rollout
 from distillspec.training.step import Step
@@ -18,6 +19,7 @@ from tests.training import tiny_run
 
 
 def _wired(made: tiny_run.Parts, dtype: torch.dtype = torch.float32) -> DistillModule:
+    processes = ProcessPlan.of(made.recipe, World(1, 1, 0))._replace(dtype=dtype)
     step = Step(
         made.recipe,
         Objective(made.recipe.distill, made.target),
@@ -29,10 +31,8 @@ def _wired(made: tiny_run.Parts, dtype: torch.dtype = torch.float32) -> DistillM
             pad_token=0,
         ),
         InferenceCopy(made.draft, torch.bfloat16, sharded=False),
-        clock=StageClock(torch.device("cpu")),
+        processes=processes,
         position=Position(),
-        autocast_dtype=dtype,
-        micro_batch_size=4,
     )
     return DistillModule(made.draft, step, fsdp2=False)
 

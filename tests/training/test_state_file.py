@@ -131,7 +131,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     path.write_bytes(damaged)
     settle(path)
     assert read_state(path)["step"] == 1
-    assert "last.damaged.ckpt, and the run goes on from the checkpoint before" in caplog.text
+    assert "last.damaged.ckpt" in caplog.text
     path.write_bytes(damaged)
     with pytest.raises(DamagedStateError, match="checksum"):  # now there is none before it
         settle(path)

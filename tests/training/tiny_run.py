@@ -36,7 +36,7 @@ from distillspec.recipe.schema import Recipe
 from distillspec.runtime.processes import join
 from distillspec.runtime.world import World
 from distillspec.training.cached_target import CachedTopKTarget
-from distillspec.training.fit import FitOutcome, fit
+from distillspec.training.fit import FitInputs, FitOutcome, fit
 from distillspec.training.probe import AcceptanceProbe
 from distillspec.training.resume import LAST
 
@@ -164,19 +164,17 @@ def _target(pair: Path, plan: Recipe) -> PreTrainedModel:
 
 
 def run(made: Parts, folder: Path, *, resume: bool = False, probed: bool = True) -> FitOutcome:
-    return fit(
+    inputs = FitInputs(
         made.recipe,
         draft=made.draft,
         target=None if made.cached else made.target,
         tokenizer=made.tokenizer,
         data_module=made.data,
         probe=made.probe if probed else None,
-        folder=folder,
-        resume=resume,
-        label="tiny",
         reference=made.reference,
         cached=made.cached,
     )
+    return fit(inputs, folder=folder, label="tiny", resume=resume)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
