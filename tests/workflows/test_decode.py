@@ -93,7 +93,7 @@ def test_tokens_come_while_others_are_still_to_be_decoded() -> None:
         ),
         (
             {"choose": {"kind": "ucb", "arms": ["standard@1", "standard@2"], "per": "text"}},
-            "chooses once a text",
+            "once per text",
         ),
         ({"draft": {"kind": "chain", "model": "control"}}, "names the draft 'control'"),
     ],
