@@ -134,12 +134,12 @@ def decode(
     return _with_text(rounds, pair.tokenizer, ids[-_CONTEXT:])
 
 
-def _check_count(name: str, value: object, most: int | None) -> None:
-    if not isinstance(value, int) or value < 1 or (most is not None and value > most):
+def _check_count(name: str, value: object, maximum: int | None) -> None:
+    if not isinstance(value, int) or value < 1 or (maximum is not None and value > maximum):
         raise DistillSpecError(
             f"{name} is {value!r}",
             where="decode",
-            fix=f"give a whole number {'from 1 on' if most is None else f'of 1 to {most}'}",
+            fix=f"give a whole number {'from 1 on' if maximum is None else f'of 1 to {maximum}'}",
         )
 
 

@@ -127,7 +127,7 @@ def test_other_text_is_named(place: Place) -> None:
     check_identity(place.file, text_identity(sets, "rows.jsonl"), has_trained=False)
     edited = [sets.training[0]._replace(response=(1, 2)), *sets.training[1:]]
     other = text_identity(sets._replace(training=edited), "rows.jsonl")
-    with pytest.raises(DistillSpecError, match="training prompts or their own responses") as caught:
+    with pytest.raises(DistillSpecError, match="training prompts or their responses") as caught:
         check_identity(place.file, other, has_trained=True)
     assert caught.value.where.startswith("rows.jsonl; ")
     turned = text_identity(sets._replace(training=sets.training[::-1]), "rows.jsonl")

@@ -99,7 +99,7 @@ def test_a_draft_is_measured_with_its_trimmed_head(
         check.run(plan, as_json=True, min_speedup=None)
         found = json.loads(capsys.readouterr().out)
         alphas.append(found["expectations"][0]["alpha"])
-    assert found["draft_head"] == {"keep": 5, "counted_in": "the data's own responses"}
+    assert found["draft_head"] == {"keep": 5, "counted_in": "the responses in the data"}
     assert alphas[1] < 0.7 * alphas[0]
     assert not Path("data").exists()
     check.run(trimmed, as_json=False, min_speedup=None)

@@ -125,7 +125,7 @@ def test_a_comparison_whose_text_was_edited_does_not_go_on(workplace: Path) -> N
     _begun()
     rows = (workplace / "rows.jsonl").read_text()
     (workplace / "rows.jsonl").write_text(rows.replace("    return", "    yield"))
-    with pytest.raises(DistillSpecError, match="their own responses .*changed since"):
+    with pytest.raises(DistillSpecError, match="their responses .*changed since"):
         _begun()
 
 
