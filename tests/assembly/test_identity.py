@@ -66,9 +66,11 @@ def test_an_exchanged_model_is_named_with_its_folder(
     change(place.folder / "pair" / name)
     with pytest.raises(DistillSpecError) as caught:
         check_identity(place.file, place.found(), has_trained=True)
-    assert {"target": "the target's weights", "draft": "the draft"}[name] in caught.value.what
+    assert {"target": "the target's weights", "draft": "the initial draft"}[
+        name
+    ] in caught.value.what
     assert f"pair/{name}" in caught.value.where
-    assert "put back" in caught.value.fix
+    assert "restore" in caught.value.fix
 
 
 def test_a_branch_of_the_hub_that_has_moved_is_named(
