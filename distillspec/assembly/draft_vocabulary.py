@@ -1,4 +1,4 @@
-"""How the tokens of a draft relate to the target's: the same, some of them, or its own.
+"""How the tokens of a draft relate to the target's: the same, a part of them, or others.
 
 `load_pair` chooses one `DraftVocabulary` for a pair. Training, probe, export and report ask it
 instead of the recipe.
@@ -24,22 +24,27 @@ class DraftVocabulary(Protocol):
 
     @property
     def scored(self) -> Tokens | None:
-        """The target's tokens that the draft scores, ascending; None if it scores all of them."""
+        """The target's tokens that the draft scores, ascending; None if it scores all."""
 
     def prepare(self, draft: PreTrainedModel) -> None:
-        """Make a loaded model such a draft, in place."""
+        """Change a loaded model in place into a draft with this vocabulary."""
 
     def exported_tokenizer(self, target: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """The tokenizer of an exported draft."""
 
     def exported_eos_ids(self, target: frozenset[int]) -> frozenset[int]:
-        """The end tokens that an exported draft names; empty if its folder names its own."""
+        """The end tokens that the export writes; empty if the draft's own config names them."""
 
     def exported_size(self, draft: PreTrainedModel, target: PreTrainedModel | None) -> int:
-        """Rows of the embedding of an exported draft; `target` is None if it is served."""
+        """Rows of the embedding of an exported draft.
+
+        Args:
+            draft: The trained draft.
+            target: None if the target is served.
+        """
 
     def caution(self) -> str | None:
-        """What a reader of the model card must know."""
+        """A warning for the model card; None if none is needed."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class SameVocabulary:
 
 @dataclass(frozen=True)
 class TrimmedVocabulary:
-    """The draft scores the most frequent of the target's tokens only (VocabTrim, 2506.22694).
+    """The draft scores only the most frequent of the target's tokens (VocabTrim, 2506.22694).
 
     Attributes:
         tokens: The kept tokens, ascending.
@@ -94,16 +99,16 @@ class TrimmedVocabulary:
 
     def caution(self) -> str | None:
         return (
-            f"Everything here is of an output head that scores the {len(self.tokens):,} tokens "
-            f"of `{HOT_TOKENS}` alone. The folder holds the full head. An engine that does not "
-            "read that file drafts with the full head: its distribution differs, and drafting is "
-            "no faster."
+            f"All numbers were measured with an output head that scores only the "
+            f"{len(self.tokens):,} tokens of `{HOT_TOKENS}`. The folder holds the full head. An "
+            "engine that does not read that file drafts with the full head: its distribution "
+            "differs, and drafting is no faster."
         )
 
 
 @dataclass(frozen=True)
 class CrossTokenizerVocabulary:
-    """The draft has a tokenizer of its own (TLI, 2502.05202).
+    """Draft and target have different tokenizers (TLI, 2502.05202).
 
     Attributes:
         map: Between the target's tokens and the draft's.
@@ -133,8 +138,8 @@ class CrossTokenizerVocabulary:
 
     def caution(self) -> str | None:
         return (
-            "This draft has a tokenizer of its own. Everything here is of decoding with the "
-            f"{len(self.map.target_ids):,} tokens that it shares with the target (TLI). Of the "
-            "launch lines below only transformers' can work, with tokenizer= and "
-            "assistant_tokenizer= given to generate, and by its own rules."
+            "This draft and its target have different tokenizers. All numbers were measured with "
+            f"the {len(self.map.target_ids):,} tokens that both share (TLI). Of the launch lines "
+            "below only the one of transformers can work, with tokenizer= and "
+            "assistant_tokenizer= given to generate. It translates by other rules."
         )

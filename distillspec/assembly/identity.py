@@ -1,11 +1,11 @@
-"""What a run was started with, by digests: a resumed run is compared with them before it works.
+"""Digests of models and text: a resumed run checks that both are those it was started with.
 
-A target whose weights were exchanged, or responses that were edited, would else give a draft that
-was trained on two things, without a word. Covered are:
+Without this check, exchanged weights or edited responses would silently give a draft that was
+trained on two different things. The digests cover:
 
-- of a local model folder (of a GGUF file: its conversion), config.json and every byte of the weight
-  files that are loaded, which are read again only where size or times have changed; of a model of
-  the Hub, its commit;
+- config.json and every byte of the loaded weight files of a local model folder (for a GGUF file, of
+  its conversion); a weight file is read again only if its size or times have changed;
+- the commit of a model from the Hub;
 - tokenizers, chat template and stop ids;
 - the tokens of all prompts and responses.
 """
@@ -38,12 +38,12 @@ _EXPORT = "export"
 
 _WORDS = {
     "target": "the target's weights or its config.json",
-    "draft": "the draft that it begins with",
+    "draft": "the initial draft",
     "tokenizer": "the tokenizer",
     "draft_tokenizer": "the draft's tokenizer",
     "chat_template": "the chat template",
     "end_tokens": "the token ids that end a text",
-    "training": "the training prompts or their own responses",
+    "training": "the training prompts or their responses in the data",
     "held_out": "the held-out prompts",
     "responses": "the target's responses",
 }
@@ -55,10 +55,12 @@ Value = str | list[int] | None
 
 
 class Identity(NamedTuple):
-    """Digests of what a run works on, by the names of `_WORDS`, and what they are of.
+    """Digests of models and text.
 
-    places: file or key that a digest is of. files: of weight files, by path, what `_stamp` says and
-    their SHA-256.
+    Attributes:
+        digests: By the names of `_WORDS`.
+        places: The file or key behind a digest, for errors.
+        files: Of weight files, by path: size, times and inode, then the SHA-256 (hex).
     """
 
     digests: dict[str, Value]
@@ -66,57 +68,63 @@ class Identity(NamedTuple):
     files: dict[str, list[Any]]
 
     def only(self, *names: str) -> Identity:
-        """A part of it."""
-        kept = {name: value for name, value in self.digests.items() if name in names}
-        return self._replace(digests=kept)
+        """The digests with these names."""
+        digests = {name: value for name, value in self.digests.items() if name in names}
+        return self._replace(digests=digests)
 
     def without(self, *names: str) -> Identity:
-        """All but these."""
+        """The digests without these names."""
         return self.only(*(name for name in self.digests if name not in names))
 
 
-def check_identity(path: Path, found: Identity, *, has_trained: bool) -> list[str]:
-    """Compare `found` with the digests in the file `path`, then keep there what is new.
+def check_identity(path: Path, current: Identity, *, has_trained: bool) -> list[str]:
+    """Compare digests with those in a file, then add the new ones to the file.
 
     Args:
         path: identity.json of a run folder.
-        found: Of now; it may be a part.
-        has_trained: Whether the run has a checkpoint: without digests it is of an earlier version.
+        current: Digests of this start; a part of them may be given.
+        has_trained: Whether the run has a checkpoint. If it has no digests, an earlier version
+            started it.
 
     Returns:
         Notes for the user.
 
     Raises:
-        DistillSpecError: Something is another than when the run was started.
+        DistillSpecError: Models or text have changed since the run was started.
     """
     stored = _read(path)
     digests: dict[str, Value] = stored.get("digests", {})
     changed = [
         name
-        for name, value in found.digests.items()
+        for name, value in current.digests.items()
         if digests.get(name) is not None and digests[name] != value
     ]
     if changed:
-        places = [found.places[name] for name in changed if name in found.places]
+        sources = [current.places[name] for name in changed if name in current.places]
         raise DistillSpecError(
             f"{' and '.join(_WORDS[name] for name in changed)} changed since this run was started",
-            where="; ".join([*dict.fromkeys(places), str(path)]),
-            fix="put back what the run was started with, or start a new run from the recipe",
+            where="; ".join([*dict.fromkeys(sources), str(path)]),
+            fix="restore what the run was started with, or start a new run from the recipe",
         )
-    new = {**stored, "digests": {**digests, **found.digests}}
-    new["files"] = {**stored.get("files", {}), **found.files}
+    new = {**stored, "digests": {**digests, **current.digests}}
+    new["files"] = {**stored.get("files", {}), **current.files}
     if new != stored:
         write_json(path, new)
     if has_trained and "tokenizer" not in digests:
         return [
-            "an earlier version began this run and kept no digests: whether target, draft and text "
-            "are as they were is not known; from now on it is"
+            "an earlier version started this run without digests, so it is not known whether "
+            "target, draft and text have changed; this start has written digests"
         ]
     return []
 
 
 def pair_identity(pair: ModelPair, path: Path) -> Identity:
-    """Of models and tokenizers. path: identity.json, whose digests of unchanged files are taken."""
+    """Digests of models and tokenizers.
+
+    Args:
+        pair: Loaded.
+        path: identity.json, whose digests of unchanged files are reused.
+    """
     plan = pair.recipe.pair
     known, files = _read(path).get("files", {}), dict[str, list[Any]]()
     digests: dict[str, Value] = {
@@ -137,28 +145,29 @@ def pair_identity(pair: ModelPair, path: Path) -> Identity:
     else:
         assert pair.start is not None
         digests["draft"] = model_digest(pair.start)
-        places["draft"] = f"pair.draft: made of {plan.draft.in_words()}, by the torch of run.json"
+        places["draft"] = f"pair.draft: made as {plan.draft.in_words()}, by the torch of run.json"
     return Identity(digests, places, files)
 
 
-def text_identity(sets: PromptSets, place: str) -> Identity:
-    """Of the data. place: where it comes from, for errors."""
+def text_identity(sets: PromptSets, source: str) -> Identity:
+    """Digests of the data; `source` names it in errors."""
     digests: dict[str, Value] = {
         "training": prompts_digest(sets.training),
         "held_out": prompts_digest(sets.held_out),
     }
-    return Identity(digests, dict.fromkeys(digests, place), {})
+    return Identity(digests, dict.fromkeys(digests, source), {})
 
 
-def responses_identity(responses: Mapping[str, Tokens], place: str) -> Identity:
-    """Of the target's responses that are trained on, by the key of their prompt."""
+def responses_identity(responses: Mapping[str, Tokens], store: str) -> Identity:
+    """Digest of the target's responses, by prompt key; `store` names them in errors."""
     lines = (json.dumps([key, list(responses[key])]) for key in sorted(responses))
-    return Identity({"responses": _text_digest(*lines)}, {"responses": place}, {})
+    return Identity({"responses": _text_digest(*lines)}, {"responses": store}, {})
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 (hex) of all that cuts a text into tokens; padding and truncation, which calls set,
-    left out.
+    """SHA-256 (hex) of all that determines how a text becomes tokens.
+
+    Padding and truncation are left out, because calls of the tokenizer set them.
     """
     special = json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str)
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -171,40 +180,40 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def prompts_digest(prompts: Iterable[Prompt]) -> str:
-    """SHA-256 (hex) of keys, tokens and own responses, whatever their order."""
-    lines = (json.dumps([one.key, one.tokens, one.response]) for one in prompts)
+    """SHA-256 (hex) of keys, tokens and responses in the data, in any order."""
+    lines = (json.dumps([prompt.key, prompt.tokens, prompt.response]) for prompt in prompts)
     return _text_digest(*sorted(lines))
 
 
 def _model(
     name: str, revision: str | None, known: Mapping[str, Any], files: dict[str, Any]
 ) -> Value:
-    """Of a local folder or GGUF file, by content; of a model of the Hub, by its commit."""
+    """Digest of a local folder or GGUF file by its content; the commit of a model from the Hub."""
     folder = loaded_folder(name, revision)
     if is_hub_id(name):
         return folder.name
-    found = model_files(folder)
-    config = {key: value for key, value in found.config.items() if key not in _CHANGES_WITH_SAVING}
+    model = model_files(folder)
+    config = {key: value for key, value in model.config.items() if key not in _CHANGES_WITH_SAVING}
     with ThreadPoolExecutor(_THREADS) as pool:
-        sums = pool.map(lambda file: _file_sum(file, known), found.weights)
-        for file, (stamp, digest) in zip(found.weights, sums, strict=True):
+        sums = pool.map(lambda file: _file_sum(file, known), model.weights)
+        for file, (stamp, digest) in zip(model.weights, sums, strict=True):
             files[str(file.absolute())] = [*stamp, digest]
-    lines = [f"{file.name} {files[str(file.absolute())][-1]}" for file in found.weights]
+    lines = [f"{file.name} {files[str(file.absolute())][-1]}" for file in model.weights]
     return _text_digest(json.dumps(config, sort_keys=True), *lines)
 
 
 def _file_sum(file: Path, known: Mapping[str, Any]) -> tuple[list[int], str]:
-    """Size and times of a file, and its SHA-256; read again only where the former are others."""
+    """Size, times and inode of a file, and its SHA-256; read again only if the former changed."""
     stat = file.stat()
     stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-    before = known.get(str(file.absolute()))
-    if isinstance(before, list) and before[:-1] == stamp:
-        return stamp, str(before[-1])
+    entry = known.get(str(file.absolute()))
+    if isinstance(entry, list) and entry[:-1] == stamp:
+        return stamp, str(entry[-1])
     return stamp, file_digest(file)
 
 
 def file_digest(file: Path) -> str:
-    """SHA-256 (hex) of its bytes."""
+    """SHA-256 (hex) of the bytes of a file."""
     digest = hashlib.sha256()
     with file.open("rb") as handle:
         while piece := handle.read(_PIECE):
@@ -213,23 +222,28 @@ def file_digest(file: Path) -> str:
 
 
 class ExportIdentity(NamedTuple):
-    """SHA-256 (hex) of best.ckpt, and of each file of draft/ that makes the model."""
+    """Digests of an export.
+
+    Attributes:
+        checkpoint: SHA-256 (hex) of best.ckpt.
+        files: The same of each file in draft/ that the model consists of.
+    """
 
     checkpoint: str
     files: dict[str, str]
 
 
-def keep_export(path: Path, found: ExportIdentity) -> None:
-    """Write it into the file `path`, identity.json of a run folder, beside what is there."""
-    write_json(path, {**_read(path), _EXPORT: found._asdict()})
+def keep_export(path: Path, export: ExportIdentity) -> None:
+    """Add the digests of an export to `path`, identity.json of a run folder."""
+    write_json(path, {**_read(path), _EXPORT: export._asdict()})
 
 
 def kept_export(path: Path) -> ExportIdentity | None:
-    """Of the file `path`; None where nothing was exported, or by an earlier version."""
+    """The digests in `path`; None if nothing was exported, or only by an earlier version."""
     stored = _read(path)
-    return (
-        _kept(path).record(ExportIdentity, stored[_EXPORT], _EXPORT) if _EXPORT in stored else None
-    )
+    if _EXPORT not in stored:
+        return None
+    return _stored_text(path).record(ExportIdentity, stored[_EXPORT], _EXPORT)
 
 
 def _text_digest(*lines: str) -> str:
@@ -240,19 +254,22 @@ def _text_digest(*lines: str) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The file, {} where there is none; an earlier version kept the digest of made drafts alone."""
+    """The content of the file, {} if it is missing.
+
+    An earlier version stored only the digest of a made draft, in start.json.
+    """
     earlier = path.with_name("start.json")
     if not path.exists() and earlier.exists():
-        return {"digests": read_json(_kept(earlier), dict[str, Value])}
+        return {"digests": read_json(_stored_text(earlier), dict[str, Value])}
     if not path.exists():
         return {}
-    kept = _kept(path)
-    found = read_json(kept, dict[str, Any])
-    kept.record(dict[str, Value], found.get("digests", {}), "digests")
-    kept.record(dict[str, list[Any]], found.get("files", {}), "files")
-    return found
+    text = _stored_text(path)
+    content = read_json(text, dict[str, Any])
+    text.record(dict[str, Value], content.get("digests", {}), "digests")
+    text.record(dict[str, list[Any]], content.get("files", {}), "files")
+    return content
 
 
-def _kept(path: Path) -> BoundedText:
-    fix = "restore the file from a copy; if target, draft and data are as they were, delete it"
+def _stored_text(path: Path) -> BoundedText:
+    fix = "restore the file from a copy; if target, draft and data have not changed, delete it"
     return BoundedText(path, "the record of what this run was started with", fix)

@@ -1,4 +1,4 @@
-"""A target whose weights this run has loaded, in one process or split over all of them."""
+"""A target with loaded weights, in this process or split over all processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LocalTarget:
-    """All weights are in this process."""
+    """The target of a run that holds all weights in this process."""
 
     console: Terminal
 
@@ -39,6 +39,9 @@ class LocalTarget:
         return True
 
     def control_refusal(self) -> str | None:
+        return None
+
+    def try_out(self, pair: ModelPair, sets: PromptSets) -> None:
         return None
 
     def training_text(
@@ -64,13 +67,13 @@ class LocalTarget:
         pair = with_head(pair, sets.training, responses)
         cached = cached_target(pair, sets.training, responses, world)
         if cached is not None:
-            lines.append(f"distributions kept under {cached.store.folder}")
+            lines.append(f"distributions stored under {cached.store.folder}")
         return lines
 
     def export_proof(
         self, pair: ModelPair, draft: PreTrainedModel, sets: PromptSets, folder: Path
     ) -> str:
-        """By alpha on the target's own text."""
+        """Compare alpha on the target's text."""
         policy = SamplingPolicy(temperature=pair.recipe.distill.temperature)
         texts = drawn_texts(pair, sets.held_out)
 
@@ -90,15 +93,15 @@ class LocalTarget:
             bridge=pair.bridge,
         )
         proof = (
-            f"its alpha on {len(texts)} other held-out texts is {alpha:.4f}, before the export "
-            f"{expected:.4f}"
+            f"its alpha on {len(texts)} other held-out texts is {alpha:.4f}, and was "
+            f"{expected:.4f} before the export"
         )
         if pair.kept is None:
             return proof
         whole_head(draft)
         return (
-            f"{proof}; an engine that knows nothing of {HOT_TOKENS} drafts with the full head: "
-            f"alpha {alpha_of(draft):.4f} there"
+            f"{proof}; an engine that does not read {HOT_TOKENS} drafts with the full head, which "
+            f"has alpha {alpha_of(draft):.4f}"
         )
 
     def closing_lines(self, folder: Path, draft: Path) -> list[str]:
@@ -107,10 +110,10 @@ class LocalTarget:
 
 @dataclass(frozen=True)
 class ShardedTarget(LocalTarget):
-    """The weights are split over all processes, which must ask it together.
+    """The target of a run that splits the weights over all processes, which ask it together.
 
-    It scores text for training and for the probe. When training ends the processes leave, so the
-    export is proved by the draft's own text, and nothing is evaluated.
+    The target scores text for training and for the probe. The processes end with the training.
+    So the export is compared on text of the draft, and nothing is evaluated.
     """
 
     @property
@@ -124,24 +127,28 @@ class ShardedTarget(LocalTarget):
         nats = verify_reload(folder, draft, texts, vocab_size=pair.vocab_size)
         trained = surprise(draft, texts, vocab_size=pair.vocab_size).mean()
         return (
-            f"its loss on its own text is {nats:.4f} nats (before rounding to bfloat16 "
+            f"its loss on text that it drew is {nats:.4f} nats (before rounding to bfloat16 "
             f"{trained:.4f})"
         )
 
     def closing_lines(self, folder: Path, draft: Path) -> list[str]:
         return [
             "not evaluated: the target is split over processes that have ended. Measure tau and "
-            f"speed-up in a serving engine, or by `distillspec evaluate {folder}` on a machine "
+            f"speed-up in a serving engine, or run `distillspec evaluate {folder}` on a machine "
             "that holds the target in one process"
         ]
 
 
 def check_writes_text(recipe: Recipe) -> None:
-    """DistillSpecError, before anything is loaded, for a target that writes no responses."""
+    """Check, before any model is loaded, that the target can write responses.
+
+    Raises:
+        DistillSpecError: The target is split over processes.
+    """
     if recipe.hardware.shard_target:
         raise DistillSpecError(
             "a target that is split over processes writes no responses",
             where="hardware.shard_target=true",
-            fix="let a server write them (pair.endpoint in a recipe of its own), or take text of "
+            fix="let a server write them (pair.endpoint in another recipe), or train on text of "
             "the draft or of the data",
         )

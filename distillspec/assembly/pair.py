@@ -6,10 +6,9 @@ import copy
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-import torch.distributed
 from torch import nn
 
 from distillspec.assembly.draft_vocabulary import (
@@ -18,18 +17,27 @@ from distillspec.assembly.draft_vocabulary import (
     SameVocabulary,
     TrimmedVocabulary,
 )
+from distillspec.assembly.pair_models import (
+    check_contexts,
+    check_draft,
+    check_seq2seq,
+    end_of_text,
+    load_draft,
+    load_draft_tokenizer,
+    load_stored_target,
+    load_target,
+    make_draft,
+)
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
-from distillspec.models.loading.load import empty_model, fetch_model, load_model, load_tokenizer
+from distillspec.models.loading.load import load_tokenizer
 from distillspec.models.loading.precision import cast_parameters, fast_dtype
 from distillspec.models.runners.cache import check_rolls_back
-from distillspec.models.runners.eager import context_of_model, max_context_length, vocabulary_size
+from distillspec.models.runners.eager import max_context_length, vocabulary_size
 from distillspec.models.runners.encoder_decoder import check_same_kind, is_seq2seq, start_token
-from distillspec.models.surgery.adapters import add_lora, check_targets
+from distillspec.models.surgery.adapters import add_lora
 from distillspec.models.surgery.frozen_target import FrozenTarget
-from distillspec.models.surgery.made_draft import made_draft
-from distillspec.models.surgery.sharded import split_over_processes
 from distillspec.models.surgery.trainable import without_dropout
 from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap
 from distillspec.models.vocabulary.eos_tokens import EosTokens, required_stop_ids
@@ -40,7 +48,6 @@ from distillspec.models.vocabulary.tokenizer_pair import (
 )
 from distillspec.models.vocabulary.trimmed_head import settle_head
 from distillspec.recipe.capacity import check_threads
-from distillspec.recipe.context import check_rows_fit
 from distillspec.recipe.schema import HardwareConfig, Recipe
 from distillspec.recipe.start import PrunedDraftConfig, RandomDraftConfig
 from distillspec.runtime.seeds import derive_seed
@@ -52,7 +59,11 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def device_of(hardware: HardwareConfig) -> torch.device:
-    """The device of this process. Errors: a GPU is asked for and there is none."""
+    """The device of this process.
+
+    Raises:
+        DistillSpecError: The recipe asks for a GPU and torch can use none.
+    """
     if hardware.device == "cpu" or (hardware.device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -65,14 +76,14 @@ def device_of(hardware: HardwareConfig) -> torch.device:
 
 
 def dtype_of(name: str, device: torch.device) -> torch.dtype:
-    """The dtype that a recipe or suite names; "auto" is what `device` multiplies fastest."""
+    """The dtype that a recipe or suite names; "auto" is the fastest that `device` multiplies."""
     return fast_dtype(device) if name == "auto" else _DTYPES[name]
 
 
 def prepare_process(recipe: Recipe) -> None:
-    """Threads, determinism, and the initial weights of LoRA."""
+    """Set threads and determinism, and seed the initial weights of LoRA."""
     if recipe.hardware.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA begins
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA reads it when it starts
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
     if recipe.hardware.threads is not None:
@@ -92,12 +103,12 @@ class ModelPair:
 
     Attributes:
         recipe: Names the pair.
-        device: Where both models are.
+        device: The device of both models.
         frozen: The target, or None if it is served behind an endpoint.
         tokenizer: The target's; of a served target the draft's, which must be the same.
         vocab_size: Tokens that both models share; with two tokenizers the target's.
         stops: What ends a text.
-        start: A draft that is made, as it begins; None if the recipe names one.
+        start: The initial weights of a made draft; None if the recipe names a folder.
         vocabulary: How the draft's tokens relate to the target's.
     """
 
@@ -120,7 +131,7 @@ class ModelPair:
         """The target's weights.
 
         Raises:
-            DistillSpecError: The target is served, so its weights are elsewhere.
+            DistillSpecError: The target is served, so this process has no weights.
         """
         if self.frozen is None:
             raise DistillSpecError(
@@ -132,7 +143,7 @@ class ModelPair:
 
     @property
     def is_split(self) -> bool:
-        """Whether the target lies on all processes, which then must ask it together."""
+        """Whether the target is split over all processes, which then must ask it together."""
         return self.frozen is not None and self.frozen.is_split
 
     @property
@@ -144,12 +155,12 @@ class ModelPair:
     @property
     def bridge(self) -> CrossTokenizerMap | None:
         """The map between two tokenizers; None if there is one tokenizer."""
-        own = self.vocabulary
-        return own.map if isinstance(own, CrossTokenizerVocabulary) else None
+        vocabulary = self.vocabulary
+        return vocabulary.map if isinstance(vocabulary, CrossTokenizerVocabulary) else None
 
     @property
     def start_token(self) -> int | None:
-        """What a prompt ends with for an encoder-decoder pair; None for a causal one."""
+        """The token that ends each prompt of an encoder-decoder pair; None for a causal pair."""
         model = None if self.frozen is None else self.frozen.model
         return start_token(model) if model is not None and is_seq2seq(model) else None
 
@@ -158,7 +169,14 @@ class ModelPair:
         return padding_token(self.tokenizer, self.vocab_size, min(self.eos_token_ids))
 
     def check_tokens(self, texts: Iterable[tuple[str, Sequence[int]]]) -> None:
-        """DistillSpecError for a text (name, tokens) with a token that the models do not have."""
+        """Check that the models know all tokens.
+
+        Args:
+            texts: Name and tokens of each text.
+
+        Raises:
+            DistillSpecError: A text has a token outside the vocabulary.
+        """
         check_in_vocabulary(texts, self.vocab_size, self.tokenizer)
 
     def trimmed_to(self, tokens: Tokens) -> ModelPair:
@@ -166,7 +184,7 @@ class ModelPair:
         return replace(self, vocabulary=TrimmedVocabulary(tokens))
 
     def draft(self, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-        """The undistilled draft, from its folder or as it was made, to decode with."""
+        """The undistilled draft, ready to decode with."""
         draft = self._plain_draft(dtype)
         self.vocabulary.prepare(draft)
         settle_head(draft)
@@ -174,7 +192,7 @@ class ModelPair:
 
     def _plain_draft(self, dtype: torch.dtype) -> PreTrainedModel:
         if self.start is None:
-            return _draft(self.recipe, dtype, self.device)
+            return load_draft(self.recipe, dtype, self.device)
         draft = copy.deepcopy(self.start)
         cast_parameters(draft, dtype)
         torch.nn.Module.to(draft, self.device)
@@ -190,10 +208,17 @@ class ModelPair:
 
 
 def load_pair(recipe: Recipe, dtype: torch.dtype | None = None) -> ModelPair:
-    """Load the target (in `dtype`; default: the hardware's precision) and check the pair.
+    """Load the target and check the pair.
 
-    The tokenizers are compared before any weight is read. A draft that is made has the target's.
-    Of a target behind an endpoint there is nothing to load or to compare.
+    The tokenizers load before any weight. A made draft has the target's tokenizer. A target behind
+    an endpoint has nothing to load or to compare.
+
+    Args:
+        recipe: Names the pair.
+        dtype: Of the target's weights; None takes the precision in hardware.
+
+    Raises:
+        DistillSpecError: A model cannot be loaded, or the two models do not fit together.
     """
     pair, device = recipe.pair, device_of(recipe.hardware)
     if pair.endpoint is not None:
@@ -207,30 +232,9 @@ def load_pair(recipe: Recipe, dtype: torch.dtype | None = None) -> ModelPair:
     )
     if not isinstance(pair.draft, str):
         return _made_pair(recipe, pair.draft, tokenizer, dtype)
-    draft_tokenizer = _draft_tokenizer(recipe)
-    target = _target(recipe, dtype, device)
+    draft_tokenizer = load_draft_tokenizer(recipe)
+    target = load_target(recipe, dtype, device)
     return _given_pair(recipe, target, tokenizer, draft_tokenizer)
-
-
-def _target(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """Whole on this process, or split over all of them where the recipe wants it."""
-    pair = recipe.pair
-    shared: Any = {
-        "dtype": dtype,
-        "trust_remote_code": pair.trust_remote_code,
-        "revision": pair.target_revision,
-        "what": "target",
-    }
-    several = torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
-    if not (recipe.hardware.shard_target and several):
-        return load_model(pair.target_weights, device=device, **shared)
-    # Now, not while the others wait for the first process: a Hub's files take their time.
-    fetch_model(pair.target_weights, **{key: shared[key] for key in shared if key != "dtype"})
-    return split_over_processes(
-        lambda: load_model(pair.target_weights, **shared),
-        lambda: empty_model(pair.target_weights, **shared),
-        device,
-    )
 
 
 def _given_pair(
@@ -239,16 +243,16 @@ def _given_pair(
     tokenizer: PreTrainedTokenizerBase,
     draft_tokenizer: PreTrainedTokenizerBase,
 ) -> ModelPair:
-    """A target and the draft that the recipe names."""
+    """Check a loaded target with the draft that the recipe names."""
     pair, device = recipe.pair, device_of(recipe.hardware)
-    draft = _draft(recipe, torch.float32, torch.device("cpu"))
+    draft = load_draft(recipe, torch.float32, torch.device("cpu"))
     check_rolls_back(target)
     check_rolls_back(draft)
-    _check_length(recipe, target, draft)
-    _check_draft(recipe, draft)
+    check_contexts(recipe, target, draft)
+    check_draft(recipe, draft)
     names = f"pair.target={pair.target}, pair.draft={pair.draft}"
     if check_same_kind(target, draft, names):
-        _check_seq2seq(recipe)
+        check_seq2seq(recipe)
     sizes = vocabulary_size(target), vocabulary_size(draft)
     stops = _stops(recipe, target, tokenizer, "target")
     if pair.tokenizers == "cross-tokenizer":
@@ -264,16 +268,17 @@ def _given_pair(
 
 
 def _load_draft_alone(recipe: Recipe, device: torch.device) -> ModelPair:
-    tokenizer = _draft_tokenizer(recipe)
-    draft = _draft(recipe, torch.float32, torch.device("cpu"))
+    """The pair of a target behind an endpoint."""
+    tokenizer = load_draft_tokenizer(recipe)
+    draft = load_draft(recipe, torch.float32, torch.device("cpu"))
     if is_seq2seq(draft):
         raise DistillSpecError(
-            "an endpoint answers for causal drafts, and this one has an encoder",
+            "an endpoint needs a causal draft, and this one has an encoder",
             where=f"pair.draft={recipe.pair.draft}",
             fix="name the target's folder or Hub id in pair.target, in place of pair.endpoint",
         )
-    _check_length(recipe, draft)
-    _check_draft(recipe, draft)
+    check_contexts(recipe, draft)
+    check_draft(recipe, draft)
     size = vocabulary_size(draft)
     size = check_pair(tokenizer, tokenizer, size, size, f"pair.draft={recipe.pair.draft}")
     return ModelPair(
@@ -287,14 +292,14 @@ def _made_pair(
     tokenizer: PreTrainedTokenizerBase,
     dtype: torch.dtype,
 ) -> ModelPair:
-    """A target and the draft that is made for it, from the target's weights as they are stored."""
+    """A target, and the draft that is made from the stored weights of the target."""
     device = device_of(recipe.hardware)
-    target = _stored_target(recipe)
+    target = load_stored_target(recipe)
     check_rolls_back(target)
     stops = _stops(recipe, target, tokenizer, "target")
     size = vocabulary_size(target)
     vocab_size = check_pair(tokenizer, tokenizer, size, size, f"pair.target={recipe.pair.target}")
-    start = _made(recipe, plan, target, _end_of_text(tokenizer, stops.ids), recipe.seed)
+    start = make_draft(recipe, plan, target, end_of_text(tokenizer, stops.ids), recipe.seed)
     cast_parameters(target, dtype)
     torch.nn.Module.to(target, device)
     frozen = FrozenTarget(target, vocab_size)
@@ -302,9 +307,9 @@ def _made_pair(
 
 
 def with_draft_of(pair: ModelPair, recipe: Recipe) -> ModelPair:
-    """The pair with the draft of another recipe for the same target, which is not loaded again.
+    """The pair with the draft of another recipe for the same target, which stays loaded.
 
-    A draft that is made is made from the pair's seed, whatever the recipe's.
+    The seed of a made draft is the pair's, and not the one of `recipe`.
     """
     plan = recipe.pair.draft
     assert recipe.pair.target == pair.recipe.pair.target
@@ -312,112 +317,15 @@ def with_draft_of(pair: ModelPair, recipe: Recipe) -> ModelPair:
         return replace(pair, recipe=recipe)
     target = pair.target.model
     if isinstance(plan, str):
-        return _given_pair(recipe, target, pair.tokenizer, _draft_tokenizer(recipe))
-    end = _end_of_text(pair.tokenizer, pair.eos_token_ids)
-    start = _made(recipe, plan, _stored_target(recipe), end, pair.recipe.seed)
+        return _given_pair(recipe, target, pair.tokenizer, load_draft_tokenizer(recipe))
+    end = end_of_text(pair.tokenizer, pair.eos_token_ids)
+    start = make_draft(recipe, plan, load_stored_target(recipe), end, pair.recipe.seed)
     size = vocabulary_size(target)
     size = check_pair(
         pair.tokenizer, pair.tokenizer, size, size, f"pair.target={recipe.pair.target}"
     )
     frozen = FrozenTarget(target, size)
     return ModelPair(recipe, pair.device, frozen, pair.tokenizer, size, pair.stops, start)
-
-
-def _stored_target(recipe: Recipe) -> PreTrainedModel:
-    """On the CPU, in the type that its weights are stored in."""
-    return load_model(
-        recipe.pair.target_weights,
-        dtype="auto",
-        trust_remote_code=recipe.pair.trust_remote_code,
-        revision=recipe.pair.target_revision,
-        what="target",
-    )
-
-
-def _made(
-    recipe: Recipe,
-    plan: PrunedDraftConfig | RandomDraftConfig,
-    target: PreTrainedModel,
-    end_token: int,
-    seed: int,
-) -> PreTrainedModel:
-    if is_seq2seq(target):
-        raise DistillSpecError(
-            "of an encoder-decoder target no draft can be made",
-            where="pair.draft",
-            fix="name the folder or Hub id of a smaller model of its family, such as t5-small",
-        )
-    start = made_draft(plan, target, end_token=end_token, seed=seed)
-    _check_length(recipe, target, start)
-    _check_draft(recipe, start)
-    return start
-
-
-def _end_of_text(tokenizer: PreTrainedTokenizerBase, ends: frozenset[int]) -> int:
-    return min(ends) if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)
-
-
-def _check_length(recipe: Recipe, *models: PreTrainedModel) -> None:
-    check_rows_fit(recipe, map(context_of_model, models))
-
-
-def _check_draft(recipe: Recipe, draft: PreTrainedModel) -> None:
-    """Whether what the recipe changes about the draft can be: before a run folder is begun."""
-    if recipe.lora is not None:
-        check_targets(draft, recipe.lora)
-    plan, size = recipe.pair.draft_head, vocabulary_size(draft)
-    if plan is not None and plan.keep > size:
-        raise DistillSpecError(
-            f"the draft's head cannot keep {plan.keep} tokens: it has {size}",
-            where=f"pair.draft_head.keep={plan.keep}",
-            fix=f"give at most {size}, or leave draft_head out",
-        )
-
-
-def _check_seq2seq(recipe: Recipe) -> None:
-    """What needs rows that are predicted from their first token on, or that branch."""
-    distill = recipe.distill
-    faults = {
-        "distill.on_prompts": (distill.on_prompts, "a source is read, and never predicted"),
-        "distill.packing": (distill.packing is not None, "a row has one source"),
-        "distill.source.speculative": (
-            distill.source.speculative > 0,
-            "speculation in batches is for causal pairs; take draft, or target",
-        ),
-        "pair.tokenizers: cross-tokenizer": (
-            recipe.pair.tokenizers == "cross-tokenizer",
-            "drafts with a tokenizer of their own are for causal pairs",
-        ),
-    }
-    for where, (is_set, reason) in faults.items():
-        if is_set:
-            raise DistillSpecError(
-                f"this cannot be done with encoder-decoder models: {reason}",
-                where=where,
-                fix="leave it out for this pair",
-            )
-
-
-def _draft_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
-    assert isinstance(recipe.pair.draft, str), "a made draft has the target's"
-    return load_tokenizer(
-        recipe.pair.draft,
-        trust_remote_code=recipe.pair.trust_remote_code,
-        revision=recipe.pair.draft_revision,
-        what="draft",
-    )
-
-
-def _draft(recipe: Recipe, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    assert isinstance(recipe.pair.draft, str), "a made draft is in no folder"
-    return load_model(
-        recipe.pair.draft,
-        dtype=dtype,
-        device=device,
-        trust_remote_code=recipe.pair.trust_remote_code,
-        revision=recipe.pair.draft_revision,
-        what="draft",
-    )
 
 
 def _stops(

@@ -1,4 +1,4 @@
-"""A target behind an endpoint: its stored answers take the place of a model."""
+"""A target behind an endpoint, which gives stored answers in place of a model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 UNMEASURED = (
     "alpha, tau and speed-up are not known: they need the target's weights, and an endpoint gives "
-    "text alone"
+    "text only"
 )
 
 _TRIED = 4  # prompts that `check` asks
@@ -42,9 +42,9 @@ _ALIKE = 0.9  # share of answers with equal token counts below which tokenizers 
 
 @dataclass(frozen=True)
 class ServedTarget:
-    """A target behind an OpenAI-compatible API, which answers with text and nothing else.
+    """A target behind an OpenAI-compatible API, which answers with text only.
 
-    Its answers are stored first. Training then reads stored text, as it would with any target.
+    The answers are stored first. Training then reads stored text, as with any target.
     """
 
     console: Terminal
@@ -54,7 +54,10 @@ class ServedTarget:
         return False
 
     def control_refusal(self) -> str | None:
-        return "no control: it would be the same training again, by plain NLL"
+        return "no control: it would repeat the same training, by plain NLL"
+
+    def try_out(self, pair: ModelPair, sets: PromptSets) -> EndpointTrial:
+        return try_out(pair, sets)
 
     def training_text(
         self,
@@ -80,9 +83,9 @@ class ServedTarget:
     def export_proof(
         self, pair: ModelPair, draft: PreTrainedModel, sets: PromptSets, folder: Path
     ) -> str:
-        """By the loss on the target's stored answers to held-out prompts."""
-        alone = World(1, 1, 0)  # the other processes have ended
-        texts = target_text(pair, sets, alone, self.console, wanted=False).held_out
+        """Compare the loss on the target's stored answers to held-out prompts."""
+        single_process = World(1, 1, 0)  # the other processes have ended
+        texts = target_text(pair, sets, single_process, self.console, wanted=False).held_out
         nats = verify_reload(folder, draft, texts, vocab_size=pair.vocab_size)
         trained = surprise(draft, texts, vocab_size=pair.vocab_size).mean()
         return f"its held-out loss is {nats:.4f} nats (before rounding to bfloat16 {trained:.4f})"
@@ -90,14 +93,20 @@ class ServedTarget:
     def closing_lines(self, folder: Path, draft: Path) -> list[str]:
         return [
             UNMEASURED,
-            f"next, where the weights are: distillspec tune TARGET {draft} --prompts FILE.jsonl",
+            "next, on a machine with the weights: distillspec tune TARGET "
+            f"{draft} --prompts FILE.jsonl",
         ]
 
 
 class TargetText(NamedTuple):
-    """training: the prompts that have an answer. responses: theirs, by key, None where none was
-    wanted. held_out: answered prompts that are not trained on. notes: for the user. folder: of the
-    store.
+    """The target's stored answers.
+
+    Attributes:
+        training: Training prompts that have an answer.
+        responses: Their answers by prompt key; None if the recipe trains on other text.
+        held_out: Held-out prompts of the probe, with their answers.
+        notes: Lines for the user.
+        folder: Of the store.
     """
 
     training: list[Prompt]
@@ -115,16 +124,25 @@ def target_text(
     *,
     wanted: bool,
 ) -> TargetText:
-    """The target's stored answers, asking for those that are missing, every rank its part.
+    """Read the target's stored answers; each rank asks for its part of what is missing.
 
-    wanted: answers to the training prompts; those to the probe's held-out prompts always are.
-    Errors: as of asking; and a store that was made otherwise.
+    Args:
+        pair: Names the endpoint and the store.
+        sets: Training and held-out prompts.
+        world: The processes of this start.
+        console: Shows progress.
+        wanted: Whether answers to the training prompts are needed. Answers to the held-out prompts
+            of the probe always are.
+
+    Raises:
+        DistillSpecError: The endpoint fails, too few prompts have an answer, or the store was
+            written with other settings.
     """
     recipe, endpoint = pair.recipe, pair.recipe.pair.endpoint
     assert endpoint is not None
     drawn = _drawn(recipe)
-    place = StoreFolder(Path(recipe.data.store), endpoint.model, former=recipe.name)
-    store = ReceivedAnswers(place, maker(endpoint, drawn))
+    store_folder = StoreFolder(Path(recipe.data.store), endpoint.model, former=recipe.name)
+    store = ReceivedAnswers(store_folder, maker(endpoint, drawn))
     folder = store.folder
     held_out = probe_prompts(recipe, sets.held_out)
     prompts = [*held_out, *(sets.training if wanted else [])]
@@ -141,26 +159,33 @@ def target_text(
                 asked.words(), done=asked.settled, total=asked.total
             ),
         )
-    found = store.received(asked, Encoder(pair.tokenizer, stops=pair.stops), drawn.max_tokens)
-    pair.check_tokens(found.responses.items())
-    texts = [DrawnText(p.tokens, found.responses[p.key]) for p in held_out if _has(found, p)]
-    training = [p for p in sets.training if not wanted or _has(found, p)]
+    received = store.received(asked, Encoder(pair.tokenizer, stops=pair.stops), drawn.max_tokens)
+    pair.check_tokens(received.responses.items())
+    texts = [DrawnText(p.tokens, received.responses[p.key]) for p in held_out if _has(received, p)]
+    training = [p for p in sets.training if not wanted or _has(received, p)]
     if not texts or not training:
         raise DistillSpecError(
-            f"no {'held-out' if training else 'training'} prompt has got a usable answer",
+            f"no {'held-out' if training else 'training'} prompt has a usable answer",
             where=str(folder),
             fix="lower pair.endpoint.max_unanswered, and delete this folder to ask again",
         )
     return TargetText(
-        training, found.responses if wanted else None, texts, _notes(found, folder), folder
+        training, received.responses if wanted else None, texts, _notes(received, folder), folder
     )
 
 
-class Tried(NamedTuple):
-    """What some questions, each asked twice, have told of an endpoint.
+class EndpointTrial(NamedTuple):
+    """An endpoint as a few questions, each asked twice, have shown it.
 
-    best_minutes: until all wanted answers are there, if the server serves its requests together as
-    fast as one alone.
+    Attributes:
+        makers: The models that the server names.
+        seconds_per_answer: Of requests that were sent one after the other.
+        tokens_per_answer: Mean length.
+        wanted: Answers that training needs.
+        best_minutes: Until all wanted answers are stored, if concurrent requests take no longer
+            than single ones.
+        notes: Lines about token counts.
+        warnings: Lines about answers that make no training text.
     """
 
     makers: list[str]
@@ -172,34 +197,34 @@ class Tried(NamedTuple):
     warnings: list[str]
 
 
-def try_out(pair: ModelPair, sets: PromptSets) -> Tried:
-    """Ask a few held-out prompts twice and store nothing. Errors: as of asking."""
+def try_out(pair: ModelPair, sets: PromptSets) -> EndpointTrial:
+    """Ask a few held-out prompts twice and store nothing."""
     recipe, endpoint = pair.recipe, pair.recipe.pair.endpoint
     assert endpoint is not None
     asked = questions(sets.held_out[:_TRIED], endpoint.api, pair.tokenizer)
     trials = request_pool.try_out(asked, endpoint, _drawn(recipe))
-    given = [answer for trial in trials for answer in trial.answers]
+    answers = [answer for trial in trials for answer in trial.answers]
     twice = [question for question in asked for _ in range(2)]
-    found = tokenised(
-        twice, given, Encoder(pair.tokenizer, stops=pair.stops), recipe.data.max_response_tokens
+    tokens = tokenised(
+        twice, answers, Encoder(pair.tokenizer, stops=pair.stops), recipe.data.max_response_tokens
     )
-    seconds = sum(trial.seconds for trial in trials) / len(given)
+    seconds = sum(trial.seconds for trial in trials) / len(answers)
     wanted = len(probe_prompts(recipe, sets.held_out)) + (
         len(sets.training) if recipe.distill.source.target else 0
     )
     warnings = []
-    if all(one == other for one, other in (trial.answers for trial in trials)):
+    if all(first == second for first, second in (trial.answers for trial in trials)):
         warnings.append(
             f"both answers to each of {len(trials)} prompts are the same: the server seems to take "
-            "the likeliest token whatever the temperature is (its do_sample? a cache?)"
+            "the most probable token at any temperature (check do_sample and its cache)"
         )
-    return Tried(
-        makers=sorted({answer.maker for answer in given}),
+    return EndpointTrial(
+        makers=sorted({answer.maker for answer in answers}),
         seconds_per_answer=seconds,
-        tokens_per_answer=sum(map(len, found.tokens)) / len(given),
+        tokens_per_answer=sum(map(len, tokens.tokens)) / len(answers),
         wanted=wanted,
         best_minutes=wanted * seconds / endpoint.concurrency / 60.0,
-        notes=_compared(found.counts, found.prompts),
+        notes=_compared(tokens.counts, tokens.prompts),
         warnings=warnings,
     )
 
@@ -208,36 +233,36 @@ def _drawn(recipe: Recipe) -> ServedResponse:
     return ServedResponse(recipe.distill.temperature, recipe.data.max_response_tokens, recipe.seed)
 
 
-def _has(found: Received, prompt: Prompt) -> bool:
-    return prompt.key in found.responses
+def _has(received: Received, prompt: Prompt) -> bool:
+    return prompt.key in received.responses
 
 
-def _notes(found: Received, folder: Path) -> list[str]:
+def _notes(received: Received, folder: Path) -> list[str]:
     notes = []
-    if found.unanswered:
+    if received.unanswered:
         notes.append(
-            f"{len(found.unanswered)} prompts have got no usable answer and are left out; to ask "
-            "them again for a new run (a resumed one refuses other data), delete their lines with "
+            f"{len(received.unanswered)} prompts have no usable answer and are left out; to ask "
+            "them again for a new run (a resumed run refuses other data), delete their lines with "
             f"`unanswered` under {folder}"
         )
-    if len(found.makers) > 1:
-        notes.append(f"the answers come from more than one model: {', '.join(found.makers)}")
-    return notes + _compared(found.counts, found.prompts)
+    if len(received.makers) > 1:
+        notes.append(f"the answers come from more than one model: {', '.join(received.makers)}")
+    return notes + _compared(received.counts, received.prompts)
 
 
 def _compared(answers: TokenCounts, prompts: TokenCounts) -> list[str]:
-    """Whether the draft reads and cuts texts as the server does, as far as counts can tell."""
+    """Compare token counts: does the draft tokenize texts as the server does?"""
     notes = []
     if answers.texts:
         text = (
             f"the server counts {answers.server:,} tokens in its answers, the draft's tokenizer "
             f"{answers.ours:,}; {answers.equal / answers.texts:.0%} of the answers agree to within "
-            "one"
+            "a token"
         )
         if answers.equal < _ALIKE * answers.texts:
             text += (
-                ". Is the draft's tokenizer the target's? Speculative decoding needs equal ones "
-                "(the server alone counts hidden reasoning)"
+                ". Is the draft's tokenizer the target's? Speculative decoding needs equal "
+                "tokenizers (only the server counts hidden reasoning)"
             )
         notes.append(text)
     if prompts.texts:
@@ -247,10 +272,10 @@ def _compared(answers: TokenCounts, prompts: TokenCounts) -> list[str]:
         )
         if prompts.equal < _ALIKE * prompts.texts:
             text += (
-                ". Is the draft's chat template the server's, and told the same "
-                "(pair.endpoint.body: {chat_template_kwargs: ...}), and does each put the same "
-                "before a text? What is learned after another prompt than the target's is not what "
-                "the target says there"
+                ". Have the draft and the server the same chat template, with the same arguments "
+                "(pair.endpoint.body: {chat_template_kwargs: ...}), and the same tokens before a "
+                "text? A draft that learns after another prompt does not learn the target's "
+                "answers"
             )
         notes.append(text)
     return notes

@@ -1,4 +1,4 @@
-"""Where the target is: in this process, split over all processes, or behind an endpoint.
+"""The target of a run: in this process, split over all processes, or behind an endpoint.
 
 `target_of` chooses one `Target` for a run. The verbs ask it instead of the recipe.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from distillspec.assembly.local_target import LocalTarget, ShardedTarget
 from distillspec.assembly.pair import ModelPair
-from distillspec.assembly.served_target import ServedTarget
+from distillspec.assembly.served_target import EndpointTrial, ServedTarget
 from distillspec.assembly.training import TrainingText
 from distillspec.corpus.sources.prompts import PromptSets
 from distillspec.corpus.sources.tokenizing import Tokens
@@ -23,36 +23,39 @@ if TYPE_CHECKING:
 
 
 Settle = Callable[[dict[str, Tokens] | None], ModelPair]
-"""Takes the target's stored responses, None if the recipe trains on other text. Returns the pair
-with the trimmed head that they decide, where the recipe trims it.
+"""Chooses the trimmed head by the target's stored responses, which are None if the recipe trains on
+other text. Returns the pair with that head; the same pair if the recipe trims no head.
 """
 
 
 class Target(Protocol):
-    """What a run can ask of its target."""
+    """The questions of a run to its target."""
 
     @property
     def evaluates(self) -> bool:
-        """Whether this process can decode with it, and so measure speed-up."""
+        """Whether this process can decode with the target, and so measure speed-up."""
 
     def control_refusal(self) -> str | None:
-        """Why no control draft can be trained; None if one can."""
+        """Why no control draft can be trained; None if it can."""
+
+    def try_out(self, pair: ModelPair, sets: PromptSets) -> EndpointTrial | None:
+        """Ask a few prompts and store nothing; None if the target's weights are loaded."""
 
     def training_text(
         self, pair: ModelPair, sets: PromptSets, world: World, settle: Settle
     ) -> TrainingText:
-        """What drafts are trained on. Each rank writes its part of what is missing."""
+        """The text that drafts are trained on. Each rank writes its part of what is missing."""
 
     def fill_stores(self, pair: ModelPair, sets: PromptSets, world: World) -> list[str]:
-        """Write all that training would read, and list where it is. For the verb `generate`."""
+        """Write all stores that training reads; return a line about each, for `generate`."""
 
     def export_proof(
         self, pair: ModelPair, draft: PreTrainedModel, sets: PromptSets, folder: Path
     ) -> str:
-        """Compare the exported draft in `folder` with the trained one, and put it into words."""
+        """Compare the exported draft in `folder` with the trained `draft`; return the result."""
 
     def closing_lines(self, folder: Path, draft: Path) -> list[str]:
-        """What a run prints in place of an evaluation."""
+        """The lines that a run prints in place of an evaluation."""
 
 
 def target_of(pair: ModelPair, console: Terminal) -> Target:

@@ -1,12 +1,16 @@
-"""What is asked of the target before training, every process its part: responses, distributions."""
+"""What the target computes before training: responses and cached top-k logits.
+
+Each process computes its part.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -14,9 +18,9 @@ from distillspec.assembly.pair import ModelPair
 from distillspec.corpus.batches.batching import collate
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import Tokens
-from distillspec.corpus.stores.responses import SampledBy, Sampler, StoredResponses
+from distillspec.corpus.stores.responses import SampledBy, Sampler, StoredResponses, fill
 from distillspec.corpus.stores.store_folder import StoreFolder
-from distillspec.corpus.stores.top_k import Scorer, TopKStore, TopKText
+from distillspec.corpus.stores.top_k import Scorer, TopKStore, TopKText, fill_signals, in_words
 from distillspec.divergence.top_tokens import TopTokens, top_tokens
 from distillspec.models.loading.digest import model_digest
 from distillspec.models.sampling.generate import generate
@@ -25,22 +29,15 @@ from distillspec.recipe.distill import (
     CachedTargetConfig,
     SourceShares,
 )
-from distillspec.speculation.random_source import RowSource
-from distillspec.speculation.sampling import SamplingPolicy, check_finite
-from distillspec.training.loss_positions import predicts_response
-
-if TYPE_CHECKING:
-    pass
-import sys
-
-from distillspec.corpus.stores.responses import fill
-from distillspec.corpus.stores.top_k import fill_signals, in_words
 from distillspec.runtime.processes import writing_store
 from distillspec.runtime.terminal import Terminal
 from distillspec.runtime.world import World
+from distillspec.speculation.random_source import RowSource
+from distillspec.speculation.sampling import SamplingPolicy, check_finite
 from distillspec.training.cached_target import CachedTopKTarget
+from distillspec.training.loss_positions import predicts_response
 
-_PAGE = 160  # columns of a log or a pipe, which have no width of their own
+_PAGE = 160  # columns of a log or a pipe, which have no width
 console = Terminal(width=None if sys.stdout.isatty() else _PAGE)
 
 
@@ -50,7 +47,7 @@ class TargetResponses(NamedTuple):
     Attributes:
         by_key: Response tokens by the key of their prompt.
         folder: Of the store.
-        seconds: What sampling them took, in whichever run; over all processes.
+        seconds: What sampling them took, over all runs and processes.
     """
 
     by_key: dict[str, Tokens]
@@ -59,7 +56,7 @@ class TargetResponses(NamedTuple):
 
 
 def target_responses(pair: ModelPair, training: list[Prompt], world: World) -> TargetResponses:
-    """The target's stored responses, sampling those that are missing, every rank its part."""
+    """Read the target's stored responses; each rank samples its part of what is missing."""
     store = target_store(pair, training)
     if world.size > 1 or not store.complete:
         with writing_store(store.folder, world, console), console.status("") as status:
@@ -78,11 +75,19 @@ def target_responses(pair: ModelPair, training: list[Prompt], world: World) -> T
 def cached_target(
     pair: ModelPair, training: list[Prompt], responses: dict[str, Tokens] | None, world: World
 ) -> CachedTopKTarget | None:
-    """The target's cached top-k logits, if the recipe asks for them.
+    """Read the target's cached top-k logits; each rank computes its part of what is missing.
 
-    Each rank computes its part of those that are missing, after their size has been printed and
-    the disk has been found large enough. With a trimmed head they are of the kept tokens, so the
-    pair must know these.
+    Args:
+        pair: With the tokens of a trimmed head, if the recipe trims it: the logits are of these.
+        training: Training prompts.
+        responses: The target's responses by prompt key, None if the recipe trains on other text.
+        world: The processes of this start.
+
+    Returns:
+        None if the recipe does not cache logits.
+
+    Raises:
+        DistillSpecError: The disk is too full.
     """
     signal = pair.recipe.distill.cached_logits
     if signal is None:
@@ -115,13 +120,14 @@ def cached_target(
 
 
 def target_store(pair: ModelPair, training: Sequence[Prompt]) -> StoredResponses:
-    """The target's responses to `training`, in a folder that all that determines them names.
+    """The store of the target's responses to `training`.
 
-    The chat template is no part of that: a row knows its prompt's tokens.
+    The folder is named by all settings that determine the responses. The chat template is not one
+    of them, because a row holds the tokens of its prompt.
     """
     recipe = pair.recipe
     return StoredResponses(
-        _place(pair, recipe.data.store),
+        _store_folder(pair, recipe.data.store),
         training,
         SampledBy(
             seed=recipe.seed,
@@ -138,22 +144,22 @@ def target_store(pair: ModelPair, training: Sequence[Prompt]) -> StoredResponses
     )
 
 
-def _place(pair: ModelPair, root: str) -> StoreFolder:
+def _store_folder(pair: ModelPair, root: str) -> StoreFolder:
     recipe = pair.recipe
     return StoreFolder(Path(root), recipe.pair.target_name, former=recipe.name)
 
 
 def target_sampler(pair: ModelPair) -> Sampler:
-    """Draws the target's responses to prompts, each from a seed of its own."""
+    """Draws the target's responses to prompts, each from a separate seed."""
 
     def sample(batch: list[Prompt], seeds: list[int]) -> list[list[int]]:
-        most = pair.recipe.data.max_response_tokens
+        max_new_tokens = pair.recipe.data.max_response_tokens
         responses = generate(
             pair.target.model,
             [torch.tensor(prompt.tokens) for prompt in batch],
-            max_new_tokens=most,
+            max_new_tokens=max_new_tokens,
             policy=SamplingPolicy(temperature=pair.recipe.distill.temperature),
-            chance=RowSource.seeded(seeds, most, pair.device),
+            chance=RowSource.seeded(seeds, max_new_tokens, pair.device),
             eos_token_ids=pair.eos_token_ids,
             pad_token=pair.pad_token,
             vocab_size=pair.vocab_size,
@@ -169,10 +175,10 @@ def signal_store(
     training: Sequence[Prompt],
     target_responses: dict[str, Tokens] | None,
 ) -> TopKStore:
-    """Where the target's distributions over all texts of the training are kept.
+    """The store of the target's distributions over all training texts.
 
-    Where the draft scores a part of the vocabulary, they are the target's distributions given that
-    part, and a token is known by its place in it: training compares the draft with nothing else.
+    If the draft scores a part of the vocabulary, the distributions are conditional on that part,
+    and a token id is its index in that part. Training compares the draft with nothing else.
     """
     plan, scored = pair.recipe.distill, pair.vocabulary.scored
     texts = [
@@ -181,7 +187,7 @@ def signal_store(
         for response in known_responses(prompt, plan.source, target_responses)
     ]
     return TopKStore(
-        _place(pair, signal.store),
+        _store_folder(pair, signal.store),
         texts,
         signal,
         vocab_size=pair.vocab_size if scored is None else len(scored),
@@ -199,15 +205,15 @@ def signal_store(
 def known_responses(
     prompt: Prompt, source: SourceShares, target_responses: dict[str, Tokens] | None
 ) -> list[Tokens]:
-    """Those that training may show with the prompt."""
-    found = []
+    """The responses to a prompt that training may use."""
+    responses = []
     if source.fixed:
         assert prompt.response is not None, "the prompts have been checked"
-        found.append(prompt.response)
+        responses.append(prompt.response)
     if source.target:
         assert target_responses is not None
-        found.append(target_responses[prompt.key])
-    return found
+        responses.append(target_responses[prompt.key])
+    return responses
 
 
 def _digest_of(tokens: Tokens) -> str:
@@ -215,8 +221,9 @@ def _digest_of(tokens: Tokens) -> str:
 
 
 def signal_scorer(pair: ModelPair, signal: CachedTargetConfig) -> Scorer:
-    """Forwards texts through the target and keeps the likeliest tokens of each position, among
-    those that the draft scores.
+    """Scores texts with the target: the most probable tokens of each position.
+
+    Only tokens that the draft scores are taken.
     """
     plan, target = pair.recipe.distill, pair.target
     scored = (
@@ -240,15 +247,15 @@ def signal_scorer(pair: ModelPair, signal: CachedTargetConfig) -> Scorer:
                 rows = rows[:, scored]
             elif scored is not None and head is not None:
                 head = head.only(scored)
-            found = top_tokens(
+            most_probable = top_tokens(
                 rows,
                 head,
                 k=signal.k,
                 temperature=plan.temperature,
                 chunk_tokens=plan.chunk_tokens,
             )
-            check_finite("the target", found.log_probability[:, 0])
-            distributions += found.split([text.predicted for text in part])
+            check_finite("the target", most_probable.log_probability[:, 0])
+            distributions += most_probable.split([text.predicted for text in part])
         return distributions
 
     return score

@@ -1,4 +1,4 @@
-"""The text of a run: prompts of recipe and suite, and what target or draft writes to them."""
+"""The text of a run: the prompts of recipe and suite, and answers of target or draft."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 
 def pair_prompts(pair: ModelPair) -> PromptSets:
+    """Training and held-out prompts of the recipe.
+
+    Raises:
+        DistillSpecError: The data cannot be read, or the recipe cannot train on them.
+    """
     endpoint = pair.recipe.pair.endpoint
     sets = load_prompts(
         pair.recipe.data,
@@ -44,7 +49,7 @@ def pair_prompts(pair: ModelPair) -> PromptSets:
     sets = sets._replace(notes=[*pair.stops.notes, *sets.notes])
     if pair.recipe.distill.on_prompts and sets.template_hash is not None:
         raise DistillSpecError(
-            "the data are chats, and their prompts hold the template and other people's turns",
+            "the data are chats, whose prompts hold the template and the turns of others",
             where="distill.on_prompts=true",
             fix="set distill.on_prompts=false: then the loss is over the responses",
         )
@@ -59,14 +64,23 @@ def pair_prompts(pair: ModelPair) -> PromptSets:
 
 
 def suite_prompts(pair: ModelPair, suite: Suite, drafts: Sequence[PreTrainedModel]) -> Traffic:
-    """The prompts of a suite that brings its own, as long as its plan and the contexts allow."""
+    """The prompts of a suite with other sources, as long as its plan and the contexts allow.
+
+    Args:
+        pair: Target and tokenizer.
+        suite: Names the prompts.
+        drafts: The drafts that decode, whose contexts count too.
+
+    Raises:
+        DistillSpecError: The contexts have no room for a prompt.
+    """
     recipe = pair.recipe
-    holds, reason = min(context_of_model(model) for model in (pair.target.model, *drafts))
-    room = holds - suite.max_new_tokens - suite.reach
+    context, reason = min(context_of_model(model) for model in (pair.target.model, *drafts))
+    room = context - suite.max_new_tokens - suite.reach
     if room < 1:
         raise DistillSpecError(
             f"max_new_tokens and a block need {suite.max_new_tokens + suite.reach} of the "
-            f"{holds} positions of the models' contexts: none is left for a prompt"
+            f"{context} positions of the models' contexts: none is left for a prompt"
             + (f" ({reason})" if reason else ""),
             where=f"evaluation suite {suite.name}",
             fix="lower max_new_tokens in the suite",
@@ -88,8 +102,8 @@ def suite_prompts(pair: ModelPair, suite: Suite, drafts: Sequence[PreTrainedMode
 
 
 def overlap_notes(recipe: Recipe, sets: PromptSets) -> list[str]:
-    """A note where there are too few held-out documents for probe and evaluation to differ."""
-    if recipe.pair.endpoint is not None:  # there will be no evaluation
+    """A note if probe and evaluation must share held-out documents, because there are too few."""
+    if recipe.pair.endpoint is not None:  # nothing will be evaluated
         return []
     suite = load_suite(recipe.evaluate.suite)
     taken = recipe.distill.probe.prompts + suite.prompts.most
@@ -100,13 +114,13 @@ def overlap_notes(recipe: Recipe, sets: PromptSets) -> list[str]:
     documents = len({prompt.document for prompt in sets.held_out})
     return [
         f"{len(sets.held_out)} held-out prompts of {documents} documents are too few for the "
-        f"{taken} that probe and suite ask for: the best checkpoint is chosen on some of the "
-        "documents that it is measured on"
+        f"{taken} that probe and suite need: the best checkpoint is chosen on documents that it "
+        "is also measured on"
     ]
 
 
 def preview_batch(pair: ModelPair, training: Sequence[Prompt]) -> Batch | None:
-    """The first rows of fixed text with their masks, as many as the recipe wants to show."""
+    """The first data.preview rows of fixed text with their masks; None if there is none."""
     rows = [(p.tokens, p.response) for p in training if p.response is not None]
     rows = rows[: pair.recipe.data.preview]
     if not rows:
@@ -115,7 +129,7 @@ def preview_batch(pair: ModelPair, training: Sequence[Prompt]) -> Batch | None:
 
 
 def drawn_texts(pair: ModelPair, held_out: Sequence[Prompt]) -> list[DrawnText]:
-    """The target's own answers to held-out prompts, as the proof of an export reads them."""
+    """Answers of the target to held-out prompts, which an export is compared on."""
     taken = list(held_out[: pair.recipe.distill.probe.prompts])
     seed = derive_seed(pair.recipe.seed, "proof by the target")
     answers = target_sampler(pair)(taken, [row_seed(seed, prompt) for prompt in taken])
@@ -125,7 +139,7 @@ def drawn_texts(pair: ModelPair, held_out: Sequence[Prompt]) -> list[DrawnText]:
 def drafted_texts(
     pair: ModelPair, draft: PreTrainedModel, held_out: Sequence[Prompt]
 ) -> list[DrawnText]:
-    """A draft's own answers to held-out prompts: they prove an export where no target is."""
+    """Answers of a draft to held-out prompts, which an export without a target is compared on."""
     taken = list(held_out[: pair.recipe.distill.probe.prompts])
     generator = torch.Generator(device=draft.device).manual_seed(
         derive_seed(pair.recipe.seed, "proof by the draft")
@@ -147,7 +161,7 @@ def drafted_texts(
 
 
 def reachable_mass(pair: ModelPair, held_out: Sequence[Prompt]) -> float:
-    """The target's mass on the tokens that the draft can propose, mean over its own texts."""
+    """The target's mass on the tokens that the draft scores, in [0, 1]: mean over its texts."""
     policy = SamplingPolicy(temperature=pair.recipe.distill.temperature)
     texts = drawn_texts(pair, held_out)
     scored = pair.vocabulary.scored
@@ -156,10 +170,10 @@ def reachable_mass(pair: ModelPair, held_out: Sequence[Prompt]) -> float:
 
 
 def probe_prompts(recipe: Recipe, held_out: Sequence[Prompt]) -> list[Prompt]:
-    """The best checkpoint is chosen on these; an evaluation takes the first held-out prompts.
+    """The held-out prompts that choose the best checkpoint.
 
-    One of each of the last documents, so that the first ones stay unseen; where there are fewer
-    documents than probed prompts, more of them, the last first.
+    They are the first prompts of the last documents, because an evaluation takes the first
+    documents. If there are too few documents, further prompts follow, the last first.
     """
     first: dict[str, Prompt] = {}
     for prompt in held_out:

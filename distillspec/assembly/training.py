@@ -1,4 +1,4 @@
-"""How a draft is trained: rows, probe, reference and control of a recipe, and the call of `fit`."""
+"""The training of a draft: text, probe, reference and control, and the call of `fit`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from distillspec.training.probe import AcceptanceProbe
 
 
 class TrainingText(NamedTuple):
-    """What drafts are trained on, and how they are measured meanwhile.
+    """The text that drafts are trained on, and the probe that measures them.
 
     Attributes:
         training: Prompts of the training rows.
@@ -55,7 +55,14 @@ def training_text(
     responses: dict[str, Tokens] | None,
     cached: CachedTopKTarget | None,
 ) -> TrainingText:
-    """All prompts, or what a draft with a tokenizer of its own can read of them."""
+    """All prompts, or those that fit the context of a draft with another tokenizer.
+
+    Args:
+        pair: Target and draft.
+        sets: Training and held-out prompts.
+        responses: The target's responses by prompt key, None if the recipe trains on other text.
+        cached: Cached top-k logits of the target, if the recipe reads them.
+    """
     training, held_out, notes = sets.training, sets.held_out, list[str]()
     if isinstance(pair.vocabulary, CrossTokenizerVocabulary):
         plan, limit = pair.recipe.distill, pair.vocabulary.max_context_length
@@ -69,7 +76,7 @@ def training_text(
             limit,
             "training",
         )
-        # A token of the target's is one or more of the draft's.
+        # A token of the target becomes at least one token of the draft.
         limit -= plan.probe.max_new_tokens
         readable_held_out = readable(
             held_out, lambda prompt: [prompt.tokens], pair.vocabulary.map, limit, "held-out"
@@ -87,14 +94,14 @@ def train_draft(
     label: str,
     on_checkpoint: Callable[[int], None] | None = None,
 ) -> FitOutcome:
-    """Train the pair's draft in `folder`, or go on after the last checkpoint there.
+    """Train the pair's draft in `folder`, or resume from its last checkpoint.
 
     Args:
         pair: Target and draft.
-        recipe: How to train; the pair's own, a control's or a variant's.
-        text: Of `training_text`, or of a served target.
+        recipe: Of the pair, of its control, or of a variant.
+        text: As `Target.training_text` returns it.
         folder: Receives checkpoints and metrics.
-        label: Of the draft, in progress lines.
+        label: Names the draft in progress lines.
         on_checkpoint: Called at each checkpoint with the response tokens since this start.
     """
     cached = text.cached if recipe.distill.cached_logits is not None else None
@@ -114,8 +121,12 @@ def train_draft(
 
 
 def bucket_steps(plan: DistillConfig, prompts: int) -> int:
-    """Steps whose sequences are sorted together; DistillSpecError for far more than there is."""
-    bucket = min(plan.bucket_steps, plan.max_steps)  # later steps are never taken
+    """Steps whose sequences are sorted together.
+
+    Raises:
+        DistillSpecError: The recipe visits each prompt far too often.
+    """
+    bucket = min(plan.bucket_steps, plan.max_steps)  # no step follows the last
     check_visits(plan.batch_size, prompts, "distill.batch_size")
     check_visits(bucket * plan.batch_size, prompts, "distill.bucket_steps")
     return bucket
@@ -124,7 +135,7 @@ def bucket_steps(plan: DistillConfig, prompts: int) -> int:
 def training_rows(
     recipe: Recipe, training: Sequence[Prompt], target_responses: dict[str, Tokens] | None
 ) -> PromptRows:
-    """What is trained on; errors as of `bucket_steps`."""
+    """The rows of the training; errors as in `bucket_steps`."""
     return PromptRows(
         training,
         recipe.distill.source,
@@ -136,6 +147,7 @@ def training_rows(
 
 
 def acceptance_probe(pair: ModelPair, held_out: Sequence[Prompt]) -> AcceptanceProbe:
+    """Measures alpha and tau on held-out prompts during training."""
     return AcceptanceProbe(
         pair.target,
         probe_prompts(pair.recipe, held_out),
@@ -150,7 +162,11 @@ def acceptance_probe(pair: ModelPair, held_out: Sequence[Prompt]) -> AcceptanceP
 
 
 def load_reference(pair: ModelPair, recipe: Recipe) -> FrozenTarget | None:
-    """The draft that token selection compares with, where the recipe selects."""
+    """The reference of token selection; None if the recipe does not select tokens.
+
+    Raises:
+        DistillSpecError: It cannot be loaded, or it knows fewer tokens than the pair.
+    """
     select = recipe.distill.select
     if select is None:
         return None
@@ -164,24 +180,28 @@ def load_reference(pair: ModelPair, recipe: Recipe) -> FrozenTarget | None:
     size = vocabulary_size(model)
     if size < pair.vocab_size and pair.bridge is None:
         raise DistillSpecError(
-            f"the reference knows {size} tokens, and the pair has {pair.vocab_size} in common",
+            f"the reference knows {size} tokens, and target and draft share {pair.vocab_size}",
             where=f"distill.select.reference={select.reference}",
-            fix="name a draft that was distilled from this pair's own draft",
+            fix="name a draft that was distilled from the draft of this pair",
         )
     pair.vocabulary.prepare(model)
     return FrozenTarget(model, pair.vocab_size)
 
 
 def control_recipe(recipe: Recipe, minutes: float) -> Recipe:
-    """The same draft, text and optimizer, trained for `minutes` by plain NLL.
+    """The recipe of the control: the same draft, text and optimizer, trained by plain NLL.
 
-    The text is the recipe's stored part, of the data set and of the target; where all is written
-    during training, the data set's.
+    The control trains on the stored part of the recipe's text, from the data set and the target.
+    If the recipe stores no text, the control trains on the data set.
+
+    Args:
+        recipe: Of the distilled draft.
+        minutes: As long as the distillation took.
     """
     stored = recipe.distill.source.stored
     total = sum(stored.values())
-    of = {origin: share / total for origin, share in stored.items()}
-    shares = SourceShares.model_validate(of or {"fixed": 1.0})
+    scaled = {origin: share / total for origin, share in stored.items()}
+    shares = SourceShares.model_validate(scaled or {"fixed": 1.0})
     plan = recipe.distill.model_copy(
         update={
             "divergence": "nll",

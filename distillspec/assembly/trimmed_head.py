@@ -1,18 +1,15 @@
-"""Which tokens a trimmed head of the draft keeps, counted before or during training."""
+"""The tokens that a trimmed head of the draft keeps, counted in the text of the training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from distillspec.assembly.pair import ModelPair
 from distillspec.assembly.target_data import target_store
 from distillspec.corpus.sources.frequent_tokens import Frequent, frequent_tokens
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import Tokens
-
-if TYPE_CHECKING:
-    pass
 
 
 def kept_tokens(
@@ -21,14 +18,20 @@ def kept_tokens(
     target_responses: dict[str, Tokens] | None,
     keep: int,
 ) -> Frequent:
-    """What a trimmed head of the draft keeps: by the target's responses, or the data's own.
+    """The most frequent tokens of the text that training reads.
 
-    End-of-text and special tokens are kept whatever their counts.
+    End-of-text and special tokens are always kept.
+
+    Args:
+        pair: Names the special tokens.
+        training: Training prompts; their responses are counted if there are no others.
+        target_responses: The target's responses by prompt key, if the recipe trains on them.
+        keep: Number of kept tokens.
     """
-    own = [prompt.response for prompt in training if prompt.response is not None]
+    in_data = [prompt.response for prompt in training if prompt.response is not None]
     special = pair.eos_token_ids.union(pair.tokenizer.all_special_ids)
     return frequent_tokens(
-        own if target_responses is None else target_responses.values(),
+        in_data if target_responses is None else target_responses.values(),
         keep,
         always=frozenset(token for token in special if token < pair.vocab_size),
         vocab_size=pair.vocab_size,
@@ -38,7 +41,7 @@ def kept_tokens(
 def with_head(
     pair: ModelPair, training: Sequence[Prompt], target_responses: dict[str, Tokens] | None
 ) -> ModelPair:
-    """The pair with the tokens that a trimmed head keeps, where the recipe trims it."""
+    """The pair with a trimmed head; the same pair if the recipe trims none."""
     plan = pair.recipe.pair.draft_head
     if plan is None or pair.kept is not None:
         return pair
@@ -46,16 +49,22 @@ def with_head(
 
 
 class ForeseenHead(NamedTuple):
-    """A pair with the head that training will probably keep, and the text its tokens are from."""
+    """A pair with the trimmed head that training will probably choose.
+
+    Attributes:
+        pair: With that head.
+        counted_in: The text that its tokens were counted in, in words.
+    """
 
     pair: ModelPair
     counted_in: str
 
 
 def foreseen_head(pair: ModelPair, training: Sequence[Prompt]) -> ForeseenHead | None:
-    """Before the target has been asked: by what is known of the text that training counts.
+    """Predict the trimmed head from the text that is known before training.
 
-    None where the recipe trims no head.
+    Returns:
+        None if the recipe trims no head.
     """
     plan, source = pair.recipe.pair.draft_head, pair.recipe.distill.source
     if plan is None:
@@ -64,9 +73,9 @@ def foreseen_head(pair: ModelPair, training: Sequence[Prompt]) -> ForeseenHead |
     counted_in = f"{len(texts)} of the target's stored responses"
     if not texts:
         texts = {p.key: p.response for p in training if p.response is not None}
-        counted_in = "the data's own responses"
+        counted_in = "the responses in the data"
     if not texts:
         texts = {prompt.key: prompt.tokens for prompt in training}
         counted_in = "the prompts, since no response is known yet"
-    kept = kept_tokens(pair, training, texts, plan.keep).tokens
-    return ForeseenHead(pair.trimmed_to(kept), counted_in)
+    tokens = kept_tokens(pair, training, texts, plan.keep).tokens
+    return ForeseenHead(pair.trimmed_to(tokens), counted_in)

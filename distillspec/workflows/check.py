@@ -1,4 +1,4 @@
-"""The verb `check`: before training, whether the pair fits and what it can gain on this machine."""
+"""The verb `check`: what a pair can gain on this machine, predicted before any training."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import json
 import resource
 import sys
 from dataclasses import asdict
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from distillspec.assembly import served_target
-from distillspec.assembly.pair import dtype_of, load_pair, prepare_process
+from distillspec.assembly.pair import ModelPair, dtype_of, load_pair, prepare_process
+from distillspec.assembly.served_target import UNMEASURED, EndpointTrial
+from distillspec.assembly.target import target_of
 from distillspec.assembly.text import pair_prompts
 from distillspec.assembly.trimmed_head import ForeseenHead, foreseen_head
+from distillspec.corpus.sources.prompts import PromptSets
 from distillspec.export.engines import EngineVerdict, engine_verdicts
 from distillspec.measure.pair_check import Expectation, PairCheck, assess
 from distillspec.measure.summary.file import without_nan
@@ -21,9 +24,10 @@ from distillspec.measure.timed.memory import TrainingLoad
 from distillspec.models.loading.model_facts import folder_facts
 from distillspec.models.loading.precision import cast_parameters
 from distillspec.models.surgery.made_draft import facts
-from distillspec.recipe.endpoint import EndpointConfig, refuse_endpoint
+from distillspec.recipe.endpoint import refuse_endpoint
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
+from distillspec.recipe.suite import Suite
 from distillspec.runtime.terminal import Terminal
 from distillspec.text.foreign import say, visible
 from distillspec.text.numbers import NO_INTERVAL, interval, known, number
@@ -32,113 +36,148 @@ BELOW_FLOOR = 2  # exit code
 
 
 def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
-    """Print what was found; 0, or BELOW_FLOOR where the prediction is below `min_speedup`."""
+    """Print what a pair can gain, or whether an endpoint answers.
+
+    Args:
+        recipe: Names the pair.
+        as_json: Whether to print JSON in place of tables.
+        min_speedup: The floor of the predicted speed-up; None sets no floor.
+
+    Returns:
+        0, or BELOW_FLOOR if the prediction is below the floor.
+
+    Raises:
+        DistillSpecError: The pair or its data cannot be used, or an endpoint shall predict a
+            speed-up.
+    """
     prepare_process(recipe)
-    libraries = _resident_bytes()  # no model is loaded yet
-    if recipe.pair.endpoint is not None:
-        return _endpoint(recipe, recipe.pair.endpoint, as_json=as_json, min_speedup=min_speedup)
-    suite = load_suite(recipe.evaluate.suite)
+    process_bytes = _resident_bytes()  # no model is loaded yet
+    if min_speedup is not None:
+        refuse_endpoint(recipe.pair.endpoint, "check --min-speedup")
+    suite = load_suite(recipe.evaluate.suite)  # before the models, so that its errors come early
     pair = load_pair(recipe)
-    in_target, named = folder_facts(recipe.pair.target_weights, "target"), recipe.pair.draft
-    in_draft = folder_facts(named, "draft") if isinstance(named, str) else None
-    verdicts = []
-    if pair.bridge is None:
-        verdicts = engine_verdicts(in_target, in_draft or facts(pair.draft()))
     sets = pair_prompts(pair)
+    trial = target_of(pair, Terminal(stderr=True)).try_out(pair, sets)
+    if trial is not None:
+        _print_trial(recipe, trial, as_json=as_json)
+        return 0
+    verdicts = _engine_verdicts(pair)
     head = foreseen_head(pair, sets.training)
-    if head is not None:
-        pair = head.pair
-    kind = dtype_of(suite.runner.dtype, pair.device)
-    cast_parameters(pair.target.model, kind)
+    fitness = _assessed(pair if head is None else head.pair, sets, suite, process_bytes)
+    if as_json:
+        say(json.dumps(without_nan(_as_json(fitness, verdicts, head)), indent=2))
+    else:
+        _print(recipe, fitness, verdicts, head)
+    speedup = fitness.predicted_speedup()
+    if min_speedup is None or speedup >= min_speedup:
+        return 0
+    if not as_json:
+        Terminal().print(f"predicted speed-up {known(speedup)} is below the floor {min_speedup}")
+    return BELOW_FLOOR
+
+
+def _engine_verdicts(pair: ModelPair) -> list[EngineVerdict]:
+    """Which serving engines take the pair; empty if the tokenizers differ."""
+    plan = pair.recipe.pair
+    of_target = folder_facts(plan.target_weights, "target")
+    of_draft = folder_facts(plan.draft, "draft") if isinstance(plan.draft, str) else None
+    if pair.bridge is not None:
+        return []
+    return engine_verdicts(of_target, of_draft or facts(pair.draft()))
+
+
+def _assessed(pair: ModelPair, sets: PromptSets, suite: Suite, process_bytes: int) -> PairCheck:
+    """Measure the pair on held-out prompts, as the suite decodes.
+
+    Args:
+        pair: With the head that training will probably keep.
+        sets: Training and held-out prompts.
+        suite: Of the recipe.
+        process_bytes: Memory of this process without models.
+    """
+    recipe, device = pair.recipe, pair.device
     plan, data = recipe.distill, recipe.data
-    trainable = pair.trainable_draft()
-    # On stderr: what is printed to stdout may be JSON.
+    dtype = dtype_of(suite.runner.dtype, device)
+    cast_parameters(pair.target.model, dtype)
+    trainable = [p for p in pair.trainable_draft().parameters() if p.requires_grad]
+    load = TrainingLoad(
+        sequences=plan.micro_batch_size or plan.batch_size,
+        tokens_per_sequence=data.max_prompt_tokens + data.max_response_tokens,
+        chunk_tokens=plan.chunk_tokens,
+        trainable_parameters=sum(parameter.numel() for parameter in trainable),
+        itemsize=dtype_of(recipe.hardware.precision, device).itemsize,
+        process=process_bytes if device.type == "cpu" else 0,
+    )
+    # stdout may receive JSON, so progress goes to stderr.
     with Terminal(stderr=True).status("measuring the pair") as status:
-        fitness = assess(
+        return assess(
             pair.target.model,
-            pair.draft(kind),
+            pair.draft(dtype),
             pair.tokenizer,
             sets.held_out,
             suite=suite,
-            load=TrainingLoad(
-                sequences=plan.micro_batch_size or plan.batch_size,
-                tokens_per_sequence=data.max_prompt_tokens + data.max_response_tokens,
-                chunk_tokens=plan.chunk_tokens,
-                trainable_parameters=sum(
-                    p.numel() for p in trainable.parameters() if p.requires_grad
-                ),
-                itemsize=dtype_of(recipe.hardware.precision, pair.device).itemsize,
-                process=libraries if pair.device.type == "cpu" else 0,
-            ),
-            device=pair.device,
+            load=load,
+            device=device,
             vocab_size=pair.vocab_size,
             ends=pair.eos_token_ids,
             progress=status.update,
         )
-    if as_json:
-        found = {**asdict(fitness), "predicted_speedup": fitness.predicted_speedup()}
-        if head is not None:
-            found["draft_head"] = {"keep": len(pair.kept or ()), "counted_in": head.counted_in}
-        found["engines"] = [verdict._asdict() for verdict in verdicts]
-        say(json.dumps(without_nan(found), indent=2))
-    else:
-        _print(recipe, fitness, verdicts, head)
-    below = min_speedup is not None and not fitness.predicted_speedup() >= min_speedup
-    if below and not as_json:
-        Terminal().print(
-            f"predicted speed-up {known(fitness.predicted_speedup())} is below the floor "
-            f"{min_speedup}"
-        )
-    return BELOW_FLOOR if below else 0
 
 
-def _endpoint(
-    recipe: Recipe, endpoint: EndpointConfig, *, as_json: bool, min_speedup: float | None
-) -> int:
-    """Without the target's weights there is no speed-up to predict: only whether it answers."""
-    if min_speedup is not None:
-        refuse_endpoint(endpoint, "check --min-speedup")
-    pair = load_pair(recipe)
-    found = served_target.try_out(pair, pair_prompts(pair))
+def _as_json(
+    fitness: PairCheck, verdicts: list[EngineVerdict], head: ForeseenHead | None
+) -> dict[str, Any]:
+    values = {**asdict(fitness), "predicted_speedup": fitness.predicted_speedup()}
+    if head is not None:
+        values["draft_head"] = {
+            "keep": len(head.pair.kept or ()),
+            "counted_in": head.counted_in,
+        }
+    values["engines"] = [verdict._asdict() for verdict in verdicts]
+    return values
+
+
+def _print_trial(recipe: Recipe, trial: EndpointTrial, *, as_json: bool) -> None:
+    """An endpoint gives no distribution, so there is no speed-up to predict."""
     if as_json:
-        say(json.dumps(found._asdict(), indent=2))
-        return 0
+        say(json.dumps(trial._asdict(), indent=2))
+        return
+    endpoint = recipe.pair.endpoint
+    assert endpoint is not None, "only endpoints are tried out"
     console = Terminal(soft_wrap=True)
+    makers = ", ".join(trial.makers) or "an unnamed model"
+    console.print(f"{endpoint.model} behind {endpoint.url} answers as {makers}")
     console.print(
-        f"{endpoint.model} behind {endpoint.url} answers as {', '.join(found.makers) or 'nobody'}"
+        f"{trial.seconds_per_answer:.2f} s and {trial.tokens_per_answer:.0f} tokens per answer, "
+        f"one request at a time; training needs {trial.wanted:,} answers, "
+        f"{endpoint.concurrency} at a time: at least {trial.best_minutes:.1f} minutes"
     )
-    console.print(
-        f"{found.seconds_per_answer:.2f} s and {found.tokens_per_answer:.0f} tokens an answer, one "
-        f"at a time; {found.wanted:,} are wanted, {endpoint.concurrency} at a time: at best "
-        f"{found.best_minutes:.1f} minutes"
-    )
-    for note in found.notes:
+    for note in trial.notes:
         console.print(note)
-    for warning in found.warnings:
+    for warning in trial.warnings:
         console.print(Text.assemble(("warning:", "yellow"), " ", visible(warning)))
-    console.print(served_target.UNMEASURED)
-    return 0
+    console.print(UNMEASURED)
 
 
 def _print(
     recipe: Recipe,
-    found: PairCheck,
+    fitness: PairCheck,
     verdicts: list[EngineVerdict],
     head: ForeseenHead | None,
 ) -> None:
     console = Terminal()
     console.print(
-        f"target {found.target_parameters / 1e6:,.1f} M parameters, draft "
-        f"{found.draft_parameters / 1e6:,.1f} M; tokenizers {recipe.pair.tokenizers}, "
-        f"{found.vocab_size:,} tokens "
-        f"(outputs {found.target_vocabulary:,} and {found.draft_vocabulary:,}); chat template "
-        f"{(found.chat_template or 'none')[:12]}; {found.runner} runner"
+        f"target {fitness.target_parameters / 1e6:,.1f} M parameters, draft "
+        f"{fitness.draft_parameters / 1e6:,.1f} M; tokenizers {recipe.pair.tokenizers}, "
+        f"{fitness.vocab_size:,} tokens "
+        f"(outputs {fitness.target_vocabulary:,} and {fitness.draft_vocabulary:,}); chat template "
+        f"{(fitness.chat_template or 'none')[:12]}; {fitness.runner} runner"
     )
-    table = Table("", *(f"T = {e.temperature:g}" for e in found.expectations))
-    for name, cells in _rows(found):
+    table = Table("", *(f"T = {e.temperature:g}" for e in fitness.expectations))
+    for name, cells in _rows(fitness):
         table.add_row(name, *cells)
     console.print(table)
-    memory = found.memory
+    memory = fitness.memory
     shared = f"; {_gib(memory.process)} of each is this process without models"
     console.print(
         f"memory, estimated: training about {_gib(memory.training())}, decoding about "
@@ -150,56 +189,61 @@ def _print(
         console.print(f"{verdict.engine:<13} {mark:<4} {verdict.why}", soft_wrap=True)
     if recipe.pair.tokenizers == "cross-tokenizer":
         console.print(
-            "the engines were not asked: most want equal tokenizers, others bridge them by rules "
-            "of their own"
+            "engines are not listed: most of them need equal tokenizers, and the others translate "
+            "by different rules"
         )
     if head is not None:
         console.print(
             f"the draft was measured with a head that scores {len(head.pair.kept or ()):,} of "
-            f"{found.vocab_size:,} tokens (pair.draft_head), counted in {head.counted_in}; "
+            f"{fitness.vocab_size:,} tokens (pair.draft_head), counted in {head.counted_in}; "
             "training counts them in all its stored responses",
             soft_wrap=True,
         )
-    for warning in found.warnings:
+    for warning in fitness.warnings:
         console.print(Text.assemble(("warning:", "yellow"), " ", visible(warning)), soft_wrap=True)
 
 
-def _rows(found: PairCheck) -> list[tuple[str, list[str]]]:
-    every = found.expectations
+def _rows(fitness: PairCheck) -> list[tuple[str, list[str]]]:
+    expectations = fitness.expectations
     return [
-        ("alpha, undistilled draft", [number(e.alpha, ".3f") for e in every]),
-        ("  its interval", [_bounds(e) for e in every]),
-        ("entropy of the target, nats", [number(e.entropy_nats) for e in every]),
-        ("target step, ms", [number(e.target_step_seconds * 1e3) for e in every]),
-        ("c, draft step / target step", [number(e.draft_to_target_time, ".3f") for e in every]),
+        ("alpha, undistilled draft", [number(e.alpha, ".3f") for e in expectations]),
+        ("  its interval", [_bounds(e) for e in expectations]),
+        ("entropy of the target, nats", [number(e.entropy_nats) for e in expectations]),
+        ("target step, ms", [number(e.target_step_seconds * 1e3) for e in expectations]),
+        (
+            "c, draft step / target step",
+            [number(e.draft_to_target_time, ".3f") for e in expectations],
+        ),
         (
             "v, target forward over gamma + 1 tokens",
-            [" ".join(f"{g}:{number(v)}" for g, v in e.verify_times.items()) for e in every],
+            [" ".join(f"{g}:{number(v)}" for g, v in e.verify_times.items()) for e in expectations],
         ),
         (
             "break-even alpha",
-            [f"{b:.3f}" if (b := e.break_even_alpha) is not None else "none" for e in every],
+            [f"{b:.3f}" if (b := e.break_even_alpha) is not None else "none" for e in expectations],
         ),
         (
             "cap of a perfect draft",
             [
                 number(e.perfect_draft_cap, unit=f"x at gamma {e.perfect_draft_gamma}")
-                for e in every
+                for e in expectations
             ],
         ),
         (
             "predicted speed-up, undistilled",
-            [number(e.predicted_speedup, unit=f"x at gamma {e.best_gamma}") for e in every],
+            [number(e.predicted_speedup, unit=f"x at gamma {e.best_gamma}") for e in expectations],
         ),
     ]
 
 
-def _bounds(found: Expectation) -> str:
-    return interval(found.alpha_low, found.alpha_high, ".3f", " .. ", without=NO_INTERVAL)
+def _bounds(expectation: Expectation) -> str:
+    return interval(
+        expectation.alpha_low, expectation.alpha_high, ".3f", " .. ", without=NO_INTERVAL
+    )
 
 
 def _resident_bytes() -> int:
-    """The most memory that this process has held so far."""
+    """The peak memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 

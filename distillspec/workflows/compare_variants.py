@@ -1,4 +1,4 @@
-"""The recipe of each variant of a comparison: what it changes, and what it may not."""
+"""The recipe of each variant of a comparison, and what a variant may not change."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.comparison import OF_VARIANT, ComparisonConfig
-from distillspec.recipe.dry_run import plan as told
+from distillspec.recipe.dry_run import plan as check_plan
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.schema import Recipe
 from distillspec.runtime.terminal import Terminal
 
-_ENDLESS = 1_000_000_000  # steps: the clock ends a run
+_ENDLESS = 1_000_000_000  # steps; max_minutes ends a run
 
 console = Terminal(soft_wrap=True)
 
 
 def look(comparison: ComparisonConfig) -> int:
-    """Check every variant's recipe, say what would happen, and stop; 0."""
+    """Check the recipe of each variant, and print what `compare` would train."""
     for variant, recipe in checked(comparison).items():
         console.print(f"{variant:<20}  {recipe.distill.loss_in_words}: {source_in_words(recipe)}")
     count = len(comparison.variants) * len(comparison.seeds)
@@ -33,24 +33,38 @@ def look(comparison: ComparisonConfig) -> int:
 
 
 def checked(comparison: ComparisonConfig) -> dict[str, Recipe]:
-    """Every variant's recipe with the first seed, checked before any of them is trained."""
+    """The recipe of each variant with the first seed, checked before any training.
+
+    Raises:
+        DistillSpecError: A variant changes what all variants must share, or cannot be trained.
+    """
     plain = variant_recipe(comparison, comparison.against, comparison.seeds[0], {})
-    # A folder like the one that a variant will leave: what is made of the target has its kind.
-    like = plain.pair.draft if isinstance(plain.pair.draft, str) else plain.pair.target_weights
-    found = {}
+    # The drafts of variants do not exist yet. A folder of the same model kind stands in for them.
+    stand_in = plain.pair.draft if isinstance(plain.pair.draft, str) else plain.pair.target_weights
+    recipes = {}
     for variant in comparison.variants:
-        unmade = dict.fromkeys(comparison.needs(variant), Path(like))
+        unmade = dict.fromkeys(comparison.needs(variant), Path(stand_in))
         recipe = variant_recipe(comparison, variant, comparison.seeds[0], unmade)
         check_shared(plain, recipe, variant)
-        told(recipe, comparison.recipe)
-        found[variant] = recipe
-    return found
+        check_plan(recipe, comparison.recipe)
+        recipes[variant] = recipe
+    return recipes
 
 
 def variant_recipe(
     comparison: ComparisonConfig, variant: str, seed: int, drafts: dict[str, Path]
 ) -> Recipe:
-    """The recipe of one run. drafts: of variants that it reads; a missing one stays a name."""
+    """The recipe of a run.
+
+    Args:
+        comparison: Names recipe and changes.
+        variant: Its name.
+        seed: Of the run.
+        drafts: Folders of the variants that this one reads; a missing variant stays a name.
+
+    Raises:
+        DistillSpecError: The recipe is not of kind distill, or a change cannot be made.
+    """
     changes = {
         **comparison.changes_of(variant),
         "name": comparison.name,
@@ -59,7 +73,7 @@ def variant_recipe(
     }
     if not isinstance(load_recipe(comparison.recipe), Recipe):
         raise DistillSpecError(
-            "a comparison is of distillations, and this recipe makes a model from nothing",
+            "a comparison needs a distillation, and this recipe makes a model from nothing",
             where=comparison.recipe,
             fix="name a recipe of kind distill",
         )
@@ -70,30 +84,35 @@ def variant_recipe(
 
 
 def check_shared(base: Recipe, recipe: Recipe, variant: str) -> None:
-    """All variants have the same prompts, and are measured on what one target says."""
+    """Check that a variant has the target and the data of the recipe.
+
+    Raises:
+        DistillSpecError: It changes one of them.
+    """
     for key in ("target", "endpoint", "target_revision"):
         if getattr(recipe.pair, key) != getattr(base.pair, key):
             raise DistillSpecError(
-                f"variant {variant!r} changes pair.{key}, and a comparison has one target",
+                f"variant {variant!r} changes pair.{key}, and all variants share one target",
                 where="variants of the comparison",
-                fix=f"leave pair.{key} to the recipe, or make a comparison of its own",
+                fix=f"remove pair.{key} from the variant, or put it into another comparison",
             )
     if recipe.data != base.data:
         raise DistillSpecError(
-            f"variant {variant!r} changes data, and a comparison trains all on the same prompts",
+            f"variant {variant!r} changes data, and all variants train on the same prompts",
             where="variants of the comparison",
-            fix="put it under changes, which are of every run, or make a comparison of its own",
+            fix="put it under changes, which apply to every run, or into another comparison",
         )
 
 
 def source_in_words(recipe: Recipe) -> str:
+    """The shares of the training text, such as "50% fixed, 50% draft"."""
     return ", ".join(f"{share:.0%} {origin}" for origin, share in recipe.distill.source.of.items())
 
 
 def _placed(value: Any, drafts: dict[str, Path]) -> Any:
-    """The value with variants' names replaced by the folders of their drafts."""
+    """The value with the names of variants replaced by the folders of their drafts."""
     if isinstance(value, dict):
-        return {key: _placed(one, drafts) for key, one in value.items()}
+        return {key: _placed(entry, drafts) for key, entry in value.items()}
     if isinstance(value, str) and value.startswith(OF_VARIANT):
         name = value.removeprefix(OF_VARIANT)
         return str(drafts[name]) if name in drafts else value

@@ -1,73 +1,51 @@
-"""Speculative decoding as a stream of tokens with their fates: for use as a library."""
+"""Speculative decoding as a stream of tokens, for use as a library."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from distillspec.corpus.sources.passage import text_key
 from distillspec.errors import DistillSpecError
 from distillspec.measure.timed.audit import AuditedRound, Decoded, append
 from distillspec.measure.timed.parallel import parallel_rounds
-from distillspec.methods.build import (
-    chooser,
-    configuration,
-    configurations,
-    guarded,
-    most_slots,
-    most_tokens_per_second,
-)
-from distillspec.methods.step_times import has_room, measure_steps
-from distillspec.models.loading.load import load_model, load_tokenizer
-from distillspec.models.loading.precision import fast_dtype
+from distillspec.methods.build import configurations
 from distillspec.models.runners.cross_tokenizer import CrossTokenizerRunner
-from distillspec.models.runners.eager import check_text_fits, vocabulary_size
-from distillspec.models.runners.encoder_decoder import check_same_kind, start_token
 from distillspec.models.runners.tree_batch import eager_runner, runner_for_trees
-from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap
 from distillspec.models.vocabulary.detokenize import decoded
 from distillspec.models.vocabulary.eos_tokens import stop_ids
-from distillspec.models.vocabulary.tokenizer_pair import (
-    TokenizersDifferError,
-    check_in_vocabulary,
-    check_pair,
-)
-from distillspec.recipe.loading import load_suite, method_of, suite_of
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
 from distillspec.runtime.seeds import derive_seed
-from distillspec.speculation.choose.chooser import Chooser
-from distillspec.speculation.choose.fixed import Fixed
 from distillspec.speculation.decoding.engine import SpeculativeDecoder
 from distillspec.speculation.random_source import GeneratorSource
 from distillspec.speculation.records import Round, RoundRecord, TokenStatus
 from distillspec.speculation.runner import Runner
 from distillspec.speculation.sampling import SamplingPolicy
+from distillspec.workflows.decode_method import DRAFT, STANDARD, chooser_for, planned_method
+from distillspec.workflows.decode_pair import DecodePair, folder_of, load_decode_pair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-log = logging.getLogger(__name__)
-
-STANDARD = "standard"
-_DRAFT = "draft"
-_WHERE = "target and draft of decode"
-_TIMED_ROUNDS = 5  # of each arm: what a perfect draft could reach is only a scale
-_CONTEXT = (
-    8  # tokens that a tokenizer needs to see before one to decode it as it stands in the text
-)
+_MOST_GAMMA = 64
+# A tokenizer decodes a token as it stands in the text if it sees this many tokens before it.
+_CONTEXT = 8
 _LONGEST_CHARACTER = 4  # tokens, of a byte each
 
 
 class DecodedToken(NamedTuple):
-    """A token of the output: its id, its text, its fate, its round, and whether it is that's first.
+    """A token of the output.
 
-    text: what it adds; empty where a character is still incomplete.
+    Attributes:
+        token: Its id.
+        text: What it adds to the text; empty while a character is incomplete.
+        fate: Whether it was accepted, recovered or a bonus.
+        round: The round that committed it.
+        begins_round: Whether it is the first token of that round.
     """
 
     token: int
@@ -75,6 +53,13 @@ class DecodedToken(NamedTuple):
     fate: TokenStatus
     round: RoundRecord
     begins_round: bool
+
+
+class _Settings(NamedTuple):
+    gamma: int
+    policy: SamplingPolicy
+    max_new_tokens: int
+    seed: int
 
 
 def decode(
@@ -93,117 +78,136 @@ def decode(
     tokenizer: PreTrainedTokenizerBase | None = None,
     audit: str | Path | None = None,
 ) -> Iterator[DecodedToken]:
-    """Continue `prompt` up to end-of-text or max_new_tokens, with the distribution of the target.
+    """Continue `prompt` with the distribution of the target.
 
-    target, draft: both causal or both encoder-decoder models in eval mode, folders or Hub ids; the
-    latter answer the prompt, in place of going on with it. method: "standard", or a method as a
-    suite has it (`{"draft": {"kind": "sequences"}, "verify": {"kind": "kseq"}}`), or one of `suite`
-    by its name. One that chooses finds its arms in `suite`, and without that has `standard` to
-    choose from, at any gamma (`{"choose": {"kind": "ucb", "arms": ["standard@2", "standard@8"]}}`):
-    it begins anew with each text, and arms of unequal cost are first timed for a moment. gamma: of
-    methods that do not choose. tokenizer: the target's, if that is a model without a folder. audit:
-    a file to which a line a round is added when the text ends (`measure.audit`). Tokens come once
-    their round is verified. Only a method with `verify: {kind: lenient}` leaves the target's
-    distribution. A draft with another tokenizer proposes the tokens that both have, in one process.
-    DistillSpecError if the two do not fit together or the prompt is empty.
+    The stream ends after an end-of-text token or `max_new_tokens`. Tokens come once their round is
+    verified. Only a method with `verify: {kind: lenient}` leaves the target's distribution.
+
+    A draft with another tokenizer proposes the tokens that both tokenizers have; this needs a
+    method of one process.
+
+    Args:
+        target: A causal or encoder-decoder model in eval mode, or its folder or Hub id. An
+            encoder-decoder model answers the prompt in place of continuing it.
+        draft: A model of the same kind.
+        prompt: At least one token.
+        method: "standard", the name of a method in `suite`, or a method as a suite has it, such as
+            `{"draft": {"kind": "sequences"}, "verify": {"kind": "kseq"}}`.
+            A method that chooses takes its arms from `suite`. Without a suite its arms are
+            `standard` at any gamma: `{"choose": {"kind": "ucb", "arms": ["standard@2",
+            "standard@8"]}}`. It learns from each text separately. Arms of unequal cost are timed
+            first.
+        suite: A suite, its path, or the name of a built-in suite.
+        gamma: Drafted tokens per block, in [1, 64], of a method that does not choose.
+        temperature: Of target and draft; 0 is greedy.
+        top_k: Sample from this many of the most probable tokens.
+        nucleus: Sample from the most probable tokens up to this mass (top-p).
+        max_new_tokens: At least 1.
+        seed: Of all random numbers.
+        tokenizer: Of both models; needed if a given model has no folder.
+        audit: A file that receives one line per round when the stream ends; see
+            `distillspec.measure.timed.audit`.
+
+    Raises:
+        DistillSpecError: The models do not fit together, the method cannot be used, or the prompt
+            is empty or too long.
     """
-    for name, value, most in (("gamma", gamma, 64), ("max_new_tokens", max_new_tokens, None)):
-        if not isinstance(value, int) or value < 1 or (most is not None and value > most):
-            raise DistillSpecError(
-                f"{name} is {value!r}",
-                where="decode",
-                fix=f"give a whole number {'from 1 on' if most is None else f'of 1 to {most}'}",
-            )
-    plan, plans = _planned(method, suite, gamma)
-    if plan.parallel is not None and audit is not None:
+    _check_count("gamma", gamma, _MOST_GAMMA)
+    _check_count("max_new_tokens", max_new_tokens, None)
+    plan, plans = planned_method(method, suite, gamma)
+    audit_file = _audit_file(audit, plan)
+    pair = load_decode_pair(target, draft, tokenizer, allows_two_tokenizers=plan.parallel is None)
+    ids = pair.encode(prompt, max_new_tokens)
+    prompt_ids = torch.tensor(ids, dtype=torch.long, device=pair.target.device)
+    rounds = _rounds(
+        pair,
+        prompt_ids,
+        plan,
+        plans,
+        _Settings(gamma, SamplingPolicy(temperature, top_k, nucleus), max_new_tokens, seed),
+        is_audited=audit_file is not None,
+    )
+    if audit_file is not None:
+        key = text_key("decode", prompt)
+        what = Decoded(0, key, temperature, folder_of(draft), plan.name, gamma)
+        rounds = _audited(rounds, audit_file, what)
+    return _with_text(rounds, pair.tokenizer, ids[-_CONTEXT:])
+
+
+def _check_count(name: str, value: object, maximum: int | None) -> None:
+    if not isinstance(value, int) or value < 1 or (maximum is not None and value > maximum):
+        raise DistillSpecError(
+            f"{name} is {value!r}",
+            where="decode",
+            fix=f"give a whole number {'from 1 on' if maximum is None else f'of 1 to {maximum}'}",
+        )
+
+
+def _audit_file(audit: str | Path | None, plan: MethodConfig) -> Path | None:
+    """The file to audit into, after a first write that fails early."""
+    if audit is None:
+        return None
+    if plan.parallel is not None:
         raise DistillSpecError(
             f"{plan.parallel.kind!r} keeps no audit: its draft works in another process",
             where="decode: audit",
             fix="leave out audit, or choose a method of one process",
         )
-    audited = None if audit is None else Path(audit)
-    if audited is not None:
-        append(audited, [])  # a place that cannot be written to is found out now
-    big, small = _model(target, "target"), _model(draft, "draft")
-    ways = configurations(plans, plan)
-    has_trees = any(one.draft.kind == "sequences" for one, _ in ways)
-    make = runner_for_trees if has_trees else eager_runner
-    has_source = check_same_kind(big, small, _WHERE)
-    text = tokenizer or load_tokenizer(_folder(target), what="target")
-    drafts_text = tokenizer or load_tokenizer(_folder(draft), what="draft")
-    sizes = vocabulary_size(big), vocabulary_size(small)
-    bridge = None
-    try:
-        vocab_size = check_pair(text, drafts_text, *sizes, _WHERE)
-    except TokenizersDifferError:
-        if plan.parallel is not None or has_source:
-            raise
-        vocab_size, bridge = sizes[0], CrossTokenizerMap(text, drafts_text, *sizes, _WHERE)
-        log.warning(
-            "the tokenizers differ: the draft reads the text in its own tokens and proposes those "
-            "%d of the target's %d that both have",
-            len(bridge.target_ids),
-            vocab_size,
-        )
-    ids: list[int] = text.encode(prompt)
-    if not ids:
-        raise DistillSpecError(
-            "the prompt has no tokens", where="decode", fix="give at least one character"
-        )
-    check_in_vocabulary([("decode: prompt", ids)], vocab_size, text)
-    if has_source:
-        start = start_token(big)
-        ids = [*(token for token in ids if token != start), start]
-    for one in (big,) if bridge else (big, small):  # one with its own tokens rests where it must
-        check_text_fits(one, len(ids) + max_new_tokens)
-    prompt_ids = torch.tensor(ids, dtype=torch.long, device=big.device)
-    runner, ends = make(big, vocab_size=vocab_size), stop_ids(big, text).ids
-    policy = SamplingPolicy(temperature, top_k, nucleus)
+    append(Path(audit), [])
+    return Path(audit)
+
+
+def _rounds(
+    pair: DecodePair,
+    prompt_ids: torch.Tensor,
+    plan: MethodConfig,
+    plans: Suite,
+    settings: _Settings,
+    *,
+    is_audited: bool,
+) -> Iterator[Round]:
+    """Decode by the method, in one process or in two."""
+    gamma, policy, max_new_tokens, seed = settings
+    used = [method for method, _ in configurations(plans, plan)]
+    has_trees = any(method.draft.kind == "sequences" for method in used)
+    make_runner = runner_for_trees if has_trees else eager_runner
+    target = make_runner(pair.target, vocab_size=pair.vocab_size)
+    eos_token_ids = stop_ids(pair.target, pair.tokenizer).ids
     chance = GeneratorSource(
-        torch.Generator(big.device).manual_seed(derive_seed(seed, "tokens of decode"))
+        torch.Generator(pair.target.device).manual_seed(derive_seed(seed, "tokens of decode"))
     )
     if plan.parallel is not None:
-        rounds = parallel_rounds(
+        return parallel_rounds(
             plan.parallel,
-            runner,
-            small,
+            target,
+            pair.draft,
             prompt_ids,
             gamma=gamma,
             policy=policy,
             chance=chance,
             seed=seed,
             max_new_tokens=max_new_tokens,
-            eos_token_ids=ends,
+            eos_token_ids=eos_token_ids,
         )
-    else:
-        needs_model = plan.choose is not None or any(one.needs_model for one, _ in ways)
-        drafts: dict[str, Runner] = {}
-        if needs_model and bridge is None:
-            drafts[_DRAFT] = make(small, vocab_size=vocab_size)
-        elif needs_model and bridge is not None:
-            drafts[_DRAFT] = CrossTokenizerRunner(make(small), bridge)
-        rounds = SpeculativeDecoder(
-            runner,
-            drafts,
-            _way(plans, plan, gamma, runner, drafts, prompt_ids, policy, seed),
-            policy,
-            chance,
-            audited=audited is not None,
-        ).rounds(prompt_ids, max_new_tokens=max_new_tokens, eos_token_ids=ends)
-    if audited is not None:
-        key = text_key("decode", prompt)
-        what = Decoded(0, key, temperature, _folder(draft), plan.name, gamma)
-        rounds = _audited(rounds, audited, what)
-    return _with_text(rounds, text, ids[-_CONTEXT:])
+    drafts: dict[str, Runner] = {}
+    if plan.choose is not None or any(method.needs_model for method in used):
+        drafts[DRAFT] = (
+            make_runner(pair.draft, vocab_size=pair.vocab_size)
+            if pair.bridge is None
+            else CrossTokenizerRunner(make_runner(pair.draft), pair.bridge)
+        )
+    choose = chooser_for(plans, plan, gamma, target, drafts, prompt_ids, policy, seed)
+    decoder = SpeculativeDecoder(target, drafts, choose, policy, chance, audited=is_audited)
+    return decoder.rounds(prompt_ids, max_new_tokens=max_new_tokens, eos_token_ids=eos_token_ids)
 
 
 def _audited(rounds: Iterator[Round], log: Path, what: Decoded) -> Iterator[Round]:
-    """The same rounds, written down when they end or nobody wants more of them."""
+    """The same rounds; their audit lines are written when they end or the reader stops."""
     seen: list[AuditedRound] = []
     try:
-        for number, one in enumerate(rounds):
-            seen.append(what.line(number, one.record, one.fates[-1]))
-            yield one
+        for number, decoded_round in enumerate(rounds):
+            seen.append(what.line(number, decoded_round.record, decoded_round.fates[-1]))
+            yield decoded_round
     finally:
         append(log, seen)
 
@@ -211,130 +215,14 @@ def _audited(rounds: Iterator[Round], log: Path, what: Decoded) -> Iterator[Roun
 def _with_text(
     rounds: Iterator[Round], tokenizer: PreTrainedTokenizerBase, context: list[int]
 ) -> Iterator[DecodedToken]:
-    """Each token with what it adds to the text; bytes of half a character wait for the rest."""
-    held: list[int] = []
-    for one in rounds:
-        for place, (token, fate) in enumerate(zip(one.tokens, one.fates, strict=True)):
-            held.append(token)
+    """Each token with the text that it adds; the bytes of a character wait for the last of them."""
+    pending: list[int] = []
+    for current in rounds:
+        for index, (token, fate) in enumerate(zip(current.tokens, current.fates, strict=True)):
+            pending.append(token)
             before = decoded(tokenizer, context)
-            added = decoded(tokenizer, [*context, *held])[len(before) :]
-            is_half = added.endswith("\ufffd") and len(held) < _LONGEST_CHARACTER
-            yield DecodedToken(token, "" if is_half else added, fate, one.record, place == 0)
+            added = decoded(tokenizer, [*context, *pending])[len(before) :]
+            is_half = added.endswith("\ufffd") and len(pending) < _LONGEST_CHARACTER
+            yield DecodedToken(token, "" if is_half else added, fate, current.record, index == 0)
             if not is_half:
-                context, held = [*context, *held][-_CONTEXT:], []
-
-
-def _planned(
-    method: str | Mapping[str, Any] | MethodConfig, suite: str | Path | Suite | None, gamma: int
-) -> tuple[MethodConfig, Suite]:
-    """The method, and a suite that has it and its arms."""
-    if suite is not None:
-        plans = suite if isinstance(suite, Suite) else load_suite(suite)
-    else:
-        plans = Suite(gammas=(gamma,))
-    if isinstance(method, str):
-        plan = next((one for one in plans.methods if one.name == method), None)
-        if plan is None and method == STANDARD:
-            plan = MethodConfig()
-        if plan is None:
-            where = plans.name if suite is None or isinstance(suite, Suite) else str(suite)
-            raise DistillSpecError(
-                f"no method '{method}'",
-                where=where or "decode: method",
-                fix="choose one of "
-                + ", ".join(dict.fromkeys([STANDARD, *(one.name for one in plans.methods)])),
-            )
-    else:
-        plan = method if isinstance(method, MethodConfig) else method_of(method)
-    if plan.choose is not None or plan.fallback is not None:
-        others = [one for one in plans.methods if one.name != plan.name]
-        if plan.name == STANDARD:
-            plan = plan.model_copy(update={"name": "chooser"})
-        if all(one.name != STANDARD for one in others):
-            others.append(MethodConfig())
-        values = plans.model_dump(mode="json") | {
-            "methods": [one.model_dump(mode="json") for one in (*others, plan)]
-        }
-        plans = suite_of(values)
-        _check_arms(plans, plan)
-    else:
-        plans = Suite(methods=(plan,), gammas=(gamma,))
-        plan = plan.model_copy(update={"gammas": (gamma,)})
-    if plan.model is not None:
-        raise _names_a_draft(plan)
-    return plan, plans
-
-
-def _check_arms(plans: Suite, plan: MethodConfig) -> None:
-    if plan.choose is not None and plan.choose.per == "text":
-        raise DistillSpecError(
-            "the method chooses once a text, and this is one text",
-            where="decode: method: choose: per",
-            fix="choose per round, or name one of its arms",
-        )
-    for arm, _ in configurations(plans, plan):
-        if arm.model is not None:
-            raise _names_a_draft(arm)
-
-
-def _names_a_draft(plan: MethodConfig) -> DistillSpecError:
-    return DistillSpecError(
-        f"the method {plan.name!r} names the draft '{plan.model}', but a draft is given beside it",
-        where="decode: method: draft",
-        fix="leave out model, and give the draft that is meant; evaluate decodes with several",
-    )
-
-
-def _way(
-    plans: Suite,
-    plan: MethodConfig,
-    gamma: int,
-    target: Runner,
-    drafts: Mapping[str, Runner],
-    prompt: Tensor,
-    policy: SamplingPolicy,
-    seed: int,
-) -> Chooser:
-    """What decodes the rounds: one configuration, or several to choose from."""
-    choose = plan.choose
-    if choose is None:
-        return guarded(plans, plan, Fixed(configuration(plan, gamma, _DRAFT)), _DRAFT)
-    most = 1.0
-    is_readable = has_room(prompt.tolist(), drafts.values(), most_slots(plans))
-    if choose.reward == "tokens_per_second" and is_readable:
-        chance = GeneratorSource(
-            torch.Generator(prompt.device).manual_seed(derive_seed(seed, "timing of decode"))
-        )
-        timed = {
-            one.name: one for one, _ in plans.arms(plan) if one.drafts and one.has_known_rounds
-        }
-        timed.setdefault(STANDARD, plans.named(STANDARD))
-        steps = {
-            name: measure_steps(
-                target,
-                drafts,
-                [configuration(one, size, _DRAFT) for size in plans.of(one)],
-                prompt,
-                policy=policy,
-                chance=chance,
-                rounds=_TIMED_ROUNDS,
-            )
-            for name, one in timed.items()
-        }
-        most = most_tokens_per_second(plans, plan, _DRAFT, steps)
-    # Drawn on the host. What picks an arm must not know the uniforms that its tokens come from.
-    arms = GeneratorSource(torch.Generator().manual_seed(derive_seed(seed, "arms of decode")))
-    return guarded(plans, plan, chooser(plans, plan, arms, most, _DRAFT), _DRAFT)
-
-
-def _model(one: PreTrainedModel | str | Path, what: str) -> PreTrainedModel:
-    if not isinstance(one, str | Path):
-        return one
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_model(str(one), dtype=fast_dtype(device), what=what)
-    torch.nn.Module.to(model, device)
-    return model
-
-
-def _folder(one: PreTrainedModel | str | Path) -> str:
-    return str(one if isinstance(one, str | Path) else one.name_or_path)
+                context, pending = [*context, *pending][-_CONTEXT:], []

@@ -1,4 +1,4 @@
-"""The verbs `run` and `train`: the distilled draft, then its control, then what follows them."""
+"""The verbs `run` and `train`: the distilled draft, its control, then export and evaluation."""
 
 from __future__ import annotations
 
@@ -27,10 +27,14 @@ from distillspec.workflows.run_folder import RunFolder
 
 
 def run(recipe: Recipe, folder: Path | None) -> int:
-    """Everything the recipe says, in a new run folder or going on in `folder`.
+    """Train, export and evaluate, and push if the recipe asks for it.
 
-    Where this process cannot decode with the target, nothing is evaluated, and the last lines
-    say so.
+    If this process cannot decode with the target, nothing is evaluated, and the last lines name
+    the next step.
+
+    Args:
+        recipe: Of the run.
+        folder: A run folder to resume; None begins a new one.
     """
     with started(recipe, folder, "distillspec run") as at_work:
         train_drafts(at_work)
@@ -46,13 +50,13 @@ def run(recipe: Recipe, folder: Path | None) -> int:
 
 
 def train(recipe: Recipe, folder: Path | None) -> int:
-    """Training and export, without evaluation."""
+    """Train and export, without evaluation."""
     trained(recipe, folder)
     return 0
 
 
 def trained(recipe: Recipe, folder: Path | None) -> RunFolder:
-    """Training and export; returns the folder of the run."""
+    """Train and export; returns the run folder."""
     with started(recipe, folder, "distillspec train") as at_work:
         train_drafts(at_work)
         if not at_work.world.rank:
@@ -62,17 +66,17 @@ def trained(recipe: Recipe, folder: Path | None) -> RunFolder:
 
 
 def train_drafts(run: Run) -> None:
-    """The distilled draft, then its control; each is resumed where it stands."""
+    """Train the distilled draft, then its control; each resumes from its last checkpoint."""
     recipe = run.recipe
     _show_preview(run)
     bucket_steps(recipe.distill, len(run.prompts.training))
     run.say(*_small_data_notes(run))
-    # 1. The target writes the stored text. The tokens of a trimmed head are counted in it.
+    # 1. The target writes the stored text, in which the tokens of a trimmed head are counted.
     text = run.target.training_text(run.pair, run.prompts, run.world, lambda x: _settled(run, x))
     run.say(*text.notes)
     _say_shared_tokens(run)
     if text.cached is not None and run.world.rank:
-        run.pair.target.release()  # rank 0 probes, exports and evaluates with its own
+        run.pair.target.release()  # rank 0 keeps its target for probe, export and evaluation
     # 2. The distilled draft.
     distilled = _fit(run, recipe, run.folder.path, "distilled", text)
     outcomes = {"distilled": distilled.record()}
@@ -82,9 +86,9 @@ def train_drafts(run: Run) -> None:
         outcomes["control"] = _fit(run, control, run.folder.control, "control", text).record()
     if not run.world.rank:
         atomic.write_json(run.folder.training_file, outcomes)
-    # 4. The other processes end, so that what is measured now has the entire machine.
+    # 4. The other processes end, so that what follows has the entire machine.
     if run.pair.is_split:
-        del text  # with the probe, which asks the target
+        del text  # holds the probe, which holds the target
         run.pair.target.leave_processes()
     leave(run.world)
     if run.world.size > 1 and not run.world.rank:
@@ -98,25 +102,25 @@ def _show_preview(run: Run) -> None:
 
 
 def _small_data_notes(run: Run) -> list[str]:
-    """Notes where probe or batch want more prompts than there are."""
+    """Notes if probe or batch need more prompts than the data has."""
     notes, training = [], len(run.prompts.training)
     asked, available = run.recipe.distill.probe.prompts, len(run.prompts.held_out)
     if available < asked:
         notes.append(
-            f"{available} held-out prompts for a probe of {asked}: the fewer, the more the choice "
+            f"{available} held-out prompts for a probe of {asked}: with few prompts the choice "
             "of the best step depends on chance (data.held_out, data.held_out_percent)"
         )
     batch = run.recipe.distill.batch_size
     if batch > training:
         notes.append(
-            f"a step is of {batch:,} sequences, and there are {training:,} training prompts: each "
-            "is taken several times (distill.batch_size)"
+            f"a step has {batch:,} sequences, and the data has {training:,} training prompts: a "
+            "step takes a prompt several times (distill.batch_size)"
         )
     return notes
 
 
 def _settled(run: Run, responses: dict[str, Tokens] | None) -> ModelPair:
-    """The run's pair, once the responses that it trains on are known."""
+    """Check the responses that the run trains on, and choose the trimmed head by them."""
     if responses is not None and not run.world.rank:
         # A resumed run trains on the responses that it was started with.
         identity = responses_identity(responses, f"data.store: {run.recipe.data.store}")
@@ -127,7 +131,7 @@ def _settled(run: Run, responses: dict[str, Tokens] | None) -> ModelPair:
 
 
 def _choose_head(run: Run, responses: dict[str, Tokens] | None) -> None:
-    """Count what a trimmed head keeps, once a run, and print what it cannot reach."""
+    """Choose the tokens of a trimmed head once per run, and print what it cannot reach."""
     plan, path = run.recipe.pair.draft_head, run.folder.head_file
     if plan is None:
         return
@@ -141,8 +145,8 @@ def _choose_head(run: Run, responses: dict[str, Tokens] | None) -> None:
         head = read_head(path, run.pair.vocab_size)
         run.say(
             f"the draft's head keeps {len(head.tokens):,} of {run.pair.vocab_size:,} tokens: "
-            f"{head.share:.2%} of the text they were counted in; of the target's mass on "
-            f"held-out text {head.mass:.2%}, which alpha cannot exceed"
+            f"{head.share:.2%} of the text they were counted in, and {head.mass:.2%} of the "
+            "target's mass on held-out text, which alpha cannot exceed"
         )
 
 
@@ -152,9 +156,9 @@ def _say_shared_tokens(run: Run) -> None:
         return
     mass = reachable_mass(run.pair, run.prompts.held_out)
     run.say(
-        f"the draft has a tokenizer of its own: {len(shared.target_ids):,} of the target's "
-        f"{run.pair.vocab_size:,} tokens are in both; of its mass on held-out text {mass:.2%}, "
-        f"which alpha cannot exceed; {1.0 - mass:.2%} is lost"
+        f"draft and target have different tokenizers: {len(shared.target_ids):,} of the target's "
+        f"{run.pair.vocab_size:,} tokens are in both. They have {mass:.2%} of its mass on held-out "
+        f"text, which alpha cannot exceed; {1.0 - mass:.2%} is lost"
     )
 
 
@@ -162,7 +166,7 @@ def _has_text_for(run: Run, control: Recipe) -> bool:
     refusal = run.target.control_refusal()
     lacks = any(prompt.response is None for prompt in run.prompts.training)
     if refusal is None and control.distill.source.fixed and lacks:
-        refusal = "no control: the data has no responses that it could be trained on"
+        refusal = "no control: the data has no responses to train it on"
     if refusal is not None:
         run.say(refusal)
     return refusal is None

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(folder: Path, suite: str, changes: Sequence[str] = ()) -> int:
-    """Measure the drafts of a run; what an interrupted evaluation has measured is kept.
+    """Measure the drafts of a run; an interrupted evaluation continues where it stopped.
 
     Args:
         folder: Of the run.
@@ -42,7 +42,7 @@ def evaluate(folder: Path, suite: str, changes: Sequence[str] = ()) -> int:
         except KeyboardInterrupt as interrupt:
             command = ["distillspec", "evaluate", str(folder), "--suite", suite]
             command += [f"suite.{change}" for change in changes]
-            raise type(interrupt)(f"go on with: {shlex.join(command)}") from None
+            raise type(interrupt)(f"resume with: {shlex.join(command)}") from None
         run.close()
     return 0
 
@@ -52,7 +52,7 @@ def report(folder: Path) -> int:
     summaries = sorted((folder / "evaluation").glob(f"[!.]*/{SUMMARY}"))
     if not summaries:
         raise DistillSpecError(
-            "nothing has been measured in this run yet",
+            "this run has no evaluation yet",
             where=str(folder / "evaluation"),
             fix=f"distillspec evaluate {folder}",
         )
@@ -62,7 +62,13 @@ def report(folder: Path) -> int:
 
 
 def evaluate_run(run: Run, suite_path: str, changes: Sequence[str] = ()) -> None:
-    """Decode with each draft, write rows, summary, report and card, and print the table."""
+    """Decode with each draft; write rows, summary, report and card; print the table.
+
+    Args:
+        run: At work.
+        suite_path: A suite file, or the name of a built-in suite.
+        changes: `key=value` overrides of the suite.
+    """
     pair = run.pair
     suite = load_suite(suite_path, changes).scored_on(run.recipe.data.held_out_source)
     if run.recipe.pair.draft_head is not None and pair.kept is None:
@@ -100,12 +106,12 @@ def evaluate_run(run: Run, suite_path: str, changes: Sequence[str] = ()) -> None
 
 
 def measured(suite: Suite, drafts: Iterable[str]) -> list[str]:
-    """The drafts that any method of the suite decodes with."""
+    """The drafts that a method of the suite decodes with."""
     return [name for name in drafts if any(suite.measures(name, way) for way in suite.methods)]
 
 
 def _drafts(run: Run, dtype: torch.dtype) -> dict[str, PreTrainedModel]:
-    """The undistilled draft and those that have been trained, by name."""
+    """The undistilled draft and the trained drafts, by name."""
     drafts = {"undistilled": run.pair.draft(dtype)}
     for name, folder in (("distilled", run.folder.path), ("control", run.folder.control)):
         if not (folder / BEST).exists():

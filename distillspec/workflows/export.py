@@ -1,4 +1,4 @@
-"""The verb `export`: the best checkpoint as a plain folder, reloaded and compared, and its card."""
+"""The verb `export`: write the best checkpoint as a plain folder, and compare it after a reload."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from distillspec.workflows.run_folder import RunFolder
 
 
 def export(folder: Path, repository: str | None) -> int:
-    """Write draft/ of a run again, with the numbers that were measured; upload it if asked."""
+    """Write draft/ of a run again with its measured numbers.
+
+    Args:
+        folder: Of the run.
+        repository: The Hub repository to upload to; None uploads nothing.
+    """
     with started(RunFolder(folder).recipe(), folder) as run:
         export_run(run, repository)
         if repository is not None:
@@ -28,7 +33,7 @@ def export(folder: Path, repository: str | None) -> int:
 
 
 def export_run(run: Run, repository: str | None = None) -> None:
-    """Write draft/ from the best checkpoint, load it again, and compare."""
+    """Write draft/ from the best checkpoint, load it again, and compare the two."""
     pair, vocabulary = run.pair, run.pair.vocabulary
     draft = run.trained_draft(run.folder.path)
     summary = evidence(run.folder.evaluations, run.say)
@@ -55,32 +60,32 @@ def push_draft(run: Run, repository: str) -> None:
 
 
 def update_exported(run: Run) -> None:
-    """Write the measured gamma and card into draft/, if it is the draft that was measured."""
+    """Write the measured gamma and card into draft/, if draft/ is the measured draft."""
     doubt = why_not_exported(run.folder)
     if doubt is not None:
         run.say(
-            f"{run.folder.draft} keeps its card and its gamma: {doubt}, so these numbers may be "
-            "of another draft\n"
-            f"  fix:   write it again, with them: distillspec export {run.folder.path}"
+            f"{run.folder.draft} keeps its card and its gamma: {doubt}, so these numbers may "
+            "belong to another draft\n"
+            f"  fix:   distillspec export {run.folder.path}"
         )
         return
     summary = evidence(run.folder.evaluations, run.say)
     gamma = _gamma(run, summary)
     card = draft_card(_card_facts(run, gamma), summary)
     update_draft(run.folder.draft, num_assistant_tokens=gamma, card=card)
-    note_export(run.folder)  # another version may write other keys
+    note_export(run.folder)  # a newer version may write more keys
     best = summary.servable(DISTILLED, None) if summary else None
-    basis = "nothing that engines run was measured"
+    basis = "no method that engines run was measured"
     if summary is not None and best is not None:
         basis = (
-            f"the fastest measured of what engines run: method {best.method}, gamma {best.gamma}, "
+            f"the fastest measured method that engines run: {best.method}, gamma {best.gamma}, "
             f"{best.speedup.value:.2f}x in suite {summary.suite}"
         )
     run.say(f"draft/ recommends blocks of {gamma} tokens; {basis}")
 
 
 def _gamma(run: Run, summary: Summary | None) -> int:
-    """num_assistant_tokens: the recipe's, else the best measured, else the probe's."""
+    """num_assistant_tokens: of the recipe, else the best measured, else of the probe."""
     measured = recommended_gamma(summary) if summary else None
     configured = run.recipe.export.num_assistant_tokens
     return configured or measured or run.recipe.distill.probe.gamma
@@ -88,7 +93,7 @@ def _gamma(run: Run, summary: Summary | None) -> int:
 
 def _card_facts(run: Run, gamma: int, repository: str | None = None) -> CardFacts:
     recipe = run.recipe
-    only_text = "" if recipe.pair.endpoint is None else "; of the target, text alone was seen"
+    only_text = "" if recipe.pair.endpoint is None else "; the target gave text only"
     return CardFacts(
         name=f"{recipe.name} draft",
         draft=repository or recipe.export.push or str(run.folder.draft),
@@ -103,7 +108,7 @@ def _card_facts(run: Run, gamma: int, repository: str | None = None) -> CardFact
 
 
 def _base_model(recipe: Recipe) -> str | None:
-    """The model whose weights the draft began with."""
+    """The model that the draft's initial weights come from; None if they are random."""
     if isinstance(recipe.pair.draft, str):
         return recipe.pair.draft
     return recipe.pair.target_weights if isinstance(recipe.pair.draft, PrunedDraftConfig) else None

@@ -1,8 +1,7 @@
-"""Whether a run's draft/ is still the draft that was exported from its best checkpoint.
+"""Whether draft/ of a run is still the draft that was exported from its best checkpoint.
 
-An evaluation measures the checkpoint and writes the numbers into draft/. They are only true of it
-while both are what they were at the export: weights that were damaged or exchanged later, or a
-checkpoint that was trained further, would get numbers of another draft. The digests lie in
+An evaluation measures the checkpoint and writes the numbers into draft/. This is wrong if draft/
+was changed after the export, or if the checkpoint was trained further. The digests are in
 identity.json.
 """
 
@@ -14,30 +13,30 @@ from distillspec.assembly.identity import ExportIdentity, file_digest, keep_expo
 from distillspec.recipe.written_files import MODEL_FILES
 from distillspec.workflows.run_folder import BEST, RunFolder
 
-_REWRITTEN = ("README.md", "generation_config.json")  # by each evaluation, and by people
+_REWRITTEN = ("README.md", "generation_config.json")  # by each evaluation, and by users
 
 
 def note_export(folder: RunFolder) -> None:
-    """Keep the digests of draft/ as it is, and of the checkpoint that it was made of."""
-    keep_export(folder.identity_file, _found(folder))
+    """Store the digests of draft/ and of the checkpoint that it was exported from."""
+    keep_export(folder.identity_file, _current(folder))
 
 
 def why_not_exported(folder: RunFolder) -> str | None:
-    """What tells draft/ from the draft that was exported, in words; None where nothing does."""
-    kept = kept_export(folder.identity_file)
-    if kept is None:
-        return "an earlier version exported it, and kept no digests of its files"
-    found = _found(folder)
-    names = [*kept.files, *(found.files.keys() - kept.files.keys())]
-    changed = [name for name in names if kept.files.get(name) != found.files.get(name)]
+    """Why draft/ may differ from the exported draft; None if it is the same."""
+    exported = kept_export(folder.identity_file)
+    if exported is None:
+        return "an earlier version exported it, and stored no digests of its files"
+    current = _current(folder)
+    names = [*exported.files, *(current.files.keys() - exported.files.keys())]
+    changed = [name for name in names if exported.files.get(name) != current.files.get(name)]
     if changed:
         return f"{', '.join(sorted(changed))} changed since the export"
-    if kept.checkpoint != found.checkpoint:
+    if exported.checkpoint != current.checkpoint:
         return f"{BEST} changed since the export"
     return None
 
 
-def _found(folder: RunFolder) -> ExportIdentity:
+def _current(folder: RunFolder) -> ExportIdentity:
     files = {
         name: file_digest(path)
         for path in sorted(folder.draft.rglob("*"))

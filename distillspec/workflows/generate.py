@@ -1,4 +1,4 @@
-"""The verb `generate`: write what training reads of the target, before any training."""
+"""The verb `generate`: write the target's text for training, before any training."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ console = Terminal()
 
 
 def generate(recipe: Recipe) -> int:
-    """Store the target's responses to the training prompts, and its top-k logits if asked for.
+    """Store the target's responses to the training prompts, and its top-k logits if needed.
 
-    It resumes where an earlier start was interrupted.
+    An interrupted start resumes.
     """
     check_writes_text(recipe)
     world = join()

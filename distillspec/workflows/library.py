@@ -1,7 +1,7 @@
 """The package as a library: training, evaluation, divergences and verification rules.
 
-`distillspec` exports these names. `train` and `evaluate` do what the verbs of that name do, in the
-same run folders under the current folder.
+`distillspec` exports these names. `train` and `evaluate` do the same as the verbs of that name,
+with run folders under the current folder.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from distillspec.workflows.run_folder import RunFolder
 divergences: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
     {name: make(DivergenceSettings()).reference for name, make in DIVERGENCES.items()}
 )
-"""Name in recipes -> function of target and draft logits [..., V] that gives nats [...], with
-gradients. Parameters have the defaults of a recipe.
+"""Divergences by their name in recipes. Each takes target and draft logits, shape [..., V], and
+returns nats, shape [...], with gradients. Parameters have the defaults of a recipe.
 """
 
 verification_rules: Mapping[str, Rule] = MappingProxyType(
@@ -47,8 +47,8 @@ verification_rules: Mapping[str, Rule] = MappingProxyType(
         "multipath": verify_multipath,
     }
 )
-"""Name in suites -> lossless rule. `token` and `block` take the drafted tokens of one sequence, the
-others a tree of sequences (`speculation.tree.Tree`).
+"""Lossless verification rules by their name in suites. `token` and `block` take the drafted tokens
+of a sequence. The others take a tree of sequences (`speculation.tree.Tree`).
 """
 
 
@@ -82,10 +82,10 @@ def evaluate(run: RunFolder | str | Path, suite: str | Path | None = None) -> Su
 
     Args:
         run: A run folder, as `train` returns it.
-        suite: A path, or the name of a built-in suite; default: the one of the run's recipe.
+        suite: A path, or the name of a built-in suite; default: the suite of the run's recipe.
 
     Returns:
-        What was measured, as in evaluation/<suite>/summary.json of the run folder.
+        The content of evaluation/<suite>/summary.json in the run folder.
     """
     folder = run if isinstance(run, RunFolder) else RunFolder(Path(run))
     chosen = str(suite if suite is not None else folder.recipe().evaluate.suite)

@@ -1,4 +1,7 @@
-"""The verb `pretrain`: from a pretraining recipe to a model folder. How the nano pair was made."""
+"""The verb `pretrain`: a pretraining recipe becomes a model folder.
+
+The nano pair was made with it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import json
 import math
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -45,8 +48,27 @@ if TYPE_CHECKING:
 console = Terminal()
 
 
+class _Text(NamedTuple):
+    """The corpus as tokens.
+
+    Attributes:
+        training: All training texts in one row, shape [T].
+        held_out: All held-out texts in one row, shape [T].
+        rows: Held-out rows of the validation, shape [B, context].
+    """
+
+    training: torch.Tensor
+    held_out: torch.Tensor
+    rows: torch.Tensor
+
+
 def run(recipe: PretrainRecipe, *, resume: bool) -> int:
-    """Train the model and write it to recipe.output; its run folder is RUNS/<name>."""
+    """Train the model and write it to recipe.output; the run folder is RUNS/<name>.
+
+    Raises:
+        DistillSpecError: The recipe was started before and `resume` is False, or it has changed in
+            more than its length since then.
+    """
     folder, output = RUNS / recipe.name, output_folder(recipe)
     # An earlier process may have been killed while it replaced the model.
     atomic.recover_folder(output, replaceable(recipe))
@@ -55,9 +77,9 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
         raise DistillSpecError(
             "this recipe has been started before",
             where=str(folder),
-            fix="add --resume to go on with it, or delete that folder to begin anew",
+            fix="add --resume to continue it, or delete that folder to start again",
         )
-    where = device_of(recipe.hardware)
+    device = device_of(recipe.hardware)
     if recipe.hardware.threads is not None:
         check_threads(recipe.hardware.threads, "hardware.threads")
         torch.set_num_threads(recipe.hardware.threads)
@@ -67,53 +89,18 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
         atomic.write_text(folder / "recipe.yaml", dump_yaml(recipe))
         record = provenance.RunLog(folder / "run.json", provenance.gather())
         tokenizer = _tokenizer(recipe, files, folder)
-        end_token = int(tokenizer.eos_token_id)
-        training = pack(files.training, tokenizer, end_token)
-        held_out = pack(files.held_out, tokenizer, end_token)
-        plan = recipe.train
-        rows = validation_rows(held_out, context=plan.context, rows=plan.validation_rows).to(where)
-        model = _beginning(recipe, tokenizer).to(where)  # type: ignore[arg-type]
+        text = _packed(recipe, files, tokenizer, device)
+        model = _initial_model(recipe, tokenizer).to(device)  # type: ignore[arg-type]
         started_from = model_digest(model) if recipe.start_from is not None else None
         _check_start(started_from, folder / "start.json")
-        start: dict[str, torch.Tensor] = {}
-        if plan.start_share:
-            start = {name: weight.clone() for name, weight in model.named_parameters()}
         console.print(
             f"{model.num_parameters():,} parameters; {len(files.training):,} texts, "
-            f"{training.numel():,} tokens; {len(files.held_out):,} texts held out, "
-            f"{held_out.numel():,} tokens",
+            f"{text.training.numel():,} tokens; {len(files.held_out):,} texts held out, "
+            f"{text.held_out.numel():,} tokens",
             highlight=False,
         )
-        final = pretrain(
-            model,
-            Windows(training, context=plan.context, batch_size=plan.batch_size, seed=recipe.seed),
-            rows,
-            plan,
-            folder=folder,
-            precision=dtype_of(recipe.hardware.precision, where),
-            report=lambda p: console.print(_line(p, plan.max_steps), highlight=False),
-        )
-        if plan.start_share:
-            average_with(model, start, plan.start_share)
-            held_out_loss = held_out_nats(
-                model, rows, plan.batch_size, dtype_of(recipe.hardware.precision, where)
-            )
-            console.print(
-                f"averaged with {recipe.start_from}: held out {final.validation_nats_per_token:.4f}"
-                f" -> {held_out_loss:.4f} nats/token",
-                highlight=False,
-            )
-            final = final._replace(validation_nats_per_token=held_out_loss)
-        bits = final.validation_nats_per_token / math.log(2) / _bytes_per_token(files, held_out)
-        facts = {
-            "parameters": model.num_parameters(),
-            "started_from": started_from,
-            "training_tokens": final.tokens,
-            "seconds": final.seconds,
-            "nats_per_token": final.validation_nats_per_token,
-            "bits_per_byte": bits,
-            "entropy_nats_per_token": _entropy(model, rows),
-        }
+        final = _trained(recipe, model, text, folder, device)
+        facts = _facts(model, text, files, final, started_from)
         atomic.write_json(folder / "result.json", facts)
         _write_model(model, tokenizer, output, replaceable(recipe))
         record.record(tokens=final.tokens, finished=True)
@@ -122,15 +109,82 @@ def run(recipe: PretrainRecipe, *, resume: bool) -> int:
     return 0
 
 
+def _packed(
+    recipe: PretrainRecipe,
+    files: CorpusFiles,
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+) -> _Text:
+    end_token, plan = int(tokenizer.eos_token_id), recipe.train
+    training = pack(files.training, tokenizer, end_token)
+    held_out = pack(files.held_out, tokenizer, end_token)
+    rows = validation_rows(held_out, context=plan.context, rows=plan.validation_rows)
+    return _Text(training, held_out, rows.to(device))
+
+
+def _trained(
+    recipe: PretrainRecipe,
+    model: PreTrainedModel,
+    text: _Text,
+    folder: Path,
+    device: torch.device,
+) -> PretrainProgress:
+    """Train in place, then average with the initial weights if the recipe asks for it."""
+    plan, precision = recipe.train, dtype_of(recipe.hardware.precision, device)
+    start: dict[str, torch.Tensor] = {}
+    if plan.start_share:
+        start = {name: weight.clone() for name, weight in model.named_parameters()}
+    final = pretrain(
+        model,
+        Windows(text.training, context=plan.context, batch_size=plan.batch_size, seed=recipe.seed),
+        text.rows,
+        plan,
+        folder=folder,
+        precision=precision,
+        report=lambda progress: console.print(_line(progress, plan.max_steps), highlight=False),
+    )
+    if not plan.start_share:
+        return final
+    average_with(model, start, plan.start_share)
+    nats = held_out_nats(model, text.rows, plan.batch_size, precision)
+    console.print(
+        f"averaged with {recipe.start_from}: held out {final.validation_nats_per_token:.4f}"
+        f" -> {nats:.4f} nats/token",
+        highlight=False,
+    )
+    return final._replace(validation_nats_per_token=nats)
+
+
+def _facts(
+    model: PreTrainedModel,
+    text: _Text,
+    files: CorpusFiles,
+    final: PretrainProgress,
+    started_from: str | None,
+) -> dict[str, Any]:
+    """What result.json holds."""
+    nats = final.validation_nats_per_token
+    bytes_per_token = sum(len(f.text.encode()) for f in files.held_out) / text.held_out.numel()
+    return {
+        "parameters": model.num_parameters(),
+        "started_from": started_from,
+        "training_tokens": final.tokens,
+        "seconds": final.seconds,
+        "nats_per_token": nats,
+        "bits_per_byte": nats / math.log(2) / bytes_per_token,
+        "entropy_nats_per_token": _entropy(model, text.rows),
+    }
+
+
 def _check_identity(recipe: PretrainRecipe, files: CorpusFiles, path: Path) -> None:
-    """What tokenizer and state in a run folder depend on: only the plan's length may change."""
+    """Check that a resumed run has the recipe that it began with, apart from its length."""
     digest = hashlib.sha256()
     for file in files.training:
         digest.update(json.dumps(file).encode())
     identity = {
         "corpus": digest.hexdigest(),
         "seed": recipe.seed,
-        # With the key of 0.1, so that runs begun with that resume.
+        # Keys of version 0.1, so that its runs can be resumed.
         "tokenizer": {
             "train_vocabulary": recipe.tokenizer.vocab_size,
             "take_from": recipe.tokenizer.take_from,
@@ -146,7 +200,7 @@ def _check_identity(recipe: PretrainRecipe, files: CorpusFiles, path: Path) -> N
     fix = "give the recipe another name, or delete that run folder"
     stored = read_json(BoundedText(path, "what this run was started with", fix), dict[str, Any])
     if not _has_trained(path.parent) and stored != identity:
-        # Such as after an error in the recipe: only what the old one led to is in the way.
+        # The recipe was corrected before any step, so only the files of the old one are removed.
         shutil.rmtree(path.with_name("tokenizer"), ignore_errors=True)
         path.with_name("start.json").unlink(missing_ok=True)
         atomic.write_json(path, identity)
@@ -162,47 +216,47 @@ def _check_identity(recipe: PretrainRecipe, files: CorpusFiles, path: Path) -> N
 
 def _has_trained(folder: Path) -> bool:
     state = folder / "state.pt"
-    return any(one.exists() for one in (state, previous_of(state), folder / "result.json"))
+    return any(path.exists() for path in (state, previous_of(state), folder / "result.json"))
 
 
 def _check_start(digest: str | None, path: Path) -> None:
-    """A run that goes on from a model needs that very model, also when it is resumed."""
+    """Check that a resumed run has the initial weights that it began with."""
     if not path.exists():
         atomic.write_json(path, {"model": digest})
         return
     fix = "give the recipe another name, or delete that run folder"
-    kept = BoundedText(path, "the digest of what this run began with", fix)
-    if read_json(kept, dict[str, str | None]).get("model") != digest:
+    stored = BoundedText(path, "the digest of what this run began with", fix)
+    if read_json(stored, dict[str, str | None]).get("model") != digest:
         raise DistillSpecError(
             "the weights in start_from are not those that this run began with",
             where=str(path.parent),
-            fix="put them back; if this run has finished and written over them, it is done; to "
-            "begin anew, delete that folder",
+            fix="restore them, or delete that folder to start again; if this run has finished and "
+            "replaced them, nothing is left to do",
         )
 
 
 @torch.no_grad()
 def average_with(model: torch.nn.Module, start: dict[str, torch.Tensor], share: float) -> None:
-    """In place: weights <- share start + (1 - share) weights, tied ones once."""
+    """Average in place: weights <- share * start + (1 - share) * weights; tied weights once."""
     for name, weight in model.named_parameters():
         weight.lerp_(start[name], share)
 
 
 def _tokenizer(recipe: PretrainRecipe, files: CorpusFiles, folder: Path) -> PreTrainedTokenizerBase:
-    """Another model's, or one trained on the training files; kept in the run folder."""
+    """The tokenizer of another model, or one that is trained and kept in the run folder."""
     if recipe.tokenizer.take_from is not None:
         return load_tokenizer(recipe.tokenizer.take_from, what="tokenizer.take_from")
-    kept = folder / "tokenizer"
-    if not kept.exists():
+    tokenizer_folder = folder / "tokenizer"
+    if not tokenizer_folder.exists():
         assert recipe.tokenizer.vocab_size is not None
         trained = train_tokenizer((f.text for f in files.training), recipe.tokenizer.vocab_size)
-        with atomic.replacing_folder(kept, TOKENIZER_FILES) as temporary:
+        with atomic.replacing_folder(tokenizer_folder, TOKENIZER_FILES) as temporary:
             trained.save_pretrained(temporary)
-    return load_tokenizer(str(kept))
+    return load_tokenizer(str(tokenizer_folder))
 
 
-def _beginning(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """Random weights of the recipe's shape, or those of the folder it goes on from; float32."""
+def _initial_model(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Random weights in the shape of the recipe, or the weights of start_from; float32."""
     if recipe.model is not None:
         size = llama_parameters(recipe.model, len(tokenizer))
         check_memory(size, trained_bytes(recipe.hardware), "model")
@@ -212,16 +266,18 @@ def _beginning(recipe: PretrainRecipe, tokenizer: PreTrainedTokenizerBase) -> Pr
             end_token=int(tokenizer.eos_token_id),
             seed=recipe.seed,
         )
-    assert recipe.start_from is not None, "the schema asks for one of the two"
+    assert recipe.start_from is not None, "the schema requires model or start_from"
     where = f"start_from={recipe.start_from}"
     model = load_model(recipe.start_from, dtype=torch.float32, what="start_from")
-    of_model = load_tokenizer(recipe.start_from, what="start_from")
-    if of_model.get_vocab() != tokenizer.get_vocab() or model.config.vocab_size < len(tokenizer):
+    start_tokenizer = load_tokenizer(recipe.start_from, what="start_from")
+    if start_tokenizer.get_vocab() != tokenizer.get_vocab() or model.config.vocab_size < len(
+        tokenizer
+    ):
         raise DistillSpecError(
-            f"the model knows {len(of_model)} tokens, and they are not the tokenizer's "
-            f"{len(tokenizer)}",
+            f"the model knows {len(start_tokenizer)} tokens, and they are not the {len(tokenizer)} "
+            "tokens of the tokenizer",
             where=where,
-            fix="tokenizer.take_from: the same folder as start_from",
+            fix="set tokenizer.take_from to the folder in start_from",
         )
     if recipe.train.context > max_context_length(model):
         raise DistillSpecError(
@@ -239,7 +295,7 @@ def _write_model(
     output: Path,
     writes: atomic.Writes,
 ) -> None:
-    """A plain Hugging Face folder in bfloat16; a README beside the old weights is kept."""
+    """Write a plain Hugging Face folder in bfloat16; a README of the old folder stays."""
     cast_parameters(model, torch.bfloat16)
     model.config.dtype = torch.bfloat16
     with atomic.replacing_folder(output, writes) as temporary:
@@ -249,10 +305,6 @@ def _write_model(
         mark_written(temporary)
         if (output / README).exists():
             shutil.copy2(output / README, temporary)
-
-
-def _bytes_per_token(files: CorpusFiles, held_out: torch.Tensor) -> float:
-    return sum(len(f.text.encode()) for f in files.held_out) / held_out.numel()
 
 
 def _entropy(model: PreTrainedModel, rows: torch.Tensor) -> float:

@@ -1,4 +1,4 @@
-"""A run at work: the run folder that a process works in, with what all verbs share.
+"""A run that a process works on: its folder, pair and prompts, which all verbs share.
 
 All processes train; rank 0 alone does the rest.
 """
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _NEXT_SUITES = ("grid", "methods")
-_PAGE = 160  # columns of a log or a pipe, which have no width of their own
+_PAGE = 160  # columns of a log or a pipe, which have no width
 console = Terminal(width=None if sys.stdout.isatty() else _PAGE)
 
 
@@ -48,13 +48,13 @@ class Run:
 
     Attributes:
         recipe: Of the run.
-        folder: Where everything of it is.
+        folder: Of the run.
         world: The processes of this start.
         log: run.json, on rank 0.
         pair: Target and draft, loaded.
         target: What the run can ask of its target.
         prompts: Training and held-out prompts.
-        tokens: Response tokens in the loss so far, of this start.
+        tokens: Response tokens in the loss, since this start.
     """
 
     recipe: Recipe
@@ -80,7 +80,7 @@ class Run:
         """A draft with the best weights of the training in `folder`, adapters merged.
 
         Raises:
-            DistillSpecError: Nothing has been trained there, or its weights are gone.
+            DistillSpecError: The folder has no trained draft, or its weights are missing.
         """
         if not (folder / BEST).exists():
             check_not_lost(folder, name, self.folder)
@@ -92,14 +92,15 @@ class Run:
         return plain
 
     def nothing_trained(self, folder: Path) -> DistillSpecError:
+        """The error of a folder without a trained draft."""
         return DistillSpecError(
-            "no draft has been trained here yet",
+            "no draft has been trained in this folder yet",
             where=str(folder),
             fix=f"distillspec train {self.folder.path}",
         )
 
     def close(self) -> None:
-        """The last lines of a run: where it is, and the next command to type."""
+        """Print the last lines of a run: its folder, and the next command."""
         self.record(finished=True)
         self.say(f"run folder: {self.folder.path}")
         closing = self.target.closing_lines(self.folder.path, self.folder.draft)
@@ -114,23 +115,23 @@ class Run:
 
 @contextmanager
 def started(recipe: Recipe, folder: Path | None, resumed_by: str | None = None) -> Iterator[Run]:
-    """Join the processes, hold the run folder, load the pair and the prompts.
+    """Join the processes, lock the run folder, load pair and prompts.
 
     Args:
         recipe: Of the run.
-        folder: An earlier run that goes on; None begins a new one.
-        resumed_by: The command that goes on with this run, without its folder; printed at an
+        folder: A run folder to resume; None begins a new one.
+        resumed_by: The command that resumes this run, without its folder; printed after an
             interrupt.
     """
     world = join()
     prepare_process(recipe)
-    # A run folder is begun only when pair and data have turned out to be good.
+    # The run folder is made after pair and data are checked, so that a fault leaves nothing behind.
     pair = load_pair(recipe)
     prompts = pair_prompts(pair)
     begun = None
     if not world.rank:
         begun = RunFolder(folder) if folder is not None else RunFolder.begin(recipe)
-    run_folder = told_by_rank_0(begun, world)  # which chose its id
+    run_folder = told_by_rank_0(begun, world)  # rank 0 has chosen the run id
     if recipe.pair.draft_head is not None and run_folder.head_file.exists():
         pair = pair.trimmed_to(read_head(run_folder.head_file, pair.vocab_size).tokens)
     run = Run(recipe, run_folder, world, None, pair, target_of(pair, console), prompts)
@@ -167,8 +168,8 @@ class TrimmedHeadFile(NamedTuple):
 
     Attributes:
         tokens: The kept tokens, ascending.
-        share: Of the text that they were counted in.
-        mass: Of the target on held-out text.
+        share: Of the text that the tokens were counted in, in [0, 1].
+        mass: The target's mass on the tokens in held-out text, in [0, 1].
     """
 
     tokens: tuple[int, ...]
@@ -177,16 +178,20 @@ class TrimmedHeadFile(NamedTuple):
 
 
 def read_head(path: Path, vocab_size: int) -> TrimmedHeadFile:
-    """The tokens that a trimmed head keeps, checked."""
-    kept = BoundedText(path, "the tokens that the draft's head keeps", "start a new run")
-    head = read_json(kept, TrimmedHeadFile)
+    """Read and check draft_head.json.
+
+    Raises:
+        DistillSpecError: The file cannot be read, or it has tokens outside the vocabulary.
+    """
+    text = BoundedText(path, "the tokens that the draft's head keeps", "start a new run")
+    head = read_json(text, TrimmedHeadFile)
     if not head.tokens or not all(0 <= token < vocab_size for token in head.tokens):
-        raise kept.fault(f"its tokens are not all in a vocabulary of {vocab_size:,}")
+        raise text.fault(f"its tokens are not all in a vocabulary of {vocab_size:,}")
     return head
 
 
 def _check_identity(pair: ModelPair, prompts: PromptSets, folder: RunFolder) -> list[str]:
-    """Whether models and data are those that the run in `folder` was started with; notes."""
+    """Check that models and data are those that the run was started with; returns notes."""
     path, trained = folder.identity_file, (folder.path / LAST).exists()
     named = pair.recipe.data.source.model_dump()
     source = f"data.source: {named.get('path') or named.get('dataset') or named['kind']}"
@@ -196,14 +201,17 @@ def _check_identity(pair: ModelPair, prompts: PromptSets, folder: RunFolder) -> 
 
 
 def check_not_lost(folder: Path, name: str, run: RunFolder) -> None:
-    """DistillSpecError where a draft has been trained and its best weights are not there.
+    """Check that the best weights of a trained draft still exist.
 
     Args:
-        folder: The training's.
-        name: The draft's, as training.json has it.
+        folder: Of the training.
+        name: Of the draft, as in training.json.
         run: The run that the training belongs to.
+
+    Raises:
+        DistillSpecError: The draft has been trained, and its best weights are missing.
     """
-    fix = f"put the file back, or go on with the training: distillspec train {run.path}"
+    fix = f"restore the file, or resume the training: distillspec train {run.path}"
     is_done = run.training_file.exists() and name in read_json(
         BoundedText(run.training_file, "what training came to", fix), dict[str, Any]
     )
@@ -211,7 +219,7 @@ def check_not_lost(folder: Path, name: str, run: RunFolder) -> None:
         return
     if is_done:
         fix = (
-            f"put the file back; or delete {LAST} beside it and train again, from the beginning: "
+            f"restore the file; or delete {LAST} next to it and train again from the beginning: "
             f"distillspec train {run.path}"
         )
     raise DistillSpecError(

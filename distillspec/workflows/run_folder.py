@@ -1,4 +1,4 @@
-"""The folder of one run, which explains itself: where everything in it stands."""
+"""The folder of a run: the paths of its files."""
 
 from __future__ import annotations
 
@@ -18,14 +18,22 @@ BEST = "best.ckpt"
 
 @dataclass(frozen=True)
 class RunFolder:
+    """The folder of a run.
+
+    Attributes:
+        path: Of the folder.
+    """
+
     path: Path
 
     @classmethod
     def begin(cls, recipe: Recipe) -> RunFolder:
-        """A new folder for `recipe`, named by the time, with the resolved recipe in it."""
+        """Make a folder for `recipe`, named by the time, that holds the resolved recipe."""
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         run = cls(RUNS / recipe.name / f"{stamp}-{secrets.token_hex(2)}")
-        atomic.remove_stale(atomic.make_folder(run.path.parent))  # of starts that were killed here
+        atomic.remove_stale(
+            atomic.make_folder(run.path.parent)
+        )  # of starts that were killed at this point
         with atomic.replacing_folder(run.path, [run.recipe_file.name]) as begun:
             (begun / run.recipe_file.name).write_text(dump_yaml(recipe), encoding="utf-8")
         return run
@@ -45,19 +53,19 @@ class RunFolder:
 
     @property
     def head_file(self) -> Path:
-        """The tokens that a draft with a trimmed head scores, and what they cover."""
+        """The tokens that a trimmed head of the draft scores, and what they cover."""
         return self.path / "draft_head.json"
 
     @property
     def training_file(self) -> Path:
-        """What training came to: steps, seconds, best alpha."""
+        """Results of the training: steps, seconds, best alpha."""
         return self.path / "training.json"
 
     @property
     def metrics(self) -> dict[str, Path]:
-        """metrics.csv of each draft that was trained here, by the draft's name."""
-        found = {"distilled": self.path, "control": self.control}
-        return {name: folder / "metrics.csv" for name, folder in found.items() if folder.is_dir()}
+        """metrics.csv of each trained draft, by the draft's name."""
+        folders = {"distilled": self.path, "control": self.control}
+        return {name: folder / "metrics.csv" for name, folder in folders.items() if folder.is_dir()}
 
     @property
     def trained(self) -> dict[str, Path]:
@@ -67,7 +75,7 @@ class RunFolder:
 
     @property
     def control(self) -> Path:
-        """The control's own training folder."""
+        """The training folder of the control."""
         return self.path / "control"
 
     @property
@@ -77,13 +85,19 @@ class RunFolder:
 
     @property
     def evaluations(self) -> Path:
-        """A folder for each suite that was evaluated."""
+        """Holds a folder for each evaluated suite."""
         return self.path / "evaluation"
 
     def evaluation(self, suite: str) -> Path:
+        """The folder of an evaluated suite."""
         return self.evaluations / suite
 
     def recipe(self) -> Recipe:
+        """The resolved recipe of the run.
+
+        Raises:
+            DistillSpecError: It is not of kind distill.
+        """
         recipe = load_recipe(str(self.recipe_file))
         if not isinstance(recipe, Recipe):
             raise DistillSpecError(

@@ -44,17 +44,17 @@ class Walk:
         return [self._text(text) for text in texts]
 
     def _text(self, text: Written) -> tuple[int, int, int, int]:
-        rounds = tokens = drafted = steps = place = 0
-        while place < len(text.kept) - self._gamma:
+        rounds = tokens = drafted = steps = position = 0
+        while position < len(text.kept) - self._gamma:
             ending = Ending(self._gamma, self._rule.threshold)
-            n = ending.drafted(text.guesses[place:])
+            n = ending.drafted(text.guesses[position:])
             kept = 0
-            while kept < n and self._coins.random() < text.kept[place + kept]:
+            while kept < n and self._coins.random() < text.kept[position + kept]:
                 kept += 1
             self._rule.learn(n, kept, self._gamma)
             rounds, tokens = rounds + 1, tokens + kept + 1
             drafted, steps = drafted + n, steps + ending.steps(n)
-            place += kept + 1
+            position += kept + 1
         return rounds, tokens, drafted, steps
 
 
@@ -65,10 +65,12 @@ def print_table(texts: Sequence[Written], arguments: argparse.Namespace) -> None
         return Sums(list(tokens), [s * c + r * v for s, r in zip(steps, rounds, strict=True)])
 
     fixed = {}
-    for most in range(1, gamma + 1):
-        spent = [spend(text, Ending(most, -math.inf), gamma) for text in texts]
-        fixed[most] = speedup(*zip(*((s.tokens, s.steps, s.rounds) for s in spent), strict=True))
-    best = max(fixed, key=lambda most: fixed[most].ratio())
+    for gamma_cap in range(1, gamma + 1):
+        spent = [spend(text, Ending(gamma_cap, -math.inf), gamma) for text in texts]
+        fixed[gamma_cap] = speedup(
+            *zip(*((s.tokens, s.steps, s.rounds) for s in spent), strict=True)
+        )
+    best = max(fixed, key=lambda gamma_cap: fixed[gamma_cap].ratio())
     reached = ratio(fixed[best], pair.CONFIDENCE)
     print(
         f"best fixed length {best}: {reached.value:.3f} [{reached.low:.3f}, {reached.high:.3f}]\n"
@@ -81,16 +83,16 @@ def print_table(texts: Sequence[Written], arguments: argparse.Namespace) -> None
         passes = [walk.through(texts) for _ in range(arguments.passes)]
         last = passes[len(passes) // 2 :]
         rounds, tokens, drafted, steps = (
-            [sum(one[number][what] for one in last) for number in range(len(texts))]
+            [sum(entry[number][what] for entry in last) for number in range(len(texts))]
             for what in range(4)
         )
-        mine = speedup(tokens, steps, rounds)
-        more = relative(mine, fixed[best], pair.CONFIDENCE)
+        measured = speedup(tokens, steps, rounds)
+        more = relative(measured, fixed[best], pair.CONFIDENCE)
         print(
-            f"{wanted:7.2f}{sum(one[0] for done in passes for one in done):8d}"
+            f"{wanted:7.2f}{sum(entry[0] for done in passes for entry in done):8d}"
             f"{rule.threshold:11.2f}{sum(drafted) / sum(rounds):9.2f}"
             f"{(sum(tokens) - sum(rounds)) / sum(drafted):6.0%}{sum(tokens) / sum(rounds):6.2f}"
-            f"{mine.ratio():9.3f}{f'{more.value:+.1%} [{more.low:+.1%}, {more.high:+.1%}]':>32}"
+            f"{measured.ratio():9.3f}{f'{more.value:+.1%} [{more.low:+.1%}, {more.high:+.1%}]':>32}"
         )
 
 

@@ -54,7 +54,9 @@ class Quality(NamedTuple):
 def quality(
     models: Models, prompts: Sequence[Prompt], policy: SamplingPolicy, tokens: int
 ) -> Quality:
-    own = [DrawnText(tuple(one.tokens), tuple(one.response)) for one in prompts if one.response]
+    own = [
+        DrawnText(tuple(drawn.tokens), tuple(drawn.response)) for drawn in prompts if drawn.response
+    ]
     nats = surprise(models.target, own, vocab_size=models.vocab_size)
     texts = drawn_texts(
         models.target, prompts, policy, tokens=tokens, seed=0, vocab_size=models.vocab_size
@@ -71,9 +73,9 @@ def quality(
     )
     completions = []
     for prompt, text in zip(prompts, texts, strict=True):
-        said = up_to_end(text.response, ends)[0]
-        words = completion_text(models.tokenizer, text.prompt, said)
-        completions.append(Completion(prompt.text, words, said[-1] in ends, None))
+        answer = up_to_end(text.response, ends)[0]
+        words = completion_text(models.tokenizer, text.prompt, answer)
+        completions.append(Completion(prompt.text, words, answer[-1] in ends, None))
     return Quality(
         ratio(Sums(nats.sums, nats.tokens), CONFIDENCE), score(PARSES, completions), facts
     )
@@ -92,34 +94,35 @@ def contenders_of(
     runners: tuple[Runner, Runner], gammas: Sequence[int], temperature: float, seed: int
 ) -> dict[str, Contender]:
     """The target alone, and with its draft at each gamma."""
-    found: dict[str, Contender] = {}
+    contenders: dict[str, Contender] = {}
     for gamma in gammas:
         both = our_contenders("compiled", *runners, temperature, gamma, seed)
         alone, together = both.values()
-        found |= {ALONE: alone, f"gamma {gamma}": together}
-    return found
+        contenders |= {ALONE: alone, f"gamma {gamma}": together}
+    return contenders
 
 
-def words(found: Interval, digits: int) -> str:
-    return f"{found.value:.{digits}f} [{found.low:.{digits}f}, {found.high:.{digits}f}]"
+def words(estimate: Interval, digits: int) -> str:
+    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
-def print_quality(found: dict[str, Quality], gammas: Sequence[int]) -> None:
+def print_quality(qualities: dict[str, Quality], gammas: Sequence[int]) -> None:
     taus = [f"expected tau, gamma {gamma}" for gamma in gammas]
     print("| " + " | ".join(["target", "nats, own text", "parses", "alpha", *taus]) + " |")
     print("|---" * (4 + len(gammas)) + "|")
-    for name, one in found.items():
-        parses = f"{one.parses['parses']:.0%} of {one.parses['judged']:.0f}"
-        alpha = words(ratio(one.facts.alpha(DRAFT), CONFIDENCE), 3)
+    for name, quality in qualities.items():
+        parses = f"{quality.parses['parses']:.0%} of {quality.parses['judged']:.0f}"
+        alpha = words(ratio(quality.facts.alpha(DRAFT), CONFIDENCE), 3)
         of_gamma = [
-            words(ratio(one.facts.expected_tau(DRAFT, gamma), CONFIDENCE), 2) for gamma in gammas
+            words(ratio(quality.facts.expected_tau(DRAFT, gamma), CONFIDENCE), 2)
+            for gamma in gammas
         ]
-        print("| " + " | ".join([name, words(one.nats, 3), parses, alpha, *of_gamma]) + " |")
+        print("| " + " | ".join([name, words(quality.nats, 3), parses, alpha, *of_gamma]) + " |")
 
 
 def print_speed(results: dict[tuple[str, str], list[Decoded]]) -> None:
     speeds = {
-        name: Sums([one.tokens for one in rows], [one.seconds for one in rows])
+        name: Sums([row.tokens for row in rows], [row.seconds for row in rows])
         for name, rows in results.items()
     }
     first = next(iter(speeds))
@@ -141,10 +144,10 @@ def load_all(pairs: Sequence[tuple[str, str, str]]) -> dict[str, Models]:
             "two pairs have one name", where=f"--pair {', '.join(names)}", fix="name them apart"
         )
     dtype = fast_dtype("cpu")
-    found = {name: load_models(target, draft, dtype) for name, target, draft in pairs}
-    first = found[names[0]]
+    loaded = {name: load_models(target, draft, dtype) for name, target, draft in pairs}
+    first = loaded[names[0]]
     vocab_size = first.vocab_size
-    for name, models in found.items():
+    for name, models in loaded.items():
         vocab_size = check_pair(
             first.tokenizer,
             models.tokenizer,
@@ -152,7 +155,7 @@ def load_all(pairs: Sequence[tuple[str, str, str]]) -> dict[str, Models]:
             models.vocab_size,
             where=f"--pair {names[0]} and {name}",
         )
-    return {name: models._replace(vocab_size=vocab_size) for name, models in found.items()}
+    return {name: models._replace(vocab_size=vocab_size) for name, models in loaded.items()}
 
 
 def parse() -> argparse.Namespace:
@@ -191,7 +194,7 @@ def main() -> None:
     )
     for temperature in arguments.temperatures:
         policy = SamplingPolicy(temperature)
-        found = {
+        contenders_by_name = {
             name: quality(models, prompts, policy, arguments.new_tokens)
             for name, models in pairs.items()
         }
@@ -204,7 +207,7 @@ def main() -> None:
         }
         results = take_turns(contenders, timed, arguments.new_tokens)
         print(f"\ntemperature {temperature:g}\n")
-        print_quality(found, arguments.gammas)
+        print_quality(contenders_by_name, arguments.gammas)
         print_speed(results)
 
 

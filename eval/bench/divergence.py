@@ -139,8 +139,8 @@ def contend(contender: str, vocab_size: int, arguments: argparse.Namespace) -> N
             _synchronize(device)
             seconds = clock() - start
         norms = [float(leaf.grad.float().norm()) for leaf in leaves if leaf.grad is not None]
-        found = Measurement(seconds, memory.mib, float(value.detach()), norms)
-        print(json.dumps(found._asdict()), flush=True)
+        measurement = Measurement(seconds, memory.mib, float(value.detach()), norms)
+        print(json.dumps(measurement._asdict()), flush=True)
 
 
 def _synchronize(device: torch.device) -> None:
@@ -204,12 +204,16 @@ def compare(vocab_size: int, names: list[str], arguments: argparse.Namespace) ->
         _check_agreement(name, first[name], first["ours"], TOLERANCE[arguments.dtype])
 
 
-def _check_agreement(name: str, found: Measurement, ours: Measurement, tolerance: float) -> None:
+def _check_agreement(
+    name: str, measurement: Measurement, ours: Measurement, tolerance: float
+) -> None:
     pairs = zip(
-        [found.value, *found.gradient_norms], [ours.value, *ours.gradient_norms], strict=True
+        [measurement.value, *measurement.gradient_norms],
+        [ours.value, *ours.gradient_norms],
+        strict=True,
     )
     if any(abs(a - b) > tolerance * abs(b) for a, b in pairs):
-        raise SystemExit(f"{name} computes something else: {found} against {ours}")
+        raise SystemExit(f"{name} computes something else: {measurement} against {ours}")
 
 
 def main() -> None:

@@ -119,10 +119,10 @@ def _augmenting_path(
             longer = [*path[:-1], (s, y)]
             if lacking[y] > 0.0:
                 return longer
-            for other in map(int, np.flatnonzero(flow[:, y] > 0.0)):
-                if other not in seen_sets:
-                    seen_sets.add(other)
-                    queue.append((other, [*longer, (other, y), (other, -1)]))
+            for row in map(int, np.flatnonzero(flow[:, y] > 0.0)):
+                if row not in seen_sets:
+                    seen_sets.add(row)
+                    queue.append((row, [*longer, (row, y), (row, -1)]))
     return []
 
 

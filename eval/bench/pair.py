@@ -144,8 +144,8 @@ def _read_prompts(
     if arguments.prompts_file is not None:
         lines = Path(arguments.prompts_file).read_text(encoding="utf-8").splitlines()
         texts = [json.loads(line)["prompt"] for line in lines if line.strip()]
-        most = _recipe(arguments.recipe).data.max_prompt_tokens
-        rows = [tokenizer.encode(text)[-most:] for text in texts]
+        max_tokens = _recipe(arguments.recipe).data.max_prompt_tokens
+        rows = [tokenizer.encode(text)[-max_tokens:] for text in texts]
     else:
-        rows = [list(one.tokens) for one in held_out_prompts(arguments.recipe, tokenizer)]
+        rows = [list(prompt.tokens) for prompt in held_out_prompts(arguments.recipe, tokenizer)]
     return [torch.tensor(row) for row in rows[: arguments.prompts]]

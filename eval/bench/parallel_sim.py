@@ -115,12 +115,12 @@ class Spent:
     rounds: int = 0
     busy: list[Busy] = field(default_factory=list)
 
-    def add(self, found: Generation) -> None:
-        self.tokens.append(len(found.tokens))
-        self.seconds.append(found.decode_seconds)
-        self.rounds += len(found.rounds)
-        if found.busy is not None:
-            self.busy.append(found.busy)
+    def add(self, generation: Generation) -> None:
+        self.tokens.append(len(generation.tokens))
+        self.seconds.append(generation.decode_seconds)
+        self.rounds += len(generation.rounds)
+        if generation.busy is not None:
+            self.busy.append(generation.busy)
 
     def speed(self) -> Sums:
         return Sums(self.tokens, self.seconds)
@@ -131,8 +131,8 @@ class Spent:
     def busy_shares(self) -> tuple[float, float]:
         seconds = sum(self.seconds)
         return (
-            sum(one.target_seconds for one in self.busy) / seconds,
-            sum(one.draft_seconds for one in self.busy) / seconds,
+            sum(share.target_seconds for share in self.busy) / seconds,
+            sum(share.draft_seconds for share in self.busy) / seconds,
         )
 
 
@@ -241,14 +241,14 @@ class Bench:
         seconds = busy = 0.0
         with torch_threads(self.one):
             for number, prompt in enumerate(prompts):
-                found = self.card(target, policy, number).decode(
+                generation = self.card(target, policy, number).decode(
                     prompt, max_new_tokens=self.arguments.new_tokens
                 )
-                rounds += len(found.rounds)
-                steps += sum(record.draft_steps for record in found.rounds)
-                seconds += found.decode_seconds
-                assert found.busy is not None
-                busy += found.busy.draft_seconds
+                rounds += len(generation.rounds)
+                steps += sum(record.draft_steps for record in generation.rounds)
+                seconds += generation.decode_seconds
+                assert generation.busy is not None
+                busy += generation.busy.draft_seconds
                 if len(prompt) > 1:
                     target.seconds[len(prompt) - 1].pop()  # the prompt is no round
         forwards = sum(map(sum, target.seconds.values()))
@@ -265,8 +265,8 @@ def interpolated(seconds: dict[int, list[float]], more: float) -> Cost:
     known = {size: median(seconds[size]) + more for size in sizes}
 
     def cost(size: int) -> float:
-        above = next((one for one in sizes if one >= size), sizes[-1])
-        below = next((one for one in reversed(sizes) if one <= size), sizes[0])
+        above = next((known_size for known_size in sizes if known_size >= size), sizes[-1])
+        below = next((known_size for known_size in reversed(sizes) if known_size <= size), sizes[0])
         if above == below:
             return known[above]
         share = (size - below) / (above - below)
@@ -336,11 +336,13 @@ def sequential(chances: Sequence[Sequence[float]], c: float, v: Cost) -> tuple[i
     """The best gamma and its expected speed-up."""
     best: tuple[int, Interval] | None = None
     for gamma in range(1, _LONGEST_GAMMA + 1):
-        counts = [expected_counts(one, gamma) for one in chances]
-        seconds = [one.verifications * (gamma * c + v(gamma + 1)) for one in counts]
-        found = intervals.ratio(Sums([one.emitted for one in counts], seconds), pair.CONFIDENCE)
-        if best is None or found.value > best[1].value:
-            best = gamma, found
+        counts = [expected_counts(entry, gamma) for entry in chances]
+        seconds = [entry.verifications * (gamma * c + v(gamma + 1)) for entry in counts]
+        estimate = intervals.ratio(
+            Sums([entry.emitted for entry in counts], seconds), pair.CONFIDENCE
+        )
+        if best is None or estimate.value > best[1].value:
+            best = gamma, estimate
     assert best is not None
     return best
 
@@ -384,11 +386,11 @@ def print_measured(spent: dict[str, Spent]) -> None:
     print(
         f"{'':30}{'tokens/s':>9}{'tau':>6}{'speed-up':>10}{'95 %':>16}{'busy: target, draft':>22}"
     )
-    for name, one in spent.items():
-        speedup = one.speedup(plain)
-        busy = "{:.0%}, {:.0%}".format(*one.busy_shares()) if one.busy else ""
+    for name, timing in spent.items():
+        speedup = timing.speedup(plain)
+        busy = "{:.0%}, {:.0%}".format(*timing.busy_shares()) if timing.busy else ""
         print(
-            f"{name:30}{one.speed().ratio():9.0f}{sum(one.tokens) / one.rounds:6.2f}"
+            f"{name:30}{timing.speed().ratio():9.0f}{sum(timing.tokens) / timing.rounds:6.2f}"
             f"{speedup.value:9.2f}x{f'{speedup.low:.2f} - {speedup.high:.2f}':>16}{busy:>22}"
         )
 
@@ -403,8 +405,8 @@ def print_predictions(bench: Bench, prompts: Sequence[Tensor], policy: SamplingP
     quiet = TimedRunner(bench.targets[bench.all_threads])
     for number, prompt in enumerate(prompts):
         plain = AutoregressiveDecoder(quiet, policy, chance(number))
-        found = plain.decode(prompt, max_new_tokens=arguments.new_tokens)
-        texts.append(torch.tensor(found.tokens))
+        generation = plain.decode(prompt, max_new_tokens=arguments.new_tokens)
+        texts.append(torch.tensor(generation.tokens))
         one = SpeculativeDecoder(
             quiet,
             bench.drafts[bench.all_threads],
@@ -465,8 +467,8 @@ def print_predictions(bench: Bench, prompts: Sequence[Tensor], policy: SamplingP
         )
 
 
-def _range(one: Interval) -> str:
-    return f"{one.value:.2f}x [{one.low:.2f}, {one.high:.2f}]"
+def _range(estimate: Interval) -> str:
+    return f"{estimate.value:.2f}x [{estimate.low:.2f}, {estimate.high:.2f}]"
 
 
 def main() -> None:

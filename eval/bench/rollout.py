@@ -41,7 +41,7 @@ def ours(model: PreTrainedModel, ends: frozenset[int], new_tokens: int) -> Write
         chance = GeneratorSource(
             torch.Generator(model.device).manual_seed(derive_seed(seed, "ours"))
         )
-        found = generate(
+        responses = generate(
             model,
             prompts,
             max_new_tokens=new_tokens,
@@ -51,7 +51,7 @@ def ours(model: PreTrainedModel, ends: frozenset[int], new_tokens: int) -> Write
             pad_token=0,
             batch_rows=len(prompts),
         )
-        return sum(map(len, found))
+        return sum(map(len, responses))
 
     return write
 
@@ -93,7 +93,7 @@ def main(arguments: argparse.Namespace) -> None:
     recipe = load_recipe(RECIPE)
     assert isinstance(recipe, Recipe)
     pair = load_pair(recipe)
-    prompts = [torch.tensor(one.tokens) for one in pair_prompts(pair).training]
+    prompts = [torch.tensor(prompt.tokens) for prompt in pair_prompts(pair).training]
     dtype = fast_dtype(pair.device)
     longest = max(
         map(len, prompts)
@@ -120,11 +120,14 @@ def main(arguments: argparse.Namespace) -> None:
                 if number >= 0:
                     speeds[key].append(tokens / (time.perf_counter() - started))
             order = [*order[1:], order[0]]
-        for key, found in speeds.items():
-            ratios = [one / other for one, other in zip(speeds["ours"], found, strict=True)]
+        for key, contender_speeds in speeds.items():
+            ratios = [
+                numerator / denominator
+                for numerator, denominator in zip(speeds["ours"], contender_speeds, strict=True)
+            ]
             shown = " ".join(f"{ratio:.2f}" for ratio in sorted(ratios))
             print(
-                f"| {name} | {key} | {statistics.median(found):,.0f} | "
+                f"| {name} | {key} | {statistics.median(contender_speeds):,.0f} | "
                 f"{statistics.median(ratios):.2f}x ({shown}) |"
             )
 

@@ -129,8 +129,8 @@ def measure(
     decoders: dict[int, Callable[..., Generation]] = {
         0: AutoregressiveDecoder(target, policy, chance).decode
     }
-    for gamma, one in configurations.items():
-        decoders[gamma] = SpeculativeDecoder(target, draft, one, policy, chance).decode
+    for gamma, settings in configurations.items():
+        decoders[gamma] = SpeculativeDecoder(target, draft, settings, policy, chance).decode
     middle = sorted(bench.prompts, key=len)[len(bench.prompts) // 2]
     steps = measure_steps(
         target, {"draft": draft}, list(configurations.values()), middle,
@@ -156,23 +156,23 @@ def print_table(temperature: float, spent: dict[int, Spent], steps: StepTimes) -
         f"{'tau':>7}{'speed-up':>10}{'predicted':>11}{'ratio':>7}"
     )
     plain = spent[0]
-    for gamma, one in spent.items():
-        rest = one.seconds - one.target - one.draft
+    for gamma, timing in spent.items():
+        rest = timing.seconds - timing.target - timing.draft
         if gamma:
             alone = (
-                one.draft_steps / one.rounds * steps.draft_seconds["draft"]
+                timing.draft_steps / timing.rounds * steps.draft_seconds["draft"]
                 + steps.verify_seconds[gamma]
             )
         else:
             alone = steps.target_seconds
-        tau = one.tokens / one.rounds
+        tau = timing.tokens / timing.rounds
         predicted = tau * steps.target_seconds / alone
-        speedup = one.tokens / one.seconds / (plain.tokens / plain.seconds)
+        speedup = timing.tokens / timing.seconds / (plain.tokens / plain.seconds)
         print(
             f"{f'gamma {gamma}' if gamma else 'autoregressive':16}"
-            f"{one.a_round(one.seconds):8.0f}{one.a_round(one.target):8.0f}"
-            f"{one.a_round(one.draft):8.0f}{one.draft_steps / one.rounds:7.2f}"
-            f"{one.a_round(rest):7.0f}{alone * _MICRO:10.0f}{tau:7.2f}{speedup:9.2f}x"
+            f"{timing.a_round(timing.seconds):8.0f}{timing.a_round(timing.target):8.0f}"
+            f"{timing.a_round(timing.draft):8.0f}{timing.draft_steps / timing.rounds:7.2f}"
+            f"{timing.a_round(rest):7.0f}{alone * _MICRO:10.0f}{tau:7.2f}{speedup:9.2f}x"
             f"{predicted:10.2f}x{speedup / predicted:7.0%}"
         )
 

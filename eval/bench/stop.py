@@ -141,8 +141,8 @@ def print_costs(bench: pair.BenchPair, arguments: argparse.Namespace) -> None:
             if name != NONE:
                 alone = alone_seconds(NEVER[name](), logits, policy, 200)
                 times_plain = [
-                    median(one / plain for one, plain in zip(mine, without, strict=True))
-                    for mine, without in zip(prompts, chains[NONE], strict=True)
+                    median(duration / plain for duration, plain in zip(timed, without, strict=True))
+                    for timed, without in zip(prompts, chains[NONE], strict=True)
                 ]
                 times = ratio(Sums(times_plain, ones), pair.CONFIDENCE)
                 line += (
@@ -205,7 +205,7 @@ def write(
         torch.Generator().manual_seed(derive_seed(arguments.seed, "texts", policy.temperature))
     )
     writer = SpeculativeDecoder(target, draft, configuration(MethodConfig(), 4), policy, chance)
-    found = []
+    rows = []
     for prompt in bench.prompts:
         new = writer.decode(prompt, max_new_tokens=arguments.new_tokens).tokens
         text = torch.tensor([*prompt.tolist(), *new])
@@ -213,19 +213,19 @@ def write(
             _read(runner, text[:-1])[len(prompt) - 1 :] for runner in (target, draft)
         )
         at = torch.tensor(new)[:, None]
-        p, q = (policy.distribution(one).gather(1, at) for one in (p_logits, q_logits))
+        p, q = (policy.distribution(logits).gather(1, at) for logits in (p_logits, q_logits))
         # In half precision the text may be none of this reading's at T = 0: q is then 0 or 1.
         kept = torch.where(p > 0.0, (q / p).clamp(max=1.0), q).flatten()
         chains = {}
         draft.reset()
-        for place in range(0, len(new) - gamma, arguments.every):
-            before, watcher = text[: len(prompt) + place], Watcher()
+        for position in range(0, len(new) - gamma, arguments.every):
+            before, watcher = text[: len(prompt) + position], Watcher()
             ChainDraft().propose(pair.basis(draft, before, policy, chance, watcher), gamma)
             draft.rollback(len(before))
-            chains[place] = watcher.guesses
+            chains[position] = watcher.guesses
         guesses = [guessed_acceptance(row, policy) for row in q_logits]
-        found.append(Written(kept.tolist(), guesses, chains))
-    return found
+        rows.append(Written(kept.tolist(), guesses, chains))
+    return rows
 
 
 def _read(runner: Runner, text: torch.Tensor) -> torch.Tensor:
@@ -244,27 +244,27 @@ class Spent(NamedTuple):
 
 def spend(text: Written, ending: Ending, gamma: int) -> Spent:
     """What decoding the text takes with drafts that end so."""
-    places = len(text.kept) - gamma
+    positions = len(text.kept) - gamma
     begins = [1.0] + [0.0] * len(text.kept)  # by place: the chance that a round begins there
     rounds = tokens = drafted = steps = 0.0
     at_chains = more_drafted = more_steps = 0.0
-    for place in range(places):
-        here = begins[place]
-        n = ending.drafted(text.guesses[place:])
+    for position in range(positions):
+        begin = begins[position]
+        n = ending.drafted(text.guesses[position:])
         reached = 1.0
         for k in range(n + 1):  # k drafted tokens are kept, and one of the target's follows
-            stays = text.kept[place + k] if k < n else 0.0
-            begins[place + k + 1] += here * reached * (1.0 - stays)
-            tokens += here * reached
+            stays = text.kept[position + k] if k < n else 0.0
+            begins[position + k + 1] += begin * reached * (1.0 - stays)
+            tokens += begin * reached
             reached *= stays
-        rounds += here
-        drafted += here * n
-        steps += here * ending.steps(n)
-        if place in text.chains:  # what the draft makes is the text only as far as it is kept
-            made = ending.drafted(text.chains[place])
-            at_chains += here
-            more_drafted += here * (made - n)
-            more_steps += here * (ending.steps(made) - ending.steps(n))
+        rounds += begin
+        drafted += begin * n
+        steps += begin * ending.steps(n)
+        if position in text.chains:  # what the draft makes is the text only as far as it is kept
+            made = ending.drafted(text.chains[position])
+            at_chains += begin
+            more_drafted += begin * (made - n)
+            more_steps += begin * (ending.steps(made) - ending.steps(n))
     share = rounds / at_chains
     return Spent(rounds, tokens, drafted + share * more_drafted, steps + share * more_steps)
 
@@ -272,7 +272,9 @@ def spend(text: Written, ending: Ending, gamma: int) -> Spent:
 def print_starts(bench: pair.BenchPair, arguments: argparse.Namespace) -> None:
     gamma = arguments.gamma
     print(f"\nc = {arguments.c:g}, v = {arguments.v:g}; adaedl drafts at most {gamma}")
-    lengths = {f"gamma {most}": Ending(most, -math.inf) for most in range(1, gamma + 1)}
+    lengths = {
+        f"gamma {gamma_cap}": Ending(gamma_cap, -math.inf) for gamma_cap in range(1, gamma + 1)
+    }
     starts = {f"adaedl {start:g}": Ending(gamma, start) for start in arguments.starts}
     for temperature in arguments.temperatures:
         texts = write(bench, SamplingPolicy(temperature), arguments)
@@ -282,8 +284,8 @@ def print_starts(bench: pair.BenchPair, arguments: argparse.Namespace) -> None:
         }
         speedups = {
             name: Sums(
-                [one.tokens for one in prompts],
-                [one.steps * arguments.c + one.rounds * arguments.v for one in prompts],
+                [prompt.tokens for prompt in prompts],
+                [prompt.steps * arguments.c + prompt.rounds * arguments.v for prompt in prompts],
             )
             for name, prompts in spent.items()
         }

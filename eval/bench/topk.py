@@ -79,12 +79,12 @@ class Found(NamedTuple):
     alpha: float
     gradient: Tensor
 
-    def error(self, whole: Found) -> float:
+    def error(self, full: Found) -> float:
         """Norm of the difference over the norm."""
-        return float((self.gradient - whole.gradient).norm() / whole.gradient.norm())
+        return float((self.gradient - full.gradient).norm() / full.gradient.norm())
 
-    def cosine(self, whole: Found) -> float:
-        return float(torch.cosine_similarity(self.gradient, whole.gradient, dim=0))
+    def cosine(self, full: Found) -> float:
+        return float(torch.cosine_similarity(self.gradient, full.gradient, dim=0))
 
 
 class Bench:
@@ -190,14 +190,14 @@ def benches(arguments: argparse.Namespace) -> list[tuple[str, Bench]]:
     pair = bench_pair.load(arguments)
     named = {"shipped": pair.draft, "cold": fresh(pair.draft, arguments.seed)}
     drafts = {name: named[name].requires_grad_() for name in arguments.drafts}
-    found = []
+    loaded = []
     for temperature in arguments.temperatures:
         texts = drawn(pair, temperature, arguments.new_tokens, arguments.seed)
-        found += [
+        loaded += [
             (f"{name} draft, T = {temperature:g}", Bench(pair.target, draft, texts))
             for name, draft in drafts.items()
         ]
-    return found
+    return loaded
 
 
 def bias(arguments: argparse.Namespace) -> None:
@@ -208,24 +208,24 @@ def bias(arguments: argparse.Namespace) -> None:
             "| renormalised: value | cosine | error |\n|" + "---|" * 11
         )
         for name in arguments.divergences:
-            whole = bench.whole(name)
-            print(f"| {name} | all | | 0 | {whole.value:.4f} | {whole.alpha:.4f} | | | | | |")
+            full = bench.whole(name)
+            print(f"| {name} | all | | 0 | {full.value:.4f} | {full.alpha:.4f} | | | | | |")
             for k in arguments.k:
                 signal = CachedTargetConfig(kind="cached", k=k)
                 kept = bench.kept(k)
                 read = unpacked(packed(kept, record_type(signal, kept.vocab_size)), kept.vocab_size)
-                mine, other = bench.coarse(name, read), "| | | |"
+                coarse, comparison = bench.coarse(name, read), "| | | |"
                 if name != "reverse_kl":
-                    one = bench.renormalised(name, read)
-                    other = (
-                        f"| {one.value / whole.value:.3f} | {one.cosine(whole):.4f} "
-                        f"| {one.error(whole):.3f} |"
+                    scaled = bench.renormalised(name, read)
+                    comparison = (
+                        f"| {scaled.value / full.value:.3f} | {scaled.cosine(full):.4f} "
+                        f"| {scaled.error(full):.3f} |"
                     )
                 print(
                     f"| {name} | {k} | {signal.bytes_per_token(kept.vocab_size)} "
                     f"| {float(kept.log_rest.exp().mean()):.4f} "
-                    f"| {mine.value / whole.value:.4f} | {mine.alpha:.4f} "
-                    f"| {mine.cosine(whole):.5f} | {mine.error(whole):.4f} {other}",
+                    f"| {coarse.value / full.value:.4f} | {coarse.alpha:.4f} "
+                    f"| {coarse.cosine(full):.5f} | {coarse.error(full):.4f} {comparison}",
                     flush=True,
                 )
 
@@ -239,10 +239,10 @@ def rounding(arguments: argparse.Namespace) -> None:
             exact = bench.coarse(name, kept)
             for kind, rounded in ROUNDINGS.items():
                 moved = kept._replace(log_probability=rounded(kept.log_probability))
-                found = bench.coarse(name, moved)
+                coarse = bench.coarse(name, moved)
                 print(
-                    f"| {name} | {kind} | {found.value / exact.value - 1.0:+.1e} "
-                    f"| {found.error(exact):.1e} |",
+                    f"| {name} | {kind} | {coarse.value / exact.value - 1.0:+.1e} "
+                    f"| {coarse.error(exact):.1e} |",
                     flush=True,
                 )
 
@@ -254,23 +254,23 @@ def speed(arguments: argparse.Namespace) -> None:
     changes += ["distill.source={fixed: 1.0}", f"data.max_prompts={arguments.prompts}"]
     recipe = load_recipe(arguments.recipe, changes)
     assert isinstance(recipe, Recipe)
-    whole = load_pair(recipe)
-    training = pair_prompts(whole).training
-    draft = whole.draft().train()
+    full_pair = load_pair(recipe)
+    training = pair_prompts(full_pair).training
+    draft = full_pair.draft().train()
     plan = recipe.distill
     size = plan.micro_batch_size or plan.batch_size
     rows = [(prompt.tokens, prompt.response or ()) for prompt in training]
     batches = [
-        collate(rows[start : start + size], whole.pad_token, on_prompts=plan.on_prompts)
+        collate(rows[start : start + size], full_pair.pad_token, on_prompts=plan.on_prompts)
         for start in range(0, len(rows), size)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        contenders = {"online": Objective(plan, whole.target)}
+        contenders = {"online": Objective(plan, full_pair.target)}
         for k in arguments.k:
             signal = CachedTargetConfig(kind="cached", k=k, store=f"{folder}/{k}")
-            store = signal_store(whole, signal, training, None)
+            store = signal_store(full_pair, signal, training, None)
             started = time.perf_counter()
-            fill_signals(store, signal_scorer(whole, signal))
+            fill_signals(store, signal_scorer(full_pair, signal))
             spent = time.perf_counter() - started
             print(
                 f"k {k}: {store.tokens:,} tokens, {store.bytes_per_token} bytes each, "
@@ -280,7 +280,7 @@ def speed(arguments: argparse.Namespace) -> None:
             )
             kept = plan.model_copy(update={"target_logits": signal})
             contenders[f"k {k}"] = Objective(kept, None, cached=CachedTopKTarget(store))
-        _race(contenders, draft, batches, dtype_of("auto", whole.device), arguments.rounds)
+        _race(contenders, draft, batches, dtype_of("auto", full_pair.device), arguments.rounds)
 
 
 def _race(
@@ -297,20 +297,23 @@ def _race(
             for name, objective in contenders.items():
                 begun = time.perf_counter()
                 signal = objective.target_outputs(draft, batch)
-                told = time.perf_counter()
+                started = time.perf_counter()
                 with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
                     sums = objective.loss(draft, batch, signal)
                 (sums.divergence / sums.tokens).backward()
                 optimizer.step()
                 optimizer.zero_grad()
                 if number:
-                    seconds[name].append((told - begun, time.perf_counter() - told))
+                    seconds[name].append((started - begun, time.perf_counter() - started))
     print("| | target, ms | update, ms | step, ms | against online |\n|---|---|---|---|---|")
-    online = [sum(one) for one in seconds["online"]]
+    online = [sum(parts) for parts in seconds["online"]]
     for name, spent in seconds.items():
         target, update = (1e3 * statistics.median(part) for part in zip(*spent, strict=True))
-        step = [sum(one) for one in spent]
-        ratios = [mine / theirs for mine, theirs in zip(step, online, strict=True)]
+        step = [sum(parts) for parts in spent]
+        ratios = [
+            cached_seconds / online_seconds
+            for cached_seconds, online_seconds in zip(step, online, strict=True)
+        ]
         print(
             f"| {name} | {target:.1f} | {update:.1f} | {1e3 * statistics.median(step):.1f} "
             f"| {statistics.median(ratios):.2f} |"

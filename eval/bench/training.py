@@ -140,7 +140,7 @@ def train_trl(minutes: float, seed: int, folder: Path) -> Trained:
 
     pair = load_pair(recipe_of("trl", minutes, 0))
     dtype = pair.target.model.dtype
-    prompts = {one.key: list(one.tokens) for one in pair_prompts(pair).training}
+    prompts = {prompt.key: list(prompt.tokens) for prompt in pair_prompts(pair).training}
 
     class Counting(DistillationTrainer):  # type: ignore[misc]
         """TRL's own trainer, given our tokens; it counts those in its loss."""
@@ -217,13 +217,13 @@ def trained_apart(contender: str, minutes: float, seed: int, folder: Path) -> Tr
     return Trained(**json.loads((folder / "trained.json").read_text()))
 
 
-def child(contender: str, minutes: str, seed: str, place: str) -> None:
-    folder = Path(place)
+def child(contender: str, minutes: str, seed: str, folder_name: str) -> None:
+    folder = Path(folder_name)
     if contender == "trl":
-        found = train_trl(float(minutes), int(seed), folder)
+        outcome = train_trl(float(minutes), int(seed), folder)
     else:
-        found = train_ours(contender, float(minutes), int(seed), folder)
-    (folder / "trained.json").write_text(json.dumps(found._asdict()))
+        outcome = train_ours(contender, float(minutes), int(seed), folder)
+    (folder / "trained.json").write_text(json.dumps(outcome._asdict()))
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -252,34 +252,36 @@ def main(arguments: argparse.Namespace) -> None:
         return facts.expected_tau("draft", 4), facts.alpha("draft")
 
     trained: dict[str, list[Trained]] = {name: [] for name in contenders}
-    found: dict[str, list[tuple[Sums, Sums]]] = {name: [] for name in contenders}
-    with tempfile.TemporaryDirectory() as place:
+    sums: dict[str, list[tuple[Sums, Sums]]] = {name: [] for name in contenders}
+    with tempfile.TemporaryDirectory() as folder_name:
         for seed in range(arguments.seeds):
             for name in contenders:
-                folder = Path(place) / f"{name}-{seed}"
+                folder = Path(folder_name) / f"{name}-{seed}"
                 folder.mkdir()
                 trained[name].append(trained_apart(name, arguments.minutes, seed, folder))
-                found[name].append(read(folder / "draft"))
+                sums[name].append(read(folder / "draft"))
     assert isinstance(recipe.pair.draft, str)
-    found[UNDISTILLED] = [read(recipe.pair.draft)]
+    sums[UNDISTILLED] = [read(recipe.pair.draft)]
     print(
         f"{arguments.minutes:g} minutes each, {arguments.seeds} seeds, {len(texts)} texts, gamma 4"
     )
     print("| | tau [95 %] | to trl | to undistilled | alpha | tokens/s | steps | peak MiB |")
     print("|---|---|---|---|---|---|---|---|")
-    for name, readings in found.items():
+    for name, readings in sums.items():
         taus = [tau for tau, _ in readings]
         tau = ratio_of_runs(taus, _CONFIDENCE)
         alpha = ratio_of_runs([a for _, a in readings], _CONFIDENCE).value
         relative = [
-            relative_of_runs(taus, [t for t, _ in found[other]], _CONFIDENCE)
-            if other in found
+            relative_of_runs(taus, [t for t, _ in sums[baseline]], _CONFIDENCE)
+            if baseline in sums
             else None
-            for other in ("trl", UNDISTILLED)
+            for baseline in ("trl", UNDISTILLED)
         ]
         compared = [
-            "" if one is None else f"{one.value:+.1%} [{one.low:+.1%}, {one.high:+.1%}]"
-            for one in relative
+            ""
+            if interval is None
+            else f"{interval.value:+.1%} [{interval.low:+.1%}, {interval.high:+.1%}]"
+            for interval in relative
         ]
         runs = trained.get(name, [])
         speed = sum(r.tokens for r in runs) / max(1e-9, sum(r.seconds for r in runs))

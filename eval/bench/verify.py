@@ -84,9 +84,9 @@ class Recorder:
             self._target, self._draft, standard, self._policy, self._chance
         )
         tokens, starts = prompt.tolist(), []
-        for one in decoder.rounds(prompt, max_new_tokens=new_tokens):
+        for current in decoder.rounds(prompt, max_new_tokens=new_tokens):
             starts.append(len(tokens))
-            tokens += one.tokens
+            tokens += current.tokens
         for runner in (self._target, self._draft):
             runner.reset()
         return torch.tensor(tokens), starts
@@ -108,8 +108,8 @@ class Recorder:
 
     def tokens(self, rule: SequencesDraft, q: Tensor) -> list[int]:
         """Its first tokens alone, drawn from q [V]."""
-        found: list[int] = rule.first(q, self._chance).tolist()
-        return found
+        tokens: list[int] = rule.first(q, self._chance).tolist()
+        return tokens
 
 
 def expected(recorder: Recorder, text: Tensor, counts: list[int], draws: int) -> dict[Rule, float]:
@@ -117,22 +117,22 @@ def expected(recorder: Recorder, text: Tensor, counts: list[int], draws: int) ->
     recorder.advance(text)
     p, chain = recorder.block(ChainDraft(), text)
     L = len(chain.tokens)
-    found = {(name, 1, L): keeps(p, chain.q, chain.tokens) for name, keeps in CHAINS.items()}
+    outcomes = {(name, 1, L): keeps(p, chain.q, chain.tokens) for name, keeps in CHAINS.items()}
     for K in counts:
         for distributions, is_distinct in ((INDEPENDENT, False), (DISTINCT, True)):
             several = SequencesDraft(K, distinct=is_distinct)
             p, bundle = recorder.block(several, text)
             for name, distribution in distributions.items():
-                found[name, K, L] = expected_down(p, bundle.q, bundle.tree, distribution)
-                found[name, K, 1] = 0.0
+                outcomes[name, K, L] = expected_down(p, bundle.q, bundle.tree, distribution)
+                outcomes[name, K, 1] = 0.0
             if not is_distinct:
-                found["optimum", K, 1] = optimal_acceptance(p[0], chain.q[0], K)
+                outcomes["optimum", K, 1] = optimal_acceptance(p[0], chain.q[0], K)
             for _ in range(draws):
                 drafts = recorder.tokens(several, chain.q[0])
                 for name, distribution in distributions.items():
                     kept = distribution(p[0], chain.q[0], drafts)[list(set(drafts))].sum()
-                    found[name, K, 1] += float(kept) / draws
-    return found
+                    outcomes[name, K, 1] += float(kept) / draws
+    return outcomes
 
 
 def measure(
@@ -164,16 +164,16 @@ def report(sums: dict[Rule, Sums]) -> list[dict[str, Any]]:
     The first is without the correction or bonus, which is one more for every rule.
     """
     entries = []
-    for (name, K, L), kept in sorted(sums.items(), key=lambda one: (-one[0][2], one[0][1])):
-        other = AGAINST.get(name)
-        more = None if other is None else relative(kept, sums[other, K, L], pair.CONFIDENCE)
+    for (name, K, L), kept in sorted(sums.items(), key=lambda item: (-item[0][2], item[0][1])):
+        baseline = AGAINST.get(name)
+        more = None if baseline is None else relative(kept, sums[baseline, K, L], pair.CONFIDENCE)
         entries.append(
             {
                 "rule": name,
                 "K": K,
                 "L": L,
                 "kept": ratio(kept, pair.CONFIDENCE)._asdict(),
-                "against": other,
+                "against": baseline,
                 "more": None if more is None else more._asdict(),
             }
         )

@@ -179,9 +179,9 @@ def prepared(scratch: Path, only: Sequence[str]) -> list[Target]:
 
     work = make_template(scratch / "template", run) / "measured"
     targets = [
-        one
-        for one in Targets(scratch, work).all()
-        if not only or any(one.name.startswith(name) for name in only)
+        fuzzed
+        for fuzzed in Targets(scratch, work).all()
+        if not only or any(fuzzed.name.startswith(name) for name in only)
     ]
     for target in targets:
         outcome = attempt(target, target.seeds[0], _FIRST_SECONDS)
@@ -191,8 +191,8 @@ def prepared(scratch: Path, only: Sequence[str]) -> list[Target]:
 
 def limit_memory() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + _MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+    limit = pages * resource.getpagesize() + _MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
 
 
 def campaign(targets: Sequence[Target], count: int, seed: int, scratch: Path) -> int:
@@ -210,22 +210,22 @@ def campaign(targets: Sequence[Target], count: int, seed: int, scratch: Path) ->
         except HungError:  # the clock rang on the way out
             outcome = Outcome("taken")
         counts[feed.target.name][outcome.verdict] += 1
-        found = outcome.fault
-        if found is not None and (found not in faults or len(data) < len(faults[found][1])):
-            if found not in faults:
-                print("FAULT", *found, outcome.said[:160].replace("\n", " "), flush=True)
-            faults[found] = (feed.target, data, outcome.said)
+        fault = outcome.fault
+        if fault is not None and (fault not in faults or len(data) < len(faults[fault][1])):
+            if fault not in faults:
+                print("FAULT", *fault, outcome.said[:160].replace("\n", " "), flush=True)
+            faults[fault] = (feed.target, data, outcome.said)
         if number % 500 == 0:
             gc.collect()
             clock = time.strftime("%X")
             print(f"{clock}: {number} tried, {len(faults)} faults", file=sys.stderr, flush=True)
     for name, of_target in counts.items():
         print(f"  {name:24} " + ", ".join(f"{n} {verdict}" for verdict, n in of_target.items()))
-    for found, (target, data, said) in faults.items():
-        name = hashlib.sha256(repr(found).encode()).hexdigest()[:8]
-        (scratch / f"{name}.bin").write_bytes(smaller(target, data, found))
-        (scratch / f"{name}.txt").write_text(f"{found}\n{visible(said)}\n")
-        print(f"{scratch / name}.bin: {' '.join(found)}")
+    for fault, (target, data, message) in faults.items():
+        name = hashlib.sha256(repr(fault).encode()).hexdigest()[:8]
+        (scratch / f"{name}.bin").write_bytes(smaller(target, data, fault))
+        (scratch / f"{name}.txt").write_text(f"{fault}\n{visible(message)}\n")
+        print(f"{scratch / name}.bin: {' '.join(fault)}")
     return len(faults)
 
 

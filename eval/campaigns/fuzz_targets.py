@@ -78,7 +78,7 @@ class Target(NamedTuple):
         return [read(seed) for seed in self.seeds] if read else []
 
     def keys(self) -> list[str]:
-        named = (key for tree in self.trees() for place in places(tree) for key in place)
+        named = (key for tree in self.trees() for path in places(tree) for key in path)
         return sorted({*KEYS, *(key for key in named if isinstance(key, str))})
 
 
@@ -98,9 +98,9 @@ class Targets:
 
     def all(self) -> list[Target]:
         suites = [path.read_bytes() for path in sorted((ROOT / "eval/suites").glob("*.yaml"))]
-        comparisons = [one for one in suites if b"kind: comparison" in one]
+        comparisons = [suite for suite in suites if b"kind: comparison" in suite]
         recipes = [path.read_bytes() for path in sorted((ROOT / "recipes").glob("*.yaml"))]
-        plain = [one for one in suites if one not in comparisons]
+        plain = [suite for suite in suites if suite not in comparisons]
         return [
             Target("recipe", recipes, self._recipe, "yaml", 30, ODD_YAML),
             Target("suite", plain, self._suite, "yaml", 20, ODD_YAML),
@@ -147,9 +147,9 @@ class Targets:
     def _data_seeds(self) -> list[bytes]:
         plain = (self.work / "rows.jsonl").read_bytes()[:900].rsplit(b"\n", 1)[0] + b"\n"
         chat = {"c": "x", "turns": ["a b c d", "e"], "a": {"b": "inner"}}
-        said = {"role": "assistant", "content": "yo"}
+        answer = {"role": "assistant", "content": "yo"}
         rows = (
-            {"messages": [{"role": "user", "content": f"hi {i}"}, said], **chat} for i in range(8)
+            {"messages": [{"role": "user", "content": f"hi {i}"}, answer], **chat} for i in range(8)
         )
         return [plain, b"".join(json.dumps(row).encode() + b"\n" for row in rows)]
 
@@ -161,15 +161,15 @@ class Targets:
         sets = load_prompts(
             DataConfig.model_validate({"source": source, **limits}), self.tokenizer, seed=0
         )
-        for one in [*sets.training, *sets.held_out]:
-            one.text.encode()
+        for prompt in [*sets.training, *sets.held_out]:
+            prompt.text.encode()
 
     # --- model folders ---
 
     def _models(self) -> list[Target]:
         folder = self.work / "draft"
         weights = {"config.json": 3.0, "tokenizer_config.json": 1.5, "tokenizer.json": 1.0}
-        found = [
+        targets = [
             Target(
                 f"model {name}",
                 [(folder / name).read_bytes()],
@@ -185,7 +185,7 @@ class Targets:
         self._body = raw[8 + length :]
         index = {"weight_map": dict.fromkeys(json.loads(raw[8 : 8 + length]), "model.safetensors")}
         return [
-            *found,
+            *targets,
             Target("safetensors header", [raw[8 : 8 + length]], self._header, "json", 4, ODD_JSON),
             Target("safetensors bytes", [raw], self._weights, "bytes", 1, [b"", b"\xff" * 100]),
             Target(
@@ -219,13 +219,13 @@ class Targets:
     # --- files of runs and stores ---
 
     def _stored(self) -> list[Target]:
-        place, run = self.evaluation, self.run_folder
+        evaluation, run = self.evaluation, self.run_folder
         readers: dict[str, tuple[bytes, Callable[[Path], Any], str, float]] = {
             "run.json": ((run / "run.json").read_bytes(), self._run_json, "json", 6),
-            "summary.json": ((place / "summary.json").read_bytes(), self._summary, "json", 6),
+            "summary.json": ((evaluation / "summary.json").read_bytes(), self._summary, "json", 6),
             "rows.jsonl": (self.rows, self._rows, "jsonl", 6),
-            "plan.json": ((place / "plan.json").read_bytes(), self._plan, "json", 4),
-            "learnt.json": ((place / "learnt.json").read_bytes(), self._learnt, "json", 2),
+            "plan.json": ((evaluation / "plan.json").read_bytes(), self._plan, "json", 4),
+            "learnt.json": ((evaluation / "learnt.json").read_bytes(), self._learnt, "json", 2),
             "metrics.csv": ((run / "metrics.csv").read_bytes(), self._metrics, "bytes", 4),
             "audit.jsonl": (b'{"prompt": 1, "prompt_key": "k"}\n', audit.read, "jsonl", 1),
             "received.jsonl": (self._answers(), self._received, "jsonl", 4),
@@ -260,7 +260,7 @@ class Targets:
     def _rows(self, path: Path) -> None:
         for row in RowLog(path, rows_per_block=self.rows_per_block).rows:
             sum(row.tokens) + row.counts.verifications + len(row.fates)
-            [one.context + one.drafted for one in row.rounds]
+            [decoded.context + decoded.drafted for decoded in row.rounds]
 
     def _plan(self, path: Path) -> None:
         read_plan(path, json.loads((self.evaluation / "plan.json").read_bytes())["plan"])
@@ -300,16 +300,16 @@ class Targets:
         files = {name: self.run_folder / name for name in ("best.ckpt", "last.ckpt")}
         state = self.scratch / "state.pt"
         self._write_pretraining(state)
-        found = []
+        targets = []
         for name, file in {**files, "state.pt": state}.items():
             if file.exists():
                 use = {"best.ckpt": self._best, "last.ckpt": self._last}.get(name, self._pretrained)
                 tree = torch.load(file, map_location="cpu", weights_only=True)
-                found += [
+                targets += [
                     Target(f"{name} bytes", [file.read_bytes()], self._of_bytes(use), "bytes", 2),
                     Target(f"{name} tree", [b"seed"], self._of_tree(use, tree), "tree", 3),
                 ]
-        return found
+        return targets
 
     def _of_bytes(self, use: Callable[[Path], None]) -> Callable[[bytes], None]:
         return lambda data: use(self._file("x.ckpt", data))
@@ -319,9 +319,11 @@ class Targets:
             rng = random.Random(data)
             state = copy.deepcopy(tree)
             for _ in range(rng.choice([1, 1, 2])):
-                place = rng.choice([one for one in places(state) if 0 < len(one) <= 3])
+                leaf = rng.choice(
+                    [candidate for candidate in places(state) if 0 < len(candidate) <= 3]
+                )
                 with contextlib.suppress(KeyError, IndexError, TypeError):
-                    _change(part_of(state, place[:-1]), place[-1], rng)
+                    _change(part_of(state, leaf[:-1]), leaf[-1], rng)
             if rng.random() < 0.05:
                 state = rng.choice([[], 1, None, "x", {}])
             path = self.scratch / "x.ckpt"
@@ -348,7 +350,7 @@ class Targets:
 
     def _write_pretraining(self, path: Path) -> None:
         model = copy.deepcopy(self.whole)
-        steppers = [one.state_dict() for one in optimizers(model, PretrainConfig())]
+        steppers = [stepper.state_dict() for stepper in optimizers(model, PretrainConfig())]
         state = {"model": model.state_dict(), "optimizers": steppers, "step": 3, "seconds": 1.0}
         write_state({**state, "losses": torch.zeros(0)}, path)
 

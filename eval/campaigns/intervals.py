@@ -78,15 +78,15 @@ def main() -> None:
         return
     real = arrays(table)
     rng = np.random.default_rng(arguments.seed)
-    began, found = time.monotonic(), dict[str, float]()
+    began, results = time.monotonic(), dict[str, float]()
     print(f"{real.plain.shape[-1]} documents, {arguments.evaluations} evaluations each")
     failed = [
-        *coverage(real, rng, arguments.evaluations, found),
-        *reports(real, rng, arguments.evaluations, found),
-        *races(rng, arguments.evaluations, found),
+        *coverage(real, rng, arguments.evaluations, results),
+        *reports(real, rng, arguments.evaluations, results),
+        *races(rng, arguments.evaluations, results),
     ]
     print(f"{time.monotonic() - began:.0f} s")
-    print(json.dumps({"evaluations": arguments.evaluations, **found, "failed": failed}))
+    print(json.dumps({"evaluations": arguments.evaluations, **results, "failed": failed}))
 
 
 # --- documents of a run ---------------------------------------------------------------------------
@@ -109,13 +109,13 @@ def read(path: Path) -> dict[str, Any]:
         before = of.get(key, [0.0] * len(added))
         of[key] = [a + b for a, b in zip(before, added, strict=True)]
     keys = [*cells, *((None, None, t) for t in plain_cells)]
-    whole = [of for of in sums.values() if all(key in of for key in keys)]
+    complete = [of for of in sums.values() if all(key in of for key in keys)]
     return {
         "gammas": sorted({gamma for _, gamma, _ in cells}),
         "temperatures": plain_cells,
         "documents": [
             {"/".join(map(str, key)): [round(x, 4) for x in of[key]] for key in keys}
-            for of in whole
+            for of in complete
         ],
     }
 
@@ -123,8 +123,8 @@ def read(path: Path) -> dict[str, Any]:
 def arrays(table: dict[str, Any]) -> Real:
     documents, gammas, temperatures = (table[k] for k in ("documents", "gammas", "temperatures"))
 
-    def of(draft: str | None, gamma: int | None, at: float, place: int) -> list[float]:
-        return [one[f"{draft}/{gamma}/{at}"][place] for one in documents]
+    def of(draft: str | None, gamma: int | None, at: float, field: int) -> list[float]:
+        return [document[f"{draft}/{gamma}/{at}"][field] for document in documents]
 
     counted = [
         [[[of(d, g, t, i) for i in range(5)] for t in temperatures] for g in gammas] for d in DRAFTS
@@ -137,7 +137,7 @@ def arrays(table: dict[str, Any]) -> Real:
 # --- coverage -------------------------------------------------------------------------------------
 
 
-def coverage(real: Real, rng: np.random.Generator, M: int, found: dict[str, float]) -> list[str]:
+def coverage(real: Real, rng: np.random.Generator, M: int, results: dict[str, float]) -> list[str]:
     """Prints a line for each kind and number of documents; returns the bounds that are missed."""
     print("\ncoverage of 95 % intervals" + "".join(f"{f'n = {n}':>9}" for n in UNITS))
     failed = []
@@ -149,7 +149,7 @@ def coverage(real: Real, rng: np.random.Generator, M: int, found: dict[str, floa
                 COVERED.get(n, COVERED_FROM_12),
                 f"coverage_{'8' if n == FEWEST else 'from_12'}",
             )
-            found[key] = min(found.get(key, 1.0), round(share, 4))
+            results[key] = min(results.get(key, 1.0), round(share, 4))
             if share < bound:
                 failed.append(f"coverage {kind} {name} n={n}")
     return failed
@@ -176,10 +176,10 @@ def _covered(
         sums = _sums(real, quantity)
         drawn = rng.integers(0, sums[0].shape[-1], (M, n))
         size = rng.integers(1, 9, (M, n)) if kind == "clustered" else np.ones((M, n))
-        parts = [one[drawn] * size for one in sums]
+        parts = [total[drawn] * size for total in sums]
         truth = float(jackknife(scale, sums).value)
-    one = jackknife(scale, parts)
-    return float((np.abs(one.value - truth) <= one.reach(CONFIDENCE)).mean())
+    interval = jackknife(scale, parts)
+    return float((np.abs(interval.value - truth) <= interval.reach(CONFIDENCE)).mean())
 
 
 def _sums(real: Real, quantity: str) -> list[Floats]:
@@ -197,14 +197,14 @@ def _lognormal(
     """Ratios with lognormal(0.5) noise; of four parts the difference of two, which is 0."""
     size = np.exp(0.5 * rng.standard_normal(shape))
     noisy = [size * np.exp(0.5 * rng.standard_normal(shape)) for _ in range(parts // 2)]
-    made = [part for one in noisy for part in (one, size)]
+    made = [part for noise in noisy for part in (noise, size)]
     return made, 0.0 if parts == 4 else 0.125
 
 
 # --- reports --------------------------------------------------------------------------------------
 
 
-def reports(real: Real, rng: np.random.Generator, M: int, found: dict[str, float]) -> list[str]:
+def reports(real: Real, rng: np.random.Generator, M: int, results: dict[str, float]) -> list[str]:
     """Equal drafts: the share of the reports that state a difference."""
     print("\nreports of equal drafts with a verdict" + "".join(f"{f'n = {n}':>9}" for n in UNITS))
     failed = []
@@ -219,8 +219,8 @@ def reports(real: Real, rng: np.random.Generator, M: int, found: dict[str, float
             )
             shares.append(float(holm(p, 1.0 - CONFIDENCE).any(axis=-1).mean()))
             first.append(float((p < 1.0 - CONFIDENCE).any(axis=-1).mean()))
-            found[f"false_reports_{kind}"] = max(
-                found.get(f"false_reports_{kind}", 0.0), round(shares[-1], 4)
+            results[f"false_reports_{kind}"] = max(
+                results.get(f"false_reports_{kind}", 0.0), round(shares[-1], 4)
             )
             if kind == "real" and shares[-1] > FALSE_REPORTS:
                 failed.append(f"reports {kind} n={n}")
@@ -239,30 +239,30 @@ def _p_values(real: Real, rng: np.random.Generator, M: int, n: int, kind: str) -
     seconds = np.moveaxis(real.seconds[..., drawn], (3, 4), (0, 1))
     if kind == "lognormal":
         counted = np.broadcast_to(counted[:, :, :1], counted.shape).copy()
-        for place in (0, 2):
-            counted[..., place] *= np.exp(0.5 * rng.standard_normal(counted.shape[:-1]))
+        for column in (0, 2):
+            counted[..., column] *= np.exp(0.5 * rng.standard_normal(counted.shape[:-1]))
         seconds = np.broadcast_to(seconds[:, :, :1], seconds.shape)
         seconds = seconds * np.exp(0.5 * rng.standard_normal(seconds.shape))
     else:
         counted = np.take_along_axis(counted, names[..., None, None, None], axis=2)
         seconds = np.take_along_axis(seconds, names[..., None, None], axis=2)
     tokens, plain = counted[..., 4], np.moveaxis(real.plain[:, drawn], 0, -1)
-    found = []
+    values = []
     for t in range(temperatures):
         speed = plain[..., t].sum(axis=1)[:, None] / seconds[:, :, 0, :, t].sum(axis=1)
         stated = speed.argmax(axis=-1)  # [M]: the gamma at which the first draft was fastest
         of_gamma = counted[np.arange(M), :, :, stated, t]
         times = seconds[np.arange(M), :, :, stated, t]
         length = tokens[np.arange(M), :, :, stated, t]
-        for other in range(1, drafts):
+        for rival in range(1, drafts):
             for above, below in (
                 (of_gamma[..., 0], of_gamma[..., 1]),
                 (of_gamma[..., 2], of_gamma[..., 3]),
                 (length, times),
             ):
-                sides = [part[:, :, draft] for draft in (0, other) for part in (above, below)]
-                found.append(jackknife(logarithm, sides).p())
-    return np.stack(found, axis=-1)
+                sides = [part[:, :, draft] for draft in (0, rival) for part in (above, below)]
+                values.append(jackknife(logarithm, sides).p())
+    return np.stack(values, axis=-1)
 
 
 # --- races ----------------------------------------------------------------------------------------
@@ -271,22 +271,22 @@ _WAYS = 12
 _KINDS = ("lognormal .1", "lognormal .3", "lookup", "outlier")
 
 
-def races(rng: np.random.Generator, M: int, found: dict[str, float]) -> list[str]:
+def races(rng: np.random.Generator, M: int, results: dict[str, float]) -> list[str]:
     print(f"\nraces of {_WAYS} equal ways{'documents':>14}{'way 0 dropped':>15}{'any':>8}"
           f"{'winner covered':>16}")  # fmt: skip
     failed = []
     for kind in _KINDS:
         for n in (24, 48, 96, 192):
             parts = [_race(rng, min(_CHUNK, M - done), n, kind) for done in range(0, M, _CHUNK)]
-            dropped = np.concatenate([one for one, _ in parts])
-            covered = float(np.concatenate([one for _, one in parts]).mean())
+            dropped = np.concatenate([part for part, _ in parts])
+            covered = float(np.concatenate([part for _, part in parts]).mean())
             first, any_of = float(dropped[:, 0].mean()), float(dropped.any(axis=1).mean())
             print(f"{kind:>26}{n:14d}{first:15.4f}{any_of:8.4f}{covered:16.3f}", flush=True)
             rare = "_rare" if kind in ("lookup", "outlier") else ""
-            found["dropped"] = max(found.get("dropped", 0.0), round(first, 4))
-            found["any_dropped"] = max(found.get("any_dropped", 0.0), round(any_of, 4))
+            results["dropped"] = max(results.get("dropped", 0.0), round(first, 4))
+            results["any_dropped"] = max(results.get("any_dropped", 0.0), round(any_of, 4))
             key = f"winner_covered{rare}"
-            found[key] = min(found.get(key, 1.0), round(covered, 4))
+            results[key] = min(results.get(key, 1.0), round(covered, 4))
             if max(first, any_of / _WAYS) > DROPPED:
                 failed.append(f"races {kind} n={n}: dropped")
             if not rare and covered < COVERED_FROM_12:
@@ -307,10 +307,10 @@ def _race(rng: np.random.Generator, M: int, n: int, kind: str) -> tuple[NDArray[
     speed = np.where(left, 1.0 / seconds[..., raced].sum(axis=-1), -1.0)
     winner = speed.argmax(axis=1)
     where = fresh if fresh else raced
-    mine = seconds[np.arange(M), winner][:, where]
-    one = jackknife(logarithm, [2.0 * hard[:, where], mine])
+    winner_seconds = seconds[np.arange(M), winner][:, where]
+    interval = jackknife(logarithm, [2.0 * hard[:, where], winner_seconds])
     among = 1 if fresh else _WAYS
-    return ~left, np.abs(one.value - math.log(2.0)) <= one.reach(CONFIDENCE, among)
+    return ~left, np.abs(interval.value - math.log(2.0)) <= interval.reach(CONFIDENCE, among)
 
 
 def _slower(seconds: Floats, left: NDArray[np.bool_], comparisons: int) -> NDArray[np.bool_]:
@@ -321,20 +321,20 @@ def _slower(seconds: Floats, left: NDArray[np.bool_], comparisons: int) -> NDArr
     beyond: Jackknifed = jackknife(logarithm, [ones, seconds, ones, fastest])
     high = np.exp(beyond.value + beyond.reach(race.CLEARLY, comparisons)) - 1.0
     is_best = np.arange(_WAYS) == best[:, None]
-    found: NDArray[np.bool_] = left & ~is_best & (high <= -race.unseen(seconds.shape[-1]))
-    return found
+    is_slower: NDArray[np.bool_] = left & ~is_best & (high <= -race.unseen(seconds.shape[-1]))
+    return is_slower
 
 
 def _factors(rng: np.random.Generator, shape: Sequence[int], kind: str) -> Floats:
     """Times of the ways over that of the text, 1 on average."""
     spread = {"lognormal .1": 0.1, "lognormal .3": 0.3}.get(kind, 0.03)
-    found: Floats = np.exp(spread * rng.standard_normal(shape) - spread**2 / 2)
+    factors: Floats = np.exp(spread * rng.standard_normal(shape) - spread**2 / 2)
     rarely = rng.random((shape[0], shape[2])) < 0.1
     if kind == "lookup":
-        found[:, 0] *= np.where(rarely, 0.4, (1 - 0.04) / 0.9)
+        factors[:, 0] *= np.where(rarely, 0.4, (1 - 0.04) / 0.9)
     if kind == "outlier":
-        found[:, 0] *= np.where(rarely, 1.9, 0.9)
-    return found
+        factors[:, 0] *= np.where(rarely, 1.9, 0.9)
+    return factors
 
 
 if __name__ == "__main__":

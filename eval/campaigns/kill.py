@@ -171,8 +171,8 @@ def run_verb(
         time.sleep(0.002)
     seconds = time.monotonic() - began
     orphans = _orphans(pid)
-    said = (box / "log.txt").read_text(errors="replace") if (box / "log.txt").exists() else ""
-    return Ended(os.waitstatus_to_exitcode(ended[1]), said, seconds, orphans)
+    log_text = (box / "log.txt").read_text(errors="replace") if (box / "log.txt").exists() else ""
+    return Ended(os.waitstatus_to_exitcode(ended[1]), log_text, seconds, orphans)
 
 
 def _orphans(group: int) -> list[int]:
@@ -180,12 +180,12 @@ def _orphans(group: int) -> list[int]:
     until = time.monotonic() + _LINGERS
     while time.monotonic() < until:
         running = [int(name) for name in os.listdir("/proc") if name.isdigit()]
-        found = [pid for pid in running if _in(pid, group)]
-        if not found:
+        orphans = [pid for pid in running if _in(pid, group)]
+        if not orphans:
             return []
         time.sleep(0.05)
     os.killpg(group, signal.SIGKILL)
-    return found
+    return orphans
 
 
 def _in(pid: int, group: int) -> bool:
@@ -322,7 +322,7 @@ def main() -> int:
     torch.set_num_threads(1)
     scratch = arguments.scratch.absolute()
     scratch.mkdir(parents=True, exist_ok=True)
-    plans = [one for one in PLANS if not arguments.verbs or one.name in arguments.verbs]
+    plans = [chosen for chosen in PLANS if not arguments.verbs or chosen.name in arguments.verbs]
     return 1 if Campaign(scratch, arguments.seed, plans).run(arguments.kills) else 0
 
 

@@ -21,7 +21,7 @@ def _tensors(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(k): _tensors(v) for k, v in value.items() if "seconds" not in str(k)}
     if isinstance(value, list | tuple):
-        return [_tensors(one) for one in value]
+        return [_tensors(entry) for entry in value]
     return repr(value)
 
 
@@ -54,9 +54,13 @@ def state(box: Path, plan: Plan) -> dict[str, Any]:
 
     Left out are logs, clocks, and the checkpoint before the last, whose step depends on interrupts.
     """
-    found: dict[str, Any] = {}
+    files: dict[str, Any] = {}
     folder = plan.folder(box)
-    for path in sorted(one for one in box.rglob("*") if one.is_file() and not one.is_symlink()):
+    for path in sorted(
+        candidate
+        for candidate in box.rglob("*")
+        if candidate.is_file() and not candidate.is_symlink()
+    ):
         name = path.relative_to(box).as_posix()
         if folder is not None:  # a run folder's name is the time
             name = name.replace(folder.relative_to(box).as_posix(), "RUN")
@@ -64,29 +68,29 @@ def state(box: Path, plan: Plan) -> dict[str, Any]:
             part in name for part in ("log.txt", ".lock", "tensorboard", "seconds-", ".previous.")
         ):
             continue
-        found[name] = None if plan.is_timed else _content(path)
+        files[name] = None if plan.is_timed else _content(path)
     if plan.repeats:  # each life adds its own lines
         lines = (box / plan.repeats).read_text().splitlines()
         ids = [json.loads(line)["round"] for line in lines]
         last = len(ids) - ids[::-1].index(0) - 1
-        found[plan.repeats] = [_timeless(json.loads(line)) for line in lines[last:]]
-    return found
+        files[plan.repeats] = [_timeless(json.loads(line)) for line in lines[last:]]
+    return files
 
 
-def differing(one: Any, other: Any, path: str = "") -> list[str]:
+def differing(first: Any, second: Any, path: str = "") -> list[str]:
     """Where two trees of dictionaries differ, a line for each place."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        names = sorted({*one, *other})
+    if isinstance(first, dict) and isinstance(second, dict):
+        names = sorted({*first, *second})
         return [
-            found
+            differences
             for name in names
-            for found in (
-                differing(one[name], other[name], f"{path}/{name}")
-                if name in one and name in other
-                else [f"{path}/{name} only in the {'first' if name in one else 'other'} one"]
+            for differences in (
+                differing(first[name], second[name], f"{path}/{name}")
+                if name in first and name in second
+                else [f"{path}/{name} only in the {'first' if name in first else 'other'} one"]
             )
         ]
-    return [] if one == other else [f"{path}: {str(one)[:90]} != {str(other)[:90]}"]
+    return [] if first == second else [f"{path}: {str(first)[:90]} != {str(second)[:90]}"]
 
 
 def left_over(box: Path) -> list[str]:

@@ -99,14 +99,14 @@ class Plan(NamedTuple):
         if self.run is None:
             return None
         # No name with a dot first: a start that was killed has left no run yet, but such a folder.
-        found = sorted(box.glob(f"checkpoints/runs/{self.run}/[!.]*/recipe.yaml"))
-        return found[-1].parent if found else None
+        recipes = sorted(box.glob(f"checkpoints/runs/{self.run}/[!.]*/recipe.yaml"))
+        return recipes[-1].parent if recipes else None
 
     def command(self, box: Path, is_again: bool) -> list[str]:
         folder = self.folder(box)
         text = self.again if is_again and self.again and folder is not None else self.first
-        place = "" if folder is None else folder.relative_to(box).as_posix()
-        return [place if word == "RUN" else word for word in text.split()]
+        run_path = "" if folder is None else folder.relative_to(box).as_posix()
+        return [run_path if word == "RUN" else word for word in text.split()]
 
 
 _DECODE = "decode target draft f1(x): --max-new-tokens 24"

@@ -133,27 +133,27 @@ def as_json(tree: Any) -> bytes:
     return json.dumps(tree, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
-def places(tree: Any, here: Place = ()) -> Iterator[Place]:
+def places(tree: Any, prefix: Place = ()) -> Iterator[Place]:
     """Of every part of a tree; of long lists the first thirty."""
-    yield here
+    yield prefix
     if isinstance(tree, dict):
         for key, part in tree.items():
-            yield from places(part, (*here, key))
+            yield from places(part, (*prefix, key))
     elif isinstance(tree, list):
         for index, part in enumerate(tree[:30]):
-            yield from places(part, (*here, index))
+            yield from places(part, (*prefix, index))
 
 
-def part_of(tree: Any, place: Place) -> Any:
-    for key in place:
+def part_of(tree: Any, path: Place) -> Any:
+    for key in path:
         tree = tree[key]
     return tree
 
 
-def _with(tree: Any, place: Place, part: Any) -> Any:
-    if not place:
+def _with(tree: Any, path: Place, part: Any) -> Any:
+    if not path:
         return part
-    part_of(tree, place[:-1])[place[-1]] = part
+    part_of(tree, path[:-1])[path[-1]] = part
     return tree
 
 
@@ -161,38 +161,38 @@ def mutated_tree(tree: Any, rng: random.Random, keys: list[str]) -> Any:
     """A copy with one to three changes; a change that does not fit its place is left out."""
     tree = copy.deepcopy(tree)
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
-        found = list(places(tree))
-        place = rng.choice(found[1:] or found)
+        paths = list(places(tree))
+        path = rng.choice(paths[1:] or paths)
         try:
-            tree = _changed(tree, place, found, rng, keys)
+            tree = _changed(tree, path, paths, rng, keys)
         except (KeyError, IndexError, TypeError, OverflowError):
             continue
     return tree
 
 
 def _changed(
-    tree: Any, place: Place, found: list[Place], rng: random.Random, keys: list[str]
+    tree: Any, path: Place, paths: list[Place], rng: random.Random, keys: list[str]
 ) -> Any:
-    parent = part_of(tree, place[:-1]) if place else None
+    parent = part_of(tree, path[:-1]) if path else None
     how = rng.randrange(12)
     scalar = copy.deepcopy(rng.choice(SCALARS))
     if how <= 4:
-        return _with(tree, place, scalar)
-    if how == 5 and place:
-        del parent[place[-1]]
+        return _with(tree, path, scalar)
+    if how == 5 and path:
+        del parent[path[-1]]
     elif how == 6 and isinstance(parent, dict):
-        parent[rng.choice(keys)] = parent.pop(place[-1])
+        parent[rng.choice(keys)] = parent.pop(path[-1])
     elif how == 7 and isinstance(parent, dict):
         parent[rng.choice(keys)] = scalar
     elif how == 8:
-        return _with(tree, place, copy.deepcopy(part_of(tree, rng.choice(found))))
+        return _with(tree, path, copy.deepcopy(part_of(tree, rng.choice(paths))))
     elif how == 9:
         nested: Any = 1
         for _ in range(rng.choice([3, 40, 300])):
             nested = [nested] if rng.random() < 0.5 else {"a": nested}
-        return _with(tree, place, nested)
+        return _with(tree, path, nested)
     elif how == 10:
-        return _with(tree, place, _near(part_of(tree, place), rng))
+        return _with(tree, path, _near(part_of(tree, path), rng))
     elif how == 11 and isinstance(parent, list):
         parent.insert(0, scalar)
     return tree
@@ -214,23 +214,23 @@ def _near(value: Any, rng: random.Random) -> Any:
 
 
 def mutated_bytes(data: bytes, rng: random.Random) -> bytes:
-    found = bytearray(data)
+    mutated = bytearray(data)
     for _ in range(rng.choice([1, 1, 2, 4])):
-        at, how = rng.randrange(len(found) + 1), rng.randrange(9)
-        if how == 0 and found:
-            found[min(at, len(found) - 1)] = rng.randrange(256)
+        at, how = rng.randrange(len(mutated) + 1), rng.randrange(9)
+        if how == 0 and mutated:
+            mutated[min(at, len(mutated) - 1)] = rng.randrange(256)
         elif how <= 3:
-            found[at:at] = rng.choice(_PIECES)
+            mutated[at:at] = rng.choice(_PIECES)
         elif how == 4:
-            del found[at : at + rng.choice([1, 2, 10, 100])]
+            del mutated[at : at + rng.choice([1, 2, 10, 100])]
         elif how == 5:
-            del found[at:]
+            del mutated[at:]
         elif how == 6:
-            lines = bytes(found).split(b"\n")
+            lines = bytes(mutated).split(b"\n")
             lines.insert(rng.randrange(len(lines) + 1), rng.choice(lines))
-            found = bytearray(b"\n".join(lines))
+            mutated = bytearray(b"\n".join(lines))
         elif how == 7:
-            found = bytearray(bytes(found).replace(b"\n", b"\r\n"))
+            mutated = bytearray(bytes(mutated).replace(b"\n", b"\r\n"))
         else:
-            found[at : at + rng.choice([1, 5, 20])] = rng.choice(_PIECES)
-    return bytes(found)
+            mutated[at : at + rng.choice([1, 5, 20])] = rng.choice(_PIECES)
+    return bytes(mutated)

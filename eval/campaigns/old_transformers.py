@@ -140,7 +140,7 @@ def _sentencepiece_bpe(kind: type) -> PreTrainedTokenizerBase:
     """Characters and bytes alone: enough to show whether a space is put before a text."""
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     letters = sorted({c for text in _texts() for c in text if c.isalnum()} | {"▁"})
-    vocab_size = {piece: place for place, piece in enumerate([*pieces, *letters])}
+    vocab_size = {piece: index for index, piece in enumerate([*pieces, *letters])}
     names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
     tokenizer: PreTrainedTokenizerBase = kind(vocab=vocab_size, merges=[], **names)
     return tokenizer
@@ -268,7 +268,7 @@ def _expected(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Exp
         "bare ids": [tokenizer.encode(text, add_special_tokens=False) for text in TEXTS],
         "special": sorted(map(str, tokenizer.all_special_tokens)),
         "eos, bos, pad": [tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id],
-        "decoded": [tokenizer.decode(one) for one in ids],
+        "decoded": [tokenizer.decode(tokens) for tokens in ids],
         "inputs": ["attention_mask", "input_ids"],
     }
     keys = old_config_keys(model.config.get_text_config().to_dict()) or {}
@@ -301,18 +301,18 @@ def _read_by(python: str, folders: dict[str, Path], out: Path) -> dict[str, dict
     return {name: json.loads((out / f"{name}.json").read_text()) for name in folders}
 
 
-def _faults(found: dict[str, Any], expected: Expected, logits_file: Path) -> Iterator[str]:
+def _faults(output: dict[str, Any], expected: Expected, logits_file: Path) -> Iterator[str]:
     """What one version reads otherwise; a line for each question that was asked."""
-    if "error" in found:
-        yield found["error"]
+    if "error" in output:
+        yield output["error"]
         return
     logits = load_file(logits_file)["logits"][:, : expected.logits.shape[1]]
     apart = float((logits - expected.logits).abs().max())
     if not apart <= TOLERANCE:
         yield f"logits differ by up to {apart:.3g}"
     for question, answer in expected.answers.items():
-        if found[question] != answer:
-            yield f"{question}: {found[question]!r}, expected {answer!r}"
+        if output[question] != answer:
+            yield f"{question}: {output[question]!r}, expected {answer!r}"
 
 
 def main() -> int:
@@ -341,13 +341,13 @@ def main() -> int:
         readers = {"5": sys.executable, "4.57": old}
         answers = {v: _read_by(py, folders, work / f"by-{v}") for v, py in readers.items()}
         for family in folders:
-            for version, found in answers.items():
+            for version, answer in answers.items():
                 file = work / f"by-{version}" / f"{family}.safetensors"
-                wrong = list(_faults(found[family], expected[family], file))
+                wrong = list(_faults(answer[family], expected[family], file))
                 tried += 1 + len(expected[family].answers)
                 faults += len(wrong)
-                said = found[family].get("transformers", "?")
-                print(f"{family}, transformers {said}: {'; '.join(wrong) or 'as trained'}")
+                version_name = answer[family].get("transformers", "?")
+                print(f"{family}, transformers {version_name}: {'; '.join(wrong) or 'as trained'}")
         controls = _read_by(old, bare, work / "by-control")
         for family in bare:
             file = work / "by-control" / f"{family}.safetensors"

@@ -60,10 +60,10 @@ def main() -> None:
     for name, folder in job["folders"].items():
         out = Path(job["out"]) / f"{name}.json"
         try:
-            found = read(folder, job["texts"], job["tokens"], out.with_suffix(".safetensors"))
+            answer = read(folder, job["texts"], job["tokens"], out.with_suffix(".safetensors"))
         except Exception:  # any failure to read is a finding
-            found = {"error": traceback.format_exc(limit=-3)}
-        out.write_text(json.dumps(found), encoding="utf-8")
+            answer = {"error": traceback.format_exc(limit=-3)}
+        out.write_text(json.dumps(answer), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -66,9 +66,11 @@ def test_an_exchanged_model_is_named_with_its_folder(
     change(place.folder / "pair" / name)
     with pytest.raises(DistillSpecError) as caught:
         check_identity(place.file, place.found(), has_trained=True)
-    assert {"target": "the target's weights", "draft": "the draft"}[name] in caught.value.what
+    assert {"target": "the target's weights", "draft": "the initial draft"}[
+        name
+    ] in caught.value.what
     assert f"pair/{name}" in caught.value.where
-    assert "put back" in caught.value.fix
+    assert "restore" in caught.value.fix
 
 
 def test_a_branch_of_the_hub_that_has_moved_is_named(
@@ -127,7 +129,7 @@ def test_other_text_is_named(place: Place) -> None:
     check_identity(place.file, text_identity(sets, "rows.jsonl"), has_trained=False)
     edited = [sets.training[0]._replace(response=(1, 2)), *sets.training[1:]]
     other = text_identity(sets._replace(training=edited), "rows.jsonl")
-    with pytest.raises(DistillSpecError, match="training prompts or their own responses") as caught:
+    with pytest.raises(DistillSpecError, match="training prompts or their responses") as caught:
         check_identity(place.file, other, has_trained=True)
     assert caught.value.where.startswith("rows.jsonl; ")
     turned = text_identity(sets._replace(training=sets.training[::-1]), "rows.jsonl")

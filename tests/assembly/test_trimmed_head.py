@@ -36,6 +36,6 @@ def test_before_the_target_was_asked_tokens_are_counted_in_the_data(plan: dict[s
     pair = load_pair(recipe(plan, pair=trimmed, distill={"source": {"fixed": 1.0}}))
     training = pair_prompts(pair).training
     head = foreseen_head(pair, training)
-    assert head is not None and head.counted_in == "the data's own responses"
+    assert head is not None and head.counted_in == "the responses in the data"
     assert head.pair.kept is not None and len(head.pair.kept) == 20
     assert with_head(pair, training, None).kept == head.pair.kept

@@ -99,12 +99,12 @@ def test_a_draft_is_measured_with_its_trimmed_head(
         check.run(plan, as_json=True, min_speedup=None)
         found = json.loads(capsys.readouterr().out)
         alphas.append(found["expectations"][0]["alpha"])
-    assert found["draft_head"] == {"keep": 5, "counted_in": "the data's own responses"}
+    assert found["draft_head"] == {"keep": 5, "counted_in": "the responses in the data"}
     assert alphas[1] < 0.7 * alphas[0]
     assert not Path("data").exists()
     check.run(trimmed, as_json=False, min_speedup=None)
-    told = " ".join(capsys.readouterr().out.split())
-    assert "a head that scores 5 of 300 tokens (pair.draft_head)" in told
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "a head that scores 5 of 300 tokens (pair.draft_head)" in printed
 
 
 def test_the_head_is_counted_in_the_targets_responses_that_are_there(
@@ -121,7 +121,7 @@ def test_the_head_is_counted_in_the_targets_responses_that_are_there(
     assert "of the target's stored responses" in found["draft_head"]["counted_in"]
 
 
-def test_of_an_endpoint_it_is_told_whether_it_answers_and_what_stays_unknown(
+def test_an_endpoint_is_asked_and_what_stays_unknown_is_printed(
     recipe: Recipe, served: Served, capsys: pytest.CaptureFixture[str]
 ) -> None:
     endpoint = {"url": served.url, "model": served.model}
@@ -134,9 +134,9 @@ def test_of_an_endpoint_it_is_told_whether_it_answers_and_what_stays_unknown(
         }
     )
     assert check.run(plan, as_json=False, min_speedup=None) == 0
-    told = " ".join(capsys.readouterr().out.split())
-    assert f"answers as {served.model}" in told
-    assert "alpha, tau and speed-up are not known" in told
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"answers as {served.model}" in printed
+    assert "alpha, tau and speed-up are not known" in printed
     assert check.run(plan, as_json=True, min_speedup=None) == 0
     assert json.loads(capsys.readouterr().out)["seconds_per_answer"] > 0.0
     with pytest.raises(DistillSpecError, match="check --min-speedup"):

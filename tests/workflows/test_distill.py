@@ -74,7 +74,7 @@ def test_one_run_goes_from_the_pair_to_the_report(
     assert json.loads((run / "run.json").read_text())["starts"][-1]["finished"]
     printed = capsys.readouterr().out
     assert "best alpha" in printed
-    assert "next:  ./launch.sh evaluate" in printed
+    assert "next:  distillspec evaluate" in printed
     assert "--suite grid" in printed
 
 
@@ -181,7 +181,7 @@ def test_a_trimmed_head_is_counted_once_trained_and_exported_whole(
     assert_one_greedy_text_a_prompt(run)
     printed = capsys.readouterr().out
     assert "the draft's head keeps 120 of 300 tokens" in printed
-    assert "drafts with the whole head: alpha" in printed
+    assert "drafts with the full head" in printed
     kept = (run / "best.ckpt").read_bytes()
     distill.run(plan, run)
     assert (run / "best.ckpt").read_bytes() == kept
@@ -210,7 +210,7 @@ def test_a_draft_of_another_tokenizer_is_trained_measured_and_exported(
     assert 0.0 < lost < 100.0 and reached + lost == pytest.approx(100.0, abs=0.011)
     assert json.loads((run / "draft/config.json").read_text())["vocab_size"] == 310
     assert load_tokenizer(str(run / "draft")).get_vocab() == tokenizer.get_vocab()
-    assert "a tokenizer of its own" in (run / "draft/README.md").read_text()
+    assert "different tokenizers" in (run / "draft/README.md").read_text()
     summary = json.loads((run / "evaluation/tiny/summary.json").read_text())
     assert {cell["draft"] for cell in summary["cells"]} == {"undistilled", "distilled", "control"}
     assert_one_greedy_text_a_prompt(run)
@@ -281,7 +281,7 @@ def test_a_draft_that_is_made_is_trained_measured_and_exported(
     stored = json.loads((run / "identity.json").read_text())["digests"]
     (run / "identity.json").unlink()  # as an earlier version left it
     (run / "start.json").write_text(json.dumps({"draft": stored["draft"][::-1]}))
-    with pytest.raises(DistillSpecError, match="the draft that it begins with changed"):
+    with pytest.raises(DistillSpecError, match="the initial draft changed"):
         distill.run(plan, run)
 
 
@@ -306,7 +306,7 @@ def test_a_made_and_trimmed_draft_that_writes_with_the_target_resumes_bit_equal(
 
     with monkeypatch.context() as patch:
         patch.setattr(AcceptanceProbe, "measure", interrupted)
-        with pytest.raises(KeyboardInterrupt, match=r"with: \./launch\.sh train checkpoints"):
+        with pytest.raises(KeyboardInterrupt, match=r"with: distillspec train checkpoints"):
             distill.train(plan, None)
     distill.train(plan, only_run())
     assert len(trace(only_run(), "probe/alpha")) == 5
@@ -333,11 +333,11 @@ def test_a_draft_is_trained_on_what_an_endpoint_says(
     assert not (run / "evaluation").exists()
     card = (run / "draft/README.md").read_text()
     assert "has not been evaluated" in card
-    assert "of the target, text alone was seen" in card
+    assert "the target gave text only" in card
     printed = capsys.readouterr().out
     assert "its held-out loss is" in printed
     assert "alpha, tau and speed-up are not known" in printed
-    assert f"./launch.sh auto TARGET {run}/draft" in printed
+    assert f"distillspec tune TARGET {run}/draft" in printed
     before = (run / "metrics.csv").read_bytes()
     distill.run(plan, run)  # finished: nothing is repeated
     export.export(run, None)
@@ -366,7 +366,7 @@ def test_training_on_an_endpoints_text_resumes_bit_equal(
 
     with monkeypatch.context() as patch:
         patch.setattr(HeldOutLoss, "measure", interrupted)
-        with pytest.raises(KeyboardInterrupt, match=r"with: \./launch\.sh train checkpoints"):
+        with pytest.raises(KeyboardInterrupt, match=r"with: distillspec train checkpoints"):
             distill.train(plan, None)
     distill.train(plan, only_run())
     assert len(trace(only_run(), "probe/nats")) == 4

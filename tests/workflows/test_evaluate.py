@@ -19,12 +19,12 @@ from tests.workflows.tiny_workplace import (
 
 def test_a_report_needs_something_measured(workplace: Path) -> None:
     distill.train(recipe(), None)
-    with pytest.raises(DistillSpecError, match="nothing has been measured"):
+    with pytest.raises(DistillSpecError, match="no evaluation yet"):
         evaluate.report(only_run())
     evaluate.evaluate(only_run(), "tiny.yaml")
     assert evaluate.report(only_run()) == 0
     (only_run() / "evaluation/tiny").rename(only_run() / "evaluation/.tiny.old")
-    with pytest.raises(DistillSpecError, match="nothing has been measured"):
+    with pytest.raises(DistillSpecError, match="no evaluation yet"):
         evaluate.report(only_run())
 
 
@@ -42,7 +42,7 @@ def test_numbers_go_into_no_draft_but_the_one_that_was_exported(
     evaluate.evaluate(run, "tiny.yaml")
     told = capsys.readouterr().out
     assert "model.safetensors changed since the export" in told
-    assert f"./launch.sh export {run}" in told
+    assert f"distillspec export {run}" in told
     assert "recommends blocks" not in told
     assert card.read_text() == before
     export.export(run, None)
