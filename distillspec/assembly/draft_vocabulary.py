@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.models.runners.eager import vocabulary_size
-from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach_token_map
 from distillspec.models.vocabulary.trimmed_head import trim_head
 from distillspec.recipe.written_files import HOT_TOKENS
 
@@ -125,7 +125,7 @@ class CrossTokenizerVocabulary:
         return tuple(self.map.target_ids.tolist())
 
     def prepare(self, draft: PreTrainedModel) -> None:
-        attach(draft, self.map)
+        attach_token_map(draft, self.map)
 
     def exported_tokenizer(self, target: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         return self.tokenizer

@@ -90,7 +90,7 @@ class LocalTarget:
             expected_alpha=expected,
             vocab_size=pair.vocab_size,
             kept=pair.kept,
-            bridge=pair.bridge,
+            token_map=pair.token_map,
         )
         proof = (
             f"its alpha on {len(texts)} other held-out texts is {alpha:.4f}, and was "

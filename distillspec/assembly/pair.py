@@ -35,12 +35,16 @@ from distillspec.models.loading.load import load_tokenizer
 from distillspec.models.loading.precision import cast_parameters, fast_dtype
 from distillspec.models.runners.cache import check_rolls_back
 from distillspec.models.runners.eager import max_context_length, vocabulary_size
-from distillspec.models.runners.encoder_decoder import check_same_kind, is_seq2seq, start_token
+from distillspec.models.runners.encoder_decoder import (
+    check_same_kind,
+    is_encoder_decoder,
+    start_token,
+)
 from distillspec.models.surgery.adapters import add_lora
 from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.models.surgery.trainable import without_dropout
 from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap
-from distillspec.models.vocabulary.eos_tokens import EosTokens, required_stop_ids
+from distillspec.models.vocabulary.eos_tokens import EosTokens, require_eos_tokens
 from distillspec.models.vocabulary.tokenizer_pair import (
     check_in_vocabulary,
     check_pair,
@@ -153,7 +157,7 @@ class ModelPair:
         return self.vocabulary.scored if is_trimmed else None
 
     @property
-    def bridge(self) -> CrossTokenizerMap | None:
+    def token_map(self) -> CrossTokenizerMap | None:
         """The map between two tokenizers; None if there is one tokenizer."""
         vocabulary = self.vocabulary
         return vocabulary.map if isinstance(vocabulary, CrossTokenizerVocabulary) else None
@@ -162,7 +166,7 @@ class ModelPair:
     def start_token(self) -> int | None:
         """The token that ends each prompt of an encoder-decoder pair; None for a causal pair."""
         model = None if self.frozen is None else self.frozen.model
-        return start_token(model) if model is not None and is_seq2seq(model) else None
+        return start_token(model) if model is not None and is_encoder_decoder(model) else None
 
     @property
     def pad_token(self) -> int:
@@ -271,7 +275,7 @@ def _load_draft_alone(recipe: Recipe, device: torch.device) -> ModelPair:
     """The pair of a target behind an endpoint."""
     tokenizer = load_draft_tokenizer(recipe)
     draft = load_draft(recipe, torch.float32, torch.device("cpu"))
-    if is_seq2seq(draft):
+    if is_encoder_decoder(draft):
         raise DistillSpecError(
             "an endpoint needs a causal draft, and this one has an encoder",
             where=f"pair.draft={recipe.pair.draft}",
@@ -331,7 +335,7 @@ def with_draft_of(pair: ModelPair, recipe: Recipe) -> ModelPair:
 def _stops(
     recipe: Recipe, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, what: str
 ) -> EosTokens:
-    return required_stop_ids(
+    return require_eos_tokens(
         model,
         tokenizer,
         what,

@@ -13,7 +13,7 @@ import torch.distributed
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import empty_model, fetch_model, load_model, load_tokenizer
 from distillspec.models.runners.eager import context_of_model, vocabulary_size
-from distillspec.models.runners.encoder_decoder import is_seq2seq
+from distillspec.models.runners.encoder_decoder import is_encoder_decoder
 from distillspec.models.surgery.adapters import check_targets
 from distillspec.models.surgery.made_draft import made_draft
 from distillspec.models.surgery.sharded import split_over_processes
@@ -103,7 +103,7 @@ def make_draft(
     Raises:
         DistillSpecError: The target has an encoder, or the draft does not suit the recipe.
     """
-    if is_seq2seq(target):
+    if is_encoder_decoder(target):
         raise DistillSpecError(
             "no draft can be made from an encoder-decoder target",
             where="pair.draft",

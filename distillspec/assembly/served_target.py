@@ -12,8 +12,8 @@ from distillspec.assembly.text import probe_prompts
 from distillspec.assembly.training import TrainingText
 from distillspec.corpus.served import request_pool
 from distillspec.corpus.served.answers import Received, ReceivedAnswers, TokenCounts, tokenised
-from distillspec.corpus.served.endpoint import ServedResponse, maker
-from distillspec.corpus.served.request import questions
+from distillspec.corpus.served.endpoint import ServedResponse, request_settings
+from distillspec.corpus.served.request import api_requests
 from distillspec.corpus.served.request_pool import ask_missing
 from distillspec.corpus.sources.prompts import Prompt, PromptSets
 from distillspec.corpus.sources.tokenizing import Encoder, Tokens
@@ -142,11 +142,11 @@ def target_text(
     assert endpoint is not None
     drawn = _drawn(recipe)
     store_folder = StoreFolder(Path(recipe.data.store), endpoint.model, former=recipe.name)
-    store = ReceivedAnswers(store_folder, maker(endpoint, drawn))
+    store = ReceivedAnswers(store_folder, request_settings(endpoint, drawn))
     folder = store.folder
     held_out = probe_prompts(recipe, sets.held_out)
     prompts = [*held_out, *(sets.training if wanted else [])]
-    asked = questions(prompts, endpoint.api, pair.tokenizer)
+    asked = api_requests(prompts, endpoint.api, pair.tokenizer)
     with writing_store(folder, world, console), console.status("") as status:
         ask_missing(
             store,
@@ -201,8 +201,8 @@ def try_out(pair: ModelPair, sets: PromptSets) -> EndpointTrial:
     """Ask a few held-out prompts twice and store nothing."""
     recipe, endpoint = pair.recipe, pair.recipe.pair.endpoint
     assert endpoint is not None
-    asked = questions(sets.held_out[:_TRIED], endpoint.api, pair.tokenizer)
-    trials = request_pool.try_out(asked, endpoint, _drawn(recipe))
+    asked = api_requests(sets.held_out[:_TRIED], endpoint.api, pair.tokenizer)
+    trials = request_pool.ask_twice(asked, endpoint, _drawn(recipe))
     answers = [answer for trial in trials for answer in trial.answers]
     twice = [question for question in asked for _ in range(2)]
     tokens = tokenised(

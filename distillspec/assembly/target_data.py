@@ -20,7 +20,7 @@ from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.corpus.stores.responses import SampledBy, Sampler, StoredResponses, fill
 from distillspec.corpus.stores.store_folder import StoreFolder
-from distillspec.corpus.stores.top_k import Scorer, TopKStore, TopKText, fill_signals, in_words
+from distillspec.corpus.stores.top_k import Scorer, TopKStore, TopKText, fill_top_k, size_in_words
 from distillspec.divergence.top_tokens import TopTokens, top_tokens
 from distillspec.models.loading.digest import model_digest
 from distillspec.models.sampling.generate import generate
@@ -92,12 +92,13 @@ def cached_target(
     signal = pair.recipe.distill.cached_logits
     if signal is None:
         return None
-    store = signal_store(pair, signal, training, responses)
+    store = top_k_store(pair, signal, training, responses)
     if not world.rank:
         missing = len(store.missing())
         console.print(
             f"target distributions of {store.tokens:,} tokens in {store.texts:,} texts: k "
-            f"{signal.k}, {store.bytes_per_token} bytes per token, {in_words(store.size_bytes)} in "
+            f"{signal.k}, {store.bytes_per_token} bytes per token, "
+            f"{size_in_words(store.size_bytes)} in "
             f"{store.folder}{f'; to make: {missing} of {store.shards} shards' if missing else ''}",
             highlight=False,
             soft_wrap=True,
@@ -107,9 +108,9 @@ def cached_target(
     if world.size > 1 or store.missing():
         with writing_store(store.folder, world, console), console.status("") as status:
             store.check_space()
-            fill_signals(
+            fill_top_k(
                 store,
-                signal_scorer(pair, signal),
+                top_k_scorer(pair, signal),
                 rank=world.rank,
                 world=world.size,
                 progress=lambda done, total: status.update(
@@ -159,7 +160,7 @@ def target_sampler(pair: ModelPair) -> Sampler:
             [torch.tensor(prompt.tokens) for prompt in batch],
             max_new_tokens=max_new_tokens,
             policy=SamplingPolicy(temperature=pair.recipe.distill.temperature),
-            chance=RowSource.seeded(seeds, max_new_tokens, pair.device),
+            random_source=RowSource.seeded(seeds, max_new_tokens, pair.device),
             eos_token_ids=pair.eos_token_ids,
             pad_token=pair.pad_token,
             vocab_size=pair.vocab_size,
@@ -169,7 +170,7 @@ def target_sampler(pair: ModelPair) -> Sampler:
     return sample
 
 
-def signal_store(
+def top_k_store(
     pair: ModelPair,
     signal: CachedTargetConfig,
     training: Sequence[Prompt],
@@ -220,7 +221,7 @@ def _digest_of(tokens: Tokens) -> str:
     return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
 
 
-def signal_scorer(pair: ModelPair, signal: CachedTargetConfig) -> Scorer:
+def top_k_scorer(pair: ModelPair, signal: CachedTargetConfig) -> Scorer:
     """Scores texts with the target: the most probable tokens of each position.
 
     Only tokens that the draft scores are taken.

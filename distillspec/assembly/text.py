@@ -13,7 +13,7 @@ from distillspec.corpus.batches.batching import Batch, collate
 from distillspec.corpus.batches.data_module import check_fixed
 from distillspec.corpus.served.request import check_fits
 from distillspec.corpus.sources.prompts import Prompt, PromptSets, load_prompts
-from distillspec.corpus.sources.suite_prompts import Traffic, load_traffic
+from distillspec.corpus.sources.suite_prompts import SuitePrompts, load_suite_prompts
 from distillspec.corpus.stores.responses import row_seed
 from distillspec.errors import DistillSpecError
 from distillspec.measure.exact.corpus_alpha import mass
@@ -63,7 +63,7 @@ def pair_prompts(pair: ModelPair) -> PromptSets:
     return sets
 
 
-def suite_prompts(pair: ModelPair, suite: Suite, drafts: Sequence[PreTrainedModel]) -> Traffic:
+def suite_prompts(pair: ModelPair, suite: Suite, drafts: Sequence[PreTrainedModel]) -> SuitePrompts:
     """The prompts of a suite with other sources, as long as its plan and the contexts allow.
 
     Args:
@@ -85,7 +85,7 @@ def suite_prompts(pair: ModelPair, suite: Suite, drafts: Sequence[PreTrainedMode
             where=f"evaluation suite {suite.name}",
             fix="lower max_new_tokens in the suite",
         )
-    traffic = load_traffic(
+    traffic = load_suite_prompts(
         suite.prompts,
         recipe.data,
         pair.tokenizer,
@@ -149,7 +149,7 @@ def drafted_texts(
         [torch.tensor(prompt.tokens) for prompt in taken],
         max_new_tokens=pair.recipe.distill.probe.max_new_tokens,
         policy=SamplingPolicy(temperature=pair.recipe.distill.temperature),
-        chance=GeneratorSource(generator),
+        random_source=GeneratorSource(generator),
         eos_token_ids=pair.eos_token_ids,
         pad_token=pair.pad_token,
         vocab_size=pair.vocab_size,

@@ -11,7 +11,7 @@ from distillspec.assembly.pair import ModelPair
 from distillspec.assembly.target_data import known_responses
 from distillspec.assembly.text import probe_prompts
 from distillspec.corpus.batches.data_module import PromptRows
-from distillspec.corpus.sources.draft_limit import readable
+from distillspec.corpus.sources.draft_limit import fitting_prompts
 from distillspec.corpus.sources.prompts import Prompt, PromptSets
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
@@ -66,7 +66,7 @@ def training_text(
     training, held_out, notes = sets.training, sets.held_out, list[str]()
     if isinstance(pair.vocabulary, CrossTokenizerVocabulary):
         plan, limit = pair.recipe.distill, pair.vocabulary.max_context_length
-        readable_training = readable(
+        readable_training = fitting_prompts(
             training,
             lambda prompt: [
                 (*prompt.tokens, *response)
@@ -78,7 +78,7 @@ def training_text(
         )
         # A token of the target becomes at least one token of the draft.
         limit -= plan.probe.max_new_tokens
-        readable_held_out = readable(
+        readable_held_out = fitting_prompts(
             held_out, lambda prompt: [prompt.tokens], pair.vocabulary.map, limit, "held-out"
         )
         training, held_out = readable_training.prompts, readable_held_out.prompts
@@ -178,7 +178,7 @@ def load_reference(pair: ModelPair, recipe: Recipe) -> FrozenTarget | None:
         what="reference",
     )
     size = vocabulary_size(model)
-    if size < pair.vocab_size and pair.bridge is None:
+    if size < pair.vocab_size and pair.token_map is None:
         raise DistillSpecError(
             f"the reference knows {size} tokens, and target and draft share {pair.vocab_size}",
             where=f"distill.select.reference={select.reference}",

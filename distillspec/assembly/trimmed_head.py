@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from distillspec.assembly.pair import ModelPair
 from distillspec.assembly.target_data import target_store
-from distillspec.corpus.sources.frequent_tokens import Frequent, frequent_tokens
+from distillspec.corpus.sources.frequent_tokens import FrequentTokens, frequent_tokens
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import Tokens
 
@@ -17,7 +17,7 @@ def kept_tokens(
     training: Sequence[Prompt],
     target_responses: dict[str, Tokens] | None,
     keep: int,
-) -> Frequent:
+) -> FrequentTokens:
     """The most frequent tokens of the text that training reads.
 
     End-of-text and special tokens are always kept.

@@ -23,7 +23,7 @@ from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.models.loading.precision import cast_parameters
 from distillspec.models.loading.tied_embeddings import state_tying, tied_as_it_is
 from distillspec.models.sampling.generate import DrawnText
-from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach_token_map
 from distillspec.models.vocabulary.tokenizer_pair import check_pair
 from distillspec.models.vocabulary.trimmed_head import kept_tokens, trim_head, whole_head
 from distillspec.recipe.written_files import HOT_TOKENS, MODEL_FILES
@@ -229,7 +229,7 @@ def verify_export(
     dtype: torch.dtype = torch.float32,
     vocab_size: int | None = None,
     kept: Sequence[int] | None = None,
-    bridge: CrossTokenizerMap | None = None,
+    token_map: CrossTokenizerMap | None = None,
 ) -> float:
     """Reload `folder` strictly and measure its alpha on `texts`.
 
@@ -243,7 +243,7 @@ def verify_export(
         dtype: Of the reloaded draft.
         vocab_size: Tokens that target and draft share; alpha is over these. None: over all rows.
         kept: Tokens of a trimmed head, which is trimmed again.
-        bridge: Map to a draft with another tokenizer and vocabulary size.
+        token_map: Map to a draft with another tokenizer and vocabulary size.
 
     Returns:
         Alpha in [0, 1]. A warning is logged if padding rows change it.
@@ -254,7 +254,7 @@ def verify_export(
     draft = load_model(str(folder), dtype=dtype, device=target.device, what="exported draft")
     load_tokenizer(str(folder), what="exported draft")
     rows, wanted = (_table(m.get_input_embeddings()).shape[0] for m in (draft, target))
-    if rows != wanted and bridge is None:
+    if rows != wanted and token_map is None:
         raise DistillSpecError(
             f"the exported draft has a vocabulary of {rows} tokens, the target {wanted}",
             where=str(folder),
@@ -262,8 +262,8 @@ def verify_export(
         )
     if kept is not None:
         trim_head(draft, kept)
-    if bridge is not None:
-        attach(draft, bridge)
+    if token_map is not None:
+        attach_token_map(draft, token_map)
     alpha = acceptance(target, draft, texts, policy, vocab_size=vocab_size).mean()
     # `not <=`, so that nan from broken weights fails too.
     if not abs(alpha - expected_alpha) <= tolerance:

@@ -20,7 +20,7 @@ from distillspec.measure.timed.audit import AUDIT
 from distillspec.measure.timed.bench import Bench, BenchColumn, TimedTexts
 from distillspec.measure.timed.plan import check, plan_of, read_plan, was_begun_without, write_plan
 from distillspec.measure.timed.rows import RowLog
-from distillspec.models.vocabulary.eos_tokens import stop_ids
+from distillspec.models.vocabulary.eos_tokens import find_eos_tokens
 from distillspec.recipe.suite import Suite
 from distillspec.runtime import atomic
 
@@ -136,7 +136,7 @@ def evaluate(
         prompts=taken,
         text_prompts=prompts[: suite.prompts.read],
         vocab_size=vocab_size,
-        ends=stop_ids(target, tokenizer).ids if ends is None else ends,
+        ends=find_eos_tokens(target, tokenizer).ids if ends is None else ends,
         notes=notes,
     )
     write_summary(summary, folder / SUMMARY)

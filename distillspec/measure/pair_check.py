@@ -16,14 +16,14 @@ from distillspec.measure.stats import intervals
 from distillspec.measure.stats.intervals import Sums, Verdict, by_document, verdict_against
 from distillspec.measure.timed.memory import Memory, TrainingLoad, memory_estimate, parameters
 from distillspec.methods import cost_model
-from distillspec.methods.build import block_sizes, configuration, most_slots
+from distillspec.methods.build import block_sizes, configuration, max_slots
 from distillspec.methods.step_times import StepTimes, measure_steps, middle_prompt
 from distillspec.models.runners.compiled import make_runner
 from distillspec.models.runners.eager import vocabulary_size
 from distillspec.models.sampling.generate import DrawnText, generate
 from distillspec.models.vocabulary.chat_template import ChatTemplate
-from distillspec.models.vocabulary.cross_tokenizer import bridge_of
-from distillspec.models.vocabulary.eos_tokens import stop_ids
+from distillspec.models.vocabulary.cross_tokenizer import token_map_of
+from distillspec.models.vocabulary.eos_tokens import find_eos_tokens
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
 from distillspec.runtime.seeds import derive_seed
@@ -136,7 +136,7 @@ def assess(
     progress(f"preparing the models ({suite.runner.kind}) and timing their steps")
     steps = _steps(target, draft, taken, suite, device, shared)
     if ends is None:
-        ends = stop_ids(target, tokenizer).ids
+        ends = find_eos_tokens(target, tokenizer).ids
     expectations = []
     for at in suite.temperatures:
         progress(f"measuring acceptance on {len(taken)} prompts at T = {at:g}")
@@ -158,7 +158,7 @@ def assess(
                 expectations,
                 vocabulary_size(target),
                 # A draft with another tokenizer is not padded differently: it has other tokens.
-                vocabulary_size(draft if bridge_of(draft) is None else target),
+                vocabulary_size(draft if token_map_of(draft) is None else target),
             )
         ),
         seconds=time.monotonic() - started,
@@ -167,7 +167,7 @@ def assess(
 
 def _capacity(prompts: Sequence[MeasuredPrompt], suite: Suite) -> int:
     longest = max(len(prompt.tokens) for prompt in prompts)
-    return longest + suite.max_new_tokens + most_slots(suite) + 1
+    return longest + suite.max_new_tokens + max_slots(suite) + 1
 
 
 def _steps(
@@ -185,7 +185,7 @@ def _steps(
     )
     texts = [prompt.tokens for prompt in prompts]
     draft_runner = make_runner(draft, kind, capacity, (1, 2), vocab_size=vocab_size, prompts=texts)
-    middle = middle_prompt(texts, [draft_runner], most_slots(suite))
+    middle = middle_prompt(texts, [draft_runner], max_slots(suite))
     return {
         at: measure_steps(
             target_runner,
@@ -193,7 +193,7 @@ def _steps(
             [configuration(MethodConfig(), gamma) for gamma in suite.gammas],
             torch.tensor(middle, device=device),
             policy=SamplingPolicy(at, suite.top_k, suite.nucleus),
-            chance=GeneratorSource(
+            random_source=GeneratorSource(
                 torch.Generator(device).manual_seed(derive_seed(suite.seed, "timing of check", at))
             ),
         )
@@ -253,7 +253,7 @@ def _drawn(
         [torch.tensor(prompt.tokens) for prompt in prompts],
         max_new_tokens=suite.max_new_tokens,
         policy=policy,
-        chance=GeneratorSource(
+        random_source=GeneratorSource(
             torch.Generator(target.device).manual_seed(
                 derive_seed(suite.seed, "texts of check", policy.temperature)
             )

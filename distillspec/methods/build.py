@@ -68,10 +68,12 @@ CHOOSERS: dict[str, Callable[[Any, Sequence[Configuration], Reward, RandomSource
         discount=choose.discount,
         window=choose.window,
     ),
-    "exp3": lambda choose, arms, reward, chance: EXP3(
-        arms, reward, chance, scale=choose.scale, is_centred=choose.estimate == "centred"
+    "exp3": lambda choose, arms, reward, random_source: EXP3(
+        arms, reward, random_source, scale=choose.scale, is_centred=choose.estimate == "centred"
     ),
-    "hedge": lambda choose, arms, reward, chance: Hedge(arms, reward, chance, scale=choose.scale),
+    "hedge": lambda choose, arms, reward, random_source: Hedge(
+        arms, reward, random_source, scale=choose.scale
+    ),
 }
 
 _PADDING = 2
@@ -116,7 +118,7 @@ def graph_sizes(suite: Suite) -> tuple[list[int], list[int], list[int]]:
     return block_sizes(sorted(chains)), sorted(trees), sorted(rows)
 
 
-def most_drafted(suite: Suite) -> list[tuple[MethodConfig, int, int]]:
+def max_drafted(suite: Suite) -> list[tuple[MethodConfig, int, int]]:
     """Every method and gamma, with the most tokens that one of its rounds has beyond the text."""
     rounds = [
         (method, gamma, DRAFTS[method.draft.kind](method.draft).slots(gamma))
@@ -170,9 +172,9 @@ def drafts_by_entropy(suite: Suite) -> bool:
     )
 
 
-def most_slots(suite: Suite) -> int:
+def max_slots(suite: Suite) -> int:
     """Slots of a cache that any method of the suite takes beyond the text, at most."""
-    return max(drafted for _, _, drafted in most_drafted(suite))
+    return max(drafted for _, _, drafted in max_drafted(suite))
 
 
 def fixed_arms(suite: Suite) -> list[tuple[MethodConfig, int]]:
@@ -221,7 +223,7 @@ def configuration(method: MethodConfig, gamma: int, draft: str | None = None) ->
 def chooser(
     suite: Suite,
     method: MethodConfig,
-    chance: RandomSource,
+    random_source: RandomSource,
     most_tokens_per_second: float,
     draft: str | None = None,
 ) -> Chooser:
@@ -230,7 +232,7 @@ def chooser(
     Args:
         suite: Where the arms are defined.
         method: A method with `choose`.
-        chance: The source of the chooser's draws.
+        random_source: The source of the chooser's draws.
         most_tokens_per_second: The highest possible speed, for rewards that count seconds.
         draft: The draft of the column.
     """
@@ -244,7 +246,7 @@ def chooser(
 
     def make() -> Chooser:
         arms = [configuration(arm, gamma, draft) for arm, gamma in suite.arms(method)]
-        return CHOOSERS[choose.kind](choose, arms, reward, chance)
+        return CHOOSERS[choose.kind](choose, arms, reward, random_source)
 
     return PerPrompt(make) if choose.memory == "prompt" else make()
 
@@ -282,7 +284,9 @@ def most_tokens_per_second(
     return max(cap for (name, _), cap in caps.items() if name in standard | lookups)
 
 
-def guarded(suite: Suite, method: MethodConfig, way: Chooser, draft: str | None = None) -> Chooser:
+def with_fallback(
+    suite: Suite, method: MethodConfig, way: Chooser, draft: str | None = None
+) -> Chooser:
     """`way` behind the method's fallback, if it has one."""
     if method.fallback is None:
         return way

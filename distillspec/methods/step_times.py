@@ -115,7 +115,7 @@ def measure_steps(
     prompt: Tensor,
     *,
     policy: SamplingPolicy,
-    chance: RandomSource,
+    random_source: RandomSource,
     rounds: int = ROUNDS,
     clock: Clock = time.perf_counter,
 ) -> StepTimes:
@@ -130,11 +130,11 @@ def measure_steps(
         configurations: The method at its block sizes.
         prompt: long [T], T >= 1.
         policy: What makes a distribution of logits.
-        chance: The source of random choices.
+        random_source: The source of random choices.
         rounds: Rounds that count.
         clock: Seconds since some moment.
     """
-    bench = _Bench(target, drafts, prompt, policy, chance, clock)
+    bench = _Bench(target, drafts, prompt, policy, random_source, clock)
     kinds = [(configuration, name) for configuration in configurations for name in drafts]
     samples = _Samples([configuration.gamma for configuration in configurations], drafts)
     for round_ in range(-_WARM_UP, rounds):
@@ -210,10 +210,10 @@ class _Bench:
         drafts: Mapping[str, Runner],
         prompt: Tensor,
         policy: SamplingPolicy,
-        chance: RandomSource,
+        random_source: RandomSource,
         clock: Clock,
     ) -> None:
-        self._target, self._policy, self._chance = target, policy, chance
+        self._target, self._policy, self._random_source = target, policy, random_source
         self._clock = clock
         self._text = prompt.tolist()
         self._last = prompt[-1:]
@@ -229,7 +229,7 @@ class _Bench:
             self._target.synchronize()
             started = self._clock()
             logits = self._target.feed(self._last.view(1, 1))[0, -1]
-            self._policy.draw(logits, self._chance)
+            self._policy.draw(logits, self._random_source)
             self._target.synchronize()
             seconds = self._clock() - started
         self._target.rollback(self._held)
@@ -251,7 +251,7 @@ class _Bench:
             model=draft,
             vocab_size=self._target.vocab_size,
             policy=self._policy,
-            chance=self._chance,
+            random_source=self._random_source,
             stop=configuration.stop,
         )
         proposal = configuration.draft.propose(context, configuration.gamma)
@@ -262,7 +262,7 @@ class _Bench:
         draft.synchronize()
         drafted = self._clock()
         p = self._policy.distribution(proposal.score(self._target, self._last))
-        result = proposal.verify(configuration.verify, p, self._chance)
+        result = proposal.verify(configuration.verify, p, self._random_source)
         proposal.commit(self._target, draft, self._held + 1, result)
         self._target.synchronize()
         verifying = self._clock() - drafted

@@ -14,7 +14,7 @@ def bare_model(model: nn.Module) -> PreTrainedModel:
     return inner
 
 
-def named(model: nn.Module) -> str:
+def describe_model(model: nn.Module) -> str:
     """Class and path of the model, for error messages."""
     bare = bare_model(model)
     class_name = type(bare).__name__

@@ -36,7 +36,7 @@ def leave(world: World) -> None:
         torch.distributed.destroy_process_group()
 
 
-def told_by_rank_0(value: Told | None, world: World) -> Told:
+def from_rank_0(value: Told | None, world: World) -> Told:
     """What rank 0 has, everywhere; the others give None."""
     box = [value]
     if world.size > 1:

@@ -101,9 +101,9 @@ class RowSource:
         return self._uniforms[:, self._drawn - 1]
 
 
-def for_rows(chance: RandomSource, rows: Tensor) -> RandomSource:
+def for_rows(random_source: RandomSource, rows: Tensor) -> RandomSource:
     """The source that draws for these rows of a batch from now on."""
-    return chance.of(rows) if isinstance(chance, RowSource) else chance
+    return random_source.of(rows) if isinstance(random_source, RowSource) else random_source
 
 
 def passes(uniform: Tensor, probability: Tensor) -> Tensor:

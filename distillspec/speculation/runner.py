@@ -116,7 +116,7 @@ class EntropyRunner(Protocol):
     """A runner that computes the entropy together with the logits, which is cheaper."""
 
     @property
-    def tells_entropy(self) -> bool:
+    def computes_entropy(self) -> bool:
         """Whether this runner does so."""
         ...
 

@@ -65,25 +65,27 @@ class SamplingPolicy:
         distribution[..., 0] += highest - highest
         return distribution
 
-    def draw(self, logits: Tensor, chance: RandomSource) -> Tensor:
+    def draw(self, logits: Tensor, random_source: RandomSource) -> Tensor:
         """One token per row of logits [..., V] -> long [...]."""
-        return self.draw_with_doubt(logits, chance).token
+        return self.draw_with_doubt(logits, random_source).token
 
-    def draw_with_doubt(self, logits: Tensor, chance: RandomSource) -> DrawnToken:
+    def draw_with_doubt(self, logits: Tensor, random_source: RandomSource) -> DrawnToken:
         """`draw`, together with what `check_finite` needs."""
         if self.temperature == 0.0:
             highest, token = _largest(logits)
             return DrawnToken(token, highest)
         distribution = self.distribution(logits)
-        return DrawnToken(chance.draw(distribution), distribution[..., 0])
+        return DrawnToken(random_source.draw(distribution), distribution[..., 0])
 
-    def draw_with_distribution(self, logits: Tensor, chance: RandomSource) -> tuple[Tensor, Tensor]:
+    def draw_with_distribution(
+        self, logits: Tensor, random_source: RandomSource
+    ) -> tuple[Tensor, Tensor]:
         """`draw`, together with the distribution of `distribution`."""
         if self.temperature == 0.0:
             largest = _largest(logits)
             return largest.indices, _one_hot(largest, logits)
         distribution = self.distribution(logits)
-        return chance.draw(distribution), distribution
+        return random_source.draw(distribution), distribution
 
     def untempered(self, logits: Tensor) -> Tensor:
         """softmax(z / T_s), T_s = T if T > 0 else 1, unfiltered: what stop rules read.
@@ -150,7 +152,7 @@ def check_finite(model: str, *doubts: Tensor) -> None:
         )
 
 
-def likeliest(logits: Tensor) -> Tensor:
+def most_probable(logits: Tensor) -> Tensor:
     """The argmax of each row [..., V] -> long [...]: the first of equals, as torch documents."""
     return _largest(logits).indices
 

@@ -12,7 +12,7 @@ from distillspec.speculation.runner import Runner, room_after
 from distillspec.speculation.sampling import SamplingPolicy, check_finite
 
 
-def keep_chances(p: Tensor, q: Tensor, tokens: Tensor) -> Tensor:
+def keep_probabilities(p: Tensor, q: Tensor, tokens: Tensor) -> Tensor:
     """Probability that token verification had kept each emitted token as a drafted one.
 
     It is min(1, q(x)/p(x)): token verification emits x with probability p(x), and keeps a drafted x
@@ -35,11 +35,11 @@ class Watched(NamedTuple):
     """What watching a round found.
 
     Attributes:
-        chances: For each model, `keep_chances` of the round's tokens.
+        keep_probabilities: For each model, `keep_probabilities` of the round's tokens.
         forwards: Forwards of draft models that this took.
     """
 
-    chances: dict[str | None, list[float]]
+    keep_probabilities: dict[str | None, list[float]]
     forwards: int
 
 
@@ -84,6 +84,6 @@ def watch(
             distribution = torch.cat([distribution.to(p.dtype), policy.distribution(logits)])
             doubts.append(distribution[:, 0].sum())
             forwards += 1
-        rows.append(keep_chances(p, distribution, tokens))
+        rows.append(keep_probabilities(p, distribution, tokens))
     check_finite("a draft", *doubts)
     return Watched(dict(zip(models, torch.stack(rows).tolist(), strict=True)), forwards)

@@ -22,7 +22,7 @@ from distillspec.models.surgery.trainable import (
     compile_forward,
     freeze_embeddings,
 )
-from distillspec.models.vocabulary.eos_tokens import stop_ids
+from distillspec.models.vocabulary.eos_tokens import find_eos_tokens
 from distillspec.models.vocabulary.tokenizer_pair import padding_token
 from distillspec.recipe.schema import Recipe
 from distillspec.runtime.atomic import make_folder
@@ -154,7 +154,7 @@ def fit(
             finite, a checkpoint is damaged, or the processes cannot share a batch.
     """
     processes = ProcessPlan.of(inputs.recipe, World.from_environment())
-    eos_token_ids = inputs.eos_token_ids or stop_ids(inputs.draft, inputs.tokenizer).ids
+    eos_token_ids = inputs.eos_token_ids or find_eos_tokens(inputs.draft, inputs.tokenizer).ids
     with quiet(), _locked(folder, processes.world):
         # 1. The step: a new one, or the one that last.ckpt was saved after.
         step = _make_step(inputs, processes, eos_token_ids, folder, resume=resume)

@@ -20,12 +20,12 @@ from distillspec.divergence.table import DIVERGENCES, DivergenceSettings, diverg
 from distillspec.models.bare import bare_model
 from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.models.surgery.hidden_states import (
-    Layout,
+    TreeLayout,
     hidden_states,
     output_head,
     token_logits,
 )
-from distillspec.models.vocabulary.cross_tokenizer import bridge_of
+from distillspec.models.vocabulary.cross_tokenizer import token_map_of
 from distillspec.models.vocabulary.trimmed_head import kept_tokens
 from distillspec.recipe.distill import DistillConfig
 from distillspec.training.cached_target import CachedTopKTarget
@@ -124,7 +124,7 @@ class Objective:
         is_new[row_of[~known.positions]] = True  # rows with at least one unknown position
         layout = _layout(batch)
         if layout is not None:
-            layout = Layout(layout.positions[is_new], layout.sees[is_new])
+            layout = TreeLayout(layout.positions[is_new], layout.sees[is_new])
         computed = target.hidden(batch.tokens[is_new], batch.is_token[is_new], layout)
         computed = computed[predicts[is_new]]
         states = computed.new_empty(len(row_of), computed.shape[1])
@@ -277,8 +277,8 @@ class Objective:
         return LossInputs.of(rows, target if outputs.top is None else outputs.top, self._vocab_size)
 
 
-def _layout(batch: Batch) -> Layout | None:
-    return None if batch.tree is None else Layout(batch.tree.positions, batch.tree.sees)
+def _layout(batch: Batch) -> TreeLayout | None:
+    return None if batch.tree is None else TreeLayout(batch.tree.positions, batch.tree.sees)
 
 
 class _CommonTokens(NamedTuple):
@@ -296,11 +296,11 @@ class _CommonTokens(NamedTuple):
 def _common_tokens(draft: nn.Module) -> _CommonTokens | None:
     """None if the draft's head has a row for every shared token, under the same ids."""
     model = bare_model(draft)
-    tokens, bridge = kept_tokens(model), bridge_of(model)
+    tokens, token_map = kept_tokens(model), token_map_of(model)
     if tokens is not None:
         return _CommonTokens(tokens, tokens)
-    if bridge is not None:
-        return _CommonTokens(*bridge.ids(model.device))
+    if token_map is not None:
+        return _CommonTokens(*token_map.ids(model.device))
     return None
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from distillspec.models.bare import bare_model
-from distillspec.models.surgery.trainable import stacks
+from distillspec.models.surgery.trainable import layer_lists
 from distillspec.recipe.distill import DistillConfig
 from distillspec.recipe.schema import OptimizerConfig
 
@@ -87,7 +87,7 @@ def rate_shares(draft: nn.Module, layer_decay: float) -> dict[int, float]:
     """
     if layer_decay == 1.0:
         return {}
-    layers = list(chain.from_iterable(stacks(draft)))
+    layers = list(chain.from_iterable(layer_lists(draft)))
     shares = {
         id(parameter): layer_decay ** (len(layers) - depth)
         for depth, layer in enumerate(layers)

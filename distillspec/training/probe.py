@@ -143,7 +143,7 @@ class AcceptanceProbe:
             [torch.tensor(prompt) for prompt in self._prompts],
             max_new_tokens=self.plan.max_new_tokens,
             policy=self._policy,
-            chance=self._random_source(derive_seed(self._seed, "probe/text"), device),
+            random_source=self._random_source(derive_seed(self._seed, "probe/text"), device),
             eos_token_ids=self._eos_token_ids,
             pad_token=self._pad_token,
             vocab_size=self._vocab_size,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from distillspec.corpus.batches.batching import Batch, KnownResponses, collate
 from distillspec.corpus.batches.data_module import TrainingRow
 from distillspec.corpus.batches.tree_rows import (
-    BranchSide,
+    RejectedBranch,
     RejectedBranches,
     TreeRow,
     collate_trees,
@@ -238,7 +238,7 @@ class Rollout:
             [torch.tensor(tokens) for tokens in prompts],
             max_new_tokens=self.max_new_tokens,
             policy=self.policy,
-            chance=source,
+            random_source=source,
             eos_token_ids=self.eos_token_ids,
             pad_token=self.pad_token,
             vocab_size=self.vocab_size,
@@ -262,7 +262,7 @@ class Rollout:
             gamma=self.distill.speculative.gamma,
             max_new_tokens=self.max_new_tokens,
             policy=self.policy,
-            chance=source,
+            random_source=source,
             eos_token_ids=self.eos_token_ids,
             vocab_size=self.vocab_size,
         )
@@ -301,7 +301,7 @@ def visited(
         max_new_tokens: Longest response.
     """
     weights: list[float] = []
-    sides: list[BranchSide] = []
+    sides: list[RejectedBranch] = []
     states = [] if text.states is None else [text.states]
     for block in text.blocks:
         reached = [1.0, *block.acceptance.cumprod(0).tolist()]
@@ -312,7 +312,7 @@ def visited(
         if block.kept < stop:
             after = [index + 1 for index in range(block.kept, stop)]
             sides.append(
-                BranchSide(
+                RejectedBranch(
                     block.start + block.kept,
                     drafted[block.kept : stop],
                     [reached[index] for index in after],

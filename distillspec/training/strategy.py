@@ -27,7 +27,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from distillspec.divergence.reduction import DivergenceSums
-from distillspec.models.surgery.trainable import stacks
+from distillspec.models.surgery.trainable import layer_lists
 from distillspec.recipe.schema import HardwareConfig
 from distillspec.runtime.atomic import replacing_folder
 from distillspec.runtime.world import World
@@ -193,7 +193,7 @@ def shard(draft: nn.Module, mesh: DeviceMesh) -> None:
     """Shard with FSDP2: each transformer layer is a unit, and the remaining weights are another."""
     from torch.distributed.fsdp import fully_shard
 
-    for layer in chain.from_iterable(stacks(draft)):
+    for layer in chain.from_iterable(layer_lists(draft)):
         fully_shard(layer, mesh=mesh["data_parallel"])
     fully_shard(draft, mesh=mesh["data_parallel"])
 

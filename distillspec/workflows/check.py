@@ -23,7 +23,7 @@ from distillspec.measure.summary.file import without_nan
 from distillspec.measure.timed.memory import TrainingLoad
 from distillspec.models.loading.model_facts import folder_facts
 from distillspec.models.loading.precision import cast_parameters
-from distillspec.models.surgery.made_draft import facts
+from distillspec.models.surgery.made_draft import made_draft_facts
 from distillspec.recipe.endpoint import refuse_endpoint
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.schema import Recipe
@@ -81,9 +81,9 @@ def _engine_verdicts(pair: ModelPair) -> list[EngineVerdict]:
     plan = pair.recipe.pair
     of_target = folder_facts(plan.target_weights, "target")
     of_draft = folder_facts(plan.draft, "draft") if isinstance(plan.draft, str) else None
-    if pair.bridge is not None:
+    if pair.token_map is not None:
         return []
-    return engine_verdicts(of_target, of_draft or facts(pair.draft()))
+    return engine_verdicts(of_target, of_draft or made_draft_facts(pair.draft()))
 
 
 def _assessed(pair: ModelPair, sets: PromptSets, suite: Suite, process_bytes: int) -> PairCheck:

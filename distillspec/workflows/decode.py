@@ -15,8 +15,8 @@ from distillspec.measure.timed.parallel import parallel_rounds
 from distillspec.methods.build import configurations
 from distillspec.models.runners.cross_tokenizer import CrossTokenizerRunner
 from distillspec.models.runners.tree_batch import eager_runner, runner_for_trees
-from distillspec.models.vocabulary.detokenize import decoded
-from distillspec.models.vocabulary.eos_tokens import stop_ids
+from distillspec.models.vocabulary.detokenize import detokenize
+from distillspec.models.vocabulary.eos_tokens import find_eos_tokens
 from distillspec.recipe.methods import MethodConfig
 from distillspec.recipe.suite import Suite
 from distillspec.runtime.seeds import derive_seed
@@ -172,8 +172,8 @@ def _rounds(
     has_trees = any(method.draft.kind == "sequences" for method in used)
     make_runner = runner_for_trees if has_trees else eager_runner
     target = make_runner(pair.target, vocab_size=pair.vocab_size)
-    eos_token_ids = stop_ids(pair.target, pair.tokenizer).ids
-    chance = GeneratorSource(
+    eos_token_ids = find_eos_tokens(pair.target, pair.tokenizer).ids
+    random_source = GeneratorSource(
         torch.Generator(pair.target.device).manual_seed(derive_seed(seed, "tokens of decode"))
     )
     if plan.parallel is not None:
@@ -184,7 +184,7 @@ def _rounds(
             prompt_ids,
             gamma=gamma,
             policy=policy,
-            chance=chance,
+            random_source=random_source,
             seed=seed,
             max_new_tokens=max_new_tokens,
             eos_token_ids=eos_token_ids,
@@ -193,11 +193,11 @@ def _rounds(
     if plan.choose is not None or any(method.needs_model for method in used):
         drafts[DRAFT] = (
             make_runner(pair.draft, vocab_size=pair.vocab_size)
-            if pair.bridge is None
-            else CrossTokenizerRunner(make_runner(pair.draft), pair.bridge)
+            if pair.token_map is None
+            else CrossTokenizerRunner(make_runner(pair.draft), pair.token_map)
         )
     choose = chooser_for(plans, plan, gamma, target, drafts, prompt_ids, policy, seed)
-    decoder = SpeculativeDecoder(target, drafts, choose, policy, chance, audited=is_audited)
+    decoder = SpeculativeDecoder(target, drafts, choose, policy, random_source, audited=is_audited)
     return decoder.rounds(prompt_ids, max_new_tokens=max_new_tokens, eos_token_ids=eos_token_ids)
 
 
@@ -220,8 +220,8 @@ def _with_text(
     for current in rounds:
         for index, (token, fate) in enumerate(zip(current.tokens, current.fates, strict=True)):
             pending.append(token)
-            before = decoded(tokenizer, context)
-            added = decoded(tokenizer, [*context, *pending])[len(before) :]
+            before = detokenize(tokenizer, context)
+            added = detokenize(tokenizer, [*context, *pending])[len(before) :]
             is_half = added.endswith("\ufffd") and len(pending) < _LONGEST_CHARACTER
             yield DecodedToken(token, "" if is_half else added, fate, current.record, index == 0)
             if not is_half:

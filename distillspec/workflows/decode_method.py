@@ -14,9 +14,9 @@ from distillspec.methods.build import (
     chooser,
     configuration,
     configurations,
-    guarded,
-    most_slots,
+    max_slots,
     most_tokens_per_second,
+    with_fallback,
 )
 from distillspec.methods.step_times import has_room, measure_steps
 from distillspec.recipe.loading import load_suite, method_of, suite_of
@@ -122,15 +122,15 @@ def chooser_for(
     """Chooses the configuration of each round: always the same, or one of several arms."""
     choose = plan.choose
     if choose is None:
-        return guarded(plans, plan, Fixed(configuration(plan, gamma, DRAFT)), DRAFT)
+        return with_fallback(plans, plan, Fixed(configuration(plan, gamma, DRAFT)), DRAFT)
     reward_scale = 1.0
-    is_readable = has_room(prompt.tolist(), drafts.values(), most_slots(plans))
+    is_readable = has_room(prompt.tolist(), drafts.values(), max_slots(plans))
     if choose.reward == "tokens_per_second" and is_readable:
         reward_scale = _most_tokens_per_second(plans, plan, target, drafts, prompt, policy, seed)
     # The arms have a generator apart from the tokens': a choice must not depend on the uniforms
     # that verify its tokens.
     arms = GeneratorSource(torch.Generator().manual_seed(derive_seed(seed, "arms of decode")))
-    return guarded(plans, plan, chooser(plans, plan, arms, reward_scale, DRAFT), DRAFT)
+    return with_fallback(plans, plan, chooser(plans, plan, arms, reward_scale, DRAFT), DRAFT)
 
 
 def _most_tokens_per_second(
@@ -143,7 +143,7 @@ def _most_tokens_per_second(
     seed: int,
 ) -> float:
     """Time each arm for a few rounds; what a perfect draft would reach with the fastest of them."""
-    chance = GeneratorSource(
+    random_source = GeneratorSource(
         torch.Generator(prompt.device).manual_seed(derive_seed(seed, "timing of decode"))
     )
     timed = {arm.name: arm for arm, _ in plans.arms(plan) if arm.drafts and arm.has_known_rounds}
@@ -155,7 +155,7 @@ def _most_tokens_per_second(
             [configuration(arm, size, DRAFT) for size in plans.of(arm)],
             prompt,
             policy=policy,
-            chance=chance,
+            random_source=random_source,
             rounds=_TIMED_ROUNDS,
         )
         for name, arm in timed.items()

@@ -36,7 +36,7 @@ class DecodePair(NamedTuple):
         draft: The draft.
         tokenizer: The target's.
         vocab_size: Tokens that both models share; with two tokenizers the target's.
-        bridge: Between two tokenizers; None if there is one tokenizer.
+        token_map: Between two tokenizers; None if there is one tokenizer.
         has_encoder: Whether both are encoder-decoder models.
     """
 
@@ -44,7 +44,7 @@ class DecodePair(NamedTuple):
     draft: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     vocab_size: int
-    bridge: CrossTokenizerMap | None
+    token_map: CrossTokenizerMap | None
     has_encoder: bool
 
     def encode(self, prompt: str, max_new_tokens: int) -> list[int]:
@@ -63,7 +63,7 @@ class DecodePair(NamedTuple):
             start = start_token(self.target)
             ids = [*(token for token in ids if token != start), start]
         # A draft with another tokenizer proposes nothing once its context is full.
-        for model in (self.target,) if self.bridge else (self.target, self.draft):
+        for model in (self.target,) if self.token_map else (self.target, self.draft):
             check_text_fits(model, len(ids) + max_new_tokens)
         return ids
 
@@ -91,21 +91,23 @@ def load_decode_pair(
     target_tokenizer = tokenizer or load_tokenizer(folder_of(target), what="target")
     draft_tokenizer = tokenizer or load_tokenizer(folder_of(draft), what="draft")
     sizes = vocabulary_size(target_model), vocabulary_size(draft_model)
-    bridge = None
+    token_map = None
     try:
         vocab_size = check_pair(target_tokenizer, draft_tokenizer, *sizes, _WHERE)
     except TokenizersDifferError:
         if not allows_two_tokenizers or has_encoder:
             raise
         vocab_size = sizes[0]
-        bridge = CrossTokenizerMap(target_tokenizer, draft_tokenizer, *sizes, _WHERE)
+        token_map = CrossTokenizerMap(target_tokenizer, draft_tokenizer, *sizes, _WHERE)
         log.warning(
             "the tokenizers differ: the draft reads the text in its own tokens and proposes only "
             "the %d of the target's %d tokens that both have",
-            len(bridge.target_ids),
+            len(token_map.target_ids),
             vocab_size,
         )
-    return DecodePair(target_model, draft_model, target_tokenizer, vocab_size, bridge, has_encoder)
+    return DecodePair(
+        target_model, draft_model, target_tokenizer, vocab_size, token_map, has_encoder
+    )
 
 
 def _model(model: PreTrainedModel | str | Path, what: str) -> PreTrainedModel:

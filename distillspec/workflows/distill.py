@@ -151,7 +151,7 @@ def _choose_head(run: Run, responses: dict[str, Tokens] | None) -> None:
 
 
 def _say_shared_tokens(run: Run) -> None:
-    shared = run.pair.bridge
+    shared = run.pair.token_map
     if shared is None or run.world.rank:
         return
     mass = reachable_mass(run.pair, run.prompts.held_out)

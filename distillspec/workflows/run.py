@@ -28,7 +28,7 @@ from distillspec.report.terminal import summary_table
 from distillspec.runtime import provenance
 from distillspec.runtime.lock import run_lock
 from distillspec.runtime.plain_files import BoundedText, read_json
-from distillspec.runtime.processes import join, told_by_rank_0
+from distillspec.runtime.processes import from_rank_0, join
 from distillspec.runtime.terminal import Terminal
 from distillspec.runtime.world import World
 from distillspec.training.resume import BEST, LAST, load_best
@@ -131,7 +131,7 @@ def started(recipe: Recipe, folder: Path | None, resumed_by: str | None = None) 
     begun = None
     if not world.rank:
         begun = RunFolder(folder) if folder is not None else RunFolder.begin(recipe)
-    run_folder = told_by_rank_0(begun, world)  # rank 0 has chosen the run id
+    run_folder = from_rank_0(begun, world)  # rank 0 has chosen the run id
     if recipe.pair.draft_head is not None and run_folder.head_file.exists():
         pair = pair.trimmed_to(read_head(run_folder.head_file, pair.vocab_size).tokens)
     run = Run(recipe, run_folder, world, None, pair, target_of(pair, console), prompts)

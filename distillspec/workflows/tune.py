@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
-from distillspec.corpus.sources.prompts import Prompt, load_all
+from distillspec.corpus.sources.prompts import Prompt, load_source_prompts
 from distillspec.errors import DistillSpecError
 from distillspec.measure.timed.bench import Bench, BenchColumn
 from distillspec.measure.timed.plan import check
@@ -21,12 +21,16 @@ from distillspec.measure.timed.race import (
     Texts,
     race,
 )
-from distillspec.methods.build import most_slots
+from distillspec.methods.build import max_slots
 from distillspec.methods.candidates import candidates
 from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.models.loading.precision import fast_dtype
 from distillspec.models.runners.eager import context_of_model, vocabulary_size
-from distillspec.models.runners.encoder_decoder import check_same_kind, is_seq2seq, start_token
+from distillspec.models.runners.encoder_decoder import (
+    check_same_kind,
+    is_encoder_decoder,
+    start_token,
+)
 from distillspec.models.runners.tree_mask import check_takes_a_tree
 from distillspec.models.vocabulary.tokenizer_pair import check_in_vocabulary, check_pair
 from distillspec.recipe.data import DataConfig, JsonlSource, PythonSource
@@ -207,7 +211,7 @@ def _takes_trees(pair: _Pair) -> bool:
 def _prompts(pair: _Pair, source: JsonlSource | PythonSource, suite: Suite) -> list[Prompt]:
     """The prompts that leave room in both contexts for the answer and the longest drafts."""
     holds, reason = min(context_of_model(pair.target), context_of_model(pair.draft))
-    room = holds - suite.max_new_tokens - most_slots(suite) - 1
+    room = holds - suite.max_new_tokens - max_slots(suite) - 1
     if room < 1:
         raise DistillSpecError(
             f"the models' contexts hold {holds} tokens, and none is left for a prompt"
@@ -218,13 +222,13 @@ def _prompts(pair: _Pair, source: JsonlSource | PythonSource, suite: Suite) -> l
     if isinstance(source, PythonSource):
         room = min(room, _MOST_CODE)
     data = DataConfig(source=source, max_prompt_tokens=room)
-    prompts = load_all(
+    prompts = load_source_prompts(
         source,
         data,
         pair.tokenizer,
         seed=suite.seed,
         most=_MOST_PROMPTS,
-        start=start_token(pair.target) if is_seq2seq(pair.target) else None,
+        start=start_token(pair.target) if is_encoder_decoder(pair.target) else None,
     )
     check_in_vocabulary(
         ((prompt.key, prompt.tokens) for prompt in prompts), pair.vocab_size, pair.tokenizer

@@ -33,7 +33,7 @@ from distillspec.measure.summary.quality import Completion, score
 from distillspec.models.loading.precision import describe, fast_dtype
 from distillspec.models.runners.compiled import make_runner
 from distillspec.models.sampling.generate import DrawnText
-from distillspec.models.vocabulary.eos_tokens import stop_ids
+from distillspec.models.vocabulary.eos_tokens import find_eos_tokens
 from distillspec.models.vocabulary.tokenizer_pair import check_pair
 from distillspec.speculation.limits import up_to_end
 from distillspec.speculation.runner import Runner
@@ -61,7 +61,7 @@ def quality(
     texts = drawn_texts(
         models.target, prompts, policy, tokens=tokens, seed=0, vocab_size=models.vocab_size
     )
-    ends = stop_ids(models.target, models.tokenizer).ids
+    ends = find_eos_tokens(models.target, models.tokenizer).ids
     facts = text_facts(
         models.target,
         {DRAFT: models.draft},

@@ -106,13 +106,13 @@ def our_contenders(
 ) -> dict[str, Contender]:
     """Our two decoders on one pair of runners."""
     policy = SamplingPolicy(temperature)
-    chance = GeneratorSource(
+    random_source = GeneratorSource(
         torch.Generator().manual_seed(derive_seed(seed, "ours", kind, temperature))
     )
     decoders: dict[str, AutoregressiveDecoder | SpeculativeDecoder] = {
-        "autoregressive": AutoregressiveDecoder(target, policy, chance),
+        "autoregressive": AutoregressiveDecoder(target, policy, random_source),
         "speculative": SpeculativeDecoder(
-            target, draft, configuration(MethodConfig(), gamma), policy, chance
+            target, draft, configuration(MethodConfig(), gamma), policy, random_source
         ),
     }
 

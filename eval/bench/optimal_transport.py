@@ -18,16 +18,16 @@ from distillspec.speculation.verify.walk import walk_down
 Floats = NDArray[np.float64]
 
 
-def verify_transport(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
+def verify_transport(p: Tensor, q: Tensor, tree: Tree, random_source: RandomSource) -> VerifyResult:
     """p [N+1, V] by context, q by the tree's rows, independent drafts -> result. Lossless."""
-    return walk_down(p, q, tree, chance, transport_token)
+    return walk_down(p, q, tree, random_source, transport_token)
 
 
-def transport_token(p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource) -> int:
+def transport_token(p: Tensor, q: Tensor, drafts: list[int], random_source: RandomSource) -> int:
     """p [V], q [V], K independent draws from q -> a token ~ p, as often as possible one of them."""
     plan, _ = optimal_plan(p, q, len(drafts))
     row = plan[tuple(drafts)].to(p.device)
-    return int(chance.draw(torch.where(row.any(), row, p)))
+    return int(random_source.draw(torch.where(row.any(), row, p)))
 
 
 def optimal_plan(p: Tensor, q: Tensor, K: int) -> tuple[Tensor, float]:

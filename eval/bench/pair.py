@@ -43,7 +43,7 @@ class BenchPair(NamedTuple):
         block_sizes: tuple[int, ...],
         room: int,
         *,
-        tells_entropy: bool = False,
+        computes_entropy: bool = False,
     ) -> tuple[Runner, Runner]:
         """Target and draft, with room for that many tokens after any prompt."""
         capacity = max(len(prompt) for prompt in self.prompts) + room
@@ -54,7 +54,7 @@ class BenchPair(NamedTuple):
                 kind,
                 capacity,
                 (1, 2),
-                tells_entropy=tells_entropy,
+                computes_entropy=computes_entropy,
                 vocab_size=self.vocab_size,
             ),
         )
@@ -83,10 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser, *, prompts: int) -> None:
 
 
 def basis(
-    draft: Runner, text: Tensor, policy: SamplingPolicy, chance: RandomSource, stop: StopRule
+    draft: Runner, text: Tensor, policy: SamplingPolicy, random_source: RandomSource, stop: StopRule
 ) -> DraftContext:
     """To draft after text, long [T], with that runner."""
-    return DraftContext(text.tolist(), text[-1:], draft, draft.vocab_size, policy, chance, stop)
+    return DraftContext(
+        text.tolist(), text[-1:], draft, draft.vocab_size, policy, random_source, stop
+    )
 
 
 def load(arguments: argparse.Namespace) -> BenchPair:

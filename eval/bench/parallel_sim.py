@@ -200,7 +200,7 @@ class Bench:
 
     def card(self, target: Runner, policy: SamplingPolicy, seed: int) -> CardDecoder:
         return CardDecoder(
-            target, self.processes.card, policy, chance(seed), longest=self.arguments.longest
+            target, self.processes.card, policy, random_source(seed), longest=self.arguments.longest
         )
 
     def ways(self, policy: SamplingPolicy, seed: int) -> dict[str, tuple[int, Decode]]:
@@ -209,7 +209,7 @@ class Bench:
         for threads in (self.all_threads, self.one):
             cores = "both cores" if threads == self.all_threads else "one core"
             target = self.targets[threads]
-            plain = AutoregressiveDecoder(target, policy, chance(seed))
+            plain = AutoregressiveDecoder(target, policy, random_source(seed))
             found[f"autoregressive, {cores}"] = threads, plain.decode
             for gamma in self.arguments.gammas:
                 one = SpeculativeDecoder(
@@ -217,7 +217,7 @@ class Bench:
                     self.drafts[threads],
                     configuration(MethodConfig(), gamma),
                     policy,
-                    chance(seed),
+                    random_source(seed),
                 )
                 found[f"sequential @{gamma}, {cores}"] = threads, one.decode
         target, gamma = self.targets[self.one], self.arguments.pearl_gamma
@@ -226,7 +226,7 @@ class Bench:
             self.card(target, policy, seed).decode,
         )
         pearl = PearlDecoder(
-            target, self.processes.pearl, policy, chance(seed), gamma=gamma, seed=seed
+            target, self.processes.pearl, policy, random_source(seed), gamma=gamma, seed=seed
         )
         found[f"pearl @{gamma}"] = self.one, pearl.decode
         return found
@@ -255,7 +255,7 @@ class Bench:
         return interpolated(target.seconds, (seconds - forwards) / rounds), busy / steps
 
 
-def chance(seed: int) -> GeneratorSource:
+def random_source(seed: int) -> GeneratorSource:
     return GeneratorSource(torch.Generator().manual_seed(derive_seed(seed, "tokens")))
 
 
@@ -292,7 +292,7 @@ def card_in_virtual_time(
             costs.draft,
         ),
         SamplingPolicy(0.0),
-        chance(0),
+        random_source(0),
         longest=arguments.longest,
     )
     return after_the_prompt(decoder.rounds(prompt, max_new_tokens=len(text)), clock, prompt, costs)
@@ -310,7 +310,7 @@ def pearl_in_virtual_time(
         TimedTarget(runners[0], clock, costs.target),
         VirtualBlocks(worker, q, clock, costs.draft),
         policy,
-        chance(seed),
+        random_source(seed),
         gamma=gamma,
         seed=seed,
     )
@@ -332,11 +332,13 @@ def after_the_prompt(
     return clock.now - (costs.target(len(prompt) - 1) if len(prompt) > 1 else 0.0)
 
 
-def sequential(chances: Sequence[Sequence[float]], c: float, v: Cost) -> tuple[int, Interval]:
+def sequential(
+    keep_probabilities: Sequence[Sequence[float]], c: float, v: Cost
+) -> tuple[int, Interval]:
     """The best gamma and its expected speed-up."""
     best: tuple[int, Interval] | None = None
     for gamma in range(1, _LONGEST_GAMMA + 1):
-        counts = [expected_counts(entry, gamma) for entry in chances]
+        counts = [expected_counts(entry, gamma) for entry in keep_probabilities]
         seconds = [entry.verifications * (gamma * c + v(gamma + 1)) for entry in counts]
         estimate = intervals.ratio(
             Sums([entry.emitted for entry in counts], seconds), pair.CONFIDENCE
@@ -404,7 +406,7 @@ def print_predictions(bench: Bench, prompts: Sequence[Tensor], policy: SamplingP
     texts = []
     quiet = TimedRunner(bench.targets[bench.all_threads])
     for number, prompt in enumerate(prompts):
-        plain = AutoregressiveDecoder(quiet, policy, chance(number))
+        plain = AutoregressiveDecoder(quiet, policy, random_source(number))
         generation = plain.decode(prompt, max_new_tokens=arguments.new_tokens)
         texts.append(torch.tensor(generation.tokens))
         one = SpeculativeDecoder(
@@ -412,7 +414,7 @@ def print_predictions(bench: Bench, prompts: Sequence[Tensor], policy: SamplingP
             bench.drafts[bench.all_threads],
             configuration(MethodConfig(), arguments.longest),
             policy,
-            chance(number),
+            random_source(number),
         )
         one.decode(prompt, max_new_tokens=arguments.new_tokens)
     away = prompts[: len(prompts) // 2], prompts[len(prompts) // 2 :]
@@ -442,14 +444,14 @@ def print_predictions(bench: Bench, prompts: Sequence[Tensor], policy: SamplingP
         return
     unit = interpolated(quiet.seconds, 0.0)
     v: Cost = lambda size: unit(size) / unit(1)  # noqa: E731
-    chances = [
+    keep_probabilities = [
         chances_of(eager, prompt, text, policy) for prompt, text in zip(prompts, texts, strict=True)
     ]
     print(f"\ntwo devices, v({arguments.longest + 1} tokens) = {v(arguments.longest + 1):.2f}; ")
     print(f"{'c':>6}{'sequential':>26}{'card':>24}{'pearl':>24}")
     for c in _COSTS:
         costs = Costs(v, lambda size, c=c: c)  # type: ignore[misc]
-        gamma, best = sequential(chances, c, v)
+        gamma, best = sequential(keep_probabilities, c, v)
         lengths = [float(len(text)) for text in texts]
         card = [
             card_in_virtual_time(bench, eager[1], prompt, text, policy, costs)

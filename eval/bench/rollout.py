@@ -38,7 +38,7 @@ Writer = Callable[[Sequence[Tensor], int], int]
 
 def ours(model: PreTrainedModel, ends: frozenset[int], new_tokens: int) -> Writer:
     def write(prompts: Sequence[Tensor], seed: int) -> int:
-        chance = GeneratorSource(
+        random_source = GeneratorSource(
             torch.Generator(model.device).manual_seed(derive_seed(seed, "ours"))
         )
         responses = generate(
@@ -46,7 +46,7 @@ def ours(model: PreTrainedModel, ends: frozenset[int], new_tokens: int) -> Write
             prompts,
             max_new_tokens=new_tokens,
             policy=SamplingPolicy(temperature=1.0),
-            chance=chance,
+            random_source=random_source,
             eos_token_ids=ends,
             pad_token=0,
             batch_rows=len(prompts),

@@ -123,18 +123,20 @@ def measure(
     arguments: argparse.Namespace,
 ) -> tuple[dict[int, Spent], StepTimes]:
     """By gamma (0: autoregressive) where the time went; and the isolated steps."""
-    chance = GeneratorSource(torch.Generator().manual_seed(derive_seed(arguments.seed, "rounds")))
+    random_source = GeneratorSource(
+        torch.Generator().manual_seed(derive_seed(arguments.seed, "rounds"))
+    )
     configurations = {gamma: configuration(MethodConfig(), gamma) for gamma in gammas}
     target, draft = ClockedRunner(runners[0]), ClockedRunner(runners[1])
     decoders: dict[int, Callable[..., Generation]] = {
-        0: AutoregressiveDecoder(target, policy, chance).decode
+        0: AutoregressiveDecoder(target, policy, random_source).decode
     }
     for gamma, settings in configurations.items():
-        decoders[gamma] = SpeculativeDecoder(target, draft, settings, policy, chance).decode
+        decoders[gamma] = SpeculativeDecoder(target, draft, settings, policy, random_source).decode
     middle = sorted(bench.prompts, key=len)[len(bench.prompts) // 2]
     steps = measure_steps(
         target, {"draft": draft}, list(configurations.values()), middle,
-        policy=policy, chance=chance,
+        policy=policy, random_source=random_source,
     )  # fmt: skip
     for decode in decoders.values():
         decode(bench.prompts[0], max_new_tokens=arguments.new_tokens)

@@ -90,10 +90,10 @@ def chain_seconds(
             turn = repeat % len(order)
             for name in order[turn:] + order[:turn]:
                 for _ in range(2):  # the second finds what a round of its own left in the caches
-                    chance = GeneratorSource(
+                    random_source = GeneratorSource(
                         torch.Generator().manual_seed(derive_seed(repeat + 3, "repeat"))
                     )
-                    start = pair.basis(draft, prompt, policy, chance, rules[name])
+                    start = pair.basis(draft, prompt, policy, random_source, rules[name])
                     target.feed(block)
                     target.synchronize()
                     target.rollback(held)
@@ -126,7 +126,7 @@ def alone_seconds(
 
 def print_costs(bench: pair.BenchPair, arguments: argparse.Namespace) -> None:
     sizes, room = (1, arguments.gamma + 1), arguments.gamma + 1
-    target, draft = bench.runners(arguments.runner, sizes, room, tells_entropy=True)
+    target, draft = bench.runners(arguments.runner, sizes, room, computes_entropy=True)
     print(f"\n{arguments.runner}; chains of {arguments.gamma}; microseconds a draft step")
     for temperature in arguments.temperatures:
         policy = SamplingPolicy(temperature)
@@ -201,10 +201,12 @@ def write(
     """A text after each prompt, read by both models."""
     gamma = arguments.gamma
     target, draft = bench.runners("eager", (1,), arguments.new_tokens + gamma + 1)
-    chance = GeneratorSource(
+    random_source = GeneratorSource(
         torch.Generator().manual_seed(derive_seed(arguments.seed, "texts", policy.temperature))
     )
-    writer = SpeculativeDecoder(target, draft, configuration(MethodConfig(), 4), policy, chance)
+    writer = SpeculativeDecoder(
+        target, draft, configuration(MethodConfig(), 4), policy, random_source
+    )
     rows = []
     for prompt in bench.prompts:
         new = writer.decode(prompt, max_new_tokens=arguments.new_tokens).tokens
@@ -220,7 +222,7 @@ def write(
         draft.reset()
         for position in range(0, len(new) - gamma, arguments.every):
             before, watcher = text[: len(prompt) + position], Watcher()
-            ChainDraft().propose(pair.basis(draft, before, policy, chance, watcher), gamma)
+            ChainDraft().propose(pair.basis(draft, before, policy, random_source, watcher), gamma)
             draft.rollback(len(before))
             chains[position] = watcher.guesses
         guesses = [guessed_acceptance(row, policy) for row in q_logits]

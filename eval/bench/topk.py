@@ -30,10 +30,10 @@ import torch
 from torch import Tensor, nn
 
 from distillspec.assembly.pair import dtype_of, load_pair
-from distillspec.assembly.target_data import signal_scorer, signal_store
+from distillspec.assembly.target_data import top_k_scorer, top_k_store
 from distillspec.assembly.text import pair_prompts
 from distillspec.corpus.batches.batching import Batch, collate
-from distillspec.corpus.stores.top_k import fill_signals, in_words
+from distillspec.corpus.stores.top_k import fill_top_k, size_in_words
 from distillspec.corpus.stores.top_k_records import packed, record_type, unpacked
 from distillspec.divergence.comparison import TargetDivergence
 from distillspec.divergence.head import OutputHead
@@ -165,7 +165,7 @@ def drawn(pair: bench_pair.BenchPair, temperature: float, length: int, seed: int
         pair.prompts,
         max_new_tokens=length,
         policy=SamplingPolicy(temperature=temperature),
-        chance=GeneratorSource(
+        random_source=GeneratorSource(
             torch.Generator().manual_seed(derive_seed(seed, "texts", temperature))
         ),
         eos_token_ids=ends,
@@ -268,13 +268,13 @@ def speed(arguments: argparse.Namespace) -> None:
         contenders = {"online": Objective(plan, full_pair.target)}
         for k in arguments.k:
             signal = CachedTargetConfig(kind="cached", k=k, store=f"{folder}/{k}")
-            store = signal_store(full_pair, signal, training, None)
+            store = top_k_store(full_pair, signal, training, None)
             started = time.perf_counter()
-            fill_signals(store, signal_scorer(full_pair, signal))
+            fill_top_k(store, top_k_scorer(full_pair, signal))
             spent = time.perf_counter() - started
             print(
                 f"k {k}: {store.tokens:,} tokens, {store.bytes_per_token} bytes each, "
-                f"{in_words(store.size_bytes)}, made in {spent:.1f} s "
+                f"{size_in_words(store.size_bytes)}, made in {spent:.1f} s "
                 f"({store.tokens / spent:,.0f} tokens/s)",
                 flush=True,
             )

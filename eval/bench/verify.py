@@ -75,13 +75,15 @@ class Recorder:
     ) -> None:
         self._target, self._draft = target, draft
         self._gamma, self._policy = gamma, policy
-        self._chance = GeneratorSource(torch.Generator().manual_seed(derive_seed(seed, "texts")))
+        self._random_source = GeneratorSource(
+            torch.Generator().manual_seed(derive_seed(seed, "texts"))
+        )
 
     def round_starts(self, prompt: Tensor, new_tokens: int) -> tuple[Tensor, list[int]]:
         """A text of the target's distribution, and the lengths at which rounds began."""
         standard = configuration(MethodConfig(), self._gamma)
         decoder = SpeculativeDecoder(
-            self._target, self._draft, standard, self._policy, self._chance
+            self._target, self._draft, standard, self._policy, self._random_source
         )
         tokens, starts = prompt.tolist(), []
         for current in decoder.rounds(prompt, max_new_tokens=new_tokens):
@@ -99,7 +101,7 @@ class Recorder:
 
     def block(self, rule: DraftRule, text: Tensor) -> tuple[Tensor, Any]:
         """p after each context of a fresh proposal, and the proposal; both caches as before."""
-        start = pair.basis(self._draft, text, self._policy, self._chance, FixedLength())
+        start = pair.basis(self._draft, text, self._policy, self._random_source, FixedLength())
         proposal: Proposal = rule.propose(start, self._gamma)
         p = self._policy.distribution(proposal.score(self._target, text[-1:]))
         for runner in (self._target, self._draft):
@@ -108,7 +110,7 @@ class Recorder:
 
     def tokens(self, rule: SequencesDraft, q: Tensor) -> list[int]:
         """Its first tokens alone, drawn from q [V]."""
-        tokens: list[int] = rule.first(q, self._chance).tolist()
+        tokens: list[int] = rule.first(q, self._random_source).tolist()
         return tokens
 
 

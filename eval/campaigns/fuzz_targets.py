@@ -19,7 +19,7 @@ import yaml
 
 from distillspec.commands.dispatch import _dispatch
 from distillspec.corpus.served.answers import ReceivedAnswers
-from distillspec.corpus.served.request import Question
+from distillspec.corpus.served.request import ApiRequest
 from distillspec.corpus.sources.prompts import load_prompts
 from distillspec.corpus.sources.tokenizing import Encoder
 from distillspec.corpus.stores.store_folder import StoreFolder
@@ -276,8 +276,8 @@ class Targets:
         MetricsCsv(path).start_after(4)
         read_curves({"distilled": path})
 
-    def _questions(self) -> list[Question]:
-        return [Question(f"k{i}", "x") for i in range(8)]
+    def _questions(self) -> list[ApiRequest]:
+        return [ApiRequest(f"k{i}", "x") for i in range(8)]
 
     def _answers(self) -> bytes:
         lines = []

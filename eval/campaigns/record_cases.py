@@ -83,10 +83,10 @@ def _bare(schema: Any, parts: Mapping[str, Any]) -> Any:
     if "$ref" in schema:
         return _bare(parts[schema["$ref"].rpartition("/")[2]], parts) if parts else "..."
     words = ("title", "description", "discriminator", "$defs", "$schema")
-    told = {k: v for k, v in schema.items() if k not in words or not isinstance(v, str | dict)}
+    reported = {k: v for k, v in schema.items() if k not in words or not isinstance(v, str | dict)}
     if "properties" in schema:  # whose names may be those words
-        told["properties"] = {k: _bare(v, parts) for k, v in schema["properties"].items()}
-    return {k: v if k == "properties" else _bare(v, parts) for k, v in told.items()}
+        reported["properties"] = {k: _bare(v, parts) for k, v in schema["properties"].items()}
+    return {k: v if k == "properties" else _bare(v, parts) for k, v in reported.items()}
 
 
 # --- decoding ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from distillspec.assembly.draft_vocabulary import (
     TrimmedVocabulary,
 )
 from distillspec.models.loading.load import load_model, load_tokenizer
-from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, bridge_of
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, token_map_of
 from distillspec.models.vocabulary.trimmed_head import kept_tokens
 from tests.models.two_tokenizers import byte_level
 
@@ -48,7 +48,7 @@ def test_a_draft_is_prepared_by_its_own_vocabulary_alone(
         draft = load_model(str(tiny_pair / "draft"), dtype=torch.float32)
         vocabulary.prepare(draft)
         assert (kept_tokens(draft) is not None) == (name == "trimmed")
-        assert (bridge_of(draft) is not None) == (name == "cross")
+        assert (token_map_of(draft) is not None) == (name == "cross")
 
 
 def test_an_export_has_the_targets_size_and_ends_but_for_another_tokenizer(

@@ -9,9 +9,9 @@ from distillspec.assembly import target_data
 from distillspec.assembly.pair import load_pair
 from distillspec.assembly.target_data import (
     cached_target,
-    signal_store,
     target_responses,
     target_sampler,
+    top_k_store,
 )
 from distillspec.assembly.text import (
     pair_prompts,
@@ -80,7 +80,7 @@ def test_every_text_that_training_may_show_is_kept(plan: dict[str, Any]) -> None
     responses = {prompt.key: (5, 6, 7) for prompt in training}
     signal = given.distill.cached_logits
     assert signal is not None
-    store = signal_store(pair, signal, training, responses)
+    store = top_k_store(pair, signal, training, responses)
     assert store.folder.parent == Path("data/signals")
     assert store.texts == 2 * len(training)
     # A prompt has 11 or 12 characters; responses are cut at 4 tokens.
@@ -101,5 +101,5 @@ def test_a_prompts_tokens_are_kept_too_where_they_are_learned_from(plan: dict[st
         training = pair_prompts(pair).training
         signal = given.distill.cached_logits
         assert signal is not None
-        counts.append(signal_store(pair, signal, training, None).tokens)
+        counts.append(top_k_store(pair, signal, training, None).tokens)
     assert counts[1] - counts[0] == sum(len(prompt.tokens) - 1 for prompt in training)

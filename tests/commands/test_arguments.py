@@ -89,11 +89,11 @@ def test_looking_prints_text_or_json(
 ) -> None:
     given = parsed("pair.yaml", flag)
     assert arguments.only_look(given, arguments.distillation(given), as_json=as_json)
-    told = capsys.readouterr().out
-    assert "jsd" in told
-    assert told.endswith("\n")
+    reported = capsys.readouterr().out
+    assert "jsd" in reported
+    assert reported.endswith("\n")
     if as_json:
-        assert json.loads(told)
+        assert json.loads(reported)
 
 
 def test_what_the_system_says_of_a_run_folder_is_passed_on(

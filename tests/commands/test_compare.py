@@ -17,9 +17,9 @@ def comparison(place: Path) -> None:
 
 def test_a_dry_run_tells_the_variants_and_their_cost(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", "mine.yaml", "seeds=[0, 1, 2]", "--dry-run"]) == 0
-    told = capsys.readouterr().out
-    assert "tvd: 50% target, 50% draft" in told
-    assert "6 runs, 6 minutes of training at most" in told
+    reported = capsys.readouterr().out
+    assert "tvd: 50% target, 50% draft" in reported
+    assert "6 runs, 6 minutes of training at most" in reported
 
 
 def test_the_resolved_comparison_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,10 +22,10 @@ def test_a_prompt_is_continued_and_summed_up(
     prompt.write_text("def forward(self, hidden_states):\n", encoding="utf-8")
     command = ["decode", *PAIR, f"@{prompt}", "--suite", SUITE, "--max-new-tokens", "12"]
     assert main([*command, "--method", method, "--gamma", "2"]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("def forward(self, hidden_states):\n")
-    assert "12 tokens in" in told
-    assert "tau" in told
+    reported = capsys.readouterr().out
+    assert reported.startswith("def forward(self, hidden_states):\n")
+    assert "12 tokens in" in reported
+    assert "tau" in reported
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,8 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         main(["--help"])
     assert leaving.value.code == 0
-    told = capsys.readouterr().out
-    assert all(f"\n  {verb} " in told for verb in COMMANDS)
+    reported = capsys.readouterr().out
+    assert all(f"\n  {verb} " in reported for verb in COMMANDS)
 
 
 @pytest.mark.parametrize("verb", COMMANDS)
@@ -113,21 +113,21 @@ def test_a_users_error_leaves_with_1_and_three_lines(
     argv: list[str], what: str, fix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(argv) == 1
-    told = capsys.readouterr()
-    first, where, remedy = told.err.splitlines()
+    reported = capsys.readouterr()
+    first, where, remedy = reported.err.splitlines()
     assert what in first
     assert where.startswith("  where: ")
     assert remedy.startswith("  fix:   ")
     assert fix in remedy
-    assert told.out == ""
+    assert reported.out == ""
 
 
 def test_flags_may_stand_between_overrides(capsys: pytest.CaptureFixture[str]) -> None:
     recipe = str(ROOT / "recipes/nano-python.yaml")
     assert main(["run", recipe, "seed=3", "--dump-config", "distill.temperature=0.5"]) == 0
-    told = capsys.readouterr().out
-    assert "seed: 3" in told
-    assert "temperature: 0.5" in told
+    reported = capsys.readouterr().out
+    assert "seed: 3" in reported
+    assert "temperature: 0.5" in reported
 
 
 # --- how a verb ends, with a verb that ends so ---------------------------------------------------
@@ -176,9 +176,9 @@ def test_a_verbs_exit_code_is_passed_on(ending: Ending) -> None:
 
 def test_a_bug_shows_its_traceback(ending: Ending, capsys: pytest.CaptureFixture[str]) -> None:
     assert ending(bug) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("Traceback")
-    assert told.endswith("ZeroDivisionError: a bug\n")
+    reported = capsys.readouterr().err
+    assert reported.startswith("Traceback")
+    assert reported.endswith("ZeroDivisionError: a bug\n")
 
 
 def test_what_the_system_refuses_is_the_users_error(
@@ -353,8 +353,8 @@ def test_no_verb_passes_control_characters_to_the_terminal(
     ):
         run = str(next(Path("checkpoints/runs/tiny").iterdir(), "")) if "RUN" in argv else ""
         assert main([run if word == "RUN" else word for word in argv]) == code, argv
-        told = "".join(capsys.readouterr())
-        assert told and visible(told) == told, argv
+        reported = "".join(capsys.readouterr())
+        assert reported and visible(reported) == reported, argv
     page = next(Path("checkpoints/runs/tiny").rglob("report.html")).read_text(encoding="utf-8")
     assert visible(page) == page
 

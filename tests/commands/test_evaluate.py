@@ -14,9 +14,9 @@ def test_evaluate_tells_of_a_recipe_or_a_run_folder_what_it_would_do(
     path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["evaluate", path, "--dry-run"]) == 0
-    told = capsys.readouterr().out
-    assert "local folder models/target" in told
-    assert "train" not in told  # an evaluation trains nothing
+    reported = capsys.readouterr().out
+    assert "local folder models/target" in reported
+    assert "train" not in reported  # an evaluation trains nothing
 
 
 def test_evaluate_refuses_a_pretraining_recipe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -51,9 +51,9 @@ def test_keys_of_the_suite_change_the_suite_also_of_a_run_that_keeps_its_recipe(
 ) -> None:
     changes = ["gammas=[5]", "suite.name=other", "prompts.source={kind: python-topics}"]
     assert main(["evaluate", "checkpoints/runs/pair/1", *changes, "--dry-run"]) == 0
-    told = capsys.readouterr().out
-    assert "suite.yaml: standard x gamma [5]" in told
-    assert "prose of Python's language reference" in told
+    reported = capsys.readouterr().out
+    assert "suite.yaml: standard x gamma [5]" in reported
+    assert "prose of Python's language reference" in reported
     assert main(["evaluate", "checkpoints/runs/pair/1", "seed=3", "--dry-run"]) == 1
     assert "keeps its recipe" in capsys.readouterr().err
     assert main(["evaluate", "pair.yaml", "suite.gamma=[5]", "--dry-run"]) == 1
@@ -90,17 +90,17 @@ def test_evaluate_of_a_target_behind_an_endpoint_says_why_not_and_what_instead(
 def test_the_drafts_that_are_told_are_those_of_the_run(
     path: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def told() -> str:
+    def reported() -> str:
         assert main(["evaluate", path, "--dry-run"]) == 0
         return capsys.readouterr().out.partition("drafts: ")[2].strip()
 
     run = Path("checkpoints/runs/pair/1")
     (run / "best.ckpt").write_bytes(b"")
-    assert told() == "undistilled, distilled"
+    assert reported() == "undistilled, distilled"
     (run / "control").mkdir()
-    assert told() == "undistilled, distilled"
+    assert reported() == "undistilled, distilled"
     (run / "control" / "best.ckpt").write_bytes(b"")
-    assert told() == "undistilled, distilled, control"
+    assert reported() == "undistilled, distilled, control"
 
 
 @pytest.mark.parametrize("control", [True, False])
@@ -109,5 +109,5 @@ def test_of_a_recipe_that_was_not_run_yet_it_tells_the_drafts_that_it_would_trai
 ) -> None:
     changes = ["name=other", f"evaluate.control={str(control).lower()}"]
     assert main(["evaluate", "pair.yaml", *changes, "--dry-run"]) == 0
-    told = capsys.readouterr().out.partition("drafts: ")[2].strip()
-    assert told == "undistilled, distilled" + (", control" if control else "")
+    reported = capsys.readouterr().out.partition("drafts: ")[2].strip()
+    assert reported == "undistilled, distilled" + (", control" if control else "")

@@ -10,6 +10,6 @@ pytestmark = pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("path", ["models", "nowhere", "pair.yaml"])
 def test_export_wants_the_folder_of_a_run(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", path]) == 1
-    told = capsys.readouterr().err
-    assert f"'{path}' is not the folder of a run" in told
-    assert "checkpoints/runs/<recipe>/<run id>" in told
+    reported = capsys.readouterr().err
+    assert f"'{path}' is not the folder of a run" in reported
+    assert "checkpoints/runs/<recipe>/<run id>" in reported

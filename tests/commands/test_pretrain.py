@@ -9,9 +9,9 @@ pytestmark = pytest.mark.usefixtures("place")
 
 def test_pretrain_tells_what_the_recipe_would_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pretrain", "pretrain.yaml", "train.max_steps=7", "--dry-run"]) == 0
-    told = capsys.readouterr().out
-    assert "Llama, 2 layers" in told
-    assert "7 steps" in told
+    reported = capsys.readouterr().out
+    assert "Llama, 2 layers" in reported
+    assert "7 steps" in reported
 
 
 def test_pretrain_dumps_the_resolved_recipe(capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,10 +86,10 @@ def test_keep_chances_on_text_of_the_target_give_what_the_draft_keeps_in_expecta
         before, after = [first, *text[:-1]], list(text)
         weight = float(p[before, after].prod())
         of_q = q[before, after]
-        chance = (of_q / p[before, after]).clamp(max=1.0).detach()
-        worth = block_worth(chance, [T], gamma)
+        random_source = (of_q / p[before, after]).clamp(max=1.0).detach()
+        worth = block_worth(random_source, [T], gamma)
         value += weight * float(worth.kept.sum())
-        slope = worth.weights * chance * (chance < 1.0)
+        slope = worth.weights * random_source * (random_source < 1.0)
         surrogate = surrogate + weight * (slope * of_q.log()).sum()
         alpha = overlap[before].sum(-1).detach()
         approximate += weight * float(block_worth(alpha, [T], gamma).kept.sum())

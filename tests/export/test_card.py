@@ -213,9 +213,9 @@ def test_a_null_result_is_explicit(summary: Summary) -> None:
 
 def test_a_draft_without_a_gain_is_named(summary: Summary) -> None:
     card = draft_card(FACTS, summary)
-    told = [line for line in card.splitlines() if "no gain shown" in line]
-    assert len(told) == 1
-    assert told[0].startswith("- T = 0: **no gain shown over decoding without a draft** (1.01x")
+    reported = [line for line in card.splitlines() if "no gain shown" in line]
+    assert len(reported) == 1
+    assert reported[0].startswith("- T = 0: **no gain shown over decoding without a draft** (1.01x")
 
 
 def test_too_few_documents_are_no_verdict(summary: Summary) -> None:

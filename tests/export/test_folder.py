@@ -346,8 +346,8 @@ def test_an_export_gives_the_same_logits_in_plain_transformers(
     before = _logits(model, row)
     folder = _export(model, tokenizer, tmp_path / "d", vocab_size=vocab_size, dtype=torch.float32)
     kind: Any = AutoModelForSeq2SeqLM if "t5" in family else AutoModelForCausalLM
-    again, told = kind.from_pretrained(folder, output_loading_info=True)
-    assert not any(told[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    again, reported = kind.from_pretrained(folder, output_loading_info=True)
+    assert not any(reported[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert torch.equal(_logits(again, row)[..., :VOCABULARY], before)
     assert again.config.get_text_config(decoder=True).vocab_size == vocab_size
     assert is_tied(again) == tied

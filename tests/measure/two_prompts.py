@@ -18,7 +18,7 @@ FACTS = TextFacts(
     at_argmax={"undistilled": [3.0, 5.0], "distilled": [5.0, 8.0]},
     entropy=[10.0, 20.0],
     tokens=[8, 12],
-    chances={
+    keep_probabilities={
         "undistilled": [[0.0] * 3, [1.0, 0.0, 1.0, 1.0, 0.0]],
         "distilled": [[0.5] * 3, [1.0] * 9],
     },
@@ -76,7 +76,7 @@ def copied_facts(times: int = 5) -> TextFacts:
         {name: one * times for name, one in FACTS.at_argmax.items()},
         FACTS.entropy * times,
         FACTS.tokens * times,
-        {name: one * times for name, one in FACTS.chances.items()},
+        {name: one * times for name, one in FACTS.keep_probabilities.items()},
         [f"{name} {turn}" for turn in range(times) for name in FACTS.documents],
     )
 

@@ -20,9 +20,9 @@ from distillspec.methods.build import (
     draft_block_sizes,
     drafts_by_entropy,
     graph_sizes,
+    max_drafted,
+    max_slots,
     models,
-    most_drafted,
-    most_slots,
     most_tokens_per_second,
 )
 from distillspec.methods.step_times import StepTimes
@@ -85,20 +85,20 @@ def test_graphs_fit_blocks_that_may_end_early_and_trees_that_share() -> None:
     assert blocks == [1, 5, 9]
     assert trees == [4, 7, 13]  # of 3 sequences of 4 and of 2 tokens, full and half size
     assert rows == [3]
-    assert most_slots(SUITE) == 12
+    assert max_slots(SUITE) == 12
 
 
 def test_what_chooses_knows_its_arms_and_their_reward() -> None:
-    chance = GeneratorSource(torch.Generator().manual_seed(0))
+    random_source = GeneratorSource(torch.Generator().manual_seed(0))
     by_name = {method.name: method for method in SUITE.methods}
-    ucb = chooser(SUITE, by_name["ucb"], chance, 500.0)
+    ucb = chooser(SUITE, by_name["ucb"], random_source, 500.0)
     seen = []
     for _ in range(3):
         first = ucb.choose()
         seen.append((first.name, first.gamma))
         ucb.learn(RoundOutcome(2, 0.01))
     assert seen == [("standard", 2), ("standard", 4), ("spectr", 2)]
-    exp3 = chooser(SUITE, by_name["exp3"], chance, 500.0)
+    exp3 = chooser(SUITE, by_name["exp3"], random_source, 500.0)
     assert exp3.choose().gamma == 8
 
 
@@ -155,7 +155,7 @@ def test_slots_are_what_stands_beyond_the_text() -> None:
         }
     )
     drafted_by_method = [
-        (method.name, gamma, drafted) for method, gamma, drafted in most_drafted(suite)
+        (method.name, gamma, drafted) for method, gamma, drafted in max_drafted(suite)
     ]
     assert drafted_by_method == [
         ("standard", 3, 3),
@@ -163,7 +163,7 @@ def test_slots_are_what_stands_beyond_the_text() -> None:
         ("card", 3, 15),
         ("pearl", 4, 8),
     ]
-    assert most_slots(suite) == 15
+    assert max_slots(suite) == 15
 
 
 SEVERAL = Suite.model_validate(
@@ -213,8 +213,8 @@ def test_a_method_needs_the_models_that_its_rounds_draft_with(
 
 
 def test_each_arm_knows_its_draft() -> None:
-    chance = GeneratorSource(torch.Generator().manual_seed(0))
-    two = chooser(SEVERAL, BY_NAME["two"], chance, 500.0, "distilled")
+    random_source = GeneratorSource(torch.Generator().manual_seed(0))
+    two = chooser(SEVERAL, BY_NAME["two"], random_source, 500.0, "distilled")
     seen = []
     for _ in range(3):
         seen.append(two.choose().model)
@@ -225,8 +225,8 @@ def test_each_arm_knows_its_draft() -> None:
 
 
 def test_with_memory_prompt_each_prompt_starts_without_statistics() -> None:
-    chance = GeneratorSource(torch.Generator().manual_seed(0))
-    made = chooser(SEVERAL, BY_NAME["hedge"], chance, 500.0, "distilled")
+    random_source = GeneratorSource(torch.Generator().manual_seed(0))
+    made = chooser(SEVERAL, BY_NAME["hedge"], random_source, 500.0, "distilled")
     assert isinstance(made, PerPrompt)
     first = made.choose()
     made.begin()
@@ -234,7 +234,7 @@ def test_with_memory_prompt_each_prompt_starts_without_statistics() -> None:
     stored = BY_NAME["hedge"].model_copy(
         update={"choose": BY_NAME["hedge"].choose.model_copy(update={"memory": "kept"})}  # type: ignore[union-attr]
     )
-    assert isinstance(chooser(SEVERAL, stored, chance, 500.0, "distilled"), Hedge)
+    assert isinstance(chooser(SEVERAL, stored, random_source, 500.0, "distilled"), Hedge)
 
 
 def test_drafts_that_may_rest_get_graphs_for_what_they_miss() -> None:
@@ -258,7 +258,7 @@ def test_what_drafts_nothing_needs_no_graph_and_no_room() -> None:
     method = {"name": "plain", "draft": {"kind": "none"}}
     suite = Suite.model_validate({"gammas": [8], "methods": [method]})
     assert graph_sizes(suite) == ([1], [], [])
-    assert most_slots(suite) == 0
+    assert max_slots(suite) == 0
     assert suite.of(suite.methods[0]) == (1,)
     assert models(suite, suite.methods[0], "distilled") == []
 

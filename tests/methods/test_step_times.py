@@ -49,7 +49,7 @@ def measured(
         [configuration(MethodConfig(), gamma) for gamma in (1, 4)],
         torch.tensor([1, 2, 3]),
         policy=SamplingPolicy(1.0),
-        chance=GeneratorSource(torch.Generator().manual_seed(0)),
+        random_source=GeneratorSource(torch.Generator().manual_seed(0)),
         rounds=rounds,
         clock=clock,
     )
@@ -122,7 +122,7 @@ def test_a_prompt_of_one_token_needs_no_prefill() -> None:
         [configuration(MethodConfig(), 2)],
         torch.tensor([1]),
         policy=SamplingPolicy(0.0),
-        chance=GeneratorSource(torch.Generator()),
+        random_source=GeneratorSource(torch.Generator()),
         rounds=2,
     )
     assert times.temperature == 0.0
@@ -158,7 +158,7 @@ def test_a_block_that_a_stop_rule_left_short_is_verified_at_full_length(count: i
         [configuration(method, 4)],
         torch.tensor([1, 2, 3]),
         policy=SamplingPolicy(1.0),
-        chance=GeneratorSource(torch.Generator().manual_seed(0)),
+        random_source=GeneratorSource(torch.Generator().manual_seed(0)),
         rounds=5,
         clock=clock,
     )
@@ -191,7 +191,7 @@ def test_a_lookup_takes_no_step_of_a_draft_and_its_search_is_counted_all_the_sam
         [configuration(lookup, 4)],
         torch.tensor(prompt),
         policy=Counted(0.0),
-        chance=GeneratorSource(torch.Generator()),
+        random_source=GeneratorSource(torch.Generator()),
         rounds=3,
         clock=clock,
     )

@@ -60,7 +60,7 @@ def check(folder: str) -> None:
             [rows[0, :4], rows[1, :4]],
             max_new_tokens=5,
             policy=SamplingPolicy(1.0),
-            chance=GeneratorSource(torch.Generator().manual_seed(0)),
+            random_source=GeneratorSource(torch.Generator().manual_seed(0)),
             eos_token_ids=frozenset(),
             pad_token=0,
         )

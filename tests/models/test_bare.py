@@ -6,7 +6,7 @@ import pytest
 from torch import nn
 from transformers import PreTrainedModel
 
-from distillspec.models.bare import bare_model, named
+from distillspec.models.bare import bare_model, describe_model
 from distillspec.models.surgery.adapters import add_lora
 from distillspec.recipe.schema import AdapterConfig
 
@@ -26,6 +26,6 @@ def test_what_is_no_language_model_is_a_fault_of_ours() -> None:
 def test_a_model_is_named_by_its_class_and_folder(llama: PreTrainedModel) -> None:
     model = copy.deepcopy(llama)
     model.name_or_path = ""
-    assert named(model) == "LlamaForCausalLM"
+    assert describe_model(model) == "LlamaForCausalLM"
     model.name_or_path = "folder"
-    assert named(model) == "LlamaForCausalLM (folder)"
+    assert describe_model(model) == "LlamaForCausalLM (folder)"

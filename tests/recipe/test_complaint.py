@@ -17,7 +17,7 @@ from distillspec.recipe.suite import Suite
 from distillspec.text.nearest import nearest
 
 
-def told(data: Any, model: type[Section] = Recipe) -> DistillSpecError:
+def reported(data: Any, model: type[Section] = Recipe) -> DistillSpecError:
     """What is said of `data`, which must not fit `model`."""
     with pytest.raises(ValidationError) as caught:
         model.model_validate_json(json.dumps(data), strict=True)
@@ -30,38 +30,38 @@ def recipe(**sections: Any) -> dict[str, Any]:
 
 
 def test_an_unknown_key_names_the_nearest_one_and_its_section() -> None:
-    error = told(recipe(distill={"probe": {"gama": 3}}))
+    error = reported(recipe(distill={"probe": {"gama": 3}}))
     assert str(error) == (
         "unknown key 'gama'\n  where: f.yaml: distill.probe\n  fix:   did you mean 'gamma'?"
     )
 
 
 def test_an_unknown_key_of_another_section_is_sent_there() -> None:
-    assert told(recipe(distill={"learning_rate": 1})).fix == (
+    assert reported(recipe(distill={"learning_rate": 1})).fix == (
         "'learning_rate' belongs under 'optimizer'"
     )
 
 
 def test_an_unknown_key_like_no_other_gets_the_list_of_keys() -> None:
-    error = told(recipe(evaluate={"zzz": 1}))
+    error = reported(recipe(evaluate={"zzz": 1}))
     assert error.fix == "the keys here are suite, control"
-    assert told(recipe(zzz=1)).where == "f.yaml: top level"
+    assert reported(recipe(zzz=1)).where == "f.yaml: top level"
 
 
 def test_an_unknown_key_is_told_before_the_missing_one_that_it_stands_for() -> None:
-    error = told(recipe(pair={"target": "t", "drft": "d"}))
+    error = reported(recipe(pair={"target": "t", "drft": "d"}))
     assert error.what == "unknown key 'drft'"
     assert error.fix == "did you mean 'draft'? (faults too: pair.draft)"
 
 
 def test_the_keys_of_the_chosen_kind_are_meant() -> None:
-    error = told(recipe(data={"source": {"kind": "jsonl", "path": "x", "promt": "p"}}))
+    error = reported(recipe(data={"source": {"kind": "jsonl", "path": "x", "promt": "p"}}))
     assert error.where == "f.yaml: data.source"
     assert error.fix == "did you mean 'prompt'?"
 
 
 def test_a_missing_key_says_what_it_holds() -> None:
-    error = told(recipe(pair={"target": "t"}))
+    error = reported(recipe(pair={"target": "t"}))
     assert error.what == "missing key 'pair.draft'"
     assert error.where == "f.yaml: pair"
     assert error.fix == (
@@ -115,13 +115,13 @@ def test_a_missing_key_says_what_it_holds() -> None:
 def test_where_text_or_a_mapping_may_stand_the_one_that_stands_is_told_of(
     draft: dict[str, Any], what: str, where: str, fix: str | None
 ) -> None:
-    error = told(recipe(pair={"target": "t", "draft": draft}))
+    error = reported(recipe(pair={"target": "t", "draft": draft}))
     assert (error.what, error.where) == (what, where)
     assert fix is None or error.fix == fix
 
 
 def test_a_mapping_where_only_text_may_stand_is_told_as_such() -> None:
-    error = told(recipe(pair={"target": {"kind": "pruned"}, "draft": "d"}))
+    error = reported(recipe(pair={"target": {"kind": "pruned"}, "draft": "d"}))
     assert error.what == '\'pair.target\' must be text or null, not {"kind": "pruned"}'
 
 
@@ -146,7 +146,7 @@ def test_a_mapping_where_only_text_may_stand_is_told_as_such() -> None:
 def test_a_wrong_value_names_key_value_and_what_is_allowed(
     section: str, values: Any, what: str
 ) -> None:
-    error = told(recipe(**{section: values}))
+    error = reported(recipe(**{section: values}))
     key = next(iter(values)) if isinstance(values, dict) else None
     assert error.what.startswith(f"'{section}.{key}" if key else f"'{section}'")
     assert error.what.endswith(what)
@@ -154,7 +154,7 @@ def test_a_wrong_value_names_key_value_and_what_is_allowed(
 
 
 def test_a_wrong_kind_names_the_kinds_and_the_nearest() -> None:
-    error = told(recipe(data={"source": {"kind": "python-sauce"}}))
+    error = reported(recipe(data={"source": {"kind": "python-sauce"}}))
     assert error.what == (
         "'data.source.kind' must be one of hub, jsonl, python-source, not \"python-sauce\""
     )
@@ -162,13 +162,13 @@ def test_a_wrong_kind_names_the_kinds_and_the_nearest() -> None:
 
 
 def test_a_missing_kind_is_a_missing_key() -> None:
-    error = told(recipe(data={"source": {"path": "x"}}))
+    error = reported(recipe(data={"source": {"path": "x"}}))
     assert error.what == "missing key 'data.source.kind'"
     assert error.fix == "add `kind:`, one of hub, jsonl, python-source"
 
 
 def test_a_rule_over_several_keys_speaks_for_itself() -> None:
-    error = told(recipe(distill={"source": {"fixed": 0.5}}))
+    error = reported(recipe(distill={"source": {"fixed": 0.5}}))
     assert error.what == (
         "the shares fixed + target + draft + speculative + replay must add up to 1, not 0.5"
     )
@@ -176,13 +176,13 @@ def test_a_rule_over_several_keys_speaks_for_itself() -> None:
 
 
 def test_several_faults_are_named() -> None:
-    error = told(recipe(distill={"temperature": 9, "batch_size": 0}, seed=-1))
+    error = reported(recipe(distill={"temperature": 9, "batch_size": 0}, seed=-1))
     assert "'seed'" in error.what
     assert error.fix.endswith("(faults too: distill.batch_size, distill.temperature)")
 
 
 def test_a_place_in_a_list_is_named_by_its_index() -> None:
-    error = told({"methods": [{}, {"name": 3}]}, Suite)
+    error = reported({"methods": [{}, {"name": 3}]}, Suite)
     assert error.what == r"'methods[1].name' must be text that matches ^[^@\s]+$, not 3"
 
 

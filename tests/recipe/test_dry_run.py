@@ -60,19 +60,19 @@ def everything_in(folder: Path) -> list[Path]:
 
 def test_the_plan_tells_the_stages_in_order_and_creates_nothing(place: Path) -> None:
     before = everything_in(place)
-    told = lines("r.yaml", "distill.max_minutes=4", "export.push=me/draft")
-    assert list(told) == [
+    reported = lines("r.yaml", "distill.max_minutes=4", "export.push=me/draft")
+    assert list(reported) == [
         "target", "draft", "prompts", "held out", "responses", "store", "train", "run folder",
         "evaluate", "export",
     ]  # fmt: skip
-    assert told["responses"] == (
+    assert reported["responses"] == (
         "50% sampled from the target once, 50% sampled from the draft's current weights "
         "(entire batches)"
     )
-    assert "jsd[0.5], 1000 steps or 4 minutes" in told["train"]
-    assert told["run folder"] == "checkpoints/runs/r/<run id>"
-    assert "gamma [3]" in told["evaluate"]
-    assert told["export"].endswith("uploaded to me/draft")
+    assert "jsd[0.5], 1000 steps or 4 minutes" in reported["train"]
+    assert reported["run folder"] == "checkpoints/runs/r/<run id>"
+    assert "gamma [3]" in reported["evaluate"]
+    assert reported["export"].endswith("uploaded to me/draft")
     assert everything_in(place) == before
 
 
@@ -83,12 +83,12 @@ def test_the_plan_is_rendered_one_aligned_line_a_thing(place: Path) -> None:
 
 
 def test_the_store_is_named_where_the_target_samples(place: Path) -> None:
-    told = lines("r.yaml", "distill.source={target: 0.5, fixed: 0.5}", "data.store=kept")
+    reported = lines("r.yaml", "distill.source={target: 0.5, fixed: 0.5}", "data.store=kept")
     kept = "one target response to each training prompt is kept in kept"
-    assert told["store"] == f"{kept}; data.max_prompts would bound them"
+    assert reported["store"] == f"{kept}; data.max_prompts would bound them"
     bounded = lines("r.yaml", "distill.source={target: 1}", "data.store=kept", "data.max_prompts=9")
     assert bounded["store"] == kept
-    assert told["responses"] == "50% the data's own, 50% sampled from the target once"
+    assert reported["responses"] == "50% the data's own, 50% sampled from the target once"
 
 
 def test_an_endpoint_is_named_and_what_it_cannot_give_is_told(
@@ -99,10 +99,10 @@ def test_an_endpoint_is_named_and_what_it_cannot_give_is_told(
         "data: {source: {kind: jsonl, path: prompts.jsonl}}\n"
         "distill: {divergence: nll, source: {fixed: 1.0}}\n"
     )
-    told = lines("b.yaml")
-    assert told["target"] == "org/big behind http://h:1/v1, asked for completions, 8 at a time"
-    assert told["evaluate"].startswith("nothing")
-    assert "store" in told
+    reported = lines("b.yaml")
+    assert reported["target"] == "org/big behind http://h:1/v1, asked for completions, 8 at a time"
+    assert reported["evaluate"].startswith("nothing")
+    assert "store" in reported
     monkeypatch.delenv("THE_KEY", raising=False)
     doubtful = lines("b.yaml", "pair.endpoint.key_variable=THE_KEY")["target"]
     assert "only stored answers can be used: the environment variable THE_KEY is not" in doubtful
@@ -127,9 +127,9 @@ def test_a_cache_of_the_targets_word_is_told_with_its_size(place: Path) -> None:
 
 
 def test_a_hub_id_would_be_fetched(place: Path) -> None:
-    told = lines("r.yaml", "pair.target=org/name", "data.source={kind: hub, dataset: org/rows}")
-    assert "would be fetched from the Hub" in told["target"]
-    assert "org/rows" in told["prompts"]
+    reported = lines("r.yaml", "pair.target=org/name", "data.source={kind: hub, dataset: org/rows}")
+    assert "would be fetched from the Hub" in reported["target"]
+    assert "org/rows" in reported["prompts"]
 
 
 @pytest.mark.parametrize(
@@ -233,12 +233,12 @@ def test_the_gammas_are_those_that_each_method_is_measured_with(place: Path) -> 
         "  - {name: ucb, choose: {kind: ucb, arms: [standard, block]}}\n",
         encoding="utf-8",
     )
-    told = lines("r.yaml")["evaluate"]
+    reported = lines("r.yaml")["evaluate"]
     assert (
         "standard x gamma [1, 2], block x gamma [3], plain, weak x gamma [5], "
         "ucb over [standard@1, standard@2, block@3]; at temperature [0.0, 1.0]"
-    ) in told
-    assert told.endswith("drafts: distilled, undistilled")
+    ) in reported
+    assert reported.endswith("drafts: distilled, undistilled")
 
 
 def test_a_metric_of_code_is_left_out_where_the_prompts_are_none(place: Path) -> None:
@@ -266,14 +266,14 @@ def test_every_source_of_a_suite_is_told(place: Path) -> None:
         "    web: {kind: hub, dataset: json, files: ['https://example.org/rows.jsonl']}\n",
         encoding="utf-8",
     )
-    told = lines("r.yaml")["evaluate"]
+    reported = lines("r.yaml")["evaluate"]
     for text in (
         "Python code of the standard library",
         "language reference",
         "from the seed: short",
         "rows of https://example.org/rows.jsonl, read as json",
     ):
-        assert text in told
+        assert text in reported
 
 
 def test_prompts_of_the_suite_are_checked_too(place: Path) -> None:
@@ -300,12 +300,12 @@ def test_a_link_that_leads_nowhere_is_not_writable(place: Path) -> None:
 
 
 def test_pretraining_is_told_too(place: Path) -> None:
-    told = lines("p.yaml")
-    assert told["tokenizer"] == "taken from models/target"
-    assert told["model"] == "Llama, 2 layers, hidden size 32"
-    assert told["output"] == "out"
-    told = lines("p.yaml", "tokenizer={vocab_size: 300}")
-    assert told["tokenizer"] == "a new byte-level BPE of 300 tokens"
+    reported = lines("p.yaml")
+    assert reported["tokenizer"] == "taken from models/target"
+    assert reported["model"] == "Llama, 2 layers, hidden size 32"
+    assert reported["output"] == "out"
+    reported = lines("p.yaml", "tokenizer={vocab_size: 300}")
+    assert reported["tokenizer"] == "a new byte-level BPE of 300 tokens"
 
 
 @pytest.mark.parametrize(
@@ -322,8 +322,8 @@ def test_pretraining_checks_its_paths(place: Path, override: str, where: str) ->
 
 def test_python_source_names_its_code(place: Path) -> None:
     source: dict[str, Any] = {"kind": "python-source", "standard_library": True}
-    told = lines("r.yaml", f"data.source={source}")
-    assert told["prompts"] == "Python code of the standard library (**/*.py)"
+    reported = lines("r.yaml", f"data.source={source}")
+    assert reported["prompts"] == "Python code of the standard library (**/*.py)"
 
 
 def test_a_draft_that_is_made_is_told_with_the_layers_that_the_target_has(place: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from distillspec.runtime.processes import join, leave, told_by_rank_0, writing_store
+from distillspec.runtime.processes import from_rank_0, join, leave, writing_store
 from distillspec.runtime.terminal import Terminal
 from distillspec.runtime.world import World
 
@@ -15,7 +15,7 @@ def test_one_process_is_a_world_of_its_own_and_waits_for_nobody() -> None:
     world = join()
     assert (world.size, world.rank) == (1, 0)
     assert not torch.distributed.is_initialized()
-    assert told_by_rank_0("what it says", World(1, 1, 0)) == "what it says"
+    assert from_rank_0("what it says", World(1, 1, 0)) == "what it says"
     leave(world)
 
 

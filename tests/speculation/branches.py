@@ -85,12 +85,12 @@ def walk(
     run: Callable[[Branches], Result],
     *,
     begin: Sequence[int] = (),
-    chance: Callable[[Sequence[int]], Branches] = Branches,
+    random_source: Callable[[Sequence[int]], Branches] = Branches,
 ) -> Iterator[tuple[Result, Branches]]:
     """Every branch of `run` whose path begins with `begin`: its result, and what it took."""
     path = list(begin)
     while True:
-        branches = chance(path)
+        branches = random_source(path)
         yield run(branches), branches
         path, options = list(branches.taken), branches.options
         while len(path) > len(begin) and path[-1] + 1 == options[len(path) - 1]:
@@ -123,10 +123,10 @@ def distribution_by_rounds(
         state_key = min(weights, key=lambda key: len(key[0]))  # all that leads here has been walked
         weight, (count, way) = weights.pop(state_key), ways[state_key]
 
-        def one_more(chance: Branches, count: int = count) -> tuple[Tokens, bool]:
-            rounds = stream(chance)
+        def one_more(random_source: Branches, count: int = count) -> tuple[Tokens, bool]:
+            rounds = stream(random_source)
             tokens = [token for _ in range(count) for token in next(rounds).tokens]
-            chance.weight = 1.0
+            random_source.weight = 1.0
             further = next(rounds, None)
             return (*tokens, *(further.tokens if further else ())), further is None
 
@@ -166,7 +166,7 @@ def autoregressive_distribution(
 def context_of(
     runner: BigramRunner,
     pending: Sequence[int],
-    chance: RandomSource,
+    random_source: RandomSource,
     *,
     policy: SamplingPolicy = SamplingPolicy(),  # noqa: B008  # frozen
     stop: StopRule | None = None,
@@ -175,7 +175,7 @@ def context_of(
     text = [*runner.tokens[0].tolist(), *pending]
     stop = FixedLength() if stop is None else stop
     return DraftContext(
-        text, torch.tensor(text[-1:]), runner, runner.vocab_size, policy, chance, stop
+        text, torch.tensor(text[-1:]), runner, runner.vocab_size, policy, random_source, stop
     )
 
 

@@ -16,7 +16,7 @@ from distillspec.speculation.random_source import (
 ALMOST_ONE = 1.0 - 2.0**-53  # the largest float64 that torch.rand returns
 
 
-def chance(seed: int = 0) -> GeneratorSource:
+def random_source(seed: int = 0) -> GeneratorSource:
     return GeneratorSource(torch.Generator().manual_seed(seed))
 
 
@@ -31,7 +31,7 @@ def test_a_uniform_of_zero_does_not_accept_probability_zero(dtype: torch.dtype) 
 
 
 def test_probability_zero_is_never_accepted_and_probability_one_always() -> None:
-    source = chance()
+    source = random_source()
     for _ in range(20):
         assert not source.accept(torch.zeros(10_000)).any()
         assert source.accept(torch.ones(10_000)).all()
@@ -39,7 +39,7 @@ def test_probability_zero_is_never_accepted_and_probability_one_always() -> None
 
 def test_coins_are_independent_and_fall_as_often_as_they_should() -> None:
     probability = torch.tensor([0.1, 0.5, 0.9])
-    source = chance()
+    source = random_source()
     falls = torch.stack([source.accept(probability) for _ in range(4000)]).double()
     assert torch.allclose(falls.mean(0), probability.double(), atol=0.03)
     assert torch.corrcoef(falls.T).triu(1).abs().max() < 0.06
@@ -100,7 +100,7 @@ def test_a_one_hot_distribution_is_always_its_token(uniform: float) -> None:
 @either_sums
 def test_a_zero_probability_token_is_never_drawn_from_a_generator() -> None:
     distribution = torch.tensor([0.0, 1e-7, 0.0, 0.5, 0.5 - 1e-7, 0.0])
-    tokens = chance().draw(distribution.expand(200_000, -1))
+    tokens = random_source().draw(distribution.expand(200_000, -1))
     assert set(tokens.tolist()) <= {1, 3, 4}
 
 
@@ -109,7 +109,7 @@ def test_draws_follow_the_distribution() -> None:
     """Chi-square with 19 degrees of freedom: 43.8 is exceeded once in a thousand seeds."""
     distribution = torch.randn(20, generator=torch.Generator().manual_seed(1)).softmax(-1)
     draws = 50_000
-    tokens = chance().draw(distribution.expand(draws, -1))
+    tokens = random_source().draw(distribution.expand(draws, -1))
     expected = distribution.double() * draws
     observed = torch.bincount(tokens, minlength=20).double()
     assert ((observed - expected) ** 2 / expected).sum() < 43.8
@@ -125,15 +125,15 @@ def test_weights_need_not_sum_to_one() -> None:
 @either_sums
 def test_rows_are_drawn_from_their_own_distributions() -> None:
     rows = torch.eye(5)[[3, 0, 4]]
-    assert chance().draw(rows).tolist() == [3, 0, 4]
-    assert chance().draw(rows[0]).shape == ()
+    assert random_source().draw(rows).tolist() == [3, 0, 4]
+    assert random_source().draw(rows[0]).shape == ()
 
 
 @either_sums
 def test_one_seed_gives_one_stream_of_choices() -> None:
     distribution = torch.full((4, 50), 0.02)
-    assert torch.equal(chance(3).draw(distribution), chance(3).draw(distribution))
-    assert not torch.equal(chance(3).draw(distribution), chance(4).draw(distribution))
+    assert torch.equal(random_source(3).draw(distribution), random_source(3).draw(distribution))
+    assert not torch.equal(random_source(3).draw(distribution), random_source(4).draw(distribution))
 
 
 @either_sums
@@ -182,6 +182,6 @@ def test_the_streams_of_rows_go_on_where_they_stood_when_rows_leave() -> None:
 def test_a_row_draws_its_distribution() -> None:
     """Frequencies of 4,000 rows' first draws: a standard error is below 0.008."""
     weights = torch.tensor([1.0, 2.0, 0.0, 5.0])
-    chance = RowSource.seeded(range(4000), 1, torch.device("cpu"))
-    shares = chance.draw(weights.expand(4000, -1)).bincount(minlength=4) / 4000
+    random_source = RowSource.seeded(range(4000), 1, torch.device("cpu"))
+    shares = random_source.draw(weights.expand(4000, -1)).bincount(minlength=4) / 4000
     torch.testing.assert_close(shares, weights / 8.0, atol=0.03, rtol=0.0)

@@ -106,15 +106,15 @@ def test_a_tiny_temperature_is_nearly_greedy_and_finite() -> None:
 def test_logits_that_give_no_distribution_are_found_whichever_they_are(
     policy: SamplingPolicy, dtype: torch.dtype, value: float
 ) -> None:
-    chance = GeneratorSource(torch.Generator().manual_seed(0))
+    random_source = GeneratorSource(torch.Generator().manual_seed(0))
     for position in range(6):
         logits = torch.randn(2, 6, generator=torch.Generator().manual_seed(position)).to(dtype)
         logits[0, (position + 1) % 6] = -torch.inf  # a masked token is no fault
         logits[1, position] = value
         if value == -torch.inf:
             logits[1] = value
-        p, drawn = policy.distribution(logits), policy.draw_with_doubt(logits, chance)
-        tokens, q = policy.draw_with_distribution(logits, chance)
+        p, drawn = policy.distribution(logits), policy.draw_with_doubt(logits, random_source)
+        tokens, q = policy.draw_with_distribution(logits, random_source)
         assert int(torch.cat([drawn.token, tokens]).max()) < 6
         for doubt in (p[..., 0], q[..., 0], drawn.doubt):
             check_finite("the draft", doubt[0])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from distillspec.speculation.sampling import SamplingPolicy
-from distillspec.speculation.trajectory import keep_chances, watch
+from distillspec.speculation.trajectory import keep_probabilities, watch
 from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import DoubleReader, HistoryRunner
 from tests.speculation.decoding.test_engine import random_table
@@ -28,7 +28,7 @@ def distributions(seed: int, N: int) -> torch.Tensor:
 def test_the_chance_of_a_token_by_hand() -> None:
     p = torch.tensor([[0.5, 0.5], [0.2, 0.8], [0.0, 1.0], [0.0, 1.0]])
     q = torch.tensor([[0.25, 0.75], [0.4, 0.6], [0.3, 0.7], [0.0, 1.0]])
-    assert keep_chances(p, q, torch.tensor([0, 0, 0, 0])).tolist() == [0.5, 1.0, 1.0, 0.0]
+    assert keep_probabilities(p, q, torch.tensor([0, 0, 0, 0])).tolist() == [0.5, 1.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize("held", [0, 1, 3])
@@ -39,8 +39,8 @@ def test_a_model_that_rested_reads_what_it_missed_and_speaks_of_the_last_tokens(
     held = min(held, len(TEXT) - N - 1)
     draft, p = runner(1, held), distributions(0, N)
     watched = watch(["a"], {"a": draft}, TEXT, p, p[:0], POLICY)
-    expected = keep_chances(p, distributions(1, N), torch.tensor(TEXT[-N:]))
-    assert watched.chances == {"a": pytest.approx(expected.tolist(), abs=1e-12)}
+    expected = keep_probabilities(p, distributions(1, N), torch.tensor(TEXT[-N:]))
+    assert watched.keep_probabilities == {"a": pytest.approx(expected.tolist(), abs=1e-12)}
     assert watched.forwards == 1
     assert draft.tokens.tolist() == [TEXT[:-1]]
 
@@ -55,8 +55,8 @@ def test_the_model_that_drafted_gives_what_it_drew_from_and_reads_one_token_at_m
     draft = runner(1, min(len(TEXT) - N + drafted - 1, len(TEXT) - 1))
     rows = torch.cat([q, q])[:drafted]
     watched = watch([None], {None: draft}, TEXT, p, rows, POLICY)
-    expected = keep_chances(p, q, torch.tensor(TEXT[-N:]))
-    assert watched.chances == {None: pytest.approx(expected.tolist(), abs=1e-12)}
+    expected = keep_probabilities(p, q, torch.tensor(TEXT[-N:]))
+    assert watched.keep_probabilities == {None: pytest.approx(expected.tolist(), abs=1e-12)}
     assert watched.forwards == forwards
     assert draft.tokens.tolist() == [TEXT[:-1]]
 
@@ -75,6 +75,9 @@ def test_a_model_without_room_for_the_text_would_have_kept_nothing() -> None:
     full.feed(torch.tensor([TEXT[:2]]))
     draft, p = runner(1, 2), distributions(0, 2)
     watched = watch(["a", "full"], {"a": draft, "full": full}, TEXT, p, p[:0], POLICY)
-    expected = keep_chances(p, distributions(1, 2), torch.tensor(TEXT[-2:]))
-    assert watched.chances == {"a": pytest.approx(expected.tolist(), abs=1e-12), "full": [0.0, 0.0]}
+    expected = keep_probabilities(p, distributions(1, 2), torch.tensor(TEXT[-2:]))
+    assert watched.keep_probabilities == {
+        "a": pytest.approx(expected.tolist(), abs=1e-12),
+        "full": [0.0, 0.0],
+    }
     assert (watched.forwards, full.length) == (1, 2)

@@ -15,11 +15,11 @@ def main() -> None:
     own = GeneratorSource(torch.Generator().manual_seed(rank))
     first = GeneratorSource(torch.Generator().manual_seed(0))
     agreed = SharedRandomSource(own)
-    weights, chances = torch.ones(40, 7), torch.full((50,), 0.5)
+    weights, keep_probabilities = torch.ones(40, 7), torch.full((50,), 0.5)
     for _ in range(2):
-        tokens, coins = agreed.draw(weights), agreed.accept(chances)
+        tokens, coins = agreed.draw(weights), agreed.accept(keep_probabilities)
         assert torch.equal(tokens, first.draw(weights))
-        assert torch.equal(coins, first.accept(chances)) and coins.dtype == torch.bool
+        assert torch.equal(coins, first.accept(keep_probabilities)) and coins.dtype == torch.bool
     alone = GeneratorSource(torch.Generator().manual_seed(rank)).draw(weights)
     again = GeneratorSource(torch.Generator().manual_seed(0)).draw(weights)
     assert torch.equal(alone, again) == (rank == 0)

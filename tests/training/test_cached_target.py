@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from distillspec.assembly.draft_vocabulary import CrossTokenizerVocabulary
 from distillspec.assembly.pair import ModelPair
-from distillspec.assembly.target_data import signal_scorer, signal_store
+from distillspec.assembly.target_data import top_k_scorer, top_k_store
 from distillspec.corpus.batches.batching import Batch, collate
 from distillspec.corpus.batches.tree_rows import RejectedBranches, TreeRow, collate_trees
-from distillspec.corpus.stores.top_k import TopKText, fill_signals
+from distillspec.corpus.stores.top_k import TopKText, fill_top_k
 from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
 from distillspec.models.surgery.hidden_states import token_logits
-from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach_token_map
 from distillspec.models.vocabulary.eos_tokens import EosTokens
 from distillspec.models.vocabulary.trimmed_head import trim_head
 from distillspec.recipe.distill import OnlineTargetConfig, Term
@@ -148,14 +148,14 @@ def _of_a_part(
         other = byte_level(mine[::-1], special=(pieces[0],))
         shared = CrossTokenizerMap(made.tokenizer, other, 300, 300, "here")
         whole = replace(whole, vocabulary=CrossTokenizerVocabulary(shared, other, 512))
-        attach(model, shared)
+        attach_token_map(model, shared)
     rows, signal = tiny_run.prompts(), given.distill.cached_logits
     scored = whole.vocabulary.scored
     assert signal is not None and scored is not None
     size = min(k, len(scored))
     signal = signal.model_copy(update={"k": size})
-    store = signal_store(whole, signal, rows, {row.key: (5, 6, 7) for row in rows})
-    fill_signals(store, signal_scorer(whole, signal))
+    store = top_k_store(whole, signal, rows, {row.key: (5, 6, 7) for row in rows})
+    fill_top_k(store, top_k_scorer(whole, signal))
     online = given.distill.model_copy(update={"target_logits": OnlineTargetConfig(kind="online")})
     cached = Objective(given.distill, None, None, CachedTopKTarget(store))
     return made.draft, Objective(online, made.target), cached
@@ -226,7 +226,7 @@ def test_distributions_of_another_part_are_another_store(tiny_pair: Path, tmp_pa
     assert signal is not None
     responses = {row.key: (5, 6, 7) for row in rows}
     folders = {
-        signal_store(
+        top_k_store(
             (whole if kept is None else whole.trimmed_to(kept)), signal, rows, responses
         ).folder
         for kept in (None, PART, PART[1:], (*PART[1:], 1))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from distillspec.corpus.batches.batching import Batch, KnownResponses, collate
 from distillspec.corpus.batches.tree_rows import (
-    BranchSide,
+    RejectedBranch,
     RejectedBranches,
     TreeRow,
     collate_trees,
@@ -17,8 +17,8 @@ from distillspec.corpus.batches.tree_rows import (
 from distillspec.models.bare import bare_model
 from distillspec.models.loading.load import load_model, load_tokenizer
 from distillspec.models.surgery.frozen_target import FrozenTarget
-from distillspec.models.surgery.hidden_states import Layout
-from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach
+from distillspec.models.surgery.hidden_states import TreeLayout
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, attach_token_map
 from distillspec.models.vocabulary.trimmed_head import trim_head
 from distillspec.recipe.distill import DistillConfig, Term
 from distillspec.training.loss_positions import predicts_response, token_weights
@@ -255,10 +255,12 @@ def test_drawn_blocks_go_by_the_keep_chances_of_their_tokens(
     target: FrozenTarget, draft: nn.Module, temperature: float
 ) -> None:
     both = whole(target, draft, temperature)
-    chances = (both.of_tokens(both.log_q) - both.of_tokens(both.log_p)).exp().clamp(max=1.0)
-    assert 0 < int((chances < 1.0).sum()) < 6
+    keep_probabilities = (
+        (both.of_tokens(both.log_q) - both.of_tokens(both.log_p)).exp().clamp(max=1.0)
+    )
+    assert 0 < int((keep_probabilities < 1.0).sum()) < 6
     kept = torch.zeros((), dtype=torch.float64)
-    for row in chances.split(both.lengths):
+    for row in keep_probabilities.split(both.lengths):
         for start in range(len(row)):
             kept = kept + row[start : start + 2].cumprod(0).sum()
     plan = _distill(
@@ -375,10 +377,11 @@ TREE = [
         (5, 6),
         (7, 8, 9),
         RejectedBranches(
-            (1.0, 0.5, 1.0), [BranchSide(0, (3,), (0.25,)), BranchSide(2, (4, 2), (0.5, 0.125))]
+            (1.0, 0.5, 1.0),
+            [RejectedBranch(0, (3,), (0.25,)), RejectedBranch(2, (4, 2), (0.5, 0.125))],
         ),
     ),
-    TreeRow((11,), (12,), RejectedBranches((1.0,), [BranchSide(0, (13,), (0.75,))])),
+    TreeRow((11,), (12,), RejectedBranches((1.0,), [RejectedBranch(0, (13,), (0.75,))])),
 ]
 STATES = [
     ((5, 6), 1.0),
@@ -430,7 +433,7 @@ def test_states_that_are_known_are_not_computed_again(
     batch = collate_trees([[one] for one in TREE], 0) if is_tree else collate(ROWS, 0)
     objective = Objective(_distill(), target)
     expected = objective(draft, batch)
-    layout = Layout(batch.tree.positions, batch.tree.sees) if batch.tree else None
+    layout = TreeLayout(batch.tree.positions, batch.tree.sees) if batch.tree else None
     predicts = predicts_response(batch)
     read = target.hidden(batch.tokens, batch.is_token, layout)
     is_known = predicts.nonzero()[:, 0] >= first
@@ -522,7 +525,7 @@ def test_a_trimmed_draft_learns_from_trees_whose_states_are_known(
     objective = Objective(_distill(divergence=name), target)
     batch = collate_trees([[TREE[0]], [TREE[1]]], 0)
     assert batch.tree is not None
-    layout = Layout(batch.tree.positions, batch.tree.sees)
+    layout = TreeLayout(batch.tree.positions, batch.tree.sees)
     read = target.hidden(batch.tokens, batch.is_token, layout)[predicts_response(batch)]
     known = KnownResponses(torch.ones(len(read), dtype=torch.bool), read)
     sums = objective(draft, batch._replace(known=known))
@@ -571,29 +574,29 @@ def test_a_draft_of_another_tokenizer_learns_the_common_tokens_at_common_borders
     target: FrozenTarget, draft: nn.Module, tiny_pair: Path, name: str
 ) -> None:
     """Each context as the draft's pieces of its tokens, each distribution over common tokens."""
-    bridge = _bridge(tiny_pair)
+    token_map = _bridge(tiny_pair)
     rows = [((256, 299, 70), (299, 258, 44, 298, 0)), ((270,), (40,)), ((100, 297), (280, 41))]
-    assert any(len(bridge.pieces(token)) > 1 for prompt, answer in rows for token in prompt)
-    common, theirs = set(bridge.target_ids.tolist()), dict(
-        zip(bridge.target_ids.tolist(), bridge.draft_ids.tolist(), strict=True)
+    assert any(len(token_map.pieces(token)) > 1 for prompt, answer in rows for token in prompt)
+    common, theirs = set(token_map.target_ids.tolist()), dict(
+        zip(token_map.target_ids.tolist(), token_map.draft_ids.tolist(), strict=True)
     )  # fmt: skip
     expected = 0.0
     with torch.no_grad():
         for prompt, response in rows:
             for place, token in enumerate(response):
                 context = [*prompt, *response[:place]]
-                pieces = [piece for one in context for piece in bridge.pieces(one)]
-                z = _logits(target.model, torch.tensor(context))[-1, bridge.target_ids]
+                pieces = [piece for one in context for piece in token_map.pieces(one)]
+                z = _logits(target.model, torch.tensor(context))[-1, token_map.target_ids]
                 log_p = z.log_softmax(-1)
                 z = _logits(draft, torch.tensor(pieces))[-1]
-                log_q = z[bridge.draft_ids].log_softmax(-1)
+                log_q = z[token_map.draft_ids].log_softmax(-1)
                 if name == "forward_kl":
                     expected += float((log_p.exp() * (log_p - log_q)).sum())
                 elif name == "tvd":
                     expected += 1.0 - float(torch.minimum(log_p.exp(), log_q.exp()).sum())
                 elif token in common:
-                    expected -= float(z[theirs[token]] - z[bridge.draft_ids].logsumexp(-1))
-    attach(bare_model(draft), bridge)
+                    expected -= float(z[theirs[token]] - z[token_map.draft_ids].logsumexp(-1))
+    attach_token_map(bare_model(draft), token_map)
     plan = _distill(divergence=name)
     objective = Objective(plan, target if plan.needs_target else None)
     sums = objective(draft, collate(rows, 0))

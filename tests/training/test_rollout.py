@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from distillspec.corpus.batches.data_module import TrainingRow
-from distillspec.corpus.batches.tree_rows import BranchSide, RejectedBranches
+from distillspec.corpus.batches.tree_rows import RejectedBranch, RejectedBranches
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model
@@ -149,7 +149,7 @@ def test_batches_say_of_which_rows_the_targets_states_are_known(rollout: Rollout
 
 
 def test_texts_among_trees_weigh_what_texts_weigh(rollout: Rollout) -> None:
-    visits = RejectedBranches((1.0, 0.5), [BranchSide(1, (9,), (0.25,))])
+    visits = RejectedBranches((1.0, 0.5), [RejectedBranch(1, (9,), (0.25,))])
     rows = [Completed((1, 2), (3, 4, 5)), Completed((1,), (3, 4), None, visits)]
     (micro,) = rollout.micro_batches(rows, 4, CPU)
     assert token_weights(micro.batch, "tokens").tolist() == [1.0, 0.5, 0.25, 1.0, 1.0, 1.0]
@@ -244,14 +244,14 @@ def test_visits_are_in_expectation_the_states_of_the_targets_text(
     spread = [0.0, 0.0]
     prompt = [7, 8, 9]
 
-    def run(chance: Branches) -> SpeculatedText:
+    def run(random_source: Branches) -> SpeculatedText:
         (text,) = generate_speculatively(
             *models,
             [torch.tensor(prompt)],
             gamma=2,
             max_new_tokens=LIMIT,
             policy=SamplingPolicy(),
-            chance=chance,
+            random_source=random_source,
             eos_token_ids=ENDS,
             vocab_size=TOKENS,
         )

@@ -20,12 +20,12 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distillspec.assembly.pair import ModelPair
-from distillspec.assembly.target_data import signal_scorer, signal_store
+from distillspec.assembly.target_data import top_k_scorer, top_k_store
 from distillspec.corpus.batches.data_module import PromptRows, TrainingRow
 from distillspec.corpus.sources.prompts import Prompt
-from distillspec.corpus.stores.top_k import fill_signals
+from distillspec.corpus.stores.top_k import fill_top_k
 from distillspec.models.loading.load import empty_model, load_model, load_tokenizer
-from distillspec.models.runners.encoder_decoder import is_seq2seq, start_token
+from distillspec.models.runners.encoder_decoder import is_encoder_decoder, start_token
 from distillspec.models.surgery.adapters import add_lora
 from distillspec.models.surgery.frozen_target import FrozenTarget
 from distillspec.models.surgery.hidden_states import is_sharded
@@ -116,7 +116,7 @@ def parts(pair: Path, plan: Recipe) -> Parts:
     if plan.lora is not None:
         torch.manual_seed(plan.seed)
         draft = add_lora(draft, plan.lora)
-    start = start_token(target.model) if is_seq2seq(target.model) else None
+    start = start_token(target.model) if is_encoder_decoder(target.model) else None
     rows = prompts(start=start)
     responses = {row.key: (5, 6, 7) for row in rows}
     data = PromptRows(
@@ -145,8 +145,8 @@ def parts(pair: Path, plan: Recipe) -> Parts:
         whole = ModelPair(
             plan, cpu, target, tokenizer, VOCABULARY, EosTokens(frozenset({0}), None, ())
         )
-        store = signal_store(whole, signal, rows, responses)
-        fill_signals(store, signal_scorer(whole, signal))
+        store = top_k_store(whole, signal, rows, responses)
+        fill_top_k(store, top_k_scorer(whole, signal))
         cached = CachedTopKTarget(store)
     return Parts(plan, draft, target, tokenizer, data, probe, reference, cached)
 

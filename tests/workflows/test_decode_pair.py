@@ -20,7 +20,7 @@ def test_a_model_that_is_loaded_is_used_as_it_is(tiny_pair: Path) -> None:
     pair = load_decode_pair(target, tiny_pair / "draft", tokenizer, allows_two_tokenizers=False)
     assert pair.target is target
     assert pair.tokenizer is tokenizer
-    assert (pair.vocab_size, pair.bridge, pair.has_encoder) == (300, None, False)
+    assert (pair.vocab_size, pair.token_map, pair.has_encoder) == (300, None, False)
     assert folder_of(target) == folder_of(tiny_pair / "target")
 
 
@@ -30,7 +30,7 @@ def test_another_tokenizer_is_bridged_where_the_method_allows_it(
     save_other_draft(tmp_path / "other")
     models = tiny_pair / "target", tmp_path / "other"
     pair = load_decode_pair(*models, None, allows_two_tokenizers=True)
-    assert pair.bridge is not None
+    assert pair.token_map is not None
     assert pair.vocab_size == 300
     with pytest.raises(DistillSpecError, match="different tokenizers"):
         load_decode_pair(*models, None, allows_two_tokenizers=False)

@@ -204,9 +204,9 @@ def test_a_draft_of_another_tokenizer_is_trained_measured_and_exported(
     run = only_run()
     printed = capsys.readouterr().out
     assert "of the target's 300 tokens are in both" in printed
-    told = re.search(r"of its mass on held-out text ([\d.]+)%.*; ([\d.]+)% is lost", printed)
-    assert told is not None
-    reached, lost = map(float, told.groups())
+    reported = re.search(r"of its mass on held-out text ([\d.]+)%.*; ([\d.]+)% is lost", printed)
+    assert reported is not None
+    reached, lost = map(float, reported.groups())
     assert 0.0 < lost < 100.0 and reached + lost == pytest.approx(100.0, abs=0.011)
     assert json.loads((run / "draft/config.json").read_text())["vocab_size"] == 310
     assert load_tokenizer(str(run / "draft")).get_vocab() == tokenizer.get_vocab()

@@ -40,10 +40,10 @@ def test_numbers_go_into_no_draft_but_the_one_that_was_exported(
     before = card.read_text()
     capsys.readouterr()
     evaluate.evaluate(run, "tiny.yaml")
-    told = capsys.readouterr().out
-    assert "model.safetensors changed since the export" in told
-    assert f"distillspec export {run}" in told
-    assert "recommends blocks" not in told
+    reported = capsys.readouterr().out
+    assert "model.safetensors changed since the export" in reported
+    assert f"distillspec export {run}" in reported
+    assert "recommends blocks" not in reported
     assert card.read_text() == before
     export.export(run, None)
     assert weights.read_bytes() == whole

@@ -32,10 +32,10 @@ def test_distributions_are_kept_once_and_then_read(
 ) -> None:
     generate.generate(kept)
     stored = written("data/signals")
-    told = capsys.readouterr().out
-    assert "k 16, 68 bytes per token" in told
-    assert "to make: 1 of 1 shards" in told
-    assert "distributions stored under data/signals/" in told
+    reported = capsys.readouterr().out
+    assert "k 16, 68 bytes per token" in reported
+    assert "to make: 1 of 1 shards" in reported
+    assert "distributions stored under data/signals/" in reported
     assert distill.run(kept, None) == 0
     assert written("data/signals") == stored
     assert "to make" not in capsys.readouterr().out

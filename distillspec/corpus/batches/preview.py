@@ -12,7 +12,7 @@ from rich.text import Text
 
 from distillspec.corpus.batches.batching import Batch
 from distillspec.corpus.sources.tokenizing import Tokenizer
-from distillspec.models.vocabulary.detokenize import decoded
+from distillspec.models.vocabulary.detokenize import detokenize
 from distillspec.runtime.terminal import Terminal
 from distillspec.text.foreign import say, visible
 
@@ -45,7 +45,7 @@ def parts(batch: Batch, tokenizer: Tokenizer) -> list[list[Part]]:
                 runs[-1][1].append(token)
             elif real:
                 runs.append((in_loss, [token]))
-        rows.append([Part(decoded(tokenizer, run), len(run), in_loss) for in_loss, run in runs])
+        rows.append([Part(detokenize(tokenizer, run), len(run), in_loss) for in_loss, run in runs])
     return rows
 
 

@@ -17,7 +17,7 @@ import torch
 from distillspec.corpus.batches.batching import Batch, TreeRows
 
 
-class BranchSide(NamedTuple):
+class RejectedBranch(NamedTuple):
     """The rejected end of a draft.
 
     Attributes:
@@ -40,7 +40,7 @@ class RejectedBranches(NamedTuple):
     """
 
     weights: Sequence[float]
-    sides: Sequence[BranchSide]
+    sides: Sequence[RejectedBranch]
 
     @classmethod
     def of_text(cls, tokens: int, weight: float = 1.0) -> RejectedBranches:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from distillspec.corpus.served.request import Question
+from distillspec.corpus.served.request import ApiRequest
 from distillspec.corpus.sources.tokenizing import Encoder, Tokens
 from distillspec.corpus.stores.store_folder import Setting, StoreFolder, begin_store
 from distillspec.runtime.journal import Append, appending
@@ -122,7 +122,7 @@ class Tokenised(NamedTuple):
 
 
 def tokenised(
-    asked: Sequence[Question], answers: Sequence[Answer], encoder: Encoder, most: int
+    asked: Sequence[ApiRequest], answers: Sequence[Answer], encoder: Encoder, most: int
 ) -> Tokenised:
     """Tokenise answers.
 
@@ -181,12 +181,12 @@ class ReceivedAnswers:
         self.folder = parent.folder(entries)
         begin_store(self.folder, entries, "stored answers")
 
-    def settled(self, questions: Sequence[Question]) -> set[str]:
+    def settled(self, questions: Sequence[ApiRequest]) -> set[str]:
         """Keys of the questions that are answered or were given up."""
         stored = self._read()
         return {q.key for q in questions if (q.key, q.digest()) in stored}
 
-    def unanswered(self, questions: Sequence[Question]) -> set[str]:
+    def unanswered(self, questions: Sequence[ApiRequest]) -> set[str]:
         """Keys of the questions that any process has given up."""
         given_up = {key for key, answer in self._read().items() if answer is None}
         return {q.key for q in questions if (q.key, q.digest()) in given_up}
@@ -197,7 +197,7 @@ class ReceivedAnswers:
         with appending(self.folder / f"received-{rank:05d}.jsonl") as append:
             yield AnswerWriter(append)
 
-    def received(self, questions: Sequence[Question], encoder: Encoder, most: int) -> Received:
+    def received(self, questions: Sequence[ApiRequest], encoder: Encoder, most: int) -> Received:
         """The stored answers to some questions.
 
         Args:
@@ -241,11 +241,11 @@ class AnswerWriter:
     def __init__(self, append: Append) -> None:
         self._append = append
 
-    def answer(self, question: Question, answer: Answer) -> None:
+    def answer(self, question: ApiRequest, answer: Answer) -> None:
         self._write(question, {"answer": answer._asdict()})
 
-    def unanswered(self, question: Question, why: str) -> None:
+    def unanswered(self, question: ApiRequest, why: str) -> None:
         self._write(question, {"unanswered": why})
 
-    def _write(self, question: Question, outcome: dict[str, object]) -> None:
+    def _write(self, question: ApiRequest, outcome: dict[str, object]) -> None:
         self._append([{"key": question.key, "asked": question.digest(), **outcome}])

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from distillspec.corpus.served.answers import Answer
 from distillspec.corpus.served.connection import bounded_client
-from distillspec.corpus.served.request import Question
+from distillspec.corpus.served.request import ApiRequest
 from distillspec.corpus.served.retry import UnreachableError, UnusableError, asked_wait
 from distillspec.corpus.stores.store_folder import Setting
 from distillspec.errors import DistillSpecError
@@ -57,7 +57,7 @@ class EndpointClient:
         self._fields = _fields(endpoint, drawn)
         self._seed = drawn.seed
 
-    async def answer(self, question: Question, attempt: int) -> Answer:
+    async def answer(self, question: ApiRequest, attempt: int) -> Answer:
         """The target's answer to a question.
 
         Args:
@@ -99,7 +99,7 @@ class EndpointClient:
             raise UnusableError("the answer is not JSON") from error
         return _answer(reply, chat=chat)
 
-    def _refusal(self, error: APIStatusError, question: Question) -> Exception:
+    def _refusal(self, error: APIStatusError, question: ApiRequest) -> Exception:
         status, message = error.status_code, self._message(error)
         if status in _TRIED_AGAIN or status >= 500:
             wait = asked_wait(error.response.headers.get("retry-after"))
@@ -146,7 +146,7 @@ class EndpointClient:
         return f": {text[:_SHOWN]}" if text else ""
 
 
-def place(endpoint: EndpointConfig, question: Question) -> str:
+def place(endpoint: EndpointConfig, question: ApiRequest) -> str:
     """Endpoint and prompt, for the `where` of an error: the fault may be due to the prompt."""
     return f"pair.endpoint: {endpoint.url}, asked with prompt {question.key}"
 
@@ -187,7 +187,7 @@ def _fields(endpoint: EndpointConfig, drawn: ServedResponse) -> dict[str, Any]:
     }
 
 
-def maker(endpoint: EndpointConfig, drawn: ServedResponse) -> dict[str, Setting]:
+def request_settings(endpoint: EndpointConfig, drawn: ServedResponse) -> dict[str, Setting]:
     """All that answers depend on, for a manifest. A seed that is not sent has no effect."""
     fields: dict[str, Setting] = {
         name: value if isinstance(value, str | int | float) else json.dumps(value, sort_keys=True)
@@ -238,7 +238,7 @@ def _answer(reply: Any, *, chat: bool) -> Answer:
     )
 
 
-def as_sent(question: Question) -> Any:
+def as_sent(question: ApiRequest) -> Any:
     """The content in the API's form, where the arguments of tool calls are JSON in a string."""
     if isinstance(question.content, str):
         return question.content

@@ -11,13 +11,13 @@ from distillspec.corpus.sources.passage import Messages, Tools
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import Encoder, PromptText, Tokenizer
 from distillspec.errors import DistillSpecError
-from distillspec.models.vocabulary.detokenize import decoded
+from distillspec.models.vocabulary.detokenize import detokenize
 from distillspec.runtime.seeds import derive_seed
 
 Api = Literal["completions", "chat"]
 
 
-class Question(NamedTuple):
+class ApiRequest(NamedTuple):
     """One prompt as the API receives it.
 
     Attributes:
@@ -51,7 +51,7 @@ class Question(NamedTuple):
         return derive_seed(seed, "question", self.key, attempt) >> 32
 
 
-def questions(prompts: Sequence[Prompt], api: Api, tokenizer: Tokenizer) -> list[Question]:
+def api_requests(prompts: Sequence[Prompt], api: Api, tokenizer: Tokenizer) -> list[ApiRequest]:
     """One question for each prompt: its messages, or the text of its tokens.
 
     A prompt that lost its beginning is sent without it, so that target and draft see the same text.
@@ -63,15 +63,15 @@ def questions(prompts: Sequence[Prompt], api: Api, tokenizer: Tokenizer) -> list
     check_fits(prompts, api)
     if api == "chat":
         return [
-            Question(p.key, p.messages, _read(p), p.tools)
+            ApiRequest(p.key, p.messages, _read(p), p.tools)
             for p in prompts
             if p.messages is not None
         ]
     before = len(Encoder(tokenizer).prefix)
     return [
-        Question(
+        ApiRequest(
             p.key,
-            p.text if p.kind == "plain" else decoded(tokenizer, p.tokens[before:]),
+            p.text if p.kind == "plain" else detokenize(tokenizer, p.tokens[before:]),
             _read(p),
         )
         for p in prompts

@@ -19,9 +19,9 @@ from distillspec.corpus.served.endpoint import (
     connected,
     place,
 )
-from distillspec.corpus.served.request import Question
+from distillspec.corpus.served.request import ApiRequest
 from distillspec.corpus.served.retry import (
-    Patience,
+    RetryPolicy,
     TransientError,
     UnreachableError,
     UnusableError,
@@ -52,7 +52,7 @@ class RequestProgress(NamedTuple):
 
 def ask_missing(
     store: ReceivedAnswers,
-    questions: Sequence[Question],
+    questions: Sequence[ApiRequest],
     endpoint: EndpointConfig,
     drawn: ServedResponse,
     *,
@@ -106,8 +106,8 @@ class Trial(NamedTuple):
     seconds: float
 
 
-def try_out(
-    asked: Sequence[Question], endpoint: EndpointConfig, drawn: ServedResponse
+def ask_twice(
+    asked: Sequence[ApiRequest], endpoint: EndpointConfig, drawn: ServedResponse
 ) -> list[Trial]:
     """Send each question twice, one request at a time, and store nothing.
 
@@ -128,7 +128,7 @@ def try_out(
 
 
 async def _alone(
-    client: EndpointClient, endpoint: EndpointConfig, question: Question, number: int
+    client: EndpointClient, endpoint: EndpointConfig, question: ApiRequest, number: int
 ) -> Answer:
     """Answer 0 or 1 to a question; the tries for the two use different seeds."""
 
@@ -136,7 +136,7 @@ async def _alone(
         return await client.answer(question, number + 2 * tried)
 
     try:
-        return await Patience(endpoint.retries).try_again(attempt)
+        return await RetryPolicy(endpoint.retries).try_again(attempt)
     except TransientError as fault:
         raise _no_answer(endpoint, question, fault) from fault
 
@@ -152,10 +152,10 @@ class _Asked(NamedTuple):
         given_up: Number of questions that were given up before.
     """
 
-    questions: Sequence[Question]
+    questions: Sequence[ApiRequest]
     own: int
-    waiting: Sequence[Question]
-    answered: Question | None
+    waiting: Sequence[ApiRequest]
+    answered: ApiRequest | None
     given_up: int
 
 
@@ -176,11 +176,11 @@ class _Pool:
         self._questions, self._total = asked.questions, asked.own
         self._waiting, self._left = iter(asked.waiting), len(asked.waiting)
         self._progress = progress
-        self._patience = Patience(endpoint.retries)
+        self._patience = RetryPolicy(endpoint.retries)
         self._answered = asked.answered
         self._answers = 0  # of this call
         self._given_up_before = asked.given_up
-        self._unanswered: list[tuple[Question, str]] = []
+        self._unanswered: list[tuple[ApiRequest, str]] = []
         self._error: Exception | None = None
 
     async def run(self, workers: int) -> None:
@@ -203,7 +203,7 @@ class _Pool:
             if self._patience.ended:
                 return
 
-    async def _settle(self, question: Question) -> None:
+    async def _settle(self, question: ApiRequest) -> None:
         """Store the answer, or give the question up where the server answers other questions."""
         before = 0
 
@@ -253,7 +253,7 @@ class _Pool:
         self._answers += 1
         return True
 
-    def _give_up(self, question: Question, why: str) -> None:
+    def _give_up(self, question: ApiRequest, why: str) -> None:
         self._unanswered.append((question, why))
         self._check_unanswered()
 
@@ -279,7 +279,7 @@ class _Pool:
 
 
 def _no_answer(
-    endpoint: EndpointConfig, question: Question, fault: TransientError
+    endpoint: EndpointConfig, question: ApiRequest, fault: TransientError
 ) -> DistillSpecError:
     return DistillSpecError(
         f"the endpoint gives no answer in {_tries(endpoint)}; the last reason: {fault.why}",

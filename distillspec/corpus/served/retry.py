@@ -40,7 +40,7 @@ class UnusableError(TransientError):
     """The server answered with something that is not a usable response."""
 
 
-class Patience:
+class RetryPolicy:
     """The number of retries and the waits between them, shared by all requests to one server.
 
     Where the server asks to wait, all requests wait: the next one would be refused too.

@@ -15,33 +15,33 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap
 
 
-class Readable(NamedTuple):
+class FittingPrompts(NamedTuple):
     """The prompts that the draft can read, and a note where some were left out."""
 
     prompts: list[Prompt]
     notes: list[str]
 
 
-def readable(
+def fitting_prompts(
     prompts: Sequence[Prompt],
     texts: Callable[[Prompt], Iterable[Tokens]],
-    bridge: CrossTokenizerMap,
+    token_map: CrossTokenizerMap,
     places: int,
     name: str,
-) -> Readable:
+) -> FittingPrompts:
     """The prompts whose texts all fit into the draft's context, in their order.
 
     Args:
         prompts: The prompts to choose from.
         texts: Returns all texts that are made of a prompt.
-        bridge: Counts the draft's tokens of a text.
+        token_map: Counts the draft's tokens of a text.
         places: Length of the draft's context, in the draft's tokens.
         name: What the texts are for, in messages.
 
     Raises:
         DistillSpecError: No prompt is left.
     """
-    longest = [max(map(bridge.length, texts(prompt)), default=0) for prompt in prompts]
+    longest = [max(map(token_map.length, texts(prompt)), default=0) for prompt in prompts]
     fitting = [p for p, length in zip(prompts, longest, strict=True) if length <= places]
     if not fitting:
         raise DistillSpecError(
@@ -53,8 +53,8 @@ def readable(
             "longer context or a more similar tokenizer",
         )
     if len(fitting) == len(prompts):
-        return Readable(fitting, [])
-    return Readable(
+        return FittingPrompts(fitting, [])
+    return FittingPrompts(
         fitting,
         [
             f"{len(prompts) - len(fitting)} of {len(prompts)} {name} texts are longer than the "

@@ -10,7 +10,7 @@ from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
 
 
-class Frequent(NamedTuple):
+class FrequentTokens(NamedTuple):
     """The chosen tokens.
 
     Attributes:
@@ -24,7 +24,7 @@ class Frequent(NamedTuple):
 
 def frequent_tokens(
     texts: Iterable[Sequence[int]], keep: int, *, always: frozenset[int], vocab_size: int
-) -> Frequent:
+) -> FrequentTokens:
     """The `keep` most frequent tokens; among equally frequent ones the lowest ids.
 
     Args:
@@ -54,4 +54,4 @@ def frequent_tokens(
     others = (token for token in range(vocab_size) if token not in always)
     ordered = sorted(others, key=lambda token: (-counts[token], token))
     chosen = sorted([*always, *ordered[: keep - len(always)]])
-    return Frequent(tuple(chosen), sum(counts[token] for token in chosen) / counts.total())
+    return FrequentTokens(tuple(chosen), sum(counts[token] for token in chosen) / counts.total())

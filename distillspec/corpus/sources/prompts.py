@@ -16,7 +16,7 @@ from distillspec.corpus.sources.topics import topic_passages
 from distillspec.corpus.sources.training_split import file_passages, row_passages, training_split
 from distillspec.errors import DistillSpecError
 from distillspec.models.vocabulary.chat_template import ChatTemplate
-from distillspec.models.vocabulary.detokenize import decoded
+from distillspec.models.vocabulary.detokenize import detokenize
 from distillspec.models.vocabulary.eos_tokens import EosTokens
 from distillspec.recipe.data import DataConfig, PythonSource
 from distillspec.recipe.prompt_plan import AdversarialSource, PromptSource, PythonTopicsSource
@@ -119,7 +119,7 @@ def load_prompts(
     )
 
 
-def load_all(
+def load_source_prompts(
     source: PromptSource,
     data: DataConfig,
     tokenizer: Tokenizer,
@@ -159,7 +159,7 @@ def load_all(
             source, tokenizer, most=data.max_prompt_tokens, seed=seed, where=section, start=start
         )
         return [
-            Prompt(p.key, p.tokens, None, decoded(tokenizer, p.tokens), "adversarial", p.shape)
+            Prompt(p.key, p.tokens, None, detokenize(tokenizer, p.tokens), "adversarial", p.shape)
             for p in odd[:most]
         ]
     fitting = _FittingPrompts(data, Encoder(tokenizer, start, stops), notes, section, limit)

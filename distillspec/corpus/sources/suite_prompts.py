@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import Any, Literal, NamedTuple
 
-from distillspec.corpus.sources.prompts import Prompt, load_all
+from distillspec.corpus.sources.prompts import Prompt, load_source_prompts
 from distillspec.corpus.sources.tokenizing import Tokenizer
 from distillspec.errors import DistillSpecError
 from distillspec.models.vocabulary.eos_tokens import EosTokens
@@ -14,7 +14,7 @@ from distillspec.recipe.data import DataConfig, HubSource, JsonlSource
 from distillspec.recipe.prompt_plan import PromptsConfig
 
 
-class Traffic(NamedTuple):
+class SuitePrompts(NamedTuple):
     """The prompts of a suite.
 
     Attributes:
@@ -27,7 +27,7 @@ class Traffic(NamedTuple):
     notes: list[str]
 
 
-def load_traffic(
+def load_suite_prompts(
     plan: PromptsConfig,
     data: DataConfig,
     tokenizer: Tokenizer,
@@ -37,7 +37,7 @@ def load_traffic(
     start: int | None = None,
     variables: Mapping[str, Any] | None = None,
     stops: EosTokens | None = None,
-) -> Traffic:
+) -> SuitePrompts:
     """The prompts of `plan`, which names at least one source.
 
     With several sources, the category of a prompt is the name of its source.
@@ -62,7 +62,7 @@ def load_traffic(
     decoded = dict(zip(plan.named, _shares(plan.count, len(plan.named)), strict=True))
     for (section, source), share in zip(plan.named.items(), shares, strict=True):
         source_notes: list[str] = []
-        prompts = load_all(
+        prompts = load_source_prompts(
             source,
             limited,
             tokenizer,
@@ -87,11 +87,11 @@ def load_traffic(
         by_section[section] = prompts
         notes += [f"{section}: {note}" for note in source_notes]
     if plan.source is not None:
-        return Traffic(by_section["prompts.source"], notes)
+        return SuitePrompts(by_section["prompts.source"], notes)
     named = {
         section.removeprefix("prompts.sources."): prompts for section, prompts in by_section.items()
     }
-    return Traffic(_mixed(named, plan.count, plan.order), notes)
+    return SuitePrompts(_mixed(named, plan.count, plan.order), notes)
 
 
 def _limited(plan: PromptsConfig, data: DataConfig, room: int) -> tuple[DataConfig, str]:

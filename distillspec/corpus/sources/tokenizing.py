@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from distillspec.models.vocabulary.detokenize import decoded
-from distillspec.models.vocabulary.eos_tokens import EosTokens, stop_ids
+from distillspec.models.vocabulary.detokenize import detokenize
+from distillspec.models.vocabulary.eos_tokens import EosTokens, find_eos_tokens
 
 # A `PreTrainedTokenizerBase`; only models/ and export/ know the library it comes from.
 Tokenizer = Any
@@ -66,7 +66,7 @@ class Encoder:
             stops: Tokens that end a text. Default: those of the tokenizer.
         """
         self._tokenizer = tokenizer
-        stops = stop_ids(None, tokenizer) if stops is None else stops
+        stops = find_eos_tokens(None, tokenizer) if stops is None else stops
         self.stops, end = stops.ids, tokenizer.eos_token_id
         self.end: int | None = int(end) if end in stops.ids else min(stops.ids, default=None)
         self.turn_end = self.end if stops.turn_end is None else stops.turn_end
@@ -219,8 +219,8 @@ class Encoder:
             if not ids:
                 return True
         context = prompt.tokens[-_SURE:]
-        before = decoded(self._tokenizer, context)
-        both = decoded(self._tokenizer, [*context, *ids[:_SEAM]])
+        before = detokenize(self._tokenizer, context)
+        both = detokenize(self._tokenizer, [*context, *ids[:_SEAM]])
         behind = both[len(before) :].rstrip("\ufffd")  # an incomplete character at the cut
         return both.startswith(before) and text.startswith(behind) and bool(behind or not text)
 

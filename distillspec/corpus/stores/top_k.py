@@ -188,8 +188,8 @@ class TopKStore:
         free = shutil.disk_usage(self.folder).free
         if needed and needed + _SPARE_BYTES > free:
             raise DistillSpecError(
-                f"the cached distributions need {in_words(needed)} more, and the disk has "
-                f"{in_words(free)} free",
+                f"the cached distributions need {size_in_words(needed)} more, and the disk has "
+                f"{size_in_words(free)} free",
                 where=str(self.folder),
                 fix=f"free some space, choose another disk (distill.target_logits.store=...), or "
                 f"lower distill.target_logits.k ({self.bytes_per_token} bytes a token now) or "
@@ -300,7 +300,7 @@ class TopKStore:
         return self.folder / f"shard-{number:06d}.bin"
 
 
-def fill_signals(
+def fill_top_k(
     store: TopKStore,
     scorer: Scorer,
     *,
@@ -332,7 +332,7 @@ def fill_signals(
             progress(done, len(numbers))
 
 
-def in_words(size: int) -> str:
+def size_in_words(size: int) -> str:
     """Bytes in the largest unit that they reach: 260 bytes, 1.50 GiB."""
     value, unit = float(size), "bytes"
     for larger in ("KiB", "MiB", "GiB", "TiB"):

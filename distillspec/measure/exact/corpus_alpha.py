@@ -13,13 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distillspec.models.bare import bare_model, named
+from distillspec.models.bare import bare_model, describe_model
 from distillspec.models.runners.eager import max_context_length
 from distillspec.models.sampling.generate import DrawnText
 from distillspec.models.surgery.hidden_states import hidden_states, output_head, token_logits
-from distillspec.models.vocabulary.cross_tokenizer import bridge_of
-from distillspec.speculation.sampling import SamplingPolicy, check_finite, likeliest
-from distillspec.speculation.trajectory import keep_chances
+from distillspec.models.vocabulary.cross_tokenizer import token_map_of
+from distillspec.speculation.sampling import SamplingPolicy, check_finite, most_probable
+from distillspec.speculation.trajectory import keep_probabilities
 
 _ROWS = 8
 _CHUNK_TOKENS = 256
@@ -130,15 +130,15 @@ class Readings(NamedTuple):
     """Numbers per response token x of one text. The policy makes p and q from the logits.
 
     Attributes:
-        overlap: sum_v min(p_v, q_v), the acceptance rate of a token drawn from q.
-        at_argmax: p(argmax q), the acceptance rate of the draft's most probable token.
-        chance: Probability that token verification accepted a drafted x, as in `keep_chances`.
+        overlap: sum_v min(p_v, q_v), the acceptance rate of a token drawn from q. at_argmax:
+        p(argmax q), the acceptance rate of the draft's most probable token. random_source:
+        Probability that token verification accepted a drafted x, as in `keep_probabilities`.
         entropy: Entropy of p without temperature, in nats.
     """
 
     overlap: list[float]
     at_argmax: list[float]
-    chance: list[float]
+    random_source: list[float]
     entropy: list[float]
 
 
@@ -155,12 +155,12 @@ def readings(
 
     def read(p_logits: Tensor, q_logits: Tensor, tokens: Tensor) -> Tensor:
         p, q = policy.distribution(p_logits), _drafted(policy, q_logits)
-        chance = keep_chances(p, q, tokens)
+        random_source = keep_probabilities(p, q, tokens)
         nats = torch.special.entr(policy.untempered(p_logits)).sum(dim=-1)
         overlap = torch.minimum(p, q).sum(dim=-1)
-        drafted = likeliest(q_logits).unsqueeze(-1)
+        drafted = most_probable(q_logits).unsqueeze(-1)
         at_argmax = p.gather(-1, drafted).where(q.gather(-1, drafted) > 0.0, 0.0)[..., 0]
-        return torch.stack([overlap, at_argmax, chance, nats], dim=-1)
+        return torch.stack([overlap, at_argmax, random_source, nats], dim=-1)
 
     per_text = _per_token((target, draft), texts, read, vocab_size, chunk_tokens)
     return [Readings(*values.reshape(-1, 4).T.tolist()) for values in per_text]
@@ -216,7 +216,7 @@ def _blame(
     for model in models:
         for logits in _logits(model, rows, vocab_size, chunk_tokens):
             highest = logits.float().amax(-1)
-            check_finite(named(model), highest.masked_fill(highest == -torch.inf, 0.0))
+            check_finite(describe_model(model), highest.masked_fill(highest == -torch.inf, 0.0))
 
 
 def _summed(texts: Sequence[DrawnText], values: Sequence[Tensor]) -> SumsPerText:
@@ -249,24 +249,24 @@ def _logits(
         tokens[index, : _size(row)] = torch.tensor(row.prompt + row.response)
         is_token[index, : _size(row)] = True
         speaks[index, len(row.prompt) - 1 : _size(row) - 1] = True
-    bridge = bridge_of(bare_model(model))
-    if bridge is not None:
-        is_token = bridge.is_within(tokens, is_token, max_context_length(bare_model(model)))
+    token_map = token_map_of(bare_model(model))
+    if token_map is not None:
+        is_token = token_map.is_within(tokens, is_token, max_context_length(bare_model(model)))
     is_read = is_token[speaks].to(device)  # False where the draft's own tokens exceed its context
-    mask = None if bridge is None else is_token.to(device)
+    mask = None if token_map is None else is_token.to(device)
     tokens, speaks = tokens.to(device), speaks.to(device)
-    head = output_head(model, vocab_size if bridge is None else None)
+    head = output_head(model, vocab_size if token_map is None else None)
     if head is None:
         # All of [rows, T, V] exists at once, for models whose head cannot be separated.
         all_logits = token_logits(model, tokens, mask, vocab_size)[speaks]
         for logits, read in _chunks(all_logits, is_read, chunk_tokens):
-            yield logits if bridge is None else logits.where(read, -torch.inf)
+            yield logits if token_map is None else logits.where(read, -torch.inf)
         return
     states = hidden_states(model, tokens, mask)[speaks]
     for part, read in _chunks(states, is_read, chunk_tokens):
         logits = head.logits(part)
-        if bridge is not None:
-            logits = bridge.logits(logits)[..., :vocab_size].where(read, -torch.inf)
+        if token_map is not None:
+            logits = token_map.logits(logits)[..., :vocab_size].where(read, -torch.inf)
         yield logits
 
 

@@ -20,7 +20,7 @@ class ExpectedCounts(NamedTuple):
     verifications: float
 
 
-def expected_counts(chances: Sequence[float], gamma: int) -> ExpectedCounts:
+def expected_counts(keep_probabilities: Sequence[float], gamma: int) -> ExpectedCounts:
     """Expected tokens and rounds of a text of N tokens.
 
     Rounds with fewer than gamma + 1 tokens of the text left are not counted, as in decoding.
@@ -28,17 +28,19 @@ def expected_counts(chances: Sequence[float], gamma: int) -> ExpectedCounts:
     L <= gamma.
 
     Args:
-        chances: Probability that token i was accepted, if it was drafted; N of them.
+        keep_probabilities: Probability that token i was accepted, if it was drafted; N of them.
         gamma: Drafted tokens per block.
     """
-    begins = [0.0] * (len(chances) + 1)  # probability that a round begins at each position
+    begins = [0.0] * (
+        len(keep_probabilities) + 1
+    )  # probability that a round begins at each position
     begins[0] = 1.0
     emitted = verifications = 0.0
-    for start in range(len(chances) - gamma):
+    for start in range(len(keep_probabilities) - gamma):
         reach, tokens = 1.0, 1.0
         for position in range(start, start + gamma):
-            begins[position + 1] += begins[start] * reach * (1.0 - chances[position])
-            reach *= chances[position]
+            begins[position + 1] += begins[start] * reach * (1.0 - keep_probabilities[position])
+            reach *= keep_probabilities[position]
             tokens += reach
         begins[start + gamma + 1] += begins[start] * reach
         emitted += begins[start] * tokens

@@ -34,10 +34,10 @@ class TextFacts:
     Attributes:
         overlap: overlap[draft][i] is sum_v min(p_v, q_v), summed over the tokens of text i up to
             its end-of-text.
-        at_argmax: The same of p(argmax q).
-        entropy: entropy[i] is the target's entropy in nats, summed over the same tokens.
-        tokens: tokens[i] is the number of these tokens.
-        chances: chances[draft][i] has for each token of text i, also after end-of-text, the
+        at_argmax: The same of p(argmax q). entropy: entropy[i] is the target's entropy in nats,
+        summed over the same tokens. tokens: tokens[i] is the number of these tokens.
+        keep_probabilities: chances[draft][i] has for each token of text i, also after end-of-text,
+        the
             probability that it was an accepted draft token (`corpus_alpha.Readings`). Timed
             decoding ignores end-of-text, and so does the expected tau.
         documents: documents[i] is the document of text i.
@@ -47,7 +47,7 @@ class TextFacts:
     at_argmax: dict[str, list[float]]
     entropy: list[float]
     tokens: list[int]
-    chances: dict[str, list[list[float]]]
+    keep_probabilities: dict[str, list[list[float]]]
     documents: list[str]
 
     def alpha(self, draft: str) -> Sums:
@@ -58,7 +58,10 @@ class TextFacts:
 
     def expected_tau(self, draft: str, gamma: int) -> Sums:
         """Expected tokens over expected rounds, for chains of gamma and token verification."""
-        counts = [expected_counts(chances, gamma) for chances in self.chances[draft]]
+        counts = [
+            expected_counts(keep_probabilities, gamma)
+            for keep_probabilities in self.keep_probabilities[draft]
+        ]
         return by_document(
             Sums([text.emitted for text in counts], [text.verifications for text in counts]),
             self.documents,
@@ -86,7 +89,7 @@ def drawn_texts(
         [torch.tensor(prompt.tokens) for prompt in prompts],
         max_new_tokens=tokens,
         policy=policy,
-        chance=GeneratorSource(generator),
+        random_source=GeneratorSource(generator),
         eos_token_ids=_NO_TOKENS,
         pad_token=0,
         vocab_size=vocab_size,
@@ -119,7 +122,7 @@ def text_facts(
         vocab_size: Tokens that all models share.
     """
     tokens = [len(up_to_end(text.response, ends)[0]) for text in texts]
-    overlap, at_argmax, chances, entropy = {}, {}, {}, [0.0] * len(texts)
+    overlap, at_argmax, keep_probabilities, entropy = {}, {}, {}, [0.0] * len(texts)
     for name, draft in drafts.items():
         texts_read = readings(target, draft, texts, policy, vocab_size=vocab_size)
         ended = list(zip(texts_read, tokens, strict=True))
@@ -128,5 +131,5 @@ def text_facts(
         entropy = [
             sum(text_read.entropy[:count]) for text_read, count in ended
         ]  # the target's, so the same for every draft
-        chances[name] = [text_read.chance for text_read in texts_read]
-    return TextFacts(overlap, at_argmax, entropy, tokens, chances, list(documents))
+        keep_probabilities[name] = [text_read.random_source for text_read in texts_read]
+    return TextFacts(overlap, at_argmax, entropy, tokens, keep_probabilities, list(documents))

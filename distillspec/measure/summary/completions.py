@@ -14,7 +14,7 @@ from distillspec.measure.summary.records import Example, GreedyDivergence, Piece
 from distillspec.measure.timed.rows import FATES, CellRow
 from distillspec.models.bare import bare_model
 from distillspec.models.surgery.hidden_states import token_logits
-from distillspec.models.vocabulary.detokenize import decoded
+from distillspec.models.vocabulary.detokenize import detokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -153,9 +153,9 @@ def token_texts(
 ) -> Iterator[str]:
     """The text that each token adds. The first part of a split character adds nothing."""
     context = list(prompt[-_CONTEXT:])
-    before = decoded(tokenizer, context)
+    before = detokenize(tokenizer, context)
     for end in range(1, len(tokens) + 1):
-        text = decoded(tokenizer, [*context, *tokens[:end]])
+        text = detokenize(tokenizer, [*context, *tokens[:end]])
         if text.endswith("\ufffd") and end < len(tokens):
             yield ""
             continue
@@ -168,6 +168,6 @@ def completion_text(
 ) -> str:
     """The text of the tokens after the prompt, without special tokens."""
     context = list(prompt[-_CONTEXT:])
-    before = decoded(tokenizer, context, skip_special_tokens=True)
-    full = decoded(tokenizer, [*context, *tokens], skip_special_tokens=True)
+    before = detokenize(tokenizer, context, skip_special_tokens=True)
+    full = detokenize(tokenizer, [*context, *tokens], skip_special_tokens=True)
     return full[len(before) :]

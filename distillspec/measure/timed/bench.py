@@ -24,11 +24,11 @@ from distillspec.methods.build import (
     drafts_by_entropy,
     fixed_arms,
     graph_sizes,
-    guarded,
+    max_slots,
     models,
-    most_slots,
     most_tokens_per_second,
     protocols_of,
+    with_fallback,
 )
 from distillspec.methods.step_times import measure_steps, middle_prompt
 from distillspec.models.runners.compiled import make_runner
@@ -87,7 +87,7 @@ class Bench:
     ) -> None:
         self._suite, self._prompts, self._grid, self._device = suite, prompts, grid, device
         longest = max(len(p.tokens) for p in prompts)
-        capacity = longest + suite.max_new_tokens + most_slots(suite) + 1
+        capacity = longest + suite.max_new_tokens + max_slots(suite) + 1
         kind = suite.runner.kind
         blocks, trees, rows = graph_sizes(suite)
         self._target = make_runner(
@@ -100,7 +100,7 @@ class Bench:
                 capacity,
                 draft_block_sizes(suite),
                 tree_sizes=rows,
-                tells_entropy=drafts_by_entropy(suite),
+                computes_entropy=drafts_by_entropy(suite),
                 vocab_size=vocab_size,
                 prompts=[prompt.tokens for prompt in prompts],
             )
@@ -129,7 +129,7 @@ class Bench:
                 if column.method.parallel is not None:
                     continue
                 way = self._way(column, temperature, steps)
-                self._ways[column, temperature] = guarded(
+                self._ways[column, temperature] = with_fallback(
                     self._suite, column.method, way, column.draft
                 )
         runners = {"target": self._target, **self._drafts}
@@ -191,12 +191,12 @@ class Bench:
         at_this = {name: times for (name, at), times in steps.items() if at == temperature}
         fastest = most_tokens_per_second(self._suite, column.method, column.draft, at_this)
         generator = self._arms[column, temperature] = torch.Generator()  # drawn on the host
-        chance = GeneratorSource(generator)
-        return chooser(self._suite, column.method, chance, fastest, column.draft)
+        random_source = GeneratorSource(generator)
+        return chooser(self._suite, column.method, random_source, fastest, column.draft)
 
     def _steps(self) -> Steps:
         texts = [prompt.tokens for prompt in self._prompts]
-        middle = middle_prompt(texts, self._drafts.values(), most_slots(self._suite))
+        middle = middle_prompt(texts, self._drafts.values(), max_slots(self._suite))
         prompt = torch.tensor(middle, device=self._device)
         return {
             (method.name, temperature): measure_steps(
@@ -209,7 +209,7 @@ class Bench:
                 [configuration(method, gamma) for gamma in self._suite.of(method)],
                 prompt,
                 policy=self._policy(temperature),
-                chance=self._chance(
+                random_source=self._random_source(
                     derive_seed(self._suite.seed, "timing of bench", method.name, temperature)
                 ),
             )
@@ -296,9 +296,9 @@ class Bench:
     ) -> Generation:
         """Decode a text. End-of-text is ignored, so that compared texts have equal lengths."""
         policy = self._policy(temperature)
-        chance = self._chance(derive_seed(seed, "tokens of bench"))
+        random_source = self._random_source(derive_seed(seed, "tokens of bench"))
         if column is None:
-            plain = AutoregressiveDecoder(self._target, policy, chance)
+            plain = AutoregressiveDecoder(self._target, policy, random_source)
             return plain.decode(prompt, max_new_tokens=length)
         if (column, temperature) in self._arms:  # so that a resumed evaluation draws the same
             self._arms[column, temperature].manual_seed(derive_seed(seed, "arms of bench"))
@@ -307,11 +307,11 @@ class Bench:
             of_texts.begin()
             arm = of_texts.choose()
             chosen = BenchColumn(column.draft, self._suite.named(arm.name), arm.gamma)
-            generation = self._decode_with(chosen, arm, prompt, policy, chance, seed, length)
+            generation = self._decode_with(chosen, arm, prompt, policy, random_source, seed, length)
             of_texts.learn(RoundOutcome(len(generation.tokens), generation.decode_seconds))
             return generation
         way = self._ways.get((column, temperature))
-        return self._decode_with(column, way, prompt, policy, chance, seed, length)
+        return self._decode_with(column, way, prompt, policy, random_source, seed, length)
 
     def _decode_with(
         self,
@@ -319,7 +319,7 @@ class Bench:
         way: Configuration | Chooser | None,
         prompt: Tensor,
         policy: SamplingPolicy,
-        chance: RandomSource,
+        random_source: RandomSource,
         seed: int,
         length: int,
     ) -> Generation:
@@ -327,7 +327,7 @@ class Bench:
         draft, method, gamma, _ = column
         if method.parallel is not None:
             return self._parallel.decode(
-                method, gamma, draft, prompt, policy, chance, seed=seed, length=length
+                method, gamma, draft, prompt, policy, random_source, seed=seed, length=length
             )
         assert way is not None
         speculative = SpeculativeDecoder(
@@ -335,7 +335,7 @@ class Bench:
             {name: self._drafts[name] for name in models(self._suite, method, draft)},
             way,
             policy,
-            chance,
+            random_source,
             audited=self._suite.audit,
         )
         return speculative.decode(prompt, max_new_tokens=length)
@@ -346,5 +346,5 @@ class Bench:
     def _policy(self, temperature: float) -> SamplingPolicy:
         return SamplingPolicy(temperature, self._suite.top_k, self._suite.nucleus)
 
-    def _chance(self, seed: int) -> GeneratorSource:
+    def _random_source(self, seed: int) -> GeneratorSource:
         return GeneratorSource(torch.Generator(self._device).manual_seed(seed))

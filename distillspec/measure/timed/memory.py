@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distillspec.models.runners.eager import vocabulary_size
-from distillspec.models.runners.encoder_decoder import is_seq2seq
+from distillspec.models.runners.encoder_decoder import is_encoder_decoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -137,5 +137,5 @@ def _cache_bytes(model: PreTrainedModel, context: int) -> int:
     heads = int(config.num_attention_heads)
     key_value_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     head_size = int(getattr(config, "head_dim", None) or hidden // heads)
-    layers *= 2 if is_seq2seq(model) else 1  # plus keys and values of the source
+    layers *= 2 if is_encoder_decoder(model) else 1  # plus keys and values of the source
     return 2 * layers * key_value_heads * head_size * context * model.dtype.itemsize

@@ -79,7 +79,7 @@ class ParallelBench:
         draft: str,
         prompt: Tensor,
         policy: SamplingPolicy,
-        chance: RandomSource,
+        random_source: RandomSource,
         *,
         seed: int,
         length: int,
@@ -88,7 +88,7 @@ class ParallelBench:
         assert plan is not None
         process = self._drafts[draft, plan]
         target = self._targets[threads_of(plan)]
-        decoder = _decoder(target, process, policy, chance, gamma, seed)
+        decoder = _decoder(target, process, policy, random_source, gamma, seed)
         with torch_threads(threads_of(plan)):
             return decoder.decode(prompt, max_new_tokens=length)
 
@@ -115,7 +115,7 @@ def parallel_rounds(
     *,
     gamma: int,
     policy: SamplingPolicy,
-    chance: RandomSource,
+    random_source: RandomSource,
     seed: int,
     max_new_tokens: int,
     eos_token_ids: frozenset[int],
@@ -123,7 +123,7 @@ def parallel_rounds(
     """The rounds of one text, with a draft process that ends after it. The draft runs eager."""
     process = _start(plan, gamma, draft, "eager", 0, target.vocab_size)
     try:
-        decoder = _decoder(target, process, policy, chance, gamma, seed)
+        decoder = _decoder(target, process, policy, random_source, gamma, seed)
         with closing(
             decoder.rounds(prompt, max_new_tokens=max_new_tokens, eos_token_ids=eos_token_ids)
         ) as rounds:
@@ -181,10 +181,10 @@ def _decoder(
     target: Runner,
     process: CardProcess | PearlProcess,
     policy: SamplingPolicy,
-    chance: RandomSource,
+    random_source: RandomSource,
     gamma: int,
     seed: int,
 ) -> CardDecoder | PearlDecoder:
     if isinstance(process, CardProcess):
-        return CardDecoder(target, process, policy, chance, longest=gamma)
-    return PearlDecoder(target, process, policy, chance, gamma=gamma, seed=seed)
+        return CardDecoder(target, process, policy, random_source, longest=gamma)
+    return PearlDecoder(target, process, policy, random_source, gamma=gamma, seed=seed)

@@ -15,7 +15,7 @@ import torch
 from distillspec.errors import DistillSpecError
 from distillspec.measure.exact.prompt import MeasuredPrompt
 from distillspec.measure.timed.memory import round_bytes
-from distillspec.methods.build import most_drafted
+from distillspec.methods.build import max_drafted
 from distillspec.methods.step_times import StepTimes
 from distillspec.models.loading.digest import model_digest
 from distillspec.models.runners.eager import context_of_model
@@ -99,7 +99,7 @@ def _check_memory(
 ) -> None:
     """Raise before compilation if a round needs too much memory: K and gamma multiply."""
     text, available = longest + suite.max_new_tokens, _memory(target.device)
-    for method, gamma, drafted in most_drafted(suite):
+    for method, gamma, drafted in max_drafted(suite):
         judged = drafted if method.parallel is None else gamma
         needed = round_bytes(target, drafts, text=text, drafted=drafted, judged=judged)
         if needed > available:

@@ -31,10 +31,10 @@ from distillspec.models.runners.compiled_steps import (
 )
 from distillspec.models.runners.cross_tokenizer import CrossTokenizerRunner
 from distillspec.models.runners.eager import CausalRunner, max_context_length, vocabulary_size
-from distillspec.models.runners.encoder_decoder import is_seq2seq
+from distillspec.models.runners.encoder_decoder import is_encoder_decoder
 from distillspec.models.runners.tree_batch import eager_runner, runner_for_trees
 from distillspec.models.runners.tree_mask import TreePaths, check_takes_a_tree
-from distillspec.models.vocabulary.cross_tokenizer import bridge_of
+from distillspec.models.vocabulary.cross_tokenizer import token_map_of
 from distillspec.speculation.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def make_runner(
     block_sizes: Sequence[int],
     *,
     tree_sizes: Sequence[int] = (),
-    tells_entropy: bool = False,
+    computes_entropy: bool = False,
     vocab_size: int | None = None,
     prompts: Iterable[Sequence[int]] = (),
 ) -> Runner:
@@ -63,16 +63,19 @@ def make_runner(
         block_sizes: Numbers of tokens fed at once that get a graph.
         tree_sizes: The same for trees; empty if no trees are fed. A model that makes its own masks
             reads trees eagerly.
-        tells_entropy: Whether a stop rule needs the entropy after each token; only graphs compute
+        computes_entropy: Whether a stop rule needs the entropy after each token; only graphs
+        compute
             it.
         vocab_size: Logits are trimmed to this many tokens.
         prompts: The prompts that will be decoded, if known; they set the capacity of a draft with
             another tokenizer.
     """
-    token_map = bridge_of(model)
+    token_map = token_map_of(model)
     if token_map is not None:
         draft_capacity = min(token_map.places(prompts, capacity), max_context_length(model))
-        own = _own_runner(model, kind, draft_capacity, block_sizes, tree_sizes, tells_entropy=False)
+        own = _own_runner(
+            model, kind, draft_capacity, block_sizes, tree_sizes, computes_entropy=False
+        )
         return CrossTokenizerRunner(own, token_map)
     return _own_runner(
         model,
@@ -80,7 +83,7 @@ def make_runner(
         capacity,
         block_sizes,
         tree_sizes,
-        tells_entropy=tells_entropy,
+        computes_entropy=computes_entropy,
         vocab_size=vocab_size,
     )
 
@@ -92,7 +95,7 @@ def _own_runner(
     block_sizes: Sequence[int],
     tree_sizes: Sequence[int],
     *,
-    tells_entropy: bool,
+    computes_entropy: bool,
     vocab_size: int | None = None,
 ) -> Runner:
     """A runner over the model's own tokens."""
@@ -100,7 +103,7 @@ def _own_runner(
         return runner_for_trees(model, vocab_size=vocab_size)
     if kind == "eager":
         return eager_runner(model, vocab_size=vocab_size)
-    if is_seq2seq(model):
+    if is_encoder_decoder(model):
         log.warning("%s has an encoder: its decoding is not compiled", type(model).__name__)
         return eager_runner(model, vocab_size=vocab_size)
     if not compiler_available():
@@ -112,7 +115,7 @@ def _own_runner(
             capacity,
             block_sizes,
             tree_sizes=tree_sizes,
-            tells_entropy=tells_entropy,
+            computes_entropy=computes_entropy,
             vocab_size=vocab_size,
         )
     except TorchDynamoException as error:
@@ -138,7 +141,7 @@ class CompiledRunner:
         capacity: Tokens of the longest text.
         block_sizes: Numbers of tokens fed at once that are compiled, such as 1 and gamma + 1.
         tree_sizes: The same for `feed_tree`, padded in the same way; larger trees run uncompiled.
-        tells_entropy: Compile one more graph, for `feed_for_entropy`.
+        computes_entropy: Compile one more graph, for `feed_for_entropy`.
         vocab_size: Logits are trimmed to this many tokens (default: the model's own size).
     """
 
@@ -149,7 +152,7 @@ class CompiledRunner:
         block_sizes: Sequence[int],
         *,
         tree_sizes: Sequence[int] = (),
-        tells_entropy: bool = False,
+        computes_entropy: bool = False,
         vocab_size: int | None = None,
     ) -> None:
         check_rolls_back(model)
@@ -170,8 +173,8 @@ class CompiledRunner:
         self._takes_a_tree = is_plainly_causal(model)
         self._start = torch.zeros((), dtype=torch.long, device=self._device)
         self._compile_blocks()
-        self.tells_entropy = tells_entropy
-        if tells_entropy:
+        self.computes_entropy = computes_entropy
+        if computes_entropy:
             self._compile_entropy()
         self._compile_trees(room)
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from distillspec.errors import DistillSpecError
 
 
-def is_seq2seq(model: PreTrainedModel) -> bool:
+def is_encoder_decoder(model: PreTrainedModel) -> bool:
     """Whether the model has an encoder."""
     return bool(getattr(model.config, "is_encoder_decoder", False))
 
@@ -58,7 +58,7 @@ def check_same_kind(target: PreTrainedModel, draft: PreTrainedModel, where: str)
     Raises:
         DistillSpecError: Only one model has an encoder, or the start tokens differ.
     """
-    has_encoder = is_seq2seq(target), is_seq2seq(draft)
+    has_encoder = is_encoder_decoder(target), is_encoder_decoder(draft)
     if has_encoder[0] != has_encoder[1]:
         names = ["an encoder-decoder model" if value else "a causal model" for value in has_encoder]
         raise DistillSpecError(

@@ -14,7 +14,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model
 from distillspec.models.loading.transformers_calls import quiet
 from distillspec.models.runners.compiled import make_runner
-from distillspec.models.vocabulary.cross_tokenizer import bridge_of
+from distillspec.models.vocabulary.cross_tokenizer import token_map_of
 from distillspec.models.vocabulary.trimmed_head import settle_head, trim_head, with_whole_head
 from distillspec.runtime import atomic
 from distillspec.speculation.runner import Runner
@@ -89,7 +89,7 @@ def saved(
         DistillSpecError: The disk is full, or the draft has another tokenizer, which works in one
             process only.
     """
-    if bridge_of(model) is not None:
+    if token_map_of(model) is not None:
         raise DistillSpecError(
             "a draft with another tokenizer cannot run in another process",
             where="a method with the key parallel",

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distillspec.models.runners.cache import GrowingCache, check_rolls_back
-from distillspec.models.runners.encoder_decoder import is_seq2seq
+from distillspec.models.runners.encoder_decoder import is_encoder_decoder
 from distillspec.models.runners.encoder_decoder_reading import EncoderDecoderReading
 
 
@@ -47,7 +47,7 @@ def reading(model: PreTrainedModel) -> TextReading:
         DistillSpecError: The model's memory cannot be rolled back.
     """
     check_rolls_back(model)
-    return EncoderDecoderReading(model) if is_seq2seq(model) else CausalReading(model)
+    return EncoderDecoderReading(model) if is_encoder_decoder(model) else CausalReading(model)
 
 
 class CausalReading:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from distillspec.models.runners.cache import is_plainly_causal
 from distillspec.models.runners.eager import CausalRunner, max_context_length, vocabulary_size
-from distillspec.models.runners.encoder_decoder import is_seq2seq
+from distillspec.models.runners.encoder_decoder import is_encoder_decoder
 from distillspec.models.runners.text_reading import TextReading, reading
 from distillspec.recipe.context import UNLIMITED
 from distillspec.speculation.runner import Runner
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 def eager_runner(model: PreTrainedModel, *, vocab_size: int | None = None) -> Runner:
     """A runner of one text; use `runner_for_trees` for trees."""
-    if is_seq2seq(model):
+    if is_encoder_decoder(model):
         return EncoderDecoderRunner(model, vocab_size=vocab_size)
     return CausalRunner(model, vocab_size=vocab_size)
 
@@ -30,7 +30,7 @@ def runner_for_trees(model: PreTrainedModel, *, vocab_size: int | None = None) -
     """An eager runner that reads a tree in one row, or, with a warning, one path per row."""
     if is_plainly_causal(model):
         return CausalRunner(model, vocab_size=vocab_size)
-    if is_seq2seq(model):
+    if is_encoder_decoder(model):
         log.warning(
             "%s has an encoder: several drafts are read as a batch, each with a copy of the cache",
             type(model).__name__,

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.runners.cache import is_plainly_causal
-from distillspec.models.runners.encoder_decoder import is_seq2seq
+from distillspec.models.runners.encoder_decoder import is_encoder_decoder
 
 
 class TreePaths:
@@ -63,7 +63,7 @@ class TreePaths:
 
 def check_takes_a_tree(model: PreTrainedModel) -> None:
     """Raise DistillSpecError for a model whose attention does not accept a prepared mask."""
-    if is_seq2seq(model):
+    if is_encoder_decoder(model):
         raise DistillSpecError(
             f"{type(model).__name__} has an encoder; several drafts in one forward need a "
             "causal model",

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from distillspec.models.bare import bare_model, named
+from distillspec.models.bare import bare_model, describe_model
 from distillspec.models.runners.cache import additive_mask, check_rolls_back
-from distillspec.models.runners.encoder_decoder import is_seq2seq
+from distillspec.models.runners.encoder_decoder import is_encoder_decoder
 from distillspec.models.sampling.encoder_decoder import EncoderDecoderBatch
 from distillspec.models.sampling.forward import Forward, forward_of, read_prompts
 from distillspec.models.surgery.hidden_states import left_padded_positions
@@ -45,7 +45,7 @@ def generate(
     *,
     max_new_tokens: int,
     policy: SamplingPolicy,
-    chance: RandomSource,
+    random_source: RandomSource,
     eos_token_ids: frozenset[int],
     pad_token: int,
     batch_rows: int = 64,
@@ -63,7 +63,7 @@ def generate(
         prompts: Long [t] each, not empty.
         max_new_tokens: Tokens of the longest response, at least 1.
         policy: Temperature and truncation of the distribution.
-        chance: One stream for all rows, or a `RowSource` with a stream per row.
+        random_source: One stream for all rows, or a `RowSource` with a stream per row.
         eos_token_ids: Tokens that end a response.
         pad_token: Any token of the vocabulary.
         vocab_size: Logits are trimmed to this many tokens.
@@ -83,7 +83,9 @@ def generate(
             check_rolls_back(bare_model(writer.model))
             forwards.append(stack.enter_context(forward_of(writer.model)))
         shares = [writer.share for writer in writers]
-        sampler = _Sampler(forwards, shares, policy, chance, eos_token_ids, pad_token, vocab_size)
+        sampler = _Sampler(
+            forwards, shares, policy, random_source, eos_token_ids, pad_token, vocab_size
+        )
         for group in groups:
             drawn = sampler.sample([prompts[index] for index in group], max_new_tokens, group)
             for index, response in zip(group, drawn, strict=True):
@@ -99,7 +101,7 @@ class _Sampler:
         forwards: Sequence[Forward],
         shares: Sequence[float],
         policy: SamplingPolicy,
-        chance: RandomSource,
+        random_source: RandomSource,
         eos_token_ids: frozenset[int],
         pad_token: int,
         vocab_size: int | None,
@@ -108,7 +110,7 @@ class _Sampler:
         self._device = forwards[0].device
         self._shares = torch.tensor(shares, device=self._device)
         self._policy = policy
-        self._chance = chance
+        self._random_source = random_source
         self._ends = torch.tensor(sorted(eos_token_ids), dtype=torch.long, device=self._device)
         self._pad_token = pad_token
         self._vocab_size = vocab_size
@@ -126,7 +128,7 @@ class _Sampler:
             max_new_tokens: Tokens of the longest response.
             indices: Index of each prompt among all prompts.
         """
-        chance = for_rows(self._chance, torch.tensor(indices))
+        random_source = for_rows(self._random_source, torch.tensor(indices))
         batches = [_begun(prompts, max_new_tokens, forward) for forward in self._forwards]
         device = self._device
         drawn = torch.full((len(prompts), max_new_tokens), self._pad_token, device=device)
@@ -134,7 +136,7 @@ class _Sampler:
         done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
         doubts = torch.zeros((), device=device)
         for step in range(max_new_tokens):
-            tokens, doubt = self._next_tokens(batches, len(rows), chance)
+            tokens, doubt = self._next_tokens(batches, len(rows), random_source)
             doubts = doubts + doubt.sum()
             drawn[rows, step] = tokens
             done |= torch.isin(tokens, self._ends)
@@ -148,28 +150,33 @@ class _Sampler:
             if left <= len(rows) * (1 - _DONE_SHARE):
                 unfinished = (~done).nonzero()[:, 0]
                 rows, done = rows[unfinished], done[unfinished]
-                chance = for_rows(chance, unfinished)
+                random_source = for_rows(random_source, unfinished)
                 for batch in batches:
                     batch.keep_rows(unfinished)
-        check_finite(" or ".join(named(forward.model) for forward in self._forwards), doubts)
+        check_finite(
+            " or ".join(describe_model(forward.model) for forward in self._forwards), doubts
+        )
         return cut_at_ends(drawn.cpu(), self._ends.cpu())
 
     def _next_tokens(
-        self, batches: Sequence[_Batch | EncoderDecoderBatch], rows: int, chance: RandomSource
+        self,
+        batches: Sequence[_Batch | EncoderDecoderBatch],
+        rows: int,
+        random_source: RandomSource,
     ) -> DrawnToken:
         """long [rows], each drawn by the model whose turn it is in that row."""
         distributions = [batch.next_logits()[:, : self._vocab_size] for batch in batches]
         if len(distributions) == 1:
-            return self._policy.draw_with_doubt(distributions[0], chance)
-        turns = chance.draw(self._shares.expand(rows, -1))
+            return self._policy.draw_with_doubt(distributions[0], random_source)
+        turns = random_source.draw(self._shares.expand(rows, -1))
         of_writers = torch.stack(distributions)[turns, torch.arange(rows, device=self._device)]
-        return self._policy.draw_with_doubt(of_writers, chance)
+        return self._policy.draw_with_doubt(of_writers, random_source)
 
 
 def _begun(
     prompts: list[Tensor], max_new_tokens: int, forward: Forward
 ) -> _Batch | EncoderDecoderBatch:
-    is_answer = is_seq2seq(bare_model(forward.model))
+    is_answer = is_encoder_decoder(bare_model(forward.model))
     return (EncoderDecoderBatch if is_answer else _Batch)(prompts, max_new_tokens, forward)
 
 

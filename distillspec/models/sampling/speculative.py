@@ -64,7 +64,7 @@ def generate_speculatively(
     gamma: int,
     max_new_tokens: int,
     policy: SamplingPolicy,
-    chance: RandomSource,
+    random_source: RandomSource,
     eos_token_ids: frozenset[int],
     vocab_size: int | None = None,
     batch_rows: int = 64,
@@ -99,7 +99,7 @@ def generate_speculatively(
             numbers = order[start : start + batch_rows]
             rows = [prompts[number].to(ends.device) for number in numbers]
             rounds = SpeculativeRounds(
-                target_forward, draft_forward, head, rows, gamma, policy, chance, vocab_size
+                target_forward, draft_forward, head, rows, gamma, policy, random_source, vocab_size
             )
             rounds.run(max_new_tokens, ends)
             records = rounds.records()

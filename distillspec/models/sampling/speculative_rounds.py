@@ -57,11 +57,11 @@ class SpeculativeRounds:
         prompts: list[Tensor],
         gamma: int,
         policy: SamplingPolicy,
-        chance: RandomSource,
+        random_source: RandomSource,
         vocab_size: int | None,
     ) -> None:
         self._head, self._gamma, self._vocab_size = head, gamma, vocab_size
-        self._policy, self._chance = policy, chance
+        self._policy, self._random_source = policy, random_source
         self._count = len(prompts)
         texts = [prompt[:-1] for prompt in prompts]
         self._target, self._draft = MaskedReader(target, texts), MaskedReader(draft, texts)
@@ -105,7 +105,7 @@ class SpeculativeRounds:
             self._doubts[0] + p[..., 0].where(counts, 0.0).sum(),
             self._doubts[1] + q[..., 0].where(counts, 0.0).sum(),
         )
-        kept, following, acceptance = verify_token_rows(p, q, drafted, self._chance)
+        kept, following, acceptance = verify_token_rows(p, q, drafted, self._random_source)
         is_kept = torch.arange(self._gamma, device=rows.device) < kept[:, None]
         self._target.hide(~is_kept)
         if self._gamma > 1:
@@ -127,7 +127,7 @@ class SpeculativeRounds:
         tokens, distributions = [], []
         for _ in range(self._gamma):
             logits = self._draft.last_logits(inputs, is_text)[:, : self._vocab_size]
-            token, distribution = self._policy.draw_with_distribution(logits, self._chance)
+            token, distribution = self._policy.draw_with_distribution(logits, self._random_source)
             tokens.append(token)
             distributions.append(distribution)
             inputs, is_text = token[:, None], goes_on[:, None]

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
-from distillspec.models.runners.encoder_decoder import is_seq2seq
+from distillspec.models.runners.encoder_decoder import is_encoder_decoder
 from distillspec.recipe.schema import AdapterConfig
 
 
@@ -31,7 +31,7 @@ def add_lora(model: PreTrainedModel, lora: AdapterConfig) -> PeftModel:
         lora_dropout=lora.dropout,
         target_modules=targets,
         use_dora=lora.use_dora,
-        task_type=TaskType.SEQ_2_SEQ_LM if is_seq2seq(model) else TaskType.CAUSAL_LM,
+        task_type=TaskType.SEQ_2_SEQ_LM if is_encoder_decoder(model) else TaskType.CAUSAL_LM,
     )
     with warnings.catch_warnings():
         # peft uses a function name that transformers has deprecated.

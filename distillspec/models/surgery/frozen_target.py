@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from distillspec.divergence.head import OutputHead
 from distillspec.models.surgery.hidden_states import (
-    Layout,
+    TreeLayout,
     hidden_states,
     is_sharded,
     output_head,
@@ -40,14 +40,14 @@ class FrozenTarget:
 
     @torch.no_grad()
     def hidden(
-        self, tokens: Tensor, attention_mask: Tensor | None, layout: Layout | None = None
+        self, tokens: Tensor, attention_mask: Tensor | None, layout: TreeLayout | None = None
     ) -> Tensor:
         """long [B, T], bool [B, T] -> hidden states [B, T, H]."""
         return hidden_states(self.model, tokens, attention_mask, layout)
 
     @torch.no_grad()
     def logits(
-        self, tokens: Tensor, attention_mask: Tensor | None, layout: Layout | None = None
+        self, tokens: Tensor, attention_mask: Tensor | None, layout: TreeLayout | None = None
     ) -> Tensor:
         """long [B, T], bool [B, T] -> logits [B, T, V]."""
         return token_logits(self.model, tokens, attention_mask, self._vocab_size, layout)

@@ -17,12 +17,12 @@ from distillspec.models.runners.cache import additive_mask
 from distillspec.models.runners.eager import max_context_length
 from distillspec.models.runners.encoder_decoder import (
     head_scale,
-    is_seq2seq,
+    is_encoder_decoder,
     probe_row,
     row_logits,
     row_states,
 )
-from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, Pieces, bridge_of
+from distillspec.models.vocabulary.cross_tokenizer import CrossTokenizerMap, Pieces, token_map_of
 from distillspec.models.vocabulary.trimmed_head import TrimmedHead
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def _forbidding(linear: nn.Linear, kept: Tensor) -> Tensor:
     return allowed if linear.bias is None else allowed + linear.bias
 
 
-class Layout(NamedTuple):
+class TreeLayout(NamedTuple):
     """Rows that are trees.
 
     Attributes:
@@ -84,7 +84,10 @@ class Layout(NamedTuple):
 
 
 def hidden_states(
-    model: nn.Module, tokens: Tensor, attention_mask: Tensor | None, layout: Layout | None = None
+    model: nn.Module,
+    tokens: Tensor,
+    attention_mask: Tensor | None,
+    layout: TreeLayout | None = None,
 ) -> Tensor:
     """Last hidden states before the output head.
 
@@ -104,7 +107,7 @@ def hidden_states(
         Shape [B, T, H].
     """
     bare = bare_model(model)
-    token_map = bridge_of(bare)
+    token_map = token_map_of(bare)
     if token_map is not None:
         assert layout is None, "the recipe has been checked"
         pieces = _pieces(bare, token_map, tokens, attention_mask)
@@ -114,10 +117,10 @@ def hidden_states(
 
 
 def _own_states(
-    model: PreTrainedModel, tokens: Tensor, is_token: Tensor | None, layout: Layout | None
+    model: PreTrainedModel, tokens: Tensor, is_token: Tensor | None, layout: TreeLayout | None
 ) -> Tensor:
     """Hidden states over the model's own tokens."""
-    if is_seq2seq(model):
+    if is_encoder_decoder(model):
         assert layout is None, "the recipe has been checked"
         return row_states(model, tokens, is_token)
     inputs = _mask_inputs(model, is_token, layout)
@@ -131,7 +134,7 @@ def token_logits(
     tokens: Tensor,
     attention_mask: Tensor | None,
     vocab_size: int | None = None,
-    layout: Layout | None = None,
+    layout: TreeLayout | None = None,
 ) -> Tensor:
     """The model's logits after each token; also works on sharded models.
 
@@ -148,7 +151,7 @@ def token_logits(
     Returns:
         Shape [B, T, V].
     """
-    token_map = bridge_of(bare_model(model))
+    token_map = token_map_of(bare_model(model))
     if token_map is not None:
         assert layout is None, "the recipe has been checked"
         pieces = _pieces(bare_model(model), token_map, tokens, attention_mask)
@@ -163,10 +166,10 @@ def _own_logits(
     bare: PreTrainedModel,
     tokens: Tensor,
     is_token: Tensor | None,
-    layout: Layout | None,
+    layout: TreeLayout | None,
 ) -> Tensor:
     """Logits over the model's own tokens; the call goes through the wrapper of `bare`."""
-    if is_seq2seq(bare):
+    if is_encoder_decoder(bare):
         assert layout is None, "the recipe has been checked"
         return row_logits(model, bare, tokens, is_token)
     output = model(input_ids=tokens, use_cache=False, **_mask_inputs(bare, is_token, layout))
@@ -196,7 +199,7 @@ def _pieces(
 
 
 def _mask_inputs(
-    model: PreTrainedModel, is_token: Tensor | None, layout: Layout | None
+    model: PreTrainedModel, is_token: Tensor | None, layout: TreeLayout | None
 ) -> dict[str, Tensor]:
     if layout is not None:
         takes_bool = model.config._attn_implementation == "sdpa"
@@ -226,7 +229,7 @@ def _agrees(model: PreTrainedModel, head: OutputHead) -> bool:
     """Whether `head` gives the model's own logits from its hidden states, on one short row."""
     device = head.weight.device
     response = slice(None)
-    if is_seq2seq(model):
+    if is_encoder_decoder(model):
         tokens, first = probe_row(model)
         tokens, response = tokens.to(device), slice(first, None)
     else:

@@ -40,7 +40,7 @@ def made_draft(
     return model
 
 
-def facts(model: PreTrainedModel) -> ModelFacts:
+def made_draft_facts(model: PreTrainedModel) -> ModelFacts:
     """Facts about a model in memory, like `loading.model_facts.folder_facts`."""
     return ModelFacts(
         path=str(model.name_or_path),

@@ -18,7 +18,7 @@ from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.surgery.trainable import stacks
+from distillspec.models.surgery.trainable import layer_lists
 
 
 def split_over_processes(
@@ -42,7 +42,7 @@ def split_over_processes(
     buffers = {name: buffer.to(device, copy=True) for name, buffer in model.named_buffers()}
     assert device.type != "cuda" or torch.cuda.current_device() == device.index
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
-    for layer in chain.from_iterable(stacks(model)):
+    for layer in chain.from_iterable(layer_lists(model)):
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)

@@ -11,10 +11,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from distillspec.errors import DistillSpecError
-from distillspec.models.bare import bare_model, named
+from distillspec.models.bare import bare_model, describe_model
 from distillspec.models.runners.compiled import compiler_available
 from distillspec.models.runners.eager import vocabulary_size
-from distillspec.models.runners.encoder_decoder import is_seq2seq, probe_row
+from distillspec.models.runners.encoder_decoder import is_encoder_decoder, probe_row
 from distillspec.models.surgery.hidden_states import token_logits
 from distillspec.speculation.sampling import check_finite
 
@@ -80,7 +80,7 @@ def check_trains_as_it_decodes(draft: nn.Module) -> None:
     bare = bare_model(draft)
     draft.eval()
     expected = _probed(bare)
-    check_finite(f"the draft, {named(bare)}", expected)
+    check_finite(f"the draft, {describe_model(bare)}", expected)
     train_mode(draft)
     for name, module in draft.named_modules():
         if _is_of_lora_dropout(name):
@@ -101,7 +101,7 @@ def _probed(bare: PreTrainedModel) -> Tensor:
     """Logits of a short row, with 0 for masked tokens."""
     device = bare.device
     with torch.autocast(device.type, enabled=False):
-        if is_seq2seq(bare):
+        if is_encoder_decoder(bare):
             logits = token_logits(bare, probe_row(bare)[0].to(device), None)
         else:
             tokens = torch.arange(_PROBE_TOKENS, device=device)[None] % vocabulary_size(bare)
@@ -166,7 +166,7 @@ def compile_forward(draft: nn.Module) -> None:
         part.compile(dynamic=True)
 
 
-def stacks(draft: nn.Module) -> list[nn.ModuleList]:
+def layer_lists(draft: nn.Module) -> list[nn.ModuleList]:
     """The transformer layers in order: one list, or the encoder's and the decoder's."""
     return [
         max(_outer_lists(body), key=len, default=nn.ModuleList())
@@ -176,7 +176,7 @@ def stacks(draft: nn.Module) -> list[nn.ModuleList]:
 
 def bodies(bare: PreTrainedModel) -> list[nn.Module]:
     """The modules that compute hidden states: the model, or its encoder and decoder."""
-    if is_seq2seq(bare):
+    if is_encoder_decoder(bare):
         return [bare.get_encoder(), bare.get_decoder()]
     return [bare.base_model]
 

@@ -202,13 +202,13 @@ class CrossTokenizerMap:
         return self._ids[device]
 
 
-def attach(model: PreTrainedModel, token_map: CrossTokenizerMap) -> None:
+def attach_token_map(model: PreTrainedModel, token_map: CrossTokenizerMap) -> None:
     """Let `model` be read and run over the target's tokens wherever it is used as a draft."""
     # Neither module nor tensor: a plain attribute, which copies of the model keep.
     model.token_map = token_map  # type: ignore[assignment]
 
 
-def bridge_of(model: PreTrainedModel) -> CrossTokenizerMap | None:
+def token_map_of(model: PreTrainedModel) -> CrossTokenizerMap | None:
     """The cross-tokenizer map of this draft, or None if it uses the target's tokenizer."""
     token_map = model.__dict__.get("token_map")
     assert token_map is None or isinstance(token_map, CrossTokenizerMap)

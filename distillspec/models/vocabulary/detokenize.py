@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 
-def decoded(
+def detokenize(
     tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], *, skip_special_tokens: bool = False
 ) -> str:
     """The text of the tokens, regardless of the tokenizer's `clean_up_tokenization_spaces`."""

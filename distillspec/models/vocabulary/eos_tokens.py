@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from distillspec.errors import DistillSpecError
 from distillspec.models.bare import bare_model
 from distillspec.models.vocabulary.chat_template import ChatTemplate, Message, Tool, common_length
-from distillspec.models.vocabulary.detokenize import decoded
+from distillspec.models.vocabulary.detokenize import detokenize
 
 KEY = "pair.eos_token_ids"
 
@@ -63,7 +63,7 @@ class _Written(NamedTuple):
     calls: bool
 
 
-def stop_ids(
+def find_eos_tokens(
     model: nn.Module | None,
     tokenizer: PreTrainedTokenizerBase,
     *,
@@ -129,7 +129,7 @@ def _disagreements(
         )
 
 
-def required_stop_ids(
+def require_eos_tokens(
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
     what: str,
@@ -138,7 +138,7 @@ def required_stop_ids(
     given: Sequence[int] = (),
     variables: Mapping[str, Any] | None = None,
 ) -> EosTokens:
-    """Like `stop_ids`, with checks.
+    """Like `find_eos_tokens`, with checks.
 
     Args:
         model: The model.
@@ -158,7 +158,7 @@ def required_stop_ids(
             where=f"{KEY}={list(given)}",
             fix=f"set ids from 0 to {vocab_size - 1}, or remove the key",
         )
-    tokens = stop_ids(model, tokenizer, given=given, variables=variables)
+    tokens = find_eos_tokens(model, tokenizer, given=given, variables=variables)
     if not tokens.ids:
         raise DistillSpecError(
             f"the {what} names no end-of-text token",
@@ -202,7 +202,7 @@ def _answers(
         tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
         end = len(tokens)
         while end and (
-            tokens[end - 1] in special or not decoded(tokenizer, [tokens[end - 1]]).strip()
+            tokens[end - 1] in special or not detokenize(tokenizer, [tokens[end - 1]]).strip()
         ):
             end -= 1
         yield _Written(

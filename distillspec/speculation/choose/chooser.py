@@ -16,8 +16,8 @@ class RoundOutcome:
     Attributes:
         tokens: Tokens emitted, before a limit or an end of text cut them. seconds: Time of the
         round from choosing to learning. text: The committed tokens; the last `fresh` of them are
-        this round's. fresh: Tokens of this round that joined the text. chances: For each draft
-        model that the chooser watches, one probability per fresh token: that
+        this round's. fresh: Tokens of this round that joined the text. keep_probabilities: For each
+        draft model that the chooser watches, one probability per fresh token: that
             verification had kept this token if the model had drafted it.
     """
 
@@ -25,7 +25,7 @@ class RoundOutcome:
     seconds: float
     text: Sequence[int] = ()
     fresh: int = 0
-    chances: Mapping[str | None, Sequence[float]] = field(default_factory=dict)
+    keep_probabilities: Mapping[str | None, Sequence[float]] = field(default_factory=dict)
 
 
 class Chooser(Protocol):

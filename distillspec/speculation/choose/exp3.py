@@ -30,7 +30,7 @@ class EXP3:
         self,
         arms: Sequence[Configuration],
         reward: Reward,
-        chance: RandomSource,
+        random_source: RandomSource,
         *,
         scale: float = 1.0,
         is_centred: bool = False,
@@ -40,13 +40,13 @@ class EXP3:
         Args:
             arms: The configurations to choose from, at least 1.
             reward: What is maximised.
-            chance: The source of the draws.
+            random_source: The source of the draws.
             scale: Factor of the rate; 1 is the published value.
             is_centred: Whether losses are centred.
         """
         assert arms
         self._arms = list(arms)
-        self._reward, self._chance, self._scale = reward, chance, scale
+        self._reward, self._random_source, self._scale = reward, random_source, scale
         self._is_centred = is_centred
         self._losses = [0.0] * len(arms)
         self._total_loss = 0.0
@@ -66,7 +66,7 @@ class EXP3:
 
     def choose(self) -> Configuration:
         distribution = torch.tensor(self.probabilities(), dtype=torch.float64)
-        self._chosen = int(self._chance.draw(distribution))
+        self._chosen = int(self._random_source.draw(distribution))
         return self._arms[self._chosen]
 
     def learn(self, outcome: RoundOutcome) -> None:

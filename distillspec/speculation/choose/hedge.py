@@ -43,7 +43,7 @@ class Hedge:
         self,
         arms: Sequence[Configuration],
         reward: Reward,
-        chance: RandomSource,
+        random_source: RandomSource,
         *,
         scale: float = 1.0,
     ) -> None:
@@ -52,12 +52,12 @@ class Hedge:
         Args:
             arms: The configurations to choose from, at least 1.
             reward: What is maximised.
-            chance: The source of the draws.
+            random_source: The source of the draws.
             scale: Factor of the rate; 1 is the theorem's value.
         """
         assert arms
         self._arms = list(arms)
-        self._reward, self._chance, self._scale = reward, chance, scale
+        self._reward, self._random_source, self._scale = reward, random_source, scale
         self._imagined = [_imagined(arm) for arm in arms]
         models = [arm.model for arm in arms if isinstance(arm.draft, ChainDraft)]
         self.watches: tuple[str | None, ...] = tuple(dict.fromkeys(models))
@@ -85,7 +85,7 @@ class Hedge:
             self._chosen = least
         else:
             distribution = torch.tensor(self.probabilities(), dtype=torch.float64)
-            self._chosen = int(self._chance.draw(distribution))
+            self._chosen = int(self._random_source.draw(distribution))
         return self._arms[self._chosen]
 
     def learn(self, outcome: RoundOutcome) -> None:

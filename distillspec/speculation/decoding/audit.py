@@ -77,6 +77,8 @@ class _RecordingPolicy(SamplingPolicy):
         self.recorded.append(logits.clone())  # a compiled runner overwrites its last logits
         return self.plain.distribution(logits)
 
-    def draw_with_distribution(self, logits: Tensor, chance: RandomSource) -> tuple[Tensor, Tensor]:
+    def draw_with_distribution(
+        self, logits: Tensor, random_source: RandomSource
+    ) -> tuple[Tensor, Tensor]:
         self.recorded.append(logits.clone())
-        return self.plain.draw_with_distribution(logits, chance)
+        return self.plain.draw_with_distribution(logits, random_source)

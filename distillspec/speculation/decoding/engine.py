@@ -43,7 +43,7 @@ class SpeculativeDecoder:
         draft: Runner | Mapping[str, Runner],
         way: Configuration | Chooser,
         policy: SamplingPolicy,
-        chance: RandomSource,
+        random_source: RandomSource,
         *,
         audited: bool = False,
     ) -> None:
@@ -54,7 +54,7 @@ class SpeculativeDecoder:
             draft: The draft model, or several by the names that configurations use for them.
             way: One configuration for every round, or the chooser of configurations.
             policy: What makes a distribution of logits, for target and drafts.
-            chance: The source of every random choice.
+            random_source: The source of every random choice.
             audited: Whether records hold a `RoundAudit`. It costs time, which the times include.
         """
         self._target = target
@@ -65,7 +65,7 @@ class SpeculativeDecoder:
         assert all(same), "target and draft differ in vocabulary"
         self._chooser = Fixed(way) if isinstance(way, Configuration) else way
         self._policy = self._draft_policy = policy
-        self._chance = chance
+        self._random_source = random_source
         feedback = StopRuleFeedback(), ChooserFeedback(self._chooser, self._drafts, policy)
         self._observer = Observers(*feedback)
         if audited:
@@ -147,7 +147,7 @@ class SpeculativeDecoder:
             model=draft,
             vocab_size=self._target.vocab_size,
             policy=self._draft_policy,
-            chance=self._chance,
+            random_source=self._random_source,
             stop=configuration.stop,
         )
 
@@ -160,7 +160,7 @@ class SpeculativeDecoder:
         sums = p[..., 0].sum(), proposal.q[..., 0].sum()
         if p.is_cpu:
             _check(*sums, configuration.model)
-        result = proposal.verify(configuration.verify, p, self._chance)
+        result = proposal.verify(configuration.verify, p, self._random_source)
         if not p.is_cpu:
             _check(*sums, configuration.model)
         return result
@@ -187,10 +187,10 @@ class SpeculativeDecoder:
 class AutoregressiveDecoder:
     """The baseline: one target forward per token."""
 
-    def __init__(self, target: Runner, policy: SamplingPolicy, chance: RandomSource) -> None:
+    def __init__(self, target: Runner, policy: SamplingPolicy, random_source: RandomSource) -> None:
         self._target = target
         self._policy = policy
-        self._chance = chance
+        self._random_source = random_source
 
     def decode(
         self, prompt: Tensor, *, max_new_tokens: int, eos_token_ids: frozenset[int] = NO_TOKENS
@@ -208,7 +208,7 @@ class AutoregressiveDecoder:
         is_finished = False
         while len(drawn) < max_new_tokens and not is_finished:
             logits = self._target.feed(token.view(1, 1))[0, -1]
-            token, doubt = self._policy.draw_with_doubt(logits, self._chance)
+            token, doubt = self._policy.draw_with_doubt(logits, self._random_source)
             doubts = doubts + doubt
             drawn.append(token)
             is_finished = bool(eos_token_ids) and int(token) in eos_token_ids

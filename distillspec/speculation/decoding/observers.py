@@ -141,7 +141,7 @@ class ChooserFeedback(RoundObserver):
                 seconds=time.perf_counter() - self._began,
                 text=decoded.text,
                 fresh=decoded.emitted,
-                chances=watched.chances,
+                keep_probabilities=watched.keep_probabilities,
             )
         )
         return record._replace(draft_steps=record.draft_steps + watched.forwards)

@@ -55,8 +55,8 @@ class Chain(NamedTuple):
     def score(self, target: Runner, head: Tensor) -> Tensor:
         return target.feed(torch.cat([head, self.tokens]).unsqueeze(0))[0]
 
-    def verify(self, rule: Rule, p: Tensor, chance: RandomSource) -> VerifyResult:
-        return rule(p, self.q, self.tokens, chance)
+    def verify(self, rule: Rule, p: Tensor, random_source: RandomSource) -> VerifyResult:
+        return rule(p, self.q, self.tokens, random_source)
 
     def commit(
         self, target: Runner, draft: Runner | None, committed: int, result: VerifyResult
@@ -84,14 +84,19 @@ class ChainDraft:
         assert gamma >= 0
         if gamma == 0:
             return Chain.empty(context)
-        runner, policy, chance, stop = context.runner, context.policy, context.chance, context.stop
+        runner, policy, random_source, stop = (
+            context.runner,
+            context.policy,
+            context.random_source,
+            context.stop,
+        )
         distributions: list[Tensor] = []
         tokens: list[Tensor] = []
         read = _reader(runner, policy, stop)
         logits, _ = read(context.pending().unsqueeze(0))
         steps = 1
         while True:
-            token, q = policy.draw_with_distribution(logits, chance)
+            token, q = policy.draw_with_distribution(logits, random_source)
             distributions.append(q)
             tokens.append(token)
             # A token once drawn is submitted, also where the rule stops after it.
@@ -112,7 +117,7 @@ def _reader(
     It also returns their entropy if the runner computes it. Single tokens always take the graph
     with the entropy, needed or not: a second graph would hold its own copy of the weights.
     """
-    if stop.reads_entropy and isinstance(runner, EntropyRunner) and runner.tells_entropy:
+    if stop.reads_entropy and isinstance(runner, EntropyRunner) and runner.computes_entropy:
         entropy_runner, temperature = runner, policy.reading_temperature
 
         def with_entropy(tokens: Tensor) -> tuple[Tensor, Tensor | None]:

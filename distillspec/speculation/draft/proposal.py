@@ -26,7 +26,7 @@ class DraftContext:
             None for a rule that needs no model.
         vocab_size: V, the size of each q.
         policy: What makes q of the draft's logits.
-        chance: The source of the draws.
+        random_source: The source of the draws.
         stop: When drafting stops early.
     """
 
@@ -35,7 +35,7 @@ class DraftContext:
     model: Runner | None
     vocab_size: int
     policy: SamplingPolicy
-    chance: RandomSource
+    random_source: RandomSource
     stop: StopRule
 
     @property
@@ -90,7 +90,7 @@ class Proposal(Protocol):
         """
         ...
 
-    def verify(self, rule: Rule, p: Tensor, chance: RandomSource) -> VerifyResult:
+    def verify(self, rule: Rule, p: Tensor, random_source: RandomSource) -> VerifyResult:
         """What the rule keeps, given the target's distribution p after each context."""
         ...
 

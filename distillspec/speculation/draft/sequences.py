@@ -43,8 +43,8 @@ class Bundle:
         parents = [root - 1, *(root + parent for parent in self.tree.parents)]
         return target.feed_tree(tokens, parents)[0]
 
-    def verify(self, rule: Rule, p: Tensor, chance: RandomSource) -> VerifyResult:
-        return rule(p, self.q, self.tree, chance)
+    def verify(self, rule: Rule, p: Tensor, random_source: RandomSource) -> VerifyResult:
+        return rule(p, self.q, self.tree, random_source)
 
     def commit(
         self, target: Runner, draft: Runner | None, committed: int, result: VerifyResult
@@ -107,18 +107,18 @@ class SequencesDraft:
             return Bundle(Tree.of([]), nothing, (), steps=0, drafted=0)
         logits = context.runner.feed(context.pending().unsqueeze(0))[0, -1]
         root = context.policy.distribution(logits)
-        sequences = _Sequences(context, self.first(root, context.chance), root, logits)
+        sequences = _Sequences(context, self.first(root, context.random_source), root, logits)
         while sequences.alive and len(sequences.drawn) < gamma:
             sequences.draw(sequences.feed())
         return sequences.bundle()
 
-    def first(self, root: Tensor, chance: RandomSource) -> Tensor:
+    def first(self, root: Tensor, random_source: RandomSource) -> Tensor:
         """First tokens from q [V]: long [K], or fewer distinct ones where q has fewer."""
         if not self.distinct:
-            return chance.draw(root.expand(self.count, -1))
+            return random_source.draw(root.expand(self.count, -1))
         left, tokens = root.clone(), []
         for _ in range(max(1, min(self.count, int((root > 0.0).sum())))):
-            token = chance.draw(left)
+            token = random_source.draw(left)
             left[token] = 0.0
             tokens.append(token)
         return torch.stack(tokens)
@@ -165,7 +165,7 @@ class _Sequences:
             return
         chosen = [offset for offset, _ in going]
         further = logits if len(chosen) == len(logits) else logits[chosen]
-        tokens, q = policy.draw_with_distribution(further, self._context.chance)
+        tokens, q = policy.draw_with_distribution(further, self._context.random_source)
         for k in self.alive:
             self._lengths[k] += 1
         # A token once drawn is submitted, also where the rule stops after it.

@@ -60,7 +60,7 @@ class CardDecoder(ParallelDecoder):
         target: TextRunner,
         draft: CandidateSource,
         policy: SamplingPolicy,
-        chance: RandomSource,
+        random_source: RandomSource,
         *,
         longest: int,
     ) -> None:
@@ -70,10 +70,10 @@ class CardDecoder(ParallelDecoder):
             target: The model whose distribution the output has.
             draft: The candidates.
             policy: What makes a distribution of logits.
-            chance: The source of the target's draws.
+            random_source: The source of the target's draws.
             longest: The most tokens of a path that one target forward verifies.
         """
-        super().__init__(target, draft, policy, chance)
+        super().__init__(target, draft, policy, random_source)
         self._draft = draft
         self._longest = longest
 
@@ -126,7 +126,7 @@ class CardDecoder(ParallelDecoder):
     def _drawn(self, block: Tensor) -> list[int]:
         """What the target draws after each token of the block, long [1, G]."""
         started = time.perf_counter()
-        draws = self._policy.draw_with_doubt(self._target.feed(block)[0], self._chance)
+        draws = self._policy.draw_with_doubt(self._target.feed(block)[0], self._random_source)
         drawn: list[int] = draws.token.tolist()
         self._busy += time.perf_counter() - started
         check_finite("the target", draws.doubt)

@@ -34,10 +34,14 @@ class ParallelDecoder(ABC):
     """Decodes one text at a time. A subclass defines how a text starts and what a round is."""
 
     def __init__(
-        self, target: TextRunner, partner: Partner, policy: SamplingPolicy, chance: RandomSource
+        self,
+        target: TextRunner,
+        partner: Partner,
+        policy: SamplingPolicy,
+        random_source: RandomSource,
     ) -> None:
         self._target, self._partner = target, partner
-        self._policy, self._chance = policy, chance
+        self._policy, self._random_source = policy, random_source
         self._busy = 0.0  # seconds that the target has worked on this text
 
     def decode(

@@ -77,7 +77,7 @@ class PearlDecoder(ParallelDecoder):
         target: TextRunner,
         draft: BlockSource,
         policy: SamplingPolicy,
-        chance: RandomSource,
+        random_source: RandomSource,
         *,
         gamma: int,
         seed: int,
@@ -85,15 +85,13 @@ class PearlDecoder(ParallelDecoder):
         """Make a decoder.
 
         Args:
-            target: The model whose distribution the output has.
-            draft: The source of blocks.
-            policy: What makes a distribution of logits, for both models.
-            chance: The source of the target's random choices.
-            gamma: Tokens of a block, at least 1.
-            seed: Of the draft's draws. They are independent of `chance`, also for equal seeds.
+            target: The model whose distribution the output has. draft: The source of blocks.
+            policy: What makes a distribution of logits, for both models. random_source: The source
+            of the target's random choices. gamma: Tokens of a block, at least 1. seed: Of the
+            draft's draws. They are independent of `random_source`, also for equal seeds.
         """
         assert gamma >= 1
-        super().__init__(target, draft, policy, chance)
+        super().__init__(target, draft, policy, random_source)
         self._draft = draft
         self._gamma, self._seed = gamma, seed
 
@@ -125,7 +123,7 @@ class PearlDecoder(ParallelDecoder):
             block = PearlBlock([*pending.tokens, new.tokens[0]], q)
             check_finite("the target", p[:, 0])
             check_finite("the draft", block.q[:, 0])
-            emitted = _verify(p, block, self._chance)
+            emitted = _verify(p, block, self._random_source)
             is_whole = len(emitted) == len(block.tokens) and emitted == block.tokens
             accepted = len(emitted) if is_whole else len(emitted) - 1
             self._target.rollback(len(committed) + len(emitted) - 1)
@@ -164,24 +162,24 @@ class PearlDecoder(ParallelDecoder):
         return p
 
 
-def _verify(p: Tensor, block: PearlBlock, chance: RandomSource) -> list[int]:
+def _verify(p: Tensor, block: PearlBlock, random_source: RandomSource) -> list[int]:
     """Token verification of the pending block and the first token of the new one.
 
     Args:
         p: The target's distribution before each token, shape [G, V].
         block: G drafted tokens and their q.
-        chance: The source of the random choices.
+        random_source: The source of the random choices.
 
     Returns:
         The tokens that were kept, and a correction unless all were kept.
     """
     drafted = torch.tensor(block.tokens, device=p.device).unsqueeze(1)
     ratio = (p.gather(1, drafted) / block.q.gather(1, drafted)).squeeze(1)
-    accepted: list[bool] = chance.accept(ratio).tolist()
+    accepted: list[bool] = random_source.accept(ratio).tolist()
     if all(accepted):
         return list(block.tokens)
     kept = accepted.index(False)
-    return [*block.tokens[:kept], int(chance.draw(residual(p[kept], block.q[kept])))]
+    return [*block.tokens[:kept], int(random_source.draw(residual(p[kept], block.q[kept])))]
 
 
 class PearlProcess:
@@ -281,21 +279,21 @@ class BlockWorker:
     """The draft's side: drafts blocks and writes the distribution of every drawn token."""
 
     def __init__(
-        self, make: Callable[[], Runner], q: Tensor, chance: RandomSource | None = None
+        self, make: Callable[[], Runner], q: Tensor, random_source: RandomSource | None = None
     ) -> None:
         """Make the draft.
 
         Args:
-            make: Makes the draft's runner.
-            q: float32 [G, V]; gets the distribution of every drawn token.
-            chance: The source of the draws; by default a generator from the seed of each text.
+            make: Makes the draft's runner. q: float32 [G, V]; gets the distribution of every drawn
+            token. random_source: The source of the draws; by default a generator from the seed of
+            each text.
         """
         self._runner = make()
         self._q = q
-        self._given = chance
+        self._given = random_source
         self._text: list[int] = []
         self._policy = SamplingPolicy()
-        self._chance: RandomSource = chance or _drafting_chance(
+        self._random_source: RandomSource = random_source or _drafting_chance(
             0
         )  # until the first text brings its seed
 
@@ -307,7 +305,7 @@ class BlockWorker:
         match message:
             case Begin(number, prompt, policy, seed):
                 self._text, self._policy = list(prompt), policy
-                self._chance = self._given or _drafting_chance(seed)
+                self._random_source = self._given or _drafting_chance(seed)
                 self._runner.reset()
                 if len(prompt) > 1:
                     self._runner.feed(torch.tensor([prompt[:-1]]))
@@ -326,7 +324,7 @@ class BlockWorker:
         """Draw a token from the q that was written, in the precision it was written in."""
         logits = self._runner.feed(torch.tensor([self._text[self._runner.length :]]))[0, -1]
         self._q[position] = self._policy.distribution(logits)
-        token = int(self._chance.draw(self._q[position]))
+        token = int(self._random_source.draw(self._q[position]))
         self._text.append(token)
         return token
 

@@ -10,7 +10,7 @@ from distillspec.speculation.verify.result import VerifyResult
 from distillspec.speculation.verify.token import ratios, residual
 
 
-def verify_block(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> VerifyResult:
+def verify_block(p: Tensor, q: Tensor, tokens: Tensor, random_source: RandomSource) -> VerifyResult:
     """Block verification of one drafted sequence. Lossless.
 
     With w_0 = 1 and w_i = min(1, w_{i-1} p_i(x_i)/q_i(x_i)), each prefix i has an independent trial
@@ -25,21 +25,21 @@ def verify_block(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> 
         p: The target's distributions, shape [G+1, V].
         q: The draft's distributions, shape [G, V].
         tokens: Drafted tokens, long [G].
-        chance: The source of every random choice.
+        random_source: The source of every random choice.
 
     Source: Sun et al. 2403.10444.
     """
     gamma = tokens.shape[0]
     if gamma == 0:
-        return VerifyResult([int(chance.draw(p[0]))])
+        return VerifyResult([int(random_source.draw(p[0]))])
     h, w = acceptance_probabilities(p, q, tokens)
-    trials = chance.accept(h).tolist()
+    trials = random_source.accept(h).tolist()
     kept = max((i + 1 for i, succeeds in enumerate(trials) if succeeds), default=0)
     if kept == gamma:
-        following = chance.draw(p[gamma])
+        following = random_source.draw(p[gamma])
     else:
         reached = w[kept - 1] if kept else 1.0
-        following = chance.draw(_scaled_residual(reached, p[kept], q[kept]))
+        following = random_source.draw(_scaled_residual(reached, p[kept], q[kept]))
     return VerifyResult(torch.cat([tokens[:kept], following.view(1)]).tolist())
 
 

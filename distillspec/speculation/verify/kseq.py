@@ -15,19 +15,19 @@ from distillspec.speculation.verify.walk import walk_down
 _HALVINGS = 60
 
 
-def verify_kseq(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
+def verify_kseq(p: Tensor, q: Tensor, tree: Tree, random_source: RandomSource) -> VerifyResult:
     """K-SEQ at each context of a tree of independent drafts. Lossless.
 
     Args:
         p: The target's distribution after each context, shape [N+1, V].
         q: The draft's distributions, by the tree's rows.
         tree: The drafted tree of N nodes.
-        chance: The source of every random choice.
+        random_source: The source of every random choice.
     """
-    return walk_down(p, q, tree, chance, kseq_token)
+    return walk_down(p, q, tree, random_source, kseq_token)
 
 
-def kseq_token(p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource) -> int:
+def kseq_token(p: Tensor, q: Tensor, drafts: list[int], random_source: RandomSource) -> int:
     """The next token, distributed as p, from K independent draws of q.
 
     The first draft whose trial succeeds is the token; a trial has probability min(1, p(x) / (rho
@@ -39,17 +39,17 @@ def kseq_token(p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource) ->
         p: The target's distribution, shape [V].
         q: The draft's distribution, shape [V].
         drafts: K tokens drawn from q, in drawing order, equal ones included.
-        chance: The source of every random choice.
+        random_source: The source of every random choice.
 
     Source: Sun et al. 2310.15141.
     """
     K = len(drafts)
     at = torch.tensor(drafts, device=p.device)
     rho, beta = threshold(p, q, K)
-    trials = chance.accept(p[at] / (rho * q[at])).tolist()
+    trials = random_source.accept(p[at] / (rho * q[at])).tolist()
     if True in trials:
         return drafts[trials.index(True)]
-    return int(chance.draw(residual_weights(p, q, K, rho, beta)))
+    return int(random_source.draw(residual_weights(p, q, K, rho, beta)))
 
 
 def residual_weights(p: Tensor, q: Tensor, K: int, rho: float, beta: float) -> Tensor:

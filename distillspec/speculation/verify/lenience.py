@@ -33,16 +33,16 @@ def lenient(form: str, eps: float) -> VerifyRule:
     assert 0.0 < eps <= 1.0
     widened = FORMS[form]
 
-    def verify(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> VerifyResult:
+    def verify(p: Tensor, q: Tensor, tokens: Tensor, random_source: RandomSource) -> VerifyResult:
         gamma = tokens.shape[0]
         if gamma == 0:
-            return VerifyResult([int(chance.draw(p[0]))])
+            return VerifyResult([int(random_source.draw(p[0]))])
         drafted = tokens.unsqueeze(1)
         p_of, q_of = p[:gamma].gather(1, drafted), q.gather(1, drafted)
-        kept = chance.accept((widened(p_of, eps) / q_of).squeeze(1)).tolist()
+        kept = random_source.accept((widened(p_of, eps) / q_of).squeeze(1)).tolist()
         accepted = kept.index(False) if False in kept else gamma
         whole = accepted == gamma
-        following = chance.draw(p[gamma] if whole else residual(p[accepted], q[accepted]))
+        following = random_source.draw(p[gamma] if whole else residual(p[accepted], q[accepted]))
         return VerifyResult(torch.cat([tokens[:accepted], following.view(1)]).tolist())
 
     return verify

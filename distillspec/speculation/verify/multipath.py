@@ -11,7 +11,7 @@ from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.result import VerifyResult
 
 
-def verify_multipath(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
+def verify_multipath(p: Tensor, q: Tensor, tree: Tree, random_source: RandomSource) -> VerifyResult:
     """Block verification of the best of K independent drafts of one length. Lossless.
 
     Tokens are ordered by p/q, unclamped; the index breaks ties. Of the K drafts, the one of highest
@@ -27,7 +27,7 @@ def verify_multipath(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> 
         p: The target's distribution after each context, shape [N+1, V].
         q: The draft's distributions, by the tree's rows.
         tree: The drafted tree of N nodes.
-        chance: The source of every random choice.
+        random_source: The source of every random choice.
 
     Source: 2602.16961.
     """
@@ -56,7 +56,7 @@ def verify_multipath(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> 
     at = torch.tensor(contexts, device=p.device)
     drafted_tokens = torch.tensor(tokens, dtype=torch.long, device=p.device)
     rows = torch.stack(skewed) if skewed else p[:0]
-    return verify_block(p[at], rows, drafted_tokens, chance)
+    return verify_block(p[at], rows, drafted_tokens, random_source)
 
 
 def _factored(a: Tensor, b: Tensor | float, K: int) -> Tensor:

@@ -13,27 +13,27 @@ from distillspec.speculation.verify.result import VerifyResult
 from distillspec.speculation.verify.walk import walk_down
 
 
-def verify_recursive(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
+def verify_recursive(p: Tensor, q: Tensor, tree: Tree, random_source: RandomSource) -> VerifyResult:
     """Recursive rejection at each context of a tree of independent drafts. Lossless.
 
     Args:
         p: The target's distribution after each context, shape [N+1, V].
         q: The draft's distributions, by the tree's rows.
         tree: The drafted tree of N nodes.
-        chance: The source of every random choice.
+        random_source: The source of every random choice.
     """
-    return walk_down(p, q, tree, chance, partial(recursive_token, replacement=True))
+    return walk_down(p, q, tree, random_source, partial(recursive_token, replacement=True))
 
 
 def verify_recursive_distinct(
-    p: Tensor, q: Tensor, tree: Tree, chance: RandomSource
+    p: Tensor, q: Tensor, tree: Tree, random_source: RandomSource
 ) -> VerifyResult:
     """`verify_recursive` for drafts that each context drew without replacement."""
-    return walk_down(p, q, tree, chance, partial(recursive_token, replacement=False))
+    return walk_down(p, q, tree, random_source, partial(recursive_token, replacement=False))
 
 
 def recursive_token(
-    p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource, *, replacement: bool
+    p: Tensor, q: Tensor, drafts: list[int], random_source: RandomSource, *, replacement: bool
 ) -> int:
     """The next token, distributed as p, from tokens drawn from q.
 
@@ -45,14 +45,14 @@ def recursive_token(
         p: The target's distribution, shape [V].
         q: The draft's distribution, shape [V].
         drafts: Tokens drawn from q, in drawing order.
-        chance: The source of every random choice.
+        random_source: The source of every random choice.
         replacement: Whether they were drawn with replacement.
     """
     for token in drafts:
-        if bool(chance.accept((p[token] / q[token]).view(1))):
+        if bool(random_source.accept((p[token] / q[token]).view(1))):
             return token
         p, q = after_rejection(p, q, token, replacement=replacement)
-    return int(chance.draw(p))
+    return int(random_source.draw(p))
 
 
 def after_rejection(

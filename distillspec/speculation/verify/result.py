@@ -34,7 +34,7 @@ class Rule(Protocol):
     """Either of the rules below; it must fit what was drafted."""
 
     def __call__(
-        self, p: Tensor, q: Tensor, drafted: Any, chance: RandomSource, /
+        self, p: Tensor, q: Tensor, drafted: Any, random_source: RandomSource, /
     ) -> VerifyResult: ...
 
 
@@ -42,7 +42,7 @@ class VerifyRule(Protocol):
     """Verifies one drafted sequence."""
 
     def __call__(
-        self, p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource, /
+        self, p: Tensor, q: Tensor, tokens: Tensor, random_source: RandomSource, /
     ) -> VerifyResult:
         """p [G+1, V], q [G, V], drafted tokens long [G] -> result."""
         ...
@@ -51,6 +51,8 @@ class VerifyRule(Protocol):
 class TreeRule(Protocol):
     """Verifies a drafted tree."""
 
-    def __call__(self, p: Tensor, q: Tensor, tree: Tree, chance: RandomSource, /) -> VerifyResult:
+    def __call__(
+        self, p: Tensor, q: Tensor, tree: Tree, random_source: RandomSource, /
+    ) -> VerifyResult:
         """p [N+1, V] by context, q by the tree's rows, the drafted tree -> result."""
         ...

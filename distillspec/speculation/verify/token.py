@@ -11,7 +11,7 @@ from distillspec.speculation.random_source import RandomSource
 from distillspec.speculation.verify.result import VerifyResult
 
 
-def verify_token(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> VerifyResult:
+def verify_token(p: Tensor, q: Tensor, tokens: Tensor, random_source: RandomSource) -> VerifyResult:
     """Token verification of one drafted sequence. Lossless.
 
     From left to right, x_i is kept with probability min(1, p_i(x_i)/q_i(x_i)). The first token that
@@ -22,15 +22,15 @@ def verify_token(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> 
         p: The target's distributions, shape [G+1, V].
         q: The draft's distributions, shape [G, V].
         tokens: Drafted tokens, long [G].
-        chance: The source of every random choice.
+        random_source: The source of every random choice.
 
     Source: Leviathan et al. 2211.17192; Chen et al. 2302.01318.
     """
     gamma = tokens.shape[0]
     if gamma == 0:
-        return VerifyResult([int(chance.draw(p[0]))])
-    kept = _leading(chance.accept(ratios(p, q, tokens)).tolist())
-    following = chance.draw(p[gamma] if kept == gamma else residual(p[kept], q[kept]))
+        return VerifyResult([int(random_source.draw(p[0]))])
+    kept = _leading(random_source.accept(ratios(p, q, tokens)).tolist())
+    following = random_source.draw(p[gamma] if kept == gamma else residual(p[kept], q[kept]))
     return VerifyResult(torch.cat([tokens[:kept], following.view(1)]).tolist())
 
 
@@ -49,7 +49,7 @@ class BatchVerifyResult(NamedTuple):
 
 
 def verify_token_rows(
-    p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource
+    p: Tensor, q: Tensor, tokens: Tensor, random_source: RandomSource
 ) -> BatchVerifyResult:
     """`verify_token` of many rows at once, without waiting for the device.
 
@@ -60,17 +60,17 @@ def verify_token_rows(
         p: The target's distributions, shape [B, G+1, V].
         q: The draft's distributions, shape [B, G, V].
         tokens: Drafted tokens, long [B, G].
-        chance: The source of every random choice.
+        random_source: The source of every random choice.
     """
     rows, gamma = tokens.shape
     at = torch.arange(rows, device=tokens.device)
     drafted = tokens.unsqueeze(2)
     ratio = (p[:, :-1].gather(2, drafted) / q.gather(2, drafted)).squeeze(2)
-    kept = chance.accept(ratio).long().cumprod(1).sum(1)
+    kept = random_source.accept(ratio).long().cumprod(1).sum(1)
     excess = p[at, kept]
     rejected = (kept < gamma).unsqueeze(1)
     excess = torch.where(rejected, residual(excess, q[at, kept.clamp(max=gamma - 1)]), excess)
-    return BatchVerifyResult(kept, chance.draw(excess), ratio.clamp(max=1.0))
+    return BatchVerifyResult(kept, random_source.draw(excess), ratio.clamp(max=1.0))
 
 
 def ratios(p: Tensor, q: Tensor, tokens: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from distillspec.speculation.tree import Tree
 from distillspec.speculation.verify.result import VerifyResult
 
 
-def verify_traversal(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
+def verify_traversal(p: Tensor, q: Tensor, tree: Tree, random_source: RandomSource) -> VerifyResult:
     """Traversal verification of a tree. Lossless (2505.12398).
 
     1. Go down the first remaining child of each context, w(child) = min(1, w p(x)/q(x)), to a leaf.
@@ -41,7 +41,7 @@ def verify_traversal(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> 
             ratio = float(p_of(context)[token] / q_of(context)[token])
             reached[node + 1] = min(1.0, reached[context] * ratio)
             context = node + 1
-        if context == 0 or bool(chance.accept(p.new_tensor([reached[context]]))):
+        if context == 0 or bool(random_source.accept(p.new_tensor([reached[context]]))):
             break
         token = tree.tokens[context - 1]
         context = tree.parents[context - 1]
@@ -54,7 +54,7 @@ def verify_traversal(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> 
             p_left[context] = left / s
         q_left[context] = _without(q_of(context), token)
     tokens = [tree.tokens[node] for node in tree.path(context)]
-    return VerifyResult([*tokens, int(chance.draw(p_of(context)))])
+    return VerifyResult([*tokens, int(random_source.draw(p_of(context)))])
 
 
 def _without(q: Tensor, token: int) -> Tensor:

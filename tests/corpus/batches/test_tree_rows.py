@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 
 from distillspec.corpus.batches.tree_rows import (
-    BranchSide,
+    RejectedBranch,
     RejectedBranches,
     TreeRow,
     collate_trees,
@@ -15,7 +15,7 @@ ROW = TreeRow(
     response=(7, 8, 9),
     visits=RejectedBranches(
         weights=(1.0, 0.5, 1.0),
-        sides=[BranchSide(0, (3,), (0.25,)), BranchSide(2, (4, 2), (0.5, 0.125))],
+        sides=[RejectedBranch(0, (3,), (0.25,)), RejectedBranch(2, (4, 2), (0.5, 0.125))],
     ),
 )
 SHORT = TreeRow((1,), (2,), RejectedBranches.of_text(1))

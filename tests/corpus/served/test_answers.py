@@ -13,13 +13,13 @@ import pytest
 from tokenizers import pre_tokenizers
 
 from distillspec.corpus.served.answers import Answer, ReceivedAnswers, tokenised
-from distillspec.corpus.served.request import Question
+from distillspec.corpus.served.request import ApiRequest
 from distillspec.corpus.sources.tokenizing import Encoder, PromptText, Tokenizer
 from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.errors import DistillSpecError
 from tests.corpus.conftest import TURN_END
 
-QUESTIONS = [Question(f"k{i}", f"text {i}") for i in range(6)]
+QUESTIONS = [ApiRequest(f"k{i}", f"text {i}") for i in range(6)]
 SETTINGS: dict[str, Any] = {"url": "http://h/v1", "model": "m", "request.temperature": 0.7}
 
 
@@ -105,7 +105,7 @@ def test_a_killed_process_loses_nothing_that_it_had_received(tmp_path: Path) -> 
 
 def test_a_key_that_stands_for_another_text_is_not_settled(tmp_path: Path) -> None:
     made = filled(tmp_path)
-    assert made.settled([Question("k0", "another text")]) == set()
+    assert made.settled([ApiRequest("k0", "another text")]) == set()
 
 
 def test_more_prompts_go_on_with_the_same_store(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_what_was_given_up_is_settled_and_has_no_response(
     assert result.responses.keys() == {"k0"}
     assert result.unanswered == ["k2"]
     assert made.unanswered(QUESTIONS) == {"k2"}
-    assert made.unanswered([Question("k2", "another text")]) == set()
+    assert made.unanswered([ApiRequest("k2", "another text")]) == set()
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_only_what_ended_by_itself_gets_an_end_of_text(tokenizer: Tokenizer) -> 
 
 def test_an_answer_to_a_chat_ends_as_the_template_ends_a_turn(turning: Tokenizer) -> None:
     """The target ends it so, and not with the tokenizer's end-of-text."""
-    chat = Question("c", ({"role": "user", "content": "a?"},))
+    chat = ApiRequest("c", ({"role": "user", "content": "a?"},))
     given = [answer("a", ended=True), answer("a", ended=True), answer("a")]
     result = tokenised([chat, QUESTIONS[0], chat], given, Encoder(turning), 5).tokens
     turn_end = turning.convert_tokens_to_ids(TURN_END)
@@ -186,7 +186,7 @@ def test_an_answer_goes_on_from_the_last_token_of_its_prompt(tokenizer: Tokenize
     made.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     read = PromptText("ab", tuple(made("ab", add_special_tokens=False)["input_ids"]))
     given = [answer("cd", ended=True)]
-    (result,) = tokenised([Question("k", "ab", read)], given, Encoder(made), 9).tokens
+    (result,) = tokenised([ApiRequest("k", "ab", read)], given, Encoder(made), 9).tokens
     assert made.decode([*read.tokens, *result]) == f" abcd{made.eos_token}"
 
 
@@ -219,7 +219,7 @@ def test_the_servers_counts_of_the_prompts_are_compared_with_what_the_draft_read
     tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     read = PromptText("abcdefg", tuple(tokenizer("abcdefg")["input_ids"]))
-    asked = [Question(f"k{i}", "text", one) for i, one in enumerate([read, read, read, None])]
+    asked = [ApiRequest(f"k{i}", "text", one) for i, one in enumerate([read, read, read, None])]
     given = [answer("a")._replace(prompt_tokens=server_count) for server_count in (7, 6, None, 7)]
     made = store(tmp_path)
     with made.writer(0) as writer:

@@ -12,7 +12,7 @@ import pytest
 from distillspec.corpus.served.answers import Answer, ReceivedAnswers
 from distillspec.corpus.served.connection import MOST_BYTES
 from distillspec.corpus.served.endpoint import ServedResponse, connected
-from distillspec.corpus.served.request import Question
+from distillspec.corpus.served.request import ApiRequest
 from distillspec.corpus.served.retry import UnusableError
 from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.errors import DistillSpecError
@@ -33,7 +33,7 @@ def asked(server: Misbehaving, reply: Reply) -> Answer:
     async def run() -> Answer:
         endpoint = server.endpoint(timeout_seconds=20.0)
         async with connected(endpoint, ServedResponse(1.0, 12, 3)) as client:
-            return await client.answer(Question("k", PROMPT), 0)
+            return await client.answer(ApiRequest("k", PROMPT), 0)
 
     return asyncio.run(run())
 
@@ -95,7 +95,7 @@ def test_odd_counts_and_names_of_a_server_are_stored_and_read_again(
     usage = {"completion_tokens": True, "prompt_tokens": 10**400}
     result = asked(server, good("x", usage=usage, system_fingerprint="f\ud800"))
     assert (result.tokens, result.prompt_tokens) == (None, None)
-    question = Question("k", PROMPT)
+    question = ApiRequest("k", PROMPT)
     store = ReceivedAnswers(StoreFolder(tmp_path, "t", ""), {"a": 1})
     with store.writer(0) as writer:
         writer.answer(question, result)

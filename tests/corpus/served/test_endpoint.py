@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from distillspec.corpus.served.answers import Answer
-from distillspec.corpus.served.endpoint import ServedResponse, connected, maker
-from distillspec.corpus.served.request import Question
+from distillspec.corpus.served.endpoint import ServedResponse, connected, request_settings
+from distillspec.corpus.served.request import ApiRequest
 from distillspec.corpus.served.retry import TransientError, UnreachableError, UnusableError
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.endpoint import EndpointConfig
@@ -30,12 +30,12 @@ from tests.misbehaving import (
 from tests.served import Served, free_port
 
 KEY = "Xq7-very-secret"
-TEXT = Question("k", "def f(x):\n")
-CHAT = Question("k", ({"role": "user", "content": "x = 1\n"},))
+TEXT = ApiRequest("k", "def f(x):\n")
+CHAT = ApiRequest("k", ({"role": "user", "content": "x = 1\n"},))
 
 
 def asked(
-    endpoint: EndpointConfig, question: Question = TEXT, *, attempt: int = 0, **drawn: Any
+    endpoint: EndpointConfig, question: ApiRequest = TEXT, *, attempt: int = 0, **drawn: Any
 ) -> Answer:
     async def run() -> Answer:
         values = {"temperature": 1.0, "max_tokens": 12, "seed": 3, **drawn}
@@ -138,7 +138,7 @@ def test_tools_go_with_a_chat_and_arguments_of_calls_as_a_string(server: Misbeha
     ):
         call_message = {"role": "assistant", "tool_calls": [call]}
         asked(
-            server.endpoint(api="chat"), Question("k", (ask, call_message, answer), tools=(tool,))
+            server.endpoint(api="chat"), ApiRequest("k", (ask, call_message, answer), tools=(tool,))
         )
         body = server.requests[-1]
         assert body["tools"] == [tool]
@@ -172,7 +172,11 @@ def test_the_key_is_sent_and_never_printed(
     with pytest.raises(DistillSpecError, match="wrong key <key>, dear user") as caught:
         asked(endpoint)
     assert "THE_KEY" in caught.value.fix
-    output = caplog.text + str(caught.value) + repr(maker(endpoint, ServedResponse(1.0, 12, 3)))
+    output = (
+        caplog.text
+        + str(caught.value)
+        + repr(request_settings(endpoint, ServedResponse(1.0, 12, 3)))
+    )
     assert "openai" in caplog.text
     assert KEY not in output
 
@@ -188,7 +192,7 @@ def test_a_missing_key_is_an_error_before_any_request(
 
 def test_the_manifest_has_what_shapes_an_answer_and_nothing_else() -> None:
     endpoint = EndpointConfig(url="http://h/v1/", model="m", concurrency=3, body={"min_p": [0.1]})
-    result = maker(endpoint, ServedResponse(0.5, 9, 4))
+    result = request_settings(endpoint, ServedResponse(0.5, 9, 4))
     assert result == {
         "url": "http://h/v1",
         "model": "m",
@@ -200,7 +204,9 @@ def test_the_manifest_has_what_shapes_an_answer_and_nothing_else() -> None:
         "request.min_p": "[0.1]",
     }
     assert (
-        maker(endpoint.model_copy(update={"send_seed": False}), ServedResponse(0.5, 9, 4))["seed"]
+        request_settings(
+            endpoint.model_copy(update={"send_seed": False}), ServedResponse(0.5, 9, 4)
+        )["seed"]
         is None
     )
 

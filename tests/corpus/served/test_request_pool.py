@@ -14,15 +14,15 @@ import pytest
 
 from distillspec.corpus.served.answers import Answer, ReceivedAnswers
 from distillspec.corpus.served.endpoint import ServedResponse
-from distillspec.corpus.served.request import Question
-from distillspec.corpus.served.request_pool import RequestProgress, ask_missing, try_out
+from distillspec.corpus.served.request import ApiRequest
+from distillspec.corpus.served.request_pool import RequestProgress, ask_missing, ask_twice
 from distillspec.corpus.stores.store_folder import StoreFolder
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.endpoint import EndpointConfig
 from tests.misbehaving import Misbehaving, Reply, broken_off, good, misbehaving, raw, slowly, status
 from tests.served import Served, free_port
 
-QUESTIONS = [Question(f"k{i}", f"text {i}") for i in range(8)]
+QUESTIONS = [ApiRequest(f"k{i}", f"text {i}") for i in range(8)]
 KEYS = {question.key for question in QUESTIONS}
 DRAWN = ServedResponse(temperature=1.0, max_tokens=8, seed=0)
 EMPTY = good("", "stop")
@@ -53,7 +53,7 @@ def kept(store: ReceivedAnswers) -> dict[str, Any]:
     return rows
 
 
-def only_to(question: Question, reply: Reply) -> Reply:
+def only_to(question: ApiRequest, reply: Reply) -> Reply:
     """`reply` to that question, and an answer to all others."""
 
     def chosen(handler: Any, body: dict[str, Any]) -> None:
@@ -117,7 +117,7 @@ def test_a_real_server_answers_all_questions(store: ReceivedAnswers, served: Ser
 def test_trying_out_asks_twice_with_different_seeds_and_stores_nothing(
     server: Misbehaving,
 ) -> None:
-    trials = try_out(QUESTIONS[:2], server.endpoint(), DRAWN)
+    trials = ask_twice(QUESTIONS[:2], server.endpoint(), DRAWN)
     assert [t.answers[0].text for t in trials] == ["after text 0", "after text 1"]
     assert len({body["seed"] for body in server.requests}) == 4
 
@@ -309,7 +309,7 @@ def test_a_first_question_that_is_refused_ends_it_and_is_named(
     assert "prompt k0" in caught.value.where
     assert len(server.requests) == 1
     with pytest.raises(DistillSpecError) as caught:
-        try_out(QUESTIONS, server.endpoint(), DRAWN)
+        ask_twice(QUESTIONS, server.endpoint(), DRAWN)
     assert "prompt k0" in caught.value.where
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from distillspec.corpus.served.retry import (
-    Patience,
+    RetryPolicy,
     TransientError,
     UnreachableError,
     UnusableError,
@@ -31,7 +31,7 @@ def test_the_first_success_ends_the_trying_and_failures_are_counted() -> None:
     tried: list[float] = []
 
     async def run() -> tuple[int, int]:
-        patience = Patience(5, first_wait=0.001)
+        patience = RetryPolicy(5, first_wait=0.001)
         result = await patience.try_again(failing(3, lambda: UnusableError("no"), tried))
         return result, patience.failed
 
@@ -43,7 +43,7 @@ def test_tries_are_bounded_and_the_last_fault_is_raised() -> None:
     tried: list[float] = []
 
     async def run() -> None:
-        await Patience(2, first_wait=0.001).try_again(
+        await RetryPolicy(2, first_wait=0.001).try_again(
             failing(9, lambda: UnreachableError(f"no {len(tried)}"), tried)
         )
 
@@ -54,7 +54,7 @@ def test_tries_are_bounded_and_the_last_fault_is_raised() -> None:
 
 
 def test_waits_grow_and_scatter() -> None:
-    patience = Patience(9, first_wait=1.0)
+    patience = RetryPolicy(9, first_wait=1.0)
     for number, low, high in ((0, 0.5, 1.0), (3, 4.0, 8.0), (15, 30.0, 60.0)):
         waits = {patience._wait(number) for _ in range(50)}
         assert len(waits) > 40
@@ -63,7 +63,7 @@ def test_waits_grow_and_scatter() -> None:
 
 def test_where_the_server_asks_to_wait_everybody_waits() -> None:
     async def run() -> tuple[float, list[float]]:
-        patience, started, others = Patience(1, first_wait=0.001), time.monotonic(), [0.0]
+        patience, started, others = RetryPolicy(1, first_wait=0.001), time.monotonic(), [0.0]
 
         async def other(number: int) -> int:
             others[0] = time.monotonic() - started
@@ -88,7 +88,7 @@ def test_after_the_end_nobody_tries_again_and_waits_are_cut_short() -> None:
     tried: list[float] = []
 
     async def run() -> None:
-        patience = Patience(9, first_wait=100.0)
+        patience = RetryPolicy(9, first_wait=100.0)
         task = asyncio.create_task(
             patience.try_again(failing(9, lambda: UnreachableError("down"), tried))
         )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from distillspec.corpus.sources.draft_limit import readable
+from distillspec.corpus.sources.draft_limit import fitting_prompts
 from distillspec.corpus.sources.prompts import Prompt
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
@@ -24,7 +24,7 @@ PROMPTS = [
 ]
 
 
-def bridge() -> CrossTokenizerMap:
+def token_map() -> CrossTokenizerMap:
     return CrossTokenizerMap(byte_level([END, "a", "aaaa"]), byte_level([END, "a"]), 3, 2, "here")
 
 
@@ -34,16 +34,16 @@ def whole(prompt: Prompt) -> list[Tokens]:
 
 
 def test_prompts_of_a_text_that_is_too_long_in_the_drafts_tokens_are_left_out() -> None:
-    result = readable(PROMPTS, whole, bridge(), 5, "training")
+    result = fitting_prompts(PROMPTS, whole, token_map(), 5, "training")
     assert [fitting.key for fitting in result.prompts] == ["short", "edge"]
     (note,) = result.notes
     assert note.startswith("2 of 4 training texts are longer than the 5 tokens")
 
 
 def test_where_all_fit_nothing_is_left_out_or_said() -> None:
-    assert readable(PROMPTS, whole, bridge(), 6, "training") == (PROMPTS, [])
+    assert fitting_prompts(PROMPTS, whole, token_map(), 6, "training") == (PROMPTS, [])
 
 
 def test_no_fitting_prompt_is_an_error_with_the_shortest_length() -> None:
     with pytest.raises(DistillSpecError, match="the shortest has 3"):
-        readable(PROMPTS, whole, bridge(), 2, "training")
+        fitting_prompts(PROMPTS, whole, token_map(), 2, "training")

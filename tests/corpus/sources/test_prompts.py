@@ -10,7 +10,7 @@ import datasets
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from distillspec.corpus.sources.prompts import load_all, load_prompts
+from distillspec.corpus.sources.prompts import load_prompts, load_source_prompts
 from distillspec.corpus.sources.python_source import is_held_out
 from distillspec.errors import DistillSpecError
 from distillspec.models.vocabulary.chat_template import ChatTemplate
@@ -173,7 +173,7 @@ def test_a_chats_own_response_ends_as_the_template_ends_a_turn_and_a_texts_does_
     chat = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
     rows = [{"messages": chat}] * 3 + numbered(20)
     source = data(rows_file(tmp_path / "a.jsonl", rows)).source
-    usable = load_all(source, data(source.model_dump()), turning, seed=0)
+    usable = load_source_prompts(source, data(source.model_dump()), turning, seed=0)
     ends = {(p.kind, p.response[-1]) for p in usable if p.response is not None}
     assert ends == {("chat", turning.convert_tokens_to_ids(TURN_END)), ("plain", END)}
 
@@ -226,7 +226,7 @@ def test_suites_render_chats_with_the_recipes_variables_and_date(
         template_variables={"silent": True},
         template_date="2026-12-01",
     )
-    for prompt in load_all(plan.source, plan, changed, seed=0):
+    for prompt in load_source_prompts(plan.source, plan, changed, seed=0):
         assert prompt.text.startswith("01 Dec 2026")
         assert prompt.text.endswith("<silent>")
     with pytest.raises(ValueError, match="may not hold 'add_generation_prompt'"):
@@ -307,10 +307,10 @@ def test_a_suite_takes_all_rows_of_a_file_and_of_code_what_training_never_sees(
     tmp_path: Path, package: dict[str, Any], tokenizer: PreTrainedTokenizerFast
 ) -> None:
     plan = data(rows_file(tmp_path / "a.jsonl", numbered(30)))
-    assert len(load_all(plan.source, plan, tokenizer, seed=0)) == 30
+    assert len(load_source_prompts(plan.source, plan, tokenizer, seed=0)) == 30
     source = data(package).source
-    prompts = load_all(source, plan, tokenizer, seed=0)
+    prompts = load_source_prompts(source, plan, tokenizer, seed=0)
     files = {p.key.partition(":")[0] for p in prompts}
     assert files
     assert all(is_held_out(file, plan.held_out_percent) for file in files)
-    assert load_all(source, plan, tokenizer, seed=0, most=5) == prompts[:5]
+    assert load_source_prompts(source, plan, tokenizer, seed=0, most=5) == prompts[:5]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from distillspec.corpus.sources.suite_prompts import Traffic, load_traffic
+from distillspec.corpus.sources.suite_prompts import SuitePrompts, load_suite_prompts
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.data import DataConfig
 from distillspec.recipe.prompt_plan import PromptsConfig
@@ -28,9 +28,9 @@ def rows(path: Path, *prompts: str, **fields: Any) -> dict[str, Any]:
 
 def loaded(
     plan: dict[str, Any], tokenizer: PreTrainedTokenizerFast, *, room: int = 1000
-) -> Traffic:
+) -> SuitePrompts:
     result = PromptsConfig.model_validate(plan)
-    return load_traffic(result, DATA, tokenizer, seed=0, room=room)
+    return load_suite_prompts(result, DATA, tokenizer, seed=0, room=room)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import torch
 
 from distillspec.corpus.stores import top_k
 from distillspec.corpus.stores.store_folder import StoreFolder
-from distillspec.corpus.stores.top_k import TopKStore, TopKText, fill_signals, in_words
+from distillspec.corpus.stores.top_k import TopKStore, TopKText, fill_top_k, size_in_words
 from distillspec.divergence.top_tokens import TopTokens
 from distillspec.errors import DistillSpecError
 from distillspec.recipe.distill import CachedTargetConfig
@@ -56,7 +56,7 @@ def scorer(texts: list[TopKText]) -> list[TopTokens]:
 
 def filled(folder: Path, **changed: Any) -> TopKStore:
     made = store(folder, **changed)
-    fill_signals(made, scorer)
+    fill_top_k(made, scorer)
     return made
 
 
@@ -88,7 +88,7 @@ def test_the_size_is_known_before_anything_is_written(tmp_path: Path) -> None:
     made = store(tmp_path)
     assert not list(tmp_path.rglob("shard*"))
     expected_bytes = made.size_bytes
-    fill_signals(made, scorer)
+    fill_top_k(made, scorer)
     assert sum(path.stat().st_size for path in tmp_path.rglob("shard*")) == expected_bytes
     assert expected_bytes == made.tokens * made.bytes_per_token + 4 * made.texts
     assert made.tokens == sum(text.predicted for text in set(TEXTS))
@@ -133,11 +133,11 @@ def test_an_interrupted_making_gives_what_an_uninterrupted_one_gives(tmp_path: P
         return scorer(texts)
 
     with pytest.raises(KeyboardInterrupt):
-        fill_signals(store(tmp_path / "a"), failing)
+        fill_top_k(store(tmp_path / "a"), failing)
     again = store(tmp_path / "a")
     assert again.missing() == list(range(2, again.shards))
     seen: list[tuple[int, int]] = []
-    fill_signals(again, scorer, progress=lambda done, all_: seen.append((done, all_)))
+    fill_top_k(again, scorer, progress=lambda done, all_: seen.append((done, all_)))
     assert seen == [(n, again.shards) for n in range(2, again.shards + 1)]
     filled(tmp_path / "b")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
@@ -154,7 +154,7 @@ def test_processes_make_disjoint_shards_and_together_what_one_makes(tmp_path: Pa
         return take
 
     for rank in (1, 0):
-        fill_signals(store(tmp_path / "two"), of(rank), rank=rank, world=2)
+        fill_top_k(store(tmp_path / "two"), of(rank), rank=rank, world=2)
     assert taken[0] and taken[1] and not set(taken[0]) & set(taken[1])
     filled(tmp_path / "one")
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
@@ -195,7 +195,7 @@ def test_another_making_is_another_store_and_what_is_there_is_kept(
 def test_what_making_the_shards_took_is_written_down(tmp_path: Path) -> None:
     made = store(tmp_path)
     assert made.seconds == 0.0
-    fill_signals(made, scorer)
+    fill_top_k(made, scorer)
     assert made.seconds > 0.0
     assert store(tmp_path).seconds == made.seconds
 
@@ -221,7 +221,7 @@ def test_damage_is_an_error_that_names_the_file_to_delete(hurt: Any, tmp_path: P
         again.read(first)
     assert "shard-000000.bin" in caught.value.where
     (made.folder / "shard-000000.bin").unlink(missing_ok=True)
-    fill_signals(again, scorer)
+    fill_top_k(again, scorer)
     assert_reads(store(tmp_path), first)
 
 
@@ -265,7 +265,7 @@ def test_a_disk_without_room_is_an_error_before_writing(
     with pytest.raises(DistillSpecError, match="the disk has 16 MiB free") as caught:
         made.check_space()
     assert f"{made.bytes_per_token} bytes a token" in caught.value.fix
-    fill_signals(made, scorer)
+    fill_top_k(made, scorer)
     made.check_space()  # nothing is missing any more
 
 
@@ -298,16 +298,16 @@ def test_a_killed_process_leaves_complete_shards_only(tmp_path: Path) -> None:
     running.wait()
     made = store(folder)
     assert 0 < len(made.missing()) < made.shards
-    fill_signals(made, scorer)
+    fill_top_k(made, scorer)
     filled(tmp_path / "whole")
     assert contents(folder) == contents(tmp_path / "whole")
 
 
 def test_sizes_are_written_in_the_unit_they_reach() -> None:
-    assert [in_words(size) for size in (260, 2048, 3 * 2**29, 5 * 2**40)] == [
+    assert [size_in_words(size) for size in (260, 2048, 3 * 2**29, 5 * 2**40)] == [
         "260 bytes",
         "2 KiB",
         "1.5 GiB",
         "5 TiB",
     ]
-    assert in_words(int(np.int64(10))) == "10 bytes"
+    assert size_in_words(int(np.int64(10))) == "10 bytes"

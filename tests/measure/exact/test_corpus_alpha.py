@@ -14,7 +14,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.measure.exact.corpus_alpha import acceptance, entropy, mass, readings, surprise
 from distillspec.models.runners.compiled import make_runner
 from distillspec.models.sampling.generate import DrawnText
-from distillspec.models.vocabulary.cross_tokenizer import attach
+from distillspec.models.vocabulary.cross_tokenizer import attach_token_map
 from distillspec.models.vocabulary.trimmed_head import trim_head
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.models.conftest import tiny_model
@@ -110,8 +110,8 @@ def test_the_mass_of_some_tokens_bounds_every_draft_of_them(setting: Setting) ->
 
 
 def test_a_draft_of_another_tokenizer_is_read_over_the_targets_tokens() -> None:
-    target, draft, bridge = tiny_model("llama"), tiny_model("llama", seed=1), wide_bridge()
-    attach(draft, bridge)
+    target, draft, token_map = tiny_model("llama"), tiny_model("llama", seed=1), wide_bridge()
+    attach_token_map(draft, token_map)
     texts = [DrawnText((1, 3), (4, 6, 2)), DrawnText((9,), (10, 11))]
     policy = SamplingPolicy(0.9)
     found = acceptance(target, draft, texts, policy)
@@ -125,15 +125,15 @@ def test_a_draft_of_another_tokenizer_is_read_over_the_targets_tokens() -> None:
 def test_a_draft_of_another_tokenizer_covers_nothing_beyond_its_context() -> None:
     """Token 4 is two draft tokens: the draft reads 64 of them. Shorter rows are complete."""
     target, draft = tiny_model("llama"), tiny_model("llama", seed=1)
-    attach(draft, wide_bridge())
+    attach_token_map(draft, wide_bridge())
     texts = [DrawnText((4,) * 60, (4,) * 8), DrawnText((9,), (10, 11)), DrawnText((4,) * 70, (2,))]
     for policy in (SamplingPolicy(1.0), SamplingPolicy(0.0), SamplingPolicy(1.0, 5, 0.9)):
         found = readings(target, draft, texts, policy)
         cut = readings(target, draft, [DrawnText((4,) * 60, (4,) * 5)], policy)[0]
         assert found[0].overlap == pytest.approx([*cut.overlap, 0.0, 0.0, 0.0], abs=1e-5)
-        assert found[0].chance[5:] == [0.0, 0.0, 0.0]
+        assert found[0].random_source[5:] == [0.0, 0.0, 0.0]
         assert found[0].at_argmax[5:] == [0.0, 0.0, 0.0]
-        assert found[2].overlap == found[2].chance == found[2].at_argmax == [0.0]
+        assert found[2].overlap == found[2].random_source == found[2].at_argmax == [0.0]
         alone = readings(target, draft, texts[1:2], policy)[0]
         assert found[1].overlap == pytest.approx(alone.overlap, abs=1e-5)
         sums = acceptance(target, draft, texts, policy).sums
@@ -150,8 +150,8 @@ def test_readings_are_the_four_numbers_of_every_token(setting: Setting) -> None:
             p, q = (
                 (logits(model, text) / temperature).softmax(-1) for model in (setting.target, draft)
             )
-            chance = (q.gather(-1, drawn) / p.gather(-1, drawn))[:, 0].clamp(max=1.0)
-            assert one.chance == pytest.approx(chance.tolist(), abs=1e-4)
+            random_source = (q.gather(-1, drawn) / p.gather(-1, drawn))[:, 0].clamp(max=1.0)
+            assert one.random_source == pytest.approx(random_source.tolist(), abs=1e-4)
             assert one.overlap == pytest.approx(torch.minimum(p, q).sum(-1).tolist(), abs=1e-4)
             likeliest = q.argmax(-1, keepdim=True)
             accepted = p.gather(-1, likeliest)[:, 0]
@@ -167,7 +167,9 @@ def test_a_greedy_token_was_kept_where_the_draft_names_it_too(setting: Setting) 
     found = readings(setting.target, draft, TEXTS, SamplingPolicy(0.0))
     for text, one in zip(TEXTS, found, strict=True):
         named = logits(draft, text).argmax(-1).tolist()
-        assert one.chance == [float(a == b) for a, b in zip(named, text.response, strict=True)]
+        assert one.random_source == [
+            float(a == b) for a, b in zip(named, text.response, strict=True)
+        ]
         assert one.at_argmax == one.overlap
 
 

@@ -45,8 +45,8 @@ def decoded(
         after: dict[Tokens, float] = defaultdict(float)
         prompt, left = torch.tensor([*PROMPT, *here]), length - len(here)
 
-        def one_round(chance: Branches, prompt: Tensor = prompt, left: int = left) -> Round:
-            decoder = SpeculativeDecoder(target, draft, way, POLICY, chance)
+        def one_round(random_source: Branches, prompt: Tensor = prompt, left: int = left) -> Round:
+            decoder = SpeculativeDecoder(target, draft, way, POLICY, random_source)
             return next(decoder.rounds(prompt, max_new_tokens=left))
 
         for found, branches in walk(one_round):
@@ -61,7 +61,7 @@ def decoded(
     return emitted, verifications
 
 
-def chances(target: HistoryRunner, draft: HistoryRunner, text: Tokens) -> list[float]:
+def keep_probabilities(target: HistoryRunner, draft: HistoryRunner, text: Tokens) -> list[float]:
     found = []
     for place, token in enumerate(text):
         context = torch.tensor([[*PROMPT, *text[:place]]])
@@ -79,7 +79,7 @@ def test_they_are_the_decoders_own_in_expectation(V: int, gamma: int, length: in
     expected = decoded(target, draft, gamma, length)
     emitted = verifications = 0.0
     for text, weight in autoregressive_distribution(target, POLICY, PROMPT, length).items():
-        counts = expected_counts(chances(target, draft, text), gamma)
+        counts = expected_counts(keep_probabilities(target, draft, text), gamma)
         emitted += weight * counts.emitted
         verifications += weight * counts.verifications
     assert (emitted, verifications) == pytest.approx(expected, abs=1e-9)

@@ -57,8 +57,11 @@ def test_alpha_stops_at_the_end_of_a_text_and_the_expected_tau_does_not(setting:
     assert found[(end,)].overlap["control"][0] < found[()].overlap["control"][0]
     assert found[(end,)].at_argmax["control"][0] < found[()].at_argmax["control"][0]
     assert found[(end,)].entropy[0] < found[()].entropy[0]
-    assert found[(end,)].chances == found[()].chances
-    assert all(len(chances) == 20 for chances in found[(end,)].chances["control"])
+    assert found[(end,)].keep_probabilities == found[()].keep_probabilities
+    assert all(
+        len(keep_probabilities) == 20
+        for keep_probabilities in found[(end,)].keep_probabilities["control"]
+    )
 
 
 def test_greedy_expectation_is_what_decoding_counts(setting: Setting) -> None:

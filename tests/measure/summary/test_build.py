@@ -183,8 +183,8 @@ def test_an_interruption_that_made_methods_forget_is_a_finding(
             vocab_size=None,
         ).notes
 
-    (told,) = [
+    (reported,) = [
         one for one in notes([*rows[:-1], replace(rows[-1], run="2")]) if "started empty" in one
     ]
-    assert "in each of 2 processes: windowed, safe." in told
+    assert "in each of 2 processes: windowed, safe." in reported
     assert not any("started empty" in one for one in notes(list(rows)))

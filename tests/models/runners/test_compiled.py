@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from distillspec.models.runners.compiled import CompiledRunner, compiler_available, make_runner
 from distillspec.models.runners.cross_tokenizer import CrossTokenizerRunner
 from distillspec.models.runners.eager import CausalRunner
-from distillspec.models.vocabulary.cross_tokenizer import attach
+from distillspec.models.vocabulary.cross_tokenizer import attach_token_map
 from distillspec.models.vocabulary.trimmed_head import settle_head, trim_head
 from distillspec.speculation.draft.entropy import entropy_nats
 from distillspec.speculation.sampling import SamplingPolicy
@@ -27,7 +27,7 @@ TREE_SIZES = [3, 4]
 
 @pytest.fixture(scope="module")
 def runner(llama: PreTrainedModel) -> CompiledRunner:
-    return CompiledRunner(llama, CAPACITY, SIZES, tree_sizes=TREE_SIZES, tells_entropy=True)
+    return CompiledRunner(llama, CAPACITY, SIZES, tree_sizes=TREE_SIZES, computes_entropy=True)
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_feeding_for_the_entropy_feeds(empty: CompiledRunner, text: Tensor) -> N
 def test_the_entropy_is_of_the_vocabulary_that_is_drawn_from(
     llama: PreTrainedModel, text: Tensor
 ) -> None:
-    trimmed = CompiledRunner(llama, CAPACITY, [1], tells_entropy=True, vocab_size=7)
+    trimmed = CompiledRunner(llama, CAPACITY, [1], computes_entropy=True, vocab_size=7)
     logits, entropy = trimmed.feed_for_entropy(text[:, :1] % 7, 1.0)
     assert logits.shape == (1, 1, 7)
     assert float(entropy) == pytest.approx(entropy_nats(logits[0, 0], SamplingPolicy()), rel=1e-4)
@@ -163,7 +163,7 @@ def test_a_trimmed_head_is_compiled_with_the_model(text: Tensor) -> None:
 
 def test_a_draft_of_another_tokenizer_is_compiled_over_its_own_tokens() -> None:
     model = tiny_model("llama", seed=6)
-    attach(model, wide_bridge())
+    attach_token_map(model, wide_bridge())
     compiled, eager = (make_runner(model, kind, 20, [1, 2]) for kind in ("compiled", "eager"))
     assert isinstance(compiled, CrossTokenizerRunner)
     assert compiled.capacity == 2 * 20
@@ -181,7 +181,7 @@ def test_a_draft_of_another_tokenizer_is_compiled_over_its_own_tokens() -> None:
 def test_a_draft_of_another_tokenizer_has_places_for_the_prompts_that_are_known() -> None:
     model, token_map = tiny_model("llama"), wide_bridge()
     token_map.prefix = (5,)
-    attach(model, token_map)
+    attach_token_map(model, token_map)
     assert len(token_map.pieces(4)) == 2
     known = make_runner(model, "compiled", 20, [1], prompts=[[4, 4, 4, 4], [4]])
     assert known.capacity == 3 + 3 * 19

@@ -66,8 +66,8 @@ def test_whole_outputs_have_the_distribution_of_the_target(
     translated = CrossTokenizerRunner(inner, tiny_map())
     way = Configuration("translated", gamma, draft, FixedLength(), verify)
 
-    def stream(chance: RandomSource) -> Any:
-        decoder = SpeculativeDecoder(target, translated, way, policy, chance)
+    def stream(random_source: RandomSource) -> Any:
+        decoder = SpeculativeDecoder(target, translated, way, policy, random_source)
         return decoder.rounds(torch.tensor(PROMPT), max_new_tokens=max_new_tokens)
 
     def state() -> Hashable:
@@ -180,8 +180,8 @@ def test_near_the_end_of_the_context_outputs_keep_the_distribution_of_the_target
     translated = CrossTokenizerRunner(inner, tiny_map())
     way = Configuration("translated", 2, ChainDraft(), FixedLength(), verify_token)
 
-    def stream(chance: RandomSource) -> Any:
-        decoder = SpeculativeDecoder(target, translated, way, SamplingPolicy(1.0), chance)
+    def stream(random_source: RandomSource) -> Any:
+        decoder = SpeculativeDecoder(target, translated, way, SamplingPolicy(1.0), random_source)
         return decoder.rounds(torch.tensor(PROMPT), max_new_tokens=4)
 
     def state() -> Hashable:

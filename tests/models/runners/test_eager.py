@@ -84,8 +84,8 @@ def test_padded_vocabularies_of_any_size_keep_the_distribution_of_the_target(
     way = Configuration("padded", 2, ChainDraft(), FixedLength(), verify_token)
     prompt = (1, 3, 2)
 
-    def stream(chance: RandomSource) -> Any:
-        decoder = SpeculativeDecoder(target, draft, way, policy, chance)
+    def stream(random_source: RandomSource) -> Any:
+        decoder = SpeculativeDecoder(target, draft, way, policy, random_source)
         return decoder.rounds(torch.tensor(prompt), max_new_tokens=3)
 
     distribution = distribution_by_rounds(stream, lambda: (target.length, draft.length))
@@ -108,8 +108,8 @@ def test_several_drafts_are_as_long_as_ever_up_to_the_longest_text(
 ) -> None:
     """K * gamma slots may lie beyond the model's positions; no token does."""
     way = Configuration("kseq", 4, SequencesDraft(4), FixedLength(), verify_kseq)
-    chance = GeneratorSource(torch.Generator().manual_seed(0))
-    decoder = SpeculativeDecoder(kind(llama), kind(llama), way, SamplingPolicy(1.0), chance)
+    random_source = GeneratorSource(torch.Generator().manual_seed(0))
+    decoder = SpeculativeDecoder(kind(llama), kind(llama), way, SamplingPolicy(1.0), random_source)
     prompt = torch.cat([text[0], text[0]])[:90]
     generation = decoder.decode(prompt, max_new_tokens=128 + 1 - 90)
     assert len(generation.tokens) == 39

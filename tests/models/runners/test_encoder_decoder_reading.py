@@ -101,8 +101,8 @@ def small(seed: int) -> PreTrainedModel:
 def distribution(
     target: Any, draft: Any, way: Configuration, policy: SamplingPolicy, max_tokens: int
 ) -> Any:
-    def stream(chance: RandomSource) -> Any:
-        decoder = SpeculativeDecoder(target, draft, way, policy, chance)
+    def stream(random_source: RandomSource) -> Any:
+        decoder = SpeculativeDecoder(target, draft, way, policy, random_source)
         return decoder.rounds(torch.tensor(PROMPT), max_new_tokens=max_tokens)
 
     def state() -> Hashable:
@@ -169,8 +169,8 @@ def test_an_encoder_reads_each_prompt_once(draft: Any, verify: Any) -> None:
     target, drafter = (runner_for_trees(model) for model in models)
     way = Configuration("one", 3, draft, FixedLength(), verify)
     policy = SamplingPolicy(1.0)
-    chance = GeneratorSource(torch.Generator().manual_seed(0))
-    decoder = SpeculativeDecoder(target, drafter, way, policy, chance)
+    random_source = GeneratorSource(torch.Generator().manual_seed(0))
+    decoder = SpeculativeDecoder(target, drafter, way, policy, random_source)
     for prompt in ([*SOURCE, START], [7, 8, END, START]):
         rounds = list(decoder.rounds(torch.tensor(prompt), max_new_tokens=12))
         assert len(rounds) > 1

@@ -121,8 +121,8 @@ def test_the_engine_is_lossless_through_it(temperature: float) -> None:
     policy, prompt = SamplingPolicy(temperature), [1, 0, 1, 1, 0, 0, 1, 0, 1, 1]
     way = Configuration("kseq", 2, SequencesDraft(2), FixedLength(), verify_kseq)
 
-    def stream(chance: Branches):  # type: ignore[no-untyped-def]
-        decoder = SpeculativeDecoder(target, draft, way, policy, chance)
+    def stream(random_source: Branches):  # type: ignore[no-untyped-def]
+        decoder = SpeculativeDecoder(target, draft, way, policy, random_source)
         return decoder.rounds(torch.tensor(prompt), max_new_tokens=3)
 
     distribution = distribution_by_rounds(stream, lambda: draft.length)
@@ -145,8 +145,8 @@ def test_sequences_that_share_more_than_a_token_decode_as_in_one_row(
         target, draft = (
             kind(tiny_model("llama", seed=side).double(), vocab_size=3) for side in (0, 1)
         )
-        chance = GeneratorSource(torch.Generator().manual_seed(seed))
-        decoder = SpeculativeDecoder(target, draft, way, policy, chance)
+        random_source = GeneratorSource(torch.Generator().manual_seed(seed))
+        decoder = SpeculativeDecoder(target, draft, way, policy, random_source)
         texts.append(decoder.decode(prompt, max_new_tokens=40))
     assert texts[0].tokens == texts[1].tokens
     assert texts[0].counts().accepted_at[2] > 0

@@ -24,7 +24,7 @@ def drawn(model: object, prompts: list[Tensor], **changes: object) -> list[list[
     settings: dict[str, object] = {
         "max_new_tokens": 9,
         "policy": GREEDY,
-        "chance": GeneratorSource(torch.Generator().manual_seed(0)),
+        "random_source": GeneratorSource(torch.Generator().manual_seed(0)),
         "eos_token_ids": frozenset[int](),
         "pad_token": 0,
         **changes,

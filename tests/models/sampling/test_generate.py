@@ -24,7 +24,7 @@ def drawn(model: nn.Module, prompts: list[Tensor], **changes: object) -> list[Te
     settings: dict[str, object] = {
         "max_new_tokens": 12,
         "policy": GREEDY,
-        "chance": GeneratorSource(torch.Generator().manual_seed(0)),
+        "random_source": GeneratorSource(torch.Generator().manual_seed(0)),
         "eos_token_ids": frozenset[int](),
         "pad_token": 0,
         **changes,
@@ -146,13 +146,13 @@ def test_a_row_with_a_stream_of_its_own_draws_the_same_in_any_company() -> None:
     """In every batch, and whichever rows have ended before it."""
     model, seeds = tiny_model("llama", seed=4), [3, 1, 4, 15, 9, 2, 6]
     prompts = prompts_of([9, 3, 14, 3, 1, 22, 9])
-    free = drawn(model, prompts, policy=SamplingPolicy(), chance=_streams(seeds))
+    free = drawn(model, prompts, policy=SamplingPolicy(), random_source=_streams(seeds))
     ends = frozenset({int(free[0][2]), int(free[3][5])})
     settings = {"policy": SamplingPolicy(), "eos_token_ids": ends}
-    together = drawn(model, prompts, chance=_streams(seeds), batch_rows=3, **settings)
+    together = drawn(model, prompts, random_source=_streams(seeds), batch_rows=3, **settings)
     for row, response in enumerate(together):
         stream = _streams(seeds[row : row + 1])
-        (alone,) = drawn(model, prompts[row : row + 1], chance=stream, **settings)
+        (alone,) = drawn(model, prompts[row : row + 1], random_source=stream, **settings)
         assert response.tolist() == alone.tolist()
     assert len({len(response) for response in together}) > 1
 
@@ -172,7 +172,7 @@ def test_logits_that_give_no_distribution_are_an_error(temperature: float) -> No
             [torch.tensor([3, 4]), torch.tensor([6, 7, 8])],
             max_new_tokens=3,
             policy=SamplingPolicy(temperature),
-            chance=GeneratorSource(torch.Generator().manual_seed(0)),
+            random_source=GeneratorSource(torch.Generator().manual_seed(0)),
             eos_token_ids=frozenset(),
             pad_token=0,
         )

@@ -38,7 +38,7 @@ def speculated_texts(
         "gamma": 3,
         "max_new_tokens": 12,
         "policy": GREEDY,
-        "chance": GeneratorSource(torch.Generator().manual_seed(0)),
+        "random_source": GeneratorSource(torch.Generator().manual_seed(0)),
         "eos_token_ids": frozenset[int](),
         **changes,
     }
@@ -99,7 +99,7 @@ def test_every_branch_of_the_sampler_together_has_the_targets_distribution(
     target, draft = tiny_model("llama").double(), close_draft(noise=0.1).double()
     prompt = prompts_of([4])[0]
 
-    def run(chance: Branches) -> list[int]:
+    def run(random_source: Branches) -> list[int]:
         texts = speculated_texts(
             target,
             draft,
@@ -107,7 +107,7 @@ def test_every_branch_of_the_sampler_together_has_the_targets_distribution(
             gamma=gamma,
             max_new_tokens=tokens,
             policy=POLICY,
-            chance=chance,
+            random_source=random_source,
             vocab_size=2,
         )
         return [int(token) for token in texts[0].response]
@@ -127,7 +127,7 @@ def test_a_draft_that_scores_a_part_of_the_vocabulary_leaves_the_distribution_th
     prompt = prompts_of([4])[0]
     drafted: set[int] = set()
 
-    def run(chance: Branches) -> list[int]:
+    def run(random_source: Branches) -> list[int]:
         texts = speculated_texts(
             target,
             draft,
@@ -135,7 +135,7 @@ def test_a_draft_that_scores_a_part_of_the_vocabulary_leaves_the_distribution_th
             gamma=2,
             max_new_tokens=2,
             policy=POLICY,
-            chance=chance,
+            random_source=random_source,
             vocab_size=3,
         )
         drafted.update(token for block in texts[0].blocks for token in block.drafted.tolist())
@@ -151,7 +151,7 @@ def test_two_rows_of_unequal_length_have_their_distributions_each() -> None:
     target, draft = tiny_model("llama").double(), close_draft(noise=0.1).double()
     prompts = prompts_of([2, 5])
 
-    def run(chance: RandomSource) -> list[int]:
+    def run(random_source: RandomSource) -> list[int]:
         texts = speculated_texts(
             target,
             draft,
@@ -159,7 +159,7 @@ def test_two_rows_of_unequal_length_have_their_distributions_each() -> None:
             gamma=1,
             max_new_tokens=2,
             policy=POLICY,
-            chance=chance,
+            random_source=random_source,
             vocab_size=2,
         )
         return [int(token) for text in texts for token in text.response]

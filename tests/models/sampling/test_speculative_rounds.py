@@ -13,10 +13,17 @@ from tests.models.sampling.test_generate import prompts_of
 @torch.no_grad()
 def test_a_draft_that_is_the_target_keeps_every_token() -> None:
     model, gamma = tiny_model("llama"), 3
-    chance = GeneratorSource(torch.Generator().manual_seed(0))
+    random_source = GeneratorSource(torch.Generator().manual_seed(0))
     with forward_of(model) as forward:
         rounds = SpeculativeRounds(
-            forward, forward, None, prompts_of([4, 9]), gamma, SamplingPolicy(0.0), chance, None
+            forward,
+            forward,
+            None,
+            prompts_of([4, 9]),
+            gamma,
+            SamplingPolicy(0.0),
+            random_source,
+            None,
         )
         rounds.run(8, torch.tensor([], dtype=torch.long))
     records = rounds.records()

@@ -15,7 +15,7 @@ from distillspec.models.surgery.hidden_states import (
     output_head,
     token_logits,
 )
-from distillspec.models.vocabulary.cross_tokenizer import attach
+from distillspec.models.vocabulary.cross_tokenizer import attach_token_map
 from distillspec.recipe.schema import AdapterConfig
 from tests.models.conftest import VOCABULARY, one_pass, tiny_model
 from tests.models.two_tokenizers import wide_bridge
@@ -118,7 +118,7 @@ def test_a_draft_of_another_tokenizer_is_read_at_the_ends_of_the_targets_tokens(
     """Its logits over the target's tokens are those of a cache that is fed token by token."""
     model, token_map = tiny_model("llama"), wide_bridge()
     text = torch.tensor([[1, 3, 4, 6, 2], [9, 10, 11, 12, 0]])
-    attach(model, token_map)
+    attach_token_map(model, token_map)
     row_logits = token_logits(model, text, None)
     states = hidden_states(model, text, None)
     assert states.shape == (2, 5, 32)
@@ -133,7 +133,7 @@ def test_a_draft_of_another_tokenizer_is_read_at_the_ends_of_the_targets_tokens(
 def test_padding_of_a_draft_of_another_tokenizer_is_not_read() -> None:
     """Each pad would be two pieces, and the row too long for the context."""
     model = tiny_model("llama")
-    attach(model, wide_bridge())
+    attach_token_map(model, wide_bridge())
     text = torch.tensor([[1, 3, 4, 6, 2]])
     tokens = torch.cat([text, torch.full((1, 95), 4)], dim=1)
     is_token = torch.arange(100)[None] < 5
@@ -146,6 +146,6 @@ def test_padding_of_a_draft_of_another_tokenizer_is_not_read() -> None:
 
 def test_a_row_longer_than_the_drafts_context_in_its_own_tokens_is_refused() -> None:
     model = tiny_model("llama")
-    attach(model, wide_bridge())
+    attach_token_map(model, wide_bridge())
     with pytest.raises(DistillSpecError, match="its context holds 128"):
         hidden_states(model, torch.full((1, 100), 4), None)

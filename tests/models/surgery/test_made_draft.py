@@ -4,7 +4,7 @@ import torch
 
 from distillspec.models.loading.digest import model_digest
 from distillspec.models.runners.eager import vocabulary_size
-from distillspec.models.surgery.made_draft import facts, made_draft
+from distillspec.models.surgery.made_draft import made_draft, made_draft_facts
 from distillspec.recipe.start import LlamaShape, PrunedDraftConfig, RandomDraftConfig
 from tests.models.conftest import VOCABULARY, tiny_model
 
@@ -44,5 +44,5 @@ def test_equal_arguments_give_equal_bits() -> None:
 
 
 def test_a_model_in_memory_has_facts_for_engines() -> None:
-    model_facts = facts(tiny_model("gpt2"))
+    model_facts = made_draft_facts(tiny_model("gpt2"))
     assert (model_facts.architecture, model_facts.vocab_size) == ("GPT2LMHeadModel", VOCABULARY)

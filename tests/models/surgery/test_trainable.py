@@ -17,7 +17,7 @@ from distillspec.models.surgery.trainable import (
     checkpoint_activations,
     compile_forward,
     freeze_embeddings,
-    stacks,
+    layer_lists,
     train_mode,
     without_dropout,
 )
@@ -143,7 +143,7 @@ def test_a_draft_whose_randomness_cannot_be_switched_off_is_refused() -> None:
 @pytest.mark.parametrize("kind", ["t5", "llama"])
 def test_layers_are_those_of_both_halves(kind: str) -> None:
     model = tiny_t5(layers=2) if kind == "t5" else tiny_model("llama")
-    layers = [type(layer).__name__ for part in stacks(model) for layer in part]
+    layers = [type(layer).__name__ for part in layer_lists(model) for layer in part]
     assert layers == (["T5Block"] * 4 if kind == "t5" else ["LlamaDecoderLayer"] * 2)
 
 

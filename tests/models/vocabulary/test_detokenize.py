@@ -4,7 +4,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from distillspec.models.vocabulary.detokenize import decoded
+from distillspec.models.vocabulary.detokenize import detokenize
 
 
 @pytest.mark.parametrize("tidies", [False, True])
@@ -14,5 +14,5 @@ def test_spaces_stay_as_they_are_even_if_the_tokenizer_cleans_up(tidies: bool) -
     made = PreTrainedTokenizerFast(
         tokenizer_object=words, unk_token="?", clean_up_tokenization_spaces=tidies
     )
-    assert decoded(made, (1, 2, 3)) == "do n't ."
-    assert decoded(made, (1, 0, 3), skip_special_tokens=True) == "do ."
+    assert detokenize(made, (1, 2, 3)) == "do n't ."
+    assert detokenize(made, (1, 0, 3), skip_special_tokens=True) == "do ."

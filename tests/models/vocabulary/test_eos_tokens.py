@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distillspec.errors import DistillSpecError
 from distillspec.models.loading.load import load_model, load_tokenizer
-from distillspec.models.vocabulary.eos_tokens import required_stop_ids, stop_ids
+from distillspec.models.vocabulary.eos_tokens import find_eos_tokens, require_eos_tokens
 
 END = 0
 SPECIAL = ["<|end|>", "<|call|>", "<|im_end|>", "<end", "<end_of_turn>", "<|channel|>"]
@@ -58,10 +58,10 @@ def test_generation_config_and_tokenizer_name_what_ends_a_text_and_each_may_be_s
     ):
         settings.eos_token_id = named
         tokenizer.eos_token = None if eos is None else "<|endoftext|>"
-        assert stop_ids(model, tokenizer).ids == expected
-    assert "nothing ends a text" in stop_ids(model, tokenizer).notes[0]
+        assert find_eos_tokens(model, tokenizer).ids == expected
+    assert "nothing ends a text" in find_eos_tokens(model, tokenizer).notes[0]
     with pytest.raises(DistillSpecError, match="the draft names no end-of-text token"):
-        required_stop_ids(model, tokenizer, "draft", vocab_size=300)
+        require_eos_tokens(model, tokenizer, "draft", vocab_size=300)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_the_special_token_behind_an_answer_ends_a_text_too(
     tokenizer: PreTrainedTokenizerBase, behind: str, end: str | None
 ) -> None:
     tokenizer.chat_template = SPEAKS + behind + ASKS
-    ends = stop_ids(None, tokenizer)
+    ends = find_eos_tokens(None, tokenizer)
     named = ids(tokenizer, end) if end else set()
     assert ends.ids == {END} | named
     assert ends.turn_end == next(iter(named), None)
@@ -98,7 +98,7 @@ def test_a_token_that_a_tool_call_ends_with_ends_a_text(
 ) -> None:
     end = "{{ '<|call|>' if m.tool_calls else '<|im_end|>' }}\n{% endfor %}"
     tokenizer.chat_template = SPEAKS + CALLS + end + ASKS
-    ends = stop_ids(None, tokenizer)
+    ends = find_eos_tokens(None, tokenizer)
     assert ends.ids == {END} | ids(tokenizer, "<|call|>", "<|im_end|>")
     assert ends.turn_end in ids(tokenizer, "<|im_end|>")
     assert "'<|call|>' (after an answer in the chat template)" in ends.notes[0]
@@ -108,10 +108,10 @@ def test_what_closes_a_channel_inside_of_an_answer_ends_no_text(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     tokenizer.chat_template = CHANNELS.replace("LAST", "<|im_end|>")
-    ends = stop_ids(None, tokenizer)
+    ends = find_eos_tokens(None, tokenizer)
     assert ends.ids == {END} | ids(tokenizer, "<|im_end|>", "<|call|>")
     tokenizer.chat_template = CHANNELS.replace("LAST", "<|end|>")
-    ends = stop_ids(None, tokenizer)
+    ends = find_eos_tokens(None, tokenizer)
     assert ends.ids == {END} | ids(tokenizer, "<|call|>")
     notes = " ".join(ends.notes)
     assert "'<|end|>' and also writes it inside answers" in notes
@@ -126,7 +126,7 @@ def test_a_note_names_an_end_token_inside_answers(
     assert settings is not None
     settings.eos_token_id = end
     tokenizer.chat_template = CHANNELS.replace("LAST", "<|im_end|>")
-    ends = stop_ids(model, tokenizer)
+    ends = find_eos_tokens(model, tokenizer)
     assert end in ends.ids
     assert "'<|end|>' ends a text, but the chat template writes it inside" in ends.notes[1]
 
@@ -135,10 +135,10 @@ def test_the_recipes_ids_take_the_place_of_all_others(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     tokenizer.chat_template = SPEAKS + "<|end|>{% endfor %}" + ASKS
-    assert stop_ids(model, tokenizer, given=[5]).ids == {5}
-    assert required_stop_ids(model, tokenizer, "target", vocab_size=6, given=[5]).ids == {5}
+    assert find_eos_tokens(model, tokenizer, given=[5]).ids == {5}
+    assert require_eos_tokens(model, tokenizer, "target", vocab_size=6, given=[5]).ids == {5}
     with pytest.raises(DistillSpecError, match="token 5 cannot end a text") as caught:
-        required_stop_ids(model, tokenizer, "target", vocab_size=5, given=[5])
+        require_eos_tokens(model, tokenizer, "target", vocab_size=5, given=[5])
     assert caught.value.where == "pair.eos_token_ids=[5]"
 
 
@@ -146,5 +146,7 @@ def test_variables_of_the_template_are_read(tokenizer: PreTrainedTokenizerBase) 
     tokenizer.chat_template = (
         SPEAKS + "{{ '<|end|>' if shuts is defined else '<|im_end|>' }}{% endfor %}" + ASKS
     )
-    assert stop_ids(None, tokenizer, variables={"shuts": True}).ids > ids(tokenizer, "<|end|>")
-    assert stop_ids(None, tokenizer).ids > ids(tokenizer, "<|im_end|>")
+    assert find_eos_tokens(None, tokenizer, variables={"shuts": True}).ids > ids(
+        tokenizer, "<|end|>"
+    )
+    assert find_eos_tokens(None, tokenizer).ids > ids(tokenizer, "<|im_end|>")

@@ -120,11 +120,13 @@ def test_greedy_text_is_the_targets_own_with_a_draft_that_cannot_say_all_of_it(
 ) -> None:
     target, draft = tiny_model("llama", seed=1), tiny_model("llama", seed=1)
     trim_head(draft, KEPT)
-    policy, chance = SamplingPolicy(0.0), GeneratorSource(torch.Generator().manual_seed(0))
+    policy, random_source = SamplingPolicy(0.0), GeneratorSource(torch.Generator().manual_seed(0))
     prompt = text[0, :8]
-    plain = AutoregressiveDecoder(CausalRunner(target), policy, chance)
+    plain = AutoregressiveDecoder(CausalRunner(target), policy, random_source)
     expected = plain.decode(prompt, max_new_tokens=40).tokens
     assert set(expected) - set(KEPT)
     way = Configuration("trimmed", 3, ChainDraft(), AdaEDL(0.2, 0.9), verify_block)
-    response = SpeculativeDecoder(CausalRunner(target), CausalRunner(draft), way, policy, chance)
+    response = SpeculativeDecoder(
+        CausalRunner(target), CausalRunner(draft), way, policy, random_source
+    )
     assert response.decode(prompt, max_new_tokens=40).tokens == expected

@@ -24,8 +24,8 @@ every_estimate = pytest.mark.parametrize("is_centred", [False, True])
 
 
 def exp3(count: int, seed: int, **how: Any) -> EXP3:
-    chance = GeneratorSource(torch.Generator().manual_seed(seed))
-    return EXP3(arms(count), REWARD, chance, **how)
+    random_source = GeneratorSource(torch.Generator().manual_seed(seed))
+    return EXP3(arms(count), REWARD, random_source, **how)
 
 
 def test_all_arms_are_equally_likely_at_first() -> None:
@@ -114,9 +114,9 @@ def test_exploring_does_not_change_the_distribution_of_the_output() -> None:
 
     pair, policy = random_pair(2), SamplingPolicy(0.8)
 
-    def decode(chance: Branches) -> list[int]:
-        chooser = EXP3(arms(2), REWARD, chance)
-        decoder = SpeculativeDecoder(pair.target, pair.draft, chooser, policy, chance)
+    def decode(random_source: Branches) -> list[int]:
+        chooser = EXP3(arms(2), REWARD, random_source)
+        decoder = SpeculativeDecoder(pair.target, pair.draft, chooser, policy, random_source)
         return decoder.decode(torch.tensor(PROMPT), max_new_tokens=3).tokens
 
     expected = autoregressive_distribution(pair.target, policy, PROMPT, 3)

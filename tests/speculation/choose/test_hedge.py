@@ -47,7 +47,9 @@ class Spent(NamedTuple):
     seconds: float
 
 
-def decode(hedge: Hedge, chances: Chances, length: int, generator: torch.Generator) -> Spent:
+def decode(
+    hedge: Hedge, keep_probabilities: Chances, length: int, generator: torch.Generator
+) -> Spent:
     """Rounds by arms whose drafts are kept at random; a drafted token takes 0.2 s."""
     text: list[int] = []
     rounds, seconds = 0, 0.0
@@ -56,11 +58,14 @@ def decode(hedge: Hedge, chances: Chances, length: int, generator: torch.Generat
         arm = hedge.choose()
         start, accepted = len(text), 0
         while accepted < arm.gamma:
-            if float(torch.rand((), generator=generator)) >= chances(start + accepted)[arm.model]:
+            if (
+                float(torch.rand((), generator=generator))
+                >= keep_probabilities(start + accepted)[arm.model]
+            ):
                 break
             accepted += 1
         text += [0] * (accepted + 1)
-        known = [chances(position) for position in range(start, len(text))]
+        known = [keep_probabilities(position) for position in range(start, len(text))]
         took = 1.0 + 0.2 * arm.gamma
         by_model = {model: [row[model] for row in known] for model in known[0]}
         hedge.learn(RoundOutcome(accepted + 1, took, text, accepted + 1, by_model))
@@ -76,12 +81,12 @@ def expected_rounds(hedge: Hedge) -> list[float]:
     return [arm["values"][1] for arm in hedge.state()["arms"]]
 
 
-def regret(reward: Reward, chances: Chances, length: int, seeds: int = 10) -> float:
+def regret(reward: Reward, keep_probabilities: Chances, length: int, seeds: int = 10) -> float:
     """Rounds (or seconds) beyond those that the best arm alone expects, in the mean over seeds."""
     total = 0.0
     for seed in range(seeds):
         hedge = new(seed, reward)
-        spent = decode(hedge, chances, length, torch.Generator().manual_seed(100 + seed))
+        spent = decode(hedge, keep_probabilities, length, torch.Generator().manual_seed(100 + seed))
         alone = expected_rounds(hedge)
         if reward.counts_seconds:
             costs = (r * (1.0 + 0.2 * arm.gamma) for r, arm in zip(alone, ARMS, strict=True))
@@ -138,13 +143,15 @@ def test_an_arm_that_was_slow_once_is_timed_again() -> None:
 
 @pytest.mark.parametrize("reward", [ROUNDS, SECONDS], ids=["rounds", "seconds"])
 @pytest.mark.parametrize("chances", [steady, switching])
-def test_regret_grows_at_most_like_the_root_of_the_length(reward: Reward, chances: Chances) -> None:
+def test_regret_grows_at_most_like_the_root_of_the_length(
+    reward: Reward, keep_probabilities: Chances
+) -> None:
     """Of a fixed arm in hindsight, on any traffic: one stated constant for both lengths."""
     slowest = 1.0 + 0.2 * 4 if reward.counts_seconds else 1.0
     for length in (1000, 4000):
         bound = 2.0 * slowest * math.sqrt(length / 2.0 * math.log(len(ARMS)))
         tried = 5 * len(ARMS) * slowest  # rounds that only time an arm, and where rounds begin
-        assert regret(reward, chances, length) < bound + tried
+        assert regret(reward, keep_probabilities, length) < bound + tried
 
 
 def test_it_learns_of_arms_that_it_does_not_play_and_so_from_few_rounds() -> None:
@@ -201,9 +208,11 @@ def test_neither_watching_nor_choosing_changes_the_distribution_of_the_output() 
     arms = [standard(2, model="one"), standard(1, model="other"), standard(2, draft=LookupDraft(2))]
     policy = SamplingPolicy(0.8)
 
-    def text(chance: Branches) -> list[int]:
-        hedge = Hedge(arms, ROUNDS, chance)
-        decoder = SpeculativeDecoder(target, {"one": first, "other": second}, hedge, policy, chance)
+    def text(random_source: Branches) -> list[int]:
+        hedge = Hedge(arms, ROUNDS, random_source)
+        decoder = SpeculativeDecoder(
+            target, {"one": first, "other": second}, hedge, policy, random_source
+        )
         return decoder.decode(torch.tensor(PROMPT), max_new_tokens=3).tokens
 
     assert (

@@ -20,8 +20,14 @@ from tests.speculation.branches import Branches, HistoryRunner, walk
 from tests.speculation.decoding.test_engine import PROMPT, random_table, standard
 
 
-def outcome(chances: Sequence[float]) -> RoundOutcome:
-    return RoundOutcome(len(chances), 1.0, [0] * len(chances), len(chances), {"a": chances})
+def outcome(keep_probabilities: Sequence[float]) -> RoundOutcome:
+    return RoundOutcome(
+        len(keep_probabilities),
+        1.0,
+        [0] * len(keep_probabilities),
+        len(keep_probabilities),
+        {"a": keep_probabilities},
+    )
 
 
 def test_rounds_by_hand() -> None:
@@ -35,18 +41,18 @@ def test_rounds_by_hand() -> None:
 
 
 def test_how_the_text_came_in_pieces_does_not_matter() -> None:
-    chances = torch.rand(12, generator=torch.Generator().manual_seed(0)).tolist()
+    keep_probabilities = torch.rand(12, generator=torch.Generator().manual_seed(0)).tolist()
     entire, pieces = ChainRounds("a", 3), ChainRounds("a", 3)
-    parts = [chances[:1], chances[1:6], chances[6:]]
+    parts = [keep_probabilities[:1], keep_probabilities[1:6], keep_probabilities[6:]]
     total = sum(pieces.extend(outcome(part)) for part in parts)
-    assert total == pytest.approx(entire.extend(outcome(chances)), abs=1e-12)
+    assert total == pytest.approx(entire.extend(outcome(keep_probabilities)), abs=1e-12)
 
 
 def test_it_agrees_with_the_expected_counts_of_an_entire_text() -> None:
     """There, rounds without room for a full one are left out: those that begin near the end."""
-    chances = torch.rand(20, generator=torch.Generator().manual_seed(1)).tolist()
-    begun = ChainRounds("a", 3).extend(outcome(chances[:17]))
-    assert begun == pytest.approx(expected_counts(chances, 3).verifications, abs=1e-12)
+    keep_probabilities = torch.rand(20, generator=torch.Generator().manual_seed(1)).tolist()
+    begun = ChainRounds("a", 3).extend(outcome(keep_probabilities[:17]))
+    assert begun == pytest.approx(expected_counts(keep_probabilities, 3).verifications, abs=1e-12)
 
 
 def test_rounds_of_a_lookup_by_hand() -> None:
@@ -76,10 +82,10 @@ def expectation(
     target, first, second = (HistoryRunner(random_table(2, seed)) for seed in range(3))
     total = 0.0
 
-    def decode(chance: Branches) -> float:
-        chooser = make(chance)
+    def decode(random_source: Branches) -> float:
+        chooser = make(random_source)
         drafts = {"one": first, "other": second}
-        decoder = SpeculativeDecoder(target, drafts, chooser, POLICY, chance)
+        decoder = SpeculativeDecoder(target, drafts, chooser, POLICY, random_source)
         rounds = decoder.decode(torch.tensor(PROMPT), max_new_tokens=NEW_TOKENS).rounds
         return count(chooser, len(rounds))
 
@@ -91,8 +97,8 @@ def expectation(
 @pytest.mark.parametrize("arm", range(3))
 def test_the_expected_rounds_of_arms_that_others_decode_for_are_their_own(arm: int) -> None:
     def decoding(arm: Configuration) -> Callable[[Branches], Chooser]:
-        def make(chance: Branches) -> Chooser:
-            hedge = Hedge(ARMS, Reward(2), chance)
+        def make(random_source: Branches) -> Chooser:
+            hedge = Hedge(ARMS, Reward(2), random_source)
             hedge.choose = lambda: arm  # type: ignore[method-assign]
             return hedge
 
@@ -110,7 +116,7 @@ def test_the_expected_rounds_of_arms_that_others_decode_for_are_their_own(arm: i
 def test_they_are_unbiased_while_hedge_draws_its_arms() -> None:
     alone = expectation(lambda _: Fixed(ARMS[1]), lambda _, rounds: rounds)
     expected = expectation(
-        lambda chance: Hedge(ARMS, Reward(2), chance),
+        lambda random_source: Hedge(ARMS, Reward(2), random_source),
         lambda hedge, _: hedge.state()["arms"][1]["values"][1],
     )
     assert expected == pytest.approx(alone, abs=1e-9)

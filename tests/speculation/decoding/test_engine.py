@@ -93,8 +93,8 @@ def distribution_of_engine(
     eos_token_ids: frozenset[int] = frozenset(),
     prompt: tuple[int, ...] = PROMPT,
 ) -> Law:
-    def stream(chance: Branches) -> Any:
-        decoder = SpeculativeDecoder(pair.target, pair.draft, configuration, policy, chance)
+    def stream(random_source: Branches) -> Any:
+        decoder = SpeculativeDecoder(pair.target, pair.draft, configuration, policy, random_source)
         return decoder.rounds(
             torch.tensor(prompt), max_new_tokens=max_new_tokens, eos_token_ids=eos_token_ids
         )
@@ -192,12 +192,12 @@ def test_adaedl_with_every_rule_that_takes_it_keeps_the_distribution(name: str) 
     pair, policy, lengths = random_pair(3), SamplingPolicy(), set()
     walked: list[AdaEDL] = []
 
-    def stream(chance: Branches) -> Any:
+    def stream(random_source: Branches) -> Any:
         walked.append(AdaEDL(0.62, 0.5))
         way = standard(2, **SEVERAL[name], stop=walked[-1])
-        for emitted in SpeculativeDecoder(pair.target, pair.draft, way, policy, chance).rounds(
-            torch.tensor(PROMPT), max_new_tokens=2
-        ):
+        for emitted in SpeculativeDecoder(
+            pair.target, pair.draft, way, policy, random_source
+        ).rounds(torch.tensor(PROMPT), max_new_tokens=2):
             lengths.add(emitted.record.drafted)
             yield emitted
 
@@ -295,8 +295,8 @@ def test_walking_decode_to_the_very_end_gives_the_same_distribution_as_walking_r
 ):
     pair, policy = random_pair(3), SamplingPolicy()
 
-    def decode(chance: Branches) -> list[int]:
-        decoder = SpeculativeDecoder(pair.target, pair.draft, standard(2), policy, chance)
+    def decode(random_source: Branches) -> list[int]:
+        decoder = SpeculativeDecoder(pair.target, pair.draft, standard(2), policy, random_source)
         return decoder.decode(torch.tensor(PROMPT), max_new_tokens=2).tokens
 
     distribution = distribution_of(decode)
@@ -317,8 +317,8 @@ def test_the_autoregressive_decoder_has_the_distribution_of_the_target(
 ) -> None:
     runner, policy = HistoryRunner(random_table(3, 0)), SamplingPolicy(0.7)
 
-    def decode(chance: Branches) -> list[int]:
-        decoder = AutoregressiveDecoder(runner, policy, chance)
+    def decode(random_source: Branches) -> list[int]:
+        decoder = AutoregressiveDecoder(runner, policy, random_source)
         return decoder.decode(
             torch.tensor(PROMPT), max_new_tokens=3, eos_token_ids=eos_token_ids
         ).tokens
@@ -358,9 +358,9 @@ def distribution_in_turn(
 ) -> Law:
     choosers = []
 
-    def stream(chance: Branches) -> Any:
+    def stream(random_source: Branches) -> Any:
         choosers.append(InTurn(*arms))
-        decoder = SpeculativeDecoder(target, drafts, choosers[-1], policy, chance)
+        decoder = SpeculativeDecoder(target, drafts, choosers[-1], policy, random_source)
         return decoder.rounds(torch.tensor(PROMPT), max_new_tokens=max_new_tokens)
 
     def state() -> Hashable:
@@ -817,10 +817,10 @@ def test_logits_that_give_no_distribution_end_in_an_error_that_names_the_model(
     target, drafting = (BigramRunner(tables[name]) for name in ("target", "draft"))
     way = Configuration("one", 3, draft, FixedLength(), verify)
     policy = SamplingPolicy(temperature)
-    chance = GeneratorSource(torch.Generator().manual_seed(0))
-    decoders: list[Any] = [SpeculativeDecoder(target, drafting, way, policy, chance)]
+    random_source = GeneratorSource(torch.Generator().manual_seed(0))
+    decoders: list[Any] = [SpeculativeDecoder(target, drafting, way, policy, random_source)]
     if fault == "target":
-        decoders.append(AutoregressiveDecoder(target, policy, chance))
+        decoders.append(AutoregressiveDecoder(target, policy, random_source))
     if fault == "draft" and isinstance(draft, LookupDraft | NoDraft):
         return  # the draft is not asked
     for decoder in decoders:

@@ -21,10 +21,10 @@ def test_the_distribution_of_the_drafted_tokens_is_the_product_of_the_q_they_com
 ) -> None:
     total = 0.0
 
-    def draft(chance: Branches) -> tuple[Tensor, Tensor]:
+    def draft(random_source: Branches) -> tuple[Tensor, Tensor]:
         runner = HistoryRunner(TABLE)
         runner.feed(torch.tensor([[1]]))
-        proposal = ChainDraft().propose(context_of(runner, [0, 2], chance, policy=policy), 3)
+        proposal = ChainDraft().propose(context_of(runner, [0, 2], random_source, policy=policy), 3)
         return proposal.tokens, proposal.q
 
     for (tokens, q), branches in walk(draft):
@@ -72,7 +72,7 @@ def test_a_stop_rule_ends_the_draft_after_the_forward_it_looked_at() -> None:
 class Telling(BigramRunner):
     """Computes a made-up entropy: the number of tokens it holds."""
 
-    tells_entropy = True
+    computes_entropy = True
 
     def feed_for_entropy(self, token: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         self.temperature = temperature

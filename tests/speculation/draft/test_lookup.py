@@ -85,10 +85,10 @@ def test_a_certain_draft_is_kept_with_the_targets_probability_of_it() -> None:
     p = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]], dtype=torch.float64)
     distribution: dict[tuple[int, ...], float] = {}
 
-    def verified(chance: Branches) -> Tensor:
-        context = context_of(BigramRunner(torch.zeros(3, 3)), [1, 0, 1], chance)
+    def verified(random_source: Branches) -> Tensor:
+        context = context_of(BigramRunner(torch.zeros(3, 3)), [1, 0, 1], random_source)
         chain = LookupDraft(1).propose(context, 1)
-        return torch.tensor(chain.verify(verify_token, p, chance).tokens)
+        return torch.tensor(chain.verify(verify_token, p, random_source).tokens)
 
     for tokens, branches in walk(verified):
         key = tuple(tokens.tolist())

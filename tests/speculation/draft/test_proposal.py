@@ -16,9 +16,11 @@ from tests.speculation.branches import Branches, context_of
 
 def test_a_proposal_holds_a_distribution_for_each_token_that_could_have_given_it() -> None:
     rule: DraftRule = ChainDraft()
-    chance = GeneratorSource(torch.Generator().manual_seed(0))
+    random_source = GeneratorSource(torch.Generator().manual_seed(0))
     runner = BigramRunner(torch.randn(30, 30, generator=torch.Generator().manual_seed(0)))
-    proposal = rule.propose(context_of(runner, [1], chance, policy=SamplingPolicy(top_k=3)), 5)
+    proposal = rule.propose(
+        context_of(runner, [1], random_source, policy=SamplingPolicy(top_k=3)), 5
+    )
     assert proposal.q.shape == (5, 30)
     assert (proposal.q.gather(1, proposal.tokens.unsqueeze(1)) > 0.0).all()
 

@@ -17,10 +17,12 @@ from tests.speculation.branches import Branches, HistoryRunner, context_of, walk
 TABLE = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def bundle(rule: SequencesDraft, runner: BigramRunner, chance: Branches, gamma: int) -> Bundle:
+def bundle(
+    rule: SequencesDraft, runner: BigramRunner, random_source: Branches, gamma: int
+) -> Bundle:
     runner.reset()
     runner.feed(torch.tensor([[1]]))
-    return rule.propose(context_of(runner, [0, 2], chance), gamma)
+    return rule.propose(context_of(runner, [0, 2], random_source), gamma)
 
 
 def sequences(drafted: Bundle, K: int) -> list[list[int]]:
@@ -41,7 +43,7 @@ def sequences(drafted: Bundle, K: int) -> list[list[int]]:
 def test_sequences_are_independent_draws_from_the_q_they_come_with(K: int, gamma: int) -> None:
     total = 0.0
     for drafted, branches in walk(
-        lambda chance: bundle(SequencesDraft(K), HistoryRunner(TABLE), chance, gamma)
+        lambda random_source: bundle(SequencesDraft(K), HistoryRunner(TABLE), random_source, gamma)
     ):
         product = 1.0
         for k, tokens in enumerate(sequences(drafted, K)):
@@ -60,7 +62,9 @@ def test_distinct_sequences_begin_with_different_tokens_drawn_without_replacemen
     q = SamplingPolicy().distribution(runner.feed(torch.tensor([[1, 0, 2]]))[0, -1]).tolist()
     distribution: Counter[tuple[int, ...]] = Counter()
     for drafted, branches in walk(
-        lambda chance: bundle(SequencesDraft(2, distinct=True), HistoryRunner(TABLE), chance, 1)
+        lambda random_source: bundle(
+            SequencesDraft(2, distinct=True), HistoryRunner(TABLE), random_source, 1
+        )
     ):
         distribution[tuple(drafted.tree.tokens)] += branches.weight  # type: ignore[assignment]
     for (first, second), weight in distribution.items():
@@ -77,7 +81,10 @@ def test_a_draft_that_can_give_only_two_tokens_gives_two_distinct_ones() -> None
 
 def test_after_a_verdict_both_caches_hold_the_kept_path() -> None:
     for drafted, _ in walk(
-        lambda chance: (draft := HistoryRunner(TABLE), bundle(SequencesDraft(3), draft, chance, 2))
+        lambda random_source: (
+            draft := HistoryRunner(TABLE),
+            bundle(SequencesDraft(3), draft, random_source, 2),
+        )
     ):
         draft, proposal = drafted
         target = HistoryRunner(TABLE)

@@ -45,8 +45,8 @@ def distribution_of_card(
     decoder: type[CardDecoder] = CardDecoder,
     eos_token_ids: frozenset[int] = frozenset(),
 ) -> Law:
-    def run(chance: RandomSource) -> list[int]:
-        card = decoder(HistoryRunner(random_table(V, 0)), draft(), policy, chance, longest=2)
+    def run(random_source: RandomSource) -> list[int]:
+        card = decoder(HistoryRunner(random_table(V, 0)), draft(), policy, random_source, longest=2)
         return card.decode(
             torch.tensor(PROMPT), max_new_tokens=length, eos_token_ids=eos_token_ids
         ).tokens
@@ -104,9 +104,9 @@ class Biased(CardDecoder):
             q = self._policy.distribution(HistoryRunner(random_table(V, 1)).feed(text))[0]
             for position, token in enumerate(path, start=len(PROMPT) - 1):
                 ratio = (p[position, token] / q[position, token]).view(1)
-                if not bool(self._chance.accept(ratio)):
+                if not bool(self._random_source.accept(ratio)):
                     left = (p[position] - q[position]).clamp(min=0.0)
-                    drawn[position - 1] = int(self._chance.draw(left))
+                    drawn[position - 1] = int(self._random_source.draw(left))
                     break
                 drawn[position - 1] = token
         return drawn

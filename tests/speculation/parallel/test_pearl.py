@@ -48,9 +48,9 @@ class Inline:
     capacity = 64
     busy_seconds = 0.0
 
-    def __init__(self, chance: RandomSource, *, gamma: int, seed: int = 1) -> None:
+    def __init__(self, random_source: RandomSource, *, gamma: int, seed: int = 1) -> None:
         q = torch.zeros(gamma, V, dtype=torch.float64)
-        self._worker = BlockWorker(lambda: HistoryRunner(random_table(V, seed)), q, chance)
+        self._worker = BlockWorker(lambda: HistoryRunner(random_table(V, seed)), q, random_source)
         self._q = q
         self._tokens: list[int] = []
 
@@ -75,12 +75,12 @@ class Inline:
 def distribution_of_pearl(
     gamma: int, policy: SamplingPolicy, length: int, end: frozenset[int] = frozenset()
 ) -> Law:
-    def run(chance: RandomSource) -> list[int]:
+    def run(random_source: RandomSource) -> list[int]:
         decoder = PearlDecoder(
             HistoryRunner(random_table(V, 0)),
-            Inline(chance, gamma=gamma),
+            Inline(random_source, gamma=gamma),
             policy,
-            chance,
+            random_source,
             gamma=gamma,
             seed=0,
         )
@@ -129,12 +129,12 @@ def test_a_broken_rule_is_seen(line: str, broken: str, monkeypatch: pytest.Monke
 
 def test_a_draft_that_agrees_is_one_block_ahead_all_the_time() -> None:
     """The first round verifies one token, each later one a full block; no bonus, no correction."""
-    chance = GeneratorSource(torch.Generator().manual_seed(0))
+    random_source = GeneratorSource(torch.Generator().manual_seed(0))
     decoder = PearlDecoder(
         HistoryRunner(random_table(V, 1)),
-        Inline(chance, gamma=3),
+        Inline(random_source, gamma=3),
         SamplingPolicy(1.0),
-        chance,
+        random_source,
         gamma=3,
         seed=0,
     )
@@ -144,12 +144,12 @@ def test_a_draft_that_agrees_is_one_block_ahead_all_the_time() -> None:
 
 
 def test_after_a_correction_a_single_token_is_verified() -> None:
-    chance = GeneratorSource(torch.Generator().manual_seed(0))
+    random_source = GeneratorSource(torch.Generator().manual_seed(0))
     decoder = PearlDecoder(
         HistoryRunner(random_table(V, 0)),
-        Inline(chance, gamma=3),
+        Inline(random_source, gamma=3),
         SamplingPolicy(1.0),
-        chance,
+        random_source,
         gamma=3,
         seed=0,
     )
@@ -161,12 +161,12 @@ def test_after_a_correction_a_single_token_is_verified() -> None:
 
 
 def test_a_text_whose_blocks_would_not_fit_is_refused_at_once() -> None:
-    chance = GeneratorSource(torch.Generator())
+    random_source = GeneratorSource(torch.Generator())
     decoder = PearlDecoder(
         HistoryRunner(random_table(V, 0), capacity=20),
-        Inline(chance, gamma=3),
+        Inline(random_source, gamma=3),
         SamplingPolicy(1.0),
-        chance,
+        random_source,
         gamma=3,
         seed=0,
     )

@@ -120,15 +120,17 @@ def tree_rounds(
 
 
 def chain_rounds(
-    rule: VerifyRule, p: Model, q: Model, L: int, chance: MakeBranches = Branches
+    rule: VerifyRule, p: Model, q: Model, L: int, random_source: MakeBranches = Branches
 ) -> Iterator[tuple[VerifyResult, float]]:
-    for (tokens,), drafting in walk(lambda branches: independent(q, L, 1, branches), chance=chance):
+    for (tokens,), drafting in walk(
+        lambda branches: independent(q, L, 1, branches), random_source=random_source
+    ):
         p_rows = torch.stack([p(tokens[:position]) for position in range(L + 1)])
         q_rows = torch.stack([q(tokens[:position]) for position in range(L)])
         drafted = torch.tensor(tokens)
         for result, branches in walk(
             lambda branches: rule(p_rows, q_rows, drafted, branches),  # noqa: B023
-            chance=chance,
+            random_source=random_source,
         ):
             yield result, drafting.weight * branches.weight
 
@@ -153,9 +155,9 @@ def tree_distance(
 
 
 def chain_distance(
-    rule: VerifyRule, p: Model, q: Model, V: int, L: int, chance: MakeBranches = Branches
+    rule: VerifyRule, p: Model, q: Model, V: int, L: int, random_source: MakeBranches = Branches
 ) -> float:
-    return distance(chain_rounds(rule, p, q, L, chance), p, V, L + 1)
+    return distance(chain_rounds(rule, p, q, L, random_source), p, V, L + 1)
 
 
 def expected_tokens(rounds: Iterator[tuple[VerifyResult, float]]) -> float:

@@ -54,22 +54,22 @@ def test_a_block_of_one_token_is_verified_as_by_token_verification() -> None:
 def test_greedy_drafts_are_kept_up_to_the_first_that_differs() -> None:
     one_hot = torch.eye(4)
     p, q = one_hot[[1, 2, 3, 0]], one_hot[[1, 2, 0]]
-    chance = GeneratorSource(torch.Generator().manual_seed(0))
-    assert verify_block(p, q, torch.tensor([1, 2, 0]), chance).tokens == [1, 2, 3]
-    assert verify_block(p, p[:3], torch.tensor([1, 2, 3]), chance).tokens == [1, 2, 3, 0]
-    assert verify_block(p, p[:0], torch.empty(0, dtype=torch.long), chance).tokens == [1]
+    random_source = GeneratorSource(torch.Generator().manual_seed(0))
+    assert verify_block(p, q, torch.tensor([1, 2, 0]), random_source).tokens == [1, 2, 3]
+    assert verify_block(p, p[:3], torch.tensor([1, 2, 3]), random_source).tokens == [1, 2, 3, 0]
+    assert verify_block(p, p[:0], torch.empty(0, dtype=torch.long), random_source).tokens == [1]
 
 
 def test_a_rule_of_cumulative_products_that_goes_under_its_name_fails() -> None:
     """Known wrong: each prefix kept with the product of its ratios, corrected as token by token."""
 
-    def rule(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> VerifyResult:
+    def rule(p: Tensor, q: Tensor, tokens: Tensor, random_source: RandomSource) -> VerifyResult:
         drafted = tokens[:, None]
         products = (p[:-1].gather(1, drafted) / q.gather(1, drafted)).squeeze(1).cumprod(0)
-        trials = chance.accept(products).tolist()
+        trials = random_source.accept(products).tolist()
         kept = max((i + 1 for i, succeeds in enumerate(trials) if succeeds), default=0)
         last = kept == len(trials)
-        following = chance.draw(p[kept] if last else residual(p[kept], q[kept]))
+        following = random_source.draw(p[kept] if last else residual(p[kept], q[kept]))
         return VerifyResult([*tokens[:kept].tolist(), int(following)])
 
     p, q = random_model(3, 2, 1), random_model(3, 2, 2)

@@ -48,11 +48,11 @@ def test_the_joint_distribution_holds_for_adversarial_pairs(p: Model, q: Model) 
 def test_merging_equal_drafts_first_fails() -> None:
     """Known wrong: a token drawn twice had two trials."""
 
-    def merged(p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource) -> int:
-        return kseq_token(p, q, list(dict.fromkeys(drafts)), chance)
+    def merged(p: Tensor, q: Tensor, drafts: list[int], random_source: RandomSource) -> int:
+        return kseq_token(p, q, list(dict.fromkeys(drafts)), random_source)
 
-    def rule(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
-        return walk_down(p, q, tree, chance, merged)
+    def rule(p: Tensor, q: Tensor, tree: Tree, random_source: RandomSource) -> VerifyResult:
+        return walk_down(p, q, tree, random_source, merged)
 
     p, q = random_model(3, 1, 1), random_model(3, 1, 2)
     assert tree_distance(rule, p, q, 3, 1, 3) > 0.01
@@ -70,8 +70,8 @@ def test_merging_equal_drafts_first_fails() -> None:
 def test_the_distribution_fails_if_a_line_is_broken(line: str, broken: str, inside: Any) -> None:
     token = mutant(kseq_token, line, broken, inside=inside)
 
-    def rule(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
-        return walk_down(p, q, tree, chance, token)
+    def rule(p: Tensor, q: Tensor, tree: Tree, random_source: RandomSource) -> VerifyResult:
+        return walk_down(p, q, tree, random_source, token)
 
     p, q = random_model(3, 1, 1), random_model(3, 1, 2)
     assert tree_distance(rule, p, q, 3, 1, 3) > 0.001
@@ -81,9 +81,9 @@ def acceptance(p: Tensor, q: Tensor, K: int) -> float:
     """How often the emitted token is one of the drafts, by enumeration."""
     met = 0.0
 
-    def trial(chance: RandomSource) -> bool:
-        drafts = chance.draw(q.expand(K, -1)).tolist()
-        return kseq_token(p, q, drafts, chance) in drafts
+    def trial(random_source: RandomSource) -> bool:
+        drafts = random_source.draw(q.expand(K, -1)).tolist()
+        return kseq_token(p, q, drafts, random_source) in drafts
 
     for is_met, branches in walk(trial):
         met += branches.weight * is_met

@@ -32,6 +32,8 @@ def test_lenience_keeps_more_and_loses_the_distribution(form: str) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_at_temperature_zero_it_changes_nothing(form: str) -> None:
     one_hot = torch.eye(4)
-    chance = GeneratorSource(torch.Generator().manual_seed(0))
-    result = lenient(form, 0.3)(one_hot[[1, 2, 3]], one_hot[[1, 3]], torch.tensor([1, 3]), chance)
+    random_source = GeneratorSource(torch.Generator().manual_seed(0))
+    result = lenient(form, 0.3)(
+        one_hot[[1, 2, 3]], one_hot[[1, 3]], torch.tensor([1, 3]), random_source
+    )
     assert result.tokens == [1, 2]

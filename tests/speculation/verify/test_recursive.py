@@ -59,10 +59,10 @@ def test_drafts_without_replacement_need_the_rule_that_knows_it() -> None:
 def test_the_distribution_fails_if_the_target_keeps_what_was_rejected() -> None:
     broken = mutant(recursive_token, "left / mass, p)", "p, p)", inside=after_rejection)
 
-    def rule(p, q, tree, chance):  # type: ignore[no-untyped-def]
+    def rule(p, q, tree, random_source):  # type: ignore[no-untyped-def]
         from distillspec.speculation.verify.walk import walk_down
 
-        return walk_down(p, q, tree, chance, lambda *of: broken(*of, replacement=True))
+        return walk_down(p, q, tree, random_source, lambda *of: broken(*of, replacement=True))
 
     p, q = random_model(3, 1, 1), random_model(3, 1, 2)
     assert tree_distance(rule, p, q, 3, 1, 2) > 0.01

@@ -54,7 +54,7 @@ P_GRID, Q_GRID = constant(0.0, 0.25, 0.75), constant(0.25, 0.5, 0.25)  # ratios 
 
 
 def test_the_distribution_holds_through_the_comparison_that_ships() -> None:
-    assert chain_distance(verify_token, P_GRID, Q_GRID, 3, 2, chance=GridBranches) < EXACT
+    assert chain_distance(verify_token, P_GRID, Q_GRID, 3, 2, random_source=GridBranches) < EXACT
 
 
 def test_the_distribution_fails_if_a_uniform_equal_to_the_probability_accepts() -> None:
@@ -63,7 +63,7 @@ def test_the_distribution_fails_if_a_uniform_equal_to_the_probability_accepts() 
     def branches(path: Sequence[int]) -> Branches:
         return GridBranches(path, comparison=lax)
 
-    assert chain_distance(verify_token, P_GRID, Q_GRID, 3, 2, chance=branches) > 0.01
+    assert chain_distance(verify_token, P_GRID, Q_GRID, 3, 2, random_source=branches) > 0.01
 
 
 @pytest.mark.parametrize(
@@ -90,9 +90,9 @@ def test_the_distribution_fails_if_a_line_is_broken(line: str, broken: str, insi
 
 
 def row_verdicts(
-    p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource, rule: Any = verify_token_rows
+    p: Tensor, q: Tensor, tokens: Tensor, random_source: RandomSource, rule: Any = verify_token_rows
 ) -> list[tuple[int, ...]]:
-    result = rule(p, q, tokens, chance)
+    result = rule(p, q, tokens, random_source)
     return [
         (*row[:kept], following)
         for row, kept, following in zip(
@@ -101,8 +101,10 @@ def row_verdicts(
     ]
 
 
-def one_of_the_rows(p: Tensor, q: Tensor, tokens: Tensor, chance: RandomSource) -> VerifyResult:
-    return VerifyResult(list(row_verdicts(p[None], q[None], tokens[None], chance)[0]))
+def one_of_the_rows(
+    p: Tensor, q: Tensor, tokens: Tensor, random_source: RandomSource
+) -> VerifyResult:
+    return VerifyResult(list(row_verdicts(p[None], q[None], tokens[None], random_source)[0]))
 
 
 @pytest.mark.parametrize(("V", "gamma"), [(5, 1), (4, 2), (2, 3)])
@@ -119,7 +121,9 @@ def test_the_joint_distribution_of_a_row_holds_for_adversarial_pairs(p: Model, q
 
 def joint_distribution(p: Tensor, q: Tensor, tokens: Tensor, rule: Any = verify_token_rows) -> Law:
     distribution: Law = defaultdict(float)
-    for results, branches in walk(lambda chance: row_verdicts(p, q, tokens, chance, rule)):
+    for results, branches in walk(
+        lambda random_source: row_verdicts(p, q, tokens, random_source, rule)
+    ):
         distribution[tuple(results)] += branches.weight  # type: ignore[index]
     return distribution
 
@@ -135,7 +139,11 @@ def product_of_the_rows() -> Law:
     rows = []
     for p, q, tokens in zip(*TWO_ROWS, strict=True):
         rows.append(
-            distribution_of(lambda chance, p=p, q=q, x=tokens: verify_token(p, q, x, chance).tokens)  # type: ignore[misc]
+            distribution_of(
+                lambda random_source, p=p, q=q, x=tokens: (
+                    verify_token(p, q, x, random_source).tokens
+                )
+            )  # type: ignore[misc]
         )
     return {
         (first, second): a * b  # type: ignore[dict-item]
@@ -196,7 +204,8 @@ def test_a_rejection_where_p_equals_q_is_corrected_from_p() -> None:
     outcomes = {
         tuple(result.tokens): branches.weight
         for result, branches in walk(
-            lambda chance: verify_token(p, p[:2], tokens, chance), chance=NeverAccept
+            lambda random_source: verify_token(p, p[:2], tokens, random_source),
+            random_source=NeverAccept,
         )
     }
     assert outcomes == {(0,): 0.5, (2,): 0.5}
@@ -218,9 +227,9 @@ def test_without_a_draft_the_next_token_is_drawn_from_p() -> None:
 
 def test_an_impossible_token_is_never_kept() -> None:
     p, q = torch.tensor([[0.0, 1.0]] * 5), torch.tensor([[0.999, 0.001]] * 4)
-    chance = seeded()
+    random_source = seeded()
     for _ in range(300):
-        result = verify_token(p, q, torch.tensor([1, 1, 0, 1]), chance)
+        result = verify_token(p, q, torch.tensor([1, 1, 0, 1]), random_source)
         assert result.tokens == [1, 1, 1]
 
 

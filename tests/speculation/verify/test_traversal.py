@@ -52,8 +52,8 @@ def test_on_a_chain_it_is_block_verification() -> None:
 def test_the_most_probable_cached_child_accepted_with_p_over_q_fails() -> None:
     """Known wrong: a child that was looked up, not drawn, verified as if it had been drawn."""
 
-    def rule(p: Tensor, q: Tensor, tree: Tree, chance: RandomSource) -> VerifyResult:
-        return verify_traversal(p, q, tree, chance)
+    def rule(p: Tensor, q: Tensor, tree: Tree, random_source: RandomSource) -> VerifyResult:
+        return verify_traversal(p, q, tree, random_source)
 
     def most_probable(q: Model, L: int, K: int, branches: RandomSource) -> list[list[int]]:
         sequence: list[int] = []

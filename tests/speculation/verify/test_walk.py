@@ -21,7 +21,7 @@ class Scripted:
         self._tokens = iter(tokens)
         self.shown: list[tuple[int, list[int]]] = []
 
-    def __call__(self, p: Tensor, q: Tensor, drafts: list[int], chance: RandomSource) -> int:
+    def __call__(self, p: Tensor, q: Tensor, drafts: list[int], random_source: RandomSource) -> int:
         self.shown.append((int(q[1]), drafts))
         return next(self._tokens)
 
