@@ -184,8 +184,7 @@ def _pretrain(
     step, spent, losses = _restore(state_file, model, steppers)
     _keep_rows(metrics_file, step)
     tokens_per_step = windows.batch_size * windows.context
-    start = time.perf_counter() - spent
-    saved_at = spent
+    start, saved_at = time.perf_counter() - spent, spent
     progress = PretrainProgress(step, step * tokens_per_step, spent, math.nan, math.nan)
     model.train()
     if step >= plan.max_steps:
@@ -205,12 +204,11 @@ def _pretrain(
                 held_out,
             )
             losses.clear()
-            is_finite = math.isfinite(progress.train_nats_per_token + held_out)
-            _check_finite(is_finite, "loss is", step, state_file)
+            total = progress.train_nats_per_token + held_out
+            _check_finite(math.isfinite(total), "loss is", step, state_file)
             _append(metrics_file, progress)
         # Save after each validation, on a stop request, and when a kill would lose minutes.
-        spent = time.perf_counter() - start
-        is_validated = progress.step == step
+        spent, is_validated = time.perf_counter() - start, progress.step == step
         if is_validated or stop.is_made or spent - saved_at >= _SAVE_SECONDS:
             check_still_there(folder)
             _check_finite(all_finite(model), "weights are", step, state_file)

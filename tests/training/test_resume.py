@@ -156,7 +156,7 @@ def test_resuming_a_finished_run_changes_nothing(tiny_pair: Path, tmp_path: Path
 def test_resuming_with_other_data_is_an_error(tiny_pair: Path, tmp_path: Path) -> None:
     tiny_run.run(tiny_run.parts(tiny_pair, tiny_run.recipe()), tmp_path)
     other = tiny_run.recipe(seed=5, distill={"max_steps": 9})
-    with pytest.raises(DistillSpecError, match="not those of the checkpoint"):
+    with pytest.raises(DistillSpecError, match="seed"):
         tiny_run.run(tiny_run.parts(tiny_pair, other), tmp_path, resume=True)
 
 
