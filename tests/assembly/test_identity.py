@@ -93,7 +93,7 @@ def test_a_branch_of_the_hub_that_has_moved_is_named(
     for name in ("target", "draft"):
         main = tmp_path / "hub" / f"models--org--{name}" / "refs" / "main"
         main.write_text("b" * 40)
-        with pytest.raises(DistillSpecError, match=f"the {name}.* changed") as caught:
+        with pytest.raises(DistillSpecError, match=f"{name}.* changed") as caught:
             check_identity(file, pair_identity(pair, file), has_trained=True)
         assert f"org/{name}" in caught.value.where
         main.write_text("a" * 40)
