@@ -79,7 +79,7 @@ def test_fixed_responses_that_are_missing_are_found_with_the_prompts(plan: dict[
     rows = ({"prompt": f"def f{i}(x):"} for i in range(40))
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     pair = load_pair(recipe(plan, distill={"source": {"fixed": 1.0}}))
-    with pytest.raises(DistillSpecError, match="no response of their own"):
+    with pytest.raises(DistillSpecError, match="distill.source.fixed"):
         pair_prompts(pair)
 
 
