@@ -27,9 +27,12 @@ SEEDING = {
 
 # Calls whose seed was derived by their caller. All others derive it themselves.
 DERIVED_BY_THE_CALLER = {
-    ("distillspec/measure/timed/bench.py", "_chance"),
-    ("distillspec/speculation/random_source.py", "seeded"),  # corpus.stored derives one per row
-    ("distillspec/training/probe.py", "_chance"),
+    ("distillspec/measure/timed/bench.py", "_random_source"),
+    (
+        "distillspec/speculation/random_source.py",
+        "seeded",
+    ),  # corpus.stores.responses derives one per row
+    ("distillspec/training/probe.py", "_random_source"),
 }
 
 
