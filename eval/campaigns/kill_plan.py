@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import pkgutil
@@ -143,6 +144,8 @@ def warm() -> None:
     from distillspec.models.loading.precision import fast_dtype
 
     fast_dtype("cpu")  # it is measured once a process, and so once for all forks
+    gc.collect()
+    gc.freeze()  # else each fork's first collection copies all that was imported
 
 
 def make_template(folder: Path, run: Callable[[Sequence[str], Path], None]) -> Path:

@@ -151,7 +151,7 @@ def _pairs() -> Iterator[tuple[str, tuple[str, str], Values]]:
 
 def _decoded(target: str, draft: str, temperature: float, **more: Any) -> list[Values]:
     found = list[Values]()
-    settings = {"temperature": temperature, "max_new_tokens": 20, **more}
+    settings = {"temperature": temperature, "max_new_tokens": 15, **more}
     if target == "target" and draft != "other":
         settings["tokenizer"] = _tokenizer(target)  # of both: loading it takes long
     for prompt in _PROMPTS[temperature > 0.0 :][:1]:

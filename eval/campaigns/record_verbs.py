@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import hashlib
 import html
+import io
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from distillspec.__main__ import main
 from eval.campaigns.kill import run_verb as forked
 
 DATA = Path(__file__).with_name("record")
@@ -24,7 +28,7 @@ Boxes = Callable[[str, bool], Path]
 """A fresh copy of the stored folder under a name; with its runs and stores, or without."""
 
 run_verb = functools.partial(forked, patience=3000.0)  # the machine may have much else to do
-_PROBE = "{every_steps: 4, prompts: 2, gamma: 2, max_new_tokens: 4}"
+_SHORT = ("distill.max_steps=6", "distill.probe={prompts: 2, gamma: 2, max_new_tokens: 4}")
 _UNTOLD = ("environment", "created", "definitions")  # of a summary: machine, date, prose
 
 
@@ -44,10 +48,24 @@ def run_of(box: Path, name: str) -> str:
 
 
 def code_of(argv: Sequence[str], box: Path) -> int | str:
-    ended = run_verb(argv, box)
+    if "--dry-run" in argv:  # which needs no process of its own
+        code, said = _looked(argv, box)
+    else:
+        ended = run_verb(argv, box)
+        code, said = ended.code, ended.said
     if os.environ.get("RECORD_SAID"):  # to read why each one is refused
-        print(argv, ended.code, ended.said[-400:], flush=True)
-    return "traceback" if "Traceback" in ended.said else ended.code
+        print(argv, code, said[-400:], flush=True)
+    return "traceback" if "Traceback" in said else code
+
+
+def _looked(argv: Sequence[str], box: Path) -> tuple[int, str]:
+    """The exit code of a command line that only looks, and what it says."""
+    page = io.StringIO()
+    try:
+        with contextlib.chdir(box), redirect_stdout(page), redirect_stderr(page):
+            return main(list(argv)), page.getvalue()
+    except SystemExit as end:
+        return (end.code if isinstance(end.code, int) else 1), page.getvalue()
 
 
 # --- traces --------------------------------------------------------------------------------------
@@ -57,7 +75,7 @@ def traces(boxes: Boxes) -> Values:
     """Each step's loss and its like, the digests of texts and models, and the trained draft."""
     box, found = boxes("traces", False), Values()
     for name, overrides in cases()["traces"].items():
-        argv = ["train", "tiny.yaml", f"name={name}", f"distill.probe={_PROBE}", *overrides]
+        argv = ["train", "tiny.yaml", f"name={name}", *_SHORT, *overrides]
         found[name] = _trained(box, argv, f"checkpoints/runs/{name}")
     found["pretrain"] = _pretrained(box, ["pretrain", "pre.yaml"], "pre", "made")
     further = ["model=null", "start_from=made", "train.start_share=0.25", "name=on", "output=on"]
@@ -216,7 +234,6 @@ def old(boxes: Boxes) -> Values:
         found[f"generate {recipe}"] = code_of(["generate", recipe], box)
     shutil.rmtree(box / run_of(box, "whole") / "draft")
     found["train whole"] = _trained(box, ["train", run := run_of(box, "whole")], run)
-    found["report whole"] = code_of(["report", run], box)
     found["compare"] = code_of(["compare", "cmp.yaml"], box)
     for path in sorted(box.glob("checkpoints/runs/compare/cmp/*.md")):
         found[f"compare {path.name}"] = _keyed(path.read_text(encoding="utf-8").splitlines())
