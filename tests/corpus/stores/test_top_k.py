@@ -287,7 +287,7 @@ def test_a_killed_process_leaves_complete_shards_only(tmp_path: Path) -> None:
         "def slow(texts):\n"
         "    time.sleep(0.05)\n"
         "    return t.scorer(texts)\n"
-        "t.fill_signals(t.store(Path(sys.argv[1])), slow)\n"
+        "t.fill_top_k(t.store(Path(sys.argv[1])), slow)\n"
     )
     root = Path(__file__).parents[3]
     running = subprocess.Popen([sys.executable, "-c", program, str(folder)], cwd=root)
