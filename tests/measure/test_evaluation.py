@@ -126,8 +126,9 @@ def test_an_interrupted_evaluation_goes_on_and_equals_the_uninterrupted_one(
     summary = evaluate(tiny_suite, folder=tmp_path, **setting.arguments())
     assert (tmp_path / ROWS).read_bytes().startswith(kept)
     assert decoded(tmp_path) == decoded(measured.folder)
-    assert [c.tau for c in summary.cells] == [c.tau for c in measured.summary.cells]
-    assert [c.alpha for c in summary.cells] == [c.alpha for c in measured.summary.cells]
+    for name in ("tau", "alpha"):  # as text: bounds of few documents are NaN
+        values = [repr(getattr(cell, name)) for cell in summary.cells]
+        assert values == [repr(getattr(cell, name)) for cell in measured.summary.cells]
 
 
 def test_a_finished_evaluation_is_not_timed_again(
