@@ -33,8 +33,13 @@ _OLD = (
 
 
 def write_summary(summary: Summary, path: Path) -> None:
-    """Write the summary atomically. A number that does not exist (nan) becomes null."""
-    atomic.write_json(path, {"schema_version": SCHEMA_VERSION, **without_nan(summary)})
+    """Write the summary atomically.
+
+    A number that does not exist (nan) becomes null, and so does a bound beyond what `read_summary`
+    accepts: an interval over two documents can be that wide.
+    """
+    values = _without_extremes(without_nan(summary))
+    atomic.write_json(path, {"schema_version": SCHEMA_VERSION, **values})
 
 
 def read_summary(path: Path) -> Summary:
@@ -134,3 +139,11 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _without_extremes(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_extremes(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_extremes(item) for item in value]
+    return None if isinstance(value, float) and abs(value) > _LARGEST else value

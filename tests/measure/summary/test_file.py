@@ -82,6 +82,17 @@ def test_a_summary_from_before_cautions_has_those_of_the_methods_that_engines_ru
     assert said.startswith("1 of 1 cells reach less than 85%")
 
 
+def test_an_interval_of_two_documents_may_be_too_wide_for_its_file(
+    by_hand: Summary, tmp_path: Path
+) -> None:
+    cell = by_hand.cells[0]
+    wide = replace(cell, speedup=cell.speedup._replace(high=1e80))
+    write_summary(replace(by_hand, cells=[wide, *by_hand.cells[1:]]), tmp_path / "summary.json")
+    read = read_summary(tmp_path / "summary.json").cells[0].speedup
+    assert (read.value, read.low) == (cell.speedup.value, cell.speedup.low)
+    assert math.isnan(read.high)
+
+
 def test_a_number_that_does_not_exist_is_null_in_the_file_and_nan_in_the_record(
     by_hand: Summary, tmp_path: Path
 ) -> None:
