@@ -120,6 +120,6 @@ def test_the_wheel_holds_all_that_is_shipped_and_no_more(installed: Installed) -
     modules = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "distillspec").rglob("*")
-        if path.suffix == ".py" or path.name == "py.typed"
+        if path.suffix in (".py", ".j2", ".css") or path.name == "py.typed"
     }
     assert {name for name in names if name.startswith("distillspec/")} - held == modules

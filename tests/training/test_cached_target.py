@@ -280,5 +280,5 @@ def test_a_run_resumed_on_the_kept_distribution_is_bit_equal(
 def test_a_row_that_was_not_kept_is_refused(tiny_pair: Path, tmp_path: Path) -> None:
     made = parts(tiny_pair, tmp_path)
     assert made.cached is not None
-    with pytest.raises(DistillSpecError, match="no distributions are kept"):
+    with pytest.raises(DistillSpecError, match="no distributions are cached"):
         made.cached.top_tokens(collate([((5, 6), (7, 8))], 0))

@@ -411,7 +411,7 @@ def test_the_enumeration_rejects_an_argmax_draw_that_is_verified_with_soft_q(
     class ArgmaxDraft(ChainDraft):
         propose = mutant(  # type: ignore[assignment]
             ChainDraft.propose,
-            "policy.draw_with_distribution(logits, chance)",
+            "policy.draw_with_distribution(logits, random_source)",
             "logits.argmax(-1), policy.distribution(logits)",
         )
 

@@ -250,9 +250,9 @@ def test_a_draft_that_is_stopped_while_it_holds_the_candidates_is_missed_too() -
 STOPPED = """
 import os, signal, sys
 from tests.speculation.parallel.two_processes import make_draft
-from distillspec.speculation.parallel.card import CardDraft
+from distillspec.speculation.parallel.card import CardProcess
 if __name__ == "__main__":
-    draft = CardDraft(make_draft, width=4, depth=6, threads=1)
+    draft = CardProcess(make_draft, width=4, depth=6, threads=1)
     print(draft.pid, flush=True)
     os.kill(draft.pid, signal.SIGSTOP)
 """
@@ -295,9 +295,9 @@ SCRIPT = """
 import sys, torch
 from tests.speculation.parallel.test_card import decoder
 from tests.speculation.parallel.two_processes import make_draft
-from distillspec.speculation.parallel.card import CardDraft
+from distillspec.speculation.parallel.card import CardProcess
 if __name__ == "__main__":
-    draft = CardDraft(make_draft, width=4, depth=6, threads=1)
+    draft = CardProcess(make_draft, width=4, depth=6, threads=1)
     for one in decoder(draft, 1.0).rounds(torch.tensor([1, 2, 3]), max_new_tokens=4000):
         print(draft.pid, flush=True)
 """

@@ -46,7 +46,7 @@ def test_at_temperature_zero_it_follows_the_targets_argmax() -> None:
 @pytest.mark.parametrize(
     ("line", "broken"),
     [
-        ("row / _factored(row.new_tensor(lower + here), lower, K)", "q_here"),
+        ("row / _factored(row.new_tensor(lower + path), lower, K)", "q_next"),
         ("max(drafted", "min(drafted"),
         ("lower + float(y[token])", "lower"),
     ],

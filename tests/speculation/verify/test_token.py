@@ -70,7 +70,7 @@ def test_the_distribution_fails_if_a_uniform_equal_to_the_probability_accepts() 
     ("line", "broken", "inside"),
     [
         ("residual(p[kept], q[kept])", "p[kept]", None),
-        ("_leading(chance.accept", "sum(chance.accept", None),
+        ("_leading(random_source.accept", "sum(random_source.accept", None),
         (
             "p[gamma] if kept == gamma else residual",
             "residual(p[-1], q[-1]) if kept == gamma else residual",
