@@ -41,9 +41,8 @@ def main() -> None:
     Path("first-look.yaml").write_text(SUITE, encoding="utf-8")
     summary = distillspec.evaluate(run, "first-look.yaml")
     for cell in summary.cells:
-        print(
-            f"{cell.draft}: alpha {cell.alpha.value:.3f}, tau {cell.tau.value:.2f} tokens per target forward"
-        )
+        alpha, tau = cell.alpha.value, cell.tau.value
+        print(f"{cell.draft}: alpha {alpha:.3f}, tau {tau:.2f} tokens per target forward")
 
 
 if __name__ == "__main__":
