@@ -150,7 +150,7 @@ def test_vocabularies_padded_to_different_sizes_train_decode_and_export(
 
 
 @pytest.mark.parametrize(
-    "distill",
+    "plan",
     [
         {"source": {"target": 0.5, "draft": 0.5}},
         {
@@ -162,9 +162,9 @@ def test_vocabularies_padded_to_different_sizes_train_decode_and_export(
     ids=["on-policy", "speculative"],
 )
 def test_a_trimmed_head_is_counted_once_trained_and_exported_whole(
-    workplace: Path, capsys: pytest.CaptureFixture[str], distill: dict[str, object]
+    workplace: Path, capsys: pytest.CaptureFixture[str], plan: dict[str, object]
 ) -> None:
-    values = recipe(**distill).model_dump()
+    values = recipe(**plan).model_dump()
     values["pair"]["draft_head"] = {"keep": 120}
     values["optimizer"] |= {"ema": 0.5, "layer_decay": 0.9}
     plan = Recipe.model_validate(values)
@@ -376,7 +376,7 @@ def test_training_on_an_endpoints_text_resumes_bit_equal(
 
 
 @pytest.mark.parametrize(
-    ("tokenizer", "distill", "changes"),
+    ("tokenizer", "plan", "changes"),
     [
         (t5_tokenizer, {"source": {"draft": 0.5, "target": 0.25, "replay": 0.25}}, {}),
         (
@@ -403,11 +403,11 @@ def test_training_on_an_endpoints_text_resumes_bit_equal(
 def test_an_encoder_decoder_pair_goes_the_whole_way(
     workplace: Path,
     tokenizer: Callable[[], PreTrainedTokenizerBase],
-    distill: dict[str, object],
+    plan: dict[str, object],
     changes: dict[str, object],
 ) -> None:
     written_pair(workplace / "t5", tokenizer())
-    values = recipe(**distill).model_dump(mode="json") | changes
+    values = recipe(**plan).model_dump(mode="json") | changes
     values["pair"] |= {"target": "t5/target", "draft": "t5/draft"}
     assert distill.run(Recipe.model_validate(values), None) == 0
     run = only_run()
