@@ -62,7 +62,7 @@ def test_a_variant_is_the_recipe_with_changes_its_seed_and_no_end_but_the_clocks
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"pair.target": "another"}, "a comparison has one target"),
+        ({"pair.target": "another"}, "share one target"),
         ({"data.max_prompts": 8}, "on the same prompts"),
     ],
 )
