@@ -28,4 +28,4 @@ def workplace(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def kept() -> Recipe:
     signal = {"kind": "cached", "k": 16}
-    return recipe(source={"fixed": 0.5, "target": 0.5}, divergence="tvd", signal=signal)
+    return recipe(source={"fixed": 0.5, "target": 0.5}, divergence="tvd", target_logits=signal)

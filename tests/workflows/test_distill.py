@@ -442,7 +442,7 @@ def test_a_split_target_trains_and_exports_and_is_evaluated_by_one_process(
     plan["hardware"]["shard_target"] = True
     (workplace / "tiny-split.yaml").write_text(dump_yaml(Recipe.model_validate(plan)))
     said = run_by_two("distillspec", "run", "tiny-split.yaml", folder=workplace)
-    assert "not evaluated: the target lies split" in said
+    assert "not evaluated: the target is split" in said
     assert "its loss on its own text is" in said
     (run,) = Path("checkpoints/runs").glob("*/*")
     assert (run / "draft" / "model.safetensors").is_file()

@@ -48,7 +48,7 @@ def test_distributions_are_kept_once_and_then_read(
 
 
 def test_only_what_the_recipe_trains_on_is_generated(workplace: Path) -> None:
-    generate.generate(recipe(source={"fixed": 1.0}, signal={"kind": "cached", "k": 4}))
+    generate.generate(recipe(source={"fixed": 1.0}, target_logits={"kind": "cached", "k": 4}))
     assert list(Path("data").iterdir()) == [Path("data/signals")]
 
 
@@ -86,7 +86,7 @@ def test_distributions_of_another_recipe_are_kept_beside_those_that_are_there(
 
 
 def test_distributions_of_another_target_are_not_taken(workplace: Path) -> None:
-    plan = recipe(source={"fixed": 1.0}, signal={"kind": "cached", "k": 16})
+    plan = recipe(source={"fixed": 1.0}, target_logits={"kind": "cached", "k": 16})
     generate.generate(plan)
     stored = written("data/signals")
     shutil.rmtree("pair/target")

@@ -44,7 +44,7 @@ _KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from distillspec import run_folder
+from distillspec.workflows import run_folder
 from tests.workflows.test_run_folder import recipe
 
 run_folder.dump_yaml = lambda _: os.kill(os.getpid(), signal.SIGKILL)
