@@ -58,8 +58,8 @@ def test_recipes_that_ask_the_same_of_a_target_share_its_answers(workplace: Path
     generate.generate(plan)
     stored = written("data/responses")
     few = plan.data.model_copy(update={"max_prompts": 7})
-    distill = plan.distill.model_copy(update={"divergence": "jsd"})
-    other = plan.model_copy(update={"name": "other", "data": few, "distill": distill})
+    steps = plan.distill.model_copy(update={"divergence": "jsd"})
+    other = plan.model_copy(update={"name": "other", "data": few, "distill": steps})
     distill.train(other, None)
     assert written("data/responses") == stored
 
