@@ -459,6 +459,6 @@ def test_an_export_that_was_interrupted_does_not_offer_to_train(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distillspec.workflows.distill.export_run", interrupted)
+    monkeypatch.setattr("distillspec.workflows.export.export_run", interrupted)
     with pytest.raises(KeyboardInterrupt, match="^$"):
         export.export(only_run(), None)

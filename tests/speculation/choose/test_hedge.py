@@ -142,7 +142,7 @@ def test_an_arm_that_was_slow_once_is_timed_again() -> None:
 
 
 @pytest.mark.parametrize("reward", [ROUNDS, SECONDS], ids=["rounds", "seconds"])
-@pytest.mark.parametrize("chances", [steady, switching])
+@pytest.mark.parametrize("keep_probabilities", [steady, switching])
 def test_regret_grows_at_most_like_the_root_of_the_length(
     reward: Reward, keep_probabilities: Chances
 ) -> None:
