@@ -87,7 +87,7 @@ def middle_prompt(
     fitting = [prompt for prompt in prompts if has_room(prompt, drafts, slots)]
     if not fitting:
         raise DistillSpecError(
-            f"no prompt leaves the draft room for a block of {slots} of its own tokens",
+            f"every prompt is too long: the draft has no room for a block of {slots} of its tokens",
             where="step times of a draft with another tokenizer",
             fix="use shorter prompts, or a draft with a longer context",
         )

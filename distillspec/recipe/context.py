@@ -78,11 +78,11 @@ def check_rows_fit(recipe: Recipe, contexts: Iterable[ContextLength], source: st
     drafted = recipe.distill.speculative.gamma if shares.speculative else 0
     shortest = min(contexts, default=ContextLength(UNLIMITED))
     whole, reason = shortest.positions, f": {shortest.reason}" if shortest.reason else ""
-    holds, beside = whole - drafted, f" beside {drafted} drafted tokens" if drafted else ""
+    holds, drafts = whole - drafted, f" next to {drafted} drafted tokens" if drafted else ""
     before = f"{source}: " if source else ""
     if needed > holds:
         raise DistillSpecError(
-            f"a row may have {needed} tokens, and the pair's contexts hold {holds}{beside}{reason}",
+            f"a row may have {needed} tokens, and the pair's contexts hold {holds}{drafts}{reason}",
             where=f"{before}data.max_prompt_tokens={data.max_prompt_tokens}, "
             f"data.max_response_tokens={data.max_response_tokens}",
             fix=f"lower them to {holds} together",

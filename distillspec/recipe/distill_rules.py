@@ -181,7 +181,7 @@ DISTILL = (
                 distill.select is not None or distill.on_prompts or distill.reduction == "sequences"
             )
         ),
-        what="speculative.rejected has weights of its own, and select, on_prompts or reduction: "
+        what="speculative.rejected sets token weights itself, and select, on_prompts or reduction: "
         "sequences would weigh its tokens again",
         fix="remove distill.select, distill.on_prompts and distill.reduction, or set "
         "distill.speculative.rejected: false",

@@ -19,7 +19,7 @@ CONVERTED = Path("checkpoints/converted")
 _VERSION = 2  # of the conversion: a new one does not use what an older one has left out
 
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
-_PICKLED = re.compile(  # whole models, not the state of an optimizer beside one
+_PICKLED = re.compile(  # complete models, not the state of an optimizer next to one
     r"(pytorch_model|model|consolidated)\b.*\.(bin|pt|pth|ckpt|bin\.index\.json)"
     r"|tf_model\.h5|flax_model\.msgpack"
 )

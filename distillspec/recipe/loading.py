@@ -142,7 +142,7 @@ def _schema(form: Any, title: str) -> dict[str, Any]:
 
 
 def _suite_file(path: str | Path) -> Path:
-    """Suites and comparisons lie together; who asks for one kind is told of the other."""
+    """The built-in suite of a name, or the comparison, so that a confusion of both is reported."""
     found = builtin.find("suite", path)
     return found if found != Path(path) else builtin.find("comparison", path)
 

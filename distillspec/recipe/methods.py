@@ -179,7 +179,7 @@ _BYTES_PER_CHILD = 136  # a record of a token and its probability
 
 
 class CardConfig(Section):
-    """The draft runs ahead in a process of its own; gamma is the longest path verified at once."""
+    """The draft runs ahead in a second process; gamma is the longest path verified at once."""
 
     kind: Literal["card"]
     nodes: Annotated[int, Field(ge=1, le=256)] = Field(8, description="N, candidates of a layer")

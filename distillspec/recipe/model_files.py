@@ -93,7 +93,7 @@ def model_files(folder: Path) -> ModelFiles:
     - Else they are `model.safetensors`, or the files that `model.safetensors.index.json` lists.
     - Names in these files must stay inside the folder; symbolic links are followed, since the Hub's
       cache is made of them.
-    - An adapter beside whole weights is not loaded, and a note names it.
+    - An adapter next to complete weights is not loaded, and a note names it.
 
     Raises:
         DistillSpecError: Nothing to load, files that are missing or are no plain files, or files
@@ -253,7 +253,7 @@ def _inside(folder: Path, name: object, said_by: Path) -> Path:
 
 
 def _notes(folder: Path, names: set[str], config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What lies beside the weights and is left alone; an adapter for these weights is refused."""
+    """Ignored files next to the weights; an adapter for these weights is refused."""
     if _ADAPTER not in names:
         return ()
     base = _read_json(folder / _ADAPTER).get("base_model_name_or_path")
@@ -268,7 +268,7 @@ def _notes(folder: Path, names: set[str], config: Mapping[str, Any]) -> tuple[st
             f"or move {_ADAPTER} out of the folder to leave it out",
         )
     named = f" (of {base})" if isinstance(base, str) else ""
-    return (f"{folder}: the whole weights are loaded; the adapter beside them{named} is not",)
+    return (f"{folder}: the complete weights are loaded; the adapter next to them{named} is not",)
 
 
 def _check_one_model(folder: Path, names: set[str], weights: tuple[Path, ...]) -> None:
@@ -296,7 +296,7 @@ def _refuse_adapter(folder: Path) -> NoReturn:
         f"the folder holds an adapter alone, and no model (its base: {base})",
         where=str(folder),
         fix="merge it into its base once: PeftModel.from_pretrained(BASE, FOLDER)"
-        ".merge_and_unload().save_pretrained(NEW_FOLDER), and the tokenizer beside it",
+        ".merge_and_unload().save_pretrained(NEW_FOLDER), and the tokenizer next to it",
     )
 
 
@@ -310,7 +310,7 @@ def _refuse_weights(folder: Path, names: set[str], wanted: Path) -> NoReturn:
             f"the model folder holds no weights ({wanted.name}); it has {', '.join(others[:3])}"
             f"{', ...' if len(others) > 3 else ''}",
             where=str(folder),
-            fix=f"of several files copy {_INDEX} beside them; a single one (a variant) is to be "
+            fix=f"of several files copy {_INDEX} next to them; a single one (a variant) is to be "
             f"called {_WEIGHTS}",
         )
     if _ADAPTER in names:

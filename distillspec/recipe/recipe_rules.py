@@ -45,8 +45,8 @@ def _sharded(keys: tuple[str, ...], is_set: Any, words: str, example: dict[str, 
         is_broken=lambda recipe: recipe.hardware.shard_target and is_set(recipe),
         what=f"{words} cannot be combined with hardware.shard_target: true",
         fix="set hardware.shard_target: false, or train on text of the draft or the data alone, "
-        "with the draft's entire vocabulary; a served target can write text: pair.endpoint in a "
-        "recipe of its own",
+        "with the draft's entire vocabulary; a served target can write text: pair.endpoint in "
+        "another recipe",
         why="a sharded target scores text with all processes at once, and this needs the target in "
         "one process",
         example=_SHARD | example,

@@ -83,7 +83,7 @@ def check_rolls_back(config: Mapping[str, Any], where: str) -> None:
 
 
 def _unnamed(types: list[str], config: Mapping[str, Any]) -> set[str]:
-    """Kinds of layers that transformers finds where config.json lists none, beside attention."""
+    """Kinds of layers, attention apart, that transformers finds where config.json lists none."""
     layers = config.get("num_hidden_layers")
     if not isinstance(layers, int):
         return set()

@@ -95,7 +95,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
 
 
 def check_size(files: ModelFiles) -> None:
-    """Refuse a config.json of a model that is far larger than the weights beside it.
+    """Refuse a config.json of a model that is far larger than the weights next to it.
 
     Building such a model would take all memory, or all time, before any weight is compared.
 
@@ -124,7 +124,7 @@ def _number(config: Mapping[str, Any], key: str) -> int:
 
 def _too_large(files: ModelFiles, asked: str, there: str) -> DistillSpecError:
     return DistillSpecError(
-        f"config.json asks for {asked}, and the weights beside it hold {there}",
+        f"config.json asks for {asked}, and the weights next to it hold {there}",
         where=str(files.folder),
         fix="config.json and the weights do not belong together: copy both from one source",
     )

@@ -16,7 +16,7 @@ def plan_in_words(recipe: Recipe) -> str:
     text = "responses and their prompts" if plan.on_prompts else "responses"
     muon = ", by Muon" if recipe.optimizer.kind == "muon" else ""
     signal = plan.cached_logits
-    kept = f" against the target's {signal.k} likeliest tokens and their rest" if signal else ""
+    kept = f" against the target's {signal.k} most probable tokens and the rest" if signal else ""
     return (
         f"{plan.loss_in_words}{kept} on {', '.join(shares)} {text}, "
         f"temperature {plan.temperature:g}, "

@@ -15,7 +15,7 @@ from distillspec.runtime.lock import run_lock
 from distillspec.runtime.terminal import Terminal
 from distillspec.runtime.world import World
 
-Told = TypeVar("Told")
+Value = TypeVar("Value")
 
 
 def join() -> World:
@@ -36,7 +36,7 @@ def leave(world: World) -> None:
         torch.distributed.destroy_process_group()
 
 
-def from_rank_0(value: Told | None, world: World) -> Told:
+def from_rank_0(value: Value | None, world: World) -> Value:
     """What rank 0 has, everywhere; the others give None."""
     box = [value]
     if world.size > 1:

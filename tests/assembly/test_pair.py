@@ -41,6 +41,7 @@ def test_a_pair_is_loaded_and_checked(plan: dict[str, Any]) -> None:
 def test_what_ends_a_text_is_what_the_recipe_names_if_it_names_any(plan: dict[str, Any]) -> None:
     pair = load_pair(recipe(plan, pair={**plan["pair"], "eos_token_ids": [5, 7]}))
     assert pair.eos_token_ids == {5, 7}
+    assert pair.vocabulary.exported_eos_ids(pair.eos_token_ids) == {5, 7}
     with pytest.raises(DistillSpecError, match="token 300 cannot end a text"):
         load_pair(recipe(plan, pair={**plan["pair"], "eos_token_ids": [0, 300]}))
 
@@ -68,6 +69,7 @@ def test_the_token_behind_an_answer_of_the_template_ends_texts_of_every_kind(
     names = {name: str(tmp_path / name) for name in ("target", "draft")}
     pair = load_pair(recipe(plan, pair={**plan["pair"], **names}, data=data))
     assert pair.eos_token_ids == {0, token}
+    assert pair.vocabulary.exported_eos_ids(pair.eos_token_ids) == {0, token}
     sets = pair_prompts(pair)
     assert f"{token} {end!r} (after an answer in the chat template)" in sets.notes[0]
     assert {p.response[-1] for p in sets.training if p.response} == {token}

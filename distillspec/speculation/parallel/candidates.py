@@ -201,7 +201,7 @@ class Candidates:
         return 0.0 if parent == ROOT else self.nodes[parent].log_weight
 
 
-def likeliest_path(snapshot: Snapshot, tokens: Sequence[int], longest: int) -> list[int]:
+def most_probable_path(snapshot: Snapshot, tokens: Sequence[int], longest: int) -> list[int]:
     """The path after `tokens` that always takes the most probable child.
 
     Args:

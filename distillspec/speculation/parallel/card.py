@@ -18,7 +18,7 @@ from torch import Tensor
 
 from distillspec.speculation.limits import check_room, longest_text, prefill, up_to_end
 from distillspec.speculation.parallel.ahead import AheadDraft
-from distillspec.speculation.parallel.candidates import Candidates, likeliest_path
+from distillspec.speculation.parallel.candidates import Candidates, most_probable_path
 from distillspec.speculation.parallel.decoder import ParallelDecoder, Partner
 from distillspec.speculation.parallel.process import DraftProcess, spawning
 from distillspec.speculation.parallel.shared_buffer import Published, SharedBuffer
@@ -96,7 +96,9 @@ class CardDecoder(ParallelDecoder):
                 # 1. Take the candidates as they stand, which may be none.
                 published = self._draft.query()
                 longest = min(self._longest, longest_text(self._target) - len(committed))
-                path = likeliest_path(published.snapshot, committed[published.committed :], longest)
+                path = most_probable_path(
+                    published.snapshot, committed[published.committed :], longest
+                )
 
                 # 2. Draw the target's own token after each token of the path.
                 drawn = self._drawn(prompt.new_tensor([[committed[-1], *path]]))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from distillspec.speculation.parallel.ahead import AheadDraft
-from distillspec.speculation.parallel.candidates import ROOT, Candidates, likeliest_path
+from distillspec.speculation.parallel.candidates import ROOT, Candidates, most_probable_path
 from distillspec.speculation.sampling import SamplingPolicy
 from tests.speculation.bigram import BigramRunner
 from tests.speculation.branches import HistoryRunner
@@ -41,7 +41,7 @@ def test_after_any_events_each_node_has_the_probability_that_the_draft_gives_its
         if rng.random() < 0.6:
             ahead.grow()
         else:
-            path = likeliest_path(ahead.snapshot(), [], 3)
+            path = most_probable_path(ahead.snapshot(), [], 3)
             further = [*path[: rng.randrange(len(path) + 1)], rng.randrange(V)]
             if len(text) + len(further) > 40:
                 break
@@ -79,7 +79,7 @@ def test_what_survives_a_hit_is_not_computed_again() -> None:
         assert ahead.grow()
     fed = runner.fed
     assert fed == 3 + 2 + 2  # the prompt, layer 1, layer 2
-    first = likeliest_path(ahead.snapshot(), [], 1)
+    first = most_probable_path(ahead.snapshot(), [], 1)
     assert ahead.follow(first)
     assert runner.fed == fed
     layers = {node.depth for node in ahead._candidates.nodes}
@@ -93,7 +93,7 @@ def test_a_miss_feeds_the_new_token_alone() -> None:
     ahead.grow()
     ahead.grow()
     fed = runner.fed
-    (known,) = likeliest_path(ahead.snapshot(), [], 1)
+    (known,) = most_probable_path(ahead.snapshot(), [], 1)
     assert not ahead.follow([(known + 1) % V])
     assert ahead.snapshot().tokens == []
     assert ahead.grow()

@@ -7,7 +7,7 @@ from distillspec.speculation.parallel.candidates import (
     Candidates,
     Child,
     Snapshot,
-    likeliest_path,
+    most_probable_path,
 )
 
 
@@ -104,7 +104,7 @@ def test_no_token_changes_nothing() -> None:
 
 
 def path(snapshot: Snapshot, tokens: Sequence[int], longest: int = 9) -> list[int]:
-    return likeliest_path(snapshot, tokens, longest)
+    return most_probable_path(snapshot, tokens, longest)
 
 
 def test_the_most_probable_child_is_followed_step_by_step() -> None:
