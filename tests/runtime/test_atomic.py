@@ -213,7 +213,7 @@ def test_the_one_before_is_kept_where_a_place_is_given(tmp_path: Path) -> None:
 _WRITER = """
 import os, signal, sys
 from pathlib import Path
-from distillspec import atomic
+from distillspec.runtime import atomic
 folder = Path(sys.argv[1])
 with atomic.replacing_file(folder / "a.txt") as file, \\
      atomic.replacing_folder(folder / "deep" / "made", ("*",)) as made:
@@ -272,7 +272,7 @@ def test_a_name_that_is_too_long_is_an_error_that_names_it(tmp_path: Path) -> No
 
 _SCRATCH = """
 import os, signal, sys
-from distillspec import atomic
+from distillspec.runtime import atomic
 with atomic.scratch_folder("try") as folder:
     (folder / "file").write_text("kept while it works")
     print(folder, flush=True)
@@ -354,7 +354,7 @@ def test_a_link_to_itself_is_a_users_error(tmp_path: Path) -> None:
 _WITHOUT_RIGHTS = """
 import ctypes, struct, sys
 from pathlib import Path
-from distillspec import atomic
+from distillspec.runtime import atomic
 from distillspec.errors import DistillSpecError
 libc, buffer = ctypes.CDLL(None), ctypes.create_string_buffer
 header, sets = struct.pack("Ii", 0x20080522, 0), buffer(24)

@@ -43,7 +43,7 @@ def repository(tmp_path: Path) -> Path:
 
 def test_importing_and_gathering_imports_no_torch() -> None:
     code = (
-        "import sys; from distillspec import provenance; p = provenance.gather();"
+        "import sys; from distillspec.runtime import provenance; p = provenance.gather();"
         "assert p.machine.gpus == (); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
