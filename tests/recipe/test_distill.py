@@ -110,8 +110,8 @@ def test_what_reads_no_target_needs_none() -> None:
         ({"divergence": "nll", "source": {"draft": 0.5, "replay": 0.5}}, "nll"),
         ({**REJECTED, "source": {"speculative": 0.5, "replay": 0.5}}, "replay"),
         ({**REJECTED, "divergence": "block_efficiency"}, "block_efficiency"),
-        ({**REJECTED, "reduction": "sequences"}, "weights of its own"),
-        ({**REJECTED, "select": {"reference": "draft"}}, "weights of its own"),
+        ({**REJECTED, "reduction": "sequences"}, "speculative.rejected"),
+        ({**REJECTED, "select": {"reference": "draft"}}, "speculative.rejected"),
     ],
 )
 def test_a_source_that_cannot_be_is_refused(plan: dict[str, Any], words: str) -> None:

@@ -109,7 +109,7 @@ def test_an_adapter_beside_whole_weights_is_left_out_and_named(folder: Path) -> 
     put(folder, "model.safetensors", "adapter_model.safetensors")
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
     (note,) = model_files(folder).notes
-    assert "adapter beside them (of org/base) is not" in note
+    assert "adapter next to them (of org/base) is not" in note
 
 
 def test_an_adapter_for_the_weights_beside_it_is_ambiguous(folder: Path) -> None:

@@ -31,7 +31,7 @@ def test_a_whole_folder_is_named(folder: Path) -> None:
 
 def test_what_is_left_out_of_a_folder_is_named(folder: Path) -> None:
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "o/b"}')
-    assert "the adapter beside them (of o/b) is not" in model_line("model", "here")
+    assert "the adapter next to them (of o/b) is not" in model_line("model", "here")
 
 
 @pytest.mark.parametrize(

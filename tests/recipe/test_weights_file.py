@@ -38,7 +38,7 @@ def test_a_weight_in_two_files_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("num_hidden_layers", 10**9, "1,000,000,000 layers, and the weights beside it hold"),
+        ("num_hidden_layers", 10**9, "1,000,000,000 layers, and the weights next to it hold"),
         ("num_hidden_layers", 1e9, "1,000,000,000 layers"),
         ("hidden_size", 10**6, "at least .* parameters"),
         ("vocab_size", 10**12, "at least"),
