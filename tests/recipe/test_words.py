@@ -37,7 +37,7 @@ def recipe(**distill: object) -> Recipe:
         ),
         (
             {"source": {"fixed": 1.0}, "target_logits": {"kind": "cached", "k": 8}},
-            "jsd[0.5] against the target's 8 likeliest tokens and their rest on 100% fixed "
+            "jsd[0.5] against the target's 8 most probable tokens and the rest on 100% fixed "
             "responses, temperature 1, batches of 32, at most 1000 steps",
         ),
     ],
