@@ -32,8 +32,8 @@ from distillspec.commands import (
     tune,
 )
 from distillspec.errors import DistillSpecError
-from distillspec.runtime.atomic import explain_any
 from distillspec.runtime.interrupts import Terminated, end_with_launcher, exit_code, terminable
+from distillspec.runtime.os_errors import explain_any
 from distillspec.runtime.torchrun import error_folder
 from distillspec.text.foreign import say, visible
 from distillspec.text.nearest import nearest

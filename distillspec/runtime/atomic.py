@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import fnmatch
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,88 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from distillspec.errors import DistillSpecError
+from distillspec.runtime.os_errors import explain
+from distillspec.runtime.temporary_files import claimed, remove_stale
 
 Writes = Sequence[str] | Callable[[Path], None]  # see `check_replaceable`
 
-_UNWRITABLE = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_DEVICE = {errno.EROFS, errno.EIO, *_FULL}
-_RUST = re.compile(r"\(os error (\d+)\)\Z")
 _NAMED = 3  # files of a longer list
-# The writer is its process id, with eight letters of mkdtemp for a folder; earlier versions had
-# these alone. A hidden file with another word there is the user's.
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<writer>[0-9]+|(?:[0-9]+_)?[0-9a-z_]{8})\.tmp\Z")
 _held: dict[Path, Callable[[], None]] = {}  # by `watched`
-
-
-def explain(error: OSError, where: Path) -> DistillSpecError:
-    """The user's error behind a failed write at `where`."""
-    if error.errno in _FULL:
-        return DistillSpecError(
-            "the disk is full; nothing was left half-written",
-            where=str(where),
-            fix="free some space, then resume: `distillspec run RUN-FOLDER` resumes a run, "
-            "`pretrain --resume` a pretraining, and the same command `generate` or `compare`",
-        )
-    if error.errno in _UNWRITABLE:
-        return DistillSpecError(
-            f"cannot write here: {error.strerror}",
-            where=str(where),
-            fix="choose a folder that you may write to, or change its permissions",
-        )
-    if error.errno == errno.ENOENT:
-        return DistillSpecError(
-            "the folder of this file is gone, or never was",
-            where=str(where),
-            fix="make the folder; if it was deleted or moved while in use, put it back",
-        )
-    if error.errno == errno.ENOTEMPTY:
-        return DistillSpecError(
-            "a folder with this name is in the way",
-            where=str(where),
-            fix="move it away or delete it, then give the command again",
-        )
-    return DistillSpecError(
-        f"writing failed: {error.strerror}",
-        where=str(where),
-        fix="check that the disk is mounted and healthy, or choose another folder, then repeat the "
-        "command",
-    )
-
-
-def explain_any(error: Exception) -> DistillSpecError | None:
-    """The user's error behind what the system refused anywhere; None for any other error.
-
-    Libraries in Rust (tokenizers, safetensors) raise errors of their own, which end with the
-    system's number. A failed write of standard output names no file.
-    """
-    number, name = getattr(error, "errno", None), getattr(error, "filename", None)
-    if number is None and (match := _RUST.search(str(error))):
-        number = int(match[1])
-    if number is None or not (isinstance(error, OSError) or number in _DEVICE):
-        return None
-    if not isinstance(name, str | bytes):
-        if number not in _DEVICE:
-            return None
-        return explain(
-            OSError(number, os.strerror(number)), Path("standard output, or a file of this command")
-        )
-    where = os.fsdecode(name)
-    if number in _DEVICE:
-        return explain(OSError(number, os.strerror(number)), Path(where))
-    return DistillSpecError(
-        f"the system refuses this file or folder: {os.strerror(number)}",
-        where=where,
-        fix="correct its name or its permissions, put back what was removed, or choose another",
-    )
 
 
 def make_folder(path: Path) -> Path:
@@ -147,7 +70,7 @@ def replacing_file(path: Path, previous: Path | None = None) -> Iterator[Path]:
     try:
         _check_regular(goal)
         remove_stale(goal.parent, goal.name)
-        with _claimed(temporary):
+        with claimed(temporary):
             yield temporary
             with temporary.open("rb+") as handle:
                 os.fsync(handle.fileno())
@@ -245,7 +168,7 @@ def replacing_folder(path: Path, writes: Writes, previous: Path | None = None) -
         raise explain(error, path) from error
     try:
         temporary.chmod(0o755)
-        with _claimed(temporary):
+        with claimed(temporary):
             yield temporary
             if previous is None:
                 check_replaceable(goal, writes)
@@ -325,26 +248,6 @@ def refuse_foreign(folder: Path, names: Sequence[str]) -> None:
         )
 
 
-@contextmanager
-def scratch_folder(word: str) -> Iterator[Path]:
-    """A folder in the system's temporary one, deleted at the end of the block.
-
-    Args:
-        word: What it is for. Folders of this word that killed processes left are deleted first.
-    """
-    name, place = f"distillspec-{word}", Path(tempfile.gettempdir())
-    remove_stale(place, name)
-    prefix = f".{name}.{os.getpid()}_"
-    with (
-        tempfile.TemporaryDirectory(prefix=prefix, suffix=".tmp", dir=place) as made,
-        _claimed(Path(made)),
-    ):
-        yield Path(made)
-
-
-# --- what killed processes left ------------------------------------------------------------------
-
-
 def tidy(folder: Path) -> None:
     """Undo what writers that were killed left anywhere below `folder`.
 
@@ -355,69 +258,6 @@ def tidy(folder: Path) -> None:
         for name in [n for n in (*folders, *files) if n.startswith(".") and n.endswith(".old")]:
             recover_folder(Path(root) / name[1:-4])
         remove_stale(Path(root))
-
-
-def remove_stale(folder: Path, name: str | None = None) -> None:
-    """Delete temporary files and folders in `folder` whose writer has ended.
-
-    Args:
-        folder: Where to look; its subfolders are not searched.
-        name: Only those of the file or folder with this name.
-    """
-    for found in list(os.scandir(folder)):
-        match = _TEMPORARY.match(found.name)
-        if match is None or name not in (None, match["name"]):
-            continue
-        if found.is_symlink() or _is_claimed(found.path, match["writer"]):
-            continue
-        if found.stat(follow_symlinks=False).st_uid != os.getuid():
-            continue
-        if found.is_dir():
-            shutil.rmtree(found.path, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                os.unlink(found.path)
-
-
-@contextmanager
-def _claimed(temporary: Path) -> Iterator[None]:
-    """Hold a lock on `temporary`, which the kernel frees when this process ends, however."""
-    flags = os.O_RDONLY if temporary.is_dir() else os.O_RDWR | os.O_CREAT
-    claim = os.open(temporary, flags | os.O_CLOEXEC, 0o666)
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(claim)
-
-
-def _is_claimed(path: str, writer: str) -> bool:
-    """Whether the writer may still be at work: its lock is held, or its process id is alive."""
-    pid = writer.partition("_")[0]
-    if pid.isdigit() and int(pid) != os.getpid() and _is_alive(int(pid)):
-        return True
-    try:
-        claim = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return True  # another user's, or gone
-    try:
-        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(claim)
-    return False
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def followed(path: Path) -> Path:

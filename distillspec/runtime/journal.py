@@ -10,7 +10,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from distillspec.runtime.atomic import explain
+from distillspec.runtime.os_errors import explain
 from distillspec.runtime.plain_files import check_regular
 
 Append = Callable[[list[dict[str, Any]]], None]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from distillspec.errors import DistillSpecError
-from distillspec.runtime.atomic import explain, make_folder, tidy, watched
+from distillspec.runtime.atomic import make_folder, tidy, watched
+from distillspec.runtime.os_errors import explain
 
 LOCK_FILE = ".lock"
 

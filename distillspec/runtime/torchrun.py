@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distillspec.errors import DistillSpecError
-from distillspec.runtime import atomic
 from distillspec.runtime.interrupts import LAUNCHER
+from distillspec.runtime.temporary_files import scratch_folder
 from distillspec.text.foreign import say
 
 ERROR_FOLDER = "DISTILLSPEC_ERRORS"
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from torch.distributed.run import main as torchrun
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    with atomic.scratch_folder("errors") as folder:
+    with scratch_folder("errors") as folder:
         os.environ[ERROR_FOLDER] = str(folder)
         os.environ[LAUNCHER] = str(os.getpid())
         try:

@@ -12,7 +12,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from distillspec.runtime.atomic import explain, write_text
+from distillspec.runtime.atomic import write_text
+from distillspec.runtime.os_errors import explain
 from distillspec.runtime.plain_files import BoundedText, read_text
 
 _NUMBER = re.compile(r"[0-9]{1,18}")

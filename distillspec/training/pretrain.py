@@ -29,9 +29,10 @@ from distillspec.models.bare import bare_model
 from distillspec.models.runners.attention import fast_whole_rows
 from distillspec.models.surgery.hidden_states import hidden_states, output_head
 from distillspec.recipe.pretraining import PretrainConfig
-from distillspec.runtime.atomic import explain, replacing_file
+from distillspec.runtime.atomic import replacing_file
 from distillspec.runtime.interrupts import StopRequest
 from distillspec.runtime.lock import check_still_there
+from distillspec.runtime.os_errors import explain
 from distillspec.runtime.plain_files import check_regular
 from distillspec.runtime.typed import typed
 from distillspec.training.finite import all_finite

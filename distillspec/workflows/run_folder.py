@@ -12,6 +12,7 @@ from distillspec.recipe.loading import dump_yaml, load_recipe
 from distillspec.recipe.output import RUNS
 from distillspec.recipe.schema import Recipe
 from distillspec.runtime import atomic
+from distillspec.runtime.temporary_files import remove_stale
 
 BEST = "best.ckpt"
 
@@ -31,7 +32,7 @@ class RunFolder:
         """Make a folder for `recipe`, named by the time, that holds the resolved recipe."""
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         run = cls(RUNS / recipe.name / f"{stamp}-{secrets.token_hex(2)}")
-        atomic.remove_stale(
+        remove_stale(
             atomic.make_folder(run.path.parent)
         )  # of starts that were killed at this point
         with atomic.replacing_folder(run.path, [run.recipe_file.name]) as begun:

@@ -5,14 +5,13 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, models
 
 from distillspec.errors import DistillSpecError
 from distillspec.runtime import atomic
+from distillspec.runtime.os_errors import explain
 
 
 def names(folder: Path) -> list[str]:
@@ -83,20 +82,6 @@ def test_a_disk_that_fills_up_while_writing_is_a_users_error(tmp_path: Path) -> 
     assert names(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    ("code", "what"),
-    [
-        (errno.ENOSPC, "the disk is full"),
-        (errno.EROFS, "cannot write here"),
-        (errno.EIO, "writing failed"),
-    ],
-)
-def test_each_kind_of_failed_write_is_told_apart(code: int, what: str) -> None:
-    error = atomic.explain(OSError(code, "reason"), Path("x"))
-    assert what in error.what
-    assert error.where == "x"
-
-
 def test_a_replacement_killed_between_its_renames_is_undone(tmp_path: Path) -> None:
     (tmp_path / ".made.old").mkdir()
     (tmp_path / ".made.old" / "file").write_text("old")
@@ -138,15 +123,6 @@ def test_a_hidden_file_of_the_user_is_no_folder_that_lies_aside(tmp_path: Path) 
     (tmp_path / ".notes.old").write_text("years")
     atomic.tidy(tmp_path)
     assert names(tmp_path) == [".notes.old"]
-
-
-def test_hidden_files_of_the_user_are_no_temporary_files(tmp_path: Path) -> None:
-    users = [".made.backup.tmp", ".made.2026-11-29.tmp", ".made.draft2.tmp"]
-    ours = [".made.99999999.tmp", ".made.99999999_a1b2c3d4.tmp", ".made.a1b2c3d4.tmp"]
-    for name in users + ours:
-        (tmp_path / name).mkdir()
-    atomic.remove_stale(tmp_path, "made")
-    assert names(tmp_path) == sorted(users)
 
 
 def test_a_folder_with_foreign_files_is_not_replaced(tmp_path: Path) -> None:
@@ -261,67 +237,9 @@ def test_a_folder_between_its_two_renames_is_put_back_by_tidying(tmp_path: Path)
     assert (tmp_path / "deep" / "draft" / "file").read_text() == "old"
 
 
-def test_a_folder_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
-    assert "is gone" in atomic.explain(FileNotFoundError(errno.ENOENT, "x"), tmp_path).what
-
-
 def test_a_name_that_is_too_long_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(DistillSpecError, match="too long"):
         atomic.check_replaceable(tmp_path / ("x" * 300), ["*"])
-
-
-_SCRATCH = """
-import os, signal, sys
-from distillspec.runtime import atomic
-with atomic.scratch_folder("try") as folder:
-    (folder / "file").write_text("kept while it works")
-    print(folder, flush=True)
-    if sys.stdin.readline() == "die\\n":
-        os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-@pytest.mark.parametrize("word", ["die", "end"])
-def test_a_scratch_folder_goes_with_its_process_or_with_the_next_one(
-    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    first = subprocess.Popen(
-        [sys.executable, "-c", _SCRATCH],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    )
-    assert first.stdout is not None
-    folder = Path(first.stdout.readline().strip())
-    with atomic.scratch_folder("try") as other:
-        assert (folder / "file").is_file() and other != folder
-    first.communicate(f"{word}\n")
-    assert folder.exists() == (word == "die")
-    with atomic.scratch_folder("try"):
-        assert not folder.exists()
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_full_disk_is_known_behind_the_errors_of_libraries_and_of_streams() -> None:
-    with pytest.raises(Exception, match="os error") as raised:
-        Tokenizer(models.BPE()).save("/dev/full")
-    explained = atomic.explain_any(raised.value)
-    assert explained is not None and "disk is full" in explained.what
-    with (
-        open("/dev/full", "wb", buffering=0) as stream,
-        pytest.raises(OSError, match="No space") as failed,
-    ):
-        stream.write(b"x")
-    assert failed.value.filename is None
-    explained = atomic.explain_any(failed.value)
-    assert explained is not None and "disk is full" in explained.what
-
-
-@pytest.mark.parametrize("error", [ValueError("of ours"), OSError(errno.ECONNRESET, "reset")])
-def test_an_error_that_is_not_of_a_file_is_not_explained(error: Exception) -> None:
-    assert atomic.explain_any(error) is None
 
 
 @pytest.mark.parametrize("name", [".", "..", "/", "work/..", "/proc/self/cwd"])
@@ -411,7 +329,7 @@ def test_an_older_folder_that_cannot_be_deleted_is_named(
 
 
 def test_a_folder_in_the_way_is_said_to_be(tmp_path: Path) -> None:
-    error = atomic.explain(OSError(errno.ENOTEMPTY, "Directory not empty"), tmp_path)
+    error = explain(OSError(errno.ENOTEMPTY, "Directory not empty"), tmp_path)
     assert "in the way" in error.what
 
 
@@ -451,19 +369,3 @@ def test_nothing_is_written_below_a_watched_folder_that_is_gone(tmp_path: Path) 
         atomic.write_text(tmp_path / "other", "text")
     assert names(tmp_path) == ["link", "other"]
     atomic.write_text(tmp_path / "run" / "a", "text")
-
-
-def test_what_another_user_left_is_not_deleted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    left = tmp_path / f".a.txt.{dead.pid}.tmp"
-    left.write_text("theirs")
-    mine = os.getuid()
-    monkeypatch.setattr("os.getuid", lambda: mine + 1)
-    atomic.remove_stale(tmp_path)
-    assert left.exists()
-    monkeypatch.undo()
-    atomic.remove_stale(tmp_path)
-    assert not left.exists()

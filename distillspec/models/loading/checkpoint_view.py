@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distillspec.recipe.model_files import CONFIG, ModelFiles
-from distillspec.runtime import atomic
+from distillspec.runtime.os_errors import explain
+from distillspec.runtime.temporary_files import scratch_folder
 
 _READ = (CONFIG, "generation_config.json")
 
@@ -30,7 +31,7 @@ def checkpoint_view(files: ModelFiles, *, with_code: bool) -> Iterator[Path]:
         it.
     """
     try:
-        with atomic.scratch_folder("view") as root:
+        with scratch_folder("view") as root:
             view = root / (files.folder.resolve().name or "model")
             view.mkdir()
             for path in _linked(files, with_code):
@@ -39,7 +40,7 @@ def checkpoint_view(files: ModelFiles, *, with_code: bool) -> Iterator[Path]:
                 link.symlink_to(path.absolute())
             yield view
     except OSError as error:
-        raise atomic.explain(error, Path(tempfile.gettempdir())) from error
+        raise explain(error, Path(tempfile.gettempdir())) from error
 
 
 def _linked(files: ModelFiles, with_code: bool) -> Iterator[Path]:

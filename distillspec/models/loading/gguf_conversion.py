@@ -20,6 +20,7 @@ from distillspec.recipe.gguf_file import check_can_convert, converted_folder
 from distillspec.recipe.written_files import MODEL_FILES
 from distillspec.runtime import atomic
 from distillspec.runtime.notes import say_once
+from distillspec.runtime.os_errors import explain
 
 # What llama.cpp writes into `general.file_type` for files that are not quantised.
 _FLOATS = {0: torch.float32, 1: torch.float16, 32: torch.bfloat16}
@@ -128,7 +129,7 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
     try:
         handle = (folder.parent / f".{folder.name}.lock").open("a+")  # a pipe does not block it
     except OSError as error:
-        raise atomic.explain(error, folder.parent) from error
+        raise explain(error, folder.parent) from error
     with handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

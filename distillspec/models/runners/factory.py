@@ -16,7 +16,8 @@ from distillspec.models.loading.transformers_calls import quiet
 from distillspec.models.runners.compiled import make_runner
 from distillspec.models.vocabulary.cross_tokenizer import token_map_of
 from distillspec.models.vocabulary.trimmed_head import settle_head, trim_head, with_whole_head
-from distillspec.runtime import atomic
+from distillspec.runtime.os_errors import explain
+from distillspec.runtime.temporary_files import scratch_folder
 from distillspec.speculation.runner import Runner
 
 _REMOTE = "transformers_modules"  # where transformers puts code that came with a model
@@ -95,12 +96,12 @@ def saved(
             where="a method with the key parallel",
             fix="remove methods with parallel, or use a draft of the target's family",
         )
-    with atomic.scratch_folder("draft") as folder:
+    with scratch_folder("draft") as folder:
         try:
             with quiet(), with_whole_head(model) as kept:
                 model.save_pretrained(folder)
         except OSError as error:
-            raise atomic.explain(error, folder) from error
+            raise explain(error, folder) from error
         yield RunnerFactory(
             str(folder),
             model.dtype,
