@@ -4,10 +4,12 @@ float64.
 
 from __future__ import annotations
 
+import ast
 import inspect
+import re
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -233,24 +235,91 @@ class DoubleReader(HistoryRunner):
 
 def mutant(
     function: Callable[..., Any],
-    line: str,
+    pattern: str,
     broken: str,
     *,
     inside: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
-    """The shipped function with one piece of its source replaced: for tests of the tests.
+    """The shipped function with one expression or assignment replaced: for tests of the tests.
 
-    inside: a function that it calls, and in whose source the piece is.
+    The place is found by its structure, so that local names and layout may change.
+
+    Args:
+        function: The shipped function.
+        pattern: Python, in which `_1`, `_2`, ... stand for any expression, the same one each time.
+            It must match exactly one place.
+        broken: What replaces it, with the same numbers.
+        inside: A function that `function` calls, and which has the place.
     """
     names: dict[str, Any] = dict(inspect.unwrap(function).__globals__)
     changed = inside or function
-    source = _source(changed)
-    assert source.count(line) == 1, f"{changed.__qualname__} has no single {line!r} to break"
-    _define(source.replace(line, broken), names)
+    tree = ast.parse(_source(changed))
+    breaking = _Breaking(_only_statement(pattern), broken)
+    tree = ast.fix_missing_locations(breaking.visit(tree))
+    found = breaking.matches
+    assert found == 1, f"{pattern!r} stands {found} times in {changed.__qualname__}, not once"
+    _define(ast.unparse(tree), names)
     if inside is not None:
         _define(_source(function), names)
     result: Callable[..., Any] = names[function.__name__]
     return result
+
+
+class _Breaking(ast.NodeTransformer):
+    """Replaces the nodes that match a pattern."""
+
+    def __init__(self, pattern: ast.stmt, broken: str) -> None:
+        self.matches = 0
+        is_expression = isinstance(pattern, ast.Expr)
+        self._pattern: ast.AST = pattern.value if isinstance(pattern, ast.Expr) else pattern
+        self._broken, self._is_expression = broken, is_expression
+
+    def visit(self, node: ast.AST) -> Any:
+        bound: dict[str, ast.AST] = {}
+        if not _matches(self._pattern, node, bound):
+            return self.generic_visit(node)
+        self.matches += 1
+        replacement = _Binding(bound).visit(_only_statement(self._broken))
+        return replacement.value if self._is_expression else replacement
+
+
+class _Binding(ast.NodeTransformer):
+    def __init__(self, bound: Mapping[str, ast.AST]) -> None:
+        self._bound = bound
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return self._bound.get(node.id, node)
+
+
+def _only_statement(source: str) -> ast.stmt:
+    (statement,) = ast.parse(source).body
+    return statement
+
+
+def _matches(pattern: ast.AST, node: ast.AST, bound: dict[str, ast.AST]) -> bool:
+    """Whether the nodes are the same but for the pattern's numbers, which are bound."""
+    if isinstance(pattern, ast.Name) and re.fullmatch(r"_\d", pattern.id):
+        if not isinstance(node, ast.expr):
+            return False
+        first = bound.setdefault(pattern.id, node)
+        return ast.unparse(first) == ast.unparse(node)
+    if type(pattern) is not type(node):
+        return False
+    for name in pattern._fields:
+        if name in ("ctx", "type_comment"):
+            continue
+        ours, theirs = getattr(pattern, name), getattr(node, name)
+        if isinstance(ours, list):
+            if len(ours) != len(theirs):
+                return False
+            if not all(_matches(a, b, bound) for a, b in zip(ours, theirs, strict=True)):
+                return False
+        elif isinstance(ours, ast.AST):
+            if not isinstance(theirs, ast.AST) or not _matches(ours, theirs, bound):
+                return False
+        elif ours != theirs:
+            return False
+    return True
 
 
 def _source(function: Callable[..., Any]) -> str:

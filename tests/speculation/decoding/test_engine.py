@@ -399,7 +399,7 @@ def test_drafts_that_take_turns_with_each_other_with_lookup_and_with_none_keep_t
 
 
 def test_the_enumeration_rejects_a_correction_drawn_from_p() -> None:
-    broken = mutant(verify_token, "residual(p[kept], q[kept])", "p[kept]")
+    broken = mutant(verify_token, "residual(_1, _2)", "_1")
     policy = SamplingPolicy()
     assert distance_from_the_target(random_pair(3), standard(2, verify=broken), policy, 2) > 0.01
 
@@ -411,8 +411,8 @@ def test_the_enumeration_rejects_an_argmax_draw_that_is_verified_with_soft_q(
     class ArgmaxDraft(ChainDraft):
         propose = mutant(  # type: ignore[assignment]
             ChainDraft.propose,
-            "policy.draw_with_distribution(logits, random_source)",
-            "logits.argmax(-1), policy.distribution(logits)",
+            "policy.draw_with_distribution(_1, _2)",
+            "(_1.argmax(-1), policy.distribution(_1))",
         )
 
     policy = SamplingPolicy(temperature)

@@ -117,8 +117,8 @@ def test_end_tokens_and_filters_keep_the_distribution() -> None:
 @pytest.mark.parametrize(
     ("line", "broken"),
     [
-        ("residual(p[kept], block.q[kept])", "p[kept]"),
-        ("p.gather(1, drafted) / block.q", "block.q.gather(1, drafted) / block.q"),
+        ("residual(_1, _2)", "_1"),
+        ("_1.gather(1, _2) / _3.gather(1, _2)", "_3.gather(1, _2) / _3.gather(1, _2)"),
     ],
     ids=["the residual", "the ratio"],
 )

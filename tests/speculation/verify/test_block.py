@@ -80,12 +80,12 @@ def test_a_rule_of_cumulative_products_that_goes_under_its_name_fails() -> None:
     ("line", "broken", "inside"),
     [
         (
-            "_scaled_residual(reached, p[kept], q[kept])",
-            "_scaled_residual(1.0, p[kept], q[kept])",
+            "_scaled_residual(_1, _2, _3)",
+            "_scaled_residual(1.0, _2, _3)",
             None,
         ),
-        ("max((i + 1 for i, succeeds", "min((i + 1 for i, succeeds", None),
-        ("(1.0 - on_path[:, 0])", "1.0", acceptance_probabilities),
+        ("max(_1, default=_2)", "min(_1, default=_2)", None),
+        ("1.0 - _1[:, 0]", "1.0", acceptance_probabilities),
     ],
     ids=["unscaled residual", "the first trial", "a surplus of 1"],
 )

@@ -61,9 +61,9 @@ def test_merging_equal_drafts_first_fails() -> None:
 @pytest.mark.parametrize(
     ("line", "broken", "inside"),
     [
-        ("p[at] / (rho * q[at])", "p[at] / q[at]", None),
-        ("torch.minimum(q, p / rho) * trials", "torch.minimum(q, p / rho)", residual_weights),
-        ("left.any(), left, p", "left.any(), p, p", residual_weights),
+        ("_1 / (_2 * _3)", "_1 / _3", None),
+        ("torch.minimum(_1, _2) * _3", "torch.minimum(_1, _2)", residual_weights),
+        ("torch.where(_1.any(), _1, _2)", "torch.where(_1.any(), _2, _2)", residual_weights),
     ],
     ids=["no threshold", "one trial", "p for what is left"],
 )

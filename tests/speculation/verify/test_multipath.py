@@ -46,9 +46,9 @@ def test_at_temperature_zero_it_follows_the_targets_argmax() -> None:
 @pytest.mark.parametrize(
     ("line", "broken"),
     [
-        ("row / _factored(row.new_tensor(lower + path), lower, K)", "q_next"),
-        ("max(drafted", "min(drafted"),
-        ("lower + float(y[token])", "lower"),
+        ("_1 / _factored(_2, _3, _4)", "q_next"),
+        ("max(_1, key=_2)", "min(_1, key=_2)"),
+        ("_1 + float(_2[_3])", "_1"),
     ],
     ids=["q as if it were not chosen", "the worst path", "lower paths forgotten"],
 )

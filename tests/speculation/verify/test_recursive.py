@@ -57,7 +57,12 @@ def test_drafts_without_replacement_need_the_rule_that_knows_it() -> None:
 
 
 def test_the_distribution_fails_if_the_target_keeps_what_was_rejected() -> None:
-    broken = mutant(recursive_token, "left / mass, p)", "p, p)", inside=after_rejection)
+    broken = mutant(
+        recursive_token,
+        "torch.where(_1, _2 / _3, _4)",
+        "torch.where(_1, _4, _4)",
+        inside=after_rejection,
+    )
 
     def rule(p, q, tree, random_source):  # type: ignore[no-untyped-def]
         from distillspec.speculation.verify.walk import walk_down

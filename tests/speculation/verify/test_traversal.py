@@ -68,9 +68,9 @@ def test_the_most_probable_cached_child_accepted_with_p_over_q_fails() -> None:
 @pytest.mark.parametrize(
     ("line", "broken"),
     [
-        ("p_left[context] = left / s", "p_left[context] = p_of(context)"),
-        ("_without(q_of(context), token)", "q_of(context)"),
-        ("s / surplus if", "1.0 if"),
+        ("_1[_2] = _3 / _4", "_1[_2] = p_of(_2)"),
+        ("_without(_1, _2)", "_1"),
+        ("_1 / _2 if _3 else _4", "1.0 if _3 else _4"),
     ],
     ids=["p keeps what was rejected", "q keeps it", "w is not taken down"],
 )
