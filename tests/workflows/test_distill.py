@@ -423,7 +423,7 @@ def test_an_encoder_decoder_pair_goes_the_whole_way(
     assert draft.generation_config.decoder_start_token_id == START
     summary = json.loads((run / "evaluation/tiny/summary.json").read_text())
     assert all(cell["tau"] >= 1.0 for cell in summary["cells"])
-    greedy = [note for note in summary["notes"] if "encoder-decoder models" in note]
+    greedy = [note for note in summary["notes"] if "Encoder-decoder" in note]
     assert len(greedy) == 1
     card = (run / "draft" / "README.md").read_text()
     assert "AutoModelForSeq2SeqLM" in card and "vllm" not in card
@@ -443,7 +443,7 @@ def test_a_split_target_trains_and_exports_and_is_evaluated_by_one_process(
     (workplace / "tiny-split.yaml").write_text(dump_yaml(Recipe.model_validate(plan)))
     said = run_by_two("distillspec", "run", "tiny-split.yaml", folder=workplace)
     assert "not evaluated: the target is split" in said
-    assert "its loss on its own text is" in said
+    assert re.search(r"loss .* is \d+\.\d+ nats", said)
     (run,) = Path("checkpoints/runs").glob("*/*")
     assert (run / "draft" / "model.safetensors").is_file()
     assert not (run / "evaluation").exists()

@@ -44,7 +44,7 @@ def test_distributions_are_kept_once_and_then_read(
     assert all(0.0 < float(row["train/alpha_at_most"]) <= 1.0 for row in rows)
     with (only_run() / "control/metrics.csv").open(newline="") as handle:
         assert not any(row["train/alpha_at_most"] for row in csv.DictReader(handle))
-    assert "16 likeliest tokens" in (only_run() / "draft/README.md").read_text()
+    assert "16 most probable tokens" in (only_run() / "draft/README.md").read_text()
 
 
 def test_only_what_the_recipe_trains_on_is_generated(workplace: Path) -> None:
