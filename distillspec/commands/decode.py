@@ -15,6 +15,7 @@ from distillspec.recipe.suite import Suite
 from distillspec.runtime.plain_files import BoundedText, read_text
 
 if TYPE_CHECKING:
+    from distillspec.runtime.terminal import Terminal
     from distillspec.speculation.records import RoundRecord
     from distillspec.workflows.decode import DecodedToken
 
@@ -77,14 +78,24 @@ def main(arguments: Namespace) -> int:
         seed=arguments.seed,
         audit=arguments.audit,
     )
+    plan = None if suite is None else _named(suite, arguments.method)
+    is_parallel = plan is not None and plan.parallel is not None
+    console.print(prompt, end="", style="dim")
+    summary = _print_tokens(console, _timed(tokens, with_printing=is_parallel))
+    legend = Text.assemble(("accepted", "green"), " ", ("corrected", "red"), " ", ("bonus", "cyan"))
+    console.print(legend.append(f"   {summary}", style=""))
+    if suite is not None and arguments.method in suite.lossy_methods():
+        console.print("LOSSY: this text does not follow the target's distribution")
+    return 0
+
+
+def _print_tokens(console: Terminal, tokens: Iterable[tuple[DecodedToken, float]]) -> str:
+    """Print each token as it comes; return the counts and the speed in words."""
     rounds: list[RoundRecord] = []
     seconds = 0.0
     emitted = in_first_round = 0
-    console.print(prompt, end="", style="dim")
-    plan = None if suite is None else _named(suite, arguments.method)
-    is_parallel = plan is not None and plan.parallel is not None
     try:
-        for token, waited in _timed(tokens, with_printing=is_parallel):
+        for token, waited in tokens:
             if token.begins_round:
                 rounds.append(token.round)
             if len(rounds) == 1:  # its time is reading the prompt, too
@@ -93,19 +104,12 @@ def main(arguments: Namespace) -> int:
                 seconds += waited
             console.print(token.text, end="", style=_STYLES[token.fate.name.lower()])
             emitted += 1
-    except BaseException:  # so that every error begins on a new line
+    finally:  # an error begins on a new line, too
         console.print()
-        raise
     speed = ""
     if len(rounds) > 1:
         speed = f", {(emitted - in_first_round) / seconds:.0f} tokens/s (not compiled)"
-    console.print()
-    legend = Text.assemble(("accepted", "green"), " ", ("corrected", "red"), " ", ("bonus", "cyan"))
-    forwards = f"{emitted} tokens in {len(rounds)} target forwards: {_tau(rounds)}{speed}"
-    console.print(legend.append(f"   {forwards}", style=""))
-    if suite is not None and arguments.method in suite.lossy_methods():
-        console.print("LOSSY: this text does not follow the target's distribution")
-    return 0
+    return f"{emitted} tokens in {len(rounds)} target forwards: {_tau(rounds)}{speed}"
 
 
 def _tau(rounds: Sequence[RoundRecord]) -> str:

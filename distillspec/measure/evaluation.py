@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 
@@ -18,7 +18,14 @@ from distillspec.measure.summary.records import Summary
 from distillspec.measure.timed import audit
 from distillspec.measure.timed.audit import AUDIT
 from distillspec.measure.timed.bench import Bench, BenchColumn, TimedTexts
-from distillspec.measure.timed.plan import check, plan_of, read_plan, was_begun_without, write_plan
+from distillspec.measure.timed.plan import (
+    Prepared,
+    check,
+    plan_of,
+    read_plan,
+    was_begun_without,
+    write_plan,
+)
 from distillspec.measure.timed.rows import RowLog
 from distillspec.models.vocabulary.eos_tokens import find_eos_tokens
 from distillspec.recipe.suite import Suite
@@ -78,53 +85,32 @@ def evaluate(
         model.train(False)
     taken = list(prompts[: suite.prompts.count])
     check(suite, target, chosen, prompts[: suite.prompts.most])
-    grid = [
-        BenchColumn(d, m, g)
-        for d in chosen
-        for m in suite.methods
-        if suite.measures(d, m)
-        for g in suite.of(m)
-    ]
-    per_block = suite.repeats * len(grid) + suite.repeats + 1
 
+    # 1. What the folder holds already, and what is missing.
     atomic.make_folder(folder)
-    again = timed_again(suite, chosen)
-    if was_begun_without(folder / _PLAN, "noise_floor"):
-        again = None  # an earlier version or a suite without a noise floor started this folder
-    plan = plan_of(suite, target, chosen, taken, device, None if again is None else str(again))
-    prepared = read_plan(folder / _PLAN, plan)
-    if prepared is None and (folder / ROWS).exists():
-        raise DistillSpecError(
-            f"the folder has rows but no {_PLAN}, so it is unknown what was measured",
-            where=str(folder / ROWS),
-            fix="move that folder away, then evaluate again",
-        )
-    rows = RowLog(
-        folder / ROWS,
-        rows_per_block=per_block,
-        again={} if again is None else {suite.again_at: suite.repeats},
-        documents=[prompt.document for prompt in taken],
-    )
-    twice = grid if again is None else [*grid, again]
+    grid = _grid(suite, chosen, folder)
+    again = None if grid.again is None else str(grid.again)
+    plan = plan_of(suite, target, chosen, taken, device, again)
+    prepared = _read_plan(folder, plan)
+    rows = _open_rows(folder, suite, grid, taken)
     blocks = [(p, t) for p in range(len(taken)) for t in suite.temperatures]
     missing = [block for block in blocks if not rows.has(block)]
+
+    # 2. Time the missing blocks.
     if missing or prepared is None:
         progress(len(blocks) - len(missing), len(blocks), "preparing the models")
         with closing(
-            Bench(suite, target, chosen, taken, twice, torch.device(device), vocab_size)
+            Bench(suite, target, chosen, taken, grid.twice, torch.device(device), vocab_size)
         ) as bench:
-            prepared = bench.prepare()
-            if rows.rows:
-                bench.remember(folder / _LEARNT)
-            write_plan(folder / _PLAN, plan, prepared)
-            if suite.audit:
-                audit.keep_blocks(folder / AUDIT, {row.block for row in rows.rows})
+            prepared = _prepare(bench, folder, plan, rows, has_audit=suite.audit)
             for done, block in enumerate(missing, start=len(blocks) - len(missing)):
                 progress(done, len(blocks), "decoding")
-                among = twice if block[1] == suite.again_at else grid
+                among = grid.twice if block[1] == suite.again_at else grid.columns
                 timed = list(bench.block(blocks.index(block), *block, among))
                 _write_block(folder, timed, rows, has_audit=suite.audit)
                 atomic.write_json(folder / _LEARNT, bench.learnt())
+
+    # 3. Sum up.
     progress(len(blocks), len(blocks), "reading the drafts on texts of the target")
     summary = sum_up(
         suite,
@@ -141,6 +127,72 @@ def evaluate(
     )
     write_summary(summary, folder / SUMMARY)
     return summary
+
+
+class _Grid(NamedTuple):
+    """The columns of each block.
+
+    Attributes:
+        columns: Every draft with every method and gamma that the suite gives it.
+        again: The column that is timed twice, for the noise floor; None without.
+    """
+
+    columns: list[BenchColumn]
+    again: BenchColumn | None
+
+    @property
+    def twice(self) -> list[BenchColumn]:
+        """The columns of a block that measures the noise floor too."""
+        return self.columns if self.again is None else [*self.columns, self.again]
+
+
+def _grid(suite: Suite, drafts: Mapping[str, PreTrainedModel], folder: Path) -> _Grid:
+    columns = [
+        BenchColumn(draft, method, gamma)
+        for draft in drafts
+        for method in suite.methods
+        if suite.measures(draft, method)
+        for gamma in suite.of(method)
+    ]
+    # A folder begun by an earlier version, or by a suite without a noise floor, goes on without.
+    without = was_begun_without(folder / _PLAN, "noise_floor")
+    return _Grid(columns, None if without else timed_again(suite, drafts))
+
+
+def _read_plan(folder: Path, plan: dict[str, Any]) -> Prepared | None:
+    """What an interrupted evaluation has prepared; None if the folder is empty."""
+    prepared = read_plan(folder / _PLAN, plan)
+    if prepared is None and (folder / ROWS).exists():
+        raise DistillSpecError(
+            f"the folder has rows but no {_PLAN}, so it is unknown what was measured",
+            where=str(folder / ROWS),
+            fix="move that folder away, then evaluate again",
+        )
+    return prepared
+
+
+def _open_rows(
+    folder: Path, suite: Suite, grid: _Grid, prompts: Sequence[MeasuredPrompt]
+) -> RowLog:
+    return RowLog(
+        folder / ROWS,
+        rows_per_block=suite.repeats * len(grid.columns) + suite.repeats + 1,
+        again={} if grid.again is None else {suite.again_at: suite.repeats},
+        documents=[prompt.document for prompt in prompts],
+    )
+
+
+def _prepare(
+    bench: Bench, folder: Path, plan: dict[str, Any], rows: RowLog, *, has_audit: bool
+) -> Prepared:
+    """Compile and time the models; restore what choosers had learnt when the rows were made."""
+    prepared = bench.prepare()
+    if rows.rows:
+        bench.remember(folder / _LEARNT)
+    write_plan(folder / _PLAN, plan, prepared)
+    if has_audit:
+        audit.keep_blocks(folder / AUDIT, {row.block for row in rows.rows})
+    return prepared
 
 
 def _write_block(

@@ -142,25 +142,21 @@ def assess(
         progress(f"measuring acceptance on {len(taken)} prompts at T = {at:g}")
         expectations.append(_expected(target, draft, ends, taken, suite, steps[at], shared))
     template = ChatTemplate(tokenizer)
+    sizes = vocabulary_size(target), vocabulary_size(draft)
+    # A draft with another tokenizer is not padded differently: it has other tokens.
+    comparable = sizes if token_map_of(draft) is None else (sizes[0], sizes[0])
     return PairCheck(
         target_parameters=parameters(target),
         draft_parameters=parameters(draft),
-        target_vocabulary=vocabulary_size(target),
-        draft_vocabulary=vocabulary_size(draft),
+        target_vocabulary=sizes[0],
+        draft_vocabulary=sizes[1],
         vocab_size=shared,
         chat_template=template.hash() if template.exists else None,
         runner=suite.runner.kind,
         prompts=len(taken),
         expectations=tuple(expectations),
         memory=memory_estimate(target, draft, load, _capacity(taken, suite)),
-        warnings=tuple(
-            warnings_about(
-                expectations,
-                vocabulary_size(target),
-                # A draft with another tokenizer is not padded differently: it has other tokens.
-                vocabulary_size(draft if token_map_of(draft) is None else target),
-            )
-        ),
+        warnings=tuple(warnings_about(expectations, *comparable)),
         seconds=time.monotonic() - started,
     )
 

@@ -83,59 +83,74 @@ def render(lines: list[PlanLine]) -> str:
 def _distillation(
     recipe: Recipe, source: str, suite: Suite | None, drafts: Collection[str]
 ) -> list[PlanLine]:
-    pair, distill = recipe.pair, recipe.distill
     check_threads(recipe.hardware.threads, f"{source}: hardware.threads")
+    runs = RUNS / recipe.name
     lines = [
-        PlanLine("target", _target(pair, source)),
+        PlanLine("target", _target(recipe.pair, source)),
         PlanLine("draft", _draft(recipe, source)),
-        PlanLine("prompts", _prompts(recipe.data.source, f"{source}: data.source")),
+        *_text_lines(recipe, source),
+        PlanLine("train", _training(recipe.distill)),
     ]
     _check_contexts(recipe, source)
-    if pair.draft_head is not None:
-        text = f"the {pair.draft_head.keep} tokens most frequent in the stored responses"
+    if recipe.distill.select is not None:
+        where = f"{source}: distill.select.reference"
+        lines.append(PlanLine("reference", model_line(recipe.distill.select.reference, where)))
+    _check_wandb(recipe, source)
+    check_writable(runs, f"{source}: name")
+    return [
+        *lines,
+        PlanLine("run folder", f"{runs}/<run id>"),
+        PlanLine("evaluate", _evaluation_of_run(recipe, suite, drafts)),
+        PlanLine("export", _export(recipe, source)),
+    ]
+
+
+def _text_lines(recipe: Recipe, source: str) -> list[PlanLine]:
+    """What the draft is trained and probed on, and what is stored of it."""
+    data, distill = recipe.data, recipe.distill
+    lines = [PlanLine("prompts", _prompts(data.source, f"{source}: data.source"))]
+    if recipe.pair.draft_head is not None:
+        text = f"the {recipe.pair.draft_head.keep} tokens most frequent in the stored responses"
         lines.append(PlanLine("draft's head", text))
-    if recipe.data.held_out is not None:
-        text = _prompts(recipe.data.held_out, f"{source}: data.held_out")
+    if data.held_out is not None:
+        text = _prompts(data.held_out, f"{source}: data.held_out")
     else:
-        text = f"{recipe.data.held_out_percent:g} % of the source, by a hash of each key"
-    lines.append(PlanLine("held out", text))
-    lines.append(PlanLine("responses", _responses(distill.source)))
-    if "target" in distill.source.stored or pair.endpoint is not None:
-        store = Path(recipe.data.store)
+        text = f"{data.held_out_percent:g} % of the source, by a hash of each key"
+    lines += [PlanLine("held out", text), PlanLine("responses", _responses(distill.source))]
+    if "target" in distill.source.stored or recipe.pair.endpoint is not None:
+        store = Path(data.store)
         check_writable(store, f"{source}: data.store")
-        bound = "" if recipe.data.max_prompts else "; data.max_prompts would bound them"
+        bound = "" if data.max_prompts else "; data.max_prompts would bound them"
         text = f"one target response to each training prompt is kept in {store}{bound}"
         lines.append(PlanLine("store", text))
     if distill.cached_logits is not None:
         lines.append(PlanLine("signal", _signal(distill.cached_logits, source)))
         if distill.cached_logits_caveat is not None:
             lines.append(PlanLine("note", distill.cached_logits_caveat))
-    lines.append(PlanLine("train", _training(distill)))
-    if distill.select is not None:
-        where = f"{source}: distill.select.reference"
-        lines.append(PlanLine("reference", model_line(distill.select.reference, where)))
-    _check_wandb(recipe, source)
-    runs = RUNS / recipe.name
-    check_writable(runs, f"{source}: name")
-    lines.append(PlanLine("run folder", f"{runs}/<run id>"))
-    if pair.endpoint is None:
-        path = recipe.evaluate.suite
-        scored = (suite or load_suite(path)).scored_on(recipe.data.held_out_source)
-        text = _evaluation(scored, path, drafts)
-        if recipe.hardware.shard_target:
-            text = f"by one process that holds the target; several leave it out: {text}"
-    else:
-        text = "nothing: without the target's weights alpha, tau and speed-up are not known"
-    lines.append(PlanLine("evaluate", text))
-    if recipe.export.push is not None and not _REPOSITORY.match(recipe.export.push):
+    return lines
+
+
+def _evaluation_of_run(recipe: Recipe, suite: Suite | None, drafts: Collection[str]) -> str:
+    if recipe.pair.endpoint is not None:
+        return "nothing: without the target's weights alpha, tau and speed-up are not known"
+    path = recipe.evaluate.suite
+    scored = (suite or load_suite(path)).scored_on(recipe.data.held_out_source)
+    text = _evaluation(scored, path, drafts)
+    if recipe.hardware.shard_target:
+        return f"by one process that holds the target; several leave it out: {text}"
+    return text
+
+
+def _export(recipe: Recipe, source: str) -> str:
+    push = recipe.export.push
+    if push is not None and not _REPOSITORY.match(push):
         raise DistillSpecError(
-            f"'{recipe.export.push}' is no name of a Hub repository",
+            f"'{push}' is no name of a Hub repository",
             where=f"{source}: export.push",
             fix="give user/name: letters, digits, '-', '_' and '.'",
         )
-    pushed = f", uploaded to {recipe.export.push}" if recipe.export.push else ""
-    lines.append(PlanLine("export", f"a Hugging Face folder draft/ in the run folder{pushed}"))
-    return lines
+    uploaded = f", uploaded to {push}" if push else ""
+    return f"a Hugging Face folder draft/ in the run folder{uploaded}"
 
 
 def _pretraining(recipe: PretrainRecipe, source: str) -> list[PlanLine]:

@@ -19,7 +19,7 @@ from distillspec.measure.summary.oracle import oracles
 from distillspec.measure.summary.quality import Completion, name_of, score
 from distillspec.measure.summary.ranking import ranking
 from distillspec.measure.summary.recommending import recommendations, recommended
-from distillspec.measure.summary.records import Quality, Summary
+from distillspec.measure.summary.records import DraftComparison, Quality, Summary
 from distillspec.measure.summary.regret import Arm, regrets
 from distillspec.measure.summary.tally import Tally
 from distillspec.measure.timed.plan import Prepared
@@ -71,30 +71,21 @@ def sum_up(
     """
     floor = noise_floor(rows, suite.confidence)
     rows = [row for row in rows if not row.again]
+    runs = sorted({row.run for row in rows})
     facts = {
         temperature: _facts(suite, temperature, target, drafts, text_prompts, ends, vocab_size)
         for temperature in suite.temperatures
     }
     standard = frozenset(method.name for method in suite.methods if method.is_standard)
     tally = Tally(rows, prepared.steps, facts, suite.confidence, ends, standard)
-    cells, baseline = tally.cells(), tally.baselines()
-    others = [name for name in drafts if name != _COMPARED]
-    compared = (
-        comparisons(tally, _COMPARED, others, recommended(tally, _COMPARED))
-        if _COMPARED in drafts
-        else []
-    )
-    measured = [key.draft for key in tally.cell_keys()]
-    shown = _COMPARED if _COMPARED in measured else measured[-1]
+    cells, baseline, ranked = tally.cells(), tally.baselines(), ranking(tally)
+    compared = _compared(tally, drafts)
     recommendation = recommendations(tally)
-    ranked = ranking(tally)
     divergences = greedy_divergences(target, prompts, rows, vocab_size)
-    runs = sorted({row.run for row in rows})
-    of_run = [
-        *([] if floor is None else [in_words(floor)]),
-        *_processes(len(runs)),
-        *_fallbacks(suite, prepared),
-    ]
+    floor_words = [] if floor is None else [in_words(floor)]
+    of_run = [*floor_words, *_processes(len(runs)), *_fallbacks(suite, prepared)]
+    always = [*_audited(suite), *notes]
+    documents = tally.documents()
     return Summary(
         suite=suite.name,
         created=provenance.gather().started,
@@ -114,27 +105,39 @@ def sum_up(
         recommendation=recommendation,
         quality=_quality(suite, tokenizer, prompts, rows, ends),
         greedy_divergences=divergences,
-        examples=examples(tokenizer, prompts, rows, recommended(tally, shown)),
+        examples=examples(tokenizer, prompts, rows, recommended(tally, _shown(tally))),
         notes=[
-            *findings(cells, baseline, compared, recommendation, divergences, tally.documents()),
+            *findings(cells, baseline, compared, recommendation, divergences, documents),
             *of_run,
             *_forgotten(suite, len(runs)),
             *_lossy(suite),
-            *_audited(suite),
-            *notes,
+            *always,
         ],
         cautions=[
-            *served_cautions(cells, baseline, divergences, tally.documents(), standard),
+            *served_cautions(cells, baseline, divergences, documents, standard),
             *of_run,
-            *_audited(suite),
-            *notes,
+            *always,
         ],
         environment=_environment(suite, target, drafts, prepared, runs),
         definitions=dict(DEFINITIONS),
-        documents=tally.documents(),
+        documents=documents,
         text_documents=len({prompt.document for prompt in text_prompts}),
         noise_floor=floor,
     )
+
+
+def _compared(tally: Tally, drafts: Mapping[str, PreTrainedModel]) -> list[DraftComparison]:
+    """The distilled draft against every other; empty without a distilled draft."""
+    if _COMPARED not in drafts:
+        return []
+    others = [name for name in drafts if name != _COMPARED]
+    return comparisons(tally, _COMPARED, others, recommended(tally, _COMPARED))
+
+
+def _shown(tally: Tally) -> str:
+    """The draft of the examples: the distilled one, or the last that was measured."""
+    measured = [key.draft for key in tally.cell_keys()]
+    return _COMPARED if _COMPARED in measured else measured[-1]
 
 
 def _facts(
@@ -260,7 +263,7 @@ def _forgotten(suite: Suite, processes: int) -> list[str]:
     if processes == 1 or not forgot:
         return []
     return [
-        f"Windows and valves started empty in each of {processes} processes: {', '.join(forgot)}. "
+        f"Windows and fallbacks started empty in each of {processes} processes: {', '.join(forgot)}. "
         "They keep their state in an evaluation without interruption."
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 from distillspec.measure.exact.target_texts import TextFacts
 from distillspec.measure.stats import intervals
@@ -93,59 +94,71 @@ class Tally:
         return [self._cell(key) for key in self._cells]
 
     def _cell(self, key: CellKey) -> Cell:
-        draft, method, gamma, temperature = key
+        draft, _, gamma, temperature = key
         counts = sum((c for c in self.counts(key)), start=Counts())
-        steps = self.steps.get((method, temperature))
-        c = v = cap_speedup = tau_iid = from_alpha = math.nan
-        cap_gamma = gamma
-        break_even: float | None = None
-        if steps is not None:
-            c, v = steps.draft_to_target_time(draft), steps.verify_time(gamma)
         tau = intervals.ratio(self.tau(key), self.confidence).within(1.0, math.inf)
         facts = self.facts[temperature]
         alpha = intervals.ratio(facts.alpha(draft), self.confidence).within(0.0, 1.0)
         alpha_argmax = intervals.ratio(facts.alpha_argmax(draft), self.confidence)
-        alpha_argmax = alpha_argmax.within(0.0, 1.0)
-        expected = NOTHING
-        if steps is not None and method in self.standard:
-            expected = intervals.ratio(facts.expected_tau(draft, gamma), self.confidence)
-            expected = expected.within(1.0, gamma + 1.0)
-            tau_iid = cost_model.tau_iid(alpha.value, gamma)
-            from_alpha = cost_model.speedup_iid(alpha.value, gamma, c, v)
-            cap_gamma, cap_speedup = cost_model.perfect_draft_cap(c, steps.verify_times())
-            break_even = cost_model.break_even_alpha(c, steps.verify_times())
         speedup = intervals.ratio(self.speedup(key), self.confidence)
-        predicted = math.nan
-        if steps is not None:
-            at_its_length = steps.verify_time_of(counts.drafted_per_round())
-            predicted = cost_model.predicted_speedup(
-                tau.value, counts.draft_steps_per_round(), c, at_its_length
-            )
+        predicted = self._predicted(key, tau.value, counts)
         return Cell(
             *key,
+            **self._model_of_cost(key, alpha.value),
             prompts=len(self._prompts),
             texts=len(facts.tokens),
             alpha=alpha,
-            alpha_argmax=alpha_argmax,
+            alpha_argmax=alpha_argmax.within(0.0, 1.0),
             tau=tau,
-            expected_tau=expected,
-            tau_iid=tau_iid,
             draft_acceptance=counts.draft_acceptance(),
             acceptance_by_position=[counts.acceptance_at(i) for i in range(gamma)],
             draft_steps=counts.draft_steps_per_round(),
-            draft_to_target_time=c,
-            v=v,
             predicted_speedup=predicted,
-            predicted_from_alpha=from_alpha,
             speedup=speedup,
             speedup_with_prefill=self._speedup_with_prefill(key).ratio(),
             measured_over_predicted=speedup.value / predicted,
             tokens_per_second=self.speed(key).ratio(),
-            break_even_alpha=break_even,
-            perfect_draft_cap=cap_speedup,
-            perfect_draft_gamma=cap_gamma,
             repeated_ngram_share=self._repeated(self._cells[key], temperature),
         )
+
+    def _predicted(self, key: CellKey, tau: float, counts: Counts) -> float:
+        """The speed-up that the step times and the counted rounds predict; NaN without times."""
+        steps = self.steps.get((key.method, key.temperature))
+        if steps is None:
+            return math.nan
+        at_its_length = steps.verify_time_of(counts.drafted_per_round())
+        c = steps.draft_to_target_time(key.draft)
+        return cost_model.predicted_speedup(tau, counts.draft_steps_per_round(), c, at_its_length)
+
+    def _model_of_cost(self, key: CellKey, alpha: float) -> dict[str, Any]:
+        """The cell's fields from the cost model and the target's texts.
+
+        Those that hold for standard verification only are NaN for other methods.
+        """
+        draft, method, gamma, temperature = key
+        steps = self.steps.get((method, temperature))
+        c = v = cap_speedup = tau_iid = from_alpha = math.nan
+        cap_gamma, break_even, expected = gamma, None, NOTHING
+        if steps is not None:
+            c, v = steps.draft_to_target_time(draft), steps.verify_time(gamma)
+        if steps is not None and method in self.standard:
+            facts = self.facts[temperature]
+            expected = intervals.ratio(facts.expected_tau(draft, gamma), self.confidence)
+            expected = expected.within(1.0, gamma + 1.0)
+            tau_iid = cost_model.tau_iid(alpha, gamma)
+            from_alpha = cost_model.speedup_iid(alpha, gamma, c, v)
+            cap_gamma, cap_speedup = cost_model.perfect_draft_cap(c, steps.verify_times())
+            break_even = cost_model.break_even_alpha(c, steps.verify_times())
+        return {
+            "expected_tau": expected,
+            "tau_iid": tau_iid,
+            "draft_to_target_time": c,
+            "v": v,
+            "predicted_from_alpha": from_alpha,
+            "break_even_alpha": break_even,
+            "perfect_draft_cap": cap_speedup,
+            "perfect_draft_gamma": cap_gamma,
+        }
 
     def categories(self) -> list[CategoryCell]:
         """Every cell by category of the prompts; empty with fewer than two categories."""

@@ -191,22 +191,35 @@ def race(
     for prompt in itertools.takewhile(lambda _: clock() - began < seconds, kept_back):
         progress(prompt, 1)
         fresh.add(decode(prompt, [winner]), documents[prompt])
+    has_fresh = fresh.units() >= _FEWEST_FRESH
+    standings = _ranked(ways, winner, left, seen, fresh if has_fresh else None, confidence)
+    plain = intervals.ratio(seen.plain(), confidence)
+    prompts = len(fresh.seen) if has_fresh else 0
+    return RaceOutcome(standings, plain, len(seen.seen), seen.units(), prompts, why)
+
+
+def _ranked(
+    ways: int,
+    winner: int,
+    left: Sequence[int],
+    seen: _Texts,
+    fresh: _Texts | None,
+    confidence: float,
+) -> list[RaceStanding]:
+    """The winner, then the ways that were left, then the dropped ones; each group by speed."""
     standings = [
         _standing(way, winner, seen, way not in left, confidence, ways) for way in range(ways)
     ]
-    has_fresh = fresh.units() >= _FEWEST_FRESH
-    if has_fresh:
+    if fresh is not None:
         standings[winner] = _on_fresh(standings[winner], fresh, confidence)
-    standings.sort(
+    return sorted(
+        standings,
         key=lambda standing: (
             standing.way != winner,
             standing.dropped,
             -standing.tokens_per_second.value,
-        )
+        ),
     )
-    plain = intervals.ratio(seen.plain(), confidence)
-    prompts = len(fresh.seen) if has_fresh else 0
-    return RaceOutcome(standings, plain, len(seen.seen), seen.units(), prompts, why)
 
 
 def split(documents: Sequence[str]) -> tuple[list[int], list[int]]:
