@@ -161,6 +161,7 @@ distribute() { # VERB, arguments: under torchrun
 
 ensure_environment
 prepare_machine
+export DISTILLSPEC_STARTED_AS="$0" # messages name the next command as it can be typed
 case "${1:-}" in
     test)
         shift

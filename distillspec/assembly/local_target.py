@@ -20,7 +20,6 @@ from distillspec.measure.exact.corpus_alpha import acceptance, surprise
 from distillspec.models.vocabulary.trimmed_head import whole_head
 from distillspec.recipe.schema import Recipe
 from distillspec.recipe.written_files import HOT_TOKENS
-from distillspec.runtime.terminal import Terminal
 from distillspec.runtime.world import World
 from distillspec.speculation.sampling import SamplingPolicy
 
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class LocalTarget:
     """The target of a run that holds all weights in this process."""
-
-    console: Terminal
 
     @property
     def evaluates(self) -> bool:

@@ -26,6 +26,7 @@ from distillspec.recipe.schema import Recipe
 from distillspec.runtime.processes import writing_store
 from distillspec.runtime.terminal import Terminal
 from distillspec.runtime.world import World
+from distillspec.text.command import command
 from distillspec.training.held_out_loss import HeldOutLoss
 
 if TYPE_CHECKING:
@@ -93,8 +94,8 @@ class ServedTarget:
     def closing_lines(self, folder: Path, draft: Path) -> list[str]:
         return [
             UNMEASURED,
-            "next, on a machine with the weights: distillspec tune TARGET "
-            f"{draft} --prompts FILE.jsonl",
+            "next, on a machine with the weights: "
+            + command("tune", "TARGET", draft, "--prompts", "FILE.jsonl"),
         ]
 
 
@@ -156,7 +157,10 @@ def target_text(
             rank=world.rank,
             world=world.size,
             progress=lambda asked: status.update(
-                asked.words(), done=asked.settled, total=asked.total
+                "answers of the endpoint",
+                done=asked.settled,
+                total=asked.total,
+                note=asked.failures(),
             ),
         )
     received = store.received(asked, Encoder(pair.tokenizer, stops=pair.stops), drawn.max_tokens)

@@ -62,4 +62,4 @@ def target_of(pair: ModelPair, console: Terminal) -> Target:
     """The target of a loaded pair; `console` shows progress."""
     if pair.frozen is None:
         return ServedTarget(console)
-    return ShardedTarget(console) if pair.is_split else LocalTarget(console)
+    return ShardedTarget() if pair.is_split else LocalTarget()

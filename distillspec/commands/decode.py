@@ -1,4 +1,4 @@
-"""`decode`: continue a prompt speculatively, the fate of every token coloured."""
+"""`decode`: continue a prompt speculatively, with the status of each token in colour."""
 
 from __future__ import annotations
 

@@ -32,9 +32,11 @@ from distillspec.commands import (
     tune,
 )
 from distillspec.errors import DistillSpecError
+from distillspec.recipe import builtin
 from distillspec.runtime.interrupts import Terminated, end_with_launcher, exit_code, terminable
 from distillspec.runtime.os_errors import explain_any
 from distillspec.runtime.torchrun import error_folder
+from distillspec.text.command import command
 from distillspec.text.foreign import say, visible
 from distillspec.text.nearest import nearest
 from distillspec.text.secret import masked, masked_values
@@ -119,7 +121,7 @@ def _after_an_interrupt(argv: Sequence[str]) -> str:
         return "the same command goes on where it stopped, with --resume"
     if argv and argv[0] in ("tune", "auto", "check", "decode", "export", "report"):
         return "the same command begins again"
-    return "a run that was training resumes with: distillspec run RUN-FOLDER"
+    return "a run that was training resumes with: " + command("run", "RUN-FOLDER")
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -129,15 +131,17 @@ def _dispatch(argv: list[str]) -> int:
     if argv and verb != argv[0]:
         say(f"note: the verb `{argv[0]}` is called `{verb}` now", sys.stderr)
     if verb in COMMANDS:
-        command = COMMANDS[verb]
-        summary = (command.__doc__ or "").partition(": ")[2]
+        module = COMMANDS[verb]
+        summary = (module.__doc__ or "").partition(": ")[2]
         parser = _Parser(prog=f"distillspec {verb}", description=summary, allow_abbrev=False)
-        command.add_arguments(parser)
+        module.add_arguments(parser)
         _log_to_stderr()
-        return int(command.main(parser.parse_intermixed_args([*defaults, *argv[1:]])))
+        return int(module.main(parser.parse_intermixed_args([*defaults, *argv[1:]])))
     if verb.startswith("-"):
         _overview().parse_args(argv or ["--help"])
     guess = nearest(verb, list(COMMANDS))
+    if verb in builtin.names("recipe"):
+        guess = f"run {verb}"
     raise DistillSpecError(
         f"unknown verb '{verb}'",
         where="command line: distillspec",

@@ -1,4 +1,4 @@
-"""`run`: everything a recipe says - train, export, evaluate, report; or resume a run."""
+"""`run`: train, export, evaluate and report by a recipe; or resume a run."""
 
 from __future__ import annotations
 

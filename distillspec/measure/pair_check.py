@@ -118,7 +118,7 @@ def assess(
         suite: Gives temperatures, gammas, the runner and the confidence.
         load: What one training process holds, for the memory estimate.
         device: Where the models are.
-        vocab_size: Tokens that both models share, from `models.vocabulary.check_pair`.
+        vocab_size: Tokens that both models share, from `check_pair`.
         ends: Ids of tokens that end a text; None: those of the target.
         progress: Called with what goes on.
     """

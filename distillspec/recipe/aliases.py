@@ -40,12 +40,13 @@ VALUES = {(("pair",), "tokenizers"): {"bridged": "cross-tokenizer"}}
 _noted: set[str] = set()
 
 
-def renew(data: dict[str, Any], where: str) -> None:
+def renew(data: dict[str, Any], where: str, *, is_stored: bool = False) -> None:
     """Replace old keys and values in a file's values, in place.
 
     Args:
         data: A recipe or a suite as it was read; a section may be missing or be anything.
         where: The file or override, for notes and errors.
+        is_stored: Whether a run has written the file: its user cannot change it, so no note.
 
     Raises:
         DistillSpecError: An old key and its new name are both given.
@@ -57,7 +58,8 @@ def renew(data: dict[str, Any], where: str) -> None:
             old, new = f"{name}.{renamed.old}", f"{name}.{renamed.new}"
             if renamed.new in section:
                 raise _both(old, new, where)
-            _note(f"{old} is called {new} now", where)
+            if not is_stored:
+                _note(f"{old} is called {new} now", where)
             items = [(renamed.new if k == renamed.old else k, v) for k, v in section.items()]
             section.clear()
             section.update(items)
@@ -66,6 +68,8 @@ def renew(data: dict[str, Any], where: str) -> None:
             old = section.get(key)
             if isinstance(old, str) and old in values:
                 section[key] = values[old]
+                if is_stored:
+                    continue
                 _note(f"{name}.{key}: {old} is called {values[old]} now", where)
 
 

@@ -21,7 +21,7 @@ Kind = Literal["recipe", "suite", "comparison", "metric", "model"]
 _PACKAGE = Path(__file__).resolve().parents[1]
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _SUFFIXES = (".yaml", ".yml", ".json", ".py")
-_COMPARISON = re.compile(r"^kind: *comparison\b", re.MULTILINE)
+_COMPARISON = re.compile(rb"^kind: *[\"']?comparison\b", re.MULTILINE)
 # Of the package's models: their folders, also as the recipes of the checkout name them.
 _MODELS = ("nano-python/target", "nano-python/draft")
 _CHECKPOINTS = "checkpoints/"
@@ -35,10 +35,9 @@ _FOLDERS: dict[Kind, tuple[str, str]] = {
 }
 
 
-def is_name(written: str | Path) -> bool:
+def is_name(written: str) -> bool:
     """Whether `written` can name a built-in file; a path cannot."""
-    text = str(written)
-    return bool(_NAME.fullmatch(text)) and not text.endswith(_SUFFIXES)
+    return bool(_NAME.fullmatch(written)) and not written.endswith(_SUFFIXES)
 
 
 def names(kind: Kind) -> list[str]:
@@ -51,19 +50,21 @@ def find(kind: Kind, written: str | Path) -> Path:
 
     Args:
         kind: What is looked for.
-        written: A path, or a name.
+        written: A path, or a name; a `Path` is a path.
 
     Returns:
         The path as written, or the built-in one of that name. Nothing is checked: a name that
         matches nothing comes back as a path of the current folder, and `hint` says what to write.
     """
     path = Path(written)
+    if isinstance(written, Path):  # has lost a leading ./
+        return path
     in_folder = {"metric": f"{path}.py", "recipe": "recipe.yaml"}.get(kind)
     if not is_name(written) or os.path.isfile(path):
         return path
     if in_folder is not None and os.path.isfile(path / in_folder):  # a metric, or a run's folder
         return path
-    return _files(kind).get(str(written), path)
+    return _files(kind).get(written, path)
 
 
 def hint(kind: Kind, name: str) -> str:
@@ -108,4 +109,4 @@ def _of_kind(kind: Kind) -> Iterator[Path]:
 
 
 def _is_comparison(path: Path) -> bool:
-    return _COMPARISON.search(path.read_text(encoding="utf-8")) is not None
+    return _COMPARISON.search(path.read_bytes()) is not None

@@ -24,7 +24,14 @@ _REMOVED = {  # keys of earlier versions
 
 
 class _Fault(NamedTuple):
-    """One fault that pydantic found. refusal: of a broken rule, which brings its own words."""
+    """One fault that pydantic found.
+
+    Attributes:
+        path: Keys that lead to it.
+        type: Of pydantic's error.
+        message: Of pydantic's error.
+        refusal: Of a broken rule, which brings its own words.
+    """
 
     path: Path
     type: str
@@ -33,7 +40,14 @@ class _Fault(NamedTuple):
 
 
 class _Words(NamedTuple):
-    """What is printed of a fault. keys: the section, or the keys in conflict."""
+    """What is printed of a fault.
+
+    Attributes:
+        what: What is wrong.
+        keys: The section, or the keys in conflict.
+        fix: What to do.
+        why: The reason; None where it is plain.
+    """
 
     what: str
     keys: tuple[Path, ...]

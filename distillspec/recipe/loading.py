@@ -34,12 +34,15 @@ _KINDS: dict[str, type[Recipe] | type[PretrainRecipe]] = {
 }
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe | PretrainRecipe:
+def load_recipe(
+    path: str | Path, overrides: Sequence[str] = (), *, is_stored: bool = False
+) -> Recipe | PretrainRecipe:
     """Load the recipe in a YAML file, or the built-in one of that name.
 
     Args:
         path: The file.
         overrides: `section.key=value` texts that change it.
+        is_stored: Whether a run has written the file, so that its old names are no news.
 
     Returns:
         The recipe, of either kind, with all defaults.
@@ -47,9 +50,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe | Pre
     Raises:
         DistillSpecError: The file cannot be read, or does not fit the schema.
     """
-    path = builtin.find("recipe", path)
-    data = _read(path, "recipe")
-    renew(data, str(path))
+    written, path = path, builtin.find("recipe", path)
+    data = _read(path, "recipe", written)
+    renew(data, str(path), is_stored=is_stored)
     changed = _override(data, overrides, str(path))
     data |= {"name": path.stem} if data.get("name") in (None, "") else {}
     kind = data.get("kind", "distill")
@@ -68,8 +71,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe | Pre
 
 def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
     """Load the evaluation suite in a YAML file, or the built-in one, like `load_recipe`."""
-    path = _suite_file(path)
-    data = _read(path, "suite")
+    written, path = path, _suite_file(path)
+    data = _read(path, "suite", written)
     if data.get("kind") == "comparison":
         raise DistillSpecError(
             "this file is a comparison, which trains drafts, and not a suite",
@@ -84,8 +87,8 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
 
 def load_comparison(path: str | Path, overrides: Sequence[str] = ()) -> ComparisonConfig:
     """Load the comparison in a YAML file, or the built-in one, like `load_recipe`."""
-    path = _suite_file(path)
-    data = _read(path, "comparison")
+    written, path = path, _suite_file(path)
+    data = _read(path, "comparison", written)
     if "kind" not in data:
         raise DistillSpecError(
             "this is no comparison: it has no `kind: comparison`",
@@ -147,14 +150,15 @@ def _suite_file(path: str | Path) -> Path:
     return found if found != Path(path) else builtin.find("comparison", path)
 
 
-def _read(path: Path, noun: builtin.Kind) -> dict[str, Any]:
+def _read(path: Path, noun: builtin.Kind, written: str | Path) -> dict[str, Any]:
+    """The values in a file; `written` is what the user gave for `path`."""
     if os.path.isdir(path):
         fix = f"give a {noun} file (.yaml)"
         if os.path.isfile(path / "recipe.yaml"):
             fix += f"; to resume this run: distillspec run {path}"
         raise DistillSpecError(f"this is a folder, not a {noun}", where=str(path), fix=fix)
     if _is_missing(path):
-        raise DistillSpecError(f"no such {noun}", where=str(path), fix=_near(path, noun))
+        raise DistillSpecError(f"no such {noun}", where=str(path), fix=_near(path, noun, written))
     text = read_text(
         BoundedText(path, f"this {noun}", "give a YAML file in UTF-8 that you may read")
     )
@@ -193,21 +197,21 @@ def _is_missing(path: Path) -> bool:
     return False
 
 
-def _near(path: Path, noun: builtin.Kind) -> str:
+def _near(path: Path, noun: builtin.Kind, written: str | Path) -> str:
     """Names what there is instead of the missing file `path`."""
     try:
-        return _nearest_file(path, noun)
+        return _nearest_file(path, noun, written)
     except OSError:
         return "check the path and its permissions"
 
 
-def _nearest_file(path: Path, noun: builtin.Kind) -> str:
+def _nearest_file(path: Path, noun: builtin.Kind, written: str | Path) -> str:
     if path.suffix not in (".yaml", ".yml") and path.parent.is_dir():
         runs = sorted(run.name for run in path.parent.iterdir() if (run / "recipe.yaml").is_file())
         if runs:
             return f"the runs in {path.parent} are: {', '.join(runs[-5:])}"
-    if builtin.is_name(path):
-        return builtin.hint(noun, str(path))
+    if isinstance(written, str) and builtin.is_name(written):
+        return builtin.hint(noun, written)
     folder, names = path.parent, _visible(path.parent)
     guess = nearest(path.name, names)
     if guess is not None:

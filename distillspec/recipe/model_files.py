@@ -38,8 +38,12 @@ _COPY_AGAIN = "copy or download the file again"
 class ModelFiles(NamedTuple):
     """What of a folder is loaded.
 
-    config: config.json. weights: safetensors files, in the order of their names. listing: the index
-    that names them, None for a single file. notes: what lies there and is not loaded, for the user.
+    Attributes:
+        folder: The folder.
+        config: config.json.
+        weights: safetensors files, in the order of their names.
+        listing: The index that names them; None for a single file.
+        notes: What lies there and is not loaded, for the user.
     """
 
     folder: Path

@@ -93,4 +93,6 @@ def _gguf_line(file: Path) -> str:
 
 def _at(where: str, error: DistillSpecError) -> DistillSpecError:
     """The error with the recipe's key before the file."""
-    return DistillSpecError(error.what, where=f"{where}: {error.where}", fix=error.fix)
+    return DistillSpecError(
+        error.what, where=f"{where}: {error.where}", fix=error.fix, why=error.why
+    )

@@ -26,7 +26,13 @@ _DEEPEST = 64  # levels of nesting; ours have six
 
 
 class BoundedText(NamedTuple):
-    """A file, for errors. what: `the plan of this evaluation`. fix: what to do about it."""
+    """A file, for errors.
+
+    Attributes:
+        path: The file.
+        what: What it is, such as `the plan of this evaluation`.
+        fix: What to do if it cannot be read.
+    """
 
     path: Path
     what: str

@@ -76,9 +76,11 @@ class Progress(Status):
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._is_broken = False  # nobody reads the output any more
         self._doing = str(status)
         self._done: int | None = None
         self._total: int | None = None
+        self._note = ""
         self._begin()
 
     def _begin(self) -> None:
@@ -102,6 +104,7 @@ class Progress(Status):
             self._ended.set()
             self._thread.join()
             self._thread = None
+            self._leave_if_broken()
         elif not self._is_log:
             super().stop()
 
@@ -115,6 +118,7 @@ class Progress(Status):
         *,
         done: int | None = None,
         total: int | None = None,
+        note: str = "",
         **options: Any,
     ) -> None:
         """Report progress.
@@ -123,14 +127,16 @@ class Progress(Status):
             status: What goes on, in words; None: what went on before.
             done: How much of it is done, in the units of `total`.
             total: How much there is.
+            note: More about it, which may change without a new rate.
             options: Of `rich.status.Status.update`.
         """
+        self._leave_if_broken()
         with self._lock:
             doing = self._doing if status is None else str(status)
             if doing != self._doing or (self._done_before is None and done is not None):
                 # A rate is of one thing, and of what is done from its first report on.
                 self._began_at, self._done_before = time.monotonic(), done
-            self._doing, self._done, self._total = doing, done, total
+            self._doing, self._done, self._total, self._note = doing, done, total, note
             if self._is_log:
                 self._print_if_due()
                 return
@@ -138,6 +144,9 @@ class Progress(Status):
 
     def text(self) -> str:
         """The progress in one line: what, how much, rate and remaining time where known."""
+        return f"{self._measured()} ({self._note})" if self._note else self._measured()
+
+    def _measured(self) -> str:
         seconds = time.monotonic() - self._began_at
         if self._done is None or self._total is None:
             return f"{self._doing}, {clock(seconds)}" if seconds >= 1.0 else self._doing
@@ -149,9 +158,18 @@ class Progress(Status):
         return f"{counts}, {_rate(rate)}, ETA {clock((self._total - self._done) / rate)}"
 
     def _print_lines(self) -> None:
-        while not self._ended.wait(max(self._printed_at + LINE_SECONDS - time.monotonic(), 0.05)):
-            with self._lock:
-                self._print_if_due()
+        try:
+            while not self._ended.wait(
+                max(self._printed_at + LINE_SECONDS - time.monotonic(), 0.05)
+            ):
+                with self._lock:
+                    self._print_if_due()
+        except SystemExit:  # rich raises it in the thread that prints, and only that thread ends
+            self._is_broken = True
+
+    def _leave_if_broken(self) -> None:
+        if self._is_broken:
+            raise SystemExit(1)
 
     def _print_if_due(self) -> None:
         now = time.monotonic()

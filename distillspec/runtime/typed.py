@@ -36,8 +36,11 @@ class MistypedError(ValueError):
 
 
 class TypedReader(NamedTuple):
-    """null_is_nan: null stands for a float that does not exist. absent: values of fields, by their
-    name, that records of earlier versions did not have.
+    """How records are read.
+
+    Attributes:
+        null_is_nan: Whether null stands for a float that does not exist.
+        absent: Values of fields, by their name, that records of earlier versions did not have.
     """
 
     null_is_nan: bool = False

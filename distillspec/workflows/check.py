@@ -54,13 +54,15 @@ def run(recipe: Recipe, *, as_json: bool, min_speedup: float | None) -> int:
     process_bytes = _resident_bytes()  # no model is loaded yet
     if min_speedup is not None:
         refuse_endpoint(recipe.pair.endpoint, "check --min-speedup")
-    suite = load_suite(recipe.evaluate.suite)  # before the models, so that its errors come early
+    # Before the models, so that its errors come early. An endpoint is not decoded with.
+    suite = None if recipe.pair.endpoint is not None else load_suite(recipe.evaluate.suite)
     pair = load_pair(recipe)
     sets = pair_prompts(pair)
     trial = target_of(pair, Terminal(stderr=True)).try_out(pair, sets)
     if trial is not None:
         _print_trial(recipe, trial, as_json=as_json)
         return 0
+    assert suite is not None
     verdicts = _engine_verdicts(pair)
     head = foreseen_head(pair, sets.training)
     fitness = _assessed(pair if head is None else head.pair, sets, suite, process_bytes)

@@ -218,7 +218,7 @@ def _holds(path: Path, recipe: Recipe) -> bool:
     The evaluation plan may differ: a comparison does not read it.
     """
     try:
-        stored = load_recipe(path)
+        stored = load_recipe(path, is_stored=True)
         return stored.model_copy(update={"evaluate": recipe.evaluate}) == recipe
     except DistillSpecError:
         return False

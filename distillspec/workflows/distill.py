@@ -36,7 +36,7 @@ def run(recipe: Recipe, folder: Path | None) -> int:
         recipe: Of the run.
         folder: A run folder to resume; None begins a new one.
     """
-    with started(recipe, folder, "distillspec run") as at_work:
+    with started(recipe, folder, "run") as at_work:
         train_drafts(at_work)
         if at_work.world.rank:
             return 0
@@ -57,7 +57,7 @@ def train(recipe: Recipe, folder: Path | None) -> int:
 
 def trained(recipe: Recipe, folder: Path | None) -> RunFolder:
     """Train and export; returns the run folder."""
-    with started(recipe, folder, "distillspec train") as at_work:
+    with started(recipe, folder, "train") as at_work:
         train_drafts(at_work)
         if not at_work.world.rank:
             export_run(at_work)

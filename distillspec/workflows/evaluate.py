@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from distillspec.models.vocabulary.trimmed_head import settle_head
 from distillspec.recipe.loading import load_suite
 from distillspec.recipe.suite import Suite
 from distillspec.report.page import write_report
+from distillspec.text.command import command
 from distillspec.training.resume import BEST
 from distillspec.workflows.export import update_exported
 from distillspec.workflows.run import Run, check_not_lost, console, show_summary, started
@@ -40,9 +40,10 @@ def evaluate(folder: Path, suite: str, changes: Sequence[str] = ()) -> int:
         try:
             evaluate_run(run, suite, changes)
         except KeyboardInterrupt as interrupt:
-            command = ["distillspec", "evaluate", str(folder), "--suite", suite]
-            command += [f"suite.{change}" for change in changes]
-            raise type(interrupt)(f"resume with: {shlex.join(command)}") from None
+            resumed = command(
+                "evaluate", folder, "--suite", suite, *(f"suite.{c}" for c in changes)
+            )
+            raise type(interrupt)(f"resume with: {resumed}") from None
         run.close()
     return 0
 

@@ -93,13 +93,14 @@ def _gamma(run: Run, summary: Summary | None) -> int:
 
 def _card_facts(run: Run, gamma: int, repository: str | None = None) -> CardFacts:
     recipe = run.recipe
+    target = recipe.pair.target_name  # on the Hub without a path of this machine
     only_text = "" if recipe.pair.endpoint is None else "; the target gave text only"
     return CardFacts(
         name=f"{recipe.name} draft",
         draft=repository or recipe.export.push or str(run.folder.draft),
         base_model=_base_model(recipe),
         start=None if isinstance(recipe.pair.draft, str) else recipe.pair.draft.in_words(),
-        target=located(recipe.pair.target_name),
+        target=target if repository or recipe.export.push else located(target),
         num_assistant_tokens=gamma,
         training=plan_in_words(recipe) + only_text,
         caution=run.pair.vocabulary.caution(),

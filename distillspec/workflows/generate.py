@@ -9,6 +9,7 @@ from distillspec.assembly.text import pair_prompts
 from distillspec.recipe.schema import Recipe
 from distillspec.runtime.processes import join, leave
 from distillspec.runtime.terminal import Terminal
+from distillspec.text.command import command
 
 console = Terminal()
 
@@ -35,7 +36,7 @@ def generate(recipe: Recipe) -> int:
         console.print(line, highlight=False, soft_wrap=True)
     distill = recipe.distill
     if "target" not in distill.source.stored and distill.cached_logits is None:
-        console.print("next: set shares under distill.source, then: distillspec run RECIPE")
+        console.print("next: set shares under distill.source, then: " + command("run", "RECIPE"))
     else:
-        console.print("next: distillspec run RECIPE")
+        console.print("next: " + command("run", "RECIPE"))
     return 0

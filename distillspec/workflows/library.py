@@ -34,7 +34,8 @@ divergences: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType
     {name: make(DivergenceSettings()).reference for name, make in DIVERGENCES.items()}
 )
 """Divergences by their name in recipes. Each takes target and draft logits, shape [..., V], and
-returns nats, shape [...], with gradients. Parameters have the defaults of a recipe.
+returns values, shape [...], with gradients: nats for the KL divergences and jsd, probability
+for tvd. Parameters have the defaults of a recipe.
 """
 
 verification_rules: Mapping[str, Rule] = MappingProxyType(

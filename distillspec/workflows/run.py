@@ -6,7 +6,6 @@ All processes train; rank 0 alone does the rest.
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from distillspec.runtime.plain_files import BoundedText, read_json
 from distillspec.runtime.processes import from_rank_0, join
 from distillspec.runtime.terminal import Terminal
 from distillspec.runtime.world import World
+from distillspec.text.command import command
 from distillspec.training.resume import BEST, LAST, load_best
 from distillspec.workflows.run_folder import RunFolder
 
@@ -109,7 +109,8 @@ class Run:
             return
         for suite in _NEXT_SUITES:
             if not self.folder.evaluation(suite).exists():
-                self.say(f"next:  distillspec evaluate {self.folder.path} --suite {suite}")
+                next_step = command("evaluate", self.folder.path, "--suite", suite)
+                self.say(f"next:  {next_step}")
                 break
 
 
@@ -120,8 +121,7 @@ def started(recipe: Recipe, folder: Path | None, resumed_by: str | None = None) 
     Args:
         recipe: Of the run.
         folder: A run folder to resume; None begins a new one.
-        resumed_by: The command that resumes this run, without its folder; printed after an
-            interrupt.
+        resumed_by: The verb that resumes this run; printed after an interrupt.
     """
     world = join()
     prepare_process(recipe)
@@ -153,8 +153,11 @@ def started(recipe: Recipe, folder: Path | None, resumed_by: str | None = None) 
         except KeyboardInterrupt as interrupt:
             if str(interrupt) or resumed_by is None:
                 raise
-            command = f"{resumed_by} {shlex.quote(str(run_folder.path))}"
-            raise type(interrupt)(f"resume with: {command}") from None
+            path = run_folder.path
+            how = f"with: {command(resumed_by, path)}"
+            if world.size > 1:  # only its user knows how many processes on which machines
+                how = f"with the same command, and {path} in place of the recipe"
+            raise type(interrupt)(f"resume {how}") from None
 
 
 def show_summary(summary: Summary, page: Path) -> None:

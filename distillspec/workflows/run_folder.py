@@ -99,7 +99,7 @@ class RunFolder:
         Raises:
             DistillSpecError: It is not of kind distill.
         """
-        recipe = load_recipe(str(self.recipe_file))
+        recipe = load_recipe(self.recipe_file, is_stored=True)
         if not isinstance(recipe, Recipe):
             raise DistillSpecError(
                 "this folder holds a pretraining run, not a distillation",

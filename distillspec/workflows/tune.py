@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +37,7 @@ from distillspec.recipe.prompt_plan import PromptsConfig
 from distillspec.recipe.suite import Suite
 from distillspec.runtime import atomic
 from distillspec.runtime.terminal import Terminal
+from distillspec.text.command import command
 from distillspec.workflows.tune_output import (
     DRAFT,
     NAME,
@@ -125,10 +125,10 @@ def run(
     if not gains(outcome.standings[0]):
         reason = why_no_gain(outcome.standings[0])
         console.print(f"No gain over autoregressive decoding is shown: {reason}.")
-    command = ["distillspec", "decode", target, draft, _first_line(prompts[0].text)]
-    command += ["--suite", str(output), "--method", winner.method.name]
-    command += ["--gamma", str(winner.gamma), "--temperature", f"{temperature:g}"]
-    console.print(f"next:  {shlex.join(command)}")
+    decode = ["decode", target, draft, _first_line(prompts[0].text)]
+    decode += ["--suite", str(output), "--method", winner.method.name]
+    decode += ["--gamma", str(winner.gamma), "--temperature", f"{temperature:g}"]
+    console.print(f"next:  {command(*decode)}")
     return 0
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DRAFT = "distilled"  # the name of the served draft in suites
-NAME = "auto"  # of the suite that is written
+NAME = "tune"  # of the suite that is written
 _WRITTEN_BY = "# Found by `distillspec tune`"
 _WRITTEN_BEFORE = "# Found by `distillspec auto`"  # the former name of the verb
 

@@ -10,7 +10,6 @@ from distillspec.assembly.pair import ModelPair, load_pair
 from distillspec.assembly.text import pair_prompts
 from distillspec.corpus.sources.tokenizing import Tokens
 from distillspec.errors import DistillSpecError
-from distillspec.runtime.terminal import Terminal
 from distillspec.runtime.world import World
 from tests.tiny_plan import recipe, written_plan
 
@@ -34,7 +33,7 @@ def test_responses_are_settled_before_anything_is_cached(plan: dict[str, Any], s
         seen.append(responses)
         return pair.trimmed_to(tuple(range(40)))
 
-    text = LocalTarget(Terminal()).training_text(pair, sets, ALONE, settle)
+    text = LocalTarget().training_text(pair, sets, ALONE, settle)
     assert len(seen) == 1 and (seen[0] is None) == (share == "fixed")
     assert text.responses == seen[0]
     assert text.cached is not None and text.cached.store.tokens > 0
@@ -42,7 +41,7 @@ def test_responses_are_settled_before_anything_is_cached(plan: dict[str, Any], s
 
 def test_all_that_training_would_read_is_written_once(plan: dict[str, Any]) -> None:
     pair = load_pair(recipe(plan, distill={"source": {"target": 1.0}}))
-    sets, target = pair_prompts(pair), LocalTarget(Terminal())
+    sets, target = pair_prompts(pair), LocalTarget()
     lines = target.fill_stores(pair, sets, ALONE)
     assert lines == target.fill_stores(pair, sets, ALONE)
     assert any(f"{len(sets.training)} responses stored" in line for line in lines)
@@ -55,4 +54,4 @@ def test_a_split_target_writes_no_text(plan: dict[str, Any]) -> None:
     with pytest.raises(DistillSpecError) as caught:
         check_writes_text(split)
     assert "hardware.shard_target" in caught.value.where
-    assert not ShardedTarget(Terminal()).evaluates
+    assert not ShardedTarget().evaluates

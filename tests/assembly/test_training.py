@@ -109,7 +109,8 @@ def test_text_is_left_out_that_is_too_long_in_the_drafts_own_tokens(plan: dict[s
         p.tokens for p, size in zip(sets.held_out, needed, strict=True) if size < max(needed)
     ]
     assert isinstance(found.probe, AcceptanceProbe)
-    assert set(found.probe._prompts) <= set(fitting)
+    assert given.distill.probe is not None
+    assert found.probe._prompts == fitting[::-1][: given.distill.probe.prompts]
 
 
 def test_a_bucket_is_no_longer_than_the_training_and_a_batch_no_multitude(

@@ -55,7 +55,8 @@ def test_a_pair_is_tuned_and_decodes_as_the_last_line_says(
     options = ["--temperature", "0", "--max-new-tokens", "6", "--minutes", "0.01"]
     assert main(["tune", *pair, "--prompts", "rows.jsonl", *options]) == 0
     assert load_suite("tune.yaml").methods
-    _, *command = shlex.split(capsys.readouterr().out.partition("next:")[2])
+    program, *command = shlex.split(capsys.readouterr().out.partition("next:")[2])
+    assert program == "distillspec"
     assert command[3] in ("def f(x):", "class A:")
     assert main([*command, "--max-new-tokens", "8"]) == 0
 

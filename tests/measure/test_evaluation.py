@@ -153,7 +153,7 @@ def test_rows_without_a_plan_are_refused(
     setting: Setting, tiny_suite: Suite, measured: Measured, tmp_path: Path
 ) -> None:
     (tmp_path / ROWS).write_bytes((measured.folder / ROWS).read_bytes())
-    with pytest.raises(DistillSpecError, match=r"plan\.json"):
+    with pytest.raises(DistillSpecError, match=r"rows but no plan\.json"):
         evaluate(tiny_suite, folder=tmp_path, **setting.arguments())
 
 
@@ -389,8 +389,9 @@ def test_what_was_learnt_and_cannot_be_read_is_the_users_error(
     (tmp_path / ROWS).write_bytes(b"".join(lines[:16]))
     (tmp_path / "plan.json").write_bytes((measured.folder / "plan.json").read_bytes())
     (tmp_path / "learnt.json").write_text("[1]")
-    with pytest.raises(DistillSpecError, match="cannot be read"):
+    with pytest.raises(DistillSpecError, match="cannot be read") as caught:
         evaluate(tiny_suite, folder=tmp_path, **setting.arguments())
+    assert "learnt.json" in str(caught.value.where)
 
 
 def test_categories_and_rounds_travel_from_the_prompts_to_rows_and_summary(

@@ -91,6 +91,17 @@ def test_an_old_key_loads_like_the_new_one_and_is_noted_once(
     assert again.read_text(encoding="utf-8").startswith("schema_version: 2\n")
 
 
+def test_a_recipe_that_a_run_has_stored_gives_no_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its user cannot change the file."""
+    for old in ("distill.signal", "pair.tokenizers: bridged"):
+        before, after = CASES[old]
+        stored = load_recipe(written(tmp_path, before), is_stored=True)
+        assert stored == load_recipe(written(tmp_path, after))
+    assert capsys.readouterr().err == ""
+
+
 def test_every_renamed_key_and_value_has_a_case() -> None:
     keys = {".".join(renamed.section).replace(".*", "[1]") for renamed in aliases.KEYS}
     assert len(CASES) == len(aliases.KEYS) + sum(map(len, aliases.VALUES.values()))

@@ -57,9 +57,10 @@ def test_every_built_in_recipe_and_suite_names_what_is_built_in(elsewhere: Path)
 
 
 def test_a_path_never_means_a_built_in_file(elsewhere: Path) -> None:
-    for path in ("quick.yaml", "./quick", "suites/quick"):
-        with pytest.raises(DistillSpecError, match="no such suite"):
+    for path in ("quick.yaml", "./quick", "suites/quick", Path("quick")):
+        with pytest.raises(DistillSpecError, match="no such suite") as caught:
             load_suite(path)
+        assert "a file needs its path" not in caught.value.fix
 
 
 def test_a_file_of_the_current_folder_comes_before_a_built_in_one(elsewhere: Path) -> None:

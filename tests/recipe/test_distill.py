@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any, get_args
 
 import pytest
@@ -28,6 +29,13 @@ DRAWN = {"divergence": "block_efficiency", "block_form": "drawn", "source": {"ta
 REJECTED = {"source": {"speculative": 1.0}, "speculative": {"rejected": True}}
 
 
+def refused(plan: dict[str, Any]) -> str:
+    """The messages without the values, which pydantic would repeat."""
+    with pytest.raises(ValidationError) as caught:
+        DistillConfig.model_validate(plan)
+    return "; ".join(error["msg"] for error in caught.value.errors())
+
+
 @pytest.mark.parametrize(
     ("plan", "words"),
     [
@@ -47,8 +55,7 @@ REJECTED = {"source": {"speculative": 1.0}, "speculative": {"rejected": True}}
     ],
 )
 def test_an_objective_that_cannot_be_is_refused(plan: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValidationError, match=words):
-        DistillConfig.model_validate(plan)
+    assert re.search(words, refused(plan))
 
 
 def test_a_loss_has_the_unit_of_its_terms() -> None:
@@ -115,8 +122,7 @@ def test_what_reads_no_target_needs_none() -> None:
     ],
 )
 def test_a_source_that_cannot_be_is_refused(plan: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValidationError, match=words):
-        DistillConfig.model_validate(plan)
+    assert re.search(words, refused(plan))
 
 
 def test_shares_know_what_is_stored_and_what_is_still_to_be_written() -> None:
@@ -141,8 +147,7 @@ def test_shares_know_what_is_stored_and_what_is_still_to_be_written() -> None:
     ],
 )
 def test_a_signal_that_cannot_be_kept_is_refused(plan: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValidationError, match=words):
-        DistillConfig.model_validate({"target_logits": {"kind": "cached"}, **plan})
+    assert re.search(words, refused({"target_logits": {"kind": "cached"}, **plan}))
 
 
 @pytest.mark.parametrize("divergence", [one for one in get_args(Term) if one != "nll"])

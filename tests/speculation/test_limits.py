@@ -50,3 +50,4 @@ def test_a_draft_that_reads_pieces_and_has_no_room_for_them_stays_empty() -> Non
 def test_a_text_goes_up_to_its_first_end_token() -> None:
     assert up_to_end([3, 1, 2, 1], frozenset({1, 2})) == ([3, 1], True)
     assert up_to_end([3, 4], frozenset({1, 2})) == ([3, 4], False)
+    assert up_to_end([3, 1], frozenset()) == ([3, 1], False)

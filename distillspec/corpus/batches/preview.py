@@ -16,8 +16,9 @@ from distillspec.models.vocabulary.detokenize import detokenize
 from distillspec.runtime.terminal import Terminal
 from distillspec.text.foreign import say, visible
 
-_MOST_LINES = 12  # of all rows together
+_MOST_LINES = 12  # of up to four rows together
 _LEAST_LINES = 3  # of a row, where many are asked for: its heading, and text on both sides
+_LINE_BREAK = "\u21b5"
 _EDGE = 40  # characters kept at each end of a longer piece of a line
 
 
@@ -107,11 +108,12 @@ def _lines(row: list[Part]) -> list[list[_Piece]]:
     """The row's text line by line, each as pieces under one mask."""
     lines: list[list[_Piece]] = [[]]
     for part in row:
-        for number, text in enumerate(part.text.split("\n")):
-            if number:
-                lines.append([])
-            if text:
-                lines[-1].append(_Piece(_shortened(text), part.in_loss))
+        *texts, last = part.text.split("\n")
+        for text in texts:
+            shown = _shortened(text) + _LINE_BREAK * part.in_loss  # a token may be a line break
+            lines[-1] += [_Piece(shown, part.in_loss)] if shown else []
+            lines.append([])
+        lines[-1] += [_Piece(_shortened(last), part.in_loss)] if last else []
     return lines
 
 

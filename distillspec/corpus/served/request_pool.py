@@ -45,9 +45,9 @@ class RequestProgress(NamedTuple):
     total: int
     failed: int
 
-    def words(self) -> str:
-        failed = f" ({self.failed} failed tries)" if self.failed else ""
-        return f"answers of the endpoint{failed}"
+    def failures(self) -> str:
+        """The failed tries in words; empty without."""
+        return f"{self.failed} failed tries" if self.failed else ""
 
 
 def ask_missing(

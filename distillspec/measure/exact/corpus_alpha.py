@@ -130,15 +130,16 @@ class Readings(NamedTuple):
     """Numbers per response token x of one text. The policy makes p and q from the logits.
 
     Attributes:
-        overlap: sum_v min(p_v, q_v), the acceptance rate of a token drawn from q. at_argmax:
-        p(argmax q), the acceptance rate of the draft's most probable token. random_source:
-        Probability that token verification accepted a drafted x, as in `keep_probabilities`.
+        overlap: sum_v min(p_v, q_v), the acceptance rate of a token drawn from q.
+        at_argmax: p(argmax q), the acceptance rate of the draft's most probable token.
+        keep_probability: Probability that token verification accepted a drafted x, as in
+            `keep_probabilities`.
         entropy: Entropy of p without temperature, in nats.
     """
 
     overlap: list[float]
     at_argmax: list[float]
-    random_source: list[float]
+    keep_probability: list[float]
     entropy: list[float]
 
 
@@ -155,12 +156,12 @@ def readings(
 
     def read(p_logits: Tensor, q_logits: Tensor, tokens: Tensor) -> Tensor:
         p, q = policy.distribution(p_logits), _drafted(policy, q_logits)
-        random_source = keep_probabilities(p, q, tokens)
+        kept = keep_probabilities(p, q, tokens)
         nats = torch.special.entr(policy.untempered(p_logits)).sum(dim=-1)
         overlap = torch.minimum(p, q).sum(dim=-1)
         drafted = most_probable(q_logits).unsqueeze(-1)
         at_argmax = p.gather(-1, drafted).where(q.gather(-1, drafted) > 0.0, 0.0)[..., 0]
-        return torch.stack([overlap, at_argmax, random_source, nats], dim=-1)
+        return torch.stack([overlap, at_argmax, kept, nats], dim=-1)
 
     per_text = _per_token((target, draft), texts, read, vocab_size, chunk_tokens)
     return [Readings(*values.reshape(-1, 4).T.tolist()) for values in per_text]

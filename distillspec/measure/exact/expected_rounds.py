@@ -24,8 +24,8 @@ def expected_counts(keep_probabilities: Sequence[float], gamma: int) -> Expected
     """Expected tokens and rounds of a text of N tokens.
 
     Rounds with fewer than gamma + 1 tokens of the text left are not counted, as in decoding.
-    A round at s emits 1 + L tokens, L >= k with probability chances[s] * ... * chances[s + k - 1],
-    L <= gamma.
+    A round at s emits 1 + L tokens, L <= gamma. With c for `keep_probabilities`, L >= k has the
+    probability c[s] * ... * c[s + k - 1].
 
     Args:
         keep_probabilities: Probability that token i was accepted, if it was drafted; N of them.

@@ -34,12 +34,12 @@ class TextFacts:
     Attributes:
         overlap: overlap[draft][i] is sum_v min(p_v, q_v), summed over the tokens of text i up to
             its end-of-text.
-        at_argmax: The same of p(argmax q). entropy: entropy[i] is the target's entropy in nats,
-        summed over the same tokens. tokens: tokens[i] is the number of these tokens.
-        keep_probabilities: chances[draft][i] has for each token of text i, also after end-of-text,
-        the
-            probability that it was an accepted draft token (`corpus_alpha.Readings`). Timed
-            decoding ignores end-of-text, and so does the expected tau.
+        at_argmax: The same of p(argmax q).
+        entropy: entropy[i] is the target's entropy in nats, summed over the same tokens.
+        tokens: tokens[i] is the number of these tokens.
+        keep_probabilities: keep_probabilities[draft][i] has for each token of text i, also after
+            end-of-text, the probability that it was an accepted draft token
+            (`corpus_alpha.Readings`). Timed decoding ignores end-of-text, and so does the expected tau.
         documents: documents[i] is the document of text i.
     """
 
@@ -131,5 +131,5 @@ def text_facts(
         entropy = [
             sum(text_read.entropy[:count]) for text_read, count in ended
         ]  # the target's, so the same for every draft
-        keep_probabilities[name] = [text_read.random_source for text_read in texts_read]
+        keep_probabilities[name] = [text_read.keep_probability for text_read in texts_read]
     return TextFacts(overlap, at_argmax, entropy, tokens, keep_probabilities, list(documents))

@@ -263,7 +263,8 @@ def _forgotten(suite: Suite, processes: int) -> list[str]:
     if processes == 1 or not forgot:
         return []
     return [
-        f"Windows and fallbacks started empty in each of {processes} processes: {', '.join(forgot)}. "
+        f"Windows and fallbacks started empty in each of {processes} processes: "
+        f"{', '.join(forgot)}. "
         "They keep their state in an evaluation without interruption."
     ]
 

@@ -156,10 +156,15 @@ class _Tree:
 
     Attributes:
         tokens: Long [N].
-        parents: Parent of each node, -1 for nodes that follow the text.
     """
 
     def __init__(self, tokens: Tensor, parents: list[int]) -> None:
+        """Make a tree.
+
+        Args:
+            tokens: Long [N].
+            parents: Parent of each node, -1 for nodes that follow the text.
+        """
         assert all(-1 <= parent < node for node, parent in enumerate(parents))
         self.tokens, self._parents = tokens, parents
 

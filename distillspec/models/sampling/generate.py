@@ -66,6 +66,7 @@ def generate(
         random_source: One stream for all rows, or a `RowSource` with a stream per row.
         eos_token_ids: Tokens that end a response.
         pad_token: Any token of the vocabulary.
+        batch_rows: Rows of the largest batch.
         vocab_size: Logits are trimmed to this many tokens.
 
     Returns:

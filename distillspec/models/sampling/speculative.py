@@ -74,11 +74,13 @@ def generate_speculatively(
     Both models run in eval mode, and their modes are restored.
 
     Args:
+        target: The model whose distribution the responses have.
         draft: The draft, on the target's device.
         prompts: Long [t] each, not empty.
         gamma: Tokens drafted per round.
         max_new_tokens: Tokens of the longest response.
         policy: Temperature and truncation, for both models.
+        random_source: The source of the draws.
         eos_token_ids: Tokens that end a response.
         vocab_size: Logits are trimmed to this many tokens.
         batch_rows: Prompts per batch.

@@ -14,11 +14,12 @@ class RoundOutcome:
     """What a round showed.
 
     Attributes:
-        tokens: Tokens emitted, before a limit or an end of text cut them. seconds: Time of the
-        round from choosing to learning. text: The committed tokens; the last `fresh` of them are
-        this round's. fresh: Tokens of this round that joined the text. keep_probabilities: For each
-        draft model that the chooser watches, one probability per fresh token: that
-            verification had kept this token if the model had drafted it.
+        tokens: Tokens emitted, before a limit or an end of text cut them.
+        seconds: Time of the round from choosing to learning.
+        text: The committed tokens; the last `fresh` of them are this round's.
+        fresh: Tokens of this round that joined the text.
+        keep_probabilities: For each draft model that the chooser watches, one probability per fresh
+            token: that verification had kept this token if the model had drafted it.
     """
 
     tokens: int
@@ -33,7 +34,7 @@ class Chooser(Protocol):
 
     @property
     def watches(self) -> Collection[str | None]:
-        """Draft models that read all tokens of a round, so that `learn` gets their chances."""
+        """Draft models that read all tokens of a round: `learn` gets their keep probabilities."""
         ...
 
     def begin(self) -> None:

@@ -44,11 +44,11 @@ class ChainRounds:
 
     def extend(self, outcome: RoundOutcome) -> float:
         expected = 0.0
-        for random_source in outcome.keep_probabilities[self._model]:
+        for kept in outcome.keep_probabilities[self._model]:
             expected += self._distribution[0]
             drafting = self._distribution[:-1]
-            ended = self._distribution[-1] + (1.0 - random_source) * sum(drafting)
-            self._distribution = [ended, *(random_source * share for share in drafting)]
+            ended = self._distribution[-1] + (1.0 - kept) * sum(drafting)
+            self._distribution = [ended, *(kept * share for share in drafting)]
         return expected
 
 

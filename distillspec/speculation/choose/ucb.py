@@ -35,11 +35,13 @@ class UCB:
         """Make a chooser that knows nothing yet.
 
         Args:
-            arms: The configurations to choose from, at least 1. reward: What is maximised. delta:
-            The paper's confidence parameter, in (0, 1); it names no value. scale: Factor of the
-            bonus; 1 is the published value. discount: Weight that a round loses with every further
-            round, in (0, 1]; 1 is no discount. window: Count only this many last rounds, at least
-            the number of arms; None counts all.
+            arms: The configurations to choose from, at least 1.
+            reward: What is maximised.
+            delta: The paper's confidence parameter, in (0, 1); it names no value.
+            scale: Factor of the bonus; 1 is the published value.
+            discount: Weight that a round loses with every further round, in (0, 1]; 1 is no
+                discount.
+            window: Count only this many last rounds, at least the number of arms; None counts all.
         """
         assert arms and 0.0 < delta < 1.0 and 0.0 < discount <= 1.0
         assert window is None or (window >= len(arms) and discount == 1.0)

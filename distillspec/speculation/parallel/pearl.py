@@ -85,10 +85,13 @@ class PearlDecoder(ParallelDecoder):
         """Make a decoder.
 
         Args:
-            target: The model whose distribution the output has. draft: The source of blocks.
-            policy: What makes a distribution of logits, for both models. random_source: The source
-            of the target's random choices. gamma: Tokens of a block, at least 1. seed: Of the
-            draft's draws. They are independent of `random_source`, also for equal seeds.
+            target: The model whose distribution the output has.
+            draft: The source of blocks.
+            policy: What makes a distribution of logits, for both models.
+            random_source: The source of the target's random choices.
+            gamma: Tokens of a block, at least 1.
+            seed: Of the draft's draws. They are independent of `random_source`, also for equal
+                seeds.
         """
         assert gamma >= 1
         super().__init__(target, draft, policy, random_source)
@@ -284,16 +287,17 @@ class BlockWorker:
         """Make the draft.
 
         Args:
-            make: Makes the draft's runner. q: float32 [G, V]; gets the distribution of every drawn
-            token. random_source: The source of the draws; by default a generator from the seed of
-            each text.
+            make: Makes the draft's runner.
+            q: float32 [G, V]; gets the distribution of every drawn token.
+            random_source: The source of the draws; by default a generator from the seed of each
+                text.
         """
         self._runner = make()
         self._q = q
         self._given = random_source
         self._text: list[int] = []
         self._policy = SamplingPolicy()
-        self._random_source: RandomSource = random_source or _drafting_chance(
+        self._random_source: RandomSource = random_source or _drafting_source(
             0
         )  # until the first text brings its seed
 
@@ -305,7 +309,7 @@ class BlockWorker:
         match message:
             case Begin(number, prompt, policy, seed):
                 self._text, self._policy = list(prompt), policy
-                self._random_source = self._given or _drafting_chance(seed)
+                self._random_source = self._given or _drafting_source(seed)
                 self._runner.reset()
                 if len(prompt) > 1:
                     self._runner.feed(torch.tensor([prompt[:-1]]))
@@ -329,6 +333,6 @@ class BlockWorker:
         return token
 
 
-def _drafting_chance(seed: int) -> RandomSource:
+def _drafting_source(seed: int) -> RandomSource:
     """A generator that shares no number with the target's, even if both have one seed."""
     return GeneratorSource(torch.Generator().manual_seed(derive_seed(seed, "draft of PEARL")))

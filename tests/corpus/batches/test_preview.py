@@ -60,8 +60,8 @@ def test_of_long_rows_the_lines_around_the_first_token_in_the_loss_are_shown(
     row = list(tokenizer(prompt)["input_ids"]), list(tokenizer(answer)["input_ids"])
     text = plain_preview(collate([row], 0), tokenizer)
     assert "[... 94 lines ...] line 94" in text
-    assert "line 99>>>word 0<<<" in text
-    assert ">>>word 5<<< [... 94 lines ...]" in text
+    assert "line 99>>>word 0↵<<<" in text
+    assert ">>>word 5↵<<< [... 94 lines ...]" in text
     assert "line 50" not in text
 
 

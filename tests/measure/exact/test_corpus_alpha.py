@@ -131,9 +131,9 @@ def test_a_draft_of_another_tokenizer_covers_nothing_beyond_its_context() -> Non
         found = readings(target, draft, texts, policy)
         cut = readings(target, draft, [DrawnText((4,) * 60, (4,) * 5)], policy)[0]
         assert found[0].overlap == pytest.approx([*cut.overlap, 0.0, 0.0, 0.0], abs=1e-5)
-        assert found[0].random_source[5:] == [0.0, 0.0, 0.0]
+        assert found[0].keep_probability[5:] == [0.0, 0.0, 0.0]
         assert found[0].at_argmax[5:] == [0.0, 0.0, 0.0]
-        assert found[2].overlap == found[2].random_source == found[2].at_argmax == [0.0]
+        assert found[2].overlap == found[2].keep_probability == found[2].at_argmax == [0.0]
         alone = readings(target, draft, texts[1:2], policy)[0]
         assert found[1].overlap == pytest.approx(alone.overlap, abs=1e-5)
         sums = acceptance(target, draft, texts, policy).sums
@@ -151,7 +151,7 @@ def test_readings_are_the_four_numbers_of_every_token(setting: Setting) -> None:
                 (logits(model, text) / temperature).softmax(-1) for model in (setting.target, draft)
             )
             random_source = (q.gather(-1, drawn) / p.gather(-1, drawn))[:, 0].clamp(max=1.0)
-            assert one.random_source == pytest.approx(random_source.tolist(), abs=1e-4)
+            assert one.keep_probability == pytest.approx(random_source.tolist(), abs=1e-4)
             assert one.overlap == pytest.approx(torch.minimum(p, q).sum(-1).tolist(), abs=1e-4)
             likeliest = q.argmax(-1, keepdim=True)
             accepted = p.gather(-1, likeliest)[:, 0]
@@ -167,7 +167,7 @@ def test_a_greedy_token_was_kept_where_the_draft_names_it_too(setting: Setting) 
     found = readings(setting.target, draft, TEXTS, SamplingPolicy(0.0))
     for text, one in zip(TEXTS, found, strict=True):
         named = logits(draft, text).argmax(-1).tolist()
-        assert one.random_source == [
+        assert one.keep_probability == [
             float(a == b) for a, b in zip(named, text.response, strict=True)
         ]
         assert one.at_argmax == one.overlap
