@@ -124,7 +124,7 @@ def _text_lines(recipe: Recipe, source: str) -> list[PlanLine]:
         text = f"one target response to each training prompt is kept in {store}{bound}"
         lines.append(PlanLine("store", text))
     if distill.cached_logits is not None:
-        lines.append(PlanLine("signal", _signal(distill.cached_logits, source)))
+        lines.append(PlanLine("target logits", _target_logits(distill.cached_logits, source)))
         if distill.cached_logits_caveat is not None:
             lines.append(PlanLine("note", distill.cached_logits_caveat))
     return lines
@@ -313,7 +313,7 @@ def _training(distill: DistillConfig) -> str:
     )
 
 
-def _signal(signal: CachedTargetConfig, source: str) -> str:
+def _target_logits(signal: CachedTargetConfig, source: str) -> str:
     check_writable(Path(signal.store), f"{source}: distill.target_logits.store")
     small, large = (signal.bytes_per_token(size) for size in (2**16, 2**16 + 1))
     return (
@@ -324,7 +324,7 @@ def _signal(signal: CachedTargetConfig, source: str) -> str:
 
 
 def _evaluation(suite: Suite, path: str, drafts: Collection[str]) -> str:
-    if suite.quality is not None and not builtin.find("metric", suite.quality).exists():
+    if suite.quality is not None and not os.path.exists(builtin.find("metric", suite.quality)):
         raise DistillSpecError(
             f"no such metric: '{suite.quality}'",
             where=f"{path}: quality",
@@ -349,5 +349,5 @@ def _check_wandb(recipe: Recipe, source: str) -> None:
         raise DistillSpecError(
             "the package 'wandb' is not installed",
             where=f"{source}: hardware.wandb_project",
-            fix="pip install 'distillspec[wandb]', or leave the key out",
+            fix="pip install -e '.[wandb]', or leave the key out",
         )

@@ -168,7 +168,7 @@ async def connected(
         base_url=endpoint.url,
         api_key=key or "none",  # the library requires a key
         timeout=endpoint.timeout_seconds,
-        max_retries=0,  # `Patience` also retries unusable answers, and can be ended
+        max_retries=0,  # `RetryPolicy` also retries unusable answers, and can be ended
         http_client=bounded_client(),
     ) as library:
         yield EndpointClient(endpoint, library, key, drawn)
