@@ -6,6 +6,9 @@ Reads the syntax tree of every module, so it sees imports inside functions too.
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -89,6 +92,10 @@ HEAVY = {
     "transformers",
     "peft",
 }
+# Extras that users install; the others are for those who change the code.
+EXTRAS = ("endpoint", "gguf", "wandb")
+# Libraries that are imported by another name than they are installed by.
+INSTALLED_AS = {"yaml": "pyyaml"}
 
 
 class Import(NamedTuple):
@@ -173,6 +180,26 @@ def test_imports_point_down_and_libraries_stay_where_they_belong(path: str) -> N
 def test_every_room_has_a_level() -> None:
     rooms = {room_of(path) for path in modules() if not path.endswith("__init__.py")}
     assert rooms == LEVEL.keys()
+
+
+def dependencies() -> set[str]:
+    """What an installation brings, with the extras that users install."""
+    text = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads(text)["project"]
+    optional = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(one for name in EXTRAS for one in optional[name])]
+    return {re.split(r"[^\w.-]", one)[0].lower().replace("_", "-") for one in wanted}
+
+
+def test_every_library_that_is_imported_is_a_dependency() -> None:
+    own = {"distillspec", *sys.stdlib_module_names}
+    imported = {
+        one.name.partition(".")[0]
+        for path in modules()
+        for one in imports_of((PACKAGE / path).read_text(encoding="utf-8"))
+    }
+    names = {INSTALLED_AS.get(name, name).replace("_", "-") for name in imported - own}
+    assert names - dependencies() == set()
 
 
 @pytest.mark.parametrize(

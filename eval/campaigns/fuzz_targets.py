@@ -72,7 +72,8 @@ class Target(NamedTuple):
 
     def trees(self) -> list[Any]:
         """The seeds parsed; none for bytes."""
-        read = {"yaml": yaml.safe_load, "json": json.loads}.get(self.form)
+        parsers: dict[str, Callable[[bytes], Any]] = {"yaml": yaml.safe_load, "json": json.loads}
+        read = parsers.get(self.form)
         if self.form == "jsonl":
             return [[json.loads(line) for line in seed.splitlines()] for seed in self.seeds]
         return [read(seed) for seed in self.seeds] if read else []
@@ -155,7 +156,13 @@ class Targets:
 
     def _data_rows(self, data: bytes) -> None:
         rng = random.Random(len(data))
-        odd = [{}, {"turns": "turns"}, {"category": "c"}, {"after_words": 2}, {"prompt": "a.b"}]
+        odd: list[dict[str, Any]] = [
+            {},
+            {"turns": "turns"},
+            {"category": "c"},
+            {"after_words": 2},
+            {"prompt": "a.b"},
+        ]
         source = {"kind": "jsonl", "path": str(self._file("d.jsonl", data)), **rng.choice(odd)}
         limits = {"held_out_percent": 40.0, "max_prompt_tokens": 40, "max_response_tokens": 8}
         sets = load_prompts(

@@ -173,7 +173,7 @@ def mutated_tree(tree: Any, rng: random.Random, keys: list[str]) -> Any:
 def _changed(
     tree: Any, path: Place, paths: list[Place], rng: random.Random, keys: list[str]
 ) -> Any:
-    parent = part_of(tree, path[:-1]) if path else None
+    parent: Any = part_of(tree, path[:-1]) if path else None
     how = rng.randrange(12)
     scalar = copy.deepcopy(rng.choice(SCALARS))
     if how <= 4:
@@ -202,6 +202,7 @@ def _near(value: Any, rng: random.Random) -> Any:
     """A value that is nearly the given one."""
     if isinstance(value, bool):
         return not value
+    near: list[Any]
     if isinstance(value, int | float):
         near = [-value, value * 10, value + 1, value - 1, str(value), float(value), [value]]
         return rng.choice([*near, value * 1e10, value / 2])

@@ -218,12 +218,13 @@ FAMILIES = (
 def _model(family: Family) -> PreTrainedModel:
     config = AutoConfig.for_model(family.kind, **{**SIZES, **family.more})
     torch.manual_seed(0)
-    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    auto: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     model: PreTrainedModel = auto.from_config(config, dtype=torch.float32)
     if family.kind == "t5":  # FLAN's head is its own; transformers 5 ties it in a new model
         model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
     model.set_attn_implementation("eager")  # as in read_folder.py
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _pairs(only: list[str]) -> Iterator[tuple[str, PreTrainedModel, PreTrainedTokenizerBase]]:
@@ -329,7 +330,8 @@ def main() -> int:
         bare: dict[str, Path] = {}
         expected: dict[str, Expected] = {}
         for family, model, tokenizer in _pairs(arguments.only):
-            rows = model.get_input_embeddings().weight.shape[0]
+            embeddings: Any = model.get_input_embeddings()
+            rows: int = embeddings.weight.shape[0]
             expected[family] = _expected(model, tokenizer)
             folders[family] = export_draft(
                 model, tokenizer, folder=work / family, target_vocabulary=rows,

@@ -20,7 +20,7 @@ def first_line(text: str) -> str:
 class ExactMatchText(evaluate.Metric):
     """exact_match: shares of completions equal to their reference; _line: in the first line."""
 
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=__doc__,
             citation="",
@@ -33,7 +33,7 @@ class ExactMatchText(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions, references):
+    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
         pairs = list(zip(predictions, references, strict=True))
         whole = sum(squeezed(one) == squeezed(other) for one, other in pairs)
         line = sum(first_line(one) == first_line(other) for one, other in pairs)

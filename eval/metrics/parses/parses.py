@@ -60,7 +60,7 @@ def judge(prompt: str, completion: str, finished: bool) -> bool | None:
 class Parses(evaluate.Metric):
     """parses: share of the judged completions that parse; judged: how many were."""
 
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=__doc__,
             citation="",
@@ -74,7 +74,9 @@ class Parses(evaluate.Metric):
             ),
         )
 
-    def _compute(self, prompts, predictions, finished):
+    def _compute(
+        self, prompts: list[str], predictions: list[str], finished: list[bool]
+    ) -> dict[str, float]:
         verdicts = [
             judge(prompt, completion, done)
             for prompt, completion, done in zip(prompts, predictions, finished, strict=True)
