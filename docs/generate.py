@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,18 +19,16 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from distillspec.commands.dispatch import COMMANDS  # noqa: E402
+from distillspec.recipe.incompatible import FileKind, markdown_rows  # noqa: E402
 from distillspec.recipe.loading import (  # noqa: E402
     comparison_json_schema,
     json_schema,
     suite_json_schema,
 )
-from docs.generated_pages import CLI, COMPARISON, RECIPE, SUITE  # noqa: E402
+from docs.generated_pages import CLI, COMPARISON, INCOMPATIBLE, RECIPE, SUITE  # noqa: E402
 
 REFERENCE = ROOT / "docs" / "reference"
 NOTE = "<!-- Written by docs/generate.py: change the source, then run it again. -->\n"
-SHOWN = {"auto": "tune"}
-"""Former names of verbs -> their names in the docs."""
-
 Schema = dict[str, Any]
 
 UNITS = (
@@ -53,30 +51,22 @@ UNITS = (
 
 def parser_of(verb: str) -> argparse.ArgumentParser:
     """The argument parser of a verb, as the command line makes it."""
-    parser = argparse.ArgumentParser(prog=f"distillspec {SHOWN.get(verb, verb)}")
+    parser = argparse.ArgumentParser(prog=f"distillspec {verb}")
     COMMANDS[verb].add_arguments(parser)
     return parser
 
 
-def verbs() -> dict[str, str]:
-    """Name in the docs -> name in the program, each verb once."""
-    found: dict[str, str] = {}
-    for verb in COMMANDS:
-        found.setdefault(SHOWN.get(verb, verb), verb)
-    return found
-
-
 def cli_body() -> str:
     parts = []
-    for shown, verb in verbs().items():
-        summary = (COMMANDS[verb].__doc__ or "").partition(": ")[2].splitlines()[0]
+    for verb, command in COMMANDS.items():
+        summary = (command.__doc__ or "").partition(": ")[2].splitlines()[0]
         parser = parser_of(verb)
         usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
         rows = [_argument_row(action) for action in parser._actions if action.dest != "help"]
         table = _table(("argument", "values", "default", "meaning"), rows)
         epilog = f"\n{parser.epilog}\n" if parser.epilog else ""
         parts.append(
-            f"## {shown}\n\n{_sentence(summary)}\n\n```text\n{usage}\n```\n\n{table}{epilog}"
+            f"## {verb}\n\n{_sentence(summary)}\n\n```text\n{usage}\n```\n\n{table}{epilog}"
         )
     return "\n".join(parts)
 
@@ -220,10 +210,19 @@ def _bounds(node: Schema, name: str) -> str:
     return "; ".join(part for part in (unit, *found) if part)
 
 
+def incompatible_body(*kinds: FileKind) -> str:
+    """The settings that cannot be combined in files of these kinds, a table for each."""
+    titles = {"recipe": "### In a distillation\n\n", "pretrain": "### In a pretraining\n\n"}
+    tables = (
+        titles.get(kind, "") + "".join(f"{row}\n" for row in markdown_rows(kind)) for kind in kinds
+    )
+    return f"## Settings that cannot be combined\n\n{INCOMPATIBLE}\n" + "\n".join(tables)
+
+
 # --- Markdown ------------------------------------------------------------------------------------
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "".join(f"| {' | '.join(_cell(one) for one in line)} |\n" for line in lines)
 
@@ -256,8 +255,10 @@ def pages() -> dict[str, str]:
         CLI: cli_body(),
         RECIPE: schema_body(recipe, distill, "Distillation recipes", titles)
         + "\n"
-        + schema_body(recipe, pretrain, "Pretraining recipes", titles),
-        SUITE: schema_body(suite, suite, "Keys of a suite", {}),
+        + schema_body(recipe, pretrain, "Pretraining recipes", titles)
+        + "\n"
+        + incompatible_body("recipe", "pretrain"),
+        SUITE: schema_body(suite, suite, "Keys of a suite", {}) + "\n" + incompatible_body("suite"),
         COMPARISON: schema_body(comparison, comparison, "Keys of a comparison", {}),
     }
     return {page.name: f"{NOTE}\n{page.head}\n{body}\n{page.foot}" for page, body in bodies.items()}

@@ -13,6 +13,10 @@ class Page(NamedTuple):
     foot: str
 
 
+INCOMPATIBLE = """\
+Each row is an error that the program reports before it loads a model.
+Use the table to see which of your settings has to change.
+"""
 CLI = Page(
     "cli.md",
     """# Command line
@@ -22,6 +26,8 @@ In a checkout, `./launch.sh VERB ...` does the same after it has set up the envi
 
 - `distillspec` always takes a verb: `distillspec run RECIPE.yaml`.
   `./launch.sh RECIPE.yaml` is short for `./launch.sh run RECIPE.yaml`.
+- A recipe, suite or comparison is a path, or the name of a built-in one:
+  `distillspec run nano-python`.
 - Overrides have the form `section.key=value`. The value is YAML.
 - Paths are relative to the folder you start in. Run folders are made there too.
 
@@ -43,7 +49,7 @@ In a checkout, `./launch.sh VERB ...` does the same after it has set up the envi
 | exit code | meaning |
 |---|---|
 | 0 | success |
-| 1 | error: three lines on stderr name what, where and fix |
+| 1 | error: lines on stderr name what, where and fix, and some also why |
 | 2 | below a floor that you stated, such as `check --min-speedup 1.3` |
 | 130 | interrupted (Ctrl-C) |
 | 143 | terminated (SIGTERM) |
@@ -73,6 +79,7 @@ A recipe is a YAML file: one model pair, one training plan and one evaluation pl
 
 A file without `kind`, or with `kind: distill`, distils a pair.
 A file with `kind: pretrain` makes a model: see [pretraining recipes](#pretraining-recipes).
+Some settings [cannot be combined](#settings-that-cannot-be-combined).
 A default in *italics* is described in the last column.
 """,
     "Next step: [Suite](suite.md), the evaluation plan that a recipe names.\n",
@@ -87,7 +94,8 @@ temperatures.
 
 - Measure a run with it: `distillspec evaluate RUN-FOLDER --suite SUITE.yaml`.
 - [Write a suite](../how-to/write-a-suite.md) explains prompts, benchmarks and metrics.
-- [Which decoding method](../tutorials/which-decoding-method.md) says when to use each method.
+- Some settings [cannot be combined](#settings-that-cannot-be-combined).
+- [Which decoding method](../tutorials/which-decoding-method.md) shows when to use each method.
 - `distillspec schema --suite` prints the JSON schema, for editors.
 """,
     "Next step: [Comparison](comparison.md), the file that compares variants of a recipe.\n",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
 import shutil
+import subprocess
+import sys
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -15,9 +18,11 @@ from typing import Any
 import pytest
 import yaml
 
-from distillspec.commands.dispatch import COMMANDS, main
+import distillspec
+from distillspec.commands.dispatch import main
 from distillspec.errors import DistillSpecError
 from distillspec.measure.summary.definitions import DEFINITIONS
+from distillspec.recipe import aliases
 from distillspec.recipe.loading import is_of_suite, load_comparison, load_recipe, load_suite
 from distillspec.training.metrics_csv import COLUMNS
 from eval.campaigns.docs_blocks import (
@@ -33,9 +38,15 @@ from eval.campaigns.docs_blocks import (
 
 GENERATED = ("cli.md", "recipe.md", "suite.md", "comparison.md")
 WRITTEN = [page for page in pages() if page.name not in GENERATED]
-SHORT = [ROOT / "eval" / "README.md", ROOT / "data" / "README.md"]  # point to the pages
-FORMER = {"tune": "auto"}
-"""Verbs of the docs -> their former names, which the program may still have."""
+OUTSIDE = [
+    ROOT / name
+    for name in (
+        *("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"),
+        *("checkpoints/README.md", "data/README.md", "eval/README.md"),
+    )
+]
+"""Files that are no pages of the site."""
+SHIPPED = [*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "eval" / "suites").glob("*.yaml")]
 
 BLOCKS = every_block()
 ALL_COMMANDS = [one for block in BLOCKS for one in commands(block)]
@@ -75,8 +86,18 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def known(verb: str) -> str:
-    return verb if verb in COMMANDS else FORMER.get(verb, verb)
+@pytest.fixture(autouse=True)
+def refuse_old_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test of the docs may load a key or a value by its name of an earlier version."""
+
+    def refuse(text: str, where: str) -> None:
+        raise AssertionError(f"{where}: {text}")
+
+    monkeypatch.setattr(aliases, "_note", refuse)
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
 # --- generated pages -----------------------------------------------------------------------------
@@ -108,7 +129,18 @@ def test_every_command_parses(command: Command) -> None:
     verb, *arguments = command.words
     if verb == "test":  # of launch.sh: the rest is pytest's
         return
-    generator().parser_of(known(verb)).parse_intermixed_args(arguments)
+    generator().parser_of(verb).parse_intermixed_args(arguments)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [one for one in ALL_COMMANDS if not one.place.startswith("README.md")],
+    ids=lambda one: f"{one.place} {one.words[0]}",
+)
+def test_commands_name_built_in_files_without_a_path(command: Command) -> None:
+    """Outside of a checkout there is no such path."""
+    shipped = {name_of(path) for path in SHIPPED}
+    assert [word for word in command.words if word.rpartition("=")[2] in shipped] == []
 
 
 def may_be_tried(command: Command) -> bool:
@@ -171,6 +203,30 @@ def test_every_python_block_compiles(block: Block) -> None:
     ast.parse(f"{{{text}}}" if text.startswith('"') else text)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "block",
+    [one for one in BLOCKS if one.marks.get("run") == "python"],
+    ids=lambda one: one.place,
+)
+def test_every_python_block_that_is_marked_runs(block: Block, checkout: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", block.text],
+        cwd=checkout, capture_output=True, text=True, check=False, timeout=500,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_python_api_has_every_public_name_and_every_example() -> None:
+    page = (ROOT / "docs/reference/python-api.md").read_text(encoding="utf-8")
+    assert [name for name in distillspec.__all__ if f"`distillspec.{name}`" not in page] == []
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    examples = [path.name for path in (ROOT / "docs" / "examples").glob("*.py")]
+    assert [name for name in examples if f"](../examples/{name})" not in page] == []
+    assert [name for name in examples if f"](docs/examples/{name})" not in readme] == []
+
+
 # --- links and language --------------------------------------------------------------------------
 
 
@@ -187,7 +243,7 @@ def anchors(page: Path) -> set[str]:
     return {generator()._anchor(title) for title in titles}
 
 
-@pytest.mark.parametrize("page", [*pages(), *SHORT], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*pages(), *OUTSIDE], ids=name_of)
 def test_relative_links_lead_to_files_and_headings(page: Path) -> None:
     broken = []
     for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
@@ -200,13 +256,53 @@ def test_relative_links_lead_to_files_and_headings(page: Path) -> None:
     assert broken == []
 
 
-@pytest.mark.parametrize("page", [*WRITTEN, *SHORT], ids=lambda page: page.name)
+def files_named(page: Path) -> list[str]:
+    """Paths and files of the repository that stand between backticks, without placeholders."""
+    text = prose(page)
+    if page.name == "CHANGELOG.md":
+        text = re.sub(r"^### Removed\n.*?(?=^##|\Z)", "", text, flags=re.DOTALL | re.MULTILINE)
+    words = [word for span in re.findall(r"`([^`\n]+)`", text) for word in span.split()]
+    is_file = re.compile(
+        r"(?:\./)?[\w./-]*\w\.(?:py|sh|toml|cff)|[\w.-]+(?:/[\w.-]+)+\.(?:md|ya?ml)"
+    )
+    in_room = re.compile(r"(?:distillspec|docs|eval|recipes|tests|\.ci)/[\w./-]*")
+    found = [word for word in words if is_file.fullmatch(word) or in_room.fullmatch(word)]
+    return [word for word in found if not re.search(r"[A-Z]{3,}(?![\w-]*\.(?:md|cff))", word)]
+
+
+def test_every_file_between_backticks_is_there() -> None:
+    rooms = [ROOT / name for name in ("distillspec", "docs", "eval", "tests")]
+    names = {path.name for room in rooms for path in room.rglob("*.py")}
+    names |= {path.name for path in ROOT.iterdir()}
+    shown = {block.marks["file"] for block in BLOCKS if "file" in block.marks}
+    missing = [
+        f"{name_of(page)}: {name}"
+        for page in [*pages(), *OUTSIDE]
+        for name in files_named(page)
+        if name not in names | shown
+        and not any((base / name).exists() for base in (ROOT, ROOT / "distillspec", page.parent))
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", [*pages(), *OUTSIDE, *SHIPPED], ids=name_of)
+def test_no_text_has_a_key_or_a_value_of_an_earlier_version(page: Path) -> None:
+    """Prose, code and comments; but the changelog's table has what was renamed."""
+    old = {renamed.old for renamed in aliases.KEYS}
+    old |= {value for values in aliases.VALUES.values() for value in values}
+    text = page.read_text(encoding="utf-8")
+    if page.name == "CHANGELOG.md":
+        text = re.sub(r"^ *\|.*$", "", text, flags=re.MULTILINE)
+    assert re.findall(rf"(?<![\w/-])(?:{'|'.join(sorted(old))})(?![\w-])", text) == []
+
+
+@pytest.mark.parametrize("page", [*WRITTEN, *OUTSIDE], ids=name_of)
 def test_lines_are_short_but_those_of_tables(page: Path) -> None:
     lines = [line for line in prose(page).splitlines() if not line.lstrip().startswith("|")]
     assert [line for line in lines if len(line) >= 120] == []
 
 
-@pytest.mark.parametrize("page", [*WRITTEN, *SHORT], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*pages(), *OUTSIDE], ids=name_of)
 def test_pages_use_no_word_of_the_list(page: Path) -> None:
     text = re.sub(r"`[^`]*`|Student's t\b", "", prose(page))
     found = [word for word in NOT_SAID if re.search(rf"\b{word}\b", text, flags=re.IGNORECASE)]

@@ -154,7 +154,7 @@ def check_can_ask(endpoint: EndpointConfig) -> None:
         raise DistillSpecError(
             "the package 'openai', which asks the endpoint, is not installed",
             where=f"pair.endpoint: {endpoint.url}",
-            fix="pip install 'distillspec[endpoint]'",
+            fix="pip install -e '.[endpoint]'",
         )
     if endpoint.key_variable is None:
         return

@@ -56,12 +56,13 @@ TABLE = tuple(
 )
 
 
-def markdown_rows() -> Iterator[str]:
-    """The table as rows of Markdown under a header: file, keys, conflict, fix, reason."""
-    yield "| File | Keys | What cannot be combined | Fix | Why |"
-    yield "|---|---|---|---|---|"
+def markdown_rows(kind: FileKind) -> Iterator[str]:
+    """The entries of one kind of file as a table of Markdown: keys, conflict, fix, reason."""
+    yield "| keys | what cannot be combined | fix | why |"
+    yield "|---|---|---|---|"
     for entry in TABLE:
-        keys = ", ".join(f"`{key}`" for key in entry.keys)
-        texts = (entry.rule.what, entry.rule.fix, entry.rule.why)
-        cells = (text.replace("|", "\\|") for text in texts)
-        yield f"| {entry.kind} | {keys} | {' | '.join(cells)} |"
+        if entry.kind == kind:
+            keys = ", ".join(f"`{key}`" for key in entry.keys)
+            texts = (entry.rule.what, entry.rule.fix, entry.rule.why)
+            cells = (text.replace("|", "\\|") for text in texts)
+            yield f"| {keys} | {' | '.join(cells)} |"

@@ -172,10 +172,10 @@ METHOD = (
         is_broken=lambda method: (
             _is_plain(method) and method.verify.kind not in _FITTING[_shape(method)]
         ),
-        what="this verifier cannot be combined with this draft",
+        what="this verification rule cannot be combined with this draft",
         fix="choose one of: token, block or lenient for chains and lookups; kseq, recursive, "
         "traversal or multipath for sequences; recursive or traversal for distinct sequences",
-        why="each verifier is exact for one form of draft",
+        why="each rule is exact for one form of draft",
         example=_SEQUENCES,
         fixed={"verify": {"kind": "kseq"}},
         values=_verifier,

@@ -50,7 +50,8 @@ class LlamaShape(Section):
 class PrunedDraftConfig(Section):
     """A copy of the target with some of its layers, and less of their width where asked for.
 
-    Width is kept by the size of the weights (`models/pruning.py`); training repairs the rest.
+    Width is kept by the size of the weights (`models/surgery/pruning.py`). Training repairs the
+    rest.
     """
 
     kind: Literal["pruned"]

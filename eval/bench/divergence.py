@@ -243,7 +243,7 @@ def main() -> None:
     names = sorted({"ours", *arguments.contenders}, key=CONTENDERS.index)
     if "trl" in names and importlib.util.find_spec("trl") is None:
         names.remove("trl")
-        print("trl is left out: pip install 'distillspec[bench]'")
+        print("trl is left out: pip install -e '.[bench]'")
     if "trl" in names and arguments.divergence not in TRL_BETA:
         names.remove("trl")
         print(f"trl is left out: it has no {arguments.divergence}")

@@ -26,12 +26,10 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from distillspec.commands.dispatch import COMMANDS  # noqa: E402
 from eval.campaigns.docs_blocks import Block, commands, every_block, write_files  # noqa: E402
 
 FIRST = "docs/tutorials/first-run.md"
 RUNS = Path("checkpoints/runs/nano-python")
-FORMER = {"tune": "auto"}
 SHOWN = 12  # last lines of a command that failed
 
 
@@ -51,10 +49,8 @@ def jobs(blocks: list[Block]) -> Iterator[Job]:
         if block.language == "python" and run == "python":
             yield Job(block.place, "the Python block", ("-c", block.text))
         for command in commands(block):
-            verb, *rest = command.words
-            verb = verb if verb in COMMANDS else FORMER.get(verb, verb)
-            words = (verb, *rest)
-            if "--dry-run" not in rest:
+            words = command.words
+            if "--dry-run" not in words:
                 words += tuple(shlex.split(run))
             yield Job(block.place, shlex.join(words), ("-m", "distillspec", *words))
 

@@ -10,7 +10,7 @@ from distillspec.errors import DistillSpecError
 from distillspec.recipe import yaml_text
 from distillspec.recipe.comparison import ComparisonConfig
 from distillspec.recipe.expectation import root
-from distillspec.recipe.incompatible import TABLE, markdown_rows
+from distillspec.recipe.incompatible import TABLE, FileKind, markdown_rows
 from distillspec.recipe.loading import load_recipe
 from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.schema import Recipe
@@ -48,7 +48,9 @@ def test_an_override_that_breaks_a_rule_is_named_with_the_keys(tmp_path: Path) -
 
 
 def test_the_table_is_rendered_as_markdown() -> None:
-    rows = list(markdown_rows())
-    assert len(rows) == len(TABLE) + 2
-    assert all(row.count(" | ") == 4 for row in (rows[0], *rows[2:]))
-    assert any("`distill.divergence`, `pair.draft_head`" in row for row in rows)
+    kinds: tuple[FileKind, ...] = ("recipe", "suite", "pretrain")
+    tables = {kind: list(markdown_rows(kind)) for kind in kinds}
+    assert sum(len(rows) - 2 for rows in tables.values()) == len(TABLE)
+    for head, _, *rows in tables.values():
+        assert all(row.count(" | ") == 3 for row in (head, *rows))
+    assert any("`distill.divergence`, `pair.draft_head`" in row for row in tables["recipe"])
