@@ -39,7 +39,8 @@ class TextFacts:
         tokens: tokens[i] is the number of these tokens.
         keep_probabilities: keep_probabilities[draft][i] has for each token of text i, also after
             end-of-text, the probability that it was an accepted draft token
-            (`corpus_alpha.Readings`). Timed decoding ignores end-of-text, and so does the expected tau.
+            (`corpus_alpha.Readings`). Timed decoding ignores end-of-text, and so does the expected
+            tau.
         documents: documents[i] is the document of text i.
     """
 
