@@ -2,7 +2,7 @@
 # Makes the environment (once), then runs:
 #   ./launch.sh RECIPE.yaml [section.key=value ...] [--dry-run]   a new run: train, export, evaluate, report
 #   ./launch.sh RUN-FOLDER                                        resume that run
-#   ./launch.sh test [pytest arguments]                           the tests
+#   ./launch.sh test [pytest arguments]                           the quick tests; -m slow: the others
 #   ./launch.sh VERB ...                                          any other verb; ./launch.sh --help lists them
 # Several processes: NPROC (default: one per GPU, one without), and over machines NNODES,
 # RDZV_ENDPOINT=host:port and, for a fixed order of machines, NODE_RANK. PYTHON chooses the interpreter.
@@ -115,13 +115,15 @@ count_gpus() {
     fi
 }
 
+count_cores() { command nproc 2>/dev/null || getconf _NPROCESSORS_ONLN; }
+
 prepare_machine() { # sets gpus and nproc; exports what torch reads at its start
     gpus="$(count_gpus)"
     nproc="${NPROC:-$((gpus > 0 ? gpus : 1))}"
     [[ "$nproc" =~ ^[1-9][0-9]*$ ]] || fail "NPROC must be an integer >= 1, not '$nproc'" "environment" "NPROC=2 ./launch.sh ..."
     if ((nproc > 1)); then # torchrun would leave each process one thread
         local cores
-        cores="$(command nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)"
+        cores="$(count_cores)"
         export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cores > nproc ? cores / nproc : 1))}"
     fi
     if ((gpus == 0)); then
@@ -166,7 +168,9 @@ case "${1:-}" in
     test)
         shift
         cd -- "$root"
-        exec "$python" -m pytest "$@"
+        cores="$(count_cores)"
+        export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # a process for each core
+        exec "$python" -m pytest -n "$((cores < 8 ? cores : 8))" --dist worksteal -m "not slow" "$@"
         ;;
     run | train | generate) verb=("$1") && shift ;;
     */* | *.yaml | *.yml | .) verb=(run) ;;

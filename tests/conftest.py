@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ.pop("DISTILLSPEC_STARTED_AS", None)  # launch.sh sets it
 
 import pytest
 
@@ -24,6 +25,17 @@ pytest_plugins = ["tests.measured"]
 
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARY = 300
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of `slow.txt`, whose lines are files, functions or cases."""
+    lines = Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").splitlines()
+    slow = {line for line in lines if not line.startswith("#")}
+    for item in items:
+        file, _, case = item.nodeid.partition("::")
+        if slow & {file, f"{file}::{case.partition('[')[0]}", item.nodeid}:
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -289,6 +289,10 @@ def a_bin(draft: str, temperature: float, start: int, prompts: int) -> ContextBi
 
 @pytest.fixture
 def by_hand() -> Summary:
+    return summary_by_hand()
+
+
+def summary_by_hand() -> Summary:
     """Three drafts, gamma 2 and 4, temperatures 0 and 1; texts that would break unescaped HTML."""
     drafts = ("undistilled", "distilled", "control")
     return Summary(

@@ -203,7 +203,6 @@ def test_every_python_block_compiles(block: Block) -> None:
     ast.parse(f"{{{text}}}" if text.startswith('"') else text)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "block",
     [one for one in BLOCKS if one.marks.get("run") == "python"],

@@ -17,7 +17,6 @@ EXPECTED = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPECTED)
 def test_an_example_runs_in_an_empty_folder(name: str, tmp_path: Path) -> None:
     done = subprocess.run(

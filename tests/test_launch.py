@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -160,12 +161,18 @@ def test_a_recipe_or_a_run_folder_goes_to_torchrun(
         (("evalate",), "-m distillspec evalate"),
         (("--help",), "-m distillspec --help"),
         ((), "-m distillspec"),
-        (("test", "-k", "a b"), "-m pytest -k a b"),
     ],
 )
 def test_all_else_needs_no_torchrun(launch: Launcher, argv: tuple[str, ...], asked: str) -> None:
     launch(*argv)
     assert launch.last() == asked
+
+
+def test_the_quick_tests_run_in_several_processes_with_one_thread_each(launch: Launcher) -> None:
+    launch("schema")
+    shown = launch("test", "-k", "a b", SHOW="OMP_NUM_THREADS").stdout
+    assert shown == "OMP_NUM_THREADS=1\n"
+    assert re.fullmatch("-m pytest -n [1-8] --dist worksteal -m not slow -k a b", launch.last())
 
 
 def test_the_number_of_processes_follows_gpus_and_nproc(launch: Launcher) -> None:

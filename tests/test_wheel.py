@@ -28,8 +28,6 @@ SOURCES = (
 )
 SHIPPED = {"recipes": "recipes", "suites": "eval/suites", "metrics": "eval/metrics"}
 
-pytestmark = pytest.mark.slow
-
 
 class Installed(NamedTuple):
     wheel: Path

@@ -102,7 +102,7 @@ def _print_tokens(console: Terminal, tokens: Iterable[tuple[DecodedToken, float]
                 in_first_round += 1
             else:
                 seconds += waited
-            console.print(token.text, end="", style=_STYLES[token.fate.name.lower()])
+            console.print(token.text, end="", style=_STYLES[token.status.name.lower()])
             emitted += 1
     finally:  # an error begins on a new line, too
         console.print()

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 ROWS = "rows.jsonl"
 SUMMARY = "summary.json"
 _PLAN = "plan.json"
-_LEARNT = "learnt.json"
+_CHOOSER_STATE = "chooser_state.json"
+_FORMER_STATE = "learnt.json"  # its name in 0.1
 
 
 class EvaluationProgress(Protocol):
@@ -108,7 +109,7 @@ def evaluate(
                 among = grid.twice if block[1] == suite.again_at else grid.columns
                 timed = list(bench.block(blocks.index(block), *block, among))
                 _write_block(folder, timed, rows, has_audit=suite.audit)
-                atomic.write_json(folder / _LEARNT, bench.learnt())
+                atomic.write_json(folder / _CHOOSER_STATE, bench.state())
 
     # 3. Sum up.
     progress(len(blocks), len(blocks), "reading the drafts on texts of the target")
@@ -185,10 +186,11 @@ def _open_rows(
 def _prepare(
     bench: Bench, folder: Path, plan: dict[str, Any], rows: RowLog, *, has_audit: bool
 ) -> Prepared:
-    """Compile and time the models; restore what choosers had learnt when the rows were made."""
+    """Compile and time the models; restore the state of choosers after the stored rows."""
     prepared = bench.prepare()
     if rows.rows:
-        bench.remember(folder / _LEARNT)
+        state, former = folder / _CHOOSER_STATE, folder / _FORMER_STATE
+        bench.restore(former if former.exists() and not state.exists() else state)
     write_plan(folder / _PLAN, plan, prepared)
     if has_audit:
         audit.keep_blocks(folder / AUDIT, {row.block for row in rows.rows})

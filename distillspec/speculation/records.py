@@ -64,12 +64,12 @@ class Round(NamedTuple):
 
     Attributes:
         tokens: The emitted tokens.
-        fates: The status of each of them.
+        statuses: The status of each of them.
         record: The counts of the round.
     """
 
     tokens: list[int]
-    fates: list[TokenStatus]
+    statuses: list[TokenStatus]
     record: RoundRecord
 
 
@@ -173,7 +173,7 @@ class Generation:
 
     Attributes:
         tokens: The emitted tokens, with the end token if there is one.
-        fates: The status of each token.
+        statuses: The status of each token.
         rounds: The counts of each round.
         prefill_seconds: Time of both models over the prompt but its last token.
         decode_seconds: Time of everything after it.
@@ -182,7 +182,7 @@ class Generation:
     """
 
     tokens: list[int]
-    fates: list[TokenStatus]
+    statuses: list[TokenStatus]
     rounds: list[RoundRecord]
     prefill_seconds: float
     decode_seconds: float
@@ -204,7 +204,7 @@ class Generation:
         tokens = [token for emitted in rounds for token in emitted.tokens]
         return cls(
             tokens=tokens,
-            fates=[fate for emitted in rounds for fate in emitted.fates],
+            statuses=[status for emitted in rounds for status in emitted.statuses],
             rounds=[emitted.record for emitted in rounds],
             prefill_seconds=prefill_seconds,
             decode_seconds=decode_seconds,

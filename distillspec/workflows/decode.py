@@ -43,14 +43,14 @@ class DecodedToken(NamedTuple):
     Attributes:
         token: Its id.
         text: What it adds to the text; empty while a character is incomplete.
-        fate: Whether it was accepted, recovered or a bonus.
+        status: Whether it was accepted, corrected, a bonus, or plain: in a round without a draft.
         round: The round that committed it.
         begins_round: Whether it is the first token of that round.
     """
 
     token: int
     text: str
-    fate: TokenStatus
+    status: TokenStatus
     round: RoundRecord
     begins_round: bool
 
@@ -206,7 +206,7 @@ def _audited(rounds: Iterator[Round], log: Path, what: Decoded) -> Iterator[Roun
     seen: list[AuditedRound] = []
     try:
         for number, decoded_round in enumerate(rounds):
-            seen.append(what.line(number, decoded_round.record, decoded_round.fates[-1]))
+            seen.append(what.line(number, decoded_round.record, decoded_round.statuses[-1]))
             yield decoded_round
     finally:
         append(log, seen)
@@ -218,11 +218,11 @@ def _with_text(
     """Each token with the text that it adds; the bytes of a character wait for the last of them."""
     pending: list[int] = []
     for current in rounds:
-        for index, (token, fate) in enumerate(zip(current.tokens, current.fates, strict=True)):
+        for index, (token, status) in enumerate(zip(current.tokens, current.statuses, strict=True)):
             pending.append(token)
             before = detokenize(tokenizer, context)
             added = detokenize(tokenizer, [*context, *pending])[len(before) :]
             is_half = added.endswith("\ufffd") and len(pending) < _LONGEST_CHARACTER
-            yield DecodedToken(token, "" if is_half else added, fate, current.record, index == 0)
+            yield DecodedToken(token, "" if is_half else added, status, current.record, index == 0)
             if not is_half:
                 context, pending = [*context, *pending][-_CONTEXT:], []

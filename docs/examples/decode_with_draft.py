@@ -20,7 +20,7 @@ def main(target: str = PAIR[0], draft: str = PAIR[1], prompt: str = PROMPT) -> N
     forwards = 0
     for token in distillspec.decode(target, draft, prompt, gamma=4, max_new_tokens=48, seed=0):
         print(token.text, end="", flush=True)
-        statuses[token.fate.name.lower()] += 1
+        statuses[token.status.name.lower()] += 1
         forwards += token.begins_round  # each round is one forward of the target
     print(f"\n\n{sum(statuses.values())} tokens in {forwards} forwards of the target")
     print(", ".join(f"{count} {status}" for status, count in statuses.most_common()))

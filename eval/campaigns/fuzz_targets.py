@@ -232,7 +232,12 @@ class Targets:
             "summary.json": ((evaluation / "summary.json").read_bytes(), self._summary, "json", 6),
             "rows.jsonl": (self.rows, self._rows, "jsonl", 6),
             "plan.json": ((evaluation / "plan.json").read_bytes(), self._plan, "json", 4),
-            "learnt.json": ((evaluation / "learnt.json").read_bytes(), self._learnt, "json", 2),
+            "chooser_state.json": (
+                (evaluation / "chooser_state.json").read_bytes(),
+                self._chooser_state,
+                "json",
+                2,
+            ),
             "metrics.csv": ((run / "metrics.csv").read_bytes(), self._metrics, "bytes", 4),
             "audit.jsonl": (b'{"prompt": 1, "prompt_key": "k"}\n', audit.read, "jsonl", 1),
             "received.jsonl": (self._answers(), self._received, "jsonl", 4),
@@ -272,10 +277,10 @@ class Targets:
     def _plan(self, path: Path) -> None:
         read_plan(path, json.loads((self.evaluation / "plan.json").read_bytes())["plan"])
 
-    def _learnt(self, path: Path) -> None:
+    def _chooser_state(self, path: Path) -> None:
         bench = Bench.__new__(Bench)
         bench._ways = {}
-        bench.remember(path)
+        bench.restore(path)
 
     def _metrics(self, path: Path) -> None:
         read_curves({"distilled": path})

@@ -165,7 +165,7 @@ def _decoded(target: str, draft: str, temperature: float, **more: Any) -> list[V
             {
                 "text": "".join(one.text for one in tokens),
                 "tokens": " ".join(str(one.token) for one in tokens),
-                "fates": "".join(one.fate.name[0] for one in tokens),
+                "fates": "".join(one.status.name[0] for one in tokens),
                 "rounds": " ".join(
                     f"{one.drafted}/{one.accepted}/{one.emitted}/{one.draft_steps}{'-' * one.cut}"
                     for one in rounds

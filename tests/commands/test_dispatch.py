@@ -312,7 +312,6 @@ def hostile(tiny_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return Path(folder)
 
 
-@pytest.mark.slow
 def test_no_verb_passes_control_characters_to_the_terminal(
     hostile: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

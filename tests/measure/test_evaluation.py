@@ -121,7 +121,7 @@ def test_an_interrupted_evaluation_goes_on_and_equals_the_uninterrupted_one(
     lines = (measured.folder / ROWS).read_bytes().splitlines(keepends=True)
     kept = b"".join(lines[:16])
     (tmp_path / ROWS).write_bytes(kept + b"".join(lines[16:20]) + lines[20][:40])
-    for name in ("plan.json", "learnt.json"):
+    for name in ("plan.json", "chooser_state.json"):
         (tmp_path / name).write_bytes((measured.folder / name).read_bytes())
     summary = evaluate(tiny_suite, folder=tmp_path, **setting.arguments())
     assert (tmp_path / ROWS).read_bytes().startswith(kept)
@@ -266,7 +266,7 @@ def test_every_method_decodes_the_targets_text_and_finds_its_place_in_the_rankin
     scored = {one.completions_of: one.completions for one in summary.quality}
     assert scored["distilled, lossy"] == 4
     assert scored["distilled"] == 4 * (len(EVERY_METHOD) - 2)  # without `lossy` and `weak`
-    learnt = json.loads((tmp_path / "learnt.json").read_text())
+    learnt = json.loads((tmp_path / "chooser_state.json").read_text())
     assert learnt["distilled/adaedl@4 T=0"]["arms"][0]["stop"] != [0.4, 0.9]
     seen = learnt["distilled/ucbspec@4 T=0"]["arms"]
     assert [arm["name"] for arm in seen] == ["standard", "spectr", "adaedl"]
@@ -298,10 +298,10 @@ def test_an_evaluation_that_goes_on_knows_what_its_stop_rules_had_learnt(
             shutil.copytree(whole, rest)
 
     evaluate(suite, folder=whole, **setting.arguments(), progress=interrupt_after_three_blocks)
-    interrupted = json.loads((rest / "learnt.json").read_text())
+    interrupted = json.loads((rest / "chooser_state.json").read_text())
     evaluate(suite, folder=rest, **setting.arguments())
     finished, resumed = (
-        json.loads((folder / "learnt.json").read_text()) for folder in (whole, rest)
+        json.loads((folder / "chooser_state.json").read_text()) for folder in (whole, rest)
     )
     assert finished[stops] != interrupted[stops]
     assert resumed == finished  # stop rules learn from tokens alone, no clock is in it
@@ -382,16 +382,17 @@ def test_rows_that_were_audited_and_rows_that_were_not_are_not_mixed(
         evaluate(plain, folder=tmp_path, **setting.arguments())
 
 
+@pytest.mark.parametrize("name", ["chooser_state.json", "learnt.json"])  # now, and in 0.1
 def test_what_was_learnt_and_cannot_be_read_is_the_users_error(
-    setting: Setting, tiny_suite: Suite, measured: Measured, tmp_path: Path
+    name: str, setting: Setting, tiny_suite: Suite, measured: Measured, tmp_path: Path
 ) -> None:
     lines = (measured.folder / ROWS).read_bytes().splitlines(keepends=True)
     (tmp_path / ROWS).write_bytes(b"".join(lines[:16]))
     (tmp_path / "plan.json").write_bytes((measured.folder / "plan.json").read_bytes())
-    (tmp_path / "learnt.json").write_text("[1]")
+    (tmp_path / name).write_text("[1]")
     with pytest.raises(DistillSpecError, match="cannot be read") as caught:
         evaluate(tiny_suite, folder=tmp_path, **setting.arguments())
-    assert "learnt.json" in str(caught.value.where)
+    assert name in str(caught.value.where)
 
 
 def test_categories_and_rounds_travel_from_the_prompts_to_rows_and_summary(

@@ -116,9 +116,9 @@ def test_a_cache_of_the_targets_word_is_told_with_its_size(place: Path) -> None:
     )
     assert (
         "data/signals, 132 bytes for each predicted token (164"
-        in lines("r.yaml", *cached)["signal"]
+        in lines("r.yaml", *cached)["target logits"]
     )
-    assert "signal" not in lines("r.yaml")
+    assert "target logits" not in lines("r.yaml")
     assert "note" not in lines("r.yaml", *cached)
     assert "hangs on how" in lines("r.yaml", *cached, "distill.divergence=reverse_kl")["note"]
     (place / "kept").write_text("")

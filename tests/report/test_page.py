@@ -17,7 +17,7 @@ from distillspec.measure.timed.audit import append
 from distillspec.measure.timed.rows import FATES
 from distillspec.report.page import render, write_report
 from tests.measure.timed.test_audit import a_round
-from tests.measured import a_place, a_regret
+from tests.measured import a_place, a_regret, summary_by_hand
 
 CSS = files("distillspec.report").joinpath("templates/style.css").read_text(encoding="utf-8")
 VOID = {"meta", "img", "source", "link", "br"}
@@ -40,14 +40,15 @@ class Balance(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.fixture
-def page(by_hand: Summary, tmp_path: Path) -> str:
-    write_summary(by_hand, tmp_path / "summary.json")
-    log = tmp_path / "metrics.csv"
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("page")
+    write_summary(summary_by_hand(), folder / "summary.json")
+    log = folder / "metrics.csv"
     log.write_text("step,train/divergence_nats,probe/alpha\n1,2.0,\n2,1.0,0.5\n")
-    path = write_report(tmp_path, {"distilled": log, "control": tmp_path / "absent.csv"})
-    assert path == tmp_path / "report.html"
-    assert len(list((tmp_path / "figures").glob("*.png"))) == 12
+    path = write_report(folder, {"distilled": log, "control": folder / "absent.csv"})
+    assert path == folder / "report.html"
+    assert len(list((folder / "figures").glob("*.png"))) == 12
     return path.read_text(encoding="utf-8")
 
 

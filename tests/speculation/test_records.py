@@ -63,7 +63,7 @@ def test_plain_decoding_has_a_block_efficiency_of_one_and_no_acceptance() -> Non
 def test_a_generation_counts_its_own_rounds() -> None:
     generation = Generation(
         tokens=[1, 2, 3, 4],
-        fates=[TokenStatus.ACCEPTED] * 3 + [TokenStatus.BONUS],
+        statuses=[TokenStatus.ACCEPTED] * 3 + [TokenStatus.BONUS],
         rounds=[block(3, 3)],
         prefill_seconds=0.0,
         decode_seconds=0.1,

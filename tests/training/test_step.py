@@ -137,7 +137,6 @@ def test_adapters_of_an_encoder_decoder_draft_learn(
     assert any(weight.any() for weight in encoders), "gradients reach the encoder"
 
 
-@pytest.mark.slow
 def test_a_compiled_forward_changes_nothing_of_what_is_learned(
     tiny_pair: Path, tmp_path: Path
 ) -> None:

@@ -69,7 +69,7 @@ def test_greedy_text_is_the_targets_own_whatever_the_method(method: Any) -> None
     assert PROMPT + "".join(one.text for one in found) == tokenizer.decode([*ids[0], *expected])
     drafts_nothing = method == {"draft": {"kind": "none"}}
     assert (TokenStatus.PLAIN if drafts_nothing else TokenStatus.ACCEPTED) in {
-        one.fate for one in found
+        one.status for one in found
     }
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import importlib.util
+import os
+import re
 import sysconfig
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from distillspec.errors import DistillSpecError
@@ -79,13 +81,10 @@ def _files(source: PythonSource) -> Iterator[SourceFile]:
     roots = [("python", Path(sysconfig.get_path("stdlib")))] if source.standard_library else []
     roots += [(package, _package_folder(package)) for package in source.packages]
     for name, root in roots:
-        for path in sorted(root.rglob("*.py")):
-            relative = path.relative_to(root)
-            if not _wanted(PurePosixPath(relative.as_posix()), source):
-                continue
-            text = _text(path)
+        for relative in sorted(_wanted(root, source), key=lambda path: path.split("/")):
+            text = _text(root / relative)
             if text is not None:
-                yield SourceFile(f"{name}/{relative.as_posix()}", text)
+                yield SourceFile(f"{name}/{relative}", text)
 
 
 def _package_folder(package: str) -> Path:
@@ -99,14 +98,28 @@ def _package_folder(package: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _wanted(relative: PurePosixPath, source: PythonSource) -> bool:
-    if _TEST_FOLDERS.intersection(relative.parts) or relative.name.startswith("test_"):
-        return False
-    if any(fnmatch.fnmatch(str(relative), pattern) for pattern in (*_GENERATED, *source.exclude)):
-        return False
+def _wanted(root: Path, source: PythonSource) -> Iterator[str]:
+    """The files of a package that the source takes, as paths from `root` with `/`."""
     # As in a shell, a leading `**/` also matches files without a folder.
-    patterns = [*source.include, *(p[3:] for p in source.include if p.startswith("**/"))]
-    return any(fnmatch.fnmatch(str(relative), pattern) for pattern in patterns)
+    is_included = _matcher([*source.include, *(p[3:] for p in source.include if p[:3] == "**/")])
+    is_excluded = _matcher([*_GENERATED, *source.exclude])
+    for folder, subfolders, names in os.walk(root):
+        subfolders[:] = [name for name in subfolders if name not in _TEST_FOLDERS]
+        above = Path(folder).relative_to(root).as_posix() + "/"
+        for name in names:
+            relative = (above + name).removeprefix("./")
+            if not name.endswith(".py") or name.startswith("test_"):
+                continue
+            if is_included(relative) and not is_excluded(relative):
+                yield relative
+
+
+def _matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a path matches one of the shell patterns, whose `*` matches `/` too."""
+    if not patterns:
+        return lambda path: False
+    expression = re.compile("|".join(map(fnmatch.translate, patterns)))
+    return lambda path: expression.match(path) is not None
 
 
 def _text(path: Path) -> str | None:

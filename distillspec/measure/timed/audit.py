@@ -33,7 +33,7 @@ class AuditedRound:
         round: Number within the text, from 0.
         arm: name@gamma that decoded this round.
         drafted, accepted, emitted, draft_steps, cut: As in `speculation.records`.
-        fate: Fate of the last emitted token: accepted, corrected, bonus, plain.
+        fate: Status of the last emitted token: accepted, corrected, bonus, plain.
         entropies: Entropy of the draft's distribution, without temperature, at each drafted
             position, in nats.
         draft_ms, verify_ms, other_ms: Milliseconds of drafting, of the target with verification,
@@ -77,8 +77,8 @@ class Decoded:
     gamma: int
     repeat: int = 0
 
-    def line(self, number: int, record: RoundRecord, fate: TokenStatus) -> AuditedRound:
-        """The record of round `number`, whose last token had this fate."""
+    def line(self, number: int, record: RoundRecord, status: TokenStatus) -> AuditedRound:
+        """The record of round `number`, whose last token had this status."""
         audit = record.audit
         assert audit is not None, "the decoder audits"
         return AuditedRound(
@@ -88,7 +88,7 @@ class Decoded:
             drafted=record.drafted,
             accepted=record.accepted,
             emitted=record.emitted,
-            fate=fate.name.lower(),
+            fate=status.name.lower(),
             entropies=[round(entropy, 5) for entropy in audit.entropies],
             draft_steps=record.draft_steps,
             cut=record.cut,
@@ -98,19 +98,19 @@ class Decoded:
         )
 
     def lines(
-        self, records: Sequence[RoundRecord], fates: Sequence[TokenStatus]
+        self, records: Sequence[RoundRecord], statuses: Sequence[TokenStatus]
     ) -> list[AuditedRound]:
         """The records of the audited rounds.
 
         Args:
             records: All rounds of the text.
-            fates: Fates of all its tokens.
+            statuses: The status of each of its tokens.
         """
         audited, end = [], 0
         for number, record in enumerate(records):
             end += record.emitted
             if record.audit is not None:  # a decoder without a loop of rounds has no audit
-                audited.append(self.line(number, record, fates[end - 1]))
+                audited.append(self.line(number, record, statuses[end - 1]))
         return audited
 
 

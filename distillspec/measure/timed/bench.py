@@ -145,11 +145,11 @@ class Bench:
         kinds |= {name: f"own process, {size:,} bytes shared" for name, size in shared}
         return Prepared(steps, kinds)
 
-    def learnt(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """The state of choosers and stop rules, by column and temperature."""
         return {f"{column} T={at:g}": way.state() for (column, at), way in self._ways.items()}
 
-    def remember(self, path: Path) -> None:
+    def restore(self, path: Path) -> None:
         """Restore the state of choosers and stop rules of an interrupted evaluation."""
         if not path.exists():  # it was killed after its first block
             log.warning(
@@ -273,7 +273,7 @@ class Bench:
             text = Decoded(
                 prompt, key, temperature, column.draft, column.method.name, column.gamma, repeat
             )
-            rounds = text.lines(generation.rounds, generation.fates)
+            rounds = text.lines(generation.rounds, generation.statuses)
         row = CellRow(
             prompt=prompt,
             prompt_key=key,

@@ -94,7 +94,7 @@ class CellRow:
 
 def letters(generation: Generation) -> str:
     """The fates of a text, one letter per token."""
-    return "".join(_LETTERS[fate] for fate in generation.fates)
+    return "".join(_LETTERS[status] for status in generation.statuses)
 
 
 def drafted_at(generation: Generation, prompt_tokens: int) -> list[DraftedAt]:

@@ -219,7 +219,7 @@ class AutoregressiveDecoder:
         plain = RoundRecord(drafted=0, accepted=0, emitted=1, draft_steps=0, cut=False)
         return Generation(
             tokens=tokens,
-            fates=[TokenStatus.PLAIN] * len(tokens),
+            statuses=[TokenStatus.PLAIN] * len(tokens),
             rounds=[plain] * len(tokens),
             prefill_seconds=ready - started,
             decode_seconds=done - ready,

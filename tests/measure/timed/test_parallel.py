@@ -69,7 +69,9 @@ def test_a_chooser_per_text_has_both_kinds_among_its_arms(
     assert len({(row["prompt"], tuple(row["tokens"])) for row in greedy}) == 4
     chosen = [row for row in rows if row["method"] == "bandit"]
     assert {row["draft_busy_seconds"] is None for row in chosen} == {True, False}
-    learnt = json.loads((tmp_path / "learnt.json").read_text())["distilled/bandit@3 T=0"]["arms"]
+    learnt = json.loads((tmp_path / "chooser_state.json").read_text())["distilled/bandit@3 T=0"][
+        "arms"
+    ]
     assert [arm["name"] for arm in learnt] == ["standard", "adaedl", "card"]
     assert sum(arm["values"][0] for arm in learnt) == 4  # texts, of which each arm had one at least
     assert all(arm["values"][1] >= 12 for arm in learnt)

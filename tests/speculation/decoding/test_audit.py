@@ -120,7 +120,7 @@ def test_auditing_changes_no_token_and_without_it_nothing_is_recorded(
         audited = decoded(a_configuration(3, stop=stop()), policy)
         plain = decoded(a_configuration(3, stop=stop()), policy, audited=False)
         assert audited.tokens == plain.tokens
-        assert audited.fates == plain.fates
+        assert audited.statuses == plain.statuses
         assert all(record.audit is None for record in plain.rounds)
         assert [record._replace(audit=None) for record in audited.rounds] == plain.rounds
 

@@ -472,7 +472,7 @@ def test_a_draft_equal_to_the_target_is_fully_accepted(gamma: int, temperature: 
     counts = generation.counts()
     assert counts.draft_acceptance() == 1.0
     assert counts.block_efficiency() == gamma + 1
-    assert set(generation.fates) == {TokenStatus.ACCEPTED, TokenStatus.BONUS}
+    assert set(generation.statuses) == {TokenStatus.ACCEPTED, TokenStatus.BONUS}
 
 
 # --- forwards and caches -------------------------------------------------------------------------
@@ -610,7 +610,7 @@ def test_the_baseline_feeds_each_token_once() -> None:
     assert target.fed == list(enumerate([1, 2, 3, *generation.tokens[:-1]]))
     assert target.forwards == 1 + 10 == 1 + generation.counts().target_forwards
     assert generation.counts().block_efficiency() == 1.0
-    assert set(generation.fates) == {TokenStatus.PLAIN}
+    assert set(generation.statuses) == {TokenStatus.PLAIN}
 
 
 def test_a_decoder_can_be_used_again() -> None:
@@ -632,7 +632,7 @@ def test_the_stream_emits_what_decode_returns() -> None:
     rounds = list(streaming.rounds(prompt, max_new_tokens=12, eos_token_ids=eos_token_ids))
     generation = decoding.decode(prompt, max_new_tokens=12, eos_token_ids=eos_token_ids)
     assert [token for emitted in rounds for token in emitted.tokens] == generation.tokens
-    assert [fate for emitted in rounds for fate in emitted.fates] == generation.fates
+    assert [status for emitted in rounds for status in emitted.statuses] == generation.statuses
     assert [emitted.record for emitted in rounds] == generation.rounds
 
 
@@ -656,7 +656,7 @@ def test_end_of_text_inside_a_block_cuts_the_output_after_it() -> None:
     assert [record.emitted for record in generation.rounds] == [5, 2]
     assert [record.cut for record in generation.rounds] == [False, True]
     assert (
-        generation.fates
+        generation.statuses
         == [TokenStatus.ACCEPTED] * 4 + [TokenStatus.BONUS] + [TokenStatus.ACCEPTED] * 2
     )
     assert generation.counts().block_efficiency() == 5.0
@@ -672,7 +672,7 @@ def test_fates_tell_the_targets_corrections_from_what_it_kept_and_what_it_added(
     generation = decoder.decode(torch.tensor([0]), max_new_tokens=7)
     assert generation.tokens == [1, 2, 3, 4, 5, 6, 7]
     accepted, corrected, bonus = TokenStatus.ACCEPTED, TokenStatus.CORRECTED, TokenStatus.BONUS
-    assert generation.fates == [accepted, accepted, bonus, corrected, accepted, accepted, bonus]
+    assert generation.statuses == [accepted, accepted, bonus, corrected, accepted, accepted, bonus]
     assert [record.accepted for record in generation.rounds] == [2, 0, 2]
 
 
@@ -697,7 +697,7 @@ def test_the_length_limit_is_kept_and_rounds_without_room_are_left_out_of_tau(
     )
     generation = decoder.decode(torch.tensor([0]), max_new_tokens=max_new_tokens)
     assert generation.tokens == list(range(1, max_new_tokens + 1))
-    assert len(generation.fates) == max_new_tokens
+    assert len(generation.statuses) == max_new_tokens
     assert not generation.finished
     assert all(record.drafted == 4 for record in generation.rounds)
     assert [record.cut for record in generation.rounds] == (

@@ -28,7 +28,7 @@ def test_every_round_is_a_step_of_the_target_and_none_of_the_draft() -> None:
     way = standard(1, draft=NoDraft())
     decoder = SpeculativeDecoder(target, draft, way, SamplingPolicy(), seeded(0))
     generation = decoder.decode(torch.tensor([1, 2]), max_new_tokens=7)
-    assert generation.fates == [TokenStatus.PLAIN] * 7
+    assert generation.statuses == [TokenStatus.PLAIN] * 7
     assert [
         (record.drafted, record.draft_steps, record.emitted) for record in generation.rounds
     ] == [(0, 0, 1)] * 7

@@ -130,7 +130,9 @@ def test_a_draft_that_keeps_up_and_agrees_is_fully_accepted() -> None:
     )
     generation = card.decode(torch.tensor(PROMPT), max_new_tokens=12)
     assert [record.accepted for record in generation.rounds] == [2] * 4
-    assert generation.fates == [TokenStatus.ACCEPTED, TokenStatus.ACCEPTED, TokenStatus.BONUS] * 4
+    assert (
+        generation.statuses == [TokenStatus.ACCEPTED, TokenStatus.ACCEPTED, TokenStatus.BONUS] * 4
+    )
     assert generation.counts().block_efficiency() == 3.0
     assert sum(record.draft_steps for record in generation.rounds) > 0
 
@@ -144,7 +146,7 @@ def test_a_draft_that_shows_nothing_in_time_leaves_plain_decoding() -> None:
         longest=2,
     )
     generation = card.decode(torch.tensor(PROMPT), max_new_tokens=5)
-    assert generation.fates == [TokenStatus.PLAIN] * 5
+    assert generation.statuses == [TokenStatus.PLAIN] * 5
 
 
 def test_candidates_after_an_older_text_are_used_where_the_text_goes_on_in_them() -> None:

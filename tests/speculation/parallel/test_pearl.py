@@ -140,7 +140,7 @@ def test_a_draft_that_agrees_is_one_block_ahead_all_the_time() -> None:
     )
     generation = decoder.decode(torch.tensor(PROMPT), max_new_tokens=13)
     assert [record.emitted for record in generation.rounds] == [1, 3, 3, 3, 3]
-    assert generation.fates == [TokenStatus.ACCEPTED] * 13
+    assert generation.statuses == [TokenStatus.ACCEPTED] * 13
 
 
 def test_after_a_correction_a_single_token_is_verified() -> None:
@@ -155,7 +155,7 @@ def test_after_a_correction_a_single_token_is_verified() -> None:
     )
     rounds = list(decoder.rounds(torch.tensor(PROMPT), max_new_tokens=30))
     for before, after in pairwise(rounds):
-        wanted = 1 if before.fates[-1] is TokenStatus.CORRECTED else 3
+        wanted = 1 if before.statuses[-1] is TokenStatus.CORRECTED else 3
         assert after.record.drafted == wanted
     assert {emitted.record.drafted for emitted in rounds} == {1, 3}
 
