@@ -18,6 +18,7 @@ from distillspec.measure.evaluation import SUMMARY
 from distillspec.measure.summary.file import read_summary
 from distillspec.measure.summary.records import Summary
 from distillspec.recipe.loading import load_recipe, load_suite
+from distillspec.recipe.pretraining import PretrainRecipe
 from distillspec.recipe.schema import Recipe
 from distillspec.speculation.verify.block import verify_block
 from distillspec.speculation.verify.kseq import verify_kseq
@@ -53,11 +54,13 @@ of a sequence. The others take a tree of sequences (`speculation.tree.Tree`).
 """
 
 
-def train(recipe: Recipe | str | Path, folder: str | Path | None = None) -> RunFolder:
+def train(
+    recipe: Recipe | PretrainRecipe | str | Path, folder: str | Path | None = None
+) -> RunFolder:
     """Train and export a draft, as `distillspec train` does.
 
     Args:
-        recipe: A recipe of kind distill, its path, or the name of a built-in one.
+        recipe: A recipe of kind distill from `load_recipe`, its path, or a built-in name.
         folder: A run folder to resume; default: a new one under checkpoints/runs/.
 
     Returns:
@@ -66,16 +69,15 @@ def train(recipe: Recipe | str | Path, folder: str | Path | None = None) -> RunF
     Raises:
         DistillSpecError: Recipe, pair or data cannot be used.
     """
-    if not isinstance(recipe, Recipe):
-        loaded = load_recipe(recipe)
-        if not isinstance(loaded, Recipe):
-            raise DistillSpecError(
-                "this recipe makes a model from nothing; it distils no pair",
-                where=str(recipe),
-                fix=f"start it with: distillspec pretrain {recipe}",
-            )
-        recipe = loaded
-    return distill.trained(recipe, None if folder is None else Path(folder))
+    given = load_recipe(recipe) if isinstance(recipe, str | Path) else recipe
+    if not isinstance(given, Recipe):
+        name = given.name if recipe is given else recipe
+        raise DistillSpecError(
+            "this recipe makes a model from nothing; it distils no pair",
+            where=str(name),
+            fix=f"start it with: distillspec pretrain {name}",
+        )
+    return distill.trained(given, None if folder is None else Path(folder))
 
 
 def evaluate(run: RunFolder | str | Path, suite: str | Path | None = None) -> Summary:

@@ -11,6 +11,7 @@ import torch
 from distillspec.divergence.table import DIVERGENCES
 from distillspec.errors import DistillSpecError
 from distillspec.methods.build import VERIFIERS
+from distillspec.recipe.loading import load_recipe
 from distillspec.speculation.random_source import GeneratorSource
 from distillspec.workflows.library import divergences, evaluate, train, verification_rules
 from tests.tiny_plan import recipe, written_plan
@@ -42,9 +43,12 @@ def test_a_trained_run_is_evaluated(
     assert evaluate(run.path, "tiny.yaml").cells == summary.cells
 
 
-def test_a_recipe_that_distils_no_pair_is_refused() -> None:
-    with pytest.raises(DistillSpecError, match="distils no pair"):
-        train("nano-python-draft")
+@pytest.mark.parametrize("is_loaded", [False, True])
+def test_a_recipe_that_distils_no_pair_is_refused(is_loaded: bool) -> None:
+    name = "nano-python-draft"
+    with pytest.raises(DistillSpecError, match="distils no pair") as caught:
+        train(load_recipe(name) if is_loaded else name)
+    assert name in caught.value.fix
 
 
 def test_every_divergence_of_recipes_is_zero_at_equality() -> None:
