@@ -36,6 +36,7 @@ def masked_values(text: str, command: Sequence[str] = ()) -> str:
         if len(value) >= _SHORTEST and (names_a_secret(name) or name.lower().endswith("_key"))
     }
     values |= {v for v in _secret_values(command) if len(v) >= _SHORTEST}
+    # Longest first, because one value may contain another.
     for value in sorted(values, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     return masked(text)

@@ -123,11 +123,14 @@ class TrainingCallback(Callback):
             self._check_folder(trainer)
         if self._step.average is not None:
             self._step.average.to(trainer.strategy.root_device)
+        # Only now is the strategy set up, so that weights and optimizer can be restored.
         if self._step.position.step > 0:
             load_tensors(trainer, self._folder / LAST, self._step.average)
             log.info("%s: resuming after step %d", self._label, self._step.position.step)
+        # The draft before training is measured too: it may stay the best.
         elif self._probe is not None:
             _log(trainer, self._probed(trainer), 0)
+        # Until here a signal ends the run at once; from here on it waits for a step.
         self._step.stop.wait_for_steps()
 
     def on_train_batch_end(
@@ -163,6 +166,7 @@ class TrainingCallback(Callback):
                 )
             if self._on_checkpoint is not None:
                 self._on_checkpoint(position.response_tokens - self._tokens_before)
+        # 3. Stop, now that the checkpoint is complete.
         trainer.should_stop = stops
         if self._step.stops and not ends:
             self.interrupt = self._step.stop.interrupt()
@@ -209,9 +213,11 @@ class TrainingCallback(Callback):
         clock, position = self._step.clock, self._step.position
         before = clock.seconds["probe"]
         with clock.phase("probe"):
+            # Every process refreshes the copy: sharded weights are gathered from all of them.
             model = self._step.inference_copy.refresh(trainer.strategy.root_device)
             measures = trainer.is_global_zero or self._probe.joint
             result = self._probe.measure(model) if measures else None
+            # The copy may be the draft itself, which `refresh` has put into eval mode.
             train_mode(self._draft)
             result = trainer.strategy.broadcast(result)
         assert result is not None

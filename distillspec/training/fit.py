@@ -208,13 +208,16 @@ def _make_step(
     resume: bool,
 ) -> Step:
     """The step with all that it calls, at the position of last.ckpt if `resume`."""
+    # 1. The rollout, and the draft as it will be trained.
     recipe, draft = inputs.recipe, inputs.draft
     rollout = _make_rollout(inputs, processes.world, eos_token_ids)
     rollout.check(draft)
     _prepare_draft(draft, recipe)
+    # 2. The position. Weights and optimizer are restored later, with the strategy set up.
     position = Position()
     if resume:
         position = _saved_position(inputs, rollout, folder, processes.world)
+    # 3. The average starts at the weights that the draft has now; a resumed run replaces it.
     average = None
     if recipe.optimizer.ema is not None:
         assert not processes.is_sharded, "the recipe's own check refuses ema with sharded weights"
@@ -259,6 +262,7 @@ def _train(
     )
     steps_done = step.position.step
     trainer = make_trainer(inputs.recipe, processes, callback, folder, label, steps_done)
+    # The frozen models are no submodules, so Lightning does not move them.
     for frozen in (inputs.target, inputs.reference):
         if frozen is not None:
             frozen.to(trainer.strategy.root_device)
@@ -305,5 +309,6 @@ def _locked(folder: Path, world: World) -> Iterator[None]:
 def _peak_memory(accelerator: str) -> int:
     if accelerator == "cuda":
         return torch.cuda.max_memory_allocated()
+    # ru_maxrss is in bytes on macOS, in KiB elsewhere.
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

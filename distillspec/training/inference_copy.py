@@ -45,6 +45,7 @@ class InferenceCopy:
             self._copy.to(device)
             parameters = dict(self._copy.named_parameters())
             with torch.no_grad():
+                # Frozen weights never change, so only the trained ones are copied again.
                 for name, weight in full_tensors(self._draft):
                     parameters[name].copy_(weight)
         self._copy.eval()

@@ -67,6 +67,7 @@ class LossInputs(NamedTuple):
             return cls(draft if vocab_size is None else draft.trimmed(vocab_size), None)
         if isinstance(target, TopTokens):
             return cls(draft.trimmed(target.vocab_size), target)
+        # Vocabularies of one family differ by padding at the end.
         common = min(target.vocab_size, draft.vocab_size)
         return cls(draft.trimmed(common), target.trimmed(common))
 

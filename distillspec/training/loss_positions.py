@@ -45,5 +45,6 @@ def token_weights(batch: Batch, reduction: str) -> Tensor:
         return batch.tree.weights[predicts]
     if reduction == "tokens":
         return torch.ones(int(predicts.sum()), device=predicts.device)
+    # A row without a response has no position to weigh; the clamp avoids 1 / 0.
     lengths = predicts.sum(dim=1, keepdim=True).clamp(min=1)
     return (1.0 / lengths).expand_as(predicts)[predicts]

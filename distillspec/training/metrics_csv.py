@@ -88,6 +88,7 @@ class MetricsCsv(Logger):
             text = read_text(BoundedText(self.path, "the log of this training", fix))
             for line in text.splitlines(keepends=True)[1:]:
                 first = line.partition(",")[0]
+                # A killed run may have left half a line.
                 if line.endswith("\n") and _NUMBER.fullmatch(first) and int(first) <= step:
                     content.write(line)
         write_text(self.path, content.getvalue())

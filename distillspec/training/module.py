@@ -23,6 +23,7 @@ class DistillModule(LightningModule):
 
     def __init__(self, draft: nn.Module, step: Step, *, fsdp2: bool) -> None:
         super().__init__()
+        # A step runs several backward passes and updates the weights itself.
         self.automatic_optimization = False
         self.draft = draft
         self.step = step

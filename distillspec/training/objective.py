@@ -102,11 +102,14 @@ class Objective:
         if self.target is None:
             return TargetOutputs(None, None)
         head = self.target.head
+        # No plain head: the target computes its own logits.
         if head is None:
             logits = self.target.logits(batch.tokens, batch.is_token, _layout(batch))
             return TargetOutputs(None, logits[predicts_response(batch)])
         states = self._states(self.target, batch)
         compared = [draft] if self.reference is None else [draft, self.reference.model]
+        # A draft or reference without a plain head gives logits, and so must the target.
+        # The states are still returned, for the replay buffer.
         if any(output_head(model) is None for model in compared):
             return TargetOutputs(states, head.logits(states))
         return TargetOutputs(states, None)
@@ -126,6 +129,7 @@ class Objective:
         if layout is not None:
             layout = TreeLayout(layout.positions[is_new], layout.sees[is_new])
         computed = target.hidden(batch.tokens[is_new], batch.is_token[is_new], layout)
+        # N is in row-major order, which selecting rows keeps. So masks over N find their states.
         computed = computed[predicts[is_new]]
         states = computed.new_empty(len(row_of), computed.shape[1])
         states[is_new[row_of]] = computed
@@ -136,10 +140,12 @@ class Objective:
     def observe(self, draft: nn.Module, batch: Batch, outputs: TargetOutputs) -> StepStatistics:
         """The first of two passes: the statistics that token weights depend on."""
         inputs = self._inputs(draft, batch, outputs)
+        # TVD++: p(token) > q(token) where min(1, q / p) is below 1.
         if self.reference is None:
             tokens = _predicted(draft, batch).rows
             acceptance, alpha = self._scores(inputs.draft, inputs.acceptance(tokens))
             return StepStatistics((acceptance < 1.0).to(acceptance.dtype), None, alpha)
+        # Token selection: how much further from the target the draft is than the reference.
         nats = divergence("forward_kl")
         draft_nats, alpha = self._scores(inputs.draft, inputs.divergence(nats))
         inputs = self._inputs(self.reference.model, batch, outputs)
@@ -199,12 +205,15 @@ class Objective:
         """
         distance = inputs.divergence(divergence("tvd"))
         lengths = texts_of(batch).tolist()
+        # 1. First pass: alpha of each token, from which the weights follow.
         alpha = self._scores(inputs.draft, distance).alpha
         worth = block_worth(alpha, lengths, self.distill.block_gamma)
+        # 2. Second pass: the weights carry no gradient, only the divergence does.
         sums = self._sums(inputs.draft, distance, (weights * worth.weights).to(weights.dtype))
         # The value is minus the kept tokens; the gradient comes from the weighted divergence.
         kept_sum = (weights * worth.kept).sum()
         value = sums.divergence - sums.divergence.detach() - kept_sum
+        # `sums` leaves out rows of weight 0. alpha is reported over all tokens.
         return DivergenceSums(value, alpha.sum(), sums.tokens.new_tensor(alpha.shape[0]))
 
     def _drawn_blocks(
@@ -217,6 +226,7 @@ class Objective:
         """
         acceptance, alpha = self._scores(inputs.draft, inputs.acceptance(tokens))
         worth = block_worth(acceptance, texts_of(batch).tolist(), self.distill.block_gamma)
+        # Minus log q times this slope has the gradient of minus r: d r = r * d log q.
         slope = weights * worth.weights * acceptance * (acceptance < 1.0)
         sums = self._sums(inputs.draft, TokenLikelihood(tokens), slope.to(weights.dtype))
         kept_sum = (weights * worth.kept).sum()
@@ -265,6 +275,7 @@ class Objective:
     def _inputs(self, draft: nn.Module, batch: Batch, outputs: TargetOutputs) -> LossInputs:
         """The rows of both models at the predicted tokens, over their common vocabulary."""
         predicts, layout = predicts_response(batch), _layout(batch)
+        # Logits on one side need logits on the other side.
         head = None if outputs.logits is not None else output_head(draft)
         states = token_logits if head is None else hidden_states
         rows = ModelRows(states(draft, batch.tokens, batch.is_token, layout=layout)[predicts], head)
@@ -272,6 +283,7 @@ class Objective:
         # A draft that scores a part of the vocabulary: both models over that part.
         common = _common_tokens(draft)
         if common is not None:
+            # `token_logits` is already over the target's ids, a head is over the draft's.
             rows = rows.only(common.target if head is None else common.draft)
             target = None if target is None else target.only(common.target)
         return LossInputs.of(rows, target if outputs.top is None else outputs.top, self._vocab_size)
@@ -317,9 +329,12 @@ class _Predicted(NamedTuple):
 
 
 def _predicted(draft: nn.Module, batch: Batch) -> _Predicted:
+    # The token *after* each position: the shift of `loss_positions`.
     tokens = batch.tokens[:, 1:][predicts_response(batch)[:, :-1]]
     common = _common_tokens(draft)
     if common is None:
         return _Predicted(tokens, torch.ones_like(tokens))
+    # A token above all common ones gets an index past the end; the clamp keeps it readable,
+    # and the comparison finds that it is not scored.
     rows = torch.searchsorted(common.target, tokens).clamp_(max=len(common.target) - 1)
     return _Predicted(rows, common.target[rows] == tokens)

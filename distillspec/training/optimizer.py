@@ -34,6 +34,7 @@ def optimizers(draft: nn.Module, plan: OptimizerConfig) -> list[torch.optim.Opti
     hidden = [p for p in matrices if p.ndim == 2 and id(p) not in tables]
     remaining = [p for p in matrices if p.ndim != 2 or id(p) in tables]
     chosen: list[torch.optim.Optimizer] = []
+    # An optimizer refuses an empty list of parameters.
     if hidden:
         chosen.append(
             torch.optim.Muon(
@@ -96,6 +97,7 @@ def rate_shares(draft: nn.Module, layer_decay: float) -> dict[int, float]:
     bare = bare_model(draft)
     head = bare.get_output_embeddings()
     shared = {id(p) for p in head.parameters()} if head is not None else set()
+    # A tied embedding trains at the rate of the head.
     for module in bare.base_model.modules():
         if isinstance(module, nn.Embedding) and id(module.weight) not in shared | shares.keys():
             shares[id(module.weight)] = layer_decay ** (len(layers) + 1)

@@ -99,6 +99,7 @@ def mean_nats(model: nn.Module, rows: Tensor) -> Tensor:
     hidden = hidden_states(model, rows, torch.ones_like(rows, dtype=torch.bool))
     head = output_head(model)
     assert head is not None, "pretraining builds models with a plain head"
+    # The state at position t predicts token t + 1.
     labels = rows[:, 1:].reshape(-1)
     sums = weighted_sums(
         ModelRows(hidden[:, :-1].reshape(labels.numel(), -1), head),
@@ -185,6 +186,7 @@ def _pretrain(
     step, spent, losses = _restore(state_file, model, steppers)
     _keep_rows(metrics_file, step)
     tokens_per_step = windows.batch_size * windows.context
+    # The clock reads as if the run had never stopped.
     start, saved_at = time.perf_counter() - spent, spent
     progress = PretrainProgress(step, step * tokens_per_step, spent, math.nan, math.nan)
     model.train()
@@ -217,6 +219,7 @@ def _pretrain(
             saved_at = spent
         if is_validated:
             report(progress)
+        # A request at the last step changes nothing: the run is complete.
         if stop.is_made and step < plan.max_steps:
             raise stop.interrupt()
     return progress

@@ -50,6 +50,7 @@ class ProbeResult(NamedTuple):
     @property
     def is_a_number(self) -> bool:
         """False if a distribution was not finite."""
+        # NaN without tokens is no fault: there was nothing to measure.
         return not math.isnan(self.alpha) or not self.tokens
 
     def beats(self, best: Position) -> bool:
@@ -159,9 +160,11 @@ class AcceptanceProbe:
         device = self._target.model.device
         decoder = SpeculativeDecoder(
             eager_runner(self._target.model, vocab_size=self._vocab_size),
+            # Eager, because a compiled graph would contain the weights of one step.
             make_runner(draft, "eager", 0, (), vocab_size=self._vocab_size),
             Configuration("probe", self.plan.gamma, ChainDraft(), FixedLength(), verify_token),
             self._policy,
+            # A new stream for each measurement, so that every draft meets the same random numbers.
             self._random_source(derive_seed(self._seed, "probe/decode"), device),
         )
         counts = Counts()

@@ -88,6 +88,7 @@ class ProgressLines:
 
     def step(self, report: Report) -> None:
         now = time.monotonic()
+        # A report that gets no line now gets one in `stop`, if it is the last.
         self._pending = report
         if now - self._last >= LINE_SECONDS:
             self._last = now

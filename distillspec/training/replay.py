@@ -70,6 +70,7 @@ class ReplayBuffer:
     def learn(self, row: Completed, states: Tensor) -> None:
         """Store the target's hidden states of `row` if the buffer holds it."""
         for entry in self._entries:
+            # By identity, because different steps may have written equal rows.
             if entry.row is row:
                 entry.row = row._replace(states=states.cpu())
 

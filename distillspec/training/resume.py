@@ -105,6 +105,7 @@ def save_last(
         path: `last.ckpt` of the run folder.
         average: Moving average of the weights, if the recipe has one.
     """
+    # 1. Rank 0 collects the replay buffers, which differ between processes.
     strategy = trainer.strategy
     responses: list[list[dict[str, Any]]] = [rollout.state_dict()]
     if trainer.world_size > 1:
@@ -112,6 +113,7 @@ def save_last(
         gathered: list[list[dict[str, Any]]] = [[]] * trainer.world_size
         torch.distributed.gather_object(responses[0], gathered if is_writer else None, dst=0)
         responses = gathered
+    # 2. Sharded strategies gather weights and optimizer here: all processes take part.
     state = {
         "state_dict": strategy.lightning_module_state_dict(),
         "optimizer_states": [strategy.optimizer_state(o) for o in strategy.optimizers],
@@ -121,6 +123,7 @@ def save_last(
     }
     if average is not None:
         state["average"] = average.state_dict()
+    # 3. What is written, a file or a folder, is the strategy's choice.
     strategy.save_checkpoint(state, path)
     strategy.barrier("last.ckpt")
 
@@ -198,6 +201,7 @@ def load_tensors(
     """Restore draft, optimizer and average, once the strategy is set up."""
     strategy = trainer.strategy
     state = strategy.load_checkpoint(path, weights_only=True)
+    # The other strategies return the content of the file and restore nothing.
     if not isinstance(strategy, LoadsItself):
         strategy.load_model_state_dict(state)
         strategy.load_optimizer_state_dict(state)
@@ -209,6 +213,7 @@ def save_best(trainer: Trainer, draft: nn.Module, position: Position, path: Path
     """Write the trained weights by their names. Every process must call it."""
     weights = {}
     for name, weight in full_tensors(draft):
+        # Copied, because a gathered tensor is valid until the next iteration only.
         if trainer.is_global_zero:
             weights[name] = weight.to("cpu", copy=True)
     if trainer.is_global_zero:

@@ -190,20 +190,24 @@ class Rollout:
             self.ring.load_state_dict(of_processes[rank])
             return
         merged = [entry for entries in of_processes for entry in entries]
+        # Ascending by step: a full buffer drops its first entries, the oldest.
         merged.sort(key=lambda entry: entry["step"])
         self.ring.load_state_dict(merged[rank :: self._processes])
 
     def _micro_batch(self, rows: list[Completed], device: torch.device) -> MicroBatch:
         packing = self.distill.packing
+        # 1. The batch: padded rows, or trees for packing and for rejected branches.
         if packing is None and all(row.visits is None for row in rows):
             texts = [(row.prompt, row.response) for row in rows]
             batch = collate(texts, self.pad_token, on_prompts=self.distill.on_prompts)
         else:
             trees = [self._tree(row) for row in rows]
             groups = packed(trees, packing) if packing else [[tree] for tree in trees]
+            # Packing reorders the texts. Trees hold lists and cannot be hashed, so their ids are.
             row_of = {id(tree): row for tree, row in zip(trees, rows, strict=True)}
             rows = [row_of[id(tree)] for group in groups for tree in group]
             batch = collate_trees(groups, self.pad_token)
+        # 2. The target's states that are known: replayed rows and speculative sampling bring them.
         counts = texts_of(batch).tolist()
         is_known = [
             row.states is not None for row, n in zip(rows, counts, strict=True) for _ in range(n)
@@ -215,6 +219,7 @@ class Rollout:
         return MicroBatch(rows, batch.to(device))
 
     def _tree(self, row: Completed) -> TreeRow:
+        # No position predicts the first token of a prompt.
         learned = len(row.response) + (len(row.prompt) - 1 if self.distill.on_prompts else 0)
         weight = 1.0
         if self.distill.reduction == "sequences":
@@ -304,11 +309,16 @@ def visited(
     sides: list[RejectedBranch] = []
     states = [] if text.states is None else [text.states]
     for block in text.blocks:
+        # 1. The text has the states before each accepted token and before the one after them.
+        #    reached[i] is the probability that the first i drafted tokens are accepted.
         reached = [1.0, *block.acceptance.cumprod(0).tolist()]
         weights += reached[: block.kept + 1]
+        # 2. Rejected tokens up to the first end token. Each state predicts one more token, which
+        #    must be within the limit: hence the - 1.
         drafted = block.drafted.tolist()
         ends = (index for index, token in enumerate(drafted) if token in eos_token_ids)
         stop = min(next(ends, len(drafted)), max_new_tokens - 1 - block.start)
+        # 3. Their branch. The state after drafted token i has the index i + 1.
         if block.kept < stop:
             after = [index + 1 for index in range(block.kept, stop)]
             sides.append(
@@ -320,6 +330,7 @@ def visited(
             )
             if block.states is not None:
                 states.append(block.states[after])
+    # The last block may reach beyond the end of the response.
     visits = RejectedBranches(weights[: len(text.response)], sides)
     known = torch.cat(states) if states else None
     return Completed(prompt, text.response.tolist(), known, visits)

@@ -77,6 +77,7 @@ class _Sink(io.RawIOBase):
         try:
             written: int = self._handle.write(data)
         except OSError as error:
+            # Later failures follow from the first one.
             self.failure = self.failure or error
             raise
         return written
@@ -216,6 +217,7 @@ def settle(path: Path) -> None:
     except DamagedStateError as error:
         if not previous.exists():
             raise
+        # Nothing is moved unless the checkpoint before is undamaged.
         verify(previous)
         aside = path.with_name(f"{path.stem}.damaged{path.suffix}")
         move(path, aside)
@@ -253,6 +255,7 @@ def _verify_file(path: Path) -> None:
         return
     if not stat.st_size:
         raise _damaged(path, "it is empty")
+    # The file ends with the mark, the hex digest and a line break.
     length = len(_MARK) + _HEX + 1
     with path.open("rb") as handle:
         handle.seek(max(0, stat.st_size - length))
@@ -260,6 +263,7 @@ def _verify_file(path: Path) -> None:
     if end.startswith(_MARK):
         if f"{_sum(path, stat.st_size - length)}\n".encode() != end[len(_MARK) :]:
             raise _damaged(path, "its checksum differs")
+    # A complete archive without a mark: an earlier version wrote it.
     elif end[-22:-18] == _END_OF_ZIP:
         _note_without_sum(path)
     else:
@@ -273,6 +277,7 @@ def _verify_folder(folder: Path) -> None:
         expected = set(sums)
     except (ValueError, TypeError) as error:
         raise _damaged(folder, f"{SUMS} cannot be read") from error
+    # Missing and unexpected files are damage too, not only changed ones.
     names = files_in(folder)
     if expected != set(names):
         raise _damaged(folder, f"{sorted(expected ^ set(names))[0]} is missing or unexpected")

@@ -238,6 +238,7 @@ class Step:
             is_last = number == len(batches)
             with self.clock.phase("update"), self.update.accumulating(last=is_last):
                 sums = self.update.loss(micro.batch, outputs, weights)
+                # Strategies average over processes; `world_size` turns the mean into a sum.
                 self.update.backward(sums.divergence * (trainer.world_size / weight))
                 totals += torch.stack([value.detach().double() for value in sums])
         return totals

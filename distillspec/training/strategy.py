@@ -123,19 +123,23 @@ class PerMicroBatchZero(DeepSpeedStrategy):
         It is a temporary folder, which gets its final name when all parts are complete.
         """
         goal = Path(self.broadcast(str(filepath)))
+        # 1. Rank 0 makes the temporary folder, and all processes learn its name.
         swap: AbstractContextManager[Path | None] = nullcontext(None)
         if self.is_global_zero:
             swap = replacing_folder(goal, ("*",), previous_of(goal))
         with swap as temporary:  # None on ranks other than 0
             parts = self.broadcast(str(temporary))
+            # 2. Each process writes its part; rank 0 adds the position of the run.
             super().save_checkpoint(checkpoint, parts, storage_options)
             if temporary is not None:
                 position = {name: checkpoint[name] for name in ("position", "data", "rollout")}
                 write_state(position, temporary / POSITION)
+            # 3. Hash the parts once all of them are complete.
             self.barrier()
             sums = self._sums(Path(parts))
             if temporary is not None:
                 write_sums(temporary, sums)
+        # 4. Rank 0 has renamed the folder: from here on every process may read it.
         self.barrier()
 
     def _sums(self, folder: Path) -> dict[str, str]:
@@ -172,6 +176,7 @@ def make_strategy(
     if name == "ddp":
         return PerMicroBatchDDP()
     if name == "fsdp2":
+        # Rank 0 gathers complete tensors into one file, which our checkpoint IO writes.
         return ModelParallelStrategy(
             data_parallel_size=world.size,
             tensor_parallel_size=1,
@@ -193,6 +198,7 @@ def shard(draft: nn.Module, mesh: DeviceMesh) -> None:
     """Shard with FSDP2: each transformer layer is a unit, and the remaining weights are another."""
     from torch.distributed.fsdp import fully_shard
 
+    # Inner units first: the last call takes only the weights that are left.
     for layer in chain.from_iterable(layer_lists(draft)):
         fully_shard(layer, mesh=mesh["data_parallel"])
     fully_shard(draft, mesh=mesh["data_parallel"])
@@ -258,6 +264,7 @@ class PlainUpdate:
         return sums
 
     def accumulating(self, *, last: bool) -> AbstractContextManager[Any]:
+        # DDP exchanges gradients in the last backward only.
         if isinstance(self._model, DistributedDataParallel) and not last:
             return self._model.no_sync()
         return nullcontext()
@@ -269,6 +276,7 @@ class PlainUpdate:
         groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
         parameters = [parameter for group in groups for parameter in group["params"]]
         norm = nn.utils.clip_grad_norm_(parameters, self._clip_norm)
+        # FSDP2: each process has a partial norm; `full_tensor` combines them.
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
         total = float(norm)
@@ -295,6 +303,7 @@ class ZeroUpdate:
     def backward(self, loss: Tensor) -> None:
         # The engine divides by the number of micro-batches, but the loss is divided by tokens.
         self._engine.backward(loss * self._engine.gradient_accumulation_steps())
+        # `step` also counts micro-batches. The last one of a step is left to `apply`.
         if not self._engine.is_gradient_accumulation_boundary():
             self._engine.step()
 

@@ -38,6 +38,7 @@ class StepStatistics(NamedTuple):
             advantages = _normalised(self.preferred, _joined(batch.preferred for batch in step))
         if self.gap is not None:
             assert distill.select is not None
+            # In double on both sides: the gap that set the threshold must compare as equal.
             is_kept = self.gap.double() >= _smallest_kept_gap(
                 _joined(batch.gap for batch in step), distill.select.keep
             )

@@ -54,13 +54,16 @@ def make_trainer(
             clip_norm=recipe.optimizer.clip_norm,
             micro_batches=processes.micro_batches,
         ),
+        # DeepSpeed's strategy writes its checkpoint folder itself.
         plugins=[] if processes.strategy in ZERO else [AtomicCheckpointIO()],
         logger=_loggers(recipe, folder, label, steps_done),
         callbacks=[callback],
+        # The data module is endless: the callback ends the run.
         max_epochs=-1,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        # The data module gives each process its own rows.
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         default_root_dir=folder,
@@ -94,6 +97,7 @@ def quiet() -> Iterator[None]:
 def _loggers(recipe: Recipe, folder: Path, label: str, steps_done: int) -> list[Logger]:
     metrics = MetricsCsv(folder / "metrics.csv")
     metrics.start_after(steps_done if steps_done else None)
+    # TensorBoard hides the steps after the checkpoint: the resumed run logs them again.
     curves = TensorBoardLogger(folder, name="", version="tensorboard", purge_step=steps_done + 1)
     loggers: list[Logger] = [metrics, curves]
     project = recipe.hardware.wandb_project

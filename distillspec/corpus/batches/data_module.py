@@ -70,6 +70,7 @@ class PromptRows(LightningDataModule):
             lengths=[self._length(prompt) for prompt in prompts],
             bucket_steps=bucket_steps,
         )
+        # A checkpoint continues only if these give the same rows.
         self._identity = {
             "prompts": prompts_digest(prompts),
             "batch_size": batch_size,
@@ -142,6 +143,7 @@ class _Steps:
         self._module = module
 
     def __iter__(self) -> Iterator[list[TrainingRow]]:
+        # Training reads only that there is a next batch: `on_before_batch_transfer` replaces it.
         step = self._module.step
         while True:
             yield self._module.rows(step, *self._module._process())

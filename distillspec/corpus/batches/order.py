@@ -74,6 +74,8 @@ class SequenceOrder:
         if self._bucket == 1:
             first = step * self._batch
             return [self._index(turn) for turn in range(first, first + self._batch)]
+        # Sort the sequences of the bucket by length. Each step takes its part of them, and the
+        # steps of a bucket come in random order.
         bucket, within = divmod(step, self._bucket)
         size = self._bucket * self._batch
         indices = [self._index(turn) for turn in range(bucket * size, (bucket + 1) * size)]

@@ -81,6 +81,7 @@ def collate_trees(rows: Sequence[Sequence[TreeRow]], pad_token: int) -> Batch:
         torch.zeros(shape, dtype=torch.bool),
         TreeRows(
             positions=torch.zeros(shape, dtype=torch.long),
+            # Padding sees itself, so that no row of the mask is empty.
             sees=torch.eye(longest, dtype=torch.bool).repeat(len(rows), 1, 1),
             predicts=torch.zeros(shape, dtype=torch.bool),
             weights=torch.zeros(shape),
@@ -97,6 +98,7 @@ def collate_trees(rows: Sequence[Sequence[TreeRow]], pad_token: int) -> Batch:
 
 def _write(batch: Batch, at: int, first: int, row: TreeRow) -> None:
     """Write a text with its branches into row `at` of the batch, from position `first` on."""
+    # 1. The text, which sees only its own earlier tokens.
     assert batch.tree is not None
     tree, prompt = batch.tree, len(row.prompt)
     text = prompt + len(row.response)
@@ -105,8 +107,10 @@ def _write(batch: Batch, at: int, first: int, row: TreeRow) -> None:
     batch.is_response[at, first + prompt : end] = True
     tree.positions[at, first:end] = torch.arange(text)
     tree.sees[at, first:end, first:end] = _causal(text)
+    # 2. Its states in the loss lie one position before the tokens that they predict.
     tree.predicts[at, end - 1 - learned : end - 1] = True
     tree.weights[at, end - 1 - learned : end - 1] = torch.tensor(row.visits.weights)
+    # 3. Each branch goes on after `before` tokens of the text, and sees only these.
     for side in row.visits.sides:
         begin, end = end, end + len(side.tokens)
         before = prompt + side.after
@@ -114,6 +118,7 @@ def _write(batch: Batch, at: int, first: int, row: TreeRow) -> None:
         tree.positions[at, begin:end] = torch.arange(before, before + len(side.tokens))
         tree.sees[at, begin:end, first : first + before] = True
         tree.sees[at, begin:end, begin:end] = _causal(len(side.tokens))
+        # The states in the loss lie *at* the branch's tokens: the weights are those after them.
         tree.predicts[at, begin:end] = True
         tree.weights[at, begin:end] = torch.tensor(side.weights)
     batch.is_token[at, first:end] = True

@@ -58,6 +58,7 @@ class Windows:
             )
         self.tokens, self.context, self.batch_size = tokens, context, batch_size
         self.seed = seed
+        # One window fewer than fit, because an epoch starts at an offset of up to a window.
         self.per_epoch = tokens.numel() // context - 1
         check_visits(batch_size, self.per_epoch, "train.batch_size")
         self._known = -1  # epoch that `_order` and `_offset` belong to

@@ -139,6 +139,7 @@ def tokenised(
         (answer.ended, question.is_chat) for question, answer in zip(asked, answers, strict=True)
     ]
     by_index: dict[int, Tokens] = {}
+    # One call per kind of answer, because the kind decides how its tokens end.
     for ended, is_chat in set(kinds):
         indices = [i for i, kind in enumerate(kinds) if kind == (ended, is_chat)]
         texts = [answers[i].text for i in indices]

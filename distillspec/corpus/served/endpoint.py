@@ -85,6 +85,7 @@ class EndpointClient:
         try:
             async with asyncio.timeout(endpoint.timeout_seconds):  # also for a slow stream of bytes
                 reply = await self._library.post(path, cast_to=object, body=body)
+        # A timeout is a connection error too, so it comes first.
         except (openai.APITimeoutError, TimeoutError) as error:
             raise UnreachableError(f"no answer within {endpoint.timeout_seconds:g} s") from error
         except openai.APIConnectionError as error:
@@ -101,11 +102,13 @@ class EndpointClient:
 
     def _refusal(self, error: APIStatusError, question: ApiRequest) -> Exception:
         status, message = error.status_code, self._message(error)
+        # 1. The server is busy or fails: another try may succeed.
         if status in _TRIED_AGAIN or status >= 500:
             wait = asked_wait(error.response.headers.get("retry-after"))
             if wait is None or wait <= _LONGEST_WAIT:
                 return UnreachableError(f"status {status}{message}", wait=wait)
             fix = f"start the same command again in {wait:,.0f} s, as the server requests"
+        # 2. The request must change, and the status says how.
         elif 300 <= status < 400:
             fix = (
                 "prompts are not sent to the address of a redirect: if you trust it, set "
@@ -128,6 +131,7 @@ class EndpointClient:
                 "change what the server names: pair.endpoint.{model, send_seed, length_field, "
                 "body}, data.max_prompt_tokens, data.max_response_tokens"
             )
+        # Only these refusals may be due to the prompt; the others concern every request.
         kind = RefusedError if status in _OF_THE_PROMPT else DistillSpecError
         return kind(
             f"the endpoint refuses: status {status}{message}",

@@ -87,6 +87,7 @@ def ask_missing(
         progress(RequestProgress(len(own) - len(waiting), len(own), 0))
     if not waiting:
         return
+    # A question with an answer can be sent again, to tell a bad prompt from a dead server.
     answered = next((q for q in questions if q.key in settled - given_up), None)
     asked = _Asked(questions, len(own), waiting, answered, len(given_up))
 
@@ -194,6 +195,7 @@ class _Pool:
             self._writer.unanswered(question, why)
 
     async def _worker(self) -> None:
+        # All workers share one iterator, so each question is taken once.
         for question in self._waiting:
             try:
                 await self._settle(question)
@@ -209,21 +211,25 @@ class _Pool:
 
         async def attempt(number: int) -> Answer:
             nonlocal before
+            # Answers that arrive during the last try show that the server works.
             before = self._answers
             return await self._client.answer(question, number)
 
         try:
             answer = await self._patience.try_again(attempt)
         except UnreachableError as fault:
+            # The server is down or overloaded, unless it answers others meanwhile.
             if not await self._answers_others(before):
                 raise _no_answer(self._endpoint, question, fault) from fault
             self._give_up(question, fault.why)
         except RefusedError as fault:
+            # Any earlier answer shows that the server takes such requests.
             if not await self._answers_others():
                 raise
             self._give_up(question, fault.what)
         except UnusableError as fault:
             self._give_up(question, fault.why)
+            # A single bad answer proves nothing; several without any good one do.
             hopeless = len(self._unanswered) >= _WITHOUT_ANY_ANSWER
             if hopeless and not await self._answers_others():
                 raise self._too_many() from fault

@@ -77,6 +77,7 @@ class RetryPolicy:
         """
         number = 0
         while True:
+            # Another request may have been asked to wait.
             await self._pause(self._not_before - time.monotonic())
             try:
                 return await attempt(number)
@@ -84,6 +85,7 @@ class RetryPolicy:
                 self.failed += 1
                 if number >= self._retries or self.ended:
                     raise
+                # The server's wait holds for all requests, our own only for this one.
                 if fault.wait is not None:
                     until = time.monotonic() + fault.wait
                     self._not_before = max(self._not_before, until)

@@ -75,6 +75,7 @@ def odd_prompts(
         shape = source.shapes[number % len(source.shapes)]
         key = f"adversarial/{shape}:{number // len(source.shapes)}"
         for attempt in range(_ATTEMPTS):
+            # The attempt is a part of the seed, so that a repeated prompt is replaced by another.
             generator = random.Random(derive_seed(seed, "adversarial", key, attempt))
             tokens = (*encoder.prefix, *makers[shape](generator), *encoder.suffix)
             if tokens not in seen:

@@ -36,6 +36,7 @@ def hub_passages(
     """
     rows = _load(source, section)
     where = f"data set {source.dataset}, split {source.split}"
+    # 1. The columns that hold a prompt, of which one must exist.
     columns = rows.column_names
     asked = (source.turns,) if source.turns else (source.prompt, source.messages or source.prompt)
     also = () if source.turns or source.prompt != "prompt" else (*QUESTION_AND_ANSWER,)
@@ -48,9 +49,11 @@ def hub_passages(
             fix=f"its columns are: {', '.join(columns)}; choose with "
             + ", or ".join(f"{section}.{key}=..." for key in keys),
         )
+    # 2. All columns that are read. Others are not decoded: they may hold images.
     named = (*asked, *also, source.response, source.category, source.tools, source.document)
     wanted = {outer(path, columns) for path in named if path is not None}
     name = Path(source.dataset).name
+    # 3. The passages. A row may give none.
     by_row = [
         passage_of(row, source, chats, name=name, where=f"{where}, row {number}", section=section)
         for number, row in enumerate(rows.select_columns([c for c in columns if c in wanted]))

@@ -56,6 +56,7 @@ def jsonl_passages(
         passage = passage_of(row, source, chats, name=path.name, where=where, section=section)
         if passage is not None:
             passages.append(passage)
+    # No row gave a passage: the template split none of them, or all are too short.
     if rows and not passages:
         raise (chats and chats.first_error) or too_short(source, str(path), section)
     if not passages:
@@ -79,6 +80,7 @@ def _lines(path: Path) -> list[bytes]:
 
 def _decoded(line: bytes, where: str) -> str:
     try:
+        # `-sig` drops the byte order mark that some editors write.
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _binary(where) from error

@@ -28,6 +28,7 @@ def messages_of(value: Any, where: str) -> Messages:
             fix='write them as [{"role": "user", "content": "..."}, ...]',
         )
     for number, message in enumerate(value, start=1):
+        # A message with tool calls may lack its content.
         calls = isinstance(message, Mapping) and message.get("tool_calls")
         if not isinstance(message, Mapping) or not {"role", "content"} <= {
             *message,

@@ -113,6 +113,7 @@ def shuffled(passages: Iterable[Passage], seed: int) -> list[Passage]:
     for passage in sorted(passages, key=lambda p: (rank(seed, p.key), p.key)):
         turns[passage.source] += 1
         by_turn.append((turns[passage.source], passage))
+    # The sort is stable: the seeded order remains within each turn.
     return [passage for _, passage in sorted(by_turn, key=lambda item: item[0])]
 
 

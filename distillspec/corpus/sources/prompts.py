@@ -222,11 +222,13 @@ class _FittingPrompts:
         left_out: Counter[str | None] = Counter()
         shortest: Passage | None = None
         while most is None or len(prompts) < most:
+            # In blocks: passages of code are cut while they are read, and a few may suffice.
             wanted = _BLOCK if most is None else min(_BLOCK, most - len(prompts))
             block = list(islice(passages, wanted))
             if not block:
                 break
             seen += len(block)
+            # Named in the error if no prompt fits.
             shortest = min([*block, *filter(None, [shortest])], key=lambda p: len(p.prompt))
             fitting = self._tokenised(block)
             prompts += fitting
@@ -249,6 +251,7 @@ class _FittingPrompts:
             indices = [i for i, p in enumerate(block) if p.kind in kinds]
             code, prefix = "mid-body" in kinds, "chat" not in kinds  # a template writes a prefix
             texts = [block[i].prompt for i in indices]
+            # Code may lose its beginning; any other prompt must fit as a whole.
             if code:
                 tokens: Sequence[Tokens | None] = self._encoder.tails(
                     texts, self._data.max_prompt_tokens, prefix=prefix, literal=True
@@ -257,6 +260,7 @@ class _FittingPrompts:
                 tokens = self._encoder.wholes(
                     texts, self._data.max_prompt_tokens, prefix=prefix, literal=False
                 )
+            # Responses need the prompts' tokens, so only prompts that fit are passed on.
             fitting = [
                 (i, PromptText(block[i].prompt, ids, literal=code))
                 for i, ids in zip(indices, tokens, strict=True)

@@ -100,6 +100,7 @@ def _cuts(
     if not heads_first:
         kinds.reverse()
     cuts: list[tuple[int, PythonKind]] = []
+    # Each kind gives one cut in turn, and is dropped when it has no more.
     while kinds and len(cuts) < count:
         ends, kind = kinds.pop(0)
         end = next(ends, None)
@@ -144,11 +145,13 @@ def _body_end(file: SourceFile, start: re.Match[str], seed: int) -> int | None:
     if function is None or (node := _parsed(function, start[1])) is None:
         return None
     statements = [s for s in _statements(node) if not _is_text(s)]
+    # Not the last statement: something must be left to continue.
     lines = sorted({s.end_lineno for s in statements if s.end_lineno})[:-1]
     if not lines or _inside_string(file.text, start.start()):
         return None
     line = min(lines, key=lambda n: rank(seed, f"{file.key}@{start.start()}+{n}"))
     end = start.start()
+    # The parser counts from 1, or from 2 with the line that `_parsed` puts before.
     for _ in range(line - 1 - (1 if start[1] else 0)):
         end = file.text.index("\n", end) + 1
     return _line_end(file.text, end)
@@ -177,6 +180,7 @@ def _parsed(source: str, indentation: str) -> ast.FunctionDef | ast.AsyncFunctio
     try:
         with warnings.catch_warnings():  # invalid escapes in the parsed code do not matter
             warnings.simplefilter("ignore")
+            # An indented function is valid only inside a block.
             module = ast.parse(f"if 1:\n{source}" if indentation else source)
     except (SyntaxError, ValueError, RecursionError):
         return None

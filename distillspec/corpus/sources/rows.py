@@ -102,15 +102,18 @@ def _passage_of(
     where: str,
     section: str,
 ) -> Passage | None:
+    # 1. A chat takes precedence over a prompt in the same row.
     category = _category(row, source, where)
     if chats is not None and source.turns is None and field(row, source.messages) is not None:
         messages = messages_of(field(row, source.messages), where)
         tools = tools_of(field(row, source.tools), source.tools, where)
         return _chat(messages, tools, chats, category, name=name, where=where)
+    # 2. A text that is cut has its own end as the response.
     prompt = _prompt(row, source, where, section)
     if source.after_words is not None:
         cut = _cut(prompt, source.after_words)
         return cut and Passage(text_key(name, cut[0]), *cut, "plain", category)
+    # 3. Prompt and response, as a chat of one turn if the template allows it.
     path = _path_of(row, source, "response")
     response = field(row, path)
     if response is not None:

@@ -55,11 +55,13 @@ def load_suite_prompts(
     Raises:
         DistillSpecError: A source cannot be read, or gives fewer prompts than its part.
     """
+    # 1. How many prompts each source gives, and how many of them are decoded.
     limited, limit = _limited(plan, data, room)
     notes: list[str] = []
     shares = _shares(plan.most, len(plan.named))
     by_section: dict[str, list[Prompt]] = {}
     decoded = dict(zip(plan.named, _shares(plan.count, len(plan.named)), strict=True))
+    # 2. The prompts of each source.
     for (section, source), share in zip(plan.named.items(), shares, strict=True):
         source_notes: list[str] = []
         prompts = load_source_prompts(
@@ -86,6 +88,7 @@ def load_suite_prompts(
             )
         by_section[section] = prompts
         notes += [f"{section}: {note}" for note in source_notes]
+    # 3. One source stays as it is; several are mixed.
     if plan.source is not None:
         return SuitePrompts(by_section["prompts.source"], notes)
     named = {

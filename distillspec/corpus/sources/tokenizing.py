@@ -152,6 +152,7 @@ class Encoder:
         Three ways are tried in turn: encoding prompt and text together, encoding the text behind a
         sentinel, and encoding the text alone.
         """
+        # 1. Together with the prompt: with a part of it first, with all of it if that may differ.
         encoded: dict[int, list[int]] = {}
         if self._start is None:  # a decoder's response begins as a separate text
             for split in (False, True):
@@ -165,6 +166,7 @@ class Encoder:
                 for size in (_CONTEXT, None):
                     rows = [row for row in rows if row[0] not in encoded]
                     rows = self._joined(rows, size, encoded)
+        # 2. Behind a sentinel, where the tokens near the seam decode to the text.
         for sentinel in _SENTINELS:
             left = [i for i in range(len(texts)) if i not in encoded]
             before, *both = self._encode([sentinel, *(sentinel + texts[i] for i in left)], literal)
@@ -172,6 +174,7 @@ class Encoder:
                 rest = ids[len(before) :]
                 if ids[: len(before)] == before and self._fits(prompts[i], rest, texts[i]):
                     encoded[i] = rest
+        # 3. Alone.
         left = [i for i in range(len(texts)) if i not in encoded]  # no tokens decode to just this
         encoded |= zip(left, self._encode([texts[i] for i in left], literal), strict=True)
         return [encoded[i] for i in range(len(texts))]
@@ -202,9 +205,11 @@ class Encoder:
         both = self._encode([c + row[2] for c, row in zip(contexts, rows, strict=True)], literal)
         unsure = []
         for row, before, joined in zip(rows, alone, both, strict=True):
+            # The part of the prompt must end in the prompt's own tokens. Else more of it is needed.
             sure = min(_SURE, len(before), len(row[1].tokens))
             if tuple(before[len(before) - sure :]) != row[1].tokens[len(row[1].tokens) - sure :]:
                 unsure.append(row)
+            # Equal at the start: no token crosses the seam.
             elif joined[: len(before)] == before:
                 encoded[row[0]] = joined[len(before) :]
         return unsure
@@ -240,6 +245,7 @@ class Encoder:
             from_the_end: Whether the last tokens are needed, rather than the first ones.
             encode: Encodes pieces of the texts, given the indices of the texts.
         """
+        # 1. A few texts, which show how many characters a token has.
         tokens: dict[int, list[int]] = {}
         characters_per_token = _CHARACTERS_PER_TOKEN
         waiting = list(range(min(len(texts), _SAMPLE)))
@@ -250,6 +256,7 @@ class Encoder:
                 texts[i][-characters:] if from_the_end else texts[i][:characters] for i in waiting
             ]
             read = encode(pieces, waiting)
+            # 2. Tokens near a cut may differ from those of the text, so a piece needs spare ones.
             for i, ids in zip(waiting, read, strict=True):
                 if len(ids) >= most + _SEAM or len(texts[i]) <= characters:
                     tokens[i] = ids

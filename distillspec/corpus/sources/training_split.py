@@ -45,6 +45,7 @@ def training_split(
     """
     if data.held_out is None:
         return _divided(data.source, data.held_out_percent, tokenizer, seed, chats)
+    # Read completely, because each training passage is compared with all of them.
     held_out = list(_all_passages(data.held_out, tokenizer, seed, chats))
     training = _all_passages(data.source, tokenizer, seed, chats)
     return TrainingSplit(_without_held_out(training, held_out, notes), iter(held_out))

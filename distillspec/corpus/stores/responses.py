@@ -206,6 +206,7 @@ class StoredResponses:
                 "delete this line and start again: only its prompt is sampled again",
             )
             for position, line in read_lines(text, unfinished=True):
+                # `pop` comes first, so the checksum is over the other fields.
                 if line.pop("check", None) != _checksum(line):
                     raise text.fault("it is damaged", position)
                 row = text.record(_Line, line, position)

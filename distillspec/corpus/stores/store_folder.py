@@ -48,6 +48,7 @@ class StoreFolder(NamedTuple):
         """
         digest = hashlib.sha256(json.dumps(dict(entries), sort_keys=True).encode()).hexdigest()
         digest = digest[:_DIGITS]
+        # The digest alone names a store. The part before it is for people.
         known = sorted(self.root.glob(f"*-{digest}"))
         folder = known[0] if known else self.root / f"{self._readable()}-{digest}"
         self._adopt(folder, entries)

@@ -219,6 +219,7 @@ class TopKStore:
             _, nth, start, stop = self._layout.ranges[digest]
             assert distribution.ids.shape[0] == stop - start
             assert distribution.vocab_size == self._vocab_size
+            # NaN fails this comparison too.
             if not bool((distribution.log_probability[:, 0] > -np.inf).all()):
                 raise DistillSpecError(
                     "the target's distribution is not finite (NaN)",
@@ -268,6 +269,7 @@ class TopKStore:
 
     def _mapped(self, number: int) -> _Shard:
         """The shard's file; the shards used last stay open."""
+        # Taken out and put back at the end: the dict begins with the least recent one.
         shard = self._open.pop(number, None) or self._map(number)
         self._open[number] = shard
         if len(self._open) > _MOST_OPEN:

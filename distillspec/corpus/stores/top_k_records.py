@@ -61,6 +61,7 @@ def unpacked(records: Records, vocab_size: int) -> TopTokens:
     """N records -> TopTokens in float32; the records may be mapped from a file."""
     ids = records["ids"].astype(np.int32)
     if "high" in _names(records.dtype):
+        # Widened first: a shift of one byte by 16 bits would lose it.
         ids |= records["high"].astype(np.int32) << 16
     return TopTokens(
         torch.from_numpy(ids),

@@ -46,6 +46,7 @@ def checkpoint_view(files: ModelFiles, *, with_code: bool) -> Iterator[Path]:
 def _linked(files: ModelFiles, with_code: bool) -> Iterator[Path]:
     chosen = [*files.weights, *([files.listing] if files.listing is not None else [])]
     yield from chosen
+    # Weights may lie in a subfolder, which must not be linked a second time.
     chosen_names = {path.relative_to(files.folder).parts[0] for path in chosen}
     for path in sorted(files.folder.iterdir()):
         if path.name in _READ or (with_code and _is_code(path) and path.name not in chosen_names):

@@ -28,6 +28,7 @@ def weights_digest(weights: Iterable[tuple[str, Tensor]]) -> str:
     """SHA-256 (hex) over names, types, shapes and bytes; the order of `weights` does not matter."""
     lines = []
     for name, weight in weights:
+        # As bytes, because numpy has no bfloat16.
         data = weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
         digest = hashlib.sha256(data.data).hexdigest()
         lines.append(f"{name} {weight.dtype} {tuple(weight.shape)} {digest}")

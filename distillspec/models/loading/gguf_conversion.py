@@ -45,6 +45,7 @@ def converted(file: Path, explained: Callable[[], AbstractContextManager[object]
         return folder
     check_can_convert(file)
     with _one_at_a_time(folder):
+        # Another process may have converted the file while this one waited.
         if not folder.is_dir():
             header = read_header(file)
             check_tokenizer(header)
@@ -62,6 +63,7 @@ def converted(file: Path, explained: Callable[[], AbstractContextManager[object]
 def _read(header: GgufHeader) -> tuple[PreTrainedModel, Any]:
     from transformers import GgufConfig
 
+    # 1. The configuration, with the settings that transformers drops.
     file = header.file
     source = {"gguf_file": file.name, "local_files_only": True}
     try:
@@ -69,6 +71,7 @@ def _read(header: GgufHeader) -> tuple[PreTrainedModel, Any]:
     except ValueError:
         header.refuse(f"GGUF files of the architecture '{header.architecture}' cannot be converted")
     carry_settings(header, config)
+    # 2. The weights. Each weight needs a tensor, and each tensor must be used.
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         file.parent,
         config=config,
@@ -91,6 +94,7 @@ def _read(header: GgufHeader) -> tuple[PreTrainedModel, Any]:
             f"{len(header.tensors)})",
             unused,
         )
+    # 3. The tokenizer, with what transformers leaves out.
     state_tying(model)
     tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
     finish_tokenizer(header, tokenizer)

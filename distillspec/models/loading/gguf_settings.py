@@ -86,11 +86,13 @@ def _carry_rope(header: GgufHeader, config: PretrainedConfig) -> None:
     # llama.cpp reads a factor without a type as linear.
     kind = scaling.get("type", "linear" if scaling.get("factor") else "none")
     factors = header.rope_factors
+    # Factors of 1 scale nothing.
     if kind == "none" and (factors is None or set(factors) == {1.0}):
         return
     scaling_name = kind if factors is None else "rope_freqs.weight"
     rope = getattr(config, "rope_parameters", None) or {}
     translated = None
+    # A file with both a factor tensor and a type of scaling is refused.
     if header.architecture in _PLAIN_ROPE and rope.get("rope_type") == "default":
         if factors is None:
             translated = _scaled(kind, scaling)
@@ -108,6 +110,7 @@ def _scaled(kind: str, scaling: dict[str, Any]) -> dict[str, Any] | None:
     known = {"type", "factor", "finetuned", "original_context_length"}
     if not scaling.get("factor"):
         return None
+    # A key that is not known may change the result.
     if kind == "linear" and set(scaling) <= known:
         return {"rope_type": "linear", "factor": float(scaling["factor"])}
     if kind == "yarn" and set(scaling) <= known | set(_YARN_BETAS):
@@ -125,6 +128,7 @@ def _scaled(kind: str, scaling: dict[str, Any]) -> dict[str, Any] | None:
 
 def _llama3(config: PretrainedConfig, factors: tuple[float, ...]) -> dict[str, Any] | None:
     """The settings of Llama 3.x that give these factors, or None if they give other factors."""
+    # Compute the frequencies of Llama 3.x, and compare them with those of the file.
     rope = {"rope_type": "llama3", "factor": max(factors), **_LLAMA3}
     scaled = copy.deepcopy(config)
     scaled.rope_parameters = scaled.rope_parameters | rope

@@ -67,12 +67,15 @@ def load_model(
     Raises:
         DistillSpecError: The folder is missing, or its files do not fit together.
     """
+    # 1. Files are chosen and checked before transformers sees them.
     folder = local_folder(path, revision, what, MODEL_FILES, trust_remote_code)
     files = model_files(folder)
     check_size(files)
+    # 2. Load, then compare what was stored with what the model uses.
     stored = stored_tensors(files.weights)
     model, info = _from_pretrained(files, dtype, trust_remote_code, path, what)
     notes = [*files.notes, *_check_loading(info, stored, files, path, what)]
+    # 3. The configuration follows the weights, not the other way round.
     if state_tying(model):
         notes.append(
             f"{path}: config.json ties the output head to the embedding, but the weights are two "
@@ -119,6 +122,7 @@ def _from_pretrained(
             trust_remote_code=trust_remote_code,
             local_files_only=True,
             use_safetensors=True,
+            # Mismatches come back in `info`: `_check_loading` refuses them by name.
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
@@ -148,6 +152,7 @@ def empty_model(
         config = AutoConfig.from_pretrained(
             folder, trust_remote_code=trust_remote_code, local_files_only=True
         )
+        # On `meta` no weight is computed or initialised.
         with torch.device("meta"):
             model = model_class.from_config(
                 config, dtype=dtype, trust_remote_code=trust_remote_code

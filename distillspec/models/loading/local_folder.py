@@ -57,9 +57,11 @@ def _snapshot(path: str, revision: str | None, what: str, patterns: list[str]) -
                 path,
                 revision=revision,
                 allow_patterns=patterns,
+                # Second copies of the weights, in the formats of the models' makers.
                 ignore_patterns=["consolidated*", "original/*"],
             )
         )
+    # Subclasses come first: to the library a restricted repository is one not found.
     except GatedRepoError as error:
         raise DistillSpecError(
             f"access to the {what} on the Hugging Face Hub is restricted",

@@ -45,6 +45,7 @@ def folder_facts(path: str, what: str = "model") -> ModelFacts:
     files = model_files(folder)
     config, tensors = files.config, list(stored_tensors(files.weights).values())
     check_tokenizer_files(folder)
+    # Models that also read images keep the sizes of their text model in an inner part.
     inner = config.get("text_config")
     text = inner if isinstance(inner, dict) else config
     architectures = config.get("architectures")

@@ -27,6 +27,7 @@ class GrowingLayer(DynamicLayer):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
+        # Empty views of the right type; `update` reserves memory at once.
         self._key_buffer = key_states[:, :, :0]
         self._value_buffer = value_states[:, :, :0]
         self.keys, self.values = self._key_buffer, self._value_buffer
@@ -40,6 +41,7 @@ class GrowingLayer(DynamicLayer):
         start = self.keys.shape[2]
         end = start + key_states.shape[2]
         if end > self._key_buffer.shape[2]:
+            # Grow by half, so that copying costs a constant time per token.
             self.reserve(end + max(128, end // 2))
         self._key_buffer[:, :, start:end] = key_states
         self._value_buffer[:, :, start:end] = value_states
@@ -78,6 +80,7 @@ class GrowingLayer(DynamicLayer):
         """Keep the first `length` tokens, then move those in `slots` (long [n]) behind them."""
         end = length + len(slots)
         for buffer in (self._key_buffer, self._value_buffer):
+            # Indexing by a tensor copies first, so overlapping slots are safe.
             buffer[:, :, length:end] = buffer[:, :, slots]
         self.keep(end)
 
@@ -93,6 +96,7 @@ class GrowingLayer(DynamicLayer):
         """Keep the sequences `rows` (long [B'], ascending), moved to the front of the batch."""
         length = self.keys.shape[2]
         for buffer in (self._key_buffer, self._value_buffer):
+            # Indexing copies first, so no row is overwritten before it is read.
             buffer[: len(rows), :, :length] = buffer[rows, :, :length]
         self._key_buffer = self._key_buffer[: len(rows)]
         self._value_buffer = self._value_buffer[: len(rows)]

@@ -167,6 +167,7 @@ class CompiledRunner:
         self._model = model
         self._device = model.device
         self._sizes, self._tree_sizes = sorted(set(block_sizes)), sorted(set(tree_sizes))
+        # A padded block may reach beyond the capacity.
         room = capacity + max(*self._sizes, *self._tree_sizes, 1)
         self._cache = full_cache(model, room)
         self._paths = TreePaths()
@@ -224,11 +225,13 @@ class CompiledRunner:
         """long [1, G] -> logits [1, G, V] after each of them, in the model's dtype."""
         size = tokens.shape[1]
         assert self.length + size <= self.capacity, "fed beyond the cache's capacity"
+        # The smallest graph that holds the block; none holds a prompt.
         index = bisect_left(self._sizes, size)
         if index == len(self._sizes):
             logits = self._feed_eagerly(tokens)
         else:
             block = self._blocks[index]
+            # Padding keeps old tokens. Its slots are masked, and later tokens overwrite them.
             block[:, :size] = tokens
             self._start.fill_(self.length)
             logits = self._steps[index](block, self._start)
@@ -268,6 +271,7 @@ class CompiledRunner:
             tree = self._trees[index]
             tree.tokens[0, :size] = tokens
             tree.positions[:size] = positions
+            # The buffer still shows the last tree; padding must see nothing.
             tree.visible.zero_()
             tree.visible[:size, : self.length + size] = visible
             self._start.fill_(self.length)
@@ -279,6 +283,7 @@ class CompiledRunner:
 
     def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
         """Keep the first `length` slots, then `slots` as text, then `tree` as a tree after that."""
+        # Taken first, because `rollback` forgets the paths.
         paths = self._paths.kept(length + len(slots), tree)
         self.rollback(length)
         moved = [*slots, *tree]
@@ -299,6 +304,7 @@ class CompiledRunner:
             torch.cuda.synchronize(self._device)
 
     def _feed_eagerly(self, tokens: Tensor, **inputs: Tensor) -> Tensor:
+        # Graphs write into the buffers without changing the cache's own length.
         self._cache.keep(self.length)
         output = self._model(
             input_ids=tokens.to(self._device), past_key_values=self._cache, use_cache=True, **inputs

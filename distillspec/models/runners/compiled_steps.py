@@ -83,6 +83,7 @@ def full_cache(model: PreTrainedModel, capacity: int) -> GrowingCache:
         token = torch.zeros(1, 1, dtype=torch.long, device=model.device)
         model(input_ids=token, past_key_values=cache, use_cache=True)
     cache.reserve(capacity)
+    # Fixed addresses let CUDA graphs use the buffers without copying them.
     for layer in cache.layers:
         for buffer in layer.buffers:
             torch._dynamo.mark_static_address(buffer)
@@ -103,6 +104,7 @@ def step_of(model: PreTrainedModel, cache: GrowingCache) -> Step:
             _BlockLayer(keys, values, start, positions) for keys, values in buffers
         ]
         mask = None
+        # The complete buffer is visible to the model; the mask hides the slots after the block.
         if ready_mask:
             seen = torch.arange(capacity, device=device) <= positions[:, None]
             mask = additive_mask(seen[None, None], dtype)
@@ -164,6 +166,7 @@ def compile_step(model: PreTrainedModel, step: Step, *inputs: Tensor) -> Step:
     ):
         # Modules that torch imports when it compiles use deprecated functions of torch.
         warnings.simplefilter("ignore", DeprecationWarning)
+        # CUDA graphs: the first run warms up, the second records, the third replays.
         for _ in range(3 if model.device.type == "cuda" else 1):
             compiled(*inputs)
     log.info(

@@ -81,6 +81,7 @@ class CrossTokenizerRunner:
             start = self._draft.length + len(pieces)
             own_pieces = self._append(token, start)
             pieces += own_pieces
+            # The first piece follows the last piece of the parent, others follow the one before.
             piece_parents += [before, *range(start, start + len(own_pieces) - 1)]
         logits = self._draft.feed_tree(self._read(tokens, pieces), piece_parents)
         return self._after(logits, tokens.shape[0])
@@ -89,6 +90,7 @@ class CrossTokenizerRunner:
         """Keep the first `length` slots, then `slots` as text, then `tree` as a tree after that."""
         text_spans, tree_spans = ([self._spans[slot] for slot in part] for part in (slots, tree))
         self._draft.keep(self._end(length), _slots(text_spans), _slots(tree_spans))
+        # The draft's cache has moved the slots together; the spans follow.
         self._spans = self._spans[:length]
         for span in (*text_spans, *tree_spans):
             start = self._end(self.length)
@@ -133,6 +135,7 @@ class CrossTokenizerRunner:
 
     def _after(self, logits: Tensor, fed: int) -> Tensor:
         """The logits after the last piece of each fed token, over the target's vocabulary."""
+        # Spans are slots of the cache; the logits begin at the first slot of this forward.
         first = self._draft.length - logits.shape[1]
         rows = torch.tensor([span.stop - 1 - first for span in self._spans[-fed:]])
         return self._map.logits(logits[:, rows.to(logits.device)])

@@ -73,6 +73,7 @@ class CausalRunner:
         assert self._rows == 1, "a tree grows in one row"
         if not self._takes_a_tree:
             check_takes_a_tree(self._model)
+        # Nodes of equal depth share a position, so positions are passed, not counted.
         positions, visible = self._paths.add(self.length, parents)
         output = self._model(
             input_ids=tokens[None].to(self._device),

@@ -99,6 +99,7 @@ class _Parts(NamedTuple):
         Zeros inside the source.
         """
         positions = torch.arange(length, device=values.device) - self.first[:, None]
+        # Positions inside the source read an arbitrary state here; `where` zeroes them.
         index = positions.clamp(0, values.shape[1] - 1)[..., None]
         return torch.where(
             positions[..., None] >= 0,
@@ -158,6 +159,7 @@ def _parts(tokens: Tensor, is_token: Tensor | None, start: int) -> _Parts:
     is_start = tokens == start
     if is_token is not None:
         is_start = is_start & is_token
+    # 1. Where source and response begin: argmax gives the first 1.
     first = is_start.int().argmax(-1)
     begin = torch.zeros_like(first) if is_token is None else is_token.int().argmax(-1)
     lengths = first - begin
@@ -168,6 +170,8 @@ def _parts(tokens: Tensor, is_token: Tensor | None, start: int) -> _Parts:
     ).tolist()
     assert complete, "a row has no start token: its prompt is not for an encoder-decoder model"
     assert shortest > 0, "a row has no source"
+    # 2. Both parts, each from its own first column. Columns past a part read any token of
+    #    the row: a mask hides them in the source, and `in_rows` drops them in the response.
     last = tokens.shape[1] - 1
     columns = torch.arange(longest, device=tokens.device)
     source = tokens.gather(1, (begin[:, None] + columns).clamp(max=last))

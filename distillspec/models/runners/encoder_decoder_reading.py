@@ -34,14 +34,17 @@ class EncoderDecoderReading:
         """long [B, G] -> logits [B, G, V] after each token; nan inside the source."""
         if self._has_begun:
             return self._decoded(tokens)
+        # 1. Tokens before the start token belong to the source. All rows share one source.
         starts = (tokens[0] == self._start).nonzero()
         read = int(starts[0]) if len(starts) else tokens.shape[1]
+        # A longer source is another source: what the encoder has read no longer counts.
         if read:
             self._source = torch.cat([self._source, tokens[:, :read]], dim=1)
             self._encoded, self._cache = None, empty_caches()
         if not len(starts):
             self._encoding()  # now, so that it counts as prompt time, not decoding time
             return self._nothing(tokens.shape)
+        # 2. The remaining tokens go to the decoder. Inside the source there are no logits.
         logits = self._decoded(tokens[:, read:])
         if not read:
             return logits
@@ -53,6 +56,7 @@ class EncoderDecoderReading:
         if length >= source:
             both_caches(self._cache)[0].keep(length - source)
             return
+        # The cut is inside the source, so the encoder must read it again.
         self._source, self._encoded = self._source[:, :length], None
         self._cache = empty_caches()
 

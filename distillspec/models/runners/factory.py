@@ -59,6 +59,7 @@ class RunnerFactory:
             trust_remote_code=self.trusts_code,
             what="draft",
         )
+        # `saved` wrote the full head: trim it again.
         if self.kept is not None:
             trim_head(model, self.kept)
             settle_head(model)

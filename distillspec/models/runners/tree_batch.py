@@ -95,17 +95,20 @@ class BatchedTreeRunner:
         table = self._tree.table()
         self._rows = self._copies(table.shape[0])
         logits = self._forward(table, self._rows)
+        # A node may be in several rows, with equal logits: one of them is read.
         rows, depths = zip(*self._tree.positions()[first:], strict=True)
         return logits[list(rows), list(depths)][None]
 
     def keep(self, length: int, slots: Sequence[int], tree: Sequence[int] = ()) -> None:
         """Keep the first `length` slots, then `slots` as text, then `tree` as a tree after that."""
+        # Taken first, because `_keep_text` forgets the tree.
         remaining = self._tree.part([slot - self._text_length for slot in tree])
         self._keep_text(length, slots)
         self._tree = remaining
 
     def _keep_text(self, length: int, slots: Sequence[int]) -> None:
         nodes = [slot - self._text_length for slot in (*range(self._text_length, length), *slots)]
+        # No node is kept: only the text is cut.
         if not nodes:
             self._forget_tree()
             self._text.keep(length)
@@ -117,6 +120,7 @@ class BatchedTreeRunner:
             self._rows = self._text.repeated(table.shape[0])
             with torch.no_grad():
                 self._forward(table, self._rows)
+        # A node's row holds the text and the path: its copy becomes the new text.
         row, depth = self._tree.positions()[nodes[-1]]
         self._text_length += depth + 1
         self._text = self._rows.one_row(row, self._text_length)

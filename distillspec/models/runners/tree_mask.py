@@ -39,6 +39,7 @@ class TreePaths:
         for row, parent in enumerate(parents):
             above = parent - text  # index in the tree; -1 is the end of the text
             assert -1 <= above < len(self._seen), "a parent is fed before its child"
+            # The path of the parent, padded with zeros for slots on other paths, then itself.
             before = self._seen[above] if above >= 0 else b"\1" * text
             self._seen.append(before.ljust(length + row, b"\0") + b"\1")
             self._depths.append(self._depths[above] + 1 if above >= 0 else 0)
@@ -54,6 +55,7 @@ class TreePaths:
         assert self._text is not None, "there was a tree"
         paths._text = text
         for index, slot in enumerate(slots):
+            # A kept slot sees those kept slots that were on its path; their number is its depth.
             seen = self._seen[slot - self._text]
             above = bytes(seen[ancestor] for ancestor in slots[:index])
             paths._seen.append(b"\1" * text + above + b"\1")

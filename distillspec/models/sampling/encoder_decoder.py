@@ -57,6 +57,7 @@ class EncoderDecoderBatch:
                 "use_cache": True,
             }
         )
+        # The cache has its layers only after the first forward.
         if self._encoded is None:
             self._encoded = output.encoder_last_hidden_state
             both_caches(self._cache)[0].reserve(self._max_new_tokens)

@@ -104,6 +104,7 @@ def forward_of(model: nn.Module) -> Iterator[Forward]:
     autocast = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if autocast else bare.dtype
     weights = None
+    # Sharded weights cannot be cast once: for them autocast stays on.
     if autocast and not is_sharded(bare):
         weights = {name: weight.to(dtype) for name, weight in model.named_parameters()}
     signature = inspect.signature(bare.forward).parameters
@@ -150,14 +151,17 @@ def read_prompts(forward: Forward, texts: list[Tensor], room: int) -> GrowingCac
     longest = lengths[-1]
     buffers: list[tuple[Tensor, Tensor]] = []
     for group in _groups(lengths, forward.tokens_at_once):
+        # 1. Read a group, padded on the right: no real token sees the padding.
         tokens = pad_sequence([texts[row] for row in group], batch_first=True)
         cache = GrowingCache()
         forward(tokens, cache, None, None)
+        # 2. The first group shows the layers and their shapes.
         if not buffers:
             buffers = [
                 (_room(keys, len(texts), longest + room), _room(values, len(texts), longest + room))
                 for keys, values in ((layer.keys, layer.values) for layer in cache.layers)
             ]
+        # 3. Move each row to the right end, without its padding.
         for layer, pair in zip(cache.layers, buffers, strict=True):
             for states, buffer in zip((layer.keys, layer.values), pair, strict=True):
                 for index, row in enumerate(group):
@@ -172,6 +176,7 @@ def _groups(lengths: Sequence[int], tokens: int) -> Iterable[list[int]]:
     for row, length in enumerate(lengths):
         if length == 0:
             continue
+        # Lengths ascend, so this row sets the length of the group.
         if group and (len(group) + 1) * length > tokens:
             yield group
             group = []

@@ -137,12 +137,15 @@ class _Sampler:
         done = torch.zeros(len(prompts), dtype=torch.bool, device=device)
         doubts = torch.zeros((), device=device)
         for step in range(max_new_tokens):
+            # 1. One token per row. Finished rows go on until they leave; the excess is cut.
             tokens, doubt = self._next_tokens(batches, len(rows), random_source)
+            # A sum keeps a NaN of any step: it is read once, at the end.
             doubts = doubts + doubt.sum()
             drawn[rows, step] = tokens
             done |= torch.isin(tokens, self._ends)
             for batch in batches:
                 batch.append(tokens)
+            # 2. Let finished rows leave, if they are many.
             if (step + 1) % self._between_looks:
                 continue
             left = len(rows) - int(done.sum())
@@ -166,6 +169,7 @@ class _Sampler:
         random_source: RandomSource,
     ) -> DrawnToken:
         """long [rows], each drawn by the model whose turn it is in that row."""
+        # Each model reads every token, so that it can write the next one of any row.
         distributions = [batch.next_logits()[:, : self._vocab_size] for batch in batches]
         if len(distributions) == 1:
             return self._policy.draw_with_doubt(distributions[0], random_source)
@@ -203,6 +207,7 @@ class _Batch:
     def __init__(self, prompts: list[Tensor], max_new_tokens: int, forward: Forward) -> None:
         self._forward = forward
         prompts = [prompt.to(forward.device) for prompt in prompts]
+        # The last token is the first input, so the cache holds the tokens before it.
         self._input = torch.stack([prompt[-1] for prompt in prompts])[:, None]
         lengths = [len(prompt) - 1 for prompt in prompts]
         self._length = max(lengths)

@@ -38,8 +38,10 @@ class MaskedReader:
         """Mask [B, 1, n, columns + n] and positions [B, n] of n new columns."""
         self._compact()
         new = is_text.shape[1]
+        # Hidden columns take no position.
         before = self._sees.sum(1, keepdim=True)
         positions = (before + is_text.cumsum(1) - 1).clamp_(min=0)
+        # Every token sees itself, even one that is no text: no row of the mask is empty.
         own = torch.eye(new, dtype=torch.bool, device=is_text.device)
         within = is_text[:, None, :] & own.new_ones(new, new).tril_()
         sees = torch.cat([self._sees[:, None].expand(-1, new, -1), within | own], 2)
@@ -63,6 +65,7 @@ class MaskedReader:
         longest = int(self._sees.sum(1).max())
         self._compact_at = held + _MAX_HIDDEN
         if held - longest > _MAX_HIDDEN:
+            # A stable sort of 0 and 1: hidden columns first, then the visible ones in order.
             order = self._sees.int().argsort(dim=1, stable=True)[:, held - longest :]
             self._cache.keep_columns(order)
             self._sees = self._sees.gather(1, order)

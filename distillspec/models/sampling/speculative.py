@@ -92,6 +92,7 @@ def generate_speculatively(
     assert all(len(prompt) for prompt in prompts), "an empty prompt has no next token"
     for model in (target, draft):
         check_takes_a_tree(bare_model(model))
+    # Prompts of similar length share a batch: little padding.
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     texts: dict[int, SpeculatedText] = {}
     with forward_of(target) as target_forward, forward_of(draft) as draft_forward:
@@ -125,6 +126,7 @@ def _text(
         )
         for record in rounds
     ]
+    # A round emits its accepted tokens and the one after them.
     emitted = [
         part
         for record, block in zip(rounds, blocks, strict=True)

@@ -78,17 +78,21 @@ class SpeculativeRounds:
         written = torch.zeros_like(self._last)
         done = torch.zeros_like(self._is_unread)
         while len(rows):
+            # 1. Draft and verify.
             drafted, kept, following = self._round(rows, written, done)
+            # 2. The emitted tokens: drafted ones, and `following` in place of the first rejected.
             emitted = torch.cat([drafted, following[:, None]], 1)
             emitted.scatter_(1, kept[:, None], following[:, None])
             is_emitted = torch.arange(self._gamma + 1, device=rows.device) <= kept[:, None]
             written = written + kept + 1
+            # 3. Which rows have ended.
             done |= (torch.isin(emitted, ends) & is_emitted).any(1) | (written >= max_new_tokens)
             left = len(rows) - int(done.sum())  # one wait for the device per round
             if not left:
                 check_finite("the target", self._doubts[0])
                 check_finite("the draft", self._doubts[1])
                 return
+            # 4. Removing rows copies the caches, so several leave together.
             if left <= len(rows) * (1 - _DONE_SHARE):
                 stay = (~done).nonzero()[:, 0]
                 rows, written, done = rows[stay], written[stay], done[stay]
@@ -96,18 +100,22 @@ class SpeculativeRounds:
 
     def _round(self, rows: Tensor, written: Tensor, done: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Drafted tokens, long [B, G], how many are accepted, and the next token, long [B]."""
+        # 1. Draft, then score all drafted tokens in one forward of the target.
         goes_on = ~done
         drafted, q = self._drafts(goes_on)
         inputs = torch.cat([self._last[:, None], drafted], 1)
         p, states = self._distributions(inputs, goes_on)
+        # 2. One sum per model turns NaN if any distribution was. It is read at the end only.
         counts = goes_on[:, None]  # the logits of finished rows may be anything
         self._doubts = (
             self._doubts[0] + p[..., 0].where(counts, 0.0).sum(),
             self._doubts[1] + q[..., 0].where(counts, 0.0).sum(),
         )
+        # 3. Verify, and hide the rejected tokens from both caches.
         kept, following, acceptance = verify_token_rows(p, q, drafted, self._random_source)
         is_kept = torch.arange(self._gamma, device=rows.device) < kept[:, None]
         self._target.hide(~is_kept)
+        # The draft has not read its last token, so its cache has one column less.
         if self._gamma > 1:
             self._draft.hide(~is_kept[:, :-1])
         self._before_last, self._last = drafted[:, -1], following
@@ -146,6 +154,7 @@ class SpeculativeRounds:
         def all_rows(part: Tensor | None) -> Tensor | None:
             if part is None or len(rows) == self._count:
                 return part
+            # Rows that left before get zeros; `took_part` is False for them.
             return part.new_zeros(self._count, *part.shape[1:]).index_copy_(0, rows, part)
 
         self._records.append(SpeculatedRound(*map(all_rows, record)))  # type: ignore[arg-type]

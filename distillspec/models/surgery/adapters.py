@@ -65,6 +65,7 @@ def check_targets(model: PreTrainedModel, lora: AdapterConfig) -> None:
         DistillSpecError: A target is no linear layer of `model` or is its tied head, or the rank is
             larger than that of every layer.
     """
+    # 1. The rank must be low for at least one layer.
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
     linear = {
         name: module
@@ -81,8 +82,10 @@ def check_targets(model: PreTrainedModel, lora: AdapterConfig) -> None:
             where=f"lora.rank={lora.rank}",
             fix="set lora.rank to 8 to 64, or train all weights of the draft (no lora)",
         )
+    # 2. A preset such as all-linear has no names to check.
     if isinstance(lora.targets, str):
         return
+    # 3. Each name must be that of a linear layer, and none of a tied head.
     tied = [
         name
         for name, module in linear.items()

@@ -41,12 +41,14 @@ def output_head(model: nn.Module, vocab_size: int | None = None) -> OutputHead |
     processes; LoRA adapts them; or the model does more after its last layer than scale and soft
     cap. The last case is found by comparing with the model's own logits, once per model.
     """
+    # 1. Find the matrix. Sharded weights and layers that do more have none.
     bare = bare_model(model)
     output = bare.get_output_embeddings()
     trimmed_head = output if isinstance(output, TrimmedHead) else None
     output = trimmed_head.whole if trimmed_head is not None else output
     if type(output) is not nn.Linear or is_sharded(bare):
         return None
+    # 2. Cohere multiplies logits by a scale, Granite divides them, T5 scales hidden states.
     config = bare.config.get_text_config(decoder=True)
     scale = float(getattr(config, "logit_scale", None) or 1.0)
     scale /= float(getattr(config, "logits_scaling", None) or 1.0)
@@ -54,6 +56,7 @@ def output_head(model: nn.Module, vocab_size: int | None = None) -> OutputHead |
     softcap = getattr(config, "final_logit_softcapping", None)
     bias = output.bias if trimmed_head is None else _forbidding(output, trimmed_head.kept)
     head = OutputHead(output.weight, bias, scale, float(softcap) if softcap else None)
+    # 3. Compare with the model's own logits: a family may do something else.
     if bare not in _HEAD_GIVES_LOGITS:
         _HEAD_GIVES_LOGITS[bare] = _agrees(bare, head)
     if not _HEAD_GIVES_LOGITS[bare]:
@@ -202,10 +205,12 @@ def _mask_inputs(
     model: PreTrainedModel, is_token: Tensor | None, layout: TreeLayout | None
 ) -> dict[str, Tensor]:
     if layout is not None:
+        # torch's kernel takes a bool mask, eager attention adds its mask to the scores.
         takes_bool = model.config._attn_implementation == "sdpa"
         sees = layout.sees[:, None]
         mask = sees if takes_bool else additive_mask(sees, model.dtype)
         return {"attention_mask": mask, "position_ids": layout.positions}
+    # No token follows padding, so no token sees any: attention needs no mask.
     if is_token is None or not bool((is_token[:, 1:] & ~is_token[:, :-1]).any()):
         return {}
     return {
@@ -244,6 +249,7 @@ def _agrees(model: PreTrainedModel, head: OutputHead) -> bool:
         for module in was_training:
             module.training = True
     tolerance = 1e-4 if expected.dtype == torch.float32 else 3e-2
+    # A trimmed head gives -inf on both sides, whose difference would be NaN.
     ruled_out = expected == -torch.inf
     actual, wanted = (values.float().masked_fill(ruled_out, 0.0) for values in (logits, expected))
     largest = float(wanted.abs().max())

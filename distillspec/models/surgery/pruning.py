@@ -89,6 +89,7 @@ def pruned(target: PreTrainedModel, plan: PrunedDraftConfig) -> PreTrainedModel:
     config = target.config
     if config.get_text_config(decoder=True) is not config:
         _refuse(target, "its text model is a part of it")
+    # 1. What is kept, in layers and in widths.
     kept = plan.kept_layers(int(config.num_hidden_layers))
     sizes = {
         name: int(size)
@@ -96,11 +97,13 @@ def pruned(target: PreTrainedModel, plan: PrunedDraftConfig) -> PreTrainedModel:
         if (size := getattr(plan, name)) is not None
     }
     axes = _axes(target, sizes)
+    # 2. The units of each width, by the weights that the draft will have.
     prefix = _layer_prefix(target)
     weights = target.state_dict()
     sources = _Sources(prefix, kept)
     used = {name: weights[name] for name in weights if sources.uses(name)}
     chosen = _Choice(used, axes, {name: _units(config, name) for name in sizes}, sizes, prefix)
+    # 3. A smaller model, filled with parts of the target's weights.
     model = _empty(target, _smaller(config, kept, sizes))
     try:
         model.load_state_dict(
@@ -151,6 +154,7 @@ class _Choice:
         for name, weight in weights.items():
             for axis, width in _axes_of(name, axes):
                 if width in sizes:
+                    # Shape [units, all else]: a row holds all of one unit, such as a head.
                     by_unit = weight.movedim(axis, 0).reshape(units[width], -1)
                     touched.setdefault(self._key(width, name), []).append(by_unit)
         self._kept = {key: _largest(parts, sizes[key[0]]) for key, parts in touched.items()}
@@ -159,6 +163,7 @@ class _Choice:
         """The kept part of the target's weight `name`."""
         for axis, width in _axes_of(name, self._axes):
             if width in self._units:
+                # A unit spans `block` neighbouring rows: a head has many channels.
                 block = weight.shape[axis] // self._units[width]
                 kept = self._kept[self._key(width, name)].to(weight.device)
                 rows = kept[:, None] * block + torch.arange(block, device=weight.device)
@@ -217,12 +222,14 @@ def _smaller(
     layers = int(config.num_hidden_layers)
     smaller = copy.deepcopy(config)
     smaller.num_hidden_layers = len(kept)
+    # Fields with one entry per layer, such as layer_types.
     for name, value in vars(config).items():
         if "layer" in name and isinstance(value, list | tuple) and len(value) == layers:
             setattr(smaller, name, [value[layer] for layer in kept])
     first_with_window = getattr(config, "max_window_layers", None)
     if first_with_window is not None:
         smaller.max_window_layers = sum(layer < first_with_window for layer in kept)
+    # With fewer heads or channels, hidden_size / heads no longer gives the head size.
     if sizes.keys() & {_HEADS, _HIDDEN}:
         heads = int(config.num_attention_heads)
         smaller.head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -239,6 +246,7 @@ def _smaller(
 def _empty(target: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:
     """A model to load weights into, on the CPU, with the target's type and attention."""
     try:
+        # Made from a dict, so that the configuration's own checks run.
         checked = type(config).from_dict(config.to_dict())
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             model = type(target)(checked)

@@ -35,16 +35,20 @@ def split_over_processes(
         empty: Returns the same model with any weights.
         device: The device of this process.
     """
+    # 1. Rank 0 has the weights. The others build the same modules with any content.
     loaded = _loaded_by_the_first(load)
     model = (empty() if loaded is None else loaded).requires_grad_(False).eval()
     _share_alike(model)
     state = {} if loaded is None else model.state_dict()
+    # 2. Some buffers are in no state, so they are sent one by one below.
     buffers = {name: buffer.to(device, copy=True) for name, buffer in model.named_buffers()}
+    # 3. Shard: inner units first, then the weights that are left.
     assert device.type != "cuda" or torch.cuda.current_device() == device.index
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for layer in chain.from_iterable(layer_lists(model)):
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)
+    # 4. Fill all parts from rank 0: weights, buffers, settings that loading may have changed.
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
     set_model_state_dict(model, state, options=options)
     for name, buffer in model.named_buffers():
@@ -59,6 +63,7 @@ def split_over_processes(
 
 def _share_alike(model: PreTrainedModel) -> None:
     """Tie the same tensors as on rank 0, and check that all processes have the same weights."""
+    # Without weights nothing shows which matrices are tied, so rank 0 sends the groups.
     names: dict[int, list[str]] = {}
     for name, weight in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(weight), []).append(name)

@@ -104,10 +104,12 @@ class ChatTemplate:
         """
         if messages[-1].get("role") != "assistant":
             return Turn(self.prompt(messages, tools, where=where), None)
+        # 1. The prompt must be the start of the conversation.
         prompt = self.prompt(messages[:-1], tools, where=where)
         conversation = self.conversation(messages, tools, where=where)
         if not conversation.startswith(prompt):
             raise self._differ(prompt, conversation, where)
+        # 2. The rest is the answer, and must contain every tool call.
         response = conversation[len(prompt) :]
         names = [str(_function(call).get("name")) for call in messages[-1].get("tool_calls") or ()]
         missing = next((name for name in names if name not in response), None)
@@ -129,6 +131,7 @@ class ChatTemplate:
             text = self._apply(asked, None, asks=False)
         except Exception:
             return False
+        # A marker in quotes: the template has printed the list as Python, not read it.
         return _MARKER in text and f"'{_MARKER}'" not in text and f'"{_MARKER}"' not in text
 
     def _rendered(
@@ -170,6 +173,7 @@ class ChatTemplate:
             return template
         midnight = datetime.combine(self._date, time())
         marks = [f"%{flag}{letter}" for letter in ascii_letters for flag in ("-", "")]
+        # `%%` is replaced first and restored last, so that `%%Y` does not become a year.
         written = [("%%", "\0"), *((mark, midnight.strftime(mark)) for mark in marks), ("\0", "%")]
         filters = "".join(f" | replace({mark!r}, {text!r})" for mark, text in written)
         # Jinja removes the line break after the block, so the template's text does not change.

@@ -82,6 +82,7 @@ class CrossTokenizerMap:
                 shared.
         """
         self.target_vocabulary = target_vocabulary
+        # 1. Match tokens by their bytes, then the end, start and padding tokens by their role.
         target_spelling = _spelling(target, target_vocabulary, where)
         self._draft_spelling = _spelling(draft, draft_vocabulary, where)
         self._spelled = target_spelling.of_id
@@ -95,6 +96,7 @@ class CrossTokenizerMap:
                 and target_id not in matches
             ):
                 matches[int(target_id)] = int(draft_id)
+        # 2. Each draft token may be proposed as one target token only. Reading has no such limit.
         shared = _one_to_one(matches, first=target.eos_token_id)
         if not shared:
             raise DistillSpecError(
@@ -133,11 +135,13 @@ class CrossTokenizerMap:
                 if piece is not None:
                     yield piece
                     break
+            # Without a match the loop ends at size 1: that byte is skipped.
             position += size
 
     def text(self, tokens: Sequence[int]) -> list[tuple[int, ...]]:
         """The pieces of each token of a text from its start, with `prefix` before the first."""
         pieces = [self.pieces(token) for token in tokens]
+        # A text may already begin with the prefix.
         if pieces and pieces[0][:1] != self.prefix[:1]:
             pieces[0] = (*self.prefix, *pieces[0])
         return pieces
@@ -174,6 +178,7 @@ class CrossTokenizerMap:
         flat = [[piece for token in row for piece in token] for row in pieces]
         longest = max(1, *map(len, flat))
         padded = [row + [self._end] * (longest - len(row)) for row in flat]
+        # The number of pieces up to each token gives the position of its last piece.
         last = [[end - 1 for end in accumulate(map(len, row))] for row in pieces]
         padded_last = [row + [0] * (T - len(row)) for row in last]
         return Pieces(tokens.new_tensor(padded), tokens.new_tensor(padded_last))
@@ -262,6 +267,7 @@ def _spelling(tokenizer: PreTrainedTokenizerBase, vocab_size: int, where: str) -
             lone_bytes.setdefault(text, token)
         elif text:
             texts.setdefault(text, token)
+    # A token that spells a text wins over the byte token of the same content.
     return _Spelling(lone_bytes | texts, specials, of_id)
 
 

@@ -82,8 +82,11 @@ def find_eos_tokens(
         given: The ids of the recipe (`pair.eos_token_ids`); then nothing else is used.
         variables: Variables of the chat template.
     """
+    # 1. What model and tokenizer name, or the recipe.
     named = dict.fromkeys(given, KEY) if given else _named(model, tokenizer)
     ids, notes = set(named), []
+    # 2. What the chat template puts after an answer. Behind a tool call the last special
+    #    token counts: those before it may close the call.
     written = list(_answers(tokenizer, variables))
     inside = frozenset[int]().union(*(answer.inside for answer in written))
     for answer in written:
@@ -98,6 +101,7 @@ def find_eos_tokens(
         else:
             ids.add(ends[0])
             named[ends[0]] = "after an answer in the chat template"
+    # 3. Notes for the user where the template disagrees.
     plain_answer = next((answer for answer in written if not answer.calls), None)
     notes += _disagreements(tokenizer, ids, inside, plain_answer)
     turn_end = (
@@ -189,6 +193,7 @@ def _answers(
     special = {number for number, added in tokenizer.added_tokens_decoder.items() if added.special}
     asked = [{"role": "user", "content": "Hi"}]
     for answer in _ANSWERS:
+        # 1. The template's text of this answer, behind the prompt that asks for it.
         calls = "tool_calls" in answer
         tools = [_TOOL] if calls else None
         try:
@@ -199,6 +204,7 @@ def _answers(
         text = conversation[common_length(prompt, conversation) :]
         if ("look" if calls else _MARKER) not in text:
             continue  # the template does not write the answer
+        # 2. Where the answer itself ends: only special tokens and blanks follow.
         tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
         end = len(tokens)
         while end and (

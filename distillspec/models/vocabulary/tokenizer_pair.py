@@ -51,6 +51,7 @@ def check_pair(
         TokenizersDifferError: The tokenizers differ.
         DistillSpecError: A model's output lacks rows for tokens.
     """
+    # 1. Tokens at the end that no text needs count as padding.
     target_ids, draft_ids = target_tokenizer.get_vocab(), draft_tokenizer.get_vocab()
     common = min(target_vocabulary, draft_vocabulary)
     idle = _idle(target_tokenizer) | _idle(draft_tokenizer)
@@ -59,6 +60,7 @@ def check_pair(
         {token: id_ for token, id_ in ids_of.items() if token not in ruled_out}
         for ids_of in (target_ids, draft_ids)
     )
+    # 2. All other tokens, their roles and the splitting of text must be equal.
     _check_tokens(target_kept, draft_kept, where)
     _check_special(target_tokenizer, draft_tokenizer, ruled_out, where)
     _check_probe(target_tokenizer, draft_tokenizer, ruled_out, where)
@@ -201,6 +203,7 @@ def _check_probe(
     special_tokens = dict.fromkeys([*target.all_special_tokens, *draft.all_special_tokens])
     specials = "x".join(token for token in special_tokens if token not in ruled_out)
     for add_special_tokens in (False, True):
+        # Text, then text with the special tokens spelled out, which may be split differently.
         for text in (_PROBE, specials + _PROBE):
             target_tokens = target.encode(text, add_special_tokens=add_special_tokens)
             draft_tokens = draft.encode(text, add_special_tokens=add_special_tokens)

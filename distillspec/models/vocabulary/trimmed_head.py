@@ -35,6 +35,7 @@ class TrimmedHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., H] -> [..., V]."""
+        # While weights change, the rows are gathered in each forward (see `settle_head`).
         rows = self.whole.weight[self.kept] if self.rows is None else self.rows
         bias = None if self.whole.bias is None else self.whole.bias[self.kept]
         logits = F.linear(hidden, rows, bias)
