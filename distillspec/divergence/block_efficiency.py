@@ -51,19 +51,25 @@ def block_worth(alpha: Tensor, lengths: Sequence[int], gamma: int) -> BlockWorth
     assert alpha.ndim == 1 and not alpha.requires_grad
     rows = _padded(alpha, lengths)
     T = rows.shape[1]
+    # No block is longer than its text, so more than T factors are never needed.
+    # An empty batch keeps one chain, because `stack` needs an input.
     width = min(gamma, T) if T else 1
+    # 1. Products of up to `width` consecutive alphas; their sum is what a block keeps.
     # chains[m][b, s] = prod of alpha over s..s+m-1; positions beyond a text's end have alpha 0.
     chains = [torch.ones_like(rows)]
     for m in range(1, width + 1):
         chains.append(chains[-1] * _shifted(rows, m - 1))
     kept = torch.stack(chains[1:]).sum(0)
+    # 2. The weight of position j sums over all blocks that contain j.
     weights = torch.zeros_like(rows)
     for before in range(width):  # the block began this many positions before j
         following = torch.ones_like(rows)
         for length in range(1, width - before):
             following += _shifted(chains[length], 1)
+        # 0 at the first positions of a text: no block began so early.
         reached = _shifted(chains[before], -before)
         weights += reached * following
+    # 3. Back to concatenated texts, without the padding.
     inside = _inside(rows, lengths)
     return BlockWorth(kept[inside], weights[inside])
 

@@ -122,6 +122,7 @@ class _TargetScorer(NamedTuple):
 
     def score(self, block: slice, q: Distribution, room: Tensor) -> Scores:
         p = self.target.distribution(block)
+        # `room` first holds the minima; `fused` then overwrites them with the gradient.
         alpha = torch.minimum(p.probability, q.probability, out=room).sum(-1)
         value, gradient = self.divergence.fused(p, q, room)
         return Scores(value, alpha, gradient)
@@ -151,4 +152,5 @@ class _AcceptanceScorer(NamedTuple):
         tokens = self.tokens[block].unsqueeze(-1)
         p_token, q_token = (model.probability.gather(1, tokens)[:, 0] for model in (p, q))
         acceptance = torch.where(q_token >= p_token, 1.0, q_token / p_token)  # 1 where p = 0
+        # `room` still holds the minima, which are no gradient.
         return Scores(acceptance, alpha, room.zero_())

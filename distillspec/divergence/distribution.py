@@ -59,4 +59,5 @@ def without_impossible(products: Tensor) -> Tensor:
 
     Such a term is 0 * inf or 0 * NaN. An infinite term (x > 0 where y = 0) stays infinite.
     """
+    # Without explicit infinities, nan_to_num would make infinite terms finite.
     return products.nan_to_num_(0.0, float("inf"), float("-inf"))

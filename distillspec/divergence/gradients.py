@@ -49,6 +49,8 @@ class HeadGradients:
         products, dtype, precision = logits.products, logits.hidden.dtype, weights.dtype
         # d (scale / temperature * product) / d product, and the weight of the row: [N, 1]
         self._factors = (weights * (logits.head.scale / logits.temperature)).unsqueeze(-1)
+        # The products of `finish` need the dtype of the hidden states.
+        # If the logits are wider, the gradient gets a second buffer.
         self._gradient = (
             products if products.dtype == dtype else torch.empty_like(products, dtype=dtype)
         )
@@ -68,6 +70,8 @@ class HeadGradients:
         if head.softcap is not None:
             capped = q.logits * (self._logits.temperature / head.softcap)
             gradient.addcmul_(gradient, capped.square_(), value=-1.0)
+        # The bias is inside the soft cap, so this comes after the slope.
+        # It needs no matrix product, so it takes the gradient before rounding.
         if self.bias is not None:
             self.bias.addmv_(gradient.t(), self._factors[block].squeeze(-1))
         self._gradient[self._logits.local(block)].copy_(gradient)
@@ -101,6 +105,7 @@ class GivenGradients:
     ) -> None:
         self._rows = rows
         self._factors = (weights / temperature).unsqueeze(-1)
+        # `take` writes every row that counts; only the others need zeros.
         self.logits = torch.empty_like(logits) if rows is None else torch.zeros_like(logits)
 
     def take(self, block: slice, q: Distribution, gradient: Tensor) -> None:
@@ -132,6 +137,7 @@ def accumulate(total: Tensor, a: Tensor, b: Tensor) -> None:
     if total.dtype == a.dtype:
         total.addmm_(a, b)
     elif total.is_cuda and total.dtype == torch.float32:
+        # A GPU adds half-precision products to a float32 sum in one call.
         torch.addmm(total, a, b, out_dtype=total.dtype, out=total)
     else:
         rows = max(1, min(total.shape[0], _PRODUCT_ELEMENTS // total.shape[1]))

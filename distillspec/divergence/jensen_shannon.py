@@ -33,6 +33,8 @@ def jensen_shannon(p_logits: Tensor, q_logits: Tensor, jsd_weight: float) -> Ten
     """
     log_p = torch.log_softmax(at_least_float32(p_logits), -1)
     log_q = torch.log_softmax(at_least_float32(q_logits), -1)
+    # Where both are impossible, logaddexp would have a NaN gradient.
+    # Any finite value will do: the ratio of these tokens is masked later.
     impossible = log_p.isneginf() & log_q.isneginf()
     log_m = torch.logaddexp(
         log_p.masked_fill(impossible, 0.0) + math.log(jsd_weight),
@@ -58,5 +60,6 @@ def fused_jensen_shannon(
     terms = torch.div(q.probability, mixture, out=out).clamp_min_(tiny).log_()
     from_draft = terms.mul_(q.probability).sum(-1)
     value = jsd_weight * from_target + (1.0 - jsd_weight) * from_draft
+    # `terms` holds q log(q / m); the gradient subtracts q KL(q || m) from it.
     gradient = terms.addcmul_(q.probability, from_draft.unsqueeze(-1), value=-1.0)
     return ValueAndGradient(value, gradient.mul_(1.0 - jsd_weight))

@@ -69,6 +69,7 @@ def fused_forward_kl(p: Distribution, q: Distribution, out: Tensor) -> ValueAndG
     """
     terms = torch.sub(p.logits, q.logits, out=out).mul_(p.probability)
     value = without_impossible(terms).sum(-1) - p.log_partition + q.log_partition
+    # The value is summed already, so the gradient may overwrite its terms.
     return ValueAndGradient(value, torch.sub(q.probability, p.probability, out=out))
 
 

@@ -29,6 +29,7 @@ def lk_alpha(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     distance = total_variation(p_logits, q_logits)
     alpha = _alpha(distance.detach())
     slope = distance / alpha
+    # The bracket is 0 and carries the gradient; the logarithm is the value.
     return (slope - slope.detach()) - alpha.log()
 
 
@@ -62,6 +63,7 @@ def fused_lk_lambda(
     p: Distribution, q: Distribution, out: Tensor, *, eta: float
 ) -> ValueAndGradient:
     """Value, and the mixture of both gradients, written into `out` [N, V]."""
+    # Both gradients exist at once, so one of them needs its own buffer.
     distance, of_distance = fused_total_variation(p, q, torch.empty_like(out))
     nats, of_nats = fused_forward_kl(p, q, out)
     share = _share_of_kl(distance, eta)

@@ -15,6 +15,7 @@ from torch import Tensor
 from distillspec.divergence.distribution import Distribution, distribution
 from distillspec.divergence.head import OutputHead
 
+# Logits of a block: 2^17 in float32 are 512 KiB, which a CPU's cache holds.
 _BLOCK_ELEMENTS_CPU = 2**17
 _BLOCK_ELEMENTS_DEVICE = 2**25
 _HALF_PRECISION = (torch.bfloat16, torch.float16)
@@ -132,6 +133,7 @@ def block_rows(vocab_size: int, device: torch.device) -> int:
 def product_dtype(hidden: Tensor) -> torch.dtype:
     """The dtype in which `hidden` is multiplied: autocast's if it is on, else that of `hidden`."""
     device = hidden.device.type
+    # Autocast never lowers float64.
     if hidden.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return hidden.dtype
@@ -230,6 +232,7 @@ class GivenLogits:
     def distribution(self, block: slice) -> Distribution:
         """Apply the temperature in float32, then the softmax; the given logits do not change."""
         logits = self.source[block if self.rows is None else self.rows[block]]
+        # Softmax leaves its input alone, so plain logits need no copy.
         if self.temperature != 1.0 or logits.dtype != self._room.precision:
             logits = self._room.logits(logits).div_(self.temperature)
         return self._room.distribution(logits)
@@ -248,6 +251,7 @@ class _Room:
 
     def logits(self, source: Tensor) -> Tensor:
         """A copy of `source` in this precision, which the caller may change."""
+        # Made at first use: plain logits never need it.
         if self._logits is None:
             self._logits = torch.empty_like(self._probability)
         return self._logits[: source.shape[0]].copy_(source)

@@ -64,12 +64,15 @@ def weighted_sums(
         `no_grad` no gradient is formed.
     """
     assert draft.states.shape[0] == weights.shape[0]
+    # 1. Decide which rows count, in which precision, and which gradients are needed.
     rows = rows_that_count(weights)
     precision = wide_precision(*comparison.states, draft.states)
     plan = RowPlan(rows, weights, temperature, chunk_tokens, precision)
     weight, bias = (None, None) if draft.head is None else (draft.head.weight, draft.head.bias)
     wanted = _Wanted(_wants(draft.states), _wants(weight), _wants(bias))
+    # Autocast decides the dtype of products, so this comes before `apply` turns it off.
     scorer, logits = comparison.scorer(plan, draft), plan.logits(draft)
+    # 2. One pass forms the sums, and the gradients for the backward pass.
     divergence, alpha = _WeightedSums.apply(  # type: ignore[no-untyped-call]
         draft.states, weight, bias, logits, scorer, plan, wanted
     )
@@ -102,6 +105,7 @@ def _score_rows(
     rows = block_rows(draft.vocab_size, plan.weights.device)
     values = plan.weights.new_empty(count, dtype=plan.precision)
     alphas = torch.empty_like(values)
+    # One gradient buffer serves all blocks.
     room = values.new_empty(min(rows, plan.chunk_rows, count), draft.vocab_size)
     for chunk in spans(0, count, plan.chunk_rows):
         # 1. One product for each model gives the logits of the chunk.
@@ -163,6 +167,7 @@ class _WeightedSums(torch.autograd.Function):
         plan: RowPlan,
         wanted: _Wanted,
     ) -> tuple[Tensor, Tensor]:
+        # The plan decides all dtypes from here on.
         with torch.autocast(states.device.type, enabled=False):
             weights = plan.of(plan.weights).to(plan.precision)
             gradients = wanted.gradients(logits, plan, weights)
@@ -188,6 +193,7 @@ class _WeightedSums(torch.autograd.Function):
             )
         ctx.formed = None  # they are scaled in place
         scaled = (None if part is None else part.scaled(outer[0]) for part in formed)
+        # logits, scorer, plan and wanted have no gradient.
         return (*scaled, *[None] * 4)
 
 

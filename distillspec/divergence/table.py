@@ -102,6 +102,7 @@ def mixture(
         settings: Parameters of the divergences.
     """
     parts = [(weight, divergence(name, settings)) for name, weight in weights.items()]
+    # A single divergence keeps its own name and needs no second buffer.
     if len(parts) == 1 and parts[0][0] == 1.0:
         return parts[0][1]
 
@@ -110,6 +111,7 @@ def mixture(
 
     def fused(p: Distribution, q: Distribution, out: Tensor) -> ValueAndGradient:
         total = torch.zeros_like(q.log_partition)
+        # Each part overwrites `out`, so their sum needs its own buffer.
         gradient = torch.zeros_like(out)
         for weight, part in parts:
             addend = part.fused(p, q, out)

@@ -64,23 +64,28 @@ class _TopKScorer(NamedTuple):
         """
         ids = self.top.ids[block].long()
         tiny = torch.finfo(room.dtype).tiny
+        # 1. The rest of q, as a mass and as a logit.
         uncached = room.copy_(q.probability).scatter_(1, ids, 0.0)
         rest = uncached.sum(-1, keepdim=True)
         divisor = rest.clamp_min(tiny)  # a rest without mass needs a finite logarithm
         rest_logit = divisor.log() + q.log_partition.unsqueeze(-1)
+        # 2. Reduce both models to k + 1 outcomes. The softmax normalises rounded cache values.
         reduced_p = distribution(
             torch.cat(
                 (self.top.log_probability[block], self.top.log_rest[block].unsqueeze(-1)), -1
             ).to(room.dtype)
         )
+        # q needs no softmax: its k + 1 masses add up to 1 already.
         reduced_q = Distribution(
             torch.cat((q.logits.gather(1, ids), rest_logit), -1),
             torch.cat((q.probability.gather(1, ids), rest), -1),
             q.log_partition,
         )
+        # 3. Score the reduced distributions.
         alpha = torch.minimum(reduced_p.probability, reduced_q.probability).sum(-1)
         value, gradient = self.divergence.fused(
             reduced_p, reduced_q, torch.empty_like(reduced_q.logits)
         )
+        # 4. Each uncached token takes its share of the rest's gradient.
         uncached.mul_(gradient[:, -1:] / divisor).scatter_(1, ids, gradient[:, :-1])
         return Scores(value, alpha, uncached)

@@ -93,6 +93,7 @@ def top_tokens(
             for block in spans(chunk.start, chunk.stop, block_rows(vocab_size, target.device)):
                 p = rows.distribution(block)
                 largest, tokens = p.logits.topk(k, dim=-1)
+                # Not in place: p.logits may be the caller's own tensor.
                 rest = p.logits.scatter(1, tokens, -torch.inf)
                 ids[block] = tokens.to(torch.int32)
                 log_probability[block] = largest - p.log_partition.unsqueeze(-1)

@@ -34,6 +34,7 @@ def fused_total_variation(p: Distribution, q: Distribution, out: Tensor) -> Valu
     """
     difference = torch.sub(q.probability, p.probability, out=out)
     value = 0.5 * difference.abs().sum(-1)
+    # The value is summed already, so the signs may overwrite the difference.
     sign = difference.sign_()
     mean_sign = (sign * q.probability).sum(-1, keepdim=True)
     return ValueAndGradient(value, sign.sub_(mean_sign).mul_(q.probability).mul_(0.5))

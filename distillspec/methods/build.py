@@ -87,6 +87,7 @@ def block_sizes(gammas: Sequence[int]) -> list[int]:
     what they cost is in v and in the wall-clock alike.
     """
     sizes: list[int] = []
+    # From the largest down: sizes[-1] is the next larger graph.
     for size in sorted((gamma + 1 for gamma in gammas), reverse=True):
         if not sizes or sizes[-1] - size > _PADDING:
             sizes.append(size)
@@ -105,9 +106,11 @@ def graph_sizes(suite: Suite) -> tuple[list[int], list[int], list[int]]:
     for method, gamma in fixed_arms(suite):
         if isinstance(method.draft, plan.SequencesDraftConfig):
             drafted = method.draft.count * gamma
+            # One more token than drafted: the last committed one heads the block.
             trees |= {drafted + 1, drafted // 2 + 1}
             rows.add(method.draft.count)
             continue
+        # Its block is one token, a size that is always prepared.
         if isinstance(method.draft, plan.NoDraftConfig):
             continue
         chains.add(gamma)
@@ -145,6 +148,7 @@ def slots(protocol: Parallel, gamma: int) -> int:
     """Slots of a cache that a parallel protocol takes beyond the text, at most."""
     if isinstance(protocol, plan.CardConfig):
         return protocol.nodes * protocol.layers
+    # PEARL: the block under verification and the one drafted meanwhile.
     return 2 * gamma
 
 
@@ -189,6 +193,7 @@ def configurations(suite: Suite, method: MethodConfig) -> list[tuple[MethodConfi
         arms = [(method, gamma) for gamma in suite.of(method)]
     else:
         arms = suite.arms(method)
+    # A method of two processes decodes whole texts, never a round of another method.
     arms = [(arm, gamma) for arm, gamma in arms if arm.parallel is None]
     return arms if method.fallback is None else [*arms, suite.baseline(method)]
 
@@ -244,6 +249,7 @@ def chooser(
         most_tokens_per_second if counts_seconds else None,
     )
 
+    # Stop rules learn, so two choosers share no arms.
     def make() -> Chooser:
         arms = [configuration(arm, gamma, draft) for arm, gamma in suite.arms(method)]
         return CHOOSERS[choose.kind](choose, arms, reward, random_source)
@@ -265,11 +271,13 @@ def most_tokens_per_second(
         draft: The draft of the column.
         steps: Step times by method, at one temperature.
     """
+    # 1. The draft models that count.
     arms = [arm for arm, _ in suite.arms(method)]
     drafts = set(models(suite, method, draft))
     if any(arm.parallel for arm in arms) or not any(arm.drafts for arm in arms):
         drafts.add(draft)
     lookups = {arm.name for arm in arms if arm.draft.kind == "lookup"}
+    # 2. Tokens per second of each timed draft at alpha = 1.
     caps = {
         (name, model): cost_model.perfect_draft_cap(
             times.draft_to_target_time(model), times.verify_times()
@@ -279,6 +287,7 @@ def most_tokens_per_second(
         for model in times.draft_seconds
         if suite.named(name).drafts and (name in lookups or model in drafts)
     }
+    # 3. Count lookups, and standard methods. If no standard method was timed, count all.
     timed = {name for name, _ in caps}
     standard = {arm.name for arm in suite.methods if arm.is_standard} & timed or timed
     return max(cap for (name, _), cap in caps.items() if name in standard | lookups)

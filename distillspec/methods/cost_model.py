@@ -31,6 +31,7 @@ def tau_iid(alpha: float, gamma: int) -> float:
 
     (1 - alpha^(gamma+1)) / (1 - alpha), in [1, gamma + 1].
     """
+    # The sum, since the closed form is 0 / 0 at alpha = 1.
     return sum(alpha**i for i in range(gamma + 1))
 
 
@@ -51,6 +52,7 @@ def verify_time_between(verify_times: Mapping[int, float], drafted: float) -> fl
     known = {0: 1.0, **verify_times}
     above = min((size for size in known if size >= drafted), default=max(known))
     below = max(size for size in known if size <= drafted)
+    # Either a known number, or one beyond the largest.
     if above <= below:
         return known[above]
     share = (drafted - below) / (above - below)
@@ -71,6 +73,7 @@ def best_gamma(
         Best(gamma, speedup_iid(alpha, gamma, draft_to_target_time, verify_times[gamma]))
         for gamma in sorted(verify_times)
     ]
+    # `max` returns the first of equals, which is the smaller gamma.
     return max(candidates, key=lambda best: best.speedup)
 
 
@@ -86,8 +89,10 @@ def break_even_alpha(
     if perfect_draft_cap(draft_to_target_time, verify_times).speedup < 1.0:
         return None
     low, high = 0.0, 1.0
+    # Only if the measured c * gamma + v is at most 1.
     if best_gamma(low, draft_to_target_time, verify_times).speedup >= 1.0:
         return 0.0
+    # The best speed-up rises with alpha. 60 halvings exceed double precision.
     for _ in range(60):
         middle = (low + high) / 2
         if best_gamma(middle, draft_to_target_time, verify_times).speedup < 1.0:

@@ -137,6 +137,7 @@ def measure_steps(
     bench = _Bench(target, drafts, prompt, policy, random_source, clock)
     kinds = [(configuration, name) for configuration in configurations for name in drafts]
     samples = _Samples([configuration.gamma for configuration in configurations], drafts)
+    # Rounds below 0 are the warm-up.
     for round_ in range(-_WARM_UP, rounds):
         # The first step follows a verification; only the second follows a step of its kind.
         bench.target_step()
@@ -144,6 +145,7 @@ def measure_steps(
         is_counted = round_ >= 0
         if is_counted:
             samples.target.append(seconds)
+        # A remainder is never negative in Python, so warm-up rounds rotate too.
         turn = round_ % len(kinds)
         for configuration, name in kinds[turn:] + kinds[:turn]:
             draft_seconds, verify_seconds, length = bench.round(configuration, drafts[name])
@@ -186,6 +188,7 @@ class _Samples:
     def _draft_step(self, draft: str) -> float:
         """Median over the rounds of the mean over the block sizes."""
         by_gamma = (self._drafting[gamma, draft] for gamma in self._gammas)
+        # Element i of each list belongs to counted round i.
         means = [sum(seconds) / len(self._gammas) for seconds in zip(*by_gamma, strict=True)]
         return float(median(means))
 
@@ -226,6 +229,7 @@ class _Bench:
     def target_step(self) -> float:
         """Seconds of a one-token target step."""
         with torch.no_grad():
+            # Devices work asynchronously, so both clock readings wait first.
             self._target.synchronize()
             started = self._clock()
             logits = self._target.feed(self._last.view(1, 1))[0, -1]
@@ -243,6 +247,7 @@ class _Bench:
         Returns:
             Seconds per draft step, seconds of the target's part of the round, and drafted tokens.
         """
+        # 1. Draft a block, as long as the method makes it.
         draft.synchronize()
         started = self._clock()
         context = DraftContext(
@@ -257,8 +262,10 @@ class _Bench:
         proposal = configuration.draft.propose(context, configuration.gamma)
         draft.synchronize()
         drafting = self._clock() - started
+        # 2. Keep the count of timed steps. Then fill up a short block, untimed.
         steps = proposal.steps
         proposal = self._full_length(configuration, context, proposal)
+        # 3. Verify the block and commit the result.
         draft.synchronize()
         drafted = self._clock()
         p = self._policy.distribution(proposal.score(self._target, self._last))
@@ -266,6 +273,7 @@ class _Bench:
         proposal.commit(self._target, draft, self._held + 1, result)
         self._target.synchronize()
         verifying = self._clock() - drafted
+        # 4. Take the round back: the next one starts from the same text.
         self._target.rollback(self._held)
         draft.rollback(self._held)
         if steps == 0:
@@ -287,4 +295,5 @@ class _Bench:
             return configuration.draft.propose(
                 replace(context, stop=FixedLength()), configuration.gamma
             )
+        # A lookup: any tokens will do, since only their time counts.
         return Chain.certain(context, [self._text[-1]] * configuration.gamma)

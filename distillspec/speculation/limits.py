@@ -29,6 +29,7 @@ def check_room(prompt: Tensor, max_new_tokens: int, capacity: int) -> None:
             where="decoding",
             fix="begin the prompt with at least one token, such as the beginning-of-text token",
         )
+    # No model has to read the last new token.
     needed = prompt.shape[0] + max_new_tokens - 1
     if needed > capacity:
         raise DistillSpecError(
@@ -49,12 +50,14 @@ def prefill(prompt: Tensor, max_new_tokens: int, *runners: TextRunner) -> None:
     A draft that reads pieces, and has no room for those of the prompt, stays empty and drafts
     nothing.
     """
+    # A piece reader without room drafts nothing, so it does not limit the text.
     measured = [runner for runner in runners if not isinstance(runner, PieceReader)]
     check_room(prompt, max_new_tokens, min(map(longest_text, measured)))
     for runner in runners:
         runner.reset()
         if prompt.shape[0] > 1 and _has_room(runner, prompt[:-1]):
             runner.feed(prompt[:-1].unsqueeze(0))
+    # Callers start the decode clock when this function returns.
     for runner in runners:
         runner.synchronize()
 

@@ -58,6 +58,7 @@ class GeneratorSource:
         return passes(uniform, probability)
 
     def draw(self, weights: Tensor) -> Tensor:
+        # float64: the 2^24 uniforms of float32 are too coarse for rare tokens.
         uniform = torch.rand(
             weights.shape[:-1],
             generator=self._generator,
@@ -127,6 +128,7 @@ def token_at(weights: Tensor, uniform: Tensor) -> Tensor:
     """
     cumulative = _sums_in_order(weights) if weights.is_cpu else _sums_in_integers(weights)
     goal = uniform.unsqueeze(-1) * cumulative[..., -1:]  # < the total, as the uniform is < 1
+    # right=True finds the first sum above the goal, which skips weights of 0.
     token = torch.searchsorted(cumulative, goal.to(cumulative.dtype), right=True)
     # NaN has no sums. Any token is fine, since `sampling.check_finite` raises later.
     return token.squeeze(-1).clamp_(max=weights.shape[-1] - 1)

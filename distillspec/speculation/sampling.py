@@ -58,10 +58,12 @@ class SamplingPolicy:
         scores = logits.to(precise(logits)) / self.temperature
         if self.top_k is not None and self.top_k < scores.shape[-1]:
             scores = scores.masked_fill(~_is_in_top_k(scores, self.top_k), -torch.inf)
+        # The nucleus is a share of the mass that top-k has left.
         if self.nucleus is not None and self.nucleus < 1.0:
             scores = scores.masked_fill(~_is_in_nucleus(scores, self.nucleus), -torch.inf)
         distribution = scores.softmax(-1)
         highest = logits.amax(-1).to(distribution.dtype)  # a filter may have left the rest finite
+        # x - x is 0 for finite x and NaN otherwise: it marks rows without a distribution.
         distribution[..., 0] += highest - highest
         return distribution
 
@@ -72,6 +74,7 @@ class SamplingPolicy:
     def draw_with_doubt(self, logits: Tensor, random_source: RandomSource) -> DrawnToken:
         """`draw`, together with what `check_finite` needs."""
         if self.temperature == 0.0:
+            # A draw needs no one-hot vector; the largest logit shows a bad row.
             highest, token = _largest(logits)
             return DrawnToken(token, highest)
         distribution = self.distribution(logits)
@@ -166,6 +169,7 @@ def _one_hot(largest: torch.return_types.max, logits: Tensor) -> Tensor:
     """[...] -> one-hot [..., V], in the precision of the logits' distribution."""
     nothing = torch.zeros_like(logits, dtype=precise(logits))
     one_hot = nothing.scatter_(-1, largest.indices.unsqueeze(-1), 1.0)
+    # Adds 0, or NaN to a row whose largest logit is not finite.
     one_hot[..., 0] += largest.values - largest.values
     return one_hot
 
@@ -197,6 +201,7 @@ def _is_in_nucleus(scores: Tensor, mass: float) -> Tensor:
     mass_before = probabilities.cumsum(-1) - probabilities
     is_kept = mass_before < mass
     is_kept[..., 0] = True
+    # From the order of probability back to the order of token ids.
     return torch.zeros_like(is_kept).scatter_(-1, order, is_kept)
 
 
@@ -219,7 +224,9 @@ def entropy_in_one_pass(logits: Tensor, temperature: Tensor) -> Tensor:
         A scalar on the device.
     """
     scores = logits.to(precise(logits)) / temperature
+    # The shift prevents overflow and cancels in the entropy.
     scores = scores - scores.max()
     weights = scores.exp()
     total = weights.sum()
+    # An impossible token would add 0 * -inf.
     return total.log() - torch.where(weights > 0.0, weights * scores, 0.0).sum() / total

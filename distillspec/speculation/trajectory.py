@@ -73,8 +73,10 @@ def watch(
     doubts: list[Tensor] = []
     for model in models:
         runner = drafts[model]
+        # 1. Take what is known: the q of the round, if this model drafted it.
         has_drafted = runner.length >= len(text) - N  # all others have read less
         distribution = q[:N] if has_drafted else q[:0]
+        # 2. Read what is missing. The last token stays unread: it heads the next block.
         if len(distribution) < N:
             unread = text[runner.length : -1]
             if min(room_after(runner, unread)) < 0:
@@ -84,6 +86,7 @@ def watch(
             distribution = torch.cat([distribution.to(p.dtype), policy.distribution(logits)])
             doubts.append(distribution[:, 0].sum())
             forwards += 1
+        # 3. Probabilities stay on the device until all models are done.
         rows.append(keep_probabilities(p, distribution, tokens))
     check_finite("a draft", *doubts)
     return Watched(dict(zip(models, torch.stack(rows).tolist(), strict=True)), forwards)

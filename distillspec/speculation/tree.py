@@ -43,8 +43,10 @@ class Tree:
         for number, sequence in enumerate(sequences):
             context = 0
             for position, token in enumerate(sequence):
+                # Equal beginnings have equal q, so the row of the first sequence serves all.
                 if q_rows[context] < 0:
                     q_rows[context] = number * length + position
+                # Only the first draw of a token after this context makes a node.
                 if (context, token) not in nodes:
                     nodes[context, token] = len(tokens)
                     tokens.append(token)
@@ -52,6 +54,7 @@ class Tree:
                     drawn.append([])
                     q_rows.append(-1)
                 node = nodes[context, token]
+                # Every draw is an entry, since some rules count repeated draws.
                 drawn[context].append(node)
                 context = node + 1
         return cls(tuple(tokens), tuple(parents), tuple(map(tuple, drawn)), tuple(q_rows))

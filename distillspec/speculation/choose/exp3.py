@@ -57,6 +57,7 @@ class EXP3:
         """Probability of each arm in the next round."""
         A = len(self._arms)
         rate = self._scale * math.sqrt(math.log(max(A, 2)) / ((self._rounds + 1) * A))
+        # The shift cancels in the quotient. It keeps the weights from all becoming 0.
         least = min(self._losses)
         weights = [math.exp(-rate * (loss - least)) for loss in self._losses]
         return [weight / sum(weights) for weight in weights]
@@ -70,6 +71,7 @@ class EXP3:
         return self._arms[self._chosen]
 
     def learn(self, outcome: RoundOutcome) -> None:
+        # The probability at the draw, so it comes before all updates.
         share = self.probabilities()[self._chosen]
         loss = self._reward.loss(outcome.tokens, outcome.seconds)
         baseline = self._total_loss / self._rounds if self._rounds and self._is_centred else 0.0
@@ -78,6 +80,7 @@ class EXP3:
         self._rounds += 1
 
     def state(self) -> dict[str, Any]:
+        # The format has numbers per arm only, so each arm repeats the totals.
         values = [[loss, self._rounds, self._total_loss] for loss in self._losses]
         return {"kind": "exp3", "arms": arms_of(self._arms, values)}
 

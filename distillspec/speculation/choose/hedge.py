@@ -72,6 +72,7 @@ class Hedge:
         """Probability of each arm in the next round, once each arm has been timed."""
         losses = self._losses()
         rate = self._scale * math.sqrt(8.0 * math.log(len(self._arms)) / max(1, self._tokens))
+        # The shift cancels in the quotient. It keeps the weights from all becoming 0.
         weights = [math.exp(-rate * (loss - min(losses))) for loss in losses]
         return [weight / sum(weights) for weight in weights]
 
@@ -91,6 +92,7 @@ class Hedge:
     def learn(self, outcome: RoundOutcome) -> None:
         self._timed[self._chosen] += 1
         self._seconds[self._chosen] += outcome.seconds
+        # False after rounds that this chooser did not see, such as a fallback's.
         follows = len(outcome.text) - outcome.fresh == self._reached
         for arm, imagined in enumerate(self._imagined):
             if not follows:  # a new text, or the arm missed rounds

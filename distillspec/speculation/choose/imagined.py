@@ -45,8 +45,10 @@ class ChainRounds:
     def extend(self, outcome: RoundOutcome) -> float:
         expected = 0.0
         for kept in outcome.keep_probabilities[self._model]:
+            # 1. A round begins at this token if the one before has ended.
             expected += self._distribution[0]
             drafting = self._distribution[:-1]
+            # 2. This token ends the round if it is the bonus or is not kept.
             ended = self._distribution[-1] + (1.0 - kept) * sum(drafting)
             self._distribution = [ended, *(kept * share for share in drafting)]
         return expected
@@ -70,5 +72,6 @@ class LookupRounds:
                 expected += 1.0
                 self._draft = continuation(text[:position], self._longest, self._gamma)
             is_kept = bool(self._draft) and self._draft[0] == text[position]
+            # A draft kept to its end is empty, not None: its bonus comes next.
             self._draft = self._draft[1:] if is_kept else None
         return expected

@@ -65,6 +65,7 @@ def read_arms(
     )
     if not fits or not all(map(math.isfinite, chain.from_iterable([*values, *stops]))):
         raise _foreign("an arm has numbers that are missing, surplus or not finite", where)
+    # After all checks: a refused state must change no stop rule.
     for learnt, arm in zip(stops, arms, strict=True):
         arm.stop.restore(learnt)
     return values

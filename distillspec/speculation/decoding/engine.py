@@ -128,6 +128,7 @@ class SpeculativeDecoder:
             # 4. Commit what was kept, and the target's own token after it, to caches and text.
             proposal.commit(self._target, draft, len(text), result)
             self._observer.verified(self._target)
+            # An end or the limit may cut tokens that the caches hold. No round follows then.
             room = limit - len(text)
             tokens, is_finished = up_to_end(result.tokens[:room], eos_token_ids)
             text += tokens
@@ -179,6 +180,7 @@ class SpeculativeDecoder:
             room = room_after(draft, text[draft.length :])
             slots, positions = min(slots, room.slots + 1), min(positions, room.positions + 1)
         gamma = max(0, min(configuration.gamma, positions))
+        # Several sequences take more slots than positions.
         while gamma and configuration.draft.slots(gamma) > slots:
             gamma -= 1
         return gamma
@@ -203,6 +205,7 @@ class AutoregressiveDecoder:
         prefill(prompt, max_new_tokens, self._target)
         ready = time.perf_counter()
         drawn: list[Tensor] = []
+        # Doubts add up on the device, so that one check at the end is enough.
         doubts = torch.zeros((), device=prompt.device)
         token = prompt[-1]
         is_finished = False

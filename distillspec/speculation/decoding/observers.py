@@ -50,7 +50,9 @@ class DecodedRound(NamedTuple):
             draft_steps=self.proposal.steps,
             cut=(
                 self.emitted < len(self.result.tokens)
+                # The limit leaves no room for a full block of gamma + 1 tokens.
                 or self.room <= self.configuration.gamma
+                # A model's cache or context length allowed only a shorter draft.
                 or self.gamma < self.configuration.gamma
             ),
         )
@@ -127,6 +129,7 @@ class ChooserFeedback(RoundObserver):
         self._began = began
 
     def committed(self, decoded: DecodedRound, record: RoundRecord) -> RoundRecord:
+        # Watching is a cost of this chooser, so the round's seconds include it.
         watched = watch(
             self._chooser.watches,
             self._drafts,

@@ -93,15 +93,18 @@ class ChainDraft:
         distributions: list[Tensor] = []
         tokens: list[Tensor] = []
         read = _reader(runner, policy, stop)
+        # 1. Read the unread committed tokens. The rule is not asked before the first draw.
         logits, _ = read(context.pending().unsqueeze(0))
         steps = 1
         while True:
+            # 2. Draw a token, and keep the q that verification will use.
             token, q = policy.draw_with_distribution(logits, random_source)
             distributions.append(q)
             tokens.append(token)
             # A token once drawn is submitted, also where the rule stops after it.
             if len(tokens) == gamma or stop.stops_after(logits, token, policy):
                 break
+            # 3. Read the token. The logits after it may end the draft.
             logits, entropy = read(token.view(1, 1))
             steps += 1
             if stop.stops(logits, policy, entropy):

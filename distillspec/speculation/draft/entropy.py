@@ -32,6 +32,7 @@ def entropy_nats(logits: Tensor, policy: SamplingPolicy, entropy: Tensor | None 
     if entropy is None:
         q = policy.untempered(logits)
         entropy = -torch.dot(q, q.clamp(min=torch.finfo(q.dtype).tiny).log())
+    # Rounding may give a tiny negative value, which has no square root.
     return max(float(entropy), 0.0)
 
 

@@ -40,17 +40,20 @@ def continuation(text: Sequence[int], longest: int, gamma: int) -> list[int]:
     most tokens follow, up to gamma. In a loop, the latest of all would give no more than one turn.
     """
     end = len(text) - 1
+    # Without a match, nothing follows `end` and the draft is empty.
     best, match = (0, 0), end
     for position in range(end):
         if text[position] != text[end]:
             continue
         length = 1
+        # Extend the match to the left.
         while (
             length < longest
             and length <= position
             and text[position - length] == text[end - length]
         ):
             length += 1
+        # A longer match wins, then more following tokens; `>=` takes the latest of equals.
         rank = (length, min(gamma, end - position))
         if rank >= best:
             best, match = rank, position

@@ -40,6 +40,7 @@ class Bundle:
         """Feed all sequences in one forward; the target reads a shared beginning once."""
         root = target.length  # the slot of head
         tokens = torch.cat([head, head.new_tensor(self.tree.tokens)])
+        # Contexts count from the head, so each is in slot root + context.
         parents = [root - 1, *(root + parent for parent in self.tree.parents)]
         return target.feed_tree(tokens, parents)[0]
 
@@ -51,7 +52,9 @@ class Bundle:
     ) -> None:
         assert draft is not None, "sequences are drafted with a model"
         path = self._path(result)
+        # The head has slot committed - 1. The nodes follow it in order.
         target.keep(committed, [committed + node for node in path])
+        # A draft of gamma 0 has not read the whole text.
         draft.keep(min(committed, draft.length), self._fed(path))
 
     def is_whole(self, result: VerifyResult) -> bool:
@@ -63,6 +66,7 @@ class Bundle:
 
         Each sequence feeds shared tokens for itself, and its later tokens see its own copy only.
         """
+        # Node numbers rise along a path.
         deepest = max((node for node in path if self.slots[node]), default=None)
         if deepest is None:
             return []
@@ -117,7 +121,9 @@ class SequencesDraft:
         if not self.distinct:
             return random_source.draw(root.expand(self.count, -1))
         left, tokens = root.clone(), []
+        # At least one draw: NaN has no positive entry, and `check_finite` raises later.
         for _ in range(max(1, min(self.count, int((root > 0.0).sum())))):
+            # `draw` takes unnormalised weights, so removing a token is enough.
             token = random_source.draw(left)
             left[token] = 0.0
             tokens.append(token)
@@ -155,6 +161,7 @@ class _Sequences:
     def draw(self, logits: Tensor) -> None:
         """Draw a further token of each sequence that does not stop at its logits [alive, V]."""
         stop, policy = self._context.stop, self._context.policy
+        # 1. Leave out the sequences whose rule stops before a further token.
         going = [
             (offset, k)
             for offset, k in enumerate(self.alive)
@@ -163,6 +170,7 @@ class _Sequences:
         self.alive = [k for _, k in going]
         if not going:
             return
+        # 2. Draw one token for each of the others.
         chosen = [offset for offset, _ in going]
         further = logits if len(chosen) == len(logits) else logits[chosen]
         tokens, q = policy.draw_with_distribution(further, self._context.random_source)
@@ -173,12 +181,14 @@ class _Sequences:
             stop.stops_after(logits[offset], tokens[row], policy)
             for row, offset in enumerate(chosen)
         ]
+        # 3. Append for all that drew, before some of them leave `alive`.
         self._append(tokens, q)
         self.alive = [k for k, stops in zip(self.alive, is_last, strict=True) if not stops]
 
     def _append(self, tokens: Tensor, q: Tensor) -> None:
         """One more position; the rows of sequences that stopped before are filled up."""
         if len(self.alive) < self._K:
+            # The filler is never verified: `bundle` cuts each sequence to its length.
             at = torch.tensor(self.alive, device=tokens.device)
             tokens = self.drawn[-1].index_copy(0, at, tokens)
             q = torch.zeros_like(self._rows[0]).index_copy(0, at, q)
@@ -189,6 +199,7 @@ class _Sequences:
         table = torch.stack(self.drawn, dim=1).tolist()
         lengths = self._lengths
         tree = Tree.of([row[: lengths[k]] for k, row in enumerate(table)])
+        # [K, L, V] -> [K * L, V]: `Tree.of` expects row k * L + i.
         q = torch.stack(self._rows, dim=1)[:, : max(lengths)].reshape(-1, self._rows[0].shape[-1])
         slots = _slots(tree, table, lengths, self._fed)
         return Bundle(tree, q, slots, self._steps, sum(lengths))
@@ -204,6 +215,7 @@ def _slots(
         for position in range(length):
             node = tree.child(context, table[k][position])
             assert node is not None
+            # The last token of a sequence was drawn but never fed.
             if position < len(fed) and fed[position][k] >= 0:
                 slots[node][k] = fed[position][k]
             context = node + 1

@@ -39,6 +39,7 @@ class FollowingThreshold(StopRule, ABC):
         self.threshold, self.rate = state
 
     def learn(self, length: int, accepted: int, gamma: int) -> None:
+        # A round without a draft shows nothing about acceptance.
         if length == 0:
             return
         self.rate = _KEEP_RATE * self.rate + (1.0 - _KEEP_RATE) * accepted / length

@@ -51,16 +51,21 @@ class AheadDraft:
 
     def follow(self, tokens: Sequence[int]) -> bool:
         """Continue the text by these tokens; True if the last one was a candidate (a hit)."""
+        # 1. Slots that hold text now; those behind them hold nodes.
         length = min(len(self._text), self._runner.length)
         self._text += tokens
+        # 2. Nodes on the way become text, and the nodes below them stay a tree.
         descent = self._candidates.descend(tokens)
+        # Nodes that were never fed have slot -1, and nothing to keep.
         slots = [self._slots[node] for node in descent.path]
         read = [slot for slot in slots if slot >= 0]
         survivors = [self._slots[node] for node in descent.survivors]
         kept = [slot for slot in survivors if slot >= 0]
         self._runner.keep(length, read, kept)
+        # 3. The survivors lie directly behind the text now, in the same order.
         moved = {slot: length + len(read) + i for i, slot in enumerate(kept)}
         self._slots = [moved.get(slot, -1) for slot in survivors]
+        # `descend` may have rebuilt a layer, whose nodes are not fed yet.
         self._slots += [-1] * (len(self._candidates.nodes) - len(survivors))
         return descent.is_whole
 
@@ -70,6 +75,7 @@ class AheadDraft:
             return False
         frontier = self._candidates.frontier()
         if frontier == [ROOT]:
+            # Nothing is known after the text, so read what is unread of it.
             pending = torch.tensor([self._text[self._runner.length :]])
             logits = self._runner.feed(pending)[0, -1:]
         else:
@@ -91,6 +97,7 @@ class AheadDraft:
             else max((nodes[number].depth for number in frontier), default=0)
         )
         size = unread if frontier == [ROOT] else len(frontier)
+        # Each node takes a slot, but only its depth takes positions.
         fits = (
             self._runner.length + size <= self._runner.capacity
             and len(self._text) + depth <= self._runner.positions
@@ -105,6 +112,7 @@ class AheadDraft:
         nodes = [self._candidates.nodes[number] for number in frontier]
         first = self._runner.length
         text_end = len(self._text) - 1
+        # The first layer follows the last token of the text.
         parents = [text_end if node.parent == ROOT else self._slots[node.parent] for node in nodes]
         logits = self._runner.feed_tree(torch.tensor([node.token for node in nodes]), parents)[0]
         for offset, number in enumerate(frontier):
@@ -115,6 +123,7 @@ class AheadDraft:
         """For each row of logits [n, V], the most probable children, the best first."""
         log_q = self._policy.untempered(logits).log()
         values, tokens = log_q.topk(min(self._candidates.width, log_q.shape[-1]), dim=-1)
+        # The softmax of a bad row is NaN everywhere, so one column shows it.
         check_finite("the draft", values[:, 0])
         return [
             [

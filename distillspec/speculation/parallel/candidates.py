@@ -120,6 +120,7 @@ class Candidates:
 
         If a token is no node, all candidates are forgotten.
         """
+        # 1. Walk down the tree. A miss ends the walk.
         path: list[int] = []
         top = ROOT
         for token in tokens:
@@ -131,6 +132,7 @@ class Candidates:
             top = child
         if top == ROOT:
             return Descent([], True, list(range(len(self.nodes))))
+        # 2. Renumber the subtree, with depths and weights relative to its new root.
         survivors = self._below(top)
         number = {top: ROOT} | {old: new for new, old in enumerate(survivors)}
         base = self.nodes[top]
@@ -145,6 +147,7 @@ class Candidates:
             )
             for node in (self.nodes[old] for old in survivors)
         ]
+        # 3. Drop the layers above the new root, and those that pruning has emptied.
         layers = [[number[old] for old in layer if old in number] for layer in self._layers]
         self._layers = [layer for layer in layers[base.depth :] if layer]
         self._rebuild()
@@ -167,6 +170,7 @@ class Candidates:
     def _below(self, top: int) -> list[int]:
         """The nodes below `top`, ascending, without `top` itself."""
         inside = {top}
+        # Parents come before children, so one pass is enough.
         for number, node in enumerate(self.nodes):
             if node.parent in inside:
                 inside.add(number)
@@ -183,6 +187,7 @@ class Candidates:
         return self._root if parent == ROOT else self.nodes[parent].children
 
     def _add_layer(self, parents: Sequence[int]) -> None:
+        # Path probabilities are products; their logs neither underflow nor change the order.
         scored = [
             (self._log_weight(parent) + child.log_q, parent, child.token)
             for parent in parents
@@ -212,6 +217,7 @@ def most_probable_path(snapshot: Snapshot, tokens: Sequence[int], longest: int) 
     Returns:
         The tokens of the path; none where `tokens` leave the tree or nothing is known after them.
     """
+    # 1. Index all children, and the best child of each parent.
     best: dict[int, int] = {}
     after: dict[tuple[int, int], int] = {}
     for number, (token, parent) in enumerate(zip(snapshot.tokens, snapshot.parents, strict=True)):
@@ -219,11 +225,13 @@ def most_probable_path(snapshot: Snapshot, tokens: Sequence[int], longest: int) 
         held = best.get(parent)
         if held is None or snapshot.log_weights[number] > snapshot.log_weights[held]:
             best[parent] = number
+    # 2. Follow the tokens that were committed after the snapshot.
     end = ROOT
     for token in tokens:
         if (end, token) not in after:
             return []
         end = after[end, token]
+    # 3. Go on with the best child of each node.
     path: list[int] = []
     while end in best and len(path) < longest:
         end = best[end]

@@ -117,12 +117,14 @@ class CardDecoder(ParallelDecoder):
                         drafted=len(path),
                         accepted=accepted,
                         emitted=len(tokens),
+                        # Forwards since the last query, also those whose nodes are gone.
                         draft_steps=published.steps - steps,
                         cut=len(tokens) <= accepted or room <= self._longest,
                     ),
                 )
                 steps = published.steps
         finally:
+            # Also where the caller drops the generator early.
             self._draft.finish()
 
     def _drawn(self, block: Tensor) -> list[int]:
@@ -245,6 +247,7 @@ class _CardWorker:
     def receive(self, message: _Begin | _Go | _Follow | _Finish) -> int | None:
         if isinstance(message, _Begin):
             self._ahead.start(message.prompt, message.policy)
+            # Idle until `_Go`: no work before the target's clock starts.
             self._request, self._is_idle = message.request, True
             self._publish()
             return message.request

@@ -34,6 +34,7 @@ def send(channel: Connection, message: Any, while_waiting: Callable[[], None]) -
     with _as_socket(channel) as pipe:
         while left:
             try:
+                # Not `setblocking(False)`: the flag would also change the `Connection`.
                 left = left[pipe.send(left, socket.MSG_DONTWAIT) :]
             except BlockingIOError:
                 select.select([], [pipe], [], _WAIT_SECONDS)

@@ -89,6 +89,7 @@ class DraftProcess:
         )
         self._seen, self._seen_at = -1, time.monotonic()
         self._failure: DistillSpecError | None = None
+        # Until the worker is ready, a missing guard is the usual cause.
         self._fix = _GUARD
         self._start(remote_end)
         try:
@@ -142,6 +143,7 @@ class DraftProcess:
         """End the process, and kill it if it does not end. Further calls do nothing."""
         if self._failure is None:
             self._failure = self._error("the draft's process was closed")
+        # Ask the process to end. A full pipe is not worth a wait.
         with suppress(OSError, _WouldWaitError):
             send(self._channel, Stop(), while_waiting=_give_up)
             self._process.join(_END_SECONDS)
@@ -203,8 +205,10 @@ class DraftProcess:
         return answer
 
     def _check_life(self) -> None:
+        # A dead process may have left a message. The caller reads it first.
         if not self._process.is_alive() and not self._channel.poll():
             self._raise_why()
+        # Until its first beat the process imports. Silence counts from that beat on.
         beats = self._heartbeat.beats
         now = time.monotonic()
         if beats != self._seen:
@@ -217,18 +221,21 @@ class DraftProcess:
         """Find out why the process ended or will end, and raise it."""
         if self._failure is not None:
             raise self._failure
+        # The process may have sent the reason before it ended.
         with suppress(EOFError, OSError, _WouldWaitError):
             while self._channel.poll():
                 message = receive(self._channel, while_waiting=_give_up)
                 if isinstance(message, Failed):
                     self._end(message.what, message.fix)
         self._process.join(_END_SECONDS)
+        # Otherwise only the exit code is known; a negative one is a signal.
         code = self._process.exitcode or 0
         detail = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         hint = ", often for lack of memory" if code == -9 else ""
         self._end(f"the draft's process {detail}{hint}")
 
     def _end(self, what: str, fix: str | None = None) -> NoReturn:
+        # Before `close`, which would record a plain closing.
         self._failure = self._error(what, fix or self._fix)
         self.close()
         raise self._failure

@@ -60,8 +60,10 @@ class SharedBuffer:
         n = len(tokens)
         assert n <= self._max_nodes, "more candidates than the buffer has room for"
         head = [published.request, published.committed, published.steps, n]
+        # Built before the lock is taken, which is then held only for the copy.
         numbers = torch.tensor([*head, *tokens, *parents])
         weights = torch.tensor(log_weights, dtype=torch.float64)
+        # The draft may wait without limit, since it ends with the target.
         self._hold(lambda: None)
         try:
             self._numbers[: len(numbers)] = numbers

@@ -103,6 +103,7 @@ def _beat(heartbeat: Heartbeat, parent: int, over: threading.Event) -> None:
     """
     while not over.wait(_BEAT_SECONDS):
         heartbeat.beat()
+        # A process whose parent has ended gets another parent.
         if os.getppid() != parent:
             os._exit(1)
 
@@ -114,6 +115,7 @@ def _send(channel: Connection, message: Any) -> None:
 def _loop(channel: Connection, worker: Worker, heartbeat: Heartbeat) -> None:
     is_working = False
     while True:
+        # Messages come first; only an idle loop waits for them.
         while channel.poll(0.0 if is_working else _IDLE_SECONDS):
             message = channel.recv()
             if isinstance(message, Stop):
@@ -123,6 +125,7 @@ def _loop(channel: Connection, worker: Worker, heartbeat: Heartbeat) -> None:
             heartbeat.add(time.perf_counter() - started)
             if reply is not None:
                 _send(channel, reply)
+            # The message may have made work, so try before waiting.
             is_working = True
         started = time.perf_counter()
         is_working = worker.work()
@@ -134,6 +137,7 @@ def _report(channel: Connection, error: BaseException) -> None:
     if isinstance(error, DistillSpecError):
         failed = Failed(error.what, error.fix)
     elif (
+        # torch reports a failed allocation as RuntimeError.
         isinstance(error, MemoryError) or "allocate" in str(error) or "out of memory" in str(error)
     ):
         first = (str(error).strip() or "no memory left").splitlines()[0]

@@ -33,11 +33,13 @@ def verify_block(p: Tensor, q: Tensor, tokens: Tensor, random_source: RandomSour
     if gamma == 0:
         return VerifyResult([int(random_source.draw(p[0]))])
     h, w = acceptance_probabilities(p, q, tokens)
+    # No early exit: a longer prefix may succeed after a shorter one failed.
     trials = random_source.accept(h).tolist()
     kept = max((i + 1 for i, succeeds in enumerate(trials) if succeeds), default=0)
     if kept == gamma:
         following = random_source.draw(p[gamma])
     else:
+        # The residual uses the w of the prefix that was kept; w_0 = 1.
         reached = w[kept - 1] if kept else 1.0
         following = random_source.draw(_scaled_residual(reached, p[kept], q[kept]))
     return VerifyResult(torch.cat([tokens[:kept], following.view(1)]).tolist())
@@ -51,7 +53,9 @@ def acceptance_probabilities(p: Tensor, q: Tensor, tokens: Tensor) -> tuple[Tens
         q: The draft's distributions, shape [G, V].
         tokens: Drafted tokens, long [G].
     """
+    # Each w needs the one before, so the recursion runs on the host.
     w = _weights(ratios(p, q, tokens).tolist())
+    # Rows 1 .. G-1: what follows each prefix shorter than the block.
     on_path = p.new_tensor(w[:-1])[:, None]
     excess = (on_path * p[1:-1] - q[1:]).clamp_(min=0.0).sum(-1)
     surplus = excess + (1.0 - on_path[:, 0])

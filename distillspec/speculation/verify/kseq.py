@@ -46,6 +46,7 @@ def kseq_token(p: Tensor, q: Tensor, drafts: list[int], random_source: RandomSou
     K = len(drafts)
     at = torch.tensor(drafts, device=p.device)
     rho, beta = threshold(p, q, K)
+    # All K trials at once: those after the first success decide nothing.
     trials = random_source.accept(p[at] / (rho * q[at])).tolist()
     if True in trials:
         return drafts[trials.index(True)]
@@ -62,8 +63,10 @@ def residual_weights(p: Tensor, q: Tensor, K: int, rho: float, beta: float) -> T
         rho: The threshold.
         beta: The acceptance mass at rho.
     """
+    # K is the limit of p_acc / beta as beta -> 0.
     trials = (1.0 - (1.0 - beta) ** K) / beta if beta > 0.0 else float(K)  # p_acc / beta
     left = (p - torch.minimum(q, p / rho) * trials).clamp_(min=0.0)
+    # Rounding may leave no mass at all.
     return torch.where(left.any(), left, p)
 
 
@@ -80,14 +83,17 @@ def threshold(p: Tensor, q: Tensor, K: int) -> tuple[float, float]:
         q: The draft's distribution, shape [V].
         K: Drafts, at least 1.
     """
+    # One draft: rho is 1, and this is token verification.
     if K == 1:
         return 1.0, min(1.0, float(torch.minimum(p, q).sum(dtype=torch.float64)))
     on_p, on_q = torch.stack([p, q]).double().cpu().numpy()  # one wait, then no small kernels
+    # 1. Sort the ratios between 1 and K: beta has its edges there.
     is_over = on_p > on_q
     between = is_over & (on_p < K * on_q)
     p_mid, q_mid = on_p[between], on_q[between]
     ratios = p_mid / q_mid
     order = ratios.argsort()
+    # 2. Between two edges beta = A + B / rho. Compute both coefficients.
     q_over = float(on_q[is_over].sum())  # A just above 1
     p_under = float(on_p[~is_over].sum())  # B just above 1
     edges: list[float] = [*ratios[order].tolist(), float(K)]
@@ -96,13 +102,16 @@ def threshold(p: Tensor, q: Tensor, K: int) -> tuple[float, float]:
     B: list[float] = [p_under, *(p_under + p_mid[order].cumsum()).tolist()]
 
     def mass(piece: int, rho: float) -> float:
+        # Running sums are rounded, so they may leave [0, 1].
         return min(1.0, max(A[piece], 0.0) + B[piece] / rho)
 
     def holds(rho: float, beta: float) -> bool:
         return 1.0 - (1.0 - beta) ** K <= rho * beta
 
+    # 3. The smallest possible rho may suffice.
     if holds(1.0, mass(0, 1.0)):
         return 1.0, mass(0, 1.0)
+    # 4. Find the interval of the smallest rho, then halve it.
     # At K it holds by Bernoulli's inequality, so rounding cannot decide the last edge.
     piece = bisect_left(
         range(len(edges) - 1), True, key=lambda i: holds(edges[i], mass(i, edges[i]))
@@ -114,4 +123,5 @@ def threshold(p: Tensor, q: Tensor, K: int) -> tuple[float, float]:
             high = rho
         else:
             low = rho
+    # Not `low`: only `high` is on the lossless side.
     return high, mass(piece, high)

@@ -37,15 +37,18 @@ def verify_multipath(p: Tensor, q: Tensor, tree: Tree, random_source: RandomSour
     contexts, tokens, skewed = [0], [], []
     while tree.drawn[context]:
         p_next, q_next = p[context].double(), q[tree.q_rows[context]].double()
+        # 1. Rank the tokens by p/q. Those that q cannot draw come lowest.
         ratio = torch.where(q_next > 0.0, p_next / q_next, -1.0)
         order = ratio.sort(stable=True).indices  # ascending; equal ratios by rising index
         rank = torch.empty_like(order)
         rank[order] = torch.arange(len(order), device=order.device)
+        # 2. q_skew: the distribution of the best of K draws after this context.
         below = torch.empty_like(q_next)
         below[order] = q_next[order].cumsum(0) - q_next[order]
         y, z = path * below, path * q_next
         row = q_next * _factored(lower + y + z, lower + y, K)
         skewed.append((row / _factored(row.new_tensor(lower + path), lower, K)).to(p.dtype))
+        # 3. Follow the best draft. Repeated draws merge: q_skew accounts for all K.
         drafted = set(tree.drawn[context])
         node = max(drafted, key=lambda child: int(rank[tree.tokens[child]]))
         token = tree.tokens[node]
@@ -53,6 +56,7 @@ def verify_multipath(p: Tensor, q: Tensor, tree: Tree, random_source: RandomSour
         context = node + 1
         contexts.append(context)
         tokens.append(token)
+    # 4. The best path is a single draft from q_skew, so block verification applies.
     at = torch.tensor(contexts, device=p.device)
     drafted_tokens = torch.tensor(tokens, dtype=torch.long, device=p.device)
     rows = torch.stack(skewed) if skewed else p[:0]

@@ -31,6 +31,7 @@ def verify_token(p: Tensor, q: Tensor, tokens: Tensor, random_source: RandomSour
         return VerifyResult([int(random_source.draw(p[0]))])
     kept = _leading(random_source.accept(ratios(p, q, tokens)).tolist())
     following = random_source.draw(p[gamma] if kept == gamma else residual(p[kept], q[kept]))
+    # One transfer to the host for the kept tokens and the new one.
     return VerifyResult(torch.cat([tokens[:kept], following.view(1)]).tolist())
 
 
@@ -66,8 +67,11 @@ def verify_token_rows(
     at = torch.arange(rows, device=tokens.device)
     drafted = tokens.unsqueeze(2)
     ratio = (p[:, :-1].gather(2, drafted) / q.gather(2, drafted)).squeeze(2)
+    # The running product is 1 up to the first rejection; its sum counts leading ones.
     kept = random_source.accept(ratio).long().cumprod(1).sum(1)
+    # p at the first rejected position, or p of the bonus where all were kept.
     excess = p[at, kept]
+    # A row that kept all has no q there. The clamp only makes its index valid.
     rejected = (kept < gamma).unsqueeze(1)
     excess = torch.where(rejected, residual(excess, q[at, kept.clamp(max=gamma - 1)]), excess)
     return BatchVerifyResult(kept, random_source.draw(excess), ratio.clamp(max=1.0))

@@ -35,14 +35,17 @@ def verify_traversal(p: Tensor, q: Tensor, tree: Tree, random_source: RandomSour
 
     context = 0
     while True:
+        # 1. Weights are formed on the way down: removals change w, p and q above.
         while children[context]:
             node = children[context][0]
             token = tree.tokens[node]
             ratio = float(p_of(context)[token] / q_of(context)[token])
             reached[node + 1] = min(1.0, reached[context] * ratio)
             context = node + 1
+        # 2. The root is the empty path, which is always accepted.
         if context == 0 or bool(random_source.accept(p.new_tensor([reached[context]]))):
             break
+        # 3. Remove the leaf. Its parent loses what this child could have taken.
         token = tree.tokens[context - 1]
         context = tree.parents[context - 1]
         children[context].pop(0)
@@ -50,9 +53,11 @@ def verify_traversal(p: Tensor, q: Tensor, tree: Tree, random_source: RandomSour
         s = float(left.sum())
         surplus = s + 1.0 - reached[context]
         reached[context] = s / surplus if surplus > 0.0 else 1.0
+        # With s = 0, p stays: w is 0 now, or rounding left nothing of p = q.
         if s > 0.0:
             p_left[context] = left / s
         q_left[context] = _without(q_of(context), token)
+    # 4. The draw uses what p has become after all removals.
     tokens = [tree.tokens[node] for node in tree.path(context)]
     return VerifyResult([*tokens, int(random_source.draw(p_of(context)))])
 
